@@ -1,0 +1,130 @@
+//! Who asks: the app and the signature of an API request (PROTOCOL.md rules 48 to 51, 60).
+
+use std::collections::BTreeMap;
+
+use subtle::ConstantTimeEq;
+
+use super::Context;
+use crate::app::{App, AppIndex};
+use crate::http1::query::{parse_query, percent_decode};
+use crate::http1::request::Request;
+use crate::http1::response::Response;
+use crate::pusher::signature;
+
+/// Finds the app and checks the request's signature.
+pub(super) fn authenticate(
+    request: &Request,
+    app_id: &str,
+    context: &Context<'_>,
+) -> Result<AppIndex, Response> {
+    let Some(index) = context.apps.by_id(app_id) else {
+        return Err(Response::text(404, &format!("No matching application for ID [{app_id}].")));
+    };
+    let app = context.apps.get(index);
+    let parameters = Parameters::read(request);
+    if !parameters.key_is(app) || !parameters.signature_is(request, context.prefix, app) {
+        return Err(Response::text(401, "Authentication signature invalid."));
+    }
+    // After the signature: whoever holds the secret may be told about clocks.
+    check_timestamp(&parameters, app, context.unix_seconds)?;
+    Ok(index)
+}
+
+/// The signed part of the query, by lowercase name, and the signature.
+struct Parameters {
+    signed: BTreeMap<String, String>,
+    signature: String,
+}
+
+/// Reverb leaves these out of the signed text; they are routing leftovers of its framework.
+const UNSIGNED: [&str; 4] = ["auth_signature", "appid", "appkey", "channelname"];
+
+impl Parameters {
+    fn read(request: &Request) -> Self {
+        let mut signed: BTreeMap<String, String> = BTreeMap::new();
+        let mut signature = String::new();
+        for (name, value) in parse_query(request.query()) {
+            let name = name.to_lowercase();
+            if name == "auth_signature" {
+                signature = value;
+                continue;
+            }
+            if UNSIGNED.contains(&name.as_str()) {
+                continue;
+            }
+            // PHP reads `info[]=a&info[]=b` as one array, and an array is signed joined by commas.
+            match name.split_once('[') {
+                Some((base, _)) => {
+                    let joined = signed.entry(base.to_owned()).or_default();
+                    if !joined.is_empty() {
+                        joined.push(',');
+                    }
+                    joined.push_str(&value);
+                }
+                None => {
+                    signed.insert(name, value);
+                }
+            }
+        }
+        // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
+        if !request.body.is_empty() {
+            signed.insert("body_md5".to_owned(), signature::body_md5(&request.body));
+        }
+        Self { signed, signature }
+    }
+
+    /// Reverb never looks at the key; a request signed for another app must not pass (PROTOCOL.md rule 126).
+    fn key_is(&self, app: &App) -> bool {
+        let given = self.signed.get("auth_key").map_or("", String::as_str);
+        bool::from(given.as_bytes().ct_eq(app.key.as_bytes()))
+    }
+
+    /// Clients differ in what they sign as the path: with or without the server's prefix, encoded or not (rules 49, 51).
+    fn signature_is(&self, request: &Request, prefix: &str, app: &App) -> bool {
+        let raw = request.path();
+        let decoded = String::from_utf8_lossy(&percent_decode(raw)).into_owned();
+        let mut paths: Vec<&str> = Vec::with_capacity(4);
+        for path in [raw, &decoded] {
+            for path in [Some(path), path.strip_prefix(prefix)].into_iter().flatten() {
+                if !paths.contains(&path) {
+                    paths.push(path);
+                }
+            }
+        }
+        let query = self.canonical_query();
+        let method = request.method().as_bytes();
+        paths.into_iter().any(|path| {
+            let parts = [method, b"\n", path.as_bytes(), b"\n", query.as_bytes()];
+            signature::verify(&app.secret, &parts, self.signature.as_bytes())
+        })
+    }
+
+    fn canonical_query(&self) -> String {
+        let pairs: Vec<String> =
+            self.signed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join("&")
+    }
+}
+
+/// A captured request must not work for ever (PROTOCOL.md rule 50).
+fn check_timestamp(parameters: &Parameters, app: &App, unix_seconds: u64) -> Result<(), Response> {
+    let Some(window) = app.auth_window_seconds else { return Ok(()) };
+    let given = parameters.signed.get("auth_timestamp").and_then(|text| text.parse::<u64>().ok());
+    let Some(given) = given else {
+        return Err(Response::text(
+            401,
+            "Authentication timestamp missing: sign auth_timestamp too.",
+        ));
+    };
+    let distance = given.abs_diff(unix_seconds);
+    if distance <= u64::from(window) {
+        return Ok(());
+    }
+    Err(Response::text(
+        401,
+        &format!(
+            "Authentication timestamp is {distance} s away from this server's clock, {window} s are \
+             allowed: set both clocks by NTP, or RINGVERB_AUTH_WINDOW=0 to accept any."
+        ),
+    ))
+}

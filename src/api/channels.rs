@@ -1,0 +1,212 @@
+//! GET channels, a channel, its users; and the `info` attributes everywhere (PROTOCOL.md rules 66 to 69, C19).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Plan, Reply};
+use crate::app::AppIndex;
+use crate::http1::query::parse_query;
+use crate::http1::response::Response;
+use crate::pusher::channel_name::{Access, classify};
+use crate::pusher::json;
+use crate::shard::{Answer, Described, Question};
+
+/// Which attributes were asked for. Unknown ones are ignored as in Reverb (rule 111).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attributes {
+    user_count: bool,
+    subscription_count: bool,
+    cache: bool,
+}
+
+impl Attributes {
+    pub(super) fn read(info: &str) -> Self {
+        let asked = |name: &str| info.split(',').any(|attribute| attribute.trim() == name);
+        Self {
+            user_count: asked("user_count"),
+            subscription_count: asked("subscription_count"),
+            cache: asked("cache"),
+        }
+    }
+}
+
+pub(super) fn list(app: AppIndex, query: &str) -> Plan {
+    let parameter = parameters(query);
+    let prefix = parameter("filter_by_prefix");
+    let attributes = Attributes::read(&parameter("info"));
+    Plan::Ask {
+        question: Question::Channels { app, prefix },
+        reply: Reply::Channels { attributes },
+    }
+}
+
+pub(super) fn describe(app: AppIndex, name: &str, query: &str) -> Plan {
+    let attributes = Attributes::read(&parameters(query)("info"));
+    let names = vec![name.to_owned()];
+    let reply = Reply::Channel { name: name.to_owned(), attributes };
+    Plan::Ask { question: Question::Describe { app, names }, reply }
+}
+
+pub(super) fn users(app: AppIndex, name: &str) -> Result<Plan, Response> {
+    if classify(name).map(|kind| kind.access) != Ok(Access::Presence) {
+        return Err(Response::json(400, b"{}".to_vec()));
+    }
+    let question = Question::Users { app, name: name.to_owned() };
+    Ok(Plan::Ask { question, reply: Reply::Users })
+}
+
+/// Looks parameters up by name; a missing one is empty, an array is joined by commas.
+fn parameters(query: &str) -> impl Fn(&str) -> String {
+    let pairs = parse_query(query);
+    move |name| {
+        let is = |given: &str| given.split('[').next() == Some(name);
+        let values: Vec<&str> =
+            pairs.iter().filter(|(given, _)| is(given)).map(|(_, value)| value.as_str()).collect();
+        values.join(",")
+    }
+}
+
+pub(super) fn render_event(
+    names: &[String],
+    attributes: Attributes,
+    parts: &[Described],
+) -> Response {
+    // A channel named twice is told once: names of a JSON object are unique.
+    let mut told: Vec<&str> = Vec::new();
+    let mut body = b"{\"channels\":{".to_vec();
+    for (name, part) in names.iter().zip(parts) {
+        if told.contains(&name.as_str()) {
+            continue;
+        }
+        if !told.is_empty() {
+            body.push(b',');
+        }
+        told.push(name);
+        json::write_string(name, &mut body);
+        body.push(b':');
+        write_object(name, attributes, part, None, &mut body);
+    }
+    body.extend_from_slice(b"}}");
+    Response::json(200, body)
+}
+
+pub(super) fn render_batch(
+    items: &[Option<(String, Attributes)>],
+    parts: &[Described],
+) -> Response {
+    let mut body = b"{\"batch\":[".to_vec();
+    for (index, (item, part)) in items.iter().zip(parts).enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        match item {
+            None => body.extend_from_slice(b"{}"),
+            Some((name, attributes)) => write_object(name, *attributes, part, None, &mut body),
+        }
+    }
+    body.extend_from_slice(b"]}");
+    Response::json(200, body)
+}
+
+pub(super) fn render_list(attributes: Attributes, answers: Vec<Answer>) -> Response {
+    let mut channels: BTreeMap<Arc<str>, Described> = BTreeMap::new();
+    for answer in answers {
+        let Answer::Channels(parts) = answer else { continue };
+        for (name, part) in parts {
+            channels.entry(name).or_default().merge(part);
+        }
+    }
+    // A roster may outlive its last subscriber by one mail: only channels with a subscriber are told (rule 66).
+    channels.retain(|_, part| part.subscription_count > 0);
+    let mut body = b"{\"channels\":{".to_vec();
+    for (index, (name, part)) in channels.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        json::write_string(name, &mut body);
+        body.push(b':');
+        let attributes = Attributes { cache: false, ..attributes };
+        write_object(name, attributes, part, None, &mut body);
+    }
+    body.extend_from_slice(b"}}");
+    Response::json(200, body)
+}
+
+pub(super) fn render_channel(name: &str, attributes: Attributes, parts: &[Described]) -> Response {
+    let part = parts.first().cloned().unwrap_or_default();
+    let mut body = Vec::new();
+    write_object(name, attributes, &part, Some(part.subscription_count > 0), &mut body);
+    Response::json(200, body)
+}
+
+pub(super) fn render_users(answers: Vec<Answer>) -> Response {
+    let users = answers.into_iter().flat_map(|answer| match answer {
+        Answer::Users(users) => users,
+        _ => Vec::new(),
+    });
+    let users: Vec<Box<str>> = users.collect();
+    if users.is_empty() {
+        return Response::json(404, b"{}".to_vec());
+    }
+    let mut body = b"{\"users\":[".to_vec();
+    for (index, user) in users.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(b"{\"id\":");
+        json::write_string(user, &mut body);
+        body.push(b'}');
+    }
+    body.extend_from_slice(b"]}");
+    Response::json(200, body)
+}
+
+/// The attributes of one channel as an object: what its kind has of what was asked (C19).
+fn write_object(
+    name: &str,
+    attributes: Attributes,
+    part: &Described,
+    occupied: Option<bool>,
+    out: &mut Vec<u8>,
+) {
+    let Ok(kind) = classify(name) else { return out.extend_from_slice(b"{\"occupied\":false}") };
+    let presence = kind.access == Access::Presence;
+    let mut separator = "{";
+    let mut member = |name: &str, value: &[u8]| {
+        out.extend_from_slice(separator.as_bytes());
+        json::write_string(name, out);
+        out.push(b':');
+        out.extend_from_slice(value);
+        separator = ",";
+    };
+    if let Some(occupied) = occupied {
+        member("occupied", if occupied { b"true" } else { b"false" });
+    }
+    let here = part.subscription_count > 0;
+    if here && presence && attributes.user_count {
+        member("user_count", part.user_count.to_string().as_bytes());
+    }
+    if here && !presence && attributes.subscription_count {
+        member("subscription_count", part.subscription_count.to_string().as_bytes());
+    }
+    if kind.cached && attributes.cache {
+        match &part.cached {
+            Some(cached) => member("cache", frame_payload(cached)),
+            None => member("cache", b"null"),
+        }
+    }
+    if separator == "{" {
+        out.push(b'{');
+    }
+    out.push(b'}');
+}
+
+/// The event in a cached frame: the text behind its header (RFC 6455 section 5.2, a server's frame is not masked).
+fn frame_payload(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}

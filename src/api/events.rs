@@ -1,0 +1,255 @@
+//! POST events and batch_events: body in, encoded events out (PROTOCOL.md rules 62 to 65).
+//!
+//! `name` and `data` are copied into the frame as the raw spans they came in: the publisher's bytes reach the subscriber.
+
+use std::borrow::Cow;
+
+use super::channels::Attributes;
+use super::validation::Problems;
+use super::{Context, Plan, Publication, Reply};
+use crate::app::AppIndex;
+use crate::http1::response::Response;
+use crate::pusher::channel_name::classify;
+use crate::pusher::json::{self, Validator};
+use crate::pusher::outbound;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::Question;
+use crate::ws::frame;
+
+/// The members of an event as raw spans; `null` counts as absent.
+#[derive(Clone, Copy, Default)]
+struct Fields<'a> {
+    name: Option<&'a str>,
+    data: Option<&'a str>,
+    channel: Option<&'a str>,
+    channels: Option<&'a str>,
+    socket_id: Option<&'a str>,
+    info: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(object: &'a str) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in json::members(object).into_iter().flatten() {
+            let value = (value != "null").then_some(value);
+            if json::is_name(name, "name") {
+                fields.name = value;
+            } else if json::is_name(name, "data") {
+                fields.data = value;
+            } else if json::is_name(name, "channel") {
+                fields.channel = value;
+            } else if json::is_name(name, "channels") {
+                fields.channels = value;
+            } else if json::is_name(name, "socket_id") {
+                fields.socket_id = value;
+            } else if json::is_name(name, "info") {
+                fields.info = value;
+            }
+        }
+        fields
+    }
+
+    fn socket_id(&self) -> Option<SocketId> {
+        SocketId::parse(&json::string(self.socket_id?)?)
+    }
+
+    fn attributes(&self) -> Option<Attributes> {
+        Some(Attributes::read(&json::string(self.info?)?))
+    }
+
+    /// One event for one channel. Called when the fields are known to be good.
+    fn publication(&self, channel: &str) -> Publication {
+        let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
+        let mut text = Vec::with_capacity(name.len() + data.len() + channel.len() + 40);
+        outbound::event(name, data, channel, &mut text);
+        Publication {
+            channel: channel.to_owned(),
+            event: json::string(name).unwrap_or_default().into_owned(),
+            frame: frame::encode_text(&text).into(),
+            except: self.socket_id(),
+        }
+    }
+}
+
+/// POST /apps/{id}/events.
+pub(super) fn event(
+    app: AppIndex,
+    body: &[u8],
+    context: &mut Context<'_>,
+) -> Result<Plan, Response> {
+    let fields = Fields::read(object(body, context.validator)?);
+    let mut problems = Problems::default();
+    check_string(&mut problems, "name", fields.name);
+    check_string(&mut problems, "data", fields.data);
+    let names = channel_names(&mut problems, &fields);
+    check_optional_string(&mut problems, "socket_id", fields.socket_id);
+    check_optional_string(&mut problems, "info", fields.info);
+    problems.into_result()?;
+    check_reserved(&fields, context.apps.get(app).allow_reserved_events)?;
+    let publications = names.iter().map(|name| fields.publication(name)).collect();
+    let (info, reply) = match fields.attributes() {
+        None => (None, Reply::Empty),
+        Some(attributes) => {
+            let names: Vec<String> = names.into_iter().map(Cow::into_owned).collect();
+            let question = Question::Describe { app, names: names.clone() };
+            (Some(question), Reply::Event { names, attributes })
+        }
+    };
+    Ok(Plan::Publish { app, publications, info, reply })
+}
+
+/// POST /apps/{id}/batch_events. One invalid item, and nothing is sent.
+pub(super) fn batch(
+    app: AppIndex,
+    body: &[u8],
+    context: &mut Context<'_>,
+) -> Result<Plan, Response> {
+    let mut list = None;
+    for (name, value) in json::members(object(body, context.validator)?).into_iter().flatten() {
+        if json::is_name(name, "batch") {
+            list = (value != "null").then_some(value);
+        }
+    }
+    let items = batch_items(list)?;
+    let mut problems = Problems::default();
+    for (index, fields) in items.iter().enumerate() {
+        check_string(&mut problems, &format!("batch.{index}.name"), fields.name);
+    }
+    for (index, fields) in items.iter().enumerate() {
+        check_string(&mut problems, &format!("batch.{index}.data"), fields.data);
+    }
+    for (index, fields) in items.iter().enumerate() {
+        check_item_channel(&mut problems, &format!("batch.{index}.channel"), fields.channel);
+        check_optional_string(&mut problems, &format!("batch.{index}.socket_id"), fields.socket_id);
+        check_optional_string(&mut problems, &format!("batch.{index}.info"), fields.info);
+    }
+    problems.into_result()?;
+    let allowed = context.apps.get(app).allow_reserved_events;
+    items.iter().try_for_each(|fields| check_reserved(fields, allowed))?;
+    Ok(batch_plan(app, &items))
+}
+
+fn batch_plan(app: AppIndex, items: &[Fields<'_>]) -> Plan {
+    let channel = |fields: &Fields<'_>| {
+        fields.channel.and_then(json::string).unwrap_or_default().into_owned()
+    };
+    let publications = items.iter().map(|fields| fields.publication(&channel(fields))).collect();
+    if items.iter().all(|fields| fields.info.is_none()) {
+        return Plan::Publish { app, publications, info: None, reply: Reply::EmptyBatch };
+    }
+    let names = items.iter().map(channel).collect();
+    let items = items.iter().map(|fields| Some((channel(fields), fields.attributes()?))).collect();
+    let info = Some(Question::Describe { app, names });
+    Plan::Publish { app, publications, info, reply: Reply::Batch { items } }
+}
+
+fn batch_items(list: Option<&str>) -> Result<Vec<Fields<'_>>, Response> {
+    let mut problems = Problems::default();
+    let items = match list {
+        None => Vec::new(),
+        Some(list) => match json::elements(list) {
+            Some(elements) => elements.map(Fields::read).collect(),
+            None => {
+                problems.not_an_array("batch");
+                problems.into_result()?;
+                Vec::new()
+            }
+        },
+    };
+    if items.is_empty() {
+        let mut problems = Problems::default();
+        problems.required("batch");
+        problems.into_result()?;
+    }
+    Ok(items)
+}
+
+/// The body as an object. An empty array is PHP's empty object; everything else is refused.
+fn object<'a>(body: &'a [u8], validator: &mut Validator) -> Result<&'a str, Response> {
+    let text = validator.check(body).map(str::trim_ascii);
+    match text {
+        Some(text) if text.starts_with('{') => Ok(text),
+        Some(text) if text.starts_with('[') => Ok("{}"),
+        // Reverb answers 500 here; the fault is the sender's (PROTOCOL.md rule 62).
+        _ => Err(Response::text(400, "Bad request: the body is not a JSON object.")),
+    }
+}
+
+/// Channel names of an event: `channels`, or else `channel`.
+fn channel_names<'a>(problems: &mut Problems, fields: &Fields<'a>) -> Vec<Cow<'a, str>> {
+    let mut names = Vec::new();
+    let mut listed = false;
+    if let Some(channels) = fields.channels {
+        match json::elements(channels) {
+            None => {
+                problems.not_an_array("channels");
+                listed = true;
+            }
+            Some(elements) => {
+                for (index, element) in elements.enumerate() {
+                    listed = true;
+                    let field = format!("channels.{index}");
+                    names.extend(channel_name(problems, &field, element));
+                }
+            }
+        }
+    }
+    if listed {
+        return names;
+    }
+    match fields.channel {
+        Some("\"\"") | None => {
+            problems.required_without("channels", "channel");
+            problems.required_without("channel", "channels");
+        }
+        Some(channel) => names.extend(channel_name(problems, "channel", channel)),
+    }
+    names
+}
+
+fn channel_name<'a>(problems: &mut Problems, field: &str, span: &'a str) -> Option<Cow<'a, str>> {
+    match json::string(span) {
+        None => problems.not_a_string(field),
+        Some(name) if classify(&name).is_err() => problems.not_a_channel(field),
+        Some(name) => return Some(name),
+    }
+    None
+}
+
+fn check_item_channel(problems: &mut Problems, field: &str, span: Option<&str>) {
+    match span {
+        Some("\"\"") | None => problems.required_without(field, "channels"),
+        Some(span) => {
+            channel_name(problems, field, span);
+        }
+    }
+}
+
+/// Required, and a string that is not empty: Laravel's `required|string`.
+fn check_string(problems: &mut Problems, field: &str, span: Option<&str>) {
+    match span {
+        Some("\"\"") | None => problems.required(field),
+        Some(span) => check_optional_string(problems, field, Some(span)),
+    }
+}
+
+fn check_optional_string(problems: &mut Problems, field: &str, span: Option<&str>) {
+    if span.is_some_and(|span| !span.starts_with('"')) {
+        problems.not_a_string(field);
+    }
+}
+
+/// A publisher could forge `member_added` (PROTOCOL.md rule 129).
+fn check_reserved(fields: &Fields<'_>, allowed: bool) -> Result<(), Response> {
+    let name = fields.name.and_then(json::string).unwrap_or_default();
+    if allowed || !(name.starts_with("pusher:") || name.starts_with("pusher_internal:")) {
+        return Ok(());
+    }
+    Err(Response::text(
+        400,
+        &format!(
+            "The event name [{name}] is reserved for the protocol: choose another, or set \
+             RINGVERB_ALLOW_RESERVED_EVENTS=true."
+        ),
+    ))
+}

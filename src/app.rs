@@ -1,0 +1,151 @@
+//! One app: a customer of the server with its own key, secret and limits (PROTOCOL.md section A).
+//!
+//! Owns the description of an app and the lookup by id and by key. Knows nothing of where it was configured.
+//! Read-only while the server runs, but for `connections_open`, which is a counter.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// An app secret. It is never printed: `Debug` shows a mask.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret's bytes, for keying an HMAC and for nothing else.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("********")
+    }
+}
+
+/// Who may send client events (`accept_client_events_from`, PROTOCOL.md C5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientEventsFrom {
+    /// Any connection of the app, also one that is not subscribed to the channel.
+    All,
+    /// Connections subscribed to the channel (Reverb's default).
+    Members,
+    /// Nobody.
+    None,
+}
+
+/// `rate_limiting` of PROTOCOL.md C17 rule 105: every inbound message counts, in fixed windows that start at the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Messages accepted per window.
+    pub attempts_max: u32,
+    /// Length of the window in seconds.
+    pub decay_seconds: u32,
+    /// Close the connection when it goes over, instead of only dropping the message.
+    pub terminate_on_limit: bool,
+}
+
+/// One app with its options. Defaults are in `config::options`.
+#[derive(Debug)]
+pub struct App {
+    pub id: String,
+    pub key: String,
+    pub secret: Secret,
+    /// Silence after which the server pings, in seconds.
+    pub ping_interval_seconds: u32,
+    /// What `connection_established` advertises, in seconds; never 0 (PROTOCOL.md rule 11).
+    pub activity_timeout_seconds: u32,
+    /// How long a pinged connection may stay silent before it is closed with 4201, in seconds.
+    pub pong_timeout_seconds: u32,
+    /// Open connections over all cores; `None` is unlimited.
+    pub connections_max: Option<u32>,
+    /// Longest inbound message in bytes; a longer one closes the connection with 1009.
+    pub message_size_max: usize,
+    pub client_events_from: ClientEventsFrom,
+    /// Reverb lets client events through on public channels; Pusher refuses them (PROTOCOL.md C13).
+    pub client_events_on_public: bool,
+    pub rate_limit: Option<RateLimit>,
+    /// Patterns of PROTOCOL.md C18; the single entry `*` switches the check off.
+    pub allowed_origins: Vec<String>,
+    /// Accept handshakes without an Origin header although `allowed_origins` is set (native SDKs send none).
+    pub allow_missing_origin: bool,
+    /// Largest distance of `auth_timestamp` from this host's clock, in seconds; `None` switches the check off.
+    pub auth_window_seconds: Option<u32>,
+    /// Let the HTTP API publish events named `pusher:…` and `pusher_internal:…` (PROTOCOL.md rule 129).
+    pub allow_reserved_events: bool,
+    /// Channels one connection may be subscribed to.
+    pub channels_per_connection_max: u32,
+    /// Open connections of this app over all cores; changed by `Admission` alone.
+    pub connections_open: AtomicU32,
+}
+
+impl App {
+    /// Counts one more open connection, unless that would exceed `connections_max` (PROTOCOL.md rule 104: all open
+    /// sockets count). `false` means refused and not counted.
+    #[must_use]
+    pub fn admit(&self) -> bool {
+        let max = self.connections_max.unwrap_or(u32::MAX);
+        self.connections_open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < max).then_some(open + 1)
+            })
+            .is_ok()
+    }
+
+    /// Counts one open connection less. Call once for each successful `admit`.
+    pub fn release(&self) {
+        let before = self.connections_open.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "an app's connection was released more often than admitted");
+    }
+}
+
+/// All apps of the server. An app is named by its index from here on: it is small, and the same on every core.
+#[derive(Debug)]
+pub struct Apps {
+    list: Vec<App>,
+}
+
+/// Index of an app in `Apps`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AppIndex(pub u16);
+
+impl Apps {
+    /// # Panics
+    /// When there are more than 65,535 apps: `config` refuses that before.
+    #[must_use]
+    pub fn new(list: Vec<App>) -> Self {
+        assert!(u16::try_from(list.len()).is_ok(), "config admits at most 65,535 apps");
+        Self { list }
+    }
+
+    #[must_use]
+    pub fn get(&self, index: AppIndex) -> &App {
+        &self.list[index.0 as usize]
+    }
+
+    #[must_use]
+    pub fn by_key(&self, key: &str) -> Option<AppIndex> {
+        self.position(|app| app.key == key)
+    }
+
+    #[must_use]
+    pub fn by_id(&self, id: &str) -> Option<AppIndex> {
+        self.position(|app| app.id == id)
+    }
+
+    #[must_use]
+    pub fn iter(&self) -> std::slice::Iter<'_, App> {
+        self.list.iter()
+    }
+
+    fn position(&self, matches: impl Fn(&App) -> bool) -> Option<AppIndex> {
+        let index = self.list.iter().position(matches)?;
+        u16::try_from(index).ok().map(AppIndex)
+    }
+}

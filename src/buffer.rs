@@ -1,0 +1,39 @@
+//! Encoded frames: bytes made once and shared from there on.
+//!
+//! Within a core a frame is shared by `Rc` (no atomics per delivery); between cores the bytes travel in one `Arc` per
+//! core. Owns nothing but the bytes; knows no WebSocket and no channel.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The bytes of one or more complete WebSocket frames, header included, as they go on the wire. Sendable between cores.
+pub type FrameBytes = Arc<[u8]>;
+
+/// A frame as one core's send queues hold it: a reference count without atomics around the shared bytes.
+#[derive(Clone, Debug)]
+pub struct Frame(Rc<FrameBytes>);
+
+impl Frame {
+    #[must_use]
+    pub fn new(bytes: FrameBytes) -> Self {
+        Self(Rc::new(bytes))
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Length on the wire, in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a frame has at least its two header bytes")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl From<Vec<u8>> for Frame {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes.into())
+    }
+}

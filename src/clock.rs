@@ -1,0 +1,12 @@
+//! Time as a value: read once per tick by the worker, handed down, never asked for below it.
+
+/// A moment: milliseconds since the process started. Coarse on purpose; good for deadlines, not for measuring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    #[must_use]
+    pub fn seconds(self) -> u32 {
+        u32::try_from(self.0 / 1000).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,37 @@
+//! The effective configuration: what the rest of the server reads.
+//!
+//! `options.rs` is the one table of names and defaults, `load.rs` merges the sources, `validate.rs` says what is wrong.
+//! PURE but for `load.rs`, which reads the files it is given and the process environment.
+
+use std::net::IpAddr;
+
+use crate::app::App;
+
+/// Everything the server was told, merged and checked. Values are in the unit their name ends with.
+#[derive(Debug)]
+pub struct Config {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// TCP port to listen on; 0 lets the kernel choose.
+    pub port: u16,
+    /// Prefix of every path, without a trailing slash: empty, or `/something`.
+    pub path: String,
+    /// Number of workers; 0 means one per core the process may use.
+    pub workers: usize,
+    /// Print each frame as `reverb:start --debug` does.
+    pub debug: bool,
+    /// Head and body of one HTTP request together, in bytes.
+    pub request_size_max: usize,
+    /// Time a socket has to finish its handshake, or to send its next HTTP request, in seconds.
+    pub handshake_timeout_seconds: u32,
+    /// Time between the first signal and the exit, at most, in seconds.
+    pub shutdown_grace_seconds: u32,
+    /// Bytes a connection may have waiting to be sent before it counts as a slow consumer and is closed with 4100.
+    pub send_queue_bytes_max: usize,
+    /// At least one.
+    pub apps: Vec<App>,
+    /// No app was configured: the one app has a random key and secret, and errors may be more talkative.
+    pub development: bool,
+    /// Where the app came from, for the banner: `.env`, `ringverb.toml`, `environment`, `development mode`.
+    pub source: String,
+}

@@ -1,0 +1,122 @@
+//! Percent-decoding (RFC 3986 section 2.1) of query strings and path segments. Tolerant, like the
+//! servers our clients were written against: what is not an escape stays as it was sent.
+
+use std::borrow::Cow;
+
+/// Name and value pairs in their order; `+` is a space, as in HTML forms. PHP-style lists
+/// (`info[]=a&info[]=b`) stay pairs that share the name `info[]`. Bytes that are not UTF-8 become
+/// U+FFFD. The request head's bound is the bound of the result.
+#[must_use]
+pub fn parse_query(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode_form(name), decode_form(value))
+        })
+        .collect()
+}
+
+/// Decodes `%XX`; a `+` stays a plus. Borrows when there is nothing to decode.
+#[must_use]
+pub fn percent_decode(text: &str) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'%', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        match escaped(byte, tail) {
+            Some((decoded, behind)) => {
+                out.push(decoded);
+                rest = behind;
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The byte an escape stands for and what follows it; `None` if `byte` starts no escape.
+fn escaped(byte: u8, tail: &[u8]) -> Option<(u8, &[u8])> {
+    let (&[high, low], behind) = tail.split_first_chunk::<2>()?;
+    if byte != b'%' {
+        return None;
+    }
+    Some((hex_digit(high)? << 4 | hex_digit(low)?, behind))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+fn decode_form(text: &str) -> String {
+    let spaced = text.replace('+', " ");
+    match percent_decode(&spaced) {
+        Cow::Borrowed(_) => spaced,
+        Cow::Owned(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pairs(query: &str) -> Vec<(String, String)> {
+        parse_query(query)
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn names_and_values() {
+        assert_eq!(pairs(""), []);
+        assert_eq!(pairs("a=1&b=2"), [pair("a", "1"), pair("b", "2")]);
+        assert_eq!(pairs("a&=x&&b=c=d"), [pair("a", ""), pair("", "x"), pair("b", "c=d")]);
+        assert_eq!(pairs("a+b=c%20d%2B+"), [pair("a b", "c d+ ")]);
+    }
+
+    #[test]
+    fn php_lists_keep_their_name_however_it_is_written() {
+        let expected = [pair("info[]", "user_count"), pair("info[]", "cache")];
+        assert_eq!(pairs("info[]=user_count&info[]=cache"), expected);
+        assert_eq!(pairs("info%5B%5D=user_count&info%5b%5d=cache"), expected);
+    }
+
+    #[test]
+    fn what_is_no_escape_stays() {
+        assert_eq!(
+            pairs("a=100%&b=%zz&c=%4"),
+            [pair("a", "100%"), pair("b", "%zz"), pair("c", "%4")]
+        );
+        assert_eq!(pairs("a=%ff"), [pair("a", "\u{fffd}")]);
+    }
+
+    #[test]
+    fn paths_keep_their_plus() {
+        assert_eq!(*percent_decode("presence-a%3Db+c"), *b"presence-a=b+c");
+        assert!(matches!(percent_decode("/apps/1"), Cow::Borrowed(_)));
+        assert_eq!(*percent_decode("%2525"), *b"%25");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_comes_back(text in proptest::collection::vec(any::<char>(), 0..40)) {
+            let text: String = text.into_iter().collect();
+            let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            prop_assert_eq!(&*percent_decode(&encoded), text.as_bytes());
+            prop_assert_eq!(pairs(&format!("k={encoded}")), [pair("k", &text)]);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What can be wrong with a request before anybody looks at its path: one small value per fault.
+//! Status and text are decided here; the texts are plain, as in PROTOCOL.md rule 59.
+
+/// The request is not read to its end: answer with `status` and `body`, then close the connection,
+/// because where the next request starts is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Not HTTP, or framed in a way that two readers could understand differently.
+    BadRequest,
+    /// Head and body together exceed the configured limit.
+    TooLarge,
+    /// The head exceeds its own bounds (`limits::HTTP_HEAD_BYTES_MAX`, `HTTP_HEADERS_MAX`).
+    HeadTooLarge,
+    /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
+    ExpectationFailed,
+    /// A transfer coding other than `chunked` (RFC 9112 section 6.1).
+    UnsupportedTransferCoding,
+    /// HTTP, but neither 1.0 nor 1.1.
+    VersionNotSupported,
+}
+
+impl Refusal {
+    pub const ALL: [Self; 6] = [
+        Self::BadRequest,
+        Self::TooLarge,
+        Self::HeadTooLarge,
+        Self::ExpectationFailed,
+        Self::UnsupportedTransferCoding,
+        Self::VersionNotSupported,
+    ];
+
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::TooLarge => 413,
+            Self::HeadTooLarge => 431,
+            Self::ExpectationFailed => 417,
+            Self::UnsupportedTransferCoding => 501,
+            Self::VersionNotSupported => 505,
+        }
+    }
+
+    #[must_use]
+    pub fn body(self) -> &'static str {
+        match self {
+            Self::BadRequest => "Bad request.",
+            Self::TooLarge => "Payload too large.",
+            Self::HeadTooLarge => "Request header fields too large.",
+            Self::ExpectationFailed => "Expectation failed.",
+            Self::UnsupportedTransferCoding => "Transfer coding not supported.",
+            Self::VersionNotSupported => "HTTP version not supported.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_texts_people_know_are_kept() {
+        assert_eq!(
+            (Refusal::TooLarge.status(), Refusal::TooLarge.body()),
+            (413, "Payload too large.")
+        );
+        assert_eq!(
+            (Refusal::BadRequest.status(), Refusal::BadRequest.body()),
+            (400, "Bad request.")
+        );
+    }
+
+    #[test]
+    fn every_refusal_is_an_error_status_of_its_own() {
+        for (index, refusal) in Refusal::ALL.iter().enumerate() {
+            assert!((400..600).contains(&refusal.status()));
+            let others = Refusal::ALL.iter().skip(index + 1);
+            assert!(others.into_iter().all(|other| other.status() != refusal.status()));
+        }
+    }
+}

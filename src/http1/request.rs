@@ -1,0 +1,175 @@
+//! The request reader: bytes in any cut to whole requests, pipelined or not.
+//!
+//! Resumable with linear work: the search for the end of the head looks at new bytes only, and body
+//! bytes are moved once. Bounds: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`,
+//! head and body together by `Limits::request_size_max`, as Reverb counts. A declared length is
+//! judged with the head; memory grows with the bytes that arrive.
+
+use super::chunked::Chunked;
+use super::head::Framing;
+pub use super::head::Request;
+pub use super::refusal::Refusal;
+use crate::limits::HTTP_HEAD_BYTES_MAX;
+
+#[cfg(test)]
+mod tests;
+
+/// Empty lines tolerated before a request (RFC 9112 section 2.2 asks for one).
+const LEADING_LINES_MAX: usize = 2;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of head and body together; for a chunked body its framing counts too.
+    pub request_size_max: usize,
+}
+
+#[derive(Debug)]
+pub enum Progress {
+    /// More bytes are needed. `continue_expected` is true at most once per request: the client
+    /// waits for `response::CONTINUE` before it sends the body.
+    Incomplete {
+        continue_expected: bool,
+    },
+    Complete(Request),
+}
+
+/// Reads the requests of one connection, one after the other. After a refusal the connection is to
+/// be closed: where the next request starts is not known.
+#[derive(Debug)]
+pub struct RequestReader {
+    limits: Limits,
+    /// Bytes at the front of the buffer that were searched for the end of the head.
+    searched: usize,
+    leading_lines: usize,
+    open: Option<OpenRequest>,
+}
+
+/// A request whose head is complete.
+#[derive(Debug)]
+struct OpenRequest {
+    request: Request,
+    body: Body,
+    continue_expected: bool,
+}
+
+#[derive(Debug)]
+enum Body {
+    Length { remaining: usize },
+    Chunked(Chunked),
+}
+
+impl RequestReader {
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, searched: 0, leading_lines: 0, open: None }
+    }
+
+    /// Whether no byte of a request has been seen since the last one was complete. A connection in
+    /// this state can be closed without harm.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.open.is_none() && self.searched == 0
+    }
+
+    /// Takes what it can use from the front of `buffer`; what follows a complete request stays.
+    ///
+    /// # Errors
+    /// As soon as the bytes at hand cannot become an acceptable request.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Progress, Refusal> {
+        let mut used = 0;
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                self.skip_leading_lines(buffer)?;
+                let Some(head) = self.find_head(buffer)? else {
+                    return Ok(Progress::Incomplete { continue_expected: false });
+                };
+                used = head.len();
+                OpenRequest::new(head, self.limits)?
+            }
+        };
+        let (taken, complete) = open.read_body(buffer.get(used..).unwrap_or_default())?;
+        buffer.drain(..used + taken);
+        if complete {
+            *self = Self::new(self.limits);
+            return Ok(Progress::Complete(open.request));
+        }
+        let continue_expected = std::mem::take(&mut open.continue_expected);
+        self.open = Some(open);
+        Ok(Progress::Incomplete { continue_expected })
+    }
+
+    fn skip_leading_lines(&mut self, buffer: &mut Vec<u8>) -> Result<(), Refusal> {
+        let lines = buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
+        if lines > 0 {
+            self.leading_lines += lines;
+            self.searched = 0;
+            buffer.drain(..2 * lines);
+        }
+        // No request starts with a control byte, but TLS does: no use in waiting for its end.
+        let foreign = match buffer.as_slice() {
+            [] | [b'\r'] => false,
+            [first, ..] => first.is_ascii_control(),
+        };
+        if foreign || self.leading_lines > LEADING_LINES_MAX {
+            return Err(Refusal::BadRequest);
+        }
+        Ok(())
+    }
+
+    /// The head at the front of `buffer`, once its blank line is there. A bare LF is refused: some
+    /// take it for the end of a line and some do not (RFC 9112 section 2.2 leaves it open).
+    fn find_head<'a>(&mut self, buffer: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+        let size_max = self.limits.request_size_max.min(HTTP_HEAD_BYTES_MAX);
+        let window = buffer.get(..size_max).unwrap_or(buffer);
+        while let Some(line) = window.get(self.searched..)
+            && let Some(line_feed) = memchr::memchr(b'\n', line)
+        {
+            self.searched += line_feed + 1;
+            let lines = window.get(..self.searched).unwrap_or(window);
+            if !lines.ends_with(b"\r\n") {
+                return Err(Refusal::BadRequest);
+            }
+            if lines.ends_with(b"\r\n\r\n") {
+                return Ok(Some(lines));
+            }
+        }
+        self.searched = window.len();
+        if window.len() < size_max {
+            Ok(None)
+        } else if size_max < HTTP_HEAD_BYTES_MAX {
+            Err(Refusal::TooLarge)
+        } else {
+            Err(Refusal::HeadTooLarge)
+        }
+    }
+}
+
+impl OpenRequest {
+    fn new(head: &[u8], limits: Limits) -> Result<Self, Refusal> {
+        let request = Request::parse(head)?;
+        let budget = limits.request_size_max.saturating_sub(head.len());
+        let body = match request.framing()? {
+            Framing::Chunked => Body::Chunked(Chunked::new(budget)),
+            Framing::Length(length) => match usize::try_from(length) {
+                Ok(remaining) if remaining <= budget => Body::Length { remaining },
+                _ => return Err(Refusal::TooLarge),
+            },
+        };
+        let continue_expected = request.expects_continue()?;
+        Ok(Self { request, body, continue_expected })
+    }
+
+    /// Takes body bytes from the front of `input`; says how many and whether these were the last.
+    fn read_body(&mut self, input: &[u8]) -> Result<(usize, bool), Refusal> {
+        match &mut self.body {
+            Body::Length { remaining } => {
+                let taken = input.get(..*remaining).unwrap_or(input);
+                self.request.body.extend_from_slice(taken);
+                *remaining -= taken.len();
+                Ok((taken.len(), *remaining == 0))
+            }
+            Body::Chunked(chunked) => chunked.decode(input, &mut self.request.body),
+        }
+    }
+}

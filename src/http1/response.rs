@@ -1,0 +1,150 @@
+//! The response writer. Every answer has its length and says whether the connection stays open, so
+//! a client never has to guess (RFC 9112 sections 6.2 and 9.3).
+
+/// The interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType {
+    Json,
+    Text,
+    /// The text format metrics are scraped in.
+    Prometheus,
+}
+
+impl ContentType {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    pub content_type: ContentType,
+    /// Further header fields. Control bytes in a value are not written: none can end its line.
+    pub extra: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    #[must_use]
+    pub fn new(status: u16, content_type: ContentType, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, content_type, extra: Vec::new(), body: body.into() }
+    }
+
+    #[must_use]
+    pub fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self::new(status, ContentType::Json, body)
+    }
+
+    #[must_use]
+    pub fn text(status: u16, body: &str) -> Self {
+        Self::new(status, ContentType::Text, body)
+    }
+
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.extra.push((name, value.into()));
+        self
+    }
+
+    /// Appends the response. `head_only` answers HEAD: the length of the body it does not send
+    /// (RFC 9110 section 9.3.2).
+    pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(digits.format(self.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(self.status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        write_field(out, "Content-Type", self.content_type.as_str());
+        write_field(out, "Content-Length", digits.format(self.body.len()));
+        write_field(out, "Connection", if keep_alive { "keep-alive" } else { "close" });
+        for (name, value) in &self.extra {
+            write_field(out, name, value);
+        }
+        out.extend_from_slice(b"\r\n");
+        if !head_only {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend(value.bytes().filter(|byte| !byte.is_ascii_control()));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The phrase of a status; empty for one we do not use (RFC 9112 section 4 allows it).
+#[must_use]
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(response: &Response, keep_alive: bool, head_only: bool) -> String {
+        let mut out = Vec::new();
+        response.write(&mut out, keep_alive, head_only);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_with_its_length() {
+        let expected = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+            Content-Length: 2\r\nConnection: keep-alive\r\n\r\n{}";
+        assert_eq!(written(&Response::json(200, "{}"), true, false), expected);
+    }
+
+    #[test]
+    fn text_with_extra_fields_for_a_head_request() {
+        let response = Response::text(405, "Method not allowed.").with_header("Allow", "GET");
+        let expected = "HTTP/1.1 405 Method Not Allowed\r\n\
+            Content-Type: text/plain; charset=utf-8\r\nContent-Length: 19\r\n\
+            Connection: close\r\nAllow: GET\r\n\r\n";
+        assert_eq!(written(&response, false, true), expected);
+    }
+
+    #[test]
+    fn a_value_cannot_start_a_line() {
+        let response = Response::text(200, "").with_header("Server", "x\r\nSet-Cookie: y");
+        assert!(written(&response, false, false).contains("Server: xSet-Cookie: y\r\n"));
+    }
+
+    #[test]
+    fn every_refusal_has_a_phrase() {
+        for refusal in crate::http1::refusal::Refusal::ALL {
+            assert!(!reason_phrase(refusal.status()).is_empty(), "{refusal:?}");
+        }
+        assert_eq!(reason_phrase(299), "");
+    }
+}

@@ -1,0 +1,38 @@
+//! ringverb: a Pusher Channels server, thread per core on io_uring.
+//!
+//! A worker (one pinned thread per core) owns sockets and a `Shard`; the shard is the core's whole state as one
+//! synchronous, I/O-free value; workers talk through bounded SPSC rings (`mailbox`). ARCHITECTURE.md has the map.
+//!
+//! Rank table. A module uses only lower ranks; `tests/tidy.rs` holds it:
+//!
+//! | rank | modules | may touch |
+//! |---|---|---|
+//! | 6 | `server` (and `main.rs`) | process life: start, signals, drain |
+//! | 5 | `worker` | client sockets, the raw ring, monoio |
+//! | 4 | `api` | HTTP API: requests in, answers out |
+//! | 3 | `mailbox` | core-to-core rings and doorbells |
+//! | 2 | `shard` | PURE: one core's state and every rule that changes it |
+//! | 1 | `ws` `http1` `pusher` `config` | PURE codecs and option data |
+//! | 0 | `app` `buffer` `clock` `counters` `limits` | values |
+#![deny(unsafe_code)]
+
+pub mod app;
+pub mod buffer;
+pub mod clock;
+pub mod counters;
+pub mod limits;
+
+pub mod config;
+pub mod http1;
+pub mod pusher;
+pub mod ws;
+
+pub mod shard;
+
+pub mod mailbox;
+
+pub mod api;
+
+pub mod worker;
+
+pub mod server;

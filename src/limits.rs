@@ -1,0 +1,32 @@
+//! Constants that bound what a peer or a core may cost, each with its reason. Configurable limits are in `config`.
+
+/// Longest request head in bytes; `request_size_max` covers head and body together and may be smaller.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of one request. Browsers send about 15; proxies add some.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Longest control frame payload (RFC 6455 section 5.5).
+pub const CONTROL_PAYLOAD_MAX: usize = 125;
+/// Longest channel name in bytes. Reverb has no limit; its message size limit of 10,000 is the bound this keeps.
+pub const CHANNEL_NAME_BYTES_MAX: usize = 10_000;
+/// Bytes read from one connection in one tick, so that one sender cannot hold up the others.
+pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
+/// Bytes handed to the kernel for one connection in one send; the rest waits for the next tick.
+pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
+/// Sends submitted with one system call. 64 to 256 measured as good as 4,096.
+pub const SENDS_PER_SUBMIT: usize = 256;
+/// Entries of the raw ring's submission queue.
+pub const RING_ENTRIES: u32 = 1024;
+/// Entries of the raw ring's completion queue: a burst of readable sockets fits without overflow.
+pub const RING_COMPLETIONS: u32 = 16 * 1024;
+/// Mails a core may have waiting beyond its rings before it stops reading from its publishers.
+pub const MAIL_OVERFLOW_SOFT_MAX: usize = 4096;
+/// Mails taken from one ring in one tick.
+pub const MAIL_PER_TICK_MAX: usize = 1024;
+/// Time a question to all cores may take, in milliseconds, before the API answers 503.
+pub const GATHER_TIMEOUT_MS: u64 = 5_000;
+/// Seconds of the liveness wheel; longer deadlines go round again.
+pub const WHEEL_SECONDS: usize = 256;
+
+const _: () = assert!(SENDS_PER_SUBMIT <= RING_ENTRIES as usize);
+const _: () = assert!(RING_COMPLETIONS >= 4 * RING_ENTRIES, "a failed send must find room");
+const _: () = assert!(WHEEL_SECONDS.is_power_of_two());

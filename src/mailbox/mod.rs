@@ -1,0 +1,253 @@
+//! Core-to-core transport: one SPSC ring per ordered pair of cores and lane, and a doorbell per core.
+//!
+//! Generic over the mail; knows nothing of what it carries. Policy when a ring is full: the mail waits in the sender's own
+//! overflow queue, in order, and `is_congested` tells the worker to stop reading from its publishers (sockets and HTTP).
+//! Nothing is dropped. Lane 1 (`FromHome` in `shard::Lane`) is always drained, so congestion in lane 0 cannot lock a circle
+//! of cores; overflow queues are thus bounded by what was read before congestion, times the cores it fans out to.
+
+mod doorbell;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+pub use doorbell::Doorbell;
+
+use crate::limits;
+
+/// Lanes of a pair of cores, see `shard::Lane`.
+pub const LANES: usize = 2;
+
+/// One lane from this core to another.
+struct Outgoing<M> {
+    ring: Producer<M>,
+    overflow: VecDeque<M>,
+}
+
+/// One core's end of the mesh.
+pub struct Mailbox<M> {
+    core: u16,
+    /// By lane, then by receiving core; `None` at our own place.
+    outgoing: [Vec<Option<Outgoing<M>>>; LANES],
+    /// By lane, then by sending core.
+    incoming: [Vec<Option<Consumer<M>>>; LANES],
+    doorbells: Arc<[Doorbell]>,
+    /// Cores that got mail since the last `ring_doorbells`.
+    to_ring: Vec<bool>,
+    overflowed: usize,
+}
+
+/// Makes the mesh: one mailbox per core.
+///
+/// # Errors
+/// When a doorbell's eventfd cannot be made (descriptors exhausted).
+pub fn mesh<M>(cores: u16) -> std::io::Result<Vec<Mailbox<M>>> {
+    let doorbells: Arc<[Doorbell]> =
+        (0..cores).map(|_| Doorbell::new()).collect::<Result<_, _>>()?;
+    let mut mailboxes: Vec<Mailbox<M>> = (0..cores)
+        .map(|core| Mailbox {
+            core,
+            outgoing: [lane(cores), lane(cores)],
+            incoming: [lane(cores), lane(cores)],
+            doorbells: doorbells.clone(),
+            to_ring: vec![false; usize::from(cores)],
+            overflowed: 0,
+        })
+        .collect();
+    for from in 0..usize::from(cores) {
+        for to in (0..usize::from(cores)).filter(|to| *to != from) {
+            for lane in 0..LANES {
+                let (ring, consumer) = RingBuffer::new(ring_capacity(cores));
+                let overflow = VecDeque::new();
+                mailboxes[from].outgoing[lane][to] = Some(Outgoing { ring, overflow });
+                mailboxes[to].incoming[lane][from] = Some(consumer);
+            }
+        }
+    }
+    Ok(mailboxes)
+}
+
+fn lane<T>(cores: u16) -> Vec<Option<T>> {
+    (0..cores).map(|_| None).collect()
+}
+
+/// The mesh has `cores^2 * LANES` rings: with many cores each is smaller, so that all together stay below about 150 MB.
+fn ring_capacity(cores: u16) -> usize {
+    (16 * 1024 / usize::from(cores)).clamp(64, 2048)
+}
+
+impl<M> Mailbox<M> {
+    /// Sends in order. Never blocks: what finds no room waits here.
+    ///
+    /// # Panics
+    /// When `to` is this core.
+    pub fn send(&mut self, to: u16, lane: usize, mail: M) {
+        assert!(to != self.core, "a core does not write to itself");
+        let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
+        self.to_ring[usize::from(to)] = true;
+        if !outgoing.overflow.is_empty() {
+            outgoing.overflow.push_back(mail);
+            self.overflowed += 1;
+        } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push(mail) {
+            outgoing.overflow.push_back(mail);
+            self.overflowed += 1;
+        }
+    }
+
+    /// Moves waiting mail into rings that have room again.
+    pub fn flush_overflow(&mut self) {
+        if self.overflowed == 0 {
+            return;
+        }
+        for lane in &mut self.outgoing {
+            for (to, outgoing) in lane.iter_mut().enumerate() {
+                let Some(outgoing) = outgoing else { continue };
+                while !outgoing.ring.is_full() {
+                    let Some(mail) = outgoing.overflow.pop_front() else { break };
+                    self.overflowed -= 1;
+                    self.to_ring[to] = true;
+                    if outgoing.ring.push(mail).is_err() {
+                        unreachable!("only this core fills the ring, and it has room");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Wakes the cores that got mail and sleep.
+    pub fn ring_doorbells(&mut self) {
+        for (core, rung) in self.to_ring.iter_mut().enumerate() {
+            if std::mem::take(rung) {
+                self.doorbells[core].ring();
+            }
+        }
+    }
+
+    /// Too much mail waits: publishers must be slowed, and lane 0 left unread.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.overflowed > limits::MAIL_OVERFLOW_SOFT_MAX
+    }
+
+    /// Whether some mail waits for room.
+    #[must_use]
+    pub fn has_overflow(&self) -> bool {
+        self.overflowed > 0
+    }
+
+    /// Takes the next mail of a lane from one core.
+    pub fn receive(&mut self, from: u16, lane: usize) -> Option<M> {
+        self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()
+    }
+
+    /// Whether a lane holds mail for this core.
+    #[must_use]
+    pub fn has_mail(&self, lane: usize) -> bool {
+        self.incoming[lane].iter().flatten().any(|ring| !ring.is_empty())
+    }
+
+    /// About to sleep. `false`: mail came meanwhile, do not sleep.
+    #[must_use]
+    pub fn prepare_sleep(&self) -> bool {
+        let doorbell = self.doorbell();
+        doorbell.set_asleep();
+        if self.has_mail(0) || self.has_mail(1) {
+            doorbell.set_awake();
+            return false;
+        }
+        true
+    }
+
+    /// This core's doorbell.
+    #[must_use]
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.doorbells[usize::from(self.core)]
+    }
+
+    /// All doorbells, for the control thread.
+    #[must_use]
+    pub fn doorbells(&self) -> Arc<[Doorbell]> {
+        self.doorbells.clone()
+    }
+
+    #[must_use]
+    pub fn core(&self) -> u16 {
+        self.core
+    }
+
+    #[must_use]
+    pub fn cores(&self) -> u16 {
+        u16::try_from(self.doorbells.len()).unwrap_or(u16::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overflow_keeps_the_order_and_loses_nothing() {
+        let mut mailboxes = mesh::<u32>(2).unwrap();
+        let mut right = mailboxes.pop().unwrap();
+        let mut left = mailboxes.pop().unwrap();
+        let count = 3 * u32::try_from(ring_capacity(2)).unwrap();
+        for number in 0..count {
+            left.send(1, 0, number);
+        }
+        assert!(left.has_overflow());
+        let mut received = Vec::new();
+        while received.len() < count as usize {
+            while let Some(number) = right.receive(0, 0) {
+                received.push(number);
+            }
+            left.flush_overflow();
+        }
+        assert!(received.iter().copied().eq(0..count));
+        assert!(!left.has_overflow() && !right.has_mail(0));
+    }
+
+    #[test]
+    fn nobody_sleeps_on_mail() {
+        let mut mailboxes = mesh::<u32>(2).unwrap();
+        let right = mailboxes.pop().unwrap();
+        let mut left = mailboxes.pop().unwrap();
+        assert!(right.prepare_sleep());
+        left.send(1, 1, 7);
+        left.ring_doorbells();
+        assert!(right.doorbell().was_rung(), "asleep: the eventfd was written");
+        assert!(!right.prepare_sleep());
+    }
+
+    /// Two threads, real rings: every mail arrives once and in order, and a sleeper is always woken.
+    #[test]
+    fn a_sleeping_core_is_woken_for_every_mail() {
+        let mut mailboxes = mesh::<u32>(2).unwrap();
+        let mut right = mailboxes.pop().unwrap();
+        let mut left = mailboxes.pop().unwrap();
+        let sender = std::thread::spawn(move || {
+            for number in 0..20_000 {
+                left.send(1, 0, number);
+                left.flush_overflow();
+                left.ring_doorbells();
+                while left.has_overflow() {
+                    left.flush_overflow();
+                    left.ring_doorbells();
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut expected = 0;
+        while expected < 20_000 {
+            while let Some(number) = right.receive(0, 0) {
+                assert_eq!(number, expected);
+                expected += 1;
+            }
+            if expected < 20_000 && right.prepare_sleep() {
+                right.doorbell().wait();
+                right.doorbell().set_awake();
+            }
+        }
+        sender.join().unwrap();
+    }
+}

@@ -1,0 +1,91 @@
+//! What a channel's name says about it: who may join, whether it remembers its last event. PURE.
+//!
+//! Prefixes are matched with their dash (PROTOCOL.md rule 133): `privateer` is a public channel, as pusher-js thinks.
+
+use crate::limits;
+
+/// Who may subscribe to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Public,
+    /// Needs a signature. Covers `private-encrypted-`, whose payload the server cannot read anyway.
+    Private,
+    /// Needs a signature over `channel_data`, and has a roster.
+    Presence,
+    /// `#server-to-user-{id}`: only for sockets signed in as that user (PROTOCOL.md rule 42).
+    User,
+}
+
+/// A channel's kind, read from its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelKind {
+    pub access: Access,
+    /// The channel remembers the last published event (`cache-`, `private-cache-`, …).
+    pub cached: bool,
+}
+
+/// Why a name is refused (PROTOCOL.md rules 29, 30).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameError {
+    Empty,
+    TooLong,
+}
+
+/// Reads the kind off a name. Reverb mode is permissive: any text that is neither empty nor absurdly long is a name.
+///
+/// # Errors
+/// `Empty`, or `TooLong` above `limits::CHANNEL_NAME_BYTES_MAX` bytes.
+pub fn classify(name: &str) -> Result<ChannelKind, NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > limits::CHANNEL_NAME_BYTES_MAX {
+        return Err(NameError::TooLong);
+    }
+    let (access, rest) = if let Some(rest) = name.strip_prefix("private-encrypted-") {
+        (Access::Private, rest)
+    } else if let Some(rest) = name.strip_prefix("private-") {
+        (Access::Private, rest)
+    } else if let Some(rest) = name.strip_prefix("presence-") {
+        (Access::Presence, rest)
+    } else if name.starts_with("#server-to-user-") {
+        (Access::User, "")
+    } else {
+        (Access::Public, name)
+    };
+    Ok(ChannelKind { access, cached: rest.starts_with("cache-") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        let cases = [
+            ("news", Access::Public, false),
+            ("privateer", Access::Public, false),
+            ("presence", Access::Public, false),
+            ("cachet", Access::Public, false),
+            ("cache-x", Access::Public, true),
+            ("private-x", Access::Private, false),
+            ("private-cache-x", Access::Private, true),
+            ("private-encrypted-x", Access::Private, false),
+            ("private-encrypted-cache-x", Access::Private, true),
+            ("presence-x", Access::Presence, false),
+            ("presence-cache-x", Access::Presence, true),
+            ("#server-to-user-7", Access::User, false),
+            ("has space/é", Access::Public, false),
+        ];
+        for (name, access, cached) in cases {
+            assert_eq!(classify(name), Ok(ChannelKind { access, cached }), "{name}");
+        }
+    }
+
+    #[test]
+    fn refused_names() {
+        assert_eq!(classify(""), Err(NameError::Empty));
+        assert_eq!(classify(&"c".repeat(10_000)).map(|kind| kind.cached), Ok(false));
+        assert_eq!(classify(&"c".repeat(10_001)), Err(NameError::TooLong));
+    }
+}

@@ -1,0 +1,54 @@
+//! Every code the server sends, with its text and what a client does about it (PROTOCOL.md C8, rule 55). The one table.
+
+/// One error: a code of the protocol and its text. The texts are Reverb's where Reverb has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCode {
+    pub code: u16,
+    pub message: &'static str,
+}
+
+/// No app has this key. pusher-js stops for good.
+pub const NO_SUCH_APP: ErrorCode = ErrorCode { code: 4001, message: "Application does not exist" };
+/// `max_connections` is reached. pusher-js stops for good; Reverb's code, kept (PROTOCOL.md C13).
+pub const OVER_QUOTA: ErrorCode =
+    ErrorCode { code: 4004, message: "Application is over connection quota" };
+/// `?protocol=` is no number.
+pub const BAD_VERSION: ErrorCode =
+    ErrorCode { code: 4006, message: "Invalid version string format" };
+/// `?protocol=` is a number this server does not speak (it speaks 5 to 7).
+pub const UNSUPPORTED_VERSION: ErrorCode =
+    ErrorCode { code: 4007, message: "Unsupported protocol version" };
+/// A private or presence subscription without a valid signature. The connection stays.
+pub const UNAUTHORIZED: ErrorCode = ErrorCode { code: 4009, message: "Connection is unauthorized" };
+/// The Origin header is not in `allowed_origins`. pusher-js stops for good.
+pub const ORIGIN_NOT_ALLOWED: ErrorCode = ErrorCode { code: 4009, message: "Origin not allowed" };
+/// A client event for a channel the sender is not in. The connection stays.
+pub const NOT_A_MEMBER: ErrorCode =
+    ErrorCode { code: 4009, message: "The client is not a member of the specified channel." };
+/// The app's backend ended this user's connections. pusher-js stops for good, as wanted.
+pub const TERMINATED: ErrorCode =
+    ErrorCode { code: 4009, message: "Connection terminated by the application" };
+/// The connection does not read what it is sent. pusher-js retries after a second.
+pub const SLOW_CONSUMER: ErrorCode =
+    ErrorCode { code: 4100, message: "Connection is too slow to receive its events" };
+/// Malformed or unknown message, as Reverb says it. The connection stays.
+pub const INVALID_MESSAGE: ErrorCode = ErrorCode { code: 4200, message: "Invalid message format" };
+/// The server stops; pusher-js reconnects at once.
+pub const SHUTTING_DOWN: ErrorCode = ErrorCode { code: 4200, message: "Server is shutting down" };
+/// No pong in time. pusher-js reconnects at once.
+pub const NO_PONG: ErrorCode = ErrorCode { code: 4201, message: "Pong reply not received in time" };
+/// Too many messages in the window. The connection stays unless `terminate_on_limit`.
+pub const RATE_LIMITED: ErrorCode = ErrorCode { code: 4301, message: "Rate limit exceeded" };
+/// `rate_limiting.terminate_on_limit`: closed with a code that lets pusher-js come back (PROTOCOL.md rule 105).
+pub const RATE_TERMINATED: ErrorCode = ErrorCode { code: 4100, message: "Rate limit exceeded" };
+/// `accept_client_events_from = none`. The connection stays.
+pub const CLIENT_EVENTS_DISABLED: ErrorCode =
+    ErrorCode { code: 4301, message: "The app does not have client messaging enabled." };
+/// A client event on a public channel (PROTOCOL.md C13). The connection stays.
+pub const CLIENT_EVENT_ON_PUBLIC: ErrorCode = ErrorCode {
+    code: 4301,
+    message: "Client events are only accepted on private and presence channels.",
+};
+/// `channels_per_connection_max` is reached. The connection stays.
+pub const TOO_MANY_CHANNELS: ErrorCode =
+    ErrorCode { code: 4300, message: "Too many channels on one connection" };

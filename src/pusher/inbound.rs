@@ -1,0 +1,317 @@
+//! What clients send: text in, one `Inbound` out (PROTOCOL.md C4, C5). PURE; no rule of membership is decided here.
+
+use std::borrow::Cow;
+
+use super::json::{self, Members, Validator};
+
+/// A well-formed message of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inbound<'a> {
+    Ping,
+    Pong,
+    Subscribe(Subscribe),
+    Unsubscribe {
+        channel: String,
+    },
+    ClientEvent(ClientEvent<'a>),
+    /// An event that is nobody's business, with a channel: dropped in silence as Reverb does (PROTOCOL.md rule 36).
+    Ignored,
+}
+
+/// `pusher:subscribe`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    pub channel: String,
+    pub auth: Option<String>,
+    pub channel_data: Option<ChannelData>,
+}
+
+/// `channel_data`: the exact text that was signed, and what it says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ChannelData {
+    /// As signed (PROTOCOL.md rule 46).
+    pub text: String,
+    /// The `user_id` as it was written, `7` or `"7"`; `None` when there is none or it is neither number nor string.
+    pub user_id: Option<UserId>,
+    /// The `user_info` as it was written; `null` when there is none.
+    pub user_info: String,
+}
+
+/// A user id as the app gave it. Ids are compared by their text form: `7` and `"7"` are one user (PROTOCOL.md rule 28).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserId {
+    /// As JSON, with quotes if it came with quotes.
+    pub json: Box<str>,
+    /// As text.
+    pub text: Box<str>,
+}
+
+/// `client-…`. Event and data are the raw spans, to be passed on byte for byte.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientEvent<'a> {
+    pub event: &'a str,
+    pub channel: Cow<'a, str>,
+    /// `null` when there was none, as Reverb sends it on.
+    pub data: &'a str,
+}
+
+/// The text is not a message of the protocol: answered with 4200 (PROTOCOL.md rule 58).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// Reads one message.
+///
+/// # Errors
+/// `Malformed` for text that is no JSON object, has no event name, names an unknown `pusher:` event or lacks a channel
+/// where one is due.
+pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a>, Malformed> {
+    let mut event = None;
+    let mut channel = None;
+    let mut data = None;
+    for (name, value) in validator.check_object(text).ok_or(Malformed)? {
+        // A name given twice counts as it was given last, as in PHP.
+        if json::is_name(name, "event") {
+            event = Some(value);
+        } else if json::is_name(name, "channel") {
+            channel = Some(value);
+        } else if json::is_name(name, "data") {
+            data = Some(value);
+        }
+    }
+    let event_span = event.ok_or(Malformed)?;
+    let event = json::string(event_span).ok_or(Malformed)?;
+    match event.as_ref() {
+        "pusher:ping" => Ok(Inbound::Ping),
+        "pusher:pong" => Ok(Inbound::Pong),
+        "pusher:subscribe" => subscribe(data, validator).map(Inbound::Subscribe),
+        "pusher:unsubscribe" => unsubscribe(data, validator),
+        other if other.starts_with("pusher:") => Err(Malformed),
+        other => {
+            let channel = channel.and_then(json::string).ok_or(Malformed)?;
+            if other.starts_with("client-") {
+                let data = data.unwrap_or("null");
+                Ok(Inbound::ClientEvent(ClientEvent { event: event_span, channel, data }))
+            } else {
+                Ok(Inbound::Ignored)
+            }
+        }
+    }
+}
+
+fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe, Malformed> {
+    let mut nested = String::new();
+    let mut subscribe = Subscribe { channel: String::new(), auth: None, channel_data: None };
+    let mut channel_data = None;
+    for (name, value) in object(data.ok_or(Malformed)?, &mut nested, validator)? {
+        if json::is_name(name, "channel") {
+            subscribe.channel = json::string(value).ok_or(Malformed)?.into_owned();
+        } else if json::is_name(name, "auth") {
+            // Anything but a string is as good as no auth: the signature check says so.
+            subscribe.auth = json::string(value).map(Cow::into_owned);
+        } else if json::is_name(name, "channel_data") && value != "null" {
+            channel_data = Some(json::string(value).ok_or(Malformed)?.into_owned());
+        }
+    }
+    if subscribe.channel.is_empty() {
+        return Err(Malformed);
+    }
+    subscribe.channel_data = match channel_data {
+        Some(text) if !text.is_empty() => Some(read_channel_data(text, validator)?),
+        _ => None,
+    };
+    Ok(subscribe)
+}
+
+fn unsubscribe(
+    data: Option<&str>,
+    validator: &mut Validator,
+) -> Result<Inbound<'static>, Malformed> {
+    let mut nested = String::new();
+    let mut channel = None;
+    for (name, value) in object(data.ok_or(Malformed)?, &mut nested, validator)? {
+        if json::is_name(name, "channel") {
+            channel = json::string(value).map(Cow::into_owned);
+        }
+    }
+    channel.map(|channel| Inbound::Unsubscribe { channel }).ok_or(Malformed)
+}
+
+/// `data` is an object, or a string that holds one: some SDKs encode twice (PROTOCOL.md rule 3).
+fn object<'a>(
+    data: &'a str,
+    nested: &'a mut String,
+    validator: &mut Validator,
+) -> Result<Members<'a>, Malformed> {
+    if !data.starts_with('"') {
+        return json::members(data).ok_or(Malformed);
+    }
+    *nested = json::string(data).ok_or(Malformed)?.into_owned();
+    validator.check_object(nested.as_bytes()).ok_or(Malformed)
+}
+
+fn read_channel_data(text: String, validator: &mut Validator) -> Result<ChannelData, Malformed> {
+    let mut user_id = None;
+    let mut user_info = "null";
+    for (name, value) in validator.check_object(text.as_bytes()).ok_or(Malformed)? {
+        if json::is_name(name, "user_id") {
+            user_id = read_user_id(value);
+        } else if json::is_name(name, "user_info") {
+            user_info = value;
+        }
+    }
+    let user_info = user_info.to_owned();
+    Ok(ChannelData { text, user_id, user_info })
+}
+
+/// A number keeps its digits: above 2^53 they would not survive a float (PROTOCOL.md rule 28).
+fn read_user_id(span: &str) -> Option<UserId> {
+    let text = match span.as_bytes().first()? {
+        b'"' => json::string(span)?,
+        b'-' | b'0'..=b'9' => Cow::Borrowed(span),
+        _ => return None,
+    };
+    if text.is_empty() {
+        return None;
+    }
+    Some(UserId { json: span.into(), text: text.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(text: &str, expected: &Result<Inbound<'_>, Malformed>) {
+        assert_eq!(&parse(text.as_bytes(), &mut Validator::default()), expected, "{text}");
+    }
+
+    fn subscribed(channel: &str) -> Subscribe {
+        Subscribe { channel: channel.to_owned(), auth: None, channel_data: None }
+    }
+
+    #[test]
+    fn malformed() {
+        for text in [
+            "not json",
+            "",
+            "null",
+            "1",
+            "\"str\"",
+            "[]",
+            "{}",
+            "{\"event\":null}",
+            "{\"event\":5,\"data\":{}}",
+            "{\"event\":\"\"}",
+            "{\"event\":[\"pusher:ping\"]}",
+            "{\"data\":{}}",
+            "{\"event\":\"whatever\",\"data\":{}}",
+            "{\"event\":\"pusher:nothing\",\"data\":{}}",
+            "{\"event\":\"pusher:signin\",\"data\":{}}",
+            "{\"event\":\"pusher:ping\"} trailing",
+            "\u{feff}{\"event\":\"pusher:ping\"}",
+            "{\"event\":\"pusher:subscribe\"}",
+            "{\"event\":\"pusher:subscribe\",\"data\":{}}",
+            "{\"event\":\"pusher:subscribe\",\"data\":null}",
+            "{\"event\":\"pusher:subscribe\",\"data\":\"x\"}",
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}",
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}",
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}",
+            "{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}",
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":\"nojson\"}}",
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":{\"user_id\":1}}}",
+            "{\"event\":\"pusher:unsubscribe\",\"data\":{}}",
+            "{\"event\":\"client-x\",\"data\":{}}",
+            "{\"event\":\"client-x\",\"channel\":7,\"data\":{}}",
+        ] {
+            check(text, &Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn pings() {
+        for data in ["", ",\"data\":{}", ",\"data\":\"{}\"", ",\"data\":[]", ",\"extra\":1"] {
+            check(&format!("{{\"event\":\"pusher:ping\"{data}}}"), &Ok(Inbound::Ping));
+        }
+        check("{\"event\":\"pusher:pong\",\"data\":{}}", &Ok(Inbound::Pong));
+        check("{\"\\u0065vent\":\"pusher:\\u0070ong\"}", &Ok(Inbound::Pong));
+    }
+
+    #[test]
+    fn subscriptions() {
+        let news = Ok(Inbound::Subscribe(subscribed("news")));
+        check("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"news\"}}", &news);
+        check(
+            "{\"event\":\"pusher:subscribe\",\"data\":\"{\\\"channel\\\":\\\"news\\\"}\"}",
+            &news,
+        );
+        check(
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"news\",\"auth\":5,\"channel_data\":null}}",
+            &news,
+        );
+        check(
+            "{\"event\":\"pusher:unsubscribe\",\"data\":{\"channel\":\"nope\"}}",
+            &Ok(Inbound::Unsubscribe { channel: "nope".to_owned() }),
+        );
+    }
+
+    #[test]
+    fn channel_data_keeps_its_text() {
+        let cases = [
+            (r#"{"user_id":7,"user_info":{"n":"A"}}"#, Some(("7", "7")), r#"{"n":"A"}"#),
+            (r#"{"user_id":"8"}"#, Some(("\"8\"", "8")), "null"),
+            (
+                r#"{"user_id":12345678901234567890}"#,
+                Some(("12345678901234567890", "12345678901234567890")),
+                "null",
+            ),
+            (r#"{"user_id":""}"#, None, "null"),
+            (r#"{"user_id":[1]}"#, None, "null"),
+            (r#"{"user_info":{}}"#, None, "{}"),
+        ];
+        for (text, user_id, user_info) in cases {
+            let data = serde_json::json!({"event": "pusher:subscribe",
+                "data": {"channel": "presence-r", "auth": "k:s", "channel_data": text}});
+            let mut expected = subscribed("presence-r");
+            expected.auth = Some("k:s".to_owned());
+            expected.channel_data = Some(ChannelData {
+                text: text.to_owned(),
+                user_id: user_id
+                    .map(|(json, text)| UserId { json: json.into(), text: text.into() }),
+                user_info: user_info.to_owned(),
+            });
+            check(&data.to_string(), &Ok(Inbound::Subscribe(expected)));
+        }
+    }
+
+    #[test]
+    fn client_events_keep_their_bytes() {
+        let text = r#"{"event":"client-x","channel":"private-a","data":{"f":1.0,"big":12345678901234567890,"e":{}}}"#;
+        let expected = ClientEvent {
+            event: "\"client-x\"",
+            channel: Cow::Borrowed("private-a"),
+            data: r#"{"f":1.0,"big":12345678901234567890,"e":{}}"#,
+        };
+        check(text, &Ok(Inbound::ClientEvent(expected)));
+        let expected =
+            ClientEvent { event: "\"client-\"", channel: Cow::Borrowed("private-a"), data: "null" };
+        check(r#"{"event":"client-","channel":"private-a"}"#, &Ok(Inbound::ClientEvent(expected)));
+        check(r#"{"event":"whatever","channel":"c","data":{}}"#, &Ok(Inbound::Ignored));
+        check(r#"{"event":"client","channel":"c","data":{}}"#, &Ok(Inbound::Ignored));
+        check(r#"{"event":"pusher_internal:foo","data":{},"channel":"c"}"#, &Ok(Inbound::Ignored));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_json_never_panics(text in "[\\[\\]{}:,\" \\\\a-z0-9_-]{0,80}") {
+            let _ = parse(text.as_bytes(), &mut Validator::default());
+        }
+
+        #[test]
+        fn mutated_messages_never_panic(at in 0usize..120, byte: u8) {
+            let mut text = br#"{"event":"pusher:subscribe","data":{"channel":"presence-r","auth":"k:s","channel_data":"{\"user_id\":7}"}}"#.to_vec();
+            let at = at % text.len();
+            text[at] = byte;
+            let _ = parse(&text, &mut Validator::default());
+        }
+    }
+}

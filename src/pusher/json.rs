@@ -1,0 +1,345 @@
+//! JSON of untrusted origin: validated by simd-json, then read as raw spans. PURE.
+//!
+//! `data` must reach subscribers byte for byte (PROTOCOL.md rule 5), and simd-json rewrites its input while parsing. So
+//! it validates a scratch copy, and `members` walks the original, which by then is known to be well-formed.
+//! Cost: one copy, one validation, one walk over the top level. Spans are only ever taken from validated text.
+
+use std::borrow::Cow;
+
+use simd_json::{Buffers, Tape};
+
+/// Reusable space for validation: after the first messages no allocation happens.
+pub struct Validator {
+    copy: Vec<u8>,
+    buffers: Buffers,
+    tape: Option<Tape<'static>>,
+}
+
+impl Default for Validator {
+    fn default() -> Self {
+        Self { copy: Vec::new(), buffers: Buffers::new(1024), tape: Some(Tape(Vec::new())) }
+    }
+}
+
+/// A message larger than this gives its scratch space back, so that one big batch is not kept for ever.
+const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
+
+impl Validator {
+    /// Whether `text` is one well-formed JSON value and valid UTF-8; `Some` carries it as text.
+    pub fn check<'a>(&mut self, text: &'a [u8]) -> Option<&'a str> {
+        let utf8 = simdutf8::basic::from_utf8(text).ok()?;
+        self.copy.clear();
+        self.copy.extend_from_slice(text);
+        let mut tape = self.tape.take().unwrap_or(Tape(Vec::new())).reset();
+        let well_formed =
+            simd_json::fill_tape(&mut self.copy, &mut self.buffers, &mut tape).is_ok();
+        self.tape = Some(tape.reset());
+        if self.copy.capacity() > SCRATCH_BYTES_KEPT {
+            *self = Self::default();
+        }
+        well_formed.then_some(utf8)
+    }
+
+    /// `check`, and the value is an object.
+    pub fn check_object<'a>(&mut self, text: &'a [u8]) -> Option<Members<'a>> {
+        let text = self.check(text)?;
+        members(text)
+    }
+}
+
+/// The members of a validated object, in the order they came; names and values as raw spans.
+#[derive(Clone)]
+pub struct Members<'a> {
+    rest: &'a str,
+}
+
+/// The elements of a validated array as raw spans.
+#[derive(Clone)]
+pub struct Elements<'a> {
+    rest: &'a str,
+}
+
+/// `text` must have passed `Validator::check`, or be a span of such text. `None` when it is not an object.
+#[must_use]
+pub fn members(text: &str) -> Option<Members<'_>> {
+    let inside = text.trim_ascii().strip_prefix('{')?.strip_suffix('}')?;
+    Some(Members { rest: inside })
+}
+
+/// `text` must have passed `Validator::check`, or be a span of such text. `None` when it is not an array.
+#[must_use]
+pub fn elements(text: &str) -> Option<Elements<'_>> {
+    let inside = text.trim_ascii().strip_prefix('[')?.strip_suffix(']')?;
+    Some(Elements { rest: inside })
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let text = self.rest.trim_ascii_start();
+        if text.is_empty() {
+            return None;
+        }
+        let (name, rest) = split_value(text)?;
+        let (value, rest) =
+            split_value(rest.trim_ascii_start().strip_prefix(':')?.trim_ascii_start())?;
+        self.rest = after_comma(rest);
+        Some((name, value))
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let text = self.rest.trim_ascii_start();
+        if text.is_empty() {
+            return None;
+        }
+        let (value, rest) = split_value(text)?;
+        self.rest = after_comma(rest);
+        Some(value)
+    }
+}
+
+fn after_comma(rest: &str) -> &str {
+    let rest = rest.trim_ascii_start();
+    rest.strip_prefix(',').unwrap_or(rest)
+}
+
+/// Splits well-formed JSON behind its first value. The text starts with that value.
+fn split_value(text: &str) -> Option<(&str, &str)> {
+    let bytes = text.as_bytes();
+    let end = match bytes.first()? {
+        b'"' => string_end(bytes, 0)?,
+        b'{' | b'[' => nested_end(bytes)?,
+        _ => bytes
+            .iter()
+            .position(|byte| {
+                matches!(byte, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r' | b'\n')
+            })
+            .unwrap_or(bytes.len()),
+    };
+    text.split_at_checked(end)
+}
+
+/// Index behind the closing quote of the string that opens at `start`.
+fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// Index behind the bracket that closes the one at the start. A counter suffices: the text is well-formed.
+fn nested_end(bytes: &[u8]) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(bytes, at)?;
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The text of a raw string span; `None` when the span is another kind of value. Borrowed when nothing is escaped.
+#[must_use]
+pub fn string(span: &str) -> Option<Cow<'_, str>> {
+    let inside = span.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inside));
+    }
+    let mut copy = span.as_bytes().to_vec();
+    let value = simd_json::to_tape(&mut copy).ok()?;
+    match value.0.first() {
+        Some(simd_json::Node::String(text)) => Some(Cow::Owned((*text).to_owned())),
+        _ => None,
+    }
+}
+
+/// Whether a raw name span is this name. Escapes in names are legal, if odd.
+#[must_use]
+pub fn is_name(span: &str, name: &str) -> bool {
+    string(span).is_some_and(|text| text == name)
+}
+
+/// Appends `text` as a JSON string with its quotes. Only what JSON demands is escaped (RFC 8259 section 7).
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    write_escaped(text, out);
+    out.push(b'"');
+}
+
+/// `write_string` without the quotes, for a string that is assembled from pieces.
+pub fn write_escaped(text: &str, out: &mut Vec<u8>) {
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let escape: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0x00..=0x1f => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[copied..at]);
+        if escape.is_empty() {
+            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+        } else {
+            out.extend_from_slice(escape);
+        }
+        copied = at + 1;
+    }
+    out.extend_from_slice(&bytes[copied..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn spans(text: &str) -> Vec<(String, String)> {
+        let mut validator = Validator::default();
+        validator
+            .check_object(text.as_bytes())
+            .expect("an object")
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn raw_spans_survive() {
+        let text = " { \"a\" : 1.0 ,\"b\":{\"x\":[1,\"}\"]}, \"c\":\"q\\\"u\\u00e9\\/\",\"d\":[ ],\"e\":12345678901234567890 } ";
+        let expected = [
+            ("\"a\"", "1.0"),
+            ("\"b\"", "{\"x\":[1,\"}\"]}"),
+            ("\"c\"", "\"q\\\"u\\u00e9\\/\""),
+            ("\"d\"", "[ ]"),
+            ("\"e\"", "12345678901234567890"),
+        ];
+        let found = spans(text);
+        assert_eq!(found.len(), expected.len());
+        for ((name, value), (name_expected, value_expected)) in found.iter().zip(expected) {
+            assert_eq!((name.as_str(), value.as_str()), (name_expected, value_expected));
+        }
+    }
+
+    #[test]
+    fn malformed_is_refused() {
+        let mut validator = Validator::default();
+        for text in [
+            "",
+            " ",
+            "not json",
+            "{",
+            "{}}",
+            "{\"a\":1,}",
+            "{\"a\" 1}",
+            "{\"a\":01}",
+            "\u{feff}{}",
+            "{} x",
+            "{\"a\":\"\u{1}\"}",
+            "[1 2]",
+            "nul",
+            "\"abc",
+            "{\"a\":\"\\x\"}",
+            "{a:1}",
+            "{\"a\":1 \"b\":2}",
+        ] {
+            assert!(validator.check(text.as_bytes()).is_none(), "{text:?}");
+        }
+        assert!(validator.check(b"\"\xff\"").is_none());
+        for text in ["null", "1", "\"s\"", "[]"] {
+            assert!(validator.check(text.as_bytes()).is_some(), "{text}");
+            assert!(validator.check_object(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_integers_and_deep_nesting_are_well_formed() {
+        let mut validator = Validator::default();
+        assert!(validator.check(b"{\"n\":123456789012345678901234567890}").is_some());
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(validator.check(deep(500).as_bytes()).is_some());
+        // simd-json stops at 1,024 levels: nesting is bounded, and deeper text is malformed.
+        assert!(validator.check(deep(5000).as_bytes()).is_none());
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(".{0,4}", inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn members_agree_with_serde_json(map in prop::collection::btree_map(".{0,6}", any_json(), 0..6)) {
+            let value = Value::Object(map.clone().into_iter().collect());
+            for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+                let mut count = 0;
+                for (name, span) in spans(&text) {
+                    let name = string(&name).unwrap().into_owned();
+                    prop_assert_eq!(&serde_json::from_str::<Value>(&span).unwrap(), &map[&name]);
+                    count += 1;
+                }
+                prop_assert_eq!(count, map.len());
+            }
+        }
+
+        #[test]
+        fn verdicts_agree_with_serde_json(text in "[\\[\\]{},:\" a1\\\\truefalsn.e+-]{0,24}") {
+            let mut validator = Validator::default();
+            let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
+            prop_assert_eq!(validator.check(text.as_bytes()).is_some(), theirs, "{}", text);
+        }
+
+        #[test]
+        fn strings_round_trip(text in ".*") {
+            let mut out = Vec::new();
+            write_string(&text, &mut out);
+            let out = String::from_utf8(out).unwrap();
+            prop_assert_eq!(&string(&out).unwrap(), &text);
+            prop_assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let mut validator = Validator::default();
+            if let Some(members) = validator.check_object(&bytes) {
+                let _ = members.count();
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the server sends: the JSON of each event (PROTOCOL.md C15). PURE; appends to a buffer, knows no frame header.
+//!
+//! `data` of the server's own events is a string that holds JSON (rule 2). A publisher's `data` is copied as the raw span
+//! it came in.
+
+use super::error_code::ErrorCode;
+use super::json;
+use super::socket_id::SocketId;
+
+/// `pusher:ping`, sent to clients that have shown no WebSocket control frame.
+pub const PING: &[u8] = br#"{"event":"pusher:ping"}"#;
+/// `pusher:pong`, without data as Reverb sends it.
+pub const PONG: &[u8] = br#"{"event":"pusher:pong"}"#;
+
+/// `pusher:connection_established`.
+pub fn connection_established(
+    socket_id: SocketId,
+    activity_timeout_seconds: u32,
+    out: &mut Vec<u8>,
+) {
+    let text = format!(
+        "{{\"event\":\"pusher:connection_established\",\"data\":\"{{\\\"socket_id\\\":\\\"{socket_id}\\\",\
+         \\\"activity_timeout\\\":{activity_timeout_seconds}}}\"}}"
+    );
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// `pusher:error`; `data` is a string, as Reverb sends it (PROTOCOL.md rule 4).
+pub fn error(error: ErrorCode, out: &mut Vec<u8>) {
+    let inner = format!("{{\"code\":{},\"message\":\"{}\"}}", error.code, error.message);
+    out.extend_from_slice(b"{\"event\":\"pusher:error\",\"data\":");
+    json::write_string(&inner, out);
+    out.push(b'}');
+}
+
+/// `pusher_internal:subscription_succeeded` of a channel without a roster.
+pub fn subscription_succeeded(channel: &str, out: &mut Vec<u8>) {
+    internal("subscription_succeeded", "{}", channel, out);
+}
+
+/// `pusher_internal:subscription_succeeded` of a presence channel. `members` are (id as JSON, id as text, info as JSON).
+pub fn presence_succeeded<'a>(
+    channel: &str,
+    members: impl ExactSizeIterator<Item = (&'a str, &'a str, &'a str)> + Clone,
+    out: &mut Vec<u8>,
+) {
+    let mut inner = String::from("{\"presence\":{\"count\":");
+    inner.push_str(&members.len().to_string());
+    inner.push_str(",\"ids\":[");
+    for (index, (id_json, _, _)) in members.clone().enumerate() {
+        if index > 0 {
+            inner.push(',');
+        }
+        inner.push_str(id_json);
+    }
+    inner.push_str("],\"hash\":{");
+    let mut name = Vec::new();
+    for (index, (_, id_text, info)) in members.enumerate() {
+        if index > 0 {
+            inner.push(',');
+        }
+        name.clear();
+        json::write_string(id_text, &mut name);
+        inner.push_str(&String::from_utf8_lossy(&name));
+        inner.push(':');
+        inner.push_str(info);
+    }
+    inner.push_str("}}}");
+    internal("subscription_succeeded", &inner, channel, out);
+}
+
+/// `pusher_internal:member_added`: the whole `channel_data`, as it was signed (PROTOCOL.md rule 22).
+pub fn member_added(channel: &str, channel_data: &str, out: &mut Vec<u8>) {
+    internal("member_added", channel_data, channel, out);
+}
+
+/// `pusher_internal:member_removed`.
+pub fn member_removed(channel: &str, user_id_json: &str, out: &mut Vec<u8>) {
+    internal("member_removed", &format!("{{\"user_id\":{user_id_json}}}"), channel, out);
+}
+
+/// `pusher:cache_miss`, as Reverb sends it: no data.
+pub fn cache_miss(channel: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"pusher:cache_miss\",\"channel\":");
+    json::write_string(channel, out);
+    out.push(b'}');
+}
+
+/// An event of the app's backend. `event` and `data` are raw spans of the request.
+pub fn event(event: &str, data: &str, channel: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b",\"data\":");
+    out.extend_from_slice(data.as_bytes());
+    out.extend_from_slice(b",\"channel\":");
+    json::write_string(channel, out);
+    out.push(b'}');
+}
+
+/// A client event. `event` and `data` are raw spans of the message; `user_id` is there on presence channels (rule 33).
+pub fn client_event(
+    event: &str,
+    channel: &str,
+    data: &str,
+    user_id_json: Option<&str>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"{\"event\":");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b",\"channel\":");
+    json::write_string(channel, out);
+    out.extend_from_slice(b",\"data\":");
+    out.extend_from_slice(data.as_bytes());
+    if let Some(user_id) = user_id_json {
+        out.extend_from_slice(b",\"user_id\":");
+        out.extend_from_slice(user_id.as_bytes());
+    }
+    out.push(b'}');
+}
+
+fn internal(name: &str, data: &str, channel: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"pusher_internal:");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\",\"data\":");
+    json::write_string(data, out);
+    out.extend_from_slice(b",\"channel\":");
+    json::write_string(channel, out);
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pusher::error_code;
+
+    fn check(write: impl FnOnce(&mut Vec<u8>), expected: &str) {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn bytes_are_reverbs() {
+        let socket_id = SocketId::parse("83.41").unwrap();
+        check(
+            |out| connection_established(socket_id, 30, out),
+            r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"83.41\",\"activity_timeout\":30}"}"#,
+        );
+        check(
+            |out| error(error_code::NO_SUCH_APP, out),
+            r#"{"event":"pusher:error","data":"{\"code\":4001,\"message\":\"Application does not exist\"}"}"#,
+        );
+        check(
+            |out| subscription_succeeded("news", out),
+            r#"{"event":"pusher_internal:subscription_succeeded","data":"{}","channel":"news"}"#,
+        );
+        check(
+            |out| member_removed("presence-r", "7", out),
+            r#"{"event":"pusher_internal:member_removed","data":"{\"user_id\":7}","channel":"presence-r"}"#,
+        );
+        check(
+            |out| cache_miss("cache-c", out),
+            r#"{"event":"pusher:cache_miss","channel":"cache-c"}"#,
+        );
+        check(
+            |out| event(r#""App\\Events\\Posted""#, r#""{\"id\":1}""#, "news", out),
+            r#"{"event":"App\\Events\\Posted","data":"{\"id\":1}","channel":"news"}"#,
+        );
+        check(
+            |out| client_event("\"client-hi\"", "presence-r", "{\"x\":1}", Some("\"8\""), out),
+            r#"{"event":"client-hi","channel":"presence-r","data":{"x":1},"user_id":"8"}"#,
+        );
+    }
+
+    #[test]
+    fn presence_keeps_the_type_of_ids() {
+        let members = [("7", "7", r#"{"n":"A"}"#), ("\"8\"", "8", "null")];
+        check(
+            |out| presence_succeeded("presence-r", members.into_iter(), out),
+            r#"{"event":"pusher_internal:subscription_succeeded","data":"{\"presence\":{\"count\":2,\"ids\":[7,\"8\"],\"hash\":{\"7\":{\"n\":\"A\"},\"8\":null}}}","channel":"presence-r"}"#,
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! The life of the process: bind, start one worker per core, wait for a signal, drain, end.
+//!
+//! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection with a close frame
+//! and ends with 0 within the grace period; a second one ends at once. A panic anywhere aborts the process: the mesh cannot
+//! lose one core, and the supervisor starts it anew.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::app::Apps;
+use crate::config::Config;
+use crate::mailbox::{self, Doorbell};
+use crate::worker::{self, Phase, Shared};
+
+/// What stops the server from running.
+#[derive(Debug)]
+pub enum LifeError {
+    /// The address cannot be listened on.
+    Bind(SocketAddr, io::Error),
+    /// A ring, an eventfd or a thread cannot be made.
+    Start(io::Error),
+    /// The kernel gives no random numbers.
+    Random,
+    /// Connections were still open when the grace period was over.
+    Grace,
+}
+
+/// What the world may be told once all listeners stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    pub address: SocketAddr,
+    pub workers: usize,
+}
+
+/// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
+const BACKLOG: i32 = 4096;
+/// Workers a channel's home can keep apart (`shard::home::CoreSet`).
+pub const WORKERS_MAX: usize = 128;
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// When it cannot start, or did not drain within the grace period.
+pub fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), LifeError> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let workers = match config.workers {
+        0 => cores.len().clamp(1, WORKERS_MAX),
+        asked => asked.min(WORKERS_MAX),
+    };
+    let listeners = bind(SocketAddr::new(config.host, config.port), workers)?;
+    let address = listeners[0].local_addr().map_err(LifeError::Start)?;
+    let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
+    let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
+    let shared = Arc::new(Shared {
+        config,
+        apps,
+        phase: Phase::default(),
+        drained: AtomicUsize::new(0),
+        channel_hash_seed: getrandom::u64().map_err(|_| LifeError::Random)?,
+        sockets_reserved: descriptors_max(),
+    });
+    // Registered before any worker runs, so that no signal is missed.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(LifeError::Start)?;
+    let mailboxes =
+        mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(LifeError::Start)?;
+    let doorbells = mailboxes[0].doorbells();
+    let mut threads = Vec::new();
+    for (index, (mailbox, listener)) in mailboxes.into_iter().zip(listeners).enumerate() {
+        let shared = shared.clone();
+        let pin_to = (!cores.is_empty()).then(|| cores[index % cores.len()]);
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            if let Err(error) = worker::run(shared, mailbox, listener, pin_to) {
+                // Without this worker its listener would swallow connections: better no server than half of one.
+                tracing::error!("worker {index} cannot run: {error}");
+                std::process::exit(1);
+            }
+        });
+        threads.push(thread.map_err(LifeError::Start)?);
+    }
+    on_start(Started { address, workers });
+    let _ = signals.forever().next();
+    tracing::info!("Gracefully terminating connections.");
+    let drained = drain(&shared, &doorbells, &mut signals, workers, grace);
+    shared.phase.stop();
+    wake_all(&doorbells);
+    if !drained {
+        return Err(LifeError::Grace);
+    }
+    Ok(())
+}
+
+/// Waits until every worker is without connections, or the grace period is over.
+fn drain(
+    shared: &Shared,
+    doorbells: &[Doorbell],
+    signals: &mut Signals,
+    workers: usize,
+    grace: Duration,
+) -> bool {
+    const STEP: Duration = Duration::from_millis(10);
+    shared.phase.drain();
+    let mut waited = Duration::ZERO;
+    while waited < grace {
+        if shared.drained.load(Ordering::Acquire) == workers {
+            return true;
+        }
+        if signals.pending().next().is_some() {
+            tracing::warn!("second signal: ending at once");
+            std::process::exit(1);
+        }
+        wake_all(doorbells);
+        sleep(STEP);
+        waited += STEP;
+    }
+    shared.drained.load(Ordering::Acquire) == workers
+}
+
+fn wake_all(doorbells: &[Doorbell]) {
+    doorbells.iter().for_each(Doorbell::ring);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the control thread has nothing else to do")]
+fn sleep(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// One listener per worker on one port; the kernel spreads connections over them.
+fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, LifeError> {
+    let failed = |error| LifeError::Bind(address, error);
+    // With SO_REUSEPORT a second server would share the port in silence. A bind without it finds the first one.
+    let probe = socket(address).map_err(failed)?;
+    probe.bind(&address.into()).map_err(failed)?;
+    let address_bound = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
+    drop(probe);
+    (0..workers)
+        .map(|_| {
+            let socket = socket(address)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address_bound.into())?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(failed)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a server that just ended may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+/// Descriptors the process may have, capped: room for them is reserved in address space.
+fn descriptors_max() -> usize {
+    const RESERVED_MAX: u64 = 1 << 20;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    usize::try_from(limit.unwrap_or(RESERVED_MAX).min(RESERVED_MAX)).unwrap_or(1 << 16)
+}

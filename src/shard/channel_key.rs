@@ -1,0 +1,79 @@
+//! A channel's identity: app, name and kind, hashed once. PURE.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use crate::app::AppIndex;
+use crate::pusher::channel_name::{ChannelKind, NameError, classify};
+
+/// Names a channel in mail and tables. Cloning shares the name.
+#[derive(Clone, Debug)]
+pub struct ChannelKey {
+    name: Arc<str>,
+    hash: u64,
+    app: AppIndex,
+    pub kind: ChannelKind,
+}
+
+const _: () = assert!(size_of::<ChannelKey>() <= 32);
+
+impl ChannelKey {
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn app(&self) -> AppIndex {
+        self.app
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+impl PartialEq for ChannelKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.app == other.app && self.name == other.name
+    }
+}
+
+impl Eq for ChannelKey {}
+
+/// Makes keys: hashes are alike on all cores of a process, and unknown to the outside.
+#[derive(Clone, Debug)]
+pub struct ChannelKeys {
+    state: FixedState,
+    cores: u16,
+}
+
+impl ChannelKeys {
+    #[must_use]
+    pub fn new(seed: u64, cores: u16) -> Self {
+        Self { state: FixedState::with_seed(seed), cores }
+    }
+
+    /// # Errors
+    /// When the name is no channel name.
+    pub fn make(&self, app: AppIndex, name: &str) -> Result<ChannelKey, NameError> {
+        let kind = classify(name)?;
+        Ok(ChannelKey { name: name.into(), hash: self.hash(app, name), app, kind })
+    }
+
+    pub(super) fn hash(&self, app: AppIndex, name: &str) -> u64 {
+        let mut hasher = self.state.build_hasher();
+        app.hash(&mut hasher);
+        hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    /// The core that holds the channel's global state. Uses the upper half of the hash: tables use the lower.
+    #[expect(clippy::cast_possible_truncation, reason = "a product's upper half is below cores")]
+    #[must_use]
+    pub fn home(&self, key: &ChannelKey) -> u16 {
+        (((key.hash >> 32) * u64::from(self.cores)) >> 32) as u16
+    }
+}

@@ -1,0 +1,119 @@
+//! The channels with subscribers on this core: name to dense subscriber list. PURE: plain data, no locks, no atomics.
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::channel_key::ChannelKey;
+use super::connection::ConnectionKey;
+use crate::app::AppIndex;
+
+/// One subscriber: its slot, and where in its connection's list the subscription stands (so that both sides can move
+/// entries in constant time).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscriber {
+    pub(super) slot: u32,
+    pub(super) subscription_index: u32,
+}
+
+/// A channel as this core sees it. Lives while it has subscribers or unanswered questions to its home.
+#[derive(Debug)]
+pub(super) struct LocalChannel {
+    pub(super) key: ChannelKey,
+    pub(super) subscribers: Vec<Subscriber>,
+    /// `Subscribe` mails whose `Subscribed` has not come back.
+    pub(super) pending: u32,
+    /// Home knows of this core's interest, and its events reach this core from here on.
+    pub(super) active: bool,
+}
+
+const _: () = assert!(size_of::<LocalChannel>() <= 64);
+
+/// A subscriber of a plain channel that waits for the first answer of its home.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) connection: ConnectionKey,
+    pub(super) ticket: u32,
+}
+
+#[derive(Default)]
+pub(super) struct ChannelTable {
+    index: HashTable<u32>,
+    channels: Slab<LocalChannel>,
+    waiting: HashTable<(u32, Vec<Waiting>)>,
+}
+
+impl ChannelTable {
+    pub(super) fn get(&self, index: u32) -> &LocalChannel {
+        &self.channels[index as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut LocalChannel {
+        &mut self.channels[index as usize]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LocalChannel> {
+        self.channels.iter().map(|(_, channel)| channel)
+    }
+
+    pub(super) fn find(&self, hash: u64, app: AppIndex, name: &str) -> Option<u32> {
+        let matches = |index: &u32| {
+            let key = &self.channels[*index as usize].key;
+            key.hash() == hash && key.app() == app && key.name() == name
+        };
+        self.index.find(hash, matches).copied()
+    }
+
+    pub(super) fn find_key(&self, key: &ChannelKey) -> Option<u32> {
+        self.find(key.hash(), key.app(), key.name())
+    }
+
+    /// Adds a channel that is not there yet.
+    pub(super) fn insert(&mut self, key: ChannelKey) -> u32 {
+        debug_assert!(self.find_key(&key).is_none(), "a channel is in the table once");
+        let hash = key.hash();
+        let channel = LocalChannel { key, subscribers: Vec::new(), pending: 0, active: false };
+        let index = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
+        assert!(index != u32::MAX, "a core has fewer than 2^32 channels");
+        let channels = &self.channels;
+        self.index.insert_unique(hash, index, |index| channels[*index as usize].key.hash());
+        index
+    }
+
+    /// Removes a channel nobody needs any more.
+    pub(super) fn remove(&mut self, index: u32) -> LocalChannel {
+        let channel = self.channels.remove(index as usize);
+        debug_assert!(channel.subscribers.is_empty() && channel.pending == 0, "still in use");
+        let entry = self.index.find_entry(channel.key.hash(), |found| *found == index);
+        if let Ok(entry) = entry {
+            entry.remove();
+        }
+        channel
+    }
+
+    pub(super) fn wait(&mut self, index: u32, waiting: Waiting) {
+        match self.waiting.find_mut(spread(index), |(found, _)| *found == index) {
+            Some((_, list)) => list.push(waiting),
+            None => {
+                let entry = (index, vec![waiting]);
+                self.waiting.insert_unique(spread(index), entry, |(index, _)| spread(*index));
+            }
+        }
+    }
+
+    /// Takes all that wait for this channel's first answer.
+    pub(super) fn take_waiting(&mut self, index: u32) -> Vec<Waiting> {
+        match self.waiting.find_entry(spread(index), |(found, _)| *found == index) {
+            Ok(entry) => entry.remove().0.1,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.channels.len()
+    }
+}
+
+/// Spreads a small index over all bits of a hash (Fibonacci hashing).
+fn spread(index: u32) -> u64 {
+    u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,111 @@
+//! The state of one connection, and its size budget. PURE. The socket itself is the worker's.
+
+use crate::app::AppIndex;
+use crate::pusher::inbound::UserId;
+use crate::pusher::socket_id::SocketId;
+
+use super::send_queue::SendQueue;
+
+/// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionKey {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// Where a subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Asked of the home; the answer carries this ticket.
+    Pending { ticket: u32 },
+    /// Acknowledged; the position in the channel's subscriber list.
+    Active { position: u32 },
+}
+
+/// A connection's place in one channel.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) channel: u32,
+    pub(super) standing: Standing,
+    /// Who this connection is in a presence channel.
+    pub(super) member: Option<Box<UserId>>,
+}
+
+/// One connection. An idle one owns this and nothing else but its list of subscriptions (law 2).
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) generation: u32,
+    pub socket_id: SocketId,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) send_queue: SendQueue,
+    pub(super) last_inbound_seconds: u32,
+    pub(super) rate_window_seconds: u32,
+    pub(super) rate_count: u32,
+    pub app: AppIndex,
+    /// A ping is unanswered.
+    pub(super) pinged: bool,
+    /// The client has sent a ping or pong frame: it is pinged with frames from then on (PROTOCOL.md rule 14).
+    pub(super) speaks_control_frames: bool,
+    /// Our close frame is enqueued: it is in no channel any more, and what it sends is dropped.
+    pub(super) closing: bool,
+    /// It is in the outbox's dirty list.
+    pub(super) dirty: bool,
+    /// The kernel took less than it was given: wait until the socket is writable.
+    pub(super) blocked: bool,
+    /// Its send queue is over the bound: `Shard::settle` closes it.
+    pub(super) overflowed: bool,
+    /// It is in its app's count of open connections.
+    pub(super) counted: bool,
+}
+
+const _: () = assert!(size_of::<Connection>() <= 96, "the budget of an idle connection");
+const _: () = assert!(size_of::<Subscription>() <= 24);
+
+impl Connection {
+    pub(super) fn new(
+        app: AppIndex,
+        socket_id: SocketId,
+        generation: u32,
+        now_seconds: u32,
+    ) -> Self {
+        Self {
+            generation,
+            socket_id,
+            subscriptions: Vec::new(),
+            send_queue: SendQueue::default(),
+            last_inbound_seconds: now_seconds,
+            rate_window_seconds: 0,
+            rate_count: 0,
+            app,
+            pinged: false,
+            speaks_control_frames: false,
+            closing: false,
+            dirty: false,
+            blocked: false,
+            overflowed: false,
+            counted: true,
+        }
+    }
+
+    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound must not
+    /// lock its channel. The first refusal is told apart from later ones by the caller's list: see `Shard::settle`.
+    pub(super) fn take_room(&mut self, len: usize, bytes_max: usize) -> bool {
+        let waiting = self.send_queue.bytes();
+        if self.overflowed || (waiting > 0 && waiting + len > bytes_max) {
+            self.overflowed = true;
+        }
+        !self.overflowed
+    }
+
+    /// Whether our close frame is enqueued.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether some presence channel knows this connection as that user.
+    pub(super) fn is_user(&self, user_id: &str) -> bool {
+        let is = |member: &UserId| &*member.text == user_id;
+        self.subscriptions.iter().any(|found| found.member.as_deref().is_some_and(is))
+    }
+}

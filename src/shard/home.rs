@@ -1,0 +1,328 @@
+//! A channel's home: the one core that holds its global state and gives its events their order (DESIGN.md section 4). PURE.
+//!
+//! Holds which cores are interested, the presence roster and the cached event. Members are unique by user id;
+//! `member_added` goes out on a user's first connection and ahead of the joiner's own acknowledgement, `member_removed` on
+//! the last (PROTOCOL.md rules 22, 23, 97).
+//! Bounds: a cached event lives `CACHE_SECONDS` and all of a core's cached events `CACHE_BYTES_MAX`; the oldest goes first.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use indexmap::IndexMap;
+use slab::Slab;
+
+use super::channel_key::ChannelKey;
+use super::connection::ConnectionKey;
+use super::mail::{Join, Mail};
+use super::{Shard, frame};
+use crate::buffer::FrameBytes;
+use crate::clock::Moment;
+use crate::pusher::channel_name::Access;
+use crate::pusher::outbound;
+use crate::pusher::socket_id::SocketId;
+use crate::ws::frame::Opcode;
+
+/// Pusher keeps the last event for 30 minutes (PROTOCOL.md rule 32).
+const CACHE_SECONDS: u32 = 30 * 60;
+/// Cached events of one core; over it the oldest is dropped.
+const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Cores as bits. Up to 128 workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CoreSet([u64; 2]);
+
+impl CoreSet {
+    fn insert(&mut self, core: u16) {
+        self.0[usize::from(core >> 6)] |= 1 << (core & 63);
+    }
+
+    fn remove(&mut self, core: u16) {
+        self.0[usize::from(core >> 6)] &= !(1 << (core & 63));
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == [0, 0]
+    }
+
+    fn iter(self) -> impl Iterator<Item = u16> {
+        (0..128_u16).filter(move |core| self.0[usize::from(core >> 6)] >> (core & 63) & 1 == 1)
+    }
+}
+
+/// A user in a presence channel.
+#[derive(Debug)]
+pub(super) struct Member {
+    id_json: Box<str>,
+    info: Box<str>,
+    connections: u32,
+}
+
+/// Users by the text of their id.
+pub(super) type Roster = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
+
+#[derive(Debug)]
+struct Cached {
+    frame: FrameBytes,
+    /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
+    stamp: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct HomeChannel {
+    key: ChannelKey,
+    interested: CoreSet,
+    roster: Option<Box<Roster>>,
+    cached: Option<Box<Cached>>,
+}
+
+const _: () = assert!(size_of::<HomeChannel>() <= 64);
+
+impl HomeChannel {
+    fn is_unused(&self) -> bool {
+        self.interested.is_empty() && self.roster.is_none() && self.cached.is_none()
+    }
+
+    pub(super) fn user_count(&self) -> usize {
+        self.roster.as_ref().map_or(0, |roster| roster.len())
+    }
+
+    pub(super) fn user_ids(&self) -> impl Iterator<Item = &str> {
+        self.roster.iter().flat_map(|roster| roster.keys().map(|id| &**id))
+    }
+
+    pub(super) fn key(&self) -> &ChannelKey {
+        &self.key
+    }
+}
+
+/// The channels whose home this core is.
+#[derive(Default)]
+pub(super) struct HomeTable {
+    index: HashTable<u32>,
+    channels: Slab<HomeChannel>,
+    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any more is stale.
+    cache_ages: VecDeque<(u64, u32, u32)>,
+    cache_stamp: u64,
+    cache_bytes: usize,
+    cache_count: usize,
+}
+
+impl HomeTable {
+    fn find_index(&self, key: &ChannelKey) -> Option<u32> {
+        self.index.find(key.hash(), |index| self.channels[*index as usize].key == *key).copied()
+    }
+
+    pub(super) fn find(&self, key: &ChannelKey) -> Option<&HomeChannel> {
+        self.find_index(key).map(|index| &self.channels[index as usize])
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &HomeChannel> {
+        self.channels.iter().map(|(_, channel)| channel)
+    }
+
+    fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
+        if let Some(index) = self.find_index(key) {
+            return index;
+        }
+        let interested = CoreSet::default();
+        let channel = HomeChannel { key: key.clone(), interested, roster: None, cached: None };
+        let index = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
+        assert!(index != u32::MAX, "a core is home to fewer than 2^32 channels");
+        let channels = &self.channels;
+        self.index.insert_unique(key.hash(), index, |at| channels[*at as usize].key.hash());
+        index
+    }
+
+    fn drop_if_unused(&mut self, index: u32) {
+        if !self.channels[index as usize].is_unused() {
+            return;
+        }
+        let channel = self.channels.remove(index as usize);
+        if let Ok(entry) = self.index.find_entry(channel.key.hash(), |found| *found == index) {
+            entry.remove();
+        }
+    }
+
+    pub(super) fn disinterest(&mut self, key: &ChannelKey, core: u16) {
+        if let Some(index) = self.find_index(key) {
+            self.channels[index as usize].interested.remove(core);
+            self.drop_if_unused(index);
+        }
+    }
+
+    /// Remembers a cache channel's last event and evicts the oldest over the bound.
+    fn remember(&mut self, index: u32, frame: &FrameBytes, now: Moment) {
+        self.forget(index);
+        self.cache_stamp += 1;
+        let expires_seconds = now.seconds().saturating_add(CACHE_SECONDS);
+        let stamp = self.cache_stamp;
+        let cached = Cached { frame: frame.clone(), stamp };
+        self.channels[index as usize].cached = Some(Box::new(cached));
+        self.cache_bytes += frame.len();
+        self.cache_count += 1;
+        self.cache_ages.push_back((stamp, index, expires_seconds));
+        while self.cache_bytes > CACHE_BYTES_MAX {
+            let Some((stamp, oldest, _)) = self.cache_ages.pop_front() else { break };
+            self.forget_if(oldest, stamp);
+        }
+        if self.cache_ages.len() > 64 + 2 * self.cache_count {
+            let channels = &self.channels;
+            self.cache_ages.retain(|(stamp, index, _)| is_cached(channels, *index, *stamp));
+        }
+    }
+
+    fn forget(&mut self, index: u32) {
+        if let Some(cached) = self.channels[index as usize].cached.take() {
+            self.cache_bytes -= cached.frame.len();
+            self.cache_count -= 1;
+        }
+    }
+
+    fn forget_if(&mut self, index: u32, stamp: u64) {
+        if is_cached(&self.channels, index, stamp) {
+            self.forget(index);
+            self.drop_if_unused(index);
+        }
+    }
+
+    /// Drops cached events that are too old. Amortised constant per event: they are queued by age.
+    pub(super) fn expire(&mut self, now: Moment) {
+        while let Some((stamp, index, expires)) = self.cache_ages.front().copied() {
+            if expires > now.seconds() {
+                break;
+            }
+            self.cache_ages.pop_front();
+            self.forget_if(index, stamp);
+        }
+    }
+
+    pub(super) fn cached_frame(&self, key: &ChannelKey) -> Option<FrameBytes> {
+        self.find(key)?.cached.as_ref().map(|cached| cached.frame.clone())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.channels.len()
+    }
+}
+
+fn is_cached(channels: &Slab<HomeChannel>, index: u32, stamp: u64) -> bool {
+    let cached = channels.get(index as usize).and_then(|channel| channel.cached.as_ref());
+    cached.is_some_and(|cached| cached.stamp == stamp)
+}
+
+impl Shard {
+    /// A connection of `core` wants into a channel of ours.
+    pub(super) fn home_subscribe(
+        &mut self,
+        channel: ChannelKey,
+        connection: ConnectionKey,
+        ticket: u32,
+        core: u16,
+        join: Option<Box<Join>>,
+    ) {
+        let index = self.homes.find_or_insert(&channel);
+        if let Some(join) = &join {
+            self.home_join(index, &channel, join);
+        }
+        self.homes.channels[index as usize].interested.insert(core);
+        let greeting = self.greeting(index, &channel);
+        if core == self.settings.core {
+            self.on_subscribed(&channel, connection, ticket, greeting);
+        } else {
+            self.outbox.mail(core, Mail::Subscribed { channel, connection, ticket, greeting });
+        }
+    }
+
+    /// Counts one more connection of a user; the first one is announced.
+    fn home_join(&mut self, index: u32, channel: &ChannelKey, join: &Join) {
+        let roster = self.homes.channels[index as usize].roster.get_or_insert_default();
+        if join.again {
+            return;
+        }
+        if let Some(member) = roster.get_mut(&join.user.text) {
+            member.connections += 1;
+            return;
+        }
+        let member =
+            Member { id_json: join.user.json.clone(), info: join.info.clone(), connections: 1 };
+        roster.insert(join.user.text.clone(), member);
+        self.text.clear();
+        outbound::member_added(channel.name(), &join.channel_data, &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.home_publish(channel, &frame, None, false);
+    }
+
+    /// A member's connection is out; the user's last one is announced.
+    pub(super) fn home_leave(&mut self, channel: &ChannelKey, user_id: &str) {
+        let Some(index) = self.homes.find_index(channel) else { return };
+        let home = &mut self.homes.channels[index as usize];
+        let Some(roster) = &mut home.roster else { return };
+        let Some(member) = roster.get_mut(user_id) else { return };
+        member.connections -= 1;
+        if member.connections > 0 {
+            return;
+        }
+        self.text.clear();
+        outbound::member_removed(channel.name(), &member.id_json, &mut self.text);
+        roster.swap_remove(user_id);
+        if roster.is_empty() {
+            home.roster = None;
+        }
+        let frame = frame::encode_text(&self.text).into();
+        self.home_publish(channel, &frame, None, false);
+        // `home_publish` changes no home state, so the index is still this channel's.
+        self.homes.drop_if_unused(index);
+    }
+
+    /// What a new subscriber hears first: the roster, then the cached event or `cache_miss` (PROTOCOL.md rule 21).
+    fn greeting(&mut self, index: u32, channel: &ChannelKey) -> Option<FrameBytes> {
+        let home = &self.homes.channels[index as usize];
+        if !channel.kind.cached && channel.kind.access != Access::Presence {
+            return None;
+        }
+        self.text.clear();
+        if channel.kind.access == Access::Presence {
+            let members = home.roster.iter().flat_map(|roster| roster.iter());
+            let list: Vec<_> =
+                members.map(|(id, member)| (&*member.id_json, &**id, &*member.info)).collect();
+            outbound::presence_succeeded(channel.name(), list.into_iter(), &mut self.text);
+        } else {
+            outbound::subscription_succeeded(channel.name(), &mut self.text);
+        }
+        let mut bytes = frame::encode_text(&self.text);
+        if channel.kind.cached {
+            if let Some(cached) = &home.cached {
+                bytes.extend_from_slice(&cached.frame);
+            } else {
+                self.text.clear();
+                outbound::cache_miss(channel.name(), &mut self.text);
+                frame::encode(Opcode::Text, &self.text, &mut bytes);
+            }
+        }
+        Some(bytes.into())
+    }
+
+    /// An event for everybody in the channel: to each interested core once. The channel's only ordering point.
+    pub(super) fn home_publish(
+        &mut self,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+        cache: bool,
+    ) {
+        if cache && channel.kind.cached {
+            let index = self.homes.find_or_insert(channel);
+            self.homes.remember(index, frame, self.now);
+        }
+        let Some(home) = self.homes.find(channel) else { return };
+        let interested = home.interested;
+        for core in interested.iter() {
+            if core == self.settings.core {
+                self.deliver(channel, frame, except);
+            } else {
+                let (channel, frame) = (channel.clone(), frame.clone());
+                self.outbox.mail(core, Mail::Deliver { channel, frame, except });
+            }
+        }
+    }
+}

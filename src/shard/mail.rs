@@ -1,0 +1,108 @@
+//! The closed list of messages between cores. PURE.
+//!
+//! Two lanes per pair of cores, each first-in first-out. `ToHome` mail may cause more mail; `FromHome` mail causes none
+//! that must find room at once. A core always drains `FromHome`, so no ring of cores can wait for each other.
+
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::pusher::inbound::UserId;
+use crate::pusher::socket_id::SocketId;
+
+use super::channel_key::ChannelKey;
+use super::connection::ConnectionKey;
+use super::query::{Answer, Question};
+
+/// A user's connection that joins a presence channel.
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub user: UserId,
+    /// `user_info` as JSON.
+    pub info: Box<str>,
+    /// `channel_data` as it was signed.
+    pub channel_data: Box<str>,
+    /// The connection is in the channel already and only wants its acknowledgement again.
+    pub again: bool,
+}
+
+/// Which lane a mail takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    ToHome,
+    FromHome,
+}
+
+#[derive(Debug)]
+pub enum Mail {
+    /// A connection wants into a channel. Answered by exactly one `Subscribed`.
+    Subscribe {
+        channel: ChannelKey,
+        connection: ConnectionKey,
+        ticket: u32,
+        /// The sending core.
+        core: u16,
+        join: Option<Box<Join>>,
+    },
+    /// A member's connection left a presence channel.
+    Leave {
+        channel: ChannelKey,
+        user_id: Box<str>,
+    },
+    /// The sending core has no subscriber in the channel any more.
+    Disinterest {
+        channel: ChannelKey,
+        core: u16,
+    },
+    /// An event for all subscribers; `cache` when a cache channel is to remember it.
+    Publish {
+        channel: ChannelKey,
+        frame: FrameBytes,
+        except: Option<SocketId>,
+        cache: bool,
+    },
+    /// Close a user's connections.
+    Terminate {
+        app: AppIndex,
+        user_id: Box<str>,
+    },
+    /// A question of the HTTP API. Answered by exactly one `Answer`.
+    Ask {
+        id: u32,
+        from: u16,
+        question: std::sync::Arc<Question>,
+    },
+    /// The connection is in. `greeting` is what it gets: its acknowledgement, and the cached event where there is one.
+    /// A plain channel has none: the core writes it itself.
+    Subscribed {
+        channel: ChannelKey,
+        connection: ConnectionKey,
+        ticket: u32,
+        greeting: Option<FrameBytes>,
+    },
+    /// An event for the receiving core's subscribers.
+    Deliver {
+        channel: ChannelKey,
+        frame: FrameBytes,
+        except: Option<SocketId>,
+    },
+    Answer {
+        id: u32,
+        answer: Answer,
+    },
+}
+
+const _: () = assert!(size_of::<Mail>() <= 72, "rings are cores squared times this");
+
+impl Mail {
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Subscribe { .. }
+            | Self::Leave { .. }
+            | Self::Disinterest { .. }
+            | Self::Publish { .. }
+            | Self::Terminate { .. }
+            | Self::Ask { .. } => Lane::ToHome,
+            Self::Subscribed { .. } | Self::Deliver { .. } | Self::Answer { .. } => Lane::FromHome,
+        }
+    }
+}

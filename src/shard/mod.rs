@@ -1,0 +1,397 @@
+//! The core: one worker's whole state as a synchronous value, and every rule that changes it. PURE.
+//!
+//! No clock, socket, randomness, lock or `async` in here: input comes as arguments, effects leave through `Outbox`. So
+//! N shards run in one thread under a simulator exactly as they do on N cores.
+//!
+//! Invariants:
+//! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued: nobody gets an event
+//!   before `subscription_succeeded` (PROTOCOL.md rule 98).
+//! - A channel's order is given by its home (`home.rs`) alone.
+//! - Every change of membership goes through `subscribe`/`leave`; counters change with it (PROTOCOL.md rule 85).
+
+mod channel_key;
+mod channel_table;
+mod client_event;
+mod connection;
+mod delivery;
+mod home;
+mod liveness;
+mod mail;
+mod outbox;
+mod query;
+mod send_queue;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use slab::Slab;
+
+pub use channel_key::{ChannelKey, ChannelKeys};
+pub use connection::{Connection, ConnectionKey};
+pub use mail::{Join, Lane, Mail};
+pub use outbox::{Answered, Outbox};
+pub use query::{Answer, Described, Question};
+pub use send_queue::SendQueue;
+
+use crate::app::{App, AppIndex, Apps};
+use crate::buffer::Frame;
+use crate::clock::Moment;
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::{self, Inbound};
+use crate::pusher::json::Validator;
+use crate::pusher::outbound;
+use crate::pusher::socket_id::SocketId;
+use crate::ws::frame::{self, Opcode};
+use channel_table::ChannelTable;
+use home::HomeTable;
+use liveness::Wheel;
+
+/// What one shard is told at its birth.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub core: u16,
+    pub cores: u16,
+    pub apps: Arc<Apps>,
+    /// The same on all cores of a process: it decides a channel's home.
+    pub channel_hash_seed: u64,
+    /// See `Config::send_queue_bytes_max`.
+    pub send_queue_bytes_max: usize,
+    /// Connections to reserve room for: address space, not memory.
+    pub connections_reserved: usize,
+}
+
+/// One core's state.
+pub struct Shard {
+    settings: Settings,
+    now: Moment,
+    keys: ChannelKeys,
+    connections: Slab<Connection>,
+    /// Gives each connection its generation, and each subscription in flight its ticket.
+    sequence: u32,
+    channels: ChannelTable,
+    homes: HomeTable,
+    wheel: Wheel,
+    validator: Validator,
+    /// Space to build a JSON text in.
+    text: Vec<u8>,
+    frames: SharedFrames,
+    /// Slow consumers that `settle` will close.
+    overflowed: Vec<u32>,
+    pub outbox: Outbox,
+}
+
+/// Frames that never differ, made once per core.
+struct SharedFrames {
+    ping_event: Frame,
+    ping_control: Frame,
+    pong_event: Frame,
+}
+
+impl Shard {
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        assert!(settings.core < settings.cores, "a core's index is below the number of cores");
+        let mut ping_control = Vec::new();
+        frame::encode(Opcode::Ping, b"", &mut ping_control);
+        Self {
+            now: Moment::default(),
+            keys: ChannelKeys::new(settings.channel_hash_seed, settings.cores),
+            connections: Slab::with_capacity(settings.connections_reserved),
+            sequence: 0,
+            channels: ChannelTable::default(),
+            homes: HomeTable::default(),
+            wheel: Wheel::default(),
+            validator: Validator::default(),
+            text: Vec::new(),
+            frames: SharedFrames {
+                ping_event: frame::encode_text(outbound::PING).into(),
+                ping_control: ping_control.into(),
+                pong_event: frame::encode_text(outbound::PONG).into(),
+            },
+            overflowed: Vec::new(),
+            outbox: Outbox::default(),
+            settings,
+        }
+    }
+
+    /// Moves the shard's clock: pings the silent and closes those that stayed silent.
+    pub fn advance(&mut self, now: Moment) {
+        debug_assert!(now >= self.now, "time does not run backwards");
+        let before = self.now;
+        self.now = now;
+        if now.seconds() != before.seconds() {
+            self.check_liveness(before.seconds());
+            self.homes.expire(now);
+        }
+    }
+
+    /// The shard's clock, as `advance` left it.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// A handshake is done. `prelude` (the 101 answer) leaves in the same send as `connection_established`.
+    pub fn open(&mut self, app: AppIndex, entropy: u64, prelude: &[u8]) -> ConnectionKey {
+        let socket_id = SocketId::make(self.settings.core, self.settings.cores, entropy);
+        let key = self.insert(app, socket_id);
+        let timeout = self.settings.apps.get(app).activity_timeout_seconds;
+        self.text.clear();
+        outbound::connection_established(socket_id, timeout, &mut self.text);
+        let mut bytes = Vec::with_capacity(prelude.len() + self.text.len() + 4);
+        bytes.extend_from_slice(prelude);
+        frame::encode(Opcode::Text, &self.text, &mut bytes);
+        self.enqueue(key.slot, &bytes.into());
+        self.watch(key);
+        key
+    }
+
+    /// A handshake is done but the connection is not wanted: it hears why, in an event and in a close frame
+    /// (PROTOCOL.md rule 9, C13 "fatal errors").
+    pub fn open_refused(&mut self, prelude: &[u8], error: ErrorCode) -> ConnectionKey {
+        let socket_id = SocketId::make(self.settings.core, self.settings.cores, 0);
+        // It never opens, so no rule of any app is ever looked up for it: the first one stands in.
+        let key = self.insert(AppIndex(0), socket_id);
+        self.connections[key.slot as usize].counted = false;
+        self.enqueue(key.slot, &prelude.to_vec().into());
+        self.close_with_error(key.slot, error);
+        key
+    }
+
+    fn insert(&mut self, app: AppIndex, socket_id: SocketId) -> ConnectionKey {
+        self.sequence = self.sequence.wrapping_add(1);
+        let connection = Connection::new(app, socket_id, self.sequence, self.now.seconds());
+        let slot = self.connections.insert(connection);
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        assert!(slot != u32::MAX, "a core has fewer than 2^32 connections");
+        ConnectionKey { slot, generation: self.sequence }
+    }
+
+    /// The connection behind a key, if it is still the same one.
+    #[must_use]
+    pub fn get(&self, key: ConnectionKey) -> Option<&Connection> {
+        self.connections.get(key.slot as usize).filter(|found| found.generation == key.generation)
+    }
+
+    fn get_open(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(key.slot as usize)
+            .filter(|found| found.generation == key.generation && !found.closing)
+    }
+
+    /// The longest message this connection may send, in bytes.
+    #[must_use]
+    pub fn message_size_max(&self, slot: u32) -> usize {
+        self.app_of(slot).message_size_max
+    }
+
+    /// The app a connection belongs to.
+    fn app_of(&self, slot: u32) -> &App {
+        self.settings.apps.get(self.connections[slot as usize].app)
+    }
+
+    /// A complete message of a client, text or binary (Reverb reads binary frames as text).
+    pub fn on_message(&mut self, key: ConnectionKey, text: &[u8]) {
+        if !self.note_inbound(key) || !self.within_rate(key.slot) {
+            return;
+        }
+        let mut validator = std::mem::take(&mut self.validator);
+        let inbound = inbound::parse(text, &mut validator);
+        match inbound {
+            Ok(Inbound::Ping) => self.enqueue(key.slot, &self.frames.pong_event.clone()),
+            Ok(Inbound::Pong | Inbound::Ignored) => {}
+            Ok(Inbound::Subscribe(subscribe)) => self.on_subscribe(key, &subscribe),
+            Ok(Inbound::Unsubscribe { channel }) => self.on_unsubscribe(key, &channel),
+            Ok(Inbound::ClientEvent(event)) => self.on_client_event(key, &event),
+            Err(inbound::Malformed) => self.send_error(key.slot, error_code::INVALID_MESSAGE),
+        }
+        self.validator = validator;
+    }
+
+    /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).
+    pub fn on_ping_frame(&mut self, key: ConnectionKey, payload: &[u8]) {
+        if !self.note_inbound(key) {
+            return;
+        }
+        self.connections[key.slot as usize].speaks_control_frames = true;
+        let mut bytes = Vec::with_capacity(payload.len() + 2);
+        frame::encode(Opcode::Pong, payload, &mut bytes);
+        self.enqueue(key.slot, &bytes.into());
+    }
+
+    /// A WebSocket pong counts as a sign of life (PROTOCOL.md rule 14).
+    pub fn on_pong_frame(&mut self, key: ConnectionKey) {
+        if self.note_inbound(key) {
+            self.connections[key.slot as usize].speaks_control_frames = true;
+        }
+    }
+
+    /// Notes a sign of life. `false` when the connection is closing or gone: its input counts no more.
+    fn note_inbound(&mut self, key: ConnectionKey) -> bool {
+        let now = self.now.seconds();
+        let Some(connection) = self.get_open(key) else { return false };
+        connection.last_inbound_seconds = now;
+        connection.pinged = false;
+        true
+    }
+
+    /// Fixed windows that start with their first message (PROTOCOL.md rule 105).
+    fn within_rate(&mut self, slot: u32) -> bool {
+        let Some(limit) = self.app_of(slot).rate_limit else { return true };
+        let now = self.now.seconds();
+        let connection = &mut self.connections[slot as usize];
+        if now - connection.rate_window_seconds >= limit.decay_seconds || connection.rate_count == 0
+        {
+            connection.rate_window_seconds = now;
+            connection.rate_count = 0;
+        }
+        connection.rate_count = connection.rate_count.saturating_add(1);
+        if connection.rate_count <= limit.attempts_max {
+            return true;
+        }
+        if limit.terminate_on_limit {
+            self.send_error(slot, error_code::RATE_LIMITED);
+            self.close(slot, error_code::RATE_TERMINATED);
+        } else {
+            self.send_error(slot, error_code::RATE_LIMITED);
+        }
+        false
+    }
+
+    /// Mail of another core, in the order of its lane.
+    pub fn on_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Subscribe { channel, connection, ticket, core, join } => {
+                self.home_subscribe(channel, connection, ticket, core, join);
+            }
+            Mail::Leave { channel, user_id } => self.home_leave(&channel, &user_id),
+            Mail::Disinterest { channel, core } => self.homes.disinterest(&channel, core),
+            Mail::Publish { channel, frame, except, cache } => {
+                self.home_publish(&channel, &frame, except, cache);
+            }
+            Mail::Terminate { app, user_id } => self.terminate_local(app, &user_id),
+            Mail::Ask { id, from, question } => {
+                let answer = self.answer(&question);
+                self.outbox.mail(from, Mail::Answer { id, answer });
+            }
+            Mail::Subscribed { channel, connection, ticket, greeting } => {
+                self.on_subscribed(&channel, connection, ticket, greeting);
+            }
+            Mail::Deliver { channel, frame, except } => self.deliver(&channel, &frame, except),
+            Mail::Answer { id, answer } => self.outbox.answered.push(Answered { id, answer }),
+        }
+    }
+
+    /// The app's backend ends all connections of a user (PROTOCOL.md rule 70): on this core now, elsewhere by mail.
+    pub fn terminate(&mut self, app: AppIndex, user_id: &str) {
+        for core in (0..self.settings.cores).filter(|core| *core != self.settings.core) {
+            self.outbox.mail(core, Mail::Terminate { app, user_id: user_id.into() });
+        }
+        self.terminate_local(app, user_id);
+    }
+
+    /// A walk over the core's connections: a rare request, and no index to keep for it.
+    fn terminate_local(&mut self, app: AppIndex, user_id: &str) {
+        let slots: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, found)| found.app == app && !found.closing && found.is_user(user_id))
+            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .collect();
+        for slot in slots {
+            self.close_with_error(slot, error_code::TERMINATED);
+        }
+    }
+
+    /// Enqueues `pusher:error`; the connection stays.
+    fn send_error(&mut self, slot: u32, error: ErrorCode) {
+        self.text.clear();
+        outbound::error(error, &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.enqueue(slot, &frame);
+    }
+
+    fn close_with_error(&mut self, slot: u32, error: ErrorCode) {
+        self.send_error(slot, error);
+        self.close(slot, error);
+    }
+
+    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when the frame
+    /// was sent and the peer answered or its time is up.
+    pub fn close(&mut self, slot: u32, error: ErrorCode) {
+        self.close_frame(slot, error.code, error.message);
+    }
+
+    /// `close` with any code: protocol violations, and the echo of the peer's own close.
+    pub fn close_frame(&mut self, slot: u32, code: u16, reason: &str) {
+        if self.connections.get(slot as usize).is_none_or(|found| found.closing) {
+            return;
+        }
+        self.leave_all(slot);
+        self.begin_close(slot, code, reason, false);
+    }
+
+    /// Enqueues the close frame; `at_once` drops what has not begun to be sent.
+    fn begin_close(&mut self, slot: u32, code: u16, reason: &str, at_once: bool) {
+        let mut bytes = Vec::new();
+        frame::encode(Opcode::Close, &crate::ws::close::encode_payload(code, reason), &mut bytes);
+        let frame = bytes.into();
+        let connection = &mut self.connections[slot as usize];
+        debug_assert!(connection.subscriptions.is_empty(), "a closing connection is in no channel");
+        connection.closing = true;
+        if at_once {
+            connection.send_queue.push_last_instead(&frame);
+        } else {
+            connection.send_queue.push(&frame);
+        }
+        let generation = connection.generation;
+        self.mark_dirty(slot);
+        self.outbox.closed.push((ConnectionKey { slot, generation }, code));
+    }
+
+    /// The socket is gone. Idempotent; frees the slot (PROTOCOL.md rules 101, 102).
+    pub fn remove(&mut self, key: ConnectionKey) {
+        if self.get(key).is_none() {
+            return;
+        }
+        if !self.connections[key.slot as usize].closing {
+            self.leave_all(key.slot);
+        }
+        self.connections.remove(key.slot as usize);
+    }
+
+    /// Takes a connection out of everything it is in, and out of its app's count.
+    fn leave_all(&mut self, slot: u32) {
+        while let Some(index) = self.connections[slot as usize].subscriptions.len().checked_sub(1) {
+            self.leave(slot, index);
+        }
+        let connection = &mut self.connections[slot as usize];
+        if std::mem::take(&mut connection.counted) {
+            self.settings.apps.get(connection.app).release();
+        }
+    }
+
+    /// Closes up to `count` open connections for shutdown; `true` while some are left.
+    pub fn close_some(&mut self, count: usize) -> bool {
+        let open = |found: &Connection| !found.closing;
+        let slots: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, found)| open(found))
+            .take(count)
+            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .collect();
+        for slot in &slots {
+            self.close(*slot, error_code::SHUTTING_DOWN);
+        }
+        slots.len() == count && self.connections.iter().any(|(_, found)| open(found))
+    }
+
+    /// Connections in the slab, closing ones included.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+}

@@ -1,0 +1,39 @@
+//! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick.
+
+use super::connection::ConnectionKey;
+use super::mail::Mail;
+use super::query::Answer;
+
+/// An answer to a question this core asked.
+#[derive(Debug)]
+pub struct Answered {
+    pub id: u32,
+    pub answer: Answer,
+}
+
+/// Effects since the worker looked last. The vectors keep their storage.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Mail for other cores, in order.
+    pub mails: Vec<(u16, Mail)>,
+    /// Slots with something to send; each at most once (`Connection::dirty`).
+    pub dirty: Vec<u32>,
+    /// Connections we have begun to close, with the close code.
+    pub closed: Vec<(ConnectionKey, u16)>,
+    pub answered: Vec<Answered>,
+}
+
+impl Outbox {
+    /// Whether the worker has nothing to carry out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mails.is_empty()
+            && self.dirty.is_empty()
+            && self.closed.is_empty()
+            && self.answered.is_empty()
+    }
+
+    pub(super) fn mail(&mut self, core: u16, mail: Mail) {
+        self.mails.push((core, mail));
+    }
+}

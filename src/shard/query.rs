@@ -1,0 +1,109 @@
+//! Questions of the HTTP API and this core's part of the answer (PROTOCOL.md C9, C19). PURE.
+//!
+//! Subscribers are counted where they are, users and cached events at the channel's home; the asker adds up. A count is
+//! thus never stored twice and cannot drift (PROTOCOL.md rule 85).
+
+use std::sync::Arc;
+
+use super::Shard;
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::pusher::channel_name::Access;
+
+#[derive(Debug)]
+pub enum Question {
+    /// All channels of an app whose name starts with the prefix.
+    Channels { app: AppIndex, prefix: String },
+    /// These channels, in this order.
+    Describe { app: AppIndex, names: Vec<String> },
+    /// The users in a presence channel.
+    Users { app: AppIndex, name: String },
+}
+
+/// One core's part. Parts are added with `merge`.
+#[derive(Debug)]
+pub enum Answer {
+    Channels(Vec<(Arc<str>, Described)>),
+    Described(Vec<Described>),
+    Users(Vec<Box<str>>),
+}
+
+/// What one core knows of one channel.
+#[derive(Clone, Debug, Default)]
+pub struct Described {
+    /// Connections subscribed here.
+    pub subscription_count: usize,
+    /// Distinct users; only the home knows.
+    pub user_count: usize,
+    /// The cached event's frame; only the home knows.
+    pub cached: Option<FrameBytes>,
+}
+
+impl Described {
+    /// Adds another core's part.
+    pub fn merge(&mut self, other: Self) {
+        self.subscription_count += other.subscription_count;
+        self.user_count += other.user_count;
+        if self.cached.is_none() {
+            self.cached = other.cached;
+        }
+    }
+}
+
+impl Shard {
+    /// This core's part of the answer.
+    #[must_use]
+    pub fn answer(&self, question: &Question) -> Answer {
+        match question {
+            Question::Channels { app, prefix } => {
+                Answer::Channels(self.answer_channels(*app, prefix))
+            }
+            Question::Describe { app, names } => {
+                Answer::Described(names.iter().map(|name| self.describe(*app, name)).collect())
+            }
+            Question::Users { app, name } => Answer::Users(self.answer_users(*app, name)),
+        }
+    }
+
+    fn answer_channels(&self, app: AppIndex, prefix: &str) -> Vec<(Arc<str>, Described)> {
+        let asked = |key: &super::ChannelKey| key.app() == app && key.name().starts_with(prefix);
+        let local = self.channels.iter().filter(|channel| asked(&channel.key));
+        let subscribed = local.filter(|channel| !channel.subscribers.is_empty()).map(|channel| {
+            let subscription_count = channel.subscribers.len();
+            (channel.key.name().into(), Described { subscription_count, ..Described::default() })
+        });
+        let homes = self.homes.iter().filter(|home| asked(home.key()) && home.user_count() > 0);
+        let users = homes.map(|home| {
+            let user_count = home.user_count();
+            (home.key().name().into(), Described { user_count, ..Described::default() })
+        });
+        subscribed.chain(users).collect()
+    }
+
+    fn describe(&self, app: AppIndex, name: &str) -> Described {
+        let Ok(key) = self.keys.make(app, name) else { return Described::default() };
+        let local = self.channels.find_key(&key).map(|index| self.channels.get(index));
+        let home = self.homes.find(&key);
+        Described {
+            subscription_count: local.map_or(0, |channel| channel.subscribers.len()),
+            user_count: home.map_or(0, |home| home.user_count()),
+            cached: self.homes.cached_frame(&key),
+        }
+    }
+
+    fn answer_users(&self, app: AppIndex, name: &str) -> Vec<Box<str>> {
+        let Ok(key) = self.keys.make(app, name) else { return Vec::new() };
+        if key.kind.access != Access::Presence {
+            return Vec::new();
+        }
+        self.homes
+            .find(&key)
+            .map_or_else(Vec::new, |home| home.user_ids().map(Into::into).collect())
+    }
+
+    /// Channels in the local table and in the home table: both are 0 when everybody has left.
+    #[must_use]
+    pub fn channel_counts(&self) -> (usize, usize) {
+        (self.channels.len(), self.homes.len())
+    }
+}

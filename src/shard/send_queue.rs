@@ -1,0 +1,152 @@
+//! HOT: frames that wait for one socket. PURE.
+//!
+//! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go to a boxed
+//! queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
+//! Bound: `Settings::send_queue_bytes_max`, checked by `Shard::enqueue`.
+
+use std::collections::VecDeque;
+
+use crate::buffer::Frame;
+
+/// First in, first out. `head_sent` bytes of the first frame are already with the kernel.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    first: Option<Frame>,
+    rest: Option<Box<VecDeque<Frame>>>,
+    head_sent: u32,
+    bytes: u32,
+}
+
+impl SendQueue {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Bytes that still have to be sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    pub(super) fn push(&mut self, frame: &Frame) {
+        self.bytes = self.bytes.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        if self.first.is_none() {
+            self.first = Some(frame.clone());
+        } else {
+            self.rest.get_or_insert_default().push_back(frame.clone());
+        }
+    }
+
+    /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow consumer must
+    /// not wait behind a megabyte, and may not cut a frame in two.
+    pub(super) fn push_last_instead(&mut self, frame: &Frame) {
+        self.rest = None;
+        if self.head_sent == 0 {
+            self.first = None;
+        }
+        let head = self.first.as_ref().map_or(0, Frame::len);
+        self.bytes = u32::try_from(head).unwrap_or(u32::MAX) - self.head_sent;
+        self.push(frame);
+    }
+
+    /// The queue when it is one whole frame: it can be sent from where it lies, without a copy.
+    #[must_use]
+    pub fn single(&self) -> Option<&[u8]> {
+        if self.rest.is_some() {
+            return None;
+        }
+        self.first.as_ref().map(|frame| &frame.bytes()[self.head_sent as usize..])
+    }
+
+    /// Appends what waits to `out`, whole queue or `bytes_max`, whichever is less.
+    pub fn copy_to(&self, out: &mut Vec<u8>, bytes_max: usize) {
+        let mut room = bytes_max;
+        let mut skip = self.head_sent as usize;
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        for frame in self.first.iter().chain(rest) {
+            let bytes = &frame.bytes()[skip..];
+            let taken = bytes.len().min(room);
+            out.extend_from_slice(&bytes[..taken]);
+            room -= taken;
+            skip = 0;
+            if room == 0 {
+                break;
+            }
+        }
+    }
+
+    /// The kernel took `count` bytes.
+    ///
+    /// # Panics
+    /// When that is more than there was: bytes would be lost or sent twice.
+    pub fn sent(&mut self, count: usize) {
+        assert!(count <= self.bytes(), "the kernel took more than it was given");
+        let mut left = count;
+        while let Some(first) = &self.first {
+            let waiting = first.len() - self.head_sent as usize;
+            if left < waiting {
+                break;
+            }
+            left -= waiting;
+            self.head_sent = 0;
+            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        }
+        self.head_sent += u32::try_from(left).unwrap_or(u32::MAX);
+        self.bytes -= u32::try_from(count).unwrap_or(u32::MAX);
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the kernel takes at a time, the peer gets the concatenation of all frames.
+        #[test]
+        fn any_short_sends_lose_nothing(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 0..12),
+            takes in prop::collection::vec(1usize..20, 1..40),
+        ) {
+            let mut queue = SendQueue::default();
+            let expected: Vec<u8> = frames.concat();
+            for frame in frames {
+                queue.push(&frame.into());
+            }
+            let mut received = Vec::new();
+            for take in takes.into_iter().chain(std::iter::repeat(7)) {
+                if queue.is_empty() {
+                    break;
+                }
+                let mut out = Vec::new();
+                queue.copy_to(&mut out, take);
+                if let Some(single) = queue.single() {
+                    prop_assert!(single.starts_with(&out));
+                }
+                queue.sent(out.len());
+                received.extend_from_slice(&out);
+            }
+            prop_assert_eq!(received, expected);
+            prop_assert_eq!(queue.bytes(), 0);
+            prop_assert!(queue.rest.is_none());
+        }
+    }
+
+    #[test]
+    fn a_last_frame_drops_what_has_not_begun() {
+        let mut queue = SendQueue::default();
+        for text in [b"aaaa", b"bbbb"] {
+            queue.push(&text.to_vec().into());
+        }
+        queue.sent(1);
+        queue.push_last_instead(&b"zz".to_vec().into());
+        let mut out = Vec::new();
+        queue.copy_to(&mut out, 100);
+        assert_eq!(out, b"aaazz");
+        assert_eq!(queue.bytes(), 5);
+    }
+}

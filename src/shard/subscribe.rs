@@ -1,0 +1,300 @@
+//! Subscribing and leaving, seen from the subscriber's core (PROTOCOL.md C4, rules 97, 98, 101). PURE.
+//!
+//! The first subscriber of a plain channel asks the home and waits; later ones are acknowledged at once. On presence and
+//! cache channels everybody asks, because the greeting holds the roster or the cached event. Lanes are first-in first-out,
+//! so what the home sent before its answer is older than the acknowledgement, and what it sends later is newer.
+
+use super::channel_key::ChannelKey;
+use super::channel_table::{Subscriber, Waiting};
+use super::connection::{ConnectionKey, Standing, Subscription};
+use super::mail::{Join, Mail};
+use super::{Shard, frame};
+use crate::buffer::{Frame, FrameBytes};
+use crate::pusher::channel_name::{Access, ChannelKind};
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::{Subscribe, UserId};
+use crate::pusher::outbound;
+use crate::pusher::signature;
+
+impl Shard {
+    pub(super) fn on_subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe) {
+        let app = self.connections[key.slot as usize].app;
+        let Ok(channel) = self.keys.make(app, &subscribe.channel) else {
+            return self.send_error(key.slot, error_code::INVALID_MESSAGE);
+        };
+        let join = match self.authorize(key.slot, channel.kind, subscribe) {
+            Ok(join) => join,
+            Err(error) => return self.send_error(key.slot, error),
+        };
+        let index = match self.channels.find_key(&channel) {
+            Some(index) => index,
+            None => self.channels.insert(channel),
+        };
+        match self.subscription_index(key.slot, index) {
+            Some(at) => self.subscribe_again(key, index, at, join),
+            None => self.subscribe_anew(key, index, join),
+        }
+    }
+
+    /// Who may in, and as whom (PROTOCOL.md rules 24 to 27).
+    fn authorize(
+        &self,
+        slot: u32,
+        kind: ChannelKind,
+        subscribe: &Subscribe,
+    ) -> Result<Option<Box<Join>>, ErrorCode> {
+        match kind.access {
+            Access::Public => return Ok(None),
+            // Nobody can be signed in yet, so nobody may read a user's events (PROTOCOL.md rule 128).
+            Access::User => return Err(error_code::UNAUTHORIZED),
+            Access::Private | Access::Presence => {}
+        }
+        let data = subscribe.channel_data.as_ref();
+        let socket_id = self.connections[slot as usize].socket_id.to_string();
+        let text = data.map(|data| data.text.as_str());
+        let auth = subscribe.auth.as_deref();
+        signature::check_channel(self.app_of(slot), &socket_id, &subscribe.channel, text, auth)
+            .map_err(|_| error_code::UNAUTHORIZED)?;
+        if kind.access == Access::Private {
+            return Ok(None);
+        }
+        // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody (rule 27).
+        let data = data.ok_or(error_code::INVALID_MESSAGE)?;
+        let user = data.user_id.clone().ok_or(error_code::INVALID_MESSAGE)?;
+        Ok(Some(Box::new(Join {
+            user,
+            info: data.user_info.as_str().into(),
+            channel_data: data.text.as_str().into(),
+            again: false,
+        })))
+    }
+
+    fn subscribe_anew(&mut self, key: ConnectionKey, index: u32, join: Option<Box<Join>>) {
+        let most = self.app_of(key.slot).channels_per_connection_max as usize;
+        if self.connections[key.slot as usize].subscriptions.len() >= most {
+            self.drop_if_unused(index);
+            return self.send_error(key.slot, error_code::TOO_MANY_CHANNELS);
+        }
+        let ticket = self.next_ticket();
+        let member = join.as_ref().map(|join| Box::new(join.user.clone()));
+        let standing = Standing::Pending { ticket };
+        let subscriptions = &mut self.connections[key.slot as usize].subscriptions;
+        if subscriptions.is_empty() {
+            // Most connections have one or two channels: no room is kept for four.
+            subscriptions.reserve_exact(1);
+        }
+        subscriptions.push(Subscription { channel: index, standing, member });
+        let at = subscriptions.len() - 1;
+        let channel = self.channels.get(index);
+        if asks_always(channel.key.kind) {
+            self.ask_home(key, index, ticket, join);
+        } else if channel.active {
+            self.acknowledge(key.slot, index, at, None);
+        } else {
+            let first = channel.pending == 0;
+            self.channels.wait(index, Waiting { connection: key, ticket });
+            if first {
+                self.ask_home(key, index, ticket, None);
+            }
+        }
+    }
+
+    /// Subscribing twice is acknowledged twice, and changes nothing (PROTOCOL.md rule 31).
+    fn subscribe_again(
+        &mut self,
+        key: ConnectionKey,
+        index: u32,
+        at: usize,
+        join: Option<Box<Join>>,
+    ) {
+        let subscription = &mut self.connections[key.slot as usize].subscriptions[at];
+        let Standing::Active { .. } = subscription.standing else {
+            // The first request is not answered yet; its answer is the acknowledgement of both.
+            return;
+        };
+        let kind = self.channels.get(index).key.kind;
+        if !asks_always(kind) {
+            return self.send_succeeded(key.slot, index);
+        }
+        let join = join.map(|join| Box::new(Join { again: true, ..*join }));
+        let ticket = self.next_ticket();
+        self.ask_home(key, index, ticket, join);
+    }
+
+    fn ask_home(&mut self, key: ConnectionKey, index: u32, ticket: u32, join: Option<Box<Join>>) {
+        let local = self.channels.get_mut(index);
+        local.pending += 1;
+        let channel = local.key.clone();
+        let core = self.settings.core;
+        let home = self.keys.home(&channel);
+        if home == core {
+            self.home_subscribe(channel, key, ticket, core, join);
+        } else {
+            let mail = Mail::Subscribe { channel, connection: key, ticket, core, join };
+            self.outbox.mail(home, mail);
+        }
+    }
+
+    /// The home's answer. The channel is there: `pending` keeps it.
+    pub(super) fn on_subscribed(
+        &mut self,
+        channel: &ChannelKey,
+        key: ConnectionKey,
+        ticket: u32,
+        greeting: Option<FrameBytes>,
+    ) {
+        let Some(index) = self.channels.find_key(channel) else {
+            debug_assert!(false, "a channel with an unanswered question stays");
+            return;
+        };
+        let local = self.channels.get_mut(index);
+        debug_assert!(local.pending > 0, "an answer belongs to a question");
+        local.pending -= 1;
+        local.active = true;
+        if asks_always(channel.kind) {
+            self.on_greeting(key, index, ticket, greeting);
+        } else {
+            for waiting in self.channels.take_waiting(index) {
+                self.on_greeting(waiting.connection, index, waiting.ticket, None);
+            }
+        }
+        self.drop_if_unused(index);
+    }
+
+    /// Acknowledges one connection, if it still waits for this answer.
+    fn on_greeting(
+        &mut self,
+        key: ConnectionKey,
+        index: u32,
+        ticket: u32,
+        greeting: Option<FrameBytes>,
+    ) {
+        if self.get_open(key).is_none() {
+            return;
+        }
+        let Some(at) = self.subscription_index(key.slot, index) else { return };
+        match self.connections[key.slot as usize].subscriptions[at].standing {
+            Standing::Pending { ticket: asked } if asked == ticket => {
+                self.acknowledge(key.slot, index, at, greeting);
+            }
+            // An answer to `subscribe_again`.
+            Standing::Active { .. } => {
+                if let Some(greeting) = greeting {
+                    self.enqueue(key.slot, &Frame::new(greeting));
+                }
+            }
+            // It left and came back meanwhile; the answer to its second question follows.
+            Standing::Pending { .. } => {}
+        }
+    }
+
+    /// From here on the connection gets the channel's events: the acknowledgement goes ahead of them.
+    fn acknowledge(&mut self, slot: u32, index: u32, at: usize, greeting: Option<FrameBytes>) {
+        match greeting {
+            Some(greeting) => self.enqueue(slot, &Frame::new(greeting)),
+            None => self.send_succeeded(slot, index),
+        }
+        let connection = &mut self.connections[slot as usize];
+        let subscribers = &mut self.channels.get_mut(index).subscribers;
+        let position = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+        let subscription_index = u32::try_from(at).unwrap_or(u32::MAX);
+        connection.subscriptions[at].standing = Standing::Active { position };
+        if subscribers.is_empty() {
+            subscribers.reserve_exact(1);
+        }
+        subscribers.push(Subscriber { slot, subscription_index });
+    }
+
+    fn send_succeeded(&mut self, slot: u32, index: u32) {
+        self.text.clear();
+        outbound::subscription_succeeded(self.channels.get(index).key.name(), &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.enqueue(slot, &frame);
+    }
+
+    /// No answer, no error when there was no subscription (PROTOCOL.md rule 30).
+    pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, name: &str) {
+        let app = self.connections[key.slot as usize].app;
+        let hash = self.keys.hash(app, name);
+        let Some(index) = self.channels.find(hash, app, name) else { return };
+        if let Some(at) = self.subscription_index(key.slot, index) {
+            self.leave(key.slot, at);
+        }
+    }
+
+    /// Ends the subscription at this place of the connection's list; the one way out of a channel.
+    pub(super) fn leave(&mut self, slot: u32, at: usize) {
+        let connection = &mut self.connections[slot as usize];
+        let left = connection.subscriptions.swap_remove(at);
+        if let Some(moved) = connection.subscriptions.get(at)
+            && let Standing::Active { position } = moved.standing
+        {
+            let subscribers = &mut self.channels.get_mut(moved.channel).subscribers;
+            subscribers[position as usize].subscription_index =
+                u32::try_from(at).unwrap_or(u32::MAX);
+        }
+        if let Standing::Active { position } = left.standing {
+            self.remove_subscriber(left.channel, position as usize);
+        }
+        if let Some(member) = left.member {
+            self.tell_leave(left.channel, *member);
+        }
+        self.drop_if_unused(left.channel);
+    }
+
+    fn remove_subscriber(&mut self, index: u32, position: usize) {
+        let subscribers = &mut self.channels.get_mut(index).subscribers;
+        subscribers.swap_remove(position);
+        if let Some(moved) = subscribers.get(position).copied() {
+            let owner = &mut self.connections[moved.slot as usize];
+            owner.subscriptions[moved.subscription_index as usize].standing =
+                Standing::Active { position: u32::try_from(position).unwrap_or(u32::MAX) };
+        }
+    }
+
+    fn tell_leave(&mut self, index: u32, member: UserId) {
+        let channel = self.channels.get(index).key.clone();
+        let home = self.keys.home(&channel);
+        if home == self.settings.core {
+            self.home_leave(&channel, &member.text);
+        } else {
+            self.outbox.mail(home, Mail::Leave { channel, user_id: member.text });
+        }
+    }
+
+    /// Forgets a channel nobody here is in or waits for, and tells its home.
+    fn drop_if_unused(&mut self, index: u32) {
+        let local = self.channels.get(index);
+        if !local.subscribers.is_empty() || local.pending > 0 {
+            return;
+        }
+        let active = local.active;
+        let channel = self.channels.remove(index).key;
+        let waiting = self.channels.take_waiting(index);
+        debug_assert!(waiting.is_empty(), "who waits, waits for a pending answer");
+        let home = self.keys.home(&channel);
+        if !active {
+            // Home was never asked, so it knows of no interest.
+        } else if home == self.settings.core {
+            self.homes.disinterest(&channel, home);
+        } else {
+            let core = self.settings.core;
+            self.outbox.mail(home, Mail::Disinterest { channel, core });
+        }
+    }
+
+    pub(super) fn subscription_index(&self, slot: u32, channel: u32) -> Option<usize> {
+        let subscriptions = &self.connections[slot as usize].subscriptions;
+        subscriptions.iter().position(|found| found.channel == channel)
+    }
+
+    fn next_ticket(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+}
+
+/// The greeting of these channels differs from one subscriber to the next.
+fn asks_always(kind: ChannelKind) -> bool {
+    kind.cached || kind.access == Access::Presence
+}

@@ -1,0 +1,61 @@
+//! A worker's accept loop on its own SO_REUSEPORT listener.
+//!
+//! Waits for readiness, then accepts all that wait: one poll a burst. Out of descriptors or memory it pauses, logs at most once a
+//! second and goes on: the listener stays readable, so without the pause it would spin.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Worker, session};
+
+/// Accepted before other tasks get their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn accept_loop(worker: Rc<Worker>) {
+    let readiness = worker.listener.try_clone().and_then(monoio::net::TcpListener::from_std);
+    let readiness = match readiness {
+        Ok(readiness) => readiness,
+        Err(error) => {
+            tracing::error!("worker {} cannot accept: {error}", worker.index());
+            return;
+        }
+    };
+    let mut pauses = 0_u32;
+    while worker.shared.phase.is_running() {
+        if readiness.readable(true).await.is_err() {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            match worker.listener.accept() {
+                Ok((stream, _)) => start_session(&worker, stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is_exhaustion(&error) => {
+                    if pauses.is_multiple_of(10) {
+                        tracing::warn!("accepting pauses: {error}; raise LimitNOFILE or ulimit -n");
+                    }
+                    pauses = pauses.wrapping_add(1);
+                    monoio::time::sleep(EXHAUSTED_PAUSE).await;
+                    break;
+                }
+                // The peer gave up between its SYN and our accept, or the listener was shut down.
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream) {
+    // A frame leaves when its tick ends; Nagle would hold it back for up to 40 ms.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("TCP_NODELAY: {error}");
+    }
+    if let Ok(stream) = monoio::net::TcpStream::from_std(stream) {
+        monoio::spawn(session::serve(worker.clone(), stream));
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

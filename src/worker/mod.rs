@@ -1,0 +1,384 @@
+//! A worker: one pinned thread with its own accept loop, sockets and shard. The only place that touches client sockets.
+//!
+//! monoio runs the core: accept, HTTP, handshakes and timers are its tasks. Established WebSockets are the reactor's. A
+//! tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks are plain function calls:
+//! no borrow of `Core` lives across an await.
+
+mod flush;
+mod listener;
+mod reactor;
+mod session;
+mod sys;
+mod time;
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::app::{AppIndex, Apps};
+use crate::config::Config;
+use crate::limits;
+use crate::mailbox::Mailbox;
+use crate::pusher::error_code::ErrorCode;
+use crate::shard::{Answer, Answered, Lane, Mail, Question, Settings, Shard};
+use flush::Flush;
+use reactor::Reactor;
+use sys::{Ring, Token};
+use time::{Clock, Entropy};
+
+/// Where the server is in its life; set by the control thread, read by workers once per tick.
+#[derive(Debug, Default)]
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    const RUNNING: u8 = 0;
+    const DRAINING: u8 = 1;
+    const STOPPED: u8 = 2;
+
+    /// Stop accepting, close every connection.
+    pub fn drain(&self) {
+        self.0.store(Self::DRAINING, Ordering::Release);
+    }
+
+    /// Leave the thread.
+    pub fn stop(&self) {
+        self.0.store(Self::STOPPED, Ordering::Release);
+    }
+
+    fn is_running(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::RUNNING
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::STOPPED
+    }
+}
+
+/// What all workers share: read-only, but for the phase and a count.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Config,
+    pub apps: Arc<Apps>,
+    pub phase: Phase,
+    /// Workers without connections, once draining.
+    pub drained: AtomicUsize,
+    pub channel_hash_seed: u64,
+    /// Sockets one worker may have: room reserved in address space.
+    pub sockets_reserved: usize,
+}
+
+/// Closes per tick while draining: a reconnect storm is spread, 50 ms a tick.
+const CLOSES_PER_DRAIN_TICK: usize = 250;
+const DRAIN_TICK: Duration = Duration::from_millis(50);
+const IDLE_TICK: Duration = Duration::from_secs(1);
+
+/// One worker, as its tasks see it.
+pub(crate) struct Worker {
+    core: RefCell<Core>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    tick_asked: Cell<bool>,
+    tick_waker: RefCell<Option<Waker>>,
+    listener: TcpListener,
+    draining: Cell<bool>,
+}
+
+/// The part that a tick changes.
+struct Core {
+    shard: Shard,
+    reactor: Reactor,
+    flush: Flush,
+    mailbox: Mailbox<Mail>,
+    gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
+    /// Numbers of gathers are not used twice: a late answer must not count for a later question.
+    next_gather: u32,
+    entropy: Entropy,
+    drained: bool,
+}
+
+/// A question under way to the other cores.
+struct Gather {
+    missing: usize,
+    answers: Vec<Answer>,
+    waker: Option<Waker>,
+}
+
+/// Runs a worker on the calling thread until the phase says stop.
+///
+/// # Errors
+/// When the rings cannot be made.
+pub fn run(
+    shared: Arc<Shared>,
+    mailbox: Mailbox<Mail>,
+    listener: TcpListener,
+    pin_to: Option<core_affinity::CoreId>,
+) -> std::io::Result<()> {
+    if let Some(core) = pin_to
+        && !core_affinity::set_for_current(core)
+    {
+        tracing::warn!(core = core.id, "the worker could not be pinned to its core");
+    }
+    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+        .with_entries(1024)
+        .enable_timer()
+        .build()?;
+    runtime.block_on(async move {
+        let worker = Rc::new(Worker::new(shared, mailbox, listener)?);
+        let ring = worker.core.borrow().reactor.ring.duplicate_fd()?;
+        monoio::spawn(listener::accept_loop(worker.clone()));
+        monoio::spawn(watch_ring(worker.clone(), ring));
+        monoio::spawn(tick_when_asked(worker.clone()));
+        worker.run_timer().await;
+        Ok(())
+    })
+}
+
+/// Ticks when the raw ring has completions: readable sockets, the doorbell.
+async fn watch_ring(worker: Rc<Worker>, ring: OwnedFd) {
+    let Ok(ring) = sys::watchable(ring) else { return };
+    loop {
+        worker.tick();
+        if ring.readable(true).await.is_err() {
+            tracing::error!("the ring of worker {} cannot be watched", worker.index());
+            return;
+        }
+    }
+}
+
+/// Ticks on behalf of HTTP sessions: once for all that asked in the same turn of the runtime.
+async fn tick_when_asked(worker: Rc<Worker>) {
+    loop {
+        std::future::poll_fn(|context| {
+            if worker.tick_asked.take() {
+                return Poll::Ready(());
+            }
+            *worker.tick_waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        worker.tick();
+    }
+}
+
+impl Worker {
+    fn new(
+        shared: Arc<Shared>,
+        mailbox: Mailbox<Mail>,
+        listener: TcpListener,
+    ) -> std::io::Result<Self> {
+        let mut ring = Ring::new()?;
+        ring.watch_readable(mailbox.doorbell().as_event_fd(), Token::Doorbell);
+        ring.submit();
+        let shard = Shard::new(Settings {
+            core: mailbox.core(),
+            cores: mailbox.cores(),
+            apps: shared.apps.clone(),
+            channel_hash_seed: shared.channel_hash_seed,
+            send_queue_bytes_max: shared.config.send_queue_bytes_max,
+            connections_reserved: shared.sockets_reserved,
+        });
+        let reactor = Reactor::new(ring, shared.sockets_reserved, shared.config.debug);
+        let core = Core {
+            shard,
+            reactor,
+            flush: Flush::default(),
+            mailbox,
+            gathers: HashMap::default(),
+            next_gather: 0,
+            entropy: Entropy::default(),
+            drained: false,
+        };
+        Ok(Self {
+            core: RefCell::new(core),
+            shared,
+            clock: Clock::start(),
+            tick_asked: Cell::new(false),
+            tick_waker: RefCell::new(None),
+            listener,
+            draining: Cell::new(false),
+        })
+    }
+
+    fn index(&self) -> u16 {
+        self.core.borrow().mailbox.core()
+    }
+
+    /// The slow beat: liveness, deadlines, the drain. Returns when the server stops.
+    async fn run_timer(&self) {
+        loop {
+            monoio::time::sleep(if self.draining.get() { DRAIN_TICK } else { IDLE_TICK }).await;
+            self.tick();
+            if self.shared.phase.is_stopped() {
+                return;
+            }
+        }
+    }
+
+    /// Deals with all that is ready, then flushes. Must not be called while `core` is borrowed.
+    fn tick(&self) {
+        let mut core = self.core.borrow_mut();
+        core.mailbox.doorbell().set_awake();
+        core.shard.advance(self.clock.now());
+        if !self.shared.phase.is_running() {
+            self.drain(&mut core);
+        }
+        core.tick();
+    }
+
+    /// Asks for a tick after the tasks that are runnable now.
+    fn ask_tick(&self) {
+        self.tick_asked.set(true);
+        if let Some(waker) = self.tick_waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn drain(&self, core: &mut Core) {
+        if !self.draining.replace(true) {
+            // Wakes the accept loop, which sees the phase; nothing more is accepted.
+            let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        }
+        if core.drained {
+            return;
+        }
+        core.shard.close_some(CLOSES_PER_DRAIN_TICK);
+        if core.shard.connection_count() == 0 {
+            core.drained = true;
+            self.shared.drained.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Publishers wait while the mailboxes are full: nothing is dropped, the source is slowed.
+    async fn uncongested(&self) {
+        while self.core.borrow().mailbox.is_congested() {
+            monoio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Asks all cores, this one included. `None` when one did not answer in time.
+    async fn ask(&self, question: Question) -> Option<Vec<Answer>> {
+        let id = self.core.borrow_mut().begin_gather(question);
+        self.ask_tick();
+        let answers = std::future::poll_fn(|context| {
+            let mut core = self.core.borrow_mut();
+            let Some(gather) = core.gathers.get_mut(&id) else { return Poll::Ready(Vec::new()) };
+            if gather.missing == 0 {
+                return Poll::Ready(std::mem::take(&mut gather.answers));
+            }
+            gather.waker = Some(context.waker().clone());
+            Poll::Pending
+        });
+        let timeout = Duration::from_millis(limits::GATHER_TIMEOUT_MS);
+        let answers = monoio::time::timeout(timeout, answers).await.ok();
+        self.core.borrow_mut().gathers.remove(&id);
+        answers
+    }
+
+    /// Takes over a socket whose handshake is done.
+    fn adopt(
+        &self,
+        app: Result<AppIndex, ErrorCode>,
+        prelude: &[u8],
+        socket: OwnedFd,
+        leftover: &mut [u8],
+    ) {
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let key = match app {
+            Ok(app) => core.shard.open(app, core.entropy.next(), prelude),
+            Err(error) => core.shard.open_refused(prelude, error),
+        };
+        core.reactor.adopt(&mut core.shard, key, socket, leftover);
+        self.ask_tick();
+    }
+}
+
+impl Core {
+    fn tick(&mut self) {
+        let now = self.shard.now();
+        self.reactor.expire(&mut self.shard, now);
+        self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
+        self.drain_mailboxes();
+        self.shard.settle();
+        self.mailbox.flush_overflow();
+        for (to, mail) in self.shard.outbox.mails.drain(..) {
+            let lane = lane_index(mail.lane());
+            self.mailbox.send(to, lane, mail);
+        }
+        self.mailbox.ring_doorbells();
+        self.tell_answers();
+        for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
+            tracing::debug!(slot = key.slot, code, "connection closing");
+            self.reactor.linger(key, now);
+        }
+        self.flush.run(&mut self.shard, &mut self.reactor);
+        if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
+            self.reactor.ring.request_again();
+        }
+        self.reactor.finish_turn();
+    }
+
+    fn wants_another_tick(&self) -> bool {
+        !self.shard.outbox.is_empty() || self.reactor.has_unread() || self.mailbox.has_overflow()
+    }
+
+    /// `FromHome` first and always; `ToHome`, which may cause more mail, only while there is room for it.
+    fn drain_mailboxes(&mut self) {
+        for lane in [Lane::FromHome, Lane::ToHome] {
+            for from in 0..self.mailbox.cores() {
+                for _ in 0..limits::MAIL_PER_TICK_MAX {
+                    if lane == Lane::ToHome && self.mailbox.is_congested() {
+                        return;
+                    }
+                    let Some(mail) = self.mailbox.receive(from, lane_index(lane)) else { break };
+                    self.shard.on_mail(mail);
+                }
+            }
+        }
+    }
+
+    fn begin_gather(&mut self, question: Question) -> u32 {
+        let cores = self.mailbox.cores();
+        let own = self.shard.answer(&question);
+        let missing = usize::from(cores) - 1;
+        let id = self.next_gather;
+        self.next_gather = self.next_gather.wrapping_add(1);
+        self.gathers.insert(id, Gather { missing, answers: vec![own], waker: None });
+        let question = Arc::new(question);
+        let from = self.mailbox.core();
+        for to in (0..cores).filter(|to| *to != from) {
+            // Behind what the shard has to say: a question must not overtake the publish it asks about.
+            let mail = Mail::Ask { id, from, question: question.clone() };
+            self.shard.outbox.mails.push((to, mail));
+        }
+        id
+    }
+
+    fn tell_answers(&mut self) {
+        for Answered { id, answer } in self.shard.outbox.answered.drain(..) {
+            // A late answer finds nobody.
+            let Some(gather) = self.gathers.get_mut(&id) else { continue };
+            gather.answers.push(answer);
+            gather.missing = gather.missing.saturating_sub(1);
+            if gather.missing == 0
+                && let Some(waker) = gather.waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+}
+
+fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::ToHome => 0,
+        Lane::FromHome => 1,
+    }
+}

@@ -1,0 +1,302 @@
+//! Established plaintext sockets: their descriptors, their reads, their end.
+//!
+//! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer (law 2).
+//! Fairness: a socket is read at most `READ_BYTES_PER_TICK_MAX` bytes a round; who has more waits for the next tick.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::sys::{Event, Ring, Token};
+use crate::clock::Moment;
+use crate::limits;
+use crate::shard::{ConnectionKey, Shard};
+use crate::ws::reader::{self, Flow, Limits, MessageKind, Partial, Sink};
+
+/// How long a connection that we close may take to answer before its socket is closed under it, in milliseconds.
+const LINGER_MS: u64 = 3_000;
+
+/// One socket. `descriptor` is `None` in a free slot.
+#[derive(Default)]
+struct Socket {
+    descriptor: Option<OwnedFd>,
+    /// The peer has sent its close frame: once ours is out, the socket can go.
+    peer_closed: bool,
+    /// A frame or message that is not complete.
+    partial: Option<Box<Partial>>,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 16);
+
+/// By slot.
+pub(super) struct Sockets(Vec<Socket>);
+
+impl Sockets {
+    pub(super) fn descriptor(&self, slot: u32) -> Option<BorrowedFd<'_>> {
+        self.0.get(slot as usize)?.descriptor.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Sockets of one worker and the ring that watches them.
+pub(super) struct Reactor {
+    pub(super) ring: Ring,
+    sockets: Sockets,
+    /// Completions to deal with.
+    pub(super) events: Vec<Event>,
+    spare_events: Vec<Event>,
+    /// Sockets that may have more to read than they were given time for.
+    unread: VecDeque<ConnectionKey>,
+    /// Closing connections and when their time is up, in that order.
+    lingering: VecDeque<(Moment, ConnectionKey)>,
+    /// Closed once their watches are gone from the ring.
+    closing: Vec<OwnedFd>,
+    scratch: Box<[u8]>,
+    /// Log each message, for `--debug`.
+    debug: bool,
+}
+
+impl Reactor {
+    pub(super) fn new(ring: Ring, sockets_reserved: usize, debug: bool) -> Self {
+        Self {
+            ring,
+            sockets: Sockets(Vec::with_capacity(sockets_reserved)),
+            events: Vec::new(),
+            spare_events: Vec::new(),
+            unread: VecDeque::new(),
+            lingering: VecDeque::new(),
+            closing: Vec::new(),
+            scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
+            debug,
+        }
+    }
+
+    /// Takes over a socket whose handshake is done. `leftover`: what it sent behind its request.
+    pub(super) fn adopt(
+        &mut self,
+        shard: &mut Shard,
+        key: ConnectionKey,
+        descriptor: OwnedFd,
+        leftover: &mut [u8],
+    ) {
+        let slot = key.slot as usize;
+        if self.sockets.0.len() <= slot {
+            self.sockets.0.resize_with(slot + 1, Socket::default);
+        }
+        self.ring.watch_readable(descriptor.as_fd(), Token::Readable(key));
+        self.sockets.0[slot] =
+            Socket { descriptor: Some(descriptor), peer_closed: false, partial: None };
+        if !leftover.is_empty() {
+            self.feed(shard, key, leftover);
+        }
+    }
+
+    /// For the flush: the ring, the descriptors to send to, and where other completions go.
+    pub(super) fn split(&mut self) -> (&mut Ring, &Sockets, &mut Vec<Event>) {
+        (&mut self.ring, &self.sockets, &mut self.events)
+    }
+
+    /// Reports when the kernel takes bytes for this connection again.
+    pub(super) fn wait_writable(&mut self, key: ConnectionKey) {
+        if let Some(socket) = self.sockets.descriptor(key.slot) {
+            self.ring.watch_writable(socket, key);
+        }
+    }
+
+    /// Deals with everything that is ready. `congested`: the mailboxes are full, so publishers are not read.
+    pub(super) fn turn(&mut self, shard: &mut Shard, congested: bool) {
+        // Reading makes the kernel post what became ready meanwhile; a few rounds collect it into this tick.
+        for _ in 0..4 {
+            self.ring.reap(&mut self.events);
+            if self.events.is_empty() {
+                break;
+            }
+            let mut events =
+                std::mem::replace(&mut self.events, std::mem::take(&mut self.spare_events));
+            for event in events.drain(..) {
+                self.on_event(shard, event, congested);
+            }
+            self.spare_events = events;
+        }
+        if congested {
+            return;
+        }
+        for _ in 0..self.unread.len() {
+            let Some(key) = self.unread.pop_front() else { break };
+            self.read(shard, key);
+        }
+    }
+
+    fn on_event(&mut self, shard: &mut Shard, event: Event, congested: bool) {
+        match event.token {
+            Token::Readable(key) => {
+                if shard.get(key).is_none() {
+                    return;
+                }
+                if !event.more {
+                    // A multishot request ends now and then, and at errors; reading tells which it was.
+                    if let Some(socket) = &self.sockets.0[key.slot as usize].descriptor {
+                        self.ring.watch_readable(socket.as_fd(), event.token);
+                    }
+                }
+                if congested {
+                    self.unread.push_back(key);
+                } else {
+                    self.read(shard, key);
+                }
+            }
+            Token::Writable(key) if shard.get(key).is_some() => shard.unblock(key.slot),
+            Token::Writable(_) | Token::Sent(_) | Token::Again | Token::Cancel => {}
+            // The worker drains its mailboxes in every tick; the ring only has to be woken.
+            Token::Doorbell => {}
+        }
+    }
+
+    fn read(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        if shard.get(key).is_none() {
+            return;
+        }
+        let Some(socket) = &self.sockets.0[key.slot as usize].descriptor else { return };
+        let received = loop {
+            match rustix::net::recv(socket, &mut self.scratch[..], RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match received {
+            Ok((0, _)) => self.drop_socket(shard, key),
+            Ok((count, _)) => {
+                if count == self.scratch.len() {
+                    self.unread.push_back(key);
+                }
+                let mut scratch = std::mem::take(&mut self.scratch);
+                self.feed(shard, key, &mut scratch[..count]);
+                self.scratch = scratch;
+            }
+            Err(Errno::AGAIN) => {}
+            Err(_) => self.drop_socket(shard, key),
+        }
+    }
+
+    /// Gives received bytes to the frame decoder, and what it finds to the shard.
+    fn feed(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
+        let Some(connection) = shard.get(key) else { return };
+        if connection.is_closing() && self.sockets.0[key.slot as usize].partial.is_none() {
+            return;
+        }
+        let limits = Limits { message_size_max: shard.message_size_max(key.slot) };
+        let socket = &mut self.sockets.0[key.slot as usize];
+        let mut sink = ShardSink { shard, key, peer_closed: false, debug: self.debug };
+        let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
+        socket.peer_closed |= sink.peer_closed;
+        if let Err(violation) = result {
+            shard.close_frame(key.slot, violation.close_code(), violation.reason());
+        }
+        if shard.get(key).is_none_or(crate::shard::Connection::is_closing) {
+            // Input of a closing connection is dropped from here on.
+            self.sockets.0[key.slot as usize].partial = None;
+        }
+    }
+
+    /// A connection is closing: its socket goes when its frame is out and answered, or when its time is up.
+    pub(super) fn linger(&mut self, key: ConnectionKey, now: Moment) {
+        self.lingering.push_back((Moment(now.0 + LINGER_MS), key));
+    }
+
+    /// The last frame of a closing connection is with the kernel.
+    pub(super) fn finish(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        let socket = &self.sockets.0[key.slot as usize];
+        if socket.peer_closed {
+            return self.drop_socket(shard, key);
+        }
+        // Our half is closed; reading goes on until the peer closes too, so that our close frame is not lost to a reset.
+        if let Some(descriptor) = &socket.descriptor
+            && rustix::net::shutdown(descriptor, rustix::net::Shutdown::Write).is_err()
+        {
+            self.drop_socket(shard, key);
+        }
+    }
+
+    /// Ends those whose time to answer our close is up.
+    pub(super) fn expire(&mut self, shard: &mut Shard, now: Moment) {
+        while let Some((deadline, key)) = self.lingering.front().copied() {
+            if deadline > now {
+                break;
+            }
+            self.lingering.pop_front();
+            self.drop_socket(shard, key);
+        }
+    }
+
+    /// Ends a connection and its socket. Idempotent.
+    pub(super) fn drop_socket(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        if shard.get(key).is_none() {
+            return;
+        }
+        shard.remove(key);
+        let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
+        if let Some(descriptor) = socket.descriptor {
+            self.ring.unwatch(key);
+            self.closing.push(descriptor);
+        }
+    }
+
+    /// Submits what is left and closes descriptors whose watches are gone.
+    pub(super) fn finish_turn(&mut self) {
+        self.ring.submit();
+        self.closing.clear();
+    }
+
+    /// Another tick is needed although no descriptor will say so.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty() || !self.events.is_empty()
+    }
+}
+
+/// Hands complete messages of one connection to the shard.
+struct ShardSink<'a> {
+    shard: &'a mut Shard,
+    key: ConnectionKey,
+    peer_closed: bool,
+    debug: bool,
+}
+
+impl ShardSink<'_> {
+    fn flow(&self) -> Flow {
+        match self.shard.get(self.key) {
+            Some(connection) if !connection.is_closing() => Flow::Continue,
+            _ => Flow::Stop,
+        }
+    }
+}
+
+impl Sink for ShardSink<'_> {
+    fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) -> Flow {
+        if self.debug
+            && let Some(connection) = self.shard.get(self.key)
+        {
+            let text = String::from_utf8_lossy(payload);
+            tracing::debug!(socket_id = %connection.socket_id, "message received {text}");
+        }
+        self.shard.on_message(self.key, payload);
+        self.flow()
+    }
+
+    fn ping(&mut self, payload: &[u8]) -> Flow {
+        self.shard.on_ping_frame(self.key, payload);
+        self.flow()
+    }
+
+    fn pong(&mut self, _payload: &[u8]) -> Flow {
+        self.shard.on_pong_frame(self.key);
+        self.flow()
+    }
+
+    fn close(&mut self, code: Option<u16>, reason: &str) -> Flow {
+        self.peer_closed = true;
+        // The peer's code comes back to it (RFC 6455 section 5.5.1); an empty close is answered with 1000 as Reverb does.
+        self.shard.close_frame(self.key.slot, code.unwrap_or(1000), reason);
+        Flow::Stop
+    }
+}
