@@ -35,7 +35,6 @@ pub(super) struct Waiting {
     pub(super) ticket: u32,
 }
 
-#[derive(Default)]
 pub(super) struct ChannelTable {
     index: HashTable<u32>,
     channels: Slab<LocalChannel>,
@@ -43,6 +42,15 @@ pub(super) struct ChannelTable {
 }
 
 impl ChannelTable {
+    /// `reserved` channels find room without moving: address space, not memory.
+    pub(super) fn new(reserved: usize) -> Self {
+        Self {
+            index: HashTable::new(),
+            channels: Slab::with_capacity(reserved),
+            waiting: HashTable::new(),
+        }
+    }
+
     pub(super) fn get(&self, index: u32) -> &LocalChannel {
         &self.channels[index as usize]
     }

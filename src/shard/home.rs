@@ -96,7 +96,6 @@ impl HomeChannel {
 }
 
 /// The channels whose home this core is.
-#[derive(Default)]
 pub(super) struct HomeTable {
     index: HashTable<u32>,
     channels: Slab<HomeChannel>,
@@ -108,6 +107,18 @@ pub(super) struct HomeTable {
 }
 
 impl HomeTable {
+    /// `reserved` channels find room without moving: address space, not memory.
+    pub(super) fn new(reserved: usize) -> Self {
+        Self {
+            index: HashTable::new(),
+            channels: Slab::with_capacity(reserved),
+            cache_ages: VecDeque::new(),
+            cache_stamp: 0,
+            cache_bytes: 0,
+            cache_count: 0,
+        }
+    }
+
     fn find_index(&self, key: &ChannelKey) -> Option<u32> {
         self.index.find(key.hash(), |index| self.channels[*index as usize].key == *key).copied()
     }

@@ -73,7 +73,8 @@ pub struct Shard {
     channels: ChannelTable,
     homes: HomeTable,
     wheel: Wheel,
-    validator: Validator,
+    /// Taken out while a message is read, so that what it finds may borrow from it.
+    validator: Option<Validator>,
     /// Space to build a JSON text in.
     text: Vec<u8>,
     frames: SharedFrames,
@@ -100,10 +101,10 @@ impl Shard {
             keys: ChannelKeys::new(settings.channel_hash_seed, settings.cores),
             connections: Slab::with_capacity(settings.connections_reserved),
             sequence: 0,
-            channels: ChannelTable::default(),
-            homes: HomeTable::default(),
+            channels: ChannelTable::new(settings.connections_reserved),
+            homes: HomeTable::new(settings.connections_reserved),
             wheel: Wheel::default(),
-            validator: Validator::default(),
+            validator: Some(Validator::default()),
             text: Vec::new(),
             frames: SharedFrames {
                 ping_event: frame::encode_text(outbound::PING).into(),
@@ -197,7 +198,7 @@ impl Shard {
         if !self.note_inbound(key) || !self.within_rate(key.slot) {
             return;
         }
-        let mut validator = std::mem::take(&mut self.validator);
+        let mut validator = self.validator.take().unwrap_or_default();
         let inbound = inbound::parse(text, &mut validator);
         match inbound {
             Ok(Inbound::Ping) => self.enqueue(key.slot, &self.frames.pong_event.clone()),
@@ -207,7 +208,7 @@ impl Shard {
             Ok(Inbound::ClientEvent(event)) => self.on_client_event(key, &event),
             Err(inbound::Malformed) => self.send_error(key.slot, error_code::INVALID_MESSAGE),
         }
-        self.validator = validator;
+        self.validator = Some(validator);
     }
 
     /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).

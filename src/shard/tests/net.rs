@@ -1,0 +1,256 @@
+//! Several shards in one thread, joined by the lanes' contract: first-in first-out per ordered pair of cores and lane, with
+//! any delay. Clients are what their frames say.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::app::{App, AppIndex, Apps, ClientEventsFrom, Secret};
+use crate::clock::Moment;
+use crate::pusher::outbound;
+use crate::pusher::signature;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{ConnectionKey, Lane, Mail, Settings, Shard};
+use crate::ws::frame;
+
+pub(super) const APP: AppIndex = AppIndex(0);
+
+pub(super) fn app() -> App {
+    App {
+        id: "1001".to_owned(),
+        key: "app-key".to_owned(),
+        secret: Secret::new("app-secret"),
+        ping_interval_seconds: 60,
+        activity_timeout_seconds: 30,
+        pong_timeout_seconds: 30,
+        connections_max: None,
+        message_size_max: 10_000,
+        client_events_from: ClientEventsFrom::Members,
+        client_events_on_public: false,
+        rate_limit: None,
+        allowed_origins: vec!["*".to_owned()],
+        allow_missing_origin: false,
+        auth_window_seconds: Some(600),
+        allow_reserved_events: false,
+        channels_per_connection_max: 100,
+        connections_open: std::sync::atomic::AtomicU32::default(),
+    }
+}
+
+/// A client, by the core it is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) core: usize,
+    pub(super) key: ConnectionKey,
+    pub(super) socket_id: SocketId,
+}
+
+/// What a client received: an event, or a close frame's code.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Received {
+    Event(Value),
+    Closed(u16),
+    Ping,
+}
+
+impl Received {
+    pub(super) fn event(&self) -> &str {
+        match self {
+            Self::Event(value) => value["event"].as_str().unwrap_or_default(),
+            _ => "",
+        }
+    }
+
+    pub(super) fn channel(&self) -> &str {
+        match self {
+            Self::Event(value) => value["channel"].as_str().unwrap_or_default(),
+            _ => "",
+        }
+    }
+
+    /// `data`, decoded when it is a string that holds JSON.
+    pub(super) fn data(&self) -> Value {
+        let Self::Event(value) = self else { return Value::Null };
+        match &value["data"] {
+            Value::String(text) => serde_json::from_str(text).unwrap_or(value["data"].clone()),
+            other => other.clone(),
+        }
+    }
+}
+
+pub(super) struct Net {
+    pub(super) shards: Vec<Shard>,
+    /// By sender, receiver and lane.
+    lanes: Vec<VecDeque<Mail>>,
+    entropy: u64,
+}
+
+impl Net {
+    pub(super) fn new(cores: u16) -> Self {
+        Self::with_app(cores, app())
+    }
+
+    pub(super) fn with_app(cores: u16, app: App) -> Self {
+        Self::with_queue(cores, app, 1 << 20)
+    }
+
+    pub(super) fn with_queue(cores: u16, app: App, send_queue_bytes_max: usize) -> Self {
+        let apps = Arc::new(Apps::new(vec![app]));
+        let shards = (0..cores)
+            .map(|core| {
+                Shard::new(Settings {
+                    core,
+                    cores,
+                    apps: apps.clone(),
+                    channel_hash_seed: 7,
+                    send_queue_bytes_max,
+                    connections_reserved: 0,
+                })
+            })
+            .collect();
+        let lanes = (0..usize::from(cores) * usize::from(cores) * 2).map(|_| VecDeque::new());
+        Self { shards, lanes: lanes.collect(), entropy: 0 }
+    }
+
+    pub(super) fn cores(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub(super) fn connect(&mut self, core: usize) -> Client {
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        assert!(self.shards[core].settings.apps.get(APP).admit());
+        let key = self.shards[core].open(APP, self.entropy, b"");
+        let socket_id = self.shards[core].get(key).unwrap().socket_id;
+        Client { core, key, socket_id }
+    }
+
+    pub(super) fn say(&mut self, client: Client, text: &str) {
+        self.shards[client.core].on_message(client.key, text.as_bytes());
+        self.post(client.core);
+    }
+
+    /// Subscribes, signed where that is due; on a presence channel as this user.
+    pub(super) fn subscribe(&mut self, client: Client, channel: &str, user: Option<&Value>) {
+        let mut data = json!({"channel": channel});
+        let channel_data = user.map(|id| json!({"user_id": id, "user_info": {"n": id}}).to_string());
+        let mut signed = format!("{}:{channel}", client.socket_id);
+        if let Some(text) = &channel_data {
+            signed.push(':');
+            signed.push_str(text);
+            data["channel_data"] = json!(text);
+        }
+        let hex = signature::sign(&Secret::new("app-secret"), &[signed.as_bytes()]);
+        data["auth"] = json!(format!("app-key:{}", String::from_utf8_lossy(&hex)));
+        self.say(client, &json!({"event": "pusher:subscribe", "data": data}).to_string());
+    }
+
+    pub(super) fn unsubscribe(&mut self, client: Client, channel: &str) {
+        let text = json!({"event": "pusher:unsubscribe", "data": {"channel": channel}});
+        self.say(client, &text.to_string());
+    }
+
+    /// The socket is gone without a word.
+    pub(super) fn vanish(&mut self, client: Client) {
+        self.shards[client.core].remove(client.key);
+        self.post(client.core);
+    }
+
+    pub(super) fn publish(&mut self, core: usize, channel: &str, data: &Value, except: Option<Client>) {
+        let shard = &mut self.shards[core];
+        let key = shard.channel_key(APP, channel).unwrap();
+        let mut text = Vec::new();
+        outbound::event("\"e\"", &json!(data.to_string()).to_string(), channel, &mut text);
+        let except = except.map(|client| client.socket_id);
+        shard.publish(key, frame::encode_text(&text).into(), except, true);
+        self.post(core);
+    }
+
+    /// Puts a shard's mail into its lanes.
+    pub(super) fn post(&mut self, core: usize) {
+        self.shards[core].settle();
+        let mails = std::mem::take(&mut self.shards[core].outbox.mails);
+        for (to, mail) in mails {
+            let lane = usize::from(mail.lane() == Lane::FromHome);
+            let cores = self.cores();
+            self.lanes[(core * cores + usize::from(to)) * 2 + lane].push_back(mail);
+        }
+    }
+
+    pub(super) fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Delivers the next mail of a lane; `false` when it is empty.
+    pub(super) fn carry(&mut self, lane: usize) -> bool {
+        let Some(mail) = self.lanes[lane].pop_front() else { return false };
+        let receiver = lane / 2 % self.cores();
+        self.shards[receiver].on_mail(mail);
+        self.post(receiver);
+        true
+    }
+
+    /// Delivers mail until there is none.
+    pub(super) fn settle(&mut self) {
+        while (0..self.lane_count()).fold(false, |some, lane| self.carry(lane) || some) {}
+    }
+
+    pub(super) fn advance(&mut self, seconds: u64) {
+        for core in 0..self.cores() {
+            let now = self.shards[core].now();
+            self.shards[core].advance(Moment(now.0 + seconds * 1000));
+            self.post(core);
+        }
+        self.settle();
+    }
+
+    /// Everything that waits for a client.
+    pub(super) fn read(&mut self, client: Client) -> Vec<Received> {
+        let shard = &mut self.shards[client.core];
+        if shard.get(client.key).is_none() {
+            return Vec::new();
+        }
+        let _ = shard.take_dirty(client.key.slot);
+        let mut bytes = Vec::new();
+        shard.send_queue(client.key.slot).unwrap().copy_to(&mut bytes, usize::MAX);
+        shard.sent(client.key.slot, bytes.len(), false);
+        frames(&bytes)
+    }
+
+    /// Drops what waits for a client, whatever it is.
+    pub(super) fn read_raw(&mut self, client: Client) {
+        let shard = &mut self.shards[client.core];
+        let waiting = shard.send_queue(client.key.slot).unwrap().bytes();
+        let _ = shard.take_dirty(client.key.slot);
+        shard.sent(client.key.slot, waiting, false);
+    }
+
+    /// `settle`, then `read` without the greeting of the connection itself.
+    pub(super) fn events(&mut self, client: Client) -> Vec<Received> {
+        self.settle();
+        let mut received = self.read(client);
+        received.retain(|one| one.event() != "pusher:connection_established");
+        received
+    }
+}
+
+/// Takes server frames apart.
+fn frames(mut bytes: &[u8]) -> Vec<Received> {
+    let mut received = Vec::new();
+    while let [first, second, rest @ ..] = bytes {
+        let (length, rest) = match second {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            127 => panic!("no frame of a test is that long"),
+            short => (usize::from(*short), rest),
+        };
+        let (payload, rest) = rest.split_at(length);
+        received.push(match first & 15 {
+            1 => Received::Event(serde_json::from_slice(payload).unwrap()),
+            8 => Received::Closed(u16::from_be_bytes([payload[0], payload[1]])),
+            9 => Received::Ping,
+            other => panic!("opcode {other}"),
+        });
+        bytes = rest;
+    }
+    received
+}

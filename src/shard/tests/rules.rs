@@ -1,0 +1,323 @@
+//! The protocol's rules, one by one, over several cores (PROTOCOL.md C4, C5, C15, C17).
+
+use serde_json::{Value, json};
+
+use super::net::{APP, Client, Net, Received, app};
+use crate::app::{ClientEventsFrom, RateLimit};
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::shard::{Answer, Question};
+
+fn names(received: &[Received]) -> Vec<&str> {
+    received.iter().map(|one| one.event().trim_start_matches("pusher_internal:")).collect()
+}
+
+fn assert_error(received: &[Received], error: ErrorCode) {
+    let expected = json!({"code": error.code, "message": error.message});
+    assert_eq!(received.len(), 1, "{received:?}");
+    assert_eq!(received[0].event(), "pusher:error");
+    assert_eq!(received[0].data(), expected);
+}
+
+fn users(net: &Net, channel: &str) -> Vec<String> {
+    let question = Question::Users { app: APP, name: channel.to_owned() };
+    let answers = net.shards.iter().map(|shard| shard.answer(&question));
+    answers
+        .flat_map(|answer| match answer {
+            Answer::Users(users) => users,
+            _ => Vec::new(),
+        })
+        .map(String::from)
+        .collect()
+}
+
+#[test]
+fn a_publish_reaches_every_core_once_and_not_the_sender() {
+    for publisher in 0..4 {
+        let mut net = Net::new(4);
+        let clients: Vec<Client> = (0..8).map(|index| net.connect(index % 4)).collect();
+        for client in &clients {
+            net.subscribe(*client, "news", None);
+            assert_eq!(names(&net.events(*client)), ["subscription_succeeded"]);
+        }
+        net.publish(publisher, "news", &json!({"n": 1}), Some(clients[5]));
+        for client in &clients {
+            let expected: &[&str] = if *client == clients[5] { &[] } else { &["e"] };
+            assert_eq!(names(&net.events(*client)), expected);
+        }
+        net.unsubscribe(clients[0], "news");
+        net.publish(publisher, "news", &json!({"n": 2}), None);
+        assert!(net.events(clients[0]).is_empty());
+        assert_eq!(net.events(clients[1])[0].data(), json!({"n": 2}));
+    }
+}
+
+#[test]
+fn private_channels_want_a_signature() {
+    let mut net = Net::new(2);
+    let client = net.connect(0);
+    net.events(client);
+    for data in [
+        json!({"channel": "private-x"}),
+        json!({"channel": "private-x", "auth": "app-key:bad"}),
+        json!({"channel": "private-x", "auth": "nonsense"}),
+        json!({"channel": "#server-to-user-7"}),
+    ] {
+        net.say(client, &json!({"event": "pusher:subscribe", "data": data}).to_string());
+        assert_error(&net.events(client), error_code::UNAUTHORIZED);
+    }
+    net.subscribe(client, "private-x", None);
+    assert_eq!(names(&net.events(client)), ["subscription_succeeded"]);
+    net.subscribe(client, "private-x", None);
+    assert_eq!(names(&net.events(client)), ["subscription_succeeded"], "again: acknowledged again");
+    assert_eq!(net.shards.iter().map(|shard| shard.channel_counts().0).sum::<usize>(), 1);
+}
+
+#[test]
+fn a_right_signature_with_another_key_is_refused() {
+    let mut net = Net::new(1);
+    let client = net.connect(0);
+    net.events(client);
+    let signed = format!("{}:private-x", client.socket_id);
+    let hex = crate::pusher::signature::sign(
+        &crate::app::Secret::new("app-secret"),
+        &[signed.as_bytes()],
+    );
+    let auth = format!("other-key:{}", String::from_utf8_lossy(&hex));
+    let data = json!({"channel": "private-x", "auth": auth});
+    net.say(client, &json!({"event": "pusher:subscribe", "data": data}).to_string());
+    assert_error(&net.events(client), error_code::UNAUTHORIZED);
+}
+
+#[test]
+fn presence_is_exact_across_cores() {
+    let mut net = Net::new(4);
+    let [anna, ben, ben_again] = [0, 1, 2].map(|core| net.connect(core));
+    net.subscribe(anna, "presence-r", Some(&json!(7)));
+    let roster = net.events(anna)[0].data();
+    assert_eq!(roster, json!({"presence": {"count": 1, "ids": [7], "hash": {"7": {"n": 7}}}}));
+    net.subscribe(ben, "presence-r", Some(&json!("8")));
+    let roster = net.events(ben)[0].data();
+    assert_eq!(roster["presence"]["ids"], json!([7, "8"]));
+    let added = net.events(anna);
+    assert_eq!(names(&added), ["member_added"]);
+    assert_eq!(added[0].data(), json!({"user_id": "8", "user_info": {"n": "8"}}));
+    // The same user, spelt as a number: one member (PROTOCOL.md rule 28).
+    net.subscribe(ben_again, "presence-r", Some(&json!(8)));
+    assert_eq!(net.events(ben_again)[0].data()["presence"]["count"], json!(2));
+    assert!(net.events(anna).is_empty() && net.events(ben).is_empty());
+    net.subscribe(ben_again, "presence-r", Some(&json!(8)));
+    assert_eq!(names(&net.events(ben_again)), ["subscription_succeeded"]);
+    assert_eq!(users(&net, "presence-r"), ["7", "8"]);
+    net.unsubscribe(ben, "presence-r");
+    assert!(net.events(anna).is_empty(), "one connection of the user is left");
+    net.vanish(ben_again);
+    let removed = net.events(anna);
+    assert_eq!(names(&removed), ["member_removed"]);
+    assert_eq!(removed[0].data(), json!({"user_id": "8"}));
+    net.vanish(anna);
+    net.settle();
+    assert!(users(&net, "presence-r").is_empty());
+    assert!(net.shards.iter().all(|shard| shard.channel_counts() == (0, 0)));
+}
+
+#[test]
+fn presence_without_a_user_is_refused() {
+    let mut net = Net::new(2);
+    let client = net.connect(1);
+    net.events(client);
+    net.subscribe(client, "presence-r", None);
+    assert_error(&net.events(client), error_code::INVALID_MESSAGE);
+    net.subscribe(client, "presence-r", Some(&json!("")));
+    assert_error(&net.events(client), error_code::INVALID_MESSAGE);
+}
+
+#[test]
+fn cache_channels_greet_with_the_last_event() {
+    let mut net = Net::new(3);
+    let first = net.connect(0);
+    net.subscribe(first, "cache-c", None);
+    assert_eq!(names(&net.events(first)), ["subscription_succeeded", "pusher:cache_miss"]);
+    net.publish(2, "cache-c", &json!(1), None);
+    assert_eq!(names(&net.events(first)), ["e"]);
+    net.vanish(first);
+    // The cached event outlives the last subscriber (PROTOCOL.md rule 32).
+    for core in 0..3 {
+        let late = net.connect(core);
+        net.subscribe(late, "cache-c", None);
+        let received = net.events(late);
+        assert_eq!(names(&received), ["subscription_succeeded", "e"]);
+        assert_eq!(received[1].data(), json!(1));
+        net.vanish(late);
+    }
+    net.advance(31 * 60);
+    let too_late = net.connect(1);
+    net.subscribe(too_late, "cache-c", None);
+    assert_eq!(names(&net.events(too_late)), ["subscription_succeeded", "pusher:cache_miss"]);
+    net.vanish(too_late);
+    net.settle();
+    assert!(net.shards.iter().all(|shard| shard.channel_counts() == (0, 0)));
+}
+
+#[test]
+fn client_events() {
+    let event = |channel: &str| {
+        json!({"event": "client-x", "channel": channel, "data": {"a": {}}, "user_id": "spoof"}).to_string()
+    };
+    let mut net = Net::new(3);
+    let [sender, other, stranger] = [0, 1, 2].map(|core| net.connect(core));
+    for (client, user) in [(sender, json!(7)), (other, json!("8"))] {
+        net.subscribe(client, "presence-r", Some(&user));
+        net.subscribe(client, "private-p", None);
+        net.subscribe(client, "news", None);
+    }
+    net.subscribe(stranger, "private-other", None);
+    for client in [sender, other, stranger] {
+        net.events(client);
+    }
+    net.say(sender, &event("presence-r"));
+    let expected = json!({"event": "client-x", "channel": "presence-r", "data": {"a": {}}, "user_id": 7});
+    assert_eq!(net.events(other), [Received::Event(expected)]);
+    net.say(sender, &event("private-p"));
+    let expected = json!({"event": "client-x", "channel": "private-p", "data": {"a": {}}});
+    assert_eq!(net.events(other), [Received::Event(expected)]);
+    assert!(net.events(sender).is_empty());
+    net.say(sender, &event("news"));
+    assert_error(&net.events(sender), error_code::CLIENT_EVENT_ON_PUBLIC);
+    net.say(stranger, &event("private-p"));
+    assert_error(&net.events(stranger), error_code::NOT_A_MEMBER);
+    assert!(net.events(other).is_empty());
+}
+
+#[test]
+fn client_events_by_configuration() {
+    let event = json!({"event": "client-x", "channel": "news", "data": {}}).to_string();
+    for (from, on_public, expected) in [
+        (ClientEventsFrom::None, true, Some(error_code::CLIENT_EVENTS_DISABLED)),
+        (ClientEventsFrom::Members, true, Some(error_code::NOT_A_MEMBER)),
+        (ClientEventsFrom::All, true, None),
+        (ClientEventsFrom::All, false, Some(error_code::CLIENT_EVENT_ON_PUBLIC)),
+    ] {
+        let mut app = app();
+        app.client_events_from = from;
+        app.client_events_on_public = on_public;
+        let mut net = Net::with_app(2, app);
+        let [sender, listener] = [0, 1].map(|core| net.connect(core));
+        net.subscribe(listener, "news", None);
+        net.events(listener);
+        net.events(sender);
+        net.say(sender, &event);
+        match expected {
+            Some(error) => assert_error(&net.events(sender), error),
+            None => assert_eq!(names(&net.events(listener)), ["client-x"]),
+        }
+    }
+}
+
+#[test]
+fn the_silent_are_pinged_then_closed() {
+    let mut net = Net::new(2);
+    let [silent, ponger, framer] = [0, 1, 1].map(|core| net.connect(core));
+    for client in [silent, ponger, framer] {
+        net.events(client);
+    }
+    net.shards[1].on_ping_frame(framer.key, b"");
+    net.read_raw(framer);
+    net.advance(59);
+    assert!(net.events(silent).is_empty());
+    net.advance(2);
+    assert_eq!(names(&net.events(silent)), ["pusher:ping"]);
+    assert_eq!(names(&net.events(ponger)), ["pusher:ping"]);
+    assert_eq!(net.events(framer), [Received::Ping]);
+    net.say(ponger, "{\"event\":\"pusher:pong\",\"data\":{}}");
+    net.shards[1].on_pong_frame(framer.key);
+    net.advance(31);
+    let last = net.events(silent);
+    assert_error(&last[..1], error_code::NO_PONG);
+    assert_eq!(last[1..], [Received::Closed(4201)]);
+    assert!(net.events(ponger).is_empty() && net.events(framer).is_empty());
+    assert_eq!(net.shards[0].settings.apps.get(APP).connections_open.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
+fn the_rate_limit_drops_or_closes() {
+    for terminate_on_limit in [false, true] {
+        let mut app = app();
+        app.rate_limit = Some(RateLimit { attempts_max: 3, decay_seconds: 2, terminate_on_limit });
+        let mut net = Net::with_app(1, app);
+        let client = net.connect(0);
+        net.events(client);
+        let ping = "{\"event\":\"pusher:ping\"}";
+        for _ in 0..3 {
+            net.say(client, ping);
+            assert_eq!(names(&net.events(client)), ["pusher:pong"]);
+        }
+        net.say(client, ping);
+        let received = net.events(client);
+        assert_error(&received[..1], error_code::RATE_LIMITED);
+        if terminate_on_limit {
+            assert_eq!(received[1..], [Received::Closed(4100)]);
+        } else {
+            net.advance(2);
+            net.say(client, ping);
+            assert_eq!(names(&net.events(client)), ["pusher:pong"]);
+        }
+    }
+}
+
+#[test]
+fn a_slow_consumer_is_closed_and_harms_nobody() {
+    let mut net = Net::with_queue(2, app(), 2_000);
+    let [slow, quick] = [0, 0].map(|core| net.connect(core));
+    for (client, user) in [(slow, json!(1)), (quick, json!(2))] {
+        net.subscribe(client, "presence-r", Some(&user));
+    }
+    net.events(slow);
+    net.events(quick);
+    let mut received = 0;
+    for number in 0..100 {
+        net.publish(1, "presence-r", &json!(number), None);
+        let events = net.events(quick);
+        received += events.iter().filter(|one| one.event() == "e").count();
+    }
+    assert_eq!(received, 100, "the other one got everything");
+    assert_eq!(users(&net, "presence-r"), ["2"], "the slow one has left");
+    assert_eq!(net.events(slow), [Received::Closed(4100)]);
+}
+
+#[test]
+fn one_connection_has_so_many_channels_at_most() {
+    let mut net = Net::new(2);
+    let client = net.connect(0);
+    for number in 0..100 {
+        net.subscribe(client, &format!("c{number}"), None);
+    }
+    net.events(client);
+    net.subscribe(client, "one-more", None);
+    assert_error(&net.events(client), error_code::TOO_MANY_CHANNELS);
+    net.unsubscribe(client, "c50");
+    net.subscribe(client, "one-more", None);
+    assert_eq!(names(&net.events(client)), ["subscription_succeeded"]);
+}
+
+#[test]
+fn terminate_closes_a_users_connections_on_all_cores() {
+    let mut net = Net::new(3);
+    let clients: Vec<Client> = (0..6).map(|index| net.connect(index % 3)).collect();
+    for (index, client) in clients.iter().enumerate() {
+        let user: Value = if index < 3 { json!(7) } else { json!(format!("u{index}")) };
+        net.subscribe(*client, "presence-r", Some(&user));
+    }
+    for client in &clients {
+        net.events(*client);
+    }
+    net.shards[1].terminate(APP, "7");
+    net.post(1);
+    for (index, client) in clients.iter().enumerate() {
+        let received = net.events(*client);
+        if index < 3 {
+            assert_eq!(received.last(), Some(&Received::Closed(4009)));
+        } else {
+            assert_eq!(names(&received), ["member_removed"]);
+        }
+    }
+}
