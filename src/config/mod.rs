@@ -3,6 +3,12 @@
 //! `options.rs` is the one table of names and defaults, `load.rs` merges the sources, `validate.rs` says what is wrong.
 //! PURE but for `load.rs`, which reads the files it is given and the process environment.
 
+pub mod load;
+pub mod options;
+#[cfg(test)]
+mod tests;
+pub mod validate;
+
 use std::net::IpAddr;
 
 use crate::app::App;

@@ -14,41 +14,29 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::probe::StartError;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::worker::{self, Phase, Shared};
 
-/// What stops the server from running.
-#[derive(Debug)]
-pub enum LifeError {
-    /// The address cannot be listened on.
-    Bind(SocketAddr, io::Error),
-    /// A ring, an eventfd or a thread cannot be made.
-    Start(io::Error),
-    /// The kernel gives no random numbers.
-    Random,
-    /// Connections were still open when the grace period was over.
-    Grace,
-}
-
 /// What the world may be told once all listeners stand.
 #[derive(Clone, Copy, Debug)]
-pub struct Started {
-    pub address: SocketAddr,
-    pub workers: usize,
+pub(super) struct Started {
+    pub(super) address: SocketAddr,
+    pub(super) workers: usize,
 }
 
 /// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
 const BACKLOG: i32 = 4096;
 /// Workers a channel's home can keep apart (`shard::home::CoreSet`).
-pub const WORKERS_MAX: usize = 128;
+const WORKERS_MAX: usize = 128;
 
 /// Runs the server until a signal ends it.
 ///
 /// # Errors
 /// When it cannot start, or did not drain within the grace period.
-pub fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), LifeError> {
+pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), StartError> {
     // Slabs are reserved as address space and touched from the front: a huge page would make resident what no connection uses
     // yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -60,7 +48,7 @@ pub fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), L
         asked => asked.min(WORKERS_MAX),
     };
     let listeners = bind(SocketAddr::new(config.host, config.port), workers)?;
-    let address = listeners[0].local_addr().map_err(LifeError::Start)?;
+    let address = listeners[0].local_addr().map_err(StartError::Start)?;
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
     let shared = Arc::new(Shared {
@@ -68,13 +56,13 @@ pub fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), L
         apps,
         phase: Phase::default(),
         drained: AtomicUsize::new(0),
-        channel_hash_seed: getrandom::u64().map_err(|_| LifeError::Random)?,
+        channel_hash_seed: getrandom::u64().map_err(|_| StartError::Random)?,
         sockets_reserved: descriptors_max(),
     });
     // Registered before any worker runs, so that no signal is missed.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(LifeError::Start)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::Start)?;
     let mailboxes =
-        mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(LifeError::Start)?;
+        mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
     let doorbells = mailboxes[0].doorbells();
     let mut threads = Vec::new();
     for (index, (mailbox, listener)) in mailboxes.into_iter().zip(listeners).enumerate() {
@@ -87,7 +75,7 @@ pub fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), L
                 std::process::exit(1);
             }
         });
-        threads.push(thread.map_err(LifeError::Start)?);
+        threads.push(thread.map_err(StartError::Start)?);
     }
     on_start(Started { address, workers });
     let _ = signals.forever().next();
@@ -96,7 +84,7 @@ pub fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), L
     shared.phase.stop();
     wake_all(&doorbells);
     if !drained {
-        return Err(LifeError::Grace);
+        return Err(StartError::Grace);
     }
     Ok(())
 }
@@ -137,8 +125,8 @@ fn sleep(time: Duration) {
 }
 
 /// One listener per worker on one port; the kernel spreads connections over them.
-fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, LifeError> {
-    let failed = |error| LifeError::Bind(address, error);
+fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
+    let failed = |error| StartError::Bind(address, error);
     // With SO_REUSEPORT a second server would share the port in silence. A bind without it finds the first one.
     let probe = socket(address).map_err(failed)?;
     probe.bind(&address.into()).map_err(failed)?;

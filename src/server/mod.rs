@@ -1,3 +1,109 @@
-//! The process: command line, checks before the start, life, messages to the operator.
+//! The process: command line, checks before the start, messages to the operator, life and end.
 
-pub mod life;
+mod banner;
+mod check;
+mod cli;
+mod life;
+mod probe;
+
+use std::process::ExitCode;
+
+use crate::config::load::{Merged, Sources, merge};
+use crate::config::validate::{DevelopmentApp, build};
+use cli::{Arguments, Command};
+pub use probe::StartError;
+
+/// Runs the command line. 0 is a clean end, 1 a failure while running, 2 a wrong command line or configuration.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::read();
+    let merged = match Sources::gather(
+        arguments.flags(),
+        arguments.config.as_deref(),
+        arguments.env_file.as_deref(),
+    ) {
+        Ok(sources) => merge(&sources),
+        Err(problems) => return refuse(&problems),
+    };
+    for warning in &merged.warnings {
+        eprintln!("warning: {warning}");
+    }
+    match arguments.command {
+        Some(Command::Check) => run_check(&merged),
+        Some(Command::Start) | None => start(&merged),
+    }
+}
+
+fn run_check(merged: &Merged) -> ExitCode {
+    match build(merged, &drawn_credentials()) {
+        Ok(config) => {
+            print!("{}", check::render(merged, &config));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn start(merged: &Merged) -> ExitCode {
+    let config = match build(merged, &drawn_credentials()) {
+        Ok(config) => config,
+        Err(problems) => return refuse(&problems),
+    };
+    start_logging(config.debug);
+    let public = banner::Public::of(merged);
+    let facts = match probe::run() {
+        Ok(facts) => facts,
+        Err(error) => return fail(&error),
+    };
+    if let Some(warning) = facts.warning() {
+        eprintln!("warning: {warning}");
+    }
+    let summary = banner::Summary::of(&config, &facts);
+    match life::serve(config, |started| print!("{}", banner::render(&started, &summary, &public))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Text for a person on a terminal, plain lines for a file or Supervisor.
+fn start_logging(debug: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| if debug { "debug" } else { "info" }.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()))
+        .with_target(false)
+        .init();
+}
+
+fn refuse(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        eprintln!("error: {problem}");
+    }
+    eprintln!(
+        "ringverb did not start: mend the configuration above; `ringverb check` shows it whole."
+    );
+    ExitCode::from(2)
+}
+
+fn fail(error: &StartError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+/// Six digits, and twice 20 lowercase characters, as `reverb:install` draws them.
+fn drawn_credentials() -> DevelopmentApp {
+    let mut bytes = [0_u8; 48];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        panic!("the kernel gives no random numbers: {error}");
+    }
+    let text = |bytes: &[u8], alphabet: &[u8]| -> String {
+        bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
+    };
+    const LOWERCASE: &[u8] = b"abcdefghijklmnopqrstuvwxyz012345";
+    DevelopmentApp {
+        id: text(&bytes[..1], b"123456789") + &text(&bytes[1..6], b"0123456789"),
+        key: text(&bytes[6..26], LOWERCASE),
+        secret: text(&bytes[26..46], LOWERCASE),
+    }
+}

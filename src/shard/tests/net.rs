@@ -133,7 +133,8 @@ impl Net {
     /// Subscribes, signed where that is due; on a presence channel as this user.
     pub(super) fn subscribe(&mut self, client: Client, channel: &str, user: Option<&Value>) {
         let mut data = json!({"channel": channel});
-        let channel_data = user.map(|id| json!({"user_id": id, "user_info": {"n": id}}).to_string());
+        let channel_data =
+            user.map(|id| json!({"user_id": id, "user_info": {"n": id}}).to_string());
         let mut signed = format!("{}:{channel}", client.socket_id);
         if let Some(text) = &channel_data {
             signed.push(':');
@@ -156,7 +157,13 @@ impl Net {
         self.post(client.core);
     }
 
-    pub(super) fn publish(&mut self, core: usize, channel: &str, data: &Value, except: Option<Client>) {
+    pub(super) fn publish(
+        &mut self,
+        core: usize,
+        channel: &str,
+        data: &Value,
+        except: Option<Client>,
+    ) {
         let shard = &mut self.shards[core];
         let key = shard.channel_key(APP, channel).unwrap();
         let mut text = Vec::new();

@@ -169,7 +169,8 @@ impl World {
         for actor in &self.actors {
             assert_eq!(actor.asked, actor.acknowledged, "every request is acknowledged");
             for (channel, due) in &actor.due {
-                let got: BTreeSet<u64> = actor.got.get(channel).into_iter().flatten().copied().collect();
+                let got: BTreeSet<u64> =
+                    actor.got.get(channel).into_iter().flatten().copied().collect();
                 assert!(due.is_subset(&got), "{channel}: due {due:?} got {got:?}");
             }
         }

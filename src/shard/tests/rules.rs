@@ -161,7 +161,8 @@ fn cache_channels_greet_with_the_last_event() {
 #[test]
 fn client_events() {
     let event = |channel: &str| {
-        json!({"event": "client-x", "channel": channel, "data": {"a": {}}, "user_id": "spoof"}).to_string()
+        json!({"event": "client-x", "channel": channel, "data": {"a": {}}, "user_id": "spoof"})
+            .to_string()
     };
     let mut net = Net::new(3);
     let [sender, other, stranger] = [0, 1, 2].map(|core| net.connect(core));
@@ -175,7 +176,8 @@ fn client_events() {
         net.events(client);
     }
     net.say(sender, &event("presence-r"));
-    let expected = json!({"event": "client-x", "channel": "presence-r", "data": {"a": {}}, "user_id": 7});
+    let expected =
+        json!({"event": "client-x", "channel": "presence-r", "data": {"a": {}}, "user_id": 7});
     assert_eq!(net.events(other), [Received::Event(expected)]);
     net.say(sender, &event("private-p"));
     let expected = json!({"event": "client-x", "channel": "private-p", "data": {"a": {}}});
@@ -235,7 +237,15 @@ fn the_silent_are_pinged_then_closed() {
     assert_error(&last[..1], error_code::NO_PONG);
     assert_eq!(last[1..], [Received::Closed(4201)]);
     assert!(net.events(ponger).is_empty() && net.events(framer).is_empty());
-    assert_eq!(net.shards[0].settings.apps.get(APP).connections_open.load(std::sync::atomic::Ordering::Relaxed), 2);
+    assert_eq!(
+        net.shards[0]
+            .settings
+            .apps
+            .get(APP)
+            .connections_open
+            .load(std::sync::atomic::Ordering::Relaxed),
+        2
+    );
 }
 
 #[test]

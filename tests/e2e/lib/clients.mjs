@@ -27,7 +27,8 @@ export function backend(server, options = {}) {
 export function authorizeWith(server, member) {
   const pusher = backend(server);
   return ({ socketId, channelName }, callback) => {
-    callback(null, pusher.authorizeChannel(socketId, channelName, member));
+    const data = channelName.startsWith("presence-") ? member : undefined;
+    callback(null, pusher.authorizeChannel(socketId, channelName, data));
   };
 }
 
@@ -104,11 +105,11 @@ export function subscribed(channel) {
   );
 }
 
-/** Subscribes, and logs from before the subscription every event of the channel as {event, data, metadata}. */
+/** Subscribes, and logs from before the subscription every event of the channel as {event, data}. */
 export async function subscribe(client, name) {
   const log = new Log(name);
   const channel = client.subscribe(name);
-  channel.bind_global((event, data, metadata) => log.push({ event, data, metadata }));
+  channel.bind_global((event, data) => log.push({ event, data }));
   const success = await subscribed(channel);
   return { channel, log, success };
 }

@@ -1,0 +1,129 @@
+//! The one table of options: names, defaults, what is accepted, what it means. Loader, `check`, `--help` and the documentation read
+//! it; nothing else knows a default. The `REVERB_*` and `REDIS_*` names are the contract with Laravel (PROTOCOL.md section A).
+
+/// What an option belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The process: `[server]` in `ringverb.toml`.
+    Server,
+    /// One app: `[[apps]]`.
+    App,
+    /// Known to Reverb and read without complaint, but without effect in this version.
+    Unused,
+}
+
+/// One option. Values are text until `validate` reads them.
+#[derive(Debug)]
+pub struct OptionSpec {
+    pub scope: Scope,
+    /// Name in `ringverb.toml`; a dot leads into an inline table.
+    pub key: &'static str,
+    /// Names in the environment and in `.env`; the first one is the one to use.
+    pub environment: &'static [&'static str],
+    /// Empty means not set.
+    pub default: &'static str,
+    /// What a value may be.
+    pub accepts: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn option(
+    scope: Scope,
+    key: &'static str,
+    environment: &'static [&'static str],
+    default: &'static str,
+    accepts: &'static str,
+    meaning: &'static str,
+) -> OptionSpec {
+    OptionSpec { scope, key, environment, default, accepts, meaning }
+}
+
+const BOOLEAN: &str = "true or false";
+const SECONDS: &str = "seconds, 1 or more";
+
+use Scope::{App, Server, Unused};
+
+/// Every option, in the order in which they are shown.
+#[rustfmt::skip]
+pub const OPTIONS: &[OptionSpec] = &[
+    option(Server, "host", &["REVERB_SERVER_HOST"], "0.0.0.0", "an IP address", "address to listen on"),
+    option(Server, "port", &["REVERB_SERVER_PORT"], "8080", "a number from 0 to 65535", "port to listen on; 0 lets the kernel choose"),
+    option(Server, "path", &["REVERB_SERVER_PATH"], "", "a path such as /ws, or nothing", "prefix of every URL path"),
+    option(Server, "hostname", &["REVERB_HOST"], "localhost", "a host name", "name browsers use; shown in the start message only"),
+    option(Server, "public_port", &["REVERB_PORT"], "", "a number from 1 to 65535", "port browsers use (nginx); shown in the start message only"),
+    option(Server, "scheme", &["REVERB_SCHEME"], "http", "http or https", "scheme browsers use; TLS itself is the proxy's"),
+    option(Server, "workers", &["RINGVERB_WORKERS"], "0", "a number from 0 to 128", "threads, each pinned to a core; 0 is one per core"),
+    option(Server, "debug", &["RINGVERB_DEBUG"], "false", BOOLEAN, "log each message"),
+    option(Server, "max_request_size", &["REVERB_MAX_REQUEST_SIZE"], "10000", "bytes, 512 to 16777216", "head and body of one HTTP request"),
+    option(Server, "handshake_timeout", &["RINGVERB_HANDSHAKE_TIMEOUT"], "10", SECONDS, "time for one HTTP request or handshake"),
+    option(Server, "shutdown_grace", &["RINGVERB_SHUTDOWN_GRACE"], "10", SECONDS, "time to close all connections after a signal"),
+    option(Server, "send_queue_bytes_max", &["RINGVERB_SEND_QUEUE_BYTES_MAX"], "1048576", "bytes, 4096 or more", "unsent bytes after which a slow connection is closed"),
+    option(Server, "scaling.enabled", &["REVERB_SCALING_ENABLED"], "false", "false", "several nodes over Redis: not in this version"),
+    option(App, "id", &["REVERB_APP_ID"], "", "text", "id of the app"),
+    option(App, "key", &["REVERB_APP_KEY"], "", "text", "public key of the app"),
+    option(App, "secret", &["REVERB_APP_SECRET"], "", "text", "secret of the app"),
+    option(App, "ping_interval", &["REVERB_APP_PING_INTERVAL"], "60", SECONDS, "silence after which a connection is pinged"),
+    option(App, "activity_timeout", &["REVERB_APP_ACTIVITY_TIMEOUT"], "30", SECONDS, "silence after which clients ping, as told to them"),
+    option(App, "pong_timeout", &["RINGVERB_PONG_TIMEOUT"], "30", SECONDS, "time for the answer to a ping"),
+    option(App, "max_connections", &["REVERB_APP_MAX_CONNECTIONS"], "", "a number, 1 or more; nothing is unlimited", "open connections of the app"),
+    option(App, "max_message_size", &["REVERB_APP_MAX_MESSAGE_SIZE"], "10000", "bytes, 64 to 16777216", "one message of a client"),
+    option(App, "accept_client_events_from", &["REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM"], "members", "all, members or none", "who may send client events"),
+    option(App, "client_events_on_public", &["RINGVERB_CLIENT_EVENTS_ON_PUBLIC"], "false", BOOLEAN, "client events on public channels too, as in Reverb"),
+    option(App, "rate_limiting.enabled", &["REVERB_APP_RATE_LIMITING_ENABLED"], "false", BOOLEAN, "limit the messages of each connection"),
+    option(App, "rate_limiting.max_attempts", &["REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "REVERB_APP_RATE_LIMITING_MAX_ATTEMPTS"], "60", "a number, 1 or more", "messages per window"),
+    option(App, "rate_limiting.decay_seconds", &["REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "REVERB_APP_RATE_LIMITING_DECAY_SECONDS"], "60", SECONDS, "length of the window"),
+    option(App, "rate_limiting.terminate_on_limit", &["REVERB_APP_RATE_LIMIT_TERMINATE", "REVERB_APP_RATE_LIMITING_TERMINATE_ON_LIMIT"], "false", BOOLEAN, "close a connection that is over"),
+    option(App, "allowed_origins", &["RINGVERB_ALLOWED_ORIGINS"], "*", "hosts or origins, * is a wildcard", "pages that may connect"),
+    option(App, "allow_missing_origin", &["RINGVERB_ALLOW_MISSING_ORIGIN"], "false", BOOLEAN, "accept clients that send no Origin (native SDKs)"),
+    option(App, "auth_window", &["RINGVERB_AUTH_WINDOW"], "600", "seconds; 0 switches the check off", "largest age of a signed API request"),
+    option(App, "allow_reserved_events", &["RINGVERB_ALLOW_RESERVED_EVENTS"], "false", BOOLEAN, "publish events named pusher:... over HTTP"),
+    option(App, "max_channels_per_connection", &["RINGVERB_CHANNELS_PER_CONNECTION_MAX"], "10000", "a number, 1 or more", "channels one connection may be in"),
+    option(Unused, "scaling.channel", &["REVERB_SCALING_CHANNEL"], "reverb", "text", "Redis channel of the cluster"),
+    option(Unused, "scaling.server.url", &["REDIS_URL"], "", "a URL", "Redis"),
+    option(Unused, "scaling.server.host", &["REDIS_HOST"], "127.0.0.1", "a host", "Redis"),
+    option(Unused, "scaling.server.port", &["REDIS_PORT"], "6379", "a port", "Redis"),
+    option(Unused, "scaling.server.username", &["REDIS_USERNAME"], "", "text", "Redis"),
+    option(Unused, "scaling.server.password", &["REDIS_PASSWORD"], "", "text", "Redis"),
+    option(Unused, "scaling.server.database", &["REDIS_DB"], "0", "a number", "Redis"),
+    option(Unused, "scaling.server.timeout", &["REDIS_TIMEOUT"], "60", "seconds", "Redis"),
+    option(Unused, "pulse_ingest_interval", &["REVERB_PULSE_INGEST_INTERVAL"], "15", "seconds", "Pulse records inside PHP; poll GET /connections"),
+    option(Unused, "telescope_ingest_interval", &["REVERB_TELESCOPE_INGEST_INTERVAL"], "15", "seconds", "Telescope records inside PHP"),
+];
+
+/// The option of that name.
+///
+/// # Panics
+/// When there is none: names are literals of this crate.
+#[must_use]
+pub fn find(scope: Scope, key: &str) -> &'static OptionSpec {
+    let found = OPTIONS.iter().find(|option| option.scope == scope && option.key == key);
+    assert!(found.is_some(), "no option is named {key}");
+    found.unwrap_or(&OPTIONS[0])
+}
+
+/// The environment part of `--help`.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from(
+        "Environment, .env and ringverb.toml (flags win over the environment, which wins over .env, then toml):\n",
+    );
+    for option in OPTIONS.iter().filter(|option| option.scope != Unused) {
+        let default = if option.default.is_empty() { "not set" } else { option.default };
+        text.push_str(&format!("  {:<40} {} [{default}]\n", option.environment[0], option.meaning));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique() {
+        let keys: BTreeSet<_> = OPTIONS.iter().map(|option| option.key).collect();
+        let names: Vec<_> = OPTIONS.iter().flat_map(|option| option.environment).collect();
+        assert_eq!(keys.len(), OPTIONS.len());
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+}

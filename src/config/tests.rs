@@ -1,0 +1,180 @@
+//! Precedence, wrong values, Laravel's spellings, several apps, development mode.
+
+use std::collections::HashMap;
+
+use super::load::{Sources, merge, parse_dotenv};
+use super::validate::{DevelopmentApp, build};
+use super::{Config, options};
+use crate::app::ClientEventsFrom;
+
+fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+const CREDENTIALS: [(&str, &str); 3] =
+    [("REVERB_APP_ID", "1001"), ("REVERB_APP_KEY", "app-key"), ("REVERB_APP_SECRET", "hunter2")];
+
+fn load(sources: &Sources) -> Result<Config, Vec<String>> {
+    let drawn = DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
+    build(&merge(sources), &drawn)
+}
+
+fn with_environment(pairs: &[(&str, &str)]) -> Sources {
+    let mut environment = map(&CREDENTIALS);
+    environment.extend(map(pairs));
+    Sources { environment, ..Sources::default() }
+}
+
+#[test]
+fn defaults_are_reverbs() {
+    let config = load(&with_environment(&[])).unwrap();
+    assert_eq!((config.host.to_string().as_str(), config.port), ("0.0.0.0", 8080));
+    assert_eq!((config.path.as_str(), config.request_size_max), ("", 10_000));
+    let app = &config.apps[0];
+    assert_eq!((app.ping_interval_seconds, app.activity_timeout_seconds), (60, 30));
+    assert_eq!((app.connections_max, app.message_size_max), (None, 10_000));
+    assert_eq!((app.client_events_from, app.rate_limit), (ClientEventsFrom::Members, None));
+    assert_eq!(
+        (app.allowed_origins.as_slice(), app.auth_window_seconds),
+        (&["*".to_owned()][..], Some(600))
+    );
+    assert_eq!(config.source, "environment");
+}
+
+#[test]
+fn flags_win_over_environment_over_dotenv_over_toml() {
+    let mut sources =
+        Sources { toml: "[server]\nport = 1\n".parse().unwrap(), ..Sources::default() };
+    assert_eq!(load(&sources).unwrap().port, 1);
+    sources.dotenv = map(&[("REVERB_SERVER_PORT", "2")]);
+    assert_eq!(load(&sources).unwrap().port, 2);
+    sources.environment = map(&[("REVERB_SERVER_PORT", "3")]);
+    assert_eq!(load(&sources).unwrap().port, 3);
+    sources.flags = map(&[("port", "4")]);
+    assert_eq!(load(&sources).unwrap().port, 4);
+}
+
+#[test]
+fn a_laravel_dotenv() {
+    let text = b"APP_NAME=\"My App\"\nAPP_KEY=base64:abc=\n# comment\nBROADCAST_CONNECTION=reverb\n\
+        REVERB_APP_ID=1001\nREVERB_APP_KEY='app-key'\nREVERB_APP_SECRET=\"s#cret\"\nREVERB_HOST=\"localhost\"\n\
+        REVERB_PORT=8080\nREVERB_SCHEME=https\nREVERB_SERVER_PATH=/ws/\nREVERB_APP_MAX_CONNECTIONS=null\n\
+        REVERB_APP_RATE_LIMITING_ENABLED=(true)\nREVERB_APP_RATE_LIMIT_MAX_ATTEMPTS=5\n\
+        VITE_REVERB_APP_KEY=\"${REVERB_APP_KEY}\"\n";
+    let dotenv = parse_dotenv(text).unwrap();
+    assert_eq!(dotenv["VITE_REVERB_APP_KEY"], "app-key");
+    let config = load(&Sources { dotenv, ..Sources::default() }).unwrap();
+    let app = &config.apps[0];
+    assert_eq!((app.key.as_str(), app.secret.reveal()), ("app-key", "s#cret"));
+    assert_eq!((config.path.as_str(), config.port, config.source.as_str()), ("/ws", 8080, ".env"));
+    assert_eq!((app.connections_max, app.rate_limit.unwrap().attempts_max), (None, 5));
+}
+
+#[test]
+fn a_malformed_dotenv_line_is_named_without_its_value() {
+    let problem = parse_dotenv(b"REVERB_APP_SECRET=two words\n").unwrap_err();
+    assert!(problem.contains("REVERB_APP_SECRET") && !problem.contains("words"), "{problem}");
+}
+
+#[test]
+fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
+    let sources = with_environment(&[
+        ("REVERB_SERVER_HOST", "not-an-address"),
+        ("REVERB_SERVER_PORT", "70000"),
+        ("REVERB_SERVER_PATH", "a b"),
+        ("RINGVERB_WORKERS", "-1"),
+        ("RINGVERB_DEBUG", "maybe"),
+        ("REVERB_APP_ACTIVITY_TIMEOUT", "0"),
+        ("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "some"),
+        ("REVERB_SCALING_ENABLED", "true"),
+    ]);
+    let problems = load(&sources).unwrap_err();
+    assert_eq!(problems.len(), 8, "{problems:#?}");
+    let all = problems.join("\n");
+    for part in [
+        "REVERB_SERVER_PORT is \"70000\" (environment: REVERB_SERVER_PORT), but it takes a number from 0 to 65535",
+        "REVERB_SERVER_HOST is \"not-an-address\"",
+        "REVERB_SERVER_PATH is \"a b\"",
+        "RINGVERB_WORKERS is \"-1\"",
+        "RINGVERB_DEBUG is \"maybe\" (environment: RINGVERB_DEBUG), but it takes true or false",
+        "REVERB_APP_ACTIVITY_TIMEOUT is \"0\"",
+        "all, members or none",
+        "this version of ringverb serves one node",
+    ] {
+        assert!(all.contains(part), "{part}\nnot in\n{all}");
+    }
+}
+
+#[test]
+fn partial_credentials_name_what_is_missing() {
+    let sources = Sources { environment: map(&CREDENTIALS[..2]), ..Sources::default() };
+    let problems = load(&sources).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("REVERB_APP_SECRET is not set"), "{problems:?}");
+}
+
+#[test]
+fn several_apps_from_toml_and_one_from_the_environment() {
+    let toml = "[[apps]]\nid = \"1\"\nkey = \"a\"\nsecret = \"x\"\nallowed_origins = [\"a.test\", \"*.b.test\"]\n\
+        rate_limiting = { enabled = true, max_attempts = 9, decay_seconds = 2 }\n\
+        [[apps]]\nid = \"1001\"\nkey = \"b\"\nsecret = \"y\"\n";
+    let mut sources = Sources { toml: toml.parse().unwrap(), ..Sources::default() };
+    let config = load(&sources).unwrap();
+    assert_eq!(
+        (config.apps.len(), config.source.as_str(), config.development),
+        (2, "ringverb.toml", false)
+    );
+    assert_eq!(config.apps[0].allowed_origins, ["a.test", "*.b.test"]);
+    assert_eq!(config.apps[0].rate_limit.unwrap().decay_seconds, 2);
+    sources.environment = map(&CREDENTIALS);
+    let config = load(&sources).unwrap();
+    let keys: Vec<&str> = config.apps.iter().map(|app| app.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["app-key", "a"],
+        "the environment's app takes the place of the one with its id"
+    );
+}
+
+#[test]
+fn toml_mistakes() {
+    for (toml, part) in [
+        ("[server]\nprot = 1\n", "server.prot is not known; is port meant?"),
+        ("[[apps]]\nid = \"1\"\nkey = \"a\"\n", "an app in ringverb.toml has no secret"),
+        (
+            "[[apps]]\nid = \"1\"\nkey = \"a\"\nsecret = \"x\"\nping_intervall = 3\n",
+            "is ping_interval meant?",
+        ),
+        ("what = 1\n", "what is not known here"),
+        (
+            "[[apps]]\nid=\"1\"\nkey=\"a\"\nsecret=\"x\"\n[[apps]]\nid=\"1\"\nkey=\"a\"\nsecret=\"x\"\n",
+            "two apps have the id 1",
+        ),
+        ("[server]\nport = 1.5\n", "is neither text, number"),
+    ] {
+        let sources = Sources { toml: toml.parse().unwrap(), ..Sources::default() };
+        let problems = load(&sources).unwrap_err().join("\n");
+        assert!(problems.contains(part), "{part}\nnot in\n{problems}");
+    }
+}
+
+#[test]
+fn without_any_app_it_is_development_mode() {
+    let sources = Sources { dotenv: map(&[("APP_NAME", "x")]), ..Sources::default() };
+    let config = load(&sources).unwrap();
+    assert!(config.development);
+    assert_eq!((config.apps.len(), config.apps[0].id.as_str()), (1, "123456"));
+}
+
+#[test]
+fn secrets_do_not_show() {
+    let config = load(&with_environment(&[])).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn unknown_own_names_are_warned_of() {
+    let merged = merge(&with_environment(&[("RINGVERB_WORKRES", "2")]));
+    assert_eq!(merged.warnings, ["RINGVERB_WORKRES is no option of ringverb; see --help"]);
+    assert!(options::help().contains("REVERB_APP_KEY"));
+}

@@ -1,0 +1,231 @@
+//! From text to `Config`: every value is read and checked, and all that is wrong is said at once. PURE.
+
+use std::net::IpAddr;
+
+use super::Config;
+use super::load::{Merged, Sourced, Values};
+use super::options::{self, Scope};
+use crate::app::{App, ClientEventsFrom, RateLimit, Secret};
+
+/// Credentials of development mode, drawn by the caller.
+#[derive(Clone, Debug)]
+pub struct DevelopmentApp {
+    pub id: String,
+    pub key: String,
+    pub secret: String,
+}
+
+/// Builds the configuration.
+///
+/// # Errors
+/// One sentence per problem: the name, the value (a secret's never), what is accepted.
+pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
+    let mut reader = Reader { problems: merged.problems.clone(), scope: Scope::Server };
+    let server = &merged.server;
+    if reader.boolean(server, "scaling.enabled") {
+        reader.problems.push(
+            "REVERB_SCALING_ENABLED is true, but this version of ringverb serves one node: events would not reach the \
+             other nodes. Unset it, or keep Reverb until the cluster is there."
+                .to_owned(),
+        );
+    }
+    let mut config = Config {
+        host: reader.address(server, "host"),
+        port: reader.number(server, "port", 0, 65_535),
+        path: reader.path(server),
+        workers: reader.number(server, "workers", 0, 128),
+        debug: reader.boolean(server, "debug"),
+        request_size_max: reader.number(server, "max_request_size", 512, 16 << 20),
+        handshake_timeout_seconds: reader.number(server, "handshake_timeout", 1, 3_600),
+        shutdown_grace_seconds: reader.number(server, "shutdown_grace", 1, 86_400),
+        send_queue_bytes_max: reader.number(server, "send_queue_bytes_max", 4_096, 1 << 31),
+        apps: Vec::new(),
+        development: merged.apps.is_empty(),
+        source: merged.source.clone(),
+    };
+    reader.scope = Scope::App;
+    config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
+    if config.development {
+        config.apps.push(reader.development_app(&merged.development, development));
+    }
+    reader.check_unique(&config.apps);
+    if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+}
+
+struct Reader {
+    problems: Vec<String>,
+    scope: Scope,
+}
+
+impl Reader {
+    fn app(&mut self, values: &Values) -> App {
+        App {
+            id: self.required(values, "id"),
+            key: self.required(values, "key"),
+            secret: Secret::new(self.required(values, "secret")),
+            ..self.options(values)
+        }
+    }
+
+    /// An app without its credentials.
+    fn options(&mut self, values: &Values) -> App {
+        let rate_limit = self.boolean(values, "rate_limiting.enabled");
+        let rate_limit_values = RateLimit {
+            attempts_max: self.number(values, "rate_limiting.max_attempts", 1, u32::MAX.into()),
+            decay_seconds: self.number(values, "rate_limiting.decay_seconds", 1, 86_400),
+            terminate_on_limit: self.boolean(values, "rate_limiting.terminate_on_limit"),
+        };
+        let auth_window = self.number(values, "auth_window", 0, u32::MAX.into());
+        App {
+            id: String::new(),
+            key: String::new(),
+            secret: Secret::new(""),
+            ping_interval_seconds: self.number(values, "ping_interval", 1, 86_400),
+            activity_timeout_seconds: self.number(values, "activity_timeout", 1, 86_400),
+            pong_timeout_seconds: self.number(values, "pong_timeout", 1, 86_400),
+            connections_max: values
+                .get("max_connections")
+                .map(|_| self.number(values, "max_connections", 1, u32::MAX.into())),
+            message_size_max: self.number(values, "max_message_size", 64, 16 << 20),
+            client_events_from: self.client_events_from(values),
+            client_events_on_public: self.boolean(values, "client_events_on_public"),
+            rate_limit: rate_limit.then_some(rate_limit_values),
+            allowed_origins: list(values, "allowed_origins"),
+            allow_missing_origin: self.boolean(values, "allow_missing_origin"),
+            auth_window_seconds: (auth_window > 0).then_some(auth_window),
+            allow_reserved_events: self.boolean(values, "allow_reserved_events"),
+            channels_per_connection_max: self.number(
+                values,
+                "max_channels_per_connection",
+                1,
+                u32::MAX.into(),
+            ),
+            connections_open: std::sync::atomic::AtomicU32::new(0),
+        }
+    }
+
+    /// Development mode takes the app options of the environment, only with drawn credentials.
+    fn development_app(&mut self, values: &Values, drawn: &DevelopmentApp) -> App {
+        App {
+            id: drawn.id.clone(),
+            key: drawn.key.clone(),
+            secret: Secret::new(drawn.secret.clone()),
+            ..self.options(values)
+        }
+    }
+
+    fn check_unique(&mut self, apps: &[App]) {
+        for (index, app) in apps.iter().enumerate() {
+            for earlier in &apps[..index] {
+                if earlier.id == app.id {
+                    self.problems.push(format!("two apps have the id {}", app.id));
+                }
+                if earlier.key == app.key {
+                    self.problems
+                        .push(format!("the apps {} and {} have the same key", earlier.id, app.id));
+                }
+            }
+        }
+        if apps.len() > usize::from(u16::MAX) {
+            self.problems.push("there are more than 65,535 apps".to_owned());
+        }
+    }
+
+    fn wrong(&mut self, key: &str, given: &Sourced) {
+        let option = options::find(self.scope, key);
+        self.problems.push(format!(
+            "{} is \"{}\" ({}), but it takes {}",
+            option.environment[0], given.value, given.source, option.accepts
+        ));
+    }
+
+    fn required(&mut self, values: &Values, key: &str) -> String {
+        match values.get(key) {
+            Some(given) => given.value.clone(),
+            None => {
+                // `load` has said so already for the app of the environment.
+                if self
+                    .problems
+                    .iter()
+                    .all(|problem| !problem.contains("an app needs REVERB_APP_ID"))
+                {
+                    self.problems.push(format!("an app in ringverb.toml has no {key}"));
+                }
+                String::new()
+            }
+        }
+    }
+
+    fn number<T: TryFrom<u64> + Default>(
+        &mut self,
+        values: &Values,
+        key: &str,
+        min: u64,
+        max: u64,
+    ) -> T {
+        let Some(given) = values.get(key) else { return T::default() };
+        let number = given.value.replace('_', "").parse::<u64>().ok();
+        let number = number.filter(|number| (min..=max).contains(number));
+        match number.and_then(|number| T::try_from(number).ok()) {
+            Some(number) => number,
+            None => {
+                self.wrong(key, given);
+                T::default()
+            }
+        }
+    }
+
+    /// As PHP and Laravel write booleans.
+    fn boolean(&mut self, values: &Values, key: &str) -> bool {
+        let Some(given) = values.get(key) else { return false };
+        match given.value.to_lowercase().as_str() {
+            "true" | "(true)" | "1" | "on" | "yes" => true,
+            "false" | "(false)" | "0" | "off" | "no" => false,
+            _ => {
+                self.wrong(key, given);
+                false
+            }
+        }
+    }
+
+    fn address(&mut self, values: &Values, key: &str) -> IpAddr {
+        let unspecified = IpAddr::from([0, 0, 0, 0]);
+        let Some(given) = values.get(key) else { return unspecified };
+        let text = if given.value == "localhost" { "127.0.0.1" } else { &given.value };
+        match text.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => address,
+            Err(_) => {
+                self.wrong(key, given);
+                unspecified
+            }
+        }
+    }
+
+    fn path(&mut self, values: &Values) -> String {
+        let Some(given) = values.get("path") else { return String::new() };
+        let path = given.value.trim_matches('/');
+        if path.contains(['?', '#', ' ']) || path.contains("//") {
+            self.wrong("path", given);
+        }
+        if path.is_empty() { String::new() } else { format!("/{path}") }
+    }
+
+    fn client_events_from(&mut self, values: &Values) -> ClientEventsFrom {
+        let key = "accept_client_events_from";
+        let Some(given) = values.get(key) else { return ClientEventsFrom::Members };
+        match given.value.as_str() {
+            "all" => ClientEventsFrom::All,
+            "members" => ClientEventsFrom::Members,
+            "none" => ClientEventsFrom::None,
+            _ => {
+                self.wrong(key, given);
+                ClientEventsFrom::None
+            }
+        }
+    }
+}
+
+fn list(values: &Values, key: &str) -> Vec<String> {
+    let text = values.get(key).map_or("", |given| &given.value);
+    text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}

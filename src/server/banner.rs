@@ -1,0 +1,171 @@
+//! The start message: what runs where, and in development mode all that a Laravel app needs to use it. PURE.
+
+use std::fmt::Write;
+
+use super::life::Started;
+use super::probe::Facts;
+use crate::config::Config;
+use crate::config::load::Merged;
+
+/// How browsers reach the server.
+pub(super) struct Public {
+    host: String,
+    port: Option<String>,
+    scheme: String,
+}
+
+impl Public {
+    pub(super) fn of(merged: &Merged) -> Self {
+        let value = |key: &str| merged.server.get(key).map(|given| given.value.clone());
+        Self {
+            host: value("hostname").unwrap_or_else(|| "localhost".to_owned()),
+            port: value("public_port"),
+            scheme: value("scheme").unwrap_or_else(|| "http".to_owned()),
+        }
+    }
+}
+
+/// The parts of the configuration that are shown. A secret only of the development app, which has no other place.
+pub(super) struct Summary {
+    lines: Vec<(&'static str, String)>,
+    path: String,
+    development: Option<(String, String, String)>,
+}
+
+impl Summary {
+    pub(super) fn of(config: &Config, facts: &Facts) -> Self {
+        let apps: Vec<String> =
+            config.apps.iter().take(5).map(|app| format!("{} (key {})", app.id, app.key)).collect();
+        let more = config.apps.len().saturating_sub(apps.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let development = config.development.then(|| {
+            let app = &config.apps[0];
+            (app.id.clone(), app.key.clone(), app.secret.reveal().to_owned())
+        });
+        let lines = vec![
+            ("kernel", format!("Linux {}, io_uring", facts.kernel)),
+            ("apps", format!("{}{more}, from {}", apps.join(", "), config.source)),
+            (
+                "limits",
+                format!(
+                    "{} descriptors, requests of {} bytes, messages of {} bytes",
+                    facts.descriptors, config.request_size_max, config.apps[0].message_size_max
+                ),
+            ),
+        ];
+        Self { lines, path: config.path.clone(), development }
+    }
+}
+
+/// The whole message.
+pub(super) fn render(started: &Started, summary: &Summary, public: &Public) -> String {
+    let mut text = format!("ringverb {}\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |name: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {name:<8} {value}");
+    };
+    line("address", &format!("{}{}", started.address, summary.path));
+    line("workers", &started.workers.to_string());
+    for (name, value) in &summary.lines {
+        line(name, value);
+    }
+    if let Some((id, key, secret)) = &summary.development {
+        text.push_str(&development(started, &summary.path, public, [id, key, secret]));
+    }
+    text
+}
+
+fn development(
+    started: &Started,
+    path: &str,
+    public: &Public,
+    [id, key, secret]: [&str; 3],
+) -> String {
+    let port = started.address.port();
+    let public_port = public.port.clone().unwrap_or_else(|| port.to_string());
+    let (host, scheme) = (&public.host, &public.scheme);
+    let publish = publish_line(port, path, id, key, secret);
+    let path_line =
+        if path.is_empty() { String::new() } else { format!("REVERB_SERVER_PATH={path}\n") };
+    format!(
+        "
+No app is configured, so this is a development app: its key and secret were drawn at random just now,
+and the next start draws others. For Laravel's .env:
+
+BROADCAST_CONNECTION=reverb
+REVERB_APP_ID={id}
+REVERB_APP_KEY={key}
+REVERB_APP_SECRET={secret}
+REVERB_HOST=\"{host}\"
+REVERB_PORT={public_port}
+REVERB_SCHEME={scheme}
+{path_line}VITE_REVERB_APP_KEY=\"${{REVERB_APP_KEY}}\"
+VITE_REVERB_HOST=\"${{REVERB_HOST}}\"
+VITE_REVERB_PORT=\"${{REVERB_PORT}}\"
+VITE_REVERB_SCHEME=\"${{REVERB_SCHEME}}\"
+
+A first event, for bash with openssl and curl:
+
+{publish}
+
+"
+    )
+}
+
+/// One line of shell that signs and publishes `hello` on the channel `news` (PROTOCOL.md rule 48).
+fn publish_line(port: u16, path: &str, id: &str, key: &str, secret: &str) -> String {
+    let body = r#"{"name":"hello","channel":"news","data":"{\"message\":\"hi\"}"}"#;
+    format!(
+        "B='{body}'; Q=\"auth_key={key}&auth_timestamp=$(date +%s)&auth_version=1.0\
+         &body_md5=$(printf %s \"$B\" | openssl md5 | sed 's/.* //')\"; \
+         S=$(printf 'POST\\n/apps/{id}/events\\n%s' \"$Q\" | openssl sha256 -hmac {secret} | sed 's/.* //'); \
+         curl -sd \"$B\" \"http://127.0.0.1:{port}{path}/apps/{id}/events?$Q&auth_signature=$S\""
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{Sources, merge};
+    use crate::config::validate::{DevelopmentApp, build};
+
+    fn rendered(sources: &Sources) -> String {
+        let merged = merge(sources);
+        let drawn =
+            DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
+        let config = build(&merged, &drawn).unwrap();
+        let facts = Facts { kernel: "6.18".into(), descriptors: 20_000 };
+        let started = Started { address: "127.0.0.1:8080".parse().unwrap(), workers: 2 };
+        render(&started, &Summary::of(&config, &facts), &Public::of(&merged))
+    }
+
+    #[test]
+    fn a_configured_app_never_shows_its_secret() {
+        let environment = [
+            ("REVERB_APP_ID", "1"),
+            ("REVERB_APP_KEY", "the-key"),
+            ("REVERB_APP_SECRET", "hunter2"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let text = rendered(&Sources { environment, ..Sources::default() });
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("1 (key the-key), from environment"), "{text}");
+        assert!(text.contains("127.0.0.1:8080") && text.contains("20000 descriptors"), "{text}");
+    }
+
+    #[test]
+    fn development_mode_says_so_and_gives_everything() {
+        let text = rendered(&Sources::default());
+        for part in [
+            "this is a development app",
+            "BROADCAST_CONNECTION=reverb",
+            "REVERB_APP_ID=123456",
+            "REVERB_APP_SECRET=ssssssssssssssssssss",
+            "VITE_REVERB_HOST=\"${REVERB_HOST}\"",
+            "/apps/123456/events",
+        ] {
+            assert!(text.contains(part), "{part}\nnot in\n{text}");
+        }
+    }
+}
