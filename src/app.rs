@@ -139,7 +139,6 @@ impl Apps {
         self.position(|app| app.id == id)
     }
 
-    #[must_use]
     pub fn iter(&self) -> std::slice::Iter<'_, App> {
         self.list.iter()
     }

@@ -13,13 +13,12 @@
 //! | 3 | `mailbox` | core-to-core rings and doorbells |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `config` | PURE codecs and option data |
-//! | 0 | `app` `buffer` `clock` `counters` `limits` | values |
+//! | 0 | `app` `buffer` `clock` `limits` | values |
 #![deny(unsafe_code)]
 
 pub mod app;
 pub mod buffer;
 pub mod clock;
-pub mod counters;
 pub mod limits;
 
 pub mod config;

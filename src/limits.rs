@@ -25,7 +25,7 @@ pub const MAIL_PER_TICK_MAX: usize = 1024;
 /// Time a question to all cores may take, in milliseconds, before the API answers 503.
 pub const GATHER_TIMEOUT_MS: u64 = 5_000;
 /// Seconds of the liveness wheel; longer deadlines go round again.
-pub const WHEEL_SECONDS: usize = 256;
+pub const WHEEL_SECONDS: u32 = 256;
 
 const _: () = assert!(SENDS_PER_SUBMIT <= RING_ENTRIES as usize);
 const _: () = assert!(RING_COMPLETIONS >= 4 * RING_ENTRIES, "a failed send must find room");

@@ -1,1 +1,365 @@
+//! Requests in, plans and answers out: signatures, statuses and texts (PROTOCOL.md C9, C20).
 
+use std::sync::atomic::AtomicU32;
+
+use super::{Context, Plan, plan, render, target};
+use crate::app::{App, Apps, ClientEventsFrom, Secret};
+use crate::http1::request::{Limits, Progress, Request, RequestReader};
+use crate::http1::response::Response;
+use crate::pusher::json::Validator;
+use crate::pusher::signature;
+use crate::shard::{Answer, Described};
+
+const NOW: u64 = 1_795_455_487;
+
+fn apps() -> Apps {
+    Apps::new(vec![App {
+        id: "1001".to_owned(),
+        key: "app-key".to_owned(),
+        secret: Secret::new("app-secret"),
+        ping_interval_seconds: 60,
+        activity_timeout_seconds: 30,
+        pong_timeout_seconds: 30,
+        connections_max: None,
+        message_size_max: 10_000,
+        client_events_from: ClientEventsFrom::Members,
+        client_events_on_public: false,
+        rate_limit: None,
+        allowed_origins: vec!["*".to_owned()],
+        allow_missing_origin: false,
+        auth_window_seconds: Some(600),
+        allow_reserved_events: false,
+        channels_per_connection_max: 100,
+        connections_open: AtomicU32::new(3),
+    }])
+}
+
+fn request(text: &str) -> Request {
+    let mut reader = RequestReader::new(Limits { request_size_max: 100_000 });
+    match reader.read(&mut text.as_bytes().to_vec()) {
+        Ok(Progress::Complete(request)) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn run(request: &Request, prefix: &str) -> Plan {
+    let mut context = Context {
+        apps: &apps(),
+        prefix,
+        unix_seconds: NOW,
+        draining: false,
+        validator: &mut Validator::default(),
+    };
+    plan(request, &target(request.method(), request.path(), prefix), &mut context)
+}
+
+/// Signs as the official libraries do; `path` is what is signed.
+fn signed(
+    method: &str,
+    path: &str,
+    signed_path: &str,
+    query: &[(&str, &str)],
+    body: &str,
+) -> Request {
+    let mut pairs: Vec<(String, String)> =
+        query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    for (name, value) in [("auth_key", "app-key"), ("auth_version", "1.0")] {
+        pairs.push((name.to_owned(), value.to_owned()));
+    }
+    if !pairs.iter().any(|(name, _)| name == "auth_timestamp") {
+        pairs.push(("auth_timestamp".to_owned(), NOW.to_string()));
+    }
+    if !body.is_empty() {
+        pairs.push(("body_md5".to_owned(), signature::body_md5(body.as_bytes())));
+    }
+    pairs.sort();
+    let text: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let text = text.join("&");
+    let parts = format!("{method}\n{signed_path}\n{text}");
+    let hex = signature::sign(&Secret::new("app-secret"), &[parts.as_bytes()]);
+    let hex = String::from_utf8_lossy(&hex).into_owned();
+    let length = body.len();
+    request(&format!(
+        "{method} {path}?{text}&auth_signature={hex} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+    ))
+}
+
+fn post(path: &str, body: &str) -> Plan {
+    let path = format!("/apps/1001/{path}");
+    run(&signed("POST", &path, &path, &[], body), "")
+}
+
+fn get(path: &str, query: &[(&str, &str)]) -> Plan {
+    let path = format!("/apps/1001/{path}");
+    run(&signed("GET", &path, &path, query, ""), "")
+}
+
+fn answer(plan: &Plan) -> (u16, String) {
+    match plan {
+        Plan::Respond(response) => shown(response),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shown(response: &Response) -> (u16, String) {
+    (response.status, String::from_utf8(response.body.clone()).unwrap())
+}
+
+#[test]
+fn recorded_laravel_requests_are_understood() {
+    let text = "POST /apps/1001/events?auth_key=app-key&auth_timestamp=1795455487&auth_version=1.0\
+        &body_md5=27e75a49a628f1443081d1c5b1ddfa07\
+        &auth_signature=c6457c408fe1bae3868aab47f1b98b4cedd7052e54cdb154b24e68fcba914570 HTTP/1.1\r\n\
+        Host: 127.0.0.1:9055\r\nUser-Agent: GuzzleHttp/7\r\nContent-Type: application/json\r\n\
+        X-Pusher-Library: pusher-http-php 7.2.6\r\nContent-Length: 101\r\n\r\n\
+        {\"name\":\"App\\\\Events\\\\ArticlePublished\",\"data\":\"{\\\"title\\\":\\\"Hello\\\"}\",\"channels\":[\"news\",\"archive\"]}";
+    let Plan::Publish { publications, info: None, .. } = run(&request(text), "") else { panic!() };
+    let channels: Vec<&str> = publications.iter().map(|one| one.channel.as_str()).collect();
+    assert_eq!(channels, ["news", "archive"]);
+    let expected = r#"{"event":"App\\Events\\ArticlePublished","data":"{\"title\":\"Hello\"}","channel":"news"}"#;
+    assert!(publications[0].frame.ends_with(expected.as_bytes()));
+}
+
+#[test]
+fn data_is_passed_on_byte_for_byte() {
+    let body = r#"{"name":"e\/\u0041","channel":"news","data":"{\"a\":\"\u00e9 \/ 1.0\"}","socket_id":"1.2"}"#;
+    let Plan::Publish { publications, .. } = post("events", body) else { panic!() };
+    let expected = r#"{"event":"e\/\u0041","data":"{\"a\":\"\u00e9 \/ 1.0\"}","channel":"news"}"#;
+    assert!(publications[0].frame.ends_with(expected.as_bytes()));
+    assert_eq!(publications[0].except.unwrap().to_string(), "1.2");
+}
+
+#[test]
+fn validation_speaks_laravels_words() {
+    let channel_required = "\"channels\":[\"The channels field is required when channel is not present.\"],\
+        \"channel\":[\"The channel field is required when channels is not present.\"]";
+    let cases = [
+        (
+            "{}",
+            format!(
+                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],{channel_required}}}"
+            ),
+        ),
+        (
+            "[]",
+            format!(
+                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],{channel_required}}}"
+            ),
+        ),
+        (
+            r#"{"name":"e","channel":"news"}"#,
+            r#"{"data":["The data field is required."]}"#.to_owned(),
+        ),
+        (
+            r#"{"name":"e","channel":"news","data":""}"#,
+            r#"{"data":["The data field is required."]}"#.to_owned(),
+        ),
+        (
+            r#"{"name":"e","channel":"news","data":{"a":1}}"#,
+            r#"{"data":["The data field must be a string."]}"#.to_owned(),
+        ),
+        (
+            r#"{"name":"","channel":"news","data":"x"}"#,
+            r#"{"name":["The name field is required."]}"#.to_owned(),
+        ),
+        (r#"{"name":"e","channel":"","data":"x"}"#, format!("{{{channel_required}}}")),
+        (r#"{"name":"e","channels":[],"data":"x"}"#, format!("{{{channel_required}}}")),
+        (
+            r#"{"name":"e","channels":"news","data":"x"}"#,
+            r#"{"channels":["The channels field must be an array."]}"#.to_owned(),
+        ),
+        (
+            r#"{"name":"e","channel":"news","data":"x","socket_id":5}"#,
+            r#"{"socket_id":["The socket id field must be a string."]}"#.to_owned(),
+        ),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(answer(&post("events", body)), (422, expected), "{body}");
+    }
+    let cases = [
+        ("{}", r#"{"batch":["The batch field is required."]}"#),
+        (r#"{"batch":[]}"#, r#"{"batch":["The batch field is required."]}"#),
+        (r#"{"batch":"x"}"#, r#"{"batch":["The batch field must be an array."]}"#),
+        (
+            r#"{"batch":[{"name":"b1","channel":"news"},{"channel":"news","data":"x"}]}"#,
+            r#"{"batch.1.name":["The batch.1.name field is required."],"batch.0.data":["The batch.0.data field is required."]}"#,
+        ),
+        (
+            r#"{"batch":[{"name":"b1","channels":["news","news2"],"data":"1"}]}"#,
+            r#"{"batch.0.channel":["The batch.0.channel field is required when channels is not present."]}"#,
+        ),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(answer(&post("batch_events", body)), (422, expected.to_owned()), "{body}");
+    }
+    for body in ["null", "\"s\"", "{bad", "5"] {
+        assert_eq!(answer(&post("events", body)).0, 400, "{body}");
+    }
+}
+
+#[test]
+fn reserved_names_are_refused() {
+    for name in ["pusher:fake", "pusher_internal:member_added"] {
+        let body = format!(r#"{{"name":"{name}","channel":"news","data":"x"}}"#);
+        let (status, text) = answer(&post("events", &body));
+        assert_eq!(status, 400);
+        assert!(text.contains(name) && text.contains("RINGVERB_ALLOW_RESERVED_EVENTS"), "{text}");
+        let batch = format!(r#"{{"batch":[{body}]}}"#);
+        assert_eq!(answer(&post("batch_events", &batch)).0, 400);
+    }
+}
+
+#[test]
+fn who_may_ask() {
+    let path = "/apps/1001/channels";
+    let invalid = (401, "Authentication signature invalid.".to_owned());
+    assert_eq!(answer(&run(&request("GET /apps/1001/channels HTTP/1.1\r\n\r\n"), "")), invalid);
+    assert_eq!(answer(&run(&signed("GET", path, "/apps/1001/other", &[], ""), "")), invalid);
+    let unknown = run(&signed("GET", "/apps/nope/channels", "/apps/nope/channels", &[], ""), "");
+    assert_eq!(answer(&unknown), (404, "No matching application for ID [nope].".to_owned()));
+    for (timestamp, status) in
+        [(NOW - 599, 200), (NOW + 599, 200), (NOW - 601, 401), (NOW + 601, 401)]
+    {
+        let query = [("auth_timestamp", timestamp.to_string())];
+        let query: Vec<(&str, &str)> =
+            query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let plan = run(&signed("GET", path, path, &query, ""), "");
+        let accepted = matches!(plan, Plan::Ask { .. });
+        assert_eq!(accepted, status == 200, "{timestamp}");
+        if !accepted {
+            let (given, text) = answer(&plan);
+            assert_eq!(given, status);
+            assert!(text.contains("601 s") && text.contains("RINGVERB_AUTH_WINDOW"), "{text}");
+        }
+    }
+    // PyPI `pusher` signs a body_md5 on GET too.
+    let plan = run(
+        &signed("GET", path, path, &[("body_md5", "d41d8cd98f00b204e9800998ecf8427e")], ""),
+        "",
+    );
+    assert!(matches!(plan, Plan::Ask { .. }));
+}
+
+#[test]
+fn a_body_that_was_changed_on_the_way_is_refused() {
+    let good = signed(
+        "POST",
+        "/apps/1001/events",
+        "/apps/1001/events",
+        &[],
+        r#"{"name":"e","channel":"a","data":"x"}"#,
+    );
+    let mut changed = good;
+    changed.body = br#"{"name":"e","channel":"b","data":"x"}"#.to_vec();
+    assert_eq!(answer(&run(&changed, "")).0, 401);
+}
+
+#[test]
+fn the_path_may_be_signed_with_or_without_the_prefix_encoded_or_not() {
+    let path = "/ws/apps/1001/channels/a%20b";
+    for signed_path in
+        [path, "/apps/1001/channels/a%20b", "/ws/apps/1001/channels/a b", "/apps/1001/channels/a b"]
+    {
+        let plan = run(&signed("GET", path, signed_path, &[], ""), "/ws");
+        assert!(matches!(plan, Plan::Ask { .. }), "{signed_path}");
+    }
+}
+
+#[test]
+fn routes() {
+    let cases = [
+        ("GET / HTTP/1.1", 404, "Not found."),
+        ("GET /apps/1001/channels/ HTTP/1.1", 404, "Not found."),
+        ("POST /apps/1001/events/ HTTP/1.1", 404, "Not found."),
+        ("GET /apps/1001/events HTTP/1.1", 405, "Method not allowed."),
+        ("POST /up HTTP/1.1", 405, "Method not allowed."),
+        ("OPTIONS /apps/1001/events HTTP/1.1", 405, "Method not allowed."),
+        ("GET /up HTTP/1.1", 200, "{\"health\":\"OK\"}"),
+        ("HEAD /up HTTP/1.1", 200, "{\"health\":\"OK\"}"),
+    ];
+    for (line, status, body) in cases {
+        assert_eq!(
+            answer(&run(&request(&format!("{line}\r\n\r\n")), "")),
+            (status, body.to_owned()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn counts_are_added_up() {
+    let part =
+        |subscription_count, user_count| Described { subscription_count, user_count, cached: None };
+    let told = |plan: Plan, answers: Vec<Answer>| match plan {
+        Plan::Ask { reply, .. } | Plan::Publish { reply, .. } => shown(&render(&reply, answers)).1,
+        other => panic!("{other:?}"),
+    };
+    let info = [("info", "subscription_count,user_count,cache,bogus")];
+    let two = || vec![Answer::Described(vec![part(2, 0)]), Answer::Described(vec![part(1, 4)])];
+    assert_eq!(
+        told(get("channels/news", &info), two()),
+        r#"{"occupied":true,"subscription_count":3}"#
+    );
+    assert_eq!(
+        told(get("channels/presence-r", &info), two()),
+        r#"{"occupied":true,"user_count":4}"#
+    );
+    assert_eq!(
+        told(get("channels/cache-c", &info), two()),
+        r#"{"occupied":true,"subscription_count":3,"cache":null}"#
+    );
+    assert_eq!(
+        told(get("channels/none", &[]), vec![Answer::Described(vec![part(0, 0)])]),
+        r#"{"occupied":false}"#
+    );
+    let frame =
+        crate::ws::frame::encode_text(br#"{"event":"e","data":"1","channel":"cache-c"}"#).into();
+    let cached = Described { subscription_count: 1, user_count: 0, cached: Some(frame) };
+    assert_eq!(
+        told(get("channels/cache-c", &[("info", "cache")]), vec![Answer::Described(vec![cached])]),
+        r#"{"occupied":true,"cache":{"event":"e","data":"1","channel":"cache-c"}}"#
+    );
+    let list = vec![
+        Answer::Channels(vec![("news".into(), part(1, 0)), ("presence-r".into(), part(1, 0))]),
+        Answer::Channels(vec![
+            ("news".into(), part(1, 0)),
+            ("presence-r".into(), part(0, 2)),
+            ("presence-gone".into(), part(0, 1)),
+        ]),
+    ];
+    assert_eq!(
+        told(get("channels", &info), list),
+        r#"{"channels":{"news":{"subscription_count":2},"presence-r":{"user_count":2}}}"#
+    );
+    assert_eq!(told(get("channels", &[]), Vec::new()), r#"{"channels":{}}"#);
+    let body = r#"{"name":"e","channels":["news","none"],"data":"x","info":"subscription_count"}"#;
+    let both = vec![Answer::Described(vec![part(1, 0), part(0, 0)])];
+    assert_eq!(
+        told(post("events", body), both),
+        r#"{"channels":{"news":{"subscription_count":1},"none":{}}}"#
+    );
+    let body = r#"{"batch":[{"name":"a","channel":"news","data":"1"},{"name":"b","channel":"news","data":"2","info":"subscription_count"}]}"#;
+    let both = vec![Answer::Described(vec![part(1, 0), part(1, 0)])];
+    assert_eq!(
+        told(post("batch_events", body), both),
+        r#"{"batch":[{},{"subscription_count":1}]}"#
+    );
+    let body = r#"{"batch":[{"name":"a","channel":"news","data":"1"}]}"#;
+    assert_eq!(told(post("batch_events", body), Vec::new()), r#"{"batch":{}}"#);
+}
+
+#[test]
+fn users_and_connections() {
+    let Plan::Ask { reply, .. } = get("channels/presence-r/users", &[]) else { panic!() };
+    let users = vec![Answer::Users(Vec::new()), Answer::Users(vec!["7".into(), "8".into()])];
+    assert_eq!(
+        shown(&render(&reply, users)),
+        (200, r#"{"users":[{"id":"7"},{"id":"8"}]}"#.to_owned())
+    );
+    assert_eq!(shown(&render(&reply, Vec::new())), (404, "{}".to_owned()));
+    assert_eq!(answer(&get("channels/news/users", &[])), (400, "{}".to_owned()));
+    assert_eq!(answer(&get("connections", &[])), (200, r#"{"connections":3}"#.to_owned()));
+    assert!(
+        matches!(post("users/7/terminate_connections", "{}"), Plan::Terminate { user_id, .. } if user_id == "7")
+    );
+}

@@ -229,10 +229,10 @@ impl Shard {
         connection: ConnectionKey,
         ticket: u32,
         core: u16,
-        join: Option<Box<Join>>,
+        join: Option<&Join>,
     ) {
         let index = self.homes.find_or_insert(&channel);
-        if let Some(join) = &join {
+        if let Some(join) = join {
             self.home_join(index, &channel, join);
         }
         self.homes.channels[index as usize].interested.insert(core);

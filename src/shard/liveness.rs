@@ -27,7 +27,7 @@ impl Default for Wheel {
 
 impl Wheel {
     fn add(&mut self, key: ConnectionKey, at_seconds: u32) {
-        let bucket = at_seconds as usize % WHEEL_SECONDS;
+        let bucket = (at_seconds % WHEEL_SECONDS) as usize;
         self.buckets[bucket].push(Due { key, at_seconds });
     }
 }
@@ -43,9 +43,9 @@ impl Shard {
     pub(super) fn check_liveness(&mut self, before_seconds: u32) {
         let now = self.now.seconds();
         // After a long sleep one round over the whole wheel sees everything.
-        let first = before_seconds.max(now.saturating_sub(WHEEL_SECONDS as u32 - 1));
+        let first = before_seconds.max(now.saturating_sub(WHEEL_SECONDS - 1));
         for second in first..=now {
-            let bucket = second as usize % WHEEL_SECONDS;
+            let bucket = (second % WHEEL_SECONDS) as usize;
             let due = std::mem::take(&mut self.wheel.buckets[bucket]);
             for due in due {
                 let next =

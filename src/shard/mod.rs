@@ -265,7 +265,7 @@ impl Shard {
     pub fn on_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Subscribe { channel, connection, ticket, core, join } => {
-                self.home_subscribe(channel, connection, ticket, core, join);
+                self.home_subscribe(channel, connection, ticket, core, join.as_deref());
             }
             Mail::Leave { channel, user_id } => self.home_leave(&channel, &user_id),
             Mail::Disinterest { channel, core } => self.homes.disinterest(&channel, core),

@@ -128,7 +128,7 @@ impl Shard {
         let core = self.settings.core;
         let home = self.keys.home(&channel);
         if home == core {
-            self.home_subscribe(channel, key, ticket, core, join);
+            self.home_subscribe(channel, key, ticket, core, join.as_deref());
         } else {
             let mail = Mail::Subscribe { channel, connection: key, ticket, core, join };
             self.outbox.mail(home, mail);

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::error_code::ErrorCode;
+use crate::pusher::json::Validator;
 use crate::shard::{Answer, Answered, Lane, Mail, Question, Settings, Shard};
 use flush::Flush;
 use reactor::Reactor;
@@ -88,6 +89,8 @@ pub(crate) struct Worker {
     tick_waker: RefCell<Option<Waker>>,
     listener: TcpListener,
     draining: Cell<bool>,
+    /// For the bodies of API requests.
+    validator: RefCell<Validator>,
 }
 
 /// The part that a tick changes.
@@ -203,6 +206,7 @@ impl Worker {
             tick_waker: RefCell::new(None),
             listener,
             draining: Cell::new(false),
+            validator: RefCell::default(),
         })
     }
 

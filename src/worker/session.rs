@@ -18,7 +18,6 @@ use crate::http1::query::parse_query;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::error_code::{self, ErrorCode};
-use crate::pusher::json::Validator;
 use crate::pusher::origin;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
@@ -183,14 +182,7 @@ impl Session {
     /// Carries out an API request.
     async fn answer(&self, request: &Request, target: &Target) -> Response {
         let worker = &self.worker;
-        let mut context = Context {
-            apps: &worker.shared.apps,
-            prefix: &worker.shared.config.path,
-            unix_seconds: time::unix_seconds(),
-            draining: worker.draining.get(),
-            validator: &mut Validator::default(),
-        };
-        match api::plan(request, target, &mut context) {
+        match self.plan(request, target) {
             Plan::Respond(response) => response,
             Plan::Publish { app, publications, info, reply } => {
                 worker.uncongested().await;
@@ -207,6 +199,18 @@ impl Session {
                 api::render(&api::Reply::Empty, Vec::new())
             }
         }
+    }
+
+    fn plan(&self, request: &Request, target: &Target) -> Plan {
+        let worker = &self.worker;
+        let mut context = Context {
+            apps: &worker.shared.apps,
+            prefix: &worker.shared.config.path,
+            unix_seconds: time::unix_seconds(),
+            draining: worker.draining.get(),
+            validator: &mut worker.validator.borrow_mut(),
+        };
+        api::plan(request, target, &mut context)
     }
 
     fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) {
@@ -238,17 +242,15 @@ impl Session {
         request: &Request,
         key: &str,
     ) -> Result<(AcceptKey, Result<AppIndex, ErrorCode>), Response> {
-        let connection: Vec<&str> = request.header_values("connection").collect();
-        let connection = connection.join(",");
         let accept = handshake::check(&UpgradeRequest {
             method: request.method(),
             http_11: request.http_11(),
-            upgrade: request.header("upgrade"),
-            connection: Some(&connection),
+            upgrade: request.header_list("upgrade").as_deref(),
+            connection: request.header_list("connection").as_deref(),
             version: request.header("sec-websocket-version"),
             key: request.header("sec-websocket-key"),
         })
-        .map_err(|refusal| refuse_upgrade(&refusal))?;
+        .map_err(refuse_upgrade)?;
         Ok((accept, self.admit(request, key)))
     }
 
@@ -290,22 +292,10 @@ fn check_version(query: &str) -> Result<(), ErrorCode> {
     }
 }
 
-fn refuse_upgrade(refusal: &handshake::Refusal) -> Response {
-    use handshake::Refusal;
-    match refusal {
-        Refusal::NotAnUpgrade => {
-            Response::text(426, "This is a WebSocket address: connect with a Pusher client.")
-                .with_header("Upgrade", "websocket".to_owned())
-        }
-        Refusal::WrongVersion => Response::text(426, "Upgrade required.")
-            .with_header("Upgrade", "websocket".to_owned())
-            .with_header("Sec-WebSocket-Version", "13".to_owned()),
-        Refusal::WrongMethod => {
-            Response::text(405, "Method not allowed.").with_header("Allow", "GET, HEAD".to_owned())
-        }
-        Refusal::BadKey => {
-            Response::text(400, "Bad request: Sec-WebSocket-Key is not 16 bytes in base64.")
-        }
-        Refusal::HttpVersion => Response::text(505, "HTTP version not supported."),
+fn refuse_upgrade(refusal: handshake::Refusal) -> Response {
+    let response = Response::text(refusal.status(), refusal.body());
+    match refusal.header() {
+        Some((name, value)) => response.with_header(name, value),
+        None => response,
     }
 }
