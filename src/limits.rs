@@ -14,6 +14,8 @@ pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
 pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
 /// Sends submitted with one system call. 64 to 256 measured as good as 4,096.
 pub const SENDS_PER_SUBMIT: usize = 256;
+/// Connections flushed in one tick: about 4 ms of the kernel's send path, then others have their turn.
+pub const FLUSHES_PER_TICK_MAX: usize = 1024;
 /// Entries of the raw ring's submission queue.
 pub const RING_ENTRIES: u32 = 1024;
 /// Entries of the raw ring's completion queue: a burst of readable sockets fits without overflow.

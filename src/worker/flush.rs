@@ -11,6 +11,7 @@ use crate::shard::{ConnectionKey, Shard};
 /// Storage that is reused from tick to tick.
 #[derive(Default)]
 pub(super) struct Flush {
+    /// Slots still to be flushed, oldest first.
     dirty: Vec<u32>,
     items: Vec<Item>,
     arena: Vec<u8>,
@@ -25,20 +26,25 @@ struct Item {
 }
 
 impl Flush {
-    /// Sends what waits. Connections that still have something to send afterwards are dirty again.
+    /// Sends what waits, for `FLUSHES_PER_TICK_MAX` connections at most: the others come first in the next tick, behind
+    /// which accept and the HTTP API have had their turn.
     pub(super) fn run(&mut self, shard: &mut Shard, reactor: &mut Reactor) {
-        std::mem::swap(&mut self.dirty, &mut shard.outbox.dirty);
-        let dirty = std::mem::take(&mut self.dirty);
-        for batch in dirty.chunks(limits::SENDS_PER_SUBMIT) {
+        self.dirty.append(&mut shard.outbox.dirty);
+        let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
+        let slice: Vec<u32> = self.dirty.drain(..count).collect();
+        for batch in slice.chunks(limits::SENDS_PER_SUBMIT) {
             self.gather(batch, shard);
             self.send(shard, reactor);
             self.settle(shard, reactor);
         }
-        self.dirty = dirty;
-        self.dirty.clear();
         if self.arena.capacity() > 4 * limits::SEND_BYTES_PER_TICK_MAX {
             self.arena = Vec::new();
         }
+    }
+
+    /// Connections wait for the next tick.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     fn gather(&mut self, batch: &[u32], shard: &mut Shard) {

@@ -330,7 +330,10 @@ impl Core {
     }
 
     fn wants_another_tick(&self) -> bool {
-        !self.shard.outbox.is_empty() || self.reactor.has_unread() || self.mailbox.has_overflow()
+        !self.shard.outbox.is_empty()
+            || self.flush.is_unfinished()
+            || self.reactor.has_unread()
+            || self.mailbox.has_overflow()
     }
 
     /// `FromHome` first and always; `ToHome`, which may cause more mail, only while there is room for it.
