@@ -81,6 +81,16 @@ pub struct App {
     pub allow_reserved_events: bool,
     /// Channels one connection may be subscribed to.
     pub channels_per_connection_max: u32,
+    /// Users in one presence channel; `None` is unlimited.
+    pub presence_members_max: Option<u32>,
+    /// Events in one batch request; `None` is unlimited.
+    pub batch_events_max: Option<u32>,
+    /// The `data` of `pusher:error` is an object as in Pusher, not a string as in Reverb (PROTOCOL.md rule 4).
+    pub error_data_is_object: bool,
+    /// Close a connection over quota with 4100, after which clients retry, instead of 4004, after which they stop.
+    pub over_quota_retries: bool,
+    /// Tell a failed subscription on its channel too, as `pusher:subscription_error` (PROTOCOL.md rule 24).
+    pub subscription_errors: bool,
     /// Open connections of this app over all cores; changed by `Admission` alone.
     pub connections_open: AtomicU32,
 }
@@ -146,5 +156,34 @@ impl Apps {
     fn position(&self, matches: impl Fn(&App) -> bool) -> Option<AppIndex> {
         let index = self.list.iter().position(matches)?;
         u16::try_from(index).ok().map(AppIndex)
+    }
+}
+
+/// An app as tests want it: Reverb's defaults, the credentials of the recorded traffic.
+#[cfg(test)]
+pub(crate) fn sample() -> App {
+    App {
+        id: "1001".to_owned(),
+        key: "app-key".to_owned(),
+        secret: Secret::new("app-secret"),
+        ping_interval_seconds: 60,
+        activity_timeout_seconds: 30,
+        pong_timeout_seconds: 30,
+        connections_max: None,
+        message_size_max: 10_000,
+        client_events_from: ClientEventsFrom::Members,
+        client_events_on_public: false,
+        rate_limit: None,
+        allowed_origins: vec!["*".to_owned()],
+        allow_missing_origin: false,
+        auth_window_seconds: Some(600),
+        allow_reserved_events: false,
+        channels_per_connection_max: 100,
+        presence_members_max: None,
+        batch_events_max: None,
+        error_data_is_object: false,
+        over_quota_retries: false,
+        subscription_errors: false,
+        connections_open: AtomicU32::new(0),
     }
 }

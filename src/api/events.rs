@@ -110,7 +110,7 @@ pub(super) fn batch(
             list = (value != "null").then_some(value);
         }
     }
-    let items = batch_items(list)?;
+    let items = batch_items(list, context.apps.get(app).batch_events_max)?;
     let mut problems = Problems::default();
     for (index, fields) in items.iter().enumerate() {
         check_string(&mut problems, &format!("batch.{index}.name"), fields.name);
@@ -143,24 +143,21 @@ fn batch_plan(app: AppIndex, items: &[Fields<'_>]) -> Plan {
     Plan::Publish { app, publications, info, reply: Reply::Batch { items } }
 }
 
-fn batch_items(list: Option<&str>) -> Result<Vec<Fields<'_>>, Response> {
+fn batch_items(list: Option<&str>, most: Option<u32>) -> Result<Vec<Fields<'_>>, Response> {
     let mut problems = Problems::default();
-    let items = match list {
-        None => Vec::new(),
-        Some(list) => match json::elements(list) {
-            Some(elements) => elements.map(Fields::read).collect(),
-            None => {
-                problems.not_an_array("batch");
-                problems.into_result()?;
-                Vec::new()
-            }
-        },
-    };
-    if items.is_empty() {
-        let mut problems = Problems::default();
-        problems.required("batch");
-        problems.into_result()?;
+    let mut items = Vec::new();
+    match list.map(json::elements) {
+        None => problems.required("batch"),
+        Some(None) => problems.not_an_array("batch"),
+        Some(Some(elements)) => items.extend(elements.map(Fields::read)),
     }
+    if list.is_some_and(|list| list.starts_with('[')) && items.is_empty() {
+        problems.required("batch");
+    }
+    if let Some(most) = most.filter(|most| items.len() > *most as usize) {
+        problems.too_many("batch", most);
+    }
+    problems.into_result()?;
     Ok(items)
 }
 

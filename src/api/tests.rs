@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU32;
 
 use super::{Context, Plan, plan, render, target};
-use crate::app::{App, Apps, ClientEventsFrom, Secret};
+use crate::app::{Apps, Secret, sample};
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::json::Validator;
@@ -13,25 +13,10 @@ use crate::shard::{Answer, Described};
 const NOW: u64 = 1_795_455_487;
 
 fn apps() -> Apps {
-    Apps::new(vec![App {
-        id: "1001".to_owned(),
-        key: "app-key".to_owned(),
-        secret: Secret::new("app-secret"),
-        ping_interval_seconds: 60,
-        activity_timeout_seconds: 30,
-        pong_timeout_seconds: 30,
-        connections_max: None,
-        message_size_max: 10_000,
-        client_events_from: ClientEventsFrom::Members,
-        client_events_on_public: false,
-        rate_limit: None,
-        allowed_origins: vec!["*".to_owned()],
-        allow_missing_origin: false,
-        auth_window_seconds: Some(600),
-        allow_reserved_events: false,
-        channels_per_connection_max: 100,
-        connections_open: AtomicU32::new(3),
-    }])
+    let mut app = sample();
+    app.connections_open = AtomicU32::new(3);
+    app.batch_events_max = Some(3);
+    Apps::new(vec![app])
 }
 
 fn request(text: &str) -> Request {
@@ -180,6 +165,10 @@ fn validation_speaks_laravels_words() {
         ("{}", r#"{"batch":["The batch field is required."]}"#),
         (r#"{"batch":[]}"#, r#"{"batch":["The batch field is required."]}"#),
         (r#"{"batch":"x"}"#, r#"{"batch":["The batch field must be an array."]}"#),
+        (
+            r#"{"batch":[1,2,3,4]}"#,
+            r#"{"batch":["The batch field must not have more than 3 items."]}"#,
+        ),
         (
             r#"{"batch":[{"name":"b1","channel":"news"},{"channel":"news","data":"x"}]}"#,
             r#"{"batch.1.name":["The batch.1.name field is required."],"batch.0.data":["The batch.0.data field is required."]}"#,

@@ -27,6 +27,13 @@ impl Problems {
         self.add(field, &text);
     }
 
+    pub(super) fn too_many(&mut self, field: &str, most: u32) {
+        self.add(
+            field,
+            &format!("The {} field must not have more than {most} items.", shown(field)),
+        );
+    }
+
     pub(super) fn not_a_channel(&mut self, field: &str) {
         self.add(field, &format!("The {} field must be a channel name.", shown(field)));
     }

@@ -83,9 +83,7 @@ impl Reader {
             ping_interval_seconds: self.number(values, "ping_interval", 1, 86_400),
             activity_timeout_seconds: self.number(values, "activity_timeout", 1, 86_400),
             pong_timeout_seconds: self.number(values, "pong_timeout", 1, 86_400),
-            connections_max: values
-                .get("max_connections")
-                .map(|_| self.number(values, "max_connections", 1, u32::MAX.into())),
+            connections_max: self.optional(values, "max_connections"),
             message_size_max: self.number(values, "max_message_size", 64, 16 << 20),
             client_events_from: self.client_events_from(values),
             client_events_on_public: self.boolean(values, "client_events_on_public"),
@@ -100,6 +98,11 @@ impl Reader {
                 1,
                 u32::MAX.into(),
             ),
+            presence_members_max: self.optional(values, "max_presence_members"),
+            batch_events_max: self.optional(values, "max_batch_events"),
+            error_data_is_object: self.one_of(values, "error_data", ["string", "object"]),
+            over_quota_retries: self.one_of(values, "over_quota_code", ["4004", "4100"]),
+            subscription_errors: self.boolean(values, "subscription_errors"),
             connections_open: std::sync::atomic::AtomicU32::new(0),
         }
     }
@@ -173,6 +176,21 @@ impl Reader {
                 T::default()
             }
         }
+    }
+
+    /// A number of at least one, or nothing.
+    fn optional(&mut self, values: &Values, key: &str) -> Option<u32> {
+        values.get(key)?;
+        Some(self.number(values, key, 1, u32::MAX.into()))
+    }
+
+    /// Whether the second of two words is given.
+    fn one_of(&mut self, values: &Values, key: &str, words: [&str; 2]) -> bool {
+        let Some(given) = values.get(key) else { return false };
+        if !words.contains(&given.value.as_str()) {
+            self.wrong(key, given);
+        }
+        given.value == words[1]
     }
 
     /// As PHP and Laravel write booleans.

@@ -12,6 +12,8 @@ pub const NO_SUCH_APP: ErrorCode = ErrorCode { code: 4001, message: "Application
 /// `max_connections` is reached. pusher-js stops for good; Reverb's code, kept (PROTOCOL.md C13).
 pub const OVER_QUOTA: ErrorCode =
     ErrorCode { code: 4004, message: "Application is over connection quota" };
+/// The same, with the code after which clients retry (`over_quota_code`).
+pub const OVER_QUOTA_RETRY: ErrorCode = ErrorCode { code: 4100, message: OVER_QUOTA.message };
 /// `?protocol=` is no number.
 pub const BAD_VERSION: ErrorCode =
     ErrorCode { code: 4006, message: "Invalid version string format" };
@@ -49,6 +51,9 @@ pub const CLIENT_EVENT_ON_PUBLIC: ErrorCode = ErrorCode {
     code: 4301,
     message: "Client events are only accepted on private and presence channels.",
 };
+/// `presence_members_max` is reached. The connection stays.
+pub const TOO_MANY_MEMBERS: ErrorCode =
+    ErrorCode { code: 4100, message: "The presence channel has as many members as it may have" };
 /// `channels_per_connection_max` is reached. The connection stays.
 pub const TOO_MANY_CHANNELS: ErrorCode =
     ErrorCode { code: 4300, message: "Too many channels on one connection" };

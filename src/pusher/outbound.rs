@@ -25,12 +25,31 @@ pub fn connection_established(
     out.extend_from_slice(text.as_bytes());
 }
 
-/// `pusher:error`; `data` is a string, as Reverb sends it (PROTOCOL.md rule 4).
-pub fn error(error: ErrorCode, out: &mut Vec<u8>) {
+/// `pusher:error`. Reverb's `data` is a string, Pusher's an object (PROTOCOL.md rule 4).
+pub fn error(error: ErrorCode, data_is_object: bool, out: &mut Vec<u8>) {
     let inner = format!("{{\"code\":{},\"message\":\"{}\"}}", error.code, error.message);
     out.extend_from_slice(b"{\"event\":\"pusher:error\",\"data\":");
-    json::write_string(&inner, out);
+    if data_is_object {
+        out.extend_from_slice(inner.as_bytes());
+    } else {
+        json::write_string(&inner, out);
+    }
     out.push(b'}');
+}
+
+/// `pusher:subscription_error`, in the shape pusher-js hands to the channel's listeners.
+pub fn subscription_error(channel: &str, error: ErrorCode, out: &mut Vec<u8>) {
+    let (kind, status) = match error.code {
+        4009 => ("AuthError", 401),
+        code => ("LimitReached", code),
+    };
+    out.extend_from_slice(b"{\"event\":\"pusher:subscription_error\",\"channel\":");
+    json::write_string(channel, out);
+    let data = format!(
+        ",\"data\":{{\"type\":\"{kind}\",\"error\":\"{}\",\"status\":{status}}}}}",
+        error.message
+    );
+    out.extend_from_slice(data.as_bytes());
 }
 
 /// `pusher_internal:subscription_succeeded` of a channel without a roster.
@@ -147,8 +166,16 @@ mod tests {
             r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"83.41\",\"activity_timeout\":30}"}"#,
         );
         check(
-            |out| error(error_code::NO_SUCH_APP, out),
+            |out| error(error_code::NO_SUCH_APP, false, out),
             r#"{"event":"pusher:error","data":"{\"code\":4001,\"message\":\"Application does not exist\"}"}"#,
+        );
+        check(
+            |out| error(error_code::NO_SUCH_APP, true, out),
+            r#"{"event":"pusher:error","data":{"code":4001,"message":"Application does not exist"}}"#,
+        );
+        check(
+            |out| subscription_error("private-x", error_code::UNAUTHORIZED, out),
+            r#"{"event":"pusher:subscription_error","channel":"private-x","data":{"type":"AuthError","error":"Connection is unauthorized","status":401}}"#,
         );
         check(
             |out| subscription_succeeded("news", out),

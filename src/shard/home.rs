@@ -233,14 +233,46 @@ impl Shard {
     ) {
         let index = self.homes.find_or_insert(&channel);
         if let Some(join) = join {
+            if self.is_full(index, &channel, join) {
+                self.homes.drop_if_unused(index);
+                return self.home_refuse(channel, connection, ticket, core);
+            }
             self.home_join(index, &channel, join);
         }
         self.homes.channels[index as usize].interested.insert(core);
         let greeting = self.greeting(index, &channel);
+        let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
         if core == self.settings.core {
-            self.on_subscribed(&channel, connection, ticket, greeting);
+            self.on_subscribed(&channel, connection, ticket, greeting, joined);
         } else {
-            self.outbox.mail(core, Mail::Subscribed { channel, connection, ticket, greeting });
+            let mail = Mail::Subscribed { channel, connection, ticket, greeting, joined };
+            self.outbox.mail(core, mail);
+        }
+    }
+
+    /// Whether one more user is too many. A user who is in already may bring more connections.
+    fn is_full(&self, index: u32, channel: &ChannelKey, join: &Join) -> bool {
+        let most = self.settings.apps.get(channel.app()).presence_members_max;
+        let roster = self.homes.channels[index as usize].roster.as_ref();
+        match (most, roster) {
+            (Some(most), Some(roster)) => {
+                roster.len() >= most as usize && !roster.contains_key(&join.user.text)
+            }
+            _ => false,
+        }
+    }
+
+    fn home_refuse(
+        &mut self,
+        channel: ChannelKey,
+        connection: ConnectionKey,
+        ticket: u32,
+        core: u16,
+    ) {
+        if core == self.settings.core {
+            self.on_full(&channel, connection, ticket);
+        } else {
+            self.outbox.mail(core, Mail::Full { channel, connection, ticket });
         }
     }
 

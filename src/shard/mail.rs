@@ -33,7 +33,7 @@ pub enum Lane {
 
 #[derive(Debug)]
 pub enum Mail {
-    /// A connection wants into a channel. Answered by exactly one `Subscribed`.
+    /// A connection wants into a channel. Answered by exactly one `Subscribed` or `Full`.
     Subscribe {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -77,6 +77,14 @@ pub enum Mail {
         connection: ConnectionKey,
         ticket: u32,
         greeting: Option<FrameBytes>,
+        /// Who was counted in for it: if the connection has left meanwhile, its core owes a `Leave`.
+        joined: Option<Box<UserId>>,
+    },
+    /// The presence channel has as many members as it may have; the other answer to `Subscribe`.
+    Full {
+        channel: ChannelKey,
+        connection: ConnectionKey,
+        ticket: u32,
     },
     /// An event for the receiving core's subscribers.
     Deliver {
@@ -102,7 +110,10 @@ impl Mail {
             | Self::Publish { .. }
             | Self::Terminate { .. }
             | Self::Ask { .. } => Lane::ToHome,
-            Self::Subscribed { .. } | Self::Deliver { .. } | Self::Answer { .. } => Lane::FromHome,
+            Self::Subscribed { .. }
+            | Self::Full { .. }
+            | Self::Deliver { .. }
+            | Self::Answer { .. } => Lane::FromHome,
         }
     }
 }

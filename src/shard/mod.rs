@@ -277,8 +277,11 @@ impl Shard {
                 let answer = self.answer(&question);
                 self.outbox.mail(from, Mail::Answer { id, answer });
             }
-            Mail::Subscribed { channel, connection, ticket, greeting } => {
-                self.on_subscribed(&channel, connection, ticket, greeting);
+            Mail::Subscribed { channel, connection, ticket, greeting, joined } => {
+                self.on_subscribed(&channel, connection, ticket, greeting, joined);
+            }
+            Mail::Full { channel, connection, ticket } => {
+                self.on_full(&channel, connection, ticket)
             }
             Mail::Deliver { channel, frame, except } => self.deliver(&channel, &frame, except),
             Mail::Answer { id, answer } => self.outbox.answered.push(Answered { id, answer }),
@@ -309,7 +312,8 @@ impl Shard {
     /// Enqueues `pusher:error`; the connection stays.
     fn send_error(&mut self, slot: u32, error: ErrorCode) {
         self.text.clear();
-        outbound::error(error, &mut self.text);
+        let data_is_object = self.app_of(slot).error_data_is_object;
+        outbound::error(error, data_is_object, &mut self.text);
         let frame = frame::encode_text(&self.text).into();
         self.enqueue(slot, &frame);
     }

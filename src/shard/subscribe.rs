@@ -24,7 +24,7 @@ impl Shard {
         };
         let join = match self.authorize(key.slot, channel.kind, subscribe) {
             Ok(join) => join,
-            Err(error) => return self.send_error(key.slot, error),
+            Err(error) => return self.refuse(key.slot, &subscribe.channel, error),
         };
         let index = match self.channels.find_key(&channel) {
             Some(index) => index,
@@ -33,6 +33,17 @@ impl Shard {
         match self.subscription_index(key.slot, index) {
             Some(at) => self.subscribe_again(key, index, at, join),
             None => self.subscribe_anew(key, index, join),
+        }
+    }
+
+    /// Tells that a subscription failed; on its channel too where the app wants that.
+    fn refuse(&mut self, slot: u32, channel: &str, error: ErrorCode) {
+        self.send_error(slot, error);
+        if self.app_of(slot).subscription_errors {
+            self.text.clear();
+            outbound::subscription_error(channel, error, &mut self.text);
+            let frame = frame::encode_text(&self.text).into();
+            self.enqueue(slot, &frame);
         }
     }
 
@@ -72,8 +83,9 @@ impl Shard {
     fn subscribe_anew(&mut self, key: ConnectionKey, index: u32, join: Option<Box<Join>>) {
         let most = self.app_of(key.slot).channels_per_connection_max as usize;
         if self.connections[key.slot as usize].subscriptions.len() >= most {
+            let name = self.channels.get(index).key.name().to_owned();
             self.drop_if_unused(index);
-            return self.send_error(key.slot, error_code::TOO_MANY_CHANNELS);
+            return self.refuse(key.slot, &name, error_code::TOO_MANY_CHANNELS);
         }
         let ticket = self.next_ticket();
         let member = join.as_ref().map(|join| Box::new(join.user.clone()));
@@ -135,24 +147,47 @@ impl Shard {
         }
     }
 
-    /// The home's answer. The channel is there: `pending` keeps it.
+    /// The home said no: the presence channel is full.
+    pub(super) fn on_full(&mut self, channel: &ChannelKey, key: ConnectionKey, ticket: u32) {
+        let Some(index) = self.answered(channel) else { return };
+        if self.get_open(key).is_some()
+            && let Some(at) = self.subscription_index(key.slot, index)
+            && self.connections[key.slot as usize].subscriptions[at].standing
+                == (Standing::Pending { ticket })
+        {
+            self.leave(key.slot, at);
+            // `leave` may have dropped the channel.
+            return self.refuse(key.slot, channel.name(), error_code::TOO_MANY_MEMBERS);
+        }
+        self.drop_if_unused(index);
+    }
+
+    /// Notes an answer of the home. The channel is there: `pending` kept it.
+    fn answered(&mut self, channel: &ChannelKey) -> Option<u32> {
+        let index = self.channels.find_key(channel);
+        debug_assert!(index.is_some(), "a channel with an unanswered question stays");
+        let local = self.channels.get_mut(index?);
+        debug_assert!(local.pending > 0, "an answer belongs to a question");
+        local.pending -= 1;
+        index
+    }
+
+    /// The home's answer.
     pub(super) fn on_subscribed(
         &mut self,
         channel: &ChannelKey,
         key: ConnectionKey,
         ticket: u32,
         greeting: Option<FrameBytes>,
+        joined: Option<Box<UserId>>,
     ) {
-        let Some(index) = self.channels.find_key(channel) else {
-            debug_assert!(false, "a channel with an unanswered question stays");
-            return;
-        };
-        let local = self.channels.get_mut(index);
-        debug_assert!(local.pending > 0, "an answer belongs to a question");
-        local.pending -= 1;
-        local.active = true;
+        let Some(index) = self.answered(channel) else { return };
+        self.channels.get_mut(index).active = true;
         if asks_always(channel.kind) {
-            self.on_greeting(key, index, ticket, greeting);
+            let is_in = self.on_greeting(key, index, ticket, greeting);
+            if let Some(user) = joined.filter(|_| !is_in) {
+                self.tell_leave(index, *user);
+            }
         } else {
             for waiting in self.channels.take_waiting(index) {
                 self.on_greeting(waiting.connection, index, waiting.ticket, None);
@@ -161,30 +196,32 @@ impl Shard {
         self.drop_if_unused(index);
     }
 
-    /// Acknowledges one connection, if it still waits for this answer.
+    /// Acknowledges one connection, if it still waits for this answer; whether it does.
     fn on_greeting(
         &mut self,
         key: ConnectionKey,
         index: u32,
         ticket: u32,
         greeting: Option<FrameBytes>,
-    ) {
+    ) -> bool {
         if self.get_open(key).is_none() {
-            return;
+            return false;
         }
-        let Some(at) = self.subscription_index(key.slot, index) else { return };
+        let Some(at) = self.subscription_index(key.slot, index) else { return false };
         match self.connections[key.slot as usize].subscriptions[at].standing {
             Standing::Pending { ticket: asked } if asked == ticket => {
                 self.acknowledge(key.slot, index, at, greeting);
+                true
             }
-            // An answer to `subscribe_again`.
+            // It left and came back meanwhile; the answer to its second question follows.
+            Standing::Pending { .. } => false,
+            // Answers come in the order of their questions, so this is one to `subscribe_again`.
             Standing::Active { .. } => {
                 if let Some(greeting) = greeting {
                     self.enqueue(key.slot, &Frame::new(greeting));
                 }
+                true
             }
-            // It left and came back meanwhile; the answer to its second question follows.
-            Standing::Pending { .. } => {}
         }
     }
 
@@ -236,7 +273,8 @@ impl Shard {
         if let Standing::Active { position } = left.standing {
             self.remove_subscriber(left.channel, position as usize);
         }
-        if let Some(member) = left.member {
+        // Whoever is still pending leaves when the answer comes: only then is it known whether they were let in.
+        if let (Some(member), Standing::Active { .. }) = (left.member, left.standing) {
             self.tell_leave(left.channel, *member);
         }
         self.drop_if_unused(left.channel);

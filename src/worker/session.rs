@@ -270,7 +270,13 @@ impl Session {
             );
             return Err(error_code::ORIGIN_NOT_ALLOWED);
         }
-        if app.admit() { Ok(index) } else { Err(error_code::OVER_QUOTA) }
+        if app.admit() {
+            Ok(index)
+        } else if app.over_quota_retries {
+            Err(error_code::OVER_QUOTA_RETRY)
+        } else {
+            Err(error_code::OVER_QUOTA)
+        }
     }
 
     /// Gives the socket to the reactor. The 101 answer leaves with the first frame, in one send.

@@ -285,7 +285,8 @@ fn a_wide_limit_does_not_widen_the_head() {
 /// A valid request, its body framed one way or the other.
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let body = proptest::collection::vec(any::<u8>(), 0..200);
-    let chunk = 1_usize..50;
+    // Smaller chunks would be more framing than the tests' size limit has room for.
+    let chunk = 4_usize..50;
     (body, chunk, any::<bool>(), any::<bool>()).prop_map(|(body, chunk, chunked, expect)| {
         let mut bytes = b"POST /apps/1?a=b HTTP/1.1\r\nHost: h\r\nX-A: v\r\n".to_vec();
         if expect {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::app::{App, AppIndex, Apps, ClientEventsFrom, Secret};
+use crate::app::{App, AppIndex, Apps, Secret, sample};
 use crate::clock::Moment;
 use crate::pusher::outbound;
 use crate::pusher::signature;
@@ -15,28 +15,6 @@ use crate::shard::{ConnectionKey, Lane, Mail, Settings, Shard};
 use crate::ws::frame;
 
 pub(super) const APP: AppIndex = AppIndex(0);
-
-pub(super) fn app() -> App {
-    App {
-        id: "1001".to_owned(),
-        key: "app-key".to_owned(),
-        secret: Secret::new("app-secret"),
-        ping_interval_seconds: 60,
-        activity_timeout_seconds: 30,
-        pong_timeout_seconds: 30,
-        connections_max: None,
-        message_size_max: 10_000,
-        client_events_from: ClientEventsFrom::Members,
-        client_events_on_public: false,
-        rate_limit: None,
-        allowed_origins: vec!["*".to_owned()],
-        allow_missing_origin: false,
-        auth_window_seconds: Some(600),
-        allow_reserved_events: false,
-        channels_per_connection_max: 100,
-        connections_open: std::sync::atomic::AtomicU32::default(),
-    }
-}
 
 /// A client, by the core it is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +66,7 @@ pub(super) struct Net {
 
 impl Net {
     pub(super) fn new(cores: u16) -> Self {
-        Self::with_app(cores, app())
+        Self::with_app(cores, sample())
     }
 
     pub(super) fn with_app(cores: u16, app: App) -> Self {

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use serde_json::{Value, json};
 
 use super::net::{Client, Net, Received};
+use crate::app::sample;
 
 const CHANNELS: [&str; 5] = ["news", "private-p", "cache-c", "presence-r", "presence-cache-s"];
 
@@ -47,7 +48,11 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let cores = u16::try_from(1 + random.below(5)).unwrap();
-        Self { net: Net::new(cores), random, actors: Vec::new(), published: 0 }
+        let mut app = sample();
+        // In half of the worlds presence channels are small, and joining may fail.
+        app.presence_members_max = (random.below(2) == 0).then_some(2);
+        app.subscription_errors = true;
+        Self { net: Net::with_app(cores, app), random, actors: Vec::new(), published: 0 }
     }
 
     fn act(&mut self) {
@@ -222,6 +227,10 @@ fn text(id: &Value) -> String {
 
 impl Actor {
     fn note(&mut self, received: &Received) {
+        if received.event() == "pusher:error" {
+            assert_eq!(received.data()["code"], json!(4100), "{received:?}");
+            return;
+        }
         let Some(channel) = CHANNELS.into_iter().find(|name| *name == received.channel()) else {
             assert_eq!(received.event(), "pusher:connection_established", "{received:?}");
             return;
@@ -247,6 +256,10 @@ impl Actor {
                 assert!(was, "removed without being there");
             }
             "pusher:cache_miss" => {}
+            "pusher:subscription_error" => {
+                assert!(self.asked.remove(channel).is_some(), "refused what was not asked");
+                assert!(!self.acknowledged.contains(channel), "refused after its acknowledgement");
+            }
             _ => {
                 assert!(self.acknowledged.contains(channel), "an event before its acknowledgement");
                 let number = data.as_u64().unwrap();

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::net::{APP, Client, Net, Received, app};
-use crate::app::{ClientEventsFrom, RateLimit};
+use super::net::{APP, Client, Net, Received};
+use crate::app::{ClientEventsFrom, RateLimit, sample};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::shard::{Answer, Question};
 
@@ -199,7 +199,7 @@ fn client_events_by_configuration() {
         (ClientEventsFrom::All, true, None),
         (ClientEventsFrom::All, false, Some(error_code::CLIENT_EVENT_ON_PUBLIC)),
     ] {
-        let mut app = app();
+        let mut app = sample();
         app.client_events_from = from;
         app.client_events_on_public = on_public;
         let mut net = Net::with_app(2, app);
@@ -251,7 +251,7 @@ fn the_silent_are_pinged_then_closed() {
 #[test]
 fn the_rate_limit_drops_or_closes() {
     for terminate_on_limit in [false, true] {
-        let mut app = app();
+        let mut app = sample();
         app.rate_limit = Some(RateLimit { attempts_max: 3, decay_seconds: 2, terminate_on_limit });
         let mut net = Net::with_app(1, app);
         let client = net.connect(0);
@@ -276,7 +276,7 @@ fn the_rate_limit_drops_or_closes() {
 
 #[test]
 fn a_slow_consumer_is_closed_and_harms_nobody() {
-    let mut net = Net::with_queue(2, app(), 2_000);
+    let mut net = Net::with_queue(2, sample(), 2_000);
     let [slow, quick] = [0, 0].map(|core| net.connect(core));
     for (client, user) in [(slow, json!(1)), (quick, json!(2))] {
         net.subscribe(client, "presence-r", Some(&user));
@@ -330,4 +330,54 @@ fn terminate_closes_a_users_connections_on_all_cores() {
             assert_eq!(names(&received), ["member_removed"]);
         }
     }
+}
+
+#[test]
+fn a_full_presence_channel_lets_nobody_new_in() {
+    let mut app = sample();
+    app.presence_members_max = Some(1);
+    app.subscription_errors = true;
+    let mut net = Net::with_app(3, app);
+    let [anna, ben, anna_again] = [0, 1, 2].map(|core| net.connect(core));
+    for client in [anna, ben, anna_again] {
+        net.events(client);
+    }
+    net.subscribe(anna, "presence-r", Some(&json!(1)));
+    net.subscribe(anna_again, "presence-r", Some(&json!(1)));
+    assert_eq!(names(&net.events(anna)), ["subscription_succeeded"]);
+    assert_eq!(names(&net.events(anna_again)), ["subscription_succeeded"], "no new user");
+    net.subscribe(ben, "presence-r", Some(&json!(2)));
+    let refused = net.events(ben);
+    assert_error(&refused[..1], error_code::TOO_MANY_MEMBERS);
+    assert_eq!(
+        (refused[1].event(), refused[1].channel()),
+        ("pusher:subscription_error", "presence-r")
+    );
+    assert_eq!(refused[1].data()["type"], json!("LimitReached"));
+    net.vanish(anna);
+    net.vanish(anna_again);
+    net.settle();
+    net.subscribe(ben, "presence-r", Some(&json!(2)));
+    assert_eq!(names(&net.events(ben)), ["subscription_succeeded"]);
+    net.vanish(ben);
+    net.settle();
+    assert!(net.shards.iter().all(|shard| shard.channel_counts() == (0, 0)));
+}
+
+#[test]
+fn a_user_whose_refused_connection_leaves_is_not_missed() {
+    // The refused connection's leave must not count against the user's other connection, let in meanwhile.
+    let mut app = sample();
+    app.presence_members_max = Some(1);
+    let mut net = Net::with_app(2, app);
+    let [anna, ben, ben_again] = [0, 1, 1].map(|core| net.connect(core));
+    net.subscribe(anna, "presence-r", Some(&json!(1)));
+    net.settle();
+    net.subscribe(ben, "presence-r", Some(&json!(2)));
+    net.vanish(ben);
+    net.settle();
+    net.vanish(anna);
+    net.subscribe(ben_again, "presence-r", Some(&json!(2)));
+    net.settle();
+    assert_eq!(users(&net, "presence-r"), ["2"]);
 }
