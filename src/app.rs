@@ -40,7 +40,8 @@ pub enum ClientEventsFrom {
     None,
 }
 
-/// `rate_limiting` of PROTOCOL.md C17 rule 105: every inbound message counts, in fixed windows that start at the first.
+/// `rate_limiting` of PROTOCOL.md C17 rule 105: every inbound message counts, in fixed windows that start at
+/// the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Messages accepted per window.

@@ -1,12 +1,13 @@
 //! Encoded frames: bytes made once and shared from there on.
 //!
-//! Within a core a frame is shared by `Rc` (no atomics per delivery); between cores the bytes travel in one `Arc` per
-//! core. Owns nothing but the bytes; knows no WebSocket and no channel.
+//! Within a core a frame is shared by `Rc` (no atomics per delivery); between cores the bytes travel in one
+//! `Arc` per core. Owns nothing but the bytes; knows no WebSocket and no channel.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The bytes of one or more complete WebSocket frames, header included, as they go on the wire. Sendable between cores.
+/// The bytes of one or more complete WebSocket frames, header included, as they go on the wire. Sendable
+/// between cores.
 pub type FrameBytes = Arc<[u8]>;
 
 /// A frame as one core's send queues hold it: a reference count without atomics around the shared bytes.

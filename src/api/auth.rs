@@ -79,7 +79,8 @@ impl Parameters {
         bool::from(given.as_bytes().ct_eq(app.key.as_bytes()))
     }
 
-    /// Clients differ in what they sign as the path: with or without the server's prefix, encoded or not (rules 49, 51).
+    /// Clients differ in what they sign as the path: with or without the server's prefix, encoded or not
+    /// (rules 49, 51).
     fn signature_is(&self, request: &Request, prefix: &str, app: &App) -> bool {
         let raw = request.path();
         let decoded = String::from_utf8_lossy(&percent_decode(raw)).into_owned();

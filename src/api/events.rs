@@ -1,6 +1,7 @@
 //! POST events and batch_events: body in, encoded events out (PROTOCOL.md rules 62 to 65).
 //!
-//! `name` and `data` are copied into the frame as the raw spans they came in: the publisher's bytes reach the subscriber.
+//! `name` and `data` are copied into the frame as the raw spans they came in: the publisher's bytes reach the
+//! subscriber.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,8 @@
-//! The HTTP API: a parsed request in, a `Plan` out; answers of the cores in, a `Response` out (PROTOCOL.md C9, C20).
+//! The HTTP API: a parsed request in, a `Plan` out; answers of the cores in, a `Response` out (PROTOCOL.md C9,
+//! C20).
 //!
-//! Nothing here waits or touches a shard: the worker carries a plan out. Texts and statuses are Reverb's, because Laravel
-//! shows them to developers.
+//! Nothing here waits or touches a shard: the worker carries a plan out. Texts and statuses are Reverb's,
+//! because Laravel shows them to developers.
 
 mod auth;
 mod channels;

@@ -1,7 +1,7 @@
 //! Merges the sources into one value per option: flags > environment > `.env` > `ringverb.toml` > defaults.
 //!
-//! Values stay text here and remember where they came from; `validate` reads them. `Sources::gather` is the only part of the
-//! configuration that touches the world.
+//! Values stay text here and remember where they came from; `validate` reads them. `Sources::gather` is the
+//! only part of the configuration that touches the world.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The effective configuration: what the rest of the server reads.
 //!
-//! `options.rs` is the one table of names and defaults, `load.rs` merges the sources, `validate.rs` says what is wrong.
-//! PURE but for `load.rs`, which reads the files it is given and the process environment.
+//! `options.rs` is the one table of names and defaults, `load.rs` merges the sources, `validate.rs` says what
+//! is wrong. PURE but for `load.rs`, which reads the files it is given and the process environment.
 
 pub mod load;
 pub mod options;

@@ -1,5 +1,6 @@
-//! The one table of options: names, defaults, what is accepted, what it means. Loader, `check`, `--help` and the documentation read
-//! it; nothing else knows a default. The `REVERB_*` and `REDIS_*` names are the contract with Laravel (PROTOCOL.md section A).
+//! The one table of options: names, defaults, what is accepted, what it means. Loader, `check`, `--help` and
+//! the documentation read it; nothing else knows a default. The `REVERB_*` and `REDIS_*` names are the
+//! contract with Laravel (PROTOCOL.md section A).
 
 /// What an option belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Wakes a sleeping core: an `asleep` flag and an eventfd, at most one write per sleep.
 //!
-//! The receiver stores `asleep` and looks into its rings once more before it sleeps; the sender pushes, then swaps the flag.
-//! Both are SeqCst: with weaker orders store and load may pass each other and the wake is lost.
+//! The receiver stores `asleep` and looks into its rings once more before it sleeps; the sender pushes, then
+//! swaps the flag. Both are SeqCst: with weaker orders store and load may pass each other and the wake is lost.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};

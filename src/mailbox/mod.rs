@@ -1,9 +1,10 @@
 //! Core-to-core transport: one SPSC ring per ordered pair of cores and lane, and a doorbell per core.
 //!
-//! Generic over the mail; knows nothing of what it carries. Policy when a ring is full: the mail waits in the sender's own
-//! overflow queue, in order, and `is_congested` tells the worker to stop reading from its publishers (sockets and HTTP).
-//! Nothing is dropped. Lane 1 (`FromHome` in `shard::Lane`) is always drained, so congestion in lane 0 cannot lock a circle
-//! of cores; overflow queues are thus bounded by what was read before congestion, times the cores it fans out to.
+//! Generic over the mail; knows nothing of what it carries. Policy when a ring is full: the mail waits in the
+//! sender's own overflow queue, in order, and `is_congested` tells the worker to stop reading from its
+//! publishers (sockets and HTTP). Nothing is dropped. Lane 1 (`FromHome` in `shard::Lane`) is always drained,
+//! so congestion in lane 0 cannot lock a circle of cores; overflow queues are thus bounded by what was read
+//! before congestion, times the cores it fans out to.
 
 mod doorbell;
 
@@ -72,7 +73,8 @@ fn lane<T>(cores: u16) -> Vec<Option<T>> {
     (0..cores).map(|_| None).collect()
 }
 
-/// The mesh has `cores^2 * LANES` rings: with many cores each is smaller, so that all together stay below about 150 MB.
+/// The mesh has `cores^2 * LANES` rings: with many cores each is smaller, so that all together stay below
+/// about 150 MB.
 fn ring_capacity(cores: u16) -> usize {
     (16 * 1024 / usize::from(cores)).clamp(64, 2048)
 }

@@ -1,6 +1,7 @@
 //! What a channel's name says about it: who may join, whether it remembers its last event. PURE.
 //!
-//! Prefixes are matched with their dash (PROTOCOL.md rule 133): `privateer` is a public channel, as pusher-js thinks.
+//! Prefixes are matched with their dash (PROTOCOL.md rule 133): `privateer` is a public channel, as pusher-js
+//! thinks.
 
 use crate::limits;
 
@@ -31,7 +32,8 @@ pub enum NameError {
     TooLong,
 }
 
-/// Reads the kind off a name. Reverb mode is permissive: any text that is neither empty nor absurdly long is a name.
+/// Reads the kind off a name. Reverb mode is permissive: any text that is neither empty nor absurdly long is a
+/// name.
 ///
 /// # Errors
 /// `Empty`, or `TooLong` above `limits::CHANNEL_NAME_BYTES_MAX` bytes.

@@ -1,4 +1,5 @@
-//! Every code the server sends, with its text and what a client does about it (PROTOCOL.md C8, rule 55). The one table.
+//! Every code the server sends, with its text and what a client does about it (PROTOCOL.md C8, rule 55). The
+//! one table.
 
 /// One error: a code of the protocol and its text. The texts are Reverb's where Reverb has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

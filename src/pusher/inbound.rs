@@ -1,4 +1,5 @@
-//! What clients send: text in, one `Inbound` out (PROTOCOL.md C4, C5). PURE; no rule of membership is decided here.
+//! What clients send: text in, one `Inbound` out (PROTOCOL.md C4, C5). PURE; no rule of membership is decided
+//! here.
 
 use std::borrow::Cow;
 
@@ -14,7 +15,8 @@ pub enum Inbound<'a> {
         channel: String,
     },
     ClientEvent(ClientEvent<'a>),
-    /// An event that is nobody's business, with a channel: dropped in silence as Reverb does (PROTOCOL.md rule 36).
+    /// An event that is nobody's business, with a channel: dropped in silence as Reverb does (PROTOCOL.md rule
+    /// 36).
     Ignored,
 }
 
@@ -31,13 +33,15 @@ pub struct Subscribe {
 pub struct ChannelData {
     /// As signed (PROTOCOL.md rule 46).
     pub text: String,
-    /// The `user_id` as it was written, `7` or `"7"`; `None` when there is none or it is neither number nor string.
+    /// The `user_id` as it was written, `7` or `"7"`; `None` when there is none or it is neither number nor
+    /// string.
     pub user_id: Option<UserId>,
     /// The `user_info` as it was written; `null` when there is none.
     pub user_info: String,
 }
 
-/// A user id as the app gave it. Ids are compared by their text form: `7` and `"7"` are one user (PROTOCOL.md rule 28).
+/// A user id as the app gave it. Ids are compared by their text form: `7` and `"7"` are one user (PROTOCOL.md
+/// rule 28).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserId {
     /// As JSON, with quotes if it came with quotes.
@@ -62,8 +66,8 @@ pub struct Malformed;
 /// Reads one message.
 ///
 /// # Errors
-/// `Malformed` for text that is no JSON object, has no event name, names an unknown `pusher:` event or lacks a channel
-/// where one is due.
+/// `Malformed` for text that is no JSON object, has no event name, names an unknown `pusher:` event or lacks a
+/// channel where one is due.
 pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a>, Malformed> {
     let mut event = None;
     let mut channel = None;

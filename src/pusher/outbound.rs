@@ -1,7 +1,8 @@
-//! What the server sends: the JSON of each event (PROTOCOL.md C15). PURE; appends to a buffer, knows no frame header.
+//! What the server sends: the JSON of each event (PROTOCOL.md C15). PURE; appends to a buffer, knows no frame
+//! header.
 //!
-//! `data` of the server's own events is a string that holds JSON (rule 2). A publisher's `data` is copied as the raw span
-//! it came in.
+//! `data` of the server's own events is a string that holds JSON (rule 2). A publisher's `data` is copied as
+//! the raw span it came in.
 
 use super::error_code::ErrorCode;
 use super::json;
@@ -57,7 +58,8 @@ pub fn subscription_succeeded(channel: &str, out: &mut Vec<u8>) {
     internal("subscription_succeeded", "{}", channel, out);
 }
 
-/// `pusher_internal:subscription_succeeded` of a presence channel. `members` are (id as JSON, id as text, info as JSON).
+/// `pusher_internal:subscription_succeeded` of a presence channel. `members` are (id as JSON, id as text, info
+/// as JSON).
 pub fn presence_succeeded<'a>(
     channel: &str,
     members: impl ExactSizeIterator<Item = (&'a str, &'a str, &'a str)> + Clone,
@@ -116,7 +118,8 @@ pub fn event(event: &str, data: &str, channel: &str, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// A client event. `event` and `data` are raw spans of the message; `user_id` is there on presence channels (rule 33).
+/// A client event. `event` and `data` are raw spans of the message; `user_id` is there on presence channels
+/// (rule 33).
 pub fn client_event(
     event: &str,
     channel: &str,

@@ -36,7 +36,8 @@ pub enum AuthError {
     Mismatch,
 }
 
-/// Checks the `auth` of a subscription: `key:hex` over `socket_id:channel[:channel_data]` (PROTOCOL.md rules 25, 45, 46).
+/// Checks the `auth` of a subscription: `key:hex` over `socket_id:channel[:channel_data]` (PROTOCOL.md rules
+/// 25, 45, 46).
 ///
 /// # Errors
 /// Which part does not fit.

@@ -1,4 +1,5 @@
-//! The public id of a connection: two numbers joined by a dot (PROTOCOL.md rule 6). PURE: the entropy is handed in.
+//! The public id of a connection: two numbers joined by a dot (PROTOCOL.md rule 6). PURE: the entropy is
+//! handed in.
 //!
 //! The first number modulo the number of workers is the worker that owns the connection, so that the sender of
 //! an event is excluded without a search. The rest is random: an id cannot be guessed.

@@ -1,8 +1,8 @@
 //! The life of the process: bind, start one worker per core, wait for a signal, drain, end.
 //!
-//! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection with a close frame
-//! and ends with 0 within the grace period; a second one ends at once. A panic anywhere aborts the process: the mesh cannot
-//! lose one core, and the supervisor starts it anew.
+//! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
+//! with a close frame and ends with 0 within the grace period; a second one ends at once. A panic anywhere
+//! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -37,8 +37,8 @@ const WORKERS_MAX: usize = 128;
 /// # Errors
 /// When it cannot start, or did not drain within the grace period.
 pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), StartError> {
-    // Slabs are reserved as address space and touched from the front: a huge page would make resident what no connection uses
-    // yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
+    // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
+    // connection uses yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }

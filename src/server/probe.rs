@@ -1,7 +1,7 @@
 //! Can this machine run the server? Asked before anything starts, answered with the remedy.
 //!
-//! Kernel floor: Linux 5.19. Multishot POLL_ADD is of 5.13, CQE_SKIP_SUCCESS of 5.17, SUBMIT_ALL of 5.18, COOP_TASKRUN with
-//! TASKRUN_FLAG of 5.19.
+//! Kernel floor: Linux 5.19. Multishot POLL_ADD is of 5.13, CQE_SKIP_SUCCESS of 5.17, SUBMIT_ALL of 5.18,
+//! COOP_TASKRUN with TASKRUN_FLAG of 5.19.
 
 use std::fmt;
 use std::io;

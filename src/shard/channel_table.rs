@@ -1,4 +1,5 @@
-//! The channels with subscribers on this core: name to dense subscriber list. PURE: plain data, no locks, no atomics.
+//! The channels with subscribers on this core: name to dense subscriber list. PURE: plain data, no locks, no
+//! atomics.
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -7,8 +8,8 @@ use super::channel_key::ChannelKey;
 use super::connection::ConnectionKey;
 use crate::app::AppIndex;
 
-/// One subscriber: its slot, and where in its connection's list the subscription stands (so that both sides can move
-/// entries in constant time).
+/// One subscriber: its slot, and where in its connection's list the subscription stands (so that both sides
+/// can move entries in constant time).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscriber {
     pub(super) slot: u32,

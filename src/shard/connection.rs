@@ -87,8 +87,9 @@ impl Connection {
         }
     }
 
-    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound must not
-    /// lock its channel. The first refusal is told apart from later ones by the caller's list: see `Shard::settle`.
+    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
+    /// must not lock its channel. The first refusal is told apart from later ones by the caller's list: see
+    /// `Shard::settle`.
     pub(super) fn take_room(&mut self, len: usize, bytes_max: usize) -> bool {
         let waiting = self.send_queue.bytes();
         if self.overflowed || (waiting > 0 && waiting + len > bytes_max) {

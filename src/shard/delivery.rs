@@ -1,8 +1,8 @@
 //! HOT: from a publish to the send queues of this core's subscribers. PURE.
 //!
-//! Cost of `deliver`: linear in the local subscribers, one reference count and one list entry each, no allocation for a
-//! connection's first frame of a tick, no atomics. Nothing is sent here: the worker flushes dirty connections at the end of
-//! the tick (law 1).
+//! Cost of `deliver`: linear in the local subscribers, one reference count and one list entry each, no
+//! allocation for a connection's first frame of a tick, no atomics. Nothing is sent here: the worker flushes
+//! dirty connections at the end of the tick (law 1).
 
 use super::Shard;
 use super::channel_key::ChannelKey;
@@ -39,7 +39,8 @@ impl Shard {
         }
     }
 
-    /// Enqueues a frame for every subscriber on this core. A stale event, for a channel just left by all, finds nobody.
+    /// Enqueues a frame for every subscriber on this core. A stale event, for a channel just left by all,
+    /// finds nobody.
     pub(super) fn deliver(
         &mut self,
         channel: &ChannelKey,
@@ -80,8 +81,8 @@ impl Shard {
         self.mark_dirty(slot);
     }
 
-    /// Closes the slow consumers found since the last call with 4100. Call once input is dealt with: closing one takes it
-    /// out of its channels, which must not happen while a channel is being worked on.
+    /// Closes the slow consumers found since the last call with 4100. Call once input is dealt with: closing
+    /// one takes it out of its channels, which must not happen while a channel is being worked on.
     pub fn settle(&mut self) {
         // Each round closes at least one connection, so this ends.
         while let Some(slot) = self.overflowed.pop() {

@@ -1,9 +1,11 @@
-//! A channel's home: the one core that holds its global state and gives its events their order (DESIGN.md section 4). PURE.
+//! A channel's home: the one core that holds its global state and gives its events their order (DESIGN.md
+//! section 4). PURE.
 //!
 //! Holds which cores are interested, the presence roster and the cached event. Members are unique by user id;
-//! `member_added` goes out on a user's first connection and ahead of the joiner's own acknowledgement, `member_removed` on
-//! the last (PROTOCOL.md rules 22, 23, 97).
-//! Bounds: a cached event lives `CACHE_SECONDS` and all of a core's cached events `CACHE_BYTES_MAX`; the oldest goes first.
+//! `member_added` goes out on a user's first connection and ahead of the joiner's own acknowledgement,
+//! `member_removed` on the last (PROTOCOL.md rules 22, 23, 97).
+//! Bounds: a cached event lives `CACHE_SECONDS` and all of a core's cached events `CACHE_BYTES_MAX`; the
+//! oldest goes first.
 
 use std::collections::VecDeque;
 
@@ -99,7 +101,8 @@ impl HomeChannel {
 pub(super) struct HomeTable {
     index: HashTable<u32>,
     channels: Slab<HomeChannel>,
-    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any more is stale.
+    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
+    /// more is stale.
     cache_ages: VecDeque<(u64, u32, u32)>,
     cache_stamp: u64,
     cache_bytes: usize,

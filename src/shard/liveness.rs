@@ -1,7 +1,7 @@
 //! Who is silent: a wheel of one-second buckets, one entry per connection (PROTOCOL.md C3). PURE.
 //!
-//! An entry is only a date to look at its connection again; a sign of life moves nothing. Due connections that were heard
-//! of meanwhile are put further on. About 2 ns an entry, against a timer task's 470 ns and 1.3 KB.
+//! An entry is only a date to look at its connection again; a sign of life moves nothing. Due connections that
+//! were heard of meanwhile are put further on. About 2 ns an entry, against a timer task's 470 ns and 1.3 KB.
 
 use super::Shard;
 use super::connection::ConnectionKey;

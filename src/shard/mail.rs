@@ -1,7 +1,8 @@
 //! The closed list of messages between cores. PURE.
 //!
-//! Two lanes per pair of cores, each first-in first-out. `ToHome` mail may cause more mail; `FromHome` mail causes none
-//! that must find room at once. A core always drains `FromHome`, so no ring of cores can wait for each other.
+//! Two lanes per pair of cores, each first-in first-out. `ToHome` mail may cause more mail; `FromHome` mail
+//! causes none that must find room at once. A core always drains `FromHome`, so no ring of cores can wait for
+//! each other.
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
@@ -70,8 +71,8 @@ pub enum Mail {
         from: u16,
         question: std::sync::Arc<Question>,
     },
-    /// The connection is in. `greeting` is what it gets: its acknowledgement, and the cached event where there is one.
-    /// A plain channel has none: the core writes it itself.
+    /// The connection is in. `greeting` is what it gets: its acknowledgement, and the cached event where there
+    /// is one. A plain channel has none: the core writes it itself.
     Subscribed {
         channel: ChannelKey,
         connection: ConnectionKey,

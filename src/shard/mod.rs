@@ -1,11 +1,11 @@
 //! The core: one worker's whole state as a synchronous value, and every rule that changes it. PURE.
 //!
-//! No clock, socket, randomness, lock or `async` in here: input comes as arguments, effects leave through `Outbox`. So
-//! N shards run in one thread under a simulator exactly as they do on N cores.
+//! No clock, socket, randomness, lock or `async` in here: input comes as arguments, effects leave through
+//! `Outbox`. So N shards run in one thread under a simulator exactly as they do on N cores.
 //!
 //! Invariants:
-//! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued: nobody gets an event
-//!   before `subscription_succeeded` (PROTOCOL.md rule 98).
+//! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued: nobody gets an
+//!   event before `subscription_succeeded` (PROTOCOL.md rule 98).
 //! - A channel's order is given by its home (`home.rs`) alone.
 //! - Every change of membership goes through `subscribe`/`leave`; counters change with it (PROTOCOL.md rule 85).
 
@@ -288,7 +288,8 @@ impl Shard {
         }
     }
 
-    /// The app's backend ends all connections of a user (PROTOCOL.md rule 70): on this core now, elsewhere by mail.
+    /// The app's backend ends all connections of a user (PROTOCOL.md rule 70): on this core now, elsewhere by
+    /// mail.
     pub fn terminate(&mut self, app: AppIndex, user_id: &str) {
         for core in (0..self.settings.cores).filter(|core| *core != self.settings.core) {
             self.outbox.mail(core, Mail::Terminate { app, user_id: user_id.into() });
@@ -323,8 +324,8 @@ impl Shard {
         self.close(slot, error);
     }
 
-    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when the frame
-    /// was sent and the peer answered or its time is up.
+    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when
+    /// the frame was sent and the peer answered or its time is up.
     pub fn close(&mut self, slot: u32, error: ErrorCode) {
         self.close_frame(slot, error.code, error.message);
     }

@@ -1,8 +1,8 @@
 //! HOT: frames that wait for one socket. PURE.
 //!
-//! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go to a boxed
-//! queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
-//! Bound: `Settings::send_queue_bytes_max`, checked by `Shard::enqueue`.
+//! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go
+//! to a boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references,
+//! not copies. Bound: `Settings::send_queue_bytes_max`, checked by `Shard::enqueue`.
 
 use std::collections::VecDeque;
 
@@ -42,8 +42,8 @@ impl SendQueue {
         }
     }
 
-    /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow consumer must
-    /// not wait behind a megabyte, and may not cut a frame in two.
+    /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow
+    /// consumer must not wait behind a megabyte, and may not cut a frame in two.
     pub(super) fn push_last_instead(&mut self, frame: &Frame) {
         self.rest = None;
         if self.head_sent == 0 {

@@ -1,8 +1,9 @@
 //! Subscribing and leaving, seen from the subscriber's core (PROTOCOL.md C4, rules 97, 98, 101). PURE.
 //!
-//! The first subscriber of a plain channel asks the home and waits; later ones are acknowledged at once. On presence and
-//! cache channels everybody asks, because the greeting holds the roster or the cached event. Lanes are first-in first-out,
-//! so what the home sent before its answer is older than the acknowledgement, and what it sends later is newer.
+//! The first subscriber of a plain channel asks the home and waits; later ones are acknowledged at once. On
+//! presence and cache channels everybody asks, because the greeting holds the roster or the cached event.
+//! Lanes are first-in first-out, so what the home sent before its answer is older than the acknowledgement,
+//! and what it sends later is newer.
 
 use super::channel_key::ChannelKey;
 use super::channel_table::{Subscriber, Waiting};
@@ -69,7 +70,8 @@ impl Shard {
         if kind.access == Access::Private {
             return Ok(None);
         }
-        // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody (rule 27).
+        // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
+        // (rule 27).
         let data = data.ok_or(error_code::INVALID_MESSAGE)?;
         let user = data.user_id.clone().ok_or(error_code::INVALID_MESSAGE)?;
         Ok(Some(Box::new(Join {

@@ -1,7 +1,8 @@
 //! HOT: the end of a tick. Law 1: one send per dirty connection, all of them in batched submissions.
 //!
-//! A queue of one frame is sent from where it lies; more frames are put together in an arena first (one send of 400 bytes costs
-//! a quarter of four sends of 100). Cost per delivery is the kernel's TCP send; ours is a queue entry and an SQE.
+//! A queue of one frame is sent from where it lies; more frames are put together in an arena first (one send
+//! of 400 bytes costs a quarter of four sends of 100). Cost per delivery is the kernel's TCP send; ours is a
+//! queue entry and an SQE.
 
 use super::reactor::Reactor;
 use super::sys::{SENT_WHOLE, Send};
@@ -26,8 +27,8 @@ struct Item {
 }
 
 impl Flush {
-    /// Sends what waits, for `FLUSHES_PER_TICK_MAX` connections at most: the others come first in the next tick, behind
-    /// which accept and the HTTP API have had their turn.
+    /// Sends what waits, for `FLUSHES_PER_TICK_MAX` connections at most: the others come first in the next
+    /// tick, behind which accept and the HTTP API have had their turn.
     pub(super) fn run(&mut self, shard: &mut Shard, reactor: &mut Reactor) {
         self.dirty.append(&mut shard.outbox.dirty);
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
@@ -64,7 +65,8 @@ impl Flush {
 
     fn send(&mut self, shard: &Shard, reactor: &mut Reactor) {
         let (ring, sockets, events) = reactor.split();
-        // A connection without a socket cannot be: slots are filled before they can be dirty, and emptied together.
+        // A connection without a socket cannot be: slots are filled before they can be dirty, and emptied
+        // together.
         self.items.retain(|item| sockets.descriptor(item.key.slot).is_some());
         let sends = self.items.iter().filter_map(|item| {
             let socket = sockets.descriptor(item.key.slot)?;

@@ -1,7 +1,7 @@
 //! A worker's accept loop on its own SO_REUSEPORT listener.
 //!
-//! Waits for readiness, then accepts all that wait: one poll a burst. Out of descriptors or memory it pauses, logs at most once a
-//! second and goes on: the listener stays readable, so without the pause it would spin.
+//! Waits for readiness, then accepts all that wait: one poll a burst. Out of descriptors or memory it pauses,
+//! logs at most once a second and goes on: the listener stays readable, so without the pause it would spin.
 
 use std::io;
 use std::rc::Rc;

@@ -1,8 +1,9 @@
-//! A worker: one pinned thread with its own accept loop, sockets and shard. The only place that touches client sockets.
+//! A worker: one pinned thread with its own accept loop, sockets and shard. The only place that touches client
+//! sockets.
 //!
-//! monoio runs the core: accept, HTTP, handshakes and timers are its tasks. Established WebSockets are the reactor's. A
-//! tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks are plain function calls:
-//! no borrow of `Core` lives across an await.
+//! monoio runs the core: accept, HTTP, handshakes and timers are its tasks. Established WebSockets are the
+//! reactor's. A tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks
+//! are plain function calls: no borrow of `Core` lives across an await.
 
 mod flush;
 mod listener;

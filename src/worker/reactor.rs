@@ -1,7 +1,8 @@
 //! Established plaintext sockets: their descriptors, their reads, their end.
 //!
-//! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer (law 2).
-//! Fairness: a socket is read at most `READ_BYTES_PER_TICK_MAX` bytes a round; who has more waits for the next tick.
+//! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer
+//! (law 2). Fairness: a socket is read at most `READ_BYTES_PER_TICK_MAX` bytes a round; who has more waits for
+//! the next tick.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -210,7 +211,8 @@ impl Reactor {
         if socket.peer_closed {
             return self.drop_socket(shard, key);
         }
-        // Our half is closed; reading goes on until the peer closes too, so that our close frame is not lost to a reset.
+        // Our half is closed; reading goes on until the peer closes too, so that our close frame is not lost
+        // to a reset.
         if let Some(descriptor) = &socket.descriptor
             && rustix::net::shutdown(descriptor, rustix::net::Shutdown::Write).is_err()
         {
@@ -295,7 +297,8 @@ impl Sink for ShardSink<'_> {
 
     fn close(&mut self, code: Option<u16>, reason: &str) -> Flow {
         self.peer_closed = true;
-        // The peer's code comes back to it (RFC 6455 section 5.5.1); an empty close is answered with 1000 as Reverb does.
+        // The peer's code comes back to it (RFC 6455 section 5.5.1); an empty close is answered with 1000 as
+        // Reverb does.
         self.shard.close_frame(self.key.slot, code.unwrap_or(1000), reason);
         Flow::Stop
     }

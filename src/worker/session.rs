@@ -1,7 +1,8 @@
-//! One task per socket while it speaks HTTP: requests in order, keep-alive, and the hand-over of WebSockets to the reactor.
+//! One task per socket while it speaks HTTP: requests in order, keep-alive, and the hand-over of WebSockets to
+//! the reactor.
 //!
-//! A session owns no read buffer while it waits: bytes are received into a scratch buffer once they are there. Each request has
-//! a deadline from its start; a half-sent head is cut off by it (PROTOCOL.md rule 17).
+//! A session owns no read buffer while it waits: bytes are received into a scratch buffer once they are there.
+//! Each request has a deadline from its start; a half-sent head is cut off by it (PROTOCOL.md rule 17).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -235,8 +236,8 @@ impl Session {
         }
     }
 
-    /// Whether this is a handshake, and for which app. Protocol errors are told on the socket: browsers cannot read the
-    /// body of a failed upgrade (PROTOCOL.md rule 9).
+    /// Whether this is a handshake, and for which app. Protocol errors are told on the socket: browsers cannot
+    /// read the body of a failed upgrade (PROTOCOL.md rule 9).
     fn check_upgrade(
         &self,
         request: &Request,

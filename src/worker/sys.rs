@@ -1,9 +1,10 @@
 //! The raw ring and descriptors of a worker. [unsafe island]
 //!
-//! A second io_uring beside monoio's, set up with COOP_TASKRUN: its descriptor is watched from a monoio task. (The descriptor
-//! of a DEFER_TASKRUN ring must not be polled: Linux 6.18 loses wake-ups.) Knows no shard and no protocol.
-//! Three operations: multishot POLL_ADD for reading, one-shot POLL_ADD for writing, SEND that never waits.
-#![allow(unsafe_code, reason = "the raw ring is one of the crate's two unsafe islands")]
+//! A second io_uring beside monoio's, set up with COOP_TASKRUN: its descriptor is watched from a monoio task.
+//! (The descriptor of a DEFER_TASKRUN ring must not be polled: Linux 6.18 loses wake-ups.) Knows no shard and
+//! no protocol. Three operations: multishot POLL_ADD for reading, one-shot POLL_ADD for writing, SEND that
+//! never waits.
+#![allow(unsafe_code, reason = "the raw ring and raw descriptors are the crate's unsafe island")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -14,8 +15,8 @@ use io_uring::{IoUring, cqueue, opcode, types};
 use crate::limits;
 use crate::shard::ConnectionKey;
 
-/// What a completion belongs to, packed into its user_data: kind in the top 4 bits, then slot, then generation. The
-/// generation tells a completion that arrives after its slot was used again.
+/// What a completion belongs to, packed into its user_data: kind in the top 4 bits, then slot, then
+/// generation. The generation tells a completion that arrives after its slot was used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     Readable(ConnectionKey),
@@ -113,7 +114,8 @@ impl Ring {
         self.push(&poll.build().user_data(Token::Writable(key).pack()));
     }
 
-    /// Ends the watches of a socket. Needed before it is closed: a pending watch holds the file and delays its FIN.
+    /// Ends the watches of a socket. Needed before it is closed: a pending watch holds the file and delays its
+    /// FIN.
     pub(super) fn unwatch(&mut self, key: ConnectionKey) {
         for token in [Token::Readable(key), Token::Writable(key)] {
             let remove = opcode::PollRemove::new(token.pack()).build();
@@ -169,8 +171,8 @@ impl Ring {
         }));
     }
 
-    /// Sends a batch of at most `SENDS_PER_SUBMIT` with one system call. `results` gets one entry per send: `SENT_WHOLE`, a short count, or a negative
-    /// errno. Other completions that come meanwhile go to `events`.
+    /// Sends a batch of at most `SENDS_PER_SUBMIT` with one system call. `results` gets one entry per send:
+    /// `SENT_WHOLE`, a short count, or a negative errno. Other completions that come meanwhile go to `events`.
     pub(super) fn send_all<'a>(
         &mut self,
         sends: impl Iterator<Item = Send<'a>>,
@@ -192,8 +194,9 @@ impl Ring {
                     .build()
                     .flags(Flags::SKIP_SUCCESS)
                     .user_data(Token::Sent(index).pack());
-            // SAFETY: with MSG_DONTWAIT the kernel is done with the bytes when the submission returns, and the loop below
-            // does not leave this function, within which `'a` keeps them alive, before all was submitted.
+            // SAFETY: with MSG_DONTWAIT the kernel is done with the bytes when the submission returns, and the
+            // loop below does not leave this function, within which `'a` keeps them alive, before all was
+            // submitted.
             let pushed = unsafe { self.uring.submission().push(&entry) };
             assert!(pushed.is_ok(), "the queue was empty and holds a batch");
         }
@@ -255,13 +258,15 @@ mod tests {
         #[test]
         fn tokens_survive(slot in 0..=SLOT_MAX, generation: u32) {
             let key = ConnectionKey { slot, generation };
-            for token in [Token::Readable(key), Token::Writable(key), Token::Sent(slot), Token::Doorbell, Token::Again, Token::Cancel] {
+            let ours = [Token::Doorbell, Token::Again, Token::Cancel, Token::Sent(slot)];
+            for token in ours.into_iter().chain([Token::Readable(key), Token::Writable(key)]) {
                 prop_assert_eq!(Token::unpack(token.pack()), token);
             }
         }
     }
 
-    /// MEASUREMENTS: a full send posts nothing, a short one its count, a full queue EAGAIN, a closed peer its error.
+    /// MEASUREMENTS: a full send posts nothing, a short one its count, a full queue EAGAIN, a closed peer its
+    /// error.
     #[test]
     fn send_results() {
         let (ours, theirs) = rustix::net::socketpair(

@@ -1,5 +1,5 @@
-//! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one, `random`
-//! interleaves everything at random and checks what must hold whatever happens.
+//! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one,
+//! `random` interleaves everything at random and checks what must hold whatever happens.
 
 mod net;
 mod random;

@@ -1,5 +1,5 @@
-//! Several shards in one thread, joined by the lanes' contract: first-in first-out per ordered pair of cores and lane, with
-//! any delay. Clients are what their frames say.
+//! Several shards in one thread, joined by the lanes' contract: first-in first-out per ordered pair of cores
+//! and lane, with any delay. Clients are what their frames say.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -177,7 +177,7 @@ impl Net {
 
     /// Delivers mail until there is none.
     pub(super) fn settle(&mut self) {
-        while (0..self.lane_count()).fold(false, |some, lane| self.carry(lane) || some) {}
+        while (0..self.lane_count()).filter(|lane| self.carry(*lane)).count() > 0 {}
     }
 
     pub(super) fn advance(&mut self, seconds: u64) {

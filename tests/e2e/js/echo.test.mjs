@@ -52,17 +52,15 @@ test("listen: a dotted name as it is, others in the App\\Events namespace", asyn
 test("private: events, and whispers between the members", async () => {
   const [ann, bob] = [await startEcho(), await startEcho()];
   const [annHeard, bobHeard] = [new Log("ann heard"), new Log("bob heard")];
-  const annChannel = ann.private("chat.1");
-  const bobChannel = bob.private("chat.1");
-  for (const [channel, heard] of [
-    [annChannel, annHeard],
-    [bobChannel, bobHeard],
-  ]) {
-    channel
+  const join = async (echo, heard) => {
+    const channel = echo
+      .private("chat.1")
       .listenForWhisper("typing", (data) => heard.push(["typing", data]))
       .listen("MessageSent", (data) => heard.push(["MessageSent", data]));
     await subscribed(channel);
-  }
+    return channel;
+  };
+  const [annChannel] = await Promise.all([join(ann, annHeard), join(bob, bobHeard)]);
   annChannel.whisper("typing", { name: "Ann" });
   assert.deepEqual(await bobHeard.atLeast(1), [["typing", { name: "Ann" }]]);
   await backend(suite.server).trigger("private-chat.1", "App\\Events\\MessageSent", { id: 9 });
@@ -133,9 +131,14 @@ test("socketId: toOthers leaves out the tab that made the request", async () => 
   }
   const pusher = backend(suite.server);
   for (const [index, echo] of echoes.entries()) {
-    await pusher.trigger("to-others", "App\\Events\\Moved", { n: index }, {
-      socket_id: echo.socketId(),
-    });
+    await pusher.trigger(
+      "to-others",
+      "App\\Events\\Moved",
+      { n: index },
+      {
+        socket_id: echo.socketId(),
+      },
+    );
   }
   await pusher.trigger("to-others", "App\\Events\\Moved", { n: "end" });
   for (const [index, heard] of logs.entries()) {

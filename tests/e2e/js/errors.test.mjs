@@ -17,7 +17,7 @@ test("an unknown key: error 4001, and pusher-js gives up for good", async () => 
   const { code, message } = error.data ?? error.error.data;
   assert.equal(code, 4001);
   if (message) assert.equal(message, "Application does not exist");
-  // pusher-js calls its own answer to a refusal "disconnected"; "failed" is for lack of a transport.
+  // pusher-js is "disconnected" after a refusal; "failed" is for lack of a transport.
   await states.first((state) => state === "disconnected");
   assert.ok(!states.items.includes("connected"));
 });

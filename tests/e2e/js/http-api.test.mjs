@@ -1,4 +1,4 @@
-// The HTTP API as the Pusher server library sees it: queries, info, termination, and the texts of its errors.
+// The HTTP API as the Pusher server library sees it: queries, info, termination, error texts.
 
 import assert from "node:assert/strict";
 import { createHash, createHmac } from "node:crypto";
@@ -10,8 +10,7 @@ import { Log, until } from "../lib/wait.mjs";
 
 const suite = withServer();
 
-const get = async (path, params) =>
-  (await backend(suite.server).get({ path, params })).json();
+const get = async (path, params) => (await backend(suite.server).get({ path, params })).json();
 
 /** The status and body with which the library's call was refused. */
 async function refusal(call) {
@@ -29,7 +28,9 @@ async function post(path, body, change = {}) {
     auth_key: APP.key,
     auth_timestamp: String(Math.floor(Date.now() / 1000) + (change.timestampOffset ?? 0)),
     auth_version: "1.0",
-    body_md5: createHash("md5").update(change.signedBody ?? body).digest("hex"),
+    body_md5: createHash("md5")
+      .update(change.signedBody ?? body)
+      .digest("hex"),
   });
   const signed = `POST\n${path}\n${query}`;
   query.set("auth_signature", createHmac("sha256", APP.secret).update(signed).digest("hex"));
@@ -66,7 +67,9 @@ test("GET /channels lists occupied channels, by prefix, with user counts", async
 });
 
 test("GET /channels with none is an object, not PHP's empty array", async () => {
-  assert.deepEqual(await get("/channels", { filter_by_prefix: "no-such-prefix" }), { channels: {} });
+  assert.deepEqual(await get("/channels", { filter_by_prefix: "no-such-prefix" }), {
+    channels: {},
+  });
 });
 
 test("GET /channels/{channel}", async () => {
@@ -78,7 +81,10 @@ test("GET /channels/{channel}", async () => {
   await Promise.all(clients.map((client) => subscribe(client, "presence-one")));
   await Promise.all(clients.map((client) => subscribe(client, "one")));
   const info = "subscription_count,user_count";
-  assert.deepEqual(await get("/channels/presence-one", { info }), { occupied: true, user_count: 3 });
+  assert.deepEqual(await get("/channels/presence-one", { info }), {
+    occupied: true,
+    user_count: 3,
+  });
   assert.deepEqual(await get("/channels/one", { info }), { occupied: true, subscription_count: 6 });
   assert.deepEqual(await get("/channels/one"), { occupied: true });
   assert.deepEqual(await get("/channels/none"), { occupied: false });
@@ -214,18 +220,12 @@ test("a body other than the signed one is refused", async () => {
 
 test("422 in Laravel's words", async () => {
   const cases = [
-    [
-      '{"name":"e","channel":"news"}',
-      { data: ["The data field is required."] },
-    ],
+    ['{"name":"e","channel":"news"}', { data: ["The data field is required."] }],
     [
       '{"name":"e","channel":"news","data":{"a":1}}',
       { data: ["The data field must be a string."] },
     ],
-    [
-      '{"channel":"news","data":"x"}',
-      { name: ["The name field is required."] },
-    ],
+    ['{"channel":"news","data":"x"}', { name: ["The name field is required."] }],
   ];
   for (const [body, expected] of cases) {
     const { status, type, text } = await post("/apps/1001/events", body);

@@ -124,9 +124,7 @@ test("a numeric user_id stays a number on the socket and is a string in the HTTP
   }
   const success = second.on(name)[0];
   assert.match(success.data, /"ids":\[7,9007199254740993\]/);
-  const added = await first.frames.first(
-    ({ event }) => event === "pusher_internal:member_added",
-  );
+  const added = await first.frames.first(({ event }) => event === "pusher_internal:member_added");
   assert.match(added.data, /"user_id":9007199254740993[,}]/);
   const users = await (await pusher.get({ path: `/channels/${name}/users` })).json();
   assert.deepEqual(users, { users: [{ id: "7" }, { id: "9007199254740993" }] });
@@ -165,7 +163,10 @@ test("a client event on a presence channel says who sent it", async () => {
   ]);
   await backend(suite.server).trigger(name, "end", "x");
   await ann.log.first(({ event }) => event === "end");
-  assert.deepEqual(published(ann.log).map(({ event }) => event), ["end"]);
+  assert.deepEqual(
+    published(ann.log).map(({ event }) => event),
+    ["end"],
+  );
 });
 
 test("a forged user_id on a client event is not believed", async () => {

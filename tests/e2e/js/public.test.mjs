@@ -34,9 +34,18 @@ test("an event goes only to the channels it names", async () => {
   await backend(suite.server).trigger(["several-a", "several-c"], "e", "1");
   await backend(suite.server).trigger(names, "end", "x");
   await Promise.all([a, b, c].map(({ log }) => log.first(({ event }) => event === "end")));
-  assert.deepEqual(published(a.log).map(({ event }) => event), ["e", "end"]);
-  assert.deepEqual(published(b.log).map(({ event }) => event), ["end"]);
-  assert.deepEqual(published(c.log).map(({ event }) => event), ["e", "end"]);
+  assert.deepEqual(
+    published(a.log).map(({ event }) => event),
+    ["e", "end"],
+  );
+  assert.deepEqual(
+    published(b.log).map(({ event }) => event),
+    ["end"],
+  );
+  assert.deepEqual(
+    published(c.log).map(({ event }) => event),
+    ["e", "end"],
+  );
 });
 
 test("a batch delivers its events in order", async () => {
@@ -60,7 +69,9 @@ test("a batch delivers its events in order", async () => {
 test("socket_id excludes the sender, wherever it is connected", async () => {
   // Enough connections that sender and receivers meet on several cores.
   const all = await Promise.all(Array.from({ length: 8 }, () => suite.clients.connect()));
-  const logs = await Promise.all(all.map(async (client) => (await subscribe(client, "others")).log));
+  const logs = await Promise.all(
+    all.map(async (client) => (await subscribe(client, "others")).log),
+  );
   const pusher = backend(suite.server);
   for (const [index, client] of all.entries()) {
     const response = await pusher.trigger("others", `not-${index}`, "x", {
@@ -97,7 +108,10 @@ test("nothing arrives after unsubscribe", async () => {
   await pusher.trigger("left", "end", "x");
   await after.log.first(({ event }) => event === "end");
   assert.deepEqual(published(before.log), []);
-  assert.deepEqual(published(after.log).map(({ event }) => event), ["end"]);
+  assert.deepEqual(
+    published(after.log).map(({ event }) => event),
+    ["end"],
+  );
 });
 
 test("a raw unsubscribe has no answer, and one from a channel never joined is no error", async () => {
@@ -129,7 +143,7 @@ test("the data string arrives byte for byte", async () => {
     '{"a":"é / 😀 \u2028 \u2029 \u00a0"}',
     "back\\slash \\\\ \\n \\u0041 /slash/ \\/",
     "tab\t line\n return\r bell\u0007 zero\u0000 del\u007f",
-    'quotes " and \' and </script>',
+    "quotes \" and ' and </script>",
     "日本語 עברית العربية",
     "é combined e\u0301",
   ];
@@ -166,8 +180,10 @@ test("payloads around the sizes where buffers end", async () => {
   const client = await suite.clients.connect();
   const { log } = await subscribe(client, "sizes");
   const pusher = backend(suite.server);
-  // 125/126 and 65,535/65,536 are where the frame header grows; 4,096 to 16,384 where buffers usually end.
-  const sizes = [1, 60, 64, 125, 126, 127, 4096, 8192, 9999, 10_000, 10_001, 16_384, 65_535, 65_536];
+  // The frame header grows at 126 and 65,536 bytes; buffers usually end at 4,096 to 16,384.
+  const sizes = [
+    1, 60, 64, 125, 126, 127, 4096, 8192, 9999, 10_000, 10_001, 16_384, 65_535, 65_536,
+  ];
   for (const size of sizes) await pusher.trigger("sizes", `size-${size}`, "x".repeat(size));
   await log.first(({ event }) => event === "size-65536");
   assert.deepEqual(
@@ -202,7 +218,12 @@ test("subscribing twice is acknowledged twice and delivered once", async () => {
   await raw.frames.first(({ event }) => event === "end");
   assert.deepEqual(
     raw.on("twice").map(({ event }) => event),
-    ["pusher_internal:subscription_succeeded", "pusher_internal:subscription_succeeded", "e", "end"],
+    [
+      "pusher_internal:subscription_succeeded",
+      "pusher_internal:subscription_succeeded",
+      "e",
+      "end",
+    ],
   );
 });
 

@@ -20,7 +20,9 @@ test("40 connections get 100 events each, once and in order", async () => {
   const all = await subscribers("spread");
   const pusher = backend(suite.server);
   for (let index = 0; index < 100; index += 1) await pusher.trigger("spread", "e", { index });
-  await Promise.all(all.map(({ log }) => log.when(() => published(log).length >= 100, "100 events")));
+  await Promise.all(
+    all.map(({ log }) => log.when(() => published(log).length >= 100, "100 events")),
+  );
   await pusher.trigger("spread", "end", "x");
   await Promise.all(all.map(({ log }) => log.first(({ event }) => event === "end")));
   const expected = Array.from({ length: 100 }, (_, index) => index);
@@ -43,7 +45,9 @@ test("events of several publishers at once: each publisher's order is kept, all 
     }
   };
   await Promise.all(Array.from({ length: 8 }, (_, publisher) => publish(publisher)));
-  await Promise.all(all.map(({ log }) => log.when(() => published(log).length >= 200, "200 events")));
+  await Promise.all(
+    all.map(({ log }) => log.when(() => published(log).length >= 200, "200 events")),
+  );
   await backend(suite.server).trigger("publishers", "end", "x");
   await Promise.all(all.map(({ log }) => log.first(({ event }) => event === "end")));
   const seen = ({ log }) =>
@@ -67,7 +71,9 @@ test("client events from every connection reach every other one", async () => {
     for (let index = 0; index < 5; index += 1) channel.trigger("client-e", { sender, index });
   }
   const due = (CONNECTIONS - 1) * 5;
-  await Promise.all(all.map(({ log }) => log.when(() => published(log).length >= due, `${due} events`)));
+  await Promise.all(
+    all.map(({ log }) => log.when(() => published(log).length >= due, `${due} events`)),
+  );
   await backend(suite.server).trigger("private-spread", "end", "x");
   await Promise.all(all.map(({ log }) => log.first(({ event }) => event === "end")));
   for (const [receiver, { log }] of all.entries()) {

@@ -1,5 +1,5 @@
-// The clients under test, set up for one server: pusher-js, the Pusher server library, and a bare WebSocket
-// for what the libraries hide.
+// The clients under test, set up for one server: pusher-js, the Pusher server library, and a bare
+// WebSocket for what the libraries hide.
 
 import PusherServer from "pusher";
 import PusherClient from "pusher-js";
@@ -54,7 +54,7 @@ export class Clients {
     this.server = server;
   }
 
-  /** A pusher-js client that need not be connected yet. `member` is who it is on presence channels. */
+  /** A pusher-js client, connecting. `member` is who it is on presence channels. */
   start(options = {}) {
     const client = new PusherClient(options.key ?? APP.key, clientOptions(this.server, options));
     this.#open.push(() => client.disconnect());
@@ -105,7 +105,7 @@ export function subscribed(channel) {
   );
 }
 
-/** Subscribes, and logs from before the subscription every event of the channel as {event, data}. */
+/** Subscribes, and logs every event of the channel, from the first on, as {event, data}. */
 export async function subscribe(client, name) {
   const log = new Log(name);
   const channel = client.subscribe(name);

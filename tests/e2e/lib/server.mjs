@@ -1,4 +1,4 @@
-// One server process for one test file: started on a free port in an empty directory, stopped by SIGTERM.
+// One server process for one test file: on a free port, in an empty directory, ended by SIGTERM.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

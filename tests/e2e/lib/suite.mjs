@@ -1,4 +1,4 @@
-// The frame of every test file: its own server, and no connection left over from one test to the next.
+// The frame of every test file: its own server, and no connection left over between tests.
 
 import { after, afterEach, before } from "node:test";
 import { Clients } from "./clients.mjs";

@@ -1,4 +1,4 @@
-// Waiting without sleeping: everything here ends when the thing waited for happens, or fails at its deadline.
+// Waiting without sleeping: it ends when the thing waited for happens, or fails at its deadline.
 
 export const DEADLINE_MS = 10_000;
 
@@ -11,7 +11,7 @@ export function within(promise, what, deadlineMs = DEADLINE_MS) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Asks again and again, for state that no event announces (the HTTP API's counts); returns the value accepted. */
+/** Asks until the answer is accepted, for state that no event announces; returns that answer. */
 export async function until(ask, accept, what, deadlineMs = DEADLINE_MS) {
   const end = Date.now() + deadlineMs;
   for (;;) {

@@ -2,12 +2,13 @@
 
 import json
 import logging
+import socket
 import unittest
 
 import pusher
 import pysher
 
-from support import APP_ID, APP_KEY, APP_SECRET, Log, ServerTestCase, until
+from support import APP_ID, APP_KEY, APP_SECRET, DEADLINE_S, Log, ServerTestCase, until
 
 CHANNEL_EVENTS = ("pusher_internal:member_added", "pusher_internal:member_removed", "e", "end")
 
@@ -33,12 +34,23 @@ class PythonTest(ServerTestCase):
         connected = Log()
         client.connection.bind("pusher:connection_established", connected.push)
         client.connect()
-        self.addCleanup(client.disconnect, 10)
+        self.addCleanup(self.cut, client)
         connected.next()
         return client
 
+    @staticmethod
+    def cut(client):
+        """The library's `disconnect` may leave its reading thread waiting on a closed descriptor."""
+        connection = client.connection
+        if connection.disconnect_called:
+            return
+        connection.disconnect_called = True
+        connection.socket.sock.sock.shutdown(socket.SHUT_RDWR)
+        connection.join(DEADLINE_S)
+        assert not connection.is_alive()
+
     def subscribe(self, client, name):
-        """Callbacks can only be bound after the library has sent the subscription, so its success is asked of the server."""
+        """Callbacks can be bound only when the request is out, so the server is asked for success."""
         before = self.subscribers(name)
         log = Log()
         channel = client.subscribe(name)
@@ -111,7 +123,7 @@ class PythonTest(ServerTestCase):
         event, data = log.next()
         self.assertEqual(event, "pusher_internal:member_added")
         self.assertEqual(json.loads(data), {"user_id": "guest", "user_info": {"n": 1}})
-        guest.disconnect(10)
+        self.cut(guest)
         event, data = log.next()
         self.assertEqual(event, "pusher_internal:member_removed")
         self.assertEqual(json.loads(data), {"user_id": "guest"})

@@ -38,7 +38,7 @@ impl Sink for Recorder {
 }
 
 /// The first byte is the size of the pieces, the rest is the stream.
-pub fn check(data: &[u8]) {
+pub(crate) fn check(data: &[u8]) {
     let Some((&size, stream)) = data.split_first() else { return };
     let whole = read_pieces(stream, stream.len().max(1));
     assert_eq!(whole, read_pieces(stream, usize::from(size).max(1)));

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Puts back what apply.sh changed, and forgets it. Usage: revert.sh [--dry-run]
+set -euo pipefail
+# shellcheck source=tuning/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+dry_run=no
+case "${1-}" in
+"") ;;
+--dry-run) dry_run=yes ;;
+*) die "usage: revert.sh [--dry-run]" ;;
+esac
+if [[ ! -s $STATE_FILE ]]; then
+    echo "Nothing to undo: $STATE_FILE is not there."
+    exit 0
+fi
+if [[ $dry_run == no && $EUID != 0 ]]; then
+    die "kernel settings are root's to change: sudo $0"
+fi
+
+while IFS='=' read -r key old; do
+    key=${key% }
+    old=${old# }
+    printf '%-34s %s -> %s\n' "$key" "$(current "$key")" "$old"
+    [[ $dry_run == yes ]] || printf '%s\n' "$old" >"$(path_of "$key")" || die "$key was refused; $STATE_FILE is kept"
+done <"$STATE_FILE"
+
+if [[ $dry_run == no ]]; then
+    rm -f "$STATE_FILE" "$INSTALLED"
+    echo "Reverted."
+fi
