@@ -76,9 +76,10 @@ pub struct Shared {
     pub sockets_reserved: usize,
 }
 
-/// Closes per tick while draining: a reconnect storm is spread, 50 ms a tick.
-const CLOSES_PER_DRAIN_TICK: usize = 250;
-const DRAIN_TICK: Duration = Duration::from_millis(50);
+/// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the grace
+/// period; the other half is theirs to answer.
+const CLOSES_PER_DRAIN_TICK_MIN: usize = 250;
+const DRAIN_TICK_MS: u64 = 50;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// One worker, as its tasks see it.
@@ -105,6 +106,7 @@ struct Core {
     next_gather: u32,
     entropy: Entropy,
     drained: bool,
+    closes_per_drain_tick: usize,
 }
 
 /// A question under way to the other cores.
@@ -198,6 +200,7 @@ impl Worker {
             next_gather: 0,
             entropy: Entropy::default(),
             drained: false,
+            closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
         };
         Ok(Self {
             core: RefCell::new(core),
@@ -218,7 +221,12 @@ impl Worker {
     /// The slow beat: liveness, deadlines, the drain. Returns when the server stops.
     async fn run_timer(&self) {
         loop {
-            monoio::time::sleep(if self.draining.get() { DRAIN_TICK } else { IDLE_TICK }).await;
+            monoio::time::sleep(if self.draining.get() {
+                Duration::from_millis(DRAIN_TICK_MS)
+            } else {
+                IDLE_TICK
+            })
+            .await;
             self.tick();
             if self.shared.phase.is_stopped() {
                 return;
@@ -247,13 +255,18 @@ impl Worker {
 
     fn drain(&self, core: &mut Core) {
         if !self.draining.replace(true) {
+            let ticks =
+                u64::from(self.shared.config.shutdown_grace_seconds) * 1_000 / (2 * DRAIN_TICK_MS);
+            let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).max(1);
+            core.closes_per_drain_tick =
+                core.shard.connection_count().div_ceil(ticks).max(CLOSES_PER_DRAIN_TICK_MIN);
             // Wakes the accept loop, which sees the phase; nothing more is accepted.
             let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         }
         if core.drained {
             return;
         }
-        core.shard.close_some(CLOSES_PER_DRAIN_TICK);
+        core.shard.close_some(core.closes_per_drain_tick);
         if core.shard.connection_count() == 0 {
             core.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);
