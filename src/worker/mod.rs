@@ -24,6 +24,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::app::{AppIndex, Apps};
+use crate::clock::Moment;
 use crate::config::Config;
 use crate::limits;
 use crate::mailbox::Mailbox;
@@ -107,6 +108,8 @@ struct Core {
     entropy: Entropy,
     drained: bool,
     closes_per_drain_tick: usize,
+    /// Ticks come as events do; closes come at their own pace.
+    next_close: Moment,
 }
 
 /// A question under way to the other cores.
@@ -201,6 +204,7 @@ impl Worker {
             entropy: Entropy::default(),
             drained: false,
             closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
+            next_close: Moment::default(),
         };
         Ok(Self {
             core: RefCell::new(core),
@@ -266,7 +270,11 @@ impl Worker {
         if core.drained {
             return;
         }
-        core.shard.close_some(core.closes_per_drain_tick);
+        let now = core.shard.now();
+        if now >= core.next_close {
+            core.next_close = Moment(now.0 + DRAIN_TICK_MS);
+            core.shard.close_some(core.closes_per_drain_tick);
+        }
         if core.shard.connection_count() == 0 {
             core.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);
