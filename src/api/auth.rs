@@ -15,7 +15,7 @@ use crate::pusher::signature;
 pub(super) fn authenticate(
     request: &Request,
     app_id: &str,
-    context: &Context<'_>,
+    context: &mut Context<'_>,
 ) -> Result<AppIndex, Response> {
     let Some(index) = context.apps.by_id(app_id) else {
         return Err(Response::text(404, &format!("No matching application for ID [{app_id}].")));
@@ -23,6 +23,7 @@ pub(super) fn authenticate(
     let app = context.apps.get(index);
     let parameters = Parameters::read(request);
     if !parameters.key_is(app) || !parameters.signature_is(request, context.prefix, app) {
+        context.note = Some(parameters.mismatch(request, app));
         return Err(Response::text(401, "Authentication signature invalid."));
     }
     // After the signature: whoever holds the secret may be told about clocks.
@@ -98,6 +99,20 @@ impl Parameters {
             let parts = [method, b"\n", path.as_bytes(), b"\n", query.as_bytes()];
             signature::verify(&app.secret, &parts, self.signature.as_bytes())
         })
+    }
+
+    /// For the log: the text that should have been signed. It holds no secret.
+    fn mismatch(&self, request: &Request, app: &App) -> String {
+        const SHOWN_MAX: usize = 600;
+        let (method, path) = (request.method(), request.path());
+        let signed = format!("{method}\n{path}\n{}", self.canonical_query());
+        let signed: String = signed.chars().take(SHOWN_MAX).collect();
+        let why = if self.key_is(app) {
+            "is REVERB_APP_SECRET the same in Laravel's .env?"
+        } else {
+            "auth_key is another app's; is REVERB_APP_KEY the same in Laravel's .env?"
+        };
+        format!("app {}: API signature does not match {signed:?}; {why}", app.id)
     }
 
     fn canonical_query(&self) -> String {

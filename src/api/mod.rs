@@ -32,6 +32,8 @@ pub struct Context<'a> {
     /// The server is stopping: `/up` says so.
     pub draining: bool,
     pub validator: &'a mut Validator,
+    /// For the log: why a request was refused, where the answer must not say so.
+    pub note: Option<String>,
 }
 
 /// One event for one channel, encoded.
@@ -110,7 +112,7 @@ fn plan_checked(
         // A WebSocket handshake to an API path: the client has the wrong URL (PROTOCOL.md rule 74).
         return Err(Response::text(400, "Bad request."));
     }
-    let app = |context: &Context<'_>, id: &str| auth::authenticate(request, id, context);
+    let app = |context: &mut Context<'_>, id: &str| auth::authenticate(request, id, context);
     match target {
         Target::Up => Ok(Plan::Respond(up(context.draining))),
         Target::Events { app_id } => {

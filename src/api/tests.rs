@@ -34,6 +34,7 @@ fn run(request: &Request, prefix: &str) -> Plan {
         unix_seconds: NOW,
         draining: false,
         validator: &mut Validator::default(),
+        note: None,
     };
     plan(request, &target(request.method(), request.path(), prefix), &mut context)
 }
@@ -227,6 +228,25 @@ fn who_may_ask() {
         "",
     );
     assert!(matches!(plan, Plan::Ask { .. }));
+}
+
+#[test]
+fn a_refused_signature_is_explained_in_the_log() {
+    let path = "/apps/1001/channels";
+    let request = signed("GET", path, "/somewhere/else", &[], "");
+    let mut context = Context {
+        apps: &apps(),
+        prefix: "",
+        unix_seconds: NOW,
+        draining: false,
+        validator: &mut Validator::default(),
+        note: None,
+    };
+    let plan = plan(&request, &target("GET", path, ""), &mut context);
+    assert_eq!(answer(&plan).0, 401);
+    let note = context.note.unwrap();
+    assert!(note.contains("GET\\n/apps/1001/channels\\nauth_key=app-key"), "{note}");
+    assert!(note.contains("REVERB_APP_SECRET") && !note.contains("app-secret"), "{note}");
 }
 
 #[test]

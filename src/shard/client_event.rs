@@ -30,6 +30,8 @@ impl Shard {
         let channel =
             self.keys.make(app, &event.channel).map_err(|_| error_code::INVALID_MESSAGE)?;
         if channel.kind.access == Access::Public && !on_public {
+            let why = "client events on public channels are refused; RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true lets them through";
+            self.outbox.note(&event.channel, why);
             return Err(error_code::CLIENT_EVENT_ON_PUBLIC);
         }
         let subscription = self

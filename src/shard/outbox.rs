@@ -21,7 +21,14 @@ pub struct Outbox {
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<Answered>,
+    /// What the log should say: which part of a refused request was wrong, and what to do about it. Never a secret.
+    pub notes: Vec<String>,
 }
+
+/// Notes kept until the worker takes them; a flood of bad requests is not a flood of memory.
+const NOTES_MAX: usize = 16;
+/// Longest piece of a peer's text in a note, in characters.
+const QUOTED_MAX: usize = 200;
 
 impl Outbox {
     /// Whether the worker has nothing to carry out.
@@ -31,6 +38,13 @@ impl Outbox {
             && self.dirty.is_empty()
             && self.closed.is_empty()
             && self.answered.is_empty()
+    }
+
+    pub(super) fn note(&mut self, channel: &str, text: &str) {
+        if self.notes.len() < NOTES_MAX {
+            let shown: String = channel.chars().take(QUOTED_MAX).collect();
+            self.notes.push(format!("{shown:?}: {text}"));
+        }
     }
 
     pub(super) fn mail(&mut self, core: u16, mail: Mail) {

@@ -15,7 +15,7 @@ use crate::pusher::channel_name::{Access, ChannelKind};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Subscribe, UserId};
 use crate::pusher::outbound;
-use crate::pusher::signature;
+use crate::pusher::signature::{self, AuthError};
 
 impl Shard {
     pub(super) fn on_subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe) {
@@ -25,7 +25,10 @@ impl Shard {
         };
         let join = match self.authorize(key.slot, channel.kind, subscribe) {
             Ok(join) => join,
-            Err(error) => return self.refuse(key.slot, &subscribe.channel, error),
+            Err(refusal) => {
+                self.outbox.note(&subscribe.channel, refusal.why);
+                return self.refuse(key.slot, &subscribe.channel, refusal.error);
+            }
         };
         let index = match self.channels.find_key(&channel) {
             Some(index) => index,
@@ -54,11 +57,14 @@ impl Shard {
         slot: u32,
         kind: ChannelKind,
         subscribe: &Subscribe,
-    ) -> Result<Option<Box<Join>>, ErrorCode> {
+    ) -> Result<Option<Box<Join>>, Refusal> {
         match kind.access {
             Access::Public => return Ok(None),
             // Nobody can be signed in yet, so nobody may read a user's events (PROTOCOL.md rule 128).
-            Access::User => return Err(error_code::UNAUTHORIZED),
+            Access::User => {
+                let why = "a user's channel is for connections signed in as that user";
+                return Err(Refusal { error: error_code::UNAUTHORIZED, why });
+            }
             Access::Private | Access::Presence => {}
         }
         let data = subscribe.channel_data.as_ref();
@@ -66,14 +72,16 @@ impl Shard {
         let text = data.map(|data| data.text.as_str());
         let auth = subscribe.auth.as_deref();
         signature::check_channel(self.app_of(slot), &socket_id, &subscribe.channel, text, auth)
-            .map_err(|_| error_code::UNAUTHORIZED)?;
+            .map_err(refusal)?;
         if kind.access == Access::Private {
             return Ok(None);
         }
         // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
         // (rule 27).
-        let data = data.ok_or(error_code::INVALID_MESSAGE)?;
-        let user = data.user_id.clone().ok_or(error_code::INVALID_MESSAGE)?;
+        let why = "channel_data names no user_id; does the channel's callback in routes/channels.php return the user?";
+        let nobody = Refusal { error: error_code::INVALID_MESSAGE, why };
+        let data = data.ok_or(nobody)?;
+        let user = data.user_id.clone().ok_or(nobody)?;
         Ok(Some(Box::new(Join {
             user,
             info: data.user_info.as_str().into(),
@@ -332,6 +340,28 @@ impl Shard {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
+}
+
+/// Why a subscription fails: what the client hears, and what the log says.
+#[derive(Clone, Copy)]
+struct Refusal {
+    error: ErrorCode,
+    why: &'static str,
+}
+
+fn refusal(error: AuthError) -> Refusal {
+    let why = match error {
+        AuthError::Malformed => {
+            "no signature came with it; does the client's auth endpoint answer with `auth`?"
+        }
+        AuthError::WrongKey => {
+            "signed for another key; is REVERB_APP_KEY the same in Laravel's .env?"
+        }
+        AuthError::Mismatch => {
+            "signature does not match; is REVERB_APP_SECRET the same in Laravel's .env?"
+        }
+    };
+    Refusal { error: error_code::UNAUTHORIZED, why }
 }
 
 /// The greeting of these channels differs from one subscriber to the next.

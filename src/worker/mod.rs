@@ -7,6 +7,7 @@
 
 mod flush;
 mod listener;
+mod notes;
 mod reactor;
 mod session;
 mod sys;
@@ -32,6 +33,7 @@ use crate::pusher::error_code::ErrorCode;
 use crate::pusher::json::Validator;
 use crate::shard::{Answer, Answered, Lane, Mail, Question, Settings, Shard};
 use flush::Flush;
+use notes::Notes;
 use reactor::Reactor;
 use sys::{Ring, Token};
 use time::{Clock, Entropy};
@@ -92,6 +94,7 @@ pub(crate) struct Worker {
     tick_waker: RefCell<Option<Waker>>,
     listener: TcpListener,
     draining: Cell<bool>,
+    notes: Notes,
     /// For the bodies of API requests.
     validator: RefCell<Validator>,
 }
@@ -214,6 +217,7 @@ impl Worker {
             tick_waker: RefCell::new(None),
             listener,
             draining: Cell::new(false),
+            notes: Notes::default(),
             validator: RefCell::default(),
         })
     }
@@ -232,6 +236,7 @@ impl Worker {
             })
             .await;
             self.tick();
+            self.notes.start_beat();
             if self.shared.phase.is_stopped() {
                 return;
             }
@@ -247,6 +252,9 @@ impl Worker {
             self.drain(&mut core);
         }
         core.tick();
+        for note in core.shard.outbox.notes.drain(..) {
+            self.notes.tell(&note);
+        }
     }
 
     /// Asks for a tick after the tasks that are runnable now.

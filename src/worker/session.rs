@@ -210,8 +210,13 @@ impl Session {
             unix_seconds: time::unix_seconds(),
             draining: worker.draining.get(),
             validator: &mut worker.validator.borrow_mut(),
+            note: None,
         };
-        api::plan(request, target, &mut context)
+        let plan = api::plan(request, target, &mut context);
+        if let Some(note) = context.note {
+            worker.notes.tell(&note);
+        }
+        plan
     }
 
     fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) {
@@ -263,12 +268,11 @@ impl Session {
         let app = apps.get(index);
         let from = request.header("origin");
         if !origin::is_allowed(&app.allowed_origins, from, app.allow_missing_origin) {
-            tracing::info!(
-                app = app.id,
-                "origin {} refused; allowed are {:?} (RINGVERB_ALLOWED_ORIGINS)",
-                from.unwrap_or("(none)"),
-                app.allowed_origins
-            );
+            let allowed = &app.allowed_origins;
+            self.worker.notes.tell(&format!(
+                "app {}: origin {from:?} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
+                app.id
+            ));
             return Err(error_code::ORIGIN_NOT_ALLOWED);
         }
         if app.admit() {

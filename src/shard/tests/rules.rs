@@ -381,3 +381,26 @@ fn a_user_whose_refused_connection_leaves_is_not_missed() {
     net.settle();
     assert_eq!(users(&net, "presence-r"), ["2"]);
 }
+
+#[test]
+fn a_refusal_says_why_in_the_log_and_shows_no_secret() {
+    let mut net = Net::new(1);
+    let client = net.connect(0);
+    for (data, part) in [
+        (json!({"channel": "private-x"}), "no signature came with it"),
+        (json!({"channel": "private-x", "auth": "nonsense"}), "no signature came with it"),
+        (json!({"channel": "private-x", "auth": "other:bad"}), "REVERB_APP_KEY"),
+        (json!({"channel": "private-x", "auth": "app-key:bad"}), "REVERB_APP_SECRET"),
+        (json!({"channel": "#server-to-user-7"}), "signed in"),
+    ] {
+        net.say(client, &json!({"event": "pusher:subscribe", "data": data}).to_string());
+        let notes = std::mem::take(&mut net.shards[0].outbox.notes);
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].contains(part) && notes[0].starts_with('"'), "{notes:?}");
+        assert!(!notes[0].contains("app-secret"), "{notes:?}");
+    }
+    for _ in 0..100 {
+        net.say(client, "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"private-x\"}}");
+    }
+    assert_eq!(net.shards[0].outbox.notes.len(), 16, "a flood is cut off");
+}

@@ -1,0 +1,30 @@
+//! Lines for the log about refused requests, at a bounded rate: who sends rubbish must not fill a disk.
+
+use std::cell::Cell;
+
+/// Lines a worker may write per beat of its timer, about a second.
+const LINES_PER_BEAT: u32 = 10;
+
+#[derive(Default)]
+pub(super) struct Notes {
+    told: Cell<u32>,
+}
+
+impl Notes {
+    /// Logs a line, or counts it when there were enough.
+    pub(super) fn tell(&self, text: &str) {
+        let told = self.told.get();
+        if told < LINES_PER_BEAT {
+            tracing::warn!("{text}");
+        }
+        self.told.set(told.saturating_add(1));
+    }
+
+    /// A new second begins.
+    pub(super) fn start_beat(&self) {
+        let silent = self.told.replace(0).saturating_sub(LINES_PER_BEAT);
+        if silent > 0 {
+            tracing::warn!("{silent} more lines about refused requests were left out");
+        }
+    }
+}
