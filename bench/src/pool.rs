@@ -1,0 +1,438 @@
+//! All client connections of a run on one epoll: WebSocket subscribers, HTTP publishers and bare
+//! sockets (the `floor` scenario's).
+//!
+//! Owns the sockets and the bytes on their way; knows nothing of channels or events. What arrives
+//! is given to a `Handler` together with the pool, so that it can answer at once.
+//!
+//! An idle connection costs its slot: buffers exist only while something is incomplete.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use crate::frame::{self, opcode};
+use crate::http;
+use crate::sys::{self, Epoll, READABLE, WRITABLE};
+
+/// Sources are spread over this many addresses of 127.0.0.0/8: 28,000 ports each.
+const SOURCE_ADDRESSES: u32 = 64;
+
+/// Enough for thousands of small frames a read, and for the largest frame of a scenario.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Names a connection for as long as it lives; a key of one that is gone names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) index: u32,
+    generation: u32,
+}
+
+impl Key {
+    fn token(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    fn slot(self) -> usize {
+        self.index as usize
+    }
+}
+
+pub(crate) enum CloseWhy {
+    /// The server's close frame, or its absence as 1006.
+    Code(u16),
+    Failed(String),
+}
+
+impl fmt::Display for CloseWhy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(formatter, "code {code}"),
+            Self::Failed(why) => formatter.write_str(why),
+        }
+    }
+}
+
+pub(crate) trait Handler {
+    /// An HTTP or bare connection is established, or a WebSocket handshake is done.
+    fn on_open(&mut self, pool: &mut Pool, key: Key);
+    /// A whole text message.
+    fn on_message(&mut self, pool: &mut Pool, key: Key, message: &[u8]);
+    fn on_response(&mut self, _pool: &mut Pool, _key: Key, _response: &http::Response<'_>) {}
+    /// The server closed or refused; not called for a close from this side.
+    fn on_close(&mut self, pool: &mut Pool, key: Key, why: CloseWhy);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Handshaking,
+    WebSocket,
+    Http,
+}
+
+struct Connection {
+    stream: TcpStream,
+    state: State,
+    /// What the connection becomes once it is open.
+    goal: Goal,
+    /// The beginning of a frame or response of which the rest has not come.
+    unread: Vec<u8>,
+    /// The first fragments of a message.
+    fragments: Vec<u8>,
+    unsent: Vec<u8>,
+    close_code: Option<u16>,
+    waits_for_write: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    WebSocket,
+    Http,
+    /// WebSocket frames from the first byte on, without a handshake.
+    BareFrames,
+}
+
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+pub(crate) struct Pool {
+    epoll: Epoll,
+    target: SocketAddrV4,
+    /// The handshake's request, the same for all.
+    handshake: Vec<u8>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    opened: u32,
+    scratch: Vec<u8>,
+    tokens: Vec<u64>,
+}
+
+impl Pool {
+    /// `path` is the WebSocket path with its query.
+    pub(crate) fn new(target: SocketAddrV4, path: &str) -> io::Result<Self> {
+        let handshake = format!(
+            "GET {path} HTTP/1.1\r\nHost: {target}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: cmluZ3ZlcmItYmVuY2gtMA==\r\n\
+             Sec-WebSocket-Version: 13\r\nOrigin: http://{target}\r\n\r\n"
+        );
+        Ok(Self {
+            epoll: Epoll::new()?,
+            target,
+            handshake: handshake.into_bytes(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            opened: 0,
+            scratch: vec![0; READ_BYTES],
+            tokens: Vec::new(),
+        })
+    }
+
+    /// Starts a connection; `Handler::on_open` or `on_close` says how it went.
+    pub(crate) fn open(&mut self, goal: Goal) -> io::Result<Key> {
+        let offset = self.opened % SOURCE_ADDRESSES;
+        self.opened += 1;
+        let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + offset);
+        let stream = sys::connect_from(source, self.target)?;
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.slots.push(Slot { generation: 0, connection: None });
+                u32::try_from(self.slots.len() - 1).expect("fewer connections than descriptors")
+            }
+        };
+        let slot = &mut self.slots[index as usize];
+        let key = Key { index, generation: slot.generation };
+        self.epoll.add(stream.as_raw_fd(), READABLE | WRITABLE, key.token())?;
+        slot.connection = Some(Connection {
+            stream,
+            state: State::Connecting,
+            goal,
+            unread: Vec::new(),
+            fragments: Vec::new(),
+            unsent: Vec::new(),
+            close_code: None,
+            waits_for_write: true,
+        });
+        Ok(key)
+    }
+
+    fn get(&mut self, key: Key) -> Option<&mut Connection> {
+        let slot = self.slots.get_mut(key.slot())?;
+        if slot.generation == key.generation { slot.connection.as_mut() } else { None }
+    }
+
+    /// Sends a text message. On a connection that is gone this does nothing: its close is, or will
+    /// be, reported.
+    pub(crate) fn send_text(&mut self, key: Key, message: &[u8]) {
+        self.send_frame(key, opcode::TEXT, message);
+    }
+
+    fn send_frame(&mut self, key: Key, opcode: u8, payload: &[u8]) {
+        let mut bytes = Vec::with_capacity(payload.len() + 14);
+        frame::encode(opcode, payload, &mut bytes);
+        self.send_bytes(key, &bytes);
+    }
+
+    pub(crate) fn send_request(&mut self, key: Key, method: &str, target: &str, body: &[u8]) {
+        let mut bytes = Vec::with_capacity(body.len() + 400);
+        http::encode(method, target, &self.target.to_string(), body, &mut bytes);
+        self.send_bytes(key, &bytes);
+    }
+
+    fn send_bytes(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.get(key) else { return };
+        let mut sent = 0;
+        if connection.unsent.is_empty() && connection.state != State::Connecting {
+            match connection.stream.write(bytes) {
+                Ok(count) => sent = count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A dead socket is readable, too: the read reports it.
+                Err(_) => return,
+            }
+        }
+        if sent < bytes.len() {
+            connection.unsent.extend_from_slice(&bytes[sent..]);
+            self.watch(key);
+        }
+    }
+
+    /// Asks for writability exactly while there is something to write.
+    fn watch(&mut self, key: Key) {
+        let Some(connection) = self.get(key) else { return };
+        let wanted = !connection.unsent.is_empty() || connection.state == State::Connecting;
+        if wanted == connection.waits_for_write {
+            return;
+        }
+        connection.waits_for_write = wanted;
+        let fd = connection.stream.as_raw_fd();
+        let events = if wanted { READABLE | WRITABLE } else { READABLE };
+        self.epoll.modify(fd, events, key.token()).expect("an open descriptor is in the set");
+    }
+
+    /// Closes from this side, with a close frame or by just letting go.
+    pub(crate) fn close(&mut self, key: Key, politely: bool) {
+        if politely {
+            self.send_frame(key, opcode::CLOSE, &1000u16.to_be_bytes());
+        }
+        if let Some(connection) = self.take(key) {
+            // The socket may be reset already; it is dropped either way.
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn take(&mut self, key: Key) -> Option<Connection> {
+        let slot = self.slots.get_mut(key.slot())?;
+        if slot.generation != key.generation {
+            return None;
+        }
+        let connection = slot.connection.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.index);
+        Some(connection)
+    }
+
+    fn lost(&mut self, handler: &mut impl Handler, key: Key, why: CloseWhy) {
+        if self.take(key).is_some() {
+            handler.on_close(self, key, why);
+        }
+    }
+
+    /// Waits for at most `timeout`, then serves everything that is ready.
+    pub(crate) fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        tokens.clear();
+        self.epoll.wait(timeout, &mut tokens)?;
+        for &token in &tokens {
+            let low = u32::try_from(token & 0xFFFF_FFFF).expect("masked to 32 bits");
+            let high = u32::try_from(token >> 32).expect("shifted to 32 bits");
+            self.serve(Key { index: low, generation: high }, handler);
+        }
+        self.tokens = tokens;
+        Ok(())
+    }
+
+    fn serve(&mut self, key: Key, handler: &mut impl Handler) {
+        let Some(connection) = self.get(key) else { return };
+        if connection.state == State::Connecting {
+            match connection.stream.take_error() {
+                Ok(None) => {}
+                Ok(Some(error)) | Err(error) => {
+                    return self.lost(handler, key, CloseWhy::Failed(error.to_string()));
+                }
+            }
+            self.connected(key, handler);
+        }
+        self.flush(key);
+        self.read(key, handler);
+    }
+
+    fn connected(&mut self, key: Key, handler: &mut impl Handler) {
+        let Some(connection) = self.get(key) else { return };
+        connection.state = match connection.goal {
+            Goal::WebSocket => State::Handshaking,
+            Goal::Http => State::Http,
+            Goal::BareFrames => State::WebSocket,
+        };
+        if connection.goal == Goal::WebSocket {
+            let handshake = std::mem::take(&mut self.handshake);
+            self.send_bytes(key, &handshake);
+            self.handshake = handshake;
+        } else {
+            handler.on_open(self, key);
+        }
+        self.watch(key);
+    }
+
+    fn flush(&mut self, key: Key) {
+        let Some(connection) = self.get(key) else { return };
+        if connection.unsent.is_empty() {
+            return;
+        }
+        // An error shows at the read that follows.
+        if let Ok(count) = connection.stream.write(&connection.unsent) {
+            connection.unsent.drain(..count);
+            if connection.unsent.is_empty() {
+                connection.unsent = Vec::new();
+            }
+        }
+        self.watch(key);
+    }
+
+    fn read(&mut self, key: Key, handler: &mut impl Handler) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Some(connection) = self.get(key) else {
+            self.scratch = scratch;
+            return;
+        };
+        let result = connection.stream.read(&mut scratch);
+        match result {
+            Ok(0) => self.ended(key, handler),
+            Ok(count) => self.received(key, &scratch[..count], false, handler),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.lost(handler, key, CloseWhy::Failed(error.to_string())),
+        }
+        self.scratch = scratch;
+    }
+
+    fn ended(&mut self, key: Key, handler: &mut impl Handler) {
+        let Some(connection) = self.get(key) else { return };
+        if connection.state == State::Http && !connection.unread.is_empty() {
+            self.received(key, &[], true, handler);
+        }
+        let Some(connection) = self.get(key) else { return };
+        let why = match connection.state {
+            State::Handshaking => {
+                let answer = String::from_utf8_lossy(&connection.unread).into_owned();
+                CloseWhy::Failed(format!("closed during the handshake after {answer:?}"))
+            }
+            _ => CloseWhy::Code(connection.close_code.unwrap_or(1006)),
+        };
+        self.lost(handler, key, why);
+    }
+
+    /// Takes the messages out of what has come, and keeps the incomplete rest.
+    fn received(&mut self, key: Key, bytes: &[u8], closed: bool, handler: &mut impl Handler) {
+        let Some(connection) = self.get(key) else { return };
+        let mut joined = std::mem::take(&mut connection.unread);
+        let mut rest = if joined.is_empty() {
+            bytes
+        } else {
+            joined.extend_from_slice(bytes);
+            &joined
+        };
+        loop {
+            // The handler may have closed the connection.
+            let Some(connection) = self.get(key) else { return };
+            let step = match connection.state {
+                State::Handshaking => self.upgraded(key, rest, handler),
+                State::WebSocket => self.one_frame(key, rest, handler),
+                State::Http => self.one_response(key, rest, closed, handler),
+                State::Connecting => Ok(0),
+            };
+            match step {
+                Ok(0) => break,
+                Ok(used) => rest = &rest[used..],
+                Err(why) => return self.lost(handler, key, CloseWhy::Failed(why)),
+            }
+        }
+        if !rest.is_empty()
+            && let Some(connection) = self.get(key)
+        {
+            connection.unread = rest.to_vec();
+        }
+    }
+
+    /// Returns the bytes of the handshake's response, or 0 while it is incomplete.
+    fn upgraded(
+        &mut self,
+        key: Key,
+        bytes: &[u8],
+        handler: &mut impl Handler,
+    ) -> Result<usize, String> {
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+            return Ok(0);
+        };
+        if !bytes.starts_with(b"HTTP/1.1 101") {
+            return Err(format!("no upgrade: {:?}", String::from_utf8_lossy(bytes)));
+        }
+        if let Some(connection) = self.get(key) {
+            connection.state = State::WebSocket;
+        }
+        handler.on_open(self, key);
+        Ok(end + 4)
+    }
+
+    /// Returns the bytes of the frame, or 0 while it is incomplete.
+    fn one_frame(
+        &mut self,
+        key: Key,
+        bytes: &[u8],
+        handler: &mut impl Handler,
+    ) -> Result<usize, String> {
+        let decoded = frame::decode(bytes).map_err(|fault| format!("frame: {fault:?}"))?;
+        let Some((frame, used)) = decoded else { return Ok(0) };
+        match frame.opcode {
+            opcode::TEXT if frame.fin => handler.on_message(self, key, frame.payload),
+            opcode::TEXT | opcode::CONTINUATION => {
+                let Some(connection) = self.get(key) else { return Ok(used) };
+                connection.fragments.extend_from_slice(frame.payload);
+                if frame.fin {
+                    let message = std::mem::take(&mut connection.fragments);
+                    handler.on_message(self, key, &message);
+                }
+            }
+            opcode::PING => self.send_frame(key, opcode::PONG, frame.payload),
+            opcode::PONG => {}
+            opcode::CLOSE => {
+                let code = match frame.payload {
+                    [high, low, ..] => u16::from_be_bytes([*high, *low]),
+                    _ => 1005,
+                };
+                self.send_frame(key, opcode::CLOSE, &code.to_be_bytes());
+                if let Some(connection) = self.get(key) {
+                    connection.close_code = Some(code);
+                }
+            }
+            other => return Err(format!("frame with opcode {other}")),
+        }
+        Ok(used)
+    }
+
+    fn one_response(
+        &mut self,
+        key: Key,
+        bytes: &[u8],
+        closed: bool,
+        handler: &mut impl Handler,
+    ) -> Result<usize, String> {
+        let decoded = http::decode(bytes, closed)
+            .map_err(|_| format!("response: {:?}", String::from_utf8_lossy(bytes)))?;
+        let Some((response, used)) = decoded else { return Ok(0) };
+        handler.on_response(self, key, &response);
+        Ok(used)
+    }
+}
