@@ -252,7 +252,7 @@ impl Reactor {
 
     /// Another tick is needed although no descriptor will say so.
     pub(super) fn has_unread(&self) -> bool {
-        !self.unread.is_empty() || !self.events.is_empty()
+        !self.unread.is_empty() || !self.events.is_empty() || self.ring.has_early()
     }
 }
 

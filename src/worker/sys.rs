@@ -80,6 +80,8 @@ pub(super) const SENT_WHOLE: i32 = i32::MAX;
 
 pub(super) struct Ring {
     uring: IoUring,
+    /// Completions taken out early, to make room for submissions.
+    early: Vec<Event>,
 }
 
 impl Ring {
@@ -90,7 +92,7 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_submit_all()
             .build(limits::RING_ENTRIES)?;
-        Ok(Self { uring })
+        Ok(Self { uring, early: Vec::new() })
     }
 
     /// Readable while completions wait.
@@ -136,6 +138,12 @@ impl Ring {
                 return;
             }
             self.submit();
+            if self.uring.submission().is_full() {
+                // The kernel takes nothing while completions overflow.
+                let mut early = std::mem::take(&mut self.early);
+                self.reap(&mut early);
+                self.early = early;
+            }
         }
     }
 
@@ -158,8 +166,14 @@ impl Ring {
         }
     }
 
+    /// Completions wait here and not in the ring, which is thus not readable for them.
+    pub(super) fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Moves all completions to `events`.
     pub(super) fn reap(&mut self, events: &mut Vec<Event>) {
+        events.append(&mut self.early);
         if self.uring.submission().cq_overflow() {
             // The kernel holds completions back that found no room: entering brings them.
             let _ = self.uring.submitter().submit_and_wait(0);
