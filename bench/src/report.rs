@@ -89,11 +89,11 @@ impl Report {
         let mut object = Map::new();
         object.insert("scenario".into(), json!(self.scenario));
         for (name, value, unit) in &self.figures {
-            let mut key = name.replace([' ', ','], "_");
-            if !unit.is_empty() {
-                key = format!("{key}_{}", unit.replace('/', "_per_").replace('%', "percent"));
-            }
-            object.insert(key, value.clone());
+            let unit = unit.replace('/', " per ").replace('%', "percent");
+            let words = format!("{name} {unit}");
+            let words = words.split(|char: char| !char.is_alphanumeric());
+            let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+            object.insert(words.join("_"), value.clone());
         }
         object.insert("violations".into(), json!(self.violations.count));
         object.insert("violation_texts".into(), json!(self.violations.texts));
@@ -113,4 +113,33 @@ pub(crate) fn us_each(time: Duration, count: u64) -> f64 {
 
 pub(crate) fn busy_percent(cpu: Duration, wall: Duration) -> f64 {
     100.0 * cpu.as_secs_f64() / wall.as_secs_f64().max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_names_carry_the_unit() {
+        let mut report = Report::new("x");
+        report.figure("1 in flight: deliveries", 2.0, "1/s");
+        report.figure("server busy", 99.5, "%");
+        report.count("events", 3);
+        let json = report.as_json();
+        assert_eq!(json["1_in_flight_deliveries_1_per_s"], 2.0);
+        assert_eq!(json["server_busy_percent"], 99.5);
+        assert_eq!(json["events"], 3);
+        assert_eq!(json["violations"], 0);
+    }
+
+    #[test]
+    fn all_violations_are_counted_and_the_first_are_shown() {
+        let mut violations = Violations::default();
+        (0..100).for_each(|number| violations.add(|| number.to_string()));
+        let mut report = Report::new("x");
+        report.add_violations(violations);
+        assert!(!report.is_clean());
+        assert_eq!(report.violations.count, 100);
+        assert_eq!(report.violations.texts.len(), VIOLATIONS_SHOWN_MAX);
+    }
 }

@@ -20,10 +20,13 @@ use crate::limits;
 /// Lanes of a pair of cores, see `shard::Lane`.
 pub const LANES: usize = 2;
 
+/// Mail and when it was sent, in nanoseconds of a clock that all cores share: see `Mailbox::receive_ordered`.
+type Stamped<M> = (u64, M);
+
 /// One lane from this core to another.
 struct Outgoing<M> {
-    ring: Producer<M>,
-    overflow: VecDeque<M>,
+    ring: Producer<Stamped<M>>,
+    overflow: VecDeque<Stamped<M>>,
 }
 
 /// One core's end of the mesh.
@@ -32,7 +35,9 @@ pub struct Mailbox<M> {
     /// By lane, then by receiving core; `None` at our own place.
     outgoing: [Vec<Option<Outgoing<M>>>; LANES],
     /// By lane, then by sending core.
-    incoming: [Vec<Option<Consumer<M>>>; LANES],
+    incoming: [Vec<Option<Consumer<Stamped<M>>>>; LANES],
+    /// Taken from the rings by `receive_ordered` and not yet due.
+    held: Vec<Stamped<M>>,
     doorbells: Arc<[Doorbell]>,
     /// Cores that got mail since the last `ring_doorbells`.
     to_ring: Vec<bool>,
@@ -51,6 +56,7 @@ pub fn mesh<M>(cores: u16) -> std::io::Result<Vec<Mailbox<M>>> {
             core,
             outgoing: [lane(cores), lane(cores)],
             incoming: [lane(cores), lane(cores)],
+            held: Vec::new(),
             doorbells: doorbells.clone(),
             to_ring: vec![false; usize::from(cores)],
             overflowed: 0,
@@ -84,14 +90,14 @@ impl<M> Mailbox<M> {
     ///
     /// # Panics
     /// When `to` is this core.
-    pub fn send(&mut self, to: u16, lane: usize, mail: M) {
+    pub fn send(&mut self, to: u16, lane: usize, stamp: u64, mail: M) {
         assert!(to != self.core, "a core does not write to itself");
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
         self.to_ring[usize::from(to)] = true;
         if !outgoing.overflow.is_empty() {
-            outgoing.overflow.push_back(mail);
+            outgoing.overflow.push_back((stamp, mail));
             self.overflowed += 1;
-        } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push(mail) {
+        } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push((stamp, mail)) {
             outgoing.overflow.push_back(mail);
             self.overflowed += 1;
         }
@@ -140,7 +146,36 @@ impl<M> Mailbox<M> {
 
     /// Takes the next mail of a lane from one core.
     pub fn receive(&mut self, from: u16, lane: usize) -> Option<M> {
-        self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()
+        self.incoming[lane][usize::from(from)].as_mut()?.pop().ok().map(|(_, mail)| mail)
+    }
+
+    /// Takes mail of a lane from all cores in the order in which it was sent: a publish that was answered is not overtaken
+    /// by one that its publisher sent to another core after that answer.
+    ///
+    /// `horizon` is the clock read just before the call. Mail is stamped before it is pushed, so whatever a
+    /// sender had seen happen before a stamp up to the horizon is in the rings by now; later stamps wait for the next call.
+    pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<M>) {
+        let mut horizon = horizon;
+        for ring in self.incoming[lane].iter_mut().flatten() {
+            for taken in 1..=limits::MAIL_PER_TICK_MAX {
+                let Ok(stamped) = ring.pop() else { break };
+                if taken == limits::MAIL_PER_TICK_MAX {
+                    // What is left in this ring is not older than this one: nothing newer may go ahead of it.
+                    horizon = horizon.min(stamped.0);
+                }
+                self.held.push(stamped);
+            }
+        }
+        // Stable: mail of one core keeps its order.
+        self.held.sort_by_key(|(stamp, _)| *stamp);
+        let due = self.held.partition_point(|(stamp, _)| *stamp <= horizon);
+        out.extend(self.held.drain(..due).map(|(_, mail)| mail));
+    }
+
+    /// Mail waits for a later horizon.
+    #[must_use]
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Whether a lane holds mail for this core.
@@ -195,7 +230,7 @@ mod tests {
         let mut left = mailboxes.pop().unwrap();
         let count = 3 * u32::try_from(ring_capacity(2)).unwrap();
         for number in 0..count {
-            left.send(1, 0, number);
+            left.send(1, 0, 0, number);
         }
         assert!(left.has_overflow());
         let mut received = Vec::new();
@@ -210,12 +245,46 @@ mod tests {
     }
 
     #[test]
+    fn mail_of_several_cores_comes_in_the_order_of_its_stamps() {
+        let mut mailboxes = mesh::<u32>(3).unwrap();
+        let mut home = mailboxes.remove(0);
+        for (from, stamp, mail) in [(1, 20, 2), (0, 10, 1), (0, 20, 3), (1, 30, 4), (0, 99, 9)] {
+            mailboxes[from].send(0, 0, stamp, mail);
+        }
+        let mut received = Vec::new();
+        home.receive_ordered(0, 50, &mut received);
+        assert_eq!(received, [1, 3, 2, 4]);
+        assert!(home.has_held());
+        mailboxes[1].send(0, 0, 60, 5);
+        home.receive_ordered(0, 100, &mut received);
+        assert_eq!(received, [1, 3, 2, 4, 5, 9]);
+        assert!(!home.has_held());
+    }
+
+    #[test]
+    fn a_long_ring_holds_back_what_is_newer_elsewhere() {
+        let mut mailboxes = mesh::<u64>(3).unwrap();
+        let mut home = mailboxes.remove(0);
+        let count = 3 * limits::MAIL_PER_TICK_MAX as u64;
+        for stamp in 0..count {
+            mailboxes[0].send(0, 0, stamp, stamp);
+        }
+        mailboxes[1].send(0, 0, count, count);
+        let mut received = Vec::new();
+        while received.len() <= count as usize {
+            home.receive_ordered(0, u64::MAX, &mut received);
+            mailboxes[0].flush_overflow();
+        }
+        assert!(received.into_iter().eq(0..=count));
+    }
+
+    #[test]
     fn nobody_sleeps_on_mail() {
         let mut mailboxes = mesh::<u32>(2).unwrap();
         let right = mailboxes.pop().unwrap();
         let mut left = mailboxes.pop().unwrap();
         assert!(right.prepare_sleep());
-        left.send(1, 1, 7);
+        left.send(1, 1, 0, 7);
         left.ring_doorbells();
         assert!(right.doorbell().was_rung(), "asleep: the eventfd was written");
         assert!(!right.prepare_sleep());
@@ -229,7 +298,7 @@ mod tests {
         let mut left = mailboxes.pop().unwrap();
         let sender = std::thread::spawn(move || {
             for number in 0..20_000 {
-                left.send(1, 0, number);
+                left.send(1, 0, 0, number);
                 left.flush_overflow();
                 left.ring_doorbells();
                 while left.has_overflow() {

@@ -18,6 +18,7 @@ use super::probe::StartError;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
+use crate::worker::time::Clock;
 use crate::worker::{self, Phase, Shared};
 
 /// What the world may be told once all listeners stand.
@@ -56,6 +57,8 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
         apps,
         phase: Phase::default(),
         drained: AtomicUsize::new(0),
+        listeners_closed: AtomicUsize::new(0),
+        clock: Clock::start(),
         channel_hash_seed: getrandom::u64().map_err(|_| StartError::Random)?,
         sockets_reserved: descriptors_max(),
     });

@@ -22,6 +22,7 @@ impl Shard {
     ) -> Result<(), ErrorCode> {
         let app = self.app_of(key.slot);
         let (from, on_public) = (app.client_events_from, app.client_events_on_public);
+        let bounded = app.presence_members_max.is_some();
         if from == ClientEventsFrom::None {
             return Err(error_code::CLIENT_EVENTS_DISABLED);
         }
@@ -34,12 +35,15 @@ impl Shard {
             self.outbox.note(&event.channel, why);
             return Err(error_code::CLIENT_EVENT_ON_PUBLIC);
         }
+        // Messages of one socket count in their order (PROTOCOL.md rule 103): who has asked and was not refused is in, and the
+        // event follows the request to the home. Only a presence channel with a bound may still say no.
+        let may_speak = channel.kind.access != Access::Presence || !bounded;
         let subscription = self
             .channels
             .find_key(&channel)
             .and_then(|index| self.subscription_index(key.slot, index))
             .map(|at| &sender.subscriptions[at])
-            .filter(|found| matches!(found.standing, Standing::Active { .. }));
+            .filter(|found| may_speak || matches!(found.standing, Standing::Active { .. }));
         if subscription.is_none() && from != ClientEventsFrom::All {
             return Err(error_code::NOT_A_MEMBER);
         }

@@ -11,7 +11,7 @@ mod notes;
 mod reactor;
 mod session;
 mod sys;
-mod time;
+pub mod time;
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use crate::api::Publication;
 use crate::app::{AppIndex, Apps};
 use crate::clock::Moment;
 use crate::config::Config;
@@ -74,6 +75,10 @@ pub struct Shared {
     pub phase: Phase,
     /// Workers without connections, once draining.
     pub drained: AtomicUsize,
+    /// Listeners that accept no more, once draining.
+    pub listeners_closed: AtomicUsize,
+    /// The same on all workers.
+    pub clock: Clock,
     pub channel_hash_seed: u64,
     /// Sockets one worker may have: room reserved in address space.
     pub sockets_reserved: usize,
@@ -89,7 +94,6 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 pub(crate) struct Worker {
     core: RefCell<Core>,
     shared: Arc<Shared>,
-    clock: Clock,
     tick_asked: Cell<bool>,
     tick_waker: RefCell<Option<Waker>>,
     listener: TcpListener,
@@ -109,6 +113,9 @@ struct Core {
     /// Numbers of gathers are not used twice: a late answer must not count for a later question.
     next_gather: u32,
     entropy: Entropy,
+    clock: Clock,
+    /// Mail on its way to the shard.
+    inbox: Vec<Mail>,
     drained: bool,
     closes_per_drain_tick: usize,
     /// Ticks come as events do; closes come at their own pace.
@@ -205,6 +212,8 @@ impl Worker {
             gathers: HashMap::default(),
             next_gather: 0,
             entropy: Entropy::default(),
+            clock: shared.clock,
+            inbox: Vec::new(),
             drained: false,
             closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
             next_close: Moment::default(),
@@ -212,7 +221,6 @@ impl Worker {
         Ok(Self {
             core: RefCell::new(core),
             shared,
-            clock: Clock::start(),
             tick_asked: Cell::new(false),
             tick_waker: RefCell::new(None),
             listener,
@@ -247,7 +255,8 @@ impl Worker {
     fn tick(&self) {
         let mut core = self.core.borrow_mut();
         core.mailbox.doorbell().set_awake();
-        core.shard.advance(self.clock.now());
+        let now = core.clock.now();
+        core.shard.advance(now);
         if !self.shared.phase.is_running() {
             self.drain(&mut core);
         }
@@ -274,8 +283,11 @@ impl Worker {
                 core.shard.connection_count().div_ceil(ticks).max(CLOSES_PER_DRAIN_TICK_MIN);
             // Wakes the accept loop, which sees the phase; nothing more is accepted.
             let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+            self.shared.listeners_closed.fetch_add(1, Ordering::AcqRel);
         }
-        if core.drained {
+        // A client that is told to come back must not find a worker that still accepts and dies too.
+        let all_closed = self.shared.listeners_closed.load(Ordering::Acquire);
+        if core.drained || all_closed < usize::from(core.mailbox.cores()) {
             return;
         }
         let now = core.shard.now();
@@ -292,6 +304,13 @@ impl Worker {
     /// Publishers wait while the mailboxes are full: nothing is dropped, the source is slowed.
     async fn uncongested(&self) {
         while self.core.borrow().mailbox.is_congested() {
+            monoio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until mail that found its ring full is in the ring.
+    async fn posted(&self) {
+        while self.core.borrow().mailbox.has_overflow() {
             monoio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -342,10 +361,7 @@ impl Core {
         self.drain_mailboxes();
         self.shard.settle();
         self.mailbox.flush_overflow();
-        for (to, mail) in self.shard.outbox.mails.drain(..) {
-            let lane = lane_index(mail.lane());
-            self.mailbox.send(to, lane, mail);
-        }
+        self.post_mail();
         self.mailbox.ring_doorbells();
         self.tell_answers();
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
@@ -360,24 +376,56 @@ impl Core {
     }
 
     fn wants_another_tick(&self) -> bool {
-        !self.shard.outbox.is_empty()
+        self.mailbox.has_held()
+            || !self.shard.outbox.is_empty()
             || self.flush.is_unfinished()
             || self.reactor.has_unread()
             || self.mailbox.has_overflow()
     }
 
+    /// Hands the shard's mail to the rings.
+    fn post_mail(&mut self) {
+        let stamp = self.clock.stamp();
+        for (to, mail) in self.shard.outbox.mails.drain(..) {
+            let lane = lane_index(mail.lane());
+            self.mailbox.send(to, lane, stamp, mail);
+        }
+    }
+
+    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake it: it
+    /// was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
+    fn publish(&mut self, app: AppIndex, publications: Vec<Publication>) {
+        // What other cores sent before this request was made comes first.
+        self.drain_to_home();
+        for Publication { channel, frame, except, .. } in publications {
+            // The API has checked the name already.
+            if let Ok(channel) = self.shard.channel_key(app, &channel) {
+                self.shard.publish(channel, frame, except, true);
+            }
+        }
+        self.post_mail();
+    }
+
     /// `FromHome` first and always; `ToHome`, which may cause more mail, only while there is room for it.
     fn drain_mailboxes(&mut self) {
-        for lane in [Lane::FromHome, Lane::ToHome] {
-            for from in 0..self.mailbox.cores() {
-                for _ in 0..limits::MAIL_PER_TICK_MAX {
-                    if lane == Lane::ToHome && self.mailbox.is_congested() {
-                        return;
-                    }
-                    let Some(mail) = self.mailbox.receive(from, lane_index(lane)) else { break };
-                    self.shard.on_mail(mail);
-                }
+        for from in 0..self.mailbox.cores() {
+            for _ in 0..limits::MAIL_PER_TICK_MAX {
+                let lane = lane_index(Lane::FromHome);
+                let Some(mail) = self.mailbox.receive(from, lane) else { break };
+                self.shard.on_mail(mail);
             }
+        }
+        self.drain_to_home();
+    }
+
+    fn drain_to_home(&mut self) {
+        if self.mailbox.is_congested() {
+            return;
+        }
+        let horizon = self.clock.stamp();
+        self.mailbox.receive_ordered(lane_index(Lane::ToHome), horizon, &mut self.inbox);
+        for mail in self.inbox.drain(..) {
+            self.shard.on_mail(mail);
         }
     }
 

@@ -146,6 +146,10 @@ impl Reactor {
                 } else {
                     self.read(shard, key);
                 }
+                // The end may come with the last bytes, and nothing is reported after it: one more read finds it.
+                if event.says_end() {
+                    self.unread.push_back(key);
+                }
             }
             Token::Writable(key) if shard.get(key).is_some() => shard.unblock(key.slot),
             Token::Writable(_) | Token::Sent(_) | Token::Again | Token::Cancel => {}

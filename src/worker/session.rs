@@ -186,8 +186,7 @@ impl Session {
         match self.plan(request, target) {
             Plan::Respond(response) => response,
             Plan::Publish { app, publications, info, reply } => {
-                worker.uncongested().await;
-                self.publish(app, publications);
+                self.publish(app, publications).await;
                 match info {
                     None => api::render(&reply, Vec::new()),
                     Some(question) => self.ask(question, &reply).await,
@@ -219,19 +218,17 @@ impl Session {
         plan
     }
 
-    fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) {
-        let mut core = self.worker.core.borrow_mut();
-        for publication in publications {
-            let api::Publication { channel, event, frame, except } = publication;
-            if self.worker.shared.config.debug {
+    /// Publishes, and returns when the events have their place in their channels' order.
+    async fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) {
+        self.worker.uncongested().await;
+        if self.worker.shared.config.debug {
+            for api::Publication { channel, event, .. } in &publications {
                 tracing::debug!(channel, event, "broadcasting");
             }
-            // The API has checked the name already.
-            if let Ok(channel) = core.shard.channel_key(app, &channel) {
-                core.shard.publish(channel, frame, except, true);
-            }
         }
+        self.worker.core.borrow_mut().publish(app, publications);
         self.worker.ask_tick();
+        self.worker.posted().await;
     }
 
     async fn ask(&self, question: crate::shard::Question, reply: &api::Reply) -> Response {

@@ -69,6 +69,13 @@ pub(super) struct Event {
     pub(super) more: bool,
 }
 
+impl Event {
+    /// A poll saw the peer's end, or an error.
+    pub(super) fn says_end(self) -> bool {
+        self.result & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+}
+
 /// One send of a batch.
 pub(super) struct Send<'a> {
     pub(super) socket: BorrowedFd<'a>,

@@ -4,19 +4,26 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Moment;
 
-/// Time since the worker started.
-pub(super) struct Clock {
+/// Time since the process started. Copies agree on all cores: the kernel's monotonic clock is one for all.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
     start: Instant,
 }
 
 impl Clock {
+    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock for a core")]
-    pub(super) fn start() -> Self {
+    pub fn start() -> Self {
         Self { start: Instant::now() }
     }
 
-    pub(super) fn now(&self) -> Moment {
+    pub(super) fn now(self) -> Moment {
         Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Nanoseconds, to order mail of different cores by.
+    pub(super) fn stamp(self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

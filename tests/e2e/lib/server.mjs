@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -19,15 +20,23 @@ const binary = path.resolve(
   process.env.RINGVERB_BIN ?? path.join(here, "../../../target/release/ringverb"),
 );
 
-function freePort() {
-  return new Promise((resolve, reject) => {
+// Below the range from which the kernel takes the ports of outgoing connections: one of those would
+// be in the way of a server that comes back to its port.
+const PORTS = { from: 15_000, to: 32_000 };
+
+function isFree(port) {
+  return new Promise((resolve) => {
     const probe = createServer();
-    probe.once("error", reject);
-    probe.listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
+    probe.once("error", () => resolve(false));
+    probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
   });
+}
+
+async function freePort() {
+  for (;;) {
+    const port = randomInt(PORTS.from, PORTS.to);
+    if (await isFree(port)) return port;
+  }
 }
 
 class Server {
@@ -84,8 +93,8 @@ class Server {
 }
 
 /** Starts the server under test with one app; `environment` adds to or overrides the settings. */
-export async function startServer(environment = {}) {
-  const port = await freePort();
+export async function startServer(environment = {}, givenPort = undefined) {
+  const port = givenPort ?? (await freePort());
   const directory = await mkdtemp(path.join(tmpdir(), "ringverb-e2e-"));
   const child = spawn(binary, [], {
     cwd: directory,
