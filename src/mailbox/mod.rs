@@ -149,11 +149,12 @@ impl<M> Mailbox<M> {
         self.incoming[lane][usize::from(from)].as_mut()?.pop().ok().map(|(_, mail)| mail)
     }
 
-    /// Takes mail of a lane from all cores in the order in which it was sent: a publish that was answered is not overtaken
-    /// by one that its publisher sent to another core after that answer.
+    /// Takes mail of a lane from all cores in the order in which it was sent: a publish that was answered is
+    /// not overtaken by one that its publisher sent to another core after that answer.
     ///
     /// `horizon` is the clock read just before the call. Mail is stamped before it is pushed, so whatever a
-    /// sender had seen happen before a stamp up to the horizon is in the rings by now; later stamps wait for the next call.
+    /// sender had seen happen before a stamp up to the horizon is in the rings by now; later stamps wait for
+    /// the next call.
     pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<M>) {
         let mut horizon = horizon;
         for ring in self.incoming[lane].iter_mut().flatten() {
@@ -271,7 +272,7 @@ mod tests {
         }
         mailboxes[1].send(0, 0, count, count);
         let mut received = Vec::new();
-        while received.len() <= count as usize {
+        while received.last() != Some(&count) {
             home.receive_ordered(0, u64::MAX, &mut received);
             mailboxes[0].flush_overflow();
         }

@@ -35,8 +35,9 @@ impl Shard {
             self.outbox.note(&event.channel, why);
             return Err(error_code::CLIENT_EVENT_ON_PUBLIC);
         }
-        // Messages of one socket count in their order (PROTOCOL.md rule 103): who has asked and was not refused is in, and the
-        // event follows the request to the home. Only a presence channel with a bound may still say no.
+        // Messages of one socket count in their order (PROTOCOL.md rule 103): who has asked and was not
+        // refused is in, and the event follows the request to the home. Only a presence channel with a bound
+        // may still say no.
         let may_speak = channel.kind.access != Access::Presence || !bounded;
         let subscription = self
             .channels

@@ -21,7 +21,8 @@ pub struct Outbox {
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<Answered>,
-    /// What the log should say: which part of a refused request was wrong, and what to do about it. Never a secret.
+    /// What the log should say: which part of a refused request was wrong, and what to do about it. Never a
+    /// secret.
     pub notes: Vec<String>,
 }
 

@@ -84,8 +84,8 @@ pub struct Shared {
     pub sockets_reserved: usize,
 }
 
-/// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the grace
-/// period; the other half is theirs to answer.
+/// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the
+/// grace period; the other half is theirs to answer.
 const CLOSES_PER_DRAIN_TICK_MIN: usize = 250;
 const DRAIN_TICK_MS: u64 = 50;
 const IDLE_TICK: Duration = Duration::from_secs(1);
@@ -392,8 +392,8 @@ impl Core {
         }
     }
 
-    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake it: it
-    /// was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
+    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
+    /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
     fn publish(&mut self, app: AppIndex, publications: Vec<Publication>) {
         // What other cores sent before this request was made comes first.
         self.drain_to_home();

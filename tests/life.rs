@@ -1,0 +1,301 @@
+//! The process: what it says when it starts and when it does not, where its configuration comes from, and how it
+//! ends (PROTOCOL.md sections A and C12).
+
+mod support;
+
+use std::net::{TcpListener, TcpStream};
+
+use rustix::process::Signal;
+use support::{
+    Client, Finished, Handshake, Http, PING, PONG, Request, Server, Setup, eventually, frame, now,
+};
+
+const STOPPING: &str = "Server is shutting down";
+
+#[test]
+fn a_signal_closes_everything_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Setup::new().workers(4).start();
+        let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+        for (index, client) in clients.iter_mut().enumerate() {
+            if index % 2 == 0 {
+                client.subscribe("news");
+            }
+        }
+        // Not a whole request: nobody waits for its rest.
+        let mut half = server.wire();
+        half.send(b"GET /up");
+        server.signal(signal);
+        for mut client in clients {
+            assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
+        }
+        let Finished { code, stdout, stderr } = server.finish();
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        assert!(stdout.contains("Gracefully terminating connections."), "{stdout}");
+        half.ended();
+    }
+}
+
+#[test]
+fn a_signal_ends_an_idle_server() {
+    let start = now();
+    Server::start().stop();
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_second_signal_does_not_wait() {
+    let server = Server::start();
+    let mut client = server.connect();
+    server.signal(Signal::TERM);
+    assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
+    // The client keeps its half open, and the server would wait for it.
+    server.signal(Signal::TERM);
+    let Finished { code, stdout, .. } = server.finish();
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains("second signal"), "{stdout}");
+}
+
+#[test]
+fn who_does_not_answer_a_close_is_cut_off() {
+    let server = Server::start();
+    let mut client = server.connect();
+    server.signal(Signal::TERM);
+    assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
+    assert_eq!(server.finish().code, Some(0));
+}
+
+#[test]
+fn a_stopping_server_says_so_and_takes_nobody_in() {
+    let server = Setup::new().workers(1).start();
+    let mut http = Http::new(&server);
+    assert_eq!(http.ask_raw(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    let mut client = server.connect();
+    server.signal(Signal::TERM);
+    assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
+    let reply = http.ask_raw(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((reply.status, reply.body.as_str()), (503, r#"{"health":"DRAINING"}"#));
+    assert_eq!(reply.head.header("connection"), Some("close"));
+    http.wire.ended();
+    eventually("nobody listens", || TcpStream::connect(server.address).err());
+    drop(client);
+    assert_eq!(server.finish().code, Some(0));
+}
+
+#[test]
+fn a_port_can_be_taken_again_at_once() {
+    let server = Server::start();
+    let port = server.address.port().to_string();
+    let mut client = server.connect();
+    server.signal(Signal::TERM);
+    assert_eq!(client.closed().0, 4200);
+    drop(client);
+    assert_eq!(server.finish().code, Some(0));
+    let again =
+        Setup::new().env("REVERB_SERVER_PORT", &port).env("REVERB_SERVER_HOST", "127.0.0.1");
+    let server = again.start_as_configured();
+    assert_eq!(server.address.port().to_string(), port);
+    server.connect().ask(PING, PONG);
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let running = Server::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    for address in [running.address, listener.local_addr().expect("an address")] {
+        let setup = Setup::new().arg("--host").arg("127.0.0.1");
+        let finished = setup.arg("--port").arg(&address.port().to_string()).run();
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains(&format!("{address} is in use")), "{finished:?}");
+        assert!(finished.stderr.contains("ss -ltnp"), "{finished:?}");
+        assert_eq!(finished.stdout, "");
+    }
+    running.connect().ask(PING, PONG);
+}
+
+#[test]
+fn an_address_of_another_host_is_told() {
+    let finished = Setup::new().arg("--host").arg("192.0.2.1").arg("--port").arg("0").run();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("192.0.2.1 is no address of this host"), "{finished:?}");
+}
+
+#[test]
+fn a_wrong_configuration_is_told_whole() {
+    let scaling = "REVERB_SCALING_ENABLED is true, but this version of ringverb serves one node";
+    let cases: [(Setup, &[&str]); 11] = [
+        (
+            Setup::new().env("REVERB_SERVER_PORT", "abc").env("REVERB_APP_MAX_CONNECTIONS", "0"),
+            &[
+                r#"REVERB_SERVER_PORT is "abc" (environment: REVERB_SERVER_PORT), but it takes a number from 0 to 65535"#,
+                r#"REVERB_APP_MAX_CONNECTIONS is "0""#,
+            ],
+        ),
+        (
+            Setup::new().arg("--port").arg("65536"),
+            &[r#"REVERB_SERVER_PORT is "65536" (--port), but it takes a number from 0 to 65535"#],
+        ),
+        (Setup::new().env("REVERB_SCALING_ENABLED", "true"), &[scaling]),
+        (
+            Setup::bare().env("REVERB_APP_KEY", "k"),
+            &["REVERB_APP_ID is not set", "REVERB_APP_SECRET is not set"],
+        ),
+        (
+            Setup::new().env("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "some"),
+            &["all, members or none"],
+        ),
+        (Setup::new().env("REVERB_SERVER_HOST", "here"), &["an IP address"]),
+        (Setup::new().env("REVERB_SERVER_PATH", "/a b"), &["a path such as /ws, or nothing"]),
+        (
+            Setup::new().file("ringverb.toml", "[server]\nprot = 1\n"),
+            &["ringverb.toml: server.prot is not known; is port meant?"],
+        ),
+        (Setup::new().file("ringverb.toml", "[server\n"), &["ringverb.toml: "]),
+        (
+            Setup::new().file(".env", "REVERB_APP_SECRET=hunter2 with spaces\n"),
+            &[".env: line 1 (REVERB_APP_SECRET) is malformed"],
+        ),
+        (Setup::new().arg("--env-file").arg("nope.env"), &["nope.env: cannot be read"]),
+    ];
+    for (setup, sentences) in cases {
+        let finished = setup.run();
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        for sentence in sentences {
+            assert!(finished.stderr.contains(sentence), "{sentence}\nnot in {finished:?}");
+        }
+        assert!(finished.stderr.contains("ringverb did not start"), "{finished:?}");
+        assert!(!finished.stderr.contains("hunter2"), "{finished:?}");
+        assert_eq!(finished.stdout, "");
+    }
+}
+
+const DOTENV: &str = "APP_NAME=Laravel\n# the usual\nREVERB_APP_ID=1001\nREVERB_APP_KEY=\"app-key\"\n\
+    REVERB_APP_SECRET='app-secret'\nREVERB_APP_ACTIVITY_TIMEOUT=77\nREVERB_HOST=\"localhost\"\n\
+    VITE_REVERB_APP_KEY=\"${REVERB_APP_KEY}\"\n";
+
+#[test]
+fn the_env_file_of_the_folder_is_used() {
+    let activity = |server: &Server| {
+        let event = Client::open(server, &Handshake::new()).event();
+        support::data(&event)["activity_timeout"].to_string()
+    };
+    let server = Setup::bare().file(".env", DOTENV).start();
+    assert_eq!(activity(&server), "77");
+    assert_eq!(server.get("/connections").len(), r#"{"connections":1}"#.len());
+    // The environment is stronger.
+    let setup = Setup::bare().file(".env", DOTENV).env("REVERB_APP_ACTIVITY_TIMEOUT", "78");
+    assert_eq!(activity(&setup.start()), "78");
+    // And a file may have another name.
+    let setup = Setup::bare().file("other", DOTENV).arg("--env-file").arg("other");
+    assert_eq!(activity(&setup.start()), "77");
+}
+
+#[test]
+fn apps_may_come_from_a_file() {
+    let toml = "[server]\npath = \"/ws\"\n[[apps]]\nid = \"1001\"\nkey = \"app-key\"\n\
+        secret = \"app-secret\"\nmax_connections = 1\nallowed_origins = [\"a.test\", \"*.b.test\"]\n";
+    let server = Setup::bare().file("ringverb.toml", toml).start();
+    let handshake = |origin| Handshake::to("/ws/app/app-key").header("Origin", origin);
+    let _client = Client::open(&server, &handshake("http://x.b.test")).established();
+    Client::open(&server, &handshake("http://a.test"))
+        .refused(4004, "Application is over connection quota");
+    Client::open(&server, &handshake("http://c.test")).refused(4009, "Origin not allowed");
+}
+
+#[test]
+fn check_shows_the_configuration_and_no_secret() {
+    let setup = Setup::bare().file(".env", DOTENV).env("REVERB_SERVER_PORT", "9999").arg("check");
+    let Finished { code, stdout, stderr } = setup.run();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for part in [
+        "port = 9999",
+        "# environment: REVERB_SERVER_PORT",
+        "key = \"app-key\"",
+        "# .env: REVERB_APP_KEY",
+        "secret = \"********\"",
+        "activity_timeout = 77",
+        "# max_connections is not set",
+        "The configuration is good.",
+    ] {
+        assert!(stdout.contains(part), "{part}\nnot in\n{stdout}");
+    }
+    assert!(!stdout.contains("app-secret"), "{stdout}");
+    let finished = Setup::new().env("REVERB_SERVER_PORT", "abc").arg("check").run();
+    assert_eq!(finished.code, Some(2));
+}
+
+#[test]
+fn the_start_message_shows_no_secret() {
+    let mut server = Server::start();
+    server.line_with("  limits ");
+    let text = server.stdout();
+    for part in [
+        "ringverb ",
+        "  address  127.0.0.1:",
+        "  workers  ",
+        "1001 (key app-key), from environment",
+    ] {
+        assert!(text.contains(part), "{part}\nnot in\n{text}");
+    }
+    assert!(!text.contains("app-secret"), "{text}");
+}
+
+#[test]
+fn development_mode_gives_all_that_is_needed() {
+    let mut server = Setup::bare().env("REVERB_HOST", "app.test").start();
+    server.line_with("curl ");
+    let text = server.stdout().to_owned();
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).to_owned()
+    };
+    assert_eq!(value("BROADCAST_CONNECTION"), "reverb");
+    assert_eq!(value("REVERB_HOST"), "\"app.test\"");
+    assert_eq!(value("REVERB_PORT"), server.address.port().to_string());
+    assert_eq!((value("REVERB_APP_ID").len(), value("REVERB_APP_SECRET").len()), (6, 20));
+    let key = value("REVERB_APP_KEY");
+    let mut client = Client::open(&server, &Handshake::to(&format!("/app/{key}"))).established();
+    client.ask(PING, PONG);
+    // Drawn, not fixed: the app of the tests is unknown to it.
+    Client::open(&server, &Handshake::new()).refused(4001, "Application does not exist");
+    assert_eq!(server.answer(&Request::get("/channels")).0, 404);
+}
+
+#[test]
+fn the_command_line() {
+    for argument in ["--help", "-h", "help"] {
+        let Finished { code, stdout, .. } = Setup::bare().arg(argument).run();
+        assert_eq!(code, Some(0), "{argument}");
+        assert!(stdout.contains("check") && stdout.contains("Usage"), "{argument}: {stdout}");
+    }
+    let help = Setup::bare().arg("--help").run().stdout;
+    for part in ["Examples:", "--port", "REVERB_APP_KEY", "RINGVERB_AUTH_WINDOW", "[600]"] {
+        assert!(help.contains(part), "{part}\nnot in\n{help}");
+    }
+    let version = Setup::bare().arg("--version").run();
+    assert_eq!(version.stdout, format!("ringverb {}\n", env!("CARGO_PKG_VERSION")));
+    for argument in ["--nope", "nope", "--port"] {
+        let finished = Setup::new().arg(argument).run();
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{argument}");
+        assert!(finished.stderr.contains(argument), "{finished:?}");
+    }
+    Setup::new().arg("start").start().connect().ask(PING, PONG);
+}
+
+#[test]
+fn a_mistyped_name_is_warned_of() {
+    let finished = Setup::new().env("RINGVERB_WORKRES", "2").arg("check").run();
+    assert_eq!(finished.code, Some(0));
+    assert_eq!(finished.stderr, "warning: RINGVERB_WORKRES is no option of ringverb; see --help\n");
+}
+
+#[test]
+fn debug_logs_messages() {
+    let mut server = Setup::new().arg("--debug").start();
+    let mut client = server.connect();
+    client.ask(PING, PONG);
+    let line = server.line_with("message received");
+    assert!(line.contains("pusher:ping") && line.contains(&client.socket_id), "{line}");
+    client.send_bytes(&frame::close(1000, ""));
+    client.closed();
+}

@@ -1,0 +1,97 @@
+//! What the tests of the running server share: the server itself, a WebSocket client, an HTTP client.
+//!
+//! Blocking and plain, so that a test reads as a transcript. Every wait has a deadline; nothing sleeps, no port is
+//! fixed, and each server has a folder and an environment of its own. The encoders here are not the server's: a
+//! fault on one side must not cancel itself out on the other.
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+
+mod client;
+mod http;
+mod server;
+mod wire;
+
+use std::time::{Duration, Instant};
+
+use ringverb::app::Secret;
+use ringverb::pusher::signature;
+use serde_json::Value;
+
+pub(crate) use client::{Client, Handshake};
+pub(crate) use http::{Http, Request};
+pub(crate) use server::{Finished, Server, Setup};
+pub(crate) use wire::{Frame, Head, Reply, Wire, frame};
+
+/// The app of the recorded traffic.
+pub(crate) const APP_ID: &str = "1001";
+pub(crate) const APP_KEY: &str = "app-key";
+pub(crate) const APP_SECRET: &str = "app-secret";
+
+/// How long anything may take on a busy machine. A test that passes never waits that long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The answer to anything malformed.
+pub(crate) const INVALID: &str =
+    r#"{"event":"pusher:error","data":"{\"code\":4200,\"message\":\"Invalid message format\"}"}"#;
+pub(crate) const PING: &str = r#"{"event":"pusher:ping","data":{}}"#;
+pub(crate) const PONG: &str = r#"{"event":"pusher:pong"}"#;
+
+#[expect(clippy::disallowed_methods, reason = "a test has no tick to take the time from")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test has no tick to take the time from")]
+pub(crate) fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("a clock behind 1970").as_secs()
+}
+
+/// Repeats a round trip until it gives what is waited for.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+    }
+}
+
+/// Signs with the secret of the app of the tests.
+pub(crate) fn sign(parts: &[&str]) -> String {
+    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    let hex = signature::sign(&Secret::new(APP_SECRET), &parts);
+    String::from_utf8(hex.to_vec()).expect("hex")
+}
+
+/// The `auth` of a subscription.
+pub(crate) fn channel_auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+    let signature = match channel_data {
+        None => sign(&[socket_id, ":", channel]),
+        Some(data) => sign(&[socket_id, ":", channel, ":", data]),
+    };
+    format!("{APP_KEY}:{signature}")
+}
+
+/// A JSON text as a value.
+pub(crate) fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+/// The value in the `data` string of an event.
+pub(crate) fn data(event: &Value) -> Value {
+    json(event["data"].as_str().unwrap_or_else(|| panic!("data of {event} is no string")))
+}
+
+/// `pusher:error` as Reverb writes it.
+pub(crate) fn error_event(code: u16, message: &str) -> String {
+    format!(r#"{{"event":"pusher:error","data":"{{\"code\":{code},\"message\":\"{message}\"}}"}}"#)
+}
+
+/// `pusher_internal:subscription_succeeded` of a channel without a roster.
+pub(crate) fn succeeded(channel: &str) -> String {
+    let channel = Value::from(channel);
+    format!(
+        r#"{{"event":"pusher_internal:subscription_succeeded","data":"{{}}","channel":{channel}}}"#
+    )
+}

@@ -1,0 +1,285 @@
+//! The server as a process: started with a folder and an environment of its own, on a port the kernel chooses.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use super::client::{Client, Handshake};
+use super::http::{Http, Request};
+use super::wire::{Reply, Wire};
+use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, now};
+
+/// How a server is to be started.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    folder: Folder,
+}
+
+/// A folder that goes with its owner.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("server-{}-{number}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&path).expect("a folder for the server");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Left over, it harms nobody: it is below the target folder.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a run that ended by itself left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Setup {
+    /// With the app of the recorded traffic.
+    pub(crate) fn new() -> Self {
+        Self::bare()
+            .env("REVERB_APP_ID", APP_ID)
+            .env("REVERB_APP_KEY", APP_KEY)
+            .env("REVERB_APP_SECRET", APP_SECRET)
+    }
+
+    /// With nothing configured.
+    pub(crate) fn bare() -> Self {
+        Self { arguments: Vec::new(), environment: Vec::new(), folder: Folder::new() }
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn arg(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    pub(crate) fn workers(self, count: u16) -> Self {
+        self.arg("--workers").arg(&count.to_string())
+    }
+
+    /// Puts a file into the folder the server starts in.
+    pub(crate) fn file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.folder.0.join(name), text).expect("a file of the server");
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringverb"));
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.folder.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn spawn(self) -> Server {
+        let mut child = self.command().spawn().expect("the server's program");
+        let stdout = lines(child.stdout.take().expect("a pipe"));
+        let stderr = lines(child.stderr.take().expect("a pipe"));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let output = Output { stdout, stderr, seen: String::new() };
+        Server { child, output, address, done: false, _folder: self.folder }
+    }
+
+    /// Starts the server on a free port and waits until it listens.
+    pub(crate) fn start(self) -> Server {
+        self.arg("--host").arg("127.0.0.1").arg("--port").arg("0").start_as_configured()
+    }
+
+    /// Starts the server where its configuration says.
+    pub(crate) fn start_as_configured(self) -> Server {
+        let mut server = self.spawn();
+        let line = server.line_with("  address  ");
+        let address = line.trim_start_matches("  address  ").split('/').next();
+        server.address = address.and_then(|text| text.parse().ok()).expect("an address");
+        server
+    }
+
+    /// Runs to the end: for commands that answer and runs that must fail.
+    pub(crate) fn run(self) -> Finished {
+        self.spawn().finish()
+    }
+}
+
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[derive(Debug)]
+struct Output {
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+    /// Lines of stdout so far.
+    seen: String,
+}
+
+/// A running server. Dropped, it is killed; that it was still running then is part of every test.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    output: Output,
+    pub(crate) address: SocketAddr,
+    done: bool,
+    _folder: Folder,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Setup::new().start()
+    }
+
+    /// Waits for a line of stdout that holds this text.
+    pub(crate) fn line_with(&mut self, text: &str) -> String {
+        loop {
+            match self.output.stdout.recv_timeout(DEADLINE) {
+                Ok(line) => {
+                    self.output.seen.push_str(&line);
+                    self.output.seen.push('\n');
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(error) => {
+                    self.done = true;
+                    // It may have ended by itself.
+                    let _ = self.child.kill();
+                    let (_, errors) = rest(&self.output.stderr, DEADLINE);
+                    panic!("no line with {text:?} ({error}); stderr: {errors}");
+                }
+            }
+        }
+    }
+
+    /// What stdout has said so far.
+    pub(crate) fn stdout(&self) -> &str {
+        &self.output.seen
+    }
+
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::new(TcpStream::connect(self.address).expect("the server accepts"))
+    }
+
+    /// A connection that is established.
+    pub(crate) fn connect(&self) -> Client {
+        Client::open(self, &Handshake::new()).established()
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) fn ask(&self, request: &Request) -> Reply {
+        Http::new(self).ask(request)
+    }
+
+    /// Status and body of an answer.
+    pub(crate) fn answer(&self, request: &Request) -> (u16, String) {
+        let reply = self.ask(request);
+        (reply.status, reply.body)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> String {
+        let reply = self.ask(&Request::get(path));
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+        reply.body
+    }
+
+    /// Publishes one event.
+    pub(crate) fn publish(&self, channel: &str, name: &str, data: &str) {
+        let body = json!({ "name": name, "channel": channel, "data": data }).to_string();
+        assert_eq!(self.answer(&Request::events(&body)), (200, "{}".to_owned()), "{body}");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
+    }
+
+    /// Waits for the end.
+    pub(crate) fn finish(mut self) -> Finished {
+        let (ended, stdout) = rest(&self.output.stdout, DEADLINE);
+        self.output.seen.push_str(&stdout);
+        if !ended {
+            panic!("the server did not end within {DEADLINE:?}; it said {}", self.output.seen);
+        }
+        let (_, stderr) = rest(&self.output.stderr, DEADLINE);
+        let status: ExitStatus = self.child.wait().expect("an exit status");
+        self.done = true;
+        Finished { code: status.code(), stdout: std::mem::take(&mut self.output.seen), stderr }
+    }
+
+    /// Ends the server as its supervisor would.
+    pub(crate) fn stop(self) {
+        self.signal(Signal::TERM);
+        let finished = self.finish();
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+}
+
+/// What a pipe still says; whether it ended before the deadline.
+fn rest(pipe: &Receiver<String>, limit: Duration) -> (bool, String) {
+    let start = now();
+    let mut text = String::new();
+    loop {
+        match pipe.recv_timeout(limit.saturating_sub(start.elapsed())) {
+            Ok(line) => {
+                text.push_str(&line);
+                text.push('\n');
+            }
+            Err(RecvTimeoutError::Disconnected) => return (true, text),
+            Err(RecvTimeoutError::Timeout) => return (false, text),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let ended = self.child.try_wait().expect("a child");
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        self.child.wait().expect("an exit status");
+        let (_, errors) = rest(&self.output.stderr, DEADLINE);
+        if std::thread::panicking() {
+            eprintln!("the server's stderr: {errors}");
+        } else {
+            assert!(ended.is_none(), "the server ended by itself: {ended:?} {errors}");
+        }
+    }
+}
