@@ -98,6 +98,12 @@ impl Connection {
         !self.overflowed
     }
 
+    /// Whether the socket is watched for room to send.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
     /// Whether our close frame is enqueued.
     #[must_use]
     pub fn is_closing(&self) -> bool {

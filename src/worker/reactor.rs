@@ -237,13 +237,12 @@ impl Reactor {
 
     /// Ends a connection and its socket. Idempotent.
     pub(super) fn drop_socket(&mut self, shard: &mut Shard, key: ConnectionKey) {
-        if shard.get(key).is_none() {
-            return;
-        }
+        let Some(connection) = shard.get(key) else { return };
+        let is_blocked = connection.is_blocked();
         shard.remove(key);
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
         if let Some(descriptor) = socket.descriptor {
-            self.ring.unwatch(key);
+            self.ring.unwatch(key, is_blocked);
             self.closing.push(descriptor);
         }
     }

@@ -123,12 +123,14 @@ impl Ring {
         self.push(&poll.build().user_data(Token::Writable(key).pack()));
     }
 
-    /// Ends the watches of a socket. Needed before it is closed: a pending watch holds the file and delays its
-    /// FIN.
-    pub(super) fn unwatch(&mut self, key: ConnectionKey) {
-        for token in [Token::Readable(key), Token::Writable(key)] {
-            let remove = opcode::PollRemove::new(token.pack()).build();
-            self.push(&remove.flags(Flags::SKIP_SUCCESS).user_data(Token::Cancel.pack()));
+    /// Ends the watches of a socket. Needed before it is closed: a pending watch holds the file and delays its FIN.
+    /// ASYNC_CANCEL and not POLL_REMOVE: the latter fails with EALREADY while the poll's wake-up is on its way, and
+    /// a multishot poll that stays armed would keep the socket open for ever.
+    pub(super) fn unwatch(&mut self, key: ConnectionKey, writable_too: bool) {
+        let tokens = [Token::Readable(key), Token::Writable(key)];
+        for token in tokens.into_iter().take(if writable_too { 2 } else { 1 }) {
+            let cancel = opcode::AsyncCancel::new(token.pack()).build();
+            self.push(&cancel.flags(Flags::SKIP_SUCCESS).user_data(Token::Cancel.pack()));
         }
     }
 
@@ -139,7 +141,7 @@ impl Ring {
 
     fn push(&mut self, entry: &Entry) {
         loop {
-            // SAFETY: the entries pushed through here carry no pointers: polls, their removal, and no-ops.
+            // SAFETY: the entries pushed through here carry no pointers: polls, their cancellation, and no-ops.
             let pushed = unsafe { self.uring.submission().push(entry) };
             if pushed.is_ok() {
                 return;
