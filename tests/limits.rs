@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -149,7 +149,6 @@ fn a_slow_consumer_that_never_reads_is_cut_off() {
     });
     // A close frame that cannot leave does not keep the socket: it ends within some seconds, by a reset if need be.
     eventually("the socket is gone", || {
-        use std::io::Write;
         witness.ask(PING, PONG);
         slow.wire.stream.write_all(&pings).err()
     });
@@ -234,6 +233,39 @@ fn who_says_a_last_word_and_goes_is_gone() {
         assert_eq!(witness.event()["event"], "client-bye");
         assert_eq!(witness.event()["event"], "pusher_internal:member_removed", "user {number}");
     }
+}
+
+/// Bytes that still come while the server ends a connection, after a close or a violation: a watch that was just
+/// being woken once kept the socket for ever.
+#[test]
+fn a_connection_that_ends_while_it_sends_is_ended() {
+    let setup = Setup::new().workers(2).env("REVERB_APP_PING_INTERVAL", "3600");
+    let server = setup.start();
+    for round in 0..1_000 {
+        let mut stream = Client::open(&server, &Handshake::new()).wire.stream;
+        // Longer than the server waits for the answer to a close.
+        stream.set_read_timeout(Some(Duration::from_secs(6))).expect("SO_RCVTIMEO");
+        let first = match round % 2 {
+            0 => frame::close(1000, ""),
+            _ => frame::raw(frame::FIN | 3, b""),
+        };
+        let bytes = [first, frame::raw(frame::TEXT, &vec![b'x'; round * 37 % 12_000])].concat();
+        // The server may end the connection at any byte: an error is an end too.
+        let mut open = bytes.chunks(47 + round % 400).all(|piece| stream.write_all(piece).is_ok());
+        open = open && stream.shutdown(Shutdown::Write).is_ok();
+        while open {
+            match stream.read(&mut [0; 4096]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    panic!("round {round}: the server holds the connection")
+                }
+                Ok(0) | Err(_) => open = false,
+                Ok(_) => {}
+            }
+        }
+    }
+    eventually("all are gone", || {
+        (server.get("/connections") == r#"{"connections":0}"#).then_some(())
+    });
 }
 
 #[test]

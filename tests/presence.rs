@@ -233,36 +233,32 @@ fn rosters_and_announcements_add_up_over_four_cores() {
         if number % 2 == 0 { client.close_among_events() } else { drop(client) }
     }
     let expected: BTreeSet<String> = (10..USERS).map(|number| format!("u{number}")).collect();
-    for (client, roster) in &mut clients {
-        while *roster != expected {
-            follow(client, roster);
-        }
-    }
+    let listed = || -> BTreeSet<String> {
+        let users = support::json(&server.get("/channels/presence-r/users"));
+        let ids = users["users"].as_array().expect("users").iter().map(|user| user["id"].as_str());
+        ids.map(|id| id.expect("text").to_owned()).collect()
+    };
+    eventually("ten users are gone", || (listed() == expected).then_some(()));
     server.publish("presence-r", "end", "x");
-    for (client, _) in &mut clients {
-        client.expect(r#"{"event":"end","data":"x","channel":"presence-r"}"#);
+    for (index, (client, roster)) in clients.iter_mut().enumerate() {
+        while follow(client, roster) {}
+        assert_eq!(*roster, expected, "as connection {index} was told");
     }
-    let users = support::json(&server.get("/channels/presence-r/users"));
-    let listed: BTreeSet<String> = users["users"]
-        .as_array()
-        .expect("users")
-        .iter()
-        .map(|user| user["id"].as_str().expect("text").to_owned())
-        .collect();
-    assert_eq!(listed, expected);
     let count = server.answer(&Request::get("/channels/presence-r").query("info", "user_count"));
     assert_eq!(count, (200, r#"{"occupied":true,"user_count":20}"#.to_owned()));
 }
 
-/// Takes one announcement into account.
-fn follow(client: &mut Client, roster: &mut BTreeSet<String>) {
+/// Takes one announcement into account; `false` at the event `end`.
+fn follow(client: &mut Client, roster: &mut BTreeSet<String>) -> bool {
     let event = client.event();
-    let id = data(&event)["user_id"].as_str().expect("a user").to_owned();
+    let id = || data(&event)["user_id"].as_str().expect("a user").to_owned();
     match event["event"].as_str() {
-        Some("pusher_internal:member_added") => assert!(roster.insert(id), "again: {event}"),
-        Some("pusher_internal:member_removed") => assert!(roster.remove(&id), "again: {event}"),
+        Some("pusher_internal:member_added") => assert!(roster.insert(id()), "again: {event}"),
+        Some("pusher_internal:member_removed") => assert!(roster.remove(&id()), "again: {event}"),
+        Some("end") => return false,
         _ => panic!("neither came nor went: {event}"),
     }
+    true
 }
 
 /// A user who comes and goes while others watch: the watchers hear it in turns, never twice the same.

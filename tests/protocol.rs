@@ -18,7 +18,7 @@ fn subscribe(data: &str) -> String {
 
 #[test]
 fn the_transcript_of_a_public_channel() {
-    let server = Server::start();
+    let server = Setup::new().workers(1).start();
     let mut client = server.connect();
     client.ask(&subscribe(r#"{"auth":"","channel":"news"}"#), &succeeded("news"));
     server.publish("news", r"App\Events\Posted", r#"{"id":1}"#);
@@ -477,6 +477,23 @@ fn publishes_that_were_answered_are_not_overtaken() {
         server.publish("news", "e", &number.to_string());
     }
     numbers_come_in_order(&mut clients, 300);
+}
+
+/// An event that was answered before a subscription was asked for is not heard by it (rule 98).
+#[test]
+fn a_subscriber_hears_nothing_from_before() {
+    let server = Setup::new().workers(4).start();
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for number in 0..200 {
+        let channel = format!("c-{number}");
+        let client = &mut clients[number % 4];
+        // Someone is in the channel, so that its home knows it.
+        server.connect().subscribe(&channel);
+        server.publish(&channel, "e", "before");
+        client.subscribe(&channel);
+        server.publish(&channel, "e", "behind");
+        client.expect(&format!(r#"{{"event":"e","data":"behind","channel":"{channel}"}}"#));
+    }
 }
 
 #[test]
