@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use support::{
-    Client, INVALID, Request, Server, Setup, channel_auth, data, error_event, eventually,
+    Client, Http, INVALID, Request, Server, Setup, channel_auth, data, error_event, eventually,
 };
 
 const SEVEN: &str = r#"{"user_id":7,"user_info":{"n":"A"}}"#;
@@ -261,6 +261,57 @@ fn follow(client: &mut Client, roster: &mut BTreeSet<String>) -> bool {
     true
 }
 
+/// A member whose end is found while an event is being sent to it: the others hear of that too. Its end was once
+/// counted as sent to those who came behind it in the same flush.
+#[test]
+fn members_that_vanish_during_a_publish_are_missed_by_nobody() {
+    const EACH: usize = 60;
+    let server = Setup::new().workers(1).start();
+    let event = |name: &str| {
+        Request::events(&json!({"name": name, "channel": "presence-r", "data": "x"}).to_string())
+    };
+    for round in 0..4 {
+        // Every other one reads nothing after it joined, so that its end is a reset.
+        let (mut vanishing, mut staying) = (Vec::new(), Vec::new());
+        for number in 0..2 * EACH {
+            let mut client = server.connect();
+            client.join("presence-r", &format!(r#"{{"user_id":{number}}}"#));
+            if number % 2 == 0 { vanishing.push(client) } else { staying.push(client) }
+        }
+        let mut http = Http::new(&server);
+        for client in vanishing {
+            http.wire.send(&event("e").bytes());
+            drop(client);
+        }
+        http.wire.send(&event("end").bytes());
+        for _ in 0..=EACH {
+            assert_eq!(http.wire.reply(true).status, 200);
+        }
+        eventually("half of them are gone", || {
+            let request = Request::get("/channels/presence-r").query("info", "user_count");
+            let (_, body) = server.answer(&request);
+            (body == format!(r#"{{"occupied":true,"user_count":{EACH}}}"#)).then_some(())
+        });
+        server.publish("presence-r", "all", "x");
+        for (index, client) in staying.iter_mut().enumerate() {
+            let (mut events, mut removed) = (0, BTreeSet::new());
+            loop {
+                let event = client.event();
+                match event["event"].as_str() {
+                    Some("e") => events += 1,
+                    Some("pusher_internal:member_removed") => {
+                        assert!(removed.insert(data(&event)["user_id"].to_string()), "{event}");
+                    }
+                    Some("all") => break,
+                    _ => {}
+                }
+            }
+            assert_eq!((events, removed.len()), (EACH, EACH), "round {round}, member {index}");
+        }
+        staying.into_iter().for_each(Client::close_among_events);
+    }
+}
+
 /// A user who comes and goes while others watch: the watchers hear it in turns, never twice the same.
 #[test]
 fn churn_is_told_in_turns() {
@@ -277,7 +328,7 @@ fn churn_is_told_in_turns() {
         client.send(&message);
         client.unsubscribe("presence-r");
     }
-    client.close();
+    client.close_among_events();
     eventually("the user is gone", || {
         let users = server.get("/channels/presence-r/users");
         (users == r#"{"users":[{"id":"w"}]}"#).then_some(())

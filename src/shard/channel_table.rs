@@ -5,7 +5,6 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::channel_key::ChannelKey;
-use super::connection::ConnectionKey;
 use crate::app::AppIndex;
 
 /// One subscriber: its slot, and where in its connection's list the subscription stands (so that both sides
@@ -29,27 +28,15 @@ pub(super) struct LocalChannel {
 
 const _: () = assert!(size_of::<LocalChannel>() <= 64);
 
-/// A subscriber of a plain channel that waits for the first answer of its home.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
-    pub(super) connection: ConnectionKey,
-    pub(super) ticket: u32,
-}
-
 pub(super) struct ChannelTable {
     index: HashTable<u32>,
     channels: Slab<LocalChannel>,
-    waiting: HashTable<(u32, Vec<Waiting>)>,
 }
 
 impl ChannelTable {
     /// `reserved` channels find room without moving: address space, not memory.
     pub(super) fn new(reserved: usize) -> Self {
-        Self {
-            index: HashTable::new(),
-            channels: Slab::with_capacity(reserved),
-            waiting: HashTable::new(),
-        }
+        Self { index: HashTable::new(), channels: Slab::with_capacity(reserved) }
     }
 
     pub(super) fn get(&self, index: u32) -> &LocalChannel {
@@ -99,30 +86,7 @@ impl ChannelTable {
         channel
     }
 
-    pub(super) fn wait(&mut self, index: u32, waiting: Waiting) {
-        match self.waiting.find_mut(spread(index), |(found, _)| *found == index) {
-            Some((_, list)) => list.push(waiting),
-            None => {
-                let entry = (index, vec![waiting]);
-                self.waiting.insert_unique(spread(index), entry, |(index, _)| spread(*index));
-            }
-        }
-    }
-
-    /// Takes all that wait for this channel's first answer.
-    pub(super) fn take_waiting(&mut self, index: u32) -> Vec<Waiting> {
-        match self.waiting.find_entry(spread(index), |(found, _)| *found == index) {
-            Ok(entry) => entry.remove().0.1,
-            Err(_) => Vec::new(),
-        }
-    }
-
     pub(super) fn len(&self) -> usize {
         self.channels.len()
     }
-}
-
-/// Spreads a small index over all bits of a hash (Fibonacci hashing).
-fn spread(index: u32) -> u64 {
-    u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

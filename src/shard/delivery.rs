@@ -32,11 +32,7 @@ impl Shard {
         cache: bool,
     ) {
         let home = self.keys.home(&channel);
-        if home == self.settings.core {
-            self.home_publish(&channel, &frame, except, cache);
-        } else {
-            self.outbox.mail(home, Mail::Publish { channel, frame, except, cache });
-        }
+        self.mail_home(home, Mail::Publish { channel, frame, except, cache });
     }
 
     /// Enqueues a frame for every subscriber on this core. A stale event, for a channel just left by all,

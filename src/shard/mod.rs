@@ -288,6 +288,16 @@ impl Shard {
         }
     }
 
+    /// Writes to a home. This core's own gets mail too, behind what other cores sent before; a lone core has nobody to
+    /// wait for.
+    fn mail_home(&mut self, home: u16, mail: Mail) {
+        if self.settings.cores == 1 {
+            self.on_mail(mail);
+        } else {
+            self.outbox.mail(home, mail);
+        }
+    }
+
     /// The app's backend ends all connections of a user (PROTOCOL.md rule 70): on this core now, elsewhere by
     /// mail.
     pub fn terminate(&mut self, app: AppIndex, user_id: &str) {

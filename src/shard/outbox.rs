@@ -14,7 +14,8 @@ pub struct Answered {
 /// Effects since the worker looked last. The vectors keep their storage.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Mail for other cores, in order.
+    /// Mail in order, for other cores and for this one: a home is written to like any other, so that what other
+    /// cores sent before comes before.
     pub mails: Vec<(u16, Mail)>,
     /// Slots with something to send; each at most once (`Connection::dirty`).
     pub dirty: Vec<u32>,

@@ -1,12 +1,12 @@
 //! Subscribing and leaving, seen from the subscriber's core (PROTOCOL.md C4, rules 97, 98, 101). PURE.
 //!
-//! The first subscriber of a plain channel asks the home and waits; later ones are acknowledged at once. On
-//! presence and cache channels everybody asks, because the greeting holds the roster or the cached event.
-//! Lanes are first-in first-out, so what the home sent before its answer is older than the acknowledgement,
-//! and what it sends later is newer.
+//! Every subscription asks the channel's home, also where this core has subscribers already: an event that was
+//! answered before the subscription was asked for is older at the home, so it is delivered before the
+//! acknowledgement and not heard. Lanes are first-in first-out: what the home sent before its answer is older than
+//! the acknowledgement, and what it sends later is newer.
 
 use super::channel_key::ChannelKey;
-use super::channel_table::{Subscriber, Waiting};
+use super::channel_table::Subscriber;
 use super::connection::{ConnectionKey, Standing, Subscription};
 use super::mail::{Join, Mail};
 use super::{Shard, frame};
@@ -106,19 +106,7 @@ impl Shard {
             subscriptions.reserve_exact(1);
         }
         subscriptions.push(Subscription { channel: index, standing, member });
-        let at = subscriptions.len() - 1;
-        let channel = self.channels.get(index);
-        if asks_always(channel.key.kind) {
-            self.ask_home(key, index, ticket, join);
-        } else if channel.active {
-            self.acknowledge(key.slot, index, at, None);
-        } else {
-            let first = channel.pending == 0;
-            self.channels.wait(index, Waiting { connection: key, ticket });
-            if first {
-                self.ask_home(key, index, ticket, None);
-            }
-        }
+        self.ask_home(key, index, ticket, join);
     }
 
     /// Subscribing twice is acknowledged twice, and changes nothing (PROTOCOL.md rule 31).
@@ -135,7 +123,7 @@ impl Shard {
             return;
         };
         let kind = self.channels.get(index).key.kind;
-        if !asks_always(kind) {
+        if !greets(kind) {
             return self.send_succeeded(key.slot, index);
         }
         let join = join.map(|join| Box::new(Join { again: true, ..*join }));
@@ -149,12 +137,7 @@ impl Shard {
         let channel = local.key.clone();
         let core = self.settings.core;
         let home = self.keys.home(&channel);
-        if home == core {
-            self.home_subscribe(channel, key, ticket, core, join.as_deref());
-        } else {
-            let mail = Mail::Subscribe { channel, connection: key, ticket, core, join };
-            self.outbox.mail(home, mail);
-        }
+        self.mail_home(home, Mail::Subscribe { channel, connection: key, ticket, core, join });
     }
 
     /// The home said no: the presence channel is full.
@@ -193,15 +176,9 @@ impl Shard {
     ) {
         let Some(index) = self.answered(channel) else { return };
         self.channels.get_mut(index).active = true;
-        if asks_always(channel.kind) {
-            let is_in = self.on_greeting(key, index, ticket, greeting);
-            if let Some(user) = joined.filter(|_| !is_in) {
-                self.tell_leave(index, *user);
-            }
-        } else {
-            for waiting in self.channels.take_waiting(index) {
-                self.on_greeting(waiting.connection, index, waiting.ticket, None);
-            }
+        let is_in = self.on_greeting(key, index, ticket, greeting);
+        if let Some(user) = joined.filter(|_| !is_in) {
+            self.tell_leave(index, *user);
         }
         self.drop_if_unused(index);
     }
@@ -303,11 +280,7 @@ impl Shard {
     fn tell_leave(&mut self, index: u32, member: UserId) {
         let channel = self.channels.get(index).key.clone();
         let home = self.keys.home(&channel);
-        if home == self.settings.core {
-            self.home_leave(&channel, &member.text);
-        } else {
-            self.outbox.mail(home, Mail::Leave { channel, user_id: member.text });
-        }
+        self.mail_home(home, Mail::Leave { channel, user_id: member.text });
     }
 
     /// Forgets a channel nobody here is in or waits for, and tells its home.
@@ -318,16 +291,11 @@ impl Shard {
         }
         let active = local.active;
         let channel = self.channels.remove(index).key;
-        let waiting = self.channels.take_waiting(index);
-        debug_assert!(waiting.is_empty(), "who waits, waits for a pending answer");
         let home = self.keys.home(&channel);
-        if !active {
-            // Home was never asked, so it knows of no interest.
-        } else if home == self.settings.core {
-            self.homes.disinterest(&channel, home);
-        } else {
+        // Home was told of an interest only by a request that it granted.
+        if active {
             let core = self.settings.core;
-            self.outbox.mail(home, Mail::Disinterest { channel, core });
+            self.mail_home(home, Mail::Disinterest { channel, core });
         }
     }
 
@@ -364,7 +332,7 @@ fn refusal(error: AuthError) -> Refusal {
     Refusal { error: error_code::UNAUTHORIZED, why }
 }
 
-/// The greeting of these channels differs from one subscriber to the next.
-fn asks_always(kind: ChannelKind) -> bool {
+/// The home has more to say to a subscriber of these than that it is in.
+fn greets(kind: ChannelKind) -> bool {
     kind.cached || kind.access == Access::Presence
 }

@@ -116,6 +116,8 @@ struct Core {
     clock: Clock,
     /// Mail on its way to the shard.
     inbox: Vec<Mail>,
+    /// Mail of the shard to itself.
+    own_mail: Vec<Mail>,
     drained: bool,
     closes_per_drain_tick: usize,
     /// Ticks come as events do; closes come at their own pace.
@@ -214,6 +216,7 @@ impl Worker {
             entropy: Entropy::default(),
             clock: shared.clock,
             inbox: Vec::new(),
+            own_mail: Vec::new(),
             drained: false,
             closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
             next_close: Moment::default(),
@@ -359,9 +362,10 @@ impl Core {
         self.reactor.expire(&mut self.shard, now);
         self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
         self.drain_mailboxes();
+        self.settle_mail();
         self.shard.settle();
         self.mailbox.flush_overflow();
-        self.post_mail();
+        self.settle_mail();
         self.mailbox.ring_doorbells();
         self.tell_answers();
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
@@ -383,27 +387,38 @@ impl Core {
             || self.mailbox.has_overflow()
     }
 
-    /// Hands the shard's mail to the rings.
-    fn post_mail(&mut self) {
-        let stamp = self.clock.stamp();
-        for (to, mail) in self.shard.outbox.mails.drain(..) {
-            let lane = lane_index(mail.lane());
-            self.mailbox.send(to, lane, stamp, mail);
+    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. Call after
+    /// `drain_to_home`: what other cores sent before goes ahead of what this core asks of itself.
+    fn settle_mail(&mut self) {
+        let own_core = self.mailbox.core();
+        while !self.shard.outbox.mails.is_empty() {
+            let stamp = self.clock.stamp();
+            for (to, mail) in self.shard.outbox.mails.drain(..) {
+                if to == own_core {
+                    self.own_mail.push(mail);
+                } else {
+                    self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
+                }
+            }
+            for mail in self.own_mail.drain(..) {
+                self.shard.on_mail(mail);
+            }
         }
     }
 
     /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
     /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
     fn publish(&mut self, app: AppIndex, publications: Vec<Publication>) {
-        // What other cores sent before this request was made comes first.
+        // What was sent before this request was made comes first.
         self.drain_to_home();
+        self.settle_mail();
         for Publication { channel, frame, except, .. } in publications {
             // The API has checked the name already.
             if let Ok(channel) = self.shard.channel_key(app, &channel) {
                 self.shard.publish(channel, frame, except, true);
             }
         }
-        self.post_mail();
+        self.settle_mail();
     }
 
     /// `FromHome` first and always; `ToHome`, which may cause more mail, only while there is room for it.
