@@ -22,8 +22,10 @@ pub(super) struct Flush {
 /// One connection's send in the current batch.
 struct Item {
     key: ConnectionKey,
-    /// Where its bytes lie in the arena; `None` when they are sent from its queue.
-    in_arena: Option<(usize, usize)>,
+    /// Where its bytes begin in the arena; `None` when they are sent from its queue.
+    in_arena: Option<usize>,
+    /// Bytes given to the kernel. Noted here because the queue may grow before the result is settled.
+    bytes: usize,
 }
 
 impl Flush {
@@ -54,12 +56,15 @@ impl Flush {
         for slot in batch.iter().copied() {
             let Some(generation) = shard.take_dirty(slot) else { continue };
             let Some(queue) = shard.send_queue(slot) else { continue };
-            let in_arena = queue.single().is_none().then(|| {
-                let start = self.arena.len();
-                queue.copy_to(&mut self.arena, limits::SEND_BYTES_PER_TICK_MAX);
-                (start, self.arena.len())
-            });
-            self.items.push(Item { key: ConnectionKey { slot, generation }, in_arena });
+            let (in_arena, bytes) = match queue.single() {
+                Some(frame) => (None, frame.len()),
+                None => {
+                    let start = self.arena.len();
+                    queue.copy_to(&mut self.arena, limits::SEND_BYTES_PER_TICK_MAX);
+                    (Some(start), self.arena.len() - start)
+                }
+            };
+            self.items.push(Item { key: ConnectionKey { slot, generation }, in_arena, bytes });
         }
     }
 
@@ -71,7 +76,7 @@ impl Flush {
         let sends = self.items.iter().filter_map(|item| {
             let socket = sockets.descriptor(item.key.slot)?;
             let bytes = match item.in_arena {
-                Some((start, end)) => &self.arena[start..end],
+                Some(start) => &self.arena[start..start + item.bytes],
                 None => shard.send_queue(item.key.slot)?.single()?,
             };
             Some(Send { socket, bytes })
@@ -79,20 +84,19 @@ impl Flush {
         ring.send_all(sends, &mut self.results, events);
     }
 
-    /// Tells the shard what the kernel took.
+    /// Tells the shard what the kernel took. Sockets that failed are dropped last: their leaving may enqueue frames for
+    /// connections of this very batch.
     fn settle(&mut self, shard: &mut Shard, reactor: &mut Reactor) {
         debug_assert_eq!(self.items.len(), self.results.len(), "one result a send");
+        let mut failed = Vec::new();
         for (item, result) in self.items.iter().zip(&self.results) {
             let key = item.key;
             let taken = match usize::try_from(*result) {
-                Ok(_) if *result == SENT_WHOLE => match item.in_arena {
-                    Some((start, end)) => end - start,
-                    None => shard.send_queue(key.slot).map_or(0, crate::shard::SendQueue::bytes),
-                },
+                Ok(_) if *result == SENT_WHOLE => item.bytes,
                 Ok(short) => short,
                 Err(_) if *result == -libc::EAGAIN => 0,
                 Err(_) => {
-                    reactor.drop_socket(shard, key);
+                    failed.push(key);
                     continue;
                 }
             };
@@ -103,6 +107,9 @@ impl Flush {
             if shard.sent(key.slot, taken, blocked) {
                 reactor.finish(shard, key);
             }
+        }
+        for key in failed {
+            reactor.drop_socket(shard, key);
         }
     }
 }
