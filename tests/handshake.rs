@@ -85,6 +85,7 @@ fn protocol_versions() {
     for (version, (code, message)) in [
         ("4", UNSUPPORTED),
         ("8", UNSUPPORTED),
+        ("99999999999", UNSUPPORTED),
         ("0", UNSUPPORTED),
         ("99", UNSUPPORTED),
         ("abc", MALFORMED),

@@ -4,6 +4,7 @@
 //! A session owns no read buffer while it waits: bytes are received into a scratch buffer once they are there.
 //! Each request has a deadline from its start; a half-sent head is cut off by it (PROTOCOL.md rule 17).
 
+use std::num::IntErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -296,6 +297,10 @@ fn check_version(query: &str) -> Result<(), ErrorCode> {
     match version.parse::<u32>() {
         Ok(5..=7) => Ok(()),
         Ok(_) => Err(error_code::UNSUPPORTED_VERSION),
+        // A number all the same, if one that fits no integer here.
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err(error_code::UNSUPPORTED_VERSION)
+        }
         Err(_) => Err(error_code::BAD_VERSION),
     }
 }
