@@ -4,9 +4,13 @@
 //! only part of the configuration that touches the world.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::options::{OPTIONS, OptionSpec, Scope};
+use super::toml_file::{self, Texts};
+use super::{dotenv, options};
 
 /// Raw material, as found. Tests fill it by hand.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +20,9 @@ pub struct Sources {
     pub environment: HashMap<String, String>,
     pub dotenv: HashMap<String, String>,
     pub toml: toml::Table,
+    /// Names of the files in messages, if they are not the default ones.
+    pub toml_name: Option<String>,
+    pub dotenv_name: Option<String>,
 }
 
 /// A value and its source, for messages.
@@ -46,75 +53,77 @@ impl Sources {
     /// Reads the files and the process environment. A file that was named must be there; a default one need not.
     ///
     /// # Errors
-    /// One sentence per file that cannot be read.
+    /// One sentence per mistake in a file.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn gather(
         flags: HashMap<String, String>,
         toml_file: Option<&Path>,
         env_file: Option<&Path>,
     ) -> Result<Self, Vec<String>> {
-        match (read_toml(toml_file), read_dotenv(env_file)) {
-            (Ok(toml), Ok(dotenv)) => {
-                Ok(Self { flags, environment: std::env::vars().collect(), dotenv, toml })
-            }
-            (toml, dotenv) => Err(toml.err().into_iter().chain(dotenv.err()).collect()),
+        // Text that is no UTF-8 is somebody else's, or a wrong value that is reported as one.
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let environment: HashMap<String, String> =
+            std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        let toml = read(toml_file, TOML_FILE).and_then(|bytes| {
+            toml_file::parse(&String::from_utf8_lossy(&bytes))
+                .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
+        });
+        let dotenv = read(env_file, ENV_FILE).and_then(|bytes| {
+            let name = name_of(env_file, ENV_FILE);
+            let named = |problem| format!("{name}: {problem}");
+            dotenv::parse(&bytes, &environment)
+                .map_err(|problems| problems.into_iter().map(named).collect())
+        });
+        match (toml, dotenv) {
+            (Ok(toml), Ok(dotenv)) => Ok(Self {
+                flags,
+                environment,
+                dotenv,
+                toml,
+                toml_name: toml_file.map(|path| path.display().to_string()),
+                dotenv_name: env_file.map(|path| path.display().to_string()),
+            }),
+            (toml, dotenv) => Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect()),
         }
+    }
+
+    fn toml_name(&self) -> &str {
+        self.toml_name.as_deref().unwrap_or(TOML_FILE)
+    }
+
+    fn dotenv_name(&self) -> &str {
+        self.dotenv_name.as_deref().unwrap_or(ENV_FILE)
     }
 }
 
-fn read_toml(file: Option<&Path>) -> Result<toml::Table, String> {
-    let path = file.unwrap_or(Path::new("ringverb.toml"));
-    match std::fs::read_to_string(path) {
-        Ok(text) => text.parse().map_err(|error| format!("{}: {error}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => {
-            Ok(toml::Table::new())
-        }
-        Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
-    }
+const TOML_FILE: &str = "ringverb.toml";
+const ENV_FILE: &str = ".env";
+
+fn name_of(named: Option<&Path>, default: &str) -> String {
+    named.map_or_else(|| default.to_owned(), |path| path.display().to_string())
 }
 
-/// Laravel's format: quotes, comments, `${NAME}`. The process environment is not changed.
-fn read_dotenv(file: Option<&Path>) -> Result<HashMap<String, String>, String> {
-    let path = file.unwrap_or(Path::new(".env"));
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => {
-            return Ok(HashMap::new());
-        }
-        Err(error) => return Err(format!("{}: cannot be read: {error}", path.display())),
-    };
-    parse_dotenv(&text).map_err(|problem| format!("{}: {problem}", path.display()))
-}
-
-/// Reads the text of a `.env` file.
-///
-/// # Errors
-/// A sentence that names the line.
-pub fn parse_dotenv(text: &[u8]) -> Result<HashMap<String, String>, String> {
-    let mut values = HashMap::new();
-    for item in dotenvy::from_read_iter(text) {
-        let (name, value) = item.map_err(|error| match error {
-            dotenvy::Error::LineParse(part, _) => {
-                // The line may hold a secret, so only its number and name are shown.
-                let text = String::from_utf8_lossy(text);
-                let line = text.lines().enumerate().find(|(_, line)| line.contains(part.trim()));
-                let (number, line) = line.unwrap_or_default();
-                let name = line.split_once('=').map_or("", |(name, _)| name.trim());
-                format!(
-                    "line {} ({name}) is malformed; values with spaces or # want quotes",
-                    number + 1
-                )
-            }
-            other => other.to_string(),
-        })?;
-        values.insert(name, value);
+fn read(named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
+    match std::fs::read(named.unwrap_or(Path::new(default))) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(Vec::new()),
+        Err(error) => Err(vec![format!("{}: cannot be read: {error}", name_of(named, default))]),
     }
-    Ok(values)
 }
 
 /// Laravel's `env()` reads these as nothing.
 fn is_null(value: &str) -> bool {
     matches!(value.trim().to_lowercase().as_str(), "" | "null" | "(null)" | "empty" | "(empty)")
+}
+
+const CREDENTIALS: [&str; 3] = ["id", "key", "secret"];
+/// Source of a value nobody gave.
+const DEFAULT: &str = "default";
+
+impl Sourced {
+    fn is_from(&self, file: &str) -> bool {
+        self.source.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
+    }
 }
 
 impl Values {
@@ -128,18 +137,26 @@ impl Values {
             self.0.insert(key, Sourced { value: value.trim().to_owned(), source });
         }
     }
+
+    /// Takes every value that somebody gave in `stronger`.
+    fn overlay(&mut self, stronger: &Self) {
+        let given = stronger.0.iter().filter(|(_, given)| given.source != DEFAULT);
+        self.0.extend(given.map(|(key, given)| (*key, given.clone())));
+    }
 }
 
 /// Merges the sources.
 #[must_use]
 pub fn merge(sources: &Sources) -> Merged {
     let mut problems = Vec::new();
-    let (toml_server, toml_apps) = flatten_toml(&sources.toml, &mut problems);
+    let (toml_server, toml_apps) =
+        toml_file::flatten(&sources.toml, sources.toml_name(), &mut problems);
     let mut server = Values::default();
     for option in OPTIONS.iter().filter(|option| option.scope == Scope::Server) {
         defaults(&mut server, option);
         if let Some(value) = toml_server.get(option.key) {
-            server.set(option.key, value, format!("ringverb.toml: {}", option.key));
+            let source = format!("{}: server.{}", sources.toml_name(), option.key);
+            server.set(option.key, value, source);
         }
         from_environment(&mut server, option, sources);
         if let Some(value) = sources.flags.get(option.key) {
@@ -147,9 +164,10 @@ pub fn merge(sources: &Sources) -> Merged {
         }
     }
     let own = own_app(sources, &mut problems);
-    let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref());
+    let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
     let development = own.map_or_else(|| app_values(sources), |_| Values::default());
-    Merged { server, apps, development, source, problems, warnings: warnings(sources) }
+    let warnings = warnings(sources, (!apps.is_empty()).then_some(&development));
+    Merged { server, apps, development, source, problems, warnings }
 }
 
 fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
@@ -169,13 +187,13 @@ fn app_values(sources: &Sources) -> Values {
 /// The app of the environment or `.env`, if there is one.
 fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
     let values = app_values(sources);
-    let missing = ["id", "key", "secret"].into_iter().filter(|key| values.get(key).is_none());
+    let missing = CREDENTIALS.into_iter().filter(|key| values.get(key).is_none());
     let missing: Vec<&str> = missing.collect();
     if missing.len() == 3 {
         return None;
     }
     for key in missing {
-        let name = super::options::find(Scope::App, key).environment[0];
+        let name = options::find(Scope::App, key).environment[0];
         problems.push(format!(
             "{name} is not set, but the app's other names are: an app needs REVERB_APP_ID, \
              REVERB_APP_KEY and REVERB_APP_SECRET"
@@ -186,44 +204,53 @@ fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
 
 fn merge_apps(
     sources: &Sources,
-    toml_apps: &[HashMap<String, String>],
+    tables: &[Texts],
     own: Option<&Values>,
+    problems: &mut Vec<String>,
 ) -> (Vec<Values>, String) {
+    let file = sources.toml_name();
     let mut apps: Vec<Values> = Vec::new();
-    for (index, table) in toml_apps.iter().enumerate() {
+    for (index, table) in tables.iter().enumerate() {
         let mut values = Values::default();
         for option in app_options() {
             defaults(&mut values, option);
             if let Some(value) = table.get(option.key) {
-                values.set(
-                    option.key,
-                    value,
-                    format!("ringverb.toml: apps[{index}].{}", option.key),
-                );
+                values.set(option.key, value, format!("{file}: apps[{index}].{}", option.key));
             }
+        }
+        for key in CREDENTIALS.iter().filter(|key| values.get(key).is_none()) {
+            problems.push(format!("an app in {file} has no {key}: apps[{index}]"));
         }
         apps.push(values);
     }
-    let mut source = if apps.is_empty() { "development mode" } else { "ringverb.toml" };
+    let mut source = if apps.is_empty() { "development mode" } else { file }.to_owned();
     if let Some(own) = own {
-        let in_environment = sources.environment.contains_key("REVERB_APP_KEY");
-        source = if in_environment { "environment" } else { ".env" };
+        let from_dotenv = own.get("key").is_some_and(|key| key.is_from(sources.dotenv_name()));
+        source = if from_dotenv { sources.dotenv_name() } else { "environment" }.to_owned();
+        if !apps.is_empty() {
+            source = format!("{source} and {file}");
+        }
+        // What the environment says of its app is stronger than the file, one option at a time.
         let id = |values: &Values| values.get("id").map(|id| id.value.clone());
-        apps.retain(|app| id(app) != id(own));
-        apps.insert(0, own.clone());
+        let mut first = own.clone();
+        if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
+            first = apps.remove(at);
+            first.overlay(own);
+        }
+        apps.insert(0, first);
     }
-    (apps, source.to_owned())
+    (apps, source)
 }
 
 fn defaults(values: &mut Values, option: &OptionSpec) {
-    values.set(option.key, option.default, "default".to_owned());
+    values.set(option.key, option.default, DEFAULT.to_owned());
 }
 
 fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
     // The first name wins, so the aliases are tried before it.
     for name in option.environment.iter().rev() {
         if let Some(value) = sources.dotenv.get(*name) {
-            values.set(option.key, value, format!(".env: {name}"));
+            values.set(option.key, value, format!("{}: {name}", sources.dotenv_name()));
         }
     }
     for name in option.environment.iter().rev() {
@@ -233,116 +260,25 @@ fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources)
     }
 }
 
-/// A mistyped `RINGVERB_` name would be ignored in silence otherwise.
-fn warnings(sources: &Sources) -> Vec<String> {
+/// What would be ignored in silence otherwise: mistyped `RINGVERB_` names, and options of an app that is not there.
+fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
     let known = |name: &str| OPTIONS.iter().any(|option| option.environment.contains(&name));
     let names = sources.environment.keys().chain(sources.dotenv.keys());
     let mut unknown: Vec<&String> =
         names.filter(|name| name.starts_with("RINGVERB_") && !known(name)).collect();
     unknown.sort();
-    unknown.into_iter().map(|name| format!("{name} is no option of ringverb; see --help")).collect()
-}
-
-/// Tables to dotted keys, values to text; unknown keys are problems.
-fn flatten_toml(
-    table: &toml::Table,
-    problems: &mut Vec<String>,
-) -> (HashMap<String, String>, Vec<HashMap<String, String>>) {
-    let mut server = HashMap::new();
-    let mut apps = Vec::new();
-    for (key, value) in table {
-        match (key.as_str(), value) {
-            ("server", toml::Value::Table(table)) => {
-                flatten(table, "", &mut server, problems);
-                check_names(&server, Scope::Server, "server", problems);
-            }
-            ("apps", toml::Value::Array(list)) => {
-                for (index, item) in list.iter().enumerate() {
-                    let mut app = HashMap::new();
-                    match item {
-                        toml::Value::Table(table) => flatten(table, "", &mut app, problems),
-                        _ => problems.push(format!("ringverb.toml: apps[{index}] is not a table")),
-                    }
-                    check_names(&app, Scope::App, &format!("apps[{index}]"), problems);
-                    apps.push(app);
-                }
-            }
-            _ => problems.push(format!(
-                "ringverb.toml: {key} is not known here; it has a [server] table and [[apps]]"
-            )),
-        }
-    }
-    (server, apps)
-}
-
-fn flatten(
-    table: &toml::Table,
-    prefix: &str,
-    out: &mut HashMap<String, String>,
-    problems: &mut Vec<String>,
-) {
-    for (key, value) in table {
-        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        let text = match value {
-            toml::Value::Table(table) => {
-                flatten(table, &key, out, problems);
-                continue;
-            }
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Array(list) if list.iter().all(toml::Value::is_str) => {
-                let list: Vec<&str> = list.iter().filter_map(toml::Value::as_str).collect();
-                list.join(",")
-            }
-            toml::Value::Integer(_) | toml::Value::Boolean(_) => value.to_string(),
-            _ => {
-                problems.push(format!(
-                    "ringverb.toml: {key} is neither text, number, boolean nor list of texts"
-                ));
-                continue;
-            }
-        };
-        out.insert(key, text);
-    }
-}
-
-fn check_names(
-    found: &HashMap<String, String>,
-    scope: Scope,
-    place: &str,
-    problems: &mut Vec<String>,
-) {
-    let mut unknown: Vec<&String> = found
-        .keys()
-        .filter(|key| {
-            let is = |option: &&OptionSpec| option.key == key.as_str();
-            !OPTIONS.iter().any(|option| {
-                is(&option) && matches!(option.scope, Scope::Unused)
-                    || is(&option) && option.scope == scope
-            })
-        })
+    unknown.dedup();
+    let mut warnings: Vec<String> = unknown
+        .into_iter()
+        .map(|name| format!("{name} is no option of ringverb; see --help"))
         .collect();
-    unknown.sort();
-    for key in unknown {
-        let near = OPTIONS
-            .iter()
-            .filter(|option| option.scope == scope)
-            .min_by_key(|option| distance(option.key, key))
-            .map_or("", |option| option.key);
-        problems.push(format!("ringverb.toml: {place}.{key} is not known; is {near} meant?"));
-    }
-}
-
-/// Edit distance, for "is … meant?". Quadratic in short names.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, a) in left.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (at, b) in right.bytes().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[at + 1];
-            row[at + 1] = changed.min(diagonal + 1).min(row[at] + 1);
-        }
-    }
-    row[right.len()]
+    let given = app_options().filter_map(|option| orphans?.get(option.key));
+    warnings.extend(given.filter(|given| given.source != DEFAULT).map(|given| {
+        format!(
+            "{} has no effect: it belongs to the app of REVERB_APP_KEY, and all apps are in {}",
+            given.source,
+            sources.toml_name()
+        )
+    }));
+    warnings
 }

@@ -1,12 +1,15 @@
 //! The effective configuration: what the rest of the server reads.
 //!
-//! `options.rs` is the one table of names and defaults, `load.rs` merges the sources, `validate.rs` says what
-//! is wrong. PURE but for `load.rs`, which reads the files it is given and the process environment.
+//! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
+//! `load.rs` merges the sources, `validate.rs` says what is wrong. PURE but for `load.rs`, which reads the files
+//! it is given and the process environment.
 
+pub mod dotenv;
 pub mod load;
 pub mod options;
 #[cfg(test)]
 mod tests;
+pub mod toml_file;
 pub mod validate;
 
 use std::net::IpAddr;
@@ -38,6 +41,7 @@ pub struct Config {
     pub apps: Vec<App>,
     /// No app was configured: the one app has a random key and secret, and errors may be more talkative.
     pub development: bool,
-    /// Where the app came from, for the banner: `.env`, `ringverb.toml`, `environment`, `development mode`.
+    /// Where the apps came from, for the banner: `environment`, `.env`, `ringverb.toml`, or `development mode`;
+    /// two of them joined by "and".
     pub source: String,
 }

@@ -39,7 +39,8 @@ const fn option(
     OptionSpec { scope, key, environment, default, accepts, meaning }
 }
 
-const BOOLEAN: &str = "true or false";
+/// `accepts` of every boolean.
+pub const BOOLEAN: &str = "true or false";
 const SECONDS: &str = "seconds, 1 or more";
 
 use Scope::{App, Server, Unused};
@@ -107,17 +108,58 @@ pub fn find(scope: Scope, key: &str) -> &'static OptionSpec {
     found.unwrap_or(&OPTIONS[0])
 }
 
-/// The environment part of `--help`.
+/// The scopes in the order in which people read about them.
+const TITLES: [(Scope, &str); 3] = [
+    (Server, "The server; [server] in ringverb.toml"),
+    (App, "The app; each of [[apps]] in ringverb.toml"),
+    (Unused, "Reverb's, read without complaint and without effect"),
+];
+
+/// The environment part of `--help`: name and default, and below it what it means and takes.
 #[must_use]
 pub fn help() -> String {
-    let mut text = String::from(
-        "Environment, .env and ringverb.toml (flags win over the environment, which wins over .env, then toml):\n",
-    );
-    for option in OPTIONS.iter().filter(|option| option.scope != Unused) {
-        let default = if option.default.is_empty() { "not set" } else { option.default };
-        text.push_str(&format!("  {:<40} {} [{default}]\n", option.environment[0], option.meaning));
+    let mut text = String::new();
+    for (scope, title) in TITLES.iter().filter(|(scope, _)| *scope != Unused) {
+        text.push_str(&format!("\n{title}:\n"));
+        for option in of_scope(*scope) {
+            text.push_str(&format!("  {}", option.environment[0]));
+            if !option.default.is_empty() {
+                text.push_str(&format!(" [{}]", option.default));
+            }
+            text.push_str(&format!("\n      {} ({})\n", option.meaning, option.accepts));
+        }
     }
     text
+}
+
+/// The whole table for the documentation.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::new();
+    let code = |word: &str| format!("`{word}`");
+    for (scope, title) in TITLES {
+        text.push_str(&format!("### {title}\n\n"));
+        text.push_str("| environment, `.env` | `ringverb.toml` | default | takes | meaning |\n");
+        text.push_str("|---|---|---|---|---|\n");
+        for option in of_scope(scope) {
+            let names: Vec<String> = option.environment.iter().map(|name| code(name)).collect();
+            let default =
+                if option.default.is_empty() { "not set".to_owned() } else { code(option.default) };
+            text.push_str(&format!(
+                "| {} | {} | {default} | {} | {} |\n",
+                names.join(", also "),
+                code(option.key),
+                option.accepts,
+                option.meaning
+            ));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn of_scope(scope: Scope) -> impl Iterator<Item = &'static OptionSpec> {
+    OPTIONS.iter().filter(move |option| option.scope == scope)
 }
 
 #[cfg(test)]
@@ -131,5 +173,25 @@ mod tests {
         let names: Vec<_> = OPTIONS.iter().flat_map(|option| option.environment).collect();
         assert_eq!(keys.len(), OPTIONS.len());
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+
+    /// A help text that clap has to fold is hard to read on a terminal of 100 columns.
+    #[test]
+    fn help_has_every_option_in_short_lines() {
+        let text = help();
+        for option in OPTIONS.iter().filter(|option| option.scope != Unused) {
+            assert!(text.contains(&format!("  {}", option.environment[0])), "{}", option.key);
+        }
+        assert!(text.contains("  RINGVERB_AUTH_WINDOW [600]\n"), "{text}");
+        let long: Vec<&str> = text.lines().filter(|line| line.len() > 100).collect();
+        assert!(long.is_empty(), "{long:#?}");
+    }
+
+    #[test]
+    fn markdown_has_a_row_for_each_option() {
+        let text = markdown();
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(rows.len(), OPTIONS.len());
+        assert!(rows.iter().all(|row| row.matches('|').count() == 6), "{rows:#?}");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::load::{Sources, merge, parse_dotenv};
+use super::dotenv;
+use super::load::{Sources, merge};
 use super::validate::{DevelopmentApp, build};
 use super::{Config, options};
 use crate::app::ClientEventsFrom;
@@ -61,19 +62,13 @@ fn a_laravel_dotenv() {
         REVERB_PORT=8080\nREVERB_SCHEME=https\nREVERB_SERVER_PATH=/ws/\nREVERB_APP_MAX_CONNECTIONS=null\n\
         REVERB_APP_RATE_LIMITING_ENABLED=(true)\nREVERB_APP_RATE_LIMIT_MAX_ATTEMPTS=5\n\
         VITE_REVERB_APP_KEY=\"${REVERB_APP_KEY}\"\n";
-    let dotenv = parse_dotenv(text).unwrap();
+    let dotenv = dotenv::parse(text, &HashMap::new()).unwrap();
     assert_eq!(dotenv["VITE_REVERB_APP_KEY"], "app-key");
     let config = load(&Sources { dotenv, ..Sources::default() }).unwrap();
     let app = &config.apps[0];
     assert_eq!((app.key.as_str(), app.secret.reveal()), ("app-key", "s#cret"));
     assert_eq!((config.path.as_str(), config.port, config.source.as_str()), ("/ws", 8080, ".env"));
     assert_eq!((app.connections_max, app.rate_limit.unwrap().attempts_max), (None, 5));
-}
-
-#[test]
-fn a_malformed_dotenv_line_is_named_without_its_value() {
-    let problem = parse_dotenv(b"REVERB_APP_SECRET=two words\n").unwrap_err();
-    assert!(problem.contains("REVERB_APP_SECRET") && !problem.contains("words"), "{problem}");
 }
 
 #[test]
@@ -87,9 +82,12 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         ("REVERB_APP_ACTIVITY_TIMEOUT", "0"),
         ("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "some"),
         ("REVERB_SCALING_ENABLED", "true"),
+        ("REVERB_SCHEME", "ftp"),
+        ("REVERB_PORT", "0"),
+        ("RINGVERB_ALLOWED_ORIGINS", " , "),
     ]);
     let problems = load(&sources).unwrap_err();
-    assert_eq!(problems.len(), 8, "{problems:#?}");
+    assert_eq!(problems.len(), 11, "{problems:#?}");
     let all = problems.join("\n");
     for part in [
         "REVERB_SERVER_PORT is \"70000\" (environment: REVERB_SERVER_PORT), but it takes a number from 0 to 65535",
@@ -100,6 +98,9 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         "REVERB_APP_ACTIVITY_TIMEOUT is \"0\"",
         "all, members or none",
         "this version of ringverb serves one node",
+        "REVERB_SCHEME is \"ftp\" (environment: REVERB_SCHEME), but it takes http or https",
+        "REVERB_PORT is \"0\"",
+        "RINGVERB_ALLOWED_ORIGINS is \",\"",
     ] {
         assert!(all.contains(part), "{part}\nnot in\n{all}");
     }
@@ -140,7 +141,7 @@ fn several_apps_from_toml_and_one_from_the_environment() {
 fn toml_mistakes() {
     for (toml, part) in [
         ("[server]\nprot = 1\n", "server.prot is not known; is port meant?"),
-        ("[[apps]]\nid = \"1\"\nkey = \"a\"\n", "an app in ringverb.toml has no secret"),
+        ("[[apps]]\nid = \"1\"\nkey = \"a\"\n", "an app in ringverb.toml has no secret: apps[0]"),
         (
             "[[apps]]\nid = \"1\"\nkey = \"a\"\nsecret = \"x\"\nping_intervall = 3\n",
             "is ping_interval meant?",
@@ -177,4 +178,85 @@ fn unknown_own_names_are_warned_of() {
     let merged = merge(&with_environment(&[("RINGVERB_WORKRES", "2")]));
     assert_eq!(merged.warnings, ["RINGVERB_WORKRES is no option of ringverb; see --help"]);
     assert!(options::help().contains("REVERB_APP_KEY"));
+}
+
+#[test]
+fn paths_and_booleans_in_every_spelling() {
+    for (given, served) in [("", ""), ("/", ""), ("ws", "/ws"), ("/ws/", "/ws"), ("/a/b", "/a/b")] {
+        let config = load(&with_environment(&[("REVERB_SERVER_PATH", given)])).unwrap();
+        assert_eq!(config.path, served, "{given}");
+    }
+    for wrong in ["/a?b", "/a#b", "/a//b", "/$(id)", "/a'b", "/a`b", "/ä"] {
+        assert!(load(&with_environment(&[("REVERB_SERVER_PATH", wrong)])).is_err(), "{wrong}");
+    }
+    for (given, value) in [
+        ("true", true),
+        ("(true)", true),
+        ("TRUE", true),
+        ("1", true),
+        ("on", true),
+        ("yes", true),
+        ("false", false),
+        ("(false)", false),
+        ("0", false),
+        ("off", false),
+        ("no", false),
+        // Not set, so the default.
+        ("", false),
+        ("null", false),
+        ("(null)", false),
+        ("(empty)", false),
+    ] {
+        let config = load(&with_environment(&[("RINGVERB_DEBUG", given)])).unwrap();
+        assert_eq!(config.debug, value, "{given}");
+    }
+}
+
+/// Leaving out an option of the environment must not undo it in the file: for origins that would open the app.
+#[test]
+fn an_app_of_both_sources_keeps_what_only_the_file_says() {
+    let toml = "[[apps]]\nid = \"1001\"\nkey = \"old\"\nsecret = \"old\"\n\
+        allowed_origins = [\"a.test\"]\nping_interval = 7\nactivity_timeout = 8\n";
+    let mut sources = with_environment(&[("REVERB_APP_PING_INTERVAL", "9")]);
+    sources.toml = toml.parse().unwrap();
+    let config = load(&sources).unwrap();
+    let [app] = &config.apps[..] else { panic!("{config:?}") };
+    assert_eq!((app.key.as_str(), app.secret.reveal()), ("app-key", "hunter2"));
+    assert_eq!(app.allowed_origins, ["a.test"]);
+    assert_eq!((app.ping_interval_seconds, app.activity_timeout_seconds), (9, 8));
+    assert_eq!(config.source, "environment and ringverb.toml");
+    // Of two apps with that id, one is too many.
+    sources.toml = format!("{toml}{toml}").parse().unwrap();
+    assert_eq!(load(&sources).unwrap_err(), ["two apps have the id 1001"]);
+}
+
+#[test]
+fn options_of_an_app_that_is_not_there_are_warned_of() {
+    let toml = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n";
+    let sources = Sources {
+        toml: toml.parse().unwrap(),
+        dotenv: map(&[("REVERB_APP_MAX_CONNECTIONS", "5")]),
+        ..Sources::default()
+    };
+    let warnings = merge(&sources).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with(".env: REVERB_APP_MAX_CONNECTIONS has no effect"));
+    // Without apps in the file they are the development app's.
+    let sources = Sources { dotenv: sources.dotenv, ..Sources::default() };
+    assert!(merge(&sources).warnings.is_empty());
+    assert_eq!(load(&sources).unwrap().apps[0].connections_max, Some(5));
+}
+
+#[test]
+fn messages_name_the_file_that_was_given() {
+    let sources = Sources {
+        toml: "[server]\nport = \"x\"\n".parse().unwrap(),
+        dotenv: map(&[("RINGVERB_WORKERS", "x")]),
+        toml_name: Some("/etc/one.toml".into()),
+        dotenv_name: Some("two.env".into()),
+        ..Sources::default()
+    };
+    let problems = load(&sources).unwrap_err().join("\n");
+    assert!(problems.contains("(/etc/one.toml: server.port)"), "{problems}");
+    assert!(problems.contains("(two.env: RINGVERB_WORKERS)"), "{problems}");
 }

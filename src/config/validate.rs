@@ -29,6 +29,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
                 .to_owned(),
         );
     }
+    reader.check_public_side(server);
     let mut config = Config {
         host: reader.address(server, "host"),
         port: reader.number(server, "port", 0, 65_535),
@@ -60,9 +61,9 @@ struct Reader {
 impl Reader {
     fn app(&mut self, values: &Values) -> App {
         App {
-            id: self.required(values, "id"),
-            key: self.required(values, "key"),
-            secret: Secret::new(self.required(values, "secret")),
+            id: credential(values, "id"),
+            key: credential(values, "key"),
+            secret: Secret::new(credential(values, "secret")),
             ..self.options(values)
         }
     }
@@ -88,7 +89,7 @@ impl Reader {
             client_events_from: self.client_events_from(values),
             client_events_on_public: self.boolean(values, "client_events_on_public"),
             rate_limit: rate_limit.then_some(rate_limit_values),
-            allowed_origins: list(values, "allowed_origins"),
+            allowed_origins: self.list(values, "allowed_origins"),
             allow_missing_origin: self.boolean(values, "allow_missing_origin"),
             auth_window_seconds: (auth_window > 0).then_some(auth_window),
             allow_reserved_events: self.boolean(values, "allow_reserved_events"),
@@ -120,10 +121,10 @@ impl Reader {
     fn check_unique(&mut self, apps: &[App]) {
         for (index, app) in apps.iter().enumerate() {
             for earlier in &apps[..index] {
-                if earlier.id == app.id {
+                if earlier.id == app.id && !app.id.is_empty() {
                     self.problems.push(format!("two apps have the id {}", app.id));
                 }
-                if earlier.key == app.key {
+                if earlier.key == app.key && !app.key.is_empty() {
                     self.problems
                         .push(format!("the apps {} and {} have the same key", earlier.id, app.id));
                 }
@@ -140,23 +141,6 @@ impl Reader {
             "{} is \"{}\" ({}), but it takes {}",
             option.environment[0], given.value, given.source, option.accepts
         ));
-    }
-
-    fn required(&mut self, values: &Values, key: &str) -> String {
-        match values.get(key) {
-            Some(given) => given.value.clone(),
-            None => {
-                // `load` has said so already for the app of the environment.
-                if self
-                    .problems
-                    .iter()
-                    .all(|problem| !problem.contains("an app needs REVERB_APP_ID"))
-                {
-                    self.problems.push(format!("an app in ringverb.toml has no {key}"));
-                }
-                String::new()
-            }
-        }
     }
 
     fn number<T: TryFrom<u64> + Default>(
@@ -193,17 +177,28 @@ impl Reader {
         given.value == words[1]
     }
 
-    /// As PHP and Laravel write booleans.
     fn boolean(&mut self, values: &Values, key: &str) -> bool {
         let Some(given) = values.get(key) else { return false };
-        match given.value.to_lowercase().as_str() {
-            "true" | "(true)" | "1" | "on" | "yes" => true,
-            "false" | "(false)" | "0" | "off" | "no" => false,
-            _ => {
-                self.wrong(key, given);
-                false
-            }
+        boolean(&given.value).unwrap_or_else(|| {
+            self.wrong(key, given);
+            false
+        })
+    }
+
+    /// Nothing here listens there, but the start message and Laravel's `.env` would be wrong.
+    fn check_public_side(&mut self, server: &Values) {
+        let _: u16 = self.number(server, "public_port", 1, 65_535);
+        self.one_of(server, "scheme", ["http", "https"]);
+    }
+
+    fn list(&mut self, values: &Values, key: &str) -> Vec<String> {
+        let Some(given) = values.get(key) else { return Vec::new() };
+        let items = given.value.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let items: Vec<String> = items.map(str::to_owned).collect();
+        if items.is_empty() {
+            self.wrong(key, given);
         }
+        items
     }
 
     fn address(&mut self, values: &Values, key: &str) -> IpAddr {
@@ -222,7 +217,9 @@ impl Reader {
     fn path(&mut self, values: &Values) -> String {
         let Some(given) = values.get("path") else { return String::new() };
         let path = given.value.trim_matches('/');
-        if path.contains(['?', '#', ' ']) || path.contains("//") {
+        // Such as need no quoting, neither in a URL nor in the line of shell of the start message.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%+:@,=".contains(&byte);
+        if !path.bytes().all(plain) || path.contains("//") {
             self.wrong("path", given);
         }
         if path.is_empty() { String::new() } else { format!("/{path}") }
@@ -243,7 +240,17 @@ impl Reader {
     }
 }
 
-fn list(values: &Values, key: &str) -> Vec<String> {
-    let text = values.get(key).map_or("", |given| &given.value);
-    text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+/// `load` has named the missing ones.
+fn credential(values: &Values, key: &str) -> String {
+    values.get(key).map(|given| given.value.clone()).unwrap_or_default()
+}
+
+/// As PHP and Laravel write booleans.
+#[must_use]
+pub fn boolean(text: &str) -> Option<bool> {
+    match text.to_lowercase().as_str() {
+        "true" | "(true)" | "1" | "on" | "yes" => Some(true),
+        "false" | "(false)" | "0" | "off" | "no" => Some(false),
+        _ => None,
+    }
 }

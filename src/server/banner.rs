@@ -1,6 +1,7 @@
 //! The start message: what runs where, and in development mode all that a Laravel app needs to use it. PURE.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::life::Started;
 use super::probe::Facts;
@@ -49,11 +50,23 @@ impl Summary {
                 "limits",
                 format!(
                     "{} descriptors, requests of {} bytes, messages of {} bytes",
-                    facts.descriptors, config.request_size_max, config.apps[0].message_size_max
+                    facts.descriptors,
+                    config.request_size_max,
+                    message_sizes(config)
                 ),
             ),
         ];
         Self { lines, path: config.path.clone(), development }
+    }
+}
+
+/// One figure, or the smallest and the largest where apps differ.
+fn message_sizes(config: &Config) -> String {
+    let sizes = config.apps.iter().map(|app| app.message_size_max);
+    let smallest = sizes.clone().min().unwrap_or_default();
+    match sizes.max().unwrap_or_default() {
+        largest if largest == smallest => largest.to_string(),
+        largest => format!("{smallest} to {largest}"),
     }
 }
 
@@ -81,10 +94,9 @@ fn development(
     public: &Public,
     [id, key, secret]: [&str; 3],
 ) -> String {
-    let port = started.address.port();
-    let public_port = public.port.clone().unwrap_or_else(|| port.to_string());
+    let public_port = public.port.clone().unwrap_or_else(|| started.address.port().to_string());
     let (host, scheme) = (&public.host, &public.scheme);
-    let publish = publish_line(port, path, id, key, secret);
+    let publish = publish_line(reachable(started.address), path, id, key, secret);
     let path_line =
         if path.is_empty() { String::new() } else { format!("REVERB_SERVER_PATH={path}\n") };
     format!(
@@ -112,14 +124,25 @@ A first event, for bash with openssl and curl:
     )
 }
 
+/// Where a program on this host reaches the server: "every address" is none to connect to.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
 /// One line of shell that signs and publishes `hello` on the channel `news` (PROTOCOL.md rule 48).
-fn publish_line(port: u16, path: &str, id: &str, key: &str, secret: &str) -> String {
+fn publish_line(address: SocketAddr, path: &str, id: &str, key: &str, secret: &str) -> String {
     let body = r#"{"name":"hello","channel":"news","data":"{\"message\":\"hi\"}"}"#;
     format!(
         "B='{body}'; Q=\"auth_key={key}&auth_timestamp=$(date +%s)&auth_version=1.0\
          &body_md5=$(printf %s \"$B\" | openssl md5 | sed 's/.* //')\"; \
          S=$(printf 'POST\\n/apps/{id}/events\\n%s' \"$Q\" | openssl sha256 -hmac {secret} | sed 's/.* //'); \
-         curl -sd \"$B\" \"http://127.0.0.1:{port}{path}/apps/{id}/events?$Q&auth_signature=$S\""
+         curl -sd \"$B\" \"http://{address}{path}/apps/{id}/events?$Q&auth_signature=$S\""
     )
 }
 
@@ -166,6 +189,47 @@ mod tests {
             "/apps/123456/events",
         ] {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
+        }
+    }
+
+    /// The line is run with curl and date replaced, so what it would send can be compared with what it should.
+    #[test]
+    fn the_line_of_shell_signs_rightly() {
+        use hmac::{Hmac, KeyInit, Mac};
+        use md5::{Digest, Md5};
+        let line = publish_line("127.0.0.1:8080".parse().unwrap(), "/ws", "3", "key", "secret");
+        let script =
+            format!("date() {{ echo 1353088179; }}; curl() {{ printf '%s\\n' \"$@\"; }}; {line}");
+        let run = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert!(run.status.success(), "bash and openssl are needed: {run:?}");
+        let output = String::from_utf8(run.stdout).unwrap();
+        let [option, body, url] = output.lines().collect::<Vec<_>>()[..] else {
+            panic!("-sd, body and address, not {output}")
+        };
+        assert_eq!(option, "-sd");
+        assert_eq!(body, r#"{"name":"hello","channel":"news","data":"{\"message\":\"hi\"}"}"#);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let query = format!(
+            "auth_key=key&auth_timestamp=1353088179&auth_version=1.0&body_md5={}",
+            hex(&Md5::digest(body))
+        );
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"secret").unwrap();
+        mac.update(format!("POST\n/apps/3/events\n{query}").as_bytes());
+        let signature = hex(&mac.finalize().into_bytes());
+        assert_eq!(
+            url,
+            format!("http://127.0.0.1:8080/ws/apps/3/events?{query}&auth_signature={signature}")
+        );
+    }
+
+    #[test]
+    fn the_line_of_shell_goes_where_the_server_listens() {
+        for (bound, reached) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "[::1]:8080"),
+            ("10.1.2.3:9000", "10.1.2.3:9000"),
+        ] {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), reached);
         }
     }
 }

@@ -4,32 +4,35 @@ use std::fmt::Write;
 
 use crate::config::Config;
 use crate::config::load::{Merged, Values};
-use crate::config::options::{OPTIONS, OptionSpec, Scope};
+use crate::config::options::{BOOLEAN, OPTIONS, OptionSpec, Scope};
+use crate::config::validate::boolean;
 
 /// The whole report.
 pub(super) fn render(merged: &Merged, config: &Config) -> String {
     let mut text = String::from("[server]\n");
-    write_scope(&mut text, Scope::Server, &merged.server);
+    write_scope(&mut text, Scope::Server, &merged.server, &config.path);
     if config.development {
         text.push_str(
             "\n[[apps]]  # development mode: id, key and secret are drawn at each start\n",
         );
-        write_scope(&mut text, Scope::App, &merged.development);
+        write_scope(&mut text, Scope::App, &merged.development, "");
     }
     for app in &merged.apps {
         text.push_str("\n[[apps]]\n");
-        write_scope(&mut text, Scope::App, app);
+        write_scope(&mut text, Scope::App, app, "");
     }
     text.push_str("\nThe configuration is good.\n");
     text
 }
 
-fn write_scope(text: &mut String, scope: Scope, values: &Values) {
+/// `path` is the one value that is served in another form than it was given in.
+fn write_scope(text: &mut String, scope: Scope, values: &Values, path: &str) {
     for option in OPTIONS.iter().filter(|option| option.scope == scope) {
         let line = match values.get(option.key) {
             None => format!("# {} is not set", option.key),
             Some(given) => {
-                let value = shown(option, &given.value);
+                let value = if option.key == "path" { path } else { &given.value };
+                let value = shown(option, value);
                 format!("{:<45} # {}", format!("{} = {value}", option.key), given.source)
             }
         };
@@ -42,7 +45,16 @@ fn shown(option: &OptionSpec, value: &str) -> String {
     if option.key == "secret" {
         return "\"********\"".to_owned();
     }
-    if value.parse::<u64>().is_ok() || matches!(value, "true" | "false") {
+    // Credentials are text, also when they look like numbers.
+    if matches!(option.key, "id" | "key") {
+        return format!("{value:?}");
+    }
+    if option.accepts == BOOLEAN
+        && let Some(value) = boolean(value)
+    {
+        return value.to_string();
+    }
+    if value.parse::<u64>().is_ok() {
         return value.to_owned();
     }
     format!("{value:?}")
@@ -61,6 +73,9 @@ mod tests {
                 ("REVERB_APP_ID", "1"),
                 ("REVERB_APP_KEY", "k"),
                 ("REVERB_APP_SECRET", "hunter2"),
+                ("REVERB_SERVER_PATH", "ws/"),
+                ("RINGVERB_DEBUG", "(true)"),
+                ("RINGVERB_ALLOW_MISSING_ORIGIN", "0"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
@@ -76,5 +91,21 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("port = 8080") && text.contains("# default"), "{text}");
+        // As it is served, whatever the spelling was.
+        for part in ["path = \"/ws\"", "debug = true", "allow_missing_origin = false", "id = \"1\""]
+        {
+            assert!(text.contains(part), "{part}\nnot in\n{text}");
+        }
+        // What is shown can be used as ringverb.toml, but for the secret.
+        let toml: String = text
+            .lines()
+            .filter(|line| !line.starts_with("The "))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let again = merge(&Sources { toml: toml.parse().unwrap(), ..Sources::default() });
+        let again = build(&again, &drawn).unwrap();
+        assert_eq!(
+            (again.path.as_str(), again.apps[0].key.as_str(), again.debug),
+            ("/ws", "k", true)
+        );
     }
 }

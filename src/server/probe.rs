@@ -52,10 +52,12 @@ fn write_no_ring(
     disabled: Option<&str>,
 ) -> fmt::Result {
     match (error.raw_os_error(), disabled) {
-        (_, Some(value @ ("1" | "2"))) => write!(
+        // 1 lets root and one group through, so another error has another reason.
+        (Some(libc::EPERM | libc::EACCES), Some(value @ ("1" | "2"))) => write!(
             formatter,
             "io_uring is switched off on this host (kernel.io_uring_disabled = {value}): \
-             run `sysctl kernel.io_uring_disabled=0`"
+             run `sysctl kernel.io_uring_disabled=0`{}, and write it to /etc/sysctl.d for the next boot",
+            if *value == *"1" { " or name a group of this user in kernel.io_uring_group" } else { "" }
         ),
         (Some(libc::EPERM | libc::EACCES), _) => formatter.write_str(
             "io_uring is refused, most likely by the container's seccomp profile: run the container with a profile that \
@@ -70,6 +72,10 @@ fn write_no_ring(
         (Some(libc::EMFILE | libc::ENFILE), _) => {
             formatter.write_str("no descriptor is left for io_uring: raise ulimit -n")
         }
+        (Some(libc::EINVAL), _) => formatter.write_str(
+            "io_uring does not know COOP_TASKRUN: ringverb needs Linux 5.19 or newer, and this one looks like an older \
+             kernel or a sandbox that imitates one; `uname -r` tells",
+        ),
         _ => write!(formatter, "io_uring cannot be set up: {error}; ringverb needs Linux 5.19 or newer"),
     }
 }
@@ -181,6 +187,8 @@ mod tests {
                 StartError::NoRing(os(libc::EPERM), Some("2".into())),
                 "sysctl kernel.io_uring_disabled=0",
             ),
+            (StartError::NoRing(os(libc::EPERM), Some("1".into())), "kernel.io_uring_group"),
+            (StartError::NoRing(os(libc::ENOMEM), Some("1".into())), "ulimit -l"),
             (StartError::NoRing(os(libc::EPERM), Some("0".into())), "seccomp"),
             (StartError::NoRing(os(libc::ENOSYS), None), "CONFIG_IO_URING"),
             (StartError::NoRing(os(libc::ENOMEM), None), "ulimit -l"),

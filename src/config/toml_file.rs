@@ -1,0 +1,191 @@
+//! `ringverb.toml` as a flat list of texts by option key: one for `[server]`, one for each of `[[apps]]`. PURE.
+//!
+//! What is not in the table of options is a problem, with the name that is probably meant. Messages name places,
+//! never values: one of them may be a secret.
+
+use std::collections::HashMap;
+
+use toml::{Table, Value};
+
+use super::options::{OPTIONS, Scope};
+
+/// Texts by option key; a dot leads into an inline table.
+pub(super) type Texts = HashMap<String, String>;
+
+/// Reads the text of the file.
+///
+/// # Errors
+/// A sentence that names the line. The parser's own message would quote it, secret and all.
+pub fn parse(text: &str) -> Result<Table, String> {
+    text.parse::<Table>().map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        format!("line {line}: {}", error.message().replace('\n', ", "))
+    })
+}
+
+/// Tables to dotted keys, values to text. `file` is its name in messages.
+pub(super) fn flatten(
+    table: &Table,
+    file: &str,
+    problems: &mut Vec<String>,
+) -> (Texts, Vec<Texts>) {
+    let mut reader = Reader { file, problems };
+    let mut server = Texts::new();
+    let mut apps = Vec::new();
+    for (key, value) in table {
+        match (key.as_str(), value) {
+            ("server", Value::Table(table)) => {
+                server = reader.table(table, "server", Scope::Server);
+            }
+            ("apps", Value::Array(list)) => {
+                for (index, item) in list.iter().enumerate() {
+                    let place = format!("apps[{index}]");
+                    match item {
+                        Value::Table(table) => {
+                            apps.push(reader.table(table, &place, Scope::App));
+                        }
+                        _ => reader.wrong(&format!("{place} is not a table")),
+                    }
+                }
+            }
+            ("apps", _) => reader.wrong("apps is a list of tables: write [[apps]] above each"),
+            _ => reader
+                .wrong(&format!("{key} is not known here; it has a [server] table and [[apps]]")),
+        }
+    }
+    (server, apps)
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    problems: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, sentence: &str) {
+        self.problems.push(format!("{}: {sentence}", self.file));
+    }
+
+    fn table(&mut self, table: &Table, place: &str, scope: Scope) -> Texts {
+        let mut texts = Texts::new();
+        self.inner(table, place, "", &mut texts);
+        self.check_names(&texts, place, scope);
+        texts
+    }
+
+    fn inner(&mut self, table: &Table, place: &str, prefix: &str, texts: &mut Texts) {
+        for (key, value) in table {
+            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            let text = match value {
+                Value::Table(table) => {
+                    self.inner(table, place, &key, texts);
+                    continue;
+                }
+                Value::String(text) => text.clone(),
+                Value::Integer(_) | Value::Boolean(_) => value.to_string(),
+                Value::Array(list) => {
+                    let items: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+                    if items.len() < list.len() || items.iter().all(|item| item.trim().is_empty()) {
+                        // Left out it would take its default, for origins the opposite of an empty list.
+                        self.wrong(&format!("{place}.{key} wants at least one text in its list"));
+                        continue;
+                    }
+                    items.join(",")
+                }
+                Value::Float(_) | Value::Datetime(_) => {
+                    self.wrong(&format!(
+                        "{place}.{key} is neither text, number, boolean nor list of texts"
+                    ));
+                    continue;
+                }
+            };
+            texts.insert(key, text);
+        }
+    }
+
+    fn check_names(&mut self, texts: &Texts, place: &str, scope: Scope) {
+        let known = |key: &str| {
+            OPTIONS.iter().any(|option| {
+                option.key == key && (option.scope == scope || option.scope == Scope::Unused)
+            })
+        };
+        let mut unknown: Vec<&String> = texts.keys().filter(|key| !known(key)).collect();
+        unknown.sort();
+        for key in unknown {
+            let end = match nearest(key, scope) {
+                Some(near) => format!("is {near} meant?"),
+                None => "`ringverb --help` lists the names".to_owned(),
+            };
+            self.wrong(&format!("{place}.{key} is not known; {end}"));
+        }
+    }
+}
+
+/// The option that is probably meant: close by letters, or the end of what was written (`app_id`).
+fn nearest(key: &str, scope: Scope) -> Option<&'static str> {
+    let keys = || OPTIONS.iter().filter(|option| option.scope == scope).map(|option| option.key);
+    let close = keys().min_by_key(|name| distance(name, key));
+    close
+        .filter(|name| distance(name, key) * 2 <= key.len())
+        .or_else(|| keys().find(|name| key.ends_with(&format!("_{name}"))))
+}
+
+/// Edit distance. Quadratic in short names.
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (index, a) in left.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (at, b) in right.bytes().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[at + 1];
+            row[at + 1] = changed.min(diagonal + 1).min(row[at] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syntax_error_names_the_line_and_quotes_nothing() {
+        for text in ["[[apps]]\nid = \"1\"\nsecret = \"hunter2\n", "\n\nsecret = hunter2\n"] {
+            let problem = parse(text).unwrap_err();
+            assert!(problem.starts_with("line 3: ") && !problem.contains("hunter2"), "{problem}");
+        }
+        assert!(parse("a = 1\na = 2\n").unwrap_err().starts_with("line 2: "));
+    }
+
+    #[test]
+    fn shapes_and_names() {
+        for (text, problem) in [
+            ("apps = 1", "apps is a list of tables: write [[apps]] above each"),
+            ("[apps]\nid = \"1\"", "apps is a list of tables: write [[apps]] above each"),
+            ("apps = [1]", "apps[0] is not a table"),
+            ("[[apps]]\napp_id = \"1\"", "apps[0].app_id is not known; is id meant?"),
+            (
+                "[[apps]]\nwebhooks = \"1\"",
+                "apps[0].webhooks is not known; `ringverb --help` lists the names",
+            ),
+            (
+                "[[apps]]\nallowed_origins = []",
+                "apps[0].allowed_origins wants at least one text in its list",
+            ),
+            (
+                "[[apps]]\nallowed_origins = [\"\"]",
+                "apps[0].allowed_origins wants at least one text in its list",
+            ),
+            (
+                "[[apps]]\nallowed_origins = [1]",
+                "apps[0].allowed_origins wants at least one text in its list",
+            ),
+        ] {
+            let mut problems = Vec::new();
+            flatten(&parse(text).unwrap(), "x.toml", &mut problems);
+            assert_eq!(problems, [format!("x.toml: {problem}")], "{text}");
+        }
+    }
+}
