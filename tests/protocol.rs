@@ -479,6 +479,26 @@ fn publishes_that_were_answered_are_not_overtaken() {
     numbers_come_in_order(&mut clients, 300);
 }
 
+/// A question knows of what was answered before it, whichever cores the two came in on.
+#[test]
+fn questions_know_of_publishes_that_were_answered() {
+    let server = Setup::new().workers(4).start();
+    let mut subscriber = server.connect();
+    let channels: Vec<String> = (0..8).map(|number| format!("cache-{number}")).collect();
+    for channel in &channels {
+        subscriber.subscribe(channel);
+        subscriber.expect(&format!(r#"{{"event":"pusher:cache_miss","channel":"{channel}"}}"#));
+    }
+    for number in 0..400 {
+        let channel = &channels[number % channels.len()];
+        server.publish(channel, "e", &number.to_string());
+        let request = Request::get(&format!("/channels/{channel}")).query("info", "cache");
+        let (_, body) = server.answer(&request);
+        let event = format!(r#"{{"event":"e","data":"{number}","channel":"{channel}"}}"#);
+        assert_eq!(body, format!(r#"{{"occupied":true,"cache":{event}}}"#));
+    }
+}
+
 /// An event that was answered before a subscription was asked for is not heard by it (rule 98).
 #[test]
 fn a_subscriber_hears_nothing_from_before() {

@@ -361,8 +361,8 @@ impl Core {
         let now = self.shard.now();
         self.reactor.expire(&mut self.shard, now);
         self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
-        self.drain_mailboxes();
-        self.settle_mail();
+        self.drain_from_home();
+        self.catch_up();
         self.shard.settle();
         self.mailbox.flush_overflow();
         self.settle_mail();
@@ -387,8 +387,8 @@ impl Core {
             || self.mailbox.has_overflow()
     }
 
-    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. Call after
-    /// `drain_to_home`: what other cores sent before goes ahead of what this core asks of itself.
+    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. `catch_up` calls
+    /// it last: what other cores sent before goes ahead of what this core asks of itself.
     fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
         while !self.shard.outbox.mails.is_empty() {
@@ -409,9 +409,7 @@ impl Core {
     /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
     /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
     fn publish(&mut self, app: AppIndex, publications: Vec<Publication>) {
-        // What was sent before this request was made comes first.
-        self.drain_to_home();
-        self.settle_mail();
+        self.catch_up();
         for Publication { channel, frame, except, .. } in publications {
             // The API has checked the name already.
             if let Ok(channel) = self.shard.channel_key(app, &channel) {
@@ -421,8 +419,15 @@ impl Core {
         self.settle_mail();
     }
 
-    /// `FromHome` first and always; `ToHome`, which may cause more mail, only while there is room for it.
-    fn drain_mailboxes(&mut self) {
+    /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
+    /// answered before it was made.
+    fn catch_up(&mut self) {
+        self.drain_to_home();
+        self.settle_mail();
+    }
+
+    /// Always: this mail causes none that must find room at once.
+    fn drain_from_home(&mut self) {
         for from in 0..self.mailbox.cores() {
             for _ in 0..limits::MAIL_PER_TICK_MAX {
                 let lane = lane_index(Lane::FromHome);
@@ -430,9 +435,9 @@ impl Core {
                 self.shard.on_mail(mail);
             }
         }
-        self.drain_to_home();
     }
 
+    /// Only while there is room for the mail it may cause.
     fn drain_to_home(&mut self) {
         if self.mailbox.is_congested() {
             return;
@@ -445,6 +450,7 @@ impl Core {
     }
 
     fn begin_gather(&mut self, question: Question) -> u32 {
+        self.catch_up();
         let cores = self.mailbox.cores();
         let own = self.shard.answer(&question);
         let missing = usize::from(cores) - 1;
