@@ -1,5 +1,5 @@
-//! The one table of options: names, defaults, what is accepted, what it means. Loader, `check`, `--help` and
-//! the documentation read it; nothing else knows a default. The `REVERB_*` and `REDIS_*` names are the
+//! The one table of options: names, defaults, what is accepted, what it means. Loader, `check` and
+//! `--help` read it; nothing else knows a default. The `REVERB_*` and `REDIS_*` names are the
 //! contract with Laravel (PROTOCOL.md section A).
 
 /// What an option belongs to.
@@ -109,51 +109,24 @@ pub fn find(scope: Scope, key: &str) -> &'static OptionSpec {
 }
 
 /// The scopes in the order in which people read about them.
-const TITLES: [(Scope, &str); 3] = [
+const TITLES: [(Scope, &str); 2] = [
     (Server, "The server; [server] in ringverb.toml"),
     (App, "The app; each of [[apps]] in ringverb.toml"),
-    (Unused, "Reverb's, read without complaint and without effect"),
 ];
 
 /// The environment part of `--help`: name and default, and below it what it means and takes.
 #[must_use]
 pub fn help() -> String {
     let mut text = String::new();
-    for (scope, title) in TITLES.iter().filter(|(scope, _)| *scope != Unused) {
+    for (scope, title) in TITLES {
         text.push_str(&format!("\n{title}:\n"));
-        for option in of_scope(*scope) {
+        for option in of_scope(scope) {
             text.push_str(&format!("  {}", option.environment[0]));
             if !option.default.is_empty() {
                 text.push_str(&format!(" [{}]", option.default));
             }
             text.push_str(&format!("\n      {} ({})\n", option.meaning, option.accepts));
         }
-    }
-    text
-}
-
-/// The whole table for the documentation.
-#[must_use]
-pub fn markdown() -> String {
-    let mut text = String::new();
-    let code = |word: &str| format!("`{word}`");
-    for (scope, title) in TITLES {
-        text.push_str(&format!("### {title}\n\n"));
-        text.push_str("| environment, `.env` | `ringverb.toml` | default | takes | meaning |\n");
-        text.push_str("|---|---|---|---|---|\n");
-        for option in of_scope(scope) {
-            let names: Vec<String> = option.environment.iter().map(|name| code(name)).collect();
-            let default =
-                if option.default.is_empty() { "not set".to_owned() } else { code(option.default) };
-            text.push_str(&format!(
-                "| {} | {} | {default} | {} | {} |\n",
-                names.join(", also "),
-                code(option.key),
-                option.accepts,
-                option.meaning
-            ));
-        }
-        text.push('\n');
     }
     text
 }
@@ -185,13 +158,5 @@ mod tests {
         assert!(text.contains("  RINGVERB_AUTH_WINDOW [600]\n"), "{text}");
         let long: Vec<&str> = text.lines().filter(|line| line.len() > 100).collect();
         assert!(long.is_empty(), "{long:#?}");
-    }
-
-    #[test]
-    fn markdown_has_a_row_for_each_option() {
-        let text = markdown();
-        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
-        assert_eq!(rows.len(), OPTIONS.len());
-        assert!(rows.iter().all(|row| row.matches('|').count() == 6), "{rows:#?}");
     }
 }

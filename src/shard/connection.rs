@@ -88,8 +88,7 @@ impl Connection {
     }
 
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
-    /// must not lock its channel. The first refusal is told apart from later ones by the caller's list: see
-    /// `Shard::settle`.
+    /// must not lock its channel. After a refusal there is none any more: `Shard::settle` closes the connection.
     pub(super) fn take_room(&mut self, len: usize, bytes_max: usize) -> bool {
         let waiting = self.send_queue.bytes();
         if self.overflowed || (waiting > 0 && waiting + len > bytes_max) {

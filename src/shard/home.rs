@@ -238,19 +238,15 @@ impl Shard {
         if let Some(join) = join {
             if self.is_full(index, &channel, join) {
                 self.homes.drop_if_unused(index);
-                return self.home_refuse(channel, connection, ticket, core);
+                return self.mail_back(core, Mail::Full { channel, connection, ticket });
             }
             self.home_join(index, &channel, join);
         }
         self.homes.channels[index as usize].interested.insert(core);
         let greeting = self.greeting(index, &channel);
         let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
-        if core == self.settings.core {
-            self.on_subscribed(&channel, connection, ticket, greeting, joined);
-        } else {
-            let mail = Mail::Subscribed { channel, connection, ticket, greeting, joined };
-            self.outbox.mail(core, mail);
-        }
+        let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
+        self.mail_back(core, answer);
     }
 
     /// Whether one more user is too many. A user who is in already may bring more connections.
@@ -262,20 +258,6 @@ impl Shard {
                 roster.len() >= most as usize && !roster.contains_key(&join.user.text)
             }
             _ => false,
-        }
-    }
-
-    fn home_refuse(
-        &mut self,
-        channel: ChannelKey,
-        connection: ConnectionKey,
-        ticket: u32,
-        core: u16,
-    ) {
-        if core == self.settings.core {
-            self.on_full(&channel, connection, ticket);
-        } else {
-            self.outbox.mail(core, Mail::Full { channel, connection, ticket });
         }
     }
 

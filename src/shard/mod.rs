@@ -298,6 +298,15 @@ impl Shard {
         }
     }
 
+    /// A home's answer to one core; to its own at once.
+    fn mail_back(&mut self, core: u16, mail: Mail) {
+        if core == self.settings.core {
+            self.on_mail(mail);
+        } else {
+            self.outbox.mail(core, mail);
+        }
+    }
+
     /// The app's backend ends all connections of a user (PROTOCOL.md rule 70): on this core now, elsewhere by
     /// mail.
     pub fn terminate(&mut self, app: AppIndex, user_id: &str) {

@@ -20,25 +20,25 @@ use crate::subscribers::Subscribers;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[arg(long, default_value_t = 5_000)]
-    subscribers: usize,
+    pub(super) subscribers: usize,
     #[arg(long, default_value_t = 64, value_parser = payload_bytes)]
-    payload_bytes: usize,
+    pub(super) payload_bytes: usize,
     /// Events in flight, one run each.
     #[arg(long, value_delimiter = ',', default_value = "1,16", value_parser = in_flight)]
-    in_flight: Vec<usize>,
+    pub(super) in_flight: Vec<usize>,
     /// Length of each measured run, after a second of warming up.
     #[arg(long, default_value_t = 10)]
-    seconds: u64,
+    pub(super) seconds: u64,
 }
 
-pub(super) fn payload_bytes(text: &str) -> Result<usize, String> {
+fn payload_bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if (PAYLOAD_BYTES_MIN..=1 << 20).contains(&bytes) => Ok(bytes),
         _ => Err(format!("a number from {PAYLOAD_BYTES_MIN} to {}", 1 << 20)),
     }
 }
 
-pub(super) fn in_flight(text: &str) -> Result<usize, String> {
+fn in_flight(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(slots) if (1..=SLOTS_MAX).contains(&slots) => Ok(slots),
         _ => Err(format!("a number from 1 to {SLOTS_MAX}")),

@@ -10,27 +10,22 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Bench;
-use super::fanout::{POLL, STALL, WARM_UP, Window, in_flight, payload_bytes};
+use super::fanout::{self, POLL, STALL, WARM_UP, Window};
 use crate::pool::{CloseWhy, Goal, Handler, Key, Pool};
 use crate::report::Report;
 use crate::server::Server;
 use crate::sink::{self, Sink};
 use crate::sys;
 
+// clap names a group after its struct, and both are called Args.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
-    #[arg(long, default_value_t = 5_000)]
-    subscribers: usize,
-    #[arg(long, default_value_t = 64, value_parser = payload_bytes)]
-    payload_bytes: usize,
-    /// Events in flight, one run each.
-    #[arg(long, value_delimiter = ',', default_value = "1,16", value_parser = in_flight)]
-    in_flight: Vec<usize>,
+    #[command(flatten)]
+    fanout: fanout::Args,
     /// Events that are due together go to a socket in one send.
     #[arg(long)]
     coalesce: bool,
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
 }
 
 /// Arguments of the child, which `run` starts.
@@ -169,8 +164,8 @@ impl Handler for Floor {
 fn start_child(bench: &Bench, args: &Args) -> io::Result<(Child, SocketAddrV4)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("floor-child");
-    command.args(["--subscribers", &args.subscribers.to_string()]);
-    command.args(["--payload-bytes", &args.payload_bytes.to_string()]);
+    command.args(["--subscribers", &args.fanout.subscribers.to_string()]);
+    command.args(["--payload-bytes", &args.fanout.payload_bytes.to_string()]);
     if args.coalesce {
         command.arg("--coalesce");
     }
@@ -187,21 +182,21 @@ fn start_child(bench: &Bench, args: &Args) -> io::Result<(Child, SocketAddrV4)> 
 
 pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     let mut report = Report::new("floor");
-    report.count("subscribers", args.subscribers as u64);
-    report.count("payload bytes", args.payload_bytes as u64);
+    report.count("subscribers", args.fanout.subscribers as u64);
+    report.count("payload bytes", args.fanout.payload_bytes as u64);
     report.flag("coalesced", args.coalesce);
-    for &slots in &args.in_flight {
+    for &slots in &args.fanout.in_flight {
         let (mut child, address) = start_child(bench, args)?;
         let server = Server::attach(Some(child.id()));
         let mut pool = Pool::new(address, "")?;
         let mut floor = Floor {
-            sink: Sink::new(args.subscribers, slots, args.payload_bytes),
+            sink: Sink::new(args.fanout.subscribers, slots, args.fanout.payload_bytes),
             opened: 0,
             orders: child.stdin.take().expect("its input is piped"),
             running: true,
             closed: false,
         };
-        for number in 0..args.subscribers {
+        for number in 0..args.fanout.subscribers {
             pool.open(Goal::BareFrames)?;
             // The accept queue of the child is short.
             let end = Instant::now() + STALL;
@@ -212,7 +207,7 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
         floor.publish(&(0..slots).collect::<Vec<_>>())?;
         floor.serve_until(&mut pool, Instant::now() + WARM_UP, |_| false)?;
         let window = Window::open(&server, &mut floor.sink);
-        let end = Instant::now() + Duration::from_secs(args.seconds);
+        let end = Instant::now() + Duration::from_secs(args.fanout.seconds);
         floor.serve_until(&mut pool, end, |_| false)?;
         window.close(&server, &floor.sink, &mut report, &format!("{slots} in flight"));
         floor.running = false;
