@@ -52,6 +52,69 @@ pub struct RateLimit {
     pub terminate_on_limit: bool,
 }
 
+/// What a webhook may tell an app's backend (PROTOCOL.md rule 75).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WebhookKind {
+    ChannelOccupied,
+    ChannelVacated,
+    MemberAdded,
+    MemberRemoved,
+    ClientEvent,
+    CacheMiss,
+    SubscriptionCount,
+}
+
+impl WebhookKind {
+    pub const ALL: [Self; 7] = [
+        Self::ChannelOccupied,
+        Self::ChannelVacated,
+        Self::MemberAdded,
+        Self::MemberRemoved,
+        Self::ClientEvent,
+        Self::CacheMiss,
+        Self::SubscriptionCount,
+    ];
+
+    /// The name in the configuration and in `name` of the posted event.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChannelOccupied => "channel_occupied",
+            Self::ChannelVacated => "channel_vacated",
+            Self::MemberAdded => "member_added",
+            Self::MemberRemoved => "member_removed",
+            Self::ClientEvent => "client_event",
+            Self::CacheMiss => "cache_miss",
+            Self::SubscriptionCount => "subscription_count",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// An endpoint of an app's backend, and what it wants to hear (PROTOCOL.md C10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// `http://` or `https://`.
+    pub url: String,
+    /// At least one.
+    pub kinds: Vec<WebhookKind>,
+    /// Only channels whose name starts with one of these; empty means all.
+    pub channel_prefixes: Vec<String>,
+}
+
+impl Webhook {
+    #[must_use]
+    pub fn wants(&self, kind: WebhookKind, channel: &str) -> bool {
+        let prefixes = &self.channel_prefixes;
+        self.kinds.contains(&kind)
+            && (prefixes.is_empty() || prefixes.iter().any(|prefix| channel.starts_with(prefix)))
+    }
+}
+
 /// One app with its options. Defaults are in `config::options`.
 #[derive(Debug)]
 pub struct App {
@@ -84,6 +147,27 @@ pub struct App {
     pub channels_per_connection_max: u32,
     /// Users in one presence channel; `None` is unlimited.
     pub presence_members_max: Option<u32>,
+    /// Bytes of `channel_data` of one member; `None` leaves it to `message_size_max`.
+    pub member_size_max: Option<u32>,
+    /// Characters of a channel name; `None` leaves it to `limits::CHANNEL_NAME_BYTES_MAX`.
+    pub channel_name_max: Option<u32>,
+    /// Channel names are made of Pusher's characters only (PROTOCOL.md rule 29), not of any.
+    pub channel_names_are_pushers: bool,
+    /// Client events one connection may send in a second; `None` is unlimited.
+    pub client_events_per_second_max: Option<u32>,
+    /// Bytes of `data` of one event of the HTTP API; `None` leaves it to `Config::request_size_max`.
+    pub event_payload_max: Option<u32>,
+    /// Events times channels the HTTP API accepts in a second; `None` is unlimited.
+    pub publishes_per_second_max: Option<u32>,
+    /// Tell subscribers how many they are (PROTOCOL.md C24).
+    pub subscription_count: bool,
+    /// How long a cache channel remembers its last event, in seconds.
+    pub cache_seconds: u32,
+    /// Close connections that have neither signed in nor joined a private or presence channel within this time
+    /// (PROTOCOL.md rule 44), in seconds; `None` lets them stay.
+    pub authorize_within_seconds: Option<u32>,
+    /// Endpoints that hear of events.
+    pub webhooks: Vec<Webhook>,
     /// Events in one batch request; `None` is unlimited.
     pub batch_events_max: Option<u32>,
     /// The `data` of `pusher:error` is an object as in Pusher, not a string as in Reverb (PROTOCOL.md rule 4).
@@ -92,7 +176,7 @@ pub struct App {
     pub over_quota_retries: bool,
     /// Tell a failed subscription on its channel too, as `pusher:subscription_error` (PROTOCOL.md rule 24).
     pub subscription_errors: bool,
-    /// Open connections of this app over all cores; changed by `Admission` alone.
+    /// Open connections of this app over all cores; changed by `admit` and `release` alone.
     pub connections_open: AtomicU32,
 }
 
@@ -181,6 +265,16 @@ pub(crate) fn sample() -> App {
         allow_reserved_events: false,
         channels_per_connection_max: 100,
         presence_members_max: None,
+        member_size_max: None,
+        channel_name_max: None,
+        channel_names_are_pushers: false,
+        client_events_per_second_max: None,
+        event_payload_max: None,
+        publishes_per_second_max: None,
+        subscription_count: false,
+        cache_seconds: 1800,
+        authorize_within_seconds: None,
+        webhooks: Vec::new(),
         batch_events_max: None,
         error_data_is_object: false,
         over_quota_retries: false,

@@ -29,6 +29,10 @@ pub struct Config {
     pub workers: usize,
     /// Print each frame as `reverb:start --debug` does.
     pub debug: bool,
+    /// Tell clients and the log why something fails, for whoever develops an app against this server.
+    pub talkative: bool,
+    /// Write each event the HTTP API accepted to standard output, as a line of JSON.
+    pub print_events: bool,
     /// Head and body of one HTTP request together, in bytes.
     pub request_size_max: usize,
     /// Time a socket has to finish its handshake, or to send its next HTTP request, in seconds.
@@ -37,9 +41,11 @@ pub struct Config {
     pub shutdown_grace_seconds: u32,
     /// Bytes a connection may have waiting to be sent before it counts as a slow consumer and is closed with 4100.
     pub send_queue_bytes_max: usize,
+    /// Bytes of all remembered events of cache channels, over all cores; the oldest goes first.
+    pub cache_bytes_max: usize,
     /// At least one.
     pub apps: Vec<App>,
-    /// No app was configured: the one app has a random key and secret, and errors may be more talkative.
+    /// No app was configured: the one app has a random key and secret.
     pub development: bool,
     /// Where the apps came from, for the banner: `environment`, `.env`, `ringverb.toml`, or `development mode`;
     /// two of them joined by "and".

@@ -36,10 +36,13 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         path: reader.path(server),
         workers: reader.number(server, "workers", 0, 128),
         debug: reader.boolean(server, "debug"),
+        talkative: reader.boolean(server, "development"),
+        print_events: reader.one_word(server, "print_events", "json"),
         request_size_max: reader.number(server, "max_request_size", 512, 16 << 20),
         handshake_timeout_seconds: reader.number(server, "handshake_timeout", 1, 3_600),
         shutdown_grace_seconds: reader.number(server, "shutdown_grace", 1, 86_400),
         send_queue_bytes_max: reader.number(server, "send_queue_bytes_max", 4_096, 1 << 31),
+        cache_bytes_max: reader.number(server, "cache_bytes_max", 1 << 16, 1 << 40),
         apps: Vec::new(),
         development: merged.apps.is_empty(),
         source: merged.source.clone(),
@@ -47,6 +50,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
     reader.scope = Scope::App;
     config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
     if config.development {
+        config.talkative |= server.get("development").is_none();
         config.apps.push(reader.development_app(&merged.development, development));
     }
     reader.check_unique(&config.apps);
@@ -100,6 +104,16 @@ impl Reader {
                 u32::MAX.into(),
             ),
             presence_members_max: self.optional(values, "max_presence_members"),
+            member_size_max: self.optional(values, "max_member_size"),
+            channel_name_max: self.optional(values, "max_channel_name_length"),
+            channel_names_are_pushers: self.one_of(values, "channel_names", ["any", "pusher"]),
+            client_events_per_second_max: self.optional(values, "max_client_events_per_second"),
+            event_payload_max: self.optional(values, "max_event_payload"),
+            publishes_per_second_max: self.optional(values, "max_publishes_per_second"),
+            subscription_count: self.boolean(values, "subscription_count"),
+            cache_seconds: self.number(values, "cache_ttl", 1, u32::MAX.into()),
+            authorize_within_seconds: self.optional(values, "authorize_within"),
+            webhooks: Vec::new(),
             batch_events_max: self.optional(values, "max_batch_events"),
             error_data_is_object: self.one_of(values, "error_data", ["string", "object"]),
             over_quota_retries: self.one_of(values, "over_quota_code", ["4004", "4100"]),
@@ -175,6 +189,15 @@ impl Reader {
             self.wrong(key, given);
         }
         given.value == words[1]
+    }
+
+    /// Whether the one word that may be given is given.
+    fn one_word(&mut self, values: &Values, key: &str, word: &str) -> bool {
+        let Some(given) = values.get(key) else { return false };
+        if given.value != word {
+            self.wrong(key, given);
+        }
+        given.value == word
     }
 
     fn boolean(&mut self, values: &Values, key: &str) -> bool {

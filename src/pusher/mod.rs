@@ -11,3 +11,4 @@ pub mod origin;
 pub mod outbound;
 pub mod signature;
 pub mod socket_id;
+pub mod webhook_event;

@@ -1,0 +1,136 @@
+//! What an app's backend may hear of: one event of a webhook and its JSON (PROTOCOL.md rule 75). PURE.
+
+use std::sync::Arc;
+
+use super::json;
+use super::socket_id::SocketId;
+use crate::app::{AppIndex, WebhookKind};
+
+/// One event, as the shard saw it happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookEvent {
+    pub app: AppIndex,
+    pub channel: Arc<str>,
+    pub what: Happening,
+}
+
+/// What happened in the channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// The first subscriber came.
+    Occupied,
+    /// The last subscriber left.
+    Vacated,
+    /// A user's first connection came in.
+    MemberAdded {
+        user_id: Box<str>,
+    },
+    /// A user's last connection left.
+    MemberRemoved {
+        user_id: Box<str>,
+    },
+    /// A connection subscribed to a cache channel that remembers nothing.
+    CacheMiss,
+    /// The number of subscribers changed.
+    SubscriptionCount {
+        count: u64,
+    },
+    ClientEvent(Box<ClientEventTold>),
+}
+
+/// A client event that was forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientEventTold {
+    /// Name and data as raw JSON spans of the client's message.
+    pub event: Box<str>,
+    pub data: Box<str>,
+    pub socket_id: SocketId,
+    /// The sender's id in a presence channel, as text.
+    pub user_id: Option<Box<str>>,
+}
+
+impl WebhookEvent {
+    #[must_use]
+    pub fn kind(&self) -> WebhookKind {
+        match self.what {
+            Happening::Occupied => WebhookKind::ChannelOccupied,
+            Happening::Vacated => WebhookKind::ChannelVacated,
+            Happening::MemberAdded { .. } => WebhookKind::MemberAdded,
+            Happening::MemberRemoved { .. } => WebhookKind::MemberRemoved,
+            Happening::CacheMiss => WebhookKind::CacheMiss,
+            Happening::SubscriptionCount { .. } => WebhookKind::SubscriptionCount,
+            Happening::ClientEvent(_) => WebhookKind::ClientEvent,
+        }
+    }
+
+    /// Appends the event as an object. `data` of a client event is text, as Pusher posts it: what is not a string
+    /// goes into one.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut member = |name: &str, value: &str| {
+            out.extend_from_slice(name.as_bytes());
+            json::write_string(value, out);
+        };
+        member("{\"name\":", self.kind().name());
+        member(",\"channel\":", &self.channel);
+        match &self.what {
+            Happening::Occupied | Happening::Vacated | Happening::CacheMiss => {}
+            Happening::MemberAdded { user_id } | Happening::MemberRemoved { user_id } => {
+                member(",\"user_id\":", user_id);
+            }
+            Happening::SubscriptionCount { count } => {
+                out.extend_from_slice(format!(",\"subscription_count\":{count}").as_bytes());
+            }
+            Happening::ClientEvent(told) => {
+                member(",\"event\":", &json::string(&told.event).unwrap_or_default());
+                member(",\"data\":", &json::string(&told.data).unwrap_or((&*told.data).into()));
+                member(",\"socket_id\":", &told.socket_id.to_string());
+                if let Some(user_id) = &told.user_id {
+                    member(",\"user_id\":", user_id);
+                }
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(what: Happening, expected: &str) {
+        let event = WebhookEvent { app: AppIndex(0), channel: "presence-a\"b".into(), what };
+        let mut out = Vec::new();
+        event.write(&mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn events_are_pushers() {
+        check(Happening::Occupied, r#"{"name":"channel_occupied","channel":"presence-a\"b"}"#);
+        check(Happening::Vacated, r#"{"name":"channel_vacated","channel":"presence-a\"b"}"#);
+        check(Happening::CacheMiss, r#"{"name":"cache_miss","channel":"presence-a\"b"}"#);
+        check(
+            Happening::MemberAdded { user_id: "7".into() },
+            r#"{"name":"member_added","channel":"presence-a\"b","user_id":"7"}"#,
+        );
+        check(
+            Happening::SubscriptionCount { count: 3 },
+            r#"{"name":"subscription_count","channel":"presence-a\"b","subscription_count":3}"#,
+        );
+        let told = ClientEventTold {
+            event: "\"client-x\"".into(),
+            data: "{\"a\":\"b\"}".into(),
+            socket_id: SocketId::parse("1.2").unwrap(),
+            user_id: Some("7".into()),
+        };
+        check(
+            Happening::ClientEvent(Box::new(told.clone())),
+            r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","data":"{\"a\":\"b\"}","socket_id":"1.2","user_id":"7"}"#,
+        );
+        let told = ClientEventTold { data: r#""te\"xt""#.into(), user_id: None, ..told };
+        check(
+            Happening::ClientEvent(Box::new(told)),
+            r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","data":"te\"xt","socket_id":"1.2"}"#,
+        );
+    }
+}
