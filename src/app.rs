@@ -193,6 +193,19 @@ impl App {
             .is_ok()
     }
 
+    /// Whether anybody wants to hear of such events.
+    #[must_use]
+    pub fn wants_webhook(&self, kind: WebhookKind, channel: &str) -> bool {
+        self.webhooks.iter().any(|webhook| webhook.wants(kind, channel))
+    }
+
+    /// Whether anybody wants to hear how many subscribe to a channel.
+    #[must_use]
+    pub fn counts_subscriptions(&self) -> bool {
+        let kind = WebhookKind::SubscriptionCount;
+        self.subscription_count || self.webhooks.iter().any(|webhook| webhook.kinds.contains(&kind))
+    }
+
     /// Counts one open connection less. Call once for each successful `admit`.
     pub fn release(&self) {
         let before = self.connections_open.fetch_sub(1, Ordering::Relaxed);

@@ -32,6 +32,33 @@ pub enum NameError {
     TooLong,
 }
 
+/// Why an app does not take a name (PROTOCOL.md rule 29).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameLimit {
+    Length,
+    /// A character that Pusher does not have in names.
+    Character,
+}
+
+/// What every user's own channel begins with.
+pub const USER_CHANNEL_PREFIX: &str = "#server-to-user-";
+
+/// Whether an app's own limits let a name pass (PROTOCOL.md rule 29). `length_max` is in characters.
+///
+/// # Errors
+/// Which limit it is over.
+pub fn check(name: &str, length_max: Option<u32>, only_pushers: bool) -> Result<(), NameLimit> {
+    if length_max.is_some_and(|most| name.chars().count() > most as usize) {
+        return Err(NameLimit::Length);
+    }
+    let rest = name.strip_prefix(USER_CHANNEL_PREFIX).unwrap_or(name);
+    let is_pushers = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);
+    if only_pushers && !rest.bytes().all(is_pushers) {
+        return Err(NameLimit::Character);
+    }
+    Ok(())
+}
+
 /// Reads the kind off a name. Reverb mode is permissive: any text that is neither empty nor absurdly long is a
 /// name.
 ///
@@ -50,7 +77,7 @@ pub fn classify(name: &str) -> Result<ChannelKind, NameError> {
         (Access::Private, rest)
     } else if let Some(rest) = name.strip_prefix("presence-") {
         (Access::Presence, rest)
-    } else if name.starts_with("#server-to-user-") {
+    } else if name.starts_with(USER_CHANNEL_PREFIX) {
         (Access::User, "")
     } else {
         (Access::Public, name)
@@ -81,6 +108,18 @@ mod tests {
         ];
         for (name, access, cached) in cases {
             assert_eq!(classify(name), Ok(ChannelKind { access, cached }), "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_of_an_app() {
+        assert_eq!(check(&"é".repeat(164), Some(164), false), Ok(()));
+        assert_eq!(check(&"é".repeat(165), Some(164), false), Err(NameLimit::Length));
+        assert_eq!(check("private-a_b=c@d,e.f;G9", None, true), Ok(()));
+        assert_eq!(check("#server-to-user-7", None, true), Ok(()));
+        for name in ["a b", "a/b", "#a", "é", "a:b", "#server-to-user-#"] {
+            assert_eq!(check(name, None, true), Err(NameLimit::Character), "{name}");
+            assert_eq!(check(name, None, false), Ok(()), "{name}");
         }
     }
 

@@ -58,3 +58,20 @@ pub const TOO_MANY_MEMBERS: ErrorCode =
 /// `channels_per_connection_max` is reached. The connection stays.
 pub const TOO_MANY_CHANNELS: ErrorCode =
     ErrorCode { code: 4300, message: "Too many channels on one connection" };
+/// A channel name over the app's limit, or with characters it does not take. The connection stays.
+pub const BAD_CHANNEL_NAME: ErrorCode = ErrorCode {
+    code: 4009,
+    message: "The channel name is too long or has characters that are not accepted",
+};
+/// `channel_data` over the app's limit. The connection stays.
+pub const MEMBER_TOO_LARGE: ErrorCode =
+    ErrorCode { code: 4301, message: "The channel_data of the member is too large" };
+/// A second sign-in as somebody else (PROTOCOL.md rule 41). The connection stays.
+pub const SIGNED_IN_ALREADY: ErrorCode =
+    ErrorCode { code: 4009, message: "Connection is signed in as another user" };
+/// `authorize_within` is over. pusher-js stops for good, as Pusher has it (PROTOCOL.md rule 44).
+pub const NOT_AUTHORIZED_IN_TIME: ErrorCode =
+    ErrorCode { code: 4009, message: "Connection not authorized within timeout" };
+/// More than 100 users to watch: the first 100 are (PROTOCOL.md rule 43). The connection stays.
+pub const WATCHLIST_TOO_LONG: ErrorCode =
+    ErrorCode { code: 4302, message: "The watchlist is too long: the first 100 users are watched" };

@@ -1,4 +1,4 @@
-//! What clients send: text in, one `Inbound` out (PROTOCOL.md C4, C5). PURE; no rule of membership is decided
+//! What clients send: text in, one `Inbound` out (PROTOCOL.md C4, C5, C6). PURE; no rule of membership is decided
 //! here.
 
 use std::borrow::Cow;
@@ -15,6 +15,7 @@ pub enum Inbound<'a> {
         channel: String,
     },
     ClientEvent(ClientEvent<'a>),
+    SignIn(SignIn),
     /// An event that is nobody's business, with a channel: dropped in silence as Reverb does (PROTOCOL.md rule
     /// 36).
     Ignored,
@@ -49,6 +50,30 @@ pub struct UserId {
     /// As text.
     pub text: Box<str>,
 }
+
+/// `pusher:signin`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SignIn {
+    pub auth: Option<String>,
+    /// As signed (PROTOCOL.md rule 47).
+    pub user_data: String,
+    /// What `user_data` says; `None` when it names no user.
+    pub user: Option<User>,
+}
+
+/// `user_data` of a sign-in, read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct User {
+    /// A text that is not empty (PROTOCOL.md rule 40).
+    pub id: UserId,
+    /// The `user_info` as it was written; `null` when there is none.
+    pub info: String,
+    /// Ids of other users, each once, and at most one more than may be watched.
+    pub watchlist: Vec<String>,
+}
+
+/// Users one connection may watch (PROTOCOL.md rule 43).
+pub const WATCHLIST_MAX: usize = 100;
 
 /// `client-…`. Event and data are the raw spans, to be passed on byte for byte.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,6 +114,7 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
         "pusher:pong" => Ok(Inbound::Pong),
         "pusher:subscribe" => subscribe(data, validator).map(Inbound::Subscribe),
         "pusher:unsubscribe" => unsubscribe(data, validator),
+        "pusher:signin" => sign_in(data, validator).map(Inbound::SignIn),
         other if other.starts_with("pusher:") => Err(Malformed),
         other => {
             let channel = channel.and_then(json::string).ok_or(Malformed)?;
@@ -138,6 +164,52 @@ fn unsubscribe(
         }
     }
     channel.map(|channel| Inbound::Unsubscribe { channel }).ok_or(Malformed)
+}
+
+fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, Malformed> {
+    let mut nested = String::new();
+    let (mut auth, mut user_data) = (None, None);
+    for (name, value) in object(data.ok_or(Malformed)?, &mut nested, validator)? {
+        if json::is_name(name, "auth") {
+            auth = json::string(value).map(Cow::into_owned);
+        } else if json::is_name(name, "user_data") {
+            user_data = json::string(value).map(Cow::into_owned);
+        }
+    }
+    let user_data = user_data.ok_or(Malformed)?;
+    let user = read_user(&user_data, validator)?;
+    Ok(SignIn { auth, user_data, user })
+}
+
+fn read_user(text: &str, validator: &mut Validator) -> Result<Option<User>, Malformed> {
+    let mut id = None;
+    let mut info = "null";
+    let mut watchlist = Vec::new();
+    for (name, value) in validator.check_object(text.as_bytes()).ok_or(Malformed)? {
+        if json::is_name(name, "id") {
+            // pusher-js takes no number here, so no client could have signed in with one (rule 40).
+            id = read_user_id(value).filter(|id| id.json.starts_with('"'));
+        } else if json::is_name(name, "user_info") {
+            info = value;
+        } else if json::is_name(name, "watchlist") {
+            watchlist = read_watchlist(value);
+        }
+    }
+    Ok(id.map(|id| User { id, info: info.to_owned(), watchlist }))
+}
+
+/// The first ids of the list; what is neither text nor number names nobody.
+fn read_watchlist(span: &str) -> Vec<String> {
+    let mut list: Vec<String> = Vec::new();
+    for id in json::elements(span).into_iter().flatten().filter_map(read_user_id) {
+        if !list.iter().any(|known| **known == *id.text) {
+            list.push(id.text.into());
+        }
+        if list.len() > WATCHLIST_MAX {
+            break;
+        }
+    }
+    list
 }
 
 /// `data` is an object, or a string that holds one: some SDKs encode twice (PROTOCOL.md rule 3).
@@ -211,6 +283,8 @@ mod tests {
             "{\"event\":\"whatever\",\"data\":{}}",
             "{\"event\":\"pusher:nothing\",\"data\":{}}",
             "{\"event\":\"pusher:signin\",\"data\":{}}",
+            "{\"event\":\"pusher:signin\",\"data\":{\"user_data\":{\"id\":\"7\"}}}",
+            "{\"event\":\"pusher:signin\",\"data\":{\"user_data\":\"7\"}}",
             "{\"event\":\"pusher:ping\"} trailing",
             "\u{feff}{\"event\":\"pusher:ping\"}",
             "{\"event\":\"pusher:subscribe\"}",

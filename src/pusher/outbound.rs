@@ -27,15 +27,59 @@ pub fn connection_established(
 }
 
 /// `pusher:error`. Reverb's `data` is a string, Pusher's an object (PROTOCOL.md rule 4).
-pub fn error(error: ErrorCode, data_is_object: bool, out: &mut Vec<u8>) {
-    let inner = format!("{{\"code\":{},\"message\":\"{}\"}}", error.code, error.message);
+/// `why` is what a developer should know on top.
+pub fn error(error: ErrorCode, why: Option<&str>, data_is_object: bool, out: &mut Vec<u8>) {
+    let mut inner = format!("{{\"code\":{},\"message\":", error.code).into_bytes();
+    match why {
+        None => json::write_string(error.message, &mut inner),
+        Some(why) => json::write_string(&format!("{}: {why}", error.message), &mut inner),
+    }
+    inner.push(b'}');
     out.extend_from_slice(b"{\"event\":\"pusher:error\",\"data\":");
     if data_is_object {
-        out.extend_from_slice(inner.as_bytes());
+        out.extend_from_slice(&inner);
     } else {
-        json::write_string(&inner, out);
+        json::write_string(&String::from_utf8_lossy(&inner), out);
     }
     out.push(b'}');
+}
+
+/// `pusher:signin_success`: the text that was signed, in an object (PROTOCOL.md rules 4, 40).
+pub fn signin_success(user_data: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"pusher:signin_success\",\"data\":{\"user_data\":");
+    json::write_string(user_data, out);
+    out.extend_from_slice(b"}}");
+}
+
+/// `pusher_internal:watchlist_events`: who of the watched is there and who is not (PROTOCOL.md rule 43). A list
+/// without ids is left out.
+pub fn watchlist_events(online: &[&str], offline: &[&str], out: &mut Vec<u8>) {
+    let mut inner = b"{\"events\":[".to_vec();
+    for (name, ids) in [("online", online), ("offline", offline)] {
+        if ids.is_empty() {
+            continue;
+        }
+        if inner.ends_with(b"}") {
+            inner.push(b',');
+        }
+        inner.extend_from_slice(format!("{{\"name\":\"{name}\",\"user_ids\":[").as_bytes());
+        for (index, id) in ids.iter().enumerate() {
+            if index > 0 {
+                inner.push(b',');
+            }
+            json::write_string(id, &mut inner);
+        }
+        inner.extend_from_slice(b"]}");
+    }
+    inner.extend_from_slice(b"]}");
+    out.extend_from_slice(b"{\"event\":\"pusher_internal:watchlist_events\",\"data\":");
+    json::write_string(&String::from_utf8_lossy(&inner), out);
+    out.push(b'}');
+}
+
+/// `pusher_internal:subscription_count` (PROTOCOL.md rule 137).
+pub fn subscription_count(channel: &str, count: u64, out: &mut Vec<u8>) {
+    internal("subscription_count", &format!("{{\"subscription_count\":{count}}}"), channel, out);
 }
 
 /// `pusher:subscription_error`, in the shape pusher-js hands to the channel's listeners.
@@ -169,12 +213,12 @@ mod tests {
             r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"83.41\",\"activity_timeout\":30}"}"#,
         );
         check(
-            |out| error(error_code::NO_SUCH_APP, false, out),
+            |out| error(error_code::NO_SUCH_APP, None, false, out),
             r#"{"event":"pusher:error","data":"{\"code\":4001,\"message\":\"Application does not exist\"}"}"#,
         );
         check(
-            |out| error(error_code::NO_SUCH_APP, true, out),
-            r#"{"event":"pusher:error","data":{"code":4001,"message":"Application does not exist"}}"#,
+            |out| error(error_code::NO_SUCH_APP, Some("a\"b"), true, out),
+            r#"{"event":"pusher:error","data":{"code":4001,"message":"Application does not exist: a\"b"}}"#,
         );
         check(
             |out| subscription_error("private-x", error_code::UNAUTHORIZED, out),
@@ -183,6 +227,22 @@ mod tests {
         check(
             |out| subscription_succeeded("news", out),
             r#"{"event":"pusher_internal:subscription_succeeded","data":"{}","channel":"news"}"#,
+        );
+        check(
+            |out| signin_success(r#"{"id":"7"}"#, out),
+            r#"{"event":"pusher:signin_success","data":{"user_data":"{\"id\":\"7\"}"}}"#,
+        );
+        check(
+            |out| watchlist_events(&["1", "2"], &["3"], out),
+            r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"online\",\"user_ids\":[\"1\",\"2\"]},{\"name\":\"offline\",\"user_ids\":[\"3\"]}]}"}"#,
+        );
+        check(
+            |out| watchlist_events(&[], &["3"], out),
+            r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"offline\",\"user_ids\":[\"3\"]}]}"}"#,
+        );
+        check(
+            |out| subscription_count("x", 5, out),
+            r#"{"event":"pusher_internal:subscription_count","data":"{\"subscription_count\":5}","channel":"x"}"#,
         );
         check(
             |out| member_removed("presence-r", "7", out),

@@ -34,6 +34,8 @@ pub enum AuthError {
     WrongKey,
     /// The signature does not match the secret.
     Mismatch,
+    /// The signature is that of the channel without the `channel_data` that came along.
+    DataNotSigned,
 }
 
 /// Checks the `auth` of a subscription: `key:hex` over `socket_id:channel[:channel_data]` (PROTOCOL.md rules
@@ -48,20 +50,45 @@ pub fn check_channel(
     channel_data: Option<&str>,
     auth: Option<&str>,
 ) -> Result<(), AuthError> {
+    let signature = signature_part(app, auth)?;
+    let plain = [socket_id.as_bytes(), b":", channel.as_bytes()];
+    let Some(data) = channel_data else {
+        return matches(app, &plain, signature);
+    };
+    let parts = [plain[0], plain[1], plain[2], b":", data.as_bytes()];
+    matches(app, &parts, signature).map_err(|error| match matches(app, &plain, signature) {
+        Ok(()) => AuthError::DataNotSigned,
+        Err(_) => error,
+    })
+}
+
+/// Checks the `auth` of a sign-in: `key:hex` over `socket_id::user::user_data` (PROTOCOL.md rule 47).
+///
+/// # Errors
+/// Which part does not fit.
+pub fn check_user(
+    app: &App,
+    socket_id: &str,
+    user_data: &str,
+    auth: Option<&str>,
+) -> Result<(), AuthError> {
+    let signature = signature_part(app, auth)?;
+    matches(app, &[socket_id.as_bytes(), b"::user::", user_data.as_bytes()], signature)
+}
+
+/// What follows the key in `auth`.
+fn signature_part<'a>(app: &App, auth: Option<&'a str>) -> Result<&'a str, AuthError> {
     let (key, signature) =
         auth.and_then(|auth| auth.split_once(':')).ok_or(AuthError::Malformed)?;
-    if !bool::from(key.as_bytes().ct_eq(app.key.as_bytes())) {
-        return Err(AuthError::WrongKey);
+    if bool::from(key.as_bytes().ct_eq(app.key.as_bytes())) {
+        Ok(signature)
+    } else {
+        Err(AuthError::WrongKey)
     }
-    let plain = [socket_id.as_bytes(), b":", channel.as_bytes()];
-    let matches = match channel_data {
-        None => verify(&app.secret, &plain, signature.as_bytes()),
-        Some(data) => {
-            let parts = [plain[0], plain[1], plain[2], b":", data.as_bytes()];
-            verify(&app.secret, &parts, signature.as_bytes())
-        }
-    };
-    if matches { Ok(()) } else { Err(AuthError::Mismatch) }
+}
+
+fn matches(app: &App, parts: &[&[u8]], signature: &str) -> Result<(), AuthError> {
+    if verify(&app.secret, parts, signature.as_bytes()) { Ok(()) } else { Err(AuthError::Mismatch) }
 }
 
 /// MD5 of an HTTP body in lowercase hex, the `body_md5` of PROTOCOL.md rule 48.

@@ -25,6 +25,12 @@ impl ChannelKey {
         &self.name
     }
 
+    /// The name, shared with the key.
+    #[must_use]
+    pub fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
     #[must_use]
     pub fn app(&self) -> AppIndex {
         self.app
@@ -42,6 +48,12 @@ impl PartialEq for ChannelKey {
 }
 
 impl Eq for ChannelKey {}
+
+impl Hash for ChannelKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
 
 /// Makes keys: hashes are alike on all cores of a process, and unknown to the outside.
 #[derive(Clone, Debug)]

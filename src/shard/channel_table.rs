@@ -24,6 +24,8 @@ pub(super) struct LocalChannel {
     pub(super) pending: u32,
     /// Home knows of this core's interest, and its events reach this core from here on.
     pub(super) active: bool,
+    /// The number of subscribers has changed, and the home is to hear of it.
+    pub(super) count_changed: bool,
 }
 
 const _: () = assert!(size_of::<LocalChannel>() <= 64);
@@ -47,6 +49,11 @@ impl ChannelTable {
         &mut self.channels[index as usize]
     }
 
+    /// `get_mut` of a channel that may be gone.
+    pub(super) fn find_mut(&mut self, index: u32) -> Option<&mut LocalChannel> {
+        self.channels.get_mut(index as usize)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &LocalChannel> {
         self.channels.iter().map(|(_, channel)| channel)
     }
@@ -67,7 +74,13 @@ impl ChannelTable {
     pub(super) fn insert(&mut self, key: ChannelKey) -> u32 {
         debug_assert!(self.find_key(&key).is_none(), "a channel is in the table once");
         let hash = key.hash();
-        let channel = LocalChannel { key, subscribers: Vec::new(), pending: 0, active: false };
+        let channel = LocalChannel {
+            key,
+            subscribers: Vec::new(),
+            pending: 0,
+            active: false,
+            count_changed: false,
+        };
         let index = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
         assert!(index != u32::MAX, "a core has fewer than 2^32 channels");
         let channels = &self.channels;

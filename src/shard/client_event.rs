@@ -2,11 +2,12 @@
 
 use super::connection::{ConnectionKey, Standing};
 use super::{Shard, frame};
-use crate::app::ClientEventsFrom;
+use crate::app::{ClientEventsFrom, WebhookKind};
 use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::ClientEvent;
 use crate::pusher::outbound;
+use crate::pusher::webhook_event::{ClientEventTold, Happening};
 
 impl Shard {
     pub(super) fn on_client_event(&mut self, key: ConnectionKey, event: &ClientEvent<'_>) {
@@ -26,6 +27,7 @@ impl Shard {
         if from == ClientEventsFrom::None {
             return Err(error_code::CLIENT_EVENTS_DISABLED);
         }
+        self.count_client_event(key.slot)?;
         let sender = &self.connections[key.slot as usize];
         let (app, socket_id) = (sender.app, sender.socket_id);
         let channel =
@@ -52,9 +54,32 @@ impl Shard {
         self.text.clear();
         let (name, data) = (event.event, event.data);
         outbound::client_event(name, channel.name(), data, user_id, &mut self.text);
+        let user_id = subscription.and_then(|found| found.member.as_ref());
+        let user_id = user_id.map(|user| user.text.clone());
         let bytes = frame::encode_text(&self.text).into();
+        self.tell_backend(&channel, WebhookKind::ClientEvent, || {
+            let (event, data) = (name.into(), data.into());
+            Happening::ClientEvent(Box::new(ClientEventTold { event, data, socket_id, user_id }))
+        });
         // Client events are never cached (PROTOCOL.md rule 37).
         self.publish(channel, bytes, Some(socket_id), false);
+        Ok(())
+    }
+
+    /// Seconds of the server's clock are the windows: nothing to keep for who sends no client events.
+    fn count_client_event(&mut self, slot: u32) -> Result<(), ErrorCode> {
+        let Some(most) = self.app_of(slot).client_events_per_second_max else { return Ok(()) };
+        let now = self.now.seconds();
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        if extras.client_event_second != now {
+            (extras.client_event_second, extras.client_event_count) = (now, 0);
+        }
+        extras.client_event_count += 1;
+        if extras.client_event_count > most {
+            let why = "client events over RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX are dropped";
+            self.outbox.note("client events", why);
+            return Err(error_code::RATE_LIMITED);
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use crate::app::AppIndex;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
+use super::channel_key::ChannelKey;
 use super::send_queue::SendQueue;
 
 /// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
@@ -31,6 +32,29 @@ pub(super) struct Subscription {
     pub(super) member: Option<Box<UserId>>,
 }
 
+/// Who a connection signed in as (PROTOCOL.md C6).
+#[derive(Debug)]
+pub(super) struct SignedIn {
+    pub(super) user: UserId,
+    /// `user_info` as JSON; `null` when there is none.
+    pub(super) info: Box<str>,
+    /// The user's own channel, which also names the user in mail.
+    pub(super) key: ChannelKey,
+}
+
+/// What only some connections have: it is not in every connection's budget.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    pub(super) signed_in: Option<SignedIn>,
+    /// Users whose comings and goings this connection is told.
+    pub(super) watched: Vec<ChannelKey>,
+    /// Of these, users whose home has not answered yet; the first list goes out when it is 0.
+    pub(super) watched_unknown: u32,
+    /// Client events since `client_event_second` began.
+    pub(super) client_event_count: u32,
+    pub(super) client_event_second: u32,
+}
+
 /// One connection. An idle one owns this and nothing else but its list of subscriptions (law 2).
 #[derive(Debug)]
 pub struct Connection {
@@ -38,6 +62,7 @@ pub struct Connection {
     pub socket_id: SocketId,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) send_queue: SendQueue,
+    pub(super) extras: Option<Box<Extras>>,
     pub(super) last_inbound_seconds: u32,
     pub(super) rate_window_seconds: u32,
     pub(super) rate_count: u32,
@@ -56,6 +81,8 @@ pub struct Connection {
     pub(super) overflowed: bool,
     /// It is in its app's count of open connections.
     pub(super) counted: bool,
+    /// It has signed in or given a valid signature for a channel (PROTOCOL.md rule 44).
+    pub(super) authorized: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 96, "the budget of an idle connection");
@@ -73,6 +100,7 @@ impl Connection {
             socket_id,
             subscriptions: Vec::new(),
             send_queue: SendQueue::default(),
+            extras: None,
             last_inbound_seconds: now_seconds,
             rate_window_seconds: 0,
             rate_count: 0,
@@ -84,6 +112,7 @@ impl Connection {
             blocked: false,
             overflowed: false,
             counted: true,
+            authorized: false,
         }
     }
 
@@ -109,9 +138,14 @@ impl Connection {
         self.closing
     }
 
-    /// Whether some presence channel knows this connection as that user.
+    /// Whether it is signed in as that user, or some presence channel knows it as them (PROTOCOL.md rule 70).
     pub(super) fn is_user(&self, user_id: &str) -> bool {
         let is = |member: &UserId| &*member.text == user_id;
-        self.subscriptions.iter().any(|found| found.member.as_deref().is_some_and(is))
+        self.signed_in().is_some_and(|signed_in| is(&signed_in.user))
+            || self.subscriptions.iter().any(|found| found.member.as_deref().is_some_and(is))
+    }
+
+    pub(super) fn signed_in(&self) -> Option<&SignedIn> {
+        self.extras.as_ref()?.signed_in.as_ref()
     }
 }

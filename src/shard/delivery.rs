@@ -77,7 +77,8 @@ impl Shard {
         self.mark_dirty(slot);
     }
 
-    /// Closes the slow consumers found since the last call with 4100. Call once input is dealt with: closing
+    /// Closes the slow consumers found since the last call with 4100, and tells homes whose numbers changed. Call once
+    /// input is dealt with: closing
     /// one takes it out of its channels, which must not happen while a channel is being worked on.
     pub fn settle(&mut self) {
         // Each round closes at least one connection, so this ends.
@@ -92,6 +93,7 @@ impl Shard {
                 self.begin_close(slot, error.code, error.message, true);
             }
         }
+        self.settle_counts();
     }
 
     pub(super) fn mark_dirty(&mut self, slot: u32) {

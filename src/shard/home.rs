@@ -4,8 +4,8 @@
 //! Holds which cores are interested, the presence roster and the cached event. Members are unique by user id;
 //! `member_added` goes out on a user's first connection and ahead of the joiner's own acknowledgement,
 //! `member_removed` on the last (PROTOCOL.md rules 22, 23, 97).
-//! Bounds: a cached event lives `CACHE_SECONDS` and all of a core's cached events `CACHE_BYTES_MAX`; the
-//! oldest goes first.
+//! Bounds: a cached event lives as long as its app says, and all of a core's cached events take at most
+//! `Settings::cache_bytes_max`; the oldest goes first.
 
 use std::collections::VecDeque;
 
@@ -15,41 +15,22 @@ use slab::Slab;
 
 use super::channel_key::ChannelKey;
 use super::connection::ConnectionKey;
+use super::core_set::CoreSet;
+use super::count::CountTable;
 use super::mail::{Join, Mail};
+use super::outbox::Trace;
 use super::{Shard, frame};
+use crate::app::WebhookKind;
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
+use crate::pusher::webhook_event::{Happening, WebhookEvent};
 use crate::ws::frame::Opcode;
 
-/// Pusher keeps the last event for 30 minutes (PROTOCOL.md rule 32).
-const CACHE_SECONDS: u32 = 30 * 60;
-/// Cached events of one core; over it the oldest is dropped.
-const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Cores as bits. Up to 128 workers.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CoreSet([u64; 2]);
-
-impl CoreSet {
-    fn insert(&mut self, core: u16) {
-        self.0[usize::from(core >> 6)] |= 1 << (core & 63);
-    }
-
-    fn remove(&mut self, core: u16) {
-        self.0[usize::from(core >> 6)] &= !(1 << (core & 63));
-    }
-
-    fn is_empty(self) -> bool {
-        self.0 == [0, 0]
-    }
-
-    fn iter(self) -> impl Iterator<Item = u16> {
-        (0..128_u16).filter(move |core| self.0[usize::from(core >> 6)] >> (core & 63) & 1 == 1)
-    }
-}
+const NOBODY_SUBSCRIBED: &str = "an event was published, but nobody is subscribed. Is it the name the browser uses? \
+    Laravel's PrivateChannel('x') is private-x here; `ringverb channels` lists who is there";
 
 /// A user in a presence channel.
 #[derive(Debug)]
@@ -65,6 +46,7 @@ pub(super) type Roster = IndexMap<Box<str>, Member, foldhash::fast::RandomState>
 #[derive(Debug)]
 struct Cached {
     frame: FrameBytes,
+    expires_seconds: u32,
     /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
     stamp: u64,
 }
@@ -80,6 +62,11 @@ pub(super) struct HomeChannel {
 const _: () = assert!(size_of::<HomeChannel>() <= 64);
 
 impl HomeChannel {
+    /// The cached event, unless it is too old.
+    fn cached(&self, now: Moment) -> Option<&Cached> {
+        self.cached.as_deref().filter(|cached| cached.expires_seconds > now.seconds())
+    }
+
     fn is_unused(&self) -> bool {
         self.interested.is_empty() && self.roster.is_none() && self.cached.is_none()
     }
@@ -107,11 +94,13 @@ pub(super) struct HomeTable {
     cache_stamp: u64,
     cache_bytes: usize,
     cache_count: usize,
+    cache_bytes_max: usize,
+    pub(super) counts: CountTable,
 }
 
 impl HomeTable {
     /// `reserved` channels find room without moving: address space, not memory.
-    pub(super) fn new(reserved: usize) -> Self {
+    pub(super) fn new(reserved: usize, cache_bytes_max: usize) -> Self {
         Self {
             index: HashTable::new(),
             channels: Slab::with_capacity(reserved),
@@ -119,10 +108,12 @@ impl HomeTable {
             cache_stamp: 0,
             cache_bytes: 0,
             cache_count: 0,
+            cache_bytes_max,
+            counts: CountTable::default(),
         }
     }
 
-    fn find_index(&self, key: &ChannelKey) -> Option<u32> {
+    pub(super) fn find_index(&self, key: &ChannelKey) -> Option<u32> {
         self.index.find(key.hash(), |index| self.channels[*index as usize].key == *key).copied()
     }
 
@@ -152,30 +143,23 @@ impl HomeTable {
             return;
         }
         let channel = self.channels.remove(index as usize);
+        self.counts.forget(index);
         if let Ok(entry) = self.index.find_entry(channel.key.hash(), |found| *found == index) {
             entry.remove();
         }
     }
 
-    pub(super) fn disinterest(&mut self, key: &ChannelKey, core: u16) {
-        if let Some(index) = self.find_index(key) {
-            self.channels[index as usize].interested.remove(core);
-            self.drop_if_unused(index);
-        }
-    }
-
     /// Remembers a cache channel's last event and evicts the oldest over the bound.
-    fn remember(&mut self, index: u32, frame: &FrameBytes, now: Moment) {
+    fn remember(&mut self, index: u32, frame: &FrameBytes, expires_seconds: u32) {
         self.forget(index);
         self.cache_stamp += 1;
-        let expires_seconds = now.seconds().saturating_add(CACHE_SECONDS);
         let stamp = self.cache_stamp;
-        let cached = Cached { frame: frame.clone(), stamp };
+        let cached = Cached { frame: frame.clone(), expires_seconds, stamp };
         self.channels[index as usize].cached = Some(Box::new(cached));
         self.cache_bytes += frame.len();
         self.cache_count += 1;
         self.cache_ages.push_back((stamp, index, expires_seconds));
-        while self.cache_bytes > CACHE_BYTES_MAX {
+        while self.cache_bytes > self.cache_bytes_max {
             let Some((stamp, oldest, _)) = self.cache_ages.pop_front() else { break };
             self.forget_if(oldest, stamp);
         }
@@ -199,7 +183,8 @@ impl HomeTable {
         }
     }
 
-    /// Drops cached events that are too old. Amortised constant per event: they are queued by age.
+    /// Drops cached events that are too old. Amortised constant per event: they are queued by age. Where apps differ
+    /// in how long they remember, one may wait for another; it is not told any more all the same.
     pub(super) fn expire(&mut self, now: Moment) {
         while let Some((stamp, index, expires)) = self.cache_ages.front().copied() {
             if expires > now.seconds() {
@@ -210,8 +195,8 @@ impl HomeTable {
         }
     }
 
-    pub(super) fn cached_frame(&self, key: &ChannelKey) -> Option<FrameBytes> {
-        self.find(key)?.cached.as_ref().map(|cached| cached.frame.clone())
+    pub(super) fn cached_frame(&self, key: &ChannelKey, now: Moment) -> Option<FrameBytes> {
+        self.find(key)?.cached(now).map(|cached| cached.frame.clone())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -242,11 +227,44 @@ impl Shard {
             }
             self.home_join(index, &channel, join);
         }
-        self.homes.channels[index as usize].interested.insert(core);
+        let interested = &mut self.homes.channels[index as usize].interested;
+        let was_empty = interested.is_empty();
+        interested.insert(core);
+        if was_empty {
+            self.tell_backend(&channel, WebhookKind::ChannelOccupied, || Happening::Occupied);
+        }
         let greeting = self.greeting(index, &channel);
         let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
         self.mail_back(core, answer);
+    }
+
+    /// A core has no subscriber in the channel any more.
+    pub(super) fn home_disinterest(&mut self, channel: &ChannelKey, core: u16) {
+        let Some(index) = self.homes.find_index(channel) else { return };
+        let interested = &mut self.homes.channels[index as usize].interested;
+        interested.remove(core);
+        let is_empty = interested.is_empty();
+        if self.settings.apps.get(channel.app()).counts_subscriptions() {
+            self.home_count(channel, core, 0);
+        }
+        if is_empty {
+            self.tell_backend(channel, WebhookKind::ChannelVacated, || Happening::Vacated);
+        }
+        self.homes.drop_if_unused(index);
+    }
+
+    /// Tells the app's backend, if it wants to hear of it.
+    pub(super) fn tell_backend(
+        &mut self,
+        channel: &ChannelKey,
+        kind: WebhookKind,
+        what: impl FnOnce() -> Happening,
+    ) {
+        if self.settings.apps.get(channel.app()).wants_webhook(kind, channel.name()) {
+            let (app, channel) = (channel.app(), channel.shared_name());
+            self.outbox.webhooks.push(WebhookEvent { app, channel, what: what() });
+        }
     }
 
     /// Whether one more user is too many. A user who is in already may bring more connections.
@@ -278,6 +296,9 @@ impl Shard {
         outbound::member_added(channel.name(), &join.channel_data, &mut self.text);
         let frame = frame::encode_text(&self.text).into();
         self.home_publish(channel, &frame, None, false);
+        self.tell_backend(channel, WebhookKind::MemberAdded, || Happening::MemberAdded {
+            user_id: join.user.text.clone(),
+        });
     }
 
     /// A member's connection is out; the user's last one is announced.
@@ -298,6 +319,9 @@ impl Shard {
         }
         let frame = frame::encode_text(&self.text).into();
         self.home_publish(channel, &frame, None, false);
+        self.tell_backend(channel, WebhookKind::MemberRemoved, || Happening::MemberRemoved {
+            user_id: user_id.into(),
+        });
         // `home_publish` changes no home state, so the index is still this channel's.
         self.homes.drop_if_unused(index);
     }
@@ -319,12 +343,13 @@ impl Shard {
         }
         let mut bytes = frame::encode_text(&self.text);
         if channel.kind.cached {
-            if let Some(cached) = &home.cached {
+            if let Some(cached) = home.cached(self.now) {
                 bytes.extend_from_slice(&cached.frame);
             } else {
                 self.text.clear();
                 outbound::cache_miss(channel.name(), &mut self.text);
                 frame::encode(Opcode::Text, &self.text, &mut bytes);
+                self.tell_backend(channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
             }
         }
         Some(bytes.into())
@@ -340,10 +365,15 @@ impl Shard {
     ) {
         if cache && channel.kind.cached {
             let index = self.homes.find_or_insert(channel);
-            self.homes.remember(index, frame, self.now);
+            let seconds = self.settings.apps.get(channel.app()).cache_seconds;
+            self.homes.remember(index, frame, self.now.seconds().saturating_add(seconds));
         }
-        let Some(home) = self.homes.find(channel) else { return };
-        let interested = home.interested;
+        let interested =
+            self.homes.find(channel).map_or(CoreSet::default(), |home| home.interested);
+        if interested.is_empty() && cache && self.settings.talkative {
+            self.outbox.note(channel.name(), NOBODY_SUBSCRIBED);
+        }
+        self.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
         for core in interested.iter() {
             if core == self.settings.core {
                 self.deliver(channel, frame, except);

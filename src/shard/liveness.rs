@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::connection::ConnectionKey;
+use super::outbox::Trace;
 use crate::limits::WHEEL_SECONDS;
 use crate::pusher::error_code;
 
@@ -33,10 +34,34 @@ impl Wheel {
 }
 
 impl Shard {
-    /// Puts a new connection on the wheel.
+    /// Puts a new connection on the wheel, and in the line of those that must be authorised in time.
     pub(super) fn watch(&mut self, key: ConnectionKey) {
-        let interval = self.app_of(key.slot).ping_interval_seconds;
-        self.wheel.add(key, self.now.seconds().saturating_add(interval));
+        let app = self.app_of(key.slot);
+        let (interval, authorize_within) =
+            (app.ping_interval_seconds, app.authorize_within_seconds);
+        let now = self.now.seconds();
+        self.wheel.add(key, now.saturating_add(interval));
+        if let Some(time) = authorize_within {
+            let app = self.connections[key.slot as usize].app;
+            let line = self.unauthorized.entry(app).or_default();
+            line.push_back((now.saturating_add(time), key));
+        }
+    }
+
+    /// Closes those whose time to sign in or join a private channel is up (PROTOCOL.md rule 44).
+    pub(super) fn close_unauthorized(&mut self) {
+        let now = self.now.seconds();
+        let mut late = Vec::new();
+        for line in self.unauthorized.values_mut() {
+            while line.front().is_some_and(|(at, _)| *at <= now) {
+                late.extend(line.pop_front().map(|(_, key)| key));
+            }
+        }
+        for key in late {
+            if self.get_open(key).is_some_and(|connection| !connection.authorized) {
+                self.close_with_error(key.slot, error_code::NOT_AUTHORIZED_IN_TIME);
+            }
+        }
     }
 
     /// Looks at all that came due since `before`.
@@ -64,7 +89,9 @@ impl Shard {
         let app = self.app_of(key.slot);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
         let connection = &mut self.connections[key.slot as usize];
+        let socket_id = connection.socket_id;
         if connection.pinged {
+            self.trace(|| Trace::Pruned(socket_id));
             self.close_with_error(key.slot, error_code::NO_PONG);
             return None;
         }
@@ -81,6 +108,7 @@ impl Shard {
         };
         let frame = frame.clone();
         self.enqueue(key.slot, &frame);
+        self.trace(|| Trace::Pinged(socket_id));
         Some(now.saturating_add(pong_timeout))
     }
 }

@@ -65,6 +65,31 @@ pub enum Mail {
         app: AppIndex,
         user_id: Box<str>,
     },
+    /// How many subscribers the sending core has in the channel; sent for apps that count.
+    Count {
+        channel: ChannelKey,
+        core: u16,
+        count: u32,
+    },
+    /// The sending core has a connection signed in as the user. A user is named by their own channel.
+    UserHere {
+        user: ChannelKey,
+        core: u16,
+    },
+    /// It has none any more.
+    UserGone {
+        user: ChannelKey,
+        core: u16,
+    },
+    /// The sending core wants to hear when the user comes and goes. Answered by a `UserStatus`.
+    Watch {
+        user: ChannelKey,
+        core: u16,
+    },
+    Unwatch {
+        user: ChannelKey,
+        core: u16,
+    },
     /// A question of the HTTP API. Answered by exactly one `Answer`.
     Ask {
         id: u32,
@@ -93,6 +118,11 @@ pub enum Mail {
         frame: FrameBytes,
         except: Option<SocketId>,
     },
+    /// Whether a watched user is signed in anywhere: the answer to `Watch`, and each change.
+    UserStatus {
+        user: ChannelKey,
+        online: bool,
+    },
     Answer {
         id: u32,
         answer: Answer,
@@ -110,10 +140,16 @@ impl Mail {
             | Self::Disinterest { .. }
             | Self::Publish { .. }
             | Self::Terminate { .. }
+            | Self::Count { .. }
+            | Self::UserHere { .. }
+            | Self::UserGone { .. }
+            | Self::Watch { .. }
+            | Self::Unwatch { .. }
             | Self::Ask { .. } => Lane::ToHome,
             Self::Subscribed { .. }
             | Self::Full { .. }
             | Self::Deliver { .. }
+            | Self::UserStatus { .. }
             | Self::Answer { .. } => Lane::FromHome,
         }
     }

@@ -13,6 +13,8 @@ mod channel_key;
 mod channel_table;
 mod client_event;
 mod connection;
+mod core_set;
+mod count;
 mod delivery;
 mod home;
 mod liveness;
@@ -23,15 +25,18 @@ mod send_queue;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod users;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use slab::Slab;
 
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use connection::{Connection, ConnectionKey};
 pub use mail::{Join, Lane, Mail};
-pub use outbox::{Answered, Outbox};
+pub use outbox::{Answered, Outbox, Trace};
 pub use query::{Answer, Described, Question};
 pub use send_queue::SendQueue;
 
@@ -47,6 +52,7 @@ use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
 use home::HomeTable;
 use liveness::Wheel;
+use users::UserTables;
 
 /// What one shard is told at its birth.
 #[derive(Clone, Debug)]
@@ -60,6 +66,12 @@ pub struct Settings {
     pub send_queue_bytes_max: usize,
     /// Connections to reserve room for: address space, not memory.
     pub connections_reserved: usize,
+    /// Bytes of cached events that this core may remember.
+    pub cache_bytes_max: usize,
+    /// See `Config::talkative`.
+    pub talkative: bool,
+    /// Fill `Outbox::traces`.
+    pub debug: bool,
 }
 
 /// One core's state.
@@ -72,7 +84,10 @@ pub struct Shard {
     sequence: u32,
     channels: ChannelTable,
     homes: HomeTable,
+    users: UserTables,
     wheel: Wheel,
+    /// New connections of apps that want them authorised in time, by age.
+    unauthorized: HashMap<AppIndex, VecDeque<(u32, ConnectionKey)>, foldhash::fast::FixedState>,
     /// Taken out while a message is read, so that what it finds may borrow from it.
     validator: Option<Validator>,
     /// Space to build a JSON text in.
@@ -80,6 +95,8 @@ pub struct Shard {
     frames: SharedFrames,
     /// Slow consumers that `settle` will close.
     overflowed: Vec<u32>,
+    /// Local channels whose number of subscribers has changed; see `count.rs`.
+    counts_changed: Vec<u32>,
     pub outbox: Outbox,
 }
 
@@ -102,8 +119,10 @@ impl Shard {
             connections: Slab::with_capacity(settings.connections_reserved),
             sequence: 0,
             channels: ChannelTable::new(settings.connections_reserved),
-            homes: HomeTable::new(settings.connections_reserved),
+            homes: HomeTable::new(settings.connections_reserved, settings.cache_bytes_max),
+            users: UserTables::default(),
             wheel: Wheel::default(),
+            unauthorized: HashMap::default(),
             validator: Some(Validator::default()),
             text: Vec::new(),
             frames: SharedFrames {
@@ -112,6 +131,7 @@ impl Shard {
                 pong_event: frame::encode_text(outbound::PONG).into(),
             },
             overflowed: Vec::new(),
+            counts_changed: Vec::new(),
             outbox: Outbox::default(),
             settings,
         }
@@ -124,7 +144,9 @@ impl Shard {
         self.now = now;
         if now.seconds() != before.seconds() {
             self.check_liveness(before.seconds());
+            self.close_unauthorized();
             self.homes.expire(now);
+            self.tell_due_counts();
         }
     }
 
@@ -146,6 +168,7 @@ impl Shard {
         frame::encode(Opcode::Text, &self.text, &mut bytes);
         self.enqueue(key.slot, &bytes.into());
         self.watch(key);
+        self.trace(|| Trace::Established(socket_id));
         key
     }
 
@@ -198,6 +221,8 @@ impl Shard {
         if !self.note_inbound(key) || !self.within_rate(key.slot) {
             return;
         }
+        let socket_id = self.connections[key.slot as usize].socket_id;
+        self.trace(|| Trace::Received(socket_id, text.into()));
         let mut validator = self.validator.take().unwrap_or_default();
         let inbound = inbound::parse(text, &mut validator);
         match inbound {
@@ -206,9 +231,18 @@ impl Shard {
             Ok(Inbound::Subscribe(subscribe)) => self.on_subscribe(key, &subscribe),
             Ok(Inbound::Unsubscribe { channel }) => self.on_unsubscribe(key, &channel),
             Ok(Inbound::ClientEvent(event)) => self.on_client_event(key, &event),
+            Ok(Inbound::SignIn(sign_in)) => self.on_sign_in(key, &sign_in),
             Err(inbound::Malformed) => self.send_error(key.slot, error_code::INVALID_MESSAGE),
         }
         self.validator = Some(validator);
+        self.trace(|| Trace::Handled(socket_id, text.into()));
+    }
+
+    /// Tells something to `--debug`.
+    fn trace(&mut self, trace: impl FnOnce() -> Trace) {
+        if self.settings.debug {
+            self.outbox.traces.push(trace());
+        }
     }
 
     /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).
@@ -216,7 +250,10 @@ impl Shard {
         if !self.note_inbound(key) {
             return;
         }
-        self.connections[key.slot as usize].speaks_control_frames = true;
+        let connection = &mut self.connections[key.slot as usize];
+        connection.speaks_control_frames = true;
+        let socket_id = connection.socket_id;
+        self.trace(|| Trace::ControlFrame(socket_id));
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
         self.enqueue(key.slot, &bytes.into());
@@ -225,7 +262,10 @@ impl Shard {
     /// A WebSocket pong counts as a sign of life (PROTOCOL.md rule 14).
     pub fn on_pong_frame(&mut self, key: ConnectionKey) {
         if self.note_inbound(key) {
-            self.connections[key.slot as usize].speaks_control_frames = true;
+            let connection = &mut self.connections[key.slot as usize];
+            connection.speaks_control_frames = true;
+            let socket_id = connection.socket_id;
+            self.trace(|| Trace::ControlFrame(socket_id));
         }
     }
 
@@ -268,10 +308,16 @@ impl Shard {
                 self.home_subscribe(channel, connection, ticket, core, join.as_deref());
             }
             Mail::Leave { channel, user_id } => self.home_leave(&channel, &user_id),
-            Mail::Disinterest { channel, core } => self.homes.disinterest(&channel, core),
+            Mail::Disinterest { channel, core } => self.home_disinterest(&channel, core),
             Mail::Publish { channel, frame, except, cache } => {
                 self.home_publish(&channel, &frame, except, cache);
             }
+            Mail::Count { channel, core, count } => self.home_count(&channel, core, count),
+            Mail::UserHere { user, core } => self.home_user(&user, core, true),
+            Mail::UserGone { user, core } => self.home_user(&user, core, false),
+            Mail::Watch { user, core } => self.home_watch(user, core),
+            Mail::Unwatch { user, core } => self.home_unwatch(&user, core),
+            Mail::UserStatus { user, online } => self.on_user_status(&user, online),
             Mail::Terminate { app, user_id } => self.terminate_local(app, &user_id),
             Mail::Ask { id, from, question } => {
                 let answer = self.answer(&question);
@@ -331,9 +377,19 @@ impl Shard {
 
     /// Enqueues `pusher:error`; the connection stays.
     fn send_error(&mut self, slot: u32, error: ErrorCode) {
+        self.send_error_text(slot, error, None);
+    }
+
+    /// `send_error`; whoever develops an app is told the reason, too.
+    fn send_error_and_why(&mut self, slot: u32, error: ErrorCode, about: &str, why: &str) {
+        let why = self.settings.talkative.then(|| format!("{about}: {why}"));
+        self.send_error_text(slot, error, why.as_deref());
+    }
+
+    fn send_error_text(&mut self, slot: u32, error: ErrorCode, why: Option<&str>) {
         self.text.clear();
         let data_is_object = self.app_of(slot).error_data_is_object;
-        outbound::error(error, data_is_object, &mut self.text);
+        outbound::error(error, why, data_is_object, &mut self.text);
         let frame = frame::encode_text(&self.text).into();
         self.enqueue(slot, &frame);
     }
@@ -392,9 +448,12 @@ impl Shard {
         while let Some(index) = self.connections[slot as usize].subscriptions.len().checked_sub(1) {
             self.leave(slot, index);
         }
+        self.sign_out(slot);
         let connection = &mut self.connections[slot as usize];
+        let socket_id = connection.socket_id;
         if std::mem::take(&mut connection.counted) {
             self.settings.apps.get(connection.app).release();
+            self.trace(|| Trace::Closed(socket_id));
         }
     }
 

@@ -1,14 +1,32 @@
 //! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick.
 
+use std::sync::Arc;
+
 use super::connection::ConnectionKey;
 use super::mail::Mail;
 use super::query::Answer;
+use crate::buffer::FrameBytes;
+use crate::pusher::socket_id::SocketId;
+use crate::pusher::webhook_event::WebhookEvent;
 
 /// An answer to a question this core asked.
 #[derive(Debug)]
 pub struct Answered {
     pub id: u32,
     pub answer: Answer,
+}
+
+/// What `--debug` tells, in Reverb's words (PROTOCOL.md rule 123).
+#[derive(Debug)]
+pub enum Trace {
+    Established(SocketId),
+    Received(SocketId, Box<[u8]>),
+    Handled(SocketId, Box<[u8]>),
+    ControlFrame(SocketId),
+    Pinged(SocketId),
+    Pruned(SocketId),
+    Closed(SocketId),
+    Broadcasting(Arc<str>, FrameBytes),
 }
 
 /// Effects since the worker looked last. The vectors keep their storage.
@@ -22,6 +40,10 @@ pub struct Outbox {
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<Answered>,
+    /// For the apps' backends. Made only where an app wants to hear of it.
+    pub webhooks: Vec<WebhookEvent>,
+    /// For `--debug`; empty without it.
+    pub traces: Vec<Trace>,
     /// What the log should say: which part of a refused request was wrong, and what to do about it. Never a
     /// secret.
     pub notes: Vec<String>,
@@ -40,6 +62,7 @@ impl Outbox {
             && self.dirty.is_empty()
             && self.closed.is_empty()
             && self.answered.is_empty()
+            && self.webhooks.is_empty()
     }
 
     pub(super) fn note(&mut self, channel: &str, text: &str) {

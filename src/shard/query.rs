@@ -87,7 +87,7 @@ impl Shard {
         Described {
             subscription_count: local.map_or(0, |channel| channel.subscribers.len()),
             user_count: home.map_or(0, |home| home.user_count()),
-            cached: self.homes.cached_frame(&key),
+            cached: self.homes.cached_frame(&key, self.now),
         }
     }
 
@@ -105,5 +105,11 @@ impl Shard {
     #[must_use]
     pub fn channel_counts(&self) -> (usize, usize) {
         (self.channels.len(), self.homes.len())
+    }
+
+    /// Entries about users and about numbers of subscribers: 0 when everybody has left.
+    #[must_use]
+    pub fn user_and_count_entries(&self) -> usize {
+        self.users.len() + self.homes.counts.len()
     }
 }

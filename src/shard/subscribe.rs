@@ -11,7 +11,7 @@ use super::connection::{ConnectionKey, Standing, Subscription};
 use super::mail::{Join, Mail};
 use super::{Shard, frame};
 use crate::buffer::{Frame, FrameBytes};
-use crate::pusher::channel_name::{Access, ChannelKind};
+use crate::pusher::channel_name::{self, Access, ChannelKind};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Subscribe, UserId};
 use crate::pusher::outbound;
@@ -25,11 +25,11 @@ impl Shard {
         };
         let join = match self.authorize(key.slot, channel.kind, subscribe) {
             Ok(join) => join,
-            Err(refusal) => {
-                self.outbox.note(&subscribe.channel, refusal.why);
-                return self.refuse(key.slot, &subscribe.channel, refusal.error);
-            }
+            Err(refusal) => return self.refuse(key.slot, &subscribe.channel, refusal),
         };
+        if channel.kind.access != Access::Public {
+            self.connections[key.slot as usize].authorized = true;
+        }
         let index = match self.channels.find_key(&channel) {
             Some(index) => index,
             None => self.channels.insert(channel),
@@ -41,8 +41,10 @@ impl Shard {
     }
 
     /// Tells that a subscription failed; on its channel too where the app wants that.
-    fn refuse(&mut self, slot: u32, channel: &str, error: ErrorCode) {
-        self.send_error(slot, error);
+    fn refuse(&mut self, slot: u32, channel: &str, refusal: Refusal) {
+        let Refusal { error, why } = refusal;
+        self.outbox.note(channel, why);
+        self.send_error_and_why(slot, error, channel, why);
         if self.app_of(slot).subscription_errors {
             self.text.clear();
             outbound::subscription_error(channel, error, &mut self.text);
@@ -51,43 +53,60 @@ impl Shard {
         }
     }
 
-    /// Who may in, and as whom (PROTOCOL.md rules 24 to 27).
+    /// Who may in, and as whom (PROTOCOL.md rules 24 to 27, 29, 42).
     fn authorize(
         &self,
         slot: u32,
         kind: ChannelKind,
         subscribe: &Subscribe,
     ) -> Result<Option<Box<Join>>, Refusal> {
+        let app = self.app_of(slot);
+        let connection = &self.connections[slot as usize];
+        channel_name::check(
+            &subscribe.channel,
+            app.channel_name_max,
+            app.channel_names_are_pushers,
+        )
+        .map_err(|_| refusal(error_code::BAD_CHANNEL_NAME, NAME_LIMITS))?;
         match kind.access {
             Access::Public => return Ok(None),
-            // Nobody can be signed in yet, so nobody may read a user's events (PROTOCOL.md rule 128).
             Access::User => {
-                let why = "a user's channel is for connections signed in as that user";
-                return Err(Refusal { error: error_code::UNAUTHORIZED, why });
+                let own = connection.signed_in().map(|signed_in| signed_in.key.name());
+                return match own {
+                    Some(own) if own == subscribe.channel => Ok(None),
+                    _ => Err(refusal(error_code::UNAUTHORIZED, ONLY_AS_THAT_USER)),
+                };
             }
             Access::Private | Access::Presence => {}
         }
         let data = subscribe.channel_data.as_ref();
-        let socket_id = self.connections[slot as usize].socket_id.to_string();
+        let socket_id = connection.socket_id.to_string();
         let text = data.map(|data| data.text.as_str());
         let auth = subscribe.auth.as_deref();
-        signature::check_channel(self.app_of(slot), &socket_id, &subscribe.channel, text, auth)
-            .map_err(refusal)?;
+        signature::check_channel(app, &socket_id, &subscribe.channel, text, auth)
+            .map_err(|error| refusal(error_code::UNAUTHORIZED, why_not(error)))?;
         if kind.access == Access::Private {
             return Ok(None);
         }
+        let join = match data {
+            Some(data) => Some((data.user_id.clone(), data.user_info.as_str(), data.text.clone())),
+            // Whoever is signed in is in the channel as that user (rule 27).
+            None => connection.signed_in().map(|signed_in| {
+                let (id, info) = (&signed_in.user.json, &*signed_in.info);
+                let text = format!("{{\"user_id\":{id},\"user_info\":{info}}}");
+                (Some(signed_in.user.clone()), info, text)
+            }),
+        };
         // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
         // (rule 27).
-        let why = "channel_data names no user_id; does the channel's callback in routes/channels.php return the user?";
-        let nobody = Refusal { error: error_code::INVALID_MESSAGE, why };
-        let data = data.ok_or(nobody)?;
-        let user = data.user_id.clone().ok_or(nobody)?;
-        Ok(Some(Box::new(Join {
-            user,
-            info: data.user_info.as_str().into(),
-            channel_data: data.text.as_str().into(),
-            again: false,
-        })))
+        let Some((Some(user), info, channel_data)) = join else {
+            return Err(refusal(error_code::INVALID_MESSAGE, NO_USER));
+        };
+        if app.member_size_max.is_some_and(|most| channel_data.len() > most as usize) {
+            return Err(refusal(error_code::MEMBER_TOO_LARGE, MEMBER_SIZE));
+        }
+        let (info, channel_data) = (info.into(), channel_data.into());
+        Ok(Some(Box::new(Join { user, info, channel_data, again: false })))
     }
 
     fn subscribe_anew(&mut self, key: ConnectionKey, index: u32, join: Option<Box<Join>>) {
@@ -95,7 +114,8 @@ impl Shard {
         if self.connections[key.slot as usize].subscriptions.len() >= most {
             let name = self.channels.get(index).key.name().to_owned();
             self.drop_if_unused(index);
-            return self.refuse(key.slot, &name, error_code::TOO_MANY_CHANNELS);
+            let why = refusal(error_code::TOO_MANY_CHANNELS, CHANNELS_MAX);
+            return self.refuse(key.slot, &name, why);
         }
         let ticket = self.next_ticket();
         let member = join.as_ref().map(|join| Box::new(join.user.clone()));
@@ -150,7 +170,8 @@ impl Shard {
         {
             self.leave(key.slot, at);
             // `leave` may have dropped the channel.
-            return self.refuse(key.slot, channel.name(), error_code::TOO_MANY_MEMBERS);
+            let why = refusal(error_code::TOO_MANY_MEMBERS, MEMBERS_MAX);
+            return self.refuse(key.slot, channel.name(), why);
         }
         self.drop_if_unused(index);
     }
@@ -227,6 +248,7 @@ impl Shard {
             subscribers.reserve_exact(1);
         }
         subscribers.push(Subscriber { slot, subscription_index });
+        self.note_count(index);
     }
 
     fn send_succeeded(&mut self, slot: u32, index: u32) {
@@ -275,6 +297,7 @@ impl Shard {
             owner.subscriptions[moved.subscription_index as usize].standing =
                 Standing::Active { position: u32::try_from(position).unwrap_or(u32::MAX) };
         }
+        self.note_count(index);
     }
 
     fn tell_leave(&mut self, index: u32, member: UserId) {
@@ -317,8 +340,25 @@ struct Refusal {
     why: &'static str,
 }
 
-fn refusal(error: AuthError) -> Refusal {
-    let why = match error {
+fn refusal(error: ErrorCode, why: &'static str) -> Refusal {
+    Refusal { error, why }
+}
+
+const NAME_LIMITS: &str = "the name is over this app's limits; RINGVERB_CHANNEL_NAME_LENGTH_MAX and \
+    RINGVERB_CHANNEL_NAMES set them";
+const ONLY_AS_THAT_USER: &str =
+    "a user's channel is for connections signed in as that user; call pusher.signin() first";
+const NO_USER: &str = "channel_data names no user_id; does the channel's callback in routes/channels.php return the \
+    user?";
+const MEMBER_SIZE: &str =
+    "channel_data is over RINGVERB_MEMBER_SIZE_MAX; return less from routes/channels.php";
+const CHANNELS_MAX: &str =
+    "the connection is in RINGVERB_CHANNELS_PER_CONNECTION_MAX channels already; leave some";
+const MEMBERS_MAX: &str = "the channel has RINGVERB_PRESENCE_MEMBERS_MAX members already";
+
+/// Which part of an authorisation is wrong, and what to do about it.
+pub(super) fn why_not(error: AuthError) -> &'static str {
+    match error {
         AuthError::Malformed => {
             "no signature came with it; does the client's auth endpoint answer with `auth`?"
         }
@@ -328,8 +368,11 @@ fn refusal(error: AuthError) -> Refusal {
         AuthError::Mismatch => {
             "signature does not match; is REVERB_APP_SECRET the same in Laravel's .env?"
         }
-    };
-    Refusal { error: error_code::UNAUTHORIZED, why }
+        AuthError::DataNotSigned => {
+            "channel_data came along but is not part of what was signed; sign \
+             socket_id:channel:channel_data, or send none"
+        }
+    }
 }
 
 /// The home has more to say to a subscriber of these than that it is in.

@@ -204,6 +204,9 @@ impl Worker {
             channel_hash_seed: shared.channel_hash_seed,
             send_queue_bytes_max: shared.config.send_queue_bytes_max,
             connections_reserved: shared.sockets_reserved,
+            cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
+            talkative: shared.config.talkative,
+            debug: shared.config.debug,
         });
         let reactor = Reactor::new(ring, shared.sockets_reserved, shared.config.debug);
         let core = Core {
@@ -363,7 +366,6 @@ impl Core {
         self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
         self.drain_from_home();
         self.catch_up();
-        self.shard.settle();
         self.mailbox.flush_overflow();
         self.settle_mail();
         self.mailbox.ring_doorbells();
@@ -391,7 +393,11 @@ impl Core {
     /// it last: what other cores sent before goes ahead of what this core asks of itself.
     fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
-        while !self.shard.outbox.mails.is_empty() {
+        loop {
+            self.shard.settle();
+            if self.shard.outbox.mails.is_empty() {
+                break;
+            }
             let stamp = self.clock.stamp();
             for (to, mail) in self.shard.outbox.mails.drain(..) {
                 if to == own_core {

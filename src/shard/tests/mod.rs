@@ -1,6 +1,8 @@
 //! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one,
+//! `users` those of sign-in, numbers of subscribers and webhooks,
 //! `random` interleaves everything at random and checks what must hold whatever happens.
 
 mod net;
 mod random;
 mod rules;
+mod users;

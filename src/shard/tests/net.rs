@@ -11,6 +11,7 @@ use crate::clock::Moment;
 use crate::pusher::outbound;
 use crate::pusher::signature;
 use crate::pusher::socket_id::SocketId;
+use crate::pusher::webhook_event::WebhookEvent;
 use crate::shard::{ConnectionKey, Lane, Mail, Settings, Shard};
 use crate::ws::frame;
 
@@ -62,6 +63,8 @@ pub(super) struct Net {
     /// By sender, receiver and lane.
     lanes: Vec<VecDeque<Mail>>,
     entropy: u64,
+    /// What the apps' backends would have been told.
+    pub(super) webhooks: Vec<WebhookEvent>,
 }
 
 impl Net {
@@ -74,6 +77,15 @@ impl Net {
     }
 
     pub(super) fn with_queue(cores: u16, app: App, send_queue_bytes_max: usize) -> Self {
+        Self::with_all(cores, app, send_queue_bytes_max, false)
+    }
+
+    pub(super) fn with_all(
+        cores: u16,
+        app: App,
+        send_queue_bytes_max: usize,
+        talkative: bool,
+    ) -> Self {
         let apps = Arc::new(Apps::new(vec![app]));
         let shards = (0..cores)
             .map(|core| {
@@ -84,11 +96,14 @@ impl Net {
                     channel_hash_seed: 7,
                     send_queue_bytes_max,
                     connections_reserved: 0,
+                    cache_bytes_max: 1 << 20,
+                    talkative,
+                    debug: false,
                 })
             })
             .collect();
         let lanes = (0..usize::from(cores) * usize::from(cores) * 2).map(|_| VecDeque::new());
-        Self { shards, lanes: lanes.collect(), entropy: 0 }
+        Self { shards, lanes: lanes.collect(), entropy: 0, webhooks: Vec::new() }
     }
 
     pub(super) fn cores(&self) -> usize {
@@ -124,6 +139,17 @@ impl Net {
         self.say(client, &json!({"event": "pusher:subscribe", "data": data}).to_string());
     }
 
+    /// Signs in as a user with a list of others to watch.
+    pub(super) fn sign_in(&mut self, client: Client, id: &str, watchlist: &[&str]) {
+        let user_data = json!({"id": id, "user_info": {"n": id}, "watchlist": watchlist});
+        let user_data = user_data.to_string();
+        let signed = format!("{}::user::{user_data}", client.socket_id);
+        let hex = signature::sign(&Secret::new("app-secret"), &[signed.as_bytes()]);
+        let auth = format!("app-key:{}", String::from_utf8_lossy(&hex));
+        let data = json!({"auth": auth, "user_data": user_data});
+        self.say(client, &json!({"event": "pusher:signin", "data": data}).to_string());
+    }
+
     pub(super) fn unsubscribe(&mut self, client: Client, channel: &str) {
         let text = json!({"event": "pusher:unsubscribe", "data": {"channel": channel}});
         self.say(client, &text.to_string());
@@ -154,6 +180,7 @@ impl Net {
     /// Puts a shard's mail into its lanes.
     pub(super) fn post(&mut self, core: usize) {
         self.shards[core].settle();
+        self.webhooks.append(&mut self.shards[core].outbox.webhooks);
         let mails = std::mem::take(&mut self.shards[core].outbox.mails);
         for (to, mail) in mails {
             let lane = usize::from(mail.lane() == Lane::FromHome);

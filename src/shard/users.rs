@@ -1,0 +1,273 @@
+//! Users: who is signed in where, and who is told when somebody comes or goes (PROTOCOL.md C6). PURE.
+//!
+//! A user's home is the home of the user's own channel. It knows on which cores the user has signed-in connections,
+//! and which cores watch the user; a user is online while the first set is not empty. Cores tell it of their first
+//! and last, so a count is kept where the connections are and nowhere else.
+
+use hashbrown::HashMap;
+use indexmap::IndexSet;
+
+use super::channel_key::ChannelKey;
+use super::connection::{ConnectionKey, Extras, SignedIn};
+use super::core_set::CoreSet;
+use super::mail::Mail;
+use super::{Shard, frame};
+use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
+use crate::pusher::error_code;
+use crate::pusher::inbound::{SignIn, User, WATCHLIST_MAX};
+use crate::pusher::outbound;
+use crate::pusher::signature;
+
+type Table<T> = HashMap<ChannelKey, T, foldhash::fast::FixedState>;
+
+/// Users this core has to do with, and users whose home it is.
+#[derive(Debug, Default)]
+pub(super) struct UserTables {
+    local: Table<LocalUser>,
+    homes: Table<HomeUser>,
+}
+
+/// A user who is signed in on this core, or watched from it.
+#[derive(Debug, Default)]
+struct LocalUser {
+    /// Connections signed in as the user.
+    connections: u32,
+    /// Slots of connections that watch the user.
+    watchers: IndexSet<u32, foldhash::fast::FixedState>,
+    /// Whether the user is online, once the home has said so. Kept up to date while there are watchers.
+    online: Option<bool>,
+}
+
+impl LocalUser {
+    fn is_unused(&self) -> bool {
+        self.connections == 0 && self.watchers.is_empty()
+    }
+}
+
+/// A user as the user's home knows them.
+#[derive(Debug, Default)]
+struct HomeUser {
+    signed_in: CoreSet,
+    watching: CoreSet,
+}
+
+impl UserTables {
+    /// Entries of both tables: 0 when everybody has left.
+    pub(super) fn len(&self) -> usize {
+        self.local.len() + self.homes.len()
+    }
+}
+
+impl Shard {
+    pub(super) fn on_sign_in(&mut self, key: ConnectionKey, sign_in: &SignIn) {
+        let socket_id = self.connections[key.slot as usize].socket_id.to_string();
+        let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_deref());
+        if let Err(error) = signature::check_user(self.app_of(key.slot), &socket_id, data, auth) {
+            let why = super::subscribe::why_not(error);
+            return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
+        }
+        let Some(user) = &sign_in.user else {
+            let why = "user_data names no id, or one that is not a text; cast it to a string";
+            return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
+        };
+        let name = format!("{USER_CHANNEL_PREFIX}{}", user.id.text);
+        let app = self.connections[key.slot as usize].app;
+        let Ok(channel) = self.keys.make(app, &name) else {
+            let why = "the user's id is too long for a channel name";
+            return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
+        };
+        if let Some(before) = self.connections[key.slot as usize].signed_in() {
+            if before.key != channel {
+                let why = "one connection is one user: disconnect before another user signs in";
+                return self.refuse_sign_in(key.slot, error_code::SIGNED_IN_ALREADY, why);
+            }
+            self.unwatch_all(key.slot);
+        } else {
+            self.enter(channel.clone());
+        }
+        let connection = &mut self.connections[key.slot as usize];
+        connection.authorized = true;
+        let extras = connection.extras.get_or_insert_default();
+        let info = user.info.as_str().into();
+        extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
+        self.text.clear();
+        outbound::signin_success(data, &mut self.text);
+        let bytes = frame::encode_text(&self.text).into();
+        self.enqueue(key.slot, &bytes);
+        self.watch_users(key.slot, user);
+    }
+
+    fn refuse_sign_in(&mut self, slot: u32, error: error_code::ErrorCode, why: &str) {
+        self.outbox.note("pusher:signin", why);
+        self.send_error_and_why(slot, error, "pusher:signin", why);
+    }
+
+    /// One more connection of the user on this core.
+    fn enter(&mut self, user: ChannelKey) {
+        let local = self.users.local.entry(user.clone()).or_default();
+        local.connections += 1;
+        if local.connections == 1 {
+            let core = self.settings.core;
+            self.mail_home(self.keys.home(&user), Mail::UserHere { user, core });
+        }
+    }
+
+    /// Ends what a connection has to do with users. Idempotent.
+    pub(super) fn sign_out(&mut self, slot: u32) {
+        self.unwatch_all(slot);
+        let Some(extras) = self.connections[slot as usize].extras.take() else { return };
+        let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
+        let Some(local) = self.users.local.get_mut(&user) else { return };
+        local.connections -= 1;
+        if local.connections > 0 {
+            return;
+        }
+        if local.is_unused() {
+            self.users.local.remove(&user);
+        }
+        let core = self.settings.core;
+        self.mail_home(self.keys.home(&user), Mail::UserGone { user, core });
+    }
+
+    /// Watches the first users of the list; the connection is told of them once all their homes have answered.
+    fn watch_users(&mut self, slot: u32, user: &User) {
+        if user.watchlist.len() > WATCHLIST_MAX {
+            self.send_error(slot, error_code::WATCHLIST_TOO_LONG);
+        }
+        let app = self.connections[slot as usize].app;
+        let names = user.watchlist.iter().take(WATCHLIST_MAX);
+        let watched: Vec<ChannelKey> = names
+            .filter_map(|id| self.keys.make(app, &format!("{USER_CHANNEL_PREFIX}{id}")).ok())
+            .collect();
+        if watched.is_empty() {
+            return;
+        }
+        let mut unknown = 0;
+        let mut to_ask = Vec::new();
+        for user in &watched {
+            let local = self.users.local.entry(user.clone()).or_default();
+            if local.watchers.is_empty() {
+                to_ask.push(user.clone());
+            }
+            local.watchers.insert(slot);
+            unknown += u32::from(local.online.is_none());
+        }
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        (extras.watched, extras.watched_unknown) = (watched, unknown);
+        let core = self.settings.core;
+        for user in to_ask {
+            self.mail_home(self.keys.home(&user), Mail::Watch { user, core });
+        }
+        if unknown == 0 {
+            self.tell_watchlist(slot);
+        }
+    }
+
+    fn unwatch_all(&mut self, slot: u32) {
+        let Some(extras) = &mut self.connections[slot as usize].extras else { return };
+        extras.watched_unknown = 0;
+        let core = self.settings.core;
+        for user in std::mem::take(&mut extras.watched) {
+            let Some(local) = self.users.local.get_mut(&user) else { continue };
+            local.watchers.swap_remove(&slot);
+            if local.watchers.is_empty() {
+                local.online = None;
+                if local.is_unused() {
+                    self.users.local.remove(&user);
+                }
+                self.mail_home(self.keys.home(&user), Mail::Unwatch { user, core });
+            }
+        }
+    }
+
+    /// The whole list, as this core knows it now.
+    fn tell_watchlist(&mut self, slot: u32) {
+        let Some(Extras { watched, .. }) = self.connections[slot as usize].extras.as_deref() else {
+            return;
+        };
+        let (mut online, mut offline) = (Vec::new(), Vec::new());
+        for user in watched {
+            let is_online = self.users.local.get(user).and_then(|local| local.online);
+            let list = if is_online == Some(true) { &mut online } else { &mut offline };
+            list.push(id_of(user));
+        }
+        self.text.clear();
+        outbound::watchlist_events(&online, &offline, &mut self.text);
+        let bytes = frame::encode_text(&self.text).into();
+        self.enqueue(slot, &bytes);
+    }
+
+    /// The home says whether a user is online: in answer to `Watch`, or because it changed.
+    pub(super) fn on_user_status(&mut self, user: &ChannelKey, online: bool) {
+        let Some(local) = self.users.local.get_mut(user) else { return };
+        if local.watchers.is_empty() || local.online == Some(online) {
+            return;
+        }
+        let is_first = local.online.replace(online).is_none();
+        let watchers: Vec<u32> = local.watchers.iter().copied().collect();
+        let ids = [id_of(user)];
+        let (there, gone) = if online { ids.split_at(1) } else { ids.split_at(0) };
+        self.text.clear();
+        outbound::watchlist_events(there, gone, &mut self.text);
+        let change = frame::encode_text(&self.text).into();
+        for slot in watchers {
+            let Some(extras) = &mut self.connections[slot as usize].extras else { continue };
+            match extras.watched_unknown {
+                // Whoever has had the whole list hears of the change.
+                0 => self.enqueue(slot, &change),
+                unknown if is_first => {
+                    extras.watched_unknown = unknown - 1;
+                    if unknown == 1 {
+                        self.tell_watchlist(slot);
+                    }
+                }
+                // The list that is still to come will have it.
+                _ => {}
+            }
+        }
+    }
+
+    /// `core` has connections of the user now, or none any more.
+    pub(super) fn home_user(&mut self, user: &ChannelKey, core: u16, here: bool) {
+        let home = self.users.homes.entry(user.clone()).or_default();
+        let was_online = !home.signed_in.is_empty();
+        if here {
+            home.signed_in.insert(core);
+        } else {
+            home.signed_in.remove(core);
+        }
+        let online = !home.signed_in.is_empty();
+        let watching = home.watching;
+        self.drop_home_user(user);
+        if online != was_online {
+            for core in watching.iter() {
+                self.mail_back(core, Mail::UserStatus { user: user.clone(), online });
+            }
+        }
+    }
+
+    pub(super) fn home_watch(&mut self, user: ChannelKey, core: u16) {
+        let home = self.users.homes.entry(user.clone()).or_default();
+        home.watching.insert(core);
+        let online = !home.signed_in.is_empty();
+        self.mail_back(core, Mail::UserStatus { user, online });
+    }
+
+    pub(super) fn home_unwatch(&mut self, user: &ChannelKey, core: u16) {
+        if let Some(home) = self.users.homes.get_mut(user) {
+            home.watching.remove(core);
+            self.drop_home_user(user);
+        }
+    }
+
+    fn drop_home_user(&mut self, user: &ChannelKey) {
+        let unused = |home: &HomeUser| home.signed_in.is_empty() && home.watching.is_empty();
+        if self.users.homes.get(user).is_some_and(unused) {
+            self.users.homes.remove(user);
+        }
+    }
+}
+
+fn id_of(user: &ChannelKey) -> &str {
+    user.name().strip_prefix(USER_CHANNEL_PREFIX).unwrap_or_default()
+}
