@@ -4,7 +4,7 @@
 //! Read-only while the server runs, but for `connections_open`, which is a counter.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// An app secret. It is never printed: `Debug` shows a mask.
 #[derive(Clone, PartialEq, Eq)]
@@ -115,6 +115,29 @@ impl Webhook {
     }
 }
 
+/// Counts what is taken in each second, over all cores.
+#[derive(Debug, Default)]
+pub struct PerSecond(AtomicU64);
+
+impl PerSecond {
+    /// Takes `count` if that stays within `most`; what is left, or `None`. What is more than a whole second's worth
+    /// passes in a second of its own: it would never pass otherwise.
+    pub fn take(&self, count: u32, most: u32, unix_seconds: u64) -> Option<u32> {
+        const COUNT_BITS: u32 = 32;
+        let second = unix_seconds << COUNT_BITS;
+        let after = |before: u64| {
+            let is_this_second = before >> COUNT_BITS == unix_seconds;
+            let used = if is_this_second { before & u64::from(u32::MAX) } else { 0 };
+            let after = used + u64::from(count);
+            let fits = after <= u64::from(most) || used == 0;
+            fits.then_some(second | after)
+        };
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).ok()?;
+        let used = u32::try_from(after(before)? & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        Some(most.saturating_sub(used))
+    }
+}
+
 /// One app with its options. Defaults are in `config::options`.
 #[derive(Debug)]
 pub struct App {
@@ -178,6 +201,8 @@ pub struct App {
     pub subscription_errors: bool,
     /// Open connections of this app over all cores; changed by `admit` and `release` alone.
     pub connections_open: AtomicU32,
+    /// Published events times their channels.
+    pub published: PerSecond,
 }
 
 impl App {
@@ -293,5 +318,44 @@ pub(crate) fn sample() -> App {
         over_quota_retries: false,
         subscription_errors: false,
         connections_open: AtomicU32::new(0),
+        published: PerSecond::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_so_many() {
+        let per_second = PerSecond::default();
+        assert_eq!(per_second.take(2, 3, 100), Some(1));
+        assert_eq!(per_second.take(2, 3, 100), None);
+        assert_eq!(per_second.take(1, 3, 100), Some(0));
+        assert_eq!(per_second.take(1, 3, 100), None);
+        assert_eq!(
+            per_second.take(9, 3, 101),
+            Some(0),
+            "too large for any second, but alone in it"
+        );
+        assert_eq!(per_second.take(1, 3, 101), None);
+        assert_eq!(per_second.take(1, 3, 90), Some(2), "the clock was set back");
+    }
+
+    #[test]
+    fn a_webhook_hears_what_it_asked_for() {
+        let mut webhook = Webhook {
+            url: String::new(),
+            kinds: vec![WebhookKind::CacheMiss],
+            channel_prefixes: Vec::new(),
+        };
+        assert!(webhook.wants(WebhookKind::CacheMiss, "any"));
+        assert!(!webhook.wants(WebhookKind::MemberAdded, "any"));
+        webhook.channel_prefixes = vec!["private-".to_owned(), "cache-a".to_owned()];
+        assert!(webhook.wants(WebhookKind::CacheMiss, "cache-ab"));
+        assert!(!webhook.wants(WebhookKind::CacheMiss, "cache-b"));
+        assert!(
+            WebhookKind::ALL.into_iter().all(|kind| WebhookKind::parse(kind.name()) == Some(kind))
+        );
     }
 }

@@ -10,6 +10,7 @@ use crate::http1::response::Response;
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json;
 use crate::shard::{Answer, Described, Question};
+use crate::ws::frame;
 
 /// Which attributes were asked for. Unknown ones are ignored as in Reverb (rule 111).
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,7 +192,7 @@ fn write_object(
     }
     if kind.cached && attributes.cache {
         match &part.cached {
-            Some(cached) => member("cache", frame_payload(cached)),
+            Some(cached) => member("cache", frame::server_payload(cached)),
             None => member("cache", b"null"),
         }
     }
@@ -199,14 +200,4 @@ fn write_object(
         out.push(b'{');
     }
     out.push(b'}');
-}
-
-/// The event in a cached frame: the text behind its header (RFC 6455 section 5.2, a server's frame is not masked).
-fn frame_payload(frame: &[u8]) -> &[u8] {
-    let header = match frame.get(1) {
-        Some(126) => 4,
-        Some(127) => 10,
-        _ => 2,
-    };
-    frame.get(header..).unwrap_or_default()
 }

@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 
 use super::channels::Attributes;
+use super::quota::{self, Quota};
 use super::validation::Problems;
 use super::{Context, Plan, Publication, Reply};
-use crate::app::AppIndex;
+use crate::app::{App, AppIndex};
 use crate::http1::response::Response;
-use crate::pusher::channel_name::classify;
+use crate::pusher::channel_name::{self, NameLimit, classify};
 use crate::pusher::json::{self, Validator};
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
@@ -65,7 +66,6 @@ impl<'a> Fields<'a> {
         outbound::event(name, data, channel, &mut text);
         Publication {
             channel: channel.to_owned(),
-            event: json::string(name).unwrap_or_default().into_owned(),
             frame: frame::encode_text(&text).into(),
             except: self.socket_id(),
         }
@@ -82,11 +82,13 @@ pub(super) fn event(
     let mut problems = Problems::default();
     check_string(&mut problems, "name", fields.name);
     check_string(&mut problems, "data", fields.data);
-    let names = channel_names(&mut problems, &fields);
+    let names = channel_names(&mut problems, context.apps.get(app), &fields);
     check_optional_string(&mut problems, "socket_id", fields.socket_id);
     check_optional_string(&mut problems, "info", fields.info);
     problems.into_result()?;
     check_reserved(&fields, context.apps.get(app).allow_reserved_events)?;
+    check_payload(&fields, app, context)?;
+    let quota = quota::take(app, names.len(), context)?;
     let publications = names.iter().map(|name| fields.publication(name)).collect();
     let (info, reply) = match fields.attributes() {
         None => (None, Reply::Empty),
@@ -96,7 +98,7 @@ pub(super) fn event(
             (Some(question), Reply::Event { names, attributes })
         }
     };
-    Ok(Plan::Publish { app, publications, info, reply })
+    Ok(Plan::Publish { app, publications, info, reply, quota })
 }
 
 /// POST /apps/{id}/batch_events. One invalid item, and nothing is sent.
@@ -120,28 +122,45 @@ pub(super) fn batch(
         check_string(&mut problems, &format!("batch.{index}.data"), fields.data);
     }
     for (index, fields) in items.iter().enumerate() {
-        check_item_channel(&mut problems, &format!("batch.{index}.channel"), fields.channel);
+        let field = format!("batch.{index}.channel");
+        check_item_channel(&mut problems, context.apps.get(app), &field, fields.channel);
         check_optional_string(&mut problems, &format!("batch.{index}.socket_id"), fields.socket_id);
         check_optional_string(&mut problems, &format!("batch.{index}.info"), fields.info);
     }
     problems.into_result()?;
     let allowed = context.apps.get(app).allow_reserved_events;
     items.iter().try_for_each(|fields| check_reserved(fields, allowed))?;
-    Ok(batch_plan(app, &items))
+    items.iter().try_for_each(|fields| check_payload(fields, app, context))?;
+    let quota = quota::take(app, items.len(), context)?;
+    Ok(batch_plan(app, &items, quota))
 }
 
-fn batch_plan(app: AppIndex, items: &[Fields<'_>]) -> Plan {
+fn check_payload(
+    fields: &Fields<'_>,
+    app: AppIndex,
+    context: &mut Context<'_>,
+) -> Result<(), Response> {
+    let app = context.apps.get(app);
+    if app.event_payload_max.is_none() {
+        return Ok(());
+    }
+    let data = fields.data.and_then(json::string).unwrap_or_default();
+    quota::check_payload(app, data.len(), &mut context.note)
+}
+
+fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan {
     let channel = |fields: &Fields<'_>| {
         fields.channel.and_then(json::string).unwrap_or_default().into_owned()
     };
     let publications = items.iter().map(|fields| fields.publication(&channel(fields))).collect();
     if items.iter().all(|fields| fields.info.is_none()) {
-        return Plan::Publish { app, publications, info: None, reply: Reply::EmptyBatch };
+        let reply = Reply::EmptyBatch;
+        return Plan::Publish { app, publications, info: None, reply, quota };
     }
     let names = items.iter().map(channel).collect();
     let items = items.iter().map(|fields| Some((channel(fields), fields.attributes()?))).collect();
     let info = Some(Question::Describe { app, names });
-    Plan::Publish { app, publications, info, reply: Reply::Batch { items } }
+    Plan::Publish { app, publications, info, reply: Reply::Batch { items }, quota }
 }
 
 fn batch_items(list: Option<&str>, most: Option<u32>) -> Result<Vec<Fields<'_>>, Response> {
@@ -174,7 +193,7 @@ fn object<'a>(body: &'a [u8], validator: &mut Validator) -> Result<&'a str, Resp
 }
 
 /// Channel names of an event: `channels`, or else `channel`.
-fn channel_names<'a>(problems: &mut Problems, fields: &Fields<'a>) -> Vec<Cow<'a, str>> {
+fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> Vec<Cow<'a, str>> {
     let mut names = Vec::new();
     let mut listed = false;
     if let Some(channels) = fields.channels {
@@ -187,7 +206,7 @@ fn channel_names<'a>(problems: &mut Problems, fields: &Fields<'a>) -> Vec<Cow<'a
                 for (index, element) in elements.enumerate() {
                     listed = true;
                     let field = format!("channels.{index}");
-                    names.extend(channel_name(problems, &field, element));
+                    names.extend(channel_name(problems, app, &field, element));
                 }
             }
         }
@@ -200,25 +219,40 @@ fn channel_names<'a>(problems: &mut Problems, fields: &Fields<'a>) -> Vec<Cow<'a
             problems.required_without("channels", "channel");
             problems.required_without("channel", "channels");
         }
-        Some(channel) => names.extend(channel_name(problems, "channel", channel)),
+        Some(channel) => names.extend(channel_name(problems, app, "channel", channel)),
     }
     names
 }
 
-fn channel_name<'a>(problems: &mut Problems, field: &str, span: &'a str) -> Option<Cow<'a, str>> {
-    match json::string(span) {
-        None => problems.not_a_string(field),
-        Some(name) if classify(&name).is_err() => problems.not_a_channel(field),
-        Some(name) => return Some(name),
+fn channel_name<'a>(
+    problems: &mut Problems,
+    app: &App,
+    field: &str,
+    span: &'a str,
+) -> Option<Cow<'a, str>> {
+    let Some(name) = json::string(span) else {
+        problems.not_a_string(field);
+        return None;
+    };
+    if classify(&name).is_err() {
+        problems.not_a_channel(field);
+        return None;
+    }
+    match channel_name::check(&name, app.channel_name_max, app.channel_names_are_pushers) {
+        Ok(()) => return Some(name),
+        Err(NameLimit::Length) => {
+            problems.too_long(field, app.channel_name_max.unwrap_or_default())
+        }
+        Err(NameLimit::Character) => problems.not_pushers(field),
     }
     None
 }
 
-fn check_item_channel(problems: &mut Problems, field: &str, span: Option<&str>) {
+fn check_item_channel(problems: &mut Problems, app: &App, field: &str, span: Option<&str>) {
     match span {
         Some("\"\"") | None => problems.required_without(field, "channels"),
         Some(span) => {
-            channel_name(problems, field, span);
+            channel_name(problems, app, field, span);
         }
     }
 }

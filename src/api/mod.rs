@@ -7,6 +7,7 @@
 mod auth;
 mod channels;
 mod events;
+mod quota;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{Answer, Described, Question};
 use channels::Attributes;
+pub use quota::Quota;
 pub use routes::{Target, target};
 
 /// What the API needs to know of the server.
@@ -40,8 +42,6 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub struct Publication {
     pub channel: String,
-    /// The event's name as text, for the log.
-    pub event: String,
     pub frame: FrameBytes,
     pub except: Option<SocketId>,
 }
@@ -56,6 +56,8 @@ pub enum Plan {
         /// What to ask once all is published, if the request wants `info`.
         info: Option<Question>,
         reply: Reply,
+        /// What is left of the app's quota, if it has one.
+        quota: Option<Quota>,
     },
     Ask {
         question: Question,

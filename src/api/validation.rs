@@ -38,6 +38,20 @@ impl Problems {
         self.add(field, &format!("The {} field must be a channel name.", shown(field)));
     }
 
+    pub(super) fn too_long(&mut self, field: &str, most: u32) {
+        let text =
+            format!("The {} field must not be greater than {most} characters.", shown(field));
+        self.add(field, &text);
+    }
+
+    pub(super) fn not_pushers(&mut self, field: &str) {
+        let text = format!(
+            "The {} field must only contain letters, numbers and _-=@,.; characters.",
+            shown(field)
+        );
+        self.add(field, &text);
+    }
+
     fn add(&mut self, field: &str, text: &str) {
         self.list.push((field.to_owned(), text.to_owned()));
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Config;
 use super::load::{Merged, Sourced, Values};
 use super::options::{self, Scope};
-use crate::app::{App, ClientEventsFrom, RateLimit, Secret};
+use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret};
 
 /// Credentials of development mode, drawn by the caller.
 #[derive(Clone, Debug)]
@@ -119,6 +119,7 @@ impl Reader {
             over_quota_retries: self.one_of(values, "over_quota_code", ["4004", "4100"]),
             subscription_errors: self.boolean(values, "subscription_errors"),
             connections_open: std::sync::atomic::AtomicU32::new(0),
+            published: PerSecond::default(),
         }
     }
 

@@ -211,6 +211,17 @@ impl Shard {
         self.app_of(slot).message_size_max
     }
 
+    /// Tells the log of a message over `message_size_max`.
+    pub fn note_oversize(&mut self, slot: u32) {
+        let app = self.app_of(slot);
+        let most = app.message_size_max;
+        let why = format!(
+            "a message over {most} bytes closed its connection; REVERB_APP_MAX_MESSAGE_SIZE sets the limit"
+        );
+        let id = app.id.clone();
+        self.outbox.note(&format!("app {id}"), &why);
+    }
+
     /// The app a connection belongs to.
     fn app_of(&self, slot: u32) -> &App {
         self.settings.apps.get(self.connections[slot as usize].app)

@@ -8,6 +8,7 @@
 mod flush;
 mod listener;
 mod notes;
+mod printed;
 mod reactor;
 mod session;
 mod sys;

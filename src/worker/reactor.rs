@@ -15,6 +15,7 @@ use crate::clock::Moment;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{self, Flow, Limits, MessageKind, Partial, Sink};
+use crate::ws::violation::Violation;
 
 /// How long a connection that we close may take to answer before its socket is closed under it, in milliseconds.
 const LINGER_MS: u64 = 3_000;
@@ -196,6 +197,9 @@ impl Reactor {
         let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
         socket.peer_closed |= sink.peer_closed;
         if let Err(violation) = result {
+            if violation == Violation::MessageTooBig {
+                shard.note_oversize(key.slot);
+            }
             shard.close_frame(key.slot, violation.close_code(), violation.reason());
         }
         if shard.get(key).is_none_or(crate::shard::Connection::is_closing) {

@@ -13,10 +13,11 @@ use monoio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::{Worker, sys, time};
+use super::{Worker, printed, sys, time};
 use crate::api::{self, Context, Plan, Target};
 use crate::app::AppIndex;
 use crate::http1::query::parse_query;
+use crate::http1::refusal::Refusal;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::error_code::{self, ErrorCode};
@@ -107,6 +108,12 @@ impl Session {
                     self.receive(deadline).await?;
                 }
                 Err(refusal) => {
+                    if refusal == Refusal::TooLarge {
+                        self.worker.notes.tell(&format!(
+                            "a request over {} bytes was refused; REVERB_MAX_REQUEST_SIZE sets the limit",
+                            self.worker.shared.config.request_size_max
+                        ));
+                    }
                     return Ok(Err(Response::text(refusal.status(), refusal.body())));
                 }
             }
@@ -186,11 +193,15 @@ impl Session {
         let worker = &self.worker;
         match self.plan(request, target) {
             Plan::Respond(response) => response,
-            Plan::Publish { app, publications, info, reply } => {
+            Plan::Publish { app, publications, info, reply, quota } => {
                 self.publish(app, publications).await;
-                match info {
+                let response = match info {
                     None => api::render(&reply, Vec::new()),
                     Some(question) => self.ask(question, &reply).await,
+                };
+                match quota {
+                    None => response,
+                    Some(quota) => quota.tell(response),
                 }
             }
             Plan::Ask { question, reply } => self.ask(question, &reply).await,
@@ -222,14 +233,15 @@ impl Session {
     /// Publishes, and returns when the events have their place in their channels' order.
     async fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) {
         self.worker.uncongested().await;
-        if self.worker.shared.config.debug {
-            for api::Publication { channel, event, .. } in &publications {
-                tracing::debug!(channel, event, "broadcasting");
-            }
-        }
+        let shared = &self.worker.shared;
+        let print = shared.config.print_events;
+        let lines = print.then(|| printed::lines(&shared.apps.get(app).id, &publications));
         self.worker.core.borrow_mut().publish(app, publications);
         self.worker.ask_tick();
         self.worker.posted().await;
+        if let Some(lines) = lines {
+            printed::write(&lines);
+        }
     }
 
     async fn ask(&self, question: crate::shard::Question, reply: &api::Reply) -> Response {

@@ -89,6 +89,18 @@ pub fn encode_text(payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What a frame of the server carries: the bytes behind its header (RFC 6455 section 5.2, a server's frame is not
+/// masked).
+#[must_use]
+pub fn server_payload(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}
+
 /// The header of a client frame, checked as far as a single header can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

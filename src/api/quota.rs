@@ -1,0 +1,66 @@
+//! What an app may publish: size of an event, events a second (PROTOCOL.md rule 106, C20).
+
+use super::Context;
+use crate::app::{App, AppIndex};
+use crate::http1::response::Response;
+
+/// What is left of this second, told in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    limit: u32,
+    remaining: u32,
+}
+
+impl Quota {
+    /// Tells a client how fast it may go on.
+    #[must_use]
+    pub fn tell(self, response: Response) -> Response {
+        response
+            .with_header("X-RateLimit-Limit", self.limit.to_string())
+            .with_header("X-RateLimit-Remaining", self.remaining.to_string())
+    }
+}
+
+/// Takes `events` (each event counts once for each of its channels) from this second's quota.
+pub(super) fn take(
+    app: AppIndex,
+    events: usize,
+    context: &mut Context<'_>,
+) -> Result<Option<Quota>, Response> {
+    let app = context.apps.get(app);
+    let Some(limit) = app.publishes_per_second_max else { return Ok(None) };
+    let events = u32::try_from(events).unwrap_or(u32::MAX);
+    if let Some(remaining) = app.published.take(events, limit, context.unix_seconds) {
+        return Ok(Some(Quota { limit, remaining }));
+    }
+    context.note = Some(format!(
+        "app {}: a publish was refused: over {limit} events a second (RINGVERB_PUBLISHES_PER_SECOND_MAX)",
+        app.id
+    ));
+    let text = format!(
+        "Too many events: this app may publish {limit} a second, counting each once for each of its channels. Try \
+         again in a second, or raise RINGVERB_PUBLISHES_PER_SECOND_MAX."
+    );
+    let refusal = Quota { limit, remaining: 0 }.tell(Response::text(429, &text));
+    Err(refusal.with_header("Retry-After", "1"))
+}
+
+/// Refuses `data` that is too large. The text is measured, not its JSON.
+pub(super) fn check_payload(
+    app: &App,
+    bytes: usize,
+    note: &mut Option<String>,
+) -> Result<(), Response> {
+    let Some(most) = app.event_payload_max.filter(|most| bytes > *most as usize) else {
+        return Ok(());
+    };
+    *note = Some(format!(
+        "app {}: an event with {bytes} bytes of data was refused; RINGVERB_EVENT_PAYLOAD_MAX is {most}",
+        app.id
+    ));
+    let text = format!(
+        "The data of the event has {bytes} bytes, {most} are allowed: send less (an id the client can fetch the rest \
+         by), or raise RINGVERB_EVENT_PAYLOAD_MAX."
+    );
+    Err(Response::text(413, &text))
+}
