@@ -147,6 +147,9 @@ pub fn run(
     {
         tracing::warn!(core = core.id, "the worker could not be pinned to its core");
     }
+    if let Err(error) = sys::own_descriptor_table() {
+        tracing::warn!("workers share one descriptor table, so one limit: {error}");
+    }
     // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
     let mut ring = monoio_io_uring::IoUring::builder();
     ring.setup_coop_taskrun();
