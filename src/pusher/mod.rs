@@ -2,8 +2,10 @@
 //!
 //! `inbound` reads what clients send, `outbound` writes what the server sends, `json` finds raw spans in untrusted
 //! input so that `data` is passed through byte for byte, `error_code` is the one table of codes and texts.
+//! `debug_text` shows a message to a person.
 
 pub mod channel_name;
+pub mod debug_text;
 pub mod error_code;
 pub mod inbound;
 pub mod json;
