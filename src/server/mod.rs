@@ -6,8 +6,10 @@ mod cli;
 mod life;
 mod probe;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use crate::config::Config;
 use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
 use cli::{Arguments, Command};
@@ -49,7 +51,7 @@ fn start(merged: &Merged) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
-    start_logging(config.debug);
+    start_logging(&config);
     let public = banner::Public::of(merged);
     let facts = match probe::run() {
         Ok(facts) => facts,
@@ -59,21 +61,29 @@ fn start(merged: &Merged) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     let summary = banner::Summary::of(&config, &facts);
-    match life::serve(config, |started| print!("{}", banner::render(&started, &summary, &public))) {
+    let events_printed = config.print_events;
+    let on_start = |started| {
+        let text = banner::render(&started, &summary, &public);
+        if events_printed { eprint!("{text}") } else { print!("{text}") }
+    };
+    match life::serve(config, on_start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-/// Text for a person on a terminal, plain lines for a file or Supervisor.
-fn start_logging(debug: bool) {
+/// Text for a person on a terminal, plain lines for a file or Supervisor. Standard output is the events' alone where they
+/// are printed.
+fn start_logging(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| if debug { "debug" } else { "info" }.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()))
-        .with_target(false)
-        .init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let colour = |terminal: bool| terminal && config.colour;
+    if config.print_events {
+        log.with_ansi(colour(std::io::stderr().is_terminal())).with_writer(std::io::stderr).init();
+    } else {
+        log.with_ansi(colour(std::io::stdout().is_terminal())).init();
+    }
 }
 
 fn refuse(problems: &[String]) -> ExitCode {
