@@ -280,7 +280,7 @@ impl Sender {
         self.mood.told_failing = Some(now);
         self.mood.quiet_until = Moment(now.0.saturating_add(WARN_AGAIN_MS));
         tracing::warn!(
-            "webhook {} {failure}. {events} events of app {} wait and are sent again for {} s",
+            "webhook {} {failure}. {events} event(s) of app {} wait and are sent again for {} s",
             self.target.shown,
             self.app().id,
             self.common.settings.retry.as_secs(),
@@ -290,7 +290,7 @@ impl Sender {
     fn tell_given_up(&mut self, failure: &Failure, events: usize, elapsed: Duration) {
         self.mood.told_failing = Some(self.common.clock.now());
         tracing::warn!(
-            "webhook {} {failure}. {events} events of app {} are given up after {} s; \
+            "webhook {} {failure}. {events} event(s) of app {} are given up after {} s; \
              RINGVERB_WEBHOOK_RETRY sets the time",
             self.target.shown,
             self.app().id,

@@ -60,7 +60,7 @@ fn what_was_queued_while_it_hung_comes_when_it_recovers() {
         0 => Answer::Stall,
         _ => Answer::Status(200),
     });
-    let timeout = Duration::from_millis(500);
+    let timeout = Duration::from_secs(2);
     let settings = Settings { queue_events_max: 3, timeout, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
     rig.occupy("0");
