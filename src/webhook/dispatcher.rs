@@ -192,6 +192,7 @@ impl Dispatcher {
     }
 
     fn sleep(&mut self) {
+        // Whoever rang before this rang nobody: look once more for all that it may have been.
         self.doorbell.set_asleep();
         fence(Ordering::SeqCst);
         if self.rings.iter().all(Consumer::is_empty) && self.asked_to_finish().is_none() {
