@@ -34,7 +34,7 @@ use crate::pusher::webhook_event::WebhookEvent;
 /// Bytes of events that may wait for one endpoint, beside the bound on their number: they may carry client events of
 /// any size.
 const ENDPOINT_BYTES_MAX: usize = 16 << 20;
-/// Bytes of events that may wait for all endpoints together.
+/// Bytes of events that may wait for all endpoints together, beside one request's worth for each.
 const ALL_BYTES_MAX: usize = 256 << 20;
 
 /// What is configured, and what only tests change.
