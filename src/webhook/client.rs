@@ -30,8 +30,10 @@ pub(super) enum Failure {
     Status(u16),
     /// No whole answer head within the time.
     Timeout,
-    /// Not resolved, not connected, not trusted, cut off.
+    /// Not resolved, not connected, cut off.
     Connection(String),
+    /// The backend's certificate is not trusted, or TLS cannot be spoken with it.
+    Tls(String),
 }
 
 /// The client of all endpoints: connections are kept open between requests, TLS is set up once.
@@ -110,10 +112,16 @@ impl From<&Error> for Failure {
                 Self::Connection("no connection within the time".to_owned())
             }
             Error::Timeout(_) => Self::Timeout,
+            Error::Rustls(error) => Self::Tls(error.to_string()),
+            Error::Io(error) if is_of_tls(error) => Self::Tls(error.to_string()),
             Error::Io(error) => Self::Connection(error.to_string()),
             error => Self::Connection(error.to_string()),
         }
     }
+}
+
+fn is_of_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 /// Tells what happened and what to do, to be read after the URL.
@@ -130,6 +138,11 @@ impl fmt::Display for Failure {
             Self::Connection(why) => write!(
                 formatter,
                 "could not be reached or hung up ({why}); check that the backend runs and can be reached from this host"
+            ),
+            Self::Tls(why) => write!(
+                formatter,
+                "cannot be trusted ({why}); check its certificate, and that this host has its authority's \
+                 (package ca-certificates, or SSL_CERT_FILE)"
             ),
         }
     }

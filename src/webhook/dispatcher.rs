@@ -14,7 +14,7 @@ use super::client::Client;
 use super::gate::Gate;
 use super::sender::{self, Common, Handle, Refused, Rest};
 use super::time::{Clock, later};
-use super::{Settings, Target};
+use super::{Settings, Target, is_needed};
 use crate::app::Apps;
 use crate::clock::Moment;
 use crate::config::webhook_url;
@@ -180,8 +180,11 @@ impl Dispatcher {
         for ring in &mut self.rings {
             for _ in 0..EVENTS_PER_TURN {
                 let Ok(event) = ring.pop() else { break };
-                self.gate.accept(event, now, &mut self.passed);
                 taken += 1;
+                let webhooks = &self.common.apps.get(event.app).webhooks;
+                if is_needed(webhooks, event.kind(), &event.channel) {
+                    self.gate.accept(event, now, &mut self.passed);
+                }
             }
         }
         self.route();
@@ -189,6 +192,7 @@ impl Dispatcher {
     }
 
     fn sleep(&mut self) {
+        // Whoever rang before this rang nobody: look once more for all that it may have been.
         self.doorbell.set_asleep();
         fence(Ordering::SeqCst);
         if self.rings.iter().all(Consumer::is_empty) && self.asked_to_finish().is_none() {
@@ -232,7 +236,7 @@ impl Dispatcher {
             let Endpoint { target, losses, .. } = &mut endpoints[*at];
             let Some(events) = losses.due(now) else { return true };
             let why = losses.why.sentence();
-            tracing::warn!("webhook {}: {events} events dropped, because {why}", target.shown);
+            tracing::warn!("webhook {}: {events} event(s) dropped, because {why}", target.shown);
             false
         });
         let dropped = self.common.counters.dropped_by_workers.get();
@@ -240,7 +244,7 @@ impl Dispatcher {
         self.workers_losses_told = dropped;
         if let Some(events) = self.workers_losses.due(now) {
             tracing::warn!(
-                "{events} events for webhooks dropped, because they came faster than they could be looked at. Ask for \
+                "{events} event(s) for webhooks dropped, because they came faster than they could be looked at. Ask for \
                  fewer kinds of events (RINGVERB_WEBHOOK_EVENTS), or give the host another core"
             );
         }
@@ -260,9 +264,9 @@ impl Dispatcher {
         if lost > 0 {
             self.common.counters.lost_at_end.add(lost as u64);
             tracing::warn!(
-                "{lost} events for webhooks are lost: their backends did not take them within the {} s left at the \
-                 end. RINGVERB_SHUTDOWN_GRACE sets the time",
-                grace.as_secs(),
+                "{lost} event(s) for webhooks are lost: their backends did not take them within the {:.1} s left at \
+                 the end. RINGVERB_SHUTDOWN_GRACE sets the time",
+                grace.as_secs_f32(),
             );
         }
     }

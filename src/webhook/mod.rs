@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use rtrb::{Producer, RingBuffer};
 
-use crate::app::{AppIndex, Apps, WebhookKind};
+use crate::app::{AppIndex, Apps, Webhook, WebhookKind};
 use crate::config::Config;
 use crate::counters::WebhookCounters;
 use crate::mailbox::Doorbell;
@@ -34,7 +34,7 @@ use crate::pusher::webhook_event::WebhookEvent;
 /// Bytes of events that may wait for one endpoint, beside the bound on their number: they may carry client events of
 /// any size.
 const ENDPOINT_BYTES_MAX: usize = 16 << 20;
-/// Bytes of events that may wait for all endpoints together.
+/// Bytes of events that may wait for all endpoints together, beside one request's worth for each.
 const ALL_BYTES_MAX: usize = 256 << 20;
 
 /// What is configured, and what only tests change.
@@ -132,7 +132,8 @@ pub struct Webhooks {
     dispatcher: JoinHandle<()>,
 }
 
-/// Starts the webhooks, with one feed for each worker; `None` if no app has any, and then nothing runs.
+/// Starts the webhooks, with one feed for each worker; `None` if no app has any, and then nothing runs. Its threads
+/// may run where the caller may: not to be called from a pinned thread.
 ///
 /// # Errors
 /// When the system gives no thread or no descriptor.
@@ -188,16 +189,25 @@ impl Webhooks {
 }
 
 /// Kinds that must pass for the wanted ones to be right: coming undoes leaving, and the other way round.
-fn kinds_needed(webhooks: &[crate::app::Webhook]) -> u8 {
-    use WebhookKind::{ChannelOccupied, ChannelVacated, MemberAdded, MemberRemoved};
+fn kinds_needed(webhooks: &[Webhook]) -> u8 {
     let wanted = webhooks.iter().flat_map(|webhook| &webhook.kinds);
-    wanted.fold(0, |bits, kind| {
-        bits | match kind {
-            ChannelOccupied | ChannelVacated => bit(ChannelOccupied) | bit(ChannelVacated),
-            MemberAdded | MemberRemoved => bit(MemberAdded) | bit(MemberRemoved),
-            kind => bit(*kind),
-        }
-    })
+    wanted.fold(0, |bits, kind| bits | bit(*kind) | opposite(*kind).map_or(0, bit))
+}
+
+/// Whether some webhook wants the event or its opposite.
+fn is_needed(webhooks: &[Webhook], kind: WebhookKind, channel: &str) -> bool {
+    let wants = |kind| webhooks.iter().any(|webhook| webhook.wants(kind, channel));
+    wants(kind) || opposite(kind).is_some_and(wants)
+}
+
+fn opposite(kind: WebhookKind) -> Option<WebhookKind> {
+    match kind {
+        WebhookKind::ChannelOccupied => Some(WebhookKind::ChannelVacated),
+        WebhookKind::ChannelVacated => Some(WebhookKind::ChannelOccupied),
+        WebhookKind::MemberAdded => Some(WebhookKind::MemberRemoved),
+        WebhookKind::MemberRemoved => Some(WebhookKind::MemberAdded),
+        WebhookKind::ClientEvent | WebhookKind::CacheMiss | WebhookKind::SubscriptionCount => None,
+    }
 }
 
 fn bit(kind: WebhookKind) -> u8 {

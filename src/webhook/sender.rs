@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, TryRecvError, channel};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -71,8 +71,11 @@ impl Handle {
     /// # Errors
     /// When it is not taken.
     pub(super) fn push(&self, line: &Line, common: &Common) -> Result<(), Refused> {
-        let bytes_are_full = self.load.bytes.load(Ordering::Relaxed) >= super::ENDPOINT_BYTES_MAX
-            || common.bytes.load(Ordering::Relaxed) >= super::ALL_BYTES_MAX;
+        let bytes = self.load.bytes.load(Ordering::Relaxed);
+        // One request's worth each may have whatever hangs: others must not fill the place of those that work.
+        let others_are_full = common.bytes.load(Ordering::Relaxed) >= super::ALL_BYTES_MAX;
+        let bytes_are_full =
+            bytes >= super::ENDPOINT_BYTES_MAX || (others_are_full && bytes >= batch::BYTES_MAX);
         let max = if bytes_are_full { 0 } else { common.settings.queue_events_max };
         // Counted before it is sent: a sender that sees zero may end, and then no event is on its way.
         let counted =
@@ -89,9 +92,13 @@ impl Handle {
         self.queue.send(line.clone()).map_err(|_| Refused::Ended)
     }
 
-    /// Ends the queue: the sender sends what is left and ends. What is left by then is told by `Rest::events`.
+    /// Ends the queue: the sender sends what is left, without pauses that are over now, and ends.
     pub(super) fn finish(self) -> Rest {
-        Rest { load: self.load, thread: self.thread }
+        let Self { queue, load, thread } = self;
+        // It looks into the queue when it is woken.
+        drop(queue);
+        thread.unpark();
+        Rest { load, thread }
     }
 }
 
@@ -182,31 +189,41 @@ impl Sender {
 
     /// Waits for events; `None` to end.
     fn next_batch(&mut self) -> Option<Batch> {
+        self.drain();
         while self.waiting.is_empty() {
             if !self.is_open {
                 return None;
             }
-            self.gather(self.common.settings.idle, |_| true);
-            let load = &self.load.events;
-            let ended = || load.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire);
-            if self.waiting.is_empty() && ended().is_ok() {
+            let ended = match self.queue.recv_timeout(self.common.settings.idle) {
+                Ok(line) => {
+                    self.waiting.push_back(line);
+                    break;
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.load.events.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire)
+                }
+            };
+            if ended.is_ok() {
                 return None;
             }
         }
-        // Events come in crowds; one request for the crowd is cheaper for everybody.
-        self.gather(self.common.settings.linger, batch::is_full);
+        self.drain();
+        if self.is_open && !batch::is_full(&self.waiting) {
+            // Events come in crowds; one request for the crowd is cheaper for everybody.
+            linger(self.common.settings.linger);
+            self.drain();
+        }
         batch::take(&mut self.waiting, unix_ms())
     }
 
-    /// Takes from the queue until it is enough, the time is over, or the queue has ended.
-    fn gather(&mut self, time: Duration, is_enough: impl Fn(&VecDeque<Line>) -> bool) {
-        let clock = self.common.clock;
-        let end = later(clock.now(), time);
-        while self.waiting.is_empty() || !is_enough(&self.waiting) {
-            match self.queue.recv_timeout(clock.until(end)) {
+    /// Takes what is in the queue, without waiting: a receiver that waits is woken by each event. `Load` bounds it.
+    fn drain(&mut self) {
+        loop {
+            match self.queue.try_recv() {
                 Ok(line) => self.waiting.push_back(line),
-                Err(RecvTimeoutError::Timeout) => return,
-                Err(RecvTimeoutError::Disconnected) => {
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
                     self.is_open = false;
                     return;
                 }
@@ -255,17 +272,16 @@ impl Sender {
     fn pause(&mut self, pause: Duration) -> bool {
         let clock = self.common.clock;
         let end = later(clock.now(), pause);
-        if self.is_open {
-            // What comes meanwhile is taken, because only so is the end of the queue seen. `Load` bounds it.
-            self.gather(pause, |_| false);
-            if !self.is_open {
+        let was_open = self.is_open;
+        while !self.common.stop.load(Ordering::Acquire) {
+            // Only so is the end of the queue seen.
+            self.drain();
+            if clock.now() >= end || self.is_open != was_open {
                 return true;
             }
-        }
-        while !self.common.stop.load(Ordering::Acquire) && clock.now() < end {
             std::thread::park_timeout(clock.until(end));
         }
-        !self.common.stop.load(Ordering::Acquire)
+        false
     }
 
     fn app(&self) -> &App {
@@ -280,7 +296,7 @@ impl Sender {
         self.mood.told_failing = Some(now);
         self.mood.quiet_until = Moment(now.0.saturating_add(WARN_AGAIN_MS));
         tracing::warn!(
-            "webhook {} {failure}. {events} events of app {} wait and are sent again for {} s",
+            "webhook {} {failure}. {events} event(s) of app {} wait and are sent again for {} s",
             self.target.shown,
             self.app().id,
             self.common.settings.retry.as_secs(),
@@ -290,7 +306,7 @@ impl Sender {
     fn tell_given_up(&mut self, failure: &Failure, events: usize, elapsed: Duration) {
         self.mood.told_failing = Some(self.common.clock.now());
         tracing::warn!(
-            "webhook {} {failure}. {events} events of app {} are given up after {} s; \
+            "webhook {} {failure}. {events} event(s) of app {} are given up after {} s; \
              RINGVERB_WEBHOOK_RETRY sets the time",
             self.target.shown,
             self.app().id,
@@ -307,4 +323,12 @@ impl Sender {
             );
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread is one endpoint's, and waits on purpose"
+)]
+fn linger(time: Duration) {
+    std::thread::sleep(time);
 }

@@ -60,7 +60,7 @@ fn what_was_queued_while_it_hung_comes_when_it_recovers() {
         0 => Answer::Stall,
         _ => Answer::Status(200),
     });
-    let timeout = Duration::from_millis(500);
+    let timeout = Duration::from_secs(2);
     let settings = Settings { queue_events_max: 3, timeout, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
     rig.occupy("0");
@@ -144,4 +144,16 @@ fn an_end_without_events_is_quick() {
     let clock = Clock::start();
     rig.finish();
     assert!(clock.now().0 < 30_000, "an idle sender would wait for 60 s");
+}
+
+#[test]
+fn attempts_at_the_end_are_seconds_apart_not_minutes() {
+    let receiver = Receiver::start(|number| Answer::Status(if number < 12 { 500 } else { 200 }));
+    let settings = Settings { retry_first: Duration::from_millis(20), ..settings() };
+    let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
+    rig.occupy("a");
+    until("failed", || rig.counters.requests_failed.get() == 6);
+    let clock = Clock::start();
+    assert_eq!(rig.finish().delivered.get(), 1);
+    assert!(clock.now().0 < 30_000, "six more doublings would take a minute");
 }

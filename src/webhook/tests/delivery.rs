@@ -130,7 +130,7 @@ fn anything_but_2xx_is_posted_again_with_the_same_bytes() {
         Answer::Status(404),
         Answer::Elsewhere,
         Answer::HangUp,
-        Answer::HalfAnswer,
+        Answer::CutOff,
         Answer::Stall,
         // 39 bytes: longer than the time for a request.
         Answer::Drip(Duration::from_millis(100)),
@@ -230,7 +230,8 @@ fn tls_is_spoken_to_https() {
     let url = receiver.url.replace("http://", "https://");
     let client = crate::webhook::client::Client::new(Duration::from_secs(5), 1);
     let failure = client.post(&url, &app::sample(), b"{}").unwrap_err();
-    assert!(matches!(failure, Failure::Connection(_) | Failure::Timeout), "{failure:?}");
+    // The receiver reads TLS as text without an end; other stores of certificates fail before.
+    assert!(!matches!(failure, Failure::Status(_)), "{failure:?}");
     assert!(receiver.is_quiet(Duration::ZERO));
 }
 

@@ -21,8 +21,8 @@ fn settings() -> Settings {
         retry: PATIENCE,
         debounce: Duration::ZERO,
         queue_events_max: 10_000,
-        retry_first: Duration::from_millis(20),
-        linger: Duration::from_millis(20),
+        retry_first: Duration::from_millis(5),
+        linger: Duration::from_millis(5),
         idle: PATIENCE,
         ring_events: 8_192,
     }

@@ -21,7 +21,7 @@ pub(super) enum Answer {
     /// The connection is closed without an answer.
     HangUp,
     /// The connection is closed in the middle of the head.
-    HalfAnswer,
+    CutOff,
     /// A good answer, byte by byte with pauses.
     Drip(Duration),
     /// A good answer with a body that goes on and on.
@@ -153,7 +153,7 @@ fn give(answer: Answer, mut stream: &TcpStream, reader: &mut impl Read) -> Optio
         }
         Answer::Stall => reader.read_to_end(&mut Vec::new()).ok().and(None),
         Answer::HangUp => None,
-        Answer::HalfAnswer => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-").ok().and(None),
+        Answer::CutOff => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-").ok().and(None),
         Answer::Drip(pause) => {
             for byte in good {
                 stream.write_all(&[*byte]).ok()?;
