@@ -22,7 +22,7 @@ fn result(server: &Server, arguments: &[&str]) -> String {
 }
 
 #[track_caller]
-fn refused(finished: Finished, code: i32, parts: &[&str]) {
+fn refused(finished: &Finished, code: i32, parts: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(code), ""), "{finished:?}");
     for part in parts {
         assert!(finished.stderr.contains(part), "{part}\nnot in {finished:?}");
@@ -146,7 +146,11 @@ fn channels_and_users_are_listed() {
         result(&server, &["users", "presence-room"]).lines().map(str::to_owned).collect();
     users.sort();
     assert_eq!(users, ["7", "b=c, d\\u001b"]);
-    refused(run(&server, &["users", "news"]), 2, &["news is no presence channel", "channels news"]);
+    refused(
+        &run(&server, &["users", "news"]),
+        2,
+        &["news is no presence channel", "channels news"],
+    );
 }
 
 #[test]
@@ -182,7 +186,7 @@ fn a_user_is_signed_in() {
     let Finished { code, stdout, .. } = listener.finish();
     assert_eq!((code, &json(&stdout)["event"]), (Some(0), &"a".into()));
     let two = run(&server, &["listen", "#server-to-user-7", "#server-to-user-8"]);
-    refused(two, 2, &["signed in as one user", "7 and 8"]);
+    refused(&two, 2, &["signed in as one user", "7 and 8"]);
 }
 
 #[test]
@@ -227,15 +231,15 @@ fn a_wrong_secret_is_told() {
     };
     for arguments in [&["publish", "a", "b", "1"][..], &["channels"], &["users", "presence-a"]] {
         let parts = ["401: Authentication signature invalid.", "REVERB_APP_SECRET"];
-        refused(with(arguments), 1, &parts);
+        refused(&with(arguments), 1, &parts);
     }
     let parts = ["refused the subscription to private-a", "4009", "REVERB_APP_SECRET"];
-    refused(with(&["listen", "private-a"]), 1, &parts);
+    refused(&with(&["listen", "private-a"]), 1, &parts);
     let other_key = Setup::client_of(&server).env("REVERB_APP_KEY", "nobody");
-    refused(other_key.args(&["listen", "a"]).run(), 1, &["4001", "no app has the key nobody"]);
+    refused(&other_key.args(&["listen", "a"]).run(), 1, &["4001", "no app has the key nobody"]);
     let other_id = Setup::client_of(&server).env("REVERB_APP_ID", "5");
     let parts = ["404: No matching application for ID [5].", "--app"];
-    refused(other_id.args(&["channels"]).run(), 1, &parts);
+    refused(&other_id.args(&["channels"]).run(), 1, &parts);
 }
 
 #[test]
@@ -243,16 +247,16 @@ fn refusals_of_the_server_are_readable() {
     let server = Server::start();
     let large = format!("\"{}\"", "x".repeat(20_000));
     refused(
-        run(&server, &["publish", "a", "b", &large]),
+        &run(&server, &["publish", "a", "b", &large]),
         1,
         &["413: Payload too large.", "REVERB_MAX_REQUEST_SIZE"],
     );
     refused(
-        run(&server, &["publish", "a", "b", "", "--text"]),
+        &run(&server, &["publish", "a", "b", "", "--text"]),
         1,
         &["422: The data field is required."],
     );
-    refused(run(&server, &["publish", "a", "pusher:x", "1"]), 1, &["400: ", "reserved"]);
+    refused(&run(&server, &["publish", "a", "pusher:x", "1"]), 1, &["400: ", "reserved"]);
 }
 
 #[test]
@@ -264,7 +268,7 @@ fn nothing_listens() {
     for arguments in [&["publish", "a", "b", "1"][..], &["channels"], &["listen", "a"]] {
         let finished = Setup::new().args(arguments).args(&["--port", &port]).run();
         let part = format!("connection refused at 127.0.0.1:{port}: is ringverb running?");
-        refused(finished, 1, &[&part]);
+        refused(&finished, 1, &[&part]);
     }
 }
 
@@ -293,7 +297,7 @@ fn a_stranger_is_no_reason_to_fall_over() {
         (b"HTTP/1.0 502 Bad Gateway\r\n\r\n\x1b[2Jno", "502: \\u001b[2Jno"),
     ];
     for (answer, part) in cases {
-        refused(Setup::new().args(&["channels", "--url", &stranger(answer)]).run(), 1, &[part]);
+        refused(&Setup::new().args(&["channels", "--url", &stranger(answer)]).run(), 1, &[part]);
     }
     let cases: [(&[u8], &str); 4] = [
         (
@@ -305,7 +309,7 @@ fn a_stranger_is_no_reason_to_fall_over() {
         (b"", "without an answer"),
     ];
     for (answer, part) in cases {
-        refused(Setup::new().args(&["listen", "a", "--url", &stranger(answer)]).run(), 1, &[part]);
+        refused(&Setup::new().args(&["listen", "a", "--url", &stranger(answer)]).run(), 1, &[part]);
     }
 }
 
@@ -313,10 +317,10 @@ fn a_stranger_is_no_reason_to_fall_over() {
 fn without_an_app_there_is_nothing_to_sign_with() {
     for arguments in [&["publish", "a", "b", "1"][..], &["channels"], &["listen", "a"]] {
         let parts = ["no app is configured", "REVERB_APP_SECRET", "--env-file"];
-        refused(Setup::bare().args(arguments).run(), 2, &parts);
+        refused(&Setup::bare().args(arguments).run(), 2, &parts);
     }
     let wrong = Setup::new().env("REVERB_SERVER_PORT", "x").args(&["channels"]).run();
-    refused(wrong, 2, &["REVERB_SERVER_PORT is \"x\"", "Nothing was sent"]);
+    refused(&wrong, 2, &["REVERB_SERVER_PORT is \"x\"", "Nothing was sent"]);
 }
 
 #[test]
@@ -324,14 +328,14 @@ fn a_wrong_command_line_is_told() {
     let setup = || Setup::new().args(&["--port", "1"]);
     let run = |arguments: &[&str]| setup().args(arguments).run();
     let parts = ["{id:1} is not JSON", "'{\"name\":\"value\"}'", "--text"];
-    refused(run(&["publish", "news", "a", "{id:1}"]), 2, &parts);
-    refused(run(&["publish", "news", "a", "1", "--socket-id", "x"]), 2, &["Echo.socketId()"]);
-    refused(run(&["publish", "news"]), 2, &["<EVENT>"]);
-    refused(run(&["listen"]), 2, &["<CHANNEL>"]);
-    refused(run(&["listen", "a", "--count", "0"]), 2, &["--count"]);
-    refused(run(&["channels", "--url", "https://h"]), 2, &["TLS is the proxy's"]);
-    refused(run(&["channels", "--url", "h:80"]), 2, &["http://127.0.0.1:8080/prefix"]);
-    refused(Setup::new().args(&["--print-events", "xml"]).run(), 2, &["json"]);
+    refused(&run(&["publish", "news", "a", "{id:1}"]), 2, &parts);
+    refused(&run(&["publish", "news", "a", "1", "--socket-id", "x"]), 2, &["Echo.socketId()"]);
+    refused(&run(&["publish", "news"]), 2, &["<EVENT>"]);
+    refused(&run(&["listen"]), 2, &["<CHANNEL>"]);
+    refused(&run(&["listen", "a", "--count", "0"]), 2, &["--count"]);
+    refused(&run(&["channels", "--url", "https://h"]), 2, &["TLS is the proxy's"]);
+    refused(&run(&["channels", "--url", "h:80"]), 2, &["http://127.0.0.1:8080/prefix"]);
+    refused(&Setup::new().args(&["--print-events", "xml"]).run(), 2, &["json"]);
     for command in ["publish", "channels", "users", "listen"] {
         let Finished { code, stdout, .. } = Setup::bare().args(&[command, "--help"]).run();
         assert_eq!(code, Some(0));
@@ -353,7 +357,7 @@ fn an_app_is_chosen() {
     assert!(first.stderr.contains("app 1 of 1, 2; --app chooses another"), "{first:?}");
     let second = setup().args(&publish).args(&["--app", "2"]).run();
     assert_eq!((second.stdout.contains("(1 subscriber)"), second.stderr.as_str()), (true, ""));
-    refused(setup().args(&["channels", "--app", "3"]).run(), 2, &["no app has the id 3", "1, 2"]);
+    refused(&setup().args(&["channels", "--app", "3"]).run(), 2, &["no app has the id 3", "1, 2"]);
     drop(listener);
 }
 
@@ -369,7 +373,11 @@ fn the_server_itself_is_spoken_to() {
     let said = https().args(&["channels", "--url", &url]).run();
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
     // Without the prefix it is another path.
-    refused(Setup::client_of(&server).args(&["channels"]).run(), 1, &["404: Not found.", "--path"]);
+    refused(
+        &Setup::client_of(&server).args(&["channels"]).run(),
+        1,
+        &["404: Not found.", "--path"],
+    );
 }
 
 #[test]

@@ -44,13 +44,19 @@ pub(super) fn run(peer: &Peer, arguments: &ListenArguments, colour: bool) -> Res
         pause: None,
         validator: Validator::default(),
     };
+    let mut told = String::new();
     loop {
         let why = match listener.attempt(&steps) {
             Ok(()) => return Ok(()),
             Err(Stop::Failed(failure)) => return Err(failure),
             Err(Stop::Lost(why)) => why,
         };
-        note(&format!("{why}; connecting again"));
+        // One sentence for a server that stays away, not one for each attempt.
+        let stood = listener.pause == Some(PAUSE_MIN);
+        if stood || why != told {
+            note(&format!("{why}; connecting again"));
+            told = why;
+        }
         let pause = listener.pause.unwrap_or(PAUSE_MIN);
         life::sleep(pause);
         listener.pause = Some((pause * 2).min(PAUSE_MAX));

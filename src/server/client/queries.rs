@@ -29,7 +29,7 @@ pub(super) fn channels(peer: &Peer, prefix: &str) -> Result<(), Failure> {
         };
         return print(&format!("no channel{which} is occupied\n"));
     }
-    print(&table(["CHANNEL", "SUBSCRIBERS", "USERS"].map(str::to_owned), &rows))
+    print(&table(["CHANNEL", "SUBSCRIBERS", "USERS"], &rows))
 }
 
 pub(super) fn users(peer: &Peer, channel: &str) -> Result<(), Failure> {
@@ -60,8 +60,9 @@ fn text(span: &str) -> String {
 }
 
 /// Names to the left, numbers to the right.
-fn table(head: [String; 3], rows: &[[String; 3]]) -> String {
-    let all = || std::iter::once(&head).chain(rows);
+fn table(head: [&str; 3], rows: &[[String; 3]]) -> String {
+    let rows = rows.iter().map(|row| row.each_ref().map(String::as_str));
+    let all = || std::iter::once(head).chain(rows.clone());
     let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let (first, second, third) = (width(0), width(1), width(2));
     all()
@@ -81,7 +82,7 @@ mod tests {
             [["é", "12", "-"], ["presence-room", "-", "3"]].map(|row| row.map(str::to_owned));
         let expected =
             "CHANNEL        COUNT  U\né                 12  -\npresence-room      -  3\n";
-        assert_eq!(table(["CHANNEL", "COUNT", "U"].map(str::to_owned), &rows), expected);
+        assert_eq!(table(["CHANNEL", "COUNT", "U"], &rows), expected);
     }
 
     #[test]
