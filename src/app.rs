@@ -89,6 +89,18 @@ impl WebhookKind {
         }
     }
 
+    /// The kind that undoes this one: who is held back for a while must hear of both.
+    #[must_use]
+    pub fn opposite(self) -> Option<Self> {
+        match self {
+            Self::ChannelOccupied => Some(Self::ChannelVacated),
+            Self::ChannelVacated => Some(Self::ChannelOccupied),
+            Self::MemberAdded => Some(Self::MemberRemoved),
+            Self::MemberRemoved => Some(Self::MemberAdded),
+            Self::ClientEvent | Self::CacheMiss | Self::SubscriptionCount => None,
+        }
+    }
+
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -218,10 +230,14 @@ impl App {
             .is_ok()
     }
 
-    /// Whether anybody wants to hear of such events.
+    /// Whether some webhook wants such events, or must see them for the opposite ones to be right.
     #[must_use]
     pub fn wants_webhook(&self, kind: WebhookKind, channel: &str) -> bool {
-        self.webhooks.iter().any(|webhook| webhook.wants(kind, channel))
+        self.webhooks.iter().any(|webhook| {
+            let opposite = kind.opposite();
+            webhook.wants(kind, channel)
+                || opposite.is_some_and(|kind| webhook.wants(kind, channel))
+        })
     }
 
     /// Whether anybody wants to hear how many subscribe to a channel.

@@ -9,16 +9,17 @@
 //! |---|---|---|
 //! | 6 | `server` (and `main.rs`) | process life: start, signals, drain |
 //! | 5 | `worker` | client sockets, the raw ring, monoio |
-//! | 4 | `api` | HTTP API: requests in, answers out |
+//! | 4 | `api` `webhook` | HTTP API: requests in, answers out; events to the apps' backends, by threads of their own |
 //! | 3 | `mailbox` | core-to-core rings and doorbells |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `config` | PURE codecs and option data |
-//! | 0 | `app` `buffer` `clock` `limits` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `limits` | values |
 #![deny(unsafe_code)]
 
 pub mod app;
 pub mod buffer;
 pub mod clock;
+pub mod counters;
 pub mod limits;
 
 pub mod config;
@@ -31,6 +32,7 @@ pub mod shard;
 pub mod mailbox;
 
 pub mod api;
+pub mod webhook;
 
 pub mod worker;
 

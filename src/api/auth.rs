@@ -1,6 +1,6 @@
 //! Who asks: the app and the signature of an API request (PROTOCOL.md rules 48 to 51, 60).
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use subtle::ConstantTimeEq;
 
@@ -31,52 +31,58 @@ pub(super) fn authenticate(
     Ok(index)
 }
 
-/// The signed part of the query, by lowercase name, and the signature.
-struct Parameters {
-    signed: BTreeMap<String, String>,
-    signature: String,
+/// The signed part of the query, sorted by lowercase name, and the signature.
+struct Parameters<'a> {
+    signed: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    signature: Cow<'a, str>,
 }
 
 /// Reverb leaves these out of the signed text; they are routing leftovers of its framework.
-const UNSIGNED: [&str; 4] = ["auth_signature", "appid", "appkey", "channelname"];
+const UNSIGNED: [&str; 3] = ["appid", "appkey", "channelname"];
 
-impl Parameters {
-    fn read(request: &Request) -> Self {
-        let mut signed: BTreeMap<String, String> = BTreeMap::new();
-        let mut signature = String::new();
+impl<'a> Parameters<'a> {
+    fn read(request: &'a Request) -> Self {
+        let mut parameters = Self { signed: Vec::with_capacity(8), signature: Cow::Borrowed("") };
         for (name, value) in parse_query(request.query()) {
-            let name = name.to_lowercase();
+            let is_lower = !name.chars().any(char::is_uppercase);
+            let name = if is_lower { name } else { Cow::Owned(name.to_lowercase()) };
             if name == "auth_signature" {
-                signature = value;
-                continue;
-            }
-            if UNSIGNED.contains(&name.as_str()) {
-                continue;
-            }
-            // PHP reads `info[]=a&info[]=b` as one array, and an array is signed joined by commas.
-            match name.split_once('[') {
-                Some((base, _)) => {
-                    let joined = signed.entry(base.to_owned()).or_default();
-                    if !joined.is_empty() {
-                        joined.push(',');
-                    }
-                    joined.push_str(&value);
-                }
-                None => {
-                    signed.insert(name, value);
-                }
+                parameters.signature = value;
+            } else if !UNSIGNED.contains(&&*name) {
+                parameters.add(name, value);
             }
         }
         // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
         if !request.body.is_empty() {
-            signed.insert("body_md5".to_owned(), signature::body_md5(&request.body));
+            let md5 = signature::body_md5(&request.body);
+            parameters.add(Cow::Borrowed("body_md5"), Cow::Owned(md5));
         }
-        Self { signed, signature }
+        parameters.signed.sort_by(|left, right| left.0.cmp(&right.0));
+        parameters
+    }
+
+    /// A name given twice counts as it was given last. PHP reads `info[]=a&info[]=b` as one array, and an array is
+    /// signed joined by commas.
+    fn add(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) {
+        let base = name.split_once('[').map(|(base, _)| base.to_owned());
+        let is_list = base.is_some();
+        let name = base.map_or(name, Cow::Owned);
+        match self.signed.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, list)) if is_list && !list.is_empty() => {
+                *list = format!("{list},{value}").into()
+            }
+            Some((_, known)) => *known = value,
+            None => self.signed.push((name, value)),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.signed.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// Reverb never looks at the key; a request signed for another app must not pass (PROTOCOL.md rule 126).
     fn key_is(&self, app: &App) -> bool {
-        let given = self.signed.get("auth_key").map_or("", String::as_str);
+        let given = self.get("auth_key").unwrap_or_default();
         bool::from(given.as_bytes().ct_eq(app.key.as_bytes()))
     }
 
@@ -84,9 +90,10 @@ impl Parameters {
     /// (rules 49, 51).
     fn signature_is(&self, request: &Request, prefix: &str, app: &App) -> bool {
         let raw = request.path();
-        let decoded = String::from_utf8_lossy(&percent_decode(raw)).into_owned();
+        let decoded = percent_decode(raw);
+        let decoded = String::from_utf8_lossy(&decoded);
         let mut paths: Vec<&str> = Vec::with_capacity(4);
-        for path in [raw, &decoded] {
+        for path in [raw, &*decoded] {
             for path in [Some(path), path.strip_prefix(prefix)].into_iter().flatten() {
                 if !paths.contains(&path) {
                     paths.push(path);
@@ -116,16 +123,25 @@ impl Parameters {
     }
 
     fn canonical_query(&self) -> String {
-        let pairs: Vec<String> =
-            self.signed.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        pairs.join("&")
+        let mut text = String::with_capacity(256);
+        for (name, value) in &self.signed {
+            let separator = if text.is_empty() { "" } else { "&" };
+            for part in [separator, name, "=", value] {
+                text.push_str(part);
+            }
+        }
+        text
     }
 }
 
 /// A captured request must not work for ever (PROTOCOL.md rule 50).
-fn check_timestamp(parameters: &Parameters, app: &App, unix_seconds: u64) -> Result<(), Response> {
+fn check_timestamp(
+    parameters: &Parameters<'_>,
+    app: &App,
+    unix_seconds: u64,
+) -> Result<(), Response> {
     let Some(window) = app.auth_window_seconds else { return Ok(()) };
-    let given = parameters.signed.get("auth_timestamp").and_then(|text| text.parse::<u64>().ok());
+    let given = parameters.get("auth_timestamp").and_then(|text| text.parse::<u64>().ok());
     let Some(given) = given else {
         return Err(Response::text(
             401,

@@ -57,12 +57,12 @@ pub(super) fn users(app: AppIndex, name: &str) -> Result<Plan, Response> {
 }
 
 /// Looks parameters up by name; a missing one is empty, an array is joined by commas.
-fn parameters(query: &str) -> impl Fn(&str) -> String {
+fn parameters(query: &str) -> impl Fn(&str) -> String + '_ {
     let pairs = parse_query(query);
     move |name| {
         let is = |given: &str| given.split('[').next() == Some(name);
         let values: Vec<&str> =
-            pairs.iter().filter(|(given, _)| is(given)).map(|(_, value)| value.as_str()).collect();
+            pairs.iter().filter(|(given, _)| is(given)).map(|(_, value)| &**value).collect();
         values.join(",")
     }
 }

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::options::{OPTIONS, OptionSpec, Scope};
-use super::toml_file::{self, Texts};
+use super::toml_file::{self, AppTexts};
 use super::{dotenv, options};
 
 /// Raw material, as found. Tests fill it by hand.
@@ -34,7 +34,11 @@ pub struct Sourced {
 
 /// All values of one scope by option key; unset options without a default are absent.
 #[derive(Clone, Debug, Default)]
-pub struct Values(HashMap<&'static str, Sourced>);
+pub struct Values {
+    given: HashMap<&'static str, Sourced>,
+    /// Of an app: one for each endpoint.
+    webhooks: Vec<Values>,
+}
 
 /// What the sources say, not checked yet.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub struct Merged {
     pub development: Values,
     /// Where the apps came from, for the start message.
     pub source: String,
+    /// `NO_COLOR` is not set (no-color.org).
+    pub colour: bool,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -129,19 +135,28 @@ impl Sourced {
 impl Values {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Sourced> {
-        self.0.get(key)
+        self.given.get(key)
+    }
+
+    /// The values of an app's webhooks; each has a `url`.
+    #[must_use]
+    pub fn webhooks(&self) -> &[Self] {
+        &self.webhooks
     }
 
     fn set(&mut self, key: &'static str, value: &str, source: String) {
         if !is_null(value) {
-            self.0.insert(key, Sourced { value: value.trim().to_owned(), source });
+            self.given.insert(key, Sourced { value: value.trim().to_owned(), source });
         }
     }
 
     /// Takes every value that somebody gave in `stronger`.
     fn overlay(&mut self, stronger: &Self) {
-        let given = stronger.0.iter().filter(|(_, given)| given.source != DEFAULT);
-        self.0.extend(given.map(|(key, given)| (*key, given.clone())));
+        let given = stronger.given.iter().filter(|(_, given)| given.source != DEFAULT);
+        self.given.extend(given.map(|(key, given)| (*key, given.clone())));
+        if !stronger.webhooks.is_empty() {
+            self.webhooks.clone_from(&stronger.webhooks);
+        }
     }
 }
 
@@ -167,11 +182,16 @@ pub fn merge(sources: &Sources) -> Merged {
     let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
     let development = own.map_or_else(|| app_values(sources), |_| Values::default());
     let warnings = warnings(sources, (!apps.is_empty()).then_some(&development));
-    Merged { server, apps, development, source, problems, warnings }
+    let colour = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
+    Merged { server, apps, development, source, colour, problems, warnings }
 }
 
 fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
     OPTIONS.iter().filter(|option| option.scope == Scope::App)
+}
+
+fn webhook_options() -> impl Iterator<Item = &'static OptionSpec> {
+    OPTIONS.iter().filter(|option| option.scope == Scope::Webhook)
 }
 
 /// The app options of the environment and `.env`.
@@ -179,6 +199,22 @@ fn app_values(sources: &Sources) -> Values {
     let mut values = Values::default();
     for option in app_options() {
         defaults(&mut values, option);
+        from_environment(&mut values, option, sources);
+    }
+    let all = webhook_values(sources);
+    let urls = all.get("url").cloned();
+    for url in urls.iter().flat_map(|urls| urls.value.split(',')).filter(|url| !is_null(url)) {
+        let mut webhook = all.clone();
+        webhook.set("url", url, urls.as_ref().map(|urls| urls.source.clone()).unwrap_or_default());
+        values.webhooks.push(webhook);
+    }
+    values
+}
+
+/// The webhook options of the environment and `.env`: they hold for each of the URLs.
+fn webhook_values(sources: &Sources) -> Values {
+    let mut values = Values::default();
+    for option in webhook_options() {
         from_environment(&mut values, option, sources);
     }
     values
@@ -204,7 +240,7 @@ fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
 
 fn merge_apps(
     sources: &Sources,
-    tables: &[Texts],
+    tables: &[AppTexts],
     own: Option<&Values>,
     problems: &mut Vec<String>,
 ) -> (Vec<Values>, String) {
@@ -214,9 +250,22 @@ fn merge_apps(
         let mut values = Values::default();
         for option in app_options() {
             defaults(&mut values, option);
-            if let Some(value) = table.get(option.key) {
+            if let Some(value) = table.texts.get(option.key) {
                 values.set(option.key, value, format!("{file}: apps[{index}].{}", option.key));
             }
+        }
+        for (at, texts) in table.webhooks.iter().enumerate() {
+            let mut webhook = Values::default();
+            for (option, value) in webhook_options().filter_map(|o| Some((o, texts.get(o.key)?))) {
+                let source = format!("{file}: apps[{index}].webhooks[{at}].{}", option.key);
+                webhook.set(option.key, value, source);
+            }
+            if webhook.get("url").is_none() {
+                problems
+                    .push(format!("a webhook in {file} has no url: apps[{index}].webhooks[{at}]"));
+                continue;
+            }
+            values.webhooks.push(webhook);
         }
         for key in CREDENTIALS.iter().filter(|key| values.get(key).is_none()) {
             problems.push(format!("an app in {file} has no {key}: apps[{index}]"));
@@ -272,8 +321,19 @@ fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
         .into_iter()
         .map(|name| format!("{name} is no option of ringverb; see --help"))
         .collect();
+    let webhooks = webhook_values(sources);
+    let of_webhooks: Vec<&Sourced> =
+        webhook_options().filter_map(|option| webhooks.get(option.key)).collect();
+    if webhooks.get("url").is_none() {
+        warnings.extend(of_webhooks.iter().map(|given| {
+            format!("{} has no effect: RINGVERB_WEBHOOK_URL is not set", given.source)
+        }));
+    }
     let given = app_options().filter_map(|option| orphans?.get(option.key));
-    warnings.extend(given.filter(|given| given.source != DEFAULT).map(|given| {
+    let given = given.filter(|given| given.source != DEFAULT);
+    let of_webhooks =
+        of_webhooks.into_iter().filter(|_| orphans.is_some() && webhooks.get("url").is_some());
+    warnings.extend(given.chain(of_webhooks).map(|given| {
         format!(
             "{} has no effect: it belongs to the app of REVERB_APP_KEY, and all apps are in {}",
             given.source,

@@ -1,8 +1,8 @@
 //! The effective configuration: what the rest of the server reads.
 //!
 //! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs` says what is wrong. PURE but for `load.rs`, which reads the files
-//! it is given and the process environment.
+//! `load.rs` merges the sources, `validate.rs` and `webhook_url.rs` say what is wrong. PURE but for `load.rs`,
+//! which reads the files it is given and the process environment.
 
 pub mod dotenv;
 pub mod load;
@@ -11,6 +11,7 @@ pub mod options;
 mod tests;
 pub mod toml_file;
 pub mod validate;
+pub mod webhook_url;
 
 use std::net::IpAddr;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub debug: bool,
     /// Tell clients and the log why something fails, for whoever develops an app against this server.
     pub talkative: bool,
+    /// Colours where standard output is a terminal: not with `NO_COLOR`.
+    pub colour: bool,
     /// Write each event the HTTP API accepted to standard output, as a line of JSON.
     pub print_events: bool,
     /// Head and body of one HTTP request together, in bytes.
@@ -43,6 +46,14 @@ pub struct Config {
     pub send_queue_bytes_max: usize,
     /// Bytes of all remembered events of cache channels, over all cores; the oldest goes first.
     pub cache_bytes_max: usize,
+    /// Time one request of a webhook may take, in seconds.
+    pub webhook_timeout_seconds: u32,
+    /// Time after the first attempt at which a batch of webhooks is given up, in seconds; 0 tries once.
+    pub webhook_retry_seconds: u32,
+    /// How long `channel_vacated` and `member_removed` wait for their opposite, in milliseconds; 0 sends at once.
+    pub webhook_debounce_ms: u32,
+    /// Events that may wait for one endpoint; more are dropped and counted.
+    pub webhook_queue_events_max: usize,
     /// At least one.
     pub apps: Vec<App>,
     /// No app was configured: the one app has a random key and secret.

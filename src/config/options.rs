@@ -9,6 +9,8 @@ pub enum Scope {
     Server,
     /// One app: `[[apps]]`.
     App,
+    /// One endpoint of an app's backend: `[[apps.webhooks]]`.
+    Webhook,
     /// Known to Reverb and read without complaint, but without effect in this version.
     Unused,
 }
@@ -43,7 +45,7 @@ const fn option(
 pub const BOOLEAN: &str = "true or false";
 const SECONDS: &str = "seconds, 1 or more";
 
-use Scope::{App, Server, Unused};
+use Scope::{App, Server, Unused, Webhook};
 
 /// Every option, in the order in which they are shown.
 #[rustfmt::skip]
@@ -63,6 +65,10 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(Server, "shutdown_grace", &["RINGVERB_SHUTDOWN_GRACE"], "10", SECONDS, "time to close all connections after a signal"),
     option(Server, "send_queue_bytes_max", &["RINGVERB_SEND_QUEUE_BYTES_MAX"], "1048576", "bytes, 4096 or more", "unsent bytes after which a slow connection is closed"),
     option(Server, "cache_bytes_max", &["RINGVERB_CACHE_BYTES_MAX"], "134217728", "bytes, 65536 or more", "all remembered events of cache channels together"),
+    option(Server, "webhook_timeout", &["RINGVERB_WEBHOOK_TIMEOUT"], "30", "seconds, 1 to 3600", "time for one request to a backend"),
+    option(Server, "webhook_retry", &["RINGVERB_WEBHOOK_RETRY"], "300", "seconds, 0 to 86400; 0 tries once", "time after which a failing batch of webhooks is given up"),
+    option(Server, "webhook_debounce", &["RINGVERB_WEBHOOK_DEBOUNCE"], "3000", "milliseconds, 0 to 60000; 0 is off", "time in which coming back undoes having left"),
+    option(Server, "webhook_queue_max", &["RINGVERB_WEBHOOK_QUEUE_MAX"], "10000", "a number, 1 to 1000000", "events that may wait for one endpoint"),
     option(Server, "scaling.enabled", &["REVERB_SCALING_ENABLED"], "false", "false", "several nodes over Redis: not in this version"),
     option(App, "id", &["REVERB_APP_ID"], "", "text", "id of the app"),
     option(App, "key", &["REVERB_APP_KEY"], "", "text", "public key of the app"),
@@ -97,6 +103,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(App, "error_data", &["RINGVERB_ERROR_DATA"], "string", "string or object", "the data of pusher:error, as in Reverb or in Pusher"),
     option(App, "over_quota_code", &["RINGVERB_OVER_QUOTA_CODE"], "4004", "4004 or 4100", "over max_connections: clients stop (4004) or retry (4100)"),
     option(App, "subscription_errors", &["RINGVERB_SUBSCRIPTION_ERRORS"], "false", BOOLEAN, "pusher:subscription_error on the channel too"),
+    option(Webhook, "url", &["RINGVERB_WEBHOOK_URL"], "", "URLs, comma separated in the environment", "endpoints of the app's backend"),
+    option(Webhook, "events", &["RINGVERB_WEBHOOK_EVENTS"], "", "names of events; nothing means all", "what they hear of"),
+    option(Webhook, "channel_prefixes", &["RINGVERB_WEBHOOK_CHANNEL_PREFIXES"], "", "starts of channel names; nothing means all", "channels they hear of"),
     option(Unused, "scaling.channel", &["REVERB_SCALING_CHANNEL"], "reverb", "text", "Redis channel of the cluster"),
     option(Unused, "scaling.server.url", &["REDIS_URL"], "", "a URL", "Redis"),
     option(Unused, "scaling.server.host", &["REDIS_HOST"], "127.0.0.1", "a host", "Redis"),
@@ -121,9 +130,15 @@ pub fn find(scope: Scope, key: &str) -> &'static OptionSpec {
 }
 
 /// The scopes in the order in which people read about them.
-const TITLES: [(Scope, &str); 2] = [
+const TITLES: [(Scope, &str); 3] = [
     (Server, "The server; [server] in ringverb.toml"),
     (App, "The app; each of [[apps]] in ringverb.toml"),
+    (
+        Webhook,
+        "Webhooks of the app; each of [[apps.webhooks]] in ringverb.toml. Events are\n\
+         channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss\n\
+         and subscription_count",
+    ),
 ];
 
 /// The environment part of `--help`: name and default, and below it what it means and takes.
@@ -168,6 +183,9 @@ mod tests {
             assert!(text.contains(&format!("  {}", option.environment[0])), "{}", option.key);
         }
         assert!(text.contains("  RINGVERB_AUTH_WINDOW [600]\n"), "{text}");
+        for kind in crate::app::WebhookKind::ALL {
+            assert!(text.contains(kind.name()), "{text}");
+        }
         let long: Vec<&str> = text.lines().filter(|line| line.len() > 100).collect();
         assert!(long.is_empty(), "{long:#?}");
     }

@@ -1,4 +1,5 @@
-//! `ringverb.toml` as a flat list of texts by option key: one for `[server]`, one for each of `[[apps]]`. PURE.
+//! `ringverb.toml` as flat lists of texts by option key: one for `[server]`, one for each of `[[apps]]` and of
+//! their `[[apps.webhooks]]`. PURE.
 //!
 //! What is not in the table of options is a problem, with the name that is probably meant. Messages name places,
 //! never values: one of them may be a secret.
@@ -11,6 +12,12 @@ use super::options::{OPTIONS, Scope};
 
 /// Texts by option key; a dot leads into an inline table.
 pub(super) type Texts = HashMap<String, String>;
+
+/// What the file says of one app.
+pub(super) struct AppTexts {
+    pub(super) texts: Texts,
+    pub(super) webhooks: Vec<Texts>,
+}
 
 /// Reads the text of the file.
 ///
@@ -29,7 +36,7 @@ pub(super) fn flatten(
     table: &Table,
     file: &str,
     problems: &mut Vec<String>,
-) -> (Texts, Vec<Texts>) {
+) -> (Texts, Vec<AppTexts>) {
     let mut reader = Reader { file, problems };
     let mut server = Texts::new();
     let mut apps = Vec::new();
@@ -39,15 +46,8 @@ pub(super) fn flatten(
                 server = reader.table(table, "server", Scope::Server);
             }
             ("apps", Value::Array(list)) => {
-                for (index, item) in list.iter().enumerate() {
-                    let place = format!("apps[{index}]");
-                    match item {
-                        Value::Table(table) => {
-                            apps.push(reader.table(table, &place, Scope::App));
-                        }
-                        _ => reader.wrong(&format!("{place} is not a table")),
-                    }
-                }
+                let tables = reader.tables(list, "apps");
+                apps = tables.map(|(place, table)| reader.app(table, &place)).collect();
             }
             ("apps", _) => reader.wrong("apps is a list of tables: write [[apps]] above each"),
             _ => reader
@@ -65,6 +65,41 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn wrong(&mut self, sentence: &str) {
         self.problems.push(format!("{}: {sentence}", self.file));
+    }
+
+    /// The tables of a list, each with its place.
+    fn tables<'t>(
+        &mut self,
+        list: &'t [Value],
+        place: &str,
+    ) -> std::vec::IntoIter<(String, &'t Table)> {
+        let mut tables = Vec::new();
+        for (index, item) in list.iter().enumerate() {
+            let place = format!("{place}[{index}]");
+            match item {
+                Value::Table(table) => tables.push((place, table)),
+                _ => self.wrong(&format!("{place} is not a table")),
+            }
+        }
+        tables.into_iter()
+    }
+
+    fn app(&mut self, table: &Table, place: &str) -> AppTexts {
+        let mut table = table.clone();
+        let webhooks = match table.remove("webhooks") {
+            None => Vec::new(),
+            Some(Value::Array(list)) => self
+                .tables(&list, &format!("{place}.webhooks"))
+                .map(|(place, table)| self.table(table, &place, Scope::Webhook))
+                .collect(),
+            Some(_) => {
+                self.wrong(&format!(
+                    "{place}.webhooks is a list of tables: write [[apps.webhooks]] above each"
+                ));
+                Vec::new()
+            }
+        };
+        AppTexts { texts: self.table(&table, place, Scope::App), webhooks }
     }
 
     fn table(&mut self, table: &Table, place: &str, scope: Scope) -> Texts {
@@ -132,7 +167,7 @@ fn nearest(key: &str, scope: Scope) -> Option<&'static str> {
 }
 
 /// Edit distance. Quadratic in short names.
-fn distance(left: &str, right: &str) -> usize {
+pub(super) fn distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (index, a) in left.bytes().enumerate() {
         let mut diagonal = row[0];
@@ -167,8 +202,21 @@ mod tests {
             ("apps = [1]", "apps[0] is not a table"),
             ("[[apps]]\napp_id = \"1\"", "apps[0].app_id is not known; is id meant?"),
             (
+                "[[apps]]\nhooks = \"1\"",
+                "apps[0].hooks is not known; `ringverb --help` lists the names",
+            ),
+            (
                 "[[apps]]\nwebhooks = \"1\"",
-                "apps[0].webhooks is not known; `ringverb --help` lists the names",
+                "apps[0].webhooks is a list of tables: write [[apps.webhooks]] above each",
+            ),
+            ("[[apps]]\nwebhooks = [1]", "apps[0].webhooks[0] is not a table"),
+            (
+                "[[apps]]\n[[apps.webhooks]]\nevent = \"x\"",
+                "apps[0].webhooks[0].event is not known; is events meant?",
+            ),
+            (
+                "[[apps]]\n[[apps.webhooks]]\nevents = []",
+                "apps[0].webhooks[0].events wants at least one text in its list",
             ),
             (
                 "[[apps]]\nallowed_origins = []",

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 use super::Config;
 use super::load::{Merged, Sourced, Values};
 use super::options::{self, Scope};
-use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret};
+use super::{toml_file, webhook_url};
+use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
+
+/// Webhooks of all apps together: each that is in use has a thread.
+pub const WEBHOOKS_MAX: usize = 1_000;
 
 /// Credentials of development mode, drawn by the caller.
 #[derive(Clone, Debug)]
@@ -37,12 +41,17 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         workers: reader.number(server, "workers", 0, 128),
         debug: reader.boolean(server, "debug"),
         talkative: reader.boolean(server, "development"),
+        colour: merged.colour,
         print_events: reader.one_word(server, "print_events", "json"),
         request_size_max: reader.number(server, "max_request_size", 512, 16 << 20),
         handshake_timeout_seconds: reader.number(server, "handshake_timeout", 1, 3_600),
         shutdown_grace_seconds: reader.number(server, "shutdown_grace", 1, 86_400),
         send_queue_bytes_max: reader.number(server, "send_queue_bytes_max", 4_096, 1 << 31),
         cache_bytes_max: reader.number(server, "cache_bytes_max", 1 << 16, 1 << 40),
+        webhook_timeout_seconds: reader.number(server, "webhook_timeout", 1, 3_600),
+        webhook_retry_seconds: reader.number(server, "webhook_retry", 0, 86_400),
+        webhook_debounce_ms: reader.number(server, "webhook_debounce", 0, 60_000),
+        webhook_queue_events_max: reader.number(server, "webhook_queue_max", 1, 1_000_000),
         apps: Vec::new(),
         development: merged.apps.is_empty(),
         source: merged.source.clone(),
@@ -113,7 +122,7 @@ impl Reader {
             subscription_count: self.boolean(values, "subscription_count"),
             cache_seconds: self.number(values, "cache_ttl", 1, u32::MAX.into()),
             authorize_within_seconds: self.optional(values, "authorize_within"),
-            webhooks: Vec::new(),
+            webhooks: self.webhooks(values),
             batch_events_max: self.optional(values, "max_batch_events"),
             error_data_is_object: self.one_of(values, "error_data", ["string", "object"]),
             over_quota_retries: self.one_of(values, "over_quota_code", ["4004", "4100"]),
@@ -148,6 +157,49 @@ impl Reader {
         if apps.len() > usize::from(u16::MAX) {
             self.problems.push("there are more than 65,535 apps".to_owned());
         }
+        let webhooks: usize = apps.iter().map(|app| app.webhooks.len()).sum();
+        if webhooks > WEBHOOKS_MAX {
+            self.problems.push(format!(
+                "there are {webhooks} webhooks, but all apps together may have {WEBHOOKS_MAX}: let one endpoint of a \
+                 backend hear of more, or run more servers"
+            ));
+        }
+    }
+
+    fn webhooks(&mut self, values: &Values) -> Vec<Webhook> {
+        let before = std::mem::replace(&mut self.scope, Scope::Webhook);
+        let webhooks = values.webhooks().iter().map(|values| Webhook {
+            url: self.webhook_url(values),
+            kinds: self.webhook_kinds(values),
+            channel_prefixes: self.list(values, "channel_prefixes"),
+        });
+        let webhooks = webhooks.collect();
+        self.scope = before;
+        webhooks
+    }
+
+    fn webhook_url(&mut self, values: &Values) -> String {
+        let Some(given) = values.get("url") else { return String::new() };
+        if let Err(why) = webhook_url::check(&given.value) {
+            let name = options::find(Scope::Webhook, "url").environment[0];
+            let shown = webhook_url::shown(&given.value);
+            self.problems.push(format!("{name} is \"{shown}\" ({}), but {why}", given.source));
+        }
+        given.value.clone()
+    }
+
+    fn webhook_kinds(&mut self, values: &Values) -> Vec<WebhookKind> {
+        let names = self.list(values, "events");
+        let Some(given) = values.get("events") else { return WebhookKind::ALL.to_vec() };
+        let mut kinds = Vec::new();
+        for name in &names {
+            match WebhookKind::parse(name) {
+                Some(kind) if kinds.contains(&kind) => {}
+                Some(kind) => kinds.push(kind),
+                None => self.problems.push(unknown_kind(name, &given.source)),
+            }
+        }
+        kinds
     }
 
     fn wrong(&mut self, key: &str, given: &Sourced) {
@@ -267,6 +319,15 @@ impl Reader {
 /// `load` has named the missing ones.
 fn credential(values: &Values, key: &str) -> String {
     values.get(key).map(|given| given.value.clone()).unwrap_or_default()
+}
+
+fn unknown_kind(name: &str, source: &str) -> String {
+    let option = options::find(Scope::Webhook, "events").environment[0];
+    let names = WebhookKind::ALL.map(WebhookKind::name);
+    let near = names.into_iter().min_by_key(|known| toml_file::distance(known, name));
+    let near = near.filter(|known| toml_file::distance(known, name) * 2 <= known.len());
+    let meant = near.map(|known| format!("is {known} meant? ")).unwrap_or_default();
+    format!("{option} names \"{name}\" ({source}): {meant}Events are {}", names.join(", "))
 }
 
 /// As PHP and Laravel write booleans.

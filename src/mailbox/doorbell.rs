@@ -5,8 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 #[derive(Debug)]
 pub struct Doorbell {
@@ -15,7 +16,9 @@ pub struct Doorbell {
 }
 
 impl Doorbell {
-    pub(super) fn new() -> std::io::Result<Self> {
+    /// # Errors
+    /// When there is no descriptor left for the eventfd.
+    pub fn new() -> std::io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { asleep: AtomicBool::new(false), event })
     }
@@ -28,7 +31,8 @@ impl Doorbell {
         }
     }
 
-    pub(super) fn set_asleep(&self) {
+    /// About to sleep: rings from now on write the eventfd. Look for work once more after this.
+    pub fn set_asleep(&self) {
         self.asleep.store(true, Ordering::SeqCst);
     }
 
@@ -56,5 +60,30 @@ impl Doorbell {
             // EINTR: look again.
             let _ = poll(&mut descriptors, None);
         }
+    }
+    /// Blocks until rung, or until the time is over; resets. May come back early.
+    pub fn wait_for(&self, time: Duration) {
+        let mut descriptors = [PollFd::new(&self.event, PollFlags::IN)];
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let time = Timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos().into() };
+        let _ = poll(&mut descriptors, Some(&time));
+        let _ = self.was_rung();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_by_a_ring_or_in_time() {
+        let doorbell = Doorbell::new().unwrap();
+        doorbell.set_asleep();
+        doorbell.wait_for(Duration::from_millis(1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| doorbell.ring());
+            doorbell.wait_for(Duration::from_secs(3_600));
+        });
+        assert!(!doorbell.was_rung(), "the wait has reset it");
     }
 }

@@ -49,7 +49,7 @@ impl Summary {
             (
                 "limits",
                 format!(
-                    "{} descriptors, requests of {} bytes, messages of {} bytes",
+                    "{} descriptors a worker, requests of {} bytes, messages of {} bytes",
                     facts.descriptors,
                     config.request_size_max,
                     message_sizes(config)
@@ -174,7 +174,10 @@ mod tests {
         let text = rendered(&Sources { environment, ..Sources::default() });
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("1 (key the-key), from environment"), "{text}");
-        assert!(text.contains("127.0.0.1:8080") && text.contains("20000 descriptors"), "{text}");
+        assert!(
+            text.contains("127.0.0.1:8080") && text.contains("20000 descriptors a worker"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::config::load::{Merged, Values};
 use crate::config::options::{BOOLEAN, OPTIONS, OptionSpec, Scope};
 use crate::config::validate::boolean;
+use crate::config::webhook_url;
 
 /// The whole report.
 pub(super) fn render(merged: &Merged, config: &Config) -> String {
@@ -15,14 +16,22 @@ pub(super) fn render(merged: &Merged, config: &Config) -> String {
         text.push_str(
             "\n[[apps]]  # development mode: id, key and secret are drawn at each start\n",
         );
-        write_scope(&mut text, Scope::App, &merged.development, "");
+        write_app(&mut text, &merged.development);
     }
     for app in &merged.apps {
         text.push_str("\n[[apps]]\n");
-        write_scope(&mut text, Scope::App, app, "");
+        write_app(&mut text, app);
     }
     text.push_str("\nThe configuration is good.\n");
     text
+}
+
+fn write_app(text: &mut String, app: &Values) {
+    write_scope(text, Scope::App, app, "");
+    for webhook in app.webhooks() {
+        text.push_str("\n[[apps.webhooks]]\n");
+        write_scope(text, Scope::Webhook, webhook, "");
+    }
 }
 
 /// `path` is the one value that is served in another form than it was given in.
@@ -44,6 +53,10 @@ fn write_scope(text: &mut String, scope: Scope, values: &Values, path: &str) {
 fn shown(option: &OptionSpec, value: &str) -> String {
     if option.key == "secret" {
         return "\"********\"".to_owned();
+    }
+    // Credentials may be in there, too.
+    if option.key == "url" {
+        return format!("{:?}", webhook_url::shown(value));
     }
     // Credentials are text, also when they look like numbers.
     if matches!(option.key, "id" | "key") {
@@ -76,6 +89,8 @@ mod tests {
                 ("REVERB_SERVER_PATH", "ws/"),
                 ("RINGVERB_DEBUG", "(true)"),
                 ("RINGVERB_ALLOW_MISSING_ORIGIN", "0"),
+                ("RINGVERB_WEBHOOK_URL", "https://u:hunter2@a.test/x?token=hunter2,http://b.test/"),
+                ("RINGVERB_WEBHOOK_EVENTS", "channel_occupied, channel_vacated"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
@@ -92,8 +107,16 @@ mod tests {
         );
         assert!(text.contains("port = 8080") && text.contains("# default"), "{text}");
         // As it is served, whatever the spelling was.
-        for part in ["path = \"/ws\"", "debug = true", "allow_missing_origin = false", "id = \"1\""]
-        {
+        for part in [
+            "path = \"/ws\"",
+            "debug = true",
+            "allow_missing_origin = false",
+            "id = \"1\"",
+            "[[apps.webhooks]]\nurl = \"https://a.test/x\" ",
+            "events = \"channel_occupied, channel_vacated\"",
+            "webhook_timeout = 30 ",
+            "# channel_prefixes is not set",
+        ] {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
         }
         // What is shown can be used as ringverb.toml, but for the secret.
@@ -107,5 +130,7 @@ mod tests {
             (again.path.as_str(), again.apps[0].key.as_str(), again.debug),
             ("/ws", "k", true)
         );
+        let urls: Vec<&str> = again.apps[0].webhooks.iter().map(|hook| hook.url.as_str()).collect();
+        assert_eq!(urls, ["https://a.test/x", "http://b.test/"]);
     }
 }

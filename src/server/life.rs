@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -18,8 +18,9 @@ use super::probe::StartError;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
+use crate::webhook;
 use crate::worker::time::Clock;
-use crate::worker::{self, Phase, Shared};
+use crate::worker::{self, Ends, Phase, Shared};
 
 /// What the world may be told once all listeners stand.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,7 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
         apps,
         phase: Phase::default(),
         drained: AtomicUsize::new(0),
+        drained_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         listeners_closed: AtomicUsize::new(0),
         clock: Clock::start(),
         channel_hash_seed: getrandom::u64().map_err(|_| StartError::Random)?,
@@ -67,29 +69,48 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
     let mailboxes =
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
     let doorbells = mailboxes[0].doorbells();
-    let mut threads = Vec::new();
-    for (index, (mailbox, listener)) in mailboxes.into_iter().zip(listeners).enumerate() {
-        let shared = shared.clone();
+    let settings = webhook::Settings::new(&shared.config, workers);
+    let started = webhook::start(shared.apps.clone(), workers, settings);
+    let (webhooks, feeds) = started.map_err(StartError::Start)?.unzip();
+    let mut feeds = feeds.unwrap_or_default().into_iter();
+    let ends = mailboxes.into_iter().zip(listeners);
+    for (index, (mailbox, listener)) in ends.enumerate() {
+        let ends = Ends { mailbox, listener, feed: feeds.next() };
         let pin_to = (!cores.is_empty()).then(|| cores[index % cores.len()]);
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = worker::run(shared, mailbox, listener, pin_to) {
-                // Without this worker its listener would swallow connections: better no server than half of one.
-                tracing::error!("worker {index} cannot run: {error}");
-                std::process::exit(1);
-            }
-        });
-        threads.push(thread.map_err(StartError::Start)?);
+        start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
     }
     on_start(Started { address, workers });
     let _ = signals.forever().next();
     tracing::info!("Gracefully terminating connections.");
     let drained = drain(&shared, &doorbells, &mut signals, workers, grace);
+    if let Some(webhooks) = webhooks {
+        wait_for_mail(&shared, &doorbells);
+        webhooks.finish(grace);
+    }
     shared.phase.stop();
     wake_all(&doorbells);
     if !drained {
         return Err(StartError::Grace);
     }
     Ok(())
+}
+
+fn start_worker(
+    index: usize,
+    shared: Arc<Shared>,
+    ends: Ends,
+    pin_to: Option<core_affinity::CoreId>,
+) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+    let run = move || {
+        if let Err(error) = worker::run(shared, ends, pin_to) {
+            // Without this worker its listener would swallow connections: better no server than half of one.
+            tracing::error!("worker {index} cannot run: {error}");
+            std::process::exit(1);
+        }
+    };
+    // Nobody waits for it: the process ends when the control thread does.
+    thread.spawn(run).map(drop)
 }
 
 /// Waits until every worker is without connections, or the grace period is over.
@@ -116,6 +137,21 @@ fn drain(
         waited += STEP;
     }
     shared.drained.load(Ordering::Acquire) == workers
+}
+
+/// Waits until the workers have told each other what their last connections left behind: a leave goes to a home, and
+/// what an unanswered join owes takes two mails more. Gives up after a second.
+fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
+    const TICKS: u64 = 4;
+    let ticks = || shared.drained_ticks.iter().map(|ticks| ticks.load(Ordering::Acquire));
+    let before: Vec<u64> = ticks().collect();
+    for _ in 0..1_000 {
+        if ticks().zip(&before).all(|(now, before)| now >= before + TICKS) {
+            return;
+        }
+        wake_all(doorbells);
+        sleep(Duration::from_millis(1));
+    }
 }
 
 fn wake_all(doorbells: &[Doorbell]) {

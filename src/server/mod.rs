@@ -8,8 +8,10 @@ mod client;
 mod life;
 mod probe;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use crate::config::Config;
 use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
 use cli::{Arguments, ClientCommand, Command};
@@ -19,37 +21,29 @@ pub use probe::StartError;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::read();
-    let sources = match Sources::gather(
+    let merged = match Sources::gather(
         arguments.flags(),
         arguments.config.as_deref(),
         arguments.env_file.as_deref(),
     ) {
-        Ok(sources) => sources,
+        Ok(sources) => merge(&sources),
         Err(problems) => return refuse(&problems),
     };
-    let merged = merge(&sources);
-    let colour = wants_colour(&sources);
     for warning in &merged.warnings {
         eprintln!("warning: {warning}");
     }
     match arguments.command {
         Some(Command::Check) => run_check(&merged),
-        Some(Command::Client(command)) => run_client(&command, &merged, colour),
-        Some(Command::Start) | None => start(&merged, colour),
+        Some(Command::Client(command)) => run_client(&command, &merged),
+        Some(Command::Start) | None => start(&merged),
     }
 }
 
-/// On a terminal, unless its owner does not want it (no-color.org: any text at all says so).
-fn wants_colour(sources: &Sources) -> bool {
-    let refused = sources.environment.get("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && std::io::IsTerminal::is_terminal(&std::io::stdout())
-}
-
-fn run_client(command: &ClientCommand, merged: &Merged, colour: bool) -> ExitCode {
+fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
     match build(merged, &drawn_credentials()) {
         Ok(config) => {
             let scheme = merged.server.get("scheme").map(|given| given.value.as_str());
-            client::run(command, config, scheme, colour)
+            client::run(command, config, scheme)
         }
         Err(problems) => refuse_client(&problems),
     }
@@ -65,12 +59,12 @@ fn run_check(merged: &Merged) -> ExitCode {
     }
 }
 
-fn start(merged: &Merged, colour: bool) -> ExitCode {
+fn start(merged: &Merged) -> ExitCode {
     let config = match build(merged, &drawn_credentials()) {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
-    start_logging(config.debug, colour);
+    start_logging(&config);
     let public = banner::Public::of(merged);
     let facts = match probe::run() {
         Ok(facts) => facts,
@@ -80,17 +74,29 @@ fn start(merged: &Merged, colour: bool) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     let summary = banner::Summary::of(&config, &facts);
-    match life::serve(config, |started| print!("{}", banner::render(&started, &summary, &public))) {
+    let events_printed = config.print_events;
+    let on_start = |started| {
+        let text = banner::render(&started, &summary, &public);
+        if events_printed { eprint!("{text}") } else { print!("{text}") }
+    };
+    match life::serve(config, on_start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-/// Text for a person on a terminal, plain lines for a file or Supervisor.
-fn start_logging(debug: bool, colour: bool) {
+/// Text for a person on a terminal, plain lines for a file or Supervisor. Standard output is the events' alone where they
+/// are printed.
+fn start_logging(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| if debug { "debug" } else { "info" }.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_target(false).init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let colour = |terminal: bool| terminal && config.colour;
+    if config.print_events {
+        log.with_ansi(colour(std::io::stderr().is_terminal())).with_writer(std::io::stderr).init();
+    } else {
+        log.with_ansi(colour(std::io::stdout().is_terminal())).init();
+    }
 }
 
 fn refuse(problems: &[String]) -> ExitCode {

@@ -122,7 +122,7 @@ impl Facts {
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(
-                "only {} descriptors are allowed, so about {} connections fit: raise LimitNOFILE (systemd), \
+                "only {} descriptors are allowed, so about {} connections fit a worker: raise LimitNOFILE (systemd), \
                  minfds (Supervisor) or `ulimit -Hn`",
                 self.descriptors,
                 self.descriptors.saturating_sub(64)

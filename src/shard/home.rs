@@ -220,19 +220,17 @@ impl Shard {
         join: Option<&Join>,
     ) {
         let index = self.homes.find_or_insert(&channel);
-        if let Some(join) = join {
-            if self.is_full(index, &channel, join) {
-                self.homes.drop_if_unused(index);
-                return self.mail_back(core, Mail::Full { channel, connection, ticket });
-            }
-            self.home_join(index, &channel, join);
+        if join.is_some_and(|join| self.is_full(index, &channel, join)) {
+            self.homes.drop_if_unused(index);
+            return self.mail_back(core, Mail::Full { channel, connection, ticket });
         }
-        let interested = &mut self.homes.channels[index as usize].interested;
-        let was_empty = interested.is_empty();
-        interested.insert(core);
-        if was_empty {
+        if self.homes.channels[index as usize].interested.is_empty() {
             self.tell_backend(&channel, WebhookKind::ChannelOccupied, || Happening::Occupied);
         }
+        if let Some(join) = join {
+            self.home_join(index, &channel, join);
+        }
+        self.homes.channels[index as usize].interested.insert(core);
         let greeting = self.greeting(index, &channel);
         let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };

@@ -246,7 +246,7 @@ impl Shard {
             Err(inbound::Malformed) => self.send_error(key.slot, error_code::INVALID_MESSAGE),
         }
         self.validator = Some(validator);
-        self.trace(|| Trace::Handled(socket_id, text.into()));
+        self.trace(|| Trace::Handled(socket_id));
     }
 
     /// Tells something to `--debug`.

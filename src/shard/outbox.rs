@@ -21,7 +21,7 @@ pub struct Answered {
 pub enum Trace {
     Established(SocketId),
     Received(SocketId, Box<[u8]>),
-    Handled(SocketId, Box<[u8]>),
+    Handled(SocketId),
     ControlFrame(SocketId),
     Pinged(SocketId),
     Pruned(SocketId),

@@ -5,6 +5,7 @@
 //! reactor's. A tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks
 //! are plain function calls: no borrow of `Core` lives across an await.
 
+mod debug_log;
 mod flush;
 mod listener;
 mod notes;
@@ -19,7 +20,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ use crate::mailbox::Mailbox;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::json::Validator;
 use crate::shard::{Answer, Answered, Lane, Mail, Question, Settings, Shard};
+use crate::webhook::Feed;
+use debug_log::DebugLog;
 use flush::Flush;
 use notes::Notes;
 use reactor::Reactor;
@@ -76,6 +79,8 @@ pub struct Shared {
     pub phase: Phase,
     /// Workers without connections, once draining.
     pub drained: AtomicUsize,
+    /// By worker: ticks since it has had no connections, once draining.
+    pub drained_ticks: Box<[AtomicU64]>,
     /// Listeners that accept no more, once draining.
     pub listeners_closed: AtomicUsize,
     /// The same on all workers.
@@ -115,6 +120,9 @@ struct Core {
     next_gather: u32,
     entropy: Entropy,
     clock: Clock,
+    /// To the apps' backends, if any app has webhooks.
+    feed: Option<Feed>,
+    debug_log: DebugLog,
     /// Mail on its way to the shard.
     inbox: Vec<Mail>,
     /// Mail of the shard to itself.
@@ -132,14 +140,21 @@ struct Gather {
     waker: Option<Waker>,
 }
 
+/// What one worker alone has of the world.
+pub struct Ends {
+    pub mailbox: Mailbox<Mail>,
+    pub listener: TcpListener,
+    /// To the apps' backends, if any app has webhooks.
+    pub feed: Option<Feed>,
+}
+
 /// Runs a worker on the calling thread until the phase says stop.
 ///
 /// # Errors
 /// When the rings cannot be made.
 pub fn run(
     shared: Arc<Shared>,
-    mailbox: Mailbox<Mail>,
-    listener: TcpListener,
+    ends: Ends,
     pin_to: Option<core_affinity::CoreId>,
 ) -> std::io::Result<()> {
     if let Some(core) = pin_to
@@ -147,12 +162,19 @@ pub fn run(
     {
         tracing::warn!(core = core.id, "the worker could not be pinned to its core");
     }
+    if let Err(error) = sys::own_descriptor_table() {
+        tracing::warn!("workers share one descriptor table, so one limit: {error}");
+    }
+    // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
+    let mut ring = monoio_io_uring::IoUring::builder();
+    ring.setup_coop_taskrun();
     let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
         .with_entries(1024)
+        .uring_builder(ring)
         .enable_timer()
         .build()?;
     runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(shared, mailbox, listener)?);
+        let worker = Rc::new(Worker::new(shared, ends)?);
         let ring = worker.core.borrow().reactor.ring.duplicate_fd()?;
         monoio::spawn(listener::accept_loop(worker.clone()));
         monoio::spawn(watch_ring(worker.clone(), ring));
@@ -190,11 +212,8 @@ async fn tick_when_asked(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(
-        shared: Arc<Shared>,
-        mailbox: Mailbox<Mail>,
-        listener: TcpListener,
-    ) -> std::io::Result<Self> {
+    fn new(shared: Arc<Shared>, ends: Ends) -> std::io::Result<Self> {
+        let Ends { mailbox, listener, feed } = ends;
         let mut ring = Ring::new()?;
         ring.watch_readable(mailbox.doorbell().as_event_fd(), Token::Doorbell);
         ring.submit();
@@ -209,7 +228,7 @@ impl Worker {
             talkative: shared.config.talkative,
             debug: shared.config.debug,
         });
-        let reactor = Reactor::new(ring, shared.sockets_reserved, shared.config.debug);
+        let reactor = Reactor::new(ring, shared.sockets_reserved);
         let core = Core {
             shard,
             reactor,
@@ -219,6 +238,8 @@ impl Worker {
             next_gather: 0,
             entropy: Entropy::default(),
             clock: shared.clock,
+            feed,
+            debug_log: DebugLog::new(shared.config.colour),
             inbox: Vec::new(),
             own_mail: Vec::new(),
             drained: false,
@@ -268,6 +289,10 @@ impl Worker {
             self.drain(&mut core);
         }
         core.tick();
+        if core.drained {
+            self.shared.drained_ticks[usize::from(core.mailbox.core())]
+                .fetch_add(1, Ordering::AcqRel);
+        }
         for note in core.shard.outbox.notes.drain(..) {
             self.notes.tell(&note);
         }
@@ -371,6 +396,8 @@ impl Core {
         self.settle_mail();
         self.mailbox.ring_doorbells();
         self.tell_answers();
+        self.tell_backends();
+        self.debug_log.tell(&mut self.shard.outbox.traces);
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
             tracing::debug!(slot = key.slot, code, "connection closing");
             self.reactor.linger(key, now);
@@ -472,6 +499,14 @@ impl Core {
             self.shard.outbox.mails.push((to, mail));
         }
         id
+    }
+
+    fn tell_backends(&mut self) {
+        let Some(feed) = &mut self.feed else { return };
+        for event in self.shard.outbox.webhooks.drain(..) {
+            feed.push(event);
+        }
+        feed.ring();
     }
 
     fn tell_answers(&mut self) {

@@ -55,12 +55,10 @@ pub(super) struct Reactor {
     /// Closed once their watches are gone from the ring.
     closing: Vec<OwnedFd>,
     scratch: Box<[u8]>,
-    /// Log each message, for `--debug`.
-    debug: bool,
 }
 
 impl Reactor {
-    pub(super) fn new(ring: Ring, sockets_reserved: usize, debug: bool) -> Self {
+    pub(super) fn new(ring: Ring, sockets_reserved: usize) -> Self {
         Self {
             ring,
             sockets: Sockets(Vec::with_capacity(sockets_reserved)),
@@ -70,7 +68,6 @@ impl Reactor {
             lingering: VecDeque::new(),
             closing: Vec::new(),
             scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
-            debug,
         }
     }
 
@@ -193,7 +190,7 @@ impl Reactor {
         }
         let limits = Limits { message_size_max: shard.message_size_max(key.slot) };
         let socket = &mut self.sockets.0[key.slot as usize];
-        let mut sink = ShardSink { shard, key, peer_closed: false, debug: self.debug };
+        let mut sink = ShardSink { shard, key, peer_closed: false };
         let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
         socket.peer_closed |= sink.peer_closed;
         if let Err(violation) = result {
@@ -268,7 +265,6 @@ struct ShardSink<'a> {
     shard: &'a mut Shard,
     key: ConnectionKey,
     peer_closed: bool,
-    debug: bool,
 }
 
 impl ShardSink<'_> {
@@ -282,12 +278,6 @@ impl ShardSink<'_> {
 
 impl Sink for ShardSink<'_> {
     fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) -> Flow {
-        if self.debug
-            && let Some(connection) = self.shard.get(self.key)
-        {
-            let text = String::from_utf8_lossy(payload);
-            tracing::debug!(socket_id = %connection.socket_id, "message received {text}");
-        }
         self.shard.on_message(self.key, payload);
         self.flow()
     }

@@ -11,7 +11,7 @@ mod queries;
 mod show;
 mod socket;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,12 +36,8 @@ enum Failure {
 }
 
 /// Runs one command. `scheme` is the one of `REVERB_SCHEME`.
-pub(super) fn run(
-    command: &ClientCommand,
-    config: Config,
-    scheme: Option<&str>,
-    colour: bool,
-) -> ExitCode {
+pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>) -> ExitCode {
+    let colour = config.colour && io::stdout().is_terminal();
     let target = match command {
         ClientCommand::Publish(arguments) => &arguments.target,
         ClientCommand::Channels(arguments) => &arguments.target,

@@ -1,0 +1,170 @@
+//! One POST: the HTTP client, and what an answer means. Blocks; only senders call it.
+
+use std::fmt;
+use std::io::Read;
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::HeaderValue;
+use ureq::http::header::{CONTENT_TYPE, USER_AGENT};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Error, Timeout};
+
+use crate::app::App;
+use crate::pusher::signature;
+
+/// Bytes of an answer's body that are read, so that its connection can be used again. The body says nothing to us.
+const ANSWER_BYTES_READ: u64 = 4 * 1024;
+/// Head of an answer; Laravel's have 1 or 2 KiB of cookies.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Addresses of one name that are tried (`ResolvedSocketAddrs` has that many places).
+const ADDRESSES_MAX: usize = 16;
+
+/// Why a request did not do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// An answer, but not 2xx.
+    Status(u16),
+    /// No whole answer head within the time.
+    Timeout,
+    /// Not resolved, not connected, not trusted, cut off.
+    Connection(String),
+}
+
+/// The client of all endpoints: connections are kept open between requests, TLS is set up once.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    agent: Agent,
+}
+
+impl Client {
+    /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
+    pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let config = Agent::config_builder()
+            .timeout_global(Some(timeout))
+            // A redirected POST would arrive as a GET, or somewhere nobody configured.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .proxy(None)
+            .tls_config(tls)
+            .max_response_header_size(HEAD_BYTES_MAX)
+            .input_buffer_size(HEAD_BYTES_MAX)
+            .output_buffer_size(HEAD_BYTES_MAX)
+            .max_idle_connections(endpoints)
+            .max_idle_connections_per_host(endpoints)
+            .build();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), OnThisThread);
+        Self { agent }
+    }
+
+    /// Posts the body, signed with the app's secret (PROTOCOL.md rule 52).
+    ///
+    /// # Errors
+    /// Anything but 2xx.
+    pub(super) fn post(&self, url: &str, app: &App, body: &[u8]) -> Result<(), Failure> {
+        let signature = signature::sign(&app.secret, &[body]);
+        let mut answer = self
+            .agent
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, concat!("ringverb/", env!("CARGO_PKG_VERSION")))
+            .header("X-Pusher-Key", HeaderValue::from_bytes(app.key.as_bytes()).map_err(other)?)
+            .header("X-Pusher-Signature", HeaderValue::from_bytes(&signature).map_err(other)?)
+            .send(body)
+            .map_err(|error| Failure::from(&error))?;
+        // Whatever becomes of the body: the status was the answer.
+        let body = answer.body_mut().as_reader();
+        let _ = std::io::copy(&mut body.take(ANSWER_BYTES_READ), &mut std::io::sink());
+        match answer.status().as_u16() {
+            200..=299 => Ok(()),
+            status => Err(Failure::Status(status)),
+        }
+    }
+
+    /// Ends what is under way in other threads, and lets nothing begin.
+    pub(super) fn shut(&self) {
+        self.agent.clone().shutdown();
+    }
+}
+
+fn other(error: impl fmt::Display) -> Failure {
+    Failure::Connection(error.to_string())
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        match error {
+            // Two of its kinds quote the URL, which may carry credentials.
+            Error::BadUri(_) | Error::RequireHttpsOnly(_) => {
+                Self::Connection("the URL is not one that can be posted to".to_owned())
+            }
+            Error::Timeout(Timeout::Connect) => {
+                Self::Connection("no connection within the time".to_owned())
+            }
+            Error::Timeout(_) => Self::Timeout,
+            Error::Io(error) => Self::Connection(error.to_string()),
+            error => Self::Connection(error.to_string()),
+        }
+    }
+}
+
+/// Tells what happened and what to do, to be read after the URL.
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => {
+                write!(formatter, "was answered with HTTP {status}; {}", advice(*status))
+            }
+            Self::Timeout => formatter.write_str(
+                "gave no answer in time; let the backend answer first and work in a queue, or raise \
+                 RINGVERB_WEBHOOK_TIMEOUT",
+            ),
+            Self::Connection(why) => write!(
+                formatter,
+                "could not be reached or hung up ({why}); check that the backend runs and can be reached from this host"
+            ),
+        }
+    }
+}
+
+fn advice(status: u16) -> &'static str {
+    match status {
+        300..=399 => "redirects are not followed: configure the URL that it leads to",
+        401 | 403 => "the backend must check X-Pusher-Signature with the secret of this app",
+        404 | 405 | 410 => "check that the URL is a POST route of the backend",
+        413 => "the backend or its proxy must take bodies of 1 MiB",
+        419 => "exclude the URL from Laravel's CSRF protection",
+        _ => "the backend's own log says why",
+    }
+}
+
+/// Resolves names on the calling thread, which is the endpoint's own. ureq's resolver starts a thread for each request
+/// and panics where none can be started. The system's resolver has its own timeout.
+#[derive(Debug)]
+struct OnThisThread;
+
+impl Resolver for OnThisThread {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        _config: &ureq::config::Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let place = uri.scheme().zip(uri.authority());
+        let place = place.and_then(|(scheme, host)| DefaultResolver::host_and_port(scheme, host));
+        let place = place.ok_or(Error::HostNotFound)?;
+        let mut addresses = self.empty();
+        for address in place.to_socket_addrs()?.take(ADDRESSES_MAX) {
+            addresses.push(address);
+        }
+        if addresses.is_empty() { Err(Error::HostNotFound) } else { Ok(addresses) }
+    }
+}

@@ -1,0 +1,324 @@
+//! The thread between workers and senders: empties the rings, asks the gate, queues at the endpoints. It never waits
+//! for anything but events, so that a full ring is the workers' doing and not its own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use rtrb::Consumer;
+
+use super::batch::Line;
+use super::client::Client;
+use super::gate::Gate;
+use super::sender::{self, Common, Handle, Refused, Rest};
+use super::time::{Clock, later};
+use super::{Settings, Target};
+use crate::app::Apps;
+use crate::clock::Moment;
+use crate::config::webhook_url;
+use crate::counters::WebhookCounters;
+use crate::mailbox::Doorbell;
+use crate::pusher::webhook_event::WebhookEvent;
+
+/// Events taken from one ring before the others have their turn.
+const EVENTS_PER_TURN: usize = 1024;
+/// Rest after a turn that took little: workers need not wake this thread meanwhile, which would cost them a system
+/// call a tick.
+const REST: Duration = Duration::from_millis(5);
+/// Longest sleep without a doorbell.
+const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+/// Losses of one kind are told once in this time.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+/// One webhook of an app.
+struct Endpoint {
+    target: Arc<Target>,
+    sender: Option<Handle>,
+    losses: Losses,
+}
+
+/// Events that were dropped and not yet told of.
+#[derive(Default)]
+struct Losses {
+    events: u64,
+    quiet_until: Moment,
+    /// Of the last one.
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Why {
+    #[default]
+    Full,
+    NoThread,
+}
+
+impl Why {
+    /// To be read after "because".
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Full => {
+                "too many wait for it. Make the backend answer faster (work in a queue), ask for fewer events, or \
+                 raise RINGVERB_WEBHOOK_QUEUE_MAX"
+            }
+            Self::NoThread => {
+                "the system gives no more threads. Raise the limit of processes (ulimit -u, pids.max, TasksMax)"
+            }
+        }
+    }
+}
+
+impl Losses {
+    /// How many to tell of now.
+    fn due(&mut self, now: Moment) -> Option<u64> {
+        if self.events == 0 || now < self.quiet_until {
+            return None;
+        }
+        self.quiet_until = later(now, TELL_AGAIN);
+        Some(std::mem::take(&mut self.events))
+    }
+}
+
+pub(super) struct Dispatcher {
+    common: Arc<Common>,
+    rings: Vec<Consumer<WebhookEvent>>,
+    doorbell: Arc<Doorbell>,
+    finishing: Receiver<Duration>,
+    /// What `finishing` said.
+    grace: Option<Duration>,
+    gate: Gate,
+    endpoints: Vec<Endpoint>,
+    /// By app: its endpoints.
+    endpoints_of: Vec<Vec<usize>>,
+    /// Endpoints with losses to tell of.
+    losing: Vec<usize>,
+    /// Of the workers' rings, as told.
+    workers_losses_told: u64,
+    workers_losses: Losses,
+    /// Senders hold a copy each. It goes away with the last of them.
+    alive: Sender<Infallible>,
+    all_ended: Receiver<Infallible>,
+    /// What the gate let through; empty between turns.
+    passed: Vec<WebhookEvent>,
+}
+
+impl Dispatcher {
+    pub(super) fn new(
+        apps: Arc<Apps>,
+        settings: Settings,
+        rings: Vec<Consumer<WebhookEvent>>,
+        doorbell: Arc<Doorbell>,
+        counters: Arc<WebhookCounters>,
+        finishing: Receiver<Duration>,
+    ) -> Self {
+        let (endpoints, endpoints_of) = endpoints(&apps);
+        let common = Common {
+            client: Client::new(settings.timeout, endpoints.len()),
+            apps,
+            settings,
+            clock: Clock::start(),
+            counters,
+            bytes: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        };
+        let (alive, all_ended) = channel();
+        Self {
+            gate: Gate::new(settings.debounce),
+            common: Arc::new(common),
+            rings,
+            doorbell,
+            finishing,
+            grace: None,
+            endpoints,
+            endpoints_of,
+            losing: Vec::new(),
+            workers_losses_told: 0,
+            workers_losses: Losses::default(),
+            alive,
+            all_ended,
+            passed: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let grace = loop {
+            // Asked before the rings are emptied: what was pushed before the end is in them.
+            if let Some(grace) = self.asked_to_finish() {
+                break grace;
+            }
+            let taken = self.turn();
+            self.tell_losses(self.common.clock.now());
+            match taken {
+                0 => self.sleep(),
+                1..EVENTS_PER_TURN => rest(),
+                _ => {}
+            }
+        };
+        for _ in 0..=self.common.settings.ring_events / EVENTS_PER_TURN {
+            self.turn();
+        }
+        self.gate.release_all(&mut self.passed);
+        self.route();
+        self.tell_losses(Moment(u64::MAX));
+        self.finish(grace);
+    }
+
+    fn asked_to_finish(&mut self) -> Option<Duration> {
+        if let Ok(grace) = self.finishing.try_recv() {
+            self.grace = Some(grace);
+        }
+        self.grace
+    }
+
+    /// Empties the rings as far as it is fair, and queues what may be sent by now. Gives the number of events taken.
+    fn turn(&mut self) -> usize {
+        let now = self.common.clock.now();
+        self.gate.release(now, &mut self.passed);
+        let mut taken = 0;
+        for ring in &mut self.rings {
+            for _ in 0..EVENTS_PER_TURN {
+                let Ok(event) = ring.pop() else { break };
+                self.gate.accept(event, now, &mut self.passed);
+                taken += 1;
+            }
+        }
+        self.route();
+        taken
+    }
+
+    fn sleep(&mut self) {
+        self.doorbell.set_asleep();
+        fence(Ordering::SeqCst);
+        if self.rings.iter().all(Consumer::is_empty) && self.asked_to_finish().is_none() {
+            let clock = self.common.clock;
+            let due = self.gate.next_due().map_or(SLEEP_MAX, |due| clock.until(due));
+            let losses_due = !self.losing.is_empty() || self.workers_losses.events > 0;
+            self.doorbell.wait_for(if losses_due { due.min(TELL_AGAIN) } else { due });
+        }
+        self.doorbell.set_awake();
+    }
+
+    /// Queues at every endpoint that wants it.
+    fn route(&mut self) {
+        let mut passed = std::mem::take(&mut self.passed);
+        for event in passed.drain(..) {
+            let webhooks = &self.common.apps.get(event.app).webhooks;
+            let mut line: Option<Line> = None;
+            for &at in &self.endpoints_of[usize::from(event.app.0)] {
+                let endpoint = &mut self.endpoints[at];
+                if !webhooks[endpoint.target.index].wants(event.kind(), &event.channel) {
+                    continue;
+                }
+                let line = line.get_or_insert_with(|| written(&event));
+                if let Err(why) = endpoint.queue(line, &self.common, &self.alive) {
+                    self.common.counters.dropped_at_queues.add(1);
+                    if endpoint.losses.events == 0 {
+                        self.losing.push(at);
+                    }
+                    endpoint.losses.events += 1;
+                    endpoint.losses.why = why;
+                }
+            }
+        }
+        self.passed = passed;
+    }
+
+    /// Tells what was dropped, if it is time; `now` may be the end of time.
+    fn tell_losses(&mut self, now: Moment) {
+        let endpoints = &mut self.endpoints;
+        self.losing.retain(|at| {
+            let Endpoint { target, losses, .. } = &mut endpoints[*at];
+            let Some(events) = losses.due(now) else { return true };
+            let why = losses.why.sentence();
+            tracing::warn!("webhook {}: {events} events dropped, because {why}", target.shown);
+            false
+        });
+        let dropped = self.common.counters.dropped_by_workers.get();
+        self.workers_losses.events += dropped - self.workers_losses_told;
+        self.workers_losses_told = dropped;
+        if let Some(events) = self.workers_losses.due(now) {
+            tracing::warn!(
+                "{events} events for webhooks dropped, because they came faster than they could be looked at. Ask for \
+                 fewer kinds of events (RINGVERB_WEBHOOK_EVENTS), or give the host another core"
+            );
+        }
+    }
+
+    /// Lets the senders send what they have, until the time is over.
+    fn finish(mut self, grace: Duration) {
+        let senders = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.sender.take());
+        let rests: Vec<Rest> = senders.map(Handle::finish).collect();
+        drop(self.alive);
+        // Nothing is ever sent: this ends with the last sender or with the time.
+        let _ = self.all_ended.recv_timeout(grace);
+        self.common.stop.store(true, Ordering::Release);
+        let lost: usize = rests.iter().map(Rest::events).sum();
+        self.common.client.shut();
+        rests.iter().for_each(Rest::wake);
+        if lost > 0 {
+            self.common.counters.lost_at_end.add(lost as u64);
+            tracing::warn!(
+                "{lost} events for webhooks are lost: their backends did not take them within the {} s left at the \
+                 end. RINGVERB_SHUTDOWN_GRACE sets the time",
+                grace.as_secs(),
+            );
+        }
+    }
+}
+
+impl Endpoint {
+    /// Queues an event, with a new sender if the last one has ended.
+    ///
+    /// # Errors
+    /// When it is dropped.
+    fn queue(
+        &mut self,
+        line: &Line,
+        common: &Arc<Common>,
+        alive: &Sender<Infallible>,
+    ) -> Result<(), Why> {
+        match self.sender.as_ref().map(|sender| sender.push(line, common)) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(Refused::Full)) => return Err(Why::Full),
+            Some(Err(Refused::Ended)) | None => {}
+        }
+        self.sender = None;
+        let sender =
+            sender::start(common, &self.target, alive.clone()).map_err(|_| Why::NoThread)?;
+        self.sender.insert(sender).push(line, common).map_err(|_| Why::Full)
+    }
+}
+
+fn endpoints(apps: &Apps) -> (Vec<Endpoint>, Vec<Vec<usize>>) {
+    let mut endpoints = Vec::new();
+    let mut endpoints_of = Vec::new();
+    for (app, index) in apps.iter().zip(0..) {
+        let first = endpoints.len();
+        for (at, webhook) in app.webhooks.iter().enumerate() {
+            let target = Target {
+                app: crate::app::AppIndex(index),
+                index: at,
+                number: endpoints.len(),
+                url: webhook.url.clone(),
+                shown: webhook_url::shown(&webhook.url),
+            };
+            let losses = Losses::default();
+            endpoints.push(Endpoint { target: Arc::new(target), sender: None, losses });
+        }
+        endpoints_of.push((first..endpoints.len()).collect());
+    }
+    (endpoints, endpoints_of)
+}
+
+fn written(event: &WebhookEvent) -> Line {
+    let mut text = Vec::with_capacity(128);
+    event.write(&mut text);
+    text.into()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread is no worker's, and rests on purpose")]
+fn rest() {
+    std::thread::sleep(REST);
+}

@@ -1,0 +1,336 @@
+//! What passes on to the endpoints, and when: leaving is held back for a while and undone by coming back, and a
+//! cache miss is told once (PROTOCOL.md rule 76). No clock and no I/O: time comes in with each call.
+//!
+//! Events of one channel come from its home core and so in order; only leaving is delayed. It is never passed by
+//! its own opposite: coming back within the time takes both away, coming back later finds the leaving sent.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::AppIndex;
+use crate::clock::Moment;
+use crate::pusher::webhook_event::{Happening, WebhookEvent};
+
+/// Leavings held at once. Over it the oldest is sent early: a few hundred bytes each.
+const HELD_MAX: usize = 100_000;
+/// Channels whose cache miss was told lately. Over it the oldest is forgotten, and so perhaps told again.
+const MISSES_MAX: usize = 10_000;
+/// How long a cache miss is not repeated, in milliseconds.
+const MISS_QUIET_MS: u64 = 10_000;
+
+/// A channel, or a user in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Subject {
+    app: AppIndex,
+    channel: Arc<str>,
+    user: Option<Box<str>>,
+}
+
+/// Coming or going, of the two kinds of subject.
+enum Move {
+    Came(Option<Box<str>>),
+    Left(Option<Box<str>>),
+}
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    debounce_ms: u64,
+    held_max: usize,
+    /// By the order in which they were held, which is the order in which they are due.
+    held: BTreeMap<u64, (Moment, WebhookEvent)>,
+    /// The key of `held` for each subject that is there.
+    places: HashMap<Subject, u64>,
+    next_place: u64,
+    misses_told: HashSet<(AppIndex, Arc<str>)>,
+    /// The same channels, each with the end of its quiet time, oldest first.
+    misses_by_age: VecDeque<(Moment, AppIndex, Arc<str>)>,
+}
+
+impl Gate {
+    pub(super) fn new(debounce: Duration) -> Self {
+        Self {
+            debounce_ms: u64::try_from(debounce.as_millis()).unwrap_or(u64::MAX),
+            held_max: HELD_MAX,
+            held: BTreeMap::new(),
+            places: HashMap::new(),
+            next_place: 0,
+            misses_told: HashSet::new(),
+            misses_by_age: VecDeque::new(),
+        }
+    }
+
+    /// Takes an event in; what may be sent by now goes to `out`, in order.
+    pub(super) fn accept(&mut self, event: WebhookEvent, now: Moment, out: &mut Vec<WebhookEvent>) {
+        self.release(now, out);
+        match movement(&event.what) {
+            Some(Move::Came(user)) => {
+                if self.take(&subject(&event, user)).is_none() {
+                    out.push(event);
+                }
+            }
+            Some(Move::Left(user)) if self.debounce_ms > 0 => self.hold(event, user, now, out),
+            _ if event.what == Happening::CacheMiss && !self.is_news(&event, now) => {}
+            _ => out.push(event),
+        }
+    }
+
+    /// What was held long enough goes to `out`.
+    pub(super) fn release(&mut self, now: Moment, out: &mut Vec<WebhookEvent>) {
+        while self.next_due().is_some_and(|due| due <= now) {
+            self.release_oldest(out);
+        }
+    }
+
+    /// Everything held goes to `out`: nobody comes back any more.
+    pub(super) fn release_all(&mut self, out: &mut Vec<WebhookEvent>) {
+        while !self.held.is_empty() {
+            self.release_oldest(out);
+        }
+    }
+
+    /// When `release` has something to do next.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        self.held.first_key_value().map(|(_, (due, _))| *due)
+    }
+
+    fn hold(
+        &mut self,
+        event: WebhookEvent,
+        user: Option<Box<str>>,
+        now: Moment,
+        out: &mut Vec<WebhookEvent>,
+    ) {
+        let subject = subject(&event, user);
+        if self.places.contains_key(&subject) {
+            // The coming in between was lost where a worker's ring was full.
+            return;
+        }
+        if self.held.len() >= self.held_max {
+            self.release_oldest(out);
+        }
+        let due = Moment(now.0.saturating_add(self.debounce_ms));
+        self.held.insert(self.next_place, (due, event));
+        self.places.insert(subject, self.next_place);
+        self.next_place += 1;
+    }
+
+    fn take(&mut self, subject: &Subject) -> Option<WebhookEvent> {
+        let place = self.places.remove(subject)?;
+        self.held.remove(&place).map(|(_, event)| event)
+    }
+
+    fn release_oldest(&mut self, out: &mut Vec<WebhookEvent>) {
+        let Some((_, (_, event))) = self.held.pop_first() else { return };
+        if let Some(Move::Left(user)) = movement(&event.what) {
+            self.places.remove(&subject(&event, user));
+        }
+        out.push(event);
+    }
+
+    /// Whether the channel's miss was not told lately; remembers that it is told now.
+    fn is_news(&mut self, event: &WebhookEvent, now: Moment) -> bool {
+        while let Some((until, ..)) = self.misses_by_age.front() {
+            if *until > now && self.misses_by_age.len() < MISSES_MAX {
+                break;
+            }
+            if let Some((_, app, channel)) = self.misses_by_age.pop_front() {
+                self.misses_told.remove(&(app, channel));
+            }
+        }
+        let is_news = self.misses_told.insert((event.app, event.channel.clone()));
+        if is_news {
+            let until = Moment(now.0.saturating_add(MISS_QUIET_MS));
+            self.misses_by_age.push_back((until, event.app, event.channel.clone()));
+        }
+        is_news
+    }
+}
+
+fn movement(what: &Happening) -> Option<Move> {
+    match what {
+        Happening::Occupied => Some(Move::Came(None)),
+        Happening::Vacated => Some(Move::Left(None)),
+        Happening::MemberAdded { user_id } => Some(Move::Came(Some(user_id.clone()))),
+        Happening::MemberRemoved { user_id } => Some(Move::Left(Some(user_id.clone()))),
+        Happening::CacheMiss | Happening::SubscriptionCount { .. } | Happening::ClientEvent(_) => {
+            None
+        }
+    }
+}
+
+fn subject(event: &WebhookEvent, user: Option<Box<str>>) -> Subject {
+    Subject { app: event.app, channel: event.channel.clone(), user }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEBOUNCE_MS: u64 = 3_000;
+
+    fn gate() -> Gate {
+        Gate::new(Duration::from_millis(DEBOUNCE_MS))
+    }
+
+    fn event(channel: &str, what: Happening) -> WebhookEvent {
+        WebhookEvent { app: AppIndex(0), channel: channel.into(), what }
+    }
+
+    fn came(user: Option<u8>) -> Happening {
+        match user {
+            None => Happening::Occupied,
+            Some(user) => Happening::MemberAdded { user_id: user.to_string().into() },
+        }
+    }
+
+    fn left(user: Option<u8>) -> Happening {
+        match user {
+            None => Happening::Vacated,
+            Some(user) => Happening::MemberRemoved { user_id: user.to_string().into() },
+        }
+    }
+
+    /// Runs a list of (time, channel, what) and gives what came out with the time at which it did.
+    fn run(gate: &mut Gate, list: Vec<(u64, &str, Happening)>) -> Vec<(u64, String, Happening)> {
+        let mut told = Vec::new();
+        for (at, channel, what) in list {
+            let mut out = Vec::new();
+            gate.accept(event(channel, what), Moment(at), &mut out);
+            told.extend(out.into_iter().map(|event| (at, event.channel.to_string(), event.what)));
+        }
+        told
+    }
+
+    #[test]
+    fn a_quick_reload_is_not_told() {
+        for user in [None, Some(7)] {
+            let mut gate = gate();
+            let told = run(
+                &mut gate,
+                vec![(0, "a", came(user)), (5, "a", left(user)), (3_004, "a", came(user))],
+            );
+            assert_eq!(told, [(0, "a".to_owned(), came(user))]);
+            assert_eq!((gate.next_due(), gate.places.len()), (None, 0));
+        }
+    }
+
+    #[test]
+    fn who_comes_back_late_is_told_after_the_leaving() {
+        let mut gate = gate();
+        let told = run(
+            &mut gate,
+            vec![(0, "a", left(None)), (0, "b", left(Some(1))), (3_000, "a", came(None))],
+        );
+        let expected = [("a", left(None)), ("b", left(Some(1))), ("a", came(None))];
+        assert_eq!(told, expected.map(|(channel, what)| (3_000, channel.to_owned(), what)));
+    }
+
+    #[test]
+    fn only_the_same_app_channel_and_user_undoes() {
+        let mut gate = gate();
+        let told = run(
+            &mut gate,
+            vec![
+                (0, "a", left(Some(1))),
+                (1, "b", came(Some(1))),
+                (1, "a", came(Some(2))),
+                (1, "a", came(None)),
+            ],
+        );
+        assert_eq!(told.len(), 3);
+        let other = WebhookEvent { app: AppIndex(1), channel: "a".into(), what: came(Some(1)) };
+        let mut out = Vec::new();
+        gate.accept(other, Moment(2), &mut out);
+        assert_eq!((out.len(), gate.held.len()), (1, 1));
+    }
+
+    #[test]
+    fn without_debounce_all_passes() {
+        let mut gate = Gate::new(Duration::ZERO);
+        let told = run(&mut gate, vec![(0, "a", left(None)), (0, "a", came(None))]);
+        assert_eq!((told.len(), gate.next_due()), (2, None));
+    }
+
+    #[test]
+    fn at_the_end_and_over_the_bound_the_held_ones_come_out_in_order() {
+        let mut gate = gate();
+        gate.held_max = 2;
+        let list = vec![(0, "a", left(None)), (1, "b", left(None)), (2, "c", left(None))];
+        assert_eq!(run(&mut gate, list), [(2, "a".to_owned(), left(None))]);
+        // What was sent early is not undone any more.
+        assert_eq!(run(&mut gate, vec![(3, "a", came(None))]).len(), 1);
+        let mut out = Vec::new();
+        gate.release_all(&mut out);
+        let channels: Vec<&str> = out.iter().map(|event| &*event.channel).collect();
+        assert_eq!((channels, gate.places.len()), (vec!["b", "c"], 0));
+    }
+
+    #[test]
+    fn a_cache_miss_is_told_once_in_ten_seconds() {
+        let mut gate = gate();
+        let miss = Happening::CacheMiss;
+        let times = [0, 1, 9_999, 10_000, 19_999, 20_000];
+        let told = run(&mut gate, times.map(|at| (at, "a", miss.clone())).to_vec());
+        let at: Vec<u64> = told.iter().map(|(at, ..)| *at).collect();
+        assert_eq!(at, [0, 10_000, 20_000]);
+        assert_eq!(run(&mut gate, vec![(20_001, "b", miss.clone())]).len(), 1);
+        // Memory is bounded; nothing is lost by that.
+        for number in 0..2 * MISSES_MAX {
+            let mut out = Vec::new();
+            gate.accept(event(&number.to_string(), miss.clone()), Moment(20_002), &mut out);
+            assert_eq!(out.len(), 1);
+        }
+        assert!(gate.misses_told.len() <= MISSES_MAX && gate.misses_by_age.len() <= MISSES_MAX);
+        assert_eq!(gate.misses_told.len(), gate.misses_by_age.len());
+    }
+
+    proptest! {
+        /// Coming and going alternate in what is told, nothing told was undone in time, everything is told in time,
+        /// and in the end the backend believes the truth.
+        #[test]
+        fn the_backend_ends_with_the_truth(
+            held_max in 1_usize..6,
+            steps in proptest::collection::vec((0_u64..4_000, 0_u8..4, proptest::option::of(0_u8..2)), 0..80),
+        ) {
+            let mut gate = gate();
+            gate.held_max = held_max;
+            let mut now = 0;
+            let mut truth: HashMap<(u8, Option<u8>), bool> = HashMap::new();
+            let mut left_at = HashMap::new();
+            let mut told = Vec::new();
+            for (pause, channel, user) in steps {
+                now += pause;
+                let here = truth.entry((channel, user)).or_default();
+                *here = !*here;
+                if !*here {
+                    left_at.insert((channel, user), now);
+                }
+                let what = if *here { came(user) } else { left(user) };
+                let mut out = Vec::new();
+                gate.accept(event(&channel.to_string(), what), Moment(now), &mut out);
+                told.extend(out);
+                prop_assert!(gate.held.len() <= held_max && gate.places.len() == gate.held.len());
+                for (due, held) in gate.held.values() {
+                    prop_assert!(now < due.0 && due.0 <= now + DEBOUNCE_MS, "{held:?}");
+                }
+            }
+            gate.release_all(&mut told);
+            let mut believed: HashMap<(u8, Option<u8>), bool> = HashMap::new();
+            for event in told {
+                let (user, came) = match movement(&event.what) {
+                    Some(Move::Came(user)) => (user, true),
+                    Some(Move::Left(user)) => (user, false),
+                    None => unreachable!(),
+                };
+                let key = (event.channel.parse().unwrap(), user.map(|user| user.parse().unwrap()));
+                prop_assert_ne!(believed.insert(key, came).unwrap_or(false), came, "{:?}", event);
+            }
+            truth.retain(|_, here| *here);
+            believed.retain(|_, here| *here);
+            prop_assert_eq!(truth, believed);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Webhooks: what happens in channels, posted to the apps' backends (PROTOCOL.md C10).
+//!
+//! A worker pushes events into a ring of its own and goes on: it never waits, and never for a backend. One thread
+//! (`dispatcher.rs`) empties the rings, holds leaving back for a while (`gate.rs`), and queues what is left at the
+//! endpoints that want it; each endpoint with something to send has a thread (`sender.rs`) that posts batches
+//! (`batch.rs`, `client.rs`), one at a time and in order. Everything that waits is bounded, and what finds no room is
+//! counted. Delivery is at least once: a backend that answers too late gets a batch again.
+
+mod batch;
+mod client;
+mod dispatcher;
+mod gate;
+mod sender;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rtrb::{Producer, RingBuffer};
+
+use crate::app::{AppIndex, Apps, WebhookKind};
+use crate::config::Config;
+use crate::counters::WebhookCounters;
+use crate::mailbox::Doorbell;
+use crate::pusher::webhook_event::WebhookEvent;
+
+/// Bytes of events that may wait for one endpoint, beside the bound on their number: they may carry client events of
+/// any size.
+const ENDPOINT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of events that may wait for all endpoints together.
+const ALL_BYTES_MAX: usize = 256 << 20;
+
+/// What is configured, and what only tests change.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Time for one request.
+    pub timeout: Duration,
+    /// Time from the first attempt after which a batch is given up.
+    pub retry: Duration,
+    /// Time for which leaving is held back.
+    pub debounce: Duration,
+    /// Events that may wait for one endpoint.
+    pub queue_events_max: usize,
+    /// Pause after the first failed attempt; it doubles with each.
+    pub retry_first: Duration,
+    /// How long a sender waits for more events before it posts those it has.
+    pub linger: Duration,
+    /// Time without events after which a sender ends.
+    pub idle: Duration,
+    /// Events one worker's ring has room for, of 48 bytes and what they own.
+    pub ring_events: usize,
+}
+
+impl Settings {
+    /// `workers` share the memory of the rings.
+    #[must_use]
+    pub fn new(config: &Config, workers: usize) -> Self {
+        Self {
+            timeout: Duration::from_secs(config.webhook_timeout_seconds.into()),
+            retry: Duration::from_secs(config.webhook_retry_seconds.into()),
+            debounce: Duration::from_millis(config.webhook_debounce_ms.into()),
+            queue_events_max: config.webhook_queue_events_max,
+            retry_first: Duration::from_secs(1),
+            linger: Duration::from_millis(20),
+            idle: Duration::from_secs(10),
+            // A crowd that leaves at once is told by one worker in one tick.
+            ring_events: ((1 << 20) / workers.max(1)).clamp(8 * 1024, 64 * 1024),
+        }
+    }
+}
+
+/// Where one of the apps' webhooks leads.
+#[derive(Debug)]
+struct Target {
+    app: AppIndex,
+    /// In `App::webhooks`.
+    index: usize,
+    /// Over all apps, for the thread's name.
+    number: usize,
+    url: String,
+    /// Without userinfo and query, for the log.
+    shown: String,
+}
+
+/// A worker's way in.
+#[derive(Debug)]
+pub struct Feed {
+    ring: Producer<WebhookEvent>,
+    doorbell: Arc<Doorbell>,
+    counters: Arc<WebhookCounters>,
+    /// By app: the kinds that some webhook wants, or needs to see, one bit each.
+    kinds: Arc<[u8]>,
+    /// Something was pushed since the last ring.
+    is_pushed: Cell<bool>,
+}
+
+impl Feed {
+    /// Hands over an event; drops and counts it if the ring is full. Never blocks.
+    pub fn push(&mut self, event: WebhookEvent) {
+        if self.kinds[usize::from(event.app.0)] & bit(event.kind()) == 0 {
+            return;
+        }
+        if self.ring.push(event).is_err() {
+            self.counters.dropped_by_workers.add(1);
+        }
+        self.is_pushed.set(true);
+    }
+
+    /// Wakes the dispatcher if something was pushed. Once a tick is enough; it costs nothing then if nothing was.
+    pub fn ring(&self) {
+        if self.is_pushed.take() {
+            // The ring's store before the doorbell's load, as in `dispatcher.rs` the other way round.
+            fence(Ordering::SeqCst);
+            self.doorbell.ring();
+        }
+    }
+}
+
+/// The webhooks of all apps. To be ended with `finish`.
+#[derive(Debug)]
+pub struct Webhooks {
+    finish: Sender<Duration>,
+    doorbell: Arc<Doorbell>,
+    counters: Arc<WebhookCounters>,
+    dispatcher: JoinHandle<()>,
+}
+
+/// Starts the webhooks, with one feed for each worker; `None` if no app has any, and then nothing runs.
+///
+/// # Errors
+/// When the system gives no thread or no descriptor.
+pub fn start(
+    apps: Arc<Apps>,
+    workers: usize,
+    settings: Settings,
+) -> io::Result<Option<(Webhooks, Vec<Feed>)>> {
+    if apps.iter().all(|app| app.webhooks.is_empty()) {
+        return Ok(None);
+    }
+    let doorbell = Arc::new(Doorbell::new()?);
+    let counters = Arc::new(WebhookCounters::default());
+    let kinds: Arc<[u8]> = apps.iter().map(|app| kinds_needed(&app.webhooks)).collect();
+    let (feeds, rings): (Vec<Feed>, Vec<_>) = (0..workers)
+        .map(|_| {
+            let (ring, out) = RingBuffer::new(settings.ring_events);
+            let (doorbell, counters) = (doorbell.clone(), counters.clone());
+            let kinds = kinds.clone();
+            (Feed { ring, doorbell, counters, kinds, is_pushed: Cell::new(false) }, out)
+        })
+        .unzip();
+    let (finish, finishing) = std::sync::mpsc::channel();
+    let dispatcher = dispatcher::Dispatcher::new(
+        apps,
+        settings,
+        rings,
+        doorbell.clone(),
+        counters.clone(),
+        finishing,
+    );
+    let dispatcher =
+        std::thread::Builder::new().name("webhooks".to_owned()).spawn(move || dispatcher.run())?;
+    Ok(Some((Webhooks { finish, doorbell, counters, dispatcher }, feeds)))
+}
+
+impl Webhooks {
+    /// What became of the events, to be read at any time and also after the end.
+    #[must_use]
+    pub fn counters(&self) -> Arc<WebhookCounters> {
+        self.counters.clone()
+    }
+
+    /// Sends at once what is in the rings, is held back or waits for another attempt, and ends; at the latest after
+    /// `grace`. What is lost by then is counted and logged. To be called when the workers have drained.
+    pub fn finish(self, grace: Duration) {
+        // Neither can fail: the dispatcher runs until it is told this, and a panic of it ends the process.
+        let _ = self.finish.send(grace);
+        fence(Ordering::SeqCst);
+        self.doorbell.ring();
+        let _ = self.dispatcher.join();
+    }
+}
+
+/// Kinds that must pass for the wanted ones to be right: coming undoes leaving, and the other way round.
+fn kinds_needed(webhooks: &[crate::app::Webhook]) -> u8 {
+    use WebhookKind::{ChannelOccupied, ChannelVacated, MemberAdded, MemberRemoved};
+    let wanted = webhooks.iter().flat_map(|webhook| &webhook.kinds);
+    wanted.fold(0, |bits, kind| {
+        bits | match kind {
+            ChannelOccupied | ChannelVacated => bit(ChannelOccupied) | bit(ChannelVacated),
+            MemberAdded | MemberRemoved => bit(MemberAdded) | bit(MemberRemoved),
+            kind => bit(*kind),
+        }
+    })
+}
+
+fn bit(kind: WebhookKind) -> u8 {
+    1 << (kind as u8)
+}

@@ -1,0 +1,147 @@
+//! What does not arrive, and who is not held up: hanging endpoints, full queues, the end.
+
+use super::receiver::{Answer, Receiver};
+use super::*;
+use crate::webhook::time::Clock;
+
+#[test]
+fn without_webhooks_nothing_runs() {
+    let apps = Arc::new(Apps::new(vec![app::sample()]));
+    assert!(start(apps, 2, settings()).unwrap().is_none());
+}
+
+#[test]
+fn hanging_endpoints_delay_nobody() {
+    let hanging: Vec<Receiver> = (0..20).map(|_| Receiver::start(|_| Answer::Stall)).collect();
+    let working = Receiver::start(|_| Answer::Status(200));
+    let mut webhooks: Vec<Webhook> =
+        hanging.iter().map(|receiver| webhook(&receiver.url)).collect();
+    webhooks.push(webhook(&working.url));
+    let mut rig = Rig::start(settings(), webhooks);
+    rig.occupy("first");
+    for receiver in &hanging {
+        receiver.next();
+    }
+    assert_eq!(working.next().events(), ["channel_occupied first"]);
+    let clock = Clock::start();
+    for number in 0..5 {
+        rig.occupy(&number.to_string());
+        assert_eq!(working.next().events(), [format!("channel_occupied {number}")]);
+    }
+    assert!(clock.now().0 < 30_000, "a hanging one takes 60 s");
+    until("delivered", || rig.counters.delivered.get() == 6);
+    rig.webhooks.finish(Duration::ZERO);
+    assert_eq!(rig.counters.lost_at_end.get(), 20 * 6);
+}
+
+#[test]
+fn a_full_queue_drops_the_newest_and_counts() {
+    let hanging = Receiver::start(|_| Answer::Stall);
+    let working = Receiver::start(|_| Answer::Status(200));
+    let settings = Settings { queue_events_max: 10, ..settings() };
+    let mut rig = Rig::start(settings, vec![webhook(&hanging.url), webhook(&working.url)]);
+    rig.occupy("first");
+    hanging.next();
+    // One at a time: the working one's queue is as short.
+    for number in 0..100 {
+        assert_eq!(working.events(1).len(), 1);
+        rig.occupy(&number.to_string());
+    }
+    until("delivered", || rig.counters.delivered.get() == 101);
+    assert_eq!(rig.counters.dropped_at_queues.get(), 101 - 10);
+    rig.webhooks.finish(Duration::from_millis(100));
+    assert_eq!(rig.counters.lost_at_end.get(), 10);
+    assert_eq!(rig.counters.delivered.get(), 101);
+}
+
+#[test]
+fn what_was_queued_while_it_hung_comes_when_it_recovers() {
+    let receiver = Receiver::start(|number| match number {
+        0 => Answer::Stall,
+        _ => Answer::Status(200),
+    });
+    let timeout = Duration::from_millis(500);
+    let settings = Settings { queue_events_max: 3, timeout, ..settings() };
+    let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
+    rig.occupy("0");
+    receiver.next();
+    for number in 1..10 {
+        rig.occupy(&number.to_string());
+    }
+    let expected = ["channel_occupied 0", "channel_occupied 1", "channel_occupied 2"];
+    assert_eq!(receiver.events(3), expected);
+    let counters = rig.finish();
+    assert_eq!((counters.delivered.get(), counters.dropped_at_queues.get()), (3, 7));
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    let receiver = Receiver::start(|_| Answer::Stall);
+    let mut rig = Rig::start(settings(), vec![webhook(&receiver.url)]);
+    // A channel name of 1 MiB, for want of a client event of that size.
+    let long = "x".repeat(1 << 20);
+    for _ in 0..40 {
+        rig.occupy(&long);
+    }
+    until("dropped", || rig.counters.dropped_at_queues.get() == 40 - 16);
+    rig.webhooks.finish(Duration::ZERO);
+    assert_eq!(rig.counters.lost_at_end.get(), 16);
+}
+
+#[test]
+fn a_full_ring_drops_and_counts_and_never_blocks() {
+    let receiver = Receiver::start(|_| Answer::Status(200));
+    let settings = Settings { ring_events: 4, ..settings() };
+    let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
+    for number in 0..2_000 {
+        rig.occupy(&number.to_string());
+    }
+    let counters = rig.finish();
+    assert!(counters.dropped_by_workers.get() > 0);
+    assert_eq!(counters.dropped_by_workers.get() + counters.delivered.get(), 2_000);
+}
+
+#[test]
+fn the_end_sends_what_is_held_and_what_is_between_attempts() {
+    let receiver = Receiver::start(|number| Answer::Status(if number == 0 { 500 } else { 200 }));
+    let hour = Duration::from_secs(3_600);
+    let settings = Settings { debounce: hour, retry_first: hour, retry: hour, ..settings() };
+    let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
+    rig.occupy("a");
+    receiver.next();
+    until("failed", || rig.counters.requests_failed.get() == 1);
+    rig.push("b", Happening::Vacated);
+    rig.push("c", Happening::MemberRemoved { user_id: "7".into() });
+    let counters = rig.finish();
+    let expected = ["channel_occupied a", "channel_vacated b", "member_removed c"];
+    assert_eq!(receiver.events(3), expected);
+    assert_eq!((counters.delivered.get(), counters.lost_at_end.get()), (3, 0));
+}
+
+#[test]
+fn the_end_comes_in_time_whatever_the_endpoints_do() {
+    let stalling = Receiver::start(|_| Answer::Stall);
+    let failing = Receiver::start(|_| Answer::Status(500));
+    let webhooks = vec![webhook(&stalling.url), webhook(&failing.url)];
+    let mut rig = Rig::start(settings(), webhooks);
+    rig.occupy("a");
+    stalling.next();
+    failing.next();
+    rig.push("b", Happening::Vacated);
+    let clock = Clock::start();
+    rig.webhooks.finish(Duration::from_millis(300));
+    let taken = clock.now().0;
+    assert!((300..20_000).contains(&taken), "{taken} ms");
+    assert_eq!((rig.counters.lost_at_end.get(), rig.counters.delivered.get()), (4, 0));
+}
+
+#[test]
+fn an_end_without_events_is_quick() {
+    let receiver = Receiver::start(|_| Answer::Status(200));
+    let mut rig = Rig::start(settings(), vec![webhook(&receiver.url)]);
+    rig.occupy("a");
+    receiver.next();
+    let clock = Clock::start();
+    rig.finish();
+    assert!(clock.now().0 < 30_000, "an idle sender would wait for 60 s");
+}

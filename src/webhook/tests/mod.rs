@@ -1,0 +1,82 @@
+//! Webhooks against a real receiver, one that works and many that do not.
+//!
+//! They wait for what must happen with much patience, and measure time only where a miss would be seconds off.
+
+mod bounds;
+mod delivery;
+mod receiver;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::receiver::{PATIENCE, sleep};
+use super::{Feed, Settings, Webhooks, start};
+use crate::app::{self, App, AppIndex, Apps, Webhook, WebhookKind};
+use crate::counters::WebhookCounters;
+use crate::pusher::webhook_event::{Happening, WebhookEvent};
+
+fn settings() -> Settings {
+    Settings {
+        timeout: PATIENCE,
+        retry: PATIENCE,
+        debounce: Duration::ZERO,
+        queue_events_max: 10_000,
+        retry_first: Duration::from_millis(20),
+        linger: Duration::from_millis(20),
+        idle: PATIENCE,
+        ring_events: 8_192,
+    }
+}
+
+fn webhook(url: &str) -> Webhook {
+    Webhook { url: url.to_owned(), kinds: WebhookKind::ALL.to_vec(), channel_prefixes: Vec::new() }
+}
+
+/// One running server's worth of webhooks, with one worker.
+struct Rig {
+    webhooks: Webhooks,
+    feed: Feed,
+    counters: Arc<WebhookCounters>,
+}
+
+impl Rig {
+    fn start(settings: Settings, webhooks: Vec<Webhook>) -> Self {
+        Self::with_apps(settings, vec![App { webhooks, ..app::sample() }])
+    }
+
+    fn with_apps(settings: Settings, apps: Vec<App>) -> Self {
+        let apps = Arc::new(Apps::new(apps));
+        let (webhooks, mut feeds) = start(apps, 1, settings).unwrap().expect("there are webhooks");
+        let counters = webhooks.counters();
+        Self { webhooks, feed: feeds.remove(0), counters }
+    }
+
+    fn push(&mut self, channel: &str, what: Happening) {
+        self.feed.push(event(channel, what));
+        self.feed.ring();
+    }
+
+    fn occupy(&mut self, channel: &str) {
+        self.push(channel, Happening::Occupied);
+    }
+
+    fn finish(self) -> Arc<WebhookCounters> {
+        self.webhooks.finish(PATIENCE);
+        self.counters
+    }
+}
+
+fn event(channel: &str, what: Happening) -> WebhookEvent {
+    WebhookEvent { app: AppIndex(0), channel: channel.into(), what }
+}
+
+/// Waits until it is true.
+fn until(what: &str, is_true: impl Fn() -> bool) {
+    for _ in 0..PATIENCE.as_millis() / 5 {
+        if is_true() {
+            return;
+        }
+        sleep(Duration::from_millis(5));
+    }
+    panic!("never: {what}");
+}

@@ -1,0 +1,47 @@
+//! The clocks of this module: its threads are not a core's and have no tick to take the time from.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::clock::Moment;
+
+/// Time since the webhooks were started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the clock for webhooks"
+    )]
+    pub(super) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(super) fn now(self) -> Moment {
+        Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Time until `moment`; zero if it is past.
+    pub(super) fn until(self, moment: Moment) -> Duration {
+        Duration::from_millis(moment.0.saturating_sub(self.now().0))
+    }
+
+    /// Time since `moment`.
+    pub(super) fn since(self, moment: Moment) -> Duration {
+        Duration::from_millis(self.now().0.saturating_sub(moment.0))
+    }
+}
+
+/// The moment `after` later.
+pub(super) fn later(moment: Moment, after: Duration) -> Moment {
+    Moment(moment.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// Milliseconds since 1970, for `time_ms`.
+#[expect(clippy::disallowed_methods, reason = "backends compare time_ms with their own clock")]
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
