@@ -175,7 +175,7 @@ pub fn merge(sources: &Sources) -> Merged {
         }
         from_environment(&mut server, option, sources);
         if let Some(value) = sources.flags.get(option.key) {
-            server.set(option.key, value, format!("--{}", option.key));
+            server.set(option.key, value, format!("--{}", option.key.replace('_', "-")));
         }
     }
     let own = own_app(sources, &mut problems);

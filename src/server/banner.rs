@@ -174,7 +174,10 @@ mod tests {
         let text = rendered(&Sources { environment, ..Sources::default() });
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("1 (key the-key), from environment"), "{text}");
-        assert!(text.contains("127.0.0.1:8080") && text.contains("20000 descriptors a worker"), "{text}");
+        assert!(
+            text.contains("127.0.0.1:8080") && text.contains("20000 descriptors a worker"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The command line: `ringverb`, `ringverb start`, `ringverb check`, with the flags of `reverb:start`.
+//! The command line: `ringverb`, `ringverb start`, `ringverb check`, with the flags of `reverb:start`; and the commands
+//! that speak to a running server.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::options;
 
@@ -34,6 +35,9 @@ pub(super) struct Arguments {
     /// Log each message
     #[arg(long, global = true, help_heading = SERVER)]
     debug: bool,
+    /// Write each accepted event to standard output, for the test suite of an app
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = ["json"], help_heading = SERVER)]
+    print_events: Option<String>,
     /// Configuration file [ringverb.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
     pub(super) config: Option<PathBuf>,
@@ -42,12 +46,99 @@ pub(super) struct Arguments {
     pub(super) env_file: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the server (the same as no command)
     Start,
     /// Check the configuration and print it, secrets masked
     Check,
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// Commands that speak to a running server, with the app of the same configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum ClientCommand {
+    /// Publish one event to a channel of a running server
+    #[command(after_help = PUBLISH_EXAMPLES)]
+    Publish(PublishArguments),
+    /// List the occupied channels of a running server
+    #[command(after_help = CHANNELS_EXAMPLES)]
+    Channels(ChannelsArguments),
+    /// List the users in a presence channel of a running server
+    #[command(after_help = USERS_EXAMPLES)]
+    Users(UsersArguments),
+    /// Show the events of channels of a running server as they come
+    #[command(after_help = LISTEN_EXAMPLES)]
+    Listen(ListenArguments),
+}
+
+/// Which server and app.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Target {
+    /// App to speak for, if several are configured [the first]
+    #[arg(long, value_name = "ID")]
+    pub(super) app: Option<String>,
+    /// The server's own address, such as http://127.0.0.1:8080/prefix [of the configuration]
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct PublishArguments {
+    /// Name on the wire: private-orders.1, not orders.1
+    pub(super) channel: String,
+    /// Name of the event
+    pub(super) event: String,
+    /// What the event carries
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(super) data: String,
+    /// Send the data as plain text, whatever it is
+    #[arg(long)]
+    pub(super) text: bool,
+    /// Leave out this connection: what toOthers() does
+    #[arg(long, value_name = "ID")]
+    pub(super) socket_id: Option<String>,
+    /// Ask for attributes of the channel, too, and print them: user_count, subscription_count, cache
+    #[arg(long, value_name = "ATTRIBUTES")]
+    pub(super) info: Option<String>,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ChannelsArguments {
+    /// Only channels that start with this, such as presence-
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(super) prefix: String,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct UsersArguments {
+    /// Name on the wire: presence-room, not room
+    pub(super) channel: String,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct ListenArguments {
+    /// Names on the wire: private-orders.1, not orders.1
+    #[arg(required = true, value_name = "CHANNEL")]
+    pub(super) channels: Vec<String>,
+    /// User to join presence channels as [ringverb-listen]
+    #[arg(long, value_name = "ID")]
+    pub(super) user: Option<String>,
+    /// Print each event as it came, one line of JSON; notes go to standard error
+    #[arg(long)]
+    pub(super) json: bool,
+    /// End after that many events; messages of the protocol do not count
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+    #[command(flatten)]
+    pub(super) target: Target,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -55,12 +146,41 @@ const EXAMPLES: &str = "Examples:
   ringverb --port 9000 --debug    another port, and a line per message
   ringverb check                  what would be served, and where each value comes from
   ringverb --env-file /srv/app/.env --config /etc/ringverb.toml
+
+  ringverb listen private-orders.1                                 in one terminal,
+  ringverb publish private-orders.1 order.shipped '{\"id\":1}'       in another
+";
+
+const PUBLISH_EXAMPLES: &str = "Examples:
+  ringverb publish news hello '{\"message\":\"hi\"}'
+  ringverb publish private-orders.1 'App\\Events\\OrderShipped' '{\"id\":1}' --socket-id 1.2
+  ringverb publish news hello 'no JSON at all' --text
+";
+
+const CHANNELS_EXAMPLES: &str = "Examples:
+  ringverb channels
+  ringverb channels presence- --app 1001
+";
+
+const USERS_EXAMPLES: &str = "Examples:
+  ringverb users presence-room
+";
+
+const LISTEN_EXAMPLES: &str =
+    "Private and presence channels are joined with the app's own secret, \
+'#server-to-user-7' after signing in as user 7.
+
+Examples:
+  ringverb listen news private-orders.1
+  ringverb listen presence-room --user 7
+  ringverb listen '#server-to-user-7'
+  ringverb listen news --json --count 1 | jq .data
 ";
 
 const LONG: &str = "
 Every option can be given in the environment, in .env and in ringverb.toml. A flag wins over the
 environment, the environment over .env, .env over ringverb.toml. Exit status: 0 after a clean end,
-1 if the server fails, 2 for a wrong command line or configuration.
+1 if the server fails, refuses or cannot be reached, 2 for a wrong command line or configuration.
 ";
 
 impl Arguments {
@@ -83,6 +203,7 @@ impl Arguments {
             ("path", &self.path),
             ("workers", &self.workers),
             ("hostname", &self.hostname),
+            ("print_events", &self.print_events),
         ];
         let mut flags: HashMap<String, String> = given
             .into_iter()
@@ -102,11 +223,11 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
-        let arguments = Arguments::parse_from(["ringverb", "start", "--port", "9", "--debug"]);
-        let flags = arguments.flags();
-        assert_eq!(
-            (flags["port"].as_str(), flags["debug"].as_str(), flags.len()),
-            ("9", "true", 2)
-        );
+        let line = ["ringverb", "start", "--port", "9", "--debug", "--print-events", "json"];
+        let flags = Arguments::parse_from(line).flags();
+        let value = |key: &str| flags[key].as_str();
+        assert_eq!((value("port"), value("debug"), value("print_events")), ("9", "true", "json"));
+        assert_eq!(flags.len(), 3);
+        assert!(Arguments::try_parse_from(["ringverb", "--print-events", "xml"]).is_err());
     }
 }

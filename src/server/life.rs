@@ -159,7 +159,7 @@ fn wake_all(doorbells: &[Doorbell]) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the control thread has nothing else to do")]
-fn sleep(time: Duration) {
+pub(super) fn sleep(time: Duration) {
     std::thread::sleep(time);
 }
 

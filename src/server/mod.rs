@@ -1,8 +1,10 @@
-//! The process: command line, checks before the start, messages to the operator, life and end.
+//! The process: command line, checks before the start, messages to the operator, life and end; and the commands that
+//! speak to a running server.
 
 mod banner;
 mod check;
 mod cli;
+mod client;
 mod life;
 mod probe;
 
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
-use cli::{Arguments, Command};
+use cli::{Arguments, ClientCommand, Command};
 pub use probe::StartError;
 
 /// Runs the command line. 0 is a clean end, 1 a failure while running, 2 a wrong command line or configuration.
@@ -32,7 +34,18 @@ pub fn main() -> ExitCode {
     }
     match arguments.command {
         Some(Command::Check) => run_check(&merged),
+        Some(Command::Client(command)) => run_client(&command, &merged),
         Some(Command::Start) | None => start(&merged),
+    }
+}
+
+fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
+    match build(merged, &drawn_credentials()) {
+        Ok(config) => {
+            let scheme = merged.server.get("scheme").map(|given| given.value.as_str());
+            client::run(command, config, scheme)
+        }
+        Err(problems) => refuse_client(&problems),
     }
 }
 
@@ -87,13 +100,23 @@ fn start_logging(config: &Config) {
 }
 
 fn refuse(problems: &[String]) -> ExitCode {
-    for problem in problems {
-        eprintln!("error: {problem}");
-    }
+    tell(problems);
     eprintln!(
         "ringverb did not start: mend the configuration above; `ringverb check` shows it whole."
     );
     ExitCode::from(2)
+}
+
+fn refuse_client(problems: &[String]) -> ExitCode {
+    tell(problems);
+    eprintln!("Nothing was sent: mend the configuration above; `ringverb check` shows it whole.");
+    ExitCode::from(2)
+}
+
+fn tell(problems: &[String]) {
+    for problem in problems {
+        eprintln!("error: {problem}");
+    }
 }
 
 fn fail(error: &StartError) -> ExitCode {

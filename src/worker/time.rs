@@ -29,7 +29,8 @@ impl Clock {
 
 /// Seconds since 1970, for signature timestamps.
 #[expect(clippy::disallowed_methods, reason = "signatures carry wall clock time")]
-pub(super) fn unix_seconds() -> u64 {
+#[must_use]
+pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

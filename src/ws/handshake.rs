@@ -39,6 +39,12 @@ impl AcceptKey {
         debug_assert_eq!(written, Ok(ACCEPT_LEN));
         Self(accept)
     }
+
+    /// In base64, as it is sent.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Why a request is not upgraded. Each has its status, its text and a header that helps the client.
@@ -115,7 +121,7 @@ pub fn write_response(accept: &AcceptKey, out: &mut Vec<u8>) {
         Connection: Upgrade\r\n\
         Sec-WebSocket-Accept: ",
     );
-    out.extend_from_slice(&accept.0);
+    out.extend_from_slice(accept.as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
 }
 

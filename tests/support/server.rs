@@ -125,6 +125,29 @@ impl Setup {
         server
     }
 
+    /// With the app of the recorded traffic, for a command that speaks to this server.
+    pub(crate) fn client_of(server: &Server) -> Self {
+        Self::new().reaching(server)
+    }
+
+    /// The same address as the server's.
+    pub(crate) fn reaching(self, server: &Server) -> Self {
+        let SocketAddr::V4(address) = server.address else { panic!("the tests listen on IPv4") };
+        self.env("REVERB_SERVER_HOST", &address.ip().to_string())
+            .env("REVERB_SERVER_PORT", &address.port().to_string())
+    }
+
+    pub(crate) fn args(self, arguments: &[&str]) -> Self {
+        arguments.iter().fold(self, |setup, argument| setup.arg(argument))
+    }
+
+    /// Starts a command that goes on until something happens, and waits until it says this on stderr.
+    pub(crate) fn launch(self, until: &str) -> Server {
+        let mut running = self.spawn();
+        running.error_line_with(until);
+        running
+    }
+
     /// Runs to the end: for commands that answer and runs that must fail.
     pub(crate) fn run(self) -> Finished {
         self.spawn().finish()
@@ -183,6 +206,23 @@ impl Server {
                     let _ = self.child.kill();
                     let (_, errors) = rest(&self.output.stderr, DEADLINE);
                     panic!("no line with {text:?} ({error}); stderr: {errors}");
+                }
+            }
+        }
+    }
+
+    /// Waits for a line of stderr that holds this text.
+    pub(crate) fn error_line_with(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            match self.output.stderr.recv_timeout(DEADLINE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen += &(line + "\n"),
+                Err(error) => {
+                    self.done = true;
+                    // It may have ended by itself.
+                    let _ = self.child.kill();
+                    panic!("no line with {text:?} ({error}) on stderr: {seen}");
                 }
             }
         }

@@ -1,0 +1,162 @@
+//! One TCP connection to the server, and the heads of HTTP answers on it. Whoever answers may be anybody: what is
+//! strange becomes a sentence.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use super::peer::Peer;
+use super::{Failure, TIMEOUT};
+
+/// A head is never that long.
+const HEAD_MAX: usize = 64 * 1024;
+const FIELDS_MAX: usize = 100;
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// Received and not used yet.
+    pub(super) input: Vec<u8>,
+    authority: String,
+}
+
+/// Status and header fields of an answer; names in lower case.
+pub(super) struct Head {
+    pub(super) status: u16,
+    fields: Vec<(String, String)>,
+}
+
+impl Head {
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Connection {
+    pub(super) fn open(peer: &Peer) -> Result<Self, Failure> {
+        let authority = peer.authority();
+        let addresses = (peer.host.as_str(), peer.port).to_socket_addrs().map_err(|error| {
+            Failure::Server(format!("the address of {authority} cannot be found: {error}"))
+        })?;
+        let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, TIMEOUT).and_then(prepare) {
+                Ok(stream) => return Ok(Self { stream, input: Vec::new(), authority }),
+                Err(error) => last = error,
+            }
+        }
+        Err(Failure::Server(unreachable(&authority, &last)))
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// How long `more` waits from now on.
+    pub(super) fn patience(&self, wait: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(wait))
+    }
+
+    /// Waits for bytes; `false` at the end of the connection.
+    pub(super) fn more(&mut self) -> io::Result<bool> {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(count) => {
+                    self.input.extend_from_slice(&chunk[..count]);
+                    return Ok(count > 0);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads the head of an answer.
+    pub(super) fn head(&mut self) -> Result<Head, Failure> {
+        loop {
+            if let Some((head, length)) =
+                parse_head(&self.input).map_err(|why| self.strange(why))?
+            {
+                self.input.drain(..length);
+                return Ok(head);
+            }
+            if self.input.len() > HEAD_MAX {
+                return Err(self.strange("its answer has no end"));
+            }
+            if !self.more().map_err(|error| self.lost(&error))? {
+                return Err(self.strange("it closed the connection without an answer"));
+            }
+        }
+    }
+
+    pub(super) fn strange(&self, what: &str) -> Failure {
+        Failure::Server(format!(
+            "{} is reached, but {what}: does ringverb listen there?",
+            self.authority
+        ))
+    }
+
+    pub(super) fn lost(&self, error: &io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                let seconds = TIMEOUT.as_secs();
+                self.strange(&format!("it does not answer within {seconds} s"))
+            }
+            _ => Failure::Server(format!("the connection to {} broke: {error}", self.authority)),
+        }
+    }
+}
+
+fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
+fn unreachable(authority: &str, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => format!(
+            "connection refused at {authority}: is ringverb running? start it with `ringverb`, or name another \
+             place with --port, --host or --url"
+        ),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => format!(
+            "no connection to {authority} within {} s: is the address right, and does no firewall drop it?",
+            TIMEOUT.as_secs()
+        ),
+        _ => format!("{authority} cannot be reached: {error}"),
+    }
+}
+
+/// The head at the start of `input` and its length; `None` while it is incomplete.
+fn parse_head(input: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut answer = httparse::Response::new(&mut fields);
+    let length = match answer.parse(input) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err("its answer is not HTTP"),
+    };
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let fields = answer.headers.iter();
+    let fields = fields.map(|field| (field.name.to_lowercase(), text(field.value))).collect();
+    Ok(Some((Head { status: answer.code.unwrap_or_default(), fields }, length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads() {
+        let (head, length) =
+            parse_head(b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\nrest").ok().flatten().unwrap();
+        assert_eq!(
+            (head.status, head.field("x-a"), head.field("x"), length),
+            (200, Some("1"), None, 27)
+        );
+        assert!(matches!(parse_head(b"HTTP/1.1 200 OK\r\nX-A"), Ok(None)));
+        assert!(parse_head(b"SSH-2.0-OpenSSH_9\r\n").is_err());
+        assert!(parse_head(b"\x15\x03\x01").is_err());
+    }
+}

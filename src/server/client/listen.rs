@@ -1,0 +1,466 @@
+//! `ringverb listen`: the events of channels as they come, until Ctrl-C or until there were enough.
+//!
+//! Events of the app and of its clients are results; what the protocol says (`pusher:`, `pusher_internal:`) is a note.
+//! A connection that is lost is made anew; a refusal ends the command, since it would be the same again.
+
+use std::borrow::Cow;
+use std::io;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::peer::Peer;
+use super::show::{self, Event};
+use super::socket::{Received, Socket};
+use super::{Failure, TIMEOUT, member, note, print, quoted, shown};
+use crate::pusher::channel_name::{Access, classify};
+use crate::pusher::json::{self, Validator};
+use crate::pusher::signature;
+use crate::server::cli::ListenArguments;
+use crate::server::life;
+
+/// Who joins presence channels.
+const USER: &str = "ringverb-listen";
+const USER_CHANNEL: &str = "#server-to-user-";
+/// pusher-js asks at least that often whether the server is there (PROTOCOL.md rule 12).
+const SILENCE_SECONDS_MAX: u64 = 120;
+/// Between two attempts to connect.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+
+const PING: &str = r#"{"event":"pusher:ping","data":{}}"#;
+const PONG: &str = r#"{"event":"pusher:pong","data":{}}"#;
+
+pub(super) fn run(peer: &Peer, arguments: &ListenArguments, colour: bool) -> Result<(), Failure> {
+    let steps = steps(arguments).map_err(Failure::Usage)?;
+    end_on_signal()?;
+    let mut listener = Listener {
+        peer,
+        json: arguments.json,
+        colour,
+        user: arguments.user.as_deref().unwrap_or(USER),
+        left: arguments.count,
+        pause: None,
+        validator: Validator::default(),
+    };
+    let mut told = String::new();
+    loop {
+        let why = match listener.attempt(&steps) {
+            Ok(()) => return Ok(()),
+            Err(Stop::Failed(failure)) => return Err(failure),
+            Err(Stop::Lost(why)) => why,
+        };
+        // One sentence for a server that stays away, not one for each attempt.
+        let stood = listener.pause == Some(PAUSE_MIN);
+        if stood || why != told {
+            note(&format!("{why}; connecting again"));
+            told = why;
+        }
+        let pause = listener.pause.unwrap_or(PAUSE_MIN);
+        life::sleep(pause);
+        listener.pause = Some((pause * 2).min(PAUSE_MAX));
+    }
+}
+
+/// Ctrl-C is how listening ends, so it is no failure.
+fn end_on_signal() -> Result<(), Failure> {
+    let failed =
+        |error: io::Error| Failure::Server(format!("signals cannot be waited for: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let wait = move || {
+        let _ = signals.forever().next();
+        // With the lock no line is cut in two.
+        let _stdout = io::stdout().lock();
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
+    Ok(())
+}
+
+/// What has to be asked of the server, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    SignIn(String),
+    Subscribe(String),
+}
+
+impl Step {
+    fn describe(&self) -> String {
+        match self {
+            Self::SignIn(user) => format!("the sign-in of user {}", shown(user)),
+            Self::Subscribe(channel) => format!("the subscription to {}", shown(channel)),
+        }
+    }
+}
+
+fn steps(arguments: &ListenArguments) -> Result<Vec<Step>, String> {
+    let mut steps = Vec::new();
+    let mut user = None;
+    for channel in &arguments.channels {
+        let subscribe = Step::Subscribe(channel.clone());
+        if let Some(id) = channel.strip_prefix(USER_CHANNEL) {
+            let other =
+                [user, arguments.user.as_deref()].into_iter().flatten().find(|it| *it != id);
+            if let Some(other) = other {
+                return Err(format!(
+                    "one connection is signed in as one user, and these are two: {} and {}",
+                    shown(other),
+                    shown(id)
+                ));
+            }
+            user = Some(id);
+        }
+        if !steps.contains(&subscribe) {
+            steps.push(subscribe);
+        }
+    }
+    if let Some(user) = user {
+        steps.insert(0, Step::SignIn(user.to_owned()));
+    }
+    Ok(steps)
+}
+
+/// Why a connection ends before there were enough events.
+enum Stop {
+    /// The next one may fare better.
+    Lost(String),
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(format!("the connection broke: {error}"))
+    }
+}
+
+/// A message of the server: names as text, the rest as raw spans.
+struct Message<'a> {
+    text: &'a str,
+    name: Cow<'a, str>,
+    channel: Cow<'a, str>,
+    data: Option<&'a str>,
+}
+
+impl<'a> Message<'a> {
+    fn read(bytes: &'a [u8], validator: &mut Validator) -> Option<Self> {
+        let text = validator.check(bytes)?;
+        Some(Self {
+            text,
+            name: member(text, "event").and_then(json::string)?,
+            channel: member(text, "channel").and_then(json::string).unwrap_or_default(),
+            data: member(text, "data"),
+        })
+    }
+
+    /// The object in `data`, which may be in a string.
+    fn inner(&self) -> String {
+        let data = self.data.unwrap_or("{}");
+        json::string(data).map_or_else(|| data.to_owned(), Cow::into_owned)
+    }
+}
+
+/// Code and text of `pusher:error` or `pusher:subscription_error`.
+fn error_of(inner: &str, validator: &mut Validator) -> (u16, String) {
+    let Some(inner) = validator.check(inner.as_bytes()) else { return (0, shown(inner)) };
+    let either = |first, second| member(inner, first).or_else(|| member(inner, second));
+    let code = either("code", "status").and_then(|code| code.parse().ok()).unwrap_or_default();
+    let text = either("message", "error").and_then(json::string).unwrap_or_default();
+    (code, shown(&text))
+}
+
+struct Listener<'a> {
+    peer: &'a Peer,
+    json: bool,
+    colour: bool,
+    user: &'a str,
+    /// Events that are still waited for; `None` is no end.
+    left: Option<u64>,
+    /// Before the next attempt; `None` before the first connection stood.
+    pause: Option<Duration>,
+    validator: Validator,
+}
+
+impl Listener<'_> {
+    /// One connection, until there were enough events.
+    fn attempt(&mut self, steps: &[Step]) -> Result<(), Stop> {
+        let mut socket = match Socket::open(self.peer) {
+            // It was there before: a server that is started anew is away for a moment.
+            Err(Failure::Server(why)) if self.pause.is_some() => return Err(Stop::Lost(why)),
+            opened => opened?,
+        };
+        let (socket_id, silence) = self.greeting(&mut socket)?;
+        self.pause = Some(PAUSE_MIN);
+        self.attend(&mut socket, &socket_id, silence, steps)
+    }
+
+    /// Waits for the socket id and the silence after which the server is to be asked whether it is there.
+    fn greeting(&mut self, socket: &mut Socket) -> Result<(String, Duration), Stop> {
+        let bytes = match socket.receive(TIMEOUT)? {
+            Received::Text(bytes) => bytes,
+            Received::Closed(said) => return Err(self.closed(said)),
+            Received::Silence => return Err(self.strange("says nothing on its WebSocket")),
+        };
+        let message = Message::read(&bytes, &mut self.validator);
+        let Some(message) = message else {
+            return Err(self.strange("does not speak Pusher's protocol"));
+        };
+        let inner = message.inner();
+        if message.name == "pusher:error" {
+            let said = error_of(&inner, &mut self.validator);
+            return Err(self.closed(Some(said)));
+        }
+        let inner = self.validator.check(inner.as_bytes()).unwrap_or("{}");
+        let id = member(inner, "socket_id").and_then(json::string);
+        let Some(id) = id.filter(|_| message.name == "pusher:connection_established") else {
+            return Err(self.strange("does not greet as a Pusher server does"));
+        };
+        let seconds = member(inner, "activity_timeout").and_then(|seconds| seconds.parse().ok());
+        let seconds = seconds.unwrap_or(SILENCE_SECONDS_MAX).clamp(1, SILENCE_SECONDS_MAX);
+        Ok((id.into_owned(), Duration::from_secs(seconds)))
+    }
+
+    fn attend(
+        &mut self,
+        socket: &mut Socket,
+        socket_id: &str,
+        silence: Duration,
+        steps: &[Step],
+    ) -> Result<(), Stop> {
+        let mut ahead = steps.iter();
+        let mut step = self.begin(ahead.next(), socket, socket_id)?;
+        let mut pinged = false;
+        loop {
+            let wait = if step.is_some() || pinged { TIMEOUT } else { silence };
+            let bytes = match (socket.receive(wait)?, step) {
+                (Received::Text(bytes), _) => bytes,
+                (Received::Closed(said), _) => return Err(self.closed(said)),
+                (Received::Silence, Some(step)) => {
+                    return Err(self.strange(&format!("does not answer {}", step.describe())));
+                }
+                (Received::Silence, None) if pinged => {
+                    let seconds = TIMEOUT.as_secs();
+                    return Err(Stop::Lost(format!("no answer to a ping within {seconds} s")));
+                }
+                (Received::Silence, None) => {
+                    socket.send(PING)?;
+                    pinged = true;
+                    continue;
+                }
+            };
+            pinged = false;
+            let Some(message) = Message::read(&bytes, &mut self.validator) else {
+                note(&format!(
+                    "no message of the protocol: {}",
+                    shown(&String::from_utf8_lossy(&bytes))
+                ));
+                continue;
+            };
+            if message.name == "pusher:ping" {
+                socket.send(PONG)?;
+            } else if message.name == "pusher:error" || message.name == "pusher:subscription_error"
+            {
+                self.error(&message, step)?;
+            } else if step.is_some_and(|step| answers(&message, step)) {
+                self.succeeded(&message);
+                step = self.begin(ahead.next(), socket, socket_id)?;
+            } else if message.name.starts_with("pusher:")
+                || message.name.starts_with("pusher_internal:")
+            {
+                tell(&message);
+            } else if self.event(&message)? {
+                // Enough: that the server hears of it is only polite.
+                let _ = socket.close();
+                return Ok(());
+            }
+        }
+    }
+
+    fn begin<'s>(
+        &self,
+        step: Option<&'s Step>,
+        socket: &mut Socket,
+        socket_id: &str,
+    ) -> io::Result<Option<&'s Step>> {
+        match step {
+            Some(Step::SignIn(user)) => socket.send(&self.sign_in(user, socket_id))?,
+            Some(Step::Subscribe(channel)) => {
+                socket.send(&self.subscription(channel, socket_id))?
+            }
+            None => {}
+        }
+        Ok(step)
+    }
+
+    fn subscription(&self, channel: &str, socket_id: &str) -> String {
+        let name = quoted(channel);
+        let data = match classify(channel).map(|kind| kind.access) {
+            Ok(Access::Private) => {
+                let auth = self.auth(&[socket_id, ":", channel]);
+                format!("{{\"channel\":{name},\"auth\":{auth}}}")
+            }
+            Ok(Access::Presence) => {
+                let user = quoted(self.user);
+                let text = format!(
+                    "{{\"user_id\":{user},\"user_info\":{{\"name\":\"ringverb listen\"}}}}"
+                );
+                let auth = self.auth(&[socket_id, ":", channel, ":", &text]);
+                let text = quoted(&text);
+                format!("{{\"channel\":{name},\"auth\":{auth},\"channel_data\":{text}}}")
+            }
+            _ => format!("{{\"channel\":{name}}}"),
+        };
+        format!("{{\"event\":\"pusher:subscribe\",\"data\":{data}}}")
+    }
+
+    fn sign_in(&self, user: &str, socket_id: &str) -> String {
+        let text = format!("{{\"id\":{}}}", quoted(user));
+        let auth = self.auth(&[socket_id, "::user::", &text]);
+        let text = quoted(&text);
+        format!("{{\"event\":\"pusher:signin\",\"data\":{{\"auth\":{auth},\"user_data\":{text}}}}}")
+    }
+
+    /// Key and signature, as a JSON string.
+    fn auth(&self, parts: &[&str]) -> String {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        let hex = signature::sign(&self.peer.app.secret, &parts);
+        quoted(&format!("{}:{}", self.peer.app.key, String::from_utf8_lossy(&hex)))
+    }
+
+    fn succeeded(&mut self, message: &Message<'_>) {
+        if message.name == "pusher:signin_success" {
+            return;
+        }
+        let inner = message.inner();
+        let inner = self.validator.check(inner.as_bytes()).unwrap_or("{}");
+        let count = member(inner, "presence").and_then(|presence| member(presence, "count"));
+        let users = count.map_or_else(String::new, |count| format!(", users: {}", shown(count)));
+        note(&format!("listening to {}{users}", shown(&message.channel)));
+    }
+
+    /// An error while a step waits is its refusal.
+    fn error(&mut self, message: &Message<'_>, step: Option<&Step>) -> Result<(), Stop> {
+        let (code, text) = error_of(&message.inner(), &mut self.validator);
+        let Some(step) = step else {
+            note(&format!("the server says {code} {text}"));
+            return Ok(());
+        };
+        let remedy =
+            if code == 4009 { "; does it run with the same REVERB_APP_SECRET?" } else { "" };
+        let what = step.describe();
+        Err(Failure::Server(format!("the server refused {what} with {code} {text}{remedy}")).into())
+    }
+
+    /// Shows an event; whether there were enough.
+    fn event(&mut self, message: &Message<'_>) -> Result<bool, Failure> {
+        let event = Event {
+            message: message.text,
+            name: &message.name,
+            channel: &message.channel,
+            data: message.data,
+            user_id: member(message.text, "user_id"),
+        };
+        let text = if self.json {
+            show::one_line(&event)
+        } else {
+            show::lines(&event, crate::worker::time::unix_seconds(), self.colour)
+        };
+        print(&text)?;
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        Ok(self.left == Some(0))
+    }
+
+    /// What the end of the connection means: the codes after which pusher-js stops for good are refusals (rule 55).
+    fn closed(&self, said: Option<(u16, String)>) -> Stop {
+        let Some((code, text)) = said else {
+            return Stop::Lost("the server closed the connection".to_owned());
+        };
+        let said = format!("{code} {}", shown(&text));
+        match code {
+            4001 => Failure::Server(format!(
+                "the server refused with {said}: no app has the key {} at {}; does it run with the same configuration?",
+                self.peer.app.key,
+                self.peer.url()
+            ))
+            .into(),
+            4000..=4099 | 4300..=4999 => {
+                Failure::Server(format!("the server refused with {said}")).into()
+            }
+            _ => Stop::Lost(format!("the server closed the connection with {said}")),
+        }
+    }
+
+    fn strange(&self, what: &str) -> Stop {
+        let url = self.peer.url();
+        Failure::Server(format!("{url} {what}: does ringverb listen there?")).into()
+    }
+}
+
+fn answers(message: &Message<'_>, step: &Step) -> bool {
+    match step {
+        Step::SignIn(_) => message.name == "pusher:signin_success",
+        Step::Subscribe(channel) => {
+            message.name == "pusher_internal:subscription_succeeded" && message.channel == *channel
+        }
+    }
+}
+
+/// A message of the protocol: who came and went, what is counted, what a cache lacks.
+fn tell(message: &Message<'_>) {
+    if message.name == "pusher:pong" {
+        return;
+    }
+    let (channel, name) = (shown(&message.channel), shown(&message.name));
+    note(format!("{channel} {name} {}", shown(&message.inner())).trim());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(channels: &[&str], user: Option<&str>) -> ListenArguments {
+        ListenArguments {
+            channels: channels.iter().map(|channel| (*channel).to_owned()).collect(),
+            user: user.map(str::to_owned),
+            ..ListenArguments::default()
+        }
+    }
+
+    #[test]
+    fn sign_in_comes_first_and_channels_once() {
+        let subscribe = |channel: &str| Step::Subscribe(channel.to_owned());
+        let found = steps(&arguments(&["a", "#server-to-user-7", "a"], None)).unwrap();
+        let sign_in = Step::SignIn("7".to_owned());
+        assert_eq!(found, [sign_in, subscribe("a"), subscribe("#server-to-user-7")]);
+        assert_eq!(
+            steps(&arguments(&["presence-a"], Some("8"))).unwrap(),
+            [subscribe("presence-a")]
+        );
+    }
+
+    #[test]
+    fn nobody_is_two_users() {
+        let both = ["#server-to-user-7", "#server-to-user-8"];
+        assert!(steps(&arguments(&both, None)).unwrap_err().contains("7 and 8"));
+        assert!(steps(&arguments(&both[..1], Some("9"))).unwrap_err().contains("9 and 7"));
+        assert!(steps(&arguments(&both[..1], Some("7"))).is_ok());
+    }
+
+    #[test]
+    fn errors_are_read_in_both_shapes() {
+        let mut validator = Validator::default();
+        let mut read = |text: &str| error_of(text, &mut validator);
+        assert_eq!(read(r#"{"code":4009,"message":"no"}"#), (4009, "no".to_owned()));
+        assert_eq!(
+            read(r#"{"type":"AuthError","error":"no","status":401}"#),
+            (401, "no".to_owned())
+        );
+        assert_eq!(read("rubbish\u{1b}"), (0, "rubbish\\u001b".to_owned()));
+    }
+}

@@ -1,0 +1,177 @@
+//! Which server and which app a command speaks to, from the configuration and the command line.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Failure, note};
+use crate::app::App;
+use crate::config::Config;
+use crate::server::cli::Target;
+
+/// A server, and an app of it with its secret.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// A name or an address, without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Before every path: empty, or `/something`.
+    pub(super) prefix: String,
+    pub(super) app: App,
+}
+
+impl Peer {
+    pub(super) fn choose(mut config: Config, target: &Target) -> Result<Self, Failure> {
+        let app = choose_app(&mut config, target.app.as_deref())?;
+        if let Some(url) = &target.url {
+            let (host, port, prefix) = parse_url(url).map_err(Failure::Usage)?;
+            return Ok(Self { host, port, prefix, app });
+        }
+        if config.port == 0 {
+            return Err(Failure::Usage(
+                "REVERB_SERVER_PORT is 0, so the kernel chose the server's port: its start message tells which; \
+                 give it with --port"
+                    .to_owned(),
+            ));
+        }
+        // "Every address" is none to connect to.
+        let host = match config.host {
+            IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+            IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
+            host => host.to_string(),
+        };
+        Ok(Self { host, port: config.port, prefix: config.path, app })
+    }
+
+    /// Host and port, as in a URL.
+    pub(super) fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}{}", self.authority(), self.prefix)
+    }
+}
+
+fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, Failure> {
+    if config.development {
+        return Err(Failure::Usage(
+            "no app is configured here, and a server without one draws a key and secret that only its start message \
+             tells: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env or in the environment, or run \
+             this in the folder of your .env (--env-file, --config)"
+                .to_owned(),
+        ));
+    }
+    let ids: Vec<&str> = config.apps.iter().map(|app| app.id.as_str()).collect();
+    let ids = ids.join(", ");
+    let index = match id {
+        Some(id) => config.apps.iter().position(|app| app.id == id).ok_or_else(|| {
+            Failure::Usage(format!("no app has the id {id}; the configuration has {ids}"))
+        })?,
+        None => {
+            if config.apps.len() > 1 {
+                note(&format!("app {} of {ids}; --app chooses another", config.apps[0].id));
+            }
+            0
+        }
+    };
+    Ok(config.apps.swap_remove(index))
+}
+
+/// Host, port and path prefix of `http://host:port/prefix`.
+fn parse_url(url: &str) -> Result<(String, u16, String), String> {
+    const FORM: &str = "it takes the form http://127.0.0.1:8080/prefix";
+    if url.starts_with("https://") || url.starts_with("wss://") {
+        return Err(format!(
+            "--url is {url:?}, but TLS is the proxy's: give the address of the server itself, such as \
+             http://127.0.0.1:8080"
+        ));
+    }
+    let wrong = || format!("--url is {url:?}, but {FORM}");
+    let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (authority, 80),
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = bare.unwrap_or(host);
+    let path = path.trim_end_matches('/');
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let sound = !host.is_empty() && plain(host) && plain(path);
+    if !sound || port == 0 || host.contains(['@', '?', '#', '[']) || path.contains(['?', '#']) {
+        return Err(wrong());
+    }
+    let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
+    Ok((host.to_owned(), port, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{Sources, merge};
+    use crate::config::validate::{DevelopmentApp, build};
+
+    fn choose(environment: &[(&str, &str)], target: &Target) -> Result<Peer, Failure> {
+        let app = [("APP_ID", "1"), ("APP_KEY", "k"), ("APP_SECRET", "s")];
+        let given = app.iter().chain(environment);
+        let environment =
+            given.map(|(name, value)| (format!("REVERB_{name}"), (*value).to_owned()));
+        let merged = merge(&Sources { environment: environment.collect(), ..Sources::default() });
+        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        Peer::choose(build(&merged, &drawn).unwrap(), target)
+    }
+
+    #[test]
+    fn the_address_is_the_servers_own() {
+        let public = [("HOST", "ws.example.com"), ("PORT", "443"), ("SCHEME", "https")];
+        for (host, expected) in [
+            ("0.0.0.0", "http://127.0.0.1:9000/ws"),
+            ("::", "http://[::1]:9000/ws"),
+            ("10.0.0.1", "http://10.0.0.1:9000/ws"),
+        ] {
+            let own = [("SERVER_HOST", host), ("SERVER_PORT", "9000"), ("SERVER_PATH", "ws/")];
+            let peer = choose(&[&public[..], &own].concat(), &Target::default()).unwrap();
+            assert_eq!(peer.url(), expected);
+        }
+        let any = choose(&[("SERVER_PORT", "0")], &Target::default());
+        assert!(matches!(any, Err(Failure::Usage(text)) if text.contains("--port")));
+    }
+
+    #[test]
+    fn a_url_wins() {
+        let target = Target { url: Some("http://[::1]:1/a/".to_owned()), app: None };
+        assert_eq!(choose(&[("SERVER_PORT", "0")], &target).unwrap().url(), "http://[::1]:1/a");
+    }
+
+    #[test]
+    fn urls() {
+        for (url, host, port, prefix) in [
+            ("http://localhost:8080", "localhost", 8080, ""),
+            ("http://localhost", "localhost", 80, ""),
+            ("http://h:1/a/b/", "h", 1, "/a/b"),
+            ("http://[::1]:8080/", "::1", 8080, ""),
+            ("http://[::1]", "::1", 80, ""),
+        ] {
+            assert_eq!(parse_url(url), Ok((host.to_owned(), port, prefix.to_owned())), "{url}");
+        }
+        for url in [
+            "",
+            "localhost:8080",
+            "http://",
+            "http://:1",
+            "http://h:0",
+            "http://h:99999",
+            "http://h:x",
+            "http://u@h",
+            "http://h/a b",
+            "http://h/?q",
+            "http://h\r\n",
+        ] {
+            assert!(parse_url(url).unwrap_err().contains("takes the form"), "{url}");
+        }
+        assert!(parse_url("https://h").unwrap_err().contains("TLS is the proxy's"));
+    }
+}

@@ -1,0 +1,79 @@
+//! `ringverb publish`: one event to one channel, and how many it reached.
+
+use super::http::{self, Answer};
+use super::peer::Peer;
+use super::{Failure, member, note, print, quoted, shown};
+use crate::pusher::channel_name::{Access, classify};
+use crate::pusher::json::Validator;
+use crate::pusher::socket_id::SocketId;
+use crate::server::cli::PublishArguments;
+
+pub(super) fn run(peer: &Peer, arguments: &PublishArguments) -> Result<(), Failure> {
+    check(arguments).map_err(Failure::Usage)?;
+    let channel = &arguments.channel;
+    let presence = classify(channel).is_ok_and(|kind| kind.access == Access::Presence);
+    let count = if presence { "user_count" } else { "subscription_count" };
+    let answer = send(peer, arguments, count)?;
+    let body = answer.object(peer)?;
+    let attributes = member(&body, "channels").and_then(|channels| member(channels, channel));
+    let counted = attributes.and_then(|attributes| member(attributes, count)?.parse::<u64>().ok());
+    let people = match (counted.unwrap_or(0), presence) {
+        (1, true) => "1 user".to_owned(),
+        (1, false) => "1 subscriber".to_owned(),
+        (many, true) => format!("{many} users"),
+        (many, false) => format!("{many} subscribers"),
+    };
+    print(&format!("published {} to {} ({people})\n", shown(&arguments.event), shown(channel)))?;
+    if let Some(attributes) = attributes.filter(|_| arguments.info.is_some()) {
+        print(&format!("{}\n", attributes.replace(['\n', '\r'], " ")))?;
+    }
+    if counted.unwrap_or(0) == 0 {
+        note(
+            "nobody is subscribed: Laravel's PrivateChannel('x') is named private-x on the wire, \
+             PresenceChannel('x') presence-x; `ringverb channels` lists the occupied ones",
+        );
+    }
+    Ok(())
+}
+
+fn check(arguments: &PublishArguments) -> Result<(), String> {
+    let PublishArguments { channel, event, data, .. } = arguments;
+    if !arguments.text && Validator::default().check(data.as_bytes()).is_none() {
+        return Err(format!(
+            "{} is not JSON. Names and texts need double quotes, and the shell takes those away unless single quotes \
+             are around the whole: ringverb publish {} {} '{{\"name\":\"value\"}}'. --text sends it as plain text",
+            shown(data),
+            shown(channel),
+            shown(event)
+        ));
+    }
+    match &arguments.socket_id {
+        Some(id) if SocketId::parse(id).is_none() => Err(format!(
+            "--socket-id is {}, but a socket id is two numbers joined by a dot, as Echo.socketId() tells it",
+            shown(id)
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn send(peer: &Peer, arguments: &PublishArguments, count: &str) -> Result<Answer, Failure> {
+    let mut info = count.to_owned();
+    for attribute in arguments.info.iter().flat_map(|info| info.split(',')).map(str::trim) {
+        if !attribute.is_empty() && attribute != count {
+            info.push(',');
+            info.push_str(attribute);
+        }
+    }
+    let mut body = format!(
+        "{{\"name\":{},\"channel\":{},\"data\":{},\"info\":{}",
+        quoted(&arguments.event),
+        quoted(&arguments.channel),
+        quoted(&arguments.data),
+        quoted(&info)
+    );
+    if let Some(id) = &arguments.socket_id {
+        body.push_str(&format!(",\"socket_id\":{}", quoted(id)));
+    }
+    body.push('}');
+    http::ask(peer, "POST", "/events", &[], &body)
+}

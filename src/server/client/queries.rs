@@ -1,0 +1,93 @@
+//! `ringverb channels` and `ringverb users`: who is there.
+
+use super::http::{self, percent_encoded};
+use super::peer::Peer;
+use super::{Failure, member, print, shown};
+use crate::pusher::channel_name::{Access, classify};
+use crate::pusher::json;
+
+pub(super) fn channels(peer: &Peer, prefix: &str) -> Result<(), Failure> {
+    let mut query = vec![("info", "subscription_count,user_count")];
+    if !prefix.is_empty() {
+        query.push(("filter_by_prefix", prefix));
+    }
+    let body = http::ask(peer, "GET", "/channels", &query, "")?.object(peer)?;
+    let rows: Vec<[String; 3]> = member(&body, "channels")
+        .and_then(json::members)
+        .into_iter()
+        .flatten()
+        .map(|(name, attributes)| {
+            let count = |name| member(attributes, name).map_or("-".to_owned(), shown);
+            [text(name), count("subscription_count"), count("user_count")]
+        })
+        .collect();
+    if rows.is_empty() {
+        let which = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!(" that starts with {}", shown(prefix))
+        };
+        return print(&format!("no channel{which} is occupied\n"));
+    }
+    print(&table(["CHANNEL", "SUBSCRIBERS", "USERS"], &rows))
+}
+
+pub(super) fn users(peer: &Peer, channel: &str) -> Result<(), Failure> {
+    if classify(channel).map(|kind| kind.access) != Ok(Access::Presence) {
+        let channel = shown(channel);
+        return Err(Failure::Usage(format!(
+            "{channel} is no presence channel, and only those know their users; `ringverb channels {channel}` \
+             tells how many are subscribed"
+        )));
+    }
+    let path = format!("/channels/{}/users", percent_encoded(channel));
+    let answer = http::ask(peer, "GET", &path, &[], "")?;
+    // The answer for an empty channel; a wrong app or path is told in text.
+    let empty = answer.status == 404 && answer.body.trim() == "{}";
+    let body = if empty { String::from("{}") } else { answer.object(peer)? };
+    let users = member(&body, "users").and_then(json::elements).into_iter().flatten();
+    let ids: Vec<String> =
+        users.filter_map(|user| member(user, "id")).map(|id| text(id) + "\n").collect();
+    if ids.is_empty() {
+        return print(&format!("nobody is in {}\n", shown(channel)));
+    }
+    print(&ids.concat())
+}
+
+/// A raw span of a string, or of a number, as a person reads it.
+fn text(span: &str) -> String {
+    shown(&json::string(span).unwrap_or(span.into()))
+}
+
+/// Names to the left, numbers to the right.
+fn table(head: [&str; 3], rows: &[[String; 3]]) -> String {
+    let rows = rows.iter().map(|row| row.each_ref().map(String::as_str));
+    let all = || std::iter::once(head).chain(rows.clone());
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (first, second, third) = (width(0), width(1), width(2));
+    all()
+        .map(|[name, subscribers, users]| {
+            format!("{name:<first$}  {subscribers:>second$}  {users:>third$}\n")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows =
+            [["é", "12", "-"], ["presence-room", "-", "3"]].map(|row| row.map(str::to_owned));
+        let expected =
+            "CHANNEL        COUNT  U\né                 12  -\npresence-room      -  3\n";
+        assert_eq!(table(["CHANNEL", "COUNT", "U"], &rows), expected);
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(text("\"a\\u001b[2J\\n\""), "a\\u001b[2J\\n");
+        assert_eq!(text("7"), "7");
+    }
+}

@@ -1,0 +1,93 @@
+//! One event as text: for a person with its time and its data in lines, for a program as one line of JSON. PURE.
+
+use crate::pusher::debug_text::{pretty_data, visible};
+use crate::pusher::json;
+
+/// An event that came; raw spans of a message that `Validator` passed, but for the names.
+#[derive(Debug)]
+pub(super) struct Event<'a> {
+    /// The whole message.
+    pub(super) message: &'a str,
+    pub(super) name: &'a str,
+    pub(super) channel: &'a str,
+    pub(super) data: Option<&'a str>,
+    /// Who sent it, if it is a client's event on a presence channel.
+    pub(super) user_id: Option<&'a str>,
+}
+
+const BOLD_GREEN: &str = "\x1b[1;32m";
+const CYAN: &str = "\x1b[36m";
+const GREY: &str = "\x1b[90m";
+const PLAIN: &str = "\x1b[0m";
+/// Names longer than this are cut.
+const NAME_MAX: usize = 200;
+
+/// The message as it came, on one line: line breaks in JSON are only between its parts.
+pub(super) fn one_line(event: &Event<'_>) -> String {
+    event.message.trim_ascii().replace(['\n', '\r'], " ") + "\n"
+}
+
+/// Time, channel and event, and the data below.
+pub(super) fn lines(event: &Event<'_>, unix_seconds: u64, colour: bool) -> String {
+    let mut out = String::new();
+    let mut part = |paint: &str, text: &str, end: &str| {
+        out.push_str(if colour { paint } else { "" });
+        visible(text, NAME_MAX, &mut out);
+        out.push_str(if colour { PLAIN } else { "" });
+        out.push_str(end);
+    };
+    part(GREY, &time_of_day(unix_seconds), " ");
+    part(CYAN, event.channel, " ");
+    match event.user_id.and_then(json::string) {
+        Some(user) => {
+            part(BOLD_GREEN, event.name, " ");
+            part(GREY, &format!("from user {user}"), "\n");
+        }
+        None => part(BOLD_GREEN, event.name, "\n"),
+    }
+    if let Some(data) = event.data {
+        pretty_data(data, colour, &mut out);
+    }
+    out
+}
+
+/// In UTC: the standard library knows no time zones.
+fn time_of_day(unix_seconds: u64) -> String {
+    let (hours, minutes) = (unix_seconds / 3600 % 24, unix_seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}Z", unix_seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Event<'static> {
+        Event {
+            message: " {\"event\":\"a\",\r\n\"channel\":\"c\"}\n",
+            name: "order.shipped",
+            channel: "private-orders.1",
+            data: Some(r#""{\"id\":1}""#),
+            user_id: None,
+        }
+    }
+
+    #[test]
+    fn for_a_program() {
+        assert_eq!(one_line(&sample()), "{\"event\":\"a\",  \"channel\":\"c\"}\n");
+    }
+
+    #[test]
+    fn for_a_person() {
+        let text = "12:34:56Z private-orders.1 order.shipped\n  {\n      \"id\": 1\n  }\n";
+        assert_eq!(lines(&sample(), 86_400 * 3 + 45_296, false), text);
+        let event = Event { data: None, user_id: Some("\"7\""), name: "client-\u{1b}", ..sample() };
+        assert_eq!(
+            lines(&event, 0, false),
+            "00:00:00Z private-orders.1 client-\\u001b from user 7\n"
+        );
+        assert_eq!(
+            lines(&Event { user_id: None, ..event }, 0, true),
+            "\x1b[90m00:00:00Z\x1b[0m \x1b[36mprivate-orders.1\x1b[0m \x1b[1;32mclient-\\u001b\x1b[0m\n"
+        );
+    }
+}
