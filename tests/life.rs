@@ -294,8 +294,11 @@ fn debug_logs_messages() {
     let mut server = Setup::new().arg("--debug").start();
     let mut client = server.connect();
     client.ask(PING, PONG);
-    let line = server.line_with("message received");
-    assert!(line.contains("pusher:ping") && line.contains(&client.socket_id), "{line}");
+    for title in ["Connection Established", "Message Received"] {
+        let line = server.line_with(title);
+        assert!(line.ends_with(&client.socket_id), "{line}");
+    }
+    server.line_with(r#""event": "pusher:ping""#);
     client.send_bytes(&frame::close(1000, ""));
     client.closed();
 }
