@@ -85,8 +85,8 @@ fn start(merged: &Merged) -> ExitCode {
     }
 }
 
-/// Text for a person on a terminal, plain lines for a file or Supervisor. Standard output is the events' alone where they
-/// are printed.
+/// Text for a person on a terminal, plain lines for a file or Supervisor. Standard output is the events' alone where
+/// they are printed.
 fn start_logging(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

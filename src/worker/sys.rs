@@ -267,8 +267,8 @@ pub(super) fn take_fd<T: IntoRawFd>(owner: T) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
-/// Gives the calling thread a descriptor table of its own, with all that is open now: RLIMIT_NOFILE then counts for each
-/// worker alone, and the kernel takes no reference on a file for a system call of the table's only thread.
+/// Gives the calling thread a descriptor table of its own, with all that is open now: RLIMIT_NOFILE then counts for
+/// each worker alone, and the kernel takes no reference on a file for a system call of the table's only thread.
 pub(super) fn own_descriptor_table() -> io::Result<()> {
     // SAFETY: descriptors that exist now stay open in the tables of both sides, and none that is opened later goes to
     // another thread: workers exchange mail, which holds no descriptor.
