@@ -390,7 +390,7 @@ fn an_origin_rule_keeps_no_listener_out() {
 
 #[test]
 fn events_are_printed_for_a_test_suite() {
-    let mut server = Setup::new().args(&["--print-events", "json"]).start();
+    let mut server = Setup::new().start_printing_events();
     run(&server, &["publish", "news", "a", "1"]);
     let event = json(&server.line_with("\"event\":\"a\""));
     assert_eq!((&event["app_id"], &event["channel"]), (&APP_ID.into(), &"news".into()));

@@ -120,8 +120,16 @@ impl Setup {
     pub(crate) fn start_as_configured(self) -> Server {
         let mut server = self.spawn();
         let line = server.line_with("  address  ");
-        let address = line.trim_start_matches("  address  ").split('/').next();
-        server.address = address.and_then(|text| text.parse().ok()).expect("an address");
+        server.listens(&line);
+        server
+    }
+
+    /// `start` for a server that prints events: standard output is theirs alone.
+    pub(crate) fn start_printing_events(self) -> Server {
+        let setup = self.args(&["--print-events", "json", "--host", "127.0.0.1", "--port", "0"]);
+        let mut server = setup.spawn();
+        let line = server.error_line_with("  address  ");
+        server.listens(&line);
         server
     }
 
@@ -187,6 +195,12 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         Setup::new().start()
+    }
+
+    /// Takes the address from the line of the start message.
+    fn listens(&mut self, line: &str) {
+        let address = line.trim_start_matches("  address  ").split('/').next();
+        self.address = address.and_then(|text| text.parse().ok()).expect("an address");
     }
 
     /// Waits for a line of stdout that holds this text.
