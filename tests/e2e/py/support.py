@@ -71,6 +71,8 @@ def _free_port():
 class ServerTestCase(unittest.TestCase):
     """Starts the server in an empty directory; it must leave with exit code 0 after SIGTERM."""
 
+    ENVIRONMENT = {}
+
     @classmethod
     def setUpClass(cls):
         cls.port = _free_port()
@@ -92,6 +94,7 @@ class ServerTestCase(unittest.TestCase):
                 "REVERB_SERVER_HOST": "127.0.0.1",
                 "REVERB_SERVER_PORT": str(cls.port),
                 "RINGVERB_WORKERS": "4",
+                **cls.ENVIRONMENT,
             },
         )
         cls.addClassCleanup(cls._stop)
