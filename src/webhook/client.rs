@@ -10,9 +10,10 @@ use ureq::http::HeaderValue;
 use ureq::http::header::{CONTENT_TYPE, USER_AGENT};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout};
 use ureq::{Agent, Error, Timeout};
 
+use super::header_case::TitleCase;
 use crate::app::App;
 use crate::pusher::signature;
 
@@ -63,7 +64,8 @@ impl Client {
             .max_idle_connections(endpoints)
             .max_idle_connections_per_host(endpoints)
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), OnThisThread);
+        let connector = DefaultConnector::default().chain(TitleCase);
+        let agent = Agent::with_parts(config, connector, OnThisThread);
         Self { agent }
     }
 

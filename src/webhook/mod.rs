@@ -10,6 +10,7 @@ mod batch;
 mod client;
 mod dispatcher;
 mod gate;
+mod header_case;
 mod sender;
 #[cfg(test)]
 mod tests;
