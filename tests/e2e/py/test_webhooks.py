@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pusher
 import pysher
 
+import test_python
 from support import APP_ID, APP_KEY, APP_SECRET, Log, ServerTestCase
 
 
@@ -38,14 +39,14 @@ class WebhookTest(ServerTestCase):
             "pusher:connection_established", lambda _: client.subscribe("from-python")
         )
         client.connect()
-        self.addCleanup(client.disconnect)
+        self.addCleanup(test_python.PythonTest.cut, client)
         headers, body = self.receiver.log.next()
         key, signature = headers["X-Pusher-Key"], headers["X-Pusher-Signature"]
         backend = pusher.Pusher(app_id=APP_ID, key=APP_KEY, secret=APP_SECRET)
         webhook = backend.validate_webhook(key, signature, body)
         self.assertIsNotNone(webhook)
         occupied = {"name": "channel_occupied", "channel": "from-python"}
-        self.assertEqual(webhook["events"], [occupied])
+        self.assertIn(occupied, webhook["events"])
         self.assertIsNone(backend.validate_webhook(key, signature, body + " "))
         other = pusher.Pusher(app_id=APP_ID, key=APP_KEY, secret="another")
         self.assertIsNone(other.validate_webhook(key, signature, body))
