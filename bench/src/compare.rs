@@ -4,7 +4,9 @@
 //! are treated alike. Within a round the servers follow each other; every other round goes
 //! backwards, so that what drifts (heat, neighbours on the machine) meets all of them.
 
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
@@ -22,6 +24,12 @@ pub(crate) struct Args {
     /// `NAME=PID` of a server that is only looked at.
     #[arg(long = "pid", value_parser = parse_pid)]
     pids: Vec<(String, u32)>,
+    /// Parts of the names of the figures to show; all by default.
+    #[arg(long, value_delimiter = ',')]
+    show: Vec<String>,
+    /// Writes all runs and their summary as JSON.
+    #[arg(long)]
+    save: Option<PathBuf>,
     /// The scenario and its arguments, behind `--`.
     #[arg(last = true, required = true)]
     scenario: Vec<String>,
@@ -131,7 +139,12 @@ fn as_json(spread: Option<Spread>) -> Value {
     })
 }
 
-fn print_table(names: &[&str], runs: &[Vec<Value>]) {
+/// Whether a figure with this name is asked for.
+fn is_shown(show: &[String], name: &str) -> bool {
+    show.is_empty() || show.iter().any(|part| name.contains(part.as_str()))
+}
+
+fn print_table(names: &[&str], runs: &[Vec<Value>], show: &[String]) {
     let mut head = "| figure |".to_owned();
     let mut rule = "|---|".to_owned();
     for (number, name) in names.iter().enumerate() {
@@ -150,7 +163,11 @@ fn print_table(names: &[&str], runs: &[Vec<Value>]) {
         None => " - |".to_owned(),
     };
     for figure in figures(runs) {
-        let mut line = format!("| {} |", figure.replace('_', " "));
+        let shown = figure.replace('_', " ");
+        if !is_shown(show, &shown) {
+            continue;
+        }
+        let mut line = format!("| {shown} |");
         for (number, of_one) in runs.iter().enumerate() {
             line.push_str(&cell(spread(&values(of_one, &figure))));
             if number > 0 {
@@ -190,12 +207,16 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> io::Result<bool> {
             runs[number].push(run);
         }
     }
+    let result = result(&machine, args, &names, &runs);
+    if let Some(path) = &args.save {
+        fs::write(path, format!("{result}\n"))?;
+    }
     if cli.json {
-        println!("{}", result(&machine, args, &names, &runs));
+        println!("{result}");
     } else {
         let scenario = args.scenario.join(" ");
         println!("`{scenario}`, {} rounds; medians, ratios round by round\n", args.rounds);
-        print_table(&names, &runs);
+        print_table(&names, &runs, &args.show);
         let violations: f64 = runs.iter().flat_map(|of_one| values(of_one, "violations")).sum();
         println!("\nviolations: {violations}");
     }
@@ -248,6 +269,13 @@ mod tests {
         assert_eq!(all, Spread { median: 2.0, least: 1.0, greatest: 3.0 });
         assert_eq!(spread(&[4.0, 1.0]).unwrap().median, 2.5);
         assert_eq!(spread(&[]), None);
+    }
+
+    #[test]
+    fn some_figures_are_shown() {
+        let show = ["CPU per".to_owned(), "p99 ms".to_owned()];
+        assert!(is_shown(&show, "server CPU per delivery us") && is_shown(&[], "x"));
+        assert!(!is_shown(&show, "busy percent"));
     }
 
     #[test]

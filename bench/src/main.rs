@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -183,7 +183,13 @@ fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
             let start = Start { command, cpus, says_port: cli.servers > 1 };
             Servers::start(&start, app.address, cli.servers)?
         }
-        None => Servers::attach(cli.server_pid, app.address),
+        None => {
+            if !matches!(scenario, Scenario::Floor(_)) {
+                TcpStream::connect(app.address)
+                    .map_err(|error| io::Error::other(format!("{}: {error}", app.address)))?;
+            }
+            Servers::attach(cli.server_pid, app.address)
+        }
     };
     if let Some(cpu) = cli.pin {
         sys::pin_to_cpu(cpu)?;
