@@ -127,18 +127,9 @@ impl Chart<'_> {
         };
         let mut out = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
         self.axes(&scale, &y_ticks, &mut out);
-        for (at, name) in &self.marks {
-            let (x, name) = (scale.x(*at), escape(name));
-            let bottom = HEIGHT - BOTTOM;
-            put(
-                &mut out,
-                format_args!(
-                    "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
-                 <text class=\"small\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
-                    x + 3.0,
-                    TOP - 6.0,
-                ),
-            );
+        for (number, (at, name)) in self.marks.iter().enumerate() {
+            let next = self.marks.get(number + 1).map_or(self.x_max, |mark| mark.0);
+            draw_mark(scale.x(*at), scale.x(next), name, &mut out);
         }
         for (number, Series { name, points }) in self.series.iter().enumerate() {
             let place =
@@ -202,6 +193,23 @@ impl Chart<'_> {
                 escape(self.y_label),
             ),
         );
+    }
+}
+
+/// The name only when there is room for it before `next`.
+fn draw_mark(x: f64, next: f64, name: &str, out: &mut String) {
+    let (bottom, short) = (HEIGHT - BOTTOM, escape(name));
+    put(
+        out,
+        format_args!(
+            "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\">\
+             <title>{short}</title></line>",
+        ),
+    );
+    let width = 6.0 * name.chars().count() as f64;
+    if next - x > width {
+        let (x, y) = (x + 3.0, TOP - 6.0);
+        put(out, format_args!("<text class=\"small\" x=\"{x:.1}\" y=\"{y:.1}\">{short}</text>"));
     }
 }
 
