@@ -9,30 +9,54 @@
 )]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
+use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::app::App;
-use crate::report::Report;
-use crate::scenario::{Bench, accounting, fanout, floor, idle};
-use crate::server::Server;
+use crate::machine::Machine;
+use crate::report::{Report, Violations};
+use crate::scenario::{
+    Bench, accounting, churn as churning, connect, fanout, floor, idle, mixed,
+    presence as presence_storm, publish, rooms as talking, slow, storm,
+};
+use crate::server::{Servers, Start};
+use crate::telemetry::Telemetry;
 
+mod api;
 mod app;
+mod arrivals;
+mod broadcast;
+mod churn;
+mod compare;
+mod crew;
 mod frame;
+mod html;
 mod http;
+mod load;
+mod machine;
+mod payload;
 mod pool;
+mod presence;
 mod proc;
+mod publishers;
 mod random;
 mod report;
+mod rooms;
 mod scenario;
+mod schedule;
 mod server;
 mod sign;
 mod sink;
 mod subscribers;
+mod svg;
 mod sys;
+mod telemetry;
+mod window;
 
 #[derive(Parser)]
 #[command(about = "Measures a Pusher-protocol server, and accounts for every delivery")]
@@ -55,12 +79,21 @@ struct Cli {
     /// CPUs of the server that is started, as taskset lists them.
     #[arg(long, global = true)]
     server_cpus: Option<String>,
+    /// Starts the command so often, each with `--port` and the next port behind it (`idle` only).
+    #[arg(long, global = true, default_value_t = 1, requires = "server_cmd")]
+    servers: u16,
+    /// A server that is started may end with any exit code.
+    #[arg(long, global = true)]
+    any_exit: bool,
     /// CPU of this process.
     #[arg(long, global = true)]
     pin: Option<usize>,
     /// One line of JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,
+    /// Writes a page with the figures and their curves.
+    #[arg(long, global = true)]
+    html: Option<PathBuf>,
     #[command(subcommand)]
     scenario: Scenario,
 }
@@ -69,14 +102,34 @@ struct Cli {
 enum Scenario {
     /// Memory and CPU of connections that do nothing.
     Idle(idle::Args),
+    /// Handshakes a second, and the cost of one.
+    Connect(connect::Args),
     /// One channel, many subscribers: the cost of a delivery.
     Fanout(fanout::Args),
     /// What a bare loop of sends would cost instead.
     Floor(floor::Args),
+    /// Many small rooms whose members talk by client events.
+    Rooms(talking::Args),
+    /// The HTTP API kept busy.
+    Publish(publish::Args),
+    /// Members of presence channels leave and come back all at once.
+    Presence(presence_storm::Args),
+    /// Connect, join a presence channel, leave, close; over and over.
+    Churn(churning::Args),
+    /// Everybody is cut off and comes back at once.
+    Storm(storm::Args),
+    /// Some subscribers stop reading while a fan-out goes on.
+    Slow(slow::Args),
+    /// An idle crowd, rooms, publishes and churn at fixed rates, all at once.
+    Mixed(mixed::Args),
     /// Churn, publishes and client events; every delivery accounted for.
     Accounting(accounting::Args),
+    /// A scenario against several servers in turn: medians and ratios.
+    Compare(compare::Args),
     #[command(hide = true)]
     FloorChild(floor::ChildArgs),
+    #[command(hide = true)]
+    CrewChild(crew::Task),
 }
 
 /// `ws://127.0.0.1:8080/prefix` to the address and the prefix.
@@ -98,20 +151,8 @@ fn parse_url(url: &str) -> Result<(SocketAddrV4, String), String> {
 }
 
 fn run(cli: &Cli) -> io::Result<bool> {
-    if let Scenario::FloorChild(args) = &cli.scenario {
-        sys::raise_descriptor_limit()?;
-        return floor::run_child(args).map(|()| true);
-    }
-    let (address, prefix) = parse_url(&cli.url).map_err(io::Error::other)?;
     sys::raise_descriptor_limit()?;
-    // The server first: what is started later inherits the pinning.
-    let server = match &cli.server_cmd {
-        Some(command) => Server::start(command, cli.server_cpus.as_deref(), address)?,
-        None => Server::attach(cli.server_pid),
-    };
-    if let Some(cpu) = cli.pin {
-        sys::pin_to_cpu(cpu)?;
-    }
+    let (address, prefix) = parse_url(&cli.url).map_err(io::Error::other)?;
     let app = App {
         address,
         prefix,
@@ -119,27 +160,79 @@ fn run(cli: &Cli) -> io::Result<bool> {
         key: cli.key.clone(),
         secret: cli.secret.clone(),
     };
-    let mut bench = Bench { app, server, server_cpus: cli.server_cpus.clone() };
-    let mut report = run_scenario(&bench, &cli.scenario)?;
-    if let Some(stopped) = bench.server.stop()? {
+    match &cli.scenario {
+        Scenario::FloorChild(args) => floor::run_child(args).map(|()| true),
+        Scenario::Compare(args) => compare::run(cli, args),
+        Scenario::CrewChild(task) => {
+            cli.pin.map_or(Ok(()), sys::pin_to_cpu)?;
+            crew::run_child(&app, task).map(|()| true)
+        }
+        scenario => measure(cli, app, scenario),
+    }
+}
+
+fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
+    if cli.servers > 1 && !matches!(scenario, Scenario::Idle(_)) {
+        return Err(io::Error::other("only idle can use several servers"));
+    }
+    let machine = Machine::look();
+    // The server first: what is started later inherits the pinning.
+    let servers = match &cli.server_cmd {
+        Some(command) => {
+            let cpus = cli.server_cpus.as_deref();
+            let start = Start { command, cpus, says_port: cli.servers > 1 };
+            Servers::start(&start, app.address, cli.servers)?
+        }
+        None => {
+            if !matches!(scenario, Scenario::Floor(_)) {
+                TcpStream::connect(app.address)
+                    .map_err(|error| io::Error::other(format!("{}: {error}", app.address)))?;
+            }
+            Servers::attach(cli.server_pid, app.address)
+        }
+    };
+    if let Some(cpu) = cli.pin {
+        sys::pin_to_cpu(cpu)?;
+    }
+    sys::exact_timers()?;
+    let telemetry = Telemetry::start(servers.pids());
+    let server_cpus = cli.server_cpus.clone();
+    let mut bench = Bench { app, servers, server_cpus, pin: cli.pin, telemetry };
+    let result = run_scenario(&bench, scenario);
+    let timeline = bench.telemetry.stop();
+    let mut report = result?;
+    if let Some(stopped) = bench.servers.stop()? {
         report.figure("stop after SIGTERM", stopped.took.as_secs_f64() * 1000.0, "ms");
-        if !stopped.clean {
-            let mut violations = report::Violations::default();
+        if !stopped.clean && !cli.any_exit {
+            let mut violations = Violations::default();
             violations.add(|| "the server did not end with exit code 0".to_owned());
             report.add_violations(violations);
         }
     }
-    report.print(cli.json);
+    report.print(cli.json, &machine);
+    if let Some(path) = &cli.html {
+        fs::write(path, html::page(&report, &timeline, &machine))?;
+    }
     Ok(report.is_clean())
 }
 
 fn run_scenario(bench: &Bench, scenario: &Scenario) -> io::Result<Report> {
     match scenario {
         Scenario::Idle(args) => idle::run(bench, args),
+        Scenario::Connect(args) => connect::run(bench, args),
         Scenario::Fanout(args) => fanout::run(bench, args),
         Scenario::Floor(args) => floor::run(bench, args),
+        Scenario::Rooms(args) => talking::run(bench, args),
+        Scenario::Publish(args) => publish::run(bench, args),
+        Scenario::Presence(args) => presence_storm::run(bench, args),
+        Scenario::Churn(args) => churning::run(bench, args),
+        Scenario::Storm(args) => storm::run(bench, args),
+        Scenario::Slow(args) => slow::run(bench, args),
+        Scenario::Mixed(args) => mixed::run(bench, args),
         Scenario::Accounting(args) => accounting::run(bench, args),
-        Scenario::FloorChild(_) => unreachable!("handled before a server is looked for"),
+        Scenario::Compare(_) | Scenario::FloorChild(_) | Scenario::CrewChild(_) => {
+            unreachable!("handled before a server is looked for")
+        }
     }
 }
 
@@ -172,5 +265,44 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_scenario_runs_without_arguments_of_its_own() {
+        for name in [
+            "idle",
+            "connect",
+            "fanout",
+            "floor",
+            "rooms",
+            "publish",
+            "presence",
+            "churn",
+            "storm",
+            "slow",
+            "mixed",
+            "accounting",
+        ] {
+            assert!(Cli::try_parse_from(["ringverb-bench", name]).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "fanout --in-flight 0",
+            "fanout --in-flight 300",
+            "fanout --payload-bytes 3",
+            "fanout --rate 0",
+            "fanout --rate 20 --with-floor",
+            "rooms --members 1",
+            "slow --slow-percent 100",
+            "publish --batch 0",
+            "idle --servers 2",
+            "compare --server a=ws://127.0.0.1:1",
+        ] {
+            let words = std::iter::once("ringverb-bench").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
     }
 }

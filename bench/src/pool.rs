@@ -27,6 +27,20 @@ const READ_BYTES: usize = 256 * 1024;
 pub(crate) struct Key {
     pub(crate) index: u32,
     generation: u32,
+    pub(crate) tag: Tag,
+}
+
+/// Whose connection it is: a part of the scenario, and a number that the part gave it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Tag {
+    pub(crate) part: u8,
+    pub(crate) number: u32,
+}
+
+impl Tag {
+    pub(crate) fn new(part: u8, number: usize) -> Self {
+        Self { part, number: u32::try_from(number).expect("fewer connections than descriptors") }
+    }
 }
 
 impl Key {
@@ -36,6 +50,11 @@ impl Key {
 
     fn slot(self) -> usize {
         self.index as usize
+    }
+
+    /// The number that the owner gave it.
+    pub(crate) fn number(self) -> usize {
+        self.tag.number as usize
     }
 }
 
@@ -83,6 +102,7 @@ struct Connection {
     fragments: Vec<u8>,
     unsent: Vec<u8>,
     close_code: Option<u16>,
+    close_sent: bool,
     waits_for_write: bool,
 }
 
@@ -96,6 +116,7 @@ pub(crate) enum Goal {
 
 struct Slot {
     generation: u32,
+    tag: Tag,
     connection: Option<Connection>,
 }
 
@@ -131,8 +152,13 @@ impl Pool {
         })
     }
 
-    /// Starts a connection; `Handler::on_open` or `on_close` says how it went.
+    /// `open_as` for a scenario with one part that tells its connections apart by itself.
     pub(crate) fn open(&mut self, goal: Goal) -> io::Result<Key> {
+        self.open_as(goal, Tag::default())
+    }
+
+    /// Starts a connection; `Handler::on_open` or `on_close` says how it went.
+    pub(crate) fn open_as(&mut self, goal: Goal, tag: Tag) -> io::Result<Key> {
         let offset = self.opened % SOURCE_ADDRESSES;
         self.opened += 1;
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + offset);
@@ -140,12 +166,13 @@ impl Pool {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.slots.push(Slot { generation: 0, connection: None });
+                self.slots.push(Slot { generation: 0, tag, connection: None });
                 u32::try_from(self.slots.len() - 1).expect("fewer connections than descriptors")
             }
         };
         let slot = &mut self.slots[index as usize];
-        let key = Key { index, generation: slot.generation };
+        slot.tag = tag;
+        let key = Key { index, generation: slot.generation, tag };
         self.epoll.add(stream.as_raw_fd(), READABLE | WRITABLE, key.token())?;
         slot.connection = Some(Connection {
             stream,
@@ -155,6 +182,7 @@ impl Pool {
             fragments: Vec::new(),
             unsent: Vec::new(),
             close_code: None,
+            close_sent: false,
             waits_for_write: true,
         });
         Ok(key)
@@ -213,10 +241,33 @@ impl Pool {
         self.epoll.modify(fd, events, key.token()).expect("an open descriptor is in the set");
     }
 
+    /// Asks the server to close: `Handler::on_close` says when it has.
+    pub(crate) fn send_close(&mut self, key: Key) {
+        let Some(connection) = self.get(key) else { return };
+        if !std::mem::replace(&mut connection.close_sent, true) {
+            self.send_frame(key, opcode::CLOSE, &1000u16.to_be_bytes());
+        }
+    }
+
+    /// Stops reading: what comes stays in the kernel until it is full there.
+    pub(crate) fn pause(&mut self, key: Key) {
+        let Some(connection) = self.get(key) else { return };
+        let fd = connection.stream.as_raw_fd();
+        self.epoll.remove(fd).expect("an open descriptor is in the set");
+    }
+
+    /// Reads again.
+    pub(crate) fn resume(&mut self, key: Key) {
+        let Some(connection) = self.get(key) else { return };
+        connection.waits_for_write = false;
+        let fd = connection.stream.as_raw_fd();
+        self.epoll.add(fd, READABLE, key.token()).expect("a paused descriptor is not in the set");
+    }
+
     /// Closes from this side, with a close frame or by just letting go.
     pub(crate) fn close(&mut self, key: Key, politely: bool) {
         if politely {
-            self.send_frame(key, opcode::CLOSE, &1000u16.to_be_bytes());
+            self.send_close(key);
         }
         if let Some(connection) = self.take(key) {
             // The socket may be reset already; it is dropped either way.
@@ -249,7 +300,9 @@ impl Pool {
         for &token in &tokens {
             let low = u32::try_from(token & 0xFFFF_FFFF).expect("masked to 32 bits");
             let high = u32::try_from(token >> 32).expect("shifted to 32 bits");
-            self.serve(Key { index: low, generation: high }, handler);
+            // A connection of this very round may have been closed, and its slot taken again.
+            let Some(slot) = self.slots.get(low as usize) else { continue };
+            self.serve(Key { index: low, generation: high, tag: slot.tag }, handler);
         }
         self.tokens = tokens;
         Ok(())
@@ -412,9 +465,10 @@ impl Pool {
                     [high, low, ..] => u16::from_be_bytes([*high, *low]),
                     _ => 1005,
                 };
-                self.send_frame(key, opcode::CLOSE, &code.to_be_bytes());
-                if let Some(connection) = self.get(key) {
-                    connection.close_code = Some(code);
+                let Some(connection) = self.get(key) else { return Ok(used) };
+                connection.close_code = Some(code);
+                if !std::mem::replace(&mut connection.close_sent, true) {
+                    self.send_frame(key, opcode::CLOSE, &code.to_be_bytes());
                 }
             }
             other => return Err(format!("frame with opcode {other}")),

@@ -24,6 +24,47 @@ pub(crate) struct Memory {
     pub(crate) pss: u64,
 }
 
+impl Memory {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            rss: self.rss + other.rss,
+            anonymous: self.anonymous + other.anonymous,
+            pss: self.pss + other.pss,
+        }
+    }
+}
+
+/// Resident bytes alone: cheap enough to ask for often.
+pub(crate) fn rss(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    kilobytes(&status, "VmRSS:") * 1024
+}
+
+/// Memory of the kernel that grows with connections, on the whole machine: both ends of a
+/// loopback connection, and everybody else's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kernel {
+    pub(crate) slab: u64,
+    /// Buffers of TCP sockets, in use or allotted.
+    pub(crate) tcp: u64,
+    pub(crate) tcp_sockets: u64,
+}
+
+pub(crate) fn kernel() -> Kernel {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let sockstat = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let tcp = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    let field = |name: &str| -> u64 {
+        let mut words = tcp.split(' ').skip_while(|word| *word != name);
+        words.nth(1).and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    Kernel {
+        slab: kilobytes(&meminfo, "Slab:") * 1024,
+        tcp: field("mem") * 4096,
+        tcp_sockets: field("inuse"),
+    }
+}
+
 pub(crate) fn memory(pid: u32) -> io::Result<Memory> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     // Readable only for the owner; zero otherwise.

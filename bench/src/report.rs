@@ -2,21 +2,47 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
+
+use crate::machine::Machine;
 
 const VIOLATIONS_SHOWN_MAX: usize = 20;
 
 pub(crate) struct Report {
-    scenario: &'static str,
-    figures: Vec<(String, Value, &'static str)>,
-    violations: Violations,
+    pub(crate) scenario: &'static str,
+    pub(crate) figures: Vec<(String, Value, &'static str)>,
+    /// Whole distributions behind some of the figures, in microseconds.
+    pub(crate) latencies: Vec<(String, Latency)>,
+    pub(crate) violations: Violations,
+}
+
+/// Microseconds, from 1 to a minute.
+#[derive(Clone)]
+pub(crate) struct Latency(pub(crate) Histogram<u64>);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds are in order"))
+    }
+}
+
+impl Latency {
+    pub(crate) fn record(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.saturating_record(micros.max(1));
+    }
+
+    pub(crate) fn ms_at(&self, quantile: f64) -> f64 {
+        self.0.value_at_quantile(quantile) as f64 / 1000.0
+    }
 }
 
 /// Counts all, keeps the text of the first ones.
 #[derive(Default)]
 pub(crate) struct Violations {
     pub(crate) count: u64,
-    texts: Vec<String>,
+    pub(crate) texts: Vec<String>,
 }
 
 impl Violations {
@@ -31,10 +57,23 @@ impl Violations {
         self.texts.first().map(String::as_str)
     }
 
-    fn append(&mut self, other: Self) {
+    pub(crate) fn append(&mut self, other: Self) {
         self.count += other.count;
         self.texts.extend(other.texts);
         self.texts.truncate(VIOLATIONS_SHOWN_MAX);
+    }
+}
+
+impl Violations {
+    pub(crate) fn as_json(&self) -> Value {
+        json!({ "count": self.count, "texts": self.texts })
+    }
+
+    /// What a child process said by `as_json`.
+    pub(crate) fn from_json(value: &Value) -> Self {
+        let texts = value["texts"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let texts = texts.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        Self { count: value["count"].as_u64().unwrap_or(0), texts }
     }
 }
 
@@ -45,7 +84,12 @@ fn rounded(value: f64) -> Value {
 
 impl Report {
     pub(crate) fn new(scenario: &'static str) -> Self {
-        Self { scenario, figures: Vec::new(), violations: Violations::default() }
+        Self {
+            scenario,
+            figures: Vec::new(),
+            latencies: Vec::new(),
+            violations: Violations::default(),
+        }
     }
 
     pub(crate) fn count(&mut self, name: impl Into<String>, value: u64) {
@@ -56,8 +100,26 @@ impl Report {
         self.figures.push((name.into(), rounded(value), unit));
     }
 
+    pub(crate) fn text(&mut self, name: impl Into<String>, value: &str) {
+        self.figures.push((name.into(), json!(value), ""));
+    }
+
     pub(crate) fn flag(&mut self, name: impl Into<String>, value: bool) {
         self.figures.push((name.into(), json!(value), ""));
+    }
+
+    /// Percentiles as figures, and the whole distribution for the curve.
+    pub(crate) fn latency(&mut self, name: impl Into<String>, latency: &Latency) {
+        let name = name.into();
+        for (what, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+            self.figure(format!("{name} {what}"), latency.ms_at(quantile), "ms");
+        }
+        self.latencies.push((name, latency.clone()));
+    }
+
+    /// A figure by its name, for a ratio to it.
+    pub(crate) fn value_of(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|(known, ..)| known == name)?.1.as_f64()
     }
 
     pub(crate) fn add_violations(&mut self, violations: Violations) {
@@ -68,9 +130,11 @@ impl Report {
         self.violations.count == 0
     }
 
-    pub(crate) fn print(&self, as_json: bool) {
+    pub(crate) fn print(&self, as_json: bool, machine: &Machine) {
         if as_json {
-            println!("{}", self.as_json());
+            let mut object = self.as_json();
+            object["machine"] = machine.as_json();
+            println!("{object}");
             return;
         }
         println!("{}", self.scenario);
@@ -88,13 +152,17 @@ impl Report {
     fn as_json(&self) -> Value {
         let mut object = Map::new();
         object.insert("scenario".into(), json!(self.scenario));
+        let mut names = Vec::new();
         for (name, value, unit) in &self.figures {
             let unit = unit.replace('/', " per ").replace('%', "percent");
             let words = format!("{name} {unit}");
             let words = words.split(|char: char| !char.is_alphanumeric());
             let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+            names.push(words.join("_"));
             object.insert(words.join("_"), value.clone());
         }
+        // The object itself may be sorted by name.
+        object.insert("figures".into(), json!(names));
         object.insert("violations".into(), json!(self.violations.count));
         object.insert("violation_texts".into(), json!(self.violations.texts));
         Value::Object(object)

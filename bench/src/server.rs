@@ -1,4 +1,5 @@
-//! The server under test as a process: started and stopped here, or only looked at.
+//! The servers under test as processes: started and stopped here, or only looked at. Mostly one;
+//! several when one descriptor table is too small for the connections.
 
 use std::io;
 use std::net::{SocketAddrV4, TcpStream};
@@ -9,35 +10,39 @@ use std::time::{Duration, Instant};
 use crate::proc::{self, Memory};
 use crate::sys;
 
-const START_DEADLINE: Duration = Duration::from_secs(20);
+const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-pub(crate) struct Server {
-    /// Nothing about the process is reported when its id is not known.
-    pub(crate) pid: Option<u32>,
-    child: Option<Child>,
+/// How a server is started.
+pub(crate) struct Start<'a> {
+    pub(crate) command: &'a str,
+    /// A list as taskset takes it.
+    pub(crate) cpus: Option<&'a str>,
+    /// Whether to say its port on the command line.
+    pub(crate) says_port: bool,
 }
 
-/// How the server left after SIGTERM.
+struct Server {
+    /// Nothing about the process is reported when its id is not known.
+    pid: Option<u32>,
+    child: Option<Child>,
+    address: SocketAddrV4,
+}
+
+/// How the servers left after SIGTERM.
 pub(crate) struct Stopped {
     pub(crate) took: Duration,
     pub(crate) clean: bool,
 }
 
 impl Server {
-    pub(crate) fn attach(pid: Option<u32>) -> Self {
-        Self { pid, child: None }
-    }
-
-    /// Starts `command` in a shell that it replaces, on `cpus` (a list as taskset takes it), and
-    /// waits until `address` accepts. What it prints goes to standard error.
-    pub(crate) fn start(
-        command: &str,
-        cpus: Option<&str>,
-        address: SocketAddrV4,
-    ) -> io::Result<Self> {
-        let script = format!("exec {command} 1>&2");
-        let mut process = match cpus {
+    /// Starts the command in a shell that it replaces, and waits until `address` accepts. What it
+    /// prints goes to standard error.
+    fn start(start: &Start<'_>, address: SocketAddrV4) -> io::Result<Self> {
+        let port =
+            if start.says_port { format!(" --port {}", address.port()) } else { String::new() };
+        let script = format!("exec {}{port} 1>&2", start.command);
+        let mut process = match start.cpus {
             Some(cpus) => {
                 let mut process = Command::new("taskset");
                 process.args(["-c", cpus, "sh", "-c", &script]);
@@ -49,9 +54,12 @@ impl Server {
                 process
             }
         };
+        if TcpStream::connect(address).is_ok() {
+            return Err(io::Error::other(format!("something listens at {address} already")));
+        }
         // Its own group: an interrupt at the terminal ends the bench, which then stops the server.
         let child = process.stdin(Stdio::null()).process_group(0).spawn()?;
-        let mut server = Self { pid: Some(child.id()), child: Some(child) };
+        let mut server = Self { pid: Some(child.id()), child: Some(child), address };
         let deadline = Instant::now() + START_DEADLINE;
         while TcpStream::connect(address).is_err() {
             if let Some(child) = &mut server.child
@@ -67,16 +75,8 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn cpu_time(&self) -> Duration {
-        self.pid.and_then(|pid| proc::cpu_time(pid).ok()).unwrap_or_default()
-    }
-
-    pub(crate) fn memory(&self) -> Memory {
-        self.pid.and_then(|pid| proc::memory(pid).ok()).unwrap_or_default()
-    }
-
     /// Ends the server if it was started here.
-    pub(crate) fn stop(&mut self) -> io::Result<Option<Stopped>> {
+    fn stop(&mut self) -> io::Result<Option<Stopped>> {
         let Some(mut child) = self.child.take() else { return Ok(None) };
         let begin = Instant::now();
         sys::terminate(child.id())?;
@@ -101,5 +101,55 @@ impl Drop for Server {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+pub(crate) struct Servers {
+    list: Vec<Server>,
+}
+
+impl Servers {
+    pub(crate) fn attach(pid: Option<u32>, address: SocketAddrV4) -> Self {
+        Self { list: vec![Server { pid, child: None, address }] }
+    }
+
+    /// Starts `count` servers, on the ports from `address` on.
+    pub(crate) fn start(start: &Start<'_>, address: SocketAddrV4, count: u16) -> io::Result<Self> {
+        let mut list = Vec::new();
+        for number in 0..count {
+            let port = address.port().checked_add(number);
+            let port = port.ok_or_else(|| io::Error::other("no port is left for a server"))?;
+            list.push(Server::start(start, SocketAddrV4::new(*address.ip(), port))?);
+        }
+        Ok(Self { list })
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddrV4> {
+        self.list.iter().map(|server| server.address).collect()
+    }
+
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.list.iter().filter_map(|server| server.pid).collect()
+    }
+
+    pub(crate) fn cpu_time(&self) -> Duration {
+        self.pids().into_iter().map(|pid| proc::cpu_time(pid).unwrap_or_default()).sum()
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        let one = |pid| proc::memory(pid).unwrap_or_default();
+        self.pids().into_iter().map(one).fold(Memory::default(), Memory::plus)
+    }
+
+    /// Ends the servers that were started here, one after the other.
+    pub(crate) fn stop(&mut self) -> io::Result<Option<Stopped>> {
+        let mut all: Option<Stopped> = None;
+        for server in &mut self.list {
+            let Some(one) = server.stop()? else { continue };
+            let so_far = all.unwrap_or(Stopped { took: Duration::ZERO, clean: true });
+            let took = so_far.took.max(one.took);
+            all = Some(Stopped { took, clean: so_far.clean && one.clean });
+        }
+        Ok(all)
     }
 }

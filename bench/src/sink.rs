@@ -1,99 +1,83 @@
 //! The receiving end of a fan-out: recognises each delivery, checks it, and notices when an event
 //! has reached everybody.
 //!
-//! Events are published in slots, one event of a slot at a time, numbered from 0. So every
-//! subscriber must see each slot's numbers one by one: a smaller one is a duplicate, a larger one
-//! is a loss or a reordering. Across slots all subscribers must see one order.
+//! Events are published in slots, numbered from 0 in each; a slot's next events come when those
+//! before are delivered. So every subscriber must see each slot's numbers one by one: a smaller
+//! one is a duplicate, a larger one is a loss or a reordering. Across slots all subscribers must
+//! see one order.
 //!
-//! HOT: `take` runs once a delivery. It allocates nothing and looks at each byte about twice.
+//! HOT: `take` runs once a delivery. It allocates nothing.
 
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
-use crate::report::Violations;
-
-/// Slots are two hexadecimal digits in the payload.
-pub(crate) const SLOTS_MAX: usize = 256;
-
-/// `rv`, the slot, and the number in 12 digits.
-pub(crate) const PAYLOAD_BYTES_MIN: usize = 16;
-
-const MARK: &[u8] = b"\"data\":\"rv";
-const PREFIX: usize = MARK.len() - 2;
-
-/// The payload of event `number` of `slot`: `bytes` long, and nothing that JSON would escape.
-pub(crate) fn payload(slot: usize, number: u32, bytes: usize) -> Vec<u8> {
-    let mut payload = format!("rv{slot:02x}{number:012x}").into_bytes();
-    for position in payload.len()..bytes {
-        payload.push(filling(position));
-    }
-    payload
-}
-
-fn filling(position: usize) -> u8 {
-    b"abcdefghijklmnopqrstuvwxyz"[position % 26]
-}
-
-fn from_hex(digits: &[u8]) -> Option<u64> {
-    digits
-        .iter()
-        .try_fold(0, |value, digit| Some(value << 4 | u64::from(char::from(*digit).to_digit(16)?)))
-}
+use crate::payload::{self, Finder, SLOTS_MAX};
+use crate::report::{Latency, Violations};
 
 pub(crate) struct Sink {
-    subscribers: usize,
+    /// The first subscribers, who must get everything.
+    tracked: usize,
     slots: Vec<Slot>,
-    filling: Vec<u8>,
+    finder: Finder,
     /// Next number due, by subscriber and slot.
     due: Vec<u32>,
     /// What each subscriber saw, in its order, folded into one value.
     orders: Vec<u64>,
-    /// Where the payload was found the last time.
-    at: usize,
-    /// Slots whose event has reached everybody, until the caller takes them.
+    /// Slots whose events have reached everybody, until the caller takes them.
     pub(crate) completed: Vec<usize>,
+    /// Taken by tracked subscribers.
     pub(crate) deliveries: u64,
-    pub(crate) latency: Histogram<u64>,
+    /// To each tracked subscriber; only kept when asked for, because it reads the clock each time.
+    pub(crate) each: Option<Latency>,
+    /// To the last of them.
+    pub(crate) last: Latency,
     pub(crate) violations: Violations,
 }
 
 #[derive(Clone)]
 struct Slot {
     next: u32,
-    missing: usize,
-    sent_at: Instant,
+    missing: u64,
+    scheduled: Instant,
 }
 
 impl Sink {
-    pub(crate) fn new(subscribers: usize, slots: usize, payload_bytes: usize) -> Self {
-        assert!((1..=SLOTS_MAX).contains(&slots));
-        assert!(payload_bytes >= PAYLOAD_BYTES_MIN);
-        let slot = Slot { next: 0, missing: 0, sent_at: Instant::now() };
+    /// Of `subscribers`, the first `tracked` must get everything; the others may be cut off, but
+    /// what they get must be in order and without gaps.
+    pub(crate) fn new(
+        subscribers: usize,
+        tracked: usize,
+        slots: usize,
+        payload_bytes: usize,
+    ) -> Self {
+        assert!((1..=SLOTS_MAX).contains(&slots) && tracked <= subscribers);
+        let slot = Slot { next: 0, missing: 0, scheduled: Instant::now() };
         Self {
-            subscribers,
+            tracked,
             slots: vec![slot; slots],
-            filling: (PAYLOAD_BYTES_MIN..payload_bytes).map(filling).collect(),
+            finder: Finder::new(payload_bytes),
             due: vec![0; subscribers * slots],
             orders: vec![0; subscribers],
-            at: 0,
             completed: Vec::new(),
             deliveries: 0,
-            latency: Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds are in order"),
+            each: None,
+            last: Latency::default(),
             violations: Violations::default(),
         }
     }
 
-    /// The payload to publish now in `slot`, which must be free.
-    pub(crate) fn publish(&mut self, slot: usize) -> Vec<u8> {
-        let payload_bytes = PAYLOAD_BYTES_MIN + self.filling.len();
-        let Slot { next, missing, sent_at } = &mut self.slots[slot];
-        assert_eq!(*missing, 0, "one event of a slot at a time");
-        let number = *next;
-        *next += 1;
-        *missing = self.subscribers;
-        *sent_at = Instant::now();
-        payload(slot, number, payload_bytes)
+    pub(crate) fn tracked(&self) -> usize {
+        self.tracked
+    }
+
+    /// The payload to publish now in `slot`. All that is in flight there counts from the same
+    /// `scheduled` time.
+    pub(crate) fn publish(&mut self, slot: usize, scheduled: Instant) -> String {
+        let state = &mut self.slots[slot];
+        let number = state.next;
+        state.next += 1;
+        state.missing += self.tracked as u64;
+        state.scheduled = scheduled;
+        payload::make(slot, u64::from(number), self.finder.bytes())
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -102,23 +86,16 @@ impl Sink {
 
     /// Counts `message` if it is a delivery; returns whether it is one.
     pub(crate) fn take(&mut self, subscriber: usize, message: &[u8]) -> bool {
-        let Some(at) = self.find(message) else { return false };
-        self.at = at;
-        self.deliveries += 1;
-        let bytes = PAYLOAD_BYTES_MIN + self.filling.len();
-        let parsed = message.get(at..at + bytes).and_then(|payload| {
-            let slot = usize::try_from(from_hex(&payload[2..4])?).ok()?;
-            let number = from_hex(&payload[4..PAYLOAD_BYTES_MIN])?;
-            let whole = payload[PAYLOAD_BYTES_MIN..] == self.filling
-                && message.get(at + bytes) == Some(&b'"');
-            (whole && slot < self.slots.len()).then_some((slot, number))
-        });
-        let Some((slot, number)) = parsed else {
-            let text = || format!("altered: {}", String::from_utf8_lossy(message));
-            self.violations.add(text);
-            return true;
-        };
-        self.count(subscriber, slot, number);
+        match self.finder.take(message) {
+            None => return false,
+            Some(Ok((slot, number))) if slot < self.slots.len() => {
+                self.count(subscriber, slot, number);
+            }
+            Some(_) => {
+                let text = || format!("altered: {}", String::from_utf8_lossy(message));
+                self.violations.add(text);
+            }
+        }
         true
     }
 
@@ -133,35 +110,35 @@ impl Sink {
             return self.violations.add(text);
         }
         *due += 1;
-        let order = &mut self.orders[subscriber];
-        *order = (*order ^ (slot as u64) << 48 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let tracked = subscriber < self.tracked;
         let state = &mut self.slots[slot];
-        if number >= u64::from(state.next) || state.missing == 0 {
+        if number >= u64::from(state.next) || tracked && state.missing == 0 {
             let text = || format!("subscriber {subscriber}, slot {slot}: {number} was never sent");
             return self.violations.add(text);
         }
+        if !tracked {
+            return;
+        }
+        self.deliveries += 1;
+        let order = &mut self.orders[subscriber];
+        *order = (*order ^ (slot as u64) << 48 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         state.missing -= 1;
+        if let Some(each) = &mut self.each {
+            each.record(state.scheduled.elapsed());
+        }
         if state.missing == 0 {
-            let micros = u64::try_from(state.sent_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.latency.saturating_record(micros.max(1));
+            self.last.record(state.scheduled.elapsed());
             self.completed.push(slot);
         }
     }
 
-    fn find(&self, message: &[u8]) -> Option<usize> {
-        let guess = self.at.checked_sub(PREFIX).and_then(|start| message.get(start..));
-        if guess.is_some_and(|rest| rest.starts_with(MARK)) {
-            return Some(self.at);
-        }
-        message.windows(MARK.len()).position(|window| window == MARK).map(|start| start + PREFIX)
-    }
-
-    /// Whether all subscribers saw one order. Only meaningful with nothing in flight.
+    /// Whether all subscribers have seen the slots' events in one order. Only meaningful when
+    /// everybody has everything.
     pub(crate) fn one_order(&self) -> bool {
-        self.orders.windows(2).all(|pair| pair[0] == pair[1])
+        self.orders[..self.tracked].windows(2).all(|pair| pair[0] == pair[1])
     }
 
-    /// The slots that everybody had not got, with what is missing, as violations.
+    /// Adds what has not been got, with how much is missing, as violations.
     pub(crate) fn report_missing(&mut self, waited: Duration) {
         let Self { slots, violations, .. } = self;
         for (slot, Slot { next, missing, .. }) in slots.iter().enumerate() {
@@ -173,33 +150,53 @@ impl Sink {
             }
         }
     }
+
+    /// Latencies count from here on.
+    pub(crate) fn forget_latencies(&mut self) {
+        self.last.0.reset();
+        if let Some(each) = &mut self.each {
+            each.0.reset();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn frame(payload: &[u8]) -> Vec<u8> {
-        let payload = String::from_utf8(payload.to_vec()).unwrap();
+    fn frame(payload: &str) -> Vec<u8> {
         format!(r#"{{"event":"e","data":"{payload}","channel":"c"}}"#).into_bytes()
+    }
+
+    fn publish(sink: &mut Sink, slot: usize) -> Vec<u8> {
+        frame(&sink.publish(slot, Instant::now()))
     }
 
     #[test]
     fn an_event_is_complete_when_all_have_it() {
-        let mut sink = Sink::new(2, 1, 64);
-        let first = sink.publish(0);
-        assert_eq!(first.len(), 64);
-        assert!(sink.take(1, &frame(&first)));
+        let mut sink = Sink::new(2, 2, 1, 64);
+        let first = publish(&mut sink, 0);
+        assert!(sink.take(1, &first));
         assert!(sink.completed.is_empty());
-        assert!(sink.take(0, &frame(&first)));
+        assert!(sink.take(0, &first));
         assert_eq!(sink.completed, [0]);
         assert_eq!((sink.deliveries, sink.violations.count), (2, 0));
         assert!(sink.one_order());
     }
 
     #[test]
+    fn a_batch_is_complete_at_its_last_delivery() {
+        let mut sink = Sink::new(1, 1, 1, 16);
+        let (a, b) = (publish(&mut sink, 0), publish(&mut sink, 0));
+        sink.take(0, &a);
+        assert_eq!(sink.in_flight(), 1);
+        sink.take(0, &b);
+        assert_eq!((sink.in_flight(), sink.violations.count), (0, 0));
+    }
+
+    #[test]
     fn other_messages_are_not_deliveries() {
-        let mut sink = Sink::new(1, 1, 64);
+        let mut sink = Sink::new(1, 1, 1, 64);
         assert!(!sink.take(0, br#"{"event":"pusher:ping"}"#));
         assert!(!sink.take(0, br#"{"event":"e","data":"{}"}"#));
         assert_eq!(sink.deliveries, 0);
@@ -207,28 +204,27 @@ mod tests {
 
     #[test]
     fn a_duplicate_a_loss_and_an_alteration_are_violations() {
-        let mut sink = Sink::new(2, 1, 32);
-        let event = frame(&sink.publish(0));
+        let mut sink = Sink::new(2, 2, 1, 32);
+        let event = publish(&mut sink, 0);
         sink.take(0, &event);
         sink.take(0, &event);
         assert_eq!(sink.violations.count, 1, "duplicate");
         sink.take(1, &event);
         assert_eq!(sink.completed, [0]);
-        sink.publish(0);
-        let later = frame(&payload(0, 2, 32));
-        sink.take(0, &later);
+        sink.publish(0, Instant::now());
+        sink.take(0, &frame(&payload::make(0, 2, 32)));
         assert_eq!(sink.violations.count, 2, "loss");
-        let mut altered = frame(&payload(0, 1, 32));
-        let last = altered.iter().position(|byte| *byte == b'r').unwrap() + 31;
-        altered[last] ^= 1;
-        sink.take(0, &altered);
+        let altered = payload::make(0, 1, 32).replace('z', "y").replace('a', "b");
+        sink.take(0, &frame(&altered));
         assert_eq!(sink.violations.count, 3, "altered");
+        sink.take(0, &frame(&payload::make(9, 0, 32)));
+        assert_eq!(sink.violations.count, 4, "no such slot");
     }
 
     #[test]
     fn subscribers_that_see_different_orders_are_told_apart() {
-        let mut sink = Sink::new(2, 2, 16);
-        let (a, b) = (frame(&sink.publish(0)), frame(&sink.publish(1)));
+        let mut sink = Sink::new(2, 2, 2, 16);
+        let (a, b) = (publish(&mut sink, 0), publish(&mut sink, 1));
         for (subscriber, event) in [(0, &a), (0, &b), (1, &b), (1, &a)] {
             sink.take(subscriber, event);
         }
@@ -237,9 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_tracked_may_miss_the_end_but_nothing_between() {
+        let mut sink = Sink::new(2, 1, 1, 16);
+        let events: Vec<_> = (0..3).map(|_| publish(&mut sink, 0)).collect();
+        for event in &events {
+            sink.take(0, event);
+        }
+        assert_eq!(sink.in_flight(), 0);
+        sink.take(1, &events[0]);
+        assert_eq!((sink.violations.count, sink.deliveries), (0, 3));
+        sink.take(1, &events[2]);
+        assert_eq!(sink.violations.count, 1);
+    }
+
+    #[test]
     fn what_never_came_is_reported() {
-        let mut sink = Sink::new(3, 1, 16);
-        let event = frame(&sink.publish(0));
+        let mut sink = Sink::new(3, 3, 1, 16);
+        let event = publish(&mut sink, 0);
         sink.take(2, &event);
         assert_eq!(sink.in_flight(), 1);
         sink.report_missing(Duration::from_secs(1));

@@ -1,5 +1,5 @@
-//! A crowd of WebSocket connections that connect, subscribe to one channel each and then stay.
-//! Answers pings; any error or close is a violation.
+//! A crowd of WebSocket connections that connect, subscribe and then stay.
+//! Answers pings; any error or close is a violation, unless the member is given up.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,80 +7,103 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::app::{self, App};
-use crate::pool::{CloseWhy, Goal, Handler, Key, Pool};
+use crate::pool::{CloseWhy, Goal, Handler, Key, Pool, Tag};
 use crate::report::Violations;
+use crate::telemetry::Telemetry;
 
 /// Handshakes or subscriptions on their way at once: the server is never idle, its accept queue
 /// never full.
 const WINDOW: usize = 64;
 
-const PHASE_DEADLINE: Duration = Duration::from_secs(120);
+const PHASE_DEADLINE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 pub(crate) struct Subscribers {
+    part: u8,
     members: Vec<Member>,
-    /// Which member a pool index is.
-    member_of: Vec<u32>,
     pub(crate) connected: usize,
     pub(crate) subscribed: usize,
     pub(crate) pings: u64,
+    /// Members given up that the server has closed.
+    pub(crate) shed: usize,
     pub(crate) violations: Violations,
 }
 
 struct Member {
     key: Key,
     socket_id: String,
+    /// Its close is no violation.
+    given_up: bool,
 }
 
 impl Subscribers {
+    pub(crate) fn new(part: u8) -> Self {
+        Self { part, ..Self::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn key_of(&self, number: usize) -> Key {
+        self.members[number].key
+    }
+
+    pub(crate) fn socket_id(&self, number: usize) -> &str {
+        &self.members[number].socket_id
+    }
+
     /// Opens `count` connections and waits until each has its socket id.
-    pub(crate) fn connect(&mut self, pool: &mut Pool, count: usize) -> io::Result<()> {
+    pub(crate) fn connect(
+        &mut self,
+        pool: &mut Pool,
+        telemetry: &Telemetry,
+        count: usize,
+    ) -> io::Result<()> {
+        telemetry.phase("connect", count);
         let deadline = Instant::now() + PHASE_DEADLINE;
         while self.connected < count {
             while self.members.len() < count && self.members.len() - self.connected < WINDOW {
-                let key = pool.open(Goal::WebSocket)?;
-                let index = key.index as usize;
-                if self.member_of.len() <= index {
-                    self.member_of.resize(index + 1, u32::MAX);
-                }
-                self.member_of[index] =
-                    u32::try_from(self.members.len()).expect("fewer than 4 billion");
-                self.members.push(Member { key, socket_id: String::new() });
+                let tag = Tag::new(self.part, self.members.len());
+                let key = pool.open_as(Goal::WebSocket, tag)?;
+                self.members.push(Member { key, socket_id: String::new(), given_up: false });
             }
             pool.poll(POLL, self)?;
+            telemetry.progress(self.connected as u64);
             self.check(deadline, "connections", self.connected, count)?;
         }
         Ok(())
     }
 
-    /// Subscribes member `n` to `channel_of(n)` and waits for all acknowledgements.
+    /// Makes `each` subscriptions of every member and waits for all acknowledgements. `channel_of`
+    /// gets the member and the number of its subscription.
     pub(crate) fn subscribe(
         &mut self,
         pool: &mut Pool,
+        telemetry: &Telemetry,
         app: &App,
-        channel_of: impl Fn(usize) -> String,
+        each: usize,
+        channel_of: impl Fn(usize, usize) -> String,
     ) -> io::Result<()> {
+        let count = self.members.len() * each;
+        telemetry.phase("subscribe", count);
         let deadline = Instant::now() + PHASE_DEADLINE;
-        let count = self.members.len();
+        let before = self.subscribed;
         let mut asked = 0;
-        while self.subscribed < count {
-            while asked < count && asked - self.subscribed < WINDOW {
-                let Member { key, socket_id } = &self.members[asked];
-                let message = app.subscribe(socket_id, &channel_of(asked), None);
+        while self.subscribed - before < count {
+            while asked < count && asked + before - self.subscribed < WINDOW {
+                let number = asked / each;
+                let Member { key, socket_id, .. } = &self.members[number];
+                let message = app.subscribe(socket_id, &channel_of(number, asked % each), None);
                 pool.send_text(*key, message.as_bytes());
                 asked += 1;
             }
             pool.poll(POLL, self)?;
-            self.check(deadline, "subscriptions", self.subscribed, count)?;
+            telemetry.progress((self.subscribed - before) as u64);
+            self.check(deadline, "subscriptions", self.subscribed - before, count)?;
         }
         Ok(())
-    }
-
-    /// Which member the connection is.
-    pub(crate) fn number(&self, key: Key) -> Option<usize> {
-        let number = *self.member_of.get(key.index as usize)? as usize;
-        (self.members.get(number)?.key == key).then_some(number)
     }
 
     /// Without the whole crowd there is nothing to measure.
@@ -92,6 +115,20 @@ impl Subscribers {
             return Ok(());
         }
         Err(io::Error::other(format!("{done} of {count} {what} within {PHASE_DEADLINE:?}")))
+    }
+
+    /// Serves the crowd alone: it does nothing but answer pings.
+    pub(crate) fn serve_for(&mut self, pool: &mut Pool, time: Duration) -> io::Result<()> {
+        let end = Instant::now() + time;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            pool.poll(left.min(POLL), self)?;
+        }
+        Ok(())
+    }
+
+    /// From now on the server may close this member.
+    pub(crate) fn give_up(&mut self, number: usize) {
+        self.members[number].given_up = true;
     }
 
     pub(crate) fn close_all(&mut self, pool: &mut Pool) {
@@ -111,9 +148,9 @@ impl Handler for Subscribers {
         };
         match parsed["event"].as_str().unwrap_or_default() {
             "pusher:connection_established" => {
-                let Some(number) = self.number(key) else { return };
+                let Some(member) = self.members.get_mut(key.number()) else { return };
                 match app::socket_id_of(&parsed) {
-                    Some(socket_id) => self.members[number].socket_id = socket_id,
+                    Some(socket_id) => member.socket_id = socket_id,
                     None => self.violations.add(|| format!("no socket id: {}", text())),
                 }
                 self.connected += 1;
@@ -124,12 +161,17 @@ impl Handler for Subscribers {
                 pool.send_text(key, app::PONG.as_bytes());
             }
             "pusher:pong" => {}
+            _ if self.members.get(key.number()).is_some_and(|member| member.given_up) => {}
             _ => self.violations.add(|| format!("unexpected: {}", text())),
         }
     }
 
     fn on_close(&mut self, _: &mut Pool, key: Key, why: CloseWhy) {
-        let number = self.number(key);
-        self.violations.add(|| format!("connection {number:?} closed: {why}"));
+        let number = key.number();
+        if self.members.get(number).is_some_and(|member| member.given_up) {
+            self.shed += 1;
+        } else {
+            self.violations.add(|| format!("connection {number} closed: {why}"));
+        }
     }
 }

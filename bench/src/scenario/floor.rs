@@ -9,20 +9,20 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Bench;
-use super::fanout::{self, POLL, STALL, WARM_UP, Window};
-use crate::pool::{CloseWhy, Goal, Handler, Key, Pool};
-use crate::report::Report;
-use crate::server::Server;
-use crate::sink::{self, Sink};
+use super::{Bench, WARM_UP, fanout::ShapeArgs};
+use crate::load::{self, Load};
+use crate::payload::{self, SLOTS_MAX};
+use crate::pool::{CloseWhy, Goal, Handler, Key, Pool, Tag};
+use crate::report::{Report, us_each};
+use crate::server::Servers;
+use crate::sink::Sink;
 use crate::sys;
+use crate::window::Window;
 
-// clap names a group after its struct, and both are called Args.
 #[derive(clap::Args)]
-#[group(skip)]
 pub(crate) struct Args {
     #[command(flatten)]
-    fanout: fanout::Args,
+    shape: ShapeArgs,
     /// Events that are due together go to a socket in one send.
     #[arg(long)]
     coalesce: bool,
@@ -43,8 +43,7 @@ pub(crate) struct ChildArgs {
 
 /// What a server would send for the event: an unmasked text frame.
 fn frame_of(slot: usize, number: u32, payload_bytes: usize) -> Vec<u8> {
-    let payload = sink::payload(slot, number, payload_bytes);
-    let payload = std::str::from_utf8(&payload).expect("the payload is ASCII");
+    let payload = payload::make(slot, u64::from(number), payload_bytes);
     let text = format!(r#"{{"event":"e","data":"{payload}","channel":"private-fanout"}}"#);
     let mut frame = vec![0x81];
     match (u8::try_from(text.len()), u16::try_from(text.len())) {
@@ -76,8 +75,8 @@ pub(crate) fn run_child(args: &ChildArgs) -> io::Result<()> {
         socket.set_nodelay(true)?;
         sockets.push(socket);
     }
-    let mut numbers = [0u32; sink::SLOTS_MAX];
-    let mut orders = [0u8; sink::SLOTS_MAX];
+    let mut numbers = [0u32; SLOTS_MAX];
+    let mut orders = [0u8; SLOTS_MAX];
     loop {
         let count = io::stdin().read(&mut orders)?;
         if count == 0 {
@@ -102,44 +101,52 @@ fn send_to_all(sockets: &mut [TcpStream], bytes: &[u8]) -> io::Result<()> {
 
 struct Floor {
     sink: Sink,
-    /// Which subscriber a pool index is: they are opened in order into an empty pool.
     opened: usize,
     orders: ChildStdin,
     running: bool,
-    closed: bool,
 }
 
 impl Floor {
-    fn publish(&mut self, slots: &[usize]) -> io::Result<()> {
+    fn publish(&mut self, slots: &[usize]) {
         let mut bytes = Vec::with_capacity(slots.len());
         for &slot in slots {
-            self.sink.publish(slot);
+            self.sink.publish(slot, Instant::now());
             bytes.push(u8::try_from(slot).expect("fewer slots than a byte counts"));
         }
-        self.orders.write_all(&bytes)
+        if let Err(error) = self.orders.write_all(&bytes) {
+            self.sink.violations.add(|| format!("the child does not listen: {error}"));
+        }
+    }
+}
+
+impl Load for Floor {
+    /// Events that are complete by the end of a round follow together: the child coalesces them.
+    fn act(&mut self, _: &mut Pool, _: Instant) -> Option<Instant> {
+        let completed = std::mem::take(&mut self.sink.completed);
+        if self.running && !completed.is_empty() {
+            self.publish(&completed);
+        }
+        None
     }
 
-    fn serve_until(
-        &mut self,
-        pool: &mut Pool,
-        end: Instant,
-        done: impl Fn(&Self) -> bool,
-    ) -> io::Result<()> {
-        let mut progress = (Instant::now(), self.sink.deliveries);
-        while Instant::now() < end && !done(self) && self.sink.violations.count == 0 {
-            pool.poll(POLL, self)?;
-            let completed = std::mem::take(&mut self.sink.completed);
-            if self.running && !completed.is_empty() {
-                self.publish(&completed)?;
-            }
-            if self.sink.deliveries > progress.1 {
-                progress = (Instant::now(), self.sink.deliveries);
-            } else if progress.0.elapsed() > STALL || self.closed {
-                self.sink.report_missing(STALL);
-                return Err(io::Error::other("the child does not send"));
-            }
-        }
-        Ok(())
+    fn rest(&mut self) {
+        self.running = false;
+    }
+
+    fn waits(&self) -> bool {
+        self.sink.in_flight() > 0
+    }
+
+    fn progress(&self) -> u64 {
+        self.sink.deliveries
+    }
+
+    fn failed(&self) -> bool {
+        self.sink.violations.count > 0
+    }
+
+    fn stalled(&mut self, waited: Duration) {
+        self.sink.report_missing(waited);
     }
 }
 
@@ -149,27 +156,32 @@ impl Handler for Floor {
     }
 
     fn on_message(&mut self, _: &mut Pool, key: Key, message: &[u8]) {
-        if !self.sink.take(key.index as usize, message) {
+        if !self.sink.take(key.number(), message) {
             let text = || format!("not a delivery: {}", String::from_utf8_lossy(message));
             self.sink.violations.add(text);
         }
     }
 
     fn on_close(&mut self, _: &mut Pool, _: Key, why: CloseWhy) {
-        self.closed = true;
         self.sink.violations.add(|| format!("the child closed: {why}"));
     }
 }
 
-fn start_child(bench: &Bench, args: &Args) -> io::Result<(Child, SocketAddrV4)> {
+fn start_child(
+    bench: &Bench,
+    shape: &ShapeArgs,
+    coalesce: bool,
+) -> io::Result<(Child, SocketAddrV4)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("floor-child");
-    command.args(["--subscribers", &args.fanout.subscribers.to_string()]);
-    command.args(["--payload-bytes", &args.fanout.payload_bytes.to_string()]);
-    if args.coalesce {
+    command.args(["--subscribers", &shape.subscribers.to_string()]);
+    command.args(["--payload-bytes", &shape.payload_bytes.to_string()]);
+    if coalesce {
         command.arg("--coalesce");
     }
-    if let Some(cpu) = &bench.server_cpus {
+    // One thread: it takes the first CPU of the server's list.
+    let first = bench.server_cpus.as_deref().and_then(|list| list.split([',', '-']).next());
+    if let Some(cpu) = first {
         command.args(["--cpu", cpu]);
     }
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -180,45 +192,70 @@ fn start_child(bench: &Bench, args: &Args) -> io::Result<(Child, SocketAddrV4)> 
     Ok((child, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)))
 }
 
-pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
-    let mut report = Report::new("floor");
-    report.count("subscribers", args.fanout.subscribers as u64);
-    report.count("payload bytes", args.fanout.payload_bytes as u64);
-    report.flag("coalesced", args.coalesce);
-    for &slots in &args.fanout.in_flight {
-        let (mut child, address) = start_child(bench, args)?;
-        let server = Server::attach(Some(child.id()));
-        let mut pool = Pool::new(address, "")?;
-        let mut floor = Floor {
-            sink: Sink::new(args.fanout.subscribers, slots, args.fanout.payload_bytes),
-            opened: 0,
-            orders: child.stdin.take().expect("its input is piped"),
-            running: true,
-            closed: false,
-        };
-        for number in 0..args.fanout.subscribers {
-            pool.open(Goal::BareFrames)?;
-            // The accept queue of the child is short.
-            let end = Instant::now() + STALL;
-            while floor.opened <= number && Instant::now() < end {
-                pool.poll(POLL, &mut floor)?;
+fn open_all(pool: &mut Pool, floor: &mut Floor, count: usize) -> io::Result<()> {
+    for number in 0..count {
+        pool.open_as(Goal::BareFrames, Tag::new(0, number))?;
+        // The accept queue of the child is short.
+        let end = Instant::now() + load::STALL;
+        while floor.opened <= number && floor.sink.violations.count == 0 {
+            pool.poll(Duration::from_millis(50), floor)?;
+            if Instant::now() > end {
+                return Err(io::Error::other("the child does not accept"));
             }
         }
-        floor.publish(&(0..slots).collect::<Vec<_>>())?;
-        floor.serve_until(&mut pool, Instant::now() + WARM_UP, |_| false)?;
-        let window = Window::open(&server, &mut floor.sink);
-        let end = Instant::now() + Duration::from_secs(args.fanout.seconds);
-        floor.serve_until(&mut pool, end, |_| false)?;
-        window.close(&server, &floor.sink, &mut report, &format!("{slots} in flight"));
-        floor.running = false;
-        let end = Instant::now() + STALL;
-        floor.serve_until(&mut pool, end, |floor| floor.sink.in_flight() == 0)?;
-        floor.sink.report_missing(STALL);
-        let Floor { sink, orders, .. } = floor;
-        report.add_violations(sink.violations);
-        // The end of its input ends the child.
-        drop(orders);
-        child.wait()?;
+    }
+    Ok(())
+}
+
+/// Adds the figures with `slots` in flight; returns the child's CPU per delivery in microseconds.
+pub(super) fn measure(
+    bench: &Bench,
+    shape: &ShapeArgs,
+    slots: usize,
+    coalesce: bool,
+    report: &mut Report,
+    prefix: &str,
+) -> io::Result<f64> {
+    let (mut child, address) = start_child(bench, shape, coalesce)?;
+    let servers = Servers::attach(Some(child.id()), address);
+    let mut pool = Pool::new(address, "")?;
+    let mut floor = Floor {
+        sink: Sink::new(shape.subscribers, shape.subscribers, slots, shape.payload_bytes),
+        opened: 0,
+        orders: child.stdin.take().expect("its input is piped"),
+        running: true,
+    };
+    open_all(&mut pool, &mut floor, shape.subscribers)?;
+    floor.publish(&(0..slots).collect::<Vec<_>>());
+    bench.telemetry.phase(format!("warm up, floor, {slots} in flight"), 0);
+    load::drive(&bench.telemetry, &mut pool, &mut floor, WARM_UP)?;
+    floor.sink.forget_latencies();
+    bench.telemetry.phase(format!("floor, {slots} in flight"), 0);
+    let (window, before) = (Window::open(&servers), floor.sink.deliveries);
+    let time = Duration::from_secs(shape.seconds);
+    load::drive(&bench.telemetry, &mut pool, &mut floor, time)?;
+    let used = window.close(&servers);
+    let deliveries = floor.sink.deliveries - before;
+    let prefix = format!("{prefix}{slots} in flight: ");
+    used.report(report, &prefix, ("delivery", "deliveries"), deliveries);
+    report.count(format!("{prefix}events"), floor.sink.last.0.len());
+    report.latency(format!("{prefix}publish to last delivery"), &floor.sink.last);
+    load::drain(&bench.telemetry, &mut pool, &mut floor)?;
+    let Floor { sink, orders, .. } = floor;
+    report.add_violations(sink.violations);
+    // The end of its input ends the child.
+    drop(orders);
+    child.wait()?;
+    Ok(us_each(used.server, deliveries))
+}
+
+pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
+    let mut report = Report::new("floor");
+    report.count("subscribers", args.shape.subscribers as u64);
+    report.count("payload bytes", args.shape.payload_bytes as u64);
+    report.flag("coalesced", args.coalesce);
+    for &slots in &args.shape.in_flight {
+        measure(bench, &args.shape, slots, args.coalesce, &mut report, "")?;
     }
     Ok(report)
 }

@@ -53,21 +53,23 @@ const TICK: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     let app = &bench.app;
-    let mut pool = Pool::new(app.address, &app.socket_path())?;
+    let mut pool = bench.pool()?;
     let mut driver = Driver::new(app, args, &mut pool)?;
-    let cpu = bench.server.cpu_time();
+    let cpu = bench.servers.cpu_time();
     let begin = Instant::now();
     let end = begin + Duration::from_secs(args.seconds);
     let mut checks = Checks::default();
     settle(&mut driver, &mut pool)?;
     driver.fill(&mut pool, 6);
+    bench.telemetry.phase("accounting", 0);
     while Instant::now() < end && !driver.gave_up() {
         let pause = end.min(Instant::now() + Duration::from_secs(args.check_every));
         act_until(&mut driver, &mut pool, args, pause)?;
+        bench.telemetry.progress(driver.ledger.counts.deliveries_due);
         checks.run(&mut driver, &mut pool)?;
     }
     let wall = begin.elapsed();
-    let cpu = bench.server.cpu_time().saturating_sub(cpu);
+    let cpu = bench.servers.cpu_time().saturating_sub(cpu);
     driver.leave_all(&mut pool);
     checks.run(&mut driver, &mut pool)?;
     driver.close_all(&mut pool);

@@ -1,0 +1,55 @@
+#!/bin/sh
+# The figures this server is held to, measured for ringverb and for soketi in turn: bars.sh FOLDER [ROUNDS]
+# Writes one JSON file for each bar and FOLDER/bars.md. Server on CPU 0, client on CPU 1 (SERVER_CPUS, CLIENT_CPU).
+# With the default of 3 rounds it takes about 12 minutes; the machine should have nothing else to do.
+# Exit code 1 when a run had a violation or could not be made.
+set -eu
+[ $# -ge 1 ] || { echo "usage: bars.sh FOLDER [ROUNDS]" >&2; exit 2; }
+folder=$1
+rounds=${2:-3}
+here=$(cd "$(dirname "$0")" && pwd)
+target=${CARGO_TARGET_DIR:-$here/../target}
+mkdir -p "$folder"
+table=$folder/bars.md
+failed=0
+(cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
+"$here/soketi.sh" --install
+
+{
+    echo "# Bars"
+    echo
+    echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc) cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
+    echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds; server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
+} > "$table"
+
+# bar NAME TITLE FIGURES(comma-separated parts of names) ARGUMENTS OF COMPARE...
+bar() {
+    name=$1 title=$2 figures=$3
+    shift 3
+    printf '\n## %s\n\n' "$title" >> "$table"
+    "$here/compare-soketi.sh" --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
+}
+
+costs="CPU per,busy,deliveries 1 per s"
+bar fanout "Fan-out to 5,000, 64 bytes, 1 and 16 in flight, and the floor" \
+    "server CPU per,ratio to floor,flight deliveries 1 per s" -- fanout --with-floor --seconds 4
+bar rooms "Rooms of 10, client events, saturated" "$costs,events" -- rooms --seconds 5
+bar publish "POST /events, 16 connections" "CPU per,busy,requests 1 per s" -- publish --subscribers 0 --seconds 5
+bar publish-checked "The same, every event delivered to a subscriber" "CPU per,busy,requests 1 per s" \
+    -- publish --subscribers 1 --seconds 4
+bar churn "Connect, join presence, leave, close" "CPU per,busy,cycles" -- churn --seconds 5
+bar idle "15,000 idle connections with a private channel each" \
+    "RSS growth,CPU while idle,CPU per" -- idle --seconds 10
+bar fanout-rate "Fan-out to 1,000 at 20 events/s" "CPU per,p50,p99 ms" \
+    -- fanout --rate 20 --subscribers 1000 --seconds 8
+bar rooms-rate "Rooms of 10 at 2,000 events/s" "CPU per,p50,p99 ms" -- rooms --rate 2000 --seconds 8
+
+# One worker against two in the same rooms: the client needs a CPU, too, so only the CPU per delivery counts.
+printf '\n## Rooms of 10, saturated: two workers against one (CPUs 0 and 1 shared with the client)\n\n' >> "$table"
+"$target/release/ringverb-bench" --server-cpus "${ALL_CPUS:-0,1}" --pin "${CLIENT_CPU:-1}" compare \
+    --server "one-worker=ws://127.0.0.1:6411 env RINGVERB_WORKERS=1 $here/ringverb.sh --port 6411" \
+    --server "two-workers=ws://127.0.0.1:6412 env RINGVERB_WORKERS=2 $here/ringverb.sh --port 6412" \
+    --rounds "$rounds" --save "$folder/workers.json" --show "$costs" -- rooms --seconds 5 >> "$table" || failed=1
+
+cat "$table"
+exit $failed

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Instructions per thing done, counted by callgrind: steadier than time, for changes of a few percent.
+#     bench/instructions.sh [PART OF A NAME]
+# A case is run N and 2 N times and the difference divided, so that setting it up does not count.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+if ! command -v valgrind > /dev/null; then
+    echo "instructions.sh: valgrind is missing, trying apt-get install valgrind" >&2
+    apt-get install -y valgrind > /dev/null 2>&1 || {
+        echo "instructions.sh: valgrind cannot be installed here (apt-get install valgrind failed); nothing is counted" >&2
+        exit 2
+    }
+fi
+cd "$here/.."
+program=$(cargo bench --quiet -p ringverb-bench --bench instructions --no-run --message-format=json |
+    grep '"name":"instructions"' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
+[ -x "$program" ] || { echo "instructions.sh: the benchmark was not built" >&2; exit 2; }
+
+count() { # NAME RUNS
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1 > /dev/null |
+        sed -n 's/.*Collected *: *\([0-9]*\).*/\1/p'
+}
+
+printf '%-28s %14s\n' case instructions
+"$program" | while read -r name items; do
+    case $name in *"${1:-}"*) ;; *) continue ;; esac
+    runs=1000
+    [ "$items" -lt 100 ] || runs=20
+    once=$(count "$name" $runs)
+    twice=$(count "$name" $((2 * runs)))
+    [ -n "$once" ] && [ -n "$twice" ] || { echo "instructions.sh: callgrind failed on $name" >&2; exit 2; }
+    awk -v d=$((twice - once)) -v n=$((runs * items)) -v name="$name" 'BEGIN { printf "%-28s %14.1f\n", name, d / n }'
+done

@@ -1,0 +1,40 @@
+//! One question to the HTTP API outside of any measurement, on a blocking connection of its own.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::app::App;
+use crate::http;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+pub(crate) fn get(app: &App, path: &str, query: &[(&str, &str)]) -> io::Result<Value> {
+    let mut stream = TcpStream::connect_timeout(&app.address.into(), TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut request = Vec::new();
+    let target = app.api("GET", path, query, b"");
+    http::encode("GET", &target, &app.address.to_string(), b"", &mut request);
+    stream.write_all(&request)?;
+    let mut bytes = Vec::new();
+    let mut scratch = vec![0; 64 * 1024];
+    let malformed = || io::Error::other("not an HTTP response");
+    while bytes.len() < ANSWER_BYTES_MAX {
+        let count = stream.read(&mut scratch)?;
+        bytes.extend_from_slice(&scratch[..count]);
+        let decoded = http::decode(&bytes, count == 0).map_err(|_| malformed())?;
+        if let Some((response, _)) = decoded {
+            if response.status != 200 {
+                return Err(io::Error::other(format!("status {}", response.status)));
+            }
+            return serde_json::from_slice(response.body).map_err(io::Error::other);
+        }
+        if count == 0 {
+            break;
+        }
+    }
+    Err(malformed())
+}

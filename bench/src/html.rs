@@ -1,0 +1,252 @@
+//! The report as one page: figures, latency curves, what happened over time, the machine's facts.
+//! Self-contained; it loads nothing.
+
+use crate::machine::Machine;
+use crate::report::{Latency, Report};
+use crate::svg::{self, COLOURS, Chart, Series, escape};
+use crate::telemetry::{Sample, Timeline};
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1d2330;--soft:#667085;--line:#d8dde6;--page:#fff;--bad:#b42318;
+--c0:#1c6dd0;--c1:#d9480f;--c2:#2b8a3e;--c3:#9c36b5;--c4:#b08900;--c5:#0b7285}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#98a2b3;--line:#344054;--page:#12151c;
+--bad:#ff8a80;--c0:#74b0ff;--c1:#ff9d6b;--c2:#7bd88f;--c3:#e0a3f5;--c4:#ffd866;--c5:#66d9e8}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:60rem;
+margin:2rem auto;padding:0 1rem}h1{margin-bottom:0}h2{margin:2.2rem 0 .4rem;font-size:1.15rem}
+p,.note{color:var(--soft);margin:.2rem 0}table{border-collapse:collapse;width:100%}
+td{border-top:1px solid var(--line);padding:.25rem .5rem;vertical-align:top}
+td.value{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td.unit{color:var(--soft);width:4rem}td.fact{overflow-wrap:anywhere}
+.bad{color:var(--bad)}svg{width:100%;height:auto;display:block}
+svg text{fill:var(--soft);font-size:12px}svg .small{font-size:10px}svg .axis{fill:var(--ink)}
+.middle{text-anchor:middle}.end{text-anchor:end}.grid{stroke:var(--line);stroke-width:1}
+.mark{stroke:var(--soft);stroke-dasharray:4 3}
+polyline{fill:none;stroke-width:2;stroke-linejoin:round}.c0{stroke:var(--c0)}.c1{stroke:var(--c1)}
+.c2{stroke:var(--c2)}.c3{stroke:var(--c3)}.c4{stroke:var(--c4)}.c5{stroke:var(--c5)}
+.key{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;font-size:.85rem;color:var(--soft)}
+.key svg{display:inline-block;width:22px;height:10px;margin-right:.35rem}
+";
+
+pub(crate) fn page(report: &Report, timeline: &Timeline, machine: &Machine) -> String {
+    let scenario = escape(report.scenario);
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>{scenario}</title><style>{STYLE}</style></head><body><h1>{scenario}</h1>"
+    );
+    let date = machine.facts.iter().find(|(name, _)| *name == "date");
+    let date = date.map(|(_, value)| escape(value)).unwrap_or_default();
+    out.push_str(&format!("<p>{date}</p>"));
+    violations(report, &mut out);
+    figures(report, &mut out);
+    latencies(report, &mut out);
+    over_time(timeline, &mut out);
+    facts(machine, &mut out);
+    out.push_str("</body></html>\n");
+    out
+}
+
+fn violations(report: &Report, out: &mut String) {
+    let count = report.violations.count;
+    if count == 0 {
+        out.push_str("<p>Every delivery was accounted for: no violation.</p>");
+        return;
+    }
+    out.push_str(&format!("<h2 class=\"bad\">{count} violations</h2><ul>"));
+    for text in &report.violations.texts {
+        out.push_str(&format!("<li class=\"bad\">{}</li>", escape(text)));
+    }
+    out.push_str("</ul>");
+}
+
+fn figures(report: &Report, out: &mut String) {
+    out.push_str("<h2>Figures</h2><table>");
+    for (name, value, unit) in &report.figures {
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let (name, shown, unit) = (escape(name), escape(&shown), escape(unit));
+        out.push_str(&format!(
+            "<tr><td>{name}</td><td class=\"value\">{shown}</td><td class=\"unit\">{unit}</td></tr>"
+        ));
+    }
+    out.push_str("</table>");
+}
+
+/// Percentiles so that each further nine takes the same room.
+fn curve(latency: &Latency) -> Vec<(f64, f64)> {
+    let count = latency.0.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    let nines_max = (count as f64).log10().min(7.0);
+    let steps = 200;
+    (0..=steps)
+        .map(|step| {
+            let nines = nines_max * f64::from(step) / f64::from(steps);
+            (nines, latency.ms_at(1.0 - 10f64.powf(-nines)))
+        })
+        .collect()
+}
+
+fn latencies(report: &Report, out: &mut String) {
+    let series: Vec<Series> = report
+        .latencies
+        .iter()
+        .map(|(name, latency)| Series { name: name.clone(), points: curve(latency) })
+        .filter(|series| !series.points.is_empty())
+        .collect();
+    if series.is_empty() {
+        return;
+    }
+    let last = series.iter().filter_map(|series| series.points.last());
+    let x_max = last.map(|point| point.0).fold(1.0, f64::max);
+    let names = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"];
+    let ticks = names.iter().enumerate().map(|(nines, name)| (nines as f64, (*name).to_owned()));
+    let chart = Chart {
+        x_label: "percentile",
+        y_label: "milliseconds (logarithmic)",
+        x_ticks: ticks.filter(|(nines, _)| *nines <= x_max).collect(),
+        x_max,
+        log_y: true,
+        series,
+        marks: Vec::new(),
+    };
+    section("Latency by percentile", &chart, out);
+}
+
+fn section(title: &str, chart: &Chart<'_>, out: &mut String) {
+    out.push_str(&format!("<h2>{}</h2>{}", escape(title), chart.draw()));
+    if chart.series.len() < 2 {
+        return;
+    }
+    out.push_str("<div class=\"key\">");
+    for (number, series) in chart.series.iter().enumerate() {
+        let (colour, name) = (number % COLOURS, escape(&series.name));
+        out.push_str(&format!(
+            "<span><svg viewBox=\"0 0 22 10\"><polyline class=\"c{colour}\" points=\"0,5 22,5\"/>\
+             </svg>{name}</span>"
+        ));
+    }
+    out.push_str("</div>");
+}
+
+/// A point for each stretch between two samples.
+fn between(samples: &[Sample], value: impl Fn(&Sample, &Sample, f64) -> f64) -> Vec<(f64, f64)> {
+    let stretch = |pair: &[Sample]| {
+        let wall = (pair[1].at - pair[0].at).as_secs_f64();
+        (wall > 0.02).then(|| (pair[1].at.as_secs_f64(), value(&pair[0], &pair[1], wall)))
+    };
+    samples.windows(2).filter_map(stretch).collect()
+}
+
+fn over_time(timeline: &Timeline, out: &mut String) {
+    let samples = &timeline.samples;
+    let x_max = samples.last().map_or(1.0, |sample| sample.at.as_secs_f64()).max(0.1);
+    let marks = || {
+        let marks = timeline.phases.iter();
+        marks.map(|phase| (phase.at.as_secs_f64(), phase.name.clone())).collect::<Vec<_>>()
+    };
+    let chart = |y_label, series| Chart {
+        x_label: "seconds",
+        y_label,
+        x_ticks: svg::ticks(x_max, 8.0)
+            .into_iter()
+            .filter(|tick| *tick <= x_max)
+            .map(|tick| (tick, svg::label(tick)))
+            .collect(),
+        x_max,
+        log_y: false,
+        series,
+        marks: marks(),
+    };
+    // A new phase starts its count anew.
+    let rate = |before: &Sample, after: &Sample, wall: f64| {
+        after.progress.saturating_sub(before.progress) as f64 / wall
+    };
+    let points = between(samples, rate);
+    section(
+        "Throughput: what the phase counts",
+        &chart("per second", vec![Series { name: "throughput".into(), points }]),
+        out,
+    );
+    let busy = |name: &str, of: fn(&Sample) -> std::time::Duration| Series {
+        name: name.to_owned(),
+        points: between(samples, |before, after, wall| {
+            100.0 * of(after).saturating_sub(of(before)).as_secs_f64() / wall
+        }),
+    };
+    let both = vec![
+        busy("server", |sample| sample.server_cpu),
+        busy("client", |sample| sample.client_cpu),
+    ];
+    section("CPU", &chart("percent of a core", both), out);
+    let memory =
+        |sample: &Sample| (sample.at.as_secs_f64(), sample.server_rss as f64 / f64::from(1 << 20));
+    let points = samples.iter().map(memory).collect();
+    section(
+        "Memory of the server",
+        &chart("RSS, MiB", vec![Series { name: "RSS".into(), points }]),
+        out,
+    );
+}
+
+fn facts(machine: &Machine, out: &mut String) {
+    out.push_str("<h2>Machine</h2><table>");
+    for (name, value) in &machine.facts {
+        let (name, value) = (escape(name), escape(value));
+        out.push_str(&format!("<tr><td>{name}</td><td class=\"fact\">{value}</td></tr>"));
+    }
+    out.push_str("</table>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Phase;
+    use std::time::Duration;
+
+    fn report() -> Report {
+        let mut report = Report::new("<scenario>");
+        report.figure("deliveries & more", 12.5, "1/s");
+        let mut latency = Latency::default();
+        (1..=1000).for_each(|micros| latency.record(Duration::from_micros(micros)));
+        report.latency("to \"all\"", &latency);
+        let mut violations = crate::report::Violations::default();
+        violations.add(|| "altered: <script>alert(1)</script>".to_owned());
+        report.add_violations(violations);
+        report
+    }
+
+    #[test]
+    fn the_page_is_whole_and_escapes_what_it_shows() {
+        let sample = |second| Sample {
+            at: Duration::from_secs(second),
+            progress: second * 100,
+            server_cpu: Duration::from_millis(second * 500),
+            client_cpu: Duration::from_millis(second * 300),
+            server_rss: 5 << 20,
+        };
+        let phase = Phase { at: Duration::from_secs(1), name: "<warm>".to_owned() };
+        let timeline = Timeline { samples: (0..4).map(sample).collect(), phases: vec![phase] };
+        let machine = Machine { facts: vec![("command", "bench '<x>'".to_owned())] };
+        let page = page(&report(), &timeline, &machine);
+        for bad in ["<script", "<scenario>", "<warm>", "<x>", "http://", "https://", "NaN"] {
+            assert!(!page.contains(bad), "{bad}");
+        }
+        for part in
+            ["deliveries &amp; more", "1 violations", "percentile", "RSS, MiB", "&lt;warm&gt;"]
+        {
+            assert!(page.contains(part), "{part}");
+        }
+        assert!(page.ends_with("</html>\n"));
+    }
+
+    #[test]
+    fn a_curve_goes_up_to_the_rarest_value() {
+        let report = report();
+        let points = curve(&report.latencies[0].1);
+        assert!(points.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
+        assert!((points[0].1 - 0.001).abs() < 0.01);
+        assert!((points.last().unwrap().1 - 1.0).abs() < 0.01);
+        assert!(curve(&Latency::default()).is_empty());
+    }
+}
