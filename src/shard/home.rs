@@ -368,7 +368,7 @@ impl Shard {
         }
         let interested =
             self.homes.find(channel).map_or(CoreSet::default(), |home| home.interested);
-        if interested.is_empty() && cache && self.settings.talkative {
+        if interested.is_empty() && cache && (self.settings.talkative || self.settings.debug) {
             self.outbox.note(channel.name(), NOBODY_SUBSCRIBED);
         }
         self.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
