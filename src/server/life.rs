@@ -31,6 +31,8 @@ pub(super) struct Started {
 
 /// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
 const BACKLOG: i32 = 4096;
+/// What webhooks get at the end, even if the connections have used all of the grace period.
+const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
 /// Workers a channel's home can keep apart (`shard::home::CoreSet`).
 const WORKERS_MAX: usize = 128;
 
@@ -82,10 +84,12 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
     on_start(Started { address, workers });
     let _ = signals.forever().next();
     tracing::info!("Gracefully terminating connections.");
+    let asked = shared.clock.now();
     let drained = drain(&shared, &doorbells, &mut signals, workers, grace);
     if let Some(webhooks) = webhooks {
         wait_for_mail(&shared, &doorbells);
-        webhooks.finish(grace);
+        let used = Duration::from_millis(shared.clock.now().0 - asked.0);
+        webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
     }
     shared.phase.stop();
     wake_all(&doorbells);

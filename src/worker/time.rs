@@ -17,7 +17,9 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    pub(super) fn now(self) -> Moment {
+    /// Milliseconds since the start.
+    #[must_use]
+    pub fn now(self) -> Moment {
         Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
