@@ -37,6 +37,7 @@ mod crew;
 mod frame;
 mod html;
 mod http;
+mod http_floor;
 mod load;
 mod machine;
 mod payload;
@@ -124,6 +125,8 @@ enum Scenario {
     Mixed(mixed::Args),
     /// Churn, publishes and client events; every delivery accounted for.
     Accounting(accounting::Args),
+    /// A bare server that answers 200: the floor under `publish`, to be compared with.
+    HttpFloor(http_floor::Args),
     /// A scenario against several servers in turn: medians and ratios.
     Compare(compare::Args),
     #[command(hide = true)]
@@ -162,6 +165,7 @@ fn run(cli: &Cli) -> io::Result<bool> {
     };
     match &cli.scenario {
         Scenario::FloorChild(args) => floor::run_child(args).map(|()| true),
+        Scenario::HttpFloor(args) => http_floor::run(args).map(|()| true),
         Scenario::Compare(args) => compare::run(cli, args),
         Scenario::CrewChild(task) => {
             cli.pin.map_or(Ok(()), sys::pin_to_cpu)?;
@@ -230,7 +234,10 @@ fn run_scenario(bench: &Bench, scenario: &Scenario) -> io::Result<Report> {
         Scenario::Slow(args) => slow::run(bench, args),
         Scenario::Mixed(args) => mixed::run(bench, args),
         Scenario::Accounting(args) => accounting::run(bench, args),
-        Scenario::Compare(_) | Scenario::FloorChild(_) | Scenario::CrewChild(_) => {
+        Scenario::Compare(_)
+        | Scenario::HttpFloor(_)
+        | Scenario::FloorChild(_)
+        | Scenario::CrewChild(_) => {
             unreachable!("handled before a server is looked for")
         }
     }

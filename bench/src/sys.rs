@@ -174,6 +174,19 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
+extern "C" fn leave(_: libc::c_int) {
+    // SAFETY: async-signal-safe, and it does not return.
+    unsafe { libc::_exit(0) }
+}
+
+/// SIGTERM ends this process with exit code 0.
+pub(crate) fn exit_on_sigterm() -> io::Result<()> {
+    let handler = leave as extern "C" fn(libc::c_int);
+    // SAFETY: the handler calls nothing that is not async-signal-safe.
+    let before = unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 pub(crate) fn terminate(pid: u32) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: no memory is passed.

@@ -69,6 +69,9 @@ fn shard() -> Shard {
         apps: Arc::new(Apps::new(config.apps)),
         channel_hash_seed: 7,
         connections_reserved: 0,
+        cache_bytes_max: 1 << 20,
+        talkative: false,
+        debug: false,
     })
 }
 
