@@ -98,3 +98,65 @@ pub(crate) fn drain(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{CloseWhy, Key};
+
+    #[derive(Default)]
+    struct Fake {
+        progress: u64,
+        waits: bool,
+        stalls: u64,
+    }
+
+    impl Load for Fake {
+        fn rest(&mut self) {}
+
+        fn waits(&self) -> bool {
+            self.waits
+        }
+
+        fn progress(&self) -> u64 {
+            self.progress
+        }
+
+        fn failed(&self) -> bool {
+            self.stalls > 0
+        }
+
+        fn stalled(&mut self, _: Duration) {
+            self.stalls += 1;
+        }
+    }
+
+    impl Handler for Fake {
+        fn on_open(&mut self, _: &mut Pool, _: Key) {}
+        fn on_message(&mut self, _: &mut Pool, _: Key, _: &[u8]) {}
+        fn on_close(&mut self, _: &mut Pool, _: Key, _: CloseWhy) {}
+    }
+
+    /// Looks at a load that stands as it did long ago.
+    fn look(load: &mut Fake) {
+        let telemetry = Telemetry::start(Vec::new());
+        let long_ago = Instant::now().checked_sub(2 * STALL).expect("the machine is up longer");
+        Watch { since: long_ago, progress: 5 }.look(load, &telemetry);
+    }
+
+    #[test]
+    fn a_load_that_waits_and_does_not_move_has_stalled() {
+        let mut load = Fake { progress: 5, waits: true, stalls: 0 };
+        look(&mut load);
+        assert_eq!(load.stalls, 1);
+    }
+
+    #[test]
+    fn a_load_that_moves_or_waits_for_nothing_has_not() {
+        for (progress, waits) in [(6, true), (5, false)] {
+            let mut load = Fake { progress, waits, stalls: 0 };
+            look(&mut load);
+            assert_eq!(load.stalls, 0);
+        }
+    }
+}

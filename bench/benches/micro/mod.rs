@@ -46,7 +46,10 @@ pub(crate) const CASES: &[Case] = &[
 const APP: AppIndex = AppIndex(0);
 const CLIENT_EVENT: &str =
     r#"{"event":"client-typing","channel":"private-room-12","data":{"name":"somebody","at":12}}"#;
-const SUBSCRIBE: &str = r#"{"event":"pusher:subscribe","data":{"channel":"private-room-12","auth":"app-key:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"}}"#;
+const SUBSCRIBE: &str = concat!(
+    r#"{"event":"pusher:subscribe","data":{"channel":"private-room-12","#,
+    r#""auth":"app-key:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"}}"#,
+);
 
 /// The default configuration with one app.
 fn config() -> Config {

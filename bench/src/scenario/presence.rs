@@ -295,3 +295,72 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     report.add_violations(crowd.violations);
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn storm(crowd: &mut Subscribers) -> Storm<'_> {
+        let member = |inside| Member { roster: BTreeSet::new(), inside };
+        Storm {
+            size: 2,
+            members: [true, false, true, false].map(member).into(),
+            crowd,
+            phase: Phase::Join,
+            missing: 0,
+            notices: 0,
+            progress: 0,
+            violations: Violations::default(),
+        }
+    }
+
+    fn notice(user: User) -> Value {
+        json!({ "data": presence::channel_data(user) })
+    }
+
+    #[test]
+    fn everybody_inside_is_told_once() {
+        let mut crowd = Subscribers::default();
+        let mut storm = storm(&mut crowd);
+        storm.missing = storm.notices_due(&[1]);
+        assert_eq!(storm.missing, 1);
+        storm.on_notice(0, &notice(1), true);
+        assert_eq!((storm.missing, storm.violations.count), (0, 0));
+        storm.on_notice(0, &notice(1), true);
+        assert_eq!(storm.violations.count, 1, "told twice");
+    }
+
+    #[test]
+    fn what_cannot_have_happened_is_a_violation() {
+        let mut crowd = Subscribers::default();
+        let mut storm = storm(&mut crowd);
+        storm.on_notice(0, &notice(0), true);
+        assert_eq!(storm.violations.count, 1, "of itself");
+        storm.on_notice(0, &notice(3), true);
+        assert_eq!(storm.violations.count, 2, "of another channel");
+        storm.on_notice(0, &notice(1), false);
+        assert_eq!(storm.violations.count, 3, "a leave while all join");
+        storm.on_notice(0, &json!({ "data": "{}" }), true);
+        assert_eq!(storm.violations.count, 4, "of nobody");
+        storm.phase = Phase::Leave;
+        storm.on_notice(0, &notice(1), false);
+        assert_eq!(storm.violations.count, 5, "of somebody who was not there");
+    }
+
+    #[test]
+    fn who_joins_finds_itself_in_the_roster() {
+        let mut crowd = Subscribers::default();
+        let mut storm = storm(&mut crowd);
+        let roster = |ids: &[&str]| {
+            let data = json!({ "presence": { "ids": ids, "hash": {}, "count": ids.len() } });
+            json!({ "data": data.to_string() })
+        };
+        storm.on_joined(1, &roster(&["u0", "u1"]));
+        assert_eq!(storm.violations.count, 0);
+        assert_eq!(storm.members[1].roster, BTreeSet::from([0, 1]));
+        storm.on_joined(3, &roster(&["u2"]));
+        assert_eq!(storm.violations.count, 1);
+    }
+}
