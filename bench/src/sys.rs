@@ -10,6 +10,8 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -172,6 +174,19 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     // SAFETY: `limit` is initialised and lives across the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
     Ok(limit.rlim_max)
+}
+
+/// The process that `command` starts gets SIGTERM when this one ends, however it ends: an interrupt
+/// at the terminal leaves no server behind. To be started from the main thread, with whose end it
+/// would otherwise go.
+pub(crate) fn end_with_us(command: &mut Command) {
+    let ask = || {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) }).map(|_| ())
+    };
+    // SAFETY: `ask` makes one system call and allocates nothing, which is sound between fork and
+    // exec.
+    unsafe { command.pre_exec(ask) };
 }
 
 pub(crate) fn terminate(pid: u32) -> io::Result<()> {
