@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Map, Value, json};
 
 use crate::machine::Machine;
-use crate::{Cli, parse_url};
+use crate::{Cli, parse_url, sys};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -76,6 +76,7 @@ fn run_once(cli: &Cli, args: &Args, contender: &Contender) -> io::Result<Value> 
         command.args(["--server-pid", &pid.to_string()]);
     }
     command.args(&args.scenario).stdin(Stdio::null());
+    sys::end_with_us(&mut command);
     let output = command.stderr(Stdio::piped()).output()?;
     let name = &contender.name;
     serde_json::from_slice(&output.stdout).map_err(|_| {

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::pool::Pool;
 use crate::report::Violations;
 use crate::subscribers::Subscribers;
+use crate::sys;
 use crate::telemetry::Telemetry;
 
 /// What one crowd does.
@@ -86,6 +87,7 @@ impl Worker {
         if task.shared {
             command.arg("--shared");
         }
+        sys::end_with_us(&mut command);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = child.stdin.take().expect("its input is piped");
         let answers = BufReader::new(child.stdout.take().expect("its output is piped"));

@@ -158,11 +158,16 @@ fn over_time(timeline: &Timeline, out: &mut String) {
         series,
         marks: marks(),
     };
-    // A new phase starts its count anew.
     let rate = |before: &Sample, after: &Sample, wall: f64| {
         after.progress.saturating_sub(before.progress) as f64 / wall
     };
-    let points = between(samples, rate);
+    let mut points = between(samples, rate);
+    // A new phase starts its count anew: the stretch in which it does says nothing.
+    let begins = |second: f64| {
+        let mut begun = timeline.phases.iter().map(|phase| phase.at.as_secs_f64());
+        begun.any(|at| (0.0..=0.26).contains(&(second - at)) && at > 0.0)
+    };
+    points.retain(|(second, _)| !begins(*second));
     section(
         "Throughput: what the phase counts",
         &chart("per second", vec![Series { name: "throughput".into(), points }]),

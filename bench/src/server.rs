@@ -57,7 +57,8 @@ impl Server {
         if TcpStream::connect(address).is_ok() {
             return Err(io::Error::other(format!("something listens at {address} already")));
         }
-        // Its own group: an interrupt at the terminal ends the bench, which then stops the server.
+        // Its own group: an interrupt at the terminal is for the bench, whose end then ends it.
+        sys::end_with_us(&mut process);
         let child = process.stdin(Stdio::null()).process_group(0).spawn()?;
         let mut server = Self { pid: Some(child.id()), child: Some(child), address };
         let deadline = Instant::now() + START_DEADLINE;

@@ -10,6 +10,8 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -185,6 +187,19 @@ pub(crate) fn exit_on_sigterm() -> io::Result<()> {
     // SAFETY: the handler calls nothing that is not async-signal-safe.
     let before = unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
     if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The process that `command` starts gets SIGTERM when this one ends, however it ends: an interrupt
+/// at the terminal leaves no server behind. To be started from the main thread, with whose end it
+/// would otherwise go.
+pub(crate) fn end_with_us(command: &mut Command) {
+    let ask = || {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) }).map(|_| ())
+    };
+    // SAFETY: `ask` makes one system call and allocates nothing, which is sound between fork and
+    // exec.
+    unsafe { command.pre_exec(ask) };
 }
 
 pub(crate) fn terminate(pid: u32) -> io::Result<()> {
