@@ -17,7 +17,7 @@ use crate::http;
 use crate::sys::{self, Epoll, READABLE, WRITABLE};
 
 /// Sources are spread over this many addresses of 127.0.0.0/8: 28,000 ports each.
-const SOURCE_ADDRESSES: u32 = 64;
+const SOURCE_ADDRESSES: u32 = 240;
 
 /// Enough for thousands of small frames a read, and for the largest frame of a scenario.
 const READ_BYTES: usize = 256 * 1024;
