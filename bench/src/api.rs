@@ -8,13 +8,15 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::http;
+use crate::stream::Stream;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 pub(crate) fn get(app: &App, path: &str, query: &[(&str, &str)]) -> io::Result<Value> {
-    let mut stream = TcpStream::connect_timeout(&app.address.into(), TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    let socket = TcpStream::connect_timeout(&app.address.into(), TIMEOUT)?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    let mut stream = Stream::new(socket, app.tls)?;
     let mut request = Vec::new();
     let target = app.api("GET", path, query, b"");
     http::encode("GET", &target, &app.address.to_string(), b"", &mut request);

@@ -10,6 +10,8 @@ use crate::sign;
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) address: SocketAddrV4,
+    /// The server is spoken to over TLS.
+    pub(crate) tls: bool,
     /// Path prefix of the server, without a trailing slash.
     pub(crate) prefix: String,
     pub(crate) id: String,

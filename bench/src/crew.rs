@@ -43,7 +43,7 @@ struct Own {
 
 impl Own {
     fn new(app: &App, task: &Task) -> io::Result<Self> {
-        let pool = Pool::new(app.address, &app.socket_path())?;
+        let pool = Pool::new(app.address, app.tls, &app.socket_path())?;
         Ok(Self { app: app.clone(), task: task.clone(), pool, crowd: Subscribers::new(0) })
     }
 
@@ -74,8 +74,9 @@ struct Worker {
 impl Worker {
     fn start(app: &App, task: &Task, cpu: Option<usize>) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let App { address, prefix, id, key, secret } = app;
-        command.args(["--url", &format!("ws://{address}{prefix}"), "--app-id", id]);
+        let App { address, tls, prefix, id, key, secret } = app;
+        let scheme = if *tls { "wss" } else { "ws" };
+        command.args(["--url", &format!("{scheme}://{address}{prefix}"), "--app-id", id]);
         command.args(["--key", key, "--secret", secret]);
         if let Some(cpu) = cpu {
             command.args(["--pin", &cpu.to_string()]);

@@ -53,6 +53,7 @@ mod schedule;
 mod server;
 mod sign;
 mod sink;
+mod stream;
 mod subscribers;
 mod svg;
 mod sys;
@@ -135,11 +136,24 @@ enum Scenario {
     CrewChild(crew::Task),
 }
 
-/// `ws://127.0.0.1:8080/prefix` to the address and the prefix.
-fn parse_url(url: &str) -> Result<(SocketAddrV4, String), String> {
-    let rest = url.strip_prefix("ws://").ok_or("the URL must begin with ws://")?;
+/// A parsed URL of a server.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    address: SocketAddrV4,
+    prefix: String,
+    tls: bool,
+}
+
+/// `ws://127.0.0.1:8080/prefix`, or `wss://` for TLS.
+fn parse_url(url: &str) -> Result<Place, String> {
+    let (tls, rest) = match url.split_once("://") {
+        Some(("ws", rest)) => (false, rest),
+        Some(("wss", rest)) => (true, rest),
+        _ => return Err("the URL must begin with ws:// or wss://".to_owned()),
+    };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+    let usual_port = if tls { "443" } else { "80" };
+    let (host, port) = authority.split_once(':').unwrap_or((authority, usual_port));
     let ip: Ipv4Addr = match host {
         "localhost" => Ipv4Addr::LOCALHOST,
         _ => host.parse().map_err(|_| format!("{host} is not an IPv4 address"))?,
@@ -150,14 +164,15 @@ fn parse_url(url: &str) -> Result<(SocketAddrV4, String), String> {
     let port = port.parse().map_err(|_| format!("{port} is not a port"))?;
     let path = path.trim_matches('/');
     let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-    Ok((SocketAddrV4::new(ip, port), prefix))
+    Ok(Place { address: SocketAddrV4::new(ip, port), prefix, tls })
 }
 
 fn run(cli: &Cli) -> io::Result<bool> {
     sys::raise_descriptor_limit()?;
-    let (address, prefix) = parse_url(&cli.url).map_err(io::Error::other)?;
+    let Place { address, prefix, tls } = parse_url(&cli.url).map_err(io::Error::other)?;
     let app = App {
         address,
+        tls,
         prefix,
         id: cli.app_id.clone(),
         key: cli.key.clone(),
@@ -261,8 +276,12 @@ mod tests {
     #[test]
     fn urls() {
         let address = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        assert_eq!(parse_url("ws://127.0.0.1:8080"), Ok((address(8080), String::new())));
-        assert_eq!(parse_url("ws://localhost:1/a/"), Ok((address(1), "/a".to_owned())));
+        let place = |port, prefix: &str, tls| {
+            Ok(Place { address: address(port), prefix: prefix.to_owned(), tls })
+        };
+        assert_eq!(parse_url("ws://127.0.0.1:8080"), place(8080, "", false));
+        assert_eq!(parse_url("ws://localhost:1/a/"), place(1, "/a", false));
+        assert_eq!(parse_url("wss://localhost"), place(443, "", true));
         assert!(parse_url("ws://192.0.2.1:80").is_err(), "only loopback");
         assert!(parse_url("http://127.0.0.1").is_err());
         assert!(parse_url("ws://127.0.0.1:x").is_err());

@@ -8,12 +8,13 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::frame::{self, opcode};
 use crate::http;
+use crate::stream::Stream;
 use crate::sys::{self, Epoll, READABLE, WRITABLE};
 
 /// Sources are spread over this many addresses of 127.0.0.0/8: 28,000 ports each.
@@ -92,7 +93,7 @@ enum State {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     state: State,
     /// What the connection becomes once it is open.
     goal: Goal,
@@ -123,6 +124,7 @@ struct Slot {
 pub(crate) struct Pool {
     epoll: Epoll,
     target: SocketAddrV4,
+    tls: bool,
     /// The handshake's request, the same for all.
     handshake: Vec<u8>,
     slots: Vec<Slot>,
@@ -134,7 +136,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// `path` is the WebSocket path with its query.
-    pub(crate) fn new(target: SocketAddrV4, path: &str) -> io::Result<Self> {
+    pub(crate) fn new(target: SocketAddrV4, tls: bool, path: &str) -> io::Result<Self> {
         let handshake = format!(
             "GET {path} HTTP/1.1\r\nHost: {target}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: cmluZ3ZlcmItYmVuY2gtMA==\r\n\
@@ -143,6 +145,7 @@ impl Pool {
         Ok(Self {
             epoll: Epoll::new()?,
             target,
+            tls,
             handshake: handshake.into_bytes(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -162,7 +165,7 @@ impl Pool {
         let offset = self.opened % SOURCE_ADDRESSES;
         self.opened += 1;
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + offset);
-        let stream = sys::connect_from(source, self.target)?;
+        let stream = Stream::new(sys::connect_from(source, self.target)?, self.tls)?;
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -222,7 +225,7 @@ impl Pool {
                 Err(_) => return,
             }
         }
-        if sent < bytes.len() {
+        if sent < bytes.len() || connection.stream.has_unsent() {
             connection.unsent.extend_from_slice(&bytes[sent..]);
             self.watch(key);
         }
@@ -231,7 +234,9 @@ impl Pool {
     /// Asks for writability exactly while there is something to write.
     fn watch(&mut self, key: Key) {
         let Some(connection) = self.get(key) else { return };
-        let wanted = !connection.unsent.is_empty() || connection.state == State::Connecting;
+        let wanted = !connection.unsent.is_empty()
+            || connection.state == State::Connecting
+            || connection.stream.has_unsent();
         if wanted == connection.waits_for_write {
             return;
         }
@@ -271,7 +276,7 @@ impl Pool {
         }
         if let Some(connection) = self.take(key) {
             // The socket may be reset already; it is dropped either way.
-            let _ = connection.stream.shutdown(Shutdown::Both);
+            let _ = connection.stream.shutdown();
         }
     }
 
@@ -342,11 +347,14 @@ impl Pool {
 
     fn flush(&mut self, key: Key) {
         let Some(connection) = self.get(key) else { return };
-        if connection.unsent.is_empty() {
+        if connection.unsent.is_empty() && !connection.stream.has_unsent() {
             return;
         }
         // An error shows at the read that follows.
-        if let Ok(count) = connection.stream.write(&connection.unsent) {
+        let _ = connection.stream.push();
+        if !connection.unsent.is_empty()
+            && let Ok(count) = connection.stream.write(&connection.unsent)
+        {
             connection.unsent.drain(..count);
             if connection.unsent.is_empty() {
                 connection.unsent = Vec::new();
