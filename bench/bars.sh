@@ -34,7 +34,9 @@ costs="CPU per,busy,deliveries 1 per s"
 bar fanout "Fan-out to 5,000, 64 bytes, 1 and 16 in flight, and the floor" \
     "server CPU per,ratio to floor,flight deliveries 1 per s" -- fanout --with-floor --seconds 4
 bar rooms "Rooms of 10, client events, saturated" "$costs,events" -- rooms --seconds 5
-bar publish "POST /events, 16 connections" "CPU per,busy,requests 1 per s" -- publish --subscribers 0 --seconds 5
+bar publish "POST /events, 16 connections, beside a bare server that answers 200" "CPU per,busy,requests 1 per s" \
+    --server "floor=ws://127.0.0.1:6441 $target/release/ringverb-bench http-floor --port 6441" \
+    -- publish --subscribers 0 --seconds 5
 bar publish-checked "The same, every event delivered to a subscriber" "CPU per,busy,requests 1 per s" \
     -- publish --subscribers 1 --seconds 4
 bar churn "Connect, join presence, leave, close" "CPU per,busy,cycles" -- churn --seconds 5
