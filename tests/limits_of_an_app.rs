@@ -195,10 +195,9 @@ fn a_refused_subscription_says_which_part_is_wrong() {
             assert_eq!(told.contains(part), development, "{told}");
             server.line_with(part);
         }
-        let finished = {
-            server.signal(rustix::process::Signal::TERM);
-            server.finish()
-        };
+        client.close();
+        server.signal(rustix::process::Signal::TERM);
+        let finished = server.finish();
         assert!(!finished.stdout.contains("app-secret") && !finished.stderr.contains("app-secret"));
     }
 }
@@ -228,6 +227,7 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
     let large = "x".repeat(10_000);
     assert_eq!(server.answer(&Request::events(&large)).0, 413);
     server.line_with("REVERB_MAX_REQUEST_SIZE");
+    client.close();
     server.signal(rustix::process::Signal::TERM);
     let finished = server.finish();
     assert!(!finished.stdout.contains("app-secret") && !finished.stderr.contains("app-secret"));
