@@ -186,7 +186,32 @@ fn json() -> impl Strategy<Value = String> {
             format!(r#"{{"event":"{event}","data":{{}},{channel}}}"#)
         }
     });
-    prop_oneof![1 => soup, 2 => message, 1 => any::<String>()]
+    prop_oneof![1 => soup, 2 => message, 1 => sign_in(), 1 => any::<String>()]
+}
+
+/// Sign-ins with a right signature would name a socket id; these are wrong in all other ways.
+fn sign_in() -> impl Strategy<Value = String> {
+    let id = prop::sample::select(vec![
+        r#""7""#,
+        "7",
+        r#""""#,
+        "null",
+        r#"{"a":1}"#,
+        r#""\u0000""#,
+        "[]",
+    ]);
+    let watchlist =
+        vec(prop::sample::select(vec![r#""1""#, "2", "null", r#""é""#, "[[]]", "{}"]), 0..150);
+    let auth = prop::sample::select(vec![r#""app-key:x""#, r#""""#, "null", "5", r#"":""#]);
+    (id, watchlist, auth, any::<bool>()).prop_map(|(id, watchlist, auth, twice)| {
+        let list = watchlist.join(",");
+        let user_data = format!(r#"{{"id":{id},"user_info":{{}},"watchlist":[{list}]}}"#);
+        let user_data = serde_json::Value::from(user_data);
+        let data = format!(r#"{{"auth":{auth},"user_data":{user_data}}}"#);
+        // Some SDKs encode `data` twice.
+        let data = if twice { serde_json::Value::from(data).to_string() } else { data };
+        format!(r#"{{"event":"pusher:signin","data":{data}}}"#)
+    })
 }
 
 /// Heads and bodies that are close to requests.

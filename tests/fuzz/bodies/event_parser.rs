@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use ringverb::pusher::inbound::{Inbound, parse};
+use ringverb::pusher::inbound::{Inbound, WATCHLIST_MAX, parse};
 use ringverb::pusher::json::{self, Members, Validator};
 use serde_json::value::RawValue;
 
@@ -41,6 +41,15 @@ pub(crate) fn check(data: &[u8]) {
                     assert_json(&user_id.json);
                     assert!(!user_id.text.is_empty());
                 }
+            }
+        }
+        Ok(Inbound::SignIn(sign_in)) => {
+            assert_json(&sign_in.user_data);
+            if let Some(user) = sign_in.user {
+                assert_json(&user.info);
+                assert!(user.id.json.starts_with('"') && !user.id.text.is_empty());
+                assert!(user.watchlist.len() <= WATCHLIST_MAX + 1);
+                assert!(user.watchlist.iter().all(|id| !id.is_empty()));
             }
         }
         _ => {}
