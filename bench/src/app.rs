@@ -1,6 +1,6 @@
 //! The app on the server under test: what its clients and its backend have to say to it.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -12,6 +12,8 @@ pub(crate) struct App {
     pub(crate) address: SocketAddrV4,
     /// The server is spoken to over TLS.
     pub(crate) tls: bool,
+    /// Addresses to connect from; none is the pool's choice.
+    pub(crate) sources: Vec<Ipv4Addr>,
     /// Path prefix of the server, without a trailing slash.
     pub(crate) prefix: String,
     pub(crate) id: String,
@@ -56,6 +58,19 @@ impl App {
         let path = format!("{}/apps/{}{path}", self.prefix, self.id);
         sign::api_target((&self.key, &self.secret), method, &path, query, body, now)
     }
+}
+
+/// Flags that tell a process of our own where it may connect, and from where.
+pub(crate) fn reach_flags(remote: bool, sources: &[Ipv4Addr]) -> Vec<String> {
+    let mut flags = Vec::new();
+    if remote {
+        flags.push("--remote".to_owned());
+    }
+    if !sources.is_empty() {
+        let list: Vec<String> = sources.iter().map(Ipv4Addr::to_string).collect();
+        flags.extend(["--sources".to_owned(), list.join(",")]);
+    }
+    flags
 }
 
 pub(crate) const PING: &str = r#"{"event":"pusher:ping","data":{}}"#;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{self, App};
 use crate::pool::Pool;
 use crate::report::Violations;
 use crate::subscribers::Subscribers;
@@ -43,7 +43,7 @@ struct Own {
 
 impl Own {
     fn new(app: &App, task: &Task) -> io::Result<Self> {
-        let pool = Pool::new(app.address, app.tls, &app.socket_path())?;
+        let pool = Pool::of(app)?;
         Ok(Self { app: app.clone(), task: task.clone(), pool, crowd: Subscribers::new(0) })
     }
 
@@ -74,10 +74,12 @@ struct Worker {
 impl Worker {
     fn start(app: &App, task: &Task, cpu: Option<usize>) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let App { address, tls, prefix, id, key, secret } = app;
+        let App { address, tls, sources, prefix, id, key, secret } = app;
         let scheme = if *tls { "wss" } else { "ws" };
         command.args(["--url", &format!("{scheme}://{address}{prefix}"), "--app-id", id]);
         command.args(["--key", key, "--secret", secret]);
+        // Whoever started this crew may reach the address.
+        command.args(app::reach_flags(!address.ip().is_loopback(), sources));
         if let Some(cpu) = cpu {
             command.args(["--pin", &cpu.to_string()]);
         }

@@ -63,9 +63,15 @@ mod window;
 #[derive(Parser)]
 #[command(about = "Measures a Pusher-protocol server, and accounts for every delivery")]
 struct Cli {
-    /// The server, on a loopback address; a path is the server's prefix.
+    /// The server, `ws://` or `wss://` and an IPv4 address; a path is the server's prefix.
     #[arg(long, global = true, default_value = "ws://127.0.0.1:8080")]
     url: String,
+    /// The server may be on another host: you say that you may load it.
+    #[arg(long, global = true)]
+    remote: bool,
+    /// Addresses of this host to connect from, in turn [many of 127.0.0.0/8, or the system's choice].
+    #[arg(long, global = true, value_delimiter = ',')]
+    sources: Vec<Ipv4Addr>,
     #[arg(long, global = true, default_value = "1001")]
     app_id: String,
     #[arg(long, global = true, default_value = "app-key")]
@@ -98,6 +104,13 @@ struct Cli {
     html: Option<PathBuf>,
     #[command(subcommand)]
     scenario: Scenario,
+}
+
+impl Cli {
+    /// The flags about hosts and addresses, for a process of our own.
+    fn reach(&self) -> Vec<String> {
+        app::reach_flags(self.remote, &self.sources)
+    }
 }
 
 #[derive(Subcommand)]
@@ -158,21 +171,31 @@ fn parse_url(url: &str) -> Result<Place, String> {
         "localhost" => Ipv4Addr::LOCALHOST,
         _ => host.parse().map_err(|_| format!("{host} is not an IPv4 address"))?,
     };
-    if !ip.is_loopback() {
-        return Err(format!("{ip} is not a loopback address"));
-    }
     let port = port.parse().map_err(|_| format!("{port} is not a port"))?;
     let path = path.trim_matches('/');
     let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
     Ok(Place { address: SocketAddrV4::new(ip, port), prefix, tls })
 }
 
+/// A typing error must not load somebody else's host.
+fn check_reach(ip: Ipv4Addr, remote: bool) -> Result<(), String> {
+    if ip.is_loopback() || remote {
+        return Ok(());
+    }
+    Err(format!("{ip} is another host: --remote says that you may load it"))
+}
+
 fn run(cli: &Cli) -> io::Result<bool> {
     sys::raise_descriptor_limit()?;
     let Place { address, prefix, tls } = parse_url(&cli.url).map_err(io::Error::other)?;
+    if let Scenario::Compare(args) = &cli.scenario {
+        return compare::run(cli, args);
+    }
+    check_reach(*address.ip(), cli.remote).map_err(io::Error::other)?;
     let app = App {
         address,
         tls,
+        sources: cli.sources.clone(),
         prefix,
         id: cli.app_id.clone(),
         key: cli.key.clone(),
@@ -181,7 +204,6 @@ fn run(cli: &Cli) -> io::Result<bool> {
     match &cli.scenario {
         Scenario::FloorChild(args) => floor::run_child(args).map(|()| true),
         Scenario::HttpFloor(args) => http_floor::run(args).map(|()| true),
-        Scenario::Compare(args) => compare::run(cli, args),
         Scenario::CrewChild(task) => {
             cli.pin.map_or(Ok(()), sys::pin_to_cpu)?;
             crew::run_child(&app, task).map(|()| true)
@@ -282,7 +304,9 @@ mod tests {
         assert_eq!(parse_url("ws://127.0.0.1:8080"), place(8080, "", false));
         assert_eq!(parse_url("ws://localhost:1/a/"), place(1, "/a", false));
         assert_eq!(parse_url("wss://localhost"), place(443, "", true));
-        assert!(parse_url("ws://192.0.2.1:80").is_err(), "only loopback");
+        assert!(check_reach(Ipv4Addr::new(127, 9, 9, 9), false).is_ok());
+        assert!(check_reach(Ipv4Addr::new(192, 0, 2, 1), false).is_err());
+        assert!(check_reach(Ipv4Addr::new(192, 0, 2, 1), true).is_ok());
         assert!(parse_url("http://127.0.0.1").is_err());
         assert!(parse_url("ws://127.0.0.1:x").is_err());
     }

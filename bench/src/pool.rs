@@ -12,12 +12,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use crate::app::App;
 use crate::frame::{self, opcode};
 use crate::http;
 use crate::stream::Stream;
 use crate::sys::{self, Epoll, READABLE, WRITABLE};
 
-/// Sources are spread over this many addresses of 127.0.0.0/8: 28,000 ports each.
+/// Sources to a loopback address are spread over this many addresses of 127.0.0.0/8: 28,000 ports each.
 const SOURCE_ADDRESSES: u32 = 240;
 
 /// Enough for thousands of small frames a read, and for the largest frame of a scenario.
@@ -125,6 +126,8 @@ pub(crate) struct Pool {
     epoll: Epoll,
     target: SocketAddrV4,
     tls: bool,
+    /// Taken in turn; never empty.
+    sources: Vec<Ipv4Addr>,
     /// The handshake's request, the same for all.
     handshake: Vec<u8>,
     slots: Vec<Slot>,
@@ -135,8 +138,28 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// `path` is the WebSocket path with its query.
-    pub(crate) fn new(target: SocketAddrV4, tls: bool, path: &str) -> io::Result<Self> {
+    /// Connections of an app's clients.
+    pub(crate) fn of(app: &App) -> io::Result<Self> {
+        Self::new(app.address, app.tls, &app.sources, &app.socket_path())
+    }
+
+    /// `path` is the WebSocket path with its query. Without `sources` there are many for a loopback address, and the
+    /// system's choice for others.
+    pub(crate) fn new(
+        target: SocketAddrV4,
+        tls: bool,
+        sources: &[Ipv4Addr],
+        path: &str,
+    ) -> io::Result<Self> {
+        let many = || {
+            let first = u32::from(Ipv4Addr::new(127, 0, 1, 1));
+            (0..SOURCE_ADDRESSES).map(|offset| Ipv4Addr::from(first + offset)).collect()
+        };
+        let sources = match sources {
+            [] if target.ip().is_loopback() => many(),
+            [] => vec![Ipv4Addr::UNSPECIFIED],
+            given => given.to_vec(),
+        };
         let handshake = format!(
             "GET {path} HTTP/1.1\r\nHost: {target}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: cmluZ3ZlcmItYmVuY2gtMA==\r\n\
@@ -146,6 +169,7 @@ impl Pool {
             epoll: Epoll::new()?,
             target,
             tls,
+            sources,
             handshake: handshake.into_bytes(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -162,9 +186,8 @@ impl Pool {
 
     /// Starts a connection; `Handler::on_open` or `on_close` says how it went.
     pub(crate) fn open_as(&mut self, goal: Goal, tag: Tag) -> io::Result<Key> {
-        let offset = self.opened % SOURCE_ADDRESSES;
-        self.opened += 1;
-        let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + offset);
+        let source = self.sources[self.opened as usize % self.sources.len()];
+        self.opened = self.opened.wrapping_add(1);
         let stream = Stream::new(sys::connect_from(source, self.target)?, self.tls)?;
         let index = match self.free.pop() {
             Some(index) => index,

@@ -1,7 +1,7 @@
 //! A connection's bytes, plain or over TLS. Knows no protocol above.
 //!
-//! TLS is rustls over the same non-blocking socket. Certificates are not checked: targets are loopback addresses, and what
-//! is measured is the cost of the bytes, not the truth of a name.
+//! TLS is rustls over the same non-blocking socket. Certificates are not checked: what is measured is the cost of the
+//! bytes, not the truth of a name, and nothing secret goes over them but what signs test traffic.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};

@@ -218,7 +218,7 @@ pub(super) fn measure(
 ) -> io::Result<f64> {
     let (mut child, address) = start_child(bench, shape, coalesce)?;
     let servers = Servers::attach(Some(child.id()), address);
-    let mut pool = Pool::new(address, false, "")?;
+    let mut pool = Pool::new(address, false, &[], "")?;
     let mut floor = Floor {
         sink: Sink::new(shape.subscribers, shape.subscribers, slots, shape.payload_bytes),
         opened: 0,

@@ -38,6 +38,6 @@ pub(crate) struct Bench {
 impl Bench {
     /// An empty pool of connections to the (first) server.
     pub(crate) fn pool(&self) -> io::Result<Pool> {
-        Pool::new(self.app.address, self.app.tls, &self.app.socket_path())
+        Pool::of(&self.app)
     }
 }
