@@ -14,7 +14,7 @@ use super::client::Client;
 use super::gate::Gate;
 use super::sender::{self, Common, Handle, Refused, Rest};
 use super::time::{Clock, later};
-use super::{Settings, Target, is_needed};
+use super::{Settings, Target};
 use crate::app::Apps;
 use crate::clock::Moment;
 use crate::config::webhook_url;
@@ -181,10 +181,7 @@ impl Dispatcher {
             for _ in 0..EVENTS_PER_TURN {
                 let Ok(event) = ring.pop() else { break };
                 taken += 1;
-                let webhooks = &self.common.apps.get(event.app).webhooks;
-                if is_needed(webhooks, event.kind(), &event.channel) {
-                    self.gate.accept(event, now, &mut self.passed);
-                }
+                self.gate.accept(event, now, &mut self.passed);
             }
         }
         self.route();

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use rtrb::{Producer, RingBuffer};
 
-use crate::app::{AppIndex, Apps, Webhook, WebhookKind};
+use crate::app::{AppIndex, Apps};
 use crate::config::Config;
 use crate::counters::WebhookCounters;
 use crate::mailbox::Doorbell;
@@ -96,18 +96,13 @@ pub struct Feed {
     ring: Producer<WebhookEvent>,
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
-    /// By app: the kinds that some webhook wants, or needs to see, one bit each.
-    kinds: Arc<[u8]>,
     /// Something was pushed since the last ring.
     is_pushed: Cell<bool>,
 }
 
 impl Feed {
-    /// Hands over an event; drops and counts it if the ring is full. Never blocks.
+    /// Hands over an event that some webhook wants (`App::wants_webhook`); drops and counts it if the ring is full. Never blocks.
     pub fn push(&mut self, event: WebhookEvent) {
-        if self.kinds[usize::from(event.app.0)] & bit(event.kind()) == 0 {
-            return;
-        }
         if self.ring.push(event).is_err() {
             self.counters.dropped_by_workers.add(1);
         }
@@ -148,13 +143,11 @@ pub fn start(
     }
     let doorbell = Arc::new(Doorbell::new()?);
     let counters = Arc::new(WebhookCounters::default());
-    let kinds: Arc<[u8]> = apps.iter().map(|app| kinds_needed(&app.webhooks)).collect();
     let (feeds, rings): (Vec<Feed>, Vec<_>) = (0..workers)
         .map(|_| {
             let (ring, out) = RingBuffer::new(settings.ring_events);
             let (doorbell, counters) = (doorbell.clone(), counters.clone());
-            let kinds = kinds.clone();
-            (Feed { ring, doorbell, counters, kinds, is_pushed: Cell::new(false) }, out)
+            (Feed { ring, doorbell, counters, is_pushed: Cell::new(false) }, out)
         })
         .unzip();
     let (finish, finishing) = std::sync::mpsc::channel();
@@ -187,30 +180,4 @@ impl Webhooks {
         self.doorbell.ring();
         let _ = self.dispatcher.join();
     }
-}
-
-/// Kinds that must pass for the wanted ones to be right: coming undoes leaving, and the other way round.
-fn kinds_needed(webhooks: &[Webhook]) -> u8 {
-    let wanted = webhooks.iter().flat_map(|webhook| &webhook.kinds);
-    wanted.fold(0, |bits, kind| bits | bit(*kind) | opposite(*kind).map_or(0, bit))
-}
-
-/// Whether some webhook wants the event or its opposite.
-fn is_needed(webhooks: &[Webhook], kind: WebhookKind, channel: &str) -> bool {
-    let wants = |kind| webhooks.iter().any(|webhook| webhook.wants(kind, channel));
-    wants(kind) || opposite(kind).is_some_and(wants)
-}
-
-fn opposite(kind: WebhookKind) -> Option<WebhookKind> {
-    match kind {
-        WebhookKind::ChannelOccupied => Some(WebhookKind::ChannelVacated),
-        WebhookKind::ChannelVacated => Some(WebhookKind::ChannelOccupied),
-        WebhookKind::MemberAdded => Some(WebhookKind::MemberRemoved),
-        WebhookKind::MemberRemoved => Some(WebhookKind::MemberAdded),
-        WebhookKind::ClientEvent | WebhookKind::CacheMiss | WebhookKind::SubscriptionCount => None,
-    }
-}
-
-fn bit(kind: WebhookKind) -> u8 {
-    1 << (kind as u8)
 }
