@@ -101,8 +101,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Hands over an event that some webhook wants (`App::wants_webhook`); drops and counts it if the ring is full. Never
-    /// blocks.
+    /// Hands over an event that some webhook wants (`App::wants_webhook`). Drops and counts it if the ring is full;
+    /// never blocks.
     pub fn push(&mut self, event: WebhookEvent) {
         if self.ring.push(event).is_err() {
             self.counters.dropped_by_workers.add(1);
