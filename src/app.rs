@@ -370,8 +370,9 @@ mod tests {
         webhook.channel_prefixes = vec!["private-".to_owned(), "cache-a".to_owned()];
         assert!(webhook.wants(WebhookKind::CacheMiss, "cache-ab"));
         assert!(!webhook.wants(WebhookKind::CacheMiss, "cache-b"));
-        assert!(
-            WebhookKind::ALL.into_iter().all(|kind| WebhookKind::parse(kind.name()) == Some(kind))
-        );
+        for kind in WebhookKind::ALL {
+            assert_eq!(WebhookKind::parse(kind.name()), Some(kind));
+            assert!(kind.opposite().is_none_or(|other| other.opposite() == Some(kind)));
+        }
     }
 }

@@ -61,6 +61,7 @@ impl Doorbell {
             let _ = poll(&mut descriptors, None);
         }
     }
+
     /// Blocks until rung, or until the time is over; resets. May come back early.
     pub fn wait_for(&self, time: Duration) {
         let mut descriptors = [PollFd::new(&self.event, PollFlags::IN)];

@@ -50,12 +50,14 @@ impl Shard {
         if subscription.is_none() && from != ClientEventsFrom::All {
             return Err(error_code::NOT_A_MEMBER);
         }
-        let user_id = subscription.and_then(|found| found.member.as_ref()).map(|user| &*user.json);
+        let user = subscription.and_then(|found| found.member.as_ref());
         self.text.clear();
         let (name, data) = (event.event, event.data);
-        outbound::client_event(name, channel.name(), data, user_id, &mut self.text);
-        let user_id = subscription.and_then(|found| found.member.as_ref());
-        let user_id = user_id.map(|user| user.text.clone());
+        let user_json = user.map(|user| &*user.json);
+        outbound::client_event(name, channel.name(), data, user_json, &mut self.text);
+        // Kept for the backend only, so not copied for an app that tells none.
+        let has_webhooks = !self.settings.apps.get(app).webhooks.is_empty();
+        let user_id = user.filter(|_| has_webhooks).map(|user| user.text.clone());
         let bytes = frame::encode_text(&self.text).into();
         self.tell_backend(&channel, WebhookKind::ClientEvent, || {
             let (event, data) = (name.into(), data.into());

@@ -8,7 +8,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::shard::Trace;
 use crate::ws::frame;
 
-/// Columns of a line that goes to no terminal; Reverb's are 150 at most.
+/// Columns of a line of two columns. Reverb takes the terminal's, 150 at most.
 const COLUMNS: usize = 100;
 
 pub(super) struct DebugLog {
