@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const RANKS: &[(u8, &[&str])] = &[
     (6, &["server"]),
     (5, &["worker"]),
-    (4, &["api", "webhook", "cluster"]),
+    (4, &["api", "webhook", "tick", "cluster"]),
     (3, &["mailbox"]),
     (2, &["shard"]),
     (1, &["ws", "http1", "pusher", "config"]),
@@ -19,7 +19,7 @@ const RANKS: &[(u8, &[&str])] = &[
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.
-const PURE: &[&str] = &["ws", "http1", "pusher", "shard"];
+const PURE: &[&str] = &["ws", "http1", "pusher", "shard", "tick"];
 #[rustfmt::skip]
 const IMPURE_WORDS: &[&str] = &[
     "monoio", "io_uring", "socket2", "rustix", "libc", "std::net", "std::thread", "std::fs", "std::env", "std::os", "std::{",

@@ -49,6 +49,14 @@ pub struct Mailbox<M> {
 /// # Errors
 /// When a doorbell's eventfd cannot be made (descriptors exhausted).
 pub fn mesh<M>(cores: u16) -> std::io::Result<Vec<Mailbox<M>>> {
+    mesh_of(cores, ring_capacity(cores))
+}
+
+/// `mesh` with rings of that many mails.
+///
+/// # Errors
+/// As `mesh`.
+pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailbox<M>>> {
     let doorbells: Arc<[Doorbell]> =
         (0..cores).map(|_| Doorbell::new()).collect::<Result<_, _>>()?;
     let mut mailboxes: Vec<Mailbox<M>> = (0..cores)
@@ -65,7 +73,7 @@ pub fn mesh<M>(cores: u16) -> std::io::Result<Vec<Mailbox<M>>> {
     for from in 0..usize::from(cores) {
         for to in (0..usize::from(cores)).filter(|to| *to != from) {
             for lane in 0..LANES {
-                let (ring, consumer) = RingBuffer::new(ring_capacity(cores));
+                let (ring, consumer) = RingBuffer::new(ring_capacity);
                 let overflow = VecDeque::new();
                 mailboxes[from].outgoing[lane][to] = Some(Outgoing { ring, overflow });
                 mailboxes[to].incoming[lane][from] = Some(consumer);

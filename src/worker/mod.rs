@@ -6,11 +6,9 @@
 //! are plain function calls: no borrow of `Core` lives across an await.
 
 mod debug_log;
-mod flush;
 mod listener;
 mod notes;
 mod printed;
-mod reactor;
 mod session;
 mod sys;
 pub mod time;
@@ -24,8 +22,6 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use crate::api::Publication;
 use crate::app::{AppIndex, Apps};
 use crate::clock::Moment;
@@ -34,13 +30,13 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::json::Validator;
-use crate::shard::{Answer, Answered, Lane, Mail, Question, Settings, Shard};
+use crate::shard::{Answer, Mail, Question, Settings, Shard};
+use crate::tick::Core;
+use crate::tick::kernel::Kernel;
 use crate::webhook::Feed;
 use debug_log::DebugLog;
-use flush::Flush;
 use notes::Notes;
-use reactor::Reactor;
-use sys::{Ring, Token};
+use sys::Ring;
 use time::{Clock, Entropy};
 
 /// Where the server is in its life; set by the control thread, read by workers once per tick.
@@ -98,7 +94,8 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// One worker, as its tasks see it.
 pub(crate) struct Worker {
-    core: RefCell<Core>,
+    core: RefCell<Core<Ring>>,
+    effects: RefCell<Effects>,
     shared: Arc<Shared>,
     tick_asked: Cell<bool>,
     tick_waker: RefCell<Option<Waker>>,
@@ -109,35 +106,17 @@ pub(crate) struct Worker {
     validator: RefCell<Validator>,
 }
 
-/// The part that a tick changes.
-struct Core {
-    shard: Shard,
-    reactor: Reactor,
-    flush: Flush,
-    mailbox: Mailbox<Mail>,
-    gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
-    /// Numbers of gathers are not used twice: a late answer must not count for a later question.
-    next_gather: u32,
-    entropy: Entropy,
+/// What a tick needs beside the core itself.
+struct Effects {
     clock: Clock,
+    entropy: Entropy,
     /// To the apps' backends, if any app has webhooks.
     feed: Option<Feed>,
     debug_log: DebugLog,
-    /// Mail on its way to the shard.
-    inbox: Vec<Mail>,
-    /// Mail of the shard to itself.
-    own_mail: Vec<Mail>,
     drained: bool,
     closes_per_drain_tick: usize,
     /// Ticks come as events do; closes come at their own pace.
     next_close: Moment,
-}
-
-/// A question under way to the other cores.
-struct Gather {
-    missing: usize,
-    answers: Vec<Answer>,
-    waker: Option<Waker>,
 }
 
 /// What one worker alone has of the world.
@@ -175,7 +154,7 @@ pub fn run(
         .build()?;
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(shared, ends)?);
-        let ring = worker.core.borrow().reactor.ring.duplicate_fd()?;
+        let ring = worker.core.borrow().reactor.kernel.duplicate_fd()?;
         monoio::spawn(listener::accept_loop(worker.clone()));
         monoio::spawn(watch_ring(worker.clone(), ring));
         monoio::spawn(tick_when_asked(worker.clone()));
@@ -214,8 +193,8 @@ async fn tick_when_asked(worker: Rc<Worker>) {
 impl Worker {
     fn new(shared: Arc<Shared>, ends: Ends) -> std::io::Result<Self> {
         let Ends { mailbox, listener, feed } = ends;
-        let mut ring = Ring::new()?;
-        ring.watch_readable(mailbox.doorbell().as_event_fd(), Token::Doorbell);
+        let mut ring = Ring::new(shared.clock)?;
+        ring.watch_doorbell(mailbox.doorbell().as_event_fd());
         ring.submit();
         let shard = Shard::new(Settings {
             core: mailbox.core(),
@@ -228,26 +207,18 @@ impl Worker {
             talkative: shared.config.talkative,
             debug: shared.config.debug,
         });
-        let reactor = Reactor::new(ring, shared.sockets_reserved);
-        let core = Core {
-            shard,
-            reactor,
-            flush: Flush::default(),
-            mailbox,
-            gathers: HashMap::default(),
-            next_gather: 0,
-            entropy: Entropy::default(),
+        let effects = Effects {
             clock: shared.clock,
+            entropy: Entropy::default(),
             feed,
             debug_log: DebugLog::new(shared.config.colour),
-            inbox: Vec::new(),
-            own_mail: Vec::new(),
             drained: false,
             closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
             next_close: Moment::default(),
         };
         Ok(Self {
-            core: RefCell::new(core),
+            core: RefCell::new(Core::new(shard, mailbox, ring, shared.sockets_reserved)),
+            effects: RefCell::new(effects),
             shared,
             tick_asked: Cell::new(false),
             tick_waker: RefCell::new(None),
@@ -281,15 +252,17 @@ impl Worker {
 
     /// Deals with all that is ready, then flushes. Must not be called while `core` is borrowed.
     fn tick(&self) {
-        let mut core = self.core.borrow_mut();
+        let core = &mut *self.core.borrow_mut();
+        let effects = &mut *self.effects.borrow_mut();
         core.mailbox.doorbell().set_awake();
-        let now = core.clock.now();
-        core.shard.advance(now);
+        core.shard.advance(effects.clock.now());
         if !self.shared.phase.is_running() {
-            self.drain(&mut core);
+            self.drain(core, effects);
         }
-        core.tick();
-        if core.drained {
+        core.turn();
+        effects.carry_out(core);
+        core.finish();
+        if effects.drained {
             self.shared.drained_ticks[usize::from(core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
         }
@@ -306,12 +279,12 @@ impl Worker {
         }
     }
 
-    fn drain(&self, core: &mut Core) {
+    fn drain(&self, core: &mut Core<Ring>, effects: &mut Effects) {
         if !self.draining.replace(true) {
             let ticks =
                 u64::from(self.shared.config.shutdown_grace_seconds) * 1_000 / (2 * DRAIN_TICK_MS);
             let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).max(1);
-            core.closes_per_drain_tick =
+            effects.closes_per_drain_tick =
                 core.shard.connection_count().div_ceil(ticks).max(CLOSES_PER_DRAIN_TICK_MIN);
             // Wakes the accept loop, which sees the phase; nothing more is accepted.
             let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
@@ -319,16 +292,16 @@ impl Worker {
         }
         // A client that is told to come back must not find a worker that still accepts and dies too.
         let all_closed = self.shared.listeners_closed.load(Ordering::Acquire);
-        if core.drained || all_closed < usize::from(core.mailbox.cores()) {
+        if effects.drained || all_closed < usize::from(core.mailbox.cores()) {
             return;
         }
         let now = core.shard.now();
-        if now >= core.next_close {
-            core.next_close = Moment(now.0 + DRAIN_TICK_MS);
-            core.shard.close_some(core.closes_per_drain_tick);
+        if now >= effects.next_close {
+            effects.next_close = Moment(now.0 + DRAIN_TICK_MS);
+            core.shard.close_some(effects.closes_per_drain_tick);
         }
         if core.shard.connection_count() == 0 {
-            core.drained = true;
+            effects.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -351,19 +324,18 @@ impl Worker {
     async fn ask(&self, question: Question) -> Option<Vec<Answer>> {
         let id = self.core.borrow_mut().begin_gather(question);
         self.ask_tick();
-        let answers = std::future::poll_fn(|context| {
-            let mut core = self.core.borrow_mut();
-            let Some(gather) = core.gathers.get_mut(&id) else { return Poll::Ready(Vec::new()) };
-            if gather.missing == 0 {
-                return Poll::Ready(std::mem::take(&mut gather.answers));
-            }
-            gather.waker = Some(context.waker().clone());
-            Poll::Pending
-        });
+        let answers =
+            std::future::poll_fn(|context| self.core.borrow_mut().gathers.poll(id, context));
         let timeout = Duration::from_millis(limits::GATHER_TIMEOUT_MS);
         let answers = monoio::time::timeout(timeout, answers).await.ok();
-        self.core.borrow_mut().gathers.remove(&id);
+        self.core.borrow_mut().gathers.end(id);
         answers
+    }
+
+    fn publish(&self, app: AppIndex, publications: &[Publication]) {
+        let mut core = self.core.borrow_mut();
+        let each = publications.iter().map(|one| (&*one.channel, one.frame.clone(), one.except));
+        core.publish(app, each);
     }
 
     /// Takes over a socket whose handshake is done.
@@ -377,7 +349,7 @@ impl Worker {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let key = match app {
-            Ok(app) => core.shard.open(app, core.entropy.next(), prelude),
+            Ok(app) => core.shard.open(app, self.effects.borrow_mut().entropy.next(), prelude),
             Err(error) => core.shard.open_refused(prelude, error),
         };
         core.reactor.adopt(&mut core.shard, key, socket, leftover);
@@ -385,148 +357,15 @@ impl Worker {
     }
 }
 
-impl Core {
-    fn tick(&mut self) {
-        let now = self.shard.now();
-        self.reactor.expire(&mut self.shard, now);
-        self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
-        self.drain_from_home();
-        self.catch_up();
-        self.mailbox.flush_overflow();
-        self.settle_mail();
-        self.mailbox.ring_doorbells();
-        self.tell_answers();
-        self.tell_backends();
-        self.debug_log.tell(&mut self.shard.outbox.traces);
-        for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
-            tracing::debug!(slot = key.slot, code, "connection closing");
-            self.reactor.linger(key, now);
-        }
-        self.flush.run(&mut self.shard, &mut self.reactor);
-        if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
-            self.reactor.ring.request_again();
-        }
-        self.reactor.finish_turn();
-    }
-
-    fn wants_another_tick(&self) -> bool {
-        self.mailbox.has_held()
-            || !self.shard.outbox.is_empty()
-            || self.flush.is_unfinished()
-            || self.reactor.has_unread()
-            || self.mailbox.has_overflow()
-    }
-
-    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. `catch_up` calls
-    /// it last: what other cores sent before goes ahead of what this core asks of itself.
-    fn settle_mail(&mut self) {
-        let own_core = self.mailbox.core();
-        loop {
-            self.shard.settle();
-            if self.shard.outbox.mails.is_empty() {
-                break;
+impl Effects {
+    /// What a turn left for others than clients and cores.
+    fn carry_out(&mut self, core: &mut Core<Ring>) {
+        if let Some(feed) = &mut self.feed {
+            for event in core.shard.outbox.webhooks.drain(..) {
+                feed.push(event);
             }
-            let stamp = self.clock.stamp();
-            for (to, mail) in self.shard.outbox.mails.drain(..) {
-                if to == own_core {
-                    self.own_mail.push(mail);
-                } else {
-                    self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
-                }
-            }
-            for mail in self.own_mail.drain(..) {
-                self.shard.on_mail(mail);
-            }
+            feed.ring();
         }
-    }
-
-    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
-    /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
-    fn publish(&mut self, app: AppIndex, publications: Vec<Publication>) {
-        self.catch_up();
-        for Publication { channel, frame, except, .. } in publications {
-            // The API has checked the name already.
-            if let Ok(channel) = self.shard.channel_key(app, &channel) {
-                self.shard.publish(channel, frame, except, true);
-            }
-        }
-        self.settle_mail();
-    }
-
-    /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
-    /// answered before it was made.
-    fn catch_up(&mut self) {
-        self.drain_to_home();
-        self.settle_mail();
-    }
-
-    /// Always: this mail causes none that must find room at once.
-    fn drain_from_home(&mut self) {
-        for from in 0..self.mailbox.cores() {
-            for _ in 0..limits::MAIL_PER_TICK_MAX {
-                let lane = lane_index(Lane::FromHome);
-                let Some(mail) = self.mailbox.receive(from, lane) else { break };
-                self.shard.on_mail(mail);
-            }
-        }
-    }
-
-    /// Only while there is room for the mail it may cause.
-    fn drain_to_home(&mut self) {
-        if self.mailbox.is_congested() {
-            return;
-        }
-        let horizon = self.clock.stamp();
-        self.mailbox.receive_ordered(lane_index(Lane::ToHome), horizon, &mut self.inbox);
-        for mail in self.inbox.drain(..) {
-            self.shard.on_mail(mail);
-        }
-    }
-
-    fn begin_gather(&mut self, question: Question) -> u32 {
-        self.catch_up();
-        let cores = self.mailbox.cores();
-        let own = self.shard.answer(&question);
-        let missing = usize::from(cores) - 1;
-        let id = self.next_gather;
-        self.next_gather = self.next_gather.wrapping_add(1);
-        self.gathers.insert(id, Gather { missing, answers: vec![own], waker: None });
-        let question = Arc::new(question);
-        let from = self.mailbox.core();
-        for to in (0..cores).filter(|to| *to != from) {
-            // Behind what the shard has to say: a question must not overtake the publish it asks about.
-            let mail = Mail::Ask { id, from, question: question.clone() };
-            self.shard.outbox.mails.push((to, mail));
-        }
-        id
-    }
-
-    fn tell_backends(&mut self) {
-        let Some(feed) = &mut self.feed else { return };
-        for event in self.shard.outbox.webhooks.drain(..) {
-            feed.push(event);
-        }
-        feed.ring();
-    }
-
-    fn tell_answers(&mut self) {
-        for Answered { id, answer } in self.shard.outbox.answered.drain(..) {
-            // A late answer finds nobody.
-            let Some(gather) = self.gathers.get_mut(&id) else { continue };
-            gather.answers.push(answer);
-            gather.missing = gather.missing.saturating_sub(1);
-            if gather.missing == 0
-                && let Some(waker) = gather.waker.take()
-            {
-                waker.wake();
-            }
-        }
-    }
-}
-
-fn lane_index(lane: Lane) -> usize {
-    match lane {
-        Lane::ToHome => 0,
-        Lane::FromHome => 1,
+        self.debug_log.tell(&mut core.shard.outbox.traces);
     }
 }

@@ -236,7 +236,7 @@ impl Session {
         let shared = &self.worker.shared;
         let print = shared.config.print_events;
         let lines = print.then(|| printed::lines(&shared.apps.get(app).id, &publications));
-        self.worker.core.borrow_mut().publish(app, publications);
+        self.worker.publish(app, &publications);
         self.worker.ask_tick();
         self.worker.posted().await;
         if let Some(lines) = lines {

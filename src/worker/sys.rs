@@ -12,94 +12,86 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, cqueue, opcode, types};
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::time::Clock;
 use crate::limits;
 use crate::shard::ConnectionKey;
+use crate::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
+use crate::tick::socket_bytes;
 
-/// What a completion belongs to, packed into its user_data: kind in the top 4 bits, then slot, then
-/// generation. The generation tells a completion that arrives after its slot was used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
-    Readable(ConnectionKey),
-    Writable(ConnectionKey),
-    /// A send, by its place in the batch.
-    Sent(u32),
-    Doorbell,
-    /// Wakes this worker for another tick, after monoio had its turn.
-    Again,
-    Cancel,
-}
+const _: () = assert!(socket_bytes::<OwnedFd>() <= 16, "part of an idle connection's budget");
 
 const SLOT_MAX: u32 = (1 << 28) - 1;
 
-impl Token {
-    fn pack(self) -> u64 {
-        let (kind, slot, generation) = match self {
-            Self::Readable(key) => (0, key.slot, key.generation),
-            Self::Writable(key) => (1, key.slot, key.generation),
-            Self::Sent(index) => (2, index, 0),
-            Self::Doorbell => (3, 0, 0),
-            Self::Again => (4, 0, 0),
-            Self::Cancel => (5, 0, 0),
-        };
-        assert!(slot <= SLOT_MAX, "a worker has fewer than 2^28 sockets");
-        kind << 60 | u64::from(slot) << 32 | u64::from(generation)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "unpacks what `pack` put there")]
-    fn unpack(data: u64) -> Self {
-        let slot = (data >> 32) as u32 & SLOT_MAX;
-        let key = ConnectionKey { slot, generation: data as u32 };
-        match data >> 60 {
-            0 => Self::Readable(key),
-            1 => Self::Writable(key),
-            2 => Self::Sent(slot),
-            3 => Self::Doorbell,
-            4 => Self::Again,
-            _ => Self::Cancel,
-        }
-    }
+/// A token as user_data: kind in the top 4 bits, then slot, then generation.
+fn pack(token: Token) -> u64 {
+    let (kind, slot, generation) = match token {
+        Token::Readable(key) => (0, key.slot, key.generation),
+        Token::Writable(key) => (1, key.slot, key.generation),
+        Token::Sent(index) => (2, index, 0),
+        Token::Doorbell => (3, 0, 0),
+        Token::Again => (4, 0, 0),
+        Token::Cancel => (5, 0, 0),
+    };
+    assert!(slot <= SLOT_MAX, "a worker has fewer than 2^28 sockets");
+    kind << 60 | u64::from(slot) << 32 | u64::from(generation)
 }
 
-/// One completion.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Event {
-    pub(super) token: Token,
-    pub(super) result: i32,
-    /// A multishot request goes on; without it the watch must be armed anew.
-    pub(super) more: bool,
-}
-
-impl Event {
-    /// A poll saw the peer's end, or an error.
-    pub(super) fn says_end(self) -> bool {
-        self.result & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+#[expect(clippy::cast_possible_truncation, reason = "unpacks what `pack` put there")]
+fn unpack(data: u64) -> Token {
+    let slot = (data >> 32) as u32 & SLOT_MAX;
+    let key = ConnectionKey { slot, generation: data as u32 };
+    match data >> 60 {
+        0 => Token::Readable(key),
+        1 => Token::Writable(key),
+        2 => Token::Sent(slot),
+        3 => Token::Doorbell,
+        4 => Token::Again,
+        _ => Token::Cancel,
     }
 }
-
-/// One send of a batch.
-pub(super) struct Send<'a> {
-    pub(super) socket: BorrowedFd<'a>,
-    pub(super) bytes: &'a [u8],
-}
-
-/// A send that the kernel took whole: no completion came.
-pub(super) const SENT_WHOLE: i32 = i32::MAX;
 
 pub(super) struct Ring {
     uring: IoUring,
     /// Completions taken out early, to make room for submissions.
     early: Vec<Event>,
+    clock: Clock,
+}
+
+/// One completion, as the kernel reports it.
+#[derive(Clone, Copy, Debug)]
+struct Completion {
+    token: Token,
+    result: i32,
+    more: bool,
+}
+
+impl Completion {
+    fn event(self) -> Event {
+        let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
+        Event { token: self.token, more: self.more, end: self.result & end != 0 }
+    }
+
+    fn sent(self) -> Sent {
+        match usize::try_from(self.result) {
+            Ok(count) => Sent::Part(count),
+            Err(_) if self.result == -libc::EAGAIN => Sent::Part(0),
+            Err(_) => Sent::Failed,
+        }
+    }
 }
 
 impl Ring {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(clock: Clock) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_cqsize(limits::RING_COMPLETIONS)
             .setup_coop_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
             .build(limits::RING_ENTRIES)?;
-        Ok(Self { uring, early: Vec::new() })
+        Ok(Self { uring, early: Vec::new(), clock })
     }
 
     /// Readable while completions wait.
@@ -109,34 +101,15 @@ impl Ring {
         ring.try_clone_to_owned()
     }
 
-    /// Reports each time the socket becomes readable, until `unwatch`.
-    pub(super) fn watch_readable(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    /// Reports each ring of this core's doorbell.
+    pub(super) fn watch_doorbell(&mut self, event: BorrowedFd<'_>) {
+        self.watch_multi(event.as_raw_fd(), Token::Doorbell);
+    }
+
+    fn watch_multi(&mut self, descriptor: RawFd, token: Token) {
         let mask = u32::try_from(libc::POLLIN | libc::POLLRDHUP).unwrap_or_default();
-        let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), mask).multi(true);
-        self.push(&poll.build().user_data(token.pack()));
-    }
-
-    /// Reports once that the socket is writable.
-    pub(super) fn watch_writable(&mut self, socket: BorrowedFd<'_>, key: ConnectionKey) {
-        let mask = u32::try_from(libc::POLLOUT).unwrap_or_default();
-        let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), mask);
-        self.push(&poll.build().user_data(Token::Writable(key).pack()));
-    }
-
-    /// Ends the watches of a socket. Needed before it is closed: a pending watch holds the file and delays its FIN.
-    /// ASYNC_CANCEL and not POLL_REMOVE: the latter fails with EALREADY while the poll's wake-up is on its way, and
-    /// a multishot poll that stays armed would keep the socket open for ever.
-    pub(super) fn unwatch(&mut self, key: ConnectionKey, writable_too: bool) {
-        let tokens = [Token::Readable(key), Token::Writable(key)];
-        for token in tokens.into_iter().take(if writable_too { 2 } else { 1 }) {
-            let cancel = opcode::AsyncCancel::new(token.pack()).build();
-            self.push(&cancel.flags(Flags::SKIP_SUCCESS).user_data(Token::Cancel.pack()));
-        }
-    }
-
-    /// Makes the ring readable again, so that another tick follows.
-    pub(super) fn request_again(&mut self) {
-        self.push(&opcode::Nop::new().build().user_data(Token::Again.pack()));
+        let poll = opcode::PollAdd::new(types::Fd(descriptor), mask).multi(true);
+        self.push(&poll.build().user_data(pack(token)));
     }
 
     fn push(&mut self, entry: &Entry) {
@@ -156,8 +129,53 @@ impl Ring {
         }
     }
 
-    /// Hands what was pushed to the kernel. Errors other than "later" cannot be mended and end the process.
-    pub(super) fn submit(&mut self) {
+    /// Takes all completions out of the ring.
+    fn complete(&mut self, mut each: impl FnMut(Completion)) {
+        if self.uring.submission().cq_overflow() {
+            // The kernel holds completions back that found no room: entering brings them.
+            let _ = self.uring.submitter().submit_and_wait(0);
+        }
+        self.uring.completion().for_each(|entry| {
+            each(Completion {
+                token: unpack(entry.user_data()),
+                result: entry.result(),
+                more: cqueue::more(entry.flags()),
+            });
+        });
+    }
+}
+
+impl Kernel for Ring {
+    type Socket = OwnedFd;
+
+    fn watch_readable(&mut self, socket: &OwnedFd, key: ConnectionKey) {
+        self.watch_multi(socket.as_raw_fd(), Token::Readable(key));
+    }
+
+    fn watch_writable(&mut self, socket: &OwnedFd, key: ConnectionKey) {
+        let mask = u32::try_from(libc::POLLOUT).unwrap_or_default();
+        let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), mask);
+        self.push(&poll.build().user_data(pack(Token::Writable(key))));
+    }
+
+    /// A pending watch holds the file and delays its FIN. ASYNC_CANCEL and not POLL_REMOVE: the latter fails with
+    /// EALREADY while the poll's wake-up is on its way, and a multishot poll that stays armed would keep the socket
+    /// open for ever.
+    fn unwatch(&mut self, key: ConnectionKey, writable_too: bool) {
+        let tokens = [Token::Readable(key), Token::Writable(key)];
+        for token in tokens.into_iter().take(if writable_too { 2 } else { 1 }) {
+            let cancel = opcode::AsyncCancel::new(pack(token)).build();
+            self.push(&cancel.flags(Flags::SKIP_SUCCESS).user_data(pack(Token::Cancel)));
+        }
+    }
+
+    /// Makes the ring readable again.
+    fn request_again(&mut self) {
+        self.push(&opcode::Nop::new().build().user_data(pack(Token::Again)));
+    }
+
+    /// Errors other than "later" cannot be mended and end the process.
+    fn submit(&mut self) {
         loop {
             if self.uring.submission().is_empty() {
                 return;
@@ -175,38 +193,27 @@ impl Ring {
         }
     }
 
-    /// Completions wait here and not in the ring, which is thus not readable for them.
-    pub(super) fn has_early(&self) -> bool {
+    fn has_early(&self) -> bool {
         !self.early.is_empty()
     }
 
-    /// Moves all completions to `events`.
-    pub(super) fn reap(&mut self, events: &mut Vec<Event>) {
+    fn reap(&mut self, events: &mut Vec<Event>) {
         events.append(&mut self.early);
-        if self.uring.submission().cq_overflow() {
-            // The kernel holds completions back that found no room: entering brings them.
-            let _ = self.uring.submitter().submit_and_wait(0);
-        }
-        events.extend(self.uring.completion().map(|entry| Event {
-            token: Token::unpack(entry.user_data()),
-            result: entry.result(),
-            more: cqueue::more(entry.flags()),
-        }));
+        self.complete(|completion| events.push(completion.event()));
     }
 
-    /// Sends a batch of at most `SENDS_PER_SUBMIT` with one system call. `results` gets one entry per send:
-    /// `SENT_WHOLE`, a short count, or a negative errno. Other completions that come meanwhile go to `events`.
-    pub(super) fn send_all<'a>(
+    /// One system call for the whole batch.
+    fn send_all<'a>(
         &mut self,
-        sends: impl Iterator<Item = Send<'a>>,
-        results: &mut Vec<i32>,
+        sends: impl Iterator<Item = Send<'a, OwnedFd>>,
+        results: &mut Vec<Sent>,
         events: &mut Vec<Event>,
     ) {
         // What was pushed before goes first: from here on the queue holds nothing but this batch.
         self.submit();
         results.clear();
         for (send, index) in sends.zip(0_u32..) {
-            results.push(SENT_WHOLE);
+            results.push(Sent::Whole);
             // MSG_WAITALL: without it a short send is a silent success under SKIP_SUCCESS and its tail is lost.
             // MSG_DONTWAIT: without it the send may stay pending and go on reading the buffer.
             let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
@@ -216,41 +223,41 @@ impl Ring {
                     .flags(flags)
                     .build()
                     .flags(Flags::SKIP_SUCCESS)
-                    .user_data(Token::Sent(index).pack());
+                    .user_data(pack(Token::Sent(index)));
             // SAFETY: with MSG_DONTWAIT the kernel is done with the bytes when the submission returns, and the
             // loop below does not leave this function, within which `'a` keeps them alive, before all was
             // submitted.
             let pushed = unsafe { self.uring.submission().push(&entry) };
             assert!(pushed.is_ok(), "the queue was empty and holds a batch");
         }
-        let first = events.len();
+        let mut sort = |completion: Completion| match completion.token {
+            Token::Sent(index) => results[index as usize] = completion.sent(),
+            _ => events.push(completion.event()),
+        };
         while !self.uring.submission().is_empty() {
             self.submit();
-            self.reap(events);
+            self.complete(&mut sort);
         }
-        self.reap(events);
-        events.retain_from(first, |event| match event.token {
-            Token::Sent(index) => {
-                results[index as usize] = event.result;
-                false
-            }
-            _ => true,
-        });
+        self.complete(&mut sort);
     }
-}
 
-/// `Vec::retain` for the tail of a vector.
-trait RetainFrom<T> {
-    fn retain_from(&mut self, first: usize, keep: impl FnMut(&T) -> bool);
-}
+    fn receive(&mut self, socket: &OwnedFd, buffer: &mut [u8]) -> Received {
+        loop {
+            return match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Received::Nothing,
+                Ok((0, _)) | Err(_) => Received::Gone,
+                Ok((count, _)) => Received::Bytes(count),
+            };
+        }
+    }
 
-impl<T> RetainFrom<T> for Vec<T> {
-    fn retain_from(&mut self, first: usize, mut keep: impl FnMut(&T) -> bool) {
-        let mut index = 0;
-        self.retain(|item| {
-            index += 1;
-            index <= first || keep(item)
-        });
+    fn shut_down(&mut self, socket: &OwnedFd) -> bool {
+        rustix::net::shutdown(socket, rustix::net::Shutdown::Write).is_ok()
+    }
+
+    fn stamp(&self) -> u64 {
+        self.clock.stamp()
     }
 }
 
@@ -292,7 +299,7 @@ mod tests {
             let key = ConnectionKey { slot, generation };
             let ours = [Token::Doorbell, Token::Again, Token::Cancel, Token::Sent(slot)];
             for token in ours.into_iter().chain([Token::Readable(key), Token::Writable(key)]) {
-                prop_assert_eq!(Token::unpack(token.pack()), token);
+                prop_assert_eq!(unpack(pack(token)), token);
             }
         }
     }
@@ -308,20 +315,20 @@ mod tests {
             None,
         )
         .unwrap();
-        let mut ring = Ring::new().unwrap();
+        let mut ring = Ring::new(Clock::start()).unwrap();
         let (mut results, mut events) = (Vec::new(), Vec::new());
         let big = vec![7; 8 << 20];
         let mut send = |bytes: &[u8], ring: &mut Ring| {
-            let sends = [Send { socket: std::os::fd::AsFd::as_fd(&ours), bytes }];
+            let sends = [Send { socket: &ours, bytes }];
             ring.send_all(sends.into_iter(), &mut results, &mut events);
             results[0]
         };
-        assert_eq!(send(b"hello", &mut ring), SENT_WHOLE);
+        assert_eq!(send(b"hello", &mut ring), Sent::Whole);
         let short = send(&big, &mut ring);
-        assert!(short > 0 && short < 8 << 20, "{short}");
-        assert_eq!(send(b"x", &mut ring), -libc::EAGAIN);
+        assert!(matches!(short, Sent::Part(count) if count > 0 && count < 8 << 20), "{short:?}");
+        assert_eq!(send(b"x", &mut ring), Sent::Part(0));
         drop(theirs);
-        assert_eq!(send(b"x", &mut ring), -libc::EPIPE);
+        assert_eq!(send(b"x", &mut ring), Sent::Failed);
         assert!(events.is_empty());
     }
 }

@@ -1,16 +1,12 @@
-//! Established plaintext sockets: their descriptors, their reads, their end.
+//! Established plaintext sockets: their descriptors, their reads, their end. PURE: the kernel is a parameter.
 //!
 //! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer
 //! (law 2). Fairness: a socket is read at most `READ_BYTES_PER_TICK_MAX` bytes a round; who has more waits for
 //! the next tick.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
-
-use super::sys::{Event, Ring, Token};
+use super::kernel::{Event, Kernel, Received, Token};
 use crate::clock::Moment;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
@@ -21,46 +17,55 @@ use crate::ws::violation::Violation;
 const LINGER_MS: u64 = 3_000;
 
 /// One socket. `descriptor` is `None` in a free slot.
-#[derive(Default)]
-struct Socket {
-    descriptor: Option<OwnedFd>,
+struct Socket<S> {
+    descriptor: Option<S>,
     /// The peer has sent its close frame: once ours is out, the socket can go.
     peer_closed: bool,
     /// A frame or message that is not complete.
     partial: Option<Box<Partial>>,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 16);
-
-/// By slot.
-pub(super) struct Sockets(Vec<Socket>);
-
-impl Sockets {
-    pub(super) fn descriptor(&self, slot: u32) -> Option<BorrowedFd<'_>> {
-        self.0.get(slot as usize)?.descriptor.as_ref().map(AsFd::as_fd)
+impl<S> Default for Socket<S> {
+    fn default() -> Self {
+        Self { descriptor: None, peer_closed: false, partial: None }
     }
 }
 
-/// Sockets of one worker and the ring that watches them.
-pub(super) struct Reactor {
-    pub(super) ring: Ring,
-    sockets: Sockets,
+/// Bytes that a socket costs here; part of an idle connection's budget.
+#[must_use]
+pub const fn socket_bytes<S>() -> usize {
+    size_of::<Socket<S>>()
+}
+
+/// By slot.
+pub(super) struct Sockets<S>(Vec<Socket<S>>);
+
+impl<S> Sockets<S> {
+    pub(super) fn descriptor(&self, slot: u32) -> Option<&S> {
+        self.0.get(slot as usize)?.descriptor.as_ref()
+    }
+}
+
+/// Sockets of one worker and the kernel that watches them.
+pub struct Reactor<K: Kernel> {
+    pub kernel: K,
+    sockets: Sockets<K::Socket>,
     /// Completions to deal with.
-    pub(super) events: Vec<Event>,
+    events: Vec<Event>,
     spare_events: Vec<Event>,
     /// Sockets that may have more to read than they were given time for.
     unread: VecDeque<ConnectionKey>,
     /// Closing connections and when their time is up, in that order.
     lingering: VecDeque<(Moment, ConnectionKey)>,
     /// Closed once their watches are gone from the ring.
-    closing: Vec<OwnedFd>,
+    closing: Vec<K::Socket>,
     scratch: Box<[u8]>,
 }
 
-impl Reactor {
-    pub(super) fn new(ring: Ring, sockets_reserved: usize) -> Self {
+impl<K: Kernel> Reactor<K> {
+    pub(super) fn new(kernel: K, sockets_reserved: usize) -> Self {
         Self {
-            ring,
+            kernel,
             sockets: Sockets(Vec::with_capacity(sockets_reserved)),
             events: Vec::new(),
             spare_events: Vec::new(),
@@ -72,18 +77,18 @@ impl Reactor {
     }
 
     /// Takes over a socket whose handshake is done. `leftover`: what it sent behind its request.
-    pub(super) fn adopt(
+    pub fn adopt(
         &mut self,
         shard: &mut Shard,
         key: ConnectionKey,
-        descriptor: OwnedFd,
+        descriptor: K::Socket,
         leftover: &mut [u8],
     ) {
         let slot = key.slot as usize;
         if self.sockets.0.len() <= slot {
             self.sockets.0.resize_with(slot + 1, Socket::default);
         }
-        self.ring.watch_readable(descriptor.as_fd(), Token::Readable(key));
+        self.kernel.watch_readable(&descriptor, key);
         self.sockets.0[slot] =
             Socket { descriptor: Some(descriptor), peer_closed: false, partial: None };
         if !leftover.is_empty() {
@@ -91,15 +96,15 @@ impl Reactor {
         }
     }
 
-    /// For the flush: the ring, the descriptors to send to, and where other completions go.
-    pub(super) fn split(&mut self) -> (&mut Ring, &Sockets, &mut Vec<Event>) {
-        (&mut self.ring, &self.sockets, &mut self.events)
+    /// For the flush: the kernel, the descriptors to send to, and where other completions go.
+    pub(super) fn split(&mut self) -> (&mut K, &Sockets<K::Socket>, &mut Vec<Event>) {
+        (&mut self.kernel, &self.sockets, &mut self.events)
     }
 
     /// Reports when the kernel takes bytes for this connection again.
     pub(super) fn wait_writable(&mut self, key: ConnectionKey) {
         if let Some(socket) = self.sockets.descriptor(key.slot) {
-            self.ring.watch_writable(socket, key);
+            self.kernel.watch_writable(socket, key);
         }
     }
 
@@ -107,7 +112,7 @@ impl Reactor {
     pub(super) fn turn(&mut self, shard: &mut Shard, congested: bool) {
         // Reading makes the kernel post what became ready meanwhile; a few rounds collect it into this tick.
         for _ in 0..4 {
-            self.ring.reap(&mut self.events);
+            self.kernel.reap(&mut self.events);
             if self.events.is_empty() {
                 break;
             }
@@ -136,7 +141,7 @@ impl Reactor {
                 if !event.more {
                     // A multishot request ends now and then, and at errors; reading tells which it was.
                     if let Some(socket) = &self.sockets.0[key.slot as usize].descriptor {
-                        self.ring.watch_readable(socket.as_fd(), event.token);
+                        self.kernel.watch_readable(socket, key);
                     }
                 }
                 if congested {
@@ -145,7 +150,7 @@ impl Reactor {
                     self.read(shard, key);
                 }
                 // The end may come with the last bytes, and nothing is reported after it: one more read finds it.
-                if event.says_end() {
+                if event.end {
                     self.unread.push_back(key);
                 }
             }
@@ -161,15 +166,10 @@ impl Reactor {
             return;
         }
         let Some(socket) = &self.sockets.0[key.slot as usize].descriptor else { return };
-        let received = loop {
-            match rustix::net::recv(socket, &mut self.scratch[..], RecvFlags::DONTWAIT) {
-                Err(Errno::INTR) => {}
-                other => break other,
-            }
-        };
-        match received {
-            Ok((0, _)) => self.drop_socket(shard, key),
-            Ok((count, _)) => {
+        match self.kernel.receive(socket, &mut self.scratch) {
+            Received::Gone => self.drop_socket(shard, key),
+            Received::Nothing => {}
+            Received::Bytes(count) => {
                 if count == self.scratch.len() {
                     self.unread.push_back(key);
                 }
@@ -177,8 +177,6 @@ impl Reactor {
                 self.feed(shard, key, &mut scratch[..count]);
                 self.scratch = scratch;
             }
-            Err(Errno::AGAIN) => {}
-            Err(_) => self.drop_socket(shard, key),
         }
     }
 
@@ -219,7 +217,7 @@ impl Reactor {
         // Our half is closed; reading goes on until the peer closes too, so that our close frame is not lost
         // to a reset.
         if let Some(descriptor) = &socket.descriptor
-            && rustix::net::shutdown(descriptor, rustix::net::Shutdown::Write).is_err()
+            && !self.kernel.shut_down(descriptor)
         {
             self.drop_socket(shard, key);
         }
@@ -243,20 +241,20 @@ impl Reactor {
         shard.remove(key);
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
         if let Some(descriptor) = socket.descriptor {
-            self.ring.unwatch(key, is_blocked);
+            self.kernel.unwatch(key, is_blocked);
             self.closing.push(descriptor);
         }
     }
 
     /// Submits what is left and closes descriptors whose watches are gone.
     pub(super) fn finish_turn(&mut self) {
-        self.ring.submit();
+        self.kernel.submit();
         self.closing.clear();
     }
 
     /// Another tick is needed although no descriptor will say so.
     pub(super) fn has_unread(&self) -> bool {
-        !self.unread.is_empty() || !self.events.is_empty() || self.ring.has_early()
+        !self.unread.is_empty() || !self.events.is_empty() || self.kernel.has_early()
     }
 }
 

@@ -1,11 +1,12 @@
-//! HOT: the end of a tick. Law 1: one send per dirty connection, all of them in batched submissions.
+//! HOT: the end of a tick. PURE: the kernel is a parameter. Law 1: one send per dirty connection, all of them in
+//! batched submissions.
 //!
 //! A queue of one frame is sent from where it lies; more frames are put together in an arena first (one send
 //! of 400 bytes costs a quarter of four sends of 100). Cost per delivery is the kernel's TCP send; ours is a
 //! queue entry and an SQE.
 
+use super::kernel::{Kernel, Send, Sent};
 use super::reactor::Reactor;
-use super::sys::{SENT_WHOLE, Send};
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
 
@@ -16,7 +17,7 @@ pub(super) struct Flush {
     dirty: Vec<u32>,
     items: Vec<Item>,
     arena: Vec<u8>,
-    results: Vec<i32>,
+    results: Vec<Sent>,
 }
 
 /// One connection's send in the current batch.
@@ -31,7 +32,7 @@ struct Item {
 impl Flush {
     /// Sends what waits, for `FLUSHES_PER_TICK_MAX` connections at most: the others come first in the next
     /// tick, behind which accept and the HTTP API have had their turn.
-    pub(super) fn run(&mut self, shard: &mut Shard, reactor: &mut Reactor) {
+    pub(super) fn run<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
         self.dirty.append(&mut shard.outbox.dirty);
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
         let slice: Vec<u32> = self.dirty.drain(..count).collect();
@@ -68,8 +69,8 @@ impl Flush {
         }
     }
 
-    fn send(&mut self, shard: &Shard, reactor: &mut Reactor) {
-        let (ring, sockets, events) = reactor.split();
+    fn send<K: Kernel>(&mut self, shard: &Shard, reactor: &mut Reactor<K>) {
+        let (kernel, sockets, events) = reactor.split();
         // A connection without a socket cannot be: slots are filled before they can be dirty, and emptied
         // together.
         self.items.retain(|item| sockets.descriptor(item.key.slot).is_some());
@@ -81,26 +82,24 @@ impl Flush {
             };
             Some(Send { socket, bytes })
         });
-        ring.send_all(sends, &mut self.results, events);
+        kernel.send_all(sends, &mut self.results, events);
     }
 
     /// Tells the shard what the kernel took. Sockets that failed are dropped last: their leaving may enqueue frames for
     /// connections of this very batch.
-    fn settle(&mut self, shard: &mut Shard, reactor: &mut Reactor) {
+    fn settle<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
         debug_assert_eq!(self.items.len(), self.results.len(), "one result a send");
         let mut failed = Vec::new();
         for (item, result) in self.items.iter().zip(&self.results) {
             let key = item.key;
-            let taken = match usize::try_from(*result) {
-                Ok(_) if *result == SENT_WHOLE => item.bytes,
-                Ok(short) => short,
-                Err(_) if *result == -libc::EAGAIN => 0,
-                Err(_) => {
+            let (taken, blocked) = match *result {
+                Sent::Whole => (item.bytes, false),
+                Sent::Part(short) => (short, true),
+                Sent::Failed => {
                     failed.push(key);
                     continue;
                 }
             };
-            let blocked = *result != SENT_WHOLE;
             if blocked {
                 reactor.wait_writable(key);
             }

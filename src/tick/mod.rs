@@ -1,0 +1,159 @@
+//! One core's turn: shard, mailbox, sockets and flush joined, without the thread, the clock and the kernel.
+//!
+//! A tick deals with all that is ready, then flushes each dirty connection once (law 1). Generic over the kernel: the
+//! worker runs it on a raw io_uring, the simulator runs many in one thread. PURE but for the doorbells of the mailbox.
+
+mod flush;
+mod gather;
+pub mod kernel;
+mod reactor;
+
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::limits;
+use crate::mailbox::Mailbox;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{Lane, Mail, Shard};
+use flush::Flush;
+use gather::Gathers;
+use kernel::Kernel;
+pub use reactor::{Reactor, socket_bytes};
+
+/// What a tick changes.
+pub struct Core<K: Kernel> {
+    pub shard: Shard,
+    pub reactor: Reactor<K>,
+    pub mailbox: Mailbox<Mail>,
+    pub gathers: Gathers,
+    flush: Flush,
+    /// Mail on its way to the shard.
+    inbox: Vec<Mail>,
+    /// Mail of the shard to itself.
+    own_mail: Vec<Mail>,
+}
+
+impl<K: Kernel> Core<K> {
+    pub fn new(shard: Shard, mailbox: Mailbox<Mail>, kernel: K, sockets_reserved: usize) -> Self {
+        Self {
+            shard,
+            reactor: Reactor::new(kernel, sockets_reserved),
+            mailbox,
+            gathers: Gathers::default(),
+            flush: Flush::default(),
+            inbox: Vec::new(),
+            own_mail: Vec::new(),
+        }
+    }
+
+    /// The first half of a tick: everything that is ready. What is left in the shard's outbox then, webhooks and
+    /// traces, is the caller's to carry out.
+    pub fn turn(&mut self) {
+        let now = self.shard.now();
+        self.reactor.expire(&mut self.shard, now);
+        self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
+        self.drain_from_home();
+        self.catch_up();
+        self.mailbox.flush_overflow();
+        self.settle_mail();
+        self.mailbox.ring_doorbells();
+        self.gathers.tell(&mut self.shard.outbox.answered);
+        for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
+            tracing::debug!(slot = key.slot, code, "connection closing");
+            self.reactor.linger(key, now);
+        }
+    }
+
+    /// The second half: sends, and sleeps unless something is left.
+    pub fn finish(&mut self) {
+        self.flush.run(&mut self.shard, &mut self.reactor);
+        if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
+            self.reactor.kernel.request_again();
+        }
+        self.reactor.finish_turn();
+    }
+
+    fn wants_another_tick(&self) -> bool {
+        self.mailbox.has_held()
+            || !self.shard.outbox.is_empty()
+            || self.flush.is_unfinished()
+            || self.reactor.has_unread()
+            || self.mailbox.has_overflow()
+    }
+
+    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. `catch_up` calls
+    /// it last: what other cores sent before goes ahead of what this core asks of itself.
+    fn settle_mail(&mut self) {
+        let own_core = self.mailbox.core();
+        loop {
+            self.shard.settle();
+            if self.shard.outbox.mails.is_empty() {
+                break;
+            }
+            let stamp = self.reactor.kernel.stamp();
+            for (to, mail) in self.shard.outbox.mails.drain(..) {
+                if to == own_core {
+                    self.own_mail.push(mail);
+                } else {
+                    self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
+                }
+            }
+            for mail in self.own_mail.drain(..) {
+                self.shard.on_mail(mail);
+            }
+        }
+    }
+
+    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
+    /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
+    pub fn publish<'a>(
+        &mut self,
+        app: AppIndex,
+        publications: impl Iterator<Item = (&'a str, FrameBytes, Option<SocketId>)>,
+    ) {
+        self.catch_up();
+        for (channel, frame, except) in publications {
+            // The API has checked the name already.
+            if let Ok(channel) = self.shard.channel_key(app, channel) {
+                self.shard.publish(channel, frame, except, true);
+            }
+        }
+        self.settle_mail();
+    }
+
+    /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
+    /// answered before it was made.
+    fn catch_up(&mut self) {
+        self.drain_to_home();
+        self.settle_mail();
+    }
+
+    /// Always: this mail causes none that must find room at once.
+    fn drain_from_home(&mut self) {
+        for from in 0..self.mailbox.cores() {
+            for _ in 0..limits::MAIL_PER_TICK_MAX {
+                let lane = lane_index(Lane::FromHome);
+                let Some(mail) = self.mailbox.receive(from, lane) else { break };
+                self.shard.on_mail(mail);
+            }
+        }
+    }
+
+    /// Only while there is room for the mail it may cause.
+    fn drain_to_home(&mut self) {
+        if self.mailbox.is_congested() {
+            return;
+        }
+        let horizon = self.reactor.kernel.stamp();
+        self.mailbox.receive_ordered(lane_index(Lane::ToHome), horizon, &mut self.inbox);
+        for mail in self.inbox.drain(..) {
+            self.shard.on_mail(mail);
+        }
+    }
+}
+
+fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::ToHome => 0,
+        Lane::FromHome => 1,
+    }
+}
