@@ -15,10 +15,12 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::probe::StartError;
+use super::watch;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::webhook;
+use crate::worker::overload::Overload;
 use crate::worker::time::Clock;
 use crate::worker::{self, Ends, Phase, Shared};
 
@@ -55,7 +57,9 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
+    let channel_hash_seed = getrandom::u64().map_err(|_| StartError::Random)?;
     let shared = Arc::new(Shared {
+        overload: Overload::new(&config, channel_hash_seed.rotate_left(32)),
         config,
         apps,
         phase: Phase::default(),
@@ -63,7 +67,7 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
         drained_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         listeners_closed: AtomicUsize::new(0),
         clock: Clock::start(),
-        channel_hash_seed: getrandom::u64().map_err(|_| StartError::Random)?,
+        channel_hash_seed,
         sockets_reserved: descriptors_max(),
     });
     // Registered before any worker runs, so that no signal is missed.
@@ -81,6 +85,7 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
         let pin_to = (!cores.is_empty()).then(|| cores[index % cores.len()]);
         start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
     }
+    watch::start(shared.clone()).map_err(StartError::Start)?;
     on_start(Started { address, workers });
     let _ = signals.forever().next();
     tracing::info!("Gracefully terminating connections.");
@@ -93,6 +98,7 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
     }
     shared.phase.stop();
     wake_all(&doorbells);
+    watch::tell_all(&shared.overload.refusals);
     if !drained {
         return Err(StartError::Grace);
     }

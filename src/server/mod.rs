@@ -6,7 +6,9 @@ mod check;
 mod cli;
 mod client;
 mod life;
+mod memory;
 mod probe;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

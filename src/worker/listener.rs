@@ -4,10 +4,12 @@
 //! logs at most once a second and goes on: the listener stays readable, so without the pause it would spin.
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Worker, session};
+use crate::counters::Refused;
 
 /// Accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -29,13 +31,14 @@ pub(super) async fn accept_loop(worker: Rc<Worker>) {
         }
         for _ in 0..ACCEPTS_PER_TURN {
             match worker.listener.accept() {
-                Ok((stream, _)) => start_session(&worker, stream),
+                Ok((stream, peer)) => start_session(&worker, stream, peer.ip()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_exhaustion(&error) => {
                     if pauses.is_multiple_of(10) {
                         tracing::warn!("accepting pauses: {error}; raise LimitNOFILE or ulimit -n");
                     }
                     pauses = pauses.wrapping_add(1);
+                    worker.count_refused(Refused::AcceptPaused);
                     monoio::time::sleep(EXHAUSTED_PAUSE).await;
                     break;
                 }
@@ -46,13 +49,13 @@ pub(super) async fn accept_loop(worker: Rc<Worker>) {
     }
 }
 
-fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream) {
+fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr) {
     // A frame leaves when its tick ends; Nagle would hold it back for up to 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY: {error}");
     }
     if let Ok(stream) = monoio::net::TcpStream::from_std(stream) {
-        monoio::spawn(session::serve(worker.clone(), stream));
+        monoio::spawn(session::serve(worker.clone(), stream, peer));
     }
 }
 

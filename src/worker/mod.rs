@@ -5,10 +5,13 @@
 //! reactor's. A tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks
 //! are plain function calls: no borrow of `Core` lives across an await.
 
+mod addresses;
+mod admission;
 mod debug_log;
 mod flush;
 mod listener;
 mod notes;
+pub mod overload;
 mod printed;
 mod reactor;
 mod session;
@@ -39,7 +42,9 @@ use crate::webhook::Feed;
 use debug_log::DebugLog;
 use flush::Flush;
 use notes::Notes;
+use overload::{Guard, Overload};
 use reactor::Reactor;
+use session::Admitted;
 use sys::{Ring, Token};
 use time::{Clock, Entropy};
 
@@ -88,6 +93,7 @@ pub struct Shared {
     pub channel_hash_seed: u64,
     /// Sockets one worker may have: room reserved in address space.
     pub sockets_reserved: usize,
+    pub overload: Overload,
 }
 
 /// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the
@@ -123,6 +129,7 @@ struct Core {
     /// To the apps' backends, if any app has webhooks.
     feed: Option<Feed>,
     debug_log: DebugLog,
+    guard: Guard,
     /// Mail on its way to the shard.
     inbox: Vec<Mail>,
     /// Mail of the shard to itself.
@@ -240,6 +247,7 @@ impl Worker {
             clock: shared.clock,
             feed,
             debug_log: DebugLog::new(shared.config.colour),
+            guard: Guard::default(),
             inbox: Vec::new(),
             own_mail: Vec::new(),
             drained: false,
@@ -288,7 +296,9 @@ impl Worker {
         if !self.shared.phase.is_running() {
             self.drain(&mut core);
         }
+        self.shed(&mut core);
         core.tick();
+        self.settle_accounts(&mut core);
         if core.drained {
             self.shared.drained_ticks[usize::from(core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
@@ -369,15 +379,19 @@ impl Worker {
     /// Takes over a socket whose handshake is done.
     fn adopt(
         &self,
-        app: Result<AppIndex, ErrorCode>,
+        admitted: Result<Admitted, ErrorCode>,
         prelude: &[u8],
         socket: OwnedFd,
         leftover: &mut [u8],
     ) {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
-        let key = match app {
-            Ok(app) => core.shard.open(app, core.entropy.next(), prelude),
+        let key = match admitted {
+            Ok(Admitted { app, place }) => {
+                let key = core.shard.open(app, core.entropy.next(), prelude);
+                core.guard.put(key.slot, place);
+                key
+            }
             Err(error) => core.shard.open_refused(prelude, error),
         };
         core.reactor.adopt(&mut core.shard, key, socket, leftover);

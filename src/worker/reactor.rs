@@ -12,6 +12,7 @@ use rustix::net::RecvFlags;
 
 use super::sys::{Event, Ring, Token};
 use crate::clock::Moment;
+use crate::counters::Refused;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{self, Flow, Limits, MessageKind, Partial, Sink};
@@ -55,6 +56,8 @@ pub(super) struct Reactor {
     /// Closed once their watches are gone from the ring.
     closing: Vec<OwnedFd>,
     scratch: Box<[u8]>,
+    /// Slots of connections that ended in this tick.
+    pub(super) ended: Vec<u32>,
 }
 
 impl Reactor {
@@ -68,6 +71,7 @@ impl Reactor {
             lingering: VecDeque::new(),
             closing: Vec::new(),
             scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
+            ended: Vec::new(),
         }
     }
 
@@ -196,6 +200,8 @@ impl Reactor {
         if let Err(violation) = result {
             if violation == Violation::MessageTooBig {
                 shard.note_oversize(key.slot);
+            } else {
+                shard.outbox.refused.count(Refused::Violation);
             }
             shard.close_frame(key.slot, violation.close_code(), violation.reason());
         }
@@ -241,6 +247,7 @@ impl Reactor {
         let Some(connection) = shard.get(key) else { return };
         let is_blocked = connection.is_blocked();
         shard.remove(key);
+        self.ended.push(key.slot);
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
         if let Some(descriptor) = socket.descriptor {
             self.ring.unwatch(key, is_blocked);
@@ -252,6 +259,11 @@ impl Reactor {
     pub(super) fn finish_turn(&mut self) {
         self.ring.submit();
         self.closing.clear();
+    }
+
+    /// Slots that are, or were, in use: they come first.
+    pub(super) fn slots(&self) -> usize {
+        self.sockets.0.len()
     }
 
     /// Another tick is needed although no descriptor will say so.
