@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use super::client::{Client, Handshake};
 use super::http::{Http, Request};
@@ -251,6 +252,14 @@ impl Server {
         Wire::new(TcpStream::connect(self.address).expect("the server accepts"))
     }
 
+    /// A connection from this address of 127.0.0.0/8.
+    pub(crate) fn wire_from(&self, source: [u8; 4]) -> Wire {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
+        socket.connect(&self.address.into()).expect("the server accepts");
+        Wire::new(TcpStream::from(socket))
+    }
+
     /// A connection that is established.
     pub(crate) fn connect(&self) -> Client {
         Client::open(self, &Handshake::new()).established()
@@ -277,6 +286,10 @@ impl Server {
     pub(crate) fn publish(&self, channel: &str, name: &str, data: &str) {
         let body = json!({ "name": name, "channel": channel, "data": data }).to_string();
         assert_eq!(self.answer(&Request::events(&body)), (200, "{}".to_owned()), "{body}");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
