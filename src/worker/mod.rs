@@ -404,6 +404,10 @@ impl Core {
         let now = self.shard.now();
         self.reactor.expire(&mut self.shard, now);
         self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
+        if std::mem::take(&mut self.reactor.doorbell_is_deaf) {
+            let doorbell = self.mailbox.doorbell().as_event_fd();
+            self.reactor.ring.watch_readable(doorbell, Token::Doorbell);
+        }
         self.drain_from_home();
         self.catch_up();
         self.mailbox.flush_overflow();

@@ -56,6 +56,8 @@ pub(super) struct Reactor {
     /// Closed once their watches are gone from the ring.
     closing: Vec<OwnedFd>,
     scratch: Box<[u8]>,
+    /// The watch of the doorbell has ended, as any watch may after a burst: the worker arms it anew.
+    pub(super) doorbell_is_deaf: bool,
     /// Slots of connections that ended in this tick.
     pub(super) ended: Vec<u32>,
 }
@@ -71,6 +73,7 @@ impl Reactor {
             lingering: VecDeque::new(),
             closing: Vec::new(),
             scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
+            doorbell_is_deaf: false,
             ended: Vec::new(),
         }
     }
@@ -133,6 +136,14 @@ impl Reactor {
 
     fn on_event(&mut self, shard: &mut Shard, event: Event, congested: bool) {
         match event.token {
+            Token::Readable(key) | Token::Writable(key) if event.is_failure() => {
+                // The kernel has no memory to watch it: it would never be heard again, and trying over and over
+                // would only take the processor too. Its client comes back when there is room.
+                if shard.get(key).is_some() {
+                    shard.outbox.refused.count(Refused::Kernel);
+                    self.drop_socket(shard, key);
+                }
+            }
             Token::Readable(key) => {
                 if shard.get(key).is_none() {
                     return;
@@ -156,7 +167,7 @@ impl Reactor {
             Token::Writable(key) if shard.get(key).is_some() => shard.unblock(key.slot),
             Token::Writable(_) | Token::Sent(_) | Token::Again | Token::Cancel => {}
             // The worker drains its mailboxes in every tick; the ring only has to be woken.
-            Token::Doorbell => {}
+            Token::Doorbell => self.doorbell_is_deaf |= !event.more,
         }
     }
 

@@ -65,14 +65,21 @@ impl Token {
 pub(super) struct Event {
     pub(super) token: Token,
     pub(super) result: i32,
-    /// A multishot request goes on; without it the watch must be armed anew.
+    /// A multishot request goes on; without it the watch must be armed anew. The kernel ends one when there is no
+    /// room for its completion, so after a burst any of them may have ended.
     pub(super) more: bool,
 }
 
 impl Event {
     /// A poll saw the peer's end, or an error.
     pub(super) fn says_end(self) -> bool {
-        self.result & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+        self.result > 0
+            && self.result & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+
+    /// The kernel could not watch, for want of memory.
+    pub(super) fn is_failure(self) -> bool {
+        self.result < 0
     }
 }
 
@@ -93,12 +100,20 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
+        Self::with_sizes(limits::RING_ENTRIES, limits::RING_COMPLETIONS)
+    }
+
+    fn with_sizes(entries: u32, completions: u32) -> io::Result<Self> {
         let uring = IoUring::builder()
-            .setup_cqsize(limits::RING_COMPLETIONS)
+            .setup_cqsize(completions)
             .setup_coop_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
-            .build(limits::RING_ENTRIES)?;
+            .build(entries)?;
+        // Completions that find no room wait in the kernel instead of being dropped (Linux 5.5).
+        if !uring.params().is_feature_nodrop() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(Self { uring, early: Vec::new() })
     }
 
@@ -229,6 +244,10 @@ impl Ring {
             self.reap(events);
         }
         self.reap(events);
+        // A result that found no room is behind others in the kernel, and a result not seen is a send taken for whole.
+        while self.uring.submission().cq_overflow() {
+            self.reap(events);
+        }
         events.retain_from(first, |event| match event.token {
             Token::Sent(index) => {
                 results[index as usize] = event.result;
@@ -323,5 +342,108 @@ mod tests {
         drop(theirs);
         assert_eq!(send(b"x", &mut ring), -libc::EPIPE);
         assert!(events.is_empty());
+    }
+
+    /// Event counters, and a tiny ring that watches them.
+    fn tiny_ring(count: u32) -> (Ring, Vec<OwnedFd>) {
+        let mut ring = Ring::with_sizes(8, 8).unwrap();
+        let flags = rustix::event::EventfdFlags::NONBLOCK;
+        let counters: Vec<OwnedFd> =
+            (0..count).map(|_| rustix::event::eventfd(0, flags).unwrap()).collect();
+        for (counter, slot) in counters.iter().zip(0..) {
+            watch(&mut ring, counter, slot);
+        }
+        ring.submit();
+        (ring, counters)
+    }
+
+    fn watch(ring: &mut Ring, counter: &OwnedFd, slot: u32) {
+        let key = ConnectionKey { slot, generation: 1 };
+        ring.watch_readable(std::os::fd::AsFd::as_fd(counter), Token::Readable(key));
+    }
+
+    fn add(counter: &OwnedFd) {
+        rustix::io::write(counter, &1_u64.to_ne_bytes()).unwrap();
+    }
+
+    /// Deals with completions as the reactor does, until there are none.
+    fn deal(ring: &mut Ring, counters: &[OwnedFd], mut events: Vec<Event>) -> Vec<u32> {
+        let mut seen = vec![0; counters.len()];
+        for _ in 0..1_000 {
+            ring.reap(&mut events);
+            if events.is_empty() {
+                return seen;
+            }
+            for event in events.drain(..) {
+                assert!(!event.is_failure(), "{event:?}");
+                let Token::Readable(key) = event.token else { continue };
+                let counter = &counters[key.slot as usize];
+                if rustix::io::read(counter, &mut [0; 8][..]).is_ok() {
+                    seen[key.slot as usize] += 1;
+                }
+                if !event.more {
+                    watch(ring, counter, key.slot);
+                }
+            }
+            ring.submit();
+        }
+        panic!("completions without end");
+    }
+
+    /// Eight completions have room and 200 come, over and over: each counter is reported, and reported again.
+    #[test]
+    fn a_completion_queue_that_overflows_loses_nothing() {
+        let (mut ring, counters) = tiny_ring(200);
+        let mut overflowed = false;
+        for round in 0..20 {
+            counters.iter().for_each(add);
+            // The kernel posts when the thread enters it.
+            ring.request_again();
+            ring.submit();
+            overflowed |= ring.uring.submission().cq_overflow();
+            assert_eq!(deal(&mut ring, &counters, Vec::new()), vec![1; 200], "round {round}");
+        }
+        assert!(overflowed, "the queue was never too small: the test shows nothing");
+    }
+
+    /// Sends in the middle of such a burst: their results are right, and the watches' completions wait outside.
+    #[test]
+    fn sends_while_completions_overflow() {
+        let (mut ring, counters) = tiny_ring(100);
+        let flags = rustix::net::SocketFlags::NONBLOCK;
+        let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+        let (ours, theirs) = rustix::net::socketpair(family, kind, flags, None).unwrap();
+        let (closed, _) = rustix::net::socketpair(family, kind, flags, None).unwrap();
+        let (mut results, mut events) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            counters.iter().for_each(add);
+            let sockets = [&ours, &closed, &ours, &closed, &ours, &closed, &ours];
+            let sends = sockets
+                .into_iter()
+                .map(|socket| Send { socket: std::os::fd::AsFd::as_fd(socket), bytes: b"four" });
+            ring.send_all(sends, &mut results, &mut events);
+            let failed = -libc::EPIPE;
+            assert_eq!(
+                results,
+                [SENT_WHOLE, failed, SENT_WHOLE, failed, SENT_WHOLE, failed, SENT_WHOLE]
+            );
+            assert_eq!(rustix::io::read(&theirs, &mut [0; 64][..]), Ok(16));
+            let seen = deal(&mut ring, &counters, std::mem::take(&mut events));
+            assert_eq!(seen, vec![1; 100]);
+        }
+    }
+
+    /// A descriptor that cannot be watched is reported as such, and not as one that is readable.
+    #[test]
+    fn a_watch_that_fails_says_so() {
+        let mut ring = Ring::with_sizes(8, 8).unwrap();
+        let key = ConnectionKey { slot: 0, generation: 1 };
+        let nobody = types::Fd(RawFd::MAX);
+        let poll = opcode::PollAdd::new(nobody, 1).multi(true);
+        ring.push(&poll.build().user_data(Token::Readable(key).pack()));
+        ring.submit();
+        let mut events = Vec::new();
+        ring.reap(&mut events);
+        assert!(events.len() == 1 && events[0].is_failure() && !events[0].says_end(), "{events:?}");
     }
 }
