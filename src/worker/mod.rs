@@ -491,7 +491,7 @@ impl Core {
 
     /// Only while there is room for the mail it may cause.
     fn drain_to_home(&mut self) {
-        if self.mailbox.is_congested() {
+        if self.mailbox.owes_too_much() {
             return;
         }
         let horizon = self.clock.stamp();
