@@ -35,7 +35,7 @@ pub(super) async fn accept_loop(worker: Rc<Worker>) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_exhaustion(&error) => {
                     if pauses.is_multiple_of(10) {
-                        tracing::warn!("accepting pauses: {error}; raise LimitNOFILE or ulimit -n");
+                        tracing::warn!("accepting pauses: {error}; {}", advice(&error));
                     }
                     pauses = pauses.wrapping_add(1);
                     worker.count_refused(Refused::AcceptPaused);
@@ -61,4 +61,31 @@ fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr)
 
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "raise LimitNOFILE or ulimit -n",
+        Some(libc::ENFILE) => "raise the sysctl fs.file-max, or find who else has files open",
+        _ => "the kernel is short of memory: look at sysctl net.ipv4.tcp_mem and at the host",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_pass_makes_accepting_pause() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        // The connection's own faults: the next one is not concerned.
+        for code in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EINTR, libc::EAGAIN] {
+            assert!(!is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(advice(&io::Error::from_raw_os_error(libc::EMFILE)).contains("LimitNOFILE"));
+        assert!(advice(&io::Error::from_raw_os_error(libc::ENFILE)).contains("file-max"));
+        assert!(advice(&io::Error::from_raw_os_error(libc::ENOMEM)).contains("memory"));
+    }
 }

@@ -22,6 +22,7 @@ use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, now};
 pub(crate) struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    descriptors_max: Option<u32>,
     folder: Folder,
 }
 
@@ -66,7 +67,12 @@ impl Setup {
 
     /// With nothing configured.
     pub(crate) fn bare() -> Self {
-        Self { arguments: Vec::new(), environment: Vec::new(), folder: Folder::new() }
+        Self {
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            descriptors_max: None,
+            folder: Folder::new(),
+        }
     }
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
@@ -89,8 +95,23 @@ impl Setup {
         self
     }
 
+    /// The server may have so many descriptors.
+    pub(crate) fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors_max = Some(most);
+        self
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringverb"));
+        let program = env!("CARGO_BIN_EXE_ringverb");
+        let mut command = match self.descriptors_max {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("/bin/sh");
+                let line = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(line).arg(program);
+                shell
+            }
+        };
         command
             .args(&self.arguments)
             .env_clear()
