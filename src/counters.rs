@@ -33,3 +33,178 @@ pub struct WebhookCounters {
     /// Requests that were answered with anything else, or not at all.
     pub requests_failed: Counter,
 }
+
+/// Why the server did not do what a peer wanted, or ended it. Names are those of the log; they do not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// `RINGVERB_CONNECTIONS_PER_IP_MAX`.
+    ConnectionsPerIp,
+    /// `RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX`.
+    HandshakesPerIp,
+    /// A connection, while the process is over `RINGVERB_MEMORY_MAX`.
+    Memory,
+    /// A publish, far over `RINGVERB_MEMORY_MAX`.
+    MemoryPublish,
+    /// A connection with much to send, closed because the process is over `RINGVERB_MEMORY_MAX`.
+    Shed,
+    /// `max_connections` of the app.
+    Quota,
+    NoSuchApp,
+    /// A protocol version that is not spoken here.
+    Version,
+    Origin,
+    RequestTooLarge,
+    HeadTooLarge,
+    /// No HTTP, or no handshake.
+    BadRequest,
+    /// An API request without a good signature.
+    Unsigned,
+    /// `max_publishes_per_second` of the app.
+    PublishRate,
+    /// A peer that did not finish its request in time.
+    HandshakeTimeout,
+    SlowConsumer,
+    MessageRate,
+    MessageTooLarge,
+    /// A message that is no Pusher message.
+    Malformed,
+    /// A subscription or sign-in without a good signature.
+    Unauthorized,
+    /// Another error of the protocol: a channel name, a member too many, ...
+    Other,
+    /// What no WebSocket peer may send.
+    Violation,
+    /// A connection that the kernel had no memory to watch.
+    Kernel,
+    /// Pauses of accepting for want of descriptors or memory.
+    AcceptPaused,
+}
+
+impl Refused {
+    pub const ALL: [Self; 24] = [
+        Self::ConnectionsPerIp,
+        Self::HandshakesPerIp,
+        Self::Memory,
+        Self::MemoryPublish,
+        Self::Shed,
+        Self::Quota,
+        Self::NoSuchApp,
+        Self::Version,
+        Self::Origin,
+        Self::RequestTooLarge,
+        Self::HeadTooLarge,
+        Self::BadRequest,
+        Self::Unsigned,
+        Self::PublishRate,
+        Self::HandshakeTimeout,
+        Self::SlowConsumer,
+        Self::MessageRate,
+        Self::MessageTooLarge,
+        Self::Malformed,
+        Self::Unauthorized,
+        Self::Other,
+        Self::Violation,
+        Self::Kernel,
+        Self::AcceptPaused,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ConnectionsPerIp => "connections_per_ip",
+            Self::HandshakesPerIp => "handshakes_per_ip",
+            Self::Memory => "memory",
+            Self::MemoryPublish => "memory_publish",
+            Self::Shed => "shed",
+            Self::Quota => "quota",
+            Self::NoSuchApp => "no_such_app",
+            Self::Version => "version",
+            Self::Origin => "origin",
+            Self::RequestTooLarge => "request_too_large",
+            Self::HeadTooLarge => "head_too_large",
+            Self::BadRequest => "bad_request",
+            Self::Unsigned => "unsigned",
+            Self::PublishRate => "publish_rate",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::SlowConsumer => "slow_consumer",
+            Self::MessageRate => "message_rate",
+            Self::MessageTooLarge => "message_too_large",
+            Self::Malformed => "malformed",
+            Self::Unauthorized => "unauthorized",
+            Self::Other => "other",
+            Self::Violation => "violation",
+            Self::Kernel => "kernel",
+            Self::AcceptPaused => "accept_paused",
+        }
+    }
+}
+
+/// One number for each reason.
+type ByReason<T> = [T; Refused::ALL.len()];
+
+/// Refusals since the start, of all workers.
+#[derive(Debug, Default)]
+pub struct RefusalCounters(ByReason<Counter>);
+
+impl RefusalCounters {
+    pub fn count(&self, why: Refused) {
+        self.0[why as usize].add(1);
+    }
+
+    /// Takes over what a core has counted by itself.
+    pub fn take(&self, tally: &mut RefusalTally) {
+        if std::mem::take(&mut tally.any) {
+            for (counter, count) in self.0.iter().zip(&mut tally.counts) {
+                match std::mem::take(count) {
+                    0 => {}
+                    more => counter.add(u64::from(more)),
+                }
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self) -> ByReason<u64> {
+        Refused::ALL.map(|why| self.0[why as usize].get())
+    }
+}
+
+/// What one core refused since it told the shared counters: plain numbers, for paths that peers can make hot.
+#[derive(Debug, Default)]
+pub struct RefusalTally {
+    counts: ByReason<u32>,
+    any: bool,
+}
+
+impl RefusalTally {
+    pub fn count(&mut self, why: Refused) {
+        let count = &mut self.counts[why as usize];
+        *count = count.saturating_add(1);
+        self.any = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_by_reason() {
+        let counters = RefusalCounters::default();
+        let mut tally = RefusalTally::default();
+        for (times, why) in Refused::ALL.into_iter().enumerate() {
+            (0..times).for_each(|_| tally.count(why));
+            counters.count(why);
+        }
+        counters.take(&mut tally);
+        counters.take(&mut tally);
+        let expected: Vec<u64> = (1..=24).collect();
+        assert_eq!(counters.get().to_vec(), expected, "taken over once, each under its own reason");
+    }
+
+    #[test]
+    fn names_differ() {
+        let names: std::collections::BTreeSet<_> = Refused::ALL.map(Refused::name).into();
+        assert_eq!(names.len(), Refused::ALL.len());
+    }
+}

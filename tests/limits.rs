@@ -4,14 +4,13 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use serde_json::json;
-use socket2::{Domain, Socket, Type};
 use support::{
     Client, Frame, Handshake, Http, PING, PONG, Request, Server, Setup, Wire, error_event,
-    eventually, frame,
+    eventually, frame, small_window,
 };
 
 const RATE_LIMITED: &str = "Rate limit exceeded";
@@ -81,14 +80,6 @@ fn over_the_rate_the_connection_may_be_ended() {
     // A code after which pusher-js comes back (rule 105).
     assert_eq!(client.closed(), (4100, RATE_LIMITED.to_owned()));
     assert_eq!(server.get("/channels"), r#"{"channels":{}}"#);
-}
-
-/// A connection whose kernel takes little before its reader does.
-fn small_window(server: &Server) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
-    socket.connect(&server.address.into()).expect("the server accepts");
-    Client::open_on(Wire::new(TcpStream::from(socket)), &Handshake::new()).established()
 }
 
 #[test]

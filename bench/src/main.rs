@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::machine::Machine;
 use crate::report::{Report, Violations};
 use crate::scenario::{
-    Bench, accounting, churn as churning, connect, fanout, floor, idle, mixed,
+    Bench, accounting, churn as churning, connect, fanout, floor, idle, mixed, overload,
     presence as presence_storm, publish, rooms as talking, slow, storm,
 };
 use crate::server::{Servers, Start};
@@ -30,10 +30,12 @@ use crate::telemetry::Telemetry;
 mod api;
 mod app;
 mod arrivals;
+mod blunt;
 mod broadcast;
 mod churn;
 mod compare;
 mod crew;
+mod faults;
 mod frame;
 mod html;
 mod http;
@@ -135,6 +137,8 @@ enum Scenario {
     Storm(storm::Args),
     /// Some subscribers stop reading while a fan-out goes on.
     Slow(slow::Args),
+    /// Handshakes while everybody leaves at once, and in a flood of them.
+    Overload(overload::Args),
     /// An idle crowd, rooms, publishes and churn at fixed rates, all at once.
     Mixed(mixed::Args),
     /// Churn, publishes and client events; every delivery accounted for.
@@ -242,6 +246,11 @@ fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
     let result = run_scenario(&bench, scenario);
     let timeline = bench.telemetry.stop();
     let mut report = result?;
+    if matches!(scenario, Scenario::Mixed(_))
+        && let Some(slope) = timeline.memory_slope(mixed::PHASE)
+    {
+        report.figure("RSS slope, second half", slope, "KiB/min");
+    }
     if let Some(stopped) = bench.servers.stop()? {
         report.figure("stop after SIGTERM", stopped.took.as_secs_f64() * 1000.0, "ms");
         if !stopped.clean && !cli.any_exit {
@@ -269,6 +278,7 @@ fn run_scenario(bench: &Bench, scenario: &Scenario) -> io::Result<Report> {
         Scenario::Churn(args) => churning::run(bench, args),
         Scenario::Storm(args) => storm::run(bench, args),
         Scenario::Slow(args) => slow::run(bench, args),
+        Scenario::Overload(args) => overload::run(bench, args),
         Scenario::Mixed(args) => mixed::run(bench, args),
         Scenario::Accounting(args) => accounting::run(bench, args),
         Scenario::Compare(_)
@@ -331,6 +341,7 @@ mod tests {
             "storm",
             "slow",
             "mixed",
+            "overload",
             "accounting",
         ] {
             assert!(Cli::try_parse_from(["ringverb-bench", name]).is_ok(), "{name}");
@@ -349,6 +360,7 @@ mod tests {
             "slow --slow-percent 100",
             "publish --batch 0",
             "idle --servers 2",
+            "overload --runs 0",
             "compare --server a=ws://127.0.0.1:1",
         ] {
             let words = std::iter::once("ringverb-bench").chain(line.split(' '));

@@ -303,6 +303,14 @@ impl Pool {
         }
     }
 
+    /// Ends a connection with a reset.
+    pub(crate) fn reset(&mut self, key: Key) {
+        if let Some(connection) = self.take(key) {
+            // The socket is dropped either way.
+            let _ = sys::reset_at_close(connection.stream.as_raw_fd());
+        }
+    }
+
     fn take(&mut self, key: Key) -> Option<Connection> {
         let slot = self.slots.get_mut(key.slot())?;
         if slot.generation != key.generation {

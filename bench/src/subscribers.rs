@@ -131,6 +131,12 @@ impl Subscribers {
         self.members[number].given_up = true;
     }
 
+    pub(crate) fn reset_all(&mut self, pool: &mut Pool) {
+        for member in self.members.drain(..) {
+            pool.reset(member.key);
+        }
+    }
+
     pub(crate) fn close_all(&mut self, pool: &mut Pool) {
         for member in self.members.drain(..) {
             pool.close(member.key, false);

@@ -207,3 +207,13 @@ pub(crate) fn terminate(pid: u32) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::kill(pid, libc::SIGTERM) }).map(|_| ())
 }
+
+/// Closing this socket sends a reset instead of an end.
+pub(crate) fn reset_at_close(fd: RawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = libc::socklen_t::try_from(size_of::<libc::linger>()).map_err(io::Error::other)?;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_LINGER);
+    // SAFETY: `linger` lives across the call and has the length that is given; the kernel copies it.
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const linger).cast(), length) };
+    check(result).map(|_| ())
+}

@@ -37,6 +37,35 @@ pub(crate) struct Timeline {
     pub(crate) phases: Vec<Phase>,
 }
 
+impl Timeline {
+    /// How the server's memory grew in the second half of a phase, in KiB a minute: the slope of the line that fits the
+    /// samples best. The first half is the time in which tables and allocators find their size.
+    pub(crate) fn memory_slope(&self, phase: &str) -> Option<f64> {
+        let index = self.phases.iter().position(|found| found.name == phase)?;
+        let begin = self.phases[index].at;
+        let last = self.samples.last()?.at;
+        let end = self.phases.get(index + 1).map_or(last, |next| next.at);
+        let middle = begin + end.saturating_sub(begin) / 2;
+        let points: Vec<(f64, f64)> = self
+            .samples
+            .iter()
+            .filter(|sample| (middle..=end).contains(&sample.at) && sample.server_rss > 0)
+            .map(|sample| (sample.at.as_secs_f64() / 60.0, sample.server_rss as f64 / 1024.0))
+            .collect();
+        slope(&points)
+    }
+}
+
+/// Least squares. `None` without two points apart.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x_mean, y_mean) = (mean(|point| point.0), mean(|point| point.1));
+    let spread: f64 = points.iter().map(|(x, _)| (x - x_mean).powi(2)).sum();
+    let together: f64 = points.iter().map(|(x, y)| (x - x_mean) * (y - y_mean)).sum();
+    (points.len() > 1 && spread > 0.0).then(|| together / spread)
+}
+
 struct Begun {
     at: Instant,
     name: String,
@@ -164,6 +193,30 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slope_is_that_of_the_second_half() {
+        let phase = |at, name: &str| Phase { at: Duration::from_secs(at), name: name.to_owned() };
+        // It jumps about until 120 s, grows by 30 KiB a minute until 180 s, and then by much more.
+        let rss = |at: u64| match at {
+            0..120 => (at * 7_919 % 90_000) << 10,
+            120..=180 => (10_000 << 10) + (at - 120) * 512,
+            _ => (at * 9_000) << 10,
+        };
+        let sample = |at| Sample {
+            at: Duration::from_secs(at),
+            progress: 0,
+            server_cpu: Duration::ZERO,
+            client_cpu: Duration::ZERO,
+            server_rss: rss(at),
+        };
+        let phases = vec![phase(0, "connect"), phase(60, "mixed"), phase(181, "drain")];
+        let timeline = Timeline { samples: (0..300).map(sample).collect(), phases };
+        let slope = timeline.memory_slope("mixed").unwrap();
+        assert!((slope - 30.0).abs() < 0.5, "{slope}");
+        assert_eq!(timeline.memory_slope("none"), None);
+        assert_eq!(super::slope(&[(1.0, 2.0)]), None);
+    }
 
     #[test]
     fn phases_and_samples_are_kept_in_order() {

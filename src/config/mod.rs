@@ -1,11 +1,12 @@
 //! The effective configuration: what the rest of the server reads.
 //!
 //! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs` and `webhook_url.rs` say what is wrong. PURE but for `load.rs`,
+//! `load.rs` merges the sources, `validate.rs`, `network.rs` and `webhook_url.rs` say what is wrong. PURE but for `load.rs`,
 //! which reads the files it is given and the process environment.
 
 pub mod dotenv;
 pub mod load;
+pub mod network;
 pub mod options;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,15 @@ pub struct Config {
     pub send_queue_bytes_max: usize,
     /// Bytes of all remembered events of cache channels, over all cores; the oldest goes first.
     pub cache_bytes_max: usize,
+    /// Open WebSockets of one client address, over all workers; `None` is unlimited.
+    pub connections_per_ip_max: Option<u16>,
+    /// Handshakes one client address may begin in a second; `None` is unlimited.
+    pub handshakes_per_ip_per_second_max: Option<u32>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<network::Network>,
+    /// Resident memory over which load is shed, in bytes; `None` never does: what else needs memory on the host, and
+    /// how much the server's clients are worth, the operator knows and the server does not.
+    pub memory_max: Option<u64>,
     /// Time one request of a webhook may take, in seconds.
     pub webhook_timeout_seconds: u32,
     /// Time after the first attempt at which a batch of webhooks is given up, in seconds; 0 tries once.

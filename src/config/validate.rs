@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Config;
 use super::load::{Merged, Sourced, Values};
+use super::network::Network;
 use super::options::{self, Scope};
 use super::{toml_file, webhook_url};
 use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
@@ -48,6 +49,14 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         shutdown_grace_seconds: reader.number(server, "shutdown_grace", 1, 86_400),
         send_queue_bytes_max: reader.number(server, "send_queue_bytes_max", 4_096, 1 << 31),
         cache_bytes_max: reader.number(server, "cache_bytes_max", 1 << 16, 1 << 40),
+        connections_per_ip_max: reader.some(server, "connections_per_ip_max", 1),
+        handshakes_per_ip_per_second_max: reader.some(
+            server,
+            "handshakes_per_ip_per_second_max",
+            1,
+        ),
+        trusted_proxies: reader.networks(server, "trusted_proxies"),
+        memory_max: reader.some(server, "memory_max", 16 << 20),
         webhook_timeout_seconds: reader.number(server, "webhook_timeout", 1, 3_600),
         webhook_retry_seconds: reader.number(server, "webhook_retry", 0, 86_400),
         webhook_debounce_ms: reader.number(server, "webhook_debounce", 0, 60_000),
@@ -231,8 +240,32 @@ impl Reader {
 
     /// A number of at least one, or nothing.
     fn optional(&mut self, values: &Values, key: &str) -> Option<u32> {
+        self.some(values, key, 1)
+    }
+
+    /// A number of at least `min` that the type can hold, or nothing.
+    fn some<T: TryFrom<u64> + Default>(
+        &mut self,
+        values: &Values,
+        key: &str,
+        min: u64,
+    ) -> Option<T> {
         values.get(key)?;
-        Some(self.number(values, key, 1, u32::MAX.into()))
+        Some(self.number(values, key, min, u64::MAX))
+    }
+
+    fn networks(&mut self, values: &Values, key: &str) -> Vec<Network> {
+        let mut networks = Vec::new();
+        for text in self.list(values, key) {
+            match Network::parse(&text) {
+                Some(network) => networks.push(network),
+                None => self.problems.push(format!(
+                    "{} names \"{text}\", which is neither an address nor a network such as 10.0.0.0/8",
+                    options::find(self.scope, key).environment[0]
+                )),
+            }
+        }
+        networks
     }
 
     /// Whether the second of two words is given.

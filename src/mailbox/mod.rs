@@ -2,9 +2,10 @@
 //!
 //! Generic over the mail; knows nothing of what it carries. Policy when a ring is full: the mail waits in the
 //! sender's own overflow queue, in order, and `is_congested` tells the worker to stop reading from its
-//! publishers (sockets and HTTP). Nothing is dropped. Lane 1 (`FromHome` in `shard::Lane`) is always drained,
-//! so congestion in lane 0 cannot lock a circle of cores; overflow queues are thus bounded by what was read
-//! before congestion, times the cores it fans out to.
+//! publishers (sockets and HTTP). Nothing is dropped. Lane 1 (`FromHome` in `shard::Lane`) is always drained, and
+//! lane 0 is as long as what it causes, mail in lane 1, finds room: mail that waits in lane 0 is no reason not to
+//! read lane 0, or two cores with much to say to each other would wait for each other for ever. Overflow queues are
+//! thus bounded by what was read before congestion, times the cores it fans out to.
 
 mod doorbell;
 
@@ -41,7 +42,8 @@ pub struct Mailbox<M> {
     doorbells: Arc<[Doorbell]>,
     /// Cores that got mail since the last `ring_doorbells`.
     to_ring: Vec<bool>,
-    overflowed: usize,
+    /// By lane: mail that waits for room.
+    overflowed: [usize; LANES],
 }
 
 /// Makes the mesh: one mailbox per core.
@@ -67,7 +69,7 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             held: Vec::new(),
             doorbells: doorbells.clone(),
             to_ring: vec![false; usize::from(cores)],
-            overflowed: 0,
+            overflowed: [0; LANES],
         })
         .collect();
     for from in 0..usize::from(cores) {
@@ -104,24 +106,24 @@ impl<M> Mailbox<M> {
         self.to_ring[usize::from(to)] = true;
         if !outgoing.overflow.is_empty() {
             outgoing.overflow.push_back((stamp, mail));
-            self.overflowed += 1;
+            self.overflowed[lane] += 1;
         } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push((stamp, mail)) {
             outgoing.overflow.push_back(mail);
-            self.overflowed += 1;
+            self.overflowed[lane] += 1;
         }
     }
 
     /// Moves waiting mail into rings that have room again.
     pub fn flush_overflow(&mut self) {
-        if self.overflowed == 0 {
+        if !self.has_overflow() {
             return;
         }
-        for lane in &mut self.outgoing {
+        for (lane, overflowed) in self.outgoing.iter_mut().zip(&mut self.overflowed) {
             for (to, outgoing) in lane.iter_mut().enumerate() {
                 let Some(outgoing) = outgoing else { continue };
                 while !outgoing.ring.is_full() {
                     let Some(mail) = outgoing.overflow.pop_front() else { break };
-                    self.overflowed -= 1;
+                    *overflowed -= 1;
                     self.to_ring[to] = true;
                     if outgoing.ring.push(mail).is_err() {
                         unreachable!("only this core fills the ring, and it has room");
@@ -140,16 +142,22 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// Too much mail waits: publishers must be slowed, and lane 0 left unread.
+    /// Too much mail waits: publishers must be slowed.
     #[must_use]
     pub fn is_congested(&self) -> bool {
-        self.overflowed > limits::MAIL_OVERFLOW_SOFT_MAX
+        self.overflowed.iter().sum::<usize>() > limits::MAIL_OVERFLOW_SOFT_MAX
+    }
+
+    /// Too much mail of lane 1 waits: lane 0, which causes it, must be left unread.
+    #[must_use]
+    pub fn owes_too_much(&self) -> bool {
+        self.overflowed[1] > limits::MAIL_OVERFLOW_SOFT_MAX
     }
 
     /// Whether some mail waits for room.
     #[must_use]
     pub fn has_overflow(&self) -> bool {
-        self.overflowed > 0
+        self.overflowed != [0; LANES]
     }
 
     /// Takes the next mail of a lane from one core.
@@ -251,6 +259,34 @@ mod tests {
         }
         assert!(received.iter().copied().eq(0..count));
         assert!(!left.has_overflow() && !right.has_mail(0));
+    }
+
+    /// Two cores with much to say to each other once waited for each other for ever: each read nothing while what it
+    /// had to say found no room.
+    #[test]
+    fn cores_that_flood_each_other_go_on() {
+        let mut mailboxes = mesh::<u32>(2).unwrap();
+        let count = 4 * limits::MAIL_OVERFLOW_SOFT_MAX;
+        for from in [0, 1] {
+            (0..count).for_each(|_| mailboxes[from].send(u16::from(from == 0), 0, 0, 0));
+            assert!(mailboxes[from].is_congested(), "publishers wait");
+        }
+        let mut received = [0; 2];
+        // What a worker does in a tick.
+        for _ in 0..100 {
+            for (mailbox, received) in mailboxes.iter_mut().zip(&mut received) {
+                let mut mail = Vec::new();
+                if !mailbox.owes_too_much() {
+                    mailbox.receive_ordered(0, 0, &mut mail);
+                }
+                *received += mail.len();
+                mailbox.flush_overflow();
+            }
+        }
+        assert_eq!(received, [count; 2]);
+        assert!(!mailboxes[0].has_overflow() && !mailboxes[0].owes_too_much());
+        (0..count).for_each(|_| mailboxes[0].send(1, 1, 0, 0));
+        assert!(mailboxes[0].owes_too_much(), "but not for more than it can answer");
     }
 
     #[test]

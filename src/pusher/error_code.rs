@@ -34,6 +34,12 @@ pub const TERMINATED: ErrorCode =
 /// The connection does not read what it is sent. pusher-js retries after a second.
 pub const SLOW_CONSUMER: ErrorCode =
     ErrorCode { code: 4100, message: "Connection is too slow to receive its events" };
+/// One client address has as many connections as it may have. pusher-js retries after a second, then less often.
+pub const TOO_MANY_CONNECTIONS: ErrorCode =
+    ErrorCode { code: 4100, message: "Too many connections from this address" };
+/// The server is over its memory budget. pusher-js retries after a second, then less often.
+pub const SHORT_OF_MEMORY: ErrorCode =
+    ErrorCode { code: 4100, message: "The server is short of memory" };
 /// Malformed or unknown message, as Reverb says it. The connection stays.
 pub const INVALID_MESSAGE: ErrorCode = ErrorCode { code: 4200, message: "Invalid message format" };
 /// The server stops; pusher-js reconnects at once.

@@ -38,6 +38,9 @@ pub(super) struct Arguments {
     /// Write each accepted event to standard output, for the test suite of an app
     #[arg(long, global = true, value_name = "FORMAT", value_parser = ["json"], help_heading = SERVER)]
     print_events: Option<String>,
+    /// Take the port over from the server that runs there, which then drains; start as usual if there is none
+    #[arg(long, global = true, help_heading = SERVER)]
+    pub(super) takeover: bool,
     /// Configuration file [ringverb.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
     pub(super) config: Option<PathBuf>,

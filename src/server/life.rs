@@ -2,23 +2,31 @@
 //!
 //! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
 //! with a close frame and ends with 0 within the grace period; a second one ends at once. A panic anywhere
-//! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew.
+//! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew. SIGUSR2 starts the program
+//! anew to take over (`takeover.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::probe::StartError;
+use super::supervision::{self, Watchdog};
+use super::takeover;
+use super::watch;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::webhook;
+use crate::worker::overload::Overload;
 use crate::worker::time::Clock;
 use crate::worker::{self, Ends, Phase, Shared};
 
@@ -27,6 +35,17 @@ use crate::worker::{self, Ends, Phase, Shared};
 pub(super) struct Started {
     pub(super) address: SocketAddr,
     pub(super) workers: usize,
+}
+
+/// Why the control thread wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// SIGINT or SIGTERM: drain.
+    End,
+    /// SIGUSR2: start the program anew, to take over.
+    Replace,
+    /// Another process accepts on our listeners: drain, and leave them alone.
+    TakenOver,
 }
 
 /// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
@@ -40,34 +59,112 @@ const WORKERS_MAX: usize = 128;
 ///
 /// # Errors
 /// When it cannot start, or did not drain within the grace period.
-pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Result<(), StartError> {
+pub(super) fn serve(
+    mut config: Config,
+    take_over: bool,
+    on_start: impl FnOnce(Started),
+) -> Result<(), StartError> {
     // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
     // connection uses yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }
+    let program = Program::this();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let workers = match config.workers {
         0 => cores.len().clamp(1, WORKERS_MAX),
         asked => asked.min(WORKERS_MAX),
     };
-    let listeners = bind(SocketAddr::new(config.host, config.port), workers)?;
+    let asked_address = SocketAddr::new(config.host, config.port);
+    let (predecessor, listeners) = listeners(asked_address, workers, take_over)?;
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
+    let to_offer: Vec<OwnedFd> = listeners
+        .iter()
+        .map(|listener| listener.try_clone().map(OwnedFd::from))
+        .collect::<io::Result<_>>()
+        .map_err(StartError::Start)?;
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(share(config, apps, workers)?);
+    // Registered before any worker runs, so that no signal is missed.
+    let (asked, asks) = mpsc::channel();
+    listen_to_signals(asked.clone()).map_err(StartError::Start)?;
+    let (doorbells, webhooks) = start_workers(&shared, listeners, workers, &cores)?;
+    shared.started.wait();
+    watch::start(shared.clone()).map_err(StartError::Start)?;
+    if let Some(predecessor) = predecessor
+        && let Err(error) = predecessor.retire()
+    {
+        tracing::warn!("the server before this one did not say that it retires: {error}");
+    }
+    if let Err(error) = takeover::offer(address, to_offer, asked) {
+        tracing::warn!("nobody will be able to take over from this server: {error}");
+    }
+    supervision::tell_ready();
+    on_start(Started { address, workers });
+    let retires = wait(&shared, &asks, &program);
+    let asked_at = shared.clock.now();
+    let drained = drain(&shared, &doorbells, &asks, workers, grace, retires);
+    if let Some(webhooks) = webhooks {
+        wait_for_mail(&shared, &doorbells);
+        let used = Duration::from_millis(shared.clock.now().0 - asked_at.0);
+        webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
+    }
+    shared.phase.stop();
+    wake_all(&doorbells);
+    watch::tell_all(&shared.overload.refusals);
+    if !drained {
+        return Err(StartError::Grace);
+    }
+    Ok(())
+}
+
+/// The listeners of the server that runs, if this one takes over, or new ones.
+fn listeners(
+    address: SocketAddr,
+    workers: usize,
+    take_over: bool,
+) -> Result<(Option<takeover::Predecessor>, Vec<TcpListener>), StartError> {
+    if take_over {
+        match takeover::ask(address).map_err(StartError::TakeOver)? {
+            Some((predecessor, mut listeners)) => {
+                let more = workers.saturating_sub(listeners.len());
+                let bound = share_port(address, more);
+                listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
+                return Ok((Some(predecessor), listeners));
+            }
+            None => tracing::info!("nobody serves {address} to take over from: starting as usual"),
+        }
+    }
+    Ok((None, bind(address, workers)?))
+}
+
+fn share(config: Config, apps: Arc<Apps>, workers: usize) -> Result<Shared, StartError> {
+    let channel_hash_seed = getrandom::u64().map_err(|_| StartError::Random)?;
+    let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
+    Ok(Shared {
+        overload: Overload::new(&config, channel_hash_seed.rotate_left(32)),
         config,
         apps,
         phase: Phase::default(),
         drained: AtomicUsize::new(0),
-        drained_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+        drained_ticks: zeros(),
+        beats: zeros(),
+        started: Barrier::new(workers + 1),
         listeners_closed: AtomicUsize::new(0),
         clock: Clock::start(),
-        channel_hash_seed: getrandom::u64().map_err(|_| StartError::Random)?,
+        channel_hash_seed,
         sockets_reserved: descriptors_max(),
-    });
-    // Registered before any worker runs, so that no signal is missed.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::Start)?;
+    })
+}
+
+/// Starts the workers, and the webhooks if some app has any.
+fn start_workers(
+    shared: &Arc<Shared>,
+    listeners: Vec<TcpListener>,
+    workers: usize,
+    cores: &[core_affinity::CoreId],
+) -> Result<(Arc<[Doorbell]>, Option<webhook::Webhooks>), StartError> {
     let mailboxes =
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
     let doorbells = mailboxes[0].doorbells();
@@ -75,28 +172,107 @@ pub(super) fn serve(mut config: Config, on_start: impl FnOnce(Started)) -> Resul
     let started = webhook::start(shared.apps.clone(), workers, settings);
     let (webhooks, feeds) = started.map_err(StartError::Start)?.unzip();
     let mut feeds = feeds.unwrap_or_default().into_iter();
-    let ends = mailboxes.into_iter().zip(listeners);
-    for (index, (mailbox, listener)) in ends.enumerate() {
-        let ends = Ends { mailbox, listener, feed: feeds.next() };
+    // After a take-over by fewer workers some have several.
+    let mut by_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        by_worker[index % workers].push(listener);
+    }
+    for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
+        let ends = Ends { mailbox, listeners, feed: feeds.next() };
         let pin_to = (!cores.is_empty()).then(|| cores[index % cores.len()]);
         start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
     }
-    on_start(Started { address, workers });
-    let _ = signals.forever().next();
-    tracing::info!("Gracefully terminating connections.");
-    let asked = shared.clock.now();
-    let drained = drain(&shared, &doorbells, &mut signals, workers, grace);
-    if let Some(webhooks) = webhooks {
-        wait_for_mail(&shared, &doorbells);
-        let used = Duration::from_millis(shared.clock.now().0 - asked.0);
-        webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
+    Ok((doorbells, webhooks))
+}
+
+fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR2])?;
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    let listen = move || {
+        for signal in signals.forever() {
+            let what = if signal == SIGUSR2 { Asked::Replace } else { Asked::End };
+            if asked.send(what).is_err() {
+                return;
+            }
+        }
+    };
+    thread.spawn(listen).map(drop)
+}
+
+/// Waits until the server is to end; whether another process has taken its listeners.
+fn wait(shared: &Shared, asks: &Receiver<Asked>, program: &Program) -> bool {
+    let mut watchdog = Watchdog::new(shared);
+    loop {
+        let asked = match watchdog.interval {
+            None => asks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(interval) => asks.recv_timeout(interval),
+        };
+        match asked {
+            Ok(Asked::Replace) => program.start_successor(),
+            Ok(Asked::TakenOver) => {
+                tracing::info!("Another process has taken over: closing connections here.");
+                return true;
+            }
+            Ok(Asked::End) | Err(RecvTimeoutError::Disconnected) => {
+                supervision::tell_stopping();
+                tracing::info!("Gracefully terminating connections.");
+                return false;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                watchdog.look(shared);
+            }
+        }
     }
-    shared.phase.stop();
-    wake_all(&doorbells);
-    if !drained {
-        return Err(StartError::Grace);
+}
+
+/// This program, as it was started.
+struct Program {
+    path: io::Result<PathBuf>,
+}
+
+impl Program {
+    /// The path is looked up now: once the file has been replaced, the kernel calls it deleted.
+    fn this() -> Self {
+        Self { path: std::env::current_exe() }
     }
-    Ok(())
+
+    /// Starts the program that is at the same path now, with the same arguments, to take over. If it fails, this
+    /// process serves on.
+    fn start_successor(&self) {
+        let path = match &self.path {
+            Ok(path) => path,
+            Err(error) => {
+                tracing::error!("no successor: the path of this program is unknown: {error}");
+                return;
+            }
+        };
+        let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--takeover");
+        let mut command = std::process::Command::new(path);
+        // Without it the watchdog is meant for whoever reads of it.
+        command.args(arguments).arg("--takeover").env_remove("WATCHDOG_PID");
+        match command.spawn() {
+            Ok(child) => {
+                tracing::info!("process {} was started to take over", child.id());
+                reap(child);
+            }
+            Err(error) => {
+                tracing::error!("no successor, this process serves on: {path:?}: {error}");
+            }
+        }
+    }
+}
+
+/// Tells if a successor ends before this process does.
+fn reap(mut child: std::process::Child) {
+    let thread = std::thread::Builder::new().name("successor".to_owned());
+    let wait = move || {
+        if let Ok(status) = child.wait() {
+            tracing::error!("the process that was to take over has ended: {status}");
+        }
+    };
+    if let Err(error) = thread.spawn(wait) {
+        tracing::warn!("nobody looks after the successor: {error}");
+    }
 }
 
 fn start_worker(
@@ -121,18 +297,23 @@ fn start_worker(
 fn drain(
     shared: &Shared,
     doorbells: &[Doorbell],
-    signals: &mut Signals,
+    asks: &Receiver<Asked>,
     workers: usize,
     grace: Duration,
+    retires: bool,
 ) -> bool {
     const STEP: Duration = Duration::from_millis(10);
-    shared.phase.drain();
+    if retires {
+        shared.phase.retire();
+    } else {
+        shared.phase.drain();
+    }
     let mut waited = Duration::ZERO;
     while waited < grace {
         if shared.drained.load(Ordering::Acquire) == workers {
             return true;
         }
-        if signals.pending().next().is_some() {
+        if asks.try_recv() == Ok(Asked::End) {
             tracing::warn!("second signal: ending at once");
             std::process::exit(1);
         }
@@ -175,17 +356,20 @@ fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartEr
     probe.bind(&address.into()).map_err(failed)?;
     let address_bound = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
     drop(probe);
-    (0..workers)
+    share_port(address_bound, workers).map_err(failed)
+}
+
+fn share_port(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    (0..count)
         .map(|_| {
             let socket = socket(address)?;
             socket.set_reuse_port(true)?;
-            socket.bind(&address_bound.into())?;
+            socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             socket.set_nonblocking(true)?;
             Ok(socket.into())
         })
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(failed)
+        .collect()
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

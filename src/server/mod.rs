@@ -6,7 +6,11 @@ mod check;
 mod cli;
 mod client;
 mod life;
+mod memory;
 mod probe;
+mod supervision;
+mod takeover;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -35,7 +39,7 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Check) => run_check(&merged),
         Some(Command::Client(command)) => run_client(&command, &merged),
-        Some(Command::Start) | None => start(&merged),
+        Some(Command::Start) | None => start(&merged, arguments.takeover),
     }
 }
 
@@ -59,7 +63,7 @@ fn run_check(merged: &Merged) -> ExitCode {
     }
 }
 
-fn start(merged: &Merged) -> ExitCode {
+fn start(merged: &Merged, takeover: bool) -> ExitCode {
     let config = match build(merged, &drawn_credentials()) {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),
@@ -79,7 +83,7 @@ fn start(merged: &Merged) -> ExitCode {
         let text = banner::render(&started, &summary, &public);
         if events_printed { eprint!("{text}") } else { print!("{text}") }
     };
-    match life::serve(config, on_start) {
+    match life::serve(config, takeover, on_start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

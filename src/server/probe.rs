@@ -17,6 +17,8 @@ pub enum StartError {
     /// io_uring is refused: the error and `kernel.io_uring_disabled`.
     NoRing(io::Error, Option<String>),
     Bind(SocketAddr, io::Error),
+    /// The server that runs does not give its listeners away; it serves on.
+    TakeOver(io::Error),
     /// A thread or descriptor could not be made.
     Start(io::Error),
     Random,
@@ -33,6 +35,11 @@ impl fmt::Display for StartError {
             ),
             Self::NoRing(error, disabled) => write_no_ring(formatter, error, disabled.as_deref()),
             Self::Bind(address, error) => write_bind(formatter, *address, error),
+            Self::TakeOver(error) => write!(
+                formatter,
+                "the running server cannot be taken over, and serves on: {error}. Start this one as the same user; \
+                 or stop the other one first, and start this one without --takeover"
+            ),
             Self::Start(error) => write!(
                 formatter,
                 "the server could not be set up: {error}; are descriptors, threads and memory left (ulimit -a)?"

@@ -10,6 +10,7 @@ use super::mail::Mail;
 use super::send_queue::SendQueue;
 use crate::app::AppIndex;
 use crate::buffer::{Frame, FrameBytes};
+use crate::counters::Refused;
 use crate::pusher::channel_name::NameError;
 use crate::pusher::error_code;
 use crate::pusher::socket_id::SocketId;
@@ -89,6 +90,7 @@ impl Shard {
                 .get(slot as usize)
                 .is_some_and(|found| found.overflowed && !found.closing)
             {
+                self.outbox.refused.count(Refused::SlowConsumer);
                 self.leave_all(slot);
                 self.begin_close(slot, error.code, error.message, true);
             }

@@ -22,6 +22,7 @@ mod mail;
 mod outbox;
 mod query;
 mod send_queue;
+mod shed;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use send_queue::SendQueue;
 use crate::app::{App, AppIndex, Apps};
 use crate::buffer::Frame;
 use crate::clock::Moment;
+use crate::counters::Refused;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{self, Inbound};
 use crate::pusher::json::Validator;
@@ -220,6 +222,7 @@ impl Shard {
         );
         let id = app.id.clone();
         self.outbox.note(&format!("app {id}"), &why);
+        self.outbox.refused.count(Refused::MessageTooLarge);
     }
 
     /// The app a connection belongs to.
@@ -398,6 +401,9 @@ impl Shard {
     }
 
     fn send_error_text(&mut self, slot: u32, error: ErrorCode, why: Option<&str>) {
+        if let Some(why) = refused(error) {
+            self.outbox.refused.count(why);
+        }
         self.text.clear();
         let data_is_object = self.app_of(slot).error_data_is_object;
         outbound::error(error, why, data_is_object, &mut self.text);
@@ -488,5 +494,25 @@ impl Shard {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.connections.len()
+    }
+}
+
+/// What an error of an open connection is counted as; `None` for those that were counted where they were found.
+fn refused(error: ErrorCode) -> Option<Refused> {
+    match error {
+        error_code::RATE_LIMITED => Some(Refused::MessageRate),
+        error_code::INVALID_MESSAGE => Some(Refused::Malformed),
+        error_code::UNAUTHORIZED => Some(Refused::Unauthorized),
+        error_code::NOT_A_MEMBER
+        | error_code::CLIENT_EVENTS_DISABLED
+        | error_code::CLIENT_EVENT_ON_PUBLIC
+        | error_code::TOO_MANY_MEMBERS
+        | error_code::TOO_MANY_CHANNELS
+        | error_code::BAD_CHANNEL_NAME
+        | error_code::MEMBER_TOO_LARGE
+        | error_code::SIGNED_IN_ALREADY
+        | error_code::NOT_AUTHORIZED_IN_TIME
+        | error_code::WATCHLIST_TOO_LONG => Some(Refused::Other),
+        _ => None,
     }
 }

@@ -6,6 +6,7 @@ use super::connection::ConnectionKey;
 use super::mail::Mail;
 use super::query::Answer;
 use crate::buffer::FrameBytes;
+use crate::counters::RefusalTally;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
 
@@ -47,6 +48,7 @@ pub struct Outbox {
     /// What the log should say: which part of a refused request was wrong, and what to do about it. Never a
     /// secret.
     pub notes: Vec<String>,
+    pub refused: RefusalTally,
 }
 
 /// Notes kept until the worker takes them; a flood of bad requests is not a flood of memory.

@@ -23,10 +23,13 @@ pub enum Token {
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     pub token: Token,
-    /// A watch for reading goes on; without it, it must be armed anew.
+    /// A watch for reading goes on; without it, it must be armed anew. The kernel ends one when there is no room for
+    /// its completion, so after a burst any of them may have ended.
     pub more: bool,
     /// The peer's end, or an error, was seen.
     pub end: bool,
+    /// The kernel could not watch, for want of memory.
+    pub failed: bool,
 }
 
 /// What came of a read.

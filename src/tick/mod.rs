@@ -140,7 +140,7 @@ impl<K: Kernel> Core<K> {
 
     /// Only while there is room for the mail it may cause.
     fn drain_to_home(&mut self) {
-        if self.mailbox.is_congested() {
+        if self.mailbox.owes_too_much() {
             return;
         }
         let horizon = self.reactor.kernel.stamp();

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::kernel::{Event, Kernel, Received, Token};
 use crate::clock::Moment;
+use crate::counters::Refused;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{self, Flow, Limits, MessageKind, Partial, Sink};
@@ -60,6 +61,10 @@ pub struct Reactor<K: Kernel> {
     /// Closed once their watches are gone from the ring.
     closing: Vec<K::Socket>,
     scratch: Box<[u8]>,
+    /// The watch of the doorbell has ended, as any watch may after a burst: the worker arms it anew.
+    pub doorbell_is_deaf: bool,
+    /// Slots of connections that ended in this tick.
+    pub ended: Vec<u32>,
 }
 
 impl<K: Kernel> Reactor<K> {
@@ -73,6 +78,8 @@ impl<K: Kernel> Reactor<K> {
             lingering: VecDeque::new(),
             closing: Vec::new(),
             scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
+            doorbell_is_deaf: false,
+            ended: Vec::new(),
         }
     }
 
@@ -134,6 +141,14 @@ impl<K: Kernel> Reactor<K> {
 
     fn on_event(&mut self, shard: &mut Shard, event: Event, congested: bool) {
         match event.token {
+            Token::Readable(key) | Token::Writable(key) if event.failed => {
+                // The kernel has no memory to watch it: it would never be heard again, and trying over and over
+                // would only take the processor too. Its client comes back when there is room.
+                if shard.get(key).is_some() {
+                    shard.outbox.refused.count(Refused::Kernel);
+                    self.drop_socket(shard, key);
+                }
+            }
             Token::Readable(key) => {
                 if shard.get(key).is_none() {
                     return;
@@ -157,7 +172,7 @@ impl<K: Kernel> Reactor<K> {
             Token::Writable(key) if shard.get(key).is_some() => shard.unblock(key.slot),
             Token::Writable(_) | Token::Sent(_) | Token::Again | Token::Cancel => {}
             // The worker drains its mailboxes in every tick; the ring only has to be woken.
-            Token::Doorbell => {}
+            Token::Doorbell => self.doorbell_is_deaf |= !event.more,
         }
     }
 
@@ -194,6 +209,8 @@ impl<K: Kernel> Reactor<K> {
         if let Err(violation) = result {
             if violation == Violation::MessageTooBig {
                 shard.note_oversize(key.slot);
+            } else {
+                shard.outbox.refused.count(Refused::Violation);
             }
             shard.close_frame(key.slot, violation.close_code(), violation.reason());
         }
@@ -239,6 +256,7 @@ impl<K: Kernel> Reactor<K> {
         let Some(connection) = shard.get(key) else { return };
         let is_blocked = connection.is_blocked();
         shard.remove(key);
+        self.ended.push(key.slot);
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
         if let Some(descriptor) = socket.descriptor {
             self.kernel.unwatch(key, is_blocked);
@@ -250,6 +268,12 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn finish_turn(&mut self) {
         self.kernel.submit();
         self.closing.clear();
+    }
+
+    /// Slots that are, or were, in use: they come first.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.sockets.0.len()
     }
 
     /// Another tick is needed although no descriptor will say so.

@@ -4,17 +4,20 @@
 //! logs at most once a second and goes on: the listener stays readable, so without the pause it would spin.
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Worker, session};
+use crate::counters::Refused;
 
 /// Accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-pub(super) async fn accept_loop(worker: Rc<Worker>) {
-    let readiness = worker.listener.try_clone().and_then(monoio::net::TcpListener::from_std);
+pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
+    let listener = &worker.listeners[index];
+    let readiness = listener.try_clone().and_then(monoio::net::TcpListener::from_std);
     let readiness = match readiness {
         Ok(readiness) => readiness,
         Err(error) => {
@@ -24,18 +27,20 @@ pub(super) async fn accept_loop(worker: Rc<Worker>) {
     };
     let mut pauses = 0_u32;
     while worker.shared.phase.is_running() {
-        if readiness.readable(true).await.is_err() {
+        // Whoever waits when the phase has changed is another process's, or nobody's.
+        if readiness.readable(true).await.is_err() || !worker.shared.phase.is_running() {
             return;
         }
         for _ in 0..ACCEPTS_PER_TURN {
-            match worker.listener.accept() {
-                Ok((stream, _)) => start_session(&worker, stream),
+            match listener.accept() {
+                Ok((stream, peer)) => start_session(&worker, stream, peer.ip()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_exhaustion(&error) => {
                     if pauses.is_multiple_of(10) {
-                        tracing::warn!("accepting pauses: {error}; raise LimitNOFILE or ulimit -n");
+                        tracing::warn!("accepting pauses: {error}; {}", advice(&error));
                     }
                     pauses = pauses.wrapping_add(1);
+                    worker.count_refused(Refused::AcceptPaused);
                     monoio::time::sleep(EXHAUSTED_PAUSE).await;
                     break;
                 }
@@ -46,16 +51,43 @@ pub(super) async fn accept_loop(worker: Rc<Worker>) {
     }
 }
 
-fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream) {
+fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr) {
     // A frame leaves when its tick ends; Nagle would hold it back for up to 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY: {error}");
     }
     if let Ok(stream) = monoio::net::TcpStream::from_std(stream) {
-        monoio::spawn(session::serve(worker.clone(), stream));
+        monoio::spawn(session::serve(worker.clone(), stream, peer));
     }
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "raise LimitNOFILE or ulimit -n",
+        Some(libc::ENFILE) => "raise the sysctl fs.file-max, or find who else has files open",
+        _ => "the kernel is short of memory: look at sysctl net.ipv4.tcp_mem and at the host",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_pass_makes_accepting_pause() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        // The connection's own faults: the next one is not concerned.
+        for code in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EINTR, libc::EAGAIN] {
+            assert!(!is_exhaustion(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(advice(&io::Error::from_raw_os_error(libc::EMFILE)).contains("LimitNOFILE"));
+        assert!(advice(&io::Error::from_raw_os_error(libc::ENFILE)).contains("file-max"));
+        assert!(advice(&io::Error::from_raw_os_error(libc::ENOMEM)).contains("memory"));
+    }
 }

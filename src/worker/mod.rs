@@ -5,9 +5,12 @@
 //! reactor's. A tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks
 //! are plain function calls: no borrow of `Core` lives across an await.
 
+mod addresses;
+mod admission;
 mod debug_log;
 mod listener;
 mod notes;
+pub mod overload;
 mod printed;
 mod session;
 mod sys;
@@ -17,8 +20,8 @@ use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -36,6 +39,8 @@ use crate::tick::kernel::Kernel;
 use crate::webhook::Feed;
 use debug_log::DebugLog;
 use notes::Notes;
+use overload::{Guard, Overload};
+use session::Admitted;
 use sys::Ring;
 use time::{Clock, Entropy};
 
@@ -47,10 +52,20 @@ impl Phase {
     const RUNNING: u8 = 0;
     const DRAINING: u8 = 1;
     const STOPPED: u8 = 2;
+    const RETIRING: u8 = 3;
 
     /// Stop accepting, close every connection.
     pub fn drain(&self) {
         self.0.store(Self::DRAINING, Ordering::Release);
+    }
+
+    /// `drain`, but the listeners are another process's from here on.
+    pub fn retire(&self) {
+        self.0.store(Self::RETIRING, Ordering::Release);
+    }
+
+    fn is_retiring(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::RETIRING
     }
 
     /// Leave the thread.
@@ -77,19 +92,27 @@ pub struct Shared {
     pub drained: AtomicUsize,
     /// By worker: ticks since it has had no connections, once draining.
     pub drained_ticks: Box<[AtomicU64]>,
-    /// Listeners that accept no more, once draining.
+    /// By worker: its slow beats, at least one a second while it lives.
+    pub beats: Box<[AtomicU64]>,
+    /// All workers, and the control thread, meet here once each worker has its own descriptor table: what is opened
+    /// before is copied to all of them, and lives as long as any.
+    pub started: Barrier,
+    /// Workers that accept no more, once draining.
     pub listeners_closed: AtomicUsize,
     /// The same on all workers.
     pub clock: Clock,
     pub channel_hash_seed: u64,
     /// Sockets one worker may have: room reserved in address space.
     pub sockets_reserved: usize,
+    pub overload: Overload,
 }
 
 /// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the
 /// grace period; the other half is theirs to answer.
 const CLOSES_PER_DRAIN_TICK_MIN: usize = 250;
 const DRAIN_TICK_MS: u64 = 50;
+/// Shortest time in which a server that another one takes over from goes on taking handshakes to their end.
+const RETIRING_MS_MIN: u64 = 500;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// One worker, as its tasks see it.
@@ -99,7 +122,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     tick_asked: Cell<bool>,
     tick_waker: RefCell<Option<Waker>>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     draining: Cell<bool>,
     notes: Notes,
     /// For the bodies of API requests.
@@ -113,16 +136,20 @@ struct Effects {
     /// To the apps' backends, if any app has webhooks.
     feed: Option<Feed>,
     debug_log: DebugLog,
+    guard: Guard,
     drained: bool,
     closes_per_drain_tick: usize,
     /// Ticks come as events do; closes come at their own pace.
     next_close: Moment,
+    /// Not drained before.
+    drains_until: Moment,
 }
 
 /// What one worker alone has of the world.
 pub struct Ends {
     pub mailbox: Mailbox<Mail>,
-    pub listener: TcpListener,
+    /// One, or several after a take-over from a server with more workers.
+    pub listeners: Vec<TcpListener>,
     /// To the apps' backends, if any app has webhooks.
     pub feed: Option<Feed>,
 }
@@ -144,6 +171,7 @@ pub fn run(
     if let Err(error) = sys::own_descriptor_table() {
         tracing::warn!("workers share one descriptor table, so one limit: {error}");
     }
+    shared.started.wait();
     // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
     let mut ring = monoio_io_uring::IoUring::builder();
     ring.setup_coop_taskrun();
@@ -155,7 +183,9 @@ pub fn run(
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(shared, ends)?);
         let ring = worker.core.borrow().reactor.kernel.duplicate_fd()?;
-        monoio::spawn(listener::accept_loop(worker.clone()));
+        for index in 0..worker.listeners.len() {
+            monoio::spawn(listener::accept_loop(worker.clone(), index));
+        }
         monoio::spawn(watch_ring(worker.clone(), ring));
         monoio::spawn(tick_when_asked(worker.clone()));
         worker.run_timer().await;
@@ -192,7 +222,7 @@ async fn tick_when_asked(worker: Rc<Worker>) {
 
 impl Worker {
     fn new(shared: Arc<Shared>, ends: Ends) -> std::io::Result<Self> {
-        let Ends { mailbox, listener, feed } = ends;
+        let Ends { mailbox, listeners, feed } = ends;
         let mut ring = Ring::new(shared.clock)?;
         ring.watch_doorbell(mailbox.doorbell().as_event_fd());
         ring.submit();
@@ -212,9 +242,11 @@ impl Worker {
             entropy: Entropy::default(),
             feed,
             debug_log: DebugLog::new(shared.config.colour),
+            guard: Guard::default(),
             drained: false,
             closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
             next_close: Moment::default(),
+            drains_until: Moment::default(),
         };
         Ok(Self {
             core: RefCell::new(Core::new(shard, mailbox, ring, shared.sockets_reserved)),
@@ -222,7 +254,7 @@ impl Worker {
             shared,
             tick_asked: Cell::new(false),
             tick_waker: RefCell::new(None),
-            listener,
+            listeners,
             draining: Cell::new(false),
             notes: Notes::default(),
             validator: RefCell::default(),
@@ -243,6 +275,7 @@ impl Worker {
             })
             .await;
             self.tick();
+            self.shared.beats[usize::from(self.index())].fetch_add(1, Ordering::Relaxed);
             self.notes.start_beat();
             if self.shared.phase.is_stopped() {
                 return;
@@ -259,9 +292,14 @@ impl Worker {
         if !self.shared.phase.is_running() {
             self.drain(core, effects);
         }
+        self.shed(core, &mut effects.guard);
         core.turn();
+        if std::mem::take(&mut core.reactor.doorbell_is_deaf) {
+            core.reactor.kernel.watch_doorbell(core.mailbox.doorbell().as_event_fd());
+        }
         effects.carry_out(core);
         core.finish();
+        self.settle_accounts(core, &mut effects.guard);
         if effects.drained {
             self.shared.drained_ticks[usize::from(core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
@@ -286,8 +324,15 @@ impl Worker {
             let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).max(1);
             effects.closes_per_drain_tick =
                 core.shard.connection_count().div_ceil(ticks).max(CLOSES_PER_DRAIN_TICK_MIN);
-            // Wakes the accept loop, which sees the phase; nothing more is accepted.
-            let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+            if self.shared.phase.is_retiring() {
+                // Who was accepted a moment ago is still on the way here.
+                effects.drains_until = Moment(core.shard.now().0 + RETIRING_MS_MIN);
+            } else {
+                // Wakes the accept loops, which see the phase; nothing more is accepted.
+                for listener in &self.listeners {
+                    let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+                }
+            }
             self.shared.listeners_closed.fetch_add(1, Ordering::AcqRel);
         }
         // A client that is told to come back must not find a worker that still accepts and dies too.
@@ -300,7 +345,7 @@ impl Worker {
             effects.next_close = Moment(now.0 + DRAIN_TICK_MS);
             core.shard.close_some(effects.closes_per_drain_tick);
         }
-        if core.shard.connection_count() == 0 {
+        if core.shard.connection_count() == 0 && now >= effects.drains_until {
             effects.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);
         }
@@ -341,15 +386,20 @@ impl Worker {
     /// Takes over a socket whose handshake is done.
     fn adopt(
         &self,
-        app: Result<AppIndex, ErrorCode>,
+        admitted: Result<Admitted, ErrorCode>,
         prelude: &[u8],
         socket: OwnedFd,
         leftover: &mut [u8],
     ) {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
-        let key = match app {
-            Ok(app) => core.shard.open(app, self.effects.borrow_mut().entropy.next(), prelude),
+        let effects = &mut *self.effects.borrow_mut();
+        let key = match admitted {
+            Ok(Admitted { app, place }) => {
+                let key = core.shard.open(app, effects.entropy.next(), prelude);
+                effects.guard.put(key.slot, place);
+                key
+            }
             Err(error) => core.shard.open_refused(prelude, error),
         };
         core.reactor.adopt(&mut core.shard, key, socket, leftover);

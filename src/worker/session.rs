@@ -4,6 +4,7 @@
 //! A session owns no read buffer while it waits: bytes are received into a scratch buffer once they are there.
 //! Each request has a deadline from its start; a half-sent head is cut off by it (PROTOCOL.md rule 17).
 
+use std::net::IpAddr;
 use std::num::IntErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,9 +14,12 @@ use monoio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::{Worker, printed, sys, time};
+use super::addresses::Place;
+use super::overload::Strain;
+use super::{Shared, Worker, printed, sys, time};
 use crate::api::{self, Context, Plan, Target};
 use crate::app::AppIndex;
+use crate::counters::Refused;
 use crate::http1::query::parse_query;
 use crate::http1::refusal::Refusal;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
@@ -25,17 +29,19 @@ use crate::pusher::origin;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
 /// Serves one socket from its accept to its end or hand-over.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr) {
     let limits = Limits { request_size_max: worker.shared.config.request_size_max };
     let mut session = Session {
         reader: RequestReader::new(limits),
         input: Vec::new(),
         output: Vec::new(),
         stream,
+        peer,
+        served: false,
         worker,
     };
     match session.run().await {
-        End::HandOver { accept, app } => session.hand_over(&accept, app),
+        End::HandOver { accept, admitted } => session.hand_over(&accept, admitted),
         // The socket closes with the session; there is nobody left to tell.
         End::Gone => {}
     }
@@ -44,6 +50,10 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream) {
 struct Session {
     worker: Rc<Worker>,
     stream: TcpStream,
+    /// The other end of the socket: the client, or a proxy.
+    peer: IpAddr,
+    /// A request was answered: waiting for the next one is no fault.
+    served: bool,
     reader: RequestReader,
     /// Received and not yet used.
     input: Vec<u8>,
@@ -56,7 +66,13 @@ enum End {
     /// The peer closed, stalled, failed, or has got its last answer.
     Gone,
     /// A WebSocket begins; the error, if any, is told on it.
-    HandOver { accept: AcceptKey, app: Result<AppIndex, ErrorCode> },
+    HandOver { accept: AcceptKey, admitted: Result<Admitted, ErrorCode> },
+}
+
+/// A connection that may open, and what it is counted in.
+pub(super) struct Admitted {
+    pub(super) app: AppIndex,
+    pub(super) place: Place,
 }
 
 impl Session {
@@ -79,14 +95,20 @@ impl Session {
         };
         let target = api::target(request.method(), request.path(), &self.worker.shared.config.path);
         if let Target::Socket { key } = &target {
-            match self.check_upgrade(&request, key) {
-                Ok((accept, app)) => return Err(End::HandOver { accept, app }),
+            let client = self.client(&request);
+            if let Err(response) = self.check_rate(client) {
+                response.write(&mut self.output, false, false);
+                return Err(self.finish().await);
+            }
+            match self.check_upgrade(&request, key, client) {
+                Ok((accept, admitted)) => return Err(End::HandOver { accept, admitted }),
                 Err(response) => self.respond(&response, &request),
             }
         } else {
             let response = self.answer(&request, &target).await;
             self.respond(&response, &request);
         }
+        self.served = true;
         if request.keep_alive() && !self.worker.draining.get() {
             return Ok(());
         }
@@ -105,9 +127,22 @@ impl Session {
                         self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                     }
                     self.send_output().await?;
-                    self.receive(deadline).await?;
+                    let received = self.receive(deadline).await;
+                    let waits_for_first = !self.served || !self.reader.is_idle();
+                    if received.is_err()
+                        && waits_for_first
+                        && monoio::time::Instant::now() >= deadline
+                    {
+                        self.worker.count_refused(Refused::HandshakeTimeout);
+                    }
+                    received?;
                 }
                 Err(refusal) => {
+                    self.worker.count_refused(match refusal {
+                        Refusal::TooLarge => Refused::RequestTooLarge,
+                        Refusal::HeadTooLarge => Refused::HeadTooLarge,
+                        _ => Refused::BadRequest,
+                    });
                     if refusal == Refusal::TooLarge {
                         self.worker.notes.tell(&format!(
                             "a request over {} bytes was refused; REVERB_MAX_REQUEST_SIZE sets the limit",
@@ -192,7 +227,21 @@ impl Session {
     async fn answer(&self, request: &Request, target: &Target) -> Response {
         let worker = &self.worker;
         match self.plan(request, target) {
-            Plan::Respond(response) => response,
+            Plan::Respond(response) => {
+                match response.status {
+                    401 | 403 => worker.count_refused(Refused::Unsigned),
+                    429 => worker.count_refused(Refused::PublishRate),
+                    _ => {}
+                }
+                response
+            }
+            // Over the budget, publishes go on: a server that is full of quiet connections must not fall silent for
+            // it. Far over it they are what fills the queues, and a backend tries again, where a client cannot.
+            Plan::Publish { .. } if worker.shared.overload.pressure.strain() == Strain::FarOver => {
+                worker.count_refused(Refused::MemoryPublish);
+                let text = "The server is short of memory: the event was not published; try again.";
+                Response::text(503, text).with_header("Retry-After", "1")
+            }
             Plan::Publish { app, publications, info, reply, quota } => {
                 self.publish(app, publications).await;
                 let response = match info {
@@ -251,13 +300,40 @@ impl Session {
         }
     }
 
+    /// Whom a handshake is counted for, if anybody counts.
+    fn client(&self, request: &Request) -> Option<IpAddr> {
+        let admission = &self.worker.shared.overload.admission;
+        admission.is_on().then(|| {
+            let forwarded_for = request.header_list("x-forwarded-for");
+            admission.address(self.peer, forwarded_for.as_deref())
+        })
+    }
+
+    /// A flood of handshakes must cost less than what it asks for: no upgrade, no connection, no frame, just this
+    /// answer and the end. Browsers cannot read it, but a client that comes so often has no person behind it; to
+    /// pusher-js it is a failed attempt, after which it waits.
+    fn check_rate(&self, client: Option<IpAddr>) -> Result<(), Response> {
+        let Some(client) = client else { return Ok(()) };
+        let overload = &self.worker.shared.overload;
+        overload.admission.begin(client, time::unix_seconds()).map_err(|most| {
+            self.worker.count_refused(Refused::HandshakesPerIp);
+            self.worker.notes.tell(&format!(
+                "{client} began more than {most} handshakes in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX \
+                 sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+            ));
+            let text = format!("Too many handshakes: {most} a second from one address; try again.");
+            Response::text(429, &text).with_header("Retry-After", "1")
+        })
+    }
+
     /// Whether this is a handshake, and for which app. Protocol errors are told on the socket: browsers cannot
     /// read the body of a failed upgrade (PROTOCOL.md rule 9).
     fn check_upgrade(
         &self,
         request: &Request,
         key: &str,
-    ) -> Result<(AcceptKey, Result<AppIndex, ErrorCode>), Response> {
+        client: Option<IpAddr>,
+    ) -> Result<(AcceptKey, Result<Admitted, ErrorCode>), Response> {
         let accept = handshake::check(&UpgradeRequest {
             method: request.method(),
             http_11: request.http_11(),
@@ -266,15 +342,32 @@ impl Session {
             version: request.header("sec-websocket-version"),
             key: request.header("sec-websocket-key"),
         })
-        .map_err(refuse_upgrade)?;
-        Ok((accept, self.admit(request, key)))
+        .map_err(|refusal| {
+            self.worker.count_refused(Refused::BadRequest);
+            refuse_upgrade(refusal)
+        })?;
+        let admitted = self.admit(request, key, client).map_err(|(why, error)| {
+            self.worker.count_refused(why);
+            error
+        });
+        Ok((accept, admitted))
     }
 
-    /// The order of PROTOCOL.md rule 10, with the protocol version before it.
-    fn admit(&self, request: &Request, key: &str) -> Result<AppIndex, ErrorCode> {
-        let apps = &self.worker.shared.apps;
-        let index = apps.by_key(key).ok_or(error_code::NO_SUCH_APP)?;
-        check_version(request.query())?;
+    /// The order of PROTOCOL.md rule 10, with the protocol version before it. Limits of this server say 4100: a
+    /// person may be behind the client, who comes back when there is room, and pusher-js does so by itself.
+    fn admit(
+        &self,
+        request: &Request,
+        key: &str,
+        client: Option<IpAddr>,
+    ) -> Result<Admitted, (Refused, ErrorCode)> {
+        let Shared { apps, overload, .. } = &*self.worker.shared;
+        if overload.pressure.strain() > Strain::None {
+            return Err((Refused::Memory, error_code::SHORT_OF_MEMORY));
+        }
+        let no_app = (Refused::NoSuchApp, error_code::NO_SUCH_APP);
+        let index = apps.by_key(key).ok_or(no_app)?;
+        check_version(request.query()).map_err(|error| (Refused::Version, error))?;
         let app = apps.get(index);
         let from = request.header("origin");
         if !origin::is_allowed(&app.allowed_origins, from, app.allow_missing_origin) {
@@ -283,22 +376,34 @@ impl Session {
                 "app {}: origin {from:?} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
                 app.id
             ));
-            return Err(error_code::ORIGIN_NOT_ALLOWED);
+            return Err((Refused::Origin, error_code::ORIGIN_NOT_ALLOWED));
         }
+        let place = client.map_or(Ok(Place::NONE), |client| self.enter(client))?;
         if app.admit() {
-            Ok(index)
-        } else if app.over_quota_retries {
-            Err(error_code::OVER_QUOTA_RETRY)
-        } else {
-            Err(error_code::OVER_QUOTA)
+            return Ok(Admitted { app: index, place });
         }
+        overload.admission.leave(place);
+        let retries = app.over_quota_retries;
+        let error = if retries { error_code::OVER_QUOTA_RETRY } else { error_code::OVER_QUOTA };
+        Err((Refused::Quota, error))
+    }
+
+    /// Counts a connection for its client.
+    fn enter(&self, client: IpAddr) -> Result<Place, (Refused, ErrorCode)> {
+        self.worker.shared.overload.admission.enter(client).map_err(|most| {
+            self.worker.notes.tell(&format!(
+                "{client} has {most} connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this \
+                 is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+            ));
+            (Refused::ConnectionsPerIp, error_code::TOO_MANY_CONNECTIONS)
+        })
     }
 
     /// Gives the socket to the reactor. The 101 answer leaves with the first frame, in one send.
-    fn hand_over(mut self, accept: &AcceptKey, app: Result<AppIndex, ErrorCode>) {
+    fn hand_over(mut self, accept: &AcceptKey, admitted: Result<Admitted, ErrorCode>) {
         handshake::write_response(accept, &mut self.output);
         let socket = sys::take_fd(self.stream);
-        self.worker.adopt(app, &self.output, socket, &mut self.input);
+        self.worker.adopt(admitted, &self.output, socket, &mut self.input);
     }
 }
 

@@ -10,11 +10,13 @@ mod http;
 mod server;
 mod wire;
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ringverb::app::Secret;
 use ringverb::pusher::signature;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 pub(crate) use client::{Client, Handshake};
 pub(crate) use http::{Http, Request};
@@ -55,6 +57,31 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
         }
         assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
     }
+}
+
+/// A connection whose kernel takes little before its reader does.
+pub(crate) fn small_window(server: &Server) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+    socket.connect(&server.address.into()).expect("the server accepts");
+    Client::open_on(Wire::new(TcpStream::from(socket)), &Handshake::new()).established()
+}
+
+/// The resident set of a process.
+pub(crate) fn resident_bytes(process: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/statm")).expect("it runs");
+    let pages = text.split(' ').nth(1).and_then(|text| text.parse::<u64>().ok());
+    pages.expect("a number of pages") * rustix::param::page_size() as u64
+}
+
+/// The processor time of a process so far.
+pub(crate) fn processor_time(process: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let (_, behind_name) = text.rsplit_once(") ").expect("a name in brackets");
+    let fields: Vec<&str> = behind_name.split(' ').collect();
+    let ticks = |index: usize| fields[index].parse::<u64>().expect("a number of ticks");
+    let per_second = rustix::param::clock_ticks_per_second();
+    Duration::from_millis((ticks(11) + ticks(12)) * 1_000 / per_second)
 }
 
 /// Signs with the secret of the app of the tests.

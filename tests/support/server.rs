@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use super::client::{Client, Handshake};
 use super::http::{Http, Request};
@@ -21,6 +22,7 @@ use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, now};
 pub(crate) struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    descriptors_max: Option<u32>,
     folder: Folder,
 }
 
@@ -65,7 +67,12 @@ impl Setup {
 
     /// With nothing configured.
     pub(crate) fn bare() -> Self {
-        Self { arguments: Vec::new(), environment: Vec::new(), folder: Folder::new() }
+        Self {
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            descriptors_max: None,
+            folder: Folder::new(),
+        }
     }
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
@@ -88,8 +95,23 @@ impl Setup {
         self
     }
 
+    /// The server may have so many descriptors.
+    pub(crate) fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors_max = Some(most);
+        self
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringverb"));
+        let program = env!("CARGO_BIN_EXE_ringverb");
+        let mut command = match self.descriptors_max {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("/bin/sh");
+                let line = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(line).arg(program);
+                shell
+            }
+        };
         command
             .args(&self.arguments)
             .env_clear()
@@ -251,6 +273,14 @@ impl Server {
         Wire::new(TcpStream::connect(self.address).expect("the server accepts"))
     }
 
+    /// A connection from this address of 127.0.0.0/8.
+    pub(crate) fn wire_from(&self, source: [u8; 4]) -> Wire {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
+        socket.connect(&self.address.into()).expect("the server accepts");
+        Wire::new(TcpStream::from(socket))
+    }
+
     /// A connection that is established.
     pub(crate) fn connect(&self) -> Client {
         Client::open(self, &Handshake::new()).established()
@@ -277,6 +307,10 @@ impl Server {
     pub(crate) fn publish(&self, channel: &str, name: &str, data: &str) {
         let body = json!({ "name": name, "channel": channel, "data": data }).to_string();
         assert_eq!(self.answer(&Request::events(&body)), (200, "{}".to_owned()), "{body}");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -127,21 +127,35 @@ impl Wire {
     /// The next frame; `None` when the server has ended the connection. Checks what every frame of the server must
     /// be: whole, unmasked, without reserved bits, with its length in the shortest form.
     pub(crate) fn frame(&mut self) -> Option<Frame> {
+        let frame = self.frame_or_cut();
+        assert!(
+            frame.is_some() || self.input.is_empty(),
+            "closed within a frame: {:?}",
+            self.input
+        );
+        frame
+    }
+
+    /// The same where the server may end the connection within a frame: what is left of that is not returned.
+    pub(crate) fn frame_or_cut(&mut self) -> Option<Frame> {
         if !self.need(2) {
-            assert!(self.input.is_empty(), "closed within a frame: {:?}", self.input);
             return None;
         }
         let first = self.input[0];
         assert_eq!(first & 0xf0, 0x80, "first byte {first:#x}");
         let (header, length) = match self.input[1] {
             126 => {
-                assert!(self.need(4), "closed within a header");
+                if !self.need(4) {
+                    return None;
+                }
                 let length = u16::from_be_bytes([self.input[2], self.input[3]]);
                 assert!(length > 125, "length {length} is not in its shortest form");
                 (4, usize::from(length))
             }
             127 => {
-                assert!(self.need(10), "closed within a header");
+                if !self.need(10) {
+                    return None;
+                }
                 let bytes = self.input[2..10].try_into().expect("eight bytes");
                 let length = usize::try_from(u64::from_be_bytes(bytes)).expect("a length");
                 assert!(length > 65_535, "length {length} is not in its shortest form");
@@ -153,7 +167,7 @@ impl Wire {
             }
         };
         if !self.need(header + length) {
-            panic!("closed within a frame of {length} bytes");
+            return None;
         }
         let payload = self.input[header..header + length].to_vec();
         self.input.drain(..header + length);

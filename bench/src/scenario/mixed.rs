@@ -1,16 +1,21 @@
 //! A day in the life, at fixed rates: an idle crowd, rooms that talk, a backend that publishes, and
-//! clients who come and go, all at once.
+//! clients who come and go, all at once. With `--faults` others misbehave beside it: the soak test.
 
 use std::io;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::{Bench, WARM_UP};
+use crate::api;
+use crate::app::App;
 use crate::broadcast::{self, Broadcast};
 use crate::churn::{self, Churn};
+use crate::faults::Faults;
 use crate::http::Response;
 use crate::load::{self, Load};
 use crate::pool::{CloseWhy, Handler, Key, Pool};
-use crate::report::Report;
+use crate::report::{Report, Violations};
 use crate::rooms::{self, Rooms};
 use crate::schedule::parse_rate;
 use crate::subscribers::Subscribers;
@@ -39,7 +44,13 @@ pub(crate) struct Args {
     churn_rate: f64,
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Ten clients a second misbehave: cut off in the middle, deaf, half a handshake, garbage.
+    #[arg(long)]
+    faults: bool,
 }
+
+/// The measured one.
+pub(crate) const PHASE: &str = "mixed";
 
 const CHANNEL: &str = "private-mixed";
 const PAYLOAD_BYTES: usize = 128;
@@ -175,7 +186,8 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     mixed.broadcast.forget_latencies();
     mixed.rooms.forget_latencies();
     mixed.churn.latency.0.reset();
-    telemetry.phase("mixed", 0);
+    let faults = args.faults.then(|| Faults::start(app, CHANNEL));
+    telemetry.phase(PHASE, 0);
     let memory = servers.memory();
     let (window, before) = (Window::open(servers), counts(&mixed));
     load::drive(telemetry, &mut pool, &mut mixed, Duration::from_secs(args.seconds))?;
@@ -190,13 +202,18 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     report.latency("client event, schedule to delivery", &mixed.rooms.latency);
     report.latency("visit, schedule to close", &mixed.churn.latency);
     report.latency("client's lateness", &mixed.rooms.lateness);
+    telemetry.phase("drain", 0);
     load::drain(telemetry, &mut pool, &mut mixed)?;
+    if let Some(faults) = faults {
+        faults.finish(&mut report)?;
+    }
+    let wrong = account(&mut report, &mixed, args);
+    report.add_violations(wrong);
     report.count("RSS before KiB", memory.rss / 1024);
     report.count("RSS after KiB", servers.memory().rss / 1024);
     let Mixed { mut idle, broadcast, rooms, churn } = mixed;
-    report.add_violations(broadcast.finish(&mut pool));
-    report.add_violations(rooms.finish());
-    report.add_violations(churn.violations);
+    let ended = [broadcast.finish(&mut pool), rooms.finish(), churn.violations];
+    ended.into_iter().for_each(|violations| report.add_violations(violations));
     if report.is_clean() {
         report.add_violations(churn::check_empty(app));
     }
@@ -204,7 +221,48 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
         crowd.close_all(&mut pool);
         report.add_violations(std::mem::take(&mut crowd.violations));
     }
+    if report.is_clean() {
+        report.add_violations(check_nobody(app));
+    }
     Ok(report)
+}
+
+/// Since the beginning, warm-up included: what was due must have come. Nothing is excused, because nobody of those who
+/// are accounted for ever leaves; the others, who visit or misbehave, are due nothing here.
+fn account(report: &mut Report, mixed: &Mixed<'_>, args: &Args) -> Violations {
+    let mut violations = Violations::default();
+    let due = mixed.broadcast.events * args.subscribers as u64
+        + mixed.rooms.events * u64::from(args.members - 1);
+    let received = mixed.broadcast.sink.deliveries + mixed.rooms.deliveries;
+    report.count("deliveries due", due);
+    report.count("deliveries received", received);
+    if due != received {
+        violations.add(|| format!("{due} deliveries were due and {received} came"));
+    }
+    violations
+}
+
+/// Everybody has left: the server must know it. Deaf connections are let go within seconds.
+fn check_nobody(app: &App) -> Violations {
+    let mut violations = Violations::default();
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let ask = |path: &str| api::get(app, path, &[]).map_err(|error| error.to_string());
+        let (channels, connections) = (ask("/channels"), ask("/connections"));
+        // PHP writes an empty object as a list. Not every server has /connections.
+        let empty = channels
+            .as_ref()
+            .is_ok_and(|answer| answer["channels"] == json!({}) || answer["channels"] == json!([]));
+        let none = connections.as_ref().map_or(true, |answer| answer["connections"] == 0);
+        if empty && none {
+            return violations;
+        }
+        if Instant::now() > end {
+            violations.add(|| format!("everybody left, but: {channels:?} {connections:?}"));
+            return violations;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Deliveries to the audience, in rooms, and visits done.

@@ -7,6 +7,7 @@ pub(crate) mod fanout;
 pub(crate) mod floor;
 pub(crate) mod idle;
 pub(crate) mod mixed;
+pub(crate) mod overload;
 pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod rooms;

@@ -404,3 +404,46 @@ fn a_refusal_says_why_in_the_log_and_shows_no_secret() {
     }
     assert_eq!(net.shards[0].outbox.notes.len(), 16, "a flood is cut off");
 }
+
+#[test]
+fn the_longest_queues_are_shed_first_and_short_ones_never() {
+    let mut net = Net::new(1);
+    let [long, shorter, short, idle] = [0; 4].map(|core| net.connect(core));
+    for client in [long, shorter, short, idle] {
+        net.subscribe(client, "news", None);
+        net.events(client);
+    }
+    let data = json!("x".repeat(10_000));
+    let waiting = |net: &Net, client: Client| {
+        net.shards[0].send_queue(client.key.slot).map_or(0, |queue| queue.bytes())
+    };
+    for number in 0..30 {
+        net.publish(0, "news", &data, None);
+        for (client, reads_until) in [(shorter, 15), (short, 29), (idle, 30)] {
+            if number < reads_until {
+                net.read(client);
+            }
+        }
+    }
+    assert!(waiting(&net, long) > 300_000 && waiting(&net, shorter) > 150_000);
+    assert!((10_000..16_384).contains(&waiting(&net, short)));
+    let shed = |net: &mut Net| {
+        net.shards[0].shed(0..100);
+        net.post(0);
+        net.settle();
+    };
+    let open = |net: &Net, client: Client| {
+        net.shards[0].get(client.key).is_some_and(|found| !found.is_closing())
+    };
+    net.shards[0].shed(1..100);
+    assert!(open(&net, long), "only those asked about");
+    assert!(!open(&net, shorter));
+    shed(&mut net);
+    assert!(!open(&net, long));
+    assert_eq!(net.events(long), [Received::Closed(4100)], "what it had not read is gone");
+    shed(&mut net);
+    assert!(open(&net, short) && open(&net, idle), "they are not what fills the memory");
+    let counters = crate::counters::RefusalCounters::default();
+    counters.take(&mut net.shards[0].outbox.refused);
+    assert_eq!(counters.get()[crate::counters::Refused::Shed as usize], 2);
+}

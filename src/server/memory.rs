@@ -1,0 +1,155 @@
+//! The memory budget: what the process has, against what it may have (`RINGVERB_MEMORY_MAX`).
+//!
+//! Over the budget nobody new comes in and the longest send queues go; an eighth over it, publishes are refused too.
+//! It ends a sixteenth below the budget, so that it does not begin and end with each measurement. What is measured is
+//! the resident set, as the kernel's out-of-memory killer sees it. The kernel updates its number in steps of some
+//! hundred KiB for each CPU, which is noise for budgets of many MiB.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::counters::{RefusalCounters, Refused};
+use crate::worker::overload::Strain;
+
+/// Between two lines about the same strain, in milliseconds.
+const LINE_EVERY_MS: u64 = 10_000;
+
+/// The resident set of this process.
+pub(super) struct Resident {
+    statm: File,
+    page_bytes: u64,
+}
+
+impl Resident {
+    pub(super) fn open() -> io::Result<Self> {
+        let statm = File::open("/proc/self/statm")?;
+        Ok(Self { statm, page_bytes: rustix::param::page_size() as u64 })
+    }
+
+    /// In bytes.
+    pub(super) fn read(&self) -> io::Result<u64> {
+        let mut text = [0; 128];
+        let length = self.statm.read_at(&mut text, 0)?;
+        let pages = std::str::from_utf8(&text[..length]).ok().and_then(|text| {
+            let second = text.split_ascii_whitespace().nth(1)?;
+            second.parse::<u64>().ok()
+        });
+        let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm has another form"))?;
+        Ok(pages * self.page_bytes)
+    }
+}
+
+/// From measurements to strain, and to what the log should say.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes_max: u64,
+    strain: Strain,
+    next_line_ms: u64,
+    /// A line has told of a strain whose end no line has told yet.
+    told: bool,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, strain: Strain::None, next_line_ms: 0, told: false }
+    }
+
+    /// Takes a measurement.
+    pub(super) fn measure(
+        &mut self,
+        now_ms: u64,
+        resident: u64,
+        refusals: &RefusalCounters,
+    ) -> (Strain, Option<String>) {
+        let budget = self.bytes_max;
+        let until = if self.strain == Strain::None { budget } else { budget - budget / 16 };
+        self.strain = match resident {
+            far if far > budget + budget / 8 => Strain::FarOver,
+            over if over > until => Strain::Over,
+            _ => Strain::None,
+        };
+        let strained = self.strain > Strain::None;
+        if now_ms < self.next_line_ms || !(strained || self.told) {
+            return (self.strain, None);
+        }
+        self.next_line_ms = now_ms + LINE_EVERY_MS;
+        self.told = strained;
+        let counts = refusals.get();
+        let count = |why: Refused| counts[why as usize];
+        let line = format!(
+            "memory: {} MiB resident, RINGVERB_MEMORY_MAX is {} MiB: {}; so far {} connections were refused for it, {} \
+             closed because of what they had not read, {} publishes refused. {}",
+            resident >> 20,
+            budget >> 20,
+            match self.strain {
+                Strain::None => "connections are taken again",
+                Strain::Over => "connections are refused and the longest send queues dropped",
+                Strain::FarOver =>
+                    "connections and publishes are refused and the longest send queues dropped",
+            },
+            count(Refused::Memory),
+            count(Refused::Shed),
+            count(Refused::MemoryPublish),
+            if strained {
+                "Raise the limit if the host has more memory; or send less to clients that read slowly, or lower \
+                 RINGVERB_SEND_QUEUE_BYTES_MAX"
+            } else {
+                "Nothing is to be done"
+            },
+        );
+        (self.strain, Some(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn this_process_has_memory() {
+        let resident = Resident::open().unwrap();
+        let before = resident.read().unwrap();
+        assert!((MIB / 4..1 << 40).contains(&before), "{before}");
+        let block = vec![1_u8; 64 << 20];
+        let after = resident.read().unwrap();
+        assert!(after >= before + (60 << 20), "{before} {after} {}", block.len());
+    }
+
+    #[test]
+    fn strain_begins_and_ends_apart() {
+        let mut budget = Budget::new(160 * MIB);
+        let refusals = RefusalCounters::default();
+        let mut strain = |mib: u64| budget.measure(0, mib * MIB, &refusals).0;
+        assert_eq!(strain(160), Strain::None);
+        assert_eq!(strain(161), Strain::Over);
+        assert_eq!(strain(155), Strain::Over, "it must fall below 150");
+        assert_eq!(strain(181), Strain::FarOver);
+        assert_eq!(strain(179), Strain::Over);
+        assert_eq!(strain(150), Strain::None);
+        assert_eq!(strain(160), Strain::None);
+    }
+
+    #[test]
+    fn lines_are_few_and_say_what_to_do() {
+        let mut budget = Budget::new(100 * MIB);
+        let refusals = RefusalCounters::default();
+        refusals.count(Refused::Shed);
+        let mut line = |now_ms, mib: u64| budget.measure(now_ms, mib * MIB, &refusals).1;
+        assert_eq!(line(0, 99), None);
+        let first = line(250, 120).unwrap();
+        for part in ["120 MiB", "100 MiB", "publishes are refused", " 1 closed", "Raise the limit"]
+        {
+            assert!(first.contains(part), "{first}");
+        }
+        // However often it changes.
+        let more: Vec<String> =
+            (1..200).filter_map(|at| line(250 + at * 50, 80 + at % 40)).collect();
+        assert!(more.is_empty(), "{more:#?}");
+        let last = line(60_000, 50).unwrap();
+        assert!(last.contains("taken again") && last.contains("Nothing is to be done"), "{last}");
+        assert_eq!(line(120_000, 50), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! What systemd is told, where it asks (Type=notify): readiness, the main process, the end; and that all workers live.
+//!
+//! Without NOTIFY_SOCKET nothing is told. The watchdog is fed only while every worker has ticked since it was fed last:
+//! a core that hangs holds a part of all connections, and only a new process mends that.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::worker::Shared;
+
+pub(super) fn tell_ready() {
+    // The successor of a take-over is not the process that systemd started.
+    notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+}
+
+pub(super) fn tell_stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("systemd could not be told: {error}");
+    }
+}
+
+/// Feeds the watchdog.
+pub(super) struct Watchdog {
+    /// Between two looks; workers tick at least once a second.
+    pub(super) interval: Option<Duration>,
+    beats: Vec<u64>,
+}
+
+impl Watchdog {
+    pub(super) fn new(shared: &Shared) -> Self {
+        let interval = sd_notify::watchdog_enabled().map(|time| time / 3);
+        Self { interval, beats: vec![0; shared.beats.len()] }
+    }
+
+    /// One look. `false`: some worker has not ticked since the last one.
+    pub(super) fn look(&mut self, shared: &Shared) -> bool {
+        let now: Vec<u64> = shared.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).collect();
+        let alive = now.iter().zip(&self.beats).all(|(now, before)| now > before);
+        if alive {
+            self.beats = now;
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            tracing::warn!("a worker has not ticked since the watchdog was fed last");
+        }
+        alive
+    }
+}

@@ -1,0 +1,109 @@
+//! A thread that looks on: at the memory the process has, and at what was refused. Workers never wait for it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::life::sleep;
+use super::memory::{Budget, Resident};
+use crate::counters::{RefusalCounters, Refused};
+use crate::worker::Shared;
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two lines about what was refused, in milliseconds.
+const LINE_EVERY_MS: u64 = 60_000;
+
+/// Begins to look. The thread ends with the process.
+///
+/// # Errors
+/// When the memory cannot be measured although there is a limit, or no thread can be had.
+pub(super) fn start(shared: Arc<Shared>) -> io::Result<()> {
+    let budget = match shared.config.memory_max {
+        Some(bytes_max) => Some((Resident::open()?, Budget::new(bytes_max))),
+        None => None,
+    };
+    let thread = std::thread::Builder::new().name("watch".to_owned());
+    thread.spawn(move || look_on(&shared, budget)).map(drop)
+}
+
+fn look_on(shared: &Shared, mut budget: Option<(Resident, Budget)>) {
+    let overload = &shared.overload;
+    let mut summary = Summary::default();
+    loop {
+        sleep(LOOK_EVERY);
+        let now_ms = shared.clock.now().0;
+        if let Some((resident, budget)) = &mut budget {
+            match resident.read() {
+                Ok(bytes) => {
+                    let (strain, line) = budget.measure(now_ms, bytes, &overload.refusals);
+                    overload.pressure.set(strain);
+                    if let Some(line) = line {
+                        tracing::warn!("{line}");
+                    }
+                }
+                Err(error) => tracing::debug!("the memory could not be measured: {error}"),
+            }
+        }
+        if let Some(line) = summary.line(now_ms, &overload.refusals) {
+            tracing::warn!("{line}");
+        }
+    }
+}
+
+/// The last word: all that was refused since the start.
+pub(super) fn tell_all(refusals: &RefusalCounters) {
+    let all = list(refusals.get());
+    if !all.is_empty() {
+        tracing::info!("refused since the start:{all}");
+    }
+}
+
+/// What was refused since the line before.
+#[derive(Default)]
+struct Summary {
+    told: [u64; Refused::ALL.len()],
+    told_ms: u64,
+    next_ms: u64,
+}
+
+impl Summary {
+    fn line(&mut self, now_ms: u64, refusals: &RefusalCounters) -> Option<String> {
+        let counts = refusals.get();
+        if now_ms < self.next_ms || counts == self.told {
+            return None;
+        }
+        let mut since = counts;
+        since.iter_mut().zip(self.told).for_each(|(count, told)| *count -= told);
+        let line =
+            format!("refused in {} s:{}", (now_ms - self.told_ms).div_ceil(1_000), list(since));
+        (self.told, self.told_ms, self.next_ms) = (counts, now_ms, now_ms + LINE_EVERY_MS);
+        Some(line)
+    }
+}
+
+fn list(counts: [u64; Refused::ALL.len()]) -> String {
+    let counted = Refused::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0);
+    counted.map(|(why, count)| format!(" {}={count}", why.name())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_a_minute_sums_up() {
+        let refusals = RefusalCounters::default();
+        let mut summary = Summary::default();
+        assert_eq!(summary.line(250, &refusals), None, "nothing happened");
+        refusals.count(Refused::Origin);
+        let line = |summary: &mut Summary, at| summary.line(at, &refusals).unwrap_or_default();
+        assert_eq!(line(&mut summary, 500), "refused in 1 s: origin=1");
+        for _ in 0..7 {
+            refusals.count(Refused::Quota);
+        }
+        refusals.count(Refused::Origin);
+        assert_eq!(line(&mut summary, 60_499), "");
+        assert_eq!(line(&mut summary, 60_500), "refused in 60 s: quota=7 origin=1");
+        assert_eq!(line(&mut summary, 600_000), "", "nothing new");
+    }
+}

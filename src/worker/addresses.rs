@@ -1,0 +1,403 @@
+//! What each client address has open and has begun in this second, over all workers.
+//!
+//! The two tables that workers share, and share memory for: they are touched at a handshake and at an end, never
+//! for a frame. Both are fixed in size and made only when their option is set, 4 MB each. No locks: an entry is one
+//! atomic word, or two. A client is found in one bucket only, so a look-up is one or two cache lines. A bucket that is
+//! full lets the client pass uncounted: so many addresses at once are not what a limit for each address is against,
+//! and turning others away for them would do an attacker's work. Which clients share a bucket is secret: buckets
+//! follow from a seed that is drawn at the start.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::app::PerSecond;
+
+/// A client's address as a number: IPv4 as it is, IPv6 by its first 64 bits, which is what one customer gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Client(u64);
+
+impl Client {
+    /// The networks 0000::/8 are nobody's, so there is room for IPv4 among them, and zero can mean nobody.
+    pub(super) fn of(address: IpAddr) -> Self {
+        const IPV4: u64 = 1 << 48;
+        /// `::1` and the rest of ::/64.
+        const NEAR: u64 = 2 << 48;
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self(IPV4 | u64::from(address.to_bits())),
+            IpAddr::V6(address) => match u64::try_from(address.to_bits() >> 64) {
+                Ok(0) | Err(_) => Self(NEAR),
+                Ok(network) => Self(network),
+            },
+        }
+    }
+}
+
+const BUCKET_BITS: u32 = 16;
+const BUCKETS: usize = 1 << BUCKET_BITS;
+
+/// Where a client belongs: its bucket, and the rest of its number, by which it is known there. One-to-one, so two
+/// clients are never taken for one.
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are the bucket")]
+fn place(client: Client, seed: u64) -> (usize, u64) {
+    let mut mixed = (client.0 ^ seed).wrapping_mul(seed | 1);
+    mixed ^= mixed >> 32;
+    mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^= mixed >> 32;
+    (mixed as usize % BUCKETS, mixed >> BUCKET_BITS)
+}
+
+/// Open connections by client.
+#[derive(Debug)]
+pub(super) struct ConnectionTable {
+    seed: u64,
+    /// 48 bits of who it is and 16 of how many there are; 0 is free. Who it is changes only through 0.
+    entries: Box<[AtomicU64]>,
+}
+
+/// A connection's place in the table: the entry in which it is counted. To be given back exactly once.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl Place {
+    /// Not in the table: the option is off, or the bucket was full.
+    pub(super) const NONE: Self = Self(u32::MAX);
+}
+
+const COUNT_BITS: u32 = 16;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const CONNECTION_WAYS: usize = 8;
+
+impl ConnectionTable {
+    pub(super) fn new(seed: u64) -> Self {
+        let entries = (0..BUCKETS * CONNECTION_WAYS).map(|_| AtomicU64::new(0)).collect();
+        Self { seed, entries }
+    }
+
+    /// Counts one more connection of the client, unless it has `most` already.
+    ///
+    /// More than `most` never get in. A client can be in a bucket twice, when two workers saw it for the first time
+    /// together; so each counts itself first and then looks at the sum: of those that would be too many, the last
+    /// one sees all others. Two that race for the last place of a client that is there twice may both be refused.
+    pub(super) fn enter(&self, client: Client, most: u16) -> Option<Place> {
+        let (bucket, tag) = place(client, self.seed);
+        let first = bucket * CONNECTION_WAYS;
+        let bucket = &self.entries[first..first + CONNECTION_WAYS];
+        let most = u64::from(most);
+        loop {
+            let words: [u64; CONNECTION_WAYS] =
+                std::array::from_fn(|index| bucket[index].load(Ordering::SeqCst));
+            if sum(words, tag) >= most {
+                return None;
+            }
+            let its_own = words.iter().position(|word| *word != 0 && word >> COUNT_BITS == tag);
+            let Some(index) = its_own.or_else(|| words.iter().position(|word| *word == 0)) else {
+                return Some(Place::NONE);
+            };
+            let before = words[index];
+            let after = if before == 0 { tag << COUNT_BITS | 1 } else { before + 1 };
+            let exchanged =
+                bucket[index].compare_exchange(before, after, Ordering::SeqCst, Ordering::SeqCst);
+            if exchanged.is_err() {
+                continue;
+            }
+            let place = Place(u32::try_from(first + index).unwrap_or(u32::MAX));
+            let words = std::array::from_fn(|index| bucket[index].load(Ordering::SeqCst));
+            if sum(words, tag) > most {
+                self.leave(place);
+                return None;
+            }
+            return Some(place);
+        }
+    }
+
+    /// The connection has ended.
+    ///
+    /// # Panics
+    /// When the entry counts nobody: a place was given back twice, and somebody else's count would be wrong.
+    #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
+    pub(super) fn leave(&self, place: Place) {
+        if place == Place::NONE {
+            return;
+        }
+        let less = |word: u64| match word & COUNT_MASK {
+            0 => None,
+            1 => Some(0),
+            _ => Some(word - 1),
+        };
+        let left =
+            self.entries[place.0 as usize].fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        assert!(left.is_ok(), "a connection left its address's count twice");
+    }
+}
+
+fn sum(words: [u64; CONNECTION_WAYS], tag: u64) -> u64 {
+    let its = words.into_iter().filter(|word| *word != 0 && word >> COUNT_BITS == tag);
+    its.map(|word| word & COUNT_MASK).sum()
+}
+
+/// The places of one worker's connections, by slot. Without the option it stays empty: an idle connection pays 4
+/// bytes here or nothing.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<u32>);
+
+impl Places {
+    #[expect(clippy::needless_pass_by_value, reason = "from here on the slot has the place")]
+    pub(super) fn put(&mut self, slot: u32, place: Place) {
+        if place == Place::NONE {
+            return;
+        }
+        let slot = slot as usize;
+        if self.0.len() <= slot {
+            self.0.resize(slot + 1, Place::NONE.0);
+        }
+        debug_assert_eq!(self.0[slot], Place::NONE.0, "a slot is freed before it is used again");
+        self.0[slot] = place.0;
+    }
+
+    pub(super) fn take(&mut self, slot: u32) -> Place {
+        self.0
+            .get_mut(slot as usize)
+            .map_or(Place::NONE, |place| Place(std::mem::replace(place, Place::NONE.0)))
+    }
+}
+
+/// Handshakes by client in the running second.
+///
+/// A second is a whole one of the clock, so around its end a client may begin twice as many. While a worker counts
+/// a client in an entry whose second is over, another may give the entry to somebody else, who is then counted one
+/// handshake too many: a limit of a rate need not be exact, and who is refused comes again in a second.
+#[derive(Debug)]
+pub(super) struct RateTable {
+    seed: u64,
+    entries: Box<[RateEntry]>,
+}
+
+#[derive(Debug, Default)]
+struct RateEntry {
+    /// Who; 0 is nobody.
+    client: AtomicU64,
+    /// The second in which it came last; older entries are free.
+    second: AtomicU32,
+    begun: PerSecond,
+}
+
+const RATE_WAYS: usize = 4;
+
+impl RateTable {
+    pub(super) fn new(seed: u64) -> Self {
+        let entries = (0..BUCKETS * RATE_WAYS).map(|_| RateEntry::default()).collect();
+        Self { seed, entries }
+    }
+
+    /// Counts one more handshake, unless the client had `most` in this second.
+    pub(super) fn take(&self, client: Client, most: u32, unix_seconds: u64) -> bool {
+        let (bucket, _) = place(client, self.seed);
+        let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
+        let second = u32::try_from(unix_seconds & u64::from(u32::MAX)).unwrap_or_default();
+        let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
+        if let Some(entry) = bucket.iter().find(its_own) {
+            return entry.take(most, second, unix_seconds);
+        }
+        for entry in bucket {
+            let before = entry.client.load(Ordering::Acquire);
+            if before != 0 && entry.second.load(Ordering::Acquire) == second {
+                continue;
+            }
+            let exchanged = entry.client.compare_exchange(
+                before,
+                client.0,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            // Another worker may have seen the same client first.
+            if exchanged.is_ok() || exchanged == Err(client.0) {
+                return entry.take(most, second, unix_seconds);
+            }
+        }
+        true
+    }
+}
+
+impl RateEntry {
+    fn take(&self, most: u32, second: u32, unix_seconds: u64) -> bool {
+        self.second.store(second, Ordering::Release);
+        self.begun.take(1, most, unix_seconds).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn client(text: &str) -> Client {
+        Client::of(text.parse().unwrap())
+    }
+
+    fn of_number(number: u32) -> Client {
+        Client::of(Ipv4Addr::from_bits(number).into())
+    }
+
+    #[test]
+    fn who_is_who() {
+        assert_eq!(client("192.0.2.1"), client("::ffff:192.0.2.1"));
+        assert_eq!(client("2001:db8:1:2::1"), client("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+        assert_ne!(client("::1"), client("0.0.0.1"));
+        assert_ne!(client("::1").0, 0);
+        assert_ne!(client("0.0.0.0").0, 0);
+    }
+
+    proptest! {
+        /// Two clients never share bucket and tag, so none pays for another.
+        #[test]
+        fn places_are_one_to_one(a: u64, b: u64, seed: u64) {
+            prop_assert_eq!(place(Client(a), seed) == place(Client(b), seed), a == b);
+        }
+
+        #[test]
+        fn a_network_of_64_bits_is_one_client(network: u64, a: u64, b: u64) {
+            let address = |host: u64| {
+                Client::of(Ipv6Addr::from_bits(u128::from(network) << 64 | u128::from(host)).into())
+            };
+            // IPv4 in IPv6 clothes is IPv4.
+            prop_assume!(network != 0);
+            prop_assert_eq!(address(a), address(b));
+        }
+
+        /// The table against a map, with few clients in few buckets: every answer is the map's.
+        #[test]
+        fn counts_are_exact(
+            steps in prop::collection::vec((0_u32..40, any::<bool>(), any::<prop::sample::Index>()), 1..400),
+            most in 1_u16..6,
+            seed: u64,
+        ) {
+            let table = ConnectionTable::new(seed);
+            let mut counts: HashMap<u32, u16> = HashMap::new();
+            let mut open: Vec<(u32, Place)> = Vec::new();
+            for (number, enters, which) in steps {
+                if enters {
+                    let count = counts.entry(number).or_default();
+                    let entered = table.enter(of_number(number), most);
+                    prop_assert_eq!(entered.is_some(), *count < most);
+                    if let Some(place) = entered {
+                        prop_assert!(place != Place::NONE, "40 clients do not fill a bucket");
+                        *count += 1;
+                        open.push((number, place));
+                    }
+                } else if !open.is_empty() {
+                    let (number, place) = open.swap_remove(which.index(open.len()));
+                    *counts.entry(number).or_default() -= 1;
+                    table.leave(place);
+                }
+            }
+            open.into_iter().for_each(|(_, place)| table.leave(place));
+            prop_assert!(table.entries.iter().all(|entry| entry.load(Ordering::SeqCst) == 0));
+        }
+    }
+
+    /// Clients of the same bucket as the first one.
+    fn crowd(seed: u64, count: usize) -> Vec<Client> {
+        let (bucket, _) = place(of_number(0), seed);
+        let same = |client: &Client| place(*client, seed).0 == bucket;
+        (0..).map(of_number).filter(same).take(count).collect()
+    }
+
+    #[test]
+    fn a_full_bucket_lets_pass_and_recovers() {
+        let table = ConnectionTable::new(7);
+        let clients = crowd(7, CONNECTION_WAYS + 1);
+        let mut places: Vec<Place> = clients[..CONNECTION_WAYS]
+            .iter()
+            .map(|client| table.enter(*client, 1).unwrap())
+            .collect();
+        assert!(!places.contains(&Place::NONE));
+        let last = clients[CONNECTION_WAYS];
+        assert_eq!(table.enter(last, 1), Some(Place::NONE), "uncounted");
+        assert_eq!(table.enter(last, 1), Some(Place::NONE), "so not limited");
+        assert_eq!(table.enter(clients[0], 1), None, "who is in is limited");
+        table.leave(Place::NONE);
+        table.leave(places.pop().unwrap());
+        assert!(table.enter(last, 1).is_some_and(|place| place != Place::NONE));
+        assert_eq!(table.enter(last, 1), None);
+    }
+
+    /// Threads that come and go for a few clients in one bucket: never more than allowed are in, and at the end
+    /// nobody is.
+    #[test]
+    fn threads_never_get_in_too_many() {
+        const MOST: u16 = 3;
+        let table = ConnectionTable::new(11);
+        let clients = crowd(11, 3);
+        let inside: Vec<AtomicU32> = clients.iter().map(|_| AtomicU32::new(0)).collect();
+        let refused = AtomicU32::new(0);
+        let turn = |number: usize| {
+            let index = number % clients.len();
+            match table.enter(clients[index], MOST) {
+                None => drop(refused.fetch_add(1, Ordering::SeqCst)),
+                Some(place) => {
+                    let others = inside[index].fetch_add(1, Ordering::SeqCst);
+                    assert!(others < MOST.into(), "{others} others are in");
+                    if number.is_multiple_of(4) {
+                        std::thread::yield_now();
+                    }
+                    inside[index].fetch_sub(1, Ordering::SeqCst);
+                    table.leave(place);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                scope.spawn(move || (0..20_000).for_each(|number| turn(number + thread)));
+            }
+        });
+        assert!(table.entries.iter().all(|entry| entry.load(Ordering::SeqCst) == 0));
+        for client in clients {
+            assert!((0..MOST).all(|_| table.enter(client, MOST).is_some()), "all places are free");
+            assert_eq!(table.enter(client, MOST), None);
+        }
+    }
+
+    #[test]
+    fn a_place_given_back_twice_is_a_fault() {
+        let table = ConnectionTable::new(3);
+        let place = table.enter(of_number(1), 9).unwrap();
+        let again = Place(place.0);
+        table.leave(place);
+        let result = std::panic::catch_unwind(|| table.leave(again));
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_second_has_so_many_handshakes() {
+        let table = RateTable::new(5);
+        let crowd = crowd(5, RATE_WAYS + 1);
+        for second in [100, 101, 1 << 31] {
+            for client in &crowd[..RATE_WAYS] {
+                let taken = (0..5).filter(|_| table.take(*client, 3, second)).count();
+                assert_eq!(taken, 3, "each has its own");
+            }
+            let last = crowd[RATE_WAYS];
+            assert!((0..5).all(|_| table.take(last, 3, second)), "a full bucket lets pass");
+        }
+        let later = crowd[RATE_WAYS];
+        let taken = (0..5).filter(|_| table.take(later, 3, 200)).count();
+        assert_eq!(taken, 3, "what is over makes room");
+    }
+
+    #[test]
+    fn places_of_slots() {
+        let mut places = Places::default();
+        assert_eq!(places.take(9), Place::NONE);
+        places.put(4, Place::NONE);
+        assert!(places.0.is_empty(), "nothing is kept while the option is off");
+        places.put(4, Place(17));
+        assert_eq!(places.take(3), Place::NONE);
+        assert_eq!(places.take(4), Place(17));
+        assert_eq!(places.take(4), Place::NONE);
+    }
+}

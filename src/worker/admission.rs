@@ -1,0 +1,146 @@
+//! Who may begin a WebSocket: limits of each client address, and which address a client has.
+//!
+//! Only handshakes are limited: an app's backend has one address, and its requests are signed.
+
+use std::net::IpAddr;
+
+use super::addresses::{Client, ConnectionTable, Place, RateTable};
+use crate::config::Config;
+use crate::config::network::Network;
+
+/// Shared by all workers. Everything is off, and costs nothing, until its option is set.
+#[derive(Debug)]
+pub(super) struct Admission {
+    proxies: Box<[Network]>,
+    connections: Option<(u16, ConnectionTable)>,
+    handshakes: Option<(u32, RateTable)>,
+}
+
+impl Admission {
+    pub(super) fn new(config: &Config, seed: u64) -> Self {
+        Self {
+            proxies: config.trusted_proxies.as_slice().into(),
+            connections: config
+                .connections_per_ip_max
+                .map(|most| (most, ConnectionTable::new(seed))),
+            handshakes: config
+                .handshakes_per_ip_per_second_max
+                .map(|most| (most, RateTable::new(seed))),
+        }
+    }
+
+    /// Whether anybody wants to know who a client is.
+    pub(super) fn is_on(&self) -> bool {
+        self.connections.is_some() || self.handshakes.is_some()
+    }
+
+    /// The address to count a client by. Each proxy appends the address it was connected from, so the list is true
+    /// from its end as far as the proxies are ours, and the first address that is none of them is the client's.
+    /// What stands before is whatever the client wrote.
+    pub(super) fn address(&self, peer: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
+        let mut known = peer;
+        for entry in forwarded_for.unwrap_or_default().rsplit(',') {
+            if !self.proxies.iter().any(|proxy| proxy.contains(known)) {
+                break;
+            }
+            // What is no address ("unknown") hides who is behind the proxy named last.
+            let Some(address) = parse_address(entry.trim()) else { break };
+            known = address;
+        }
+        known.to_canonical()
+    }
+
+    /// Counts a handshake. `Err` is the limit that is reached.
+    pub(super) fn begin(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
+        match &self.handshakes {
+            Some((most, table)) if !table.take(Client::of(client), *most, unix_seconds) => {
+                Err(*most)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a connection. `Err` is the limit that is reached. What it returns goes to `leave`.
+    pub(super) fn enter(&self, client: IpAddr) -> Result<Place, u16> {
+        match &self.connections {
+            Some((most, table)) => table.enter(Client::of(client), *most).ok_or(*most),
+            None => Ok(Place::NONE),
+        }
+    }
+
+    pub(super) fn leave(&self, place: Place) {
+        if let Some((_, table)) = &self.connections {
+            table.leave(place);
+        }
+    }
+}
+
+/// An address, as proxies write it: some add the port, and then IPv6 is in brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Ok(with_port) = text.parse::<std::net::SocketAddr>() {
+        return Some(with_port.ip());
+    }
+    text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn admission(proxies: &[&str]) -> Admission {
+        let proxies = proxies.iter().map(|text| Network::parse(text).unwrap()).collect();
+        Admission { proxies, connections: None, handshakes: None }
+    }
+
+    fn address(admission: &Admission, peer: &str, forwarded_for: &str) -> String {
+        let found = admission.address(peer.parse().unwrap(), Some(forwarded_for));
+        assert_eq!(
+            admission.address(peer.parse().unwrap(), None),
+            peer.parse::<IpAddr>().unwrap().to_canonical()
+        );
+        found.to_string()
+    }
+
+    #[test]
+    fn the_last_address_that_is_no_proxy_is_the_client() {
+        let ours = admission(&["10.0.0.0/8", "2001:db8::/32"]);
+        for (peer, list, client) in [
+            // From anybody else the header is worth nothing.
+            ("192.0.2.9", "198.51.100.1", "192.0.2.9"),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+            // What the client wrote itself stands before what our proxy saw.
+            ("10.0.0.1", "203.0.113.7, 198.51.100.1", "198.51.100.1"),
+            ("10.0.0.1", "203.0.113.7,198.51.100.1 , 10.0.0.2,  10.9.9.9", "198.51.100.1"),
+            // All of them are ours: somebody inside.
+            ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+            ("10.0.0.1", "198.51.100.1:4711", "198.51.100.1"),
+            ("10.0.0.1", "[2001:db9::1]:443", "2001:db9::1"),
+            ("10.0.0.1", "[2001:db9::1]", "2001:db9::1"),
+            ("10.0.0.1", "2001:db9::1, 2001:db8::1", "2001:db9::1"),
+            ("::ffff:10.0.0.1", "::ffff:198.51.100.1", "198.51.100.1"),
+            ("10.0.0.1", "198.51.100.1, unknown", "10.0.0.1"),
+            ("10.0.0.1", "198.51.100.1, unknown, 10.0.0.2", "10.0.0.2"),
+            ("10.0.0.1", "198.51.100.1,", "10.0.0.1"),
+        ] {
+            assert_eq!(address(&ours, peer, list), client, "{peer} {list:?}");
+        }
+        assert_eq!(address(&admission(&[]), "10.0.0.1", "198.51.100.1"), "10.0.0.1");
+    }
+
+    proptest! {
+        /// Whatever a client writes, behind one proxy it has the address that the proxy appended.
+        #[test]
+        fn nobody_writes_himself_another_address(written in "[ -~]{0,60}", client: [u8; 4]) {
+            prop_assume!(client[0] != 10);
+            let ours = admission(&["10.0.0.0/8"]);
+            let client = IpAddr::from(client);
+            let list = format!("{written}, {client}");
+            prop_assert_eq!(ours.address(IpAddr::from([10, 0, 0, 1]), Some(&list)), client);
+        }
+    }
+}

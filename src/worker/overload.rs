@@ -1,0 +1,131 @@
+//! What keeps a worker standing when there is too much: who may come in, what is shed, what was refused.
+//!
+//! `Overload` is shared by all workers and read by the control side. Its parts are touched at handshakes, at ends
+//! and once a tick, never for a frame.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::Worker;
+use super::addresses::{Place, Places};
+use super::admission::Admission;
+use super::sys::Ring;
+use crate::config::Config;
+use crate::counters::{RefusalCounters, Refused};
+use crate::tick::Core;
+
+/// How far over its memory budget the process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strain {
+    #[default]
+    None,
+    /// Over it: nobody new comes in, and the longest send queues go.
+    Over,
+    /// Far over it, although queues went: nothing is published over the API either.
+    FarOver,
+}
+
+/// The strain, and how often it was measured: a worker sheds once for each measurement.
+#[derive(Debug, Default)]
+pub struct Pressure(AtomicU32);
+
+impl Pressure {
+    /// For the one who measures.
+    pub fn set(&self, strain: Strain) {
+        let measured = (self.0.load(Ordering::Relaxed) >> 2).wrapping_add(1);
+        self.0.store(measured << 2 | strain as u32, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn strain(&self) -> Strain {
+        match self.0.load(Ordering::Relaxed) & 3 {
+            0 => Strain::None,
+            1 => Strain::Over,
+            _ => Strain::FarOver,
+        }
+    }
+}
+
+/// What all workers share of it.
+#[derive(Debug)]
+pub struct Overload {
+    pub(super) admission: Admission,
+    pub pressure: Pressure,
+    pub refusals: RefusalCounters,
+}
+
+impl Overload {
+    /// `seed`: secret, and another one in each process.
+    #[must_use]
+    pub fn new(config: &Config, seed: u64) -> Self {
+        Self {
+            admission: Admission::new(config, seed),
+            pressure: Pressure::default(),
+            refusals: RefusalCounters::default(),
+        }
+    }
+}
+
+/// Slots looked through for long send queues at one measurement: a millisecond or two.
+const SLOTS_PER_SHED: usize = 1 << 16;
+
+/// One worker's part.
+#[derive(Default)]
+pub(super) struct Guard {
+    places: Places,
+    /// The measurement that was dealt with last.
+    measured: u32,
+    /// Where to look for long queues next.
+    next_slot: usize,
+}
+
+impl Guard {
+    pub(super) fn put(&mut self, slot: u32, place: Place) {
+        self.places.put(slot, place);
+    }
+}
+
+impl Worker {
+    /// Before a tick, whose flush then has the last frames: while memory is short, the longest send queues go.
+    pub(super) fn shed(&self, core: &mut Core<Ring>, guard: &mut Guard) {
+        let pressure = &self.shared.overload.pressure;
+        let measured = pressure.0.load(Ordering::Relaxed);
+        if pressure.strain() > Strain::None && measured != guard.measured {
+            guard.measured = measured;
+            let slots = core.reactor.slots();
+            let first = if guard.next_slot < slots { guard.next_slot } else { 0 };
+            guard.next_slot = first + SLOTS_PER_SHED;
+            core.shard.shed(first..slots.min(first + SLOTS_PER_SHED));
+        }
+    }
+
+    /// Behind a tick: gives back what connections that have ended were counted for, and tells what was refused.
+    pub(super) fn settle_accounts(&self, core: &mut Core<Ring>, guard: &mut Guard) {
+        let overload = &self.shared.overload;
+        for slot in core.reactor.ended.drain(..) {
+            overload.admission.leave(guard.places.take(slot));
+        }
+        overload.refusals.take(&mut core.shard.outbox.refused);
+    }
+
+    pub(super) fn count_refused(&self, why: Refused) {
+        self.shared.overload.refusals.count(why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_measurement_is_another_one() {
+        let pressure = Pressure::default();
+        let mut seen = vec![pressure.0.load(Ordering::Relaxed)];
+        for strain in [Strain::Over, Strain::Over, Strain::FarOver, Strain::None, Strain::Over] {
+            pressure.set(strain);
+            assert_eq!(pressure.strain(), strain);
+            let now = pressure.0.load(Ordering::Relaxed);
+            assert!(!seen.contains(&now));
+            seen.push(now);
+        }
+    }
+}

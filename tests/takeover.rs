@@ -1,0 +1,157 @@
+//! A new process takes the port over from a running one: nobody is refused, everybody is back (`--takeover`, SIGUSR2).
+
+mod support;
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::{Client, Finished, Frame, Request, Server, Setup, Wire, frame, now};
+
+const CHANNEL: &str = "news";
+const GRACE_SECONDS: u64 = 4;
+
+fn setup(workers: u16) -> Setup {
+    Setup::new().workers(workers).env("RINGVERB_SHUTDOWN_GRACE", &GRACE_SECONDS.to_string())
+}
+
+/// One request on a connection of its own.
+fn publish(address: SocketAddr, number: u32) -> Result<(), String> {
+    let body = serde_json::json!({"name": "e", "channels": [CHANNEL], "data": number.to_string()});
+    let stream = TcpStream::connect(address).map_err(|error| format!("{number}: {error}"))?;
+    let mut wire = Wire::new(stream);
+    wire.send(&Request::events(&body.to_string()).bytes());
+    let reply = wire.reply(true);
+    (reply.status == 200).then_some(()).ok_or(format!("{number}: {} {}", reply.status, reply.body))
+}
+
+/// Reads events up to the close frame, and its code.
+fn close_code(client: &mut Client) -> u16 {
+    loop {
+        let Frame { opcode, payload } = client.frame();
+        if opcode == frame::CLOSE {
+            let (code, _) = payload.split_first_chunk::<2>().expect("a close code");
+            return u16::from_be_bytes(*code);
+        }
+        assert_eq!(opcode, frame::TEXT);
+    }
+}
+
+/// What pusher-js does: told 4200, it connects again at once. How long it was away.
+fn come_back(server: &Server, mut client: Client) -> (Client, Duration) {
+    assert_eq!(close_code(&mut client), 4200);
+    let gone = now();
+    drop(client);
+    let mut client = server.connect();
+    client.subscribe(CHANNEL);
+    (client, gone.elapsed())
+}
+
+/// Clients of the old server come back to the new one while a backend publishes all the time, over a connection for
+/// each request as PHP does. Neither ever finds nobody.
+fn swap(old_workers: u16, new_workers: u16, count: usize) {
+    let old = setup(old_workers).start();
+    let clients: Vec<Client> = (0..count)
+        .map(|_| {
+            let mut client = old.connect();
+            client.subscribe(CHANNEL);
+            client
+        })
+        .collect();
+    let address = old.address;
+    let over = AtomicBool::new(false);
+    let new = std::thread::scope(|scope| {
+        let publisher = scope.spawn(|| {
+            let mut published = 0;
+            while !over.load(Ordering::Relaxed) {
+                publish(address, published).expect("somebody always answers");
+                published += 1;
+            }
+            published
+        });
+        let start = now();
+        let new = setup(new_workers).reaching(&old).arg("--takeover").start_as_configured();
+        let away: Vec<Duration> =
+            clients.into_iter().map(|client| come_back(&new, client).1).collect();
+        assert!(start.elapsed() < Duration::from_secs(GRACE_SECONDS + 2), "{:?}", start.elapsed());
+        assert_eq!(away.len(), count);
+        over.store(true, Ordering::Relaxed);
+        assert!(publisher.join().expect("the publisher") > 0);
+        new
+    });
+    let Finished { code, stdout, stderr } = old.finish();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.contains("Another process has taken over"), "{stdout}");
+    let mut client = new.connect();
+    client.subscribe(CHANNEL);
+    publish(address, 7).expect("the new server publishes");
+    assert_eq!(client.event()["data"], "7");
+}
+
+#[test]
+fn a_new_process_takes_over() {
+    swap(2, 2, 500);
+}
+
+#[test]
+fn the_new_process_may_have_fewer_workers() {
+    swap(4, 1, 100);
+}
+
+#[test]
+fn the_new_process_may_have_more_workers() {
+    swap(1, 3, 100);
+}
+
+#[test]
+fn one_take_over_after_the_other() {
+    let first = setup(2).start();
+    let second = setup(2).reaching(&first).arg("--takeover").start_as_configured();
+    assert_eq!(first.finish().code, Some(0));
+    let third = setup(2).reaching(&second).arg("--takeover").start_as_configured();
+    assert_eq!(second.finish().code, Some(0));
+    third.connect().sync();
+}
+
+#[test]
+fn with_nobody_to_take_over_from_it_starts_as_usual() {
+    let server = setup(1).arg("--takeover").start();
+    server.connect().sync();
+    let Finished { code, stdout, .. } = {
+        server.signal(Signal::TERM);
+        server.finish()
+    };
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("starting as usual"), "{stdout}");
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_old_process_serving() {
+    let old = setup(1).start();
+    let mut client = old.connect();
+    let failed = Setup::new().env("REVERB_APP_ID", "").reaching(&old).arg("--takeover").run();
+    assert_eq!(failed.code, Some(2), "{}", failed.stderr);
+    client.sync();
+    publish(old.address, 1).expect("it serves on");
+}
+
+#[test]
+fn sigusr2_starts_the_program_anew() {
+    let first = setup(1).start();
+    // A second server that the signal goes to, on a port it knows.
+    let mut old = setup(1).reaching(&first).arg("--takeover").start_as_configured();
+    assert_eq!(first.finish().code, Some(0));
+    let mut client = old.connect();
+    old.signal(Signal::USR2);
+    let line = old.line_with("was started to take over");
+    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let pid = rustix::process::Pid::from_raw(pid.expect("its number")).expect("not zero");
+    assert_eq!(close_code(&mut client), 4200);
+    drop(client);
+    old.connect().sync();
+    // It writes where the old one wrote, so it must end before all is read.
+    old.line_with("Another process has taken over");
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(old.finish().code, Some(0));
+}
