@@ -342,7 +342,7 @@ mod tests {
                 Some(place) => {
                     let others = inside[index].fetch_add(1, Ordering::SeqCst);
                     assert!(others < MOST.into(), "{others} others are in");
-                    if number % 4 == 0 {
+                    if number.is_multiple_of(4) {
                         std::thread::yield_now();
                     }
                     inside[index].fetch_sub(1, Ordering::SeqCst);
