@@ -96,6 +96,7 @@ fn raise_descriptor_limit() {
 fn reset(client: &Client) {
     let socket = socket2::SockRef::from(&client.wire.stream);
     socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    drop(client);
 }
 
 /// Reads until the server ends the connection, however it does.

@@ -137,12 +137,16 @@ fn who_is_over_quota_is_not_counted() {
 }
 
 #[test]
-fn the_end_of_the_server_frees_all_and_sums_up() {
-    let server = limited(2).start();
+fn the_log_sums_up_what_was_refused() {
+    let mut server = limited(2).start();
     let mut clients: Vec<Client> = (0..2).map(|_| connect(&server, HERE)).collect();
     for _ in 0..3 {
         open(&server, HERE, &Handshake::new()).refused(4100, TOO_MANY);
     }
+    let line = server.line_with("refused in ");
+    assert!(line.contains(" s: connections_per_ip="), "{line}");
+    // The next one comes a minute later.
+    open(&server, HERE, &Handshake::new()).refused(4100, TOO_MANY);
     server.signal(rustix::process::Signal::TERM);
     for client in &mut clients {
         assert_eq!(client.closed().0, 4200);
@@ -150,7 +154,8 @@ fn the_end_of_the_server_frees_all_and_sums_up() {
     drop(clients);
     let Finished { code, stdout, .. } = server.finish();
     assert_eq!(code, Some(0), "{stdout}");
-    assert!(stdout.contains("refused since the start: connections_per_ip=3\n"), "{stdout}");
+    assert!(stdout.contains("refused since the start: connections_per_ip=4\n"), "{stdout}");
+    assert_eq!(stdout.matches("refused in ").count(), 1, "{stdout}");
     assert!(stdout.contains("127.0.0.1 has 2 connections already"), "{stdout}");
     assert!(stdout.contains("RINGVERB_TRUSTED_PROXIES"), "{stdout}");
 }

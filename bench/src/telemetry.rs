@@ -49,7 +49,7 @@ impl Timeline {
         let points: Vec<(f64, f64)> = self
             .samples
             .iter()
-            .filter(|sample| (middle..=end).contains(&sample.at) && sample.server_rss > 0)
+            .filter(|sample| (middle..end).contains(&sample.at) && sample.server_rss > 0)
             .map(|sample| (sample.at.as_secs_f64() / 60.0, sample.server_rss as f64 / 1024.0))
             .collect();
         slope(&points)

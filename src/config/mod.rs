@@ -1,8 +1,8 @@
 //! The effective configuration: what the rest of the server reads.
 //!
 //! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs`, `network.rs` and `webhook_url.rs` say what is wrong. PURE but for `load.rs`,
-//! which reads the files it is given and the process environment.
+//! `load.rs` merges the sources, `validate.rs`, `network.rs` and `webhook_url.rs` say what is wrong. PURE but for
+//! `load.rs`, which reads the files it is given and the process environment.
 
 pub mod dotenv;
 pub mod load;

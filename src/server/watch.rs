@@ -9,7 +9,10 @@ use super::memory::{Budget, Resident};
 use crate::counters::{RefusalCounters, Refused};
 use crate::worker::Shared;
 
+/// Between two looks at the memory.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks without a memory budget: idle is the normal state, and each look is a wake-up.
+const SELDOM: Duration = Duration::from_secs(1);
 /// Between two lines about what was refused, in milliseconds.
 const LINE_EVERY_MS: u64 = 60_000;
 
@@ -30,7 +33,7 @@ fn look_on(shared: &Shared, mut budget: Option<(Resident, Budget)>) {
     let overload = &shared.overload;
     let mut summary = Summary::default();
     loop {
-        sleep(LOOK_EVERY);
+        sleep(if budget.is_some() { LOOK_EVERY } else { SELDOM });
         let now_ms = shared.clock.now().0;
         if let Some((resident, budget)) = &mut budget {
             match resident.read() {

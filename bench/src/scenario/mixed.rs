@@ -207,8 +207,7 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     if let Some(faults) = faults {
         faults.finish(&mut report)?;
     }
-    let wrong = account(&mut report, &mixed, args);
-    report.add_violations(wrong);
+    account(&mut report, &mixed, args);
     report.count("RSS before KiB", memory.rss / 1024);
     report.count("RSS after KiB", servers.memory().rss / 1024);
     let Mixed { mut idle, broadcast, rooms, churn } = mixed;
@@ -217,10 +216,10 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     if report.is_clean() {
         report.add_violations(churn::check_empty(app));
     }
-    for crowd in [&mut idle, &mut audience, &mut talkers] {
+    [&mut idle, &mut audience, &mut talkers].into_iter().for_each(|crowd| {
         crowd.close_all(&mut pool);
         report.add_violations(std::mem::take(&mut crowd.violations));
-    }
+    });
     if report.is_clean() {
         report.add_violations(check_nobody(app));
     }
@@ -229,7 +228,7 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
 
 /// Since the beginning, warm-up included: what was due must have come. Nothing is excused, because nobody of those who
 /// are accounted for ever leaves; the others, who visit or misbehave, are due nothing here.
-fn account(report: &mut Report, mixed: &Mixed<'_>, args: &Args) -> Violations {
+fn account(report: &mut Report, mixed: &Mixed<'_>, args: &Args) {
     let mut violations = Violations::default();
     let due = mixed.broadcast.events * args.subscribers as u64
         + mixed.rooms.events * u64::from(args.members - 1);
@@ -239,7 +238,7 @@ fn account(report: &mut Report, mixed: &Mixed<'_>, args: &Args) -> Violations {
     if due != received {
         violations.add(|| format!("{due} deliveries were due and {received} came"));
     }
-    violations
+    report.add_violations(violations);
 }
 
 /// Everybody has left: the server must know it. Deaf connections are let go within seconds.
