@@ -96,7 +96,6 @@ fn raise_descriptor_limit() {
 fn reset(client: &Client) {
     let socket = socket2::SockRef::from(&client.wire.stream);
     socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
-    drop(client);
 }
 
 /// Reads until the server ends the connection, however it does.
@@ -330,7 +329,7 @@ fn all_come_back_at_once() {
     let mut scene = Scene::start(Setup::new());
     let mut crowd: Vec<Client> = Vec::new();
     for _ in 0..4 {
-        crowd.drain(..).for_each(reset);
+        crowd.drain(..).for_each(|client| reset(&client));
         crowd = scene.connect_many(1_000);
         crowd.iter_mut().for_each(|client| client.send_subscribe("all", None));
         crowd.iter_mut().for_each(|client| client.expect(&support::succeeded("all")));
@@ -391,7 +390,6 @@ fn depth_upon_depth() {
         }
     }
     client.ask(PING, PONG);
-    drop(client);
     scene.finish(&format!("malformed={malformed}"));
 }
 
