@@ -1,0 +1,220 @@
+//! A simulated client: what it has said, what it has heard, and what it may expect.
+//!
+//! It speaks bytes, with an encoder and a decoder of its own: a fault of the server's must not cancel itself out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use ringverb::app::Secret;
+use ringverb::pusher::signature;
+
+pub(crate) const CHANNELS: [&str; 4] = ["news", "private-p", "cache-c", "presence-r"];
+
+/// Where it stands with a channel.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) acknowledged: bool,
+    /// Events it must get: accepted since the acknowledgement.
+    pub(crate) due: BTreeSet<u64>,
+    pub(crate) newest: Option<u64>,
+    /// Client events: their order is only known when they are taken in.
+    heard: BTreeSet<u64>,
+    pub(crate) roster: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) wire: usize,
+    pub(crate) user: String,
+    pub(crate) socket_id: Option<String>,
+    pub(crate) places: BTreeMap<&'static str, Place>,
+    /// Channels it has left, until all is quiet: events may be on their way.
+    pub(crate) left: BTreeSet<&'static str>,
+    pub(crate) reads: bool,
+    /// Its client events that may not have been taken in.
+    pub(crate) unsettled: Vec<u64>,
+    /// It has ended, or was ended; nothing is due any more.
+    pub(crate) over: bool,
+    pub(crate) close_code: Option<u16>,
+    pub(crate) pings: u32,
+    pub(crate) pongs: u32,
+    input: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn new(wire: usize, user: String) -> Self {
+        Self {
+            wire,
+            user,
+            socket_id: None,
+            places: BTreeMap::new(),
+            left: BTreeSet::new(),
+            reads: true,
+            unsettled: Vec::new(),
+            over: false,
+            close_code: None,
+            pings: 0,
+            pongs: 0,
+            input: Vec::new(),
+        }
+    }
+
+    pub(crate) fn subscribe(&mut self, channel: &'static str) -> Option<Vec<u8>> {
+        let socket_id = self.socket_id.as_ref()?;
+        // Whoever comes back at once may hear what was on its way: it cannot tell old from new.
+        if self.places.contains_key(channel) || self.left.contains(channel) {
+            return None;
+        }
+        let mut data = json!({"channel": channel});
+        let mut signed = format!("{socket_id}:{channel}");
+        if channel.starts_with("presence-") {
+            let text = json!({"user_id": self.user, "user_info": {"n": 1}}).to_string();
+            signed.push_str(&format!(":{text}"));
+            data["channel_data"] = json!(text);
+        }
+        let hex = signature::sign(&Secret::new("app-secret"), &[signed.as_bytes()]);
+        data["auth"] = json!(format!("app-key:{}", String::from_utf8_lossy(&hex)));
+        self.places.insert(channel, Place::default());
+        Some(text(&json!({"event": "pusher:subscribe", "data": data})))
+    }
+
+    pub(crate) fn unsubscribe(&mut self, channel: &'static str) -> Option<Vec<u8>> {
+        self.places.remove(channel)?;
+        self.left.insert(channel);
+        Some(text(&json!({"event": "pusher:unsubscribe", "data": {"channel": channel}})))
+    }
+
+    pub(crate) fn client_event(&self, channel: &str, number: u64) -> Vec<u8> {
+        text(&json!({"event": "client-e", "channel": channel, "data": number.to_string()}))
+    }
+
+    pub(crate) fn ping(&mut self) -> Vec<u8> {
+        self.pings += 1;
+        text(&json!({"event": "pusher:ping", "data": {}}))
+    }
+
+    /// Takes in bytes of the server, cut anywhere.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        while let Some((opcode, payload)) = self.next_frame() {
+            match opcode {
+                1 => self.hear_text(&serde_json::from_slice(&payload).expect("JSON")),
+                8 => {
+                    self.close_code = Some(u16::from_be_bytes([payload[0], payload[1]]));
+                    self.over = true;
+                }
+                9 => {}
+                other => panic!("opcode {other}"),
+            }
+        }
+    }
+
+    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (header, length) = match *self.input.get(1)? {
+            126 => (4, usize::from(u16::from_be_bytes([*self.input.get(2)?, *self.input.get(3)?]))),
+            127 => panic!("no frame of this world is that long"),
+            short => (2, usize::from(short)),
+        };
+        if self.input.len() < header + length {
+            return None;
+        }
+        assert_eq!(self.input[0] & 0xf0, 0x80, "FIN and nothing reserved");
+        let opcode = self.input[0] & 15;
+        let payload = self.input[header..header + length].to_vec();
+        self.input.drain(..header + length);
+        Some((opcode, payload))
+    }
+
+    fn hear_text(&mut self, value: &Value) {
+        assert!(self.close_code.is_none(), "{value} behind the close frame");
+        let data = || -> Value {
+            serde_json::from_str(value["data"].as_str().unwrap_or("null")).unwrap_or(Value::Null)
+        };
+        let name = value["channel"].as_str().unwrap_or_default();
+        let channel = CHANNELS.into_iter().find(|channel| *channel == name);
+        match value["event"].as_str().expect("an event") {
+            "pusher:connection_established" => {
+                self.socket_id = data()["socket_id"].as_str().map(str::to_owned);
+            }
+            "pusher:pong" => self.pongs += 1,
+            "pusher:ping" | "pusher:cache_miss" | "pusher:error" => {}
+            "pusher_internal:subscription_succeeded" => {
+                let Some(place) = channel.and_then(|channel| self.places.get_mut(channel)) else {
+                    assert!(channel.is_some_and(|channel| self.left.contains(channel)), "{value}");
+                    return;
+                };
+                place.acknowledged = true;
+                if let Some(ids) = data()["presence"]["ids"].as_array() {
+                    let ids = ids.iter().filter_map(|id| id.as_str().map(str::to_owned));
+                    place.roster = ids.collect();
+                }
+            }
+            "pusher_internal:member_added" => {
+                self.change_roster(channel, value, |roster| {
+                    roster.insert(data()["user_id"].as_str().expect("an id").to_owned())
+                });
+            }
+            "pusher_internal:member_removed" => {
+                self.change_roster(channel, value, |roster| {
+                    roster.remove(data()["user_id"].as_str().expect("an id"))
+                });
+            }
+            "e" | "client-e" => self.hear_event(channel.expect("a channel"), value),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Additions and removals pair up: each changes the roster.
+    fn change_roster(
+        &mut self,
+        channel: Option<&'static str>,
+        value: &Value,
+        change: impl FnOnce(&mut BTreeSet<String>) -> bool,
+    ) {
+        let channel = channel.expect("a channel");
+        match self.places.get_mut(channel).filter(|place| place.acknowledged) {
+            Some(place) => assert!(change(&mut place.roster), "{value} changes nothing"),
+            None => assert!(self.left.contains(channel), "{value} without acknowledgement"),
+        }
+    }
+
+    fn hear_event(&mut self, channel: &'static str, value: &Value) {
+        let number: u64 =
+            value["data"].as_str().and_then(|data| data.parse().ok()).expect("a number");
+        let Some(place) = self.places.get_mut(channel).filter(|place| place.acknowledged) else {
+            // Left, or left and asked again: what was on its way may still come.
+            assert!(self.left.contains(channel), "{value} without acknowledgement");
+            return;
+        };
+        // What came before the acknowledgement was read is not due, and may come all the same.
+        place.due.remove(&number);
+        if value["event"] == "client-e" {
+            assert!(place.heard.insert(number), "{channel}: {number} came twice");
+            return;
+        }
+        let is_newer = place.newest.is_none_or(|newest| newest < number);
+        assert!(is_newer, "{channel}: {number} came behind {:?}, or twice", place.newest);
+        place.newest = Some(number);
+    }
+}
+
+fn text(value: &Value) -> Vec<u8> {
+    frame(1, value.to_string().as_bytes())
+}
+
+/// A masked frame in one piece.
+pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x5a, 0xa5, 0x0f, 0xf0];
+    let mut bytes = vec![0x80 | opcode];
+    match payload.len() {
+        short @ 0..=125 => bytes.push(0x80 | u8::try_from(short).expect("short")),
+        long => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&u16::try_from(long).expect("below 64 KiB").to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}

@@ -1,0 +1,277 @@
+//! A kernel that exists only in the simulator: sockets as queues of bytes, completions as the real one posts them.
+//!
+//! It keeps to the contract of `tick::kernel` and is nasty within it: a watch for reading is level at first and then
+//! reports each arrival once, reports fall together while nobody takes them, a watch ends now and then without `more`,
+//! the end comes with the last bytes, sends are short, full sockets report once that there is room, and completions
+//! come after their connection has gone. A socket that is closed while it is watched is a leak and ends the run.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use ringverb::shard::ConnectionKey;
+use ringverb::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
+
+/// A sequence of numbers from one seed.
+#[derive(Debug)]
+pub(crate) struct Random(Cell<u64>);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        let mut state = self.0.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.0.set(state);
+        state
+    }
+
+    pub(crate) fn below(&self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("below a usize")
+    }
+
+    pub(crate) fn one_in(&self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// One connection between a client and the server.
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    pub(crate) to_server: VecDeque<u8>,
+    pub(crate) to_client: Vec<u8>,
+    /// Bytes the server's side still takes.
+    pub(crate) room: usize,
+    /// The client has ended its half.
+    pub(crate) ended: bool,
+    /// The client has reset the connection.
+    pub(crate) reset: bool,
+    /// The server has ended its half.
+    pub(crate) shut: bool,
+    /// The server has closed its descriptor.
+    pub(crate) closed: bool,
+    watch: Option<(usize, ConnectionKey)>,
+    wants_room: Option<(usize, ConnectionKey)>,
+}
+
+impl Wire {
+    pub(crate) fn with_room(room: usize) -> Self {
+        Self { room, ..Self::default() }
+    }
+
+    fn is_readable(&self) -> bool {
+        !self.to_server.is_empty() || self.ended || self.reset
+    }
+}
+
+/// All wires, and the completions of each core.
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) wires: Vec<Wire>,
+    completions: Vec<VecDeque<Event>>,
+    again: Vec<bool>,
+    stamp: Cell<u64>,
+}
+
+pub(crate) type Shared = Rc<RefCell<World>>;
+
+impl World {
+    pub(crate) fn new(seed: u64, cores: usize) -> Self {
+        let completions = (0..cores).map(|_| VecDeque::new()).collect();
+        let (wires, stamp) = (Vec::new(), Cell::new(0));
+        let again = vec![false; cores];
+        Self { random: Random::new(seed), wires, completions, again, stamp }
+    }
+
+    /// Whether a core's ring would wake it.
+    pub(crate) fn wakes(&self, core: usize) -> bool {
+        self.again[core] || !self.completions[core].is_empty()
+    }
+
+    /// Something has come for the server, or the client's end.
+    pub(crate) fn arrive(&mut self, wire: usize) {
+        let Some((core, key)) = self.wires[wire].watch else { return };
+        let end = self.wires[wire].ended || self.wires[wire].reset;
+        let token = Token::Readable(key);
+        // One that nobody has taken yet tells of this, too.
+        if let Some(waiting) = self.completions[core].iter_mut().find(|event| event.token == token)
+        {
+            waiting.end |= end;
+            return;
+        }
+        let more = !self.random.one_in(8);
+        if !more {
+            self.wires[wire].watch = None;
+        }
+        self.completions[core].push_back(Event { token, more, end, failed: false });
+    }
+
+    /// The client takes up to so many bytes.
+    pub(crate) fn take(&mut self, wire: usize, most: usize) -> Vec<u8> {
+        let found = &mut self.wires[wire];
+        let count = found.to_client.len().min(most);
+        let taken = found.to_client.drain(..count).collect();
+        found.room += count;
+        if count > 0
+            && let Some((core, key)) = found.wants_room.take()
+        {
+            self.post(core, Token::Writable(key));
+        }
+        taken
+    }
+
+    pub(crate) fn reset(&mut self, wire: usize) {
+        self.wires[wire].reset = true;
+        if let Some((core, key)) = self.wires[wire].wants_room.take() {
+            self.post(core, Token::Writable(key));
+        }
+        self.arrive(wire);
+    }
+
+    fn post(&mut self, core: usize, token: Token) {
+        self.completions[core].push_back(Event { token, more: false, end: false, failed: false });
+    }
+}
+
+/// The server's end of a wire.
+pub(crate) struct Socket {
+    pub(crate) wire: usize,
+    world: Shared,
+}
+
+impl Socket {
+    pub(crate) fn new(wire: usize, world: Shared) -> Self {
+        Self { wire, world }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let Ok(mut world) = self.world.try_borrow_mut() else { return };
+        if std::thread::panicking() {
+            return;
+        }
+        let wire = &mut world.wires[self.wire];
+        assert!(wire.watch.is_none() && wire.wants_room.is_none(), "closed while it is watched");
+        assert!(!wire.closed, "closed twice");
+        wire.closed = true;
+    }
+}
+
+/// One core's kernel.
+pub(crate) struct SimKernel {
+    pub(crate) core: usize,
+    pub(crate) world: Shared,
+}
+
+impl Kernel for SimKernel {
+    type Socket = Socket;
+
+    fn watch_readable(&mut self, socket: &Socket, key: ConnectionKey) {
+        let mut world = self.world.borrow_mut();
+        let wire = &mut world.wires[socket.wire];
+        assert!(wire.watch.is_none(), "watched twice");
+        wire.watch = Some((self.core, key));
+        if wire.is_readable() {
+            world.arrive(socket.wire);
+        }
+    }
+
+    fn watch_writable(&mut self, socket: &Socket, key: ConnectionKey) {
+        let mut world = self.world.borrow_mut();
+        let wire = &mut world.wires[socket.wire];
+        if wire.room > 0 || wire.reset {
+            world.post(self.core, Token::Writable(key));
+        } else {
+            wire.wants_room = Some((self.core, key));
+        }
+    }
+
+    fn unwatch(&mut self, key: ConnectionKey, writable_too: bool) {
+        let mut world = self.world.borrow_mut();
+        let ours = Some((self.core, key));
+        for wire in &mut world.wires {
+            if wire.watch == ours {
+                wire.watch = None;
+            }
+            if writable_too && wire.wants_room == ours {
+                wire.wants_room = None;
+            }
+        }
+    }
+
+    fn request_again(&mut self) {
+        self.world.borrow_mut().again[self.core] = true;
+    }
+
+    fn submit(&mut self) {}
+
+    fn has_early(&self) -> bool {
+        false
+    }
+
+    fn reap(&mut self, events: &mut Vec<Event>) {
+        let mut world = self.world.borrow_mut();
+        events.extend(world.completions[self.core].drain(..));
+        if std::mem::take(&mut world.again[self.core]) {
+            events.push(Event { token: Token::Again, more: false, end: false, failed: false });
+        }
+    }
+
+    fn send_all<'a>(
+        &mut self,
+        sends: impl Iterator<Item = Send<'a, Socket>>,
+        results: &mut Vec<Sent>,
+        _events: &mut Vec<Event>,
+    ) {
+        let mut world = self.world.borrow_mut();
+        results.clear();
+        for send in sends {
+            let wire = &mut world.wires[send.socket.wire];
+            assert!(!wire.closed && !wire.shut, "sent on a socket whose half has ended");
+            if wire.reset {
+                results.push(Sent::Failed);
+                continue;
+            }
+            let count = send.bytes.len().min(wire.room);
+            wire.room -= count;
+            wire.to_client.extend_from_slice(&send.bytes[..count]);
+            let whole = count == send.bytes.len();
+            results.push(if whole { Sent::Whole } else { Sent::Part(count) });
+        }
+    }
+
+    fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
+        let mut world = self.world.borrow_mut();
+        let wire = &mut world.wires[socket.wire];
+        if wire.reset {
+            return Received::Gone;
+        }
+        let count = wire.to_server.len().min(buffer.len());
+        for (slot, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
+            *slot = byte;
+        }
+        match count {
+            0 if wire.ended => Received::Gone,
+            0 => Received::Nothing,
+            count => Received::Bytes(count),
+        }
+    }
+
+    fn shut_down(&mut self, socket: &Socket) -> bool {
+        let mut world = self.world.borrow_mut();
+        let wire = &mut world.wires[socket.wire];
+        wire.shut = true;
+        !wire.reset
+    }
+
+    fn stamp(&self) -> u64 {
+        let world = self.world.borrow();
+        world.stamp.set(world.stamp.get() + 1);
+        world.stamp.get()
+    }
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Plants faults in a copy of the sources, one at a time, and shows that the simulator finds each.
+
+    tests/simulator/planted.py [NAME...]
+
+Not part of the usual tests: each fault is a build. Ends with 1 if a fault was not found, or if its place in the
+sources is not there any more. CARGO_TARGET_DIR, if set, must be one for this alone.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# Name, file, what stands there, what is planted.
+FAULTS = [
+    ("a dropped wake: the doorbell is not rung for mail that waited for room", "src/mailbox/mod.rs",
+     "self.overflowed -= 1;\n                    self.to_ring[to] = true;", "self.overflowed -= 1;"),
+    ("a dropped wake: no second look before sleep", "src/mailbox/mod.rs",
+     "if self.has_mail(0) || self.has_mail(1) {", "if false {"),
+    ("a dropped wake: mail does not ring", "src/mailbox/mod.rs",
+     "if std::mem::take(rung) {", "if std::mem::take(rung) && core != 1 {"),
+    ("a missed re-arm of a watch that ended", "src/tick/reactor.rs",
+     "if !event.more {\n                    // A multishot", "if false {\n                    // A multishot"),
+    ("the end that came with the last bytes is not read", "src/tick/reactor.rs", "if event.end {", "if false {"),
+    ("no wait for room after a short send", "src/tick/flush.rs",
+     "if blocked {\n                reactor.wait_writable(key);", "if false {\n                reactor.wait_writable(key);"),
+    ("room that came is not used", "src/shard/delivery.rs",
+     "connection.blocked = false;\n            if !connection.send_queue.is_empty() {",
+     "connection.blocked = false;\n            if false {"),
+    ("a watch outlives its socket", "src/tick/reactor.rs", "self.kernel.unwatch(key, is_blocked);", "let _ = is_blocked;"),
+    ("the generation of a completion is ignored", "src/shard/mod.rs",
+     ".filter(|found| found.generation == key.generation)", ".filter(|_| true)"),
+    ("acknowledged before the home has answered", "src/shard/subscribe.rs",
+     "self.ask_home(key, index, ticket, join);\n    }\n\n    /// Subscribing twice",
+     "self.ask_home(key, index, ticket, join);\n        self.send_succeeded(key.slot, index);\n    }\n\n    /// Subscribing twice"),
+    ("the ticket of an answer is ignored", "src/shard/subscribe.rs",
+     "Standing::Pending { ticket: asked } if asked == ticket => {",
+     "Standing::Pending { ticket: _ } => {"),
+    ("a leave is not told to the home", "src/shard/subscribe.rs",
+     "self.tell_leave(left.channel, *member);", "drop(member);"),
+    ("mail to a home in the order of the rings", "src/mailbox/mod.rs",
+     "self.held.sort_by_key(|(stamp, _)| *stamp);", "self.held.reverse();"),
+    ("mail that waits is overtaken", "src/mailbox/mod.rs",
+     "if !outgoing.overflow.is_empty() {\n            outgoing", "if false {\n            outgoing"),
+    ("the sender of a client event hears it", "src/shard/delivery.rs",
+     "if except == Some(connection.socket_id) {", "if except.is_some() && false {"),
+    ("an application ping is not answered", "src/shard/mod.rs",
+     "Ok(Inbound::Ping) => self.enqueue(key.slot, &self.frames.pong_event.clone()),", "Ok(Inbound::Ping) => {}"),
+    ("a flush counts bytes that came after it", "src/tick/flush.rs",
+     "Sent::Part(short) => (short, true),", "Sent::Part(short) => (short + 1, true),"),
+    ("silent connections stay", "src/shard/liveness.rs",
+     "self.close_with_error(key.slot, error_code::NO_PONG);", "let _ = error_code::NO_PONG;"),
+    ("interest ends too early", "src/shard/subscribe.rs",
+     "if !local.subscribers.is_empty() || local.pending > 0 {", "if local.subscribers.len() > 1 || local.pending > 0 {"),
+    ("two cores wait for each other's mail", "src/tick/mod.rs",
+     "if self.mailbox.owes_too_much() {", "if self.mailbox.has_overflow() {"),
+]
+
+
+def main():
+    wanted = sys.argv[1:]
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+        copy = pathlib.Path(folder) / "tree"
+        ignore = shutil.ignore_patterns("target", ".git", "node_modules", ".venv")
+        shutil.copytree(ROOT, copy, ignore=ignore)
+        environment = {**os.environ, "RINGVERB_SEEDS": "2000"}
+        environment.setdefault("CARGO_TARGET_DIR", str(pathlib.Path(folder) / "target"))
+        for name, file, old, new in FAULTS:
+            if wanted and not any(word in name for word in wanted):
+                continue
+            path = copy / file
+            text = path.read_text()
+            if text.count(old) != 1:
+                print(f"NO PLACE  {name}: {file} has {text.count(old)} of it", flush=True)
+                missed += 1
+                continue
+            path.write_text(text.replace(old, new))
+            command = ["cargo", "test", "--quiet", "--test", "simulator"]
+            try:
+                run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
+                output, code = run.stdout + run.stderr, run.returncode
+            except subprocess.TimeoutExpired:
+                output, code = "", "no end"
+            path.write_text(text)
+            if "error: could not compile" in output:
+                verdict = "NO BUILD "
+            elif code == 0:
+                verdict = "MISSED   "
+            else:
+                verdict = "found    "
+            missed += verdict != "found    "
+            print(f"{verdict} {name}", flush=True)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+//! The cores of one process, as the worker drives them: a core ticks when its ring wakes it, and only then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringverb::app::{App, AppIndex, Apps};
+use ringverb::clock::Moment;
+use ringverb::config::load::{Sources, merge};
+use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::mailbox::mesh_of;
+use ringverb::pusher::outbound;
+use ringverb::shard::{Settings, Shard};
+use ringverb::tick::Core;
+use ringverb::ws::frame;
+
+use crate::kernel::{Shared, SimKernel, Socket, World};
+
+pub(crate) const APP: AppIndex = AppIndex(0);
+pub(crate) const SEND_QUEUE_BYTES_MAX: usize = 4_000;
+
+pub(crate) struct Process {
+    pub(crate) cores: Vec<Core<SimKernel>>,
+    pub(crate) world: Shared,
+    pub(crate) apps: Arc<Apps>,
+    now: Moment,
+}
+
+/// The app of the default configuration.
+fn app() -> App {
+    let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
+    let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
+    let environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    let merged = merge(&Sources { environment, ..Sources::default() });
+    let unused = || String::from("unused");
+    let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
+    build(&merged, &development).expect("a good configuration").apps.remove(0)
+}
+
+impl Process {
+    pub(crate) fn new(world: Shared, cores: u16, ring_capacity: usize, seed: u64) -> Self {
+        let apps = Arc::new(Apps::new(vec![app()]));
+        let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
+        let cores = mailboxes.into_iter().map(|mailbox| {
+            let shard = Shard::new(Settings {
+                core: mailbox.core(),
+                cores,
+                apps: apps.clone(),
+                channel_hash_seed: seed,
+                send_queue_bytes_max: SEND_QUEUE_BYTES_MAX,
+                connections_reserved: 0,
+                cache_bytes_max: 1 << 20,
+                talkative: false,
+                debug: false,
+            });
+            let kernel = SimKernel { core: usize::from(mailbox.core()), world: world.clone() };
+            Core::new(shard, mailbox, kernel, 0)
+        });
+        let mut process =
+            Self { cores: cores.collect(), world: world.clone(), apps, now: Moment(0) };
+        (0..process.cores.len()).for_each(|core| process.tick(core));
+        process
+    }
+
+    /// As `Worker::tick`.
+    pub(crate) fn tick(&mut self, index: usize) {
+        let core = &mut self.cores[index];
+        core.mailbox.doorbell().set_awake();
+        core.shard.advance(self.now);
+        core.turn();
+        core.reactor.doorbell_is_deaf = false;
+        core.finish();
+        core.reactor.ended.clear();
+        core.shard.outbox.notes.clear();
+    }
+
+    /// Whether a ring or a doorbell wakes this core. Asking resets the doorbell, so it must tick then.
+    pub(crate) fn wakes(&self, core: usize) -> bool {
+        self.cores[core].mailbox.doorbell().was_rung() || self.world.borrow().wakes(core)
+    }
+
+    /// Every core that is woken ticks until none is.
+    pub(crate) fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "the cores never come to rest");
+            let woken: Vec<usize> =
+                (0..self.cores.len()).filter(|core| self.wakes(*core)).collect();
+            if woken.is_empty() {
+                return;
+            }
+            woken.into_iter().for_each(|core| self.tick(core));
+        }
+    }
+
+    /// As a session that ends in a WebSocket.
+    pub(crate) fn open(&mut self, core: usize, wire: usize, leftover: &mut [u8]) {
+        let entropy = self.world.borrow().random.next();
+        assert!(self.apps.get(APP).admit());
+        let socket = Socket::new(wire, self.world.clone());
+        let core = &mut self.cores[core];
+        let key = core.shard.open(APP, entropy, b"");
+        core.reactor.adopt(&mut core.shard, key, socket, leftover);
+    }
+
+    /// As a session that publishes: not while the mailboxes are full, and answered once all mail is posted.
+    pub(crate) fn publish(&mut self, core: usize, channel: &str, number: u64) {
+        while self.cores[core].mailbox.is_congested() {
+            self.tick_all();
+        }
+        let mut text = Vec::new();
+        outbound::event("\"e\"", &format!("\"{number}\""), channel, &mut text);
+        let frame = frame::encode_text(&text).into();
+        self.cores[core].publish(APP, [(channel, frame, None)].into_iter());
+        self.tick(core);
+        while self.cores[core].mailbox.has_overflow() {
+            self.tick_all();
+        }
+    }
+
+    fn tick_all(&mut self) {
+        (0..self.cores.len()).for_each(|core| self.tick(core));
+    }
+
+    /// Time passes; every worker has its slow beat.
+    pub(crate) fn advance(&mut self, seconds: u64) {
+        self.now = Moment(self.now.0 + seconds * 1_000);
+        self.tick_all();
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.connection_count()).sum()
+    }
+
+    /// Nothing is left of those who have gone, but what cache channels remember.
+    pub(crate) fn check_empty(&self) {
+        assert_eq!(self.connections(), 0, "connections are left");
+        for core in &self.cores {
+            let (local, _) = core.shard.channel_counts();
+            assert_eq!(local, 0, "channels without subscribers are left");
+            assert_eq!(core.shard.user_and_count_entries(), 0, "users are left");
+            assert!(!core.mailbox.has_held() && !core.mailbox.has_overflow(), "mail is left");
+        }
+        let app = self.apps.get(APP);
+        assert_eq!(app.connections_open.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+}
+
+pub(crate) fn new_world(seed: u64, cores: usize) -> Shared {
+    std::rc::Rc::new(std::cell::RefCell::new(World::new(seed, cores)))
+}
