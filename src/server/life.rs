@@ -69,6 +69,11 @@ pub(super) fn serve(
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }
+    // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
+    let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
+        tracing::warn!("a crash may write a core dump, secrets and all: {error}");
+    }
     let program = Program::this();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let workers = match config.workers {

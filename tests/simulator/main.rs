@@ -37,7 +37,7 @@ impl Simulation {
         // Rings of one mail are full all the time; the real ones hold 64 or more.
         let ring = [1, 2, 4, 64][world.borrow().random.below(4)];
         let count = u16::try_from(cores).expect("few");
-        let process = Process::new(world.clone(), count, ring, seed);
+        let process = Process::new(&world, count, ring, seed);
         Self { process, world, clients: Vec::new(), number: 0 }
     }
 

@@ -37,7 +37,7 @@ fn app() -> App {
 }
 
 impl Process {
-    pub(crate) fn new(world: Shared, cores: u16, ring_capacity: usize, seed: u64) -> Self {
+    pub(crate) fn new(world: &Shared, cores: u16, ring_capacity: usize, seed: u64) -> Self {
         let apps = Arc::new(Apps::new(vec![app()]));
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
         let cores = mailboxes.into_iter().map(|mailbox| {
