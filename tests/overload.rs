@@ -390,6 +390,7 @@ fn depth_upon_depth() {
         }
     }
     client.ask(PING, PONG);
+    drop(client);
     scene.finish(&format!("malformed={malformed}"));
 }
 

@@ -15,6 +15,8 @@ pub(crate) const CHANNELS: [&str; 4] = ["news", "private-p", "cache-c", "presenc
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     pub(crate) acknowledged: bool,
+    /// Until all is quiet nothing is due to it, and it may hear things twice.
+    pub(crate) back_at_once: bool,
     /// Events it must get: accepted since the acknowledgement.
     pub(crate) due: BTreeSet<u64>,
     pub(crate) newest: Option<u64>,
@@ -39,6 +41,8 @@ pub(crate) struct Client {
     pub(crate) close_code: Option<u16>,
     pub(crate) pings: u32,
     pub(crate) pongs: u32,
+    /// Its client events: it must not hear them.
+    sent: BTreeSet<u64>,
     input: Vec<u8>,
 }
 
@@ -56,16 +60,18 @@ impl Client {
             close_code: None,
             pings: 0,
             pongs: 0,
+            sent: BTreeSet::new(),
             input: Vec::new(),
         }
     }
 
     pub(crate) fn subscribe(&mut self, channel: &'static str) -> Option<Vec<u8>> {
         let socket_id = self.socket_id.as_ref()?;
-        // Whoever comes back at once may hear what was on its way: it cannot tell old from new.
-        if self.places.contains_key(channel) || self.left.contains(channel) {
+        if self.places.contains_key(channel) {
             return None;
         }
+        // Whoever comes back at once may hear what was on its way: it cannot tell old from new.
+        let place = Place { back_at_once: self.left.contains(channel), ..Place::default() };
         let mut data = json!({"channel": channel});
         let mut signed = format!("{socket_id}:{channel}");
         if channel.starts_with("presence-") {
@@ -75,7 +81,7 @@ impl Client {
         }
         let hex = signature::sign(&Secret::new("app-secret"), &[signed.as_bytes()]);
         data["auth"] = json!(format!("app-key:{}", String::from_utf8_lossy(&hex)));
-        self.places.insert(channel, Place::default());
+        self.places.insert(channel, place);
         Some(text(&json!({"event": "pusher:subscribe", "data": data})))
     }
 
@@ -85,13 +91,26 @@ impl Client {
         Some(text(&json!({"event": "pusher:unsubscribe", "data": {"channel": channel}})))
     }
 
-    pub(crate) fn client_event(&self, channel: &str, number: u64) -> Vec<u8> {
+    pub(crate) fn client_event(&mut self, channel: &str, number: u64) -> Vec<u8> {
+        self.sent.insert(number);
         text(&json!({"event": "client-e", "channel": channel, "data": number.to_string()}))
     }
 
     pub(crate) fn ping(&mut self) -> Vec<u8> {
         self.pings += 1;
         text(&json!({"event": "pusher:ping", "data": {}}))
+    }
+
+    /// Where it stands with a channel, if what is accepted from now on is due to it.
+    pub(crate) fn listening(&mut self, channel: &str) -> Option<&mut Place> {
+        let place = self.places.get_mut(channel)?;
+        (place.acknowledged && !place.back_at_once).then_some(place)
+    }
+
+    /// All is quiet: what it left behind has come.
+    pub(crate) fn rest(&mut self) {
+        self.left.clear();
+        self.places.values_mut().for_each(|place| place.back_at_once = false);
     }
 
     /// Takes in bytes of the server, cut anywhere.
@@ -174,7 +193,10 @@ impl Client {
     ) {
         let channel = channel.expect("a channel");
         match self.places.get_mut(channel).filter(|place| place.acknowledged) {
-            Some(place) => assert!(change(&mut place.roster), "{value} changes nothing"),
+            Some(place) => {
+                let has_changed = change(&mut place.roster);
+                assert!(has_changed || place.back_at_once, "{value} changes nothing");
+            }
             None => assert!(self.left.contains(channel), "{value} without acknowledgement"),
         }
     }
@@ -190,11 +212,17 @@ impl Client {
         // What came before the acknowledgement was read is not due, and may come all the same.
         place.due.remove(&number);
         if value["event"] == "client-e" {
-            assert!(place.heard.insert(number), "{channel}: {number} came twice");
+            assert!(!self.sent.contains(&number), "{channel}: {number} came back to its sender");
+            let is_new = place.heard.insert(number);
+            assert!(is_new || place.back_at_once, "{channel}: {number} came twice");
             return;
         }
         let is_newer = place.newest.is_none_or(|newest| newest < number);
-        assert!(is_newer, "{channel}: {number} came behind {:?}, or twice", place.newest);
+        assert!(
+            is_newer || place.back_at_once,
+            "{channel}: {number} came behind {:?}, or twice",
+            place.newest
+        );
         place.newest = Some(number);
     }
 }

@@ -123,7 +123,7 @@ impl Simulation {
         let number = self.number;
         // What was accepted goes to whoever holds the acknowledgement by now, and stays.
         for client in &mut self.clients {
-            if let Some(place) = client.places.get_mut(channel).filter(|place| place.acknowledged) {
+            if let Some(place) = client.listening(channel) {
                 place.due.insert(number);
             }
         }
@@ -133,14 +133,13 @@ impl Simulation {
     fn client_event(&mut self) {
         let channel = ["private-p", "presence-r"][self.below(2)];
         let Some(sender) = self.somebody() else { return };
-        if !self.clients[sender].places.get(channel).is_some_and(|place| place.acknowledged) {
+        if self.clients[sender].listening(channel).is_none() {
             return;
         }
         self.number += 1;
         let number = self.number;
         for (index, client) in self.clients.iter_mut().enumerate() {
-            let place = client.places.get_mut(channel).filter(|place| place.acknowledged);
-            if let (Some(place), true) = (place, index != sender) {
+            if let (Some(place), true) = (client.listening(channel), index != sender) {
                 place.due.insert(number);
             }
         }
@@ -233,7 +232,7 @@ impl Simulation {
         for client in &mut self.clients {
             client.unsettled.clear();
             if client.reads {
-                client.left.clear();
+                client.rest();
             }
         }
     }

@@ -9,7 +9,7 @@ use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::mailbox::mesh_of;
 use ringverb::pusher::outbound;
-use ringverb::shard::{Settings, Shard};
+use ringverb::shard::{Answer, Question, Settings, Shard};
 use ringverb::tick::Core;
 use ringverb::ws::frame;
 
@@ -137,6 +137,9 @@ impl Process {
             let (local, _) = core.shard.channel_counts();
             assert_eq!(local, 0, "channels without subscribers are left");
             assert_eq!(core.shard.user_and_count_entries(), 0, "users are left");
+            let question = Question::Users { app: APP, name: "presence-r".to_owned() };
+            let Answer::Users(users) = core.shard.answer(&question) else { panic!("users") };
+            assert!(users.is_empty(), "members are left: {users:?}");
             assert!(!core.mailbox.has_held() && !core.mailbox.has_overflow(), "mail is left");
         }
         let app = self.apps.get(APP);
