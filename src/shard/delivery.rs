@@ -90,9 +90,7 @@ impl Shard {
                 .get(slot as usize)
                 .is_some_and(|found| found.overflowed && !found.closing)
             {
-                self.outbox.refused.count(Refused::SlowConsumer);
-                self.leave_all(slot);
-                self.begin_close(slot, error.code, error.message, true);
+                self.cut_off(slot, error, Refused::SlowConsumer);
             }
         }
         self.settle_counts();

@@ -431,6 +431,13 @@ impl Shard {
         self.begin_close(slot, code, reason, false);
     }
 
+    /// Closes an open connection that has too much waiting: what has not begun to be sent is dropped.
+    fn cut_off(&mut self, slot: u32, error: ErrorCode, why: Refused) {
+        self.outbox.refused.count(why);
+        self.leave_all(slot);
+        self.begin_close(slot, error.code, error.message, true);
+    }
+
     /// Enqueues the close frame; `at_once` drops what has not begun to be sent.
     fn begin_close(&mut self, slot: u32, code: u16, reason: &str, at_once: bool) {
         let mut bytes = Vec::new();

@@ -27,9 +27,7 @@ impl Shard {
             slots.filter(|slot| queued(self, *slot) >= least).take(CLOSES_MAX).collect();
         let error = error_code::SHORT_OF_MEMORY;
         for slot in long.into_iter().filter_map(|slot| u32::try_from(slot).ok()) {
-            self.outbox.refused.count(Refused::Shed);
-            self.leave_all(slot);
-            self.begin_close(slot, error.code, error.message, true);
+            self.cut_off(slot, error, Refused::Shed);
         }
     }
 }
