@@ -4,6 +4,7 @@
 //! Calls never block. A completion may come after its connection has ended and its slot is another's: `Token` carries
 //! the generation.
 
+use crate::mailbox::Doorbell;
 use crate::shard::ConnectionKey;
 
 /// What a completion belongs to.
@@ -65,6 +66,9 @@ pub trait Kernel {
     /// Reports each time the socket becomes readable, until `unwatch`. Level at first, then edges: whoever does not
     /// read all must remember that.
     fn watch_readable(&mut self, socket: &Self::Socket, key: ConnectionKey);
+
+    /// Reports the rings of this core's doorbell, until a report without `more`. One that rang before is reported.
+    fn watch_doorbell(&mut self, doorbell: &Doorbell);
 
     /// Reports once that the socket takes bytes again.
     fn watch_writable(&mut self, socket: &Self::Socket, key: ConnectionKey);

@@ -33,7 +33,15 @@ pub struct Core<K: Kernel> {
 }
 
 impl<K: Kernel> Core<K> {
-    pub fn new(shard: Shard, mailbox: Mailbox<Mail>, kernel: K, sockets_reserved: usize) -> Self {
+    /// The doorbell is watched from here on.
+    pub fn new(
+        shard: Shard,
+        mailbox: Mailbox<Mail>,
+        mut kernel: K,
+        sockets_reserved: usize,
+    ) -> Self {
+        kernel.watch_doorbell(mailbox.doorbell());
+        kernel.submit();
         Self {
             shard,
             reactor: Reactor::new(kernel, sockets_reserved),
@@ -51,6 +59,9 @@ impl<K: Kernel> Core<K> {
         let now = self.shard.now();
         self.reactor.expire(&mut self.shard, now);
         self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
+        if std::mem::take(&mut self.reactor.doorbell_is_deaf) {
+            self.reactor.kernel.watch_doorbell(self.mailbox.doorbell());
+        }
         self.drain_from_home();
         self.catch_up();
         self.mailbox.flush_overflow();

@@ -61,8 +61,8 @@ pub struct Reactor<K: Kernel> {
     /// Closed once their watches are gone from the ring.
     closing: Vec<K::Socket>,
     scratch: Box<[u8]>,
-    /// The watch of the doorbell has ended, as any watch may after a burst: the worker arms it anew.
-    pub doorbell_is_deaf: bool,
+    /// The watch of the doorbell has ended, as any watch may after a burst: the core arms it anew.
+    pub(super) doorbell_is_deaf: bool,
     /// Slots of connections that ended in this tick.
     pub ended: Vec<u32>,
 }

@@ -35,7 +35,6 @@ use crate::pusher::error_code::ErrorCode;
 use crate::pusher::json::Validator;
 use crate::shard::{Answer, Mail, Question, Settings, Shard};
 use crate::tick::Core;
-use crate::tick::kernel::Kernel;
 use crate::webhook::Feed;
 use debug_log::DebugLog;
 use notes::Notes;
@@ -223,9 +222,7 @@ async fn tick_when_asked(worker: Rc<Worker>) {
 impl Worker {
     fn new(shared: Arc<Shared>, ends: Ends) -> std::io::Result<Self> {
         let Ends { mailbox, listeners, feed } = ends;
-        let mut ring = Ring::new(shared.clock)?;
-        ring.watch_doorbell(mailbox.doorbell().as_event_fd());
-        ring.submit();
+        let ring = Ring::new(shared.clock)?;
         let shard = Shard::new(Settings {
             core: mailbox.core(),
             cores: mailbox.cores(),
@@ -294,9 +291,6 @@ impl Worker {
         }
         self.shed(core, &mut effects.guard);
         core.turn();
-        if std::mem::take(&mut core.reactor.doorbell_is_deaf) {
-            core.reactor.kernel.watch_doorbell(core.mailbox.doorbell().as_event_fd());
-        }
         effects.carry_out(core);
         core.finish();
         self.settle_accounts(core, &mut effects.guard);

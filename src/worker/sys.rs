@@ -17,6 +17,7 @@ use rustix::net::RecvFlags;
 
 use super::time::Clock;
 use crate::limits;
+use crate::mailbox::Doorbell;
 use crate::shard::ConnectionKey;
 use crate::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
 use crate::tick::socket_bytes;
@@ -110,11 +111,6 @@ impl Ring {
         ring.try_clone_to_owned()
     }
 
-    /// Reports each ring of this core's doorbell.
-    pub(super) fn watch_doorbell(&mut self, event: BorrowedFd<'_>) {
-        self.watch_multi(event.as_raw_fd(), Token::Doorbell);
-    }
-
     fn watch_multi(&mut self, descriptor: RawFd, token: Token) {
         let mask = u32::try_from(libc::POLLIN | libc::POLLRDHUP).unwrap_or_default();
         let poll = opcode::PollAdd::new(types::Fd(descriptor), mask).multi(true);
@@ -164,6 +160,10 @@ impl Kernel for Ring {
 
     fn watch_readable(&mut self, socket: &OwnedFd, key: ConnectionKey) {
         self.watch_multi(socket.as_raw_fd(), Token::Readable(key));
+    }
+
+    fn watch_doorbell(&mut self, doorbell: &Doorbell) {
+        self.watch_multi(doorbell.as_event_fd().as_raw_fd(), Token::Doorbell);
     }
 
     fn watch_writable(&mut self, socket: &OwnedFd, key: ConnectionKey) {

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use ringverb::mailbox::Doorbell;
 use ringverb::shard::ConnectionKey;
 use ringverb::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
 
@@ -68,12 +69,21 @@ impl Wire {
     }
 }
 
+/// How a core's ring stands to its doorbell.
+#[derive(Clone, Debug, Default)]
+struct Bell {
+    is_watched: bool,
+    /// It rang while nobody watched: whoever watches next is told.
+    has_rung: bool,
+}
+
 /// All wires, and the completions of each core.
 pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) wires: Vec<Wire>,
     completions: Vec<VecDeque<Event>>,
     again: Vec<bool>,
+    bells: Vec<Bell>,
     stamp: Cell<u64>,
 }
 
@@ -84,12 +94,25 @@ impl World {
         let completions = (0..cores).map(|_| VecDeque::new()).collect();
         let (wires, stamp) = (Vec::new(), Cell::new(0));
         let again = vec![false; cores];
-        Self { random: Random::new(seed), wires, completions, again, stamp }
+        let bells = vec![Bell::default(); cores];
+        Self { random: Random::new(seed), wires, completions, again, bells, stamp }
     }
 
     /// Whether a core's ring would wake it.
     pub(crate) fn wakes(&self, core: usize) -> bool {
         self.again[core] || !self.completions[core].is_empty()
+    }
+
+    /// A core's doorbell rings. The watch may end with the report.
+    pub(crate) fn ring(&mut self, core: usize) {
+        let more = !self.random.one_in(8);
+        let bell = &mut self.bells[core];
+        bell.has_rung = !bell.is_watched;
+        if bell.is_watched {
+            bell.is_watched = more;
+            let token = Token::Doorbell;
+            self.completions[core].push_back(Event { token, more, end: false, failed: false });
+        }
     }
 
     /// Something has come for the server, or the client's end.
@@ -178,6 +201,16 @@ impl Kernel for SimKernel {
         wire.watch = Some((self.core, key));
         if wire.is_readable() {
             world.arrive(socket.wire);
+        }
+    }
+
+    fn watch_doorbell(&mut self, _doorbell: &Doorbell) {
+        let mut world = self.world.borrow_mut();
+        let bell = &mut world.bells[self.core];
+        assert!(!bell.is_watched, "watched twice");
+        bell.is_watched = true;
+        if bell.has_rung {
+            world.ring(self.core);
         }
     }
 

@@ -67,15 +67,18 @@ impl Process {
         core.mailbox.doorbell().set_awake();
         core.shard.advance(self.now);
         core.turn();
-        core.reactor.doorbell_is_deaf = false;
         core.finish();
         core.reactor.ended.clear();
         core.shard.outbox.notes.clear();
     }
 
-    /// Whether a ring or a doorbell wakes this core. Asking resets the doorbell, so it must tick then.
+    /// Whether this core's ring wakes it, where its doorbell is watched, too.
     pub(crate) fn wakes(&self, core: usize) -> bool {
-        self.cores[core].mailbox.doorbell().was_rung() || self.world.borrow().wakes(core)
+        let mut world = self.world.borrow_mut();
+        if self.cores[core].mailbox.doorbell().was_rung() {
+            world.ring(core);
+        }
+        world.wakes(core)
     }
 
     /// Every core that is woken ticks until none is.
