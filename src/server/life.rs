@@ -223,9 +223,7 @@ fn wait(shared: &Shared, asks: &Receiver<Asked>, program: &Program) -> bool {
                 tracing::info!("Gracefully terminating connections.");
                 return false;
             }
-            Err(RecvTimeoutError::Timeout) => {
-                watchdog.look(shared);
-            }
+            Err(RecvTimeoutError::Timeout) => watchdog.look(shared),
         }
     }
 }

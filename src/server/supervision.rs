@@ -38,16 +38,14 @@ impl Watchdog {
         Self { interval, beats: vec![0; shared.beats.len()] }
     }
 
-    /// One look. `false`: some worker has not ticked since the last one.
-    pub(super) fn look(&mut self, shared: &Shared) -> bool {
+    /// One look: feeds it if every worker has ticked since it was fed last.
+    pub(super) fn look(&mut self, shared: &Shared) {
         let now: Vec<u64> = shared.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).collect();
-        let alive = now.iter().zip(&self.beats).all(|(now, before)| now > before);
-        if alive {
+        if now.iter().zip(&self.beats).all(|(now, before)| now > before) {
             self.beats = now;
             notify(&[NotifyState::Watchdog]);
         } else {
             tracing::warn!("a worker has not ticked since the watchdog was fed last");
         }
-        alive
     }
 }
