@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use support::{
-    Client, Handshake, Http, PING, PONG, Request, Server, Setup, Wire, eventually, frame,
+    Client, Handshake, Http, PING, PONG, Request, Server, Setup, Wire, drain, eventually, frame,
 };
 
 /// Bytes that a failure shows as text.
@@ -91,17 +91,7 @@ fn send_and_drain(wire: Wire, pieces: &[Bytes]) {
     if stream.shutdown(Shutdown::Write).is_err() {
         return;
     }
-    let mut chunk = [0; 64 * 1024];
-    loop {
-        match stream.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) => {
-                assert_ne!(error.kind(), ErrorKind::WouldBlock, "the server holds the connection");
-                return;
-            }
-        }
-    }
+    drain(&mut stream);
 }
 
 /// The same bytes in pieces of that size.

@@ -6,13 +6,12 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
 use support::{
-    Client, Finished, Frame, Handshake, Http, PING, PONG, Request, Server, Setup, Wire,
+    Client, Finished, Frame, Handshake, Http, PING, PONG, Request, Server, Setup, Wire, drain,
     error_event, eventually, frame, resident_bytes, small_window,
 };
 
@@ -96,21 +95,6 @@ fn raise_descriptor_limit() {
 fn reset(client: &Client) {
     let socket = socket2::SockRef::from(&client.wire.stream);
     socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
-}
-
-/// Reads until the server ends the connection, however it does.
-fn drain(stream: &mut TcpStream) {
-    let mut chunk = [0; 64 * 1024];
-    loop {
-        match stream.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) => {
-                assert_ne!(error.kind(), ErrorKind::WouldBlock, "the server holds the connection");
-                return;
-            }
-        }
-    }
 }
 
 #[test]

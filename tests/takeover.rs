@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{Client, Finished, Frame, Request, Server, Setup, Wire, frame, now};
+use support::{Client, Finished, Request, Server, Setup, Wire, now};
 
 const CHANNEL: &str = "news";
+/// The event that everybody hears who is back.
+const LAST: u32 = u32::MAX;
 const GRACE_SECONDS: u64 = 4;
 
 fn setup(workers: u16) -> Setup {
@@ -26,26 +28,13 @@ fn publish(address: SocketAddr, number: u32) -> Result<(), String> {
     (reply.status == 200).then_some(()).ok_or(format!("{number}: {} {}", reply.status, reply.body))
 }
 
-/// Reads events up to the close frame, and its code.
-fn close_code(client: &mut Client) -> u16 {
-    loop {
-        let Frame { opcode, payload } = client.frame();
-        if opcode == frame::CLOSE {
-            let (code, _) = payload.split_first_chunk::<2>().expect("a close code");
-            return u16::from_be_bytes(*code);
-        }
-        assert_eq!(opcode, frame::TEXT);
-    }
-}
-
-/// What pusher-js does: told 4200, it connects again at once. How long it was away.
-fn come_back(server: &Server, mut client: Client) -> (Client, Duration) {
-    assert_eq!(close_code(&mut client), 4200);
-    let gone = now();
+/// What pusher-js does: told 4200, it connects again at once.
+fn come_back(server: &Server, mut client: Client) -> Client {
+    assert_eq!(client.close_code_behind_events(), 4200);
     drop(client);
     let mut client = server.connect();
     client.subscribe(CHANNEL);
-    (client, gone.elapsed())
+    client
 }
 
 /// Clients of the old server come back to the new one while a backend publishes all the time, over a connection for
@@ -61,7 +50,7 @@ fn swap(old_workers: u16, new_workers: u16, count: usize) {
         .collect();
     let address = old.address;
     let over = AtomicBool::new(false);
-    let new = std::thread::scope(|scope| {
+    let (new, back) = std::thread::scope(|scope| {
         let publisher = scope.spawn(|| {
             let mut published = 0;
             while !over.load(Ordering::Relaxed) {
@@ -72,21 +61,21 @@ fn swap(old_workers: u16, new_workers: u16, count: usize) {
         });
         let start = now();
         let new = setup(new_workers).reaching(&old).arg("--takeover").start_as_configured();
-        let away: Vec<Duration> =
-            clients.into_iter().map(|client| come_back(&new, client).1).collect();
+        let back: Vec<Client> = clients.into_iter().map(|client| come_back(&new, client)).collect();
         assert!(start.elapsed() < Duration::from_secs(GRACE_SECONDS + 2), "{:?}", start.elapsed());
-        assert_eq!(away.len(), count);
         over.store(true, Ordering::Relaxed);
         assert!(publisher.join().expect("the publisher") > 0);
-        new
+        (new, back)
     });
     let Finished { code, stdout, stderr } = old.finish();
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
     assert!(stdout.contains("Another process has taken over"), "{stdout}");
-    let mut client = new.connect();
-    client.subscribe(CHANNEL);
-    publish(address, 7).expect("the new server publishes");
-    assert_eq!(client.event()["data"], "7");
+    publish(new.address, LAST).expect("the new server publishes");
+    assert_eq!(back.len(), count);
+    let last = LAST.to_string();
+    for mut client in back {
+        while client.event()["data"] != *last {}
+    }
 }
 
 #[test]
@@ -147,7 +136,7 @@ fn sigusr2_starts_the_program_anew() {
     let line = old.line_with("was started to take over");
     let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
     let pid = rustix::process::Pid::from_raw(pid.expect("its number")).expect("not zero");
-    assert_eq!(close_code(&mut client), 4200);
+    assert_eq!(client.close_code_behind_events(), 4200);
     drop(client);
     old.connect().sync();
     // It writes where the old one wrote, so it must end before all is read.

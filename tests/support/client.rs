@@ -143,10 +143,20 @@ impl Client {
         let Frame { opcode, payload } = self.frame();
         let shown = payload.escape_ascii().to_string();
         assert_eq!(opcode, frame::CLOSE, "no close frame: {shown}");
-        let (code, reason) = payload.split_first_chunk::<2>().expect("a close code");
-        let reason = String::from_utf8(reason.to_vec()).expect("a reason in UTF-8");
+        let closed = close_payload(&payload);
         self.wire.ended();
-        (u16::from_be_bytes(*code), reason)
+        closed
+    }
+
+    /// Reads a close frame behind any number of events.
+    pub(crate) fn close_code_behind_events(&mut self) -> u16 {
+        loop {
+            let Frame { opcode, payload } = self.frame();
+            if opcode == frame::CLOSE {
+                return close_payload(&payload).0;
+            }
+            assert_eq!(opcode, frame::TEXT);
+        }
     }
 
     /// An error event, a close frame of the same code and text, the end.
@@ -208,4 +218,10 @@ impl Client {
             &json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } }).to_string(),
         );
     }
+}
+
+fn close_payload(payload: &[u8]) -> (u16, String) {
+    let (code, reason) = payload.split_first_chunk::<2>().expect("a close code");
+    let reason = String::from_utf8(reason.to_vec()).expect("a reason in UTF-8");
+    (u16::from_be_bytes(*code), reason)
 }

@@ -10,6 +10,7 @@ mod http;
 mod server;
 mod wire;
 
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,21 @@ pub(crate) fn small_window(server: &Server) -> Client {
     socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
     socket.connect(&server.address.into()).expect("the server accepts");
     Client::open_on(Wire::new(TcpStream::from(socket)), &Handshake::new()).established()
+}
+
+/// Reads until the server ends the connection, however it does.
+pub(crate) fn drain(stream: &mut TcpStream) {
+    let mut chunk = [0; 64 * 1024];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => {
+                assert_ne!(error.kind(), ErrorKind::WouldBlock, "the server holds the connection");
+                return;
+            }
+        }
+    }
 }
 
 /// The resident set of a process.
