@@ -211,7 +211,7 @@ pub struct App {
     pub over_quota_retries: bool,
     /// Tell a failed subscription on its channel too, as `pusher:subscription_error` (PROTOCOL.md rule 24).
     pub subscription_errors: bool,
-    /// Open connections of this app over all cores; changed by `admit` and `release` alone.
+    /// Open connections of this app over all cores; changed by `admit`, `hold` and `release` alone.
     pub connections_open: AtomicU32,
     /// Published events times their channels.
     pub published: PerSecond,
@@ -228,6 +228,11 @@ impl App {
                 (open < max).then_some(open + 1)
             })
             .is_ok()
+    }
+
+    /// Counts a connection that another process had admitted, whatever the limit is here.
+    pub fn hold(&self) {
+        self.connections_open.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether some webhook wants such events, or must see them for the opposite ones to be right.
@@ -247,7 +252,7 @@ impl App {
         self.subscription_count || self.webhooks.iter().any(|webhook| webhook.kinds.contains(&kind))
     }
 
-    /// Counts one open connection less. Call once for each successful `admit`.
+    /// Counts one open connection less. Call once for each successful `admit`, and each `hold`.
     pub fn release(&self) {
         let before = self.connections_open.fetch_sub(1, Ordering::Relaxed);
         assert!(before > 0, "an app's connection was released more often than admitted");

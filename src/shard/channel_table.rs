@@ -30,6 +30,18 @@ pub(super) struct LocalChannel {
 
 const _: () = assert!(size_of::<LocalChannel>() <= 64);
 
+impl LocalChannel {
+    /// Adds a subscriber by its slot and the place in its list of subscriptions; its position here.
+    pub(super) fn add(&mut self, slot: u32, subscription_index: u32) -> u32 {
+        let position = u32::try_from(self.subscribers.len()).unwrap_or(u32::MAX);
+        if self.subscribers.is_empty() {
+            self.subscribers.reserve_exact(1);
+        }
+        self.subscribers.push(Subscriber { slot, subscription_index });
+        position
+    }
+}
+
 pub(super) struct ChannelTable {
     index: HashTable<u32>,
     channels: Slab<LocalChannel>,

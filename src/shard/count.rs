@@ -57,6 +57,29 @@ impl CountTable {
         self.counts.remove(&index);
     }
 
+    /// The number that was told last, and when.
+    pub(super) fn told(&self, index: u32) -> Option<(u64, u32)> {
+        self.counts.get(&index).map(|counts| (counts.told, counts.told_seconds))
+    }
+
+    /// What another process has told. A change it held back is told when its time has come.
+    pub(super) fn restore_told(
+        &mut self,
+        index: u32,
+        channel: &ChannelKey,
+        told: u64,
+        seconds: u32,
+    ) {
+        let counts = self.counts.entry(index).or_default();
+        (counts.told, counts.told_seconds, counts.waits) = (told, seconds, true);
+        // In whatever order they come in: the first look at each is soon enough within one pause.
+        self.due.push_back((seconds.saturating_add(PAUSE_SECONDS), channel.clone()));
+    }
+
+    pub(super) fn restore(&mut self, index: u32, core: u16, count: u32) {
+        self.counts.entry(index).or_default().set(core, count);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.counts.len()
     }

@@ -24,6 +24,7 @@ use crate::app::WebhookKind;
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
+use crate::pusher::inbound::UserId;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
@@ -42,6 +43,24 @@ pub(super) struct Member {
 
 /// Users by the text of their id.
 pub(super) type Roster = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
+
+/// What a home knows of a channel and no connection tells, for another process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HomeState {
+    pub members: Vec<MemberState>,
+    /// The cached event's frame, and when it expires.
+    pub cached: Option<(FrameBytes, u32)>,
+    /// The number of subscribers that was told last, and when.
+    pub count_told: Option<(u64, u32)>,
+}
+
+/// A user in a presence channel, with the number of their connections in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberState {
+    pub user: UserId,
+    pub info: Box<str>,
+    pub connections: u32,
+}
 
 #[derive(Debug)]
 struct Cached {
@@ -192,6 +211,54 @@ impl HomeTable {
             }
             self.cache_ages.pop_front();
             self.forget_if(index, stamp);
+        }
+    }
+
+    /// The channels that have more than interested cores.
+    pub(super) fn export(&self, now: Moment) -> impl Iterator<Item = (&ChannelKey, HomeState)> {
+        self.channels.iter().filter_map(move |(index, channel)| {
+            let members = channel.roster.iter().flat_map(|roster| roster.iter());
+            let state = HomeState {
+                members: members
+                    .map(|(text, member)| MemberState {
+                        user: UserId { json: member.id_json.clone(), text: text.clone() },
+                        info: member.info.clone(),
+                        connections: member.connections,
+                    })
+                    .collect(),
+                cached: channel
+                    .cached(now)
+                    .map(|cached| (cached.frame.clone(), cached.expires_seconds)),
+                count_told: self.counts.told(u32::try_from(index).unwrap_or(u32::MAX)),
+            };
+            (state != HomeState::default()).then_some((&channel.key, state))
+        })
+    }
+
+    /// The other way of `export`.
+    pub(super) fn restore(&mut self, channel: &ChannelKey, state: HomeState) {
+        let index = self.find_or_insert(channel);
+        if !state.members.is_empty() {
+            let roster =
+                state.members.into_iter().map(|MemberState { user, info, connections }| {
+                    (user.text, Member { id_json: user.json, info, connections })
+                });
+            self.channels[index as usize].roster = Some(Box::new(roster.collect()));
+        }
+        if let Some((frame, expires_seconds)) = state.cached {
+            self.remember(index, &frame, expires_seconds);
+        }
+        if let Some((told, seconds)) = state.count_told {
+            self.counts.restore_told(index, channel, told, seconds);
+        }
+    }
+
+    /// A core has subscribers, as it had in another process.
+    pub(super) fn restore_interest(&mut self, channel: &ChannelKey, core: u16, count: Option<u32>) {
+        let index = self.find_or_insert(channel);
+        self.channels[index as usize].interested.insert(core);
+        if let Some(count) = count {
+            self.counts.restore(index, core, count);
         }
     }
 

@@ -48,6 +48,24 @@ impl Shard {
         }
     }
 
+    /// Watches a connection that another process watched before. Its pong gets its whole time anew.
+    pub(super) fn watch_again(&mut self, key: ConnectionKey, authorize_by: Option<u32>) {
+        let app = self.app_of(key.slot);
+        let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
+        let connection = &self.connections[key.slot as usize];
+        let index = connection.app;
+        let due = if connection.pinged {
+            self.now.seconds().saturating_add(pong_timeout)
+        } else {
+            // Its look may be due in the past: the wheel's buckets are taken when their second comes.
+            connection.last_inbound_seconds.saturating_add(interval).max(self.now.seconds() + 1)
+        };
+        self.wheel.add(key, due);
+        if let Some(at) = authorize_by {
+            self.unauthorized.entry(index).or_default().push_back((at, key));
+        }
+    }
+
     /// Closes those whose time to sign in or join a private channel is up (PROTOCOL.md rule 44).
     pub(super) fn close_unauthorized(&mut self) {
         let now = self.now.seconds();

@@ -11,6 +11,7 @@ use crate::pusher::socket_id::SocketId;
 
 use super::channel_key::ChannelKey;
 use super::connection::ConnectionKey;
+use super::home::HomeState;
 use super::query::{Answer, Question};
 
 /// A user's connection that joins a presence channel.
@@ -23,6 +24,17 @@ pub struct Join {
     pub channel_data: Box<str>,
     /// The connection is in the channel already and only wants its acknowledgement again.
     pub again: bool,
+}
+
+/// A part of another process's state on its way home; see `export.rs`. Answered by nothing.
+#[derive(Debug)]
+pub enum Restore {
+    /// `core` has that many subscribers in the channel.
+    Interest { channel: ChannelKey, core: u16, count: u32 },
+    /// What the other process's home knew.
+    Home { channel: ChannelKey, state: HomeState },
+    /// What `core` has to do with the user.
+    User { user: ChannelKey, core: u16, signed_in: bool, watching: bool },
 }
 
 /// Which lane a mail takes.
@@ -90,6 +102,7 @@ pub enum Mail {
         user: ChannelKey,
         core: u16,
     },
+    Restore(Box<Restore>),
     /// A question of the HTTP API. Answered by exactly one `Answer`.
     Ask {
         id: u32,
@@ -145,6 +158,7 @@ impl Mail {
             | Self::UserGone { .. }
             | Self::Watch { .. }
             | Self::Unwatch { .. }
+            | Self::Restore(_)
             | Self::Ask { .. } => Lane::ToHome,
             Self::Subscribed { .. }
             | Self::Full { .. }

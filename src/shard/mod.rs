@@ -16,6 +16,7 @@ mod connection;
 mod core_set;
 mod count;
 mod delivery;
+mod export;
 mod home;
 mod liveness;
 mod mail;
@@ -36,7 +37,9 @@ use slab::Slab;
 
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use connection::{Connection, ConnectionKey};
-pub use mail::{Join, Lane, Mail};
+pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
+pub use home::{HomeState, MemberState};
+pub use mail::{Join, Lane, Mail, Restore};
 pub use outbox::{Answered, Outbox, Trace};
 pub use query::{Answer, Described, Question};
 pub use send_queue::SendQueue;
@@ -333,6 +336,7 @@ impl Shard {
             Mail::Unwatch { user, core } => self.home_unwatch(&user, core),
             Mail::UserStatus { user, online } => self.on_user_status(&user, online),
             Mail::Terminate { app, user_id } => self.terminate_local(app, &user_id),
+            Mail::Restore(restore) => self.home_restore(*restore),
             Mail::Ask { id, from, question } => {
                 let answer = self.answer(&question);
                 self.outbox.mail(from, Mail::Answer { id, answer });

@@ -6,7 +6,6 @@
 //! the acknowledgement, and what it sends later is newer.
 
 use super::channel_key::ChannelKey;
-use super::channel_table::Subscriber;
 use super::connection::{ConnectionKey, Standing, Subscription};
 use super::mail::{Join, Mail};
 use super::{Shard, frame};
@@ -240,14 +239,9 @@ impl Shard {
             None => self.send_succeeded(slot, index),
         }
         let connection = &mut self.connections[slot as usize];
-        let subscribers = &mut self.channels.get_mut(index).subscribers;
-        let position = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
         let subscription_index = u32::try_from(at).unwrap_or(u32::MAX);
+        let position = self.channels.get_mut(index).add(slot, subscription_index);
         connection.subscriptions[at].standing = Standing::Active { position };
-        if subscribers.is_empty() {
-            subscribers.reserve_exact(1);
-        }
-        subscribers.push(Subscriber { slot, subscription_index });
         self.note_count(index);
     }
 

@@ -52,6 +52,41 @@ struct HomeUser {
 }
 
 impl UserTables {
+    /// Whether a user is online, if it is known here.
+    pub(super) fn is_online(&self, user: &ChannelKey) -> Option<bool> {
+        self.local.get(user)?.online
+    }
+
+    /// A connection of another process, signed in as the user.
+    pub(super) fn import_signed_in(&mut self, user: &ChannelKey) {
+        self.local.entry(user.clone()).or_default().connections += 1;
+    }
+
+    /// A connection of another process that watches the user.
+    pub(super) fn import_watch(&mut self, user: &ChannelKey, slot: u32, online: bool) {
+        let local = self.local.entry(user.clone()).or_default();
+        local.watchers.insert(slot);
+        local.online = Some(online);
+    }
+
+    /// What the homes are to hear of what was imported: user, signed in here, watched from here.
+    pub(super) fn imported(&self) -> Vec<(ChannelKey, bool, bool)> {
+        let each = self.local.iter();
+        each.map(|(user, local)| (user.clone(), local.connections > 0, !local.watchers.is_empty()))
+            .collect()
+    }
+
+    /// At the home: what a core has to do with the user.
+    pub(super) fn restore(&mut self, user: ChannelKey, core: u16, signed_in: bool, watching: bool) {
+        let home = self.homes.entry(user).or_default();
+        if signed_in {
+            home.signed_in.insert(core);
+        }
+        if watching {
+            home.watching.insert(core);
+        }
+    }
+
     /// Entries of both tables: 0 when everybody has left.
     pub(super) fn len(&self) -> usize {
         self.local.len() + self.homes.len()
@@ -268,6 +303,6 @@ impl Shard {
     }
 }
 
-fn id_of(user: &ChannelKey) -> &str {
+pub(super) fn id_of(user: &ChannelKey) -> &str {
     user.name().strip_prefix(USER_CHANNEL_PREFIX).unwrap_or_default()
 }

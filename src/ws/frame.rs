@@ -72,6 +72,29 @@ pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends the header of a client frame.
+pub fn encode_masked_header(
+    fin: bool,
+    opcode: Opcode,
+    payload_len: u64,
+    mask: [u8; 4],
+    out: &mut Vec<u8>,
+) {
+    out.push(if fin { FIN } else { 0 } | opcode as u8);
+    match (u8::try_from(payload_len), u16::try_from(payload_len)) {
+        (Ok(length), _) if length < LENGTH_16 => out.push(MASKED | length),
+        (_, Ok(length)) => {
+            out.push(MASKED | LENGTH_16);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+        _ => {
+            out.push(MASKED | LENGTH_64);
+            out.extend_from_slice(&payload_len.to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&mask);
+}
+
 /// Appends a whole server frame. A control payload must fit 125 bytes; that is the caller's duty.
 pub fn encode(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     debug_assert!(!opcode.is_control() || payload.len() <= CONTROL_PAYLOAD_MAX);

@@ -11,6 +11,7 @@ use super::mask::unmask;
 use super::utf8::Utf8;
 pub use super::violation::Violation;
 
+mod resume;
 #[cfg(test)]
 mod tests;
 

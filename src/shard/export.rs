@@ -1,0 +1,261 @@
+//! A shard's state as values that another process's shards take in: the hand-over of established connections. PURE.
+//!
+//! The state is logical, by names and not by places: the new process may have another number of cores and another
+//! seed, so every channel finds its home anew. Only a shard at rest is exported: no input, and no mail under way, so
+//! every subscription is acknowledged and every number at a home is exact. Moments are those of a clock that both
+//! processes share.
+
+use hashbrown::HashMap;
+
+use super::Shard;
+use super::channel_key::ChannelKey;
+use super::connection::{ConnectionKey, Extras, SignedIn, Standing, Subscription};
+use super::home::HomeState;
+use super::mail::{Mail, Restore};
+use super::users::id_of;
+use crate::app::AppIndex;
+use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
+use crate::pusher::error_code;
+use crate::pusher::inbound::UserId;
+use crate::pusher::socket_id::SocketId;
+
+/// One open connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionState {
+    /// The id of its app.
+    pub app: Box<str>,
+    pub socket_id: SocketId,
+    pub subscriptions: Vec<(Box<str>, Option<UserId>)>,
+    /// What the kernel has not taken yet.
+    pub unsent: Vec<u8>,
+    pub last_inbound_seconds: u32,
+    pub rate_window_seconds: u32,
+    pub rate_count: u32,
+    pub pinged: bool,
+    pub speaks_control_frames: bool,
+    pub authorized: bool,
+    /// When it must have been authorised; see `App::authorize_within_seconds`.
+    pub authorize_by_seconds: Option<u32>,
+    pub user: Option<UserState>,
+    pub client_event_count: u32,
+    pub client_event_second: u32,
+}
+
+/// Who a connection signed in as, and whom it watches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserState {
+    pub user: UserId,
+    pub info: Box<str>,
+    /// By user id, whether they are online.
+    pub watched: Vec<(Box<str>, bool)>,
+}
+
+/// What a home knows of a channel and no connection tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelState {
+    /// The id of its app.
+    pub app: Box<str>,
+    pub name: Box<str>,
+    pub home: HomeState,
+}
+
+/// The shard is not at rest: a question to a home is unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAtRest;
+
+impl Shard {
+    /// The connections that can move: all but those that are closing. An error is one for all: the shard is not at
+    /// rest.
+    pub fn export_connections(
+        &self,
+    ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), NotAtRest>> {
+        let lines = self.unauthorized.values().flatten();
+        let deadlines: HashMap<ConnectionKey, u32> = lines.map(|(at, key)| (*key, *at)).collect();
+        self.connections.iter().filter(|(_, found)| !found.closing).map(move |(slot, found)| {
+            let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+            let key = ConnectionKey { slot, generation: found.generation };
+            let deadline = deadlines.get(&key).copied().filter(|_| !found.authorized);
+            Ok((key, self.export_connection(key, deadline)?))
+        })
+    }
+
+    fn export_connection(
+        &self,
+        key: ConnectionKey,
+        authorize_by_seconds: Option<u32>,
+    ) -> Result<ConnectionState, NotAtRest> {
+        let connection = &self.connections[key.slot as usize];
+        let mut subscriptions = Vec::with_capacity(connection.subscriptions.len());
+        for subscription in &connection.subscriptions {
+            let Standing::Active { .. } = subscription.standing else { return Err(NotAtRest) };
+            let name = self.channels.get(subscription.channel).key.name();
+            subscriptions.push((name.into(), subscription.member.as_deref().cloned()));
+        }
+        let mut unsent = Vec::with_capacity(connection.send_queue.bytes());
+        connection.send_queue.copy_to(&mut unsent, usize::MAX);
+        let extras = connection.extras.as_deref();
+        Ok(ConnectionState {
+            app: self.app_of(key.slot).id.as_str().into(),
+            socket_id: connection.socket_id,
+            subscriptions,
+            unsent,
+            last_inbound_seconds: connection.last_inbound_seconds,
+            rate_window_seconds: connection.rate_window_seconds,
+            rate_count: connection.rate_count,
+            pinged: connection.pinged,
+            speaks_control_frames: connection.speaks_control_frames,
+            authorized: connection.authorized,
+            authorize_by_seconds,
+            user: self.export_user(extras)?,
+            client_event_count: extras.map_or(0, |extras| extras.client_event_count),
+            client_event_second: extras.map_or(0, |extras| extras.client_event_second),
+        })
+    }
+
+    fn export_user(&self, extras: Option<&Extras>) -> Result<Option<UserState>, NotAtRest> {
+        let Some(extras) = extras else { return Ok(None) };
+        let Some(SignedIn { user, info, .. }) = &extras.signed_in else { return Ok(None) };
+        let mut watched = Vec::with_capacity(extras.watched.len());
+        for user in &extras.watched {
+            watched.push((id_of(user).into(), self.users.is_online(user).ok_or(NotAtRest)?));
+        }
+        Ok(Some(UserState { user: user.clone(), info: info.clone(), watched }))
+    }
+
+    /// What this core knows as a home.
+    #[must_use]
+    pub fn export_channels(&self) -> Vec<ChannelState> {
+        let states = self.homes.export(self.now);
+        let named = states.map(|(key, home)| ChannelState {
+            app: self.settings.apps.get(key.app()).id.as_str().into(),
+            name: key.name().into(),
+            home,
+        });
+        named.collect()
+    }
+
+    /// Takes in a connection of another process. It gets no frame by this, and nobody hears of it. One of an app that
+    /// is not configured any more is closed with 4001.
+    pub fn import_connection(&mut self, state: ConnectionState) -> ConnectionKey {
+        let Some(app) = self.settings.apps.by_id(&state.app) else {
+            let key = self.insert(AppIndex(0), state.socket_id);
+            let connection = &mut self.connections[key.slot as usize];
+            connection.counted = false;
+            if !state.unsent.is_empty() {
+                connection.send_queue.push(&state.unsent.into());
+            }
+            self.close_with_error(key.slot, error_code::NO_SUCH_APP);
+            return key;
+        };
+        let key = self.insert(app, state.socket_id);
+        self.settings.apps.get(app).hold();
+        let connection = &mut self.connections[key.slot as usize];
+        connection.last_inbound_seconds = state.last_inbound_seconds;
+        connection.rate_window_seconds = state.rate_window_seconds;
+        connection.rate_count = state.rate_count;
+        connection.pinged = state.pinged;
+        connection.speaks_control_frames = state.speaks_control_frames;
+        connection.authorized = state.authorized;
+        if state.client_event_count > 0 {
+            let extras = connection.extras.get_or_insert_default();
+            extras.client_event_count = state.client_event_count;
+            extras.client_event_second = state.client_event_second;
+        }
+        if !state.unsent.is_empty() {
+            connection.send_queue.push(&state.unsent.into());
+            self.mark_dirty(key.slot);
+        }
+        for (name, member) in state.subscriptions {
+            self.import_subscription(key.slot, app, &name, member);
+        }
+        if let Some(user) = state.user {
+            self.import_user(key.slot, app, user);
+        }
+        self.watch_again(key, state.authorize_by_seconds);
+        key
+    }
+
+    fn import_subscription(
+        &mut self,
+        slot: u32,
+        app: AppIndex,
+        name: &str,
+        member: Option<UserId>,
+    ) {
+        // The name was good in the other process; limits of names are judged when somebody subscribes.
+        let Ok(channel) = self.keys.make(app, name) else { return };
+        let found = self.channels.find_key(&channel);
+        let index = found.unwrap_or_else(|| self.channels.insert(channel));
+        let subscriptions = &mut self.connections[slot as usize].subscriptions;
+        let local = self.channels.get_mut(index);
+        local.active = true;
+        let position = local.add(slot, u32::try_from(subscriptions.len()).unwrap_or(u32::MAX));
+        if subscriptions.is_empty() {
+            subscriptions.reserve_exact(1);
+        }
+        let (standing, member) = (Standing::Active { position }, member.map(Box::new));
+        subscriptions.push(Subscription { channel: index, standing, member });
+    }
+
+    fn import_user(&mut self, slot: u32, app: AppIndex, state: UserState) {
+        let name = |id: &str| format!("{USER_CHANNEL_PREFIX}{id}");
+        let Ok(key) = self.keys.make(app, &name(&state.user.text)) else { return };
+        self.users.import_signed_in(&key);
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        let UserState { user, info, watched } = state;
+        extras.signed_in = Some(SignedIn { user, info, key });
+        for (id, online) in watched {
+            let Ok(key) = self.keys.make(app, &name(&id)) else { continue };
+            self.users.import_watch(&key, slot, online);
+            extras.watched.push(key);
+        }
+    }
+
+    /// Takes in what another process knew of a channel.
+    pub fn import_channel(&mut self, state: ChannelState) {
+        let Some(app) = self.settings.apps.by_id(&state.app) else { return };
+        let Ok(channel) = self.keys.make(app, &state.name) else { return };
+        self.restore(channel, |channel| Restore::Home { channel, state: state.home });
+    }
+
+    /// Tells the homes of the channels and users that were taken in. Call once, after the last.
+    pub fn finish_import(&mut self) {
+        let core = self.settings.core;
+        let locals: Vec<(ChannelKey, u32)> = self
+            .channels
+            .iter()
+            .map(|local| {
+                let count = u32::try_from(local.subscribers.len()).unwrap_or(u32::MAX);
+                (local.key.clone(), count)
+            })
+            .collect();
+        for (channel, count) in locals {
+            self.restore(channel, |channel| Restore::Interest { channel, core, count });
+        }
+        for (user, signed_in, watching) in self.users.imported() {
+            self.restore(user, |user| Restore::User { user, core, signed_in, watching });
+        }
+        for line in self.unauthorized.values_mut() {
+            line.make_contiguous().sort_by_key(|(at, _)| *at);
+        }
+    }
+
+    fn restore(&mut self, channel: ChannelKey, what: impl FnOnce(ChannelKey) -> Restore) {
+        let home = self.keys.home(&channel);
+        self.mail_home(home, Mail::Restore(Box::new(what(channel))));
+    }
+
+    /// A part of another process's state comes home. Nobody hears of it.
+    pub(super) fn home_restore(&mut self, restore: Restore) {
+        match restore {
+            Restore::Interest { channel, core, count } => {
+                let counts = self.settings.apps.get(channel.app()).counts_subscriptions();
+                self.homes.restore_interest(&channel, core, counts.then_some(count));
+            }
+            Restore::Home { channel, state } => self.homes.restore(&channel, state),
+            Restore::User { user, core, signed_in, watching } => {
+                self.users.restore(user, core, signed_in, watching);
+            }
+        }
+    }
+}
