@@ -1,4 +1,4 @@
-//! A new process takes the port over from a running one: nobody is refused, everybody is back (`--takeover`, SIGUSR2).
+//! A new process takes the port over from a running one: nobody is refused, everybody is back (`--takeover=listeners`, SIGUSR2).
 
 mod support;
 
@@ -10,6 +10,8 @@ use rustix::process::Signal;
 use support::{Client, Finished, Request, Server, Setup, Wire, now};
 
 const CHANNEL: &str = "news";
+/// Clients stay with the old server, and come back.
+const LISTENERS: &str = "--takeover=listeners";
 /// The event that everybody hears who is back.
 const LAST: u32 = u32::MAX;
 const GRACE_SECONDS: u64 = 4;
@@ -60,7 +62,7 @@ fn swap(old_workers: u16, new_workers: u16, count: usize) {
             published
         });
         let start = now();
-        let new = setup(new_workers).reaching(&old).arg("--takeover").start_as_configured();
+        let new = setup(new_workers).reaching(&old).arg(LISTENERS).start_as_configured();
         let back: Vec<Client> = clients.into_iter().map(|client| come_back(&new, client)).collect();
         assert!(start.elapsed() < Duration::from_secs(GRACE_SECONDS + 2), "{:?}", start.elapsed());
         over.store(true, Ordering::Relaxed);
@@ -96,16 +98,16 @@ fn the_new_process_may_have_more_workers() {
 #[test]
 fn one_take_over_after_the_other() {
     let first = setup(2).start();
-    let second = setup(2).reaching(&first).arg("--takeover").start_as_configured();
+    let second = setup(2).reaching(&first).arg(LISTENERS).start_as_configured();
     assert_eq!(first.finish().code, Some(0));
-    let third = setup(2).reaching(&second).arg("--takeover").start_as_configured();
+    let third = setup(2).reaching(&second).arg(LISTENERS).start_as_configured();
     assert_eq!(second.finish().code, Some(0));
     third.connect().sync();
 }
 
 #[test]
 fn with_nobody_to_take_over_from_it_starts_as_usual() {
-    let server = setup(1).arg("--takeover").start();
+    let server = setup(1).arg(LISTENERS).start();
     server.connect().sync();
     let Finished { code, stdout, .. } = {
         server.signal(Signal::TERM);
@@ -119,7 +121,7 @@ fn with_nobody_to_take_over_from_it_starts_as_usual() {
 fn a_start_that_fails_leaves_the_old_process_serving() {
     let old = setup(1).start();
     let mut client = old.connect();
-    let failed = Setup::new().env("REVERB_APP_ID", "").reaching(&old).arg("--takeover").run();
+    let failed = Setup::new().env("REVERB_APP_ID", "").reaching(&old).arg(LISTENERS).run();
     assert_eq!(failed.code, Some(2), "{}", failed.stderr);
     client.sync();
     publish(old.address, 1).expect("it serves on");
@@ -129,7 +131,7 @@ fn a_start_that_fails_leaves_the_old_process_serving() {
 fn sigusr2_starts_the_program_anew() {
     let first = setup(1).start();
     // A second server that the signal goes to, on a port it knows.
-    let mut old = setup(1).reaching(&first).arg("--takeover").start_as_configured();
+    let mut old = setup(1).reaching(&first).arg(LISTENERS).start_as_configured();
     assert_eq!(first.finish().code, Some(0));
     let mut client = old.connect();
     old.signal(Signal::USR2);

@@ -71,6 +71,12 @@ impl RequestReader {
         self.open.is_none() && self.searched == 0
     }
 
+    /// Whether all it has seen of an incomplete request is still in the buffer: another reader can go on from there.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.open.is_none()
+    }
+
     /// Takes what it can use from the front of `buffer`; what follows a complete request stays.
     ///
     /// # Errors

@@ -44,6 +44,15 @@ pub struct Mailbox<M> {
     to_ring: Vec<bool>,
     /// By lane: mail that waits for room.
     overflowed: [usize; LANES],
+    /// Mails sent and received since the start.
+    carried: Carried,
+}
+
+/// Mails sent and received. When the sums over all cores are the same twice in a row, and equal, none is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    pub sent: u64,
+    pub received: u64,
 }
 
 /// Makes the mesh: one mailbox per core.
@@ -70,6 +79,7 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             doorbells: doorbells.clone(),
             to_ring: vec![false; usize::from(cores)],
             overflowed: [0; LANES],
+            carried: Carried::default(),
         })
         .collect();
     for from in 0..usize::from(cores) {
@@ -104,6 +114,7 @@ impl<M> Mailbox<M> {
         assert!(to != self.core, "a core does not write to itself");
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
         self.to_ring[usize::from(to)] = true;
+        self.carried.sent += 1;
         if !outgoing.overflow.is_empty() {
             outgoing.overflow.push_back((stamp, mail));
             self.overflowed[lane] += 1;
@@ -162,7 +173,9 @@ impl<M> Mailbox<M> {
 
     /// Takes the next mail of a lane from one core.
     pub fn receive(&mut self, from: u16, lane: usize) -> Option<M> {
-        self.incoming[lane][usize::from(from)].as_mut()?.pop().ok().map(|(_, mail)| mail)
+        let (_, mail) = self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()?;
+        self.carried.received += 1;
+        Some(mail)
     }
 
     /// Takes mail of a lane from all cores in the order in which it was sent: a publish that was answered is
@@ -186,7 +199,13 @@ impl<M> Mailbox<M> {
         // Stable: mail of one core keeps its order.
         self.held.sort_by_key(|(stamp, _)| *stamp);
         let due = self.held.partition_point(|(stamp, _)| *stamp <= horizon);
+        self.carried.received += due as u64;
         out.extend(self.held.drain(..due).map(|(_, mail)| mail));
+    }
+
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        self.carried
     }
 
     /// Mail waits for a later horizon.

@@ -43,7 +43,7 @@ pub struct ChannelData {
 
 /// A user id as the app gave it. Ids are compared by their text form: `7` and `"7"` are one user (PROTOCOL.md
 /// rule 28).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UserId {
     /// As JSON, with quotes if it came with quotes.
     pub json: Box<str>,

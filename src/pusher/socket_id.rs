@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// Both numbers lie in `1 ..= 1_000_000_000`, as Reverb's do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SocketId {
     first: u32,
     second: u32,

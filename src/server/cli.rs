@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::options;
 
@@ -38,15 +38,24 @@ pub(super) struct Arguments {
     /// Write each accepted event to standard output, for the test suite of an app
     #[arg(long, global = true, value_name = "FORMAT", value_parser = ["json"], help_heading = SERVER)]
     print_events: Option<String>,
-    /// Take the port over from the server that runs there, which then drains; start as usual if there is none
-    #[arg(long, global = true, help_heading = SERVER)]
-    pub(super) takeover: bool,
+    /// Take the place of the server that runs there, with its connections, or with its listeners only: then it drains.
+    /// Start as usual if there is none
+    #[arg(long, global = true, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "connections", help_heading = SERVER)]
+    takeover: Option<TakeOver>,
     /// Configuration file [ringverb.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
     pub(super) config: Option<PathBuf>,
     /// Laravel's environment file [.env, if it is there]
     #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
     pub(super) env_file: Option<PathBuf>,
+}
+
+/// What a new process takes over from the one that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TakeOver {
+    Connections,
+    Listeners,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -187,6 +196,10 @@ environment, the environment over .env, .env over ringverb.toml. Exit status: 0 
 ";
 
 impl Arguments {
+    pub(super) fn takeover(&self) -> Option<TakeOver> {
+        self.takeover
+    }
+
     /// Reads the process's arguments; ends the process for `--help`, `--version` and mistakes (2).
     pub(super) fn read() -> Self {
         let command = Self::command()

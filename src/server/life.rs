@@ -5,6 +5,7 @@
 //! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew. SIGUSR2 starts the program
 //! anew to take over (`takeover.rs`).
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -18,14 +19,17 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::cli::TakeOver;
+use super::handover;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
-use super::takeover;
+use super::takeover::{self, Offer, Predecessor, Successor};
 use super::watch;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::webhook;
+use crate::worker::handover::{FORMAT, Handover, Meeting};
 use crate::worker::overload::Overload;
 use crate::worker::time::Clock;
 use crate::worker::{self, Ends, Phase, Shared};
@@ -38,7 +42,7 @@ pub(super) struct Started {
 }
 
 /// Why the control thread wakes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Asked {
     /// SIGINT or SIGTERM: drain.
     End,
@@ -46,6 +50,17 @@ pub(super) enum Asked {
     Replace,
     /// Another process accepts on our listeners: drain, and leave them alone.
     TakenOver,
+    /// Another process wants the connections, too.
+    Give(Successor),
+}
+
+/// How the server comes to its end.
+enum End {
+    Drain,
+    /// `Drain`, but the listeners are another process's.
+    Retire,
+    /// Everything is another process's.
+    Given,
 }
 
 /// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
@@ -61,7 +76,7 @@ const WORKERS_MAX: usize = 128;
 /// When it cannot start, or did not drain within the grace period.
 pub(super) fn serve(
     mut config: Config,
-    take_over: bool,
+    take_over: Option<TakeOver>,
     on_start: impl FnOnce(Started),
 ) -> Result<(), StartError> {
     // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
@@ -81,7 +96,9 @@ pub(super) fn serve(
         asked => asked.min(WORKERS_MAX),
     };
     let asked_address = SocketAddr::new(config.host, config.port);
-    let (predecessor, listeners) = listeners(asked_address, workers, take_over)?;
+    let (predecessor, listeners) = listeners(asked_address, workers, take_over.is_some())?;
+    let bringer = predecessor.as_ref().filter(|_| take_over == Some(TakeOver::Connections));
+    let (clock, meeting) = meet(bringer, workers)?;
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
     let to_offer: Vec<OwnedFd> = listeners
         .iter()
@@ -90,33 +107,38 @@ pub(super) fn serve(
         .map_err(StartError::Start)?;
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
-    let shared = Arc::new(share(config, apps, workers)?);
+    let shared = Arc::new(share(config, apps, workers, clock, meeting)?);
     // Registered before any worker runs, so that no signal is missed.
     let (asked, asks) = mpsc::channel();
     listen_to_signals(asked.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(&shared, listeners, workers, &cores)?;
     shared.started.wait();
     watch::start(shared.clone()).map_err(StartError::Start)?;
-    if let Some(predecessor) = predecessor
-        && let Err(error) = predecessor.retire()
-    {
-        tracing::warn!("the server before this one did not say that it retires: {error}");
+    if let Some(predecessor) = predecessor {
+        succeed(&predecessor, &shared, &doorbells)?;
     }
-    if let Err(error) = takeover::offer(address, to_offer, asked) {
+    let clock_start_nanos = clock.start_nanos();
+    let offer = Offer { address, listeners: to_offer, clock_start_nanos };
+    if let Err(error) = takeover::offer(offer, asked) {
         tracing::warn!("nobody will be able to take over from this server: {error}");
     }
     supervision::tell_ready();
     on_start(Started { address, workers });
-    let retires = wait(&shared, &asks, &program);
+    let end = wait(&shared, &doorbells, &asks, &program);
     let asked_at = shared.clock.now();
-    let drained = drain(&shared, &doorbells, &asks, workers, grace, retires);
+    let given = matches!(end, End::Given);
+    let drained = given || drain(&shared, &doorbells, &asks, workers, grace, &end);
     if let Some(webhooks) = webhooks {
-        wait_for_mail(&shared, &doorbells);
+        if !given {
+            wait_for_mail(&shared, &doorbells);
+        }
         let used = Duration::from_millis(shared.clock.now().0 - asked_at.0);
         webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
     }
-    shared.phase.stop();
-    wake_all(&doorbells);
+    if !given {
+        shared.phase.stop();
+        wake_all(&doorbells);
+    }
     watch::tell_all(&shared.overload.refusals);
     if !drained {
         return Err(StartError::Grace);
@@ -144,20 +166,70 @@ fn listeners(
     Ok((None, bind(address, workers)?))
 }
 
-fn share(config: Config, apps: Arc<Apps>, workers: usize) -> Result<Shared, StartError> {
+/// Where the workers are to meet those of the process that brings its connections, and its clock: all that is said of
+/// time in what it brings is by that.
+fn meet(
+    bringer: Option<&Predecessor>,
+    workers: usize,
+) -> Result<(Clock, Option<Meeting>), StartError> {
+    let Some(bringer) = bringer else { return Ok((Clock::start(), None)) };
+    let clock = Clock::started_at(bringer.clock_start_nanos);
+    match clock.filter(|_| bringer.format == u64::from(FORMAT)) {
+        Some(clock) => {
+            let nonce = getrandom::u64().map_err(|_| StartError::Random)?;
+            let meeting = Meeting { nonce, givers: bringer.workers, takers: workers };
+            Ok((clock, Some(meeting)))
+        }
+        None => {
+            tracing::info!(
+                "the server that runs is of another version: its connections stay with it, and it closes them"
+            );
+            Ok((Clock::start(), None))
+        }
+    }
+}
+
+/// Takes the place of the server before this one.
+fn succeed(
+    predecessor: &Predecessor,
+    shared: &Shared,
+    doorbells: &[Doorbell],
+) -> Result<(), StartError> {
+    let retires = match shared.handover.taking {
+        Some(meeting) => {
+            handover::take(shared, doorbells, predecessor, meeting.nonce)
+                .map_err(StartError::TakeOver)?;
+            predecessor.wait_until_retiring()
+        }
+        None => predecessor.retire(),
+    };
+    if let Err(error) = retires {
+        tracing::warn!("the server before this one did not say that it retires: {error}");
+    }
+    Ok(())
+}
+
+fn share(
+    config: Config,
+    apps: Arc<Apps>,
+    workers: usize,
+    clock: Clock,
+    taking: Option<Meeting>,
+) -> Result<Shared, StartError> {
     let channel_hash_seed = getrandom::u64().map_err(|_| StartError::Random)?;
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         overload: Overload::new(&config, channel_hash_seed.rotate_left(32)),
         config,
         apps,
-        phase: Phase::default(),
+        phase: if taking.is_some() { Phase::paused() } else { Phase::default() },
+        handover: Handover::new(workers, taking),
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
         beats: zeros(),
         started: Barrier::new(workers + 1),
         listeners_closed: AtomicUsize::new(0),
-        clock: Clock::start(),
+        clock,
         channel_hash_seed,
         sockets_reserved: descriptors_max(),
     })
@@ -204,8 +276,8 @@ fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
     thread.spawn(listen).map(drop)
 }
 
-/// Waits until the server is to end; whether another process has taken its listeners.
-fn wait(shared: &Shared, asks: &Receiver<Asked>, program: &Program) -> bool {
+/// Waits until the server is to end.
+fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program: &Program) -> End {
     let mut watchdog = Watchdog::new(shared);
     loop {
         let asked = match watchdog.interval {
@@ -216,12 +288,18 @@ fn wait(shared: &Shared, asks: &Receiver<Asked>, program: &Program) -> bool {
             Ok(Asked::Replace) => program.start_successor(),
             Ok(Asked::TakenOver) => {
                 tracing::info!("Another process has taken over: closing connections here.");
-                return true;
+                return End::Retire;
+            }
+            Ok(Asked::Give(successor)) => {
+                if handover::give(shared, doorbells, successor) {
+                    tracing::info!("Another process has taken over, with all connections.");
+                    return End::Given;
+                }
             }
             Ok(Asked::End) | Err(RecvTimeoutError::Disconnected) => {
                 supervision::tell_stopping();
                 tracing::info!("Gracefully terminating connections.");
-                return false;
+                return End::Drain;
             }
             Err(RecvTimeoutError::Timeout) => watchdog.look(shared),
         }
@@ -249,10 +327,14 @@ impl Program {
                 return;
             }
         };
-        let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--takeover");
+        let is_takeover =
+            |argument: &OsString| argument.as_encoded_bytes().starts_with(b"--takeover");
+        let (takeover, arguments): (Vec<_>, Vec<_>) =
+            std::env::args_os().skip(1).partition(is_takeover);
+        let takeover = takeover.into_iter().next_back().unwrap_or_else(|| "--takeover".into());
         let mut command = std::process::Command::new(path);
         // Without it the watchdog is meant for whoever reads of it.
-        command.args(arguments).arg("--takeover").env_remove("WATCHDOG_PID");
+        command.args(arguments).arg(takeover).env_remove("WATCHDOG_PID");
         match command.spawn() {
             Ok(child) => {
                 tracing::info!("process {} was started to take over", child.id());
@@ -303,10 +385,10 @@ fn drain(
     asks: &Receiver<Asked>,
     workers: usize,
     grace: Duration,
-    retires: bool,
+    end: &End,
 ) -> bool {
     const STEP: Duration = Duration::from_millis(10);
-    if retires {
+    if matches!(end, End::Retire) {
         shared.phase.retire();
     } else {
         shared.phase.drain();
@@ -316,7 +398,7 @@ fn drain(
         if shared.drained.load(Ordering::Acquire) == workers {
             return true;
         }
-        if asks.try_recv() == Ok(Asked::End) {
+        if matches!(asks.try_recv(), Ok(Asked::End)) {
             tracing::warn!("second signal: ending at once");
             std::process::exit(1);
         }
@@ -342,7 +424,7 @@ fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
     }
 }
 
-fn wake_all(doorbells: &[Doorbell]) {
+pub(super) fn wake_all(doorbells: &[Doorbell]) {
     doorbells.iter().for_each(Doorbell::ring);
 }
 

@@ -5,6 +5,7 @@ mod banner;
 mod check;
 mod cli;
 mod client;
+mod handover;
 mod life;
 mod memory;
 mod probe;
@@ -39,7 +40,7 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Check) => run_check(&merged),
         Some(Command::Client(command)) => run_client(&command, &merged),
-        Some(Command::Start) | None => start(&merged, arguments.takeover),
+        Some(Command::Start) | None => start(&merged, arguments.takeover()),
     }
 }
 
@@ -63,7 +64,7 @@ fn run_check(merged: &Merged) -> ExitCode {
     }
 }
 
-fn start(merged: &Merged, takeover: bool) -> ExitCode {
+fn start(merged: &Merged, takeover: Option<cli::TakeOver>) -> ExitCode {
     let config = match build(merged, &drawn_credentials()) {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),

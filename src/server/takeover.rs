@@ -1,23 +1,30 @@
-//! Taking a running server's port over: its listeners move to a new process, which accepts before the old one drains.
+//! Taking a running server's port over: its listeners move to a new process, and its connections with them, or not.
 //!
 //! The listeners themselves move, by SCM_RIGHTS, and with them whoever waits in their accept queues: a listener that is
 //! closed resets those. The two processes meet at a Unix socket with an abstract name, which belongs to the network
 //! namespace as the port does, needs no path, and leaves nothing behind. Abstract names have no owner, so each side
-//! looks at the other's user: only the same user, or root, may take over. Established connections stay with the old
-//! process, which closes them with 4200 over its drain period.
+//! looks at the other's user: only the same user, or root, may take over.
 //!
-//! The conversation: `take over` -> `listeners` with the descriptors -> `accepting` -> `retiring`. Whoever stops
-//! before `accepting` changes nothing.
+//! The conversation: `take over` -> `listeners` with the descriptors; then either `accepting` -> `retiring` (connections
+//! stay with the old process, which closes them with 4200 over its drain period), or `bring` -> all connections, by the
+//! workers -> `taken` -> `retiring`. Whoever stops before `accepting` or `taken` changes nothing. A process that is to
+//! `bring` and cannot says `failed` and serves on.
+//!
+//! `taken` is the one point at which connections change hands, and both sides must see it alike. The old process gives
+//! up by saying `failed` and shutting its end: the kernel then refuses `taken`, and if `taken` was there before, the
+//! old process finds it in what it has not read, and has not given up. Where `taken` is refused and there is no `failed`
+//! to read, the old process has died, and the new one is all there is.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -25,12 +32,18 @@ use rustix::net::{
 use socket2::Socket;
 
 use super::life::{Asked, sleep};
+use crate::worker::handover::{FORMAT, check_user};
 
-/// Changes with what is said: processes that speak differently do not take over from each other.
-const TAKE_OVER: &[u8] = b"take over 1\n";
-const LISTENERS: &[u8] = b"listeners 1\n";
-const ACCEPTING: &[u8] = b"accepting 1\n";
-const RETIRING: &[u8] = b"retiring  1\n";
+/// Every message is as long as this, filled up with spaces.
+const MESSAGE_BYTES: usize = 64;
+/// The number changes with what is said: processes that speak differently do not take over from each other.
+const TAKE_OVER: &str = "take over 2";
+const LISTENERS: &str = "listeners";
+const ACCEPTING: &str = "accepting";
+const BRING: &str = "bring";
+const FAILED: &str = "failed";
+const TAKEN: &str = "taken";
+const RETIRING: &str = "retiring";
 
 /// For each step of the other side.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,54 +54,78 @@ fn meeting_point(address: SocketAddr) -> io::Result<UnixAddress> {
     UnixAddress::from_abstract_name(format!("ringverb {address}"))
 }
 
-/// Only who could end the other side by a signal may take its place.
-fn check_user(peer: &UnixStream) -> io::Result<()> {
-    let user = rustix::net::sockopt::socket_peercred(peer)?.uid;
-    if user.is_root() || user == rustix::process::geteuid() {
-        return Ok(());
-    }
-    let why = format!("the other side runs as user {}, not as this one", user.as_raw());
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
-}
-
 fn patient(stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))
 }
 
-fn expect(stream: &mut UnixStream, word: &[u8]) -> io::Result<()> {
-    let mut heard = vec![0; word.len()];
-    stream.read_exact(&mut heard)?;
-    if heard == word { Ok(()) } else { Err(foreign()) }
+fn message(text: &str) -> [u8; MESSAGE_BYTES] {
+    let mut message = [b' '; MESSAGE_BYTES];
+    message[..text.len()].copy_from_slice(text.as_bytes());
+    message
+}
+
+fn say(stream: &UnixStream, text: &str) -> io::Result<()> {
+    (&*stream).write_all(&message(text))
+}
+
+fn hear(stream: &UnixStream) -> io::Result<String> {
+    let mut heard = [0; MESSAGE_BYTES];
+    (&*stream).read_exact(&mut heard)?;
+    Ok(String::from_utf8_lossy(&heard).trim_end().to_owned())
+}
+
+fn expect(stream: &UnixStream, text: &str) -> io::Result<()> {
+    if hear(stream)? == text { Ok(()) } else { Err(foreign()) }
+}
+
+/// The numbers behind a word.
+fn numbers<const COUNT: usize>(heard: &str, word: &str) -> Option<[u64; COUNT]> {
+    let mut parts = heard.strip_prefix(word)?.split_ascii_whitespace();
+    let mut numbers = [0; COUNT];
+    for number in &mut numbers {
+        *number = parts.next()?.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
 }
 
 fn foreign() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the other side speaks another version of take-over")
 }
 
-/// Offers the listeners to whoever comes to take over, until somebody has; then `Asked::TakenOver`.
+/// A process that wants the connections too.
+#[derive(Debug)]
+pub(super) struct Successor {
+    stream: UnixStream,
+    pub(super) nonce: u64,
+    pub(super) workers: usize,
+    /// Tells the thread that offers whether all was taken.
+    taken: Sender<bool>,
+}
+
+/// What this process offers.
+pub(super) struct Offer {
+    pub(super) address: SocketAddr,
+    pub(super) listeners: Vec<OwnedFd>,
+    /// See `Clock::start_nanos`.
+    pub(super) clock_start_nanos: u64,
+}
+
+/// Offers the listeners, and the connections, to whoever comes to take over, until somebody has; then
+/// `Asked::TakenOver`. `Asked::Give` before that, when the connections are to move.
 ///
 /// # Errors
 /// When the meeting point is taken, or no thread can be had.
-pub(super) fn offer(
-    address: SocketAddr,
-    listeners: Vec<OwnedFd>,
-    asked: Sender<Asked>,
-) -> io::Result<()> {
-    let point = UnixListener::bind_addr(&meeting_point(address)?)?;
+pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<()> {
+    let point = UnixListener::bind_addr(&meeting_point(offer.address)?)?;
     let thread = std::thread::Builder::new().name("takeover".to_owned());
     let wait = move || {
         for stream in point.incoming() {
-            let result = stream.and_then(|mut stream| {
-                hand_out(&mut stream, &listeners)?;
-                Ok(stream)
-            });
-            match result {
-                Ok(mut stream) => {
-                    // The successor offers the listeners from here on.
+            match stream.and_then(|stream| hand_out(stream, &offer, &asked)) {
+                Ok(stream) => {
+                    // The successor offers from here on.
                     drop(point);
-                    let _ = asked.send(Asked::TakenOver);
-                    let _ = stream.write_all(RETIRING);
+                    let _ = say(&stream, RETIRING);
                     return;
                 }
                 Err(error) => {
@@ -102,53 +139,111 @@ pub(super) fn offer(
     thread.spawn(wait).map(drop)
 }
 
-fn hand_out(stream: &mut UnixStream, listeners: &[OwnedFd]) -> io::Result<()> {
-    check_user(stream)?;
-    patient(stream)?;
-    expect(stream, TAKE_OVER)?;
-    let descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+/// One conversation; when it ends well, this process has nothing left to offer.
+fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Result<UnixStream> {
+    check_user(&stream)?;
+    patient(&stream)?;
+    expect(&stream, TAKE_OVER)?;
+    send_listeners(&stream, offer)?;
+    let wish = hear(&stream)?;
+    if wish == ACCEPTING {
+        let _ = asked.send(Asked::TakenOver);
+        return Ok(stream);
+    }
+    let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
+    let workers = usize::try_from(workers).ok().filter(|count| (1..=LISTENERS_MAX).contains(count));
+    let (taken, outcome) = mpsc::channel();
+    let successor = Successor {
+        stream: stream.try_clone()?,
+        nonce,
+        workers: workers.ok_or_else(foreign)?,
+        taken,
+    };
+    // A control thread that is at the end already drops it, and with it the other end of `outcome`.
+    let _ = asked.send(Asked::Give(successor));
+    if outcome.recv() == Ok(true) { Ok(stream) } else { Err(io::Error::other("see above")) }
+}
+
+fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
+    let descriptors: Vec<BorrowedFd<'_>> = offer.listeners.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::Error::other("more listeners than one message holds"));
     }
-    let text = [IoSlice::new(LISTENERS)];
-    let sent = rustix::net::sendmsg(&*stream, &text, &mut ancillary, SendFlags::NOSIGNAL)?;
-    if sent != LISTENERS.len() {
-        return Err(io::ErrorKind::WriteZero.into());
+    let text =
+        message(&format!("{LISTENERS} {FORMAT} {} {}", descriptors.len(), offer.clock_start_nanos));
+    let text = [IoSlice::new(&text)];
+    let sent = rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL)?;
+    if sent == MESSAGE_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+impl Successor {
+    /// Whether it has said something, or has gone, by now.
+    ///
+    /// # Errors
+    /// When it said that it failed, or is gone.
+    pub(super) fn has_taken(&self) -> io::Result<bool> {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once))? == 0 {
+            return Ok(false);
+        }
+        expect(&self.stream, TAKEN).map(|()| true)
     }
-    expect(stream, ACCEPTING)
+
+    /// Takes everything back. `false`: too late, the successor has it.
+    pub(super) fn take_back(&self) -> bool {
+        let _ = say(&self.stream, FAILED);
+        let _ = self.stream.shutdown(Shutdown::Both);
+        expect(&self.stream, TAKEN).is_err()
+    }
+
+    pub(super) fn tell_outcome(self, taken: bool) {
+        let _ = self.taken.send(taken);
+    }
 }
 
 /// The process whose place this one takes.
-pub(super) struct Predecessor(UnixStream);
+pub(super) struct Predecessor {
+    stream: UnixStream,
+    /// The form in which it gives connections away; `FORMAT` is ours.
+    pub(super) format: u64,
+    /// One gives for each of its listeners.
+    pub(super) workers: usize,
+    pub(super) clock_start_nanos: u64,
+}
 
 /// Asks the server at `address` for its listeners; `None` when there is none.
 ///
 /// # Errors
 /// When there is one that does not give them.
 pub(super) fn ask(address: SocketAddr) -> io::Result<Option<(Predecessor, Vec<TcpListener>)>> {
-    let mut stream = match UnixStream::connect_addr(&meeting_point(address)?) {
+    let stream = match UnixStream::connect_addr(&meeting_point(address)?) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         Err(error) => return Err(error),
     };
     check_user(&stream)?;
     patient(&stream)?;
-    stream.write_all(TAKE_OVER)?;
-    let listeners = receive(&stream)?;
+    say(&stream, TAKE_OVER)?;
+    let (heard, listeners) = receive(&stream)?;
+    let [format, workers, clock_start_nanos] = numbers(&heard, LISTENERS).ok_or_else(foreign)?;
     for listener in &listeners {
         if listener.local_addr()? != address {
             return Err(foreign());
         }
     }
-    if listeners.is_empty() { Err(foreign()) } else { Ok(Some((Predecessor(stream), listeners))) }
+    if listeners.is_empty() {
+        return Err(foreign());
+    }
+    let workers = usize::try_from(workers).map_err(io::Error::other)?;
+    Ok(Some((Predecessor { stream, format, workers, clock_start_nanos }, listeners)))
 }
 
-fn receive(stream: &UnixStream) -> io::Result<Vec<TcpListener>> {
+fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut text = [0; LISTENERS.len()];
+    let mut text = [0; MESSAGE_BYTES];
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
     let received =
         rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)?;
@@ -158,13 +253,13 @@ fn receive(stream: &UnixStream) -> io::Result<Vec<TcpListener>> {
             listeners.extend(descriptors.map(|one| TcpListener::from(Socket::from(one))));
         }
     }
-    if received.bytes != text.len() || text != LISTENERS {
+    if received.bytes != text.len() {
         return Err(foreign());
     }
     if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
         return Err(io::Error::other("not all listeners found a descriptor here; raise ulimit -n"));
     }
-    Ok(listeners)
+    Ok((String::from_utf8_lossy(&text).trim_end().to_owned(), listeners))
 }
 
 impl Predecessor {
@@ -172,10 +267,62 @@ impl Predecessor {
     ///
     /// # Errors
     /// When it does not answer. It may serve on then, on the same listeners.
-    pub(super) fn retire(mut self) -> io::Result<()> {
-        self.0.write_all(ACCEPTING)?;
-        expect(&mut self.0, RETIRING)
+    pub(super) fn retire(&self) -> io::Result<()> {
+        say(&self.stream, ACCEPTING)?;
+        self.wait_until_retiring()
     }
+
+    /// Tells it to give its connections, to so many workers that listen by this number.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub(super) fn bring(&self, workers: usize, nonce: u64) -> io::Result<()> {
+        say(&self.stream, &format!("{BRING} {workers} {nonce}"))
+    }
+
+    /// Whether it still means to give.
+    ///
+    /// # Errors
+    /// When it has failed, and why not.
+    pub(super) fn still_gives(&self) -> io::Result<()> {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once))? == 0 {
+            return Ok(());
+        }
+        // It has nothing to say at this point but that it failed.
+        hear(&self.stream)?;
+        Err(given_up())
+    }
+
+    /// Takes what it gave: from here on it is this process's.
+    ///
+    /// # Errors
+    /// When it has taken everything back.
+    pub(super) fn take(&self) -> io::Result<()> {
+        match say(&self.stream, TAKEN) {
+            Ok(()) => Ok(()),
+            Err(_) if hear(&self.stream).is_ok_and(|heard| heard == FAILED) => Err(given_up()),
+            Err(error) => {
+                tracing::warn!(
+                    "the server before this one has died, all its connections are here: {error}"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// # Errors
+    /// When it says something else. It has retired, too, when it has ended.
+    pub(super) fn wait_until_retiring(&self) -> io::Result<()> {
+        match expect(&self.stream, RETIRING) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            told => told,
+        }
+    }
+}
+
+fn given_up() -> io::Error {
+    io::Error::other("it has taken its connections back; its log says why")
 }
 
 #[cfg(test)]
@@ -189,11 +336,15 @@ mod tests {
         (listener, address)
     }
 
+    fn of(address: SocketAddr, listener: TcpListener) -> Offer {
+        Offer { address, listeners: vec![listener.into()], clock_start_nanos: 7 }
+    }
+
     #[test]
     fn listeners_move_with_those_who_wait() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(address, vec![listener.into()], asked).unwrap();
+        offer(of(address, listener), asked).unwrap();
         let mut waiting = std::net::TcpStream::connect(address).unwrap();
         let (predecessor, listeners) = ask(address).unwrap().expect("somebody is there");
         assert!(asks.try_recv().is_err(), "nothing is decided yet");
@@ -211,14 +362,70 @@ mod tests {
     fn who_gives_up_or_speaks_otherwise_changes_nothing() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(address, vec![listener.into()], asked).unwrap();
+        offer(of(address, listener), asked).unwrap();
         drop(ask(address).unwrap().expect("somebody is there"));
         let mut foreigner = UnixStream::connect_addr(&meeting_point(address).unwrap()).unwrap();
-        foreigner.write_all(b"take over 9\n").unwrap();
+        say(&foreigner, "take over 9").unwrap();
         assert_eq!(foreigner.read(&mut [0; 1]).unwrap_or(0), 0);
         assert!(asks.try_recv().is_err());
         ask(address).unwrap().expect("it still offers").0.retire().unwrap();
         assert!(asks.recv().is_ok());
+    }
+
+    /// Asks for everything, as a new process does.
+    fn begin() -> (Predecessor, Successor) {
+        let (listener, address) = listener();
+        let (asked, asks) = mpsc::channel();
+        offer(of(address, listener), asked).unwrap();
+        let (predecessor, _) = ask(address).unwrap().expect("somebody is there");
+        assert_eq!((predecessor.format, predecessor.workers), (u64::from(FORMAT), 1));
+        assert_eq!(predecessor.clock_start_nanos, 7);
+        predecessor.bring(3, 99).unwrap();
+        let Asked::Give(successor) = asks.recv().unwrap() else { panic!("connections") };
+        assert_eq!((successor.workers, successor.nonce), (3, 99));
+        assert!(!successor.has_taken().unwrap());
+        predecessor.still_gives().unwrap();
+        (predecessor, successor)
+    }
+
+    #[test]
+    fn what_is_taken_is_taken() {
+        let (predecessor, successor) = begin();
+        predecessor.take().unwrap();
+        assert!(!successor.take_back(), "too late");
+        successor.tell_outcome(true);
+        predecessor.wait_until_retiring().unwrap();
+    }
+
+    #[test]
+    fn what_is_taken_back_cannot_be_taken() {
+        let (predecessor, successor) = begin();
+        assert!(successor.take_back());
+        predecessor.still_gives().unwrap_err();
+        predecessor.take().unwrap_err();
+        successor.tell_outcome(false);
+    }
+
+    #[test]
+    fn of_two_at_once_one_wins() {
+        for _ in 0..200 {
+            let (predecessor, successor) = begin();
+            let (taken, kept) = std::thread::scope(|scope| {
+                let take = scope.spawn(|| predecessor.take().is_ok());
+                let kept = successor.take_back();
+                (take.join().unwrap(), kept)
+            });
+            assert_ne!(taken, kept, "both have them, or nobody");
+        }
+    }
+
+    #[test]
+    fn who_dies_leaves_all_to_the_other() {
+        let (predecessor, successor) = begin();
+        drop(successor);
+        // The thread that offers has the stream too, until it hears that nothing will come of it.
+        while poll(&mut [PollFd::new(&predecessor.stream, PollFlags::IN)], None).unwrap() == 0 {}
+        predecessor.take().unwrap();
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! processes share.
 
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 
 use super::Shard;
 use super::channel_key::ChannelKey;
 use super::connection::{ConnectionKey, Extras, SignedIn, Standing, Subscription};
 use super::home::HomeState;
 use super::mail::{Mail, Restore};
+use super::send_queue::SendQueue;
 use super::users::id_of;
 use crate::app::AppIndex;
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
@@ -20,14 +22,18 @@ use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
 /// One open connection.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionState {
     /// The id of its app.
     pub app: Box<str>,
     pub socket_id: SocketId,
     pub subscriptions: Vec<(Box<str>, Option<UserId>)>,
-    /// What the kernel has not taken yet.
+    /// What is left of a frame that the kernel has begun to take.
+    pub begun: Vec<u8>,
+    /// The frames behind it.
     pub unsent: Vec<u8>,
+    /// Our close frame is among them, or was sent.
+    pub closing: bool,
     pub last_inbound_seconds: u32,
     pub rate_window_seconds: u32,
     pub rate_count: u32,
@@ -42,7 +48,7 @@ pub struct ConnectionState {
 }
 
 /// Who a connection signed in as, and whom it watches.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UserState {
     pub user: UserId,
     pub info: Box<str>,
@@ -51,7 +57,7 @@ pub struct UserState {
 }
 
 /// What a home knows of a channel and no connection tells.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelState {
     /// The id of its app.
     pub app: Box<str>,
@@ -64,14 +70,13 @@ pub struct ChannelState {
 pub struct NotAtRest;
 
 impl Shard {
-    /// The connections that can move: all but those that are closing. An error is one for all: the shard is not at
-    /// rest.
+    /// All connections. An error is one for all: the shard is not at rest.
     pub fn export_connections(
         &self,
     ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), NotAtRest>> {
         let lines = self.unauthorized.values().flatten();
         let deadlines: HashMap<ConnectionKey, u32> = lines.map(|(at, key)| (*key, *at)).collect();
-        self.connections.iter().filter(|(_, found)| !found.closing).map(move |(slot, found)| {
+        self.connections.iter().map(move |(slot, found)| {
             let slot = u32::try_from(slot).unwrap_or(u32::MAX);
             let key = ConnectionKey { slot, generation: found.generation };
             let deadline = deadlines.get(&key).copied().filter(|_| !found.authorized);
@@ -91,14 +96,18 @@ impl Shard {
             let name = self.channels.get(subscription.channel).key.name();
             subscriptions.push((name.into(), subscription.member.as_deref().cloned()));
         }
+        let begun = connection.send_queue.begun().to_vec();
         let mut unsent = Vec::with_capacity(connection.send_queue.bytes());
         connection.send_queue.copy_to(&mut unsent, usize::MAX);
+        unsent.drain(..begun.len());
         let extras = connection.extras.as_deref();
         Ok(ConnectionState {
             app: self.app_of(key.slot).id.as_str().into(),
             socket_id: connection.socket_id,
             subscriptions,
+            begun,
             unsent,
+            closing: connection.closing,
             last_inbound_seconds: connection.last_inbound_seconds,
             rate_window_seconds: connection.rate_window_seconds,
             rate_count: connection.rate_count,
@@ -137,19 +146,25 @@ impl Shard {
     /// Takes in a connection of another process. It gets no frame by this, and nobody hears of it. One of an app that
     /// is not configured any more is closed with 4001.
     pub fn import_connection(&mut self, state: ConnectionState) -> ConnectionKey {
-        let Some(app) = self.settings.apps.by_id(&state.app) else {
-            let key = self.insert(AppIndex(0), state.socket_id);
-            let connection = &mut self.connections[key.slot as usize];
-            connection.counted = false;
-            if !state.unsent.is_empty() {
-                connection.send_queue.push(&state.unsent.into());
-            }
+        let app = self.settings.apps.by_id(&state.app);
+        // As in `open_refused`: one that has no app is never asked for it.
+        let key = self.insert(app.unwrap_or(AppIndex(0)), state.socket_id);
+        let connection = &mut self.connections[key.slot as usize];
+        connection.send_queue = SendQueue::restored(&state.begun, state.unsent);
+        (connection.closing, connection.counted) = (state.closing, false);
+        if !connection.send_queue.is_empty() {
+            self.mark_dirty(key.slot);
+        }
+        if state.closing {
+            return key;
+        }
+        let Some(app) = app else {
             self.close_with_error(key.slot, error_code::NO_SUCH_APP);
             return key;
         };
-        let key = self.insert(app, state.socket_id);
         self.settings.apps.get(app).hold();
         let connection = &mut self.connections[key.slot as usize];
+        connection.counted = true;
         connection.last_inbound_seconds = state.last_inbound_seconds;
         connection.rate_window_seconds = state.rate_window_seconds;
         connection.rate_count = state.rate_count;
@@ -160,10 +175,6 @@ impl Shard {
             let extras = connection.extras.get_or_insert_default();
             extras.client_event_count = state.client_event_count;
             extras.client_event_second = state.client_event_second;
-        }
-        if !state.unsent.is_empty() {
-            connection.send_queue.push(&state.unsent.into());
-            self.mark_dirty(key.slot);
         }
         for (name, member) in state.subscriptions {
             self.import_subscription(key.slot, app, &name, member);

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::channel_key::ChannelKey;
@@ -45,17 +46,17 @@ pub(super) struct Member {
 pub(super) type Roster = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
 
 /// What a home knows of a channel and no connection tells, for another process.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HomeState {
     pub members: Vec<MemberState>,
     /// The cached event's frame, and when it expires.
-    pub cached: Option<(FrameBytes, u32)>,
+    pub cached: Option<(Vec<u8>, u32)>,
     /// The number of subscribers that was told last, and when.
     pub count_told: Option<(u64, u32)>,
 }
 
 /// A user in a presence channel, with the number of their connections in it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberState {
     pub user: UserId,
     pub info: Box<str>,
@@ -228,7 +229,7 @@ impl HomeTable {
                     .collect(),
                 cached: channel
                     .cached(now)
-                    .map(|cached| (cached.frame.clone(), cached.expires_seconds)),
+                    .map(|cached| (cached.frame.to_vec(), cached.expires_seconds)),
                 count_told: self.counts.told(u32::try_from(index).unwrap_or(u32::MAX)),
             };
             (state != HomeState::default()).then_some((&channel.key, state))
@@ -246,7 +247,7 @@ impl HomeTable {
             self.channels[index as usize].roster = Some(Box::new(roster.collect()));
         }
         if let Some((frame, expires_seconds)) = state.cached {
-            self.remember(index, &frame, expires_seconds);
+            self.remember(index, &frame.into(), expires_seconds);
         }
         if let Some((told, seconds)) = state.count_told {
             self.counts.restore_told(index, channel, told, seconds);

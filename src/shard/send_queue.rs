@@ -54,6 +54,28 @@ impl SendQueue {
         self.push(frame);
     }
 
+    /// What is left of a frame that has begun to be sent.
+    pub(super) fn begun(&self) -> &[u8] {
+        match &self.first {
+            Some(first) if self.head_sent > 0 => &first.bytes()[self.head_sent as usize..],
+            _ => &[],
+        }
+    }
+
+    /// A queue as another process left it: what was left of a frame that had begun, and what was behind it.
+    pub(super) fn restored(begun: &[u8], waiting: Vec<u8>) -> Self {
+        let mut queue = Self::default();
+        if !begun.is_empty() {
+            // One byte stands for what the kernel has had: the frame must not be dropped for one that has not begun.
+            queue.push(&[&[0], begun].concat().into());
+            queue.sent(1);
+        }
+        if !waiting.is_empty() {
+            queue.push(&waiting.into());
+        }
+        queue
+    }
+
     /// The queue when it is one whole frame: it can be sent from where it lies, without a copy.
     #[must_use]
     pub fn single(&self) -> Option<&[u8]> {

@@ -6,6 +6,7 @@
 mod flush;
 mod gather;
 pub mod kernel;
+mod moving;
 mod reactor;
 
 use crate::app::AppIndex;
@@ -17,6 +18,7 @@ use crate::shard::{Lane, Mail, Shard};
 use flush::Flush;
 use gather::Gathers;
 use kernel::Kernel;
+pub use moving::Moved;
 pub use reactor::{Reactor, socket_bytes};
 
 /// What a tick changes.
@@ -30,6 +32,8 @@ pub struct Core<K: Kernel> {
     inbox: Vec<Mail>,
     /// Mail of the shard to itself.
     own_mail: Vec<Mail>,
+    /// See `pause`.
+    paused: bool,
 }
 
 impl<K: Kernel> Core<K> {
@@ -50,6 +54,7 @@ impl<K: Kernel> Core<K> {
             flush: Flush::default(),
             inbox: Vec::new(),
             own_mail: Vec::new(),
+            paused: false,
         }
     }
 
@@ -57,8 +62,10 @@ impl<K: Kernel> Core<K> {
     /// traces, is the caller's to carry out.
     pub fn turn(&mut self) {
         let now = self.shard.now();
-        self.reactor.expire(&mut self.shard, now);
-        self.reactor.turn(&mut self.shard, self.mailbox.is_congested());
+        if !self.paused {
+            self.reactor.expire(&mut self.shard, now);
+        }
+        self.reactor.turn(&mut self.shard, self.paused || self.mailbox.is_congested());
         if std::mem::take(&mut self.reactor.doorbell_is_deaf) {
             self.reactor.kernel.watch_doorbell(self.mailbox.doorbell());
         }
@@ -76,7 +83,9 @@ impl<K: Kernel> Core<K> {
 
     /// The second half: sends, and sleeps unless something is left.
     pub fn finish(&mut self) {
-        self.flush.run(&mut self.shard, &mut self.reactor);
+        if !self.paused {
+            self.flush.run(&mut self.shard, &mut self.reactor);
+        }
         if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
             self.reactor.kernel.request_again();
         }
@@ -84,11 +93,14 @@ impl<K: Kernel> Core<K> {
     }
 
     fn wants_another_tick(&self) -> bool {
-        self.mailbox.has_held()
+        let mail_waits = self.mailbox.has_held() || self.mailbox.has_overflow();
+        if self.paused {
+            return mail_waits || !self.shard.outbox.mails.is_empty();
+        }
+        mail_waits
             || !self.shard.outbox.is_empty()
             || self.flush.is_unfinished()
             || self.reactor.has_unread()
-            || self.mailbox.has_overflow()
     }
 
     /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. `catch_up` calls

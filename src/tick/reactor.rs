@@ -103,6 +103,17 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
+    /// What moves with a connection: its socket, whether its peer has closed, and its incomplete input.
+    pub(super) fn moves(&self, slot: u32) -> Option<(&K::Socket, bool, Vec<u8>)> {
+        let socket = self.sockets.0.get(slot as usize)?;
+        let partial = socket.partial.as_ref().map_or_else(Vec::new, |partial| partial.to_wire());
+        Some((socket.descriptor.as_ref()?, socket.peer_closed, partial))
+    }
+
+    pub(super) fn note_peer_closed(&mut self, key: ConnectionKey, closed: bool) {
+        self.sockets.0[key.slot as usize].peer_closed |= closed;
+    }
+
     /// For the flush: the kernel, the descriptors to send to, and where other completions go.
     pub(super) fn split(&mut self) -> (&mut K, &Sockets<K::Socket>, &mut Vec<Event>) {
         (&mut self.kernel, &self.sockets, &mut self.events)

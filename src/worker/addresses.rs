@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::app::PerSecond;
 
 /// A client's address as a number: IPv4 as it is, IPv6 by its first 64 bits, which is what one customer gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Client(u64);
 
 impl Client {
@@ -44,6 +44,21 @@ fn place(client: Client, seed: u64) -> (usize, u64) {
     mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^= mixed >> 32;
     (mixed as usize % BUCKETS, mixed >> BUCKET_BITS)
+}
+
+/// The client that has this place; the other way of `place`.
+fn client_at(bucket: usize, tag: u64, seed: u64) -> Client {
+    let mut mixed = tag << BUCKET_BITS | bucket as u64;
+    mixed ^= mixed >> 32;
+    mixed = mixed.wrapping_mul(inverse(0x9e37_79b9_7f4a_7c15));
+    mixed ^= mixed >> 32;
+    Client(mixed.wrapping_mul(inverse(seed | 1)) ^ seed)
+}
+
+/// What an odd number must be multiplied by to get 1, modulo 2^64: each of Newton's steps doubles the right bits, of
+/// which a number is its own inverse in three.
+fn inverse(odd: u64) -> u64 {
+    (0..5).fold(odd, |found, _| found.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(found))))
 }
 
 /// Open connections by client.
@@ -111,6 +126,13 @@ impl ConnectionTable {
         }
     }
 
+    /// Whom a place is counted for.
+    pub(super) fn client(&self, place: &Place) -> Option<Client> {
+        let index = place.0 as usize;
+        let word = self.entries.get(index)?.load(Ordering::SeqCst);
+        Some(client_at(index / CONNECTION_WAYS, word >> COUNT_BITS, self.seed))
+    }
+
     /// The connection has ended.
     ///
     /// # Panics
@@ -153,6 +175,10 @@ impl Places {
         }
         debug_assert_eq!(self.0[slot], Place::NONE.0, "a slot is freed before it is used again");
         self.0[slot] = place.0;
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Place {
+        Place(self.0.get(slot as usize).copied().unwrap_or(Place::NONE.0))
     }
 
     pub(super) fn take(&mut self, slot: u32) -> Place {

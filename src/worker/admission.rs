@@ -68,6 +68,17 @@ impl Admission {
         }
     }
 
+    /// Whom a connection is counted for, to be counted for in another process.
+    pub(super) fn client(&self, place: &Place) -> Option<Client> {
+        self.connections.as_ref()?.1.client(place)
+    }
+
+    /// Counts a connection that another process had let in, whatever the limit is here.
+    pub(super) fn enter_again(&self, client: Client) -> Place {
+        let table = self.connections.as_ref();
+        table.and_then(|(_, table)| table.enter(client, u16::MAX)).unwrap_or(Place::NONE)
+    }
+
     pub(super) fn leave(&self, place: Place) {
         if let Some((_, table)) = &self.connections {
             table.leave(place);

@@ -14,6 +14,8 @@ use crate::counters::Refused;
 /// Accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks whether it may accept, when it is on its way to another process.
+const MOVING_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
     let listener = &worker.listeners[index];
@@ -26,10 +28,15 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
         }
     };
     let mut pauses = 0_u32;
-    while worker.shared.phase.is_running() {
+    while !worker.shared.phase.is_ending() {
         // Whoever waits when the phase has changed is another process's, or nobody's.
-        if readiness.readable(true).await.is_err() || !worker.shared.phase.is_running() {
+        if readiness.readable(true).await.is_err() {
             return;
+        }
+        if !worker.shared.phase.is_running() {
+            // Perhaps this process goes on after all, or only begins.
+            monoio::time::sleep(MOVING_PAUSE).await;
+            continue;
         }
         for _ in 0..ACCEPTS_PER_TURN {
             match listener.accept() {

@@ -8,7 +8,9 @@
 mod addresses;
 mod admission;
 mod debug_log;
+pub mod handover;
 mod listener;
+mod lobby;
 mod notes;
 pub mod overload;
 mod printed;
@@ -19,6 +21,7 @@ pub mod time;
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -37,6 +40,8 @@ use crate::shard::{Answer, Mail, Question, Settings, Shard};
 use crate::tick::Core;
 use crate::webhook::Feed;
 use debug_log::DebugLog;
+use handover::{Handover, Meeting};
+use lobby::Lobby;
 use notes::Notes;
 use overload::{Guard, Overload};
 use session::Admitted;
@@ -52,6 +57,42 @@ impl Phase {
     const DRAINING: u8 = 1;
     const STOPPED: u8 = 2;
     const RETIRING: u8 = 3;
+    /// HTTP sessions stand aside; see `handover`.
+    const WAITING: u8 = 4;
+    /// Nothing is read, sent or timed; mail goes on.
+    const PAUSED: u8 = 5;
+    /// Workers give what they have to another process.
+    const LEAVING: u8 = 6;
+
+    /// Paused from the start: what is to be served comes from another process.
+    #[must_use]
+    pub fn paused() -> Self {
+        Self(AtomicU8::new(Self::PAUSED))
+    }
+
+    fn stage(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Serve. What was paused goes on.
+    pub fn run(&self) {
+        self.0.store(Self::RUNNING, Ordering::Release);
+    }
+
+    /// Stop accepting; HTTP sessions stand aside as soon as they can.
+    pub fn wait(&self) {
+        self.0.store(Self::WAITING, Ordering::Release);
+    }
+
+    /// Read nothing, send nothing, let no time pass; but carry mail on.
+    pub fn pause(&self) {
+        self.0.store(Self::PAUSED, Ordering::Release);
+    }
+
+    /// Give everything to another process (`Handover::give_to`) and wait for another phase.
+    pub fn leave(&self) {
+        self.0.store(Self::LEAVING, Ordering::Release);
+    }
 
     /// Stop accepting, close every connection.
     pub fn drain(&self) {
@@ -64,7 +105,16 @@ impl Phase {
     }
 
     fn is_retiring(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::RETIRING
+        self.stage() == Self::RETIRING
+    }
+
+    /// On the way to another process, or just come from one.
+    fn is_moving(&self) -> bool {
+        matches!(self.stage(), Self::WAITING | Self::PAUSED | Self::LEAVING)
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.stage(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
     }
 
     /// Leave the thread.
@@ -73,11 +123,11 @@ impl Phase {
     }
 
     fn is_running(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::RUNNING
+        self.stage() == Self::RUNNING
     }
 
     fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::STOPPED
+        self.stage() == Self::STOPPED
     }
 }
 
@@ -104,6 +154,7 @@ pub struct Shared {
     /// Sockets one worker may have: room reserved in address space.
     pub sockets_reserved: usize,
     pub overload: Overload,
+    pub handover: Handover,
 }
 
 /// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the
@@ -123,6 +174,7 @@ pub(crate) struct Worker {
     tick_waker: RefCell<Option<Waker>>,
     listeners: Vec<TcpListener>,
     draining: Cell<bool>,
+    lobby: Lobby,
     notes: Notes,
     /// For the bodies of API requests.
     validator: RefCell<Validator>,
@@ -170,6 +222,13 @@ pub fn run(
     if let Err(error) = sys::own_descriptor_table() {
         tracing::warn!("workers share one descriptor table, so one limit: {error}");
     }
+    let taking = match shared.handover.taking {
+        None => None,
+        Some(meeting) => {
+            let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
+            Some((meeting, listener))
+        }
+    };
     shared.started.wait();
     // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
     let mut ring = monoio_io_uring::IoUring::builder();
@@ -182,6 +241,9 @@ pub fn run(
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(shared, ends)?);
         let ring = worker.core.borrow().reactor.kernel.duplicate_fd()?;
+        if let Some((meeting, listener)) = taking {
+            worker.arrive(&meeting, &listener);
+        }
         for index in 0..worker.listeners.len() {
             monoio::spawn(listener::accept_loop(worker.clone(), index));
         }
@@ -253,6 +315,7 @@ impl Worker {
             tick_waker: RefCell::new(None),
             listeners,
             draining: Cell::new(false),
+            lobby: Lobby::default(),
             notes: Notes::default(),
             validator: RefCell::default(),
         })
@@ -285,15 +348,21 @@ impl Worker {
         let core = &mut *self.core.borrow_mut();
         let effects = &mut *self.effects.borrow_mut();
         core.mailbox.doorbell().set_awake();
-        core.shard.advance(effects.clock.now());
-        if !self.shared.phase.is_running() {
-            self.drain(core, effects);
+        self.follow(core, effects);
+        if !core.is_paused() {
+            core.shard.advance(effects.clock.now());
+            if self.shared.phase.is_ending() {
+                self.drain(core, effects);
+            }
+            self.shed(core, &mut effects.guard);
         }
-        self.shed(core, &mut effects.guard);
         core.turn();
         effects.carry_out(core);
         core.finish();
         self.settle_accounts(core, &mut effects.guard);
+        if self.lobby.is_asked() {
+            self.show(core);
+        }
         if effects.drained {
             self.shared.drained_ticks[usize::from(core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
@@ -301,6 +370,37 @@ impl Worker {
         for note in core.shard.outbox.notes.drain(..) {
             self.notes.tell(&note);
         }
+    }
+
+    /// Does what the phase asks for on the way to another process and back.
+    fn follow(&self, core: &mut Core<Ring>, effects: &Effects) {
+        let phase = &self.shared.phase;
+        if phase.stage() == Phase::LEAVING && core.is_paused() {
+            handover::hand_out(self, core, &effects.guard);
+        }
+        self.lobby.ask(phase.is_moving());
+        let pauses = matches!(phase.stage(), Phase::PAUSED | Phase::LEAVING);
+        if pauses && !core.is_paused() {
+            core.pause();
+        } else if !pauses && core.is_paused() {
+            core.resume();
+        }
+    }
+
+    /// The other end of it: takes in what another process gives, paused from the start.
+    fn arrive(self: &Rc<Self>, meeting: &Meeting, listener: &UnixListener) {
+        self.lobby.ask(true);
+        {
+            let mut core = self.core.borrow_mut();
+            core.pause();
+            core.shard.advance(self.effects.borrow().clock.now());
+        }
+        handover::take_in(self, meeting, listener);
+    }
+
+    /// Nothing may change any more, or not yet.
+    fn is_paused(&self) -> bool {
+        self.core.borrow().is_paused()
     }
 
     /// Asks for a tick after the tasks that are runnable now.

@@ -82,6 +82,10 @@ impl Guard {
     pub(super) fn put(&mut self, slot: u32, place: Place) {
         self.places.put(slot, place);
     }
+
+    pub(super) fn place(&self, slot: u32) -> Place {
+        self.places.get(slot)
+    }
 }
 
 impl Worker {

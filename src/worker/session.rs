@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::addresses::Place;
+use super::lobby::Aside;
 use super::overload::Strain;
 use super::{Shared, Worker, printed, sys, time};
 use crate::api::{self, Context, Plan, Target};
@@ -28,16 +29,29 @@ use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::origin;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
-/// Serves one socket from its accept to its end or hand-over.
+/// Serves one socket from its accept to its end, or until its handshake is done.
 pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr) {
+    go_on(worker, stream, peer, false, Vec::new()).await;
+}
+
+/// Serves a socket that another process served before, from what it had received.
+pub(super) async fn go_on(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: IpAddr,
+    served: bool,
+    input: Vec<u8>,
+) {
+    let host = worker.clone();
+    let _visit = host.lobby.enter();
     let limits = Limits { request_size_max: worker.shared.config.request_size_max };
     let mut session = Session {
         reader: RequestReader::new(limits),
-        input: Vec::new(),
+        input,
         output: Vec::new(),
         stream,
         peer,
-        served: false,
+        served,
         worker,
     };
     match session.run().await {
@@ -93,6 +107,10 @@ impl Session {
                 return Err(self.finish().await);
             }
         };
+        if self.worker.is_paused() {
+            moving().write(&mut self.output, false, false);
+            return Err(self.finish().await);
+        }
         let target = api::target(request.method(), request.path(), &self.worker.shared.config.path);
         if let Target::Socket { key } = &target {
             let client = self.client(&request);
@@ -127,7 +145,7 @@ impl Session {
                         self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                     }
                     self.send_output().await?;
-                    let received = self.receive(deadline).await;
+                    let received = self.receive_or_move(deadline).await;
                     let waits_for_first = !self.served || !self.reader.is_idle();
                     if received.is_err()
                         && waits_for_first
@@ -158,10 +176,12 @@ impl Session {
     /// Waits for bytes and appends them to the input.
     async fn receive(&mut self, deadline: monoio::time::Instant) -> Result<(), End> {
         loop {
-            match monoio::time::timeout_at(deadline, self.stream.readable(true)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Err(End::Gone),
-            }
+            let late = match monoio::time::timeout_at(deadline, self.stream.readable(true)).await {
+                Ok(Ok(())) => false,
+                Ok(Err(_)) => return Err(End::Gone),
+                // Where the whole host stalled, a request and the end of its time are seen together: it came in time.
+                Err(_) => true,
+            };
             let mut chunk = [0_u8; 8 * 1024];
             match rustix::net::recv(sys::borrow(&self.stream), &mut chunk[..], RecvFlags::DONTWAIT)
             {
@@ -170,9 +190,26 @@ impl Session {
                     self.input.extend_from_slice(&chunk[..count]);
                     return Ok(());
                 }
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::INTR) if !late => {}
                 Err(_) => return Err(End::Gone),
             }
+        }
+    }
+
+    /// `receive`, but for a while another process may take the session over, if there is no more to it than its input.
+    async fn receive_or_move(&mut self, deadline: monoio::time::Instant) -> Result<(), End> {
+        if !self.reader.holds_nothing() {
+            return self.receive(deadline).await;
+        }
+        let worker = self.worker.clone();
+        loop {
+            if let Some(received) = worker.lobby.unless_asked(self.receive(deadline)).await {
+                return received;
+            }
+            // No descriptor left for a second one: whoever sits here has to come again.
+            let socket = sys::borrow(&self.stream).try_clone_to_owned().map_err(|_| End::Gone)?;
+            let (peer, served, input) = (self.peer, self.served, self.input.clone());
+            worker.lobby.stand_aside(Aside { socket, peer, served, input }).await;
         }
     }
 
@@ -243,7 +280,9 @@ impl Session {
                 Response::text(503, text).with_header("Retry-After", "1")
             }
             Plan::Publish { app, publications, info, reply, quota } => {
-                self.publish(app, publications).await;
+                if !self.publish(app, publications).await {
+                    return moving();
+                }
                 let response = match info {
                     None => api::render(&reply, Vec::new()),
                     Some(question) => self.ask(question, &reply).await,
@@ -279,9 +318,13 @@ impl Session {
         plan
     }
 
-    /// Publishes, and returns when the events have their place in their channels' order.
-    async fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) {
+    /// Publishes, and returns when the events have their place in their channels' order. `false`: nothing was published,
+    /// because this process is giving all it has to another.
+    async fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) -> bool {
         self.worker.uncongested().await;
+        if self.worker.is_paused() {
+            return false;
+        }
         let shared = &self.worker.shared;
         let print = shared.config.print_events;
         let lines = print.then(|| printed::lines(&shared.apps.get(app).id, &publications));
@@ -291,6 +334,7 @@ impl Session {
         if let Some(lines) = lines {
             printed::write(&lines);
         }
+        true
     }
 
     async fn ask(&self, question: crate::shard::Question, reply: &api::Reply) -> Response {
@@ -420,6 +464,12 @@ fn check_version(query: &str) -> Result<(), ErrorCode> {
         }
         Err(_) => Err(error_code::BAD_VERSION),
     }
+}
+
+/// A request that took too long to stand aside with the others.
+fn moving() -> Response {
+    Response::text(503, "This server is giving its connections to another process; try again.")
+        .with_header("Retry-After", "1")
 }
 
 fn refuse_upgrade(refusal: handshake::Refusal) -> Response {

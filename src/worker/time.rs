@@ -1,31 +1,52 @@
 //! The worker's clock and its source of randomness: the only ones below the server.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::Moment;
 
-/// Time since the process started. Copies agree on all cores: the kernel's monotonic clock is one for all.
+/// Time since the process started, or the first of those that handed over to each other. Copies agree on all cores and
+/// in all processes: the kernel's monotonic clock is one for all.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    start: Instant,
+    start_nanos: u64,
+}
+
+fn monotonic_nanos() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    part(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(time.tv_nsec))
 }
 
 impl Clock {
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock for a core")]
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start_nanos: monotonic_nanos() }
+    }
+
+    /// A clock that another process started, by its `start_nanos`; `None` when that is in the future, as it is for a
+    /// process in another time namespace.
+    #[must_use]
+    pub fn started_at(start_nanos: u64) -> Option<Self> {
+        (start_nanos <= monotonic_nanos()).then_some(Self { start_nanos })
+    }
+
+    /// When it was started, by the kernel's monotonic clock.
+    #[must_use]
+    pub fn start_nanos(self) -> u64 {
+        self.start_nanos
     }
 
     /// Milliseconds since the start.
     #[must_use]
     pub fn now(self) -> Moment {
-        Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Moment(self.stamp() / 1_000_000)
     }
 
     /// Nanoseconds, to order mail of different cores by.
     pub(super) fn stamp(self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        monotonic_nanos() - self.start_nanos
     }
 }
 

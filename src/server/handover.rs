@@ -1,0 +1,121 @@
+//! The hand-over of established connections, as the control threads of the two processes drive it.
+//!
+//! What the workers do meanwhile is in `worker/handover`; what the two processes say to each other in `takeover.rs`.
+//! Until the new process has taken all, the old one can go on as if nothing had been.
+
+use std::io;
+use std::time::Duration;
+
+use super::life::{sleep, wake_all};
+use super::takeover::{Predecessor, Successor};
+use crate::mailbox::Doorbell;
+use crate::worker::Shared;
+
+const STEP: Duration = Duration::from_millis(1);
+/// How long HTTP sessions may take to stand aside, in steps. Those that are not done then are answered 503.
+const ASIDE_STEPS: u32 = 1_000;
+/// How long mail may take to run dry, in steps.
+const QUIET_STEPS: u32 = 5_000;
+/// How long it may take to give and to take everything, in steps; connections are quiet meanwhile.
+const GIVE_STEPS: u32 = 10_000;
+
+/// Waits until `done`; an error when it takes more than so many steps.
+fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    for _ in 0..steps {
+        if done()? {
+            return Ok(());
+        }
+        sleep(STEP);
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} in {steps} ms")))
+}
+
+/// Waits until no mail is under way between workers that are paused.
+fn wait_until_quiet(shared: &Shared, doorbells: &[Doorbell]) -> io::Result<()> {
+    let mut before = None;
+    let mut ticks = shared.handover.ticks();
+    wait(QUIET_STEPS, "mail between the workers did not run dry", || {
+        wake_all(doorbells);
+        let now = shared.handover.ticks();
+        if now.iter().zip(&ticks).any(|(now, before)| now == before) {
+            return Ok(false);
+        }
+        ticks = now;
+        let shown = shared.handover.shown();
+        let quiet = shown.is_quiet() && before.as_ref() == Some(&shown);
+        before = Some(shown);
+        Ok(quiet)
+    })
+}
+
+/// Gives everything to the successor. `false`: it came to nothing, and this process serves on.
+pub(super) fn give(shared: &Shared, doorbells: &[Doorbell], successor: Successor) -> bool {
+    let result = try_give(shared, doorbells, &successor);
+    let taken = match &result {
+        Ok(()) => true,
+        Err(_) => !successor.take_back(),
+    };
+    if let (Err(error), false) = (result, taken) {
+        tracing::error!("connections were not handed over, this process serves on: {error}");
+        shared.phase.run();
+        wake_all(doorbells);
+    }
+    successor.tell_outcome(taken);
+    taken
+}
+
+fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> io::Result<()> {
+    let gone = || io::Error::other("the other process took something before all was given");
+    shared.phase.wait();
+    let ticks = shared.handover.shows();
+    let all_aside = || {
+        wake_all(doorbells);
+        let shown = shared.handover.shows();
+        Ok(shown.iter().zip(&ticks).all(|(now, before)| now > before)
+            && shared.handover.busy() == 0)
+    };
+    if wait(ASIDE_STEPS, "HTTP sessions did not stand aside", all_aside).is_err() {
+        let left = shared.handover.busy();
+        tracing::info!("{left} HTTP requests take too long to wait for; they are answered 503");
+    }
+    shared.phase.pause();
+    wait_until_quiet(shared, doorbells)?;
+    if successor.has_taken()? {
+        return Err(gone());
+    }
+    shared.handover.give_to(successor.nonce, successor.workers);
+    shared.phase.leave();
+    wake_all(doorbells);
+    wait(GIVE_STEPS, "the other process did not take everything", || {
+        if shared.handover.has_failed() {
+            return Err(io::Error::other("a worker could not give what it has; see above"));
+        }
+        successor.has_taken()
+    })
+}
+
+/// Takes everything from the predecessor; the workers are paused, and listen.
+///
+/// # Errors
+/// When it came to nothing: the predecessor serves on, or has died.
+pub(super) fn take(
+    shared: &Shared,
+    doorbells: &[Doorbell],
+    predecessor: &Predecessor,
+    nonce: u64,
+) -> io::Result<()> {
+    predecessor.bring(doorbells.len(), nonce)?;
+    let steps = ASIDE_STEPS + QUIET_STEPS + GIVE_STEPS;
+    wait(steps, "the other process did not give everything", || {
+        predecessor.still_gives()?;
+        if shared.handover.has_failed() {
+            return Err(io::Error::other("a worker could not take what it was given; see above"));
+        }
+        Ok(shared.handover.all_done())
+    })?;
+    wait_until_quiet(shared, doorbells)?;
+    predecessor.take()?;
+    shared.phase.run();
+    wake_all(doorbells);
+    Ok(())
+}

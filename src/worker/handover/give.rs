@@ -1,0 +1,69 @@
+//! A worker gives all it has to the workers of another process, and waits for the outcome.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::Duration;
+
+use super::Meeting;
+use super::record::Record;
+use super::stream::Outgoing;
+use crate::shard::NotAtRest;
+use crate::tick::Core;
+use crate::worker::overload::Guard;
+use crate::worker::sys::Ring;
+use crate::worker::{Phase, Worker};
+
+/// Gives, and returns when the process goes on after all. The thread does nothing else meanwhile: whatever it did would
+/// not be in what it has given.
+pub(in crate::worker) fn hand_out(worker: &Worker, core: &Core<Ring>, guard: &Guard) {
+    let handover = &worker.shared.handover;
+    let index = usize::from(core.mailbox.core());
+    handover.finish(index, give_all(worker, core, guard));
+    while worker.shared.phase.stage() == Phase::LEAVING {
+        rest();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the whole core is to stand still")]
+fn rest() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+fn give_all(worker: &Worker, core: &Core<Ring>, guard: &Guard) -> io::Result<()> {
+    let meeting = worker.shared.handover.giving();
+    let admission = &worker.shared.overload.admission;
+    let takers = meeting.takers_of(usize::from(core.mailbox.core()));
+    // Outlives the ways, which borrow its sockets.
+    let sessions = worker.lobby.aside();
+    let mut ways = takers
+        .iter()
+        .map(|taker| Outgoing::new(connect(&meeting, *taker)?))
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut turn = 0;
+    let mut next = || {
+        turn = (turn + 1) % takers.len();
+        turn
+    };
+    for moved in core.moves() {
+        let (key, moved, socket) = moved.map_err(|NotAtRest| {
+            io::Error::other("a connection waits for an answer of another core")
+        })?;
+        let client = admission.client(&guard.place(key.slot));
+        ways[next()].put(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
+    }
+    for state in core.shard.export_channels() {
+        ways[next()].put(&Record::Channel(state), None)?;
+    }
+    for (_, session) in sessions.iter() {
+        let (peer, served, input) = (session.peer, session.served, session.input.clone());
+        let record = Record::Session { peer, served, input };
+        ways[next()].put(&record, Some(session.socket.as_fd()))?;
+    }
+    ways.into_iter().try_for_each(Outgoing::finish)
+}
+
+fn connect(meeting: &Meeting, taker: usize) -> io::Result<UnixStream> {
+    UnixStream::connect_addr(&SocketAddr::from_abstract_name(meeting.name(taker))?)
+}

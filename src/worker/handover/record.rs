@@ -1,0 +1,135 @@
+//! What travels between two processes in a hand-over, and its form.
+//!
+//! Both are this program, perhaps in two versions: `FORMAT` names the form, and processes of different forms do not
+//! hand over (the new one takes the listeners only, and clients come back to it). The other process is trusted, as it
+//! runs as the same user; what it says is still decoded within bounds.
+
+use std::io;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::shard::ChannelState;
+use crate::tick::Moved;
+use crate::worker::addresses::Client;
+
+/// Changes whenever a `Record` does; a test holds the two together.
+pub const FORMAT: u32 = 1;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Record {
+    /// An established connection; its socket goes with it.
+    Connection { moved: Moved, client: Option<Client> },
+    /// A socket that speaks HTTP, between two requests or with a part of one; it goes along.
+    Session { peer: IpAddr, served: bool, input: Vec<u8> },
+    /// What a home knows.
+    Channel(ChannelState),
+    /// There is no more; so many records came before.
+    End { records: u64 },
+}
+
+impl Record {
+    pub(super) fn has_socket(&self) -> bool {
+        matches!(self, Self::Connection { .. } | Self::Session { .. })
+    }
+
+    /// Appends itself to `bytes`.
+    pub(super) fn encode(&self, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+        postcard::to_extend(self, bytes).map_err(io::Error::other)
+    }
+
+    /// The record at the front, and what is behind it.
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<(Self, &[u8])> {
+        let decoded = postcard::take_from_bytes(bytes);
+        decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pusher::inbound::UserId;
+    use crate::pusher::socket_id::SocketId;
+    use crate::shard::{ConnectionState, HomeState, MemberState, UserState};
+
+    fn text(text: &str) -> Box<str> {
+        text.into()
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId { json: format!("\"{id}\"").into(), text: id.into() }
+    }
+
+    /// One of each, nothing left at its default.
+    fn samples() -> [Record; 4] {
+        let connection = ConnectionState {
+            app: text("1001"),
+            socket_id: SocketId::parse("7.8").unwrap(),
+            subscriptions: vec![(text("news"), None), (text("presence-r"), Some(user("u")))],
+            begun: vec![1],
+            unsent: vec![2, 3],
+            closing: true,
+            last_inbound_seconds: 4,
+            rate_window_seconds: 5,
+            rate_count: 6,
+            pinged: true,
+            speaks_control_frames: true,
+            authorized: true,
+            authorize_by_seconds: Some(7),
+            user: Some(UserState {
+                user: user("u"),
+                info: text("{}"),
+                watched: vec![(text("v"), true)],
+            }),
+            client_event_count: 8,
+            client_event_second: 9,
+        };
+        let home = HomeState {
+            members: vec![MemberState { user: user("u"), info: text("{}"), connections: 1 }],
+            cached: Some((vec![129, 0], 300)),
+            count_told: Some((101, 12)),
+        };
+        let client = Client::of([127, 0, 0, 1].into());
+        [
+            Record::Connection {
+                moved: Moved { connection, peer_closed: true, partial: vec![129] },
+                client: Some(client),
+            },
+            Record::Session { peer: [127, 0, 0, 1].into(), served: true, input: b"GET /".to_vec() },
+            Record::Channel(ChannelState { app: text("1001"), name: text("news"), home }),
+            Record::End { records: 3 },
+        ]
+    }
+
+    #[test]
+    fn records_survive() {
+        let mut bytes = Vec::new();
+        for record in samples() {
+            bytes = record.encode(bytes).unwrap();
+        }
+        let mut rest = bytes.as_slice();
+        for record in samples() {
+            let (decoded, behind) = Record::decode(rest).unwrap();
+            assert_eq!(decoded, record);
+            rest = behind;
+        }
+        assert!(rest.is_empty());
+        for cut in 0..bytes.len() {
+            // Whatever is cut off, it is an error or a record, and never a panic.
+            let _ = Record::decode(&bytes[cut..]);
+            let _ = Record::decode(&bytes[..cut]);
+        }
+    }
+
+    /// Two versions that read one form differently would lose connections. Whoever changes a record changes these bytes:
+    /// then `FORMAT` must change too, and the number here.
+    #[test]
+    fn the_form_has_its_number() {
+        let bytes =
+            samples().iter().fold(Vec::new(), |bytes, record| record.encode(bytes).unwrap());
+        let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        assert_eq!((FORMAT, bytes.len(), digest), (1, 0, 0));
+    }
+}
