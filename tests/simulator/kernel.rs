@@ -4,6 +4,7 @@
 //! reports each arrival once, reports fall together while nobody takes them, a watch ends now and then without `more`,
 //! the end comes with the last bytes, sends are short, full sockets report once that there is room, and completions
 //! come after their connection has gone. A socket that is closed while it is watched is a leak and ends the run.
+//! Cores are numbered over all processes; a wire may have descriptors in two of them, and both are told of it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -55,8 +56,11 @@ pub(crate) struct Wire {
     pub(crate) shut: bool,
     /// The server has closed its descriptor.
     pub(crate) closed: bool,
-    watch: Option<(usize, ConnectionKey)>,
-    wants_room: Option<(usize, ConnectionKey)>,
+    /// Descriptors of the server's side, over all processes.
+    descriptors: usize,
+    /// By whom it is watched: core and connection.
+    watches: Vec<(usize, ConnectionKey)>,
+    want_room: Vec<(usize, ConnectionKey)>,
 }
 
 impl Wire {
@@ -90,12 +94,32 @@ pub(crate) struct World {
 pub(crate) type Shared = Rc<RefCell<World>>;
 
 impl World {
-    pub(crate) fn new(seed: u64, cores: usize) -> Self {
-        let completions = (0..cores).map(|_| VecDeque::new()).collect();
-        let (wires, stamp) = (Vec::new(), Cell::new(0));
-        let again = vec![false; cores];
-        let bells = vec![Bell::default(); cores];
-        Self { random: Random::new(seed), wires, completions, again, bells, stamp }
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            random: Random::new(seed),
+            wires: Vec::new(),
+            completions: Vec::new(),
+            again: Vec::new(),
+            bells: Vec::new(),
+            stamp: Cell::new(0),
+        }
+    }
+
+    /// Room for the cores of one more process; the number of the first.
+    pub(crate) fn add_cores(&mut self, count: usize) -> usize {
+        let first = self.completions.len();
+        self.completions.resize_with(first + count, VecDeque::new);
+        self.again.resize(first + count, false);
+        self.bells.resize(first + count, Bell::default());
+        first
+    }
+
+    /// A process ends, and with it all that it watched.
+    pub(crate) fn exit(&mut self, cores: std::ops::Range<usize>) {
+        for wire in &mut self.wires {
+            wire.watches.retain(|(core, _)| !cores.contains(core));
+            wire.want_room.retain(|(core, _)| !cores.contains(core));
+        }
     }
 
     /// Whether a core's ring would wake it.
@@ -117,7 +141,12 @@ impl World {
 
     /// Something has come for the server, or the client's end.
     pub(crate) fn arrive(&mut self, wire: usize) {
-        let Some((core, key)) = self.wires[wire].watch else { return };
+        for (core, key) in self.wires[wire].watches.clone() {
+            self.tell(wire, core, key);
+        }
+    }
+
+    fn tell(&mut self, wire: usize, core: usize, key: ConnectionKey) {
         let end = self.wires[wire].ended || self.wires[wire].reset;
         let token = Token::Readable(key);
         // One that nobody has taken yet tells of this, too.
@@ -128,7 +157,7 @@ impl World {
         }
         let more = !self.random.one_in(8);
         if !more {
-            self.wires[wire].watch = None;
+            self.wires[wire].watches.retain(|(other, _)| *other != core);
         }
         self.completions[core].push_back(Event { token, more, end, failed: false });
     }
@@ -139,20 +168,22 @@ impl World {
         let count = found.to_client.len().min(most);
         let taken = found.to_client.drain(..count).collect();
         found.room += count;
-        if count > 0
-            && let Some((core, key)) = found.wants_room.take()
-        {
-            self.post(core, Token::Writable(key));
+        if count > 0 {
+            self.make_room(wire);
         }
         taken
     }
 
     pub(crate) fn reset(&mut self, wire: usize) {
         self.wires[wire].reset = true;
-        if let Some((core, key)) = self.wires[wire].wants_room.take() {
+        self.make_room(wire);
+        self.arrive(wire);
+    }
+
+    fn make_room(&mut self, wire: usize) {
+        for (core, key) in std::mem::take(&mut self.wires[wire].want_room) {
             self.post(core, Token::Writable(key));
         }
-        self.arrive(wire);
     }
 
     fn post(&mut self, core: usize, token: Token) {
@@ -163,12 +194,14 @@ impl World {
 /// The server's end of a wire.
 pub(crate) struct Socket {
     pub(crate) wire: usize,
+    core: usize,
     world: Shared,
 }
 
 impl Socket {
-    pub(crate) fn new(wire: usize, world: Shared) -> Self {
-        Self { wire, world }
+    pub(crate) fn new(wire: usize, core: usize, world: Shared) -> Self {
+        world.borrow_mut().wires[wire].descriptors += 1;
+        Self { wire, core, world }
     }
 }
 
@@ -179,9 +212,11 @@ impl Drop for Socket {
             return;
         }
         let wire = &mut world.wires[self.wire];
-        assert!(wire.watch.is_none() && wire.wants_room.is_none(), "closed while it is watched");
+        let watched = wire.watches.iter().chain(&wire.want_room).any(|(core, _)| *core == self.core);
+        assert!(!watched, "closed while it is watched");
         assert!(!wire.closed, "closed twice");
-        wire.closed = true;
+        wire.descriptors -= 1;
+        wire.closed = wire.descriptors == 0;
     }
 }
 
@@ -197,10 +232,10 @@ impl Kernel for SimKernel {
     fn watch_readable(&mut self, socket: &Socket, key: ConnectionKey) {
         let mut world = self.world.borrow_mut();
         let wire = &mut world.wires[socket.wire];
-        assert!(wire.watch.is_none(), "watched twice");
-        wire.watch = Some((self.core, key));
+        assert!(wire.watches.iter().all(|(core, _)| *core != self.core), "watched twice");
+        wire.watches.push((self.core, key));
         if wire.is_readable() {
-            world.arrive(socket.wire);
+            world.tell(socket.wire, self.core, key);
         }
     }
 
@@ -220,20 +255,16 @@ impl Kernel for SimKernel {
         if wire.room > 0 || wire.reset {
             world.post(self.core, Token::Writable(key));
         } else {
-            wire.wants_room = Some((self.core, key));
+            wire.want_room.push((self.core, key));
         }
     }
 
     fn unwatch(&mut self, key: ConnectionKey, writable_too: bool) {
         let mut world = self.world.borrow_mut();
-        let ours = Some((self.core, key));
+        let ours = (self.core, key);
         for wire in &mut world.wires {
-            if wire.watch == ours {
-                wire.watch = None;
-            }
-            if writable_too && wire.wants_room == ours {
-                wire.wants_room = None;
-            }
+            wire.watches.retain(|watch| *watch != ours);
+            wire.want_room.retain(|watch| !writable_too || *watch != ours);
         }
     }
 

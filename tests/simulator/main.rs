@@ -8,6 +8,7 @@
 
 mod client;
 mod kernel;
+mod moving;
 mod process;
 
 use std::collections::BTreeSet;
@@ -32,12 +33,9 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let cores = 1 + usize::try_from(seed % 5).expect("small");
-        let world = new_world(seed, cores);
-        // Rings of one mail are full all the time; the real ones hold 64 or more.
-        let ring = [1, 2, 4, 64][world.borrow().random.below(4)];
-        let count = u16::try_from(cores).expect("few");
-        let process = Process::new(&world, count, ring, seed);
+        let cores = 1 + u16::try_from(seed % 5).expect("small");
+        let world = new_world(seed);
+        let process = Process::new(&world, cores, ring_capacity(&world), seed);
         Self { process, world, clients: Vec::new(), number: 0 }
     }
 
@@ -64,6 +62,7 @@ impl Simulation {
             16 => self.end(),
             17 => self.toggle_reading(),
             18 => self.settle_and_check(),
+            19 if self.below(4) == 0 => self.hand_over(),
             _ => self.run_a_core(),
         }
         self.read_all();
@@ -285,6 +284,11 @@ impl Simulation {
         self.process.check_empty();
         assert!(self.world.borrow().wires.iter().all(|wire| wire.closed), "a socket leaked");
     }
+}
+
+/// Rings of one mail are full all the time; the real ones hold 64 or more.
+fn ring_capacity(world: &Shared) -> usize {
+    [1, 2, 4, 64][world.borrow().random.below(4)]
 }
 
 fn run(seed: u64, steps: usize) {

@@ -22,7 +22,9 @@ pub(crate) struct Process {
     pub(crate) cores: Vec<Core<SimKernel>>,
     pub(crate) world: Shared,
     pub(crate) apps: Arc<Apps>,
-    now: Moment,
+    pub(crate) now: Moment,
+    /// The number of the first core among those of all processes.
+    first: usize,
 }
 
 /// The app of the default configuration.
@@ -40,6 +42,7 @@ impl Process {
     pub(crate) fn new(world: &Shared, cores: u16, ring_capacity: usize, seed: u64) -> Self {
         let apps = Arc::new(Apps::new(vec![app()]));
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
+        let first = world.borrow_mut().add_cores(usize::from(cores));
         let cores = mailboxes.into_iter().map(|mailbox| {
             let shard = Shard::new(Settings {
                 core: mailbox.core(),
@@ -52,11 +55,11 @@ impl Process {
                 talkative: false,
                 debug: false,
             });
-            let kernel = SimKernel { core: usize::from(mailbox.core()), world: world.clone() };
+            let kernel = SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
             Core::new(shard, mailbox, kernel, 0)
         });
         let mut process =
-            Self { cores: cores.collect(), world: world.clone(), apps, now: Moment(0) };
+            Self { cores: cores.collect(), world: world.clone(), apps, now: Moment(0), first };
         (0..process.cores.len()).for_each(|core| process.tick(core));
         process
     }
@@ -65,7 +68,9 @@ impl Process {
     pub(crate) fn tick(&mut self, index: usize) {
         let core = &mut self.cores[index];
         core.mailbox.doorbell().set_awake();
-        core.shard.advance(self.now);
+        if !core.is_paused() {
+            core.shard.advance(self.now);
+        }
         core.turn();
         core.finish();
         core.reactor.ended.clear();
@@ -76,9 +81,9 @@ impl Process {
     pub(crate) fn wakes(&self, core: usize) -> bool {
         let mut world = self.world.borrow_mut();
         if self.cores[core].mailbox.doorbell().was_rung() {
-            world.ring(core);
+            world.ring(self.first + core);
         }
-        world.wakes(core)
+        world.wakes(self.first + core)
     }
 
     /// Every core that is woken ticks until none is.
@@ -98,10 +103,19 @@ impl Process {
     pub(crate) fn open(&mut self, core: usize, wire: usize, leftover: &mut [u8]) {
         let entropy = self.world.borrow().random.next();
         assert!(self.apps.get(APP).admit());
-        let socket = Socket::new(wire, self.world.clone());
+        let socket = self.socket(core, wire);
         let core = &mut self.cores[core];
         let key = core.shard.open(APP, entropy, b"");
         core.reactor.adopt(&mut core.shard, key, socket, leftover);
+    }
+
+    pub(crate) fn socket(&self, core: usize, wire: usize) -> Socket {
+        Socket::new(wire, self.first + core, self.world.clone())
+    }
+
+    /// The process ends: its watches with it, its descriptors are closed.
+    pub(crate) fn exit(self) {
+        self.world.borrow_mut().exit(self.first..self.first + self.cores.len());
     }
 
     /// As a session that publishes: not while the mailboxes are full, and answered once all mail is posted.
@@ -119,7 +133,7 @@ impl Process {
         }
     }
 
-    fn tick_all(&mut self) {
+    pub(crate) fn tick_all(&mut self) {
         (0..self.cores.len()).for_each(|core| self.tick(core));
     }
 
@@ -150,6 +164,6 @@ impl Process {
     }
 }
 
-pub(crate) fn new_world(seed: u64, cores: usize) -> Shared {
-    std::rc::Rc::new(std::cell::RefCell::new(World::new(seed, cores)))
+pub(crate) fn new_world(seed: u64) -> Shared {
+    std::rc::Rc::new(std::cell::RefCell::new(World::new(seed)))
 }
