@@ -25,6 +25,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -117,7 +118,7 @@ pub(super) struct Offer {
 /// # Errors
 /// When the meeting point is taken, or no thread can be had.
 pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<()> {
-    let point = UnixListener::bind_addr(&meeting_point(offer.address)?)?;
+    let point = bind(&meeting_point(offer.address)?)?;
     let thread = std::thread::Builder::new().name("takeover".to_owned());
     let wait = move || {
         for stream in point.incoming() {
@@ -137,6 +138,20 @@ pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<()> {
         }
     };
     thread.spawn(wait).map(drop)
+}
+
+/// A predecessor that ends closes one descriptor after the other: its conversation perhaps before its meeting point.
+fn bind(point: &UnixAddress) -> io::Result<UnixListener> {
+    const STEPS: u32 = 2_000;
+    for _ in 0..STEPS {
+        match UnixListener::bind_addr(point) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                sleep(Duration::from_millis(1));
+            }
+            bound => return bound,
+        }
+    }
+    UnixListener::bind_addr(point)
 }
 
 /// One conversation; when it ends well, this process has nothing left to offer.
@@ -174,7 +189,8 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
     let text =
         message(&format!("{LISTENERS} {FORMAT} {} {}", descriptors.len(), offer.clock_start_nanos));
     let text = [IoSlice::new(&text)];
-    let sent = rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent =
+        retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
     if sent == MESSAGE_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
@@ -185,7 +201,9 @@ impl Successor {
     /// When it said that it failed, or is gone.
     pub(super) fn has_taken(&self) -> io::Result<bool> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once))? == 0 {
+        if retry_on_intr(|| poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once)))?
+            == 0
+        {
             return Ok(false);
         }
         expect(&self.stream, TAKEN).map(|()| true)
@@ -245,8 +263,9 @@ fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut text = [0; MESSAGE_BYTES];
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
-    let received =
-        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)?;
+    let received = retry_on_intr(|| {
+        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)
+    })?;
     let mut listeners = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -286,7 +305,9 @@ impl Predecessor {
     /// When it has failed, and why not.
     pub(super) fn still_gives(&self) -> io::Result<()> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once))? == 0 {
+        if retry_on_intr(|| poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once)))?
+            == 0
+        {
             return Ok(());
         }
         // It has nothing to say at this point but that it failed.

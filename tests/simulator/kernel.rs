@@ -212,7 +212,8 @@ impl Drop for Socket {
             return;
         }
         let wire = &mut world.wires[self.wire];
-        let watched = wire.watches.iter().chain(&wire.want_room).any(|(core, _)| *core == self.core);
+        let watched =
+            wire.watches.iter().chain(&wire.want_room).any(|(core, _)| *core == self.core);
         assert!(!watched, "closed while it is watched");
         assert!(!wire.closed, "closed twice");
         wire.descriptors -= 1;

@@ -55,7 +55,8 @@ impl Process {
                 talkative: false,
                 debug: false,
             });
-            let kernel = SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
+            let kernel =
+                SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
             Core::new(shard, mailbox, kernel, 0)
         });
         let mut process =

@@ -365,7 +365,8 @@ impl Drop for Server {
         self.child.wait().expect("an exit status");
         let (_, errors) = rest(&self.output.stderr, DEADLINE);
         if std::thread::panicking() {
-            eprintln!("the server's stderr: {errors}");
+            let (_, said) = rest(&self.output.stdout, DEADLINE);
+            eprintln!("the server's stdout: {}{said}\nits stderr: {errors}", self.output.seen);
         } else {
             assert!(ended.is_none(), "the server ended by itself: {ended:?} {errors}");
         }

@@ -9,6 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -90,7 +91,9 @@ impl<'a> Outgoing<'a> {
             .map(|count| u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
         let header = [bytes, descriptors].concat();
         let text = [IoSlice::new(&header)];
-        let sent = rustix::net::sendmsg(&self.stream, &text, &mut ancillary, SendFlags::NOSIGNAL)?;
+        let sent = retry_on_intr(|| {
+            rustix::net::sendmsg(&self.stream, &text, &mut ancillary, SendFlags::NOSIGNAL)
+        })?;
         if sent != header.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -150,8 +153,10 @@ impl Incoming {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut header = [0; 8];
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
-        let into = &mut [IoSliceMut::new(&mut header)];
-        let received = rustix::net::recvmsg(&self.stream, into, &mut ancillary, flags)?;
+        let received = retry_on_intr(|| {
+            let into = &mut [IoSliceMut::new(&mut header)];
+            rustix::net::recvmsg(&self.stream, into, &mut ancillary, flags)
+        })?;
         let mut sockets = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {

@@ -7,6 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use super::Meeting;
 use super::record::Record;
@@ -33,7 +34,7 @@ pub(in crate::worker) fn take_in(worker: &Rc<Worker>, meeting: &Meeting, listene
 fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
     let patience = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
     let mut waits = [PollFd::new(listener, PollFlags::IN)];
-    if poll(&mut waits, Some(&patience))? == 0 {
+    if retry_on_intr(|| poll(&mut waits, Some(&patience)))? == 0 {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody came to give"));
     }
     let (stream, _) = listener.accept()?;
