@@ -74,8 +74,8 @@ impl Drop for OverAtLast<'_> {
     }
 }
 
-/// Nobody is closed, and everybody hears everything once and in order, while a backend publishes all the time over a new
-/// connection for each request, another over one that it keeps, and processes follow each other.
+/// Nobody is closed, and everybody hears everything once and in order, while a backend publishes all the time over a
+/// new connection for each request, another over one that it keeps, and processes follow each other.
 fn nobody_notices(workers: &[u16], count: usize) {
     let mut server = setup(workers[0]).start();
     let mut clients: Vec<Client> = (0..count)

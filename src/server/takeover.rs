@@ -5,15 +5,15 @@
 //! namespace as the port does, needs no path, and leaves nothing behind. Abstract names have no owner, so each side
 //! looks at the other's user: only the same user, or root, may take over.
 //!
-//! The conversation: `take over` -> `listeners` with the descriptors; then either `accepting` -> `retiring` (connections
-//! stay with the old process, which closes them with 4200 over its drain period), or `bring` -> all connections, by the
-//! workers -> `taken` -> `retiring`. Whoever stops before `accepting` or `taken` changes nothing. A process that is to
-//! `bring` and cannot says `failed` and serves on.
+//! The conversation: `take over` -> `listeners` with the descriptors; then either `accepting` -> `retiring`
+//! (connections stay with the old process, which closes them with 4200 over its drain period), or `bring` -> all
+//! connections, by the workers -> `taken` -> `retiring`. Whoever stops before `accepting` or `taken` changes nothing.
+//! A process that is to `bring` and cannot says `failed` and serves on.
 //!
 //! `taken` is the one point at which connections change hands, and both sides must see it alike. The old process gives
 //! up by saying `failed` and shutting its end: the kernel then refuses `taken`, and if `taken` was there before, the
-//! old process finds it in what it has not read, and has not given up. Where `taken` is refused and there is no `failed`
-//! to read, the old process has died, and the new one is all there is.
+//! old process finds it in what it has not read, and has not given up. Where `taken` is refused and there is no
+//! `failed` to read, the old process has died, and the new one is all there is.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -302,7 +302,7 @@ impl Predecessor {
     /// Whether it still means to give.
     ///
     /// # Errors
-    /// When it has failed, and why not.
+    /// When it does not. It is not to be taken from then: this was its last word.
     pub(super) fn still_gives(&self) -> io::Result<()> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         if retry_on_intr(|| poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once)))?
@@ -335,9 +335,15 @@ impl Predecessor {
     /// # Errors
     /// When it says something else. It has retired, too, when it has ended.
     pub(super) fn wait_until_retiring(&self) -> io::Result<()> {
-        match expect(&self.stream, RETIRING) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-            told => told,
+        loop {
+            match hear(&self.stream) {
+                Ok(heard) if heard == RETIRING => return Ok(()),
+                // It meant to give up, but too late.
+                Ok(heard) if heard == FAILED => {}
+                Ok(_) => return Err(foreign()),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -422,8 +428,11 @@ mod tests {
     fn what_is_taken_back_cannot_be_taken() {
         let (predecessor, successor) = begin();
         assert!(successor.take_back());
-        predecessor.still_gives().unwrap_err();
         predecessor.take().unwrap_err();
+        successor.tell_outcome(false);
+        let (predecessor, successor) = begin();
+        assert!(successor.take_back());
+        predecessor.still_gives().unwrap_err();
         successor.tell_outcome(false);
     }
 

@@ -318,8 +318,8 @@ impl Session {
         plan
     }
 
-    /// Publishes, and returns when the events have their place in their channels' order. `false`: nothing was published,
-    /// because this process is giving all it has to another.
+    /// Publishes, and returns when the events have their place in their channels' order. `false`: nothing was
+    /// published, because this process is giving all it has to another.
     async fn publish(&self, app: AppIndex, publications: Vec<api::Publication>) -> bool {
         self.worker.uncongested().await;
         if self.worker.is_paused() {

@@ -121,8 +121,8 @@ mod tests {
         }
     }
 
-    /// Two versions that read one form differently would lose connections. Whoever changes a record changes these bytes:
-    /// then `FORMAT` must change too, and the number here.
+    /// Two versions that read one form differently would lose connections. Whoever changes a record changes these
+    /// bytes: then `FORMAT` must change too, and the number here.
     #[test]
     fn the_form_has_its_number() {
         let bytes =
