@@ -1,4 +1,5 @@
-//! A new process takes the port over from a running one: nobody is refused, everybody is back (`--takeover=listeners`, SIGUSR2).
+//! A new process takes the port over from a running one: nobody is refused, everybody is back
+//! (`--takeover=listeners`).
 
 mod support;
 
