@@ -6,7 +6,7 @@ mod support;
 use support::frame::{
     BINARY, CLOSE, CONTINUATION, FIN, PING as PING_FRAME, PONG as PONG_FRAME, TEXT,
 };
-use support::{Client, Frame, INVALID, PING, PONG, Server, Setup, frame};
+use support::{Client, Frame, Handshake, INVALID, PING, PONG, Server, Setup, frame, succeeded};
 
 const RSV1: u8 = 0x40;
 
@@ -128,15 +128,17 @@ fn characters_may_be_cut_by_fragments() {
 fn a_close_is_echoed_and_the_connection_ends() {
     let server = Server::start();
     let longest = "r".repeat(123);
-    for (sent, code, reason) in [
-        (frame::close(1000, "bye"), 1000, "bye"),
-        (frame::close(1001, ""), 1001, ""),
+    let mut closes = vec![
         (frame::close(1011, "é€"), 1011, "é€"),
         (frame::close(3000, &longest), 3000, longest.as_str()),
-        (frame::close(4321, ""), 4321, ""),
-        (frame::close(4999, ""), 4999, ""),
         (frame::raw(FIN | CLOSE, b""), 1000, ""),
-    ] {
+    ];
+    // Every code that has a meaning on the wire, and the ends of what libraries and applications have for theirs.
+    for code in (1000..=1003).chain(1007..=1014).chain([3000, 3999, 4000, 4321, 4999]) {
+        closes.push((frame::close(code, ""), code, ""));
+        closes.push((frame::close(code, "bye"), code, "bye"));
+    }
+    for (sent, code, reason) in closes {
         let mut client = server.connect();
         client.send_bytes(&[sent, frame::text(PING)].concat());
         assert_eq!(client.closed(), (code, reason.to_owned()));
@@ -221,6 +223,46 @@ fn a_message_may_be_cut_at_every_byte() {
             }
             assert_eq!(client.text(), PONG, "cut at {cut}");
         }
+    }
+}
+
+/// All that is said from the handshake to the close, in two parts wherever it is cut: the answers are the same.
+#[test]
+fn a_whole_conversation_may_be_cut_at_every_byte() {
+    let server = Setup::new().workers(1).start();
+    let mut other = server.connect();
+    let pad = "p".repeat(130);
+    let conversation = [
+        Handshake::new().bytes(),
+        frame::text(r#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#),
+        frame::raw(FIN | PING_FRAME, b"one"),
+        frame::raw(TEXT, br#"{"event":"pusher:p"#),
+        frame::raw(FIN | PING_FRAME, b"two"),
+        frame::raw(FIN | CONTINUATION, br#"ing"}"#),
+        frame::text(&format!(r#"{{"event":"pusher:ping","data":{{}},"é":"{pad}"}}"#)),
+        frame::raw(FIN | PONG_FRAME, b"nobody asked"),
+        frame::close(4000, "that was all"),
+    ]
+    .concat();
+    let frame = |opcode, payload: &str| Frame { opcode, payload: payload.as_bytes().to_vec() };
+    let answers = [
+        frame(TEXT, &succeeded("news")),
+        frame(PONG_FRAME, "one"),
+        frame(PONG_FRAME, "two"),
+        frame(TEXT, PONG),
+        frame(TEXT, PONG),
+    ];
+    for cut in 0..=conversation.len() {
+        let mut wire = server.wire();
+        wire.send(&conversation[..cut]);
+        // A round trip of another connection gives the server time to read the first part alone.
+        other.ask(PING, PONG);
+        wire.send(&conversation[cut..]);
+        let mut client = Client::upgraded(wire).0.established();
+        for answer in &answers {
+            assert_eq!(client.frame(), *answer, "cut at {cut}");
+        }
+        assert_eq!(client.closed(), (4000, "that was all".to_owned()), "cut at {cut}");
     }
 }
 

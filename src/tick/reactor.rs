@@ -310,8 +310,15 @@ impl ShardSink<'_> {
 }
 
 impl Sink for ShardSink<'_> {
+    #[cfg(not(feature = "echo"))]
     fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) -> Flow {
         self.shard.on_message(self.key, payload);
+        self.flow()
+    }
+
+    #[cfg(feature = "echo")]
+    fn message(&mut self, kind: MessageKind, payload: &mut [u8]) -> Flow {
+        self.shard.echo(self.key, kind, payload);
         self.flow()
     }
 

@@ -1,0 +1,23 @@
+//! The echo build (`--features echo`): a message comes back as it came. PURE. For suites that test the framing of any
+//! server by its echo; nothing of it is in what is shipped.
+
+use super::connection::ConnectionKey;
+use super::{Shard, frame};
+use crate::ws::frame::Opcode;
+use crate::ws::reader::MessageKind;
+
+impl Shard {
+    /// Sends a message back to where it came from.
+    pub fn echo(&mut self, key: ConnectionKey, kind: MessageKind, payload: &[u8]) {
+        if !self.note_inbound(key) {
+            return;
+        }
+        let opcode = match kind {
+            MessageKind::Text => Opcode::Text,
+            MessageKind::Binary => Opcode::Binary,
+        };
+        let mut bytes = Vec::with_capacity(payload.len() + 10);
+        frame::encode(opcode, payload, &mut bytes);
+        self.enqueue(key.slot, &bytes.into());
+    }
+}
