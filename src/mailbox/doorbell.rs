@@ -1,10 +1,12 @@
 //! Wakes a sleeping core: an `asleep` flag and an eventfd, at most one write per sleep.
 //!
-//! The receiver stores `asleep` and looks into its rings once more before it sleeps; the sender pushes, then
-//! swaps the flag. Both are SeqCst: with weaker orders store and load may pass each other and the wake is lost.
+//! The receiver stores `asleep` and looks into its rings once more before it sleeps; the sender pushes, then looks at
+//! the flag. Between the two steps each side has a SeqCst fence. Without them a store and the load behind it may pass
+//! each other, and neither side sees what the other did: the flag alone cannot be strong enough, because the rings'
+//! own indexes are not SeqCst. tests/loom has the proof.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -23,9 +25,13 @@ impl Doorbell {
         Ok(Self { asleep: AtomicBool::new(false), event })
     }
 
-    /// Wakes the core if it sleeps. 12 to 20 ns when it is awake.
+    /// Wakes the core if it sleeps. To be called behind the push.
     pub fn ring(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
+        fence(Ordering::SeqCst);
+        // Awake is the usual case and needs no write. Of several that ring one writes the eventfd; who finds the core awake
+        // writes nothing, so that no `false` of ours can come behind the core's next `true`.
+        let (asleep, order) = (&self.asleep, Ordering::Relaxed);
+        if asleep.load(order) && asleep.compare_exchange(true, false, order, order).is_ok() {
             // Fails only when 2^64 - 2 rings are pending: then the core is awake, if slow.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
@@ -33,12 +39,13 @@ impl Doorbell {
 
     /// About to sleep: rings from now on write the eventfd. Look for work once more after this.
     pub fn set_asleep(&self) {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// The core runs again: no need to ring.
     pub fn set_awake(&self) {
-        self.asleep.store(false, Ordering::SeqCst);
+        self.asleep.store(false, Ordering::Relaxed);
     }
 
     /// Readable once rung.
