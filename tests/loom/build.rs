@@ -13,11 +13,7 @@ const STAND_INS: &[(&str, &str)] = &[
 
 /// Name, what stands there, what is planted.
 const FAULTS: &[(&str, &str, &str)] = &[
-    (
-        "no second look before the sleep",
-        "if self.has_mail(0) || self.has_mail(1) {",
-        "if false {",
-    ),
+    ("no second look before the sleep", "if self.has_mail(0) || self.has_mail(1) {", "if false {"),
     (
         "asleep only after the second look",
         "doorbell.set_asleep();\n        if self.has_mail(0) || self.has_mail(1) {\n            doorbell.set_awake();\n            return false;\n        }",
@@ -38,11 +34,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "pub fn ring(&self) {\n        fence(Ordering::SeqCst);",
         "pub fn ring(&self) {",
     ),
-    (
-        "mail that waited for room does not ring",
-        "self.to_ring[to] = true;",
-        "let _ = to;",
-    ),
+    ("mail that waited for room does not ring", "self.to_ring[to] = true;", "let _ = to;"),
 ];
 
 fn main() {
