@@ -5,21 +5,27 @@ use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+#[path = "fuzz/bodies/api_request.rs"]
+mod api_request;
 #[path = "fuzz/bodies/channel_name.rs"]
 mod channel_name;
 #[path = "fuzz/bodies/event_parser.rs"]
 mod event_parser;
 #[path = "fuzz/bodies/frame_decoder.rs"]
 mod frame_decoder;
+#[path = "fuzz/bodies/frames.rs"]
+mod frames;
 #[path = "fuzz/bodies/http_request.rs"]
 mod http_request;
 
 type Body = fn(&[u8]);
 
 const TARGETS: &[(&str, Body)] = &[
+    ("api_request", api_request::check),
     ("channel_name", channel_name::check),
     ("event_parser", event_parser::check),
     ("frame_decoder", frame_decoder::check),
+    ("frames", frames::check),
     ("http_request", http_request::check),
 ];
 

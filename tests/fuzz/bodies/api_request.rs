@@ -1,0 +1,308 @@
+//! Requests of the HTTP API by their structure, signed as the official libraries sign: chance alone never gets past the
+//! signature. What is signed rightly is not refused for it; what was changed afterwards, wherever, is never carried out.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::LazyLock;
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use ringverb::api::{Context, Plan, plan, target};
+use ringverb::app::{App, Apps, Secret};
+use ringverb::config::load::{Sources, merge};
+use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::http1::request::{Limits, Progress, RequestReader};
+use ringverb::pusher::json::Validator;
+use ringverb::pusher::signature;
+
+const NOW: u64 = 1_800_000_000;
+
+#[rustfmt::skip]
+const PATHS: &[&str] = &[
+    "/events", "/batch_events", "/channels", "/channels/news", "/channels/presence-room", "/channels/presence-room/users",
+    "/connections", "/users/7/terminate_connections", "/users/%37/terminate_connections", "/nothing", "",
+];
+#[rustfmt::skip]
+const CHANNELS: &[&str] = &["news", "private-p", "presence-room", "cache-c", "private-encrypted-x", "", "a b", "#server-to-user-7", "é"];
+#[rustfmt::skip]
+const NAMES: &[&str] = &["filter_by_prefix", "info", "info[]", "auth_version", "x", "Auth_Key2", "body_md5x"];
+#[rustfmt::skip]
+const VALUES: &[&str] = &["presence-", "user_count", "user_count,subscription_count", "cache", "%7E", "a%20b", "", "1.0"];
+
+/// What happens to a request behind its signature.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
+enum Tampering {
+    None,
+    Signature(u8),
+    Query,
+    Body(u16),
+    Path,
+    Key,
+}
+
+#[derive(Debug)]
+struct Spec {
+    method: &'static str,
+    path: &'static str,
+    query: Vec<(&'static str, &'static str)>,
+    body: String,
+    chunks: Option<u8>,
+    cut: u8,
+    timestamp: u64,
+    tampering: Tampering,
+}
+
+impl<'a> Arbitrary<'a> for Spec {
+    fn arbitrary(input: &mut Unstructured<'a>) -> Result<Self> {
+        let path = *input.choose(PATHS)?;
+        let posts = path.contains("events") || path.contains("terminate");
+        let usual = if posts { "POST" } else { "GET" };
+        let method = if input.ratio(1, 10)? {
+            *input.choose(&["GET", "POST", "PUT", "HEAD"])?
+        } else {
+            usual
+        };
+        let mut query: Vec<(&str, &str)> = Vec::new();
+        for _ in 0..input.int_in_range(0..=3)? {
+            let name = *input.choose(NAMES)?;
+            // One that is given twice is signed once: another test's matter.
+            if query
+                .iter()
+                .all(|(known, _)| known.trim_end_matches("[]") != name.trim_end_matches("[]"))
+            {
+                query.push((name, *input.choose(VALUES)?));
+            }
+        }
+        let body = match (posts, path) {
+            (true, "/batch_events") => batch(input)?,
+            (true, "/events") => event(input)?,
+            _ if input.ratio(1, 10)? => event(input)?,
+            _ => String::new(),
+        };
+        let timestamp =
+            if input.ratio(1, 10)? { NOW - u64::from(u16::arbitrary(input)?) } else { NOW };
+        let tampering = if input.ratio(1, 2)? { Tampering::None } else { input.arbitrary()? };
+        Ok(Self {
+            method,
+            path,
+            query,
+            body,
+            chunks: input.arbitrary()?,
+            cut: input.arbitrary()?,
+            timestamp,
+            tampering,
+        })
+    }
+}
+
+fn batch(input: &mut Unstructured<'_>) -> Result<String> {
+    let count = input.int_in_range(0..=12)?;
+    let events = (0..count).map(|_| event(input)).collect::<Result<Vec<_>>>()?;
+    Ok(format!("{{\"batch\":[{}]}}", events.join(",")))
+}
+
+/// A body that is right in most things.
+fn event(input: &mut Unstructured<'_>) -> Result<String> {
+    let mut fields = Vec::new();
+    for field in ["name", "data", "channel", "channels", "socket_id", "info", "other"] {
+        let usual = !matches!(field, "channel" | "socket_id" | "info" | "other");
+        if input.ratio(if usual { 9 } else { 2 }, 10)? {
+            let value =
+                if input.ratio(1, 12)? { anything(input, 3)? } else { usual_value(input, field)? };
+            fields.push(format!("\"{field}\":{value}"));
+        }
+    }
+    Ok(format!("{{{}}}", fields.join(",")))
+}
+
+fn usual_value(input: &mut Unstructured<'_>, field: &str) -> Result<String> {
+    let quoted = |text: &str| format!("\"{text}\"");
+    Ok(match field {
+        "channel" => quoted(input.choose(CHANNELS)?),
+        "channels" => {
+            let count = input.int_in_range(0..=5)?;
+            let names = (0..count)
+                .map(|_| Ok(quoted(input.choose(CHANNELS)?)))
+                .collect::<Result<Vec<_>>>()?;
+            format!("[{}]", names.join(","))
+        }
+        "data" => {
+            quoted(input.choose(&["{}", "{\\\"a\\\":1}", "x", "\\u00e9", "\\ud83d\\ude00", ""])?)
+        }
+        "socket_id" => quoted(input.choose(&["1.2", "12.34", "0.1", "x", ""])?),
+        "info" => {
+            quoted(input.choose(&["user_count", "subscription_count", "cache", "nothing"])?)
+        }
+        _ => quoted(input.choose(&["e", "client-e", "App\\\\Events\\\\E", "pusher:x", ""])?),
+    })
+}
+
+/// Any JSON, or nearly.
+fn anything(input: &mut Unstructured<'_>, depth: u8) -> Result<String> {
+    if depth > 0 && input.ratio(1, 3)? {
+        let inner = anything(input, depth - 1)?;
+        let forms = [
+            format!("[{inner}]"),
+            format!("{{\"k\":{inner}}}"),
+            format!("[{inner},{inner}]"),
+            format!("[{inner}"),
+        ];
+        return Ok(input.choose(&forms)?.clone());
+    }
+    Ok((*input.choose(&[
+        "null",
+        "true",
+        "0",
+        "-1e5",
+        "\"\"",
+        "\"\\ud800\"",
+        "[]",
+        "{}",
+        "nul",
+        "1e999",
+    ])?)
+    .to_owned())
+}
+
+fn app() -> App {
+    let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
+    let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
+    let environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    let merged = merge(&Sources { environment, ..Sources::default() });
+    let unused = || String::from("unused");
+    let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
+    build(&merged, &development).expect("a good configuration").apps.remove(0)
+}
+
+static APPS: LazyLock<Apps> = LazyLock::new(|| Apps::new(vec![app()]));
+
+impl Spec {
+    /// The request as it is sent, and whether it was changed behind its signature.
+    fn encode(&self) -> (Vec<u8>, bool) {
+        let path = format!("/apps/1001{}", self.path);
+        let mut pairs: Vec<(String, String)> = self
+            .query
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        for (name, value) in
+            [("auth_key", "app-key"), ("auth_timestamp", &self.timestamp.to_string())]
+        {
+            pairs.push((name.to_owned(), value.to_owned()));
+        }
+        if !self.body.is_empty() {
+            pairs.push(("body_md5".to_owned(), signature::body_md5(self.body.as_bytes())));
+        }
+        // What is signed is decoded and in lower case, and a list is named without its brackets.
+        let mut signed: Vec<(String, String)> = pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.trim_end_matches("[]").to_lowercase(),
+                    value.replace("%7E", "~").replace("%20", " "),
+                )
+            })
+            .collect();
+        signed.sort();
+        let text: Vec<String> =
+            signed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let text = format!("{}\n{path}\n{}", self.method, text.join("&"));
+        let hex = signature::sign(&Secret::new("app-secret"), &[text.as_bytes()]);
+        let mut hex = String::from_utf8(hex.to_vec()).expect("hex");
+        let (mut path, mut body, mut changed) =
+            (path, self.body.clone().into_bytes(), self.tampering != Tampering::None);
+        match self.tampering {
+            Tampering::None => {}
+            Tampering::Signature(at) => {
+                let at = usize::from(at) % hex.len();
+                let other = if hex.as_bytes()[at] == b'0' { "1" } else { "0" };
+                hex.replace_range(at..=at, other);
+            }
+            Tampering::Query => pairs.push(("extra".to_owned(), "1".to_owned())),
+            Tampering::Body(at) if !body.is_empty() => {
+                let at = usize::from(at) % body.len();
+                body[at] ^= 1;
+            }
+            Tampering::Body(_) => changed = false,
+            Tampering::Path => path.push('s'),
+            Tampering::Key => {
+                pairs
+                    .iter_mut()
+                    .filter(|(name, _)| name == "auth_key")
+                    .for_each(|(_, key)| key.push('x'));
+            }
+        }
+        let query: Vec<String> =
+            pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut head = format!(
+            "{} {path}?{}&auth_signature={hex} HTTP/1.1\r\nHost: x\r\n",
+            self.method,
+            query.join("&")
+        );
+        let mut bytes = Vec::new();
+        match self.chunks.filter(|_| !body.is_empty()) {
+            None => {
+                let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
+                bytes.extend(head.bytes());
+                bytes.extend(body);
+            }
+            Some(size) => {
+                head.push_str("Transfer-Encoding: chunked\r\n\r\n");
+                bytes.extend(head.bytes());
+                for chunk in body.chunks(usize::from(size).max(1)) {
+                    bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                    bytes.extend(chunk);
+                    bytes.extend(b"\r\n");
+                }
+                bytes.extend(b"0\r\n\r\n");
+            }
+        }
+        (bytes, changed)
+    }
+}
+
+pub(crate) fn check(data: &[u8]) {
+    let Ok(spec) = Spec::arbitrary(&mut Unstructured::new(data)) else { return };
+    let (bytes, changed) = spec.encode();
+    let mut reader = RequestReader::new(Limits { request_size_max: 100_000 });
+    let mut buffer = Vec::new();
+    let mut request = None;
+    for piece in bytes.chunks(usize::from(spec.cut).max(1)) {
+        buffer.extend_from_slice(piece);
+        match reader.read(&mut buffer).expect("a request of good form") {
+            Progress::Complete(complete) => request = Some(complete),
+            Progress::Incomplete { .. } => {}
+        }
+    }
+    let request = request.expect("a whole request");
+    let mut validator = Validator::default();
+    let mut context = Context {
+        apps: &APPS,
+        prefix: "",
+        unix_seconds: NOW,
+        draining: false,
+        validator: &mut validator,
+        note: None,
+    };
+    let plan = plan(&request, &target(request.method(), request.path(), ""), &mut context);
+    let signature_is_refused = |text: &[u8]| text == b"Authentication signature invalid.";
+    match plan {
+        Plan::Respond(response) => {
+            let refused = response.status == 401 && signature_is_refused(&response.body);
+            assert!(changed || !refused, "{spec:?} {:?}", context.note);
+            assert!(
+                !changed || response.status >= 400,
+                "{spec:?} was answered {}",
+                response.status
+            );
+        }
+        carried_out => {
+            assert!(!changed, "{spec:?} was changed and is carried out: {carried_out:?}");
+            if let Plan::Publish { publications, .. } = carried_out {
+                for one in publications {
+                    assert!(spec.body.contains("channel") && !one.channel.is_empty(), "{spec:?}");
+                    assert!(one.frame.len() > 2 && one.frame[0] == 0x81, "{spec:?}");
+                }
+            }
+        }
+    }
+}
