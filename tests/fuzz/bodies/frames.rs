@@ -6,6 +6,12 @@ use ringverb::ws::reader::{Flow, Limits, MessageKind, Sink, read};
 
 const LIMITS: Limits = Limits { message_size_max: 700 };
 
+/// Close codes on both sides of every limit.
+#[rustfmt::skip]
+const CODES: [u16; 16] = [
+    0, 999, 1000, 1003, 1004, 1005, 1006, 1007, 1014, 1015, 1016, 2999, 3000, 4999, 5000, 65535,
+];
+
 /// What is wrong with a frame's own header.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -68,8 +74,9 @@ impl<'a> Arbitrary<'a> for Frame {
         let length = input.int_in_range(0..=longest)?;
         let payload = match input.int_in_range(0..=5)? {
             0 => input.bytes(length.min(input.len()))?.to_vec(),
-            1 if kind == Kind::Close => u16::arbitrary(input)?.to_be_bytes().to_vec(),
-            2 if kind == Kind::Close => b"\x03\xe8why".to_vec(),
+            1 if kind == Kind::Close => input.choose(&CODES)?.to_be_bytes().to_vec(),
+            2 if kind == Kind::Close => u16::arbitrary(input)?.to_be_bytes().to_vec(),
+            3 if kind == Kind::Close => b"\x03\xe8why".to_vec(),
             // Characters of all lengths, cut anywhere.
             _ => "aé€𝄞".as_bytes().iter().copied().cycle().take(length).collect(),
         };
