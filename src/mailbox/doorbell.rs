@@ -28,8 +28,8 @@ impl Doorbell {
     /// Wakes the core if it sleeps. To be called behind the push.
     pub fn ring(&self) {
         fence(Ordering::SeqCst);
-        // Awake is the usual case and needs no write. Of several that ring one writes the eventfd; who finds the core awake
-        // writes nothing, so that no `false` of ours can come behind the core's next `true`.
+        // Awake is the usual case and needs no write. Of several that ring one writes the eventfd; who finds the core
+        // awake writes nothing, so that no `false` of ours can come behind the core's next `true`.
         let (asleep, order) = (&self.asleep, Ordering::Relaxed);
         if asleep.load(order) && asleep.compare_exchange(true, false, order, order).is_ok() {
             // Fails only when 2^64 - 2 rings are pending: then the core is awake, if slow.

@@ -14,25 +14,40 @@ use ringverb::mailbox::Doorbell;
 use ringverb::shard::ConnectionKey;
 use ringverb::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
 
-/// A sequence of numbers from one seed.
+/// A sequence of numbers from one seed; or choices from a script, and from a seed when it is over.
 #[derive(Debug)]
-pub(crate) struct Random(Cell<u64>);
+pub(crate) struct Random {
+    state: Cell<u64>,
+    script: RefCell<VecDeque<u8>>,
+}
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1))
+        let state = Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        Self { state, script: RefCell::default() }
+    }
+
+    pub(crate) fn scripted(script: &[u8]) -> Self {
+        Self { script: RefCell::new(script.iter().copied().collect()), ..Self::new(1) }
+    }
+
+    pub(crate) fn script_is_over(&self) -> bool {
+        self.script.borrow().is_empty()
     }
 
     pub(crate) fn next(&self) -> u64 {
-        let mut state = self.0.get();
+        let mut state = self.state.get();
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        self.0.set(state);
+        self.state.set(state);
         state
     }
 
     pub(crate) fn below(&self, bound: usize) -> usize {
+        if let Some(byte) = self.script.borrow_mut().pop_front() {
+            return usize::from(byte) * bound.div_ceil(256).max(1) % bound;
+        }
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
@@ -94,9 +109,9 @@ pub(crate) struct World {
 pub(crate) type Shared = Rc<RefCell<World>>;
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(random: Random) -> Self {
         Self {
-            random: Random::new(seed),
+            random,
             wires: Vec::new(),
             completions: Vec::new(),
             again: Vec::new(),

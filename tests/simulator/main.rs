@@ -2,297 +2,28 @@
 //!
 //! What runs is the real `tick::Core`: shard, mailbox with small rings, reactor, frame reader, flush. Only the kernel,
 //! the clock and the clients are simulated. A core ticks when a completion or its doorbell wakes it and never by
-//! itself, so a wake-up that is dropped shows as work left undone. What must hold is in `check`, and in what a client
-//! asserts as it hears. `RINGVERB_SEED=n cargo test --test simulator` replays one seed; a failure names the seed and
-//! the fewest steps. `RINGVERB_SEEDS=n` tries so many fresh ones; planted.py shows that planted faults are found.
+//! itself, so a wake-up that is dropped shows as work left undone. `RINGVERB_SEED=n cargo test --test simulator`
+//! replays one seed; a failure names the seed and the fewest steps. `RINGVERB_SEEDS=n` tries so many fresh ones,
+//! `RINGVERB_SECONDS=n` as many as there is time for; planted.py shows that planted faults are found. The fuzz target
+//! `simulation` runs the same from its bytes.
 
 mod client;
 mod kernel;
 mod moving;
 mod process;
+mod simulation;
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use client::{CHANNELS, Client};
-use kernel::{Shared, Wire};
-use process::{Process, new_world};
+use kernel::Random;
+use simulation::Simulation;
 
 /// Seeds of every run: each once showed something, or is here as a sample of many.
 const CORPUS: std::ops::Range<u64> = 1..601;
 const STEPS: usize = 400;
-/// Silence after which the server pings, and then closes, in seconds: the defaults of the configuration.
-const SILENCE_SECONDS: u64 = 60;
-
-struct Simulation {
-    process: Process,
-    world: Shared,
-    clients: Vec<Client>,
-    number: u64,
-}
-
-impl Simulation {
-    fn new(seed: u64) -> Self {
-        let cores = 1 + u16::try_from(seed % 5).expect("small");
-        let world = new_world(seed);
-        let process = Process::new(&world, cores, ring_capacity(&world), seed);
-        Self { process, world, clients: Vec::new(), number: 0 }
-    }
-
-    fn below(&self, bound: usize) -> usize {
-        self.world.borrow().random.below(bound)
-    }
-
-    fn channel(&self) -> &'static str {
-        CHANNELS[self.below(CHANNELS.len())]
-    }
-
-    fn core(&self) -> usize {
-        self.below(self.process.cores.len())
-    }
-
-    fn step(&mut self) {
-        match self.below(30) {
-            0..=2 if self.clients.len() < 12 => self.connect(),
-            3..=7 => self.speak(|client, channel| client.subscribe(channel)),
-            8..=9 => self.speak(|client, channel| client.unsubscribe(channel)),
-            10..=13 => self.publish(),
-            14 => self.client_event(),
-            15 => self.speak(|client, _| Some(client.ping())),
-            16 => self.end(),
-            17 => self.toggle_reading(),
-            18 => self.settle_and_check(),
-            19 if self.below(4) == 0 => self.hand_over(),
-            _ => self.run_a_core(),
-        }
-        self.read_all();
-    }
-
-    fn connect(&mut self) {
-        let core = self.core();
-        let room = 64 + self.below(2_000);
-        let wire = {
-            let mut world = self.world.borrow_mut();
-            world.wires.push(Wire::with_room(room));
-            world.wires.len() - 1
-        };
-        let user = self.below(3).to_string();
-        let mut client = Client::new(wire, user);
-        let mut leftover = if self.below(4) == 0 { client.ping() } else { Vec::new() };
-        self.process.open(core, wire, &mut leftover);
-        // A session asks for a tick.
-        self.process.tick(core);
-        self.clients.push(client);
-    }
-
-    /// A client that is there says something, in pieces.
-    fn speak(&mut self, say: impl FnOnce(&mut Client, &'static str) -> Option<Vec<u8>>) {
-        let channel = self.channel();
-        let Some(index) = self.somebody() else { return };
-        let Some(bytes) = say(&mut self.clients[index], channel) else { return };
-        self.send(index, &bytes);
-    }
-
-    fn somebody(&self) -> Option<usize> {
-        let there: Vec<usize> =
-            (0..self.clients.len()).filter(|index| !self.clients[*index].over).collect();
-        (!there.is_empty()).then(|| there[self.below(there.len())])
-    }
-
-    fn send(&mut self, index: usize, bytes: &[u8]) {
-        let cut = self.below(bytes.len() + 1);
-        for piece in [&bytes[..cut], &bytes[cut..]] {
-            if piece.is_empty() {
-                continue;
-            }
-            let wire = self.clients[index].wire;
-            let mut world = self.world.borrow_mut();
-            world.wires[wire].to_server.extend(piece);
-            world.arrive(wire);
-            drop(world);
-            if self.below(2) == 0 {
-                self.run_a_core();
-            }
-        }
-    }
-
-    fn publish(&mut self) {
-        let (core, channel) = (self.core(), self.channel());
-        self.number += 1;
-        let number = self.number;
-        // What was accepted goes to whoever holds the acknowledgement by now, and stays.
-        for client in &mut self.clients {
-            if let Some(place) = client.listening(channel) {
-                place.due.insert(number);
-            }
-        }
-        self.process.publish(core, channel, number);
-    }
-
-    fn client_event(&mut self) {
-        let channel = ["private-p", "presence-r"][self.below(2)];
-        let Some(sender) = self.somebody() else { return };
-        if self.clients[sender].listening(channel).is_none() {
-            return;
-        }
-        self.number += 1;
-        let number = self.number;
-        for (index, client) in self.clients.iter_mut().enumerate() {
-            if let (Some(place), true) = (client.listening(channel), index != sender) {
-                place.due.insert(number);
-            }
-        }
-        self.clients[sender].unsettled.push(number);
-        let bytes = self.clients[sender].client_event(channel, number);
-        self.send(sender, &bytes);
-    }
-
-    /// A client ends: with a close frame, with the end of its half behind its last words, or with a reset.
-    fn end(&mut self) {
-        let Some(index) = self.somebody() else { return };
-        let wire = self.clients[index].wire;
-        match self.below(3) {
-            0 => self.send(index, &client::frame(8, &1000_u16.to_be_bytes())),
-            1 => {
-                let last = self.clients[index].ping();
-                let mut world = self.world.borrow_mut();
-                world.wires[wire].to_server.extend(last);
-                world.wires[wire].ended = true;
-                world.arrive(wire);
-            }
-            _ => self.world.borrow_mut().reset(wire),
-        }
-        self.forget(index);
-    }
-
-    /// Nothing is due to a client that has gone, and what it said last may not have been heard.
-    fn forget(&mut self, index: usize) {
-        self.clients[index].over = true;
-        for number in std::mem::take(&mut self.clients[index].unsettled) {
-            for place in self.clients.iter_mut().flat_map(|client| client.places.values_mut()) {
-                place.due.remove(&number);
-            }
-        }
-    }
-
-    fn toggle_reading(&mut self) {
-        let Some(index) = self.somebody() else { return };
-        self.clients[index].reads ^= true;
-    }
-
-    fn run_a_core(&mut self) {
-        let core = self.core();
-        if self.process.wakes(core) {
-            self.process.tick(core);
-        }
-    }
-
-    fn read_all(&mut self) {
-        for index in 0..self.clients.len() {
-            let most = 1 + self.below(400);
-            self.read(index, most);
-        }
-    }
-
-    fn read(&mut self, index: usize, most: usize) {
-        let client = &mut self.clients[index];
-        if !client.reads || self.world.borrow().wires[client.wire].reset {
-            return;
-        }
-        let was_over = client.over;
-        let bytes = self.world.borrow_mut().take(client.wire, most);
-        client.hear(&bytes);
-        if client.over && !was_over {
-            self.forget(index);
-        }
-    }
-
-    /// Until nothing moves: the cores rest, and whoever reads has read all.
-    fn settle(&mut self) {
-        loop {
-            self.process.settle();
-            let waiting: Vec<usize> = (0..self.clients.len())
-                .filter(|index| {
-                    let client = &self.clients[*index];
-                    let wire = &self.world.borrow().wires[client.wire];
-                    client.reads && !wire.reset && !wire.to_client.is_empty()
-                })
-                .collect();
-            if waiting.is_empty() {
-                return;
-            }
-            waiting.into_iter().for_each(|index| self.read(index, usize::MAX));
-        }
-    }
-
-    fn settle_and_check(&mut self) {
-        self.settle();
-        self.check();
-        for client in &mut self.clients {
-            client.unsettled.clear();
-            if client.reads {
-                client.rest();
-            }
-        }
-    }
-
-    /// What must hold when nothing moves.
-    fn check(&self) {
-        for client in self.clients.iter().filter(|client| !client.over) {
-            let world = self.world.borrow();
-            let wire = &world.wires[client.wire];
-            assert!(wire.to_server.is_empty(), "client {} was not read", client.wire);
-            assert!(client.socket_id.is_some() || !client.reads, "no greeting");
-            if !client.reads {
-                continue;
-            }
-            assert_eq!(client.pings, client.pongs, "pings of client {}", client.wire);
-            for (channel, place) in &client.places {
-                assert!(place.acknowledged, "client {}: {channel} unanswered", client.wire);
-                assert_eq!(place.due, BTreeSet::new(), "client {}: {channel}", client.wire);
-                if channel.starts_with("presence-") && self.all_read() {
-                    assert_eq!(place.roster, self.members(channel), "client {}", client.wire);
-                }
-            }
-        }
-    }
-
-    fn all_read(&self) -> bool {
-        self.clients.iter().all(|client| client.reads || client.over)
-    }
-
-    /// Who is in a presence channel.
-    fn members(&self, channel: &str) -> BTreeSet<String> {
-        let there = self.clients.iter().filter(|client| !client.over);
-        let there = there.filter(|client| client.places.contains_key(channel));
-        there.map(|client| client.user.clone()).collect()
-    }
-
-    /// Silence: whoever does not answer is pinged, and then closed. Then everybody leaves, and nothing is left.
-    fn finish(&mut self) {
-        self.clients.iter_mut().for_each(|client| client.reads = true);
-        self.settle_and_check();
-        for _ in 0..3 {
-            self.process.advance(SILENCE_SECONDS);
-            self.settle();
-        }
-        for client in &self.clients {
-            assert!(client.over, "client {} was silent and is still there", client.wire);
-        }
-        self.process.advance(10);
-        self.settle();
-        self.process.check_empty();
-        assert!(self.world.borrow().wires.iter().all(|wire| wire.closed), "a socket leaked");
-    }
-}
-
-/// Rings of one mail are full all the time; the real ones hold 64 or more.
-fn ring_capacity(world: &Shared) -> usize {
-    [1, 2, 4, 64][world.borrow().random.below(4)]
-}
 
 fn run(seed: u64, steps: usize) {
-    let mut simulation = Simulation::new(seed);
+    let mut simulation = Simulation::new(Random::new(seed));
     for _ in 0..steps {
         simulation.step();
     }
@@ -337,13 +68,39 @@ fn what_must_hold_holds() {
     CORPUS.for_each(try_seed);
 }
 
-/// New seeds in every run, as many as are asked for; the first is told, so that a failure can be had again.
+/// What the fuzzer kept: its bytes are the choices.
+#[test]
+fn the_fuzzers_corpus() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/simulation");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("a corpus")
+        .map(|file| file.expect("a file").path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let bytes = std::fs::read(&file).expect("a file");
+        let passes = catch_unwind(AssertUnwindSafe(|| simulation::run_script(&bytes))).is_ok();
+        assert!(passes, "{}", file.display());
+    }
+}
+
+/// New seeds in every run, as many as are asked for, or for as long as is asked for.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "new seeds come from the clock")]
 fn new_seeds() {
-    let count = given("RINGVERB_SEEDS").unwrap_or(600);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let first = since.expect("a clock behind 1970").as_secs() * 1_000_000;
-    println!("seeds {first} to {}", first + count);
-    (first..first + count).for_each(try_seed);
+    let start = std::time::Instant::now();
+    let count = match given("RINGVERB_SECONDS") {
+        None => given("RINGVERB_SEEDS").unwrap_or(600),
+        Some(_) => u64::MAX - first,
+    };
+    let time = given("RINGVERB_SECONDS").unwrap_or(u64::MAX);
+    let mut tried = 0;
+    while tried < count && start.elapsed().as_secs() < time {
+        try_seed(first + tried);
+        tried += 1;
+    }
+    println!("{tried} new seeds from {first}");
 }

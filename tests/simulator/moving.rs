@@ -6,7 +6,7 @@ use ringverb::shard::ChannelState;
 use ringverb::tick::Moved;
 
 use crate::process::Process;
-use crate::{Simulation, ring_capacity};
+use crate::simulation::{Simulation, ring_capacity};
 
 /// One connection on its way, and its wire.
 type OnItsWay = (Vec<u8>, usize);

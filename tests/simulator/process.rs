@@ -13,7 +13,7 @@ use ringverb::shard::{Answer, Question, Settings, Shard};
 use ringverb::tick::Core;
 use ringverb::ws::frame;
 
-use crate::kernel::{Shared, SimKernel, Socket, World};
+use crate::kernel::{Random, Shared, SimKernel, Socket, World};
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 pub(crate) const SEND_QUEUE_BYTES_MAX: usize = 4_000;
@@ -165,6 +165,6 @@ impl Process {
     }
 }
 
-pub(crate) fn new_world(seed: u64) -> Shared {
-    std::rc::Rc::new(std::cell::RefCell::new(World::new(seed)))
+pub(crate) fn new_world(random: Random) -> Shared {
+    std::rc::Rc::new(std::cell::RefCell::new(World::new(random)))
 }

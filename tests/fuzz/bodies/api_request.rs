@@ -1,8 +1,8 @@
 //! Requests of the HTTP API by their structure, signed as the official libraries sign: chance alone never gets past the
-//! signature. What is signed rightly is not refused for it; what was changed afterwards, wherever, is never carried out.
+//! signature. What is signed rightly is not refused for it; what was changed afterwards, wherever, is never carried
+//! out.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
@@ -175,79 +175,84 @@ fn app() -> App {
 
 static APPS: LazyLock<Apps> = LazyLock::new(|| Apps::new(vec![app()]));
 
+/// A request that is signed, before and after somebody has touched it.
+struct Signed {
+    method: &'static str,
+    path: String,
+    pairs: Vec<(String, String)>,
+    body: Vec<u8>,
+    signature: String,
+}
+
 impl Spec {
-    /// The request as it is sent, and whether it was changed behind its signature.
-    fn encode(&self) -> (Vec<u8>, bool) {
+    fn sign(&self) -> Signed {
         let path = format!("/apps/1001{}", self.path);
-        let mut pairs: Vec<(String, String)> = self
-            .query
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        let timestamp = self.timestamp.to_string();
+        let own = [("auth_key", "app-key"), ("auth_timestamp", &timestamp)];
+        let mut pairs: Vec<(String, String)> = (self.query.iter().copied().chain(own))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        for (name, value) in
-            [("auth_key", "app-key"), ("auth_timestamp", &self.timestamp.to_string())]
-        {
-            pairs.push((name.to_owned(), value.to_owned()));
-        }
         if !self.body.is_empty() {
             pairs.push(("body_md5".to_owned(), signature::body_md5(self.body.as_bytes())));
         }
         // What is signed is decoded and in lower case, and a list is named without its brackets.
+        let decoded = |text: &str| text.replace("%7E", "~").replace("%20", " ");
         let mut signed: Vec<(String, String)> = pairs
             .iter()
-            .map(|(name, value)| {
-                (
-                    name.trim_end_matches("[]").to_lowercase(),
-                    value.replace("%7E", "~").replace("%20", " "),
-                )
-            })
+            .map(|(name, value)| (name.trim_end_matches("[]").to_lowercase(), decoded(value)))
             .collect();
         signed.sort();
-        let text: Vec<String> =
-            signed.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let text = format!("{}\n{path}\n{}", self.method, text.join("&"));
+        let text = format!("{}\n{path}\n{}", self.method, joined(&signed));
         let hex = signature::sign(&Secret::new("app-secret"), &[text.as_bytes()]);
-        let mut hex = String::from_utf8(hex.to_vec()).expect("hex");
-        let (mut path, mut body, mut changed) =
-            (path, self.body.clone().into_bytes(), self.tampering != Tampering::None);
-        match self.tampering {
-            Tampering::None => {}
+        let signature = String::from_utf8(hex.to_vec()).expect("hex");
+        let body = self.body.clone().into_bytes();
+        Signed { method: self.method, path, pairs, body, signature }
+    }
+}
+
+fn joined(pairs: &[(String, String)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join("&")
+}
+
+impl Signed {
+    /// Whether there was anything to change.
+    fn tamper(&mut self, how: Tampering) -> bool {
+        match how {
+            Tampering::None => return false,
             Tampering::Signature(at) => {
-                let at = usize::from(at) % hex.len();
-                let other = if hex.as_bytes()[at] == b'0' { "1" } else { "0" };
-                hex.replace_range(at..=at, other);
+                let at = usize::from(at) % self.signature.len();
+                let other = if self.signature.as_bytes()[at] == b'0' { "1" } else { "0" };
+                self.signature.replace_range(at..=at, other);
             }
-            Tampering::Query => pairs.push(("extra".to_owned(), "1".to_owned())),
-            Tampering::Body(at) if !body.is_empty() => {
-                let at = usize::from(at) % body.len();
-                body[at] ^= 1;
+            Tampering::Query => self.pairs.push(("extra".to_owned(), "1".to_owned())),
+            Tampering::Body(_) if self.body.is_empty() => return false,
+            Tampering::Body(at) => {
+                let at = usize::from(at) % self.body.len();
+                self.body[at] ^= 1;
             }
-            Tampering::Body(_) => changed = false,
-            Tampering::Path => path.push('s'),
+            Tampering::Path => self.path.push('s'),
             Tampering::Key => {
-                pairs
-                    .iter_mut()
-                    .filter(|(name, _)| name == "auth_key")
-                    .for_each(|(_, key)| key.push('x'));
+                let key = self.pairs.iter_mut().find(|(name, _)| name == "auth_key");
+                key.expect("every request has it").1.push('x');
             }
         }
-        let query: Vec<String> =
-            pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut head = format!(
-            "{} {path}?{}&auth_signature={hex} HTTP/1.1\r\nHost: x\r\n",
-            self.method,
-            query.join("&")
-        );
-        let mut bytes = Vec::new();
-        match self.chunks.filter(|_| !body.is_empty()) {
+        true
+    }
+
+    fn encode(&self, chunks: Option<u8>) -> Vec<u8> {
+        let Self { method, path, pairs, body, signature } = self;
+        let query = joined(pairs);
+        let mut bytes =
+            format!("{method} {path}?{query}&auth_signature={signature} HTTP/1.1\r\nHost: x\r\n")
+                .into_bytes();
+        match chunks.filter(|_| !body.is_empty()) {
             None => {
-                let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
-                bytes.extend(head.bytes());
+                bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
                 bytes.extend(body);
             }
             Some(size) => {
-                head.push_str("Transfer-Encoding: chunked\r\n\r\n");
-                bytes.extend(head.bytes());
+                bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
                 for chunk in body.chunks(usize::from(size).max(1)) {
                     bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
                     bytes.extend(chunk);
@@ -256,13 +261,15 @@ impl Spec {
                 bytes.extend(b"0\r\n\r\n");
             }
         }
-        (bytes, changed)
+        bytes
     }
 }
 
 pub(crate) fn check(data: &[u8]) {
     let Ok(spec) = Spec::arbitrary(&mut Unstructured::new(data)) else { return };
-    let (bytes, changed) = spec.encode();
+    let mut signed = spec.sign();
+    let changed = signed.tamper(spec.tampering);
+    let bytes = signed.encode(spec.chunks);
     let mut reader = RequestReader::new(Limits { request_size_max: 100_000 });
     let mut buffer = Vec::new();
     let mut request = None;

@@ -1,0 +1,16 @@
+//! The simulator, its choices from the fuzzer: clients, cores and a kernel that is as nasty as it may be. The modules
+//! are those of tests/simulator, which also replays the corpus.
+#![no_main]
+
+#[path = "../../simulator/client.rs"]
+mod client;
+#[path = "../../simulator/kernel.rs"]
+mod kernel;
+#[path = "../../simulator/moving.rs"]
+mod moving;
+#[path = "../../simulator/process.rs"]
+mod process;
+#[path = "../../simulator/simulation.rs"]
+mod simulation;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| simulation::run_script(data));
