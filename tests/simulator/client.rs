@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use ringverb::app::Secret;
 use ringverb::pusher::signature;
 
+pub(crate) const USERS: [&str; 3] = ["0", "1", "2"];
 pub(crate) const CHANNELS: [&str; 4] = ["news", "private-p", "cache-c", "presence-r"];
 
 /// Where it stands with a channel.
@@ -41,8 +42,12 @@ pub(crate) struct Client {
     pub(crate) close_code: Option<u16>,
     pub(crate) pings: u32,
     pub(crate) pongs: u32,
-    /// Its client events: it must not hear them.
-    sent: BTreeSet<u64>,
+    /// It has asked to be signed in.
+    pub(crate) signed_in: bool,
+    /// Which users it has been told are online, once it has been told of all.
+    pub(crate) online: Option<BTreeMap<String, bool>>,
+    /// Its client events, and what was published to all but it: it must not hear them.
+    pub(crate) not_for_it: BTreeSet<u64>,
     input: Vec<u8>,
 }
 
@@ -60,7 +65,9 @@ impl Client {
             close_code: None,
             pings: 0,
             pongs: 0,
-            sent: BTreeSet::new(),
+            signed_in: false,
+            online: None,
+            not_for_it: BTreeSet::new(),
             input: Vec::new(),
         }
     }
@@ -92,8 +99,22 @@ impl Client {
     }
 
     pub(crate) fn client_event(&mut self, channel: &str, number: u64) -> Vec<u8> {
-        self.sent.insert(number);
+        self.not_for_it.insert(number);
         text(&json!({"event": "client-e", "channel": channel, "data": number.to_string()}))
+    }
+
+    /// Signs in as its user, once, and wants to know of everybody.
+    pub(crate) fn sign_in(&mut self) -> Option<Vec<u8>> {
+        let socket_id = self.socket_id.as_ref()?;
+        if std::mem::replace(&mut self.signed_in, true) {
+            return None;
+        }
+        let user_data = json!({"id": self.user, "watchlist": USERS}).to_string();
+        let signed = format!("{socket_id}::user::{user_data}");
+        let hex = signature::sign(&Secret::new("app-secret"), &[signed.as_bytes()]);
+        let auth = format!("app-key:{}", String::from_utf8_lossy(&hex));
+        let data = json!({"auth": auth, "user_data": user_data});
+        Some(text(&json!({"event": "pusher:signin", "data": data})))
     }
 
     pub(crate) fn ping(&mut self) -> Vec<u8> {
@@ -158,6 +179,8 @@ impl Client {
             }
             "pusher:pong" => self.pongs += 1,
             "pusher:ping" | "pusher:cache_miss" | "pusher:error" => {}
+            "pusher:signin_success" => assert!(self.signed_in, "{value}"),
+            "pusher_internal:watchlist_events" => self.hear_of_users(&data()),
             "pusher_internal:subscription_succeeded" => {
                 let Some(place) = channel.and_then(|channel| self.places.get_mut(channel)) else {
                     assert!(channel.is_some_and(|channel| self.left.contains(channel)), "{value}");
@@ -181,6 +204,25 @@ impl Client {
             }
             "e" | "client-e" => self.hear_event(channel.expect("a channel"), value),
             other => panic!("{other}"),
+        }
+    }
+
+    /// The whole list first, and then what changes.
+    fn hear_of_users(&mut self, data: &Value) {
+        let mut told = BTreeMap::new();
+        for event in data["events"].as_array().expect("a list") {
+            for id in event["user_ids"].as_array().expect("a list") {
+                told.insert(id.as_str().expect("an id").to_owned(), event["name"] == "online");
+            }
+        }
+        let Some(online) = &mut self.online else {
+            assert!(told.keys().eq(USERS), "the first list is whole: {data}");
+            self.online = Some(told);
+            return;
+        };
+        for (user, is_online) in told {
+            let before = online.insert(user, is_online);
+            assert_eq!(before, Some(!is_online), "{data} changes nothing");
         }
     }
 
@@ -211,8 +253,8 @@ impl Client {
         };
         // What came before the acknowledgement was read is not due, and may come all the same.
         place.due.remove(&number);
+        assert!(!self.not_for_it.contains(&number), "{channel}: {number} came to its sender");
         if value["event"] == "client-e" {
-            assert!(!self.sent.contains(&number), "{channel}: {number} came back to its sender");
             let is_new = place.heard.insert(number);
             assert!(is_new || place.back_at_once, "{channel}: {number} came twice");
             return;

@@ -51,6 +51,10 @@ impl Simulation {
             std::mem::swap(&mut other, &mut self.process);
         }
         other.exit();
+        if !partly {
+            // Who asked is gone with the old process.
+            self.asked.clear();
+        }
         for core in &mut self.process.cores {
             core.resume();
         }

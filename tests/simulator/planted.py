@@ -86,6 +86,17 @@ FAULTS = [
      "self.paused || self.mailbox.is_congested()", "self.mailbox.is_congested()"),
     ("moved: input that came meanwhile is never read", "src/tick/moving.rs",
      "self.reactor.kernel.request_again();", ""),
+    ("moved: a home does not hear who is signed in", "src/shard/export.rs",
+     "self.users.restore(user, core, signed_in, watching);", "drop((user, core, signed_in, watching));"),
+    ("moved: whom a connection watches stays behind", "src/shard/export.rs",
+     "extras.watched.push(key);", "drop(key);"),
+    ("users: who leaves is not told of", "src/shard/users.rs",
+     "if online != was_online {", "if online && !was_online {"),
+    ("users: who leaves at an end stays signed in", "src/shard/users.rs",
+     "local.connections -= 1;\n        if local.connections > 0 {", "local.connections -= 1;\n        if local.connections < 9 {"),
+    ("an answer of another core is lost", "src/tick/gather.rs", "gather.answers.push(answer);", "drop(answer);"),
+    ("the one who is left out hears it elsewhere", "src/shard/home.rs",
+     "Mail::Deliver { channel: ", "Mail::Deliver { channel: "),
 ]
 
 

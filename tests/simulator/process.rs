@@ -9,6 +9,7 @@ use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::mailbox::mesh_of;
 use ringverb::pusher::outbound;
+use ringverb::pusher::socket_id::SocketId;
 use ringverb::shard::{Answer, Question, Settings, Shard};
 use ringverb::tick::Core;
 use ringverb::ws::frame;
@@ -120,14 +121,20 @@ impl Process {
     }
 
     /// As a session that publishes: not while the mailboxes are full, and answered once all mail is posted.
-    pub(crate) fn publish(&mut self, core: usize, channel: &str, number: u64) {
+    pub(crate) fn publish(
+        &mut self,
+        core: usize,
+        channel: &str,
+        number: u64,
+        except: Option<SocketId>,
+    ) {
         while self.cores[core].mailbox.is_congested() {
             self.tick_all();
         }
         let mut text = Vec::new();
         outbound::event("\"e\"", &format!("\"{number}\""), channel, &mut text);
         let frame = frame::encode_text(&text).into();
-        self.cores[core].publish(APP, [(channel, frame, None)].into_iter());
+        self.cores[core].publish(APP, [(channel, frame, except)].into_iter());
         self.tick(core);
         while self.cores[core].mailbox.has_overflow() {
             self.tick_all();

@@ -1,11 +1,15 @@
 //! One run: clients come and go, speak, read and do not read; what must hold is in `check`, and in what a client asserts
 //! as it hears.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::{Context, Poll, Waker};
 
-use crate::client::{self, CHANNELS, Client};
+use ringverb::pusher::socket_id::SocketId;
+use ringverb::shard::{Answer, Described, Question};
+
+use crate::client::{self, CHANNELS, Client, USERS};
 use crate::kernel::{Random, Shared, Wire};
-use crate::process::{Process, new_world};
+use crate::process::{APP, Process, new_world};
 
 /// Silence after which the server pings, and then closes, in seconds: the defaults of the configuration.
 const SILENCE_SECONDS: u64 = 60;
@@ -17,6 +21,8 @@ pub(crate) struct Simulation {
     pub(crate) world: Shared,
     clients: Vec<Client>,
     number: u64,
+    /// Questions of the HTTP API: by whom they were asked, and their numbers.
+    pub(crate) asked: Vec<(usize, u32)>,
 }
 
 impl Simulation {
@@ -25,7 +31,7 @@ impl Simulation {
         let world = new_world(random);
         let seed = world.borrow().random.next();
         let process = Process::new(&world, cores, ring_capacity(&world), seed);
-        Self { process, world, clients: Vec::new(), number: 0 }
+        Self { process, world, clients: Vec::new(), number: 0, asked: Vec::new() }
     }
 
     pub(crate) fn below(&self, bound: usize) -> usize {
@@ -41,7 +47,7 @@ impl Simulation {
     }
 
     pub(crate) fn step(&mut self) {
-        match self.below(30) {
+        match self.below(36) {
             0..=2 if self.clients.len() < 12 => self.connect(),
             3..=7 => self.speak(|client, channel| client.subscribe(channel)),
             8..=9 => self.speak(|client, channel| client.unsubscribe(channel)),
@@ -51,6 +57,9 @@ impl Simulation {
             16 => self.end(),
             17 => self.toggle_reading(),
             18 => self.settle_and_check(),
+            20..=21 => self.speak(|client, _| client.sign_in()),
+            22 => self.publish_to_others(),
+            23 => self.ask(),
             19 if self.below(4) == 0 => self.hand_over(),
             _ => self.run_a_core(),
         }
@@ -65,7 +74,7 @@ impl Simulation {
             world.wires.push(Wire::with_room(room));
             world.wires.len() - 1
         };
-        let user = self.below(3).to_string();
+        let user = USERS[self.below(USERS.len())].to_owned();
         let mut client = Client::new(wire, user);
         let mut leftover = if self.below(4) == 0 { client.ping() } else { Vec::new() };
         self.process.open(core, wire, &mut leftover);
@@ -115,7 +124,52 @@ impl Simulation {
                 place.due.insert(number);
             }
         }
-        self.process.publish(core, channel, number);
+        self.process.publish(core, channel, number, None);
+    }
+
+    /// As toOthers() does: to all but one, who may be anywhere.
+    fn publish_to_others(&mut self) {
+        let (core, channel) = (self.core(), self.channel());
+        let Some(sender) = self.somebody() else { return };
+        let Some(socket_id) = self.clients[sender].socket_id.clone() else { return };
+        self.number += 1;
+        let number = self.number;
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            if let (Some(place), true) = (client.listening(channel), index != sender) {
+                place.due.insert(number);
+            }
+        }
+        // A cache channel tells it to whoever subscribes later, and be it the sender.
+        if !channel.starts_with("cache-") {
+            self.clients[sender].not_for_it.insert(number);
+        }
+        self.process.publish(core, channel, number, SocketId::parse(&socket_id));
+    }
+
+    /// Asks all cores how many subscribe to each channel.
+    fn ask(&mut self) {
+        let core = self.core();
+        let names = CHANNELS.map(str::to_owned).to_vec();
+        let id = self.process.cores[core].begin_gather(Question::Describe { app: APP, names });
+        // A session asks for a tick.
+        self.process.tick(core);
+        self.asked.push((core, id));
+    }
+
+    /// The sum of the answers, of which none is missing.
+    fn answer(&mut self, (core, id): (usize, u32)) -> Vec<Described> {
+        let gathers = &mut self.process.cores[core].gathers;
+        let answers = match gathers.poll(id, &Context::from_waker(Waker::noop())) {
+            Poll::Ready(answers) => answers,
+            Poll::Pending => panic!("a question of core {core} was not answered"),
+        };
+        gathers.end(id);
+        let mut sums = vec![Described::default(); CHANNELS.len()];
+        for answer in answers {
+            let Answer::Described(parts) = answer else { panic!("{answer:?}") };
+            sums.iter_mut().zip(parts).for_each(|(sum, part)| sum.merge(part));
+        }
+        sums
     }
 
     pub(crate) fn client_event(&mut self) {
@@ -217,6 +271,12 @@ impl Simulation {
     fn settle_and_check(&mut self) {
         self.settle();
         self.check();
+        for question in std::mem::take(&mut self.asked) {
+            self.answer(question);
+        }
+        if self.all_read() {
+            self.check_counts();
+        }
         for client in &mut self.clients {
             client.unsettled.clear();
             if client.reads {
@@ -236,6 +296,9 @@ impl Simulation {
                 continue;
             }
             assert_eq!(client.pings, client.pongs, "pings of client {}", client.wire);
+            if client.signed_in && self.all_read() {
+                assert_eq!(client.online, Some(self.online()), "client {}", client.wire);
+            }
             for (channel, place) in &client.places {
                 assert!(place.acknowledged, "client {}: {channel} unanswered", client.wire);
                 assert_eq!(place.due, BTreeSet::new(), "client {}: {channel}", client.wire);
@@ -246,8 +309,32 @@ impl Simulation {
         }
     }
 
+    /// What the HTTP API would say is true.
+    fn check_counts(&mut self) {
+        self.ask();
+        self.process.settle();
+        let question = self.asked.pop().expect("just asked");
+        for (channel, found) in CHANNELS.into_iter().zip(self.answer(question)) {
+            let there = self.clients.iter().filter(|client| !client.over);
+            let count = there.filter(|client| client.places.contains_key(channel)).count();
+            assert_eq!(found.subscription_count, count, "{channel}");
+            if channel.starts_with("presence-") {
+                assert_eq!(found.user_count, self.members(channel).len(), "{channel}");
+            }
+        }
+    }
+
     fn all_read(&self) -> bool {
         self.clients.iter().all(|client| client.reads || client.over)
+    }
+
+    /// Which users are signed in.
+    fn online(&self) -> BTreeMap<String, bool> {
+        let is_online = |user: &str| {
+            let there = self.clients.iter().filter(|client| !client.over && client.signed_in);
+            there.into_iter().any(|client| client.user == user)
+        };
+        USERS.into_iter().map(|user| (user.to_owned(), is_online(user))).collect()
     }
 
     /// Who is in a presence channel.
