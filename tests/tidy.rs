@@ -236,7 +236,14 @@ fn sources(folder: &str) -> Vec<Source> {
 fn tests() -> Vec<Source> {
     let mut paths = Vec::new();
     collect(&root().join("tests"), false, &mut paths);
-    for folder in ["tests/support", "tests/fuzz/bodies", "tests/fuzz/fuzz_targets"] {
+    for folder in [
+        "tests/autobahn",
+        "tests/loom",
+        "tests/simulator",
+        "tests/support",
+        "tests/fuzz/bodies",
+        "tests/fuzz/fuzz_targets",
+    ] {
         let folder = root().join(folder);
         if folder.is_dir() {
             collect(&folder, true, &mut paths);

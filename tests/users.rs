@@ -131,7 +131,8 @@ fn a_long_watchlist_is_cut() {
     let server = server();
     let ids: Vec<String> = (0..150).map(|id| format!("user-{id}")).collect();
     let mut watcher = signed_in(&server, &json!({"id": "w", "watchlist": ids}));
-    assert_eq!(data(&watcher.event())["code"], 4302);
+    let error = json!({"code": 4302, "message": "The watchlist is too long: the first 100 users are watched"});
+    assert_eq!(data(&watcher.event()), error);
     let told = watched(&mut watcher);
     assert_eq!(told[0]["user_ids"].as_array().map(Vec::len), Some(100));
     let _beyond = signed_in(&server, &json!({"id": "user-120"}));

@@ -90,7 +90,10 @@ fn the_fuzzers_corpus() {
 #[expect(clippy::disallowed_methods, reason = "new seeds come from the clock")]
 fn new_seeds() {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let first = since.expect("a clock behind 1970").as_secs() * 1_000_000;
+    // Apart from those of another run at the same time.
+    let run =
+        since.expect("a clock behind 1970").as_secs() << 12 | u64::from(std::process::id() & 0xfff);
+    let first = run << 20;
     let start = std::time::Instant::now();
     let count = match given("RINGVERB_SECONDS") {
         None => given("RINGVERB_SEEDS").unwrap_or(600),

@@ -1,5 +1,5 @@
-//! One run: clients come and go, speak, read and do not read; what must hold is in `check`, and in what a client asserts
-//! as it hears.
+//! One run: clients come and go, speak, read and do not read; what must hold is in `check`, and in what a client
+//! asserts as it hears.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll, Waker};
