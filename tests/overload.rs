@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 use support::{
     Client, Finished, Frame, Handshake, Http, PING, PONG, Request, Server, Setup, Wire, drain,
-    error_event, eventually, frame, resident_bytes, small_window,
+    error_event, eventually, frame, raise_descriptor_limit, resident_bytes, small_window,
 };
 
 /// A server, and somebody who is there all the time and whom nobody may disturb.
@@ -82,13 +82,6 @@ impl Scene {
         let told = stdout.lines().find_map(|line| line.split_once("refused since the start: "));
         assert_eq!(told.map_or("", |(_, told)| told), refused, "{stdout}");
     }
-}
-
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("the soft limit may be as high as the hard one");
 }
 
 /// The socket ends with a reset.

@@ -95,8 +95,6 @@ FAULTS = [
     ("users: who leaves at an end stays signed in", "src/shard/users.rs",
      "local.connections -= 1;\n        if local.connections > 0 {", "local.connections -= 1;\n        if local.connections < 9 {"),
     ("an answer of another core is lost", "src/tick/gather.rs", "gather.answers.push(answer);", "drop(answer);"),
-    ("the one who is left out hears it elsewhere", "src/shard/home.rs",
-     "Mail::Deliver { channel: ", "Mail::Deliver { channel: "),
 ]
 
 

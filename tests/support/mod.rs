@@ -68,6 +68,14 @@ pub(crate) fn small_window(server: &Server) -> Client {
     Client::open_on(Wire::new(TcpStream::from(socket)), &Handshake::new()).established()
 }
 
+/// The tests may have as many sockets as this process may.
+pub(crate) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may be as high as the hard one");
+}
+
 /// Reads until the server ends the connection, however it does.
 pub(crate) fn drain(stream: &mut TcpStream) {
     let mut chunk = [0; 64 * 1024];
