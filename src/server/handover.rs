@@ -15,9 +15,10 @@ const STEP: Duration = Duration::from_millis(1);
 /// How long HTTP sessions may take to stand aside, in steps. Those that are not done then are answered 503.
 const ASIDE_STEPS: u32 = 1_000;
 /// How long mail may take to run dry, in steps.
-const QUIET_STEPS: u32 = 5_000;
-/// How long it may take to give and to take everything, in steps; connections are quiet meanwhile.
-const GIVE_STEPS: u32 = 10_000;
+const QUIET_STEPS: u32 = 2_000;
+/// How long it may take to give and to take everything, in steps; connections are quiet meanwhile. All together less
+/// than a watchdog waits (tuning/ringverb.service). A million connections take about two seconds.
+const GIVE_STEPS: u32 = 6_000;
 
 /// Waits until `done`; an error when it takes more than so many steps.
 fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {

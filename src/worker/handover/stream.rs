@@ -18,7 +18,7 @@ use rustix::net::{
 use super::record::Record;
 
 /// For each step of the other side.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The kernel takes 253.
 const DESCRIPTORS_MAX: usize = 128;
 /// A batch goes when it has so many bytes.
