@@ -118,7 +118,7 @@ pub(super) fn serve(
         succeed(&predecessor, &shared, &doorbells)?;
     }
     let clock_start_nanos = clock.start_nanos();
-    let offer = Offer { address, listeners: to_offer, clock_start_nanos };
+    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos };
     if let Err(error) = takeover::offer(offer, asked) {
         tracing::warn!("nobody will be able to take over from this server: {error}");
     }

@@ -107,7 +107,9 @@ pub(super) struct Successor {
 /// What this process offers.
 pub(super) struct Offer {
     pub(super) address: SocketAddr,
+    /// More than workers, after a take-over from a server that had more.
     pub(super) listeners: Vec<OwnedFd>,
+    pub(super) workers: usize,
     /// See `Clock::start_nanos`.
     pub(super) clock_start_nanos: u64,
 }
@@ -187,7 +189,7 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
         return Err(io::Error::other("more listeners than one message holds"));
     }
     let text =
-        message(&format!("{LISTENERS} {FORMAT} {} {}", descriptors.len(), offer.clock_start_nanos));
+        message(&format!("{LISTENERS} {FORMAT} {} {}", offer.workers, offer.clock_start_nanos));
     let text = [IoSlice::new(&text)];
     let sent =
         retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
@@ -226,7 +228,6 @@ pub(super) struct Predecessor {
     stream: UnixStream,
     /// The form in which it gives connections away; `FORMAT` is ours.
     pub(super) format: u64,
-    /// One gives for each of its listeners.
     pub(super) workers: usize,
     pub(super) clock_start_nanos: u64,
 }
@@ -364,7 +365,7 @@ mod tests {
     }
 
     fn of(address: SocketAddr, listener: TcpListener) -> Offer {
-        Offer { address, listeners: vec![listener.into()], clock_start_nanos: 7 }
+        Offer { address, listeners: vec![listener.into()], workers: 1, clock_start_nanos: 7 }
     }
 
     #[test]
