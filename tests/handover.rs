@@ -241,6 +241,34 @@ fn rosters_users_and_cached_events_go_along() {
     one.sync();
 }
 
+/// What was told is not told again, and who comes and goes later is counted with those who came before.
+#[test]
+fn counts_go_along() {
+    let counting = |setup: Setup| setup.env("RINGVERB_SUBSCRIPTION_COUNT", "true");
+    let counted = |client: &mut Client, count: u32| {
+        let event = client.event();
+        assert_eq!(event["event"], "pusher_internal:subscription_count", "{event}");
+        assert_eq!(data(&event)["subscription_count"], count);
+    };
+    let old = counting(setup(3)).start();
+    let mut clients: Vec<Client> = Vec::new();
+    for count in 1..=3 {
+        let mut client = old.connect();
+        client.subscribe(CHANNEL);
+        clients.push(client);
+        clients.iter_mut().for_each(|client| counted(client, count));
+    }
+    let server = counting(setup(2)).reaching(&old).arg("--takeover").start_as_configured();
+    ended(old);
+    clients.iter_mut().for_each(Client::sync);
+    let mut late = server.connect();
+    late.subscribe(CHANNEL);
+    clients.push(late);
+    clients.iter_mut().for_each(|client| counted(client, 4));
+    clients.remove(0).close();
+    clients.iter_mut().for_each(|client| counted(client, 3));
+}
+
 #[test]
 fn whatever_is_half_said_goes_on() {
     let old = setup(2).start();
