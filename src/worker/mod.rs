@@ -13,6 +13,7 @@ mod listener;
 mod lobby;
 mod notes;
 pub mod overload;
+mod phase;
 mod printed;
 mod session;
 mod sys;
@@ -23,7 +24,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -44,92 +45,10 @@ use handover::{Handover, Meeting};
 use lobby::Lobby;
 use notes::Notes;
 use overload::{Guard, Overload};
+pub use phase::Phase;
 use session::Admitted;
 use sys::Ring;
 use time::{Clock, Entropy};
-
-/// Where the server is in its life; set by the control thread, read by workers once per tick.
-#[derive(Debug, Default)]
-pub struct Phase(AtomicU8);
-
-impl Phase {
-    const RUNNING: u8 = 0;
-    const DRAINING: u8 = 1;
-    const STOPPED: u8 = 2;
-    const RETIRING: u8 = 3;
-    /// HTTP sessions stand aside; see `handover`.
-    const WAITING: u8 = 4;
-    /// Nothing is read, sent or timed; mail goes on.
-    const PAUSED: u8 = 5;
-    /// Workers give what they have to another process.
-    const LEAVING: u8 = 6;
-
-    /// Paused from the start: what is to be served comes from another process.
-    #[must_use]
-    pub fn paused() -> Self {
-        Self(AtomicU8::new(Self::PAUSED))
-    }
-
-    fn stage(&self) -> u8 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Serve. What was paused goes on.
-    pub fn run(&self) {
-        self.0.store(Self::RUNNING, Ordering::Release);
-    }
-
-    /// Stop accepting; HTTP sessions stand aside as soon as they can.
-    pub fn wait(&self) {
-        self.0.store(Self::WAITING, Ordering::Release);
-    }
-
-    /// Read nothing, send nothing, let no time pass; but carry mail on.
-    pub fn pause(&self) {
-        self.0.store(Self::PAUSED, Ordering::Release);
-    }
-
-    /// Give everything to another process (`Handover::give_to`) and wait for another phase.
-    pub fn leave(&self) {
-        self.0.store(Self::LEAVING, Ordering::Release);
-    }
-
-    /// Stop accepting, close every connection.
-    pub fn drain(&self) {
-        self.0.store(Self::DRAINING, Ordering::Release);
-    }
-
-    /// `drain`, but the listeners are another process's from here on.
-    pub fn retire(&self) {
-        self.0.store(Self::RETIRING, Ordering::Release);
-    }
-
-    fn is_retiring(&self) -> bool {
-        self.stage() == Self::RETIRING
-    }
-
-    /// On the way to another process, or just come from one.
-    fn is_moving(&self) -> bool {
-        matches!(self.stage(), Self::WAITING | Self::PAUSED | Self::LEAVING)
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self.stage(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
-    }
-
-    /// Leave the thread.
-    pub fn stop(&self) {
-        self.0.store(Self::STOPPED, Ordering::Release);
-    }
-
-    fn is_running(&self) -> bool {
-        self.stage() == Self::RUNNING
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stage() == Self::STOPPED
-    }
-}
 
 /// What all workers share: read-only, but for the phase and a count.
 #[derive(Debug)]
@@ -375,11 +294,11 @@ impl Worker {
     /// Does what the phase asks for on the way to another process and back.
     fn follow(&self, core: &mut Core<Ring>, effects: &Effects) {
         let phase = &self.shared.phase;
-        if phase.stage() == Phase::LEAVING && core.is_paused() {
+        if phase.is_leaving() && core.is_paused() {
             handover::hand_out(self, core, &effects.guard);
         }
         self.lobby.ask(phase.is_moving());
-        let pauses = matches!(phase.stage(), Phase::PAUSED | Phase::LEAVING);
+        let pauses = phase.is_paused();
         if pauses && !core.is_paused() {
             core.pause();
         } else if !pauses && core.is_paused() {

@@ -11,9 +11,9 @@ use super::record::Record;
 use super::stream::Outgoing;
 use crate::shard::NotAtRest;
 use crate::tick::Core;
+use crate::worker::Worker;
 use crate::worker::overload::Guard;
 use crate::worker::sys::Ring;
-use crate::worker::{Phase, Worker};
 
 /// Gives, and returns when the process goes on after all. The thread does nothing else meanwhile: whatever it did would
 /// not be in what it has given.
@@ -21,7 +21,7 @@ pub(in crate::worker) fn hand_out(worker: &Worker, core: &Core<Ring>, guard: &Gu
     let handover = &worker.shared.handover;
     let index = usize::from(core.mailbox.core());
     handover.finish(index, give_all(worker, core, guard));
-    while worker.shared.phase.stage() == Phase::LEAVING {
+    while worker.shared.phase.is_leaving() {
         rest();
     }
 }

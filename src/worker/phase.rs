@@ -1,0 +1,95 @@
+//! Where the server is in its life: one word, set by the control thread and read by workers once a tick.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Where the server is in its life; set by the control thread, read by workers once per tick.
+#[derive(Debug, Default)]
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    const RUNNING: u8 = 0;
+    const DRAINING: u8 = 1;
+    const STOPPED: u8 = 2;
+    const RETIRING: u8 = 3;
+    /// HTTP sessions stand aside; see `handover`.
+    const WAITING: u8 = 4;
+    /// Nothing is read, sent or timed; mail goes on.
+    const PAUSED: u8 = 5;
+    /// Workers give what they have to another process.
+    const LEAVING: u8 = 6;
+
+    /// Paused from the start: what is to be served comes from another process.
+    #[must_use]
+    pub fn paused() -> Self {
+        Self(AtomicU8::new(Self::PAUSED))
+    }
+
+    fn stage(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Serve. What was paused goes on.
+    pub fn run(&self) {
+        self.0.store(Self::RUNNING, Ordering::Release);
+    }
+
+    /// Stop accepting; HTTP sessions stand aside as soon as they can.
+    pub fn wait(&self) {
+        self.0.store(Self::WAITING, Ordering::Release);
+    }
+
+    /// Read nothing, send nothing, let no time pass; but carry mail on.
+    pub fn pause(&self) {
+        self.0.store(Self::PAUSED, Ordering::Release);
+    }
+
+    /// Give everything to another process (`Handover::give_to`) and wait for another phase.
+    pub fn leave(&self) {
+        self.0.store(Self::LEAVING, Ordering::Release);
+    }
+
+    /// Stop accepting, close every connection.
+    pub fn drain(&self) {
+        self.0.store(Self::DRAINING, Ordering::Release);
+    }
+
+    /// `drain`, but the listeners are another process's from here on.
+    pub fn retire(&self) {
+        self.0.store(Self::RETIRING, Ordering::Release);
+    }
+
+    pub(super) fn is_retiring(&self) -> bool {
+        self.stage() == Self::RETIRING
+    }
+
+    /// On the way to another process, or just come from one.
+    pub(super) fn is_moving(&self) -> bool {
+        matches!(self.stage(), Self::WAITING | Self::PAUSED | Self::LEAVING)
+    }
+
+    /// Nothing is to change, but by mail.
+    pub(super) fn is_paused(&self) -> bool {
+        matches!(self.stage(), Self::PAUSED | Self::LEAVING)
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.stage() == Self::LEAVING
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.stage(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
+    }
+
+    /// Leave the thread.
+    pub fn stop(&self) {
+        self.0.store(Self::STOPPED, Ordering::Release);
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.stage() == Self::RUNNING
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stage() == Self::STOPPED
+    }
+}
