@@ -114,15 +114,18 @@ pub(super) fn serve(
     let (doorbells, webhooks) = start_workers(&shared, listeners, workers, &cores)?;
     shared.started.wait();
     watch::start(shared.clone()).map_err(StartError::Start)?;
-    if let Some(predecessor) = predecessor {
-        succeed(&predecessor, &shared, &doorbells)?;
+    if let Some(predecessor) = &predecessor {
+        succeed(predecessor, &shared, &doorbells)?;
     }
     let clock_start_nanos = clock.start_nanos();
     let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos };
-    if let Err(error) = takeover::offer(offer, asked) {
-        tracing::warn!("nobody will be able to take over from this server: {error}");
-    }
+    let offers = takeover::offer(offer, asked)
+        .inspect_err(|error| {
+            tracing::warn!("nobody will be able to take over from this server: {error}");
+        })
+        .ok();
     supervision::tell_ready();
+    drop(predecessor);
     on_start(Started { address, workers });
     let end = wait(&shared, &doorbells, &asks, &program);
     let asked_at = shared.clock.now();
@@ -140,6 +143,10 @@ pub(super) fn serve(
         wake_all(&doorbells);
     }
     watch::tell_all(&shared.overload.refusals);
+    if let Some(offers) = offers.filter(|_| !matches!(end, End::Drain)) {
+        // Its panic would have ended the process.
+        let _ = offers.join();
+    }
     if !drained {
         return Err(StartError::Grace);
     }

@@ -37,7 +37,7 @@ impl fmt::Display for StartError {
             Self::Bind(address, error) => write_bind(formatter, *address, error),
             Self::TakeOver(error) => write!(
                 formatter,
-                "the running server cannot be taken over, and serves on: {error}. Start this one as the same user; \
+                "this server did not take the place of the running one, which serves on: {error}. Start it as the same user; \
                  or stop the other one first, and start this one without --takeover"
             ),
             Self::Start(error) => write!(

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -114,12 +115,13 @@ pub(super) struct Offer {
     pub(super) clock_start_nanos: u64,
 }
 
-/// Offers the listeners, and the connections, to whoever comes to take over, until somebody has; then
-/// `Asked::TakenOver`. `Asked::Give` before that, when the connections are to move.
+/// Offers the listeners, and the connections, to whoever comes to take over, until somebody has: `Asked::TakenOver`,
+/// or `Asked::Give`, when the connections are to move. The thread ends when its successor stands, and the process must
+/// not end before.
 ///
 /// # Errors
 /// When the meeting point is taken, or no thread can be had.
-pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<()> {
+pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<JoinHandle<()>> {
     let point = bind(&meeting_point(offer.address)?)?;
     let thread = std::thread::Builder::new().name("takeover".to_owned());
     let wait = move || {
@@ -129,6 +131,9 @@ pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<()> {
                     // The successor offers from here on.
                     drop(point);
                     let _ = say(&stream, RETIRING);
+                    // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
+                    // be taken for the end of the service.
+                    let _ = hear(&stream);
                     return;
                 }
                 Err(error) => {
@@ -139,7 +144,7 @@ pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<()> {
             }
         }
     };
-    thread.spawn(wait).map(drop)
+    thread.spawn(wait)
 }
 
 /// A predecessor that ends closes one descriptor after the other: its conversation perhaps before its meeting point.
@@ -333,6 +338,8 @@ impl Predecessor {
         }
     }
 
+    /// Returns when it offers nothing any more. It lives on until this end is dropped, or for `PATIENCE`.
+    ///
     /// # Errors
     /// When it says something else. It has retired, too, when it has ended.
     pub(super) fn wait_until_retiring(&self) -> io::Result<()> {
@@ -346,6 +353,13 @@ impl Predecessor {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl Drop for Predecessor {
+    /// Closing would not do: the workers' descriptor tables have copies.
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
