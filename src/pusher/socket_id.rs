@@ -1,8 +1,8 @@
 //! The public id of a connection: two numbers joined by a dot (PROTOCOL.md rule 6). PURE: the entropy is
 //! handed in.
 //!
-//! The first number modulo the number of workers is the worker that owns the connection, so that the sender of
-//! an event is excluded without a search. The rest is random: an id cannot be guessed.
+//! The first number modulo the number of workers is the worker that made it, so no two workers make the same one. The
+//! rest is random: an id cannot be guessed. It says nothing of where the connection is: a hand-over may move it.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl SocketId {
         Self { first, second }
     }
 
-    /// The worker that owns the connection, when this id came from a server with that many workers.
+    /// The worker that made this id, when it came from a server with that many workers.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a remainder below cores fits u16")]
     pub fn core(self, cores: u16) -> u16 {

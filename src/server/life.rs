@@ -79,16 +79,7 @@ pub(super) fn serve(
     take_over: Option<TakeOver>,
     on_start: impl FnOnce(Started),
 ) -> Result<(), StartError> {
-    // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
-    // connection uses yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!("huge pages stay on: {error}");
-    }
-    // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
-    let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
-    if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
-        tracing::warn!("a crash may write a core dump, secrets and all: {error}");
-    }
+    prepare_process();
     let program = Program::this();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let workers = match config.workers {
@@ -151,6 +142,20 @@ pub(super) fn serve(
         return Err(StartError::Grace);
     }
     Ok(())
+}
+
+/// What holds for all of its memory.
+fn prepare_process() {
+    // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
+    // connection uses yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!("huge pages stay on: {error}");
+    }
+    // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
+    let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
+        tracing::warn!("a crash may write a core dump, secrets and all: {error}");
+    }
 }
 
 /// The listeners of the server that runs, if this one takes over, or new ones.
