@@ -13,7 +13,7 @@
 //! | 4 | `api` `webhook` | HTTP API: requests in, answers out; events to the apps' backends, by threads of their own |
 //! | 3 | `mailbox` | core-to-core rings and doorbells |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
-//! | 1 | `ws` `http1` `pusher` `config` | PURE codecs and option data |
+//! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs and option data |
 //! | 0 | `app` `buffer` `clock` `counters` `limits` | values |
 #![deny(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod limits;
 pub mod config;
 pub mod http1;
 pub mod pusher;
+pub mod resp;
 pub mod ws;
 
 pub mod shard;

@@ -1,0 +1,344 @@
+//! The decoder: bytes, cut anywhere, to whole replies and pushes.
+//!
+//! It reads lines and blobs, and puts each into the value under construction at once: no byte is parsed twice, whatever
+//! the pieces, and levels are entries of a list, not of the call stack. Memory grows with the bytes that came, never
+//! with a declared length, and never beyond `VALUE_BYTES_MAX` (twice that while a vector grows) for one value.
+
+use super::Value;
+
+#[cfg(test)]
+mod tests;
+
+/// What one value may cost: its payload bytes, and `size_of::<Value>()` for each element of its lists and maps, which
+/// may be three bytes on the wire. Far above anything that nodes send each other; a bound, not a budget.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Lists, maps and attributes inside one another. Redis answers with two or three.
+pub const LEVELS_MAX: usize = 8;
+
+/// A line, and everything that becomes text: status, error, verbatim string. Redis keeps its own lines to as much.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// Elements room is made for before any has come.
+const ELEMENTS_AT_ONCE_MAX: usize = 16;
+
+/// What is wrong with a stream. There is no way on behind it: nobody knows where the next value starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// A value starts with a byte that is no type.
+    UnknownType,
+    /// A lone CR or LF, or something else than a line's end behind a blob.
+    LineEnd,
+    /// No number where there must be one, or one that does not fit; also the lengths of streamed values (`?`).
+    Number,
+    /// A verbatim string without its format, or a null with something in it.
+    Form,
+    /// A push inside another value.
+    NestedPush,
+    /// More than `LEVELS_MAX` levels.
+    TooDeep,
+    /// More than `VALUE_BYTES_MAX`, declared or added up, or text of more than `TEXT_BYTES_MAX`.
+    TooLarge,
+}
+
+impl Malformed {
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownType => "unknown type of a value",
+            Self::LineEnd => "a line that does not end with CRLF",
+            Self::Number => "not a number",
+            Self::Form => "a verbatim string or a null of the wrong form",
+            Self::NestedPush => "a push inside another value",
+            Self::TooDeep => "too many levels",
+            Self::TooLarge => "a value that is too large",
+        }
+    }
+}
+
+/// Replies and pushes out of a stream that comes in pieces.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// What was received; the first `taken` bytes are used up.
+    input: Vec<u8>,
+    taken: usize,
+    /// Bytes behind `taken` that hold no line's end.
+    searched: usize,
+    blob: Option<OpenBlob>,
+    /// From the outermost to the innermost.
+    groups: Vec<OpenGroup>,
+    /// What the value under construction has cost so far.
+    spent: usize,
+    malformed: Option<Malformed>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BlobKind {
+    Bytes,
+    Error,
+    Verbatim,
+}
+
+#[derive(Debug)]
+struct OpenBlob {
+    kind: BlobKind,
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GroupKind {
+    List,
+    Map,
+    Push,
+    /// Notes about the value behind it, read and forgotten: counted as a value, it would be taken for a reply.
+    Attribute,
+}
+
+#[derive(Debug)]
+struct OpenGroup {
+    kind: GroupKind,
+    /// Of elements: two for each pair of a map.
+    count: usize,
+    elements: Vec<Value>,
+}
+
+/// What a line says.
+enum Line {
+    Value(Value),
+    Blob(BlobKind, usize),
+    Group(GroupKind, usize),
+}
+
+impl Reader {
+    /// Takes in what was received. To be followed by `next` until there is nothing more, so that no more than the
+    /// start of a line stays here.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.malformed.is_some() {
+            return;
+        }
+        // Only when it moves fewer bytes than it frees, so that each byte is paid for once.
+        if self.taken >= self.input.len().div_ceil(2) {
+            self.input.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// The next value; `None` if more bytes are needed.
+    ///
+    /// # Errors
+    /// The stream is no RESP, or too much of it; the same is said ever after.
+    #[expect(clippy::should_implement_trait, reason = "an iterator ends, a stream only pauses")]
+    pub fn next(&mut self) -> Result<Option<Value>, Malformed> {
+        if let Some(malformed) = self.malformed {
+            return Err(malformed);
+        }
+        let outcome = self.read();
+        if let Err(malformed) = outcome {
+            *self = Self { malformed: Some(malformed), ..Self::default() };
+        }
+        outcome
+    }
+
+    fn read(&mut self) -> Result<Option<Value>, Malformed> {
+        loop {
+            let value = if let Some(blob) = self.blob.take() {
+                let Some(value) = self.read_blob(blob)? else { return Ok(None) };
+                self.place(value)
+            } else {
+                let Some(line) = self.read_line()? else { return Ok(None) };
+                match line {
+                    Line::Value(value) => {
+                        self.spend(text_bytes(&value))?;
+                        self.place(value)
+                    }
+                    Line::Blob(kind, length) => {
+                        self.open_blob(kind, length)?;
+                        None
+                    }
+                    Line::Group(kind, count) => self.open_group(kind, count)?,
+                }
+            };
+            if value.is_some() {
+                self.spent = 0;
+                return Ok(value);
+            }
+        }
+    }
+
+    fn read_line(&mut self) -> Result<Option<Line>, Malformed> {
+        let rest = self.input.get(self.taken..).unwrap_or_default();
+        let Some((&kind, text)) = rest.split_first() else { return Ok(None) };
+        if !b"+-:$*_#,(!=%~>|".contains(&kind) {
+            return Err(Malformed::UnknownType);
+        }
+        let unseen = text.get(self.searched..).unwrap_or_default();
+        let found = memchr::memchr2(b'\r', b'\n', unseen).map(|at| self.searched + at);
+        let end = found.unwrap_or(text.len());
+        if end > TEXT_BYTES_MAX {
+            return Err(Malformed::TooLarge);
+        }
+        let (text, ending) = text.split_at(end);
+        match ending {
+            [] | [b'\r'] => {
+                self.searched = end;
+                return Ok(None);
+            }
+            [b'\r', b'\n', ..] => {}
+            _ => return Err(Malformed::LineEnd),
+        }
+        let line = parse_line(kind, text)?;
+        (self.taken, self.searched) = (self.taken + 1 + end + 2, 0);
+        Ok(Some(line))
+    }
+
+    /// The value of a blob that is whole now; else it waits for more.
+    fn read_blob(&mut self, mut blob: OpenBlob) -> Result<Option<Value>, Malformed> {
+        let rest = self.input.get(self.taken..).unwrap_or_default();
+        let missing = blob.length - blob.bytes.len();
+        let (piece, behind) = rest.split_at(missing.min(rest.len()));
+        blob.bytes.extend_from_slice(piece);
+        self.taken += piece.len();
+        let ending = behind.get(..2);
+        if piece.len() < missing || ending.is_none() {
+            self.blob = Some(blob);
+            return Ok(None);
+        }
+        if ending != Some(b"\r\n") {
+            return Err(Malformed::LineEnd);
+        }
+        self.taken += 2;
+        blob.close().map(Some)
+    }
+
+    fn open_blob(&mut self, kind: BlobKind, length: usize) -> Result<(), Malformed> {
+        let is_text = kind != BlobKind::Bytes;
+        if is_text && length > TEXT_BYTES_MAX {
+            return Err(Malformed::TooLarge);
+        }
+        // What replaces a byte that is not UTF-8 has three.
+        self.spend(if is_text { 3 * length } else { length })?;
+        self.blob = Some(OpenBlob { kind, length, bytes: Vec::new() });
+        Ok(())
+    }
+
+    /// Opens a group, or gives the value that an empty one completes.
+    fn open_group(&mut self, kind: GroupKind, count: usize) -> Result<Option<Value>, Malformed> {
+        if self.groups.len() == LEVELS_MAX {
+            return Err(Malformed::TooDeep);
+        }
+        if kind == GroupKind::Push && !self.groups.is_empty() {
+            return Err(Malformed::NestedPush);
+        }
+        let pairs = matches!(kind, GroupKind::Map | GroupKind::Attribute);
+        let count = count.checked_mul(1 + usize::from(pairs)).ok_or(Malformed::TooLarge)?;
+        self.spend(count.checked_mul(size_of::<Value>()).ok_or(Malformed::TooLarge)?)?;
+        let group = OpenGroup {
+            kind,
+            count,
+            elements: Vec::with_capacity(count.min(ELEMENTS_AT_ONCE_MAX)),
+        };
+        if count == 0 {
+            return Ok(group.close().and_then(|value| self.place(value)));
+        }
+        self.groups.push(group);
+        Ok(None)
+    }
+
+    /// Puts a value into the innermost group, and that into the next if it is whole now, and so on: gives what is whole
+    /// and in no group.
+    fn place(&mut self, value: Value) -> Option<Value> {
+        let mut whole = Some(value);
+        while let Some(value) = whole.take() {
+            let Some(mut group) = self.groups.pop() else { return Some(value) };
+            group.elements.push(value);
+            if group.elements.len() < group.count {
+                self.groups.push(group);
+            } else {
+                whole = group.close();
+            }
+        }
+        None
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), Malformed> {
+        self.spent = self.spent.checked_add(bytes).ok_or(Malformed::TooLarge)?;
+        if self.spent > VALUE_BYTES_MAX { Err(Malformed::TooLarge) } else { Ok(()) }
+    }
+}
+
+impl OpenBlob {
+    fn close(self) -> Result<Value, Malformed> {
+        Ok(match self.kind {
+            BlobKind::Bytes => Value::Bytes(self.bytes),
+            BlobKind::Error => Value::Error(text(&self.bytes)),
+            BlobKind::Verbatim => match self.bytes.split_at_checked(4) {
+                Some(([_, _, _, b':'], rest)) => Value::Text(text(rest)),
+                _ => return Err(Malformed::Form),
+            },
+        })
+    }
+}
+
+impl OpenGroup {
+    /// Its value; an attribute has none.
+    fn close(self) -> Option<Value> {
+        Some(match self.kind {
+            GroupKind::List => Value::List(self.elements),
+            GroupKind::Push => Value::Push(self.elements),
+            GroupKind::Attribute => return None,
+            GroupKind::Map => {
+                let mut pairs = Vec::with_capacity(self.elements.len() / 2);
+                let mut elements = self.elements.into_iter();
+                while let (Some(key), Some(value)) = (elements.next(), elements.next()) {
+                    pairs.push((key, value));
+                }
+                Value::Map(pairs)
+            }
+        })
+    }
+}
+
+fn parse_line(kind: u8, line: &[u8]) -> Result<Line, Malformed> {
+    Ok(match (kind, line) {
+        (b'$' | b'*', b"-1") | (b'_', b"") => Line::Value(Value::Null),
+        (b'_', _) => return Err(Malformed::Form),
+        (b'+', _) => Line::Value(Value::Text(text(line))),
+        (b'-', _) => Line::Value(Value::Error(text(line))),
+        (b':', _) => Line::Value(Value::Integer(integer(line)?)),
+        (b'#' | b',' | b'(', _) => Line::Value(Value::Other),
+        (b'$', _) => Line::Blob(BlobKind::Bytes, length(line)?),
+        (b'!', _) => Line::Blob(BlobKind::Error, length(line)?),
+        (b'=', _) => Line::Blob(BlobKind::Verbatim, length(line)?),
+        (b'*' | b'~', _) => Line::Group(GroupKind::List, length(line)?),
+        (b'%', _) => Line::Group(GroupKind::Map, length(line)?),
+        (b'>', _) => Line::Group(GroupKind::Push, length(line)?),
+        (b'|', _) => Line::Group(GroupKind::Attribute, length(line)?),
+        _ => return Err(Malformed::UnknownType),
+    })
+}
+
+fn integer(digits: &[u8]) -> Result<i64, Malformed> {
+    let digits = std::str::from_utf8(digits).map_err(|_| Malformed::Number)?;
+    digits.parse().map_err(|_| Malformed::Number)
+}
+
+/// Digits and nothing else: the parser of the standard library would take a sign.
+fn length(digits: &[u8]) -> Result<usize, Malformed> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed::Number);
+    }
+    usize::try_from(integer(digits)?).map_err(|_| Malformed::Number)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::Text(text) | Value::Error(text) => text.len(),
+        _ => 0,
+    }
+}
