@@ -17,6 +17,8 @@ mod frame_decoder;
 mod frames;
 #[path = "fuzz/bodies/http_request.rs"]
 mod http_request;
+#[path = "fuzz/bodies/resp.rs"]
+mod resp;
 
 type Body = fn(&[u8]);
 
@@ -27,6 +29,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("frame_decoder", frame_decoder::check),
     ("frames", frames::check),
     ("http_request", http_request::check),
+    ("resp", resp::check),
 ];
 
 /// Mutated inputs for each target: about a second in a debug build.
@@ -40,6 +43,7 @@ const DICTIONARY: &[&[u8]] = &[
     b"pusher:", b"client-", b"\"data\":", b"\"event\":", b"\"channel\":", b"cache-", b"presence-", b"*", b"://", b"\n",
     b"\r\n", b"\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"%00", b"%",
     b"\x81\x80", b"\x00\x80", b"\x88\x82", b"\xfe\x00\x7e", b"\xff", b"\x80", b"\xf4\x8f\xbf\xbf", b"\xed\xa0\x80",
+    b"*1\r\n", b"%1\r\n", b">2\r\n", b"|1\r\n", b"$1\r\n", b"$-1\r\n", b":1\r\n", b"+", b"=4\r\n",
 ];
 
 #[test]
