@@ -11,6 +11,7 @@ mod client;
 mod kernel;
 mod moving;
 mod process;
+mod redis;
 mod simulation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

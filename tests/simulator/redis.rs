@@ -1,0 +1,511 @@
+//! A fake Redis: what it is sent waits until it is told to go on, what it answers waits until it is taken.
+//!
+//! It answers as Redis 7.0 does, byte for byte (compared with a transcript of the real one), for the few commands that
+//! a cluster needs. It speaks RESP with an encoder and a decoder of its own: a fault of the server's must not cancel
+//! itself out. Bytes that are no command are a fault of the node's, and end the test.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+#[derive(Default)]
+pub(crate) struct FakeRedis {
+    /// By number, which is never given again; `None` once it is gone.
+    connections: Vec<Option<Connection>>,
+    /// Who gets what is published, in the order in which it subscribed.
+    channels: BTreeMap<Vec<u8>, Vec<usize>>,
+    stored: BTreeMap<Vec<u8>, Stored>,
+    seconds: u64,
+    own_messages_last: bool,
+}
+
+#[derive(Default)]
+struct Connection {
+    received: Vec<u8>,
+    output: VecDeque<u8>,
+    channels: BTreeSet<Vec<u8>>,
+    /// It has said HELLO 3.
+    greeted: bool,
+}
+
+struct Stored {
+    value: Vec<u8>,
+    expires: Option<u64>,
+}
+
+impl FakeRedis {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether what a connection publishes to itself comes behind the reply, as in Redis 7.2 and later and in Valkey,
+    /// instead of before it.
+    pub(crate) fn set_own_messages_last(&mut self, last: bool) {
+        self.own_messages_last = last;
+    }
+
+    /// The number of a new connection.
+    pub(crate) fn connect(&mut self) -> usize {
+        self.connections.push(Some(Connection::default()));
+        self.connections.len() - 1
+    }
+
+    pub(crate) fn is_connected(&self, connection: usize) -> bool {
+        self.get(connection).is_some()
+    }
+
+    /// Bytes arrive and wait; nothing is executed yet.
+    pub(crate) fn receive(&mut self, connection: usize, bytes: &[u8]) {
+        if let Some(connection) = self.get_mut(connection) {
+            connection.received.extend_from_slice(bytes);
+        }
+    }
+
+    /// A whole command waits.
+    pub(crate) fn has_command(&self, connection: usize) -> bool {
+        self.get(connection).is_some_and(|connection| decode(&connection.received).is_some())
+    }
+
+    /// Executes one command; false if none is whole.
+    pub(crate) fn execute(&mut self, number: usize) -> bool {
+        let Some(connection) = self.get_mut(number) else { return false };
+        let Some((parts, length)) = decode(&connection.received) else { return false };
+        connection.received.drain(..length);
+        let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();
+        if let Some((name, arguments)) = parts.split_first() {
+            self.run(number, name, arguments);
+        }
+        true
+    }
+
+    pub(crate) fn has_output(&self, connection: usize) -> bool {
+        self.get(connection).is_some_and(|connection| !connection.output.is_empty())
+    }
+
+    /// Up to so many bytes are on their way to the node.
+    pub(crate) fn take_output(&mut self, connection: usize, most: usize) -> Vec<u8> {
+        let Some(connection) = self.get_mut(connection) else { return Vec::new() };
+        let end = most.min(connection.output.len());
+        connection.output.drain(..end).collect()
+    }
+
+    /// It is gone, and its subscriptions and unread output with it. Commands that wait are `executed` first, or lost.
+    pub(crate) fn drop_connection(&mut self, connection: usize, executed: bool) {
+        while executed && self.execute(connection) {}
+        self.connections[connection] = None;
+        self.channels.retain(|_, subscribers| {
+            subscribers.retain(|subscriber| *subscriber != connection);
+            !subscribers.is_empty()
+        });
+    }
+
+    /// All connections are gone, all values forgotten: nothing was written to a disk.
+    pub(crate) fn restart(&mut self) {
+        self.connections.fill_with(|| None);
+        self.channels.clear();
+        self.stored.clear();
+    }
+
+    pub(crate) fn advance(&mut self, seconds: u64) {
+        self.seconds += seconds;
+        let now = self.seconds;
+        self.stored.retain(|_, stored| stored.expires.is_none_or(|at| at > now));
+    }
+
+    pub(crate) fn subscribers(&self, channel: &[u8]) -> usize {
+        self.channels.get(channel).map_or(0, Vec::len)
+    }
+
+    fn get(&self, connection: usize) -> Option<&Connection> {
+        self.connections.get(connection)?.as_ref()
+    }
+
+    fn get_mut(&mut self, connection: usize) -> Option<&mut Connection> {
+        self.connections.get_mut(connection)?.as_mut()
+    }
+
+    fn write(&mut self, connection: usize, bytes: &[u8]) {
+        if let Some(connection) = self.get_mut(connection) {
+            connection.output.extend(bytes);
+        }
+    }
+
+    fn run(&mut self, number: usize, name: &[u8], arguments: &[&[u8]]) {
+        let lower = name.to_ascii_lowercase();
+        let greeted = self.get(number).is_some_and(|connection| connection.greeted);
+        match (lower.as_slice(), arguments) {
+            (b"hello", _) => self.hello(number, arguments),
+            _ if !greeted => {
+                self.write(number, b"-NOPROTO say HELLO 3 first: RESP3 alone is spoken here\r\n")
+            }
+            (b"ping", []) => self.write(number, b"+PONG\r\n"),
+            (b"ping", [text]) => self.write(number, &bulk(text)),
+            (b"subscribe", [_, ..]) => {
+                arguments.iter().for_each(|name| self.subscribe(number, name))
+            }
+            (b"unsubscribe", []) => self.unsubscribe_all(number),
+            (b"unsubscribe", _) => arguments.iter().for_each(|name| self.unsubscribe(number, name)),
+            (b"publish", [channel, payload]) => self.publish(number, channel, payload),
+            (b"set", [key, value, options @ ..]) => {
+                let reply = self.set(key, value, options);
+                self.write(number, reply);
+            }
+            (b"get", [key]) => {
+                let stored = self.stored.get(*key);
+                let reply = stored.map_or(b"_\r\n".to_vec(), |stored| bulk(&stored.value));
+                self.write(number, &reply);
+            }
+            (b"ping" | b"subscribe" | b"publish" | b"set" | b"get", _) => {
+                let name = String::from_utf8_lossy(&lower);
+                let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+                self.write(number, error.as_bytes());
+            }
+            _ => self.write(number, &unknown_command(name, arguments)),
+        }
+    }
+
+    fn hello(&mut self, number: usize, arguments: &[&[u8]]) {
+        const WRONG_PASSWORD: &[u8] =
+            b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+        match arguments {
+            [b"3"] => {}
+            // The user is there from the start, and any password will do.
+            [b"3", auth, user, _] if auth.eq_ignore_ascii_case(b"auth") => {
+                if *user != b"default" {
+                    return self.write(number, WRONG_PASSWORD);
+                }
+            }
+            [b"3", option, ..] => {
+                let error: [&[u8]; 3] = [b"-ERR Syntax error in HELLO option '", option, b"'\r\n"];
+                return self.write(number, &error.concat());
+            }
+            _ => return self.write(number, b"-NOPROTO unsupported protocol version\r\n"),
+        }
+        if let Some(connection) = self.get_mut(number) {
+            connection.greeted = true;
+        }
+        let mut reply = b"%7\r\n".to_vec();
+        for (name, value) in [
+            ("server", bulk(b"redis")),
+            ("version", bulk(b"7.0.15")),
+            ("proto", b":3\r\n".to_vec()),
+            // Redis counts from one.
+            ("id", format!(":{}\r\n", number + 1).into_bytes()),
+            ("mode", bulk(b"standalone")),
+            ("role", bulk(b"master")),
+            ("modules", b"*0\r\n".to_vec()),
+        ] {
+            reply.extend(bulk(name.as_bytes()));
+            reply.extend(value);
+        }
+        self.write(number, &reply);
+    }
+
+    fn subscribe(&mut self, number: usize, name: &[u8]) {
+        let Some(connection) = self.get_mut(number) else { return };
+        let is_new = connection.channels.insert(name.to_vec());
+        let count = connection.channels.len();
+        if is_new {
+            self.channels.entry(name.to_vec()).or_default().push(number);
+        }
+        self.write(number, &push(b"subscribe", &bulk(name), &integer(count)));
+    }
+
+    fn unsubscribe(&mut self, number: usize, name: &[u8]) {
+        let Some(connection) = self.get_mut(number) else { return };
+        connection.channels.remove(name);
+        let count = connection.channels.len();
+        if let Some(subscribers) = self.channels.get_mut(name) {
+            subscribers.retain(|subscriber| *subscriber != number);
+            if subscribers.is_empty() {
+                self.channels.remove(name);
+            }
+        }
+        self.write(number, &push(b"unsubscribe", &bulk(name), &integer(count)));
+    }
+
+    fn unsubscribe_all(&mut self, number: usize) {
+        let Some(connection) = self.get_mut(number) else { return };
+        let names = connection.channels.clone();
+        for name in &names {
+            self.unsubscribe(number, name);
+        }
+        if names.is_empty() {
+            self.write(number, &push(b"unsubscribe", b"_\r\n", &integer(0)));
+        }
+    }
+
+    fn publish(&mut self, publisher: usize, channel: &[u8], payload: &[u8]) {
+        let subscribers = self.channels.get(channel).cloned().unwrap_or_default();
+        let message = push(b"message", &bulk(channel), &bulk(payload));
+        let is_late = |subscriber: usize, last: bool| last && subscriber == publisher;
+        let last = self.own_messages_last;
+        for subscriber in subscribers.iter().filter(|number| !is_late(**number, last)) {
+            self.write(*subscriber, &message);
+        }
+        self.write(publisher, &integer(subscribers.len()));
+        for subscriber in subscribers.iter().filter(|number| is_late(**number, last)) {
+            self.write(*subscriber, &message);
+        }
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8], options: &[&[u8]]) -> &'static [u8] {
+        let expires = match options {
+            [] => None,
+            [option, seconds] if option.eq_ignore_ascii_case(b"ex") => {
+                let seconds = std::str::from_utf8(seconds).ok().and_then(|text| text.parse().ok());
+                let Some(seconds): Option<i64> = seconds else {
+                    return b"-ERR value is not an integer or out of range\r\n";
+                };
+                match u64::try_from(seconds) {
+                    Ok(seconds @ 1..) => Some(self.seconds.saturating_add(seconds)),
+                    _ => return b"-ERR invalid expire time in 'set' command\r\n",
+                }
+            }
+            _ => return b"-ERR syntax error\r\n",
+        };
+        self.stored.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
+        b"+OK\r\n"
+    }
+}
+
+fn bulk(bytes: &[u8]) -> Vec<u8> {
+    [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+fn integer(number: usize) -> Vec<u8> {
+    format!(":{number}\r\n").into_bytes()
+}
+
+/// A push of three; the last two are encoded already.
+fn push(kind: &[u8], second: &[u8], third: &[u8]) -> Vec<u8> {
+    [b">3\r\n", bulk(kind).as_slice(), second, third].concat()
+}
+
+/// With what Redis quotes: 128 bytes of the name, and arguments until they come to as many.
+fn unknown_command(name: &[u8], arguments: &[&[u8]]) -> Vec<u8> {
+    const QUOTED_MAX: usize = 128;
+    let mut quoted = Vec::new();
+    for argument in arguments {
+        if quoted.len() >= QUOTED_MAX {
+            break;
+        }
+        let end = argument.len().min(QUOTED_MAX - quoted.len());
+        quoted.extend_from_slice(&[b"'", &argument[..end], b"' "].concat());
+    }
+    let name = &name[..name.len().min(QUOTED_MAX)];
+    let mut text =
+        [b"ERR unknown command '", name, b"', with args beginning with: ", &quoted].concat();
+    for byte in text.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')) {
+        *byte = b' ';
+    }
+    [b"-", text.as_slice(), b"\r\n"].concat()
+}
+
+/// The parts of the command that the bytes start with, and its length; `None` if it is not whole.
+fn decode(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
+    let (count, mut at) = decode_length(bytes, 0, b'*')?;
+    let mut parts = Vec::new();
+    for _ in 0..count {
+        let (length, start) = decode_length(bytes, at, b'$')?;
+        let end = start + length;
+        let ending = bytes.get(end..end + 2)?;
+        assert_eq!(ending, b"\r\n", "no end of an argument: {}", bytes.escape_ascii());
+        parts.push(bytes[start..end].to_vec());
+        at = end + 2;
+    }
+    Some((parts, at))
+}
+
+/// The length in the line at `at`, and where the next line starts.
+fn decode_length(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    let first = *bytes.get(at)?;
+    assert_eq!(first, kind, "no command, at {at}: {}", bytes.escape_ascii());
+    let line = &bytes[at + 1..];
+    let end = line.windows(2).position(|pair| pair == b"\r\n");
+    let digits = &line[..end.unwrap_or(line.len().saturating_sub(1))];
+    assert!(
+        digits.len() <= 9 && digits.iter().all(u8::is_ascii_digit),
+        "no length, at {at}: {}",
+        bytes.escape_ascii()
+    );
+    let length = std::str::from_utf8(&digits[..end?]).expect("digits").parse();
+    Some((length.expect("a number"), at + 1 + end? + 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Redis 7.0.15 was asked and answered, on one connection.
+    #[rustfmt::skip]
+    const TRANSCRIPT: &[(&[u8], &[u8])] = &[
+        (b"HELLO 4", b"-NOPROTO unsupported protocol version\r\n"),
+        (b"HELLO 3 AUTH someone pw", b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        (b"HELLO 3 AUTH someone", b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+        (b"hello 3 auth default pw", b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"),
+        (b"HELLO 3", b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"),
+        (b"PING", b"+PONG\r\n"),
+        (b"ping x\r\ny", b"$4\r\nx\r\ny\r\n"),
+        (b"PING x y", b"-ERR wrong number of arguments for 'ping' command\r\n"),
+        (b"SUBSCRIBE a b", b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n"),
+        (b"SUBSCRIBE a", b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:2\r\n"),
+        (b"subscribe c c", b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:3\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:3\r\n"),
+        (b"SUBSCRIBE", b"-ERR wrong number of arguments for 'subscribe' command\r\n"),
+        (b"PUBLISH a x\r\n\xff", b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$4\r\nx\r\n\xff\r\n:1\r\n"),
+        (b"PUBLISH nobody x", b":0\r\n"),
+        (b"PUBLISH a", b"-ERR wrong number of arguments for 'publish' command\r\n"),
+        (b"PING", b"+PONG\r\n"),
+        (b"SET k v EX 10", b"+OK\r\n"),
+        (b"set k v ex 0", b"-ERR invalid expire time in 'set' command\r\n"),
+        (b"SET k v EX -1", b"-ERR invalid expire time in 'set' command\r\n"),
+        (b"SET k v EX x", b"-ERR value is not an integer or out of range\r\n"),
+        (b"SET k v EX", b"-ERR syntax error\r\n"),
+        (b"SET k v ZZ 1", b"-ERR syntax error\r\n"),
+        (b"SET k", b"-ERR wrong number of arguments for 'set' command\r\n"),
+        (b"GET k", b"$1\r\nv\r\n"),
+        (b"GET none", b"_\r\n"),
+        (b"GET", b"-ERR wrong number of arguments for 'get' command\r\n"),
+        (b"SET k w", b"+OK\r\n"),
+        (b"get k", b"$1\r\nw\r\n"),
+        (b"UNSUBSCRIBE a", b">3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:2\r\n"),
+        (b"UNSUBSCRIBE zz", b">3\r\n$11\r\nunsubscribe\r\n$2\r\nzz\r\n:2\r\n"),
+        (b"UNSUBSCRIBE b", b">3\r\n$11\r\nunsubscribe\r\n$1\r\nb\r\n:1\r\n"),
+        (b"UNSUBSCRIBE", b">3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n"),
+        (b"UNSUBSCRIBE", b">3\r\n$11\r\nunsubscribe\r\n_\r\n:0\r\n"),
+        (b"PUBLISH a x", b":0\r\n"),
+        (b"FOO", b"-ERR unknown command 'FOO', with args beginning with: \r\n"),
+        (b"fOO a b", b"-ERR unknown command 'fOO', with args beginning with: 'a' 'b' \r\n"),
+        (b"FOO a\r\nb\xff", b"-ERR unknown command 'FOO', with args beginning with: 'a  b\xff' \r\n"),
+        (b"FOO xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx yyyyyy z", b"-ERR unknown command 'FOO', with args beginning with: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' 'yyyyy' \r\n"),
+    ];
+
+    fn command(line: &[u8]) -> Vec<u8> {
+        let parts: Vec<_> = line.split(|byte| *byte == b' ').collect();
+        let mut bytes = format!("*{}\r\n", parts.len()).into_bytes();
+        parts.iter().for_each(|part| bytes.extend(bulk(part)));
+        bytes
+    }
+
+    /// What a connection is told in answer to a command.
+    fn ask(redis: &mut FakeRedis, connection: usize, line: &[u8]) -> String {
+        redis.receive(connection, &command(line));
+        assert!(redis.execute(connection), "{} is whole", line.escape_ascii());
+        told(redis, connection)
+    }
+
+    fn told(redis: &mut FakeRedis, connection: usize) -> String {
+        redis.take_output(connection, usize::MAX).escape_ascii().to_string()
+    }
+
+    /// A Redis with connections that have said hello.
+    fn greeted(connections: usize) -> FakeRedis {
+        let mut redis = FakeRedis::new();
+        for _ in 0..connections {
+            let connection = redis.connect();
+            ask(&mut redis, connection, b"HELLO 3");
+        }
+        redis
+    }
+
+    const HI: &str = r">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n";
+
+    #[test]
+    fn answers_are_those_of_redis() {
+        let mut redis = FakeRedis::new();
+        // It was the third connection of its server.
+        let connection = [redis.connect(), redis.connect(), redis.connect()][2];
+        for (line, expected) in TRANSCRIPT {
+            let answer = ask(&mut redis, connection, line);
+            assert_eq!(answer, expected.escape_ascii().to_string(), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn nothing_but_hello_comes_first() {
+        let mut redis = FakeRedis::new();
+        let connection = redis.connect();
+        assert!(ask(&mut redis, connection, b"SUBSCRIBE a").starts_with("-NOPROTO"));
+        assert_eq!(redis.subscribers(b"a"), 0);
+    }
+
+    #[test]
+    fn commands_wait_until_they_are_whole() {
+        let mut redis = greeted(1);
+        let bytes = [command(b"PING"), command(b"SET k v\r\n")].concat();
+        for byte in &bytes[..command(b"PING").len()] {
+            assert!(!redis.has_command(0) && !redis.execute(0));
+            redis.receive(0, &[*byte]);
+        }
+        assert!(redis.has_command(0) && !redis.has_output(0));
+        redis.receive(0, &bytes[command(b"PING").len()..]);
+        assert!(redis.execute(0) && redis.has_command(0));
+        assert_eq!(redis.take_output(0, 3), b"+PO");
+        assert!(redis.execute(0) && !redis.has_command(0) && redis.has_output(0));
+        assert_eq!(told(&mut redis, 0), r"NG\r\n+OK\r\n");
+        assert!(!redis.has_output(0));
+    }
+
+    #[test]
+    fn messages_reach_subscribers_and_their_publisher_first() {
+        let mut redis = greeted(3);
+        for connection in [2, 0] {
+            ask(&mut redis, connection, b"SUBSCRIBE a");
+        }
+        assert_eq!((redis.subscribers(b"a"), redis.subscribers(b"b")), (2, 0));
+        assert_eq!(ask(&mut redis, 1, b"PUBLISH a hi"), r":2\r\n");
+        assert_eq!(ask(&mut redis, 0, b"PUBLISH a hi"), format!(r"{HI}{HI}:2\r\n"));
+        assert_eq!(told(&mut redis, 2), HI.repeat(2));
+        redis.set_own_messages_last(true);
+        assert_eq!(ask(&mut redis, 0, b"PUBLISH a hi"), format!(r":2\r\n{HI}"));
+        assert_eq!(told(&mut redis, 2), HI);
+    }
+
+    #[test]
+    fn what_is_gone_has_left_its_channels() {
+        for executed in [false, true] {
+            let mut redis = greeted(2);
+            ask(&mut redis, 0, b"SUBSCRIBE a");
+            ask(&mut redis, 1, b"SUBSCRIBE a");
+            redis.receive(0, &[command(b"PUBLISH a hi"), b"*1\r\n$4\r\nPI".to_vec()].concat());
+            redis.drop_connection(0, executed);
+            assert!(!redis.is_connected(0) && redis.is_connected(1));
+            assert_eq!(told(&mut redis, 1), if executed { HI } else { "" });
+            assert_eq!(redis.subscribers(b"a"), 1);
+            redis.receive(0, &command(b"PING"));
+            assert!(!redis.has_command(0) && !redis.execute(0) && !redis.has_output(0));
+            assert_eq!(told(&mut redis, 0), "");
+            assert_eq!(redis.connect(), 2, "a number is not given again");
+        }
+    }
+
+    #[test]
+    fn values_expire_and_a_restart_forgets() {
+        let mut redis = greeted(1);
+        ask(&mut redis, 0, b"SET k v EX 10");
+        ask(&mut redis, 0, b"SET l w");
+        redis.advance(9);
+        assert_eq!(ask(&mut redis, 0, b"GET k"), r"$1\r\nv\r\n");
+        redis.advance(1);
+        assert_eq!(ask(&mut redis, 0, b"GET k"), r"_\r\n");
+        ask(&mut redis, 0, b"SUBSCRIBE a");
+        redis.restart();
+        assert!(!redis.is_connected(0));
+        assert_eq!(redis.subscribers(b"a"), 0);
+        let connection = redis.connect();
+        ask(&mut redis, connection, b"HELLO 3");
+        assert_eq!(ask(&mut redis, connection, b"GET l"), r"_\r\n");
+    }
+
+    #[test]
+    fn no_command_is_the_nodes_fault() {
+        for bytes in
+            [b"PING\r\n".as_slice(), b"*x", b"*1\r\n:1\r\n", b"*1\r\n$1\r\nab\r\n", b"*-1\r\n"]
+        {
+            let fails = std::panic::catch_unwind(|| {
+                let mut redis = greeted(1);
+                redis.receive(0, &[bytes, b"\r\n"].concat());
+                redis.has_command(0)
+            });
+            assert!(fails.is_err(), "{}", bytes.escape_ascii());
+        }
+    }
+}
