@@ -122,7 +122,6 @@ fn an_address_of_another_host_is_told() {
 
 #[test]
 fn a_wrong_configuration_is_told_whole() {
-    let scaling = "REVERB_SCALING_ENABLED is true, but this version of ringverb serves one node";
     let cases: [(Setup, &[&str]); 11] = [
         (
             Setup::new().env("REVERB_SERVER_PORT", "abc").env("REVERB_APP_MAX_CONNECTIONS", "0"),
@@ -135,7 +134,14 @@ fn a_wrong_configuration_is_told_whole() {
             Setup::new().arg("--port").arg("65536"),
             &[r#"REVERB_SERVER_PORT is "65536" (--port), but it takes a number from 0 to 65535"#],
         ),
-        (Setup::new().env("REVERB_SCALING_ENABLED", "true"), &[scaling]),
+        (
+            Setup::new()
+                .env("REVERB_SCALING_ENABLED", "true")
+                .env("REDIS_URL", "rediss://:hunter2@redis.test"),
+            &[
+                r#"REDIS_URL is "rediss://********" (environment: REDIS_URL), but this version speaks"#,
+            ],
+        ),
         (
             Setup::bare().env("REVERB_APP_KEY", "k"),
             &["REVERB_APP_ID is not set", "REVERB_APP_SECRET is not set"],

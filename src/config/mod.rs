@@ -1,13 +1,14 @@
 //! The effective configuration: what the rest of the server reads.
 //!
 //! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs`, `network.rs` and `webhook_url.rs` say what is wrong. PURE but for
-//! `load.rs`, which reads the files it is given and the process environment.
+//! `load.rs` merges the sources, `validate.rs`, `network.rs`, `redis_url.rs` and `webhook_url.rs` say what is wrong.
+//! PURE but for `load.rs`, which reads the files it is given and the process environment.
 
 pub mod dotenv;
 pub mod load;
 pub mod network;
 pub mod options;
+pub mod redis_url;
 #[cfg(test)]
 mod tests;
 pub mod toml_file;
@@ -16,7 +17,7 @@ pub mod webhook_url;
 
 use std::net::IpAddr;
 
-use crate::app::App;
+use crate::app::{App, Secret};
 
 /// Everything the server was told, merged and checked. Values are in the unit their name ends with.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub struct Config {
     pub webhook_debounce_ms: u32,
     /// Events that may wait for one endpoint; more are dropped and counted.
     pub webhook_queue_events_max: usize,
+    /// Where the other nodes are met; `None`: this node is alone.
+    pub scaling: Option<Scaling>,
     /// At least one.
     pub apps: Vec<App>,
     /// No app was configured: the one app has a random key and secret.
@@ -71,4 +74,28 @@ pub struct Config {
     /// Where the apps came from, for the banner: `environment`, `.env`, `ringverb.toml`, or `development mode`;
     /// two of them joined by "and".
     pub source: String,
+}
+
+/// The Redis (or Valkey) server over which nodes speak to each other.
+#[derive(Clone, Debug)]
+pub struct Scaling {
+    /// A name or an address; resolved at each connection.
+    pub host: String,
+    pub port: u16,
+    /// Without a password it means nothing: Redis has no way to be told it alone.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// What all names in Redis start with (`REVERB_SCALING_CHANNEL`).
+    pub prefix: String,
+    /// Time for a connection to be made, in seconds.
+    pub timeout_seconds: u32,
+}
+
+impl Scaling {
+    /// Host and port for people: an IPv6 address is in brackets.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
 }

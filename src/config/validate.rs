@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::Config;
 use super::load::{Merged, Sourced, Values};
 use super::network::Network;
 use super::options::{self, Scope};
-use super::{toml_file, webhook_url};
+use super::redis_url::{self, RedisUrl};
+use super::{Config, Scaling, toml_file, webhook_url};
 use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
 
 /// Webhooks of all apps together: each that is in use has a thread.
@@ -27,13 +27,6 @@ pub struct DevelopmentApp {
 pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
     let mut reader = Reader { problems: merged.problems.clone(), scope: Scope::Server };
     let server = &merged.server;
-    if reader.boolean(server, "scaling.enabled") {
-        reader.problems.push(
-            "REVERB_SCALING_ENABLED is true, but this version of ringverb serves one node: events would not reach the \
-             other nodes. Unset it, or keep Reverb until the cluster is there."
-                .to_owned(),
-        );
-    }
     reader.check_public_side(server);
     let mut config = Config {
         host: reader.address(server, "host"),
@@ -61,6 +54,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         webhook_retry_seconds: reader.number(server, "webhook_retry", 0, 86_400),
         webhook_debounce_ms: reader.number(server, "webhook_debounce", 0, 60_000),
         webhook_queue_events_max: reader.number(server, "webhook_queue_max", 1, 1_000_000),
+        scaling: reader.scaling(server),
         apps: Vec::new(),
         development: merged.apps.is_empty(),
         source: merged.source.clone(),
@@ -211,6 +205,58 @@ impl Reader {
         kinds
     }
 
+    /// Redis is looked at only if nodes meet there: Laravel's `.env` names the one of an app's cache, and whatever is
+    /// wrong with that one is none of the server's business.
+    fn scaling(&mut self, server: &Values) -> Option<Scaling> {
+        if !self.boolean(server, "scaling.enabled") {
+            return None;
+        }
+        let RedisUrl { host, port, username, password } = self.redis(server);
+        // Without effect, but a slip there may be one of lines.
+        let _: u32 = self.number(server, "scaling.server.database", 0, u32::MAX.into());
+        let username = username.unwrap_or_else(|| credential(server, "scaling.server.username"));
+        let password =
+            password.unwrap_or_else(|| Secret::new(credential(server, "scaling.server.password")));
+        Some(Scaling {
+            host,
+            port: port.unwrap_or_else(|| self.number(server, "scaling.server.port", 1, 65_535)),
+            username: Some(username).filter(|text| !text.is_empty()),
+            password: Some(password).filter(|secret| !secret.reveal().is_empty()),
+            prefix: self.scaling_prefix(server),
+            timeout_seconds: self.number(server, "scaling.server.timeout", 1, 3_600),
+        })
+    }
+
+    /// Where Redis is: the URL says it, or else the host.
+    fn redis(&mut self, server: &Values) -> RedisUrl {
+        let url = server.get("scaling.server.url").map(|given| {
+            (given, RedisUrl::parse(&given.value), redis_url::shown(&given.value), "REDIS_URL")
+        });
+        let host = || {
+            let given = server.get("scaling.server.host")?;
+            let shown = redis_url::shown_host(&given.value).to_owned();
+            Some((given, RedisUrl::of_host(&given.value), shown, "REDIS_HOST"))
+        };
+        let Some((given, parsed, shown, name)) = url.or_else(host) else {
+            return RedisUrl::default();
+        };
+        parsed.unwrap_or_else(|why| {
+            self.problems.push(format!("{name} is \"{shown}\" ({}), but {why}", given.source));
+            RedisUrl::default()
+        })
+    }
+
+    fn scaling_prefix(&mut self, server: &Values) -> String {
+        let key = "scaling.channel";
+        let Some(given) = server.get(key) else { return String::new() };
+        // Such as mean nothing in a pattern of PSUBSCRIBE and need no quoting in redis-cli.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
+        if given.value.len() > 100 || !given.value.bytes().all(is_plain) {
+            self.wrong(key, given);
+        }
+        given.value.clone()
+    }
+
     fn wrong(&mut self, key: &str, given: &Sourced) {
         let option = options::find(self.scope, key);
         self.problems.push(format!(
@@ -349,7 +395,7 @@ impl Reader {
     }
 }
 
-/// `load` has named the missing ones.
+/// What may be any text; nothing if it is not given. Of an app, `load` has named the missing ones.
 fn credential(values: &Values, key: &str) -> String {
     values.get(key).map(|given| given.value.clone()).unwrap_or_default()
 }

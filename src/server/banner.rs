@@ -43,7 +43,7 @@ impl Summary {
             let app = &config.apps[0];
             (app.id.clone(), app.key.clone(), app.secret.reveal().to_owned())
         });
-        let lines = vec![
+        let mut lines = vec![
             ("kernel", format!("Linux {}, io_uring", facts.kernel)),
             ("apps", format!("{}{more}, from {}", apps.join(", "), config.source)),
             (
@@ -56,6 +56,9 @@ impl Summary {
                 ),
             ),
         ];
+        lines.extend(config.scaling.as_ref().map(|scaling| {
+            ("scaling", format!("redis {}, prefix {}", scaling.address(), scaling.prefix))
+        }));
         Self { lines, path: config.path.clone(), development }
     }
 }
@@ -178,6 +181,19 @@ mod tests {
             text.contains("127.0.0.1:8080") && text.contains("20000 descriptors a worker"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn where_nodes_meet_is_told_without_credentials() {
+        let with = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            rendered(&Sources { environment: pairs.collect(), ..Sources::default() })
+        };
+        let url = ("REDIS_URL", "redis://hunter1:hunter2@[::1]:7");
+        let text = with(&[("REVERB_SCALING_ENABLED", "true"), url]);
+        assert!(text.contains("\n  scaling  redis [::1]:7, prefix reverb\n"), "{text}");
+        assert!(!text.contains("hunter"), "{text}");
+        assert!(!with(&[url]).contains("scaling"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::config::load::{Merged, Values};
 use crate::config::options::{BOOLEAN, OPTIONS, OptionSpec, Scope};
 use crate::config::validate::boolean;
-use crate::config::webhook_url;
+use crate::config::{redis_url, webhook_url};
 
 /// The whole report.
 pub(super) fn render(merged: &Merged, config: &Config) -> String {
@@ -51,15 +51,20 @@ fn write_scope(text: &mut String, scope: Scope, values: &Values, path: &str) {
 }
 
 fn shown(option: &OptionSpec, value: &str) -> String {
-    if option.key == "secret" {
+    if matches!(option.key, "secret" | "scaling.server.password") {
         return "\"********\"".to_owned();
     }
     // Credentials may be in there, too.
     if option.key == "url" {
         return format!("{:?}", webhook_url::shown(value));
     }
+    match option.key {
+        "scaling.server.url" => return format!("{:?}", redis_url::shown(value)),
+        "scaling.server.host" => return format!("{:?}", redis_url::shown_host(value)),
+        _ => {}
+    }
     // Credentials are text, also when they look like numbers.
-    if matches!(option.key, "id" | "key") {
+    if matches!(option.key, "id" | "key" | "scaling.server.username") {
         return format!("{value:?}");
     }
     if option.accepts == BOOLEAN
@@ -78,6 +83,41 @@ mod tests {
     use super::*;
     use crate::config::load::{Sources, merge};
     use crate::config::validate::{DevelopmentApp, build};
+
+    fn rendered(pairs: &[(&str, &str)]) -> String {
+        let environment =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let merged = merge(&Sources { environment, ..Sources::default() });
+        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        render(&merged, &build(&merged, &drawn).unwrap())
+    }
+
+    #[test]
+    fn redis_is_shown_without_its_credentials() {
+        let text = rendered(&[
+            ("REVERB_SCALING_ENABLED", "(true)"),
+            ("REDIS_URL", "redis://u:hunter2@a.test:1/0"),
+            ("REDIS_HOST", "tcp://u:hunter2@a.test"),
+            ("REDIS_USERNAME", "0815"),
+            ("REDIS_PASSWORD", "hunter2"),
+        ]);
+        for part in [
+            "scaling.enabled = true ",
+            "scaling.channel = \"reverb\" ",
+            "scaling.server.url = \"redis://a.test:1/0\" ",
+            "scaling.server.host = \"********\" ",
+            "scaling.server.port = 6379 ",
+            "scaling.server.username = \"0815\" ",
+            "scaling.server.password = \"********\" ",
+            "# environment: REDIS_PASSWORD",
+        ] {
+            assert!(text.contains(part), "{part}\nnot in\n{text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+        // Of a server without scaling nobody has looked at them.
+        let text = rendered(&[("REDIS_URL", "redis://u:hunter2"), ("REDIS_PASSWORD", "hunter2")]);
+        assert!(text.contains("scaling.enabled = false ") && !text.contains("hunter2"), "{text}");
+    }
 
     #[test]
     fn secrets_are_masked_and_sources_told() {

@@ -1,4 +1,4 @@
-//! What the tests of the running server share: the server itself, a WebSocket client, an HTTP client.
+//! What the tests of the running server share: the server itself, a WebSocket client, an HTTP client, a Redis.
 //!
 //! Blocking and plain, so that a test reads as a transcript. Every wait has a deadline; nothing sleeps, no port is
 //! fixed, and each server has a folder and an environment of its own. The encoders here are not the server's: a
@@ -7,6 +7,7 @@
 
 mod client;
 mod http;
+mod redis;
 mod server;
 mod wire;
 
@@ -21,6 +22,7 @@ use socket2::{Domain, Socket, Type};
 
 pub(crate) use client::{Client, Handshake};
 pub(crate) use http::{Http, Request};
+pub(crate) use redis::Redis;
 pub(crate) use server::{Finished, Server, Setup};
 pub(crate) use wire::{Frame, Head, Reply, Wire, frame};
 

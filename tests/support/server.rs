@@ -14,6 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::client::{Client, Handshake};
 use super::http::{Http, Request};
+use super::redis::Redis;
 use super::wire::{Reply, Wire};
 use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, now};
 
@@ -28,15 +29,15 @@ pub(crate) struct Setup {
 
 /// A folder that goes with its owner.
 #[derive(Debug)]
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new(kind: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("server-{}-{number}", std::process::id());
+        let name = format!("{kind}-{}-{number}", std::process::id());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&path).expect("a folder for the server");
+        std::fs::create_dir_all(&path).expect("a folder below the target folder");
         Self(path)
     }
 }
@@ -71,7 +72,7 @@ impl Setup {
             arguments: Vec::new(),
             environment: Vec::new(),
             descriptors_max: None,
-            folder: Folder::new(),
+            folder: Folder::new("server"),
         }
     }
 
@@ -165,6 +166,16 @@ impl Setup {
         let SocketAddr::V4(address) = server.address else { panic!("the tests listen on IPv4") };
         self.env("REVERB_SERVER_HOST", &address.ip().to_string())
             .env("REVERB_SERVER_PORT", &address.port().to_string())
+    }
+
+    /// A node of the cluster of this Redis.
+    pub(crate) fn meeting_in(self, redis: &Redis) -> Self {
+        let setup = self
+            .env("REVERB_SCALING_ENABLED", "true")
+            .env("REDIS_HOST", "127.0.0.1")
+            .env("REDIS_PORT", &redis.port().to_string());
+        // As Laravel's .env has it.
+        setup.env("REDIS_PASSWORD", redis.password().unwrap_or("null"))
     }
 
     pub(crate) fn args(self, arguments: &[&str]) -> Self {

@@ -1,0 +1,278 @@
+//! Where Redis is, as `REDIS_URL` or `REDIS_HOST` says: what is accepted, and how it is shown. PURE.
+//!
+//! A URL holds a password, and a bad one may hold it anywhere: it is shown without credentials, or not at all.
+
+use std::net::Ipv6Addr;
+
+use crate::app::Secret;
+
+/// A name of the DNS is not longer.
+const HOST_BYTES_MAX: usize = 253;
+const MASK: &str = "********";
+
+const TLS: &str = "this version speaks to Redis without TLS: give redis://, for a Redis on this host or in a private \
+    network, or for a stunnel on this host that speaks TLS to it";
+const SOCKET: &str = "this version reaches Redis over TCP only: give REDIS_HOST and REDIS_PORT (in redis.conf: bind \
+    127.0.0.1, port 6379)";
+const QUOTE: &str = "a /, ? or # in the name or password of a URL is written as %2F, %3F or %23";
+const END: &str = "behind the host and port a URL has the number of a database or nothing: the user is \
+    REDIS_USERNAME, the password REDIS_PASSWORD";
+const HOST: &str = "a host is a name such as redis.internal or an IP address";
+
+/// What one text says. What it does not say, the options of their own do: so does Laravel (`ConfigurationUrlParser`).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// Without brackets.
+    pub host: String,
+    pub port: Option<u16>,
+    /// Empty is said, too: `redis://:password@host` has no user whatever `REDIS_USERNAME` is.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+}
+
+impl RedisUrl {
+    /// `redis://[user[:password]@]host[:port][/database]`; the database is checked and forgotten.
+    ///
+    /// # Errors
+    /// What is wrong and what to do, to be read after "but".
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        let rest = behind_scheme(url)?.ok_or("a URL of Redis starts with redis://")?;
+        let (authority, behind) =
+            rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
+        if behind.contains('@') {
+            return Err(QUOTE);
+        }
+        let is_database = |path: &str| path.bytes().all(|byte| byte.is_ascii_digit());
+        if !behind.is_empty() && !behind.strip_prefix('/').is_some_and(is_database) {
+            return Err(END);
+        }
+        let (credentials, place) = match authority.rsplit_once('@') {
+            Some((credentials, place)) => (Some(credentials), place),
+            None => (None, authority),
+        };
+        if place.matches(':').count() > 1 && !place.starts_with('[') {
+            return Err("an IPv6 address of a URL stands in brackets");
+        }
+        let (host, port) = match place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) => (host, Some(port_of(port)?)),
+            None => (place, None),
+        };
+        let host = host_of(host)?;
+        let (username, password) = match credentials.map(|text| text.split_once(':')) {
+            None => (None, None),
+            Some(None) => (Some(decoded(credentials.unwrap_or_default())?), None),
+            Some(Some((user, password))) => {
+                (Some(decoded(user)?), Some(Secret::new(decoded(password)?)))
+            }
+        };
+        Ok(Self { host, port, username, password })
+    }
+
+    /// A host alone; `tcp://` may stand before it.
+    ///
+    /// # Errors
+    /// As `parse`.
+    pub fn of_host(text: &str) -> Result<Self, &'static str> {
+        let host = behind_scheme(text)?.map_or(text, |rest| rest.trim_end_matches('/'));
+        if host.contains('@') {
+            return Err(
+                "user and password do not belong there: give REDIS_USERNAME and REDIS_PASSWORD",
+            );
+        }
+        let host = match host_of(host) {
+            Err(_) if host.rsplit_once(':').is_some_and(|(_, port)| port_of(port).is_ok()) => {
+                return Err("the port does not belong there: give REDIS_PORT");
+            }
+            host => host?,
+        };
+        Ok(Self { host, ..Self::default() })
+    }
+}
+
+/// A URL for messages, whatever it is.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let is_scheme = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+');
+    let rest = match RedisUrl::parse(url) {
+        Ok(_) => rest.rsplit_once('@').map_or(rest, |(_, place)| place),
+        Err(_) => MASK,
+    };
+    if scheme.is_empty() || !is_scheme { rest.to_owned() } else { format!("{scheme}://{rest}") }
+}
+
+/// A host for messages, whatever it is.
+#[must_use]
+pub fn shown_host(text: &str) -> &str {
+    if text.contains(['@', '?']) { MASK } else { text }
+}
+
+/// What follows the scheme, if there is one.
+fn behind_scheme(text: &str) -> Result<Option<&str>, &'static str> {
+    if text.starts_with('/') {
+        return Err(SOCKET);
+    }
+    let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
+    match scheme.to_ascii_lowercase().as_str() {
+        "redis" | "valkey" | "tcp" => Ok(Some(rest)),
+        "rediss" | "valkeys" | "tls" | "ssl" => Err(TLS),
+        "unix" | "redis+unix" | "rediss+unix" => Err(SOCKET),
+        _ => Err("the scheme of a Redis is redis:// or tcp://"),
+    }
+}
+
+fn host_of(text: &str) -> Result<String, &'static str> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if bare.is_some() || text.parse::<Ipv6Addr>().is_ok() {
+        let address = bare.unwrap_or(text);
+        let is_address = address.parse::<Ipv6Addr>().is_ok();
+        return is_address.then(|| address.to_owned()).ok_or("in brackets stands an IPv6 address");
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let good = (1..=HOST_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain);
+    good.then(|| text.to_owned()).ok_or(HOST)
+}
+
+fn port_of(text: &str) -> Result<u16, &'static str> {
+    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok());
+    number.flatten().filter(|port| *port > 0).ok_or("a port is a number from 1 to 65535")
+}
+
+/// As PHP's `rawurldecode`: a % that is not followed by two hex digits stays.
+fn decoded(text: &str) -> Result<String, &'static str> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digit = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.extend(u8::try_from(high * 16 + low));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| "what stands for the name and password of a URL is no UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_urls() {
+        for (url, host, port, username, password) in [
+            ("redis://a.test", "a.test", None, None, None),
+            ("REDIS://10.0.0.1:6380/3", "10.0.0.1", Some(6380), None, None),
+            ("tcp://cache_1:1/", "cache_1", Some(1), None, None),
+            ("valkey://[::1]:6379", "::1", Some(6379), None, None),
+            ("redis://[2001:db8::1]/0", "2001:db8::1", None, None, None),
+            ("redis://:secret@a", "a", None, Some(""), Some("secret")),
+            ("redis://default:secret@a:2", "a", Some(2), Some("default"), Some("secret")),
+            ("redis://only@a", "a", None, Some("only"), None),
+            ("redis://u:@a", "a", None, Some("u"), Some("")),
+            ("redis://u%3a%40:p%2F%C3%A4:%25@a", "a", None, Some("u:@"), Some("p/ä:%")),
+            // As PHP reads them.
+            ("redis://u:p%zz%4@a", "a", None, Some("u"), Some("p%zz%4")),
+            ("redis://u:p@ss@a", "a", None, Some("u"), Some("p@ss")),
+        ] {
+            let parsed = RedisUrl::parse(url).unwrap_or_else(|why| panic!("{url}: {why}"));
+            let expected = RedisUrl {
+                host: host.to_owned(),
+                port,
+                username: username.map(str::to_owned),
+                password: password.map(Secret::new),
+            };
+            assert!(parsed == expected, "{url}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_say_what_to_do() {
+        for (url, part) in [
+            ("rediss://a.test", "without TLS"),
+            ("TLS://a.test", "without TLS"),
+            ("unix:///run/redis.sock", "over TCP only"),
+            ("/run/redis.sock", "over TCP only"),
+            ("http://a.test", "scheme"),
+            ("a.test:6379", "starts with redis://"),
+            ("redis:a.test", "starts with redis://"),
+            ("redis://", "a host is"),
+            ("redis://:6379", "a host is"),
+            ("redis://a b", "a host is"),
+            ("redis://ä", "a host is"),
+            ("redis://a:0", "a port is"),
+            ("redis://a:+1", "a port is"),
+            ("redis://a:", "a port is"),
+            ("redis://a:65536", "a port is"),
+            ("redis://[::1", "a host is"),
+            ("redis://[::1]x:1", "a host is"),
+            ("redis://[a]:1", "IPv6"),
+            ("redis://::1", "brackets"),
+            ("redis://a/x", "number of a database"),
+            ("redis://a/0?password=x", "number of a database"),
+            ("redis://:a/b@c", "%2F"),
+            ("redis://:a#b@c", "%23"),
+            ("redis://:%ff@c", "UTF-8"),
+        ] {
+            let parsed = RedisUrl::parse(url);
+            assert!(parsed.as_ref().is_err_and(|why| why.contains(part)), "{url}: {parsed:?}");
+        }
+        assert!(RedisUrl::parse(&format!("redis://{}", "a".repeat(254))).is_err());
+    }
+
+    #[test]
+    fn hosts() {
+        for (text, host) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("redis", "redis"),
+            ("tcp://redis.test/", "redis.test"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("tcp://[::1]", "::1"),
+        ] {
+            let parsed = RedisUrl::of_host(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            assert_eq!(parsed, RedisUrl { host: host.to_owned(), ..RedisUrl::default() }, "{text}");
+        }
+        for (text, part) in [
+            ("tls://a", "without TLS"),
+            ("rediss://a", "without TLS"),
+            ("unix:///run/redis.sock", "over TCP only"),
+            ("/run/redis.sock", "over TCP only"),
+            ("a:6379", "REDIS_PORT"),
+            ("tcp://a:6379", "REDIS_PORT"),
+            ("tcp://u:p@a", "REDIS_PASSWORD"),
+            ("a/b", "a host is"),
+        ] {
+            let parsed = RedisUrl::of_host(text);
+            assert!(parsed.as_ref().is_err_and(|why| why.contains(part)), "{text}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_do_not_show() {
+        for (url, expected) in [
+            ("redis://user:hunter2@a.test:1/0", "redis://a.test:1/0"),
+            ("redis://:hunter2@[::1]", "redis://[::1]"),
+            ("redis://a.test", "redis://a.test"),
+            // Where the password is in a bad one, nobody knows.
+            ("rediss://:hunter2@a.test", "rediss://********"),
+            ("redis://:hunter2", "redis://********"),
+            ("redis://:a/hunter2@b", "redis://********"),
+            ("redis://a?password=hunter2", "redis://********"),
+            ("hunter2@a", "********"),
+            ("hunter2://a", "hunter2://********"),
+            ("u:hunter2@b://a", "********"),
+        ] {
+            assert_eq!(shown(url), expected, "{url}");
+        }
+        assert_eq!(shown_host("tcp://u:hunter2@a"), MASK);
+        assert_eq!(shown_host("tls://a"), "tls://a");
+        let parsed = RedisUrl::parse("redis://u:hunter2@a").unwrap();
+        assert!(!format!("{parsed:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,193 @@
+//! A real Redis (or Valkey) as a process: its own folder, a free port that stays its own also while it is down.
+
+use std::fs::File;
+use std::io::{self, Error, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
+
+use super::server::Folder;
+use super::{DEADLINE, eventually};
+
+/// Its output and that of `restart`, in its folder.
+const LOG: &str = "redis.log";
+
+/// A Redis. Dropped, it is killed; that it ran as long as it should have is part of every test.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    /// Bound, and never listening: nobody else is given the port, not even a client of this one while it is down, whose
+    /// connection to its own port would succeed.
+    _hold: Socket,
+    port: u16,
+    password: Option<String>,
+    /// `None` while it is stopped.
+    child: Option<Child>,
+    folder: Folder,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        Self::launch(None)
+    }
+
+    /// One that wants this password.
+    pub(crate) fn with_password(password: &str) -> Self {
+        Self::launch(Some(password.to_owned()))
+    }
+
+    fn launch(password: Option<String>) -> Self {
+        let hold = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Redis sets it, too: then both may be bound, as long as one of them listens.
+        hold.set_reuse_address(true).expect("SO_REUSEADDR");
+        hold.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        let address = hold.local_addr().ok().and_then(|address| address.as_socket());
+        let port = address.expect("an address").port();
+        let folder = Folder::new("redis");
+        let mut redis = Self { _hold: hold, port, password, child: None, folder };
+        redis.restart();
+        redis
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// Kills it: its connections end, new ones are refused, what it knew is gone.
+    pub(crate) fn stop(&mut self) {
+        assert!(self.child.is_some(), "it is stopped already");
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let ended = child.try_wait().expect("a child");
+        // It may have ended by itself.
+        let _ = child.kill();
+        child.wait().expect("an exit status");
+        if std::thread::panicking() {
+            eprintln!("Redis said: {}", self.log());
+        } else {
+            assert!(ended.is_none(), "Redis ended by itself: {ended:?}\n{}", self.log());
+        }
+    }
+
+    /// Starts it on the same port, if need be after stopping it, and waits until it answers.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.child = Some(self.spawn());
+        eventually("Redis answers", || {
+            let pong = self.ask(&["PING"]).is_ok_and(|reply| reply == "+PONG\r\n");
+            if !pong {
+                let ended =
+                    self.child.as_mut().and_then(|child| child.try_wait().expect("a child"));
+                assert!(ended.is_none(), "Redis ended: {ended:?}\n{}", self.log());
+                short_step();
+            }
+            pong.then_some(())
+        });
+    }
+
+    fn spawn(&self) -> Child {
+        let log = File::options().append(true).create(true).open(self.folder.0.join(LOG));
+        let log = log.expect("a file for its log");
+        for program in ["redis-server", "valkey-server"] {
+            let mut command = Command::new(program);
+            command
+                .args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"])
+                .args(["--port", &self.port.to_string(), "--dir"])
+                .arg(&self.folder.0)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().expect("a descriptor"))
+                .stderr(log.try_clone().expect("a descriptor"));
+            if let Some(password) = &self.password {
+                command.args(["--requirepass", password]);
+            }
+            match command.spawn() {
+                Ok(child) => return child,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => panic!("{program}: {error}"),
+            }
+        }
+        panic!(
+            "neither redis-server nor valkey-server is installed, and the tests of the cluster use a real one: \
+             apt-get install redis-server"
+        );
+    }
+
+    /// It holds its connections and answers nothing, as a host that hangs.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        // The signal is on its way when `kill` returns.
+        eventually("Redis is stopped", || (self.state() == 'T').then_some(()));
+    }
+
+    /// Ends `pause`.
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("the process is there");
+    }
+
+    /// As `ps` shows it.
+    fn state(&self) -> char {
+        let id = self.child.as_ref().expect("it runs").id();
+        let text = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
+        let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.expect("a state behind a name in brackets")
+    }
+
+    /// One command on a connection of its own; the reply as it came, an error's too.
+    pub(crate) fn command(&self, words: &[&str]) -> String {
+        let reply = self.ask(words);
+        reply.unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.log()))
+    }
+
+    fn ask(&self, words: &[&str]) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let mut commands = self.password().map(|word| encode(&["AUTH", word])).unwrap_or_default();
+        commands += &encode(words);
+        // Its answer ends the stream, so no reply needs to be understood to know where it ends.
+        commands += &encode(&["QUIT"]);
+        stream.write_all(commands.as_bytes())?;
+        let mut replies = Vec::new();
+        stream.read_to_end(&mut replies)?;
+        let replies = String::from_utf8_lossy(&replies);
+        let greeting = if self.password.is_some() { "+OK\r\n" } else { "" };
+        let reply = replies.strip_prefix(greeting).and_then(|rest| rest.strip_suffix("+OK\r\n"));
+        let cut = || Error::new(ErrorKind::InvalidData, format!("replies {replies:?}"));
+        reply.map(str::to_owned).ok_or_else(cut)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.0.join(LOG)).unwrap_or_default()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A command in RESP.
+fn encode(words: &[&str]) -> String {
+    let word = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
+    format!("*{}\r\n{}", words.len(), words.iter().map(word).collect::<String>())
+}
+
+/// Redis says nowhere that it is about to listen; asking without a pause would take the time it needs to start.
+#[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
+fn short_step() {
+    std::thread::sleep(Duration::from_millis(5));
+}
