@@ -10,6 +10,7 @@
 //! | 6 | `server` (and `main.rs`) | process life: start, signals, drain |
 //! | 5 | `worker` | client sockets, the raw ring, monoio |
 //! | 4 | `tick` | one core's turn over a kernel that is a parameter: sockets, mail, flush |
+//! | 4 | `cluster` | one core's line to Redis as a value: bytes in, bytes out |
 //! | 4 | `api` `webhook` | HTTP API: requests in, answers out; events to the apps' backends, by threads of their own |
 //! | 3 | `mailbox` | core-to-core rings and doorbells |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
@@ -34,6 +35,7 @@ pub mod shard;
 pub mod mailbox;
 
 pub mod api;
+pub mod cluster;
 pub mod tick;
 pub mod webhook;
 

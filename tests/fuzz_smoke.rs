@@ -84,9 +84,11 @@ fn every_target_is_here() {
         let entries = files(&fuzz_folder().join(folder));
         let stem = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into());
         let mut found: BTreeSet<String> = entries.iter().filter_map(stem).collect();
-        // tests/simulator replays this one.
-        let is_here = found.remove("simulation");
-        assert_eq!(is_here, folder != "bodies", "tests/fuzz/{folder}: simulation");
+        // tests/simulator replays these.
+        for target in ["simulation", "nodes"] {
+            let is_here = found.remove(target);
+            assert_eq!(is_here, folder != "bodies", "tests/fuzz/{folder}: {target}");
+        }
         assert_eq!(found, listed, "tests/fuzz/{folder} and the targets of this file differ");
     }
 }

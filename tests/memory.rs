@@ -44,7 +44,7 @@ fn is_taken(server: &Server) -> bool {
 /// Remembered events are not in anybody's queue: nothing can be shed, so it lasts until they are too old.
 #[test]
 fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
-    let server = with_room_for(32, || Setup::new().env("RINGVERB_CACHE_TTL", "3"));
+    let server = with_room_for(32, || Setup::new().env("RINGVERB_CACHE_TTL", "5"));
     let mut here = server.connect();
     here.subscribe("news");
     let mut http = Http::new(&server);

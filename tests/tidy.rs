@@ -19,7 +19,7 @@ const RANKS: &[(u8, &[&str])] = &[
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.
-const PURE: &[&str] = &["ws", "http1", "pusher", "resp", "shard", "tick"];
+const PURE: &[&str] = &["ws", "http1", "pusher", "resp", "shard", "tick", "cluster"];
 #[rustfmt::skip]
 const IMPURE_WORDS: &[&str] = &[
     "monoio", "io_uring", "socket2", "rustix", "libc", "std::net", "std::thread", "std::fs", "std::env", "std::os", "std::{",

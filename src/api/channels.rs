@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use indexmap::IndexSet;
+
 use super::{Plan, Reply};
 use crate::app::AppIndex;
 use crate::http1::query::parse_query;
@@ -145,7 +147,8 @@ pub(super) fn render_users(answers: Vec<Answer>) -> Response {
         Answer::Users(users) => users,
         _ => Vec::new(),
     });
-    let users: Vec<Box<str>> = users.collect();
+    // Each node that has somebody in the channel knows them all (rule 112).
+    let users: IndexSet<Box<str>, foldhash::fast::FixedState> = users.collect();
     if users.is_empty() {
         return Response::json(404, b"{}".to_vec());
     }

@@ -91,6 +91,7 @@ pub enum Reply {
         attributes: Attributes,
     },
     Users,
+    Connections,
 }
 
 /// Decides what a request wants. Authenticates it first.
@@ -143,10 +144,7 @@ fn plan_checked(
         }
         Target::Connections { app_id } => {
             let app = app(context, app_id)?;
-            let open = &context.apps.get(app).connections_open;
-            let open = open.load(std::sync::atomic::Ordering::Relaxed);
-            let body = format!("{{\"connections\":{open}}}");
-            Ok(Plan::Respond(Response::json(200, body.into_bytes())))
+            Ok(Plan::Ask { question: Question::Connections { app }, reply: Reply::Connections })
         }
         Target::Socket { .. } | Target::Refused(_) => Err(Response::text(404, "Not found.")),
     }
@@ -160,7 +158,7 @@ fn up(draining: bool) -> Response {
     }
 }
 
-/// Puts the cores' answers together.
+/// Puts the answers of the cores, and of other nodes, together.
 #[must_use]
 pub fn render(reply: &Reply, answers: Vec<Answer>) -> Response {
     match reply {
@@ -175,7 +173,18 @@ pub fn render(reply: &Reply, answers: Vec<Answer>) -> Response {
             channels::render_channel(name, *attributes, &merged(answers))
         }
         Reply::Users => channels::render_users(answers),
+        Reply::Connections => render_connections(answers),
     }
+}
+
+/// Adds up the connections of all nodes.
+fn render_connections(answers: Vec<Answer>) -> Response {
+    let open = answers.into_iter().map(|answer| match answer {
+        Answer::Connections(open) => open,
+        _ => 0,
+    });
+    let body = format!("{{\"connections\":{}}}", open.sum::<usize>());
+    Response::json(200, body.into_bytes())
 }
 
 /// Adds up what the cores know of the same list of channels.

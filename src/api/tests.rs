@@ -371,7 +371,12 @@ fn users_and_connections() {
     );
     assert_eq!(shown(&render(&reply, Vec::new())), (404, "{}".to_owned()));
     assert_eq!(answer(&get("channels/news/users", &[])), (400, "{}".to_owned()));
-    assert_eq!(answer(&get("connections", &[])), (200, r#"{"connections":3}"#.to_owned()));
+    // Each node that has somebody in the channel names all: a user is named once (rule 112).
+    let users = vec![Answer::Users(vec!["7".into(), "8".into()]), Answer::Users(vec!["8".into()])];
+    assert_eq!(shown(&render(&reply, users)).1, r#"{"users":[{"id":"7"},{"id":"8"}]}"#);
+    let Plan::Ask { reply, .. } = get("connections", &[]) else { panic!() };
+    let connections = [2, 0, 1].map(Answer::Connections).into_iter().collect();
+    assert_eq!(shown(&render(&reply, connections)), (200, r#"{"connections":3}"#.to_owned()));
     assert!(
         matches!(post("users/7/terminate_connections", "{}"), Plan::Terminate { user_id, .. } if user_id == "7")
     );

@@ -180,8 +180,9 @@ pub fn merge(sources: &Sources) -> Merged {
     }
     let own = own_app(sources, &mut problems);
     let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
+    let is_orphaned = own.is_none() && !apps.is_empty();
     let development = own.map_or_else(|| app_values(sources), |_| Values::default());
-    let warnings = warnings(sources, (!apps.is_empty()).then_some(&development));
+    let warnings = warnings(sources, is_orphaned.then_some(&development));
     let colour = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
     Merged { server, apps, development, source, colour, problems, warnings }
 }

@@ -28,8 +28,10 @@ use super::watch;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
+use crate::shard::NodeId;
 use crate::webhook;
 use crate::worker::handover::{FORMAT, Handover, Meeting};
+use crate::worker::line::Lines;
 use crate::worker::overload::Overload;
 use crate::worker::time::Clock;
 use crate::worker::{self, Ends, Phase, Shared};
@@ -88,7 +90,9 @@ pub(super) fn serve(
     };
     let asked_address = SocketAddr::new(config.host, config.port);
     let (predecessor, listeners) = listeners(asked_address, workers, take_over.is_some())?;
-    let bringer = predecessor.as_ref().filter(|_| take_over == Some(TakeOver::Connections));
+    // What other nodes say meanwhile would be lost between the two: in a cluster, clients come back by themselves.
+    let moves = take_over == Some(TakeOver::Connections) && config.scaling.is_none();
+    let bringer = predecessor.as_ref().filter(|_| moves);
     let (clock, meeting) = meet(bringer, workers)?;
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
     let to_offer: Vec<OwnedFd> = listeners
@@ -109,7 +113,8 @@ pub(super) fn serve(
         succeed(predecessor, &shared, &doorbells)?;
     }
     let clock_start_nanos = clock.start_nanos();
-    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos };
+    let gives = shared.lines.is_none();
+    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
     let offers = takeover::offer(offer, asked)
         .inspect_err(|error| {
             tracing::warn!("nobody will be able to take over from this server: {error}");
@@ -122,16 +127,17 @@ pub(super) fn serve(
     let asked_at = shared.clock.now();
     let given = matches!(end, End::Given);
     let drained = given || drain(&shared, &doorbells, &asks, workers, grace, &end);
+    if !given && (webhooks.is_some() || shared.lines.is_some()) {
+        wait_for_mail(&shared, &doorbells);
+    }
     if let Some(webhooks) = webhooks {
-        if !given {
-            wait_for_mail(&shared, &doorbells);
-        }
         let used = Duration::from_millis(shared.clock.now().0 - asked_at.0);
         webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
     }
     if !given {
         shared.phase.stop();
         wake_all(&doorbells);
+        wait_for_lines(&shared, &doorbells);
     }
     watch::tell_all(&shared.overload.refusals);
     if let Some(offers) = offers.filter(|_| !matches!(end, End::Drain)) {
@@ -194,7 +200,8 @@ fn meet(
         }
         None => {
             tracing::info!(
-                "the server that runs is of another version: its connections stay with it, and it closes them"
+                "the server that runs is of another version, or in a cluster: its connections stay with it, and it \
+                 closes them"
             );
             Ok((Clock::start(), None))
         }
@@ -228,7 +235,10 @@ fn share(
     clock: Clock,
     taking: Option<Meeting>,
 ) -> Result<Shared, StartError> {
-    let channel_hash_seed = getrandom::u64().map_err(|_| StartError::Random)?;
+    let random = || getrandom::u64().map_err(|_| StartError::Random);
+    let channel_hash_seed = random()?;
+    let node = NodeId(random()?);
+    let lines = config.scaling.clone().map(|scaling| Lines::new(node, scaling, workers));
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         overload: Overload::new(&config, channel_hash_seed.rotate_left(32)),
@@ -236,6 +246,7 @@ fn share(
         apps,
         phase: if taking.is_some() { Phase::paused() } else { Phase::default() },
         handover: Handover::new(workers, taking),
+        lines,
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
         beats: zeros(),
@@ -433,6 +444,19 @@ fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
         }
         wake_all(doorbells);
         sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until the other nodes were told that this one ends. Those that were not notice it themselves, later.
+fn wait_for_lines(shared: &Shared, doorbells: &[Doorbell]) {
+    let Some(lines) = &shared.lines else { return };
+    // The slow beat of a worker that drains comes twenty times a second.
+    for _ in 0..100 {
+        if lines.ended.load(Ordering::Acquire) >= doorbells.len() {
+            return;
+        }
+        wake_all(doorbells);
+        sleep(Duration::from_millis(10));
     }
 }
 

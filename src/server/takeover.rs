@@ -113,6 +113,8 @@ pub(super) struct Offer {
     pub(super) workers: usize,
     /// See `Clock::start_nanos`.
     pub(super) clock_start_nanos: u64,
+    /// The connections may move, too, and not the listeners only.
+    pub(super) gives: bool,
 }
 
 /// Offers the listeners, and the connections, to whoever comes to take over, until somebody has: `Asked::TakenOver`,
@@ -193,8 +195,10 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
     if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::Error::other("more listeners than one message holds"));
     }
+    // No version has form 0: connections stay where they are.
+    let format = if offer.gives { FORMAT } else { 0 };
     let text =
-        message(&format!("{LISTENERS} {FORMAT} {} {}", offer.workers, offer.clock_start_nanos));
+        message(&format!("{LISTENERS} {format} {} {}", offer.workers, offer.clock_start_nanos));
     let text = [IoSlice::new(&text)];
     let sent =
         retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
@@ -379,7 +383,13 @@ mod tests {
     }
 
     fn of(address: SocketAddr, listener: TcpListener) -> Offer {
-        Offer { address, listeners: vec![listener.into()], workers: 1, clock_start_nanos: 7 }
+        Offer {
+            address,
+            listeners: vec![listener.into()],
+            workers: 1,
+            clock_start_nanos: 7,
+            gives: true,
+        }
     }
 
     #[test]

@@ -33,8 +33,12 @@ pub(super) struct CountTable {
 struct Counts {
     /// Few cores have subscribers of one channel, or all have: a list serves both.
     by_core: Vec<(u16, u32)>,
+    /// Subscribers on other nodes.
+    elsewhere: u64,
     told: u64,
     told_seconds: u32,
+    /// This node's number, as the other nodes were told.
+    told_nodes: u64,
     /// It is in `CountTable::due`.
     waits: bool,
 }
@@ -47,14 +51,25 @@ impl Counts {
         }
     }
 
-    fn total(&self) -> u64 {
+    fn here(&self) -> u64 {
         self.by_core.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    fn total(&self) -> u64 {
+        self.here() + self.elsewhere
     }
 }
 
 impl CountTable {
     pub(super) fn forget(&mut self, index: u32) {
         self.counts.remove(&index);
+    }
+
+    fn forget_if_nobody(&mut self, index: u32) {
+        let nobody = |counts: &Counts| counts.total() == 0 && counts.told == 0 && !counts.waits;
+        if self.counts.get(&index).is_some_and(nobody) {
+            self.counts.remove(&index);
+        }
     }
 
     /// The number that was told last, and when.
@@ -72,12 +87,30 @@ impl CountTable {
     ) {
         let counts = self.counts.entry(index).or_default();
         (counts.told, counts.told_seconds, counts.waits) = (told, seconds, true);
+        counts.told_nodes = told;
         // In whatever order they come in: the first look at each is soon enough within one pause.
         self.due.push_back((seconds.saturating_add(PAUSE_SECONDS), channel.clone()));
     }
 
     pub(super) fn restore(&mut self, index: u32, core: u16, count: u32) {
         self.counts.entry(index).or_default().set(core, count);
+    }
+
+    /// What other nodes have. Nobody hears of it by this.
+    pub(super) fn set_elsewhere(&mut self, index: u32, count: u64) {
+        if count > 0 {
+            self.counts.entry(index).or_default().elsewhere = count;
+        } else if let Some(counts) = self.counts.get_mut(&index) {
+            counts.elsewhere = 0;
+            if counts.here() == 0 {
+                self.counts.remove(&index);
+            }
+        }
+    }
+
+    /// Subscribers on this node.
+    pub(super) fn here(&self, index: u32) -> u64 {
+        self.counts.get(&index).map_or(0, Counts::here)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -115,9 +148,20 @@ impl Shard {
     /// The number of one core.
     pub(super) fn home_count(&mut self, channel: &ChannelKey, core: u16, count: u32) {
         let Some(index) = self.homes.find_index(channel) else { return };
+        self.homes.counts.counts.entry(index).or_default().set(core, count);
+        self.tell_count_in_time(channel, index);
+    }
+
+    /// The number of all other nodes.
+    pub(super) fn home_count_elsewhere(&mut self, channel: &ChannelKey, count: u64) {
+        let Some(index) = self.homes.find_index(channel) else { return };
+        self.homes.counts.counts.entry(index).or_default().elsewhere = count;
+        self.tell_count_in_time(channel, index);
+    }
+
+    fn tell_count_in_time(&mut self, channel: &ChannelKey, index: u32) {
         let now = self.now.seconds();
-        let counts = self.homes.counts.counts.entry(index).or_default();
-        counts.set(core, count);
+        let Some(counts) = self.homes.counts.counts.get_mut(&index) else { return };
         let total = counts.total();
         if total <= AT_ONCE_MAX || now >= counts.told_seconds.saturating_add(PAUSE_SECONDS) {
             return self.tell_count(channel, index);
@@ -144,20 +188,31 @@ impl Shard {
     fn tell_count(&mut self, channel: &ChannelKey, index: u32) {
         let now = self.now.seconds();
         let Some(counts) = self.homes.counts.counts.get_mut(&index) else { return };
-        let total = counts.total();
-        if total == counts.told {
+        let (here, total) = (counts.here(), counts.total());
+        // The node whose number has changed tells the others, and the app's backend for all.
+        let is_ours = std::mem::replace(&mut counts.told_nodes, here) != here;
+        let has_changed = std::mem::replace(&mut counts.told, total) != total;
+        if has_changed {
+            counts.told_seconds = now;
+        }
+        if is_ours {
+            self.tell_nodes_count(channel, here);
+        }
+        self.homes.counts.forget_if_nobody(index);
+        if !has_changed {
             return;
         }
-        (counts.told, counts.told_seconds) = (total, now);
         let app = self.settings.apps.get(channel.app());
         if app.subscription_count {
             self.text.clear();
             outbound::subscription_count(channel.name(), total, &mut self.text);
             let bytes = frame::encode_text(&self.text).into();
-            self.home_publish(channel, &bytes, None, false);
+            self.home_deliver(channel, &bytes, None);
         }
-        self.tell_backend(channel, WebhookKind::SubscriptionCount, || {
-            Happening::SubscriptionCount { count: total }
-        });
+        if is_ours {
+            self.tell_backend(channel, WebhookKind::SubscriptionCount, || {
+                Happening::SubscriptionCount { count: total }
+            });
+        }
     }
 }

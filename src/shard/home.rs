@@ -1,16 +1,15 @@
 //! A channel's home: the one core that holds its global state and gives its events their order (DESIGN.md
 //! section 4). PURE.
 //!
-//! Holds which cores are interested, the presence roster and the cached event. Members are unique by user id;
-//! `member_added` goes out on a user's first connection and ahead of the joiner's own acknowledgement,
-//! `member_removed` on the last (PROTOCOL.md rules 22, 23, 97).
+//! Holds which cores are interested, the presence roster (`roster.rs`) and the cached event. `member_added` goes out
+//! ahead of the joiner's own acknowledgement (PROTOCOL.md rule 97). In a cluster it is the node's home: `cluster.rs`
+//! joins it with those of other nodes.
 //! Bounds: a cached event lives as long as its app says, and all of a core's cached events take at most
 //! `Settings::cache_bytes_max`; the oldest goes first.
 
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
-use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
@@ -18,8 +17,10 @@ use super::channel_key::ChannelKey;
 use super::connection::ConnectionKey;
 use super::core_set::CoreSet;
 use super::count::CountTable;
+use super::envelope::{Body, LinkId};
 use super::mail::{Join, Mail};
 use super::outbox::Trace;
+use super::roster::{Member, Roster};
 use super::{Shard, frame};
 use crate::app::WebhookKind;
 use crate::buffer::FrameBytes;
@@ -33,17 +34,6 @@ use crate::ws::frame::Opcode;
 
 const NOBODY_SUBSCRIBED: &str = "an event was published, but nobody is subscribed. Is it the name the browser uses? \
     Laravel's PrivateChannel('x') is private-x here; `ringverb channels` lists who is there";
-
-/// A user in a presence channel.
-#[derive(Debug)]
-pub(super) struct Member {
-    id_json: Box<str>,
-    info: Box<str>,
-    connections: u32,
-}
-
-/// Users by the text of their id.
-pub(super) type Roster = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
 
 /// What a home knows of a channel and no connection tells, for another process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,13 +59,15 @@ struct Cached {
     expires_seconds: u32,
     /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
     stamp: u64,
+    /// Who published it, by which number, where it was not heard but fetched.
+    fetched: Option<(LinkId, u64)>,
 }
 
 #[derive(Debug)]
 pub(super) struct HomeChannel {
     key: ChannelKey,
     interested: CoreSet,
-    roster: Option<Box<Roster>>,
+    pub(super) roster: Option<Box<Roster>>,
     cached: Option<Box<Cached>>,
 }
 
@@ -141,11 +133,19 @@ impl HomeTable {
         self.find_index(key).map(|index| &self.channels[index as usize])
     }
 
+    pub(super) fn get(&self, index: u32) -> &HomeChannel {
+        &self.channels[index as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut HomeChannel {
+        &mut self.channels[index as usize]
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &HomeChannel> {
         self.channels.iter().map(|(_, channel)| channel)
     }
 
-    fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
+    pub(super) fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
         if let Some(index) = self.find_index(key) {
             return index;
         }
@@ -158,7 +158,7 @@ impl HomeTable {
         index
     }
 
-    fn drop_if_unused(&mut self, index: u32) {
+    pub(super) fn drop_if_unused(&mut self, index: u32) {
         if !self.channels[index as usize].is_unused() {
             return;
         }
@@ -174,7 +174,7 @@ impl HomeTable {
         self.forget(index);
         self.cache_stamp += 1;
         let stamp = self.cache_stamp;
-        let cached = Cached { frame: frame.clone(), expires_seconds, stamp };
+        let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched: None };
         self.channels[index as usize].cached = Some(Box::new(cached));
         self.cache_bytes += frame.len();
         self.cache_count += 1;
@@ -221,6 +221,7 @@ impl HomeTable {
             let members = channel.roster.iter().flat_map(|roster| roster.iter());
             let state = HomeState {
                 members: members
+                    .filter(|(_, member)| member.connections > 0)
                     .map(|(text, member)| MemberState {
                         user: UserId { json: member.id_json.clone(), text: text.clone() },
                         info: member.info.clone(),
@@ -242,7 +243,7 @@ impl HomeTable {
         if !state.members.is_empty() {
             let roster =
                 state.members.into_iter().map(|MemberState { user, info, connections }| {
-                    (user.text, Member { id_json: user.json, info, connections })
+                    (user.text, Member { id_json: user.json, info, connections, nodes: 0 })
                 });
             self.channels[index as usize].roster = Some(Box::new(roster.collect()));
         }
@@ -260,6 +261,36 @@ impl HomeTable {
         self.channels[index as usize].interested.insert(core);
         if let Some(count) = count {
             self.counts.restore(index, core, count);
+        }
+    }
+
+    /// The cached event, and for how many seconds it is still to be remembered.
+    pub(super) fn cached_and_seconds(
+        &self,
+        key: &ChannelKey,
+        now: Moment,
+    ) -> Option<(FrameBytes, u32)> {
+        let cached = self.find(key)?.cached(now)?;
+        Some((cached.frame.clone(), cached.expires_seconds - now.seconds()))
+    }
+
+    /// The cached event was not heard, but fetched.
+    pub(super) fn note_fetched(&mut self, key: &ChannelKey, by: (LinkId, u64)) {
+        let index = self.find_index(key);
+        if let Some(cached) = index.and_then(|index| self.channels[index as usize].cached.as_mut())
+        {
+            cached.fetched = Some(by);
+        }
+    }
+
+    pub(super) fn fetched_by(&self, key: &ChannelKey) -> Option<(LinkId, u64)> {
+        self.find(key)?.cached.as_ref()?.fetched
+    }
+
+    pub(super) fn forget_cached(&mut self, key: &ChannelKey) {
+        if let Some(index) = self.find_index(key) {
+            self.forget(index);
+            self.drop_if_unused(index);
         }
     }
 
@@ -290,10 +321,12 @@ impl Shard {
         let index = self.homes.find_or_insert(&channel);
         if join.is_some_and(|join| self.is_full(index, &channel, join)) {
             self.homes.drop_if_unused(index);
+            self.let_go_if_unused(&channel);
             return self.mail_back(core, Mail::Full { channel, connection, ticket });
         }
         if self.homes.channels[index as usize].interested.is_empty() {
-            self.tell_backend(&channel, WebhookKind::ChannelOccupied, || Happening::Occupied);
+            self.tell_occupied(&channel, true);
+            self.homes.counts.set_elsewhere(index, self.cluster.count_elsewhere(&channel));
         }
         if let Some(join) = join {
             self.home_join(index, &channel, join);
@@ -314,10 +347,16 @@ impl Shard {
         if self.settings.apps.get(channel.app()).counts_subscriptions() {
             self.home_count(channel, core, 0);
         }
-        if is_empty {
-            self.tell_backend(channel, WebhookKind::ChannelVacated, || Happening::Vacated);
-        }
         self.homes.drop_if_unused(index);
+        if is_empty {
+            self.tell_occupied(channel, false);
+            self.let_go_if_unused(channel);
+        }
+    }
+
+    /// This node has its first subscriber of the channel, or none any more.
+    fn tell_occupied(&mut self, channel: &ChannelKey, occupied: bool) {
+        self.edge(channel, None, occupied, || Body::Occupied(occupied));
     }
 
     /// Tells the app's backend, if it wants to hear of it.
@@ -331,65 +370,6 @@ impl Shard {
             let (app, channel) = (channel.app(), channel.shared_name());
             self.outbox.webhooks.push(WebhookEvent { app, channel, what: what() });
         }
-    }
-
-    /// Whether one more user is too many. A user who is in already may bring more connections.
-    fn is_full(&self, index: u32, channel: &ChannelKey, join: &Join) -> bool {
-        let most = self.settings.apps.get(channel.app()).presence_members_max;
-        let roster = self.homes.channels[index as usize].roster.as_ref();
-        match (most, roster) {
-            (Some(most), Some(roster)) => {
-                roster.len() >= most as usize && !roster.contains_key(&join.user.text)
-            }
-            _ => false,
-        }
-    }
-
-    /// Counts one more connection of a user; the first one is announced.
-    fn home_join(&mut self, index: u32, channel: &ChannelKey, join: &Join) {
-        let roster = self.homes.channels[index as usize].roster.get_or_insert_default();
-        if join.again {
-            return;
-        }
-        if let Some(member) = roster.get_mut(&join.user.text) {
-            member.connections += 1;
-            return;
-        }
-        let member =
-            Member { id_json: join.user.json.clone(), info: join.info.clone(), connections: 1 };
-        roster.insert(join.user.text.clone(), member);
-        self.text.clear();
-        outbound::member_added(channel.name(), &join.channel_data, &mut self.text);
-        let frame = frame::encode_text(&self.text).into();
-        self.home_publish(channel, &frame, None, false);
-        self.tell_backend(channel, WebhookKind::MemberAdded, || Happening::MemberAdded {
-            user_id: join.user.text.clone(),
-        });
-    }
-
-    /// A member's connection is out; the user's last one is announced.
-    pub(super) fn home_leave(&mut self, channel: &ChannelKey, user_id: &str) {
-        let Some(index) = self.homes.find_index(channel) else { return };
-        let home = &mut self.homes.channels[index as usize];
-        let Some(roster) = &mut home.roster else { return };
-        let Some(member) = roster.get_mut(user_id) else { return };
-        member.connections -= 1;
-        if member.connections > 0 {
-            return;
-        }
-        self.text.clear();
-        outbound::member_removed(channel.name(), &member.id_json, &mut self.text);
-        roster.swap_remove(user_id);
-        if roster.is_empty() {
-            home.roster = None;
-        }
-        let frame = frame::encode_text(&self.text).into();
-        self.home_publish(channel, &frame, None, false);
-        self.tell_backend(channel, WebhookKind::MemberRemoved, || Happening::MemberRemoved {
-            user_id: user_id.into(),
-        });
-        // `home_publish` changes no home state, so the index is still this channel's.
-        self.homes.drop_if_unused(index);
     }
 
     /// What a new subscriber hears first: the roster, then the cached event or `cache_miss` (PROTOCOL.md rule 21).
@@ -421,7 +401,7 @@ impl Shard {
         Some(bytes.into())
     }
 
-    /// An event for everybody in the channel: to each interested core once. The channel's only ordering point.
+    /// An event for everybody in the channel, on this node and on others. The channel's only ordering point here.
     pub(super) fn home_publish(
         &mut self,
         channel: &ChannelKey,
@@ -429,16 +409,31 @@ impl Shard {
         except: Option<SocketId>,
         cache: bool,
     ) {
-        if cache && channel.kind.cached {
-            let index = self.homes.find_or_insert(channel);
-            let seconds = self.settings.apps.get(channel.app()).cache_seconds;
-            self.homes.remember(index, frame, self.now.seconds().saturating_add(seconds));
+        let cache_seconds = (cache && channel.kind.cached)
+            .then(|| self.settings.apps.get(channel.app()).cache_seconds);
+        if let Some(seconds) = cache_seconds {
+            self.home_remember(channel, frame, seconds);
         }
-        let interested =
-            self.homes.find(channel).map_or(CoreSet::default(), |home| home.interested);
-        if interested.is_empty() && cache && (self.settings.talkative || self.settings.debug) {
-            self.outbox.note(channel.name(), NOBODY_SUBSCRIBED);
+        self.publish_to_nodes(channel, frame, except, cache_seconds);
+        self.home_deliver(channel, frame, except);
+        if cache && (self.settings.talkative || self.settings.debug) {
+            self.note_unheard(channel);
         }
+    }
+
+    pub(super) fn home_remember(&mut self, channel: &ChannelKey, frame: &FrameBytes, seconds: u32) {
+        let index = self.homes.find_or_insert(channel);
+        self.homes.remember(index, frame, self.now.seconds().saturating_add(seconds));
+    }
+
+    /// To each interested core of this node once.
+    pub(super) fn home_deliver(
+        &mut self,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+    ) {
+        let interested = self.interested(channel);
         self.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
         for core in interested.iter() {
             if core == self.settings.core {
@@ -447,6 +442,17 @@ impl Shard {
                 let (channel, frame) = (channel.clone(), frame.clone());
                 self.outbox.mail(core, Mail::Deliver { channel, frame, except });
             }
+        }
+    }
+
+    pub(super) fn interested(&self, channel: &ChannelKey) -> CoreSet {
+        self.homes.find(channel).map_or(CoreSet::default(), |home| home.interested)
+    }
+
+    /// Whoever develops an app wants to know; in a cluster others may have heard it.
+    fn note_unheard(&mut self, channel: &ChannelKey) {
+        if self.interested(channel).is_empty() && !self.cluster.is_on() {
+            self.outbox.note(channel.name(), NOBODY_SUBSCRIBED);
         }
     }
 }

@@ -12,18 +12,21 @@
 mod channel_key;
 mod channel_table;
 mod client_event;
+mod cluster;
 mod connection;
 mod core_set;
 mod count;
 mod delivery;
 #[cfg(feature = "echo")]
 mod echo;
+mod envelope;
 mod export;
 mod home;
 mod liveness;
 mod mail;
 mod outbox;
 mod query;
+mod roster;
 mod send_queue;
 mod shed;
 mod subscribe;
@@ -38,7 +41,9 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 pub use channel_key::{ChannelKey, ChannelKeys};
+pub use cluster::{ANSWER_BEATS, LEASE_BEATS, Stored, ToCluster};
 pub use connection::{Connection, ConnectionKey};
+pub use envelope::{Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Told};
 pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
 pub use mail::{Join, Lane, Mail, Restore};
@@ -57,6 +62,7 @@ use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
+use cluster::ClusterTable;
 use home::HomeTable;
 use liveness::Wheel;
 use users::UserTables;
@@ -79,6 +85,10 @@ pub struct Settings {
     pub talkative: bool,
     /// Fill `Outbox::traces`.
     pub debug: bool,
+    /// What this process is called among the nodes of a cluster; `None`: it is alone.
+    pub node: Option<NodeId>,
+    /// For how long backends may not hear of a leaving, rounded up; 0 where there are none.
+    pub webhook_linger_seconds: u32,
 }
 
 /// About what `connection_established` takes, so that it is made in one piece.
@@ -95,6 +105,7 @@ pub struct Shard {
     channels: ChannelTable,
     homes: HomeTable,
     users: UserTables,
+    cluster: ClusterTable,
     wheel: Wheel,
     /// New connections of apps that want them authorised in time, by age.
     unauthorized: HashMap<AppIndex, VecDeque<(u32, ConnectionKey)>, foldhash::fast::FixedState>,
@@ -131,6 +142,7 @@ impl Shard {
             channels: ChannelTable::new(settings.connections_reserved),
             homes: HomeTable::new(settings.connections_reserved, settings.cache_bytes_max),
             users: UserTables::default(),
+            cluster: ClusterTable::new(settings.node),
             wheel: Wheel::default(),
             unauthorized: HashMap::default(),
             validator: Some(Validator::default()),
@@ -157,6 +169,7 @@ impl Shard {
             self.close_unauthorized();
             self.homes.expire(now);
             self.tell_due_counts();
+            self.beat();
         }
     }
 
@@ -327,6 +340,7 @@ impl Shard {
 
     /// Mail of another core, in the order of its lane.
     pub fn on_mail(&mut self, mail: Mail) {
+        let Some(mail) = self.wait_for_nodes(mail) else { return };
         match mail {
             Mail::Subscribe { channel, connection, ticket, core, join } => {
                 self.home_subscribe(channel, connection, ticket, core, join.as_deref());
@@ -355,7 +369,7 @@ impl Shard {
                 self.on_full(&channel, connection, ticket)
             }
             Mail::Deliver { channel, frame, except } => self.deliver(&channel, &frame, except),
-            Mail::Answer { id, answer } => self.outbox.answered.push(Answered { id, answer }),
+            Mail::Answer { id, answer } => self.outbox.answered.push(Answered::Core { id, answer }),
         }
     }
 
@@ -383,6 +397,9 @@ impl Shard {
     pub fn terminate(&mut self, app: AppIndex, user_id: &str) {
         for core in (0..self.settings.cores).filter(|core| *core != self.settings.core) {
             self.outbox.mail(core, Mail::Terminate { app, user_id: user_id.into() });
+        }
+        if self.cluster.is_on() {
+            self.outbox.cluster.push(ToCluster::Terminate { app, user_id: user_id.into() });
         }
         self.terminate_local(app, user_id);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cluster::ToCluster;
 use super::connection::ConnectionKey;
 use super::mail::Mail;
 use super::query::Answer;
@@ -10,11 +11,17 @@ use crate::counters::RefusalTally;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
 
-/// An answer to a question this core asked.
+/// What came back for a question this core asked.
 #[derive(Debug)]
-pub struct Answered {
-    pub id: u32,
-    pub answer: Answer,
+pub enum Answered {
+    /// A core's answer.
+    Core { id: u32, answer: Answer },
+    /// So many nodes will answer, too.
+    Nodes { id: u32, count: u32 },
+    /// The answers of the cores of one node.
+    Node { id: u32, answers: Vec<Answer> },
+    /// No other node will.
+    NodesGone,
 }
 
 /// What `--debug` tells, in Reverb's words (PROTOCOL.md rule 123).
@@ -41,6 +48,8 @@ pub struct Outbox {
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<Answered>,
+    /// For the line to the other nodes; empty without a cluster.
+    pub cluster: Vec<ToCluster>,
     /// For the apps' backends. Made only where an app wants to hear of it.
     pub webhooks: Vec<WebhookEvent>,
     /// For `--debug`; empty without it.

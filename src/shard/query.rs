@@ -18,6 +18,8 @@ pub enum Question {
     Describe { app: AppIndex, names: Vec<String> },
     /// The users in a presence channel.
     Users { app: AppIndex, name: String },
+    /// Open connections of an app.
+    Connections { app: AppIndex },
 }
 
 /// One core's part. Parts are added with `merge`.
@@ -26,6 +28,7 @@ pub enum Answer {
     Channels(Vec<(Arc<str>, Described)>),
     Described(Vec<Described>),
     Users(Vec<Box<str>>),
+    Connections(usize),
 }
 
 /// What one core knows of one channel.
@@ -33,17 +36,17 @@ pub enum Answer {
 pub struct Described {
     /// Connections subscribed here.
     pub subscription_count: usize,
-    /// Distinct users; only the home knows.
+    /// Distinct users; only homes know, each of all nodes.
     pub user_count: usize,
     /// The cached event's frame; only the home knows.
     pub cached: Option<FrameBytes>,
 }
 
 impl Described {
-    /// Adds another core's part.
+    /// Adds the part of another core, or node.
     pub fn merge(&mut self, other: Self) {
         self.subscription_count += other.subscription_count;
-        self.user_count += other.user_count;
+        self.user_count = self.user_count.max(other.user_count);
         if self.cached.is_none() {
             self.cached = other.cached;
         }
@@ -62,6 +65,7 @@ impl Shard {
                 Answer::Described(names.iter().map(|name| self.describe(*app, name)).collect())
             }
             Question::Users { app, name } => Answer::Users(self.answer_users(*app, name)),
+            Question::Connections { app } => Answer::Connections(self.answer_connections(*app)),
         }
     }
 
@@ -99,6 +103,15 @@ impl Shard {
         self.homes
             .find(&key)
             .map_or_else(Vec::new, |home| home.user_ids().map(Into::into).collect())
+    }
+
+    /// The app counts them for all cores: the first one answers.
+    fn answer_connections(&self, app: AppIndex) -> usize {
+        if self.settings.core > 0 {
+            return 0;
+        }
+        let open = &self.settings.apps.get(app).connections_open;
+        open.load(std::sync::atomic::Ordering::Relaxed) as usize
     }
 
     /// Channels in the local table and in the home table: both are 0 when everybody has left.

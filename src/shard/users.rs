@@ -87,6 +87,16 @@ impl UserTables {
         }
     }
 
+    /// At the home: whether anybody on this node has to do with the user.
+    pub(super) fn has_home(&self, user: &ChannelKey) -> bool {
+        self.homes.contains_key(user)
+    }
+
+    /// At the home: whether the user is signed in on this node.
+    pub(super) fn is_home_online(&self, user: &ChannelKey) -> bool {
+        self.homes.get(user).is_some_and(|home| !home.signed_in.is_empty())
+    }
+
     /// Entries of both tables: 0 when everybody has left.
     pub(super) fn len(&self) -> usize {
         self.local.len() + self.homes.len()
@@ -264,27 +274,43 @@ impl Shard {
 
     /// `core` has connections of the user now, or none any more.
     pub(super) fn home_user(&mut self, user: &ChannelKey, core: u16, here: bool) {
+        let was_online = self.is_user_online(user);
+        let was_here = self.users.is_home_online(user);
         let home = self.users.homes.entry(user.clone()).or_default();
-        let was_online = !home.signed_in.is_empty();
         if here {
             home.signed_in.insert(core);
         } else {
             home.signed_in.remove(core);
         }
-        let online = !home.signed_in.is_empty();
-        let watching = home.watching;
+        let is_here = !home.signed_in.is_empty();
+        if is_here != was_here {
+            self.tell_nodes_online(user, is_here);
+            self.hold(user);
+        }
+        self.tell_watchers(user, was_online);
         self.drop_home_user(user);
-        if online != was_online {
-            for core in watching.iter() {
-                self.mail_back(core, Mail::UserStatus { user: user.clone(), online });
-            }
+    }
+
+    /// Whether the user is signed in on any node.
+    pub(super) fn is_user_online(&self, user: &ChannelKey) -> bool {
+        self.users.is_home_online(user) || self.cluster.is_online_elsewhere(user)
+    }
+
+    /// Tells the watching cores, if that has changed.
+    pub(super) fn tell_watchers(&mut self, user: &ChannelKey, was_online: bool) {
+        let online = self.is_user_online(user);
+        let Some(home) = self.users.homes.get(user).filter(|_| online != was_online) else {
+            return;
+        };
+        for core in home.watching.iter() {
+            self.mail_back(core, Mail::UserStatus { user: user.clone(), online });
         }
     }
 
     pub(super) fn home_watch(&mut self, user: ChannelKey, core: u16) {
         let home = self.users.homes.entry(user.clone()).or_default();
         home.watching.insert(core);
-        let online = !home.signed_in.is_empty();
+        let online = self.is_user_online(&user);
         self.mail_back(core, Mail::UserStatus { user, online });
     }
 
@@ -299,6 +325,7 @@ impl Shard {
         let unused = |home: &HomeUser| home.signed_in.is_empty() && home.watching.is_empty();
         if self.users.homes.get(user).is_some_and(unused) {
             self.users.homes.remove(user);
+            self.let_go_if_unused(user);
         }
     }
 }

@@ -74,7 +74,9 @@ impl<K: Kernel> Core<K> {
         self.mailbox.flush_overflow();
         self.settle_mail();
         self.mailbox.ring_doorbells();
-        self.gathers.tell(&mut self.shard.outbox.answered);
+        let outbox = &mut self.shard.outbox;
+        self.gathers.tell(&mut outbox.answered, &mut outbox.cluster);
+        self.gathers.expire(now, &mut outbox.cluster);
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
             tracing::debug!(slot = key.slot, code, "connection closing");
             self.reactor.linger(key, now);

@@ -9,6 +9,7 @@ mod addresses;
 mod admission;
 mod debug_log;
 pub mod handover;
+pub mod line;
 mod listener;
 mod lobby;
 mod notes;
@@ -42,6 +43,7 @@ use crate::tick::Core;
 use crate::webhook::Feed;
 use debug_log::DebugLog;
 use handover::{Handover, Meeting};
+use line::{Line, Lines};
 use lobby::Lobby;
 use notes::Notes;
 use overload::{Guard, Overload};
@@ -74,6 +76,8 @@ pub struct Shared {
     pub sockets_reserved: usize,
     pub overload: Overload,
     pub handover: Handover,
+    /// To the other nodes; `None`: this node is alone.
+    pub lines: Option<Lines>,
 }
 
 /// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the
@@ -94,6 +98,7 @@ pub(crate) struct Worker {
     listeners: Vec<TcpListener>,
     draining: Cell<bool>,
     lobby: Lobby,
+    line: RefCell<Option<Line>>,
     notes: Notes,
     /// For the bodies of API requests.
     validator: RefCell<Validator>,
@@ -168,7 +173,9 @@ pub fn run(
         }
         monoio::spawn(watch_ring(worker.clone(), ring));
         monoio::spawn(tick_when_asked(worker.clone()));
+        monoio::spawn(line::keep(worker.clone()));
         worker.run_timer().await;
+        worker.end_line().await;
         Ok(())
     })
 }
@@ -214,7 +221,14 @@ impl Worker {
             cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
             talkative: shared.config.talkative,
             debug: shared.config.debug,
+            node: shared.lines.as_ref().map(|lines| lines.node),
+            webhook_linger_seconds: match shared.config.webhook_debounce_ms {
+                0 => 0,
+                // Longer than the backends wait: the clocks differ.
+                debounce => debounce.div_ceil(1_000) + 1,
+            },
         });
+        let line = Line::new(&shared, mailbox.core());
         let effects = Effects {
             clock: shared.clock,
             entropy: Entropy::default(),
@@ -235,6 +249,7 @@ impl Worker {
             listeners,
             draining: Cell::new(false),
             lobby: Lobby::default(),
+            line: RefCell::new(line),
             notes: Notes::default(),
             validator: RefCell::default(),
         })
@@ -277,6 +292,10 @@ impl Worker {
         }
         core.turn();
         effects.carry_out(core);
+        self.carry_out_line(core);
+        // Ahead of the clients: what an acknowledgement has caused to be said is on its way before anybody
+        // can act on it.
+        self.write_line();
         core.finish();
         self.settle_accounts(core, &mut effects.guard);
         if self.lobby.is_asked() {

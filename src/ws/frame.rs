@@ -124,6 +124,16 @@ pub fn server_payload(frame: &[u8]) -> &[u8] {
     frame.get(header..).unwrap_or_default()
 }
 
+/// Whether these bytes are one whole text frame of a server, with its length in the shortest form: what `encode_text`
+/// makes.
+#[must_use]
+pub fn is_server_text(frame: &[u8]) -> bool {
+    let payload = server_payload(frame);
+    let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
+    encode_header(Opcode::Text, payload.len(), &mut header);
+    frame.len() == header.len() + payload.len() && frame.starts_with(&header)
+}
+
 /// The header of a client frame, checked as far as a single header can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -12,6 +12,9 @@ use ringverb::pusher::signature;
 pub(crate) const USERS: [&str; 3] = ["0", "1", "2"];
 pub(crate) const CHANNELS: [&str; 4] = ["news", "private-p", "cache-c", "presence-r"];
 
+/// An event's number names the node that published it.
+pub(crate) const NUMBERS_PER_NODE: u64 = 1 << 32;
+
 /// Where it stands with a channel.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
@@ -20,7 +23,10 @@ pub(crate) struct Place {
     pub(crate) back_at_once: bool,
     /// Events it must get: accepted since the acknowledgement.
     pub(crate) due: BTreeSet<u64>,
-    pub(crate) newest: Option<u64>,
+    /// Those that other nodes accepted.
+    pub(crate) due_from_elsewhere: BTreeSet<u64>,
+    /// By the node that published it: each has an order of its own.
+    newest: BTreeMap<u64, u64>,
     /// Client events: their order is only known when they are taken in.
     heard: BTreeSet<u64>,
     pub(crate) roster: BTreeSet<String>,
@@ -253,19 +259,19 @@ impl Client {
         };
         // What came before the acknowledgement was read is not due, and may come all the same.
         place.due.remove(&number);
+        place.due_from_elsewhere.remove(&number);
         assert!(!self.not_for_it.contains(&number), "{channel}: {number} came to its sender");
         if value["event"] == "client-e" {
             let is_new = place.heard.insert(number);
             assert!(is_new || place.back_at_once, "{channel}: {number} came twice");
             return;
         }
-        let is_newer = place.newest.is_none_or(|newest| newest < number);
+        let newest = place.newest.entry(number / NUMBERS_PER_NODE).or_default();
         assert!(
-            is_newer || place.back_at_once,
-            "{channel}: {number} came behind {:?}, or twice",
-            place.newest
+            *newest < number || place.back_at_once,
+            "{channel}: {number} came behind {newest}, or twice"
         );
-        place.newest = Some(number);
+        *newest = number;
     }
 }
 

@@ -1,14 +1,16 @@
-//! The deterministic simulator: the cores of a process in one thread, on a kernel of its own, from one seed.
+//! The deterministic simulator: the cores of a process, or several nodes and a Redis, in one thread, from one seed.
 //!
 //! What runs is the real `tick::Core`: shard, mailbox with small rings, reactor, frame reader, flush. Only the kernel,
 //! the clock and the clients are simulated. A core ticks when a completion or its doorbell wakes it and never by
 //! itself, so a wake-up that is dropped shows as work left undone. `RINGVERB_SEED=n cargo test --test simulator`
-//! replays one seed; a failure names the seed and the fewest steps. `RINGVERB_SEEDS=n` tries so many fresh ones,
-//! `RINGVERB_SECONDS=n` as many as there is time for; planted.py shows that planted faults are found. The fuzz target
-//! `simulation` runs the same from its bytes.
+//! replays one seed; a failure names the seed, the test and the fewest steps. `RINGVERB_SEEDS=n` tries so many fresh
+//! ones, `RINGVERB_SECONDS=n` as many as there is time for; planted.py shows that planted faults are found. The fuzz
+//! targets `simulation` and `nodes` run the same from their bytes.
 
 mod client;
+mod cluster;
 mod kernel;
+mod line;
 mod moving;
 mod process;
 mod redis;
@@ -16,27 +18,46 @@ mod simulation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use cluster::Cluster;
 use kernel::Random;
 use simulation::Simulation;
 
 /// Seeds of every run: each once showed something, or is here as a sample of many.
 const CORPUS: std::ops::Range<u64> = 1..601;
+/// The same for nodes, whose world is larger.
+const CORPUS_OF_NODES: std::ops::Range<u64> = 1..321;
 const STEPS: usize = 400;
 
-fn run(seed: u64, steps: usize) {
-    let mut simulation = Simulation::new(Random::new(seed));
-    for _ in 0..steps {
-        simulation.step();
+/// What a seed is the seed of.
+#[derive(Clone, Copy, PartialEq)]
+enum Model {
+    /// One process, which hands over to others.
+    Process,
+    /// Several nodes and a Redis.
+    Cluster,
+}
+
+fn run(model: Model, seed: u64, steps: usize) {
+    match model {
+        Model::Process => {
+            let mut simulation = Simulation::new(Random::new(seed));
+            (0..steps).for_each(|_| simulation.step());
+            simulation.finish();
+        }
+        Model::Cluster => {
+            let mut cluster = Cluster::new(Random::new(seed));
+            (0..steps).for_each(|_| cluster.step());
+            cluster.finish();
+        }
     }
-    simulation.finish();
 }
 
 /// The fewest steps after which a seed fails: its world is the same up to there.
-fn shrink(seed: u64) -> usize {
+fn shrink(model: Model, seed: u64) -> usize {
     let (mut good, mut bad) = (0, STEPS);
     while good + 1 < bad {
         let middle = usize::midpoint(good, bad);
-        if catch_unwind(AssertUnwindSafe(|| run(seed, middle))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| run(model, seed, middle))).is_err() {
             bad = middle;
         } else {
             good = middle;
@@ -50,29 +71,45 @@ fn given(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-fn try_seed(seed: u64) {
-    if catch_unwind(AssertUnwindSafe(|| run(seed, STEPS))).is_err() {
-        let steps = shrink(seed);
+fn try_seed(model: Model, seed: u64) {
+    if catch_unwind(AssertUnwindSafe(|| run(model, seed, STEPS))).is_err() {
+        let steps = shrink(model, seed);
+        let test = if model == Model::Cluster { "nodes" } else { "what_must_hold" };
         panic!(
             "seed {seed} fails; the fewest steps: \
-             RINGVERB_SEED={seed} RINGVERB_STEPS={steps} cargo test --test simulator"
+             RINGVERB_SEED={seed} RINGVERB_STEPS={steps} cargo test --test simulator {test}"
         );
     }
 }
 
-#[test]
-fn what_must_hold_holds() {
+fn try_corpus(model: Model) {
     if let Some(seed) = given("RINGVERB_SEED") {
         let steps = given("RINGVERB_STEPS").and_then(|steps| usize::try_from(steps).ok());
-        return run(seed, steps.unwrap_or(STEPS));
+        return run(model, seed, steps.unwrap_or(STEPS));
     }
-    CORPUS.for_each(try_seed);
+    let corpus = if model == Model::Cluster { CORPUS_OF_NODES } else { CORPUS };
+    corpus.for_each(|seed| try_seed(model, seed));
+}
+
+#[test]
+fn what_must_hold_holds() {
+    try_corpus(Model::Process);
+}
+
+#[test]
+fn nodes_agree() {
+    try_corpus(Model::Cluster);
 }
 
 /// What the fuzzer kept: its bytes are the choices.
 #[test]
 fn the_fuzzers_corpus() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/simulation");
+    replay("simulation", simulation::run_script);
+    replay("nodes", cluster::run_script);
+}
+
+fn replay(target: &str, run_script: fn(&[u8])) {
+    let folder = format!("{}/tests/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .expect("a corpus")
         .map(|file| file.expect("a file").path())
@@ -81,7 +118,7 @@ fn the_fuzzers_corpus() {
     assert!(!files.is_empty());
     for file in files {
         let bytes = std::fs::read(&file).expect("a file");
-        let passes = catch_unwind(AssertUnwindSafe(|| simulation::run_script(&bytes))).is_ok();
+        let passes = catch_unwind(AssertUnwindSafe(|| run_script(&bytes))).is_ok();
         assert!(passes, "{}", file.display());
     }
 }
@@ -103,7 +140,8 @@ fn new_seeds() {
     let time = given("RINGVERB_SECONDS").unwrap_or(u64::MAX);
     let mut tried = 0;
     while tried < count && start.elapsed().as_secs() < time {
-        try_seed(first + tried);
+        let model = if tried % 2 == 0 { Model::Process } else { Model::Cluster };
+        try_seed(model, first + tried);
         tried += 1;
     }
     println!("{tried} new seeds from {first}");

@@ -22,7 +22,7 @@ impl Simulation {
         self.rest();
         let cores = 1 + u16::try_from(self.below(5)).expect("few");
         let (ring, seed) = (ring_capacity(&self.world), self.world.borrow().random.next());
-        let mut new = Process::new(&self.world, cores, ring, seed);
+        let mut new = Process::new(&self.world, cores, ring, seed, None);
         new.now = self.process.now;
         for core in &mut new.cores {
             core.pause();

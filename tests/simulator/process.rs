@@ -10,11 +10,13 @@ use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::mailbox::mesh_of;
 use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
-use ringverb::shard::{Answer, Question, Settings, Shard};
+use ringverb::pusher::webhook_event::WebhookEvent;
+use ringverb::shard::{Answer, LinkId, NodeId, Question, Settings, Shard};
 use ringverb::tick::Core;
 use ringverb::ws::frame;
 
 use crate::kernel::{Random, Shared, SimKernel, Socket, World};
+use crate::line::Line;
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 pub(crate) const SEND_QUEUE_BYTES_MAX: usize = 4_000;
@@ -24,15 +26,22 @@ pub(crate) struct Process {
     pub(crate) world: Shared,
     pub(crate) apps: Arc<Apps>,
     pub(crate) now: Moment,
+    /// By core, its line to Redis; none without a cluster.
+    pub(crate) lines: Vec<Line>,
+    /// What the app's backend was told.
+    pub(crate) told: Vec<WebhookEvent>,
     /// The number of the first core among those of all processes.
     first: usize,
 }
 
-/// The app of the default configuration.
-fn app() -> App {
+/// The app of the default configuration; in a cluster its backend wants to hear of everything.
+fn app(has_webhooks: bool) -> App {
     let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
     let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
-    let environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    let mut environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    if has_webhooks {
+        environment.insert("RINGVERB_WEBHOOK_URL".to_owned(), "http://127.0.0.1/".to_owned());
+    }
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
@@ -40,8 +49,15 @@ fn app() -> App {
 }
 
 impl Process {
-    pub(crate) fn new(world: &Shared, cores: u16, ring_capacity: usize, seed: u64) -> Self {
-        let apps = Arc::new(Apps::new(vec![app()]));
+    /// `node`: its id in a cluster, and the time of day.
+    pub(crate) fn new(
+        world: &Shared,
+        cores: u16,
+        ring_capacity: usize,
+        seed: u64,
+        node: Option<(NodeId, u64)>,
+    ) -> Self {
+        let apps = Arc::new(Apps::new(vec![app(node.is_some())]));
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
         let first = world.borrow_mut().add_cores(usize::from(cores));
         let cores = mailboxes.into_iter().map(|mailbox| {
@@ -55,13 +71,23 @@ impl Process {
                 cache_bytes_max: 1 << 20,
                 talkative: false,
                 debug: false,
+                node: node.map(|(id, _)| id),
+                webhook_linger_seconds: 0,
             });
             let kernel =
                 SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
             Core::new(shard, mailbox, kernel, 0)
         });
-        let mut process =
-            Self { cores: cores.collect(), world: world.clone(), apps, now: Moment(0), first };
+        let cores: Vec<_> = cores.collect();
+        let lines = node.into_iter().flat_map(|(node, unix_seconds)| {
+            let apps = &apps;
+            let indexes = 0..u16::try_from(cores.len()).expect("few");
+            indexes.map(move |core| Line::new(LinkId { node, core }, apps.clone(), unix_seconds))
+        });
+        let lines = lines.collect();
+        let (world, now) = (world.clone(), Moment(0));
+        let told = Vec::new();
+        let mut process = Self { cores, world, apps, now, lines, told, first };
         (0..process.cores.len()).for_each(|core| process.tick(core));
         process
     }
@@ -74,6 +100,10 @@ impl Process {
             core.shard.advance(self.now);
         }
         core.turn();
+        if let Some(line) = self.lines.get_mut(index) {
+            line.carry_out(&mut core.shard);
+        }
+        self.told.append(&mut core.shard.outbox.webhooks);
         core.finish();
         core.reactor.ended.clear();
         core.shard.outbox.notes.clear();

@@ -136,6 +136,29 @@ impl FakeRedis {
             _ if !greeted => {
                 self.write(number, b"-NOPROTO say HELLO 3 first: RESP3 alone is spoken here\r\n")
             }
+            // The one script that is known here.
+            (b"eval", [script, b"2", key, said, value, seconds, channel, payload, turn])
+                if script.starts_with(b"if tonumber(redis.call('GET',KEYS[2])") =>
+            {
+                let digits = |bytes: &[u8]| -> u64 {
+                    String::from_utf8_lossy(bytes).parse().expect("a number")
+                };
+                let before = self.stored.get(*said).map_or(0, |stored| digits(&stored.value));
+                if before >= digits(turn) {
+                    return self.write(number, &integer(0));
+                }
+                self.set(said, turn, &[b"EX", b"3600"]);
+                self.set(key, value, &[b"EX", seconds]);
+                self.publish(number, channel, payload);
+            }
+            (b"set", [key, value, b"EX", seconds, b"NX"]) => {
+                let reply: &[u8] = if self.stored.contains_key(*key) {
+                    b"_\r\n"
+                } else {
+                    self.set(key, value, &[b"EX", seconds])
+                };
+                self.write(number, reply);
+            }
             (b"ping", []) => self.write(number, b"+PONG\r\n"),
             (b"ping", [text]) => self.write(number, &bulk(text)),
             (b"subscribe", [_, ..]) => {

@@ -30,7 +30,7 @@ impl Simulation {
         let cores = 1 + u16::try_from(random.below(5)).expect("small");
         let world = new_world(random);
         let seed = world.borrow().random.next();
-        let process = Process::new(&world, cores, ring_capacity(&world), seed);
+        let process = Process::new(&world, cores, ring_capacity(&world), seed, None);
         Self { process, world, clients: Vec::new(), number: 0, asked: Vec::new() }
     }
 

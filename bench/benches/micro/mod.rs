@@ -75,6 +75,8 @@ fn shard() -> Shard {
         cache_bytes_max: 1 << 20,
         talkative: false,
         debug: false,
+        node: None,
+        webhook_linger_seconds: 0,
     })
 }
 

@@ -99,6 +99,8 @@ impl Net {
                     cache_bytes_max: 1 << 20,
                     talkative,
                     debug: false,
+                    node: None,
+                    webhook_linger_seconds: 0,
                 })
             })
             .collect();

@@ -6,10 +6,14 @@
 mod client;
 #[path = "../../simulator/kernel.rs"]
 mod kernel;
+#[path = "../../simulator/line.rs"]
+mod line;
 #[path = "../../simulator/moving.rs"]
 mod moving;
 #[path = "../../simulator/process.rs"]
 mod process;
+#[path = "../../simulator/redis.rs"]
+mod redis;
 #[path = "../../simulator/simulation.rs"]
 mod simulation;
 

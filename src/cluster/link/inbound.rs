@@ -1,0 +1,128 @@
+//! What a link hears: each envelope once, and in its sender's order. PURE.
+
+use super::super::envelope::{self, Envelope};
+use super::super::subject::Subject;
+use super::{Due, HEARD_MAX, Link};
+use crate::app::AppIndex;
+use crate::shard::{Body, LinkId, Shard};
+
+impl Link {
+    pub(super) fn on_message(&mut self, subject: &[u8], payload: &[u8], shard: &mut Shard) {
+        let Some((Envelope { from, number, body }, frame)) = envelope::decode(payload) else {
+            let subject = String::from_utf8_lossy(subject).into_owned();
+            return self
+                .note(format!("something in {subject:?} that no node of this version says"));
+        };
+        if from.node == self.own.node {
+            self.on_own(from, &body, shard);
+            return;
+        }
+        shard.on_node_heard(from.node);
+        match body {
+            Body::Repeat { number, app, channel, body } => {
+                self.on_repeat(from, number, (&app, &channel), *body, frame, shard);
+            }
+            Body::Repeated => self.on_repeated(from, shard),
+            body if self.catch_up.waits_for(from) => {
+                // It was away, too, when all were asked, or did not exist.
+                let is_new = matches!(body, Body::LineUp);
+                if !self.absence.is_to_ask && self.catch_up.is_stranger(from, is_new) {
+                    self.ask(&self.names.link(from), Due::Done);
+                    self.catch_up.expect(1);
+                }
+                // Its number is not noted: what it repeats has lower ones.
+                if !matches!(body, Body::Event { .. } | Body::Terminate { .. }) {
+                    self.take_in(from, subject, body, frame, shard);
+                } else if !self.catch_up.hold(from, subject, payload) {
+                    self.give_up_catch_up(shard);
+                }
+            }
+            body => {
+                if self.is_news(from, number) {
+                    self.take_in(from, subject, body, frame, shard);
+                }
+            }
+        }
+    }
+
+    /// This node is among those who hear what it says, and is counted: the link that asked is answered, and that
+    /// is all.
+    fn on_own(&mut self, from: LinkId, body: &Body, shard: &mut Shard) {
+        let answer = match *body {
+            // What this node has was asked on its own cores.
+            Body::Ask { id, .. } => Body::Answer { id, answers: Vec::new() },
+            Body::CatchUp { .. } if from != self.own => Body::Repeated,
+            Body::Answer { id, .. } => return shard.on_node_answer(id, Vec::new()),
+            Body::Repeated => return self.on_repeated(from, shard),
+            _ => return,
+        };
+        self.tell(&self.names.link(from), answer, Due::Done);
+    }
+
+    /// Notes the number; `false` when it was heard before, on this line or an earlier one.
+    pub(super) fn is_news(&mut self, from: LinkId, number: u64) -> bool {
+        if self.heard.len() >= HEARD_MAX {
+            self.heard.clear();
+        }
+        let heard = self.heard.entry(from).or_default();
+        heard.beat = self.clock;
+        let is_news = number > heard.number;
+        heard.number = heard.number.max(number);
+        is_news
+    }
+
+    pub(super) fn take_in(
+        &mut self,
+        from: LinkId,
+        subject: &[u8],
+        body: Body,
+        frame: &[u8],
+        shard: &mut Shard,
+    ) {
+        match self.names.read(&self.apps, subject) {
+            Some(Subject::Channel { app, name }) => {
+                if let Ok(channel) = shard.channel_key(app, name) {
+                    shard.on_envelope(from, &channel, body, frame);
+                }
+            }
+            Some(Subject::Links) => self.on_word(from, body, shard),
+            None => {}
+        }
+    }
+
+    /// What is said to all links, or to this one.
+    fn on_word(&mut self, from: LinkId, body: Body, shard: &mut Shard) {
+        match body {
+            Body::Part { ref app, channel: ref name, .. } => {
+                let channel = self.app(app).and_then(|app| shard.channel_key(app, name).ok());
+                if let Some(channel) = channel {
+                    shard.on_envelope(from, &channel, body, b"");
+                }
+            }
+            Body::Terminate { app, user_id } => {
+                if let Some(app) = self.app(&app) {
+                    shard.on_terminate(app, &user_id);
+                }
+            }
+            Body::CatchUp { away_seconds, heard } => {
+                let number = heard.iter().find(|(link, _)| *link == self.own);
+                self.repeat(from, away_seconds, number.map_or(0, |(_, number)| *number));
+            }
+            Body::Revive { node } => shard.on_revive(node),
+            Body::LineUp => shard.on_peer_line_up(from),
+            Body::Bye => shard.on_bye(from.node),
+            Body::Ask { id, question } => {
+                self.questions.push((from, id, question.question(&self.apps)));
+            }
+            Body::Answer { id, answers } => {
+                shard.on_node_answer(id, answers.into_iter().map(Into::into).collect());
+            }
+            // A sign of life is all it is; the rest is for channels.
+            _ => {}
+        }
+    }
+
+    pub(super) fn app(&self, id: &str) -> Option<AppIndex> {
+        self.apps.by_id(id)
+    }
+}

@@ -1,0 +1,187 @@
+//! The line to Redis as the shard sees it: up, down, its answers, and time. PURE.
+
+use super::{ANNOUNCED_PER_TURN, ANSWER_BEATS, Fetch, LEASE_BEATS, Stored, ToCluster};
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::envelope::{Body, LinkId};
+use crate::shard::{Answered, Shard};
+
+impl Shard {
+    /// The line is up, and knows nothing of before.
+    pub fn on_line_up(&mut self) {
+        let cluster = &mut self.cluster;
+        cluster.is_up = true;
+        cluster.line = cluster.line.wrapping_add(1);
+        cluster.sweeps.push_back((cluster.beat + LEASE_BEATS, None));
+        cluster.unannounced = cluster.subjects.keys().cloned().collect();
+        // Nobody could be heard meanwhile.
+        let beat = cluster.beat;
+        cluster.nodes.values_mut().for_each(|heard| *heard = beat);
+    }
+
+    /// The line is down: nobody waits for what is beyond it.
+    pub fn on_line_down(&mut self) {
+        self.cluster.is_up = false;
+        self.confirm_all_edges();
+        self.cluster.unannounced.clear();
+        self.cluster.unfetched.clear();
+        for (_, channel, ticket) in std::mem::take(&mut self.cluster.waiting) {
+            self.stop_waiting(&channel, ticket);
+        }
+        self.outbox.answered.push(Answered::NodesGone);
+    }
+
+    /// Tells of some subjects after the line came up, or asks for what is stored of them.
+    pub fn announce_some(&mut self) {
+        for _ in 0..ANNOUNCED_PER_TURN {
+            let (channel, is_new) = match self.cluster.unannounced.pop_front() {
+                Some(channel) => (channel, true),
+                None => match self.cluster.unfetched.pop_front() {
+                    Some(channel) => (channel, false),
+                    None => return,
+                },
+            };
+            if !self.is_held(&channel) {
+                continue;
+            }
+            let ticket = self.next_cluster_ticket();
+            if is_new {
+                self.announce(&channel, ticket);
+            } else {
+                self.fetch(&channel, ticket, Fetch::Again);
+            }
+        }
+    }
+
+    /// Redis has confirmed a subject.
+    pub fn on_held(&mut self, channel: &ChannelKey, ticket: u32) {
+        self.note_answers(channel, ticket, 0);
+    }
+
+    /// So many heard a `Sync`, this node among them.
+    pub fn on_synced(&mut self, channel: &ChannelKey, ticket: u32, heard: u32) {
+        self.note_answers(channel, ticket, i64::from(heard.saturating_sub(1)));
+    }
+
+    /// The event that is stored for a cache channel.
+    pub fn on_fetched(&mut self, channel: &ChannelKey, ticket: u32, stored: Option<Stored>) {
+        let subject = self.cluster.subjects.get_mut(channel);
+        let why = subject.and_then(|subject| {
+            let cache = subject.cache.as_mut()?;
+            let (_, why) = cache.fetching.take_if(|(asked, _)| *asked == ticket)?;
+            if let (Fetch::First, Some(stored)) = (why, &stored) {
+                cache.greeted = Some((stored.from, stored.number));
+            }
+            Some(why)
+        });
+        match (why, stored) {
+            (Some(_), Some(stored)) => {
+                self.home_remember(channel, &stored.frame, stored.seconds);
+                self.homes.note_fetched(channel, (stored.from, stored.number));
+            }
+            (Some(Fetch::First), None) => self.homes.forget_cached(channel),
+            (Some(Fetch::Again), None) => self.restore_stored(channel),
+            (Some(Fetch::Restored), None) | (None, _) => {}
+        }
+        self.note_answers(channel, ticket, 0);
+    }
+
+    /// Whether an event that comes late is what the channel's subscribers were greeted with, or older.
+    #[must_use]
+    pub fn was_greeted(&self, channel: &ChannelKey, from: LinkId, number: u64) -> bool {
+        let subject = self.cluster.subjects.get(channel);
+        let cache = subject.and_then(|subject| subject.cache.as_ref());
+        cache
+            .and_then(|cache| cache.greeted)
+            .is_some_and(|(link, newest)| link == from && number <= newest)
+    }
+
+    /// All that was missed while the line was down is heard: what is stored meanwhile can be asked for.
+    pub fn on_caught_up(&mut self) {
+        let held = self.cluster.subjects.keys().filter(|channel| channel.kind.cached);
+        self.cluster.unfetched = held.cloned().collect();
+    }
+
+    /// Redis has forgotten the channel's event. Of several nodes that remember one, the first decides.
+    fn restore_stored(&mut self, channel: &ChannelKey) {
+        let cached = self.homes.cached_and_seconds(channel, self.now);
+        if let Some((frame, seconds)) = cached {
+            let to_store = channel.clone();
+            self.outbox.cluster.push(ToCluster::Restore { channel: to_store, frame, seconds });
+            self.tell_nodes(channel, || Body::Restored);
+            self.fetch_again(channel);
+        }
+    }
+
+    /// Asks for what is stored once more.
+    pub fn fetch_again(&mut self, channel: &ChannelKey) {
+        if self.is_held(channel) {
+            let ticket = self.next_cluster_ticket();
+            self.fetch(channel, ticket, Fetch::Restored);
+        }
+    }
+
+    pub(super) fn is_held(&self, channel: &ChannelKey) -> bool {
+        self.cluster.subjects.contains_key(channel)
+    }
+
+    /// An event of this node is stored, or will not be.
+    pub fn on_stored(&mut self, channel: &ChannelKey) {
+        if let Some(unstored) = self.cluster.unstored.get_mut(channel) {
+            *unstored -= 1;
+            if *unstored == 0 {
+                self.cluster.unstored.remove(channel);
+            }
+        }
+    }
+
+    /// One answer came, and `more` are to come.
+    pub(super) fn note_answers(&mut self, channel: &ChannelKey, ticket: u32, more: i64) {
+        let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
+        let Some(waiting) = &mut subject.waiting else { return };
+        if waiting.ticket == ticket {
+            waiting.missing += more - 1;
+            if waiting.missing == 0 {
+                self.stop_waiting(channel, ticket);
+            }
+        }
+    }
+
+    fn stop_waiting(&mut self, channel: &ChannelKey, ticket: u32) {
+        let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
+        if subject.waiting.as_ref().is_none_or(|waiting| waiting.ticket != ticket) {
+            return;
+        }
+        let mails = subject.waiting.take().map(|waiting| waiting.mails);
+        for mail in mails.into_iter().flatten() {
+            self.on_mail(mail);
+        }
+        self.let_go_if_unused(channel);
+    }
+
+    /// A second has passed.
+    pub(in crate::shard) fn beat(&mut self) {
+        self.end_lingering();
+        if !self.cluster.is_up {
+            return;
+        }
+        self.cluster.beat += 1;
+        let beat = self.cluster.beat;
+        while let Some((since, _, _)) = self.cluster.waiting.front()
+            && since + ANSWER_BEATS <= beat
+        {
+            let Some((_, channel, ticket)) = self.cluster.waiting.pop_front() else { break };
+            self.stop_waiting(&channel, ticket);
+        }
+        let silent = |heard: &u32| heard + LEASE_BEATS < beat;
+        let nodes = self.cluster.nodes.iter().filter(|(_, heard)| silent(heard));
+        for node in nodes.map(|(node, _)| *node).collect::<Vec<_>>() {
+            self.bury(node);
+        }
+        while let Some((at, link)) = self.cluster.sweeps.front().copied()
+            && at <= beat
+        {
+            self.cluster.sweeps.pop_front();
+            self.drop_doubtful(link);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Who is in a presence channel (PROTOCOL.md rules 22, 23, 97). PURE.
+//!
+//! The home's roster holds the users of this node by their connections, and those of other nodes by the nodes that
+//! have them. A user is there as long as either is not nothing: `member_added` and `member_removed` go out at the edges
+//! of that, to this node's subscribers only, as every node tells its own.
+
+use indexmap::IndexMap;
+
+use super::channel_key::ChannelKey;
+use super::envelope::{Body, LinkId, MemberPart};
+use super::mail::Join;
+use super::{Shard, frame};
+use crate::pusher::inbound::UserId;
+use crate::pusher::outbound;
+
+/// A user in a presence channel.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) id_json: Box<str>,
+    pub(super) info: Box<str>,
+    /// On this node.
+    pub(super) connections: u32,
+    /// Other nodes where the user has connections.
+    pub(super) nodes: u32,
+}
+
+/// Users by the text of their id.
+pub(super) type Roster = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
+
+impl Shard {
+    /// Whether one more user is too many. A user who is in already may bring more connections.
+    pub(super) fn is_full(&self, index: u32, channel: &ChannelKey, join: &Join) -> bool {
+        let most = self.settings.apps.get(channel.app()).presence_members_max;
+        match (most, self.homes.get(index).roster.as_ref()) {
+            (Some(most), Some(roster)) => {
+                roster.len() >= most as usize && !roster.contains_key(&join.user.text)
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts one more connection of a user; the first one is announced.
+    pub(super) fn home_join(&mut self, index: u32, channel: &ChannelKey, join: &Join) {
+        let roster = self.homes.get_mut(index).roster.get_or_insert_default();
+        if join.again {
+            return;
+        }
+        let is_first_here = match roster.get_mut(&join.user.text) {
+            Some(member) => {
+                member.connections += 1;
+                member.connections == 1
+            }
+            None => {
+                let (id_json, info) = (join.user.json.clone(), join.info.clone());
+                let member = Member { id_json, info, connections: 1, nodes: 0 };
+                roster.insert(join.user.text.clone(), member);
+                self.announce_added(channel, &join.channel_data);
+                true
+            }
+        };
+        if is_first_here {
+            let who = Some(join.user.text.clone());
+            self.edge(channel, who, true, || Body::Joined {
+                member: MemberPart { user: join.user.clone(), info: join.info.clone() },
+                channel_data: join.channel_data.clone(),
+            });
+        }
+    }
+
+    /// A member's connection is out; the user's last one is announced.
+    pub(super) fn home_leave(&mut self, channel: &ChannelKey, user_id: &str) {
+        let Some(index) = self.homes.find_index(channel) else { return };
+        let Some(roster) = &mut self.homes.get_mut(index).roster else { return };
+        let Some(member) = roster.get_mut(user_id) else { return };
+        debug_assert!(member.connections > 0, "whoever leaves has joined");
+        member.connections = member.connections.saturating_sub(1);
+        if member.connections > 0 {
+            return;
+        }
+        if member.nodes == 0 {
+            self.remove_member(index, channel, user_id);
+        }
+        let who = Some(user_id.into());
+        self.edge(channel, who, false, || Body::Left { user_id: user_id.into() });
+    }
+
+    /// A user came in on another node.
+    pub(super) fn remote_joined(
+        &mut self,
+        channel: &ChannelKey,
+        from: LinkId,
+        member: MemberPart,
+        channel_data: Option<&str>,
+    ) {
+        let MemberPart { user, info } = member;
+        if !self.cluster.note_member(channel, from, &user.text, true) {
+            return;
+        }
+        let index = self.homes.find_or_insert(channel);
+        let roster = self.homes.get_mut(index).roster.get_or_insert_default();
+        if let Some(member) = roster.get_mut(&user.text) {
+            member.nodes += 1;
+            return;
+        }
+        let UserId { json, text } = user;
+        let made;
+        let channel_data = match channel_data {
+            Some(given) => given,
+            None => {
+                made = format!("{{\"user_id\":{json},\"user_info\":{info}}}");
+                &made
+            }
+        };
+        roster.insert(text, Member { id_json: json, info, connections: 0, nodes: 1 });
+        self.announce_added(channel, channel_data);
+    }
+
+    /// A user is not on another node any more.
+    pub(super) fn remote_left(&mut self, channel: &ChannelKey, from: LinkId, user_id: &str) {
+        if !self.cluster.note_member(channel, from, user_id, false) {
+            return;
+        }
+        let Some(index) = self.homes.find_index(channel) else { return };
+        let Some(roster) = &mut self.homes.get_mut(index).roster else { return };
+        let Some(member) = roster.get_mut(user_id) else { return };
+        member.nodes = member.nodes.saturating_sub(1);
+        if member.nodes == 0 && member.connections == 0 {
+            self.remove_member(index, channel, user_id);
+        }
+    }
+
+    /// Forgets what other nodes have, without a word: nobody is here to hear it.
+    pub(super) fn forget_remote_members(&mut self, channel: &ChannelKey) {
+        let Some(index) = self.homes.find_index(channel) else { return };
+        let roster = &mut self.homes.get_mut(index).roster;
+        if let Some(members) = roster {
+            members.retain(|_, member| member.connections > 0);
+            members.values_mut().for_each(|member| member.nodes = 0);
+            if members.is_empty() {
+                *roster = None;
+            }
+        }
+        self.homes.drop_if_unused(index);
+    }
+
+    fn announce_added(&mut self, channel: &ChannelKey, channel_data: &str) {
+        self.text.clear();
+        outbound::member_added(channel.name(), channel_data, &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.home_deliver(channel, &frame, None);
+    }
+
+    fn remove_member(&mut self, index: u32, channel: &ChannelKey, user_id: &str) {
+        let home = self.homes.get_mut(index);
+        let Some(roster) = &mut home.roster else { return };
+        let Some(member) = roster.swap_remove(user_id) else { return };
+        if roster.is_empty() {
+            home.roster = None;
+        }
+        self.text.clear();
+        outbound::member_removed(channel.name(), &member.id_json, &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.home_deliver(channel, &frame, None);
+        // `home_deliver` changes no home state, so the index is still this channel's.
+        self.homes.drop_if_unused(index);
+    }
+}

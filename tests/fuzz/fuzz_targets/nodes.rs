@@ -1,0 +1,22 @@
+//! The simulator of several nodes and a Redis, its choices from the fuzzer. The modules are those of tests/simulator,
+//! which also replays the corpus.
+#![no_main]
+
+#[path = "../../simulator/client.rs"]
+mod client;
+#[path = "../../simulator/cluster/mod.rs"]
+mod cluster;
+#[path = "../../simulator/kernel.rs"]
+mod kernel;
+#[path = "../../simulator/line.rs"]
+mod line;
+#[path = "../../simulator/moving.rs"]
+mod moving;
+#[path = "../../simulator/process.rs"]
+mod process;
+#[path = "../../simulator/redis.rs"]
+mod redis;
+#[path = "../../simulator/simulation.rs"]
+mod simulation;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cluster::run_script(data));

@@ -1,0 +1,98 @@
+//! A core's line to the fake Redis, as the worker's socket task drives it.
+
+use std::sync::Arc;
+
+use ringverb::app::Apps;
+use ringverb::cluster::{Link, Login};
+use ringverb::shard::{LinkId, Shard};
+use ringverb::tick::Core;
+
+use crate::kernel::SimKernel;
+use crate::redis::FakeRedis;
+
+pub(crate) struct Line {
+    pub(crate) link: Link,
+    pub(crate) connection: Option<usize>,
+    /// The line asked to be ended; its reader sees it next.
+    is_over: bool,
+    beat: u32,
+}
+
+impl Line {
+    pub(crate) fn new(own: LinkId, apps: Arc<Apps>, unix_seconds: u64) -> Self {
+        let link = Link::new(own, "sim", apps, Login::default(), unix_seconds);
+        Self { link, connection: None, is_over: false, beat: 0 }
+    }
+
+    /// Part of a tick.
+    pub(crate) fn carry_out(&mut self, shard: &mut Shard) {
+        self.is_over |= self.link.carry_out(shard).is_err();
+        assert!(self.link.notes.is_empty(), "a node complains of its line: {:?}", self.link.notes);
+        assert_eq!(self.link.dropped, 0, "so little was lost for want of room");
+    }
+
+    /// Once for each second of the shard's clock, as the worker does in its tick.
+    pub(crate) fn beat(
+        &mut self,
+        now_seconds: u32,
+        unix_seconds: u64,
+        speaks: bool,
+        shard: &mut Shard,
+    ) {
+        if std::mem::replace(&mut self.beat, now_seconds) != now_seconds {
+            self.is_over |= self.link.beat(unix_seconds, speaks, shard).is_err();
+        }
+    }
+
+    pub(crate) fn call(&mut self, redis: &mut FakeRedis) {
+        assert!(self.connection.is_none());
+        self.connection = Some(redis.connect());
+        self.is_over = false;
+        self.link.open();
+    }
+
+    /// Some bytes reach Redis; whether there were any.
+    pub(crate) fn write(&mut self, redis: &mut FakeRedis, most: usize) -> bool {
+        let Some(connection) = self.connection else { return false };
+        let count = self.link.output().len().min(most);
+        redis.receive(connection, &self.link.output()[..count]);
+        self.link.note_sent(count);
+        count > 0
+    }
+
+    /// Some bytes of Redis are taken in; whether there were any. The core is to tick then.
+    pub(crate) fn read(
+        &mut self,
+        core: &mut Core<SimKernel>,
+        redis: &mut FakeRedis,
+        most: usize,
+    ) -> bool {
+        let Some(connection) = self.connection else { return false };
+        if self.is_over || !redis.is_connected(connection) {
+            self.lose(core, redis, true);
+            return true;
+        }
+        let bytes = redis.take_output(connection, most);
+        if bytes.is_empty() {
+            return false;
+        }
+        self.link.receive(&bytes, &mut core.shard).expect("Redis is understood");
+        for (from, number, question) in self.link.take_questions() {
+            core.begin_node_question(from, number, question);
+        }
+        true
+    }
+
+    /// The connection breaks. `executed`: Redis still carries out what it has received.
+    pub(crate) fn lose(
+        &mut self,
+        core: &mut Core<SimKernel>,
+        redis: &mut FakeRedis,
+        executed: bool,
+    ) {
+        if let Some(connection) = self.connection.take() {
+            redis.drop_connection(connection, executed);
+            self.link.close(&mut core.shard);
+        }
+    }
+}
