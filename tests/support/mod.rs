@@ -6,6 +6,8 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 mod client;
+pub(crate) mod cluster;
+mod endpoint;
 mod http;
 mod redis;
 mod server;
@@ -21,6 +23,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 pub(crate) use client::{Client, Handshake};
+pub(crate) use endpoint::Endpoint;
 pub(crate) use http::{Http, Request};
 pub(crate) use redis::Redis;
 pub(crate) use server::{Finished, Server, Setup};

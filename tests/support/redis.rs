@@ -1,9 +1,10 @@
 //! A real Redis (or Valkey) as a process: its own folder, a free port that stays its own also while it is down.
 
 use std::fs::File;
-use std::io::{self, Error, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -169,6 +170,51 @@ impl Redis {
         reply.map(str::to_owned).ok_or_else(cut)
     }
 
+    /// What the tests say into a subject, past all nodes; how many heard it.
+    pub(crate) fn publish_bytes(&self, subject: &str, payload: &[u8]) -> usize {
+        let mut stream = self.connect();
+        let head = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{subject}\r\n", subject.len());
+        let length = format!("${}\r\n", payload.len());
+        let command = [head.as_bytes(), length.as_bytes(), payload, b"\r\n"].concat();
+        stream.write_all(&command).expect("a connection");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("a reply");
+        let count = line.strip_prefix(':').and_then(|rest| rest.trim_end().parse().ok());
+        count.unwrap_or_else(|| panic!("a number is no {line:?}"))
+    }
+
+    /// All commands that it is given from here on, line by line, until it ends.
+    pub(crate) fn monitor(&self) -> Receiver<String> {
+        let mut stream = self.connect();
+        stream.set_read_timeout(None).expect("SO_RCVTIMEO");
+        stream.write_all(b"MONITOR\r\n").expect("a connection");
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        assert_eq!(lines.next().as_deref(), Some("+OK"));
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || lines.try_for_each(|line| sender.send(line)));
+        receiver
+    }
+
+    /// Hears what is said in a subject.
+    pub(crate) fn tap(&self, subject: &str) -> Tap {
+        let mut stream = self.connect();
+        stream.write_all(encode(&["SUBSCRIBE", subject]).as_bytes()).expect("a connection");
+        let mut tap = Tap(BufReader::new(stream));
+        assert_eq!(tap.reply(), [b"subscribe", subject.as_bytes(), b":1"]);
+        tap
+    }
+
+    /// A connection that is let in.
+    fn connect(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("SO_RCVTIMEO");
+        if let Some(password) = self.password() {
+            stream.write_all(encode(&["AUTH", password]).as_bytes()).expect("a connection");
+            stream.read_exact(&mut [0; 5]).expect("+OK");
+        }
+        stream
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.0.join(LOG)).unwrap_or_default()
     }
@@ -177,6 +223,38 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A subscription of the tests themselves.
+#[derive(Debug)]
+pub(crate) struct Tap(BufReader<TcpStream>);
+
+impl Tap {
+    /// The next message.
+    pub(crate) fn next(&mut self) -> Vec<u8> {
+        let [kind, _, payload] = self.reply();
+        assert_eq!(kind, b"message");
+        payload
+    }
+
+    /// A list of three, texts or numbers.
+    fn reply(&mut self) -> [Vec<u8>; 3] {
+        assert_eq!(self.line(), "*3");
+        [(); 3].map(|()| {
+            let line = self.line();
+            let Some(length) = line.strip_prefix('$') else { return line.into_bytes() };
+            let mut text = vec![0; length.parse::<usize>().expect("a length") + 2];
+            self.0.read_exact(&mut text).expect("a text");
+            text.truncate(text.len() - 2);
+            text
+        })
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
     }
 }
 

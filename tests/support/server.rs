@@ -258,6 +258,12 @@ impl Server {
         }
     }
 
+    /// `line_with`, where the line may have come before the start message.
+    pub(crate) fn line_so_far_with(&mut self, text: &str) -> String {
+        let seen = self.output.seen.lines().find(|line| line.contains(text)).map(str::to_owned);
+        seen.unwrap_or_else(|| self.line_with(text))
+    }
+
     /// Waits for a line of stderr that holds this text.
     pub(crate) fn error_line_with(&mut self, text: &str) -> String {
         let mut seen = String::new();

@@ -32,7 +32,7 @@ function isFree(port) {
   });
 }
 
-async function freePort() {
+export async function freePort() {
   for (;;) {
     const port = randomInt(PORTS.from, PORTS.to);
     if (await isFree(port)) return port;
