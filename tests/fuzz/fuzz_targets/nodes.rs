@@ -1,6 +1,7 @@
 //! The simulator of several nodes and a Redis, its choices from the fuzzer. The modules are those of tests/simulator,
 //! which also replays the corpus.
 #![no_main]
+#![allow(dead_code, reason = "each target uses its part of the simulator")]
 
 #[path = "../../simulator/client.rs"]
 mod client;

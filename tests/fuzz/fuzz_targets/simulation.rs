@@ -1,6 +1,7 @@
 //! The simulator, its choices from the fuzzer: clients, cores and a kernel that is as nasty as it may be. The modules
 //! are those of tests/simulator, which also replays the corpus.
 #![no_main]
+#![allow(dead_code, reason = "each target uses its part of the simulator")]
 
 #[path = "../../simulator/client.rs"]
 mod client;
