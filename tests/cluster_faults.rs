@@ -13,22 +13,14 @@ use support::cluster::{
     user, users, watched,
 };
 use support::{
-    Client, Endpoint, Http, Redis, Request, Server, Setup, data, json as parse, now, resident_bytes,
+    Client, Endpoint, Http, Redis, Request, Server, Setup, data, json as parse, now,
+    resident_bytes, within,
 };
 
 /// The lease of ten seconds, the beat it may be late by, and a busy machine.
-const LEASE: Duration = Duration::from_secs(14);
+const LEASE: Duration = Duration::from_secs(18);
 /// What nothing that a client asks for may take longer than, whatever Redis does: two beats and a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(4);
-
-/// What the answer of Redis is waited for, if it does not come: the node goes on without.
-fn within<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) -> T {
-    let start = now();
-    let result = act();
-    let took = start.elapsed();
-    assert!(took < limit, "{what} took {took:?}");
-    result
-}
 
 fn publish_numbers(server: &Server, channel: &str, numbers: std::ops::Range<usize>) {
     let mut http = Http::new(server);
@@ -268,9 +260,9 @@ fn redis_hangs_until_it_is_given_up() {
     let line = a.line_with("no line to Redis");
     assert!(line.contains("has not answered"), "{line}");
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(9), "{took:?} until it was noticed");
+    assert!(took < Duration::from_secs(15), "{took:?} until it was noticed");
     // From here on nothing waits at all.
-    within(Duration::from_secs(1), "a subscription", || one.subscribe("fresh"));
+    within(AT_ONCE, "a subscription", || one.subscribe("fresh"));
     publish_numbers(&a, "news", 20..40);
     let mut three = b.connect();
     assert_eq!(ids(&three.join("presence-r", &user("c"))), ["a", "b", "c"]);
@@ -463,8 +455,9 @@ fn counts_and_sign_ins_are_right_after_redis_was_away() {
     let [a, b] = nodes_with(&redis, [2, 1], counting);
     let mut watcher = signed_in(&a, &json!({ "id": "w", "watchlist": ["early", "late"] }));
     let early = signed_in(&b, &json!({ "id": "early" }));
-    watched(&mut watcher);
-    eventually_told(&mut watcher, "online", "early");
+    // The list at the sign-in may have it already.
+    let online = json!({ "name": "online", "user_ids": ["early"] });
+    while !watched(&mut watcher).as_array().expect("a list").contains(&online) {}
     let (mut one, mut two, mut three) = (a.connect(), b.connect(), b.connect());
     let until = |client: &mut Client, count: usize| {
         while data(&client.event()) != json!({ "subscription_count": count }) {}
@@ -494,6 +487,8 @@ fn counts_and_sign_ins_are_right_after_redis_was_away() {
     // What was kept may come before or behind what is asked for anew.
     assert!(told.len() <= 2, "{told:?}");
     until(&mut one, 2);
+    // A worker without its line answers for its own node, and any worker may be asked.
+    lines_are(&redis, 3);
     let body = a.ask(&Request::get("/channels/news").query("info", "subscription_count")).body;
     assert_eq!(parse(&body)["subscription_count"].to_string(), "2");
     let mut second = signed_in(&a, &json!({ "id": "w2", "watchlist": ["early", "late"] }));
@@ -502,10 +497,4 @@ fn counts_and_sign_ins_are_right_after_redis_was_away() {
         { "name": "online", "user_ids": ["late"] }, { "name": "offline", "user_ids": ["early"] },
     ]);
     assert_eq!(lists, due);
-}
-
-/// The list at the sign-in may have said it already.
-fn eventually_told(watcher: &mut Client, name: &str, id: &str) {
-    let told = watched(watcher);
-    assert_eq!(told, json!([{ "name": name, "user_ids": [id] }]));
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::channel_key::ChannelKey;
+use super::cluster::Edge;
 use super::connection::ConnectionKey;
 use super::core_set::CoreSet;
 use super::count::CountTable;
@@ -325,7 +326,7 @@ impl Shard {
             return self.mail_back(core, Mail::Full { channel, connection, ticket });
         }
         if self.homes.channels[index as usize].interested.is_empty() {
-            self.tell_occupied(&channel, true);
+            self.tell_occupied(&channel, Edge::Came);
             self.homes.counts.set_elsewhere(index, self.cluster.count_elsewhere(&channel));
         }
         if let Some(join) = join {
@@ -349,14 +350,14 @@ impl Shard {
         }
         self.homes.drop_if_unused(index);
         if is_empty {
-            self.tell_occupied(channel, false);
+            self.tell_occupied(channel, Edge::Left);
             self.let_go_if_unused(channel);
         }
     }
 
     /// This node has its first subscriber of the channel, or none any more.
-    fn tell_occupied(&mut self, channel: &ChannelKey, occupied: bool) {
-        self.edge(channel, None, occupied, || Body::Occupied(occupied));
+    fn tell_occupied(&mut self, channel: &ChannelKey, edge: Edge) {
+        self.edge(channel, None, edge, || Body::Occupied(edge == Edge::Came));
     }
 
     /// Tells the app's backend, if it wants to hear of it.

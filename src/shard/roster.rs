@@ -7,6 +7,7 @@
 use indexmap::IndexMap;
 
 use super::channel_key::ChannelKey;
+use super::cluster::Edge;
 use super::envelope::{Body, LinkId, MemberPart};
 use super::mail::Join;
 use super::{Shard, frame};
@@ -60,7 +61,7 @@ impl Shard {
         };
         if is_first_here {
             let who = Some(join.user.text.clone());
-            self.edge(channel, who, true, || Body::Joined {
+            self.edge(channel, who, Edge::Came, || Body::Joined {
                 member: MemberPart { user: join.user.clone(), info: join.info.clone() },
                 channel_data: join.channel_data.clone(),
             });
@@ -81,7 +82,7 @@ impl Shard {
             self.remove_member(index, channel, user_id);
         }
         let who = Some(user_id.into());
-        self.edge(channel, who, false, || Body::Left { user_id: user_id.into() });
+        self.edge(channel, who, Edge::Left, || Body::Left { user_id: user_id.into() });
     }
 
     /// A user came in on another node.

@@ -34,6 +34,15 @@ pub(crate) struct Process {
     first: usize,
 }
 
+/// What a process of a cluster is besides.
+pub(crate) struct InCluster {
+    pub(crate) id: NodeId,
+    /// The time of day.
+    pub(crate) unix_seconds: u64,
+    /// For how long whoever left its backend may come back.
+    pub(crate) linger_seconds: u32,
+}
+
 /// The app of the default configuration; in a cluster its backend wants to hear of everything.
 fn app(has_webhooks: bool) -> App {
     let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
@@ -49,13 +58,12 @@ fn app(has_webhooks: bool) -> App {
 }
 
 impl Process {
-    /// `node`: its id in a cluster, and the time of day.
     pub(crate) fn new(
         world: &Shared,
         cores: u16,
         ring_capacity: usize,
         seed: u64,
-        node: Option<(NodeId, u64)>,
+        node: Option<InCluster>,
     ) -> Self {
         let apps = Arc::new(Apps::new(vec![app(node.is_some())]));
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
@@ -71,15 +79,15 @@ impl Process {
                 cache_bytes_max: 1 << 20,
                 talkative: false,
                 debug: false,
-                node: node.map(|(id, _)| id),
-                webhook_linger_seconds: 0,
+                node: node.as_ref().map(|node| node.id),
+                webhook_linger_seconds: node.as_ref().map_or(0, |node| node.linger_seconds),
             });
             let kernel =
                 SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
             Core::new(shard, mailbox, kernel, 0)
         });
         let cores: Vec<_> = cores.collect();
-        let lines = node.into_iter().flat_map(|(node, unix_seconds)| {
+        let lines = node.into_iter().flat_map(|InCluster { id: node, unix_seconds, .. }| {
             let apps = &apps;
             let indexes = 0..u16::try_from(cores.len()).expect("few");
             indexes.map(move |core| Line::new(LinkId { node, core }, apps.clone(), unix_seconds))

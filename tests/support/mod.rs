@@ -65,6 +65,15 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// Acts, and fails if that took longer.
+pub(crate) fn within<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) -> T {
+    let start = now();
+    let result = act();
+    let took = start.elapsed();
+    assert!(took < limit, "{what} took {took:?}");
+    result
+}
+
 /// A connection whose kernel takes little before its reader does.
 pub(crate) fn small_window(server: &Server) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");

@@ -23,13 +23,24 @@ pub(in crate::shard) type Who = Option<Box<str>>;
 /// Of a set of those who are somewhere.
 pub(super) type Whose = HashSet<Who, foldhash::fast::FixedState>;
 
+const OVER: u32 = u32::MAX;
+
+/// What is put in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) enum Edge {
+    Came,
+    Left,
+    /// A leaving lingers no more.
+    Over,
+}
+
 /// Edges under way to Redis, and leavings that linger. Bounds: what is under way, and what leaves while a backend
 /// waits.
 #[derive(Debug, Default)]
 pub(super) struct Edges {
-    /// Said and not confirmed, in order; `true` is coming.
-    unconfirmed: VecDeque<(ChannelKey, Who, bool)>,
-    /// This node's, with the second in which each is over.
+    /// Said and not confirmed, in order.
+    unconfirmed: VecDeque<(ChannelKey, Who, Edge)>,
+    /// This node's, with the second in which each is over; `OVER` if that is said and not confirmed.
     lingering: Table<ChannelKey, Table<Who, u32>>,
     /// When to look at each; in order, for the time is one for all.
     due: VecDeque<(u32, ChannelKey)>,
@@ -43,6 +54,13 @@ impl Edges {
     pub(super) fn lingering(&self, channel: &ChannelKey) -> Vec<Who> {
         let those = self.lingering.get(channel);
         those.into_iter().flat_map(|those| those.keys().cloned()).collect()
+    }
+
+    fn end_if_over(&mut self, channel: &ChannelKey, who: &Who) {
+        let until = self.lingering.get(channel).and_then(|those| those.get(who));
+        if until == Some(&OVER) {
+            self.end(channel, who);
+        }
     }
 
     /// Entries: 0 when all is confirmed and over.
@@ -80,10 +98,21 @@ impl Subject {
         self.peers.iter().any(|peer| peer.has(who))
     }
 
-    /// Nobody waits for whoever left any more; whether somebody did.
+    /// Nobody waits for whoever left any more, which holds while they are anywhere; whether somebody did.
     fn end_lingering(&mut self, who: &Who) -> bool {
         let ended = self.peers.iter_mut().map(|peer| peer.lingering.remove(who));
         ended.filter(|ended| *ended).count() > 0
+    }
+
+    /// While parts are waited for: what was heard of them in order is newer than what any part says.
+    fn note_heard(&mut self, who: &Who) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.heard.insert(who.clone());
+        }
+    }
+
+    fn was_heard(&self, who: &Who) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.heard.contains(who))
     }
 }
 
@@ -102,7 +131,7 @@ impl Shard {
         &mut self,
         channel: &ChannelKey,
         who: Who,
-        came: bool,
+        edge: Edge,
         body: impl FnOnce() -> Body,
     ) {
         let tells = self.tells_edges(channel, &who);
@@ -116,20 +145,20 @@ impl Shard {
         match self.cluster.subjects.get_mut(channel).filter(|_| self.cluster.is_up) {
             Some(subject) => {
                 subject.order.get_or_insert_default().unconfirmed += 1;
-                self.cluster.edges.unconfirmed.push_back((channel.clone(), who, came));
+                self.cluster.edges.unconfirmed.push_back((channel.clone(), who, edge));
             }
-            None => self.confirm_edge(channel, who, came),
+            None => self.confirm_edge(channel, who, edge),
         }
     }
 
     /// Redis has put the oldest edge that was not confirmed into its order.
     pub fn on_edge_said(&mut self) {
-        let Some((channel, who, came)) = self.cluster.edges.unconfirmed.pop_front() else { return };
+        let Some((channel, who, edge)) = self.cluster.edges.unconfirmed.pop_front() else { return };
         let subject = self.cluster.subjects.get_mut(&channel);
         if let Some(order) = subject.and_then(|subject| subject.order.as_mut()) {
             order.unconfirmed -= 1;
         }
-        self.confirm_edge(&channel, who, came);
+        self.confirm_edge(&channel, who, edge);
         self.let_go_if_unused(&channel);
     }
 
@@ -140,14 +169,19 @@ impl Shard {
         }
     }
 
-    fn confirm_edge(&mut self, channel: &ChannelKey, who: Who, came: bool) {
+    fn confirm_edge(&mut self, channel: &ChannelKey, who: Who, edge: Edge) {
+        if edge == Edge::Over {
+            self.cluster.edges.end_if_over(channel, &who);
+            return;
+        }
+        let came = edge == Edge::Came;
         let mut is_news = true;
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
             is_news = !subject.is_elsewhere(&who);
             if came {
                 subject.order.get_or_insert_default().said.insert(who.clone());
                 // The node where it lingers undoes it.
-                is_news &= !(is_news && subject.end_lingering(&who));
+                is_news &= !subject.end_lingering(&who);
             } else {
                 subject.order.get_or_insert_default().said.remove(&who);
             }
@@ -169,6 +203,7 @@ impl Shard {
             return;
         }
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
+        subject.note_heard(who);
         if subject.is_said(who) || subject.is_elsewhere(who) {
             return;
         }
@@ -185,10 +220,45 @@ impl Shard {
             return;
         }
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
+        subject.note_heard(&who);
+        // They were there until now.
+        subject.end_lingering(&who);
         if !subject.is_said(&who) && !subject.is_elsewhere(&who) {
             self.change_peer(channel, from, |peer| {
                 peer.lingering.insert(who);
             });
+        }
+    }
+
+    /// Whoever left `from` lingers there no more.
+    pub(super) fn remote_lingering_over(&mut self, channel: &ChannelKey, from: LinkId, who: &Who) {
+        if let Some(subject) = self.cluster.subjects.get_mut(channel) {
+            subject.note_heard(who);
+        }
+        self.change_peer(channel, from, |peer| {
+            peer.lingering.remove(who);
+        });
+    }
+
+    /// What lingers on a node by its part. Nobody does who is somewhere.
+    pub(super) fn replace_lingering(
+        &mut self,
+        channel: &ChannelKey,
+        from: LinkId,
+        lingering: Vec<Who>,
+    ) {
+        let told = self.cluster.told_now(from);
+        let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
+        let known = subject.peers.iter().find(|peer| peer.node == from.node);
+        let known = known.into_iter().flat_map(|peer| &peer.lingering);
+        let known: Vec<Who> = known.filter(|who| subject.was_heard(who)).cloned().collect();
+        let told_of = lingering.into_iter().filter(|who| !subject.was_heard(who));
+        let lingering = told_of.chain(known).collect();
+        subject.peer(told).lingering = lingering;
+        let all = subject.peers.iter().flat_map(|peer| &peer.lingering);
+        let there = all.filter(|who| subject.is_said(who) || subject.is_elsewhere(who));
+        for who in there.cloned().collect::<Vec<Who>>() {
+            subject.end_lingering(&who);
         }
     }
 
@@ -244,13 +314,17 @@ impl Shard {
             let channel = channel.clone();
             self.cluster.edges.due.pop_front();
             let Some(those) = self.cluster.edges.lingering.get_mut(&channel) else { continue };
-            let over: Vec<Who> =
-                those.extract_if(|_, until| *until <= now).map(|(who, _)| who).collect();
-            if those.is_empty() {
-                self.cluster.edges.lingering.remove(&channel);
-            }
+            // It is over once Redis has put that in order: whoever comes before that undoes it.
+            let over: Vec<Who> = those
+                .iter_mut()
+                .filter(|(_, until)| **until <= now)
+                .map(|(who, until)| {
+                    *until = OVER;
+                    who.clone()
+                })
+                .collect();
             for who in over {
-                self.tell_nodes(&channel, || Body::Lingered { who });
+                self.edge(&channel, who.clone(), Edge::Over, || Body::Lingered { who });
             }
             self.let_go_if_unused(&channel);
         }

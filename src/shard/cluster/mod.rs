@@ -18,6 +18,7 @@ mod peers;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub(super) use edges::Edge;
 use edges::{Edges, Whose};
 use hashbrown::{HashMap, HashSet};
 
@@ -194,6 +195,8 @@ struct Waiting {
     /// Replies of Redis and answers of nodes that are still due.
     missing: i64,
     mails: Vec<Mail>,
+    /// Whose comings and goings were heard of meanwhile.
+    heard: Whose,
 }
 
 /// Another node's part, as far as it was told.
@@ -360,7 +363,12 @@ impl Shard {
         }
         self.cluster.waiting.push_back((self.cluster.beat, channel.clone(), ticket));
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.waiting = Some(Box::new(Waiting { ticket, missing, mails: Vec::new() }));
+            subject.waiting = Some(Box::new(Waiting {
+                ticket,
+                missing,
+                mails: Vec::new(),
+                heard: Whose::default(),
+            }));
         }
     }
 

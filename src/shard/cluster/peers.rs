@@ -40,9 +40,7 @@ impl Shard {
                 self.remote_left(channel, from, &user_id);
                 self.after_remote_leaving(channel, from, Some(user_id));
             }
-            Body::Lingered { who } => self.change_peer(channel, from, |peer| {
-                peer.lingering.remove(&who);
-            }),
+            Body::Lingered { who } => self.remote_lingering_over(channel, from, &who),
             Body::Online(online) => self.remote_online(channel, from, online),
             Body::Occupied(true) => {
                 self.before_remote_edge(channel, &None);
@@ -177,10 +175,8 @@ impl Shard {
         for member in members {
             self.remote_joined(channel, from, member, None);
         }
-        self.change_peer(channel, from, |peer| {
-            peer.occupied = occupied;
-            peer.lingering = lingering.into_iter().collect();
-        });
+        self.change_peer(channel, from, |peer| peer.occupied = occupied);
+        self.replace_lingering(channel, from, lingering);
         self.remote_online(channel, from, online);
         self.remote_count(channel, from, count);
     }

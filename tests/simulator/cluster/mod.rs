@@ -16,7 +16,7 @@ use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Question};
 
 use crate::client::{Client, NUMBERS_PER_NODE};
 use crate::kernel::{Random, Shared};
-use crate::process::{APP, Process, new_world};
+use crate::process::{APP, InCluster, Process, new_world};
 use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
 
@@ -51,6 +51,7 @@ pub(crate) struct Cluster {
     labels: u64,
     /// The same on all hosts.
     unix_seconds: u64,
+    linger_seconds: u32,
     guests: Vec<Guest>,
     /// Something has broken since all was calm.
     stirred: bool,
@@ -68,6 +69,7 @@ impl Cluster {
         let mut redis = FakeRedis::new();
         let is_gentle = world.borrow().random.one_in(4);
         redis.set_own_messages_last(world.borrow().random.one_in(2));
+        let linger_seconds = [0, 1, 4][world.borrow().random.below(3)];
         let mut cluster = Self {
             world,
             redis,
@@ -75,6 +77,7 @@ impl Cluster {
             nodes: Vec::new(),
             labels: 0,
             unix_seconds: 1_000_000,
+            linger_seconds,
             guests: Vec::new(),
             stirred: false,
             is_gentle,
@@ -129,7 +132,9 @@ impl Cluster {
         // Ids in no order: the lowest speaks for a dead one.
         let id = NodeId(seed.rotate_left(7));
         let ring = ring_capacity(&self.world);
-        let process = Process::new(&self.world, cores, ring, seed, Some((id, self.unix_seconds)));
+        let (unix_seconds, linger_seconds) = (self.unix_seconds, self.linger_seconds);
+        let node = InCluster { id, unix_seconds, linger_seconds };
+        let process = Process::new(&self.world, cores, ring, seed, Some(node));
         let label = self.labels;
         self.nodes.push(Node {
             label,
