@@ -13,7 +13,7 @@ use crate::shard::LinkId;
 /// Held for all senders together; over it nobody is waited for any more.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// A message as it came: its subject and its payload.
+/// A message as it came: its subject and its payload. An empty one: what is stored for the subject is to be asked for.
 pub(super) type Message = (Box<[u8]>, Box<[u8]>);
 
 #[derive(Debug, Default)]

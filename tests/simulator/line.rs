@@ -14,7 +14,7 @@ pub(crate) struct Line {
     pub(crate) link: Link,
     pub(crate) connection: Option<usize>,
     /// The line asked to be ended; its reader sees it next.
-    is_over: bool,
+    pub(crate) is_over: bool,
     beat: u32,
 }
 

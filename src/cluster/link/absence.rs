@@ -155,10 +155,37 @@ impl Link {
         }
     }
 
+    /// Whether an event is still to come from its sender, who repeats what was missed, or will.
+    pub(super) fn is_due(&self, from: LinkId, number: u64) -> bool {
+        let newest = self.heard.get(&from).map_or(0, |heard| heard.number);
+        from.node != self.own.node && self.catch_up.waits_for(from) && newest < number
+    }
+
+    /// What is stored for the channel is asked for once its sender has repeated all.
+    pub(super) fn fetch_after(&mut self, from: LinkId, channel: &ChannelKey, shard: &mut Shard) {
+        self.ask_if_stranger(from, false);
+        let subject = self.names.channel(&self.apps, channel);
+        if !self.catch_up.hold(from, subject.as_bytes(), b"") {
+            self.give_up_catch_up(shard);
+        }
+    }
+
+    /// Whoever was away, too, when all were asked, or did not exist, is asked now.
+    pub(super) fn ask_if_stranger(&mut self, from: LinkId, is_new: bool) {
+        if !self.absence.is_to_ask && self.catch_up.is_stranger(from, is_new) {
+            self.ask(&self.names.link(from), Due::Done);
+            self.catch_up.expect(1);
+        }
+    }
+
     /// The events a sender has told of meanwhile and has not repeated.
     fn take_in_held(&mut self, from: LinkId, shard: &mut Shard) {
         let mut to_fetch = BTreeSet::new();
         for (subject, payload) in self.catch_up.end(from) {
+            if payload.is_empty() {
+                to_fetch.insert(subject);
+                continue;
+            }
             let Some((Envelope { number, mut body, .. }, frame)) = envelope::decode(&payload)
             else {
                 continue;

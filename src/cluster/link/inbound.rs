@@ -24,12 +24,7 @@ impl Link {
             }
             Body::Repeated => self.on_repeated(from, shard),
             body if self.catch_up.waits_for(from) => {
-                // It was away, too, when all were asked, or did not exist.
-                let is_new = matches!(body, Body::LineUp);
-                if !self.absence.is_to_ask && self.catch_up.is_stranger(from, is_new) {
-                    self.ask(&self.names.link(from), Due::Done);
-                    self.catch_up.expect(1);
-                }
+                self.ask_if_stranger(from, matches!(body, Body::LineUp));
                 // Its number is not noted: what it repeats has lower ones.
                 if !matches!(body, Body::Event { .. } | Body::Terminate { .. }) {
                     self.take_in(from, subject, body, frame, shard);

@@ -407,7 +407,10 @@ impl Link {
                     Value::Bytes(bytes) => envelope::decode_stored(bytes, self.unix_seconds),
                     _ => None,
                 };
-                shard.on_fetched(&channel, ticket, stored);
+                let is_due = stored.as_ref().is_some_and(|it| self.is_due(it.from, it.number));
+                if let Some(from) = shard.on_fetched(&channel, ticket, stored, is_due) {
+                    self.fetch_after(from, &channel, shard);
+                }
             }
             Due::Kept(kept) => self.on_kept(kept, reply, shard),
         }

@@ -23,7 +23,16 @@ pub(in crate::shard) type Who = Option<Box<str>>;
 /// Of a set of those who are somewhere.
 pub(super) type Whose = HashSet<Who, foldhash::fast::FixedState>;
 
-const OVER: u32 = u32::MAX;
+/// How long a leaving of this node lingers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lingering {
+    /// In seconds of the shard's clock.
+    Until(u32),
+    /// That it is over is said and not confirmed.
+    Over,
+    /// That whoever left has come back here is said and not confirmed.
+    Undone,
+}
 
 /// What is put in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +49,8 @@ pub(in crate::shard) enum Edge {
 pub(super) struct Edges {
     /// Said and not confirmed, in order.
     unconfirmed: VecDeque<(ChannelKey, Who, Edge)>,
-    /// This node's, with the second in which each is over; `OVER` if that is said and not confirmed.
-    lingering: Table<ChannelKey, Table<Who, u32>>,
+    /// This node's.
+    lingering: Table<ChannelKey, Table<Who, Lingering>>,
     /// When to look at each; in order, for the time is one for all.
     due: VecDeque<(u32, ChannelKey)>,
 }
@@ -56,11 +65,8 @@ impl Edges {
         those.into_iter().flat_map(|those| those.keys().cloned()).collect()
     }
 
-    fn end_if_over(&mut self, channel: &ChannelKey, who: &Who) {
-        let until = self.lingering.get(channel).and_then(|those| those.get(who));
-        if until == Some(&OVER) {
-            self.end(channel, who);
-        }
+    fn find(&mut self, channel: &ChannelKey, who: &Who) -> Option<&mut Lingering> {
+        self.lingering.get_mut(channel)?.get_mut(who)
     }
 
     /// Entries: 0 when all is confirmed and over.
@@ -104,15 +110,18 @@ impl Subject {
         ended.filter(|ended| *ended).count() > 0
     }
 
-    /// While parts are waited for: what was heard of them in order is newer than what any part says.
-    fn note_heard(&mut self, who: &Who) {
+    /// While parts are waited for: what was heard of them in order is newer than what any part says; `node`: of what
+    /// lingers there only.
+    fn note_heard(&mut self, node: Option<NodeId>, who: &Who) {
         if let Some(waiting) = &mut self.waiting {
-            waiting.heard.insert(who.clone());
+            waiting.heard.insert((node, who.clone()));
         }
     }
 
-    fn was_heard(&self, who: &Who) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| waiting.heard.contains(who))
+    fn was_heard(&self, node: NodeId, who: &Who) -> bool {
+        let there =
+            |of| self.waiting.as_ref().is_some_and(|it| it.heard.contains(&(of, who.clone())));
+        there(None) || there(Some(node))
     }
 }
 
@@ -145,6 +154,11 @@ impl Shard {
         match self.cluster.subjects.get_mut(channel).filter(|_| self.cluster.is_up) {
             Some(subject) => {
                 subject.order.get_or_insert_default().unconfirmed += 1;
+                if let (Edge::Came, Some(found @ Lingering::Until(_))) =
+                    (edge, self.cluster.edges.find(channel, &who))
+                {
+                    *found = Lingering::Undone;
+                }
                 self.cluster.edges.unconfirmed.push_back((channel.clone(), who, edge));
             }
             None => self.confirm_edge(channel, who, edge),
@@ -171,7 +185,9 @@ impl Shard {
 
     fn confirm_edge(&mut self, channel: &ChannelKey, who: Who, edge: Edge) {
         if edge == Edge::Over {
-            self.cluster.edges.end_if_over(channel, &who);
+            if self.cluster.edges.find(channel, &who) == Some(&mut Lingering::Over) {
+                self.cluster.edges.end(channel, &who);
+            }
             return;
         }
         let came = edge == Edge::Came;
@@ -186,11 +202,11 @@ impl Shard {
                 subject.order.get_or_insert_default().said.remove(&who);
             }
         }
+        // If it lingers here, this undoes it in the same way as it tells it.
+        self.cluster.edges.end(channel, &who);
         if !is_news {
             return;
         }
-        // If it lingers here, this undoes it in the same way as it tells it.
-        self.cluster.edges.end(channel, &who);
         self.tell_edge(channel, &who, came);
         if !came {
             self.linger(channel, who);
@@ -203,7 +219,7 @@ impl Shard {
             return;
         }
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
-        subject.note_heard(who);
+        subject.note_heard(None, who);
         if subject.is_said(who) || subject.is_elsewhere(who) {
             return;
         }
@@ -220,7 +236,7 @@ impl Shard {
             return;
         }
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
-        subject.note_heard(&who);
+        subject.note_heard(None, &who);
         // They were there until now.
         subject.end_lingering(&who);
         if !subject.is_said(&who) && !subject.is_elsewhere(&who) {
@@ -233,7 +249,7 @@ impl Shard {
     /// Whoever left `from` lingers there no more.
     pub(super) fn remote_lingering_over(&mut self, channel: &ChannelKey, from: LinkId, who: &Who) {
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.note_heard(who);
+            subject.note_heard(Some(from.node), who);
         }
         self.change_peer(channel, from, |peer| {
             peer.lingering.remove(who);
@@ -251,8 +267,9 @@ impl Shard {
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
         let known = subject.peers.iter().find(|peer| peer.node == from.node);
         let known = known.into_iter().flat_map(|peer| &peer.lingering);
-        let known: Vec<Who> = known.filter(|who| subject.was_heard(who)).cloned().collect();
-        let told_of = lingering.into_iter().filter(|who| !subject.was_heard(who));
+        let known: Vec<Who> =
+            known.filter(|who| subject.was_heard(from.node, who)).cloned().collect();
+        let told_of = lingering.into_iter().filter(|who| !subject.was_heard(from.node, who));
         let lingering = told_of.chain(known).collect();
         subject.peer(told).lingering = lingering;
         let all = subject.peers.iter().flat_map(|peer| &peer.lingering);
@@ -301,7 +318,8 @@ impl Shard {
         }
         let until = self.now.seconds() + seconds;
         let edges = &mut self.cluster.edges;
-        edges.lingering.entry(channel.clone()).or_default().insert(who, until);
+        let those = edges.lingering.entry(channel.clone()).or_default();
+        those.insert(who, Lingering::Until(until));
         edges.due.push_back((until, channel.clone()));
     }
 
@@ -315,11 +333,12 @@ impl Shard {
             self.cluster.edges.due.pop_front();
             let Some(those) = self.cluster.edges.lingering.get_mut(&channel) else { continue };
             // It is over once Redis has put that in order: whoever comes before that undoes it.
-            let over: Vec<Who> = those
+            let over = those
                 .iter_mut()
-                .filter(|(_, until)| **until <= now)
-                .map(|(who, until)| {
-                    *until = OVER;
+                .filter(|(_, found)| matches!(found, Lingering::Until(until) if *until <= now));
+            let over: Vec<Who> = over
+                .map(|(who, found)| {
+                    *found = Lingering::Over;
                     who.clone()
                 })
                 .collect();

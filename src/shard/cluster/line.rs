@@ -1,6 +1,6 @@
 //! The line to Redis as the shard sees it: up, down, its answers, and time. PURE.
 
-use super::{ANNOUNCED_PER_TURN, ANSWER_BEATS, Fetch, LEASE_BEATS, Stored, ToCluster};
+use super::{ANNOUNCED_PER_TURN, ANSWER_BEATS, Cache, Fetch, LEASE_BEATS, Stored, ToCluster};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::envelope::{Body, LinkId};
 use crate::shard::{Answered, Shard};
@@ -62,27 +62,43 @@ impl Shard {
         self.note_answers(channel, ticket, i64::from(heard.saturating_sub(1)));
     }
 
-    /// The event that is stored for a cache channel.
-    pub fn on_fetched(&mut self, channel: &ChannelKey, ticket: u32, stored: Option<Stored>) {
-        let subject = self.cluster.subjects.get_mut(channel);
-        let why = subject.and_then(|subject| {
-            let cache = subject.cache.as_mut()?;
+    /// The event that is stored for a cache channel. `is_due`: its sender has not told it to this node, and will.
+    /// Returned is that sender, if it must be waited for: those who were there before are to hear it, and whoever is
+    /// greeted with it is not. Then what is stored is to be asked for again.
+    #[must_use]
+    pub fn on_fetched(
+        &mut self,
+        channel: &ChannelKey,
+        ticket: u32,
+        stored: Option<Stored>,
+        is_due: bool,
+    ) -> Option<LinkId> {
+        let why = self.cache(channel).and_then(|cache| {
             let (_, why) = cache.fetching.take_if(|(asked, _)| *asked == ticket)?;
-            if let (Fetch::First, Some(stored)) = (why, &stored) {
-                cache.greeted = Some((stored.from, stored.number));
-            }
             Some(why)
         });
         match (why, stored) {
+            (Some(Fetch::Again | Fetch::Restored), Some(stored)) if is_due => {
+                return Some(stored.from);
+            }
             (Some(_), Some(stored)) => {
+                let by = (stored.from, stored.number);
                 self.home_remember(channel, &stored.frame, stored.seconds);
-                self.homes.note_fetched(channel, (stored.from, stored.number));
+                self.homes.note_fetched(channel, by);
+                if let Some(cache) = self.cache(channel) {
+                    cache.greeted = Some(by);
+                }
             }
             (Some(Fetch::First), None) => self.homes.forget_cached(channel),
             (Some(Fetch::Again), None) => self.restore_stored(channel),
             (Some(Fetch::Restored), None) | (None, _) => {}
         }
         self.note_answers(channel, ticket, 0);
+        None
+    }
+
+    fn cache(&mut self, channel: &ChannelKey) -> Option<&mut Cache> {
+        self.cluster.subjects.get_mut(channel)?.cache.as_deref_mut()
     }
 
     /// Whether an event that comes late is what the channel's subscribers were greeted with, or older.

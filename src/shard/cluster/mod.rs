@@ -164,7 +164,7 @@ const _: () = assert!(size_of::<(ChannelKey, Subject)>() <= 80, "a node may hold
 struct Cache {
     /// The stored event is asked for by this ticket, and none was published since.
     fetching: Option<(u32, Fetch)>,
-    /// The event that the first subscriber was greeted with.
+    /// The event that was fetched, and whoever came next was greeted with.
     greeted: Option<(LinkId, u64)>,
 }
 
@@ -195,8 +195,8 @@ struct Waiting {
     /// Replies of Redis and answers of nodes that are still due.
     missing: i64,
     mails: Vec<Mail>,
-    /// Whose comings and goings were heard of meanwhile.
-    heard: Whose,
+    /// Whose comings and goings were heard of meanwhile: see `Subject::note_heard`.
+    heard: HashSet<(Option<NodeId>, edges::Who), foldhash::fast::FixedState>,
 }
 
 /// Another node's part, as far as it was told.
@@ -367,7 +367,7 @@ impl Shard {
                 ticket,
                 missing,
                 mails: Vec::new(),
-                heard: Whose::default(),
+                heard: HashSet::default(),
             }));
         }
     }

@@ -291,6 +291,8 @@ impl Cluster {
                 for (core, line) in process.lines.iter_mut().enumerate() {
                     let shard = &mut process.cores[core].shard;
                     line.beat(now, self.unix_seconds, speaks == Some(core), shard);
+                    // Lines that nobody has moved for long are given up.
+                    self.stirred |= line.is_over;
                 }
                 process.advance(1);
             }
