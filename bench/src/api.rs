@@ -14,12 +14,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 pub(crate) fn get(app: &App, path: &str, query: &[(&str, &str)]) -> io::Result<Value> {
-    let socket = TcpStream::connect_timeout(&app.address.into(), TIMEOUT)?;
+    let socket = TcpStream::connect_timeout(&app.api_address.into(), TIMEOUT)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut stream = Stream::new(socket, app.tls)?;
     let mut request = Vec::new();
     let target = app.api("GET", path, query, b"");
-    http::encode("GET", &target, &app.address.to_string(), b"", &mut request);
+    http::encode("GET", &target, &app.api_address.to_string(), b"", &mut request);
     stream.write_all(&request)?;
     let mut bytes = Vec::new();
     let mut scratch = vec![0; 64 * 1024];

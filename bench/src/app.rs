@@ -10,6 +10,8 @@ use crate::sign;
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) address: SocketAddrV4,
+    /// Where its HTTP API is asked: another node of a cluster, perhaps.
+    pub(crate) api_address: SocketAddrV4,
     /// The server is spoken to over TLS.
     pub(crate) tls: bool,
     /// Addresses to connect from; none is the pool's choice.

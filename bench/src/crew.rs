@@ -74,7 +74,8 @@ struct Worker {
 impl Worker {
     fn start(app: &App, task: &Task, cpu: Option<usize>) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let App { address, tls, sources, prefix, id, key, secret } = app;
+        // Its members ask nothing of the HTTP API.
+        let App { address, api_address: _, tls, sources, prefix, id, key, secret } = app;
         let scheme = if *tls { "wss" } else { "ws" };
         command.args(["--url", &format!("{scheme}://{address}{prefix}"), "--app-id", id]);
         command.args(["--key", key, "--secret", secret]);

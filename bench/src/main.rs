@@ -68,6 +68,9 @@ struct Cli {
     /// The server, `ws://` or `wss://` and an IPv4 address; a path is the server's prefix.
     #[arg(long, global = true, default_value = "ws://127.0.0.1:8080")]
     url: String,
+    /// Where events are published and questions are asked, if that is another node of a cluster.
+    #[arg(long, global = true)]
+    api_url: Option<String>,
     /// The server may be on another host: you say that you may load it.
     #[arg(long, global = true)]
     remote: bool,
@@ -196,8 +199,14 @@ fn run(cli: &Cli) -> io::Result<bool> {
         return compare::run(cli, args);
     }
     check_reach(*address.ip(), cli.remote).map_err(io::Error::other)?;
+    let api = parse_url(cli.api_url.as_ref().unwrap_or(&cli.url)).map_err(io::Error::other)?;
+    check_reach(*api.address.ip(), cli.remote).map_err(io::Error::other)?;
+    if (api.tls, &api.prefix) != (tls, &prefix) {
+        return Err(io::Error::other("--api-url differs from --url in more than its address"));
+    }
     let app = App {
         address,
+        api_address: api.address,
         tls,
         sources: cli.sources.clone(),
         prefix,

@@ -125,6 +125,8 @@ struct Slot {
 pub(crate) struct Pool {
     epoll: Epoll,
     target: SocketAddrV4,
+    /// The target of connections for HTTP.
+    api: SocketAddrV4,
     tls: bool,
     /// Taken in turn; never empty.
     sources: Vec<Ipv4Addr>,
@@ -140,7 +142,9 @@ pub(crate) struct Pool {
 impl Pool {
     /// Connections of an app's clients.
     pub(crate) fn of(app: &App) -> io::Result<Self> {
-        Self::new(app.address, app.tls, &app.sources, &app.socket_path())
+        let mut pool = Self::new(app.address, app.tls, &app.sources, &app.socket_path())?;
+        pool.api = app.api_address;
+        Ok(pool)
     }
 
     /// `path` is the WebSocket path with its query. Without `sources` there are many for a loopback address, and the
@@ -168,6 +172,7 @@ impl Pool {
         Ok(Self {
             epoll: Epoll::new()?,
             target,
+            api: target,
             tls,
             sources,
             handshake: handshake.into_bytes(),
@@ -188,7 +193,8 @@ impl Pool {
     pub(crate) fn open_as(&mut self, goal: Goal, tag: Tag) -> io::Result<Key> {
         let source = self.sources[self.opened as usize % self.sources.len()];
         self.opened = self.opened.wrapping_add(1);
-        let stream = Stream::new(sys::connect_from(source, self.target)?, self.tls)?;
+        let target = if goal == Goal::Http { self.api } else { self.target };
+        let stream = Stream::new(sys::connect_from(source, target)?, self.tls)?;
         let index = match self.free.pop() {
             Some(index) => index,
             None => {

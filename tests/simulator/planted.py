@@ -138,7 +138,7 @@ FAULTS = [
     ("nodes: those who were there before are not waited for", "src/cluster/link/absence.rs",
      "self.catch_up.begin(known.copied());", "self.catch_up.begin(known.copied().filter(|_| false));"),
     ("nodes: an event that a subscriber was greeted with comes again", "src/shard/cluster/line.rs",
-     "link == from && number <= newest", "link == from && number <= newest && false"),
+     "*link == from && number <= *newest", "*link == from && number <= *newest && false"),
     ("nodes: what is stored is asked for before all is heard", "src/cluster/link/absence.rs",
      "if self.is_caught_up() && std::mem::take(&mut self.absence.is_behind) {", "if std::mem::take(&mut self.absence.is_behind) {"),
     ("nodes: who has restored an event does not say so", "src/shard/cluster/line.rs",

@@ -1,9 +1,21 @@
 //! The line to Redis as the shard sees it: up, down, its answers, and time. PURE.
 
-use super::{ANNOUNCED_PER_TURN, ANSWER_BEATS, Cache, Fetch, LEASE_BEATS, Stored, ToCluster};
+use super::{
+    ANNOUNCED_PER_TURN, ANSWER_BEATS, Cache, Fetch, GREETED_MAX, LEASE_BEATS, Stored, ToCluster,
+};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::envelope::{Body, LinkId};
 use crate::shard::{Answered, Shard};
+
+impl Cache {
+    fn note_greeted(&mut self, (from, number): (LinkId, u64)) {
+        self.greeted.retain(|(link, _)| *link != from);
+        if self.greeted.len() >= GREETED_MAX {
+            self.greeted.remove(0);
+        }
+        self.greeted.push((from, number));
+    }
+}
 
 impl Shard {
     /// The line is up, and knows nothing of before.
@@ -86,7 +98,7 @@ impl Shard {
                 self.home_remember(channel, &stored.frame, stored.seconds);
                 self.homes.note_fetched(channel, by);
                 if let Some(cache) = self.cache(channel) {
-                    cache.greeted = Some(by);
+                    cache.note_greeted(by);
                 }
             }
             (Some(Fetch::First), None) => self.homes.forget_cached(channel),
@@ -106,9 +118,8 @@ impl Shard {
     pub fn was_greeted(&self, channel: &ChannelKey, from: LinkId, number: u64) -> bool {
         let subject = self.cluster.subjects.get(channel);
         let cache = subject.and_then(|subject| subject.cache.as_ref());
-        cache
-            .and_then(|cache| cache.greeted)
-            .is_some_and(|(link, newest)| link == from && number <= newest)
+        let mut greeted = cache.into_iter().flat_map(|cache| &cache.greeted);
+        greeted.any(|(link, newest)| *link == from && number <= *newest)
     }
 
     /// All that was missed while the line was down is heard: what is stored meanwhile can be asked for.

@@ -39,6 +39,8 @@ pub const LEASE_BEATS: u32 = 10;
 pub const ANSWER_BEATS: u32 = 2;
 /// Subjects announced in one turn after the line came back.
 const ANNOUNCED_PER_TURN: usize = 500;
+/// Senders of events that a channel's subscribers were greeted with. What is forgotten may be heard twice.
+const GREETED_MAX: usize = 32;
 /// Nodes that were thought dead and are remembered, should they be heard again.
 const DEAD_MAX: usize = 256;
 
@@ -164,8 +166,8 @@ const _: () = assert!(size_of::<(ChannelKey, Subject)>() <= 80, "a node may hold
 struct Cache {
     /// The stored event is asked for by this ticket, and none was published since.
     fetching: Option<(u32, Fetch)>,
-    /// The event that was fetched, and whoever came next was greeted with.
-    greeted: Option<(LinkId, u64)>,
+    /// The events that were fetched, and that whoever came next was greeted with: the newest of each sender.
+    greeted: Vec<(LinkId, u64)>,
 }
 
 /// What a channel has more of whose edges some backend wants to hear: see `edges.rs`.
@@ -260,6 +262,18 @@ impl ClusterTable {
         self.subjects.get(channel)?.peers.iter().find(|peer| peer.node == node)
     }
 
+    /// Two for each one that is added: there are never many more than wait.
+    fn forget_who_waits_no_more(&mut self) {
+        for _ in 0..2 {
+            let Some((_, channel, ticket)) = self.waiting.front() else { return };
+            let waiting = self.subjects.get(channel).and_then(|subject| subject.waiting.as_ref());
+            if waiting.is_some_and(|waiting| waiting.ticket == *ticket) {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+    }
+
     /// Whether the user is signed in on another node.
     pub(super) fn is_online_elsewhere(&self, user: &ChannelKey) -> bool {
         let subject = self.subjects.get(user);
@@ -348,7 +362,7 @@ impl Shard {
         }
         let mut subject = Subject::default();
         if channel.kind.cached {
-            let greeted = self.homes.fetched_by(channel);
+            let greeted = self.homes.fetched_by(channel).into_iter().collect();
             subject.cache = Some(Box::new(Cache { greeted, ..Cache::default() }));
         }
         self.cluster.subjects.insert(channel.clone(), subject);
@@ -361,6 +375,7 @@ impl Shard {
             self.fetch(channel, ticket, Fetch::First);
             missing += 1;
         }
+        self.cluster.forget_who_waits_no_more();
         self.cluster.waiting.push_back((self.cluster.beat, channel.clone(), ticket));
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
             subject.waiting = Some(Box::new(Waiting {
