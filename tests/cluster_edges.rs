@@ -232,7 +232,7 @@ fn a_question_does_not_wait_long_for_a_node_that_hangs() {
             client.expect(&member_added(&user(later)));
         }
     }
-    nodes[2].signal(Signal::STOP);
+    nodes[2].pause();
     let request = Request::get("/channels").query("info", "subscription_count,user_count");
     for node in &nodes[..2] {
         let body = within(SHORT, "a question", || parse(&node.ask(&request).body));

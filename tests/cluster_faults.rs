@@ -129,7 +129,7 @@ fn a_node_that_hung_is_thought_dead_and_is_back() {
     one.join("presence-r", &user("a"));
     two.join("presence-r", &user("b"));
     one.expect(&member_added(&user("b")));
-    b.signal(Signal::STOP);
+    b.pause();
     within(LEASE, "the lease", || one.expect(&member_removed(r#""b""#)));
     assert_eq!(users(&a, "presence-r"), ["a"]);
     // What happens meanwhile is told to those who hung.

@@ -15,10 +15,12 @@ mod wire;
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use ringverb::app::Secret;
 use ringverb::pusher::signature;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -63,6 +65,22 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
         }
         assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
     }
+}
+
+/// Stops a process, as one that hangs.
+pub(crate) fn pause(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::STOP).expect("the process is there");
+    // The signal is on its way when `kill` returns.
+    eventually("all its threads are stopped", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("a process");
+        let mut states = tasks.map(|task| {
+            let path = task.expect("a task").path().join("stat");
+            let text = std::fs::read_to_string(path).expect("a task of a process that is there");
+            // The name before it may hold anything.
+            text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+        });
+        states.all(|state| state == Some('T')).then_some(())
+    });
 }
 
 /// Acts, and fails if that took longer.

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
 use super::server::Folder;
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, eventually, pause};
 
 /// Its output and that of `restart`, in its folder.
 const LOG: &str = "redis.log";
@@ -124,9 +124,7 @@ impl Redis {
 
     /// It holds its connections and answers nothing, as a host that hangs.
     pub(crate) fn pause(&self) {
-        self.signal(Signal::STOP);
-        // The signal is on its way when `kill` returns.
-        eventually("Redis is stopped", || (self.state() == 'T').then_some(()));
+        pause(self.child.as_ref().expect("it runs"));
     }
 
     /// Ends `pause`.
@@ -137,14 +135,6 @@ impl Redis {
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).expect("the process is there");
-    }
-
-    /// As `ps` shows it.
-    fn state(&self) -> char {
-        let id = self.child.as_ref().expect("it runs").id();
-        let text = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
-        let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        state.expect("a state behind a name in brackets")
     }
 
     /// One command on a connection of its own; the reply as it came, an error's too.

@@ -16,7 +16,7 @@ use super::client::{Client, Handshake};
 use super::http::{Http, Request};
 use super::redis::Redis;
 use super::wire::{Reply, Wire};
-use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, now};
+use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, now, pause};
 
 /// How a server is to be started.
 #[derive(Debug)]
@@ -332,6 +332,11 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
+    }
+
+    /// It holds its connections and answers nothing, until `Signal::CONT`.
+    pub(crate) fn pause(&self) {
+        pause(&self.child);
     }
 
     /// Waits for the end.

@@ -10,7 +10,12 @@
 //! the subject, and all who hold it know. Whoever comes meanwhile is no news to a backend, but for the node that
 //! undoes the leaving it has told of.
 
-use super::{Body, HashSet, Peer, Subject, Table, ToCluster, VecDeque};
+use std::collections::VecDeque;
+
+use hashbrown::HashSet;
+
+use super::subject::{Peer, Subject};
+use super::{Body, Table, ToCluster};
 use crate::app::WebhookKind;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::Shard;
@@ -97,7 +102,7 @@ impl Peer {
 impl Subject {
     /// Whether somebody is on this node, in Redis's order.
     fn is_said(&self, who: &Who) -> bool {
-        self.order.as_ref().is_some_and(|order| order.said.contains(who))
+        self.said.contains(who)
     }
 
     fn is_elsewhere(&self, who: &Who) -> bool {
@@ -106,22 +111,9 @@ impl Subject {
 
     /// Nobody waits for whoever left any more, which holds while they are anywhere; whether somebody did.
     fn end_lingering(&mut self, who: &Who) -> bool {
-        let ended = self.peers.iter_mut().map(|peer| peer.lingering.remove(who));
+        let peers = self.known().into_iter().flat_map(|details| &mut details.peers);
+        let ended = peers.map(|peer| peer.lingering.remove(who));
         ended.filter(|ended| *ended).count() > 0
-    }
-
-    /// While parts are waited for: what was heard of them in order is newer than what any part says; `node`: of what
-    /// lingers there only.
-    fn note_heard(&mut self, node: Option<NodeId>, who: &Who) {
-        if let Some(waiting) = &mut self.waiting {
-            waiting.heard.insert((node, who.clone()));
-        }
-    }
-
-    fn was_heard(&self, node: NodeId, who: &Who) -> bool {
-        let there =
-            |of| self.waiting.as_ref().is_some_and(|it| it.heard.contains(&(of, who.clone())));
-        there(None) || there(Some(node))
     }
 }
 
@@ -153,7 +145,7 @@ impl Shard {
         }
         match self.cluster.subjects.get_mut(channel).filter(|_| self.cluster.is_up) {
             Some(subject) => {
-                subject.order.get_or_insert_default().unconfirmed += 1;
+                subject.details().unconfirmed += 1;
                 if let (Edge::Came, Some(found @ Lingering::Until(_))) =
                     (edge, self.cluster.edges.find(channel, &who))
                 {
@@ -169,8 +161,8 @@ impl Shard {
     pub fn on_edge_said(&mut self) {
         let Some((channel, who, edge)) = self.cluster.edges.unconfirmed.pop_front() else { return };
         let subject = self.cluster.subjects.get_mut(&channel);
-        if let Some(order) = subject.and_then(|subject| subject.order.as_mut()) {
-            order.unconfirmed -= 1;
+        if let Some(details) = subject.and_then(Subject::known) {
+            details.unconfirmed -= 1;
         }
         self.confirm_edge(&channel, who, edge);
         self.let_go_if_unused(&channel);
@@ -195,11 +187,11 @@ impl Shard {
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
             is_news = !subject.is_elsewhere(&who);
             if came {
-                subject.order.get_or_insert_default().said.insert(who.clone());
+                subject.details().said.insert(who.clone());
                 // The node where it lingers undoes it.
                 is_news &= !subject.end_lingering(&who);
             } else {
-                subject.order.get_or_insert_default().said.remove(&who);
+                subject.details().said.remove(&who);
             }
         }
         // If it lingers here, this undoes it in the same way as it tells it.
@@ -265,7 +257,7 @@ impl Shard {
     ) {
         let told = self.cluster.told_now(from);
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
-        let known = subject.peers.iter().find(|peer| peer.node == from.node);
+        let known = subject.find(from.node);
         let known = known.into_iter().flat_map(|peer| &peer.lingering);
         let known: Vec<Who> =
             known.filter(|who| subject.was_heard(from.node, who)).cloned().collect();

@@ -1,21 +1,10 @@
 //! The line to Redis as the shard sees it: up, down, its answers, and time. PURE.
 
-use super::{
-    ANNOUNCED_PER_TURN, ANSWER_BEATS, Cache, Fetch, GREETED_MAX, LEASE_BEATS, Stored, ToCluster,
-};
+use super::subject::{Details, Fetch};
+use super::{ANNOUNCED_PER_TURN, ANSWER_BEATS, LEASE_BEATS, Stored, ToCluster};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::envelope::{Body, LinkId};
 use crate::shard::{Answered, Shard};
-
-impl Cache {
-    fn note_greeted(&mut self, (from, number): (LinkId, u64)) {
-        self.greeted.retain(|(link, _)| *link != from);
-        if self.greeted.len() >= GREETED_MAX {
-            self.greeted.remove(0);
-        }
-        self.greeted.push((from, number));
-    }
-}
 
 impl Shard {
     /// The line is up, and knows nothing of before.
@@ -85,8 +74,8 @@ impl Shard {
         stored: Option<Stored>,
         is_due: bool,
     ) -> Option<LinkId> {
-        let why = self.cache(channel).and_then(|cache| {
-            let (_, why) = cache.fetching.take_if(|(asked, _)| *asked == ticket)?;
+        let why = self.details(channel).and_then(|details| {
+            let (_, why) = details.fetching.take_if(|(asked, _)| *asked == ticket)?;
             Some(why)
         });
         match (why, stored) {
@@ -97,8 +86,8 @@ impl Shard {
                 let by = (stored.from, stored.number);
                 self.home_remember(channel, &stored.frame, stored.seconds);
                 self.homes.note_fetched(channel, by);
-                if let Some(cache) = self.cache(channel) {
-                    cache.note_greeted(by);
+                if let Some(subject) = self.cluster.subjects.get_mut(channel) {
+                    subject.details().note_greeted(by);
                 }
             }
             (Some(Fetch::First), None) => self.homes.forget_cached(channel),
@@ -109,17 +98,15 @@ impl Shard {
         None
     }
 
-    fn cache(&mut self, channel: &ChannelKey) -> Option<&mut Cache> {
-        self.cluster.subjects.get_mut(channel)?.cache.as_deref_mut()
+    fn details(&mut self, channel: &ChannelKey) -> Option<&mut Details> {
+        self.cluster.subjects.get_mut(channel)?.known()
     }
 
     /// Whether an event that comes late is what the channel's subscribers were greeted with, or older.
     #[must_use]
     pub fn was_greeted(&self, channel: &ChannelKey, from: LinkId, number: u64) -> bool {
         let subject = self.cluster.subjects.get(channel);
-        let cache = subject.and_then(|subject| subject.cache.as_ref());
-        let mut greeted = cache.into_iter().flat_map(|cache| &cache.greeted);
-        greeted.any(|(link, newest)| *link == from && number <= *newest)
+        subject.is_some_and(|subject| subject.was_greeted(from, number))
     }
 
     /// All that was missed while the line was down is heard: what is stored meanwhile can be asked for.
@@ -163,8 +150,8 @@ impl Shard {
 
     /// One answer came, and `more` are to come.
     pub(super) fn note_answers(&mut self, channel: &ChannelKey, ticket: u32, more: i64) {
-        let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
-        let Some(waiting) = &mut subject.waiting else { return };
+        let waiting = self.details(channel).and_then(|details| details.waiting.as_mut());
+        let Some(waiting) = waiting else { return };
         if waiting.ticket == ticket {
             waiting.missing += more - 1;
             if waiting.missing == 0 {
@@ -175,11 +162,11 @@ impl Shard {
 
     fn stop_waiting(&mut self, channel: &ChannelKey, ticket: u32) {
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
-        if subject.waiting.as_ref().is_none_or(|waiting| waiting.ticket != ticket) {
-            return;
-        }
-        let mails = subject.waiting.take().map(|waiting| waiting.mails);
-        for mail in mails.into_iter().flatten() {
+        let waiting =
+            subject.known().and_then(|details| details.waiting.take_if(|it| it.ticket == ticket));
+        let Some(waiting) = waiting else { return };
+        subject.shrink();
+        for mail in waiting.mails {
             self.on_mail(mail);
         }
         self.let_go_if_unused(channel);

@@ -14,13 +14,15 @@
 mod edges;
 mod line;
 mod peers;
+mod subject;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub(super) use edges::Edge;
-use edges::{Edges, Whose};
-use hashbrown::{HashMap, HashSet};
+use edges::Edges;
+use hashbrown::HashMap;
+use subject::{Fetch, Peer, Subject, Told};
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
@@ -39,8 +41,6 @@ pub const LEASE_BEATS: u32 = 10;
 pub const ANSWER_BEATS: u32 = 2;
 /// Subjects announced in one turn after the line came back.
 const ANNOUNCED_PER_TURN: usize = 500;
-/// Senders of events that a channel's subscribers were greeted with. What is forgotten may be heard twice.
-const GREETED_MAX: usize = 32;
 /// Nodes that were thought dead and are remembered, should they be heard again.
 const DEAD_MAX: usize = 256;
 
@@ -149,101 +149,6 @@ pub(super) struct ClusterTable {
     next_ticket: u32,
 }
 
-/// A channel, or a user by their own channel, that this node has to do with. A plain channel owns this, and nothing
-/// else once Redis has confirmed it.
-#[derive(Debug, Default)]
-struct Subject {
-    waiting: Option<Box<Waiting>>,
-    peers: Vec<Peer>,
-    cache: Option<Box<Cache>>,
-    order: Option<Box<Order>>,
-}
-
-const _: () = assert!(size_of::<(ChannelKey, Subject)>() <= 80, "a node may hold a million");
-
-/// What a cache channel has more.
-#[derive(Debug, Default)]
-struct Cache {
-    /// The stored event is asked for by this ticket, and none was published since.
-    fetching: Option<(u32, Fetch)>,
-    /// The events that were fetched, and that whoever came next was greeted with: the newest of each sender.
-    greeted: Vec<(LinkId, u64)>,
-}
-
-/// What a channel has more of whose edges some backend wants to hear: see `edges.rs`.
-#[derive(Debug, Default)]
-struct Order {
-    /// Edges of this node that are under way to Redis.
-    unconfirmed: u32,
-    /// Who is on this node, as far as Redis's order goes.
-    said: Whose,
-}
-
-/// Why the stored event is asked for, and so what it means if there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fetch {
-    /// The channel was not held before: what this node remembers of it is nothing to go by.
-    First,
-    /// The line was lost: perhaps Redis has forgotten what this node remembers.
-    Again,
-    /// This node has stored what it remembers, unless another one was first.
-    Restored,
-}
-
-/// What cannot be answered before the others have spoken.
-#[derive(Debug)]
-struct Waiting {
-    ticket: u32,
-    /// Replies of Redis and answers of nodes that are still due.
-    missing: i64,
-    mails: Vec<Mail>,
-    /// Whose comings and goings were heard of meanwhile: see `Subject::note_heard`.
-    heard: HashSet<(Option<NodeId>, edges::Who), foldhash::fast::FixedState>,
-}
-
-/// Another node's part, as far as it was told.
-#[derive(Debug)]
-struct Peer {
-    node: NodeId,
-    /// When it was told whole.
-    told: Told,
-    online: bool,
-    occupied: bool,
-    count: u32,
-    members: HashSet<Box<str>, foldhash::fast::FixedState>,
-    /// Who has just left it, and backends do not know.
-    lingering: Whose,
-}
-
-/// Which lines were there when something was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Told {
-    line: u32,
-    by: LinkId,
-    renewals: u32,
-}
-
-impl Subject {
-    fn peer(&mut self, told: Told) -> &mut Peer {
-        let node = told.by.node;
-        if let Some(at) = self.peers.iter().position(|peer| peer.node == node) {
-            return &mut self.peers[at];
-        }
-        let (members, lingering) = (HashSet::default(), HashSet::default());
-        self.peers.push(Peer {
-            node,
-            told,
-            online: false,
-            occupied: false,
-            count: 0,
-            members,
-            lingering,
-        });
-        let last = self.peers.len() - 1;
-        &mut self.peers[last]
-    }
-}
-
 impl ClusterTable {
     pub(super) fn new(own: Option<NodeId>) -> Self {
         Self { own, ..Self::default() }
@@ -259,7 +164,7 @@ impl ClusterTable {
     }
 
     fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&Peer> {
-        self.subjects.get(channel)?.peers.iter().find(|peer| peer.node == node)
+        self.subjects.get(channel)?.find(node)
     }
 
     /// Two for each one that is added: there are never many more than wait.
@@ -302,8 +207,8 @@ impl ClusterTable {
 
     /// Subscribers on other nodes, as far as that is told.
     pub(super) fn count_elsewhere(&self, channel: &ChannelKey) -> u64 {
-        let peers = self.subjects.get(channel).map_or(&[][..], |subject| &subject.peers);
-        peers.iter().map(|peer| u64::from(peer.count)).sum()
+        let peers = self.subjects.get(channel).into_iter().flat_map(|subject| &subject.peers);
+        peers.map(|peer| u64::from(peer.count)).sum()
     }
 
     /// Subjects held and edges under way, and nodes known: both are 0 without a cluster.
@@ -346,7 +251,8 @@ impl Shard {
             Mail::Unwatch { user, .. } => user.clone(),
             _ => return Some(mail),
         };
-        match self.cluster.subjects.get_mut(&channel).and_then(|found| found.waiting.as_mut()) {
+        let subject = self.cluster.subjects.get_mut(&channel);
+        match subject.and_then(Subject::known).and_then(|details| details.waiting.as_mut()) {
             Some(waiting) => {
                 waiting.mails.push(mail);
                 None
@@ -361,9 +267,8 @@ impl Shard {
             return;
         }
         let mut subject = Subject::default();
-        if channel.kind.cached {
-            let greeted = self.homes.fetched_by(channel).into_iter().collect();
-            subject.cache = Some(Box::new(Cache { greeted, ..Cache::default() }));
+        if let Some(greeted) = self.homes.fetched_by(channel) {
+            subject.details().note_greeted(greeted);
         }
         self.cluster.subjects.insert(channel.clone(), subject);
         if !self.cluster.is_up {
@@ -378,12 +283,7 @@ impl Shard {
         self.cluster.forget_who_waits_no_more();
         self.cluster.waiting.push_back((self.cluster.beat, channel.clone(), ticket));
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.waiting = Some(Box::new(Waiting {
-                ticket,
-                missing,
-                mails: Vec::new(),
-                heard: HashSet::default(),
-            }));
+            subject.wait(ticket, missing);
         }
     }
 
@@ -407,7 +307,7 @@ impl Shard {
     fn fetch(&mut self, channel: &ChannelKey, ticket: u32, why: Fetch) {
         self.outbox.cluster.push(ToCluster::Fetch { channel: channel.clone(), ticket });
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.cache.get_or_insert_default().fetching = Some((ticket, why));
+            subject.details().fetching = Some((ticket, why));
         }
     }
 
@@ -415,8 +315,7 @@ impl Shard {
     pub(super) fn let_go_if_unused(&mut self, channel: &ChannelKey) {
         let Some(subject) = self.cluster.subjects.get(channel) else { return };
         let waits = subject.waiting.as_ref().is_some_and(|waiting| !waiting.mails.is_empty());
-        let unconfirmed = subject.order.as_ref().is_some_and(|order| order.unconfirmed > 0);
-        let stays = unconfirmed || self.cluster.edges.lingers(channel);
+        let stays = subject.unconfirmed > 0 || self.cluster.edges.lingers(channel);
         if waits || stays || !self.interested(channel).is_empty() || self.users.has_home(channel) {
             return;
         }
@@ -486,8 +385,8 @@ impl Shard {
         if cache_seconds.is_some() && self.cluster.is_on() {
             *self.cluster.unstored.entry(channel.clone()).or_default() += 1;
             let subject = self.cluster.subjects.get_mut(channel);
-            if let Some(cache) = subject.and_then(|subject| subject.cache.as_mut()) {
-                cache.fetching = None;
+            if let Some(details) = subject.and_then(Subject::known) {
+                details.fetching = None;
             }
         }
         if self.cluster.is_on() {

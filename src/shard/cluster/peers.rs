@@ -2,7 +2,8 @@
 
 use hashbrown::HashSet;
 
-use super::{DEAD_MAX, LEASE_BEATS, Peer, ToCluster};
+use super::subject::Peer;
+use super::{DEAD_MAX, LEASE_BEATS, ToCluster};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::shard::channel_key::ChannelKey;
@@ -217,7 +218,8 @@ impl Shard {
         }
         self.replace_part(channel, from, Part::default());
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.peers.retain(|peer| peer.node != node);
+            subject.details().peers.retain(|peer| peer.node != node);
+            subject.shrink();
         }
     }
 }
