@@ -147,7 +147,7 @@ impl<K: Kernel> Core<K> {
 
     /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
     /// answered before it was made.
-    fn catch_up(&mut self) {
+    pub fn catch_up(&mut self) {
         self.drain_to_home();
         self.settle_mail();
     }

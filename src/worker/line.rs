@@ -161,6 +161,8 @@ impl Worker {
         let core = &mut *self.core.borrow_mut();
         let line = &mut *self.line.borrow_mut();
         let Some(line) = line else { return false };
+        // What was answered here comes before what others say since.
+        core.catch_up();
         if let Err(lost) = line.link.receive(bytes, &mut core.shard) {
             line.lost = Some(lost);
             return false;

@@ -76,6 +76,7 @@ impl Line {
         if bytes.is_empty() {
             return false;
         }
+        core.catch_up();
         self.link.receive(&bytes, &mut core.shard).expect("Redis is understood");
         for (from, number, question) in self.link.take_questions() {
             core.begin_node_question(from, number, question);
