@@ -147,7 +147,7 @@ impl Cluster {
 
     fn fault(&mut self) {
         let node = self.below(self.nodes.len());
-        match self.below(8) {
+        match self.below(9) {
             0..=1 => {
                 let core = self.below(self.nodes[node].process.lines.len());
                 self.cut(node, core);
@@ -158,6 +158,12 @@ impl Cluster {
             5 => self.nodes[node].stopped ^= true,
             6 if self.nodes.len() > 1 => self.end_node(node),
             7 => return self.begin_node(),
+            // The others think it dead.
+            8 if self.nodes.len() > 1 => {
+                self.nodes[node].stopped = true;
+                self.live_on(LEASE_BEATS + 2);
+                self.nodes[node].stopped = false;
+            }
             _ => return,
         }
         self.stirred = true;
@@ -338,11 +344,9 @@ impl Cluster {
         }
     }
 
-    /// Everything is mended, and stands for as long as a node may be silent.
-    fn calm(&mut self) {
-        self.redis_is_away = false;
-        self.nodes.iter_mut().for_each(|node| node.stopped = false);
-        for _ in 0..2 * LEASE_BEATS {
+    /// So many seconds in which all that can move does.
+    fn live_on(&mut self, seconds: u32) {
+        for _ in 0..seconds {
             // Nobody is to be thought silent.
             for index in 0..self.guests.len() {
                 if !self.guests[index].client.over && self.guests[index].client.socket_id.is_some()
@@ -354,6 +358,13 @@ impl Cluster {
             self.pass(1);
             self.settle();
         }
+    }
+
+    /// Everything is mended, and stands for as long as a node may be silent.
+    fn calm(&mut self) {
+        self.redis_is_away = false;
+        self.nodes.iter_mut().for_each(|node| node.stopped = false);
+        self.live_on(2 * LEASE_BEATS);
         self.stirred = false;
         self.settle_and_check();
     }
