@@ -26,6 +26,15 @@ use simulation::Simulation;
 const CORPUS: std::ops::Range<u64> = 1..601;
 /// The same for nodes, whose world is larger.
 const CORPUS_OF_NODES: std::ops::Range<u64> = 1..321;
+/// Seeds of nodes that show what few do: planted faults of `planted.py`.
+const SHOWN_OF_NODES: [u64; 3] = [
+    // Who was thought dead is not asked what it has.
+    7_712_379_967_903_891_456,
+    // What was let go while the line was down stays.
+    7_712_380_284_024_390_098,
+    // A stored event is stored twice.
+    7_712_380_604_686_274_695,
+];
 const STEPS: usize = 400;
 
 /// What a seed is the seed of.
@@ -87,8 +96,12 @@ fn try_corpus(model: Model) {
         let steps = given("RINGVERB_STEPS").and_then(|steps| usize::try_from(steps).ok());
         return run(model, seed, steps.unwrap_or(STEPS));
     }
-    let corpus = if model == Model::Cluster { CORPUS_OF_NODES } else { CORPUS };
-    corpus.for_each(|seed| try_seed(model, seed));
+    match model {
+        Model::Process => CORPUS.for_each(|seed| try_seed(model, seed)),
+        Model::Cluster => {
+            CORPUS_OF_NODES.chain(SHOWN_OF_NODES).for_each(|seed| try_seed(model, seed));
+        }
+    }
 }
 
 #[test]
