@@ -147,7 +147,7 @@ FAULTS = [
     ("backends: told before Redis has put it in order", "src/shard/cluster/edges.rs",
      "match self.cluster.subjects.get_mut(channel).filter(|_| self.cluster.is_up) {", "match self.cluster.subjects.get_mut(channel).filter(|_| false) {"),
     ("backends: nobody else knows who may come back", "src/shard/cluster/edges.rs",
-     "peer.lingering.insert(who);", "drop(who);\n                let _ = peer;"),
+     "subject.peer(told).lingering.insert(who);", "drop(who);\n            let _ = told;"),
     ("backends: an old part undoes what was heard since", "src/shard/cluster/subject.rs",
      "there(None) || there(Some(node))", "let _ = (there, node);\n        false"),
     ("backends: a leaving is over before all know", "src/shard/cluster/edges.rs",

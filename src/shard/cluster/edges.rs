@@ -160,8 +160,7 @@ impl Shard {
     /// Redis has put the oldest edge that was not confirmed into its order.
     pub fn on_edge_said(&mut self) {
         let Some((channel, who, edge)) = self.cluster.edges.unconfirmed.pop_front() else { return };
-        let subject = self.cluster.subjects.get_mut(&channel);
-        if let Some(details) = subject.and_then(Subject::known) {
+        if let Some(details) = self.cluster.details(&channel) {
             details.unconfirmed -= 1;
         }
         self.confirm_edge(&channel, who, edge);
@@ -190,8 +189,8 @@ impl Shard {
                 subject.details().said.insert(who.clone());
                 // The node where it lingers undoes it.
                 is_news &= !subject.end_lingering(&who);
-            } else {
-                subject.details().said.remove(&who);
+            } else if let Some(details) = subject.known() {
+                details.said.remove(&who);
             }
         }
         // If it lingers here, this undoes it in the same way as it tells it.
@@ -227,25 +226,22 @@ impl Shard {
         if !self.tells_edges(channel, &who) || self.settings.webhook_linger_seconds == 0 {
             return;
         }
+        let told = self.cluster.told_now(from);
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
         subject.note_heard(None, &who);
         // They were there until now.
         subject.end_lingering(&who);
         if !subject.is_said(&who) && !subject.is_elsewhere(&who) {
-            self.change_peer(channel, from, |peer| {
-                peer.lingering.insert(who);
-            });
+            subject.peer(told).lingering.insert(who);
         }
     }
 
     /// Whoever left `from` lingers there no more.
     pub(super) fn remote_lingering_over(&mut self, channel: &ChannelKey, from: LinkId, who: &Who) {
-        if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.note_heard(Some(from.node), who);
-        }
-        self.change_peer(channel, from, |peer| {
-            peer.lingering.remove(who);
-        });
+        let told = self.cluster.told_now(from);
+        let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
+        subject.note_heard(Some(from.node), who);
+        subject.peer(told).lingering.remove(who);
     }
 
     /// What lingers on a node by its part. Nobody does who is somewhere.

@@ -1,6 +1,6 @@
 //! The line to Redis as the shard sees it: up, down, its answers, and time. PURE.
 
-use super::subject::{Details, Fetch};
+use super::subject::Fetch;
 use super::{ANNOUNCED_PER_TURN, ANSWER_BEATS, LEASE_BEATS, Stored, ToCluster};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::envelope::{Body, LinkId};
@@ -74,7 +74,7 @@ impl Shard {
         stored: Option<Stored>,
         is_due: bool,
     ) -> Option<LinkId> {
-        let why = self.details(channel).and_then(|details| {
+        let why = self.cluster.details(channel).and_then(|details| {
             let (_, why) = details.fetching.take_if(|(asked, _)| *asked == ticket)?;
             Some(why)
         });
@@ -96,10 +96,6 @@ impl Shard {
         }
         self.note_answers(channel, ticket, 0);
         None
-    }
-
-    fn details(&mut self, channel: &ChannelKey) -> Option<&mut Details> {
-        self.cluster.subjects.get_mut(channel)?.known()
     }
 
     /// Whether an event that comes late is what the channel's subscribers were greeted with, or older.
@@ -150,7 +146,7 @@ impl Shard {
 
     /// One answer came, and `more` are to come.
     pub(super) fn note_answers(&mut self, channel: &ChannelKey, ticket: u32, more: i64) {
-        let waiting = self.details(channel).and_then(|details| details.waiting.as_mut());
+        let waiting = self.cluster.details(channel).and_then(|details| details.waiting.as_mut());
         let Some(waiting) = waiting else { return };
         if waiting.ticket == ticket {
             waiting.missing += more - 1;

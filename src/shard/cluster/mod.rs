@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub(super) use edges::Edge;
 use edges::Edges;
 use hashbrown::HashMap;
-use subject::{Fetch, Peer, Subject, Told};
+use subject::{Details, Fetch, Peer, Subject, Told};
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
@@ -163,6 +163,11 @@ impl ClusterTable {
         Told { line: self.line, by, renewals }
     }
 
+    /// What is known of a subject, to be changed; `None` where there is nothing.
+    fn details(&mut self, channel: &ChannelKey) -> Option<&mut Details> {
+        self.subjects.get_mut(channel)?.known()
+    }
+
     fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&Peer> {
         self.subjects.get(channel)?.find(node)
     }
@@ -251,8 +256,7 @@ impl Shard {
             Mail::Unwatch { user, .. } => user.clone(),
             _ => return Some(mail),
         };
-        let subject = self.cluster.subjects.get_mut(&channel);
-        match subject.and_then(Subject::known).and_then(|details| details.waiting.as_mut()) {
+        match self.cluster.details(&channel).and_then(|details| details.waiting.as_mut()) {
             Some(waiting) => {
                 waiting.mails.push(mail);
                 None
@@ -384,8 +388,7 @@ impl Shard {
     ) {
         if cache_seconds.is_some() && self.cluster.is_on() {
             *self.cluster.unstored.entry(channel.clone()).or_default() += 1;
-            let subject = self.cluster.subjects.get_mut(channel);
-            if let Some(details) = subject.and_then(Subject::known) {
+            if let Some(details) = self.cluster.details(channel) {
                 details.fetching = None;
             }
         }

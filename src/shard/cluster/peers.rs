@@ -218,7 +218,9 @@ impl Shard {
         }
         self.replace_part(channel, from, Part::default());
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.details().peers.retain(|peer| peer.node != node);
+            if let Some(details) = subject.known() {
+                details.peers.retain(|peer| peer.node != node);
+            }
             subject.shrink();
         }
     }
