@@ -74,7 +74,7 @@ pub enum Refused {
     Other,
     /// What no WebSocket peer may send.
     Violation,
-    /// A connection that the kernel had no memory to watch.
+    /// A connection that the kernel had no memory to watch, or no descriptor for.
     Kernel,
     /// Pauses of accepting for want of descriptors or memory.
     AcceptPaused,

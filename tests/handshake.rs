@@ -339,3 +339,30 @@ fn errors_may_be_objects() {
         r#"{"event":"pusher:error","data":{"code":4200,"message":"Invalid message format"}}"#,
     );
 }
+
+/// Handshakes that arrive while the server cuts their wait short. A cancelled operation still uses the descriptor of
+/// such a socket when the WebSocket takes it. This once ended the whole process.
+#[test]
+fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {
+    const CONNECTIONS: usize = 400;
+    const ROUNDS: u64 = 6;
+    let server = Setup::new().workers(1).env("RINGVERB_HANDSHAKE_TIMEOUT", "1").start();
+    let handshake = Handshake::to("/app/no-such-key").bytes();
+    for round in 0..ROUNDS {
+        let mut wires: Vec<_> = (0..CONNECTIONS).map(|_| server.wire()).collect();
+        // Each deadline begins at the answer to this request.
+        let begin = support::now();
+        for wire in &mut wires {
+            wire.send(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        // A little later in each round: the deadlines expire during the sends of at least one.
+        let target = Duration::from_micros(999_000 + 500 * round);
+        std::thread::park_timeout(target.saturating_sub(begin.elapsed()));
+        for wire in &mut wires {
+            wire.send_to_closing(&handshake);
+        }
+        drop(wires);
+        let reply = Http::new(&server).ask_raw(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(reply.status, 200, "round {round}");
+    }
+}

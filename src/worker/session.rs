@@ -52,6 +52,7 @@ pub(super) async fn go_on(
         stream,
         peer,
         served,
+        may_be_in_flight: false,
         worker,
     };
     match session.run().await {
@@ -68,6 +69,10 @@ struct Session {
     peer: IpAddr,
     /// A request was answered: waiting for the next one is no fault.
     served: bool,
+    /// A wait on the stream was cut short by a deadline or a take-over. monoio cancels such an operation only when it
+    /// parks next, and until then `into_raw_fd` panics: the descriptor must be duplicated instead of taken. A wait
+    /// that completes has dropped its reference to the descriptor.
+    may_be_in_flight: bool,
     reader: RequestReader,
     /// Received and not yet used.
     input: Vec<u8>,
@@ -176,8 +181,13 @@ impl Session {
     /// Waits for bytes and appends them to the input.
     async fn receive(&mut self, deadline: monoio::time::Instant) -> Result<(), End> {
         loop {
+            // Still set if this future is dropped within the wait.
+            let before = std::mem::replace(&mut self.may_be_in_flight, true);
             let late = match monoio::time::timeout_at(deadline, self.stream.readable(true)).await {
-                Ok(Ok(())) => false,
+                Ok(Ok(())) => {
+                    self.may_be_in_flight = before;
+                    false
+                }
                 Ok(Err(_)) => return Err(End::Gone),
                 // Where the whole host stalled, a request and the end of its time are seen together: it came in time.
                 Err(_) => true,
@@ -446,8 +456,28 @@ impl Session {
     /// Gives the socket to the reactor. The 101 answer leaves with the first frame, in one send.
     fn hand_over(mut self, accept: &AcceptKey, admitted: Result<Admitted, ErrorCode>) {
         handshake::write_response(accept, &mut self.output);
-        let socket = sys::take_fd(self.stream);
-        self.worker.adopt(admitted, &self.output, socket, &mut self.input);
+        if !self.may_be_in_flight {
+            let socket = sys::take_fd(self.stream);
+            return self.worker.adopt(admitted, &self.output, socket, &mut self.input);
+        }
+        // monoio closes its own descriptor when the operation on it has completed.
+        match sys::borrow(&self.stream).try_clone_to_owned() {
+            Ok(socket) => self.worker.adopt(admitted, &self.output, socket, &mut self.input),
+            Err(error) => self.give_up(admitted, &error),
+        }
+    }
+
+    /// No descriptor is left for the duplicate: the socket closes, and what the connection was counted in is undone.
+    fn give_up(&self, admitted: Result<Admitted, ErrorCode>, error: &std::io::Error) {
+        let Shared { apps, overload, .. } = &*self.worker.shared;
+        if let Ok(Admitted { app, place }) = admitted {
+            apps.get(app).release();
+            overload.admission.leave(place);
+        }
+        self.worker.count_refused(Refused::Kernel);
+        self.worker.notes.tell(&format!(
+            "a WebSocket was closed in its handshake: {error}; raise LimitNOFILE or ulimit -n"
+        ));
     }
 }
 

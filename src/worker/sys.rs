@@ -286,6 +286,9 @@ pub(super) fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
 }
 
 /// Takes the descriptor out of a stream.
+///
+/// # Panics
+/// In monoio, when an operation on the stream is in flight or was cancelled since the runtime parked last.
 pub(super) fn take_fd<T: IntoRawFd>(owner: T) -> OwnedFd {
     let raw: RawFd = owner.into_raw_fd();
     // SAFETY: `into_raw_fd` gives up ownership, so this is the only owner.
