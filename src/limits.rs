@@ -10,6 +10,10 @@ pub const CONTROL_PAYLOAD_MAX: usize = 125;
 pub const CHANNEL_NAME_BYTES_MAX: usize = 10_000;
 /// Bytes read from one connection in one tick, so that one sender cannot hold up the others.
 pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
+/// Time for all reads of a tick, in nanoseconds. One read more than that may be under way when it is up.
+pub const READ_TIME_PER_TICK_NS: u64 = 2_000_000;
+/// Bytes read between two looks at the clock.
+pub const READ_BYTES_PER_CLOCK: usize = 8 * 1024;
 /// Bytes handed to the kernel for one connection in one send; the rest waits for the next tick.
 pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
 /// Sends submitted with one system call. 64 to 256 measured as good as 4,096.

@@ -132,6 +132,12 @@ impl Connection {
         self.blocked
     }
 
+    /// Whether its send queue is over the bound: `Shard::settle` closes it.
+    #[must_use]
+    pub fn is_overflowed(&self) -> bool {
+        self.overflowed
+    }
+
     /// Whether our close frame is enqueued.
     #[must_use]
     pub fn is_closing(&self) -> bool {

@@ -1,8 +1,11 @@
 //! Established plaintext sockets: their descriptors, their reads, their end. PURE: the kernel is a parameter.
 //!
 //! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer
-//! (law 2). Fairness: a socket is read at most `READ_BYTES_PER_TICK_MAX` bytes a round; who has more waits for
-//! the next tick.
+//! (law 2).
+//!
+//! Fairness: a readable socket is queued once, whatever the kernel reports of it. It is read once a tick at most, and
+//! at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A socket
+//! with more to read waits behind the others for the next tick.
 
 use std::collections::VecDeque;
 
@@ -17,9 +20,22 @@ use crate::ws::violation::Violation;
 /// How long a connection that we close may take to answer before its socket is closed under it, in milliseconds.
 const LINGER_MS: u64 = 3_000;
 
+/// Whether a socket is queued to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queued {
+    No,
+    /// Until a read is short: the kernel reports what comes afterwards.
+    Once,
+    /// Until a read finds the end. The kernel has reported it, and reports nothing after it.
+    ToTheEnd,
+}
+
 /// One socket. `descriptor` is `None` in a free slot.
 struct Socket<S> {
     descriptor: Option<S>,
+    /// The tick in which it was read last, modulo 2^16. A coincidence delays a read by one tick.
+    read_in_tick: u16,
+    queued: Queued,
     /// The peer has sent its close frame: once ours is out, the socket can go.
     peer_closed: bool,
     /// A frame or message that is not complete.
@@ -28,7 +44,13 @@ struct Socket<S> {
 
 impl<S> Default for Socket<S> {
     fn default() -> Self {
-        Self { descriptor: None, peer_closed: false, partial: None }
+        Self {
+            descriptor: None,
+            read_in_tick: 0,
+            queued: Queued::No,
+            peer_closed: false,
+            partial: None,
+        }
     }
 }
 
@@ -54,8 +76,13 @@ pub struct Reactor<K: Kernel> {
     /// Completions to deal with.
     events: Vec<Event>,
     spare_events: Vec<Event>,
-    /// Sockets that may have more to read than they were given time for.
+    /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in `unread`
+    /// at most once, so both are bounded by the number of connections.
+    ready: VecDeque<ConnectionKey>,
+    /// Readable sockets that were read in this tick already: they wait for the next.
     unread: VecDeque<ConnectionKey>,
+    /// The number of this tick.
+    tick: u16,
     /// Closing connections and when their time is up, in that order.
     lingering: VecDeque<(Moment, ConnectionKey)>,
     /// Closed once their watches are gone from the ring.
@@ -74,7 +101,9 @@ impl<K: Kernel> Reactor<K> {
             sockets: Sockets(Vec::with_capacity(sockets_reserved)),
             events: Vec::new(),
             spare_events: Vec::new(),
+            ready: VecDeque::new(),
             unread: VecDeque::new(),
+            tick: 0,
             lingering: VecDeque::new(),
             closing: Vec::new(),
             scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
@@ -96,8 +125,10 @@ impl<K: Kernel> Reactor<K> {
             self.sockets.0.resize_with(slot + 1, Socket::default);
         }
         self.kernel.watch_readable(&descriptor, key);
+        // Its first read may be in this very tick.
+        let read_in_tick = self.tick.wrapping_sub(1);
         self.sockets.0[slot] =
-            Socket { descriptor: Some(descriptor), peer_closed: false, partial: None };
+            Socket { descriptor: Some(descriptor), read_in_tick, ..Socket::default() };
         if !leftover.is_empty() {
             self.feed(shard, key, leftover);
         }
@@ -128,29 +159,26 @@ impl<K: Kernel> Reactor<K> {
 
     /// Deals with everything that is ready. `congested`: the mailboxes are full, so publishers are not read.
     pub(super) fn turn(&mut self, shard: &mut Shard, congested: bool) {
+        self.tick = self.tick.wrapping_add(1);
+        self.ready.append(&mut self.unread);
+        let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
         // Reading makes the kernel post what became ready meanwhile; a few rounds collect it into this tick.
         for _ in 0..4 {
             self.kernel.reap(&mut self.events);
-            if self.events.is_empty() {
-                break;
-            }
+            let is_quiet = self.events.is_empty();
             let mut events =
                 std::mem::replace(&mut self.events, std::mem::take(&mut self.spare_events));
             for event in events.drain(..) {
-                self.on_event(shard, event, congested);
+                self.on_event(shard, event);
             }
             self.spare_events = events;
-        }
-        if congested {
-            return;
-        }
-        for _ in 0..self.unread.len() {
-            let Some(key) = self.unread.pop_front() else { break };
-            self.read(shard, key);
+            if congested || !self.read_ready(shard, deadline) || is_quiet {
+                break;
+            }
         }
     }
 
-    fn on_event(&mut self, shard: &mut Shard, event: Event, congested: bool) {
+    fn on_event(&mut self, shard: &mut Shard, event: Event) {
         match event.token {
             Token::Readable(key) | Token::Writable(key) if event.failed => {
                 // The kernel has no memory to watch it: it would never be heard again, and trying over and over
@@ -170,15 +198,7 @@ impl<K: Kernel> Reactor<K> {
                         self.kernel.watch_readable(socket, key);
                     }
                 }
-                if congested {
-                    self.unread.push_back(key);
-                } else {
-                    self.read(shard, key);
-                }
-                // The end may come with the last bytes, and nothing is reported after it: one more read finds it.
-                if event.end {
-                    self.unread.push_back(key);
-                }
+                self.queue(key, if event.end { Queued::ToTheEnd } else { Queued::Once });
             }
             Token::Writable(key) if shard.get(key).is_some() => shard.unblock(key.slot),
             Token::Writable(_) | Token::Sent(_) | Token::Again | Token::Cancel => {}
@@ -187,21 +207,59 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    fn read(&mut self, shard: &mut Shard, key: ConnectionKey) {
-        if shard.get(key).is_none() {
+    /// Queues a live connection's socket to be read: in this tick, unless it was read in it already.
+    fn queue(&mut self, key: ConnectionKey, until: Queued) {
+        let socket = &mut self.sockets.0[key.slot as usize];
+        let before = socket.queued;
+        if until == Queued::ToTheEnd || before == Queued::No {
+            socket.queued = until;
+        }
+        if before != Queued::No {
             return;
         }
-        let Some(socket) = &self.sockets.0[key.slot as usize].descriptor else { return };
-        match self.kernel.receive(socket, &mut self.scratch) {
-            Received::Gone => self.drop_socket(shard, key),
-            Received::Nothing => {}
+        let was_read = socket.read_in_tick == self.tick;
+        let queue = if was_read { &mut self.unread } else { &mut self.ready };
+        queue.push_back(key);
+    }
+
+    /// Reads the queued sockets, each once. `false` when the time for it is up; the rest stays queued, ahead of others.
+    fn read_ready(&mut self, shard: &mut Shard, deadline: u64) -> bool {
+        let mut bytes = 0;
+        while let Some(key) = self.ready.pop_front() {
+            bytes += self.read(shard, key);
+            if bytes >= limits::READ_BYTES_PER_CLOCK {
+                bytes = 0;
+                if self.kernel.stamp() >= deadline {
+                    return self.ready.is_empty();
+                }
+            }
+        }
+        true
+    }
+
+    /// Reads a socket once; the number of bytes.
+    fn read(&mut self, shard: &mut Shard, key: ConnectionKey) -> usize {
+        if shard.get(key).is_none() {
+            return 0;
+        }
+        let socket = &mut self.sockets.0[key.slot as usize];
+        let until = std::mem::replace(&mut socket.queued, Queued::No);
+        socket.read_in_tick = self.tick;
+        let Some(descriptor) = &socket.descriptor else { return 0 };
+        match self.kernel.receive(descriptor, &mut self.scratch) {
+            Received::Gone => {
+                self.drop_socket(shard, key);
+                0
+            }
+            Received::Nothing => 0,
             Received::Bytes(count) => {
-                if count == self.scratch.len() {
-                    self.unread.push_back(key);
+                if count == self.scratch.len() || until == Queued::ToTheEnd {
+                    self.queue(key, until);
                 }
                 let mut scratch = std::mem::take(&mut self.scratch);
                 self.feed(shard, key, &mut scratch[..count]);
                 self.scratch = scratch;
+                count
             }
         }
     }
@@ -289,7 +347,10 @@ impl<K: Kernel> Reactor<K> {
 
     /// Another tick is needed although no descriptor will say so.
     pub(super) fn has_unread(&self) -> bool {
-        !self.unread.is_empty() || !self.events.is_empty() || self.kernel.has_early()
+        !self.ready.is_empty()
+            || !self.unread.is_empty()
+            || !self.events.is_empty()
+            || self.kernel.has_early()
     }
 }
 
@@ -303,7 +364,10 @@ struct ShardSink<'a> {
 impl ShardSink<'_> {
     fn flow(&self) -> Flow {
         match self.shard.get(self.key) {
-            Some(connection) if !connection.is_closing() => Flow::Continue,
+            // One that is over its send queue's bound is closed behind this input: what it still asks for is not done.
+            Some(connection) if !connection.is_closing() && !connection.is_overflowed() => {
+                Flow::Continue
+            }
             _ => Flow::Stop,
         }
     }

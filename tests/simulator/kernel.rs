@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use ringverb::limits::READ_BYTES_PER_TICK_MAX;
 use ringverb::mailbox::Doorbell;
 use ringverb::shard::ConnectionKey;
 use ringverb::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
@@ -104,6 +105,8 @@ pub(crate) struct World {
     again: Vec<bool>,
     bells: Vec<Bell>,
     stamp: Cell<u64>,
+    /// By core: the wires that it has read in its present tick.
+    read: Vec<Vec<usize>>,
 }
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -117,6 +120,7 @@ impl World {
             again: Vec::new(),
             bells: Vec::new(),
             stamp: Cell::new(0),
+            read: Vec::new(),
         }
     }
 
@@ -125,6 +129,7 @@ impl World {
         let first = self.completions.len();
         self.completions.resize_with(first + count, VecDeque::new);
         self.again.resize(first + count, false);
+        self.read.resize(first + count, Vec::new());
         self.bells.resize(first + count, Bell::default());
         first
     }
@@ -135,6 +140,11 @@ impl World {
             wire.watches.retain(|(core, _)| !cores.contains(core));
             wire.want_room.retain(|(core, _)| !cores.contains(core));
         }
+    }
+
+    /// A core begins a tick.
+    pub(crate) fn begin_tick(&mut self, core: usize) {
+        self.read[core].clear();
     }
 
     /// Whether a core's ring would wake it.
@@ -325,8 +335,16 @@ impl Kernel for SimKernel {
         }
     }
 
+    /// A read takes time, now and then more than all reads of a tick may take.
     fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
         let mut world = self.world.borrow_mut();
+        let world = &mut *world;
+        let read = &mut world.read[self.core];
+        assert!(!read.contains(&socket.wire), "a socket was read twice in one tick");
+        assert!(buffer.len() <= READ_BYTES_PER_TICK_MAX, "a read of {} bytes", buffer.len());
+        read.push(socket.wire);
+        let took = if world.random.one_in(16) { 3_000_000 } else { 1_000 };
+        world.stamp.set(world.stamp.get() + took);
         let wire = &mut world.wires[socket.wire];
         if wire.reset {
             return Received::Gone;

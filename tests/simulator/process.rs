@@ -102,6 +102,7 @@ impl Process {
 
     /// As `Worker::tick`.
     pub(crate) fn tick(&mut self, index: usize) {
+        self.world.borrow_mut().begin_tick(self.first + index);
         let core = &mut self.cores[index];
         core.mailbox.doorbell().set_awake();
         if !core.is_paused() {
