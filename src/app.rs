@@ -182,10 +182,12 @@ pub struct App {
     pub channels_per_connection_max: u32,
     /// Users in one presence channel; `None` is unlimited.
     pub presence_members_max: Option<u32>,
-    /// Bytes of `channel_data` of one member; `None` leaves it to `message_size_max`.
-    pub member_size_max: Option<u32>,
-    /// Characters of a channel name; `None` leaves it to `limits::CHANNEL_NAME_BYTES_MAX`.
-    pub channel_name_max: Option<u32>,
+    /// Bytes of `channel_data` of one member.
+    pub member_size_max: u32,
+    /// Bytes of `user_data` of one sign-in.
+    pub user_data_size_max: u32,
+    /// Bytes of a channel name; at most `limits::CHANNEL_NAME_BYTES_MAX`.
+    pub channel_name_max: u32,
     /// Channel names are made of Pusher's characters only (PROTOCOL.md rule 29), not of any.
     pub channel_names_are_pushers: bool,
     /// Client events one connection may send in a second; `None` is unlimited.
@@ -324,8 +326,9 @@ pub(crate) fn sample() -> App {
         allow_reserved_events: false,
         channels_per_connection_max: 100,
         presence_members_max: None,
-        member_size_max: None,
-        channel_name_max: None,
+        member_size_max: 4_096,
+        user_data_size_max: 8_192,
+        channel_name_max: 200,
         channel_names_are_pushers: false,
         client_events_per_second_max: None,
         event_payload_max: None,

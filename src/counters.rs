@@ -43,6 +43,10 @@ pub enum Refused {
     HandshakesPerIp,
     /// A connection, while the process is over `RINGVERB_MEMORY_MAX`.
     Memory,
+    /// A subscription or sign-in, while the process is at `RINGVERB_MEMORY_MAX`.
+    MemorySubscription,
+    /// A subscription or sign-in over `RINGVERB_CONNECTION_BYTES_MAX`.
+    ConnectionMemory,
     /// A publish, far over `RINGVERB_MEMORY_MAX`.
     MemoryPublish,
     /// A connection with much to send, closed because the process is over `RINGVERB_MEMORY_MAX`.
@@ -65,6 +69,8 @@ pub enum Refused {
     HandshakeTimeout,
     SlowConsumer,
     MessageRate,
+    /// A ping or pong frame over `CONTROL_FRAMES_PER_SECOND_MAX`.
+    ControlFrameRate,
     MessageTooLarge,
     /// A message that is no Pusher message.
     Malformed,
@@ -81,10 +87,12 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::ConnectionsPerIp,
         Self::HandshakesPerIp,
         Self::Memory,
+        Self::MemorySubscription,
+        Self::ConnectionMemory,
         Self::MemoryPublish,
         Self::Shed,
         Self::Quota,
@@ -99,6 +107,7 @@ impl Refused {
         Self::HandshakeTimeout,
         Self::SlowConsumer,
         Self::MessageRate,
+        Self::ControlFrameRate,
         Self::MessageTooLarge,
         Self::Malformed,
         Self::Unauthorized,
@@ -114,6 +123,8 @@ impl Refused {
             Self::ConnectionsPerIp => "connections_per_ip",
             Self::HandshakesPerIp => "handshakes_per_ip",
             Self::Memory => "memory",
+            Self::MemorySubscription => "memory_subscription",
+            Self::ConnectionMemory => "connection_memory",
             Self::MemoryPublish => "memory_publish",
             Self::Shed => "shed",
             Self::Quota => "quota",
@@ -128,6 +139,7 @@ impl Refused {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::SlowConsumer => "slow_consumer",
             Self::MessageRate => "message_rate",
+            Self::ControlFrameRate => "control_frame_rate",
             Self::MessageTooLarge => "message_too_large",
             Self::Malformed => "malformed",
             Self::Unauthorized => "unauthorized",
@@ -198,7 +210,7 @@ mod tests {
         }
         counters.take(&mut tally);
         counters.take(&mut tally);
-        let expected: Vec<u64> = (1..=24).collect();
+        let expected: Vec<u64> = (1..).take(Refused::ALL.len()).collect();
         assert_eq!(counters.get().to_vec(), expected, "taken over once, each under its own reason");
     }
 

@@ -8,6 +8,10 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// Longest channel name in bytes. Reverb has no limit; its message size limit of 10,000 is the bound this keeps.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 10_000;
+/// Ping and pong frames of one connection in a second. Further ones are not answered. Clients send one in 30 s or more.
+pub const CONTROL_FRAMES_PER_SECOND_MAX: u8 = 100;
+/// Pongs that wait for one flush. A socket that takes no bytes has one at most beyond those: the latest ping's.
+pub const PONGS_PER_FLUSH_MAX: u8 = 16;
 /// Bytes read from one connection in one tick, so that one sender cannot hold up the others.
 pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
 /// Time for all reads of a tick, in nanoseconds. One read more than that may be under way when it is up.

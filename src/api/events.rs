@@ -240,9 +240,7 @@ fn channel_name<'a>(
     }
     match channel_name::check(&name, app.channel_name_max, app.channel_names_are_pushers) {
         Ok(()) => return Some(name),
-        Err(NameLimit::Length) => {
-            problems.too_long(field, app.channel_name_max.unwrap_or_default())
-        }
+        Err(NameLimit::Length) => problems.too_long(field, app.channel_name_max),
         Err(NameLimit::Character) => problems.not_pushers(field),
     }
     None

@@ -390,7 +390,7 @@ fn post_to(apps: &Apps, path: &str, body: &str) -> Plan {
 #[test]
 fn an_app_may_bound_names_and_payloads() {
     let mut app = sample();
-    app.channel_name_max = Some(164);
+    app.channel_name_max = 164;
     app.channel_names_are_pushers = true;
     app.event_payload_max = Some(4);
     let apps = Apps::new(vec![app]);

@@ -40,12 +40,17 @@ pub struct Config {
     pub print_events: bool,
     /// Head and body of one HTTP request together, in bytes.
     pub request_size_max: usize,
-    /// Time a socket has to finish its handshake, or to send its next HTTP request, in seconds.
+    /// Time from the first byte of a handshake or an HTTP request to its last, in seconds.
     pub handshake_timeout_seconds: u32,
+    /// Time a connection may wait between two HTTP requests, in seconds.
+    pub keepalive_timeout_seconds: u32,
     /// Time between the first signal and the exit, at most, in seconds.
     pub shutdown_grace_seconds: u32,
     /// Bytes a connection may have waiting to be sent before it counts as a slow consumer and is closed with 4100.
     pub send_queue_bytes_max: usize,
+    /// Bytes that one connection may cause the server to keep, its send queue included. Half of them at most are its
+    /// subscriptions, presence and sign-in data.
+    pub connection_bytes_max: usize,
     /// Bytes of all remembered events of cache channels, over all cores; the oldest goes first.
     pub cache_bytes_max: usize,
     /// Open WebSockets of one client address, over all workers; `None` is unlimited.

@@ -8,6 +8,7 @@ use super::options::{self, Scope};
 use super::redis_url::{self, RedisUrl};
 use super::{Config, Scaling, toml_file, webhook_url};
 use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
+use crate::limits;
 
 /// Webhooks of all apps together: each that is in use has a thread.
 pub const WEBHOOKS_MAX: usize = 1_000;
@@ -39,8 +40,10 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         print_events: reader.one_word(server, "print_events", "json"),
         request_size_max: reader.number(server, "max_request_size", 512, 16 << 20),
         handshake_timeout_seconds: reader.number(server, "handshake_timeout", 1, 3_600),
+        keepalive_timeout_seconds: reader.number(server, "keepalive_timeout", 1, 86_400),
         shutdown_grace_seconds: reader.number(server, "shutdown_grace", 1, 86_400),
         send_queue_bytes_max: reader.number(server, "send_queue_bytes_max", 4_096, 1 << 31),
+        connection_bytes_max: 0,
         cache_bytes_max: reader.number(server, "cache_bytes_max", 1 << 16, 1 << 40),
         connections_per_ip_max: reader.some(server, "connections_per_ip_max", 1),
         handshakes_per_ip_per_second_max: reader.some(
@@ -59,6 +62,9 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         development: merged.apps.is_empty(),
         source: merged.source.clone(),
     };
+    config.connection_bytes_max = reader
+        .some(server, "connection_bytes_max", 65_536)
+        .unwrap_or(config.send_queue_bytes_max + CONNECTION_BYTES_BESIDE_QUEUE);
     reader.scope = Scope::App;
     config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
     if config.development {
@@ -68,6 +74,10 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
     reader.check_unique(&config.apps);
     if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
 }
+
+/// What one connection keeps beside its send queue if `connection_bytes_max` is not set. With the default queue, and
+/// incomplete input of the default message size, it makes 1.25 MiB.
+const CONNECTION_BYTES_BESIDE_QUEUE: usize = 224 * 1024;
 
 struct Reader {
     problems: Vec<String>,
@@ -116,8 +126,14 @@ impl Reader {
                 u32::MAX.into(),
             ),
             presence_members_max: self.optional(values, "max_presence_members"),
-            member_size_max: self.optional(values, "max_member_size"),
-            channel_name_max: self.optional(values, "max_channel_name_length"),
+            member_size_max: self.number(values, "max_member_size", 1, u32::MAX.into()),
+            user_data_size_max: self.number(values, "max_user_data_size", 1, u32::MAX.into()),
+            channel_name_max: self.number(
+                values,
+                "max_channel_name_length",
+                1,
+                limits::CHANNEL_NAME_BYTES_MAX as u64,
+            ),
             channel_names_are_pushers: self.one_of(values, "channel_names", ["any", "pusher"]),
             client_events_per_second_max: self.optional(values, "max_client_events_per_second"),
             event_payload_max: self.optional(values, "max_event_payload"),

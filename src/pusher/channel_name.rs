@@ -43,12 +43,12 @@ pub enum NameLimit {
 /// What every user's own channel begins with.
 pub const USER_CHANNEL_PREFIX: &str = "#server-to-user-";
 
-/// Whether an app's own limits let a name pass (PROTOCOL.md rule 29). `length_max` is in characters.
+/// Whether an app's own limits let a name pass (PROTOCOL.md rule 29). `length_max` is in bytes.
 ///
 /// # Errors
 /// Which limit it is over.
-pub fn check(name: &str, length_max: Option<u32>, only_pushers: bool) -> Result<(), NameLimit> {
-    if length_max.is_some_and(|most| name.chars().count() > most as usize) {
+pub fn check(name: &str, length_max: u32, only_pushers: bool) -> Result<(), NameLimit> {
+    if name.len() > length_max as usize {
         return Err(NameLimit::Length);
     }
     let rest = name.strip_prefix(USER_CHANNEL_PREFIX).unwrap_or(name);
@@ -113,13 +113,13 @@ mod tests {
 
     #[test]
     fn limits_of_an_app() {
-        assert_eq!(check(&"é".repeat(164), Some(164), false), Ok(()));
-        assert_eq!(check(&"é".repeat(165), Some(164), false), Err(NameLimit::Length));
-        assert_eq!(check("private-a_b=c@d,e.f;G9", None, true), Ok(()));
-        assert_eq!(check("#server-to-user-7", None, true), Ok(()));
+        assert_eq!(check(&"é".repeat(82), 164, false), Ok(()));
+        assert_eq!(check(&"é".repeat(83), 164, false), Err(NameLimit::Length));
+        assert_eq!(check("private-a_b=c@d,e.f;G9", 10_000, true), Ok(()));
+        assert_eq!(check("#server-to-user-7", 10_000, true), Ok(()));
         for name in ["a b", "a/b", "#a", "é", "a:b", "#server-to-user-#"] {
-            assert_eq!(check(name, None, true), Err(NameLimit::Character), "{name}");
-            assert_eq!(check(name, None, false), Ok(()), "{name}");
+            assert_eq!(check(name, 10_000, true), Err(NameLimit::Character), "{name}");
+            assert_eq!(check(name, 10_000, false), Ok(()), "{name}");
         }
     }
 

@@ -64,6 +64,9 @@ pub const TOO_MANY_MEMBERS: ErrorCode =
 /// `channels_per_connection_max` is reached. The connection stays.
 pub const TOO_MANY_CHANNELS: ErrorCode =
     ErrorCode { code: 4300, message: "Too many channels on one connection" };
+/// A subscription or sign-in over `connection_bytes_max`. The connection stays.
+pub const CONNECTION_KEEPS_TOO_MUCH: ErrorCode =
+    ErrorCode { code: 4300, message: "The subscriptions of the connection take too much memory" };
 /// A channel name over the app's limit, or with characters it does not take. The connection stays.
 pub const BAD_CHANNEL_NAME: ErrorCode = ErrorCode {
     code: 4009,
@@ -72,6 +75,9 @@ pub const BAD_CHANNEL_NAME: ErrorCode = ErrorCode {
 /// `channel_data` over the app's limit. The connection stays.
 pub const MEMBER_TOO_LARGE: ErrorCode =
     ErrorCode { code: 4301, message: "The channel_data of the member is too large" };
+/// `user_data` over the app's limit. The connection stays.
+pub const USER_DATA_TOO_LARGE: ErrorCode =
+    ErrorCode { code: 4301, message: "The user_data of the sign-in is too large" };
 /// A second sign-in as somebody else (PROTOCOL.md rule 41). The connection stays.
 pub const SIGNED_IN_ALREADY: ErrorCode =
     ErrorCode { code: 4009, message: "Connection is signed in as another user" };

@@ -1,7 +1,9 @@
 //! The memory budget: what the process has, against what it may have (`RINGVERB_MEMORY_MAX`).
 //!
-//! Over the budget nobody new comes in and the longest send queues go; an eighth over it, publishes are refused too.
-//! It ends a sixteenth below the budget, so that it does not begin and end with each measurement. What is measured is
+//! Over the budget, new connections and subscriptions are refused and the connections that keep most are closed. An
+//! eighth (12.5 %) over it, publishes are refused too. Both end 1/16 (6 %) below the budget, so that they do not begin and
+//! end with each measurement. Below the budget, workers may charge no more than what is left of it until the next
+//! measurement (`shard/memory.rs`). What is measured is
 //! the resident set, as the kernel's out-of-memory killer sees it. The kernel updates its number in steps of some
 //! hundred KiB for each CPU, which is noise for budgets of many MiB.
 
@@ -55,6 +57,11 @@ impl Budget {
         Self { bytes_max, strain: Strain::None, next_line_ms: 0, told: false }
     }
 
+    /// Bytes that are left below the budget.
+    pub(super) fn headroom(&self, resident: u64) -> u64 {
+        self.bytes_max.saturating_sub(resident)
+    }
+
     /// Takes a measurement.
     pub(super) fn measure(
         &mut self,
@@ -79,17 +86,19 @@ impl Budget {
         let count = |why: Refused| counts[why as usize];
         let line = format!(
             "memory: {} MiB resident, RINGVERB_MEMORY_MAX is {} MiB: {}; so far {} connections were refused for it, {} \
-             closed because of what they had not read, {} publishes refused. {}",
+             closed because they kept too much, {} subscriptions and {} publishes refused. {}",
             resident >> 20,
             budget >> 20,
             match self.strain {
                 Strain::None => "connections are taken again",
-                Strain::Over => "connections are refused and the longest send queues dropped",
+                Strain::Over =>
+                    "connections and subscriptions are refused and the heaviest connections closed",
                 Strain::FarOver =>
-                    "connections and publishes are refused and the longest send queues dropped",
+                    "connections, subscriptions and publishes are refused and the heaviest connections closed",
             },
             count(Refused::Memory),
             count(Refused::Shed),
+            count(Refused::MemorySubscription),
             count(Refused::MemoryPublish),
             if strained {
                 "Raise the limit if the host has more memory; or send less to clients that read slowly, or lower \
@@ -140,8 +149,14 @@ mod tests {
         let mut line = |now_ms, mib: u64| budget.measure(now_ms, mib * MIB, &refusals).1;
         assert_eq!(line(0, 99), None);
         let first = line(250, 120).unwrap();
-        for part in ["120 MiB", "100 MiB", "publishes are refused", " 1 closed", "Raise the limit"]
-        {
+        for part in [
+            "120 MiB",
+            "100 MiB",
+            "publishes are refused",
+            " 1 closed",
+            "0 subscriptions",
+            "Raise the limit",
+        ] {
             assert!(first.contains(part), "{first}");
         }
         // However often it changes.

@@ -9,8 +9,10 @@ use super::memory::{Budget, Resident};
 use crate::counters::{RefusalCounters, Refused};
 use crate::worker::Shared;
 
-/// Between two looks at the memory.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two measurements of the memory, above half of the budget. A worker makes some MB of answers in that time.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Below half of the budget.
+const LOOK_EVERY_FAR_FROM_IT: Duration = Duration::from_millis(250);
 /// Between two looks without a memory budget: idle is the normal state, and each look is a wake-up.
 const SELDOM: Duration = Duration::from_secs(1);
 /// Between two lines about what was refused, in milliseconds.
@@ -33,13 +35,15 @@ fn look_on(shared: &Shared, mut budget: Option<(Resident, Budget)>) {
     let overload = &shared.overload;
     let mut summary = Summary::default();
     loop {
-        sleep(if budget.is_some() { LOOK_EVERY } else { SELDOM });
         let now_ms = shared.clock.now().0;
+        let mut pause = SELDOM;
         if let Some((resident, budget)) = &mut budget {
             match resident.read() {
                 Ok(bytes) => {
                     let (strain, line) = budget.measure(now_ms, bytes, &overload.refusals);
-                    overload.pressure.set(strain);
+                    overload.pressure.set(strain, budget.headroom(bytes));
+                    let is_near = budget.headroom(bytes) < bytes;
+                    pause = if is_near { LOOK_EVERY } else { LOOK_EVERY_FAR_FROM_IT };
                     if let Some(line) = line {
                         tracing::warn!("{line}");
                     }
@@ -50,6 +54,7 @@ fn look_on(shared: &Shared, mut budget: Option<(Resident, Budget)>) {
         if let Some(line) = summary.line(now_ms, &overload.refusals) {
             tracing::warn!("{line}");
         }
+        sleep(pause);
     }
 }
 

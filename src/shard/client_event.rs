@@ -3,6 +3,7 @@
 use super::connection::{ConnectionKey, Standing};
 use super::{Shard, frame};
 use crate::app::{ClientEventsFrom, WebhookKind};
+use crate::counters::Refused;
 use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::ClientEvent;
@@ -11,8 +12,10 @@ use crate::pusher::webhook_event::{ClientEventTold, Happening};
 
 impl Shard {
     pub(super) fn on_client_event(&mut self, key: ConnectionKey, event: &ClientEvent<'_>) {
-        if let Err(error) = self.forward_client_event(key, event) {
-            self.send_error(key.slot, error);
+        match self.forward_client_event(key, event) {
+            Ok(()) => {}
+            Err(error_code::RATE_LIMITED) => self.refuse_client_event(key.slot),
+            Err(error) => self.send_error(key.slot, error),
         }
     }
 
@@ -66,6 +69,16 @@ impl Shard {
         // Client events are never cached (PROTOCOL.md rule 37).
         self.publish(channel, bytes, Some(socket_id), false);
         Ok(())
+    }
+
+    /// The client is told of its rate once a second, so that the errors are not a flood of their own.
+    fn refuse_client_event(&mut self, slot: u32) {
+        let now = self.now.seconds();
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        if extras.client_event_told_second.replace(now) == Some(now) {
+            return self.outbox.refused.count(Refused::MessageRate);
+        }
+        self.send_error(slot, error_code::RATE_LIMITED);
     }
 
     /// Seconds of the server's clock are the windows: nothing to keep for who sends no client events.

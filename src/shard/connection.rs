@@ -1,11 +1,14 @@
 //! The state of one connection, and its size budget. PURE. The socket itself is the worker's.
 
+use hashbrown::HashMap;
+
 use crate::app::AppIndex;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
 use super::channel_key::ChannelKey;
-use super::send_queue::SendQueue;
+use super::memory::MemoryLimits;
+use super::send_queue::{FRAME_BYTES, SendQueue};
 
 /// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,8 +22,9 @@ pub struct ConnectionKey {
 pub(super) enum Standing {
     /// Asked of the home; the answer carries this ticket.
     Pending { ticket: u32 },
-    /// Acknowledged; the position in the channel's subscriber list.
-    Active { position: u32 },
+    /// Acknowledged. `position`: in the channel's subscriber list. `asks_again`: another subscribe request is with the
+    /// home.
+    Active { position: u32, asks_again: bool },
 }
 
 /// A connection's place in one channel.
@@ -28,6 +32,8 @@ pub(super) enum Standing {
 pub(super) struct Subscription {
     pub(super) channel: u32,
     pub(super) standing: Standing,
+    /// Bytes that this subscription is charged to its connection.
+    pub(super) charge: u32,
     /// Who this connection is in a presence channel.
     pub(super) member: Option<Box<UserId>>,
 }
@@ -53,7 +59,18 @@ pub(super) struct Extras {
     /// Client events since `client_event_second` began.
     pub(super) client_event_count: u32,
     pub(super) client_event_second: u32,
+    /// The second of the last client event that was answered with an error for its rate.
+    pub(super) client_event_told_second: Option<u32>,
+    /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`.
+    pub(super) places: HashMap<u32, u32, foldhash::fast::FixedState>,
+    /// The payload of the latest ping frame that came while a pong was waiting to be sent.
+    pub(super) ping_waiting: Option<Box<[u8]>>,
+    /// Bytes that being signed in is charged.
+    pub(super) charge: u32,
 }
+
+/// Up to so many subscriptions a list is searched, which is as fast as a table and needs none.
+pub(super) const SUBSCRIPTIONS_SEARCHED_MAX: usize = 32;
 
 /// One connection. An idle one owns this and nothing else but its list of subscriptions (law 2).
 #[derive(Debug)]
@@ -66,7 +83,13 @@ pub struct Connection {
     pub(super) last_inbound_seconds: u32,
     pub(super) rate_window_seconds: u32,
     pub(super) rate_count: u32,
+    /// Bytes that it causes the server to keep, send queue and incomplete input aside (`memory.rs`).
+    pub(super) charged: u32,
     pub app: AppIndex,
+    /// Pong frames in the send queue.
+    pub(super) pongs_unsent: u8,
+    /// Ping and pong frames in this second.
+    pub(super) control_frames: u8,
     /// A ping is unanswered.
     pub(super) pinged: bool,
     /// The client has sent a ping or pong frame: it is pinged with frames from then on (PROTOCOL.md rule 14).
@@ -86,6 +109,7 @@ pub struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() <= 96, "the budget of an idle connection");
+const _: () = assert!(size_of::<Standing>() == 8);
 const _: () = assert!(size_of::<Subscription>() <= 24);
 
 impl Connection {
@@ -104,7 +128,10 @@ impl Connection {
             last_inbound_seconds: now_seconds,
             rate_window_seconds: 0,
             rate_count: 0,
+            charged: 0,
             app,
+            pongs_unsent: 0,
+            control_frames: 0,
             pinged: false,
             speaks_control_frames: false,
             closing: false,
@@ -117,13 +144,68 @@ impl Connection {
     }
 
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
-    /// must not lock its channel. After a refusal there is none any more: `Shard::settle` closes the connection.
-    pub(super) fn take_room(&mut self, len: usize, bytes_max: usize) -> bool {
-        let waiting = self.send_queue.bytes();
-        if self.overflowed || (waiting > 0 && waiting + len > bytes_max) {
+    /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
+    pub(super) fn take_room(&mut self, len: usize, limits: MemoryLimits) -> bool {
+        if self.overflowed || (!self.send_queue.is_empty() && !self.has_room(len, limits)) {
             self.overflowed = true;
         }
         !self.overflowed
+    }
+
+    fn has_room(&self, len: usize, limits: MemoryLimits) -> bool {
+        let waiting = self.send_queue.cost() + len + FRAME_BYTES;
+        waiting <= limits.send_queue_bytes_max
+            && waiting + self.charged as usize <= limits.connection_bytes_max
+    }
+
+    /// Adds a subscription; its place in the list.
+    pub(super) fn add_subscription(&mut self, subscription: Subscription) -> usize {
+        let place = self.subscriptions.len();
+        if place == 0 {
+            // Most connections have one or two channels: no room is kept for four.
+            self.subscriptions.reserve_exact(1);
+        }
+        let channel = subscription.channel;
+        self.subscriptions.push(subscription);
+        if place < SUBSCRIPTIONS_SEARCHED_MAX {
+            return place;
+        }
+        let places = &mut self.extras.get_or_insert_default().places;
+        if places.is_empty() {
+            let all = self.subscriptions.iter().map(|found| found.channel);
+            places.extend(all.zip(0..));
+        } else {
+            places.insert(channel, u32::try_from(place).unwrap_or(u32::MAX));
+        }
+        place
+    }
+
+    /// Removes the subscription at this place. The last one of the list takes the place.
+    pub(super) fn remove_subscription(&mut self, place: usize) -> Subscription {
+        let removed = self.subscriptions.swap_remove(place);
+        if let Some(extras) = &mut self.extras
+            && !extras.places.is_empty()
+        {
+            let places = &mut extras.places;
+            if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
+                *places = HashMap::default();
+            } else {
+                places.remove(&removed.channel);
+                if let Some(moved) = self.subscriptions.get(place) {
+                    places.insert(moved.channel, u32::try_from(place).unwrap_or(u32::MAX));
+                }
+            }
+        }
+        removed
+    }
+
+    /// The place of the subscription to this channel of the core, in constant time.
+    pub(super) fn place_of(&self, channel: u32) -> Option<usize> {
+        if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
+            return self.subscriptions.iter().position(|found| found.channel == channel);
+        }
+        let place = self.extras.as_ref()?.places.get(&channel)?;
+        Some(*place as usize)
     }
 
     /// Whether the socket is watched for room to send.

@@ -46,13 +46,13 @@ impl Shard {
     ) {
         let Some(index) = self.channels.find_key(channel) else { return };
         let frame = Frame::new(frame.clone());
-        let bytes_max = self.settings.send_queue_bytes_max;
+        let limits = self.settings.memory;
         for subscriber in &self.channels.get(index).subscribers {
             let connection = &mut self.connections[subscriber.slot as usize];
             if except == Some(connection.socket_id) {
                 continue;
             }
-            if !connection.take_room(frame.len(), bytes_max) {
+            if !connection.take_room(frame.len(), limits) {
                 self.overflowed.push(subscriber.slot);
                 continue;
             }
@@ -66,12 +66,12 @@ impl Shard {
 
     /// Enqueues one frame for one connection; one that is over its bound is closed by `settle`.
     pub(super) fn enqueue(&mut self, slot: u32, frame: &Frame) {
-        let bytes_max = self.settings.send_queue_bytes_max;
+        let limits = self.settings.memory;
         let connection = &mut self.connections[slot as usize];
         if connection.closing {
             return;
         }
-        if !connection.take_room(frame.len(), bytes_max) {
+        if !connection.take_room(frame.len(), limits) {
             return self.overflowed.push(slot);
         }
         connection.send_queue.push(frame);
@@ -122,10 +122,16 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return false };
         connection.send_queue.sent(count);
         connection.blocked = blocked;
-        if connection.send_queue.is_empty() {
-            return connection.closing;
+        if !connection.send_queue.is_empty() {
+            self.mark_dirty(slot);
+            return false;
         }
-        self.mark_dirty(slot);
+        if connection.closing {
+            return true;
+        }
+        if connection.pongs_unsent > 0 {
+            self.answer_waiting_ping(slot);
+        }
         false
     }
 

@@ -13,6 +13,7 @@ use super::channel_key::ChannelKey;
 use super::connection::{ConnectionKey, Extras, SignedIn, Standing, Subscription};
 use super::home::HomeState;
 use super::mail::{Mail, Restore};
+use super::memory::{subscription_charge, user_charge};
 use super::send_queue::SendQueue;
 use super::users::id_of;
 use crate::app::AppIndex;
@@ -197,24 +198,30 @@ impl Shard {
         let Ok(channel) = self.keys.make(app, name) else { return };
         let found = self.channels.find_key(&channel);
         let index = found.unwrap_or_else(|| self.channels.insert(channel));
-        let subscriptions = &mut self.connections[slot as usize].subscriptions;
+        // How long the member's data is, only the home knows.
+        let charge = subscription_charge(name, member.as_ref().map(|user| (user, 0)));
+        self.charge(slot, charge);
+        let connection = &mut self.connections[slot as usize];
         let local = self.channels.get_mut(index);
         local.active = true;
-        let position = local.add(slot, u32::try_from(subscriptions.len()).unwrap_or(u32::MAX));
-        if subscriptions.is_empty() {
-            subscriptions.reserve_exact(1);
-        }
-        let (standing, member) = (Standing::Active { position }, member.map(Box::new));
-        subscriptions.push(Subscription { channel: index, standing, member });
+        let place = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
+        let position = local.add(slot, place);
+        let (standing, member) =
+            (Standing::Active { position, asks_again: false }, member.map(Box::new));
+        connection.add_subscription(Subscription { channel: index, standing, charge, member });
     }
 
     fn import_user(&mut self, slot: u32, app: AppIndex, state: UserState) {
         let name = |id: &str| format!("{USER_CHANNEL_PREFIX}{id}");
         let Ok(key) = self.keys.make(app, &name(&state.user.text)) else { return };
         self.users.import_signed_in(&key);
+        let watched = state.watched.iter().map(|(id, _)| &**id);
+        let charge = user_charge(&state.user, &state.info, watched);
+        self.charge(slot, charge);
         let extras = self.connections[slot as usize].extras.get_or_insert_default();
         let UserState { user, info, watched } = state;
         extras.signed_in = Some(SignedIn { user, info, key });
+        extras.charge = charge;
         for (id, online) in watched {
             let Ok(key) = self.keys.make(app, &name(&id)) else { continue };
             self.users.import_watch(&key, slot, online);

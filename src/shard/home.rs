@@ -19,7 +19,7 @@ use super::connection::ConnectionKey;
 use super::core_set::CoreSet;
 use super::count::CountTable;
 use super::envelope::{Body, LinkId};
-use super::mail::{Join, Mail};
+use super::mail::{Greeting, Join, Mail};
 use super::outbox::Trace;
 use super::roster::{Member, Roster};
 use super::{Shard, frame};
@@ -31,7 +31,10 @@ use crate::pusher::inbound::UserId;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
-use crate::ws::frame::Opcode;
+
+/// Memory of a cached event beside its frame: the entry, the channel, its name, and its place by age. Measured with
+/// short names.
+const CACHED_EVENT_BYTES: usize = 320;
 
 const NOBODY_SUBSCRIBED: &str = "an event was published, but nobody is subscribed. Is it the name the browser uses? \
     Laravel's PrivateChannel('x') is private-x here; `ringverb channels` lists who is there";
@@ -89,7 +92,7 @@ impl HomeChannel {
     }
 
     pub(super) fn user_ids(&self) -> impl Iterator<Item = &str> {
-        self.roster.iter().flat_map(|roster| roster.keys().map(|id| &**id))
+        self.roster.iter().flat_map(|roster| roster.user_ids())
     }
 
     pub(super) fn key(&self) -> &ChannelKey {
@@ -177,7 +180,7 @@ impl HomeTable {
         let stamp = self.cache_stamp;
         let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched: None };
         self.channels[index as usize].cached = Some(Box::new(cached));
-        self.cache_bytes += frame.len();
+        self.cache_bytes += cached_bytes(frame);
         self.cache_count += 1;
         self.cache_ages.push_back((stamp, index, expires_seconds));
         while self.cache_bytes > self.cache_bytes_max {
@@ -192,7 +195,7 @@ impl HomeTable {
 
     fn forget(&mut self, index: u32) {
         if let Some(cached) = self.channels[index as usize].cached.take() {
-            self.cache_bytes -= cached.frame.len();
+            self.cache_bytes -= cached_bytes(&cached.frame);
             self.cache_count -= 1;
         }
     }
@@ -304,6 +307,11 @@ impl HomeTable {
     }
 }
 
+/// What a remembered event costs, its channel included.
+fn cached_bytes(frame: &FrameBytes) -> usize {
+    frame.len() + CACHED_EVENT_BYTES
+}
+
 fn is_cached(channels: &Slab<HomeChannel>, index: u32, stamp: u64) -> bool {
     let cached = channels.get(index as usize).and_then(|channel| channel.cached.as_ref());
     cached.is_some_and(|cached| cached.stamp == stamp)
@@ -373,33 +381,27 @@ impl Shard {
         }
     }
 
-    /// What a new subscriber hears first: the roster, then the cached event or `cache_miss` (PROTOCOL.md rule 21).
-    fn greeting(&mut self, index: u32, channel: &ChannelKey) -> Option<FrameBytes> {
-        let home = &self.homes.channels[index as usize];
-        if !channel.kind.cached && channel.kind.access != Access::Presence {
-            return None;
+    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (PROTOCOL.md rule 21). Both are
+    /// encoded once and shared, so that a repeated subscription costs no more than its message.
+    fn greeting(&mut self, index: u32, channel: &ChannelKey) -> Option<Box<Greeting>> {
+        let home = &mut self.homes.channels[index as usize];
+        let acknowledgement =
+            (channel.kind.access == Access::Presence).then(|| match &mut home.roster {
+                Some(roster) => roster.acknowledgement(channel.name()),
+                None => Roster::default().acknowledgement(channel.name()),
+            });
+        if !channel.kind.cached {
+            let acknowledgement = Some(acknowledgement?);
+            return Some(Box::new(Greeting { acknowledgement, cached: None }));
         }
-        self.text.clear();
-        if channel.kind.access == Access::Presence {
-            let members = home.roster.iter().flat_map(|roster| roster.iter());
-            let list: Vec<_> =
-                members.map(|(id, member)| (&*member.id_json, &**id, &*member.info)).collect();
-            outbound::presence_succeeded(channel.name(), list.into_iter(), &mut self.text);
-        } else {
-            outbound::subscription_succeeded(channel.name(), &mut self.text);
-        }
-        let mut bytes = frame::encode_text(&self.text);
-        if channel.kind.cached {
-            if let Some(cached) = home.cached(self.now) {
-                bytes.extend_from_slice(&cached.frame);
-            } else {
-                self.text.clear();
-                outbound::cache_miss(channel.name(), &mut self.text);
-                frame::encode(Opcode::Text, &self.text, &mut bytes);
-                self.tell_backend(channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
-            }
-        }
-        Some(bytes.into())
+        let cached = home.cached(self.now).map(|cached| cached.frame.clone());
+        let cached = cached.unwrap_or_else(|| {
+            self.tell_backend(channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
+            self.text.clear();
+            outbound::cache_miss(channel.name(), &mut self.text);
+            frame::encode_text(&self.text).into()
+        });
+        Some(Box::new(Greeting { acknowledgement, cached: Some(cached) }))
     }
 
     /// An event for everybody in the channel, on this node and on others. The channel's only ordering point here.

@@ -109,13 +109,12 @@ pub enum Mail {
         from: u16,
         question: std::sync::Arc<Question>,
     },
-    /// The connection is in. `greeting` is what it gets: its acknowledgement, and the cached event where there
-    /// is one. A plain channel has none: the core writes it itself.
+    /// The connection is in, and is sent the greeting. A plain channel has none: the subscriber's core acknowledges.
     Subscribed {
         channel: ChannelKey,
         connection: ConnectionKey,
         ticket: u32,
-        greeting: Option<FrameBytes>,
+        greeting: Option<Box<Greeting>>,
         /// Who was counted in for it: if the connection has left meanwhile, its core owes a `Leave`.
         joined: Option<Box<UserId>>,
     },
@@ -143,6 +142,16 @@ pub enum Mail {
 }
 
 const _: () = assert!(size_of::<Mail>() <= 72, "rings are cores squared times this");
+
+/// What a subscriber is sent first, by the channel's home.
+#[derive(Debug, Default)]
+pub struct Greeting {
+    /// With the roster of a presence channel. `None`: the acknowledgement says nothing but the channel's name, and the
+    /// subscriber's core makes it.
+    pub acknowledgement: Option<FrameBytes>,
+    /// The last event of a cache channel, or `cache_miss`.
+    pub cached: Option<FrameBytes>,
+}
 
 impl Mail {
     #[must_use]

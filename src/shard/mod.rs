@@ -24,6 +24,7 @@ mod export;
 mod home;
 mod liveness;
 mod mail;
+mod memory;
 mod outbox;
 mod query;
 mod roster;
@@ -46,7 +47,8 @@ pub use connection::{Connection, ConnectionKey};
 pub use envelope::{Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Told};
 pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
-pub use mail::{Join, Lane, Mail, Restore};
+pub use mail::{Greeting, Join, Lane, Mail, Restore};
+pub use memory::MemoryLimits;
 pub use outbox::{Answered, Outbox, Trace};
 pub use query::{Answer, Described, Question};
 pub use send_queue::SendQueue;
@@ -55,6 +57,7 @@ use crate::app::{App, AppIndex, Apps};
 use crate::buffer::Frame;
 use crate::clock::Moment;
 use crate::counters::Refused;
+use crate::limits;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{self, Inbound};
 use crate::pusher::json::Validator;
@@ -65,6 +68,7 @@ use channel_table::ChannelTable;
 use cluster::ClusterTable;
 use home::HomeTable;
 use liveness::Wheel;
+use memory::Account;
 use users::UserTables;
 
 /// What one shard is told at its birth.
@@ -75,8 +79,8 @@ pub struct Settings {
     pub apps: Arc<Apps>,
     /// The same on all cores of a process: it decides a channel's home.
     pub channel_hash_seed: u64,
-    /// See `Config::send_queue_bytes_max`.
-    pub send_queue_bytes_max: usize,
+    /// Bounds of each connection.
+    pub memory: MemoryLimits,
     /// Connections to reserve room for: address space, not memory.
     pub connections_reserved: usize,
     /// Bytes of cached events that this core may remember.
@@ -107,6 +111,7 @@ pub struct Shard {
     users: UserTables,
     cluster: ClusterTable,
     wheel: Wheel,
+    account: Account,
     /// New connections of apps that want them authorised in time, by age.
     unauthorized: HashMap<AppIndex, VecDeque<(u32, ConnectionKey)>, foldhash::fast::FixedState>,
     /// Taken out while a message is read, so that what it finds may borrow from it.
@@ -144,6 +149,7 @@ impl Shard {
             users: UserTables::default(),
             cluster: ClusterTable::new(settings.node),
             wheel: Wheel::default(),
+            account: Account::default(),
             unauthorized: HashMap::default(),
             validator: Some(Validator::default()),
             text: Vec::new(),
@@ -255,8 +261,11 @@ impl Shard {
 
     /// A complete message of a client, text or binary (Reverb reads binary frames as text).
     pub fn on_message(&mut self, key: ConnectionKey, text: &[u8]) {
-        if !self.note_inbound(key) || !self.within_rate(key.slot) {
+        if !self.note_inbound(key) {
             return;
+        }
+        if !self.is_within_rate(key.slot) {
+            return self.refuse_over_rate(key.slot, text);
         }
         let socket_id = self.connections[key.slot as usize].socket_id;
         self.trace(|| Trace::Received(socket_id, text.into()));
@@ -284,39 +293,72 @@ impl Shard {
 
     /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).
     pub fn on_ping_frame(&mut self, key: ConnectionKey, payload: &[u8]) {
-        if !self.note_inbound(key) {
+        if !self.note_control_frame(key) {
             return;
         }
         let connection = &mut self.connections[key.slot as usize];
-        connection.speaks_control_frames = true;
-        let socket_id = connection.socket_id;
-        self.trace(|| Trace::ControlFrame(socket_id));
+        let unsent = connection.pongs_unsent;
+        if unsent < limits::PONGS_PER_FLUSH_MAX && !(unsent > 0 && connection.blocked) {
+            return self.enqueue_pong(key.slot, payload);
+        }
+        // While pongs wait, the latest ping alone needs one (RFC 6455 section 5.5.3).
+        connection.extras.get_or_insert_default().ping_waiting = Some(payload.into());
+    }
+
+    fn enqueue_pong(&mut self, slot: u32, payload: &[u8]) {
+        self.connections[slot as usize].pongs_unsent += 1;
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
-        self.enqueue(key.slot, &bytes.into());
+        self.enqueue(slot, &bytes.into());
+    }
+
+    /// All pongs were sent: the ping that came during that time is answered.
+    fn answer_waiting_ping(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.pongs_unsent = 0;
+        let extras = connection.extras.as_mut();
+        if let Some(payload) = extras.and_then(|extras| extras.ping_waiting.take()) {
+            self.enqueue_pong(slot, &payload);
+        }
     }
 
     /// A WebSocket pong counts as a sign of life (PROTOCOL.md rule 14).
     pub fn on_pong_frame(&mut self, key: ConnectionKey) {
-        if self.note_inbound(key) {
-            let connection = &mut self.connections[key.slot as usize];
-            connection.speaks_control_frames = true;
-            let socket_id = connection.socket_id;
-            self.trace(|| Trace::ControlFrame(socket_id));
+        self.note_control_frame(key);
+    }
+
+    /// Notes a ping or pong frame. `false` when it is not to be answered: the connection is closing or gone, or over the
+    /// rate of control frames.
+    fn note_control_frame(&mut self, key: ConnectionKey) -> bool {
+        if !self.note_inbound(key) {
+            return false;
         }
+        let connection = &mut self.connections[key.slot as usize];
+        connection.speaks_control_frames = true;
+        connection.control_frames = connection.control_frames.saturating_add(1);
+        let is_over = connection.control_frames > limits::CONTROL_FRAMES_PER_SECOND_MAX;
+        let socket_id = connection.socket_id;
+        self.trace(|| Trace::ControlFrame(socket_id));
+        if is_over {
+            self.outbox.refused.count(Refused::ControlFrameRate);
+        }
+        !is_over
     }
 
     /// Notes a sign of life. `false` when the connection is closing or gone: its input counts no more.
     fn note_inbound(&mut self, key: ConnectionKey) -> bool {
         let now = self.now.seconds();
         let Some(connection) = self.get_open(key) else { return false };
+        if connection.last_inbound_seconds != now {
+            connection.control_frames = 0;
+        }
         connection.last_inbound_seconds = now;
         connection.pinged = false;
         true
     }
 
     /// Fixed windows that start with their first message (PROTOCOL.md rule 105).
-    fn within_rate(&mut self, slot: u32) -> bool {
+    fn is_within_rate(&mut self, slot: u32) -> bool {
         let Some(limit) = self.app_of(slot).rate_limit else { return true };
         let now = self.now.seconds();
         let connection = &mut self.connections[slot as usize];
@@ -326,16 +368,29 @@ impl Shard {
             connection.rate_count = 0;
         }
         connection.rate_count = connection.rate_count.saturating_add(1);
-        if connection.rate_count <= limit.attempts_max {
-            return true;
-        }
+        connection.rate_count <= limit.attempts_max
+    }
+
+    /// Answers a message over the rate. The client is told once a window, so that the errors are not a flood of their
+    /// own; but every subscription is answered, because its client waits for that.
+    fn refuse_over_rate(&mut self, slot: u32, text: &[u8]) {
+        let Some(limit) = self.app_of(slot).rate_limit else { return };
         if limit.terminate_on_limit {
             self.send_error(slot, error_code::RATE_LIMITED);
-            self.close(slot, error_code::RATE_TERMINATED);
-        } else {
-            self.send_error(slot, error_code::RATE_LIMITED);
+            return self.close(slot, error_code::RATE_TERMINATED);
         }
-        false
+        let is_first =
+            self.connections[slot as usize].rate_count == limit.attempts_max.saturating_add(1);
+        let mut validator = self.validator.take().unwrap_or_default();
+        match inbound::parse(text, &mut validator) {
+            Ok(Inbound::Subscribe(subscribe)) => {
+                let why = subscribe::refusal(error_code::RATE_LIMITED, subscribe::MESSAGE_RATE);
+                self.refuse(slot, &subscribe.channel, why);
+            }
+            _ if is_first => self.send_error(slot, error_code::RATE_LIMITED),
+            _ => self.outbox.refused.count(Refused::MessageRate),
+        }
+        self.validator = Some(validator);
     }
 
     /// Mail of another core, in the order of its lane.
@@ -543,6 +598,7 @@ fn refused(error: ErrorCode) -> Option<Refused> {
         | error_code::CLIENT_EVENT_ON_PUBLIC
         | error_code::TOO_MANY_MEMBERS
         | error_code::TOO_MANY_CHANNELS
+        | error_code::USER_DATA_TOO_LARGE
         | error_code::BAD_CHANNEL_NAME
         | error_code::MEMBER_TOO_LARGE
         | error_code::SIGNED_IN_ALREADY

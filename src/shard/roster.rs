@@ -11,6 +11,7 @@ use super::cluster::Edge;
 use super::envelope::{Body, LinkId, MemberPart};
 use super::mail::Join;
 use super::{Shard, frame};
+use crate::buffer::FrameBytes;
 use crate::pusher::inbound::UserId;
 use crate::pusher::outbound;
 
@@ -26,7 +27,81 @@ pub(super) struct Member {
 }
 
 /// Users by the text of their id.
-pub(super) type Roster = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
+type Members = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
+
+/// The users of a presence channel, and the frame that tells a new subscriber of them.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    members: Members,
+    /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as the
+    /// roster is long, and a subscribe message is short.
+    encoded: Option<FrameBytes>,
+}
+
+impl Roster {
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn contains(&self, user_id: &str) -> bool {
+        self.members.contains_key(user_id)
+    }
+
+    pub(super) fn user_ids(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(|id| &**id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Box<str>, &Member)> {
+        self.members.iter()
+    }
+
+    /// The acknowledgement of a subscription, encoded at most once for each change of the roster.
+    pub(super) fn acknowledgement(&mut self, channel: &str) -> FrameBytes {
+        let members = &self.members;
+        let encode = || {
+            let each = members.iter();
+            let list: Vec<_> =
+                each.map(|(id, member)| (&*member.id_json, &**id, &*member.info)).collect();
+            let mut text = Vec::new();
+            outbound::presence_succeeded(channel, list.into_iter(), &mut text);
+            frame::encode_text(&text).into()
+        };
+        self.encoded.get_or_insert_with(encode).clone()
+    }
+
+    /// For counts: who is in the roster, and as what, must stay as it is.
+    fn get_mut(&mut self, user_id: &str) -> Option<&mut Member> {
+        self.members.get_mut(user_id)
+    }
+
+    fn insert(&mut self, user_id: Box<str>, member: Member) {
+        self.encoded = None;
+        self.members.insert(user_id, member);
+    }
+
+    /// In constant time: the last user takes the place.
+    fn remove(&mut self, user_id: &str) -> Option<Member> {
+        self.encoded = None;
+        self.members.swap_remove(user_id)
+    }
+
+    /// Keeps the users of this node only.
+    fn forget_other_nodes(&mut self) {
+        self.encoded = None;
+        self.members.retain(|_, member| member.connections > 0);
+        self.members.values_mut().for_each(|member| member.nodes = 0);
+    }
+}
+
+impl FromIterator<(Box<str>, Member)> for Roster {
+    fn from_iter<I: IntoIterator<Item = (Box<str>, Member)>>(members: I) -> Self {
+        Self { members: members.into_iter().collect(), encoded: None }
+    }
+}
 
 impl Shard {
     /// Whether one more user is too many. A user who is in already may bring more connections.
@@ -34,7 +109,7 @@ impl Shard {
         let most = self.settings.apps.get(channel.app()).presence_members_max;
         match (most, self.homes.get(index).roster.as_ref()) {
             (Some(most), Some(roster)) => {
-                roster.len() >= most as usize && !roster.contains_key(&join.user.text)
+                roster.len() >= most as usize && !roster.contains(&join.user.text)
             }
             _ => false,
         }
@@ -42,10 +117,10 @@ impl Shard {
 
     /// Counts one more connection of a user; the first one is announced.
     pub(super) fn home_join(&mut self, index: u32, channel: &ChannelKey, join: &Join) {
-        let roster = self.homes.get_mut(index).roster.get_or_insert_default();
         if join.again {
             return;
         }
+        let roster = self.homes.get_mut(index).roster.get_or_insert_default();
         let is_first_here = match roster.get_mut(&join.user.text) {
             Some(member) => {
                 member.connections += 1;
@@ -135,8 +210,7 @@ impl Shard {
         let Some(index) = self.homes.find_index(channel) else { return };
         let roster = &mut self.homes.get_mut(index).roster;
         if let Some(members) = roster {
-            members.retain(|_, member| member.connections > 0);
-            members.values_mut().for_each(|member| member.nodes = 0);
+            members.forget_other_nodes();
             if members.is_empty() {
                 *roster = None;
             }
@@ -154,7 +228,7 @@ impl Shard {
     fn remove_member(&mut self, index: u32, channel: &ChannelKey, user_id: &str) {
         let home = self.homes.get_mut(index);
         let Some(roster) = &mut home.roster else { return };
-        let Some(member) = roster.swap_remove(user_id) else { return };
+        let Some(member) = roster.remove(user_id) else { return };
         if roster.is_empty() {
             home.roster = None;
         }

@@ -2,11 +2,14 @@
 //!
 //! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go
 //! to a boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references,
-//! not copies. Bound: `Settings::send_queue_bytes_max`, checked by `Shard::enqueue`.
+//! not copies. Bound: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::take_room`.
 
 use std::collections::VecDeque;
 
 use crate::buffer::Frame;
+
+/// Memory of a waiting frame beside its bytes: two reference counts, their allocations, and its place in the queue.
+pub(super) const FRAME_BYTES: usize = 72;
 
 /// First in, first out. `head_sent` bytes of the first frame are already with the kernel.
 #[derive(Debug, Default)]
@@ -31,6 +34,14 @@ impl SendQueue {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes as usize
+    }
+
+    /// Memory of the queue, in bytes: frames at their true size. A frame that others have too counts in full.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let frames =
+            usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len());
+        self.bytes as usize + frames * FRAME_BYTES
     }
 
     pub(super) fn push(&mut self, frame: &Frame) {

@@ -1,4 +1,4 @@
-//! Giving memory back: the longest send queues go first. PURE.
+//! Giving memory back: the connections that keep most are closed first. PURE.
 
 use std::ops::Range;
 
@@ -6,27 +6,30 @@ use super::Shard;
 use crate::counters::Refused;
 use crate::pusher::error_code;
 
-/// Send queues below this many bytes are nobody's fault: closing their owners would free next to nothing.
-const QUEUE_BYTES_MIN: usize = 16 * 1024;
+/// Connections that keep fewer bytes stay: closing them would free next to nothing.
+const KEPT_BYTES_MIN: usize = 16 * 1024;
 /// Connections closed at one call at most: each has its channels to leave.
 const CLOSES_MAX: usize = 1_024;
 
 impl Shard {
-    /// Closes with 4100 those connections in these slots whose send queues are at least half as long as the longest
-    /// among them. Call it again while memory is short: each time the rest is half as long at most.
+    /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them. Call
+    /// it again while memory is short: each time the rest keep half as much at most. `input_bytes` tells the memory of a
+    /// slot's incomplete input.
     ///
-    /// What a queue frees is not known beforehand, because frames are shared: it goes with its last queue.
-    pub fn shed(&mut self, slots: Range<usize>) {
-        let queued = |shard: &Self, slot: usize| {
-            let found = shard.connections.get(slot).filter(|found| !found.closing);
-            found.map_or(0, |found| found.send_queue.bytes())
+    /// What a send queue frees is not known beforehand, because frames are shared: memory is freed with the last queue.
+    pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(usize) -> usize) {
+        let kept = |shard: &Self, slot: usize| match shard.connections.get(slot) {
+            Some(found) if !found.closing => {
+                found.charged as usize + found.send_queue.cost() + input_bytes(slot)
+            }
+            _ => 0,
         };
-        let longest = slots.clone().map(|slot| queued(self, slot)).max().unwrap_or_default();
-        let least = (longest / 2).max(QUEUE_BYTES_MIN);
-        let long: Vec<usize> =
-            slots.filter(|slot| queued(self, *slot) >= least).take(CLOSES_MAX).collect();
+        let most = slots.clone().map(|slot| kept(self, slot)).max().unwrap_or_default();
+        let least = (most / 2).max(KEPT_BYTES_MIN);
+        let heavy: Vec<usize> =
+            slots.filter(|slot| kept(self, *slot) >= least).take(CLOSES_MAX).collect();
         let error = error_code::SHORT_OF_MEMORY;
-        for slot in long.into_iter().filter_map(|slot| u32::try_from(slot).ok()) {
+        for slot in heavy.into_iter().filter_map(|slot| u32::try_from(slot).ok()) {
             self.cut_off(slot, error, Refused::Shed);
         }
     }

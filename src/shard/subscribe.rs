@@ -7,9 +7,10 @@
 
 use super::channel_key::ChannelKey;
 use super::connection::{ConnectionKey, Standing, Subscription};
-use super::mail::{Join, Mail};
+use super::mail::{Greeting, Join, Mail};
+use super::memory::subscription_charge;
 use super::{Shard, frame};
-use crate::buffer::{Frame, FrameBytes};
+use crate::buffer::Frame;
 use crate::pusher::channel_name::{self, Access, ChannelKind};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Subscribe, UserId};
@@ -40,7 +41,7 @@ impl Shard {
     }
 
     /// Tells that a subscription failed; on its channel too where the app wants that.
-    fn refuse(&mut self, slot: u32, channel: &str, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, slot: u32, channel: &str, refusal: Refusal) {
         let Refusal { error, why } = refusal;
         self.outbox.note(channel, why);
         self.send_error_and_why(slot, error, channel, why);
@@ -101,7 +102,7 @@ impl Shard {
         let Some((Some(user), info, channel_data)) = join else {
             return Err(refusal(error_code::INVALID_MESSAGE, NO_USER));
         };
-        if app.member_size_max.is_some_and(|most| channel_data.len() > most as usize) {
+        if channel_data.len() > app.member_size_max as usize {
             return Err(refusal(error_code::MEMBER_TOO_LARGE, MEMBER_SIZE));
         }
         let (info, channel_data) = (info.into(), channel_data.into());
@@ -116,19 +117,24 @@ impl Shard {
             let why = refusal(error_code::TOO_MANY_CHANNELS, CHANNELS_MAX);
             return self.refuse(key.slot, &name, why);
         }
+        let joins = join.as_ref().map(|join| (&join.user, join.info.len()));
+        let charge = subscription_charge(self.channels.get(index).key.name(), joins);
+        if let Err(error) = self.check_charge(key.slot, charge) {
+            let name = self.channels.get(index).key.name().to_owned();
+            self.drop_if_unused(index);
+            return self.refuse(key.slot, &name, refusal(error, CONNECTION_BYTES_MAX));
+        }
+        self.charge(key.slot, charge);
         let ticket = self.next_ticket();
         let member = join.as_ref().map(|join| Box::new(join.user.clone()));
         let standing = Standing::Pending { ticket };
-        let subscriptions = &mut self.connections[key.slot as usize].subscriptions;
-        if subscriptions.is_empty() {
-            // Most connections have one or two channels: no room is kept for four.
-            subscriptions.reserve_exact(1);
-        }
-        subscriptions.push(Subscription { channel: index, standing, member });
+        let subscription = Subscription { channel: index, standing, charge, member };
+        self.connections[key.slot as usize].add_subscription(subscription);
         self.ask_home(key, index, ticket, join);
     }
 
-    /// Subscribing twice is acknowledged twice, and changes nothing (PROTOCOL.md rule 31).
+    /// Subscribing twice is acknowledged twice, and changes nothing (PROTOCOL.md rule 31). While the home has not answered,
+    /// further requests have one answer together: a short message must not ask for a long roster again and again.
     fn subscribe_again(
         &mut self,
         key: ConnectionKey,
@@ -137,13 +143,16 @@ impl Shard {
         join: Option<Box<Join>>,
     ) {
         let subscription = &mut self.connections[key.slot as usize].subscriptions[at];
-        let Standing::Active { .. } = subscription.standing else {
+        let Standing::Active { asks_again, .. } = &mut subscription.standing else {
             // The first request is not answered yet; its answer is the acknowledgement of both.
             return;
         };
         let kind = self.channels.get(index).key.kind;
         if !greets(kind) {
             return self.send_succeeded(key.slot, index);
+        }
+        if std::mem::replace(asks_again, true) {
+            return;
         }
         let join = join.map(|join| Box::new(Join { again: true, ..*join }));
         let ticket = self.next_ticket();
@@ -191,7 +200,7 @@ impl Shard {
         channel: &ChannelKey,
         key: ConnectionKey,
         ticket: u32,
-        greeting: Option<FrameBytes>,
+        greeting: Option<Box<Greeting>>,
         joined: Option<Box<UserId>>,
     ) {
         let Some(index) = self.answered(channel) else { return };
@@ -209,40 +218,48 @@ impl Shard {
         key: ConnectionKey,
         index: u32,
         ticket: u32,
-        greeting: Option<FrameBytes>,
+        greeting: Option<Box<Greeting>>,
     ) -> bool {
         if self.get_open(key).is_none() {
             return false;
         }
         let Some(at) = self.subscription_index(key.slot, index) else { return false };
-        match self.connections[key.slot as usize].subscriptions[at].standing {
-            Standing::Pending { ticket: asked } if asked == ticket => {
+        match &mut self.connections[key.slot as usize].subscriptions[at].standing {
+            Standing::Pending { ticket: asked } if *asked == ticket => {
                 self.acknowledge(key.slot, index, at, greeting);
                 true
             }
             // It left and came back meanwhile; the answer to its second question follows.
             Standing::Pending { .. } => false,
             // Answers come in the order of their questions, so this is one to `subscribe_again`.
-            Standing::Active { .. } => {
-                if let Some(greeting) = greeting {
-                    self.enqueue(key.slot, &Frame::new(greeting));
-                }
+            Standing::Active { asks_again, .. } => {
+                *asks_again = false;
+                self.greet(key.slot, index, greeting);
                 true
             }
         }
     }
 
     /// From here on the connection gets the channel's events: the acknowledgement goes ahead of them.
-    fn acknowledge(&mut self, slot: u32, index: u32, at: usize, greeting: Option<FrameBytes>) {
-        match greeting {
-            Some(greeting) => self.enqueue(slot, &Frame::new(greeting)),
-            None => self.send_succeeded(slot, index),
-        }
+    fn acknowledge(&mut self, slot: u32, index: u32, at: usize, greeting: Option<Box<Greeting>>) {
+        self.greet(slot, index, greeting);
         let connection = &mut self.connections[slot as usize];
         let subscription_index = u32::try_from(at).unwrap_or(u32::MAX);
         let position = self.channels.get_mut(index).add(slot, subscription_index);
-        connection.subscriptions[at].standing = Standing::Active { position };
+        connection.subscriptions[at].standing = Standing::Active { position, asks_again: false };
         self.note_count(index);
+    }
+
+    fn greet(&mut self, slot: u32, index: u32, greeting: Option<Box<Greeting>>) {
+        let Greeting { acknowledgement, cached } =
+            greeting.map_or_else(Greeting::default, |boxed| *boxed);
+        match acknowledgement {
+            Some(frame) => self.enqueue(slot, &Frame::new(frame)),
+            None => self.send_succeeded(slot, index),
+        }
+        if let Some(frame) = cached {
+            self.enqueue(slot, &Frame::new(frame));
+        }
     }
 
     fn send_succeeded(&mut self, slot: u32, index: u32) {
@@ -265,15 +282,16 @@ impl Shard {
     /// Ends the subscription at this place of the connection's list; the one way out of a channel.
     pub(super) fn leave(&mut self, slot: u32, at: usize) {
         let connection = &mut self.connections[slot as usize];
-        let left = connection.subscriptions.swap_remove(at);
+        let left = connection.remove_subscription(at);
         if let Some(moved) = connection.subscriptions.get(at)
-            && let Standing::Active { position } = moved.standing
+            && let Standing::Active { position, .. } = moved.standing
         {
             let subscribers = &mut self.channels.get_mut(moved.channel).subscribers;
             subscribers[position as usize].subscription_index =
                 u32::try_from(at).unwrap_or(u32::MAX);
         }
-        if let Standing::Active { position } = left.standing {
+        self.discharge(slot, left.charge);
+        if let Standing::Active { position, .. } = left.standing {
             self.remove_subscriber(left.channel, position as usize);
         }
         // Whoever is still pending leaves when the answer comes: only then is it known whether they were let in.
@@ -288,8 +306,10 @@ impl Shard {
         subscribers.swap_remove(position);
         if let Some(moved) = subscribers.get(position).copied() {
             let owner = &mut self.connections[moved.slot as usize];
-            owner.subscriptions[moved.subscription_index as usize].standing =
-                Standing::Active { position: u32::try_from(position).unwrap_or(u32::MAX) };
+            let standing = &mut owner.subscriptions[moved.subscription_index as usize].standing;
+            if let Standing::Active { position: at, .. } = standing {
+                *at = u32::try_from(position).unwrap_or(u32::MAX);
+            }
         }
         self.note_count(index);
     }
@@ -317,8 +337,7 @@ impl Shard {
     }
 
     pub(super) fn subscription_index(&self, slot: u32, channel: u32) -> Option<usize> {
-        let subscriptions = &self.connections[slot as usize].subscriptions;
-        subscriptions.iter().position(|found| found.channel == channel)
+        self.connections[slot as usize].place_of(channel)
     }
 
     fn next_ticket(&mut self) -> u32 {
@@ -329,12 +348,12 @@ impl Shard {
 
 /// Why a subscription fails: what the client hears, and what the log says.
 #[derive(Clone, Copy)]
-struct Refusal {
+pub(super) struct Refusal {
     error: ErrorCode,
     why: &'static str,
 }
 
-fn refusal(error: ErrorCode, why: &'static str) -> Refusal {
+pub(super) fn refusal(error: ErrorCode, why: &'static str) -> Refusal {
     Refusal { error, why }
 }
 
@@ -348,6 +367,9 @@ const MEMBER_SIZE: &str =
     "channel_data is over RINGVERB_MEMBER_SIZE_MAX; return less from routes/channels.php";
 const CHANNELS_MAX: &str =
     "the connection is in RINGVERB_CHANNELS_PER_CONNECTION_MAX channels already; leave some";
+const CONNECTION_BYTES_MAX: &str = "it does not fit into memory: RINGVERB_CONNECTION_BYTES_MAX bounds what one \
+    connection keeps, RINGVERB_MEMORY_MAX what the server keeps";
+pub(super) const MESSAGE_RATE: &str = "the connection sent more messages than REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS in a window; subscribe again later";
 const MEMBERS_MAX: &str = "the channel has RINGVERB_PRESENCE_MEMBERS_MAX members already";
 
 /// Which part of an authorisation is wrong, and what to do about it.

@@ -11,6 +11,7 @@ use super::channel_key::ChannelKey;
 use super::connection::{ConnectionKey, Extras, SignedIn};
 use super::core_set::CoreSet;
 use super::mail::Mail;
+use super::memory::user_charge;
 use super::{Shard, frame};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
 use crate::pusher::error_code;
@@ -111,6 +112,10 @@ impl Shard {
             let why = super::subscribe::why_not(error);
             return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
         }
+        if data.len() > self.app_of(key.slot).user_data_size_max as usize {
+            let why = "user_data is over RINGVERB_USER_DATA_SIZE_MAX; return less from the user authentication callback";
+            return self.refuse_sign_in(key.slot, error_code::USER_DATA_TOO_LARGE, why);
+        }
         let Some(user) = &sign_in.user else {
             let why = "user_data names no id, or one that is not a text; cast it to a string";
             return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
@@ -121,6 +126,16 @@ impl Shard {
             let why = "the user's id is too long for a channel name";
             return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
         };
+        let most = user.watchlist.len().min(WATCHLIST_MAX);
+        let watched = user.watchlist[..most].iter().map(|id| &**id);
+        let charge = user_charge(&user.id, user.info.as_str(), watched);
+        let extras = self.connections[key.slot as usize].extras.as_ref();
+        let charged = extras.map_or(0, |extras| extras.charge);
+        if let Err(error) = self.check_charge(key.slot, charge.saturating_sub(charged)) {
+            let why = "user_data does not fit into memory: RINGVERB_CONNECTION_BYTES_MAX bounds what one connection \
+                       keeps, RINGVERB_MEMORY_MAX what the server keeps";
+            return self.refuse_sign_in(key.slot, error, why);
+        }
         if let Some(before) = self.connections[key.slot as usize].signed_in() {
             if before.key != channel {
                 let why = "one connection is one user: disconnect before another user signs in";
@@ -130,9 +145,12 @@ impl Shard {
         } else {
             self.enter(channel.clone());
         }
+        self.discharge(key.slot, charged);
+        self.charge(key.slot, charge);
         let connection = &mut self.connections[key.slot as usize];
         connection.authorized = true;
         let extras = connection.extras.get_or_insert_default();
+        extras.charge = charge;
         let info = user.info.as_str().into();
         extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
         self.text.clear();
@@ -161,6 +179,7 @@ impl Shard {
     pub(super) fn sign_out(&mut self, slot: u32) {
         self.unwatch_all(slot);
         let Some(extras) = self.connections[slot as usize].extras.take() else { return };
+        self.discharge(slot, extras.charge);
         let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
         let Some(local) = self.users.local.get_mut(&user) else { return };
         local.connections -= 1;

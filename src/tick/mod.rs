@@ -128,6 +128,12 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    /// Closes the connections in these slots that keep most memory.
+    pub fn shed(&mut self, slots: std::ops::Range<usize>) {
+        let reactor = &self.reactor;
+        self.shard.shed(slots, |slot| reactor.input_bytes(slot));
+    }
+
     /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
     /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
     pub fn publish<'a>(

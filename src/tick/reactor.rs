@@ -141,6 +141,12 @@ impl<K: Kernel> Reactor<K> {
         Some((socket.descriptor.as_ref()?, socket.peer_closed, partial))
     }
 
+    /// Memory of a slot's incomplete input.
+    pub(super) fn input_bytes(&self, slot: usize) -> usize {
+        let partial = self.sockets.0.get(slot).and_then(|socket| socket.partial.as_ref());
+        partial.map_or(0, |partial| partial.heap_bytes())
+    }
+
     pub(super) fn note_peer_closed(&mut self, key: ConnectionKey, closed: bool) {
         self.sockets.0[key.slot as usize].peer_closed |= closed;
     }
@@ -271,6 +277,7 @@ impl<K: Kernel> Reactor<K> {
             return;
         }
         let limits = Limits { message_size_max: shard.message_size_max(key.slot) };
+        let kept_before = self.input_bytes(key.slot as usize);
         let socket = &mut self.sockets.0[key.slot as usize];
         let mut sink = ShardSink { shard, key, peer_closed: false };
         let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
@@ -282,6 +289,10 @@ impl<K: Kernel> Reactor<K> {
                 shard.outbox.refused.count(Refused::Violation);
             }
             shard.close_frame(key.slot, violation.close_code(), violation.reason());
+        }
+        let kept = self.input_bytes(key.slot as usize);
+        if kept != kept_before {
+            shard.note_input(key, kept_before, kept);
         }
         if shard.get(key).is_none_or(crate::shard::Connection::is_closing) {
             // Input of a closing connection is dropped from here on.

@@ -38,7 +38,7 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::json::Validator;
-use crate::shard::{Answer, Mail, Question, Settings, Shard};
+use crate::shard::{Answer, Mail, MemoryLimits, Question, Settings, Shard};
 use crate::tick::Core;
 use crate::webhook::Feed;
 use debug_log::DebugLog;
@@ -216,7 +216,10 @@ impl Worker {
             cores: mailbox.cores(),
             apps: shared.apps.clone(),
             channel_hash_seed: shared.channel_hash_seed,
-            send_queue_bytes_max: shared.config.send_queue_bytes_max,
+            memory: MemoryLimits {
+                send_queue_bytes_max: shared.config.send_queue_bytes_max,
+                connection_bytes_max: shared.config.connection_bytes_max,
+            },
             connections_reserved: shared.sockets_reserved,
             cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
             talkative: shared.config.talkative,

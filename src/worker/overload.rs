@@ -3,7 +3,7 @@
 //! `Overload` is shared by all workers and read by the control side. Its parts are touched at handshakes, at ends
 //! and once a tick, never for a frame.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Worker;
 use super::addresses::{Place, Places};
@@ -18,26 +18,37 @@ use crate::tick::Core;
 pub enum Strain {
     #[default]
     None,
-    /// Over it: nobody new comes in, and the longest send queues go.
+    /// Over it: new connections and subscriptions are refused, and the heaviest connections are closed.
     Over,
-    /// Far over it, although queues went: nothing is published over the API either.
+    /// Far over it all the same: nothing is published over the API either.
     FarOver,
 }
 
 /// The strain, and how often it was measured: a worker sheds once for each measurement.
 #[derive(Debug, Default)]
-pub struct Pressure(AtomicU32);
+pub struct Pressure {
+    /// The number of the measurement, and the strain in the two lowest bits.
+    measured: AtomicU32,
+    /// Bytes below the budget at this measurement.
+    headroom: AtomicU64,
+}
 
 impl Pressure {
-    /// For the one who measures.
-    pub fn set(&self, strain: Strain) {
-        let measured = (self.0.load(Ordering::Relaxed) >> 2).wrapping_add(1);
-        self.0.store(measured << 2 | strain as u32, Ordering::Relaxed);
+    /// For the thread that measures.
+    pub fn set(&self, strain: Strain, headroom: u64) {
+        self.headroom.store(headroom, Ordering::Relaxed);
+        let measured = (self.measured.load(Ordering::Relaxed) >> 2).wrapping_add(1);
+        // A worker that sees the new number sees its headroom, too.
+        self.measured.store(measured << 2 | strain as u32, Ordering::Release);
+    }
+
+    fn number(&self) -> u32 {
+        self.measured.load(Ordering::Acquire)
     }
 
     #[must_use]
     pub fn strain(&self) -> Strain {
-        match self.0.load(Ordering::Relaxed) & 3 {
+        match self.number() & 3 {
             0 => Strain::None,
             1 => Strain::Over,
             _ => Strain::FarOver,
@@ -65,7 +76,7 @@ impl Overload {
     }
 }
 
-/// Slots looked through for long send queues at one measurement: a millisecond or two.
+/// Slots looked through for heavy connections at one measurement: a millisecond or two.
 const SLOTS_PER_SHED: usize = 1 << 16;
 
 /// One worker's part.
@@ -74,7 +85,7 @@ pub(super) struct Guard {
     places: Places,
     /// The measurement that was dealt with last.
     measured: u32,
-    /// Where to look for long queues next.
+    /// Where to look for heavy connections next.
     next_slot: usize,
 }
 
@@ -89,16 +100,22 @@ impl Guard {
 }
 
 impl Worker {
-    /// Before a tick, whose flush then has the last frames: while memory is short, the longest send queues go.
+    /// Before a tick, whose flush then has the last frames: the core's share of what memory is left is set anew, and while
+    /// memory is short, the connections that keep most are closed.
     pub(super) fn shed(&self, core: &mut Core<Ring>, guard: &mut Guard) {
         let pressure = &self.shared.overload.pressure;
-        let measured = pressure.0.load(Ordering::Relaxed);
-        if pressure.strain() > Strain::None && measured != guard.measured {
-            guard.measured = measured;
+        let measured = pressure.number();
+        if measured == guard.measured {
+            return;
+        }
+        guard.measured = measured;
+        let share = pressure.headroom.load(Ordering::Relaxed) / u64::from(core.mailbox.cores());
+        core.shard.set_headroom(share);
+        if pressure.strain() > Strain::None {
             let slots = core.reactor.slots();
             let first = if guard.next_slot < slots { guard.next_slot } else { 0 };
             guard.next_slot = first + SLOTS_PER_SHED;
-            core.shard.shed(first..slots.min(first + SLOTS_PER_SHED));
+            core.shed(first..slots.min(first + SLOTS_PER_SHED));
         }
     }
 
@@ -123,11 +140,11 @@ mod tests {
     #[test]
     fn each_measurement_is_another_one() {
         let pressure = Pressure::default();
-        let mut seen = vec![pressure.0.load(Ordering::Relaxed)];
+        let mut seen = vec![pressure.number()];
         for strain in [Strain::Over, Strain::Over, Strain::FarOver, Strain::None, Strain::Over] {
-            pressure.set(strain);
+            pressure.set(strain, 0);
             assert_eq!(pressure.strain(), strain);
-            let now = pressure.0.load(Ordering::Relaxed);
+            let now = pressure.number();
             assert!(!seen.contains(&now));
             seen.push(now);
         }

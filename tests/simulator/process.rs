@@ -11,7 +11,7 @@ use ringverb::mailbox::mesh_of;
 use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
-use ringverb::shard::{Answer, LinkId, NodeId, Question, Settings, Shard};
+use ringverb::shard::{Answer, LinkId, MemoryLimits, NodeId, Question, Settings, Shard};
 use ringverb::tick::Core;
 use ringverb::ws::frame;
 
@@ -20,6 +20,7 @@ use crate::line::Line;
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 pub(crate) const SEND_QUEUE_BYTES_MAX: usize = 4_000;
+pub(crate) const CONNECTION_BYTES_MAX: usize = SEND_QUEUE_BYTES_MAX + 16_000;
 
 pub(crate) struct Process {
     pub(crate) cores: Vec<Core<SimKernel>>,
@@ -74,7 +75,10 @@ impl Process {
                 cores,
                 apps: apps.clone(),
                 channel_hash_seed: seed,
-                send_queue_bytes_max: SEND_QUEUE_BYTES_MAX,
+                memory: MemoryLimits {
+                    send_queue_bytes_max: SEND_QUEUE_BYTES_MAX,
+                    connection_bytes_max: CONNECTION_BYTES_MAX,
+                },
                 connections_reserved: 0,
                 cache_bytes_max: 1 << 20,
                 talkative: false,

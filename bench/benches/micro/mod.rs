@@ -15,7 +15,7 @@ use ringverb::pusher::inbound;
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::outbound;
 use ringverb::pusher::signature::{check_channel, sign};
-use ringverb::shard::{ConnectionKey, Settings, Shard};
+use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
 use ringverb::ws::frame::{self, Header};
 use ringverb::ws::mask::unmask;
 use ringverb::ws::reader::{self, Flow, Limits, MessageKind};
@@ -68,7 +68,10 @@ fn shard() -> Shard {
     Shard::new(Settings {
         core: 0,
         cores: 1,
-        send_queue_bytes_max: config.send_queue_bytes_max,
+        memory: MemoryLimits {
+            send_queue_bytes_max: config.send_queue_bytes_max,
+            connection_bytes_max: config.connection_bytes_max,
+        },
         apps: Arc::new(Apps::new(config.apps)),
         channel_hash_seed: 7,
         connections_reserved: 0,

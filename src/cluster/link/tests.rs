@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::app::{AppIndex, sample};
 use crate::clock::Moment;
-use crate::shard::{NodeId, Settings};
+use crate::shard::{MemoryLimits, NodeId, Settings};
 use crate::ws::frame;
 
 const NODE: NodeId = NodeId(7);
@@ -23,7 +23,7 @@ impl Line {
             cores: 1,
             apps: apps.clone(),
             channel_hash_seed: 7,
-            send_queue_bytes_max: 1 << 20,
+            memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 2 << 20 },
             connections_reserved: 0,
             cache_bytes_max: 1 << 20,
             talkative: false,

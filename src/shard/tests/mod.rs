@@ -1,7 +1,8 @@
 //! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one,
-//! `users` those of sign-in, numbers of subscribers and webhooks,
+//! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of subscribers and webhooks,
 //! `random` interleaves everything at random and checks what must hold whatever happens.
 
+mod memory;
 mod net;
 mod random;
 mod rules;

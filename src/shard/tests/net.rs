@@ -12,7 +12,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
-use crate::shard::{ConnectionKey, Lane, Mail, Settings, Shard};
+use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Settings, Shard};
 use crate::ws::frame;
 
 pub(super) const APP: AppIndex = AppIndex(0);
@@ -31,6 +31,7 @@ pub(super) enum Received {
     Event(Value),
     Closed(u16),
     Ping,
+    Pong(Vec<u8>),
 }
 
 impl Received {
@@ -94,7 +95,10 @@ impl Net {
                     cores,
                     apps: apps.clone(),
                     channel_hash_seed: 7,
-                    send_queue_bytes_max,
+                    memory: MemoryLimits {
+                        send_queue_bytes_max,
+                        connection_bytes_max: send_queue_bytes_max + (1 << 20),
+                    },
                     connections_reserved: 0,
                     cache_bytes_max: 1 << 20,
                     talkative,
@@ -254,7 +258,10 @@ fn frames(mut bytes: &[u8]) -> Vec<Received> {
     while let [first, second, rest @ ..] = bytes {
         let (length, rest) = match second {
             126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
-            127 => panic!("no frame of a test is that long"),
+            127 => {
+                let (length, rest) = rest.split_at(8);
+                (usize::try_from(u64::from_be_bytes(length.try_into().unwrap())).unwrap(), rest)
+            }
             short => (usize::from(*short), rest),
         };
         let (payload, rest) = rest.split_at(length);
@@ -262,6 +269,7 @@ fn frames(mut bytes: &[u8]) -> Vec<Received> {
             1 => Received::Event(serde_json::from_slice(payload).unwrap()),
             8 => Received::Closed(u16::from_be_bytes([payload[0], payload[1]])),
             9 => Received::Ping,
+            10 => Received::Pong(payload.to_vec()),
             other => panic!("opcode {other}"),
         });
         bytes = rest;

@@ -428,14 +428,14 @@ fn the_longest_queues_are_shed_first_and_short_ones_never() {
     assert!(waiting(&net, long) > 300_000 && waiting(&net, shorter) > 150_000);
     assert!((10_000..16_384).contains(&waiting(&net, short)));
     let shed = |net: &mut Net| {
-        net.shards[0].shed(0..100);
+        net.shards[0].shed(0..100, |_| 0);
         net.post(0);
         net.settle();
     };
     let open = |net: &Net, client: Client| {
         net.shards[0].get(client.key).is_some_and(|found| !found.is_closing())
     };
-    net.shards[0].shed(1..100);
+    net.shards[0].shed(1..100, |_| 0);
     assert!(open(&net, long), "only those asked about");
     assert!(!open(&net, shorter));
     shed(&mut net);

@@ -1,0 +1,155 @@
+//! What connections cause this core to keep, in bytes. PURE.
+//!
+//! Everything that a client can make the server remember is charged to the client's connection: subscriptions with their
+//! names, presence and sign-in data. `Connection::charged` is the sum. Its send queue and its incomplete input are
+//! counted where they are. A charge is refused when the connection would keep more than its share, and when the process
+//! is short of memory. Charges are estimates, checked against the resident set in `tests/memory.rs`: the budget of the
+//! process itself is measured by the control thread, which sets the `headroom` that this core may use until it measures
+//! again.
+//!
+//! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::Memory` and `Refused::ConnectionMemory`.
+
+use super::Shard;
+use super::connection::ConnectionKey;
+use crate::counters::Refused;
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::UserId;
+
+/// Bounds of each connection of this core, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryLimits {
+    /// See `Config::send_queue_bytes_max`.
+    pub send_queue_bytes_max: usize,
+    /// See `Config::connection_bytes_max`: everything that one connection keeps, its send queue included.
+    pub connection_bytes_max: usize,
+}
+
+/// Memory of a subscription beside the channel's name, if it is the channel's only one: its entry, and those of the
+/// channel on its core and at its home, with their places in the tables.
+const SUBSCRIPTION_BYTES: usize = 288;
+/// Memory of a member beside its texts.
+const MEMBER_BYTES: usize = 128;
+/// Memory of a watched or signed-in user beside the id.
+const USER_BYTES: usize = 192;
+
+/// The charge for a subscription.
+pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) -> u32 {
+    let member = member.map_or(0, |(user, info)| {
+        // The roster has each text, and so has its encoded form.
+        MEMBER_BYTES + 3 * (user.json.len() + user.text.len()) + 2 * info
+    });
+    u32::try_from(SUBSCRIPTION_BYTES + name.len() + member).unwrap_or(u32::MAX)
+}
+
+/// The charge for a connection that is signed in and watches users.
+pub(super) fn user_charge<'a>(
+    user: &UserId,
+    info: &str,
+    watched: impl Iterator<Item = &'a str>,
+) -> u32 {
+    let own = USER_BYTES + 2 * (user.json.len() + user.text.len()) + info.len();
+    let watched: usize = watched.map(|id| USER_BYTES + id.len()).sum();
+    u32::try_from(own + watched).unwrap_or(u32::MAX)
+}
+
+/// What this core's connections keep, and how much more they may.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// The sum over all connections.
+    charged: u64,
+    /// Bytes that may be charged until memory is measured again; `None` without a budget.
+    headroom: Option<u64>,
+}
+
+impl Shard {
+    /// The process was measured: so many bytes may be charged until it is measured again.
+    pub fn set_headroom(&mut self, bytes: u64) {
+        self.account.headroom = Some(bytes);
+    }
+
+    /// Bytes charged to all connections of this core.
+    #[must_use]
+    pub fn charged_bytes(&self) -> u64 {
+        self.account.charged
+    }
+
+    /// Whether a charge fits the connection and the process.
+    ///
+    /// # Errors
+    /// What the client is told. It is counted.
+    pub(super) fn check_charge(&mut self, slot: u32, charge: u32) -> Result<(), ErrorCode> {
+        if self.account.headroom.is_some_and(|bytes| bytes < u64::from(charge)) {
+            self.outbox.refused.count(Refused::MemorySubscription);
+            return Err(error_code::SHORT_OF_MEMORY);
+        }
+        let connection = &self.connections[slot as usize];
+        // The rest is the send queue's, so that what a client keeps never closes it when an event comes.
+        let most = self.settings.memory.connection_bytes_max / 2;
+        if connection.charged as usize + charge as usize > most {
+            self.outbox.refused.count(Refused::ConnectionMemory);
+            return Err(error_code::CONNECTION_KEEPS_TOO_MUCH);
+        }
+        Ok(())
+    }
+
+    pub(super) fn charge(&mut self, slot: u32, charge: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.charged = connection.charged.saturating_add(charge);
+        self.account.charged += u64::from(charge);
+        if let Some(bytes) = &mut self.account.headroom {
+            *bytes = bytes.saturating_sub(charge.into());
+        }
+    }
+
+    /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no memory
+    /// for that.
+    pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
+        let Some(bytes) = &mut self.account.headroom else { return };
+        let more = now.saturating_sub(before) as u64;
+        let is_too_much = *bytes < more;
+        *bytes = bytes.saturating_sub(more).saturating_add(before.saturating_sub(now) as u64);
+        if is_too_much && self.get_open(key).is_some() {
+            self.cut_off(key.slot, error_code::SHORT_OF_MEMORY, Refused::Shed);
+        }
+    }
+
+    pub(super) fn discharge(&mut self, slot: u32, charge: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.charged = connection.charged.saturating_sub(charge);
+        self.account.charged = self.account.charged.saturating_sub(charge.into());
+        // Memory that is freed is used again before the resident set shrinks.
+        if let Some(bytes) = &mut self.account.headroom {
+            *bytes = bytes.saturating_add(charge.into());
+        }
+    }
+
+    /// Bytes that a connection causes the server to keep, its incomplete input aside.
+    #[must_use]
+    pub fn kept_bytes(&self, key: ConnectionKey) -> usize {
+        self.get(key).map_or(0, |found| found.charged as usize + found.send_queue.cost())
+    }
+
+    /// What is wrong with the account: for tests, since it walks over all that connections keep.
+    #[must_use]
+    pub fn account_fault(&self) -> Option<String> {
+        let limits = self.settings.memory;
+        let mut sum = 0;
+        for (slot, found) in &self.connections {
+            let subscriptions = found.subscriptions.iter().map(|one| one.charge);
+            let user = found.extras.as_ref().map_or(0, |extras| extras.charge);
+            let charged: u32 = subscriptions.chain([user]).sum();
+            sum += u64::from(charged);
+            if charged != found.charged {
+                return Some(format!("slot {slot} is charged {}, not {charged}", found.charged));
+            }
+            // A queue of one frame may be longer: one frame always finds room.
+            let kept = charged as usize + found.send_queue.cost();
+            let is_one_frame = found.send_queue.single().is_some();
+            if kept > limits.connection_bytes_max && !is_one_frame && !found.closing {
+                return Some(format!("slot {slot} keeps {kept} bytes: {limits:?}"));
+            }
+        }
+        (sum != self.account.charged)
+            .then(|| format!("the account says {}, not {sum}", self.account.charged))
+    }
+}
