@@ -24,9 +24,10 @@ fn names_may_be_bounded() {
     let mut client = server.connect();
     let refused =
         error_event(4009, "The channel name is too long or has characters that are not accepted");
-    for (count, fits) in [(164, true), (165, false), (200, false), (201, false)] {
+    for count in [82, 83, 164, 165, 200, 201] {
         for letter in ["c", "é"] {
             let name = letter.repeat(count);
+            let fits = name.len() <= 164;
             let expected = if fits { succeeded(&name) } else { refused.clone() };
             assert_eq!(ask(&mut client, &name), expected, "{count}");
             let body = json!({"name": "e", "channel": name, "data": "x"}).to_string();

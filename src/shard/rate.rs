@@ -1,0 +1,106 @@
+//! How often one client may send: rates of messages and of control frames, and the answers over them. PURE.
+//!
+//! Answers are fewer than what causes them: a client that is over a rate is told once a window, and pings are answered one
+//! by one only as long as the client reads.
+
+use super::connection::ConnectionKey;
+use super::outbox::Trace;
+use super::subscribe::{MESSAGE_RATE, refusal};
+use super::{Shard, frame};
+use crate::counters::Refused;
+use crate::limits;
+use crate::pusher::error_code;
+use crate::pusher::inbound::{self, Inbound};
+use crate::ws::frame::Opcode;
+
+impl Shard {
+    /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).
+    pub fn on_ping_frame(&mut self, key: ConnectionKey, payload: &[u8]) {
+        if !self.note_control_frame(key) {
+            return;
+        }
+        let connection = &mut self.connections[key.slot as usize];
+        let unsent = connection.pongs_unsent;
+        if unsent < limits::PONGS_PER_FLUSH_MAX && !(unsent > 0 && connection.blocked) {
+            return self.enqueue_pong(key.slot, payload);
+        }
+        // While pongs wait, the latest ping alone needs one (RFC 6455 section 5.5.3).
+        connection.extras.get_or_insert_default().ping_waiting = Some(payload.into());
+    }
+
+    fn enqueue_pong(&mut self, slot: u32, payload: &[u8]) {
+        self.connections[slot as usize].pongs_unsent += 1;
+        let mut bytes = Vec::with_capacity(payload.len() + 2);
+        frame::encode(Opcode::Pong, payload, &mut bytes);
+        self.enqueue(slot, &bytes.into());
+    }
+
+    /// All pongs were sent: the ping that came during that time is answered.
+    pub(super) fn answer_waiting_ping(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.pongs_unsent = 0;
+        let extras = connection.extras.as_mut();
+        if let Some(payload) = extras.and_then(|extras| extras.ping_waiting.take()) {
+            self.enqueue_pong(slot, &payload);
+        }
+    }
+
+    /// A WebSocket pong counts as a sign of life (PROTOCOL.md rule 14).
+    pub fn on_pong_frame(&mut self, key: ConnectionKey) {
+        self.note_control_frame(key);
+    }
+
+    /// Notes a ping or pong frame. `false` when it is not to be answered: the connection is closing or gone, or over the
+    /// rate of control frames.
+    fn note_control_frame(&mut self, key: ConnectionKey) -> bool {
+        if !self.note_inbound(key) {
+            return false;
+        }
+        let connection = &mut self.connections[key.slot as usize];
+        connection.speaks_control_frames = true;
+        connection.control_frames = connection.control_frames.saturating_add(1);
+        let is_over = connection.control_frames > limits::CONTROL_FRAMES_PER_SECOND_MAX;
+        let socket_id = connection.socket_id;
+        self.trace(|| Trace::ControlFrame(socket_id));
+        if is_over {
+            self.outbox.refused.count(Refused::ControlFrameRate);
+        }
+        !is_over
+    }
+
+    /// Fixed windows that start with their first message (PROTOCOL.md rule 105).
+    pub(super) fn is_within_rate(&mut self, slot: u32) -> bool {
+        let Some(limit) = self.app_of(slot).rate_limit else { return true };
+        let now = self.now.seconds();
+        let connection = &mut self.connections[slot as usize];
+        if now - connection.rate_window_seconds >= limit.decay_seconds || connection.rate_count == 0
+        {
+            connection.rate_window_seconds = now;
+            connection.rate_count = 0;
+        }
+        connection.rate_count = connection.rate_count.saturating_add(1);
+        connection.rate_count <= limit.attempts_max
+    }
+
+    /// Answers a message over the rate. The client is told once a window, so that the errors are not a flood of their
+    /// own; but every subscription is answered, because its client waits for that.
+    pub(super) fn refuse_over_rate(&mut self, slot: u32, text: &[u8]) {
+        let Some(limit) = self.app_of(slot).rate_limit else { return };
+        if limit.terminate_on_limit {
+            self.send_error(slot, error_code::RATE_LIMITED);
+            return self.close(slot, error_code::RATE_TERMINATED);
+        }
+        let is_first =
+            self.connections[slot as usize].rate_count == limit.attempts_max.saturating_add(1);
+        let mut validator = self.validator.take().unwrap_or_default();
+        match inbound::parse(text, &mut validator) {
+            Ok(Inbound::Subscribe(subscribe)) => {
+                let why = refusal(error_code::RATE_LIMITED, MESSAGE_RATE);
+                self.refuse(slot, &subscribe.channel, why);
+            }
+            _ if is_first => self.send_error(slot, error_code::RATE_LIMITED),
+            _ => self.outbox.refused.count(Refused::MessageRate),
+        }
+        self.validator = Some(validator);
+    }
+}
