@@ -39,6 +39,10 @@ pub struct WebhookCounters {
 pub enum Refused {
     /// `RINGVERB_CONNECTIONS_PER_IP_MAX`.
     ConnectionsPerIp,
+    /// Connections of one address that speak HTTP, over `RINGVERB_CONNECTIONS_PER_IP_MAX`.
+    SocketsPerIp,
+    /// An HTTP connection that waited while others needed its descriptor, or found none left for it.
+    HttpConnections,
     /// `RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX`.
     HandshakesPerIp,
     /// A connection, while the process is over `RINGVERB_MEMORY_MAX`.
@@ -87,8 +91,10 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::ConnectionsPerIp,
+        Self::SocketsPerIp,
+        Self::HttpConnections,
         Self::HandshakesPerIp,
         Self::Memory,
         Self::MemorySubscription,
@@ -121,6 +127,8 @@ impl Refused {
     pub fn name(self) -> &'static str {
         match self {
             Self::ConnectionsPerIp => "connections_per_ip",
+            Self::SocketsPerIp => "sockets_per_ip",
+            Self::HttpConnections => "http_connections",
             Self::HandshakesPerIp => "handshakes_per_ip",
             Self::Memory => "memory",
             Self::MemorySubscription => "memory_subscription",

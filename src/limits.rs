@@ -4,14 +4,21 @@
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of one request. Browsers send about 15; proxies add some.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Time for the first byte of a connection, in seconds.
+pub const FIRST_BYTE_TIMEOUT_SECONDS: u32 = 5;
+/// Of the sockets that a worker may have, those that may speak HTTP: one of so many. The others are for WebSockets.
+pub const SOCKETS_PER_HTTP_CONNECTION: usize = 4;
+/// HTTP connections that a worker may have, however few its descriptors are.
+pub const HTTP_CONNECTIONS_MIN: usize = 16;
 /// Longest control frame payload (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// Longest channel name in bytes. Reverb has no limit; its message size limit of 10,000 is the bound this keeps.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 10_000;
-/// Ping and pong frames of one connection in a second. Further ones are not answered. Clients send one in 30 s or more.
-pub const CONTROL_FRAMES_PER_SECOND_MAX: u8 = 100;
+/// Ping and pong frames of one connection in a second. Of further pings the latest is answered when the second is over.
+/// Clients send one in 30 s or more.
+pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 2_000;
 /// Pongs that wait for one flush. A socket that takes no bytes has one at most beyond those: the latest ping's.
-pub const PONGS_PER_FLUSH_MAX: u8 = 16;
+pub const PONGS_PER_FLUSH_MAX: u16 = 16;
 /// Bytes read from one connection in one tick, so that one sender cannot hold up the others.
 pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
 /// Time for all reads of a tick, in nanoseconds. One read more than that may be under way when it is up.

@@ -220,7 +220,8 @@ fn a_head_may_come_byte_by_byte() {
 
 #[test]
 fn a_half_sent_head_is_cut_off() {
-    let server = Setup::new().env("RINGVERB_HANDSHAKE_TIMEOUT", "1").start();
+    let setup = Setup::new().env("RINGVERB_HANDSHAKE_TIMEOUT", "1");
+    let server = setup.env("RINGVERB_KEEPALIVE_TIMEOUT", "1").start();
     let bytes = Handshake::new().bytes();
     let body = b"POST /apps/1001/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
     let half = bytes.len() - 1;
@@ -346,7 +347,8 @@ fn errors_may_be_objects() {
 fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {
     const CONNECTIONS: usize = 400;
     const ROUNDS: u64 = 6;
-    let server = Setup::new().workers(1).env("RINGVERB_HANDSHAKE_TIMEOUT", "1").start();
+    let setup = Setup::new().workers(1).env("RINGVERB_HANDSHAKE_TIMEOUT", "1");
+    let server = setup.env("RINGVERB_KEEPALIVE_TIMEOUT", "1").start();
     let handshake = Handshake::to("/app/no-such-key").bytes();
     for round in 0..ROUNDS {
         let mut wires: Vec<_> = (0..CONNECTIONS).map(|_| server.wire()).collect();

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use crate::app::AppIndex;
+use crate::limits;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
@@ -63,7 +64,8 @@ pub(super) struct Extras {
     pub(super) client_event_told_second: Option<u32>,
     /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`.
     pub(super) places: HashMap<u32, u32, foldhash::fast::FixedState>,
-    /// The payload of the latest ping frame that came while a pong was waiting to be sent.
+    /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too many
+    /// in this second.
     pub(super) ping_waiting: Option<Box<[u8]>>,
     /// Bytes that being signed in is charged.
     pub(super) charge: u32,
@@ -71,6 +73,41 @@ pub(super) struct Extras {
 
 /// Up to so many subscriptions a list is searched, which is as fast as a table and needs none.
 pub(super) const SUBSCRIPTIONS_SEARCHED_MAX: usize = 32;
+
+/// Counts of ping and pong frames, in two bytes: those of this second, and the pongs in the send queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ControlFrames(u16);
+
+const UNSENT_BITS: u32 = 5;
+const _: () = assert!(limits::PONGS_PER_FLUSH_MAX < 1 << UNSENT_BITS);
+const _: () = assert!(limits::CONTROL_FRAMES_PER_SECOND_MAX < u16::MAX >> UNSENT_BITS);
+
+impl ControlFrames {
+    /// Counts a frame of this second; `false` over the limit.
+    pub(super) fn count(&mut self) -> bool {
+        self.0 = self.0.checked_add(1 << UNSENT_BITS).unwrap_or(self.0);
+        self.0 >> UNSENT_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
+    }
+
+    pub(super) fn begin_second(&mut self) {
+        self.0 = self.unsent();
+    }
+
+    pub(super) fn unsent(self) -> u16 {
+        self.0 & ((1 << UNSENT_BITS) - 1)
+    }
+
+    /// One more pong waits. There are never more than `PONGS_PER_FLUSH_MAX`.
+    pub(super) fn add_unsent(&mut self) {
+        if self.unsent() < limits::PONGS_PER_FLUSH_MAX {
+            self.0 += 1;
+        }
+    }
+
+    pub(super) fn clear_unsent(&mut self) {
+        self.0 -= self.unsent();
+    }
+}
 
 /// One connection. An idle one owns this and nothing else but its list of subscriptions (law 2).
 #[derive(Debug)]
@@ -86,10 +123,7 @@ pub struct Connection {
     /// Bytes that it causes the server to keep, send queue and incomplete input aside (`memory.rs`).
     pub(super) charged: u32,
     pub app: AppIndex,
-    /// Pong frames in the send queue.
-    pub(super) pongs_unsent: u8,
-    /// Ping and pong frames in this second.
-    pub(super) control_frames: u8,
+    pub(super) control_frames: ControlFrames,
     /// A ping is unanswered.
     pub(super) pinged: bool,
     /// The client has sent a ping or pong frame: it is pinged with frames from then on (PROTOCOL.md rule 14).
@@ -130,8 +164,7 @@ impl Connection {
             rate_count: 0,
             charged: 0,
             app,
-            pongs_unsent: 0,
-            control_frames: 0,
+            control_frames: ControlFrames::default(),
             pinged: false,
             speaks_control_frames: false,
             closing: false,

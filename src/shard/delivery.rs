@@ -129,7 +129,7 @@ impl Shard {
         if connection.closing {
             return true;
         }
-        if connection.pongs_unsent > 0 {
+        if connection.control_frames.unsent() > 0 {
             self.answer_waiting_ping(slot);
         }
         false

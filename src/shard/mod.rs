@@ -112,6 +112,8 @@ pub struct Shard {
     cluster: ClusterTable,
     wheel: Wheel,
     account: Account,
+    /// Connections with a ping to be answered when the second is over, each once.
+    pings_late: Vec<ConnectionKey>,
     /// New connections of apps that want them authorised in time, by age.
     unauthorized: HashMap<AppIndex, VecDeque<(u32, ConnectionKey)>, foldhash::fast::FixedState>,
     /// Taken out while a message is read, so that what it finds may borrow from it.
@@ -150,6 +152,7 @@ impl Shard {
             cluster: ClusterTable::new(settings.node),
             wheel: Wheel::default(),
             account: Account::default(),
+            pings_late: Vec::new(),
             unauthorized: HashMap::default(),
             validator: Some(Validator::default()),
             text: Vec::new(),
@@ -173,6 +176,7 @@ impl Shard {
         if now.seconds() != before.seconds() {
             self.check_liveness(before.seconds());
             self.close_unauthorized();
+            self.answer_late_pings();
             self.homes.expire(now);
             self.tell_due_counts();
             self.beat();
@@ -296,7 +300,7 @@ impl Shard {
         let now = self.now.seconds();
         let Some(connection) = self.get_open(key) else { return false };
         if connection.last_inbound_seconds != now {
-            connection.control_frames = 0;
+            connection.control_frames.begin_second();
         }
         connection.last_inbound_seconds = now;
         connection.pinged = false;

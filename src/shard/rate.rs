@@ -16,29 +16,42 @@ use crate::ws::frame::Opcode;
 impl Shard {
     /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).
     pub fn on_ping_frame(&mut self, key: ConnectionKey, payload: &[u8]) {
-        if !self.note_control_frame(key) {
-            return;
-        }
+        let Some(is_within_rate) = self.note_control_frame(key) else { return };
         let connection = &mut self.connections[key.slot as usize];
-        let unsent = connection.pongs_unsent;
-        if unsent < limits::PONGS_PER_FLUSH_MAX && !(unsent > 0 && connection.blocked) {
+        let unsent = connection.control_frames.unsent();
+        let is_flushed = unsent == 0 || !connection.blocked;
+        if is_within_rate && is_flushed && unsent < limits::PONGS_PER_FLUSH_MAX {
             return self.enqueue_pong(key.slot, payload);
         }
-        // While pongs wait, the latest ping alone needs one (RFC 6455 section 5.5.3).
-        connection.extras.get_or_insert_default().ping_waiting = Some(payload.into());
+        // Of several pings that wait, the latest alone needs a pong (RFC 6455 section 5.5.3).
+        let waiting = &mut connection.extras.get_or_insert_default().ping_waiting;
+        let is_first = waiting.replace(payload.into()).is_none();
+        // Pongs that wait to be sent are followed by this one; without them, the second has to end.
+        if is_first && unsent == 0 {
+            self.pings_late.push(key);
+        }
+    }
+
+    /// The second in which they were over the rate is over.
+    pub(super) fn answer_late_pings(&mut self) {
+        for key in std::mem::take(&mut self.pings_late) {
+            if self.get_open(key).is_some() {
+                self.answer_waiting_ping(key.slot);
+            }
+        }
     }
 
     fn enqueue_pong(&mut self, slot: u32, payload: &[u8]) {
-        self.connections[slot as usize].pongs_unsent += 1;
+        self.connections[slot as usize].control_frames.add_unsent();
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
         self.enqueue(slot, &bytes.into());
     }
 
-    /// All pongs were sent: the ping that came during that time is answered.
+    /// No pong waits to be sent: the ping that waits is answered.
     pub(super) fn answer_waiting_ping(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
-        connection.pongs_unsent = 0;
+        connection.control_frames.clear_unsent();
         let extras = connection.extras.as_mut();
         if let Some(payload) = extras.and_then(|extras| extras.ping_waiting.take()) {
             self.enqueue_pong(slot, &payload);
@@ -50,22 +63,20 @@ impl Shard {
         self.note_control_frame(key);
     }
 
-    /// Notes a ping or pong frame. `false` when it is not to be answered: the connection is closing or gone, or over the
-    /// rate of control frames.
-    fn note_control_frame(&mut self, key: ConnectionKey) -> bool {
+    /// Notes a ping or pong frame. Whether it is within the rate; `None`: the connection is closing or gone.
+    fn note_control_frame(&mut self, key: ConnectionKey) -> Option<bool> {
         if !self.note_inbound(key) {
-            return false;
+            return None;
         }
         let connection = &mut self.connections[key.slot as usize];
         connection.speaks_control_frames = true;
-        connection.control_frames = connection.control_frames.saturating_add(1);
-        let is_over = connection.control_frames > limits::CONTROL_FRAMES_PER_SECOND_MAX;
+        let is_within_rate = connection.control_frames.count();
         let socket_id = connection.socket_id;
         self.trace(|| Trace::ControlFrame(socket_id));
-        if is_over {
+        if !is_within_rate {
             self.outbox.refused.count(Refused::ControlFrameRate);
         }
-        !is_over
+        Some(is_within_rate)
     }
 
     /// Fixed windows that start with their first message (PROTOCOL.md rule 105).

@@ -1,6 +1,7 @@
 //! Who may begin a WebSocket: limits of each client address, and which address a client has.
 //!
-//! Only handshakes are limited: an app's backend has one address, and its requests are signed.
+//! Handshakes are limited, and so are connections that speak HTTP, by a number of their own: that of an app's backend,
+//! which has one address, must be let in.
 
 use std::net::IpAddr;
 
@@ -8,11 +9,17 @@ use super::addresses::{Client, ConnectionTable, Place, RateTable};
 use crate::config::Config;
 use crate::config::network::Network;
 
+/// HTTP connections that one client address may have at least: browsers open several, and each request of a backend may
+/// be one.
+const SOCKETS_PER_IP_MIN: u16 = 64;
+
 /// Shared by all workers. Everything is off, and costs nothing, until its option is set.
 #[derive(Debug)]
 pub(super) struct Admission {
     proxies: Box<[Network]>,
     connections: Option<(u16, ConnectionTable)>,
+    /// Sockets that speak HTTP, or nothing yet.
+    sockets: Option<(u16, ConnectionTable)>,
     handshakes: Option<(u32, RateTable)>,
 }
 
@@ -23,6 +30,9 @@ impl Admission {
             connections: config
                 .connections_per_ip_max
                 .map(|most| (most, ConnectionTable::new(seed))),
+            sockets: config
+                .connections_per_ip_max
+                .map(|most| (most.max(SOCKETS_PER_IP_MIN), ConnectionTable::new(seed))),
             handshakes: config
                 .handshakes_per_ip_per_second_max
                 .map(|most| (most, RateTable::new(seed))),
@@ -68,6 +78,40 @@ impl Admission {
         }
     }
 
+    /// Counts a socket that speaks no WebSocket yet. `Err` is the limit that is reached. What it returns goes to
+    /// `leave_socket`. Sockets of a trusted proxy have no limit: they are counted for the clients that it names.
+    pub(super) fn enter_socket(&self, client: IpAddr) -> Result<Place, u16> {
+        match &self.sockets {
+            Some((most, table)) if !self.is_proxy(client) => {
+                table.enter(Client::of(client.to_canonical()), *most).ok_or(*most)
+            }
+            _ => Ok(Place::NONE),
+        }
+    }
+
+    /// Counts a socket over the limit. `makes_room`: another one of the address is about to end for it. Otherwise all that
+    /// wait may be another worker's, and there is room up to twice the limit.
+    pub(super) fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<Place> {
+        let (most, table) = self.sockets.as_ref()?;
+        let most = if makes_room { u16::MAX } else { most.saturating_mul(2) };
+        table.enter(Client::of(client.to_canonical()), most)
+    }
+
+    pub(super) fn leave_socket(&self, place: Place) {
+        if let Some((_, table)) = &self.sockets {
+            table.leave(place);
+        }
+    }
+
+    /// Whether sockets are counted, and this peer speaks for others.
+    pub(super) fn counts_sockets_of_proxy(&self, peer: IpAddr) -> bool {
+        self.sockets.is_some() && self.is_proxy(peer)
+    }
+
+    fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|proxy| proxy.contains(peer))
+    }
+
     /// Whom a connection is counted for, to be counted for in another process.
     pub(super) fn client(&self, place: &Place) -> Option<Client> {
         self.connections.as_ref()?.1.client(place)
@@ -104,7 +148,7 @@ mod tests {
 
     fn admission(proxies: &[&str]) -> Admission {
         let proxies = proxies.iter().map(|text| Network::parse(text).unwrap()).collect();
-        Admission { proxies, connections: None, handshakes: None }
+        Admission { proxies, connections: None, sockets: None, handshakes: None }
     }
 
     fn address(admission: &Admission, peer: &str, forwarded_for: &str) -> String {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::lobby::Visit;
 use super::{Worker, session};
 use crate::counters::Refused;
 
@@ -59,12 +60,34 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
 }
 
 fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr) {
+    let place = match worker.shared.overload.admission.enter_socket(peer) {
+        Ok(place) => place,
+        Err(most) => {
+            worker.count_refused(Refused::SocketsPerIp);
+            worker.note_many_sockets(peer, most);
+            // Of the address's own connections one that waits makes room, if this worker has one.
+            let makes_room = worker.lobby.end_longest_waiting_of(peer);
+            match worker.shared.overload.admission.enter_socket_instead(peer, makes_room) {
+                Some(place) => place,
+                None => return,
+            }
+        }
+    };
+    // WebSockets need descriptors, too. A connection that says nothing makes room for one that may.
+    let is_full = worker.lobby.sessions() >= worker.http_connections_max;
+    if is_full && !worker.lobby.end_longest_waiting() {
+        worker.count_refused(Refused::HttpConnections);
+        return worker.shared.overload.admission.leave_socket(place);
+    }
     // A frame leaves when its tick ends; Nagle would hold it back for up to 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY: {error}");
     }
-    if let Ok(stream) = monoio::net::TcpStream::from_std(stream) {
-        monoio::spawn(session::serve(worker.clone(), stream, peer));
+    match monoio::net::TcpStream::from_std(stream) {
+        Ok(stream) => {
+            drop(monoio::spawn(session::serve(Visit::new(worker.clone()), stream, peer, place)))
+        }
+        Err(_) => worker.shared.overload.admission.leave_socket(place),
     }
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Worker {
     listeners: Vec<TcpListener>,
     draining: Cell<bool>,
     lobby: Lobby,
+    /// See `limits::SOCKETS_PER_HTTP_CONNECTION`.
+    http_connections_max: usize,
     line: RefCell<Option<Line>>,
     notes: Notes,
     /// For the bodies of API requests.
@@ -232,6 +234,8 @@ impl Worker {
             },
         });
         let line = Line::new(&shared, mailbox.core());
+        let http_connections_max = (shared.sockets_reserved / limits::SOCKETS_PER_HTTP_CONNECTION)
+            .max(limits::HTTP_CONNECTIONS_MIN);
         let effects = Effects {
             clock: shared.clock,
             entropy: Entropy::default(),
@@ -252,6 +256,7 @@ impl Worker {
             listeners,
             draining: Cell::new(false),
             lobby: Lobby::default(),
+            http_connections_max,
             line: RefCell::new(line),
             notes: Notes::default(),
             validator: RefCell::default(),

@@ -3,6 +3,7 @@
 //! `Overload` is shared by all workers and read by the control side. Its parts are touched at handshakes, at ends
 //! and once a tick, never for a frame.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Worker;
@@ -126,6 +127,13 @@ impl Worker {
             overload.admission.leave(guard.places.take(slot));
         }
         overload.refusals.take(&mut core.shard.outbox.refused);
+    }
+
+    pub(super) fn note_many_sockets(&self, client: IpAddr, most: u16) {
+        self.notes.tell(&format!(
+            "{client} has {most} HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is \
+             your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it"
+        ));
     }
 
     pub(super) fn count_refused(&self, why: Refused) {

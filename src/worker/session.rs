@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::addresses::Place;
-use super::lobby::Aside;
+use super::lobby::{Aside, Cut, Visit};
 use super::overload::Strain;
 use super::{Shared, Worker, printed, sys, time};
 use crate::api::{self, Context, Plan, Target};
@@ -25,25 +25,39 @@ use crate::http1::query::parse_query;
 use crate::http1::refusal::Refusal;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
+use crate::limits;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::origin;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
-/// Serves one socket from its accept to its end, or until its handshake is done.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr) {
-    go_on(worker, stream, peer, false, Vec::new()).await;
+/// Serves one socket from its accept to its end, or until its handshake is done. `place`: what it is counted in.
+pub(super) async fn serve(visit: Visit, stream: TcpStream, peer: IpAddr, place: Place) {
+    begin(visit, stream, peer, place, false, Vec::new()).await;
 }
 
 /// Serves a socket that another process served before, from what it had received.
 pub(super) async fn go_on(
-    worker: Rc<Worker>,
+    visit: Visit,
     stream: TcpStream,
     peer: IpAddr,
     served: bool,
     input: Vec<u8>,
 ) {
-    let host = worker.clone();
-    let _visit = host.lobby.enter();
+    // Another process had let it in, whatever the limit is here.
+    let admission = &visit.worker().shared.overload.admission;
+    let place = admission.enter_socket(peer).unwrap_or(Place::NONE);
+    begin(visit, stream, peer, place, served, input).await;
+}
+
+async fn begin(
+    visit: Visit,
+    stream: TcpStream,
+    peer: IpAddr,
+    place: Place,
+    served: bool,
+    input: Vec<u8>,
+) {
+    let worker = visit.worker().clone();
     let limits = Limits { request_size_max: worker.shared.config.request_size_max };
     let mut session = Session {
         reader: RequestReader::new(limits),
@@ -51,11 +65,18 @@ pub(super) async fn go_on(
         output: Vec::new(),
         stream,
         peer,
+        place,
         served,
         may_be_in_flight: false,
-        worker,
+        worker: worker.clone(),
     };
-    match session.run().await {
+    let end = session.run().await;
+    worker
+        .shared
+        .overload
+        .admission
+        .leave_socket(std::mem::replace(&mut session.place, Place::NONE));
+    match end {
         End::HandOver { accept, admitted } => session.hand_over(&accept, admitted),
         // The socket closes with the session; there is nobody left to tell.
         End::Gone => {}
@@ -67,6 +88,8 @@ struct Session {
     stream: TcpStream,
     /// The other end of the socket: the client, or a proxy.
     peer: IpAddr,
+    /// What the socket is counted in as long as it speaks HTTP.
+    place: Place,
     /// A request was answered: waiting for the next one is no fault.
     served: bool,
     /// A wait on the stream was cut short by a deadline or a take-over. monoio cancels such an operation only when it
@@ -116,6 +139,10 @@ impl Session {
             moving().write(&mut self.output, false, false);
             return Err(self.finish().await);
         }
+        if let Err(response) = self.count_client(&request) {
+            response.write(&mut self.output, false, false);
+            return Err(self.finish().await);
+        }
         let target = api::target(request.method(), request.path(), &self.worker.shared.config.path);
         if let Target::Socket { key } = &target {
             let client = self.client(&request);
@@ -140,9 +167,13 @@ impl Session {
 
     /// The next whole request, or the answer to one that is no good.
     async fn next_request(&mut self) -> Result<Result<Request, Response>, End> {
-        let timeout = u64::from(self.worker.shared.config.handshake_timeout_seconds);
-        let deadline = monoio::time::Instant::now() + Duration::from_secs(timeout);
+        let mut has_begun = self.has_begun();
+        let mut deadline = self.deadline(has_begun);
         loop {
+            if !has_begun && self.has_begun() {
+                has_begun = true;
+                deadline = self.deadline(true);
+            }
             match self.reader.read(&mut self.input) {
                 Ok(Progress::Complete(request)) => return Ok(Ok(request)),
                 Ok(Progress::Incomplete { continue_expected }) => {
@@ -151,7 +182,7 @@ impl Session {
                     }
                     self.send_output().await?;
                     let received = self.receive_or_move(deadline).await;
-                    let waits_for_first = !self.served || !self.reader.is_idle();
+                    let waits_for_first = !self.served || has_begun;
                     if received.is_err()
                         && waits_for_first
                         && monoio::time::Instant::now() >= deadline
@@ -176,6 +207,25 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether a byte of the next request has come.
+    fn has_begun(&self) -> bool {
+        !self.reader.is_idle() || !self.input.is_empty()
+    }
+
+    /// When the wait for the next byte ends: there is a time for a whole request, a longer one between two requests, and
+    /// a shorter one for the first byte of a connection, which costs a descriptor and says nothing.
+    fn deadline(&self, has_begun: bool) -> monoio::time::Instant {
+        let config = &self.worker.shared.config;
+        let seconds = match (has_begun, self.served) {
+            (true, _) => config.handshake_timeout_seconds,
+            (false, true) => config.keepalive_timeout_seconds,
+            (false, false) => {
+                config.handshake_timeout_seconds.min(limits::FIRST_BYTE_TIMEOUT_SECONDS)
+            }
+        };
+        monoio::time::Instant::now() + Duration::from_secs(seconds.into())
     }
 
     /// Waits for bytes and appends them to the input.
@@ -208,13 +258,16 @@ impl Session {
 
     /// `receive`, but for a while another process may take the session over, if there is no more to it than its input.
     async fn receive_or_move(&mut self, deadline: monoio::time::Instant) -> Result<(), End> {
-        if !self.reader.holds_nothing() {
-            return self.receive(deadline).await;
-        }
         let worker = self.worker.clone();
+        let may_move = self.reader.holds_nothing();
         loop {
-            if let Some(received) = worker.lobby.unless_asked(self.receive(deadline)).await {
-                return received;
+            match worker.lobby.wait(self.peer, may_move, self.receive(deadline)).await {
+                Ok(received) => return received,
+                Err(Cut::Ends) => {
+                    worker.count_refused(Refused::HttpConnections);
+                    return Err(End::Gone);
+                }
+                Err(Cut::Asked) => {}
             }
             // No descriptor left for a second one: whoever sits here has to come again.
             let socket = sys::borrow(&self.stream).try_clone_to_owned().map_err(|_| End::Gone)?;
@@ -361,6 +414,24 @@ impl Session {
             let forwarded_for = request.header_list("x-forwarded-for");
             admission.address(self.peer, forwarded_for.as_deref())
         })
+    }
+
+    /// Counts the socket for the client that a trusted proxy names with this request; the proxy itself has no limit.
+    fn count_client(&mut self, request: &Request) -> Result<(), Response> {
+        let worker = self.worker.clone();
+        let admission = &worker.shared.overload.admission;
+        if !admission.counts_sockets_of_proxy(self.peer) {
+            return Ok(());
+        }
+        admission.leave_socket(std::mem::replace(&mut self.place, Place::NONE));
+        let Some(client) = self.client(request) else { return Ok(()) };
+        self.place = admission.enter_socket(client).map_err(|most| {
+            worker.count_refused(Refused::SocketsPerIp);
+            worker.note_many_sockets(client, most);
+            let text = format!("Too many connections: {most} HTTP connections from one address.");
+            Response::text(429, &text).with_header("Retry-After", "1")
+        })?;
+        Ok(())
     }
 
     /// A flood of handshakes must cost less than what it asks for: no upgrade, no connection, no frame, just this

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::net::{Client, Net, Received};
 use crate::app::{RateLimit, sample};
 use crate::counters::{RefusalCounters, Refused};
+use crate::limits;
 
 fn refused(net: &mut Net, why: Refused) -> u64 {
     let counters = RefusalCounters::default();
@@ -161,14 +162,16 @@ fn pings_of_a_reading_client_are_answered_up_to_a_rate() {
     let mut net = Net::new(1);
     let client = net.connect(0);
     net.events(client);
-    for number in 0..100_u8 {
-        ping(&mut net, client, &[number]);
-        assert_eq!(net.read(client), [Received::Pong(vec![number])]);
+    for number in 0..limits::CONTROL_FRAMES_PER_SECOND_MAX {
+        ping(&mut net, client, &number.to_be_bytes());
+        assert_eq!(net.read(client), [Received::Pong(number.to_be_bytes().to_vec())]);
     }
     ping(&mut net, client, b"over");
     assert_eq!(net.read(client), []);
     assert_eq!(refused(&mut net, Refused::ControlFrameRate), 1);
+    ping(&mut net, client, b"over too");
     net.advance(1);
+    assert_eq!(net.read(client), [Received::Pong(b"over too".to_vec())], "the latest, later");
     ping(&mut net, client, b"later");
     assert_eq!(net.read(client), [Received::Pong(b"later".to_vec())]);
 }

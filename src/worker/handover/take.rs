@@ -9,6 +9,7 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
+use super::super::lobby::Visit;
 use super::Meeting;
 use super::record::Record;
 use super::stream::{Incoming, PATIENCE};
@@ -54,7 +55,7 @@ fn take(worker: &Rc<Worker>, record: Record, socket: Option<OwnedFd>) -> io::Res
         }
         (Record::Session { peer, served, input }, Some(socket)) => {
             let stream = monoio::net::TcpStream::from_std(socket.into())?;
-            monoio::spawn(session::go_on(worker.clone(), stream, peer, served, input));
+            monoio::spawn(session::go_on(Visit::new(worker.clone()), stream, peer, served, input));
         }
         (Record::Channel(state), _) => core.take_in_channel(state),
         // `Incoming` gives what has a socket with its socket, and keeps the end to itself.
