@@ -4,6 +4,11 @@
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of one request. Browsers send about 15; proxies add some.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Query parameters of one signed API request. Client libraries send about six.
+pub const API_PARAMETERS_MAX: usize = 64;
+/// Bytes of messages that one published event may become, over all its channels. The default request size never gets
+/// there; Laravel's 100 channels do with more than 160 KB of data.
+pub const EVENT_EXPANSION_BYTES_MAX: usize = 16 << 20;
 /// Longest control frame payload (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// Longest channel name in bytes. Reverb has no limit; its message size limit of 10,000 is the bound this keeps.

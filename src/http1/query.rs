@@ -58,7 +58,9 @@ fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
-fn decode_form(text: &str) -> Cow<'_, str> {
+/// Decodes a name or a value of a query: `%XX`, and `+` as a space. Borrows when there is nothing to decode.
+#[must_use]
+pub fn decode_form(text: &str) -> Cow<'_, str> {
     if memchr::memchr2(b'+', b'%', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }

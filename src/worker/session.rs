@@ -273,13 +273,21 @@ impl Session {
     /// Carries out an API request.
     async fn answer(&self, request: &Request, target: &Target) -> Response {
         let worker = &self.worker;
+        let client = match self.may_authenticate(request, target) {
+            Ok(client) => client,
+            Err(response) => return response,
+        };
         match self.plan(request, target) {
             Plan::Respond(response) => {
-                match response.status {
-                    401 | 403 => worker.count_refused(Refused::Unsigned),
-                    429 => worker.count_refused(Refused::PublishRate),
-                    _ => {}
+                if response.status == 429 {
+                    worker.count_refused(Refused::PublishRate);
                 }
+                response
+            }
+            Plan::Unauthenticated(response) => {
+                worker.count_refused(Refused::Unsigned);
+                let admission = &worker.shared.overload.admission;
+                admission.count_auth_failure(client, time::unix_seconds());
                 response
             }
             // Over the budget, publishes go on: a server that is full of quiet connections must not fall silent for
@@ -311,6 +319,34 @@ impl Session {
         }
     }
 
+    /// The address that a failed authentication counts for, if failures are counted; or the refusal of an address
+    /// that has failed too often in this second, before any work is done for its request.
+    fn may_authenticate(
+        &self,
+        request: &Request,
+        target: &Target,
+    ) -> Result<Option<IpAddr>, Response> {
+        let admission = &self.worker.shared.overload.admission;
+        if !admission.counts_auth_failures() || !matches!(target, Target::Api { .. }) {
+            return Ok(None);
+        }
+        let client = admission.address(self.peer, request.header_values("x-forwarded-for"));
+        let Err(most) = admission.may_authenticate(client, time::unix_seconds()) else {
+            return Ok(Some(client));
+        };
+        self.worker.count_refused(Refused::AuthFailuresPerIp);
+        self.worker.notes.tell(&format!(
+            "{client} failed to authenticate {most} API requests in a second; \
+             RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, \
+             RINGVERB_TRUSTED_PROXIES must name it"
+        ));
+        let text = format!(
+            "Too many failed authentications: {most} a second from one address; check the app's id, key and secret, \
+             and try again in a second."
+        );
+        Err(Response::text(429, &text).with_header("Retry-After", "1"))
+    }
+
     fn plan(&self, request: &Request, target: &Target) -> Plan {
         let worker = &self.worker;
         let mut context = Context {
@@ -319,6 +355,7 @@ impl Session {
             unix_seconds: time::unix_seconds(),
             draining: worker.draining.get(),
             validator: &mut worker.validator.borrow_mut(),
+            note_is_wanted: worker.notes.has_room(),
             note: None,
         };
         let plan = api::plan(request, target, &mut context);
@@ -357,10 +394,9 @@ impl Session {
     /// Whom a handshake is counted for, if anybody counts.
     fn client(&self, request: &Request) -> Option<IpAddr> {
         let admission = &self.worker.shared.overload.admission;
-        admission.is_on().then(|| {
-            let forwarded_for = request.header_list("x-forwarded-for");
-            admission.address(self.peer, forwarded_for.as_deref())
-        })
+        admission
+            .is_on()
+            .then(|| admission.address(self.peer, request.header_values("x-forwarded-for")))
     }
 
     /// A flood of handshakes must cost less than what it asks for: no upgrade, no connection, no frame, just this
@@ -393,8 +429,8 @@ impl Session {
             http_11: request.http_11(),
             upgrade: request.header_list("upgrade").as_deref(),
             connection: request.header_list("connection").as_deref(),
-            version: request.header("sec-websocket-version"),
-            key: request.header("sec-websocket-key"),
+            version: request.header("sec-websocket-version").as_deref(),
+            key: request.header("sec-websocket-key").as_deref(),
         })
         .map_err(|refusal| {
             self.worker.count_refused(Refused::BadRequest);
@@ -424,7 +460,7 @@ impl Session {
         check_version(request.query()).map_err(|error| (Refused::Version, error))?;
         let app = apps.get(index);
         let from = request.header("origin");
-        if !origin::is_allowed(&app.allowed_origins, from, app.allow_missing_origin) {
+        if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
             let allowed = &app.allowed_origins;
             self.worker.notes.tell(&format!(
                 "app {}: origin {from:?} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
