@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use subtle::ConstantTimeEq;
 
 use super::Context;
+use super::routes::{Target, target};
 use crate::app::{App, AppIndex};
 use crate::http1::query::{decode_form, percent_decode};
 use crate::http1::request::Request;
@@ -156,7 +157,7 @@ fn signature_is(
     app: &App,
 ) -> bool {
     let raw = request.path();
-    let decoded = decoded_if_unambiguous(raw);
+    let decoded = decoded_if_unambiguous(request, prefix);
     let mut paths: Vec<&str> = Vec::with_capacity(4);
     for path in [Some(raw), decoded.as_deref()].into_iter().flatten() {
         for path in [Some(path), path.strip_prefix(prefix)].into_iter().flatten() {
@@ -175,19 +176,25 @@ fn signature_is(
 
 /// The path without its escapes, if it has some and the decoded text names no other resource.
 ///
-/// `channels/a%2Fusers` and `channels/a/users` are different resources with the same decoded path, so a signature
-/// over the decoded path must not open both. The same holds for an escaped `%`, which starts another escape when it
-/// is decoded, for `?` and `#`, which end a path, and for control characters, because a line feed ends the path in the
-/// signed text.
-fn decoded_if_unambiguous(raw: &str) -> Option<String> {
-    let decoded = percent_decode(raw);
-    let Cow::Owned(bytes) = &decoded else { return None };
-    let has = |byte: u8, text: &[u8]| memchr::memchr_iter(byte, text).count();
-    let structural = |byte: u8| has(byte, bytes) > has(byte, raw.as_bytes());
-    let is_ambiguous = b"/?#".iter().any(|byte| structural(*byte))
-        || bytes.iter().any(u8::is_ascii_control)
-        || matches!(percent_decode(&String::from_utf8_lossy(bytes)), Cow::Owned(again) if again != *bytes);
-    (!is_ambiguous).then(|| String::from_utf8_lossy(bytes).into_owned())
+/// `channels/presence-a%2Fusers` and `channels/presence-a/users` are different resources with one decoded path, so a
+/// signature over the decoded path must not open both. An escaped `%` would start another escape once it is decoded.
+/// Control characters are refused because a line feed ends the path in the signed text.
+fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
+    let raw = request.path();
+    let Cow::Owned(bytes) = percent_decode(raw) else { return None };
+    let slashes = |text: &[u8]| memchr::memchr_iter(b'/', text).count();
+    let has_more_segments = slashes(&bytes) > slashes(raw.as_bytes());
+    let decoded = String::from_utf8_lossy(&bytes).into_owned();
+    let is_another_route =
+        || !matches!(target(request.method(), &decoded, prefix), Target::Refused(_));
+    let has_escapes = || *percent_decode(&decoded) != *decoded.as_bytes();
+    if bytes.iter().any(u8::is_ascii_control)
+        || has_escapes()
+        || (has_more_segments && is_another_route())
+    {
+        return None;
+    }
+    Some(decoded)
 }
 
 /// For the log: the text that should have been signed. It holds no secret.

@@ -115,6 +115,7 @@ pub(super) fn render_list(attributes: Attributes, answers: Vec<Answer>) -> Respo
     }
     // A roster may outlive its last subscriber by one mail: only channels with a subscriber are told (rule 66).
     channels.retain(|_, part| part.subscription_count > 0);
+    channels.sort_unstable_keys();
     let mut body = b"{\"channels\":{".to_vec();
     for (index, (name, part)) in channels.iter().enumerate() {
         if index > 0 {

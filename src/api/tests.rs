@@ -1,5 +1,8 @@
 //! Requests in, plans and answers out: signatures, statuses and texts (PROTOCOL.md C9, C20).
 
+mod authentication;
+mod bounds;
+
 use std::sync::atomic::AtomicU32;
 
 use super::{Context, Plan, plan, render, target};
@@ -8,7 +11,7 @@ use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::json::Validator;
 use crate::pusher::signature;
-use crate::shard::{Answer, Described, Question};
+use crate::shard::{Answer, Described};
 
 const NOW: u64 = 1_795_455_487;
 
@@ -445,190 +448,4 @@ fn an_app_may_publish_so_much_a_second() {
         post_to(&apps, "events", r#"{"name":"e","channel":"a","data":"1"}"#),
         Plan::Publish { .. }
     ));
-}
-
-#[test]
-fn an_escape_in_the_path_does_not_open_another_resource() {
-    // What is sent, and another resource's path that decodes to the same text.
-    for (sent, signed_path) in [
-        ("channels/presence-a%2Fusers", "channels/presence-a/users"),
-        ("channels/a%252520b", "channels/a%2520b"),
-        ("channels/a%2541", "channels/a%41"),
-        ("channels/a%3Fb", "channels/a?b"),
-        ("channels/a%23b", "channels/a#b"),
-        ("channels/a%0Ab", "channels/a\nb"),
-    ] {
-        let (sent, signed_path) =
-            (format!("/apps/1001/{sent}"), format!("/apps/1001/{signed_path}"));
-        let refused = (401, "Authentication signature invalid.".to_owned());
-        assert_eq!(
-            answer(&run(&signed("GET", &sent, &signed_path, &[], ""), "")),
-            refused,
-            "{sent}"
-        );
-        // Signed as it is sent it is what it says.
-        let plan = run(&signed("GET", &sent, &sent, &[], ""), "");
-        assert!(!matches!(plan, Plan::Unauthenticated(_)), "{sent}");
-    }
-    // Some HTTP libraries encode the path after it was signed; user ids of identity providers look like this.
-    let sent = "/apps/1001/users/auth0%7C7%20%C3%A9/terminate_connections";
-    let signed_path = "/apps/1001/users/auth0|7 é/terminate_connections";
-    let plan = run(&signed("POST", sent, signed_path, &[], ""), "");
-    assert!(matches!(plan, Plan::Terminate { user_id, .. } if user_id == "auth0|7 é"));
-}
-
-#[test]
-fn a_query_has_at_most_64_parameters() {
-    let names: Vec<String> = (0..62).map(|number| format!("p{number:02}")).collect();
-    let query = |count: usize| names[..count].iter().map(|name| (name.as_str(), "v")).collect();
-    let ask = |query: Vec<(&str, &str)>| get("channels", &query);
-    // With key, version, timestamp and signature it is 64.
-    assert!(matches!(ask(query(60)), Plan::Ask { .. }));
-    let refused = ask(query(61));
-    let (status, text) = answer(&refused);
-    assert!(status == 400 && text.contains("more than 64 parameters"), "{status} {text}");
-    assert!(matches!(refused, Plan::Unauthenticated(_)), "counted as a failed authentication");
-    // An unknown app is said first, in Reverb's words.
-    let many = "a&".repeat(2_900);
-    let text = format!("GET /apps/nope/channels?{many} HTTP/1.1\r\nHost: x\r\n\r\n");
-    let expected = (404, "No matching application for ID [nope].".to_owned());
-    assert_eq!(answer(&run(&request(&text), "")), expected);
-}
-
-#[test]
-fn whoever_does_not_prove_who_it_is_is_unauthenticated() {
-    let path = "/apps/1001/channels";
-    let old = (NOW - 700).to_string();
-    for request in [
-        signed("GET", "/apps/nope/channels", "/apps/nope/channels", &[], ""),
-        signed("GET", path, "/elsewhere", &[], ""),
-        signed("GET", path, path, &[("auth_timestamp", &old)], ""),
-        request("GET /apps/1001/channels HTTP/1.1\r\nHost: x\r\n\r\n"),
-        request(
-            "GET /apps/1001/channels?auth_key=app-key&auth_signature=zz HTTP/1.1\r\nHost: x\r\n\r\n",
-        ),
-    ] {
-        assert!(matches!(run(&request, ""), Plan::Unauthenticated(_)), "{}", request.query());
-    }
-    // A request that is wrong in another way is its backend's mistake, not somebody else's attempt.
-    assert!(matches!(post("events", "{}"), Plan::Respond(_)));
-}
-
-#[test]
-fn parameters_given_twice_are_signed_as_php_reads_them() {
-    let path = "/apps/1001/channels";
-    for (sent, signed_text) in [
-        ("info=a&info=b", "info=b"),
-        ("info[]=a&info[]=b", "info=a,b"),
-        ("info%5B0%5D=a&Info%5b1%5d=b", "info=a,b"),
-        ("info=a&info[]=b&info=c", "info=c"),
-        ("info[]=&info[]=b", "info=b"),
-        ("z=1&info=a%26b", "info=a&b&z=1"),
-    ] {
-        let tail = if signed_text.ends_with("z=1") { "" } else { "&z=1" };
-        let text =
-            format!("GET\n{path}\nauth_key=app-key&auth_timestamp={NOW}&{signed_text}{tail}");
-        let hex = signature::sign(&Secret::new("app-secret"), &[text.as_bytes()]);
-        let hex = String::from_utf8_lossy(&hex).into_owned();
-        let sent = format!("auth_signature={hex}&{sent}&auth_key=app-key&z=1&auth_timestamp={NOW}");
-        let request = request(&format!("GET {path}?{sent} HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert!(matches!(run(&request, ""), Plan::Ask { .. }), "{sent}");
-    }
-}
-
-fn event_for(channels: &[String], data: &str, more: &str) -> String {
-    let channels = serde_json::to_string(channels).unwrap();
-    format!(r#"{{"name":"e","channels":{channels},"data":"{data}"{more}}}"#)
-}
-
-fn many_channels(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("c{number:05}")).collect()
-}
-
-#[test]
-fn an_event_for_twenty_times_the_channels_costs_about_twenty_times_as_much() {
-    let cost = |count: usize| {
-        let body = event_for(&many_channels(count), "x", r#","info":"subscription_count""#);
-        let request = signed("POST", "/apps/1001/events", "/apps/1001/events", &[], &body);
-        let apps = apps();
-        crate::clock::fastest(3, || {
-            let Plan::Publish { publications, info: Some(_), reply, .. } =
-                run_for(&apps, &request, "")
-            else {
-                panic!("accepted")
-            };
-            assert_eq!(publications.len(), count);
-            let parts = vec![Described::default(); count];
-            assert_eq!(render(&reply, vec![Answer::Described(parts)]).status, 200);
-        })
-    };
-    let (small, large) = (cost(700), cost(14_000));
-    assert!(large < small * 60, "{large:?} against {small:?}");
-}
-
-#[test]
-fn a_channel_that_is_named_twice_gets_two_events_and_is_described_once() {
-    let names = ["a", "b", "a"].map(str::to_owned);
-    let body = event_for(&names, "x", r#","info":"subscription_count""#);
-    let Plan::Publish { publications, info: Some(Question::Describe { names, .. }), reply, .. } =
-        post("events", &body)
-    else {
-        panic!("accepted")
-    };
-    let published: Vec<&str> = publications.iter().map(|one| one.channel.as_str()).collect();
-    assert_eq!(published, ["a", "b", "a"]);
-    assert_eq!(names, ["a", "b"]);
-    let part = |subscription_count| Described { subscription_count, ..Described::default() };
-    let answer = render(&reply, vec![Answer::Described(vec![part(1), part(2)])]);
-    assert_eq!(
-        shown(&answer).1,
-        r#"{"channels":{"a":{"subscription_count":1},"b":{"subscription_count":2}}}"#
-    );
-}
-
-#[test]
-fn an_app_may_bound_the_channels_of_an_event() {
-    let mut app = sample();
-    app.event_channels_max = Some(100);
-    let apps = Apps::new(vec![app]);
-    let publish = |count| post_to(&apps, "events", &event_for(&many_channels(count), "x", ""));
-    assert!(matches!(publish(100), Plan::Publish { .. }));
-    let expected = r#"{"channels":["The channels field must not have more than 100 items."]}"#;
-    assert_eq!(answer(&publish(101)), (422, expected.to_owned()));
-}
-
-#[test]
-fn what_one_request_becomes_is_bounded() {
-    // 34,100 bytes of data for 490 channels fit into 16 MiB, for 500 they do not.
-    let body = |count| event_for(&many_channels(count), &"x".repeat(34_100), "");
-    assert!(body(500).len() < 40_000);
-    assert!(matches!(post("events", &body(490)), Plan::Publish { .. }));
-    let (status, text) = answer(&post("events", &body(500)));
-    assert!(status == 413 && text.contains("500 channels") && text.contains("16777216"), "{text}");
-}
-
-#[test]
-fn an_answer_lists_the_first_hundred_problems() {
-    let mut app = sample();
-    app.batch_events_max = None;
-    let apps = Apps::new(vec![app]);
-    let batch = format!(r#"{{"batch":[{}{{}}]}}"#, "{},".repeat(3_000));
-    let channels = format!(r#"{{"name":"e","data":"x","channels":[{}1]}}"#, "1,".repeat(3_000));
-    for (path, body) in [("batch_events", batch), ("events", channels)] {
-        let (status, text) = answer(&post_to(&apps, path, &body));
-        let listed: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((status, listed.as_object().unwrap().len()), (422, 100), "{path}");
-    }
-}
-
-#[test]
-fn names_that_are_signed_have_no_colon() {
-    let event = |channel: &str| event_for(&[channel.to_owned()], "x", "");
-    for channel in ["private-a:b", "presence-a:b", "private-encrypted-:", "private-cache-a:{}"] {
-        let (status, text) = answer(&post("events", &event(channel)));
-        assert!(status == 422 && text.contains("must not contain a colon"), "{channel}: {text}");
-    }
-    for channel in ["a:b", "cache-a:b", "#server-to-user-a:b"] {
-        assert!(matches!(post("events", &event(channel)), Plan::Publish { .. }), "{channel}");
-    }
 }

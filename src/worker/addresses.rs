@@ -1,11 +1,11 @@
 //! What each client address has open, and how often it did something in this second, over all workers.
 //!
 //! The tables that workers share, and share memory for: they are touched at a handshake, at an end and, with its
-//! option, at an API request, never for a frame. All are fixed in size and made only when their option is set, 4 MB each. No locks: an entry is one
-//! atomic word, or two. A client is found in one bucket only, so a look-up is one or two cache lines. A bucket that is
-//! full lets the client pass uncounted: so many addresses at once are not what a limit for each address is against,
-//! and turning others away for them would do an attacker's work. Which clients share a bucket is secret: buckets
-//! follow from a seed that is drawn at the start.
+//! option, at an API request, never for a frame. All are fixed in size and made only when their option is set, 4 MB
+//! each. No locks: an entry is one atomic word, or two. A client is found in one bucket only, so a look-up is one or
+//! two cache lines. A bucket that is full lets the client pass uncounted: so many addresses at once are not what a
+//! limit for each address is against, and turning others away for them would do an attacker's work. Which clients
+//! share a bucket is secret: buckets follow from a seed that is generated at the start.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
