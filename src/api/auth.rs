@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 use super::Context;
 use super::routes::{Target, target};
 use crate::app::{App, AppIndex};
-use crate::http1::query::{decode_form, percent_decode};
+use crate::http1::query::{decode_form, percent_decode, raw_pairs};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::limits::API_PARAMETERS_MAX;
@@ -73,8 +73,7 @@ impl<'a> Given<'a> {
             ));
         }
         let mut given = Self { pairs: Vec::with_capacity(8), key: "".into(), signature: "".into() };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (name, value) in raw_pairs(query) {
             let name = lower_case(decode_form(name));
             if name == "auth_signature" {
                 given.signature = decode_form(value);

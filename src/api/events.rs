@@ -70,11 +70,16 @@ impl<'a> Fields<'a> {
     }
 
     /// One event for one channel. Called when the fields are known to be good.
-    fn publication(&self, channel: &str, except: Option<SocketId>) -> Publication {
+    /// `space` is used again for the next one.
+    fn publication(
+        &self,
+        channel: &str,
+        except: Option<SocketId>,
+        space: &mut Vec<u8>,
+    ) -> Publication {
         let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
-        let mut text = Vec::with_capacity(self.text_bytes(channel.len()));
-        outbound::event(name, data, channel, &mut text);
-        Publication { channel: channel.to_owned(), frame: frame::encode_text(&text).into(), except }
+        let frame = frame::text_in(space, |text| outbound::event(name, data, channel, text));
+        Publication { channel: channel.to_owned(), frame: frame.into(), except }
     }
 }
 
@@ -100,7 +105,9 @@ pub(super) fn event(
     check_expansion(&fields, &names, body)?;
     let quota = quota::take(app, names.len(), context)?;
     let except = fields.socket_id();
-    let publications = names.iter().map(|name| fields.publication(name, except)).collect();
+    let mut space = Vec::new();
+    let publications =
+        names.iter().map(|name| fields.publication(name, except, &mut space)).collect();
     let (info, reply) = match fields.attributes() {
         None => (None, Reply::Empty),
         Some(attributes) => {
@@ -190,9 +197,10 @@ fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan
     let channel = |fields: &Fields<'_>| {
         fields.channel.and_then(json::string).unwrap_or_default().into_owned()
     };
+    let mut space = Vec::new();
     let publications = items
         .iter()
-        .map(|fields| fields.publication(&channel(fields), fields.socket_id()))
+        .map(|fields| fields.publication(&channel(fields), fields.socket_id(), &mut space))
         .collect();
     if items.iter().all(|fields| fields.info.is_none()) {
         let reply = Reply::EmptyBatch;

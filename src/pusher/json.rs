@@ -129,11 +129,22 @@ fn split_value(text: &str) -> Option<(&str, &str)> {
 fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
-        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        at += quote_or_escape(bytes.get(at..)?)?;
         if bytes.get(at) == Some(&b'"') {
             return Some(at + 1);
         }
         at += 2;
+    }
+}
+
+/// Where the next quote or backslash is. Names are short and escapes may be dense, so the first bytes are looked at
+/// without a vector search, whose start costs as much as these.
+fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
+    const NEAR: usize = 16;
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
+    match near.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        Some(at) => Some(at),
+        None => Some(near.len() + memchr::memchr2(b'"', b'\\', far)?),
     }
 }
 
@@ -167,7 +178,8 @@ pub fn string(span: &str) -> Option<Cow<'_, str>> {
     let inside = span.strip_prefix('"')?.strip_suffix('"')?;
     let mut rest = inside;
     let mut text = String::new();
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+    // Inside of a string there is no quote but behind a backslash.
+    while let Some(at) = quote_or_escape(rest.as_bytes()) {
         if text.capacity() == 0 {
             // An escape is never shorter than what it stands for.
             text.reserve_exact(inside.len());
@@ -219,7 +231,7 @@ pub fn is_name(span: &str, name: &str) -> bool {
 /// The character that the escape at the start of `text` stands for, and what follows it. `None` for what no
 /// well-formed JSON string holds, half a surrogate pair among it.
 fn unescape(text: &str) -> Option<(char, &str)> {
-    let kind = *text.as_bytes().get(1)?;
+    let [b'\\', kind, ..] = *text.as_bytes() else { return None };
     let behind = text.get(2..)?;
     let character = match kind {
         b'"' | b'\\' | b'/' => char::from(kind),

@@ -21,7 +21,7 @@ use super::{Shared, Worker, printed, sys, time};
 use crate::api::{self, Context, Plan, Target};
 use crate::app::AppIndex;
 use crate::counters::Refused;
-use crate::http1::query::parse_query;
+use crate::http1::query::{decode_form, raw_pairs};
 use crate::http1::refusal::Refusal;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
@@ -519,9 +519,9 @@ impl Session {
 
 /// Protocol 5 to 7 are served; no version at all is fine too, as in Reverb.
 fn check_version(query: &str) -> Result<(), ErrorCode> {
-    let given = parse_query(query).into_iter().find(|(name, _)| name == "protocol");
+    let given = raw_pairs(query).find(|(name, _)| decode_form(name) == "protocol");
     let Some((_, version)) = given else { return Ok(()) };
-    match version.parse::<u32>() {
+    match decode_form(version).parse::<u32>() {
         Ok(5..=7) => Ok(()),
         Ok(_) => Err(error_code::UNSUPPORTED_VERSION),
         // A number all the same, if one that fits no integer here.
