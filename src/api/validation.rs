@@ -5,8 +5,8 @@ use std::fmt;
 use crate::http1::response::Response;
 use crate::pusher::json;
 
-/// Problems listed in one answer. A body of tiny invalid items would otherwise get an answer of a hundred times its
-/// size; whoever fixes the first hundred is told of the next.
+/// Problems listed in one answer. Without a limit, a body of tiny invalid items would get an answer of a hundred times
+/// its size.
 const LISTED_MAX: usize = 100;
 
 /// Collects what is wrong with a body, in the order in which it is found. Names of fields are formatted only when

@@ -1,4 +1,4 @@
-//! What a signature covers, and what a request costs that has none.
+//! What a signature covers, and which requests count as failed authentications.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn an_escape_in_the_path_does_not_open_another_resource() {
             refused,
             "{sent}"
         );
-        // Signed as it is sent it is what it says.
+        // Signed as it is sent, the path is accepted.
         let plan = run(&signed("GET", &sent, &sent, &[], ""), "");
         assert!(!matches!(plan, Plan::Unauthenticated(_)), "{sent}");
     }
@@ -46,7 +46,7 @@ fn a_query_has_at_most_64_parameters() {
     let (status, text) = answer(&refused);
     assert!(status == 400 && text.contains("more than 64 parameters"), "{status} {text}");
     assert!(matches!(refused, Plan::Unauthenticated(_)), "counted as a failed authentication");
-    // An unknown app is said first, in Reverb's words.
+    // An unknown app id is answered first, with Reverb's text.
     let many = "a&".repeat(2_900);
     let text = format!("GET /apps/nope/channels?{many} HTTP/1.1\r\nHost: x\r\n\r\n");
     let expected = (404, "No matching application for ID [nope].".to_owned());
@@ -54,7 +54,7 @@ fn a_query_has_at_most_64_parameters() {
 }
 
 #[test]
-fn whoever_does_not_prove_who_it_is_is_unauthenticated() {
+fn a_request_that_fails_any_check_of_its_authentication_is_unauthenticated() {
     let path = "/apps/1001/channels";
     let old = (NOW - 700).to_string();
     for request in [
@@ -68,7 +68,7 @@ fn whoever_does_not_prove_who_it_is_is_unauthenticated() {
     ] {
         assert!(matches!(run(&request, ""), Plan::Unauthenticated(_)), "{}", request.query());
     }
-    // A request that is wrong in another way is its backend's mistake, not somebody else's attempt.
+    // An invalid body of a signed request is no failed authentication.
     assert!(matches!(post("events", "{}"), Plan::Respond(_)));
 }
 

@@ -87,7 +87,7 @@ fn a_name_with_a_colon_is_refused_where_it_is_signed() {
     assert_eq!(net.shards.iter().map(|shard| shard.channel_counts().0).sum::<usize>(), 1);
 }
 
-/// Whoever lists their channels does not pay for those of other apps.
+/// Other apps with many channels do not make an app's listing slower.
 #[test]
 fn a_listing_costs_what_its_app_has() {
     let cost = |others: usize| {
@@ -117,7 +117,7 @@ fn a_listing_costs_what_its_app_has() {
     assert!(among_others < alone * 20, "{among_others:?} against {alone:?}");
 }
 
-/// Names are compared within an app, and an app's index shrinks and grows with its channels.
+/// Names are compared within an app. An app's index grows and shrinks with its channels, and loses none.
 #[test]
 fn channels_of_two_apps_with_one_name_are_two_channels() {
     let [first, mut second] = [sample(), sample()];
