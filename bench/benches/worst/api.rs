@@ -60,7 +60,7 @@ fn read(bytes: &[u8]) -> Request {
 }
 
 /// Reads and plans a request; `check` looks at the plan.
-fn planning(bytes: Vec<u8>, check: fn(Plan)) -> (usize, Run) {
+fn planning(bytes: Vec<u8>, check: fn(&Plan)) -> (usize, Run) {
     let apps = Apps::new(config().apps);
     let mut validator = Validator::default();
     let length = bytes.len();
@@ -76,12 +76,12 @@ fn planning(bytes: Vec<u8>, check: fn(Plan)) -> (usize, Run) {
             note_is_wanted: false,
             note: None,
         };
-        check(plan(&request, &target, &mut context));
+        check(&plan(&request, &target, &mut context));
     };
     (length, Box::new(run))
 }
 
-fn refused(plan: Plan) {
+fn refused(plan: &Plan) {
     assert!(matches!(plan, Plan::Unauthenticated(_)));
 }
 
@@ -136,7 +136,7 @@ fn wrong_body(size: usize) -> (usize, Run) {
 }
 
 /// A request that is signed.
-fn signed(path: &str, body: &str, check: fn(Plan)) -> (usize, Run) {
+fn signed(path: &str, body: &str, check: fn(&Plan)) -> (usize, Run) {
     let path = format!("{PREFIX}/apps/1001/{path}");
     let md5 = signature::body_md5(body.as_bytes());
     let query = format!("auth_key=app-key&auth_timestamp={NOW}&auth_version=1.0&body_md5={md5}");
@@ -151,18 +151,18 @@ fn signed(path: &str, body: &str, check: fn(Plan)) -> (usize, Run) {
 }
 
 /// Answers `info` as well, as if nobody subscribed to anything.
-fn published(plan: Plan) {
+fn published(plan: &Plan) {
     let Plan::Publish { publications, info, reply, .. } = plan else { panic!("{plan:?}") };
-    let count = match &info {
+    let count = match info {
         Some(Question::Describe { names, .. }) => names.len(),
         _ => 0,
     };
     let answer = Answer::Described(vec![Described::default(); count]);
     assert!(!publications.is_empty());
-    assert_eq!(render(&reply, vec![answer]).status, 200);
+    assert_eq!(render(reply, vec![answer]).status, 200);
 }
 
-fn invalid(plan: Plan) {
+fn invalid(plan: &Plan) {
     assert!(matches!(plan, Plan::Respond(response) if response.status == 422));
 }
 
@@ -218,7 +218,7 @@ fn empty_objects(size: usize) -> (usize, Run) {
     batch(size, "{}", invalid)
 }
 
-fn batch(size: usize, event: &str, check: fn(Plan)) -> (usize, Run) {
+fn batch(size: usize, event: &str, check: fn(&Plan)) -> (usize, Run) {
     let events = vec![event; size / (event.len() + 1)].join(",");
     signed("batch_events", &format!(r#"{{"batch":[{events}]}}"#), check)
 }
