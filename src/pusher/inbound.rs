@@ -205,8 +205,9 @@ fn read_user(text: &str, validator: &mut Validator) -> Result<Option<User>, Malf
 
 /// The first ids of the list; what is neither text nor number names nobody.
 ///
-/// Of a longer list only the first `WATCHLIST_READ_MAX` elements are read. The ids are kept in a set, because any client
-/// can send a long list before its signature is checked. The hash is not keyed: at most `WATCHLIST_MAX` ids can collide.
+/// Of a longer list only the first `WATCHLIST_READ_MAX` elements are read. The ids are kept in a set, because any
+/// client can send a long list before its signature is checked. The hash is not keyed: at most `WATCHLIST_MAX` ids can
+/// collide.
 fn read_watchlist(span: &str) -> Vec<String> {
     let mut list: IndexSet<Cow<'_, str>, FixedState> = IndexSet::default();
     let elements = json::elements(span).into_iter().flatten().take(WATCHLIST_READ_MAX);
