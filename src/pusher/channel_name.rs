@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(check(name, 10_000, false), Ok(()), "{name}");
         }
         for name in ["private-a:b", "private-encrypted-a:b", "presence-cache-:"] {
-            assert_eq!(check(name, None, false), Err(NameLimit::Colon), "{name}");
+            assert_eq!(check(name, 200, false), Err(NameLimit::Colon), "{name}");
         }
     }
 
