@@ -14,9 +14,15 @@ pub(crate) const APP: AppIndex = AppIndex(0);
 
 /// The default configuration with one app.
 pub(crate) fn config() -> Config {
+    config_with(&[])
+}
+
+/// The configuration with these variables of the environment.
+pub(crate) fn config_with(more: &[(&str, &str)]) -> Config {
     let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
     let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
-    let environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    let mut environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
@@ -25,7 +31,10 @@ pub(crate) fn config() -> Config {
 
 /// A lone core.
 pub(crate) fn shard() -> Shard {
-    let config = config();
+    shard_with(config())
+}
+
+pub(crate) fn shard_with(config: Config) -> Shard {
     Shard::new(Settings {
         core: 0,
         cores: 1,
