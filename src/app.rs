@@ -3,6 +3,7 @@
 //! Owns the description of an app and the lookup by id and by key. Knows nothing of where it was configured.
 //! Read-only while the server runs, but for `connections_open`, which is a counter.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -148,6 +149,18 @@ impl PerSecond {
         let used = u32::try_from(after(before)? & u64::from(u32::MAX)).unwrap_or(u32::MAX);
         Some(most.saturating_sub(used))
     }
+
+    /// What was taken in this second.
+    #[must_use]
+    pub fn taken(&self, unix_seconds: u64) -> u32 {
+        let word = self.0.load(Ordering::Relaxed);
+        let is_this_second = word >> u32::BITS == unix_seconds;
+        if is_this_second {
+            u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+        } else {
+            0
+        }
+    }
 }
 
 /// One app with its options. Defaults are in `config::options`.
@@ -207,6 +220,8 @@ pub struct App {
     pub webhooks: Vec<Webhook>,
     /// Events in one batch request; `None` is unlimited.
     pub batch_events_max: Option<u32>,
+    /// Channels of one published event; `None` is unlimited. Pusher has 100.
+    pub event_channels_max: Option<u32>,
     /// The `data` of `pusher:error` is an object as in Pusher, not a string as in Reverb (PROTOCOL.md rule 4).
     pub error_data_is_object: bool,
     /// Close a connection over quota with 4100, after which clients retry, instead of 4004, after which they stop.
@@ -265,6 +280,9 @@ impl App {
 #[derive(Debug)]
 pub struct Apps {
     list: Vec<App>,
+    /// Anybody can ask for any id or key, so a look-up must not cost more with more apps.
+    by_id: HashMap<String, AppIndex>,
+    by_key: HashMap<String, AppIndex>,
 }
 
 /// Index of an app in `Apps`.
@@ -277,7 +295,13 @@ impl Apps {
     #[must_use]
     pub fn new(list: Vec<App>) -> Self {
         assert!(u16::try_from(list.len()).is_ok(), "config admits at most 65,535 apps");
-        Self { list }
+        let indexes = (0..u16::MAX).map(AppIndex);
+        let (mut by_id, mut by_key) = (HashMap::new(), HashMap::new());
+        for (app, index) in list.iter().zip(indexes) {
+            by_id.entry(app.id.clone()).or_insert(index);
+            by_key.entry(app.key.clone()).or_insert(index);
+        }
+        Self { list, by_id, by_key }
     }
 
     #[must_use]
@@ -287,21 +311,16 @@ impl Apps {
 
     #[must_use]
     pub fn by_key(&self, key: &str) -> Option<AppIndex> {
-        self.position(|app| app.key == key)
+        self.by_key.get(key).copied()
     }
 
     #[must_use]
     pub fn by_id(&self, id: &str) -> Option<AppIndex> {
-        self.position(|app| app.id == id)
+        self.by_id.get(id).copied()
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, App> {
         self.list.iter()
-    }
-
-    fn position(&self, matches: impl Fn(&App) -> bool) -> Option<AppIndex> {
-        let index = self.list.iter().position(matches)?;
-        u16::try_from(index).ok().map(AppIndex)
     }
 }
 
@@ -338,6 +357,7 @@ pub(crate) fn sample() -> App {
         authorize_within_seconds: None,
         webhooks: Vec::new(),
         batch_events_max: None,
+        event_channels_max: None,
         error_data_is_object: false,
         over_quota_retries: false,
         subscription_errors: false,

@@ -65,8 +65,10 @@ pub enum Refused {
     HeadTooLarge,
     /// No HTTP, or no handshake.
     BadRequest,
-    /// An API request without a good signature.
+    /// An API request that did not authenticate: an unknown app id, a wrong key, signature or timestamp.
     Unsigned,
+    /// `RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX`.
+    AuthFailuresPerIp,
     /// `max_publishes_per_second` of the app.
     PublishRate,
     /// A peer that did not finish its request in time.
@@ -91,7 +93,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -109,6 +111,7 @@ impl Refused {
         Self::HeadTooLarge,
         Self::BadRequest,
         Self::Unsigned,
+        Self::AuthFailuresPerIp,
         Self::PublishRate,
         Self::HandshakeTimeout,
         Self::SlowConsumer,
@@ -143,6 +146,7 @@ impl Refused {
             Self::HeadTooLarge => "head_too_large",
             Self::BadRequest => "bad_request",
             Self::Unsigned => "unsigned",
+            Self::AuthFailuresPerIp => "auth_failures_per_ip",
             Self::PublishRate => "publish_rate",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::SlowConsumer => "slow_consumer",

@@ -10,6 +10,11 @@ pub const FIRST_BYTE_TIMEOUT_SECONDS: u32 = 5;
 pub const SOCKETS_PER_HTTP_CONNECTION: usize = 4;
 /// HTTP connections that a worker may have, however few its descriptors are.
 pub const HTTP_CONNECTIONS_MIN: usize = 16;
+/// Query parameters of one signed API request. Client libraries send about six.
+pub const API_PARAMETERS_MAX: usize = 64;
+/// Bytes of messages that one published event may become, over all its channels. The default request size never gets
+/// there; Laravel's 100 channels do with more than 160 KB of data.
+pub const EVENT_EXPANSION_BYTES_MAX: usize = 16 << 20;
 /// Longest control frame payload (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// Longest channel name in bytes. Reverb has no limit; its message size limit of 10,000 is the bound this keeps.

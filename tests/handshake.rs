@@ -294,6 +294,12 @@ fn allowed_origins() {
                 client.refused(REFUSED.0, REFUSED.1);
             }
         }
+        // Bytes that are no text are an origin that is not allowed, and not a missing one.
+        let bytes = Handshake::new().header("Origin", "BYTES").bytes();
+        let at = bytes.windows(5).position(|window| window == b"BYTES").expect("the field");
+        let mut wire = server.wire();
+        wire.send(&[&bytes[..at], b"https://\xff", &bytes[at + 5..]].concat());
+        Client::upgraded(wire).0.refused(REFUSED.0, REFUSED.1);
     }
 }
 

@@ -184,12 +184,13 @@ fn requests_have_a_limit() {
         http.wire.ended();
         // Declared is enough.
         for length in [limit.to_string(), "18446744073709551615".to_owned(), "9".repeat(40)] {
-            let head =
-                format!("POST /apps/1001/events HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+            let head = format!(
+                "POST /apps/1001/events HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"
+            );
             assert_eq!(Http::new(&server).ask_raw(head.as_bytes()).status, 413, "{length}");
         }
         let chunk = format!(
-            "POST /apps/1001/events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{limit:x}\r\n"
+            "POST /apps/1001/events HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{limit:x}\r\n"
         );
         assert_eq!(Http::new(&server).ask_raw(chunk.as_bytes()).status, 413);
     }
@@ -198,14 +199,14 @@ fn requests_have_a_limit() {
 #[test]
 fn heads_have_a_limit() {
     let server = Setup::new().env("REVERB_MAX_REQUEST_SIZE", "1000000").start();
-    let long = format!("GET /up HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(17_000));
+    let long = format!("GET /up HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(17_000));
     assert_eq!(Http::new(&server).ask_raw(long.as_bytes()).status, 431);
-    let many = format!("GET /up HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(65));
+    let many = format!("GET /up HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(64));
     assert_eq!(Http::new(&server).ask_raw(many.as_bytes()).status, 431);
-    let fits = format!("GET /up HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(64));
+    let fits = format!("GET /up HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(63));
     assert_eq!(Http::new(&server).ask_raw(fits.as_bytes()).status, 200);
     // A head that never ends is refused before it has ended.
-    let endless = format!("GET /up HTTP/1.1\r\nX: {}", "x".repeat(17_000));
+    let endless = format!("GET /up HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(17_000));
     assert_eq!(Http::new(&server).ask_raw(endless.as_bytes()).status, 431);
 }
 
@@ -217,20 +218,20 @@ fn what_is_not_http_is_refused() {
         (b"garbage\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"\x00\x00\x00\x00", 400),
-        (b"GET  /up HTTP/1.1\r\n\r\n", 400),
+        (b"GET  /up HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET /up HTTP/1.1\nHost: x\n\n", 400),
         (b"GET /up HTTP/2.0\r\n\r\n", 505),
         (b"GET /up\r\n\r\n", 400),
-        (b"GET up HTTP/1.1\r\n\r\n", 400),
-        (b"CONNECT host:80 HTTP/1.1\r\n\r\n", 400),
-        (b"GET /up HTTP/1.1\r\nBad Name: x\r\n\r\n", 400),
-        (b"GET /up HTTP/1.1\r\nName : x\r\n\r\n", 400),
-        (b"GET /up HTTP/1.1\r\n folded\r\n\r\n", 400),
-        (b"POST /up HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
-        (b"POST /up HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST /up HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-        (b"POST /up HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        (b"POST /up HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"GET up HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"CONNECT host:80 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET /up HTTP/1.1\r\nHost: h\r\nBad Name: x\r\n\r\n", 400),
+        (b"GET /up HTTP/1.1\r\nHost: h\r\nName : x\r\n\r\n", 400),
+        (b"GET /up HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n", 400),
+        (b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST /up HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
     ];
     for (bytes, status) in cases {
         let shown = bytes.escape_ascii();
@@ -242,6 +243,26 @@ fn what_is_not_http_is_refused() {
         http.wire.ended();
         witness.sync();
     }
+}
+
+#[test]
+fn a_request_names_its_host_once() {
+    let server = Server::start();
+    let text = "Bad request: HTTP/1.1 needs exactly one Host header field.";
+    for head in [
+        "GET /up HTTP/1.1\r\n\r\n",
+        "GET /up HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET /up HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET /app/app-key HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    ] {
+        let mut http = Http::new(&server);
+        let reply = http.ask_raw(head.as_bytes());
+        assert_eq!((reply.status, reply.body.as_str()), (400, text), "{head:?}");
+        http.wire.ended();
+    }
+    // Health checks of old proxies speak HTTP/1.0 without one.
+    assert_eq!(Http::new(&server).ask_raw(b"GET /up HTTP/1.0\r\n\r\n").status, 200);
 }
 
 #[test]
@@ -262,13 +283,13 @@ fn who_closes_when() {
     let server = Server::start();
     for (request, keeps) in [
         ("GET /up HTTP/1.1\r\nHost: x\r\n\r\n", true),
-        ("GET /up HTTP/1.1\r\nConnection: keep-alive\r\n\r\n", true),
-        ("GET /up HTTP/1.1\r\nConnection: close\r\n\r\n", false),
-        ("GET /up HTTP/1.1\r\nConnection: foo, Close\r\n\r\n", false),
+        ("GET /up HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", true),
+        ("GET /up HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", false),
+        ("GET /up HTTP/1.1\r\nHost: h\r\nConnection: foo, Close\r\n\r\n", false),
         ("GET /up HTTP/1.0\r\n\r\n", false),
         ("GET /up HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true),
-        ("GET /nope HTTP/1.1\r\nConnection: close\r\n\r\n", false),
-        ("\r\nGET /up HTTP/1.1\r\n\r\n", true),
+        ("GET /nope HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", false),
+        ("\r\nGET /up HTTP/1.1\r\nHost: h\r\n\r\n", true),
     ] {
         let mut http = Http::new(&server);
         let reply = http.ask_raw(request.as_bytes());

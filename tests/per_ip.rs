@@ -1,11 +1,13 @@
-//! Limits of each client address: how many connections, how many handshakes a second, and whose word about
-//! addresses is taken.
+//! Limits of each client address: how many connections, how many handshakes and failed authentications a second, and
+//! whose word about addresses is taken.
 
 mod support;
 
 use std::net::Shutdown;
 
-use support::{Client, Finished, Handshake, PING, PONG, Request, Server, Setup, eventually, frame};
+use support::{
+    Client, Finished, Handshake, Head, PING, PONG, Request, Server, Setup, eventually, frame,
+};
 
 const TOO_MANY: &str = "Too many connections from this address";
 const HERE: [u8; 4] = [127, 0, 0, 1];
@@ -227,6 +229,102 @@ fn a_named_proxy_is_believed() {
     });
 }
 
+/// nginx appends the address it sees to whatever the client wrote, and those may be any bytes.
+#[test]
+fn bytes_that_are_no_text_do_not_hide_what_the_proxy_appended() {
+    let server = limited(1).env("RINGVERB_TRUSTED_PROXIES", "127.0.0.1").start();
+    let open = |list: &[u8]| {
+        let bytes = Handshake::new().header("X-Forwarded-For", "LIST").bytes();
+        let at = bytes.windows(4).position(|window| window == b"LIST").expect("the field");
+        let mut wire = server.wire_from(HERE);
+        wire.send(&[&bytes[..at], list, &bytes[at + 4..]].concat());
+        Client::upgraded(wire).0
+    };
+    let _first = open(b"\xff\xfe, 198.51.100.1").established();
+    open(b"\xff, 198.51.100.1").refused(4100, TOO_MANY);
+    // Another client of the same proxy is another client.
+    let _second = open(b"\xff\xfe, 198.51.100.2").established();
+}
+
+/// Answers to requests of one address until one is refused for its failures; how many failed before.
+fn fail_until_refused(server: &Server, source: [u8; 4], bytes: &[u8]) -> Head {
+    eventually("a refusal for too many failures", || {
+        let mut wire = server.wire_from(source);
+        for _ in 0..5 {
+            wire.send(bytes);
+            let reply = wire.reply(true);
+            if reply.status == 429 {
+                let text = "Too many failed authentications: 4 a second from one address";
+                assert!(reply.body.starts_with(text), "{}", reply.body);
+                // Signed or not: nothing of this address is looked at for the rest of the second.
+                return Some(reply.head);
+            }
+            assert!(matches!(reply.status, 400 | 401 | 404), "{reply:?}");
+        }
+        None
+    })
+}
+
+#[test]
+fn an_address_may_fail_to_authenticate_so_often() {
+    let name = "RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX";
+    let mut server = Setup::new().workers(2).env(name, "4").start();
+    let unsigned = b"GET /apps/1001/channels HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    let unknown = b"GET /apps/1/channels HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    let many = format!("GET /apps/1001/channels?{} HTTP/1.1\r\nHost: x\r\n\r\n", "a=b&".repeat(99));
+    let wrong = Request::get("/channels").signed_path("/apps/1001/other").bytes();
+    for bytes in [unsigned.clone(), unknown, many.into_bytes(), wrong] {
+        let head = fail_until_refused(&server, HERE, &bytes);
+        assert_eq!(head.header("retry-after"), Some("1"));
+    }
+    // Only the API is closed to the address, and only for it.
+    eventually("a good request refused in a second with failures", || {
+        fail_until_refused(&server, HERE, &unsigned);
+        let mut wire = server.wire_from(HERE);
+        wire.send(&Request::get("/channels").bytes());
+        (wire.reply(true).status == 429).then_some(())
+    });
+    let mut wire = server.wire_from(HERE);
+    wire.send(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(wire.reply(true).status, 200);
+    connect(&server, HERE).close();
+    let mut other = server.wire_from([127, 0, 0, 2]);
+    other.send(&Request::get("/channels").bytes());
+    assert_eq!(other.reply(true).status, 200);
+    eventually("the next second", || {
+        let mut wire = server.wire_from(HERE);
+        wire.send(&Request::get("/channels").bytes());
+        (wire.reply(true).status == 200).then_some(())
+    });
+    let line = server.line_with("refused in ");
+    assert!(line.contains("unsigned=") && line.contains("auth_failures_per_ip="), "{line}");
+}
+
+#[test]
+fn failures_count_for_the_client_that_a_named_proxy_names() {
+    let name = "RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX";
+    let setup = Setup::new().workers(1).env(name, "4");
+    let server = setup.env("RINGVERB_TRUSTED_PROXIES", "127.0.0.1").start();
+    let field = "X-Forwarded-For: 198.51.100.1\r\n";
+    let bytes = format!("GET /apps/1/channels HTTP/1.1\r\nHost: x\r\n{field}\r\n");
+    fail_until_refused(&server, HERE, bytes.as_bytes());
+    let good = |client| Request::get("/channels").header("X-Forwarded-For", client);
+    assert_eq!(server.answer(&good("198.51.100.2")).0, 200);
+}
+
+/// Unknown ids are failed authentications too, and are counted without the option.
+#[test]
+fn unknown_ids_are_counted() {
+    let server = Server::start();
+    for _ in 0..3 {
+        let (status, body) = server.answer(&Request::to("GET", "/apps/1/channels"));
+        assert_eq!((status, body.as_str()), (404, "No matching application for ID [1]."));
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let finished = server.finish();
+    assert!(finished.stdout.contains("refused since the start: unsigned=3\n"), "{finished:?}");
+}
+
 #[test]
 fn what_is_no_limit_is_told() {
     for (name, value, told) in [
@@ -238,6 +336,7 @@ fn what_is_no_limit_is_told() {
         ("RINGVERB_CONNECTIONS_PER_IP_MAX", "0", "a number, 1 to 65535"),
         ("RINGVERB_CONNECTIONS_PER_IP_MAX", "65536", "a number, 1 to 65535"),
         ("RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX", "none", "a number, 1 or more"),
+        ("RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX", "0", "a number, 1 or more"),
         ("RINGVERB_MEMORY_MAX", "512M", "bytes, 16777216 or more"),
     ] {
         let finished = Setup::new().env(name, value).run();

@@ -2,6 +2,7 @@
 //! arguments it lists the cases and what one run of each does.
 
 mod micro;
+mod setup;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();

@@ -1,6 +1,7 @@
 //! `cargo bench -p ringverb-bench --bench micro`: the time of each case.
 
 mod micro;
+mod setup;
 
 use divan::counter::ItemsCount;
 

@@ -1,14 +1,20 @@
-//! Who asks: the app and the signature of an API request (PROTOCOL.md rules 48 to 51, 60).
+//! Authentication of API requests: finds the app and checks the signature (PROTOCOL.md rules 48 to 51, 60).
+//!
+//! Everybody can send a request that fails here, so a failure is cheaper than any request that succeeds. The checks
+//! come in the order of their cost: app id, number of parameters, key, form of the signature, then the HMAC. All
+//! work is linear in the request, whose head `limits::HTTP_HEAD_BYTES_MAX` bounds.
 
 use std::borrow::Cow;
 
 use subtle::ConstantTimeEq;
 
 use super::Context;
+use super::routes::{Target, target};
 use crate::app::{App, AppIndex};
-use crate::http1::query::{parse_query, percent_decode};
+use crate::http1::query::{decode_form, percent_decode, raw_pairs};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
+use crate::limits::API_PARAMETERS_MAX;
 use crate::pusher::signature;
 
 /// Finds the app and checks the request's signature.
@@ -21,127 +27,195 @@ pub(super) fn authenticate(
         return Err(Response::text(404, &format!("No matching application for ID [{app_id}].")));
     };
     let app = context.apps.get(index);
-    let parameters = Parameters::read(request);
-    if !parameters.key_is(app) || !parameters.signature_is(request, context.prefix, app) {
-        context.note = Some(parameters.mismatch(request, app));
+    let given = Given::read(request.query())?;
+    let key_is_right = given.key_is(app);
+    let signed = (key_is_right && signature::has_form(given.signature.as_bytes()))
+        .then(|| signed_query(&given.pairs, &request.body));
+    let verified = signed
+        .as_ref()
+        .is_some_and(|signed| signature_is(signed, &given.signature, request, context.prefix, app));
+    if !verified {
+        context.note = Some(if context.note_is_wanted {
+            mismatch(key_is_right, &given, request, app)
+        } else {
+            String::new()
+        });
         return Err(Response::text(401, "Authentication signature invalid."));
     }
-    // After the signature: whoever holds the secret may be told about clocks.
-    check_timestamp(&parameters, app, context.unix_seconds)?;
+    // After the signature: only a holder of the secret learns about this server's clock.
+    check_timestamp(&signed.unwrap_or_default(), app, context.unix_seconds)?;
     Ok(index)
 }
 
-/// The signed part of the query, sorted by lowercase name, and the signature.
-struct Parameters<'a> {
-    signed: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+/// Name and value of a query parameter.
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// The query as it was sent: names are decoded and in lower case, values are still encoded.
+struct Given<'a> {
+    /// What the signature covers.
+    pairs: Vec<(Cow<'a, str>, &'a str)>,
+    key: Cow<'a, str>,
     signature: Cow<'a, str>,
 }
 
 /// Reverb leaves these out of the signed text; they are routing leftovers of its framework.
 const UNSIGNED: [&str; 3] = ["appid", "appkey", "channelname"];
 
-impl<'a> Parameters<'a> {
-    fn read(request: &'a Request) -> Self {
-        let mut parameters = Self { signed: Vec::with_capacity(8), signature: Cow::Borrowed("") };
-        for (name, value) in parse_query(request.query()) {
-            let is_lower = !name.chars().any(char::is_uppercase);
-            let name = if is_lower { name } else { Cow::Owned(name.to_lowercase()) };
+impl<'a> Given<'a> {
+    fn read(query: &'a str) -> Result<Self, Response> {
+        if memchr::memchr_iter(b'&', query.as_bytes()).nth(API_PARAMETERS_MAX - 1).is_some() {
+            return Err(Response::text(
+                400,
+                &format!(
+                    "The query has more than {API_PARAMETERS_MAX} parameters, which is the limit of this server: a \
+                     signed request has about six. Send several values of one parameter separated by commas."
+                ),
+            ));
+        }
+        let mut given = Self { pairs: Vec::with_capacity(8), key: "".into(), signature: "".into() };
+        for (name, value) in raw_pairs(query) {
+            let name = lower_case(decode_form(name));
             if name == "auth_signature" {
-                parameters.signature = value;
+                given.signature = decode_form(value);
             } else if !UNSIGNED.contains(&&*name) {
-                parameters.add(name, value);
+                if base(&name) == "auth_key" {
+                    given.key = decode_form(value);
+                }
+                given.pairs.push((name, value));
             }
         }
-        // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
-        if !request.body.is_empty() {
-            let md5 = signature::body_md5(&request.body);
-            parameters.add(Cow::Borrowed("body_md5"), Cow::Owned(md5));
-        }
-        parameters.signed.sort_by(|left, right| left.0.cmp(&right.0));
-        parameters
-    }
-
-    /// A name given twice counts as it was given last. PHP reads `info[]=a&info[]=b` as one array, and an array is
-    /// signed joined by commas.
-    fn add(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) {
-        let base = name.split_once('[').map(|(base, _)| base.to_owned());
-        let is_list = base.is_some();
-        let name = base.map_or(name, Cow::Owned);
-        match self.signed.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, list)) if is_list && !list.is_empty() => {
-                *list = format!("{list},{value}").into()
-            }
-            Some((_, known)) => *known = value,
-            None => self.signed.push((name, value)),
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.signed.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+        Ok(given)
     }
 
     /// Reverb never looks at the key; a request signed for another app must not pass (PROTOCOL.md rule 126).
     fn key_is(&self, app: &App) -> bool {
-        let given = self.get("auth_key").unwrap_or_default();
-        bool::from(given.as_bytes().ct_eq(app.key.as_bytes()))
-    }
-
-    /// Clients differ in what they sign as the path: with or without the server's prefix, encoded or not
-    /// (rules 49, 51).
-    fn signature_is(&self, request: &Request, prefix: &str, app: &App) -> bool {
-        let raw = request.path();
-        let decoded = percent_decode(raw);
-        let decoded = String::from_utf8_lossy(&decoded);
-        let mut paths: Vec<&str> = Vec::with_capacity(4);
-        for path in [raw, &*decoded] {
-            for path in [Some(path), path.strip_prefix(prefix)].into_iter().flatten() {
-                if !paths.contains(&path) {
-                    paths.push(path);
-                }
-            }
-        }
-        let query = self.canonical_query();
-        let method = request.method().as_bytes();
-        paths.into_iter().any(|path| {
-            let parts = [method, b"\n", path.as_bytes(), b"\n", query.as_bytes()];
-            signature::verify(&app.secret, &parts, self.signature.as_bytes())
-        })
-    }
-
-    /// For the log: the text that should have been signed. It holds no secret.
-    fn mismatch(&self, request: &Request, app: &App) -> String {
-        const SHOWN_MAX: usize = 600;
-        let (method, path) = (request.method(), request.path());
-        let signed = format!("{method}\n{path}\n{}", self.canonical_query());
-        let signed: String = signed.chars().take(SHOWN_MAX).collect();
-        let why = if self.key_is(app) {
-            "is REVERB_APP_SECRET the same in Laravel's .env?"
-        } else {
-            "auth_key is another app's; is REVERB_APP_KEY the same in Laravel's .env?"
-        };
-        format!("app {}: API signature does not match {signed:?}; {why}", app.id)
-    }
-
-    fn canonical_query(&self) -> String {
-        let mut text = String::with_capacity(256);
-        for (name, value) in &self.signed {
-            let separator = if text.is_empty() { "" } else { "&" };
-            for part in [separator, name, "=", value] {
-                text.push_str(part);
-            }
-        }
-        text
+        bool::from(self.key.as_bytes().ct_eq(app.key.as_bytes()))
     }
 }
 
-/// A captured request must not work for ever (PROTOCOL.md rule 50).
-fn check_timestamp(
-    parameters: &Parameters<'_>,
+fn lower_case(name: Cow<'_, str>) -> Cow<'_, str> {
+    let is_lower = !name.chars().any(char::is_uppercase);
+    if is_lower { name } else { Cow::Owned(name.to_lowercase()) }
+}
+
+/// The name of a parameter without what PHP appends to the names of arrays.
+fn base(name: &str) -> &str {
+    name.split_once('[').map_or(name, |(base, _)| base)
+}
+
+/// The parameters that are signed, sorted by name, each once.
+///
+/// A name given twice counts as it was given last. PHP reads `info[]=a&info[]=b` as one array, and an array is signed
+/// joined by commas. The sort is stable and brings equal names together, so each is folded in the order in which it
+/// was given, and the work is linear but for the sort of at most `API_PARAMETERS_MAX` names.
+fn signed_query<'a>(pairs: &'a [(Cow<'a, str>, &'a str)], body: &[u8]) -> Vec<Pair<'a>> {
+    let mut sorted: Vec<(&str, bool, Cow<'a, str>)> = pairs
+        .iter()
+        .map(|(name, value)| (base(name), name.contains('['), decode_form(value)))
+        .collect();
+    // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
+    if !body.is_empty() {
+        sorted.push(("body_md5", false, Cow::Owned(signature::body_md5(body))));
+    }
+    sorted.sort_by(|left, right| left.0.cmp(right.0));
+    let mut signed: Vec<Pair<'a>> = Vec::with_capacity(sorted.len());
+    for (name, is_list, value) in sorted {
+        match signed.last_mut().filter(|(last, _)| last == name) {
+            Some((_, list)) if is_list && !list.is_empty() => {
+                let list = list.to_mut();
+                list.push(',');
+                list.push_str(&value);
+            }
+            Some((_, last)) => *last = value,
+            None => signed.push((Cow::Borrowed(name), value)),
+        }
+    }
+    signed
+}
+
+fn canonical(signed: &[Pair<'_>]) -> String {
+    let mut text = String::with_capacity(256);
+    for (name, value) in signed {
+        let separator = if text.is_empty() { "" } else { "&" };
+        for part in [separator, name, "=", value] {
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+/// Whether the signature is over the path as it was sent, or over a form of it that can only mean the same resource.
+///
+/// Clients differ in what they sign: with or without the server's prefix, and some HTTP libraries encode the path
+/// after it was signed (rules 49, 51).
+fn signature_is(
+    signed: &[Pair<'_>],
+    signature: &str,
+    request: &Request,
+    prefix: &str,
     app: &App,
-    unix_seconds: u64,
-) -> Result<(), Response> {
+) -> bool {
+    let raw = request.path();
+    let decoded = decoded_if_unambiguous(request, prefix);
+    let mut paths: Vec<&str> = Vec::with_capacity(4);
+    for path in [Some(raw), decoded.as_deref()].into_iter().flatten() {
+        for path in [Some(path), path.strip_prefix(prefix)].into_iter().flatten() {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    }
+    let query = canonical(signed);
+    let method = request.method().as_bytes();
+    paths.into_iter().any(|path| {
+        let parts = [method, b"\n", path.as_bytes(), b"\n", query.as_bytes()];
+        signature::verify(&app.secret, &parts, signature.as_bytes())
+    })
+}
+
+/// The path without its escapes, if it has some and the decoded text names no other resource.
+///
+/// `channels/presence-a%2Fusers` and `channels/presence-a/users` are different resources with one decoded path, so a
+/// signature over the decoded path must not open both. An escaped `%` would start another escape once it is decoded.
+/// Control characters are refused because a line feed ends the path in the signed text.
+fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
+    let raw = request.path();
+    let Cow::Owned(bytes) = percent_decode(raw) else { return None };
+    let slashes = |text: &[u8]| memchr::memchr_iter(b'/', text).count();
+    let has_more_segments = slashes(&bytes) > slashes(raw.as_bytes());
+    let decoded = String::from_utf8_lossy(&bytes).into_owned();
+    let is_another_route =
+        || !matches!(target(request.method(), &decoded, prefix), Target::Refused(_));
+    let has_escapes = || *percent_decode(&decoded) != *decoded.as_bytes();
+    if bytes.iter().any(u8::is_ascii_control)
+        || has_escapes()
+        || (has_more_segments && is_another_route())
+    {
+        return None;
+    }
+    Some(decoded)
+}
+
+/// For the log: the text that should have been signed. It holds no secret.
+fn mismatch(key_is_right: bool, given: &Given<'_>, request: &Request, app: &App) -> String {
+    const SHOWN_MAX: usize = 600;
+    let (method, path) = (request.method(), request.path());
+    let signed = canonical(&signed_query(&given.pairs, &request.body));
+    let shown = format!("{method}\n{path}\n{signed}");
+    let shown: String = shown.chars().take(SHOWN_MAX).collect();
+    let why = if key_is_right {
+        "is REVERB_APP_SECRET the same in Laravel's .env?"
+    } else {
+        "auth_key is another app's; is REVERB_APP_KEY the same in Laravel's .env?"
+    };
+    format!("app {}: API signature does not match {shown:?}; {why}", app.id)
+}
+
+/// A captured request must not work for ever (PROTOCOL.md rule 50).
+fn check_timestamp(signed: &[Pair<'_>], app: &App, unix_seconds: u64) -> Result<(), Response> {
     let Some(window) = app.auth_window_seconds else { return Ok(()) };
-    let given = parameters.get("auth_timestamp").and_then(|text| text.parse::<u64>().ok());
+    let given = signed.iter().find(|(name, _)| name == "auth_timestamp");
+    let given = given.and_then(|(_, text)| text.parse::<u64>().ok());
     let Some(given) = given else {
         return Err(Response::text(
             401,

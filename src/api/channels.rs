@@ -1,9 +1,9 @@
 //! GET channels, a channel, its users; and the `info` attributes everywhere (PROTOCOL.md rules 66 to 69, C19).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use indexmap::IndexSet;
+use foldhash::fast::RandomState;
+use indexmap::{IndexMap, IndexSet};
 
 use super::{Plan, Reply};
 use crate::app::AppIndex;
@@ -74,17 +74,11 @@ pub(super) fn render_event(
     attributes: Attributes,
     parts: &[Described],
 ) -> Response {
-    // A channel named twice is told once: names of a JSON object are unique.
-    let mut told: Vec<&str> = Vec::new();
     let mut body = b"{\"channels\":{".to_vec();
-    for (name, part) in names.iter().zip(parts) {
-        if told.contains(&name.as_str()) {
-            continue;
-        }
-        if !told.is_empty() {
+    for (index, (name, part)) in names.iter().zip(parts).enumerate() {
+        if index > 0 {
             body.push(b',');
         }
-        told.push(name);
         json::write_string(name, &mut body);
         body.push(b':');
         write_object(name, attributes, part, None, &mut body);
@@ -112,7 +106,7 @@ pub(super) fn render_batch(
 }
 
 pub(super) fn render_list(attributes: Attributes, answers: Vec<Answer>) -> Response {
-    let mut channels: BTreeMap<Arc<str>, Described> = BTreeMap::new();
+    let mut channels: IndexMap<Arc<str>, Described, RandomState> = IndexMap::default();
     for answer in answers {
         let Answer::Channels(parts) = answer else { continue };
         for (name, part) in parts {
@@ -121,6 +115,7 @@ pub(super) fn render_list(attributes: Attributes, answers: Vec<Answer>) -> Respo
     }
     // A roster may outlive its last subscriber by one mail: only channels with a subscriber are told (rule 66).
     channels.retain(|_, part| part.subscription_count > 0);
+    channels.sort_unstable_keys();
     let mut body = b"{\"channels\":{".to_vec();
     for (index, (name, part)) in channels.iter().enumerate() {
         if index > 0 {

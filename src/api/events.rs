@@ -5,12 +5,16 @@
 
 use std::borrow::Cow;
 
+use foldhash::fast::RandomState;
+use indexmap::IndexSet;
+
 use super::channels::Attributes;
 use super::quota::{self, Quota};
-use super::validation::Problems;
+use super::validation::{Field, Problems};
 use super::{Context, Plan, Publication, Reply};
 use crate::app::{App, AppIndex};
 use crate::http1::response::Response;
+use crate::limits::EVENT_EXPANSION_BYTES_MAX;
 use crate::pusher::channel_name::{self, NameLimit, classify};
 use crate::pusher::json::{self, Validator};
 use crate::pusher::outbound;
@@ -59,18 +63,28 @@ impl<'a> Fields<'a> {
         Some(Attributes::read(&json::string(self.info?)?))
     }
 
-    /// One event for one channel. Called when the fields are known to be good.
-    fn publication(&self, channel: &str) -> Publication {
+    /// Bytes of this event's text for a channel whose name has so many, as the frame will hold it.
+    fn text_bytes(&self, channel_bytes: usize) -> usize {
         let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
-        let mut text = Vec::with_capacity(name.len() + data.len() + channel.len() + 40);
-        outbound::event(name, data, channel, &mut text);
-        Publication {
-            channel: channel.to_owned(),
-            frame: frame::encode_text(&text).into(),
-            except: self.socket_id(),
-        }
+        name.len() + data.len() + channel_bytes + EVENT_OVERHEAD_BYTES
+    }
+
+    /// One event for one channel. Called when the fields are known to be good.
+    /// `space` is used again for the next one.
+    fn publication(
+        &self,
+        channel: &str,
+        except: Option<SocketId>,
+        space: &mut Vec<u8>,
+    ) -> Publication {
+        let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
+        let frame = frame::text_in(space, |text| outbound::event(name, data, channel, text));
+        Publication { channel: channel.to_owned(), frame: frame.into(), except }
     }
 }
+
+/// What an event's text has beside name, data and channel.
+const EVENT_OVERHEAD_BYTES: usize = 40;
 
 /// POST /apps/{id}/events.
 pub(super) fn event(
@@ -80,25 +94,53 @@ pub(super) fn event(
 ) -> Result<Plan, Response> {
     let fields = Fields::read(object(body, context.validator)?);
     let mut problems = Problems::default();
-    check_string(&mut problems, "name", fields.name);
-    check_string(&mut problems, "data", fields.data);
+    check_string(&mut problems, format_args!("name"), fields.name);
+    check_string(&mut problems, format_args!("data"), fields.data);
     let names = channel_names(&mut problems, context.apps.get(app), &fields);
-    check_optional_string(&mut problems, "socket_id", fields.socket_id);
-    check_optional_string(&mut problems, "info", fields.info);
+    check_optional_string(&mut problems, format_args!("socket_id"), fields.socket_id);
+    check_optional_string(&mut problems, format_args!("info"), fields.info);
     problems.into_result()?;
     check_reserved(&fields, context.apps.get(app).allow_reserved_events)?;
     check_payload(&fields, app, context)?;
+    check_expansion(&fields, &names, body)?;
     let quota = quota::take(app, names.len(), context)?;
-    let publications = names.iter().map(|name| fields.publication(name)).collect();
+    let except = fields.socket_id();
+    let mut space = Vec::new();
+    let publications =
+        names.iter().map(|name| fields.publication(name, except, &mut space)).collect();
     let (info, reply) = match fields.attributes() {
         None => (None, Reply::Empty),
         Some(attributes) => {
+            // A channel that is named twice is described once: names of a JSON object are unique.
+            let names: IndexSet<Cow<'_, str>, RandomState> = names.into_iter().collect();
             let names: Vec<String> = names.into_iter().map(Cow::into_owned).collect();
             let question = Question::Describe { app, names: names.clone() };
             (Some(question), Reply::Event { names, attributes })
         }
     };
     Ok(Plan::Publish { app, publications, info, reply, quota })
+}
+
+/// Each channel gets a frame of its own, because the frame names the channel. So a body of `data` and many short names
+/// costs the product of both. A batch needs no such check: each of its items brings its own data.
+fn check_expansion(
+    fields: &Fields<'_>,
+    names: &[Cow<'_, str>],
+    body: &[u8],
+) -> Result<(), Response> {
+    let bytes: usize = names.iter().map(|name| fields.text_bytes(name.len())).sum();
+    let most = EVENT_EXPANSION_BYTES_MAX.max(4 * body.len());
+    if bytes <= most {
+        return Ok(());
+    }
+    let channels = names.len();
+    Err(Response::text(
+        413,
+        &format!(
+            "The event for {channels} channels becomes {bytes} bytes of messages, and one request may become {most}: \
+             name fewer channels in one request, or send less data (an id that the client can use to fetch the rest)."
+        ),
+    ))
 }
 
 /// POST /apps/{id}/batch_events. One invalid item, and nothing is sent.
@@ -116,16 +158,19 @@ pub(super) fn batch(
     let items = batch_items(list, context.apps.get(app).batch_events_max)?;
     let mut problems = Problems::default();
     for (index, fields) in items.iter().enumerate() {
-        check_string(&mut problems, &format!("batch.{index}.name"), fields.name);
+        check_string(&mut problems, format_args!("batch.{index}.name"), fields.name);
     }
     for (index, fields) in items.iter().enumerate() {
-        check_string(&mut problems, &format!("batch.{index}.data"), fields.data);
+        check_string(&mut problems, format_args!("batch.{index}.data"), fields.data);
     }
     for (index, fields) in items.iter().enumerate() {
-        let field = format!("batch.{index}.channel");
-        check_item_channel(&mut problems, context.apps.get(app), &field, fields.channel);
-        check_optional_string(&mut problems, &format!("batch.{index}.socket_id"), fields.socket_id);
-        check_optional_string(&mut problems, &format!("batch.{index}.info"), fields.info);
+        let app = context.apps.get(app);
+        let field = format_args!("batch.{index}.channel");
+        check_item_channel(&mut problems, app, field, fields.channel);
+        let field = format_args!("batch.{index}.socket_id");
+        check_optional_string(&mut problems, field, fields.socket_id);
+        let field = format_args!("batch.{index}.info");
+        check_optional_string(&mut problems, field, fields.info);
     }
     problems.into_result()?;
     let allowed = context.apps.get(app).allow_reserved_events;
@@ -152,7 +197,11 @@ fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan
     let channel = |fields: &Fields<'_>| {
         fields.channel.and_then(json::string).unwrap_or_default().into_owned()
     };
-    let publications = items.iter().map(|fields| fields.publication(&channel(fields))).collect();
+    let mut space = Vec::new();
+    let publications = items
+        .iter()
+        .map(|fields| fields.publication(&channel(fields), fields.socket_id(), &mut space))
+        .collect();
     if items.iter().all(|fields| fields.info.is_none()) {
         let reply = Reply::EmptyBatch;
         return Plan::Publish { app, publications, info: None, reply, quota };
@@ -167,15 +216,15 @@ fn batch_items(list: Option<&str>, most: Option<u32>) -> Result<Vec<Fields<'_>>,
     let mut problems = Problems::default();
     let mut items = Vec::new();
     match list.map(json::elements) {
-        None => problems.required("batch"),
-        Some(None) => problems.not_an_array("batch"),
+        None => problems.required(format_args!("batch")),
+        Some(None) => problems.not_an_array(format_args!("batch")),
         Some(Some(elements)) => items.extend(elements.map(Fields::read)),
     }
     if list.is_some_and(|list| list.starts_with('[')) && items.is_empty() {
-        problems.required("batch");
+        problems.required(format_args!("batch"));
     }
     if let Some(most) = most.filter(|most| items.len() > *most as usize) {
-        problems.too_many("batch", most);
+        problems.too_many(format_args!("batch"), most);
     }
     problems.into_result()?;
     Ok(items)
@@ -199,27 +248,32 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
     if let Some(channels) = fields.channels {
         match json::elements(channels) {
             None => {
-                problems.not_an_array("channels");
+                problems.not_an_array(format_args!("channels"));
                 listed = true;
             }
             Some(elements) => {
                 for (index, element) in elements.enumerate() {
                     listed = true;
-                    let field = format!("channels.{index}");
-                    names.extend(channel_name(problems, app, &field, element));
+                    let field = format_args!("channels.{index}");
+                    names.extend(channel_name(problems, app, field, element));
                 }
             }
         }
     }
     if listed {
+        if let Some(most) = app.event_channels_max.filter(|most| names.len() > *most as usize) {
+            problems.too_many(format_args!("channels"), most);
+        }
         return names;
     }
     match fields.channel {
         Some("\"\"") | None => {
-            problems.required_without("channels", "channel");
-            problems.required_without("channel", "channels");
+            problems.required_without(format_args!("channels"), "channel");
+            problems.required_without(format_args!("channel"), "channels");
         }
-        Some(channel) => names.extend(channel_name(problems, app, "channel", channel)),
+        Some(channel) => {
+            names.extend(channel_name(problems, app, format_args!("channel"), channel));
+        }
     }
     names
 }
@@ -227,7 +281,7 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
 fn channel_name<'a>(
     problems: &mut Problems,
     app: &App,
-    field: &str,
+    field: Field<'_>,
     span: &'a str,
 ) -> Option<Cow<'a, str>> {
     let Some(name) = json::string(span) else {
@@ -242,11 +296,12 @@ fn channel_name<'a>(
         Ok(()) => return Some(name),
         Err(NameLimit::Length) => problems.too_long(field, app.channel_name_max),
         Err(NameLimit::Character) => problems.not_pushers(field),
+        Err(NameLimit::Colon) => problems.colon(field),
     }
     None
 }
 
-fn check_item_channel(problems: &mut Problems, app: &App, field: &str, span: Option<&str>) {
+fn check_item_channel(problems: &mut Problems, app: &App, field: Field<'_>, span: Option<&str>) {
     match span {
         Some("\"\"") | None => problems.required_without(field, "channels"),
         Some(span) => {
@@ -256,14 +311,14 @@ fn check_item_channel(problems: &mut Problems, app: &App, field: &str, span: Opt
 }
 
 /// Required, and a string that is not empty: Laravel's `required|string`.
-fn check_string(problems: &mut Problems, field: &str, span: Option<&str>) {
+fn check_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
     match span {
         Some("\"\"") | None => problems.required(field),
         Some(span) => check_optional_string(problems, field, Some(span)),
     }
 }
 
-fn check_optional_string(problems: &mut Problems, field: &str, span: Option<&str>) {
+fn check_optional_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
     if span.is_some_and(|span| !span.starts_with('"')) {
         problems.not_a_string(field);
     }

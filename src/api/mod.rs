@@ -22,7 +22,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::shard::{Answer, Described, Question};
 use channels::Attributes;
 pub use quota::Quota;
-pub use routes::{Target, target};
+pub use routes::{Call, Target, target};
 
 /// What the API needs to know of the server.
 pub struct Context<'a> {
@@ -34,6 +34,8 @@ pub struct Context<'a> {
     /// The server is stopping: `/up` says so.
     pub draining: bool,
     pub validator: &'a mut Validator,
+    /// Whether the log has room for a reason. Without it a reason is an empty text, which costs nothing.
+    pub note_is_wanted: bool,
     /// For the log: why a request was refused, where the answer must not say so.
     pub note: Option<String>,
 }
@@ -50,6 +52,8 @@ pub struct Publication {
 #[derive(Debug)]
 pub enum Plan {
     Respond(Response),
+    /// The request did not prove that it comes from an app's backend.
+    Unauthenticated(Response),
     Publish {
         app: AppIndex,
         publications: Vec<Publication>,
@@ -97,56 +101,37 @@ pub enum Reply {
 /// Decides what a request wants. Authenticates it first.
 #[must_use]
 pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Plan {
-    match plan_checked(request, target, context) {
-        Ok(plan) => plan,
-        Err(response) => Plan::Respond(response),
-    }
+    let plan = match target {
+        Target::Refused(response) => Err(response.clone()),
+        // A WebSocket handshake to an API path: the client has the wrong URL (PROTOCOL.md rule 74).
+        _ if request.wants_upgrade() => Err(Response::text(400, "Bad request.")),
+        Target::Up => Err(up(context.draining)),
+        Target::Socket { .. } => Err(Response::text(404, "Not found.")),
+        Target::Api { app_id, call } => match auth::authenticate(request, app_id, context) {
+            Ok(app) => plan_call(app, call, request, context),
+            Err(response) => return Plan::Unauthenticated(response),
+        },
+    };
+    plan.unwrap_or_else(Plan::Respond)
 }
 
-fn plan_checked(
+/// `Err` is an answer that needs nothing else to be done.
+fn plan_call(
+    app: AppIndex,
+    call: &Call,
     request: &Request,
-    target: &Target,
     context: &mut Context<'_>,
 ) -> Result<Plan, Response> {
-    if let Target::Refused(response) = target {
-        return Err(response.clone());
-    }
-    if request.wants_upgrade() {
-        // A WebSocket handshake to an API path: the client has the wrong URL (PROTOCOL.md rule 74).
-        return Err(Response::text(400, "Bad request."));
-    }
-    let app = |context: &mut Context<'_>, id: &str| auth::authenticate(request, id, context);
-    match target {
-        Target::Up => Ok(Plan::Respond(up(context.draining))),
-        Target::Events { app_id } => {
-            let app = app(context, app_id)?;
-            events::event(app, &request.body, context)
-        }
-        Target::BatchEvents { app_id } => {
-            let app = app(context, app_id)?;
-            events::batch(app, &request.body, context)
-        }
-        Target::Channels { app_id } => {
-            let app = app(context, app_id)?;
-            Ok(channels::list(app, request.query()))
-        }
-        Target::Channel { app_id, name } => {
-            let app = app(context, app_id)?;
-            Ok(channels::describe(app, name, request.query()))
-        }
-        Target::Users { app_id, name } => {
-            let app = app(context, app_id)?;
-            channels::users(app, name)
-        }
-        Target::Terminate { app_id, user_id } => {
-            let app = app(context, app_id)?;
-            Ok(Plan::Terminate { app, user_id: user_id.clone() })
-        }
-        Target::Connections { app_id } => {
-            let app = app(context, app_id)?;
+    match call {
+        Call::Events => events::event(app, &request.body, context),
+        Call::BatchEvents => events::batch(app, &request.body, context),
+        Call::Channels => Ok(channels::list(app, request.query())),
+        Call::Channel { name } => Ok(channels::describe(app, name, request.query())),
+        Call::Users { name } => channels::users(app, name),
+        Call::Terminate { user_id } => Ok(Plan::Terminate { app, user_id: user_id.clone() }),
+        Call::Connections => {
             Ok(Plan::Ask { question: Question::Connections { app }, reply: Reply::Connections })
         }
-        Target::Socket { .. } | Target::Refused(_) => Err(Response::text(404, "Not found.")),
     }
 }
 

@@ -13,32 +13,25 @@ pub enum Target {
         key: String,
     },
     Up,
-    Events {
+    /// `/apps/{id}/...`: a request that must be signed.
+    Api {
         app_id: String,
-    },
-    BatchEvents {
-        app_id: String,
-    },
-    Channels {
-        app_id: String,
-    },
-    Channel {
-        app_id: String,
-        name: String,
-    },
-    Users {
-        app_id: String,
-        name: String,
-    },
-    Terminate {
-        app_id: String,
-        user_id: String,
-    },
-    Connections {
-        app_id: String,
+        call: Call,
     },
     /// No such path, or not with this method.
     Refused(Response),
+}
+
+/// What a signed request asks for.
+#[derive(Clone, Debug)]
+pub enum Call {
+    Events,
+    BatchEvents,
+    Channels,
+    Channel { name: String },
+    Users { name: String },
+    Terminate { user_id: String },
+    Connections,
 }
 
 /// Finds the target of a request. `path` is as sent; `prefix` is `Config::path`.
@@ -55,21 +48,19 @@ pub fn target(method: &str, path: &str, prefix: &str) -> Target {
         ["up"] => ("GET", Target::Up),
         ["app", key] => ("GET", Target::Socket { key: decoded(key) }),
         ["apps", id, rest @ ..] => {
-            let app_id = decoded(id);
-            match rest {
-                ["events"] => ("POST", Target::Events { app_id }),
-                ["batch_events"] => ("POST", Target::BatchEvents { app_id }),
-                ["connections"] => ("GET", Target::Connections { app_id }),
-                ["channels"] => ("GET", Target::Channels { app_id }),
-                ["channels", name] => ("GET", Target::Channel { app_id, name: decoded(name) }),
-                ["channels", name, "users"] => {
-                    ("GET", Target::Users { app_id, name: decoded(name) })
-                }
+            let (method, call) = match rest {
+                ["events"] => ("POST", Call::Events),
+                ["batch_events"] => ("POST", Call::BatchEvents),
+                ["connections"] => ("GET", Call::Connections),
+                ["channels"] => ("GET", Call::Channels),
+                ["channels", name] => ("GET", Call::Channel { name: decoded(name) }),
+                ["channels", name, "users"] => ("GET", Call::Users { name: decoded(name) }),
                 ["users", user_id, "terminate_connections"] => {
-                    ("POST", Target::Terminate { app_id, user_id: decoded(user_id) })
+                    ("POST", Call::Terminate { user_id: decoded(user_id) })
                 }
                 _ => return not_found(),
-            }
+            };
+            (method, Target::Api { app_id: decoded(id), call })
         }
         _ => return not_found(),
     };

@@ -1,5 +1,8 @@
 //! Requests in, plans and answers out: signatures, statuses and texts (PROTOCOL.md C9, C20).
 
+mod authentication;
+mod bounds;
+
 use std::sync::atomic::AtomicU32;
 
 use super::{Context, Plan, plan, render, target};
@@ -20,7 +23,7 @@ fn apps() -> Apps {
 }
 
 fn request(text: &str) -> Request {
-    let mut reader = RequestReader::new(Limits { request_size_max: 100_000 });
+    let mut reader = RequestReader::new(Limits { request_size_max: 200_000 });
     match reader.read(&mut text.as_bytes().to_vec()) {
         Ok(Progress::Complete(request)) => request,
         other => panic!("{other:?}"),
@@ -38,6 +41,7 @@ fn run_for(apps: &Apps, request: &Request, prefix: &str) -> Plan {
         unix_seconds: NOW,
         draining: false,
         validator: &mut Validator::default(),
+        note_is_wanted: true,
         note: None,
     };
     plan(request, &target(request.method(), request.path(), prefix), &mut context)
@@ -86,7 +90,7 @@ fn get(path: &str, query: &[(&str, &str)]) -> Plan {
 
 fn answer(plan: &Plan) -> (u16, String) {
     match plan {
-        Plan::Respond(response) => shown(response),
+        Plan::Respond(response) | Plan::Unauthenticated(response) => shown(response),
         other => panic!("{other:?}"),
     }
 }
@@ -207,7 +211,10 @@ fn reserved_names_are_refused() {
 fn who_may_ask() {
     let path = "/apps/1001/channels";
     let invalid = (401, "Authentication signature invalid.".to_owned());
-    assert_eq!(answer(&run(&request("GET /apps/1001/channels HTTP/1.1\r\n\r\n"), "")), invalid);
+    assert_eq!(
+        answer(&run(&request("GET /apps/1001/channels HTTP/1.1\r\nHost: h\r\n\r\n"), "")),
+        invalid
+    );
     assert_eq!(answer(&run(&signed("GET", path, "/apps/1001/other", &[], ""), "")), invalid);
     let unknown = run(&signed("GET", "/apps/nope/channels", "/apps/nope/channels", &[], ""), "");
     assert_eq!(answer(&unknown), (404, "No matching application for ID [nope].".to_owned()));
@@ -244,6 +251,7 @@ fn a_refused_signature_is_explained_in_the_log() {
         unix_seconds: NOW,
         draining: false,
         validator: &mut Validator::default(),
+        note_is_wanted: true,
         note: None,
     };
     let plan = plan(&request, &target("GET", path, ""), &mut context);
@@ -292,7 +300,7 @@ fn routes() {
     ];
     for (line, status, body) in cases {
         assert_eq!(
-            answer(&run(&request(&format!("{line}\r\n\r\n")), "")),
+            answer(&run(&request(&format!("{line}\r\nHost: x\r\n\r\n")), "")),
             (status, body.to_owned()),
             "{line}"
         );

@@ -57,6 +57,8 @@ pub struct Config {
     pub connections_per_ip_max: Option<u16>,
     /// Handshakes one client address may begin in a second; `None` is unlimited.
     pub handshakes_per_ip_per_second_max: Option<u32>,
+    /// API requests of one client address that may fail to authenticate in a second; `None` is unlimited.
+    pub auth_failures_per_ip_per_second_max: Option<u32>,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<network::Network>,
     /// Resident memory over which load is shed, in bytes; `None` never does: what else needs memory on the host, and

@@ -2,6 +2,7 @@
 //! the body and the connection. Header lookups are linear: a head has few fields.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use super::refusal::Refusal;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
@@ -37,9 +38,10 @@ pub(super) enum Framing {
 impl Request {
     /// Parses a head that is complete, blank line included.
     pub(super) fn parse(head: &[u8]) -> Result<Self, Refusal> {
-        let mut fields = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
-        let mut parsed = httparse::Request::new(&mut fields);
-        match parsed.parse(head) {
+        // Left uninitialized: to clear two kilobytes costs as much as to parse a small request.
+        let mut fields = [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(head, &mut fields) {
             Ok(httparse::Status::Complete(size)) if size == head.len() => {}
             Ok(_) => return Err(Refusal::BadRequest),
             Err(error) => return Err(refusal_of(error, head)),
@@ -53,7 +55,7 @@ impl Request {
         for field in parsed.headers.iter() {
             spans.push((span(field.name.as_bytes())?, span(field.value)?));
         }
-        Ok(Self {
+        let request = Self {
             method: span(method.as_bytes())?,
             path: span(path.as_bytes())?,
             query: span(query.as_bytes())?,
@@ -61,7 +63,9 @@ impl Request {
             http_11: parsed.version == Some(1),
             head: head.to_vec(),
             body: Vec::new(),
-        })
+        };
+        request.check_host()?;
+        Ok(request)
     }
 
     #[must_use]
@@ -85,27 +89,28 @@ impl Request {
         self.text(self.query)
     }
 
-    /// The first field of that name, whatever its case; `None` also if it is not UTF-8.
+    /// The first field of that name, whatever its case. Bytes that are not UTF-8 become U+FFFD, so that
+    /// a bad byte does not make a field look absent.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.raw_values(name).next().and_then(|value| std::str::from_utf8(value).ok())
+    pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.raw_values(name).next().map(String::from_utf8_lossy)
     }
 
-    /// Every field of that name in order; those that are not UTF-8 are left out.
-    pub fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.raw_values(name).filter_map(|value| std::str::from_utf8(value).ok())
+    /// Every field of that name in order, as the bytes that were sent.
+    pub fn header_values<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        self.raw_values(name)
     }
 
     /// All fields of that name as the one comma-separated list they stand for (RFC 9110 section
-    /// 5.3).
+    /// 5.3). Bytes that are not UTF-8 become U+FFFD: they spoil one entry, not the list.
     #[must_use]
     pub fn header_list(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut values = self.raw_values(name).filter_map(|value| std::str::from_utf8(value).ok());
-        let mut list = Cow::Borrowed(values.next()?);
+        let mut values = self.raw_values(name).map(String::from_utf8_lossy);
+        let mut list = values.next()?;
         for value in values {
             let joined = list.to_mut();
             joined.push_str(", ");
-            joined.push_str(value);
+            joined.push_str(&value);
         }
         Some(list)
     }
@@ -166,7 +171,17 @@ impl Request {
         if supported { Ok(Framing::Chunked) } else { Err(Refusal::UnsupportedTransferCoding) }
     }
 
-    fn raw_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    /// A request of HTTP/1.1 names its host exactly once, and no request names two (RFC 9112 section
+    /// 3.2): a proxy and a server that pick different ones would see different sites.
+    fn check_host(&self) -> Result<(), Refusal> {
+        match self.raw_values("host").count() {
+            1 => Ok(()),
+            0 if !self.http_11 => Ok(()),
+            _ => Err(Refusal::Host),
+        }
+    }
+
+    fn raw_values<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let fields = self.fields.iter().map(|(name, value)| (self.bytes(*name), *value));
         let named = fields.filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
         named.map(|(_, value)| self.bytes(value))

@@ -8,13 +8,31 @@ use std::borrow::Cow;
 /// U+FFFD. Borrows what needs no decoding. The request head's bound is the bound of the result.
 #[must_use]
 pub fn parse_query(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    raw_pairs(query).map(|(name, value)| (decode_form(name), decode_form(value))).collect()
+}
+
+/// The pairs as they were sent, for `decode_form`. Empty ones are left out.
+///
+/// A query may be thousands of pairs of one byte, so pairs are found without a search that has to be set up for each.
+pub fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = query;
+    let pairs = std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (pair, behind) = split_at_byte(rest, b'&').unwrap_or((rest, ""));
+        rest = behind;
+        Some(pair)
+    });
     pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode_form(name), decode_form(value))
-        })
-        .collect()
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| split_at_byte(pair, b'=').unwrap_or((pair, "")))
+}
+
+/// What is before and behind the first of these ASCII bytes.
+fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|found| found == byte)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 /// Decodes `%XX`; a `+` stays a plus. Borrows when there is nothing to decode.
@@ -58,8 +76,10 @@ fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
-fn decode_form(text: &str) -> Cow<'_, str> {
-    if memchr::memchr2(b'+', b'%', text.as_bytes()).is_none() {
+/// Decodes a name or a value of a query: `%XX`, and `+` as a space. Borrows when there is nothing to decode.
+#[must_use]
+pub fn decode_form(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
         return Cow::Borrowed(text);
     }
     let spaced = text.replace('+', " ");

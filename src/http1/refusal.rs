@@ -7,6 +7,8 @@
 pub enum Refusal {
     /// Not HTTP, or framed in a way that two readers could understand differently.
     BadRequest,
+    /// HTTP/1.1 without a Host field, or any request with several (RFC 9112 section 3.2).
+    Host,
     /// Head and body together exceed the configured limit.
     TooLarge,
     /// The head exceeds its own bounds (`limits::HTTP_HEAD_BYTES_MAX`, `HTTP_HEADERS_MAX`).
@@ -20,8 +22,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BadRequest,
+        Self::Host,
         Self::TooLarge,
         Self::HeadTooLarge,
         Self::ExpectationFailed,
@@ -32,7 +35,7 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::Host => 400,
             Self::TooLarge => 413,
             Self::HeadTooLarge => 431,
             Self::ExpectationFailed => 417,
@@ -45,6 +48,7 @@ impl Refusal {
     pub fn body(self) -> &'static str {
         match self {
             Self::BadRequest => "Bad request.",
+            Self::Host => "Bad request: HTTP/1.1 needs exactly one Host header field.",
             Self::TooLarge => "Payload too large.",
             Self::HeadTooLarge => "Request header fields too large.",
             Self::ExpectationFailed => "Expectation failed.",
@@ -71,11 +75,11 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_is_an_error_status_of_its_own() {
+    fn every_refusal_is_an_error_with_a_text_of_its_own() {
         for (index, refusal) in Refusal::ALL.iter().enumerate() {
             assert!((400..600).contains(&refusal.status()));
             let others = Refusal::ALL.iter().skip(index + 1);
-            assert!(others.into_iter().all(|other| other.status() != refusal.status()));
+            assert!(others.into_iter().all(|other| other.body() != refusal.body()));
         }
     }
 }

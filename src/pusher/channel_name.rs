@@ -38,10 +38,15 @@ pub enum NameLimit {
     Length,
     /// A character that Pusher does not have in names.
     Character,
+    /// A colon in a name that needs a signature: colons separate the parts of what is signed, so
+    /// `private-a:b` with no `channel_data` and `private-a` with `b` have one signature.
+    Colon,
 }
 
 /// What every user's own channel begins with.
 pub const USER_CHANNEL_PREFIX: &str = "#server-to-user-";
+const PRIVATE_PREFIX: &str = "private-";
+const PRESENCE_PREFIX: &str = "presence-";
 
 /// Whether an app's own limits let a name pass (PROTOCOL.md rule 29). `length_max` is in bytes.
 ///
@@ -55,6 +60,10 @@ pub fn check(name: &str, length_max: u32, only_pushers: bool) -> Result<(), Name
     let is_pushers = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);
     if only_pushers && !rest.bytes().all(is_pushers) {
         return Err(NameLimit::Character);
+    }
+    let is_signed = name.starts_with(PRIVATE_PREFIX) || name.starts_with(PRESENCE_PREFIX);
+    if is_signed && memchr::memchr(b':', name.as_bytes()).is_some() {
+        return Err(NameLimit::Colon);
     }
     Ok(())
 }
@@ -73,9 +82,9 @@ pub fn classify(name: &str) -> Result<ChannelKind, NameError> {
     }
     let (access, rest) = if let Some(rest) = name.strip_prefix("private-encrypted-") {
         (Access::Private, rest)
-    } else if let Some(rest) = name.strip_prefix("private-") {
+    } else if let Some(rest) = name.strip_prefix(PRIVATE_PREFIX) {
         (Access::Private, rest)
-    } else if let Some(rest) = name.strip_prefix("presence-") {
+    } else if let Some(rest) = name.strip_prefix(PRESENCE_PREFIX) {
         (Access::Presence, rest)
     } else if name.starts_with(USER_CHANNEL_PREFIX) {
         (Access::User, "")
@@ -120,6 +129,9 @@ mod tests {
         for name in ["a b", "a/b", "#a", "é", "a:b", "#server-to-user-#"] {
             assert_eq!(check(name, 10_000, true), Err(NameLimit::Character), "{name}");
             assert_eq!(check(name, 10_000, false), Ok(()), "{name}");
+        }
+        for name in ["private-a:b", "private-encrypted-a:b", "presence-cache-:"] {
+            assert_eq!(check(name, 200, false), Err(NameLimit::Colon), "{name}");
         }
     }
 

@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use foldhash::fast::FixedState;
+use indexmap::IndexSet;
+
 use super::json::{self, Members, Validator};
 
 /// A well-formed message of a client.
@@ -74,6 +77,8 @@ pub struct User {
 
 /// Users one connection may watch (PROTOCOL.md rule 43).
 pub const WATCHLIST_MAX: usize = 100;
+/// Elements of a watchlist that are looked at, so that thousands of equal ones cost nothing.
+const WATCHLIST_READ_MAX: usize = 10 * WATCHLIST_MAX;
 
 /// `client-…`. Event and data are the raw spans, to be passed on byte for byte.
 #[derive(Debug, PartialEq, Eq)]
@@ -199,17 +204,20 @@ fn read_user(text: &str, validator: &mut Validator) -> Result<Option<User>, Malf
 }
 
 /// The first ids of the list; what is neither text nor number names nobody.
+///
+/// Of a longer list only the first `WATCHLIST_READ_MAX` elements are read. The ids are kept in a set, because any
+/// client can send a long list before its signature is checked. The hash is not keyed: at most `WATCHLIST_MAX` ids can
+/// collide.
 fn read_watchlist(span: &str) -> Vec<String> {
-    let mut list: Vec<String> = Vec::new();
-    for id in json::elements(span).into_iter().flatten().filter_map(read_user_id) {
-        if !list.iter().any(|known| **known == *id.text) {
-            list.push(id.text.into());
-        }
+    let mut list: IndexSet<Cow<'_, str>, FixedState> = IndexSet::default();
+    let elements = json::elements(span).into_iter().flatten().take(WATCHLIST_READ_MAX);
+    for id in elements.filter_map(user_id_text) {
+        list.insert(id);
         if list.len() > WATCHLIST_MAX {
             break;
         }
     }
-    list
+    list.into_iter().map(Cow::into_owned).collect()
 }
 
 /// `data` is an object, or a string that holds one: some SDKs encode twice (PROTOCOL.md rule 3).
@@ -241,15 +249,17 @@ fn read_channel_data(text: String, validator: &mut Validator) -> Result<ChannelD
 
 /// A number keeps its digits: above 2^53 they would not survive a float (PROTOCOL.md rule 28).
 fn read_user_id(span: &str) -> Option<UserId> {
+    let text = user_id_text(span)?;
+    Some(UserId { json: span.into(), text: text.into() })
+}
+
+fn user_id_text(span: &str) -> Option<Cow<'_, str>> {
     let text = match span.as_bytes().first()? {
         b'"' => json::string(span)?,
         b'-' | b'0'..=b'9' => Cow::Borrowed(span),
         _ => return None,
     };
-    if text.is_empty() {
-        return None;
-    }
-    Some(UserId { json: span.into(), text: text.into() })
+    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -376,6 +386,19 @@ mod tests {
         check(r#"{"event":"whatever","channel":"c","data":{}}"#, &Ok(Inbound::Ignored));
         check(r#"{"event":"client","channel":"c","data":{}}"#, &Ok(Inbound::Ignored));
         check(r#"{"event":"pusher_internal:foo","data":{},"channel":"c"}"#, &Ok(Inbound::Ignored));
+    }
+
+    #[test]
+    fn ids_in_a_watchlist_cost_the_same_however_many_are_known() {
+        // Some users, and then the last of them again and again.
+        let cost = |users: usize| {
+            let ids: Vec<String> =
+                (0..WATCHLIST_READ_MAX).map(|at: usize| at.min(users - 1).to_string()).collect();
+            let list = format!("[{}]", ids.join(","));
+            crate::clock::fastest(5, || assert_eq!(read_watchlist(&list).len(), users))
+        };
+        let (few, many) = (cost(1), cost(WATCHLIST_MAX));
+        assert!(many < few * 3, "{many:?} against {few:?}");
     }
 
     proptest! {

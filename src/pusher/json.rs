@@ -129,11 +129,22 @@ fn split_value(text: &str) -> Option<(&str, &str)> {
 fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
-        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        if bytes[at] == b'"' {
+        at += quote_or_escape(bytes.get(at..)?)?;
+        if bytes.get(at) == Some(&b'"') {
             return Some(at + 1);
         }
         at += 2;
+    }
+}
+
+/// Where the next quote or backslash is. Names are short and escapes may be dense, so the first bytes are looked at
+/// without a vector search, whose start costs as much as these.
+fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
+    const NEAR: usize = 16;
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
+    match near.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        Some(at) => Some(at),
+        None => Some(near.len() + memchr::memchr2(b'"', b'\\', far)?),
     }
 }
 
@@ -165,21 +176,94 @@ fn nested_end(bytes: &[u8]) -> Option<usize> {
 #[must_use]
 pub fn string(span: &str) -> Option<Cow<'_, str>> {
     let inside = span.strip_prefix('"')?.strip_suffix('"')?;
-    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+    let mut rest = inside;
+    let mut text = String::new();
+    // Inside of a string there is no quote but behind a backslash.
+    while let Some(at) = quote_or_escape(rest.as_bytes()) {
+        if text.capacity() == 0 {
+            // An escape is never shorter than what it stands for.
+            text.reserve_exact(inside.len());
+        }
+        let (plain, escape) = rest.split_at_checked(at)?;
+        let (character, behind) = unescape(escape)?;
+        text.push_str(plain);
+        text.push(character);
+        rest = behind;
+    }
+    if text.capacity() == 0 {
         return Some(Cow::Borrowed(inside));
     }
-    let mut copy = span.as_bytes().to_vec();
-    let value = simd_json::to_tape(&mut copy).ok()?;
-    match value.0.first() {
-        Some(simd_json::Node::String(text)) => Some(Cow::Owned((*text).to_owned())),
-        _ => None,
-    }
+    text.push_str(rest);
+    Some(Cow::Owned(text))
 }
 
 /// Whether a raw name span is this name. Escapes in names are legal, if odd.
+///
+/// Nothing is allocated, and nothing is decoded that is longer than `name` can be: a client may send thousands of
+/// members with escaped names, and each is compared with several names.
 #[must_use]
 pub fn is_name(span: &str, name: &str) -> bool {
-    string(span).is_some_and(|text| text == name)
+    /// The longest spelling of one byte is `\u0041`.
+    const ESCAPE_BYTES_MAX: usize = 6;
+    let Some(mut rest) = span.strip_prefix('"').and_then(|span| span.strip_suffix('"')) else {
+        return false;
+    };
+    if rest == name {
+        return true;
+    }
+    if rest.len() <= name.len() || rest.len() > ESCAPE_BYTES_MAX * name.len() {
+        return false;
+    }
+    for expected in name.chars() {
+        let next = match rest.chars().next() {
+            Some('\\') => unescape(rest),
+            Some(plain) => rest.get(plain.len_utf8()..).map(|behind| (plain, behind)),
+            None => None,
+        };
+        match next {
+            Some((given, behind)) if given == expected => rest = behind,
+            _ => return false,
+        }
+    }
+    rest.is_empty()
+}
+
+/// The character that the escape at the start of `text` stands for, and what follows it. `None` for what no
+/// well-formed JSON string holds, half a surrogate pair among it.
+fn unescape(text: &str) -> Option<(char, &str)> {
+    let [b'\\', kind, ..] = *text.as_bytes() else { return None };
+    let behind = text.get(2..)?;
+    let character = match kind {
+        b'"' | b'\\' | b'/' => char::from(kind),
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => return unescape_unicode(behind),
+        _ => return None,
+    };
+    Some((character, behind))
+}
+
+/// The four digits behind `\u`, and the second half of a surrogate pair if they are the first.
+fn unescape_unicode(text: &str) -> Option<(char, &str)> {
+    let (first, behind) = four_hex_digits(text)?;
+    if !(0xd800..0xdc00).contains(&first) {
+        return Some((char::from_u32(first)?, behind));
+    }
+    let (second, behind) = four_hex_digits(behind.strip_prefix("\\u")?)?;
+    if !(0xdc00..0xe000).contains(&second) {
+        return None;
+    }
+    let scalar = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+    Some((char::from_u32(scalar)?, behind))
+}
+
+fn four_hex_digits(text: &str) -> Option<(u32, &str)> {
+    let (digits, behind) = text.split_at_checked(4)?;
+    let digit = |value: u32, digit: char| Some(value << 4 | digit.to_digit(16)?);
+    Some((digits.chars().try_fold(0, digit)?, behind))
 }
 
 /// Appends `text` as a JSON string with its quotes. Only what JSON demands is escaped (RFC 8259 section 7).
@@ -287,6 +371,23 @@ mod tests {
         assert!(validator.check(deep(5000).as_bytes()).is_none());
     }
 
+    #[test]
+    fn a_name_with_escapes_is_compared_at_the_cost_of_one_without() {
+        let cost = |span: &str| {
+            crate::clock::fastest(9, || {
+                let is =
+                    (0..1_000).filter(|_| is_name(std::hint::black_box(span), "event")).count();
+                assert_eq!(is, 0);
+            })
+        };
+        let plain = cost("\"data\"");
+        let long = format!("\"\\n{}\"", "a".repeat(9_000));
+        for escaped in ["\"\\n\"", "\"\\/\\/\\/\\/\\/\\/\"", &long] {
+            let cost = cost(escaped);
+            assert!(cost < plain * 8, "{cost:?} against {plain:?}");
+        }
+    }
+
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -324,6 +425,44 @@ mod tests {
             let mut validator = Validator::default();
             let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
             prop_assert_eq!(validator.check(text.as_bytes()).is_some(), theirs, "{}", text);
+        }
+
+        #[test]
+        /// Every character in one of its spellings: the text and the comparison with a name agree with serde_json.
+        #[test]
+        fn escaped_text_is_decoded_as_serde_json_does(
+            pieces in prop::collection::vec((any::<char>(), 0..3_u8), 0..12),
+            other in "[a-c]{0,3}",
+        ) {
+            let mut span = String::from('"');
+            for (character, spelling) in &pieces {
+                match (character, spelling) {
+                    ('/', 1) => span.push_str("\\/"),
+                    ('"' | '\\' | '\0'..='\x1f', _) | (_, 2) => {
+                        for unit in character.encode_utf16(&mut [0; 2]) {
+                            span.push_str(&format!("\\u{unit:04X}"));
+                        }
+                    }
+                    _ => span.push(*character),
+                }
+            }
+            span.push('"');
+            let expected: String = serde_json::from_str(&span).unwrap();
+            prop_assert_eq!(string(&span).unwrap(), expected.as_str());
+            prop_assert!(is_name(&span, &expected));
+            prop_assert_eq!(is_name(&span, &other), other == expected);
+            let longer = format!("{expected}x");
+            prop_assert!(!is_name(&span, &longer));
+            prop_assert_eq!(is_name(&format!("{}x\"", &span[..span.len() - 1]), &longer), true);
+        }
+
+        #[test]
+        fn what_is_no_string_never_panics(span in "[\"\\\\u0-9a-fA-Fnbé]{0,20}") {
+            let theirs = serde_json::from_str::<String>(&span).ok();
+            if let Some(theirs) = theirs {
+                prop_assert_eq!(string(&span).unwrap(), theirs);
+            }
+            let _ = is_name(&span, "event");
         }
 
         #[test]

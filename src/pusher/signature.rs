@@ -22,7 +22,13 @@ pub fn sign(secret: &Secret, parts: &[&[u8]]) -> [u8; HEX_LEN] {
 /// Whether `given` is the signature of `parts`, compared in constant time. Hex digits are lowercase by contract.
 #[must_use]
 pub fn verify(secret: &Secret, parts: &[&[u8]], given: &[u8]) -> bool {
-    given.len() == HEX_LEN && bool::from(sign(secret, parts).ct_eq(given))
+    has_form(given) && bool::from(sign(secret, parts).ct_eq(given))
+}
+
+/// Whether this can be a signature at all: `verify` computes one only to compare it with such a text.
+#[must_use]
+pub fn has_form(given: &[u8]) -> bool {
+    given.len() == HEX_LEN && given.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Which part of a channel authorisation is wrong: told to the log, and to nobody else.

@@ -43,14 +43,16 @@ impl LocalChannel {
 }
 
 pub(super) struct ChannelTable {
-    index: HashTable<u32>,
+    /// One index for each app, grown as apps get channels: a listing of an app's channels must not cost what the
+    /// channels of all other apps are. Each channel is in one index, so this takes no more memory than one for all.
+    by_app: Vec<HashTable<u32>>,
     channels: Slab<LocalChannel>,
 }
 
 impl ChannelTable {
     /// `reserved` channels find room without moving: address space, not memory.
     pub(super) fn new(reserved: usize) -> Self {
-        Self { index: HashTable::new(), channels: Slab::with_capacity(reserved) }
+        Self { by_app: Vec::new(), channels: Slab::with_capacity(reserved) }
     }
 
     pub(super) fn get(&self, index: u32) -> &LocalChannel {
@@ -70,12 +72,18 @@ impl ChannelTable {
         self.channels.iter().map(|(_, channel)| channel)
     }
 
+    /// The channels of one app, in no order.
+    pub(super) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &LocalChannel> {
+        let index = self.by_app.get(usize::from(app.0));
+        index.into_iter().flatten().map(|index| &self.channels[*index as usize])
+    }
+
     pub(super) fn find(&self, hash: u64, app: AppIndex, name: &str) -> Option<u32> {
         let matches = |index: &u32| {
             let key = &self.channels[*index as usize].key;
-            key.hash() == hash && key.app() == app && key.name() == name
+            key.hash() == hash && key.name() == name
         };
-        self.index.find(hash, matches).copied()
+        self.by_app.get(usize::from(app.0))?.find(hash, matches).copied()
     }
 
     pub(super) fn find_key(&self, key: &ChannelKey) -> Option<u32> {
@@ -85,7 +93,7 @@ impl ChannelTable {
     /// Adds a channel that is not there yet.
     pub(super) fn insert(&mut self, key: ChannelKey) -> u32 {
         debug_assert!(self.find_key(&key).is_none(), "a channel is in the table once");
-        let hash = key.hash();
+        let (hash, app) = (key.hash(), key.app());
         let channel = LocalChannel {
             key,
             subscribers: Vec::new(),
@@ -96,7 +104,8 @@ impl ChannelTable {
         let index = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
         assert!(index != u32::MAX, "a core has fewer than 2^32 channels");
         let channels = &self.channels;
-        self.index.insert_unique(hash, index, |index| channels[*index as usize].key.hash());
+        of_app_mut(&mut self.by_app, app)
+            .insert_unique(hash, index, |index| channels[*index as usize].key.hash());
         index
     }
 
@@ -104,14 +113,42 @@ impl ChannelTable {
     pub(super) fn remove(&mut self, index: u32) -> LocalChannel {
         let channel = self.channels.remove(index as usize);
         debug_assert!(channel.subscribers.is_empty() && channel.pending == 0, "still in use");
-        let entry = self.index.find_entry(channel.key.hash(), |found| *found == index);
-        if let Ok(entry) = entry {
-            entry.remove();
-        }
+        forget(&mut self.by_app, &channel.key, index, |index| {
+            self.channels[*index as usize].key.hash()
+        });
         channel
     }
 
     pub(super) fn len(&self) -> usize {
         self.channels.len()
+    }
+}
+
+/// The index of an app, made if it is the app's first channel.
+pub(super) fn of_app_mut(by_app: &mut Vec<HashTable<u32>>, app: AppIndex) -> &mut HashTable<u32> {
+    let app = usize::from(app.0);
+    if by_app.len() <= app {
+        by_app.resize_with(app + 1, HashTable::new);
+    }
+    &mut by_app[app]
+}
+
+/// Takes a channel out of its app's index. An index that has become far too large is made smaller: a listing looks at
+/// all its places, and an app that had a million channels for a minute would pay for them for ever.
+pub(super) fn forget(
+    by_app: &mut Vec<HashTable<u32>>,
+    key: &ChannelKey,
+    index: u32,
+    hash: impl Fn(&u32) -> u64,
+) {
+    /// Rehashing what is left is paid for by the removals before it, of which there were at least seven times as many.
+    const SPARSE: usize = 8;
+    const CAPACITY_KEPT: usize = 1024;
+    let table = of_app_mut(by_app, key.app());
+    if let Ok(entry) = table.find_entry(key.hash(), |found| *found == index) {
+        entry.remove();
+    }
+    if table.capacity() > CAPACITY_KEPT && table.len() < table.capacity() / SPARSE {
+        table.shrink_to(2 * table.len(), hash);
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::channel_key::ChannelKey;
+use super::channel_table::{forget, of_app_mut};
 use super::cluster::Edge;
 use super::connection::ConnectionKey;
 use super::core_set::CoreSet;
@@ -23,7 +24,7 @@ use super::mail::{Greeting, Join, Mail};
 use super::outbox::Trace;
 use super::roster::{Member, Roster};
 use super::{Shard, frame};
-use crate::app::WebhookKind;
+use crate::app::{AppIndex, WebhookKind};
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
@@ -102,7 +103,8 @@ impl HomeChannel {
 
 /// The channels whose home this core is.
 pub(super) struct HomeTable {
-    index: HashTable<u32>,
+    /// One index for each app, as in `ChannelTable`.
+    by_app: Vec<HashTable<u32>>,
     channels: Slab<HomeChannel>,
     /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
     /// more is stale.
@@ -118,7 +120,7 @@ impl HomeTable {
     /// `reserved` channels find room without moving: address space, not memory.
     pub(super) fn new(reserved: usize, cache_bytes_max: usize) -> Self {
         Self {
-            index: HashTable::new(),
+            by_app: Vec::new(),
             channels: Slab::with_capacity(reserved),
             cache_ages: VecDeque::new(),
             cache_stamp: 0,
@@ -130,7 +132,8 @@ impl HomeTable {
     }
 
     pub(super) fn find_index(&self, key: &ChannelKey) -> Option<u32> {
-        self.index.find(key.hash(), |index| self.channels[*index as usize].key == *key).copied()
+        let index = self.by_app.get(usize::from(key.app().0))?;
+        index.find(key.hash(), |index| self.channels[*index as usize].key == *key).copied()
     }
 
     pub(super) fn find(&self, key: &ChannelKey) -> Option<&HomeChannel> {
@@ -145,8 +148,10 @@ impl HomeTable {
         &mut self.channels[index as usize]
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &HomeChannel> {
-        self.channels.iter().map(|(_, channel)| channel)
+    /// The channels of one app, in no order.
+    pub(super) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &HomeChannel> {
+        let index = self.by_app.get(usize::from(app.0));
+        index.into_iter().flatten().map(|index| &self.channels[*index as usize])
     }
 
     pub(super) fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
@@ -158,7 +163,8 @@ impl HomeTable {
         let index = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
         assert!(index != u32::MAX, "a core is home to fewer than 2^32 channels");
         let channels = &self.channels;
-        self.index.insert_unique(key.hash(), index, |at| channels[*at as usize].key.hash());
+        of_app_mut(&mut self.by_app, key.app())
+            .insert_unique(key.hash(), index, |at| channels[*at as usize].key.hash());
         index
     }
 
@@ -168,9 +174,7 @@ impl HomeTable {
         }
         let channel = self.channels.remove(index as usize);
         self.counts.forget(index);
-        if let Ok(entry) = self.index.find_entry(channel.key.hash(), |found| *found == index) {
-            entry.remove();
-        }
+        forget(&mut self.by_app, &channel.key, index, |at| self.channels[*at as usize].key.hash());
     }
 
     /// Remembers a cache channel's last event and evicts the oldest over the bound.

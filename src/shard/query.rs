@@ -70,16 +70,17 @@ impl Shard {
     }
 
     fn answer_channels(&self, app: AppIndex, prefix: &str) -> Vec<(Arc<str>, Described)> {
-        let asked = |key: &super::ChannelKey| key.app() == app && key.name().starts_with(prefix);
-        let local = self.channels.iter().filter(|channel| asked(&channel.key));
+        let asked = |key: &super::ChannelKey| key.name().starts_with(prefix);
+        let local = self.channels.of_app(app).filter(|channel| asked(&channel.key));
         let subscribed = local.filter(|channel| !channel.subscribers.is_empty()).map(|channel| {
             let subscription_count = channel.subscribers.len();
-            (channel.key.name().into(), Described { subscription_count, ..Described::default() })
+            (channel.key.shared_name(), Described { subscription_count, ..Described::default() })
         });
-        let homes = self.homes.iter().filter(|home| asked(home.key()) && home.user_count() > 0);
+        let homes = self.homes.of_app(app);
+        let homes = homes.filter(|home| home.user_count() > 0 && asked(home.key()));
         let users = homes.map(|home| {
             let user_count = home.user_count();
-            (home.key().name().into(), Described { user_count, ..Described::default() })
+            (home.key().shared_name(), Described { user_count, ..Described::default() })
         });
         subscribed.chain(users).collect()
     }

@@ -11,7 +11,7 @@ use super::mail::{Greeting, Join, Mail};
 use super::memory::subscription_charge;
 use super::{Shard, frame};
 use crate::buffer::Frame;
-use crate::pusher::channel_name::{self, Access, ChannelKind};
+use crate::pusher::channel_name::{self, Access, ChannelKind, NameLimit};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Subscribe, UserId};
 use crate::pusher::outbound;
@@ -67,7 +67,10 @@ impl Shard {
             app.channel_name_max,
             app.channel_names_are_pushers,
         )
-        .map_err(|_| refusal(error_code::BAD_CHANNEL_NAME, NAME_LIMITS))?;
+        .map_err(|limit| {
+            let why = if limit == NameLimit::Colon { NAME_COLON } else { NAME_LIMITS };
+            refusal(error_code::BAD_CHANNEL_NAME, why)
+        })?;
         match kind.access {
             Access::Public => return Ok(None),
             Access::User => {
@@ -359,6 +362,8 @@ pub(super) fn refusal(error: ErrorCode, why: &'static str) -> Refusal {
 
 const NAME_LIMITS: &str = "the name is over this app's limits; RINGVERB_CHANNEL_NAME_LENGTH_MAX and \
     RINGVERB_CHANNEL_NAMES set them";
+const NAME_COLON: &str = "the name of a private or presence channel has a colon, and its signature would be ambiguous \
+    because colons separate the parts of what is signed; choose a name without a colon";
 const ONLY_AS_THAT_USER: &str =
     "a user's channel is for connections signed in as that user; call pusher.signin() first";
 const NO_USER: &str = "channel_data names no user_id; does the channel's callback in routes/channels.php return the \

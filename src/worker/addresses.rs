@@ -1,11 +1,11 @@
-//! What each client address has open and has begun in this second, over all workers.
+//! What each client address has open, and how often it did something in this second, over all workers.
 //!
-//! The two tables that workers share, and share memory for: they are touched at a handshake and at an end, never
-//! for a frame. Both are fixed in size and made only when their option is set, 4 MB each. No locks: an entry is one
-//! atomic word, or two. A client is found in one bucket only, so a look-up is one or two cache lines. A bucket that is
-//! full lets the client pass uncounted: so many addresses at once are not what a limit for each address is against,
-//! and turning others away for them would do an attacker's work. Which clients share a bucket is secret: buckets
-//! follow from a seed that is drawn at the start.
+//! The tables that workers share, and share memory for: they are touched at a handshake, at an end and, with its
+//! option, at an API request, never for a frame. All are fixed in size and made only when their option is set, 4 MB
+//! each. No locks: an entry is one atomic word, or two. A client is found in one bucket only, so a look-up is one or
+//! two cache lines. A bucket that is full lets the client pass uncounted: so many addresses at once are not what a
+//! limit for each address is against, and turning others away for them would do an attacker's work. Which clients
+//! share a bucket is secret: buckets follow from a seed that is generated at the start.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -188,7 +188,7 @@ impl Places {
     }
 }
 
-/// Handshakes by client in the running second.
+/// Events by client in the running second: handshakes, or failed authentications.
 ///
 /// A second is a whole one of the clock, so around its end a client may begin twice as many. While a worker counts
 /// a client in an entry whose second is over, another may give the entry to somebody else, who is then counted one
@@ -216,7 +216,7 @@ impl RateTable {
         Self { seed, entries }
     }
 
-    /// Counts one more handshake, unless the client had `most` in this second.
+    /// Counts one more event, unless the client had `most` in this second.
     pub(super) fn take(&self, client: Client, most: u32, unix_seconds: u64) -> bool {
         let (bucket, _) = place(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
@@ -242,6 +242,16 @@ impl RateTable {
             }
         }
         true
+    }
+}
+
+impl RateTable {
+    /// What was counted for the client in this second.
+    pub(super) fn taken(&self, client: Client, unix_seconds: u64) -> u32 {
+        let (bucket, _) = place(client, self.seed);
+        let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
+        let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
+        bucket.iter().find(its_own).map_or(0, |entry| entry.begun.taken(unix_seconds))
     }
 }
 
@@ -413,6 +423,9 @@ mod tests {
         let later = crowd[RATE_WAYS];
         let taken = (0..5).filter(|_| table.take(later, 3, 200)).count();
         assert_eq!(taken, 3, "what is over makes room");
+        assert_eq!(table.taken(later, 200), 3);
+        assert_eq!(table.taken(later, 201), 0, "the second is over");
+        assert_eq!(table.taken(of_number(u32::MAX), 200), 0, "never seen");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Who may begin a WebSocket: limits of each client address, and which address a client has.
+//! Limits of each client address, and which address a client has.
 //!
-//! Handshakes are limited, and so are connections that speak HTTP, by a number of their own: that of an app's backend,
-//! which has one address, must be let in.
+//! WebSockets are limited by their number and by the rate of handshakes, other connections by a number of their own. API
+//! requests are limited only when they fail to authenticate: an app's backend has one address for all its requests, and
+//! those are signed.
 
 use std::net::IpAddr;
 
@@ -21,6 +22,7 @@ pub(super) struct Admission {
     /// Sockets that speak HTTP, or nothing yet.
     sockets: Option<(u16, ConnectionTable)>,
     handshakes: Option<(u32, RateTable)>,
+    auth_failures: Option<(u32, RateTable)>,
 }
 
 impl Admission {
@@ -36,10 +38,13 @@ impl Admission {
             handshakes: config
                 .handshakes_per_ip_per_second_max
                 .map(|most| (most, RateTable::new(seed))),
+            auth_failures: config
+                .auth_failures_per_ip_per_second_max
+                .map(|most| (most, RateTable::new(seed))),
         }
     }
 
-    /// Whether anybody wants to know who a client is.
+    /// Whether handshakes or connections are counted by client.
     pub(super) fn is_on(&self) -> bool {
         self.connections.is_some() || self.handshakes.is_some()
     }
@@ -47,14 +52,21 @@ impl Admission {
     /// The address to count a client by. Each proxy appends the address it was connected from, so the list is true
     /// from its end as far as the proxies are ours, and the first address that is none of them is the client's.
     /// What stands before is whatever the client wrote.
-    pub(super) fn address(&self, peer: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
+    ///
+    /// `forwarded_for` are the header's fields in the order in which they came. They are read as bytes from the end,
+    /// because what a client put in front of its proxy's entry may be anything, text or not.
+    pub(super) fn address<'a>(
+        &self,
+        peer: IpAddr,
+        forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
+    ) -> IpAddr {
         let mut known = peer;
-        for entry in forwarded_for.unwrap_or_default().rsplit(',') {
+        for entry in forwarded_for.rev().flat_map(|field| field.rsplit(|byte| *byte == b',')) {
             if !self.proxies.iter().any(|proxy| proxy.contains(known)) {
                 break;
             }
             // What is no address ("unknown") hides who is behind the proxy named last.
-            let Some(address) = parse_address(entry.trim()) else { break };
+            let Some(address) = parse_address(entry.trim_ascii()) else { break };
             known = address;
         }
         known.to_canonical()
@@ -67,6 +79,28 @@ impl Admission {
                 Err(*most)
             }
             _ => Ok(()),
+        }
+    }
+
+    pub(super) fn counts_auth_failures(&self) -> bool {
+        self.auth_failures.is_some()
+    }
+
+    /// Whether an API request of the client may be authenticated. `Err` is the limit that is reached.
+    pub(super) fn may_authenticate(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
+        match &self.auth_failures {
+            Some((most, table)) if table.taken(Client::of(client), unix_seconds) >= *most => {
+                Err(*most)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An API request of the client did not authenticate.
+    pub(super) fn count_auth_failure(&self, client: Option<IpAddr>, unix_seconds: u64) {
+        if let (Some((most, table)), Some(client)) = (&self.auth_failures, client) {
+            // Requests of other connections may have reached the limit since this one was let through.
+            let _ = table.take(Client::of(client), *most, unix_seconds);
         }
     }
 
@@ -131,7 +165,8 @@ impl Admission {
 }
 
 /// An address, as proxies write it: some add the port, and then IPv6 is in brackets.
-fn parse_address(text: &str) -> Option<IpAddr> {
+fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(bytes).ok()?;
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -148,16 +183,19 @@ mod tests {
 
     fn admission(proxies: &[&str]) -> Admission {
         let proxies = proxies.iter().map(|text| Network::parse(text).unwrap()).collect();
-        Admission { proxies, connections: None, sockets: None, handshakes: None }
+        Admission {
+            proxies,
+            connections: None,
+            sockets: None,
+            handshakes: None,
+            auth_failures: None,
+        }
     }
 
-    fn address(admission: &Admission, peer: &str, forwarded_for: &str) -> String {
-        let found = admission.address(peer.parse().unwrap(), Some(forwarded_for));
-        assert_eq!(
-            admission.address(peer.parse().unwrap(), None),
-            peer.parse::<IpAddr>().unwrap().to_canonical()
-        );
-        found.to_string()
+    fn address(admission: &Admission, peer: &str, forwarded_for: &[&[u8]]) -> String {
+        let peer: IpAddr = peer.parse().unwrap();
+        assert_eq!(admission.address(peer, std::iter::empty()), peer.to_canonical());
+        admission.address(peer, forwarded_for.iter().copied()).to_string()
     }
 
     #[test]
@@ -182,20 +220,33 @@ mod tests {
             ("10.0.0.1", "198.51.100.1, unknown, 10.0.0.2", "10.0.0.2"),
             ("10.0.0.1", "198.51.100.1,", "10.0.0.1"),
         ] {
-            assert_eq!(address(&ours, peer, list), client, "{peer} {list:?}");
+            assert_eq!(address(&ours, peer, &[list.as_bytes()]), client, "{peer} {list:?}");
         }
-        assert_eq!(address(&admission(&[]), "10.0.0.1", "198.51.100.1"), "10.0.0.1");
+        assert_eq!(address(&admission(&[]), "10.0.0.1", &[b"198.51.100.1"]), "10.0.0.1");
+        // Several fields are one list. One that is empty names nobody.
+        let fields: [&[u8]; 2] = [b"203.0.113.7", b"198.51.100.1, 10.0.0.2"];
+        assert_eq!(address(&ours, "10.0.0.1", &fields), "198.51.100.1");
+        assert_eq!(address(&ours, "10.0.0.1", &[b"198.51.100.1", b""]), "10.0.0.1");
     }
 
     proptest! {
-        /// Whatever a client writes, behind one proxy it has the address that the proxy appended.
+        /// Whatever bytes a client writes, behind one proxy it has the address that the proxy appended, to the
+        /// client's field or in one of its own.
         #[test]
-        fn nobody_writes_himself_another_address(written in "[ -~]{0,60}", client: [u8; 4]) {
+        fn a_client_cannot_change_or_hide_its_address(
+            written in prop::collection::vec(any::<u8>(), 0..60),
+            client: [u8; 4],
+            joined: bool,
+        ) {
             prop_assume!(client[0] != 10);
             let ours = admission(&["10.0.0.0/8"]);
             let client = IpAddr::from(client);
-            let list = format!("{written}, {client}");
-            prop_assert_eq!(ours.address(IpAddr::from([10, 0, 0, 1]), Some(&list)), client);
+            let seen = client.to_string();
+            let list = [&written, &b", "[..], seen.as_bytes()].concat();
+            let fields: &[&[u8]] =
+                if joined { &[&list] } else { &[&written, seen.as_bytes()] };
+            let found = ours.address(IpAddr::from([10, 0, 0, 1]), fields.iter().copied());
+            prop_assert_eq!(found, client);
         }
     }
 }

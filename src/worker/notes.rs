@@ -20,6 +20,11 @@ impl Notes {
         self.told.set(told.saturating_add(1));
     }
 
+    /// Whether the next line is written, and not only counted.
+    pub(super) fn has_room(&self) -> bool {
+        self.told.get() < LINES_PER_BEAT
+    }
+
     /// A new second begins.
     pub(super) fn start_beat(&self) {
         let silent = self.told.replace(0).saturating_sub(LINES_PER_BEAT);

@@ -21,7 +21,7 @@ use super::{Shared, Worker, printed, sys, time};
 use crate::api::{self, Context, Plan, Target};
 use crate::app::AppIndex;
 use crate::counters::Refused;
-use crate::http1::query::parse_query;
+use crate::http1::query::{decode_form, raw_pairs};
 use crate::http1::refusal::Refusal;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
@@ -326,13 +326,21 @@ impl Session {
     /// Carries out an API request.
     async fn answer(&self, request: &Request, target: &Target) -> Response {
         let worker = &self.worker;
+        let client = match self.may_authenticate(request, target) {
+            Ok(client) => client,
+            Err(response) => return response,
+        };
         match self.plan(request, target) {
             Plan::Respond(response) => {
-                match response.status {
-                    401 | 403 => worker.count_refused(Refused::Unsigned),
-                    429 => worker.count_refused(Refused::PublishRate),
-                    _ => {}
+                if response.status == 429 {
+                    worker.count_refused(Refused::PublishRate);
                 }
+                response
+            }
+            Plan::Unauthenticated(response) => {
+                worker.count_refused(Refused::Unsigned);
+                let admission = &worker.shared.overload.admission;
+                admission.count_auth_failure(client, time::unix_seconds());
                 response
             }
             // Over the budget, publishes go on: a server that is full of quiet connections must not fall silent for
@@ -364,6 +372,34 @@ impl Session {
         }
     }
 
+    /// The address that a failed authentication counts for, if failures are counted; or the refusal of an address
+    /// that has failed too often in this second, before any work is done for its request.
+    fn may_authenticate(
+        &self,
+        request: &Request,
+        target: &Target,
+    ) -> Result<Option<IpAddr>, Response> {
+        let admission = &self.worker.shared.overload.admission;
+        if !admission.counts_auth_failures() || !matches!(target, Target::Api { .. }) {
+            return Ok(None);
+        }
+        let client = admission.address(self.peer, request.header_values("x-forwarded-for"));
+        let Err(most) = admission.may_authenticate(client, time::unix_seconds()) else {
+            return Ok(Some(client));
+        };
+        self.worker.count_refused(Refused::AuthFailuresPerIp);
+        self.worker.notes.tell(&format!(
+            "{client} failed to authenticate {most} API requests in a second; \
+             RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, \
+             RINGVERB_TRUSTED_PROXIES must name it"
+        ));
+        let text = format!(
+            "Too many failed authentications: {most} a second from one address; check the app's id, key and secret, \
+             and try again in a second."
+        );
+        Err(Response::text(429, &text).with_header("Retry-After", "1"))
+    }
+
     fn plan(&self, request: &Request, target: &Target) -> Plan {
         let worker = &self.worker;
         let mut context = Context {
@@ -372,6 +408,7 @@ impl Session {
             unix_seconds: time::unix_seconds(),
             draining: worker.draining.get(),
             validator: &mut worker.validator.borrow_mut(),
+            note_is_wanted: worker.notes.has_room(),
             note: None,
         };
         let plan = api::plan(request, target, &mut context);
@@ -410,10 +447,9 @@ impl Session {
     /// Whom a handshake is counted for, if anybody counts.
     fn client(&self, request: &Request) -> Option<IpAddr> {
         let admission = &self.worker.shared.overload.admission;
-        admission.is_on().then(|| {
-            let forwarded_for = request.header_list("x-forwarded-for");
-            admission.address(self.peer, forwarded_for.as_deref())
-        })
+        admission
+            .is_on()
+            .then(|| admission.address(self.peer, request.header_values("x-forwarded-for")))
     }
 
     /// Counts the socket for the client that a trusted proxy names with this request; the proxy itself has no limit.
@@ -464,8 +500,8 @@ impl Session {
             http_11: request.http_11(),
             upgrade: request.header_list("upgrade").as_deref(),
             connection: request.header_list("connection").as_deref(),
-            version: request.header("sec-websocket-version"),
-            key: request.header("sec-websocket-key"),
+            version: request.header("sec-websocket-version").as_deref(),
+            key: request.header("sec-websocket-key").as_deref(),
         })
         .map_err(|refusal| {
             self.worker.count_refused(Refused::BadRequest);
@@ -495,7 +531,7 @@ impl Session {
         check_version(request.query()).map_err(|error| (Refused::Version, error))?;
         let app = apps.get(index);
         let from = request.header("origin");
-        if !origin::is_allowed(&app.allowed_origins, from, app.allow_missing_origin) {
+        if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
             let allowed = &app.allowed_origins;
             self.worker.notes.tell(&format!(
                 "app {}: origin {from:?} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
@@ -554,9 +590,9 @@ impl Session {
 
 /// Protocol 5 to 7 are served; no version at all is fine too, as in Reverb.
 fn check_version(query: &str) -> Result<(), ErrorCode> {
-    let given = parse_query(query).into_iter().find(|(name, _)| name == "protocol");
+    let given = raw_pairs(query).find(|(name, _)| decode_form(name) == "protocol");
     let Some((_, version)) = given else { return Ok(()) };
-    match version.parse::<u32>() {
+    match decode_form(version).parse::<u32>() {
         Ok(5..=7) => Ok(()),
         Ok(_) => Err(error_code::UNSUPPORTED_VERSION),
         // A number all the same, if one that fits no integer here.

@@ -56,20 +56,31 @@ pub fn header_size(payload_len: usize) -> usize {
     }
 }
 
+/// Longest header of a server frame.
+const SERVER_HEADER_BYTES_MAX: usize = 10;
+
 /// Appends the header of a server frame: FIN set, not masked, the length in its shortest form.
 pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
-    let first = FIN | opcode as u8;
+    let (header, size) = server_header(opcode, payload_len);
+    out.extend_from_slice(&header[..size]);
+}
+
+/// A header, and how many of these bytes it has.
+fn server_header(opcode: Opcode, payload_len: usize) -> ([u8; SERVER_HEADER_BYTES_MAX], usize) {
+    let mut header = [0; SERVER_HEADER_BYTES_MAX];
+    header[0] = FIN | opcode as u8;
     match (u8::try_from(payload_len), u16::try_from(payload_len)) {
-        (Ok(length), _) if length < LENGTH_16 => out.extend_from_slice(&[first, length]),
+        (Ok(length), _) if length < LENGTH_16 => header[1] = length,
         (_, Ok(length)) => {
-            out.extend_from_slice(&[first, LENGTH_16]);
-            out.extend_from_slice(&length.to_be_bytes());
+            header[1] = LENGTH_16;
+            header[2..4].copy_from_slice(&length.to_be_bytes());
         }
         _ => {
-            out.extend_from_slice(&[first, LENGTH_64]);
-            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+            header[1] = LENGTH_64;
+            header[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
         }
     }
+    (header, header_size(payload_len))
 }
 
 /// Appends the header of a client frame.
@@ -110,6 +121,19 @@ pub fn encode_text(payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(header_size(payload.len()) + payload.len());
     encode(Opcode::Text, payload, &mut out);
     out
+}
+
+/// A text frame in `space`, whose payload `write` appends there. A payload that is made for one frame only needs no
+/// vector of its own then.
+pub fn text_in(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+    space.clear();
+    space.extend_from_slice(&[0; SERVER_HEADER_BYTES_MAX]);
+    write(space);
+    let payload_len = space.len().saturating_sub(SERVER_HEADER_BYTES_MAX);
+    let (header, size) = server_header(Opcode::Text, payload_len);
+    let start = SERVER_HEADER_BYTES_MAX - size;
+    space[start..SERVER_HEADER_BYTES_MAX].copy_from_slice(&header[..size]);
+    &space[start..]
 }
 
 /// What a frame of the server carries: the bytes behind its header (RFC 6455 section 5.2, a server's frame is not

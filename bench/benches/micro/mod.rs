@@ -1,24 +1,21 @@
 //! What the server does to bytes and state, in small pieces: each case is set up once and then run
 //! over and over. No socket, no clock: timing and counting are the callers' business.
 
-use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use ringverb::app::{AppIndex, Apps};
 use ringverb::clock::Moment;
-use ringverb::config::Config;
-use ringverb::config::load::{Sources, merge};
-use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::mailbox::{Mailbox, mesh};
 use ringverb::pusher::inbound;
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::outbound;
 use ringverb::pusher::signature::{check_channel, sign};
-use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
+use ringverb::shard::ConnectionKey;
 use ringverb::ws::frame::{self, Header};
 use ringverb::ws::mask::unmask;
 use ringverb::ws::reader::{self, Flow, Limits, MessageKind};
+
+use crate::setup::{APP, config, connect, flush, shard, subscribe};
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -43,71 +40,12 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "timer_wheel_of_10000", items: 10_000, set_up: || timer_wheel(10_000) },
 ];
 
-const APP: AppIndex = AppIndex(0);
 const CLIENT_EVENT: &str =
     r#"{"event":"client-typing","channel":"private-room-12","data":{"name":"somebody","at":12}}"#;
 const SUBSCRIBE: &str = concat!(
     r#"{"event":"pusher:subscribe","data":{"channel":"private-room-12","#,
     r#""auth":"app-key:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"}}"#,
 );
-
-/// The default configuration with one app.
-fn config() -> Config {
-    let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
-    let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
-    let environment: HashMap<String, String> = names.into_iter().map(variable).collect();
-    let merged = merge(&Sources { environment, ..Sources::default() });
-    let unused = || String::from("unused");
-    let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
-    build(&merged, &development).expect("a plain configuration")
-}
-
-/// A lone core.
-fn shard() -> Shard {
-    let config = config();
-    Shard::new(Settings {
-        core: 0,
-        cores: 1,
-        memory: MemoryLimits {
-            send_queue_bytes_max: config.send_queue_bytes_max,
-            connection_bytes_max: config.connection_bytes_max,
-        },
-        apps: Arc::new(Apps::new(config.apps)),
-        channel_hash_seed: 7,
-        connections_reserved: 0,
-        cache_bytes_max: 1 << 20,
-        talkative: false,
-        debug: false,
-        node: None,
-        webhook_linger_seconds: 0,
-    })
-}
-
-fn connect(shard: &mut Shard, entropy: u64) -> ConnectionKey {
-    let key = shard.open(APP, entropy.wrapping_mul(0x9e37_79b9_7f4a_7c15), b"");
-    flush(shard);
-    key
-}
-
-fn subscribe(shard: &mut Shard, key: ConnectionKey, channel: &str) {
-    let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
-    shard.on_message(key, text.as_bytes());
-    flush(shard);
-}
-
-/// What the worker does at the end of a tick, with a kernel that takes everything.
-fn flush(shard: &mut Shard) {
-    shard.settle();
-    let mut dirty = std::mem::take(&mut shard.outbox.dirty);
-    for &slot in &dirty {
-        if shard.take_dirty(slot).is_some() {
-            let bytes = shard.send_queue(slot).map_or(0, |queue| queue.bytes());
-            shard.sent(slot, bytes, false);
-        }
-    }
-    dirty.clear();
-    shard.outbox.dirty = dirty;
-}
 
 /// A text frame of a client. The mask is zero, so that reading it leaves it as it was.
 fn client_frame(payload: &[u8]) -> Vec<u8> {

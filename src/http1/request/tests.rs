@@ -57,7 +57,7 @@ fn summary(request: &Request) -> Summary {
     let fields = NAMES.iter().flat_map(|name| request.header_values(name));
     Summary {
         line: [request.method(), request.path(), request.query()].map(str::to_owned),
-        fields: fields.map(str::to_owned).collect(),
+        fields: fields.map(|field| String::from_utf8_lossy(field).into_owned()).collect(),
         body: request.body.clone(),
     }
 }
@@ -87,9 +87,9 @@ fn the_parts_of_a_request() {
     assert_eq!(request.method(), "POST");
     assert_eq!(request.path(), "/apps/1/events");
     assert_eq!(request.query(), "auth_key=k&info[]=a");
-    assert_eq!(request.header("CONTENT-TYPE"), Some("application/json"));
+    assert_eq!(request.header("CONTENT-TYPE").as_deref(), Some("application/json"));
     assert_eq!(request.header("missing"), None);
-    assert_eq!(request.header_values("X-a").collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!(request.header_values("X-a").collect::<Vec<_>>(), [b"1", b"2"]);
     assert_eq!(request.header_list("x-a").as_deref(), Some("1, 2"));
     assert_eq!(request.body, b"{\"name\":\"ev\"}");
     assert!(request.http_11() && request.keep_alive() && !request.wants_upgrade());
@@ -106,11 +106,11 @@ fn targets_are_reduced_to_their_path() {
         ("*", "*", ""),
     ];
     for (target, path, query) in cases {
-        let request = read_one(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes());
+        let request = read_one(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
         assert_eq!((request.path(), request.query()), (path, query), "{target}");
     }
     for target in ["path", "ftp://host/x", "host:80", "**"] {
-        let bytes = format!("CONNECT {target} HTTP/1.1\r\n\r\n");
+        let bytes = format!("CONNECT {target} HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!(refusal(bytes.as_bytes()), Some(Refusal::BadRequest), "{target}");
     }
 }
@@ -118,9 +118,9 @@ fn targets_are_reduced_to_their_path() {
 #[test]
 fn keep_alive_by_version_and_header() {
     let cases = [
-        ("HTTP/1.1\r\n", true),
-        ("HTTP/1.1\r\nConnection: close\r\n", false),
-        ("HTTP/1.1\r\nConnection: x, Close\r\n", false),
+        ("HTTP/1.1\r\nHost: h\r\n", true),
+        ("HTTP/1.1\r\nHost: h\r\nConnection: close\r\n", false),
+        ("HTTP/1.1\r\nHost: h\r\nConnection: x, Close\r\n", false),
         ("HTTP/1.0\r\n", false),
         ("HTTP/1.0\r\nConnection: Keep-Alive\r\n", true),
         ("HTTP/1.0\r\nConnection: keep-alive\r\nConnection: close\r\n", false),
@@ -134,8 +134,9 @@ fn keep_alive_by_version_and_header() {
 #[test]
 fn upgrades_to_websocket_only() {
     let upgrade = |connection: &str, upgrade: &str| {
-        let head =
-            format!("GET / HTTP/1.1\r\nConnection: {connection}\r\nUpgrade: {upgrade}\r\n\r\n");
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\nUpgrade: {upgrade}\r\n\r\n"
+        );
         read_one(head.as_bytes()).wants_upgrade()
     };
     assert!(upgrade("keep-alive, Upgrade", "WebSocket"));
@@ -146,7 +147,7 @@ fn upgrades_to_websocket_only() {
 #[test]
 fn bytes_behind_a_request_stay() {
     let mut reader = RequestReader::new(LIMITS);
-    let mut buffer = [PUBLISH, b"\r\nGET /next HTTP/1.1\r\n\r\n\x81\x80"].concat();
+    let mut buffer = [PUBLISH, b"\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n\x81\x80"].concat();
     assert!(matches!(reader.read(&mut buffer), Ok(Progress::Complete(_))));
     assert!(reader.is_idle());
     match reader.read(&mut buffer) {
@@ -166,13 +167,13 @@ fn idle_until_a_byte_was_seen() {
     assert!(reader.read(&mut buffer).is_ok() && reader.is_idle() && buffer.is_empty());
     buffer.push(b'G');
     assert!(reader.read(&mut buffer).is_ok() && !reader.is_idle());
-    buffer.extend_from_slice(b"ET / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");
+    buffer.extend_from_slice(b"ET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n");
     assert!(reader.read(&mut buffer).is_ok() && !reader.is_idle() && buffer.is_empty());
 }
 
 #[test]
 fn continue_is_asked_for_once() {
-    let head = b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n";
+    let head = b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n";
     let mut reader = RequestReader::new(LIMITS);
     let mut buffer = head.to_vec();
     let progress = reader.read(&mut buffer);
@@ -192,7 +193,7 @@ fn continue_is_asked_for_once() {
 
 #[test]
 fn chunked_bodies() {
-    let head = b"POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n".as_slice();
+    let head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n".as_slice();
     let bytes = [head, b"3\r\nabc\r\n2;x\r\nde\r\n0\r\nT: 1\r\n\r\nGET"].concat();
     let outcome = read_pieces([&bytes[..]]);
     assert_eq!((&outcome.requests[0].body[..], &outcome.rest[..]), (&b"abcde"[..], &b"GET"[..]));
@@ -203,48 +204,70 @@ fn chunked_bodies() {
 }
 
 #[test]
-fn values_that_are_not_utf8_are_skipped() {
-    let request = read_one(b"GET / HTTP/1.1\r\nX: \xff\r\nX: b\r\nY: \xc3\xa9\r\n\r\n");
-    assert_eq!(request.header("x"), None);
-    assert_eq!(request.header_values("x").collect::<Vec<_>>(), ["b"]);
-    assert_eq!(request.header("y"), Some("é"));
+fn bytes_that_are_not_utf8_hide_no_field() {
+    let request = read_one(b"GET / HTTP/1.1\r\nHost: h\r\nX: \xff\r\nX: b\r\nY: \xc3\xa9\r\n\r\n");
+    assert_eq!(request.header("x").as_deref(), Some("\u{fffd}"));
+    assert_eq!(request.header_values("x").collect::<Vec<_>>(), [&b"\xff"[..], b"b"]);
+    assert_eq!(request.header_list("x").as_deref(), Some("\u{fffd}, b"));
+    assert_eq!(request.header("y").as_deref(), Some("é"));
+}
+
+#[test]
+fn http_11_needs_exactly_one_host() {
+    for (head, fits) in [
+        ("GET /up HTTP/1.1\r\nHost: a", true),
+        ("GET /up HTTP/1.1\r\nhOST:", true),
+        ("GET /up HTTP/1.1\r\nX-Host: a", false),
+        ("GET /up HTTP/1.1\r\nHost: a\r\nHost: a", false),
+        ("GET /up HTTP/1.1\r\nHost: a\r\nX: y\r\nhost: b", false),
+        ("GET http://a/up HTTP/1.1\r\nX: y", false),
+        ("GET /up HTTP/1.0\r\nX: y", true),
+        ("GET /up HTTP/1.0\r\nHost: a", true),
+        ("GET /up HTTP/1.0\r\nHost: a\r\nHost: b", false),
+    ] {
+        let expected = if fits { None } else { Some(Refusal::Host) };
+        assert_eq!(refusal(format!("{head}\r\n\r\n").as_bytes()), expected, "{head}");
+    }
+    assert_eq!(Refusal::Host.status(), 400);
+    assert!(Refusal::Host.body().contains("exactly one Host"));
 }
 
 #[test]
 fn every_refusal() {
     let fields = "X: y\r\n".repeat(HTTP_HEADERS_MAX + 1);
-    let many = format!("GET / HTTP/1.1\r\n{fields}\r\n");
-    let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(2000));
+    let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n", "a".repeat(2000));
     let cases: &[(Refusal, &[u8])] = &[
         (Refusal::HeadTooLarge, many.as_bytes()),
         (Refusal::TooLarge, long.as_bytes()),
-        (Refusal::TooLarge, b"POST / HTTP/1.1\r\nContent-Length: 1990\r\n\r\n"),
-        (Refusal::TooLarge, b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n"),
-        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n"),
-        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n"),
-        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nContent-Length:\r\n\r\n"),
-        (Refusal::BadRequest, b"P / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
+        (Refusal::TooLarge, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1990\r\n\r\n"),
+        (Refusal::TooLarge, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\n"),
+        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\n"),
+        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\n"),
+        (Refusal::BadRequest, b"P / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
         (
             Refusal::BadRequest,
-            b"P / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"P / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
         (Refusal::BadRequest, b"P / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n"),
-        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nTransfer-Encoding: \xff\r\n\r\n"),
+        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \xff\r\n\r\n"),
         (
             Refusal::UnsupportedTransferCoding,
-            b"P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
-        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n"),
-        (Refusal::ExpectationFailed, b"P / HTTP/1.1\r\nExpect: magic\r\n\r\n"),
+        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n\r\n"),
+        (Refusal::ExpectationFailed, b"P / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n"),
         (Refusal::VersionNotSupported, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (Refusal::Host, b"GET / HTTP/1.1\r\nX: y\r\n\r\n"),
         (Refusal::BadRequest, b"GET / GOPHER\r\n\r\n"),
         (Refusal::BadRequest, b"GET / HTTP/1.1\n\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nA: b\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nA : b\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nA: b\x00\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nno colon\r\n\r\n"),
+        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\n\r\n"),
+        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n folded\r\n\r\n"),
+        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n"),
+        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\x00\r\n\r\n"),
+        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n"),
         (Refusal::BadRequest, b"\x16\x03\x01"),
         (Refusal::BadRequest, b"\r\n\r\n\r\n"),
         (Refusal::BadRequest, b"\rGET"),
@@ -259,13 +282,13 @@ fn every_refusal() {
 
 #[test]
 fn a_repeated_equal_length_is_one_length() {
-    let bytes = b"P / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na";
+    let bytes = b"P / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na";
     assert_eq!(read_one(bytes).body, b"a");
 }
 
 #[test]
 fn the_limit_counts_head_and_body_and_includes_itself() {
-    let head = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n";
+    let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n";
     for (limit, fits) in [(head.len() + 10, true), (head.len() + 9, false)] {
         let mut buffer = [&head[..], b"0123456789"].concat();
         let mut reader = RequestReader::new(Limits { request_size_max: limit });
@@ -314,7 +337,8 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn every_cut_gives_the_same_request() {
-    let chunked = b"P /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let chunked =
+        b"P /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     for bytes in [PUBLISH, chunked.as_slice()] {
         let whole = read_pieces([bytes]);
         assert_eq!(whole.requests.len(), 1);

@@ -87,7 +87,20 @@ impl Net {
         send_queue_bytes_max: usize,
         talkative: bool,
     ) -> Self {
-        let apps = Arc::new(Apps::new(vec![app]));
+        Self::with_settings(cores, vec![app], send_queue_bytes_max, talkative)
+    }
+
+    pub(super) fn with_apps(cores: u16, apps: Vec<App>) -> Self {
+        Self::with_settings(cores, apps, 1 << 20, false)
+    }
+
+    fn with_settings(
+        cores: u16,
+        apps: Vec<App>,
+        send_queue_bytes_max: usize,
+        talkative: bool,
+    ) -> Self {
+        let apps = Arc::new(Apps::new(apps));
         let shards = (0..cores)
             .map(|core| {
                 Shard::new(Settings {
@@ -117,9 +130,13 @@ impl Net {
     }
 
     pub(super) fn connect(&mut self, core: usize) -> Client {
+        self.connect_to(APP, core)
+    }
+
+    pub(super) fn connect_to(&mut self, app: AppIndex, core: usize) -> Client {
         self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        assert!(self.shards[core].settings.apps.get(APP).admit());
-        let key = self.shards[core].open(APP, self.entropy, b"");
+        assert!(self.shards[core].settings.apps.get(app).admit());
+        let key = self.shards[core].open(app, self.entropy, b"");
         let socket_id = self.shards[core].get(key).unwrap().socket_id;
         Client { core, key, socket_id }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::net::{APP, Client, Net, Received};
-use crate::app::{ClientEventsFrom, RateLimit, sample};
+use crate::app::{AppIndex, ClientEventsFrom, RateLimit, sample};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::shard::{Answer, Question};
 
@@ -70,6 +70,85 @@ fn private_channels_want_a_signature() {
     net.subscribe(client, "private-x", None);
     assert_eq!(names(&net.events(client)), ["subscription_succeeded"], "again: acknowledged again");
     assert_eq!(net.shards.iter().map(|shard| shard.channel_counts().0).sum::<usize>(), 1);
+}
+
+/// `socket_id:private-x:{}` is the signed text of a channel of that name, and of `private-x` with `{}` as its data.
+#[test]
+fn a_name_with_a_colon_is_refused_where_it_is_signed() {
+    let mut net = Net::new(2);
+    let client = net.connect(0);
+    net.events(client);
+    for channel in ["private-x:{}", "presence-x:{\"user_id\":\"1\"}", "private-encrypted-a:b"] {
+        net.subscribe(client, channel, None);
+        assert_error(&net.events(client), error_code::BAD_CHANNEL_NAME);
+    }
+    net.subscribe(client, "public:a:b", None);
+    assert_eq!(names(&net.events(client)), ["subscription_succeeded"]);
+    assert_eq!(net.shards.iter().map(|shard| shard.channel_counts().0).sum::<usize>(), 1);
+}
+
+/// Other apps with many channels do not make an app's listing slower.
+#[test]
+fn a_listing_costs_what_its_app_has() {
+    let cost = |others: usize| {
+        let [mut large, mut small] = [sample(), sample()];
+        large.channels_per_connection_max = 1_000;
+        (small.id, small.key) = ("2".to_owned(), "second".to_owned());
+        let mut net = Net::with_apps(1, vec![large, small]);
+        for connection in 0..others / 100 {
+            let client = net.connect(0);
+            for channel in 0..100 {
+                net.subscribe(client, &format!("c{connection}-{channel}"), None);
+            }
+        }
+        let client = net.connect_to(AppIndex(1), 0);
+        for channel in 0..10 {
+            net.subscribe(client, &format!("c{channel}"), None);
+        }
+        net.settle();
+        let question = Question::Channels { app: AppIndex(1), prefix: String::new() };
+        let shard = &net.shards[0];
+        crate::clock::fastest(9, || match shard.answer(&question) {
+            Answer::Channels(channels) => assert_eq!(channels.len(), 10),
+            other => panic!("{other:?}"),
+        })
+    };
+    let (alone, among_others) = (cost(0), cost(20_000));
+    assert!(among_others < alone * 20, "{among_others:?} against {alone:?}");
+}
+
+/// Names are compared within an app. An app's index grows and shrinks with its channels, and loses none.
+#[test]
+fn channels_of_two_apps_with_one_name_are_two_channels() {
+    let [first, mut second] = [sample(), sample()];
+    (second.id, second.key) = ("2".to_owned(), "second".to_owned());
+    let mut net = Net::with_apps(1, vec![first, second]);
+    let [one, two] = [net.connect(0), net.connect_to(AppIndex(1), 0)];
+    net.subscribe(one, "news", None);
+    net.subscribe(two, "news", None);
+    let count = |net: &Net, app: u16| {
+        let question = Question::Channels { app: AppIndex(app), prefix: String::new() };
+        match net.shards[0].answer(&question) {
+            Answer::Channels(channels) => channels.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    net.settle();
+    assert_eq!((count(&net, 0), count(&net, 1)), (1, 1));
+    for _ in 0..3 {
+        let clients: Vec<Client> = (0..60).map(|_| net.connect_to(AppIndex(1), 0)).collect();
+        for (number, client) in clients.iter().enumerate() {
+            for channel in 0..50 {
+                net.subscribe(*client, &format!("c{number}-{channel}"), None);
+            }
+        }
+        net.settle();
+        assert_eq!((count(&net, 0), count(&net, 1)), (1, 3_001));
+        clients.into_iter().for_each(|client| net.vanish(client));
+        net.settle();
+        assert_eq!((count(&net, 0), count(&net, 1)), (1, 1));
+    }
+    assert_eq!(net.shards[0].channel_counts(), (2, 2));
 }
 
 #[test]

@@ -288,12 +288,13 @@ pub(crate) fn check(data: &[u8]) {
         unix_seconds: NOW,
         draining: false,
         validator: &mut validator,
+        note_is_wanted: true,
         note: None,
     };
     let plan = plan(&request, &target(request.method(), request.path(), ""), &mut context);
     let signature_is_refused = |text: &[u8]| text == b"Authentication signature invalid.";
     match plan {
-        Plan::Respond(response) => {
+        Plan::Respond(response) | Plan::Unauthenticated(response) => {
             let refused = response.status == 401 && signature_is_refused(&response.body);
             assert!(changed || !refused, "{spec:?} {:?}", context.note);
             assert!(

@@ -60,6 +60,6 @@ fn describe(request: Request) -> (Vec<String>, Vec<u8>) {
         format!("{} {} {}", request.http_11(), request.keep_alive(), request.wants_upgrade()),
         format!("{:?} {:?}", request.header("host"), request.header_list("connection")),
     ];
-    words.extend(request.header_values("x").map(str::to_owned));
+    words.extend(request.header_values("x").map(|value| value.escape_ascii().to_string()));
     (words, request.body)
 }

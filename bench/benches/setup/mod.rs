@@ -1,0 +1,80 @@
+//! A server's configuration and one of its cores, without sockets: what the benchmarks of this folder start from.
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringverb::app::{AppIndex, Apps};
+use ringverb::config::Config;
+use ringverb::config::load::{Sources, merge};
+use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
+
+pub(crate) const APP: AppIndex = AppIndex(0);
+
+/// The default configuration with one app.
+pub(crate) fn config() -> Config {
+    config_with(&[])
+}
+
+/// The configuration with these variables of the environment.
+pub(crate) fn config_with(more: &[(&str, &str)]) -> Config {
+    let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
+    let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
+    let mut environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let merged = merge(&Sources { environment, ..Sources::default() });
+    let unused = || String::from("unused");
+    let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
+    build(&merged, &development).expect("a plain configuration")
+}
+
+/// A lone core.
+pub(crate) fn shard() -> Shard {
+    shard_with(config())
+}
+
+pub(crate) fn shard_with(config: Config) -> Shard {
+    Shard::new(Settings {
+        core: 0,
+        cores: 1,
+        memory: MemoryLimits {
+            send_queue_bytes_max: config.send_queue_bytes_max,
+            connection_bytes_max: config.connection_bytes_max,
+        },
+        apps: Arc::new(Apps::new(config.apps)),
+        channel_hash_seed: 7,
+        connections_reserved: 0,
+        cache_bytes_max: 1 << 20,
+        talkative: false,
+        debug: false,
+        node: None,
+        webhook_linger_seconds: 0,
+    })
+}
+
+pub(crate) fn connect(shard: &mut Shard, entropy: u64) -> ConnectionKey {
+    let key = shard.open(APP, entropy.wrapping_mul(0x9e37_79b9_7f4a_7c15), b"");
+    flush(shard);
+    key
+}
+
+pub(crate) fn subscribe(shard: &mut Shard, key: ConnectionKey, channel: &str) {
+    let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
+    shard.on_message(key, text.as_bytes());
+    flush(shard);
+}
+
+/// What the worker does at the end of a tick, with a kernel that takes everything.
+pub(crate) fn flush(shard: &mut Shard) {
+    shard.settle();
+    let mut dirty = std::mem::take(&mut shard.outbox.dirty);
+    for &slot in &dirty {
+        if shard.take_dirty(slot).is_some() {
+            let bytes = shard.send_queue(slot).map_or(0, |queue| queue.bytes());
+            shard.sent(slot, bytes, false);
+        }
+    }
+    dirty.clear();
+    shard.outbox.dirty = dirty;
+}
