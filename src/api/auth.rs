@@ -10,6 +10,7 @@ use crate::http1::query::{parse_query, percent_decode};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::pusher::signature;
+use crate::text::shown_up_to;
 
 /// Finds the app and checks the request's signature.
 pub(super) fn authenticate(
@@ -110,16 +111,16 @@ impl<'a> Parameters<'a> {
 
     /// For the log: the text that should have been signed. It holds no secret.
     fn mismatch(&self, request: &Request, app: &App) -> String {
-        const SHOWN_MAX: usize = 600;
+        const SHOWN_MAX: usize = 240;
         let (method, path) = (request.method(), request.path());
         let signed = format!("{method}\n{path}\n{}", self.canonical_query());
-        let signed: String = signed.chars().take(SHOWN_MAX).collect();
+        let signed = shown_up_to(&signed, SHOWN_MAX);
         let why = if self.key_is(app) {
             "is REVERB_APP_SECRET the same in Laravel's .env?"
         } else {
             "auth_key is another app's; is REVERB_APP_KEY the same in Laravel's .env?"
         };
-        format!("app {}: API signature does not match {signed:?}; {why}", app.id)
+        format!("app {}: API signature does not match {signed}; {why}", app.id)
     }
 
     fn canonical_query(&self) -> String {

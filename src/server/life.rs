@@ -28,6 +28,7 @@ use super::watch;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
+use crate::output;
 use crate::shard::NodeId;
 use crate::webhook;
 use crate::worker::handover::{FORMAT, Handover, Meeting};
@@ -394,7 +395,7 @@ fn start_worker(
         if let Err(error) = worker::run(shared, ends, pin_to) {
             // Without this worker its listener would swallow connections: better no server than half of one.
             tracing::error!("worker {index} cannot run: {error}");
-            std::process::exit(1);
+            output::exit(1);
         }
     };
     // Nobody waits for it: the process ends when the control thread does.
@@ -423,7 +424,7 @@ fn drain(
         }
         if matches!(asks.try_recv(), Ok(Asked::End)) {
             tracing::warn!("second signal: ending at once");
-            std::process::exit(1);
+            output::exit(1);
         }
         wake_all(doorbells);
         sleep(STEP);

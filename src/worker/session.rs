@@ -25,8 +25,10 @@ use crate::http1::query::parse_query;
 use crate::http1::refusal::Refusal;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
+use crate::output;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::origin;
+use crate::text::shown;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
 /// Serves one socket from its accept to its end, or until its handshake is done.
@@ -342,7 +344,7 @@ impl Session {
         self.worker.ask_tick();
         self.worker.posted().await;
         if let Some(lines) = lines {
-            printed::write(&lines);
+            output::events(lines);
         }
         true
     }
@@ -427,8 +429,9 @@ impl Session {
         if !origin::is_allowed(&app.allowed_origins, from, app.allow_missing_origin) {
             let allowed = &app.allowed_origins;
             self.worker.notes.tell(&format!(
-                "app {}: origin {from:?} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
-                app.id
+                "app {}: origin {} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
+                app.id,
+                from.map_or_else(|| "none".to_owned(), |from| shown(from).to_string())
             ));
             return Err((Refused::Origin, error_code::ORIGIN_NOT_ALLOWED));
         }
