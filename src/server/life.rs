@@ -21,6 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::cli::TakeOver;
 use super::handover;
+use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
 use super::takeover::{self, Offer, Predecessor, Successor};
@@ -82,7 +83,7 @@ pub(super) fn serve(
     take_over: Option<TakeOver>,
     on_start: impl FnOnce(Started),
 ) -> Result<(), StartError> {
-    prepare_process();
+    prepare_memory();
     let program = Program::this();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let workers = match config.workers {
@@ -90,7 +91,11 @@ pub(super) fn serve(
         asked => asked.min(WORKERS_MAX),
     };
     let asked_address = SocketAddr::new(config.host, config.port);
-    let (predecessor, listeners) = listeners(asked_address, workers, take_over.is_some())?;
+    let places = Places::new();
+    let (predecessor, listeners) =
+        listeners(asked_address, workers, take_over.is_some().then_some(&places))?;
+    // Not before it has asked: the process that runs has to see in which namespaces this one is.
+    forbid_dumps();
     // What other nodes say meanwhile would be lost between the two: in a cluster, clients come back by themselves.
     let moves = take_over == Some(TakeOver::Connections) && config.scaling.is_none();
     let bringer = predecessor.as_ref().filter(|_| moves);
@@ -115,12 +120,13 @@ pub(super) fn serve(
     }
     let clock_start_nanos = clock.start_nanos();
     let gives = shared.lines.is_none();
-    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
-    let offers = takeover::offer(offer, asked)
-        .inspect_err(|error| {
+    let offering = shared.config.takeover.then(|| {
+        let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
+        takeover::offer(offer, &places, asked).inspect_err(|error| {
             tracing::warn!("nobody will be able to take over from this server: {error}");
         })
-        .ok();
+    });
+    let offering = offering.and_then(Result::ok);
     supervision::tell_ready();
     drop(predecessor);
     on_start(Started { address, workers });
@@ -141,9 +147,10 @@ pub(super) fn serve(
         wait_for_lines(&shared, &doorbells);
     }
     watch::tell_all(&shared.overload.refusals);
-    if let Some(offers) = offers.filter(|_| !matches!(end, End::Drain)) {
-        // Its panic would have ended the process.
-        let _ = offers.join();
+    match offering {
+        Some(offering) if matches!(end, End::Drain) => offering.withdraw(),
+        Some(offering) => offering.wait(),
+        None => {}
     }
     if !drained {
         return Err(StartError::Grace);
@@ -151,13 +158,15 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// What holds for all of its memory.
-fn prepare_process() {
+fn prepare_memory() {
     // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
     // connection uses yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }
+}
+
+fn forbid_dumps() {
     // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
     let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
     if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
@@ -169,10 +178,10 @@ fn prepare_process() {
 fn listeners(
     address: SocketAddr,
     workers: usize,
-    take_over: bool,
+    take_over_at: Option<&Places>,
 ) -> Result<(Option<takeover::Predecessor>, Vec<TcpListener>), StartError> {
-    if take_over {
-        match takeover::ask(address).map_err(StartError::TakeOver)? {
+    if let Some(places) = take_over_at {
+        match takeover::ask(address, places).map_err(StartError::TakeOver)? {
             Some((predecessor, mut listeners)) => {
                 let more = workers.saturating_sub(listeners.len());
                 let bound = share_port(address, more);
@@ -309,6 +318,11 @@ fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program
             Some(interval) => asks.recv_timeout(interval),
         };
         match asked {
+            Ok(Asked::Replace) if !shared.config.takeover => {
+                tracing::warn!(
+                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false lets no process take over"
+                );
+            }
             Ok(Asked::Replace) => program.start_successor(),
             Ok(Asked::TakenOver) => {
                 tracing::info!("Another process has taken over: closing connections here.");

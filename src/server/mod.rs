@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod handover;
 mod life;
+mod meeting;
 mod memory;
 mod probe;
 mod supervision;
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
         arguments.flags(),
         arguments.config.as_deref(),
         arguments.env_file.as_deref(),
+        arguments.env.as_deref(),
     ) {
         Ok(sources) => merge(&sources),
         Err(problems) => return refuse(&problems),

@@ -309,6 +309,31 @@ pub(super) fn watchable(descriptor: OwnedFd) -> io::Result<monoio::net::TcpStrea
     monoio::net::TcpStream::from_std(std::net::TcpStream::from(descriptor))
 }
 
+/// Who is at the other end of a Unix socket, by the kernel's word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerCredentials {
+    /// 0 for a process that has no id in this PID namespace. rustix cannot represent that.
+    pub(crate) process: i32,
+    pub(crate) user: u32,
+}
+
+pub(crate) fn peer_credentials(
+    peer: &std::os::unix::net::UnixStream,
+) -> io::Result<PeerCredentials> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of_val(&found)).unwrap_or_default();
+    let (value, length_at) = (std::ptr::from_mut(&mut found).cast(), &raw mut length);
+    // SAFETY: `value` and `length_at` point to a `ucred` and its length, which live through the call; any bytes are a
+    // valid `ucred`.
+    let result = unsafe {
+        libc::getsockopt(peer.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value, length_at)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(PeerCredentials { process: found.pid, user: found.uid })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +24,8 @@ use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, eventually, now, pause};
 pub(crate) struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    program: PathBuf,
+    user: Option<u32>,
     /// Limits of the shell that starts it, such as `-n 100`.
     ulimits: Vec<String>,
     folder: Folder,
@@ -72,6 +75,8 @@ impl Setup {
         Self {
             arguments: Vec::new(),
             environment: Vec::new(),
+            program: env!("CARGO_BIN_EXE_ringverb").into(),
+            user: None,
             ulimits: Vec::new(),
             folder: Folder::new("server"),
         }
@@ -102,32 +107,54 @@ impl Setup {
         self.ulimit(&format!("-n {most}"))
     }
 
+    /// A copy of the program.
+    pub(crate) fn program(mut self, path: &Path) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
+    /// Runs as this user, which only root can ask for.
+    pub(crate) fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// No directory is this server's own.
+    pub(crate) fn without_runtime_directory(self) -> Self {
+        self.env("XDG_RUNTIME_DIR", "")
+    }
+
     /// A limit as the shell's `ulimit` takes it.
     pub(crate) fn ulimit(mut self, limit: &str) -> Self {
         self.ulimits.push(limit.to_owned());
         self
     }
 
-    fn command(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_ringverb");
+    pub(crate) fn command(&self) -> Command {
         let mut command = if self.ulimits.is_empty() {
-            Command::new(program)
+            Command::new(&self.program)
         } else {
             let mut shell = Command::new("/bin/sh");
             let limits: String =
                 self.ulimits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
-            shell.arg("-c").arg(limits + "exec \"$0\" \"$@\"").arg(program);
+            shell.arg("-c").arg(limits + "exec \"$0\" \"$@\"").arg(&self.program);
             shell
         };
         command
             .args(&self.arguments)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            // Not in /run, which the tests of root would fill.
+            .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder.0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            // The folder may be out of that user's reach.
+            command.uid(user).gid(user).current_dir("/");
+        }
         command
     }
 
@@ -169,12 +196,18 @@ impl Setup {
         drop(free);
         let setup = self.args(&["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         let mut command = setup.command();
-        let child = command.stdout(stdout).stderr(stderr).spawn().expect("the server's program");
-        // It has its own copies of both.
+        command.stdout(stdout).stderr(stderr);
+        Self::launched(command, address, setup.folder)
+    }
+
+    /// The server that this command starts, once it accepts there; nobody reads its output.
+    fn launched(mut command: Command, address: SocketAddr, folder: Folder) -> Server {
+        let child = command.spawn().expect("the server's program");
+        // It has its own copies of its output.
         drop(command);
         let unread = || mpsc::channel().1;
         let output = Output { stdout: unread(), stderr: unread(), seen: String::new() };
-        let server = Server { child, output, address, done: false, _folder: setup.folder };
+        let server = Server { child, output, address, done: false, _folder: folder };
         eventually("the server accepts", || TcpStream::connect(address).ok());
         server
     }
