@@ -49,7 +49,11 @@ fn the_second_signal_does_not_wait() {
     let mut client = server.connect();
     server.signal(Signal::TERM);
     assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
-    // The client keeps its half open, and the server would wait for it.
+    // The client keeps its half open, and the server waits for it. More signals at once are the same wish: Ctrl+C
+    // reaches a process group, and a supervisor passes it on.
+    server.signal(Signal::INT);
+    let start = now();
+    eventually("a second is over", || (start.elapsed().as_millis() > 1_200).then_some(()));
     server.signal(Signal::TERM);
     let Finished { code, stdout, .. } = server.finish();
     assert_eq!(code, Some(1), "{stdout}");
@@ -353,4 +357,23 @@ fn the_file_of_an_environment_is_preferred() {
             finished.stdout
         );
     }
+}
+
+#[test]
+fn signals_at_once_are_one_wish_and_the_end_is_told() {
+    let mut server = Setup::new().workers(1).start();
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    server.signal(Signal::HUP);
+    server.line_with("SIGHUP ignored");
+    clients.iter_mut().for_each(Client::sync);
+    server.signal(Signal::TERM);
+    server.line_with("SIGTERM: closing 3 connections within 10 s");
+    server.signal(Signal::INT);
+    for mut client in clients {
+        assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
+        client.wire.send(&frame::close(4200, ""));
+    }
+    let Finished { code, stdout, .. } = server.finish();
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("Stopped after ") && !stdout.contains("second signal"), "{stdout}");
 }

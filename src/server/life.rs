@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -27,6 +27,7 @@ use super::supervision::{self, Watchdog};
 use super::takeover::{self, Offer, Predecessor, Successor};
 use super::watch;
 use crate::app::Apps;
+use crate::clock::Moment;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::output;
@@ -48,8 +49,8 @@ pub(super) struct Started {
 /// Why the control thread wakes.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// SIGINT or SIGTERM: drain.
-    End,
+    /// SIGINT or SIGTERM, by name: drain.
+    End(&'static str),
     /// SIGUSR2: start the program anew, to take over.
     Replace,
     /// Another process accepts on our listeners: drain, and leave them alone.
@@ -152,10 +153,13 @@ pub(super) fn serve(
         Some(offering) => offering.wait(),
         None => {}
     }
-    if !drained {
-        return Err(StartError::Grace);
-    }
-    Ok(())
+    tell_stopped(&shared, asked_at);
+    if drained { Ok(()) } else { Err(StartError::Grace) }
+}
+
+fn tell_stopped(shared: &Shared, asked_at: Moment) {
+    let millis = shared.clock.now().0.saturating_sub(asked_at.0);
+    tracing::info!("Stopped after {}.{} s", millis / 1_000, millis % 1_000 / 100);
 }
 
 fn prepare_memory() {
@@ -296,11 +300,22 @@ fn start_workers(
 }
 
 fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR2])?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR2])?;
     let thread = std::thread::Builder::new().name("signals".to_owned());
     let listen = move || {
         for signal in signals.forever() {
-            let what = if signal == SIGUSR2 { Asked::Replace } else { Asked::End };
+            let what = match signal {
+                SIGUSR2 => Asked::Replace,
+                SIGINT => Asked::End("SIGINT"),
+                SIGTERM => Asked::End("SIGTERM"),
+                // A terminal that closes must not end the server, and it has nothing to read anew.
+                _ => {
+                    tracing::info!(
+                        "SIGHUP ignored: restart or send SIGUSR2 to read the configuration again"
+                    );
+                    continue;
+                }
+            };
             if asked.send(what).is_err() {
                 return;
             }
@@ -334,11 +349,18 @@ fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program
                     return End::Given;
                 }
             }
-            Ok(Asked::End) | Err(RecvTimeoutError::Disconnected) => {
+            Ok(Asked::End(signal)) => {
                 supervision::tell_stopping();
-                tracing::info!("Gracefully terminating connections.");
+                let seconds = shared.config.shutdown_grace_seconds;
+                let open =
+                    shared.apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
+                let open: u64 = open.map(u64::from).sum();
+                tracing::info!(
+                    "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
+                );
                 return End::Drain;
             }
+            Err(RecvTimeoutError::Disconnected) => return End::Drain,
             Err(RecvTimeoutError::Timeout) => watchdog.look(shared),
         }
     }
@@ -426,6 +448,8 @@ fn drain(
     end: &End,
 ) -> bool {
     const STEP: Duration = Duration::from_millis(10);
+    /// Signals within this time are one.
+    const ONE_WISH: Duration = Duration::from_secs(1);
     if matches!(end, End::Retire) {
         shared.phase.retire();
     } else {
@@ -436,7 +460,8 @@ fn drain(
         if shared.drained.load(Ordering::Acquire) == workers {
             return true;
         }
-        if matches!(asks.try_recv(), Ok(Asked::End)) {
+        // Ctrl+C reaches a whole process group, and its supervisor passes the signal on: those are one wish.
+        if matches!(asks.try_recv(), Ok(Asked::End(_))) && waited >= ONE_WISH {
             tracing::warn!("second signal: ending at once");
             output::exit(1);
         }

@@ -1,9 +1,9 @@
 //! Where a process that takes over finds the process that runs, and whom either believes.
 //!
 //! The place is a socket file in a directory that only this user (or root) can write: `RUNTIME_DIRECTORY` of systemd,
-//! /run/ringverb, `XDG_RUNTIME_DIR`, /run/user/UID, and for root /run. Other users can neither occupy nor reach it. Where
-//! there is no such directory, the place is an abstract socket with a random name, which is found in /proc/net/unix:
-//! another user can connect to it or list decoys, but cannot occupy it.
+//! `XDG_RUNTIME_DIR`, /run/ringverb, /run/user/UID, and for root /run. Other users can neither occupy nor reach it.
+//! Where there is no such directory, the place is an abstract socket with a random name, which is found in
+//! /proc/net/unix: another user can connect to it or list decoys, but cannot occupy it.
 //!
 //! Each side looks at who the other is before it says or hears anything. The other must be the same user or root, and
 //! no process of another container: containers that share a network namespace are often all root to each other. What
@@ -39,7 +39,7 @@ struct SocketFile {
     inode: u64,
 }
 
-/// Other users can list any number of names. After so many rounds over those that do not answer at once, nobody is there.
+/// Other users can list any number of names. After so many rounds over those that do not answer, nobody is there.
 const ROUNDS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -139,7 +139,7 @@ fn prefix(address: SocketAddr) -> String {
     format!("ringverb {address} ")
 }
 
-/// Binds under another name and moves it: a file that was left there is no obstacle, and there is no moment without one.
+/// Binds under another name and moves it: a file that was left there is no obstacle.
 fn bind(path: &Path) -> io::Result<Point> {
     let new = path.with_extension(std::process::id().to_string());
     let _ = fs::remove_file(&new);
