@@ -13,9 +13,10 @@
 //! | 4 | `cluster` | one core's line to Redis as a value: bytes in, bytes out |
 //! | 4 | `api` `webhook` | HTTP API: requests in, answers out; events to the apps' backends, by threads of their own |
 //! | 3 | `mailbox` | core-to-core rings and doorbells |
+//! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs and option data |
-//! | 0 | `app` `buffer` `clock` `counters` `limits` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `limits` `text` | values |
 #![deny(unsafe_code)]
 
 pub mod app;
@@ -23,6 +24,7 @@ pub mod buffer;
 pub mod clock;
 pub mod counters;
 pub mod limits;
+pub mod text;
 
 pub mod config;
 pub mod http1;
@@ -33,6 +35,7 @@ pub mod ws;
 pub mod shard;
 
 pub mod mailbox;
+pub mod output;
 
 pub mod api;
 pub mod cluster;

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -401,15 +402,18 @@ fn hear(stream: &mut UnixStream) -> String {
     String::from_utf8(heard.to_vec()).expect("text").trim_end().to_owned()
 }
 
-fn meeting_point(address: SocketAddr) -> UnixAddress {
-    UnixAddress::from_abstract_name(format!("ringverb {address}")).expect("a name")
+/// Where the server of this address waits for others: a file in the directory that the tests' servers have.
+fn meeting_point(address: SocketAddr) -> PathBuf {
+    let network = std::fs::read_link("/proc/self/ns/net").expect("a network");
+    let network = network.to_string_lossy().replace(|char: char| !char.is_ascii_digit(), "");
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ringverb-{network}-{address}.sock"))
 }
 
 const NONCE: u64 = 0x1234;
 
 /// Something that asks for the connections as a new process would.
 fn false_successor(server: &Server) -> UnixStream {
-    let mut stream = UnixStream::connect_addr(&meeting_point(server.address)).expect("it offers");
+    let mut stream = UnixStream::connect(meeting_point(server.address)).expect("it offers");
     stream.write_all(&message("take over 2")).expect("it listens");
     let offer = hear(&mut stream);
     assert!(offer.starts_with("listeners "), "{offer}");
@@ -493,7 +497,7 @@ fn of_another_version_only_the_listeners_are_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("O_NONBLOCK");
     let address = listener.local_addr().expect("its address");
-    let point = UnixListener::bind_addr(&meeting_point(address)).expect("nobody has it");
+    let point = UnixListener::bind(meeting_point(address)).expect("nobody has it");
     let old = std::thread::spawn(move || {
         let (mut stream, _) = point.accept().expect("the new server comes");
         assert_eq!(hear(&mut stream), "take over 2");

@@ -49,7 +49,11 @@ fn the_second_signal_does_not_wait() {
     let mut client = server.connect();
     server.signal(Signal::TERM);
     assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
-    // The client keeps its half open, and the server would wait for it.
+    // The client keeps its half open, and the server waits for it. More signals at once are the same wish: Ctrl+C
+    // reaches a process group, and a supervisor passes it on.
+    server.signal(Signal::INT);
+    let start = now();
+    eventually("a second is over", || (start.elapsed().as_millis() > 1_200).then_some(()));
     server.signal(Signal::TERM);
     let Finished { code, stdout, .. } = server.finish();
     assert_eq!(code, Some(1), "{stdout}");
@@ -307,4 +311,69 @@ fn debug_logs_messages() {
     server.line_with(r#""event": "pusher:ping""#);
     client.send_bytes(&frame::close(1000, ""));
     client.closed();
+}
+
+/// Laravel signs with what phpdotenv and `env()` make of the file.
+#[test]
+fn secrets_are_those_that_laravel_reads() {
+    for (written, laravel) in [
+        ("\" s3cret \"", " s3cret "),
+        ("\"'s3cret'\"", "s3cret"),
+        ("' s3cret'", " s3cret"),
+        ("s3cret", "s3cret"),
+        ("true", "1"),
+    ] {
+        let text =
+            format!("REVERB_APP_ID=1001\nREVERB_APP_KEY=app-key\nREVERB_APP_SECRET={written}\n");
+        let server = Setup::bare().file(".env", &text).start();
+        let target = Request::events(r#"{"name":"e","channel":"c","data":"1"}"#);
+        let signed = |secret: &str| server.answer(&target.clone().secret(secret)).0;
+        assert_eq!((signed(laravel), signed("another")), (200, 401), "{written}");
+    }
+}
+
+/// `APP_ENV` counts where it is no part of a file, as in Laravel.
+#[test]
+fn the_file_of_an_environment_is_preferred() {
+    let app = |key: &str| format!("REVERB_APP_ID=1\nREVERB_APP_KEY={key}\nREVERB_APP_SECRET=s\n");
+    let setup = || {
+        let plain = Setup::bare().file(".env", &(app("plain") + "APP_ENV=staging\n"));
+        plain.file(".env.staging", &app("of-staging")).file(".env.testing", &app("of-testing"))
+    };
+    for (setup, key, file) in [
+        (setup(), "plain", ".env"),
+        (setup().env("APP_ENV", "staging"), "of-staging", ".env.staging"),
+        (setup().env("APP_ENV", "production"), "plain", ".env"),
+        (setup().env("APP_ENV", "staging").arg("--env=testing"), "of-testing", ".env.testing"),
+        (setup().env("APP_ENV", "staging").arg("--env=none"), "of-staging", ".env.staging"),
+        (setup().env("APP_ENV", "staging").arg("--env-file=.env"), "plain", ".env"),
+    ] {
+        let finished = setup.arg("check").run();
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(finished.stdout.contains(key), "{key}: {}", finished.stdout);
+        assert!(
+            finished.stdout.contains(&format!("{file}: REVERB_APP_KEY")),
+            "{}",
+            finished.stdout
+        );
+    }
+}
+
+#[test]
+fn signals_at_once_are_one_wish_and_the_end_is_told() {
+    let mut server = Setup::new().workers(1).start();
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    server.signal(Signal::HUP);
+    server.line_with("SIGHUP ignored");
+    clients.iter_mut().for_each(Client::sync);
+    server.signal(Signal::TERM);
+    server.line_with("SIGTERM: closing 3 connections within 10 s");
+    server.signal(Signal::INT);
+    for mut client in clients {
+        assert_eq!(client.closed(), (4200, STOPPING.to_owned()));
+        client.wire.send(&frame::close(4200, ""));
+    }
+    let Finished { code, stdout, .. } = server.finish();
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("Stopped after ") && !stdout.contains("second signal"), "{stdout}");
 }

@@ -12,10 +12,10 @@ const RANKS: &[(u8, &[&str])] = &[
     (6, &["server"]),
     (5, &["worker"]),
     (4, &["api", "webhook", "tick", "cluster"]),
-    (3, &["mailbox"]),
+    (3, &["mailbox", "output"]),
     (2, &["shard"]),
     (1, &["ws", "http1", "pusher", "resp", "config"]),
-    (0, &["app", "buffer", "clock", "counters", "limits"]),
+    (0, &["app", "buffer", "clock", "counters", "limits", "text"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.
@@ -150,6 +150,25 @@ fn nothing_is_left_over() {
                 if has_word(line, word) {
                     violations.push(format!("{}:{}: {word}", source.name, number + 1));
                 }
+            }
+        }
+    }
+    report(&violations);
+}
+
+/// A direct write waits for whoever reads, and panics when nobody does. Commands that end by themselves may.
+#[test]
+fn what_is_written_goes_through_the_output() {
+    const WRITES: &[&str] =
+        &["print!", "println!", "eprint!", "eprintln!", "stdout()", "stderr()", "process::exit"];
+    let mut violations = Vec::new();
+    for source in sources("src").iter().filter(|source| !source.is_test()) {
+        if source.name.starts_with("src/output/") || source.name.starts_with("src/server/client/") {
+            continue;
+        }
+        for (number, line) in without_tests(&source.code).lines().enumerate() {
+            for word in WRITES.iter().filter(|word| has_word(line, word)) {
+                violations.push(format!("{}:{}: {word}", source.name, number + 1));
             }
         }
     }

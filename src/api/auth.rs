@@ -16,6 +16,7 @@ use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::limits::API_PARAMETERS_MAX;
 use crate::pusher::signature;
+use crate::text::shown_up_to;
 
 /// Finds the app and checks the request's signature.
 pub(super) fn authenticate(
@@ -198,17 +199,17 @@ fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
 
 /// For the log: the text that should have been signed. It holds no secret.
 fn mismatch(key_is_right: bool, given: &Given<'_>, request: &Request, app: &App) -> String {
-    const SHOWN_MAX: usize = 600;
+    const SHOWN_MAX: usize = 240;
     let (method, path) = (request.method(), request.path());
     let signed = canonical(&signed_query(&given.pairs, &request.body));
     let shown = format!("{method}\n{path}\n{signed}");
-    let shown: String = shown.chars().take(SHOWN_MAX).collect();
+    let shown = shown_up_to(&shown, SHOWN_MAX);
     let why = if key_is_right {
         "is REVERB_APP_SECRET the same in Laravel's .env?"
     } else {
         "auth_key is another app's; is REVERB_APP_KEY the same in Laravel's .env?"
     };
-    format!("app {}: API signature does not match {shown:?}; {why}", app.id)
+    format!("app {}: API signature does not match {shown}; {why}", app.id)
 }
 
 /// A captured request must not work for ever (PROTOCOL.md rule 50).

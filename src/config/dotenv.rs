@@ -1,31 +1,34 @@
 //! Reads `.env` as Laravel does, so that both sides of a signature hold the same secret. PURE.
 //!
-//! Its own reader, because shell-like ones differ where it hurts: to Laravel a `$` without braces, a backslash
-//! outside of double quotes and a quote inside a word are plain text, and a `#` ends an unquoted value anywhere.
-//! Messages name line and variable, never the value: it may be a secret.
+//! A port of what phpdotenv 5.6 does (`Lines`, `EntryParser`, `Resolver`), and of Laravel's `env()`: shell-like readers
+//! differ where it hurts. To Laravel a `$` without braces, a backslash outside of double quotes and a quote inside a
+//! word are plain text, a `#` ends an unquoted value anywhere, and `="` opens a value of several lines even in a
+//! comment. One difference is on purpose: phpdotenv drops the rest of a file silently when such a value never ends, and
+//! this reader reports it. Messages name line and variable, never the value: it may be a secret.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Why a value cannot be read.
+/// Why a line cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// A double quote was opened; the value may go on in the next line.
-    DoubleQuoteOpen,
-    SingleQuoteOpen,
+    QuoteOpen,
     /// Something follows the end of the value.
     Trailing,
     /// A backslash in double quotes before something that is not escaped.
     Escape,
+    Name,
 }
 
 impl Fault {
     fn sentence(self) -> &'static str {
         match self {
-            Self::DoubleQuoteOpen | Self::SingleQuoteOpen => "its quote is not closed",
+            Self::QuoteOpen => "its quote is not closed",
             Self::Trailing => {
                 "values with spaces want quotes, and only a comment may follow a quote"
             }
             Self::Escape => r#"in double quotes a backslash may precede only " \ $ f n r t v"#,
+            Self::Name => "a name has letters, digits, _ and . only",
         }
     }
 }
@@ -38,97 +41,204 @@ pub fn parse(
     text: &[u8],
     environment: &HashMap<String, String>,
 ) -> Result<HashMap<String, String>, Vec<String>> {
-    let text = String::from_utf8_lossy(text);
+    let text = String::from_utf8_lossy(text).replace(char::REPLACEMENT_CHARACTER, "?");
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut values = HashMap::new();
+    let mut values: HashMap<String, String> = HashMap::new();
     let mut problems = Vec::new();
-    let mut lines = text.lines().enumerate();
-    while let Some((index, line)) = lines.next() {
-        let line = line.trim();
-        // A name without "=" is nothing to Laravel, too.
-        let Some((name, rest)) = line.split_once('=').filter(|_| !line.starts_with('#')) else {
-            continue;
+    let (entries, open) = entries(text);
+    let mut wrong = |number: usize, name: &str, fault: Fault| {
+        let shown = if is_name(name) { name } else { "no name" };
+        problems.push(format!("line {number} ({shown}) is malformed: {}", fault.sentence()));
+    };
+    for (number, entry) in entries {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (trim(name), Some(trim(value))),
+            None => (&*entry, None),
         };
         let name = bare_name(name);
-        let mut wrong = |sentence: &str| {
-            let shown = if is_name(name) { name } else { "no name" };
-            problems.push(format!("line {} ({shown}) is malformed: {sentence}", index + 1));
-        };
         if !is_name(name) {
-            wrong("a name has letters, digits, _ and . only");
+            wrong(number, name, Fault::Name);
             continue;
         }
         let lookup = |name: &str| environment.get(name).or_else(|| values.get(name)).cloned();
-        let mut rest = rest.trim().to_owned();
-        let mut value = read_value(&rest, &lookup);
-        while value == Err(Fault::DoubleQuoteOpen) {
-            let Some((_, more)) = lines.next() else { break };
-            rest.push('\n');
-            rest.push_str(more);
-            value = read_value(&rest, &lookup);
-        }
-        match value {
-            Ok(value) => {
+        match value.map(|value| read_value(value).map(|value| value.resolve(lookup))) {
+            Some(Ok(value)) => {
                 values.insert(name.to_owned(), value);
             }
-            Err(fault) => wrong(fault.sentence()),
+            Some(Err(fault)) => wrong(number, name, fault),
+            // A name alone unsets.
+            None => {
+                values.remove(name);
+            }
         }
+    }
+    if let Some((number, line)) = open {
+        wrong(
+            number,
+            bare_name(trim(line.split('=').next().unwrap_or_default())),
+            Fault::QuoteOpen,
+        );
     }
     if problems.is_empty() { Ok(values) } else { Err(problems) }
 }
 
+/// What Laravel's `env()` makes of a value: one pair of quotes around it goes, and these words have a meaning.
+#[must_use]
+pub fn env(value: &str) -> Cow<'_, str> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "(true)" => "true".into(),
+        "false" | "(false)" => "false".into(),
+        "empty" | "(empty)" | "null" | "(null)" => "".into(),
+        _ => unquoted(value).filter(|inside| !inside.contains('\n')).unwrap_or(value).into(),
+    }
+}
+
+/// An entry with the number of its first line.
+type Numbered<'a> = (usize, Cow<'a, str>);
+
+/// The entries, and the one that never ends, if there is one.
+fn entries(text: &str) -> (Vec<Numbered<'_>>, Option<(usize, &str)>) {
+    let mut entries: Vec<Numbered<'_>> = Vec::new();
+    let mut open: Option<(usize, &str, Vec<&str>)> = None;
+    for (line, number) in lines(text).zip(1..) {
+        let entry: Numbered<'_> = if let Some((first, start, mut parts)) = open.take() {
+            parts.push(line);
+            if !closes(line, 1) {
+                open = Some((first, start, parts));
+                continue;
+            }
+            (first, parts.join("\n").into())
+        } else if line.contains("=\"") && !closes(line, 2) {
+            open = Some((number, line, vec![line]));
+            continue;
+        } else {
+            (number, line.into())
+        };
+        let text = trim(&entry.1);
+        if !text.is_empty() && !text.starts_with('#') {
+            entries.push(entry);
+        }
+    }
+    (entries, open.map(|(number, start, _)| (number, start)))
+}
+
+/// At each of \r\n, \n and \r.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(at) = text.find(['\r', '\n']) else {
+            rest = None;
+            return Some(text);
+        };
+        let after = text[at..].strip_prefix("\r\n").unwrap_or(&text[at + 1..]);
+        rest = Some(after);
+        Some(&text[..at])
+    })
+}
+
+/// Whether at least so many double quotes without a backslash are in the line, none of them at its start.
+fn closes(line: &str, quotes: usize) -> bool {
+    let line_without = line.replace(r"\\", "");
+    let quote = |pair: &&[u8]| pair[0] != b'\\' && pair[1] == b'"';
+    line == "\"" || line_without.as_bytes().windows(2).filter(quote).count() >= quotes
+}
+
+/// PHP's `trim`.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\n', '\r', '\t', '\0', '\u{b}'])
+}
+
+/// PHP's `ctype_space`.
+fn is_space(character: char) -> bool {
+    matches!(character, ' ' | '\n' | '\r' | '\t' | '\u{b}' | '\u{c}')
+}
+
 /// The name without `export` and quotes.
 fn bare_name(text: &str) -> &str {
-    let text = text.trim();
     let text = text
         .strip_prefix("export")
-        .filter(|rest| rest.starts_with(char::is_whitespace))
-        .map_or(text, str::trim_start);
-    let unquoted = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
-    unquoted('"').or_else(|| unquoted('\'')).unwrap_or(text)
+        // phpdotenv does not see it before names of one letter.
+        .filter(|rest| rest.starts_with(is_space) && text.chars().count() > 8)
+        .map_or(text, |rest| rest.trim_start_matches(is_space));
+    unquoted(text).filter(|inside| !inside.is_empty()).unwrap_or(text)
+}
+
+/// The text between two equal quotes.
+fn unquoted(text: &str) -> Option<&str> {
+    let between = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+    between('"').or_else(|| between('\''))
 }
 
 fn is_name(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
-    !text.is_empty() && text.bytes().all(is_part)
+    let is_part = |char: char| char.is_alphanumeric() || char == '_' || char == '.';
+    !text.is_empty() && text.chars().all(is_part)
 }
 
-fn read_value(text: &str, lookup: &impl Fn(&str) -> Option<String>) -> Result<String, Fault> {
+/// A value before its variables are put in.
+#[derive(Debug, Default)]
+struct Raw {
+    text: String,
+    /// Where a `$` stands that may begin a variable.
+    variables: Vec<usize>,
+}
+
+impl Raw {
+    fn push(&mut self, character: char) {
+        if character == '$' {
+            self.variables.push(self.text.len());
+        }
+        self.text.push(character);
+    }
+
+    /// From the last one to the first, as phpdotenv does. A variable that is not there stays as it stands.
+    fn resolve(self, lookup: impl Fn(&str) -> Option<String>) -> String {
+        let mut text = self.text;
+        for at in self.variables.into_iter().rev() {
+            let name = text[at..].strip_prefix("${").and_then(|inner| inner.split_once('}'));
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+            let name = name.map(|(name, _)| name).filter(|name| !name.is_empty());
+            let Some(name) = name.filter(|name| name.bytes().all(is_part)) else { continue };
+            if let Some(found) = lookup(name) {
+                let end = at + "${}".len() + name.len();
+                text.replace_range(at..end, &found);
+            }
+        }
+        text
+    }
+}
+
+fn read_value(text: &str) -> Result<Raw, Fault> {
     if let Some(quoted) = text.strip_prefix('\'') {
-        let (value, after) = quoted.split_once('\'').ok_or(Fault::SingleQuoteOpen)?;
-        return nothing_follows(after).map(|()| value.to_owned());
+        let (value, after) = quoted.split_once('\'').ok_or(Fault::QuoteOpen)?;
+        return nothing_follows(after)
+            .map(|()| Raw { text: value.to_owned(), variables: Vec::new() });
     }
     if let Some(quoted) = text.strip_prefix('"') {
-        return read_double_quoted(quoted, lookup);
+        return read_double_quoted(quoted);
     }
-    let end = text.find(|c: char| c == '#' || c.is_whitespace()).unwrap_or(text.len());
-    let (mut word, after) = text.split_at(end);
+    let end = text.find(|char: char| char == '#' || is_space(char)).unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
     nothing_follows(after)?;
-    let mut value = String::new();
-    while let Some(character) = word.chars().next() {
-        word = push_resolved(&mut value, character, word, lookup);
-    }
+    let mut value = Raw::default();
+    word.chars().for_each(|char| value.push(char));
     Ok(value)
 }
 
-fn read_double_quoted(
-    mut rest: &str,
-    lookup: &impl Fn(&str) -> Option<String>,
-) -> Result<String, Fault> {
-    let mut value = String::new();
-    while let Some(character) = rest.chars().next() {
+fn read_double_quoted(text: &str) -> Result<Raw, Fault> {
+    let mut value = Raw::default();
+    let mut chars = text.chars();
+    while let Some(character) = chars.next() {
         match character {
-            '"' => return nothing_follows(&rest[1..]).map(|()| value),
+            '"' => return nothing_follows(chars.as_str()).map(|()| value),
             '\\' => {
-                let escaped = rest[1..].chars().next().ok_or(Fault::DoubleQuoteOpen)?;
-                value.push(unescape(escaped).ok_or(Fault::Escape)?);
-                // What can be escaped is one byte long.
-                rest = &rest[2..];
+                let escaped = chars.next().ok_or(Fault::QuoteOpen)?;
+                value.text.push(unescape(escaped).ok_or(Fault::Escape)?);
             }
-            _ => rest = push_resolved(&mut value, character, rest, lookup),
+            _ => value.push(character),
         }
     }
-    Err(Fault::DoubleQuoteOpen)
+    Err(Fault::QuoteOpen)
 }
 
 fn unescape(character: char) -> Option<char> {
@@ -143,26 +253,8 @@ fn unescape(character: char) -> Option<char> {
     }
 }
 
-/// Takes one character, or `${NAME}` if a variable has that name, from the front; gives back what is left.
-fn push_resolved<'a>(
-    value: &mut String,
-    character: char,
-    rest: &'a str,
-    lookup: &impl Fn(&str) -> Option<String>,
-) -> &'a str {
-    let variable = rest.strip_prefix("${").and_then(|inner| inner.split_once('}'));
-    if let Some((name, after)) = variable.filter(|(name, _)| is_name(name))
-        && let Some(found) = lookup(name)
-    {
-        value.push_str(&found);
-        return after;
-    }
-    value.push(character);
-    &rest[character.len_utf8()..]
-}
-
 fn nothing_follows(text: &str) -> Result<(), Fault> {
-    let text = text.trim_start();
+    let text = text.trim_start_matches(is_space);
     if text.is_empty() || text.starts_with('#') { Ok(()) } else { Err(Fault::Trailing) }
 }
 
@@ -175,6 +267,138 @@ mod tests {
         parse(text.as_bytes(), &environment)
     }
 
+    /// What `env("X")` gives.
+    enum Laravel {
+        Is(&'static str),
+        /// Nothing: `null`.
+        Unset,
+        /// phpdotenv throws.
+        Fails,
+    }
+    use Laravel::{Fails, Is, Unset};
+
+    /// Files and what PHP 8.2, phpdotenv 5.6 and Laravel's `Env` made of them; FROM_ENV is "outer" in the environment.
+    #[rustfmt::skip]
+    const BY_LARAVEL: &[(&str, Laravel)] = &[
+        ("X=\" s3cret \"", Is(" s3cret ")),
+        ("X=\"'s3cret'\"", Is("s3cret")),
+        ("X=' s3cret'", Is(" s3cret")),
+        ("X=s3cret", Is("s3cret")),
+        ("X='\"s3cret\"'", Is("s3cret")),
+        ("X=\"\\\"s3cret\\\"\"", Is("s3cret")),
+        ("X=a b", Fails),
+        ("X=a#b", Is("a")),
+        ("X=\"a\" # c", Is("a")),
+        ("X='a' b", Fails),
+        ("X=\"a\\q\"", Fails),
+        ("X=\"a\nb\"", Is("a\nb")),
+        ("X='a\nb'", Fails),
+        ("X='it''s'", Fails),
+        ("X=${FROM_ENV}", Is("outer")),
+        ("X=\"${Y}\"\nY=1", Is("${Y}")),
+        ("Y=in\nX='${Y}'", Is("${Y}")),
+        ("Y=in\nX=${Y}x", Is("inx")),
+        ("export X=1", Fails),
+        ("X = 1", Is("1")),
+        ("X= 1", Is("1")),
+        ("X=", Is("")),
+        ("X=null", Is("")),
+        ("X=NULL", Is("")),
+        ("X=(null)", Is("")),
+        ("X=true", Is("true")),
+        ("X=(True)", Is("true")),
+        ("X=empty", Is("")),
+        ("X=(empty)", Is("")),
+        ("X=\"true\"", Is("true")),
+        ("X=\" null \"", Is(" null ")),
+        ("X=\"null\"", Is("")),
+        ("X=a\\nb", Is("a\\nb")),
+        ("X=\"a\\nb\"", Is("a\nb")),
+        ("X='a\\nb'", Is("a\\nb")),
+        ("X=a'b", Is("a'b")),
+        ("X=a\"b", Is("a\"b")),
+        ("X=\"\"", Is("")),
+        ("X=''", Is("")),
+        ("X=\"''\"", Is("")),
+        ("X=\"'\"", Is("'")),
+        ("X=\"'a\"", Is("'a")),
+        ("X=\"'a' b'\"", Is("a' b")),
+        ("\"X\"=1", Is("1")),
+        ("'X'=1", Is("1")),
+        ("X=1\nX=2", Is("2")),
+        ("FROM_ENV=inner\nX=${FROM_ENV}", Is("outer")),
+        ("X=\"a\rb\"", Is("a\nb")),
+        ("X=1\r\nY=2\r\n", Is("1")),
+        ("\tX=1", Is("1")),
+        ("X=\"a\\$b\"", Is("a$b")),
+        ("X=$Y", Is("$Y")),
+        ("X=\"${Y\"", Is("${Y")),
+        ("X=${FROM_ENV", Is("${FROM_ENV")),
+        ("X=a=b", Is("a=b")),
+        ("X", Unset),
+        ("=1", Fails),
+        ("X-Y=1", Fails),
+        ("X=é", Is("é")),
+        ("X=\"a\"b", Fails),
+        ("#X=1", Unset),
+        ("X='a'#c", Is("a")),
+        ("X=a;b", Is("a;b")),
+        ("X=\"a\nY=2\nb\"\nZ=3", Is("a\nY=2\nb")),
+        ("X='a", Fails),
+        ("X=\"'a\nb'\"", Is("'a\nb'")),
+        ("X.Y=1", Unset),
+        ("X=a\\", Is("a\\")),
+        ("X=\"a\\\\\"", Is("a\\")),
+        ("X=  \"a\"", Is("a")),
+        ("X=# c", Is("")),
+        ("X= # c", Is("")),
+        ("X=\"# c\"", Is("# c")),
+        ("export  X = \"1\"", Is("1")),
+        ("exportX=1", Unset),
+        ("X=\"\\t\\f\\v\\r\"", Is("\t\u{c}\u{b}\r")),
+        ("X=${X}", Is("${X}")),
+        ("X=1\nX=${X}2", Is("12")),
+        ("X=\"${FROM_ENV}${FROM_ENV}\"", Is("outerouter")),
+        ("X=\\${FROM_ENV}", Is("\\outer")),
+        ("X=\"\\${FROM_ENV}\"", Is("${FROM_ENV}")),
+        ("X=tRuE", Is("true")),
+        ("X=yes", Is("yes")),
+        ("X=\"  \"", Is("  ")),
+        ("X='  x  '", Is("  x  ")),
+        ("X=a\u{a0}b", Is("a\u{a0}b")),
+        ("X=a\u{b}b", Fails),
+        ("X=a\u{c}b", Fails),
+        ("X=${FROM_ENV} ", Is("outer")),
+        ("X=\u{2003}a", Is("\u{2003}a")),
+        ("X=\"a\" \"b\"", Fails),
+    ];
+
+    #[test]
+    fn files_are_read_as_php_read_them() {
+        for (text, laravel) in BY_LARAVEL {
+            let values = read(text);
+            let given = values.as_ref().map(|values| values.get("X").map(|value| env(value)));
+            match laravel {
+                Is(value) => assert_eq!(given, Ok(Some((*value).into())), "{text:?}"),
+                // To this server nothing and an empty value are the same.
+                Unset => assert!(
+                    matches!(given.as_ref().map(|given| given.as_deref()), Ok(None | Some(""))),
+                    "{text:?}: {given:?}"
+                ),
+                Fails => assert!(values.is_err(), "{text:?}: {given:?}"),
+            }
+        }
+    }
+
+    /// phpdotenv drops the rest of such a file, and says nothing.
+    #[test]
+    fn a_value_that_never_ends_is_reported() {
+        for text in ["X=\"a", "X=\"a\\\"", "X='a=\"b'\nY=1", "# an example: X=\"a\nX=1"] {
+            let problems = read(text).unwrap_err();
+            assert!(problems[0].contains("its quote is not closed"), "{text:?}: {problems:?}");
+        }
+    }
+
     #[test]
     fn values_are_what_laravel_reads() {
         for (text, value) in [
@@ -184,7 +408,7 @@ mod tests {
             ("X=\"\"", ""),
             ("X=\"My App\"", "My App"),
             ("X='My App' # comment", "My App"),
-            ("  export X = spaced  ", "spaced"),
+            ("  export  X = spaced  ", "spaced"),
             ("\u{feff}X=bom", "bom"),
             ("X=one\r\nY=2\r", "one"),
             ("X=word # comment", "word"),

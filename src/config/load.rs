@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::options::{OPTIONS, OptionSpec, Scope};
 use super::toml_file::{self, AppTexts};
@@ -57,6 +57,7 @@ pub struct Merged {
 
 impl Sources {
     /// Reads the files and the process environment. A file that was named must be there; a default one need not.
+    /// `laravel_env` is artisan's `--env`.
     ///
     /// # Errors
     /// One sentence per mistake in a file.
@@ -65,6 +66,7 @@ impl Sources {
         flags: HashMap<String, String>,
         toml_file: Option<&Path>,
         env_file: Option<&Path>,
+        laravel_env: Option<&str>,
     ) -> Result<Self, Vec<String>> {
         // Text that is no UTF-8 is somebody else's, or a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
@@ -74,6 +76,8 @@ impl Sources {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
                 .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
         });
+        let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
+        let env_file = env_file.or(own.as_deref());
         let dotenv = read(env_file, ENV_FILE).and_then(|bytes| {
             let name = name_of(env_file, ENV_FILE);
             let named = |problem| format!("{name}: {problem}");
@@ -102,6 +106,34 @@ impl Sources {
     }
 }
 
+/// Where the service manager or the session keeps sockets of this process: `RUNTIME_DIRECTORY` and `XDG_RUNTIME_DIR`.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+#[must_use]
+pub fn runtime_directories() -> Vec<PathBuf> {
+    // systemd separates several by colons.
+    let service = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
+    let session = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
+    let directories = std::env::split_paths(&service).chain([session.into()]);
+    directories.filter(|directory| directory.is_absolute()).collect()
+}
+
+/// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the
+/// real environment.
+fn environment_file(
+    named: Option<&Path>,
+    laravel_env: Option<&str>,
+    app_env: Option<&String>,
+) -> Option<PathBuf> {
+    let app_env = app_env.map(|name| dotenv::env(name));
+    // What PHP takes for true.
+    let app_env = app_env.as_deref().filter(|name| !matches!(*name, "" | "0" | "false"));
+    // PHP writes true as "1".
+    let app_env = app_env.map(|name| if name == "true" { "1" } else { name });
+    let names = laravel_env.into_iter().chain(app_env).filter(|_| named.is_none());
+    let mut files = names.map(|name| PathBuf::from(format!("{ENV_FILE}.{name}")));
+    files.find(|file| file.is_file())
+}
+
 const TOML_FILE: &str = "ringverb.toml";
 const ENV_FILE: &str = ".env";
 
@@ -119,9 +151,12 @@ fn read(named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
 
 /// Laravel's `env()` reads these as nothing.
 fn is_null(value: &str) -> bool {
-    matches!(value.trim().to_lowercase().as_str(), "" | "null" | "(null)" | "empty" | "(empty)")
+    matches!(value.to_lowercase().as_str(), "" | "null" | "(null)" | "empty" | "(empty)")
 }
 
+/// Options whose values are used as they are, with blanks at their ends.
+const EXACT: [&str; 5] =
+    ["id", "key", "secret", "scaling.server.username", "scaling.server.password"];
 const CREDENTIALS: [&str; 3] = ["id", "key", "secret"];
 /// Source of a value nobody gave.
 const DEFAULT: &str = "default";
@@ -145,8 +180,21 @@ impl Values {
     }
 
     fn set(&mut self, key: &'static str, value: &str, source: String) {
+        // Blanks are part of a secret, and of nothing else.
+        let value = if EXACT.contains(&key) { value } else { value.trim() };
         if !is_null(value) {
-            self.given.insert(key, Sourced { value: value.trim().to_owned(), source });
+            self.given.insert(key, Sourced { value: value.to_owned(), source });
+        }
+    }
+
+    /// A value as Laravel's `env()` reads it. A word that it reads as a boolean is one in text, too: PHP writes `true`
+    /// as "1" and `false` as "".
+    fn set_env(&mut self, key: &'static str, value: &str, source: String) {
+        let value = dotenv::env(value);
+        match (&*value, EXACT.contains(&key)) {
+            ("true", true) => self.set(key, "1", source),
+            ("false", true) => {}
+            (value, _) => self.set(key, value, source),
         }
     }
 
@@ -204,7 +252,8 @@ fn app_values(sources: &Sources) -> Values {
     }
     let all = webhook_values(sources);
     let urls = all.get("url").cloned();
-    for url in urls.iter().flat_map(|urls| urls.value.split(',')).filter(|url| !is_null(url)) {
+    for url in urls.iter().flat_map(|urls| urls.value.split(',')).filter(|url| !is_null(url.trim()))
+    {
         let mut webhook = all.clone();
         webhook.set("url", url, urls.as_ref().map(|urls| urls.source.clone()).unwrap_or_default());
         values.webhooks.push(webhook);
@@ -300,12 +349,12 @@ fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources)
     // The first name wins, so the aliases are tried before it.
     for name in option.environment.iter().rev() {
         if let Some(value) = sources.dotenv.get(*name) {
-            values.set(option.key, value, format!("{}: {name}", sources.dotenv_name()));
+            values.set_env(option.key, value, format!("{}: {name}", sources.dotenv_name()));
         }
     }
     for name in option.environment.iter().rev() {
         if let Some(value) = sources.environment.get(*name) {
-            values.set(option.key, value, format!("environment: {name}"));
+            values.set_env(option.key, value, format!("environment: {name}"));
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct Config {
     pub keepalive_timeout_seconds: u32,
     /// Time between the first signal and the exit, at most, in seconds.
     pub shutdown_grace_seconds: u32,
+    /// Offer listeners and connections to a new process of the same user.
+    pub takeover: bool,
     /// Bytes a connection may have waiting to be sent before it counts as a slow consumer and is closed with 4100.
     pub send_queue_bytes_max: usize,
     /// Bytes that one connection may cause the server to keep, its send queue included. Half of them at most are its

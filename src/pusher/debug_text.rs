@@ -4,9 +4,8 @@
 //! The text comes from clients and publishers: nothing of it may steer the terminal, so whatever is no visible
 //! character is written as an escape. Time and space are linear in the message.
 
-use std::fmt::Write;
-
 use super::json::{self, Validator};
+use crate::text::visible;
 
 /// As wide as Laravel makes its lines, however wide the terminal is.
 const WIDTH_MAX: usize = 150;
@@ -67,33 +66,6 @@ pub fn pretty_data(data: &str, colour: bool, out: &mut String) {
     printer.line(0);
     printer.decoded(data, 0, Place::Data);
     printer.out.push('\n');
-}
-
-/// Appends at most `length` characters of a text nobody vouches for, such that they can only be seen.
-pub fn visible(text: &str, length: usize, out: &mut String) {
-    let mut chars = text.chars();
-    for character in chars.by_ref().take(length) {
-        // Writing to a String cannot fail.
-        let _ = match character {
-            '\n' => out.write_str("\\n"),
-            '\r' => out.write_str("\\r"),
-            '\t' => out.write_str("\\t"),
-            hidden if is_hidden(hidden) => write!(out, "\\u{:04x}", u32::from(hidden)),
-            plain => out.write_char(plain),
-        };
-    }
-    if chars.next().is_some() {
-        out.push('…');
-    }
-}
-
-/// Control characters, line separators, and those that turn the direction of what is behind them.
-fn is_hidden(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
 }
 
 fn painted(text: &str, paint: &str, colour: bool, out: &mut String) {
@@ -263,6 +235,7 @@ fn quoted(span: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::is_hidden;
     use proptest::prelude::*;
 
     fn frame(text: &str) -> String {

@@ -49,6 +49,9 @@ pub(super) struct Arguments {
     /// Laravel's environment file [.env, if it is there]
     #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
     pub(super) env_file: Option<PathBuf>,
+    /// Read .env.NAME instead of .env if it is there, as artisan does [APP_ENV of the environment]
+    #[arg(long, global = true, value_name = "NAME", help_heading = FILES)]
+    pub(super) env: Option<String>,
 }
 
 /// What a new process takes over from the one that runs.

@@ -15,19 +15,22 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::cli::TakeOver;
 use super::handover;
+use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
 use super::takeover::{self, Offer, Predecessor, Successor};
 use super::watch;
 use crate::app::Apps;
+use crate::clock::Moment;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
+use crate::output;
 use crate::shard::NodeId;
 use crate::webhook;
 use crate::worker::handover::{FORMAT, Handover, Meeting};
@@ -46,8 +49,8 @@ pub(super) struct Started {
 /// Why the control thread wakes.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// SIGINT or SIGTERM: drain.
-    End,
+    /// SIGINT or SIGTERM, by name: drain.
+    End(&'static str),
     /// SIGUSR2: start the program anew, to take over.
     Replace,
     /// Another process accepts on our listeners: drain, and leave them alone.
@@ -81,7 +84,7 @@ pub(super) fn serve(
     take_over: Option<TakeOver>,
     on_start: impl FnOnce(Started),
 ) -> Result<(), StartError> {
-    prepare_process();
+    prepare_memory();
     let program = Program::this();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let workers = match config.workers {
@@ -89,7 +92,11 @@ pub(super) fn serve(
         asked => asked.min(WORKERS_MAX),
     };
     let asked_address = SocketAddr::new(config.host, config.port);
-    let (predecessor, listeners) = listeners(asked_address, workers, take_over.is_some())?;
+    let places = Places::new();
+    let (predecessor, listeners) =
+        listeners(asked_address, workers, take_over.is_some().then_some(&places))?;
+    // Not before it has asked: the process that runs has to see in which namespaces this one is.
+    forbid_dumps();
     // What other nodes say meanwhile would be lost between the two: in a cluster, clients come back by themselves.
     let moves = take_over == Some(TakeOver::Connections) && config.scaling.is_none();
     let bringer = predecessor.as_ref().filter(|_| moves);
@@ -114,12 +121,13 @@ pub(super) fn serve(
     }
     let clock_start_nanos = clock.start_nanos();
     let gives = shared.lines.is_none();
-    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
-    let offers = takeover::offer(offer, asked)
-        .inspect_err(|error| {
+    let offering = shared.config.takeover.then(|| {
+        let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
+        takeover::offer(offer, &places, asked).inspect_err(|error| {
             tracing::warn!("nobody will be able to take over from this server: {error}");
         })
-        .ok();
+    });
+    let offering = offering.and_then(Result::ok);
     supervision::tell_ready();
     drop(predecessor);
     on_start(Started { address, workers });
@@ -140,23 +148,29 @@ pub(super) fn serve(
         wait_for_lines(&shared, &doorbells);
     }
     watch::tell_all(&shared.overload.refusals);
-    if let Some(offers) = offers.filter(|_| !matches!(end, End::Drain)) {
-        // Its panic would have ended the process.
-        let _ = offers.join();
+    match offering {
+        Some(offering) if matches!(end, End::Drain) => offering.withdraw(),
+        Some(offering) => offering.wait(),
+        None => {}
     }
-    if !drained {
-        return Err(StartError::Grace);
-    }
-    Ok(())
+    tell_stopped(&shared, asked_at);
+    if drained { Ok(()) } else { Err(StartError::Grace) }
 }
 
-/// What holds for all of its memory.
-fn prepare_process() {
+fn tell_stopped(shared: &Shared, asked_at: Moment) {
+    let millis = shared.clock.now().0.saturating_sub(asked_at.0);
+    tracing::info!("Stopped after {}.{} s", millis / 1_000, millis % 1_000 / 100);
+}
+
+fn prepare_memory() {
     // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
     // connection uses yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }
+}
+
+fn forbid_dumps() {
     // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
     let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
     if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
@@ -168,10 +182,10 @@ fn prepare_process() {
 fn listeners(
     address: SocketAddr,
     workers: usize,
-    take_over: bool,
+    take_over_at: Option<&Places>,
 ) -> Result<(Option<takeover::Predecessor>, Vec<TcpListener>), StartError> {
-    if take_over {
-        match takeover::ask(address).map_err(StartError::TakeOver)? {
+    if let Some(places) = take_over_at {
+        match takeover::ask(address, places).map_err(StartError::TakeOver)? {
             Some((predecessor, mut listeners)) => {
                 let more = workers.saturating_sub(listeners.len());
                 let bound = share_port(address, more);
@@ -286,11 +300,22 @@ fn start_workers(
 }
 
 fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR2])?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR2])?;
     let thread = std::thread::Builder::new().name("signals".to_owned());
     let listen = move || {
         for signal in signals.forever() {
-            let what = if signal == SIGUSR2 { Asked::Replace } else { Asked::End };
+            let what = match signal {
+                SIGUSR2 => Asked::Replace,
+                SIGINT => Asked::End("SIGINT"),
+                SIGTERM => Asked::End("SIGTERM"),
+                // A terminal that closes must not end the server, and it has nothing to read anew.
+                _ => {
+                    tracing::info!(
+                        "SIGHUP ignored: restart or send SIGUSR2 to read the configuration again"
+                    );
+                    continue;
+                }
+            };
             if asked.send(what).is_err() {
                 return;
             }
@@ -308,6 +333,11 @@ fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program
             Some(interval) => asks.recv_timeout(interval),
         };
         match asked {
+            Ok(Asked::Replace) if !shared.config.takeover => {
+                tracing::warn!(
+                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false lets no process take over"
+                );
+            }
             Ok(Asked::Replace) => program.start_successor(),
             Ok(Asked::TakenOver) => {
                 tracing::info!("Another process has taken over: closing connections here.");
@@ -319,11 +349,18 @@ fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program
                     return End::Given;
                 }
             }
-            Ok(Asked::End) | Err(RecvTimeoutError::Disconnected) => {
+            Ok(Asked::End(signal)) => {
                 supervision::tell_stopping();
-                tracing::info!("Gracefully terminating connections.");
+                let seconds = shared.config.shutdown_grace_seconds;
+                let open =
+                    shared.apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
+                let open: u64 = open.map(u64::from).sum();
+                tracing::info!(
+                    "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
+                );
                 return End::Drain;
             }
+            Err(RecvTimeoutError::Disconnected) => return End::Drain,
             Err(RecvTimeoutError::Timeout) => watchdog.look(shared),
         }
     }
@@ -394,7 +431,7 @@ fn start_worker(
         if let Err(error) = worker::run(shared, ends, pin_to) {
             // Without this worker its listener would swallow connections: better no server than half of one.
             tracing::error!("worker {index} cannot run: {error}");
-            std::process::exit(1);
+            output::exit(1);
         }
     };
     // Nobody waits for it: the process ends when the control thread does.
@@ -411,6 +448,8 @@ fn drain(
     end: &End,
 ) -> bool {
     const STEP: Duration = Duration::from_millis(10);
+    /// Signals within this time are one.
+    const ONE_WISH: Duration = Duration::from_secs(1);
     if matches!(end, End::Retire) {
         shared.phase.retire();
     } else {
@@ -421,9 +460,10 @@ fn drain(
         if shared.drained.load(Ordering::Acquire) == workers {
             return true;
         }
-        if matches!(asks.try_recv(), Ok(Asked::End)) {
+        // Ctrl+C reaches a whole process group, and its supervisor passes the signal on: those are one wish.
+        if matches!(asks.try_recv(), Ok(Asked::End(_))) && waited >= ONE_WISH {
             tracing::warn!("second signal: ending at once");
-            std::process::exit(1);
+            output::exit(1);
         }
         wake_all(doorbells);
         sleep(STEP);

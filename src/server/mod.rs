@@ -7,18 +7,19 @@ mod cli;
 mod client;
 mod handover;
 mod life;
+mod meeting;
 mod memory;
 mod probe;
 mod supervision;
 mod takeover;
 mod watch;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
+use crate::output;
 use cli::{Arguments, ClientCommand, Command};
 pub use probe::StartError;
 
@@ -30,13 +31,11 @@ pub fn main() -> ExitCode {
         arguments.flags(),
         arguments.config.as_deref(),
         arguments.env_file.as_deref(),
+        arguments.env.as_deref(),
     ) {
         Ok(sources) => merge(&sources),
         Err(problems) => return refuse(&problems),
     };
-    for warning in &merged.warnings {
-        eprintln!("warning: {warning}");
-    }
     match arguments.command {
         Some(Command::Check) => run_check(&merged),
         Some(Command::Client(command)) => run_client(&command, &merged),
@@ -44,7 +43,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn warn(merged: &Merged) {
+    merged.warnings.iter().for_each(|warning| output::complain(&format!("warning: {warning}\n")));
+}
+
 fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
+    warn(merged);
     match build(merged, &drawn_credentials()) {
         Ok(config) => {
             let scheme = merged.server.get("scheme").map(|given| given.value.as_str());
@@ -55,9 +59,10 @@ fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
 }
 
 fn run_check(merged: &Merged) -> ExitCode {
+    warn(merged);
     match build(merged, &drawn_credentials()) {
         Ok(config) => {
-            print!("{}", check::render(merged, &config));
+            output::log_text(&check::render(merged, &config));
             ExitCode::SUCCESS
         }
         Err(problems) => refuse(&problems),
@@ -67,65 +72,60 @@ fn run_check(merged: &Merged) -> ExitCode {
 fn start(merged: &Merged, takeover: Option<cli::TakeOver>) -> ExitCode {
     let config = match build(merged, &drawn_credentials()) {
         Ok(config) => config,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => {
+            warn(merged);
+            return refuse(&problems);
+        }
     };
-    start_logging(&config);
+    let settings = output::Settings { prints_events: config.print_events, colour: config.colour };
+    if let Err(error) = output::start(settings) {
+        return fail(&StartError::Start(error));
+    }
+    let status = run_server(merged, config, takeover);
+    output::finish();
+    status
+}
+
+fn run_server(merged: &Merged, config: Config, takeover: Option<cli::TakeOver>) -> ExitCode {
+    warn(merged);
     let public = banner::Public::of(merged);
     let facts = match probe::run() {
         Ok(facts) => facts,
         Err(error) => return fail(&error),
     };
     if let Some(warning) = facts.warning() {
-        eprintln!("warning: {warning}");
+        output::complain(&format!("warning: {warning}\n"));
     }
     let summary = banner::Summary::of(&config, &facts);
-    let events_printed = config.print_events;
-    let on_start = |started| {
-        let text = banner::render(&started, &summary, &public);
-        if events_printed { eprint!("{text}") } else { print!("{text}") }
-    };
+    let on_start = |started| output::log_text(&banner::render(&started, &summary, &public));
     match life::serve(config, takeover, on_start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-/// Text for a person on a terminal, plain lines for a file or Supervisor. Standard output is the events' alone where
-/// they are printed.
-fn start_logging(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    let colour = |terminal: bool| terminal && config.colour;
-    if config.print_events {
-        log.with_ansi(colour(std::io::stderr().is_terminal())).with_writer(std::io::stderr).init();
-    } else {
-        log.with_ansi(colour(std::io::stdout().is_terminal())).init();
-    }
-}
-
 fn refuse(problems: &[String]) -> ExitCode {
     tell(problems);
-    eprintln!(
-        "ringverb did not start: mend the configuration above; `ringverb check` shows it whole."
+    output::complain(
+        "ringverb did not start: mend the configuration above; `ringverb check` shows it whole.\n",
     );
     ExitCode::from(2)
 }
 
 fn refuse_client(problems: &[String]) -> ExitCode {
     tell(problems);
-    eprintln!("Nothing was sent: mend the configuration above; `ringverb check` shows it whole.");
+    output::complain(
+        "Nothing was sent: mend the configuration above; `ringverb check` shows it whole.\n",
+    );
     ExitCode::from(2)
 }
 
 fn tell(problems: &[String]) {
-    for problem in problems {
-        eprintln!("error: {problem}");
-    }
+    problems.iter().for_each(|problem| output::complain(&format!("error: {problem}\n")));
 }
 
 fn fail(error: &StartError) -> ExitCode {
-    eprintln!("error: {error}");
+    output::complain(&format!("error: {error}\n"));
     ExitCode::FAILURE
 }
 

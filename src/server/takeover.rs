@@ -1,9 +1,7 @@
 //! Taking a running server's port over: its listeners move to a new process, and its connections with them, or not.
 //!
 //! The listeners themselves move, by SCM_RIGHTS, and with them whoever waits in their accept queues: a listener that is
-//! closed resets those. The two processes meet at a Unix socket with an abstract name, which belongs to the network
-//! namespace as the port does, needs no path, and leaves nothing behind. Abstract names have no owner, so each side
-//! looks at the other's user: only the same user, or root, may take over.
+//! closed resets those. `meeting.rs` says where the two processes meet and whom they believe.
 //!
 //! The conversation: `take over` -> `listeners` with the descriptors; then either `accepting` -> `retiring`
 //! (connections stay with the old process, which closes them with 4200 over its drain period), or `bring` -> all
@@ -19,8 +17,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,7 +32,10 @@ use rustix::net::{
 use socket2::Socket;
 
 use super::life::{Asked, sleep};
-use crate::worker::handover::{FORMAT, check_user};
+use super::meeting::{Places, Point};
+use crate::output::PEER;
+use crate::worker::handover::FORMAT;
+use crate::worker::time::Clock;
 
 /// Every message is as long as this, filled up with spaces.
 const MESSAGE_BYTES: usize = 64;
@@ -51,10 +52,6 @@ const RETIRING: &str = "retiring";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// One for each worker, of which there are at most 128; the kernel's own bound is 253 a message.
 const LISTENERS_MAX: usize = 128;
-
-fn meeting_point(address: SocketAddr) -> io::Result<UnixAddress> {
-    UnixAddress::from_abstract_name(format!("ringverb {address}"))
-}
 
 fn patient(stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -122,50 +119,86 @@ pub(super) struct Offer {
 /// not end before.
 ///
 /// # Errors
-/// When the meeting point is taken, or no thread can be had.
-pub(super) fn offer(offer: Offer, asked: Sender<Asked>) -> io::Result<JoinHandle<()>> {
-    let point = bind(&meeting_point(offer.address)?)?;
+/// When there is no place to meet at, or no thread can be had.
+pub(super) fn offer(offer: Offer, places: &Places, asked: Sender<Asked>) -> io::Result<Offering> {
+    let point = Arc::new(places.open(offer.address)?);
     let thread = std::thread::Builder::new().name("takeover".to_owned());
-    let wait = move || {
-        for stream in point.incoming() {
-            match stream.and_then(|stream| hand_out(stream, &offer, &asked)) {
-                Ok(stream) => {
-                    // The successor offers from here on.
-                    drop(point);
-                    let _ = say(&stream, RETIRING);
-                    // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
-                    // be taken for the end of the service.
-                    let _ = hear(&stream);
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!("a take-over failed, this process serves on: {error}");
-                    // Out of descriptors, `incoming` fails at once, over and over.
-                    sleep(Duration::from_millis(100));
-                }
-            }
-        }
-    };
-    thread.spawn(wait)
+    let place = point.clone();
+    let thread = thread.spawn(move || serve_point(&point, &offer, &asked))?;
+    Ok(Offering { place, thread })
 }
 
-/// A predecessor that ends closes one descriptor after the other: its conversation perhaps before its meeting point.
-fn bind(point: &UnixAddress) -> io::Result<UnixListener> {
-    const STEPS: u32 = 2_000;
-    for _ in 0..STEPS {
-        match UnixListener::bind_addr(point) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                sleep(Duration::from_millis(1));
+/// What a process has that offers itself.
+pub(super) struct Offering {
+    place: Arc<Point>,
+    thread: JoinHandle<()>,
+}
+
+impl Offering {
+    /// Takes the offer back, at the end of the process.
+    pub(super) fn withdraw(&self) {
+        self.place.remove();
+    }
+
+    /// Waits until the successor stands.
+    pub(super) fn wait(self) {
+        // A panic of the thread would have ended the process.
+        let _ = self.thread.join();
+    }
+}
+
+fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
+    let mut strangers = Strangers { clock: Clock::start(), count: 0, told_ms: None };
+    loop {
+        let Ok((stream, _)) = point.listener.accept() else {
+            // Out of descriptors it fails at once, over and over.
+            sleep(Duration::from_millis(100));
+            continue;
+        };
+        // Before anything that takes time: a flood of strangers must not keep the right one waiting.
+        if let Err(error) = point.check(&stream) {
+            strangers.refuse(&error);
+            continue;
+        }
+        match hand_out(stream, offer, asked) {
+            Ok(stream) => {
+                // The successor offers from here on. The socket itself closes with the process; nobody accepts there.
+                point.close();
+                let _ = say(&stream, RETIRING);
+                // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
+                // be taken for the end of the service.
+                let _ = hear(&stream);
+                return;
             }
-            bound => return bound,
+            Err(error) => {
+                tracing::warn!("a take-over failed, this process serves on: {error}");
+                sleep(Duration::from_millis(100));
+            }
         }
     }
-    UnixListener::bind_addr(point)
+}
+
+/// Peers that may not take over: counted, and one line a minute.
+struct Strangers {
+    clock: Clock,
+    count: u64,
+    told_ms: Option<u64>,
+}
+
+impl Strangers {
+    fn refuse(&mut self, why: &io::Error) {
+        const LINE_EVERY_MS: u64 = 60_000;
+        self.count += 1;
+        let now_ms = self.clock.now().0;
+        if self.told_ms.is_none_or(|told_ms| now_ms - told_ms >= LINE_EVERY_MS) {
+            self.told_ms = Some(now_ms);
+            tracing::warn!(target: PEER, count = self.count, "take-over refused: {why}");
+        }
+    }
 }
 
 /// One conversation; when it ends well, this process has nothing left to offer.
 fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Result<UnixStream> {
-    check_user(&stream)?;
     patient(&stream)?;
     expect(&stream, TAKE_OVER)?;
     send_listeners(&stream, offer)?;
@@ -245,13 +278,11 @@ pub(super) struct Predecessor {
 ///
 /// # Errors
 /// When there is one that does not give them.
-pub(super) fn ask(address: SocketAddr) -> io::Result<Option<(Predecessor, Vec<TcpListener>)>> {
-    let stream = match UnixStream::connect_addr(&meeting_point(address)?) {
-        Ok(stream) => stream,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    check_user(&stream)?;
+pub(super) fn ask(
+    address: SocketAddr,
+    places: &Places,
+) -> io::Result<Option<(Predecessor, Vec<TcpListener>)>> {
+    let Some(stream) = places.find(address)? else { return Ok(None) };
     patient(&stream)?;
     say(&stream, TAKE_OVER)?;
     let (heard, listeners) = receive(&stream)?;
@@ -396,9 +427,10 @@ mod tests {
     fn listeners_move_with_those_who_wait() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(of(address, listener), asked).unwrap();
+        offer(of(address, listener), &Places::none(), asked).unwrap();
         let mut waiting = std::net::TcpStream::connect(address).unwrap();
-        let (predecessor, listeners) = ask(address).unwrap().expect("somebody is there");
+        let (predecessor, listeners) =
+            ask(address, &Places::none()).unwrap().expect("somebody is there");
         assert!(asks.try_recv().is_err(), "nothing is decided yet");
         predecessor.retire().unwrap();
         assert!(matches!(asks.recv().unwrap(), Asked::TakenOver));
@@ -407,20 +439,20 @@ mod tests {
         let mut heard = [0; 4];
         waiting.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"here");
-        assert!(ask(address).unwrap().is_none(), "it offers no more");
+        assert!(ask(address, &Places::none()).unwrap().is_none(), "it offers no more");
     }
 
     #[test]
     fn who_gives_up_or_speaks_otherwise_changes_nothing() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(of(address, listener), asked).unwrap();
-        drop(ask(address).unwrap().expect("somebody is there"));
-        let mut foreigner = UnixStream::connect_addr(&meeting_point(address).unwrap()).unwrap();
+        offer(of(address, listener), &Places::none(), asked).unwrap();
+        drop(ask(address, &Places::none()).unwrap().expect("somebody is there"));
+        let mut foreigner = Places::none().find(address).unwrap().unwrap();
         say(&foreigner, "take over 9").unwrap();
         assert_eq!(foreigner.read(&mut [0; 1]).unwrap_or(0), 0);
         assert!(asks.try_recv().is_err());
-        ask(address).unwrap().expect("it still offers").0.retire().unwrap();
+        ask(address, &Places::none()).unwrap().expect("it still offers").0.retire().unwrap();
         assert!(asks.recv().is_ok());
     }
 
@@ -428,8 +460,8 @@ mod tests {
     fn begin() -> (Predecessor, Successor) {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(of(address, listener), asked).unwrap();
-        let (predecessor, _) = ask(address).unwrap().expect("somebody is there");
+        offer(of(address, listener), &Places::none(), asked).unwrap();
+        let (predecessor, _) = ask(address, &Places::none()).unwrap().expect("somebody is there");
         assert_eq!((predecessor.format, predecessor.workers), (u64::from(FORMAT), 1));
         assert_eq!(predecessor.clock_start_nanos, 7);
         predecessor.bring(3, 99).unwrap();
@@ -486,6 +518,6 @@ mod tests {
     #[test]
     fn nobody_to_take_over_from() {
         let (_listener, address) = listener();
-        assert!(ask(address).unwrap().is_none());
+        assert!(ask(address, &Places::none()).unwrap().is_none());
     }
 }

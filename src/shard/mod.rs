@@ -234,6 +234,15 @@ impl Shard {
         self.connections.get(key.slot as usize).filter(|found| found.generation == key.generation)
     }
 
+    /// All connections of this core.
+    pub fn keys(&self) -> impl Iterator<Item = ConnectionKey> {
+        let slot = |slot| u32::try_from(slot).unwrap_or(u32::MAX);
+        self.connections.iter().map(move |(at, connection)| ConnectionKey {
+            slot: slot(at),
+            generation: connection.generation,
+        })
+    }
+
     fn get_open(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
         self.connections
             .get_mut(key.slot as usize)

@@ -10,6 +10,7 @@ use crate::buffer::FrameBytes;
 use crate::counters::RefusalTally;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
+use crate::text::shown;
 
 /// What came back for a question this core asked.
 #[derive(Debug)]
@@ -62,8 +63,6 @@ pub struct Outbox {
 
 /// Notes kept until the worker takes them; a flood of bad requests is not a flood of memory.
 const NOTES_MAX: usize = 16;
-/// Longest piece of a peer's text in a note, in characters.
-const QUOTED_MAX: usize = 200;
 
 impl Outbox {
     /// Whether the worker has nothing to carry out.
@@ -78,8 +77,7 @@ impl Outbox {
 
     pub(super) fn note(&mut self, channel: &str, text: &str) {
         if self.notes.len() < NOTES_MAX {
-            let shown: String = channel.chars().take(QUOTED_MAX).collect();
-            self.notes.push(format!("{shown:?}: {text}"));
+            self.notes.push(format!("{}: {text}", shown(channel)));
         }
     }
 

@@ -18,6 +18,9 @@ pub enum Token {
     /// Wakes this worker for another tick, after its tasks had their turn.
     Again,
     Cancel,
+    /// The kernel has lost completions, nobody knows which: any watch may have ended and any send may have failed
+    /// without a word.
+    Lost,
 }
 
 /// One completion.

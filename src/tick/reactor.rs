@@ -208,6 +208,7 @@ impl<K: Kernel> Reactor<K> {
             }
             Token::Writable(key) if shard.get(key).is_some() => shard.unblock(key.slot),
             Token::Writable(_) | Token::Sent(_) | Token::Again | Token::Cancel => {}
+            Token::Lost => self.drop_all(shard),
             // The worker drains its mailboxes in every tick; the ring only has to be woken.
             Token::Doorbell => self.doorbell_is_deaf |= !event.more,
         }
@@ -342,6 +343,16 @@ impl<K: Kernel> Reactor<K> {
             self.kernel.unwatch(key, is_blocked);
             self.closing.push(descriptor);
         }
+    }
+
+    /// After lost completions no connection can be trusted: a send that was cut short would go on in the middle of a
+    /// frame, and a watch that ended would never report again. Clients connect again.
+    fn drop_all(&mut self, shard: &mut Shard) {
+        for key in shard.keys().collect::<Vec<_>>() {
+            shard.outbox.refused.count(Refused::Kernel);
+            self.drop_socket(shard, key);
+        }
+        self.doorbell_is_deaf = true;
     }
 
     /// Submits what is left and closes descriptors whose watches are gone.

@@ -16,6 +16,7 @@ use ureq::{Agent, Error, Timeout};
 use super::header_case::TitleCase;
 use crate::app::App;
 use crate::pusher::signature;
+use crate::text::shown;
 
 /// Bytes of an answer's body that are read, so that its connection can be used again. The body says nothing to us.
 const ANSWER_BYTES_READ: u64 = 4 * 1024;
@@ -139,12 +140,14 @@ impl fmt::Display for Failure {
             ),
             Self::Connection(why) => write!(
                 formatter,
-                "could not be reached or hung up ({why}); check that the backend runs and can be reached from this host"
+                "could not be reached or hung up ({}); check that the backend runs and can be reached from this host",
+                shown(why)
             ),
             Self::Tls(why) => write!(
                 formatter,
-                "cannot be trusted ({why}); check its certificate, and that this host has its authority's \
-                 (package ca-certificates, or SSL_CERT_FILE)"
+                "cannot be trusted ({}); check its certificate, and that this host has its authority's \
+                 (package ca-certificates, or SSL_CERT_FILE)",
+                shown(why)
             ),
         }
     }

@@ -1,13 +1,14 @@
-//! `--debug` on standard output, in Reverb's words and layout (PROTOCOL.md rule 123). Blocks like any print: it is for
-//! somebody who watches.
+//! `--debug` where the log goes, in Reverb's words and layout (PROTOCOL.md rule 123). Text for which the output has no
+//! room is dropped and counted there: a terminal that stops reading must not stop a core.
 
-use std::io::{IsTerminal, Write};
-
+use crate::output;
 use crate::pusher::debug_text::{pretty_frame, two_columns};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::Trace;
 use crate::ws::frame;
 
+/// Handed to the output at once, or a little more.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Columns of a line of two columns. Reverb takes the terminal's, 150 at most.
 const COLUMNS: usize = 100;
 
@@ -17,9 +18,8 @@ pub(super) struct DebugLog {
 }
 
 impl DebugLog {
-    /// `colour` if it is a terminal that shows it.
-    pub(super) fn new(colour: bool) -> Self {
-        Self { colour: colour && std::io::stdout().is_terminal(), text: String::new() }
+    pub(super) fn new() -> Self {
+        Self { colour: output::has_colour(), text: String::new() }
     }
 
     /// Prints and forgets what a tick left.
@@ -30,10 +30,12 @@ impl DebugLog {
         self.text.clear();
         for trace in traces.drain(..) {
             self.write(trace);
+            if self.text.len() >= PIECE_BYTES {
+                output::log_text(&self.text);
+                self.text.clear();
+            }
         }
-        let mut out = std::io::stdout().lock();
-        // Whoever watched may have gone: the server goes on.
-        let _ = out.write_all(self.text.as_bytes()).and_then(|()| out.flush());
+        output::log_text(&self.text);
     }
 
     fn write(&mut self, trace: Trace) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::lobby::Visit;
 use super::{Worker, session};
 use crate::counters::Refused;
+use crate::output::PEER;
 
 /// Accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -45,7 +46,7 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_exhaustion(&error) => {
                     if pauses.is_multiple_of(10) {
-                        tracing::warn!("accepting pauses: {error}; {}", advice(&error));
+                        tracing::warn!(target: PEER, "accepting pauses: {error}; {}", advice(&error));
                     }
                     pauses = pauses.wrapping_add(1);
                     worker.count_refused(Refused::AcceptPaused);

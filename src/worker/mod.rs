@@ -240,7 +240,7 @@ impl Worker {
             clock: shared.clock,
             entropy: Entropy::default(),
             feed,
-            debug_log: DebugLog::new(shared.config.colour),
+            debug_log: DebugLog::new(),
             guard: Guard::default(),
             drained: false,
             closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,

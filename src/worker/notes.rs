@@ -1,6 +1,9 @@
-//! Lines for the log about refused requests, at a bounded rate: who sends rubbish must not fill a disk.
+//! Lines for the log about refused requests, at a bounded rate: a peer that sends rubbish must not keep a worker busy
+//! with writing about it. `output` bounds the bytes that all workers write.
 
 use std::cell::Cell;
+
+use crate::output::PEER;
 
 /// Lines a worker may write per beat of its timer, about a second.
 const LINES_PER_BEAT: u32 = 10;
@@ -15,7 +18,7 @@ impl Notes {
     pub(super) fn tell(&self, text: &str) {
         let told = self.told.get();
         if told < LINES_PER_BEAT {
-            tracing::warn!("{text}");
+            tracing::warn!(target: PEER, "{text}");
         }
         self.told.set(told.saturating_add(1));
     }
@@ -29,7 +32,7 @@ impl Notes {
     pub(super) fn start_beat(&self) {
         let silent = self.told.replace(0).saturating_sub(LINES_PER_BEAT);
         if silent > 0 {
-            tracing::warn!("{silent} more lines about refused requests were left out");
+            tracing::warn!(target: PEER, "{silent} more lines about refused requests were left out");
         }
     }
 }

@@ -2,8 +2,6 @@
 //! an app. One object a line: `app_id`, `event`, `data` and `channel` as published, and `socket_id` where one was left
 //! out.
 
-use std::io::Write;
-
 use crate::api::Publication;
 use crate::pusher::json;
 use crate::ws::frame;
@@ -25,12 +23,6 @@ pub(super) fn lines(app_id: &str, publications: &[Publication]) -> Vec<u8> {
         out.push(b'\n');
     }
     out
-}
-
-/// Writes and flushes. Whoever reads them may have gone: the server goes on.
-pub(super) fn write(lines: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(lines).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

@@ -26,8 +26,10 @@ use crate::http1::refusal::Refusal;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::limits;
+use crate::output;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::origin;
+use crate::text::shown;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
 /// Serves one socket from its accept to its end, or until its handshake is done. `place`: what it is counted in.
@@ -432,7 +434,7 @@ impl Session {
         self.worker.ask_tick();
         self.worker.posted().await;
         if let Some(lines) = lines {
-            printed::write(&lines);
+            output::events(lines);
         }
         true
     }
@@ -534,8 +536,9 @@ impl Session {
         if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
             let allowed = &app.allowed_origins;
             self.worker.notes.tell(&format!(
-                "app {}: origin {from:?} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
-                app.id
+                "app {}: origin {} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
+                app.id,
+                from.as_deref().map_or_else(|| "none".to_owned(), |from| shown(from).to_string())
             ));
             return Err((Refused::Origin, error_code::ORIGIN_NOT_ALLOWED));
         }

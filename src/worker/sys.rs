@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, cqueue, opcode, types};
@@ -35,6 +36,8 @@ fn pack(token: Token) -> u64 {
         Token::Doorbell => (3, 0, 0),
         Token::Again => (4, 0, 0),
         Token::Cancel => (5, 0, 0),
+        // Never submitted.
+        Token::Lost => (6, 0, 0),
     };
     assert!(slot <= SLOT_MAX, "a worker has fewer than 2^28 sockets");
     kind << 60 | u64::from(slot) << 32 | u64::from(generation)
@@ -50,7 +53,8 @@ fn unpack(data: u64) -> Token {
         2 => Token::Sent(slot),
         3 => Token::Doorbell,
         4 => Token::Again,
-        _ => Token::Cancel,
+        5 => Token::Cancel,
+        _ => Token::Lost,
     }
 }
 
@@ -59,7 +63,31 @@ pub(super) struct Ring {
     /// Completions taken out early, to make room for submissions.
     early: Vec<Event>,
     clock: Clock,
+    /// The kernel has lost completions since the last `reap`.
+    lost: bool,
+    /// Completions that the kernel has dropped so far, as it counts them.
+    dropped: u32,
+    /// Errors that the next calls of the kernel are to return.
+    #[cfg(test)]
+    faults: std::collections::VecDeque<i32>,
 }
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entered {
+    Done,
+    /// Completions have to be taken out first.
+    Full,
+    /// The kernel has no memory for requests now.
+    NoMemory,
+}
+
+/// Tries of a submission that finds no memory in the kernel, before the next tick tries again.
+const TRIES: u32 = 8;
+/// Tries with a pause of `PAUSE`, where the worker cannot go on without: a second. The kernel that has no 256 bytes for
+/// so long leaves nothing to serve with.
+const TRIES_MAX: u32 = 1_000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// One completion, as the kernel reports it.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +129,15 @@ impl Ring {
         if !uring.params().is_feature_nodrop() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(Self { uring, early: Vec::new(), clock })
+        Ok(Self {
+            uring,
+            early: Vec::new(),
+            clock,
+            lost: false,
+            dropped: 0,
+            #[cfg(test)]
+            faults: std::collections::VecDeque::new(),
+        })
     }
 
     /// Readable while completions wait.
@@ -118,19 +154,59 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &Entry) {
-        loop {
+        for attempt in 0.. {
             // SAFETY: the entries pushed through here carry no pointers: polls, their cancellation, and no-ops.
             let pushed = unsafe { self.uring.submission().push(entry) };
             if pushed.is_ok() {
                 return;
             }
-            self.submit();
+            self.submit_or_wait(attempt);
             if self.uring.submission().is_full() {
                 // The kernel takes nothing while completions overflow.
                 let mut early = std::mem::take(&mut self.early);
                 self.reap(&mut early);
                 self.early = early;
             }
+        }
+    }
+
+    /// Enters the kernel once.
+    ///
+    /// Reachable errors: EINTR; EBUSY (completions overflow); EAGAIN (no memory for a request). EBADR (a completion
+    /// found no room and no memory: it is lost) comes to who waits for completions; `complete` counts instead. Others
+    /// say that the ring or an entry is malformed, which no input causes: a broken invariant, which ends the process.
+    ///
+    /// The same on monoio's ring: its `submit` takes completions out and tries at EAGAIN and EBUSY again, without a
+    /// bound. `Op::poll_read` and the like unwrap what `submit` returns otherwise, so the errors that end the process
+    /// here end it there. `block_on` ignores the errors of a wait, EBADR too. What is lost there is a task's wake-up: a
+    /// session then waits for its deadline, the tick for the next second, and a listener for ever. That takes 2,048
+    /// completions in one turn and a kernel without 64 bytes at that moment.
+    fn enter(&mut self) -> Entered {
+        loop {
+            let Err(error) = self.call() else { return Entered::Done };
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EBUSY) => return Entered::Full,
+                Some(libc::EAGAIN) => return Entered::NoMemory,
+                Some(libc::EBADR) => self.lost = true,
+                _ => panic!("io_uring_enter failed on a ring that worked before: {error}"),
+            }
+        }
+    }
+
+    fn call(&mut self) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(fault) = self.faults.pop_front() {
+            return Err(io::Error::from_raw_os_error(fault));
+        }
+        self.uring.submit()
+    }
+
+    /// One step of a loop that cannot go on before the queue has room. It gives the kernel time, but not for ever.
+    fn submit_or_wait(&mut self, attempt: u32) {
+        assert!(attempt < TRIES_MAX, "the kernel has had no memory for io_uring for a second");
+        if self.enter() == Entered::NoMemory && attempt >= TRIES {
+            pause();
         }
     }
 
@@ -143,7 +219,7 @@ impl Ring {
     fn complete(&mut self, mut each: impl FnMut(Completion)) {
         if self.overflows() {
             // Entering brings them.
-            let _ = self.uring.submitter().submit_and_wait(0);
+            self.enter();
         }
         self.uring.completion().for_each(|entry| {
             each(Completion {
@@ -152,6 +228,9 @@ impl Ring {
                 more: cqueue::more(entry.flags()),
             });
         });
+        // The kernel reports a drop as EBADR to those who wait in it only, which this ring never does.
+        let dropped = self.uring.completion().overflow();
+        self.lost |= std::mem::replace(&mut self.dropped, dropped) != dropped;
     }
 }
 
@@ -188,21 +267,16 @@ impl Kernel for Ring {
         self.push(&opcode::Nop::new().build().user_data(pack(Token::Again)));
     }
 
-    /// Errors other than "later" cannot be mended and end the process.
+    /// What the kernel cannot take now stays in the queue for the next tick, which comes within a second.
     fn submit(&mut self) {
-        loop {
+        for _ in 0..TRIES {
             if self.uring.submission().is_empty() {
                 return;
             }
-            match self.uring.submit() {
-                Ok(_) => {}
-                // Too many completions wait: what is submitted stays in the queue, and the next tick reaps.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
-                    std::thread::yield_now()
-                }
-                Err(error) => panic!("io_uring_enter failed on a ring that worked before: {error}"),
+            match self.enter() {
+                Entered::Done => {}
+                Entered::Full => return,
+                Entered::NoMemory => std::thread::yield_now(),
             }
         }
     }
@@ -214,6 +288,9 @@ impl Kernel for Ring {
     fn reap(&mut self, events: &mut Vec<Event>) {
         events.append(&mut self.early);
         self.complete(|completion| events.push(completion.event()));
+        if std::mem::take(&mut self.lost) {
+            events.push(Event { token: Token::Lost, more: false, end: false, failed: false });
+        }
     }
 
     /// One system call for the whole batch.
@@ -224,7 +301,13 @@ impl Kernel for Ring {
         events: &mut Vec<Event>,
     ) {
         // What was pushed before goes first: from here on the queue holds nothing but this batch.
-        self.submit();
+        let mut attempts = 0..;
+        while !self.uring.submission().is_empty() {
+            self.submit_or_wait(attempts.next().unwrap_or(u32::MAX));
+            let mut early = std::mem::take(&mut self.early);
+            self.complete(|completion| early.push(completion.event()));
+            self.early = early;
+        }
         results.clear();
         for (send, index) in sends.zip(0_u32..) {
             results.push(Sent::Whole);
@@ -248,14 +331,20 @@ impl Kernel for Ring {
             Token::Sent(index) => results[index as usize] = completion.sent(),
             _ => events.push(completion.event()),
         };
+        // The entries point to the frames, so nothing else happens before the kernel has taken them all.
+        let mut attempts = 0..;
         while !self.uring.submission().is_empty() {
-            self.submit();
+            self.submit_or_wait(attempts.next().unwrap_or(u32::MAX));
             self.complete(&mut sort);
         }
         self.complete(&mut sort);
         // A result that found no room is behind others in the kernel, and a result not seen is a send taken for whole.
         while self.overflows() {
             self.complete(&mut sort);
+        }
+        if self.lost {
+            // Which sends were cut short is not known; `reap` ends all connections.
+            results.fill(Sent::Failed);
         }
     }
 
@@ -277,6 +366,11 @@ impl Kernel for Ring {
     fn stamp(&self) -> u64 {
         self.clock.stamp()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the worker cannot go on, and spinning helps nobody")]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 /// Borrows the descriptor of something that owns one.
@@ -309,145 +403,30 @@ pub(super) fn watchable(descriptor: OwnedFd) -> io::Result<monoio::net::TcpStrea
     monoio::net::TcpStream::from_std(std::net::TcpStream::from(descriptor))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn tokens_survive(slot in 0..=SLOT_MAX, generation: u32) {
-            let key = ConnectionKey { slot, generation };
-            let ours = [Token::Doorbell, Token::Again, Token::Cancel, Token::Sent(slot)];
-            for token in ours.into_iter().chain([Token::Readable(key), Token::Writable(key)]) {
-                prop_assert_eq!(unpack(pack(token)), token);
-            }
-        }
-    }
-
-    /// MEASUREMENTS: a full send posts nothing, a short one its count, a full queue EAGAIN, a closed peer its
-    /// error.
-    #[test]
-    fn send_results() {
-        let (ours, theirs) = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::empty(),
-            None,
-        )
-        .unwrap();
-        let mut ring = Ring::new(Clock::start()).unwrap();
-        let (mut results, mut events) = (Vec::new(), Vec::new());
-        let big = vec![7; 8 << 20];
-        let mut send = |bytes: &[u8], ring: &mut Ring| {
-            let sends = [Send { socket: &ours, bytes }];
-            ring.send_all(sends.into_iter(), &mut results, &mut events);
-            results[0]
-        };
-        assert_eq!(send(b"hello", &mut ring), Sent::Whole);
-        let short = send(&big, &mut ring);
-        assert!(matches!(short, Sent::Part(count) if count > 0 && count < 8 << 20), "{short:?}");
-        assert_eq!(send(b"x", &mut ring), Sent::Part(0));
-        drop(theirs);
-        assert_eq!(send(b"x", &mut ring), Sent::Failed);
-        assert!(events.is_empty());
-    }
-
-    /// Event counters, and a tiny ring that watches them.
-    fn tiny_ring(count: u32) -> (Ring, Vec<OwnedFd>) {
-        let mut ring = Ring::with_sizes(Clock::start(), 8, 8).unwrap();
-        let flags = rustix::event::EventfdFlags::NONBLOCK;
-        let counters: Vec<OwnedFd> =
-            (0..count).map(|_| rustix::event::eventfd(0, flags).unwrap()).collect();
-        for (counter, slot) in counters.iter().zip(0..) {
-            watch(&mut ring, counter, slot);
-        }
-        ring.submit();
-        (ring, counters)
-    }
-
-    fn watch(ring: &mut Ring, counter: &OwnedFd, slot: u32) {
-        let key = ConnectionKey { slot, generation: 1 };
-        ring.watch_readable(counter, key);
-    }
-
-    fn add(counter: &OwnedFd) {
-        rustix::io::write(counter, &1_u64.to_ne_bytes()).unwrap();
-    }
-
-    /// Deals with completions as the reactor does, until there are none.
-    fn deal(ring: &mut Ring, counters: &[OwnedFd], mut events: Vec<Event>) -> Vec<u32> {
-        let mut seen = vec![0; counters.len()];
-        for _ in 0..1_000 {
-            ring.reap(&mut events);
-            if events.is_empty() {
-                return seen;
-            }
-            for event in events.drain(..) {
-                assert!(!event.failed, "{event:?}");
-                let Token::Readable(key) = event.token else { continue };
-                let counter = &counters[key.slot as usize];
-                if rustix::io::read(counter, &mut [0; 8][..]).is_ok() {
-                    seen[key.slot as usize] += 1;
-                }
-                if !event.more {
-                    watch(ring, counter, key.slot);
-                }
-            }
-            ring.submit();
-        }
-        panic!("completions without end");
-    }
-
-    /// Eight completions have room and 200 come, over and over: each counter is reported, and reported again.
-    #[test]
-    fn a_completion_queue_that_overflows_loses_nothing() {
-        let (mut ring, counters) = tiny_ring(200);
-        let mut overflowed = false;
-        for round in 0..20 {
-            counters.iter().for_each(add);
-            // The kernel posts when the thread enters it.
-            ring.request_again();
-            ring.submit();
-            overflowed |= ring.uring.submission().cq_overflow();
-            assert_eq!(deal(&mut ring, &counters, Vec::new()), vec![1; 200], "round {round}");
-        }
-        assert!(overflowed, "the queue was never too small: the test shows nothing");
-    }
-
-    /// Sends in the middle of such a burst: their results are right, and the watches' completions wait outside.
-    #[test]
-    fn sends_while_completions_overflow() {
-        let (mut ring, counters) = tiny_ring(100);
-        let flags = rustix::net::SocketFlags::NONBLOCK;
-        let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
-        let (ours, theirs) = rustix::net::socketpair(family, kind, flags, None).unwrap();
-        let (closed, _) = rustix::net::socketpair(family, kind, flags, None).unwrap();
-        let (mut results, mut events) = (Vec::new(), Vec::new());
-        for _ in 0..20 {
-            counters.iter().for_each(add);
-            let sockets = [&ours, &closed, &ours, &closed, &ours, &closed, &ours];
-            let sends = sockets.into_iter().map(|socket| Send { socket, bytes: b"four" });
-            ring.send_all(sends, &mut results, &mut events);
-            let (whole, failed) = (Sent::Whole, Sent::Failed);
-            assert_eq!(results, [whole, failed, whole, failed, whole, failed, whole]);
-            assert_eq!(rustix::io::read(&theirs, &mut [0; 64][..]), Ok(16));
-            let seen = deal(&mut ring, &counters, std::mem::take(&mut events));
-            assert_eq!(seen, vec![1; 100]);
-        }
-    }
-
-    /// A descriptor that cannot be watched is reported as such, and not as one that is readable.
-    #[test]
-    fn a_watch_that_fails_says_so() {
-        let mut ring = Ring::with_sizes(Clock::start(), 8, 8).unwrap();
-        let key = ConnectionKey { slot: 0, generation: 1 };
-        let nobody = types::Fd(RawFd::MAX);
-        let poll = opcode::PollAdd::new(nobody, 1).multi(true);
-        ring.push(&poll.build().user_data(pack(Token::Readable(key))));
-        ring.submit();
-        let mut events = Vec::new();
-        ring.reap(&mut events);
-        assert!(events.len() == 1 && events[0].failed && !events[0].end, "{events:?}");
-    }
+/// Who is at the other end of a Unix socket, by the kernel's word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerCredentials {
+    /// 0 for a process that has no id in this PID namespace. rustix cannot represent that.
+    pub(crate) process: i32,
+    pub(crate) user: u32,
 }
+
+pub(crate) fn peer_credentials(
+    peer: &std::os::unix::net::UnixStream,
+) -> io::Result<PeerCredentials> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of_val(&found)).unwrap_or_default();
+    let (value, length_at) = (std::ptr::from_mut(&mut found).cast(), &raw mut length);
+    // SAFETY: `value` and `length_at` point to a `ucred` and its length, which live through the call; any bytes are a
+    // valid `ucred`.
+    let result = unsafe {
+        libc::getsockopt(peer.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value, length_at)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(PeerCredentials { process: found.pid, user: found.uid })
+}
+
+#[cfg(test)]
+mod tests;

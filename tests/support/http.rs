@@ -1,7 +1,7 @@
 //! An HTTP client: signed API requests, and raw bytes for everything that must not be right.
 
 use super::wire::{Reply, Wire};
-use super::{APP_ID, APP_KEY, Server, sign, unix_seconds};
+use super::{APP_ID, APP_KEY, APP_SECRET, Server, sign_with, unix_seconds};
 use ringverb::pusher::signature::body_md5;
 
 /// One HTTP connection, kept alive.
@@ -39,6 +39,7 @@ pub(crate) struct Request {
     body_md5: Option<String>,
     headers: String,
     signature: Option<String>,
+    secret: Option<String>,
 }
 
 impl Request {
@@ -60,6 +61,7 @@ impl Request {
             body_md5: None,
             headers: String::new(),
             signature: None,
+            secret: None,
         };
         request.query("auth_timestamp", &unix_seconds().to_string())
     }
@@ -127,6 +129,12 @@ impl Request {
         self
     }
 
+    /// Signs with another secret than that of the recorded traffic.
+    pub(crate) fn secret(mut self, secret: &str) -> Self {
+        self.secret = Some(secret.to_owned());
+        self
+    }
+
     pub(crate) fn timestamp(&self) -> &str {
         let found = self.query.iter().find(|(name, _)| name == "auth_timestamp");
         found.map_or("", |(_, value)| value)
@@ -144,7 +152,10 @@ impl Request {
         let signed = self.signed_query.as_ref().unwrap_or(&sent);
         let signature = match &self.signature {
             Some(signature) => signature.clone(),
-            None => sign(&[&self.method, "\n", path, "\n", signed]),
+            None => {
+                let secret = self.secret.as_deref().unwrap_or(APP_SECRET);
+                sign_with(secret, &[&self.method, "\n", path, "\n", signed])
+            }
         };
         format!("{}?{sent}&auth_signature={signature}", self.path)
     }

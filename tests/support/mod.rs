@@ -142,8 +142,12 @@ pub(crate) fn processor_time(process: u32) -> Duration {
 
 /// Signs with the secret of the app of the tests.
 pub(crate) fn sign(parts: &[&str]) -> String {
+    sign_with(APP_SECRET, parts)
+}
+
+pub(crate) fn sign_with(secret: &str, parts: &[&str]) -> String {
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    let hex = signature::sign(&Secret::new(APP_SECRET), &parts);
+    let hex = signature::sign(&Secret::new(secret), &parts);
     String::from_utf8(hex.to_vec()).expect("hex")
 }
 

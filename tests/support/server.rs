@@ -1,7 +1,8 @@
 //! The server as a process: started with a folder and an environment of its own, on a port the kernel chooses.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,14 +17,17 @@ use super::client::{Client, Handshake};
 use super::http::{Http, Request};
 use super::redis::Redis;
 use super::wire::{Reply, Wire};
-use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, now, pause};
+use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, eventually, now, pause};
 
 /// How a server is to be started.
 #[derive(Debug)]
 pub(crate) struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    descriptors_max: Option<u32>,
+    program: PathBuf,
+    user: Option<u32>,
+    /// Limits of the shell that starts it, such as `-n 100`.
+    ulimits: Vec<String>,
     folder: Folder,
 }
 
@@ -71,7 +75,9 @@ impl Setup {
         Self {
             arguments: Vec::new(),
             environment: Vec::new(),
-            descriptors_max: None,
+            program: env!("CARGO_BIN_EXE_ringverb").into(),
+            user: None,
+            ulimits: Vec::new(),
             folder: Folder::new("server"),
         }
     }
@@ -97,31 +103,58 @@ impl Setup {
     }
 
     /// The server may have so many descriptors.
-    pub(crate) fn descriptors(mut self, most: u32) -> Self {
-        self.descriptors_max = Some(most);
+    pub(crate) fn descriptors(self, most: u32) -> Self {
+        self.ulimit(&format!("-n {most}"))
+    }
+
+    /// A copy of the program.
+    pub(crate) fn program(mut self, path: &Path) -> Self {
+        self.program = path.to_owned();
         self
     }
 
-    fn command(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_ringverb");
-        let mut command = match self.descriptors_max {
-            None => Command::new(program),
-            Some(most) => {
-                let mut shell = Command::new("/bin/sh");
-                let line = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
-                shell.arg("-c").arg(line).arg(program);
-                shell
-            }
+    /// Runs as this user, which only root can ask for.
+    pub(crate) fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// No directory is this server's own.
+    pub(crate) fn without_runtime_directory(self) -> Self {
+        self.env("XDG_RUNTIME_DIR", "")
+    }
+
+    /// A limit as the shell's `ulimit` takes it.
+    pub(crate) fn ulimit(mut self, limit: &str) -> Self {
+        self.ulimits.push(limit.to_owned());
+        self
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = if self.ulimits.is_empty() {
+            Command::new(&self.program)
+        } else {
+            let mut shell = Command::new("/bin/sh");
+            let limits: String =
+                self.ulimits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
+            shell.arg("-c").arg(limits + "exec \"$0\" \"$@\"").arg(&self.program);
+            shell
         };
         command
             .args(&self.arguments)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            // Not in /run, which the tests of root would fill.
+            .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder.0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            // The folder may be out of that user's reach.
+            command.uid(user).gid(user).current_dir("/");
+        }
         command
     }
 
@@ -153,6 +186,29 @@ impl Setup {
         let mut server = setup.spawn();
         let line = server.error_line_with("  address  ");
         server.listens(&line);
+        server
+    }
+
+    /// Starts the server with its output going here, on a port that was free a moment ago, and waits until it accepts.
+    pub(crate) fn start_onto(self, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Server {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("an address");
+        drop(free);
+        let setup = self.args(&["--host", "127.0.0.1", "--port", &address.port().to_string()]);
+        let mut command = setup.command();
+        command.stdout(stdout).stderr(stderr);
+        Self::launched(command, address, setup.folder)
+    }
+
+    /// The server that this command starts, once it accepts there; nobody reads its output.
+    fn launched(mut command: Command, address: SocketAddr, folder: Folder) -> Server {
+        let child = command.spawn().expect("the server's program");
+        // It has its own copies of its output.
+        drop(command);
+        let unread = || mpsc::channel().1;
+        let output = Output { stdout: unread(), stderr: unread(), seen: String::new() };
+        let server = Server { child, output, address, done: false, _folder: folder };
+        eventually("the server accepts", || TcpStream::connect(address).ok());
         server
     }
 
@@ -350,6 +406,20 @@ impl Server {
         let status: ExitStatus = self.child.wait().expect("an exit status");
         self.done = true;
         Finished { code: status.code(), stdout: std::mem::take(&mut self.output.seen), stderr }
+    }
+
+    /// The exit code, if it ends within this time; its output is nobody's business.
+    pub(crate) fn ends_within(mut self, limit: Duration) -> Option<i32> {
+        let start = now();
+        let (_nobody_sends, pause) = mpsc::channel::<()>();
+        while start.elapsed() < limit {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                self.done = true;
+                return status.code();
+            }
+            let _: Result<(), RecvTimeoutError> = pause.recv_timeout(Duration::from_millis(5));
+        }
+        panic!("the server has not ended within {limit:?}");
     }
 
     /// Ends the server as its supervisor would.

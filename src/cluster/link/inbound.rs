@@ -5,13 +5,13 @@ use super::super::subject::Subject;
 use super::{Due, HEARD_MAX, Link};
 use crate::app::AppIndex;
 use crate::shard::{Body, LinkId, Shard};
+use crate::text::shown;
 
 impl Link {
     pub(super) fn on_message(&mut self, subject: &[u8], payload: &[u8], shard: &mut Shard) {
         let Some((Envelope { from, number, body }, frame)) = envelope::decode(payload) else {
-            let subject = String::from_utf8_lossy(subject).into_owned();
-            return self
-                .note(format!("something in {subject:?} that no node of this version says"));
+            let subject = shown(subject);
+            return self.note(format!("something in {subject} that no node of this version says"));
         };
         if from.node == self.own.node {
             self.on_own(from, &body, shard);

@@ -22,6 +22,7 @@ use crate::buffer::FrameBytes;
 use crate::pusher::socket_id::SocketId;
 use crate::resp::{self, Reader, Value};
 use crate::shard::{Body, ChannelKey, LinkId, Question, Shard};
+use crate::text::shown;
 
 /// Bytes of events that wait for a line, or for Redis to confirm them.
 const KEPT_BYTES_MAX: usize = 16 << 20;
@@ -74,8 +75,9 @@ impl fmt::Display for Lost {
         match self {
             Self::Refused(error) => write!(
                 formatter,
-                "it answered {error:?}; Redis 6 or Valkey is needed, and REDIS_USERNAME and REDIS_PASSWORD must be \
-                 those of a user who may use pub/sub, GET, SET and EVAL"
+                "it answered {}; Redis 6 or Valkey is needed, and REDIS_USERNAME and REDIS_PASSWORD must be \
+                 those of a user who may use pub/sub, GET, SET and EVAL",
+                shown(error)
             ),
             Self::Silent => write!(formatter, "it has not answered for {SILENT_BEATS} seconds"),
             Self::Malformed => formatter.write_str("it does not speak as Redis does"),
@@ -391,7 +393,7 @@ impl Link {
             if matches!(due, Due::Hello) {
                 return Err(Lost::Refused(error.clone()));
             }
-            self.note(format!("Redis refuses a command of the cluster: {error}"));
+            self.note(format!("Redis refuses a command of the cluster: {}", shown(error)));
         }
         match due {
             Due::Hello if matches!(reply, Value::Map(_)) => self.greeted(shard),

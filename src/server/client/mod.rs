@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::cli::ClientCommand;
 use crate::config::Config;
-use crate::pusher::debug_text::visible;
 use crate::pusher::json;
+use crate::text::visible;
 use peer::Peer;
 
 /// How long the server may take for anything.

@@ -1,7 +1,8 @@
 //! One event as text: for a person with its time and its data in lines, for a program as one line of JSON. PURE.
 
-use crate::pusher::debug_text::{pretty_data, visible};
+use crate::pusher::debug_text::pretty_data;
 use crate::pusher::json;
+use crate::text::visible;
 
 /// An event that came; raw spans of a message that `Validator` passed, but for the names.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 pub(super) use give::hand_out;
 pub use record::FORMAT;
-pub(crate) use stream::check_user;
+pub(crate) use stream::{check_user, peer_credentials};
 pub(super) use take::{listen, take_in};
 
 use super::Worker;

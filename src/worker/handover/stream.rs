@@ -16,6 +16,7 @@ use rustix::net::{
 };
 
 use super::record::Record;
+pub(crate) use crate::worker::sys::peer_credentials;
 
 /// For each step of the other side.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,11 +32,11 @@ const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// # Errors
 /// When that is somebody else, or cannot be told.
 pub(crate) fn check_user(peer: &UnixStream) -> io::Result<()> {
-    let user = rustix::net::sockopt::socket_peercred(peer)?.uid;
-    if user.is_root() || user == rustix::process::geteuid() {
+    let user = peer_credentials(peer)?.user;
+    if user == 0 || user == rustix::process::geteuid().as_raw() {
         return Ok(());
     }
-    let why = format!("the other side runs as user {}, not as this one", user.as_raw());
+    let why = format!("the other side runs as user {user}, not as this one");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
@@ -12,7 +13,8 @@ use rustix::io::retry_on_intr;
 use super::super::lobby::Visit;
 use super::Meeting;
 use super::record::Record;
-use super::stream::{Incoming, PATIENCE};
+use super::stream::{Incoming, PATIENCE, check_user};
+use crate::worker::time::Clock;
 use crate::worker::{Worker, session};
 
 /// Where this worker is given to. To be called by its own thread, before the other process hears of it.
@@ -26,21 +28,35 @@ pub(in crate::worker) fn listen(meeting: &Meeting, worker: usize) -> io::Result<
 pub(in crate::worker) fn take_in(worker: &Rc<Worker>, meeting: &Meeting, listener: &UnixListener) {
     let index = usize::from(worker.index());
     let result = (0..meeting.givers_to(index)).try_for_each(|_| {
-        Incoming::new(accept(listener)?)?.take_all(|record, socket| take(worker, record, socket))
+        let stream = accept(listener, worker.shared.clock)?;
+        Incoming::new(stream)?.take_all(|record, socket| take(worker, record, socket))
     });
     worker.core.borrow_mut().settle_in();
     worker.shared.handover.finish(index, result);
 }
 
-fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
-    let patience = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
-    let mut waits = [PollFd::new(listener, PollFlags::IN)];
-    if retry_on_intr(|| poll(&mut waits, Some(&patience)))? == 0 {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody came to give"));
+/// The next connection of the other process. Every user can list abstract names and connect to them: strangers are
+/// dropped, however many come, until it is too late.
+fn accept(listener: &UnixListener, clock: Clock) -> io::Result<UnixStream> {
+    let nobody = || io::Error::new(io::ErrorKind::TimedOut, "nobody came to give");
+    let start = clock.now();
+    loop {
+        let left = PATIENCE.checked_sub(Duration::from_millis(clock.now().0 - start.0));
+        let left = Timespec::try_from(left.ok_or_else(nobody)?).map_err(io::Error::other)?;
+        let mut waits = [PollFd::new(listener, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut waits, Some(&left)))? == 0 {
+            return Err(nobody());
+        }
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        if check_user(&stream).is_ok() {
+            stream.set_nonblocking(false)?;
+            return Ok(stream);
+        }
     }
-    let (stream, _) = listener.accept()?;
-    stream.set_nonblocking(false)?;
-    Ok(stream)
 }
 
 fn take(worker: &Rc<Worker>, record: Record, socket: Option<OwnedFd>) -> io::Result<()> {

@@ -1,0 +1,187 @@
+//! The form of a log line: time, level, message, fields. Whatever a line is made of, it is at most so many bytes
+//! long and holds no control character but its last: `text::Line` escapes and cuts.
+
+use std::fmt::{self, Write};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::PEER;
+use crate::text::Line;
+
+/// Message and fields of a line about what a peer did, in bytes.
+pub(super) const PEER_LINE_BYTES_MAX: usize = 400;
+/// The same for the server's own lines: the longest one lists every reason for a refusal.
+pub(super) const LINE_BYTES_MAX: usize = 1_024;
+
+pub(super) struct LineFormat {
+    pub(super) colour: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for LineFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let bytes_max =
+            if metadata.target() == PEER { PEER_LINE_BYTES_MAX } else { LINE_BYTES_MAX };
+        let mut parts = Parts { message: Line::new(bytes_max), fields: Line::new(bytes_max) };
+        event.record(&mut parts);
+        let mut line = Line::new(bytes_max);
+        let _ = write!(line, "{}{}", parts.message.as_str(), parts.fields.as_str());
+        let is_cut = line.is_cut() || parts.message.is_cut() || parts.fields.is_cut();
+        write_line(&mut writer, *metadata.level(), self.colour, &line, is_cut)
+    }
+}
+
+/// A line that is no event of `tracing`: the output itself writes it.
+pub(super) fn own_line(level: Level, colour: bool, text: &str) -> Vec<u8> {
+    let mut line = Line::new(LINE_BYTES_MAX);
+    let _ = line.write_str(text);
+    let mut written = String::new();
+    let mut writer = Writer::new(&mut written);
+    // Writing to a String cannot fail.
+    let _ = write_line(&mut writer, level, colour, &line, line.is_cut());
+    written.into_bytes()
+}
+
+fn write_line(
+    writer: &mut Writer<'_>,
+    level: Level,
+    colour: bool,
+    line: &Line,
+    is_cut: bool,
+) -> fmt::Result {
+    let (grey, plain) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    let paint = if colour { paint(level) } else { "" };
+    writer.write_str(grey)?;
+    SystemTime.format_time(writer)?;
+    let more = if is_cut { "…" } else { "" };
+    writeln!(writer, "{plain} {paint}{level:>5}{plain} {}{more}", line.as_str())
+}
+
+fn paint(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        Level::DEBUG => "\x1b[34m",
+        Level::TRACE => "\x1b[35m",
+    }
+}
+
+/// The message, and behind it the fields as ` name=value`.
+struct Parts {
+    message: Line,
+    fields: Line,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a Line cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::is_hidden;
+    use proptest::prelude::*;
+    use std::io;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use tracing::subscriber::with_default;
+
+    struct Lines(Sender<Vec<u8>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.send(line.to_vec()).expect("the test reads it");
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Runs this with a log in the server's form, and returns its lines.
+    fn logged(colour: bool, log: impl FnOnce()) -> Vec<String> {
+        let (sender, lines): (_, Receiver<Vec<u8>>) = channel();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .event_format(LineFormat { colour })
+            .with_writer(move || Lines(sender.clone()))
+            .finish();
+        with_default(subscriber, log);
+        lines.try_iter().map(|line| String::from_utf8(line).expect("UTF-8")).collect()
+    }
+
+    /// What follows the time.
+    fn rest(line: &str) -> &str {
+        line.split_once("Z ").expect("a time").1
+    }
+
+    #[test]
+    fn a_line_has_time_level_message_and_fields() {
+        let lines = logged(false, || {
+            tracing::info!(worker = 3, name = "x", "the message is {}", 7);
+            tracing::error!("plain");
+        });
+        assert_eq!(rest(&lines[0]), " INFO the message is 7 worker=3 name=\"x\"\n");
+        assert_eq!(rest(&lines[1]), "ERROR plain\n");
+        assert!(lines[0].starts_with("20") && lines[0].contains('T'), "{}", lines[0]);
+        let coloured = logged(true, || tracing::warn!("careful"));
+        assert!(coloured[0].ends_with("Z\x1b[0m \x1b[33m WARN\x1b[0m careful\n"), "{coloured:?}");
+        let own = String::from_utf8(own_line(Level::WARN, false, "own")).unwrap();
+        assert_eq!(rest(&own), " WARN own\n");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_says_so() {
+        let lines = logged(false, || {
+            tracing::warn!(target: PEER, "{}", "x".repeat(5_000));
+            tracing::warn!(field = "y".repeat(5_000), "own");
+        });
+        assert_eq!(rest(&lines[0]), format!(" WARN {}…\n", "x".repeat(PEER_LINE_BYTES_MAX)));
+        assert!(lines[1].ends_with("y…\n") && lines[1].len() < LINE_BYTES_MAX + 64, "{lines:?}");
+    }
+
+    proptest! {
+        /// Every line goes through this form, so what holds for any message holds for every place that logs.
+        #[test]
+        fn no_text_of_a_peer_makes_a_line_long_or_steers_a_terminal(
+            text in prop::collection::vec(any::<char>(), 0..700),
+            name in ".*",
+        ) {
+            let text: String = text.into_iter().collect();
+            let lines = logged(false, || {
+                tracing::warn!(target: PEER, "{text}");
+                tracing::info!(text, name = %name, "{name}{text:?}");
+                tracing::warn!(target: PEER, why = ?text, other = text, "{name}");
+                tracing::debug!("{}", name);
+            });
+            prop_assert_eq!(lines.len(), 4);
+            for (at, line) in lines.iter().enumerate() {
+                let most = if at % 2 == 0 { 512 } else { LINE_BYTES_MAX + 64 };
+                prop_assert!(line.len() <= most, "{}: {}", line.len(), line);
+                let inside = line.strip_suffix('\n').expect("a whole line");
+                prop_assert!(!inside.chars().any(is_hidden), "{}", line);
+            }
+        }
+    }
+}

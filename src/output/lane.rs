@@ -1,0 +1,438 @@
+//! One stream of the process (standard output or standard error), written by a thread of its own.
+//!
+//! Whoever has text pushes it into a bounded queue and never waits. The thread writes, and it alone waits: for a pipe
+//! that nobody reads, a terminal that Ctrl-S has stopped, a slow disk. A text that finds the queue full is dropped and
+//! counted, and so is what cannot be written; the stream goes on. One line reports the losses when the stream takes
+//! text again. See `Bounds` for the limits.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+/// What may wait for the thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) texts_max: usize,
+    /// One text more than this is taken when nothing else waits.
+    pub(super) bytes_max: usize,
+}
+
+/// Lines that were lost and not reported yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// The queue was full: the reader was too slow.
+    pub(super) unread: u64,
+    /// The stream refused them, with this error number at last.
+    pub(super) unwritten: u64,
+    pub(super) last_error: i32,
+    /// The rate limit left them out.
+    pub(super) over_rate: u64,
+}
+
+impl Losses {
+    pub(super) fn is_none(&self) -> bool {
+        self.unread + self.unwritten + self.over_rate == 0
+    }
+}
+
+/// Takes a report of losses. `false`: it could not, and they are reported later.
+pub(super) type Report = Box<dyn Fn(Losses) -> Reported + Send>;
+
+/// What became of a report.
+pub(super) enum Reported {
+    /// A line to be written to this stream itself.
+    Here(Vec<u8>),
+    Elsewhere,
+    NotYet,
+}
+
+enum Entry {
+    Text(Box<[u8]>),
+    /// Answered when all that was pushed before has been written or is lost.
+    Flush(SyncSender<()>),
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    queued_bytes: AtomicUsize,
+    unread: AtomicU64,
+    unwritten: AtomicU64,
+    last_error: AtomicI32,
+    over_rate: AtomicU64,
+}
+
+/// The end of a stream that the whole process shares.
+#[derive(Debug)]
+pub(super) struct Lane {
+    queue: SyncSender<Entry>,
+    counts: Arc<Counts>,
+    bytes_max: usize,
+}
+
+/// Written by one system call at most.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Between two reports while losses go on.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Between two reports of lines over the rate alone: a flood goes on for long.
+const REPORT_RATE_EVERY: Duration = Duration::from_secs(60);
+
+impl Lane {
+    /// Starts the thread that writes to this stream.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(super) fn start(
+        name: &str,
+        stream: impl AsFd + Send + 'static,
+        bounds: Bounds,
+        report: Report,
+    ) -> io::Result<Self> {
+        let (queue, entries) = mpsc::sync_channel(bounds.texts_max);
+        let counts = Arc::new(Counts::default());
+        let mut writer = Writer {
+            stream,
+            counts: counts.clone(),
+            report,
+            reported_at: None,
+            is_torn: false,
+            batch: Vec::new(),
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        // Nobody waits for it: a write that never ends must not hold up the end of the process.
+        thread.spawn(move || writer.run(&entries))?;
+        Ok(Self { queue, counts, bytes_max: bounds.bytes_max })
+    }
+
+    /// Hands whole lines to the thread. `false`: there was no room, and they are counted as lost.
+    pub(super) fn push(&self, text: impl Into<Box<[u8]>>) -> bool {
+        let text = text.into();
+        let (bytes, lines) = (text.len(), count_lines(&text));
+        let before = self.counts.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let fits = before == 0 || before + bytes <= self.bytes_max;
+        if fits && self.queue.try_send(Entry::Text(text)).is_ok() {
+            return true;
+        }
+        self.counts.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.counts.unread.fetch_add(lines, Ordering::Relaxed);
+        false
+    }
+
+    /// A line that the rate limit left out.
+    pub(super) fn count_over_rate(&self) {
+        self.counts.over_rate.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn losses(&self) -> Losses {
+        self.counts.losses()
+    }
+
+    /// Waits until all that was pushed before is written or lost, but not longer than to the deadline.
+    pub(super) fn flush(&self, deadline: Instant) -> bool {
+        /// Between two looks whether a full queue has room for the question.
+        const STEP: Duration = Duration::from_millis(5);
+        let (done, is_done) = mpsc::sync_channel(1);
+        let mut question = Entry::Flush(done);
+        loop {
+            match self.queue.try_send(question) {
+                Ok(()) => return is_done.recv_timeout(until(deadline)).is_ok(),
+                Err(TrySendError::Disconnected(_)) => return false,
+                Err(TrySendError::Full(back)) => question = back,
+            }
+            let left = until(deadline);
+            if left.is_zero() {
+                return false;
+            }
+            // Nothing is ever sent: a pause.
+            let _: Result<(), RecvTimeoutError> = is_done.recv_timeout(STEP.min(left));
+        }
+    }
+}
+
+impl Counts {
+    fn losses(&self) -> Losses {
+        Losses {
+            unread: self.unread.load(Ordering::Relaxed),
+            unwritten: self.unwritten.load(Ordering::Relaxed),
+            last_error: self.last_error.load(Ordering::Relaxed),
+            over_rate: self.over_rate.load(Ordering::Relaxed),
+        }
+    }
+
+    fn forget(&self, reported: Losses) {
+        self.unread.fetch_sub(reported.unread, Ordering::Relaxed);
+        self.unwritten.fetch_sub(reported.unwritten, Ordering::Relaxed);
+        self.over_rate.fetch_sub(reported.over_rate, Ordering::Relaxed);
+    }
+}
+
+/// What the thread has.
+struct Writer<S> {
+    stream: S,
+    counts: Arc<Counts>,
+    report: Report,
+    reported_at: Option<Instant>,
+    /// The last write ended within a line.
+    is_torn: bool,
+    batch: Vec<u8>,
+}
+
+impl<S: AsFd> Writer<S> {
+    /// Ends with the process, or when nobody can push any more.
+    fn run(&mut self, entries: &Receiver<Entry>) {
+        while let Ok(first) = entries.recv() {
+            let flushed = self.collect(first, entries);
+            if self.counts.losses().unwritten > 0 {
+                self.report_losses(flushed.is_some());
+            }
+            self.write_batch();
+            let is_idle = self.counts.queued_bytes.load(Ordering::Acquire) == 0;
+            if is_idle || flushed.is_some() {
+                self.report_losses(flushed.is_some());
+            }
+            if let Some(flushed) = flushed {
+                // Whoever asked may have given up.
+                let _ = flushed.try_send(());
+            }
+        }
+    }
+
+    /// Puts what waits together, up to a flush.
+    fn collect(&mut self, first: Entry, entries: &Receiver<Entry>) -> Option<SyncSender<()>> {
+        self.batch.clear();
+        let mut next = Ok(first);
+        loop {
+            match next {
+                Ok(Entry::Text(text)) => self.batch.extend_from_slice(&text),
+                Ok(Entry::Flush(done)) => return Some(done),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
+            }
+            if self.batch.len() >= BATCH_BYTES {
+                return None;
+            }
+            next = entries.try_recv();
+        }
+    }
+
+    fn write_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let result = self.write(&batch);
+        if let Err((written, error)) = result {
+            self.counts.unwritten.fetch_add(count_lines(&batch[written..]), Ordering::Relaxed);
+            self.counts.last_error.store(error.raw_os_error(), Ordering::Relaxed);
+        }
+        self.counts.queued_bytes.fetch_sub(batch.len(), Ordering::AcqRel);
+        self.batch = batch;
+        // One large text must not hold its memory for ever.
+        self.batch.clear();
+        self.batch.shrink_to(BATCH_BYTES);
+    }
+
+    /// Writes all of it, however long the stream takes. An error comes with what was written before it.
+    fn write(&mut self, text: &[u8]) -> Result<(), (usize, Errno)> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.is_torn {
+            // What was cut off stays a line of its own.
+            self.write_all(b"\n").map_err(|(_, error)| (0, error))?;
+            self.is_torn = false;
+        }
+        let result = self.write_all(text);
+        let written = result.map_or_else(|(written, _)| written, |()| text.len());
+        self.is_torn = text[..written].last().is_some_and(|byte| *byte != b'\n');
+        result
+    }
+
+    fn write_all(&self, text: &[u8]) -> Result<(), (usize, Errno)> {
+        let mut written = 0;
+        while written < text.len() {
+            match rustix::io::write(&self.stream, &text[written..]) {
+                Ok(0) => return Err((written, Errno::IO)),
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                // Another process has set O_NONBLOCK on the file that we share with it.
+                Err(Errno::AGAIN) => {
+                    match poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], None) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err((written, error)),
+                    }
+                }
+                Err(error) => return Err((written, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports what was lost, if there is anything and it is time; at the end it is always time.
+    fn report_losses(&mut self, is_end: bool) {
+        let losses = self.counts.losses();
+        if losses.is_none() {
+            return;
+        }
+        let now = now();
+        let of_rate_alone = losses.unread + losses.unwritten == 0;
+        let every = if of_rate_alone { REPORT_RATE_EVERY } else { REPORT_EVERY };
+        if !is_end && self.reported_at.is_some_and(|at| now.duration_since(at) < every) {
+            return;
+        }
+        self.reported_at = Some(now);
+        let is_reported = match (self.report)(losses) {
+            Reported::Here(line) => self.write(&line).is_ok(),
+            Reported::Elsewhere => true,
+            Reported::NotYet => false,
+        };
+        if is_reported {
+            self.counts.forget(losses);
+        }
+    }
+}
+
+fn count_lines(text: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', text).count().max(usize::from(!text.is_empty())) as u64
+}
+
+fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(now())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the log is no part of a tick")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+    use std::fs::File;
+    use std::io::{BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+
+    const BOUNDS: Bounds = Bounds { texts_max: 64, bytes_max: 16 * 1024 };
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        fcntl_setpipe_size(&writer, 4096).unwrap();
+        (reader, writer)
+    }
+
+    fn here() -> Report {
+        Box::new(|losses| {
+            let Losses { unread, unwritten, over_rate, .. } = losses;
+            Reported::Here(format!("lost {unread} {unwritten} {over_rate}\n").into_bytes())
+        })
+    }
+
+    fn lane(stream: OwnedFd) -> Lane {
+        Lane::start("lane", stream, BOUNDS, here()).unwrap()
+    }
+
+    fn soon(millis: u64) -> Instant {
+        now() + Duration::from_millis(millis)
+    }
+
+    fn line(number: u64) -> Vec<u8> {
+        format!("{number:>99}\n").into_bytes()
+    }
+
+    #[test]
+    fn all_is_written_in_order_before_a_flush_returns() {
+        let (reader, writer) = pipe();
+        let lane = lane(writer);
+        let reader = std::thread::spawn(move || {
+            BufReader::new(File::from(reader)).lines().map(Result::unwrap).collect::<Vec<_>>()
+        });
+        for number in 0..1_000 {
+            while !lane.push(line(number)) {
+                lane.counts.unread.store(0, Ordering::Relaxed);
+                lane.flush(soon(10_000));
+            }
+        }
+        assert!(lane.flush(soon(10_000)));
+        assert!(lane.losses().is_none());
+        drop(lane);
+        let lines: Vec<u64> =
+            reader.join().unwrap().iter().map(|line| line.trim().parse().unwrap()).collect();
+        assert_eq!(lines, (0..1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reader_that_stops_costs_lines_and_nobody_waits() {
+        let (reader, writer) = pipe();
+        let lane = lane(writer);
+        let start = now();
+        let pushed: Vec<u64> = (0..10_000).filter(|number| lane.push(line(*number))).collect();
+        let lost = 10_000 - pushed.len() as u64;
+        assert!(!lane.flush(soon(50)), "nobody reads");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        // A pipe, a batch, the queue.
+        assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
+        assert_eq!(lane.losses().unread, lost);
+        assert!(lane.counts.queued_bytes.load(Ordering::Acquire) <= BOUNDS.bytes_max);
+        let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
+        for number in pushed {
+            assert_eq!(lines.next().unwrap().trim(), number.to_string());
+        }
+        assert_eq!(lines.next().unwrap(), format!("lost {lost} 0 0"));
+        assert!(lane.push(line(7)) && lane.flush(soon(10_000)));
+        assert_eq!(lines.next().unwrap().trim(), "7");
+        assert!(lane.losses().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        let full: OwnedFd = File::options().write(true).open("/dev/full").unwrap().into();
+        let lane = lane(full);
+        for number in 0..10 {
+            assert!(lane.push(line(number)));
+            assert!(lane.flush(soon(10_000)));
+        }
+        let losses = lane.losses();
+        assert_eq!((losses.unwritten, losses.last_error), (10, libc::ENOSPC));
+        let (reader, writer) = pipe();
+        drop(reader);
+        let lane = super::tests::lane(writer);
+        assert!(lane.push(b"a\nb\nc\n".to_vec()) && lane.flush(soon(10_000)));
+        assert_eq!((lane.losses().unwritten, lane.losses().last_error), (3, libc::EPIPE));
+    }
+
+    /// Another process may have set O_NONBLOCK on a terminal or pipe it shares with us.
+    #[test]
+    fn a_stream_that_does_not_wait_loses_nothing() {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        fcntl_setpipe_size(&writer, 4096).unwrap();
+        rustix::io::ioctl_fionbio(&reader, false).unwrap();
+        let lane = lane(writer);
+        let text: Vec<u8> = (0..400).flat_map(line).collect();
+        assert!(lane.push(text), "one text larger than the bound, because nothing else waits");
+        let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
+        for number in 0..400 {
+            assert_eq!(lines.next().unwrap().trim(), number.to_string());
+        }
+        assert!(lane.flush(soon(10_000)) && lane.losses().is_none());
+    }
+
+    #[test]
+    fn lines_over_the_rate_are_reported_once_in_a_while() {
+        let (reader, writer) = pipe();
+        let lane = lane(writer);
+        let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
+        (0..3).for_each(|_| lane.count_over_rate());
+        assert!(lane.push(b"a\n".to_vec()));
+        assert_eq!(
+            (lines.next().unwrap(), lines.next().unwrap()),
+            ("a".into(), "lost 0 0 3".into())
+        );
+        lane.count_over_rate();
+        assert!(lane.push(b"b\n".to_vec()));
+        assert_eq!(lines.next().unwrap(), "b");
+        assert!(lane.flush(soon(10_000)));
+        assert_eq!(lines.next().unwrap(), "lost 0 0 1", "the end reports what is left");
+    }
+}

@@ -1,0 +1,256 @@
+//! Everything the server writes to standard output and standard error: log lines, the start message, `--debug` and
+//! `--print-events`.
+//!
+//! A log must never hurt the server. Each stream has a bounded queue and a thread (`lane.rs`), so a full disk, a closed
+//! pipe, a reader that stops or a terminal that Ctrl-S holds costs lines, which are counted and reported, and nothing
+//! else. `format.rs` bounds every log line and escapes control characters. `budget.rs` bounds the bytes a second of
+//! lines, so that peers cannot fill a disk with what they cause. At the end `finish` waits `FINISH_TIME` at most for
+//! lines that wait. Commands that end by themselves (`check`, `publish`) do not start it and write directly.
+
+mod budget;
+mod format;
+mod lane;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+use budget::Budget;
+use lane::{Bounds, Lane, Losses, Report, Reported};
+
+/// The `tracing` target of lines that peers can cause: shorter, and with a smaller budget.
+pub const PEER: &str = "ringverb::peer";
+
+/// How long the end of the process waits for lines that wait.
+pub const FINISH_TIME: Duration = Duration::from_secs(1);
+
+const LOG_BOUNDS: Bounds = Bounds { texts_max: 2_048, bytes_max: 1 << 20 };
+const EVENT_BOUNDS: Bounds = Bounds { texts_max: 8_192, bytes_max: 8 << 20 };
+
+/// Lines of the target `PEER`: 177 MB a day at most.
+const PEER_BYTES_PER_SECOND: u64 = 2 << 10;
+const PEER_BURST_BYTES: u64 = 64 << 10;
+/// All other lines of level INFO and above: 708 MB a day at most. DEBUG and TRACE are asked for, and not bounded.
+const OWN_BYTES_PER_SECOND: u64 = 8 << 10;
+const OWN_BURST_BYTES: u64 = 256 << 10;
+
+static OUTPUT: OnceLock<Output> = OnceLock::new();
+
+#[derive(Debug)]
+struct Output {
+    stdout: Lane,
+    stderr: Lane,
+    /// Standard output belongs to the events (`--print-events`), and the log goes to standard error.
+    prints_events: bool,
+    colour: bool,
+    start: Instant,
+    peer_budget: Budget,
+    own_budget: Budget,
+}
+
+/// How to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Standard output is for events alone.
+    pub prints_events: bool,
+    /// Colour is wanted where the log is a terminal.
+    pub colour: bool,
+}
+
+/// Starts the threads that write and the log. Called once, before any other thread runs.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub fn start(settings: Settings) -> io::Result<()> {
+    let Settings { prints_events, colour } = settings;
+    let is_terminal =
+        if prints_events { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+    let colour = colour && is_terminal;
+    let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
+    let report = if prints_events { report_in_log(colour) } else { report_here(colour) };
+    let output = Output {
+        stdout: Lane::start("stdout", io::stdout(), bounds, report)?,
+        stderr: Lane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(colour))?,
+        prints_events,
+        colour,
+        start: lane::now(),
+        peer_budget: Budget::new(PEER_BYTES_PER_SECOND, PEER_BURST_BYTES),
+        own_budget: Budget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
+    };
+    if OUTPUT.set(output).is_err() {
+        return Ok(());
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        // Internal errors would go to standard error, past the queue.
+        .log_internal_errors(false)
+        .event_format(format::LineFormat { colour })
+        .with_writer(Log)
+        .init();
+    report_panics();
+    // A file that reaches its size limit (ulimit -f) then fails with EFBIG, instead of ending the process.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
+}
+
+/// The standard hook writes to standard error itself: a process that has panicked would wait there for its reader,
+/// neither serving nor ending.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed").to_owned();
+        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace = match backtrace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("{backtrace}\n"),
+            _ => String::new(),
+        };
+        complain(&format!("thread '{name}' {panic}\n{backtrace}"));
+        finish();
+    }));
+}
+
+/// Whether text for the log may have colours.
+#[must_use]
+pub fn has_colour() -> bool {
+    OUTPUT.get().is_some_and(|output| output.colour)
+}
+
+/// Writes text of several lines to where the log goes, as it is: the start message, and what `--debug` shows.
+pub fn log_text(text: &str) {
+    match OUTPUT.get() {
+        Some(output) => drop(output.log().push(text.as_bytes())),
+        None => directly(io::stdout(), text),
+    }
+}
+
+/// Writes whole lines of events to standard output. If its reader is slow they are dropped and counted.
+pub fn events(lines: Vec<u8>) {
+    if let Some(output) = OUTPUT.get() {
+        output.stdout.push(lines);
+    }
+}
+
+/// Writes text to standard error: errors and warnings that are no lines of the log.
+pub fn complain(text: &str) {
+    match OUTPUT.get() {
+        Some(output) => drop(output.stderr.push(text.as_bytes())),
+        None => directly(io::stderr(), text),
+    }
+}
+
+/// Writes what waits, for `FINISH_TIME` at most. Says on standard error what the log could not.
+pub fn finish() {
+    let Some(output) = OUTPUT.get() else { return };
+    let deadline = lane::now() + FINISH_TIME;
+    output.stdout.flush(deadline);
+    let losses = output.stdout.losses();
+    if !output.prints_events && losses.unwritten > 0 {
+        output.stderr.push(format!("warning: {}\n", sentence("log lines", losses)).into_bytes());
+    }
+    output.stderr.flush(deadline);
+}
+
+/// Ends the process at once, but for what waits to be written.
+pub fn exit(code: i32) -> ! {
+    finish();
+    std::process::exit(code)
+}
+
+fn directly(mut stream: impl Write, text: &str) {
+    // Without the stream there is nobody to tell.
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+}
+
+fn report_here(colour: bool) -> Report {
+    Box::new(move |losses| {
+        let text = sentence("log lines", losses);
+        Reported::Here(format::own_line(Level::WARN, colour, &text))
+    })
+}
+
+/// A stream of data for programs carries no sentences.
+fn report_in_log(colour: bool) -> Report {
+    Box::new(move |losses| {
+        let text = sentence("events of --print-events", losses);
+        let line = format::own_line(Level::WARN, colour, &text);
+        match OUTPUT.get() {
+            Some(output) if output.stderr.push(line) => Reported::Elsewhere,
+            _ => Reported::NotYet,
+        }
+    })
+}
+
+fn sentence(what: &str, losses: Losses) -> String {
+    let Losses { unread, unwritten, last_error, over_rate } = losses;
+    let mut text = format!("{what} were lost:");
+    if unread > 0 {
+        text += &format!(" unread={unread}");
+    }
+    if unwritten > 0 {
+        let error = io::Error::from_raw_os_error(last_error);
+        text += &format!(" unwritten={unwritten} error=\"{error}\"");
+    }
+    if over_rate > 0 {
+        text += &format!(" over_rate={over_rate}");
+    }
+    text
+}
+
+impl Output {
+    fn log(&self) -> &Lane {
+        if self.prints_events { &self.stderr } else { &self.stdout }
+    }
+
+    fn log_line(&self, line: &[u8], budget: Option<&Budget>) {
+        let nanos = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if budget.is_some_and(|budget| !budget.take(line.len(), nanos)) {
+            self.log().count_over_rate();
+        } else {
+            self.log().push(line);
+        }
+    }
+}
+
+/// Makes a writer for each line of `tracing`.
+struct Log;
+
+/// Takes one line, whole.
+struct LineWriter {
+    budget: fn(&Output) -> Option<&Budget>,
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = LineWriter;
+
+    fn make_writer(&self) -> LineWriter {
+        LineWriter { budget: |output| Some(&output.own_budget) }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> LineWriter {
+        match *metadata.level() {
+            Level::DEBUG | Level::TRACE => LineWriter { budget: |_| None },
+            _ if metadata.target() == PEER => {
+                LineWriter { budget: |output| Some(&output.peer_budget) }
+            }
+            _ => self.make_writer(),
+        }
+    }
+}
+
+/// Never fails: what cannot be taken is counted.
+impl Write for LineWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Some(output) = OUTPUT.get() {
+            output.log_line(line, (self.budget)(output));
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

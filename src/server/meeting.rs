@@ -1,0 +1,346 @@
+//! Where a process that takes over finds the process that runs, and whom either believes.
+//!
+//! The place is a socket file in a directory that only this user (or root) can write: `RUNTIME_DIRECTORY` of systemd,
+//! `XDG_RUNTIME_DIR`, /run/ringverb, /run/user/UID, and for root /run. Other users can neither occupy nor reach it.
+//! Where there is no such directory, the place is an abstract socket with a random name, which is found in
+//! /proc/net/unix: another user can connect to it or list decoys, but cannot occupy it.
+//!
+//! Each side looks at who the other is before it says or hears anything. The other must be the same user or root, and
+//! no process of another container: containers that share a network namespace are often all root to each other. What
+//! cannot be told apart: processes of one user in one container. See `check_namespaces` for what the kernel shows.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::life::sleep;
+use crate::config::load::runtime_directories;
+use crate::worker::handover::{check_user, peer_credentials};
+
+/// The directories in which a socket file may be, the preferred one first. They need not exist.
+#[derive(Clone, Debug)]
+pub(super) struct Places(Vec<PathBuf>);
+
+/// The socket at which a process waits for others.
+pub(super) struct Point {
+    pub(super) listener: UnixListener,
+    file: Option<SocketFile>,
+}
+
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+/// Other users can list any number of names. After so many rounds over those that do not answer, nobody is there.
+const ROUNDS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Places {
+    /// Those of this process.
+    pub(super) fn new() -> Self {
+        let user = rustix::process::geteuid();
+        let mut directories = vec![PathBuf::from("/run/ringverb")];
+        directories.splice(0..0, runtime_directories());
+        directories.push(format!("/run/user/{}", user.as_raw()).into());
+        if user.is_root() {
+            directories.push("/run".into());
+        }
+        Self(directories)
+    }
+
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    fn private(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(PathBuf::as_path).filter(|path| fs::metadata(path).is_ok_and(is_private))
+    }
+
+    /// Opens the place of the server at this address.
+    ///
+    /// # Errors
+    /// When neither a file nor an abstract socket can be made.
+    pub(super) fn open(&self, address: SocketAddr) -> io::Result<Point> {
+        let name = file_name(address)?;
+        if let Some(point) = self.private().find_map(|directory| bind(&directory.join(&name)).ok())
+        {
+            return Ok(point);
+        }
+        let random = getrandom::u64().map_err(io::Error::other)?;
+        let name = UnixAddress::from_abstract_name(format!("{}{random:016x}", prefix(address)))?;
+        Ok(Point { listener: UnixListener::bind_addr(&name)?, file: None })
+    }
+
+    /// Connects to the process that serves this address and may be believed; `None` when there is none.
+    ///
+    /// # Errors
+    /// When a server is there that must not be believed, or the kernel refuses.
+    pub(super) fn find(&self, address: SocketAddr) -> io::Result<Option<UnixStream>> {
+        let name = file_name(address)?;
+        for directory in self.private() {
+            // A file without a process behind it was left by one that was killed.
+            if let Ok(stream) = UnixStream::connect(directory.join(&name)) {
+                check_user(&stream)?;
+                return Ok(Some(stream));
+            }
+        }
+        find_abstract(address)
+    }
+}
+
+impl Point {
+    /// Looks at a peer before anything else is done for it. An abstract socket can be reached from other containers,
+    /// so there the kernel has to show that the peer is in the same one.
+    pub(super) fn check(&self, peer: &UnixStream) -> io::Result<()> {
+        check_user(peer)?;
+        check_namespaces(peer, self.file.is_none())
+    }
+
+    /// Nobody reaches it from here on, though descriptors of it may stay open.
+    pub(super) fn close(&self) {
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+    }
+
+    /// At the end of the server: no file is left.
+    pub(super) fn remove(&self) {
+        let Some(SocketFile { path, inode }) = &self.file else { return };
+        // After a take-over the file at this path is the new process's.
+        if fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Nobody but root and this user can put a file there or take one away.
+#[expect(clippy::needless_pass_by_value, reason = "as `Result::is_ok_and` gives it")]
+fn is_private(found: Metadata) -> bool {
+    let owner = found.uid();
+    let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    found.is_dir() && is_ours && found.mode() & 0o022 == 0
+}
+
+/// Addresses belong to a network namespace, and a directory may be seen from several.
+fn file_name(address: SocketAddr) -> io::Result<String> {
+    let network = fs::read_link("/proc/self/ns/net")?;
+    let network: String = network.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+    Ok(format!("ringverb-{network}-{address}.sock"))
+}
+
+fn prefix(address: SocketAddr) -> String {
+    format!("ringverb {address} ")
+}
+
+/// Binds under another name and moves it: a file that was left there is no obstacle.
+fn bind(path: &Path) -> io::Result<Point> {
+    let new = path.with_extension(std::process::id().to_string());
+    let _ = fs::remove_file(&new);
+    let listener = UnixListener::bind(&new)?;
+    let moved = fs::set_permissions(&new, Permissions::from_mode(0o600))
+        .and_then(|()| Ok(fs::symlink_metadata(&new)?.ino()))
+        .and_then(|inode| fs::rename(&new, path).map(|()| inode));
+    match moved {
+        Ok(inode) => Ok(Point { listener, file: Some(SocketFile { path: path.into(), inode }) }),
+        Err(error) => {
+            let _ = fs::remove_file(&new);
+            Err(error)
+        }
+    }
+}
+
+fn find_abstract(address: SocketAddr) -> io::Result<Option<UnixStream>> {
+    let mut names = listed(&prefix(address))?;
+    let mut refusal = None;
+    for _ in 0..ROUNDS {
+        let mut busy = Vec::new();
+        for name in names {
+            match connect(&name) {
+                Ok(stream) => match check_user(&stream) {
+                    Ok(()) => return Ok(Some(stream)),
+                    Err(error) => refusal = Some(error),
+                },
+                // Its queue is full: ours may be flooded.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => busy.push(name),
+                Err(_) => {}
+            }
+        }
+        if busy.is_empty() {
+            break;
+        }
+        names = busy;
+        sleep(PAUSE);
+    }
+    if let Some(error) = refusal {
+        tracing::warn!("sockets named as if they were the server's do not belong to it: {error}");
+    }
+    Ok(None)
+}
+
+/// The abstract sockets of this network namespace with such a name, as `connect` takes them.
+fn listed(prefix: &str) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut lines = BufReader::new(fs::File::open("/proc/net/unix")?);
+    let mut line = Vec::new();
+    let start = format!(" @{prefix}");
+    while lines.by_ref().take(1_024).read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        if let Some(at) = text.find(&start) {
+            names.push(format!("\0{}", text[at + 2..].trim_end_matches('\n')));
+        }
+        line.clear();
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Without waiting: another user's socket may never accept.
+fn connect(name: &str) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(name)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+/// Refuses a peer of another container. `must_show`: also one of whom the kernel does not show where it is.
+///
+/// The process id of a peer in a foreign PID namespace is 0, and one in a nested namespace has several ids. Mount and
+/// user namespaces are shown to whoever could trace the peer; a process that is not dumpable hides them.
+fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
+    let refused = |why: &str| {
+        let text = format!(
+            "{why}: only a process of the same container or unit may take over; start it there, or send SIGUSR2 to the \
+             server"
+        );
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+    };
+    let process = peer_credentials(peer)?.process;
+    if process == 0 {
+        return refused("the other side is in another PID namespace");
+    }
+    let other = PathBuf::from(format!("/proc/{process}"));
+    let depths = [id_depth(&other), id_depth(Path::new("/proc/self"))];
+    if let [Some(theirs), Some(ours)] = depths
+        && theirs != ours
+    {
+        return refused("the other side is in a nested PID namespace");
+    }
+    for kind in ["user", "mnt"] {
+        let ours = fs::read_link(format!("/proc/self/ns/{kind}"))?;
+        match fs::read_link(other.join("ns").join(kind)) {
+            Ok(theirs) if theirs == ours => {}
+            Ok(_) => return refused(&format!("the other side is in another {kind} namespace")),
+            Err(_) if !must_show => {}
+            Err(error) => {
+                return refused(&format!(
+                    "the {kind} namespace of the other side is hidden ({error})"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// In how many PID namespaces a process has an id, as far as this one sees.
+fn id_depth(process: &Path) -> Option<usize> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    Some(ids.split_ascii_whitespace().count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    /// A directory below /tmp with these permissions.
+    fn directory(mode: u32) -> PathBuf {
+        let name = format!("ringverb-{:016x}", getrandom::u64().unwrap());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn files(directory: &Path) -> usize {
+        fs::read_dir(directory).unwrap().count()
+    }
+
+    #[test]
+    fn a_private_directory_is_the_place() {
+        let (path, address) = (directory(0o700), address());
+        let places = Places(vec!["/nowhere".into(), path.clone()]);
+        assert!(places.find(address).unwrap().is_none());
+        let point = places.open(address).unwrap();
+        assert_eq!(files(&path), 1);
+        assert!(listed(&prefix(address)).unwrap().is_empty(), "no abstract socket");
+        let _stream = places.find(address).unwrap().expect("it is there");
+        let (peer, _) = point.listener.accept().unwrap();
+        point.check(&peer).unwrap();
+        // Another process takes its place, and the end of the first one leaves that alone.
+        let next = places.open(address).unwrap();
+        point.remove();
+        point.close();
+        let _stream = places.find(address).unwrap().expect("the next one is there");
+        next.listener.accept().unwrap();
+        next.remove();
+        assert_eq!(files(&path), 0);
+        fs::remove_dir(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_left_behind_is_no_obstacle() {
+        let (path, address) = (directory(0o755), address());
+        let places = Places(vec![path.clone()]);
+        drop(places.open(address).unwrap());
+        assert!(places.find(address).unwrap().is_none(), "nobody is behind it");
+        let point = places.open(address).unwrap();
+        assert!(places.find(address).unwrap().is_some());
+        point.remove();
+        fs::remove_dir(path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_not_used() {
+        for mode in [0o770, 0o707, 0o1777] {
+            let (path, address) = (directory(mode), address());
+            let places = Places(vec![path.clone()]);
+            let point = places.open(address).unwrap();
+            assert_eq!(files(&path), 0, "{mode:o}");
+            let _stream = places.find(address).unwrap().expect("by its abstract name");
+            let (peer, _) = point.listener.accept().unwrap();
+            point.check(&peer).unwrap();
+            fs::remove_dir(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn two_servers_are_not_mixed_up() {
+        let (places, one, other) = (Places::none(), address(), address());
+        let _point = places.open(one).unwrap();
+        assert!(places.find(other).unwrap().is_none());
+        assert!(places.find(one).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_the_kernel_shows_of_this_process() {
+        assert!(id_depth(Path::new("/proc/self")).unwrap() >= 1);
+        assert_eq!(id_depth(Path::new("/proc/none")), None);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let credentials = peer_credentials(&ours).unwrap();
+        assert_eq!(credentials.process, i32::try_from(std::process::id()).unwrap());
+        check_namespaces(&ours, true).unwrap();
+    }
+}

@@ -1,0 +1,210 @@
+//! Text from outside, made safe for a log line or a terminal. PURE.
+//!
+//! Peers choose channel names, origins, paths, error texts of Redis and much more. Such text is cut and escaped
+//! here before it reaches a line: `shown` is the one function for that. Work is bounded by the length shown, not by
+//! the length of the text. `Line` is the second fence: the log writes every line through it, so a line is bounded
+//! and free of control characters even where `shown` was forgotten.
+
+use std::fmt::{self, Write};
+
+/// Longest piece of one text of a peer in a line, in bytes as written, without its quotes.
+pub const SHOWN_BYTES_MAX: usize = 120;
+
+/// A text of a peer in quotes, cut and escaped.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    text: &'a [u8],
+    bytes_max: usize,
+}
+
+/// A text of a peer for a line: in quotes, control characters escaped, at most `SHOWN_BYTES_MAX` bytes.
+pub fn shown<T: AsRef<[u8]> + ?Sized>(text: &T) -> Shown<'_> {
+    shown_up_to(text, SHOWN_BYTES_MAX)
+}
+
+/// `shown` with another bound.
+pub fn shown_up_to<T: AsRef<[u8]> + ?Sized>(text: &T, bytes_max: usize) -> Shown<'_> {
+    Shown { text: text.as_ref(), bytes_max }
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut piece = Line::new(self.bytes_max);
+        // No character takes fewer bytes escaped than it has, so more is never shown.
+        let looked_at = self.text.len().min(self.bytes_max + 1);
+        for chunk in self.text[..looked_at].utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if matches!(character, '"' | '\\') {
+                    piece.push_whole(&['\\', character]);
+                } else {
+                    piece.push(character);
+                }
+            }
+            if !chunk.invalid().is_empty() {
+                piece.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        formatter.write_char('"')?;
+        formatter.write_str(piece.as_str())?;
+        formatter.write_str(if piece.is_cut() { "…\"" } else { "\"" })
+    }
+}
+
+/// One line of the log while it is written: escapes what is hidden, and takes no more than so many bytes.
+#[derive(Debug)]
+pub struct Line {
+    text: String,
+    bytes_max: usize,
+    is_cut: bool,
+}
+
+impl Line {
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { text: String::new(), bytes_max, is_cut: false }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Something did not fit. From there on nothing is taken.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    fn push(&mut self, character: char) {
+        let mut escaped = [' '; ESCAPE_CHARS_MAX];
+        let length = escape(character, &mut escaped);
+        self.push_whole(&escaped[..length]);
+    }
+
+    /// Takes all of these characters or none.
+    fn push_whole(&mut self, characters: &[char]) {
+        let bytes: usize = characters.iter().map(|character| character.len_utf8()).sum();
+        if self.is_cut || self.text.len() + bytes > self.bytes_max {
+            self.is_cut = true;
+        } else {
+            self.text.extend(characters);
+        }
+    }
+}
+
+/// Never fails: what does not fit is left out.
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            if self.is_cut {
+                break;
+            }
+            self.push(character);
+        }
+        Ok(())
+    }
+}
+
+/// `\u` and at most six digits.
+const ESCAPE_CHARS_MAX: usize = 8;
+
+/// Writes a character as it is shown, and returns how many characters that takes.
+fn escape(character: char, out: &mut [char; ESCAPE_CHARS_MAX]) -> usize {
+    let short = match character {
+        '\n' => Some('n'),
+        '\r' => Some('r'),
+        '\t' => Some('t'),
+        _ => None,
+    };
+    if let Some(letter) = short {
+        out[..2].copy_from_slice(&['\\', letter]);
+        return 2;
+    }
+    if !is_hidden(character) {
+        out[0] = character;
+        return 1;
+    }
+    out[..2].copy_from_slice(&['\\', 'u']);
+    // At least four digits, as JSON has it.
+    let digits = (u32::from(character).max(1).ilog2() / 4 + 1).max(4) as usize;
+    for (at, place) in out[2..2 + digits].iter_mut().enumerate() {
+        let digit = u32::from(character) >> (4 * (digits - 1 - at)) & 15;
+        *place = char::from_digit(digit, 16).unwrap_or('?');
+    }
+    2 + digits
+}
+
+/// Appends at most `length` characters of a text nobody vouches for, such that they can only be seen.
+pub fn visible(text: &str, length: usize, out: &mut String) {
+    let mut chars = text.chars();
+    for character in chars.by_ref().take(length) {
+        let mut escaped = [' '; ESCAPE_CHARS_MAX];
+        let count = escape(character, &mut escaped);
+        out.extend(&escaped[..count]);
+    }
+    if chars.next().is_some() {
+        out.push('…');
+    }
+}
+
+/// Control characters, line separators, and those that change the direction of the text after them.
+#[must_use]
+pub fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_peers_text_is_quoted_escaped_and_cut() {
+        let written = |text: &[u8]| shown(text).to_string();
+        assert_eq!(written(b"https://a.test"), "\"https://a.test\"");
+        assert_eq!(written(b"a\"b\\c"), r#""a\"b\\c""#);
+        assert_eq!(written(b"\x1b[2J\r\n\t\0\x7f"), r#""\u001b[2J\r\n\t\u0000\u007f""#);
+        assert_eq!(written("\u{202e}x\u{9b}".as_bytes()), r#""\u202ex\u009b""#);
+        assert_eq!(written(b"\xff\xc3"), "\"\u{fffd}\u{fffd}\"");
+        assert_eq!(written(&[b'x'; 120]), format!("\"{}\"", "x".repeat(120)));
+        assert_eq!(written(&[b'x'; 121]), format!("\"{}…\"", "x".repeat(120)));
+        assert_eq!(written(&[1; 9_000]), format!("\"{}…\"", r"\u0001".repeat(20)));
+        assert_eq!(written(&[b'\\'; 9_000]), format!("\"{}…\"", r"\\".repeat(60)));
+    }
+
+    #[test]
+    fn a_line_takes_no_more_than_its_bytes() {
+        let mut line = Line::new(6);
+        let _ = write!(line, "ab\n{}", 7);
+        assert_eq!((line.as_str(), line.is_cut()), ("ab\\n7", false));
+        let _ = write!(line, "é");
+        let _ = write!(line, "x");
+        assert_eq!((line.as_str(), line.is_cut()), ("ab\\n7", true), "nothing after the cut");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_harmless_and_bounded(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let text = shown(&bytes).to_string();
+            prop_assert!(text.len() <= SHOWN_BYTES_MAX + "\"…\"".len());
+            prop_assert!(!text.chars().any(is_hidden), "{}", text);
+        }
+
+        #[test]
+        fn any_text_is_harmless_and_bounded_in_a_line(text in any::<String>(), most in 0_usize..300) {
+            let mut line = Line::new(most);
+            let _ = write!(line, "{text}{text}");
+            prop_assert!(line.as_str().len() <= most);
+            prop_assert!(!line.as_str().chars().any(is_hidden), "{}", line.as_str());
+        }
+
+        #[test]
+        fn short_plain_text_is_unchanged(text in "[a-zA-Z0-9é _.,;:/-]{0,50}") {
+            prop_assert_eq!(shown(&text).to_string(), format!("\"{text}\""));
+        }
+    }
+}
