@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::super::envelope::{self, Envelope};
 use super::super::subject::Subject;
 use super::{Due, HEARD_BEATS_MAX, Link};
-use crate::shard::{ANSWER_BEATS, Body, ChannelKey, LEASE_BEATS, LinkId, NodeId, Shard};
+use crate::shard::{ANSWER_BEATS, Body, ChannelKey, LEASE_BEATS, LinkId, NodeId, Retransmitted, Shard};
 
 /// The time without a line, and what is still to be done about it.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Link {
         from: LinkId,
         number: u64,
         (app, channel): (&str, &str),
-        body: Body,
+        what: Retransmitted,
         frame: &[u8],
         shard: &mut Shard,
     ) {
@@ -134,15 +134,14 @@ impl Link {
             return;
         }
         let Some(app) = self.app(app) else { return };
-        match body {
-            Body::Event { .. } => {
+        match what {
+            Retransmitted::Event { except, cache } => {
                 let channel = shard.channel_key(app, channel).ok();
                 if let Some(channel) = channel.filter(|it| !shard.was_greeted(it, from, number)) {
-                    shard.on_envelope(from, &channel, body, frame);
+                    shard.on_envelope(from, &channel, Body::Event { except, cache }, frame);
                 }
             }
-            Body::Terminate { user_id, .. } => shard.on_terminate(app, &user_id),
-            _ => {}
+            Retransmitted::Terminate { user_id, .. } => shard.on_terminate(app, &user_id),
         }
     }
 

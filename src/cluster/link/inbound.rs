@@ -19,8 +19,8 @@ impl Link {
         }
         shard.on_node_heard(from.node);
         match body {
-            Body::Repeat { number, app, channel, body } => {
-                self.on_repeat(from, number, (&app, &channel), *body, frame, shard);
+            Body::Repeat { number, app, channel, what } => {
+                self.on_repeat(from, number, (&app, &channel), what, frame, shard);
             }
             Body::Repeated => self.on_repeated(from, shard),
             body if self.catch_up.waits_for(from) => {

@@ -6,7 +6,7 @@ use super::{Due, KEPT_BYTES_MAX, Kept, Link, REPEAT_MARGIN_BEATS, STORE_AND_PUBL
 use crate::buffer::FrameBytes;
 use crate::pusher::socket_id::SocketId;
 use crate::resp;
-use crate::shard::{Asked, Body, ChannelKey, LinkId, ToCluster};
+use crate::shard::{Asked, Body, ChannelKey, LinkId, Retransmitted, ToCluster};
 
 impl Link {
     pub(super) fn carry_out_one(&mut self, what: ToCluster) {
@@ -172,20 +172,20 @@ impl Link {
         let since = self.clock.saturating_sub(away_seconds.saturating_add(REPEAT_MARGIN_BEATS));
         let subject = self.names.link(to);
         for (number, said) in self.recent.since(heard, since) {
-            let (app, channel, body, frame) = match said {
+            let (app, channel, what, frame) = match said {
                 Said::Event { channel, frame, except } => (
                     channel.app(),
                     channel.name().into(),
-                    Body::Event { except, cache: false },
+                    Retransmitted::Event { except, cache: false },
                     Some(frame),
                 ),
                 Said::Terminate { app, user_id } => {
                     let id = self.apps.get(app).id.as_str().into();
-                    (app, "".into(), Body::Terminate { app: id, user_id }, None)
+                    (app, "".into(), Retransmitted::Terminate { app: id, user_id }, None)
                 }
             };
             let app = self.apps.get(app).id.as_str().into();
-            let body = Body::Repeat { number, app, channel, body: Box::new(body) };
+            let body = Body::Repeat { number, app, channel, what };
             let payload = self.payload(body, frame.as_deref().unwrap_or_default());
             self.command(&[b"PUBLISH", subject.as_bytes(), &payload], Due::Done);
         }
