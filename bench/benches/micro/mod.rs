@@ -15,7 +15,7 @@ use ringverb::pusher::inbound;
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::outbound;
 use ringverb::pusher::signature::{check_channel, sign};
-use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
+use ringverb::shard::{ConnectionKey, MemoryLimits, Pace, Settings, Shard};
 use ringverb::ws::frame::{self, Header};
 use ringverb::ws::mask::unmask;
 use ringverb::ws::reader::{self, Flow, Limits, MessageKind};
@@ -80,6 +80,8 @@ fn shard() -> Shard {
         debug: false,
         node: None,
         webhook_linger_seconds: 0,
+        pace: Pace::default(),
+        topic_linger_beats: 0,
     })
 }
 

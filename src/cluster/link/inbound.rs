@@ -14,9 +14,10 @@ impl Link {
                 .note(format!("something in {subject:?} that no node of this version says"));
         };
         if from.node == self.own.node {
-            self.on_own(from, &body, shard);
+            self.on_own(from, number, &body, shard);
             return;
         }
+        self.partition.has_heard_others = true;
         shard.on_node_heard(from.node);
         match body {
             Body::Repeat { number, app, channel, what } => {
@@ -42,7 +43,11 @@ impl Link {
 
     /// This node is among those who hear what it says, and is counted: the link that asked is answered, and that
     /// is all.
-    fn on_own(&mut self, from: LinkId, body: &Body, shard: &mut Shard) {
+    fn on_own(&mut self, from: LinkId, number: u64, body: &Body, shard: &mut Shard) {
+        if from == self.own {
+            let received = &mut self.partition.echo_received;
+            *received = number.max(*received);
+        }
         let answer = match *body {
             // What this node has was asked on its own cores.
             Body::Ask { id, .. } => Body::Answer { id, answers: Vec::new() },

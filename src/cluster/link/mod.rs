@@ -27,12 +27,18 @@ use crate::shard::{Body, ChannelKey, LinkId, Question, Shard};
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Unsent bytes over which Redis counts as gone.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
-/// Unsent bytes up to which subjects are announced.
-const ANNOUNCE_BYTES_MAX: usize = 256 << 10;
+/// Unsent bytes up to which topics are subscribed and announced.
+const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
+/// Unsent bytes over which clients that cause more traffic have to wait.
+const CONGESTED_BYTES: usize = 100 << 10;
 /// Beats without a word of Redis, while something is to be answered.
 const SILENT_BEATS: u32 = 5;
-/// Beats between two signs of life.
-const ALIVE_BEATS: u32 = 3;
+/// Beats between two heartbeats, and between two questions for the role of the server.
+const HEARTBEAT_BEATS: u32 = 2;
+/// Heartbeats that reached no other node although one was heard between them, until the connection is given up.
+const UNHEARD_MAX: u32 = 2;
+/// Unsent bytes over which a peer's request for retransmission is answered without any.
+const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
 /// Links whose numbers are remembered; all are forgotten over that, which at worst repeats an event.
 const HEARD_MAX: usize = 100_000;
 /// Beats after which a link that says nothing is forgotten.
@@ -51,6 +57,22 @@ const STORE_AND_PUBLISH: &[u8] = b"\
     redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) \
     return redis.call('PUBLISH',ARGV[3],ARGV[4])";
 
+/// Limits of a session. The simulator has smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkLimits {
+    /// SUBSCRIBE and UNSUBSCRIBE that Redis has not confirmed. What Redis works off between two of our events, and what
+    /// it may have to send us at once.
+    pub topics_in_flight: usize,
+    /// Topics that wait to be subscribed over which clients that cause more have to wait.
+    pub topics_waiting: usize,
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self { topics_in_flight: 4_096, topics_waiting: 1_024 }
+    }
+}
+
 /// How to log in.
 #[derive(Clone, Debug, Default)]
 pub struct Login {
@@ -67,6 +89,12 @@ pub enum Lost {
     /// What it says is no RESP, or no answer to what was asked.
     Malformed,
     TooSlow,
+    /// It is no master, or no more: what is published on a replica reaches nobody beyond it.
+    NotMaster(String),
+    /// What this session publishes does not come back on the topic that it is subscribed to itself.
+    NoEcho,
+    /// Other nodes are heard, and none of them hears this one.
+    Unheard,
 }
 
 impl fmt::Display for Lost {
@@ -80,6 +108,19 @@ impl fmt::Display for Lost {
             Self::Silent => write!(formatter, "it has not answered for {SILENT_BEATS} seconds"),
             Self::Malformed => formatter.write_str("it does not speak as Redis does"),
             Self::TooSlow => formatter.write_str("it does not take what it is sent fast enough"),
+            Self::NotMaster(role) => write!(
+                formatter,
+                "its role is {role:?}, not master: what a node publishes there reaches no other node. After a failover \
+                 REDIS_HOST must lead to the new master"
+            ),
+            Self::NoEcho => formatter.write_str(
+                "a heartbeat published there did not come back on its topic: PUBLISH and SUBSCRIBE do not reach the \
+                 same server. REDIS_HOST must lead to one master",
+            ),
+            Self::Unheard => formatter.write_str(
+                "heartbeats published there reach no other node, although other nodes are heard: a one-way partition. \
+                 REDIS_HOST must lead all nodes to the same master",
+            ),
         }
     }
 }
@@ -88,8 +129,20 @@ impl fmt::Display for Lost {
 #[derive(Debug)]
 enum Due {
     Hello,
+    /// `HELLO` again: is it still the master?
+    Role,
+    /// A heartbeat to all, with the number of this node's sessions that hear it.
+    Heartbeat {
+        own_sessions: u32,
+    },
+    /// A heartbeat to this session alone, with its number.
+    Echo {
+        number: u64,
+    },
     /// Nothing hangs on its answer.
     Done,
+    /// `UNSUBSCRIBE`.
+    LetGo,
     /// It tells where in Redis's order an edge is.
     Edge,
     Held {
@@ -125,6 +178,20 @@ struct Kept {
 struct Heard {
     number: u64,
     beat: u32,
+}
+
+/// What tells a connection that carries messages one way only; anew for each connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Partition {
+    /// `Due::Role` is unanswered.
+    is_role_asked: bool,
+    /// The last heartbeat to this session alone that Redis has answered, and the last that came back.
+    echo_answered: u64,
+    echo_received: u64,
+    /// Another node was heard since the last heartbeat that reached none.
+    has_heard_others: bool,
+    /// Heartbeats that reached no other node.
+    unheard: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +231,10 @@ pub struct Link {
     beats: u32,
     silent_beats: u32,
     unix_seconds: u64,
+    limits: LinkLimits,
+    /// Unanswered SUBSCRIBE and UNSUBSCRIBE of channels.
+    topics_in_flight: usize,
+    partition: Partition,
     questions: Vec<(LinkId, u32, Option<Question>)>,
     /// Events that found no room since the last look.
     pub dropped: u64,
@@ -203,10 +274,26 @@ impl Link {
             beats: 0,
             silent_beats: 0,
             unix_seconds,
+            limits: LinkLimits::default(),
+            topics_in_flight: 0,
+            partition: Partition::default(),
             questions: Vec::new(),
             dropped: 0,
             notes: Vec::new(),
         }
+    }
+
+    /// Sets other limits than the default ones.
+    pub fn limit(&mut self, limits: LinkLimits) {
+        self.limits = limits;
+    }
+
+    /// Clients that cause more traffic have to wait. A session that is down causes none.
+    #[must_use]
+    pub fn is_congested(&self, shard: &Shard) -> bool {
+        self.is_up()
+            && (self.output().len() > CONGESTED_BYTES
+                || shard.topics_waiting() > self.limits.topics_waiting)
     }
 
     #[must_use]
@@ -253,6 +340,7 @@ impl Link {
         debug_assert!(self.state == State::Down);
         self.state = State::Greeting;
         (self.beats, self.silent_beats) = (0, 0);
+        (self.topics_in_flight, self.partition) = (0, Partition::default());
         let mut command: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(password) = &self.login.password {
             let user = self.login.username.as_deref().unwrap_or("default");
@@ -286,11 +374,16 @@ impl Link {
         self.drop_oldest();
     }
 
-    /// A second has passed. `speaks`: this link gives the sign of life of its node.
+    /// A second has passed. `own_sessions`: this session sends the heartbeat of its node, which has so many that are up.
     ///
     /// # Errors
     /// When the line is no good any more; then `close` it.
-    pub fn beat(&mut self, unix_seconds: u64, speaks: bool, shard: &mut Shard) -> Result<(), Lost> {
+    pub fn beat(
+        &mut self,
+        unix_seconds: u64,
+        own_sessions: Option<u32>,
+        shard: &mut Shard,
+    ) -> Result<(), Lost> {
         self.unix_seconds = unix_seconds;
         self.clock += 1;
         self.expire(shard);
@@ -304,17 +397,50 @@ impl Link {
         self.silent_beats += 1;
         if self.due.is_empty() {
             self.silent_beats = 0;
-            if self.beats.is_multiple_of(ALIVE_BEATS) {
-                self.command(&[b"PING"], Due::Done);
-            }
-        }
-        if speaks && self.is_up() && self.beats % ALIVE_BEATS == 1 {
-            self.tell_all(Body::Alive);
         }
         if self.silent_beats > SILENT_BEATS {
             return Err(Lost::Silent);
         }
+        if self.is_up() {
+            self.send_heartbeats(own_sessions);
+        }
         Ok(())
+    }
+
+    fn send_heartbeats(&mut self, own_sessions: Option<u32>) {
+        let is_time = self.beats % HEARTBEAT_BEATS == 1;
+        if is_time {
+            if !std::mem::replace(&mut self.partition.is_role_asked, true) {
+                // Open to every user, whatever its ACL, and the same in all versions.
+                self.command(&[b"HELLO", b"3"], Due::Role);
+            }
+            let own = self.names.link(self.own);
+            let number = self.number + 1;
+            self.tell(&own, Body::Alive, Due::Echo { number });
+        }
+        // Once in doubt, each beat counts.
+        if let Some(own_sessions) = own_sessions.filter(|_| is_time || self.partition.unheard > 0) {
+            let all = self.names.all();
+            self.tell(&all, Body::Alive, Due::Heartbeat { own_sessions });
+        }
+    }
+
+    /// So many sessions were sent a heartbeat. A node that has died is not heard after the first that reached nobody, so
+    /// the second one tells a node that lives and does not hear.
+    fn on_heartbeat_sent(&mut self, count: u32, own_sessions: u32) -> Result<(), Lost> {
+        let partition = &mut self.partition;
+        if count > own_sessions {
+            partition.unheard = 0;
+        } else if std::mem::take(&mut partition.has_heard_others) {
+            partition.unheard += 1;
+        }
+        if partition.unheard < UNHEARD_MAX { Ok(()) } else { Err(Lost::Unheard) }
+    }
+
+    /// Redis sends a message to its publisher right before or right after the reply: the one before must have come.
+    fn on_echo_sent(&mut self, number: u64) -> Result<(), Lost> {
+        let before = std::mem::replace(&mut self.partition.echo_answered, number);
+        if self.partition.echo_received < before { Err(Lost::NoEcho) } else { Ok(()) }
     }
 
     /// The last word before the process ends.
@@ -336,11 +462,13 @@ impl Link {
             for what in std::mem::take(&mut shard.outbox.cluster) {
                 self.carry_out_one(what);
             }
-            let has_room = self.output().len() < ANNOUNCE_BYTES_MAX;
-            if !(self.is_up() && has_room && shard.has_unannounced()) {
+            let in_flight = self.topics_in_flight;
+            let room = self.limits.topics_in_flight.saturating_sub(in_flight);
+            let has_room = self.output().len() < ANNOUNCE_BYTES_MAX && room > 0;
+            if !(self.is_up() && has_room && shard.has_topics_to_send()) {
                 break;
             }
-            shard.announce_some();
+            shard.send_topics(room);
         }
         if self.is_up() && !shard.has_unannounced() {
             self.ask_what_was_missed();
@@ -386,6 +514,12 @@ impl Link {
     }
 
     fn on_reply(&mut self, reply: &Value, shard: &mut Shard) -> Result<(), Lost> {
+        if let Value::Error(error) = reply
+            && error.contains("READONLY You can't write")
+        {
+            // The command stays what must reach Redis: it is sent again on the next connection.
+            return Err(Lost::NotMaster("replica".to_owned()));
+        }
         let Some(due) = self.due.pop_front() else { return Err(Lost::Malformed) };
         if let Value::Error(error) = reply {
             if matches!(due, Due::Hello) {
@@ -394,12 +528,26 @@ impl Link {
             self.note(format!("Redis refuses a command of the cluster: {error}"));
         }
         match due {
-            Due::Hello if matches!(reply, Value::Map(_)) => self.greeted(shard),
-            Due::Hello => return Err(Lost::Malformed),
+            Due::Hello => {
+                check_role(reply)?;
+                self.greeted(shard);
+            }
+            Due::Role => {
+                self.partition.is_role_asked = false;
+                check_role(reply)?;
+            }
+            Due::Heartbeat { own_sessions } => {
+                self.on_heartbeat_sent(count(reply), own_sessions)?;
+            }
+            Due::Echo { number } => self.on_echo_sent(number)?,
             Due::Done => {}
+            Due::LetGo => self.topics_in_flight = self.topics_in_flight.saturating_sub(1),
             Due::CaughtUp => self.on_catch_up_heard(count(reply), shard),
             Due::Edge => shard.on_edge_said(),
-            Due::Held { channel, ticket } => shard.on_held(&channel, ticket),
+            Due::Held { channel, ticket } => {
+                self.topics_in_flight = self.topics_in_flight.saturating_sub(1);
+                shard.on_held(&channel, ticket);
+            }
             Due::Synced { channel, ticket } => shard.on_synced(&channel, ticket, count(reply)),
             Due::Asked { id } => shard.on_asked(id, count(reply)),
             Due::Fetched { channel, ticket } => {
@@ -457,6 +605,19 @@ fn bytes_of(value: &Value) -> &[u8] {
         Value::Bytes(bytes) => bytes,
         Value::Text(text) => text.as_bytes(),
         _ => b"",
+    }
+}
+
+/// What `HELLO` answers: only the master's subscribers hear what other nodes publish, and are heard.
+fn check_role(reply: &Value) -> Result<(), Lost> {
+    let Value::Map(pairs) = reply else { return Err(Lost::Malformed) };
+    let role = pairs.iter().find(|(name, _)| bytes_of(name) == b"role");
+    match role.map(|(_, role)| bytes_of(role)) {
+        Some(b"master") => Ok(()),
+        other => {
+            let shown = String::from_utf8_lossy(other.unwrap_or(b"unknown"));
+            Err(Lost::NotMaster(shown.chars().take(32).collect()))
+        }
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::*;
 use crate::app::{AppIndex, sample};
 use crate::clock::Moment;
-use crate::shard::{MemoryLimits, NodeId, Settings};
+use crate::shard::{MemoryLimits, NodeId, Pace, Settings};
 use crate::ws::frame;
 
 const NODE: NodeId = NodeId(7);
+const MASTER: &str = "%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
+const REPLICA: &str = "%1\r\n$4\r\nrole\r\n$5\r\nslave\r\n";
 
 struct Line {
     link: Link,
@@ -30,6 +32,8 @@ impl Line {
             debug: false,
             node: Some(NODE),
             webhook_linger_seconds: 0,
+            pace: Pace::default(),
+            topic_linger_beats: 0,
         });
         let link = Link::new(LinkId { node: NODE, core: 0 }, "reverb", apps, login, 1_000);
         Self { link, shard }
@@ -44,11 +48,9 @@ impl Line {
     /// A connection on which Redis answers all that is asked at first.
     fn open(&mut self) {
         self.link.open();
-        self.answer("%0\r\n");
+        self.answer(MASTER);
         self.said();
-        while !self.link.due.is_empty() {
-            self.answer(":1\r\n");
-        }
+        self.answer_all();
         self.said();
         assert!(self.link.is_up());
     }
@@ -56,6 +58,14 @@ impl Line {
     fn answer(&mut self, reply: &str) {
         self.link.receive(reply.as_bytes(), &mut self.shard).unwrap();
         self.link.carry_out(&mut self.shard).unwrap();
+    }
+
+    /// Redis answers all that is asked: it is a master, and one session of another node hears what is published.
+    fn answer_all(&mut self) {
+        while let Some(due) = self.link.due.front() {
+            let reply = if matches!(due, Due::Role) { MASTER } else { ":2\r\n" };
+            self.answer(reply);
+        }
     }
 
     /// What was written since the last look.
@@ -71,9 +81,31 @@ impl Line {
         self.link.carry_out(&mut self.shard).unwrap();
     }
 
+    /// The last heartbeat to this session comes back.
+    fn echo(&mut self) {
+        let echoes = self.link.due.iter().filter_map(|due| match due {
+            Due::Echo { number } => Some(*number),
+            _ => None,
+        });
+        if let Some(number) = echoes.last() {
+            self.hear(self.link.own, number, Body::Alive);
+        }
+    }
+
+    /// A message of a session, on the topic of all.
+    fn hear(&mut self, from: LinkId, number: u64, body: Body) {
+        let payload = envelope::encode(&envelope::Envelope { from, number, body }, b"");
+        let mut push = format!(">3\r\n$7\r\nmessage\r\n$14\r\nreverb:rv1:all\r\n${}\r\n", payload.len())
+            .into_bytes();
+        push.extend_from_slice(&payload);
+        push.extend_from_slice(b"\r\n");
+        self.link.receive(&push, &mut self.shard).unwrap();
+        self.link.carry_out(&mut self.shard).unwrap();
+    }
+
     fn beat(&mut self) -> Result<(), Lost> {
         self.shard.advance(Moment(self.shard.now().0 + 1_000));
-        self.link.beat(1_001, true, &mut self.shard)
+        self.link.beat(1_001, Some(1), &mut self.shard)
     }
 }
 
@@ -106,7 +138,7 @@ fn what_redis_has_not_confirmed_is_said_again_and_in_order() {
     assert_eq!(line.said(), "", "there is no line");
     line.link.open();
     line.said();
-    line.answer("%0\r\n");
+    line.answer(MASTER);
     let said = line.said();
     order(&said, &["two", "three"]);
     assert!(!said.contains("one"), "{said}");
@@ -121,7 +153,7 @@ fn what_waits_too_long_goes_from_the_front_and_is_counted() {
     assert_eq!(line.link.dropped, 5, "16 MiB, and a little for the commands");
     line.link.open();
     line.said();
-    line.answer("%0\r\n");
+    line.answer(MASTER);
     let said = line.said();
     let is_there = |number: usize| said.matches(&format!("{number}-x")).count();
     assert_eq!((is_there(19), is_there(5)), (1, 2), "5 and 15");
@@ -131,12 +163,11 @@ fn what_waits_too_long_goes_from_the_front_and_is_counted() {
 #[test]
 fn a_silent_redis_is_left_and_a_busy_one_is_not() {
     let mut line = Line::up();
-    // Nothing is asked but the signs of life and pings, which are answered.
+    // Nothing is asked but the role and the heartbeats, which are answered and come back.
     for _ in 0..20 {
         line.beat().unwrap();
-        while !line.link.due.is_empty() {
-            line.answer("+PONG\r\n");
-        }
+        line.echo();
+        line.answer_all();
     }
     line.publish("news", "e");
     let silent = (0..=SILENT_BEATS).find_map(|_| line.beat().err());
@@ -175,4 +206,122 @@ fn what_no_node_says_is_noted_and_dropped() {
     }
     assert_eq!(line.link.notes.len(), 3);
     assert_eq!(line.said(), "");
+}
+
+const PEER: LinkId = LinkId { node: NodeId(9), core: 0 };
+
+#[test]
+fn a_server_that_is_no_master_is_refused_at_the_first_word() {
+    for (reply, shown) in [(REPLICA, "slave"), ("%0\r\n", "unknown")] {
+        let mut line = Line::new(Login::default());
+        line.link.open();
+        let lost = line.link.receive(reply.as_bytes(), &mut line.shard).unwrap_err();
+        assert_eq!(lost, Lost::NotMaster(shown.to_owned()));
+        assert!(!line.link.is_up() && lost.to_string().contains("REDIS_HOST"), "{lost}");
+    }
+}
+
+#[test]
+fn a_master_that_becomes_a_replica_is_left_within_two_beats() {
+    let mut line = Line::up();
+    for _ in 0..HEARTBEAT_BEATS {
+        line.beat().unwrap();
+    }
+    assert!(line.said().contains("HELLO"));
+    assert!(matches!(line.link.due.front(), Some(Due::Role)));
+    let lost = line.link.receive(REPLICA.as_bytes(), &mut line.shard);
+    assert_eq!(lost, Err(Lost::NotMaster("slave".to_owned())));
+}
+
+/// Redis 7 and, in a script, Redis 6.
+#[test]
+fn what_a_replica_does_not_store_is_sent_again_to_the_master() {
+    for error in [
+        "-READONLY You can't write against a read only replica. script: f, on @user_script:1.\r\n",
+        "-ERR Error running script (call to f): -READONLY You can't write against a read only replica.\r\n",
+    ] {
+        let mut line = Line::up();
+        line.publish("cache-a", "event");
+        line.said();
+        let lost = line.link.receive(error.as_bytes(), &mut line.shard).unwrap_err();
+        assert!(matches!(lost, Lost::NotMaster(_)), "{lost:?}");
+        line.link.close(&mut line.shard);
+        line.link.open();
+        line.said();
+        line.answer(MASTER);
+        assert!(line.said().contains("event"));
+    }
+}
+
+#[test]
+fn heartbeats_that_do_not_come_back_end_the_session() {
+    let mut line = Line::up();
+    let mut lost = None;
+    for beat in 0..6 {
+        line.beat().unwrap();
+        if beat < 2 {
+            line.echo();
+        }
+        while let (Some(due), None) = (line.link.due.front(), &lost) {
+            let reply = if matches!(due, Due::Role) { MASTER } else { ":2\r\n" };
+            lost = line.link.receive(reply.as_bytes(), &mut line.shard).err();
+        }
+    }
+    assert_eq!(lost, Some(Lost::NoEcho));
+}
+
+/// How the session ends when its heartbeats are heard by itself alone, and another node is heard at these beats.
+fn unheard(heard_at: &[u32]) -> Option<Lost> {
+    let mut line = Line::up();
+    for beat in 1..=8 {
+        line.beat().unwrap();
+        line.echo();
+        if heard_at.contains(&beat) {
+            line.hear(PEER, u64::from(beat), Body::Alive);
+        }
+        while let Some(due) = line.link.due.front() {
+            let reply = if matches!(due, Due::Role) { MASTER } else { ":1\r\n" };
+            if let Err(lost) = line.link.receive(reply.as_bytes(), &mut line.shard) {
+                return Some(lost);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn a_node_that_hears_others_and_is_heard_by_none_notices() {
+    assert_eq!(unheard(&[1, 3]), Some(Lost::Unheard));
+    assert_eq!(unheard(&[1, 2]), Some(Lost::Unheard), "in doubt each beat counts");
+    assert_eq!(unheard(&[]), None, "it is alone");
+    assert_eq!(unheard(&[1]), None, "the other one has died");
+}
+
+#[test]
+fn topics_that_are_left_before_they_were_sent_are_never_sent() {
+    let mut line = Line::up();
+    line.link.limit(LinkLimits { topics_in_flight: 2, topics_waiting: 3 });
+    let app = AppIndex(0);
+    assert!(line.link.apps.get(app).admit());
+    let key = line.shard.open(app, 7, b"");
+    let send = |line: &mut Line, event: &str, channel: &str| {
+        let text = format!(r#"{{"event":"pusher:{event}","data":{{"channel":"{channel}"}}}}"#);
+        line.shard.on_message(key, text.as_bytes());
+        line.link.carry_out(&mut line.shard).unwrap();
+    };
+    for number in 0..6 {
+        send(&mut line, "subscribe", &format!("n{number}"));
+    }
+    let said = line.said();
+    assert_eq!(said.matches("SUBSCRIBE").count(), 2, "two are under way: {said}");
+    assert!(line.link.is_congested(&line.shard), "four wait");
+    for number in 2..6 {
+        send(&mut line, "unsubscribe", &format!("n{number}"));
+    }
+    assert!(!line.link.is_congested(&line.shard));
+    line.answer(">3\r\n$9\r\nsubscribe\r\n$2\r\nn0\r\n:3\r\n");
+    assert_eq!(line.said(), "", "none of them is needed");
+    assert_eq!(line.shard.cluster_entries().0, 2);
+    send(&mut line, "subscribe", "n9");
+    assert!(line.said().contains("n9"));
 }

@@ -22,6 +22,10 @@ const _: () = assert!(size_of::<(ChannelKey, Subject)>() <= 40, "a node may hold
 pub(super) struct Details {
     pub(super) waiting: Option<Waiting>,
     pub(super) peers: Vec<Peer>,
+    /// Its SUBSCRIBE is not sent yet, and has this ticket.
+    pub(super) unsent: Option<u32>,
+    /// Nobody here needs it since that beat. It is in `ClusterTable::idle`.
+    pub(super) idle_since: Option<u32>,
     /// The event stored for a cache channel is asked for by this ticket, and none was published since.
     pub(super) fetching: Option<(u32, Fetch)>,
     /// The events that were fetched, and that whoever came next was greeted with: the newest of each sender.
@@ -82,6 +86,8 @@ impl Details {
     const NONE: Self = Self {
         waiting: None,
         peers: Vec::new(),
+        unsent: None,
+        idle_since: None,
         fetching: None,
         greeted: Vec::new(),
         unconfirmed: 0,
@@ -91,6 +97,8 @@ impl Details {
     fn is_empty(&self) -> bool {
         self.waiting.is_none()
             && self.peers.is_empty()
+            && self.unsent.is_none()
+            && self.idle_since.is_none()
             && self.fetching.is_none()
             && self.greeted.is_empty()
             && self.unconfirmed == 0

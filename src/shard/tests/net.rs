@@ -12,7 +12,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
-use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Settings, Shard};
+use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Pace, Settings, Shard};
 use crate::ws::frame;
 
 pub(super) const APP: AppIndex = AppIndex(0);
@@ -105,6 +105,8 @@ impl Net {
                     debug: false,
                     node: None,
                     webhook_linger_seconds: 0,
+                    pace: Pace::default(),
+                    topic_linger_beats: 0,
                 })
             })
             .collect();
