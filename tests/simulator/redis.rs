@@ -159,8 +159,13 @@ impl FakeRedis {
             _ if !greeted => {
                 self.write(number, b"-NOPROTO say HELLO 3 first: RESP3 alone is spoken here\r\n")
             }
-            (b"eval" | b"set", _) if self.is_replica => {
+            (b"set", _) if self.is_replica => {
                 self.write(number, b"-READONLY You can't write against a read only replica.\r\n");
+            }
+            // Nothing is stored. What is published to its own publisher comes before or behind the reply, too.
+            (b"eval", [_, b"2", _, _, _, _, channel, payload, _]) if self.is_replica => {
+                let why = bulk(b"READONLY You can't write against a read only replica.");
+                self.publish_and_answer(number, channel, payload, Some(&why));
             }
             // The one script that is known here.
             (b"eval", [script, b"2", key, said, value, seconds, channel, payload, turn])
@@ -283,6 +288,17 @@ impl FakeRedis {
     }
 
     fn publish(&mut self, publisher: usize, channel: &[u8], payload: &[u8]) {
+        self.publish_and_answer(publisher, channel, payload, None);
+    }
+
+    /// `answer`: instead of how many heard it.
+    fn publish_and_answer(
+        &mut self,
+        publisher: usize,
+        channel: &[u8],
+        payload: &[u8],
+        answer: Option<&[u8]>,
+    ) {
         let mut subscribers = self.channels.get(channel).cloned().unwrap_or_default();
         if self.partition.contains(&publisher) {
             subscribers.retain(|subscriber| self.partition.contains(subscriber));
@@ -293,7 +309,8 @@ impl FakeRedis {
         for subscriber in subscribers.iter().filter(|number| !is_late(**number, last)) {
             self.write(*subscriber, &message);
         }
-        self.write(publisher, &integer(subscribers.len()));
+        let count = integer(subscribers.len());
+        self.write(publisher, answer.unwrap_or(&count));
         for subscriber in subscribers.iter().filter(|number| is_late(**number, last)) {
             self.write(*subscriber, &message);
         }

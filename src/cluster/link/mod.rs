@@ -50,12 +50,15 @@ const NOTES_MAX: usize = 16;
 
 /// Stores an event and publishes it at once: between the two a new subscriber would be told what is stored, and then
 /// hear it. Not twice: said again after a lost line, it would undo what others have stored since. A script, because
-/// Redis 7.0 writes what a transaction publishes to its own line into the transaction's reply.
+/// Redis 7.0 writes what a transaction publishes to its own line into the transaction's reply. What cannot be stored is
+/// published all the same, in the order of its number, and answered with the reason: sent again later, its number would
+/// be an old one to whoever has heard a newer one meanwhile.
 const STORE_AND_PUBLISH: &[u8] = b"\
     if tonumber(redis.call('GET',KEYS[2]) or '0')>=tonumber(ARGV[5]) then return 0 end \
-    redis.call('SET',KEYS[2],ARGV[5],'EX',3600) \
-    redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) \
-    return redis.call('PUBLISH',ARGV[3],ARGV[4])";
+    local r=redis.pcall('SET',KEYS[2],ARGV[5],'EX',3600) \
+    if not r.err then r=redis.pcall('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) end \
+    local n=redis.call('PUBLISH',ARGV[3],ARGV[4]) \
+    return r.err or n";
 
 /// Limits of a session. The simulator has smaller ones.
 #[derive(Clone, Copy, Debug)]
@@ -514,9 +517,7 @@ impl Link {
     }
 
     fn on_reply(&mut self, reply: &Value, shard: &mut Shard) -> Result<(), Lost> {
-        if let Value::Error(error) = reply
-            && error.contains("READONLY You can't write")
-        {
+        if self.due.front().is_some_and(|due| is_readonly(due, reply)) {
             // The command stays what must reach Redis: it is sent again on the next connection.
             return Err(Lost::NotMaster("replica".to_owned()));
         }
@@ -568,8 +569,13 @@ impl Link {
     fn on_kept(&mut self, kept: Kept, reply: &Value, shard: &mut Shard) {
         self.kept_bytes -= kept.bytes.len();
         let Some((channel, frame, except)) = kept.stores else { return };
-        if let Value::Error(_) = reply {
-            self.publish_only(&channel, &frame, except, true);
+        match reply {
+            Value::Error(_) => self.publish_only(&channel, &frame, except, true),
+            Value::Bytes(why) => {
+                let why: String = String::from_utf8_lossy(why).chars().take(200).collect();
+                self.note(format!("Redis does not store the event of a cache channel: {why:?}"));
+            }
+            _ => {}
         }
         shard.on_stored(&channel);
     }
@@ -606,6 +612,16 @@ fn bytes_of(value: &Value) -> &[u8] {
         Value::Text(text) => text.as_bytes(),
         _ => b"",
     }
+}
+
+/// A command was to write, and the server is a replica: an error, or the reason that our script gives.
+fn is_readonly(due: &Due, reply: &Value) -> bool {
+    let text = match (due, reply) {
+        (_, Value::Error(error)) => error.as_bytes(),
+        (Due::Kept(_), Value::Bytes(why)) => why,
+        _ => return false,
+    };
+    memchr::memmem::find(text, b"READONLY You can't write").is_some()
 }
 
 /// What `HELLO` answers: only the master's subscribers hear what other nodes publish, and are heard.

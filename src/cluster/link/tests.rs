@@ -233,10 +233,11 @@ fn a_master_that_becomes_a_replica_is_left_within_two_beats() {
     assert_eq!(lost, Err(Lost::NotMaster("slave".to_owned())));
 }
 
-/// Redis 7 and, in a script, Redis 6.
+/// The script's own answer, and those of servers that refuse the script.
 #[test]
 fn what_a_replica_does_not_store_is_sent_again_to_the_master() {
     for error in [
+        "$52\r\nREADONLY You can't write against a read only replica\r\n",
         "-READONLY You can't write against a read only replica. script: f, on @user_script:1.\r\n",
         "-ERR Error running script (call to f): -READONLY You can't write against a read only replica.\r\n",
     ] {
