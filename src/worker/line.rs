@@ -54,13 +54,9 @@ impl Lines {
         Self { node, scaling, up, congested, ended }
     }
 
-    /// How many workers have a session that is up, if it is this worker that sends the node's heartbeat: the first of
-    /// them.
-    fn speaks(&self, worker: usize) -> Option<u32> {
-        let is_up = |up: &AtomicBool| up.load(Ordering::Relaxed);
-        let first = self.up.iter().position(is_up);
-        let count = self.up.iter().filter(|up| is_up(up)).count();
-        (first == Some(worker)).then(|| u32::try_from(count).unwrap_or(u32::MAX))
+    /// Whether it is this worker that gives the node's sign of life: the first whose line is up.
+    fn speaks(&self, worker: usize) -> bool {
+        self.up.iter().position(|up| up.load(Ordering::Relaxed)) == Some(worker)
     }
 }
 
@@ -200,7 +196,7 @@ impl Worker {
         let Some(lines) = &self.shared.lines else { return };
         let worker = usize::from(self.index());
         self.with_line(|line| {
-            if lines.speaks(worker).is_some() {
+            if lines.speaks(worker) {
                 line.link.say_bye();
             }
             line.write();

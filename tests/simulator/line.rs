@@ -38,11 +38,11 @@ impl Line {
         &mut self,
         now_seconds: u32,
         unix_seconds: u64,
-        own_sessions: Option<u32>,
+        speaks: bool,
         shard: &mut Shard,
     ) {
         if std::mem::replace(&mut self.beat, now_seconds) != now_seconds {
-            self.is_over |= self.link.beat(unix_seconds, own_sessions, shard).is_err();
+            self.is_over |= self.link.beat(unix_seconds, speaks, shard).is_err();
         }
     }
 

@@ -2,22 +2,27 @@
 
 use super::super::envelope::{self, Envelope};
 use super::super::subject::Subject;
-use super::{Due, HEARD_MAX, Link};
+use super::{Due, HEARD_MAX, Link, Lost};
 use crate::app::AppIndex;
 use crate::shard::{Body, LinkId, Shard};
 
 impl Link {
-    pub(super) fn on_message(&mut self, subject: &[u8], payload: &[u8], shard: &mut Shard) {
+    pub(super) fn on_message(
+        &mut self,
+        subject: &[u8],
+        payload: &[u8],
+        shard: &mut Shard,
+    ) -> Result<(), Lost> {
         let Some((Envelope { from, number, body }, frame)) = envelope::decode(payload) else {
             let subject = String::from_utf8_lossy(subject).into_owned();
-            return self
-                .note(format!("something in {subject:?} that no node of this version says"));
+            self.note(format!("something in {subject:?} that no node of this version says"));
+            return Ok(());
         };
         if from.node == self.own.node {
             self.on_own(from, number, &body, shard);
-            return;
+            return Ok(());
         }
-        self.partition.has_heard_others = true;
+        self.check_partition(from, &body)?;
         shard.on_node_heard(from.node);
         match body {
             Body::Repeat { number, app, channel, what } => {
@@ -39,6 +44,7 @@ impl Link {
                 }
             }
         }
+        Ok(())
     }
 
     /// This node is among those who hear what it says, and is counted: the link that asked is answered, and that

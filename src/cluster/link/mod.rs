@@ -35,8 +35,6 @@ const CONGESTED_BYTES: usize = 100 << 10;
 const SILENT_BEATS: u32 = 5;
 /// Beats between two heartbeats, and between two questions for the role of the server.
 const HEARTBEAT_BEATS: u32 = 2;
-/// Heartbeats that reached no other node although one was heard between them, until the connection is given up.
-const UNHEARD_MAX: u32 = 2;
 /// Unsent bytes over which a peer's request for retransmission is answered without any.
 const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
 /// Links whose numbers are remembered; all are forgotten over that, which at worst repeats an event.
@@ -134,10 +132,8 @@ enum Due {
     Hello,
     /// `HELLO` again: is it still the master?
     Role,
-    /// A heartbeat to all, with the number of this node's sessions that hear it.
-    Heartbeat {
-        own_sessions: u32,
-    },
+    /// A heartbeat to the first session of each node, of which this is one.
+    Heartbeat,
     /// A heartbeat to this session alone, with its number.
     Echo {
         number: u64,
@@ -181,6 +177,8 @@ struct Kept {
 struct Heard {
     number: u64,
     beat: u32,
+    /// What `Partition::unheard` was when it was first heard on its present connection and ours. `None`: it was not.
+    since_unheard: Option<u32>,
 }
 
 /// What tells a connection that carries messages one way only; anew for each connection.
@@ -191,8 +189,6 @@ struct Partition {
     /// The last heartbeat to this session alone that Redis has answered, and the last that came back.
     echo_answered: u64,
     echo_received: u64,
-    /// Another node was heard since the last heartbeat that reached none.
-    has_heard_others: bool,
     /// Heartbeats that reached no other node.
     unheard: u32,
 }
@@ -344,6 +340,7 @@ impl Link {
         self.state = State::Greeting;
         (self.beats, self.silent_beats) = (0, 0);
         (self.topics_in_flight, self.partition) = (0, Partition::default());
+        self.heard.values_mut().for_each(|heard| heard.since_unheard = None);
         let mut command: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(password) = &self.login.password {
             let user = self.login.username.as_deref().unwrap_or("default");
@@ -377,14 +374,14 @@ impl Link {
         self.drop_oldest();
     }
 
-    /// A second has passed. `own_sessions`: this session sends the heartbeat of its node, which has so many that are up.
+    /// A second has passed. `speaks`: this session sends the heartbeat of its node to all.
     ///
     /// # Errors
     /// When the line is no good any more; then `close` it.
     pub fn beat(
         &mut self,
         unix_seconds: u64,
-        own_sessions: Option<u32>,
+        speaks: bool,
         shard: &mut Shard,
     ) -> Result<(), Lost> {
         self.unix_seconds = unix_seconds;
@@ -405,39 +402,46 @@ impl Link {
             return Err(Lost::Silent);
         }
         if self.is_up() {
-            self.send_heartbeats(own_sessions);
+            self.send_heartbeats(speaks);
         }
         Ok(())
     }
 
-    fn send_heartbeats(&mut self, own_sessions: Option<u32>) {
-        let is_time = self.beats % HEARTBEAT_BEATS == 1;
-        if is_time {
-            if !std::mem::replace(&mut self.partition.is_role_asked, true) {
-                // Open to every user, whatever its ACL, and the same in all versions.
-                self.command(&[b"HELLO", b"3"], Due::Role);
-            }
-            let own = self.names.link(self.own);
-            let number = self.number + 1;
-            self.tell(&own, Body::Alive, Due::Echo { number });
+    fn send_heartbeats(&mut self, speaks: bool) {
+        if self.beats % HEARTBEAT_BEATS != 1 {
+            return;
         }
-        // Once in doubt, each beat counts.
-        if let Some(own_sessions) = own_sessions.filter(|_| is_time || self.partition.unheard > 0) {
-            let all = self.names.all();
-            self.tell(&all, Body::Alive, Due::Heartbeat { own_sessions });
+        if !std::mem::replace(&mut self.partition.is_role_asked, true) {
+            // Open to every user, whatever its ACL, and the same in all versions.
+            self.command(&[b"HELLO", b"3"], Due::Role);
+        }
+        let own = self.names.link(self.own);
+        let number = self.number + 1;
+        self.tell(&own, Body::Alive, Due::Echo { number });
+        if self.own.core == 0 {
+            let first_sessions = self.names.questions();
+            self.tell(&first_sessions, Body::Alive, Due::Heartbeat);
+        }
+        if speaks {
+            self.tell_all(Body::Alive);
         }
     }
 
-    /// So many sessions were sent a heartbeat. A node that has died is not heard after the first that reached nobody, so
-    /// the second one tells a node that lives and does not hear.
-    fn on_heartbeat_sent(&mut self, count: u32, own_sessions: u32) -> Result<(), Lost> {
-        let partition = &mut self.partition;
-        if count > own_sessions {
-            partition.unheard = 0;
-        } else if std::mem::take(&mut partition.has_heard_others) {
-            partition.unheard += 1;
+    /// Another session is heard. If it was heard before a heartbeat that did not reach it, and has not connected anew
+    /// since, then Redis carries its messages here and ours not there.
+    fn check_partition(&mut self, from: LinkId, body: &Body) -> Result<(), Lost> {
+        let unheard = self.partition.unheard;
+        // Events may be sent again before the sender says that its connection is new.
+        let may_be_old = matches!(body, Body::Event { .. } | Body::Terminate { .. });
+        if from.core != 0 || self.own.core != 0 || may_be_old {
+            return Ok(());
         }
-        if partition.unheard < UNHEARD_MAX { Ok(()) } else { Err(Lost::Unheard) }
+        let Some(heard) = self.heard.get_mut(&from) else { return Ok(()) };
+        if matches!(body, Body::LineUp) {
+            heard.since_unheard = Some(unheard);
+        }
+        let since = *heard.since_unheard.get_or_insert(unheard);
+        if since < unheard { Err(Lost::Unheard) } else { Ok(()) }
     }
 
     /// Redis sends a message to its publisher right before or right after the reply: the one before must have come.
@@ -507,8 +511,7 @@ impl Link {
         };
         match (bytes_of(&kind), subject, list.next()) {
             (b"message", Some(Value::Bytes(subject)), Some(Value::Bytes(payload))) => {
-                self.on_message(&subject, &payload, shard);
-                Ok(())
+                self.on_message(&subject, &payload, shard)
             }
             (b"subscribe" | b"unsubscribe", ..) => self.on_reply(&Value::Null, shard),
             // Of no subject that this line has asked for.
@@ -537,9 +540,7 @@ impl Link {
                 self.partition.is_role_asked = false;
                 check_role(reply)?;
             }
-            Due::Heartbeat { own_sessions } => {
-                self.on_heartbeat_sent(count(reply), own_sessions)?;
-            }
+            Due::Heartbeat => self.partition.unheard += u32::from(count(reply) <= 1),
             Due::Echo { number } => self.on_echo_sent(number)?,
             Due::Done => {}
             Due::LetGo => self.topics_in_flight = self.topics_in_flight.saturating_sub(1),

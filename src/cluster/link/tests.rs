@@ -88,24 +88,24 @@ impl Line {
             _ => None,
         });
         if let Some(number) = echoes.last() {
-            self.hear(self.link.own, number, Body::Alive);
+            self.hear(self.link.own, number, Body::Alive).unwrap();
         }
     }
 
     /// A message of a session, on the topic of all.
-    fn hear(&mut self, from: LinkId, number: u64, body: Body) {
+    fn hear(&mut self, from: LinkId, number: u64, body: Body) -> Result<(), Lost> {
         let payload = envelope::encode(&envelope::Envelope { from, number, body }, b"");
         let mut push = format!(">3\r\n$7\r\nmessage\r\n$14\r\nreverb:rv1:all\r\n${}\r\n", payload.len())
             .into_bytes();
         push.extend_from_slice(&payload);
         push.extend_from_slice(b"\r\n");
-        self.link.receive(&push, &mut self.shard).unwrap();
-        self.link.carry_out(&mut self.shard).unwrap();
+        self.link.receive(&push, &mut self.shard)?;
+        self.link.carry_out(&mut self.shard)
     }
 
     fn beat(&mut self) -> Result<(), Lost> {
         self.shard.advance(Moment(self.shard.now().0 + 1_000));
-        self.link.beat(1_001, Some(1), &mut self.shard)
+        self.link.beat(1_001, true, &mut self.shard)
     }
 }
 
@@ -271,20 +271,21 @@ fn heartbeats_that_do_not_come_back_end_the_session() {
     assert_eq!(lost, Some(Lost::NoEcho));
 }
 
-/// How the session ends when its heartbeats are heard by itself alone, and another node is heard at these beats.
-fn unheard(heard_at: &[u32]) -> Option<Lost> {
+/// How the session ends when its heartbeats are heard by itself alone, and these are heard of another node, in the
+/// beats from the first on.
+fn unheard(heard: &[Option<Body>]) -> Option<Lost> {
     let mut line = Line::up();
-    for beat in 1..=8 {
+    for (body, number) in heard.iter().zip(1..) {
         line.beat().unwrap();
         line.echo();
-        if heard_at.contains(&beat) {
-            line.hear(PEER, u64::from(beat), Body::Alive);
-        }
         while let Some(due) = line.link.due.front() {
             let reply = if matches!(due, Due::Role) { MASTER } else { ":1\r\n" };
-            if let Err(lost) = line.link.receive(reply.as_bytes(), &mut line.shard) {
-                return Some(lost);
-            }
+            line.answer(reply);
+        }
+        if let Some(body) = body
+            && let Err(lost) = line.hear(PEER, number, body.clone())
+        {
+            return Some(lost);
         }
     }
     None
@@ -292,10 +293,11 @@ fn unheard(heard_at: &[u32]) -> Option<Lost> {
 
 #[test]
 fn a_node_that_hears_others_and_is_heard_by_none_notices() {
-    assert_eq!(unheard(&[1, 3]), Some(Lost::Unheard));
-    assert_eq!(unheard(&[1, 2]), Some(Lost::Unheard), "in doubt each beat counts");
-    assert_eq!(unheard(&[]), None, "it is alone");
-    assert_eq!(unheard(&[1]), None, "the other one has died");
+    let alive = || Some(Body::Alive);
+    assert_eq!(unheard(&[alive(), alive(), alive()]), Some(Lost::Unheard));
+    assert_eq!(unheard(&[alive(), None, None, None, None]), None, "the other one has died");
+    let back = [alive(), None, None, None, Some(Body::LineUp), alive()];
+    assert_eq!(unheard(&back), None, "and has come back behind the last heartbeat");
 }
 
 #[test]

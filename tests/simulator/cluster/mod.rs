@@ -210,10 +210,10 @@ impl Cluster {
         if self.redis_is_away || self.nodes.iter().any(|node| node.stopped) {
             return;
         }
-        self.settle();
+        // Each is heard a few times before.
+        self.live_on(NOTICED_BEATS);
         let lines = &self.nodes[node].process.lines;
-        let Some(speaker) = lines.iter().find(|line| line.link.is_up()) else { return };
-        let Some(speaker) = speaker.connection else { return };
+        let Some(speaker) = lines[0].connection.filter(|_| lines[0].link.is_up()) else { return };
         let connections = lines.iter().filter_map(|line| line.connection).collect();
         let label = self.nodes[node].label;
         let others = |node: &Node| node.label != label && node.is_up(&self.redis);
@@ -342,14 +342,11 @@ impl Cluster {
             self.forgive();
             for node in self.nodes.iter_mut().filter(|node| !node.stopped) {
                 let process = &mut node.process;
-                let up = || process.lines.iter().filter(|line| line.link.is_up()).count();
-                let own_sessions = u32::try_from(up()).expect("few");
                 let speaks = process.lines.iter().position(|line| line.link.is_up());
                 let now = u32::try_from(process.now.0 / 1_000 + 1).expect("a short time");
                 for (core, line) in process.lines.iter_mut().enumerate() {
                     let shard = &mut process.cores[core].shard;
-                    let own_sessions = (speaks == Some(core)).then_some(own_sessions);
-                    line.beat(now, self.unix_seconds, own_sessions, shard);
+                    line.beat(now, self.unix_seconds, speaks == Some(core), shard);
                     // Lines that nobody has moved for long are given up.
                     self.stirred |= line.is_over;
                 }
