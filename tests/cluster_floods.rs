@@ -211,7 +211,7 @@ fn a_node_at_a_replica_is_not_let_in_and_says_why() {
     let [a] = nodes(&master, [1]);
     let mut b = Setup::new().workers(1).meeting_in(&replica).start();
     let line = b.line_so_far_with("no line to Redis");
-    assert!(line.contains("\"slave\"") && line.contains("REDIS_HOST"), "{line}");
+    assert!(line.contains("\"replica\"") && line.contains("REDIS_HOST"), "{line}");
     let mut client = b.connect();
     client.subscribe("news");
     b.publish("news", "e", "x");
@@ -248,7 +248,7 @@ fn masquerade(redis: &Redis) -> u16 {
 }
 
 fn replace(bytes: &[u8]) -> Vec<u8> {
-    let (role, instead) = (b"role\r\n$5\r\nslave", b"role\r\n$6\r\nmaster");
+    let (role, instead) = (b"role\r\n$7\r\nreplica", b"role\r\n$6\r\nmaster");
     match bytes.windows(role.len()).position(|window| window == role) {
         Some(at) => [&bytes[..at], instead, &replace(&bytes[at + role.len()..])].concat(),
         None => bytes.to_vec(),

@@ -244,7 +244,7 @@ impl FakeRedis {
             // Redis counts from one.
             ("id", format!(":{}\r\n", number + 1).into_bytes()),
             ("mode", bulk(b"standalone")),
-            ("role", bulk(if self.is_replica { b"slave" } else { b"master" })),
+            ("role", bulk(if self.is_replica { b"replica" } else { b"master" })),
             ("modules", b"*0\r\n".to_vec()),
         ] {
             reply.extend(bulk(name.as_bytes()));

@@ -10,7 +10,7 @@ use crate::ws::frame;
 
 const NODE: NodeId = NodeId(7);
 const MASTER: &str = "%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
-const REPLICA: &str = "%1\r\n$4\r\nrole\r\n$5\r\nslave\r\n";
+const REPLICA: &str = "%1\r\n$4\r\nrole\r\n$7\r\nreplica\r\n";
 
 struct Line {
     link: Link,
@@ -212,7 +212,7 @@ const PEER: LinkId = LinkId { node: NodeId(9), core: 0 };
 
 #[test]
 fn a_server_that_is_no_master_is_refused_at_the_first_word() {
-    for (reply, shown) in [(REPLICA, "slave"), ("%0\r\n", "unknown")] {
+    for (reply, shown) in [(REPLICA, "replica"), ("%0\r\n", "unknown")] {
         let mut line = Line::new(Login::default());
         line.link.open();
         let lost = line.link.receive(reply.as_bytes(), &mut line.shard).unwrap_err();
@@ -230,7 +230,7 @@ fn a_master_that_becomes_a_replica_is_left_within_two_beats() {
     assert!(line.said().contains("HELLO"));
     assert!(matches!(line.link.due.front(), Some(Due::Role)));
     let lost = line.link.receive(REPLICA.as_bytes(), &mut line.shard);
-    assert_eq!(lost, Err(Lost::NotMaster("slave".to_owned())));
+    assert_eq!(lost, Err(Lost::NotMaster("replica".to_owned())));
 }
 
 /// The script's own answer, and those of servers that refuse the script.
