@@ -274,7 +274,11 @@ impl Shard {
 
     /// This node has to do with the channel from here on. Idempotent.
     pub(super) fn hold(&mut self, channel: &ChannelKey) {
-        if !self.cluster.is_on() || self.cluster.subjects.contains_key(channel) {
+        if !self.cluster.is_on() {
+            return;
+        }
+        self.let_go_if_idle_and_in_doubt(channel);
+        if self.cluster.subjects.contains_key(channel) {
             return;
         }
         let mut subject = Subject::default();

@@ -8,7 +8,7 @@
 //! Limits: what waits to be subscribed is what subscribers wait for, `Link::is_congested` slows those down; at most
 //! `IDLE_MAX` topics stay subscribed for nobody, the oldest goes first.
 
-use super::Fetch;
+use super::{Fetch, Peer};
 use crate::shard::Shard;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::connection::ConnectionKey;
@@ -98,6 +98,20 @@ impl Shard {
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
         if subject.details().idle_since.replace(beat).is_none() {
             self.cluster.idle.push_back((beat, channel.clone()));
+        }
+    }
+
+    /// A topic that stayed subscribed for nobody is no short cut for who comes now, if a node has told its part before its
+    /// connection was lost, or ours: all are asked again.
+    pub(super) fn let_go_if_idle_and_in_doubt(&mut self, channel: &ChannelKey) {
+        let cluster = &self.cluster;
+        let Some(subject) = cluster.subjects.get(channel) else { return };
+        let in_doubt = |peer: &Peer| peer.told != cluster.told_now(peer.told.by);
+        if subject.idle_since.is_some()
+            && subject.peers.iter().any(in_doubt)
+            && self.is_unused(channel)
+        {
+            self.let_go(channel);
         }
     }
 
