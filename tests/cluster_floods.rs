@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::cluster::{
-    event, holders, lines_are, member_added, nodes, nodes_with, user, users,
-};
+use support::cluster::{event, holders, lines_are, member_added, nodes, nodes_with, user, users};
 use support::{Client, Endpoint, Redis, Setup, eventually, frame, now, resident_bytes, within};
 
 /// Within which a node notices that Redis is no master or passes nothing on: 5 s, and a busy machine.

@@ -46,7 +46,9 @@ use slab::Slab;
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_BEATS, LEASE_BEATS, Stored, ToCluster};
 pub use connection::{Connection, ConnectionKey};
-pub use envelope::{Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Retransmitted, Told};
+pub use envelope::{
+    Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Retransmitted, Told,
+};
 pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
 pub use mail::{Greeting, Join, Lane, Mail, Restore};

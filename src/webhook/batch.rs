@@ -134,7 +134,10 @@ mod tests {
         }
         let batch = take(&mut waiting, 0).unwrap();
         assert_eq!(batch.body, br#"{"time_ms":0,"events":[2,4,1,3]}"#);
-        assert_eq!(batch.amounts.map(|amount| (amount.events, amount.bytes)), [(1, 1), (1, 1), (2, 2)]);
+        assert_eq!(
+            batch.amounts.map(|amount| (amount.events, amount.bytes)),
+            [(1, 1), (1, 1), (2, 2)]
+        );
     }
 
     #[test]

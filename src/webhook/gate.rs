@@ -248,7 +248,9 @@ mod tests {
         for (at, channel, what) in list {
             let mut out = Vec::new();
             gate.accept(Class::Open, event(channel, what), Moment(at), &mut out);
-            told.extend(out.into_iter().map(|(_, event)| (at, event.channel.to_string(), event.what)));
+            told.extend(
+                out.into_iter().map(|(_, event)| (at, event.channel.to_string(), event.what)),
+            );
         }
         told
     }
@@ -323,12 +325,18 @@ mod tests {
         let mut gate = gate();
         gate.held_max = 100;
         let mut out = Vec::new();
-        let of = |app, number: usize, what| {
-            WebhookEvent { app: AppIndex(app), channel: number.to_string().into(), what }
+        let of = |app, number: usize, what| WebhookEvent {
+            app: AppIndex(app),
+            channel: number.to_string().into(),
+            what,
         };
         for number in 0..10 {
             for (app, class) in [(0, Class::Member), (1, Class::Open), (1, Class::Member)] {
-                let event = of(app, 100_000 * usize::from(app) + 1_000 * class as usize + number, left(None));
+                let event = of(
+                    app,
+                    100_000 * usize::from(app) + 1_000 * class as usize + number,
+                    left(None),
+                );
                 gate.accept(class, event, Moment(0), &mut out);
             }
         }

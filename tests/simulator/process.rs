@@ -121,8 +121,7 @@ impl Process {
             line.carry_out(&mut core.shard);
         }
         let each = self.lines.iter().zip(&self.cores);
-        let is_congested =
-            each.into_iter().any(|(line, core)| line.link.is_congested(&core.shard));
+        let is_congested = each.into_iter().any(|(line, core)| line.link.is_congested(&core.shard));
         let core = &mut self.cores[index];
         core.shard.set_cluster_congested(is_congested);
         self.told.append(&mut core.shard.outbox.webhooks);

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use super::super::envelope::{self, Envelope};
 use super::super::subject::Subject;
 use super::{Due, HEARD_BEATS_MAX, Link};
-use crate::shard::{ANSWER_BEATS, Body, ChannelKey, LEASE_BEATS, LinkId, NodeId, Retransmitted, Shard};
+use crate::shard::{
+    ANSWER_BEATS, Body, ChannelKey, LEASE_BEATS, LinkId, NodeId, Retransmitted, Shard,
+};
 
 /// The time without a line, and what is still to be done about it.
 #[derive(Debug)]
@@ -147,6 +149,10 @@ impl Link {
 
     /// A sender has repeated all.
     pub(super) fn on_repeated(&mut self, from: LinkId, shard: &mut Shard) {
+        if !self.catch_up.is_closed() && self.catch_up.has_too_many() {
+            self.note("too many senders to wait for after the connection came back".to_owned());
+            self.give_up_catch_up(shard);
+        }
         if !self.catch_up.is_closed() {
             self.take_in_held(from, shard);
             self.catch_up.expect(-1);

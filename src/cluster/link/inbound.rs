@@ -2,9 +2,9 @@
 
 use super::super::envelope::{self, Envelope};
 use super::super::subject::Subject;
-use super::{Due, HEARD_MAX, Link, Lost};
+use super::{Due, HEARD_MAX, Link, Lost, QUOTED_MAX};
 use crate::app::AppIndex;
-use crate::shard::{Body, LinkId, Shard};
+use crate::shard::{Body, LEASE_BEATS, LinkId, Shard};
 
 impl Link {
     pub(super) fn on_message(
@@ -14,7 +14,8 @@ impl Link {
         shard: &mut Shard,
     ) -> Result<(), Lost> {
         let Some((Envelope { from, number, body }, frame)) = envelope::decode(payload) else {
-            let subject = String::from_utf8_lossy(subject).into_owned();
+            let subject = String::from_utf8_lossy(subject);
+            let subject: String = subject.chars().take(QUOTED_MAX).collect();
             self.note(format!("something in {subject:?} that no node of this version says"));
             return Ok(());
         };
@@ -23,7 +24,9 @@ impl Link {
             return Ok(());
         }
         self.check_partition(from, &body)?;
-        shard.on_node_heard(from.node);
+        if !shard.on_node_heard(from.node) {
+            return Ok(());
+        }
         match body {
             Body::Repeat { number, app, channel, what } => {
                 self.on_repeat(from, number, (&app, &channel), what, frame, shard);
@@ -67,8 +70,14 @@ impl Link {
 
     /// Notes the number; `false` when it was heard before, on this line or an earlier one.
     pub(super) fn is_news(&mut self, from: LinkId, number: u64) -> bool {
-        if self.heard.len() >= HEARD_MAX {
-            self.heard.clear();
+        if self.heard.len() >= HEARD_MAX && !self.heard.contains_key(&from) {
+            // Of those who live, each was heard within a lease.
+            let since = self.clock.saturating_sub(LEASE_BEATS);
+            self.heard.retain(|_, heard| heard.beat >= since);
+            if self.heard.len() >= HEARD_MAX {
+                self.heard.clear();
+            }
+            self.note(format!("more than {HEARD_MAX} sessions of other nodes: some are forgotten"));
         }
         let heard = self.heard.entry(from).or_default();
         heard.beat = self.clock;

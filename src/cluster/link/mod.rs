@@ -43,6 +43,8 @@ const HEARD_MAX: usize = 100_000;
 const HEARD_BEATS_MAX: u32 = 3_600;
 /// What is repeated goes back as much further than the line was away: beats are rough.
 const REPEAT_MARGIN_BEATS: u32 = 3;
+/// Characters of a text of Redis in a note.
+const QUOTED_MAX: usize = 200;
 /// Notes kept until the caller takes them.
 const NOTES_MAX: usize = 16;
 
@@ -378,12 +380,7 @@ impl Link {
     ///
     /// # Errors
     /// When the line is no good any more; then `close` it.
-    pub fn beat(
-        &mut self,
-        unix_seconds: u64,
-        speaks: bool,
-        shard: &mut Shard,
-    ) -> Result<(), Lost> {
+    pub fn beat(&mut self, unix_seconds: u64, speaks: bool, shard: &mut Shard) -> Result<(), Lost> {
         self.unix_seconds = unix_seconds;
         self.clock += 1;
         self.expire(shard);
@@ -526,8 +523,9 @@ impl Link {
         }
         let Some(due) = self.due.pop_front() else { return Err(Lost::Malformed) };
         if let Value::Error(error) = reply {
+            let error: String = error.chars().take(QUOTED_MAX).collect();
             if matches!(due, Due::Hello) {
-                return Err(Lost::Refused(error.clone()));
+                return Err(Lost::Refused(error));
             }
             self.note(format!("Redis refuses a command of the cluster: {error}"));
         }
@@ -573,7 +571,7 @@ impl Link {
         match reply {
             Value::Error(_) => self.publish_only(&channel, &frame, except, true),
             Value::Bytes(why) => {
-                let why: String = String::from_utf8_lossy(why).chars().take(200).collect();
+                let why: String = String::from_utf8_lossy(why).chars().take(QUOTED_MAX).collect();
                 self.note(format!("Redis does not store the event of a cache channel: {why:?}"));
             }
             _ => {}

@@ -95,8 +95,9 @@ impl Line {
     /// A message of a session, on the topic of all.
     fn hear(&mut self, from: LinkId, number: u64, body: Body) -> Result<(), Lost> {
         let payload = envelope::encode(&envelope::Envelope { from, number, body }, b"");
-        let mut push = format!(">3\r\n$7\r\nmessage\r\n$14\r\nreverb:rv1:all\r\n${}\r\n", payload.len())
-            .into_bytes();
+        let mut push =
+            format!(">3\r\n$7\r\nmessage\r\n$14\r\nreverb:rv1:all\r\n${}\r\n", payload.len())
+                .into_bytes();
         push.extend_from_slice(&payload);
         push.extend_from_slice(b"\r\n");
         self.link.receive(&push, &mut self.shard)?;

@@ -3,7 +3,7 @@
 use super::subject::Fetch;
 use super::{ANSWER_BEATS, LEASE_BEATS, Stored, TOPICS_PER_TURN, ToCluster};
 use crate::shard::channel_key::ChannelKey;
-use crate::shard::envelope::{Body, LinkId};
+use crate::shard::envelope::{Body, LinkId, NodeId};
 use crate::shard::{Answered, Shard};
 
 impl Shard {
@@ -195,14 +195,13 @@ impl Shard {
         }
         let silent = |heard: &u32| heard + LEASE_BEATS < beat;
         let nodes = self.cluster.nodes.iter().filter(|(_, heard)| silent(heard));
-        for node in nodes.map(|(node, _)| *node).collect::<Vec<_>>() {
-            self.bury(node);
-        }
-        while let Some((at, link)) = self.cluster.sweeps.front().copied()
-            && at <= beat
-        {
-            self.cluster.sweeps.pop_front();
-            self.drop_doubtful(link);
+        let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
+        self.bury(&silent);
+        let due = self.cluster.sweeps.partition_point(|(at, _)| *at <= beat);
+        let links: Vec<Option<LinkId>> =
+            self.cluster.sweeps.drain(..due).map(|(_, link)| link).collect();
+        if !links.is_empty() {
+            self.drop_doubtful(&links);
         }
     }
 }

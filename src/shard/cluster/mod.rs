@@ -11,6 +11,7 @@
 //! which the line is up, one for each turn of the clock at most: a process that was stopped, or a Redis that was away,
 //! ends nobody's lease.
 
+mod bounds;
 mod edges;
 mod line;
 mod peers;
@@ -20,6 +21,7 @@ mod topics;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bounds::Remote;
 pub(super) use edges::Edge;
 use edges::Edges;
 use hashbrown::HashMap;
@@ -42,6 +44,10 @@ pub const LEASE_BEATS: u32 = 10;
 pub const ANSWER_BEATS: u32 = 2;
 /// Topics subscribed to, announced and unsubscribed from before the output is looked at again.
 const TOPICS_PER_TURN: usize = 500;
+/// Nodes of a cluster. Messages of one more are ignored.
+const NODES_MAX: usize = 1_024;
+/// Sessions of other nodes that came up within a lease, and sessions of those that live.
+const SWEEPS_MAX: usize = 16_384;
 /// Nodes that were thought dead and are remembered, should they be heard again.
 const DEAD_MAX: usize = 256;
 
@@ -154,6 +160,9 @@ pub(super) struct ClusterTable {
     /// Those whose stored event is still to be asked for.
     unfetched: VecDeque<ChannelKey>,
     next_ticket: u32,
+    remote: Remote,
+    /// How often something of other nodes was over a bound.
+    refused: u64,
 }
 
 impl ClusterTable {
@@ -207,6 +216,10 @@ impl ClusterTable {
     ) -> bool {
         let told = self.told_now(from);
         let Some(subject) = self.subjects.get_mut(channel) else { return false };
+        // Where there is no room for its part there is none for its members.
+        if subject.find(from.node).is_none() && self.remote.is_full() {
+            return false;
+        }
         let members = &mut subject.peer(told).members;
         if is_in { members.insert(user_id.into()) } else { members.remove(user_id) }
     }
@@ -290,8 +303,7 @@ impl Shard {
             return;
         }
         let ticket = self.next_cluster_ticket();
-        let missing =
-            1 + i64::from(self.shares_parts(channel)) + i64::from(channel.kind.cached);
+        let missing = 1 + i64::from(self.shares_parts(channel)) + i64::from(channel.kind.cached);
         self.cluster.forget_who_waits_no_more();
         self.cluster.waiting.push_back((self.cluster.beat, channel.clone(), ticket));
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {

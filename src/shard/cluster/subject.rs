@@ -9,6 +9,8 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::envelope::{LinkId, NodeId};
 use crate::shard::mail::Mail;
 
+/// Comings and goings that are noted while parts are waited for. Of what is not noted a backend may hear twice.
+const HEARD_MAX: usize = 4_096;
 /// Senders of events that a channel's subscribers were greeted with. What is forgotten may be heard twice.
 const GREETED_MAX: usize = 32;
 
@@ -165,7 +167,9 @@ impl Subject {
     /// While parts are waited for: what was heard of them in order is newer than what any part says; `node`: of what
     /// lingers there only.
     pub(super) fn note_heard(&mut self, node: Option<NodeId>, who: &Who) {
-        if let Some(waiting) = self.known().and_then(|details| details.waiting.as_mut()) {
+        if let Some(waiting) = self.known().and_then(|details| details.waiting.as_mut())
+            && waiting.heard.len() < HEARD_MAX
+        {
             waiting.heard.insert((node, who.clone()));
         }
     }

@@ -59,6 +59,13 @@ impl Received {
     }
 }
 
+/// A core of a node of a cluster that hears of nobody yet.
+pub(in crate::shard) fn node_alone() -> Shard {
+    let mut net = Net::new(1);
+    let shard = net.shards.remove(0);
+    Shard::new(Settings { node: Some(crate::shard::NodeId(7)), ..shard.settings })
+}
+
 pub(super) struct Net {
     pub(super) shards: Vec<Shard>,
     /// By sender, receiver and lane.

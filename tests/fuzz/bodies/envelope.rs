@@ -46,12 +46,9 @@ pub(crate) fn check(data: &[u8]) {
         }
         payload.extend_from_slice(tail);
         let topic = TOPICS[usize::from(topic) % TOPICS.len()];
-        let mut push = format!(
-            ">3\r\n$7\r\nmessage\r\n${}\r\n{topic}\r\n${}\r\n",
-            topic.len(),
-            payload.len()
-        )
-        .into_bytes();
+        let mut push =
+            format!(">3\r\n$7\r\nmessage\r\n${}\r\n{topic}\r\n${}\r\n", topic.len(), payload.len())
+                .into_bytes();
         push.extend_from_slice(&payload);
         push.extend_from_slice(b"\r\n");
         if link.receive(&push, &mut shard).is_err() {
@@ -78,7 +75,10 @@ pub(crate) fn check(data: &[u8]) {
         link.note_sent(link.output().len());
     }
     let (subjects, nodes) = shard.cluster_entries();
-    assert!(subjects <= ENTRIES_MAX && nodes <= data.len() + 1, "{subjects} subjects, {nodes} nodes");
+    assert!(
+        subjects <= ENTRIES_MAX && nodes <= data.len() + 1,
+        "{subjects} subjects, {nodes} nodes"
+    );
     link.close(&mut shard);
 }
 

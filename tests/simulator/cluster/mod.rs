@@ -222,7 +222,10 @@ impl Cluster {
         }
         self.redis.set_partition(connections);
         self.live_on(NOTICED_BEATS);
-        assert!(!self.redis.is_connected(speaker), "node {label} does not notice that it is not heard");
+        assert!(
+            !self.redis.is_connected(speaker),
+            "node {label} does not notice that it is not heard"
+        );
         self.redis.set_partition(BTreeSet::new());
         // What it has published meanwhile is lost for the others.
         for guest in self.guests.iter_mut().filter(|guest| guest.node != label) {
@@ -378,7 +381,8 @@ impl Cluster {
                 process.settle();
                 for core in 0..process.lines.len() {
                     let line = &mut process.lines[core];
-                    if line.connection.is_none() && !self.redis_is_away && !self.redis.is_replica() {
+                    if line.connection.is_none() && !self.redis_is_away && !self.redis.is_replica()
+                    {
                         line.call(&mut self.redis);
                         moved = true;
                     }
