@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::shard::{Body, LinkId, Retransmitted, Stored};
 use crate::ws::frame;
 
-/// Bytes of a body that is no event. Decoded, a list may take 16 times the bytes it has here: one byte of the sender's is
-/// an entry of a vector.
+/// Bytes of a body that is no event. Decoded, a list may take 16 times the bytes it has here: one byte of the
+/// sender's is an entry of a vector.
 pub(super) const STATE_BYTES_MAX: usize = 16 << 20;
 
 /// First bytes of the bodies that a frame follows.

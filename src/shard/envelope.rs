@@ -129,8 +129,8 @@ pub enum Body {
     },
 }
 
-/// The kinds that a `Repeat` may carry. A type of its own: a `Repeat` inside a `Repeat` would make the decoder recurse as
-/// deep as the sender of a message likes.
+/// The kinds that a `Repeat` may carry. A type of its own: a `Repeat` inside a `Repeat` would make the decoder
+/// recurse as deep as the sender of a message likes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Retransmitted {
     Event { except: Option<SocketId>, cache: bool },

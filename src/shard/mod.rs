@@ -328,7 +328,7 @@ impl Shard {
                 self.home_subscribe(channel, connection, ticket, core, join.as_deref());
             }
             Mail::Withdraw { channel, connection, ticket, core } => {
-                self.home_withdraw(channel, connection, ticket, core);
+                self.home_withdraw(&channel, connection, ticket, core);
             }
             Mail::Leave { channel, user_id } => self.home_leave(&channel, &user_id),
             Mail::Disinterest { channel, core } => self.home_disinterest(&channel, core),

@@ -78,8 +78,8 @@ pub struct Reactor<K: Kernel> {
     /// Completions to deal with.
     events: Vec<Event>,
     spare_events: Vec<Event>,
-    /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in `unread`
-    /// at most once, so both are bounded by the number of connections.
+    /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in
+    /// `unread` at most once, so both are bounded by the number of connections.
     ready: VecDeque<ConnectionKey>,
     /// Readable sockets that were read in this tick already: they wait for the next.
     unread: VecDeque<ConnectionKey>,

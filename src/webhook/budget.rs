@@ -1,10 +1,11 @@
-//! Who may fill what: classes of events, and how much of a worker's ring each app and class may take. No clock and no I/O.
+//! Who may fill what: classes of events, and how much of a worker's ring each app and class may take. No clock and no
+//! I/O.
 //!
-//! Anybody can open and leave public channels, so events of public channels must not take the place of others. Events of
-//! one channel are all of one class or of two that share a queue, so their order stays that of the channel.
+//! Anybody can open and leave public channels, so events of public channels must not take the place of others. Events
+//! of one channel are all of one class or of two that share a queue, so their order stays that of the channel.
 //!
-//! Limits: half of a ring for all events of public channels together; of that, and of the ring, an eighth and a half for
-//! each app, where several apps have webhooks.
+//! Limits: half of a ring for all events of public channels together; of that, and of the ring, an eighth and a half
+//! for each app, where several apps have webhooks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -14,8 +14,8 @@ use crate::app::AppIndex;
 use crate::clock::Moment;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
-/// Leavings held at once, a few hundred bytes each. Over it the oldest of those who hold most is sent early, so that one
-/// app's flood, or anybody's on public channels, ends the time of its own alone.
+/// Leavings held at once, a few hundred bytes each. Over it the oldest of those who hold most is sent early, so that
+/// one app's flood, or anybody's on public channels, ends the time of its own alone.
 const HELD_MAX: usize = 100_000;
 /// Channels whose cache miss was told lately. Over it the oldest is forgotten, and so perhaps told again.
 const MISSES_MAX: usize = 10_000;

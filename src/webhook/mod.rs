@@ -4,8 +4,8 @@
 //! (`dispatcher.rs`) empties the rings, holds leaving back for a while (`gate.rs`), and queues what is left at the
 //! endpoints that want it; each endpoint with something to send has a thread (`sender.rs`) that posts batches
 //! (`batch.rs`, `client.rs`), one at a time and in order. Everything that waits is bounded by app and class of events
-//! (`budget.rs`), so that nobody's flood takes the place of another's events, and what finds no room is counted by kind.
-//! Delivery is at least once: a backend that answers too late gets a batch again.
+//! (`budget.rs`), so that nobody's flood takes the place of another's events, and what finds no room is counted by
+//! kind. Delivery is at least once: a backend that answers too late gets a batch again.
 
 mod batch;
 mod budget;
@@ -37,8 +37,8 @@ use crate::pusher::webhook_event::WebhookEvent;
 
 const _: () = assert!(WebhookKind::ALL.len() == WEBHOOK_KINDS);
 
-/// Bytes of events of one class that may wait for one endpoint, beside the bound on their number: they may carry client events of
-/// any size.
+/// Bytes of events of one class that may wait for one endpoint, beside the bound on their number: they may carry
+/// client events of any size.
 const ENDPOINT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of events that may wait for all endpoints together, beside one request's worth for each.
 const ALL_BYTES_MAX: usize = 256 << 20;

@@ -3,6 +3,7 @@
 mod absence;
 mod inbound;
 mod outbound;
+mod partition;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use absence::Absence;
 use hashbrown::HashMap;
+use partition::{Partition, check_role, is_readonly};
 
 use super::catch_up::CatchUp;
 use super::envelope;
@@ -33,8 +35,6 @@ const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
 const CONGESTED_BYTES: usize = 100 << 10;
 /// Beats without a word of Redis, while something is to be answered.
 const SILENT_BEATS: u32 = 5;
-/// Beats between two heartbeats, and between two questions for the role of the server.
-const HEARTBEAT_BEATS: u32 = 2;
 /// Unsent bytes over which a peer's request for retransmission is answered without any.
 const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
 /// Links whose numbers are remembered; all are forgotten over that, which at worst repeats an event.
@@ -181,18 +181,6 @@ struct Heard {
     beat: u32,
     /// What `Partition::unheard` was when it was first heard on its present connection and ours. `None`: it was not.
     since_unheard: Option<u32>,
-}
-
-/// What tells a connection that carries messages one way only; anew for each connection.
-#[derive(Clone, Copy, Debug, Default)]
-struct Partition {
-    /// `Due::Role` is unanswered.
-    is_role_asked: bool,
-    /// The last heartbeat to this session alone that Redis has answered, and the last that came back.
-    echo_answered: u64,
-    echo_received: u64,
-    /// Heartbeats that reached no other node.
-    unheard: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -404,49 +392,6 @@ impl Link {
         Ok(())
     }
 
-    fn send_heartbeats(&mut self, speaks: bool) {
-        if self.beats % HEARTBEAT_BEATS != 1 {
-            return;
-        }
-        if !std::mem::replace(&mut self.partition.is_role_asked, true) {
-            // Open to every user, whatever its ACL, and the same in all versions.
-            self.command(&[b"HELLO", b"3"], Due::Role);
-        }
-        let own = self.names.link(self.own);
-        let number = self.number + 1;
-        self.tell(&own, Body::Alive, Due::Echo { number });
-        if self.own.core == 0 {
-            let first_sessions = self.names.questions();
-            self.tell(&first_sessions, Body::Alive, Due::Heartbeat);
-        }
-        if speaks {
-            self.tell_all(Body::Alive);
-        }
-    }
-
-    /// Another session is heard. If it was heard before a heartbeat that did not reach it, and has not connected anew
-    /// since, then Redis carries its messages here and ours not there.
-    fn check_partition(&mut self, from: LinkId, body: &Body) -> Result<(), Lost> {
-        let unheard = self.partition.unheard;
-        // Events may be sent again before the sender says that its connection is new.
-        let may_be_old = matches!(body, Body::Event { .. } | Body::Terminate { .. });
-        if from.core != 0 || self.own.core != 0 || may_be_old {
-            return Ok(());
-        }
-        let Some(heard) = self.heard.get_mut(&from) else { return Ok(()) };
-        if matches!(body, Body::LineUp) {
-            heard.since_unheard = Some(unheard);
-        }
-        let since = *heard.since_unheard.get_or_insert(unheard);
-        if since < unheard { Err(Lost::Unheard) } else { Ok(()) }
-    }
-
-    /// Redis sends a message to its publisher right before or right after the reply: the one before must have come.
-    fn on_echo_sent(&mut self, number: u64) -> Result<(), Lost> {
-        let before = std::mem::replace(&mut self.partition.echo_answered, number);
-        if self.partition.echo_received < before { Err(Lost::NoEcho) } else { Ok(()) }
-    }
-
     /// The last word before the process ends.
     pub fn say_bye(&mut self) {
         if self.is_up() {
@@ -610,29 +555,6 @@ fn bytes_of(value: &Value) -> &[u8] {
         Value::Bytes(bytes) => bytes,
         Value::Text(text) => text.as_bytes(),
         _ => b"",
-    }
-}
-
-/// A command was to write, and the server is a replica: an error, or the reason that our script gives.
-fn is_readonly(due: &Due, reply: &Value) -> bool {
-    let text = match (due, reply) {
-        (_, Value::Error(error)) => error.as_bytes(),
-        (Due::Kept(_), Value::Bytes(why)) => why,
-        _ => return false,
-    };
-    memchr::memmem::find(text, b"READONLY You can't write").is_some()
-}
-
-/// What `HELLO` answers: only the master's subscribers hear what other nodes publish, and are heard.
-fn check_role(reply: &Value) -> Result<(), Lost> {
-    let Value::Map(pairs) = reply else { return Err(Lost::Malformed) };
-    let role = pairs.iter().find(|(name, _)| bytes_of(name) == b"role");
-    match role.map(|(_, role)| bytes_of(role)) {
-        Some(b"master") => Ok(()),
-        other => {
-            let shown = String::from_utf8_lossy(other.unwrap_or(b"unknown"));
-            Err(Lost::NotMaster(shown.chars().take(32).collect()))
-        }
     }
 }
 

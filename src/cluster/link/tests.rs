@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::partition::HEARTBEAT_BEATS;
 use super::*;
 use crate::app::{AppIndex, sample};
 use crate::clock::Moment;
@@ -87,7 +88,7 @@ impl Line {
             Due::Echo { number } => Some(*number),
             _ => None,
         });
-        if let Some(number) = echoes.last() {
+        if let Some(number) = echoes.max() {
             self.hear(self.link.own, number, Body::Alive).unwrap();
         }
     }

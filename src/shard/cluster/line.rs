@@ -33,8 +33,8 @@ impl Shard {
     }
 
     /// Subscribes to some topics, tells the other nodes of some after the connection came back, and unsubscribes from
-    /// some that nobody needs any more; `room` SUBSCRIBE and UNSUBSCRIBE at most. Of each a part in turn: none waits for
-    /// the end of another.
+    /// some that nobody needs any more; `room` SUBSCRIBE and UNSUBSCRIBE at most. Of each a part in turn: none waits
+    /// for the end of another.
     pub fn send_topics(&mut self, room: usize) {
         let room = room.min(TOPICS_PER_TURN);
         let share = room.div_ceil(3);

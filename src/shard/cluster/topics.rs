@@ -1,9 +1,9 @@
 //! When topics are subscribed to and unsubscribed from in Redis. PURE.
 //!
-//! A client may cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent where it is caused: topics
-//! wait until the connection to Redis has room for them, and a topic that nobody needs any more before it was sent is
-//! not sent at all. A topic that was needed stays subscribed for `Settings::topic_linger_beats`; whoever comes back
-//! within that time finds it there and waits for nobody.
+//! A client may cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent where it is caused:
+//! topics wait until the connection to Redis has room for them, and a topic that nobody needs any more before it was
+//! sent is not sent at all. A topic that was needed stays subscribed for `Settings::topic_linger_beats`; whoever
+//! comes back within that time finds it there and waits for nobody.
 //!
 //! Limits: what waits to be subscribed is what subscribers wait for, `Link::is_congested` slows those down; at most
 //! `IDLE_MAX` topics stay subscribed for nobody, the oldest goes first.
@@ -18,8 +18,8 @@ use crate::shard::mail::Mail;
 const IDLE_MAX: usize = 8_192;
 /// Entries of `ClusterTable::unsent` that may be cancelled ones, beside as many as are not.
 const CANCELLED_MAX: usize = 64;
-/// Mails of one topic that are searched for one that is withdrawn. Who withdraws has asked last; whoever is not found is
-/// answered when Redis has.
+/// Mails of one topic that are searched for one that is withdrawn. Who withdraws has asked last; whoever is not found
+/// is answered when Redis has.
 const WITHDRAW_SEARCHED_MAX: usize = 64;
 
 impl Shard {
@@ -101,8 +101,8 @@ impl Shard {
         }
     }
 
-    /// A topic that stayed subscribed for nobody is no short cut for who comes now, if a node has told its part before its
-    /// connection was lost, or ours: all are asked again.
+    /// A topic that stayed subscribed for nobody is no short cut for who comes now, if a node has told its part
+    /// before its connection was lost, or ours: all are asked again.
     pub(super) fn let_go_if_idle_and_in_doubt(&mut self, channel: &ChannelKey) {
         let cluster = &self.cluster;
         let Some(subject) = cluster.subjects.get(channel) else { return };
@@ -161,12 +161,12 @@ impl Shard {
     /// any more.
     pub(in crate::shard) fn home_withdraw(
         &mut self,
-        channel: ChannelKey,
+        channel: &ChannelKey,
         connection: ConnectionKey,
         ticket: u32,
         core: u16,
     ) {
-        let details = self.cluster.details(&channel);
+        let details = self.cluster.details(channel);
         let Some(waiting) = details.and_then(|details| details.waiting.as_mut()) else { return };
         let is_it = |mail: &Mail| match mail {
             Mail::Subscribe { connection: asker, ticket: asked, core: from, .. } => {
@@ -178,6 +178,6 @@ impl Shard {
         let Some(behind) = searched.into_iter().position(is_it) else { return };
         waiting.mails.remove(waiting.mails.len() - 1 - behind);
         self.mail_back(core, Mail::Full { channel: channel.clone(), connection, ticket });
-        self.let_go_if_unused(&channel);
+        self.let_go_if_unused(channel);
     }
 }

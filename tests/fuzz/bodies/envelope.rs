@@ -2,8 +2,8 @@
 //! crashes the node, and keeps no more than its bounds.
 //!
 //! The input is a list of messages: a byte that chooses the topic, a byte with the number of bytes of the payload (a
-//! high bit: in units of 64), a byte for how often a nested head is repeated in front of the payload, in units of 40, and the
-//! payload.
+//! high bit: in units of 64), a byte for how often a nested head is repeated in front of the payload, in units of 40,
+//! and the payload.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
