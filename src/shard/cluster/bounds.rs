@@ -57,7 +57,8 @@ impl Shard {
         let subjects = self.cluster.subjects.values();
         let peers = subjects.flat_map(|subject| &subject.peers).map(of_peer);
         let rosters = self.homes.iter().filter_map(|home| home.roster.as_ref());
-        let members = rosters.flat_map(|roster| roster.values()).filter(|it| it.nodes > 0);
+        let members = rosters.flat_map(|roster| roster.iter().map(|(_, it)| it));
+        let members = members.filter(|it| it.nodes > 0);
         peers.sum::<usize>() + members.map(|it| it.id_json.len() + it.info.len()).sum::<usize>()
     }
 }

@@ -13,7 +13,7 @@ use ringverb::clock::Moment;
 use ringverb::cluster::{Link, Login};
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::shard::{LinkId, NodeId, Pace, Settings, Shard};
+use ringverb::shard::{LinkId, MemoryLimits, NodeId, Pace, Settings, Shard};
 
 const OWN: LinkId = LinkId { node: NodeId(7), core: 0 };
 const TOPICS: [&str; 6] = [
@@ -100,7 +100,7 @@ fn node() -> (Link, Shard) {
         cores: 1,
         apps: apps.clone(),
         channel_hash_seed: 7,
-        send_queue_bytes_max: 1 << 20,
+        memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 1 << 20 },
         connections_reserved: 0,
         cache_bytes_max: 1 << 20,
         talkative: false,
