@@ -17,13 +17,37 @@ impl Counter {
     }
 }
 
+/// Kinds of webhook events: `WebhookKind` has the names.
+pub const WEBHOOK_KINDS: usize = 7;
+
+/// One number for each kind of webhook event, by its index.
+#[derive(Debug, Default)]
+pub struct ByKind([Counter; WEBHOOK_KINDS]);
+
+impl ByKind {
+    pub fn add(&self, kind: usize, more: u64) {
+        if let Some(counter) = self.0.get(kind) {
+            counter.add(more);
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self) -> [u64; WEBHOOK_KINDS] {
+        std::array::from_fn(|kind| self.0[kind].get())
+    }
+}
+
 /// What became of webhooks since the start. An event counts once for each endpoint that was to hear of it.
 #[derive(Debug, Default)]
 pub struct WebhookCounters {
     /// Events that a worker had no room for in its ring. These count once, whatever the number of endpoints.
     pub dropped_by_workers: Counter,
+    /// The same by kind.
+    pub dropped_by_workers_of: ByKind,
     /// Events that found the endpoint's queue full, or no thread to send them.
     pub dropped_at_queues: Counter,
+    /// The same by kind.
+    pub dropped_at_queues_of: ByKind,
     /// Events of batches that were given up after the time for retries.
     pub given_up: Counter,
     /// Events that were still waiting when the server ended.

@@ -432,7 +432,7 @@ fn clusters_of_other_names_do_not_hear_each_other() {
     client.expect(r#"{"event":"pusher:cache_miss","channel":"cache-x"}"#);
     let mut theirs = others[0].connect();
     eventually("the others have met", || {
-        (holders_of(&redis, "reverb:rv1:c:1001:rv1:all") == 2).then_some(())
+        (holders_of(&redis, "reverb%3Arv1%3Ac%3A1001:rv1:all") == 2).then_some(())
     });
     theirs.subscribe("news");
     others[1].publish("news", "theirs", "x");

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 mod api_request;
 #[path = "fuzz/bodies/channel_name.rs"]
 mod channel_name;
+#[path = "fuzz/bodies/envelope.rs"]
+mod envelope;
 #[path = "fuzz/bodies/event_parser.rs"]
 mod event_parser;
 #[path = "fuzz/bodies/frame_decoder.rs"]
@@ -25,6 +27,7 @@ type Body = fn(&[u8]);
 const TARGETS: &[(&str, Body)] = &[
     ("api_request", api_request::check),
     ("channel_name", channel_name::check),
+    ("envelope", envelope::check),
     ("event_parser", event_parser::check),
     ("frame_decoder", frame_decoder::check),
     ("frames", frames::check),
@@ -44,6 +47,7 @@ const DICTIONARY: &[&[u8]] = &[
     b"\r\n", b"\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"%00", b"%",
     b"\x81\x80", b"\x00\x80", b"\x88\x82", b"\xfe\x00\x7e", b"\xff", b"\x80", b"\xf4\x8f\xbf\xbf", b"\xed\xa0\x80",
     b"*1\r\n", b"%1\r\n", b">2\r\n", b"|1\r\n", b"$1\r\n", b"$-1\r\n", b":1\r\n", b"+", b"=4\r\n",
+    b"\x0f\x01\x00\x00", b"\xff\xff\xff\xff\x0f", b"\x041001", b"\x07cache-c", b"\x81\x02{}",
 ];
 
 #[test]

@@ -12,6 +12,8 @@ use crate::shard::LinkId;
 
 /// Held for all senders together; over it nobody is waited for any more.
 const HELD_BYTES_MAX: usize = 16 << 20;
+/// What a sender that is waited for costs, without a message.
+const SENDER_BYTES: usize = 64;
 
 /// A message as it came: its subject and its payload. An empty one: what is stored for the subject is to be asked for.
 pub(super) type Message = (Box<[u8]>, Box<[u8]>);
@@ -67,6 +69,11 @@ impl CatchUp {
     /// Nobody is waited for.
     pub(super) fn is_over(&self) -> bool {
         !self.is_on && self.missing.is_empty()
+    }
+
+    /// More senders are kept than messages might be.
+    pub(super) fn has_too_many(&self) -> bool {
+        (self.held.len() + self.done.len()) * SENDER_BYTES > HELD_BYTES_MAX
     }
 
     /// Keeps what a sender says that is waited for; `false` when there is no room for it any more.

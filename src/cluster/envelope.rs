@@ -2,8 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::shard::{Body, LinkId, Stored};
+use crate::shard::{Body, LinkId, Retransmitted, Stored};
 use crate::ws::frame;
+
+/// Bytes of a body that is no event. Decoded, a list may take 16 times the bytes it has here: one byte of the
+/// sender's is an entry of a vector.
+pub(super) const STATE_BYTES_MAX: usize = 16 << 20;
+
+/// First bytes of the bodies that a frame follows.
+const EVENT: u8 = 0;
+const REPEAT: u8 = 15;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Envelope {
@@ -23,14 +31,17 @@ pub(super) fn encode(envelope: &Envelope, frame: &[u8]) -> Vec<u8> {
 
 /// `None`: not from a node of this version, and not to be trusted.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
+    let (_, body) = postcard::take_from_bytes::<(LinkId, u64)>(bytes).ok()?;
+    let has_frame = matches!(body.first(), Some(&(EVENT | REPEAT)));
+    if !has_frame && body.len() > STATE_BYTES_MAX {
+        return None;
+    }
     let (envelope, frame) = postcard::take_from_bytes::<Envelope>(bytes).ok()?;
-    let body = match &envelope.body {
-        Body::Repeat { body, .. } => body,
-        body => body,
-    };
-    let is_good = match body {
+    let is_good = match &envelope.body {
         // It goes to clients as it is.
-        Body::Event { .. } => frame::is_server_text(frame),
+        Body::Event { .. } | Body::Repeat { what: Retransmitted::Event { .. }, .. } => {
+            frame::is_server_text(frame)
+        }
         _ => frame.is_empty(),
     };
     is_good.then_some((envelope, frame))
@@ -81,6 +92,49 @@ mod tests {
         let quit = Envelope { body: Body::Quit, ..event() };
         assert_eq!(decode(&encode(&quit, b"")), Some((quit.clone(), &b""[..])));
         assert_eq!(decode(&encode(&quit, b"x")), None);
+    }
+
+    /// A `Repeat` held a whole `Body` once, and could nest.
+    #[test]
+    fn a_retransmission_has_the_bytes_it_always_had_and_holds_no_other() {
+        let frame = frame::encode_text(b"{}");
+        let repeat = |what| {
+            let (app, channel) = ("1".into(), "news".into());
+            Envelope { body: Body::Repeat { number: 7, app, channel, what }, ..event() }
+        };
+        let ended = Retransmitted::Terminate { app: "1".into(), user_id: "u".into() };
+        let sent = Retransmitted::Event { except: None, cache: false };
+        for (envelope, tail, frame) in [
+            (repeat(ended), &b"\x0f\x07\x011\x04news\x0b\x011\x01u"[..], &b""[..]),
+            (repeat(sent), &b"\x0f\x07\x011\x04news\x00\x00\x00"[..], &frame[..]),
+        ] {
+            let bytes = encode(&envelope, frame);
+            assert!(bytes.ends_with(&[tail, frame].concat()), "{}", bytes.escape_ascii());
+            assert_eq!(decode(&bytes), Some((envelope, frame)));
+        }
+        let head = [7, 0, 1];
+        for depth in [1, 2, 10_000, 1_000_000] {
+            let nested = [15, 1, 0, 0].repeat(depth);
+            for inner in 0..=20 {
+                let bytes = [&head[..], &[15, 1, 0, 0], &nested, &[inner, 0, 0]].concat();
+                assert_eq!(decode(&bytes), None, "depth {depth}, kind {inner}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_over_its_limit_is_refused_before_it_is_decoded() {
+        let snapshot = |lingering: usize| {
+            let part = crate::shard::Part {
+                lingering: vec![None; lingering],
+                ..crate::shard::Part::default()
+            };
+            encode(&Envelope { body: Body::Sync { ticket: 1, part }, ..event() }, b"")
+        };
+        assert!(decode(&snapshot(1_000)).is_some());
+        assert_eq!(decode(&snapshot(STATE_BYTES_MAX)), None);
+        let frame = frame::encode_text(&vec![b' '; STATE_BYTES_MAX + 1]);
+        assert!(decode(&encode(&event(), &frame)).is_some(), "events have limits of their own");
     }
 
     #[test]

@@ -18,4 +18,4 @@ mod link;
 mod recent;
 mod subject;
 
-pub use link::{Link, Login, Lost};
+pub use link::{Link, LinkLimits, Login, Lost};

@@ -1,7 +1,7 @@
 //! Names in Redis: the subjects that lines subscribe to, and the keys of stored events. PURE.
 //!
-//! `rv1` is the form of the envelopes: nodes of another form do not meet. An app's id is escaped, so that no id and
-//! channel can be read as those of another app.
+//! `rv1` is the form of the envelopes: nodes of another form do not meet. The prefix and the app's id are escaped, so
+//! that neither holds a colon: a name has one reading, and no two clusters, apps or channels share one.
 
 use crate::app::{AppIndex, Apps};
 use crate::shard::{ChannelKey, LinkId};
@@ -25,7 +25,7 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: format!("{prefix}:rv1:") }
+        Self { prefix: format!("{}:rv1:", escape(prefix)) }
     }
 
     pub(super) fn channel(&self, apps: &Apps, channel: &ChannelKey) -> String {
@@ -115,5 +115,24 @@ mod tests {
             assert_eq!(names.read(&apps, foreign.as_bytes()), None, "{foreign}");
         }
         assert_eq!(names.read(&apps, b"reverb:rv1:\xff"), None);
+    }
+
+    /// With `REVERB_SCALING_CHANNEL=reverb:rv1:c:1001:x` all names of a cluster were channels of the cluster `reverb`.
+    #[test]
+    fn a_prefix_with_colons_shares_no_name_with_another_cluster() {
+        let apps = Apps::new(vec![sample()]);
+        let prefixes = ["reverb", "reverb:rv1:c:1001:x", "shop:reverb", "shop%3Areverb", "shop"];
+        let clusters = prefixes.map(Names::new);
+        let channel = ChannelKeys::new(1, 2).make(AppIndex(0), "x:rv1:all").unwrap();
+        let link = LinkId { node: NodeId(7), core: 1 };
+        for (at, own) in clusters.iter().enumerate() {
+            let names = [own.channel(&apps, &channel), own.all(), own.questions(), own.link(link)];
+            for (other_at, other) in clusters.iter().enumerate() {
+                for name in &names {
+                    let read = other.read(&apps, name.as_bytes());
+                    assert_eq!(read.is_some(), at == other_at, "{name} in {}", prefixes[other_at]);
+                }
+            }
+        }
     }
 }

@@ -66,6 +66,7 @@ impl Shard {
             let (event, data) = (name.into(), data.into());
             Happening::ClientEvent(Box::new(ClientEventTold { event, data, socket_id, user_id }))
         });
+        self.note_cluster_traffic(key);
         // Client events are never cached (PROTOCOL.md rule 37).
         self.publish(channel, bytes, Some(socket_id), false);
         Ok(())

@@ -4,7 +4,10 @@
 //! lose all it knows of the others and ask again, and nothing is said twice in two voices. `cluster` gives bodies their
 //! bytes; secrets and signatures are in none of them (PROTOCOL.md rule 132).
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{EnumAccess, Error as _, Unexpected, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::query::{Answer, Described, Question};
 use crate::app::Apps;
@@ -101,12 +104,12 @@ pub enum Body {
         away_seconds: u32,
         heard: Vec<(LinkId, u64)>,
     },
-    /// What was said by that number: an event of that channel, whose frame follows, or a `Terminate`.
+    /// Retransmission of the message with that number. The frame of an event follows the body.
     Repeat {
         number: u64,
         app: Box<str>,
         channel: Box<str>,
-        body: Box<Body>,
+        what: Retransmitted,
     },
     Repeated,
     /// The sender's node ends.
@@ -124,6 +127,69 @@ pub enum Body {
         id: u32,
         answers: Vec<Told>,
     },
+}
+
+/// The kinds that a `Repeat` may carry. A type of its own: a `Repeat` inside a `Repeat` would make the decoder
+/// recurse as deep as the sender of a message likes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Retransmitted {
+    Event { except: Option<SocketId>, cache: bool },
+    Terminate { app: Box<str>, user_id: Box<str> },
+}
+
+impl Retransmitted {
+    /// Indexes of the same kinds in `Body`. They keep the bytes of a `Repeat` what they were while it held a `Body`, so
+    /// that nodes of both builds meet during an upgrade.
+    const EVENT: u32 = 0;
+    const TERMINATE: u32 = 11;
+}
+
+impl Serialize for Retransmitted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Event { except, cache } => {
+                let fields = (except, cache);
+                serializer.serialize_newtype_variant("Body", Self::EVENT, "Event", &fields)
+            }
+            Self::Terminate { app, user_id } => {
+                let fields = (app, user_id);
+                serializer.serialize_newtype_variant("Body", Self::TERMINATE, "Terminate", &fields)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Retransmitted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_enum("Body", &["Event", "Terminate"], RetransmittedVisitor)
+    }
+}
+
+struct RetransmittedVisitor;
+
+impl<'de> Visitor<'de> for RetransmittedVisitor {
+    type Value = Retransmitted;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an event or a termination")
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Retransmitted, A::Error> {
+        match data.variant::<u32>()? {
+            (Retransmitted::EVENT, fields) => {
+                let (except, cache) = fields.newtype_variant()?;
+                Ok(Retransmitted::Event { except, cache })
+            }
+            (Retransmitted::TERMINATE, fields) => {
+                let (app, user_id) = fields.newtype_variant()?;
+                Ok(Retransmitted::Terminate { app, user_id })
+            }
+            (other, _) => {
+                let given = Unexpected::Unsigned(other.into());
+                Err(A::Error::invalid_value(given, &self))
+            }
+        }
+    }
 }
 
 /// `Question`, with the app by its id: indexes differ between nodes.

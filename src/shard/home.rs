@@ -154,6 +154,10 @@ impl HomeTable {
         index.into_iter().flatten().map(|index| &self.channels[*index as usize])
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &HomeChannel> {
+        self.channels.iter().map(|(_, channel)| channel)
+    }
+
     pub(super) fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
         if let Some(index) = self.find_index(key) {
             return index;

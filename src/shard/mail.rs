@@ -55,6 +55,14 @@ pub enum Mail {
         core: u16,
         join: Option<Box<Join>>,
     },
+    /// The connection has left before its `Subscribe` was answered. A home that waits for other nodes answers it with
+    /// `Full` now; any other has answered it already.
+    Withdraw {
+        channel: ChannelKey,
+        connection: ConnectionKey,
+        ticket: u32,
+        core: u16,
+    },
     /// A member's connection left a presence channel.
     Leave {
         channel: ChannelKey,
@@ -118,7 +126,8 @@ pub enum Mail {
         /// Who was counted in for it: if the connection has left meanwhile, its core owes a `Leave`.
         joined: Option<Box<UserId>>,
     },
-    /// The presence channel has as many members as it may have; the other answer to `Subscribe`.
+    /// The other answer to `Subscribe`: the presence channel has as many members as it may have, or nobody waits for an
+    /// answer any more.
     Full {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -158,6 +167,7 @@ impl Mail {
     pub fn lane(&self) -> Lane {
         match self {
             Self::Subscribe { .. }
+            | Self::Withdraw { .. }
             | Self::Leave { .. }
             | Self::Disinterest { .. }
             | Self::Publish { .. }

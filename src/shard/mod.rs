@@ -26,6 +26,7 @@ mod liveness;
 mod mail;
 mod memory;
 mod outbox;
+mod pace;
 mod query;
 mod rate;
 mod roster;
@@ -45,12 +46,15 @@ use slab::Slab;
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_BEATS, LEASE_BEATS, Stored, ToCluster};
 pub use connection::{Connection, ConnectionKey};
-pub use envelope::{Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Told};
+pub use envelope::{
+    Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Retransmitted, Told,
+};
 pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
 pub use mail::{Greeting, Join, Lane, Mail, Restore};
 pub use memory::MemoryLimits;
 pub use outbox::{Answered, Outbox, Trace};
+pub use pace::Pace;
 pub use query::{Answer, Described, Question};
 pub use send_queue::SendQueue;
 
@@ -69,6 +73,7 @@ use cluster::ClusterTable;
 use home::HomeTable;
 use liveness::Wheel;
 use memory::Account;
+use pace::PaceTable;
 use users::UserTables;
 
 /// What one shard is told at its birth.
@@ -93,6 +98,15 @@ pub struct Settings {
     pub node: Option<NodeId>,
     /// For how long backends may not hear of a leaving, rounded up; 0 where there are none.
     pub webhook_linger_seconds: u32,
+    /// How fast one connection may change topics.
+    pub pace: Pace,
+    /// For how long a topic stays subscribed that nobody needs, in beats.
+    pub topic_linger_beats: u32,
+}
+
+impl Settings {
+    /// Of a topic in Redis: a page that is loaded anew, or a client that comes and goes, changes nothing.
+    pub const TOPIC_LINGER_BEATS: u32 = 5;
 }
 
 /// About what `connection_established` takes, so that it is made in one piece.
@@ -110,6 +124,7 @@ pub struct Shard {
     homes: HomeTable,
     users: UserTables,
     cluster: ClusterTable,
+    pace: PaceTable,
     wheel: Wheel,
     account: Account,
     /// Connections with a ping to be answered when the second is over, each once.
@@ -150,6 +165,7 @@ impl Shard {
             homes: HomeTable::new(settings.connections_reserved, settings.cache_bytes_max),
             users: UserTables::default(),
             cluster: ClusterTable::new(settings.node),
+            pace: PaceTable::new(settings.pace),
             wheel: Wheel::default(),
             account: Account::default(),
             pings_late: Vec::new(),
@@ -180,6 +196,7 @@ impl Shard {
             self.homes.expire(now);
             self.tell_due_counts();
             self.beat();
+            self.pace.expire(now);
         }
     }
 
@@ -322,6 +339,9 @@ impl Shard {
         match mail {
             Mail::Subscribe { channel, connection, ticket, core, join } => {
                 self.home_subscribe(channel, connection, ticket, core, join.as_deref());
+            }
+            Mail::Withdraw { channel, connection, ticket, core } => {
+                self.home_withdraw(&channel, connection, ticket, core);
             }
             Mail::Leave { channel, user_id } => self.home_leave(&channel, &user_id),
             Mail::Disinterest { channel, core } => self.home_disinterest(&channel, core),

@@ -169,6 +169,9 @@ impl Shard {
         channel_data: Option<&str>,
     ) {
         let MemberPart { user, info } = member;
+        if !self.take_remote_room(user.text.len() + user.json.len() + info.len()) {
+            return;
+        }
         if !self.cluster.note_member(channel, from, &user.text, true) {
             return;
         }

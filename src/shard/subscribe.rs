@@ -32,7 +32,10 @@ impl Shard {
         }
         let index = match self.channels.find_key(&channel) {
             Some(index) => index,
-            None => self.channels.insert(channel),
+            None => {
+                self.note_channel_change(key, &channel);
+                self.channels.insert(channel)
+            }
         };
         match self.subscription_index(key.slot, index) {
             Some(at) => self.subscribe_again(key, index, at, join),
@@ -278,6 +281,11 @@ impl Shard {
         let hash = self.keys.hash(app, name);
         let Some(index) = self.channels.find(hash, app, name) else { return };
         if let Some(at) = self.subscription_index(key.slot, index) {
+            let local = self.channels.get(index);
+            if local.subscribers.len() <= 1 {
+                let channel = local.key.clone();
+                self.note_channel_change(key, &channel);
+            }
             self.leave(key.slot, at);
         }
     }
@@ -297,11 +305,24 @@ impl Shard {
         if let Standing::Active { position, .. } = left.standing {
             self.remove_subscriber(left.channel, position as usize);
         }
-        // Whoever is still pending leaves when the answer comes: only then is it known whether they were let in.
+        // Whoever is still pending leaves when the answer comes: only then is it known whether they were let in. The
+        // answer may depend on Redis, which need not be asked any more.
+        if let (Standing::Pending { ticket }, true) = (left.standing, self.cluster.is_on()) {
+            return self.withdraw(slot, left.channel, ticket);
+        }
         if let (Some(member), Standing::Active { .. }) = (left.member, left.standing) {
             self.tell_leave(left.channel, *member);
         }
         self.drop_if_unused(left.channel);
+    }
+
+    /// `pending` keeps the channel until the home has answered.
+    fn withdraw(&mut self, slot: u32, index: u32, ticket: u32) {
+        let channel = self.channels.get(index).key.clone();
+        let generation = self.connections[slot as usize].generation;
+        let (connection, core) = (ConnectionKey { slot, generation }, self.settings.core);
+        let home = self.keys.home(&channel);
+        self.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
     }
 
     fn remove_subscriber(&mut self, index: u32, position: usize) {

@@ -219,6 +219,7 @@ impl Shard {
         let extras = self.connections[slot as usize].extras.get_or_insert_default();
         (extras.watched, extras.watched_unknown) = (watched, unknown);
         let core = self.settings.core;
+        self.note_user_changes(slot, to_ask.len());
         for user in to_ask {
             self.mail_home(self.keys.home(&user), Mail::Watch { user, core });
         }

@@ -19,7 +19,7 @@ use flush::Flush;
 use gather::Gathers;
 use kernel::Kernel;
 pub use moving::Moved;
-pub use reactor::{Reactor, socket_bytes};
+pub use reactor::{PACED_LOOK_MS, Reactor, socket_bytes};
 
 /// What a tick changes.
 pub struct Core<K: Kernel> {

@@ -19,6 +19,8 @@ use crate::ws::violation::Violation;
 
 /// How long a connection that we close may take to answer before its socket is closed under it, in milliseconds.
 const LINGER_MS: u64 = 3_000;
+/// Time between two looks at connections that were not read because they must wait, in milliseconds.
+pub const PACED_LOOK_MS: u64 = 10;
 
 /// Whether a socket is queued to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +78,14 @@ pub struct Reactor<K: Kernel> {
     /// Completions to deal with.
     events: Vec<Event>,
     spare_events: Vec<Event>,
-    /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in `unread`
-    /// at most once, so both are bounded by the number of connections.
+    /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in
+    /// `unread` at most once, so both are bounded by the number of connections.
     ready: VecDeque<ConnectionKey>,
     /// Readable sockets that were read in this tick already: they wait for the next.
     unread: VecDeque<ConnectionKey>,
+    /// Readable sockets that are not read for now: see `Shard::must_wait`. They count as queued, so none is here twice.
+    paced: Vec<ConnectionKey>,
+    next_paced_look: Moment,
     /// The number of this tick.
     tick: u16,
     /// Closing connections and when their time is up, in that order.
@@ -103,6 +108,8 @@ impl<K: Kernel> Reactor<K> {
             spare_events: Vec::new(),
             ready: VecDeque::new(),
             unread: VecDeque::new(),
+            paced: Vec::new(),
+            next_paced_look: Moment::default(),
             tick: 0,
             lingering: VecDeque::new(),
             closing: Vec::new(),
@@ -167,6 +174,7 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn turn(&mut self, shard: &mut Shard, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
         self.ready.append(&mut self.unread);
+        self.look_at_paced(shard);
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
         // Reading makes the kernel post what became ready meanwhile; a few rounds collect it into this tick.
         for _ in 0..4 {
@@ -244,9 +252,31 @@ impl<K: Kernel> Reactor<K> {
         true
     }
 
+    /// Queues those again that need not wait any more.
+    fn look_at_paced(&mut self, shard: &Shard) {
+        let now = shard.now();
+        if self.paced.is_empty() || now < self.next_paced_look {
+            return;
+        }
+        self.next_paced_look = Moment(now.0 + PACED_LOOK_MS);
+        let ready = &mut self.ready;
+        self.paced.retain(|key| {
+            let is_there = shard.get(*key).is_some();
+            let must_wait = shard.must_wait(*key);
+            if is_there && !must_wait {
+                ready.push_back(*key);
+            }
+            is_there && must_wait
+        });
+    }
+
     /// Reads a socket once; the number of bytes.
     fn read(&mut self, shard: &mut Shard, key: ConnectionKey) -> usize {
         if shard.get(key).is_none() {
+            return 0;
+        }
+        if shard.must_wait(key) {
+            self.paced.push(key);
             return 0;
         }
         let socket = &mut self.sockets.0[key.slot as usize];
@@ -365,6 +395,12 @@ impl<K: Kernel> Reactor<K> {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.sockets.0.len()
+    }
+
+    /// Some sockets are not read for now: a tick is needed when they may be again.
+    #[must_use]
+    pub fn has_paced(&self) -> bool {
+        !self.paced.is_empty()
     }
 
     /// Another tick is needed although no descriptor will say so.

@@ -10,15 +10,16 @@ use std::time::Duration;
 use rtrb::Consumer;
 
 use super::batch::Line;
+use super::budget::{Class, RingBudget};
 use super::client::Client;
 use super::gate::Gate;
 use super::sender::{self, Common, Handle, Refused, Rest};
 use super::time::{Clock, later};
-use super::{Settings, Target};
-use crate::app::Apps;
+use super::{Settings, Stamped, Target};
+use crate::app::{Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::config::webhook_url;
-use crate::counters::WebhookCounters;
+use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 
@@ -42,7 +43,8 @@ struct Endpoint {
 /// Events that were dropped and not yet told of.
 #[derive(Default)]
 struct Losses {
-    events: u64,
+    /// By kind.
+    events: [u64; WEBHOOK_KINDS],
     quiet_until: Moment,
     /// Of the last one.
     why: Why,
@@ -71,19 +73,27 @@ impl Why {
 }
 
 impl Losses {
-    /// How many to tell of now.
-    fn due(&mut self, now: Moment) -> Option<u64> {
-        if self.events == 0 || now < self.quiet_until {
+    fn any(&self) -> bool {
+        self.events.iter().any(|events| *events > 0)
+    }
+
+    /// How many to tell of now, and of which kinds.
+    fn due(&mut self, now: Moment) -> Option<String> {
+        if !self.any() || now < self.quiet_until {
             return None;
         }
         self.quiet_until = later(now, TELL_AGAIN);
-        Some(std::mem::take(&mut self.events))
+        let events = std::mem::take(&mut self.events);
+        let kinds = WebhookKind::ALL.iter().zip(&events).filter(|(_, events)| **events > 0);
+        let kinds: Vec<String> =
+            kinds.map(|(kind, events)| format!("{} {events}", kind.name())).collect();
+        Some(format!("{} event(s) dropped ({})", events.iter().sum::<u64>(), kinds.join(", ")))
     }
 }
 
 pub(super) struct Dispatcher {
     common: Arc<Common>,
-    rings: Vec<Consumer<WebhookEvent>>,
+    rings: Vec<(Consumer<Stamped>, Arc<RingBudget>)>,
     doorbell: Arc<Doorbell>,
     finishing: Receiver<Duration>,
     /// What `finishing` said.
@@ -95,20 +105,20 @@ pub(super) struct Dispatcher {
     /// Endpoints with losses to tell of.
     losing: Vec<usize>,
     /// Of the workers' rings, as told.
-    workers_losses_told: u64,
+    workers_losses_told: [u64; WEBHOOK_KINDS],
     workers_losses: Losses,
     /// Senders hold a copy each. It goes away with the last of them.
     alive: Sender<Infallible>,
     all_ended: Receiver<Infallible>,
     /// What the gate let through; empty between turns.
-    passed: Vec<WebhookEvent>,
+    passed: Vec<Stamped>,
 }
 
 impl Dispatcher {
     pub(super) fn new(
         apps: Arc<Apps>,
         settings: Settings,
-        rings: Vec<Consumer<WebhookEvent>>,
+        rings: Vec<(Consumer<Stamped>, Arc<RingBudget>)>,
         doorbell: Arc<Doorbell>,
         counters: Arc<WebhookCounters>,
         finishing: Receiver<Duration>,
@@ -121,6 +131,7 @@ impl Dispatcher {
             clock: Clock::start(),
             counters,
             bytes: AtomicUsize::new(0),
+            open_bytes: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         };
         let (alive, all_ended) = channel();
@@ -134,7 +145,7 @@ impl Dispatcher {
             endpoints,
             endpoints_of,
             losing: Vec::new(),
-            workers_losses_told: 0,
+            workers_losses_told: [0; WEBHOOK_KINDS],
             workers_losses: Losses::default(),
             alive,
             all_ended,
@@ -177,11 +188,12 @@ impl Dispatcher {
         let now = self.common.clock.now();
         self.gate.release(now, &mut self.passed);
         let mut taken = 0;
-        for ring in &mut self.rings {
+        for (ring, budget) in &mut self.rings {
             for _ in 0..EVENTS_PER_TURN {
-                let Ok(event) = ring.pop() else { break };
+                let Ok((class, event)) = ring.pop() else { break };
+                budget.give_back(event.app, class);
                 taken += 1;
-                self.gate.accept(event, now, &mut self.passed);
+                self.gate.accept(class, event, now, &mut self.passed);
             }
         }
         self.route();
@@ -192,10 +204,10 @@ impl Dispatcher {
         // Whoever rang before this rang nobody: look once more for all that it may have been.
         self.doorbell.set_asleep();
         fence(Ordering::SeqCst);
-        if self.rings.iter().all(Consumer::is_empty) && self.asked_to_finish().is_none() {
+        if self.rings.iter().all(|(ring, _)| ring.is_empty()) && self.asked_to_finish().is_none() {
             let clock = self.common.clock;
             let due = self.gate.next_due().map_or(SLEEP_MAX, |due| clock.until(due));
-            let losses_due = !self.losing.is_empty() || self.workers_losses.events > 0;
+            let losses_due = !self.losing.is_empty() || self.workers_losses.any();
             self.doorbell.wait_for(if losses_due { due.min(TELL_AGAIN) } else { due });
         }
         self.doorbell.set_awake();
@@ -204,7 +216,7 @@ impl Dispatcher {
     /// Queues at every endpoint that wants it.
     fn route(&mut self) {
         let mut passed = std::mem::take(&mut self.passed);
-        for event in passed.drain(..) {
+        for (class, event) in passed.drain(..) {
             let webhooks = &self.common.apps.get(event.app).webhooks;
             let mut line: Option<Line> = None;
             for &at in &self.endpoints_of[usize::from(event.app.0)] {
@@ -213,12 +225,14 @@ impl Dispatcher {
                     continue;
                 }
                 let line = line.get_or_insert_with(|| written(&event));
-                if let Err(why) = endpoint.queue(line, &self.common, &self.alive) {
+                if let Err(why) = endpoint.queue(class, line, &self.common, &self.alive) {
+                    let kind = event.kind() as usize;
                     self.common.counters.dropped_at_queues.add(1);
-                    if endpoint.losses.events == 0 {
+                    self.common.counters.dropped_at_queues_of.add(kind, 1);
+                    if !endpoint.losses.any() {
                         self.losing.push(at);
                     }
-                    endpoint.losses.events += 1;
+                    endpoint.losses.events[kind] += 1;
                     endpoint.losses.why = why;
                 }
             }
@@ -233,15 +247,17 @@ impl Dispatcher {
             let Endpoint { target, losses, .. } = &mut endpoints[*at];
             let Some(events) = losses.due(now) else { return true };
             let why = losses.why.sentence();
-            tracing::warn!("webhook {}: {events} event(s) dropped, because {why}", target.shown);
+            tracing::warn!("webhook {}: {events}, because {why}", target.shown);
             false
         });
-        let dropped = self.common.counters.dropped_by_workers.get();
-        self.workers_losses.events += dropped - self.workers_losses_told;
-        self.workers_losses_told = dropped;
+        let dropped = self.common.counters.dropped_by_workers_of.get();
+        for (kind, told) in self.workers_losses_told.iter_mut().enumerate() {
+            self.workers_losses.events[kind] += dropped[kind] - *told;
+            *told = dropped[kind];
+        }
         if let Some(events) = self.workers_losses.due(now) {
             tracing::warn!(
-                "{events} event(s) for webhooks dropped, because they came faster than they could be looked at. Ask for \
+                "webhooks: {events}, because they came faster than they could be looked at. Ask for \
                  fewer kinds of events (RINGVERB_WEBHOOK_EVENTS), or give the host another core"
             );
         }
@@ -276,11 +292,12 @@ impl Endpoint {
     /// When it is dropped.
     fn queue(
         &mut self,
+        class: Class,
         line: &Line,
         common: &Arc<Common>,
         alive: &Sender<Infallible>,
     ) -> Result<(), Why> {
-        match self.sender.as_ref().map(|sender| sender.push(line, common)) {
+        match self.sender.as_ref().map(|sender| sender.push(class, line, common)) {
             Some(Ok(())) => return Ok(()),
             Some(Err(Refused::Full)) => return Err(Why::Full),
             Some(Err(Refused::Ended)) | None => {}
@@ -288,7 +305,7 @@ impl Endpoint {
         self.sender = None;
         let sender =
             sender::start(common, &self.target, alive.clone()).map_err(|_| Why::NoThread)?;
-        self.sender.insert(sender).push(line, common).map_err(|_| Why::Full)
+        self.sender.insert(sender).push(class, line, common).map_err(|_| Why::Full)
     }
 }
 

@@ -4,20 +4,26 @@
 //! Events of one channel come from its home core and so in order; only leaving is delayed. It is never passed by
 //! its own opposite: coming back within the time takes both away, coming back later finds the leaving sent.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Stamped;
+use super::budget::Class;
 use crate::app::AppIndex;
 use crate::clock::Moment;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
-/// Leavings held at once. Over it the oldest is sent early: a few hundred bytes each.
+/// Leavings held at once, a few hundred bytes each. Over it the oldest of those who hold most is sent early, so that
+/// one app's flood, or anybody's on public channels, ends the time of its own alone.
 const HELD_MAX: usize = 100_000;
 /// Channels whose cache miss was told lately. Over it the oldest is forgotten, and so perhaps told again.
 const MISSES_MAX: usize = 10_000;
 /// How long a cache miss is not repeated, in milliseconds.
 const MISS_QUIET_MS: u64 = 10_000;
+
+/// Who fills what: an app, and what its clients need for such events.
+type Group = (AppIndex, Class);
 
 /// A channel, or a user in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +44,9 @@ pub(super) struct Gate {
     debounce_ms: u64,
     held_max: usize,
     /// By the order in which they were held, which is the order in which they are due.
-    held: BTreeMap<u64, (Moment, WebhookEvent)>,
+    held: BTreeMap<u64, (Moment, Class, WebhookEvent)>,
+    /// The keys of `held` of each app and class that has any.
+    groups: HashMap<Group, BTreeSet<u64>>,
     /// The key of `held` for each subject that is there.
     places: HashMap<Subject, u64>,
     next_place: u64,
@@ -53,6 +61,7 @@ impl Gate {
             debounce_ms: u64::try_from(debounce.as_millis()).unwrap_or(u64::MAX),
             held_max: HELD_MAX,
             held: BTreeMap::new(),
+            groups: HashMap::new(),
             places: HashMap::new(),
             next_place: 0,
             misses_told: HashSet::new(),
@@ -61,29 +70,37 @@ impl Gate {
     }
 
     /// Takes an event in; what may be sent by now goes to `out`, in order.
-    pub(super) fn accept(&mut self, event: WebhookEvent, now: Moment, out: &mut Vec<WebhookEvent>) {
+    pub(super) fn accept(
+        &mut self,
+        class: Class,
+        event: WebhookEvent,
+        now: Moment,
+        out: &mut Vec<Stamped>,
+    ) {
         self.release(now, out);
         match movement(&event.what) {
             Some(Move::Came(user)) => {
-                if self.take(&subject(&event, user)).is_none() {
-                    out.push(event);
+                if !self.take(&subject(&event, user)) {
+                    out.push((class, event));
                 }
             }
-            Some(Move::Left(user)) if self.debounce_ms > 0 => self.hold(event, user, now, out),
+            Some(Move::Left(user)) if self.debounce_ms > 0 => {
+                self.hold(class, event, user, now, out);
+            }
             _ if event.what == Happening::CacheMiss && !self.is_news(&event, now) => {}
-            _ => out.push(event),
+            _ => out.push((class, event)),
         }
     }
 
     /// What was held long enough goes to `out`.
-    pub(super) fn release(&mut self, now: Moment, out: &mut Vec<WebhookEvent>) {
+    pub(super) fn release(&mut self, now: Moment, out: &mut Vec<Stamped>) {
         while self.next_due().is_some_and(|due| due <= now) {
             self.release_oldest(out);
         }
     }
 
     /// Everything held goes to `out`: nobody comes back any more.
-    pub(super) fn release_all(&mut self, out: &mut Vec<WebhookEvent>) {
+    pub(super) fn release_all(&mut self, out: &mut Vec<Stamped>) {
         while !self.held.is_empty() {
             self.release_oldest(out);
         }
@@ -91,41 +108,73 @@ impl Gate {
 
     /// When `release` has something to do next.
     pub(super) fn next_due(&self) -> Option<Moment> {
-        self.held.first_key_value().map(|(_, (due, _))| *due)
+        self.held.first_key_value().map(|(_, (due, ..))| *due)
     }
 
     fn hold(
         &mut self,
+        class: Class,
         event: WebhookEvent,
         user: Option<Box<str>>,
         now: Moment,
-        out: &mut Vec<WebhookEvent>,
+        out: &mut Vec<Stamped>,
     ) {
         let subject = subject(&event, user);
         if self.places.contains_key(&subject) {
             // The coming in between was lost where a worker's ring was full.
             return;
         }
+        let group = (event.app, class);
         if self.held.len() >= self.held_max {
-            self.release_oldest(out);
+            self.release_oldest_of_the_largest(group, out);
         }
         let due = Moment(now.0.saturating_add(self.debounce_ms));
-        self.held.insert(self.next_place, (due, event));
+        self.groups.entry(group).or_default().insert(self.next_place);
+        self.held.insert(self.next_place, (due, class, event));
         self.places.insert(subject, self.next_place);
         self.next_place += 1;
     }
 
-    fn take(&mut self, subject: &Subject) -> Option<WebhookEvent> {
-        let place = self.places.remove(subject)?;
-        self.held.remove(&place).map(|(_, event)| event)
+    /// Undoes a leaving; whether it was held.
+    fn take(&mut self, subject: &Subject) -> bool {
+        let Some(place) = self.places.remove(subject) else { return false };
+        self.remove(place).is_some()
     }
 
-    fn release_oldest(&mut self, out: &mut Vec<WebhookEvent>) {
-        let Some((_, (_, event))) = self.held.pop_first() else { return };
+    fn remove(&mut self, place: u64) -> Option<Stamped> {
+        let (_, class, event) = self.held.remove(&place)?;
+        let group = (event.app, class);
+        if let Some(places) = self.groups.get_mut(&group) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+        Some((class, event))
+    }
+
+    fn release_oldest(&mut self, out: &mut Vec<Stamped>) {
+        if let Some((place, _)) = self.held.first_key_value() {
+            self.release_one(*place, out);
+        }
+    }
+
+    /// Makes room for one of `group`: its own, where it has its share or more, so that a flood costs no search.
+    fn release_oldest_of_the_largest(&mut self, group: Group, out: &mut Vec<Stamped>) {
+        let share = self.held.len().div_ceil(self.groups.len().max(1));
+        let own = self.groups.get(&group).filter(|places| places.len() >= share);
+        let largest = || self.groups.values().max_by_key(|places| places.len());
+        if let Some(place) = own.or_else(largest).and_then(|places| places.first().copied()) {
+            self.release_one(place, out);
+        }
+    }
+
+    fn release_one(&mut self, place: u64, out: &mut Vec<Stamped>) {
+        let Some((class, event)) = self.remove(place) else { return };
         if let Some(Move::Left(user)) = movement(&event.what) {
             self.places.remove(&subject(&event, user));
         }
-        out.push(event);
+        out.push((class, event));
     }
 
     /// Whether the channel's miss was not told lately; remembers that it is told now.
@@ -198,8 +247,10 @@ mod tests {
         let mut told = Vec::new();
         for (at, channel, what) in list {
             let mut out = Vec::new();
-            gate.accept(event(channel, what), Moment(at), &mut out);
-            told.extend(out.into_iter().map(|event| (at, event.channel.to_string(), event.what)));
+            gate.accept(Class::Open, event(channel, what), Moment(at), &mut out);
+            told.extend(
+                out.into_iter().map(|(_, event)| (at, event.channel.to_string(), event.what)),
+            );
         }
         told
     }
@@ -243,7 +294,7 @@ mod tests {
         assert_eq!(told.len(), 3);
         let other = WebhookEvent { app: AppIndex(1), channel: "a".into(), what: came(Some(1)) };
         let mut out = Vec::new();
-        gate.accept(other, Moment(2), &mut out);
+        gate.accept(Class::Open, other, Moment(2), &mut out);
         assert_eq!((out.len(), gate.held.len()), (1, 1));
     }
 
@@ -264,8 +315,41 @@ mod tests {
         assert_eq!(run(&mut gate, vec![(3, "a", came(None))]).len(), 1);
         let mut out = Vec::new();
         gate.release_all(&mut out);
-        let channels: Vec<&str> = out.iter().map(|event| &*event.channel).collect();
+        let channels: Vec<&str> = out.iter().map(|(_, event)| &*event.channel).collect();
         assert_eq!((channels, gate.places.len()), (vec!["b", "c"], 0));
+    }
+
+    /// Anybody's flood of public channels once ended the time of everybody's leavings.
+    #[test]
+    fn a_flood_ends_the_time_of_its_own_leavings_only() {
+        let mut gate = gate();
+        gate.held_max = 100;
+        let mut out = Vec::new();
+        let of = |app, number: usize, what| WebhookEvent {
+            app: AppIndex(app),
+            channel: number.to_string().into(),
+            what,
+        };
+        for number in 0..10 {
+            for (app, class) in [(0, Class::Member), (1, Class::Open), (1, Class::Member)] {
+                let event = of(
+                    app,
+                    100_000 * usize::from(app) + 1_000 * class as usize + number,
+                    left(None),
+                );
+                gate.accept(class, event, Moment(0), &mut out);
+            }
+        }
+        assert!(out.is_empty());
+        for number in 0..10_000 {
+            gate.accept(Class::Open, of(0, 10_000 + number, left(None)), Moment(1), &mut out);
+        }
+        assert_eq!((out.len(), gate.held.len()), (10_000 - 70, 100));
+        assert!(out.iter().all(|(class, event)| (event.app, *class) == (AppIndex(0), Class::Open)));
+        // Whoever has less than a share takes it from the flood.
+        out.clear();
+        gate.accept(Class::Member, of(2, 7, left(None)), Moment(2), &mut out);
+        assert_eq!((out[0].0, out[0].1.app), (Class::Open, AppIndex(0)));
     }
 
     #[test]
@@ -280,7 +364,8 @@ mod tests {
         // Memory is bounded; nothing is lost by that.
         for number in 0..2 * MISSES_MAX {
             let mut out = Vec::new();
-            gate.accept(event(&number.to_string(), miss.clone()), Moment(20_002), &mut out);
+            let event = event(&number.to_string(), miss.clone());
+            gate.accept(Class::Open, event, Moment(20_002), &mut out);
             assert_eq!(out.len(), 1);
         }
         assert!(gate.misses_told.len() <= MISSES_MAX && gate.misses_by_age.len() <= MISSES_MAX);
@@ -310,16 +395,19 @@ mod tests {
                 }
                 let what = if *here { came(user) } else { left(user) };
                 let mut out = Vec::new();
-                gate.accept(event(&channel.to_string(), what), Moment(now), &mut out);
+                let class = [Class::Member, Class::Client, Class::Open][usize::from(channel % 3)];
+                gate.accept(class, event(&channel.to_string(), what), Moment(now), &mut out);
                 told.extend(out);
                 prop_assert!(gate.held.len() <= held_max && gate.places.len() == gate.held.len());
-                for (due, held) in gate.held.values() {
+                let grouped: usize = gate.groups.values().map(BTreeSet::len).sum();
+                prop_assert_eq!(grouped, gate.held.len());
+                for (due, _, held) in gate.held.values() {
                     prop_assert!(now < due.0 && due.0 <= now + DEBOUNCE_MS, "{held:?}");
                 }
             }
             gate.release_all(&mut told);
             let mut believed: HashMap<(u8, Option<u8>), bool> = HashMap::new();
-            for event in told {
+            for (_, event) in told {
                 let (user, came) = match movement(&event.what) {
                     Some(Move::Came(user)) => (user, true),
                     Some(Move::Left(user)) => (user, false),

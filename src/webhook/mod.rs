@@ -3,10 +3,12 @@
 //! A worker pushes events into a ring of its own and goes on: it never waits, and never for a backend. One thread
 //! (`dispatcher.rs`) empties the rings, holds leaving back for a while (`gate.rs`), and queues what is left at the
 //! endpoints that want it; each endpoint with something to send has a thread (`sender.rs`) that posts batches
-//! (`batch.rs`, `client.rs`), one at a time and in order. Everything that waits is bounded, and what finds no room is
-//! counted. Delivery is at least once: a backend that answers too late gets a batch again.
+//! (`batch.rs`, `client.rs`), one at a time and in order. Everything that waits is bounded by app and class of events
+//! (`budget.rs`), so that nobody's flood takes the place of another's events, and what finds no room is counted by
+//! kind. Delivery is at least once: a backend that answers too late gets a batch again.
 
 mod batch;
+mod budget;
 mod client;
 mod dispatcher;
 mod gate;
@@ -26,17 +28,22 @@ use std::time::Duration;
 
 use rtrb::{Producer, RingBuffer};
 
-use crate::app::{AppIndex, Apps};
+use self::budget::{Class, RingBudget};
+use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::config::Config;
-use crate::counters::WebhookCounters;
+use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 
-/// Bytes of events that may wait for one endpoint, beside the bound on their number: they may carry client events of
-/// any size.
+const _: () = assert!(WebhookKind::ALL.len() == WEBHOOK_KINDS);
+
+/// Bytes of events of one class that may wait for one endpoint, beside the bound on their number: they may carry
+/// client events of any size.
 const ENDPOINT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of events that may wait for all endpoints together, beside one request's worth for each.
 const ALL_BYTES_MAX: usize = 256 << 20;
+/// Of these, bytes of events that anybody can cause.
+const ALL_OPEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 
 /// What is configured, and what only tests change.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +54,7 @@ pub struct Settings {
     pub retry: Duration,
     /// Time for which leaving is held back.
     pub debounce: Duration,
-    /// Events that may wait for one endpoint.
+    /// Events of one class that may wait for one endpoint.
     pub queue_events_max: usize,
     /// Pause after the first failed attempt; it doubles with each.
     pub retry_first: Duration,
@@ -90,10 +97,14 @@ struct Target {
     shown: String,
 }
 
+/// An event on its way from a worker.
+type Stamped = (Class, WebhookEvent);
+
 /// A worker's way in.
 #[derive(Debug)]
 pub struct Feed {
-    ring: Producer<WebhookEvent>,
+    ring: Producer<Stamped>,
+    budget: Arc<RingBudget>,
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
     /// Something was pushed since the last ring.
@@ -101,11 +112,18 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Hands over an event that some webhook wants (`App::wants_webhook`). Drops and counts it if the ring is full;
-    /// never blocks.
+    /// Hands over an event that some webhook wants (`App::wants_webhook`). Drops and counts it if its share of the ring
+    /// is full; never blocks.
     pub fn push(&mut self, event: WebhookEvent) {
-        if self.ring.push(event).is_err() {
+        let (app, class, kind) = (event.app, Class::of(&event), event.kind());
+        let mut is_in = self.budget.take(app, class);
+        if is_in && self.ring.push((class, event)).is_err() {
+            self.budget.give_back(app, class);
+            is_in = false;
+        }
+        if !is_in {
             self.counters.dropped_by_workers.add(1);
+            self.counters.dropped_by_workers_of.add(kind as usize, 1);
         }
         self.is_pushed.set(true);
     }
@@ -147,8 +165,10 @@ pub fn start(
     let (feeds, rings): (Vec<Feed>, Vec<_>) = (0..workers)
         .map(|_| {
             let (ring, out) = RingBuffer::new(settings.ring_events);
+            let budget = Arc::new(RingBudget::new(&apps, settings.ring_events));
             let (doorbell, counters) = (doorbell.clone(), counters.clone());
-            (Feed { ring, doorbell, counters, is_pushed: Cell::new(false) }, out)
+            let is_pushed = Cell::new(false);
+            (Feed { ring, budget: budget.clone(), doorbell, counters, is_pushed }, (out, budget))
         })
         .unzip();
     let (finish, finishing) = std::sync::mpsc::channel();

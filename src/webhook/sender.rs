@@ -1,7 +1,6 @@
 //! One endpoint's thread: gathers events into batches and posts one after the other, each until it is answered with
 //! 2xx or given up. It may hang as long as it likes: nobody waits for it but its own queue.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -10,7 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, TryRecvErro
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::batch::{self, Batch, Line};
+use super::batch::{self, Batch, Line, Waiting};
+use super::budget::{CLASSES, Class};
 use super::client::{Client, Failure};
 use super::time::{Clock, later, unix_ms};
 use super::{Settings, Target};
@@ -33,8 +33,9 @@ pub(super) struct Common {
     pub(super) clock: Clock,
     pub(super) client: Client,
     pub(super) counters: Arc<WebhookCounters>,
-    /// Bytes that wait for all endpoints together.
+    /// Bytes that wait for all endpoints together; and those of events that anybody can cause.
     pub(super) bytes: AtomicUsize,
+    pub(super) open_bytes: AtomicUsize,
     /// The time to finish is over.
     pub(super) stop: AtomicBool,
 }
@@ -42,6 +43,13 @@ pub(super) struct Common {
 /// What waits for an endpoint, the batch under way included. Only the dispatcher adds, only the sender takes away.
 #[derive(Debug, Default)]
 struct Load {
+    /// Of all classes.
+    events: AtomicUsize,
+    by_class: [ClassLoad; CLASSES],
+}
+
+#[derive(Debug, Default)]
+struct ClassLoad {
     events: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -60,7 +68,7 @@ pub(super) enum Refused {
 
 /// The dispatcher's end of a sender.
 pub(super) struct Handle {
-    queue: Channel<Line>,
+    queue: Channel<(Class, Line)>,
     load: Arc<Load>,
     thread: Thread,
 }
@@ -70,26 +78,23 @@ impl Handle {
     ///
     /// # Errors
     /// When it is not taken.
-    pub(super) fn push(&self, line: &Line, common: &Common) -> Result<(), Refused> {
-        let bytes = self.load.bytes.load(Ordering::Relaxed);
-        // One request's worth each may have whatever hangs: others must not fill the place of those that work.
-        let others_are_full = common.bytes.load(Ordering::Relaxed) >= super::ALL_BYTES_MAX;
-        let bytes_are_full =
-            bytes >= super::ENDPOINT_BYTES_MAX || (others_are_full && bytes >= batch::BYTES_MAX);
-        let max = if bytes_are_full { 0 } else { common.settings.queue_events_max };
+    pub(super) fn push(&self, class: Class, line: &Line, common: &Common) -> Result<(), Refused> {
+        let load = &self.load.by_class[class as usize];
+        let is_full = load.is_full(class, common);
         // Counted before it is sent: a sender that sees zero may end, and then no event is on its way.
         let counted =
             self.load.events.fetch_update(Ordering::AcqRel, Ordering::Acquire, |events| {
-                (events != ENDED && events < max).then(|| events + 1)
+                (events != ENDED && !is_full).then(|| events + 1)
             });
         match counted {
             Err(ENDED) => return Err(Refused::Ended),
             Err(_) => return Err(Refused::Full),
             Ok(_) => {}
         }
-        self.load.bytes.fetch_add(line.len(), Ordering::Relaxed);
-        common.bytes.fetch_add(line.len(), Ordering::Relaxed);
-        self.queue.send(line.clone()).map_err(|_| Refused::Ended)
+        load.events.fetch_add(1, Ordering::Relaxed);
+        load.bytes.fetch_add(line.len(), Ordering::Relaxed);
+        common.add_bytes(class, line.len());
+        self.queue.send((class, line.clone())).map_err(|_| Refused::Ended)
     }
 
     /// Ends the queue: the sender sends what is left, without pauses that are over now, and ends.
@@ -99,6 +104,28 @@ impl Handle {
         drop(queue);
         thread.unpark();
         Rest { load, thread }
+    }
+}
+
+impl ClassLoad {
+    fn is_full(&self, class: Class, common: &Common) -> bool {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        // One request's worth each may have whatever hangs: others must not fill the place of those that work.
+        let others_are_full = common.bytes.load(Ordering::Relaxed) >= super::ALL_BYTES_MAX
+            || class == Class::Open
+                && common.open_bytes.load(Ordering::Relaxed) >= super::ALL_OPEN_BYTES_MAX;
+        bytes >= class.share(super::ENDPOINT_BYTES_MAX)
+            || others_are_full && bytes >= batch::BYTES_MAX
+            || self.events.load(Ordering::Relaxed) >= class.share(common.settings.queue_events_max)
+    }
+}
+
+impl Common {
+    fn add_bytes(&self, class: Class, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if class == Class::Open {
+            self.open_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -134,12 +161,12 @@ struct Mood {
 struct Sender {
     common: Arc<Common>,
     target: Arc<Target>,
-    queue: Receiver<Line>,
+    queue: Receiver<(Class, Line)>,
     /// The queue has not ended.
     is_open: bool,
     load: Arc<Load>,
     /// Taken from the queue, not yet sent.
-    waiting: VecDeque<Line>,
+    waiting: Waiting,
     mood: Mood,
     /// Dropped with the thread: that tells the dispatcher.
     _alive: Channel<Infallible>,
@@ -162,7 +189,7 @@ pub(super) fn start(
         queue: receiver,
         is_open: true,
         load: load.clone(),
-        waiting: VecDeque::new(),
+        waiting: Waiting::default(),
         mood: Mood::default(),
         _alive: alive,
     };
@@ -181,8 +208,13 @@ impl Sender {
             if !self.deliver(&batch) {
                 return;
             }
-            self.common.bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
-            self.load.bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
+            for (amount, load) in batch.amounts.iter().zip(&self.load.by_class) {
+                self.common.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
+                load.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
+                load.events.fetch_sub(amount.events, Ordering::Relaxed);
+            }
+            let open = batch.amounts[Class::Open as usize].bytes;
+            self.common.open_bytes.fetch_sub(open, Ordering::Relaxed);
             self.load.events.fetch_sub(batch.events, Ordering::AcqRel);
         }
     }
@@ -195,8 +227,8 @@ impl Sender {
                 return None;
             }
             let ended = match self.queue.recv_timeout(self.common.settings.idle) {
-                Ok(line) => {
-                    self.waiting.push_back(line);
+                Ok((class, line)) => {
+                    self.waiting.push(class, line);
                     break;
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -221,7 +253,7 @@ impl Sender {
     fn drain(&mut self) {
         loop {
             match self.queue.try_recv() {
-                Ok(line) => self.waiting.push_back(line),
+                Ok((class, line)) => self.waiting.push(class, line),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.is_open = false;

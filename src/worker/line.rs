@@ -20,7 +20,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use super::{Worker, sys, time};
 use crate::cluster::{Link, Login, Lost};
 use crate::config::Scaling;
-use crate::shard::{LinkId, NodeId};
+use crate::shard::{LinkId, NodeId, Shard};
 use crate::tick::Core;
 
 const PAUSE_FIRST_MS: u64 = 50;
@@ -40,6 +40,8 @@ pub struct Lines {
     pub scaling: Scaling,
     /// By worker: its line is up.
     up: Box<[AtomicBool]>,
+    /// Workers whose connection has more to send than Redis takes.
+    congested: AtomicUsize,
     /// Workers whose line has ended for good.
     pub ended: AtomicUsize,
 }
@@ -48,7 +50,8 @@ impl Lines {
     #[must_use]
     pub fn new(node: NodeId, scaling: Scaling, workers: usize) -> Self {
         let up = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        Self { node, scaling, up, ended: AtomicUsize::new(0) }
+        let (congested, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { node, scaling, up, congested, ended }
     }
 
     /// Whether it is this worker that gives the node's sign of life: the first whose line is up.
@@ -68,6 +71,8 @@ pub(super) struct Line {
     lost: Option<Lost>,
     beat_seconds: u32,
     dropped_told: u64,
+    /// It is counted in `Lines::congested`.
+    is_congested: bool,
 }
 
 impl Line {
@@ -84,7 +89,18 @@ impl Line {
             lost: None,
             beat_seconds: 0,
             dropped_told: 0,
+            is_congested: false,
         })
+    }
+
+    /// Clients of all workers wait while one has too much for Redis: a channel's home may be any of them.
+    fn tell_congestion(&mut self, lines: &Lines, shard: &Shard) {
+        let is_congested = self.link.is_congested(shard);
+        match (std::mem::replace(&mut self.is_congested, is_congested), is_congested) {
+            (false, true) => lines.congested.fetch_add(1, Ordering::Relaxed),
+            (true, false) => lines.congested.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
     }
 
     /// Ends the socket; the reader sees it and does the rest.
@@ -133,6 +149,8 @@ impl Worker {
         if let Err(lost) = result.and_then(|()| line.link.carry_out(&mut core.shard)) {
             line.hang_up(lost);
         }
+        line.tell_congestion(lines, &core.shard);
+        core.shard.set_cluster_congested(lines.congested.load(Ordering::Relaxed) > 0);
         for note in line.link.notes.drain(..) {
             self.notes.tell(&note);
         }

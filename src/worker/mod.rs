@@ -38,8 +38,8 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::json::Validator;
-use crate::shard::{Answer, Mail, MemoryLimits, Question, Settings, Shard};
-use crate::tick::Core;
+use crate::shard::{Answer, Mail, MemoryLimits, Pace, Question, Settings, Shard};
+use crate::tick::{Core, PACED_LOOK_MS};
 use crate::webhook::Feed;
 use debug_log::DebugLog;
 use handover::{Handover, Meeting};
@@ -95,6 +95,8 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     tick_asked: Cell<bool>,
     tick_waker: RefCell<Option<Waker>>,
+    /// Wakes `tick_for_paced`.
+    paced_waker: RefCell<Option<Waker>>,
     listeners: Vec<TcpListener>,
     draining: Cell<bool>,
     lobby: Lobby,
@@ -175,6 +177,7 @@ pub fn run(
         }
         monoio::spawn(watch_ring(worker.clone(), ring));
         monoio::spawn(tick_when_asked(worker.clone()));
+        monoio::spawn(tick_for_paced(worker.clone()));
         monoio::spawn(line::keep(worker.clone()));
         worker.run_timer().await;
         worker.end_line().await;
@@ -209,6 +212,22 @@ async fn tick_when_asked(worker: Rc<Worker>) {
     }
 }
 
+/// Ticks for connections that are not read until they need not wait any more: nothing else tells when that is.
+async fn tick_for_paced(worker: Rc<Worker>) {
+    loop {
+        std::future::poll_fn(|context| {
+            if worker.core.borrow().reactor.has_paced() {
+                return Poll::Ready(());
+            }
+            *worker.paced_waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        monoio::time::sleep(Duration::from_millis(PACED_LOOK_MS)).await;
+        worker.tick();
+    }
+}
+
 impl Worker {
     fn new(shared: Arc<Shared>, ends: Ends) -> std::io::Result<Self> {
         let Ends { mailbox, listeners, feed } = ends;
@@ -232,6 +251,8 @@ impl Worker {
                 // Longer than the backends wait: the clocks differ.
                 debounce => debounce.div_ceil(1_000) + 1,
             },
+            pace: Pace::default(),
+            topic_linger_beats: Settings::TOPIC_LINGER_BEATS,
         });
         let line = Line::new(&shared, mailbox.core());
         let http_connections_max = (shared.sockets_reserved / limits::SOCKETS_PER_HTTP_CONNECTION)
@@ -253,6 +274,7 @@ impl Worker {
             shared,
             tick_asked: Cell::new(false),
             tick_waker: RefCell::new(None),
+            paced_waker: RefCell::new(None),
             listeners,
             draining: Cell::new(false),
             lobby: Lobby::default(),
@@ -306,6 +328,11 @@ impl Worker {
         self.write_line();
         core.finish();
         self.settle_accounts(core, &mut effects.guard);
+        if core.reactor.has_paced()
+            && let Some(waker) = self.paced_waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
         if self.lobby.is_asked() {
             self.show(core);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ringverb::app::Apps;
-use ringverb::cluster::{Link, Login};
+use ringverb::cluster::{Link, LinkLimits, Login, Lost};
 use ringverb::shard::{LinkId, Shard};
 use ringverb::tick::Core;
 
@@ -20,7 +20,9 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn new(own: LinkId, apps: Arc<Apps>, unix_seconds: u64) -> Self {
-        let link = Link::new(own, "sim", apps, Login::default(), unix_seconds);
+        let mut link = Link::new(own, "sim", apps, Login::default(), unix_seconds);
+        // So that topics wait, and clients for them.
+        link.limit(LinkLimits { topics_in_flight: 3, topics_waiting: 4 });
         Self { link, connection: None, is_over: false, beat: 0 }
     }
 
@@ -77,7 +79,12 @@ impl Line {
             return false;
         }
         core.catch_up();
-        self.link.receive(&bytes, &mut core.shard).expect("Redis is understood");
+        if let Err(lost) = self.link.receive(&bytes, &mut core.shard) {
+            let is_real = matches!(lost, Lost::NotMaster(_) | Lost::Unheard);
+            assert!(is_real && redis.is_faulty(), "Redis is understood: {lost:?}");
+            self.lose(core, redis, true);
+            return true;
+        }
         for (from, number, question) in self.link.take_questions() {
             core.begin_node_question(from, number, question);
         }

@@ -159,6 +159,14 @@ FAULTS = [
      "out.push(ToCluster::Reply { to: *link, body });", "drop((link, body));"),
     ("nodes: the subject is held for nobody", "src/shard/home.rs",
      "self.tell_occupied(channel, Edge::Left);\n            self.let_go_if_unused(channel);", "self.tell_occupied(channel, Edge::Left);"),
+    ("nodes: a demoted Redis is not noticed", "src/cluster/link/partition.rs",
+     "        Some(b\"master\") => Ok(()),", "        Some(b\"master\" | b\"replica\") => Ok(()),"),
+    ("nodes: a partition in one direction is not noticed", "src/cluster/link/partition.rs",
+     "if since < unheard { Err(Lost::Unheard) } else { Ok(()) }", "let _ = since;\n        Ok(())"),
+    ("nodes: a withdrawn subscription is not answered", "src/shard/cluster/topics.rs",
+     "self.mail_back(core, Mail::Full { channel: channel.clone(), connection, ticket });", ""),
+    ("a connection that had to wait is never read again", "src/tick/reactor.rs",
+     "if is_there && !must_wait {", "if is_there && !must_wait && false {"),
     ("an answer of another core is lost", "src/tick/gather.rs", "gather.answers.push(answer);", "drop(answer);"),
 ]
 

@@ -11,7 +11,7 @@ use ringverb::mailbox::mesh_of;
 use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
-use ringverb::shard::{Answer, LinkId, MemoryLimits, NodeId, Question, Settings, Shard};
+use ringverb::shard::{Answer, LinkId, MemoryLimits, NodeId, Pace, Question, Settings, Shard};
 use ringverb::tick::Core;
 use ringverb::ws::frame;
 
@@ -42,6 +42,8 @@ pub(crate) struct InCluster {
     pub(crate) unix_seconds: u64,
     /// For how long whoever left its backend may come back.
     pub(crate) linger_seconds: u32,
+    pub(crate) pace: Pace,
+    pub(crate) topic_linger_beats: u32,
 }
 
 /// The app of the default configuration; in a cluster its backend wants to hear of everything.
@@ -85,6 +87,8 @@ impl Process {
                 debug: false,
                 node: node.as_ref().map(|node| node.id),
                 webhook_linger_seconds: node.as_ref().map_or(0, |node| node.linger_seconds),
+                pace: node.as_ref().map_or_else(Pace::default, |node| node.pace),
+                topic_linger_beats: node.as_ref().map_or(0, |node| node.topic_linger_beats),
             });
             let kernel =
                 SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
@@ -116,6 +120,10 @@ impl Process {
         if let Some(line) = self.lines.get_mut(index) {
             line.carry_out(&mut core.shard);
         }
+        let each = self.lines.iter().zip(&self.cores);
+        let is_congested = each.into_iter().any(|(line, core)| line.link.is_congested(&core.shard));
+        let core = &mut self.cores[index];
+        core.shard.set_cluster_congested(is_congested);
         self.told.append(&mut core.shard.outbox.webhooks);
         core.finish();
         core.reactor.ended.clear();
@@ -192,6 +200,11 @@ impl Process {
     pub(crate) fn advance(&mut self, seconds: u64) {
         self.now = Moment(self.now.0 + seconds * 1_000);
         self.tick_all();
+    }
+
+    /// Clients wait to be read until time has passed.
+    pub(crate) fn has_paced(&self) -> bool {
+        self.cores.iter().any(|core| core.reactor.has_paced())
     }
 
     pub(crate) fn connections(&self) -> usize {

@@ -15,6 +15,10 @@ pub(crate) struct FakeRedis {
     stored: BTreeMap<Vec<u8>, Stored>,
     seconds: u64,
     own_messages_last: bool,
+    /// What it answers to HELLO; it writes nothing then.
+    is_replica: bool,
+    /// Connections whose messages reach nobody but these.
+    partition: BTreeSet<usize>,
 }
 
 #[derive(Default)]
@@ -40,6 +44,25 @@ impl FakeRedis {
     /// instead of before it.
     pub(crate) fn set_own_messages_last(&mut self, last: bool) {
         self.own_messages_last = last;
+    }
+
+    /// By a failover, and back.
+    pub(crate) fn set_replica(&mut self, is_replica: bool) {
+        self.is_replica = is_replica;
+    }
+
+    pub(crate) fn is_replica(&self) -> bool {
+        self.is_replica
+    }
+
+    /// What one of these connections publishes reaches these alone; they are sent everything.
+    pub(crate) fn set_partition(&mut self, connections: BTreeSet<usize>) {
+        self.partition = connections;
+    }
+
+    /// It may lose a connection without a fault of the node's.
+    pub(crate) fn is_faulty(&self) -> bool {
+        self.is_replica || !self.partition.is_empty()
     }
 
     /// The number of a new connection.
@@ -136,6 +159,14 @@ impl FakeRedis {
             _ if !greeted => {
                 self.write(number, b"-NOPROTO say HELLO 3 first: RESP3 alone is spoken here\r\n")
             }
+            (b"set", _) if self.is_replica => {
+                self.write(number, b"-READONLY You can't write against a read only replica.\r\n");
+            }
+            // Nothing is stored. What is published to its own publisher comes before or behind the reply, too.
+            (b"eval", [_, b"2", _, _, _, _, channel, payload, _]) if self.is_replica => {
+                let why = bulk(b"READONLY You can't write against a read only replica.");
+                self.publish_and_answer(number, channel, payload, Some(&why));
+            }
             // The one script that is known here.
             (b"eval", [script, b"2", key, said, value, seconds, channel, payload, turn])
                 if script.starts_with(b"if tonumber(redis.call('GET',KEYS[2])") =>
@@ -213,7 +244,7 @@ impl FakeRedis {
             // Redis counts from one.
             ("id", format!(":{}\r\n", number + 1).into_bytes()),
             ("mode", bulk(b"standalone")),
-            ("role", bulk(b"master")),
+            ("role", bulk(if self.is_replica { b"replica" } else { b"master" })),
             ("modules", b"*0\r\n".to_vec()),
         ] {
             reply.extend(bulk(name.as_bytes()));
@@ -257,14 +288,29 @@ impl FakeRedis {
     }
 
     fn publish(&mut self, publisher: usize, channel: &[u8], payload: &[u8]) {
-        let subscribers = self.channels.get(channel).cloned().unwrap_or_default();
+        self.publish_and_answer(publisher, channel, payload, None);
+    }
+
+    /// `answer`: instead of how many heard it.
+    fn publish_and_answer(
+        &mut self,
+        publisher: usize,
+        channel: &[u8],
+        payload: &[u8],
+        answer: Option<&[u8]>,
+    ) {
+        let mut subscribers = self.channels.get(channel).cloned().unwrap_or_default();
+        if self.partition.contains(&publisher) {
+            subscribers.retain(|subscriber| self.partition.contains(subscriber));
+        }
         let message = push(b"message", &bulk(channel), &bulk(payload));
         let is_late = |subscriber: usize, last: bool| last && subscriber == publisher;
         let last = self.own_messages_last;
         for subscriber in subscribers.iter().filter(|number| !is_late(**number, last)) {
             self.write(*subscriber, &message);
         }
-        self.write(publisher, &integer(subscribers.len()));
+        let count = integer(subscribers.len());
+        self.write(publisher, answer.unwrap_or(&count));
         for subscriber in subscribers.iter().filter(|number| is_late(**number, last)) {
             self.write(*subscriber, &message);
         }

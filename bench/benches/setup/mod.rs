@@ -8,7 +8,7 @@ use ringverb::app::{AppIndex, Apps};
 use ringverb::config::Config;
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
+use ringverb::shard::{ConnectionKey, MemoryLimits, Pace, Settings, Shard};
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 
@@ -50,6 +50,8 @@ pub(crate) fn shard_with(config: Config) -> Shard {
         debug: false,
         node: None,
         webhook_linger_seconds: 0,
+        pace: Pace::default(),
+        topic_linger_beats: 0,
     })
 }
 

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use super::super::envelope::{self, Envelope};
 use super::super::subject::Subject;
 use super::{Due, HEARD_BEATS_MAX, Link};
-use crate::shard::{ANSWER_BEATS, Body, ChannelKey, LEASE_BEATS, LinkId, NodeId, Shard};
+use crate::shard::{
+    ANSWER_BEATS, Body, ChannelKey, LEASE_BEATS, LinkId, NodeId, Retransmitted, Shard,
+};
 
 /// The time without a line, and what is still to be done about it.
 #[derive(Debug)]
@@ -126,7 +128,7 @@ impl Link {
         from: LinkId,
         number: u64,
         (app, channel): (&str, &str),
-        body: Body,
+        what: Retransmitted,
         frame: &[u8],
         shard: &mut Shard,
     ) {
@@ -134,20 +136,23 @@ impl Link {
             return;
         }
         let Some(app) = self.app(app) else { return };
-        match body {
-            Body::Event { .. } => {
+        match what {
+            Retransmitted::Event { except, cache } => {
                 let channel = shard.channel_key(app, channel).ok();
                 if let Some(channel) = channel.filter(|it| !shard.was_greeted(it, from, number)) {
-                    shard.on_envelope(from, &channel, body, frame);
+                    shard.on_envelope(from, &channel, Body::Event { except, cache }, frame);
                 }
             }
-            Body::Terminate { user_id, .. } => shard.on_terminate(app, &user_id),
-            _ => {}
+            Retransmitted::Terminate { user_id, .. } => shard.on_terminate(app, &user_id),
         }
     }
 
     /// A sender has repeated all.
     pub(super) fn on_repeated(&mut self, from: LinkId, shard: &mut Shard) {
+        if !self.catch_up.is_closed() && self.catch_up.has_too_many() {
+            self.note("too many senders to wait for after the connection came back".to_owned());
+            self.give_up_catch_up(shard);
+        }
         if !self.catch_up.is_closed() {
             self.take_in_held(from, shard);
             self.catch_up.expect(-1);

@@ -2,25 +2,34 @@
 
 use super::super::envelope::{self, Envelope};
 use super::super::subject::Subject;
-use super::{Due, HEARD_MAX, Link};
+use super::{Due, HEARD_MAX, Link, Lost};
 use crate::app::AppIndex;
-use crate::shard::{Body, LinkId, Shard};
+use crate::shard::{Body, LEASE_BEATS, LinkId, Shard};
 use crate::text::shown;
 
 impl Link {
-    pub(super) fn on_message(&mut self, subject: &[u8], payload: &[u8], shard: &mut Shard) {
+    pub(super) fn on_message(
+        &mut self,
+        subject: &[u8],
+        payload: &[u8],
+        shard: &mut Shard,
+    ) -> Result<(), Lost> {
         let Some((Envelope { from, number, body }, frame)) = envelope::decode(payload) else {
             let subject = shown(subject);
-            return self.note(format!("something in {subject} that no node of this version says"));
+            self.note(format!("something in {subject} that no node of this version says"));
+            return Ok(());
         };
         if from.node == self.own.node {
-            self.on_own(from, &body, shard);
-            return;
+            self.on_own(from, number, &body, shard);
+            return Ok(());
         }
-        shard.on_node_heard(from.node);
+        self.check_partition(from, &body)?;
+        if !shard.on_node_heard(from.node) {
+            return Ok(());
+        }
         match body {
-            Body::Repeat { number, app, channel, body } => {
-                self.on_repeat(from, number, (&app, &channel), *body, frame, shard);
+            Body::Repeat { number, app, channel, what } => {
+                self.on_repeat(from, number, (&app, &channel), what, frame, shard);
             }
             Body::Repeated => self.on_repeated(from, shard),
             body if self.catch_up.waits_for(from) => {
@@ -38,11 +47,16 @@ impl Link {
                 }
             }
         }
+        Ok(())
     }
 
     /// This node is among those who hear what it says, and is counted: the link that asked is answered, and that
     /// is all.
-    fn on_own(&mut self, from: LinkId, body: &Body, shard: &mut Shard) {
+    fn on_own(&mut self, from: LinkId, number: u64, body: &Body, shard: &mut Shard) {
+        if from == self.own {
+            let received = &mut self.partition.echo_received;
+            *received = number.max(*received);
+        }
         let answer = match *body {
             // What this node has was asked on its own cores.
             Body::Ask { id, .. } => Body::Answer { id, answers: Vec::new() },
@@ -56,8 +70,14 @@ impl Link {
 
     /// Notes the number; `false` when it was heard before, on this line or an earlier one.
     pub(super) fn is_news(&mut self, from: LinkId, number: u64) -> bool {
-        if self.heard.len() >= HEARD_MAX {
-            self.heard.clear();
+        if self.heard.len() >= HEARD_MAX && !self.heard.contains_key(&from) {
+            // Of those who live, each was heard within a lease.
+            let since = self.clock.saturating_sub(LEASE_BEATS);
+            self.heard.retain(|_, heard| heard.beat >= since);
+            if self.heard.len() >= HEARD_MAX {
+                self.heard.clear();
+            }
+            self.note(format!("more than {HEARD_MAX} sessions of other nodes: some are forgotten"));
         }
         let heard = self.heard.entry(from).or_default();
         heard.beat = self.clock;

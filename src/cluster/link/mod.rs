@@ -3,6 +3,7 @@
 mod absence;
 mod inbound;
 mod outbound;
+mod partition;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use absence::Absence;
 use hashbrown::HashMap;
+use partition::{Partition, check_role, is_readonly};
 
 use super::catch_up::CatchUp;
 use super::envelope;
@@ -28,29 +30,52 @@ use crate::text::shown;
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Unsent bytes over which Redis counts as gone.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
-/// Unsent bytes up to which subjects are announced.
-const ANNOUNCE_BYTES_MAX: usize = 256 << 10;
+/// Unsent bytes up to which topics are subscribed and announced.
+const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
+/// Unsent bytes over which clients that cause more traffic have to wait.
+const CONGESTED_BYTES: usize = 100 << 10;
 /// Beats without a word of Redis, while something is to be answered.
 const SILENT_BEATS: u32 = 5;
-/// Beats between two signs of life.
-const ALIVE_BEATS: u32 = 3;
+/// Unsent bytes over which a peer's request for retransmission is answered without any.
+const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
 /// Links whose numbers are remembered; all are forgotten over that, which at worst repeats an event.
 const HEARD_MAX: usize = 100_000;
 /// Beats after which a link that says nothing is forgotten.
 const HEARD_BEATS_MAX: u32 = 3_600;
 /// What is repeated goes back as much further than the line was away: beats are rough.
 const REPEAT_MARGIN_BEATS: u32 = 3;
+/// Characters of a text of Redis in a note.
+const QUOTED_MAX: usize = 200;
 /// Notes kept until the caller takes them.
 const NOTES_MAX: usize = 16;
 
 /// Stores an event and publishes it at once: between the two a new subscriber would be told what is stored, and then
 /// hear it. Not twice: said again after a lost line, it would undo what others have stored since. A script, because
-/// Redis 7.0 writes what a transaction publishes to its own line into the transaction's reply.
+/// Redis 7.0 writes what a transaction publishes to its own line into the transaction's reply. What cannot be stored is
+/// published all the same, in the order of its number, and answered with the reason: sent again later, its number would
+/// be an old one to whoever has heard a newer one meanwhile.
 const STORE_AND_PUBLISH: &[u8] = b"\
     if tonumber(redis.call('GET',KEYS[2]) or '0')>=tonumber(ARGV[5]) then return 0 end \
-    redis.call('SET',KEYS[2],ARGV[5],'EX',3600) \
-    redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) \
-    return redis.call('PUBLISH',ARGV[3],ARGV[4])";
+    local r=redis.pcall('SET',KEYS[2],ARGV[5],'EX',3600) \
+    if not r.err then r=redis.pcall('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) end \
+    local n=redis.call('PUBLISH',ARGV[3],ARGV[4]) \
+    return r.err or n";
+
+/// Limits of a session. The simulator has smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkLimits {
+    /// SUBSCRIBE and UNSUBSCRIBE that Redis has not confirmed. What Redis works off between two of our events, and what
+    /// it may have to send us at once.
+    pub topics_in_flight: usize,
+    /// Topics that wait to be subscribed over which clients that cause more have to wait.
+    pub topics_waiting: usize,
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self { topics_in_flight: 4_096, topics_waiting: 1_024 }
+    }
+}
 
 /// How to log in.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +93,12 @@ pub enum Lost {
     /// What it says is no RESP, or no answer to what was asked.
     Malformed,
     TooSlow,
+    /// It is no master, or no more: what is published on a replica reaches nobody beyond it.
+    NotMaster(String),
+    /// What this session publishes does not come back on the topic that it is subscribed to itself.
+    NoEcho,
+    /// Other nodes are heard, and none of them hears this one.
+    Unheard,
 }
 
 impl fmt::Display for Lost {
@@ -82,6 +113,19 @@ impl fmt::Display for Lost {
             Self::Silent => write!(formatter, "it has not answered for {SILENT_BEATS} seconds"),
             Self::Malformed => formatter.write_str("it does not speak as Redis does"),
             Self::TooSlow => formatter.write_str("it does not take what it is sent fast enough"),
+            Self::NotMaster(role) => write!(
+                formatter,
+                "its role is {role:?}, not master: what a node publishes there reaches no other node. After a failover \
+                 REDIS_HOST must lead to the new master"
+            ),
+            Self::NoEcho => formatter.write_str(
+                "a heartbeat published there did not come back on its topic: PUBLISH and SUBSCRIBE do not reach the \
+                 same server. REDIS_HOST must lead to one master",
+            ),
+            Self::Unheard => formatter.write_str(
+                "heartbeats published there reach no other node, although other nodes are heard: a one-way partition. \
+                 REDIS_HOST must lead all nodes to the same master",
+            ),
         }
     }
 }
@@ -90,8 +134,18 @@ impl fmt::Display for Lost {
 #[derive(Debug)]
 enum Due {
     Hello,
+    /// `HELLO` again: is it still the master?
+    Role,
+    /// A heartbeat to the first session of each node, of which this is one.
+    Heartbeat,
+    /// A heartbeat to this session alone, with its number.
+    Echo {
+        number: u64,
+    },
     /// Nothing hangs on its answer.
     Done,
+    /// `UNSUBSCRIBE`.
+    LetGo,
     /// It tells where in Redis's order an edge is.
     Edge,
     Held {
@@ -127,6 +181,8 @@ struct Kept {
 struct Heard {
     number: u64,
     beat: u32,
+    /// What `Partition::unheard` was when it was first heard on its present connection and ours. `None`: it was not.
+    since_unheard: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +222,10 @@ pub struct Link {
     beats: u32,
     silent_beats: u32,
     unix_seconds: u64,
+    limits: LinkLimits,
+    /// Unanswered SUBSCRIBE and UNSUBSCRIBE of channels.
+    topics_in_flight: usize,
+    partition: Partition,
     questions: Vec<(LinkId, u32, Option<Question>)>,
     /// Events that found no room since the last look.
     pub dropped: u64,
@@ -205,10 +265,26 @@ impl Link {
             beats: 0,
             silent_beats: 0,
             unix_seconds,
+            limits: LinkLimits::default(),
+            topics_in_flight: 0,
+            partition: Partition::default(),
             questions: Vec::new(),
             dropped: 0,
             notes: Vec::new(),
         }
+    }
+
+    /// Sets other limits than the default ones.
+    pub fn limit(&mut self, limits: LinkLimits) {
+        self.limits = limits;
+    }
+
+    /// Clients that cause more traffic have to wait. A session that is down causes none.
+    #[must_use]
+    pub fn is_congested(&self, shard: &Shard) -> bool {
+        self.is_up()
+            && (self.output().len() > CONGESTED_BYTES
+                || shard.topics_waiting() > self.limits.topics_waiting)
     }
 
     #[must_use]
@@ -255,6 +331,8 @@ impl Link {
         debug_assert!(self.state == State::Down);
         self.state = State::Greeting;
         (self.beats, self.silent_beats) = (0, 0);
+        (self.topics_in_flight, self.partition) = (0, Partition::default());
+        self.heard.values_mut().for_each(|heard| heard.since_unheard = None);
         let mut command: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(password) = &self.login.password {
             let user = self.login.username.as_deref().unwrap_or("default");
@@ -288,7 +366,7 @@ impl Link {
         self.drop_oldest();
     }
 
-    /// A second has passed. `speaks`: this link gives the sign of life of its node.
+    /// A second has passed. `speaks`: this session sends the heartbeat of its node to all.
     ///
     /// # Errors
     /// When the line is no good any more; then `close` it.
@@ -306,15 +384,12 @@ impl Link {
         self.silent_beats += 1;
         if self.due.is_empty() {
             self.silent_beats = 0;
-            if self.beats.is_multiple_of(ALIVE_BEATS) {
-                self.command(&[b"PING"], Due::Done);
-            }
-        }
-        if speaks && self.is_up() && self.beats % ALIVE_BEATS == 1 {
-            self.tell_all(Body::Alive);
         }
         if self.silent_beats > SILENT_BEATS {
             return Err(Lost::Silent);
+        }
+        if self.is_up() {
+            self.send_heartbeats(speaks);
         }
         Ok(())
     }
@@ -338,11 +413,13 @@ impl Link {
             for what in std::mem::take(&mut shard.outbox.cluster) {
                 self.carry_out_one(what);
             }
-            let has_room = self.output().len() < ANNOUNCE_BYTES_MAX;
-            if !(self.is_up() && has_room && shard.has_unannounced()) {
+            let in_flight = self.topics_in_flight;
+            let room = self.limits.topics_in_flight.saturating_sub(in_flight);
+            let has_room = self.output().len() < ANNOUNCE_BYTES_MAX && room > 0;
+            if !(self.is_up() && has_room && shard.has_topics_to_send()) {
                 break;
             }
-            shard.announce_some();
+            shard.send_topics(room);
         }
         if self.is_up() && !shard.has_unannounced() {
             self.ask_what_was_missed();
@@ -378,8 +455,7 @@ impl Link {
         };
         match (bytes_of(&kind), subject, list.next()) {
             (b"message", Some(Value::Bytes(subject)), Some(Value::Bytes(payload))) => {
-                self.on_message(&subject, &payload, shard);
-                Ok(())
+                self.on_message(&subject, &payload, shard)
             }
             (b"subscribe" | b"unsubscribe", ..) => self.on_reply(&Value::Null, shard),
             // Of no subject that this line has asked for.
@@ -388,20 +464,37 @@ impl Link {
     }
 
     fn on_reply(&mut self, reply: &Value, shard: &mut Shard) -> Result<(), Lost> {
+        if self.due.front().is_some_and(|due| is_readonly(due, reply)) {
+            // The command stays what must reach Redis: it is sent again on the next connection.
+            return Err(Lost::NotMaster("replica".to_owned()));
+        }
         let Some(due) = self.due.pop_front() else { return Err(Lost::Malformed) };
         if let Value::Error(error) = reply {
+            let error: String = error.chars().take(QUOTED_MAX).collect();
             if matches!(due, Due::Hello) {
-                return Err(Lost::Refused(error.clone()));
+                return Err(Lost::Refused(error));
             }
-            self.note(format!("Redis refuses a command of the cluster: {}", shown(error)));
+            self.note(format!("Redis refuses a command of the cluster: {}", shown(&error)));
         }
         match due {
-            Due::Hello if matches!(reply, Value::Map(_)) => self.greeted(shard),
-            Due::Hello => return Err(Lost::Malformed),
+            Due::Hello => {
+                check_role(reply)?;
+                self.greeted(shard);
+            }
+            Due::Role => {
+                self.partition.is_role_asked = false;
+                check_role(reply)?;
+            }
+            Due::Heartbeat => self.partition.unheard += u32::from(count(reply) <= 1),
+            Due::Echo { number } => self.on_echo_sent(number)?,
             Due::Done => {}
+            Due::LetGo => self.topics_in_flight = self.topics_in_flight.saturating_sub(1),
             Due::CaughtUp => self.on_catch_up_heard(count(reply), shard),
             Due::Edge => shard.on_edge_said(),
-            Due::Held { channel, ticket } => shard.on_held(&channel, ticket),
+            Due::Held { channel, ticket } => {
+                self.topics_in_flight = self.topics_in_flight.saturating_sub(1);
+                shard.on_held(&channel, ticket);
+            }
             Due::Synced { channel, ticket } => shard.on_synced(&channel, ticket, count(reply)),
             Due::Asked { id } => shard.on_asked(id, count(reply)),
             Due::Fetched { channel, ticket } => {
@@ -422,8 +515,13 @@ impl Link {
     fn on_kept(&mut self, kept: Kept, reply: &Value, shard: &mut Shard) {
         self.kept_bytes -= kept.bytes.len();
         let Some((channel, frame, except)) = kept.stores else { return };
-        if let Value::Error(_) = reply {
-            self.publish_only(&channel, &frame, except, true);
+        match reply {
+            Value::Error(_) => self.publish_only(&channel, &frame, except, true),
+            Value::Bytes(why) => {
+                let why: String = String::from_utf8_lossy(why).chars().take(QUOTED_MAX).collect();
+                self.note(format!("Redis does not store the event of a cache channel: {why:?}"));
+            }
+            _ => {}
         }
         shard.on_stored(&channel);
     }

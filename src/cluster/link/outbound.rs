@@ -2,11 +2,13 @@
 
 use super::super::envelope::{self, Envelope, StoredHead};
 use super::super::recent::Said;
-use super::{Due, KEPT_BYTES_MAX, Kept, Link, REPEAT_MARGIN_BEATS, STORE_AND_PUBLISH};
+use super::{
+    Due, KEPT_BYTES_MAX, Kept, Link, REPEAT_MARGIN_BEATS, RETRANSMIT_BYTES_MAX, STORE_AND_PUBLISH,
+};
 use crate::buffer::FrameBytes;
 use crate::pusher::socket_id::SocketId;
 use crate::resp;
-use crate::shard::{Asked, Body, ChannelKey, LinkId, ToCluster};
+use crate::shard::{Asked, Body, ChannelKey, LinkId, Retransmitted, ToCluster};
 
 impl Link {
     pub(super) fn carry_out_one(&mut self, what: ToCluster) {
@@ -28,11 +30,13 @@ impl Link {
             _ if !self.is_up() => {}
             ToCluster::Hold { channel, ticket } => {
                 let subject = self.names.channel(&self.apps, &channel);
+                self.topics_in_flight += 1;
                 self.command(&[b"SUBSCRIBE", subject.as_bytes()], Due::Held { channel, ticket });
             }
             ToCluster::LetGo { channel } => {
                 let subject = self.names.channel(&self.apps, &channel);
-                self.command(&[b"UNSUBSCRIBE", subject.as_bytes()], Due::Done);
+                self.topics_in_flight += 1;
+                self.command(&[b"UNSUBSCRIBE", subject.as_bytes()], Due::LetGo);
             }
             ToCluster::Tell { channel, body, is_edge } => {
                 let due = if is_edge { Due::Edge } else { Due::Done };
@@ -171,21 +175,27 @@ impl Link {
     pub(super) fn repeat(&mut self, to: LinkId, away_seconds: u32, heard: u64) {
         let since = self.clock.saturating_sub(away_seconds.saturating_add(REPEAT_MARGIN_BEATS));
         let subject = self.names.link(to);
+        if self.output().len() > RETRANSMIT_BYTES_MAX {
+            self.note(format!(
+                "a node asked for retransmission while {RETRANSMIT_BYTES_MAX} bytes wait to be sent: it gets none"
+            ));
+            return self.tell(&subject, Body::Repeated, Due::Done);
+        }
         for (number, said) in self.recent.since(heard, since) {
-            let (app, channel, body, frame) = match said {
+            let (app, channel, what, frame) = match said {
                 Said::Event { channel, frame, except } => (
                     channel.app(),
                     channel.name().into(),
-                    Body::Event { except, cache: false },
+                    Retransmitted::Event { except, cache: false },
                     Some(frame),
                 ),
                 Said::Terminate { app, user_id } => {
                     let id = self.apps.get(app).id.as_str().into();
-                    (app, "".into(), Body::Terminate { app: id, user_id }, None)
+                    (app, "".into(), Retransmitted::Terminate { app: id, user_id }, None)
                 }
             };
             let app = self.apps.get(app).id.as_str().into();
-            let body = Body::Repeat { number, app, channel, body: Box::new(body) };
+            let body = Body::Repeat { number, app, channel, what };
             let payload = self.payload(body, frame.as_deref().unwrap_or_default());
             self.command(&[b"PUBLISH", subject.as_bytes(), &payload], Due::Done);
         }

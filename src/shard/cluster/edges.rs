@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use hashbrown::HashSet;
 
 use super::subject::{Peer, Subject};
-use super::{Body, Table, ToCluster};
+use super::{Body, Remote, Table, ToCluster};
 use crate::app::WebhookKind;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::Shard;
@@ -231,7 +231,12 @@ impl Shard {
         subject.note_heard(None, &who);
         // They were there until now.
         subject.end_lingering(&who);
-        if !subject.is_said(&who) && !subject.is_elsewhere(&who) {
+        if subject.is_said(&who) || subject.is_elsewhere(&who) {
+            return;
+        }
+        if self.take_remote_room(who.as_ref().map_or(0, |id| id.len()))
+            && let Some(subject) = self.cluster.subjects.get_mut(channel)
+        {
             subject.peer(told).lingering.insert(who);
         }
     }
@@ -251,6 +256,11 @@ impl Shard {
         from: LinkId,
         lingering: Vec<Who>,
     ) {
+        let bytes =
+            lingering.iter().map(|who| Remote::ENTRY_BYTES + who.as_ref().map_or(0, |id| id.len()));
+        if !lingering.is_empty() && !self.take_remote_room(bytes.sum()) {
+            return;
+        }
         let told = self.cluster.told_now(from);
         let Some(subject) = self.cluster.subjects.get_mut(channel) else { return };
         let known = subject.find(from.node);

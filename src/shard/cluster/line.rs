@@ -1,9 +1,9 @@
 //! The line to Redis as the shard sees it: up, down, its answers, and time. PURE.
 
 use super::subject::Fetch;
-use super::{ANNOUNCED_PER_TURN, ANSWER_BEATS, LEASE_BEATS, Stored, ToCluster};
+use super::{ANSWER_BEATS, LEASE_BEATS, Stored, TOPICS_PER_TURN, ToCluster};
 use crate::shard::channel_key::ChannelKey;
-use crate::shard::envelope::{Body, LinkId};
+use crate::shard::envelope::{Body, LinkId, NodeId};
 use crate::shard::{Answered, Shard};
 
 impl Shard {
@@ -25,15 +25,26 @@ impl Shard {
         self.confirm_all_edges();
         self.cluster.unannounced.clear();
         self.cluster.unfetched.clear();
+        self.drop_unsent();
         for (_, channel, ticket) in std::mem::take(&mut self.cluster.waiting) {
             self.stop_waiting(&channel, ticket);
         }
         self.outbox.answered.push(Answered::NodesGone);
     }
 
-    /// Tells of some subjects after the line came up, or asks for what is stored of them.
-    pub fn announce_some(&mut self) {
-        for _ in 0..ANNOUNCED_PER_TURN {
+    /// Subscribes to some topics, tells the other nodes of some after the connection came back, and unsubscribes from
+    /// some that nobody needs any more; `room` SUBSCRIBE and UNSUBSCRIBE at most. Of each a part in turn: none waits
+    /// for the end of another.
+    pub fn send_topics(&mut self, room: usize) {
+        let room = room.min(TOPICS_PER_TURN);
+        let share = room.div_ceil(3);
+        let sent = self.subscribe_some(share);
+        let ended = self.unsubscribe_some((room - sent).min(share));
+        self.announce_some(room - sent - ended);
+    }
+
+    fn announce_some(&mut self, most: usize) {
+        for _ in 0..most {
             let (channel, is_new) = match self.cluster.unannounced.pop_front() {
                 Some(channel) => (channel, true),
                 None => match self.cluster.unfetched.pop_front() {
@@ -184,14 +195,13 @@ impl Shard {
         }
         let silent = |heard: &u32| heard + LEASE_BEATS < beat;
         let nodes = self.cluster.nodes.iter().filter(|(_, heard)| silent(heard));
-        for node in nodes.map(|(node, _)| *node).collect::<Vec<_>>() {
-            self.bury(node);
-        }
-        while let Some((at, link)) = self.cluster.sweeps.front().copied()
-            && at <= beat
-        {
-            self.cluster.sweeps.pop_front();
-            self.drop_doubtful(link);
+        let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
+        self.bury(&silent);
+        let due = self.cluster.sweeps.partition_point(|(at, _)| *at <= beat);
+        let links: Vec<Option<LinkId>> =
+            self.cluster.sweeps.drain(..due).map(|(_, link)| link).collect();
+        if !links.is_empty() {
+            self.drop_doubtful(&links);
         }
     }
 }

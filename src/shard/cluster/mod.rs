@@ -11,14 +11,17 @@
 //! which the line is up, one for each turn of the clock at most: a process that was stopped, or a Redis that was away,
 //! ends nobody's lease.
 
+mod bounds;
 mod edges;
 mod line;
 mod peers;
 mod subject;
+mod topics;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bounds::Remote;
 pub(super) use edges::Edge;
 use edges::Edges;
 use hashbrown::HashMap;
@@ -39,8 +42,12 @@ use crate::shard::query::Question;
 pub const LEASE_BEATS: u32 = 10;
 /// Beats that the first subscriber of a channel waits for the other nodes, at most.
 pub const ANSWER_BEATS: u32 = 2;
-/// Subjects announced in one turn after the line came back.
-const ANNOUNCED_PER_TURN: usize = 500;
+/// Topics subscribed to, announced and unsubscribed from before the output is looked at again.
+const TOPICS_PER_TURN: usize = 500;
+/// Nodes of a cluster. Messages of one more are ignored.
+const NODES_MAX: usize = 1_024;
+/// Sessions of other nodes that came up within a lease, and sessions of those that live.
+const SWEEPS_MAX: usize = 16_384;
 /// Nodes that were thought dead and are remembered, should they be heard again.
 const DEAD_MAX: usize = 256;
 
@@ -142,11 +149,20 @@ pub(super) struct ClusterTable {
     unstored: Table<ChannelKey, u32>,
     dead: VecDeque<NodeId>,
     edges: Edges,
+    /// Topics whose SUBSCRIBE is not sent yet: with the ticket in `Details::unsent`, or cancelled since.
+    unsent: VecDeque<(ChannelKey, u32)>,
+    /// Of these, those that are not cancelled.
+    unsent_count: usize,
+    /// Topics that nobody here needed at that beat, oldest first. Each is here once, see `Details::idle_since`.
+    idle: VecDeque<(u32, ChannelKey)>,
     /// Subjects that are still to be told of since the line came up.
     unannounced: VecDeque<ChannelKey>,
     /// Those whose stored event is still to be asked for.
     unfetched: VecDeque<ChannelKey>,
     next_ticket: u32,
+    remote: Remote,
+    /// How often something of other nodes was over a bound.
+    refused: u64,
 }
 
 impl ClusterTable {
@@ -200,6 +216,10 @@ impl ClusterTable {
     ) -> bool {
         let told = self.told_now(from);
         let Some(subject) = self.subjects.get_mut(channel) else { return false };
+        // Where there is no room for its part there is none for its members.
+        if subject.find(from.node).is_none() && self.remote.is_full() {
+            return false;
+        }
         let members = &mut subject.peer(told).members;
         if is_in { members.insert(user_id.into()) } else { members.remove(user_id) }
     }
@@ -267,7 +287,11 @@ impl Shard {
 
     /// This node has to do with the channel from here on. Idempotent.
     pub(super) fn hold(&mut self, channel: &ChannelKey) {
-        if !self.cluster.is_on() || self.cluster.subjects.contains_key(channel) {
+        if !self.cluster.is_on() {
+            return;
+        }
+        self.let_go_if_idle_and_in_doubt(channel);
+        if self.cluster.subjects.contains_key(channel) {
             return;
         }
         let mut subject = Subject::default();
@@ -279,27 +303,22 @@ impl Shard {
             return;
         }
         let ticket = self.next_cluster_ticket();
-        let mut missing = self.announce(channel, ticket);
-        if channel.kind.cached {
-            self.fetch(channel, ticket, Fetch::First);
-            missing += 1;
-        }
+        let missing = 1 + i64::from(self.shares_parts(channel)) + i64::from(channel.kind.cached);
         self.cluster.forget_who_waits_no_more();
         self.cluster.waiting.push_back((self.cluster.beat, channel.clone(), ticket));
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
             subject.wait(ticket, missing);
         }
+        self.queue_topic(channel, ticket);
     }
 
-    /// Tells Redis and the nodes of a subject; the number of the replies that are due.
-    fn announce(&mut self, channel: &ChannelKey, ticket: u32) -> i64 {
+    /// Tells Redis and the nodes of a subject.
+    fn announce(&mut self, channel: &ChannelKey, ticket: u32) {
         self.outbox.cluster.push(ToCluster::Hold { channel: channel.clone(), ticket });
-        if !self.shares_parts(channel) {
-            return 1;
+        if self.shares_parts(channel) {
+            let part = self.part(channel);
+            self.outbox.cluster.push(ToCluster::Sync { channel: channel.clone(), ticket, part });
         }
-        let part = self.part(channel);
-        self.outbox.cluster.push(ToCluster::Sync { channel: channel.clone(), ticket, part });
-        2
     }
 
     fn next_cluster_ticket(&mut self) -> u32 {
@@ -315,24 +334,50 @@ impl Shard {
         }
     }
 
-    /// Ends it, if nobody here has to do with the channel any more.
-    pub(super) fn let_go_if_unused(&mut self, channel: &ChannelKey) {
-        let Some(subject) = self.cluster.subjects.get(channel) else { return };
+    /// Whether nobody here has to do with a subject any more.
+    fn is_unused(&self, channel: &ChannelKey) -> bool {
+        let Some(subject) = self.cluster.subjects.get(channel) else { return false };
         let waits = subject.waiting.as_ref().is_some_and(|waiting| !waiting.mails.is_empty());
         let stays = subject.unconfirmed > 0 || self.cluster.edges.lingers(channel);
-        if waits || stays || !self.interested(channel).is_empty() || self.users.has_home(channel) {
+        !waits && !stays && self.interested(channel).is_empty() && !self.users.has_home(channel)
+    }
+
+    /// Ends it, or begins to wait for that, if nobody here has to do with the channel any more.
+    pub(super) fn let_go_if_unused(&mut self, channel: &ChannelKey) {
+        if !self.is_unused(channel) {
             return;
         }
-        self.cluster.subjects.remove(channel);
-        self.forget_remote_members(channel);
-        if let Some(index) = self.homes.find_index(channel) {
-            self.homes.counts.set_elsewhere(index, 0);
+        let was_told = channel.kind.access == Access::User
+            || self.cluster.details(channel).is_some_and(|details| details.waiting.is_none());
+        if self.cancel_unsent(channel) {
+            // Redis has not heard of it, and other nodes only if something was published without waiting for Redis.
+            self.forget_subject(channel);
+            if was_told && self.shares_parts(channel) {
+                self.tell_nodes(channel, || Body::Quit);
+            }
+            return;
         }
+        if !self.cluster.is_up || self.settings.topic_linger_beats == 0 {
+            return self.let_go(channel);
+        }
+        self.note_idle(channel);
+    }
+
+    fn let_go(&mut self, channel: &ChannelKey) {
+        self.forget_subject(channel);
         if self.shares_parts(channel) {
             self.tell_nodes(channel, || Body::Quit);
         }
         if self.cluster.is_up {
             self.outbox.cluster.push(ToCluster::LetGo { channel: channel.clone() });
+        }
+    }
+
+    fn forget_subject(&mut self, channel: &ChannelKey) {
+        self.cluster.subjects.remove(channel);
+        self.forget_remote_members(channel);
+        if let Some(index) = self.homes.find_index(channel) {
+            self.homes.counts.set_elsewhere(index, 0);
         }
     }
 

@@ -1,9 +1,9 @@
 //! What other nodes say they have, and what becomes of it when they are not heard any more. PURE.
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::subject::Peer;
-use super::{DEAD_MAX, LEASE_BEATS, ToCluster};
+use super::{DEAD_MAX, LEASE_BEATS, NODES_MAX, SWEEPS_MAX, ToCluster};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::shard::channel_key::ChannelKey;
@@ -12,14 +12,32 @@ use crate::shard::query::Answer;
 use crate::shard::{Answered, Shard};
 
 impl Shard {
-    /// A sign of life.
-    pub fn on_node_heard(&mut self, node: NodeId) {
+    /// A sign of life. `false`: there are so many nodes that this one is ignored, and so is what it has sent.
+    #[must_use]
+    pub fn on_node_heard(&mut self, node: NodeId) -> bool {
         let beat = self.cluster.beat;
+        if self.cluster.nodes.len() >= NODES_MAX && !self.cluster.nodes.contains_key(&node) {
+            self.note_refused(&format!("a message of one more node than {NODES_MAX} was ignored"));
+            return false;
+        }
         self.cluster.nodes.insert(node, beat);
         if let Some(at) = self.cluster.dead.iter().position(|dead| *dead == node) {
             self.cluster.dead.remove(at);
             self.outbox.cluster.push(ToCluster::TellAll { body: Body::Revive { node } });
         }
+        true
+    }
+
+    /// Something of other nodes was over a bound.
+    pub(super) fn note_refused(&mut self, why: &str) {
+        self.cluster.refused += 1;
+        self.outbox.note("cluster", why);
+    }
+
+    /// How often something of other nodes was over a bound and was dropped.
+    #[must_use]
+    pub fn cluster_refused(&self) -> u64 {
+        self.cluster.refused
     }
 
     /// Something about a channel. `frame` is that of an event.
@@ -77,26 +95,36 @@ impl Shard {
     /// A peer's line is new. What it had let go meanwhile it could not tell: whatever it does not tell again within a
     /// lease is gone.
     pub fn on_peer_line_up(&mut self, link: LinkId) {
+        let is_known = self.cluster.renewals.contains_key(&link);
+        if self.cluster.sweeps.len() >= SWEEPS_MAX
+            || !is_known && self.cluster.renewals.len() >= SWEEPS_MAX
+        {
+            let why = "more sessions of other nodes than a cluster has came up: one was ignored";
+            return self.note_refused(why);
+        }
         let renewals = self.cluster.renewals.entry(link).or_default();
         *renewals = renewals.wrapping_add(1);
         self.cluster.sweeps.push_back((self.cluster.beat + LEASE_BEATS, Some(link)));
     }
 
-    /// Drops what was told before our own line came up, or that link's, and not since.
-    pub(super) fn drop_doubtful(&mut self, link: Option<LinkId>) {
+    /// Drops what was told before our own line came up, or one of these links', and not since. One walk for all.
+    pub(super) fn drop_doubtful(&mut self, links: &[Option<LinkId>]) {
         let line = self.cluster.line;
-        match link {
-            None => self.drop_peers(|peer| peer.told.line != line),
-            Some(link) => {
-                let told = self.cluster.told_now(link);
-                self.drop_peers(|peer| peer.told.by == link && peer.told.renewals != told.renewals);
-            }
-        }
+        let own = links.contains(&None);
+        let told: HashMap<LinkId, u32, foldhash::fast::FixedState> = links
+            .iter()
+            .flatten()
+            .map(|link| (*link, self.cluster.told_now(*link).renewals))
+            .collect();
+        self.drop_peers(|peer| {
+            own && peer.told.line != line
+                || told.get(&peer.told.by).is_some_and(|renewals| *renewals != peer.told.renewals)
+        });
     }
 
     /// A node ends in order.
     pub fn on_bye(&mut self, node: NodeId) {
-        self.forget_node(node);
+        self.forget_nodes(&[node]);
     }
 
     fn on_sync(&mut self, from: LinkId, channel: &ChannelKey, ticket: u32, part: Part) {
@@ -135,10 +163,21 @@ impl Shard {
         from: LinkId,
         change: impl FnOnce(&mut Peer),
     ) {
+        if !self.has_room_for_peer(channel, from) {
+            return;
+        }
         let told = self.cluster.told_now(from);
         if let Some(subject) = self.cluster.subjects.get_mut(channel) {
             change(subject.peer(told));
         }
+    }
+
+    /// Whether one more part of another node may be kept, if this is one more.
+    fn has_room_for_peer(&mut self, channel: &ChannelKey, from: LinkId) -> bool {
+        if !self.is_held(channel) || self.cluster.find(channel, from.node).is_some() {
+            return true;
+        }
+        self.take_remote_room(0)
     }
 
     fn remote_online(&mut self, user: &ChannelKey, from: LinkId, online: bool) {
@@ -157,7 +196,7 @@ impl Shard {
 
     /// A node's whole part takes the place of what was known of it.
     fn replace_part(&mut self, channel: &ChannelKey, from: LinkId, part: Part) {
-        if !self.is_held(channel) {
+        if !self.is_held(channel) || !self.has_room_for_peer(channel, from) {
             return;
         }
         let told = self.cluster.told_now(from);
@@ -182,21 +221,29 @@ impl Shard {
         self.remote_count(channel, from, count);
     }
 
-    /// A node has not been heard of for a lease.
-    pub(super) fn bury(&mut self, node: NodeId) {
-        self.cluster.dead.push_back(node);
-        if self.cluster.dead.len() > DEAD_MAX {
-            self.cluster.dead.pop_front();
+    /// Nodes have not been heard of for a lease.
+    pub(super) fn bury(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            self.cluster.dead.push_back(*node);
+            if self.cluster.dead.len() > DEAD_MAX {
+                self.cluster.dead.pop_front();
+            }
+            self.outbox
+                .note("cluster", &format!("node {:016x} is silent: what it had is gone", node.0));
         }
-        self.outbox
-            .note("cluster", &format!("node {:016x} is silent: what it had is gone", node.0));
-        self.forget_node(node);
+        self.forget_nodes(nodes);
     }
 
-    fn forget_node(&mut self, node: NodeId) {
-        self.cluster.nodes.remove(&node);
-        self.cluster.renewals.retain(|link, _| link.node != node);
-        self.drop_peers(|peer| peer.node == node);
+    fn forget_nodes(&mut self, nodes: &[NodeId]) {
+        if nodes.is_empty() {
+            return;
+        }
+        let nodes: HashSet<NodeId, foldhash::fast::FixedState> = nodes.iter().copied().collect();
+        for node in &nodes {
+            self.cluster.nodes.remove(node);
+        }
+        self.cluster.renewals.retain(|link, _| !nodes.contains(&link.node));
+        self.drop_peers(|peer| nodes.contains(&peer.node));
     }
 
     pub(super) fn drop_peers(&mut self, which: impl Fn(&Peer) -> bool) {

@@ -9,6 +9,8 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::envelope::{LinkId, NodeId};
 use crate::shard::mail::Mail;
 
+/// Comings and goings that are noted while parts are waited for. Of what is not noted a backend may hear twice.
+const HEARD_MAX: usize = 4_096;
 /// Senders of events that a channel's subscribers were greeted with. What is forgotten may be heard twice.
 const GREETED_MAX: usize = 32;
 
@@ -22,6 +24,10 @@ const _: () = assert!(size_of::<(ChannelKey, Subject)>() <= 40, "a node may hold
 pub(super) struct Details {
     pub(super) waiting: Option<Waiting>,
     pub(super) peers: Vec<Peer>,
+    /// Its SUBSCRIBE is not sent yet, and has this ticket.
+    pub(super) unsent: Option<u32>,
+    /// Nobody here needs it since that beat. It is in `ClusterTable::idle`.
+    pub(super) idle_since: Option<u32>,
     /// The event stored for a cache channel is asked for by this ticket, and none was published since.
     pub(super) fetching: Option<(u32, Fetch)>,
     /// The events that were fetched, and that whoever came next was greeted with: the newest of each sender.
@@ -82,6 +88,8 @@ impl Details {
     const NONE: Self = Self {
         waiting: None,
         peers: Vec::new(),
+        unsent: None,
+        idle_since: None,
         fetching: None,
         greeted: Vec::new(),
         unconfirmed: 0,
@@ -91,6 +99,8 @@ impl Details {
     fn is_empty(&self) -> bool {
         self.waiting.is_none()
             && self.peers.is_empty()
+            && self.unsent.is_none()
+            && self.idle_since.is_none()
             && self.fetching.is_none()
             && self.greeted.is_empty()
             && self.unconfirmed == 0
@@ -157,7 +167,9 @@ impl Subject {
     /// While parts are waited for: what was heard of them in order is newer than what any part says; `node`: of what
     /// lingers there only.
     pub(super) fn note_heard(&mut self, node: Option<NodeId>, who: &Who) {
-        if let Some(waiting) = self.known().and_then(|details| details.waiting.as_mut()) {
+        if let Some(waiting) = self.known().and_then(|details| details.waiting.as_mut())
+            && waiting.heard.len() < HEARD_MAX
+        {
             waiting.heard.insert((node, who.clone()));
         }
     }

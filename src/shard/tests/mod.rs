@@ -2,6 +2,8 @@
 //! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of subscribers and webhooks,
 //! `random` interleaves everything at random and checks what must hold whatever happens.
 
+pub(super) use net::node_alone;
+
 mod memory;
 mod net;
 mod random;

@@ -12,7 +12,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
-use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Settings, Shard};
+use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Pace, Settings, Shard};
 use crate::ws::frame;
 
 pub(super) const APP: AppIndex = AppIndex(0);
@@ -57,6 +57,13 @@ impl Received {
             other => other.clone(),
         }
     }
+}
+
+/// A core of a node of a cluster that hears of nobody yet.
+pub(in crate::shard) fn node_alone() -> Shard {
+    let mut net = Net::new(1);
+    let shard = net.shards.remove(0);
+    Shard::new(Settings { node: Some(crate::shard::NodeId(7)), ..shard.settings })
 }
 
 pub(super) struct Net {
@@ -118,6 +125,8 @@ impl Net {
                     debug: false,
                     node: None,
                     webhook_linger_seconds: 0,
+                    pace: Pace::default(),
+                    topic_linger_beats: 0,
                 })
             })
             .collect();

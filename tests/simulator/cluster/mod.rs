@@ -9,10 +9,10 @@
 mod checks;
 mod guests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringverb::buffer::FrameBytes;
-use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Question};
+use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Pace, Question};
 
 use crate::client::{Client, NUMBERS_PER_NODE};
 use crate::kernel::{Random, Shared};
@@ -21,6 +21,8 @@ use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
 
 const NODES_MAX: usize = 3;
+/// Beats within which a node notices a Redis that is no master, or does not pass on what it publishes.
+const NOTICED_BEATS: u32 = 5;
 const CLIENTS_MAX: usize = 12;
 /// Steps of a script at most.
 const SCRIPT_STEPS_MAX: usize = 400;
@@ -52,6 +54,7 @@ pub(crate) struct Cluster {
     /// The same on all hosts.
     unix_seconds: u64,
     linger_seconds: u32,
+    topic_linger_beats: u32,
     guests: Vec<Guest>,
     /// Something has broken since all was calm.
     stirred: bool,
@@ -70,6 +73,7 @@ impl Cluster {
         let is_gentle = world.borrow().random.one_in(4);
         redis.set_own_messages_last(world.borrow().random.one_in(2));
         let linger_seconds = [0, 1, 4][world.borrow().random.below(3)];
+        let topic_linger_beats = [0, 1, 5][world.borrow().random.below(3)];
         let mut cluster = Self {
             world,
             redis,
@@ -78,6 +82,7 @@ impl Cluster {
             labels: 0,
             unix_seconds: 1_000_000,
             linger_seconds,
+            topic_linger_beats,
             guests: Vec::new(),
             stirred: false,
             is_gentle,
@@ -133,7 +138,9 @@ impl Cluster {
         let id = NodeId(seed.rotate_left(7));
         let ring = ring_capacity(&self.world);
         let (unix_seconds, linger_seconds) = (self.unix_seconds, self.linger_seconds);
-        let node = InCluster { id, unix_seconds, linger_seconds };
+        let pace = Pace { burst: 6, per_second: 4 };
+        let topic_linger_beats = self.topic_linger_beats;
+        let node = InCluster { id, unix_seconds, linger_seconds, pace, topic_linger_beats };
         let process = Process::new(&self.world, cores, ring, seed, Some(node));
         let label = self.labels;
         self.nodes.push(Node {
@@ -147,7 +154,7 @@ impl Cluster {
 
     fn fault(&mut self) {
         let node = self.below(self.nodes.len());
-        match self.below(9) {
+        match self.below(11) {
             0..=1 => {
                 let core = self.below(self.nodes[node].process.lines.len());
                 self.cut(node, core);
@@ -164,6 +171,8 @@ impl Cluster {
                 self.live_on(LEASE_BEATS + 2);
                 self.nodes[node].stopped = false;
             }
+            9 => self.demote(),
+            10 if self.nodes.len() > 1 => self.mute(node),
             _ => return,
         }
         self.stirred = true;
@@ -179,6 +188,50 @@ impl Cluster {
         if process.lines[core].connection.is_some() {
             process.lines[core].lose(&mut process.cores[core], &mut self.redis, executed);
             process.tick(core);
+        }
+    }
+
+    /// A failover that no connection notices by itself: Redis is a replica from here on.
+    fn demote(&mut self) {
+        if self.redis_is_away || self.nodes.iter().any(|node| node.stopped) {
+            return;
+        }
+        self.redis.set_replica(true);
+        self.live_on(NOTICED_BEATS);
+        for node in &self.nodes {
+            let is_up = node.process.lines.iter().any(|line| line.link.is_up());
+            assert!(!is_up, "node {} publishes on a replica", node.label);
+        }
+        self.redis.set_replica(false);
+    }
+
+    /// One node hears the others and is heard by none of them.
+    fn mute(&mut self, node: usize) {
+        if self.redis_is_away || self.nodes.iter().any(|node| node.stopped) {
+            return;
+        }
+        // Each is heard a few times before.
+        self.live_on(NOTICED_BEATS);
+        let lines = &self.nodes[node].process.lines;
+        let Some(speaker) = lines[0].connection.filter(|_| lines[0].link.is_up()) else { return };
+        let connections = lines.iter().filter_map(|line| line.connection).collect();
+        let label = self.nodes[node].label;
+        let others = |node: &Node| node.label != label && node.is_up(&self.redis);
+        if !self.nodes.iter().any(others) {
+            return;
+        }
+        self.redis.set_partition(connections);
+        self.live_on(NOTICED_BEATS);
+        assert!(
+            !self.redis.is_connected(speaker),
+            "node {label} does not notice that it is not heard"
+        );
+        self.redis.set_partition(BTreeSet::new());
+        // What it has published meanwhile is lost for the others.
+        for guest in self.guests.iter_mut().filter(|guest| guest.node != label) {
+            for place in guest.client.places.values_mut() {
+                place.due_from_elsewhere.retain(|number| number / NUMBERS_PER_NODE != label);
+            }
         }
     }
 
@@ -305,8 +358,21 @@ impl Cluster {
         }
     }
 
-    /// Until nothing moves. Redis answers if it is there; lines that are down stay down.
+    /// Until nothing moves, and nobody waits to be read. Redis answers if it is there; lines that are down stay down.
     fn settle(&mut self) {
+        self.settle_now();
+        for round in 0.. {
+            let paced = |node: &Node| !node.stopped && node.process.has_paced();
+            if !self.nodes.iter().any(paced) {
+                break;
+            }
+            assert!(round < 100, "a client waits for ever");
+            self.pass(1);
+            self.settle_now();
+        }
+    }
+
+    fn settle_now(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "the nodes never come to rest");
             let mut moved = false;
@@ -315,7 +381,8 @@ impl Cluster {
                 process.settle();
                 for core in 0..process.lines.len() {
                     let line = &mut process.lines[core];
-                    if line.connection.is_none() && !self.redis_is_away {
+                    if line.connection.is_none() && !self.redis_is_away && !self.redis.is_replica()
+                    {
                         line.call(&mut self.redis);
                         moved = true;
                     }

@@ -1,0 +1,136 @@
+//! Who may fill what: classes of events, and how much of a worker's ring each app and class may take. No clock and no
+//! I/O.
+//!
+//! Anybody can open and leave public channels, so events of public channels must not take the place of others. Events
+//! of one channel are all of one class or of two that share a queue, so their order stays that of the channel.
+//!
+//! Limits: half of a ring for all events of public channels together; of that, and of the ring, an eighth and a half
+//! for each app, where several apps have webhooks.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::app::{AppIndex, Apps};
+use crate::pusher::channel_name::{self, Access};
+use crate::pusher::webhook_event::{Happening, WebhookEvent};
+
+/// What an event's sender needed for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    /// A signature: all but client events of private and presence channels and of users.
+    Member,
+    /// A signature: client events, which one member may send as fast as they like.
+    Client,
+    /// Nothing: events of public channels.
+    Open,
+}
+
+pub(super) const CLASSES: usize = 3;
+
+impl Class {
+    pub(super) fn of(event: &WebhookEvent) -> Self {
+        let access = channel_name::classify(&event.channel).map(|kind| kind.access);
+        match (access, &event.what) {
+            (Ok(Access::Public) | Err(_), _) => Self::Open,
+            (Ok(_), Happening::ClientEvent(_)) => Self::Client,
+            (Ok(_), _) => Self::Member,
+        }
+    }
+
+    /// What of a bound on events or bytes is this class's own: never nothing.
+    pub(super) fn share(self, max: usize) -> usize {
+        match self {
+            Self::Member | Self::Open => max,
+            Self::Client => (max / 2).max(1),
+        }
+    }
+}
+
+/// What is in one worker's ring. The worker adds, the dispatcher takes away.
+#[derive(Debug)]
+pub(super) struct RingBudget {
+    /// By app.
+    events: Box<[[AtomicUsize; CLASSES]]>,
+    open: AtomicUsize,
+    open_max: usize,
+    open_of_app_max: usize,
+    member_of_app_max: usize,
+    client_of_app_max: usize,
+}
+
+impl RingBudget {
+    pub(super) fn new(apps: &Apps, ring_events: usize) -> Self {
+        let with_webhooks = apps.iter().filter(|app| !app.webhooks.is_empty()).count();
+        let of = |parts: usize| (ring_events / parts).max(1);
+        let is_shared = with_webhooks > 1;
+        Self {
+            events: apps.iter().map(|_| Default::default()).collect(),
+            open: AtomicUsize::new(0),
+            open_max: of(2),
+            open_of_app_max: of(if is_shared { 8 } else { 2 }),
+            member_of_app_max: of(if is_shared { 2 } else { 1 }),
+            client_of_app_max: of(4),
+        }
+    }
+
+    /// Whether there is room for one more, which is taken then.
+    pub(super) fn take(&self, app: AppIndex, class: Class) -> bool {
+        let Some(events) = self.events.get(usize::from(app.0)) else { return false };
+        let max = match class {
+            Class::Member => self.member_of_app_max,
+            Class::Client => self.client_of_app_max,
+            Class::Open => self.open_of_app_max,
+        };
+        let count = &events[class as usize];
+        let is_open = class == Class::Open;
+        if count.load(Ordering::Relaxed) >= max
+            || is_open && self.open.load(Ordering::Relaxed) >= self.open_max
+        {
+            return false;
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(usize::from(is_open), Ordering::Relaxed);
+        true
+    }
+
+    /// One has left the ring.
+    pub(super) fn give_back(&self, app: AppIndex, class: Class) {
+        if let Some(events) = self.events.get(usize::from(app.0)) {
+            events[class as usize].fetch_sub(1, Ordering::Relaxed);
+            self.open.fetch_sub(usize::from(class == Class::Open), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::{App, Webhook, WebhookKind, sample};
+
+    fn apps(count: usize) -> Apps {
+        let webhook = || Webhook {
+            url: String::new(),
+            kinds: WebhookKind::ALL.to_vec(),
+            channel_prefixes: Vec::new(),
+        };
+        Apps::new((0..count).map(|_| App { webhooks: vec![webhook()], ..sample() }).collect())
+    }
+
+    fn fill(budget: &RingBudget, app: u16, class: Class) -> usize {
+        (0..).take_while(|_| budget.take(AppIndex(app), class)).count()
+    }
+
+    #[test]
+    fn a_class_that_is_full_leaves_room_for_the_others() {
+        let budget = RingBudget::new(&apps(9), 800);
+        assert_eq!(fill(&budget, 0, Class::Open), 100);
+        assert_eq!((1..9).map(|app| fill(&budget, app, Class::Open)).sum::<usize>(), 300);
+        assert_eq!(fill(&budget, 0, Class::Client), 200);
+        assert_eq!(fill(&budget, 0, Class::Member), 400);
+        budget.give_back(AppIndex(0), Class::Open);
+        assert_eq!(fill(&budget, 0, Class::Open), 1);
+        let alone = RingBudget::new(&apps(1), 800);
+        assert_eq!(fill(&alone, 0, Class::Open), 400);
+        assert_eq!(fill(&alone, 0, Class::Member), 800);
+        assert_eq!(fill(&RingBudget::new(&apps(2), 1), 1, Class::Client), 1, "never nothing");
+    }
+}
