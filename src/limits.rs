@@ -9,7 +9,7 @@ pub const FIRST_BYTE_TIMEOUT_SECONDS: u32 = 5;
 /// Of the sockets that a worker may have, those that may speak HTTP: one of so many. The others are for WebSockets.
 pub const SOCKETS_PER_HTTP_CONNECTION: usize = 4;
 /// HTTP connections that a worker may have, however few its descriptors are.
-pub const HTTP_CONNECTIONS_MIN: usize = 16;
+pub const HTTP_CONNECTIONS_MIN: usize = 64;
 /// Query parameters of one signed API request. Client libraries send about six.
 pub const API_PARAMETERS_MAX: usize = 64;
 /// Bytes of messages that one published event may become, over all its channels. The default request size never gets

@@ -156,7 +156,7 @@ fn deep_json_is_passed_on_or_refused() {
 fn subscriptions_that_succeed() {
     let server = Server::start();
     let mut client = server.connect();
-    let long = "c".repeat(300);
+    let long = "c".repeat(200);
     for (data, channel) in [
         (r#"{"channel":"news"}"#, "news"),
         (r#"{"channel":"news"}"#, "news"),

@@ -1,5 +1,5 @@
-//! Sockets before they are WebSockets: how long they may be silent, how many there may be, and that they do not take the
-//! descriptors of others.
+//! Sockets before they are WebSockets: how long they may be silent, how many there may be, and that they do not take
+//! the descriptors of others.
 
 mod support;
 

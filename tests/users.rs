@@ -170,3 +170,15 @@ fn who_signs_in_and_goes_leaves_nothing() {
         (alone && online == Some(json!("offline"))).then_some(())
     });
 }
+
+#[test]
+fn user_data_over_its_limit_is_refused_and_the_connection_stays() {
+    let server = Setup::new().env("RINGVERB_USER_DATA_SIZE_MAX", "100").start();
+    let mut client = server.connect();
+    let user_data = json!({"id": "7", "user_info": {"name": "x".repeat(100)}}).to_string();
+    let message = signin(&client, &user_data);
+    client.ask(&message, &error_event(4301, "The user_data of the sign-in is too large"));
+    let message = signin(&client, r#"{"id":"7"}"#);
+    client.send(&message);
+    assert_eq!(client.event()["event"], "pusher:signin_success");
+}

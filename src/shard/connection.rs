@@ -64,8 +64,8 @@ pub(super) struct Extras {
     pub(super) client_event_told_second: Option<u32>,
     /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`.
     pub(super) places: HashMap<u32, u32, foldhash::fast::FixedState>,
-    /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too many
-    /// in this second.
+    /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too
+    /// many in this second.
     pub(super) ping_waiting: Option<Box<[u8]>>,
     /// Bytes that being signed in is charged.
     pub(super) charge: u32,

@@ -389,8 +389,8 @@ impl Shard {
         }
     }
 
-    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (PROTOCOL.md rule 21). Both are
-    /// encoded once and shared, so that a repeated subscription costs no more than its message.
+    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (PROTOCOL.md rule 21). Both
+    /// are encoded once and shared, so that a repeated subscription costs no more than its message.
     fn greeting(&mut self, index: u32, channel: &ChannelKey) -> Option<Box<Greeting>> {
         let home = &mut self.homes.channels[index as usize];
         let acknowledgement =

@@ -1,11 +1,11 @@
 //! What connections cause this core to keep, in bytes. PURE.
 //!
-//! Everything that a client can make the server remember is charged to the client's connection: subscriptions with their
-//! names, presence and sign-in data. `Connection::charged` is the sum. Its send queue and its incomplete input are
-//! counted where they are. A charge is refused when the connection would keep more than its share, and when the process
-//! is short of memory. Charges are estimates, checked against the resident set in `tests/memory.rs`: the budget of the
-//! process itself is measured by the control thread, which sets the `headroom` that this core may use until it measures
-//! again.
+//! Everything that a client can make the server remember is charged to the client's connection: subscriptions with
+//! their names, presence and sign-in data. `Connection::charged` is the sum. Its send queue and its incomplete input
+//! are counted where they are. A charge is refused when the connection would keep more than its share, and when the
+//! process is short of memory. Charges are estimates, checked against the resident set in `tests/memory.rs`: the
+//! budget of the process itself is measured by the control thread, which sets the `headroom` that this core may use
+//! until it measures again.
 //!
 //! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::Memory` and `Refused::ConnectionMemory`.
 
@@ -101,8 +101,8 @@ impl Shard {
         }
     }
 
-    /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no memory
-    /// for that.
+    /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no
+    /// memory for that.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
         let Some(bytes) = &mut self.account.headroom else { return };
         let more = now.saturating_sub(before) as u64;

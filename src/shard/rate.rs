@@ -1,7 +1,7 @@
 //! How often one client may send: rates of messages and of control frames, and the answers over them. PURE.
 //!
-//! Answers are fewer than what causes them: a client that is over a rate is told once a window, and pings are answered one
-//! by one only as long as the client reads.
+//! Answers are fewer than what causes them: a client that is over a rate is told once a window, and pings are answered
+//! one by one only as long as the client reads.
 
 use super::connection::ConnectionKey;
 use super::outbox::Trace;

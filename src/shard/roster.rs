@@ -33,8 +33,8 @@ type Members = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     members: Members,
-    /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as the
-    /// roster is long, and a subscribe message is short.
+    /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as
+    /// the roster is long, and a subscribe message is short.
     encoded: Option<FrameBytes>,
 }
 

@@ -12,9 +12,9 @@ const KEPT_BYTES_MIN: usize = 16 * 1024;
 const CLOSES_MAX: usize = 1_024;
 
 impl Shard {
-    /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them. Call
-    /// it again while memory is short: each time the rest keep half as much at most. `input_bytes` tells the memory of a
-    /// slot's incomplete input.
+    /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them.
+    /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` tells the
+    /// memory of a slot's incomplete input.
     ///
     /// What a send queue frees is not known beforehand, because frames are shared: memory is freed with the last queue.
     pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(usize) -> usize) {

@@ -139,8 +139,9 @@ impl Shard {
         self.ask_home(key, index, ticket, join);
     }
 
-    /// Subscribing twice is acknowledged twice, and changes nothing (PROTOCOL.md rule 31). While the home has not answered,
-    /// further requests have one answer together: a short message must not ask for a long roster again and again.
+    /// Subscribing twice is acknowledged twice, and changes nothing (PROTOCOL.md rule 31). While the home has not
+    /// answered, further requests have one answer together: a short message must not ask for a long roster again and
+    /// again.
     fn subscribe_again(
         &mut self,
         key: ConnectionKey,

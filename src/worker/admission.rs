@@ -1,8 +1,8 @@
 //! Limits of each client address, and which address a client has.
 //!
-//! WebSockets are limited by their number and by the rate of handshakes, other connections by a number of their own. API
-//! requests are limited only when they fail to authenticate: an app's backend has one address for all its requests, and
-//! those are signed.
+//! WebSockets are limited by their number and by the rate of handshakes, other connections by a number of their own.
+//! API requests are limited only when they fail to authenticate: an app's backend has one address for all its
+//! requests, and those are signed.
 
 use std::net::IpAddr;
 
@@ -123,8 +123,8 @@ impl Admission {
         }
     }
 
-    /// Counts a socket over the limit. `makes_room`: another one of the address is about to end for it. Otherwise all that
-    /// wait may be another worker's, and there is room up to twice the limit.
+    /// Counts a socket over the limit. `makes_room`: another one of the address is about to end for it. Otherwise all
+    /// that wait may be another worker's, and there is room up to twice the limit.
     pub(super) fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<Place> {
         let (most, table) = self.sockets.as_ref()?;
         let most = if makes_room { u16::MAX } else { most.saturating_mul(2) };

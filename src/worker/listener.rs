@@ -16,6 +16,8 @@ use crate::output::PEER;
 /// Accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// For those that are served to be done.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Between two looks whether it may accept, when it is on its way to another process.
 const MOVING_PAUSE: Duration = Duration::from_millis(5);
 
@@ -41,6 +43,14 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
             continue;
         }
         for _ in 0..ACCEPTS_PER_TURN {
+            // WebSockets need descriptors, too. A connection that waits makes room for one that may have something to
+            // say; where none waits, those that are served now are done soon.
+            let is_full = worker.lobby.sessions() >= worker.http_connections_max;
+            if is_full && !worker.lobby.end_longest_waiting() {
+                worker.count_refused(Refused::AcceptPaused);
+                monoio::time::sleep(FULL_PAUSE).await;
+                break;
+            }
             match listener.accept() {
                 Ok((stream, peer)) => start_session(&worker, stream, peer.ip()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -74,12 +84,6 @@ fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr)
             }
         }
     };
-    // WebSockets need descriptors, too. A connection that says nothing makes room for one that may.
-    let is_full = worker.lobby.sessions() >= worker.http_connections_max;
-    if is_full && !worker.lobby.end_longest_waiting() {
-        worker.count_refused(Refused::HttpConnections);
-        return worker.shared.overload.admission.leave_socket(place);
-    }
     // A frame leaves when its tick ends; Nagle would hold it back for up to 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY: {error}");

@@ -1,8 +1,8 @@
-//! The HTTP sessions of a worker that wait for bytes. Two things end their wait early: the process moves its connections
-//! to another one, or there are more sessions than a worker may have.
+//! The HTTP sessions of a worker that wait for bytes. Two things end their wait early: the process moves its
+//! connections to another one, or there are more sessions than a worker may have.
 //!
-//! While the process moves, sessions stand aside: between two requests, or with a part of one, they can go on in another
-//! process, or here if it comes to nothing. For one session too many, the one that has waited longest ends.
+//! While the process moves, sessions stand aside: between two requests, or with a part of one, they can go on in
+//! another process, or here if it comes to nothing. For one session too many, the one that has waited longest ends.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
@@ -35,15 +35,15 @@ pub(super) struct Lobby {
     sessions: Cell<usize>,
     /// Sessions that wait for bytes, or aside.
     waiting: RefCell<Slab<Waiting>>,
-    /// Sessions that wait for bytes, by their entry and its number, those that have waited longest first. An entry whose
-    /// number is another one is stale.
+    /// Sessions that wait for bytes, by their entry and its number, those that have waited longest first. An entry
+    /// whose number is another one is stale.
     by_age: RefCell<VecDeque<(usize, u64)>>,
     number: Cell<u64>,
     aside: RefCell<Slab<Aside>>,
 }
 
-/// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that an
-/// accepted socket can cause.
+/// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that
+/// an accepted socket can cause.
 const SEARCHED_MAX: usize = 64;
 
 /// A session that waits.

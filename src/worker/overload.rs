@@ -101,8 +101,8 @@ impl Guard {
 }
 
 impl Worker {
-    /// Before a tick, whose flush then has the last frames: the core's share of what memory is left is set anew, and while
-    /// memory is short, the connections that keep most are closed.
+    /// Before a tick, whose flush then has the last frames: the core's share of what memory is left is set anew, and
+    /// while memory is short, the connections that keep most are closed.
     pub(super) fn shed(&self, core: &mut Core<Ring>, guard: &mut Guard) {
         let pressure = &self.shared.overload.pressure;
         let measured = pressure.number();

@@ -1,6 +1,6 @@
 //! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one,
-//! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of subscribers and webhooks,
-//! `random` interleaves everything at random and checks what must hold whatever happens.
+//! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of
+//! subscribers and webhooks, `random` interleaves everything at random and checks what must hold whatever happens.
 
 pub(super) use net::node_alone;
 
