@@ -76,7 +76,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(Server, "webhook_timeout", &["RINGVERB_WEBHOOK_TIMEOUT"], "30", "seconds, 1 to 3600", "time for one request to a backend"),
     option(Server, "webhook_retry", &["RINGVERB_WEBHOOK_RETRY"], "300", "seconds, 0 to 86400; 0 tries once", "time after which a failing batch of webhooks is given up"),
     option(Server, "webhook_debounce", &["RINGVERB_WEBHOOK_DEBOUNCE"], "3000", "milliseconds, 0 to 60000; 0 is off", "time in which coming back undoes having left"),
-    option(Server, "webhook_queue_max", &["RINGVERB_WEBHOOK_QUEUE_MAX"], "10000", "a number, 1 to 1000000", "events that may wait for one endpoint"),
+    option(Server, "webhook_queue_max", &["RINGVERB_WEBHOOK_QUEUE_MAX"], "10000", "a number, 1 to 1000000", "events of one kind that may wait for one endpoint"),
     option(Server, "scaling.enabled", &["REVERB_SCALING_ENABLED"], "false", BOOLEAN, "several nodes are one server: they meet in a Redis"),
     option(Server, "scaling.channel", &["REVERB_SCALING_CHANNEL"], "reverb", "letters, digits and ._-:/, at most 100", "start of all names in Redis; the same on each node"),
     option(Server, "scaling.server.url", &["REDIS_URL"], "", "redis://[user[:password]@]host[:port]", "Redis or Valkey; wins over the names below"),
