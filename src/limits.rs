@@ -4,6 +4,9 @@
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of one request. Browsers send about 15; proxies add some.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Descriptors of the process. The kernel would give more (`fs.nr_open`); requests of io_uring name a connection's slot
+/// in 28 bits.
+pub const DESCRIPTORS_MAX: u64 = 1 << 27;
 /// Time for the first byte of a connection, in seconds.
 pub const FIRST_BYTE_TIMEOUT_SECONDS: u32 = 5;
 /// Of the sockets that a worker may have, those that may speak HTTP: one of so many. The others are for WebSockets.

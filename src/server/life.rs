@@ -73,7 +73,7 @@ const BACKLOG: i32 = 4096;
 /// What webhooks get at the end, even if the connections have used all of the grace period.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
 /// Workers a channel's home can keep apart (`shard::home::CoreSet`).
-const WORKERS_MAX: usize = 128;
+pub(super) const WORKERS_MAX: usize = 128;
 
 /// Runs the server until a signal ends it.
 ///
@@ -139,7 +139,7 @@ pub(super) fn serve(
         wait_for_mail(&shared, &doorbells);
     }
     if let Some(webhooks) = webhooks {
-        let used = Duration::from_millis(shared.clock.now().0 - asked_at.0);
+        let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
         webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
     }
     if !given {

@@ -72,7 +72,7 @@ impl Budget {
         let budget = self.bytes_max;
         let until = if self.strain == Strain::None { budget } else { budget - budget / 16 };
         self.strain = match resident {
-            far if far > budget + budget / 8 => Strain::FarOver,
+            far if far > budget.saturating_add(budget / 8) => Strain::FarOver,
             over if over > until => Strain::Over,
             _ => Strain::None,
         };

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::limits::DESCRIPTORS_MAX;
+
 /// Why the server does not run: what happened, why, what to do next.
 #[derive(Debug)]
 pub enum StartError {
@@ -155,10 +157,11 @@ pub(super) fn run() -> Result<Facts, StartError> {
 
 fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let most = limit.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS_MAX);
+    let raised = Rlimit { current: Some(most), maximum: limit.maximum };
     // Refused in odd sandboxes; then the old limit stands.
     let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
+        Ok(()) => Some(most),
         Err(_) => limit.current,
     };
     current.unwrap_or(u64::MAX)

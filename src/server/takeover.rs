@@ -31,7 +31,7 @@ use rustix::net::{
 };
 use socket2::Socket;
 
-use super::life::{Asked, sleep};
+use super::life::{Asked, WORKERS_MAX, sleep};
 use super::meeting::{Places, Point};
 use crate::output::PEER;
 use crate::worker::handover::FORMAT;
@@ -59,8 +59,9 @@ fn patient(stream: &UnixStream) -> io::Result<()> {
 }
 
 fn message(text: &str) -> [u8; MESSAGE_BYTES] {
+    debug_assert!(text.len() <= MESSAGE_BYTES, "a word and three numbers");
     let mut message = [b' '; MESSAGE_BYTES];
-    message[..text.len()].copy_from_slice(text.as_bytes());
+    message.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
     message
 }
 
@@ -86,6 +87,13 @@ fn numbers<const COUNT: usize>(heard: &str, word: &str) -> Option<[u64; COUNT]> 
         *number = parts.next()?.parse().ok()?;
     }
     parts.next().is_none().then_some(numbers)
+}
+
+/// A number of workers that the other side has named. Who meets whom is computed from it (`Meeting::takers_of`), so
+/// zero or a huge number is refused.
+fn worker_count(named: u64) -> io::Result<usize> {
+    let count = usize::try_from(named).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
+    count.ok_or_else(foreign)
 }
 
 fn foreign() -> io::Error {
@@ -190,7 +198,7 @@ impl Strangers {
         const LINE_EVERY_MS: u64 = 60_000;
         self.count += 1;
         let now_ms = self.clock.now().0;
-        if self.told_ms.is_none_or(|told_ms| now_ms - told_ms >= LINE_EVERY_MS) {
+        if self.told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LINE_EVERY_MS) {
             self.told_ms = Some(now_ms);
             tracing::warn!(target: PEER, count = self.count, "take-over refused: {why}");
         }
@@ -208,12 +216,12 @@ fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Res
         return Ok(stream);
     }
     let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
-    let workers = usize::try_from(workers).ok().filter(|count| (1..=LISTENERS_MAX).contains(count));
+    let workers = worker_count(workers)?;
     let (taken, outcome) = mpsc::channel();
     let successor = Successor {
         stream: stream.try_clone()?,
         nonce,
-        workers: workers.ok_or_else(foreign)?,
+        workers,
         taken,
     };
     // A control thread that is at the end already drops it, and with it the other end of `outcome`.
@@ -295,7 +303,7 @@ pub(super) fn ask(
     if listeners.is_empty() {
         return Err(foreign());
     }
-    let workers = usize::try_from(workers).map_err(io::Error::other)?;
+    let workers = worker_count(workers)?;
     Ok(Some((Predecessor { stream, format, workers, clock_start_nanos }, listeners)))
 }
 

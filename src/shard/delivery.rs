@@ -15,6 +15,16 @@ use crate::pusher::channel_name::NameError;
 use crate::pusher::error_code;
 use crate::pusher::socket_id::SocketId;
 
+/// What the reactor is to do after a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterSend {
+    Nothing,
+    /// The last frame of a closing connection is out.
+    Finish,
+    /// More bytes were sent than the connection had: its stream cannot be continued.
+    Fail,
+}
+
 impl Shard {
     /// Makes the key of a channel.
     ///
@@ -117,22 +127,26 @@ impl Shard {
     }
 
     /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.
-    /// `true` when the queue is empty and the connection is closing: its last frame is out.
-    pub fn sent(&mut self, slot: u32, count: usize, blocked: bool) -> bool {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return false };
-        connection.send_queue.sent(count);
+    pub fn sent(&mut self, slot: u32, count: usize, blocked: bool) -> AfterSend {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return AfterSend::Nothing;
+        };
+        if !connection.send_queue.sent(count) {
+            self.outbox.refused.count(Refused::Kernel);
+            return AfterSend::Fail;
+        }
         connection.blocked = blocked;
         if !connection.send_queue.is_empty() {
             self.mark_dirty(slot);
-            return false;
+            return AfterSend::Nothing;
         }
         if connection.closing {
-            return true;
+            return AfterSend::Finish;
         }
         if connection.control_frames.unsent() > 0 {
             self.answer_waiting_ping(slot);
         }
-        false
+        AfterSend::Nothing
     }
 
     /// The socket is writable again.

@@ -164,10 +164,12 @@ impl Shard {
             return key;
         };
         self.settings.apps.get(app).hold();
+        let now = self.now.seconds();
         let connection = &mut self.connections[key.slot as usize];
         connection.counted = true;
-        connection.last_inbound_seconds = state.last_inbound_seconds;
-        connection.rate_window_seconds = state.rate_window_seconds;
+        // Both processes have one clock. What is in its future would never end.
+        connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
+        connection.rate_window_seconds = state.rate_window_seconds.min(now);
         connection.rate_count = state.rate_count;
         connection.pinged = state.pinged;
         connection.speaks_control_frames = state.speaks_control_frames;
@@ -198,6 +200,10 @@ impl Shard {
         let Ok(channel) = self.keys.make(app, name) else { return };
         let found = self.channels.find_key(&channel);
         let index = found.unwrap_or_else(|| self.channels.insert(channel));
+        // One entry for each channel: a second one would have no place of its own (`Connection::place_of`).
+        if self.subscription_index(slot, index).is_some() {
+            return;
+        }
         // How long the member's data is, only the home knows.
         let charge = subscription_charge(name, member.as_ref().map(|user| (user, 0)));
         self.charge(slot, charge);

@@ -259,11 +259,13 @@ impl HomeTable {
                 });
             self.channels[index as usize].roster = Some(Box::new(roster.collect()));
         }
-        if let Some((frame, expires_seconds)) = state.cached {
-            self.remember(index, &frame.into(), expires_seconds);
-        }
         if let Some((told, seconds)) = state.count_told {
             self.counts.restore_told(index, channel, told, seconds);
+        }
+        // The last step: an event over `cache_bytes_max` is forgotten at once, and the channel with it if nothing else
+        // needs it. Then `index` is another channel's.
+        if let Some((frame, expires_seconds)) = state.cached {
+            self.remember(index, &frame.into(), expires_seconds);
         }
     }
 

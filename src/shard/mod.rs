@@ -49,6 +49,7 @@ pub use connection::{Connection, ConnectionKey};
 pub use envelope::{
     Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Retransmitted, Told,
 };
+pub use delivery::AfterSend;
 pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
 pub use mail::{Greeting, Join, Lane, Mail, Restore};
@@ -186,8 +187,9 @@ impl Shard {
 
     /// Moves the shard's clock: pings the silent and closes those that stayed silent.
     pub fn advance(&mut self, now: Moment) {
-        debug_assert!(now >= self.now, "time does not run backwards");
+        // Time does not run backwards, whatever the kernel says.
         let before = self.now;
+        let now = now.max(before);
         self.now = now;
         if now.seconds() != before.seconds() {
             self.check_liveness(before.seconds());
@@ -228,7 +230,8 @@ impl Shard {
     /// (PROTOCOL.md rule 9, C13 "fatal errors").
     pub fn open_refused(&mut self, prelude: &[u8], error: ErrorCode) -> ConnectionKey {
         let socket_id = SocketId::make(self.settings.core, self.settings.cores, 0);
-        // It never opens, so no rule of any app is ever looked up for it: the first one stands in.
+        // It never opens, so of an app's rules only the form of its errors is looked up: the first app's. There is one,
+        // because `config` makes one where none is given.
         let key = self.insert(AppIndex(0), socket_id);
         self.connections[key.slot as usize].counted = false;
         self.enqueue(key.slot, &prelude.to_vec().into());

@@ -123,7 +123,7 @@ impl Shard {
         let roster = self.homes.get_mut(index).roster.get_or_insert_default();
         let is_first_here = match roster.get_mut(&join.user.text) {
             Some(member) => {
-                member.connections += 1;
+                member.connections = member.connections.saturating_add(1);
                 member.connections == 1
             }
             None => {

@@ -12,6 +12,9 @@ use crate::buffer::Frame;
 pub(super) const FRAME_BYTES: usize = 72;
 
 /// First in, first out. `head_sent` bytes of the first frame are already with the kernel.
+///
+/// Invariants: `head_sent` is below the length of `first`, and zero without it. `bytes` is the length of all frames less
+/// `head_sent`. It fits 32 bits, because `take_room` admits 2^31 bytes at most, or one frame.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     first: Option<Frame>,
@@ -79,7 +82,8 @@ impl SendQueue {
         if !begun.is_empty() {
             // One byte stands for what the kernel has had: the frame must not be dropped for one that has not begun.
             queue.push(&[&[0], begun].concat().into());
-            queue.sent(1);
+            let is_taken = queue.sent(1);
+            debug_assert!(is_taken, "that byte waits");
         }
         if !waiting.is_empty() {
             queue.push(&waiting.into());
@@ -113,12 +117,12 @@ impl SendQueue {
         }
     }
 
-    /// The kernel took `count` bytes.
-    ///
-    /// # Panics
-    /// When that is more than there was: bytes would be lost or sent twice.
-    pub fn sent(&mut self, count: usize) {
-        assert!(count <= self.bytes(), "the kernel took more than it was given");
+    /// The kernel took `count` bytes. `false`, and nothing is changed: there were not so many.
+    #[must_use]
+    pub fn sent(&mut self, count: usize) -> bool {
+        if count > self.bytes() {
+            return false;
+        }
         let mut left = count;
         while let Some(first) = &self.first {
             let waiting = first.len() - self.head_sent as usize;
@@ -134,6 +138,7 @@ impl SendQueue {
         if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
             self.rest = None;
         }
+        true
     }
 }
 
@@ -164,7 +169,7 @@ mod tests {
                 if let Some(single) = queue.single() {
                     prop_assert!(single.starts_with(&out));
                 }
-                queue.sent(out.len());
+                prop_assert!(queue.sent(out.len()));
                 received.extend_from_slice(&out);
             }
             prop_assert_eq!(received, expected);
@@ -179,11 +184,20 @@ mod tests {
         for text in [b"aaaa", b"bbbb"] {
             queue.push(&text.to_vec().into());
         }
-        queue.sent(1);
+        assert!(queue.sent(1));
         queue.push_last_instead(&b"zz".to_vec().into());
         let mut out = Vec::new();
         queue.copy_to(&mut out, 100);
         assert_eq!(out, b"aaazz");
         assert_eq!(queue.bytes(), 5);
+    }
+
+    #[test]
+    fn a_count_over_what_waits_is_refused_and_changes_nothing() {
+        let mut queue = SendQueue::default();
+        assert!(!queue.sent(1));
+        queue.push(&b"aaaa".to_vec().into());
+        assert!(queue.sent(3) && !queue.sent(2));
+        assert_eq!(queue.single(), Some(&b"a"[..]));
     }
 }

@@ -191,13 +191,13 @@ impl Shard {
         self.drop_if_unused(index);
     }
 
-    /// Notes an answer of the home. The channel is there: `pending` kept it.
+    /// Notes an answer of the home. The channel is there: `pending` kept it. `None`: nobody has asked.
     fn answered(&mut self, channel: &ChannelKey) -> Option<u32> {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");
-        let local = self.channels.get_mut(index?);
+        let local = self.channels.find_mut(index?)?;
         debug_assert!(local.pending > 0, "an answer belongs to a question");
-        local.pending -= 1;
+        local.pending = local.pending.checked_sub(1)?;
         index
     }
 
@@ -308,7 +308,8 @@ impl Shard {
         }
         // Whoever is still pending leaves when the answer comes: only then is it known whether they were let in. The
         // answer may depend on Redis, which need not be asked any more.
-        if let (Standing::Pending { ticket }, true) = (left.standing, self.cluster.is_on()) {
+        let is_asked = self.cluster.is_on() && self.channels.get(left.channel).pending > 0;
+        if let (Standing::Pending { ticket }, true) = (left.standing, is_asked) {
             return self.withdraw(slot, left.channel, ticket);
         }
         if let (Some(member), Standing::Active { .. }) = (left.member, left.standing) {

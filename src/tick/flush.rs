@@ -7,8 +7,9 @@
 
 use super::kernel::{Kernel, Send, Sent};
 use super::reactor::Reactor;
+use crate::counters::Refused;
 use crate::limits;
-use crate::shard::{ConnectionKey, Shard};
+use crate::shard::{AfterSend, ConnectionKey, Shard};
 
 /// Storage that is reused from tick to tick.
 #[derive(Default)]
@@ -94,7 +95,13 @@ impl Flush {
             let key = item.key;
             let (taken, blocked) = match *result {
                 Sent::Whole => (item.bytes, false),
-                Sent::Part(short) => (short, true),
+                Sent::Part(short) if short <= item.bytes => (short, true),
+                // More than was given: where the peer's stream stands is not known.
+                Sent::Part(_) => {
+                    shard.outbox.refused.count(Refused::Kernel);
+                    failed.push(key);
+                    continue;
+                }
                 Sent::Failed => {
                     failed.push(key);
                     continue;
@@ -103,8 +110,10 @@ impl Flush {
             if blocked {
                 reactor.wait_writable(key);
             }
-            if shard.sent(key.slot, taken, blocked) {
-                reactor.finish(shard, key);
+            match shard.sent(key.slot, taken, blocked) {
+                AfterSend::Nothing => {}
+                AfterSend::Finish => reactor.finish(shard, key),
+                AfterSend::Fail => failed.push(key),
             }
         }
         for key in failed {

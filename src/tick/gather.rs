@@ -64,6 +64,7 @@ impl Gathers {
         self.next = self.next.wrapping_add(1);
         self.of_nodes += usize::from(matches!(asker, Asker::Node(..)));
         let answers = vec![own];
+        // Numbers come again after 2^32 questions, none of which waits longer than `GATHER_TIMEOUT_MS`.
         self.gathers.insert(id, Gather { asker, since, missing, missing_nodes: nodes, answers });
         id
     }
@@ -155,7 +156,7 @@ impl Gathers {
     /// Nobody waits any more.
     pub fn end(&mut self, id: u32) {
         if let Some(Gather { asker: Asker::Node(..), .. }) = self.gathers.remove(&id) {
-            self.of_nodes -= 1;
+            self.of_nodes = self.of_nodes.saturating_sub(1);
         }
     }
 }

@@ -298,7 +298,7 @@ async fn serve(
     worker.ask_tick();
     let now = worker.core.borrow().shard.now().seconds();
     let why = lost.flatten().map_or(why, |lost| lost.to_string());
-    (why, up_since.map_or(0, |since| now - since))
+    (why, up_since.map_or(0, |since| now.saturating_sub(since)))
 }
 
 /// Waits for bytes and takes in what is there.

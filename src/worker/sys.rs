@@ -26,6 +26,8 @@ use crate::tick::socket_bytes;
 const _: () = assert!(socket_bytes::<OwnedFd>() <= 16, "part of an idle connection's budget");
 
 const SLOT_MAX: u32 = (1 << 28) - 1;
+/// `server/probe.rs` sets the limit of descriptors. Each slot in use holds one, so no slot is beyond `SLOT_MAX`.
+const _: () = assert!(limits::DESCRIPTORS_MAX <= SLOT_MAX as u64);
 
 /// A token as user_data: kind in the top 4 bits, then slot, then generation.
 fn pack(token: Token) -> u64 {
@@ -172,7 +174,7 @@ impl Ring {
 
     /// Enters the kernel once.
     ///
-    /// Reachable errors: EINTR; EBUSY (completions overflow); EAGAIN (no memory for a request). EBADR (a completion
+    /// Reachable errors: EINTR; EBUSY (completions overflow); EAGAIN and ENOMEM (no memory for a request). EBADR (a completion
     /// found no room and no memory: it is lost) comes to who waits for completions; `complete` counts instead. Others
     /// say that the ring or an entry is malformed, which no input causes: a broken invariant, which ends the process.
     ///
@@ -187,7 +189,7 @@ impl Ring {
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
                 Some(libc::EBUSY) => return Entered::Full,
-                Some(libc::EAGAIN) => return Entered::NoMemory,
+                Some(libc::EAGAIN | libc::ENOMEM) => return Entered::NoMemory,
                 Some(libc::EBADR) => self.lost = true,
                 _ => panic!("io_uring_enter failed on a ring that worked before: {error}"),
             }
@@ -310,7 +312,6 @@ impl Kernel for Ring {
         }
         results.clear();
         for (send, index) in sends.zip(0_u32..) {
-            results.push(Sent::Whole);
             // MSG_WAITALL: without it a short send is a silent success under SKIP_SUCCESS and its tail is lost.
             // MSG_DONTWAIT: without it the send may stay pending and go on reading the buffer.
             let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
@@ -325,10 +326,17 @@ impl Kernel for Ring {
             // loop below does not leave this function, within which `'a` keeps them alive, before all was
             // submitted.
             let pushed = unsafe { self.uring.submission().push(&entry) };
-            assert!(pushed.is_ok(), "the queue was empty and holds a batch");
+            // A batch has at most `SENDS_PER_SUBMIT` sends, and `limits` keeps that below `RING_ENTRIES`.
+            debug_assert!(pushed.is_ok(), "the queue was empty and holds a batch");
+            results.push(if pushed.is_ok() { Sent::Whole } else { Sent::Part(0) });
         }
         let mut sort = |completion: Completion| match completion.token {
-            Token::Sent(index) => results[index as usize] = completion.sent(),
+            // The kernel answers sends of this batch only, because each batch waits for its answers below.
+            Token::Sent(index) => {
+                if let Some(result) = results.get_mut(index as usize) {
+                    *result = completion.sent();
+                }
+            }
             _ => events.push(completion.event()),
         };
         // The entries point to the frames, so nothing else happens before the kernel has taken them all.

@@ -46,7 +46,7 @@ impl Clock {
 
     /// Nanoseconds, to order mail of different cores by.
     pub(super) fn stamp(self) -> u64 {
-        monotonic_nanos() - self.start_nanos
+        monotonic_nanos().saturating_sub(self.start_nanos)
     }
 }
 
