@@ -196,7 +196,9 @@ pub struct RefusalCounters(ByReason<Counter>);
 
 impl RefusalCounters {
     pub fn count(&self, why: Refused) {
-        self.0[why as usize].add(1);
+        if let Some(counter) = self.0.get(why as usize) {
+            counter.add(1);
+        }
     }
 
     /// Takes over what a core has counted by itself.
@@ -226,9 +228,10 @@ pub struct RefusalTally {
 
 impl RefusalTally {
     pub fn count(&mut self, why: Refused) {
-        let count = &mut self.counts[why as usize];
-        *count = count.saturating_add(1);
-        self.any = true;
+        if let Some(count) = self.counts.get_mut(why as usize) {
+            *count = count.saturating_add(1);
+            self.any = true;
+        }
     }
 }
 

@@ -29,6 +29,23 @@ const IMPURE_WORDS: &[&str] = &[
 /// The only files that may hold unsafe code.
 const UNSAFE_ISLANDS: &[&str] = &["src/worker/sys.rs"];
 
+/// What may panic outside of tests, by file: how often, and why nobody outside of the process reaches it. A panic ends
+/// the process, so a new one needs a row here; ARCHITECTURE.md ("Panics") has the rest: indexes, and other crates.
+#[rustfmt::skip]
+const PANICS: &[(&str, usize, &str)] = &[
+    ("src/app.rs", 1, "at the start; config refuses so many apps before"),
+    ("src/config/options.rs", 1, "at the start; the keys are literals of this crate"),
+    ("src/pusher/signature.rs", 1, "HMAC takes keys of any length"),
+    ("src/pusher/socket_id.rs", 1, "both numbers are the worker's own"),
+    ("src/server/client/socket.rs", 1, "a command, not the server: no random numbers"),
+    ("src/server/mod.rs", 1, "at the start: no random numbers"),
+    ("src/shard/channel_table.rs", 1, "2^32 channels on one core take over 1 TB"),
+    ("src/shard/home.rs", 1, "2^32 channels of one core take over 1 TB"),
+    ("src/shard/mod.rs", 2, "the worker's own numbers; DESCRIPTORS_MAX is below 2^32 connections"),
+    ("src/worker/sys.rs", 2, "on purpose: the raw ring is broken, or has had no memory for a second"),
+    ("src/worker/time.rs", 1, "on purpose: without random numbers socket ids could be guessed"),
+];
+
 const COLUMNS_MAX: usize = 120;
 const LINES_MAX: usize = 600;
 
@@ -156,6 +173,31 @@ fn nothing_is_left_over() {
     report(&violations);
 }
 
+#[test]
+fn what_may_panic_is_listed_and_argued() {
+    let mut found = BTreeMap::new();
+    for source in sources("src").iter().filter(|source| !source.is_test()) {
+        let count = without_tests(&source.code).lines().map(panics).sum::<usize>();
+        if count > 0 {
+            found.insert(source.name.clone(), count);
+        }
+    }
+    let listed: BTreeMap<_, _> =
+        PANICS.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect();
+    assert_eq!(found, listed, "what may panic (left) and what PANICS lists (right) differ");
+    assert!(PANICS.iter().all(|(_, _, reason)| !reason.is_empty()));
+}
+
+/// Calls and macros in a line that may panic. Assertions that the compiler or debug builds alone check do not count.
+fn panics(line: &str) -> usize {
+    let macros = ["panic!", "unreachable!", "assert!", "assert_eq!", "assert_ne!"];
+    let is_constant = line.trim_start().starts_with("const _: () =");
+    let macros = macros.iter().map(|word| words(line, word)).sum::<usize>();
+    let calls = [".unwrap(", ".expect(", ".unwrap_err(", ".expect_err("];
+    let calls = calls.iter().map(|call| line.matches(call).count()).sum::<usize>();
+    calls + if is_constant { 0 } else { macros }
+}
+
 /// A direct write waits for whoever reads, and panics when nobody does. Commands that end by themselves may.
 #[test]
 fn what_is_written_goes_through_the_output() {
@@ -224,6 +266,9 @@ fn source_text_is_read_right() {
     let rest = without_tests(&source.code);
     assert!(!rest.contains("mailbox") && rest.contains("fn after"));
     assert_eq!(rest.lines().count(), source.text.lines().count());
+    assert_eq!(panics("x.unwrap(); y.expect(z.unwrap()); assert!(a); assert!(b); panic!()"), 6);
+    assert_eq!(panics("x.unwrap_or(1); debug_assert!(a); fn expect() {}"), 0);
+    assert_eq!(panics("const _: () = assert!(A > 1);"), 0);
     assert!(has_word("use std::net::X;", "std::net") && !has_word("std::network", "std::net"));
     assert!(source.prose.contains("nested") && !source.prose.contains("quoted"));
 }
@@ -400,11 +445,16 @@ fn is_word(char: char) -> bool {
 }
 
 fn has_word(line: &str, word: &str) -> bool {
-    line.match_indices(word).any(|(at, _)| {
+    words(line, word) > 0
+}
+
+fn words(line: &str, word: &str) -> usize {
+    let whole = |at: usize| {
         let begins = !line[..at].ends_with(is_word);
         let ends = !word.ends_with(is_word) || !line[at + word.len()..].starts_with(is_word);
         begins && ends
-    })
+    };
+    line.match_indices(word).filter(|(at, _)| whole(*at)).count()
 }
 
 /// Code (without comments and literals) less the items under `#[cfg(test)]`; lines stay where they were.

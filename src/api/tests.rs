@@ -385,6 +385,10 @@ fn users_and_connections() {
     let Plan::Ask { reply, .. } = get("connections", &[]) else { panic!() };
     let connections = [2, 0, 1].map(Answer::Connections).into_iter().collect();
     assert_eq!(shown(&render(&reply, connections)), (200, r#"{"connections":3}"#.to_owned()));
+    // Another node may say any number.
+    let connections = [2, usize::MAX].map(Answer::Connections).into_iter().collect();
+    let most = format!(r#"{{"connections":{}}}"#, usize::MAX);
+    assert_eq!(shown(&render(&reply, connections)), (200, most));
     assert!(
         matches!(post("users/7/terminate_connections", "{}"), Plan::Terminate { user_id, .. } if user_id == "7")
     );

@@ -84,7 +84,7 @@ impl CatchUp {
     }
 
     /// So many more are to answer.
-    pub(super) fn expect(&mut self, answers: i64) {
+    pub(super) fn expect_answers(&mut self, answers: i64) {
         self.due += answers;
     }
 

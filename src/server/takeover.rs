@@ -218,12 +218,7 @@ fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Res
     let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
     let workers = worker_count(workers)?;
     let (taken, outcome) = mpsc::channel();
-    let successor = Successor {
-        stream: stream.try_clone()?,
-        nonce,
-        workers,
-        taken,
-    };
+    let successor = Successor { stream: stream.try_clone()?, nonce, workers, taken };
     // A control thread that is at the end already drops it, and with it the other end of `outcome`.
     let _ = asked.send(Asked::Give(successor));
     if outcome.recv() == Ok(true) { Ok(stream) } else { Err(io::Error::other("see above")) }
@@ -462,6 +457,19 @@ mod tests {
         assert!(asks.try_recv().is_err());
         ask(address, &Places::none()).unwrap().expect("it still offers").0.retire().unwrap();
         assert!(asks.recv().is_ok());
+    }
+
+    /// Whoever meets whom is computed from the number of workers: none, or more than there can be, is refused.
+    #[test]
+    fn an_old_process_that_names_an_impossible_number_of_workers_is_refused() {
+        for workers in [0, WORKERS_MAX + 1, 1 << 40] {
+            let (listener, address) = listener();
+            let (asked, _asks) = mpsc::channel();
+            let offer_of_it = Offer { workers, ..of(address, listener) };
+            offer(offer_of_it, &Places::none(), asked).unwrap();
+            let refused = ask(address, &Places::none()).err();
+            assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::InvalidData));
+        }
     }
 
     /// Asks for everything, as a new process does.

@@ -82,8 +82,11 @@ impl Summary {
         }
         let mut since = counts;
         since.iter_mut().zip(self.told).for_each(|(count, told)| *count -= told);
-        let line =
-            format!("refused in {} s:{}", now_ms.saturating_sub(self.told_ms).div_ceil(1_000), list(since));
+        let line = format!(
+            "refused in {} s:{}",
+            now_ms.saturating_sub(self.told_ms).div_ceil(1_000),
+            list(since)
+        );
         (self.told, self.told_ms, self.next_ms) = (counts, now_ms, now_ms + LINE_EVERY_MS);
         Some(line)
     }

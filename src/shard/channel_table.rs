@@ -1,5 +1,10 @@
 //! The channels with subscribers on this core: name to dense subscriber list. PURE: plain data, no locks, no
 //! atomics.
+//!
+//! Invariants: an index is good from `insert` to `remove`. `Shard::drop_if_unused` alone removes a channel, when it has
+//! neither subscribers nor unanswered questions, so the index in any `Subscription` is good. An index that may be stale
+//! goes to `find_mut`. `Standing::Active::position` and `Subscriber::subscription_index` name each other's entry:
+//! `acknowledge`, `import_subscription`, `leave` and `remove_subscriber` change both.
 
 use hashbrown::HashTable;
 use slab::Slab;

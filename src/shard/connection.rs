@@ -62,7 +62,8 @@ pub(super) struct Extras {
     pub(super) client_event_second: u32,
     /// The second of the last client event that was answered with an error for its rate.
     pub(super) client_event_told_second: Option<u32>,
-    /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`.
+    /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`. A channel is in
+    /// the list once, so a place that is found is below the length of the list.
     pub(super) places: HashMap<u32, u32, foldhash::fast::FixedState>,
     /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too
     /// many in this second.

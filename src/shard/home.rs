@@ -3,7 +3,8 @@
 //!
 //! Holds which cores are interested, the presence roster (`roster.rs`) and the cached event. `member_added` goes out
 //! ahead of the joiner's own acknowledgement (PROTOCOL.md rule 97). In a cluster it is the node's home: `cluster.rs`
-//! joins it with those of other nodes.
+//! joins it with those of other nodes. Invariant: an index is good until the next `drop_if_unused`, `remember` or
+//! `expire`, which may free it. Who keeps one longer keeps the channel's key instead and looks it up.
 //! Bounds: a cached event lives as long as its app says, and all of a core's cached events take at most
 //! `Settings::cache_bytes_max`; the oldest goes first.
 

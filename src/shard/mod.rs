@@ -7,6 +7,11 @@
 //! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued: nobody gets an
 //!   event before `subscription_succeeded` (PROTOCOL.md rule 98).
 //! - A channel's order is given by its home (`home.rs`) alone.
+//! - A function that is given a slot is given one in use: of a key that its caller has just looked up, or of a list of
+//!   subscribers or watchers. `remove` alone frees a slot, after `leave_all` has taken the connection out of those
+//!   lists.
+//! - With one core, mail is processed inside the call that sends it. That enqueues frames and changes channels, but it
+//!   neither frees a slot nor closes a connection: slow consumers wait in `overflowed` for `settle`.
 //! - Every change of membership goes through `subscribe`/`leave`; counters change with it (PROTOCOL.md rule 85).
 
 mod channel_key;
@@ -46,10 +51,10 @@ use slab::Slab;
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_BEATS, LEASE_BEATS, Stored, ToCluster};
 pub use connection::{Connection, ConnectionKey};
+pub use delivery::AfterSend;
 pub use envelope::{
     Asked, Body, DescribedPart, LinkId, MemberPart, NodeId, Part, Retransmitted, Told,
 };
-pub use delivery::AfterSend;
 pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
 pub use mail::{Greeting, Join, Lane, Mail, Restore};

@@ -84,7 +84,8 @@ impl Shard {
         let Some(limit) = self.app_of(slot).rate_limit else { return true };
         let now = self.now.seconds();
         let connection = &mut self.connections[slot as usize];
-        if now.saturating_sub(connection.rate_window_seconds) >= limit.decay_seconds || connection.rate_count == 0
+        if now.saturating_sub(connection.rate_window_seconds) >= limit.decay_seconds
+            || connection.rate_count == 0
         {
             connection.rate_window_seconds = now;
             connection.rate_count = 0;

@@ -13,8 +13,8 @@ pub(super) const FRAME_BYTES: usize = 72;
 
 /// First in, first out. `head_sent` bytes of the first frame are already with the kernel.
 ///
-/// Invariants: `head_sent` is below the length of `first`, and zero without it. `bytes` is the length of all frames less
-/// `head_sent`. It fits 32 bits, because `take_room` admits 2^31 bytes at most, or one frame.
+/// Invariants: `head_sent` is below the length of `first`, and zero without it. `bytes` is the length of all frames
+/// less `head_sent`. It fits 32 bits, because `take_room` admits 2^31 bytes at most, or one frame.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     first: Option<Frame>,

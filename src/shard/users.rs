@@ -182,7 +182,8 @@ impl Shard {
         self.discharge(slot, extras.charge);
         let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
         let Some(local) = self.users.local.get_mut(&user) else { return };
-        // `enter` and `import_signed_in` count each signed-in connection once, and it signs out once: `extras` is taken.
+        // `enter` and `import_signed_in` count each signed-in connection once, and it signs out once: `extras` is
+        // taken.
         local.connections = local.connections.saturating_sub(1);
         if local.connections > 0 {
             return;

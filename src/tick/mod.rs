@@ -8,6 +8,8 @@ mod gather;
 pub mod kernel;
 mod moving;
 mod reactor;
+#[cfg(test)]
+mod tests;
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;

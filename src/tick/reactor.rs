@@ -1,5 +1,9 @@
 //! Established plaintext sockets: their descriptors, their reads, their end. PURE: the kernel is a parameter.
 //!
+//! Invariant: each connection in the shard's slab has its entry in `sockets`, because `adopt` follows the shard's
+//! `open` or `import_connection` within the same call, and `sockets` never shrinks. So a slot whose key the shard
+//! knows is an index here.
+//!
 //! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer
 //! (law 2).
 //!

@@ -18,6 +18,8 @@ const ACCEPTS_PER_TURN: usize = 64;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// For those that are served to be done.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Before a listener is watched again that could not be watched.
+const WATCH_AGAIN_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks whether it may accept, when it is on its way to another process.
 const MOVING_PAUSE: Duration = Duration::from_millis(5);
 
@@ -34,8 +36,11 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
     let mut pauses = 0_u32;
     while !worker.shared.phase.is_ending() {
         // Whoever waits when the phase has changed is another process's, or nobody's.
-        if readiness.readable(true).await.is_err() {
-            return;
+        if let Err(error) = readiness.readable(true).await {
+            // The kernel goes on queueing connections for this listener, so giving up would leave them unanswered.
+            tracing::error!("the listener of worker {} cannot be watched: {error}", worker.index());
+            monoio::time::sleep(WATCH_AGAIN_PAUSE).await;
+            continue;
         }
         if !worker.shared.phase.is_running() {
             // Perhaps this process goes on after all, or only begins.

@@ -96,7 +96,8 @@ impl Drop for Visit {
     }
 }
 
-/// An entry of one of the slabs, until it is dropped.
+/// An entry of one of the slabs, until it is dropped. Nothing else removes entries, so the key is good as long as this
+/// lives.
 struct Entry<'a, T>(&'a RefCell<Slab<T>>, usize);
 
 impl<'a, T> Entry<'a, T> {

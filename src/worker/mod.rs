@@ -3,7 +3,9 @@
 //!
 //! monoio runs the core: accept, HTTP, handshakes and timers are its tasks. Established WebSockets are the
 //! reactor's. A tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks
-//! are plain function calls: no borrow of `Core` lives across an await.
+//! are plain function calls: no borrow of `Core` lives across an await. A tick never begins inside another one, nor
+//! inside a method that borrows `core`, `effects` or `line`: only tasks and the slow beat call `tick`, and waking a
+//! task only queues it.
 
 mod addresses;
 mod admission;
@@ -190,9 +192,10 @@ async fn watch_ring(worker: Rc<Worker>, ring: OwnedFd) {
     let Ok(ring) = sys::watchable(ring) else { return };
     loop {
         worker.tick();
-        if ring.readable(true).await.is_err() {
-            tracing::error!("the ring of worker {} cannot be watched", worker.index());
-            return;
+        if let Err(error) = ring.readable(true).await {
+            // The slow beat ticks once a second meanwhile.
+            tracing::error!("the ring of worker {} cannot be watched: {error}", worker.index());
+            monoio::time::sleep(IDLE_TICK).await;
         }
     }
 }

@@ -41,7 +41,7 @@ fn pack(token: Token) -> u64 {
         // Never submitted.
         Token::Lost => (6, 0, 0),
     };
-    assert!(slot <= SLOT_MAX, "a worker has fewer than 2^28 sockets");
+    debug_assert!(slot <= SLOT_MAX, "DESCRIPTORS_MAX keeps it below");
     kind << 60 | u64::from(slot) << 32 | u64::from(generation)
 }
 
@@ -174,9 +174,10 @@ impl Ring {
 
     /// Enters the kernel once.
     ///
-    /// Reachable errors: EINTR; EBUSY (completions overflow); EAGAIN and ENOMEM (no memory for a request). EBADR (a completion
-    /// found no room and no memory: it is lost) comes to who waits for completions; `complete` counts instead. Others
-    /// say that the ring or an entry is malformed, which no input causes: a broken invariant, which ends the process.
+    /// Reachable errors: EINTR; EBUSY (completions overflow); EAGAIN and ENOMEM (no memory for a request). EBADR (a
+    /// completion found no room and no memory: it is lost) comes to who waits for completions; `complete` counts
+    /// instead. Others say that the ring or an entry is malformed, which no input causes: a broken invariant, which
+    /// ends the process.
     ///
     /// The same on monoio's ring: its `submit` takes completions out and tries at EAGAIN and EBUSY again, without a
     /// bound. `Op::poll_read` and the like unwrap what `submit` returns otherwise, so the errors that end the process
@@ -390,7 +391,8 @@ pub(super) fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
 /// Takes the descriptor out of a stream.
 ///
 /// # Panics
-/// In monoio, when an operation on the stream is in flight or was cancelled since the runtime parked last.
+/// In monoio, when an operation on the stream is in flight or was cancelled since the runtime parked last. The caller
+/// has to know: `Session::may_be_in_flight`.
 pub(super) fn take_fd<T: IntoRawFd>(owner: T) -> OwnedFd {
     let raw: RawFd = owner.into_raw_fd();
     // SAFETY: `into_raw_fd` gives up ownership, so this is the only owner.

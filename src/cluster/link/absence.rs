@@ -64,7 +64,7 @@ impl Link {
     pub(super) fn ask_what_was_missed(&mut self) {
         if std::mem::take(&mut self.absence.is_to_ask) {
             self.ask(&self.names.all(), Due::CaughtUp);
-            self.catch_up.expect(1);
+            self.catch_up.expect_answers(1);
             self.absence.waits_until = self.clock + ANSWER_BEATS;
         }
     }
@@ -82,7 +82,7 @@ impl Link {
 
     /// So many heard the question, this link among them.
     pub(super) fn on_catch_up_heard(&mut self, heard: u32, shard: &mut Shard) {
-        self.catch_up.expect(i64::from(heard.saturating_sub(1)) - 1);
+        self.catch_up.expect_answers(i64::from(heard.saturating_sub(1)) - 1);
         self.finish_catch_up_if_answered(shard);
     }
 
@@ -155,7 +155,7 @@ impl Link {
         }
         if !self.catch_up.is_closed() {
             self.take_in_held(from, shard);
-            self.catch_up.expect(-1);
+            self.catch_up.expect_answers(-1);
             self.finish_catch_up_if_answered(shard);
         }
     }
@@ -179,7 +179,7 @@ impl Link {
     pub(super) fn ask_if_stranger(&mut self, from: LinkId, is_new: bool) {
         if !self.absence.is_to_ask && self.catch_up.is_stranger(from, is_new) {
             self.ask(&self.names.link(from), Due::Done);
-            self.catch_up.expect(1);
+            self.catch_up.expect_answers(1);
         }
     }
 

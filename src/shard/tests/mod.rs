@@ -1,11 +1,13 @@
 //! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one,
 //! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of
-//! subscribers and webhooks, `random` interleaves everything at random and checks what must hold whatever happens.
+//! subscribers and webhooks, `random` interleaves everything at random and checks what must hold whatever happens,
+//! `odd` has values that only a faulty clock, node or process gives.
 
 pub(super) use net::node_alone;
 
 mod memory;
 mod net;
+mod odd;
 mod random;
 mod rules;
 mod users;

@@ -97,6 +97,16 @@ impl Net {
         Self::with_settings(cores, vec![app], send_queue_bytes_max, talkative)
     }
 
+    /// The cores of a node of a cluster whose connection to Redis is down.
+    pub(super) fn in_cluster(cores: u16, app: App) -> Self {
+        let mut net = Self::with_app(cores, app);
+        for shard in &mut net.shards {
+            let node = Some(crate::shard::NodeId(7));
+            *shard = Shard::new(Settings { node, ..shard.settings.clone() });
+        }
+        net
+    }
+
     pub(super) fn with_apps(cores: u16, apps: Vec<App>) -> Self {
         Self::with_settings(cores, apps, 1 << 20, false)
     }

@@ -41,7 +41,8 @@ fn accept(listener: &UnixListener, clock: Clock) -> io::Result<UnixStream> {
     let nobody = || io::Error::new(io::ErrorKind::TimedOut, "nobody came to give");
     let start = clock.now();
     loop {
-        let left = PATIENCE.checked_sub(Duration::from_millis(clock.now().0.saturating_sub(start.0)));
+        let left =
+            PATIENCE.checked_sub(Duration::from_millis(clock.now().0.saturating_sub(start.0)));
         let left = Timespec::try_from(left.ok_or_else(nobody)?).map_err(io::Error::other)?;
         let mut waits = [PollFd::new(listener, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut waits, Some(&left)))? == 0 {

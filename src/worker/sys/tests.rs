@@ -182,6 +182,31 @@ fn sends_wait_for_memory_and_are_all_made() {
     assert_eq!(rustix::io::read(&theirs, &mut [0; 64][..]), Ok(16));
 }
 
+/// Where a control group is out of memory, some kernels say ENOMEM and not EAGAIN.
+#[test]
+fn requests_wait_for_memory_whichever_error_the_kernel_returns() {
+    let mut ring = Ring::with_sizes(Clock::start(), 8, 8).unwrap();
+    let (ours, theirs) = pair();
+    let (mut results, mut events) = (Vec::new(), Vec::new());
+    ring.faults.extend([libc::ENOMEM; 5]);
+    ring.send_all([Send { socket: &ours, bytes: b"four" }].into_iter(), &mut results, &mut events);
+    assert_eq!(results, [Sent::Whole]);
+    assert_eq!(rustix::io::read(&theirs, &mut [0; 64][..]), Ok(4));
+}
+
+/// An answer to no send of this batch changes none of its results.
+#[test]
+fn an_answer_to_an_unknown_send_is_ignored() {
+    let mut ring = Ring::with_sizes(Clock::start(), 8, 8).unwrap();
+    let (ours, _theirs) = pair();
+    let (mut results, mut events) = (Vec::new(), Vec::new());
+    ring.push(&opcode::Nop::new().build().user_data(pack(Token::Sent(7))));
+    ring.submit();
+    let sends = (0..2).map(|_| Send { socket: &ours, bytes: b"four" });
+    ring.send_all(sends, &mut results, &mut events);
+    assert_eq!(results, [Sent::Whole; 2]);
+}
+
 #[test]
 fn lost_completions_are_reported_once_and_no_send_is_taken_for_whole() {
     let mut ring = Ring::with_sizes(Clock::start(), 8, 8).unwrap();
