@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod handover;
 mod life;
+mod listening;
 mod meeting;
 mod memory;
 mod probe;

@@ -8,6 +8,7 @@
 mod addresses;
 mod admission;
 mod debug_log;
+mod drain;
 pub mod handover;
 pub mod line;
 mod listener;
@@ -25,14 +26,13 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::api::Publication;
 use crate::app::{AppIndex, Apps};
-use crate::clock::Moment;
 use crate::config::Config;
 use crate::limits;
 use crate::mailbox::Mailbox;
@@ -42,6 +42,7 @@ use crate::shard::{Answer, Mail, MemoryLimits, Pace, Question, Settings, Shard};
 use crate::tick::{Core, PACED_LOOK_MS};
 use crate::webhook::Feed;
 use debug_log::DebugLog;
+use drain::{DRAIN_TICK_MS, Drain};
 use handover::{Handover, Meeting};
 use line::{Line, Lines};
 use lobby::Lobby;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub config: Config,
     pub apps: Arc<Apps>,
     pub phase: Phase,
+    /// `/up` answers 503, for load balancers: the server is about to drain (`Config::shutdown_delay_seconds`).
+    pub unready: AtomicBool,
     /// Workers without connections, once draining.
     pub drained: AtomicUsize,
     /// By worker: ticks since it has had no connections, once draining.
@@ -80,12 +83,6 @@ pub struct Shared {
     pub lines: Option<Lines>,
 }
 
-/// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the
-/// grace period; the other half is theirs to answer.
-const CLOSES_PER_DRAIN_TICK_MIN: usize = 250;
-const DRAIN_TICK_MS: u64 = 50;
-/// Shortest time in which a server that another one takes over from goes on taking handshakes to their end.
-const RETIRING_MS_MIN: u64 = 500;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// One worker, as its tasks see it.
@@ -116,12 +113,7 @@ struct Effects {
     feed: Option<Feed>,
     debug_log: DebugLog,
     guard: Guard,
-    drained: bool,
-    closes_per_drain_tick: usize,
-    /// Ticks come as events do; closes come at their own pace.
-    next_close: Moment,
-    /// Not drained before.
-    drains_until: Moment,
+    drain: Drain,
 }
 
 /// What one worker alone has of the world.
@@ -263,10 +255,7 @@ impl Worker {
             feed,
             debug_log: DebugLog::new(),
             guard: Guard::default(),
-            drained: false,
-            closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
-            next_close: Moment::default(),
-            drains_until: Moment::default(),
+            drain: Drain::default(),
         };
         Ok(Self {
             core: RefCell::new(Core::new(shard, mailbox, ring, shared.sockets_reserved)),
@@ -336,7 +325,7 @@ impl Worker {
         if self.lobby.is_asked() {
             self.show(core);
         }
-        if effects.drained {
+        if effects.drain.is_done {
             self.shared.drained_ticks[usize::from(core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
         }
@@ -381,40 +370,6 @@ impl Worker {
         self.tick_asked.set(true);
         if let Some(waker) = self.tick_waker.borrow_mut().take() {
             waker.wake();
-        }
-    }
-
-    fn drain(&self, core: &mut Core<Ring>, effects: &mut Effects) {
-        if !self.draining.replace(true) {
-            let ticks =
-                u64::from(self.shared.config.shutdown_grace_seconds) * 1_000 / (2 * DRAIN_TICK_MS);
-            let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).max(1);
-            effects.closes_per_drain_tick =
-                core.shard.connection_count().div_ceil(ticks).max(CLOSES_PER_DRAIN_TICK_MIN);
-            if self.shared.phase.is_retiring() {
-                // Who was accepted a moment ago is still on the way here.
-                effects.drains_until = Moment(core.shard.now().0 + RETIRING_MS_MIN);
-            } else {
-                // Wakes the accept loops, which see the phase; nothing more is accepted.
-                for listener in &self.listeners {
-                    let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
-                }
-            }
-            self.shared.listeners_closed.fetch_add(1, Ordering::AcqRel);
-        }
-        // A client that is told to come back must not find a worker that still accepts and dies too.
-        let all_closed = self.shared.listeners_closed.load(Ordering::Acquire);
-        if effects.drained || all_closed < usize::from(core.mailbox.cores()) {
-            return;
-        }
-        let now = core.shard.now();
-        if now >= effects.next_close {
-            effects.next_close = Moment(now.0 + DRAIN_TICK_MS);
-            core.shard.close_some(effects.closes_per_drain_tick);
-        }
-        if core.shard.connection_count() == 0 && now >= effects.drains_until {
-            effects.drained = true;
-            self.shared.drained.fetch_add(1, Ordering::AcqRel);
         }
     }
 
