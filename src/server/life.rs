@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -22,6 +22,7 @@ use signal_hook::iterator::Signals;
 use super::cli::TakeOver;
 use super::handover;
 use super::listening::{bind, share_port};
+use super::locked::LockedMemory;
 use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
@@ -88,10 +89,7 @@ pub(super) fn serve(
     prepare_memory();
     let program = Program::this();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let workers = match config.workers {
-        0 => cores.len().clamp(1, WORKERS_MAX),
-        asked => asked.min(WORKERS_MAX),
-    };
+    let workers = worker_count(&config);
     let asked_address = SocketAddr::new(config.host, config.port);
     let places = Places::new();
     let (predecessor, listeners) =
@@ -116,6 +114,9 @@ pub(super) fn serve(
     listen_to_signals(asked.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(&shared, listeners, workers, &cores)?;
     shared.started.wait();
+    if let Some(error) = shared.unstartable.get() {
+        return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
+    }
     watch::start(shared.clone()).map_err(StartError::Start)?;
     if let Some(predecessor) = &predecessor {
         succeed(predecessor, &shared, &doorbells)?;
@@ -157,6 +158,14 @@ pub(super) fn serve(
     }
     tell_stopped(&shared, asked_at);
     if drained { Ok(()) } else { Err(StartError::Grace) }
+}
+
+/// Workers that the configuration asks for: by default one for each core that this process may use.
+pub(super) fn worker_count(config: &Config) -> usize {
+    match config.workers {
+        0 => core_affinity::get_core_ids().map_or(1, |cores| cores.len()).clamp(1, WORKERS_MAX),
+        asked => asked.min(WORKERS_MAX),
+    }
 }
 
 fn tell_stopped(shared: &Shared, asked_at: Moment) {
@@ -267,6 +276,7 @@ fn share(
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
         beats: zeros(),
+        unstartable: OnceLock::new(),
         started: Barrier::new(workers + 1),
         listeners_closed: AtomicUsize::new(0),
         clock,

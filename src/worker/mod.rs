@@ -22,12 +22,13 @@ mod sys;
 pub mod time;
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -67,9 +68,11 @@ pub struct Shared {
     pub drained_ticks: Box<[AtomicU64]>,
     /// By worker: its slow beats, at least one a second while it lives.
     pub beats: Box<[AtomicU64]>,
-    /// All workers, and the control thread, meet here once each worker has its own descriptor table: what is opened
-    /// before is copied to all of them, and lives as long as any.
+    /// All workers, and the control thread, meet here once each worker has its own descriptor table and its rings: what
+    /// is opened before is copied to all of them, and lives as long as any.
     pub started: Barrier,
+    /// Why a worker could not be set up. Final when all have met at `started`; then no worker runs.
+    pub unstartable: OnceLock<io::Error>,
     /// Workers that accept no more, once draining.
     pub listeners_closed: AtomicUsize,
     /// The same on all workers.
@@ -125,15 +128,16 @@ pub struct Ends {
     pub feed: Option<Feed>,
 }
 
-/// Runs a worker on the calling thread until the phase says stop.
+/// Runs a worker on the calling thread until the phase says stop, or not at all if a worker could not be set up
+/// (`Shared::unstartable`).
 ///
 /// # Errors
-/// When the rings cannot be made.
+/// When it cannot run any more.
 pub fn run(
     shared: Arc<Shared>,
     ends: Ends,
     pin_to: Option<core_affinity::CoreId>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     if let Some(core) = pin_to
         && !core_affinity::set_for_current(core)
     {
@@ -142,24 +146,17 @@ pub fn run(
     if let Err(error) = sys::own_descriptor_table() {
         tracing::warn!("workers share one descriptor table, so one limit: {error}");
     }
-    let taking = match shared.handover.taking {
-        None => None,
-        Some(meeting) => {
-            let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
-            Some((meeting, listener))
-        }
-    };
+    let parts = Parts::make(&shared, &ends).inspect_err(|error| {
+        // The first error is as good as any.
+        let _ = shared.unstartable.set(copy_of(error));
+    });
     shared.started.wait();
-    // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
-    let mut ring = monoio_io_uring::IoUring::builder();
-    ring.setup_coop_taskrun();
-    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
-        .with_entries(1024)
-        .uring_builder(ring)
-        .enable_timer()
-        .build()?;
+    let Ok(Parts { mut runtime, ring, taking }) = parts else { return Ok(()) };
+    if shared.unstartable.get().is_some() {
+        return Ok(());
+    }
     runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(shared, ends)?);
+        let worker = Rc::new(Worker::new(shared, ends, ring));
         let ring = worker.core.borrow().reactor.kernel.duplicate_fd()?;
         if let Some((meeting, listener)) = taking {
             worker.arrive(&meeting, &listener);
@@ -175,6 +172,41 @@ pub fn run(
         worker.end_line().await;
         Ok(())
     })
+}
+
+/// What a worker asks of the kernel. All workers have theirs before any of them serves, so that a server starts whole or
+/// not at all.
+struct Parts {
+    runtime: monoio::Runtime<monoio::time::TimeDriver<monoio::IoUringDriver>>,
+    ring: Ring,
+    taking: Option<(Meeting, UnixListener)>,
+}
+
+impl Parts {
+    fn make(shared: &Shared, ends: &Ends) -> io::Result<Self> {
+        let taking = match shared.handover.taking {
+            None => None,
+            Some(meeting) => {
+                let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
+                Some((meeting, listener))
+            }
+        };
+        // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
+        let mut builder = monoio_io_uring::IoUring::builder();
+        builder.setup_coop_taskrun().setup_cqsize(limits::TASK_RING_COMPLETIONS);
+        let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+            .with_entries(limits::TASK_RING_ENTRIES)
+            .uring_builder(builder)
+            .enable_timer()
+            .build()?;
+        Ok(Self { runtime, ring: Ring::new(shared.clock)?, taking })
+    }
+}
+
+/// The same error, for somebody else.
+fn copy_of(error: &io::Error) -> io::Error {
+    let code = error.raw_os_error().map(io::Error::from_raw_os_error);
+    code.unwrap_or_else(|| io::Error::new(error.kind(), error.to_string()))
 }
 
 /// Ticks when the raw ring has completions: readable sockets, the doorbell.
@@ -221,9 +253,8 @@ async fn tick_for_paced(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, ends: Ends) -> std::io::Result<Self> {
+    fn new(shared: Arc<Shared>, ends: Ends, ring: Ring) -> Self {
         let Ends { mailbox, listeners, feed } = ends;
-        let ring = Ring::new(shared.clock)?;
         let shard = Shard::new(Settings {
             core: mailbox.core(),
             cores: mailbox.cores(),
@@ -257,7 +288,7 @@ impl Worker {
             guard: Guard::default(),
             drain: Drain::default(),
         };
-        Ok(Self {
+        Self {
             core: RefCell::new(Core::new(shard, mailbox, ring, shared.sockets_reserved)),
             effects: RefCell::new(effects),
             shared,
@@ -271,7 +302,7 @@ impl Worker {
             line: RefCell::new(line),
             notes: Notes::default(),
             validator: RefCell::default(),
-        })
+        }
     }
 
     fn index(&self) -> u16 {
