@@ -39,10 +39,19 @@ pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
 pub const SENDS_PER_SUBMIT: usize = 256;
 /// Connections flushed in one tick: about 4 ms of the kernel's send path, then others have their turn.
 pub const FLUSHES_PER_TICK_MAX: usize = 1024;
-/// Entries of the raw ring's submission queue.
-pub const RING_ENTRIES: u32 = 1024;
-/// Entries of the raw ring's completion queue: a burst of readable sockets fits without overflow.
-pub const RING_COMPLETIONS: u32 = 16 * 1024;
+/// Entries of the raw ring's submission queue: one batch of sends.
+///
+/// The rings are locked memory, of which a user has 8 MiB by default: 32 workers of two processes fit.
+pub const RING_ENTRIES: u32 = 256;
+/// Entries of the raw ring's completion queue. Sends that succeed take none, so these are sockets that became readable
+/// in one tick. More of them wait in the kernel, and their watches are armed again.
+pub const RING_COMPLETIONS: u32 = 4 * 1024;
+/// Entries of the queues of monoio's ring: accepts, HTTP sessions and timers. monoio takes no fewer.
+pub const TASK_RING_ENTRIES: u32 = 256;
+pub const TASK_RING_COMPLETIONS: u32 = 1024;
+/// The rings of one worker: submissions and completions.
+pub const WORKER_RINGS: [(u32, u32); 2] =
+    [(RING_ENTRIES, RING_COMPLETIONS), (TASK_RING_ENTRIES, TASK_RING_COMPLETIONS)];
 /// Mails a core may have waiting beyond its rings before it stops reading from its publishers.
 pub const MAIL_OVERFLOW_SOFT_MAX: usize = 4096;
 /// Mails taken from one ring in one tick.

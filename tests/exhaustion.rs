@@ -113,7 +113,7 @@ fn a_server_without_descriptors_drains() {
     let (clients, waiting) = fill(&server);
     server.signal(Signal::TERM);
     for mut client in clients {
-        assert_eq!(client.closed(), (4200, "Server is shutting down".to_owned()));
+        assert_eq!(client.closed(), (4100, "Server is shutting down".to_owned()));
     }
     drop(waiting);
     let Finished { code, stdout, .. } = server.finish();

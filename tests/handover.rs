@@ -388,7 +388,7 @@ fn sigusr2_moves_connections() {
     hears(&mut client, CHANNEL, 1);
     rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
     assert_eq!(first.finish().code, Some(0));
-    assert_eq!(client.close_code_behind_events(), 4200);
+    assert_eq!(client.close_code_behind_events(), 4100);
 }
 
 /// A message of the two control threads.

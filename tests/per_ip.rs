@@ -151,7 +151,7 @@ fn the_log_sums_up_what_was_refused() {
     open(&server, HERE, &Handshake::new()).refused(4100, TOO_MANY);
     server.signal(rustix::process::Signal::TERM);
     for client in &mut clients {
-        assert_eq!(client.closed().0, 4200);
+        assert_eq!(client.closed().0, 4100);
     }
     drop(clients);
     let Finished { code, stdout, .. } = server.finish();

@@ -195,7 +195,7 @@ fn a_listener_comes_back() {
     let mut listener = listen(&server, &["private-a"]);
     let port = server.address.port().to_string();
     server.stop();
-    listener.error_line_with("4200 Server is shutting down; connecting again");
+    listener.error_line_with("4100 Server is shutting down; connecting again");
     listener.error_line_with(&format!("connection refused at 127.0.0.1:{port}"));
     let setup = Setup::new().args(&["--host", "127.0.0.1", "--port", &port]);
     let server = setup.start_as_configured();

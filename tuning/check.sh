@@ -47,6 +47,14 @@ enough=no
 if [[ $descriptors == unlimited ]] || suffices "${descriptors:-0}" "$needed"; then enough=yes; fi
 verdict "$enough" "descriptors of $whose" "${descriptors:-unknown}" "$needed or more"
 
+# The rings of a worker lock 120 KiB; a take-over needs them twice. Root has no limit.
+workers=$(nproc)
+needed=$((2 * 120 * workers))
+locked=$(ulimit -Hl)
+enough=no
+if [[ $locked == unlimited ]] || suffices "$locked" "$needed"; then enough=yes; fi
+verdict "$enough" "locked memory of this shell (KiB)" "$locked" "$needed or more for $workers workers"
+
 while read -r key want; do
     optional=no
     if [[ $key == -* ]]; then

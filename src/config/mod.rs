@@ -46,6 +46,8 @@ pub struct Config {
     pub keepalive_timeout_seconds: u32,
     /// Time between the first signal and the exit, at most, in seconds.
     pub shutdown_grace_seconds: u32,
+    /// Time for load balancers to notice that `/up` answers 503, before connections are closed.
+    pub shutdown_delay_seconds: u32,
     /// Offer listeners and connections to a new process of the same user.
     pub takeover: bool,
     /// Bytes a connection may have waiting to be sent before it counts as a slow consumer and is closed with 4100.

@@ -64,6 +64,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(Server, "handshake_timeout", &["RINGVERB_HANDSHAKE_TIMEOUT"], "10", SECONDS, "time for one HTTP request or handshake"),
     option(Server, "keepalive_timeout", &["RINGVERB_KEEPALIVE_TIMEOUT"], "75", SECONDS, "time between two HTTP requests of one connection"),
     option(Server, "shutdown_grace", &["RINGVERB_SHUTDOWN_GRACE"], "10", SECONDS, "time to close all connections after a signal"),
+    option(Server, "shutdown_delay", &["RINGVERB_SHUTDOWN_DELAY"], "0", "seconds, 0 to 3600", "after SIGTERM: time in which /up answers 503 and all else is served"),
     option(Server, "takeover", &["RINGVERB_TAKEOVER"], "true", BOOLEAN, "let a new process (--takeover, SIGUSR2) take this one's place"),
     option(Server, "send_queue_bytes_max", &["RINGVERB_SEND_QUEUE_BYTES_MAX"], "1048576", "bytes, 4096 or more", "unsent bytes after which a slow connection is closed"),
     option(Server, "connection_bytes_max", &["RINGVERB_CONNECTION_BYTES_MAX"], "", "bytes, 65536 or more; nothing adds 224 KiB", "unsent bytes and all else that a connection keeps"),

@@ -42,6 +42,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         handshake_timeout_seconds: reader.number(server, "handshake_timeout", 1, 3_600),
         keepalive_timeout_seconds: reader.number(server, "keepalive_timeout", 1, 86_400),
         shutdown_grace_seconds: reader.number(server, "shutdown_grace", 1, 86_400),
+        shutdown_delay_seconds: reader.number(server, "shutdown_delay", 0, 3_600),
         takeover: reader.boolean(server, "takeover"),
         send_queue_bytes_max: reader.number(server, "send_queue_bytes_max", 4_096, 1 << 31),
         connection_bytes_max: 0,

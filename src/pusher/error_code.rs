@@ -42,8 +42,11 @@ pub const SHORT_OF_MEMORY: ErrorCode =
     ErrorCode { code: 4100, message: "The server is short of memory" };
 /// Malformed or unknown message, as Reverb says it. The connection stays.
 pub const INVALID_MESSAGE: ErrorCode = ErrorCode { code: 4200, message: "Invalid message format" };
-/// The server stops; pusher-js reconnects at once.
-pub const SHUTTING_DOWN: ErrorCode = ErrorCode { code: 4200, message: "Server is shutting down" };
+/// The server stops and nobody listens on its port until the next one has started. pusher-js connects again after 1 s.
+/// With 4200 it would connect at once, be refused, and then wait 15 s for its next attempt.
+pub const SHUTTING_DOWN: ErrorCode = ErrorCode { code: 4100, message: "Server is shutting down" };
+/// The server stops, and another process accepts on its port already. pusher-js connects again at once.
+pub const REPLACED: ErrorCode = ErrorCode { code: 4200, message: SHUTTING_DOWN.message };
 /// No pong in time. pusher-js reconnects at once.
 pub const NO_PONG: ErrorCode = ErrorCode { code: 4201, message: "Pong reply not received in time" };
 /// Too many messages in the window. The connection stays unless `terminate_on_limit`.

@@ -1,7 +1,8 @@
 //! The life of the process: bind, start one worker per core, wait for a signal, drain, end.
 //!
 //! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
-//! with a close frame and ends with 0 within the grace period; a second one ends at once. A panic anywhere
+//! with a close frame, behind the shutdown delay if there is one, and ends with 0 within the grace period; a second
+//! one skips the delay, or ends at once. A panic anywhere
 //! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew. SIGUSR2 starts the program
 //! anew to take over (`takeover.rs`).
 
@@ -10,17 +11,18 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::cli::TakeOver;
 use super::handover;
+use super::listening::{bind, share_port};
+use super::locked::LockedMemory;
 use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
@@ -68,8 +70,8 @@ enum End {
     Given,
 }
 
-/// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
-const BACKLOG: i32 = 4096;
+/// Signals within this time are one: Ctrl+C reaches a whole process group, and its supervisor passes the signal on.
+const ONE_WISH: Duration = Duration::from_secs(1);
 /// What webhooks get at the end, even if the connections have used all of the grace period.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
 /// Workers a channel's home can keep apart (`shard::home::CoreSet`).
@@ -87,10 +89,7 @@ pub(super) fn serve(
     prepare_memory();
     let program = Program::this();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let workers = match config.workers {
-        0 => cores.len().clamp(1, WORKERS_MAX),
-        asked => asked.min(WORKERS_MAX),
-    };
+    let workers = worker_count(&config);
     let asked_address = SocketAddr::new(config.host, config.port);
     let places = Places::new();
     let (predecessor, listeners) =
@@ -115,6 +114,9 @@ pub(super) fn serve(
     listen_to_signals(asked.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(&shared, listeners, workers, &cores)?;
     shared.started.wait();
+    if let Some(error) = shared.unstartable.get() {
+        return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
+    }
     watch::start(shared.clone()).map_err(StartError::Start)?;
     if let Some(predecessor) = &predecessor {
         succeed(predecessor, &shared, &doorbells)?;
@@ -138,6 +140,7 @@ pub(super) fn serve(
     if !given && (webhooks.is_some() || shared.lines.is_some()) {
         wait_for_mail(&shared, &doorbells);
     }
+    heed_second_signal(asks, shared.clock, asked_at);
     if let Some(webhooks) = webhooks {
         let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
         webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
@@ -155,6 +158,14 @@ pub(super) fn serve(
     }
     tell_stopped(&shared, asked_at);
     if drained { Ok(()) } else { Err(StartError::Grace) }
+}
+
+/// Workers that the configuration asks for: by default one for each core that this process may use.
+pub(super) fn worker_count(config: &Config) -> usize {
+    match config.workers {
+        0 => core_affinity::get_core_ids().map_or(1, |cores| cores.len()).clamp(1, WORKERS_MAX),
+        asked => asked.min(WORKERS_MAX),
+    }
 }
 
 fn tell_stopped(shared: &Shared, asked_at: Moment) {
@@ -258,12 +269,14 @@ fn share(
         overload: Overload::new(&config, channel_hash_seed.rotate_left(32)),
         config,
         apps,
+        unready: AtomicBool::new(false),
         phase: if taking.is_some() { Phase::paused() } else { Phase::default() },
         handover: Handover::new(workers, taking),
         lines,
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
         beats: zeros(),
+        unstartable: OnceLock::new(),
         started: Barrier::new(workers + 1),
         listeners_closed: AtomicUsize::new(0),
         clock,
@@ -327,12 +340,18 @@ fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
 /// Waits until the server is to end.
 fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program: &Program) -> End {
     let mut watchdog = Watchdog::new(shared);
+    let mut delay: Option<Delay> = None;
     loop {
-        let asked = match watchdog.interval {
+        let left = delay.as_ref().map(|delay| delay.left(shared.clock.now()));
+        let timeout = [watchdog.interval, left].into_iter().flatten().min();
+        let asked = match timeout {
             None => asks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(interval) => asks.recv_timeout(interval),
+            Some(timeout) => asks.recv_timeout(timeout),
         };
         match asked {
+            Ok(Asked::Replace) if delay.is_some() => {
+                tracing::warn!("SIGUSR2 ignored: the server is about to end");
+            }
             Ok(Asked::Replace) if !shared.config.takeover => {
                 tracing::warn!(
                     "SIGUSR2 ignored: RINGVERB_TAKEOVER=false lets no process take over"
@@ -349,20 +368,79 @@ fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program
                     return End::Given;
                 }
             }
-            Ok(Asked::End(signal)) => {
-                supervision::tell_stopping();
-                let seconds = shared.config.shutdown_grace_seconds;
-                let open =
-                    shared.apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
-                let open: u64 = open.map(u64::from).sum();
-                tracing::info!(
-                    "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
-                );
-                return End::Drain;
-            }
+            Ok(Asked::End(signal)) => match &delay {
+                Some(delay) if delay.since(shared.clock.now()) < ONE_WISH => {}
+                Some(_) => {
+                    tracing::warn!("second signal: the delay is over");
+                    return drains(shared, signal);
+                }
+                None => {
+                    supervision::tell_stopping();
+                    match Delay::begin(shared, signal) {
+                        None => return drains(shared, signal),
+                        begun => delay = begun,
+                    }
+                }
+            },
             Err(RecvTimeoutError::Disconnected) => return End::Drain,
-            Err(RecvTimeoutError::Timeout) => watchdog.look(shared),
+            Err(RecvTimeoutError::Timeout) => match &delay {
+                Some(delay) if delay.left(shared.clock.now()).is_zero() => {
+                    return drains(shared, delay.signal);
+                }
+                _ => watchdog.look(shared),
+            },
         }
+    }
+}
+
+fn drains(shared: &Shared, signal: &str) -> End {
+    let seconds = shared.config.shutdown_grace_seconds;
+    let open = open_connections(shared);
+    tracing::info!(
+        "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
+    );
+    End::Drain
+}
+
+fn open_connections(shared: &Shared) -> u64 {
+    let open = shared.apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
+    open.map(u64::from).sum()
+}
+
+/// The time between a signal and the drain. `/up` answers 503, all else is served: load balancers notice the one, and
+/// clients nothing.
+struct Delay {
+    signal: &'static str,
+    began: Moment,
+    length: Duration,
+}
+
+impl Delay {
+    /// `None` without `RINGVERB_SHUTDOWN_DELAY`.
+    fn begin(shared: &Shared, signal: &'static str) -> Option<Self> {
+        let seconds = shared.config.shutdown_delay_seconds;
+        if seconds == 0 {
+            return None;
+        }
+        shared.unready.store(true, Ordering::Relaxed);
+        tracing::info!(
+            "{signal}: /up answers 503 for {seconds} s (RINGVERB_SHUTDOWN_DELAY), then {} connections are closed. A \
+             second signal ends the delay.",
+            open_connections(shared)
+        );
+        Some(Self {
+            signal,
+            began: shared.clock.now(),
+            length: Duration::from_secs(seconds.into()),
+        })
+    }
+
+    fn since(&self, now: Moment) -> Duration {
+        Duration::from_millis(now.0.saturating_sub(self.began.0))
+    }
+
+    fn left(&self, now: Moment) -> Duration {
+        self.length.saturating_sub(self.since(now))
     }
 }
 
@@ -448,8 +526,6 @@ fn drain(
     end: &End,
 ) -> bool {
     const STEP: Duration = Duration::from_millis(10);
-    /// Signals within this time are one.
-    const ONE_WISH: Duration = Duration::from_secs(1);
     if matches!(end, End::Retire) {
         shared.phase.retire();
     } else {
@@ -460,16 +536,35 @@ fn drain(
         if shared.drained.load(Ordering::Acquire) == workers {
             return true;
         }
-        // Ctrl+C reaches a whole process group, and its supervisor passes the signal on: those are one wish.
         if matches!(asks.try_recv(), Ok(Asked::End(_))) && waited >= ONE_WISH {
-            tracing::warn!("second signal: ending at once");
-            output::exit(1);
+            end_at_once();
         }
         wake_all(doorbells);
         sleep(STEP);
         waited += STEP;
     }
     shared.drained.load(Ordering::Acquire) == workers
+}
+
+fn end_at_once() -> ! {
+    tracing::warn!("second signal: ending at once");
+    output::exit(1)
+}
+
+/// Ends the process at a second signal while it waits for webhooks or for other nodes.
+fn heed_second_signal(asks: Receiver<Asked>, clock: Clock, asked_at: Moment) {
+    let thread = std::thread::Builder::new().name("last-signal".to_owned());
+    let heed = move || {
+        for asked in asks {
+            let since = clock.now().0.saturating_sub(asked_at.0);
+            if matches!(asked, Asked::End(_)) && u128::from(since) >= ONE_WISH.as_millis() {
+                end_at_once();
+            }
+        }
+    };
+    if let Err(error) = thread.spawn(heed) {
+        tracing::warn!("a second signal will not end the server at once: {error}");
+    }
 }
 
 /// Waits until the workers have told each other what their last connections left behind: a leave goes to a home, and
@@ -507,37 +602,6 @@ pub(super) fn wake_all(doorbells: &[Doorbell]) {
 #[expect(clippy::disallowed_methods, reason = "the control thread has nothing else to do")]
 pub(super) fn sleep(time: Duration) {
     std::thread::sleep(time);
-}
-
-/// One listener per worker on one port; the kernel spreads connections over them.
-fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
-    let failed = |error| StartError::Bind(address, error);
-    // With SO_REUSEPORT a second server would share the port in silence. A bind without it finds the first one.
-    let probe = socket(address).map_err(failed)?;
-    probe.bind(&address.into()).map_err(failed)?;
-    let address_bound = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
-    drop(probe);
-    share_port(address_bound, workers).map_err(failed)
-}
-
-fn share_port(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    (0..count)
-        .map(|_| {
-            let socket = socket(address)?;
-            socket.set_reuse_port(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket.into())
-        })
-        .collect()
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of a server that just ended may still be in TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    Ok(socket)
 }
 
 /// Descriptors the process may have, capped: room for them is reserved in address space.

@@ -7,6 +7,8 @@ mod cli;
 mod client;
 mod handover;
 mod life;
+mod listening;
+mod locked;
 mod meeting;
 mod memory;
 mod probe;
@@ -21,6 +23,7 @@ use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
 use crate::output;
 use cli::{Arguments, ClientCommand, Command};
+use locked::LockedMemory;
 pub use probe::StartError;
 
 /// Runs the command line. 0 is a clean end, 1 a failure while running, 2 a wrong command line or configuration.
@@ -63,6 +66,12 @@ fn run_check(merged: &Merged) -> ExitCode {
     match build(merged, &drawn_credentials()) {
         Ok(config) => {
             output::log_text(&check::render(merged, &config));
+            let memory = LockedMemory::of(life::worker_count(&config));
+            let told = match memory.warning() {
+                Some(warning) => format!("warning: {warning}\n"),
+                None => format!("{memory}.\n"),
+            };
+            output::log_text(&told);
             ExitCode::SUCCESS
         }
         Err(problems) => refuse(&problems),
@@ -94,6 +103,9 @@ fn run_server(merged: &Merged, config: Config, takeover: Option<cli::TakeOver>) 
         Err(error) => return fail(&error),
     };
     if let Some(warning) = facts.warning() {
+        output::complain(&format!("warning: {warning}\n"));
+    }
+    if let Some(warning) = LockedMemory::of(life::worker_count(&config)).warning() {
         output::complain(&format!("warning: {warning}\n"));
     }
     let summary = banner::Summary::of(&config, &facts);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use super::locked::LockedMemory;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::limits::DESCRIPTORS_MAX;
@@ -21,6 +22,8 @@ pub enum StartError {
     Bind(SocketAddr, io::Error),
     /// The server that runs does not give its listeners away; it serves on.
     TakeOver(io::Error),
+    /// A worker's rings could not be made: what its kind needs, and the error.
+    Worker(LockedMemory, io::ErrorKind, String),
     /// A thread or descriptor could not be made.
     Start(io::Error),
     Random,
@@ -42,10 +45,11 @@ impl fmt::Display for StartError {
                 "this server did not take the place of the running one, which serves on: {error}. Start it as the same user; \
                  or stop the other one first, and start this one without --takeover"
             ),
-            Self::Start(error) => write!(
-                formatter,
-                "the server could not be set up: {error}; are descriptors, threads and memory left (ulimit -a)?"
-            ),
+            Self::Worker(memory, io::ErrorKind::OutOfMemory, _) => {
+                formatter.write_str(&memory.error())
+            }
+            Self::Worker(_, _, error) => write_start(formatter, error),
+            Self::Start(error) => write_start(formatter, error),
             Self::Random => formatter.write_str("the kernel gives no random numbers; socket ids would be guessable"),
             Self::Grace => formatter.write_str(
                 "some connections were still open when the grace period was over; they were cut off. \
@@ -53,6 +57,13 @@ impl fmt::Display for StartError {
             ),
         }
     }
+}
+
+fn write_start(formatter: &mut fmt::Formatter<'_>, error: &dyn fmt::Display) -> fmt::Result {
+    write!(
+        formatter,
+        "the server could not be set up: {error}; are descriptors, threads and memory left (ulimit -a)?"
+    )
 }
 
 fn write_no_ring(
@@ -75,9 +86,7 @@ fn write_no_ring(
         (Some(libc::ENOSYS), _) => formatter.write_str(
             "this kernel was built without io_uring (CONFIG_IO_URING), or a sandbox hides it: use another kernel or sandbox",
         ),
-        (Some(libc::ENOMEM), _) => formatter.write_str(
-            "io_uring gets no memory: raise the limit of locked memory (ulimit -l, LimitMEMLOCK in systemd)",
-        ),
+        (Some(libc::ENOMEM), _) => formatter.write_str(&LockedMemory::of(1).error()),
         (Some(libc::EMFILE | libc::ENFILE), _) => {
             formatter.write_str("no descriptor is left for io_uring: raise ulimit -n")
         }
@@ -207,6 +216,14 @@ mod tests {
             (StartError::Bind(address, os(libc::EADDRINUSE)), "ss -ltnp 'sport = :80'"),
             (StartError::Bind(address, os(libc::EACCES)), "setcap"),
             (StartError::Bind(address, os(libc::EADDRNOTAVAIL)), "--host 0.0.0.0"),
+            (
+                StartError::Worker(LockedMemory::of(32), io::ErrorKind::OutOfMemory, String::new()),
+                "32 workers need 3840 KiB of locked memory",
+            ),
+            (
+                StartError::Worker(LockedMemory::of(1), io::ErrorKind::Other, "odd".into()),
+                "odd; are descriptors",
+            ),
             (StartError::Grace, "RINGVERB_SHUTDOWN_GRACE"),
         ] {
             assert!(text(&error).contains(part), "{part} in {error}");

@@ -516,7 +516,7 @@ impl Shard {
     }
 
     /// Closes up to `count` open connections for shutdown; `true` while some are left.
-    pub fn close_some(&mut self, count: usize) -> bool {
+    pub fn close_some(&mut self, count: usize, error: ErrorCode) -> bool {
         let open = |found: &Connection| !found.closing;
         let slots: Vec<u32> = self
             .connections
@@ -526,7 +526,7 @@ impl Shard {
             .filter_map(|(slot, _)| u32::try_from(slot).ok())
             .collect();
         for slot in &slots {
-            self.close(*slot, error_code::SHUTTING_DOWN);
+            self.close(*slot, error);
         }
         slots.len() == count && self.connections.iter().any(|(_, found)| open(found))
     }

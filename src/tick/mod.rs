@@ -96,6 +96,11 @@ impl<K: Kernel> Core<K> {
         self.reactor.finish_turn();
     }
 
+    /// Connections wait for the next tick with what they are to be sent.
+    pub fn has_unflushed(&self) -> bool {
+        self.flush.is_unfinished()
+    }
+
     fn wants_another_tick(&self) -> bool {
         let mail_waits = self.mailbox.has_held() || self.mailbox.has_overflow();
         if self.paused {

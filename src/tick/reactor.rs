@@ -379,6 +379,13 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
+    /// Ends all connections, whether or not their peers have answered.
+    pub fn cut_off_all(&mut self, shard: &mut Shard) {
+        for key in shard.keys().collect::<Vec<_>>() {
+            self.drop_socket(shard, key);
+        }
+    }
+
     /// After lost completions no connection can be trusted: a send that was cut short would go on in the middle of a
     /// frame, and a watch that ended would never report again. Clients connect again.
     fn drop_all(&mut self, shard: &mut Shard) {

@@ -10,6 +10,7 @@
 mod addresses;
 mod admission;
 mod debug_log;
+mod drain;
 pub mod handover;
 pub mod line;
 mod listener;
@@ -23,18 +24,18 @@ mod sys;
 pub mod time;
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::api::Publication;
 use crate::app::{AppIndex, Apps};
-use crate::clock::Moment;
 use crate::config::Config;
 use crate::limits;
 use crate::mailbox::Mailbox;
@@ -44,6 +45,7 @@ use crate::shard::{Answer, Mail, MemoryLimits, Pace, Question, Settings, Shard};
 use crate::tick::{Core, PACED_LOOK_MS};
 use crate::webhook::Feed;
 use debug_log::DebugLog;
+use drain::{DRAIN_TICK_MS, Drain};
 use handover::{Handover, Meeting};
 use line::{Line, Lines};
 use lobby::Lobby;
@@ -60,15 +62,19 @@ pub struct Shared {
     pub config: Config,
     pub apps: Arc<Apps>,
     pub phase: Phase,
+    /// `/up` answers 503, for load balancers: the server is about to drain (`Config::shutdown_delay_seconds`).
+    pub unready: AtomicBool,
     /// Workers without connections, once draining.
     pub drained: AtomicUsize,
     /// By worker: ticks since it has had no connections, once draining.
     pub drained_ticks: Box<[AtomicU64]>,
     /// By worker: its slow beats, at least one a second while it lives.
     pub beats: Box<[AtomicU64]>,
-    /// All workers, and the control thread, meet here once each worker has its own descriptor table: what is opened
-    /// before is copied to all of them, and lives as long as any.
+    /// All workers, and the control thread, meet here once each worker has its own descriptor table and its rings: what
+    /// is opened before is copied to all of them, and lives as long as any.
     pub started: Barrier,
+    /// Why a worker could not be set up. Final when all have met at `started`; then no worker runs.
+    pub unstartable: OnceLock<io::Error>,
     /// Workers that accept no more, once draining.
     pub listeners_closed: AtomicUsize,
     /// The same on all workers.
@@ -82,12 +88,6 @@ pub struct Shared {
     pub lines: Option<Lines>,
 }
 
-/// Fewest closes per tick while draining. Clients reconnect at once, so their storm is spread over half of the
-/// grace period; the other half is theirs to answer.
-const CLOSES_PER_DRAIN_TICK_MIN: usize = 250;
-const DRAIN_TICK_MS: u64 = 50;
-/// Shortest time in which a server that another one takes over from goes on taking handshakes to their end.
-const RETIRING_MS_MIN: u64 = 500;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// One worker, as its tasks see it.
@@ -118,12 +118,7 @@ struct Effects {
     feed: Option<Feed>,
     debug_log: DebugLog,
     guard: Guard,
-    drained: bool,
-    closes_per_drain_tick: usize,
-    /// Ticks come as events do; closes come at their own pace.
-    next_close: Moment,
-    /// Not drained before.
-    drains_until: Moment,
+    drain: Drain,
 }
 
 /// What one worker alone has of the world.
@@ -135,15 +130,16 @@ pub struct Ends {
     pub feed: Option<Feed>,
 }
 
-/// Runs a worker on the calling thread until the phase says stop.
+/// Runs a worker on the calling thread until the phase says stop, or not at all if a worker could not be set up
+/// (`Shared::unstartable`).
 ///
 /// # Errors
-/// When the rings cannot be made.
+/// When it cannot run any more.
 pub fn run(
     shared: Arc<Shared>,
     ends: Ends,
     pin_to: Option<core_affinity::CoreId>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     if let Some(core) = pin_to
         && !core_affinity::set_for_current(core)
     {
@@ -152,24 +148,17 @@ pub fn run(
     if let Err(error) = sys::own_descriptor_table() {
         tracing::warn!("workers share one descriptor table, so one limit: {error}");
     }
-    let taking = match shared.handover.taking {
-        None => None,
-        Some(meeting) => {
-            let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
-            Some((meeting, listener))
-        }
-    };
+    let parts = Parts::make(&shared, &ends).inspect_err(|error| {
+        // The first error is as good as any.
+        let _ = shared.unstartable.set(copy_of(error));
+    });
     shared.started.wait();
-    // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
-    let mut ring = monoio_io_uring::IoUring::builder();
-    ring.setup_coop_taskrun();
-    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
-        .with_entries(1024)
-        .uring_builder(ring)
-        .enable_timer()
-        .build()?;
+    let Ok(Parts { mut runtime, ring, taking }) = parts else { return Ok(()) };
+    if shared.unstartable.get().is_some() {
+        return Ok(());
+    }
     runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(shared, ends)?);
+        let worker = Rc::new(Worker::new(shared, ends, ring));
         let ring = worker.core.borrow().reactor.kernel.duplicate_fd()?;
         if let Some((meeting, listener)) = taking {
             worker.arrive(&meeting, &listener);
@@ -185,6 +174,41 @@ pub fn run(
         worker.end_line().await;
         Ok(())
     })
+}
+
+/// What a worker asks of the kernel. All workers have theirs before any of them serves, so that a server starts whole or
+/// not at all.
+struct Parts {
+    runtime: monoio::Runtime<monoio::time::TimeDriver<monoio::IoUringDriver>>,
+    ring: Ring,
+    taking: Option<(Meeting, UnixListener)>,
+}
+
+impl Parts {
+    fn make(shared: &Shared, ends: &Ends) -> io::Result<Self> {
+        let taking = match shared.handover.taking {
+            None => None,
+            Some(meeting) => {
+                let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
+                Some((meeting, listener))
+            }
+        };
+        // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
+        let mut builder = monoio_io_uring::IoUring::builder();
+        builder.setup_coop_taskrun().setup_cqsize(limits::TASK_RING_COMPLETIONS);
+        let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+            .with_entries(limits::TASK_RING_ENTRIES)
+            .uring_builder(builder)
+            .enable_timer()
+            .build()?;
+        Ok(Self { runtime, ring: Ring::new(shared.clock)?, taking })
+    }
+}
+
+/// The same error, for somebody else.
+fn copy_of(error: &io::Error) -> io::Error {
+    let code = error.raw_os_error().map(io::Error::from_raw_os_error);
+    code.unwrap_or_else(|| io::Error::new(error.kind(), error.to_string()))
 }
 
 /// Ticks when the raw ring has completions: readable sockets, the doorbell.
@@ -232,9 +256,8 @@ async fn tick_for_paced(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, ends: Ends) -> std::io::Result<Self> {
+    fn new(shared: Arc<Shared>, ends: Ends, ring: Ring) -> Self {
         let Ends { mailbox, listeners, feed } = ends;
-        let ring = Ring::new(shared.clock)?;
         let shard = Shard::new(Settings {
             core: mailbox.core(),
             cores: mailbox.cores(),
@@ -266,12 +289,9 @@ impl Worker {
             feed,
             debug_log: DebugLog::new(),
             guard: Guard::default(),
-            drained: false,
-            closes_per_drain_tick: CLOSES_PER_DRAIN_TICK_MIN,
-            next_close: Moment::default(),
-            drains_until: Moment::default(),
+            drain: Drain::default(),
         };
-        Ok(Self {
+        Self {
             core: RefCell::new(Core::new(shard, mailbox, ring, shared.sockets_reserved)),
             effects: RefCell::new(effects),
             shared,
@@ -285,7 +305,7 @@ impl Worker {
             line: RefCell::new(line),
             notes: Notes::default(),
             validator: RefCell::default(),
-        })
+        }
     }
 
     fn index(&self) -> u16 {
@@ -339,7 +359,7 @@ impl Worker {
         if self.lobby.is_asked() {
             self.show(core);
         }
-        if effects.drained {
+        if effects.drain.is_done {
             self.shared.drained_ticks[usize::from(core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
         }
@@ -384,40 +404,6 @@ impl Worker {
         self.tick_asked.set(true);
         if let Some(waker) = self.tick_waker.borrow_mut().take() {
             waker.wake();
-        }
-    }
-
-    fn drain(&self, core: &mut Core<Ring>, effects: &mut Effects) {
-        if !self.draining.replace(true) {
-            let ticks =
-                u64::from(self.shared.config.shutdown_grace_seconds) * 1_000 / (2 * DRAIN_TICK_MS);
-            let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).max(1);
-            effects.closes_per_drain_tick =
-                core.shard.connection_count().div_ceil(ticks).max(CLOSES_PER_DRAIN_TICK_MIN);
-            if self.shared.phase.is_retiring() {
-                // Who was accepted a moment ago is still on the way here.
-                effects.drains_until = Moment(core.shard.now().0 + RETIRING_MS_MIN);
-            } else {
-                // Wakes the accept loops, which see the phase; nothing more is accepted.
-                for listener in &self.listeners {
-                    let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
-                }
-            }
-            self.shared.listeners_closed.fetch_add(1, Ordering::AcqRel);
-        }
-        // A client that is told to come back must not find a worker that still accepts and dies too.
-        let all_closed = self.shared.listeners_closed.load(Ordering::Acquire);
-        if effects.drained || all_closed < usize::from(core.mailbox.cores()) {
-            return;
-        }
-        let now = core.shard.now();
-        if now >= effects.next_close {
-            effects.next_close = Moment(now.0 + DRAIN_TICK_MS);
-            core.shard.close_some(effects.closes_per_drain_tick);
-        }
-        if core.shard.connection_count() == 0 && now >= effects.drains_until {
-            effects.drained = true;
-            self.shared.drained.fetch_add(1, Ordering::AcqRel);
         }
     }
 

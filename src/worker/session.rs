@@ -8,6 +8,7 @@ mod upgrade;
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use monoio::io::AsyncWriteRentExt;
@@ -413,7 +414,7 @@ impl Session {
             apps: &worker.shared.apps,
             prefix: &worker.shared.config.path,
             unix_seconds: time::unix_seconds(),
-            draining: worker.draining.get(),
+            draining: worker.draining.get() || worker.shared.unready.load(Ordering::Relaxed),
             validator: &mut worker.validator.borrow_mut(),
             note_is_wanted: worker.notes.has_room(),
             note: None,

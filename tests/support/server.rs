@@ -386,6 +386,13 @@ impl Server {
         self.child.id()
     }
 
+    /// Kills it, as the kernel does when memory is short, and waits until the process is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the process is there");
+        self.child.wait().expect("an exit status");
+        self.done = true;
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }

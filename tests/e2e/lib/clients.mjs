@@ -121,10 +121,10 @@ export function published(log) {
 
 /** A WebSocket that keeps the frames as they came. */
 export class RawClient {
-  constructor(url) {
+  constructor(url, options = {}) {
     this.frames = new Log(`frames of ${url}`);
     this.closed = new Log(`close of ${url}`);
-    this.socket = new WebSocket(url);
+    this.socket = new WebSocket(url, options);
     this.socket.on("message", (bytes) => {
       const text = bytes.toString("utf8");
       this.frames.push({ text, ...JSON.parse(text) });

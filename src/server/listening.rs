@@ -1,0 +1,70 @@
+//! The listeners of a start: one for each worker on one port, and the wait for a port that is in use.
+//!
+//! Listeners that come from a running server do not come this way (`takeover.rs`).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::life::sleep;
+use super::probe::StartError;
+
+/// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
+const BACKLOG: i32 = 4096;
+/// How long a start waits for a port that is in use. The kernel closes the connections of a process that was killed
+/// before it frees the port: 36 µs each were measured, 0.5 s for 15,000.
+const PORT_WAIT: Duration = Duration::from_secs(10);
+const PORT_WAIT_STEP: Duration = Duration::from_millis(20);
+/// One listener per worker on one port; the kernel spreads connections over them.
+pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
+    let failed = |error| StartError::Bind(address, error);
+    // With SO_REUSEPORT a second server would share the port in silence. A bind without it finds the first one.
+    let probe = socket(address).map_err(failed)?;
+    wait_for_port(&probe, address).map_err(failed)?;
+    let address_bound = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
+    drop(probe);
+    share_port(address_bound, workers).map_err(failed)
+}
+
+/// Binds; a port that is in use may be free in a moment.
+fn wait_for_port(probe: &Socket, address: SocketAddr) -> io::Result<()> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match probe.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && waited < PORT_WAIT => {
+                if waited.is_zero() {
+                    tracing::warn!(
+                        "{address} is in use; waiting up to {} s for it. After a crash the kernel frees the port when \
+                         it has closed the connections",
+                        PORT_WAIT.as_secs()
+                    );
+                }
+                sleep(PORT_WAIT_STEP);
+                waited += PORT_WAIT_STEP;
+            }
+            result => return result,
+        }
+    }
+}
+
+pub(super) fn share_port(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    (0..count)
+        .map(|_| {
+            let socket = socket(address)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a server that just ended may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}

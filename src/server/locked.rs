@@ -1,0 +1,133 @@
+//! Locked memory: what the rings of the workers take of it, and what the kernel allows.
+//!
+//! io_uring charges its rings to RLIMIT_MEMLOCK. The limit counts for all processes of a user together, so a take-over
+//! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit.
+
+use std::fmt;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CapabilitySet;
+
+use crate::limits;
+
+/// How to get more.
+const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
+                    /etc/security/limits.conf), or lower RINGVERB_WORKERS";
+
+/// What so many workers need, and may have.
+#[derive(Clone, Copy, Debug)]
+pub struct LockedMemory {
+    pub(super) workers: usize,
+    pub(super) needed: u64,
+    /// `None`: without a limit.
+    pub(super) allowed: Option<u64>,
+}
+
+impl LockedMemory {
+    pub(super) fn of(workers: usize) -> Self {
+        let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+        let rings = limits::WORKER_RINGS.iter();
+        let each: u64 =
+            rings.map(|(entries, completions)| ring_bytes(*entries, *completions, page)).sum();
+        let needed = each.saturating_mul(u64::try_from(workers).unwrap_or(u64::MAX));
+        Self { workers, needed, allowed: allowed() }
+    }
+
+    /// What the operator should know before the limit is met.
+    pub(super) fn warning(&self) -> Option<String> {
+        let allowed = self.allowed?;
+        if self.needed > allowed {
+            return Some(format!("{self}, which is too little to start: {CURE}"));
+        }
+        let twice = self.needed.saturating_mul(2);
+        (twice > allowed).then(|| {
+            format!("{self}, which is too little for a take-over by a new process: {CURE}")
+        })
+    }
+
+    /// For a start that found too little.
+    pub(super) fn error(&self) -> String {
+        format!(
+            "the kernel refused io_uring the locked memory for its rings: {self}. All processes of the user share that, \
+             and a take-over needs it twice. To start, {CURE}"
+        )
+    }
+}
+
+impl fmt::Display for LockedMemory {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workers, needed, allowed } = self;
+        write!(formatter, "{workers} workers need {} KiB of locked memory", needed.div_ceil(1024))?;
+        match allowed {
+            Some(allowed) => write!(formatter, ", and this user may lock {} KiB", allowed / 1024),
+            None => formatter.write_str(", and this user may lock any amount"),
+        }
+    }
+}
+
+/// Bytes that a ring locks: two regions of whole pages, one for submissions of 64 bytes, and one for completions of 16
+/// bytes behind a head, with an index of submissions. Agrees with what Linux 6.18 charges.
+fn ring_bytes(entries: u32, completions: u32, page: u64) -> u64 {
+    const HEAD: u64 = 64;
+    let (entries, completions) = (u64::from(entries), u64::from(completions));
+    (HEAD + 16 * completions + 4 * entries).next_multiple_of(page)
+        + (64 * entries).next_multiple_of(page)
+}
+
+/// Raises the soft limit as far as it goes; what is allowed then.
+fn allowed() -> Option<u64> {
+    let capabilities = rustix::thread::capabilities(None);
+    if capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK)) {
+        return None;
+    }
+    let limit = getrlimit(Resource::Memlock);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Refused in odd sandboxes; then the old limit stands.
+    if setrlimit(Resource::Memlock, raised).is_ok() { limit.maximum } else { limit.current }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Measured on Linux 6.18 as the number of rings that fit 8 MiB.
+    #[test]
+    fn a_ring_locks_what_the_kernel_was_seen_to_charge() {
+        for (entries, completions, bytes) in [
+            (1024, 16_384, 335_872),
+            (1024, 2048, 106_496),
+            (256, 512, 28_672),
+            (256, 4096, 86_016),
+            (128, 1024, 28_672),
+            (32, 512, 16_384),
+        ] {
+            assert_eq!(ring_bytes(entries, completions, 4096), bytes, "{entries}/{completions}");
+        }
+    }
+
+    #[test]
+    fn thirty_two_workers_and_their_successors_fit_eight_mebibytes() {
+        let each: u64 =
+            limits::WORKER_RINGS.iter().map(|ring| ring_bytes(ring.0, ring.1, 4096)).sum();
+        assert!(2 * 32 * each <= 8 << 20, "{each} bytes a worker");
+    }
+
+    #[test]
+    fn a_limit_is_warned_of_before_it_is_met() {
+        let memory = |allowed| LockedMemory { workers: 4, needed: 400 << 10, allowed };
+        assert_eq!(memory(None).warning(), None);
+        assert_eq!(memory(Some(800 << 10)).warning(), None);
+        let warning = |allowed| memory(Some(allowed)).warning().unwrap();
+        assert!(warning((800 << 10) - 1).contains("too little for a take-over"));
+        let text = warning(64 << 10);
+        for part in [
+            "4 workers need 400 KiB",
+            "may lock 64 KiB",
+            "too little to start",
+            "LimitMEMLOCK=",
+            "ulimit -l",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

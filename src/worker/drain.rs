@@ -1,0 +1,110 @@
+//! How a worker ends its connections: closes them, spread over a time, waits for their answers, cuts off the rest.
+//!
+//! With a new process on the port, clients connect to it at once, so their closes are spread over half of the grace
+//! period. Without one, every closed client comes back after 1 s and is offline for 15 s if nobody listens then: the
+//! worker closes all of them at once, and does not wait for those that do not answer.
+
+use std::sync::atomic::Ordering;
+
+use super::{Core, Effects, Ring, Worker};
+use crate::clock::Moment;
+use crate::pusher::error_code::{self, ErrorCode};
+
+/// Time between two rounds of closes, and between two ticks of a draining worker.
+pub(super) const DRAIN_TICK_MS: u64 = 50;
+/// Fewest closes of one round.
+const CLOSES_PER_TICK_MIN: usize = 250;
+/// Time in which all connections are closed if the next process starts only when this one has ended. Together with
+/// `ANSWER_MS` and a start it has to stay below the second after which clients come back.
+const RESTART_CLOSES_MS: u64 = 200;
+/// Time for the answers to the last close frames, if the next process waits for the end of this one.
+const ANSWER_MS: u64 = 300;
+/// Shortest time in which a server that another one takes over from goes on taking handshakes to their end.
+const RETIRING_MS_MIN: u64 = 500;
+
+/// One worker's way to its end.
+#[derive(Default)]
+pub(super) struct Drain {
+    /// Nothing is left: the worker may stop.
+    pub(super) is_done: bool,
+    closes_per_tick: usize,
+    /// Ticks come as events do; closes come at their own pace.
+    next_close: Moment,
+    /// Not done before.
+    ends_after: Moment,
+    /// When connections that have not answered are cut off. Set when the last close frame was sent.
+    cut_off_at: Option<Moment>,
+}
+
+impl Worker {
+    pub(super) fn drain(&self, core: &mut Core<Ring>, effects: &mut Effects) {
+        if !self.draining.replace(true) {
+            self.begin_drain(core, &mut effects.drain);
+        }
+        // A client that is told to come back must not find a worker that still accepts and ends too.
+        let all_closed = self.shared.listeners_closed.load(Ordering::Acquire);
+        if effects.drain.is_done || all_closed < usize::from(core.mailbox.cores()) {
+            return;
+        }
+        self.close_and_cut_off(core, &mut effects.drain);
+        let is_over = core.shard.now() >= effects.drain.ends_after;
+        if core.shard.connection_count() == 0 && is_over {
+            effects.drain.is_done = true;
+            self.shared.drained.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn begin_drain(&self, core: &mut Core<Ring>, drain: &mut Drain) {
+        let ticks = usize::try_from(self.closes_take_ms() / DRAIN_TICK_MS).unwrap_or(usize::MAX);
+        drain.closes_per_tick =
+            core.shard.connection_count().div_ceil(ticks.max(1)).max(CLOSES_PER_TICK_MIN);
+        if self.shared.phase.is_retiring() {
+            // Who was accepted a moment ago is still on the way here.
+            drain.ends_after = Moment(core.shard.now().0 + RETIRING_MS_MIN);
+        } else {
+            // Wakes the accept loops, which see the phase; nothing more is accepted.
+            for listener in &self.listeners {
+                let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            }
+        }
+        self.shared.listeners_closed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Clients that find another server at once are a storm for it. With a delay a load balancer sends them to other
+    /// servers, too.
+    fn closes_take_ms(&self) -> u64 {
+        let config = &self.shared.config;
+        if self.shared.phase.is_retiring() || config.shutdown_delay_seconds > 0 {
+            u64::from(config.shutdown_grace_seconds) * 1_000 / 2
+        } else {
+            RESTART_CLOSES_MS
+        }
+    }
+
+    /// One round of closes, and the end of those that have not answered in time.
+    fn close_and_cut_off(&self, core: &mut Core<Ring>, drain: &mut Drain) {
+        let now = core.shard.now();
+        if now >= drain.next_close {
+            drain.next_close = Moment(now.0 + DRAIN_TICK_MS);
+            let are_left = core.shard.close_some(drain.closes_per_tick, self.close_code());
+            // Close frames that this call has enqueued leave at the end of this tick; those that do not are seen in the
+            // next round.
+            if are_left || core.has_unflushed() || self.shared.phase.is_retiring() {
+                drain.cut_off_at = None;
+            } else {
+                drain.cut_off_at.get_or_insert(Moment(now.0 + ANSWER_MS));
+            }
+        }
+        if drain.cut_off_at.is_some_and(|at| at <= now) {
+            core.reactor.cut_off_all(&mut core.shard);
+        }
+    }
+
+    fn close_code(&self) -> ErrorCode {
+        if self.shared.phase.is_retiring() {
+            error_code::REPLACED
+        } else {
+            error_code::SHUTTING_DOWN
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Locked memory, as an ordinary user: Debian and systemd allow 8 MiB for all processes of a user together, and
+//! io_uring charges its rings to that.
+
+mod support;
+
+use std::path::PathBuf;
+
+use support::{DEADLINE, Finished, PING, PONG, Setup, within};
+
+/// The limit is a user's, so each test has a user of its own.
+const NOBODY: u32 = 65_534;
+const POOR: u32 = 64_101;
+const CHECKER: u32 = 64_102;
+
+/// A copy of the program for other users: the target folder may be out of their reach.
+struct Program(PathBuf);
+
+impl Program {
+    fn copy(name: &str) -> Self {
+        let name = format!("ringverb-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::copy(env!("CARGO_BIN_EXE_ringverb"), &path).expect("a copy of the program");
+        Self(path)
+    }
+
+    /// An ordinary user who may lock so much.
+    fn run_by(&self, user: u32, kib: u32) -> Setup {
+        let setup = Setup::new().program(&self.0).user(user).without_runtime_directory();
+        setup.ulimit(&format!("-l {kib}"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn thirty_two_workers_and_their_take_over_fit_the_usual_limit() {
+    let program = Program::copy("many");
+    let start = || program.run_by(NOBODY, 8_192).workers(32);
+    let old = start().start();
+    let mut clients: Vec<_> = (0..64).map(|_| old.connect()).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("news"));
+    let new = start().reaching(&old).arg("--takeover").start_as_configured();
+    let Finished { code, stdout, .. } = old.finish();
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("Another process has taken over, with all connections."), "{stdout}");
+    new.publish("news", "e", "1");
+    for client in &mut clients {
+        client.expect(r#"{"event":"e","data":"1","channel":"news"}"#);
+        client.ask(PING, PONG);
+    }
+    clients.into_iter().for_each(support::Client::close);
+    new.stop();
+}
+
+/// Nobody is told that the server is ready, and the error says how much is missing and how to get it.
+#[test]
+fn a_server_that_gets_too_little_does_not_start_and_names_the_limit() {
+    let program = Program::copy("poor");
+    for (kib, workers, needed) in [(512, 8, "960"), (64, 1, "120"), (0, 1, "120")] {
+        let run = program.run_by(POOR, kib).workers(workers);
+        let run = run.arg("--host").arg("127.0.0.1").arg("--port").arg("0");
+        let Finished { code, stdout, stderr } = within(DEADLINE, "the end", || run.run());
+        assert_eq!(code, Some(1), "{kib} KiB: {stdout} {stderr}");
+        assert!(!stdout.contains("  address  "), "it said that it listens: {stdout}");
+        for part in [
+            "the kernel refused io_uring the locked memory",
+            &format!("{workers} workers need {needed} KiB"),
+            &format!("may lock {kib} KiB"),
+            "RLIMIT_MEMLOCK",
+            "LimitMEMLOCK=",
+            "ulimit -l",
+            "RINGVERB_WORKERS",
+        ] {
+            assert!(stderr.contains(part), "{part}\nnot in {stderr}");
+        }
+    }
+}
+
+#[test]
+fn check_shows_locked_memory_and_warns_where_it_is_too_little() {
+    let program = Program::copy("check");
+    let check = |kib, workers| {
+        let finished = program.run_by(CHECKER, kib).workers(workers).arg("check").run();
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        finished.stdout
+    };
+    let text = check(8_192, 4);
+    let told = "4 workers need 480 KiB of locked memory, and this user may lock 8192 KiB.\n";
+    assert!(text.ends_with(told), "{text}");
+    let text = check(8_192, 40);
+    assert!(text.contains("which is too little for a take-over"), "{text}");
+    let text = check(8_192, 128);
+    assert!(text.contains("warning: 128 workers need 15360 KiB"), "{text}");
+    assert!(text.contains("which is too little to start"), "{text}");
+    // Root has no limit.
+    let text = Setup::new().ulimit("-l 64").workers(4).arg("check").run().stdout;
+    assert!(text.ends_with("and this user may lock any amount.\n"), "{text}");
+}
