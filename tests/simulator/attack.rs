@@ -8,7 +8,7 @@
 use std::task::{Context, Poll, Waker};
 
 use ringverb::limits::{PONGS_PER_FLUSH_MAX, READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX};
-use ringverb::shard::{ConnectionKey, Question};
+use ringverb::shard::{ConnectionKey, Question, SendQueue};
 
 use crate::attacker::{Attack, Attacker, MESSAGE_BYTES_MAX, PING_PAYLOAD};
 use crate::client::{CHANNELS, Client, USERS};
@@ -345,6 +345,10 @@ impl AttackSimulation {
                 let kept = core.kept_bytes(key);
                 let most = CONNECTION_BYTES_MAX + MESSAGE_BYTES_MAX + PARTIAL_BYTES_MAX;
                 assert!(kept <= most, "{key:?} of core {index} keeps {kept} bytes");
+                let queue = core.shard.send_queue(key.slot).map_or(0, SendQueue::cost);
+                let charged = core.shard.kept_bytes(key) - queue;
+                // The rest is the send queue's, so that what a client keeps never closes it when an event comes.
+                assert!(charged <= CONNECTION_BYTES_MAX / 2, "{key:?} is charged {charged} bytes");
                 let pongs = self.unsent_pongs(index, key);
                 let most = usize::from(PONGS_PER_FLUSH_MAX) + 1;
                 assert!(pongs <= most, "{pongs} pongs wait for {key:?} of core {index}");
