@@ -1,4 +1,4 @@
-//! One question to the HTTP API outside of any measurement, on a blocking connection of its own.
+//! One request to the HTTP API outside of any measurement, on a blocking connection of its own.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -14,12 +14,26 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 pub(crate) fn get(app: &App, path: &str, query: &[(&str, &str)]) -> io::Result<Value> {
+    request(app, "GET", path, query, b"")
+}
+
+pub(crate) fn post(app: &App, path: &str, body: &Value) -> io::Result<Value> {
+    request(app, "POST", path, &[], body.to_string().as_bytes())
+}
+
+fn request(
+    app: &App,
+    method: &str,
+    path: &str,
+    query: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Value> {
     let socket = TcpStream::connect_timeout(&app.api_address.into(), TIMEOUT)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut stream = Stream::new(socket, app.tls)?;
     let mut request = Vec::new();
-    let target = app.api("GET", path, query, b"");
-    http::encode("GET", &target, &app.api_address.to_string(), b"", &mut request);
+    let target = app.api(method, path, query, body);
+    http::encode(method, &target, &app.api_address.to_string(), body, &mut request);
     stream.write_all(&request)?;
     let mut bytes = Vec::new();
     let mut scratch = vec![0; 64 * 1024];

@@ -77,6 +77,11 @@ impl Blunt {
         self.stream.write_all(&bytes)
     }
 
+    /// The socket, and what was received and not read yet.
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.input)
+    }
+
     /// Ends it with a reset.
     pub(crate) fn reset(self) {
         // It is dropped either way.

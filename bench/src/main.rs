@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::machine::Machine;
 use crate::report::{Report, Violations};
 use crate::scenario::{
-    Bench, accounting, churn as churning, connect, fanout, floor, idle, mixed, overload,
+    Bench, accounting, churn as churning, connect, fairness, fanout, floor, idle, mixed, overload,
     presence as presence_storm, publish, rooms as talking, slow, storm,
 };
 use crate::server::{Servers, Start};
@@ -36,6 +36,7 @@ mod churn;
 mod compare;
 mod crew;
 mod faults;
+mod flood;
 mod frame;
 mod html;
 mod http;
@@ -142,6 +143,8 @@ enum Scenario {
     Slow(slow::Args),
     /// Handshakes while everybody leaves at once, and in a flood of them.
     Overload(overload::Args),
+    /// Pings and `GET /up` of others while one connection floods the worker.
+    Fairness(fairness::Args),
     /// An idle crowd, rooms, publishes and churn at fixed rates, all at once.
     Mixed(mixed::Args),
     /// Churn, publishes and client events; every delivery accounted for.
@@ -288,6 +291,7 @@ fn run_scenario(bench: &Bench, scenario: &Scenario) -> io::Result<Report> {
         Scenario::Storm(args) => storm::run(bench, args),
         Scenario::Slow(args) => slow::run(bench, args),
         Scenario::Overload(args) => overload::run(bench, args),
+        Scenario::Fairness(args) => fairness::run(bench, args),
         Scenario::Mixed(args) => mixed::run(bench, args),
         Scenario::Accounting(args) => accounting::run(bench, args),
         Scenario::Compare(_)
@@ -351,6 +355,7 @@ mod tests {
             "slow",
             "mixed",
             "overload",
+            "fairness",
             "accounting",
         ] {
             assert!(Cli::try_parse_from(["ringverb-bench", name]).is_ok(), "{name}");
@@ -370,6 +375,8 @@ mod tests {
             "publish --batch 0",
             "idle --servers 2",
             "overload --runs 0",
+            "fairness --rounds 0",
+            "fairness --only nothing",
             "compare --server a=ws://127.0.0.1:1",
         ] {
             let words = std::iter::once("ringverb-bench").chain(line.split(' '));

@@ -7,11 +7,21 @@ use std::time::Duration;
 /// CPU time the threads of the process have used. A thread that ended is no longer counted, so
 /// this is for servers whose threads live as long as they do.
 pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
+    scheduled(pid, 0)
+}
+
+/// Time that the threads of the process were ready to run and had no CPU: other processes had it.
+pub(crate) fn waiting_time(pid: u32) -> io::Result<Duration> {
+    scheduled(pid, 1)
+}
+
+/// The sum over all threads of one field of `schedstat`.
+fn scheduled(pid: u32, field: usize) -> io::Result<Duration> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread that ends between the listing and here is skipped.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        nanoseconds += text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0);
+        nanoseconds += text.split(' ').nth(field).and_then(|field| field.parse().ok()).unwrap_or(0);
     }
     Ok(Duration::from_nanos(nanoseconds))
 }

@@ -137,6 +137,11 @@ impl Servers {
         self.pids().into_iter().map(|pid| proc::cpu_time(pid).unwrap_or_default()).sum()
     }
 
+    /// Time that the servers were ready to run and other processes had the CPU.
+    pub(crate) fn waiting_time(&self) -> Duration {
+        self.pids().into_iter().map(|pid| proc::waiting_time(pid).unwrap_or_default()).sum()
+    }
+
     pub(crate) fn memory(&self) -> Memory {
         let one = |pid| proc::memory(pid).unwrap_or_default();
         self.pids().into_iter().map(one).fold(Memory::default(), Memory::plus)

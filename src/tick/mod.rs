@@ -16,7 +16,7 @@ use crate::buffer::FrameBytes;
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{Lane, Mail, Shard};
+use crate::shard::{ConnectionKey, Lane, Mail, Shard};
 use flush::Flush;
 use gather::Gathers;
 use kernel::Kernel;
@@ -139,6 +139,12 @@ impl<K: Kernel> Core<K> {
     pub fn shed(&mut self, slots: std::ops::Range<usize>) {
         let reactor = &self.reactor;
         self.shard.shed(slots, |slot| reactor.input_bytes(slot));
+    }
+
+    /// Memory of a connection in bytes: what its account says, its send queue and its incomplete input.
+    #[must_use]
+    pub fn kept_bytes(&self, key: ConnectionKey) -> usize {
+        self.shard.kept_bytes(key) + self.reactor.input_bytes(key.slot as usize)
     }
 
     /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake

@@ -414,6 +414,12 @@ impl<K: Kernel> Reactor<K> {
         !self.paced.is_empty()
     }
 
+    /// Entries of the queues of readable sockets: at most one for each connection.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.ready.len() + self.unread.len() + self.paced.len()
+    }
+
     /// Another tick is needed although no descriptor will say so.
     pub(super) fn has_unread(&self) -> bool {
         !self.ready.is_empty()

@@ -143,7 +143,7 @@ impl Client {
     /// Takes in bytes of the server, cut anywhere.
     pub(crate) fn hear(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
-        while let Some((opcode, payload)) = self.next_frame() {
+        while let Some((opcode, payload)) = take_frame(&mut self.input) {
             match opcode {
                 1 => self.hear_text(&serde_json::from_slice(&payload).expect("JSON")),
                 8 => {
@@ -154,22 +154,6 @@ impl Client {
                 other => panic!("opcode {other}"),
             }
         }
-    }
-
-    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let (header, length) = match *self.input.get(1)? {
-            126 => (4, usize::from(u16::from_be_bytes([*self.input.get(2)?, *self.input.get(3)?]))),
-            127 => panic!("no frame of this world is that long"),
-            short => (2, usize::from(short)),
-        };
-        if self.input.len() < header + length {
-            return None;
-        }
-        assert_eq!(self.input[0] & 0xf0, 0x80, "FIN and nothing reserved");
-        let opcode = self.input[0] & 15;
-        let payload = self.input[header..header + length].to_vec();
-        self.input.drain(..header + length);
-        Some((opcode, payload))
     }
 
     fn hear_text(&mut self, value: &Value) {
@@ -275,7 +259,24 @@ impl Client {
     }
 }
 
-fn text(value: &Value) -> Vec<u8> {
+/// Takes the server's next whole frame from what has come: opcode and payload.
+pub(crate) fn take_frame(input: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let (header, length) = match *input.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?]))),
+        127 => panic!("no frame of this world is that long"),
+        short => (2, usize::from(short)),
+    };
+    if input.len() < header + length {
+        return None;
+    }
+    assert_eq!(input[0] & 0xf0, 0x80, "FIN and nothing reserved");
+    let opcode = input[0] & 15;
+    let payload = input[header..header + length].to_vec();
+    input.drain(..header + length);
+    Some((opcode, payload))
+}
+
+pub(crate) fn text(value: &Value) -> Vec<u8> {
     frame(1, value.to_string().as_bytes())
 }
 

@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use ringverb::limits::READ_BYTES_PER_TICK_MAX;
+use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
 use ringverb::mailbox::Doorbell;
 use ringverb::shard::ConnectionKey;
 use ringverb::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
@@ -77,6 +77,32 @@ pub(crate) struct Wire {
     /// By whom it is watched: core and connection.
     watches: Vec<(usize, ConnectionKey)>,
     want_room: Vec<(usize, ConnectionKey)>,
+    /// The client sends without end: what each read finds.
+    pub(crate) source: Option<Source>,
+}
+
+/// Bytes that never run out.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Whole frames, sent over and over.
+    pub(crate) cycle: Vec<u8>,
+    pub(crate) at: usize,
+    /// Bytes that have arrived by the time of a read.
+    pub(crate) burst: usize,
+}
+
+impl Source {
+    fn refill(&mut self, to_server: &mut VecDeque<u8>) {
+        while to_server.len() < self.burst {
+            to_server.push_back(self.cycle[self.at]);
+            self.at = (self.at + 1) % self.cycle.len();
+        }
+    }
+
+    /// What is left of the frame or the cycle that has begun, so that other bytes may follow.
+    pub(crate) fn rest(&self) -> &[u8] {
+        if self.at == 0 { &[] } else { &self.cycle[self.at..] }
+    }
 }
 
 impl Wire {
@@ -85,7 +111,7 @@ impl Wire {
     }
 
     fn is_readable(&self) -> bool {
-        !self.to_server.is_empty() || self.ended || self.reset
+        !self.to_server.is_empty() || self.source.is_some() || self.ended || self.reset
     }
 }
 
@@ -97,6 +123,15 @@ struct Bell {
     has_rung: bool,
 }
 
+/// What a core has read in its present tick.
+#[derive(Clone, Debug, Default)]
+struct Reads {
+    wires: Vec<usize>,
+    since: u64,
+    /// Bytes, once the time for all reads was up.
+    bytes_over_time: usize,
+}
+
 /// All wires, and the completions of each core.
 pub(crate) struct World {
     pub(crate) random: Random,
@@ -105,8 +140,8 @@ pub(crate) struct World {
     again: Vec<bool>,
     bells: Vec<Bell>,
     stamp: Cell<u64>,
-    /// By core: the wires that it has read in its present tick.
-    read: Vec<Vec<usize>>,
+    /// By core.
+    reads: Vec<Reads>,
 }
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -120,7 +155,7 @@ impl World {
             again: Vec::new(),
             bells: Vec::new(),
             stamp: Cell::new(0),
-            read: Vec::new(),
+            reads: Vec::new(),
         }
     }
 
@@ -129,7 +164,7 @@ impl World {
         let first = self.completions.len();
         self.completions.resize_with(first + count, VecDeque::new);
         self.again.resize(first + count, false);
-        self.read.resize(first + count, Vec::new());
+        self.reads.resize(first + count, Reads::default());
         self.bells.resize(first + count, Bell::default());
         first
     }
@@ -144,7 +179,7 @@ impl World {
 
     /// A core begins a tick.
     pub(crate) fn begin_tick(&mut self, core: usize) {
-        self.read[core].clear();
+        self.reads[core] = Reads { since: self.stamp.get(), ..Reads::default() };
     }
 
     /// Whether a core's ring would wake it.
@@ -339,25 +374,42 @@ impl Kernel for SimKernel {
     fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
         let mut world = self.world.borrow_mut();
         let world = &mut *world;
-        let read = &mut world.read[self.core];
-        assert!(!read.contains(&socket.wire), "a socket was read twice in one tick");
+        let reads = &mut world.reads[self.core];
+        assert!(!reads.wires.contains(&socket.wire), "a socket was read twice in one tick");
         assert!(buffer.len() <= READ_BYTES_PER_TICK_MAX, "a read of {} bytes", buffer.len());
-        read.push(socket.wire);
+        reads.wires.push(socket.wire);
+        // The look at the clock that begins the tick takes time too.
+        let is_over_time = world.stamp.get() > reads.since + READ_TIME_PER_TICK_NS + 1_000;
         let took = if world.random.one_in(16) { 3_000_000 } else { 1_000 };
         world.stamp.set(world.stamp.get() + took);
         let wire = &mut world.wires[socket.wire];
         if wire.reset {
             return Received::Gone;
         }
+        if let Some(source) = &mut wire.source {
+            source.refill(&mut wire.to_server);
+        }
         let count = wire.to_server.len().min(buffer.len());
+        if is_over_time {
+            // Each of these bytes counts for the next look at the clock, which ends the reading.
+            let before = reads.bytes_over_time;
+            assert!(before < READ_BYTES_PER_CLOCK, "reading goes on when its time is up");
+            reads.bytes_over_time += count;
+        }
         for (slot, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
             *slot = byte;
         }
-        match count {
+        let is_endless = wire.source.is_some();
+        let received = match count {
             0 if wire.ended => Received::Gone,
             0 => Received::Nothing,
             count => Received::Bytes(count),
+        };
+        if is_endless {
+            // More has arrived meanwhile.
+            world.arrive(socket.wire);
         }
+        received
     }
 
     fn shut_down(&mut self, socket: &Socket) -> bool {

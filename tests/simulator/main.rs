@@ -7,6 +7,8 @@
 //! ones, `RINGVERB_SECONDS=n` as many as there is time for; planted.py shows that planted faults are found. The fuzz
 //! targets `simulation` and `nodes` run the same from their bytes.
 
+mod attack;
+mod attacker;
 mod client;
 mod cluster;
 mod kernel;
@@ -18,6 +20,7 @@ mod simulation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use attack::AttackSimulation;
 use cluster::Cluster;
 use kernel::Random;
 use simulation::Simulation;
@@ -37,15 +40,30 @@ const SHOWN_OF_NODES: [u64; 4] = [
     // Whoever is greeted with an event hears its sender repeat it.
     7_712_383_091_386_354_702,
 ];
+/// The same for attackers beside honest clients.
+const CORPUS_OF_ATTACKS: std::ops::Range<u64> = 1..41;
 const STEPS: usize = 400;
 
 /// What a seed is the seed of.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Model {
     /// One process, which hands over to others.
     Process,
     /// Several nodes and a Redis.
     Cluster,
+    /// One process, with attackers beside honest clients.
+    Attack,
+}
+
+impl Model {
+    /// The test that replays its seeds.
+    fn test(self) -> &'static str {
+        match self {
+            Self::Process => "what_must_hold",
+            Self::Cluster => "nodes",
+            Self::Attack => "attackers",
+        }
+    }
 }
 
 fn run(model: Model, seed: u64, steps: usize) {
@@ -59,6 +77,11 @@ fn run(model: Model, seed: u64, steps: usize) {
             let mut cluster = Cluster::new(Random::new(seed));
             (0..steps).for_each(|_| cluster.step());
             cluster.finish();
+        }
+        Model::Attack => {
+            let mut simulation = AttackSimulation::new(Random::new(seed));
+            (0..steps).for_each(|_| simulation.step());
+            simulation.finish();
         }
     }
 }
@@ -85,7 +108,7 @@ fn given(name: &str) -> Option<u64> {
 fn try_seed(model: Model, seed: u64) {
     if catch_unwind(AssertUnwindSafe(|| run(model, seed, STEPS))).is_err() {
         let steps = shrink(model, seed);
-        let test = if model == Model::Cluster { "nodes" } else { "what_must_hold" };
+        let test = model.test();
         panic!(
             "seed {seed} fails; the fewest steps: \
              RINGVERB_SEED={seed} RINGVERB_STEPS={steps} cargo test --test simulator {test}"
@@ -100,6 +123,7 @@ fn try_corpus(model: Model) {
     }
     match model {
         Model::Process => CORPUS.for_each(|seed| try_seed(model, seed)),
+        Model::Attack => CORPUS_OF_ATTACKS.for_each(|seed| try_seed(model, seed)),
         Model::Cluster => {
             CORPUS_OF_NODES.chain(SHOWN_OF_NODES).for_each(|seed| try_seed(model, seed));
         }
@@ -114,6 +138,11 @@ fn what_must_hold_holds() {
 #[test]
 fn nodes_agree() {
     try_corpus(Model::Cluster);
+}
+
+#[test]
+fn attackers_take_nothing_from_honest_clients() {
+    try_corpus(Model::Attack);
 }
 
 /// What the fuzzer kept: its bytes are the choices.
@@ -155,7 +184,12 @@ fn new_seeds() {
     let time = given("RINGVERB_SECONDS").unwrap_or(u64::MAX);
     let mut tried = 0;
     while tried < count && start.elapsed().as_secs() < time {
-        let model = if tried % 2 == 0 { Model::Process } else { Model::Cluster };
+        let model = match tried % 12 {
+            // Its steps are longer.
+            0 => Model::Attack,
+            odd if odd % 2 == 1 => Model::Cluster,
+            _ => Model::Process,
+        };
         try_seed(model, first + tried);
         tried += 1;
     }

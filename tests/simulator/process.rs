@@ -29,6 +29,8 @@ pub(crate) struct Process {
     pub(crate) now: Moment,
     /// By core, its line to Redis; none without a cluster.
     pub(crate) lines: Vec<Line>,
+    /// By core, the number of its ticks.
+    pub(crate) ticks: Vec<u64>,
     /// What the app's backend was told.
     pub(crate) told: Vec<WebhookEvent>,
     /// The number of the first core among those of all processes.
@@ -102,8 +104,8 @@ impl Process {
         });
         let lines = lines.collect();
         let (world, now) = (world.clone(), Moment(0));
-        let told = Vec::new();
-        let mut process = Self { cores, world, apps, now, lines, told, first };
+        let (ticks, told) = (vec![0; cores.len()], Vec::new());
+        let mut process = Self { cores, world, apps, now, lines, ticks, told, first };
         (0..process.cores.len()).for_each(|core| process.tick(core));
         process
     }
@@ -111,6 +113,7 @@ impl Process {
     /// As `Worker::tick`.
     pub(crate) fn tick(&mut self, index: usize) {
         self.world.borrow_mut().begin_tick(self.first + index);
+        self.ticks[index] += 1;
         let core = &mut self.cores[index];
         core.mailbox.doorbell().set_awake();
         if !core.is_paused() {

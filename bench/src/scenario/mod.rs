@@ -3,6 +3,7 @@
 pub(crate) mod accounting;
 pub(crate) mod churn;
 pub(crate) mod connect;
+pub(crate) mod fairness;
 pub(crate) mod fanout;
 pub(crate) mod floor;
 pub(crate) mod idle;
