@@ -20,6 +20,8 @@ use crate::line::Line;
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 pub(crate) const SEND_QUEUE_BYTES_MAX: usize = 4_000;
+/// In a cluster no client is slow: what a burst of events brings at once must find room.
+const SEND_QUEUE_BYTES_MAX_IN_CLUSTER: usize = 16_000;
 pub(crate) const CONNECTION_BYTES_MAX: usize = SEND_QUEUE_BYTES_MAX + 16_000;
 
 pub(crate) struct Process {
@@ -80,7 +82,11 @@ impl Process {
                 apps: apps.clone(),
                 channel_hash_seed: seed,
                 memory: MemoryLimits {
-                    send_queue_bytes_max: SEND_QUEUE_BYTES_MAX,
+                    send_queue_bytes_max: if node.is_some() {
+                        SEND_QUEUE_BYTES_MAX_IN_CLUSTER
+                    } else {
+                        SEND_QUEUE_BYTES_MAX
+                    },
                     connection_bytes_max: CONNECTION_BYTES_MAX,
                 },
                 connections_reserved: 0,
