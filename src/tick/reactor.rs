@@ -180,6 +180,8 @@ impl<K: Kernel> Reactor<K> {
         self.ready.append(&mut self.unread);
         self.look_at_paced(shard);
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
+        // Since the last look at the clock, over all rounds.
+        let mut bytes = 0;
         // Reading makes the kernel post what became ready meanwhile; a few rounds collect it into this tick.
         for _ in 0..4 {
             self.kernel.reap(&mut self.events);
@@ -190,7 +192,7 @@ impl<K: Kernel> Reactor<K> {
                 self.on_event(shard, event);
             }
             self.spare_events = events;
-            if congested || !self.read_ready(shard, deadline) || is_quiet {
+            if congested || !self.read_ready(shard, deadline, &mut bytes) || is_quiet {
                 break;
             }
         }
@@ -242,14 +244,13 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Reads the queued sockets, each once. `false` when the time for it is up; the rest stays queued, ahead of others.
-    fn read_ready(&mut self, shard: &mut Shard, deadline: u64) -> bool {
-        let mut bytes = 0;
+    fn read_ready(&mut self, shard: &mut Shard, deadline: u64, bytes: &mut usize) -> bool {
         while let Some(key) = self.ready.pop_front() {
-            bytes += self.read(shard, key);
-            if bytes >= limits::READ_BYTES_PER_CLOCK {
-                bytes = 0;
+            *bytes += self.read(shard, key);
+            if *bytes >= limits::READ_BYTES_PER_CLOCK {
+                *bytes = 0;
                 if self.kernel.stamp() >= deadline {
-                    return self.ready.is_empty();
+                    return false;
                 }
             }
         }
