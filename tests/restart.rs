@@ -14,7 +14,7 @@ use support::{
 
 const STOPPING: &str = "Server is shutting down";
 const GET_UP: &[u8] = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
-/// Clients come back 1 s after the close: 0.4 s on a quiet host leaves the rest to the next process. Before, it was 3 s.
+/// Clients come back 1 s after the close: 0.4 s on a quiet host leaves the rest to the next process. It was 3 s.
 const END_MAX: Duration = Duration::from_millis(1_500);
 
 fn closes(mut client: Client) {

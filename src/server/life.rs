@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::cli::TakeOver;
+use super::delay::{Delay, open_connections};
 use super::handover;
 use super::listening::{bind, share_port};
 use super::locked::LockedMemory;
@@ -400,48 +401,6 @@ fn drains(shared: &Shared, signal: &str) -> End {
         "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
     );
     End::Drain
-}
-
-fn open_connections(shared: &Shared) -> u64 {
-    let open = shared.apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
-    open.map(u64::from).sum()
-}
-
-/// The time between a signal and the drain. `/up` answers 503, all else is served: load balancers notice the one, and
-/// clients nothing.
-struct Delay {
-    signal: &'static str,
-    began: Moment,
-    length: Duration,
-}
-
-impl Delay {
-    /// `None` without `RINGVERB_SHUTDOWN_DELAY`.
-    fn begin(shared: &Shared, signal: &'static str) -> Option<Self> {
-        let seconds = shared.config.shutdown_delay_seconds;
-        if seconds == 0 {
-            return None;
-        }
-        shared.unready.store(true, Ordering::Relaxed);
-        tracing::info!(
-            "{signal}: /up answers 503 for {seconds} s (RINGVERB_SHUTDOWN_DELAY), then {} connections are closed. A \
-             second signal ends the delay.",
-            open_connections(shared)
-        );
-        Some(Self {
-            signal,
-            began: shared.clock.now(),
-            length: Duration::from_secs(seconds.into()),
-        })
-    }
-
-    fn since(&self, now: Moment) -> Duration {
-        Duration::from_millis(now.0.saturating_sub(self.began.0))
-    }
-
-    fn left(&self, now: Moment) -> Duration {
-        self.length.saturating_sub(self.since(now))
-    }
 }
 
 /// This program, as it was started.

@@ -5,6 +5,7 @@ mod banner;
 mod check;
 mod cli;
 mod client;
+mod delay;
 mod handover;
 mod life;
 mod listening;

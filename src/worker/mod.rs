@@ -176,8 +176,8 @@ pub fn run(
     })
 }
 
-/// What a worker asks of the kernel. All workers have theirs before any of them serves, so that a server starts whole or
-/// not at all.
+/// What a worker asks of the kernel. All workers have theirs before any of them serves, so that a server starts whole
+/// or not at all.
 struct Parts {
     runtime: monoio::Runtime<monoio::time::TimeDriver<monoio::IoUringDriver>>,
     ring: Ring,

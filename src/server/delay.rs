@@ -1,0 +1,49 @@
+//! The shutdown delay (`RINGVERB_SHUTDOWN_DELAY`), between a signal and the drain.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::worker::Shared;
+
+pub(super) fn open_connections(shared: &Shared) -> u64 {
+    let open = shared.apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
+    open.map(u64::from).sum()
+}
+
+/// The time between a signal and the drain. `/up` answers 503, all else is served: load balancers notice the one, and
+/// clients nothing.
+pub(super) struct Delay {
+    pub(super) signal: &'static str,
+    began: Moment,
+    length: Duration,
+}
+
+impl Delay {
+    /// `None` without `RINGVERB_SHUTDOWN_DELAY`.
+    pub(super) fn begin(shared: &Shared, signal: &'static str) -> Option<Self> {
+        let seconds = shared.config.shutdown_delay_seconds;
+        if seconds == 0 {
+            return None;
+        }
+        shared.unready.store(true, Ordering::Relaxed);
+        tracing::info!(
+            "{signal}: /up answers 503 for {seconds} s (RINGVERB_SHUTDOWN_DELAY), then {} connections are closed. A \
+             second signal ends the delay.",
+            open_connections(shared)
+        );
+        Some(Self {
+            signal,
+            began: shared.clock.now(),
+            length: Duration::from_secs(seconds.into()),
+        })
+    }
+
+    pub(super) fn since(&self, now: Moment) -> Duration {
+        Duration::from_millis(now.0.saturating_sub(self.began.0))
+    }
+
+    pub(super) fn left(&self, now: Moment) -> Duration {
+        self.length.saturating_sub(self.since(now))
+    }
+}
