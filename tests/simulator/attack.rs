@@ -1,8 +1,8 @@
 //! One run of attackers beside honest clients, with memory squeezed at random times.
 //!
 //! After every step: the account agrees with what connections keep, each connection is within its limits, and charges
-//! stay within the headroom. Pongs of honest clients and answers to questions come within a bounded number of ticks. That
-//! no socket is read twice in a tick, and that reading ends with its time, is asserted in `kernel.rs`. At the end honest
+//! stay within the headroom. Pongs of honest clients and answers to questions come within a bounded number of ticks.
+//! `kernel.rs` asserts that no socket is read twice in a tick and that reading ends with its time. At the end honest
 //! clients have every event once and in order (asserted in `client.rs`), and nothing is left of the attackers.
 
 use std::task::{Context, Poll, Waker};
@@ -19,8 +19,8 @@ const ATTACKERS_MAX: usize = 12;
 const HONEST_MAX: usize = 6;
 /// What a message may cost beyond its bytes, while it is incomplete.
 const PARTIAL_BYTES_MAX: usize = 256;
-/// Ticks of its core within which an honest client's ping is answered. Each tick reads one socket at least, so these are
-/// about as many as a core has sockets here.
+/// Ticks of its core within which an honest client's ping is answered. Each tick reads one socket at least, so these
+/// are about as many as a core has sockets here.
 const PONG_TICKS_MAX: u64 = 20;
 /// Rounds within which a question to all cores is answered, behind the mail that the attackers cause: a ring takes
 /// `RING_CAPACITY` mails a tick.
@@ -381,7 +381,7 @@ impl AttackSimulation {
         memchr::memmem::find_iter(&bytes, PING_PAYLOAD).count()
     }
 
-    /// A request is answered by mail, and those that repeat it meanwhile have no answer of their own: one a tick at most.
+    /// A request is answered by mail. Requests that repeat it before the answer share that answer: one a tick at most.
     fn check_repeats(&self) {
         let repeats = |attack| matches!(attack, Attack::Presence | Attack::Cache);
         for attacker in self.attackers.iter().filter(|one| repeats(one.attack)) {
