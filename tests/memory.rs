@@ -64,7 +64,9 @@ fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
     here.ask(PING, PONG);
     assert_eq!(server.get("/connections"), r#"{"connections":1}"#);
     eventually("room again", || is_taken(&server).then_some(()));
-    eventually("publishes again", || (http.ask(&event("news", 1, 1)).status == 200).then_some(()));
+    eventually("publishes again", || {
+        (server.ask(&event("news", 1, 1)).status == 200).then_some(())
+    });
     here.expect(r#"{"event":"e","data":"1 x","channel":"news"}"#);
     here.close();
     server.signal(rustix::process::Signal::TERM);

@@ -36,6 +36,13 @@ pub(super) enum Framing {
 }
 
 impl Request {
+    /// Memory of head and body, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let fields = self.fields.capacity() * size_of::<(Span, Span)>();
+        self.head.capacity() + self.body.capacity() + fields
+    }
+
     /// Parses a head that is complete, blank line included.
     pub(super) fn parse(head: &[u8]) -> Result<Self, Refusal> {
         // Left uninitialized: to clear two kilobytes costs as much as to parse a small request.

@@ -64,6 +64,12 @@ impl RequestReader {
         Self { limits, searched: 0, leading_lines: 0, open: None }
     }
 
+    /// Memory of the request that is being read, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.request.held_bytes())
+    }
+
     /// Whether no byte of a request has been seen since the last one was complete. A connection in
     /// this state can be closed without harm.
     #[must_use]

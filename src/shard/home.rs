@@ -339,10 +339,11 @@ impl Shard {
         join: Option<&Join>,
     ) {
         let index = self.homes.find_or_insert(&channel);
-        if join.is_some_and(|join| self.is_full(index, &channel, join)) {
+        let error = join.and_then(|join| self.refuses(index, &channel, join));
+        if let Some(error) = error {
             self.homes.drop_if_unused(index);
             self.let_go_if_unused(&channel);
-            return self.mail_back(core, Mail::Full { channel, connection, ticket });
+            return self.mail_back(core, Mail::Full { channel, connection, ticket, error });
         }
         if self.homes.channels[index as usize].interested.is_empty() {
             self.tell_occupied(&channel, Edge::Came);

@@ -6,6 +6,7 @@
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
+use crate::pusher::error_code::ErrorCode;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
@@ -126,12 +127,13 @@ pub enum Mail {
         /// Who was counted in for it: if the connection has left meanwhile, its core owes a `Leave`.
         joined: Option<Box<UserId>>,
     },
-    /// The other answer to `Subscribe`: the presence channel has as many members as it may have, or nobody waits for an
-    /// answer any more.
+    /// The other answer to `Subscribe`: the presence channel has as many members as it may have, there is no memory for
+    /// one more, or nobody waits for an answer any more.
     Full {
         channel: ChannelKey,
         connection: ConnectionKey,
         ticket: u32,
+        error: ErrorCode,
     },
     /// An event for the receiving core's subscribers.
     Deliver {

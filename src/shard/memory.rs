@@ -59,12 +59,46 @@ pub(super) struct Account {
     charged: u64,
     /// Bytes that may be charged until memory is measured again; `None` without a budget.
     headroom: Option<u64>,
+    /// Bytes that connections that speak HTTP take now.
+    http_held: u64,
+    http_reserve: u64,
+}
+
+/// Takes from the headroom what is used in addition, or gives back what is no longer used. `false`: it did not suffice.
+fn change(headroom: &mut u64, before: usize, now: usize) -> bool {
+    let more = now.saturating_sub(before) as u64;
+    let fits = *headroom >= more;
+    *headroom = headroom.saturating_sub(more).saturating_add(before.saturating_sub(now) as u64);
+    fits
 }
 
 impl Shard {
     /// The process was measured: so many bytes may be charged until it is measured again.
     pub fn set_headroom(&mut self, bytes: u64) {
         self.account.headroom = Some(bytes);
+    }
+
+    /// Bytes that connections that speak HTTP may take together whatever the headroom is: requests of backends are
+    /// still answered when clients have used all.
+    pub fn set_http_reserve(&mut self, bytes: u64) {
+        self.account.http_reserve = bytes;
+    }
+
+    /// Takes bytes from the headroom for what is made once and sent. `false`: there is no room; it is counted.
+    pub(super) fn take_headroom(&mut self, more: usize) -> bool {
+        let fits = self.account.headroom.as_mut().is_none_or(|bytes| change(bytes, 0, more));
+        if !fits {
+            self.outbox.refused.count(Refused::MemorySubscription);
+        }
+        fits
+    }
+
+    /// A connection that speaks HTTP takes another number of bytes now; whether the process has memory for that.
+    pub fn note_http(&mut self, before: usize, now: usize) -> bool {
+        let Account { headroom, http_held, http_reserve, .. } = &mut self.account;
+        *http_held = http_held.saturating_add(now as u64).saturating_sub(before as u64);
+        let has_room = headroom.as_mut().is_none_or(|bytes| change(bytes, before, now));
+        has_room || now <= before || *http_held <= *http_reserve
     }
 
     /// Bytes charged to all connections of this core.
@@ -104,11 +138,8 @@ impl Shard {
     /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no
     /// memory for that.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
-        let Some(bytes) = &mut self.account.headroom else { return };
-        let more = now.saturating_sub(before) as u64;
-        let is_too_much = *bytes < more;
-        *bytes = bytes.saturating_sub(more).saturating_add(before.saturating_sub(now) as u64);
-        if is_too_much && self.get_open(key).is_some() {
+        let fits = self.account.headroom.as_mut().is_none_or(|bytes| change(bytes, before, now));
+        if !fits && self.get_open(key).is_some() {
             self.cut_off(key.slot, error_code::SHORT_OF_MEMORY, Refused::Shed);
         }
     }

@@ -371,8 +371,8 @@ impl Shard {
             Mail::Subscribed { channel, connection, ticket, greeting, joined } => {
                 self.on_subscribed(&channel, connection, ticket, greeting, joined);
             }
-            Mail::Full { channel, connection, ticket } => {
-                self.on_full(&channel, connection, ticket)
+            Mail::Full { channel, connection, ticket, error } => {
+                self.on_full(&channel, connection, ticket, error)
             }
             Mail::Deliver { channel, frame, except } => self.deliver(&channel, &frame, except),
             Mail::Answer { id, answer } => self.outbox.answered.push(Answered::Core { id, answer }),

@@ -12,6 +12,7 @@ use super::envelope::{Body, LinkId, MemberPart};
 use super::mail::Join;
 use super::{Shard, frame};
 use crate::buffer::FrameBytes;
+use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::UserId;
 use crate::pusher::outbound;
 
@@ -36,6 +37,8 @@ pub(super) struct Roster {
     /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as
     /// the roster is long, and a subscribe message is short.
     encoded: Option<FrameBytes>,
+    /// Its length when it was made last.
+    encoded_bytes: usize,
 }
 
 impl Roster {
@@ -70,7 +73,9 @@ impl Roster {
             outbound::presence_succeeded(channel, list.into_iter(), &mut text);
             frame::encode_text(&text).into()
         };
-        self.encoded.get_or_insert_with(encode).clone()
+        let frame = self.encoded.get_or_insert_with(encode).clone();
+        self.encoded_bytes = frame.len();
+        frame
     }
 
     /// For counts: who is in the roster, and as what, must stay as it is.
@@ -99,11 +104,29 @@ impl Roster {
 
 impl FromIterator<(Box<str>, Member)> for Roster {
     fn from_iter<I: IntoIterator<Item = (Box<str>, Member)>>(members: I) -> Self {
-        Self { members: members.into_iter().collect(), encoded: None }
+        Self { members: members.into_iter().collect(), encoded: None, encoded_bytes: 0 }
     }
 }
 
 impl Shard {
+    /// Why a user may not join now. A join makes the whole roster be encoded again, for this subscriber alone: while
+    /// many join, their messages are short and what they are sent is not.
+    pub(super) fn refuses(
+        &mut self,
+        index: u32,
+        channel: &ChannelKey,
+        join: &Join,
+    ) -> Option<ErrorCode> {
+        if self.is_full(index, channel, join) {
+            return Some(error_code::TOO_MANY_MEMBERS);
+        }
+        let roster = self.homes.get(index).roster.as_ref();
+        let is_new = roster.is_some_and(|roster| !roster.contains(&join.user.text));
+        let bytes = roster.filter(|_| is_new).map_or(0, |roster| roster.encoded_bytes);
+        let has_room = self.take_headroom(bytes);
+        (!has_room).then_some(error_code::SHORT_OF_MEMORY)
+    }
+
     /// Whether one more user is too many. A user who is in already may bring more connections.
     pub(super) fn is_full(&self, index: u32, channel: &ChannelKey, join: &Join) -> bool {
         let most = self.settings.apps.get(channel.app()).presence_members_max;

@@ -176,7 +176,13 @@ impl Shard {
     }
 
     /// The home said no: the presence channel is full.
-    pub(super) fn on_full(&mut self, channel: &ChannelKey, key: ConnectionKey, ticket: u32) {
+    pub(super) fn on_full(
+        &mut self,
+        channel: &ChannelKey,
+        key: ConnectionKey,
+        ticket: u32,
+        error: ErrorCode,
+    ) {
         let Some(index) = self.answered(channel) else { return };
         if self.get_open(key).is_some()
             && let Some(at) = self.subscription_index(key.slot, index)
@@ -185,7 +191,8 @@ impl Shard {
         {
             self.leave(key.slot, at);
             // `leave` may have dropped the channel.
-            let why = refusal(error_code::TOO_MANY_MEMBERS, MEMBERS_MAX);
+            let is_memory = error == error_code::SHORT_OF_MEMORY;
+            let why = refusal(error, if is_memory { CONNECTION_BYTES_MAX } else { MEMBERS_MAX });
             return self.refuse(key.slot, channel.name(), why);
         }
         self.drop_if_unused(index);

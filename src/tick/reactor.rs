@@ -9,7 +9,8 @@
 //!
 //! Fairness: a readable socket is queued once, whatever the kernel reports of it. It is read once a tick at most, and
 //! at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A socket
-//! with more to read waits behind the others for the next tick.
+//! with more to read waits for the next tick, and there behind all that have become readable since: a client that sends
+//! a little is not behind those that send without end. One of these is read in each tick all the same.
 
 use std::collections::VecDeque;
 
@@ -177,7 +178,7 @@ impl<K: Kernel> Reactor<K> {
     /// Deals with everything that is ready. `congested`: the mailboxes are full, so publishers are not read.
     pub(super) fn turn(&mut self, shard: &mut Shard, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
-        self.ready.append(&mut self.unread);
+        let waiting = self.unread.len();
         self.look_at_paced(shard);
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
         // Since the last look at the clock, over all rounds.
@@ -195,6 +196,21 @@ impl<K: Kernel> Reactor<K> {
             if congested || !self.read_ready(shard, deadline, &mut bytes) || is_quiet {
                 break;
             }
+        }
+        if !congested {
+            self.read_waiting(shard, waiting, deadline, &mut bytes);
+        }
+    }
+
+    /// Reads those that had more to read in an earlier tick, the first `count` of `unread`: one at least, the others
+    /// while there is time.
+    fn read_waiting(&mut self, shard: &mut Shard, count: usize, deadline: u64, bytes: &mut usize) {
+        for number in 0..count {
+            if number > 0 && self.kernel.stamp() >= deadline {
+                return;
+            }
+            let Some(key) = self.unread.pop_front() else { return };
+            *bytes += self.read(shard, key);
         }
     }
 

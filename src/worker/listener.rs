@@ -51,7 +51,7 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
             // WebSockets need descriptors, too. A connection that waits makes room for one that may have something to
             // say; where none waits, those that are served now are done soon.
             let is_full = worker.lobby.sessions() >= worker.http_connections_max;
-            if is_full && !worker.lobby.end_longest_waiting() {
+            if is_full && !worker.lobby.has_waiting() {
                 worker.count_refused(Refused::AcceptPaused);
                 monoio::time::sleep(FULL_PAUSE).await;
                 break;
@@ -89,6 +89,10 @@ fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr)
             }
         }
     };
+    // Only a connection that its address may have takes the place of another one.
+    if worker.lobby.sessions() >= worker.http_connections_max {
+        worker.lobby.end_longest_waiting();
+    }
     // A frame leaves when its tick ends; Nagle would hold it back for up to 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY: {error}");

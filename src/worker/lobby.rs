@@ -38,6 +38,8 @@ pub(super) struct Lobby {
     /// Sessions that wait for bytes, by their entry and its number, those that have waited longest first. An entry
     /// whose number is another one is stale.
     by_age: RefCell<VecDeque<(usize, u64)>>,
+    /// The same for those that have sent nothing yet: they make room before others.
+    silent: RefCell<VecDeque<(usize, u64)>>,
     number: Cell<u64>,
     aside: RefCell<Slab<Aside>>,
 }
@@ -45,6 +47,16 @@ pub(super) struct Lobby {
 /// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that
 /// an accepted socket can cause.
 const SEARCHED_MAX: usize = 64;
+
+/// Who begins to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub(super) peer: IpAddr,
+    /// The session can stand aside.
+    pub(super) may_move: bool,
+    /// It has sent nothing yet.
+    pub(super) is_silent: bool,
+}
 
 /// A session that waits.
 #[derive(Default)]
@@ -138,13 +150,21 @@ impl Lobby {
         self.sessions.get()
     }
 
-    /// Ends the session that has waited for bytes longest; `false` when none waits.
+    /// Whether a session waits that could end for another one.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// Ends the session that has waited for bytes longest, one that has sent nothing if there is one; `false` when none
+    /// waits.
     pub(super) fn end_longest_waiting(&self) -> bool {
         let mut waiting = self.waiting.borrow_mut();
-        while let Some((key, number)) = self.by_age.borrow_mut().pop_front() {
-            if let Some(found) = waiting.get_mut(key).filter(|found| found.number == number) {
-                found.end();
-                return true;
+        for queue in [&self.silent, &self.by_age] {
+            while let Some((key, number)) = queue.borrow_mut().pop_front() {
+                if let Some(found) = waiting.get_mut(key).filter(|found| found.number == number) {
+                    found.end();
+                    return true;
+                }
             }
         }
         false
@@ -153,31 +173,33 @@ impl Lobby {
     /// Ends the session of this peer that has waited for bytes longest, if it is among the longest of all.
     pub(super) fn end_longest_waiting_of(&self, peer: IpAddr) -> bool {
         let mut waiting = self.waiting.borrow_mut();
-        let mut by_age = self.by_age.borrow_mut();
-        let place = by_age.iter().take(SEARCHED_MAX).position(|(key, number)| {
-            let found = waiting.get(*key).filter(|found| found.number == *number);
-            found.is_some_and(|found| found.peer == Some(peer))
-        });
-        let entry = place.and_then(|place| by_age.remove(place));
-        let found = entry.and_then(|(key, _)| waiting.get_mut(key));
-        found.is_some_and(|found| {
-            found.end();
-            true
-        })
+        for queue in [&self.silent, &self.by_age] {
+            let mut queue = queue.borrow_mut();
+            let place = queue.iter().take(SEARCHED_MAX).position(|(key, number)| {
+                let found = waiting.get(*key).filter(|found| found.number == *number);
+                found.is_some_and(|found| found.peer == Some(peer))
+            });
+            let entry = place.and_then(|place| queue.remove(place));
+            if let Some(found) = entry.and_then(|(key, _)| waiting.get_mut(key)) {
+                found.end();
+                return true;
+            }
+        }
+        false
     }
 
-    /// Waits for bytes; the wait may be cut short. `may_move`: the session can stand aside.
+    /// Waits for bytes; the wait may be cut short.
     pub(super) async fn wait<F: Future>(
         &self,
-        peer: IpAddr,
-        may_move: bool,
+        waiter: Waiter,
         future: F,
     ) -> Result<F::Output, Cut> {
+        let Waiter { peer, may_move, is_silent } = waiter;
         let number = self.number.get() + 1;
         self.number.set(number);
         let waiting = Waiting { number, peer: Some(peer), ..Waiting::default() };
         let entry = Entry::new(&self.waiting, waiting);
-        self.note_age(entry.1, number);
+        self.note_age(if is_silent { &self.silent } else { &self.by_age }, entry.1, number);
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             if may_move && self.asked.get() {
@@ -197,15 +219,15 @@ impl Lobby {
     }
 
     /// Sessions begin to wait often and end seldom, so stale entries are dropped here.
-    fn note_age(&self, key: usize, number: u64) {
+    fn note_age(&self, queue: &RefCell<VecDeque<(usize, u64)>>, key: usize, number: u64) {
         let waiting = self.waiting.borrow();
-        let mut by_age = self.by_age.borrow_mut();
-        if by_age.len() > 64 + 2 * waiting.len() {
-            by_age.retain(|(key, number)| {
+        let mut queue = queue.borrow_mut();
+        if queue.len() > 64 + 2 * waiting.len() {
+            queue.retain(|(key, number)| {
                 waiting.get(*key).is_some_and(|found| found.number == *number)
             });
         }
-        by_age.push_back((key, number));
+        queue.push_back((key, number));
     }
 
     /// Waits until sessions may go on. Until then the session can be moved.
@@ -242,7 +264,8 @@ mod tests {
     }
 
     fn wait_of<'a>(lobby: &'a Lobby, peer: IpAddr) -> Wait<'a> {
-        let mut wait: Wait<'a> = Box::pin(lobby.wait(peer, true, std::future::pending::<()>()));
+        let waiter = Waiter { peer, may_move: true, is_silent: false };
+        let mut wait: Wait<'a> = Box::pin(lobby.wait(waiter, std::future::pending::<()>()));
         assert_eq!(poll(&mut wait), Poll::Pending);
         wait
     }
@@ -281,6 +304,18 @@ mod tests {
         assert!(!lobby.end_longest_waiting_of(other));
         assert_eq!(poll(&mut waits[0]), Poll::Pending);
         assert!(lobby.end_longest_waiting());
+    }
+
+    #[test]
+    fn sessions_that_have_sent_nothing_end_before_others() {
+        let lobby = Lobby::default();
+        let mut served = wait(&lobby);
+        let waiter = Waiter { peer: HERE, may_move: true, is_silent: true };
+        let mut silent: Wait = Box::pin(lobby.wait(waiter, std::future::pending::<()>()));
+        assert_eq!(poll(&mut silent), Poll::Pending);
+        assert!(lobby.has_waiting() && lobby.end_longest_waiting());
+        assert_eq!(poll(&mut silent), Poll::Ready(Err(Cut::Ends)));
+        assert_eq!(poll(&mut served), Poll::Pending);
     }
 
     #[test]

@@ -77,6 +77,8 @@ impl Overload {
     }
 }
 
+/// Of the memory budget, what HTTP may take when it is used up: 6 %.
+const HTTP_RESERVE_DIVISOR: u64 = 16;
 /// Slots looked through for heavy connections at one measurement: a millisecond or two.
 const SLOTS_PER_SHED: usize = 1 << 16;
 
@@ -112,6 +114,8 @@ impl Worker {
         guard.measured = measured;
         let share = pressure.headroom.load(Ordering::Relaxed) / u64::from(core.mailbox.cores());
         core.shard.set_headroom(share);
+        let reserve = self.shared.config.memory_max.unwrap_or_default() / HTTP_RESERVE_DIVISOR;
+        core.shard.set_http_reserve(reserve / u64::from(core.mailbox.cores()));
         if pressure.strain() > Strain::None {
             let slots = core.reactor.slots();
             let first = if guard.next_slot < slots { guard.next_slot } else { 0 };
@@ -134,6 +138,15 @@ impl Worker {
             "{client} has {most} HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is \
              your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it"
         ));
+    }
+
+    /// A connection that speaks HTTP takes another number of bytes now; whether there is memory for that.
+    pub(super) fn note_memory(&self, before: usize, now: usize) -> bool {
+        let fits = self.core.borrow_mut().shard.note_http(before, now);
+        if !fits {
+            self.count_refused(Refused::MemoryPublish);
+        }
+        fits
     }
 
     pub(super) fn count_refused(&self, why: Refused) {

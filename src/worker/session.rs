@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::addresses::Place;
-use super::lobby::{Aside, Cut, Visit};
+use super::lobby::{Aside, Cut, Visit, Waiter};
 use super::overload::Strain;
 use super::{Worker, printed, sys, time};
 use crate::api::{self, Context, Plan, Target};
@@ -30,6 +30,9 @@ use crate::limits;
 use crate::output;
 use crate::pusher::error_code::ErrorCode;
 use crate::ws::handshake::AcceptKey;
+
+/// Bytes received at a time.
+const READ_BYTES: usize = 8 * 1024;
 
 /// Serves one socket from its accept to its end, or until its handshake is done. `place`: what it is counted in.
 pub(super) async fn serve(visit: Visit, stream: TcpStream, peer: IpAddr, place: Place) {
@@ -69,9 +72,11 @@ async fn begin(
         place,
         served,
         may_be_in_flight: false,
+        held: 0,
         worker: worker.clone(),
     };
-    let end = session.run().await;
+    let end = if session.note_memory() { session.run().await } else { End::Gone };
+    worker.note_memory(session.held, 0);
     worker
         .shared
         .overload
@@ -97,6 +102,8 @@ struct Session {
     /// parks next, and until then `into_raw_fd` panics: the descriptor must be duplicated instead of taken. A wait
     /// that completes has dropped its reference to the descriptor.
     may_be_in_flight: bool,
+    /// Memory that is noted for it, in bytes.
+    held: usize,
     reader: RequestReader,
     /// Received and not yet used.
     input: Vec<u8>,
@@ -160,6 +167,9 @@ impl Session {
             self.respond(&response, &request);
         }
         self.served = true;
+        if self.output.len() > limits::ANSWERS_BYTES_MAX {
+            self.send_output().await?;
+        }
         if request.keep_alive() && !self.worker.draining.get() {
             return Ok(());
         }
@@ -174,6 +184,10 @@ impl Session {
             if !has_begun && self.has_begun() {
                 has_begun = true;
                 deadline = self.deadline(true);
+            }
+            if !self.note_memory() {
+                self.input = Vec::new();
+                return Ok(Err(short_of_memory()));
             }
             match self.reader.read(&mut self.input) {
                 Ok(Progress::Complete(request)) => return Ok(Ok(request)),
@@ -210,6 +224,19 @@ impl Session {
         }
     }
 
+    /// Notes the memory that the session takes now. `false`: there is none for it.
+    fn note_memory(&mut self) -> bool {
+        let buffers = self.input.capacity() + self.output.capacity();
+        let now = limits::HTTP_CONNECTION_BYTES + buffers + self.reader.held_bytes();
+        let before = std::mem::replace(&mut self.held, now);
+        now == before || self.worker.note_memory(before, now)
+    }
+
+    /// For a wait in the lobby.
+    fn waiter(&self, may_move: bool) -> Waiter {
+        Waiter { peer: self.peer, may_move, is_silent: !self.served && !self.has_begun() }
+    }
+
     /// Whether a byte of the next request has come.
     fn has_begun(&self) -> bool {
         !self.reader.is_idle() || !self.input.is_empty()
@@ -243,7 +270,7 @@ impl Session {
                 // Where the whole host stalled, a request and the end of its time are seen together: it came in time.
                 Err(_) => true,
             };
-            let mut chunk = [0_u8; 8 * 1024];
+            let mut chunk = [0_u8; READ_BYTES];
             match rustix::net::recv(sys::borrow(&self.stream), &mut chunk[..], RecvFlags::DONTWAIT)
             {
                 Ok((0, _)) => return Err(End::Gone),
@@ -260,9 +287,9 @@ impl Session {
     /// `receive`, but for a while another process may take the session over, if there is no more to it than its input.
     async fn receive_or_move(&mut self, deadline: monoio::time::Instant) -> Result<(), End> {
         let worker = self.worker.clone();
-        let may_move = self.reader.holds_nothing();
+        let waiter = self.waiter(self.reader.holds_nothing());
         loop {
-            match worker.lobby.wait(self.peer, may_move, self.receive(deadline)).await {
+            match worker.lobby.wait(waiter, self.receive(deadline)).await {
                 Ok(received) => return received,
                 Err(Cut::Ends) => {
                     worker.count_refused(Refused::HttpConnections);
@@ -296,10 +323,10 @@ impl Session {
         if sent < self.output.len() {
             let rest = self.output.split_off(sent);
             let timeout = u64::from(self.worker.shared.config.handshake_timeout_seconds);
-            let worker = self.worker.clone();
+            let (worker, waiter) = (self.worker.clone(), self.waiter(false));
             let written =
                 monoio::time::timeout(Duration::from_secs(timeout), self.stream.write_all(rest));
-            match worker.lobby.wait(self.peer, false, written).await {
+            match worker.lobby.wait(waiter, written).await {
                 Ok(Ok((Ok(_), _))) => {}
                 Err(_) => {
                     worker.count_refused(Refused::HttpConnections);
@@ -319,10 +346,12 @@ impl Session {
         }
         if rustix::net::shutdown(sys::borrow(&self.stream), rustix::net::Shutdown::Write).is_ok() {
             let deadline = monoio::time::Instant::now() + Duration::from_secs(1);
-            for _ in 0..64 {
+            // A request that was refused may still be on its way, and its client reads the answer only behind it.
+            let reads_max = 64 + self.worker.shared.config.request_size_max / READ_BYTES;
+            for _ in 0..reads_max {
                 self.input.clear();
-                let worker = self.worker.clone();
-                let received = worker.lobby.wait(self.peer, false, self.receive(deadline)).await;
+                let (worker, waiter) = (self.worker.clone(), self.waiter(false));
+                let received = worker.lobby.wait(waiter, self.receive(deadline)).await;
                 if !matches!(received, Ok(Ok(()))) {
                     break;
                 }
@@ -355,8 +384,7 @@ impl Session {
             // it. Far over it they are what fills the queues, and a backend tries again, where a client cannot.
             Plan::Publish { .. } if worker.shared.overload.pressure.strain() == Strain::FarOver => {
                 worker.count_refused(Refused::MemoryPublish);
-                let text = "The server is short of memory: the event was not published; try again.";
-                Response::text(503, text).with_header("Retry-After", "1")
+                short_of_memory()
             }
             Plan::Publish { app, publications, info, reply, quota } => {
                 if !self.publish(app, publications).await {
@@ -451,6 +479,11 @@ impl Session {
             None => Response::text(503, "A core of the server did not answer in time; try again."),
         }
     }
+}
+
+fn short_of_memory() -> Response {
+    let text = "The server is short of memory: the event was not published; try again.";
+    Response::text(503, text).with_header("Retry-After", "1")
 }
 
 /// A request that took too long to stand aside with the others.

@@ -9,6 +9,7 @@
 //! `IDLE_MAX` topics stay subscribed for nobody, the oldest goes first.
 
 use super::{Fetch, Peer};
+use crate::pusher::error_code;
 use crate::shard::Shard;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::connection::ConnectionKey;
@@ -177,7 +178,15 @@ impl Shard {
         let searched = waiting.mails.iter().rev().take(WITHDRAW_SEARCHED_MAX);
         let Some(behind) = searched.into_iter().position(is_it) else { return };
         waiting.mails.remove(waiting.mails.len() - 1 - behind);
-        self.mail_back(core, Mail::Full { channel: channel.clone(), connection, ticket });
+        self.mail_back(
+            core,
+            Mail::Full {
+                channel: channel.clone(),
+                connection,
+                ticket,
+                error: error_code::TOO_MANY_MEMBERS,
+            },
+        );
         self.let_go_if_unused(channel);
     }
 }
