@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::{
-    Client, PING, PONG, Server, Setup, error_event, frame, resident_bytes, small_window,
+    Client, PING, PONG, Server, Setup, Wire, error_event, frame, raise_descriptor_limit,
+    resident_bytes, small_window,
 };
 
 const MIB: u64 = 1 << 20;
@@ -184,4 +185,26 @@ fn a_connection_over_its_own_limit_is_told_and_goes_on() {
     client.send(r#"{"event":"pusher:unsubscribe","data":{"channel":"x"}}"#);
     client.unsubscribe(&format!("{:0>150}", 0));
     client.subscribe("short");
+}
+
+/// Requests that never become whole, and their connections themselves.
+#[test]
+fn unfinished_requests_do_not_exceed_the_memory_limit() {
+    raise_descriptor_limit();
+    let (server, limit) = limited(32);
+    let mut witness = server.connect();
+    let mut wires: Vec<Wire> = Vec::new();
+    let head = "POST /apps/1001/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9500\r\n\r\n";
+    let part = [head.as_bytes(), &[b'x'; 9_000]].concat();
+    stays_below(&server, limit, "unfinished requests", || {
+        for number in 0..6_000 {
+            let source = [127, 0, 1, u8::try_from(number % 200).expect("below 200")];
+            let mut wire = server.wire_from(source);
+            wire.send_to_closing(&part);
+            wires.push(wire);
+        }
+    });
+    witness.ask(PING, PONG);
+    // A small request of a backend is answered all the same.
+    server.publish("news", "e", "x");
 }

@@ -64,12 +64,13 @@ pub(super) struct Account {
     http_reserve: u64,
 }
 
-/// Takes from the headroom what is used in addition, or gives back what is no longer used. `false`: it did not suffice.
+/// Takes from the headroom what is used in addition, or gives back what is no longer used. `false`: it does not suffice,
+/// and nothing is taken.
 fn change(headroom: &mut u64, before: usize, now: usize) -> bool {
     let more = now.saturating_sub(before) as u64;
-    let fits = *headroom >= more;
-    *headroom = headroom.saturating_sub(more).saturating_add(before.saturating_sub(now) as u64);
-    fits
+    let Some(rest) = headroom.checked_sub(more) else { return false };
+    *headroom = rest.saturating_add(before.saturating_sub(now) as u64);
+    true
 }
 
 impl Shard {
@@ -96,9 +97,13 @@ impl Shard {
     /// A connection that speaks HTTP takes another number of bytes now; whether the process has memory for that.
     pub fn note_http(&mut self, before: usize, now: usize) -> bool {
         let Account { headroom, http_held, http_reserve, .. } = &mut self.account;
-        *http_held = http_held.saturating_add(now as u64).saturating_sub(before as u64);
+        let held = http_held.saturating_add(now as u64).saturating_sub(before as u64);
         let has_room = headroom.as_mut().is_none_or(|bytes| change(bytes, before, now));
-        has_room || now <= before || *http_held <= *http_reserve
+        let fits = has_room || held <= *http_reserve;
+        if fits {
+            *http_held = held;
+        }
+        fits
     }
 
     /// Bytes charged to all connections of this core.

@@ -185,13 +185,19 @@ impl Session {
                 has_begun = true;
                 deadline = self.deadline(true);
             }
-            if !self.note_memory() {
-                self.input = Vec::new();
-                return Ok(Err(short_of_memory()));
-            }
             match self.reader.read(&mut self.input) {
                 Ok(Progress::Complete(request)) => return Ok(Ok(request)),
                 Ok(Progress::Incomplete { continue_expected }) => {
+                    if self.input.is_empty() {
+                        // Nothing is kept beside the request itself while the session waits.
+                        self.input = Vec::new();
+                    }
+                    if !self.note_memory() {
+                        let size_max = self.worker.shared.config.request_size_max;
+                        self.reader = RequestReader::new(Limits { request_size_max: size_max });
+                        self.input = Vec::new();
+                        return Ok(Err(short_of_memory()));
+                    }
                     if continue_expected {
                         self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                     }
@@ -228,8 +234,11 @@ impl Session {
     fn note_memory(&mut self) -> bool {
         let buffers = self.input.capacity() + self.output.capacity();
         let now = limits::HTTP_CONNECTION_BYTES + buffers + self.reader.held_bytes();
-        let before = std::mem::replace(&mut self.held, now);
-        now == before || self.worker.note_memory(before, now)
+        let fits = now == self.held || self.worker.note_memory(self.held, now);
+        if fits {
+            self.held = now;
+        }
+        fits
     }
 
     /// For a wait in the lobby.
