@@ -64,12 +64,13 @@ impl Roster {
 
     /// The acknowledgement of a subscription, encoded at most once for each change of the roster.
     pub(super) fn acknowledgement(&mut self, channel: &str) -> FrameBytes {
-        let members = &self.members;
+        let (members, before) = (&self.members, self.encoded_bytes);
         let encode = || {
             let each = members.iter();
             let list: Vec<_> =
                 each.map(|(id, member)| (&*member.id_json, &**id, &*member.info)).collect();
-            let mut text = Vec::new();
+            // About as long as before: what a growing vector leaves behind would be as long again.
+            let mut text = Vec::with_capacity(before + before / 8 + 1_024);
             outbound::presence_succeeded(channel, list.into_iter(), &mut text);
             frame::encode_text(&text).into()
         };
@@ -122,7 +123,8 @@ impl Shard {
         }
         let roster = self.homes.get(index).roster.as_ref();
         let is_new = roster.is_some_and(|roster| !roster.contains(&join.user.text));
-        let bytes = roster.filter(|_| is_new).map_or(0, |roster| roster.encoded_bytes);
+        // The frame, the two copies that it is made from, and room that the allocator cannot use again at once.
+        let bytes = roster.filter(|_| is_new).map_or(0, |roster| 4 * roster.encoded_bytes);
         let has_room = self.take_headroom(bytes);
         (!has_room).then_some(error_code::SHORT_OF_MEMORY)
     }

@@ -247,3 +247,22 @@ fn many_subscriptions_are_found_and_left_in_any_order() {
     check(&net);
     assert_eq!(net.shards.iter().map(|shard| shard.channel_counts().0).sum::<usize>(), 0);
 }
+
+#[test]
+fn a_join_whose_roster_does_not_fit_into_memory_is_refused() {
+    let mut net = Net::new(2);
+    for number in 0..30 {
+        let member = net.connect(number % 2);
+        net.subscribe(member, "presence-r", Some(&json!(format!("{number:0>1000}"))));
+        net.settle();
+        net.read(member);
+    }
+    net.shards.iter_mut().for_each(|shard| shard.set_headroom(20_000));
+    let late = net.connect(0);
+    net.subscribe(late, "presence-r", Some(&json!("late")));
+    assert_eq!(errors(&net.events(late)), [json!(4100)]);
+    check(&net);
+    net.shards.iter_mut().for_each(|shard| shard.set_headroom(1 << 24));
+    net.subscribe(late, "presence-r", Some(&json!("late")));
+    assert_eq!(net.events(late)[0].data()["presence"]["count"], 31);
+}
