@@ -67,7 +67,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(Server, "shutdown_delay", &["RINGVERB_SHUTDOWN_DELAY"], "0", "seconds, 0 to 3600", "after SIGTERM: time in which /up answers 503 and all else is served"),
     option(Server, "takeover", &["RINGVERB_TAKEOVER"], "true", BOOLEAN, "let a new process (--takeover, SIGUSR2) take this one's place"),
     option(Server, "send_queue_bytes_max", &["RINGVERB_SEND_QUEUE_BYTES_MAX"], "1048576", "bytes, 4096 or more", "unsent bytes after which a slow connection is closed"),
-    option(Server, "connection_bytes_max", &["RINGVERB_CONNECTION_BYTES_MAX"], "", "bytes, 65536 or more; nothing adds 224 KiB", "unsent bytes and all else that a connection keeps"),
+    option(Server, "connection_bytes_max", &["RINGVERB_CONNECTION_BYTES_MAX"], "", "bytes, 65536 or more; nothing adds 192 KiB", "unsent bytes and all else that a connection keeps"),
     option(Server, "cache_bytes_max", &["RINGVERB_CACHE_BYTES_MAX"], "134217728", "bytes, 65536 or more", "all remembered events of cache channels together"),
     option(Server, "connections_per_ip_max", &["RINGVERB_CONNECTIONS_PER_IP_MAX"], "", "a number, 1 to 65535; nothing is unlimited", "open WebSockets of one client address"),
     option(Server, "handshakes_per_ip_per_second_max", &["RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX"], "", "a number, 1 or more; nothing is unlimited", "WebSocket handshakes of one client address"),

@@ -84,7 +84,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
 
 /// What one connection keeps beside its send queue if `connection_bytes_max` is not set. With the default queue, and
 /// incomplete input of the default message size, it makes 1.25 MiB.
-const CONNECTION_BYTES_BESIDE_QUEUE: usize = 224 * 1024;
+const CONNECTION_BYTES_BESIDE_QUEUE: usize = 192 * 1024;
 
 struct Reader {
     problems: Vec<String>,
