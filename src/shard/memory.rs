@@ -64,8 +64,8 @@ pub(super) struct Account {
     http_reserve: u64,
 }
 
-/// Takes from the headroom what is used in addition, or gives back what is no longer used. `false`: it does not suffice,
-/// and nothing is taken.
+/// Takes from the headroom what is used in addition, or gives back what is no longer used. `false`: it does not
+/// suffice, and nothing is taken.
 fn change(headroom: &mut u64, before: usize, now: usize) -> bool {
     let more = now.saturating_sub(before) as u64;
     let Some(rest) = headroom.checked_sub(more) else { return false };

@@ -10,7 +10,7 @@
 //! Fairness: a readable socket is queued once, whatever the kernel reports of it. It is read once a tick at most, and
 //! at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A socket
 //! with more to read waits for the next tick, and there behind all that have become readable since: a client that sends
-//! a little is not behind those that send without end. One of these is read in each tick all the same.
+//! a little is not behind those that send without end. At least every second tick reads one of these all the same.
 
 use std::collections::VecDeque;
 
@@ -88,6 +88,8 @@ pub struct Reactor<K: Kernel> {
     ready: VecDeque<ConnectionKey>,
     /// Readable sockets that were read in this tick already: they wait for the next.
     unread: VecDeque<ConnectionKey>,
+    /// In the tick before there was no time for any of `unread`.
+    starved: bool,
     /// Readable sockets that are not read for now: see `Shard::must_wait`. They count as queued, so none is here twice.
     paced: Vec<ConnectionKey>,
     next_paced_look: Moment,
@@ -113,6 +115,7 @@ impl<K: Kernel> Reactor<K> {
             spare_events: Vec::new(),
             ready: VecDeque::new(),
             unread: VecDeque::new(),
+            starved: false,
             paced: Vec::new(),
             next_paced_look: Moment::default(),
             tick: 0,
@@ -178,11 +181,17 @@ impl<K: Kernel> Reactor<K> {
     /// Deals with everything that is ready. `congested`: the mailboxes are full, so publishers are not read.
     pub(super) fn turn(&mut self, shard: &mut Shard, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
-        let waiting = self.unread.len();
+        let mut waiting = self.unread.len();
         self.look_at_paced(shard);
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
         // Since the last look at the clock, over all rounds.
         let mut bytes = 0;
+        if !congested && std::mem::take(&mut self.starved) && waiting > 0 {
+            waiting -= 1;
+            if let Some(key) = self.unread.pop_front() {
+                bytes += self.read(shard, key);
+            }
+        }
         // Reading makes the kernel post what became ready meanwhile; a few rounds collect it into this tick.
         for _ in 0..4 {
             self.kernel.reap(&mut self.events);
@@ -198,19 +207,20 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         if !congested {
-            self.read_waiting(shard, waiting, deadline, &mut bytes);
+            self.read_waiting(shard, waiting, deadline);
         }
     }
 
-    /// Reads those that had more to read in an earlier tick, the first `count` of `unread`: one at least, the others
-    /// while there is time.
-    fn read_waiting(&mut self, shard: &mut Shard, count: usize, deadline: u64, bytes: &mut usize) {
+    /// Reads those that had more to read in an earlier tick, the first `count` of `unread`, while there is time. If
+    /// there was none for the first, it comes before the others in the next tick.
+    fn read_waiting(&mut self, shard: &mut Shard, count: usize, deadline: u64) {
         for number in 0..count {
-            if number > 0 && self.kernel.stamp() >= deadline {
+            if self.kernel.stamp() >= deadline {
+                self.starved = number == 0;
                 return;
             }
             let Some(key) = self.unread.pop_front() else { return };
-            *bytes += self.read(shard, key);
+            self.read(shard, key);
         }
     }
 
