@@ -3,11 +3,11 @@
 //! Everything that a client can make the server remember is charged to the client's connection: subscriptions with
 //! their names, presence and sign-in data. `Connection::charged` is the sum. Its send queue and its incomplete input
 //! are counted where they are. A charge is refused when the connection would keep more than its share, and when the
-//! process is short of memory. Charges are estimates, checked against the resident set in `tests/memory.rs`: the
-//! budget of the process itself is measured by the control thread, which sets the `headroom` that this core may use
-//! until it measures again.
+//! process is short of memory. Charges are estimates; `tests/connection_memory.rs` compares them with the resident
+//! set. The control thread measures the budget of the process itself. It sets the `headroom` that this core may use
+//! until the next measurement.
 //!
-//! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::Memory` and `Refused::ConnectionMemory`.
+//! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::MemorySubscription` and `Refused::ConnectionMemory`.
 
 use super::Shard;
 use super::connection::ConnectionKey;
@@ -155,7 +155,7 @@ impl Shard {
         self.account.charged = self.account.charged.saturating_sub(charge.into());
         // Memory that is freed is used again before the resident set shrinks.
         if let Some(bytes) = &mut self.account.headroom {
-            *bytes = bytes.saturating_add(charge.into());
+            change(bytes, charge as usize, 0);
         }
     }
 
