@@ -28,7 +28,7 @@ use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
 use super::takeover::{self, Offer, Predecessor, Successor};
-use super::watch;
+use super::watch::{self, Watch};
 use crate::app::Apps;
 use crate::clock::Moment;
 use crate::config::Config;
@@ -113,12 +113,14 @@ pub(super) fn serve(
     // Registered before any worker runs, so that no signal is missed.
     let (asked, asks) = mpsc::channel();
     listen_to_signals(asked.clone()).map_err(StartError::Start)?;
+    // Measured before anybody can connect: without a measurement, memory has no limit.
+    let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(&shared, listeners, workers, &cores)?;
     shared.started.wait();
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
     }
-    watch::start(shared.clone()).map_err(StartError::Start)?;
+    watch.start().map_err(StartError::Start)?;
     if let Some(predecessor) = &predecessor {
         succeed(predecessor, &shared, &doorbells)?;
     }

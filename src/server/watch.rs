@@ -18,43 +18,66 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// Between two lines about what was refused, in milliseconds.
 const LINE_EVERY_MS: u64 = 60_000;
 
-/// Begins to look. The thread ends with the process.
-///
-/// # Errors
-/// When the memory cannot be measured although there is a limit, or no thread can be had.
-pub(super) fn start(shared: Arc<Shared>) -> io::Result<()> {
-    let budget = match shared.config.memory_max {
-        Some(bytes_max) => Some((Resident::open()?, Budget::new(bytes_max))),
-        None => None,
-    };
-    let thread = std::thread::Builder::new().name("watch".to_owned());
-    thread.spawn(move || look_on(&shared, budget)).map(drop)
+/// Looks at the process from a thread of its own.
+pub(super) struct Watch {
+    shared: Arc<Shared>,
+    budget: Option<(Resident, Budget)>,
+    summary: Summary,
 }
 
-fn look_on(shared: &Shared, mut budget: Option<(Resident, Budget)>) {
-    let overload = &shared.overload;
-    let mut summary = Summary::default();
-    loop {
-        let now_ms = shared.clock.now().0;
-        let mut pause = SELDOM;
-        if let Some((resident, budget)) = &mut budget {
-            match resident.read() {
-                Ok(bytes) => {
-                    let (strain, line) = budget.measure(now_ms, bytes, &overload.refusals);
-                    overload.pressure.set(strain, budget.headroom(bytes));
-                    let is_near = budget.headroom(bytes) < bytes;
-                    pause = if is_near { LOOK_EVERY } else { LOOK_EVERY_FAR_FROM_IT };
-                    if let Some(line) = line {
-                        tracing::warn!("{line}");
-                    }
-                }
-                Err(error) => tracing::debug!("the memory could not be measured: {error}"),
+impl Watch {
+    /// Measures for the first time.
+    ///
+    /// # Errors
+    /// When the memory cannot be measured although there is a limit.
+    pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
+        let budget = match shared.config.memory_max {
+            Some(bytes_max) => Some((Resident::open()?, Budget::new(bytes_max))),
+            None => None,
+        };
+        let mut watch = Self { shared, budget, summary: Summary::default() };
+        watch.measure(0);
+        Ok(watch)
+    }
+
+    /// Begins to look. The thread ends with the process.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(super) fn start(self) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("watch".to_owned());
+        thread.spawn(move || self.look_on()).map(drop)
+    }
+
+    fn look_on(mut self) {
+        loop {
+            let now_ms = self.shared.clock.now().0;
+            let pause = self.measure(now_ms);
+            if let Some(line) = self.summary.line(now_ms, &self.shared.overload.refusals) {
+                tracing::warn!("{line}");
             }
+            sleep(pause);
         }
-        if let Some(line) = summary.line(now_ms, &overload.refusals) {
+    }
+
+    /// Compares the memory with the budget; how long until it should be done again.
+    fn measure(&mut self, now_ms: u64) -> Duration {
+        let Some((resident, budget)) = &mut self.budget else { return SELDOM };
+        let overload = &self.shared.overload;
+        let bytes = match resident.read() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::debug!("the memory could not be measured: {error}");
+                return SELDOM;
+            }
+        };
+        let (strain, line) = budget.measure(now_ms, bytes, &overload.refusals);
+        overload.pressure.set(strain, budget.headroom(bytes));
+        if let Some(line) = line {
             tracing::warn!("{line}");
         }
-        sleep(pause);
+        let is_near = budget.headroom(bytes) < bytes;
+        if is_near { LOOK_EVERY } else { LOOK_EVERY_FAR_FROM_IT }
     }
 }
 

@@ -59,24 +59,47 @@ pub(super) struct Account {
     charged: u64,
     /// Bytes that may be charged until memory is measured again; `None` without a budget.
     headroom: Option<u64>,
+    /// Bytes taken since the measurement before, less those given back: the next measurement may not show them yet.
+    unmeasured: i64,
     /// Bytes that connections that speak HTTP take now.
     http_held: u64,
     http_reserve: u64,
 }
 
-/// Takes from the headroom what is used in addition, or gives back what is no longer used. `false`: it does not
-/// suffice, and nothing is taken.
-fn change(headroom: &mut u64, before: usize, now: usize) -> bool {
-    let more = now.saturating_sub(before) as u64;
-    let Some(rest) = headroom.checked_sub(more) else { return false };
-    *headroom = rest.saturating_add(before.saturating_sub(now) as u64);
-    true
+impl Account {
+    /// Whether this many more bytes may be used.
+    fn has_room(&self, more: u64) -> bool {
+        self.headroom.is_none_or(|bytes| more <= bytes)
+    }
+
+    /// Takes from the headroom what is used in addition, or gives back what is no longer used: memory that is freed is
+    /// used again before the resident set shrinks.
+    fn change(&mut self, before: u64, now: u64) {
+        let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
+        self.unmeasured =
+            self.unmeasured.saturating_add_unsigned(more).saturating_sub_unsigned(less);
+        if let Some(bytes) = &mut self.headroom {
+            *bytes = bytes.saturating_sub(more).saturating_add(less);
+        }
+    }
+
+    /// `change` if there is room for it. `false`: there is none, and nothing is taken.
+    fn try_change(&mut self, before: u64, now: u64) -> bool {
+        let fits = self.has_room(now.saturating_sub(before));
+        if fits {
+            self.change(before, now);
+        }
+        fits
+    }
 }
 
 impl Shard {
-    /// The process was measured: so many bytes may be charged until it is measured again.
+    /// The process was measured, and this many bytes are this core's until it is measured again. The measurement is
+    /// older than this call. What was taken since the call before may have come after it, so it is subtracted.
     pub fn set_headroom(&mut self, bytes: u64) {
-        self.account.headroom = Some(bytes);
+        let unmeasured = u64::try_from(self.account.unmeasured).unwrap_or(0);
+        self.account.unmeasured = 0;
+        self.account.headroom = Some(bytes.saturating_sub(unmeasured));
     }
 
     /// Bytes that connections that speak HTTP may take together whatever the headroom is: requests of backends are
@@ -87,7 +110,7 @@ impl Shard {
 
     /// Takes bytes from the headroom for what is made once and sent. `false`: there is no room; it is counted.
     pub(super) fn take_headroom(&mut self, more: usize) -> bool {
-        let fits = self.account.headroom.as_mut().is_none_or(|bytes| change(bytes, 0, more));
+        let fits = self.account.try_change(0, more as u64);
         if !fits {
             self.outbox.refused.count(Refused::MemorySubscription);
         }
@@ -96,12 +119,13 @@ impl Shard {
 
     /// A connection that speaks HTTP takes another number of bytes now; whether the process has memory for that.
     pub fn note_http(&mut self, before: usize, now: usize) -> bool {
-        let Account { headroom, http_held, http_reserve, .. } = &mut self.account;
-        let held = http_held.saturating_add(now as u64).saturating_sub(before as u64);
-        let has_room = headroom.as_mut().is_none_or(|bytes| change(bytes, before, now));
-        let fits = has_room || held <= *http_reserve;
+        let (before, now) = (before as u64, now as u64);
+        let account = &mut self.account;
+        let held = account.http_held.saturating_add(now).saturating_sub(before);
+        let fits = account.has_room(now.saturating_sub(before)) || held <= account.http_reserve;
         if fits {
-            *http_held = held;
+            account.change(before, now);
+            account.http_held = held;
         }
         fits
     }
@@ -117,7 +141,7 @@ impl Shard {
     /// # Errors
     /// What the client is told. It is counted.
     pub(super) fn check_charge(&mut self, slot: u32, charge: u32) -> Result<(), ErrorCode> {
-        if self.account.headroom.is_some_and(|bytes| bytes < u64::from(charge)) {
+        if !self.account.has_room(charge.into()) {
             self.outbox.refused.count(Refused::MemorySubscription);
             return Err(error_code::SHORT_OF_MEMORY);
         }
@@ -135,15 +159,13 @@ impl Shard {
         let connection = &mut self.connections[slot as usize];
         connection.charged = connection.charged.saturating_add(charge);
         self.account.charged += u64::from(charge);
-        if let Some(bytes) = &mut self.account.headroom {
-            *bytes = bytes.saturating_sub(charge.into());
-        }
+        self.account.change(0, charge.into());
     }
 
     /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no
     /// memory for that.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
-        let fits = self.account.headroom.as_mut().is_none_or(|bytes| change(bytes, before, now));
+        let fits = self.account.try_change(before as u64, now as u64);
         if !fits && self.get_open(key).is_some() {
             self.cut_off(key.slot, error_code::SHORT_OF_MEMORY, Refused::Shed);
         }
@@ -153,10 +175,7 @@ impl Shard {
         let connection = &mut self.connections[slot as usize];
         connection.charged = connection.charged.saturating_sub(charge);
         self.account.charged = self.account.charged.saturating_sub(charge.into());
-        // Memory that is freed is used again before the resident set shrinks.
-        if let Some(bytes) = &mut self.account.headroom {
-            change(bytes, charge as usize, 0);
-        }
+        self.account.change(charge.into(), 0);
     }
 
     /// Bytes that a connection causes the server to keep, its incomplete input aside.

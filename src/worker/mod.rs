@@ -104,6 +104,8 @@ pub(crate) struct Worker {
     lobby: Lobby,
     /// See `limits::SOCKETS_PER_HTTP_CONNECTION`.
     http_connections_max: usize,
+    /// The measurement of memory whose headroom the core has; 0: none yet.
+    headroom_measured: Cell<u32>,
     line: RefCell<Option<Line>>,
     notes: Notes,
     /// For the bodies of API requests.
@@ -302,6 +304,7 @@ impl Worker {
             draining: Cell::new(false),
             lobby: Lobby::default(),
             http_connections_max,
+            headroom_measured: Cell::new(0),
             line: RefCell::new(line),
             notes: Notes::default(),
             validator: RefCell::default(),

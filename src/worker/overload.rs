@@ -103,19 +103,29 @@ impl Guard {
 }
 
 impl Worker {
-    /// Before a tick, whose flush then has the last frames: the core's share of what memory is left is set anew, and
-    /// while memory is short, the connections that keep most are closed.
+    /// After a measurement, the core gets its share of the memory that is left.
+    fn share_headroom(&self, core: &mut Core<Ring>) {
+        let pressure = &self.shared.overload.pressure;
+        let measured = pressure.number();
+        if self.headroom_measured.replace(measured) == measured {
+            return;
+        }
+        let cores = u64::from(core.mailbox.cores());
+        core.shard.set_headroom(pressure.headroom.load(Ordering::Relaxed) / cores);
+        let reserve = self.shared.config.memory_max.unwrap_or_default() / HTTP_RESERVE_DIVISOR;
+        core.shard.set_http_reserve(reserve / cores);
+    }
+
+    /// Before a tick, whose flush then has the last frames: while memory is short, the connections that keep most are
+    /// closed, once for each measurement.
     pub(super) fn shed(&self, core: &mut Core<Ring>, guard: &mut Guard) {
+        self.share_headroom(core);
         let pressure = &self.shared.overload.pressure;
         let measured = pressure.number();
         if measured == guard.measured {
             return;
         }
         guard.measured = measured;
-        let share = pressure.headroom.load(Ordering::Relaxed) / u64::from(core.mailbox.cores());
-        core.shard.set_headroom(share);
-        let reserve = self.shared.config.memory_max.unwrap_or_default() / HTTP_RESERVE_DIVISOR;
-        core.shard.set_http_reserve(reserve / u64::from(core.mailbox.cores()));
         if pressure.strain() > Strain::None {
             let slots = core.reactor.slots();
             let first = if guard.next_slot < slots { guard.next_slot } else { 0 };
@@ -142,7 +152,10 @@ impl Worker {
 
     /// A connection that speaks HTTP takes another number of bytes now; whether there is memory for that.
     pub(super) fn note_memory(&self, before: usize, now: usize) -> bool {
-        let fits = self.core.borrow_mut().shard.note_http(before, now);
+        let mut core = self.core.borrow_mut();
+        // Connections that speak HTTP may come faster than ticks do.
+        self.share_headroom(&mut core);
+        let fits = core.shard.note_http(before, now);
         if !fits {
             self.count_refused(Refused::MemoryPublish);
         }

@@ -89,6 +89,7 @@ fn without_headroom_subscriptions_and_sign_ins_are_refused_until_it_is_measured_
     let client = net.connect(0);
     net.subscribe(client, "before", None);
     net.events(client);
+    net.shards[0].set_headroom(1 << 20);
     net.shards[0].set_headroom(1_000);
     for channel in ["a", "b", "c", "d", "e"] {
         net.subscribe(client, channel, None);
@@ -107,6 +108,29 @@ fn without_headroom_subscriptions_and_sign_ins_are_refused_until_it_is_measured_
     net.sign_in(client, &"u".repeat(200), &[]);
     assert_eq!(errors(&net.events(client)), [] as [Value; 0]);
     check(&net);
+}
+
+/// A measurement reaches a core some time after it was made.
+#[test]
+fn what_was_charged_since_the_measurement_before_is_not_given_a_second_time() {
+    let mut net = Net::new(1);
+    let client = net.connect(0);
+    net.shards[0].set_headroom(1_000);
+    net.subscribe(client, "a", None);
+    net.subscribe(client, "b", None);
+    // Measured before these two subscriptions: there is room for one more.
+    net.shards[0].set_headroom(1_000);
+    net.subscribe(client, "c", None);
+    net.events(client);
+    net.subscribe(client, "d", None);
+    assert_eq!(errors(&net.events(client)), [json!(4100)]);
+    // HTTP, too.
+    assert!(net.shards[0].note_http(0, 50));
+    assert!(!net.shards[0].note_http(0, 500));
+    // Measured after them.
+    net.shards[0].set_headroom(1_000);
+    net.shards[0].set_headroom(1_000);
+    assert!(net.shards[0].note_http(0, 500));
 }
 
 #[test]
