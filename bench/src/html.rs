@@ -3,21 +3,25 @@
 
 use crate::machine::Machine;
 use crate::report::{Latency, Report};
+use crate::shown;
 use crate::svg::{self, COLOURS, Chart, Series, escape};
-use crate::telemetry::{Sample, Timeline};
+use crate::telemetry::{INTERVAL, Sample, Timeline};
 
 const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1d2330;--soft:#667085;--line:#d8dde6;--page:#fff;--bad:#b42318;
+:root{color-scheme:light dark;--ink:#1d2330;--soft:#667085;--line:#d8dde6;--page:#fff;--bad:#b42318;--good:#177245;
 --c0:#1c6dd0;--c1:#d9480f;--c2:#2b8a3e;--c3:#9c36b5;--c4:#b08900;--c5:#0b7285}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#98a2b3;--line:#344054;--page:#12151c;
---bad:#ff8a80;--c0:#74b0ff;--c1:#ff9d6b;--c2:#7bd88f;--c3:#e0a3f5;--c4:#ffd866;--c5:#66d9e8}}
+--bad:#ff8a80;--good:#7bd88f;--c0:#74b0ff;--c1:#ff9d6b;--c2:#7bd88f;--c3:#e0a3f5;--c4:#ffd866;--c5:#66d9e8}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:60rem;
 margin:2rem auto;padding:0 1rem}h1{margin-bottom:0}h2{margin:2.2rem 0 .4rem;font-size:1.15rem}
 p,.note{color:var(--soft);margin:.2rem 0}table{border-collapse:collapse;width:100%}
 td{border-top:1px solid var(--line);padding:.25rem .5rem;vertical-align:top}
 td.value{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.unit{color:var(--soft);width:4rem}td.fact{overflow-wrap:anywhere}
-.bad{color:var(--bad)}svg{width:100%;height:auto;display:block}
+th{text-align:right;font-weight:normal;color:var(--soft);padding:.25rem .5rem}
+td.fact{overflow-wrap:anywhere}
+.head{display:flex;flex-wrap:wrap;gap:1rem 2.5rem;margin:1.4rem 0}.head div{flex:1 1 11rem}
+.head b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums;white-space:nowrap}
+.head span{color:var(--soft)}.bad{color:var(--bad)}p.good{color:var(--good)}svg{width:100%;height:auto;display:block}
 svg text{fill:var(--soft);font-size:12px}svg .small{font-size:10px}svg .axis{fill:var(--ink)}
 .middle{text-anchor:middle}.end{text-anchor:end}.grid{stroke:var(--line);stroke-width:1}
 .mark{stroke:var(--soft);stroke-dasharray:4 3}
@@ -36,37 +40,70 @@ pub(crate) fn page(report: &Report, timeline: &Timeline, machine: &Machine) -> S
     );
     let date = machine.facts.iter().find(|(name, _)| *name == "date");
     let date = date.map(|(_, value)| escape(value)).unwrap_or_default();
-    out.push_str(&format!("<p>{date}</p>"));
+    out.push_str(&format!("<p>{}, {date}</p>", escape(&machine.server)));
+    headlines(report, &mut out);
     violations(report, &mut out);
-    figures(report, &mut out);
     latencies(report, &mut out);
     over_time(timeline, &mut out);
+    figures(report, &mut out);
     facts(machine, &mut out);
     out.push_str("</body></html>\n");
     out
 }
 
 fn violations(report: &Report, out: &mut String) {
-    let count = report.violations.count;
-    if count == 0 {
-        out.push_str("<p>Every delivery was accounted for: no violation.</p>");
+    let shown = shown::violations(report.violations.count);
+    if report.is_clean() {
+        out.push_str(&format!(
+            "<p class=\"good\">{shown}: all that was due came once, in order and unchanged</p>"
+        ));
         return;
     }
-    out.push_str(&format!("<h2 class=\"bad\">{count} violations</h2><ul>"));
+    out.push_str(&format!("<h2 class=\"bad\">{shown}</h2><ul>"));
     for text in &report.violations.texts {
         out.push_str(&format!("<li class=\"bad\">{}</li>", escape(text)));
     }
     out.push_str("</ul>");
 }
 
-fn figures(report: &Report, out: &mut String) {
-    out.push_str("<h2>Figures</h2><table>");
-    for (name, value, unit) in &report.figures {
-        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let (name, shown, unit) = (escape(name), escape(&shown), escape(unit));
+fn headlines(report: &Report, out: &mut String) {
+    let all = shown::headlines(report);
+    if all.is_empty() {
+        return;
+    }
+    out.push_str("<div class=\"head\">");
+    for (name, value) in all {
         out.push_str(&format!(
-            "<tr><td>{name}</td><td class=\"value\">{shown}</td><td class=\"unit\">{unit}</td></tr>"
+            "<div><b>{}</b><span>{}</span></div>",
+            escape(&value),
+            escape(&name)
         ));
+    }
+    out.push_str("</div>");
+}
+
+fn figures(report: &Report, out: &mut String) {
+    out.push_str("<h2>All figures</h2><table>");
+    for figure in report.figures.iter().filter(|figure| !figure.is_percentile) {
+        let (name, value) = (escape(&figure.name), shown::figure(&figure.value, figure.unit));
+        out.push_str(&format!(
+            "<tr><td>{name}</td><td class=\"value\">{}</td></tr>",
+            escape(&value)
+        ));
+    }
+    out.push_str("</table>");
+}
+
+fn percentile_table(report: &Report, out: &mut String) {
+    out.push_str("<h2>Latency in milliseconds</h2><table><tr><th></th>");
+    shown::PERCENTILES.iter().for_each(|(name, _)| out.push_str(&format!("<th>{name}</th>")));
+    out.push_str("</tr>");
+    for (name, latency) in &report.latencies {
+        out.push_str(&format!("<tr><td>{}</td>", escape(name)));
+        for value in shown::percentiles(latency) {
+            out.push_str(&format!("<td class=\"value\">{value}</td>"));
+        }
+        out.push_str("</tr>");
     }
     out.push_str("</table>");
 }
@@ -97,6 +134,7 @@ fn latencies(report: &Report, out: &mut String) {
     if series.is_empty() {
         return;
     }
+    percentile_table(report, out);
     let last = series.iter().filter_map(|series| series.points.last());
     let x_max = last.map(|point| point.0).fold(1.0, f64::max);
     let names = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"];
@@ -129,11 +167,12 @@ fn section(title: &str, chart: &Chart<'_>, out: &mut String) {
     out.push_str("</div>");
 }
 
-/// A point for each stretch between two samples.
+/// A point for each stretch between two samples. A stretch that the end cut short says nothing.
 fn between(samples: &[Sample], value: impl Fn(&Sample, &Sample, f64) -> f64) -> Vec<(f64, f64)> {
+    let least = INTERVAL.as_secs_f64() * 0.8;
     let stretch = |pair: &[Sample]| {
         let wall = (pair[1].at - pair[0].at).as_secs_f64();
-        (wall > 0.02).then(|| (pair[1].at.as_secs_f64(), value(&pair[0], &pair[1], wall)))
+        (wall > least).then(|| (pair[1].at.as_secs_f64(), value(&pair[0], &pair[1], wall)))
     };
     samples.windows(2).filter_map(stretch).collect()
 }
@@ -141,10 +180,18 @@ fn between(samples: &[Sample], value: impl Fn(&Sample, &Sample, f64) -> f64) -> 
 fn over_time(timeline: &Timeline, out: &mut String) {
     let samples = &timeline.samples;
     let x_max = samples.last().map_or(1.0, |sample| sample.at.as_secs_f64()).max(0.1);
-    let marks = || {
-        let marks = timeline.phases.iter();
-        marks.map(|phase| (phase.at.as_secs_f64(), phase.name.clone())).collect::<Vec<_>>()
-    };
+    // Phases that are over before the picture can tell them apart have one line together.
+    let mut marks: Vec<(f64, String)> = Vec::new();
+    for phase in &timeline.phases {
+        let at = phase.at.as_secs_f64();
+        match marks.last_mut() {
+            Some((last, names)) if at - *last < x_max / 50.0 => {
+                names.push_str(", ");
+                names.push_str(&phase.name);
+            }
+            _ => marks.push((at, phase.name.clone())),
+        }
+    }
     let chart = |y_label, series| Chart {
         x_label: "seconds",
         y_label,
@@ -156,7 +203,7 @@ fn over_time(timeline: &Timeline, out: &mut String) {
         x_max,
         log_y: false,
         series,
-        marks: marks(),
+        marks: marks.clone(),
     };
     let rate = |before: &Sample, after: &Sample, wall: f64| {
         after.progress.saturating_sub(before.progress) as f64 / wall
@@ -169,8 +216,11 @@ fn over_time(timeline: &Timeline, out: &mut String) {
     };
     points.retain(|(second, _)| !begins(*second));
     section(
-        "Throughput: what the phase counts",
-        &chart("per second", vec![Series { name: "throughput".into(), points }]),
+        "Throughput",
+        &chart(
+            "per second, of what the phase above counts",
+            vec![Series { name: "throughput".into(), points }],
+        ),
         out,
     );
     let busy = |name: &str, of: fn(&Sample) -> std::time::Duration| Series {
@@ -232,13 +282,16 @@ mod tests {
         };
         let phase = Phase { at: Duration::from_secs(1), name: "<warm>".to_owned() };
         let timeline = Timeline { samples: (0..4).map(sample).collect(), phases: vec![phase] };
-        let machine = Machine { facts: vec![("command", "bench '<x>'".to_owned())] };
+        let machine = Machine {
+            server: "ringverb <1>".to_owned(),
+            facts: vec![("command", "bench '<x>'".to_owned())],
+        };
         let page = page(&report(), &timeline, &machine);
-        for bad in ["<script", "<scenario>", "<warm>", "<x>", "http://", "https://", "NaN"] {
+        for bad in ["<script", "<scenario>", "<warm>", "<x>", "<1>", "http://", "https://", "NaN"] {
             assert!(!page.contains(bad), "{bad}");
         }
         for part in
-            ["deliveries &amp; more", "1 violations", "percentile", "RSS, MiB", "&lt;warm&gt;"]
+            ["deliveries &amp; more", "✘ 1 violation", "percentile", "RSS, MiB", "&lt;warm&gt;"]
         {
             assert!(page.contains(part), "{part}");
         }

@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 pub(crate) struct Machine {
+    /// Name and version of the server that was measured.
+    pub(crate) server: String,
     pub(crate) facts: Vec<(&'static str, String)>,
 }
 
@@ -56,11 +58,12 @@ impl Machine {
             ("date", format!("{} UTC", date_of(seconds))),
             ("command", words.join(" ")),
         ];
-        Self { facts }
+        Self { server: "no server".to_owned(), facts }
     }
 
     pub(crate) fn as_json(&self) -> Value {
-        self.facts.iter().map(|(name, value)| (name.replace(' ', "_"), json!(value))).collect()
+        let facts = [("server", self.server.clone())].into_iter().chain(self.facts.clone());
+        facts.map(|(name, value)| (name.replace(' ', "_"), json!(value))).collect()
     }
 }
 

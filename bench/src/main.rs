@@ -54,6 +54,7 @@ mod rooms;
 mod scenario;
 mod schedule;
 mod server;
+mod shown;
 mod sign;
 mod sink;
 mod stream;
@@ -232,7 +233,7 @@ fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
     if cli.servers > 1 && !matches!(scenario, Scenario::Idle(_)) {
         return Err(io::Error::other("only idle can use several servers"));
     }
-    let machine = Machine::look();
+    let mut machine = Machine::look();
     // The server first: what is started later inherits the pinning.
     let servers = match &cli.server_cmd {
         Some(command) => {
@@ -248,6 +249,9 @@ fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
             Servers::attach(cli.server_pid, app.address)
         }
     };
+    if !matches!(scenario, Scenario::Floor(_)) {
+        machine.server = servers.name();
+    }
     if let Some(cpu) = cli.pin {
         sys::pin_to_cpu(cpu)?;
     }
@@ -262,6 +266,10 @@ fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
         && let Some(slope) = timeline.memory_slope(mixed::PHASE)
     {
         report.figure("RSS slope, second half", slope, "KiB/min");
+    }
+    let most = timeline.samples.iter().map(|sample| sample.server_rss).max().unwrap_or(0);
+    if most > 0 {
+        report.figure(Report::MEMORY, most as f64 / f64::from(1 << 20), "MiB");
     }
     if let Some(stopped) = bench.servers.stop()? {
         report.figure("stop after SIGTERM", stopped.took.as_secs_f64() * 1000.0, "ms");

@@ -6,15 +6,24 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::machine::Machine;
+use crate::shown;
 
 const VIOLATIONS_SHOWN_MAX: usize = 20;
 
 pub(crate) struct Report {
     pub(crate) scenario: &'static str,
-    pub(crate) figures: Vec<(String, Value, &'static str)>,
+    pub(crate) figures: Vec<Figure>,
     /// Whole distributions behind some of the figures, in microseconds.
     pub(crate) latencies: Vec<(String, Latency)>,
     pub(crate) violations: Violations,
+}
+
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: Value,
+    pub(crate) unit: &'static str,
+    /// One of a latency: people see it in the table of latencies.
+    pub(crate) is_percentile: bool,
 }
 
 /// Microseconds, from 1 to a minute.
@@ -92,34 +101,42 @@ impl Report {
         }
     }
 
+    /// The greatest memory that was seen of the server.
+    pub(crate) const MEMORY: &'static str = "server memory, most";
+
+    fn push(&mut self, name: impl Into<String>, value: Value, unit: &'static str) {
+        self.figures.push(Figure { name: name.into(), value, unit, is_percentile: false });
+    }
+
     pub(crate) fn count(&mut self, name: impl Into<String>, value: u64) {
-        self.figures.push((name.into(), json!(value), ""));
+        self.push(name, json!(value), "");
     }
 
     pub(crate) fn figure(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
-        self.figures.push((name.into(), rounded(value), unit));
+        self.push(name, rounded(value), unit);
     }
 
     pub(crate) fn text(&mut self, name: impl Into<String>, value: &str) {
-        self.figures.push((name.into(), json!(value), ""));
+        self.push(name, json!(value), "");
     }
 
     pub(crate) fn flag(&mut self, name: impl Into<String>, value: bool) {
-        self.figures.push((name.into(), json!(value), ""));
+        self.push(name, json!(value), "");
     }
 
     /// Percentiles as figures, and the whole distribution for the curve.
     pub(crate) fn latency(&mut self, name: impl Into<String>, latency: &Latency) {
         let name = name.into();
-        for (what, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
-            self.figure(format!("{name} {what}"), latency.ms_at(quantile), "ms");
+        for (what, quantile) in shown::PERCENTILES {
+            let (name, value) = (format!("{name} {what}"), rounded(latency.ms_at(quantile)));
+            self.figures.push(Figure { name, value, unit: "ms", is_percentile: true });
         }
         self.latencies.push((name, latency.clone()));
     }
 
     /// A figure by its name, for a ratio to it.
     pub(crate) fn value_of(&self, name: &str) -> Option<f64> {
-        self.figures.iter().find(|(known, ..)| known == name)?.1.as_f64()
+        self.figures.iter().find(|found| found.name == name)?.value.as_f64()
     }
 
     pub(crate) fn add_violations(&mut self, violations: Violations) {
@@ -137,15 +154,47 @@ impl Report {
             println!("{object}");
             return;
         }
-        println!("{}", self.scenario);
-        let width = self.figures.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
-        for (name, value, unit) in &self.figures {
-            println!("  {name:width$}  {value} {unit}");
+        print!("{}", self.for_people(machine));
+    }
+
+    /// What a terminal shows.
+    fn for_people(&self, machine: &Machine) -> String {
+        let mut out = format!("{}: {}\n\n", self.scenario, machine.server);
+        let rows = |out: &mut String, rows: &[(String, String)]| {
+            let width = |of: fn(&(String, String)) -> &String| {
+                rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0)
+            };
+            let (left, right) = (width(|row| &row.0), width(|row| &row.1));
+            for (name, value) in rows {
+                out.push_str(&format!("  {name:left$}  {value:>right$}\n"));
+            }
+        };
+        rows(&mut out, &shown::headlines(self));
+        if !self.latencies.is_empty() {
+            let left = self.latencies.iter().map(|(name, _)| name.chars().count()).max();
+            let left = left.unwrap_or(0).max("latency in ms".len());
+            out.push_str(&format!("\n  {:left$}", "latency in ms"));
+            shown::PERCENTILES.iter().for_each(|(name, _)| out.push_str(&format!("{name:>10}")));
+            out.push('\n');
+            for (name, latency) in &self.latencies {
+                out.push_str(&format!("  {name:left$}"));
+                for value in shown::percentiles(latency) {
+                    out.push_str(&format!("{value:>10}"));
+                }
+                out.push('\n');
+            }
         }
-        println!("  {:width$}  {}", "violations", self.violations.count);
+        out.push('\n');
+        let others = self.figures.iter().filter(|figure| !figure.is_percentile);
+        let others: Vec<(String, String)> = others
+            .map(|figure| (figure.name.clone(), shown::figure(&figure.value, figure.unit)))
+            .collect();
+        rows(&mut out, &others);
+        out.push_str(&format!("\n  {}\n", shown::violations(self.violations.count)));
         for text in &self.violations.texts {
-            println!("    {text}");
+            out.push_str(&format!("    {text}\n"));
         }
+        out
     }
 
     /// One line: names with their unit as keys, so that a figure says what it is.
@@ -153,7 +202,7 @@ impl Report {
         let mut object = Map::new();
         object.insert("scenario".into(), json!(self.scenario));
         let mut names = Vec::new();
-        for (name, value, unit) in &self.figures {
+        for Figure { name, value, unit, .. } in &self.figures {
             let unit = unit.replace('/', " per ").replace('%', "percent");
             let words = format!("{name} {unit}");
             let words = words.split(|char: char| !char.is_alphanumeric());
@@ -198,6 +247,29 @@ mod tests {
         assert_eq!(json["server_busy_percent"], 99.5);
         assert_eq!(json["events"], 3);
         assert_eq!(json["violations"], 0);
+    }
+
+    #[test]
+    fn people_see_percentiles_as_columns_and_a_mark_for_the_violations() {
+        let mut report = Report::new("rooms");
+        report.figure("deliveries", 50_298.434, "1/s");
+        let mut latency = Latency::default();
+        (1..=1_000).for_each(|micros| latency.record(Duration::from_micros(micros)));
+        report.latency("delivery", &latency);
+        let machine = Machine { server: "ringverb 1.2.3".to_owned(), facts: Vec::new() };
+        let shown = report.for_people(&machine);
+        assert!(shown.starts_with("rooms: ringverb 1.2.3\n"), "{shown}");
+        assert!(shown.contains("50,298 /s") && shown.contains("✔ no violations"), "{shown}");
+        let latency = shown.lines().find(|line| line.starts_with("  delivery  ")).unwrap();
+        assert_eq!(
+            latency.split_whitespace().collect::<Vec<_>>(),
+            ["delivery", "0.50", "0.99", "1.00", "1.00"]
+        );
+        assert!(!shown.contains("delivery p99 "), "not twice: {shown}");
+        let mut violations = Violations::default();
+        violations.add(|| "lost".to_owned());
+        report.add_violations(violations);
+        assert!(report.for_people(&machine).contains("✘ 1 violation\n    lost"));
     }
 
     #[test]

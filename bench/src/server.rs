@@ -133,6 +133,23 @@ impl Servers {
         self.list.iter().filter_map(|server| server.pid).collect()
     }
 
+    /// Name and version, as far as they can be known: of ringverb what it says itself, of others the command.
+    pub(crate) fn name(&self) -> String {
+        let Some(server) = self.list.first() else { return "no server".to_owned() };
+        let Some(pid) = server.pid else { return format!("the server at {}", server.address) };
+        let link = format!("/proc/{pid}/exe");
+        let program = std::fs::read_link(&link).unwrap_or_default();
+        if program.file_name().is_some_and(|name| name == "ringverb")
+            && let Ok(output) = Command::new(&link).arg("--version").output()
+            && output.status.success()
+        {
+            return String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        }
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = words.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        words.join(" ").trim().to_owned()
+    }
+
     pub(crate) fn cpu_time(&self) -> Duration {
         self.pids().into_iter().map(|pid| proc::cpu_time(pid).unwrap_or_default()).sum()
     }
