@@ -180,12 +180,12 @@ fn between(samples: &[Sample], value: impl Fn(&Sample, &Sample, f64) -> f64) -> 
 fn over_time(timeline: &Timeline, out: &mut String) {
     let samples = &timeline.samples;
     let x_max = samples.last().map_or(1.0, |sample| sample.at.as_secs_f64()).max(0.1);
-    // Phases that are over before the picture can tell them apart have one line together.
+    // A phase that is over before its name fits shares its line with the next.
     let mut marks: Vec<(f64, String)> = Vec::new();
     for phase in &timeline.phases {
         let at = phase.at.as_secs_f64();
         match marks.last_mut() {
-            Some((last, names)) if at - *last < x_max / 50.0 => {
+            Some((last, names)) if at - *last < svg::text_width(names) * x_max => {
                 names.push_str(", ");
                 names.push_str(&phase.name);
             }

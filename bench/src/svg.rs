@@ -9,6 +9,8 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 44.0;
+/// The width of a character of a mark's name.
+const CHARACTER: f64 = 6.0;
 
 /// Lines are told apart by so many colours of the page.
 pub(crate) const COLOURS: usize = 6;
@@ -196,6 +198,11 @@ impl Chart<'_> {
     }
 }
 
+/// The width of a mark's name, as a part of the chart's.
+pub(crate) fn text_width(name: &str) -> f64 {
+    CHARACTER * name.chars().count() as f64 / (WIDTH - LEFT - RIGHT)
+}
+
 /// The name only when there is room for it before `next`.
 fn draw_mark(x: f64, next: f64, name: &str, out: &mut String) {
     let (bottom, short) = (HEIGHT - BOTTOM, escape(name));
@@ -206,7 +213,7 @@ fn draw_mark(x: f64, next: f64, name: &str, out: &mut String) {
              <title>{short}</title></line>",
         ),
     );
-    let width = 6.0 * name.chars().count() as f64;
+    let width = CHARACTER * name.chars().count() as f64;
     if next - x > width {
         let (x, y) = (x + 3.0, TOP - 6.0);
         put(out, format_args!("<text class=\"small\" x=\"{x:.1}\" y=\"{y:.1}\">{short}</text>"));
