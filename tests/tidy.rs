@@ -303,6 +303,7 @@ fn tests() -> Vec<Source> {
     for folder in [
         "tests/autobahn",
         "tests/loom",
+        "tests/refusals",
         "tests/simulator",
         "tests/support",
         "tests/fuzz/bodies",
