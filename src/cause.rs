@@ -1,9 +1,9 @@
 //! Why the server refuses something or closes a connection: one cause each, with the line that the log has for it.
 //!
 //! A line names what happened with the wrong value, the rule, and what to change. Its gaps `{}` are filled with
-//! `Value`s. The worker adds who it was: peer, app, socket. `LineBudget` bounds the lines of each cause, so that a flood
-//! of one cause neither fills the log nor hides the others; a line that is not written is not formatted either. Each
-//! cause counts as one of the coarser `Refused`, whose sums the log has once a minute. `tests/refusals.rs` provokes each
+//! `Value`s. The worker adds who it was: peer, app, socket. `LineBudget` bounds the lines of each cause, so that a
+//! flood of one cause neither fills the log nor hides the others; a line that nobody reads is not formatted. Each
+//! cause counts as one of the coarser `Refused`, whose sums the log has once a minute. `tests/refusals` provokes each
 //! cause that a peer can provoke.
 
 use core::net::IpAddr;

@@ -232,7 +232,7 @@ fn mismatch(
     {
         return deny(Cause::ApiBodyChanged, &[what, Value::text(*given)]);
     }
-    let text = context.debug.then(|| signed_text(&signed, request)).unwrap_or_default();
+    let text = if context.debug { signed_text(&signed, request) } else { String::new() };
     let values = [what, Value::Own(&text)];
     context.deny(response, Some(index), Cause::ApiSignatureMismatch, &values)
 }

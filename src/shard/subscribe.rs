@@ -53,7 +53,7 @@ impl Shard {
         slot: u32,
         kind: ChannelKind,
         subscribe: &'a Subscribe,
-    ) -> Result<Option<Box<Join>>, Denial<'a>> {
+    ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
         let app = self.app_of(slot);
         let connection = &self.connections[slot as usize];
         let what = Value::Subscription(&subscribe.channel);
@@ -67,7 +67,7 @@ impl Shard {
                     NameLimit::Colon => Cause::ChannelNameColon,
                 };
                 let values = [what, length, Value::Number(most.into())];
-                Denial::new(error_code::BAD_CHANNEL_NAME, cause, values)
+                Box::new(Denial::new(error_code::BAD_CHANNEL_NAME, cause, values))
             },
         )?;
         match kind.access {
@@ -76,7 +76,11 @@ impl Shard {
                 let own = connection.signed_in().map(|signed_in| signed_in.key.name());
                 return match own {
                     Some(own) if own == subscribe.channel => Ok(None),
-                    _ => Err(Denial::new(error_code::UNAUTHORIZED, Cause::OtherUser, [what])),
+                    _ => Err(Box::new(Denial::new(
+                        error_code::UNAUTHORIZED,
+                        Cause::OtherUser,
+                        [what],
+                    ))),
                 };
             }
             Access::Private | Access::Presence => {}
@@ -86,7 +90,7 @@ impl Shard {
         let text = data.map(|data| data.text.as_str());
         let auth = subscribe.auth.as_deref();
         signature::check_channel(app, &socket_id, &subscribe.channel, text, auth)
-            .map_err(|error| Denial::of_auth(what, auth, error))?;
+            .map_err(|error| Box::new(Denial::of_auth(what, auth, error)))?;
         if kind.access == Access::Private {
             return Ok(None);
         }
@@ -102,12 +106,13 @@ impl Shard {
         // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
         // (rule 27).
         let Some((Some(user), info, channel_data)) = join else {
-            return Err(Denial::new(error_code::INVALID_MESSAGE, Cause::NoUser, [what]));
+            return Err(Box::new(Denial::new(error_code::INVALID_MESSAGE, Cause::NoUser, [what])));
         };
         let most = app.member_size_max;
         if channel_data.len() > most as usize {
             let values = [what, Value::count(channel_data.len()), Value::Number(most.into())];
-            return Err(Denial::new(error_code::MEMBER_TOO_LARGE, Cause::MemberTooLarge, values));
+            let denial = Denial::new(error_code::MEMBER_TOO_LARGE, Cause::MemberTooLarge, values);
+            return Err(Box::new(denial));
         }
         let (info, channel_data) = (info.into(), channel_data.into());
         Ok(Some(Box::new(Join { user, info, channel_data, again: false })))

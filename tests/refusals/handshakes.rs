@@ -54,7 +54,8 @@ pub(crate) const CASES: &[Case] = &[
         act: |server| {
             // A new second may begin between two.
             let without = Handshake::new().without("Sec-WebSocket-Key");
-            (0..100).map(|_| handshake(server, &without)).find(|seen| matches!(seen.answer, Answer::Http(429, _))).expect("more than one a second")
+            let mut all = (0..100).map(|_| handshake(server, &without));
+            all.find(|seen| matches!(seen.answer, Answer::Http(429, _))).expect("more than one a second")
         },
         answer: "429 Too many handshakes: 1 a second from one address; try again.",
         line: "127.0.0.1 began more than 1 handshakes in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it",

@@ -1,5 +1,5 @@
-//! Each cause for which the server refuses or closes something (`ringverb::cause`): a wrong input, the answer to it, and
-//! the line in the log, written by hand here, which names the wrong value and what to change.
+//! Each cause for which the server refuses or closes something (`ringverb::cause`): a wrong input, the answer to it,
+//! and the line in the log, written by hand here, which names the wrong value and what to change.
 //!
 //! Each case runs twice. In production the answer is that of Reverb, byte for byte. In development the answer has the
 //! line, too.
@@ -188,14 +188,17 @@ fn run_in(case: &Case, development: bool) {
 
 /// What no peer can provoke, and which test provokes it.
 const ELSEWHERE: &[(Cause, &str)] = &[
-    (Cause::HttpMemory, "tests/memory.rs"),
+    (
+        Cause::HttpMemory,
+        "the bytes of a request are more than 6 % of the memory: tests/connection_memory.rs",
+    ),
     (Cause::MemoryPublish, "tests/memory.rs"),
     (Cause::Memory, "tests/memory.rs"),
-    (Cause::Shed, "shard/tests/rules.rs"),
-    (Cause::InputMemory, "shard/tests/memory.rs"),
-    (Cause::MemorySubscription, "shard/tests/memory.rs"),
+    (Cause::Shed, "shard/tests/refusals.rs"),
+    (Cause::InputMemory, "shard/tests/refusals.rs"),
+    (Cause::MemorySubscription, "shard/tests/refusals.rs"),
     (Cause::Kernel, "tick/tests.rs"),
-    (Cause::AppGone, "tests/handover.rs"),
+    (Cause::AppGone, "tests/handover.rs, by a take-over"),
     (Cause::Moving, "a request during the milliseconds of a take-over"),
     (Cause::SocketLost, "the kernel gives no room for an accepted socket"),
     (Cause::NoDescriptor, "no descriptor is left in the moment of a handshake"),
@@ -203,7 +206,7 @@ const ELSEWHERE: &[(Cause, &str)] = &[
     (Cause::TimestampFar, "requests.rs, by a test of its own"),
     (Cause::SlowConsumer, "connections.rs, by a test of its own"),
     (Cause::AcceptPaused, "connections.rs, by a test of its own"),
-    (Cause::UserIdTooLong, "the message limit has to be raised for it: shard/tests/users.rs"),
+    (Cause::UserIdTooLong, "shard/tests/refusals.rs"),
 ];
 
 #[test]

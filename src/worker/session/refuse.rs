@@ -1,5 +1,5 @@
-//! Requests and handshakes that are refused: the line in the log, and for whoever develops an app the same reason in the
-//! answer.
+//! Requests and handshakes that are refused: the line in the log, and for whoever develops an app the same reason in
+//! the answer.
 
 use super::Session;
 use crate::app::AppIndex;
