@@ -108,6 +108,13 @@ impl Outbox {
         }
     }
 
+    /// A line about another node.
+    pub(super) fn note_line(&mut self, line: String) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(line);
+        }
+    }
+
     pub(super) fn mail(&mut self, core: u16, mail: Mail) {
         self.mails.push((core, mail));
     }
