@@ -271,7 +271,7 @@ fn a_node_that_hears_others_and_is_heard_by_none_notices() {
     let [a] = nodes(&master, [2]);
     let port = masquerade(&replica).to_string();
     let mut b = Setup::new().workers(2).meeting_in(&replica).env("REDIS_PORT", &port).start();
-    b.line_so_far_with("is up");
+    b.line_so_far_with("connected to Redis");
     let mut client = b.connect();
     client.subscribe("news");
     a.publish("news", "e", "x");
