@@ -114,10 +114,22 @@ pub enum Refused {
     Kernel,
     /// Pauses of accepting for want of descriptors or memory.
     AcceptPaused,
+    /// A signed API request that asks for something invalid.
+    InvalidRequest,
+    /// A path that is not served here, or not with this method.
+    NotFound,
+    /// An API request that a core did not answer in time.
+    NoAnswer,
+    /// A request, while the process gives its connections to another one.
+    Moving,
+    /// A connection that did not answer a ping.
+    NoPong,
+    /// A connection that the app's backend ended.
+    Terminated,
 }
 
 impl Refused {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 36] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -148,6 +160,12 @@ impl Refused {
         Self::Violation,
         Self::Kernel,
         Self::AcceptPaused,
+        Self::InvalidRequest,
+        Self::NotFound,
+        Self::NoAnswer,
+        Self::Moving,
+        Self::NoPong,
+        Self::Terminated,
     ];
 
     #[must_use]
@@ -183,6 +201,12 @@ impl Refused {
             Self::Violation => "violation",
             Self::Kernel => "kernel",
             Self::AcceptPaused => "accept_paused",
+            Self::InvalidRequest => "invalid_request",
+            Self::NotFound => "not_found",
+            Self::NoAnswer => "no_answer",
+            Self::Moving => "moving",
+            Self::NoPong => "no_pong",
+            Self::Terminated => "terminated",
         }
     }
 }
@@ -191,8 +215,14 @@ impl Refused {
 type ByReason<T> = [T; Refused::ALL.len()];
 
 /// Refusals since the start, of all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RefusalCounters(ByReason<Counter>);
+
+impl Default for RefusalCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
 
 impl RefusalCounters {
     pub fn count(&self, why: Refused) {
@@ -220,10 +250,16 @@ impl RefusalCounters {
 }
 
 /// What one core refused since it told the shared counters: plain numbers, for paths that peers can make hot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RefusalTally {
     counts: ByReason<u32>,
     any: bool,
+}
+
+impl Default for RefusalTally {
+    fn default() -> Self {
+        Self { counts: [0; Refused::ALL.len()], any: false }
+    }
 }
 
 impl RefusalTally {

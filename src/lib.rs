@@ -16,6 +16,7 @@
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs and option data |
+//! | 1 | `cause` | PURE: why something is refused, and the line for it |
 //! | 0 | `app` `buffer` `clock` `counters` `limits` `text` | values |
 #![deny(unsafe_code)]
 
@@ -26,6 +27,7 @@ pub mod counters;
 pub mod limits;
 pub mod text;
 
+pub mod cause;
 pub mod config;
 pub mod http1;
 pub mod pusher;

@@ -257,7 +257,7 @@ fn redis_hangs_until_it_is_given_up() {
     publish_numbers(&a, "news", 0..20);
     within(AT_ONCE, "local delivery", || expect_numbers(&mut one, "news", 0..20));
     let start = now();
-    let line = a.line_with("no line to Redis");
+    let line = a.line_with("Clients of this node still reach each other");
     assert!(line.contains("has not answered"), "{line}");
     let took = start.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?} until it was noticed");
@@ -361,7 +361,7 @@ fn what_is_kept_for_other_nodes_is_bounded() {
     let mut client = b.connect();
     client.subscribe("news-0");
     redis.stop();
-    a.line_with("no line to Redis");
+    a.line_with("Clients of this node still reach each other");
     let before = resident_bytes(a.id());
     let mut http = Http::new(&a);
     let filler = "x".repeat(9_000);
@@ -396,7 +396,7 @@ fn nodes_start_without_redis_and_meet_when_it_is_there() {
     redis.stop();
     let start = |workers| Setup::new().workers(workers).meeting_in(&redis).start();
     let [mut a, b] = [1, 2].map(start);
-    a.line_so_far_with("no line to Redis");
+    a.line_so_far_with("Clients of this node still reach each other");
     let (mut one, mut two) = (a.connect(), b.connect());
     for (id, client) in [("a", &mut one), ("b", &mut two)] {
         within(AT_ONCE, "a join", || {
@@ -408,7 +408,7 @@ fn nodes_start_without_redis_and_meet_when_it_is_there() {
     assert_eq!(a.get("/connections"), r#"{"connections":1}"#);
     redis.restart();
     lines_are(&redis, 3);
-    a.line_with("is up");
+    a.line_with("connected to Redis at 127.0.0.1:");
     assert_eq!(told(&mut one, "member_added", 1), set(["b"]));
     let mut rest = [two.event(), two.event()].map(|event| event["event"].clone());
     rest.sort_by_key(ToString::to_string);
@@ -426,7 +426,7 @@ fn a_node_that_redis_does_not_let_in_says_why() {
     };
     for (password, why) in [(WRONG, "WRONGPASS"), ("null", "NOAUTH")] {
         let mut server = start(password);
-        let line = server.line_so_far_with("no line to Redis");
+        let line = server.line_so_far_with("Clients of this node still reach each other");
         assert!(line.contains(why) && line.contains("REDIS_PASSWORD"), "{line}");
         let mut client = server.connect();
         within(AT_ONCE, "a subscription", || client.subscribe("news"));
@@ -437,7 +437,11 @@ fn a_node_that_redis_does_not_let_in_says_why() {
         assert_eq!(finished.code, Some(0));
         for text in [&finished.stdout, &finished.stderr] {
             assert!(!text.contains(WRONG), "{text}");
-            assert_eq!(text.matches("no line to Redis").count() & !1, 0, "said once: {text}");
+            assert_eq!(
+                text.matches("Clients of this node still reach each other").count() & !1,
+                0,
+                "said once: {text}"
+            );
         }
     }
     let good = ["hunter2-of-redis"; 2].map(start);

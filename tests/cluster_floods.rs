@@ -89,7 +89,11 @@ fn a_client_that_comes_and_goes_in_many_channels_takes_no_node_out_of_its_cluste
     for node in [b, a] {
         node.signal(Signal::TERM);
         let text = node.finish().stdout;
-        assert!(!text.contains("is silent") && !text.contains("no line to Redis"), "{text}");
+        assert!(
+            !text.contains("has not been heard")
+                && !text.contains("Clients of this node still reach each other"),
+            "{text}"
+        );
     }
     flood.join().expect("the flood");
 }
@@ -166,7 +170,9 @@ fn a_master_that_becomes_a_replica_is_noticed_by_all_its_nodes() {
     two.subscribe("cache-x");
     assert_eq!(two.event()["event"], "pusher:cache_miss");
     redis.command(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
-    let line = within(NOTICED, "a demotion", || a.line_with("no line to Redis"));
+    let line = within(NOTICED, "a demotion", || {
+        a.line_with("Clients of this node still reach each other")
+    });
     assert!(line.contains("not master"), "{line}");
     // It is delivered here, and stored by whoever is master next.
     a.publish("cache-x", "e", "meanwhile");
@@ -192,7 +198,7 @@ fn an_event_that_a_replica_does_not_store_is_not_lost() {
     assert_eq!(two.event()["event"], "pusher:cache_miss");
     redis.command(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
     a.publish("cache-x", "e", "first");
-    within(NOTICED, "a demotion", || a.line_with("no line to Redis"));
+    within(NOTICED, "a demotion", || a.line_with("Clients of this node still reach each other"));
     two.expect(&event("cache-x", "e", "first"));
     redis.command(&["REPLICAOF", "NO", "ONE"]);
     lines_are(&redis, 2);
@@ -208,7 +214,7 @@ fn a_node_at_a_replica_is_not_let_in_and_says_why() {
     replica.command(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
     let [a] = nodes(&master, [1]);
     let mut b = Setup::new().workers(1).meeting_in(&replica).start();
-    let line = b.line_so_far_with("no line to Redis");
+    let line = b.line_so_far_with("Clients of this node still reach each other");
     assert!(line.contains("\"replica\"") && line.contains("REDIS_HOST"), "{line}");
     let mut client = b.connect();
     client.subscribe("news");
@@ -265,12 +271,14 @@ fn a_node_that_hears_others_and_is_heard_by_none_notices() {
     let [a] = nodes(&master, [2]);
     let port = masquerade(&replica).to_string();
     let mut b = Setup::new().workers(2).meeting_in(&replica).env("REDIS_PORT", &port).start();
-    b.line_so_far_with("is up");
+    b.line_so_far_with("connected to Redis");
     let mut client = b.connect();
     client.subscribe("news");
     a.publish("news", "e", "x");
     client.expect(&event("news", "e", "x"));
-    let line = within(NOTICED, "a partition", || b.line_with("no line to Redis"));
+    let line = within(NOTICED, "a partition", || {
+        b.line_with("Clients of this node still reach each other")
+    });
     assert!(line.contains("one-way partition") && line.contains("REDIS_HOST"), "{line}");
     b.publish("news", "e", "y");
     client.expect(&event("news", "e", "y"));

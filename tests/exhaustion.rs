@@ -101,9 +101,9 @@ fn who_is_there_is_served_and_who_waits_comes_in_later() {
     assert_eq!(code, Some(0), "{stdout}");
     let lines: Vec<&str> =
         stdout.lines().filter(|line| line.contains("accepting pauses")).collect();
-    assert!(!lines.is_empty() && lines.len() as u64 <= seconds, "{seconds} s: {lines:#?}");
+    assert!(!lines.is_empty() && lines.len() as u64 <= 20 + seconds, "{seconds} s: {lines:#?}");
     assert!(lines[0].contains("LimitNOFILE"), "{lines:#?}");
-    assert!(stdout.contains(" accept_paused="), "{stdout}");
+    assert!(stdout.contains(" by accept_paused"), "{stdout}");
 }
 
 /// The server can be stopped, and stops in order, while it has no descriptor left.

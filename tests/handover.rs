@@ -361,10 +361,16 @@ fn an_app_that_is_gone_is_told_so() {
     let mut client = old.connect();
     client.subscribe(CHANNEL);
     let other = setup(1).env("REVERB_APP_ID", "1002").env("REVERB_APP_KEY", "other-key");
-    let server = other.reaching(&old).arg("--takeover").start_as_configured();
+    let mut server = other.reaching(&old).arg("--takeover").start_as_configured();
     ended(old);
     assert_eq!(client.event()["event"], "pusher:error");
     assert_eq!(client.close_code_behind_events(), 4001);
+    let line = server.line_so_far_with("cause=app_gone");
+    let told = "a connection of app \"1001\" was closed after the take-over: this process has no such app cause=app_gone peer=127.0.0.1:";
+    assert!(
+        line.contains(told) && line.ends_with(&format!("socket={}", client.socket_id)),
+        "{line}"
+    );
     drop(client);
     let mut other =
         Client::open(&server, &Handshake::to("/app/other-key?protocol=7")).established();

@@ -189,7 +189,9 @@ fn development_mode_gives_all_that_is_needed() {
     let mut client = Client::open(&server, &Handshake::to(&format!("/app/{key}"))).established();
     client.ask(PING, PONG);
     // Drawn, not fixed: the app of the tests is unknown to it.
-    Client::open(&server, &Handshake::new()).refused(4001, "Application does not exist");
+    let refused = Client::open(&server, &Handshake::new()).text();
+    let why = r#"Application does not exist: no app has the key \\\"app-key\\\""#;
+    assert!(refused.contains("4001") && refused.contains(why), "{refused}");
     assert_eq!(server.answer(&Request::get("/channels")).0, 404);
 }
 

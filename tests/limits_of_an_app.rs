@@ -182,7 +182,7 @@ fn a_refused_subscription_says_which_part_is_wrong() {
         let hex = signed.strip_prefix("app-key:").expect("key and signature");
         for (fields, part) in [
             (json!({}), "no signature came with it"),
-            (json!({"auth": "nothing"}), "no signature came with it"),
+            (json!({"auth": "nothing"}), "is not KEY:SIGNATURE"),
             (json!({"auth": format!("other-key:{hex}")}), "REVERB_APP_KEY"),
             (json!({"auth": "app-key:0000"}), "REVERB_APP_SECRET"),
             (json!({"auth": signed, "channel_data": "{}"}), "not part of what was signed"),
@@ -211,7 +211,9 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
         .env("RINGVERB_DEVELOPMENT", "true")
         .start();
     let mut page = Client::open(&server, &Handshake::new().header("Origin", "https://evil.test"));
-    page.refused(4009, "Origin not allowed");
+    let why = "origin https://evil.test refused. Allowed: good.test (RINGVERB_ALLOWED_ORIGINS)";
+    page.expect(&error_event(4009, &format!("Origin not allowed: {why}")));
+    assert_eq!(page.closed(), (4009, "Origin not allowed".to_owned()));
     let line = server.line_with("evil.test");
     assert!(line.contains("good.test") && line.contains("RINGVERB_ALLOWED_ORIGINS"), "{line}");
     let mut client = server.connect();
@@ -222,7 +224,7 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
     let forged = Request::events("{}").signature(&"0".repeat(64));
     assert_eq!(server.answer(&forged).0, 401);
     let line = server.line_with("API signature does not match");
-    assert!(line.contains("POST") && line.contains("auth_key=app-key"), "{line}");
+    assert!(line.contains("POST") && line.contains("/apps/1001/events"), "{line}");
     server.publish("private-nobody", "e", "x");
     server.line_with("nobody is subscribed");
     let large = "x".repeat(10_000);

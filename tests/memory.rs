@@ -71,7 +71,14 @@ fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
     here.close();
     server.signal(rustix::process::Signal::TERM);
     let Finished { stdout, .. } = server.finish();
-    for part in ["RINGVERB_MEMORY_MAX is", "Raise the limit", " memory=", " memory_publish="] {
+    for part in [
+        "RINGVERB_MEMORY_MAX is",
+        "Raise the limit",
+        " by memory, ",
+        " by memory_publish",
+        "a connection was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit cause=memory peer=127.0.0.1:",
+        "a publish was refused because the server is far over RINGVERB_MEMORY_MAX cause=memory_publish peer=127.0.0.1:",
+    ] {
         assert!(stdout.contains(part), "{part} not in {stdout}");
     }
     let lines = stdout.lines().filter(|line| line.contains("MiB resident")).count();
@@ -119,7 +126,11 @@ fn who_does_not_read_makes_room() {
     drop((idle, reader));
     server.signal(rustix::process::Signal::TERM);
     let Finished { stdout, .. } = server.finish();
-    assert!(stdout.contains(" shed=3"), "{stdout}");
+    assert!(stdout.contains(" 3 by shed"), "{stdout}");
+    assert_eq!(
+        stdout.matches("because the server is over RINGVERB_MEMORY_MAX cause=shed").count(),
+        3
+    );
 }
 
 /// Without the option nothing of it happens.

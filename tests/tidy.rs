@@ -14,12 +14,12 @@ const RANKS: &[(u8, &[&str])] = &[
     (4, &["api", "webhook", "tick", "cluster"]),
     (3, &["mailbox", "output"]),
     (2, &["shard"]),
-    (1, &["ws", "http1", "pusher", "resp", "config"]),
+    (1, &["ws", "http1", "pusher", "resp", "config", "cause"]),
     (0, &["app", "buffer", "clock", "counters", "limits", "text"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.
-const PURE: &[&str] = &["ws", "http1", "pusher", "resp", "shard", "tick", "cluster"];
+const PURE: &[&str] = &["ws", "http1", "pusher", "resp", "cause", "shard", "tick", "cluster"];
 #[rustfmt::skip]
 const IMPURE_WORDS: &[&str] = &[
     "monoio", "io_uring", "socket2", "rustix", "libc", "std::net", "std::thread", "std::fs", "std::env", "std::os", "std::{",
@@ -303,6 +303,7 @@ fn tests() -> Vec<Source> {
     for folder in [
         "tests/autobahn",
         "tests/loom",
+        "tests/refusals",
         "tests/simulator",
         "tests/support",
         "tests/fuzz/bodies",

@@ -8,9 +8,10 @@ use std::borrow::Cow;
 
 use subtle::ConstantTimeEq;
 
-use super::Context;
-use super::routes::{Target, target};
+use super::routes::target;
+use super::{Context, Denied};
 use crate::app::{App, AppIndex};
+use crate::cause::{Cause, Value};
 use crate::http1::query::{decode_form, percent_decode, raw_pairs};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
@@ -23,12 +24,24 @@ pub(super) fn authenticate(
     request: &Request,
     app_id: &str,
     context: &mut Context<'_>,
-) -> Result<AppIndex, Response> {
+) -> Result<AppIndex, Denied> {
+    let what = Value::Request(request.method(), request.path());
     let Some(index) = context.apps.by_id(app_id) else {
-        return Err(Response::text(404, &format!("No matching application for ID [{app_id}].")));
+        let text = format!("No matching application for ID [{app_id}].");
+        let id = Value::text(app_id);
+        return Err(context.deny(Response::text(404, &text), None, Cause::UnknownAppId, &[id]));
     };
-    let app = context.apps.get(index);
-    let given = Given::read(request.query())?;
+    let apps = context.apps;
+    let app = apps.get(index);
+    let Some(given) = Given::read(request.query()) else {
+        let text = format!(
+            "The query has more than {API_PARAMETERS_MAX} parameters, which is the limit of this server: a signed \
+             request has about six. Send several values of one parameter separated by commas."
+        );
+        let (response, cause) = (Response::text(400, &text), Cause::TooManyParameters);
+        let values = [what, Value::count(API_PARAMETERS_MAX)];
+        return Err(context.deny(response, Some(index), cause, &values));
+    };
     let key_is_right = given.key_is(app);
     let signed = (key_is_right && signature::has_form(given.signature.as_bytes()))
         .then(|| signed_query(&given.pairs, &request.body));
@@ -36,15 +49,10 @@ pub(super) fn authenticate(
         .as_ref()
         .is_some_and(|signed| signature_is(signed, &given.signature, request, context.prefix, app));
     if !verified {
-        context.note = Some(if context.note_is_wanted {
-            mismatch(key_is_right, &given, request, app)
-        } else {
-            String::new()
-        });
-        return Err(Response::text(401, "Authentication signature invalid."));
+        return Err(mismatch(index, &given, signed, request, context));
     }
     // After the signature: only a holder of the secret learns about this server's clock.
-    check_timestamp(&signed.unwrap_or_default(), app, context.unix_seconds)?;
+    check_timestamp(&signed.unwrap_or_default(), index, what, context)?;
     Ok(index)
 }
 
@@ -63,15 +71,10 @@ struct Given<'a> {
 const UNSIGNED: [&str; 3] = ["appid", "appkey", "channelname"];
 
 impl<'a> Given<'a> {
-    fn read(query: &'a str) -> Result<Self, Response> {
+    /// `None`: there are more parameters than `API_PARAMETERS_MAX`.
+    fn read(query: &'a str) -> Option<Self> {
         if memchr::memchr_iter(b'&', query.as_bytes()).nth(API_PARAMETERS_MAX - 1).is_some() {
-            return Err(Response::text(
-                400,
-                &format!(
-                    "The query has more than {API_PARAMETERS_MAX} parameters, which is the limit of this server: a \
-                     signed request has about six. Send several values of one parameter separated by commas."
-                ),
-            ));
+            return None;
         }
         let mut given = Self { pairs: Vec::with_capacity(8), key: "".into(), signature: "".into() };
         for (name, value) in raw_pairs(query) {
@@ -85,7 +88,7 @@ impl<'a> Given<'a> {
                 given.pairs.push((name, value));
             }
         }
-        Ok(given)
+        Some(given)
     }
 
     /// Reverb never looks at the key; a request signed for another app must not pass (PROTOCOL.md rule 126).
@@ -185,8 +188,7 @@ fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
     let slashes = |text: &[u8]| memchr::memchr_iter(b'/', text).count();
     let has_more_segments = slashes(&bytes) > slashes(raw.as_bytes());
     let decoded = String::from_utf8_lossy(&bytes).into_owned();
-    let is_another_route =
-        || !matches!(target(request.method(), &decoded, prefix), Target::Refused(_));
+    let is_another_route = || !target(request.method(), &decoded, prefix).is_refused();
     let has_escapes = || *percent_decode(&decoded) != *decoded.as_bytes();
     if bytes.iter().any(u8::is_ascii_control)
         || has_escapes()
@@ -197,41 +199,74 @@ fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
     Some(decoded)
 }
 
-/// For the log: the text that should have been signed. It holds no secret.
-fn mismatch(key_is_right: bool, given: &Given<'_>, request: &Request, app: &App) -> String {
-    const SHOWN_MAX: usize = 240;
-    let (method, path) = (request.method(), request.path());
-    let signed = canonical(&signed_query(&given.pairs, &request.body));
-    let shown = format!("{method}\n{path}\n{signed}");
-    let shown = shown_up_to(&shown, SHOWN_MAX);
-    let why = if key_is_right {
-        "is REVERB_APP_SECRET the same in Laravel's .env?"
-    } else {
-        "auth_key is another app's; is REVERB_APP_KEY the same in Laravel's .env?"
+/// Which part of the signature is wrong. All parts have one answer, as in Reverb.
+fn mismatch(
+    index: AppIndex,
+    given: &Given<'_>,
+    signed: Option<Vec<Pair<'_>>>,
+    request: &Request,
+    context: &mut Context<'_>,
+) -> Denied {
+    let response = Response::text(401, "Authentication signature invalid.");
+    let what = Value::Request(request.method(), request.path());
+    let apps = context.apps;
+    let app = apps.get(index);
+    let mut deny =
+        |cause, values: &[Value<'_>]| context.deny(response.clone(), Some(index), cause, values);
+    if given.key.is_empty() {
+        return deny(Cause::ApiKeyMissing, &[what]);
+    }
+    if !given.key_is(app) {
+        return deny(Cause::ApiKeyWrong, &[Value::text(&*given.key), Value::Own(&app.id)]);
+    }
+    if given.signature.is_empty() {
+        return deny(Cause::ApiSignatureMissing, &[what]);
+    }
+    let Some(signed) = signed else {
+        return deny(Cause::ApiSignatureForm, &[what, Value::count(given.signature.len())]);
     };
-    format!("app {}: API signature does not match {shown}; {why}", app.id)
+    let md5_given = given.pairs.iter().rev().find(|(name, _)| name == "body_md5");
+    let md5_of_body = signed.iter().find(|(name, _)| name == "body_md5");
+    if let (Some((_, given)), Some((_, right))) = (md5_given, md5_of_body)
+        && *given != *right
+    {
+        return deny(Cause::ApiBodyChanged, &[what, Value::text(*given)]);
+    }
+    let text = if context.debug { signed_text(&signed, request) } else { String::new() };
+    let values = [what, Value::Own(&text)];
+    context.deny(response, Some(index), Cause::ApiSignatureMismatch, &values)
+}
+
+/// The text that should have been signed. It holds no secret.
+fn signed_text(signed: &[Pair<'_>], request: &Request) -> String {
+    const SHOWN_MAX: usize = 240;
+    let text = format!("{}\n{}\n{}", request.method(), request.path(), canonical(signed));
+    format!("; the signed text should be {}", shown_up_to(&text, SHOWN_MAX))
 }
 
 /// A captured request must not work for ever (PROTOCOL.md rule 50).
-fn check_timestamp(signed: &[Pair<'_>], app: &App, unix_seconds: u64) -> Result<(), Response> {
-    let Some(window) = app.auth_window_seconds else { return Ok(()) };
+fn check_timestamp(
+    signed: &[Pair<'_>],
+    index: AppIndex,
+    what: Value<'_>,
+    context: &mut Context<'_>,
+) -> Result<(), Denied> {
+    let Some(window) = context.apps.get(index).auth_window_seconds else { return Ok(()) };
     let given = signed.iter().find(|(name, _)| name == "auth_timestamp");
     let given = given.and_then(|(_, text)| text.parse::<u64>().ok());
     let Some(given) = given else {
-        return Err(Response::text(
-            401,
-            "Authentication timestamp missing: sign auth_timestamp too.",
-        ));
+        let text = "Authentication timestamp missing: sign auth_timestamp too.";
+        let response = Response::text(401, text);
+        return Err(context.deny(response, Some(index), Cause::TimestampMissing, &[what]));
     };
-    let distance = given.abs_diff(unix_seconds);
+    let distance = given.abs_diff(context.unix_seconds);
     if distance <= u64::from(window) {
         return Ok(());
     }
-    Err(Response::text(
-        401,
-        &format!(
-            "Authentication timestamp is {distance} s away from this server's clock, {window} s are \
-             allowed: set both clocks by NTP, or RINGVERB_AUTH_WINDOW=0 to accept any."
-        ),
-    ))
+    let text = format!(
+        "Authentication timestamp is {distance} s away from this server's clock, {window} s are allowed: set both \
+         clocks by NTP, or RINGVERB_AUTH_WINDOW=0 to accept any."
+    );
+    let values = [Value::Number(distance), Value::Number(window.into())];
+    Err(context.deny(Response::text(401, &text), Some(index), Cause::TimestampFar, &values))
 }

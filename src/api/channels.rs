@@ -5,8 +5,9 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
 
-use super::{Plan, Reply};
+use super::{Context, Denied, Plan, Reply};
 use crate::app::AppIndex;
+use crate::cause::{Cause, Value};
 use crate::http1::query::parse_query;
 use crate::http1::response::Response;
 use crate::pusher::channel_name::{Access, classify};
@@ -50,9 +51,11 @@ pub(super) fn describe(app: AppIndex, name: &str, query: &str) -> Plan {
     Plan::Ask { question: Question::Describe { app, names }, reply }
 }
 
-pub(super) fn users(app: AppIndex, name: &str) -> Result<Plan, Response> {
+pub(super) fn users(app: AppIndex, name: &str, context: &mut Context<'_>) -> Result<Plan, Denied> {
     if classify(name).map(|kind| kind.access) != Ok(Access::Presence) {
-        return Err(Response::json(400, b"{}".to_vec()));
+        let response = Response::json(400, b"{}".to_vec());
+        let name = Value::text(name);
+        return Err(context.deny(response, Some(app), Cause::NotPresence, &[name]));
     }
     let question = Question::Users { app, name: name.to_owned() };
     Ok(Plan::Ask { question, reply: Reply::Users })

@@ -11,12 +11,13 @@ use indexmap::IndexSet;
 use super::channels::Attributes;
 use super::quota::{self, Quota};
 use super::validation::{Field, Problems};
-use super::{Context, Plan, Publication, Reply};
+use super::{Context, Denied, Plan, Publication, Reply};
 use crate::app::{App, AppIndex};
+use crate::cause::{Cause, Value};
 use crate::http1::response::Response;
 use crate::limits::EVENT_EXPANSION_BYTES_MAX;
 use crate::pusher::channel_name::{self, NameLimit, classify};
-use crate::pusher::json::{self, Validator};
+use crate::pusher::json;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::Question;
@@ -87,22 +88,18 @@ impl<'a> Fields<'a> {
 const EVENT_OVERHEAD_BYTES: usize = 40;
 
 /// POST /apps/{id}/events.
-pub(super) fn event(
-    app: AppIndex,
-    body: &[u8],
-    context: &mut Context<'_>,
-) -> Result<Plan, Response> {
-    let fields = Fields::read(object(body, context.validator)?);
+pub(super) fn event(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Result<Plan, Denied> {
+    let fields = Fields::read(object(app, body, context)?);
     let mut problems = Problems::default();
     check_string(&mut problems, format_args!("name"), fields.name);
     check_string(&mut problems, format_args!("data"), fields.data);
     let names = channel_names(&mut problems, context.apps.get(app), &fields);
     check_optional_string(&mut problems, format_args!("socket_id"), fields.socket_id);
     check_optional_string(&mut problems, format_args!("info"), fields.info);
-    problems.into_result()?;
-    check_reserved(&fields, context.apps.get(app).allow_reserved_events)?;
+    problems.into_result(app, context)?;
+    check_reserved(&fields, app, context)?;
     check_payload(&fields, app, context)?;
-    check_expansion(&fields, &names, body)?;
+    check_expansion(&fields, &names, body, app, context)?;
     let quota = quota::take(app, names.len(), context)?;
     let except = fields.socket_id();
     let mut space = Vec::new();
@@ -127,35 +124,35 @@ fn check_expansion(
     fields: &Fields<'_>,
     names: &[Cow<'_, str>],
     body: &[u8],
-) -> Result<(), Response> {
+    app: AppIndex,
+    context: &mut Context<'_>,
+) -> Result<(), Denied> {
     let bytes: usize = names.iter().map(|name| fields.text_bytes(name.len())).sum();
     let most = EVENT_EXPANSION_BYTES_MAX.max(4 * body.len());
     if bytes <= most {
         return Ok(());
     }
     let channels = names.len();
-    Err(Response::text(
+    let response = Response::text(
         413,
         &format!(
             "The event for {channels} channels becomes {bytes} bytes of messages, and one request may become {most}: \
              name fewer channels in one request, or send less data (an id that the client can use to fetch the rest)."
         ),
-    ))
+    );
+    let values = [channels, bytes, most].map(Value::count);
+    Err(context.deny(response, Some(app), Cause::EventExpansion, &values))
 }
 
 /// POST /apps/{id}/batch_events. One invalid item, and nothing is sent.
-pub(super) fn batch(
-    app: AppIndex,
-    body: &[u8],
-    context: &mut Context<'_>,
-) -> Result<Plan, Response> {
+pub(super) fn batch(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Result<Plan, Denied> {
     let mut list = None;
-    for (name, value) in json::members(object(body, context.validator)?).into_iter().flatten() {
+    for (name, value) in json::members(object(app, body, context)?).into_iter().flatten() {
         if json::is_name(name, "batch") {
             list = (value != "null").then_some(value);
         }
     }
-    let items = batch_items(list, context.apps.get(app).batch_events_max)?;
+    let items = batch_items(list, app, context)?;
     let mut problems = Problems::default();
     for (index, fields) in items.iter().enumerate() {
         check_string(&mut problems, format_args!("batch.{index}.name"), fields.name);
@@ -172,9 +169,8 @@ pub(super) fn batch(
         let field = format_args!("batch.{index}.info");
         check_optional_string(&mut problems, field, fields.info);
     }
-    problems.into_result()?;
-    let allowed = context.apps.get(app).allow_reserved_events;
-    items.iter().try_for_each(|fields| check_reserved(fields, allowed))?;
+    problems.into_result(app, context)?;
+    items.iter().try_for_each(|fields| check_reserved(fields, app, context))?;
     items.iter().try_for_each(|fields| check_payload(fields, app, context))?;
     let quota = quota::take(app, items.len(), context)?;
     Ok(batch_plan(app, &items, quota))
@@ -184,13 +180,12 @@ fn check_payload(
     fields: &Fields<'_>,
     app: AppIndex,
     context: &mut Context<'_>,
-) -> Result<(), Response> {
-    let app = context.apps.get(app);
-    if app.event_payload_max.is_none() {
+) -> Result<(), Denied> {
+    if context.apps.get(app).event_payload_max.is_none() {
         return Ok(());
     }
     let data = fields.data.and_then(json::string).unwrap_or_default();
-    quota::check_payload(app, data.len(), &mut context.note)
+    quota::check_payload(app, data.len(), context)
 }
 
 fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan {
@@ -212,7 +207,12 @@ fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan
     Plan::Publish { app, publications, info, reply: Reply::Batch { items }, quota }
 }
 
-fn batch_items(list: Option<&str>, most: Option<u32>) -> Result<Vec<Fields<'_>>, Response> {
+fn batch_items<'a>(
+    list: Option<&'a str>,
+    app: AppIndex,
+    context: &mut Context<'_>,
+) -> Result<Vec<Fields<'a>>, Denied> {
+    let most = context.apps.get(app).batch_events_max;
     let mut problems = Problems::default();
     let mut items = Vec::new();
     match list.map(json::elements) {
@@ -226,18 +226,22 @@ fn batch_items(list: Option<&str>, most: Option<u32>) -> Result<Vec<Fields<'_>>,
     if let Some(most) = most.filter(|most| items.len() > *most as usize) {
         problems.too_many(format_args!("batch"), most);
     }
-    problems.into_result()?;
+    problems.into_result(app, context)?;
     Ok(items)
 }
 
 /// The body as an object. An empty array is PHP's empty object; everything else is refused.
-fn object<'a>(body: &'a [u8], validator: &mut Validator) -> Result<&'a str, Response> {
-    let text = validator.check(body).map(str::trim_ascii);
+fn object<'a>(app: AppIndex, body: &'a [u8], context: &mut Context<'_>) -> Result<&'a str, Denied> {
+    let text = context.validator.check(body).map(str::trim_ascii);
     match text {
         Some(text) if text.starts_with('{') => Ok(text),
         Some(text) if text.starts_with('[') => Ok("{}"),
         // Reverb answers 500 here; the fault is the sender's (PROTOCOL.md rule 62).
-        _ => Err(Response::text(400, "Bad request: the body is not a JSON object.")),
+        _ => {
+            let response = Response::text(400, "Bad request: the body is not a JSON object.");
+            let body = Value::text(body);
+            Err(context.deny(response, Some(app), Cause::BodyNotJson, &[body]))
+        }
     }
 }
 
@@ -325,16 +329,23 @@ fn check_optional_string(problems: &mut Problems, field: Field<'_>, span: Option
 }
 
 /// A publisher could forge `member_added` (PROTOCOL.md rule 129).
-fn check_reserved(fields: &Fields<'_>, allowed: bool) -> Result<(), Response> {
+fn check_reserved(
+    fields: &Fields<'_>,
+    app: AppIndex,
+    context: &mut Context<'_>,
+) -> Result<(), Denied> {
     let name = fields.name.and_then(json::string).unwrap_or_default();
-    if allowed || !(name.starts_with("pusher:") || name.starts_with("pusher_internal:")) {
+    let is_reserved = name.starts_with("pusher:") || name.starts_with("pusher_internal:");
+    if !is_reserved || context.apps.get(app).allow_reserved_events {
         return Ok(());
     }
-    Err(Response::text(
+    let response = Response::text(
         400,
         &format!(
             "The event name [{name}] is reserved for the protocol: choose another, or set \
              RINGVERB_ALLOW_RESERVED_EVENTS=true."
         ),
-    ))
+    );
+    let name = Value::text(&*name);
+    Err(context.deny(response, Some(app), Cause::ReservedEvent, &[name]))
 }

@@ -15,6 +15,7 @@ mod validation;
 
 use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
+use crate::cause::{Cause, LineBudget, Noted, Value};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::pusher::json::Validator;
@@ -34,10 +35,35 @@ pub struct Context<'a> {
     /// The server is stopping: `/up` says so.
     pub draining: bool,
     pub validator: &'a mut Validator,
-    /// Whether the log has room for a reason. Without it a reason is an empty text, which costs nothing.
-    pub note_is_wanted: bool,
-    /// For the log: why a request was refused, where the answer must not say so.
-    pub note: Option<String>,
+    /// What the log has room for.
+    pub lines: &'a mut LineBudget,
+    /// See `Config::talkative`.
+    pub talkative: bool,
+    /// Lines may be long: they have the text that should have been signed.
+    pub debug: bool,
+}
+
+impl Context<'_> {
+    /// A refusal with this answer.
+    fn deny(
+        &mut self,
+        response: Response,
+        app: Option<AppIndex>,
+        cause: Cause,
+        values: &[Value<'_>],
+    ) -> Denied {
+        let noted = self.lines.note(cause, values, self.talkative);
+        Denied { response, app, noted }
+    }
+}
+
+/// A request that is refused: the answer without the reason, and the reason.
+#[derive(Debug)]
+pub struct Denied {
+    pub response: Response,
+    /// The app it is for, if there is one.
+    pub app: Option<AppIndex>,
+    pub noted: Noted,
 }
 
 /// One event for one channel, encoded.
@@ -52,8 +78,9 @@ pub struct Publication {
 #[derive(Debug)]
 pub enum Plan {
     Respond(Response),
+    Refuse(Denied),
     /// The request did not prove that it comes from an app's backend.
-    Unauthenticated(Response),
+    Unauthenticated(Denied),
     Publish {
         app: AppIndex,
         publications: Vec<Publication>,
@@ -101,33 +128,50 @@ pub enum Reply {
 /// Decides what a request wants. Authenticates it first.
 #[must_use]
 pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Plan {
+    let what = Value::Request(request.method(), request.path());
     let plan = match target {
-        Target::Refused(response) => Err(response.clone()),
+        Target::NotFound => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what])),
+        Target::OutsidePrefix => {
+            let values = [what, Value::Own(context.prefix)];
+            Err(context.deny(not_found(), None, Cause::OutsidePrefix, &values))
+        }
+        Target::WrongMethod { allow } => {
+            let response = Response::text(405, "Method not allowed.").with_header("Allow", *allow);
+            Err(context.deny(response, None, Cause::WrongMethod, &[what, Value::Own(allow)]))
+        }
         // A WebSocket handshake to an API path: the client has the wrong URL (PROTOCOL.md rule 74).
-        _ if request.wants_upgrade() => Err(Response::text(400, "Bad request.")),
-        Target::Up => Err(up(context.draining)),
-        Target::Socket { .. } => Err(Response::text(404, "Not found.")),
+        _ if request.wants_upgrade() => {
+            let response = Response::text(400, "Bad request.");
+            let path = Value::text(request.path());
+            Err(context.deny(response, None, Cause::UpgradeOfApi, &[path]))
+        }
+        Target::Up => return Plan::Respond(up(context.draining)),
+        // The worker deals with handshakes.
+        Target::Socket { .. } => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what])),
         Target::Api { app_id, call } => match auth::authenticate(request, app_id, context) {
             Ok(app) => plan_call(app, call, request, context),
-            Err(response) => return Plan::Unauthenticated(response),
+            Err(denied) => return Plan::Unauthenticated(denied),
         },
     };
-    plan.unwrap_or_else(Plan::Respond)
+    plan.unwrap_or_else(Plan::Refuse)
 }
 
-/// `Err` is an answer that needs nothing else to be done.
+fn not_found() -> Response {
+    Response::text(404, "Not found.")
+}
+
 fn plan_call(
     app: AppIndex,
     call: &Call,
     request: &Request,
     context: &mut Context<'_>,
-) -> Result<Plan, Response> {
+) -> Result<Plan, Denied> {
     match call {
         Call::Events => events::event(app, &request.body, context),
         Call::BatchEvents => events::batch(app, &request.body, context),
         Call::Channels => Ok(channels::list(app, request.query())),
         Call::Channel { name } => Ok(channels::describe(app, name, request.query())),
-        Call::Users { name } => channels::users(app, name),
+        Call::Users { name } => channels::users(app, name, context),
         Call::Terminate { user_id } => Ok(Plan::Terminate { app, user_id: user_id.clone() }),
         Call::Connections => {
             Ok(Plan::Ask { question: Question::Connections { app }, reply: Reply::Connections })

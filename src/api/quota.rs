@@ -1,7 +1,8 @@
 //! What an app may publish: size of an event, events a second (PROTOCOL.md rule 106, C20).
 
-use super::Context;
-use crate::app::{App, AppIndex};
+use super::{Context, Denied};
+use crate::app::AppIndex;
+use crate::cause::{Cause, Value};
 use crate::http1::response::Response;
 
 /// What is left of this second, told in the answer.
@@ -26,41 +27,34 @@ pub(super) fn take(
     app: AppIndex,
     events: usize,
     context: &mut Context<'_>,
-) -> Result<Option<Quota>, Response> {
-    let app = context.apps.get(app);
-    let Some(limit) = app.publishes_per_second_max else { return Ok(None) };
+) -> Result<Option<Quota>, Denied> {
+    let found = context.apps.get(app);
+    let Some(limit) = found.publishes_per_second_max else { return Ok(None) };
     let events = u32::try_from(events).unwrap_or(u32::MAX);
-    if let Some(remaining) = app.published.take(events, limit, context.unix_seconds) {
+    if let Some(remaining) = found.published.take(events, limit, context.unix_seconds) {
         return Ok(Some(Quota { limit, remaining }));
     }
-    context.note = Some(format!(
-        "app {}: a publish was refused: over {limit} events a second (RINGVERB_PUBLISHES_PER_SECOND_MAX)",
-        app.id
-    ));
     let text = format!(
         "Too many events: this app may publish {limit} a second, counting each once for each of its channels. Try \
          again in a second, or raise RINGVERB_PUBLISHES_PER_SECOND_MAX."
     );
-    let refusal = Quota { limit, remaining: 0 }.tell(Response::text(429, &text));
-    Err(refusal.with_header("Retry-After", "1"))
+    let response = Quota { limit, remaining: 0 }.tell(Response::text(429, &text));
+    let response = response.with_header("Retry-After", "1");
+    Err(context.deny(response, Some(app), Cause::PublishRate, &[Value::Number(limit.into())]))
 }
 
 /// Refuses `data` that is too large. The text is measured, not its JSON.
 pub(super) fn check_payload(
-    app: &App,
+    app: AppIndex,
     bytes: usize,
-    note: &mut Option<String>,
-) -> Result<(), Response> {
-    let Some(most) = app.event_payload_max.filter(|most| bytes > *most as usize) else {
-        return Ok(());
-    };
-    *note = Some(format!(
-        "app {}: an event with {bytes} bytes of data was refused; RINGVERB_EVENT_PAYLOAD_MAX is {most}",
-        app.id
-    ));
+    context: &mut Context<'_>,
+) -> Result<(), Denied> {
+    let most = context.apps.get(app).event_payload_max;
+    let Some(most) = most.filter(|most| bytes > *most as usize) else { return Ok(()) };
     let text = format!(
         "The data of the event has {bytes} bytes, {most} are allowed: send less (an id the client can fetch the rest \
          by), or raise RINGVERB_EVENT_PAYLOAD_MAX."
     );
-    Err(Response::text(413, &text))
+    let values = [Value::count(bytes), Value::Number(most.into())];
+    Err(context.deny(Response::text(413, &text), Some(app), Cause::EventPayload, &values))
 }

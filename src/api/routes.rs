@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use crate::http1::query::percent_decode;
-use crate::http1::response::Response;
 
 /// Where a request goes. Ids and names are percent-decoded.
 #[derive(Clone, Debug)]
@@ -18,8 +17,21 @@ pub enum Target {
         app_id: String,
         call: Call,
     },
+    /// No such path.
+    NotFound,
+    /// The path lacks the prefix that this server has.
+    OutsidePrefix,
+    WrongMethod {
+        allow: &'static str,
+    },
+}
+
+impl Target {
     /// No such path, or not with this method.
-    Refused(Response),
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::NotFound | Self::OutsidePrefix | Self::WrongMethod { .. })
+    }
 }
 
 /// What a signed request asks for.
@@ -38,11 +50,11 @@ pub enum Call {
 #[must_use]
 pub fn target(method: &str, path: &str, prefix: &str) -> Target {
     let Some(rest) = path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')) else {
-        return not_found();
+        return if prefix.is_empty() { Target::NotFound } else { Target::OutsidePrefix };
     };
     let segments: Vec<&str> = rest.split('/').collect();
     if segments.iter().any(|segment| segment.is_empty()) {
-        return not_found();
+        return Target::NotFound;
     }
     let (allowed, target) = match segments.as_slice() {
         ["up"] => ("GET", Target::Up),
@@ -58,24 +70,17 @@ pub fn target(method: &str, path: &str, prefix: &str) -> Target {
                 ["users", user_id, "terminate_connections"] => {
                     ("POST", Call::Terminate { user_id: decoded(user_id) })
                 }
-                _ => return not_found(),
+                _ => return Target::NotFound,
             };
             (method, Target::Api { app_id: decoded(id), call })
         }
-        _ => return not_found(),
+        _ => return Target::NotFound,
     };
     // HEAD is GET without the body (PROTOCOL.md rule 117).
     if method == allowed || (method == "HEAD" && allowed == "GET") {
         return target;
     }
-    let allow = if allowed == "GET" { "GET, HEAD" } else { allowed };
-    Target::Refused(
-        Response::text(405, "Method not allowed.").with_header("Allow", allow.to_owned()),
-    )
-}
-
-fn not_found() -> Target {
-    Target::Refused(Response::text(404, "Not found."))
+    Target::WrongMethod { allow: if allowed == "GET" { "GET, HEAD" } else { allowed } }
 }
 
 fn decoded(segment: &str) -> String {

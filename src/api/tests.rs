@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::{Context, Plan, plan, render, target};
 use crate::app::{Apps, Secret, sample};
+use crate::cause::LineBudget;
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::json::Validator;
@@ -41,8 +42,9 @@ fn run_for(apps: &Apps, request: &Request, prefix: &str) -> Plan {
         unix_seconds: NOW,
         draining: false,
         validator: &mut Validator::default(),
-        note_is_wanted: true,
-        note: None,
+        lines: &mut LineBudget::default(),
+        talkative: false,
+        debug: false,
     };
     plan(request, &target(request.method(), request.path(), prefix), &mut context)
 }
@@ -90,7 +92,8 @@ fn get(path: &str, query: &[(&str, &str)]) -> Plan {
 
 fn answer(plan: &Plan) -> (u16, String) {
     match plan {
-        Plan::Respond(response) | Plan::Unauthenticated(response) => shown(response),
+        Plan::Respond(response) => shown(response),
+        Plan::Refuse(denied) | Plan::Unauthenticated(denied) => shown(&denied.response),
         other => panic!("{other:?}"),
     }
 }
@@ -251,14 +254,17 @@ fn a_refused_signature_is_explained_in_the_log() {
         unix_seconds: NOW,
         draining: false,
         validator: &mut Validator::default(),
-        note_is_wanted: true,
-        note: None,
+        lines: &mut LineBudget::default(),
+        talkative: false,
+        debug: true,
     };
     let plan = plan(&request, &target("GET", path, ""), &mut context);
-    assert_eq!(answer(&plan).0, 401);
-    let note = context.note.unwrap();
-    assert!(note.contains("GET\\n/apps/1001/channels\\nauth_key=app-key"), "{note}");
-    assert!(note.contains("REVERB_APP_SECRET") && !note.contains("app-secret"), "{note}");
+    let Plan::Unauthenticated(denied) = plan else { panic!("{plan:?}") };
+    assert_eq!((denied.response.status, denied.noted.left_out), (401, Some(0)));
+    let line = denied.noted.line.unwrap();
+    // With `--debug` it has the text that should have been signed.
+    assert!(line.contains("GET\\n/apps/1001/channels\\nauth_key=app-key"), "{line}");
+    assert!(line.contains("REVERB_APP_SECRET") && !line.contains("app-secret"), "{line}");
 }
 
 #[test]
@@ -445,7 +451,8 @@ fn an_app_may_publish_so_much_a_second() {
         [("X-RateLimit-Limit", "3".to_owned()), ("X-RateLimit-Remaining", "1".to_owned())]
     );
     let batch = r#"{"batch":[{"name":"e","channel":"a","data":"1"},{"name":"e","channel":"a","data":"2"}]}"#;
-    let Plan::Respond(refused) = post_to(&apps, "batch_events", batch) else { panic!("refused") };
+    let Plan::Refuse(denied) = post_to(&apps, "batch_events", batch) else { panic!("refused") };
+    let refused = denied.response;
     assert_eq!(refused.status, 429);
     assert!(refused.extra.contains(&("Retry-After", "1".to_owned())), "{:?}", refused.extra);
     assert!(matches!(

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::{Context, Denied};
+use crate::app::AppIndex;
+use crate::cause::{Cause, Value};
 use crate::http1::response::Response;
 use crate::pusher::json;
 
@@ -77,10 +80,12 @@ impl Problems {
     }
 
     /// The answer, if anything is wrong.
-    pub(super) fn into_result(self) -> Result<(), Response> {
-        if self.list.is_empty() {
-            return Ok(());
-        }
+    pub(super) fn into_result(
+        self,
+        app: AppIndex,
+        context: &mut Context<'_>,
+    ) -> Result<(), Denied> {
+        let Some((_, first)) = self.list.first() else { return Ok(()) };
         let mut body = vec![b'{'];
         for (index, (field, text)) in self.list.iter().enumerate() {
             if index > 0 {
@@ -92,6 +97,7 @@ impl Problems {
             body.push(b']');
         }
         body.push(b'}');
-        Err(Response::json(422, body))
+        let response = Response::json(422, body);
+        Err(context.deny(response, Some(app), Cause::InvalidFields, &[Value::Span(first)]))
     }
 }

@@ -14,9 +14,9 @@ use super::PEER;
 use crate::text::Line;
 
 /// Message and fields of a line about what a peer did, in bytes.
-pub(super) const PEER_LINE_BYTES_MAX: usize = 400;
+pub(super) const PEER_LINE_BYTES_MAX: usize = 600;
 /// The same for the server's own lines: the longest one lists every reason for a refusal.
-pub(super) const LINE_BYTES_MAX: usize = 1_024;
+pub(super) const LINE_BYTES_MAX: usize = 1_536;
 
 pub(super) struct LineFormat {
     pub(super) colour: bool,
@@ -38,10 +38,15 @@ where
             if metadata.target() == PEER { PEER_LINE_BYTES_MAX } else { LINE_BYTES_MAX };
         let mut parts = Parts { message: Line::new(bytes_max), fields: Line::new(bytes_max) };
         event.record(&mut parts);
-        let mut line = Line::new(bytes_max);
-        let _ = write!(line, "{}{}", parts.message.as_str(), parts.fields.as_str());
-        let is_cut = line.is_cut() || parts.message.is_cut() || parts.fields.is_cut();
-        write_line(&mut writer, *metadata.level(), self.colour, &line, is_cut)
+        // Fields say who it was, and come whole: a message that leaves no room for them is cut.
+        let room = bytes_max - parts.fields.as_str().len();
+        let message = parts.message.as_str();
+        let message = &message[..message.floor_char_boundary(room)];
+        let is_cut = parts.message.is_cut() || message.len() < parts.message.as_str().len();
+        let mark = |is_cut| if is_cut { "…" } else { "" };
+        let text =
+            [message, mark(is_cut), parts.fields.as_str(), mark(parts.fields.is_cut())].concat();
+        write_line(&mut writer, *metadata.level(), self.colour, &text)
     }
 }
 
@@ -52,23 +57,17 @@ pub(super) fn own_line(level: Level, colour: bool, text: &str) -> Vec<u8> {
     let mut written = String::new();
     let mut writer = Writer::new(&mut written);
     // Writing to a String cannot fail.
-    let _ = write_line(&mut writer, level, colour, &line, line.is_cut());
+    let cut = if line.is_cut() { "…" } else { "" };
+    let _ = write_line(&mut writer, level, colour, &[line.as_str(), cut].concat());
     written.into_bytes()
 }
 
-fn write_line(
-    writer: &mut Writer<'_>,
-    level: Level,
-    colour: bool,
-    line: &Line,
-    is_cut: bool,
-) -> fmt::Result {
+fn write_line(writer: &mut Writer<'_>, level: Level, colour: bool, text: &str) -> fmt::Result {
     let (grey, plain) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
     let paint = if colour { paint(level) } else { "" };
     writer.write_str(grey)?;
     SystemTime.format_time(writer)?;
-    let more = if is_cut { "…" } else { "" };
-    writeln!(writer, "{plain} {paint}{level:>5}{plain} {}{more}", line.as_str())
+    writeln!(writer, "{plain} {paint}{level:>5}{plain} {text}")
 }
 
 fn paint(level: Level) -> &'static str {
@@ -177,7 +176,7 @@ mod tests {
             });
             prop_assert_eq!(lines.len(), 4);
             for (at, line) in lines.iter().enumerate() {
-                let most = if at % 2 == 0 { 512 } else { LINE_BYTES_MAX + 64 };
+                let most = if at % 2 == 0 { PEER_LINE_BYTES_MAX + 64 } else { LINE_BYTES_MAX + 64 };
                 prop_assert!(line.len() <= most, "{}: {}", line.len(), line);
                 let inside = line.strip_suffix('\n').expect("a whole line");
                 prop_assert!(!inside.chars().any(is_hidden), "{}", line);

@@ -19,9 +19,11 @@ pub enum Inbound<'a> {
     },
     ClientEvent(ClientEvent<'a>),
     SignIn(SignIn),
-    /// An event that is nobody's business, with a channel: dropped in silence as Reverb does (PROTOCOL.md rule
-    /// 36).
-    Ignored,
+    /// An event that is not the client's to send, with a channel: dropped without an answer as Reverb does
+    /// (PROTOCOL.md rule 36). Its name as it was written.
+    Ignored {
+        event: &'a str,
+    },
 }
 
 /// `pusher:subscribe`.
@@ -90,8 +92,49 @@ pub struct ClientEvent<'a> {
 }
 
 /// The text is not a message of the protocol: answered with 4200 (PROTOCOL.md rule 58).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    pub fault: Fault,
+    /// What is wrong, as it was written, `VALUE_BYTES_MAX` bytes at most; never a signature.
+    pub value: Box<str>,
+}
+
+/// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub enum Fault {
+    /// No JSON object.
+    NotJson,
+    /// `event` is missing, or no text.
+    NoEvent,
+    /// No `pusher:` event that clients send.
+    UnknownEvent,
+    /// An event that needs `channel` beside it.
+    EventWithoutChannel,
+    /// `data` of a subscription is missing, or no JSON object.
+    SubscribeData,
+    /// `data` names no channel.
+    SubscribeChannel,
+    /// `channel_data` is no JSON object in a text.
+    ChannelData,
+    /// No `user_data`, or it is no JSON object in a text.
+    SignInData,
+}
+
+/// Bytes kept of a wrong value. Of text that is no JSON less is kept: it may hold a signature.
+const VALUE_BYTES_MAX: usize = 120;
+const NOT_JSON_BYTES_MAX: usize = 40;
+
+impl Malformed {
+    fn new(fault: Fault, value: &str) -> Self {
+        Self { fault, value: value[..value.floor_char_boundary(VALUE_BYTES_MAX)].into() }
+    }
+
+    /// For a value that is a span of JSON: a string is shown without its quotes.
+    fn span(fault: Fault, span: &str) -> Self {
+        let inside = span.strip_prefix('"').and_then(|inside| inside.strip_suffix('"'));
+        Self::new(fault, inside.unwrap_or(span))
+    }
+}
 
 /// Reads one message.
 ///
@@ -102,7 +145,11 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
     let mut event = None;
     let mut channel = None;
     let mut data = None;
-    for (name, value) in validator.check_object(text).ok_or(Malformed)? {
+    let members = validator.check_object(text).ok_or_else(|| {
+        let start = text.get(..NOT_JSON_BYTES_MAX).unwrap_or(text);
+        Malformed::new(Fault::NotJson, &String::from_utf8_lossy(start))
+    })?;
+    for (name, value) in members {
         // A name given twice counts as it was given last, as in PHP.
         if json::is_name(name, "event") {
             event = Some(value);
@@ -112,43 +159,54 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
             data = Some(value);
         }
     }
-    let event_span = event.ok_or(Malformed)?;
-    let event = json::string(event_span).ok_or(Malformed)?;
+    let event_span = event.unwrap_or("missing");
+    let event =
+        json::string(event_span).ok_or_else(|| Malformed::new(Fault::NoEvent, event_span))?;
     match event.as_ref() {
         "pusher:ping" => Ok(Inbound::Ping),
         "pusher:pong" => Ok(Inbound::Pong),
         "pusher:subscribe" => subscribe(data, validator).map(Inbound::Subscribe),
         "pusher:unsubscribe" => unsubscribe(data, validator),
         "pusher:signin" => sign_in(data, validator).map(Inbound::SignIn),
-        other if other.starts_with("pusher:") => Err(Malformed),
+        other if other.starts_with("pusher:") => {
+            Err(Malformed::span(Fault::UnknownEvent, event_span))
+        }
         other => {
-            let channel = channel.and_then(json::string).ok_or(Malformed)?;
+            let channel = channel
+                .and_then(json::string)
+                .ok_or_else(|| Malformed::span(Fault::EventWithoutChannel, event_span))?;
             if other.starts_with("client-") {
                 let data = data.unwrap_or("null");
                 Ok(Inbound::ClientEvent(ClientEvent { event: event_span, channel, data }))
             } else {
-                Ok(Inbound::Ignored)
+                Ok(Inbound::Ignored { event: event_span })
             }
         }
     }
 }
 
 fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe, Malformed> {
+    const EVENT: &str = "pusher:subscribe";
     let mut nested = String::new();
     let mut subscribe = Subscribe { channel: String::new(), auth: None, channel_data: None };
     let mut channel_data = None;
-    for (name, value) in object(data.ok_or(Malformed)?, &mut nested, validator)? {
+    let no_object = || Malformed::new(Fault::SubscribeData, EVENT);
+    for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
-            subscribe.channel = json::string(value).ok_or(Malformed)?.into_owned();
+            let channel = json::string(value)
+                .ok_or_else(|| Malformed::new(Fault::SubscribeChannel, EVENT))?;
+            subscribe.channel = channel.into_owned();
         } else if json::is_name(name, "auth") {
             // Anything but a string is as good as no auth: the signature check says so.
             subscribe.auth = json::string(value).map(Cow::into_owned);
         } else if json::is_name(name, "channel_data") && value != "null" {
-            channel_data = Some(json::string(value).ok_or(Malformed)?.into_owned());
+            let text =
+                json::string(value).ok_or_else(|| Malformed::span(Fault::ChannelData, value))?;
+            channel_data = Some(text.into_owned());
         }
     }
     if subscribe.channel.is_empty() {
-        return Err(Malformed);
+        return Err(Malformed::new(Fault::SubscribeChannel, EVENT));
     }
     subscribe.channel_data = match channel_data {
         Some(text) if !text.is_empty() => Some(read_channel_data(text, validator)?),
@@ -161,36 +219,42 @@ fn unsubscribe(
     data: Option<&str>,
     validator: &mut Validator,
 ) -> Result<Inbound<'static>, Malformed> {
+    const EVENT: &str = "pusher:unsubscribe";
     let mut nested = String::new();
     let mut channel = None;
-    for (name, value) in object(data.ok_or(Malformed)?, &mut nested, validator)? {
+    let no_object = || Malformed::new(Fault::SubscribeData, EVENT);
+    for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             channel = json::string(value).map(Cow::into_owned);
         }
     }
-    channel.map(|channel| Inbound::Unsubscribe { channel }).ok_or(Malformed)
+    channel
+        .map(|channel| Inbound::Unsubscribe { channel })
+        .ok_or_else(|| Malformed::new(Fault::SubscribeChannel, EVENT))
 }
 
 fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, Malformed> {
+    let malformed = || Malformed::new(Fault::SignInData, "");
     let mut nested = String::new();
     let (mut auth, mut user_data) = (None, None);
-    for (name, value) in object(data.ok_or(Malformed)?, &mut nested, validator)? {
+    for (name, value) in object(data, &mut nested, validator).ok_or_else(malformed)? {
         if json::is_name(name, "auth") {
             auth = json::string(value).map(Cow::into_owned);
         } else if json::is_name(name, "user_data") {
             user_data = json::string(value).map(Cow::into_owned);
         }
     }
-    let user_data = user_data.ok_or(Malformed)?;
-    let user = read_user(&user_data, validator)?;
+    let user_data = user_data.ok_or_else(malformed)?;
+    let user = read_user(&user_data, validator).ok_or_else(malformed)?;
     Ok(SignIn { auth, user_data, user })
 }
 
-fn read_user(text: &str, validator: &mut Validator) -> Result<Option<User>, Malformed> {
+/// `None`: no JSON object. `Some(None)`: it names no user.
+fn read_user(text: &str, validator: &mut Validator) -> Option<Option<User>> {
     let mut id = None;
     let mut info = "null";
     let mut watchlist = Vec::new();
-    for (name, value) in validator.check_object(text.as_bytes()).ok_or(Malformed)? {
+    for (name, value) in validator.check_object(text.as_bytes())? {
         if json::is_name(name, "id") {
             // pusher-js takes no number here, so no client could have signed in with one (rule 40).
             id = read_user_id(value).filter(|id| id.json.starts_with('"'));
@@ -200,7 +264,7 @@ fn read_user(text: &str, validator: &mut Validator) -> Result<Option<User>, Malf
             watchlist = read_watchlist(value);
         }
     }
-    Ok(id.map(|id| User { id, info: info.to_owned(), watchlist }))
+    Some(id.map(|id| User { id, info: info.to_owned(), watchlist }))
 }
 
 /// The first ids of the list; what is neither text nor number names nobody.
@@ -222,21 +286,25 @@ fn read_watchlist(span: &str) -> Vec<String> {
 
 /// `data` is an object, or a string that holds one: some SDKs encode twice (PROTOCOL.md rule 3).
 fn object<'a>(
-    data: &'a str,
+    data: Option<&'a str>,
     nested: &'a mut String,
     validator: &mut Validator,
-) -> Result<Members<'a>, Malformed> {
+) -> Option<Members<'a>> {
+    let data = data?;
     if !data.starts_with('"') {
-        return json::members(data).ok_or(Malformed);
+        return json::members(data);
     }
-    *nested = json::string(data).ok_or(Malformed)?.into_owned();
-    validator.check_object(nested.as_bytes()).ok_or(Malformed)
+    *nested = json::string(data)?.into_owned();
+    validator.check_object(nested.as_bytes())
 }
 
 fn read_channel_data(text: String, validator: &mut Validator) -> Result<ChannelData, Malformed> {
     let mut user_id = None;
     let mut user_info = "null";
-    for (name, value) in validator.check_object(text.as_bytes()).ok_or(Malformed)? {
+    let members = validator
+        .check_object(text.as_bytes())
+        .ok_or_else(|| Malformed::new(Fault::ChannelData, &text))?;
+    for (name, value) in members {
         if json::is_name(name, "user_id") {
             user_id = read_user_id(value);
         } else if json::is_name(name, "user_info") {
@@ -276,43 +344,46 @@ mod tests {
     }
 
     #[test]
+    #[rustfmt::skip]
     fn malformed() {
-        for text in [
-            "not json",
-            "",
-            "null",
-            "1",
-            "\"str\"",
-            "[]",
-            "{}",
-            "{\"event\":null}",
-            "{\"event\":5,\"data\":{}}",
-            "{\"event\":\"\"}",
-            "{\"event\":[\"pusher:ping\"]}",
-            "{\"data\":{}}",
-            "{\"event\":\"whatever\",\"data\":{}}",
-            "{\"event\":\"pusher:nothing\",\"data\":{}}",
-            "{\"event\":\"pusher:signin\",\"data\":{}}",
-            "{\"event\":\"pusher:signin\",\"data\":{\"user_data\":{\"id\":\"7\"}}}",
-            "{\"event\":\"pusher:signin\",\"data\":{\"user_data\":\"7\"}}",
-            "{\"event\":\"pusher:ping\"} trailing",
-            "\u{feff}{\"event\":\"pusher:ping\"}",
-            "{\"event\":\"pusher:subscribe\"}",
-            "{\"event\":\"pusher:subscribe\",\"data\":{}}",
-            "{\"event\":\"pusher:subscribe\",\"data\":null}",
-            "{\"event\":\"pusher:subscribe\",\"data\":\"x\"}",
-            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}",
-            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}",
-            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}",
-            "{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}",
-            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":\"nojson\"}}",
-            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":{\"user_id\":1}}}",
-            "{\"event\":\"pusher:unsubscribe\",\"data\":{}}",
-            "{\"event\":\"client-x\",\"data\":{}}",
-            "{\"event\":\"client-x\",\"channel\":7,\"data\":{}}",
+        for (text, fault, value) in [
+            ("not json", Fault::NotJson, "not json"),
+            ("", Fault::NotJson, ""),
+            ("null", Fault::NotJson, "null"),
+            ("1", Fault::NotJson, "1"),
+            ("\"str\"", Fault::NotJson, "\"str\""),
+            ("[]", Fault::NotJson, "[]"),
+            ("{}", Fault::NoEvent, "missing"),
+            ("{\"event\":null}", Fault::NoEvent, "null"),
+            ("{\"event\":5,\"data\":{}}", Fault::NoEvent, "5"),
+            ("{\"event\":\"\"}", Fault::EventWithoutChannel, ""),
+            ("{\"event\":[\"pusher:ping\"]}", Fault::NoEvent, "[\"pusher:ping\"]"),
+            ("{\"data\":{}}", Fault::NoEvent, "missing"),
+            ("{\"event\":\"whatever\",\"data\":{}}", Fault::EventWithoutChannel, "whatever"),
+            ("{\"event\":\"pusher:nothing\",\"data\":{}}", Fault::UnknownEvent, "pusher:nothing"),
+            ("{\"event\":\"pusher:signin\",\"data\":{}}", Fault::SignInData, ""),
+            ("{\"event\":\"pusher:signin\",\"data\":{\"user_data\":{\"id\":\"7\"}}}", Fault::SignInData, ""),
+            ("{\"event\":\"pusher:signin\",\"data\":{\"user_data\":\"7\"}}", Fault::SignInData, ""),
+            ("{\"event\":\"pusher:ping\"} trailing", Fault::NotJson, "{\"event\":\"pusher:ping\"} trailing"),
+            ("\u{feff}{\"event\":\"pusher:ping\"}", Fault::NotJson, "\u{feff}{\"event\":\"pusher:ping\"}"),
+            ("{\"event\":\"pusher:subscribe\"}", Fault::SubscribeData, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{}}", Fault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":null}", Fault::SubscribeData, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":\"x\"}", Fault::SubscribeData, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}", Fault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}", Fault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}", Fault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}", Fault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":\"nojson\"}}", Fault::ChannelData, "nojson"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":{\"user_id\":1}}}", Fault::ChannelData, "{\"user_id\":1}"),
+            ("{\"event\":\"pusher:unsubscribe\",\"data\":{}}", Fault::SubscribeChannel, "pusher:unsubscribe"),
+            ("{\"event\":\"client-x\",\"data\":{}}", Fault::EventWithoutChannel, "client-x"),
+            ("{\"event\":\"client-x\",\"channel\":7,\"data\":{}}", Fault::EventWithoutChannel, "client-x"),
         ] {
-            check(text, &Err(Malformed));
+            check(text, &Err(Malformed { fault, value: value.into() }));
         }
+        let long = parse("é".repeat(5_000).as_bytes(), &mut Validator::default()).unwrap_err();
+        assert_eq!(&*long.value, "é".repeat(20));
     }
 
     #[test]
@@ -383,9 +454,13 @@ mod tests {
         let expected =
             ClientEvent { event: "\"client-\"", channel: Cow::Borrowed("private-a"), data: "null" };
         check(r#"{"event":"client-","channel":"private-a"}"#, &Ok(Inbound::ClientEvent(expected)));
-        check(r#"{"event":"whatever","channel":"c","data":{}}"#, &Ok(Inbound::Ignored));
-        check(r#"{"event":"client","channel":"c","data":{}}"#, &Ok(Inbound::Ignored));
-        check(r#"{"event":"pusher_internal:foo","data":{},"channel":"c"}"#, &Ok(Inbound::Ignored));
+        let ignored = |event| Ok(Inbound::Ignored { event });
+        check(r#"{"event":"whatever","channel":"c","data":{}}"#, &ignored(r#""whatever""#));
+        check(r#"{"event":"client","channel":"c","data":{}}"#, &ignored(r#""client""#));
+        check(
+            r#"{"event":"pusher_internal:foo","data":{},"channel":"c"}"#,
+            &ignored(r#""pusher_internal:foo""#),
+        );
     }
 
     #[test]

@@ -30,10 +30,7 @@ pub fn connection_established(
 /// `why` is what a developer should know on top.
 pub fn error(error: ErrorCode, why: Option<&str>, data_is_object: bool, out: &mut Vec<u8>) {
     let mut inner = format!("{{\"code\":{},\"message\":", error.code).into_bytes();
-    match why {
-        None => json::write_string(error.message, &mut inner),
-        Some(why) => json::write_string(&format!("{}: {why}", error.message), &mut inner),
-    }
+    write_message(error, why, &mut inner);
     inner.push(b'}');
     out.extend_from_slice(b"{\"event\":\"pusher:error\",\"data\":");
     if data_is_object {
@@ -42,6 +39,14 @@ pub fn error(error: ErrorCode, why: Option<&str>, data_is_object: bool, out: &mu
         json::write_string(&String::from_utf8_lossy(&inner), out);
     }
     out.push(b'}');
+}
+
+/// The text of an error, and behind it why.
+fn write_message(error: ErrorCode, why: Option<&str>, out: &mut Vec<u8>) {
+    match why {
+        None => json::write_string(error.message, out),
+        Some(why) => json::write_string(&format!("{}: {why}", error.message), out),
+    }
 }
 
 /// `pusher:signin_success`: the text that was signed, in an object (PROTOCOL.md rules 4, 40).
@@ -83,18 +88,17 @@ pub fn subscription_count(channel: &str, count: u64, out: &mut Vec<u8>) {
 }
 
 /// `pusher:subscription_error`, in the shape pusher-js hands to the channel's listeners.
-pub fn subscription_error(channel: &str, error: ErrorCode, out: &mut Vec<u8>) {
+/// `why`: for whoever develops an app.
+pub fn subscription_error(channel: &str, error: ErrorCode, why: Option<&str>, out: &mut Vec<u8>) {
     let (kind, status) = match error.code {
         4009 => ("AuthError", 401),
         code => ("LimitReached", code),
     };
     out.extend_from_slice(b"{\"event\":\"pusher:subscription_error\",\"channel\":");
     json::write_string(channel, out);
-    let data = format!(
-        ",\"data\":{{\"type\":\"{kind}\",\"error\":\"{}\",\"status\":{status}}}}}",
-        error.message
-    );
-    out.extend_from_slice(data.as_bytes());
+    out.extend_from_slice(format!(",\"data\":{{\"type\":\"{kind}\",\"error\":").as_bytes());
+    write_message(error, why, out);
+    out.extend_from_slice(format!(",\"status\":{status}}}}}").as_bytes());
 }
 
 /// `pusher_internal:subscription_succeeded` of a channel without a roster.
@@ -221,7 +225,7 @@ mod tests {
             r#"{"event":"pusher:error","data":{"code":4001,"message":"Application does not exist: a\"b"}}"#,
         );
         check(
-            |out| subscription_error("private-x", error_code::UNAUTHORIZED, out),
+            |out| subscription_error("private-x", error_code::UNAUTHORIZED, None, out),
             r#"{"event":"pusher:subscription_error","channel":"private-x","data":{"type":"AuthError","error":"Connection is unauthorized","status":401}}"#,
         );
         check(

@@ -267,6 +267,13 @@ fn share(
     let channel_hash_seed = random()?;
     let node = NodeId(random()?);
     let lines = config.scaling.clone().map(|scaling| Lines::new(node, scaling, workers));
+    if lines.is_some() {
+        // Other nodes know this one by its number only.
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let process = std::process::id();
+        tracing::info!("this is node {:016x} (host {host}, pid {process})", node.0);
+    }
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         overload: Overload::new(&config, channel_hash_seed.rotate_left(32)),

@@ -85,16 +85,21 @@ impl Watch {
 pub(super) fn tell_all(refusals: &RefusalCounters) {
     let all = list(refusals.get());
     if !all.is_empty() {
-        tracing::info!("refused since the start:{all}");
+        tracing::info!("refused since the start: {all}");
     }
 }
 
 /// What was refused since the line before.
-#[derive(Default)]
 struct Summary {
     told: [u64; Refused::ALL.len()],
     told_ms: u64,
     next_ms: u64,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { told: [0; Refused::ALL.len()], told_ms: 0, next_ms: 0 }
+    }
 }
 
 impl Summary {
@@ -106,7 +111,7 @@ impl Summary {
         let mut since = counts;
         since.iter_mut().zip(self.told).for_each(|(count, told)| *count -= told);
         let line = format!(
-            "refused in {} s:{}",
+            "refused in the last {} s: {}",
             now_ms.saturating_sub(self.told_ms).div_ceil(1_000),
             list(since)
         );
@@ -117,7 +122,9 @@ impl Summary {
 
 fn list(counts: [u64; Refused::ALL.len()]) -> String {
     let counted = Refused::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0);
-    counted.map(|(why, count)| format!(" {}={count}", why.name())).collect()
+    let parts: Vec<String> =
+        counted.map(|(why, count)| format!("{count} by {}", why.name())).collect();
+    parts.join(", ")
 }
 
 #[cfg(test)]
@@ -131,13 +138,13 @@ mod tests {
         assert_eq!(summary.line(250, &refusals), None, "nothing happened");
         refusals.count(Refused::Origin);
         let line = |summary: &mut Summary, at| summary.line(at, &refusals).unwrap_or_default();
-        assert_eq!(line(&mut summary, 500), "refused in 1 s: origin=1");
+        assert_eq!(line(&mut summary, 500), "refused in the last 1 s: 1 by origin");
         for _ in 0..7 {
             refusals.count(Refused::Quota);
         }
         refusals.count(Refused::Origin);
         assert_eq!(line(&mut summary, 60_499), "");
-        assert_eq!(line(&mut summary, 60_500), "refused in 60 s: quota=7 origin=1");
+        assert_eq!(line(&mut summary, 60_500), "refused in the last 60 s: 7 by quota, 1 by origin");
         assert_eq!(line(&mut summary, 600_000), "", "nothing new");
     }
 }

@@ -1,9 +1,11 @@
 //! Client events: who may send one, and what the others get (PROTOCOL.md C5). PURE.
 
 use super::connection::{ConnectionKey, Standing};
+use super::refuse::Denial;
+use super::subscribe::bad_channel;
 use super::{Shard, frame};
 use crate::app::{ClientEventsFrom, WebhookKind};
-use crate::counters::Refused;
+use crate::cause::{Cause, Value};
 use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::ClientEvent;
@@ -12,33 +14,41 @@ use crate::pusher::webhook_event::{ClientEventTold, Happening};
 
 impl Shard {
     pub(super) fn on_client_event(&mut self, key: ConnectionKey, event: &ClientEvent<'_>) {
-        match self.forward_client_event(key, event) {
-            Ok(()) => {}
-            Err(error_code::RATE_LIMITED) => self.refuse_client_event(key.slot),
-            Err(error) => self.send_error(key.slot, error),
-        }
+        let Err((error, cause)) = self.forward_client_event(key, event) else { return };
+        let name = Value::text(event.event.trim_matches('"'));
+        let channel = Value::text(&*event.channel);
+        let denial = match cause {
+            Cause::BadChannel => bad_channel(Value::Own("a client event")),
+            Cause::ClientEventRate => {
+                let most = self.app_of(key.slot).client_events_per_second_max;
+                let most = Value::Number(most.unwrap_or_default().into());
+                return self.deny_client_event(key.slot, &Denial::new(error, cause, [name, most]));
+            }
+            _ => Denial::new(error, cause, [name, channel]),
+        };
+        self.deny(key.slot, &denial);
     }
 
     fn forward_client_event(
         &mut self,
         key: ConnectionKey,
         event: &ClientEvent<'_>,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<(), (ErrorCode, Cause)> {
         let app = self.app_of(key.slot);
         let (from, on_public) = (app.client_events_from, app.client_events_on_public);
         let bounded = app.presence_members_max.is_some();
         if from == ClientEventsFrom::None {
-            return Err(error_code::CLIENT_EVENTS_DISABLED);
+            return Err((error_code::CLIENT_EVENTS_DISABLED, Cause::ClientEventsDisabled));
         }
-        self.count_client_event(key.slot)?;
+        if !self.count_client_event(key.slot) {
+            return Err((error_code::RATE_LIMITED, Cause::ClientEventRate));
+        }
         let sender = &self.connections[key.slot as usize];
         let (app, socket_id) = (sender.app, sender.socket_id);
-        let channel =
-            self.keys.make(app, &event.channel).map_err(|_| error_code::INVALID_MESSAGE)?;
+        let bad_channel = |_| (error_code::INVALID_MESSAGE, Cause::BadChannel);
+        let channel = self.keys.make(app, &event.channel).map_err(bad_channel)?;
         if channel.kind.access == Access::Public && !on_public {
-            let why = "client events on public channels are refused; RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true lets them through";
-            self.outbox.note(&event.channel, why);
-            return Err(error_code::CLIENT_EVENT_ON_PUBLIC);
+            return Err((error_code::CLIENT_EVENT_ON_PUBLIC, Cause::ClientEventOnPublic));
         }
         // Messages of one socket count in their order (PROTOCOL.md rule 103): who has asked and was not
         // refused is in, and the event follows the request to the home. Only a presence channel with a bound
@@ -51,7 +61,7 @@ impl Shard {
             .map(|at| &sender.subscriptions[at])
             .filter(|found| may_speak || matches!(found.standing, Standing::Active { .. }));
         if subscription.is_none() && from != ClientEventsFrom::All {
-            return Err(error_code::NOT_A_MEMBER);
+            return Err((error_code::NOT_A_MEMBER, Cause::NotAMember));
         }
         let user = subscription.and_then(|found| found.member.as_ref());
         self.text.clear();
@@ -73,29 +83,25 @@ impl Shard {
     }
 
     /// The client is told of its rate once a second, so that the errors are not a flood of their own.
-    fn refuse_client_event(&mut self, slot: u32) {
+    fn deny_client_event(&mut self, slot: u32, denial: &Denial<'_>) {
         let now = self.now.seconds();
         let extras = self.connections[slot as usize].extras.get_or_insert_default();
         if extras.client_event_told_second.replace(now) == Some(now) {
-            return self.outbox.refused.count(Refused::MessageRate);
+            return drop(self.note_refusal(slot, denial.cause, &denial.values));
         }
-        self.send_error(slot, error_code::RATE_LIMITED);
+        self.deny(slot, denial);
     }
 
     /// Seconds of the server's clock are the windows: nothing to keep for who sends no client events.
-    fn count_client_event(&mut self, slot: u32) -> Result<(), ErrorCode> {
-        let Some(most) = self.app_of(slot).client_events_per_second_max else { return Ok(()) };
+    /// `false`: over the rate.
+    fn count_client_event(&mut self, slot: u32) -> bool {
+        let Some(most) = self.app_of(slot).client_events_per_second_max else { return true };
         let now = self.now.seconds();
         let extras = self.connections[slot as usize].extras.get_or_insert_default();
         if extras.client_event_second != now {
             (extras.client_event_second, extras.client_event_count) = (now, 0);
         }
         extras.client_event_count += 1;
-        if extras.client_event_count > most {
-            let why = "client events over RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX are dropped";
-            self.outbox.note("client events", why);
-            return Err(error_code::RATE_LIMITED);
-        }
-        Ok(())
+        extras.client_event_count <= most
     }
 }

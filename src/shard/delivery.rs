@@ -10,7 +10,7 @@ use super::mail::Mail;
 use super::send_queue::SendQueue;
 use crate::app::AppIndex;
 use crate::buffer::{Frame, FrameBytes};
-use crate::counters::Refused;
+use crate::cause::{Cause, Value};
 use crate::pusher::channel_name::NameError;
 use crate::pusher::error_code;
 use crate::pusher::socket_id::SocketId;
@@ -95,12 +95,10 @@ impl Shard {
         // Each round closes at least one connection, so this ends.
         while let Some(slot) = self.overflowed.pop() {
             let error = error_code::SLOW_CONSUMER;
-            if self
-                .connections
-                .get(slot as usize)
-                .is_some_and(|found| found.overflowed && !found.closing)
-            {
-                self.cut_off(slot, error, Refused::SlowConsumer);
+            let found = self.connections.get(slot as usize);
+            if let Some(found) = found.filter(|found| found.overflowed && !found.closing) {
+                let waiting = found.send_queue.cost();
+                self.cut_off(slot, error, Cause::SlowConsumer, waiting);
             }
         }
         self.settle_counts();
@@ -132,7 +130,8 @@ impl Shard {
             return AfterSend::Nothing;
         };
         if !connection.send_queue.sent(count) {
-            self.outbox.refused.count(Refused::Kernel);
+            let why = "it has sent more bytes than it was given";
+            self.note_refusal(slot, Cause::Kernel, &[Value::Own(why)]);
             return AfterSend::Fail;
         }
         connection.blocked = blocked;

@@ -14,9 +14,11 @@ use super::connection::{ConnectionKey, Extras, SignedIn, Standing, Subscription}
 use super::home::HomeState;
 use super::mail::{Mail, Restore};
 use super::memory::{subscription_charge, user_charge};
+use super::refuse::Denial;
 use super::send_queue::SendQueue;
 use super::users::id_of;
 use crate::app::AppIndex;
+use crate::cause::{Cause, Value};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
 use crate::pusher::error_code;
 use crate::pusher::inbound::UserId;
@@ -160,7 +162,9 @@ impl Shard {
             return key;
         }
         let Some(app) = app else {
-            self.close_with_error(key.slot, error_code::NO_SUCH_APP);
+            let values = [Value::text(&*state.app)];
+            let denial = Denial::new(error_code::NO_SUCH_APP, Cause::AppGone, values);
+            self.deny_and_close(key.slot, &denial);
             return key;
         };
         self.settings.apps.get(app).hold();

@@ -24,7 +24,7 @@ use super::envelope::{Body, LinkId};
 use super::mail::{Greeting, Join, Mail};
 use super::outbox::Trace;
 use super::roster::{Member, Roster};
-use super::{Shard, frame};
+use super::{Shard, frame, users};
 use crate::app::{AppIndex, WebhookKind};
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
@@ -33,6 +33,7 @@ use crate::pusher::inbound::UserId;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
+use crate::text::shown;
 
 /// Memory of a cached event beside its frame: the entry, the channel, its name, and its place by age. Measured with
 /// short names.
@@ -40,6 +41,11 @@ const CACHED_EVENT_BYTES: usize = 320;
 
 const NOBODY_SUBSCRIBED: &str = "an event was published, but nobody is subscribed. Is it the name the browser uses? \
     Laravel's PrivateChannel('x') is private-x here; `ringverb channels` lists who is there";
+
+const USER_NOT_SUBSCRIBED: &str = "an event was published. The user is signed in, but not subscribed to that channel; \
+    pusher-js subscribes by itself after pusher.signin()";
+const SIGN_IN: &str =
+    "Does the page call pusher.signin(), and does /broadcasting/user-auth answer with that id?";
 
 /// What a home knows of a channel and no connection tells, for another process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -466,8 +472,18 @@ impl Shard {
 
     /// Whoever develops an app wants to know; in a cluster others may have heard it.
     fn note_unheard(&mut self, channel: &ChannelKey) {
-        if self.interested(channel).is_empty() && !self.cluster.is_on() {
+        if !self.interested(channel).is_empty() || self.cluster.is_on() {
+            return;
+        }
+        if channel.kind.access != Access::User {
             self.outbox.note(channel.name(), NOBODY_SUBSCRIBED);
+        } else if self.is_user_online(channel) {
+            self.outbox.note(channel.name(), USER_NOT_SUBSCRIBED);
+        } else {
+            let user = shown(users::id_of(channel)).to_string();
+            let why =
+                format!("an event was published, but nobody is signed in as {user}. {SIGN_IN}");
+            self.outbox.note(channel.name(), &why);
         }
     }
 }

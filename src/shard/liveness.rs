@@ -6,6 +6,8 @@
 use super::Shard;
 use super::connection::ConnectionKey;
 use super::outbox::Trace;
+use super::refuse::Denial;
+use crate::cause::{Cause, Value};
 use crate::limits::WHEEL_SECONDS;
 use crate::pusher::error_code;
 
@@ -77,7 +79,11 @@ impl Shard {
         }
         for key in late {
             if self.get_open(key).is_some_and(|connection| !connection.authorized) {
-                self.close_with_error(key.slot, error_code::NOT_AUTHORIZED_IN_TIME);
+                let time = self.app_of(key.slot).authorize_within_seconds.unwrap_or_default();
+                let cause = Cause::NotAuthorizedInTime;
+                let values = [Value::Number(time.into())];
+                let denial = Denial::new(error_code::NOT_AUTHORIZED_IN_TIME, cause, values);
+                self.deny_and_close(key.slot, &denial);
             }
         }
     }
@@ -110,7 +116,8 @@ impl Shard {
         let socket_id = connection.socket_id;
         if connection.pinged {
             self.trace(|| Trace::Pruned(socket_id));
-            self.close_with_error(key.slot, error_code::NO_PONG);
+            let values = [Value::Number(pong_timeout.into())];
+            self.deny_and_close(key.slot, &Denial::new(error_code::NO_PONG, Cause::NoPong, values));
             return None;
         }
         let quiet_until = connection.last_inbound_seconds.saturating_add(interval);

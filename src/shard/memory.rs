@@ -11,7 +11,8 @@
 
 use super::Shard;
 use super::connection::ConnectionKey;
-use crate::counters::Refused;
+use super::refuse::Denial;
+use crate::cause::{Cause, Value};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::UserId;
 
@@ -108,13 +109,9 @@ impl Shard {
         self.account.http_reserve = bytes;
     }
 
-    /// Takes bytes from the headroom for what is made once and sent. `false`: there is no room; it is counted.
+    /// Takes bytes from the headroom for what is made once and sent. `false`: there is no room.
     pub(super) fn take_headroom(&mut self, more: usize) -> bool {
-        let fits = self.account.try_change(0, more as u64);
-        if !fits {
-            self.outbox.refused.count(Refused::MemorySubscription);
-        }
-        fits
+        self.account.try_change(0, more as u64)
     }
 
     /// A connection that speaks HTTP takes another number of bytes now; whether the process has memory for that.
@@ -139,20 +136,28 @@ impl Shard {
     /// Whether a charge fits the connection and the process.
     ///
     /// # Errors
-    /// What the client is told. It is counted.
-    pub(super) fn check_charge(&mut self, slot: u32, charge: u32) -> Result<(), ErrorCode> {
+    /// What the client is answered: `no_memory` says why.
+    pub(super) fn check_charge(&self, slot: u32, charge: u32) -> Result<(), ErrorCode> {
         if !self.account.has_room(charge.into()) {
-            self.outbox.refused.count(Refused::MemorySubscription);
             return Err(error_code::SHORT_OF_MEMORY);
         }
         let connection = &self.connections[slot as usize];
         // The rest is the send queue's, so that what a client keeps never closes it when an event comes.
         let most = self.settings.memory.connection_bytes_max / 2;
         if connection.charged as usize + charge as usize > most {
-            self.outbox.refused.count(Refused::ConnectionMemory);
             return Err(error_code::CONNECTION_KEEPS_TOO_MUCH);
         }
         Ok(())
+    }
+
+    /// Why there is no memory for what a client asks.
+    pub(super) fn no_memory<'a>(&self, error: ErrorCode, what: Value<'a>) -> Denial<'a> {
+        if error == error_code::CONNECTION_KEEPS_TOO_MUCH {
+            let most = Value::count(self.settings.memory.connection_bytes_max);
+            Denial::new(error, Cause::ConnectionMemory, [what, most])
+        } else {
+            Denial::new(error, Cause::MemorySubscription, [what])
+        }
     }
 
     pub(super) fn charge(&mut self, slot: u32, charge: u32) {
@@ -167,7 +172,7 @@ impl Shard {
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
         let fits = self.account.try_change(before as u64, now as u64);
         if !fits && self.get_open(key).is_some() {
-            self.cut_off(key.slot, error_code::SHORT_OF_MEMORY, Refused::Shed);
+            self.cut_off(key.slot, error_code::SHORT_OF_MEMORY, Cause::InputMemory, now);
         }
     }
 

@@ -34,6 +34,7 @@ mod outbox;
 mod pace;
 mod query;
 mod rate;
+mod refuse;
 mod roster;
 mod send_queue;
 mod shed;
@@ -59,15 +60,15 @@ pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
 pub use mail::{Greeting, Join, Lane, Mail, Restore};
 pub use memory::MemoryLimits;
-pub use outbox::{Answered, Outbox, Trace};
+pub use outbox::{Answered, Outbox, Refusal, Trace};
 pub use pace::Pace;
 pub use query::{Answer, Described, Question};
 pub use send_queue::SendQueue;
 
 use crate::app::{App, AppIndex, Apps};
 use crate::buffer::Frame;
+use crate::cause::{Cause, Value};
 use crate::clock::Moment;
-use crate::counters::Refused;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{self, Inbound};
 use crate::pusher::json::Validator;
@@ -80,6 +81,7 @@ use home::HomeTable;
 use liveness::Wheel;
 use memory::Account;
 use pace::PaceTable;
+use refuse::Denial;
 use users::UserTables;
 
 /// What one shard is told at its birth.
@@ -146,6 +148,8 @@ pub struct Shard {
     overflowed: Vec<u32>,
     /// Local channels whose number of subscribers has changed; see `count.rs`.
     counts_changed: Vec<u32>,
+    /// How often something was refused, modulo 2^32: whether a message was.
+    refusals: u32,
     pub outbox: Outbox,
 }
 
@@ -185,6 +189,7 @@ impl Shard {
             },
             overflowed: Vec::new(),
             counts_changed: Vec::new(),
+            refusals: 0,
             outbox: Outbox::default(),
             settings,
         }
@@ -204,6 +209,7 @@ impl Shard {
             self.tell_due_counts();
             self.beat();
             self.pace.expire(now);
+            self.outbox.lines.refill();
         }
     }
 
@@ -232,15 +238,24 @@ impl Shard {
     }
 
     /// A handshake is done but the connection is not wanted: it hears why, in an event and in a close frame
-    /// (PROTOCOL.md rule 9, C13 "fatal errors").
-    pub fn open_refused(&mut self, prelude: &[u8], error: ErrorCode) -> ConnectionKey {
+    /// (PROTOCOL.md rule 9, C13 "fatal errors"). `why`: for whoever develops an app, and for `--debug`.
+    pub fn open_refused(
+        &mut self,
+        prelude: &[u8],
+        error: ErrorCode,
+        why: Option<&str>,
+    ) -> ConnectionKey {
         let socket_id = SocketId::make(self.settings.core, self.settings.cores, 0);
         // It never opens, so of an app's rules only the form of its errors is looked up: the first app's. There is one,
         // because `config` makes one where none is given.
         let key = self.insert(AppIndex(0), socket_id);
         self.connections[key.slot as usize].counted = false;
         self.enqueue(key.slot, &prelude.to_vec().into());
-        self.close_with_error(key.slot, error);
+        self.send_error(key.slot, error, why.filter(|_| self.settings.talkative));
+        self.close(key.slot, error);
+        if let Some(why) = why {
+            self.trace(|| Trace::Refused(socket_id, why.to_owned()));
+        }
         key
     }
 
@@ -280,18 +295,6 @@ impl Shard {
         self.app_of(slot).message_size_max
     }
 
-    /// Tells the log of a message over `message_size_max`.
-    pub fn note_oversize(&mut self, slot: u32) {
-        let app = self.app_of(slot);
-        let most = app.message_size_max;
-        let why = format!(
-            "a message over {most} bytes closed its connection; REVERB_APP_MAX_MESSAGE_SIZE sets the limit"
-        );
-        let id = app.id.clone();
-        self.outbox.note(&format!("app {id}"), &why);
-        self.outbox.refused.count(Refused::MessageTooLarge);
-    }
-
     /// The app a connection belongs to.
     fn app_of(&self, slot: u32) -> &App {
         self.settings.apps.get(self.connections[slot as usize].app)
@@ -307,19 +310,26 @@ impl Shard {
         }
         let socket_id = self.connections[key.slot as usize].socket_id;
         self.trace(|| Trace::Received(socket_id, text.into()));
+        let refusals_before = self.refusals;
         let mut validator = self.validator.take().unwrap_or_default();
-        let inbound = inbound::parse(text, &mut validator);
-        match inbound {
+        match inbound::parse(text, &mut validator) {
             Ok(Inbound::Ping) => self.enqueue(key.slot, &self.frames.pong_event.clone()),
-            Ok(Inbound::Pong | Inbound::Ignored) => {}
+            Ok(Inbound::Pong) => {}
+            Ok(Inbound::Ignored { event }) => {
+                let event = Value::text(event.trim_matches('"'));
+                let error = error_code::INVALID_MESSAGE;
+                self.drop_silently(key.slot, &Denial::new(error, Cause::NotClientEvent, [event]));
+            }
             Ok(Inbound::Subscribe(subscribe)) => self.on_subscribe(key, &subscribe),
             Ok(Inbound::Unsubscribe { channel }) => self.on_unsubscribe(key, &channel),
             Ok(Inbound::ClientEvent(event)) => self.on_client_event(key, &event),
             Ok(Inbound::SignIn(sign_in)) => self.on_sign_in(key, &sign_in),
-            Err(inbound::Malformed) => self.send_error(key.slot, error_code::INVALID_MESSAGE),
+            Err(malformed) => self.deny_malformed(key.slot, &malformed),
         }
         self.validator = Some(validator);
-        self.trace(|| Trace::Handled(socket_id));
+        if self.refusals == refusals_before {
+            self.trace(|| Trace::Handled(socket_id));
+        }
     }
 
     /// Tells something to `--debug`.
@@ -419,35 +429,10 @@ impl Shard {
             .filter_map(|(slot, _)| u32::try_from(slot).ok())
             .collect();
         for slot in slots {
-            self.close_with_error(slot, error_code::TERMINATED);
+            let denial =
+                Denial::new(error_code::TERMINATED, Cause::Terminated, [Value::text(user_id)]);
+            self.deny_and_close(slot, &denial);
         }
-    }
-
-    /// Enqueues `pusher:error`; the connection stays.
-    fn send_error(&mut self, slot: u32, error: ErrorCode) {
-        self.send_error_text(slot, error, None);
-    }
-
-    /// `send_error`; whoever develops an app is told the reason, too.
-    fn send_error_and_why(&mut self, slot: u32, error: ErrorCode, about: &str, why: &str) {
-        let why = self.settings.talkative.then(|| format!("{about}: {why}"));
-        self.send_error_text(slot, error, why.as_deref());
-    }
-
-    fn send_error_text(&mut self, slot: u32, error: ErrorCode, why: Option<&str>) {
-        if let Some(why) = refused(error) {
-            self.outbox.refused.count(why);
-        }
-        self.text.clear();
-        let data_is_object = self.app_of(slot).error_data_is_object;
-        outbound::error(error, why, data_is_object, &mut self.text);
-        let frame = frame::encode_text(&self.text).into();
-        self.enqueue(slot, &frame);
-    }
-
-    fn close_with_error(&mut self, slot: u32, error: ErrorCode) {
-        self.send_error(slot, error);
-        self.close(slot, error);
     }
 
     /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when
@@ -466,10 +451,11 @@ impl Shard {
     }
 
     /// Closes an open connection that has too much waiting: what has not begun to be sent is dropped.
-    fn cut_off(&mut self, slot: u32, error: ErrorCode, why: Refused) {
-        self.outbox.refused.count(why);
+    fn cut_off(&mut self, slot: u32, error: ErrorCode, cause: Cause, bytes: usize) {
+        let line = self.note_refusal(slot, cause, &[Value::count(bytes)]);
         self.leave_all(slot);
-        self.begin_close(slot, error.code, error.message, true);
+        let reason = refuse::with_line(error.message, line.as_deref());
+        self.begin_close(slot, error.code, &reason, true);
     }
 
     /// Enqueues the close frame; `at_once` drops what has not begun to be sent.
@@ -535,26 +521,5 @@ impl Shard {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.connections.len()
-    }
-}
-
-/// What an error of an open connection is counted as; `None` for those that were counted where they were found.
-fn refused(error: ErrorCode) -> Option<Refused> {
-    match error {
-        error_code::RATE_LIMITED => Some(Refused::MessageRate),
-        error_code::INVALID_MESSAGE => Some(Refused::Malformed),
-        error_code::UNAUTHORIZED => Some(Refused::Unauthorized),
-        error_code::NOT_A_MEMBER
-        | error_code::CLIENT_EVENTS_DISABLED
-        | error_code::CLIENT_EVENT_ON_PUBLIC
-        | error_code::TOO_MANY_MEMBERS
-        | error_code::TOO_MANY_CHANNELS
-        | error_code::USER_DATA_TOO_LARGE
-        | error_code::BAD_CHANNEL_NAME
-        | error_code::MEMBER_TOO_LARGE
-        | error_code::SIGNED_IN_ALREADY
-        | error_code::NOT_AUTHORIZED_IN_TIME
-        | error_code::WATCHLIST_TOO_LONG => Some(Refused::Other),
-        _ => None,
     }
 }

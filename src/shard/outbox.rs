@@ -6,7 +6,9 @@ use super::cluster::ToCluster;
 use super::connection::ConnectionKey;
 use super::mail::Mail;
 use super::query::Answer;
+use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
+use crate::cause::{Cause, LineBudget};
 use crate::counters::RefusalTally;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
@@ -31,6 +33,8 @@ pub enum Trace {
     Established(SocketId),
     Received(SocketId, Box<[u8]>),
     Handled(SocketId),
+    /// Something was refused, with its line.
+    Refused(SocketId, String),
     ControlFrame(SocketId),
     Pinged(SocketId),
     Pruned(SocketId),
@@ -55,12 +59,29 @@ pub struct Outbox {
     pub webhooks: Vec<WebhookEvent>,
     /// For `--debug`; empty without it.
     pub traces: Vec<Trace>,
-    /// What the log should say: which part of a refused request was wrong, and what to do about it. Never a
-    /// secret.
+    /// Lines about other nodes, and hints for developers.
     pub notes: Vec<String>,
+    /// Lines about what was refused or closed; `lines` bounds them.
+    pub refusals: Vec<Refusal>,
     pub refused: RefusalTally,
+    pub lines: LineBudget,
 }
 
+/// A line about a connection: what was refused, why, and what to change. Never a secret.
+#[derive(Debug)]
+pub struct Refusal {
+    pub cause: Cause,
+    pub line: String,
+    /// Lines of the same cause that were left out before it.
+    pub left_out: u32,
+    pub connection: ConnectionKey,
+    /// `None`: it was never opened.
+    pub app: Option<AppIndex>,
+    pub socket_id: SocketId,
+}
+
+/// Lines of one tick: `lines` bounds those of each cause in a longer time.
+const REFUSALS_MAX: usize = 256;
 /// Notes kept until the worker takes them; a flood of bad requests is not a flood of memory.
 const NOTES_MAX: usize = 16;
 
@@ -75,9 +96,22 @@ impl Outbox {
             && self.webhooks.is_empty()
     }
 
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        if self.refusals.len() < REFUSALS_MAX {
+            self.refusals.push(refusal);
+        }
+    }
+
     pub(super) fn note(&mut self, channel: &str, text: &str) {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(format!("{}: {text}", shown(channel)));
+        }
+    }
+
+    /// A line about another node.
+    pub(super) fn note_line(&mut self, line: String) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(line);
         }
     }
 

@@ -5,9 +5,9 @@
 
 use super::connection::ConnectionKey;
 use super::outbox::Trace;
-use super::subscribe::{MESSAGE_RATE, refusal};
+use super::refuse::Denial;
 use super::{Shard, frame};
-use crate::counters::Refused;
+use crate::cause::{Cause, Value};
 use crate::limits;
 use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
@@ -74,7 +74,8 @@ impl Shard {
         let socket_id = connection.socket_id;
         self.trace(|| Trace::ControlFrame(socket_id));
         if !is_within_rate {
-            self.outbox.refused.count(Refused::ControlFrameRate);
+            let most = Value::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
+            self.note_refusal(key.slot, Cause::ControlFrameRate, &[most]);
         }
         Some(is_within_rate)
     }
@@ -98,20 +99,23 @@ impl Shard {
     /// own; but every subscription is answered, because its client waits for that.
     pub(super) fn refuse_over_rate(&mut self, slot: u32, text: &[u8]) {
         let Some(limit) = self.app_of(slot).rate_limit else { return };
+        let rate =
+            [Value::Number(limit.attempts_max.into()), Value::Number(limit.decay_seconds.into())];
         if limit.terminate_on_limit {
-            self.send_error(slot, error_code::RATE_LIMITED);
+            let cause = Cause::MessageRateClosed;
+            self.deny(slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));
             return self.close(slot, error_code::RATE_TERMINATED);
         }
+        let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);
         let is_first =
             self.connections[slot as usize].rate_count == limit.attempts_max.saturating_add(1);
         let mut validator = self.validator.take().unwrap_or_default();
         match inbound::parse(text, &mut validator) {
             Ok(Inbound::Subscribe(subscribe)) => {
-                let why = refusal(error_code::RATE_LIMITED, MESSAGE_RATE);
-                self.refuse(slot, &subscribe.channel, why);
+                self.deny_subscription(slot, &subscribe.channel, &denial);
             }
-            _ if is_first => self.send_error(slot, error_code::RATE_LIMITED),
-            _ => self.outbox.refused.count(Refused::MessageRate),
+            _ if is_first => self.deny(slot, &denial),
+            _ => drop(self.note_refusal(slot, denial.cause, &denial.values)),
         }
         self.validator = Some(validator);
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Shard;
-use crate::counters::Refused;
+use crate::cause::Cause;
 use crate::pusher::error_code;
 
 /// Connections that keep fewer bytes stay: closing them would free next to nothing.
@@ -29,8 +29,11 @@ impl Shard {
         let heavy: Vec<usize> =
             slots.filter(|slot| kept(self, *slot) >= least).take(CLOSES_MAX).collect();
         let error = error_code::SHORT_OF_MEMORY;
-        for slot in heavy.into_iter().filter_map(|slot| u32::try_from(slot).ok()) {
-            self.cut_off(slot, error, Refused::Shed);
+        for slot in heavy {
+            let bytes = kept(self, slot);
+            if let Ok(slot) = u32::try_from(slot) {
+                self.cut_off(slot, error, Cause::Shed, bytes);
+            }
         }
     }
 }

@@ -9,23 +9,27 @@ use super::channel_key::ChannelKey;
 use super::connection::{ConnectionKey, Standing, Subscription};
 use super::mail::{Greeting, Join, Mail};
 use super::memory::subscription_charge;
+use super::refuse::Denial;
 use super::{Shard, frame};
 use crate::buffer::Frame;
+use crate::cause::{Cause, Value};
+use crate::limits;
 use crate::pusher::channel_name::{self, Access, ChannelKind, NameLimit};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Subscribe, UserId};
 use crate::pusher::outbound;
-use crate::pusher::signature::{self, AuthError};
+use crate::pusher::signature;
 
 impl Shard {
     pub(super) fn on_subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe) {
         let app = self.connections[key.slot as usize].app;
         let Ok(channel) = self.keys.make(app, &subscribe.channel) else {
-            return self.send_error(key.slot, error_code::INVALID_MESSAGE);
+            let denial = bad_channel(Value::Subscription(&subscribe.channel));
+            return self.deny(key.slot, &denial);
         };
         let join = match self.authorize(key.slot, channel.kind, subscribe) {
             Ok(join) => join,
-            Err(refusal) => return self.refuse(key.slot, &subscribe.channel, refusal),
+            Err(denial) => return self.deny_subscription(key.slot, &subscribe.channel, &denial),
         };
         if channel.kind.access != Access::Public {
             self.connections[key.slot as usize].authorized = true;
@@ -43,44 +47,40 @@ impl Shard {
         }
     }
 
-    /// Tells that a subscription failed; on its channel too where the app wants that.
-    pub(super) fn refuse(&mut self, slot: u32, channel: &str, refusal: Refusal) {
-        let Refusal { error, why } = refusal;
-        self.outbox.note(channel, why);
-        self.send_error_and_why(slot, error, channel, why);
-        if self.app_of(slot).subscription_errors {
-            self.text.clear();
-            outbound::subscription_error(channel, error, &mut self.text);
-            let frame = frame::encode_text(&self.text).into();
-            self.enqueue(slot, &frame);
-        }
-    }
-
     /// Who may in, and as whom (PROTOCOL.md rules 24 to 27, 29, 42).
-    fn authorize(
+    fn authorize<'a>(
         &self,
         slot: u32,
         kind: ChannelKind,
-        subscribe: &Subscribe,
-    ) -> Result<Option<Box<Join>>, Refusal> {
+        subscribe: &'a Subscribe,
+    ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
         let app = self.app_of(slot);
         let connection = &self.connections[slot as usize];
-        channel_name::check(
-            &subscribe.channel,
-            app.channel_name_max,
-            app.channel_names_are_pushers,
-        )
-        .map_err(|limit| {
-            let why = if limit == NameLimit::Colon { NAME_COLON } else { NAME_LIMITS };
-            refusal(error_code::BAD_CHANNEL_NAME, why)
-        })?;
+        let what = Value::Subscription(&subscribe.channel);
+        let most = app.channel_name_max;
+        channel_name::check(&subscribe.channel, most, app.channel_names_are_pushers).map_err(
+            |limit| {
+                let length = Value::count(subscribe.channel.len());
+                let cause = match limit {
+                    NameLimit::Length => Cause::ChannelNameLength,
+                    NameLimit::Character => Cause::ChannelNameCharacter,
+                    NameLimit::Colon => Cause::ChannelNameColon,
+                };
+                let values = [what, length, Value::Number(most.into())];
+                Box::new(Denial::new(error_code::BAD_CHANNEL_NAME, cause, values))
+            },
+        )?;
         match kind.access {
             Access::Public => return Ok(None),
             Access::User => {
                 let own = connection.signed_in().map(|signed_in| signed_in.key.name());
                 return match own {
                     Some(own) if own == subscribe.channel => Ok(None),
-                    _ => Err(refusal(error_code::UNAUTHORIZED, ONLY_AS_THAT_USER)),
+                    _ => Err(Box::new(Denial::new(
+                        error_code::UNAUTHORIZED,
+                        Cause::OtherUser,
+                        [what],
+                    ))),
                 };
             }
             Access::Private | Access::Presence => {}
@@ -90,7 +90,7 @@ impl Shard {
         let text = data.map(|data| data.text.as_str());
         let auth = subscribe.auth.as_deref();
         signature::check_channel(app, &socket_id, &subscribe.channel, text, auth)
-            .map_err(|error| refusal(error_code::UNAUTHORIZED, why_not(error)))?;
+            .map_err(|error| Box::new(Denial::of_auth(what, auth, error)))?;
         if kind.access == Access::Private {
             return Ok(None);
         }
@@ -106,10 +106,13 @@ impl Shard {
         // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
         // (rule 27).
         let Some((Some(user), info, channel_data)) = join else {
-            return Err(refusal(error_code::INVALID_MESSAGE, NO_USER));
+            return Err(Box::new(Denial::new(error_code::INVALID_MESSAGE, Cause::NoUser, [what])));
         };
-        if channel_data.len() > app.member_size_max as usize {
-            return Err(refusal(error_code::MEMBER_TOO_LARGE, MEMBER_SIZE));
+        let most = app.member_size_max;
+        if channel_data.len() > most as usize {
+            let values = [what, Value::count(channel_data.len()), Value::Number(most.into())];
+            let denial = Denial::new(error_code::MEMBER_TOO_LARGE, Cause::MemberTooLarge, values);
+            return Err(Box::new(denial));
         }
         let (info, channel_data) = (info.into(), channel_data.into());
         Ok(Some(Box::new(Join { user, info, channel_data, again: false })))
@@ -120,15 +123,17 @@ impl Shard {
         if self.connections[key.slot as usize].subscriptions.len() >= most {
             let name = self.channels.get(index).key.name().to_owned();
             self.drop_if_unused(index);
-            let why = refusal(error_code::TOO_MANY_CHANNELS, CHANNELS_MAX);
-            return self.refuse(key.slot, &name, why);
+            let values = [Value::Subscription(&name), Value::count(most)];
+            let denial = Denial::new(error_code::TOO_MANY_CHANNELS, Cause::TooManyChannels, values);
+            return self.deny_subscription(key.slot, &name, &denial);
         }
         let joins = join.as_ref().map(|join| (&join.user, join.info.len()));
         let charge = subscription_charge(self.channels.get(index).key.name(), joins);
         if let Err(error) = self.check_charge(key.slot, charge) {
             let name = self.channels.get(index).key.name().to_owned();
             self.drop_if_unused(index);
-            return self.refuse(key.slot, &name, refusal(error, CONNECTION_BYTES_MAX));
+            let denial = self.no_memory(error, Value::Subscription(&name));
+            return self.deny_subscription(key.slot, &name, &denial);
         }
         self.charge(key.slot, charge);
         let ticket = self.next_ticket();
@@ -191,9 +196,14 @@ impl Shard {
         {
             self.leave(key.slot, at);
             // `leave` may have dropped the channel.
-            let is_memory = error == error_code::SHORT_OF_MEMORY;
-            let why = refusal(error, if is_memory { CONNECTION_BYTES_MAX } else { MEMBERS_MAX });
-            return self.refuse(key.slot, channel.name(), why);
+            let what = Value::Subscription(channel.name());
+            let denial = if error == error_code::TOO_MANY_MEMBERS {
+                let most = self.app_of(key.slot).presence_members_max.unwrap_or_default();
+                Denial::new(error, Cause::TooManyMembers, [what, Value::Number(most.into())])
+            } else {
+                self.no_memory(error, what)
+            };
+            return self.deny_subscription(key.slot, channel.name(), &denial);
         }
         self.drop_if_unused(index);
     }
@@ -379,51 +389,10 @@ impl Shard {
     }
 }
 
-/// Why a subscription fails: what the client hears, and what the log says.
-#[derive(Clone, Copy)]
-pub(super) struct Refusal {
-    error: ErrorCode,
-    why: &'static str,
-}
-
-pub(super) fn refusal(error: ErrorCode, why: &'static str) -> Refusal {
-    Refusal { error, why }
-}
-
-const NAME_LIMITS: &str = "the name is over this app's limits; RINGVERB_CHANNEL_NAME_LENGTH_MAX and \
-    RINGVERB_CHANNEL_NAMES set them";
-const NAME_COLON: &str = "the name of a private or presence channel has a colon, and its signature would be ambiguous \
-    because colons separate the parts of what is signed; choose a name without a colon";
-const ONLY_AS_THAT_USER: &str =
-    "a user's channel is for connections signed in as that user; call pusher.signin() first";
-const NO_USER: &str = "channel_data names no user_id; does the channel's callback in routes/channels.php return the \
-    user?";
-const MEMBER_SIZE: &str =
-    "channel_data is over RINGVERB_MEMBER_SIZE_MAX; return less from routes/channels.php";
-const CHANNELS_MAX: &str =
-    "the connection is in RINGVERB_CHANNELS_PER_CONNECTION_MAX channels already; leave some";
-const CONNECTION_BYTES_MAX: &str = "it does not fit into memory: RINGVERB_CONNECTION_BYTES_MAX bounds what one \
-    connection keeps, RINGVERB_MEMORY_MAX what the server keeps";
-pub(super) const MESSAGE_RATE: &str = "the connection sent more messages than REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS in a window; subscribe again later";
-const MEMBERS_MAX: &str = "the channel has RINGVERB_PRESENCE_MEMBERS_MAX members already";
-
-/// Which part of an authorisation is wrong, and what to do about it.
-pub(super) fn why_not(error: AuthError) -> &'static str {
-    match error {
-        AuthError::Malformed => {
-            "no signature came with it; does the client's auth endpoint answer with `auth`?"
-        }
-        AuthError::WrongKey => {
-            "signed for another key; is REVERB_APP_KEY the same in Laravel's .env?"
-        }
-        AuthError::Mismatch => {
-            "signature does not match; is REVERB_APP_SECRET the same in Laravel's .env?"
-        }
-        AuthError::DataNotSigned => {
-            "channel_data came along but is not part of what was signed; sign \
-             socket_id:channel:channel_data, or send none"
-        }
-    }
+/// No text for a channel, whatever its app's limits are.
+pub(super) fn bad_channel(what: Value<'_>) -> Denial<'_> {
+    let most = Value::count(limits::CHANNEL_NAME_BYTES_MAX);
+    Denial::new(error_code::INVALID_MESSAGE, Cause::BadChannel, [what, most])
 }
 
 /// The home has more to say to a subscriber of these than that it is in.

@@ -12,12 +12,17 @@ use super::connection::{ConnectionKey, Extras, SignedIn};
 use super::core_set::CoreSet;
 use super::mail::Mail;
 use super::memory::user_charge;
+use super::refuse::Denial;
 use super::{Shard, frame};
+use crate::cause::{Cause, Value};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
 use crate::pusher::error_code;
 use crate::pusher::inbound::{SignIn, User, WATCHLIST_MAX};
 use crate::pusher::outbound;
 use crate::pusher::signature;
+
+/// In lines about what was refused.
+const SIGN_IN: Value<'_> = Value::Own("sign-in");
 
 type Table<T> = HashMap<ChannelKey, T, foldhash::fast::FixedState>;
 
@@ -109,22 +114,25 @@ impl Shard {
         let socket_id = self.connections[key.slot as usize].socket_id.to_string();
         let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_deref());
         if let Err(error) = signature::check_user(self.app_of(key.slot), &socket_id, data, auth) {
-            let why = super::subscribe::why_not(error);
-            return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
+            return self.deny(key.slot, &Denial::of_auth(SIGN_IN, auth, error));
         }
-        if data.len() > self.app_of(key.slot).user_data_size_max as usize {
-            let why = "user_data is over RINGVERB_USER_DATA_SIZE_MAX; return less from the user authentication callback";
-            return self.refuse_sign_in(key.slot, error_code::USER_DATA_TOO_LARGE, why);
+        let most = self.app_of(key.slot).user_data_size_max;
+        if data.len() > most as usize {
+            let values = [Value::count(data.len()), Value::Number(most.into())];
+            let cause = Cause::UserDataTooLarge;
+            return self
+                .deny(key.slot, &Denial::new(error_code::USER_DATA_TOO_LARGE, cause, values));
         }
         let Some(user) = &sign_in.user else {
-            let why = "user_data names no id, or one that is not a text; cast it to a string";
-            return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
+            let denial = Denial::new(error_code::UNAUTHORIZED, Cause::UserId, []);
+            return self.deny(key.slot, &denial);
         };
         let name = format!("{USER_CHANNEL_PREFIX}{}", user.id.text);
         let app = self.connections[key.slot as usize].app;
         let Ok(channel) = self.keys.make(app, &name) else {
-            let why = "the user's id is too long for a channel name";
-            return self.refuse_sign_in(key.slot, error_code::UNAUTHORIZED, why);
+            let values = [Value::count(user.id.text.len())];
+            let denial = Denial::new(error_code::UNAUTHORIZED, Cause::UserIdTooLong, values);
+            return self.deny(key.slot, &denial);
         };
         let most = user.watchlist.len().min(WATCHLIST_MAX);
         let watched = user.watchlist[..most].iter().map(|id| &**id);
@@ -132,14 +140,15 @@ impl Shard {
         let extras = self.connections[key.slot as usize].extras.as_ref();
         let charged = extras.map_or(0, |extras| extras.charge);
         if let Err(error) = self.check_charge(key.slot, charge.saturating_sub(charged)) {
-            let why = "user_data does not fit into memory: RINGVERB_CONNECTION_BYTES_MAX bounds what one connection \
-                       keeps, RINGVERB_MEMORY_MAX what the server keeps";
-            return self.refuse_sign_in(key.slot, error, why);
+            let denial = self.no_memory(error, SIGN_IN);
+            return self.deny(key.slot, &denial);
         }
         if let Some(before) = self.connections[key.slot as usize].signed_in() {
             if before.key != channel {
-                let why = "one connection is one user: disconnect before another user signs in";
-                return self.refuse_sign_in(key.slot, error_code::SIGNED_IN_ALREADY, why);
+                let values = [Value::text(&*user.id.text)];
+                let cause = Cause::SignedInAlready;
+                return self
+                    .deny(key.slot, &Denial::new(error_code::SIGNED_IN_ALREADY, cause, values));
             }
             self.unwatch_all(key.slot);
         } else {
@@ -158,11 +167,6 @@ impl Shard {
         let bytes = frame::encode_text(&self.text).into();
         self.enqueue(key.slot, &bytes);
         self.watch_users(key.slot, user);
-    }
-
-    fn refuse_sign_in(&mut self, slot: u32, error: error_code::ErrorCode, why: &str) {
-        self.outbox.note("pusher:signin", why);
-        self.send_error_and_why(slot, error, "pusher:signin", why);
     }
 
     /// One more connection of the user on this core.
@@ -198,7 +202,8 @@ impl Shard {
     /// Watches the first users of the list; the connection is told of them once all their homes have answered.
     fn watch_users(&mut self, slot: u32, user: &User) {
         if user.watchlist.len() > WATCHLIST_MAX {
-            self.send_error(slot, error_code::WATCHLIST_TOO_LONG);
+            let (error, cause) = (error_code::WATCHLIST_TOO_LONG, Cause::WatchlistTooLong);
+            self.deny(slot, &Denial::new(error, cause, [Value::count(WATCHLIST_MAX)]));
         }
         let app = self.connections[slot as usize].app;
         let names = user.watchlist.iter().take(WATCHLIST_MAX);

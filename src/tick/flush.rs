@@ -7,7 +7,7 @@
 
 use super::kernel::{Kernel, Send, Sent};
 use super::reactor::Reactor;
-use crate::counters::Refused;
+use crate::cause::{Cause, Value};
 use crate::limits;
 use crate::shard::{AfterSend, ConnectionKey, Shard};
 
@@ -98,7 +98,8 @@ impl Flush {
                 Sent::Part(short) if short <= item.bytes => (short, true),
                 // More than was given: where the peer's stream stands is not known.
                 Sent::Part(_) => {
-                    shard.outbox.refused.count(Refused::Kernel);
+                    let why = Value::Own("it has sent more bytes than it was given");
+                    shard.note_refusal(key.slot, Cause::Kernel, &[why]);
                     failed.push(key);
                     continue;
                 }

@@ -15,12 +15,11 @@
 use std::collections::VecDeque;
 
 use super::kernel::{Event, Kernel, Received, Token};
+use crate::cause::{Cause, Value};
 use crate::clock::Moment;
-use crate::counters::Refused;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{self, Flow, Limits, MessageKind, Partial, Sink};
-use crate::ws::violation::Violation;
 
 /// How long a connection that we close may take to answer before its socket is closed under it, in milliseconds.
 const LINGER_MS: u64 = 3_000;
@@ -156,6 +155,12 @@ impl<K: Kernel> Reactor<K> {
         Some((socket.descriptor.as_ref()?, socket.peer_closed, partial))
     }
 
+    /// The socket of a connection, while it has one.
+    #[must_use]
+    pub fn descriptor(&self, slot: u32) -> Option<&K::Socket> {
+        self.sockets.descriptor(slot)
+    }
+
     /// Memory of a slot's incomplete input.
     pub(super) fn input_bytes(&self, slot: usize) -> usize {
         let partial = self.sockets.0.get(slot).and_then(|socket| socket.partial.as_ref());
@@ -230,7 +235,8 @@ impl<K: Kernel> Reactor<K> {
                 // The kernel has no memory to watch it: it would never be heard again, and trying over and over
                 // would only take the processor too. Its client comes back when there is room.
                 if shard.get(key).is_some() {
-                    shard.outbox.refused.count(Refused::Kernel);
+                    let why = Value::Own("it has no memory to watch the socket");
+                    shard.note_refusal(key.slot, Cause::Kernel, &[why]);
                     self.drop_socket(shard, key);
                 }
             }
@@ -345,12 +351,7 @@ impl<K: Kernel> Reactor<K> {
         let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
         socket.peer_closed |= sink.peer_closed;
         if let Err(violation) = result {
-            if violation == Violation::MessageTooBig {
-                shard.note_oversize(key.slot);
-            } else {
-                shard.outbox.refused.count(Refused::Violation);
-            }
-            shard.close_frame(key.slot, violation.close_code(), violation.reason());
+            shard.close_violating(key.slot, violation);
         }
         let kept = self.input_bytes(key.slot as usize);
         if kept != kept_before {
@@ -417,7 +418,8 @@ impl<K: Kernel> Reactor<K> {
     /// frame, and a watch that ended would never report again. Clients connect again.
     fn drop_all(&mut self, shard: &mut Shard) {
         for key in shard.keys().collect::<Vec<_>>() {
-            shard.outbox.refused.count(Refused::Kernel);
+            let why = Value::Own("it has lost what it was to report");
+            shard.note_refusal(key.slot, Cause::Kernel, &[why]);
             self.drop_socket(shard, key);
         }
         self.doorbell_is_deaf = true;

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream as StdTcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -33,6 +33,11 @@ const CHUNKS_PER_TURN: usize = 16;
 /// What the end waits for Redis to have read the last words.
 const END_MS: u64 = 500;
 
+/// `Lines::told`.
+const TOLD_NOTHING: u8 = 0;
+const TOLD_UP: u8 = 1;
+const TOLD_LOST: u8 = 2;
+
 /// What the workers of a node share.
 #[derive(Debug)]
 pub struct Lines {
@@ -40,6 +45,8 @@ pub struct Lines {
     pub scaling: Scaling,
     /// By worker: its line is up.
     up: Box<[AtomicBool]>,
+    /// What the log said last of all workers' lines, so that it says it once and not once a worker.
+    told: AtomicU8,
     /// Workers whose connection has more to send than Redis takes.
     congested: AtomicUsize,
     /// Workers whose line has ended for good.
@@ -51,7 +58,20 @@ impl Lines {
     pub fn new(node: NodeId, scaling: Scaling, workers: usize) -> Self {
         let up = (0..workers).map(|_| AtomicBool::new(false)).collect();
         let (congested, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { node, scaling, up, congested, ended }
+        Self { node, scaling, up, told: AtomicU8::new(TOLD_NOTHING), congested, ended }
+    }
+
+    /// A worker's line is up. Whether the log is to say so: it is the last of all.
+    fn begins_up(&self, worker: usize) -> bool {
+        self.up[worker].store(true, Ordering::SeqCst);
+        let all_are_up = self.up.iter().all(|up| up.load(Ordering::SeqCst));
+        all_are_up && self.told.swap(TOLD_UP, Ordering::SeqCst) != TOLD_UP
+    }
+
+    /// A worker has no line. Whether the log is to say so: it is the first.
+    fn begins_lost(&self, worker: usize) -> bool {
+        self.up[worker].store(false, Ordering::SeqCst);
+        self.told.swap(TOLD_LOST, Ordering::SeqCst) != TOLD_LOST
     }
 
     /// Whether it is this worker that gives the node's sign of life: the first whose line is up.
@@ -221,25 +241,24 @@ pub(super) async fn keep(worker: Rc<Worker>) {
     let address = lines.scaling.address();
     let index = usize::from(worker.index());
     let mut pause_ms = PAUSE_FIRST_MS;
-    let mut is_known_lost = false;
     while !worker.shared.phase.is_stopped() {
         let called = call(&lines.scaling).await;
         let (why, stood_seconds) = match called {
-            Ok(socket) => serve(&worker, socket, &address, &mut is_known_lost).await,
+            Ok(socket) => {
+                let (why, stood_seconds) = serve(&worker, lines, socket, &address).await;
+                (format!("the connection to Redis at {address} ended: {why}"), stood_seconds)
+            }
             Err(error) => {
                 worker.with_line(|line| line.link.note_unreachable());
-                (error.to_string(), 0)
+                (format!("cannot reach Redis at {address}: {}", reason(&error)), 0)
             }
         };
-        lines.up[index].store(false, Ordering::Relaxed);
+        let is_first = lines.begins_lost(index);
         if worker.shared.phase.is_stopped() {
             return;
         }
-        if !std::mem::replace(&mut is_known_lost, true) {
-            tracing::warn!(
-                worker = index,
-                "no line to Redis at {address}: {why}. Clients of this node go on among themselves; trying again"
-            );
+        if is_first {
+            tracing::warn!("{why}. Clients of this node still reach each other; retrying.");
         }
         if stood_seconds >= STOOD_SECONDS {
             pause_ms = PAUSE_FIRST_MS;
@@ -247,6 +266,16 @@ pub(super) async fn keep(worker: Rc<Worker>) {
         monoio::time::sleep(Duration::from_millis(jittered(&worker, pause_ms))).await;
         pause_ms = (pause_ms * 2).min(PAUSE_MAX_MS);
     }
+}
+
+/// An error of the system without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
 /// Between half of it and all.
@@ -258,9 +287,9 @@ fn jittered(worker: &Worker, pause_ms: u64) -> u64 {
 /// Serves a line from its first word to its end: why it ended, and how long it was up.
 async fn serve(
     worker: &Rc<Worker>,
+    lines: &Lines,
     socket: TcpStream,
     address: &str,
-    is_known_lost: &mut bool,
 ) -> (String, u32) {
     let socket = Rc::new(socket);
     worker.with_line(|line| {
@@ -277,10 +306,9 @@ async fn serve(
         let is_up = worker.with_line(|line| line.link.is_up()) == Some(true);
         if is_up && up_since.is_none() {
             up_since = Some(worker.core.borrow().shard.now().seconds());
-            if *is_known_lost || worker.index() == 0 {
-                tracing::info!(worker = worker.index(), "the line to Redis at {address} is up");
+            if lines.begins_up(usize::from(worker.index())) {
+                tracing::info!("connected to Redis at {address}");
             }
-            *is_known_lost = false;
         }
         if let Err(why) = read {
             break why;
@@ -303,7 +331,7 @@ async fn serve(
 
 /// Waits for bytes and takes in what is there.
 async fn read_some(worker: &Worker, socket: &TcpStream, buffer: &mut [u8]) -> Result<(), String> {
-    socket.readable(true).await.map_err(|error| error.to_string())?;
+    socket.readable(true).await.map_err(|error| reason(&error))?;
     for _ in 0..CHUNKS_PER_TURN {
         match rustix::net::recv(sys::borrow(socket), &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err("it has closed the connection".to_owned()),
@@ -313,7 +341,7 @@ async fn read_some(worker: &Worker, socket: &TcpStream, buffer: &mut [u8]) -> Re
                 }
             }
             Err(Errno::AGAIN | Errno::INTR) => break,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(reason(&error.into())),
         }
     }
     Ok(())

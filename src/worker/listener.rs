@@ -4,14 +4,14 @@
 //! logs at most once a second and goes on: the listener stays readable, so without the pause it would spin.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::lobby::Visit;
+use super::notes::Who;
 use super::{Worker, session};
-use crate::counters::Refused;
-use crate::output::PEER;
+use crate::cause::{Cause, Value};
 
 /// Accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -33,7 +33,6 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
             return;
         }
     };
-    let mut pauses = 0_u32;
     while !worker.shared.phase.is_ending() {
         // Whoever waits when the phase has changed is another process's, or nobody's.
         if let Err(error) = readiness.readable(true).await {
@@ -52,19 +51,19 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
             // say; where none waits, those that are served now are done soon.
             let is_full = worker.lobby.sessions() >= worker.http_connections_max;
             if is_full && !worker.lobby.has_waiting() {
-                worker.count_refused(Refused::AcceptPaused);
+                let why = Value::Own(
+                    "all HTTP connections that this worker may have are being served; raise LimitNOFILE or ulimit -n",
+                );
+                worker.refuse(Cause::AcceptPaused, &[why], Who::default);
                 monoio::time::sleep(FULL_PAUSE).await;
                 break;
             }
             match listener.accept() {
-                Ok((stream, peer)) => start_session(&worker, stream, peer.ip()),
+                Ok((stream, peer)) => start_session(&worker, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_exhaustion(&error) => {
-                    if pauses.is_multiple_of(10) {
-                        tracing::warn!(target: PEER, "accepting pauses: {error}; {}", advice(&error));
-                    }
-                    pauses = pauses.wrapping_add(1);
-                    worker.count_refused(Refused::AcceptPaused);
+                    let why = format!("{error}; {}", advice(&error));
+                    worker.refuse(Cause::AcceptPaused, &[Value::Own(&why)], Who::default);
                     monoio::time::sleep(EXHAUSTED_PAUSE).await;
                     break;
                 }
@@ -75,12 +74,14 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
     }
 }
 
-fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr) {
+fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, from: SocketAddr) {
+    let peer = from.ip();
+    let who = || Who { peer: Some(from), ..Who::default() };
     let place = match worker.shared.overload.admission.enter_socket(peer) {
         Ok(place) => place,
         Err(most) => {
-            worker.count_refused(Refused::SocketsPerIp);
-            worker.note_many_sockets(peer, most);
+            let values = [Value::Address(peer), Value::Number(most.into())];
+            worker.refuse(Cause::SocketsPerIp, &values, who);
             // Of the address's own connections one that waits makes room, if this worker has one.
             let makes_room = worker.lobby.end_longest_waiting_of(peer);
             match worker.shared.overload.admission.enter_socket_instead(peer, makes_room) {
@@ -101,7 +102,11 @@ fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: IpAddr)
         Ok(stream) => {
             drop(monoio::spawn(session::serve(Visit::new(worker.clone()), stream, peer, place)))
         }
-        Err(_) => worker.shared.overload.admission.leave_socket(place),
+        Err(error) => {
+            worker.shared.overload.admission.leave_socket(place);
+            let why = error.to_string();
+            worker.refuse(Cause::SocketLost, &[Value::Own(&why)], who);
+        }
     }
 }
 

@@ -39,7 +39,6 @@ use crate::app::{AppIndex, Apps};
 use crate::config::Config;
 use crate::limits;
 use crate::mailbox::Mailbox;
-use crate::pusher::error_code::ErrorCode;
 use crate::pusher::json::Validator;
 use crate::shard::{Answer, Mail, MemoryLimits, Pace, Question, Settings, Shard};
 use crate::tick::{Core, PACED_LOOK_MS};
@@ -52,7 +51,7 @@ use lobby::Lobby;
 use notes::Notes;
 use overload::{Guard, Overload};
 pub use phase::Phase;
-use session::Admitted;
+use session::{Admitted, Unwanted};
 use sys::Ring;
 use time::{Clock, Entropy};
 
@@ -348,6 +347,7 @@ impl Worker {
         }
         core.turn();
         effects.carry_out(core);
+        self.write_refusals(core);
         self.carry_out_line(core);
         // Ahead of the clients: what an acknowledgement has caused to be said is on its way before anybody
         // can act on it.
@@ -445,7 +445,7 @@ impl Worker {
     /// Takes over a socket whose handshake is done.
     fn adopt(
         &self,
-        admitted: Result<Admitted, ErrorCode>,
+        admitted: Result<Admitted, Unwanted>,
         prelude: &[u8],
         socket: OwnedFd,
         leftover: &mut [u8],
@@ -459,7 +459,7 @@ impl Worker {
                 effects.guard.put(key.slot, place);
                 key
             }
-            Err(error) => core.shard.open_refused(prelude, error),
+            Err(Unwanted { error, why }) => core.shard.open_refused(prelude, error, why.as_deref()),
         };
         core.reactor.adopt(&mut core.shard, key, socket, leftover);
         self.ask_tick();

@@ -1,20 +1,47 @@
-//! Lines for the log about refused requests, at a bounded rate: a peer that sends rubbish must not keep a worker busy
-//! with writing about it. `output` bounds the bytes that all workers write.
+//! Lines for the log about what was refused or closed, at a bounded rate: a peer that sends rubbish must not keep a
+//! worker busy with writing about it. `cause` has the lines, and bounds those of each cause; `output` bounds the bytes
+//! that all workers write.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 
+use tracing::field::display;
+
+use super::Worker;
+use super::sys::Ring;
+use crate::app::AppIndex;
+use crate::cause::{Cause, LineBudget, Noted, Value};
+use crate::http1::response::{ContentType, Response};
 use crate::output::PEER;
+use crate::pusher::json;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::Refusal;
+use crate::tick::Core;
 
-/// Lines a worker may write per beat of its timer, about a second.
+/// Other lines a worker may write per beat of its timer, about a second.
 const LINES_PER_BEAT: u32 = 10;
 
 #[derive(Default)]
 pub(super) struct Notes {
+    /// Lines of each cause, apart from those of the shard, which has its own budget.
+    pub(super) lines: RefCell<LineBudget>,
     told: Cell<u32>,
 }
 
+/// Whom a line is about, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Who {
+    /// The client, where a trusted proxy names it.
+    pub(super) client: Option<IpAddr>,
+    /// The other end of the socket.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) app: Option<AppIndex>,
+    pub(super) socket_id: Option<SocketId>,
+}
+
 impl Notes {
-    /// Logs a line, or counts it when there were enough.
+    /// Logs a line that is not about a peer, or counts it when there were enough.
     pub(super) fn tell(&self, text: &str) {
         let told = self.told.get();
         if told < LINES_PER_BEAT {
@@ -23,16 +50,116 @@ impl Notes {
         self.told.set(told.saturating_add(1));
     }
 
-    /// Whether the next line is written, and not only counted.
-    pub(super) fn has_room(&self) -> bool {
-        self.told.get() < LINES_PER_BEAT
-    }
-
     /// A new second begins.
     pub(super) fn start_beat(&self) {
+        self.lines.borrow_mut().refill();
         let silent = self.told.replace(0).saturating_sub(LINES_PER_BEAT);
         if silent > 0 {
-            tracing::warn!(target: PEER, "{silent} more lines about refused requests were left out");
+            tracing::warn!(target: PEER, "{silent} more lines were left out");
         }
+    }
+}
+
+/// The other end of a socket.
+pub(super) fn peer_of(socket: impl AsFd) -> Option<SocketAddr> {
+    let address = rustix::net::getpeername(socket).ok()??;
+    let address = SocketAddr::try_from(address).ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+impl Worker {
+    /// Whether somebody reads lines for which the log has no room.
+    pub(super) fn wants_all_lines(&self) -> bool {
+        self.shared.config.talkative || self.shared.config.debug
+    }
+
+    /// Counts a refusal and writes its line. `who` is asked only if there is room for the line. The line for whoever
+    /// develops an app or runs with `--debug`.
+    pub(super) fn refuse(
+        &self,
+        cause: Cause,
+        values: &[Value<'_>],
+        who: impl FnOnce() -> Who,
+    ) -> Option<String> {
+        let noted = self.notes.lines.borrow_mut().note(cause, values, self.wants_all_lines());
+        self.write_noted(noted, who)
+    }
+
+    /// The same for a line that is made already.
+    pub(super) fn write_noted(&self, noted: Noted, who: impl FnOnce() -> Who) -> Option<String> {
+        self.count_refused(noted.cause.counted());
+        let line = noted.line?;
+        if let Some(left_out) = noted.left_out {
+            self.write_line_about(noted.cause, &line, left_out, who());
+        }
+        self.wants_all_lines().then_some(line)
+    }
+
+    /// Writes what the shard has noted. To be called while sockets of this tick are still there.
+    pub(super) fn write_refusals(&self, core: &mut Core<Ring>) {
+        for refusal in std::mem::take(&mut core.shard.outbox.refusals) {
+            let Refusal { cause, line, left_out, connection, app, socket_id } = refusal;
+            let is_there = core.shard.get(connection).is_some();
+            let socket = core.reactor.descriptor(connection.slot).filter(|_| is_there);
+            let who = Who {
+                client: None,
+                peer: socket.and_then(peer_of),
+                app,
+                socket_id: Some(socket_id),
+            };
+            self.write_line_about(cause, &line, left_out, who);
+        }
+    }
+
+    fn write_line_about(&self, cause: Cause, line: &str, left_out: u32, who: Who) {
+        let cause_name = display(cause.name());
+        let peer = who.peer.map(display);
+        let client = who.client.filter(|client| who.peer.is_none_or(|peer| peer.ip() != *client));
+        let client = client.map(display);
+        let app = who.app.map(|app| display(&self.shared.apps.get(app).id));
+        let socket = who.socket_id.map(display);
+        let left_out = (left_out > 0).then_some(left_out);
+        if cause.is_ordinary() {
+            tracing::info!(target: PEER, cause = cause_name, client, peer, app, socket, left_out, "{line}");
+        } else {
+            tracing::warn!(target: PEER, cause = cause_name, client, peer, app, socket, left_out, "{line}");
+        }
+    }
+}
+
+/// An answer with the reason, for whoever develops an app. What Laravel's validation says stays as it is: it has the
+/// reason already.
+pub(super) fn explained(mut response: Response, line: Option<String>) -> Response {
+    let Some(line) = line else { return response };
+    match response.content_type {
+        ContentType::Json if response.body == b"{}" => {
+            response.body = b"{\"error\":".to_vec();
+            json::write_string(&line, &mut response.body);
+            response.body.push(b'}');
+        }
+        ContentType::Text => {
+            response.body.push(b' ');
+            response.body.extend_from_slice(line.as_bytes());
+        }
+        _ => {}
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_explained_where_they_do_not_explain_themselves() {
+        let body = |response: Response| String::from_utf8(response.body).unwrap();
+        let why = || Some("say \"why\"".to_owned());
+        let text = Response::text(404, "Not found.");
+        assert_eq!(body(explained(text.clone(), why())), "Not found. say \"why\"");
+        assert_eq!(body(explained(text, None)), "Not found.");
+        let empty = explained(Response::json(400, "{}"), why());
+        assert_eq!(body(empty), r#"{"error":"say \"why\""}"#);
+        let listed = Response::json(422, r#"{"name":["The name field is required."]}"#);
+        assert_eq!(explained(listed.clone(), why()), listed);
     }
 }

@@ -3,7 +3,6 @@
 //! `Overload` is shared by all workers and read by the control side. Its parts are touched at handshakes, at ends
 //! and once a tick, never for a frame.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Worker;
@@ -143,23 +142,12 @@ impl Worker {
         overload.refusals.take(&mut core.shard.outbox.refused);
     }
 
-    pub(super) fn note_many_sockets(&self, client: IpAddr, most: u16) {
-        self.notes.tell(&format!(
-            "{client} has {most} HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is \
-             your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it"
-        ));
-    }
-
     /// A connection that speaks HTTP takes another number of bytes now; whether there is memory for that.
     pub(super) fn note_memory(&self, before: usize, now: usize) -> bool {
         let mut core = self.core.borrow_mut();
         // Connections that speak HTTP may come faster than ticks do.
         self.share_headroom(&mut core);
-        let fits = core.shard.note_http(before, now);
-        if !fits {
-            self.count_refused(Refused::MemoryPublish);
-        }
-        fits
+        core.shard.note_http(before, now)
     }
 
     pub(super) fn count_refused(&self, why: Refused) {

@@ -4,6 +4,7 @@
 //! A session owns no read buffer while it waits: bytes are received into a scratch buffer once they are there.
 //! Each request has a deadline from its start; a half-sent head is cut off by it (PROTOCOL.md rule 17).
 
+mod refuse;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -20,16 +21,16 @@ use super::addresses::Place;
 use super::lobby::{Aside, Cut, Visit, Waiter};
 use super::overload::Strain;
 use super::{Worker, printed, sys, time};
-use crate::api::{self, Context, Plan, Target};
+use crate::api::{self, Context, Denied, Plan, Target};
 use crate::app::AppIndex;
-use crate::counters::Refused;
-use crate::http1::refusal::Refusal;
+use crate::cause::{Cause, Value};
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::limits;
 use crate::output;
 use crate::pusher::error_code::ErrorCode;
 use crate::ws::handshake::AcceptKey;
+use refuse::About;
 
 /// Bytes received at a time.
 const READ_BYTES: usize = 8 * 1024;
@@ -75,7 +76,12 @@ async fn begin(
         held: 0,
         worker: worker.clone(),
     };
-    let end = if session.note_memory() { session.run().await } else { End::Gone };
+    let end = if session.note_memory() {
+        session.run().await
+    } else {
+        session.refuse(About::default(), Cause::HttpMemory, &[]);
+        End::Gone
+    };
     worker.note_memory(session.held, 0);
     worker
         .shared
@@ -116,7 +122,14 @@ enum End {
     /// The peer closed, stalled, failed, or has got its last answer.
     Gone,
     /// A WebSocket begins; the error, if any, is told on it.
-    HandOver { accept: AcceptKey, admitted: Result<Admitted, ErrorCode> },
+    HandOver { accept: AcceptKey, admitted: Result<Admitted, Unwanted> },
+}
+
+/// A connection that is told on its socket why it does not open.
+pub(super) struct Unwanted {
+    pub(super) error: ErrorCode,
+    /// For whoever develops an app, and for `--debug`.
+    pub(super) why: Option<String>,
 }
 
 /// A connection that may open, and what it is counted in.
@@ -144,7 +157,7 @@ impl Session {
             }
         };
         if self.worker.is_paused() {
-            moving().write(&mut self.output, false, false);
+            self.moving(&request).write(&mut self.output, false, false);
             return Err(self.finish().await);
         }
         if let Err(response) = self.count_client(&request) {
@@ -154,7 +167,7 @@ impl Session {
         let target = api::target(request.method(), request.path(), &self.worker.shared.config.path);
         if let Target::Socket { key } = &target {
             let client = self.client(&request);
-            if let Err(response) = self.check_rate(client) {
+            if let Err(response) = self.check_rate(&request, client) {
                 response.write(&mut self.output, false, false);
                 return Err(self.finish().await);
             }
@@ -185,6 +198,7 @@ impl Session {
                 has_begun = true;
                 deadline = self.deadline(true);
             }
+            let is_in_body = !self.reader.holds_nothing();
             match self.reader.read(&mut self.input) {
                 Ok(Progress::Complete(request)) => return Ok(Ok(request)),
                 Ok(Progress::Incomplete { continue_expected }) => {
@@ -196,7 +210,10 @@ impl Session {
                         let size_max = self.worker.shared.config.request_size_max;
                         self.reader = RequestReader::new(Limits { request_size_max: size_max });
                         self.input = Vec::new();
-                        return Ok(Err(short_of_memory()));
+                        let about = About::default();
+                        let response = short_of_memory();
+                        let response = self.refused(about, response, Cause::HttpMemory, &[]);
+                        return Ok(Err(response));
                     }
                     if continue_expected {
                         self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -208,24 +225,14 @@ impl Session {
                         && waits_for_first
                         && monoio::time::Instant::now() >= deadline
                     {
-                        self.worker.count_refused(Refused::HandshakeTimeout);
+                        let cause =
+                            if has_begun { Cause::RequestTimeout } else { Cause::NothingSent };
+                        let time = Value::Number(self.seconds(has_begun).into());
+                        self.refuse(About::default(), cause, &[time]);
                     }
                     received?;
                 }
-                Err(refusal) => {
-                    self.worker.count_refused(match refusal {
-                        Refusal::TooLarge => Refused::RequestTooLarge,
-                        Refusal::HeadTooLarge => Refused::HeadTooLarge,
-                        _ => Refused::BadRequest,
-                    });
-                    if refusal == Refusal::TooLarge {
-                        self.worker.notes.tell(&format!(
-                            "a request over {} bytes was refused; REVERB_MAX_REQUEST_SIZE sets the limit",
-                            self.worker.shared.config.request_size_max
-                        ));
-                    }
-                    return Ok(Err(Response::text(refusal.status(), refusal.body())));
-                }
+                Err(refusal) => return Ok(Err(self.refuse_bytes(refusal, is_in_body))),
             }
         }
     }
@@ -254,15 +261,18 @@ impl Session {
     /// When the wait for the next byte ends: there is a time for a whole request, a longer one between two requests,
     /// and a shorter one for the first byte of a connection, which costs a descriptor and says nothing.
     fn deadline(&self, has_begun: bool) -> monoio::time::Instant {
+        monoio::time::Instant::now() + Duration::from_secs(self.seconds(has_begun).into())
+    }
+
+    fn seconds(&self, has_begun: bool) -> u32 {
         let config = &self.worker.shared.config;
-        let seconds = match (has_begun, self.served) {
+        match (has_begun, self.served) {
             (true, _) => config.handshake_timeout_seconds,
             (false, true) => config.keepalive_timeout_seconds,
             (false, false) => {
                 config.handshake_timeout_seconds.min(limits::FIRST_BYTE_TIMEOUT_SECONDS)
             }
-        };
-        monoio::time::Instant::now() + Duration::from_secs(seconds.into())
+        }
     }
 
     /// Waits for bytes and appends them to the input.
@@ -301,7 +311,7 @@ impl Session {
             match worker.lobby.wait(waiter, self.receive(deadline)).await {
                 Ok(received) => return received,
                 Err(Cut::Ends) => {
-                    worker.count_refused(Refused::HttpConnections);
+                    self.refuse_idle();
                     return Err(End::Gone);
                 }
                 Err(Cut::Asked) => {}
@@ -338,10 +348,15 @@ impl Session {
             match worker.lobby.wait(waiter, written).await {
                 Ok(Ok((Ok(_), _))) => {}
                 Err(_) => {
-                    worker.count_refused(Refused::HttpConnections);
+                    self.refuse_idle();
                     return Err(End::Gone);
                 }
-                Ok(_) => return Err(End::Gone),
+                Ok(Ok(_)) => return Err(End::Gone),
+                Ok(Err(_)) => {
+                    let time = Value::Number(timeout);
+                    self.refuse(About::default(), Cause::AnswerUnread, &[time]);
+                    return Err(End::Gone);
+                }
             }
         }
         self.output.clear();
@@ -377,38 +392,37 @@ impl Session {
             Err(response) => return response,
         };
         match self.plan(request, target) {
-            Plan::Respond(response) => {
-                if response.status == 429 {
-                    worker.count_refused(Refused::PublishRate);
-                }
-                response
+            Plan::Respond(response) => response,
+            Plan::Refuse(Denied { response, app, noted }) => {
+                self.refused_as(About { request: Some(request), app }, response, noted)
             }
-            Plan::Unauthenticated(response) => {
-                worker.count_refused(Refused::Unsigned);
+            Plan::Unauthenticated(Denied { response, app, noted }) => {
                 let admission = &worker.shared.overload.admission;
                 admission.count_auth_failure(client, time::unix_seconds());
-                response
+                self.refused_as(About { request: Some(request), app }, response, noted)
             }
             // Over the budget, publishes go on: a server that is full of quiet connections must not fall silent for
             // it. Far over it they are what fills the queues, and a backend tries again, where a client cannot.
-            Plan::Publish { .. } if worker.shared.overload.pressure.strain() == Strain::FarOver => {
-                worker.count_refused(Refused::MemoryPublish);
-                short_of_memory()
+            Plan::Publish { app, .. }
+                if worker.shared.overload.pressure.strain() == Strain::FarOver =>
+            {
+                let about = About { request: Some(request), app: Some(app) };
+                self.refused(about, short_of_memory(), Cause::MemoryPublish, &[])
             }
             Plan::Publish { app, publications, info, reply, quota } => {
                 if !self.publish(app, publications).await {
-                    return moving();
+                    return self.moving(request);
                 }
                 let response = match info {
                     None => api::render(&reply, Vec::new()),
-                    Some(question) => self.ask(question, &reply).await,
+                    Some(question) => self.ask(request, question, &reply).await,
                 };
                 match quota {
                     None => response,
                     Some(quota) => quota.tell(response),
                 }
             }
-            Plan::Ask { question, reply } => self.ask(question, &reply).await,
+            Plan::Ask { question, reply } => self.ask(request, question, &reply).await,
             Plan::Terminate { app, user_id } => {
                 worker.core.borrow_mut().shard.terminate(app, &user_id);
                 worker.ask_tick();
@@ -432,17 +446,14 @@ impl Session {
         let Err(most) = admission.may_authenticate(client, time::unix_seconds()) else {
             return Ok(Some(client));
         };
-        self.worker.count_refused(Refused::AuthFailuresPerIp);
-        self.worker.notes.tell(&format!(
-            "{client} failed to authenticate {most} API requests in a second; \
-             RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, \
-             RINGVERB_TRUSTED_PROXIES must name it"
-        ));
         let text = format!(
             "Too many failed authentications: {most} a second from one address; check the app's id, key and secret, \
              and try again in a second."
         );
-        Err(Response::text(429, &text).with_header("Retry-After", "1"))
+        let response = Response::text(429, &text).with_header("Retry-After", "1");
+        let values = [Value::Address(client), Value::Number(most.into())];
+        let cause = Cause::AuthFailuresPerIp;
+        Err(self.refused(About::request(request), response, cause, &values))
     }
 
     fn plan(&self, request: &Request, target: &Target) -> Plan {
@@ -453,14 +464,11 @@ impl Session {
             unix_seconds: time::unix_seconds(),
             draining: worker.draining.get() || worker.shared.unready.load(Ordering::Relaxed),
             validator: &mut worker.validator.borrow_mut(),
-            note_is_wanted: worker.notes.has_room(),
-            note: None,
+            lines: &mut worker.notes.lines.borrow_mut(),
+            talkative: worker.wants_all_lines(),
+            debug: worker.shared.config.debug,
         };
-        let plan = api::plan(request, target, &mut context);
-        if let Some(note) = context.note {
-            worker.notes.tell(&note);
-        }
-        plan
+        api::plan(request, target, &mut context)
     }
 
     /// Publishes, and returns when the events have their place in their channels' order. `false`: nothing was
@@ -482,21 +490,38 @@ impl Session {
         true
     }
 
-    async fn ask(&self, question: crate::shard::Question, reply: &api::Reply) -> Response {
+    async fn ask(
+        &self,
+        request: &Request,
+        question: crate::shard::Question,
+        reply: &api::Reply,
+    ) -> Response {
         match self.worker.ask(question).await {
             Some(answers) => api::render(reply, answers),
-            None => Response::text(503, "A core of the server did not answer in time; try again."),
+            None => {
+                let text = "A core of the server did not answer in time; try again.";
+                let values = [Value::Number(limits::GATHER_TIMEOUT_MS)];
+                let about = About::request(request);
+                self.refused(about, Response::text(503, text), Cause::CoreSilent, &values)
+            }
         }
+    }
+
+    /// A request that took too long to stand aside with the others.
+    fn moving(&self, request: &Request) -> Response {
+        let text = "This server is giving its connections to another process; try again.";
+        let response = Response::text(503, text).with_header("Retry-After", "1");
+        self.refused(About::request(request), response, Cause::Moving, &[])
+    }
+
+    /// Others need the descriptor of this session.
+    fn refuse_idle(&self) {
+        let most = Value::count(self.worker.http_connections_max);
+        self.refuse(About::default(), Cause::HttpConnections, &[most]);
     }
 }
 
 fn short_of_memory() -> Response {
     let text = "The server is short of memory: the event was not published; try again.";
     Response::text(503, text).with_header("Retry-After", "1")
-}
-
-/// A request that took too long to stand aside with the others.
-fn moving() -> Response {
-    Response::text(503, "This server is giving its connections to another process; try again.")
-        .with_header("Retry-After", "1")
 }

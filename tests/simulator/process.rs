@@ -137,6 +137,7 @@ impl Process {
         core.finish();
         core.reactor.ended.clear();
         core.shard.outbox.notes.clear();
+        core.shard.outbox.refusals.clear();
     }
 
     /// Whether this core's ring wakes it, where its doorbell is watched, too.

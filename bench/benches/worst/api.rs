@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use ringverb::api::{Context, Plan, plan, render, target};
 use ringverb::app::{Apps, Secret};
+use ringverb::cause::LineBudget;
 use ringverb::http1::request::{Limits, Progress, Request, RequestReader};
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
@@ -63,6 +64,8 @@ fn read(bytes: &[u8]) -> Request {
 fn planning(bytes: Vec<u8>, check: fn(&Plan)) -> (usize, Run) {
     let apps = Apps::new(config().apps);
     let mut validator = Validator::default();
+    // Of a flood, whose lines are left out.
+    let mut lines = LineBudget::default();
     let length = bytes.len();
     let run = move || {
         let request = read(black_box(&bytes));
@@ -73,8 +76,9 @@ fn planning(bytes: Vec<u8>, check: fn(&Plan)) -> (usize, Run) {
             unix_seconds: NOW,
             draining: false,
             validator: &mut validator,
-            note_is_wanted: false,
-            note: None,
+            lines: &mut lines,
+            talkative: false,
+            debug: false,
         };
         check(&plan(&request, &target, &mut context));
     };

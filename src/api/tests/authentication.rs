@@ -69,7 +69,7 @@ fn a_request_that_fails_any_check_of_its_authentication_is_unauthenticated() {
         assert!(matches!(run(&request, ""), Plan::Unauthenticated(_)), "{}", request.query());
     }
     // An invalid body of a signed request is no failed authentication.
-    assert!(matches!(post("events", "{}"), Plan::Respond(_)));
+    assert!(matches!(post("events", "{}"), Plan::Refuse(_)));
 }
 
 #[test]

@@ -228,8 +228,14 @@ impl Shard {
             if self.cluster.dead.len() > DEAD_MAX {
                 self.cluster.dead.pop_front();
             }
-            self.outbox
-                .note("cluster", &format!("node {:016x} is silent: what it had is gone", node.0));
+            // Each core sees it; the log says it once.
+            if self.settings.core == 0 {
+                let node = node.0;
+                self.outbox.note_line(format!(
+                    "node {node:016x} has not been heard for {LEASE_BEATS} s: its clients and presence members were \
+                     removed here. The log of that node names its host and process at its start"
+                ));
+            }
         }
         self.forget_nodes(nodes);
     }

@@ -1,7 +1,8 @@
 //! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one,
 //! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of
 //! subscribers and webhooks, `random` interleaves everything at random and checks what must hold whatever happens,
-//! `odd` has values that only a faulty clock, node or process gives.
+//! `refusals` has lines that take a server without memory, `odd` has values that only a faulty clock, node or process
+//! gives.
 
 pub(super) use net::node_alone;
 
@@ -9,5 +10,6 @@ mod memory;
 mod net;
 mod odd;
 mod random;
+mod refusals;
 mod rules;
 mod users;

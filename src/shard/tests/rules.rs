@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::net::{APP, Client, Net, Received};
 use crate::app::{AppIndex, ClientEventsFrom, RateLimit, sample};
+use crate::cause::{Cause, LINES_AT_ONCE};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::shard::{Answer, Question};
 
@@ -465,23 +466,41 @@ fn a_user_whose_refused_connection_leaves_is_not_missed() {
 fn a_refusal_says_why_in_the_log_and_shows_no_secret() {
     let mut net = Net::new(1);
     let client = net.connect(0);
-    for (data, part) in [
-        (json!({"channel": "private-x"}), "no signature came with it"),
-        (json!({"channel": "private-x", "auth": "nonsense"}), "no signature came with it"),
-        (json!({"channel": "private-x", "auth": "other:bad"}), "REVERB_APP_KEY"),
-        (json!({"channel": "private-x", "auth": "app-key:bad"}), "REVERB_APP_SECRET"),
-        (json!({"channel": "#server-to-user-7"}), "signed in"),
+    for (data, cause, part) in [
+        (json!({"channel": "private-x"}), Cause::AuthMissing, "no signature came with it"),
+        (
+            json!({"channel": "private-x", "auth": "nonsense"}),
+            Cause::AuthForm,
+            "8 bytes is not KEY:SIGNATURE",
+        ),
+        (json!({"channel": "private-x", "auth": "other:bad"}), Cause::AuthKey, "key \"other\""),
+        (
+            json!({"channel": "private-x", "auth": "app-key:bad"}),
+            Cause::AuthMismatch,
+            "REVERB_APP_SECRET",
+        ),
+        (json!({"channel": "#server-to-user-7"}), Cause::OtherUser, "signed in"),
     ] {
+        let channel = data["channel"].as_str().unwrap().to_owned();
         net.say(client, &json!({"event": "pusher:subscribe", "data": data}).to_string());
-        let notes = std::mem::take(&mut net.shards[0].outbox.notes);
-        assert_eq!(notes.len(), 1);
-        assert!(notes[0].contains(part) && notes[0].starts_with('"'), "{notes:?}");
-        assert!(!notes[0].contains("app-secret"), "{notes:?}");
+        let refusals = std::mem::take(&mut net.shards[0].outbox.refusals);
+        let [refusal] = &refusals[..] else { panic!("{refusals:?}") };
+        assert!(refusal.line.contains(part) && refusal.line.contains(&channel), "{refusal:?}");
+        assert!(!refusal.line.contains("app-secret"), "{refusal:?}");
+        assert_eq!((refusal.cause, refusal.left_out), (cause, 0));
+        assert_eq!((refusal.connection, refusal.socket_id), (client.key, client.socket_id));
+        assert_eq!(refusal.app, Some(APP));
     }
     for _ in 0..100 {
         net.say(client, "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"private-x\"}}");
     }
-    assert_eq!(net.shards[0].outbox.notes.len(), 16, "a flood is cut off");
+    let refusals = std::mem::take(&mut net.shards[0].outbox.refusals);
+    assert_eq!(refusals.len(), usize::from(LINES_AT_ONCE) - 1, "a flood is cut off");
+    net.say(client, "not json");
+    assert_eq!(net.shards[0].outbox.refusals.len(), 1, "another cause has its own lines");
+    net.advance(1);
+    net.say(client, "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"private-x\"}}");
+    assert_eq!(net.shards[0].outbox.refusals[1].left_out, 81);
 }
 
 #[test]

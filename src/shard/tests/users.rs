@@ -67,7 +67,8 @@ fn a_wrong_signature_or_no_text_for_an_id_is_refused() {
     let text = json!({"event": "pusher:signin", "data": {"auth": "app-key:bad", "user_data": "{\"id\":\"7\"}"}});
     net.say(client, &text.to_string());
     assert_eq!(net.events(client)[0].data()["code"], json!(4009));
-    assert!(net.shards[0].outbox.notes.iter().any(|note| note.contains("REVERB_APP_SECRET")));
+    let refusals = &net.shards[0].outbox.refusals;
+    assert!(refusals.iter().any(|refusal| refusal.line.contains("REVERB_APP_SECRET")));
     let subscribe = json!({"event": "pusher:subscribe", "data": {"channel": "#server-to-user-7"}});
     net.say(client, &subscribe.to_string());
     assert_eq!(net.events(client)[0].data()["code"], json!(4009), "still nobody");
@@ -215,7 +216,10 @@ fn developers_are_told_which_part_is_wrong() {
         );
     }
     net.publish(0, "private-nobody", &json!(1), None);
-    assert!(net.shards[0].outbox.notes.iter().any(|note| note.contains("nobody is subscribed")));
+    net.publish(0, "#server-to-user-7", &json!(1), None);
+    let notes = &net.shards[0].outbox.notes;
+    assert!(notes.iter().any(|note| note.contains("nobody is subscribed")));
+    assert!(notes.iter().any(|note| note.contains("nobody is signed in as \"7\"")), "{notes:?}");
 }
 
 #[test]

@@ -2,20 +2,21 @@
 //!
 //! Limits are checked from the cheapest to the dearest. What a connection is counted in is given back on every way out.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::IntErrorKind;
 
 use super::super::addresses::Place;
 use super::super::overload::Strain;
 use super::super::{Shared, sys, time};
-use super::{Admitted, Session};
-use crate::counters::Refused;
+use super::refuse::About;
+use super::{Admitted, Session, Unwanted};
+use crate::cause::{Cause, Value};
 use crate::http1::query::{decode_form, raw_pairs};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::origin;
-use crate::text::shown;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
 impl Session {
@@ -36,29 +37,35 @@ impl Session {
         }
         admission.leave_socket(std::mem::replace(&mut self.place, Place::NONE));
         let Some(client) = self.client(request) else { return Ok(()) };
-        self.place = admission.enter_socket(client).map_err(|most| {
-            worker.count_refused(Refused::SocketsPerIp);
-            worker.note_many_sockets(client, most);
-            let text = format!("Too many connections: {most} HTTP connections from one address.");
-            Response::text(429, &text).with_header("Retry-After", "1")
-        })?;
+        match admission.enter_socket(client) {
+            Ok(place) => self.place = place,
+            Err(most) => {
+                let text =
+                    format!("Too many connections: {most} HTTP connections from one address.");
+                let response = Response::text(429, &text).with_header("Retry-After", "1");
+                let values = [Value::Address(client), Value::Number(most.into())];
+                let about = About::request(request);
+                return Err(self.refused(about, response, Cause::SocketsPerIp, &values));
+            }
+        }
         Ok(())
     }
 
     /// A flood of handshakes must cost less than what it asks for: no upgrade, no connection, no frame, just this
     /// answer and the end. Browsers cannot read it, but a client that comes so often has no person behind it; to
     /// pusher-js it is a failed attempt, after which it waits.
-    pub(super) fn check_rate(&self, client: Option<IpAddr>) -> Result<(), Response> {
+    pub(super) fn check_rate(
+        &self,
+        request: &Request,
+        client: Option<IpAddr>,
+    ) -> Result<(), Response> {
         let Some(client) = client else { return Ok(()) };
         let overload = &self.worker.shared.overload;
         overload.admission.begin(client, time::unix_seconds()).map_err(|most| {
-            self.worker.count_refused(Refused::HandshakesPerIp);
-            self.worker.notes.tell(&format!(
-                "{client} began more than {most} handshakes in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX \
-                 sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
-            ));
             let text = format!("Too many handshakes: {most} a second from one address; try again.");
-            Response::text(429, &text).with_header("Retry-After", "1")
+            let response = Response::text(429, &text).with_header("Retry-After", "1");
+            let values = [Value::Address(client), Value::Number(most.into())];
+            self.refused(About::request(request), response, Cause::HandshakesPerIp, &values)
         })
     }
 
@@ -69,24 +76,45 @@ impl Session {
         request: &Request,
         key: &str,
         client: Option<IpAddr>,
-    ) -> Result<(AcceptKey, Result<Admitted, ErrorCode>), Response> {
-        let accept = handshake::check(&UpgradeRequest {
+    ) -> Result<(AcceptKey, Result<Admitted, Unwanted>), Response> {
+        let lists = ["upgrade", "connection"].map(|name| request.header_list(name));
+        let fields =
+            ["sec-websocket-version", "sec-websocket-key"].map(|name| request.header(name));
+        let upgrade = UpgradeRequest {
             method: request.method(),
             http_11: request.http_11(),
-            upgrade: request.header_list("upgrade").as_deref(),
-            connection: request.header_list("connection").as_deref(),
-            version: request.header("sec-websocket-version").as_deref(),
-            key: request.header("sec-websocket-key").as_deref(),
-        })
-        .map_err(|refusal| {
-            self.worker.count_refused(Refused::BadRequest);
-            refuse_upgrade(refusal)
-        })?;
-        let admitted = self.admit(request, key, client).map_err(|(why, error)| {
-            self.worker.count_refused(why);
-            error
-        });
-        Ok((accept, admitted))
+            upgrade: lists[0].as_deref(),
+            connection: lists[1].as_deref(),
+            version: fields[0].as_deref(),
+            key: fields[1].as_deref(),
+        };
+        let accept = handshake::check(&upgrade)
+            .map_err(|refusal| self.refuse_upgrade(request, &upgrade, refusal))?;
+        Ok((accept, self.admit(request, key, client)))
+    }
+
+    fn refuse_upgrade(
+        &self,
+        request: &Request,
+        upgrade: &UpgradeRequest<'_>,
+        refusal: handshake::Refusal,
+    ) -> Response {
+        let mut response = Response::text(refusal.status(), refusal.body());
+        if let Some((name, value)) = refusal.header() {
+            response = response.with_header(name, value);
+        }
+        fn shown(value: Option<&str>) -> Value<'_> {
+            value.map_or(Value::Own("missing"), Value::text)
+        }
+        let (cause, given) = match refusal {
+            handshake::Refusal::WrongMethod => (Cause::WrongMethod, Value::Own("GET")),
+            handshake::Refusal::HttpVersion => (Cause::UpgradeHttp10, Value::Nothing),
+            handshake::Refusal::NotAnUpgrade => (Cause::NoUpgrade, shown(upgrade.upgrade)),
+            handshake::Refusal::WrongVersion => (Cause::WebSocketVersion, shown(upgrade.version)),
+            handshake::Refusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
+        };
+        let what = Value::Request(request.method(), request.path());
+        self.refused(About::request(request), response, cause, &[what, given])
     }
 
     /// The order of PROTOCOL.md rule 10, with the protocol version before it. Limits of this server say 4100: a
@@ -96,48 +124,59 @@ impl Session {
         request: &Request,
         key: &str,
         client: Option<IpAddr>,
-    ) -> Result<Admitted, (Refused, ErrorCode)> {
+    ) -> Result<Admitted, Unwanted> {
         let Shared { apps, overload, .. } = &*self.worker.shared;
+        let mut about = About::request(request);
+        let unwanted = |about: About<'_>, error: ErrorCode, cause: Cause, values: &[Value<'_>]| {
+            Unwanted { error, why: self.refuse(about, cause, values) }
+        };
         if overload.pressure.strain() > Strain::None {
-            return Err((Refused::Memory, error_code::SHORT_OF_MEMORY));
+            return Err(unwanted(about, error_code::SHORT_OF_MEMORY, Cause::Memory, &[]));
         }
-        let no_app = (Refused::NoSuchApp, error_code::NO_SUCH_APP);
-        let index = apps.by_key(key).ok_or(no_app)?;
-        check_version(request.query()).map_err(|error| (Refused::Version, error))?;
+        let Some(index) = apps.by_key(key) else {
+            let values = [Value::text(key)];
+            return Err(unwanted(about, error_code::NO_SUCH_APP, Cause::UnknownKey, &values));
+        };
+        about.app = Some(index);
+        let version = version_of(request.query());
+        if let Some(version) = &version
+            && let Err(error) = check_version(version)
+        {
+            let is_number = error == error_code::UNSUPPORTED_VERSION;
+            let cause = if is_number { Cause::UnsupportedVersion } else { Cause::BadVersion };
+            return Err(unwanted(about, error, cause, &[Value::text(&**version)]));
+        }
         let app = apps.get(index);
         let from = request.header("origin");
         if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
-            let allowed = &app.allowed_origins;
-            self.worker.notes.tell(&format!(
-                "app {}: origin {} refused; RINGVERB_ALLOWED_ORIGINS allows {allowed:?}",
-                app.id,
-                from.as_deref().map_or_else(|| "none".to_owned(), |from| shown(from).to_string())
-            ));
-            return Err((Refused::Origin, error_code::ORIGIN_NOT_ALLOWED));
+            let allowed = Value::List(&app.allowed_origins);
+            let error = error_code::ORIGIN_NOT_ALLOWED;
+            return Err(match from.as_deref() {
+                Some(from) => unwanted(about, error, Cause::Origin, &[Value::Span(from), allowed]),
+                None => unwanted(about, error, Cause::OriginMissing, &[allowed]),
+            });
         }
-        let place = client.map_or(Ok(Place::NONE), |client| self.enter(client))?;
+        let place = match client.map(|client| (client, overload.admission.enter(client))) {
+            None => Place::NONE,
+            Some((_, Ok(place))) => place,
+            Some((client, Err(most))) => {
+                let values = [Value::Address(client), Value::Number(most.into())];
+                let (error, cause) = (error_code::TOO_MANY_CONNECTIONS, Cause::ConnectionsPerIp);
+                return Err(unwanted(about, error, cause, &values));
+            }
+        };
         if app.admit() {
             return Ok(Admitted { app: index, place });
         }
         overload.admission.leave(place);
         let retries = app.over_quota_retries;
         let error = if retries { error_code::OVER_QUOTA_RETRY } else { error_code::OVER_QUOTA };
-        Err((Refused::Quota, error))
-    }
-
-    /// Counts a connection for its client.
-    fn enter(&self, client: IpAddr) -> Result<Place, (Refused, ErrorCode)> {
-        self.worker.shared.overload.admission.enter(client).map_err(|most| {
-            self.worker.notes.tell(&format!(
-                "{client} has {most} connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this \
-                 is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
-            ));
-            (Refused::ConnectionsPerIp, error_code::TOO_MANY_CONNECTIONS)
-        })
+        let most = Value::Number(app.connections_max.unwrap_or(u32::MAX).into());
+        Err(unwanted(about, error, Cause::Quota, &[most]))
     }
 
     /// Gives the socket to the reactor. The 101 answer leaves with the first frame, in one send.
-    pub(super) fn hand_over(mut self, accept: &AcceptKey, admitted: Result<Admitted, ErrorCode>) {
+    pub(super) fn hand_over(mut self, accept: &AcceptKey, admitted: Result<Admitted, Unwanted>) {
         handshake::write_response(accept, &mut self.output);
         if !self.may_be_in_flight {
             let socket = sys::take_fd(self.stream);
@@ -151,24 +190,26 @@ impl Session {
     }
 
     /// No descriptor is left for the duplicate: the socket closes, and what the connection was counted in is undone.
-    fn give_up(&self, admitted: Result<Admitted, ErrorCode>, error: &std::io::Error) {
+    fn give_up(&self, admitted: Result<Admitted, Unwanted>, error: &std::io::Error) {
         let Shared { apps, overload, .. } = &*self.worker.shared;
         if let Ok(Admitted { app, place }) = admitted {
             apps.get(app).release();
             overload.admission.leave(place);
         }
-        self.worker.count_refused(Refused::Kernel);
-        self.worker.notes.tell(&format!(
-            "a WebSocket was closed in its handshake: {error}; raise LimitNOFILE or ulimit -n"
-        ));
+        let why = error.to_string();
+        self.refuse(About::default(), Cause::NoDescriptor, &[Value::Own(&why)]);
     }
 }
 
-/// Protocol 5 to 7 are served; no version at all is fine too, as in Reverb.
-fn check_version(query: &str) -> Result<(), ErrorCode> {
+/// `protocol=` of a handshake.
+fn version_of(query: &str) -> Option<Cow<'_, str>> {
     let given = raw_pairs(query).find(|(name, _)| decode_form(name) == "protocol");
-    let Some((_, version)) = given else { return Ok(()) };
-    match decode_form(version).parse::<u32>() {
+    given.map(|(_, version)| decode_form(version))
+}
+
+/// Protocol 5 to 7 are served; no version at all is fine too, as in Reverb.
+fn check_version(version: &str) -> Result<(), ErrorCode> {
+    match version.parse::<u32>() {
         Ok(5..=7) => Ok(()),
         Ok(_) => Err(error_code::UNSUPPORTED_VERSION),
         // A number all the same, if one that fits no integer here.
@@ -176,13 +217,5 @@ fn check_version(query: &str) -> Result<(), ErrorCode> {
             Err(error_code::UNSUPPORTED_VERSION)
         }
         Err(_) => Err(error_code::BAD_VERSION),
-    }
-}
-
-fn refuse_upgrade(refusal: handshake::Refusal) -> Response {
-    let response = Response::text(refusal.status(), refusal.body());
-    match refusal.header() {
-        Some((name, value)) => response.with_header(name, value),
-        None => response,
     }
 }

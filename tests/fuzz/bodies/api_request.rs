@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use ringverb::api::{Context, Plan, plan, target};
+use ringverb::api::{Context, Denied, Plan, plan, target};
 use ringverb::app::{App, Apps, Secret};
+use ringverb::cause::LineBudget;
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::http1::request::{Limits, Progress, RequestReader};
@@ -288,20 +289,23 @@ pub(crate) fn check(data: &[u8]) {
         unix_seconds: NOW,
         draining: false,
         validator: &mut validator,
-        note_is_wanted: true,
-        note: None,
+        lines: &mut LineBudget::default(),
+        talkative: true,
+        debug: true,
     };
     let plan = plan(&request, &target(request.method(), request.path(), ""), &mut context);
     let signature_is_refused = |text: &[u8]| text == b"Authentication signature invalid.";
     match plan {
-        Plan::Respond(response) | Plan::Unauthenticated(response) => {
+        Plan::Refuse(Denied { response, noted, .. })
+        | Plan::Unauthenticated(Denied { response, noted, .. }) => {
+            let line = noted.line.expect("whoever develops an app wants each line");
             let refused = response.status == 401 && signature_is_refused(&response.body);
-            assert!(changed || !refused, "{spec:?} {:?}", context.note);
-            assert!(
-                !changed || response.status >= 400,
-                "{spec:?} was answered {}",
-                response.status
-            );
+            assert!(changed || !refused, "{spec:?} {line}");
+            assert!(!line.contains("app-secret"), "{spec:?} {line}");
+            assert!(response.status >= 400, "{spec:?} was answered {}", response.status);
+        }
+        Plan::Respond(response) => {
+            assert!(!changed, "{spec:?} was answered {}", response.status);
         }
         carried_out => {
             assert!(!changed, "{spec:?} was changed and is carried out: {carried_out:?}");

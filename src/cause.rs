@@ -1,0 +1,503 @@
+//! Why the server refuses something or closes a connection: one cause each, with the line that the log has for it.
+//!
+//! A line names what happened with the wrong value, the rule, and what to change. Its gaps `{}` are filled with
+//! `Value`s. The worker adds who it was: peer, app, socket. `LineBudget` bounds the lines of each cause, so that a
+//! flood of one cause neither fills the log nor hides the others; a line that nobody reads is not formatted. Each
+//! cause counts as one of the coarser `Refused`, whose sums the log has once a minute. `tests/refusals` provokes each
+//! cause that a peer can provoke.
+
+use core::net::IpAddr;
+use std::fmt::{self, Write};
+
+use crate::counters::Refused;
+use crate::text::{Line, shown_up_to};
+
+/// What fills a gap of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Value<'a> {
+    #[default]
+    Nothing,
+    Number(u64),
+    /// Text of a peer: quoted, escaped and cut.
+    Text(&'a [u8]),
+    /// Text of this server.
+    Own(&'a str),
+    /// A piece of JSON of a peer, or a name of this server.
+    Span(&'a str),
+    /// A subscription to this channel, whose name a client chose.
+    Subscription(&'a str),
+    /// Method and path of a request. Its query is not shown: it holds a signature.
+    Request(&'a str, &'a str),
+    Address(IpAddr),
+    /// Texts of the configuration.
+    List(&'a [String]),
+}
+
+/// Bytes shown of one text of a peer: two of them leave room for what to change.
+const TEXT_BYTES_MAX: usize = 80;
+/// Bytes shown of the method of a request.
+const METHOD_BYTES_MAX: usize = 10;
+/// Bytes shown of a list of the configuration.
+const LIST_BYTES_MAX: usize = 160;
+
+impl<'a> Value<'a> {
+    #[must_use]
+    pub fn text<T: AsRef<[u8]> + ?Sized>(text: &'a T) -> Self {
+        Self::Text(text.as_ref())
+    }
+
+    #[must_use]
+    pub fn count(count: usize) -> Self {
+        Self::Number(count as u64)
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Number(number) => number.fmt(formatter),
+            Self::Text(text) => shown_up_to(text, TEXT_BYTES_MAX).fmt(formatter),
+            Self::Own(text) => formatter.write_str(text),
+            Self::Span(text) => {
+                let mut shown = Line::new(TEXT_BYTES_MAX);
+                // Writing to a Line cannot fail.
+                let _ = shown.write_str(text);
+                formatter.write_str(shown.as_str())?;
+                formatter.write_str(if shown.is_cut() { "…" } else { "" })
+            }
+            Self::Subscription(channel) => {
+                write!(formatter, "subscription to {}", shown_up_to(channel, TEXT_BYTES_MAX))
+            }
+            Self::Request(method, path) => {
+                let method = shown_up_to(method, METHOD_BYTES_MAX).to_string();
+                write!(
+                    formatter,
+                    "{} {}",
+                    method.trim_matches('"'),
+                    shown_up_to(path, TEXT_BYTES_MAX)
+                )
+            }
+            Self::Address(address) => address.fmt(formatter),
+            Self::List(texts) => {
+                let mut shown = Line::new(LIST_BYTES_MAX);
+                for (number, text) in texts.iter().enumerate() {
+                    // Writing to a Line cannot fail.
+                    let _ = write!(shown, "{}{text}", if number > 0 { ", " } else { "" });
+                    if shown.is_cut() {
+                        break;
+                    }
+                }
+                formatter.write_str(shown.as_str())?;
+                formatter.write_str(if shown.is_cut() { "…" } else { "" })
+            }
+        }
+    }
+}
+
+/// Gaps of one line at most.
+pub const VALUES_MAX: usize = 3;
+
+/// The table: name of the cause, what it counts as, its line.
+macro_rules! causes {
+    ($($cause:ident $name:literal $counted:ident $line:literal)*) => {
+        /// Why something was refused or closed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Cause { $($cause),* }
+
+        impl Cause {
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$cause),*];
+
+            /// The name in the log, which does not change.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$cause => $name),* }
+            }
+
+            /// What it is counted as.
+            #[must_use]
+            pub fn counted(self) -> Refused {
+                match self { $(Self::$cause => Refused::$counted),* }
+            }
+
+            /// Its line, with gaps.
+            #[must_use]
+            pub fn template(self) -> &'static str {
+                match self { $(Self::$cause => $line),* }
+            }
+        }
+    };
+}
+
+#[rustfmt::skip]
+causes! {
+    // Before a request is read.
+    TlsOnPlainPort "tls_on_plain_port" BadRequest
+        "a client speaks TLS to this port, which is plain HTTP: is REVERB_SCHEME=https (or forceTLS in Echo) although no proxy that ends TLS stands between?"
+    ProxyProtocol "proxy_protocol" BadRequest
+        "a proxy sends the PROXY protocol, which is not supported: switch it off there (HAProxy: send-proxy) and name the proxy in RINGVERB_TRUSTED_PROXIES; X-Forwarded-For then names the clients"
+    Http2 "http2" BadRequest
+        "a client speaks HTTP/2, but this port serves HTTP/1.1 only: set the proxy's connection to this server to HTTP/1.1"
+    NotHttp "not_http" BadRequest
+        "a client sent {}, which is not HTTP: is this the port it wants?"
+    BadRequest "bad_request" BadRequest
+        "a request cannot be read, because its head or body breaks the rules of HTTP/1.1; it begins with {}"
+    Host "host" BadRequest
+        "{} came without a Host header, or with several: HTTP/1.1 needs exactly one"
+    Expectation "expectation" BadRequest
+        "{} has an Expect header other than 100-continue, which is the only one that is supported"
+    TransferCoding "transfer_coding" BadRequest
+        "{} has a Transfer-Encoding other than chunked: send the body as it is, or chunked"
+    HttpVersion "http_version" BadRequest
+        "{} has another HTTP version than 1.0 and 1.1, which this server speaks"
+    HeadTooLarge "head_too_large" HeadTooLarge
+        "the head of a request has more than {} bytes or {} fields, which are the limits: are cookies sent along?"
+    RequestTooLarge "request_too_large" RequestTooLarge
+        "a request over {} bytes was refused: send less data in an event, or raise REVERB_MAX_REQUEST_SIZE"
+    NothingSent "nothing_sent" HandshakeTimeout
+        "a connection was closed because it sent nothing for {} s: is it a health check that only connects?"
+    RequestTimeout "request_timeout" HandshakeTimeout
+        "a connection was closed because its request was not complete after {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
+    AnswerUnread "answer_unread" HandshakeTimeout
+        "a connection was closed because it did not read its answer within {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
+    HttpConnections "http_connections" HttpConnections
+        "an idle HTTP connection was closed for a newer one: a worker has room for {}; raise LimitNOFILE (ulimit -n), or close idle connections in the proxy sooner"
+    SocketsPerIp "sockets_per_ip" SocketsPerIp
+        "{} has {} HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it"
+    HttpMemory "http_memory" MemoryPublish
+        "a request was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
+    AcceptPaused "accept_paused" AcceptPaused
+        "accepting pauses: {}"
+    SocketLost "socket_lost" Kernel
+        "a new connection was closed because the kernel has no room for it: {}"
+    Moving "moving" Moving
+        "a request was answered with 503 because this server gives its connections to a new process; the client may try again"
+
+    // Requests.
+    OutsidePrefix "outside_prefix" NotFound
+        "{} is outside the prefix {} that REVERB_SERVER_PATH sets: clients need it too (wsPath in Echo, `path` of the options in Laravel's config/broadcasting.php)"
+    UnknownPath "unknown_path" NotFound
+        "{} is not served here: clients connect to /app/KEY, backends post to /apps/ID/events; if there is a prefix before that, REVERB_SERVER_PATH must name it"
+    WrongMethod "wrong_method" NotFound
+        "{} has the wrong method: this path takes {}"
+    UpgradeOfApi "upgrade_of_api" BadRequest
+        "a WebSocket handshake came to {}, which is a path of the HTTP API: clients connect to /app/KEY"
+    NoUpgrade "no_upgrade" BadRequest
+        "{} is no WebSocket handshake, Upgrade is {}: does a proxy drop the header? nginx needs proxy_set_header Upgrade $http_upgrade and proxy_set_header Connection \"Upgrade\""
+    UpgradeHttp10 "upgrade_http_1_0" BadRequest
+        "{} asks for a WebSocket in HTTP/1.0, which has none: nginx needs proxy_http_version 1.1"
+    WebSocketVersion "websocket_version" BadRequest
+        "{} asks for WebSocket version {}: only 13 exists"
+    WebSocketKey "websocket_key" BadRequest
+        "{} has the Sec-WebSocket-Key {}, which is not 16 bytes in base64: does a proxy change it?"
+    HandshakesPerIp "handshakes_per_ip" HandshakesPerIp
+        "{} began more than {} handshakes in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+
+    // Authentication of the HTTP API.
+    UnknownAppId "unknown_app_id" Unsigned
+        "no app has the id {}: is REVERB_APP_ID the same in Laravel's .env?"
+    TooManyParameters "too_many_parameters" Unsigned
+        "{} has more than {} query parameters, which is the limit: send several values of one parameter separated by commas"
+    ApiKeyMissing "api_key_missing" Unsigned
+        "{} came without auth_key: does a proxy drop the query string?"
+    ApiKeyWrong "api_key_wrong" Unsigned
+        "API request signed with key {}, but app {} has another: is REVERB_APP_KEY the same in Laravel's .env?"
+    ApiSignatureMissing "api_signature_missing" Unsigned
+        "{} came without auth_signature: does a proxy drop a part of the query string?"
+    ApiSignatureForm "api_signature_form" Unsigned
+        "{} has an auth_signature of {} bytes that is not 64 lowercase hex digits"
+    ApiBodyChanged "api_body_changed" Unsigned
+        "{} has the body_md5 {}, which is not that of its body: does a proxy change the body?"
+    ApiSignatureMismatch "api_signature_mismatch" Unsigned
+        "API signature does not match for {}: is REVERB_APP_SECRET the same in Laravel's .env? A proxy that changes path or query causes this, too{}"
+    TimestampMissing "timestamp_missing" Unsigned
+        "{} came without auth_timestamp: sign one, or set RINGVERB_AUTH_WINDOW=0 to need none"
+    TimestampFar "timestamp_far" Unsigned
+        "the auth_timestamp of an API request is {} s away from this server's clock, and {} s are allowed: set both clocks by NTP, or RINGVERB_AUTH_WINDOW=0 to accept any"
+    AuthFailuresPerIp "auth_failures_per_ip" AuthFailuresPerIp
+        "{} failed to authenticate {} API requests in a second; RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+
+    // The HTTP API.
+    BodyNotJson "body_not_json" InvalidRequest
+        "the body of an API request is not a JSON object: {}"
+    InvalidFields "invalid_fields" InvalidRequest
+        "an API request was refused with 422: {}"
+    ReservedEvent "reserved_event" InvalidRequest
+        "the event name {} is reserved for the protocol: choose another, or set RINGVERB_ALLOW_RESERVED_EVENTS=true"
+    EventPayload "event_payload" InvalidRequest
+        "an event with {} bytes of data was refused; RINGVERB_EVENT_PAYLOAD_MAX is {}"
+    EventExpansion "event_expansion" InvalidRequest
+        "an event for {} channels becomes {} bytes of messages, and one request may become {}: name fewer channels in one request, or send less data"
+    PublishRate "publish_rate" PublishRate
+        "a publish was refused: this app may publish {} events a second (RINGVERB_PUBLISHES_PER_SECOND_MAX), each counted once for each of its channels"
+    NotPresence "not_presence" InvalidRequest
+        "users of {} were asked for: only channels whose name starts with presence- have users"
+    MemoryPublish "memory_publish" MemoryPublish
+        "a publish was refused because the server is far over RINGVERB_MEMORY_MAX"
+    CoreSilent "core_silent" NoAnswer
+        "an API request was answered with 503 because a core did not answer within {} ms: is the host overloaded?"
+
+    // Connections that do not open.
+    Memory "memory" Memory
+        "a connection was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
+    UnknownKey "unknown_key" NoSuchApp
+        "no app has the key {}: is VITE_REVERB_APP_KEY the same as REVERB_APP_KEY, and was the front end built again?"
+    AppGone "app_gone" NoSuchApp
+        "a connection of app {} was closed after the take-over: this process has no such app"
+    BadVersion "bad_version" Version
+        "protocol={} in the address of a client is not a number: a client sends 7, or 5 to 7"
+    UnsupportedVersion "unsupported_version" Version
+        "protocol={} in the address of a client is not supported: 5 to 7 are; update the client library"
+    Origin "origin" Origin
+        "origin {} refused. Allowed: {} (RINGVERB_ALLOWED_ORIGINS)"
+    OriginMissing "origin_missing" Origin
+        "a client without an Origin header refused (a native SDK?); RINGVERB_ALLOW_MISSING_ORIGIN=true lets it in. RINGVERB_ALLOWED_ORIGINS has {}"
+    ConnectionsPerIp "connections_per_ip" ConnectionsPerIp
+        "{} has {} connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+    Quota "quota" Quota
+        "a connection was refused because the app has {}, which is its limit: REVERB_APP_MAX_CONNECTIONS"
+    NoDescriptor "no_descriptor" Kernel
+        "a WebSocket was closed in its handshake: {}; raise LimitNOFILE or ulimit -n"
+
+    // Messages of clients.
+    NotJson "not_json" Malformed
+        "message {} is not a JSON object: a client sends {\"event\":\"...\",\"data\":{...}}"
+    NoEvent "no_event" Malformed
+        "a message has no event name: `event` must be a text, and is {}"
+    UnknownEvent "unknown_event" Malformed
+        "event {} is unknown: clients may send pusher:ping, pusher:pong, pusher:subscribe, pusher:unsubscribe, pusher:signin and client- events"
+    EventWithoutChannel "event_without_channel" Malformed
+        "event {} names no channel: `channel` beside `event` must be a text"
+    SubscribeData "subscribe_data" Malformed
+        "{} has no `data`, or it is no JSON object: it needs {\"channel\":\"...\"}"
+    SubscribeChannel "subscribe_channel" Malformed
+        "{} names no channel: `channel` inside `data` must be a text that is not empty"
+    ChannelDataText "channel_data_text" Malformed
+        "subscription refused: channel_data {} is not a JSON object in a text, exactly as the auth endpoint returned it"
+    SignInData "signin_data" Malformed
+        "pusher:signin has no user_data that is a JSON object in a text, exactly as the auth endpoint (/broadcasting/user-auth) returned it"
+    BadChannel "bad_channel" Malformed
+        "{} refused: a channel name has 1 to {} bytes"
+    NoUser "no_user" Malformed
+        "{} refused: channel_data names no user_id; does the channel's callback in routes/channels.php return the user?"
+    NotClientEvent "not_client_event" Malformed
+        "event {} dropped: only events whose name starts with client- are sent on (whisper() in Echo adds that)"
+    MessageRate "message_rate" MessageRate
+        "a connection sent more than {} messages in {} s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS): the others are dropped"
+    MessageRateClosed "message_rate_closed" MessageRate
+        "a connection was closed because it sent more than {} messages in {} s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS; REVERB_APP_RATE_LIMIT_TERMINATE=false only drops them)"
+    ControlFrameRate "control_frame_rate" ControlFrameRate
+        "a connection sent more than {} ping and pong frames in a second: not each is answered"
+
+    // Subscriptions and sign-ins.
+    AuthMissing "auth_missing" Unauthorized
+        "{} refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?"
+    AuthForm "auth_form" Unauthorized
+        "{} refused: its auth of {} bytes is not KEY:SIGNATURE; does the auth endpoint sign with a Pusher library?"
+    AuthKey "auth_key" Unauthorized
+        "{} refused: signed for key {}, but this app has another; is REVERB_APP_KEY the same in Laravel's .env?"
+    AuthMismatch "auth_mismatch" Unauthorized
+        "{} refused: signature does not match; is REVERB_APP_SECRET the same in Laravel's .env, and was it made for this socket?"
+    AuthDataNotSigned "auth_data_not_signed" Unauthorized
+        "{} refused: channel_data came along but is not part of what was signed; sign socket_id:channel:channel_data, or send none"
+    OtherUser "other_user" Unauthorized
+        "{} refused: a user's channel is for connections signed in as that user; call pusher.signin() first"
+    UserId "user_id" Unauthorized
+        "sign-in refused: user_data names no id, or one that is not a text; cast it to a string in the callback of resolveAuthenticatedUserUsing"
+    UserIdTooLong "user_id_too_long" Unauthorized
+        "sign-in refused: the id of the user has {} bytes, which is too long for a channel name"
+    SignedInAlready "signed_in_already" Other
+        "sign-in as {} refused: the connection is signed in as another user; disconnect before another user signs in"
+    ChannelNameLength "channel_name_length" Other
+        "{} refused: the name has {} bytes, and RINGVERB_CHANNEL_NAME_LENGTH_MAX is {}"
+    ChannelNameCharacter "channel_name_character" Other
+        "{} refused: the name has characters other than letters, numbers and _-=@,.; and RINGVERB_CHANNEL_NAMES takes those only"
+    ChannelNameColon "channel_name_colon" Other
+        "{} refused: the name of a private or presence channel has a colon, and its signature would be ambiguous; choose a name without a colon"
+    MemberTooLarge "member_too_large" Other
+        "{} refused: channel_data has {} bytes, and RINGVERB_MEMBER_SIZE_MAX is {}; return less from routes/channels.php"
+    TooManyChannels "too_many_channels" Other
+        "{} refused: the connection is in {} channels already (RINGVERB_CHANNELS_PER_CONNECTION_MAX); leave some"
+    TooManyMembers "too_many_members" Other
+        "{} refused: the channel has {} members already (RINGVERB_PRESENCE_MEMBERS_MAX)"
+    ConnectionMemory "connection_memory" ConnectionMemory
+        "{} refused: the connection keeps too much memory; RINGVERB_CONNECTION_BYTES_MAX is {}"
+    MemorySubscription "memory_subscription" MemorySubscription
+        "{} refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
+    UserDataTooLarge "user_data_too_large" Other
+        "sign-in refused: user_data has {} bytes, and RINGVERB_USER_DATA_SIZE_MAX is {}; return less from the user authentication callback"
+    WatchlistTooLong "watchlist_too_long" Other
+        "a watchlist is too long: its first {} users are watched; name fewer in `watchlist` of user_data"
+
+    // Client events.
+    ClientEventsDisabled "client_events_disabled" Other
+        "client event {} refused: this app takes none; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members lets them through"
+    ClientEventOnPublic "client_event_on_public" Other
+        "client event {} on {} refused: client events on public channels need RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, or a private channel"
+    NotAMember "not_a_member" Other
+        "client event {} on {} refused: the connection is not subscribed to that channel; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=all needs no subscription"
+    ClientEventRate "client_event_rate" MessageRate
+        "client event {} dropped: the connection sent more than {} in a second (RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX)"
+
+    // Connections that the server closes.
+    MessageTooLarge "message_too_large" MessageTooLarge
+        "a connection was closed, its message was larger than {} bytes (REVERB_APP_MAX_MESSAGE_SIZE)"
+    Violation "violation" Violation
+        "a connection was closed with {}, because it broke the WebSocket protocol: {}; is a proxy or a hand-made client in between?"
+    NoPong "no_pong" NoPong
+        "a connection was closed because it did not answer a ping within {} s: the client or its network is gone"
+    NotAuthorizedInTime "not_authorized_in_time" Other
+        "a connection was closed because it neither signed in nor joined a private channel within {} s (RINGVERB_AUTHORIZE_WITHIN)"
+    Terminated "terminated" Terminated
+        "a connection of user {} was closed because the app's backend asked for it (terminate_connections)"
+    SlowConsumer "slow_consumer" SlowConsumer
+        "a connection was closed because it does not read: {} bytes waited for it (RINGVERB_SEND_QUEUE_BYTES_MAX, RINGVERB_CONNECTION_BYTES_MAX)"
+    Shed "shed" Shed
+        "a connection that kept {} bytes was closed because the server is over RINGVERB_MEMORY_MAX"
+    InputMemory "input_memory" Shed
+        "a connection was closed in the middle of a message of {} bytes or more because the server is over RINGVERB_MEMORY_MAX"
+    Kernel "kernel" Kernel
+        "a connection was closed because the kernel failed it: {}"
+}
+
+impl Cause {
+    /// Its line.
+    #[must_use]
+    pub fn line(self, values: &[Value<'_>]) -> String {
+        let mut line = String::with_capacity(256);
+        let mut values = values.iter();
+        for (number, piece) in self.template().split("{}").enumerate() {
+            if number > 0 {
+                line.push_str(&values.next().copied().unwrap_or_default().to_string());
+            }
+            line.push_str(piece);
+        }
+        line
+    }
+
+    /// It happens in every healthy service, because clients and networks come and go.
+    #[must_use]
+    pub fn is_ordinary(self) -> bool {
+        matches!(self, Self::NoPong | Self::NothingSent | Self::Terminated | Self::Moving)
+    }
+}
+
+/// A refusal for those who read of it: a line of the log, whoever develops an app.
+#[derive(Debug)]
+pub struct Noted {
+    pub cause: Cause,
+    /// `None`: nobody reads it.
+    pub line: Option<String>,
+    /// How many lines of the cause were left out before it; `None`: the log has enough of them.
+    pub left_out: Option<u32>,
+}
+
+/// Lines that one cause may have at once, and how many it gets back each second.
+pub const LINES_AT_ONCE: u8 = 20;
+const LINES_PER_SECOND: u8 = 1;
+
+/// How many lines each cause may still have.
+#[derive(Debug)]
+pub struct LineBudget {
+    left: [u8; Cause::ALL.len()],
+    left_out: [u32; Cause::ALL.len()],
+}
+
+impl Default for LineBudget {
+    fn default() -> Self {
+        Self { left: [LINES_AT_ONCE; Cause::ALL.len()], left_out: [0; Cause::ALL.len()] }
+    }
+}
+
+impl LineBudget {
+    /// Takes a line: how many of the cause were left out since its last one. `None`: there are enough, and one more was
+    /// left out.
+    pub fn take(&mut self, cause: Cause) -> Option<u32> {
+        let (left, left_out) =
+            (self.left.get_mut(cause as usize)?, self.left_out.get_mut(cause as usize)?);
+        if let Some(fewer) = left.checked_sub(1) {
+            *left = fewer;
+            Some(std::mem::take(left_out))
+        } else {
+            *left_out = left_out.saturating_add(1);
+            None
+        }
+    }
+
+    /// Formats the line of a cause, if the log has room for it or somebody else wants it.
+    pub fn note(&mut self, cause: Cause, values: &[Value<'_>], is_wanted: bool) -> Noted {
+        let left_out = self.take(cause);
+        let line = (is_wanted || left_out.is_some()).then(|| cause.line(values));
+        Noted { cause, line, left_out }
+    }
+
+    /// A second is over.
+    pub fn refill(&mut self) {
+        for left in &mut self.left {
+            *left = (*left + LINES_PER_SECOND).min(LINES_AT_ONCE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_a_name_and_a_line_of_its_own() {
+        let names: std::collections::BTreeSet<_> = Cause::ALL.map(Cause::name).into();
+        let lines: std::collections::BTreeSet<_> = Cause::ALL.map(Cause::template).into();
+        assert_eq!((names.len(), lines.len()), (Cause::ALL.len(), Cause::ALL.len()));
+        for cause in Cause::ALL {
+            assert!(cause.template().matches("{}").count() <= VALUES_MAX, "{cause:?}");
+            assert!(!cause.name().contains(|one: char| !one.is_ascii_lowercase()
+                && one != '_'
+                && !one.is_ascii_digit()));
+        }
+    }
+
+    #[test]
+    fn the_longest_line_fits_with_the_longest_values() {
+        let long = "x".repeat(10_000);
+        for cause in Cause::ALL {
+            let values = [Value::text(&long), Value::text(&long), Value::Number(u64::MAX)];
+            let bytes = cause.line(&values).len();
+            assert!(bytes <= 400, "{cause:?} {bytes}");
+        }
+    }
+
+    #[test]
+    fn gaps_are_filled_in_order_and_texts_of_peers_are_escaped() {
+        let line = Cause::UnknownKey.line(&[Value::text("a\n\"b")]);
+        assert!(line.starts_with(r#"no app has the key "a\n\"b": is VITE_"#), "{line}");
+        let values = [Value::Subscription("room"), Value::Number(300), Value::Number(200)];
+        let line = Cause::ChannelNameLength.line(&values);
+        assert!(
+            line.starts_with("subscription to \"room\" refused: the name has 300 bytes"),
+            "{line}"
+        );
+        assert!(
+            Cause::NotJson.line(&[]).starts_with("message  is not"),
+            "a gap without a value is empty"
+        );
+        assert!(Cause::NotJson.line(&[]).ends_with(r#"{"event":"...","data":{...}}"#));
+    }
+
+    #[test]
+    fn a_flood_of_one_cause_leaves_the_others_their_lines() {
+        let mut budget = LineBudget::default();
+        let written = (0..1_000).filter(|_| budget.take(Cause::Origin).is_some()).count();
+        assert_eq!(written, usize::from(LINES_AT_ONCE));
+        assert_eq!(budget.take(Cause::Quota), Some(0));
+        budget.refill();
+        assert_eq!(
+            budget.take(Cause::Origin),
+            Some(980),
+            "the next line tells how many were left out"
+        );
+        assert_eq!(budget.take(Cause::Origin), None);
+        (0..1_000).for_each(|_| budget.refill());
+        let written = (0..1_000).filter(|_| budget.take(Cause::Origin).is_some()).count();
+        assert_eq!(written, usize::from(LINES_AT_ONCE), "silence saves up no more");
+    }
+}

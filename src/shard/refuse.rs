@@ -1,0 +1,162 @@
+//! What a connection is refused, and why it is closed: the answer, the count, the line for the log. PURE.
+//!
+//! The client is answered as Reverb answers it. Whoever develops an app gets the line too, behind Reverb's text, and
+//! `--debug` shows it. A line is formatted only if somebody will read it: `Outbox::lines` bounds those of the log.
+
+use std::borrow::Cow;
+
+use super::connection::ConnectionKey;
+use super::outbox::{Refusal, Trace};
+use super::{Settings, Shard, frame};
+use crate::cause::{Cause, VALUES_MAX, Value};
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::{Fault, Malformed};
+use crate::pusher::outbound;
+use crate::pusher::signature::AuthError;
+use crate::ws::violation::Violation;
+
+/// Why a request of a client fails: what the client is answered, and what the log says.
+#[derive(Debug)]
+pub(super) struct Denial<'a> {
+    pub(super) error: ErrorCode,
+    pub(super) cause: Cause,
+    pub(super) values: [Value<'a>; VALUES_MAX],
+}
+
+impl<'a> Denial<'a> {
+    pub(super) fn new<const N: usize>(
+        error: ErrorCode,
+        cause: Cause,
+        given: [Value<'a>; N],
+    ) -> Self {
+        let mut values = [Value::Nothing; VALUES_MAX];
+        for (value, given) in values.iter_mut().zip(given) {
+            *value = given;
+        }
+        Self { error, cause, values }
+    }
+
+    /// An authorization that is not valid. `what` was to be authorized.
+    pub(super) fn of_auth(what: Value<'a>, auth: Option<&'a str>, error: AuthError) -> Self {
+        let auth = auth.unwrap_or_default();
+        let (cause, value) = match error {
+            AuthError::Malformed if auth.is_empty() => (Cause::AuthMissing, Value::Nothing),
+            // Perhaps it is a signature, so it is not shown.
+            AuthError::Malformed => (Cause::AuthForm, Value::count(auth.len())),
+            AuthError::WrongKey => {
+                (Cause::AuthKey, Value::text(auth.split(':').next().unwrap_or_default()))
+            }
+            AuthError::Mismatch => (Cause::AuthMismatch, Value::Nothing),
+            AuthError::DataNotSigned => (Cause::AuthDataNotSigned, Value::Nothing),
+        };
+        Self::new(error_code::UNAUTHORIZED, cause, [what, value])
+    }
+}
+
+/// The reason of a close frame, which has room for its first bytes only.
+pub(super) fn with_line<'a>(reason: &'a str, line: Option<&str>) -> Cow<'a, str> {
+    line.map_or(Cow::Borrowed(reason), |line| Cow::Owned(format!("{reason}: {line}")))
+}
+
+impl Shard {
+    /// Counts a refusal of a connection, or its close, and notes its line. The line for whoever develops an app.
+    pub fn note_refusal(
+        &mut self,
+        slot: u32,
+        cause: Cause,
+        values: &[Value<'_>],
+    ) -> Option<String> {
+        self.refusals = self.refusals.wrapping_add(1);
+        self.outbox.refused.count(cause.counted());
+        let Settings { talkative, debug, .. } = self.settings;
+        let noted = self.outbox.lines.note(cause, values, talkative || debug);
+        let line = noted.line?;
+        let connection = self.connections.get(slot as usize)?;
+        let (socket_id, generation) = (connection.socket_id, connection.generation);
+        let app = connection.counted.then_some(connection.app);
+        if let Some(left_out) = noted.left_out {
+            let (line, connection) = (line.clone(), ConnectionKey { slot, generation });
+            let refusal = Refusal { cause, line, left_out, connection, app, socket_id };
+            self.outbox.refuse(refusal);
+        }
+        self.trace(|| Trace::Refused(socket_id, line.clone()));
+        talkative.then_some(line)
+    }
+
+    /// The peer broke the WebSocket protocol, or sent a message that is too large: the end of the connection.
+    pub fn close_violating(&mut self, slot: u32, violation: Violation) {
+        let (code, reason) = (violation.close_code(), violation.reason());
+        let line = match violation {
+            Violation::MessageTooBig => {
+                let most = Value::count(self.message_size_max(slot));
+                self.note_refusal(slot, Cause::MessageTooLarge, &[most])
+            }
+            _ => {
+                let values = [Value::Number(code.into()), Value::Own(reason)];
+                self.note_refusal(slot, Cause::Violation, &values)
+            }
+        };
+        self.close_frame(slot, code, &with_line(reason, line.as_deref()));
+    }
+
+    /// Answers with `pusher:error`; the connection stays.
+    pub(super) fn deny(&mut self, slot: u32, denial: &Denial<'_>) {
+        let line = self.note_refusal(slot, denial.cause, &denial.values);
+        self.send_error(slot, denial.error, line.as_deref());
+    }
+
+    /// `deny`, and the end of the connection.
+    pub(super) fn deny_and_close(&mut self, slot: u32, denial: &Denial<'_>) {
+        self.deny(slot, denial);
+        self.close(slot, denial.error);
+    }
+
+    /// A subscription failed; that is told on its channel too where the app wants that.
+    pub(super) fn deny_subscription(&mut self, slot: u32, channel: &str, denial: &Denial<'_>) {
+        let line = self.note_refusal(slot, denial.cause, &denial.values);
+        self.send_error(slot, denial.error, line.as_deref());
+        if self.app_of(slot).subscription_errors {
+            self.text.clear();
+            outbound::subscription_error(channel, denial.error, line.as_deref(), &mut self.text);
+            let frame = frame::encode_text(&self.text).into();
+            self.enqueue(slot, &frame);
+        }
+    }
+
+    /// Something is not done, which Reverb does not answer. Whoever develops an app gets an error.
+    pub(super) fn drop_silently(&mut self, slot: u32, denial: &Denial<'_>) {
+        if let Some(line) = self.note_refusal(slot, denial.cause, &denial.values) {
+            self.send_error(slot, denial.error, Some(&line));
+        }
+    }
+
+    pub(super) fn deny_malformed(&mut self, slot: u32, malformed: &Malformed) {
+        let cause = match malformed.fault {
+            Fault::NotJson => Cause::NotJson,
+            Fault::NoEvent => Cause::NoEvent,
+            Fault::UnknownEvent => Cause::UnknownEvent,
+            Fault::EventWithoutChannel => Cause::EventWithoutChannel,
+            Fault::SubscribeData => Cause::SubscribeData,
+            Fault::SubscribeChannel => Cause::SubscribeChannel,
+            Fault::ChannelData => Cause::ChannelDataText,
+            Fault::SignInData => Cause::SignInData,
+        };
+        let value = match malformed.fault {
+            // These are names of this crate, and a span of JSON.
+            Fault::NoEvent | Fault::SubscribeData | Fault::SubscribeChannel => {
+                Value::Span(&malformed.value)
+            }
+            _ => Value::text(&*malformed.value),
+        };
+        self.deny(slot, &Denial::new(error_code::INVALID_MESSAGE, cause, [value]));
+    }
+
+    /// Enqueues `pusher:error`. `why`: for whoever develops an app.
+    pub(super) fn send_error(&mut self, slot: u32, error: ErrorCode, why: Option<&str>) {
+        self.text.clear();
+        let data_is_object = self.app_of(slot).error_data_is_object;
+        outbound::error(error, why, data_is_object, &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.enqueue(slot, &frame);
+    }
+}
