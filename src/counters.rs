@@ -48,8 +48,10 @@ pub struct WebhookCounters {
     pub dropped_at_queues: Counter,
     /// The same by kind.
     pub dropped_at_queues_of: ByKind,
-    /// Events of batches that were given up after the time for retries.
+    /// Events that the backend refused, and that are not tried again.
     pub given_up: Counter,
+    /// The same by kind.
+    pub given_up_of: ByKind,
     /// Events that were still waiting when the server ended.
     pub lost_at_end: Counter,
     /// Events of batches that were answered with 2xx.
