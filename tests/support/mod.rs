@@ -25,7 +25,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 pub(crate) use client::{Client, Handshake};
-pub(crate) use endpoint::Endpoint;
+pub(crate) use endpoint::{Answer, Endpoint};
 pub(crate) use http::{Http, Request};
 pub(crate) use redis::Redis;
 pub(crate) use server::{Finished, Server, Setup};
