@@ -84,6 +84,7 @@ pub enum Refused {
     /// `max_connections` of the app.
     Quota,
     NoSuchApp,
+    AppDisabled,
     /// A protocol version that is not spoken here.
     Version,
     Origin,
@@ -131,7 +132,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -143,6 +144,7 @@ impl Refused {
         Self::Shed,
         Self::Quota,
         Self::NoSuchApp,
+        Self::AppDisabled,
         Self::Version,
         Self::Origin,
         Self::RequestTooLarge,
@@ -184,6 +186,7 @@ impl Refused {
             Self::Shed => "shed",
             Self::Quota => "quota",
             Self::NoSuchApp => "no_such_app",
+            Self::AppDisabled => "app_disabled",
             Self::Version => "version",
             Self::Origin => "origin",
             Self::RequestTooLarge => "request_too_large",

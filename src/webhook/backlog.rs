@@ -190,7 +190,9 @@ impl Backlog {
         if !is_empty && now < self.paused_until {
             return Next::Pause(self.paused_until);
         }
-        if !self.was_group && let Some(group) = self.due_group(now) {
+        if !self.was_group
+            && let Some(group) = self.due_group(now)
+        {
             self.was_group = true;
             return Next::Post(self.take_from(group));
         }
@@ -298,8 +300,7 @@ impl Backlog {
         random: u64,
     ) -> Vec<(Entry, Why)> {
         self.refusals_in_a_row = self.refusals_in_a_row.saturating_add(1);
-        let mut pause =
-            self.policy.endpoint_pause(verdict, self.refusals_in_a_row, retry_after);
+        let mut pause = self.policy.endpoint_pause(verdict, self.refusals_in_a_row, retry_after);
         if self.is_hurried {
             pause = pause.min(self.policy.first);
         }

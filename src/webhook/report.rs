@@ -125,7 +125,10 @@ mod tests {
         assert_eq!((report.due(second(10)), report.next_due()), (None, Some(second(11))));
         let many = report.due(second(11)).unwrap();
         assert!(many.starts_with("100000 event(s) given up: cache_miss of \"xxx"), "{many}");
-        assert!(many.contains("(in all 100000 cache_miss)") && many.contains("WEBHOOK_RETRY"), "{many}");
+        assert!(
+            many.contains("(in all 100000 cache_miss)") && many.contains("WEBHOOK_RETRY"),
+            "{many}"
+        );
         assert!(many.len() < 700, "{many}");
         assert_eq!(report.due(Moment(u64::MAX)), None);
     }

@@ -85,7 +85,8 @@ mod tests {
 
     use super::*;
 
-    const POLICY: Policy = Policy { first: Duration::from_secs(1), limit: Duration::from_secs(300) };
+    const POLICY: Policy =
+        Policy { first: Duration::from_secs(1), limit: Duration::from_secs(300) };
 
     #[test]
     fn pauses_double_up_to_a_minute_until_five_minutes_are_over() {
@@ -106,7 +107,10 @@ mod tests {
     fn an_endpoint_pauses_when_it_refuses_everything_and_never_for_long() {
         let pause = |verdict, in_a_row| POLICY.endpoint_pause(verdict, in_a_row, None).as_secs();
         assert_eq!([1, 32].map(|row| pause(Verdict::Transient, row)), [0, 0]);
-        assert_eq!([33, 34, 35, 36, u32::MAX].map(|row| pause(Verdict::Busy, row)), [1, 2, 4, 5, 5]);
+        assert_eq!(
+            [33, 34, 35, 36, u32::MAX].map(|row| pause(Verdict::Busy, row)),
+            [1, 2, 4, 5, 5]
+        );
         assert_eq!([1, 2, 3, 4, 99].map(|row| pause(Verdict::Unreachable, row)), [1, 2, 4, 5, 5]);
     }
 

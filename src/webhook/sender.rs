@@ -275,8 +275,7 @@ impl Sender {
             Err(RecvTimeoutError::Disconnected) => self.is_open = false,
             Err(RecvTimeoutError::Timeout) => {
                 let events = &self.load.events;
-                let ended =
-                    events.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire);
+                let ended = events.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire);
                 return ended.is_ok();
             }
         }

@@ -166,7 +166,10 @@ fn what_is_refused_for_good_is_asked_once_by_itself() {
         simulation.push(&format!("poison/{number}"));
     }
     simulation.run(MINUTES, |names, _| poison(names, Verdict::Permanent));
-    assert_eq!((simulation.accepted_names(), simulation.waiting), (vec!["c/0", "c/1", "c/2", "c/3"], 0));
+    assert_eq!(
+        (simulation.accepted_names(), simulation.waiting),
+        (vec!["c/0", "c/1", "c/2", "c/3"], 0)
+    );
     assert!(simulation.now < 1_000, "no pause: {}", simulation.now);
 }
 
@@ -186,12 +189,15 @@ fn an_outage_costs_a_request_in_five_seconds_and_ends_at_once() {
         let mut simulation = Simulation::new(10_000);
         (0..3_000).for_each(|number| simulation.push(&format!("c{}/{number}", number % 700)));
         let outage = 2 * MINUTES;
-        let backend =
-            |_: &[Name], now| if now < outage { refuse(verdict) } else { Ok(()) };
+        let backend = |_: &[Name], now| if now < outage { refuse(verdict) } else { Ok(()) };
         simulation.run(outage, backend);
         assert!(simulation.requests <= 32 + 4 + 24, "{verdict:?}: {}", simulation.requests);
         simulation.run(outage + MINUTES, backend);
-        assert_eq!((simulation.accepted.len(), simulation.given_up.len()), (3_000, 0), "{verdict:?}");
+        assert_eq!(
+            (simulation.accepted.len(), simulation.given_up.len()),
+            (3_000, 0),
+            "{verdict:?}"
+        );
         let last = simulation.accepted.last().unwrap().0;
         assert!(last < outage + 8_000, "{verdict:?}: all arrive within seconds, {last}");
         in_order(&simulation);
