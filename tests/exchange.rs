@@ -4,13 +4,12 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
-use support::{Client, PING, PONG, Redis, Server, Setup, eventually};
+use support::{Client, PING, PONG, Redis, Server, Setup, eventually, free_port};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_ringverb");
 /// What the stand-in says when it serves.
@@ -60,8 +59,7 @@ impl Installed {
     }
 
     fn setup(&self) -> Setup {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("an address").port().to_string();
+        let port = free_port().to_string();
         let setup = Setup::new().workers(2).program(&self.program());
         setup.args(&["--host", "127.0.0.1", "--port", &port])
     }

@@ -160,6 +160,12 @@ pub(crate) fn channel_auth(socket_id: &str, channel: &str, channel_data: Option<
     format!("{APP_KEY}:{signature}")
 }
 
+/// A port that was free a moment ago, for a server that must know it before it starts.
+pub(crate) fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("an address").port()
+}
+
 /// A JSON text as a value.
 pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
