@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Answer, Client, Endpoint, Finished, Handshake, Server, Setup, eventually};
+use support::{Answer, Client, Endpoint, Finished, Handshake, Server, Setup, eventually, now};
 
 fn of_app(server: &Server, key: &str) -> Client {
     Client::open(server, &Handshake::to(&format!("/app/{key}?protocol=7"))).established()
@@ -201,7 +201,7 @@ fn a_busy_backend_gets_the_event_again_after_the_time_that_it_asks_for() {
     });
     let server = occupied_only(&endpoint).start();
     let mut client = server.connect();
-    let asked = std::time::Instant::now();
+    let asked = now();
     client.subscribe("a");
     assert_eq!(endpoint.next()["channel"], "a");
     client.subscribe("b");

@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use signal_hook::iterator::Signals;
 
 use super::cli::TakeOver;
 use super::delay::{Delay, open_connections};
+use super::ending::Life;
 use super::exchange::{Program, Replacement, Role, SIGNALS, reap};
 use super::handover;
 use super::listening::{bind, is_in_use, share_port};
@@ -26,10 +27,9 @@ use super::locked::LockedMemory;
 use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
-use super::takeover::{self, Offer, Predecessor, Successor};
+use super::takeover::{self, Offer, Offering, Predecessor, Successor};
 use super::watch::{self, Watch};
 use crate::app::Apps;
-use crate::clock::Moment;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::output;
@@ -62,7 +62,7 @@ pub(super) enum Asked {
 }
 
 /// How the server comes to its end.
-enum End {
+pub(super) enum End {
     Drain,
     /// `Drain`, but the listeners are another process's.
     Retire(i32),
@@ -79,9 +79,7 @@ pub(super) enum Ended {
 }
 
 /// Signals within this time are one: Ctrl+C reaches a whole process group, and its supervisor passes the signal on.
-const ONE_WISH: Duration = Duration::from_secs(1);
-/// What webhooks get at the end, even if the connections have used all of the grace period.
-const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
+pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
 /// Workers a channel's home can keep apart (`shard::home::CoreSet`).
 pub(super) const WORKERS_MAX: usize = 128;
 
@@ -134,23 +132,18 @@ pub(super) fn serve(
     }
     let clock_start_nanos = clock.start_nanos();
     let gives = shared.lines.is_none();
-    let offering = shared.config.takeover.then(|| {
-        let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
-        takeover::offer(offer, &places, asked).inspect_err(|error| {
-            tracing::warn!("nobody will be able to take over from this server: {error}");
-        })
-    });
-    let offering = offering.and_then(Result::ok);
+    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
+    let offering = offer_to_others(offer, &shared.config, role, &places, asked);
     match role {
         // For systemd the main process stays the one that it started.
-        Role::StandIn(parent) => {
-            tracing::info!("Serving until process {parent} has replaced its program.")
-        }
-        _ => supervision::tell_ready(),
+        Role::StandIn(_) => {}
+        Role::TakesBack(_) | Role::Server => supervision::tell_ready(),
     }
     drop(predecessor);
     match role {
-        Role::StandIn(_) => {}
+        Role::StandIn(parent) => {
+            tracing::info!("Serving until process {parent} has replaced its program.");
+        }
         Role::TakesBack(stand_in) => {
             reap(stand_in, Arc::default());
             on_start(Started { address, workers });
@@ -158,41 +151,25 @@ pub(super) fn serve(
         Role::Server => on_start(Started { address, workers }),
     }
     let end = wait(&shared, &doorbells, &asks, &mut program);
-    let asked_at = shared.clock.now();
-    let given = matches!(end, End::Given(_));
-    let drained = given || drain(&shared, &doorbells, &asks, grace, &end, &mut program);
-    if !given && (webhooks.is_some() || shared.lines.is_some()) {
-        wait_for_mail(&shared, &doorbells);
-    }
-    let replacement = match end {
-        End::Given(taker) | End::Retire(taker) if program.is_stand_in(taker) => {
-            program.replacement(taker, asks)
-        }
-        _ => {
-            heed_second_signal(asks, shared.clock, asked_at);
-            None
-        }
-    };
-    if let Some(webhooks) = webhooks {
-        let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
-        webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
-    }
-    if !given {
-        shared.phase.stop();
-        wake_all(&doorbells);
-        wait_for_lines(&shared, &doorbells);
-    }
-    watch::tell_all(&shared.overload.refusals);
-    match offering {
-        Some(offering) if matches!(end, End::Drain) => offering.withdraw(),
-        Some(offering) => offering.wait(),
-        None => {}
-    }
-    if let Some(replacement) = replacement {
-        return Ok(Ended::Replaced(replacement));
-    }
-    tell_stopped(&shared, asked_at);
-    if drained { Ok(Ended::Stopped) } else { Err(StartError::Grace) }
+    let life = Life { shared, doorbells, webhooks, offering, grace };
+    life.end(&end, asks, program)
+}
+
+/// Lets others take over, unless the configuration does not. A stand-in is there to be taken over from.
+fn offer_to_others(
+    offer: Offer,
+    config: &Config,
+    role: Role,
+    places: &Places,
+    asked: Sender<Asked>,
+) -> Option<Offering> {
+    let is_offered = config.takeover || matches!(role, Role::StandIn(_));
+    let offering = is_offered.then(|| takeover::offer(offer, places, asked))?;
+    offering
+        .inspect_err(|error| {
+            tracing::warn!("nobody will be able to take over from this server: {error}");
+        })
+        .ok()
 }
 
 /// Workers that the configuration asks for: by default one for each core that this process may use.
@@ -201,11 +178,6 @@ pub(super) fn worker_count(config: &Config) -> usize {
         0 => core_affinity::get_core_ids().map_or(1, |cores| cores.len()).clamp(1, WORKERS_MAX),
         asked => asked.min(WORKERS_MAX),
     }
-}
-
-fn tell_stopped(shared: &Shared, asked_at: Moment) {
-    let millis = shared.clock.now().0.saturating_sub(asked_at.0);
-    tracing::info!("Stopped after {}.{} s", millis / 1_000, millis % 1_000 / 100);
 }
 
 fn prepare_memory() {
@@ -479,92 +451,6 @@ fn start_worker(
     };
     // Nobody waits for it: the process ends when the control thread does.
     thread.spawn(run).map(drop)
-}
-
-/// Waits until every worker is without connections, or the grace period is over.
-fn drain(
-    shared: &Shared,
-    doorbells: &[Doorbell],
-    asks: &Receiver<Asked>,
-    grace: Duration,
-    end: &End,
-    program: &mut Program,
-) -> bool {
-    const STEP: Duration = Duration::from_millis(10);
-    let workers = doorbells.len();
-    if matches!(end, End::Retire(_)) {
-        shared.phase.retire();
-    } else {
-        shared.phase.drain();
-    }
-    let mut waited = Duration::ZERO;
-    while waited < grace {
-        if shared.drained.load(Ordering::Acquire) == workers {
-            return true;
-        }
-        if matches!(asks.try_recv(), Ok(Asked::End(_))) {
-            let is_meant_elsewhere = match end {
-                End::Retire(taker) => program.ends_stand_in(*taker),
-                End::Drain | End::Given(_) => false,
-            };
-            if !is_meant_elsewhere && waited >= ONE_WISH {
-                end_at_once();
-            }
-        }
-        wake_all(doorbells);
-        sleep(STEP);
-        waited += STEP;
-    }
-    shared.drained.load(Ordering::Acquire) == workers
-}
-
-fn end_at_once() -> ! {
-    tracing::warn!("second signal: ending at once");
-    output::exit(1)
-}
-
-/// Ends the process at a second signal while it waits for webhooks or for other nodes.
-fn heed_second_signal(asks: Receiver<Asked>, clock: Clock, asked_at: Moment) {
-    let thread = std::thread::Builder::new().name("last-signal".to_owned());
-    let heed = move || {
-        for asked in asks {
-            let since = clock.now().0.saturating_sub(asked_at.0);
-            if matches!(asked, Asked::End(_)) && u128::from(since) >= ONE_WISH.as_millis() {
-                end_at_once();
-            }
-        }
-    };
-    if let Err(error) = thread.spawn(heed) {
-        tracing::warn!("a second signal will not end the server at once: {error}");
-    }
-}
-
-/// Waits until the workers have told each other what their last connections left behind: a leave goes to a home, and
-/// what an unanswered join owes takes two mails more. Gives up after a second.
-fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
-    const TICKS: u64 = 4;
-    let ticks = || shared.drained_ticks.iter().map(|ticks| ticks.load(Ordering::Acquire));
-    let before: Vec<u64> = ticks().collect();
-    for _ in 0..1_000 {
-        if ticks().zip(&before).all(|(now, before)| now >= before + TICKS) {
-            return;
-        }
-        wake_all(doorbells);
-        sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits until the other nodes were told that this one ends. Those that were not notice it themselves, later.
-fn wait_for_lines(shared: &Shared, doorbells: &[Doorbell]) {
-    let Some(lines) = &shared.lines else { return };
-    // The slow beat of a worker that drains comes twenty times a second.
-    for _ in 0..100 {
-        if lines.ended.load(Ordering::Acquire) >= doorbells.len() {
-            return;
-        }
-        wake_all(doorbells);
-        sleep(Duration::from_millis(10));
-    }
 }
 
 pub(super) fn wake_all(doorbells: &[Doorbell]) {

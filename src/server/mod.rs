@@ -6,6 +6,7 @@ mod check;
 mod cli;
 mod client;
 mod delay;
+mod ending;
 mod exchange;
 mod handover;
 mod life;

@@ -233,8 +233,8 @@ impl Sender {
                 continue;
             }
             let (next, given_up) = self.backlog.next(now, unix_ms());
-            let given_up = given_up.into_iter().map(|entry| (entry, Why::TooMany)).collect();
-            self.give_up(given_up);
+            let given_up = given_up.into_iter().map(|entry| (entry, Why::TooMany));
+            self.give_up(&given_up.collect::<Vec<_>>());
             match next {
                 Next::Post(attempt) => return Some(attempt),
                 Next::Pause(until) => self.pause(until),
@@ -319,12 +319,12 @@ impl Sender {
         if given_up.is_empty() && verdict != Verdict::Permanent {
             self.tell_failing(events, now);
         }
-        self.give_up(given_up);
+        self.give_up(&given_up);
     }
 
-    fn give_up(&mut self, given_up: Vec<(Entry, Why)>) {
+    fn give_up(&mut self, given_up: &[(Entry, Why)]) {
         let counters = self.common.counters.clone();
-        for (entry, why) in &given_up {
+        for (entry, why) in given_up {
             counters.given_up.add(1);
             counters.given_up_of.add(entry.line.kind as usize, 1);
             self.report.gives_up(&entry.line, *why, &self.failure);
