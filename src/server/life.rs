@@ -28,7 +28,7 @@ use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
 use super::takeover::{self, Offer, Offering, Predecessor, Successor};
-use super::watch::{self, Watch};
+use super::watch::Watch;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
