@@ -169,12 +169,8 @@ fn a_channel_that_is_always_refused_delays_no_other_and_is_named_when_given_up()
 
 #[test]
 fn a_final_answer_is_logged_and_the_event_is_not_sent_again() {
-    for (status, headers, advice) in [
-        (400, "", "HTTP 400"),
-        (404, "", "check that the URL is a POST route"),
-        (302, "Location: /elsewhere\r\n", "redirects are not followed"),
-    ] {
-        let endpoint = refusing("poison", status, headers);
+    for (status, advice) in [(400, "HTTP 400"), (404, "check that the URL is a POST route")] {
+        let endpoint = refusing("poison", status, "");
         let server = occupied_only(&endpoint).start();
         let mut client = server.connect();
         client.subscribe("poison");
@@ -190,6 +186,29 @@ fn a_final_answer_is_logged_and_the_event_is_not_sent_again() {
         assert!(finished.stdout.contains(advice), "{}", finished.stdout);
         assert!(endpoint.events.try_recv().is_err(), "{status}: sent once");
     }
+}
+
+/// A backend in maintenance redirects (`php artisan down --redirect`).
+#[test]
+fn a_redirect_is_logged_and_not_followed_and_the_event_is_sent_again() {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let endpoint = Endpoint::deciding(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::Status(302, "Location: /elsewhere\r\n"),
+        1 => Answer::Status(307, "Location: /elsewhere\r\n"),
+        _ => Answer::Status(200, ""),
+    });
+    let server = occupied_only(&endpoint).start();
+    let mut client = server.connect();
+    client.subscribe("a");
+    for _ in 0..3 {
+        assert_eq!(endpoint.next()["channel"], "a");
+    }
+    client.subscribe("b");
+    assert_eq!(endpoint.next()["channel"], "b");
+    client.close();
+    let log = stopped(server).stdout;
+    assert!(log.contains("answered with HTTP 302; redirects are not followed"), "{log}");
+    assert!(!log.contains("given up"), "{log}");
 }
 
 #[test]

@@ -342,17 +342,18 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_is_held_back_comes_when_it_is_let_through() {
-        let came = Arc::new(AtomicBool::new(false));
-        // No other test of this program uses it.
-        let signal = signal_hook::consts::SIGURG;
-        signal_hook::flag::register(signal, came.clone()).unwrap();
-        hold_signals(&[signal], true).unwrap();
-        rustix::process::kill_process(rustix::process::getpid(), Signal::URG).unwrap();
-        // Other threads do not hold it back, so it may have come: the mask is what this thread can see.
-        hold_signals(&[signal], false).unwrap();
-        while !came.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+    fn signals_are_held_back_for_this_thread_and_those_that_it_starts() {
+        let held = || {
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap()
+        };
+        let all = SIGNALS.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
+        assert_eq!(held() & all, 0);
+        hold_signals(&SIGNALS, true).unwrap();
+        assert_eq!(held() & all, all);
+        assert_eq!(std::thread::spawn(held).join().unwrap() & all, all);
+        hold_signals(&SIGNALS, false).unwrap();
+        assert_eq!(held() & all, 0);
     }
 }

@@ -1,7 +1,8 @@
 //! What waits for one endpoint, and what is posted next. No clock and no I/O: a sender asks for the next attempt and
 //! reports how it ended.
 //!
-//! A refused request is cut in two until each refused event is alone, so that it delays no event of another channel.
+//! A refused request is cut in two until each refused channel is alone, and events of one channel are cut apart a little
+//! later, so that a refused event delays no event of another channel.
 //! A group holds the events of channels with a refused event; later events of such a channel join its group, which
 //! keeps the order of each channel. Groups and events that were never tried take turns.
 //!
@@ -22,6 +23,9 @@ use crate::clock::Moment;
 
 /// Refusals between which the endpoint accepted others, after which an event no longer delays its channel.
 const PROOFS: u32 = 3;
+/// Refusals of events of one channel together, after which they are tried apart. Events of one channel wait for each
+/// other anyway, and often come in twos (`channel_occupied`, `member_added`).
+const TOGETHER: u32 = 3;
 /// The bound on waiting events has so many parts: isolated events may take one, one group all but one.
 const PARTS: usize = 4;
 
@@ -77,6 +81,8 @@ struct Group {
     channels: HashSet<Arc<str>>,
     /// Entries that are tried together.
     width: usize,
+    /// Events of one channel are tried apart: together they were refused `TOGETHER` times.
+    is_apart: bool,
     /// Refusals of what is in front since it was cut to its size.
     refusals: u32,
     due: Moment,
@@ -105,6 +111,12 @@ impl Group {
         let entry = self.entries.pop_front_if(|entry| fits(&entry.line))?;
         self.amount.remove(&entry.line);
         Some(entry)
+    }
+
+    fn has_several_channels(&self) -> bool {
+        let mut channels = self.entries.iter().map(|entry| &entry.line.channel);
+        let first = channels.next();
+        channels.any(|channel| Some(channel) != first)
     }
 
     /// Another entry is in front: it has not been refused by itself.
@@ -337,8 +349,11 @@ impl Backlog {
     fn put_off(&mut self, id: u64, tried: usize, verdict: Verdict, now: Moment, random: u64) {
         let Some(group) = self.groups.get(&id) else { return };
         let may_be_its_events = match verdict {
-            Verdict::Permanent | Verdict::Transient => true,
-            Verdict::Busy => group.refusals >= 2,
+            Verdict::Permanent => true,
+            Verdict::Transient => {
+                group.is_apart || group.refusals >= TOGETHER || group.has_several_channels()
+            }
+            Verdict::Busy => group.is_apart || group.refusals >= TOGETHER,
             Verdict::Unreachable => false,
         };
         if tried > 1 && may_be_its_events {
@@ -373,10 +388,14 @@ impl Backlog {
         self.change(id, |group| {
             group.refusals = 0;
             group.width = (tried / 2).max(1);
+            group.is_apart = !group.has_several_channels();
         });
         self.schedule(id);
         let Some(group) = self.groups.get(&id) else { return };
         let mut first: HashSet<Arc<str>> = HashSet::new();
+        if !group.has_several_channels() {
+            return;
+        }
         let mut all: HashSet<&Arc<str>> = HashSet::new();
         let half = group.entries.len() / 2;
         for (number, entry) in group.entries.iter().enumerate() {
@@ -385,9 +404,6 @@ impl Backlog {
                 first.insert(channel.clone());
             }
             all.insert(channel);
-        }
-        if all.len() < 2 {
-            return;
         }
         if first.len() == all.len() {
             // All channels are in the first half: the first one goes by itself.
@@ -460,6 +476,7 @@ impl Backlog {
             entries: VecDeque::new(),
             channels,
             width: EVENTS_MAX,
+            is_apart: false,
             refusals: 0,
             due: now,
             refused_alone_at: None,

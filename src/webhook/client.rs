@@ -151,7 +151,8 @@ impl Failure {
     pub(super) fn verdict(&self) -> Verdict {
         match self {
             Self::Status(408 | 425 | 429, _) => Verdict::Busy,
-            Self::Status(300..=499, _) => Verdict::Permanent,
+            // A redirect may be that of a backend in maintenance (`php artisan down --redirect`).
+            Self::Status(400..=499, _) => Verdict::Permanent,
             Self::Status(..) | Self::Timeout | Self::HungUp(_) => Verdict::Transient,
             Self::Connection(_) | Self::Tls(_) => Verdict::Unreachable,
         }

@@ -18,9 +18,9 @@ pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 32;
 /// What a failed attempt says about its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The backend will not accept this request at any time: a redirect, or a 4xx.
+    /// The backend will not accept this request at any time: a 4xx.
     Permanent,
-    /// It may accept it later, or without some of the events: a 5xx, no answer, a cut connection.
+    /// It may accept it later, or without some of the events: a 5xx, a redirect, no answer, a cut connection.
     Transient,
     /// It asks for time: 408, 425, 429.
     Busy,

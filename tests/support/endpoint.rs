@@ -69,6 +69,7 @@ fn serve(mut stream: TcpStream, events: &Sender<Value>, decide: &Decision) {
         if body.len() < length {
             continue;
         }
+        assert!(head.starts_with("POST /hook HTTP/1.1\r\n"), "{head}");
         assert_eq!(header("X-Pusher-Signature:"), sign(&[body]), "signed with the tests' secret");
         let key = header("X-Pusher-Key:");
         let posted = json(body);

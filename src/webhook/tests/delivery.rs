@@ -130,6 +130,7 @@ fn what_may_heal_is_posted_again_with_the_same_bytes() {
         Answer::Status(408),
         Answer::Status(425),
         Answer::Status(429),
+        Answer::Elsewhere,
         Answer::HangUp,
         Answer::CutOff,
         Answer::Stall,
@@ -153,9 +154,8 @@ fn what_may_heal_is_posted_again_with_the_same_bytes() {
 }
 
 #[test]
-fn redirects_and_other_4xx_are_final() {
-    let answers =
-        [Answer::Elsewhere, Answer::Status(400), Answer::Status(404), Answer::Status(410)];
+fn other_4xx_are_final() {
+    let answers = [400, 403, 404, 410].map(Answer::Status);
     let receiver =
         Receiver::start(move |number| answers.get(number).copied().unwrap_or(Answer::Status(200)));
     let mut rig = Rig::start(settings(), vec![webhook(&receiver.url)]);

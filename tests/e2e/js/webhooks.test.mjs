@@ -126,7 +126,7 @@ test("a quick reload is not told", async () => {
 
 test("what fails is posted again, the same bytes, until it is taken", async () => {
   const from = receiver.requests.items.length;
-  receiver.answers.push(500, "hang up", 429);
+  receiver.answers.push(500, "hang up", 302);
   const client = await suite.clients.connect();
   await subscribe(client, "retried");
   const tries = (await receiver.requests.when(
