@@ -1,8 +1,8 @@
 //! What waits for one endpoint, and what is posted next. No clock and no I/O: a sender asks for the next attempt and
 //! reports how it ended.
 //!
-//! A refused request is cut in two until each refused channel is alone, and events of one channel are cut apart a little
-//! later, so that a refused event delays no event of another channel.
+//! A refused request is cut in two until each refused channel is alone, and a little later events of one channel are
+//! tried apart. So a refused event delays no event of another channel.
 //! A group holds the events of channels with a refused event; later events of such a channel join its group, which
 //! keeps the order of each channel. Groups and events that were never tried take turns.
 //!
