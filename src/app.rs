@@ -169,6 +169,8 @@ pub struct App {
     pub id: String,
     pub key: String,
     pub secret: Secret,
+    /// A disabled app exists, but refuses its clients and its backend.
+    pub enabled: bool,
     /// Silence after which the server pings, in seconds.
     pub ping_interval_seconds: u32,
     /// What `connection_established` advertises, in seconds; never 0 (PROTOCOL.md rule 11).
@@ -222,6 +224,8 @@ pub struct App {
     pub batch_events_max: Option<u32>,
     /// Channels of one published event; `None` is unlimited. Pusher has 100.
     pub event_channels_max: Option<u32>,
+    /// Characters in the name of a published event or client event; `None` is unlimited. Pusher has 200.
+    pub event_name_max: Option<u32>,
     /// The `data` of `pusher:error` is an object as in Pusher, not a string as in Reverb (PROTOCOL.md rule 4).
     pub error_data_is_object: bool,
     /// Close a connection over quota with 4100, after which clients retry, instead of 4004, after which they stop.
@@ -334,6 +338,7 @@ pub(crate) fn sample() -> App {
         id: "1001".to_owned(),
         key: "app-key".to_owned(),
         secret: Secret::new("app-secret"),
+        enabled: true,
         ping_interval_seconds: 60,
         activity_timeout_seconds: 30,
         pong_timeout_seconds: 30,
@@ -361,6 +366,7 @@ pub(crate) fn sample() -> App {
         webhooks: Vec::new(),
         batch_events_max: None,
         event_channels_max: None,
+        event_name_max: None,
         error_data_is_object: false,
         over_quota_retries: false,
         subscription_errors: false,

@@ -244,6 +244,8 @@ causes! {
         "no app has the key {}: is VITE_REVERB_APP_KEY the same as REVERB_APP_KEY, and was the front end built again?"
     AppGone "app_gone" NoSuchApp
         "a connection of app {} was closed after the take-over: this process has no such app"
+    AppDisabled "app_disabled" AppDisabled
+        "app {} is disabled, so its clients and its backend are refused: remove RINGVERB_APP_ENABLED=false, or enabled = false in ringverb.toml"
     BadVersion "bad_version" Version
         "protocol={} in the address of a client is not a number: a client sends 7, or 5 to 7"
     UnsupportedVersion "unsupported_version" Version
@@ -334,6 +336,8 @@ causes! {
         "client event {} refused: this app takes none; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members lets them through"
     ClientEventOnPublic "client_event_on_public" Other
         "client event {} on {} refused: client events on public channels need RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, or a private channel"
+    ClientEventName "client_event_name" Other
+        "client event {} refused: its name has more than {} characters (RINGVERB_EVENT_NAME_LENGTH_MAX)"
     NotAMember "not_a_member" Other
         "client event {} on {} refused: the connection is not subscribed to that channel; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=all needs no subscription"
     ClientEventRate "client_event_rate" MessageRate

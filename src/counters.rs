@@ -48,8 +48,10 @@ pub struct WebhookCounters {
     pub dropped_at_queues: Counter,
     /// The same by kind.
     pub dropped_at_queues_of: ByKind,
-    /// Events of batches that were given up after the time for retries.
+    /// Events that the backend refused, and that are not tried again.
     pub given_up: Counter,
+    /// The same by kind.
+    pub given_up_of: ByKind,
     /// Events that were still waiting when the server ended.
     pub lost_at_end: Counter,
     /// Events of batches that were answered with 2xx.
@@ -82,6 +84,7 @@ pub enum Refused {
     /// `max_connections` of the app.
     Quota,
     NoSuchApp,
+    AppDisabled,
     /// A protocol version that is not spoken here.
     Version,
     Origin,
@@ -129,7 +132,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -141,6 +144,7 @@ impl Refused {
         Self::Shed,
         Self::Quota,
         Self::NoSuchApp,
+        Self::AppDisabled,
         Self::Version,
         Self::Origin,
         Self::RequestTooLarge,
@@ -182,6 +186,7 @@ impl Refused {
             Self::Shed => "shed",
             Self::Quota => "quota",
             Self::NoSuchApp => "no_such_app",
+            Self::AppDisabled => "app_disabled",
             Self::Version => "version",
             Self::Origin => "origin",
             Self::RequestTooLarge => "request_too_large",

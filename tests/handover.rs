@@ -377,26 +377,6 @@ fn an_app_that_is_gone_is_told_so() {
     other.sync();
 }
 
-#[test]
-fn sigusr2_moves_connections() {
-    let old = setup(1).start();
-    // Its successor listens where this one does, as its configuration says.
-    let mut first = successor(&old, 1);
-    ended(old);
-    let mut client = first.connect();
-    client.subscribe(CHANNEL);
-    first.signal(Signal::USR2);
-    let line = first.line_with("was started to take over");
-    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let pid = rustix::process::Pid::from_raw(pid.expect("its number")).expect("not zero");
-    first.line_with("Another process has taken over, with all connections.");
-    publish(first.address, CHANNEL, 1);
-    hears(&mut client, CHANNEL, 1);
-    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
-    assert_eq!(first.finish().code, Some(0));
-    assert_eq!(client.close_code_behind_events(), 4100);
-}
-
 /// A message of the two control threads.
 fn message(text: &str) -> Vec<u8> {
     format!("{text:<64}").into_bytes()

@@ -81,19 +81,20 @@ fn the_sender_of_an_event_is_left_out() {
     let mut clients: Vec<Client> = (0..12).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.subscribe("news"));
     let ids: Vec<String> = clients.iter().map(|client| client.socket_id.clone()).collect();
-    for id in ids.iter().map(String::as_str).chain(["1.1", "bogus", "1.", "99999999999999999999.1"])
-    {
+    let unknown = ["1.1", "", "99999999999999999999.1"];
+    for id in ids.iter().map(String::as_str).chain(unknown) {
+        let data = format!("from {id}");
         let mut http = Http::new(&server);
-        let mut body = json!({"name": "e", "channel": "news", "data": id, "socket_id": id});
+        let mut body = json!({"name": "e", "channel": "news", "data": data, "socket_id": id});
         assert_eq!(http.ask(&Request::events(&body.to_string())).body, "{}");
-        body = json!({"batch": [{"name": "b", "channel": "news", "data": id, "socket_id": id}]});
+        body = json!({"batch": [{"name": "b", "channel": "news", "data": data, "socket_id": id}]});
         let reply = http.ask(&Request::post("/batch_events", &body.to_string()));
         assert_eq!(reply.body, r#"{"batch":{}}"#);
         assert_eq!(http.ask(&Request::events(EVENT)).body, "{}");
         for client in &mut clients {
             if client.socket_id != id {
-                assert_eq!(client.event(), json!({"event": "e", "data": id, "channel": "news"}));
-                assert_eq!(client.event(), json!({"event": "b", "data": id, "channel": "news"}));
+                assert_eq!(client.event(), json!({"event": "e", "data": data, "channel": "news"}));
+                assert_eq!(client.event(), json!({"event": "b", "data": data, "channel": "news"}));
             }
             client.expect(r#"{"event":"e","data":"x","channel":"news"}"#);
         }
@@ -280,6 +281,29 @@ fn info_attributes_over_four_cores() {
     let body = r#"{"batch":[{"name":"b1","channel":"presence-r","data":"1","info":"user_count"}]}"#;
     let request = Request::post("/batch_events", body);
     assert_eq!(server.answer(&request), ok(r#"{"batch":[{"user_count":2}]}"#));
+}
+
+#[test]
+fn a_cached_event_is_described_with_the_seconds_that_are_left() {
+    let server = Setup::new().workers(2).env("RINGVERB_CACHE_TTL", "100").start();
+    server.publish("cache-c", "e", "{}");
+    for path in ["/channels/cache-c", "/events"] {
+        let request = match path {
+            "/events" => {
+                Request::events(r#"{"name":"e","channel":"cache-c","data":"{}","info":"cache"}"#)
+            }
+            path => Request::get(path).query("info", "cache"),
+        };
+        let (status, text) = server.answer(&request);
+        assert_eq!(status, 200, "{text}");
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        let described = answer.pointer("/channels/cache-c").unwrap_or(&answer);
+        let mut cache = described["cache"].clone();
+        let ttl = cache["ttl"].take().as_u64().expect("a number");
+        assert!((1..=100).contains(&ttl), "{text}");
+        let expected = json!({"event": "e", "channel": "cache-c", "data": "{}", "ttl": null});
+        assert_eq!(cache, expected);
+    }
 }
 
 #[test]

@@ -235,3 +235,77 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
     let finished = server.finish();
     assert!(!finished.stdout.contains("app-secret") && !finished.stderr.contains("app-secret"));
 }
+
+#[test]
+fn event_names_may_be_bounded() {
+    let server = with("RINGVERB_EVENT_NAME_LENGTH_MAX", "200");
+    let mut clients = [server.connect(), server.connect()];
+    for client in &mut clients {
+        client.subscribe("private-room");
+    }
+    let [sender, receiver] = &mut clients;
+    for (count, fits) in [(193, true), (194, false)] {
+        let name = format!("client-{}", "é".repeat(count));
+        let event = json!({"event": name, "channel": "private-room", "data": {}}).to_string();
+        sender.send(&event);
+        if fits {
+            assert_eq!(receiver.event()["event"], json!(name));
+        } else {
+            sender.expect(&error_event(4301, "The name of the client event is too long"));
+        }
+        let body = json!({"name": name, "channel": "news", "data": "x"}).to_string();
+        let (status, text) = server.answer(&Request::events(&body));
+        assert_eq!(status, if fits { 200 } else { 422 }, "{text}");
+        assert_eq!(!fits, text.contains("name field must not be greater than 200 characters"));
+    }
+}
+
+#[test]
+fn a_disabled_app_refuses_its_clients_and_its_backend() {
+    let by_environment = with("RINGVERB_APP_ENABLED", "false");
+    let file = r#"
+        [[apps]]
+        id = "1001"
+        key = "app-key"
+        secret = "app-secret"
+        enabled = false
+        [[apps]]
+        id = "2"
+        key = "second"
+        secret = "app-secret"
+        "#;
+    let by_file = Setup::bare().workers(2).file("ringverb.toml", file).start();
+    let body = json!({"name": "e", "channel": "news", "data": "x"}).to_string();
+    for server in [&by_environment, &by_file] {
+        let handshake = Handshake::to("/app/app-key?protocol=7");
+        Client::open(server, &handshake).refused(4003, "Application disabled");
+        let answer = server.answer(&Request::events(&body));
+        assert_eq!(answer, (403, "Application disabled.".to_owned()));
+    }
+    Client::open(&by_file, &Handshake::to("/app/second?protocol=7")).established().close();
+    by_environment.signal(rustix::process::Signal::TERM);
+    let log = by_environment.finish().stdout;
+    assert!(log.contains("app \"1001\" is disabled"), "{log}");
+    by_file.stop();
+}
+
+/// Some backends send the same fields for every channel.
+#[test]
+fn channel_data_that_is_no_object_is_refused_for_presence_channels_only() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for data in [json!("no json"), json!([1]), json!({"user_id": 1}), json!("[]")] {
+        let ask = |channel: &str, auth: &str| {
+            let data = json!({"channel": channel, "auth": auth, "channel_data": data});
+            json!({"event": "pusher:subscribe", "data": data}).to_string()
+        };
+        client.ask(&ask("news", ""), &succeeded("news"));
+        client.unsubscribe("news");
+        let text = data.as_str();
+        let auth = channel_auth(&client.socket_id, "private-a", text);
+        client.ask(&ask("private-a", &auth), &succeeded("private-a"));
+        client.unsubscribe("private-a");
+        let auth = channel_auth(&client.socket_id, "presence-a", text);
+        client.ask(&ask("presence-a", &auth), &error_event(4200, "Invalid message format"));
+    }
+}

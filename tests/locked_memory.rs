@@ -11,6 +11,7 @@ use support::{DEADLINE, Finished, PING, PONG, Setup, within};
 const NOBODY: u32 = 65_534;
 const POOR: u32 = 64_101;
 const CHECKER: u32 = 64_102;
+const REPLACER: u32 = 64_103;
 
 /// A copy of the program for other users: the target folder may be out of their reach.
 struct Program(PathBuf);
@@ -54,6 +55,27 @@ fn thirty_two_workers_and_their_take_over_fit_the_usual_limit() {
     }
     clients.into_iter().for_each(support::Client::close);
     new.stop();
+}
+
+/// Of the three programs of an exchange, two have rings at a time.
+#[test]
+fn thirty_two_workers_replace_their_program_within_the_usual_limit() {
+    let program = Program::copy("replaced");
+    let setup = program.run_by(REPLACER, 8_192).workers(32);
+    let port = support::free_port().to_string();
+    let mut server = setup.args(&["--host", "127.0.0.1", "--port", &port]).start_as_configured();
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("news"));
+    server.signal(rustix::process::Signal::USR2);
+    server.line_with("has replaced its program");
+    server.line_with("  address  ");
+    server.publish("news", "e", "1");
+    for client in &mut clients {
+        client.expect(r#"{"event":"e","data":"1","channel":"news"}"#);
+        client.ask(PING, PONG);
+    }
+    clients.into_iter().for_each(support::Client::close);
+    server.stop();
 }
 
 /// Nobody is told that the server is ready, and the error says how much is missing and how to get it.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{DEADLINE, PING, PONG, Setup};
+use support::{DEADLINE, PING, PONG, Setup, free_port};
 
 /// Where the messages go.
 struct Systemd {
@@ -101,4 +101,30 @@ fn the_old_main_process_waits_until_the_new_one_is_known() {
     assert_eq!(main_process_of(&systemd.hear()), new.id());
     assert_eq!(old.finish().code, Some(0));
     client.ask(PING, PONG);
+}
+
+/// systemd watches one process. The stand-in of an exchange tells it nothing but that all workers tick.
+#[test]
+fn a_replaced_program_is_the_same_main_process_for_systemd() {
+    let systemd = Systemd::new("replaced");
+    let port = free_port().to_string();
+    let setup = systemd.setup().args(&["--host", "127.0.0.1", "--port", &port]);
+    let mut server = setup.env("WATCHDOG_USEC", "3000000").start_as_configured();
+    assert_eq!(main_process_of(&systemd.hear()), server.id());
+    let mut client = server.connect();
+    server.signal(Signal::USR2);
+    let next = std::iter::from_fn(|| Some(systemd.hear()));
+    let ready = next.into_iter().find(|message| message.trim_end() != "WATCHDOG=1");
+    let ready = ready.expect("a message");
+    assert!(ready.contains("READY=1"), "{ready:?}");
+    assert_eq!(main_process_of(&ready), server.id());
+    server.line_with("has replaced its program");
+    server.line_with("  address  ");
+    client.ask(PING, PONG);
+    for _ in 0..2 {
+        assert_eq!(systemd.hear().trim_end(), "WATCHDOG=1");
+    }
+    server.signal(Signal::TERM);
+    while systemd.hear().trim_end() != "STOPPING=1" {}
+    assert_eq!(server.finish().code, Some(0));
 }

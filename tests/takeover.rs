@@ -149,23 +149,3 @@ fn a_start_that_fails_leaves_the_old_process_serving() {
     client.sync();
     publish(old.address, 1).expect("it serves on");
 }
-
-#[test]
-fn sigusr2_starts_the_program_anew() {
-    let first = setup(1).start();
-    // A second server that the signal goes to, on a port it knows.
-    let mut old = setup(1).reaching(&first).arg(LISTENERS).start_as_configured();
-    assert_eq!(first.finish().code, Some(0));
-    let mut client = old.connect();
-    old.signal(Signal::USR2);
-    let line = old.line_with("was started to take over");
-    let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let pid = rustix::process::Pid::from_raw(pid.expect("its number")).expect("not zero");
-    assert_eq!(client.close_code_behind_events(), 4200);
-    drop(client);
-    old.connect().sync();
-    // It writes where the old one wrote, so it must end before all is read.
-    old.line_with("Another process has taken over");
-    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
-    assert_eq!(old.finish().code, Some(0));
-}

@@ -7,6 +7,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::{Context, Denied, Plan, Reply};
 use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Value};
 use crate::http1::query::parse_query;
 use crate::http1::response::Response;
@@ -193,7 +194,7 @@ fn write_object(
     }
     if kind.cached && attributes.cache {
         match &part.cached {
-            Some(cached) => member("cache", frame::server_payload(cached)),
+            Some((cached, seconds)) => member("cache", &with_ttl(cached, *seconds)),
             None => member("cache", b"null"),
         }
     }
@@ -201,4 +202,12 @@ fn write_object(
         out.push(b'{');
     }
     out.push(b'}');
+}
+
+/// The cached event as Reverb shows it, and the seconds that are left, as Pusher does (rule 68).
+fn with_ttl(frame: &FrameBytes, seconds: u32) -> Vec<u8> {
+    let event = frame::server_payload(frame);
+    let mut object = event.strip_suffix(b"}").unwrap_or(event).to_vec();
+    object.extend_from_slice(format!(",\"ttl\":{seconds}}}").as_bytes());
+    object
 }

@@ -91,10 +91,11 @@ const EVENT_OVERHEAD_BYTES: usize = 40;
 pub(super) fn event(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Result<Plan, Denied> {
     let fields = Fields::read(object(app, body, context)?);
     let mut problems = Problems::default();
-    check_string(&mut problems, format_args!("name"), fields.name);
+    let most = context.apps.get(app).event_name_max;
+    check_name(&mut problems, format_args!("name"), fields.name, most);
     check_string(&mut problems, format_args!("data"), fields.data);
     let names = channel_names(&mut problems, context.apps.get(app), &fields);
-    check_optional_string(&mut problems, format_args!("socket_id"), fields.socket_id);
+    check_socket_id(&mut problems, format_args!("socket_id"), fields.socket_id);
     check_optional_string(&mut problems, format_args!("info"), fields.info);
     problems.into_result(app, context)?;
     check_reserved(&fields, app, context)?;
@@ -155,7 +156,8 @@ pub(super) fn batch(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Re
     let items = batch_items(list, app, context)?;
     let mut problems = Problems::default();
     for (index, fields) in items.iter().enumerate() {
-        check_string(&mut problems, format_args!("batch.{index}.name"), fields.name);
+        let field = format_args!("batch.{index}.name");
+        check_name(&mut problems, field, fields.name, context.apps.get(app).event_name_max);
     }
     for (index, fields) in items.iter().enumerate() {
         check_string(&mut problems, format_args!("batch.{index}.data"), fields.data);
@@ -165,7 +167,7 @@ pub(super) fn batch(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Re
         let field = format_args!("batch.{index}.channel");
         check_item_channel(&mut problems, app, field, fields.channel);
         let field = format_args!("batch.{index}.socket_id");
-        check_optional_string(&mut problems, field, fields.socket_id);
+        check_socket_id(&mut problems, field, fields.socket_id);
         let field = format_args!("batch.{index}.info");
         check_optional_string(&mut problems, field, fields.info);
     }
@@ -325,6 +327,29 @@ fn check_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
 fn check_optional_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
     if span.is_some_and(|span| !span.starts_with('"')) {
         problems.not_a_string(field);
+    }
+}
+
+fn check_name(problems: &mut Problems, field: Field<'_>, span: Option<&str>, most: Option<u32>) {
+    check_string(problems, field, span);
+    if let Some((span, most)) = span.zip(most)
+        && json::has_more_characters(span, most as usize)
+    {
+        problems.too_long(field, most);
+    }
+}
+
+/// Two numbers and a dot, as official libraries check it. Whoever has such an id may be unknown here; whoever has
+/// none, as from a page that sends `undefined`, would hear its own events. An empty text counts as none, as in Laravel.
+fn check_socket_id(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
+    check_optional_string(problems, field, span);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_good = |text: &str| {
+        text.split_once('.').is_some_and(|(first, second)| is_number(first) && is_number(second))
+    };
+    let Some(span) = span.filter(|span| span.starts_with('"')) else { return };
+    if !json::string(span).is_some_and(|text| text.is_empty() || is_good(&text)) {
+        problems.bad_format(field);
     }
 }
 

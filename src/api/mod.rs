@@ -18,6 +18,7 @@ use crate::buffer::FrameBytes;
 use crate::cause::{Cause, LineBudget, Noted, Value};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
+use crate::pusher::error_code;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{Answer, Described, Question};
@@ -149,6 +150,17 @@ pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Pl
         // The worker deals with handshakes.
         Target::Socket { .. } => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what])),
         Target::Api { app_id, call } => match auth::authenticate(request, app_id, context) {
+            // Only the app's backend learns it: the request was signed (PROTOCOL.md C20).
+            Ok(app) if !context.apps.get(app).enabled => {
+                let text = format!("{}.", error_code::APP_DISABLED.message);
+                let values = [Value::text(&*context.apps.get(app).id)];
+                Err(context.deny(
+                    Response::text(403, &text),
+                    Some(app),
+                    Cause::AppDisabled,
+                    &values,
+                ))
+            }
             Ok(app) => plan_call(app, call, request, context),
             Err(denied) => return Plan::Unauthenticated(denied),
         },

@@ -199,6 +199,41 @@ fn validation_speaks_laravels_words() {
 }
 
 #[test]
+fn a_malformed_socket_id_is_refused_and_an_unknown_one_is_not() {
+    let publish = |id: &str| {
+        let id = serde_json::to_string(id).unwrap();
+        post("events", &format!(r#"{{"name":"e","channel":"c","data":"x","socket_id":{id}}}"#))
+    };
+    for id in [
+        "undefined",
+        "null",
+        "1",
+        "1.",
+        ".2",
+        "1.2.3",
+        " 1.2",
+        "1.2 ",
+        "-1.2",
+        "1,2",
+        "1.2\n",
+        "१.२",
+    ] {
+        assert_eq!(answer(&publish(id)).0, 422, "{id:?}");
+    }
+    for id in ["", "1.2", "0.0", "123456789012345678901234567890.1"] {
+        assert!(matches!(publish(id), Plan::Publish { .. }), "{id:?}");
+    }
+    let invalid = r#"{"socket_id":["The socket id field format is invalid."]}"#;
+    assert_eq!(answer(&publish("undefined")), (422, invalid.to_owned()));
+    let batch = r#"{"batch":[{"name":"e","channel":"c","data":"x","socket_id":"1.2\n"}]}"#;
+    let invalid = r#"{"batch.0.socket_id":["The batch.0.socket id field format is invalid."]}"#;
+    assert_eq!(answer(&post("batch_events", batch)), (422, invalid.to_owned()));
+    let batch = r#"{"batch":[{"name":"e","channel":"c","data":"x","socket_id":"1.2"}]}"#;
+    let Plan::Publish { publications, .. } = post("batch_events", batch) else { panic!("{batch}") };
+    assert!(publications[0].except.is_some());
+}
+
+#[test]
 fn reserved_names_are_refused() {
     for name in ["pusher:fake", "pusher_internal:member_added"] {
         let body = format!(r#"{{"name":"{name}","channel":"news","data":"x"}}"#);
@@ -341,10 +376,10 @@ fn counts_are_added_up() {
     );
     let frame =
         crate::ws::frame::encode_text(br#"{"event":"e","data":"1","channel":"cache-c"}"#).into();
-    let cached = Described { subscription_count: 1, user_count: 0, cached: Some(frame) };
+    let cached = Described { subscription_count: 1, user_count: 0, cached: Some((frame, 1799)) };
     assert_eq!(
         told(get("channels/cache-c", &[("info", "cache")]), vec![Answer::Described(vec![cached])]),
-        r#"{"occupied":true,"cache":{"event":"e","data":"1","channel":"cache-c"}}"#
+        r#"{"occupied":true,"cache":{"event":"e","data":"1","channel":"cache-c","ttl":1799}}"#
     );
     let list = vec![
         Answer::Channels(vec![("news".into(), part(1, 0)), ("presence-r".into(), part(1, 0))]),

@@ -49,6 +49,10 @@ impl Problems {
         self.add(field, |shown| format!("The {shown} field must be a channel name."));
     }
 
+    pub(super) fn bad_format(&mut self, field: Field<'_>) {
+        self.add(field, |shown| format!("The {shown} field format is invalid."));
+    }
+
     pub(super) fn too_long(&mut self, field: Field<'_>, most: u32) {
         self.add(field, |shown| {
             format!("The {shown} field must not be greater than {most} characters.")

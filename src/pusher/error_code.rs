@@ -10,6 +10,8 @@ pub struct ErrorCode {
 
 /// No app has this key. pusher-js stops for good.
 pub const NO_SUCH_APP: ErrorCode = ErrorCode { code: 4001, message: "Application does not exist" };
+/// The app is configured and disabled. pusher-js stops for good.
+pub const APP_DISABLED: ErrorCode = ErrorCode { code: 4003, message: "Application disabled" };
 /// `max_connections` is reached. pusher-js stops for good; Reverb's code, kept (PROTOCOL.md C13).
 pub const OVER_QUOTA: ErrorCode =
     ErrorCode { code: 4004, message: "Application is over connection quota" };
@@ -56,6 +58,9 @@ pub const RATE_TERMINATED: ErrorCode = ErrorCode { code: 4100, message: "Rate li
 /// `accept_client_events_from = none`. The connection stays.
 pub const CLIENT_EVENTS_DISABLED: ErrorCode =
     ErrorCode { code: 4301, message: "The app does not have client messaging enabled." };
+/// The name of a client event is over `event_name_max`. The connection stays.
+pub const CLIENT_EVENT_NAME_TOO_LONG: ErrorCode =
+    ErrorCode { code: 4301, message: "The name of the client event is too long" };
 /// A client event on a public channel (PROTOCOL.md C13). The connection stays.
 pub const CLIENT_EVENT_ON_PUBLIC: ErrorCode = ErrorCode {
     code: 4301,

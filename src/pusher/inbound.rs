@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use foldhash::fast::FixedState;
 use indexmap::IndexSet;
 
+use super::channel_name::{Access, classify};
 use super::json::{self, Members, Validator};
 
 /// A well-formed message of a client.
@@ -200,17 +201,30 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
             // Anything but a string is as good as no auth: the signature check says so.
             subscribe.auth = json::string(value).map(Cow::into_owned);
         } else if json::is_name(name, "channel_data") && value != "null" {
-            let text =
-                json::string(value).ok_or_else(|| Malformed::span(Fault::ChannelData, value))?;
-            channel_data = Some(text.into_owned());
+            channel_data = Some((json::string(value), value));
         }
     }
     if subscribe.channel.is_empty() {
         return Err(Malformed::new(Fault::SubscribeChannel, EVENT));
     }
+    // Only a presence channel has a member; elsewhere the text counts as what was signed, and for nothing else.
+    let has_members =
+        classify(&subscribe.channel).is_ok_and(|kind| kind.access == Access::Presence);
     subscribe.channel_data = match channel_data {
-        Some(text) if !text.is_empty() => Some(read_channel_data(text, validator)?),
-        _ => None,
+        None => None,
+        Some((None, span)) if has_members => {
+            return Err(Malformed::span(Fault::ChannelData, span));
+        }
+        Some((None, _)) => None,
+        Some((Some(text), _)) if text.is_empty() => None,
+        Some((Some(text), _)) if has_members => {
+            Some(read_channel_data(text.into_owned(), validator)?)
+        }
+        Some((Some(text), _)) => Some(ChannelData {
+            text: text.into_owned(),
+            user_id: None,
+            user_info: "null".to_owned(),
+        }),
     };
     Ok(subscribe)
 }
@@ -374,8 +388,8 @@ mod tests {
             ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}", Fault::SubscribeChannel, "pusher:subscribe"),
             ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}", Fault::SubscribeChannel, "pusher:subscribe"),
             ("{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}", Fault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":\"nojson\"}}", Fault::ChannelData, "nojson"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"x\",\"channel_data\":{\"user_id\":1}}}", Fault::ChannelData, "{\"user_id\":1}"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":\"nojson\"}}", Fault::ChannelData, "nojson"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":{\"user_id\":1}}}", Fault::ChannelData, "{\"user_id\":1}"),
             ("{\"event\":\"pusher:unsubscribe\",\"data\":{}}", Fault::SubscribeChannel, "pusher:unsubscribe"),
             ("{\"event\":\"client-x\",\"data\":{}}", Fault::EventWithoutChannel, "client-x"),
             ("{\"event\":\"client-x\",\"channel\":7,\"data\":{}}", Fault::EventWithoutChannel, "client-x"),
@@ -439,6 +453,29 @@ mod tests {
                 user_info: user_info.to_owned(),
             });
             check(&data.to_string(), &Ok(Inbound::Subscribe(expected)));
+        }
+    }
+
+    #[test]
+    fn channel_data_counts_where_there_are_members() {
+        for (channel, data, text) in [
+            ("news", r#""nojson""#, Some("nojson")),
+            ("private-x", r#""[1]""#, Some("[1]")),
+            ("private-x", r#"{"user_id":1}"#, None),
+            ("news", "[]", None),
+            ("news", "5", None),
+            ("news", r#""""#, None),
+        ] {
+            let mut expected = subscribed(channel);
+            expected.channel_data = text.map(|text| ChannelData {
+                text: text.to_owned(),
+                user_id: None,
+                user_info: "null".to_owned(),
+            });
+            let message = format!(
+                r#"{{"event":"pusher:subscribe","data":{{"channel_data":{data},"channel":"{channel}"}}}}"#
+            );
+            check(&message, &Ok(Inbound::Subscribe(expected)));
         }
     }
 

@@ -197,6 +197,12 @@ pub fn string(span: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
+/// Whether the text of a raw string span has more characters than this. Nothing is decoded if the span is as short.
+#[must_use]
+pub fn has_more_characters(span: &str, most: usize) -> bool {
+    span.len() > most && string(span).is_some_and(|text| text.chars().nth(most).is_some())
+}
+
 /// Whether a raw name span is this name. Escapes in names are legal, if odd.
 ///
 /// Nothing is allocated, and nothing is decoded that is longer than `name` can be: a client may send thousands of

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use rustix::process::Pid;
 
+use super::exchange::Role;
 use crate::config::options;
 
 const SERVER: &str = "Server";
@@ -43,6 +45,13 @@ pub(super) struct Arguments {
     #[arg(long, global = true, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "connections", help_heading = SERVER)]
     takeover: Option<TakeOver>,
+    /// Stages of SIGUSR2 (`exchange.rs`), each with the id of the other process
+    #[arg(long, global = true, value_name = "PID", require_equals = true, hide = true)]
+    stand_in_for: Option<i32>,
+    #[arg(long, global = true, value_name = "PID", require_equals = true, hide = true)]
+    takes_back_from: Option<i32>,
+    #[arg(long, global = true, value_name = "PID", require_equals = true, hide = true)]
+    minds: Option<i32>,
     /// Configuration file [ringverb.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
     pub(super) config: Option<PathBuf>,
@@ -199,8 +208,30 @@ environment, the environment over .env, .env over ringverb.toml. Exit status: 0 
 ";
 
 impl Arguments {
+    /// What is taken over, if anything: the stages of SIGUSR2 take all.
     pub(super) fn takeover(&self) -> Option<TakeOver> {
-        self.takeover
+        match self.role() {
+            Role::Server => self.takeover,
+            Role::StandIn(_) | Role::TakesBack(_) => Some(TakeOver::Connections),
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        let process = |number: Option<i32>| number.and_then(Pid::from_raw);
+        match (process(self.stand_in_for), process(self.takes_back_from)) {
+            (Some(parent), _) => Role::StandIn(parent),
+            (_, Some(child)) => Role::TakesBack(child),
+            _ => Role::Server,
+        }
+    }
+
+    /// The child for which this process waits, and does nothing else.
+    pub(super) fn minds(&self) -> Option<Pid> {
+        self.minds.and_then(Pid::from_raw)
+    }
+
+    pub(super) fn prints_events(&self) -> bool {
+        self.print_events.is_some()
     }
 
     /// Reads the process's arguments; ends the process for `--help`, `--version` and mistakes (2).

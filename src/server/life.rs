@@ -3,34 +3,33 @@
 //! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
 //! with a close frame, behind the shutdown delay if there is one, and ends with 0 within the grace period; a second
 //! one skips the delay, or ends at once. A panic anywhere
-//! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew. SIGUSR2 starts the program
-//! anew to take over (`takeover.rs`).
+//! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew. SIGUSR2 replaces the program
+//! of this process (`exchange.rs`).
 
-use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::cli::TakeOver;
 use super::delay::{Delay, open_connections};
+use super::ending::Life;
+use super::exchange::{Program, Replacement, Role, SIGNALS, reap};
 use super::handover;
-use super::listening::{bind, share_port};
+use super::listening::{bind, is_in_use, share_port};
 use super::locked::LockedMemory;
 use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
-use super::takeover::{self, Offer, Predecessor, Successor};
-use super::watch::{self, Watch};
+use super::takeover::{self, Offer, Offering, Predecessor, Successor};
+use super::watch::Watch;
 use crate::app::Apps;
-use crate::clock::Moment;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::output;
@@ -40,7 +39,7 @@ use crate::worker::handover::{FORMAT, Handover, Meeting};
 use crate::worker::line::Lines;
 use crate::worker::overload::Overload;
 use crate::worker::time::Clock;
-use crate::worker::{self, Ends, Phase, Shared};
+use crate::worker::{self, Ends, Phase, Shared, hold_signals};
 
 /// What the world may be told once all listeners stand.
 #[derive(Clone, Copy, Debug)]
@@ -56,25 +55,31 @@ pub(super) enum Asked {
     End(&'static str),
     /// SIGUSR2: start the program anew, to take over.
     Replace,
-    /// Another process accepts on our listeners: drain, and leave them alone.
-    TakenOver,
+    /// Another process, with this id, accepts on our listeners: drain, and leave them alone.
+    TakenOver(i32),
     /// Another process wants the connections, too.
     Give(Successor),
 }
 
 /// How the server comes to its end.
-enum End {
+pub(super) enum End {
     Drain,
     /// `Drain`, but the listeners are another process's.
-    Retire,
+    Retire(i32),
     /// Everything is another process's.
-    Given,
+    Given(i32),
+}
+
+/// How the server came to its end.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Stopped,
+    /// Its stand-in serves, and this process is to execute the new program.
+    Replaced(Replacement),
 }
 
 /// Signals within this time are one: Ctrl+C reaches a whole process group, and its supervisor passes the signal on.
-const ONE_WISH: Duration = Duration::from_secs(1);
-/// What webhooks get at the end, even if the connections have used all of the grace period.
-const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
+pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
 /// Workers a channel's home can keep apart (`shard::home::CoreSet`).
 pub(super) const WORKERS_MAX: usize = 128;
 
@@ -85,20 +90,21 @@ pub(super) const WORKERS_MAX: usize = 128;
 pub(super) fn serve(
     mut config: Config,
     take_over: Option<TakeOver>,
+    role: Role,
     on_start: impl FnOnce(Started),
-) -> Result<(), StartError> {
+) -> Result<Ended, StartError> {
     prepare_memory();
-    let program = Program::this();
+    let mut program = Program::this(role);
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let workers = worker_count(&config);
     let asked_address = SocketAddr::new(config.host, config.port);
     let places = Places::new();
     let (predecessor, listeners) =
-        listeners(asked_address, workers, take_over.is_some().then_some(&places))?;
+        listeners(asked_address, workers, take_over.is_some(), &places, role)?;
     // Not before it has asked: the process that runs has to see in which namespaces this one is.
     forbid_dumps();
     // What other nodes say meanwhile would be lost between the two: in a cluster, clients come back by themselves.
-    let moves = take_over == Some(TakeOver::Connections) && config.scaling.is_none();
+    let moves = take_over != Some(TakeOver::Listeners) && config.scaling.is_none();
     let bringer = predecessor.as_ref().filter(|_| moves);
     let (clock, meeting) = meet(bringer, workers)?;
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
@@ -126,41 +132,44 @@ pub(super) fn serve(
     }
     let clock_start_nanos = clock.start_nanos();
     let gives = shared.lines.is_none();
-    let offering = shared.config.takeover.then(|| {
-        let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
-        takeover::offer(offer, &places, asked).inspect_err(|error| {
+    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
+    let offering = offer_to_others(offer, &shared.config, role, &places, asked);
+    match role {
+        // For systemd the main process stays the one that it started.
+        Role::StandIn(_) => {}
+        Role::TakesBack(_) | Role::Server => supervision::tell_ready(),
+    }
+    drop(predecessor);
+    match role {
+        Role::StandIn(parent) => {
+            tracing::info!("Serving until process {parent} has replaced its program.");
+        }
+        Role::TakesBack(stand_in) => {
+            reap(stand_in, Arc::default());
+            on_start(Started { address, workers });
+        }
+        Role::Server => on_start(Started { address, workers }),
+    }
+    let end = wait(&shared, &doorbells, &asks, &mut program);
+    let life = Life { shared, doorbells, webhooks, offering, grace };
+    life.end(&end, asks, program)
+}
+
+/// Lets others take over, unless the configuration does not. A stand-in is there to be taken over from.
+fn offer_to_others(
+    offer: Offer,
+    config: &Config,
+    role: Role,
+    places: &Places,
+    asked: Sender<Asked>,
+) -> Option<Offering> {
+    let is_offered = config.takeover || matches!(role, Role::StandIn(_));
+    let offering = is_offered.then(|| takeover::offer(offer, places, asked))?;
+    offering
+        .inspect_err(|error| {
             tracing::warn!("nobody will be able to take over from this server: {error}");
         })
-    });
-    let offering = offering.and_then(Result::ok);
-    supervision::tell_ready();
-    drop(predecessor);
-    on_start(Started { address, workers });
-    let end = wait(&shared, &doorbells, &asks, &program);
-    let asked_at = shared.clock.now();
-    let given = matches!(end, End::Given);
-    let drained = given || drain(&shared, &doorbells, &asks, workers, grace, &end);
-    if !given && (webhooks.is_some() || shared.lines.is_some()) {
-        wait_for_mail(&shared, &doorbells);
-    }
-    heed_second_signal(asks, shared.clock, asked_at);
-    if let Some(webhooks) = webhooks {
-        let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
-        webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
-    }
-    if !given {
-        shared.phase.stop();
-        wake_all(&doorbells);
-        wait_for_lines(&shared, &doorbells);
-    }
-    watch::tell_all(&shared.overload.refusals);
-    match offering {
-        Some(offering) if matches!(end, End::Drain) => offering.withdraw(),
-        Some(offering) => offering.wait(),
-        None => {}
-    }
-    tell_stopped(&shared, asked_at);
-    if drained { Ok(()) } else { Err(StartError::Grace) }
+        .ok()
 }
 
 /// Workers that the configuration asks for: by default one for each core that this process may use.
@@ -169,11 +178,6 @@ pub(super) fn worker_count(config: &Config) -> usize {
         0 => core_affinity::get_core_ids().map_or(1, |cores| cores.len()).clamp(1, WORKERS_MAX),
         asked => asked.min(WORKERS_MAX),
     }
-}
-
-fn tell_stopped(shared: &Shared, asked_at: Moment) {
-    let millis = shared.clock.now().0.saturating_sub(asked_at.0);
-    tracing::info!("Stopped after {}.{} s", millis / 1_000, millis % 1_000 / 100);
 }
 
 fn prepare_memory() {
@@ -196,18 +200,29 @@ fn forbid_dumps() {
 fn listeners(
     address: SocketAddr,
     workers: usize,
-    take_over_at: Option<&Places>,
+    takes_over: bool,
+    places: &Places,
+    role: Role,
 ) -> Result<(Option<takeover::Predecessor>, Vec<TcpListener>), StartError> {
-    if let Some(places) = take_over_at {
-        match takeover::ask(address, places).map_err(StartError::TakeOver)? {
-            Some((predecessor, mut listeners)) => {
-                let more = workers.saturating_sub(listeners.len());
-                let bound = share_port(address, more);
-                listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
-                return Ok((Some(predecessor), listeners));
-            }
-            None => tracing::info!("nobody serves {address} to take over from: starting as usual"),
-        }
+    let found = if takes_over {
+        takeover::ask(address, places).map_err(StartError::TakeOver)?
+    } else if is_in_use(address) {
+        takeover::ask_orphan(address, places).map_err(StartError::TakeOver)?
+    } else {
+        None
+    };
+    if let Some((predecessor, mut listeners)) = found {
+        let more = workers.saturating_sub(listeners.len());
+        let bound = share_port(address, more);
+        listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
+        return Ok((Some(predecessor), listeners));
+    }
+    if let Role::StandIn(parent) = role {
+        let text = format!("process {parent} does not serve {address}, or has ended");
+        return Err(StartError::TakeOver(io::Error::new(io::ErrorKind::NotFound, text)));
+    }
+    if takes_over {
+        tracing::info!("nobody serves {address} to take over from: starting as usual");
     }
     Ok((None, bind(address, workers)?))
 }
@@ -323,7 +338,9 @@ fn start_workers(
 }
 
 fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR2])?;
+    let mut signals = Signals::new(SIGNALS)?;
+    // The program before this one in the same process may have held them back.
+    hold_signals(&SIGNALS, false)?;
     let thread = std::thread::Builder::new().name("signals".to_owned());
     let listen = move || {
         for signal in signals.forever() {
@@ -348,7 +365,12 @@ fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
 }
 
 /// Waits until the server is to end.
-fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program: &Program) -> End {
+fn wait(
+    shared: &Shared,
+    doorbells: &[Doorbell],
+    asks: &Receiver<Asked>,
+    program: &mut Program,
+) -> End {
     let mut watchdog = Watchdog::new(shared);
     let mut delay: Option<Delay> = None;
     loop {
@@ -367,15 +389,16 @@ fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program
                     "SIGUSR2 ignored: RINGVERB_TAKEOVER=false lets no process take over"
                 );
             }
-            Ok(Asked::Replace) => program.start_successor(),
-            Ok(Asked::TakenOver) => {
+            Ok(Asked::Replace) => program.start_stand_in(),
+            Ok(Asked::TakenOver(taker)) => {
                 tracing::info!("Another process has taken over: closing connections here.");
-                return End::Retire;
+                return End::Retire(taker);
             }
             Ok(Asked::Give(successor)) => {
+                let taker = successor.process;
                 if handover::give(shared, doorbells, successor) {
                     tracing::info!("Another process has taken over, with all connections.");
-                    return End::Given;
+                    return End::Given(taker);
                 }
             }
             Ok(Asked::End(signal)) => match &delay {
@@ -412,60 +435,6 @@ fn drains(shared: &Shared, signal: &str) -> End {
     End::Drain
 }
 
-/// This program, as it was started.
-struct Program {
-    path: io::Result<PathBuf>,
-}
-
-impl Program {
-    /// The path is looked up now: once the file has been replaced, the kernel calls it deleted.
-    fn this() -> Self {
-        Self { path: std::env::current_exe() }
-    }
-
-    /// Starts the program that is at the same path now, with the same arguments, to take over. If it fails, this
-    /// process serves on.
-    fn start_successor(&self) {
-        let path = match &self.path {
-            Ok(path) => path,
-            Err(error) => {
-                tracing::error!("no successor: the path of this program is unknown: {error}");
-                return;
-            }
-        };
-        let is_takeover =
-            |argument: &OsString| argument.as_encoded_bytes().starts_with(b"--takeover");
-        let (takeover, arguments): (Vec<_>, Vec<_>) =
-            std::env::args_os().skip(1).partition(is_takeover);
-        let takeover = takeover.into_iter().next_back().unwrap_or_else(|| "--takeover".into());
-        let mut command = std::process::Command::new(path);
-        // Without it the watchdog is meant for whoever reads of it.
-        command.args(arguments).arg(takeover).env_remove("WATCHDOG_PID");
-        match command.spawn() {
-            Ok(child) => {
-                tracing::info!("process {} was started to take over", child.id());
-                reap(child);
-            }
-            Err(error) => {
-                tracing::error!("no successor, this process serves on: {path:?}: {error}");
-            }
-        }
-    }
-}
-
-/// Tells if a successor ends before this process does.
-fn reap(mut child: std::process::Child) {
-    let thread = std::thread::Builder::new().name("successor".to_owned());
-    let wait = move || {
-        if let Ok(status) = child.wait() {
-            tracing::error!("the process that was to take over has ended: {status}");
-        }
-    };
-    if let Err(error) = thread.spawn(wait) {
-        tracing::warn!("nobody looks after the successor: {error}");
-    }
-}
-
 fn start_worker(
     index: usize,
     shared: Arc<Shared>,
@@ -482,85 +451,6 @@ fn start_worker(
     };
     // Nobody waits for it: the process ends when the control thread does.
     thread.spawn(run).map(drop)
-}
-
-/// Waits until every worker is without connections, or the grace period is over.
-fn drain(
-    shared: &Shared,
-    doorbells: &[Doorbell],
-    asks: &Receiver<Asked>,
-    workers: usize,
-    grace: Duration,
-    end: &End,
-) -> bool {
-    const STEP: Duration = Duration::from_millis(10);
-    if matches!(end, End::Retire) {
-        shared.phase.retire();
-    } else {
-        shared.phase.drain();
-    }
-    let mut waited = Duration::ZERO;
-    while waited < grace {
-        if shared.drained.load(Ordering::Acquire) == workers {
-            return true;
-        }
-        if matches!(asks.try_recv(), Ok(Asked::End(_))) && waited >= ONE_WISH {
-            end_at_once();
-        }
-        wake_all(doorbells);
-        sleep(STEP);
-        waited += STEP;
-    }
-    shared.drained.load(Ordering::Acquire) == workers
-}
-
-fn end_at_once() -> ! {
-    tracing::warn!("second signal: ending at once");
-    output::exit(1)
-}
-
-/// Ends the process at a second signal while it waits for webhooks or for other nodes.
-fn heed_second_signal(asks: Receiver<Asked>, clock: Clock, asked_at: Moment) {
-    let thread = std::thread::Builder::new().name("last-signal".to_owned());
-    let heed = move || {
-        for asked in asks {
-            let since = clock.now().0.saturating_sub(asked_at.0);
-            if matches!(asked, Asked::End(_)) && u128::from(since) >= ONE_WISH.as_millis() {
-                end_at_once();
-            }
-        }
-    };
-    if let Err(error) = thread.spawn(heed) {
-        tracing::warn!("a second signal will not end the server at once: {error}");
-    }
-}
-
-/// Waits until the workers have told each other what their last connections left behind: a leave goes to a home, and
-/// what an unanswered join owes takes two mails more. Gives up after a second.
-fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
-    const TICKS: u64 = 4;
-    let ticks = || shared.drained_ticks.iter().map(|ticks| ticks.load(Ordering::Acquire));
-    let before: Vec<u64> = ticks().collect();
-    for _ in 0..1_000 {
-        if ticks().zip(&before).all(|(now, before)| now >= before + TICKS) {
-            return;
-        }
-        wake_all(doorbells);
-        sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits until the other nodes were told that this one ends. Those that were not notice it themselves, later.
-fn wait_for_lines(shared: &Shared, doorbells: &[Doorbell]) {
-    let Some(lines) = &shared.lines else { return };
-    // The slow beat of a worker that drains comes twenty times a second.
-    for _ in 0..100 {
-        if lines.ended.load(Ordering::Acquire) >= doorbells.len() {
-            return;
-        }
-        wake_all(doorbells);
-        sleep(Duration::from_millis(10));
-    }
 }
 
 pub(super) fn wake_all(doorbells: &[Doorbell]) {

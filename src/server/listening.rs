@@ -28,6 +28,12 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListene
     share_port(address_bound, workers).map_err(failed)
 }
 
+/// Whether another socket has the port.
+pub(super) fn is_in_use(address: SocketAddr) -> bool {
+    let bound = socket(address).and_then(|probe| probe.bind(&address.into()));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// Binds; a port that is in use may be free in a moment.
 fn wait_for_port(probe: &Socket, address: SocketAddr) -> io::Result<()> {
     let mut waited = Duration::ZERO;

@@ -6,6 +6,8 @@ mod check;
 mod cli;
 mod client;
 mod delay;
+mod ending;
+mod exchange;
 mod handover;
 mod life;
 mod listening;
@@ -19,11 +21,14 @@ mod watch;
 
 use std::process::ExitCode;
 
+use rustix::process::Pid;
+
 use crate::config::Config;
 use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
 use crate::output;
 use cli::{Arguments, ClientCommand, Command};
+use life::Ended;
 use locked::LockedMemory;
 pub use probe::StartError;
 
@@ -31,6 +36,24 @@ pub use probe::StartError;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::read();
+    if let Some(stand_in) = arguments.minds() {
+        return mind(stand_in, arguments.prints_events());
+    }
+    exchange::mind_after_failure(arguments.role(), run(&arguments))
+}
+
+/// Waits for a process that serves instead of this one.
+fn mind(stand_in: Pid, prints_events: bool) -> ExitCode {
+    let settings = output::Settings { prints_events, colour: false };
+    if let Err(error) = output::start(settings) {
+        return fail(&StartError::Start(error));
+    }
+    let status = exchange::mind(stand_in);
+    output::finish();
+    status
+}
+
+fn run(arguments: &Arguments) -> ExitCode {
     let merged = match Sources::gather(
         arguments.flags(),
         arguments.config.as_deref(),
@@ -40,10 +63,10 @@ pub fn main() -> ExitCode {
         Ok(sources) => merge(&sources),
         Err(problems) => return refuse(&problems),
     };
-    match arguments.command {
+    match &arguments.command {
         Some(Command::Check) => run_check(&merged),
-        Some(Command::Client(command)) => run_client(&command, &merged),
-        Some(Command::Start) | None => start(&merged, arguments.takeover()),
+        Some(Command::Client(command)) => run_client(command, &merged),
+        Some(Command::Start) | None => start(&merged, arguments),
     }
 }
 
@@ -79,7 +102,7 @@ fn run_check(merged: &Merged) -> ExitCode {
     }
 }
 
-fn start(merged: &Merged, takeover: Option<cli::TakeOver>) -> ExitCode {
+fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
     let config = match build(merged, &drawn_credentials()) {
         Ok(config) => config,
         Err(problems) => {
@@ -91,12 +114,12 @@ fn start(merged: &Merged, takeover: Option<cli::TakeOver>) -> ExitCode {
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
-    let status = run_server(merged, config, takeover);
+    let status = run_server(merged, config, arguments);
     output::finish();
     status
 }
 
-fn run_server(merged: &Merged, config: Config, takeover: Option<cli::TakeOver>) -> ExitCode {
+fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCode {
     warn(merged);
     let public = banner::Public::of(merged);
     let facts = match probe::run() {
@@ -111,8 +134,9 @@ fn run_server(merged: &Merged, config: Config, takeover: Option<cli::TakeOver>) 
     }
     let summary = banner::Summary::of(&config, &facts);
     let on_start = |started| output::log_text(&banner::render(&started, &summary, &public));
-    match life::serve(config, takeover, on_start) {
-        Ok(()) => ExitCode::SUCCESS,
+    match life::serve(config, arguments.takeover(), arguments.role(), on_start) {
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Replaced(replacement)) => replacement.run(),
         Err(error) => fail(&error),
     }
 }

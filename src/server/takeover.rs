@@ -31,10 +31,11 @@ use rustix::net::{
 };
 use socket2::Socket;
 
+use super::exchange::is_orphan;
 use super::life::{Asked, WORKERS_MAX, sleep};
 use super::meeting::{Places, Point};
 use crate::output::PEER;
-use crate::worker::handover::FORMAT;
+use crate::worker::handover::{FORMAT, peer_credentials};
 use crate::worker::time::Clock;
 
 /// Every message is as long as this, filled up with spaces.
@@ -106,6 +107,8 @@ pub(super) struct Successor {
     stream: UnixStream,
     pub(super) nonce: u64,
     pub(super) workers: usize,
+    /// Its id.
+    pub(super) process: i32,
     /// Tells the thread that offers whether all was taken.
     taken: Sender<bool>,
 }
@@ -210,15 +213,17 @@ fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Res
     patient(&stream)?;
     expect(&stream, TAKE_OVER)?;
     send_listeners(&stream, offer)?;
+    let process = peer_credentials(&stream)?.process;
     let wish = hear(&stream)?;
     if wish == ACCEPTING {
-        let _ = asked.send(Asked::TakenOver);
+        let _ = asked.send(Asked::TakenOver(process));
         return Ok(stream);
     }
     let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
     let workers = worker_count(workers)?;
     let (taken, outcome) = mpsc::channel();
-    let successor = Successor { stream: stream.try_clone()?, nonce, workers, taken };
+    let stream_of_it = stream.try_clone()?;
+    let successor = Successor { stream: stream_of_it, nonce, workers, process, taken };
     // A control thread that is at the end already drops it, and with it the other end of `outcome`.
     let _ = asked.send(Asked::Give(successor));
     if outcome.recv() == Ok(true) { Ok(stream) } else { Err(io::Error::other("see above")) }
@@ -286,6 +291,32 @@ pub(super) fn ask(
     places: &Places,
 ) -> io::Result<Option<(Predecessor, Vec<TcpListener>)>> {
     let Some(stream) = places.find(address)? else { return Ok(None) };
+    ask_through(stream, address).map(Some)
+}
+
+/// Asks a stand-in whose parent is gone for its listeners; `None` when no such process serves the address.
+///
+/// # Errors
+/// When there is one that does not give them.
+pub(super) fn ask_orphan(
+    address: SocketAddr,
+    places: &Places,
+) -> io::Result<Option<(Predecessor, Vec<TcpListener>)>> {
+    let Some(stream) = places.find(address)? else { return Ok(None) };
+    let process = peer_credentials(&stream)?.process;
+    if !is_orphan(process) {
+        return Ok(None);
+    }
+    tracing::warn!(
+        "process {process} serves {address} for a process that is gone: taking over from it, with all connections"
+    );
+    ask_through(stream, address).map(Some)
+}
+
+fn ask_through(
+    stream: UnixStream,
+    address: SocketAddr,
+) -> io::Result<(Predecessor, Vec<TcpListener>)> {
     patient(&stream)?;
     say(&stream, TAKE_OVER)?;
     let (heard, listeners) = receive(&stream)?;
@@ -299,7 +330,7 @@ pub(super) fn ask(
         return Err(foreign());
     }
     let workers = worker_count(workers)?;
-    Ok(Some((Predecessor { stream, format, workers, clock_start_nanos }, listeners)))
+    Ok((Predecessor { stream, format, workers, clock_start_nanos }, listeners))
 }
 
 fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
@@ -436,7 +467,7 @@ mod tests {
             ask(address, &Places::none()).unwrap().expect("somebody is there");
         assert!(asks.try_recv().is_err(), "nothing is decided yet");
         predecessor.retire().unwrap();
-        assert!(matches!(asks.recv().unwrap(), Asked::TakenOver));
+        assert!(matches!(asks.recv().unwrap(), Asked::TakenOver(_)));
         let (mut accepted, _) = listeners[0].accept().unwrap();
         accepted.write_all(b"here").unwrap();
         let mut heard = [0; 4];

@@ -9,6 +9,7 @@ use crate::cause::{Cause, Value};
 use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::ClientEvent;
+use crate::pusher::json;
 use crate::pusher::outbound;
 use crate::pusher::webhook_event::{ClientEventTold, Happening};
 
@@ -23,6 +24,11 @@ impl Shard {
                 let most = self.app_of(key.slot).client_events_per_second_max;
                 let most = Value::Number(most.unwrap_or_default().into());
                 return self.deny_client_event(key.slot, &Denial::new(error, cause, [name, most]));
+            }
+            Cause::ClientEventName => {
+                let most = self.app_of(key.slot).event_name_max;
+                let most = Value::Number(most.unwrap_or_default().into());
+                Denial::new(error, cause, [name, most])
             }
             _ => Denial::new(error, cause, [name, channel]),
         };
@@ -39,6 +45,10 @@ impl Shard {
         let bounded = app.presence_members_max.is_some();
         if from == ClientEventsFrom::None {
             return Err((error_code::CLIENT_EVENTS_DISABLED, Cause::ClientEventsDisabled));
+        }
+        let name_max = app.event_name_max;
+        if name_max.is_some_and(|most| json::has_more_characters(event.event, most as usize)) {
+            return Err((error_code::CLIENT_EVENT_NAME_TOO_LONG, Cause::ClientEventName));
         }
         if !self.count_client_event(key.slot) {
             return Err((error_code::RATE_LIMITED, Cause::ClientEventRate));

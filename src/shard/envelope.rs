@@ -238,13 +238,13 @@ pub enum Told {
     Connections(u64),
 }
 
-/// `Described`: subscribers, users, the cached event's frame.
+/// `Described`: subscribers, users, the cached event's frame and its seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct DescribedPart(u64, u64, Option<Vec<u8>>);
+pub struct DescribedPart(u64, u64, Option<(Vec<u8>, u32)>);
 
 impl From<Described> for DescribedPart {
     fn from(described: Described) -> Self {
-        let cached = described.cached.map(|frame| frame.to_vec());
+        let cached = described.cached.map(|(frame, seconds)| (frame.to_vec(), seconds));
         Self(described.subscription_count as u64, described.user_count as u64, cached)
     }
 }
@@ -255,7 +255,7 @@ impl From<DescribedPart> for Described {
         Self {
             subscription_count: count(subscribers),
             user_count: count(users),
-            cached: cached.map(FrameBytes::from),
+            cached: cached.map(|(frame, seconds)| (FrameBytes::from(frame), seconds)),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Shard {
     }
 
     /// Takes in a connection of another process. It gets no frame by this, and nobody hears of it. One of an app that
-    /// is not configured any more is closed with 4001.
+    /// is not configured any more is closed with 4001, one of a disabled app with 4003.
     pub fn import_connection(&mut self, state: ConnectionState) -> ConnectionKey {
         let app = self.settings.apps.by_id(&state.app);
         // As in `open_refused`: one that has no app is never asked for it.
@@ -167,6 +167,12 @@ impl Shard {
             self.deny_and_close(key.slot, &denial);
             return key;
         };
+        if !self.settings.apps.get(app).enabled {
+            let values = [Value::text(&*state.app)];
+            let denial = Denial::new(error_code::APP_DISABLED, Cause::AppDisabled, values);
+            self.deny_and_close(key.slot, &denial);
+            return key;
+        }
         self.settings.apps.get(app).hold();
         let now = self.now.seconds();
         let connection = &mut self.connections[key.slot as usize];

@@ -315,10 +315,6 @@ impl HomeTable {
         }
     }
 
-    pub(super) fn cached_frame(&self, key: &ChannelKey, now: Moment) -> Option<FrameBytes> {
-        self.find(key)?.cached(now).map(|cached| cached.frame.clone())
-    }
-
     pub(super) fn len(&self) -> usize {
         self.channels.len()
     }

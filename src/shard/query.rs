@@ -38,8 +38,8 @@ pub struct Described {
     pub subscription_count: usize,
     /// Distinct users; only homes know, each of all nodes.
     pub user_count: usize,
-    /// The cached event's frame; only the home knows.
-    pub cached: Option<FrameBytes>,
+    /// The cached event's frame, and for how many seconds it is still remembered; only the home knows.
+    pub cached: Option<(FrameBytes, u32)>,
 }
 
 impl Described {
@@ -93,7 +93,7 @@ impl Shard {
         Described {
             subscription_count: local.map_or(0, |channel| channel.subscribers.len()),
             user_count: home.map_or(0, |home| home.user_count()),
-            cached: self.homes.cached_frame(&key, self.now),
+            cached: self.homes.cached_and_seconds(&key, self.now),
         }
     }
 

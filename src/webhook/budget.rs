@@ -36,6 +36,11 @@ impl Class {
         }
     }
 
+    /// Anybody can cause such events.
+    pub(super) fn is_open(self) -> bool {
+        self == Self::Open
+    }
+
     /// What of a bound on events or bytes is this class's own: never nothing.
     pub(super) fn share(self, max: usize) -> usize {
         match self {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::HeaderValue;
-use ureq::http::header::{CONTENT_TYPE, USER_AGENT};
+use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout};
 use ureq::{Agent, Error, Timeout};
 
 use super::header_case::TitleCase;
+use super::retry::Verdict;
 use crate::app::App;
 use crate::pusher::signature;
 use crate::text::shown;
@@ -28,12 +29,14 @@ const ADDRESSES_MAX: usize = 16;
 /// Why a request did not do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// An answer, but not 2xx.
-    Status(u16),
+    /// An answer, but not 2xx; and its `Retry-After`, if that is a number of seconds.
+    Status(u16, Option<Duration>),
     /// No whole answer head within the time.
     Timeout,
-    /// Not resolved, not connected, cut off.
+    /// Not resolved, or not connected.
     Connection(String),
+    /// Cut off after the connection was made, or answered with what is not HTTP.
+    HungUp(String),
     /// The backend's certificate is not trusted, or TLS cannot be spoken with it.
     Tls(String),
 }
@@ -85,12 +88,16 @@ impl Client {
             .header("X-Pusher-Signature", HeaderValue::from_bytes(&signature).map_err(other)?)
             .send(body)
             .map_err(|error| Failure::from(&error))?;
+        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
+            let seconds = value.to_str().ok()?.trim().parse().ok()?;
+            Some(Duration::from_secs(seconds))
+        });
         // Whatever becomes of the body: the status was the answer.
         let body = answer.body_mut().as_reader();
         let _ = std::io::copy(&mut body.take(ANSWER_BYTES_READ), &mut std::io::sink());
         match answer.status().as_u16() {
             200..=299 => Ok(()),
-            status => Err(Failure::Status(status)),
+            status => Err(Failure::Status(status, retry_after)),
         }
     }
 
@@ -114,11 +121,17 @@ impl From<&Error> for Failure {
             Error::Timeout(Timeout::Connect) => {
                 Self::Connection("no connection within the time".to_owned())
             }
+            Error::Timeout(Timeout::Resolve) => {
+                Self::Connection("its name was not resolved within the time".to_owned())
+            }
             Error::Timeout(_) => Self::Timeout,
             Error::Rustls(error) => Self::Tls(error.to_string()),
             Error::Io(error) if is_of_tls(error) => Self::Tls(error.to_string()),
-            Error::Io(error) => Self::Connection(error.to_string()),
-            error => Self::Connection(error.to_string()),
+            Error::Io(error) if is_of_a_connection(error) => Self::HungUp(error.to_string()),
+            Error::Io(_) | Error::HostNotFound | Error::ConnectionFailed => {
+                Self::Connection(error.to_string())
+            }
+            error => Self::HungUp(error.to_string()),
         }
     }
 }
@@ -127,12 +140,38 @@ fn is_of_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
+/// Whether the connection existed when this happened.
+fn is_of_a_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+impl Failure {
+    /// What it means for the events of the request.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Status(408 | 425 | 429, _) => Verdict::Busy,
+            // A redirect may be that of a backend in maintenance (`php artisan down --redirect`).
+            Self::Status(400..=499, _) => Verdict::Permanent,
+            Self::Status(..) | Self::Timeout | Self::HungUp(_) => Verdict::Transient,
+            Self::Connection(_) | Self::Tls(_) => Verdict::Unreachable,
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status(_, retry_after) => *retry_after,
+            _ => None,
+        }
+    }
+}
+
 /// Tells what happened and what to do, to be read after the URL.
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(status) => {
-                write!(formatter, "was answered with HTTP {status}; {}", advice(*status))
+            Self::Status(status, _) => {
+                write!(formatter, "answered with HTTP {status}; {}", advice(*status))
             }
             Self::Timeout => formatter.write_str(
                 "gave no answer in time; let the backend answer first and work in a queue, or raise \
@@ -140,7 +179,12 @@ impl fmt::Display for Failure {
             ),
             Self::Connection(why) => write!(
                 formatter,
-                "could not be reached or hung up ({}); check that the backend runs and can be reached from this host",
+                "could not be reached ({}); check that the backend runs and can be reached from this host",
+                shown(why)
+            ),
+            Self::HungUp(why) => write!(
+                formatter,
+                "closed the connection without an answer ({}); the backend's own log says why",
                 shown(why)
             ),
             Self::Tls(why) => write!(

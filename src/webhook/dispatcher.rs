@@ -224,8 +224,8 @@ impl Dispatcher {
                 if !webhooks[endpoint.target.index].wants(event.kind(), &event.channel) {
                     continue;
                 }
-                let line = line.get_or_insert_with(|| written(&event));
-                if let Err(why) = endpoint.queue(class, line, &self.common, &self.alive) {
+                let line = line.get_or_insert_with(|| written(class, &event));
+                if let Err(why) = endpoint.queue(line, &self.common, &self.alive) {
                     let kind = event.kind() as usize;
                     self.common.counters.dropped_at_queues.add(1);
                     self.common.counters.dropped_at_queues_of.add(kind, 1);
@@ -292,12 +292,11 @@ impl Endpoint {
     /// When it is dropped.
     fn queue(
         &mut self,
-        class: Class,
         line: &Line,
         common: &Arc<Common>,
         alive: &Sender<Infallible>,
     ) -> Result<(), Why> {
-        match self.sender.as_ref().map(|sender| sender.push(class, line, common)) {
+        match self.sender.as_ref().map(|sender| sender.push(line, common)) {
             Some(Ok(())) => return Ok(()),
             Some(Err(Refused::Full)) => return Err(Why::Full),
             Some(Err(Refused::Ended)) | None => {}
@@ -305,7 +304,7 @@ impl Endpoint {
         self.sender = None;
         let sender =
             sender::start(common, &self.target, alive.clone()).map_err(|_| Why::NoThread)?;
-        self.sender.insert(sender).push(class, line, common).map_err(|_| Why::Full)
+        self.sender.insert(sender).push(line, common).map_err(|_| Why::Full)
     }
 }
 
@@ -330,10 +329,10 @@ fn endpoints(apps: &Apps) -> (Vec<Endpoint>, Vec<Vec<usize>>) {
     (endpoints, endpoints_of)
 }
 
-fn written(event: &WebhookEvent) -> Line {
-    let mut text = Vec::with_capacity(128);
-    event.write(&mut text);
-    text.into()
+fn written(class: Class, event: &WebhookEvent) -> Line {
+    let mut json = Vec::with_capacity(128);
+    event.write(&mut json);
+    Line { class, kind: event.kind(), channel: event.channel.clone(), json: json.into() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this thread is no worker's, and rests on purpose")]

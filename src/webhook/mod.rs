@@ -3,16 +3,20 @@
 //! A worker pushes events into a ring of its own and goes on: it never waits, and never for a backend. One thread
 //! (`dispatcher.rs`) empties the rings, holds leaving back for a while (`gate.rs`), and queues what is left at the
 //! endpoints that want it; each endpoint with something to send has a thread (`sender.rs`) that posts batches
-//! (`batch.rs`, `client.rs`), one at a time and in order. Everything that waits is bounded by app and class of events
-//! (`budget.rs`), so that nobody's flood takes the place of another's events, and what finds no room is counted by
-//! kind. Delivery is at least once: a backend that answers too late gets a batch again.
+//! (`batch.rs`, `client.rs`), one at a time. What a backend refuses is tried again by itself, and the rest goes on
+//! (`backlog.rs`, `retry.rs`). Everything that waits is bounded by app and class of events (`budget.rs`), so that
+//! nobody's flood takes the place of another's events, and what finds no room is counted by kind. Delivery is at least
+//! once: a backend that answers too late gets a batch again.
 
+mod backlog;
 mod batch;
 mod budget;
 mod client;
 mod dispatcher;
 mod gate;
 mod header_case;
+mod report;
+mod retry;
 mod sender;
 #[cfg(test)]
 mod tests;

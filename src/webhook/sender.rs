@@ -1,5 +1,5 @@
-//! One endpoint's thread: gathers events into batches and posts one after the other, each until it is answered with
-//! 2xx or given up. It may hang as long as it likes: nobody waits for it but its own queue.
+//! One endpoint's thread: gathers events into requests and posts one after the other. What is next, and what becomes
+//! of refused events, is decided in `backlog.rs`. The thread may hang in a request: only its own queue waits for it.
 
 use std::convert::Infallible;
 use std::io;
@@ -9,10 +9,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, TryRecvErro
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::batch::{self, Batch, Line, Waiting};
+use super::backlog::{Attempt, Backlog, Entry, Next, Why};
+use super::batch::{self, Amount, Line};
 use super::budget::{CLASSES, Class};
 use super::client::{Client, Failure};
-use super::time::{Clock, later, unix_ms};
+use super::report::Report;
+use super::retry::{Policy, Verdict};
+use super::time::{Clock, unix_ms};
 use super::{Settings, Target};
 use crate::app::{App, Apps};
 use crate::clock::Moment;
@@ -20,8 +23,6 @@ use crate::counters::WebhookCounters;
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
-/// Failures of one endpoint are told once in this time, in milliseconds.
-const WARN_AGAIN_MS: u64 = 60_000;
 /// How much a sender yields to the workers, which may be pinned to all cores there are.
 const NICE: i32 = 10;
 
@@ -40,7 +41,7 @@ pub(super) struct Common {
     pub(super) stop: AtomicBool,
 }
 
-/// What waits for an endpoint, the batch under way included. Only the dispatcher adds, only the sender takes away.
+/// What waits for an endpoint, the request under way included. Only the dispatcher adds, only the sender takes away.
 #[derive(Debug, Default)]
 struct Load {
     /// Of all classes.
@@ -68,7 +69,7 @@ pub(super) enum Refused {
 
 /// The dispatcher's end of a sender.
 pub(super) struct Handle {
-    queue: Channel<(Class, Line)>,
+    queue: Channel<Line>,
     load: Arc<Load>,
     thread: Thread,
 }
@@ -78,7 +79,8 @@ impl Handle {
     ///
     /// # Errors
     /// When it is not taken.
-    pub(super) fn push(&self, class: Class, line: &Line, common: &Common) -> Result<(), Refused> {
+    pub(super) fn push(&self, line: &Line, common: &Common) -> Result<(), Refused> {
+        let (class, bytes) = (line.class, line.json.len());
         let load = &self.load.by_class[class as usize];
         let is_full = load.is_full(class, common);
         // Counted before it is sent: a sender that sees zero may end, and then no event is on its way.
@@ -92,9 +94,9 @@ impl Handle {
             Ok(_) => {}
         }
         load.events.fetch_add(1, Ordering::Relaxed);
-        load.bytes.fetch_add(line.len(), Ordering::Relaxed);
-        common.add_bytes(class, line.len());
-        self.queue.send((class, line.clone())).map_err(|_| Refused::Ended)
+        load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        common.add_bytes(class, bytes);
+        self.queue.send(line.clone()).map_err(|_| Refused::Ended)
     }
 
     /// Ends the queue: the sender sends what is left, without pauses that are over now, and ends.
@@ -149,25 +151,18 @@ impl Rest {
     }
 }
 
-/// How it went with the endpoint so far, for the log.
-#[derive(Debug, Default)]
-struct Mood {
-    /// When its failure was told; `None` if it is well, or nobody was told otherwise.
-    told_failing: Option<Moment>,
-    /// When a failure may be told again.
-    quiet_until: Moment,
-}
-
 struct Sender {
     common: Arc<Common>,
     target: Arc<Target>,
-    queue: Receiver<(Class, Line)>,
+    queue: Receiver<Line>,
     /// The queue has not ended.
     is_open: bool,
     load: Arc<Load>,
-    /// Taken from the queue, not yet sent.
-    waiting: Waiting,
-    mood: Mood,
+    /// Taken from the queue, neither delivered nor given up.
+    backlog: Backlog,
+    /// The last failure, to be read after the URL.
+    failure: String,
+    report: Report,
     /// Dropped with the thread: that tells the dispatcher.
     _alive: Channel<Infallible>,
 }
@@ -183,14 +178,18 @@ pub(super) fn start(
 ) -> io::Result<Handle> {
     let (queue, receiver) = channel();
     let load = Arc::new(Load::default());
+    let Settings { retry_first, retry, queue_events_max, .. } = common.settings;
+    let policy = Policy { first: retry_first, limit: retry };
+    let max = Amount { events: queue_events_max, bytes: super::ENDPOINT_BYTES_MAX };
     let sender = Sender {
         common: common.clone(),
         target: target.clone(),
         queue: receiver,
         is_open: true,
         load: load.clone(),
-        waiting: Waiting::default(),
-        mood: Mood::default(),
+        backlog: Backlog::new(policy, max),
+        failure: String::new(),
+        report: Report::default(),
         _alive: alive,
     };
     let thread = std::thread::Builder::new()
@@ -204,56 +203,90 @@ impl Sender {
     fn run(mut self) {
         // On Linux a thread has its own niceness. Without it the sender works as well.
         let _ = rustix::process::setpriority_process(None, NICE);
-        while let Some(batch) = self.next_batch() {
-            if !self.deliver(&batch) {
-                return;
+        while let Some(attempt) = self.next_attempt() {
+            let body = batch::body(attempt.lines(), attempt.unix_ms());
+            let result = self.common.client.post(&self.target.url, self.app(), &body);
+            match result {
+                Ok(()) => self.accepted(&attempt),
+                // What is left is counted as lost.
+                Err(_) if self.common.stop.load(Ordering::Acquire) => return,
+                Err(failure) => self.refused(attempt, &failure),
             }
-            for (amount, load) in batch.amounts.iter().zip(&self.load.by_class) {
-                self.common.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
-                load.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
-                load.events.fetch_sub(amount.events, Ordering::Relaxed);
+        }
+        self.tell_given_up(Moment(u64::MAX));
+    }
+
+    /// Waits for what is to be posted next; `None` to end.
+    fn next_attempt(&mut self) -> Option<Attempt> {
+        let common = self.common.clone();
+        let mut has_lingered = false;
+        while !common.stop.load(Ordering::Acquire) {
+            self.drain();
+            let now = common.clock.now();
+            self.tell_given_up(now);
+            if !self.is_open {
+                self.backlog.hurry(now);
+            } else if !has_lingered && self.backlog.wants_more(now) {
+                // Events come in crowds; one request for the crowd is cheaper for everybody.
+                linger(common.settings.linger);
+                has_lingered = true;
+                continue;
             }
-            let open = batch.amounts[Class::Open as usize].bytes;
-            self.common.open_bytes.fetch_sub(open, Ordering::Relaxed);
-            self.load.events.fetch_sub(batch.events, Ordering::AcqRel);
+            let (next, given_up) = self.backlog.next(now, unix_ms());
+            let given_up = given_up.into_iter().map(|entry| (entry, Why::TooMany));
+            self.give_up(&given_up.collect::<Vec<_>>());
+            match next {
+                Next::Post(attempt) => return Some(attempt),
+                Next::Pause(until) => self.pause(until),
+                Next::Wait(until) => self.wait(until),
+                Next::Empty if !self.is_open || self.ends_idle() => return None,
+                Next::Empty => {}
+            }
+        }
+        None
+    }
+
+    /// Waits until the moment, or the end of the queue.
+    fn pause(&self, until: Moment) {
+        std::thread::park_timeout(self.common.clock.until(self.or_report(until)));
+    }
+
+    /// Waits until the moment, the next event or the end of the queue.
+    fn wait(&mut self, until: Moment) {
+        if !self.is_open {
+            return self.pause(until);
+        }
+        let time = self.common.clock.until(self.or_report(until));
+        match self.queue.recv_timeout(time) {
+            Ok(line) => self.backlog.push(line),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.is_open = false,
         }
     }
 
-    /// Waits for events; `None` to end.
-    fn next_batch(&mut self) -> Option<Batch> {
-        self.drain();
-        while self.waiting.is_empty() {
-            if !self.is_open {
-                return None;
-            }
-            let ended = match self.queue.recv_timeout(self.common.settings.idle) {
-                Ok((class, line)) => {
-                    self.waiting.push(class, line);
-                    break;
-                }
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.load.events.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire)
-                }
-            };
-            if ended.is_ok() {
-                return None;
+    fn or_report(&self, until: Moment) -> Moment {
+        self.report.next_due().map_or(until, |due| due.min(until))
+    }
+
+    /// Waits for the next event; `true` if none comes and the sender ends.
+    fn ends_idle(&mut self) -> bool {
+        match self.queue.recv_timeout(self.common.settings.idle) {
+            Ok(line) => self.backlog.push(line),
+            Err(RecvTimeoutError::Disconnected) => self.is_open = false,
+            Err(RecvTimeoutError::Timeout) => {
+                let events = &self.load.events;
+                let ended = events.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire);
+                return ended.is_ok();
             }
         }
-        self.drain();
-        if self.is_open && !batch::is_full(&self.waiting) {
-            // Events come in crowds; one request for the crowd is cheaper for everybody.
-            linger(self.common.settings.linger);
-            self.drain();
-        }
-        batch::take(&mut self.waiting, unix_ms())
+        false
     }
 
     /// Takes what is in the queue, without waiting: a receiver that waits is woken by each event. `Load` bounds it.
     fn drain(&mut self) {
         loop {
             match self.queue.try_recv() {
-                Ok((class, line)) => self.waiting.push(class, line),
+                Ok(line) => self.backlog.push(line),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.is_open = false;
@@ -263,93 +296,82 @@ impl Sender {
         }
     }
 
-    /// Posts until it is answered with 2xx or given up; `false` to end without either.
-    fn deliver(&mut self, batch: &Batch) -> bool {
-        let common = self.common.clone();
-        let Settings { retry_first, retry, .. } = common.settings;
-        let events = batch.events as u64;
-        let began = common.clock.now();
-        for failed in 0.. {
-            let failure = match common.client.post(&self.target.url, self.app(), &batch.body) {
-                Ok(()) => {
-                    common.counters.delivered.add(events);
-                    self.tell_recovered();
-                    return true;
-                }
-                Err(failure) => failure,
-            };
-            if common.stop.load(Ordering::Acquire) {
-                return false;
-            }
-            common.counters.requests_failed.add(1);
-            let elapsed = common.clock.since(began);
-            // Without randomness the endpoints come back together; they come back.
-            let random = getrandom::u64().unwrap_or_default();
-            let Some(pause) = batch::pause(failed, elapsed, retry_first, retry, random) else {
-                common.counters.given_up.add(events);
-                self.tell_given_up(&failure, batch.events, elapsed);
-                return true;
-            };
-            self.tell_failing(&failure, batch.events);
-            // At the end there are seconds, not minutes.
-            let pause = if self.is_open { pause } else { pause.min(retry_first) };
-            if !self.pause(pause) {
-                return false;
-            }
+    fn accepted(&mut self, attempt: &Attempt) {
+        let now = self.common.clock.now();
+        self.common.counters.delivered.add(attempt.entries.len() as u64);
+        self.backlog.accepted(attempt, now);
+        self.take_off(attempt.lines());
+        if self.backlog.is_clean() {
+            self.tell_recovered();
         }
-        true
     }
 
-    /// Waits before the next attempt; less if the queue ends. `false` to end.
-    fn pause(&mut self, pause: Duration) -> bool {
-        let clock = self.common.clock;
-        let end = later(clock.now(), pause);
-        let was_open = self.is_open;
-        while !self.common.stop.load(Ordering::Acquire) {
-            // Only so is the end of the queue seen.
-            self.drain();
-            if clock.now() >= end || self.is_open != was_open {
-                return true;
-            }
-            std::thread::park_timeout(clock.until(end));
+    fn refused(&mut self, attempt: Attempt, failure: &Failure) {
+        let common = self.common.clone();
+        common.counters.requests_failed.add(1);
+        self.failure = failure.to_string();
+        let now = common.clock.now();
+        // Without randomness the endpoints come back together; they come back.
+        let random = getrandom::u64().unwrap_or_default();
+        let events = attempt.entries.len();
+        let (verdict, retry_after) = (failure.verdict(), failure.retry_after());
+        let given_up = self.backlog.refused(attempt, verdict, retry_after, now, random);
+        if given_up.is_empty() && verdict != Verdict::Permanent {
+            self.tell_failing(events, now);
         }
-        false
+        self.give_up(&given_up);
+    }
+
+    fn give_up(&mut self, given_up: &[(Entry, Why)]) {
+        let counters = self.common.counters.clone();
+        for (entry, why) in given_up {
+            counters.given_up.add(1);
+            counters.given_up_of.add(entry.line.kind as usize, 1);
+            self.report.gives_up(&entry.line, *why, &self.failure);
+        }
+        self.take_off(given_up.iter().map(|(entry, _)| &entry.line));
+    }
+
+    /// These events wait no longer.
+    fn take_off<'a>(&self, lines: impl Iterator<Item = &'a Line>) {
+        let amounts = batch::amounts(lines);
+        for (amount, load) in amounts.iter().zip(&self.load.by_class) {
+            self.common.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
+            load.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
+            load.events.fetch_sub(amount.events, Ordering::Relaxed);
+        }
+        let open = amounts[Class::Open as usize].bytes;
+        self.common.open_bytes.fetch_sub(open, Ordering::Relaxed);
+        let events = amounts.iter().map(|amount| amount.events).sum();
+        self.load.events.fetch_sub(events, Ordering::AcqRel);
     }
 
     fn app(&self) -> &App {
         self.common.apps.get(self.target.app)
     }
 
-    fn tell_failing(&mut self, failure: &Failure, events: usize) {
-        let now = self.common.clock.now();
-        if self.mood.told_failing.is_some() || now < self.mood.quiet_until {
-            return;
+    fn tell_failing(&mut self, events: usize, now: Moment) {
+        if self.report.fails(now) {
+            tracing::warn!(
+                "webhook {} {}. {events} event(s) of app {} are sent again for {} s, other events go on",
+                self.target.shown,
+                self.failure,
+                self.app().id,
+                self.common.settings.retry.as_secs(),
+            );
         }
-        self.mood.told_failing = Some(now);
-        self.mood.quiet_until = Moment(now.0.saturating_add(WARN_AGAIN_MS));
-        tracing::warn!(
-            "webhook {} {failure}. {events} event(s) of app {} wait and are sent again for {} s",
-            self.target.shown,
-            self.app().id,
-            self.common.settings.retry.as_secs(),
-        );
     }
 
-    fn tell_given_up(&mut self, failure: &Failure, events: usize, elapsed: Duration) {
-        self.mood.told_failing = Some(self.common.clock.now());
-        tracing::warn!(
-            "webhook {} {failure}. {events} event(s) of app {} are given up after {} s; \
-             RINGVERB_WEBHOOK_RETRY sets the time",
-            self.target.shown,
-            self.app().id,
-            elapsed.as_secs(),
-        );
+    fn tell_given_up(&mut self, now: Moment) {
+        if let Some(what) = self.report.due(now) {
+            tracing::warn!("webhook {} of app {}: {what}", self.target.shown, self.app().id);
+        }
     }
 
     fn tell_recovered(&mut self) {
-        if let Some(since) = self.mood.told_failing.take() {
+        if let Some(since) = self.report.recovers() {
             tracing::info!(
-                "webhook {} is well again, {} s after its failure was told",
+                "webhook {} is well again, {} s after its failure was reported",
                 self.target.shown,
                 self.common.clock.since(since).as_secs(),
             );

@@ -23,6 +23,8 @@ mod session;
 mod sys;
 pub mod time;
 
+pub(crate) use sys::{hold_signals, replace_program};
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;

@@ -6,6 +6,7 @@
 //! never waits.
 #![allow(unsafe_code, reason = "the raw ring and raw descriptors are the crate's unsafe island")]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -436,6 +437,37 @@ pub(crate) fn peer_credentials(
         return Err(io::Error::last_os_error());
     }
     Ok(PeerCredentials { process: found.pid, user: found.uid })
+}
+
+/// Holds these signals back, or lets them through, for the calling thread and the threads that it starts. What comes
+/// in while all threads hold it back stays pending, also through `replace_program`.
+pub(crate) fn hold_signals(signals: &[i32], hold: bool) -> io::Result<()> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: it initializes the set that it is given.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: `sigemptyset` has initialized it.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: the set is a valid one; a number that is no signal is refused.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    let how = if hold { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: the set lives through the call, and the old one is not asked for.
+    match unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Executes another program in this process, with the environment and the held signals of this one. Returns only if
+/// that fails. `std::os::unix::process::CommandExt::exec` would let the held signals through.
+pub(crate) fn replace_program(path: &CStr, arguments: &[CString]) -> io::Error {
+    let mut pointers: Vec<*const libc::c_char> =
+        arguments.iter().map(|argument| argument.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: all strings end in a zero byte, the list ends in a null pointer, and both live through the call.
+    unsafe { libc::execv(path.as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 #[cfg(test)]

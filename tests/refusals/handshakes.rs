@@ -67,6 +67,12 @@ pub(crate) const CASES: &[Case] = &[
         line: "no app has the key \"wrongkey\": is VITE_REVERB_APP_KEY the same as REVERB_APP_KEY, and was the front end built again?",
     },
     Case {
+        cause: Cause::AppDisabled, env: &[("RINGVERB_APP_ENABLED", "false")],
+        act: |server| refused_handshake(server, &Handshake::new()).of_app(),
+        answer: "4003 Application disabled",
+        line: "app \"1001\" is disabled, so its clients and its backend are refused: remove RINGVERB_APP_ENABLED=false, or enabled = false in ringverb.toml",
+    },
+    Case {
         cause: Cause::BadVersion, env: &[],
         act: |server| version(server, "seven"),
         answer: "4006 Invalid version string format",

@@ -185,6 +185,12 @@ pub(crate) const CASES: &[Case] = &[
         line: "client event \"client-typing\" on \"news\" refused: client events on public channels need RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, or a private channel",
     },
     Case {
+        cause: Cause::ClientEventName, env: &[("RINGVERB_EVENT_NAME_LENGTH_MAX", "12")],
+        act: |server| client_event(server.connect(), "private-x"),
+        answer: "4301 The name of the client event is too long",
+        line: "client event \"client-typing\" refused: its name has more than 12 characters (RINGVERB_EVENT_NAME_LENGTH_MAX)",
+    },
+    Case {
         cause: Cause::NotAMember, env: &[],
         act: |server| client_event(server.connect(), "private-x"),
         answer: "4009 The client is not a member of the specified channel.",

@@ -2,29 +2,47 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::Value;
 
 use super::{DEADLINE, json, sign};
 
-/// An endpoint; what it was posted comes out of `events`, one by one.
+/// An endpoint; what it was posted comes out of `events`, one by one, also what it refuses.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     pub(crate) events: Receiver<Value>,
 }
 
+/// What the backend makes of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    /// A status, and header lines that each end in CRLF.
+    Status(u16, &'static str),
+    /// Nothing, until the server hangs up.
+    Never,
+}
+
+type Decision = dyn Fn(&[Value]) -> Answer + Send + Sync;
+
 impl Endpoint {
     /// `answers`, or reads and never answers.
     pub(crate) fn start(answers: bool) -> Self {
+        Self::deciding(move |_| if answers { Answer::Status(200, "") } else { Answer::Never })
+    }
+
+    /// Looks at the events of each request to decide.
+    pub(crate) fn deciding(decide: impl Fn(&[Value]) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
         let (sender, events) = channel();
+        let decide: Arc<Decision> = Arc::new(decide);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let sender = sender.clone();
-                std::thread::spawn(move || serve(stream, &sender, answers));
+                let (sender, decide) = (sender.clone(), decide.clone());
+                std::thread::spawn(move || serve(stream, &sender, &*decide));
             }
         });
         Self { url, events }
@@ -36,7 +54,7 @@ impl Endpoint {
     }
 }
 
-fn serve(mut stream: TcpStream, events: &Sender<Value>, answers: bool) {
+fn serve(mut stream: TcpStream, events: &Sender<Value>, decide: &Decision) {
     let mut bytes = Vec::new();
     let mut chunk = [0; 64 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut chunk) {
@@ -51,19 +69,22 @@ fn serve(mut stream: TcpStream, events: &Sender<Value>, answers: bool) {
         if body.len() < length {
             continue;
         }
+        assert!(head.starts_with("POST /hook HTTP/1.1\r\n"), "{head}");
         assert_eq!(header("X-Pusher-Signature:"), sign(&[body]), "signed with the tests' secret");
         let key = header("X-Pusher-Key:");
-        for event in json(body)["events"].as_array().expect("a list") {
+        let posted = json(body);
+        let posted = posted["events"].as_array().expect("a list");
+        for event in posted {
             let mut event = event.clone();
             event["key"] = key.clone().into();
             // The test may be over.
             let _ = events.send(event);
         }
+        let answer = decide(posted);
         bytes.clear();
-        if !answers {
-            continue;
-        }
-        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
+        let Answer::Status(status, headers) = answer else { continue };
+        let answer = format!("HTTP/1.1 {status} What\r\n{headers}Content-Length: 0\r\n\r\n");
+        if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
     }

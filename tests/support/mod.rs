@@ -25,7 +25,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 pub(crate) use client::{Client, Handshake};
-pub(crate) use endpoint::Endpoint;
+pub(crate) use endpoint::{Answer, Endpoint};
 pub(crate) use http::{Http, Request};
 pub(crate) use redis::Redis;
 pub(crate) use server::{Finished, Server, Setup};
@@ -158,6 +158,12 @@ pub(crate) fn channel_auth(socket_id: &str, channel: &str, channel_data: Option<
         Some(data) => sign(&[socket_id, ":", channel, ":", data]),
     };
     format!("{APP_KEY}:{signature}")
+}
+
+/// A port that was free a moment ago, for a server that must know it before it starts.
+pub(crate) fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("an address").port()
 }
 
 /// A JSON text as a value.

@@ -1,7 +1,7 @@
 //! The server as a process: started with a folder and an environment of its own, on a port the kernel chooses.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,7 +17,7 @@ use super::client::{Client, Handshake};
 use super::http::{Http, Request};
 use super::redis::Redis;
 use super::wire::{Reply, Wire};
-use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, eventually, now, pause};
+use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, eventually, free_port, now, pause};
 
 /// How a server is to be started.
 #[derive(Debug)]
@@ -191,9 +191,7 @@ impl Setup {
 
     /// Starts the server with its output going here, on a port that was free a moment ago, and waits until it accepts.
     pub(crate) fn start_onto(self, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Server {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("an address");
-        drop(free);
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let setup = self.args(&["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         let mut command = setup.command();
         command.stdout(stdout).stderr(stderr);

@@ -65,6 +65,42 @@ fn an_app_may_bound_the_channels_of_an_event() {
 }
 
 #[test]
+fn an_app_may_bound_the_characters_of_an_event_name() {
+    let mut app = sample();
+    app.event_name_max = Some(200);
+    let apps = Apps::new(vec![app]);
+    let event = |name: &str| format!(r#"{{"name":"{name}","channel":"c","data":"x"}}"#);
+    let batch = |name: &str| format!(r#"{{"batch":[{}]}}"#, event(name));
+    // Escaped or not, a character is one.
+    for name in ["é".repeat(200), "\\u00e9".repeat(200), "x".repeat(200)] {
+        assert!(matches!(post_to(&apps, "events", &event(&name)), Plan::Publish { .. }), "{name}");
+        let batch = batch(&name);
+        assert!(matches!(post_to(&apps, "batch_events", &batch), Plan::Publish { .. }), "{name}");
+    }
+    for name in ["é".repeat(201), "\\u00e9".repeat(201), "x".repeat(10_000)] {
+        let expected = r#"{"name":["The name field must not be greater than 200 characters."]}"#;
+        assert_eq!(answer(&post_to(&apps, "events", &event(&name))), (422, expected.to_owned()));
+        let (status, text) = answer(&post_to(&apps, "batch_events", &batch(&name)));
+        assert!(status == 422 && text.contains("batch.0.name"), "{text}");
+    }
+    assert!(matches!(post("events", &event(&"x".repeat(1_000))), Plan::Publish { .. }));
+}
+
+#[test]
+fn a_disabled_app_refuses_signed_requests_only_with_403() {
+    let mut app = sample();
+    app.enabled = false;
+    let apps = Apps::new(vec![app]);
+    let event = event_for(&["c".to_owned()], "x", "");
+    for path in ["events", "batch_events"] {
+        let expected = (403, "Application disabled.".to_owned());
+        assert_eq!(answer(&post_to(&apps, path, &event)), expected);
+    }
+    let unsigned = request("GET /apps/1001/channels HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(answer(&run_for(&apps, &unsigned, "")).0, 401);
+}
+
+#[test]
 fn what_one_request_becomes_is_bounded() {
     // 34,100 bytes of data for 490 channels fit into 16 MiB, for 500 they do not.
     let body = |count| event_for(&many_channels(count), &"x".repeat(34_100), "");

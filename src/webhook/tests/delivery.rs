@@ -124,10 +124,12 @@ fn a_reload_is_not_told_and_a_leaving_is() {
 }
 
 #[test]
-fn anything_but_2xx_is_posted_again_with_the_same_bytes() {
+fn what_may_heal_is_posted_again_with_the_same_bytes() {
     let bad = [
         Answer::Status(500),
-        Answer::Status(404),
+        Answer::Status(408),
+        Answer::Status(425),
+        Answer::Status(429),
         Answer::Elsewhere,
         Answer::HangUp,
         Answer::CutOff,
@@ -152,6 +154,24 @@ fn anything_but_2xx_is_posted_again_with_the_same_bytes() {
 }
 
 #[test]
+fn other_4xx_are_final() {
+    let answers = [400, 403, 404, 410].map(Answer::Status);
+    let receiver =
+        Receiver::start(move |number| answers.get(number).copied().unwrap_or(Answer::Status(200)));
+    let mut rig = Rig::start(settings(), vec![webhook(&receiver.url)]);
+    for number in 0..=answers.len() {
+        rig.occupy(&number.to_string());
+        let request = receiver.next();
+        assert!(request.head.starts_with("POST /hooks "), "{}", request.head);
+        assert_eq!(request.events(), [format!("channel_occupied {number}")]);
+    }
+    let counters = rig.finish();
+    assert_eq!((counters.delivered.get(), counters.given_up.get()), (1, answers.len() as u64));
+    assert_eq!(counters.given_up_of.get()[WebhookKind::ChannelOccupied as usize], 4);
+    assert!(receiver.is_quiet(Duration::ZERO));
+}
+
+#[test]
 fn slow_answers_and_long_ones_are_good_ones() {
     let receiver = Receiver::start(|number| match number {
         0 => Answer::Drip(Duration::from_millis(10)),
@@ -167,23 +187,23 @@ fn slow_answers_and_long_ones_are_good_ones() {
 }
 
 #[test]
-fn order_survives_attempts() {
+fn the_order_of_a_channel_survives_attempts() {
     let receiver = Receiver::start(|number| Answer::Status(if number % 3 < 2 { 503 } else { 200 }));
     let mut rig = Rig::start(settings(), vec![webhook(&receiver.url)]);
     let (mut pushed, mut accepted) = (0..60, Vec::new());
     for number in 0.. {
-        for channel in pushed.by_ref().take(7) {
-            rig.occupy(&channel.to_string());
+        for count in pushed.by_ref().take(7) {
+            rig.push("c", Happening::SubscriptionCount { count });
         }
         let request = receiver.next();
         if number % 3 == 2 {
-            accepted.extend(request.events());
+            accepted.extend(request.counts());
         }
         if accepted.len() == 60 {
             break;
         }
     }
-    assert_eq!(accepted, (0..60).map(|n| format!("channel_occupied {n}")).collect::<Vec<_>>());
+    assert_eq!(accepted, (0..60).collect::<Vec<u64>>());
     rig.finish();
 }
 
@@ -231,15 +251,15 @@ fn tls_is_spoken_to_https() {
     let client = crate::webhook::client::Client::new(Duration::from_secs(5), 1);
     let failure = client.post(&url, &app::sample(), b"{}").unwrap_err();
     // The receiver reads TLS as text without an end; other stores of certificates fail before.
-    assert!(!matches!(failure, Failure::Status(_)), "{failure:?}");
+    assert!(!matches!(failure, Failure::Status(..)), "{failure:?}");
     assert!(receiver.is_quiet(Duration::ZERO));
 }
 
 #[test]
 fn failures_say_what_to_do_and_no_credentials() {
     let shown = |failure: Failure| failure.to_string();
-    assert!(shown(Failure::Status(419)).contains("CSRF"));
-    assert!(shown(Failure::Status(301)).contains("redirects are not followed"));
+    assert!(shown(Failure::Status(419, None)).contains("CSRF"));
+    assert!(shown(Failure::Status(301, None)).contains("redirects are not followed"));
     assert!(shown(Failure::Timeout).contains("RINGVERB_WEBHOOK_TIMEOUT"));
     let error = ureq::Error::BadUri("http://me:hunter2@a.test".to_owned());
     assert!(!shown(Failure::from(&error)).contains("hunter2"));

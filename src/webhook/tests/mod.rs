@@ -2,6 +2,7 @@
 //!
 //! They wait for what must happen with much patience, and measure time only where a miss would be seconds off.
 
+mod backlog;
 mod bounds;
 mod delivery;
 mod receiver;

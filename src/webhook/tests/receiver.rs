@@ -58,6 +58,12 @@ impl Received {
         let events = self.json()["events"].as_array().unwrap().clone();
         events.iter().map(|event| text(&event["name"]) + " " + &text(&event["channel"])).collect()
     }
+
+    /// `subscription_count` of each event.
+    pub(super) fn counts(&self) -> Vec<u64> {
+        let events = self.json()["events"].as_array().unwrap().clone();
+        events.iter().map(|event| event["subscription_count"].as_u64().unwrap()).collect()
+    }
 }
 
 pub(super) struct Receiver {

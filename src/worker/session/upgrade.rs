@@ -147,6 +147,10 @@ impl Session {
             return Err(unwanted(about, error, cause, &[Value::text(&**version)]));
         }
         let app = apps.get(index);
+        if !app.enabled {
+            let values = [Value::text(&*app.id)];
+            return Err(unwanted(about, error_code::APP_DISABLED, Cause::AppDisabled, &values));
+        }
         let from = request.header("origin");
         if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
             let allowed = Value::List(&app.allowed_origins);

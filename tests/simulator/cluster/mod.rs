@@ -460,7 +460,7 @@ impl Node {
     }
 
     fn cached(&self) -> Option<FrameBytes> {
-        self.described("cache-c").cached
+        self.described("cache-c").cached.map(|(frame, _)| frame)
     }
 }
 

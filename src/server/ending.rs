@@ -1,0 +1,172 @@
+//! The end of a server: connections are closed, webhooks are sent, other nodes are told, and whoever takes over is
+//! waited for. `life.rs` says why a server ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use super::exchange::Program;
+use super::life::{Asked, End, Ended, ONE_WISH, sleep, wake_all};
+use super::probe::StartError;
+use super::takeover::Offering;
+use super::watch;
+use crate::clock::Moment;
+use crate::mailbox::Doorbell;
+use crate::output;
+use crate::webhook;
+use crate::worker::Shared;
+use crate::worker::time::Clock;
+
+/// What webhooks get at the end, even if the connections have used all of the grace period.
+const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
+
+/// What a server has when it comes to its end.
+pub(super) struct Life {
+    pub(super) shared: Arc<Shared>,
+    pub(super) doorbells: Arc<[Doorbell]>,
+    pub(super) webhooks: Option<webhook::Webhooks>,
+    pub(super) offering: Option<Offering>,
+    pub(super) grace: Duration,
+}
+
+impl Life {
+    /// Ends the server.
+    ///
+    /// # Errors
+    /// When connections were still open after the grace period.
+    pub(super) fn end(
+        self,
+        end: &End,
+        asks: Receiver<Asked>,
+        mut program: Program,
+    ) -> Result<Ended, StartError> {
+        let Self { shared, doorbells, webhooks, offering, grace } = self;
+        let asked_at = shared.clock.now();
+        let given = matches!(end, End::Given(_));
+        let drained = given || drain(&shared, &doorbells, &asks, grace, end, &mut program);
+        if !given && (webhooks.is_some() || shared.lines.is_some()) {
+            wait_for_mail(&shared, &doorbells);
+        }
+        let replacement = match *end {
+            End::Given(taker) | End::Retire(taker) if program.is_stand_in(taker) => {
+                program.replacement(taker, asks)
+            }
+            _ => {
+                heed_second_signal(asks, shared.clock, asked_at);
+                None
+            }
+        };
+        if let Some(webhooks) = webhooks {
+            let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
+            webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
+        }
+        if !given {
+            shared.phase.stop();
+            wake_all(&doorbells);
+            wait_for_lines(&shared, &doorbells);
+        }
+        watch::tell_all(&shared.overload.refusals);
+        match offering {
+            Some(offering) if matches!(end, End::Drain) => offering.withdraw(),
+            Some(offering) => offering.wait(),
+            None => {}
+        }
+        if let Some(replacement) = replacement {
+            return Ok(Ended::Replaced(replacement));
+        }
+        tell_stopped(&shared, asked_at);
+        if drained { Ok(Ended::Stopped) } else { Err(StartError::Grace) }
+    }
+}
+
+fn tell_stopped(shared: &Shared, asked_at: Moment) {
+    let millis = shared.clock.now().0.saturating_sub(asked_at.0);
+    tracing::info!("Stopped after {}.{} s", millis / 1_000, millis % 1_000 / 100);
+}
+
+/// Waits until every worker is without connections, or the grace period is over.
+fn drain(
+    shared: &Shared,
+    doorbells: &[Doorbell],
+    asks: &Receiver<Asked>,
+    grace: Duration,
+    end: &End,
+    program: &mut Program,
+) -> bool {
+    const STEP: Duration = Duration::from_millis(10);
+    let workers = doorbells.len();
+    if matches!(end, End::Retire(_)) {
+        shared.phase.retire();
+    } else {
+        shared.phase.drain();
+    }
+    let mut waited = Duration::ZERO;
+    while waited < grace {
+        if shared.drained.load(Ordering::Acquire) == workers {
+            return true;
+        }
+        if matches!(asks.try_recv(), Ok(Asked::End(_))) {
+            let is_meant_elsewhere = match end {
+                End::Retire(taker) => program.ends_stand_in(*taker),
+                End::Drain | End::Given(_) => false,
+            };
+            if !is_meant_elsewhere && waited >= ONE_WISH {
+                end_at_once();
+            }
+        }
+        wake_all(doorbells);
+        sleep(STEP);
+        waited += STEP;
+    }
+    shared.drained.load(Ordering::Acquire) == workers
+}
+
+fn end_at_once() -> ! {
+    tracing::warn!("second signal: ending at once");
+    output::exit(1)
+}
+
+/// Ends the process at a second signal while it waits for webhooks or for other nodes.
+fn heed_second_signal(asks: Receiver<Asked>, clock: Clock, asked_at: Moment) {
+    let thread = std::thread::Builder::new().name("last-signal".to_owned());
+    let heed = move || {
+        for asked in asks {
+            let since = clock.now().0.saturating_sub(asked_at.0);
+            if matches!(asked, Asked::End(_)) && u128::from(since) >= ONE_WISH.as_millis() {
+                end_at_once();
+            }
+        }
+    };
+    if let Err(error) = thread.spawn(heed) {
+        tracing::warn!("a second signal will not end the server at once: {error}");
+    }
+}
+
+/// Waits until the workers have told each other what their last connections left behind: a leave goes to a home, and
+/// what an unanswered join owes takes two mails more. Gives up after a second.
+fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
+    const TICKS: u64 = 4;
+    let ticks = || shared.drained_ticks.iter().map(|ticks| ticks.load(Ordering::Acquire));
+    let before: Vec<u64> = ticks().collect();
+    for _ in 0..1_000 {
+        if ticks().zip(&before).all(|(now, before)| now >= before + TICKS) {
+            return;
+        }
+        wake_all(doorbells);
+        sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until the other nodes were told that this one ends. Those that were not notice it themselves, later.
+fn wait_for_lines(shared: &Shared, doorbells: &[Doorbell]) {
+    let Some(lines) = &shared.lines else { return };
+    // The slow beat of a worker that drains comes twenty times a second.
+    for _ in 0..100 {
+        if lines.ended.load(Ordering::Acquire) >= doorbells.len() {
+            return;
+        }
+        wake_all(doorbells);
+        sleep(Duration::from_millis(10));
+    }
+}

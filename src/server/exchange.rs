@@ -1,0 +1,359 @@
+//! SIGUSR2: a new version of the program in the same process, so that a supervisor sees no exit. `Replacement` drives
+//! it; connections move by a take-over (`takeover.rs`), twice.
+//!
+//! 1. The process starts the new program as a child, the stand-in. It takes over as any new process does.
+//! 2. The process executes the new program in itself: the process id, the parent, the arguments and the environment
+//!    stay. Signals that come in meanwhile are held back until the new program can take them.
+//! 3. The new program takes over from the stand-in, which ends.
+//!
+//! What fails leaves a process that serves. Before 2 that is the old program. If 2 or 3 fails, the stand-in serves, and
+//! this process minds it (`mind`): it waits for the stand-in, passes signals on and ends as the stand-in does; SIGUSR2
+//! tries 2 and 3 again. If this process is killed meanwhile, the stand-in serves on as an orphan, and the next start
+//! takes over from it (`is_orphan`).
+
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use super::life::Asked;
+use crate::output;
+use crate::worker::{hold_signals, replace_program};
+
+/// Options of the stages, for this program alone: each is `NAME=PID`.
+const STAND_IN_FOR: &str = "--stand-in-for=";
+const TAKES_BACK_FROM: &str = "--takes-back-from=";
+const MINDS: &str = "--minds=";
+const TAKEOVER: &str = "--takeover";
+
+/// The signals that this program has a meaning for.
+pub(super) const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR2];
+
+/// What a process is to another one that executes the same program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A server of its own.
+    Server,
+    /// Serves while this process, its parent, replaces its program.
+    StandIn(Pid),
+    /// Has replaced the program, and takes over from this child.
+    TakesBack(Pid),
+}
+
+/// This program as it was started, and the process that stands in for it.
+pub(super) struct Program {
+    /// The path is looked up at the start: once the file has been replaced, the kernel calls it deleted.
+    path: io::Result<PathBuf>,
+    role: Role,
+    stand_in: Option<StandIn>,
+    /// The stand-in, which has the listeners, was asked to end.
+    is_to_end: bool,
+}
+
+struct StandIn {
+    process: Pid,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Program {
+    pub(super) fn this(role: Role) -> Self {
+        Self { path: std::env::current_exe(), role, stand_in: None, is_to_end: false }
+    }
+
+    /// Starts the program that is at the same path now, with the same arguments, to stand in. If it fails, this
+    /// process serves on.
+    pub(super) fn start_stand_in(&mut self) {
+        if let Role::StandIn(parent) = self.role {
+            tracing::warn!(
+                "SIGUSR2 ignored: this process serves for process {parent} only; send it there"
+            );
+            return;
+        }
+        let is_alive = |stand_in: &&StandIn| !stand_in.has_ended.load(Ordering::Acquire);
+        if let Some(stand_in) = self.stand_in.as_ref().filter(is_alive) {
+            tracing::warn!(
+                "SIGUSR2 ignored: process {} is taking over already, for an earlier SIGUSR2",
+                stand_in.process
+            );
+            return;
+        }
+        let path = match &self.path {
+            Ok(path) => path,
+            Err(error) => {
+                tracing::error!(
+                    "SIGUSR2: the path of this program is unknown, nothing changes: {error}"
+                );
+                return;
+            }
+        };
+        let mut command = Command::new(path);
+        command.args(arguments()).arg(format!("{STAND_IN_FOR}{}", std::process::id()));
+        // Without it the watchdog is meant for whoever reads of it.
+        match command.env_remove("WATCHDOG_PID").spawn() {
+            Ok(child) => {
+                let process = Pid::from_child(&child);
+                tracing::info!("SIGUSR2: process {process} was started to take over for a moment");
+                let has_ended = Arc::new(AtomicBool::new(false));
+                reap(process, has_ended.clone());
+                self.stand_in = Some(StandIn { process, has_ended });
+            }
+            Err(error) => {
+                tracing::error!("SIGUSR2: nothing changes, {path:?} does not start: {error}");
+            }
+        }
+    }
+
+    /// What is to be done once this process has taken over, or was taken over from: `taker` has everything.
+    pub(super) fn replacement(self, taker: i32, asks: Receiver<Asked>) -> Option<Replacement> {
+        let stand_in = self.stand_in?.process;
+        (stand_in.as_raw_pid() == taker).then_some(())?;
+        Some(Replacement { path: self.path.ok()?, stand_in, is_to_end: self.is_to_end, asks })
+    }
+
+    /// A signal that ends the server came after the stand-in had taken the listeners: it is meant for the stand-in.
+    /// `false`: there is none.
+    pub(super) fn ends_stand_in(&mut self, taker: i32) -> bool {
+        let is_meant = self.is_stand_in(taker);
+        if is_meant
+            && !std::mem::replace(&mut self.is_to_end, true)
+            && let Some(stand_in) = &self.stand_in
+        {
+            pass_on(stand_in.process, Signal::TERM);
+        }
+        is_meant
+    }
+
+    pub(super) fn is_stand_in(&self, process: i32) -> bool {
+        self.stand_in.as_ref().is_some_and(|one| one.process.as_raw_pid() == process)
+    }
+}
+
+/// Step 2, which the process owes after its stand-in has taken over.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    path: PathBuf,
+    stand_in: Pid,
+    is_to_end: bool,
+    asks: Receiver<Asked>,
+}
+
+impl Replacement {
+    /// Executes the new program. Returns only if neither that nor minding the stand-in works.
+    pub(super) fn run(self) -> ExitCode {
+        if let Err(error) = hold_signals(&SIGNALS, true) {
+            tracing::warn!("a signal in the next moments may be lost: {error}");
+        }
+        let is_end = |asked: Asked| matches!(asked, Asked::End(_));
+        let ends_now = !self.is_to_end && self.asks.try_iter().any(is_end);
+        if ends_now {
+            // The server is to end, and the server is the stand-in now.
+            pass_on(self.stand_in, Signal::TERM);
+        }
+        if !ends_now && !self.is_to_end {
+            let error = execute(&self.path, &self.path, TAKES_BACK_FROM, self.stand_in);
+            tracing::error!(
+                "{:?} could not be executed: {error}. Process {} serves; this process waits for it. Send SIGUSR2 here \
+                 to try again",
+                self.path,
+                self.stand_in
+            );
+        }
+        mind_instead(self.stand_in, &self.path)
+    }
+}
+
+/// Executes this very program to mind the stand-in: whatever this process has begun ends with that.
+fn mind_instead(stand_in: Pid, path: &Path) -> ExitCode {
+    // A worker that has stopped, or listens, must not live on; the file at `path` may be missing.
+    let error = execute(Path::new("/proc/self/exe"), path, MINDS, stand_in);
+    tracing::error!("nobody minds process {stand_in}, which serves on: {error}");
+    output::finish();
+    ExitCode::FAILURE
+}
+
+/// The start failed. Whoever was to take back from a stand-in that is alive minds it instead.
+pub(super) fn mind_after_failure(role: Role, code: ExitCode) -> ExitCode {
+    let Role::TakesBack(stand_in) = role else { return code };
+    if code == ExitCode::SUCCESS {
+        return code;
+    }
+    let is_alive = matches!(waitpid(Some(stand_in), WaitOptions::NOHANG), Ok(None));
+    match (is_alive, std::env::current_exe()) {
+        (true, Ok(path)) => {
+            tracing::error!(
+                "this process could not take back from process {stand_in}, which serves; this process waits for it. \
+                 Send SIGUSR2 here to try again"
+            );
+            let _ = hold_signals(&SIGNALS, true);
+            mind_instead(stand_in, &path)
+        }
+        _ => code,
+    }
+}
+
+/// Replaces this process's program; returns why it could not.
+fn execute(file: &Path, name: &Path, stage: &str, process: Pid) -> io::Error {
+    output::finish();
+    let text = |text: OsString| CString::new(text.into_vec());
+    let all = std::iter::once(name.as_os_str().to_owned())
+        .chain(arguments())
+        .chain(std::iter::once(format!("{stage}{process}").into()))
+        .map(text)
+        .collect::<Result<Vec<CString>, _>>();
+    match (CString::new(file.as_os_str().as_bytes()), all) {
+        (Ok(file), Ok(arguments)) => replace_program(&file, &arguments),
+        _ => io::ErrorKind::InvalidInput.into(),
+    }
+}
+
+/// The arguments that an operator gave, without those of a stage or a take-over.
+fn arguments() -> impl Iterator<Item = OsString> {
+    let of_a_stage = [STAND_IN_FOR, TAKES_BACK_FROM, MINDS, TAKEOVER];
+    std::env::args_os().skip(1).filter(move |argument| {
+        !of_a_stage.iter().any(|stage| argument.as_encoded_bytes().starts_with(stage.as_bytes()))
+    })
+}
+
+/// Waits for a child that ends, so that no zombie is left.
+pub(super) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
+    let thread = std::thread::Builder::new().name("stand-in".to_owned());
+    let wait = move || {
+        let status = end_of(process);
+        has_ended.store(true, Ordering::Release);
+        if status != Some(0) {
+            tracing::error!(
+                "process {process}, which was to take over, has ended: {}",
+                shown(status)
+            );
+        }
+    };
+    if let Err(error) = thread.spawn(wait) {
+        tracing::warn!("process {process} will be a zombie when it has ended: {error}");
+    }
+}
+
+/// Its exit code; `None` if a signal ended it, or if it is no child.
+fn end_of(process: Pid) -> Option<i32> {
+    loop {
+        match waitpid(Some(process), WaitOptions::empty()) {
+            Ok(Some((_, status))) if ended(status) => return status.exit_status(),
+            Ok(_) => {}
+            Err(error) if error == rustix::io::Errno::INTR => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn ended(status: WaitStatus) -> bool {
+    status.exited() || status.signaled()
+}
+
+fn shown(status: Option<i32>) -> String {
+    status.map_or_else(|| "killed".to_owned(), |code| format!("exit code {code}"))
+}
+
+fn pass_on(stand_in: Pid, signal: Signal) {
+    if let Err(error) = kill_process(stand_in, signal) {
+        tracing::warn!("process {stand_in} did not get the signal: {error}");
+    }
+}
+
+enum Event {
+    Signal(i32),
+    Ended(Option<i32>),
+}
+
+/// Waits for the stand-in, in a process that does nothing else.
+pub(super) fn mind(stand_in: Pid) -> ExitCode {
+    let (events, heard) = mpsc::channel();
+    if let Err(error) = listen(stand_in, &events) {
+        tracing::error!("process {stand_in} serves on, and nobody minds it: {error}");
+        return ExitCode::FAILURE;
+    }
+    for event in heard {
+        match event {
+            Event::Signal(SIGTERM) => pass_on(stand_in, Signal::TERM),
+            Event::Signal(SIGINT) => pass_on(stand_in, Signal::INT),
+            Event::Signal(SIGUSR2) => take_back_again(stand_in),
+            Event::Signal(_) => {}
+            Event::Ended(status) => {
+                tracing::info!("process {stand_in}, which served, has ended: {}", shown(status));
+                let code = status.and_then(|code| u8::try_from(code).ok());
+                return ExitCode::from(code.unwrap_or(1));
+            }
+        }
+    }
+    ExitCode::FAILURE
+}
+
+fn listen(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new(SIGNALS)?;
+    let (by_signal, by_end) = (events.clone(), events.clone());
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let _ = by_signal.send(Event::Signal(signal));
+        }
+    })?;
+    std::thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
+        let _ = by_end.send(Event::Ended(end_of(stand_in)));
+    })?;
+    hold_signals(&SIGNALS, false)
+}
+
+/// The name that this process was executed by is the path of the program.
+fn take_back_again(stand_in: Pid) {
+    let Some(path) = std::env::args_os().next().map(PathBuf::from) else { return };
+    let _ = hold_signals(&SIGNALS, true);
+    let error = execute(&path, &path, TAKES_BACK_FROM, stand_in);
+    tracing::error!("{path:?} could not be executed, process {stand_in} serves on: {error}");
+    let _ = hold_signals(&SIGNALS, false);
+}
+
+/// Whether a process stands in for one that is gone.
+pub(super) fn is_orphan(process: i32) -> bool {
+    let read = |name: &str| fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
+    let (line, status) = (read("cmdline"), read("status"));
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<i32>().ok();
+    let stands_in_for = line
+        .split(|byte| *byte == 0)
+        .find_map(|argument| number(argument.strip_prefix(STAND_IN_FOR.as_bytes())?));
+    let parent =
+        status.split(|byte| *byte == b'\n').find_map(|line| number(line.strip_prefix(b"PPid:")?));
+    stands_in_for.is_some_and(|process| parent.is_some_and(|parent| parent != process))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_stands_in_for_nobody_is_no_orphan() {
+        assert!(!is_orphan(i32::try_from(std::process::id()).unwrap()));
+        assert!(!is_orphan(0) && !is_orphan(i32::MAX));
+    }
+
+    #[test]
+    fn signals_are_held_back_for_this_thread_and_those_that_it_starts() {
+        let held = || {
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap()
+        };
+        let all = SIGNALS.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
+        assert_eq!(held() & all, 0);
+        hold_signals(&SIGNALS, true).unwrap();
+        assert_eq!(held() & all, all);
+        assert_eq!(std::thread::spawn(held).join().unwrap() & all, all);
+        hold_signals(&SIGNALS, false).unwrap();
+        assert_eq!(held() & all, 0);
+    }
+}

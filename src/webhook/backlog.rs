@@ -1,0 +1,562 @@
+//! What waits for one endpoint, and what is posted next. No clock and no I/O: a sender asks for the next attempt and
+//! reports how it ended.
+//!
+//! A refused request is cut in two until each refused channel is alone, and a little later events of one channel are
+//! tried apart. So a refused event delays no event of another channel.
+//! A group holds the events of channels with a refused event; later events of such a channel join its group, which
+//! keeps the order of each channel. Groups and events that were never tried take turns.
+//!
+//! Order within a channel ends in one case: an event was refused alone `PROOFS` times, and each time the endpoint had
+//! accepted others since. Then the fault is the event's own, and the later events of its channel no longer wait for it.
+//!
+//! Limits: the sender bounds what waits in all. Of that, events whose own fault is proven, and those behind them, may
+//! take a quarter, and one group three quarters. Beyond it the oldest of them are given up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::{Amount, BYTES_MAX, EVENTS_MAX, Line, Waiting};
+use super::retry::{Policy, REFUSALS_IN_A_ROW_MAX, Verdict};
+use super::time::later;
+use crate::clock::Moment;
+
+/// Refusals between which the endpoint accepted others, after which an event no longer delays its channel.
+const PROOFS: u32 = 3;
+/// Refusals of events of one channel together, after which they are tried apart. Events of one channel wait for each
+/// other anyway, and often come in twos (`channel_occupied`, `member_added`).
+const TOGETHER: u32 = 3;
+/// The bound on waiting events has so many parts: isolated events may take one, one group all but one.
+const PARTS: usize = 4;
+
+/// An event that was tried or is to be tried at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) line: Line,
+    /// Its first attempt or that of an event that it waits for, by the sender's clock and by the host's.
+    since: (Moment, u64),
+}
+
+/// One request. It goes back to the backlog by `accepted` or `refused`.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) entries: Vec<Entry>,
+    group: Option<u64>,
+}
+
+impl Attempt {
+    pub(super) fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.entries.iter().map(|entry| &entry.line)
+    }
+
+    /// The same for the same events, so that a repeated request has the same bytes.
+    pub(super) fn unix_ms(&self) -> u64 {
+        self.entries.first().map_or(0, |entry| entry.since.1)
+    }
+}
+
+/// What a sender does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Post(Attempt),
+    /// Nothing before this moment; events that come in may be sent before it.
+    Wait(Moment),
+    /// Nothing before this moment, whatever comes in.
+    Pause(Moment),
+    Empty,
+}
+
+/// Why an event is not tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Permanent,
+    Expired,
+    TooMany,
+}
+
+#[derive(Debug)]
+struct Group {
+    entries: VecDeque<Entry>,
+    /// Channels whose later events join this group.
+    channels: HashSet<Arc<str>>,
+    /// Entries that are tried together.
+    width: usize,
+    /// Events of one channel are tried apart: together they were refused `TOGETHER` times.
+    is_apart: bool,
+    /// Refusals of what is in front since it was cut to its size.
+    refusals: u32,
+    due: Moment,
+    /// `Backlog::acceptances` at the last refusal of the first entry alone.
+    refused_alone_at: Option<u64>,
+    proofs: u32,
+    /// The fault of an event in front was proven, and the endpoint has accepted none of the group since.
+    is_isolated: bool,
+    /// Of public channels (`Class::is_open`).
+    is_open: bool,
+    amount: Amount,
+}
+
+impl Group {
+    fn push_back(&mut self, entry: Entry) {
+        self.amount.add(&entry.line);
+        self.entries.push_back(entry);
+    }
+
+    fn push_front(&mut self, entry: Entry) {
+        self.amount.add(&entry.line);
+        self.entries.push_front(entry);
+    }
+
+    fn pop_front(&mut self, fits: impl Fn(&Line) -> bool) -> Option<Entry> {
+        let entry = self.entries.pop_front_if(|entry| fits(&entry.line))?;
+        self.amount.remove(&entry.line);
+        Some(entry)
+    }
+
+    fn has_several_channels(&self) -> bool {
+        let mut channels = self.entries.iter().map(|entry| &entry.line.channel);
+        let first = channels.next();
+        channels.any(|channel| Some(channel) != first)
+    }
+
+    /// Another entry is in front: it has not been refused by itself.
+    fn reset_front(&mut self) {
+        self.refusals = 0;
+        self.proofs = 0;
+        self.refused_alone_at = None;
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Backlog {
+    policy: Policy,
+    /// One of `PARTS`.
+    part: Amount,
+    waiting: Waiting,
+    groups: BTreeMap<u64, Group>,
+    due: BTreeSet<(Moment, u64)>,
+    group_of: HashMap<Arc<str>, u64>,
+    next_group: u64,
+    /// The last attempt was a group's.
+    was_group: bool,
+    refusals_in_a_row: u32,
+    acceptances: u64,
+    paused_until: Moment,
+    /// Isolated groups, those of public channels second, and what they hold.
+    isolated: [BTreeSet<u64>; 2],
+    isolated_amount: [Amount; 2],
+    is_hurried: bool,
+}
+
+impl Backlog {
+    /// `max` is what the sender's bounds allow in all.
+    pub(super) fn new(policy: Policy, max: Amount) -> Self {
+        Self {
+            policy,
+            part: Amount { events: max.events / PARTS, bytes: max.bytes / PARTS },
+            waiting: Waiting::default(),
+            groups: BTreeMap::new(),
+            due: BTreeSet::new(),
+            group_of: HashMap::new(),
+            next_group: 0,
+            was_group: false,
+            refusals_in_a_row: 0,
+            acceptances: 0,
+            paused_until: Moment::default(),
+            isolated: Default::default(),
+            isolated_amount: Default::default(),
+            is_hurried: false,
+        }
+    }
+
+    pub(super) fn push(&mut self, line: Line) {
+        self.waiting.push(line);
+    }
+
+    /// Whether events wait that were never tried and do not fill a request.
+    pub(super) fn wants_more(&self, now: Moment) -> bool {
+        !self.waiting.is_empty() && !self.waiting.is_full() && now >= self.paused_until
+    }
+
+    /// Whether no refused event is left.
+    pub(super) fn is_clean(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The server ends: everything is due, and pauses are short from here on.
+    pub(super) fn hurry(&mut self, now: Moment) {
+        if !std::mem::replace(&mut self.is_hurried, true) {
+            self.paused_until = now;
+            self.all_are_due(now);
+        }
+    }
+
+    pub(super) fn next(&mut self, now: Moment, unix_ms: u64) -> (Next, Vec<Entry>) {
+        let mut given_up = Vec::new();
+        let next = self.next_attempt(now, unix_ms, &mut given_up);
+        (next, given_up)
+    }
+
+    fn next_attempt(&mut self, now: Moment, unix_ms: u64, given_up: &mut Vec<Entry>) -> Next {
+        let is_empty = self.waiting.is_empty() && self.groups.is_empty();
+        if !is_empty && now < self.paused_until {
+            return Next::Pause(self.paused_until);
+        }
+        if !self.was_group
+            && let Some(group) = self.due_group(now)
+        {
+            self.was_group = true;
+            return Next::Post(self.take_from(group));
+        }
+        self.was_group = false;
+        let entries = self.take_new(now, unix_ms, given_up);
+        if !entries.is_empty() {
+            return Next::Post(Attempt { entries, group: None });
+        }
+        if let Some(group) = self.due_group(now) {
+            return Next::Post(self.take_from(group));
+        }
+        self.due.first().map_or(Next::Empty, |(at, _)| Next::Wait(*at))
+    }
+
+    fn due_group(&self, now: Moment) -> Option<u64> {
+        self.due.first().filter(|(at, _)| *at <= now).map(|(_, group)| *group)
+    }
+
+    /// The front of a group.
+    fn take_from(&mut self, id: u64) -> Attempt {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        self.change(id, |group| {
+            let width = group.width.clamp(1, EVENTS_MAX);
+            while entries.len() < width {
+                let is_first = entries.is_empty();
+                let fits = |line: &Line| is_first || bytes + line.json.len() <= BYTES_MAX;
+                let Some(entry) = group.pop_front(fits) else { break };
+                bytes += entry.line.json.len();
+                entries.push(entry);
+            }
+        });
+        if let Some(group) = self.groups.get(&id) {
+            self.due.remove(&(group.due, id));
+        }
+        Attempt { entries, group: Some(id) }
+    }
+
+    /// What fits one request of the events that were never tried. Those of a channel with a group join it.
+    fn take_new(&mut self, now: Moment, unix_ms: u64, given_up: &mut Vec<Entry>) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < EVENTS_MAX {
+            let group_of = &self.group_of;
+            let fits = |line: &Line| {
+                entries.is_empty()
+                    || bytes + line.json.len() <= BYTES_MAX
+                    || group_of.contains_key(&line.channel)
+            };
+            let Some(line) = self.waiting.pop_if(fits) else { break };
+            if let Some(&group) = self.group_of.get(&line.channel) {
+                self.join(group, Entry { line, since: (now, unix_ms) }, given_up);
+                continue;
+            }
+            bytes += line.json.len();
+            entries.push(Entry { line, since: (now, unix_ms) });
+        }
+        entries
+    }
+
+    /// An event waits behind those of its channel.
+    fn join(&mut self, id: u64, entry: Entry, given_up: &mut Vec<Entry>) {
+        let (part, now) = (self.part, entry.since.0);
+        self.change(id, |group| {
+            group.push_back(entry);
+            let rest = PARTS - 1;
+            let is_over = |group: &Group| {
+                group.amount.events > part.events.saturating_mul(rest).max(1)
+                    || group.amount.bytes > part.bytes.saturating_mul(rest)
+            };
+            while group.entries.len() > 1 && is_over(group) {
+                given_up.extend(group.pop_front(|_| true));
+                group.reset_front();
+            }
+        });
+        self.release_followers(id, now);
+        self.make_room(given_up);
+    }
+
+    /// The backend accepted all of it.
+    pub(super) fn accepted(&mut self, attempt: &Attempt, now: Moment) {
+        self.acceptances += 1;
+        let was_out = std::mem::take(&mut self.refusals_in_a_row) > REFUSALS_IN_A_ROW_MAX
+            || self.paused_until > Moment::default();
+        self.paused_until = Moment::default();
+        if let Some(id) = attempt.group {
+            self.change(id, |group| {
+                group.is_isolated = false;
+                group.width = group.width.saturating_mul(2).min(EVENTS_MAX);
+            });
+            self.resolve_front(id, now);
+        }
+        if was_out {
+            self.all_are_due(now);
+        }
+    }
+
+    /// The backend did not accept it. Gives the events that are given up, and why.
+    pub(super) fn refused(
+        &mut self,
+        attempt: Attempt,
+        verdict: Verdict,
+        retry_after: Option<Duration>,
+        now: Moment,
+        random: u64,
+    ) -> Vec<(Entry, Why)> {
+        self.refusals_in_a_row = self.refusals_in_a_row.saturating_add(1);
+        let mut pause = self.policy.endpoint_pause(verdict, self.refusals_in_a_row, retry_after);
+        if self.is_hurried {
+            pause = pause.min(self.policy.first);
+        }
+        if !pause.is_zero() {
+            self.paused_until = later(now, pause).max(self.paused_until);
+        }
+        let tried = attempt.entries.len();
+        let id = attempt.group.unwrap_or_else(|| self.new_group(&attempt.entries, now));
+        let is_final = verdict == Verdict::Permanent
+            && (tried == 1 || self.refusals_in_a_row > REFUSALS_IN_A_ROW_MAX);
+        let limit = self.policy.limit;
+        let (given_up, left): (Vec<Entry>, Vec<Entry>) = attempt
+            .entries
+            .into_iter()
+            .partition(|entry| is_final || since_first(entry, now) >= limit);
+        let why = if is_final { Why::Permanent } else { Why::Expired };
+        let mut given_up: Vec<(Entry, Why)> =
+            given_up.into_iter().map(|entry| (entry, why)).collect();
+        self.change(id, |group| {
+            left.into_iter().rev().for_each(|entry| group.push_front(entry));
+        });
+        if given_up.is_empty() {
+            self.put_off(id, tried, verdict, now, random);
+        } else {
+            self.resolve_front(id, now);
+        }
+        let mut too_many = Vec::new();
+        self.make_room(&mut too_many);
+        given_up.extend(too_many.into_iter().map(|entry| (entry, Why::TooMany)));
+        given_up
+    }
+
+    /// The front of a group is to be tried again: in parts if it was more than one, else after a pause.
+    fn put_off(&mut self, id: u64, tried: usize, verdict: Verdict, now: Moment, random: u64) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let may_be_its_events = match verdict {
+            Verdict::Permanent => true,
+            Verdict::Transient => {
+                group.is_apart || group.refusals >= TOGETHER || group.has_several_channels()
+            }
+            Verdict::Busy => group.is_apart || group.refusals >= TOGETHER,
+            Verdict::Unreachable => false,
+        };
+        if tried > 1 && may_be_its_events {
+            return self.split(id, tried, now);
+        }
+        let elapsed = group.entries.front().map_or(Duration::ZERO, |entry| since_first(entry, now));
+        let pause = match verdict {
+            // Not the fault of these events: they are due when the endpoint is tried again.
+            Verdict::Unreachable => Duration::ZERO,
+            _ => self.policy.event_pause(group.refusals, elapsed, random).unwrap_or_default(),
+        };
+        let longest = if self.is_hurried { self.policy.first } else { pause };
+        let pause = pause.min(longest);
+        let acceptances = self.acceptances;
+        let is_alone = tried == 1 && verdict == Verdict::Transient;
+        self.change(id, |group| {
+            group.refusals = group.refusals.saturating_add(1);
+            group.due = later(now, pause);
+            if is_alone {
+                let before = group.refused_alone_at.replace(acceptances);
+                group.proofs += u32::from(before.is_some_and(|before| before < acceptances));
+                group.is_isolated |= group.proofs > 0;
+            }
+        });
+        self.schedule(id);
+        self.release_followers(id, now);
+    }
+
+    /// Halves the channels of a group; if it has one, halves what is tried of it together. The first half is next and
+    /// the second one last, so that what is good is found early whether refused events lie together or apart.
+    fn split(&mut self, id: u64, tried: usize, now: Moment) {
+        self.change(id, |group| {
+            group.refusals = 0;
+            group.width = (tried / 2).max(1);
+            group.is_apart = !group.has_several_channels();
+        });
+        self.schedule(id);
+        let Some(group) = self.groups.get(&id) else { return };
+        let mut first: HashSet<Arc<str>> = HashSet::new();
+        if !group.has_several_channels() {
+            return;
+        }
+        let mut all: HashSet<&Arc<str>> = HashSet::new();
+        let half = group.entries.len() / 2;
+        for (number, entry) in group.entries.iter().enumerate() {
+            let channel = &entry.line.channel;
+            if number < half.max(1) {
+                first.insert(channel.clone());
+            }
+            all.insert(channel);
+        }
+        if first.len() == all.len() {
+            // All channels are in the first half: the first one goes by itself.
+            let alone = group.entries.front().map(|entry| entry.line.channel.clone());
+            first = alone.into_iter().collect();
+        }
+        self.move_out(id, now, |entry| !first.contains(&entry.line.channel));
+    }
+
+    /// If the fault of the first event is its own, those behind it get a group and no longer wait for it.
+    fn release_followers(&mut self, id: u64, now: Moment) {
+        let is_proven = |group: &Group| group.proofs >= PROOFS && group.entries.len() > 1;
+        if !self.groups.get(&id).is_some_and(is_proven) {
+            return;
+        }
+        let mut number = 0;
+        self.move_out(id, now, |_| {
+            number += 1;
+            number > 1
+        });
+    }
+
+    /// Moves entries into a new group, with their channels.
+    fn move_out(&mut self, id: u64, now: Moment, mut is_moved: impl FnMut(&Entry) -> bool) {
+        let mut moved = VecDeque::new();
+        self.change(id, |group| {
+            let entries = std::mem::take(&mut group.entries).into_iter();
+            let (out, rest): (VecDeque<_>, VecDeque<_>) = entries.partition(&mut is_moved);
+            moved = out;
+            group.amount = Amount::default();
+            rest.into_iter().for_each(|entry| group.push_back(entry));
+            group.width = group.entries.len().clamp(1, EVENTS_MAX);
+            for entry in &moved {
+                group.channels.remove(&entry.line.channel);
+            }
+        });
+        let is_isolated = self.groups.get(&id).is_some_and(|group| group.is_isolated);
+        let new = self.new_group(&moved, now);
+        self.change(new, |group| {
+            group.is_isolated = is_isolated;
+            group.width = moved.len().clamp(1, EVENTS_MAX);
+            moved.into_iter().for_each(|entry| group.push_back(entry));
+        });
+        self.schedule(new);
+    }
+
+    /// What was tried of a group is accepted or given up. The rest, if any, is due.
+    fn resolve_front(&mut self, id: u64, now: Moment) {
+        self.change(id, |group| {
+            group.due = now;
+            group.reset_front();
+        });
+        self.schedule(id);
+    }
+
+    /// An empty group that later events of the channels of these entries join.
+    fn new_group<'a>(&mut self, of: impl IntoIterator<Item = &'a Entry>, now: Moment) -> u64 {
+        let id = self.next_group;
+        self.next_group += 1;
+        let mut is_open = true;
+        let channels = of.into_iter().map(|entry| {
+            is_open &= entry.line.class.is_open();
+            entry.line.channel.clone()
+        });
+        let channels: HashSet<Arc<str>> = channels.collect();
+        for channel in &channels {
+            self.group_of.insert(channel.clone(), id);
+        }
+        let group = Group {
+            entries: VecDeque::new(),
+            channels,
+            width: EVENTS_MAX,
+            is_apart: false,
+            refusals: 0,
+            due: now,
+            refused_alone_at: None,
+            proofs: 0,
+            is_isolated: false,
+            is_open,
+            amount: Amount::default(),
+        };
+        self.groups.insert(id, group);
+        id
+    }
+
+    /// Puts a group where it is due, or removes it if nothing is left of it.
+    fn schedule(&mut self, id: u64) {
+        let Some(group) = self.groups.get(&id) else { return };
+        if !group.entries.is_empty() {
+            self.due.insert((group.due, id));
+            return;
+        }
+        self.change(id, |group| group.is_isolated = false);
+        if let Some(group) = self.groups.remove(&id) {
+            self.due.remove(&(group.due, id));
+            for channel in &group.channels {
+                // A channel may have gone on to another group.
+                if self.group_of.get(channel) == Some(&id) {
+                    self.group_of.remove(channel);
+                }
+            }
+        }
+    }
+
+    fn all_are_due(&mut self, now: Moment) {
+        let after = Moment(now.0.saturating_add(1));
+        for (_, id) in self.due.split_off(&(after, 0)) {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.due = now;
+                self.due.insert((now, id));
+            }
+        }
+    }
+
+    /// Changes a group and keeps the account of isolated ones.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Group)) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let queue = usize::from(group.is_open);
+        let (groups, account) = (&mut self.isolated[queue], &mut self.isolated_amount[queue]);
+        if group.is_isolated {
+            account.events = account.events.saturating_sub(group.amount.events);
+            account.bytes = account.bytes.saturating_sub(group.amount.bytes);
+        }
+        change(group);
+        if group.is_isolated {
+            groups.insert(id);
+            account.events += group.amount.events;
+            account.bytes += group.amount.bytes;
+        } else {
+            groups.remove(&id);
+        }
+    }
+
+    /// Gives up the oldest isolated events while they are too many.
+    fn make_room(&mut self, given_up: &mut Vec<Entry>) {
+        for queue in 0..self.isolated.len() {
+            let is_over = |account: Amount, part: Amount| {
+                account.events > part.events || account.bytes > part.bytes
+            };
+            while is_over(self.isolated_amount[queue], self.part) {
+                let Some(&id) = self.isolated[queue].first() else { break };
+                self.change(id, |group| {
+                    given_up.extend(group.pop_front(|_| true));
+                    group.reset_front();
+                });
+                if self.groups.get(&id).is_some_and(|group| group.entries.is_empty()) {
+                    self.schedule(id);
+                }
+            }
+        }
+    }
+}
+
+fn since_first(entry: &Entry, now: Moment) -> Duration {
+    Duration::from_millis(now.0.saturating_sub(entry.since.0.0))
+}

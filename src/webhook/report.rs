@@ -1,0 +1,144 @@
+//! What a sender writes to the log about its endpoint: that it fails, that it is well again, and which events were
+//! given up. Holds back what would be too much; no clock and no output of its own.
+
+use std::time::Duration;
+
+use super::backlog::Why;
+use super::batch::Line;
+use super::time::later;
+use crate::app::WebhookKind;
+use crate::clock::Moment;
+use crate::counters::WEBHOOK_KINDS;
+use crate::text::shown_up_to;
+
+/// A failing endpoint is reported once in this time.
+const FAILING_AGAIN: Duration = Duration::from_secs(60);
+/// Events that were given up are reported once in this time.
+const GIVEN_UP_AGAIN: Duration = Duration::from_secs(10);
+/// Events that a line names, with so many bytes of their channel.
+const NAMED_MAX: usize = 3;
+const CHANNEL_BYTES_MAX: usize = 60;
+
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Since when the endpoint has been reported as failing.
+    failing_since: Option<Moment>,
+    failing_quiet_until: Moment,
+    given_up: GivenUp,
+    given_up_quiet_until: Moment,
+}
+
+/// Events that were given up and not yet reported.
+#[derive(Debug, Default)]
+struct GivenUp {
+    by_kind: [u64; WEBHOOK_KINDS],
+    /// The first ones.
+    named: Vec<String>,
+    /// Of the last one.
+    reason: String,
+}
+
+impl Report {
+    /// Whether a failure is to be reported now.
+    pub(super) fn fails(&mut self, now: Moment) -> bool {
+        if self.failing_since.is_some() || now < self.failing_quiet_until {
+            return false;
+        }
+        self.failing_since = Some(now);
+        self.failing_quiet_until = later(now, FAILING_AGAIN);
+        true
+    }
+
+    /// Nothing refused is left: since when the endpoint was reported as failing, if it was.
+    pub(super) fn recovers(&mut self) -> Option<Moment> {
+        self.failing_since.take()
+    }
+
+    /// An event is given up. `failure` is what the endpoint did last, to be read after its URL.
+    pub(super) fn gives_up(&mut self, line: &Line, why: Why, failure: &str) {
+        let given_up = &mut self.given_up;
+        if let Some(count) = given_up.by_kind.get_mut(line.kind as usize) {
+            *count += 1;
+        }
+        if given_up.named.len() < NAMED_MAX {
+            let channel = shown_up_to(line.channel.as_bytes(), CHANNEL_BYTES_MAX);
+            given_up.named.push(format!("{} of {channel}", line.kind.name()));
+        }
+        let end = match why {
+            Why::Permanent => "such an answer is final",
+            Why::Expired => "RINGVERB_WEBHOOK_RETRY sets the time for retries",
+            Why::TooMany => {
+                "more refused events wait than RINGVERB_WEBHOOK_QUEUE_MAX has room for beside others"
+            }
+        };
+        given_up.reason = format!("the endpoint {failure}; {end}");
+    }
+
+    /// When `due` has something to give, if nothing else happens.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        (!self.given_up.named.is_empty()).then_some(self.given_up_quiet_until)
+    }
+
+    /// Which events were given up, if it is time to report them; `now` may be the end of time.
+    pub(super) fn due(&mut self, now: Moment) -> Option<String> {
+        if now < self.next_due()? {
+            return None;
+        }
+        self.given_up_quiet_until = later(now, GIVEN_UP_AGAIN);
+        let GivenUp { by_kind, named, reason } = std::mem::take(&mut self.given_up);
+        let count: u64 = by_kind.iter().sum();
+        let mut text = format!("{count} event(s) given up: {}", named.join(", "));
+        if count > named.len() as u64 {
+            let kinds = WebhookKind::ALL.iter().zip(by_kind).filter(|(_, count)| *count > 0);
+            let kinds: Vec<String> =
+                kinds.map(|(kind, count)| format!("{count} {}", kind.name())).collect();
+            text.push_str(&format!(", ... (in all {})", kinds.join(", ")));
+        }
+        Some(format!("{text}. Reason: {reason}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::budget::Class;
+
+    fn line(kind: WebhookKind, channel: &str) -> Line {
+        Line { class: Class::Member, kind, channel: channel.into(), json: b"{}"[..].into() }
+    }
+
+    #[test]
+    fn what_is_given_up_is_named_at_a_bounded_rate_and_length() {
+        let mut report = Report::default();
+        let second = |seconds: u64| Moment(seconds * 1000);
+        assert_eq!((report.next_due(), report.due(second(1))), (None, None));
+        let failure = "answered with HTTP 400; look";
+        report.gives_up(&line(WebhookKind::MemberAdded, "presence-\n1"), Why::Permanent, failure);
+        let first = report.due(second(1)).unwrap();
+        let expected = "1 event(s) given up: member_added of \"presence-\\n1\". Reason: the endpoint answered with \
+                        HTTP 400; look; such an answer is final";
+        assert_eq!(first, expected);
+        for _ in 0..100_000 {
+            let long = line(WebhookKind::CacheMiss, &"x".repeat(10_000));
+            report.gives_up(&long, Why::Expired, failure);
+        }
+        assert_eq!((report.due(second(10)), report.next_due()), (None, Some(second(11))));
+        let many = report.due(second(11)).unwrap();
+        assert!(many.starts_with("100000 event(s) given up: cache_miss of \"xxx"), "{many}");
+        assert!(
+            many.contains("(in all 100000 cache_miss)") && many.contains("WEBHOOK_RETRY"),
+            "{many}"
+        );
+        assert!(many.len() < 700, "{many}");
+        assert_eq!(report.due(Moment(u64::MAX)), None);
+    }
+
+    #[test]
+    fn a_failing_endpoint_is_reported_once_a_minute() {
+        let mut report = Report::default();
+        assert_eq!(report.recovers(), None);
+        assert!(report.fails(Moment(5)) && !report.fails(Moment(6)));
+        assert_eq!((report.recovers(), report.recovers()), (Some(Moment(5)), None));
+        assert!(!report.fails(Moment(60_004)) && report.fails(Moment(60_005)));
+    }
+}
