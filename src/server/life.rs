@@ -3,8 +3,8 @@
 //! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
 //! with a close frame, behind the shutdown delay if there is one, and ends with 0 within the grace period; a second
 //! one skips the delay, or ends at once. A panic anywhere
-//! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew. SIGUSR2 starts the program
-//! anew to take over (`takeover.rs`).
+//! aborts the process: the mesh cannot lose one core, and the supervisor restarts it. SIGUSR2 starts the program
+//! again to take over (`takeover.rs`).
 
 use std::ffi::OsString;
 use std::io;
@@ -54,7 +54,7 @@ pub(super) struct Started {
 pub(super) enum Asked {
     /// SIGINT or SIGTERM, by name: drain.
     End(&'static str),
-    /// SIGUSR2: start the program anew, to take over.
+    /// SIGUSR2: start the program again, to take over.
     Replace,
     /// Another process accepts on our listeners: drain, and leave them alone.
     TakenOver,
@@ -129,7 +129,7 @@ pub(super) fn serve(
     let offering = shared.config.takeover.then(|| {
         let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
         takeover::offer(offer, &places, asked).inspect_err(|error| {
-            tracing::warn!("nobody will be able to take over from this server: {error}");
+            tracing::warn!("no new process can take over from this server: {error}");
         })
     });
     let offering = offering.and_then(Result::ok);
@@ -188,7 +188,7 @@ fn forbid_dumps() {
     // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
     let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
     if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
-        tracing::warn!("a crash may write a core dump, secrets and all: {error}");
+        tracing::warn!("a crash may write a core dump that contains secrets: {error}");
     }
 }
 
@@ -206,7 +206,9 @@ fn listeners(
                 listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
                 return Ok((Some(predecessor), listeners));
             }
-            None => tracing::info!("nobody serves {address} to take over from: starting as usual"),
+            None => tracing::info!(
+                "no running server at {address} to take over from: starting as usual"
+            ),
         }
     }
     Ok((None, bind(address, workers)?))
@@ -228,8 +230,7 @@ fn meet(
         }
         None => {
             tracing::info!(
-                "the server that runs is of another version, or in a cluster: its connections stay with it, and it \
-                 closes them"
+                "the running server has another version, or is in a cluster: its connections stay with it, and it closes them"
             );
             Ok((Clock::start(), None))
         }
@@ -251,7 +252,7 @@ fn succeed(
         None => predecessor.retire(),
     };
     if let Err(error) = retires {
-        tracing::warn!("the server before this one did not say that it retires: {error}");
+        tracing::warn!("the old process did not confirm that it closes its connections: {error}");
     }
     Ok(())
 }
@@ -331,7 +332,7 @@ fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
                 SIGUSR2 => Asked::Replace,
                 SIGINT => Asked::End("SIGINT"),
                 SIGTERM => Asked::End("SIGTERM"),
-                // A terminal that closes must not end the server, and it has nothing to read anew.
+                // A terminal that closes must not end the server, and it has nothing to read again.
                 _ => {
                     tracing::info!(
                         "SIGHUP ignored: restart or send SIGUSR2 to read the configuration again"
@@ -363,9 +364,7 @@ fn wait(shared: &Shared, doorbells: &[Doorbell], asks: &Receiver<Asked>, program
                 tracing::warn!("SIGUSR2 ignored: the server is about to end");
             }
             Ok(Asked::Replace) if !shared.config.takeover => {
-                tracing::warn!(
-                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false lets no process take over"
-                );
+                tracing::warn!("SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs");
             }
             Ok(Asked::Replace) => program.start_successor(),
             Ok(Asked::TakenOver) => {
@@ -429,7 +428,9 @@ impl Program {
         let path = match &self.path {
             Ok(path) => path,
             Err(error) => {
-                tracing::error!("no successor: the path of this program is unknown: {error}");
+                tracing::error!(
+                    "no new process was started, because the path of this program is unknown: {error}"
+                );
                 return;
             }
         };
@@ -447,7 +448,9 @@ impl Program {
                 reap(child);
             }
             Err(error) => {
-                tracing::error!("no successor, this process serves on: {path:?}: {error}");
+                tracing::error!(
+                    "{path:?} could not be started to take over, and this process continues: {error}"
+                );
             }
         }
     }
@@ -458,11 +461,13 @@ fn reap(mut child: std::process::Child) {
     let thread = std::thread::Builder::new().name("successor".to_owned());
     let wait = move || {
         if let Ok(status) = child.wait() {
-            tracing::error!("the process that was to take over has ended: {status}");
+            tracing::error!(
+                "the new process ended before it took over, and this process continues: {status}"
+            );
         }
     };
     if let Err(error) = thread.spawn(wait) {
-        tracing::warn!("nobody looks after the successor: {error}");
+        tracing::warn!("the end of the new process will not be noticed: {error}");
     }
 }
 

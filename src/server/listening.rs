@@ -28,6 +28,14 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListene
     share_port(address_bound, workers).map_err(failed)
 }
 
+/// Whether a server could listen there now.
+///
+/// # Errors
+/// Why not.
+pub(super) fn try_bind(address: SocketAddr) -> io::Result<()> {
+    socket(address)?.bind(&address.into())
+}
+
 /// Binds; a port that is in use may be free in a moment.
 fn wait_for_port(probe: &Socket, address: SocketAddr) -> io::Result<()> {
     let mut waited = Duration::ZERO;
