@@ -9,10 +9,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::options::{OPTIONS, OptionSpec, Scope};
+use super::reverb_php::{Effective, ReverbPhp};
 use super::toml_file::{self, AppTexts};
-use super::{dotenv, options};
+use super::validate::boolean;
+use super::{dotenv, names, options, public_side};
 
-/// Raw material, as found. Tests fill it by hand.
+/// The sources as they were found. Tests fill it by hand.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// By option key of the server scope.
@@ -23,6 +25,18 @@ pub struct Sources {
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
+    /// `config/reverb.php` beside `.env`. Nothing of it counts; what is written there by hand causes warnings.
+    pub reverb_php: Option<ReverbPhp>,
+    pub files: Files,
+}
+
+/// Where the configuration was looked for, for the start message.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The working directory.
+    pub folder: String,
+    /// The files that were read, as they were named.
+    pub read: Vec<String>,
 }
 
 /// A value and its source, for messages.
@@ -40,7 +54,7 @@ pub struct Values {
     webhooks: Vec<Values>,
 }
 
-/// What the sources say, not checked yet.
+/// The values of all sources, not checked yet.
 #[derive(Debug)]
 pub struct Merged {
     pub server: Values,
@@ -51,8 +65,11 @@ pub struct Merged {
     pub source: String,
     /// `NO_COLOR` is not set (no-color.org).
     pub colour: bool,
+    pub files: Files,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
+    /// Values of `config/reverb.php` that are not read. They concern the server, and not the commands that speak to it.
+    pub migration_warnings: Vec<String>,
 }
 
 impl Sources {
@@ -72,13 +89,15 @@ impl Sources {
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        let toml = read(toml_file, TOML_FILE).and_then(|bytes| {
+        let mut files = Files::here();
+        let toml = files.read(toml_file, TOML_FILE).and_then(|bytes| {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
                 .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
         });
         let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
         let env_file = env_file.or(own.as_deref());
-        let dotenv = read(env_file, ENV_FILE).and_then(|bytes| {
+        let reverb_php = ReverbPhp::beside(env_file.unwrap_or(Path::new(ENV_FILE)));
+        let dotenv = files.read(env_file, ENV_FILE).and_then(|bytes| {
             let name = name_of(env_file, ENV_FILE);
             let named = |problem| format!("{name}: {problem}");
             dotenv::parse(&bytes, &environment)
@@ -92,6 +111,8 @@ impl Sources {
                 toml,
                 toml_name: toml_file.map(|path| path.display().to_string()),
                 dotenv_name: env_file.map(|path| path.display().to_string()),
+                reverb_php,
+                files,
             }),
             (toml, dotenv) => Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect()),
         }
@@ -115,6 +136,14 @@ pub fn runtime_directories() -> Vec<PathBuf> {
     let session = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
     let directories = std::env::split_paths(&service).chain([session.into()]);
     directories.filter(|directory| directory.is_absolute()).collect()
+}
+
+/// Where the session of this user keeps files: `XDG_RUNTIME_DIR`.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+#[must_use]
+pub fn session_directory() -> Option<PathBuf> {
+    let session = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+    session.is_absolute().then_some(session)
 }
 
 /// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the
@@ -141,11 +170,21 @@ fn name_of(named: Option<&Path>, default: &str) -> String {
     named.map_or_else(|| default.to_owned(), |path| path.display().to_string())
 }
 
-fn read(named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
-    match std::fs::read(named.unwrap_or(Path::new(default))) {
-        Ok(bytes) => Ok(bytes),
-        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(Vec::new()),
-        Err(error) => Err(vec![format!("{}: cannot be read: {error}", name_of(named, default))]),
+impl Files {
+    fn here() -> Self {
+        let folder = std::env::current_dir().map(|folder| folder.display().to_string());
+        Self { folder: folder.unwrap_or_default(), read: Vec::new() }
+    }
+
+    fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
+        match std::fs::read(named.unwrap_or(Path::new(default))) {
+            Ok(bytes) => {
+                self.read.push(name_of(named, default));
+                Ok(bytes)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(Vec::new()),
+            Err(error) => Err(vec![format!("cannot read {}: {error}", name_of(named, default))]),
+        }
     }
 }
 
@@ -158,10 +197,16 @@ fn is_null(value: &str) -> bool {
 const EXACT: [&str; 5] =
     ["id", "key", "secret", "scaling.server.username", "scaling.server.password"];
 const CREDENTIALS: [&str; 3] = ["id", "key", "secret"];
-/// Source of a value nobody gave.
+/// Source of a value that is not given.
 const DEFAULT: &str = "default";
 
 impl Sourced {
+    /// The value is not given.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.source == DEFAULT
+    }
+
     fn is_from(&self, file: &str) -> bool {
         self.source.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
     }
@@ -177,6 +222,18 @@ impl Values {
     #[must_use]
     pub fn webhooks(&self) -> &[Self] {
         &self.webhooks
+    }
+
+    /// Another form of the value from the same source; `None` puts the default there.
+    pub(super) fn replace(&mut self, key: &'static str, value: Option<String>) {
+        match (value, self.given.get_mut(key)) {
+            (Some(value), Some(given)) => given.value = value,
+            (Some(_), None) => {}
+            (None, _) => {
+                self.given.remove(key);
+                defaults(self, options::find(Scope::Server, key));
+            }
+        }
     }
 
     fn set(&mut self, key: &'static str, value: &str, source: String) {
@@ -200,7 +257,7 @@ impl Values {
 
     /// Takes every value that somebody gave in `stronger`.
     fn overlay(&mut self, stronger: &Self) {
-        let given = stronger.given.iter().filter(|(_, given)| given.source != DEFAULT);
+        let given = stronger.given.iter().filter(|(_, given)| !given.is_default());
         self.given.extend(given.map(|(key, given)| (*key, given.clone())));
         if !stronger.webhooks.is_empty() {
             self.webhooks.clone_from(&stronger.webhooks);
@@ -226,13 +283,45 @@ pub fn merge(sources: &Sources) -> Merged {
             server.set(option.key, value, format!("--{}", option.key.replace('_', "-")));
         }
     }
+    let mut warnings = Vec::new();
+    public_side::normalize(&mut server, &mut warnings);
+    warnings.extend(public_side::tls_on_the_plain_port(&server));
+    if server.get("scaling.enabled").and_then(|given| boolean(&given.value)) == Some(true) {
+        public_side::redis_port(&mut server, &mut warnings);
+    }
     let own = own_app(sources, &mut problems);
     let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
     let is_orphaned = own.is_none() && !apps.is_empty();
     let development = own.map_or_else(|| app_values(sources), |_| Values::default());
-    let warnings = warnings(sources, is_orphaned.then_some(&development));
+    warnings.extend(without_effect(sources, is_orphaned.then_some(&development)));
+    if apps.is_empty() {
+        warnings.extend(names_of_pusher(sources));
+    }
+    let mut migration_warnings = Vec::new();
+    if let Some(php) = &sources.reverb_php {
+        let app = apps.first().unwrap_or(&development);
+        let get = |name: &str| sources.environment.get(name).or_else(|| sources.dotenv.get(name));
+        let env = |name: &str| get(name).cloned();
+        migration_warnings.extend(php.warnings(&Effective {
+            server: &server,
+            app,
+            apps: &apps,
+            env: &env,
+        }));
+    }
     let colour = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
-    Merged { server, apps, development, source, colour, problems, warnings }
+    let files = sources.files.clone();
+    Merged {
+        server,
+        apps,
+        development,
+        source,
+        colour,
+        files,
+        problems,
+        warnings,
+        migration_warnings,
+    }
 }
 
 fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
@@ -281,7 +370,7 @@ fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
     for key in missing {
         let name = options::find(Scope::App, key).environment[0];
         problems.push(format!(
-            "{name} is not set, but the app's other names are: an app needs REVERB_APP_ID, \
+            "{name} is not set, but other credentials of the app are: an app needs REVERB_APP_ID, \
              REVERB_APP_KEY and REVERB_APP_SECRET"
         ));
     }
@@ -311,14 +400,14 @@ fn merge_apps(
                 webhook.set(option.key, value, source);
             }
             if webhook.get("url").is_none() {
-                problems
-                    .push(format!("a webhook in {file} has no url: apps[{index}].webhooks[{at}]"));
+                let app = described(&values, index);
+                problems.push(format!("{file}: webhooks[{at}] of {app} has no url"));
                 continue;
             }
             values.webhooks.push(webhook);
         }
         for key in CREDENTIALS.iter().filter(|key| values.get(key).is_none()) {
-            problems.push(format!("an app in {file} has no {key}: apps[{index}]"));
+            problems.push(format!("{file}: {} has no {key}", described(&values, index)));
         }
         apps.push(values);
     }
@@ -329,7 +418,7 @@ fn merge_apps(
         if !apps.is_empty() {
             source = format!("{source} and {file}");
         }
-        // What the environment says of its app is stronger than the file, one option at a time.
+        // The environment wins over the file, one option at a time.
         let id = |values: &Values| values.get("id").map(|id| id.value.clone());
         let mut first = own.clone();
         if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
@@ -341,36 +430,71 @@ fn merge_apps(
     (apps, source)
 }
 
+/// An app of the file, by its place and its id.
+fn described(values: &Values, index: usize) -> String {
+    match values.get("id") {
+        Some(id) => format!("apps[{index}] (id {})", id.value),
+        None => format!("apps[{index}]"),
+    }
+}
+
 fn defaults(values: &mut Values, option: &OptionSpec) {
     values.set(option.key, option.default, DEFAULT.to_owned());
 }
 
 fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
-    // The first name wins, so the aliases are tried before it.
-    for name in option.environment.iter().rev() {
-        if let Some(value) = sources.dotenv.get(*name) {
-            values.set_env(option.key, value, format!("{}: {name}", sources.dotenv_name()));
-        }
-    }
-    for name in option.environment.iter().rev() {
-        if let Some(value) = sources.environment.get(*name) {
-            values.set_env(option.key, value, format!("environment: {name}"));
+    let maps = [
+        (&sources.dotenv, sources.dotenv_name()),
+        // The stronger one last.
+        (&sources.environment, ENVIRONMENT),
+    ];
+    for (map, source) in maps {
+        // The first name wins, so the aliases are tried before it.
+        for name in option.environment.iter().rev() {
+            if let Some(value) = map.get(*name)
+                && !is_from_kubernetes(option, value)
+            {
+                values.set_env(option.key, value, format!("{source}: {name}"));
+            }
         }
     }
 }
 
-/// What would be ignored in silence otherwise: mistyped `RINGVERB_` names, and options of an app that is not there.
-fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
-    let known = |name: &str| OPTIONS.iter().any(|option| option.environment.contains(&name));
-    let names = sources.environment.keys().chain(sources.dotenv.keys());
-    let mut unknown: Vec<&String> =
-        names.filter(|name| name.starts_with("RINGVERB_") && !known(name)).collect();
-    unknown.sort();
-    unknown.dedup();
-    let mut warnings: Vec<String> = unknown
-        .into_iter()
-        .map(|name| format!("{name} is no option of ringverb; see --help"))
-        .collect();
+const ENVIRONMENT: &str = "environment";
+
+/// Kubernetes sets `REVERB_SERVER_PORT=tcp://...` in the pods of a namespace with a service named `reverb-server`. That
+/// is the service's port, and not the one to listen on.
+fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
+    option.scope == Scope::Server && option.key == "port" && names::service_port(value).is_some()
+}
+
+/// Warnings about what would be ignored silently otherwise: misspelt names, names that another one overrides, and
+/// options of an app or an endpoint that is not there.
+fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
+    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+    let given = maps.into_iter().flat_map(|(map, source)| {
+        map.iter().map(move |(name, value)| names::Given { name, value, source })
+    });
+    let mut warnings = names::warnings(given);
+    for (map, source) in maps {
+        for option in OPTIONS {
+            let given = option.environment.iter().filter_map(|name| Some((name, map.get(*name)?)));
+            let mut given = given.filter(|(_, value)| !is_null(value));
+            let Some((wins, value)) = given.next() else { continue };
+            let ignored = given.filter(|(_, other)| *other != value);
+            warnings.extend(ignored.map(|(name, _)| {
+                format!(
+                    "{name} ({source}) is ignored, because {wins} is set too and has precedence"
+                )
+            }));
+            if is_from_kubernetes(option, value) {
+                warnings.push(format!(
+                    "{wins} ({source}) is ignored: Kubernetes sets it to a URL for a service of that name \
+                     (enableServiceLinks: false turns that off); give the port to listen on with --port"
+                ));
+            }
+        }
+    }
     let webhooks = webhook_values(sources);
     let of_webhooks: Vec<&Sourced> =
         webhook_options().filter_map(|option| webhooks.get(option.key)).collect();
@@ -380,7 +504,7 @@ fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
         }));
     }
     let given = app_options().filter_map(|option| orphans?.get(option.key));
-    let given = given.filter(|given| given.source != DEFAULT);
+    let given = given.filter(|given| !given.is_default());
     let of_webhooks =
         of_webhooks.into_iter().filter(|_| orphans.is_some() && webhooks.get("url").is_some());
     warnings.extend(given.chain(of_webhooks).map(|given| {
@@ -391,4 +515,20 @@ fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
         )
     }));
     warnings
+}
+
+/// The names of other Pusher servers are no configuration of this one, and without any the server invents an app.
+fn names_of_pusher(sources: &Sources) -> Option<String> {
+    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+    let mut found = maps.into_iter().filter(|(map, _)| {
+        ["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"]
+            .iter()
+            .all(|name| map.get(*name).is_some_and(|value| !is_null(value)))
+    });
+    found.next().map(|(_, source)| {
+        format!(
+            "{source} has PUSHER_APP_ID, PUSHER_APP_KEY and PUSHER_APP_SECRET, which are not read: set REVERB_APP_ID, \
+             REVERB_APP_KEY and REVERB_APP_SECRET to serve that app"
+        )
+    })
 }

@@ -1,14 +1,21 @@
 //! The effective configuration: what the rest of the server reads.
 //!
 //! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs`, `network.rs`, `redis_url.rs` and `webhook_url.rs` say what is wrong.
+//! `load.rs` merges the sources, `validate.rs` checks the values with `network.rs`, `origins.rs`, `redis_url.rs`,
+//! `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs` and `reverb_php.rs` only cause warnings.
 //! PURE but for `load.rs`, which reads the files it is given and the process environment.
 
 pub mod dotenv;
 pub mod load;
+mod names;
 pub mod network;
 pub mod options;
+pub mod origins;
+mod php;
+mod public_side;
 pub mod redis_url;
+mod reverb_php;
+mod sizes;
 #[cfg(test)]
 mod tests;
 pub mod toml_file;
@@ -19,7 +26,7 @@ use std::net::IpAddr;
 
 use crate::app::{App, Secret};
 
-/// Everything the server was told, merged and checked. Values are in the unit their name ends with.
+/// All options, merged and checked. Values are in the unit their name ends with.
 #[derive(Debug)]
 pub struct Config {
     /// Address to listen on.
@@ -32,7 +39,7 @@ pub struct Config {
     pub workers: usize,
     /// Print each frame as `reverb:start --debug` does.
     pub debug: bool,
-    /// Tell clients and the log why something fails, for whoever develops an app against this server.
+    /// Send reasons of failures to clients and the log, for developers of an app.
     pub talkative: bool,
     /// Colours where standard output is a terminal: not with `NO_COLOR`.
     pub colour: bool,
@@ -63,10 +70,10 @@ pub struct Config {
     pub handshakes_per_ip_per_second_max: Option<u32>,
     /// API requests of one client address that may fail to authenticate in a second; `None` is unlimited.
     pub auth_failures_per_ip_per_second_max: Option<u32>,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<network::Network>,
-    /// Resident memory over which load is shed, in bytes; `None` never does: what else needs memory on the host, and
-    /// how much the server's clients are worth, the operator knows and the server does not.
+    /// Resident memory over which load is shed, in bytes. `None` never sheds, because only the operator knows what else
+    /// needs memory on the host.
     pub memory_max: Option<u64>,
     /// Time one request of a webhook may take, in seconds.
     pub webhook_timeout_seconds: u32,
@@ -76,7 +83,7 @@ pub struct Config {
     pub webhook_debounce_ms: u32,
     /// Events that may wait for one endpoint; more are dropped and counted.
     pub webhook_queue_events_max: usize,
-    /// Where the other nodes are met; `None`: this node is alone.
+    /// The Redis that connects this node to the others; `None` for a single node.
     pub scaling: Option<Scaling>,
     /// At least one.
     pub apps: Vec<App>,
@@ -87,16 +94,16 @@ pub struct Config {
     pub source: String,
 }
 
-/// The Redis (or Valkey) server over which nodes speak to each other.
+/// The Redis (or Valkey) server over which nodes send each other messages.
 #[derive(Clone, Debug)]
 pub struct Scaling {
     /// A name or an address; resolved at each connection.
     pub host: String,
     pub port: u16,
-    /// Without a password it means nothing: Redis has no way to be told it alone.
+    /// Used only with a password, because `AUTH` has no form with a user alone.
     pub username: Option<String>,
     pub password: Option<Secret>,
-    /// What all names in Redis start with (`REVERB_SCALING_CHANNEL`).
+    /// Start of all names in Redis (`REVERB_SCALING_CHANNEL`).
     pub prefix: String,
     /// Time for a connection to be made, in seconds.
     pub timeout_seconds: u32,
