@@ -9,8 +9,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::options::{OPTIONS, OptionSpec, Scope};
+use super::reverb_php::{Effective, ReverbPhp};
 use super::toml_file::{self, AppTexts};
-use super::{dotenv, options};
+use super::validate::boolean;
+use super::{dotenv, names, options, public_side};
 
 /// Raw material, as found. Tests fill it by hand.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,18 @@ pub struct Sources {
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
+    /// `config/reverb.php` beside `.env`. Nothing of it counts; what is written there by hand causes warnings.
+    pub reverb_php: Option<ReverbPhp>,
+    pub files: Files,
+}
+
+/// Where the configuration was looked for, for the start message.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The working directory.
+    pub folder: String,
+    /// The files that were read, as they were named.
+    pub read: Vec<String>,
 }
 
 /// A value and its source, for messages.
@@ -51,6 +65,7 @@ pub struct Merged {
     pub source: String,
     /// `NO_COLOR` is not set (no-color.org).
     pub colour: bool,
+    pub files: Files,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -72,13 +87,15 @@ impl Sources {
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        let toml = read(toml_file, TOML_FILE).and_then(|bytes| {
+        let mut files = Files::here();
+        let toml = files.read(toml_file, TOML_FILE).and_then(|bytes| {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
                 .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
         });
         let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
         let env_file = env_file.or(own.as_deref());
-        let dotenv = read(env_file, ENV_FILE).and_then(|bytes| {
+        let reverb_php = ReverbPhp::beside(env_file.unwrap_or(Path::new(ENV_FILE)));
+        let dotenv = files.read(env_file, ENV_FILE).and_then(|bytes| {
             let name = name_of(env_file, ENV_FILE);
             let named = |problem| format!("{name}: {problem}");
             dotenv::parse(&bytes, &environment)
@@ -92,6 +109,8 @@ impl Sources {
                 toml,
                 toml_name: toml_file.map(|path| path.display().to_string()),
                 dotenv_name: env_file.map(|path| path.display().to_string()),
+                reverb_php,
+                files,
             }),
             (toml, dotenv) => Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect()),
         }
@@ -141,11 +160,21 @@ fn name_of(named: Option<&Path>, default: &str) -> String {
     named.map_or_else(|| default.to_owned(), |path| path.display().to_string())
 }
 
-fn read(named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
-    match std::fs::read(named.unwrap_or(Path::new(default))) {
-        Ok(bytes) => Ok(bytes),
-        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(Vec::new()),
-        Err(error) => Err(vec![format!("{}: cannot be read: {error}", name_of(named, default))]),
+impl Files {
+    fn here() -> Self {
+        let folder = std::env::current_dir().map(|folder| folder.display().to_string());
+        Self { folder: folder.unwrap_or_default(), read: Vec::new() }
+    }
+
+    fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
+        match std::fs::read(named.unwrap_or(Path::new(default))) {
+            Ok(bytes) => {
+                self.read.push(name_of(named, default));
+                Ok(bytes)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(Vec::new()),
+            Err(error) => Err(vec![format!("cannot read {}: {error}", name_of(named, default))]),
+        }
     }
 }
 
@@ -162,6 +191,12 @@ const CREDENTIALS: [&str; 3] = ["id", "key", "secret"];
 const DEFAULT: &str = "default";
 
 impl Sourced {
+    /// Nobody gave the value.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.source == DEFAULT
+    }
+
     fn is_from(&self, file: &str) -> bool {
         self.source.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
     }
@@ -177,6 +212,18 @@ impl Values {
     #[must_use]
     pub fn webhooks(&self) -> &[Self] {
         &self.webhooks
+    }
+
+    /// Another form of the value from the same source; `None` puts the default there.
+    pub(super) fn replace(&mut self, key: &'static str, value: Option<String>) {
+        match (value, self.given.get_mut(key)) {
+            (Some(value), Some(given)) => given.value = value,
+            (Some(_), None) => {}
+            (None, _) => {
+                self.given.remove(key);
+                defaults(self, options::find(Scope::Server, key));
+            }
+        }
     }
 
     fn set(&mut self, key: &'static str, value: &str, source: String) {
@@ -200,7 +247,7 @@ impl Values {
 
     /// Takes every value that somebody gave in `stronger`.
     fn overlay(&mut self, stronger: &Self) {
-        let given = stronger.given.iter().filter(|(_, given)| given.source != DEFAULT);
+        let given = stronger.given.iter().filter(|(_, given)| !given.is_default());
         self.given.extend(given.map(|(key, given)| (*key, given.clone())));
         if !stronger.webhooks.is_empty() {
             self.webhooks.clone_from(&stronger.webhooks);
@@ -226,13 +273,28 @@ pub fn merge(sources: &Sources) -> Merged {
             server.set(option.key, value, format!("--{}", option.key.replace('_', "-")));
         }
     }
+    let mut warnings = Vec::new();
+    public_side::normalize(&mut server, &mut warnings);
+    if server.get("scaling.enabled").and_then(|given| boolean(&given.value)) == Some(true) {
+        public_side::redis_port(&mut server, &mut warnings);
+    }
     let own = own_app(sources, &mut problems);
     let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
     let is_orphaned = own.is_none() && !apps.is_empty();
     let development = own.map_or_else(|| app_values(sources), |_| Values::default());
-    let warnings = warnings(sources, is_orphaned.then_some(&development));
+    warnings.extend(without_effect(sources, is_orphaned.then_some(&development)));
+    if apps.is_empty() {
+        warnings.extend(names_of_pusher(sources));
+    }
+    if let Some(php) = &sources.reverb_php {
+        let app = apps.first().unwrap_or(&development);
+        let get = |name: &str| sources.environment.get(name).or_else(|| sources.dotenv.get(name));
+        let env = |name: &str| get(name).cloned();
+        warnings.extend(php.warnings(&Effective { server: &server, app, apps: &apps, env: &env }));
+    }
     let colour = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
-    Merged { server, apps, development, source, colour, problems, warnings }
+    let files = sources.files.clone();
+    Merged { server, apps, development, source, colour, files, problems, warnings }
 }
 
 fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
@@ -311,14 +373,14 @@ fn merge_apps(
                 webhook.set(option.key, value, source);
             }
             if webhook.get("url").is_none() {
-                problems
-                    .push(format!("a webhook in {file} has no url: apps[{index}].webhooks[{at}]"));
+                let app = described(&values, index);
+                problems.push(format!("{file}: webhooks[{at}] of {app} has no url"));
                 continue;
             }
             values.webhooks.push(webhook);
         }
         for key in CREDENTIALS.iter().filter(|key| values.get(key).is_none()) {
-            problems.push(format!("an app in {file} has no {key}: apps[{index}]"));
+            problems.push(format!("{file}: {} has no {key}", described(&values, index)));
         }
         apps.push(values);
     }
@@ -341,36 +403,71 @@ fn merge_apps(
     (apps, source)
 }
 
+/// An app of the file, by its place and its id.
+fn described(values: &Values, index: usize) -> String {
+    match values.get("id") {
+        Some(id) => format!("apps[{index}] (id {})", id.value),
+        None => format!("apps[{index}]"),
+    }
+}
+
 fn defaults(values: &mut Values, option: &OptionSpec) {
     values.set(option.key, option.default, DEFAULT.to_owned());
 }
 
 fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
-    // The first name wins, so the aliases are tried before it.
-    for name in option.environment.iter().rev() {
-        if let Some(value) = sources.dotenv.get(*name) {
-            values.set_env(option.key, value, format!("{}: {name}", sources.dotenv_name()));
-        }
-    }
-    for name in option.environment.iter().rev() {
-        if let Some(value) = sources.environment.get(*name) {
-            values.set_env(option.key, value, format!("environment: {name}"));
+    let maps = [
+        (&sources.dotenv, sources.dotenv_name()),
+        // The stronger one last.
+        (&sources.environment, ENVIRONMENT),
+    ];
+    for (map, source) in maps {
+        // The first name wins, so the aliases are tried before it.
+        for name in option.environment.iter().rev() {
+            if let Some(value) = map.get(*name)
+                && !is_from_kubernetes(option, value)
+            {
+                values.set_env(option.key, value, format!("{source}: {name}"));
+            }
         }
     }
 }
 
-/// What would be ignored in silence otherwise: mistyped `RINGVERB_` names, and options of an app that is not there.
-fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
-    let known = |name: &str| OPTIONS.iter().any(|option| option.environment.contains(&name));
-    let names = sources.environment.keys().chain(sources.dotenv.keys());
-    let mut unknown: Vec<&String> =
-        names.filter(|name| name.starts_with("RINGVERB_") && !known(name)).collect();
-    unknown.sort();
-    unknown.dedup();
-    let mut warnings: Vec<String> = unknown
-        .into_iter()
-        .map(|name| format!("{name} is no option of ringverb; see --help"))
-        .collect();
+const ENVIRONMENT: &str = "environment";
+
+/// Kubernetes sets `REVERB_SERVER_PORT=tcp://...` in the pods of a namespace with a service named `reverb-server`. That
+/// is the service's port, and not the one to listen on.
+fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
+    option.scope == Scope::Server && option.key == "port" && names::service_port(value).is_some()
+}
+
+/// What would be ignored in silence otherwise: misspelt names, names that another one overrides, and options of an app
+/// or an endpoint that is not there.
+fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
+    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+    let given = maps.into_iter().flat_map(|(map, source)| {
+        map.iter().map(move |(name, value)| names::Given { name, value, source })
+    });
+    let mut warnings = names::warnings(given);
+    for (map, source) in maps {
+        for option in OPTIONS {
+            let given = option.environment.iter().filter_map(|name| Some((name, map.get(*name)?)));
+            let mut given = given.filter(|(_, value)| !is_null(value));
+            let Some((wins, value)) = given.next() else { continue };
+            let ignored = given.filter(|(_, other)| *other != value);
+            warnings.extend(ignored.map(|(name, _)| {
+                format!(
+                    "{name} ({source}) is ignored, because {wins} is set too and has precedence"
+                )
+            }));
+            if is_from_kubernetes(option, value) {
+                warnings.push(format!(
+                    "{wins} ({source}) is ignored: Kubernetes sets it to a URL for a service of that name \
+                     (enableServiceLinks: false turns that off); give the port to listen on with --port"
+                ));
+            }
+        }
+    }
     let webhooks = webhook_values(sources);
     let of_webhooks: Vec<&Sourced> =
         webhook_options().filter_map(|option| webhooks.get(option.key)).collect();
@@ -380,7 +477,7 @@ fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
         }));
     }
     let given = app_options().filter_map(|option| orphans?.get(option.key));
-    let given = given.filter(|given| given.source != DEFAULT);
+    let given = given.filter(|given| !given.is_default());
     let of_webhooks =
         of_webhooks.into_iter().filter(|_| orphans.is_some() && webhooks.get("url").is_some());
     warnings.extend(given.chain(of_webhooks).map(|given| {
@@ -391,4 +488,20 @@ fn warnings(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
         )
     }));
     warnings
+}
+
+/// The names of other Pusher servers are no configuration of this one, and without any the server invents an app.
+fn names_of_pusher(sources: &Sources) -> Option<String> {
+    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+    let mut found = maps.into_iter().filter(|(map, _)| {
+        ["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"]
+            .iter()
+            .all(|name| map.get(*name).is_some_and(|value| !is_null(value)))
+    });
+    found.next().map(|(_, source)| {
+        format!(
+            "{source} has PUSHER_APP_ID, PUSHER_APP_KEY and PUSHER_APP_SECRET, which are not read: set REVERB_APP_ID, \
+             REVERB_APP_KEY and REVERB_APP_SECRET to serve that app"
+        )
+    })
 }

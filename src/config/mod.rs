@@ -1,14 +1,21 @@
 //! The effective configuration: what the rest of the server reads.
 //!
 //! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs`, `network.rs`, `redis_url.rs` and `webhook_url.rs` say what is wrong.
+//! `load.rs` merges the sources, `validate.rs` checks the values with `network.rs`, `origins.rs`, `redis_url.rs`,
+//! `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs` and `reverb_php.rs` only cause warnings.
 //! PURE but for `load.rs`, which reads the files it is given and the process environment.
 
 pub mod dotenv;
 pub mod load;
+mod names;
 pub mod network;
 pub mod options;
+pub mod origins;
+mod php;
+mod public_side;
 pub mod redis_url;
+mod reverb_php;
+mod sizes;
 #[cfg(test)]
 mod tests;
 pub mod toml_file;
@@ -19,7 +26,7 @@ use std::net::IpAddr;
 
 use crate::app::{App, Secret};
 
-/// Everything the server was told, merged and checked. Values are in the unit their name ends with.
+/// All options, merged and checked. Values are in the unit their name ends with.
 #[derive(Debug)]
 pub struct Config {
     /// Address to listen on.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use toml::{Table, Value};
 
+use super::names::distance;
 use super::options::{OPTIONS, Scope};
 
 /// Texts by option key; a dot leads into an inline table.
@@ -50,8 +51,9 @@ pub(super) fn flatten(
                 apps = tables.map(|(place, table)| reader.app(table, &place)).collect();
             }
             ("apps", _) => reader.wrong("apps is a list of tables: write [[apps]] above each"),
-            _ => reader
-                .wrong(&format!("{key} is not known here; it has a [server] table and [[apps]]")),
+            _ => reader.wrong(&format!(
+                "{key} is not known here; the file has a [server] table and [[apps]]"
+            )),
         }
     }
     (server, apps)
@@ -123,14 +125,14 @@ impl Reader<'_> {
                     let items: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
                     if items.len() < list.len() || items.iter().all(|item| item.trim().is_empty()) {
                         // Left out it would take its default, for origins the opposite of an empty list.
-                        self.wrong(&format!("{place}.{key} wants at least one text in its list"));
+                        self.wrong(&format!("{place}.{key} must be a list of at least one text"));
                         continue;
                     }
                     items.join(",")
                 }
                 Value::Float(_) | Value::Datetime(_) => {
                     self.wrong(&format!(
-                        "{place}.{key} is neither text, number, boolean nor list of texts"
+                        "{place}.{key} must be a text, a whole number, true, false or a list of texts"
                     ));
                     continue;
                 }
@@ -150,7 +152,7 @@ impl Reader<'_> {
         for key in unknown {
             let end = match nearest(key, scope) {
                 Some(near) => format!("is {near} meant?"),
-                None => "`ringverb --help` lists the names".to_owned(),
+                None => "`ringverb --help` lists the options".to_owned(),
             };
             self.wrong(&format!("{place}.{key} is not known; {end}"));
         }
@@ -164,21 +166,6 @@ fn nearest(key: &str, scope: Scope) -> Option<&'static str> {
     close
         .filter(|name| distance(name, key) * 2 <= key.len())
         .or_else(|| keys().find(|name| key.ends_with(&format!("_{name}"))))
-}
-
-/// Edit distance. Quadratic in short names.
-pub(super) fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, a) in left.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (at, b) in right.bytes().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[at + 1];
-            row[at + 1] = changed.min(diagonal + 1).min(row[at] + 1);
-        }
-    }
-    row[right.len()]
 }
 
 #[cfg(test)]
@@ -203,7 +190,7 @@ mod tests {
             ("[[apps]]\napp_id = \"1\"", "apps[0].app_id is not known; is id meant?"),
             (
                 "[[apps]]\nhooks = \"1\"",
-                "apps[0].hooks is not known; `ringverb --help` lists the names",
+                "apps[0].hooks is not known; `ringverb --help` lists the options",
             ),
             (
                 "[[apps]]\nwebhooks = \"1\"",
@@ -216,19 +203,19 @@ mod tests {
             ),
             (
                 "[[apps]]\n[[apps.webhooks]]\nevents = []",
-                "apps[0].webhooks[0].events wants at least one text in its list",
+                "apps[0].webhooks[0].events must be a list of at least one text",
             ),
             (
                 "[[apps]]\nallowed_origins = []",
-                "apps[0].allowed_origins wants at least one text in its list",
+                "apps[0].allowed_origins must be a list of at least one text",
             ),
             (
                 "[[apps]]\nallowed_origins = [\"\"]",
-                "apps[0].allowed_origins wants at least one text in its list",
+                "apps[0].allowed_origins must be a list of at least one text",
             ),
             (
                 "[[apps]]\nallowed_origins = [1]",
-                "apps[0].allowed_origins wants at least one text in its list",
+                "apps[0].allowed_origins must be a list of at least one text",
             ),
         ] {
             let mut problems = Vec::new();

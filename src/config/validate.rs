@@ -1,4 +1,4 @@
-//! From text to `Config`: every value is read and checked, and all that is wrong is said at once. PURE.
+//! From text to `Config`: every value is read and checked, and all problems are reported at once. PURE.
 
 use std::net::IpAddr;
 
@@ -6,9 +6,10 @@ use super::load::{Merged, Sourced, Values};
 use super::network::Network;
 use super::options::{self, Scope};
 use super::redis_url::{self, RedisUrl};
-use super::{Config, Scaling, toml_file, webhook_url};
+use super::{Config, Scaling, names, origins, sizes, webhook_url};
 use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
 use crate::limits;
+use crate::text::shown;
 
 /// Webhooks of all apps together: each that is in use has a thread.
 pub const WEBHOOKS_MAX: usize = 1_000;
@@ -28,7 +29,6 @@ pub struct DevelopmentApp {
 pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
     let mut reader = Reader { problems: merged.problems.clone(), scope: Scope::Server };
     let server = &merged.server;
-    reader.check_public_side(server);
     let mut config = Config {
         host: reader.address(server, "host"),
         port: reader.number(server, "port", 0, 65_535),
@@ -94,11 +94,56 @@ struct Reader {
 impl Reader {
     fn app(&mut self, values: &Values) -> App {
         App {
-            id: credential(values, "id"),
-            key: credential(values, "key"),
+            id: self.in_url(values, "id"),
+            key: self.in_url(values, "key"),
             secret: Secret::new(credential(values, "secret")),
             ..self.options(values)
         }
+    }
+
+    /// A credential that is a part of URLs.
+    fn in_url(&mut self, values: &Values, key: &str) -> String {
+        let Some(given) = values.get(key) else { return String::new() };
+        if let Some(why) = unreachable(&given.value, key == "key") {
+            let name = options::find(Scope::App, key).environment[0];
+            let shown = shown(&given.value);
+            self.problems.push(format!("{name} is {shown} ({}), but {why}", given.source));
+        }
+        given.value.clone()
+    }
+
+    fn origins(&mut self, values: &Values, key: &str) -> Vec<String> {
+        let Some(given) = values.get(key) else { return Vec::new() };
+        let name = options::find(Scope::App, key).environment[0];
+        let mut origins = Vec::new();
+        let mut entries: Vec<&str> = given.value.split(',').map(str::trim).collect();
+        // Several empty entries are one problem.
+        entries.dedup();
+        for entry in entries {
+            match origins::normalize(entry) {
+                Ok(origin) => origins.push(origin),
+                Err(why) => self.problems.push(format!(
+                    "{name} has the entry {} ({}), but {why}",
+                    shown(entry),
+                    given.source
+                )),
+            }
+        }
+        origins
+    }
+
+    /// Starts of channel names, taken as they are.
+    fn prefixes(&mut self, values: &Values, key: &str) -> Vec<String> {
+        let prefixes = self.list(values, key);
+        if let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains('*')) {
+            let name = options::find(Scope::Webhook, key).environment[0];
+            self.problems.push(format!(
+                "{name} has the entry {}, but entries are starts of channel names without a wildcard: write {}",
+                shown(prefix),
+                shown(prefix.split('*').next().unwrap_or_default())
+            ));
+        }
+        prefixes
     }
 
     /// An app without its credentials.
@@ -123,7 +168,7 @@ impl Reader {
             client_events_from: self.client_events_from(values),
             client_events_on_public: self.boolean(values, "client_events_on_public"),
             rate_limit: rate_limit.then_some(rate_limit_values),
-            allowed_origins: self.list(values, "allowed_origins"),
+            allowed_origins: self.origins(values, "allowed_origins"),
             allow_missing_origin: self.boolean(values, "allow_missing_origin"),
             auth_window_seconds: (auth_window > 0).then_some(auth_window),
             allow_reserved_events: self.boolean(values, "allow_reserved_events"),
@@ -189,8 +234,8 @@ impl Reader {
         let webhooks: usize = apps.iter().map(|app| app.webhooks.len()).sum();
         if webhooks > WEBHOOKS_MAX {
             self.problems.push(format!(
-                "there are {webhooks} webhooks, but all apps together may have {WEBHOOKS_MAX}: let one endpoint of a \
-                 backend hear of more, or run more servers"
+                "there are {webhooks} webhooks, but all apps together may have {WEBHOOKS_MAX}: send the events of several \
+                 channels to one endpoint, or run more servers"
             ));
         }
     }
@@ -200,7 +245,7 @@ impl Reader {
         let webhooks = values.webhooks().iter().map(|values| Webhook {
             url: self.webhook_url(values),
             kinds: self.webhook_kinds(values),
-            channel_prefixes: self.list(values, "channel_prefixes"),
+            channel_prefixes: self.prefixes(values, "channel_prefixes"),
         });
         let webhooks = webhooks.collect();
         self.scope = before;
@@ -299,7 +344,10 @@ impl Reader {
         max: u64,
     ) -> T {
         let Some(given) = values.get(key) else { return T::default() };
-        let number = given.value.replace('_', "").parse::<u64>().ok();
+        let number = match options::find(self.scope, key).is_size() {
+            true => sizes::parse(&given.value),
+            false => given.value.replace('_', "").parse::<u64>().ok(),
+        };
         let number = number.filter(|number| (min..=max).contains(number));
         match number.and_then(|number| T::try_from(number).ok()) {
             Some(number) => number,
@@ -332,7 +380,7 @@ impl Reader {
             match Network::parse(&text) {
                 Some(network) => networks.push(network),
                 None => self.problems.push(format!(
-                    "{} names \"{text}\", which is neither an address nor a network such as 10.0.0.0/8",
+                    "{} has the entry \"{text}\", which is neither an address nor a network such as 10.0.0.0/8",
                     options::find(self.scope, key).environment[0]
                 )),
             }
@@ -364,12 +412,6 @@ impl Reader {
             self.wrong(key, given);
             false
         })
-    }
-
-    /// Nothing here listens there, but the start message and Laravel's `.env` would be wrong.
-    fn check_public_side(&mut self, server: &Values) {
-        let _: u16 = self.number(server, "public_port", 1, 65_535);
-        self.one_of(server, "scheme", ["http", "https"]);
     }
 
     fn list(&mut self, values: &Values, key: &str) -> Vec<String> {
@@ -426,13 +468,36 @@ fn credential(values: &Values, key: &str) -> String {
     values.get(key).map(|given| given.value.clone()).unwrap_or_default()
 }
 
+/// Longest id or key of an app in bytes. Those that `reverb:install` writes have 6 and 20.
+const CREDENTIAL_BYTES_MAX: usize = 200;
+
+/// Why no request can name an app by this id or key, and what to do.
+fn unreachable(text: &str, is_key: bool) -> Option<String> {
+    let what = if is_key { "key" } else { "id" };
+    if text.len() > CREDENTIAL_BYTES_MAX {
+        return Some(format!("the {what} of an app has at most {CREDENTIAL_BYTES_MAX} bytes"));
+    }
+    if matches!(text, "." | "..") {
+        return Some(format!("clients remove this from a URL: choose another {what}"));
+    }
+    let is_bad = |char: &char| !char.is_ascii_graphic() || "/\\?#%:\"<>".contains(*char);
+    let bad = text.chars().find(is_bad)?;
+    let bad = match bad {
+        ' ' => "a space".to_owned(),
+        bad => shown(bad.encode_utf8(&mut [0; 4])).to_string(),
+    };
+    Some(format!(
+        "it contains {bad}, and the {what} is a part of URLs: use letters, digits and signs such as - and _"
+    ))
+}
+
 fn unknown_kind(name: &str, source: &str) -> String {
     let option = options::find(Scope::Webhook, "events").environment[0];
     let names = WebhookKind::ALL.map(WebhookKind::name);
-    let near = names.into_iter().min_by_key(|known| toml_file::distance(known, name));
-    let near = near.filter(|known| toml_file::distance(known, name) * 2 <= known.len());
+    let near = names.into_iter().min_by_key(|known| names::distance(known, name));
+    let near = near.filter(|known| names::distance(known, name) * 2 <= known.len());
     let meant = near.map(|known| format!("is {known} meant? ")).unwrap_or_default();
-    format!("{option} names \"{name}\" ({source}): {meant}Events are {}", names.join(", "))
+    format!("{option} names {} ({source}): {meant}Events are {}", shown(name), names.join(", "))
 }
 
 /// As PHP and Laravel write booleans.

@@ -1,0 +1,535 @@
+//! Reads the array that a PHP configuration file returns, without running PHP. PURE.
+//!
+//! A file of Laravel's `config/` folder is `return [...]` of nested arrays whose values are literals, calls of `env()`
+//! or other code. This reader knows literals and `env()`; everything else becomes `Value::Code`, with the calls of
+//! `env()` in it. It never fails: text that is no such file gives `None`. Input is at most `BYTES_MAX`, arrays are read
+//! to `DEPTH_MAX`, and the work is linear in the text.
+
+/// More is no configuration file.
+pub(super) const BYTES_MAX: usize = 256 << 10;
+/// Arrays within arrays; Reverb's file has seven levels.
+const DEPTH_MAX: usize = 24;
+
+/// A value of the array.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// A text, a number as it is written without `_`, or `true` and `false`.
+    Scalar(String),
+    Null,
+    /// Elements in their order; those without a key have none.
+    Array(Vec<(Option<String>, Value)>),
+    /// `env('NAME', default)`.
+    Env(Env),
+    /// Anything else, with the calls of `env()` in it.
+    Code(Vec<Env>),
+}
+
+/// A call of `env()`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Env {
+    pub(super) name: String,
+    pub(super) default: Box<Value>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Text(String),
+    /// A number as it is written without `_`.
+    Number(String),
+    /// A name of a function, class or constant, in lower case.
+    Word(String),
+    /// `$variable`, text with variables in it, and heredocs.
+    Dynamic,
+    Arrow,
+    Sign(char),
+}
+
+/// The array that the file returns.
+pub(super) fn returned(text: &str) -> Option<Value> {
+    if text.len() > BYTES_MAX {
+        return None;
+    }
+    let mut tokens = Vec::new();
+    let mut lexer = Lexer { rest: text.split_once("<?php")?.1 };
+    while let Some(token) = lexer.next() {
+        tokens.push(token);
+    }
+    let mut depth = 0_usize;
+    let at = tokens.iter().position(|token| match token {
+        Token::Sign('(' | '[' | '{') => {
+            depth += 1;
+            false
+        }
+        Token::Sign(')' | ']' | '}') => {
+            depth = depth.saturating_sub(1);
+            false
+        }
+        Token::Word(word) => depth == 0 && word == "return",
+        _ => false,
+    })?;
+    let mut parser = Parser { tokens: &tokens, at: at + 1 };
+    let value = parser.expression(0);
+    matches!(value, Value::Array(_)).then_some(value)
+}
+
+struct Lexer<'a> {
+    rest: &'a str,
+}
+
+impl Lexer<'_> {
+    fn next(&mut self) -> Option<Token> {
+        loop {
+            self.rest = self.rest.trim_start();
+            let rest = self.rest;
+            if let Some(comment) = rest.strip_prefix("/*") {
+                self.rest = comment.split_once("*/").map_or("", |(_, after)| after);
+            } else if rest.starts_with("//") || (rest.starts_with('#') && !rest.starts_with("#[")) {
+                self.rest = rest.split_once(['\n', '\r']).map_or("", |(_, after)| after);
+            } else {
+                break;
+            }
+        }
+        let rest = self.rest;
+        let first = rest.chars().next()?;
+        // What follows is no PHP.
+        if rest.starts_with("?>") {
+            self.rest = "";
+            return None;
+        }
+        if rest.starts_with("=>") {
+            self.rest = &rest[2..];
+            return Some(Token::Arrow);
+        }
+        if rest.starts_with("<<<") {
+            return Some(self.heredoc());
+        }
+        Some(match first {
+            '\'' => self.single_quoted(),
+            '"' => self.double_quoted(),
+            '0'..='9' => Token::Number(self.take(is_of_number).replace('_', "").to_lowercase()),
+            '$' => {
+                self.rest = &rest[1..];
+                self.take(is_of_word);
+                Token::Dynamic
+            }
+            _ if is_of_word(first) => {
+                Token::Word(self.take(is_of_word).trim_start_matches('\\').to_lowercase())
+            }
+            _ => {
+                self.rest = &rest[first.len_utf8()..];
+                Token::Sign(first)
+            }
+        })
+    }
+
+    fn take(&mut self, is_part: fn(char) -> bool) -> String {
+        let end = self.rest.find(|char| !is_part(char)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        taken.to_owned()
+    }
+
+    fn single_quoted(&mut self) -> Token {
+        let mut text = String::new();
+        let mut chars = self.rest[1..].chars();
+        while let Some(char) = chars.next() {
+            match char {
+                '\'' => break,
+                '\\' => match chars.next() {
+                    Some(escaped @ ('\'' | '\\')) => text.push(escaped),
+                    Some(other) => text.extend(['\\', other]),
+                    None => break,
+                },
+                _ => text.push(char),
+            }
+        }
+        self.rest = chars.as_str();
+        Token::Text(text)
+    }
+
+    /// Escapes of numbers (`\x41`) stay as they are: nobody writes options with them.
+    fn double_quoted(&mut self) -> Token {
+        let mut text = String::new();
+        let mut is_dynamic = false;
+        let mut chars = self.rest[1..].chars();
+        while let Some(char) = chars.next() {
+            match char {
+                '"' => break,
+                '\\' => match chars.next() {
+                    Some('n') => text.push('\n'),
+                    Some('t') => text.push('\t'),
+                    Some('r') => text.push('\r'),
+                    Some(escaped @ ('"' | '\\' | '$')) => text.push(escaped),
+                    Some(other) => text.extend(['\\', other]),
+                    None => break,
+                },
+                '$' => {
+                    is_dynamic |=
+                        chars.as_str().starts_with(|next: char| next == '{' || is_of_word(next));
+                    text.push(char);
+                }
+                '{' => {
+                    is_dynamic |= chars.as_str().starts_with('$');
+                    text.push(char);
+                }
+                _ => text.push(char),
+            }
+        }
+        self.rest = chars.as_str();
+        if is_dynamic { Token::Dynamic } else { Token::Text(text) }
+    }
+
+    /// Up to the line that starts with the label, which may be indented (PHP 7.3).
+    fn heredoc(&mut self) -> Token {
+        let after = self.rest[3..].trim_start_matches([' ', '\t', '\'', '"']);
+        let end = after.find(|char| !is_of_word(char)).unwrap_or(after.len());
+        let (label, mut rest) = after.split_at(end);
+        if label.is_empty() {
+            self.rest = after;
+            return Token::Dynamic;
+        }
+        while let Some((_, next)) = rest.split_once('\n') {
+            rest = next;
+            if let Some(behind) = next.trim_start_matches([' ', '\t']).strip_prefix(label)
+                && !behind.starts_with(is_of_word)
+            {
+                self.rest = behind;
+                return Token::Dynamic;
+            }
+        }
+        self.rest = "";
+        Token::Dynamic
+    }
+}
+
+fn is_of_word(char: char) -> bool {
+    char.is_alphanumeric() || matches!(char, '_' | '\\')
+}
+
+fn is_of_number(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '_' | '.')
+}
+
+struct Parser<'a> {
+    tokens: &'a [Token],
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn peek(&self, ahead: usize) -> Option<&Token> {
+        self.tokens.get(self.at + ahead)
+    }
+
+    fn is_sign(&self, ahead: usize, sign: char) -> bool {
+        self.peek(ahead) == Some(&Token::Sign(sign))
+    }
+
+    /// Whether an expression may end here.
+    fn at_end(&self) -> bool {
+        matches!(self.peek(0), None | Some(Token::Arrow | Token::Sign(',' | ')' | ']' | '}' | ';')))
+    }
+
+    /// One expression, up to the sign that ends it.
+    fn expression(&mut self, depth: usize) -> Value {
+        let start = self.at;
+        let value = if depth < DEPTH_MAX { self.simple(depth) } else { None };
+        match value {
+            Some(value) if self.at_end() => value,
+            _ => {
+                self.at = start;
+                self.skip_expression();
+                Value::Code(self.calls_of_env(start))
+            }
+        }
+    }
+
+    fn simple(&mut self, depth: usize) -> Option<Value> {
+        let token = self.peek(0)?.clone();
+        if let Token::Word(word) = &token
+            && word == "env"
+            && self.is_sign(1, '(')
+        {
+            return self.env(depth);
+        }
+        if let Token::Word(word) = &token
+            && word == "array"
+            && self.is_sign(1, '(')
+        {
+            self.at += 2;
+            return self.array(')', depth);
+        }
+        self.at += 1;
+        match token {
+            Token::Text(text) => Some(Value::Scalar(text)),
+            Token::Number(number) => Some(Value::Scalar(self.product(number))),
+            Token::Word(word) => match word.as_str() {
+                "true" | "false" => Some(Value::Scalar(word)),
+                "null" => Some(Value::Null),
+                _ => None,
+            },
+            Token::Sign('-') => match self.peek(0)?.clone() {
+                Token::Number(number) => {
+                    self.at += 1;
+                    Some(Value::Scalar(format!("-{number}")))
+                }
+                _ => None,
+            },
+            Token::Sign('[') => self.array(']', depth),
+            _ => None,
+        }
+    }
+
+    /// `60 * 60`: people write times and sizes so.
+    fn product(&mut self, first: String) -> String {
+        let mut product = first;
+        while self.is_sign(0, '*') {
+            let Some(Token::Number(next)) = self.peek(1) else { break };
+            let factors = (product.parse::<u64>().ok(), next.parse::<u64>().ok());
+            let (Some(left), Some(right)) = factors else { break };
+            let Some(result) = left.checked_mul(right) else { break };
+            product = result.to_string();
+            self.at += 2;
+        }
+        product
+    }
+
+    fn env(&mut self, depth: usize) -> Option<Value> {
+        let Some(Token::Text(name)) = self.peek(2).cloned() else { return None };
+        self.at += 3;
+        let mut default = Value::Null;
+        if self.is_sign(0, ',') {
+            self.at += 1;
+            if !self.is_sign(0, ')') {
+                default = self.expression(depth + 1);
+            }
+            if self.is_sign(0, ',') {
+                self.at += 1;
+            }
+        }
+        if !self.is_sign(0, ')') {
+            return None;
+        }
+        self.at += 1;
+        Some(Value::Env(Env { name, default: Box::new(default) }))
+    }
+
+    fn array(&mut self, end: char, depth: usize) -> Option<Value> {
+        let mut elements = Vec::new();
+        loop {
+            if self.is_sign(0, end) {
+                self.at += 1;
+                return Some(Value::Array(elements));
+            }
+            let before = self.at;
+            let mut value = self.expression(depth + 1);
+            let mut key = None;
+            if self.peek(0) == Some(&Token::Arrow) {
+                self.at += 1;
+                key = Some(match value {
+                    Value::Scalar(text) => text,
+                    // A key that only PHP knows is none of Reverb's.
+                    _ => String::new(),
+                });
+                value = self.expression(depth + 1);
+            }
+            if self.peek(0) == Some(&Token::Arrow) {
+                // `fn () => ...`, and functions that return functions.
+                let function = self.at;
+                while self.peek(0) == Some(&Token::Arrow) {
+                    self.at += 1;
+                    self.skip_expression();
+                }
+                value = Value::Code(self.calls_of_env(function));
+            }
+            elements.push((key, value));
+            if self.is_sign(0, ',') {
+                self.at += 1;
+            } else if !self.is_sign(0, end) || self.at == before {
+                return None;
+            }
+        }
+    }
+
+    /// Passes an expression of any kind: to a sign that ends it outside of all brackets.
+    fn skip_expression(&mut self) {
+        let mut depth = 0_usize;
+        while let Some(token) = self.peek(0) {
+            match token {
+                Token::Sign('(' | '[' | '{') => depth += 1,
+                Token::Sign(')' | ']' | '}') if depth > 0 => depth -= 1,
+                _ if depth == 0 && self.at_end() => return,
+                _ => {}
+            }
+            self.at += 1;
+        }
+    }
+
+    /// The calls of `env()` among the tokens from there to here, wherever they are. A default that is no literal
+    /// becomes code. Calls within calls are found by the same pass.
+    fn calls_of_env(&self, start: usize) -> Vec<Env> {
+        let tokens = &self.tokens[start..self.at];
+        let is_call = |at: &usize| {
+            let is_env = matches!(&tokens[*at], Token::Word(word) if word == "env");
+            is_env && tokens.get(at + 1) == Some(&Token::Sign('('))
+        };
+        let calls = (0..tokens.len()).filter(is_call).filter_map(|at| {
+            let Some(Token::Text(name)) = tokens.get(at + 2) else { return None };
+            let default = match (tokens.get(at + 3), tokens.get(at + 4), tokens.get(at + 5)) {
+                (Some(Token::Sign(')')), _, _) => Value::Null,
+                (Some(Token::Sign(',')), Some(literal), Some(Token::Sign(')' | ','))) => {
+                    literal_of(literal)
+                }
+                _ => Value::Code(Vec::new()),
+            };
+            Some(Env { name: name.clone(), default: Box::new(default) })
+        });
+        calls.collect()
+    }
+}
+
+fn literal_of(token: &Token) -> Value {
+    match token {
+        Token::Text(text) | Token::Number(text) => Value::Scalar(text.clone()),
+        Token::Word(word) if word == "null" => Value::Null,
+        Token::Word(word) if word == "true" || word == "false" => Value::Scalar(word.clone()),
+        _ => Value::Code(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scalar(text: &str) -> Value {
+        Value::Scalar(text.to_owned())
+    }
+
+    fn env(name: &str, default: Value) -> Env {
+        Env { name: name.to_owned(), default: Box::new(default) }
+    }
+
+    /// The value of the key `a`.
+    fn value(code: &str) -> Value {
+        let read = returned(&format!("<?php\nreturn ['a' => {code}, 'b' => 1];"));
+        let Some(Value::Array(elements)) = read else { panic!("{code}: {read:?}") };
+        assert_eq!(elements.len(), 2, "{code}: {elements:?}");
+        assert_eq!(elements[1], (Some("b".to_owned()), scalar("1")), "{code}");
+        assert_eq!(elements[0].0.as_deref(), Some("a"), "{code}");
+        elements[0].1.clone()
+    }
+
+    #[test]
+    fn literals() {
+        for (code, expected) in [
+            ("'x'", "x"),
+            (r"'it\'s \\ \n'", r"it's \ \n"),
+            (r#""tab\t \"q\" \$x""#, "tab\t \"q\" $x"),
+            ("10_000", "10000"),
+            ("-1", "-1"),
+            ("1.5", "1.5"),
+            ("60 * 60", "3600"),
+            ("1024*1024 * 2", "2097152"),
+            ("TRUE", "true"),
+            ("false", "false"),
+            ("'=>, ] // no comment'", "=>, ] // no comment"),
+            ("/* ' */ 'x' // ']\n", "x"),
+            ("'x' # ']\n", "x"),
+        ] {
+            assert_eq!(value(code), scalar(expected), "{code}");
+        }
+        assert_eq!(value("NULL"), Value::Null);
+        let list = Value::Array(vec![(None, scalar("x")), (None, scalar("y"))]);
+        for code in ["['x', 'y']", "['x','y',]", "array('x', 'y')", "[\n'x', // first\n'y',\n]"] {
+            assert_eq!(value(code), list, "{code}");
+        }
+        assert_eq!(value("[]"), Value::Array(Vec::new()));
+    }
+
+    #[test]
+    fn calls_of_env() {
+        for (code, name, default) in [
+            ("env('X')", "X", Value::Null),
+            ("env(\"X\", 5)", "X", scalar("5")),
+            ("env('X', 5,)", "X", scalar("5")),
+            ("\\env('X', env('Y', 'z'))", "X", Value::Env(env("Y", scalar("z")))),
+            ("ENV('X', null)", "X", Value::Null),
+        ] {
+            assert_eq!(value(code), Value::Env(env(name, default)), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_only_php_can_compute_is_code_with_its_calls_of_env() {
+        for code in [
+            "$origins",
+            "\"$origins\"",
+            "\"{$origins}\"",
+            "config('app.url')",
+            "'a' . 'b'",
+            "App::class",
+            "fn () => ['x', 'y']",
+            "static function () { return ['x' => [1, 2]]; }",
+            "['x'] + ['y']",
+            "...['x']",
+            "match (true) { $a => 'b', default => 'c' }",
+            "<<<TEXT\n  '] => TEXTUAL\n  TEXT",
+            "<<<'TEXT'\n']\nTEXT",
+            "$a ? 'b' : 'c'",
+            "new Foo(['a' => 1])",
+            "env($name)",
+        ] {
+            assert_eq!(value(code), Value::Code(Vec::new()), "{code}");
+        }
+        let calls = |pairs: &[(&str, Value)]| {
+            Value::Code(pairs.iter().map(|(name, default)| env(name, default.clone())).collect())
+        };
+        assert_eq!(value("(int) env('X', 5)"), calls(&[("X", scalar("5"))]));
+        assert_eq!(value("explode(',', env('X', '*'))"), calls(&[("X", scalar("*"))]));
+        assert_eq!(
+            value("array_filter(array_map('trim', explode(',', (string) env('X', env('Y', '')))))"),
+            calls(&[("X", Value::Code(Vec::new())), ("Y", scalar(""))])
+        );
+        assert_eq!(value("env('X', 'https') === 'https'"), calls(&[("X", scalar("https"))]));
+    }
+
+    #[test]
+    fn the_returned_array_is_found() {
+        for text in [
+            "<?php return ['a' => 1];",
+            "#!/usr/bin/php\n<?php\ndeclare(strict_types=1);\nuse A\\B;\nreturn ['a' => 1];",
+            "<?php\n$f = function () { return []; };\nif ($x) { return ['z']; }\nreturn ['a' => 1];",
+            "<?php return array('a' => 1); ?> return ['b'];",
+            "<?php // return ['z'];\n/* return */ return ['a' => 1];",
+        ] {
+            let expected = Value::Array(vec![(Some("a".to_owned()), scalar("1"))]);
+            assert_eq!(returned(text), Some(expected), "{text}");
+        }
+        for text in
+            ["", "<?php", "return ['a'];", "<?php return", "<?php return $x;", "<?php return ["]
+        {
+            assert_eq!(returned(text), None, "{text}");
+        }
+        assert_eq!(returned(&format!("<?php return ['a'];{}", " ".repeat(BYTES_MAX))), None);
+    }
+
+    /// Each of these costs time or stack that grows faster than the text, if a reader is careless.
+    #[test]
+    fn hostile_files_are_read_in_linear_time() {
+        for unit in [
+            "[", "env(", "env('a',", "(", "{", "['a'=>[", "'", "\"", "<<<A\n", "/*", "fn()=>",
+            "[]+[", "a([",
+        ] {
+            let many = unit.repeat(BYTES_MAX / unit.len() - 16);
+            let _ = returned(&format!("<?php return [{many}"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in "[\\[\\](){}'\"$,;=>*/#<?a-c0-2\\\\ \n.-]{0,60}") {
+            let _ = returned(&format!("<?php return ['a' => {text}"));
+            let _ = returned(&format!("<?php return [{text}];"));
+        }
+    }
+}

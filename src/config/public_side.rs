@@ -1,0 +1,134 @@
+//! How browsers reach the server (`REVERB_HOST`, `REVERB_PORT`, `REVERB_SCHEME`), and ports that Kubernetes sets. PURE.
+//!
+//! The public side is shown in the start message and used for nothing else, so a wrong value is a warning and never a
+//! reason not to start. Kubernetes sets `REVERB_PORT=tcp://...` in every pod of a namespace with a service `reverb`.
+
+use super::load::{Sourced, Values};
+use super::names::service_port;
+use super::options::{self, Scope};
+use super::webhook_url;
+
+/// Makes what is shown well-formed, with a warning for each value that was not.
+pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
+    let mut change = |key: &'static str, good: fn(&str) -> Option<String>| {
+        let Some(given) = server.get(key).cloned() else { return };
+        let value = good(&given.value);
+        if value.as_deref() != Some(given.value.as_str()) {
+            // HTTPS is https: nothing to tell.
+            if !value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case(&given.value)) {
+                warnings.push(sentence(key, &given, value.as_deref()));
+            }
+            server.replace(key, value);
+        }
+    };
+    change("public_port", |text| {
+        let plain = text.parse::<u16>().ok().filter(|port| *port > 0);
+        plain
+            .or_else(|| service_port(text))
+            .or_else(|| port_of_url(text))
+            .map(|port| port.to_string())
+    });
+    change("scheme", |text| {
+        let scheme = text.split("://").next().unwrap_or_default().to_ascii_lowercase();
+        match scheme.as_str() {
+            "http" | "ws" => Some("http".to_owned()),
+            "https" | "wss" => Some("https".to_owned()),
+            _ => None,
+        }
+    });
+    change("hostname", |text| {
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        let is_host = !host.is_empty()
+            && host.chars().all(|char| !char.is_control() && !char.is_whitespace());
+        is_host.then(|| host.to_owned())
+    });
+}
+
+fn port_of_url(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("://")?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    authority.rsplit_once(':')?.1.parse().ok().filter(|port| *port > 0)
+}
+
+fn sentence(key: &str, given: &Sourced, value: Option<&str>) -> String {
+    let option = options::find(Scope::Server, key);
+    let name = option.environment[0];
+    let effect = match (value, option.default) {
+        (Some(value), _) => format!("{value} is used"),
+        (None, "") => "it is ignored".to_owned(),
+        (None, default) => format!("{default} is used"),
+    };
+    let why = if service_port(&given.value).is_some() {
+        "Kubernetes sets it for a service of that name (enableServiceLinks)".to_owned()
+    } else {
+        format!("it takes {}", option.accepts)
+    };
+    // A URL may carry credentials.
+    let shown = webhook_url::shown(&given.value);
+    format!(
+        "{name} is \"{shown}\" ({}), but {why}; {effect}, and only the start message shows it",
+        given.source
+    )
+}
+
+/// The port of a server that Kubernetes or Docker links describe as a URL, as a plain number. `REDIS_PORT` is the
+/// address of the service, so its port is right.
+pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
+    const KEY: &str = "scaling.server.port";
+    let Some(given) = server.get(KEY).cloned() else { return };
+    if let Some(port) = service_port(&given.value) {
+        warnings.push(format!(
+            "REDIS_PORT is \"{}\" ({}), which Kubernetes sets for a service named redis (enableServiceLinks); port {port} \
+             is used",
+            given.value, given.source
+        ));
+        server.replace(KEY, Some(port.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load::{Sources, merge};
+
+    /// The value as it is shown, and the warnings.
+    fn shown(key: &str, name: &str, value: &str) -> (Option<String>, Vec<String>) {
+        let environment = [(name.to_owned(), value.to_owned())].into();
+        let merged = merge(&Sources { environment, ..Sources::default() });
+        (merged.server.get(key).map(|given| given.value.clone()), merged.warnings)
+    }
+
+    #[test]
+    fn what_is_shown_is_made_well_formed_with_a_warning() {
+        for (key, name, value, expected, part) in [
+            ("public_port", "REVERB_PORT", "tcp://10.96.0.13:8080", Some("8080"), "Kubernetes"),
+            ("public_port", "REVERB_PORT", "https://ws.test:6001/x", Some("6001"), "6001 is used"),
+            ("public_port", "REVERB_PORT", "0", None, "it is ignored"),
+            ("public_port", "REVERB_PORT", "abc", None, "a number from 1 to 65535"),
+            ("scheme", "REVERB_SCHEME", "ftp", Some("http"), "http or https"),
+            ("scheme", "REVERB_SCHEME", "https://", Some("https"), "https is used"),
+            ("scheme", "REVERB_SCHEME", "wss", Some("https"), "https is used"),
+            (
+                "hostname",
+                "REVERB_HOST",
+                "https://u:p@ws.test/x",
+                Some("ws.test"),
+                "ws.test is used",
+            ),
+            ("hostname", "REVERB_HOST", "a b", Some("localhost"), "localhost is used"),
+        ] {
+            let (shown, warnings) = shown(key, name, value);
+            assert_eq!(shown.as_deref(), expected, "{value}");
+            assert!(warnings.len() == 1 && warnings[0].contains(part), "{value}: {warnings:?}");
+        }
+        for (key, name, value, expected) in [
+            ("public_port", "REVERB_PORT", "443", "443"),
+            ("scheme", "REVERB_SCHEME", "HTTPS", "https"),
+            ("scheme", "REVERB_SCHEME", "Http", "http"),
+            ("hostname", "REVERB_HOST", "ws.example.com", "ws.example.com"),
+        ] {
+            assert_eq!(shown(key, name, value), (Some(expected.to_owned()), Vec::new()), "{value}");
+        }
+    }
+}

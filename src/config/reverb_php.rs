@@ -1,0 +1,325 @@
+//! `config/reverb.php` of a Laravel application: what somebody wrote there by hand, and this server does not read.
+//!
+//! Nothing of the file takes effect. Reverb reads it, so a migration would lose what is in it without a word: origins
+//! (which opens the server to every page), apps, sizes. Each such value causes a warning that says where it belongs.
+//! The file as `php artisan reverb:install` writes it causes none: its values are calls of `env()` with the defaults of
+//! Reverb. `php.rs` reads the text; it never fails, and neither does anything here.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::load::Values;
+use super::options::{OPTIONS, OptionSpec, Scope};
+use super::php::{self, Env, Value};
+use super::{dotenv, origins, sizes};
+use crate::text::shown;
+
+#[cfg(test)]
+mod tests;
+
+/// Values that are reported one by one.
+const WARNINGS_MAX: usize = 20;
+/// Longest value in a message.
+const VALUE_BYTES_MAX: usize = 100;
+
+/// The file as it was found.
+#[derive(Clone, Debug)]
+pub struct ReverbPhp {
+    name: String,
+    text: String,
+}
+
+/// What the server does, to compare the file with.
+pub(super) struct Effective<'a> {
+    pub(super) server: &'a Values,
+    /// The app of the environment, or else the first one.
+    pub(super) app: &'a Values,
+    pub(super) apps: &'a [Values],
+    /// A variable of the environment or of `.env`.
+    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl ReverbPhp {
+    /// The file in the folder `config` beside `.env`, if there is one.
+    pub(super) fn beside(env_file: &Path) -> Option<Self> {
+        let path = env_file.parent()?.join("config/reverb.php");
+        // A FIFO would hold up the start.
+        if !std::fs::metadata(&path).ok()?.is_file() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let most = u64::try_from(php::BYTES_MAX).unwrap_or(u64::MAX) + 1;
+        std::fs::File::open(&path).ok()?.take(most).read_to_end(&mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Some(Self { name: path.display().to_string(), text })
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Self {
+        Self { name: "config/reverb.php".to_owned(), text: text.to_owned() }
+    }
+
+    /// One sentence for each value that the server does not know otherwise.
+    pub(super) fn warnings(&self, effective: &Effective<'_>) -> Vec<String> {
+        let Some(root) = php::returned(&self.text) else {
+            return vec![format!(
+                "{} is not read, and it is no plain array that could be compared: values in it belong in .env or \
+                 ringverb.toml",
+                self.name
+            )];
+        };
+        let mut comparison = Comparison { file: &self.name, effective, warnings: Vec::new() };
+        comparison.server(&root);
+        comparison.apps(&root);
+        let mut warnings = comparison.warnings;
+        let more = warnings.len().saturating_sub(WARNINGS_MAX);
+        warnings.truncate(WARNINGS_MAX);
+        if more > 0 {
+            warnings.push(format!("{} has {more} more values that are not read", self.name));
+        }
+        warnings
+    }
+}
+
+/// The value below these keys.
+fn at<'v>(value: &'v Value, keys: &str) -> Option<&'v Value> {
+    keys.split('.').try_fold(value, |value, key| {
+        let Value::Array(elements) = value else { return None };
+        // PHP keeps the last one of equal keys.
+        let mut found = elements.iter().rev().filter(|(given, _)| given.as_deref() == Some(key));
+        found.next().map(|(_, value)| value)
+    })
+}
+
+struct Comparison<'a> {
+    file: &'a str,
+    effective: &'a Effective<'a>,
+    warnings: Vec<String>,
+}
+
+impl Comparison<'_> {
+    fn server(&mut self, root: &Value) {
+        let Some(Value::Array(servers)) = at(root, "servers") else { return };
+        let chosen = at(root, "default").and_then(|value| self.text(value));
+        let chosen = chosen.unwrap_or_else(|| "reverb".to_owned());
+        let named = servers.iter().find(|(name, _)| name.as_deref() == Some(chosen.as_str()));
+        let Some((_, server)) = named.or_else(|| servers.first()) else { return };
+        let is_on = |text: &str| super::validate::boolean(text) == Some(true);
+        let here = self.effective.server.get("scaling.enabled");
+        let there = at(server, "scaling.enabled").and_then(|value| self.text(value));
+        let scales =
+            here.is_some_and(|given| is_on(&given.value)) || there.is_some_and(|text| is_on(&text));
+        let of_redis = |option: &&OptionSpec| option.key.starts_with("scaling.server.");
+        let options = OPTIONS.iter().filter(|option| option.scope == Scope::Server);
+        for option in options.filter(|option| scales || !of_redis(option)) {
+            if let Some(value) = at(server, option.key) {
+                self.option(option, option.key, value, Some(self.effective.server));
+            }
+        }
+        if let Some(Value::Array(tls)) = at(server, "options.tls") {
+            let is_set = |value: &Value| self.text(value).is_some_and(|text| !text.is_empty());
+            let names = ["local_cert", "local_pk"];
+            let is_name =
+                |name: &Option<String>| name.as_deref().is_some_and(|name| names.contains(&name));
+            if tls.iter().any(|(name, value)| is_name(name) && is_set(value)) {
+                self.warnings.push(format!(
+                    "{} sets a certificate in options.tls, and this server has no TLS: let a proxy such as nginx serve it",
+                    self.file
+                ));
+            }
+        }
+    }
+
+    fn apps(&mut self, root: &Value) {
+        if let Some(provider) = at(root, "apps.provider").and_then(|value| self.text(value))
+            && provider != "config"
+        {
+            self.warnings.push(format!(
+                "{} takes its apps from the provider {}, which only PHP knows: apps belong in ringverb.toml, one \
+                 [[apps]] each",
+                self.file,
+                shown(&provider)
+            ));
+        }
+        let apps = match at(root, "apps.apps") {
+            Some(Value::Array(apps)) => apps,
+            Some(Value::Code(_)) => {
+                self.warnings.push(format!(
+                    "{} computes its apps, and is not read: apps belong in ringverb.toml, one [[apps]] each",
+                    self.file
+                ));
+                return;
+            }
+            _ => return,
+        };
+        for (index, (_, app)) in apps.iter().enumerate() {
+            self.app(app, index);
+        }
+    }
+
+    fn app(&mut self, app: &Value, index: usize) {
+        let text = |name: &str| {
+            at(app, name).and_then(|value| self.text(value)).filter(|text| !text.is_empty())
+        };
+        let (id, key) = (text("app_id"), text("key"));
+        let is = |values: &Values, option: &str, given: &Option<String>| {
+            given.is_none() || values.get(option).map(|given| &given.value) == given.as_ref()
+        };
+        let is_named = id.is_some() || key.is_some();
+        let mut all = self.effective.apps.iter().filter(|_| is_named);
+        let served = all.find(|app| is(app, "id", &id) && is(app, "key", &key));
+        let hand_written = ["app_id", "key", "secret"]
+            .iter()
+            .any(|name| matches!(at(app, name), Some(Value::Scalar(_))));
+        let place = format!("apps[{index}]");
+        if served.is_none() && (hand_written || (index > 0 && id.is_some())) {
+            let named = id.map(|id| format!(" with the id {}", shown(&id))).unwrap_or_default();
+            let where_to = if index == 0 {
+                "set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env"
+            } else {
+                "it belongs in ringverb.toml, in an [[apps]] of its own"
+            };
+            self.warnings.push(format!(
+                "{} has the app {place}{named}, which is not read and not served: {where_to}",
+                self.file
+            ));
+        }
+        // The other values of an app that is not served belong into the same table.
+        if served.is_none() && index > 0 {
+            return;
+        }
+        let values = served.or((index == 0).then_some(self.effective.app));
+        for option in OPTIONS.iter().filter(|option| option.scope == Scope::App) {
+            if matches!(option.key, "id" | "key" | "secret") {
+                continue;
+            }
+            if let Some(value) = at(app, option.key) {
+                let name = if index == 0 {
+                    option.key.to_owned()
+                } else {
+                    format!("{place}.{}", option.key)
+                };
+                self.option(option, &name, value, values);
+            }
+        }
+    }
+
+    /// Compares one value. `values` is what counts; `None` for an app that is not served.
+    fn option(&mut self, option: &OptionSpec, name: &str, value: &Value, values: Option<&Values>) {
+        let given = values.and_then(|values| values.get(option.key));
+        // Somebody chose a value for this server.
+        if given.is_some_and(|given| !given.is_default()) {
+            return;
+        }
+        let used = given.map(|given| given.value.as_str()).unwrap_or_default();
+        let computed = match value {
+            Value::Code(calls) => self.from_env(option, calls),
+            _ => None,
+        };
+        let written = self.text(value).or(computed);
+        let belongs = match name.contains('[') {
+            true => format!("{} of an [[apps]] in ringverb.toml", option.key),
+            false => format!("{} of .env", option.environment[0]),
+        };
+        let uses = match used {
+            "" => "this server uses no value".to_owned(),
+            used => format!("this server uses {used}"),
+        };
+        let Some(written) = written else {
+            if is_computed(value) {
+                self.warnings.push(format!(
+                    "{} computes {name}, and is not read: {uses}. The value belongs in {belongs}",
+                    self.file
+                ));
+            }
+            return;
+        };
+        if is_same(option, &written, used) {
+            return;
+        }
+        let is_secret = matches!(
+            option.key,
+            "scaling.server.password" | "scaling.server.url" | "scaling.server.username"
+        );
+        let shown: String =
+            written.chars().take(VALUE_BYTES_MAX).flat_map(char::escape_debug).collect();
+        let value = if is_secret { String::new() } else { format!(" = {shown}") };
+        self.warnings.push(format!(
+            "{} has {name}{value}, and is not read: {uses}. The value belongs in {belongs}",
+            self.file
+        ));
+    }
+
+    /// What PHP would have as this value, if that can be known: lists joined by commas, nothing for null.
+    fn text(&self, value: &Value) -> Option<String> {
+        match value {
+            Value::Scalar(text) => Some(text.clone()),
+            Value::Null => Some(String::new()),
+            Value::Array(elements) => {
+                let items: Option<Vec<String>> =
+                    elements.iter().map(|(_, value)| self.text(value)).collect();
+                items.map(|items| items.join(","))
+            }
+            Value::Env(env) => self.of_env(env),
+            Value::Code(_) => None,
+        }
+    }
+
+    fn of_env(&self, env: &Env) -> Option<String> {
+        match (self.effective.env)(&env.name) {
+            Some(value) => Some(dotenv::env(&value).into_owned()),
+            None => self.text(&env.default),
+        }
+    }
+
+    /// The value of code such as `explode(',', env('NAME', '*'))`: what `env()` gives, if all of its calls are known.
+    /// A list of texts that goes through functions is still about these texts.
+    fn from_env(&self, option: &OptionSpec, calls: &[Env]) -> Option<String> {
+        let [first, ..] = calls else { return None };
+        // The option's own variable counts here, too: then the value is known, and compared.
+        let is_own = |env: &&Env| option.environment.contains(&env.name.as_str());
+        let env = calls.iter().find(is_own).unwrap_or(first);
+        let later = calls.iter().skip_while(|call| call.name != env.name).skip(1);
+        self.of_env(env)
+            .or_else(|| later.map(|call| self.of_env(call)).find(Option::is_some).flatten())
+    }
+}
+
+fn is_computed(value: &Value) -> bool {
+    match value {
+        Value::Code(_) => true,
+        Value::Array(elements) => elements.iter().any(|(_, value)| is_computed(value)),
+        Value::Env(env) => is_computed(&env.default),
+        Value::Scalar(_) | Value::Null => false,
+    }
+}
+
+/// Whether both mean the same to the option.
+fn is_same(option: &OptionSpec, written: &str, used: &str) -> bool {
+    if option.key == "allowed_origins" {
+        let normal = |text: &str| -> Vec<String> {
+            let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+            let mut entries: Vec<String> = entries
+                .map(|entry| origins::normalize(entry).unwrap_or_else(|_| entry.to_owned()))
+                .collect();
+            entries.sort();
+            entries
+        };
+        let (written, used) = (normal(written), normal(used));
+        // One wildcard opens everything.
+        return written == used
+            || (written.contains(&"*".to_owned()) && used.contains(&"*".to_owned()));
+    }
+    let number = |text: &str| sizes::parse(text.trim());
+    let boolean = |text: &str| super::validate::boolean(text.trim());
+    if option.key == "path" {
+        return written.trim_matches('/') == used.trim_matches('/');
+    }
+    // PHP's null, false and "" of an option that is off.
+    let is_nothing = |text: &str| matches!(text, "" | "null");
+    written == used
+        || (is_nothing(written) && (is_nothing(used) || option.key == "hostname"))
+        || (is_nothing(written) && boolean(used) == Some(false))
+        || (number(written).is_some() && number(written) == number(used))
+        || (boolean(written).is_some() && boolean(written) == boolean(used))
+}
