@@ -175,13 +175,14 @@ fn a_key_may_be_percent_encoded_and_a_target_absolute() {
 }
 
 #[test]
-fn a_path_prefix_is_in_front_of_everything() {
+fn a_path_prefix_precedes_everything_and_sockets_are_served_without_it_too() {
     for setup in [Setup::new().env("REVERB_SERVER_PATH", "/ws"), Setup::new().arg("--path=ws/")] {
         let server = setup.start();
         Client::open(&server, &Handshake::to("/ws/app/app-key")).established().sync();
         let up = Http::new(&server).ask_raw(b"GET /ws/up HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!((up.status, up.body.as_str()), (200, r#"{"health":"OK"}"#));
-        for target in ["/app/app-key", "/wsapp/app-key", "/ws/ws/app/app-key", "/up", "/ws"] {
+        Client::open(&server, &Handshake::to("/app/app-key")).established().sync();
+        for target in ["/wsapp/app-key", "/app", "/apps", "/ws/ws/app/app-key", "/up", "/ws"] {
             let reply = Http::new(&server).ask_raw(&Handshake::to(target).bytes());
             assert_eq!(reply.status, 404, "{target}");
         }

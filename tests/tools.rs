@@ -372,12 +372,9 @@ fn the_server_itself_is_spoken_to() {
     assert!(said.stderr.contains(&format!("the server itself, at {url}")), "{said:?}");
     let said = https().args(&["channels", "--url", &url]).run();
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
-    // Without the prefix it is another path.
-    refused(
-        &Setup::client_of(&server).args(&["channels"]).run(),
-        1,
-        &["404: Not found.", "--path"],
-    );
+    // Another path than the server's.
+    let elsewhere = Setup::client_of(&server).env("REVERB_SERVER_PATH", "/elsewhere");
+    refused(&elsewhere.args(&["channels"]).run(), 1, &["404: Not found.", "--path"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use subtle::ConstantTimeEq;
 
-use super::routes::target;
+use super::routes::{resources, target};
 use super::{Context, Denied};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Value};
@@ -150,8 +150,8 @@ fn canonical(signed: &[Pair<'_>]) -> String {
 
 /// Whether the signature is over the path as it was sent, or over a form of it that can only mean the same resource.
 ///
-/// Clients differ in what they sign: with or without the server's prefix, and some HTTP libraries encode the path
-/// after it was signed (rules 49, 51).
+/// Clients differ in what they sign: with or without the server's prefix, whether the request then arrives below it or
+/// not, and some HTTP libraries encode the path after it was signed (rules 49, 51).
 fn signature_is(
     signed: &[Pair<'_>],
     signature: &str,
@@ -161,11 +161,15 @@ fn signature_is(
 ) -> bool {
     let raw = request.path();
     let decoded = decoded_if_unambiguous(request, prefix);
-    let mut paths: Vec<&str> = Vec::with_capacity(4);
+    let mut paths: Vec<Cow<'_, str>> = Vec::with_capacity(4);
     for path in [Some(raw), decoded.as_deref()].into_iter().flatten() {
-        for path in [Some(path), path.strip_prefix(prefix)].into_iter().flatten() {
-            if !paths.contains(&path) {
-                paths.push(path);
+        let resource = resources(path, prefix).next();
+        let below_prefix = resource.filter(|_| !prefix.is_empty());
+        let below_prefix = below_prefix.map(|resource| Cow::Owned(format!("{prefix}{resource}")));
+        let forms = [Some(Cow::Borrowed(path)), resource.map(Cow::Borrowed), below_prefix];
+        for form in forms.into_iter().flatten() {
+            if !paths.contains(&form) {
+                paths.push(form);
             }
         }
     }

@@ -49,12 +49,34 @@ pub enum Call {
 /// Finds the target of a request. `path` is as sent; `prefix` is `Config::path`.
 #[must_use]
 pub fn target(method: &str, path: &str, prefix: &str) -> Target {
-    let Some(rest) = path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')) else {
-        return if prefix.is_empty() { Target::NotFound } else { Target::OutsidePrefix };
-    };
-    let segments: Vec<&str> = rest.split('/').collect();
+    let mut found = resources(path, prefix).filter_map(|resource| target_of(method, resource));
+    let is_below = || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    match found.next() {
+        Some(target) => target,
+        None if prefix.is_empty() || is_below() => Target::NotFound,
+        None => Target::OutsidePrefix,
+    }
+}
+
+/// What a path may name below the prefix, the likeliest first.
+///
+/// A base URL without a slash at its end loses its last segment when a relative path is resolved against it (RFC 3986
+/// section 5.2.3): Laravel resolves `apps/...` against `http://host/ws`, and asks for `/apps/...`. Proxies remove a
+/// prefix, too. So sockets and the API are also served beside the prefix, and without any.
+pub(super) fn resources<'a>(path: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    let beside = prefix.rsplit_once('/').map_or("", |(parent, _)| parent);
+    [prefix, beside, ""].into_iter().filter_map(move |base| {
+        let resource = path.strip_prefix(base)?;
+        let is_app = || resource.starts_with("/app/") || resource.starts_with("/apps/");
+        (resource.starts_with('/') && (base == prefix || is_app())).then_some(resource)
+    })
+}
+
+/// `None` where there is nothing.
+fn target_of(method: &str, resource: &str) -> Option<Target> {
+    let segments: Vec<&str> = resource.strip_prefix('/')?.split('/').collect();
     if segments.iter().any(|segment| segment.is_empty()) {
-        return Target::NotFound;
+        return None;
     }
     let (allowed, target) = match segments.as_slice() {
         ["up"] => ("GET", Target::Up),
@@ -70,17 +92,17 @@ pub fn target(method: &str, path: &str, prefix: &str) -> Target {
                 ["users", user_id, "terminate_connections"] => {
                     ("POST", Call::Terminate { user_id: decoded(user_id) })
                 }
-                _ => return Target::NotFound,
+                _ => return None,
             };
             (method, Target::Api { app_id: decoded(id), call })
         }
-        _ => return Target::NotFound,
+        _ => return None,
     };
     // HEAD is GET without the body (PROTOCOL.md rule 117).
     if method == allowed || (method == "HEAD" && allowed == "GET") {
-        return target;
+        return Some(target);
     }
-    Target::WrongMethod { allow: if allowed == "GET" { "GET, HEAD" } else { allowed } }
+    Some(Target::WrongMethod { allow: if allowed == "GET" { "GET, HEAD" } else { allowed } })
 }
 
 fn decoded(segment: &str) -> String {

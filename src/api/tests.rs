@@ -327,6 +327,33 @@ fn the_path_may_be_signed_with_or_without_the_prefix_encoded_or_not() {
     }
 }
 
+/// A base without a slash at its end loses its last segment, and proxies remove prefixes.
+#[test]
+fn the_api_is_served_below_the_prefix_beside_it_and_without_it() {
+    let all = ["/a/b/apps/1001/channels", "/a/apps/1001/channels", "/apps/1001/channels"];
+    for sent in all {
+        for signed_path in [sent, "/apps/1001/channels", "/a/b/apps/1001/channels"] {
+            let plan = run(&signed("GET", sent, signed_path, &[], ""), "/a/b");
+            assert!(matches!(plan, Plan::Ask { .. }), "{sent} signed as {signed_path}");
+        }
+        let plan = run(&signed("GET", sent, "/b/apps/1001/channels", &[], ""), "/a/b");
+        assert_eq!(answer(&plan).0, 401, "{sent}");
+    }
+    // What else is served is below the prefix only, and a prefix may be named like a part of the API.
+    for (path, prefix, status) in [
+        ("/up", "/ws", 404),
+        ("/ws/up", "/ws", 200),
+        ("/wsapps/1001/channels", "/ws", 404),
+        ("/b/apps/1001/channels", "/a/b", 404),
+        ("/apps/up", "/apps", 200),
+    ] {
+        let line = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(answer(&run(&request(&line), prefix)).0, status, "{path}");
+    }
+    let plan = run(&signed("GET", all[2], all[2], &[], ""), "/apps");
+    assert!(matches!(plan, Plan::Ask { .. }));
+}
+
 #[test]
 fn routes() {
     let cases = [
