@@ -337,7 +337,7 @@ fn what_is_no_limit_is_told() {
         ("RINGVERB_CONNECTIONS_PER_IP_MAX", "65536", "a number, 1 to 65535"),
         ("RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX", "none", "a number, 1 or more"),
         ("RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX", "0", "a number, 1 or more"),
-        ("RINGVERB_MEMORY_MAX", "512M", "bytes, 16777216 or more"),
+        ("RINGVERB_MEMORY_MAX", "512X", "bytes, or a size such as 512M: at least 16M"),
     ] {
         let finished = Setup::new().env(name, value).run();
         assert_eq!(finished.code, Some(2), "{finished:?}");

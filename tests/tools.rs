@@ -149,7 +149,7 @@ fn channels_and_users_are_listed() {
     refused(
         &run(&server, &["users", "news"]),
         2,
-        &["news is no presence channel", "channels news"],
+        &["news is not a presence channel", "channels news"],
     );
 }
 
@@ -195,7 +195,7 @@ fn a_listener_comes_back() {
     let mut listener = listen(&server, &["private-a"]);
     let port = server.address.port().to_string();
     server.stop();
-    listener.error_line_with("4100 Server is shutting down; connecting again");
+    listener.error_line_with("4100 Server is shutting down; reconnecting");
     listener.error_line_with(&format!("connection refused at 127.0.0.1:{port}"));
     let setup = Setup::new().args(&["--host", "127.0.0.1", "--port", &port]);
     let server = setup.start_as_configured();
@@ -317,7 +317,7 @@ fn a_stranger_is_no_reason_to_fall_over() {
 fn without_an_app_there_is_nothing_to_sign_with() {
     for arguments in [&["publish", "a", "b", "1"][..], &["channels"], &["listen", "a"]] {
         let parts = ["no app is configured", "REVERB_APP_SECRET", "--env-file"];
-        refused(&Setup::bare().args(arguments).run(), 2, &parts);
+        refused(&Setup::bare().args(arguments).args(&["--port", "1"]).run(), 2, &parts);
     }
     let wrong = Setup::new().env("REVERB_SERVER_PORT", "x").args(&["channels"]).run();
     refused(&wrong, 2, &["REVERB_SERVER_PORT is \"x\"", "Nothing was sent"]);
@@ -327,7 +327,7 @@ fn without_an_app_there_is_nothing_to_sign_with() {
 fn a_wrong_command_line_is_told() {
     let setup = || Setup::new().args(&["--port", "1"]);
     let run = |arguments: &[&str]| setup().args(arguments).run();
-    let parts = ["{id:1} is not JSON", "'{\"name\":\"value\"}'", "--text"];
+    let parts = ["\"{id:1}\" is not JSON", "'{\"name\":\"value\"}'", "--text"];
     refused(&run(&["publish", "news", "a", "{id:1}"]), 2, &parts);
     refused(&run(&["publish", "news", "a", "1", "--socket-id", "x"]), 2, &["Echo.socketId()"]);
     refused(&run(&["publish", "news"]), 2, &["<EVENT>"]);

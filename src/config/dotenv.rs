@@ -25,7 +25,7 @@ impl Fault {
         match self {
             Self::QuoteOpen => "its quote is not closed",
             Self::Trailing => {
-                "values with spaces want quotes, and only a comment may follow a quote"
+                "values with spaces need quotes, and only a comment may follow a quote"
             }
             Self::Escape => r#"in double quotes a backslash may precede only " \ $ f n r t v"#,
             Self::Name => "a name has letters, digits, _ and . only",

@@ -14,7 +14,7 @@ use super::toml_file::{self, AppTexts};
 use super::validate::boolean;
 use super::{dotenv, names, options, public_side};
 
-/// Raw material, as found. Tests fill it by hand.
+/// The sources as they were found. Tests fill it by hand.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// By option key of the server scope.
@@ -54,7 +54,7 @@ pub struct Values {
     webhooks: Vec<Values>,
 }
 
-/// What the sources say, not checked yet.
+/// The values of all sources, not checked yet.
 #[derive(Debug)]
 pub struct Merged {
     pub server: Values,
@@ -68,6 +68,8 @@ pub struct Merged {
     pub files: Files,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
+    /// Values of `config/reverb.php` that are not read. They concern the server, and not the commands that speak to it.
+    pub migration_warnings: Vec<String>,
 }
 
 impl Sources {
@@ -136,6 +138,14 @@ pub fn runtime_directories() -> Vec<PathBuf> {
     directories.filter(|directory| directory.is_absolute()).collect()
 }
 
+/// Where the session of this user keeps files: `XDG_RUNTIME_DIR`.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+#[must_use]
+pub fn session_directory() -> Option<PathBuf> {
+    let session = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+    session.is_absolute().then_some(session)
+}
+
 /// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the
 /// real environment.
 fn environment_file(
@@ -187,11 +197,11 @@ fn is_null(value: &str) -> bool {
 const EXACT: [&str; 5] =
     ["id", "key", "secret", "scaling.server.username", "scaling.server.password"];
 const CREDENTIALS: [&str; 3] = ["id", "key", "secret"];
-/// Source of a value nobody gave.
+/// Source of a value that is not given.
 const DEFAULT: &str = "default";
 
 impl Sourced {
-    /// Nobody gave the value.
+    /// The value is not given.
     #[must_use]
     pub fn is_default(&self) -> bool {
         self.source == DEFAULT
@@ -275,6 +285,7 @@ pub fn merge(sources: &Sources) -> Merged {
     }
     let mut warnings = Vec::new();
     public_side::normalize(&mut server, &mut warnings);
+    warnings.extend(public_side::tls_on_the_plain_port(&server));
     if server.get("scaling.enabled").and_then(|given| boolean(&given.value)) == Some(true) {
         public_side::redis_port(&mut server, &mut warnings);
     }
@@ -286,15 +297,31 @@ pub fn merge(sources: &Sources) -> Merged {
     if apps.is_empty() {
         warnings.extend(names_of_pusher(sources));
     }
+    let mut migration_warnings = Vec::new();
     if let Some(php) = &sources.reverb_php {
         let app = apps.first().unwrap_or(&development);
         let get = |name: &str| sources.environment.get(name).or_else(|| sources.dotenv.get(name));
         let env = |name: &str| get(name).cloned();
-        warnings.extend(php.warnings(&Effective { server: &server, app, apps: &apps, env: &env }));
+        migration_warnings.extend(php.warnings(&Effective {
+            server: &server,
+            app,
+            apps: &apps,
+            env: &env,
+        }));
     }
     let colour = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
     let files = sources.files.clone();
-    Merged { server, apps, development, source, colour, files, problems, warnings }
+    Merged {
+        server,
+        apps,
+        development,
+        source,
+        colour,
+        files,
+        problems,
+        warnings,
+        migration_warnings,
+    }
 }
 
 fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
@@ -343,7 +370,7 @@ fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
     for key in missing {
         let name = options::find(Scope::App, key).environment[0];
         problems.push(format!(
-            "{name} is not set, but the app's other names are: an app needs REVERB_APP_ID, \
+            "{name} is not set, but other credentials of the app are: an app needs REVERB_APP_ID, \
              REVERB_APP_KEY and REVERB_APP_SECRET"
         ));
     }
@@ -391,7 +418,7 @@ fn merge_apps(
         if !apps.is_empty() {
             source = format!("{source} and {file}");
         }
-        // What the environment says of its app is stronger than the file, one option at a time.
+        // The environment wins over the file, one option at a time.
         let id = |values: &Values| values.get("id").map(|id| id.value.clone());
         let mut first = own.clone();
         if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
@@ -441,8 +468,8 @@ fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
     option.scope == Scope::Server && option.key == "port" && names::service_port(value).is_some()
 }
 
-/// What would be ignored in silence otherwise: misspelt names, names that another one overrides, and options of an app
-/// or an endpoint that is not there.
+/// Warnings about what would be ignored silently otherwise: misspelt names, names that another one overrides, and
+/// options of an app or an endpoint that is not there.
 fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
     let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
     let given = maps.into_iter().flat_map(|(map, source)| {

@@ -39,7 +39,7 @@ pub struct Config {
     pub workers: usize,
     /// Print each frame as `reverb:start --debug` does.
     pub debug: bool,
-    /// Tell clients and the log why something fails, for whoever develops an app against this server.
+    /// Send reasons of failures to clients and the log, for developers of an app.
     pub talkative: bool,
     /// Colours where standard output is a terminal: not with `NO_COLOR`.
     pub colour: bool,
@@ -70,10 +70,10 @@ pub struct Config {
     pub handshakes_per_ip_per_second_max: Option<u32>,
     /// API requests of one client address that may fail to authenticate in a second; `None` is unlimited.
     pub auth_failures_per_ip_per_second_max: Option<u32>,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<network::Network>,
-    /// Resident memory over which load is shed, in bytes; `None` never does: what else needs memory on the host, and
-    /// how much the server's clients are worth, the operator knows and the server does not.
+    /// Resident memory over which load is shed, in bytes. `None` never sheds, because only the operator knows what else
+    /// needs memory on the host.
     pub memory_max: Option<u64>,
     /// Time one request of a webhook may take, in seconds.
     pub webhook_timeout_seconds: u32,
@@ -83,7 +83,7 @@ pub struct Config {
     pub webhook_debounce_ms: u32,
     /// Events that may wait for one endpoint; more are dropped and counted.
     pub webhook_queue_events_max: usize,
-    /// Where the other nodes are met; `None`: this node is alone.
+    /// The Redis that connects this node to the others; `None` for a single node.
     pub scaling: Option<Scaling>,
     /// At least one.
     pub apps: Vec<App>,
@@ -94,16 +94,16 @@ pub struct Config {
     pub source: String,
 }
 
-/// The Redis (or Valkey) server over which nodes speak to each other.
+/// The Redis (or Valkey) server over which nodes send each other messages.
 #[derive(Clone, Debug)]
 pub struct Scaling {
     /// A name or an address; resolved at each connection.
     pub host: String,
     pub port: u16,
-    /// Without a password it means nothing: Redis has no way to be told it alone.
+    /// Used only with a password, because `AUTH` has no form with a user alone.
     pub username: Option<String>,
     pub password: Option<Secret>,
-    /// What all names in Redis start with (`REVERB_SCALING_CHANNEL`).
+    /// Start of all names in Redis (`REVERB_SCALING_CHANNEL`).
     pub prefix: String,
     /// Time for a connection to be made, in seconds.
     pub timeout_seconds: u32,

@@ -6,6 +6,8 @@
 
 use super::options::OPTIONS;
 
+/// Shorter names, such as KEY and HOST, begin too many others.
+const SPECIFIC_BYTES: usize = 6;
 /// Names that are reported one by one.
 const WARNINGS_MAX: usize = 20;
 /// The longest option has 46 bytes.
@@ -146,6 +148,15 @@ fn nearest(name: &str) -> Option<&'static str> {
     if same.is_some() {
         return same;
     }
+    // One word too many.
+    let longer =
+        known().filter(|known| is_ours(known) && without_prefix(known).len() >= SPECIFIC_BYTES);
+    let begins = longer.filter(|known| {
+        rest.strip_prefix(without_prefix(known)).is_some_and(|more| more.starts_with('_'))
+    });
+    if let Some(longest) = begins.max_by_key(|known| known.len()) {
+        return Some(longest);
+    }
     let close = || {
         known()
             .filter(|known| is_ours(known))
@@ -205,6 +216,7 @@ mod tests {
             ("RINGVERB_WORKER", "RINGVERB_WORKERS"),
             ("RINGVERB_ALLOWED_ORIGIN", "RINGVERB_ALLOWED_ORIGINS"),
             ("RINGVERB_MAX_MEMORY", "RINGVERB_MEMORY_MAX"),
+            ("RINGVERB_SHUTDOWN_GRACE_PERIOD", "RINGVERB_SHUTDOWN_GRACE"),
             ("RINGVERB_APP_KEY", "REVERB_APP_KEY"),
             ("RINGVERB_PORT", "REVERB_SERVER_PORT"),
             ("REVERB_WORKERS", "RINGVERB_WORKERS"),

@@ -12,8 +12,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// `10.0.0.0/8`, `192.0.2.1`, `2001:db8::/32`. Bits behind the prefix do not matter. An IPv4 address in IPv6
-    /// clothes (`::ffff:192.0.2.1`) is the IPv4 address: that is how a dual-stack listener shows its peers.
+    /// `10.0.0.0/8`, `192.0.2.1`, `2001:db8::/32`. Bits after the prefix do not matter. An IPv4-mapped IPv6
+    /// address (`::ffff:192.0.2.1`) is the IPv4 address, because a dual-stack listener shows its peers in that form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {

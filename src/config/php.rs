@@ -96,8 +96,8 @@ impl Lexer<'_> {
             self.rest = "";
             return None;
         }
-        if rest.starts_with("=>") {
-            self.rest = &rest[2..];
+        if let Some(after) = rest.strip_prefix("=>") {
+            self.rest = after;
             return Some(Token::Arrow);
         }
         if rest.starts_with("<<<") {

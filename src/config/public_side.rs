@@ -46,6 +46,18 @@ pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
     });
 }
 
+/// Browsers that are sent to this server's own port with https meet plain HTTP there.
+pub(super) fn tls_on_the_plain_port(server: &Values) -> Option<String> {
+    let value = |key: &str| server.get(key).map(|given| given.value.as_str());
+    let port = value("public_port").filter(|port| value("port") == Some(port))?;
+    (value("scheme") == Some("https")).then(|| {
+        format!(
+            "REVERB_SCHEME is https and REVERB_PORT is {port}, the port of this server, which has no TLS: a proxy such as \
+             nginx must serve https on another port (REVERB_PORT=443), or set REVERB_SCHEME=http"
+        )
+    })
+}
+
 fn port_of_url(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("://")?;
     let authority = rest.split('/').next().unwrap_or_default();
@@ -97,6 +109,18 @@ mod tests {
         let environment = [(name.to_owned(), value.to_owned())].into();
         let merged = merge(&Sources { environment, ..Sources::default() });
         (merged.server.get(key).map(|given| given.value.clone()), merged.warnings)
+    }
+
+    #[test]
+    fn https_on_the_servers_own_port_is_warned_of() {
+        let warnings = |port: &str, scheme: &str| {
+            let environment = [("REVERB_PORT", port), ("REVERB_SCHEME", scheme)];
+            let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            merge(&Sources { environment: environment.into(), ..Sources::default() }).warnings
+        };
+        let told = warnings("8080", "HTTPS");
+        assert!(told.len() == 1 && told[0].contains("which has no TLS"), "{told:?}");
+        assert!(warnings("443", "https").is_empty() && warnings("8080", "http").is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Where Redis is, as `REDIS_URL` or `REDIS_HOST` says: what is accepted, and how it is shown. PURE.
+//! The address of Redis in `REDIS_URL` or `REDIS_HOST`: what is accepted, and how it is shown. PURE.
 //!
 //! A URL holds a password, and a bad one may hold it anywhere: it is shown without credentials, or not at all.
 
@@ -10,22 +10,23 @@ use crate::app::Secret;
 const HOST_BYTES_MAX: usize = 253;
 const MASK: &str = "********";
 
-const TLS: &str = "this version speaks to Redis without TLS: give redis://, for a Redis on this host or in a private \
-    network, or for a stunnel on this host that speaks TLS to it";
-const SOCKET: &str = "this version reaches Redis over TCP only: give REDIS_HOST and REDIS_PORT (in redis.conf: bind \
-    127.0.0.1, port 6379)";
+const TLS: &str = "this version connects to Redis without TLS: use redis:// for a Redis on this host or in a private network, or \
+    for a stunnel on this host that does the TLS";
+const SOCKET: &str = "this version connects to Redis over TCP only: set REDIS_HOST and REDIS_PORT (in redis.conf: bind 127.0.0.1, \
+    port 6379)";
 const QUOTE: &str = "a /, ? or # in the name or password of a URL is written as %2F, %3F or %23";
-const END: &str = "behind the host and port a URL has the number of a database or nothing: the user is \
-    REDIS_USERNAME, the password REDIS_PASSWORD";
+const END: &str = "a URL ends with the port or the number of a database: set the user in REDIS_USERNAME and the password in \
+    REDIS_PASSWORD";
 const HOST: &str = "a host is a name such as redis.internal or an IP address";
 
-/// What one text says. What it does not say, the options of their own do: so does Laravel (`ConfigurationUrlParser`).
+/// The parts of one text. Options of their own supply the parts that it leaves out, as in Laravel
+/// (`ConfigurationUrlParser`).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RedisUrl {
     /// Without brackets.
     pub host: String,
     pub port: Option<u16>,
-    /// Empty is said, too: `redis://:password@host` has no user whatever `REDIS_USERNAME` is.
+    /// `redis://:password@host` has an empty user, which wins over `REDIS_USERNAME`.
     pub username: Option<String>,
     pub password: Option<Secret>,
 }
@@ -51,7 +52,7 @@ impl RedisUrl {
             None => (None, authority),
         };
         if place.matches(':').count() > 1 && !place.starts_with('[') {
-            return Err("an IPv6 address of a URL stands in brackets");
+            return Err("an IPv6 address in a URL needs brackets");
         }
         let (host, port) = match place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
             Some((host, port)) => (host, Some(port_of(port)?)),
@@ -76,12 +77,12 @@ impl RedisUrl {
         let host = behind_scheme(text)?.map_or(text, |rest| rest.trim_end_matches('/'));
         if host.contains('@') {
             return Err(
-                "user and password do not belong there: give REDIS_USERNAME and REDIS_PASSWORD",
+                "user and password do not belong there: set REDIS_USERNAME and REDIS_PASSWORD",
             );
         }
         let host = match host_of(host) {
             Err(_) if host.rsplit_once(':').is_some_and(|(_, port)| port_of(port).is_ok()) => {
-                return Err("the port does not belong there: give REDIS_PORT");
+                return Err("the port does not belong there: set REDIS_PORT");
             }
             host => host?,
         };
@@ -117,7 +118,7 @@ fn behind_scheme(text: &str) -> Result<Option<&str>, &'static str> {
         "redis" | "valkey" | "tcp" => Ok(Some(rest)),
         "rediss" | "valkeys" | "tls" | "ssl" => Err(TLS),
         "unix" | "redis+unix" | "rediss+unix" => Err(SOCKET),
-        _ => Err("the scheme of a Redis is redis:// or tcp://"),
+        _ => Err("the scheme of Redis is redis:// or tcp://"),
     }
 }
 
@@ -126,7 +127,9 @@ fn host_of(text: &str) -> Result<String, &'static str> {
     if bare.is_some() || text.parse::<Ipv6Addr>().is_ok() {
         let address = bare.unwrap_or(text);
         let is_address = address.parse::<Ipv6Addr>().is_ok();
-        return is_address.then(|| address.to_owned()).ok_or("in brackets stands an IPv6 address");
+        return is_address
+            .then(|| address.to_owned())
+            .ok_or("only an IPv6 address can be in brackets");
     }
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let good = (1..=HOST_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain);
@@ -155,8 +158,7 @@ fn decoded(text: &str) -> Result<String, &'static str> {
             }
         }
     }
-    String::from_utf8(bytes)
-        .map_err(|_| "what stands for the name and password of a URL is no UTF-8")
+    String::from_utf8(bytes).map_err(|_| "the user and password of a URL must be UTF-8")
 }
 
 #[cfg(test)]

@@ -213,7 +213,7 @@ impl Comparison<'_> {
         }
         let used = given.map(|given| given.value.as_str()).unwrap_or_default();
         let computed = match value {
-            Value::Code(calls) => self.from_env(option, calls),
+            Value::Code(calls) => self.computed_from(option, calls),
             _ => None,
         };
         let written = self.text(value).or(computed);
@@ -274,7 +274,7 @@ impl Comparison<'_> {
 
     /// The value of code such as `explode(',', env('NAME', '*'))`: what `env()` gives, if all of its calls are known.
     /// A list of texts that goes through functions is still about these texts.
-    fn from_env(&self, option: &OptionSpec, calls: &[Env]) -> Option<String> {
+    fn computed_from(&self, option: &OptionSpec, calls: &[Env]) -> Option<String> {
         let [first, ..] = calls else { return None };
         // The option's own variable counts here, too: then the value is known, and compared.
         let is_own = |env: &&Env| option.environment.contains(&env.name.as_str());

@@ -102,7 +102,7 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         "REVERB_APP_ACTIVITY_TIMEOUT is \"0\"",
         "all, members or none",
         "REVERB_SCALING_CHANNEL is \"re*\"",
-        "REDIS_URL is \"rediss://********\" (environment: REDIS_URL), but this version speaks to Redis without TLS",
+        "REDIS_URL is \"rediss://********\" (environment: REDIS_URL), but this version connects to Redis without TLS",
         "REDIS_PORT is \"x\" (environment: REDIS_PORT), but it takes a number from 1 to 65535",
         "REDIS_DB is \"x\"",
         "REDIS_TIMEOUT is \"0\" (environment: REDIS_TIMEOUT), but it takes seconds, 1 to 3600",
@@ -486,7 +486,7 @@ fn wrong_places_of_redis_are_named_without_their_credentials() {
             "/run/redis.sock",
             "REDIS_HOST is \"/run/redis.sock\" (.env: REDIS_HOST), but this version",
         ),
-        ("REDIS_HOST", "a.test:6379", "but the port does not belong there: give REDIS_PORT"),
+        ("REDIS_HOST", "a.test:6379", "but the port does not belong there: set REDIS_PORT"),
         (
             "REDIS_URL",
             "redis://:hunter2/hunter2@a",

@@ -12,6 +12,7 @@ mod format;
 mod lane;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,41 @@ pub fn complain(text: &str) {
         Some(output) => drop(output.stderr.push(text.as_bytes())),
         None => directly(io::stderr(), text),
     }
+}
+
+/// What a message on standard error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Error,
+    Warning,
+    Note,
+}
+
+static ERRORS_HAVE_COLOUR: AtomicBool = AtomicBool::new(false);
+
+/// Allows colour in messages on standard error, if that is a terminal.
+pub fn allow_colour(is_wanted: bool) {
+    ERRORS_HAVE_COLOUR.store(is_wanted && io::stderr().is_terminal(), Ordering::Relaxed);
+}
+
+/// Writes a message to standard error, with the word for its kind before it.
+pub fn tell(kind: Kind, text: &str) {
+    let (word, paint) = match kind {
+        Kind::Error => ("error", "\x1b[1;31m"),
+        Kind::Warning => ("warning", "\x1b[1;33m"),
+        Kind::Note => ("note", "\x1b[1;36m"),
+    };
+    if ERRORS_HAVE_COLOUR.load(Ordering::Relaxed) {
+        complain(&format!("{paint}{word}:\x1b[0m {text}\n"));
+    } else {
+        complain(&format!("{word}: {text}\n"));
+    }
+}
+
+/// Whether text that goes to standard output may have colours, for commands that end by themselves.
+#[must_use]
+pub fn stdout_may_have_colour(is_wanted: bool) -> bool {
+    is_wanted && io::stdout().is_terminal()
 }
 
 /// Writes what waits, for `FINISH_TIME` at most. Says on standard error what the log could not.

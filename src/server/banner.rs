@@ -1,4 +1,5 @@
-//! The start message: what runs where, and in development mode all that a Laravel app needs to use it. PURE.
+//! The start message: what runs where, which files were read, and in development mode all that a Laravel app needs to
+//! use it. PURE.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,35 +7,59 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::life::Started;
 use super::probe::Facts;
 use crate::config::Config;
-use crate::config::load::Merged;
+use crate::config::load::{Files, Merged};
 
-/// How browsers reach the server.
+/// How browsers reach the server, as far as somebody said it.
 pub(super) struct Public {
     host: String,
     port: Option<String>,
     scheme: String,
+    is_given: bool,
 }
 
 impl Public {
     pub(super) fn of(merged: &Merged) -> Self {
         let value = |key: &str| merged.server.get(key).map(|given| given.value.clone());
+        let is_given = |key: &&str| merged.server.get(key).is_some_and(|given| !given.is_default());
         Self {
             host: value("hostname").unwrap_or_else(|| "localhost".to_owned()),
             port: value("public_port"),
             scheme: value("scheme").unwrap_or_else(|| "http".to_owned()),
+            is_given: ["hostname", "public_port", "scheme"].iter().any(is_given),
         }
     }
+
+    fn url(&self, path: &str) -> String {
+        let Self { host, port, scheme, .. } = self;
+        match (scheme.as_str(), port.as_deref()) {
+            (_, None) | ("http", Some("80")) | ("https", Some("443")) => {
+                format!("{scheme}://{host}{path}")
+            }
+            (_, Some(port)) => format!("{scheme}://{host}:{port}{path}"),
+        }
+    }
+}
+
+/// What the command line was, for lines to copy.
+#[derive(Debug, Default)]
+pub(super) struct Invocation {
+    /// How the program was called, such as `target/release/ringverb`.
+    pub(super) program: String,
+    /// Commands of this user find the server by themselves.
+    pub(super) is_found: bool,
+    pub(super) colour: bool,
 }
 
 /// The parts of the configuration that are shown. A secret only of the development app, which has no other place.
 pub(super) struct Summary {
     lines: Vec<(&'static str, String)>,
     path: String,
+    files: Files,
     development: Option<(String, String, String)>,
 }
 
 impl Summary {
-    pub(super) fn of(config: &Config, facts: &Facts) -> Self {
+    pub(super) fn of(config: &Config, files: &Files, facts: &Facts) -> Self {
         let apps: Vec<String> =
             config.apps.iter().take(5).map(|app| format!("{} (key {})", app.id, app.key)).collect();
         let more = config.apps.len().saturating_sub(apps.len());
@@ -59,7 +84,7 @@ impl Summary {
         lines.extend(config.scaling.as_ref().map(|scaling| {
             ("scaling", format!("redis {}, prefix {}", scaling.address(), scaling.prefix))
         }));
-        Self { lines, path: config.path.clone(), development }
+        Self { lines, path: config.path.clone(), files: files.clone(), development }
     }
 }
 
@@ -73,21 +98,51 @@ fn message_sizes(config: &Config) -> String {
     }
 }
 
+const BOLD: &str = "\x1b[1m";
+const GREY: &str = "\x1b[90m";
+/// White on blue, as artisan's.
+const BADGE: &str = "\x1b[37;44m";
+const CYAN: &str = "\x1b[36m";
+const PLAIN: &str = "\x1b[0m";
+
 /// The whole message.
-pub(super) fn render(started: &Started, summary: &Summary, public: &Public) -> String {
-    let mut text = format!("ringverb {}\n", env!("CARGO_PKG_VERSION"));
+pub(super) fn render(
+    started: &Started,
+    summary: &Summary,
+    public: &Public,
+    invocation: &Invocation,
+) -> String {
+    let paint = |paint: &'static str| if invocation.colour { (paint, PLAIN) } else { ("", "") };
+    let (bold, plain) = paint(BOLD);
+    let mut text = format!("{bold}ringverb {}{plain}\n", env!("CARGO_PKG_VERSION"));
+    let Files { folder, read } = &summary.files;
+    if read.is_empty() {
+        text.push_str(&format!("No .env and no ringverb.toml in {folder}\n"));
+    }
+    let ((badge, end), (cyan, plain)) = (paint(BADGE), paint(CYAN));
+    let url = format!("http://{}{}/up", reachable(started.address), summary.path);
+    text.push_str(&format!("\n  {badge} INFO {end} Server running: {cyan}{url}{plain}\n\n"));
+    let (grey, plain) = paint(GREY);
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {name:<8} {value}");
+        let _ = writeln!(text, "  {grey}{name:<8}{plain} {value}");
     };
     line("address", &format!("{}{}", started.address, summary.path));
+    if public.is_given {
+        line("browsers", &public.url(&summary.path));
+    }
     line("workers", &started.workers.to_string());
+    if !read.is_empty() {
+        line("files", &format!("{} (in {folder})", read.join(", ")));
+    }
     for (name, value) in &summary.lines {
         line(name, value);
     }
     if let Some((id, key, secret)) = &summary.development {
-        text.push_str(&development(started, &summary.path, public, [id, key, secret]));
+        let command = first_event(started, summary, invocation);
+        text.push_str(&development(started, &summary.path, public, [id, key, secret], &command));
     }
+    text.push_str(&format!("\n  {grey}Press Ctrl+C to stop{plain}\n\n"));
     text
 }
 
@@ -96,16 +151,16 @@ fn development(
     path: &str,
     public: &Public,
     [id, key, secret]: [&str; 3],
+    first_event: &str,
 ) -> String {
     let public_port = public.port.clone().unwrap_or_else(|| started.address.port().to_string());
     let (host, scheme) = (&public.host, &public.scheme);
-    let publish = publish_line(reachable(started.address), path, id, key, secret);
     let path_line =
         if path.is_empty() { String::new() } else { format!("REVERB_SERVER_PATH={path}\n") };
     format!(
         "
-No app is configured, so this is a development app: its key and secret were drawn at random just now,
-and the next start draws others. For Laravel's .env:
+No app is configured, so this is a development app. Its key and secret were generated for this run;
+the next start generates new ones. For Laravel's .env:
 
 BROADCAST_CONNECTION=reverb
 REVERB_APP_ID={id}
@@ -119,16 +174,34 @@ VITE_REVERB_HOST=\"${{REVERB_HOST}}\"
 VITE_REVERB_PORT=\"${{REVERB_PORT}}\"
 VITE_REVERB_SCHEME=\"${{REVERB_SCHEME}}\"
 
-A first event, for bash with openssl and curl:
+A first event, from another terminal:
 
-{publish}
-
+{first_event}
 "
     )
 }
 
+/// The command that publishes `hello` on the channel `news`. Where it cannot find the server's credentials by itself,
+/// they precede it.
+fn first_event(started: &Started, summary: &Summary, invocation: &Invocation) -> String {
+    const PORT: u16 = 8080;
+    let program = &invocation.program;
+    let port = started.address.port();
+    let port_option = if port == PORT { String::new() } else { format!(" --port {port}") };
+    let event = r#"news hello '{"message":"hi"}'"#;
+    match &summary.development {
+        Some((id, key, secret)) if !invocation.is_found => {
+            let url = format!("http://{}{}", reachable(started.address), summary.path);
+            format!(
+                "REVERB_APP_ID={id} REVERB_APP_KEY={key} REVERB_APP_SECRET={secret} {program} publish --url {url} {event}"
+            )
+        }
+        _ => format!("{program} publish{port_option} {event}"),
+    }
+}
+
 /// Where a program on this host reaches the server: "every address" is none to connect to.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -136,17 +209,6 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         });
     }
     address
-}
-
-/// One line of shell that signs and publishes `hello` on the channel `news` (PROTOCOL.md rule 48).
-fn publish_line(address: SocketAddr, path: &str, id: &str, key: &str, secret: &str) -> String {
-    let body = r#"{"name":"hello","channel":"news","data":"{\"message\":\"hi\"}"}"#;
-    format!(
-        "B='{body}'; Q=\"auth_key={key}&auth_timestamp=$(date +%s)&auth_version=1.0\
-         &body_md5=$(printf %s \"$B\" | openssl md5 | sed 's/.* //')\"; \
-         S=$(printf 'POST\\n/apps/{id}/events\\n%s' \"$Q\" | openssl sha256 -hmac {secret} | sed 's/.* //'); \
-         curl -sd \"$B\" \"http://{address}{path}/apps/{id}/events?$Q&auth_signature=$S\""
-    )
 }
 
 #[cfg(test)]
@@ -161,8 +223,11 @@ mod tests {
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
         let config = build(&merged, &drawn).unwrap();
         let facts = Facts { kernel: "6.18".into(), descriptors: 20_000 };
-        let started = Started { address: "127.0.0.1:8080".parse().unwrap(), workers: 2 };
-        render(&started, &Summary::of(&config, &facts), &Public::of(&merged))
+        let started = Started { address: "0.0.0.0:8080".parse().unwrap(), workers: 2 };
+        let summary = Summary::of(&config, &merged.files, &facts);
+        let program = "ringverb".to_owned();
+        let invocation = Invocation { program, is_found: true, colour: false };
+        render(&started, &summary, &Public::of(&merged), &invocation)
     }
 
     #[test]
@@ -178,7 +243,8 @@ mod tests {
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("1 (key the-key), from environment"), "{text}");
         assert!(
-            text.contains("127.0.0.1:8080") && text.contains("20000 descriptors a worker"),
+            text.contains("  address  0.0.0.0:8080\n")
+                && text.contains("20000 descriptors a worker"),
             "{text}"
         );
     }
@@ -205,44 +271,57 @@ mod tests {
             "REVERB_APP_ID=123456",
             "REVERB_APP_SECRET=ssssssssssssssssssss",
             "VITE_REVERB_HOST=\"${REVERB_HOST}\"",
-            "/apps/123456/events",
+            "\nringverb publish news hello '{\"message\":\"hi\"}'\n",
         ] {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
         }
     }
 
-    /// The line is run with curl and date replaced, so what it would send can be compared with what it should.
     #[test]
-    fn the_line_of_shell_signs_rightly() {
-        use hmac::{Hmac, KeyInit, Mac};
-        use md5::{Digest, Md5};
-        let line = publish_line("127.0.0.1:8080".parse().unwrap(), "/ws", "3", "key", "secret");
-        let script =
-            format!("date() {{ echo 1353088179; }}; curl() {{ printf '%s\\n' \"$@\"; }}; {line}");
-        let run = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
-        assert!(run.status.success(), "bash and openssl are needed: {run:?}");
-        let output = String::from_utf8(run.stdout).unwrap();
-        let [option, body, url] = output.lines().collect::<Vec<_>>()[..] else {
-            panic!("-sd, body and address, not {output}")
+    fn the_message_says_what_runs_where_and_what_was_read() {
+        let files = |read: &[&str]| Files {
+            folder: "/srv/app".to_owned(),
+            read: read.iter().map(|name| (*name).to_owned()).collect(),
         };
-        assert_eq!(option, "-sd");
-        assert_eq!(body, r#"{"name":"hello","channel":"news","data":"{\"message\":\"hi\"}"}"#);
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let query = format!(
-            "auth_key=key&auth_timestamp=1353088179&auth_version=1.0&body_md5={}",
-            hex(&Md5::digest(body))
-        );
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"secret").unwrap();
-        mac.update(format!("POST\n/apps/3/events\n{query}").as_bytes());
-        let signature = hex(&mac.finalize().into_bytes());
-        assert_eq!(
-            url,
-            format!("http://127.0.0.1:8080/ws/apps/3/events?{query}&auth_signature={signature}")
+        let text = rendered(&Sources { files: files(&[]), ..Sources::default() });
+        assert_eq!(text.lines().nth(1), Some("No .env and no ringverb.toml in /srv/app"));
+        for part in ["INFO  Server running: http://127.0.0.1:8080/up\n", "Press Ctrl+C to stop"] {
+            assert!(text.contains(part), "{part}\nnot in\n{text}");
+        }
+        assert!(!text.contains("browsers") && !text.contains('\x1b'), "{text}");
+        let environment =
+            [("REVERB_HOST", "ws.test"), ("REVERB_PORT", "443"), ("REVERB_SCHEME", "HTTPS")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let files = files(&[".env", "ringverb.toml"]);
+        let text =
+            rendered(&Sources { files, environment: environment.into(), ..Sources::default() });
+        assert!(text.contains("\n  files    .env, ringverb.toml (in /srv/app)\n"), "{text}");
+        assert!(
+            text.contains("\n  browsers https://ws.test\n") && !text.contains("No .env"),
+            "{text}"
         );
     }
 
     #[test]
-    fn the_line_of_shell_goes_where_the_server_listens() {
+    fn the_first_event_goes_where_the_server_listens() {
+        let merged = merge(&Sources::default());
+        let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
+        let facts = Facts { kernel: String::new(), descriptors: 0 };
+        let summary = Summary::of(&build(&merged, &app).unwrap(), &merged.files, &facts);
+        let line = |address: &str, is_found| {
+            let started = Started { address: address.parse().unwrap(), workers: 1 };
+            let program = "./ringverb".to_owned();
+            first_event(&started, &summary, &Invocation { program, is_found, colour: false })
+        };
+        let event = r#"news hello '{"message":"hi"}'"#;
+        assert_eq!(line("0.0.0.0:8080", true), format!("./ringverb publish {event}"));
+        assert_eq!(line("0.0.0.0:81", true), format!("./ringverb publish --port 81 {event}"));
+        let expected = "REVERB_APP_ID=1 REVERB_APP_KEY=k REVERB_APP_SECRET=s ./ringverb publish --url http://[::1]:81";
+        assert_eq!(line("[::]:81", false), format!("{expected} {event}"));
+    }
+
+    #[test]
+    fn every_address_is_reached_by_the_loopback() {
         for (bound, reached) in [
             ("0.0.0.0:8080", "127.0.0.1:8080"),
             ("[::]:8080", "[::1]:8080"),

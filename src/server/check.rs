@@ -1,56 +1,117 @@
-//! `ringverb check`: the effective configuration, with where each value comes from. Secrets are masked. PURE.
+//! `ringverb check` as text: the values that differ from the defaults with where each comes from, then all others if
+//! they are asked for, then what a start would find. Secrets are masked. PURE.
 
 use std::fmt::Write;
 
+use super::doctor::{Finding, Verdict};
 use crate::config::Config;
 use crate::config::load::{Merged, Values};
 use crate::config::options::{BOOLEAN, OPTIONS, OptionSpec, Scope};
 use crate::config::validate::boolean;
 use crate::config::{redis_url, webhook_url};
 
-/// The whole report.
-pub(super) fn render(merged: &Merged, config: &Config) -> String {
-    let mut text = String::from("[server]\n");
-    write_scope(&mut text, Scope::Server, &merged.server, &config.path);
-    if config.development {
-        text.push_str(
-            "\n[[apps]]  # development mode: id, key and secret are drawn at each start\n",
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const RED: &str = "\x1b[31m";
+const GREY: &str = "\x1b[90m";
+const PLAIN: &str = "\x1b[0m";
+
+/// How to show it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Style {
+    pub(super) colour: bool,
+    /// Show the values that are defaults, too.
+    pub(super) all: bool,
+}
+
+/// The values. `config` is what they make, if they make one.
+pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> String {
+    let mut report = Report { text: String::new(), style, hidden: 0 };
+    report.text.push_str("[server]\n");
+    report.scope(Scope::Server, &merged.server, config.map(|config| config.path.as_str()));
+    if merged.apps.is_empty() {
+        report.text.push_str(
+            "\n[[apps]]  # development mode: id, key and secret are generated at each start\n",
         );
-        write_app(&mut text, &merged.development);
+        report.app(&merged.development);
     }
     for app in &merged.apps {
-        text.push_str("\n[[apps]]\n");
-        write_app(&mut text, app);
+        report.text.push_str("\n[[apps]]\n");
+        report.app(app);
     }
-    text.push_str("\nThe configuration is good.\n");
+    if report.hidden > 0 {
+        let (grey, plain) = report.paint(GREY);
+        let hidden = report.hidden;
+        report.text.push_str(&format!(
+            "\n{grey}# {hidden} more values are defaults; --all shows them{plain}\n"
+        ));
+    }
+    report.text
+}
+
+/// What a start would find.
+pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
+    let mut text = String::from("\nA start on this machine:\n");
+    for Finding { verdict, what, text: sentence } in findings {
+        let (word, paint) = match verdict {
+            Verdict::Good => ("ok", GREEN),
+            Verdict::Warning => ("warning", YELLOW),
+            Verdict::Problem => ("problem", RED),
+        };
+        let (paint, plain) = if style.colour { (paint, PLAIN) } else { ("", "") };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {paint}{word:<8}{plain} {what:<8} {sentence}");
+    }
     text
 }
 
-fn write_app(text: &mut String, app: &Values) {
-    write_scope(text, Scope::App, app, "");
-    for webhook in app.webhooks() {
-        text.push_str("\n[[apps.webhooks]]\n");
-        write_scope(text, Scope::Webhook, webhook, "");
+struct Report {
+    text: String,
+    style: Style,
+    /// Values that were left out.
+    hidden: usize,
+}
+
+impl Report {
+    fn paint(&self, paint: &'static str) -> (&'static str, &'static str) {
+        if self.style.colour { (paint, PLAIN) } else { ("", "") }
+    }
+
+    fn app(&mut self, app: &Values) {
+        self.scope(Scope::App, app, None);
+        for webhook in app.webhooks() {
+            self.text.push_str("\n[[apps.webhooks]]\n");
+            self.scope(Scope::Webhook, webhook, None);
+        }
+    }
+
+    /// `path` is the one value that is served in another form than it was given in.
+    fn scope(&mut self, scope: Scope, values: &Values, path: Option<&str>) {
+        let is_given =
+            |option: &&OptionSpec| values.get(option.key).is_some_and(|given| !given.is_default());
+        let options = || OPTIONS.iter().filter(|option| option.scope == scope);
+        let (grey, plain) = self.paint(GREY);
+        let given = options().filter(is_given);
+        let rest: Vec<&OptionSpec> = options().filter(|option| !is_given(option)).collect();
+        let shown = if self.style.all { rest.as_slice() } else { &[] };
+        self.hidden += rest.len() - shown.len();
+        for option in given.chain(shown.iter().copied()) {
+            let line = match values.get(option.key) {
+                None => format!("{grey}# {} is not set{plain}", option.key),
+                Some(given) => {
+                    let value = path.filter(|_| option.key == "path").unwrap_or(&given.value);
+                    let value = shown_value(option, value);
+                    let value = format!("{} = {value}", option.key);
+                    format!("{value:<45} {grey}# {}{plain}", given.source)
+                }
+            };
+            self.text.push_str(&line);
+            self.text.push('\n');
+        }
     }
 }
 
-/// `path` is the one value that is served in another form than it was given in.
-fn write_scope(text: &mut String, scope: Scope, values: &Values, path: &str) {
-    for option in OPTIONS.iter().filter(|option| option.scope == scope) {
-        let line = match values.get(option.key) {
-            None => format!("# {} is not set", option.key),
-            Some(given) => {
-                let value = if option.key == "path" { path } else { &given.value };
-                let value = shown(option, value);
-                format!("{:<45} # {}", format!("{} = {value}", option.key), given.source)
-            }
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{line}");
-    }
-}
-
-fn shown(option: &OptionSpec, value: &str) -> String {
+fn shown_value(option: &OptionSpec, value: &str) -> String {
     if matches!(option.key, "secret" | "scaling.server.password") {
         return "\"********\"".to_owned();
     }
@@ -89,7 +150,43 @@ mod tests {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let merged = merge(&Sources { environment, ..Sources::default() });
         let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        render(&merged, &build(&merged, &drawn).unwrap())
+        render(&merged, Some(&build(&merged, &drawn).unwrap()), ALL)
+    }
+
+    const ALL: Style = Style { colour: false, all: true };
+
+    #[test]
+    fn what_differs_from_the_defaults_comes_first_and_the_rest_is_asked_for() {
+        let environment = [("REVERB_SERVER_PORT", "9000"), ("RINGVERB_CACHE_TTL", "5")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let merged = merge(&Sources { environment: environment.into(), ..Sources::default() });
+        let text = render(&merged, None, Style::default());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "[server]");
+        assert!(lines[1].starts_with("port = 9000 "), "{text}");
+        assert!(text.contains("cache_ttl = 5 ") && !text.contains("workers"), "{text}");
+        assert!(text.contains("more values are defaults; --all shows them"), "{text}");
+        assert!(lines.len() < 10, "{text}");
+        let text = render(&merged, None, ALL);
+        assert_eq!(text.lines().nth(1), Some(lines[1]), "{text}");
+        assert!(text.contains("workers = 0 ") && !text.contains("--all"), "{text}");
+        assert!(!text.contains('\x1b'));
+        let text = render(&merged, None, Style { colour: true, all: false });
+        assert!(text.contains("\x1b[90m# environment: REVERB_SERVER_PORT\x1b[0m"), "{text}");
+    }
+
+    #[test]
+    fn findings_are_one_line_each() {
+        let finding =
+            |verdict, text: &str| Finding { verdict, what: "port", text: text.to_owned() };
+        let findings = [finding(Verdict::Good, "free"), finding(Verdict::Problem, "taken")];
+        let text = render_findings(&findings, Style::default());
+        assert_eq!(
+            text,
+            "\nA start on this machine:\n  ok       port     free\n  problem  port     taken\n"
+        );
+        let text = render_findings(&findings, Style { colour: true, all: false });
+        assert!(text.contains("\x1b[31mproblem \x1b[0m"), "{text}");
     }
 
     #[test]
@@ -138,7 +235,7 @@ mod tests {
         };
         let merged = merge(&sources);
         let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        let text = render(&merged, &build(&merged, &drawn).unwrap());
+        let text = render(&merged, Some(&build(&merged, &drawn).unwrap()), ALL);
         assert!(!text.contains("hunter2"), "{text}");
         assert!(
             text.contains("secret = \"********\"")
@@ -160,11 +257,7 @@ mod tests {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
         }
         // What is shown can be used as ringverb.toml, but for the secret.
-        let toml: String = text
-            .lines()
-            .filter(|line| !line.starts_with("The "))
-            .fold(String::new(), |all, line| all + line + "\n");
-        let again = merge(&Sources { toml: toml.parse().unwrap(), ..Sources::default() });
+        let again = merge(&Sources { toml: text.parse().unwrap(), ..Sources::default() });
         let again = build(&again, &drawn).unwrap();
         assert_eq!(
             (again.path.as_str(), again.apps[0].key.as_str(), again.debug),

@@ -1,5 +1,5 @@
 //! The command line: `ringverb`, `ringverb start`, `ringverb check`, with the flags of `reverb:start`; and the commands
-//! that speak to a running server.
+//! that speak to a running server. Each command has the options that apply to it, and no others.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,47 +19,67 @@ const FILES: &str = "Files";
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
-    /// Address to listen on [0.0.0.0]
-    #[arg(long, global = true, value_name = "ADDRESS", help_heading = SERVER)]
-    host: Option<String>,
-    /// Port to listen on; 0 lets the kernel choose [8080]
-    #[arg(long, global = true, value_name = "PORT", help_heading = SERVER)]
-    port: Option<String>,
-    /// Prefix of every URL path, such as /ws
-    #[arg(long, global = true, value_name = "PATH", help_heading = SERVER)]
-    path: Option<String>,
-    /// Threads, each pinned to a core; 0 is one per core [0]
-    #[arg(long, global = true, value_name = "N", help_heading = SERVER)]
-    workers: Option<String>,
-    /// Host name browsers use; shown in the start message only [localhost]
-    #[arg(long, global = true, value_name = "NAME", help_heading = SERVER)]
-    hostname: Option<String>,
-    /// Log each message
-    #[arg(long, global = true, help_heading = SERVER)]
+    #[command(flatten)]
+    start: StartArguments,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct StartArguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    /// Print each message
+    #[arg(long, help_heading = SERVER)]
     debug: bool,
     /// Write each accepted event to standard output, for the test suite of an app
-    #[arg(long, global = true, value_name = "FORMAT", value_parser = ["json"], help_heading = SERVER)]
+    #[arg(long, value_name = "FORMAT", value_parser = ["json"], help_heading = SERVER)]
     print_events: Option<String>,
-    /// Take the place of the server that runs there, with its connections, or with its listeners only: then it drains.
-    /// Start as usual if there is none
-    #[arg(long, global = true, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
+    /// Replace the running server and take over its connections, or only its listeners: it then closes its
+    /// connections. Without a running server this is an ordinary start
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "connections", help_heading = SERVER)]
     takeover: Option<TakeOver>,
     /// Stages of SIGUSR2 (`exchange.rs`), each with the id of the other process
-    #[arg(long, global = true, value_name = "PID", require_equals = true, hide = true)]
+    #[arg(long, value_name = "PID", require_equals = true, hide = true)]
     stand_in_for: Option<i32>,
-    #[arg(long, global = true, value_name = "PID", require_equals = true, hide = true)]
+    #[arg(long, value_name = "PID", require_equals = true, hide = true)]
     takes_back_from: Option<i32>,
-    #[arg(long, global = true, value_name = "PID", require_equals = true, hide = true)]
+    #[arg(long, value_name = "PID", require_equals = true, hide = true)]
     minds: Option<i32>,
-    /// Configuration file [ringverb.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
+    #[command(flatten)]
+    files: FileArguments,
+}
+
+/// Options of the server that a check looks at, too.
+#[derive(Args, Clone, Debug, Default)]
+struct ServerArguments {
+    /// Address to listen on [0.0.0.0]
+    #[arg(long, value_name = "ADDRESS", help_heading = SERVER)]
+    host: Option<String>,
+    /// Port to listen on; 0 lets the kernel choose [8080]
+    #[arg(long, value_name = "PORT", help_heading = SERVER)]
+    port: Option<String>,
+    /// Prefix of every URL path, such as /ws
+    #[arg(long, value_name = "PATH", help_heading = SERVER)]
+    path: Option<String>,
+    /// Threads, each pinned to a core; 0 is one for each core [0]
+    #[arg(long, value_name = "N", help_heading = SERVER)]
+    workers: Option<String>,
+    /// Host name of URLs in the start message [localhost]
+    #[arg(long, value_name = "NAME", help_heading = SERVER)]
+    hostname: Option<String>,
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct FileArguments {
+    /// Configuration file [ringverb.toml, if it exists]
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
     pub(super) config: Option<PathBuf>,
-    /// Laravel's environment file [.env, if it is there]
-    #[arg(long, global = true, value_name = "FILE", help_heading = FILES)]
+    /// Laravel's environment file [.env, if it exists]
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
     pub(super) env_file: Option<PathBuf>,
-    /// Read .env.NAME instead of .env if it is there, as artisan does [APP_ENV of the environment]
-    #[arg(long, global = true, value_name = "NAME", help_heading = FILES)]
+    /// Read .env.NAME instead of .env if it exists, as artisan does [APP_ENV of the environment]
+    #[arg(long, value_name = "NAME", help_heading = FILES)]
     pub(super) env: Option<String>,
 }
 
@@ -73,11 +93,27 @@ pub(super) enum TakeOver {
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the server (the same as no command)
-    Start,
-    /// Check the configuration and print it, secrets masked
-    Check,
+    #[command(visible_alias = "reverb:start")]
+    Start(StartArguments),
+    /// Check the configuration and what a start would find: port, kernel, Redis, webhooks
+    #[command(after_help = CHECK_NOTES)]
+    Check(CheckArguments),
     #[command(flatten)]
     Client(ClientCommand),
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct CheckArguments {
+    /// Show the values that are defaults, too
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Check the configuration only, and ask nothing of this machine and the network
+    #[arg(long)]
+    pub(super) offline: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    files: FileArguments,
 }
 
 /// Commands that speak to a running server, with the app of the same configuration.
@@ -97,15 +133,37 @@ pub(super) enum ClientCommand {
     Listen(ListenArguments),
 }
 
+impl ClientCommand {
+    pub(super) fn target(&self) -> &Target {
+        match self {
+            Self::Publish(arguments) => &arguments.target,
+            Self::Channels(arguments) => &arguments.target,
+            Self::Users(arguments) => &arguments.target,
+            Self::Listen(arguments) => &arguments.target,
+        }
+    }
+}
+
 /// Which server and app.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Target {
     /// App to speak for, if several are configured [the first]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", help_heading = SERVER)]
     pub(super) app: Option<String>,
-    /// The server's own address, such as http://127.0.0.1:8080/prefix [of the configuration]
-    #[arg(long, value_name = "URL")]
+    /// The server's own address, such as http://127.0.0.1:8080/prefix [from the configuration]
+    #[arg(long, value_name = "URL", help_heading = SERVER)]
     pub(super) url: Option<String>,
+    /// Address of the server [from the configuration]
+    #[arg(long, value_name = "ADDRESS", help_heading = SERVER)]
+    pub(super) host: Option<String>,
+    /// Port of the server [from the configuration, or 8080]
+    #[arg(long, value_name = "PORT", help_heading = SERVER)]
+    pub(super) port: Option<String>,
+    /// Prefix of the server's URL paths [from the configuration]
+    #[arg(long, value_name = "PATH", help_heading = SERVER)]
+    pub(super) path: Option<String>,
+    #[command(flatten)]
+    pub(super) files: FileArguments,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -114,7 +172,7 @@ pub(super) struct PublishArguments {
     pub(super) channel: String,
     /// Name of the event
     pub(super) event: String,
-    /// What the event carries
+    /// Data of the event
     #[arg(value_name = "JSON", allow_hyphen_values = true)]
     pub(super) data: String,
     /// Send the data as plain text, whatever it is
@@ -168,11 +226,17 @@ pub(super) struct ListenArguments {
 const EXAMPLES: &str = "Examples:
   ringverb                        serve the app of ./.env, or a development app if there is none
   ringverb --port 9000 --debug    another port, and a line per message
-  ringverb check                  what would be served, and where each value comes from
+  ringverb check                  what differs from the defaults, and what a start would find
   ringverb --env-file /srv/app/.env --config /etc/ringverb.toml
 
   ringverb listen private-orders.1                                 in one terminal,
   ringverb publish private-orders.1 order.shipped '{\"id\":1}'       in another
+";
+
+const CHECK_NOTES: &str =
+    "Exit status: 0 if a start would succeed, 1 if something is in its way or does not \
+answer,
+2 for a wrong configuration. Nothing is published, subscribed to or changed.
 ";
 
 const PUBLISH_EXAMPLES: &str = "Examples:
@@ -208,32 +272,6 @@ environment, the environment over .env, .env over ringverb.toml. Exit status: 0 
 ";
 
 impl Arguments {
-    /// What is taken over, if anything: the stages of SIGUSR2 take all.
-    pub(super) fn takeover(&self) -> Option<TakeOver> {
-        match self.role() {
-            Role::Server => self.takeover,
-            Role::StandIn(_) | Role::TakesBack(_) => Some(TakeOver::Connections),
-        }
-    }
-
-    pub(super) fn role(&self) -> Role {
-        let process = |number: Option<i32>| number.and_then(Pid::from_raw);
-        match (process(self.stand_in_for), process(self.takes_back_from)) {
-            (Some(parent), _) => Role::StandIn(parent),
-            (_, Some(child)) => Role::TakesBack(child),
-            _ => Role::Server,
-        }
-    }
-
-    /// The child for which this process waits, and does nothing else.
-    pub(super) fn minds(&self) -> Option<Pid> {
-        self.minds.and_then(Pid::from_raw)
-    }
-
-    pub(super) fn prints_events(&self) -> bool {
-        self.print_events.is_some()
-    }
-
     /// Reads the process's arguments; ends the process for `--help`, `--version` and mistakes (2).
     pub(super) fn read() -> Self {
         let command = Self::command()
@@ -245,25 +283,106 @@ impl Arguments {
         }
     }
 
-    /// The flags that were given, by option key.
+    /// What is taken over, if anything: the stages of SIGUSR2 take all.
+    pub(super) fn takeover(&self) -> Option<TakeOver> {
+        match self.role() {
+            Role::Server => self.of_start(|start| start.takeover),
+            Role::StandIn(_) | Role::TakesBack(_) => Some(TakeOver::Connections),
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        let process = |number: Option<i32>| number.and_then(Pid::from_raw);
+        let stand_in_for = process(self.of_start(|start| start.stand_in_for));
+        let takes_back_from = process(self.of_start(|start| start.takes_back_from));
+        match (stand_in_for, takes_back_from) {
+            (Some(parent), _) => Role::StandIn(parent),
+            (_, Some(child)) => Role::TakesBack(child),
+            _ => Role::Server,
+        }
+    }
+
+    /// The child for which this process waits, and does nothing else.
+    pub(super) fn minds(&self) -> Option<Pid> {
+        self.of_start(|start| start.minds).and_then(Pid::from_raw)
+    }
+
+    pub(super) fn prints_events(&self) -> bool {
+        self.of_start(|start| start.print_events.as_ref()).is_some()
+    }
+
+    /// An option of a start, after the command or before it.
+    fn of_start<'a, T>(&'a self, get: impl Fn(&'a StartArguments) -> Option<T>) -> Option<T> {
+        let of_command = match &self.command {
+            Some(Command::Start(start)) => get(start),
+            _ => None,
+        };
+        of_command.or_else(|| get(&self.start))
+    }
+
+    /// The files that were named, after the command or before it.
+    pub(super) fn files(&self) -> FileArguments {
+        let before = self.start.files.clone();
+        let after = match &self.command {
+            None => return before,
+            Some(Command::Start(start)) => &start.files,
+            Some(Command::Check(check)) => &check.files,
+            Some(Command::Client(client)) => &client.target().files,
+        }
+        .clone();
+        FileArguments {
+            config: after.config.or(before.config),
+            env_file: after.env_file.or(before.env_file),
+            env: after.env.or(before.env),
+        }
+    }
+
+    /// The flags that were given, by option key. Those after a command win over those before it.
     pub(super) fn flags(&self) -> HashMap<String, String> {
-        let given = [
-            ("host", &self.host),
-            ("port", &self.port),
-            ("path", &self.path),
-            ("workers", &self.workers),
-            ("hostname", &self.hostname),
-            ("print_events", &self.print_events),
-        ];
-        let mut flags: HashMap<String, String> = given
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
-            .collect();
+        let mut flags = self.start.flags();
+        match &self.command {
+            None => {}
+            Some(Command::Start(start)) => flags.extend(start.flags()),
+            Some(Command::Check(check)) => flags.extend(check.server.flags()),
+            Some(Command::Client(client)) => {
+                let Target { host, port, path, .. } = client.target();
+                flags.extend(given([("host", host), ("port", port), ("path", path)]));
+            }
+        }
+        flags
+    }
+}
+
+impl StartArguments {
+    fn flags(&self) -> HashMap<String, String> {
+        let mut flags = self.server.flags();
+        flags.extend(given([("print_events", &self.print_events)]));
         if self.debug {
             flags.insert("debug".to_owned(), "true".to_owned());
         }
         flags
     }
+}
+
+impl ServerArguments {
+    fn flags(&self) -> HashMap<String, String> {
+        let Self { host, port, path, workers, hostname } = self;
+        let flags = [
+            ("host", host),
+            ("port", port),
+            ("path", path),
+            ("workers", workers),
+            ("hostname", hostname),
+        ];
+        given(flags).collect()
+    }
+}
+
+fn given<const N: usize>(
+    flags: [(&str, &Option<String>); N],
+) -> impl Iterator<Item = (String, String)> {
+    let given = flags.map(|(key, value)| Some((key.to_owned(), value.clone()?)));
+    given.into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -279,5 +398,51 @@ mod tests {
         assert_eq!((value("port"), value("debug"), value("print_events")), ("9", "true", "json"));
         assert_eq!(flags.len(), 3);
         assert!(Arguments::try_parse_from(["ringverb", "--print-events", "xml"]).is_err());
+    }
+
+    /// `php artisan reverb:start` has these options; and whoever wrote options before the command may go on.
+    #[test]
+    fn artisans_command_is_known_and_options_may_precede_any_command() {
+        let line =
+            "ringverb reverb:start --host=127.0.0.1 --port=9 --path=/ws --hostname=a.test --debug";
+        let arguments = Arguments::parse_from(line.split(' '));
+        assert!(matches!(arguments.command, Some(Command::Start(_))));
+        let flags = arguments.flags();
+        for (key, value) in [
+            ("host", "127.0.0.1"),
+            ("port", "9"),
+            ("path", "/ws"),
+            ("hostname", "a.test"),
+            ("debug", "true"),
+        ] {
+            assert_eq!(flags[key], value);
+        }
+        let line = "ringverb --port 8 --env-file a --takeover start --port 9 --config b";
+        let arguments = Arguments::parse_from(line.split(' '));
+        assert_eq!(arguments.flags()["port"], "9");
+        let files = arguments.files();
+        assert_eq!((files.env_file, files.config), (Some("a".into()), Some("b".into())));
+        assert_eq!(arguments.takeover(), Some(TakeOver::Connections));
+        let line = "ringverb start --port 9 --stand-in-for=7";
+        let arguments = Arguments::parse_from(line.split(' '));
+        assert_eq!(arguments.role(), Role::StandIn(Pid::from_raw(7).unwrap()));
+        assert_eq!(arguments.takeover(), Some(TakeOver::Connections));
+        let line = "ringverb start --takeover=listeners --takeover";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_err());
+    }
+
+    #[test]
+    fn each_command_has_the_options_that_apply_to_it() {
+        let mut command = Arguments::command();
+        let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname"];
+        for name in ["publish", "listen", "channels", "users", "check"] {
+            let found = command.find_subcommand_mut(name).expect("a command");
+            let help = found.render_long_help().to_string();
+            let own = if name == "check" { &names[1..4] } else { &names[..] };
+            for option in own {
+                assert!(!help.contains(option), "{name} {option}");
+            }
+            assert!(help.contains("--port") && help.contains("--env-file"), "{name}: {help}");
+        }
     }
 }

@@ -57,7 +57,9 @@ pub(super) fn give(shared: &Shared, doorbells: &[Doorbell], successor: Successor
         Err(_) => !successor.take_back(),
     };
     if let (Err(error), false) = (result, taken) {
-        tracing::error!("connections were not handed over, this process serves on: {error}");
+        tracing::error!(
+            "a take-over failed, and this process continues with its connections: {error}"
+        );
         shared.phase.run();
         wake_all(doorbells);
     }
@@ -66,7 +68,7 @@ pub(super) fn give(shared: &Shared, doorbells: &[Doorbell], successor: Successor
 }
 
 fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> io::Result<()> {
-    let gone = || io::Error::other("the other process took something before all was given");
+    let gone = || io::Error::other("the new process ended before it had everything");
     shared.phase.wait();
     let ticks = shared.handover.shows();
     let all_aside = || {
@@ -77,7 +79,7 @@ fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> i
     };
     if wait(ASIDE_STEPS, "HTTP sessions did not stand aside", all_aside).is_err() {
         let left = shared.handover.busy();
-        tracing::info!("{left} HTTP requests take too long to wait for; they are answered 503");
+        tracing::info!("{left} HTTP requests take too long for the take-over and are answered 503");
     }
     shared.phase.pause();
     wait_until_quiet(shared, doorbells)?;
@@ -89,7 +91,9 @@ fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> i
     wake_all(doorbells);
     wait(GIVE_STEPS, "the other process did not take everything", || {
         if shared.handover.has_failed() {
-            return Err(io::Error::other("a worker could not give what it has; see above"));
+            return Err(io::Error::other(
+                "a worker could not transfer its connections; the lines above have the reason",
+            ));
         }
         successor.has_taken()
     })
@@ -110,7 +114,9 @@ pub(super) fn take(
     wait(steps, "the other process did not give everything", || {
         predecessor.still_gives()?;
         if shared.handover.has_failed() {
-            return Err(io::Error::other("a worker could not take what it was given; see above"));
+            return Err(io::Error::other(
+                "a worker could not take the transferred connections; the lines above have the reason",
+            ));
         }
         Ok(shared.handover.all_done())
     })?;

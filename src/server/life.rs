@@ -3,7 +3,7 @@
 //! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
 //! with a close frame, behind the shutdown delay if there is one, and ends with 0 within the grace period; a second
 //! one skips the delay, or ends at once. A panic anywhere
-//! aborts the process: the mesh cannot lose one core, and the supervisor starts it anew. SIGUSR2 replaces the program
+//! aborts the process: the mesh cannot lose one core, and the supervisor restarts it. SIGUSR2 replaces the program
 //! of this process (`exchange.rs`).
 
 use std::io;
@@ -53,7 +53,7 @@ pub(super) struct Started {
 pub(super) enum Asked {
     /// SIGINT or SIGTERM, by name: drain.
     End(&'static str),
-    /// SIGUSR2: start the program anew, to take over.
+    /// SIGUSR2: start the program again, to take over.
     Replace,
     /// Another process, with this id, accepts on our listeners: drain, and leave them alone.
     TakenOver(i32),
@@ -144,12 +144,10 @@ pub(super) fn serve(
         Role::StandIn(parent) => {
             tracing::info!("Serving until process {parent} has replaced its program.");
         }
-        Role::TakesBack(stand_in) => {
-            reap(stand_in, Arc::default());
-            on_start(Started { address, workers });
-        }
-        Role::Server => on_start(Started { address, workers }),
+        Role::TakesBack(stand_in) => reap(stand_in, Arc::default()),
+        Role::Server => {}
     }
+    on_start(Started { address, workers });
     let end = wait(&shared, &doorbells, &asks, &mut program);
     let life = Life { shared, doorbells, webhooks, offering, grace };
     life.end(&end, asks, program)
@@ -167,7 +165,7 @@ fn offer_to_others(
     let offering = is_offered.then(|| takeover::offer(offer, places, asked))?;
     offering
         .inspect_err(|error| {
-            tracing::warn!("nobody will be able to take over from this server: {error}");
+            tracing::warn!("no new process can take over from this server: {error}");
         })
         .ok()
 }
@@ -192,7 +190,7 @@ fn forbid_dumps() {
     // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
     let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
     if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
-        tracing::warn!("a crash may write a core dump, secrets and all: {error}");
+        tracing::warn!("a crash may write a core dump that contains secrets: {error}");
     }
 }
 
@@ -222,7 +220,7 @@ fn listeners(
         return Err(StartError::TakeOver(io::Error::new(io::ErrorKind::NotFound, text)));
     }
     if takes_over {
-        tracing::info!("nobody serves {address} to take over from: starting as usual");
+        tracing::info!("no running server at {address} to take over from: starting as usual");
     }
     Ok((None, bind(address, workers)?))
 }
@@ -243,8 +241,7 @@ fn meet(
         }
         None => {
             tracing::info!(
-                "the server that runs is of another version, or in a cluster: its connections stay with it, and it \
-                 closes them"
+                "the running server has another version, or is in a cluster: its connections stay with it, and it closes them"
             );
             Ok((Clock::start(), None))
         }
@@ -266,7 +263,7 @@ fn succeed(
         None => predecessor.retire(),
     };
     if let Err(error) = retires {
-        tracing::warn!("the server before this one did not say that it retires: {error}");
+        tracing::warn!("the old process did not confirm that it closes its connections: {error}");
     }
     Ok(())
 }
@@ -348,7 +345,7 @@ fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
                 SIGUSR2 => Asked::Replace,
                 SIGINT => Asked::End("SIGINT"),
                 SIGTERM => Asked::End("SIGTERM"),
-                // A terminal that closes must not end the server, and it has nothing to read anew.
+                // A terminal that closes must not end the server, and it has nothing to read again.
                 _ => {
                     tracing::info!(
                         "SIGHUP ignored: restart or send SIGUSR2 to read the configuration again"
@@ -386,7 +383,7 @@ fn wait(
             }
             Ok(Asked::Replace) if !shared.config.takeover => {
                 tracing::warn!(
-                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false lets no process take over"
+                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs"
                 );
             }
             Ok(Asked::Replace) => program.start_stand_in(),

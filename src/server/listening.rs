@@ -30,8 +30,15 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListene
 
 /// Whether another socket has the port.
 pub(super) fn is_in_use(address: SocketAddr) -> bool {
-    let bound = socket(address).and_then(|probe| probe.bind(&address.into()));
-    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// Whether a server could listen there now.
+///
+/// # Errors
+/// Why not.
+pub(super) fn try_bind(address: SocketAddr) -> io::Result<()> {
+    socket(address)?.bind(&address.into())
 }
 
 /// Binds; a port that is in use may be free in a moment.

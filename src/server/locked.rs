@@ -33,6 +33,10 @@ impl LockedMemory {
         Self { workers, needed, allowed: allowed() }
     }
 
+    pub(super) fn is_enough_to_start(&self) -> bool {
+        self.allowed.is_none_or(|allowed| self.needed <= allowed)
+    }
+
     /// What the operator should know before the limit is met.
     pub(super) fn warning(&self) -> Option<String> {
         let allowed = self.allowed?;

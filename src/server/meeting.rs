@@ -179,7 +179,9 @@ fn find_abstract(address: SocketAddr) -> io::Result<Option<UnixStream>> {
         sleep(PAUSE);
     }
     if let Some(error) = refusal {
-        tracing::warn!("sockets named as if they were the server's do not belong to it: {error}");
+        tracing::warn!(
+            "other users own sockets with the name of the server's take-over socket: {error}"
+        );
     }
     Ok(None)
 }

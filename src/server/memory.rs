@@ -37,7 +37,8 @@ impl Resident {
             let second = text.split_ascii_whitespace().nth(1)?;
             second.parse::<u64>().ok()
         });
-        let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm has another form"))?;
+        let pages =
+            pages.ok_or_else(|| io::Error::other("/proc/self/statm has an unknown form"))?;
         Ok(pages * self.page_bytes)
     }
 }
@@ -90,7 +91,7 @@ impl Budget {
             resident >> 20,
             budget >> 20,
             match self.strain {
-                Strain::None => "connections are taken again",
+                Strain::None => "connections are accepted again",
                 Strain::Over =>
                     "connections and subscriptions are refused and the heaviest connections closed",
                 Strain::FarOver =>
@@ -104,7 +105,7 @@ impl Budget {
                 "Raise the limit if the host has more memory; or send less to clients that read slowly, or lower \
                  RINGVERB_SEND_QUEUE_BYTES_MAX"
             } else {
-                "Nothing is to be done"
+                "No action is needed"
             },
         );
         (self.strain, Some(line))
@@ -164,7 +165,7 @@ mod tests {
             (1..200).filter_map(|at| line(250 + at * 50, 80 + at % 40)).collect();
         assert!(more.is_empty(), "{more:#?}");
         let last = line(60_000, 50).unwrap();
-        assert!(last.contains("taken again") && last.contains("Nothing is to be done"), "{last}");
+        assert!(last.contains("accepted again") && last.contains("No action is needed"), "{last}");
         assert_eq!(line(120_000, 50), None);
     }
 }

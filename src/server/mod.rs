@@ -6,6 +6,8 @@ mod check;
 mod cli;
 mod client;
 mod delay;
+mod development;
+mod doctor;
 mod ending;
 mod exchange;
 mod handover;
@@ -20,6 +22,7 @@ mod takeover;
 mod watch;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -27,7 +30,12 @@ use crate::config::Config;
 use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
 use crate::output;
-use cli::{Arguments, ClientCommand, Command};
+use crate::output::Kind;
+use check::Style;
+use cli::{Arguments, CheckArguments, ClientCommand, Command};
+use development::Access;
+use doctor::Verdict;
+use exchange::Role;
 use life::Ended;
 use locked::LockedMemory;
 pub use probe::StartError;
@@ -54,60 +62,96 @@ fn mind(stand_in: Pid, prints_events: bool) -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> ExitCode {
-    let merged = match Sources::gather(
+    let files = arguments.files();
+    let sources = Sources::gather(
         arguments.flags(),
-        arguments.config.as_deref(),
-        arguments.env_file.as_deref(),
-        arguments.env.as_deref(),
-    ) {
+        files.config.as_deref(),
+        files.env_file.as_deref(),
+        files.env.as_deref(),
+    );
+    let merged = match sources {
         Ok(sources) => merge(&sources),
-        Err(problems) => return refuse(&problems),
+        Err(problems) => return refuse(&problems, consequence(arguments.command.as_ref())),
     };
+    output::allow_colour(merged.colour);
     match &arguments.command {
-        Some(Command::Check) => run_check(&merged),
+        Some(Command::Check(arguments)) => run_check(&merged, arguments),
         Some(Command::Client(command)) => run_client(command, &merged),
-        Some(Command::Start) | None => start(&merged, arguments),
+        Some(Command::Start(_)) | None => start(&merged, arguments),
+    }
+}
+
+/// What follows from a wrong configuration.
+fn consequence(command: Option<&Command>) -> &'static str {
+    match command {
+        None | Some(Command::Start(_)) => {
+            "Not started. Fix the configuration above; `ringverb check` lists every value."
+        }
+        Some(Command::Check(_)) => "A server does not start with this configuration.",
+        Some(Command::Client(_)) => {
+            "Nothing was sent. Fix the configuration above; `ringverb check` lists every value."
+        }
     }
 }
 
 fn warn(merged: &Merged) {
-    merged.warnings.iter().for_each(|warning| output::complain(&format!("warning: {warning}\n")));
+    merged.warnings.iter().for_each(|warning| output::tell(Kind::Warning, warning));
+}
+
+/// Before a start and in a check.
+fn warn_of_all(merged: &Merged) {
+    warn(merged);
+    merged.migration_warnings.iter().for_each(|warning| output::tell(Kind::Warning, warning));
 }
 
 fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
     warn(merged);
-    match build(merged, &drawn_credentials()) {
+    match build(merged, &generated_credentials()) {
         Ok(config) => {
             let scheme = merged.server.get("scheme").map(|given| given.value.as_str());
             client::run(command, config, scheme)
         }
-        Err(problems) => refuse_client(&problems),
+        Err(problems) => refuse(&problems, consequence(Some(&Command::Client(command.clone())))),
     }
 }
 
-fn run_check(merged: &Merged) -> ExitCode {
-    warn(merged);
-    match build(merged, &drawn_credentials()) {
-        Ok(config) => {
-            output::log_text(&check::render(merged, &config));
-            let memory = LockedMemory::of(life::worker_count(&config));
-            let told = match memory.warning() {
-                Some(warning) => format!("warning: {warning}\n"),
-                None => format!("{memory}.\n"),
-            };
-            output::log_text(&told);
-            ExitCode::SUCCESS
+/// 0 if a start would succeed, 1 if something is in its way, 2 for a wrong configuration.
+fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
+    let style = Style { colour: output::stdout_may_have_colour(merged.colour), all: arguments.all };
+    let built = build(merged, &generated_credentials());
+    output::log_text(&check::render(merged, built.as_ref().ok(), style));
+    warn_of_all(merged);
+    let config = match built {
+        Ok(config) => config,
+        Err(problems) => {
+            return refuse(&problems, consequence(Some(&Command::Check(arguments.clone()))));
         }
-        Err(problems) => refuse(&problems),
+    };
+    output::log_text("\nThe configuration is good.\n");
+    if arguments.offline {
+        return ExitCode::SUCCESS;
     }
+    let findings = doctor::examine(&config);
+    output::log_text(&check::render_findings(&findings, style));
+    let has_problem = findings.iter().any(|finding| finding.verdict == Verdict::Problem);
+    if has_problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
-    let config = match build(merged, &drawn_credentials()) {
+    let built = build(merged, &generated_credentials()).and_then(|config| {
+        let replaced = replaced_access(&config, arguments);
+        match replaced {
+            None => Ok(config),
+            Some(Access { id, key, secret, .. }) => {
+                build(merged, &DevelopmentApp { id, key, secret })
+            }
+        }
+    });
+    let config = match built {
         Ok(config) => config,
         Err(problems) => {
-            warn(merged);
-            return refuse(&problems);
+            warn_of_all(merged);
+            return refuse(&problems, consequence(None));
         }
     };
     let settings = output::Settings { prints_events: config.print_events, colour: config.colour };
@@ -119,58 +163,97 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
     status
 }
 
+/// Of a development server that this process replaces: its clients know its key.
+fn replaced_access(config: &Config, arguments: &Arguments) -> Option<Access> {
+    arguments.takeover().filter(|_| config.development)?;
+    // A stand-in publishes its own access when it has taken over, which may be a moment from now.
+    let attempts = if matches!(arguments.role(), Role::TakesBack(_)) { 200 } else { 1 };
+    (0..attempts).find_map(|attempt| {
+        if attempt > 0 {
+            life::sleep(Duration::from_millis(10));
+        }
+        development::find(config.port)
+    })
+}
+
 fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCode {
-    warn(merged);
+    let role = arguments.role();
+    // The process for which this one stands in has said it all.
+    if !matches!(role, Role::StandIn(_)) {
+        warn_of_all(merged);
+    }
     let public = banner::Public::of(merged);
     let facts = match probe::run() {
         Ok(facts) => facts,
         Err(error) => return fail(&error),
     };
     if let Some(warning) = facts.warning() {
-        output::complain(&format!("warning: {warning}\n"));
+        output::tell(Kind::Warning, &warning);
     }
     if let Some(warning) = LockedMemory::of(life::worker_count(&config)).warning() {
-        output::complain(&format!("warning: {warning}\n"));
+        output::tell(Kind::Warning, &warning);
     }
-    let summary = banner::Summary::of(&config, &facts);
-    let on_start = |started| output::log_text(&banner::render(&started, &summary, &public));
-    match life::serve(config, arguments.takeover(), arguments.role(), on_start) {
+    let summary = banner::Summary::of(&config, &merged.files, &facts);
+    let access = config.development.then(|| Access::of(&config));
+    let mut published = None;
+    let on_start = |started: life::Started| {
+        published =
+            access.and_then(|access| publish_access(Access { address: started.address, ..access }));
+        let invocation = banner::Invocation {
+            program: program(),
+            is_found: published.is_some(),
+            colour: output::has_colour(),
+        };
+        // A stand-in serves for a moment only.
+        if matches!(role, Role::StandIn(_)) {
+            return;
+        }
+        output::log_text(&banner::render(&started, &summary, &public, &invocation));
+    };
+    let served = life::serve(config, arguments.takeover(), role, on_start);
+    if let Some(published) = published {
+        published.withdraw();
+    }
+    match served {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
         Ok(Ended::Replaced(replacement)) => replacement.run(),
         Err(error) => fail(&error),
     }
 }
 
-fn refuse(problems: &[String]) -> ExitCode {
-    tell(problems);
-    output::complain(
-        "ringverb did not start: mend the configuration above; `ringverb check` shows it whole.\n",
-    );
-    ExitCode::from(2)
+/// Lets commands of this user find the server. The start message has the credentials, too.
+fn publish_access(access: Access) -> Option<development::Published> {
+    let address = banner::reachable(access.address);
+    development::publish(&Access { address, ..access })
+        .inspect_err(|error| {
+            tracing::info!("`ringverb publish` will not find this server by itself: {error}");
+        })
+        .ok()
 }
 
-fn refuse_client(problems: &[String]) -> ExitCode {
-    tell(problems);
-    output::complain(
-        "Nothing was sent: mend the configuration above; `ringverb check` shows it whole.\n",
-    );
-    ExitCode::from(2)
+/// As it can be called again from the same folder.
+fn program() -> String {
+    let called = std::env::args_os().next().unwrap_or_default().to_string_lossy().into_owned();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte);
+    if !called.is_empty() && called.bytes().all(is_plain) { called } else { "ringverb".to_owned() }
 }
 
-fn tell(problems: &[String]) {
-    problems.iter().for_each(|problem| output::complain(&format!("error: {problem}\n")));
+fn refuse(problems: &[String], consequence: &str) -> ExitCode {
+    problems.iter().for_each(|problem| output::tell(Kind::Error, problem));
+    output::complain(&format!("{consequence}\n"));
+    ExitCode::from(2)
 }
 
 fn fail(error: &StartError) -> ExitCode {
-    output::complain(&format!("error: {error}\n"));
+    output::tell(Kind::Error, &error.to_string());
     ExitCode::FAILURE
 }
 
-/// Six digits, and twice 20 lowercase characters, as `reverb:install` draws them.
-fn drawn_credentials() -> DevelopmentApp {
+/// Six digits, and twice 20 lowercase characters, as `reverb:install` generates them.
+fn generated_credentials() -> DevelopmentApp {
     let mut bytes = [0_u8; 48];
     if let Err(error) = getrandom::fill(&mut bytes) {
-        panic!("the kernel gives no random numbers: {error}");
+        panic!("the kernel returned no random numbers: {error}");
     }
     let text = |bytes: &[u8], alphabet: &[u8]| -> String {
         bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::locked::LockedMemory;
+use super::takeover::explained;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::limits::DESCRIPTORS_MAX;
@@ -42,18 +43,19 @@ impl fmt::Display for StartError {
             Self::Bind(address, error) => write_bind(formatter, *address, error),
             Self::TakeOver(error) => write!(
                 formatter,
-                "this server did not take the place of the running one, which serves on: {error}. Start it as the same user; \
-                 or stop the other one first, and start this one without --takeover"
+                "could not replace the running server, which continues: {}. Start this one as the same user; or stop the \
+                 other one first, and start this one without --takeover",
+                explained(error, "it refused, because it belongs to another user, or it ended")
             ),
             Self::Worker(memory, io::ErrorKind::OutOfMemory, _) => {
                 formatter.write_str(&memory.error())
             }
             Self::Worker(_, _, error) => write_start(formatter, error),
             Self::Start(error) => write_start(formatter, error),
-            Self::Random => formatter.write_str("the kernel gives no random numbers; socket ids would be guessable"),
+            Self::Random => formatter.write_str("the kernel returned no random numbers, and without them socket ids could be guessed"),
             Self::Grace => formatter.write_str(
-                "some connections were still open when the grace period was over; they were cut off. \
-                 RINGVERB_SHUTDOWN_GRACE gives them longer",
+                "some connections were still open at the end of the grace period and were cut off. RINGVERB_SHUTDOWN_GRACE sets \
+                 its length",
             ),
         }
     }
@@ -88,11 +90,11 @@ fn write_no_ring(
         ),
         (Some(libc::ENOMEM), _) => formatter.write_str(&LockedMemory::of(1).error()),
         (Some(libc::EMFILE | libc::ENFILE), _) => {
-            formatter.write_str("no descriptor is left for io_uring: raise ulimit -n")
+            formatter.write_str("no descriptor is left for io_uring: raise the limit with `ulimit -n`")
         }
         (Some(libc::EINVAL), _) => formatter.write_str(
-            "io_uring does not know COOP_TASKRUN: ringverb needs Linux 5.19 or newer, and this one looks like an older \
-             kernel or a sandbox that imitates one; `uname -r` tells",
+            "io_uring does not support COOP_TASKRUN: ringverb needs Linux 5.19 or newer, and this one looks like an older \
+             kernel or a sandbox that imitates one; `uname -r` shows its version",
         ),
         _ => write!(formatter, "io_uring cannot be set up: {error}; ringverb needs Linux 5.19 or newer"),
     }
@@ -112,15 +114,15 @@ fn write_bind(
         ),
         io::ErrorKind::PermissionDenied => write!(
             formatter,
-            "{address} may not be listened on: ports below 1024 need `setcap cap_net_bind_service=+ep` on the binary; \
+            "no permission to listen on {address}: ports below 1024 need `setcap cap_net_bind_service=+ep` on the binary; \
              or listen on 8080 behind nginx"
         ),
         io::ErrorKind::AddrNotAvailable => write!(
             formatter,
-            "{} is no address of this host: --host 0.0.0.0 listens on all of them",
+            "{} is not an address of this host: --host 0.0.0.0 listens on all of them",
             address.ip()
         ),
-        _ => write!(formatter, "{address} cannot be listened on: {error}"),
+        _ => write!(formatter, "cannot listen on {address}: {error}"),
     }
 }
 
@@ -132,7 +134,7 @@ pub(super) struct Facts {
     pub(super) descriptors: u64,
 }
 
-/// Descriptors below which the operator is told how to get more.
+/// Below so many descriptors a warning says how to get more.
 const DESCRIPTORS_FEW: u64 = 10_000;
 
 impl Facts {
@@ -140,7 +142,7 @@ impl Facts {
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(
-                "only {} descriptors are allowed, so about {} connections fit a worker: raise LimitNOFILE (systemd), \
+                "only {} descriptors are allowed, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
                  minfds (Supervisor) or `ulimit -Hn`",
                 self.descriptors,
                 self.descriptors.saturating_sub(64)
@@ -228,6 +230,16 @@ mod tests {
         ] {
             assert!(text(&error).contains(part), "{part} in {error}");
         }
+    }
+
+    #[test]
+    fn an_end_of_the_other_process_is_no_riddle() {
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset] {
+            let error = StartError::TakeOver(kind.into());
+            assert!(text(&error).contains("continues: it refused, because"), "{error}");
+        }
+        let timeout = StartError::TakeOver(io::Error::from_raw_os_error(libc::EAGAIN));
+        assert!(text(&timeout).contains("no answer within 10 s"), "{timeout}");
     }
 
     #[test]

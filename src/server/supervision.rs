@@ -1,7 +1,7 @@
-//! What systemd is told, where it asks (Type=notify): readiness, the main process, the end; and that all workers live.
+//! Notifications to systemd (Type=notify): readiness, the main process, the end, and the watchdog.
 //!
-//! Without NOTIFY_SOCKET nothing is told. The watchdog is fed only while every worker has ticked since it was fed last:
-//! a core that hangs holds a part of all connections, and only a new process mends that.
+//! Without NOTIFY_SOCKET nothing is sent. The watchdog is notified only if every worker has run since the last
+//! notification: a worker that hangs keeps a part of all connections, and only a new process repairs that.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) fn tell_stopping() {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("systemd could not be told: {error}");
+        tracing::warn!("systemd could not be notified: {error}");
     }
 }
 
@@ -45,7 +45,7 @@ impl Watchdog {
             self.beats = now;
             notify(&[NotifyState::Watchdog]);
         } else {
-            tracing::warn!("a worker has not ticked since the watchdog was fed last");
+            tracing::warn!("a worker has not run since the last watchdog notification");
         }
     }
 }

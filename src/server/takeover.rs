@@ -97,8 +97,21 @@ fn worker_count(named: u64) -> io::Result<usize> {
     count.ok_or_else(foreign)
 }
 
+/// The end of a conversation in words, if the kernel only says that the other side has closed it.
+pub(super) fn explained(error: &io::Error, closed: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => closed.to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if error.raw_os_error().is_some() => {
+            format!("the other process gave no answer within {} s", PATIENCE.as_secs())
+        }
+        _ => error.to_string(),
+    }
+}
+
 fn foreign() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the other side speaks another version of take-over")
+    io::Error::new(io::ErrorKind::InvalidData, "the other process has another version of take-over")
 }
 
 /// A process that wants the connections too.
@@ -182,7 +195,8 @@ fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
                 return;
             }
             Err(error) => {
-                tracing::warn!("a take-over failed, this process serves on: {error}");
+                let why = explained(&error, "the new process ended before it had everything");
+                tracing::warn!("a take-over failed, and this process continues: {why}");
                 sleep(Duration::from_millis(100));
             }
         }
@@ -351,7 +365,7 @@ fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
         return Err(foreign());
     }
     if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
-        return Err(io::Error::other("not all listeners found a descriptor here; raise ulimit -n"));
+        return Err(io::Error::other("no descriptor was left for a listener; raise ulimit -n"));
     }
     Ok((String::from_utf8_lossy(&text).trim_end().to_owned(), listeners))
 }
@@ -433,7 +447,9 @@ impl Drop for Predecessor {
 }
 
 fn given_up() -> io::Error {
-    io::Error::other("it has taken its connections back; its log says why")
+    io::Error::other(
+        "the running server has taken its connections back, and its log has the reason",
+    )
 }
 
 #[cfg(test)]

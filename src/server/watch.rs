@@ -1,4 +1,4 @@
-//! A thread that looks on: at the memory the process has, and at what was refused. Workers never wait for it.
+//! A thread that measures the memory of the process and logs a summary of refusals. Workers never wait for it.
 
 use std::io;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::HeaderValue;
-use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use ureq::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout};
@@ -99,6 +99,16 @@ impl Client {
             200..=299 => Ok(()),
             status => Err(Failure::Status(status, retry_after)),
         }
+    }
+
+    /// Asks whether the endpoint can be reached, and returns the `Date` of its answer. Any status will do.
+    ///
+    /// # Errors
+    /// When there is no answer, or its TLS is not trusted.
+    pub(super) fn head(&self, url: &str) -> Result<Option<String>, Failure> {
+        let answer = self.agent.head(url).call().map_err(|error| Failure::from(&error))?;
+        let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
+        Ok(date.map(str::to_owned))
     }
 
     /// Ends what is under way in other threads, and lets nothing begin.

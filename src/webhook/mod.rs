@@ -49,6 +49,14 @@ const ALL_BYTES_MAX: usize = 256 << 20;
 /// Of these, bytes of events that anybody can cause.
 const ALL_OPEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 
+/// Asks an endpoint for nothing but an answer, and returns the `Date` of it. Blocks; for `ringverb check`.
+///
+/// # Errors
+/// Why it cannot be reached, to be read after the URL.
+pub fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
+    client::Client::new(timeout, 1).head(url).map_err(|failure| failure.to_string())
+}
+
 /// What is configured, and what only tests change.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {

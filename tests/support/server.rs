@@ -98,7 +98,9 @@ impl Setup {
 
     /// Puts a file into the folder the server starts in.
     pub(crate) fn file(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.folder.0.join(name), text).expect("a file of the server");
+        let path = self.folder.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder of the server");
+        std::fs::write(path, text).expect("a file of the server");
         self
     }
 

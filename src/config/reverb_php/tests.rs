@@ -86,7 +86,9 @@ fn warnings_with(php: &str, dotenv: &[(&str, &str)]) -> Vec<String> {
     let dotenv = CREDENTIALS.iter().chain(dotenv);
     let dotenv = dotenv.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let sources = Sources { dotenv, reverb_php: Some(ReverbPhp::of(php)), ..Sources::default() };
-    merge(&sources).warnings
+    let merged = merge(&sources);
+    assert_eq!(merged.warnings, [""; 0]);
+    merged.migration_warnings
 }
 
 /// The installed file with one line changed.
@@ -110,7 +112,7 @@ fn the_installed_file_causes_no_warning() {
         assert_eq!(warnings_with(INSTALLED, dotenv), [""; 0], "{dotenv:?}");
     }
     let sources = Sources { reverb_php: Some(ReverbPhp::of(INSTALLED)), ..Sources::default() };
-    assert_eq!(merge(&sources).warnings, [""; 0], "development mode");
+    assert_eq!(merge(&sources).migration_warnings, [""; 0], "development mode");
     // As an older version wrote it, and as a formatter leaves it.
     let older =
         changed("                'max_connections' => env('REVERB_APP_MAX_CONNECTIONS'),\n", "");
@@ -239,7 +241,8 @@ fn several_apps_belong_in_the_file_of_this_server() {
     let toml = "[[apps]]\nid = \"8\"\nkey = \"k8\"\nsecret = \"hunter3\"\n".parse().unwrap();
     let dotenv = CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let reverb_php = Some(ReverbPhp::of(php));
-    let warnings = merge(&Sources { toml, dotenv, reverb_php, ..Sources::default() }).warnings;
+    let warnings =
+        merge(&Sources { toml, dotenv, reverb_php, ..Sources::default() }).migration_warnings;
     assert_eq!(
         warnings,
         [

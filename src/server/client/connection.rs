@@ -34,9 +34,9 @@ impl Head {
 impl Connection {
     pub(super) fn open(peer: &Peer) -> Result<Self, Failure> {
         let authority = peer.authority();
-        let addresses = (peer.host.as_str(), peer.port).to_socket_addrs().map_err(|error| {
-            Failure::Server(format!("the address of {authority} cannot be found: {error}"))
-        })?;
+        let addresses = (peer.host.as_str(), peer.port)
+            .to_socket_addrs()
+            .map_err(|error| Failure::Server(format!("cannot resolve {authority}: {error}")))?;
         let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
         for address in addresses {
             match TcpStream::connect_timeout(&address, TIMEOUT).and_then(prepare) {
@@ -91,7 +91,7 @@ impl Connection {
 
     pub(super) fn strange(&self, what: &str) -> Failure {
         Failure::Server(format!(
-            "{} is reached, but {what}: does ringverb listen there?",
+            "{} was reached, but {what}: does ringverb listen there?",
             self.authority
         ))
     }
@@ -117,14 +117,14 @@ fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
 fn unreachable(authority: &str, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => format!(
-            "connection refused at {authority}: is ringverb running? start it with `ringverb`, or name another \
-             place with --port, --host or --url"
+            "connection refused at {authority}: is ringverb running? start it with `ringverb`, or give another \
+             address with --port, --host or --url"
         ),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => format!(
-            "no connection to {authority} within {} s: is the address right, and does no firewall drop it?",
+            "no connection to {authority} within {} s: is the address right, or does a firewall drop packets?",
             TIMEOUT.as_secs()
         ),
-        _ => format!("{authority} cannot be reached: {error}"),
+        _ => format!("cannot reach {authority}: {error}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `ringverb listen`: the events of channels as they come, until Ctrl-C or until there were enough.
 //!
 //! Events of the app and of its clients are results; what the protocol says (`pusher:`, `pusher_internal:`) is a note.
-//! A connection that is lost is made anew; a refusal ends the command, since it would be the same again.
+//! A lost connection is opened again. A refusal ends the command, because it would be repeated.
 
 use std::borrow::Cow;
 use std::io;
@@ -54,7 +54,7 @@ pub(super) fn run(peer: &Peer, arguments: &ListenArguments, colour: bool) -> Res
         // One sentence for a server that stays away, not one for each attempt.
         let stood = listener.pause == Some(PAUSE_MIN);
         if stood || why != told {
-            note(&format!("{why}; connecting again"));
+            note(&format!("{why}; reconnecting"));
             told = why;
         }
         let pause = listener.pause.unwrap_or(PAUSE_MIN);
@@ -65,8 +65,7 @@ pub(super) fn run(peer: &Peer, arguments: &ListenArguments, colour: bool) -> Res
 
 /// Ctrl-C is how listening ends, so it is no failure.
 fn end_on_signal() -> Result<(), Failure> {
-    let failed =
-        |error: io::Error| Failure::Server(format!("signals cannot be waited for: {error}"));
+    let failed = |error: io::Error| Failure::Server(format!("cannot wait for signals: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let wait = move || {
         let _ = signals.forever().next();
@@ -191,7 +190,7 @@ impl Listener<'_> {
     /// One connection, until there were enough events.
     fn attempt(&mut self, steps: &[Step]) -> Result<(), Stop> {
         let mut socket = match Socket::open(self.peer) {
-            // It was there before: a server that is started anew is away for a moment.
+            // It was there before: a server that restarts is away for a moment.
             Err(Failure::Server(why)) if self.pause.is_some() => return Err(Stop::Lost(why)),
             opened => opened?,
         };
@@ -205,11 +204,11 @@ impl Listener<'_> {
         let bytes = match socket.receive(TIMEOUT)? {
             Received::Text(bytes) => bytes,
             Received::Closed(said) => return Err(self.closed(said)),
-            Received::Silence => return Err(self.strange("says nothing on its WebSocket")),
+            Received::Silence => return Err(self.strange("sends nothing on its WebSocket")),
         };
         let message = Message::read(&bytes, &mut self.validator);
         let Some(message) = message else {
-            return Err(self.strange("does not speak Pusher's protocol"));
+            return Err(self.strange("does not speak the Pusher protocol"));
         };
         let inner = message.inner();
         if message.name == "pusher:error" {
@@ -219,7 +218,7 @@ impl Listener<'_> {
         let inner = self.validator.check(inner.as_bytes()).unwrap_or("{}");
         let id = member(inner, "socket_id").and_then(json::string);
         let Some(id) = id.filter(|_| message.name == "pusher:connection_established") else {
-            return Err(self.strange("does not greet as a Pusher server does"));
+            return Err(self.strange("does not start with pusher:connection_established"));
         };
         let seconds = member(inner, "activity_timeout").and_then(|seconds| seconds.parse().ok());
         let seconds = seconds.unwrap_or(SILENCE_SECONDS_MAX).clamp(1, SILENCE_SECONDS_MAX);
@@ -257,7 +256,7 @@ impl Listener<'_> {
             pinged = false;
             let Some(message) = Message::read(&bytes, &mut self.validator) else {
                 note(&format!(
-                    "no message of the protocol: {}",
+                    "ignored a message that is not of the protocol: {}",
                     shown(&String::from_utf8_lossy(&bytes))
                 ));
                 continue;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::cli::ClientCommand;
 use crate::config::Config;
+use crate::output::{self, Kind};
 use crate::pusher::json;
 use crate::text::visible;
 use peer::Peer;
@@ -38,16 +39,11 @@ enum Failure {
 /// Runs one command. `scheme` is the one of `REVERB_SCHEME`.
 pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>) -> ExitCode {
     let colour = config.colour && io::stdout().is_terminal();
-    let target = match command {
-        ClientCommand::Publish(arguments) => &arguments.target,
-        ClientCommand::Channels(arguments) => &arguments.target,
-        ClientCommand::Users(arguments) => &arguments.target,
-        ClientCommand::Listen(arguments) => &arguments.target,
-    };
+    let target = command.target();
     let outcome = Peer::choose(config, target).and_then(|peer| {
         if scheme == Some("https") && target.url.is_none() {
             note(&format!(
-                "REVERB_SCHEME is https, which is the proxy's; this speaks to the server itself, at {}",
+                "REVERB_SCHEME is https, which the proxy serves; this command connects to the server itself, at {}",
                 peer.url()
             ));
         }
@@ -63,18 +59,13 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
         Err(Failure::Server(sentence)) => (1, sentence),
         Err(Failure::Usage(sentence)) => (2, sentence),
     };
-    say_on_stderr("error", &sentence);
+    output::tell(Kind::Error, &sentence);
     ExitCode::from(status)
 }
 
 /// What is no result: standard output stays for results.
 fn note(text: &str) {
-    say_on_stderr("note", text);
-}
-
-fn say_on_stderr(kind: &str, text: &str) {
-    // Without standard error there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{kind}: {text}");
+    output::tell(Kind::Note, text);
 }
 
 /// Writes results to standard output.
@@ -83,7 +74,7 @@ fn print(text: &str) -> Result<(), Failure> {
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        _ => Failure::Server(format!("standard output takes nothing more: {error}")),
+        _ => Failure::Server(format!("cannot write to standard output: {error}")),
     })
 }
 

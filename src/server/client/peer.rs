@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Failure, note};
-use crate::app::App;
+use crate::app::{App, Secret};
 use crate::config::Config;
 use crate::server::cli::Target;
+use crate::server::development::{self, Access};
 
 /// A server, and an app of it with its secret.
 #[derive(Debug)]
@@ -20,15 +21,25 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn choose(mut config: Config, target: &Target) -> Result<Self, Failure> {
+        let url =
+            target.url.as_ref().map(|url| parse_url(url).map_err(Failure::Usage)).transpose()?;
+        let port = url.as_ref().map_or(config.port, |(_, port, _)| *port);
+        if config.development {
+            let access = development_server(port)?;
+            let address = access.address;
+            let app = with_credentials(config.apps.swap_remove(0), &access);
+            let (host, port, prefix) =
+                url.unwrap_or_else(|| (address.ip().to_string(), address.port(), access.path));
+            return Ok(Self { host, port, prefix, app });
+        }
         let app = choose_app(&mut config, target.app.as_deref())?;
-        if let Some(url) = &target.url {
-            let (host, port, prefix) = parse_url(url).map_err(Failure::Usage)?;
+        if let Some((host, port, prefix)) = url {
             return Ok(Self { host, port, prefix, app });
         }
         if config.port == 0 {
             return Err(Failure::Usage(
-                "REVERB_SERVER_PORT is 0, so the kernel chose the server's port: its start message tells which; \
-                 give it with --port"
+                "REVERB_SERVER_PORT is 0, so the kernel chose the server's port. The start message of the server has \
+                 it: give it with --port"
                     .to_owned(),
             ));
         }
@@ -55,15 +66,36 @@ impl Peer {
     }
 }
 
-fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, Failure> {
-    if config.development {
-        return Err(Failure::Usage(
-            "no app is configured here, and a server without one draws a key and secret that only its start message \
-             tells: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env or in the environment, or run \
-             this in the folder of your .env (--env-file, --config)"
-                .to_owned(),
-        ));
+/// Without a configured app the server of the same user is meant that has none either.
+fn development_server(port: u16) -> Result<Access, Failure> {
+    let ports = development::ports();
+    if let Some(access) = development::find(port) {
+        return Ok(access);
     }
+    let running = match ports.as_slice() {
+        [] => "no development server of this user is running (`ringverb` in a folder without .env starts one)".to_owned(),
+        [only] => format!("a development server of this user is running on port {only}, not {port}: give --port {only}"),
+        several => {
+            let several: Vec<String> = several.iter().map(u16::to_string).collect();
+            format!("development servers of this user are running on the ports {}: give --port", several.join(", "))
+        }
+    };
+    Err(Failure::Usage(format!(
+        "no app is configured here, and {running}. For another server set REVERB_APP_ID, REVERB_APP_KEY and \
+         REVERB_APP_SECRET in .env or in the environment, or run this in the folder of your .env (--env-file, --config)"
+    )))
+}
+
+fn with_credentials(app: App, access: &Access) -> App {
+    App {
+        id: access.id.clone(),
+        key: access.key.clone(),
+        secret: Secret::new(access.secret.clone()),
+        ..app
+    }
+}
+
+fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, Failure> {
     let ids: Vec<&str> = config.apps.iter().map(|app| app.id.as_str()).collect();
     let ids = ids.join(", ");
     let index = match id {
@@ -142,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_url_wins() {
-        let target = Target { url: Some("http://[::1]:1/a/".to_owned()), app: None };
+        let target = Target { url: Some("http://[::1]:1/a/".to_owned()), ..Target::default() };
         assert_eq!(choose(&[("SERVER_PORT", "0")], &target).unwrap().url(), "http://[::1]:1/a");
     }
 

@@ -28,10 +28,17 @@ pub(super) fn run(peer: &Peer, arguments: &PublishArguments) -> Result<(), Failu
         print(&format!("{}\n", attributes.replace(['\n', '\r'], " ")))?;
     }
     if counted.unwrap_or(0) == 0 {
-        note(
-            "nobody is subscribed: Laravel's PrivateChannel('x') is named private-x on the wire, \
-             PresenceChannel('x') presence-x; `ringverb channels` lists the occupied ones",
-        );
+        match channel.strip_prefix("#server-to-user-") {
+            Some(user) => note(&format!(
+                "no connection is signed in as user {}: pusher-js signs in by pusher.signin(), and Laravel's Echo has no \
+                 such call",
+                shown(user)
+            )),
+            None => note(
+                "nobody is subscribed: Laravel's PrivateChannel('x') is named private-x on the wire, \
+                 PresenceChannel('x') presence-x; `ringverb channels` lists the occupied ones",
+            ),
+        }
     }
     Ok(())
 }
@@ -40,8 +47,8 @@ fn check(arguments: &PublishArguments) -> Result<(), String> {
     let PublishArguments { channel, event, data, .. } = arguments;
     if !arguments.text && Validator::default().check(data.as_bytes()).is_none() {
         return Err(format!(
-            "{} is not JSON. Names and texts need double quotes, and the shell takes those away unless single quotes \
-             are around the whole: ringverb publish {} {} '{{\"name\":\"value\"}}'. --text sends it as plain text",
+            "\"{}\" is not JSON. Names and texts need double quotes, and the shell removes those unless single quotes \
+             enclose the whole: ringverb publish {} {} '{{\"name\":\"value\"}}'. --text sends it as plain text",
             shown(data),
             shown(channel),
             shown(event)
@@ -49,7 +56,7 @@ fn check(arguments: &PublishArguments) -> Result<(), String> {
     }
     match &arguments.socket_id {
         Some(id) if SocketId::parse(id).is_none() => Err(format!(
-            "--socket-id is {}, but a socket id is two numbers joined by a dot, as Echo.socketId() tells it",
+            "--socket-id is {}, but a socket id is two numbers joined by a dot, as Echo.socketId() returns it",
             shown(id)
         )),
         _ => Ok(()),

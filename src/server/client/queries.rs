@@ -36,8 +36,8 @@ pub(super) fn users(peer: &Peer, channel: &str) -> Result<(), Failure> {
     if classify(channel).map(|kind| kind.access) != Ok(Access::Presence) {
         let channel = shown(channel);
         return Err(Failure::Usage(format!(
-            "{channel} is no presence channel, and only those know their users; `ringverb channels {channel}` \
-             tells how many are subscribed"
+            "{channel} is not a presence channel, and only those have users; `ringverb channels {channel}` shows \
+             the number of subscribers"
         )));
     }
     let path = format!("/channels/{}/users", percent_encoded(channel));

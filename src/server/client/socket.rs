@@ -68,7 +68,7 @@ impl Socket {
         self.frame(Opcode::Text, text.as_bytes())
     }
 
-    /// Says that this is the end; what comes after it is nobody's business.
+    /// Sends a close frame. What arrives after it is ignored.
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.frame(Opcode::Close, &close::encode_payload(close::NORMAL, ""))
     }
@@ -205,7 +205,7 @@ fn origin_for(patterns: &[String]) -> Option<String> {
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     if let Err(error) = getrandom::fill(&mut bytes) {
-        panic!("the kernel gives no random numbers: {error}");
+        panic!("the kernel returned no random numbers: {error}");
     }
     bytes
 }

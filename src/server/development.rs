@@ -1,0 +1,305 @@
+//! How `ringverb publish` and the other commands of the same user find a running development server: its address and
+//! the credentials that were generated for this run.
+//!
+//! They are in a file that only its owner can read, in a directory that only its owner can write: `XDG_RUNTIME_DIR`,
+//! `/run/user/UID`, or `/tmp/ringverb-UID`. The file is named after the port and the network namespace. The server
+//! holds a lock on it, so a file that a killed server left is recognized and not believed. Readers follow no link and
+//! believe no file of another user. Only a server without a configured app writes it.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::config::load::session_directory;
+
+/// A file has some 200 bytes.
+const BYTES_MAX: u64 = 4096;
+const START: &str = "ringverb-development-";
+/// Servers of one user that are listed in a message.
+const OTHERS_MAX: usize = 10;
+
+/// What a command needs to speak to the server.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) address: SocketAddr,
+    /// Prefix of every path.
+    pub(super) path: String,
+    pub(super) id: String,
+    pub(super) key: String,
+    pub(super) secret: String,
+}
+
+impl Access {
+    /// Of a server in development mode, before it knows its port.
+    pub(super) fn of(config: &Config) -> Self {
+        let app = config.apps.first();
+        let text = |get: fn(&App) -> &str| app.map(get).unwrap_or_default().to_owned();
+        Self {
+            address: SocketAddr::new(config.host, config.port),
+            path: config.path.clone(),
+            id: text(|app| &app.id),
+            key: text(|app| &app.key),
+            secret: text(|app| app.secret.reveal()),
+        }
+    }
+}
+
+/// The file of this process; removed by `withdraw`.
+#[derive(Debug)]
+pub(super) struct Published {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    file: File,
+}
+
+/// Writes the file of a server.
+///
+/// # Errors
+/// When there is no directory that only this user can write, or it takes no file.
+pub(super) fn publish(access: &Access) -> io::Result<Published> {
+    publish_in(&directory()?, access)
+}
+
+/// The running development server of this user at this port.
+pub(super) fn find(port: u16) -> Option<Access> {
+    directories().find_map(|directory| read(&directory.join(file_name(port)?)))
+}
+
+/// Ports of all running development servers of this user.
+pub(super) fn ports() -> Vec<u16> {
+    let mut ports: Vec<u16> = directories().flat_map(|directory| ports_in(&directory)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports.truncate(OTHERS_MAX);
+    ports
+}
+
+impl Published {
+    /// Removes the file, unless a process that took over has put its own there.
+    pub(super) fn withdraw(self) {
+        let is_ours =
+            |found: Metadata, own: Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
+        let found = fs::symlink_metadata(&self.path).ok().zip(self.file.metadata().ok());
+        if found.is_some_and(|(found, own)| is_ours(found, own)) {
+            // Left over, it is not believed: the lock ends with the process.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn publish_in(directory: &Path, access: &Access) -> io::Result<Published> {
+    let port = access.address.port();
+    let path =
+        directory.join(file_name(port).ok_or_else(|| io::Error::other("/proc is not mounted"))?);
+    let random = getrandom::u64().map_err(io::Error::other)?;
+    let new = directory.join(format!(".{START}{port}-{random:016x}"));
+    let written = write(&new, access).and_then(|file| fs::rename(&new, &path).map(|()| file));
+    match written {
+        Ok(file) => Ok(Published { path, file }),
+        Err(error) => {
+            let _ = fs::remove_file(&new);
+            Err(error)
+        }
+    }
+}
+
+fn write(path: &Path, access: &Access) -> io::Result<File> {
+    // `create_new` follows no link.
+    let mut file =
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    file.try_lock().map_err(io::Error::from)?;
+    let Access { address, path, id, key, secret } = access;
+    write!(file, "address={address}\npath={path}\nid={id}\nkey={key}\nsecret={secret}\n")?;
+    Ok(file)
+}
+
+fn read(path: &Path) -> Option<Access> {
+    // A FIFO would hold up whoever opens it.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let found = file.metadata().ok()?;
+    let is_private = found.is_file() && found.uid() == user() && found.mode() & 0o077 == 0;
+    // Whoever gets a lock has found what a killed server left.
+    let is_held = || matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock));
+    if !is_private || !is_held() {
+        return None;
+    }
+    let mut text = String::new();
+    (&file).take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    parse(&text)
+}
+
+fn parse(text: &str) -> Option<Access> {
+    let value = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once('='));
+        lines.find(|(given, _)| *given == name).map(|(_, value)| value.to_owned())
+    };
+    Some(Access {
+        address: value("address")?.parse().ok()?,
+        path: value("path")?,
+        id: value("id")?,
+        key: value("key")?,
+        secret: value("secret")?,
+    })
+}
+
+/// Ports belong to a network namespace, and a directory may be seen from several.
+fn file_name(port: u16) -> Option<String> {
+    Some(format!("{START}{}-{port}", network()?))
+}
+
+fn network() -> Option<String> {
+    let network = fs::read_link("/proc/self/ns/net").ok()?;
+    Some(network.to_string_lossy().chars().filter(char::is_ascii_digit).collect())
+}
+
+fn ports_in(directory: &Path) -> Vec<u16> {
+    let Some(start) = network().map(|network| format!("{START}{network}-")) else {
+        return Vec::new();
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let ports = entries.filter_map(|entry| {
+        let port = entry.file_name().to_str()?.strip_prefix(&start)?.parse().ok()?;
+        read(&entry.path()).map(|_| port)
+    });
+    ports.collect()
+}
+
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Where files may be, the preferred directory first. They need not exist.
+fn candidates() -> [Option<PathBuf>; 3] {
+    let user = user();
+    [
+        session_directory(),
+        Some(PathBuf::from(format!("/run/user/{user}"))),
+        Some(PathBuf::from(format!("/tmp/ringverb-{user}"))),
+    ]
+}
+
+/// Those that exist and that no other user can write.
+fn directories() -> impl Iterator<Item = PathBuf> {
+    candidates().into_iter().flatten().filter(|path| is_ours(path))
+}
+
+/// The first of them; the last one is made.
+fn directory() -> io::Result<PathBuf> {
+    if let Some(found) = directories().next() {
+        return Ok(found);
+    }
+    let last = PathBuf::from(format!("/tmp/ringverb-{}", user()));
+    match DirBuilder::new().mode(0o700).create(&last) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // Another user may have been faster.
+        _ if is_ours(&last) => Ok(last),
+        _ => Err(io::Error::other(format!("{} belongs to another user", last.display()))),
+    }
+}
+
+/// A link counts as what it is, and not as what it leads to: in /tmp anybody can put one.
+fn is_ours(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|found| found.is_dir() && found.uid() == user() && found.mode() & 0o022 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            let name = format!("ringverb-test-{:016x}", getrandom::u64().unwrap());
+            let path = std::env::temp_dir().join(name);
+            DirBuilder::new().mode(0o700).create(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn access(port: u16) -> Access {
+        Access {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            path: "/ws".to_owned(),
+            id: "123456".to_owned(),
+            key: "k=y".to_owned(),
+            secret: "hunter2".to_owned(),
+        }
+    }
+
+    fn found(directory: &Scratch, port: u16) -> bool {
+        read(&directory.0.join(file_name(port).unwrap())).is_some_and(|found| found == access(port))
+    }
+
+    #[test]
+    fn a_file_is_believed_while_its_server_runs() {
+        let directory = Scratch::new();
+        let published = publish_in(&directory.0, &access(1)).unwrap();
+        assert!(found(&directory, 1) && !found(&directory, 2));
+        assert_eq!(fs::metadata(&published.path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(ports_in(&directory.0), [1]);
+        published.withdraw();
+        assert!(!found(&directory, 1));
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 0);
+        // A server that was killed withdraws nothing, and the kernel takes its lock away.
+        drop(publish_in(&directory.0, &access(1)).unwrap());
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
+        assert!(!found(&directory, 1) && ports_in(&directory.0).is_empty());
+        let published = publish_in(&directory.0, &access(1)).unwrap();
+        assert!(found(&directory, 1), "what was left behind is replaced");
+        published.withdraw();
+    }
+
+    #[test]
+    fn a_process_that_took_over_keeps_its_file() {
+        let directory = Scratch::new();
+        let old = publish_in(&directory.0, &access(1)).unwrap();
+        let new = publish_in(&directory.0, &access(1)).unwrap();
+        old.withdraw();
+        assert!(found(&directory, 1));
+        new.withdraw();
+        assert!(!found(&directory, 1));
+    }
+
+    #[test]
+    fn files_that_others_could_have_made_are_not_believed() {
+        let directory = Scratch::new();
+        let published = publish_in(&directory.0, &access(1)).unwrap();
+        fs::set_permissions(&published.path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(!found(&directory, 1), "others can read it");
+        fs::set_permissions(&published.path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(found(&directory, 1));
+        let elsewhere = directory.0.join("elsewhere");
+        fs::rename(&published.path, &elsewhere).unwrap();
+        symlink(&elsewhere, &published.path).unwrap();
+        assert!(!found(&directory, 1), "a link");
+        // The server replaces a link, and does not write through it.
+        let again = publish_in(&directory.0, &access(1)).unwrap();
+        assert!(found(&directory, 1) && fs::symlink_metadata(&again.path).unwrap().is_file());
+        let target = directory.0.join("link");
+        symlink(&directory.0, &target).unwrap();
+        assert!(is_ours(&directory.0) && !is_ours(&target));
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(!is_ours(&directory.0));
+    }
+
+    #[test]
+    fn odd_files_give_nothing() {
+        for text in ["", "address=x\n", "address=127.0.0.1:1\npath=\nid=1\nkey=k\n"] {
+            assert!(parse(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What a start would find on this machine now, for `ringverb check`: port, kernel, descriptors, locked memory, Redis,
+//! webhook endpoints, clocks.
+//!
+//! Nothing is changed, and no probe publishes, subscribes or posts. Each probe of the network runs in a thread of its
+//! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
+//! finding is a fact, something to know (`Warning`), or something that keeps the server from working (`Problem`).
+
+mod port;
+mod redis;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::life::worker_count;
+use super::locked::LockedMemory;
+use super::probe;
+use crate::config::{Config, webhook_url};
+use crate::webhook;
+use crate::worker::time::unix_seconds;
+
+/// Time for one step of one probe.
+const STEP_TIME: Duration = Duration::from_secs(3);
+/// Time after which a probe counts as unanswered. Longer than its steps: only name servers take longer.
+const PROBE_TIME: Duration = Duration::from_secs(8);
+/// Endpoints of webhooks that are asked. Those of one host and port count once.
+const ENDPOINTS_MAX: usize = 20;
+/// Clocks that differ by less agree.
+const CLOCK_SECONDS: u64 = 5;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verdict {
+    Good,
+    Warning,
+    Problem,
+}
+
+/// One fact.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) verdict: Verdict,
+    pub(super) what: &'static str,
+    pub(super) text: String,
+}
+
+impl Finding {
+    fn new(verdict: Verdict, what: &'static str, text: impl Into<String>) -> Self {
+        Self { verdict, what, text: text.into() }
+    }
+}
+
+/// What another machine's clock says.
+struct RemoteClock {
+    place: String,
+    seconds: u64,
+    own_seconds: u64,
+}
+
+impl RemoteClock {
+    fn new(place: &str, seconds: u64) -> Self {
+        Self { place: place.to_owned(), seconds, own_seconds: unix_seconds() }
+    }
+
+    fn distance(&self) -> u64 {
+        self.seconds.abs_diff(self.own_seconds)
+    }
+}
+
+/// All findings, in the order in which a start meets them.
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings =
+        vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
+    findings.extend(kernel());
+    findings.push(locked_memory(config));
+    let (of_network, clocks) = network(config);
+    findings.extend(of_network);
+    findings.extend(clock(&clocks, config));
+    findings
+}
+
+fn kernel() -> Vec<Finding> {
+    let facts = match probe::run() {
+        Ok(facts) => facts,
+        Err(error) => return vec![Finding::new(Verdict::Problem, "kernel", error.to_string())],
+    };
+    let descriptors = match facts.warning() {
+        Some(warning) => Finding::new(Verdict::Warning, "limits", warning),
+        None => Finding::new(Verdict::Good, "limits", format!("{} descriptors", facts.descriptors)),
+    };
+    vec![
+        Finding::new(Verdict::Good, "kernel", format!("Linux {} with io_uring", facts.kernel)),
+        descriptors,
+    ]
+}
+
+fn locked_memory(config: &Config) -> Finding {
+    let memory = LockedMemory::of(worker_count(config));
+    match memory.warning() {
+        None => Finding::new(Verdict::Good, "memory", memory.to_string()),
+        Some(warning) if memory.is_enough_to_start() => {
+            Finding::new(Verdict::Warning, "memory", warning)
+        }
+        Some(warning) => Finding::new(Verdict::Problem, "memory", warning),
+    }
+}
+
+type Answer = (usize, Finding, Option<RemoteClock>);
+
+/// Asks Redis and the endpoints of webhooks, all at once.
+fn network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
+    let (answers, received) = mpsc::channel::<Answer>();
+    let mut asked: Vec<(&'static str, String)> = Vec::new();
+    if let Some(scaling) = config.scaling.clone() {
+        asked.push(("redis", scaling.address()));
+        start(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
+    }
+    let endpoints = endpoints(config);
+    let more = endpoints.len().saturating_sub(ENDPOINTS_MAX);
+    for url in endpoints.into_values().take(ENDPOINTS_MAX) {
+        let index = asked.len();
+        asked.push(("webhook", webhook_url::shown(&url)));
+        start(&answers, index, move || endpoint(&url));
+    }
+    drop(answers);
+    let mut findings: Vec<Option<Finding>> = asked.iter().map(|_| None).collect();
+    let mut clocks = Vec::new();
+    while let Ok((index, finding, clock)) = received.recv_timeout(PROBE_TIME) {
+        findings[index] = Some(finding);
+        clocks.extend(clock);
+    }
+    let unanswered = |(what, place): &(&'static str, String)| {
+        let seconds = PROBE_TIME.as_secs();
+        Finding::new(Verdict::Problem, what, format!("{place} gave no answer within {seconds} s"))
+    };
+    let found = findings.into_iter().zip(&asked);
+    let mut findings: Vec<Finding> =
+        found.map(|(finding, asked)| finding.unwrap_or_else(|| unanswered(asked))).collect();
+    if more > 0 {
+        findings.push(Finding::new(
+            Verdict::Good,
+            "webhook",
+            format!("{more} more endpoints were not asked"),
+        ));
+    }
+    (findings, clocks)
+}
+
+fn start(
+    answers: &mpsc::Sender<Answer>,
+    index: usize,
+    examine: impl FnOnce() -> (Finding, Option<RemoteClock>) + Send + 'static,
+) {
+    let answers = answers.clone();
+    let run = move || {
+        let (finding, clock) = examine();
+        // Nobody waits for an answer that is too late.
+        let _ = answers.send((index, finding, clock));
+    };
+    // Without a thread there is no answer, and that is what the report says.
+    let _ = std::thread::Builder::new().name("probe".to_owned()).spawn(run);
+}
+
+/// One URL for each host and port.
+fn endpoints(config: &Config) -> BTreeMap<String, String> {
+    let urls = config.apps.iter().flat_map(|app| &app.webhooks).map(|webhook| webhook.url.clone());
+    urls.map(|url| {
+        let shown = webhook_url::shown(&url);
+        let place = shown.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        (place.to_ascii_lowercase(), url)
+    })
+    .collect()
+}
+
+fn endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
+    let shown = webhook_url::shown(url);
+    match webhook::reach(url, STEP_TIME) {
+        Ok(date) => {
+            let clock = date.as_deref().and_then(http_date);
+            let clock = clock.map(|seconds| RemoteClock::new(&shown, seconds));
+            (Finding::new(Verdict::Good, "webhook", format!("{shown} answers")), clock)
+        }
+        Err(why) => (Finding::new(Verdict::Problem, "webhook", format!("{shown} {why}")), None),
+    }
+}
+
+/// The largest difference to another clock.
+fn clock(clocks: &[RemoteClock], config: &Config) -> Option<Finding> {
+    let worst = clocks.iter().max_by_key(|clock| clock.distance())?;
+    let (distance, place) = (worst.distance(), &worst.place);
+    if distance <= CLOCK_SECONDS {
+        return Some(Finding::new(Verdict::Good, "clock", format!("agrees with {place}")));
+    }
+    let text = format!("differs by {distance} s from the one of {place}: set both by NTP");
+    let window = config.apps.iter().filter_map(|app| app.auth_window_seconds).min();
+    let breaks = window.is_some_and(|window| distance > u64::from(window));
+    if breaks {
+        let text =
+            format!("{text}. Signed requests that are older than RINGVERB_AUTH_WINDOW are refused");
+        return Some(Finding::new(Verdict::Problem, "clock", text));
+    }
+    Some(Finding::new(Verdict::Warning, "clock", text))
+}
+
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
+fn http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = text.split_once(", ")?.1.split(' ').collect();
+    let [day, month, year, time, "GMT"] = words[..] else { return None };
+    let month = u64::try_from(MONTHS.iter().position(|name| *name == month)?).ok()? + 1;
+    let (day, year) = (day.parse::<u64>().ok()?, year.parse::<u64>().ok()?);
+    let time: Option<Vec<u64>> = time.split(':').map(|part| part.parse().ok()).collect();
+    let [hours, minutes, seconds] = time?[..] else { return None };
+    if !(1970..=9999).contains(&year)
+        || !(1..=31).contains(&day)
+        || hours > 23
+        || minutes > 59
+        || seconds > 60
+    {
+        return None;
+    }
+    // Days since 1 March of the year 0: leap days come last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    Some((days - 719_468) * 86_400 + hours * 3_600 + minutes * 60 + seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_http() {
+        for (text, seconds) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
+            ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799),
+            ("Wed, 01 Mar 2000 00:00:00 GMT", 951_868_800),
+            ("Fri, 31 Dec 2100 12:00:00 GMT", 4_133_937_600),
+        ] {
+            assert_eq!(http_date(text), Some(seconds), "{text}");
+        }
+        for text in [
+            "",
+            "Sun, 06 Nov 1994",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+            "x, 0 Jan 0 0:0:0 GMT",
+            "Sun, 06 Nov 1994 99:49:37 GMT",
+        ] {
+            assert_eq!(http_date(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The port of a start: free, or in use by whom.
+//!
+//! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
+//! the descriptors of other users' processes to root only; then the owner of the socket is named.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Finding, Verdict};
+use crate::server::listening;
+use crate::server::probe::StartError;
+use crate::text::shown;
+
+/// Processes that are looked at; the kernel's default maximum of ids is 32,768.
+const PROCESSES_MAX: usize = 40_000;
+const PROGRAM: &str = "ringverb";
+
+pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
+    let finding = |verdict, text: String| Finding::new(verdict, "port", text);
+    if address.port() == 0 {
+        return finding(
+            Verdict::Good,
+            format!("the kernel chooses a free port of {}", address.ip()),
+        );
+    }
+    let error = match listening::try_bind(address) {
+        Ok(()) => return finding(Verdict::Good, format!("{address} is free")),
+        Err(error) => error,
+    };
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return finding(Verdict::Problem, StartError::Bind(address, error).to_string());
+    }
+    let Some(socket) = listening_at(address) else {
+        return finding(Verdict::Problem, format!("{address} is in use; `ss -ltnp` shows by whom"));
+    };
+    match holder(socket.inode) {
+        Some(holder) if holder.program == PROGRAM && takeover => finding(
+            Verdict::Warning,
+            format!(
+                "{address} is in use by {PROGRAM}, process {}: a start with --takeover replaces it, any other start \
+                 waits for its end",
+                holder.process
+            ),
+        ),
+        Some(holder) => finding(
+            Verdict::Problem,
+            format!(
+                "{address} is in use by {}, process {}: stop it, or choose another port with --port",
+                shown(&holder.program),
+                holder.process
+            ),
+        ),
+        None => finding(
+            Verdict::Problem,
+            format!(
+                "{address} is in use by a process of the user with the id {}: stop it, or choose another port with \
+                 --port",
+                socket.user
+            ),
+        ),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct ListeningSocket {
+    user: u32,
+    inode: u64,
+}
+
+fn listening_at(address: SocketAddr) -> Option<ListeningSocket> {
+    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|path| {
+        let table = fs::read_to_string(path).ok()?;
+        table.lines().skip(1).find_map(|line| listening_socket(line, address))
+    })
+}
+
+/// A line of the table, if it is a listening socket that is in the way of this address.
+fn listening_socket(line: &str, address: SocketAddr) -> Option<ListeningSocket> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (local, state) = (fields.get(1)?, fields.get(3)?);
+    let (ip, port) = local.split_once(':')?;
+    if *state != LISTEN || u16::from_str_radix(port, 16).ok()? != address.port() {
+        return None;
+    }
+    let ip = parse_ip(ip)?.to_canonical();
+    let is_in_the_way =
+        ip.is_unspecified() || address.ip().is_unspecified() || ip == address.ip().to_canonical();
+    let (user, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
+    is_in_the_way.then_some(ListeningSocket { user, inode })
+}
+
+/// Words of 32 bits, each in the byte order of the machine.
+fn parse_ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let word = hex.get(at..at + 8)?;
+        Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
+    };
+    match hex.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let bytes: [u8; 16] = words.concat().try_into().ok()?;
+            Some(Ipv6Addr::from(bytes).into())
+        }
+        _ => None,
+    }
+}
+
+struct Holder {
+    process: u32,
+    program: String,
+}
+
+fn holder(inode: u64) -> Option<Holder> {
+    let link = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.take(PROCESSES_MAX).find_map(|process| {
+        let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
+        let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+        if !targets.any(|target| target.as_os_str() == link.as_str()) {
+            return None;
+        }
+        let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        Some(Holder { process, program: program.trim_end().to_owned() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_listening_socket_is_found_with_its_process() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let finding = examine(address, true);
+        assert_eq!(finding.verdict, Verdict::Problem);
+        let process = format!("process {}", std::process::id());
+        assert!(
+            finding.text.contains(&process) && finding.text.contains("--port"),
+            "{}",
+            finding.text
+        );
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+        assert!(examine(any, true).text.contains(&process));
+        drop(listener);
+        assert_eq!(examine(address, true).verdict, Verdict::Good);
+        let elsewhere = examine("192.0.2.1:80".parse().unwrap(), true);
+        assert!(
+            elsewhere.verdict == Verdict::Problem && elsewhere.text.contains("--host"),
+            "{}",
+            elsewhere.text
+        );
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn lines_of_the_table() {
+        let line = |local: &str, state: &str| {
+            format!(
+                "  0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  1000  0 4242 1 0 100 0"
+            )
+        };
+        let found = |text: &str, address: &str| listening_socket(text, address.parse().unwrap());
+        let socket = Some(ListeningSocket { user: 1000, inode: 4242 });
+        assert_eq!(found(&line("0100007F:1F90", "0A"), "127.0.0.1:8080"), socket);
+        assert_eq!(found(&line("00000000:1F90", "0A"), "10.0.0.1:8080"), socket);
+        assert_eq!(found(&line("0100007F:1F90", "0A"), "0.0.0.0:8080"), socket);
+        let mapped = "0000000000000000FFFF00000100007F:1F90";
+        assert_eq!(found(&line(mapped, "0A"), "127.0.0.1:8080"), socket);
+        let loopback = "00000000000000000000000001000000:1F90";
+        assert_eq!(found(&line(loopback, "0A"), "[::1]:8080"), socket);
+        for (local, state) in
+            [("0100007F:1F90", "01"), ("0100007F:1F91", "0A"), ("0200007F:1F90", "0A")]
+        {
+            assert_eq!(found(&line(local, state), "127.0.0.1:8080"), None, "{local} {state}");
+        }
+        assert_eq!(found("", "127.0.0.1:8080"), None);
+        assert_eq!(found("0: zz:1F90 x 0A", "127.0.0.1:8080"), None);
+    }
+}
