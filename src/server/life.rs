@@ -382,9 +382,7 @@ fn wait(
                 tracing::warn!("SIGUSR2 ignored: the server is about to end");
             }
             Ok(Asked::Replace) if !shared.config.takeover => {
-                tracing::warn!(
-                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs"
-                );
+                tracing::warn!("SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs");
             }
             Ok(Asked::Replace) => program.start_stand_in(),
             Ok(Asked::TakenOver(taker)) => {
