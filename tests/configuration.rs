@@ -490,6 +490,31 @@ fn a_development_server_keeps_its_credentials_over_a_take_over() {
     new.stop();
 }
 
+/// SIGUSR2 replaces the program in the same process, and the server that comes is the same development server.
+#[test]
+fn a_development_server_keeps_its_credentials_over_sigusr2() {
+    let port = support::free_port().to_string();
+    let setup =
+        Setup::bare().env("REVERB_SERVER_HOST", "127.0.0.1").env("REVERB_SERVER_PORT", &port);
+    let mut server = setup.start_as_configured();
+    server.line_with("Press Ctrl+C to stop");
+    let key = |text: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("REVERB_APP_KEY="));
+        lines.map(str::to_owned).collect::<Vec<String>>()
+    };
+    server.signal(rustix::process::Signal::USR2);
+    server.line_with("  address  ");
+    server.line_with("Press Ctrl+C to stop");
+    let keys = key(server.stdout());
+    assert!(matches!(&keys[..], [first, second] if first == second), "{keys:?}");
+    let published = eventually("the new program is found", || {
+        let run = Setup::bare().args(&["publish", "news", "e", "1", "--port", &port]).run();
+        (run.code == Some(0)).then_some(run.stdout)
+    });
+    assert_eq!(published, "published e to news (0 subscribers)\n");
+    server.stop();
+}
+
 #[test]
 fn artisans_command_starts_the_server() {
     let setup = Setup::new().arg("reverb:start");

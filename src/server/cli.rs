@@ -283,28 +283,19 @@ impl Arguments {
         }
     }
 
-    /// The options of a start behind the command, if there is one, and those before it.
-    fn starts(&self) -> impl Iterator<Item = &StartArguments> {
-        let of_command = match &self.command {
-            Some(Command::Start(start)) => Some(start),
-            _ => None,
-        };
-        of_command.into_iter().chain([&self.start])
-    }
-
     /// What is taken over, if anything: the stages of SIGUSR2 take all.
     pub(super) fn takeover(&self) -> Option<TakeOver> {
         match self.role() {
-            Role::Server => self.starts().find_map(|start| start.takeover),
+            Role::Server => self.of_start(|start| start.takeover),
             Role::StandIn(_) | Role::TakesBack(_) => Some(TakeOver::Connections),
         }
     }
 
     pub(super) fn role(&self) -> Role {
-        let process = |of: fn(&StartArguments) -> Option<i32>| {
-            self.starts().find_map(of).and_then(Pid::from_raw)
-        };
-        match (process(|start| start.stand_in_for), process(|start| start.takes_back_from)) {
+        let process = |number: Option<i32>| number.and_then(Pid::from_raw);
+        let stand_in_for = process(self.of_start(|start| start.stand_in_for));
+        let takes_back_from = process(self.of_start(|start| start.takes_back_from));
+        match (stand_in_for, takes_back_from) {
             (Some(parent), _) => Role::StandIn(parent),
             (_, Some(child)) => Role::TakesBack(child),
             _ => Role::Server,
@@ -313,11 +304,20 @@ impl Arguments {
 
     /// The child for which this process waits, and does nothing else.
     pub(super) fn minds(&self) -> Option<Pid> {
-        self.starts().find_map(|start| start.minds).and_then(Pid::from_raw)
+        self.of_start(|start| start.minds).and_then(Pid::from_raw)
     }
 
     pub(super) fn prints_events(&self) -> bool {
-        self.starts().any(|start| start.print_events.is_some())
+        self.of_start(|start| start.print_events.as_ref()).is_some()
+    }
+
+    /// An option of a start, after the command or before it.
+    fn of_start<'a, T>(&'a self, get: impl Fn(&'a StartArguments) -> Option<T>) -> Option<T> {
+        let of_command = match &self.command {
+            Some(Command::Start(start)) => get(start),
+            _ => None,
+        };
+        of_command.or_else(|| get(&self.start))
     }
 
     /// The files that were named, after the command or before it.
@@ -422,6 +422,10 @@ mod tests {
         assert_eq!(arguments.flags()["port"], "9");
         let files = arguments.files();
         assert_eq!((files.env_file, files.config), (Some("a".into()), Some("b".into())));
+        assert_eq!(arguments.takeover(), Some(TakeOver::Connections));
+        let line = "ringverb start --port 9 --stand-in-for=7";
+        let arguments = Arguments::parse_from(line.split(' '));
+        assert_eq!(arguments.role(), Role::StandIn(Pid::from_raw(7).unwrap()));
         assert_eq!(arguments.takeover(), Some(TakeOver::Connections));
         let line = "ringverb start --takeover=listeners --takeover";
         assert!(Arguments::try_parse_from(line.split(' ')).is_err());

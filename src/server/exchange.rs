@@ -175,7 +175,7 @@ impl Replacement {
 fn mind_instead(stand_in: Pid, path: &Path) -> ExitCode {
     // A worker that has stopped, or listens, must not live on; the file at `path` may be missing.
     let error = execute(Path::new("/proc/self/exe"), path, MINDS, stand_in);
-    tracing::error!("nobody minds process {stand_in}, which serves on: {error}");
+    tracing::error!("no process waits for process {stand_in}, which continues: {error}");
     output::finish();
     ExitCode::FAILURE
 }
@@ -276,7 +276,7 @@ enum Event {
 pub(super) fn mind(stand_in: Pid) -> ExitCode {
     let (events, heard) = mpsc::channel();
     if let Err(error) = listen(stand_in, &events) {
-        tracing::error!("process {stand_in} serves on, and nobody minds it: {error}");
+        tracing::error!("no process waits for process {stand_in}, which continues: {error}");
         return ExitCode::FAILURE;
     }
     for event in heard {
@@ -314,7 +314,7 @@ fn take_back_again(stand_in: Pid) {
     let Some(path) = std::env::args_os().next().map(PathBuf::from) else { return };
     let _ = hold_signals(&SIGNALS, true);
     let error = execute(&path, &path, TAKES_BACK_FROM, stand_in);
-    tracing::error!("{path:?} could not be executed, process {stand_in} serves on: {error}");
+    tracing::error!("{path:?} could not be executed, and process {stand_in} continues: {error}");
     let _ = hold_signals(&SIGNALS, false);
 }
 

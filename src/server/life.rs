@@ -3,8 +3,8 @@
 //! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
 //! with a close frame, behind the shutdown delay if there is one, and ends with 0 within the grace period; a second
 //! one skips the delay, or ends at once. A panic anywhere
-//! aborts the process: the mesh cannot lose one core, and the supervisor restarts it. SIGUSR2 replaces the program of
-//! this process (`exchange.rs`).
+//! aborts the process: the mesh cannot lose one core, and the supervisor restarts it. SIGUSR2 replaces the program
+//! of this process (`exchange.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -22,6 +22,7 @@ mod takeover;
 mod watch;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -137,12 +138,8 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
 }
 
 fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
-    let credentials = generated_credentials();
-    let takeover = arguments.takeover();
-    let built = build(merged, &credentials).and_then(|config| {
-        // The clients of a development server that is replaced know its key.
-        let replaced =
-            takeover.filter(|_| config.development).and_then(|_| development::find(config.port));
+    let built = build(merged, &generated_credentials()).and_then(|config| {
+        let replaced = replaced_access(&config, arguments);
         match replaced {
             None => Ok(config),
             Some(Access { id, key, secret, .. }) => {
@@ -166,8 +163,25 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
     status
 }
 
+/// Of a development server that this process replaces: its clients know its key.
+fn replaced_access(config: &Config, arguments: &Arguments) -> Option<Access> {
+    arguments.takeover().filter(|_| config.development)?;
+    // A stand-in publishes its own access when it has taken over, which may be a moment from now.
+    let attempts = if matches!(arguments.role(), Role::TakesBack(_)) { 200 } else { 1 };
+    (0..attempts).find_map(|attempt| {
+        if attempt > 0 {
+            life::sleep(Duration::from_millis(10));
+        }
+        development::find(config.port)
+    })
+}
+
 fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCode {
-    warn_of_all(merged);
+    let role = arguments.role();
+    // The process for which this one stands in has said it all.
+    if !matches!(role, Role::StandIn(_)) {
+        warn_of_all(merged);
+    }
     let public = banner::Public::of(merged);
     let facts = match probe::run() {
         Ok(facts) => facts,
@@ -179,22 +193,21 @@ fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCod
     if let Some(warning) = LockedMemory::of(life::worker_count(&config)).warning() {
         output::tell(Kind::Warning, &warning);
     }
-    let role = arguments.role();
     let summary = banner::Summary::of(&config, &merged.files, &facts);
     let access = config.development.then(|| Access::of(&config));
     let mut published = None;
     let on_start = |started: life::Started| {
-        // A stand-in publishes too: who takes back from it reads the credentials there.
         published =
             access.and_then(|access| publish_access(Access { address: started.address, ..access }));
-        if matches!(role, Role::StandIn(_)) {
-            return;
-        }
         let invocation = banner::Invocation {
             program: program(),
             is_found: published.is_some(),
             colour: output::has_colour(),
         };
+        // A stand-in serves for a moment only.
+        if matches!(role, Role::StandIn(_)) {
+            return;
+        }
         output::log_text(&banner::render(&started, &summary, &public, &invocation));
     };
     let served = life::serve(config, arguments.takeover(), role, on_start);
