@@ -1,7 +1,7 @@
 //! Why the server refuses something or closes a connection: one cause each, with the line that the log has for it.
 //!
 //! A line names what happened with the wrong value, the rule, and what to change. Its gaps `{}` are filled with
-//! `Value`s. The worker adds who it was: peer, app, socket. `LineBudget` bounds the lines of each cause, so that a
+//! `Detail`s. The worker adds who it was: peer, app, socket. `LineBudget` bounds the lines of each cause, so that a
 //! flood of one cause neither fills the log nor hides the others; a line that nobody reads is not formatted. Each
 //! cause counts as one of the coarser `Refused`, whose sums the log has once a minute. `tests/refusals` provokes each
 //! cause that a peer can provoke.
@@ -14,7 +14,7 @@ use crate::text::{Line, shown_up_to};
 
 /// What fills a gap of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum Detail<'a> {
     #[default]
     Nothing,
     Number(u64),
@@ -40,7 +40,7 @@ const METHOD_BYTES_MAX: usize = 10;
 /// Bytes shown of a list of the configuration.
 const LIST_BYTES_MAX: usize = 160;
 
-impl<'a> Value<'a> {
+impl<'a> Detail<'a> {
     #[must_use]
     pub fn text<T: AsRef<[u8]> + ?Sized>(text: &'a T) -> Self {
         Self::Text(text.as_ref())
@@ -52,7 +52,7 @@ impl<'a> Value<'a> {
     }
 }
 
-impl fmt::Display for Value<'_> {
+impl fmt::Display for Detail<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => Ok(()),
@@ -96,7 +96,7 @@ impl fmt::Display for Value<'_> {
 }
 
 /// Gaps of one line at most.
-pub const VALUES_MAX: usize = 3;
+pub const DETAILS_MAX: usize = 3;
 
 /// The table: name of the cause, what it counts as, its line.
 macro_rules! causes {
@@ -367,7 +367,7 @@ causes! {
 impl Cause {
     /// Its line.
     #[must_use]
-    pub fn line(self, values: &[Value<'_>]) -> String {
+    pub fn line(self, values: &[Detail<'_>]) -> String {
         let mut line = String::with_capacity(256);
         let mut values = values.iter();
         for (number, piece) in self.template().split("{}").enumerate() {
@@ -429,7 +429,7 @@ impl LineBudget {
     }
 
     /// Formats the line of a cause, if the log has room for it or somebody else wants it.
-    pub fn note(&mut self, cause: Cause, values: &[Value<'_>], is_wanted: bool) -> Noted {
+    pub fn note(&mut self, cause: Cause, values: &[Detail<'_>], is_wanted: bool) -> Noted {
         let left_out = self.take(cause);
         let line = (is_wanted || left_out.is_some()).then(|| cause.line(values));
         Noted { cause, line, left_out }
@@ -453,7 +453,7 @@ mod tests {
         let lines: std::collections::BTreeSet<_> = Cause::ALL.map(Cause::template).into();
         assert_eq!((names.len(), lines.len()), (Cause::ALL.len(), Cause::ALL.len()));
         for cause in Cause::ALL {
-            assert!(cause.template().matches("{}").count() <= VALUES_MAX, "{cause:?}");
+            assert!(cause.template().matches("{}").count() <= DETAILS_MAX, "{cause:?}");
             assert!(!cause.name().contains(|one: char| !one.is_ascii_lowercase()
                 && one != '_'
                 && !one.is_ascii_digit()));
@@ -464,7 +464,7 @@ mod tests {
     fn the_longest_line_fits_with_the_longest_values() {
         let long = "x".repeat(10_000);
         for cause in Cause::ALL {
-            let values = [Value::text(&long), Value::text(&long), Value::Number(u64::MAX)];
+            let values = [Detail::text(&long), Detail::text(&long), Detail::Number(u64::MAX)];
             let bytes = cause.line(&values).len();
             assert!(bytes <= 400, "{cause:?} {bytes}");
         }
@@ -472,9 +472,9 @@ mod tests {
 
     #[test]
     fn gaps_are_filled_in_order_and_texts_of_peers_are_escaped() {
-        let line = Cause::UnknownKey.line(&[Value::text("a\n\"b")]);
+        let line = Cause::UnknownKey.line(&[Detail::text("a\n\"b")]);
         assert!(line.starts_with(r#"no app has the key "a\n\"b": is VITE_"#), "{line}");
-        let values = [Value::Subscription("room"), Value::Number(300), Value::Number(200)];
+        let values = [Detail::Subscription("room"), Detail::Number(300), Detail::Number(200)];
         let line = Cause::ChannelNameLength.line(&values);
         assert!(
             line.starts_with("subscription to \"room\" refused: the name has 300 bytes"),

@@ -421,5 +421,8 @@ fn peers_cannot_fill_a_disk_with_log_lines() {
     // The burst, the rate, and what is said once.
     let most = 64 * 1024 + 8 * 2_048 + 8 * 1024;
     assert!(stdout.len() < most, "{} bytes in 4 s", stdout.len());
-    assert!(stdout.contains("refused; RINGVERB_ALLOWED_ORIGINS"), "{stdout}");
+    assert!(
+        stdout.contains("refused. Allowed: https://good.test (RINGVERB_ALLOWED_ORIGINS)"),
+        "{stdout}"
+    );
 }

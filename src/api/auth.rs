@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 use super::routes::{resources, target};
 use super::{Context, Denied};
 use crate::app::{App, AppIndex};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::http1::query::{decode_form, percent_decode, raw_pairs};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
@@ -25,10 +25,10 @@ pub(super) fn authenticate(
     app_id: &str,
     context: &mut Context<'_>,
 ) -> Result<AppIndex, Denied> {
-    let what = Value::Request(request.method(), request.path());
+    let what = Detail::Request(request.method(), request.path());
     let Some(index) = context.apps.by_id(app_id) else {
         let text = format!("No matching application for ID [{app_id}].");
-        let id = Value::text(app_id);
+        let id = Detail::text(app_id);
         return Err(context.deny(Response::text(404, &text), None, Cause::UnknownAppId, &[id]));
     };
     let apps = context.apps;
@@ -39,7 +39,7 @@ pub(super) fn authenticate(
              request has about six. Send several values of one parameter separated by commas."
         );
         let (response, cause) = (Response::text(400, &text), Cause::TooManyParameters);
-        let values = [what, Value::count(API_PARAMETERS_MAX)];
+        let values = [what, Detail::count(API_PARAMETERS_MAX)];
         return Err(context.deny(response, Some(index), cause, &values));
     };
     let key_is_right = given.key_is(app);
@@ -212,32 +212,32 @@ fn mismatch(
     context: &mut Context<'_>,
 ) -> Denied {
     let response = Response::text(401, "Authentication signature invalid.");
-    let what = Value::Request(request.method(), request.path());
+    let what = Detail::Request(request.method(), request.path());
     let apps = context.apps;
     let app = apps.get(index);
     let mut deny =
-        |cause, values: &[Value<'_>]| context.deny(response.clone(), Some(index), cause, values);
+        |cause, values: &[Detail<'_>]| context.deny(response.clone(), Some(index), cause, values);
     if given.key.is_empty() {
         return deny(Cause::ApiKeyMissing, &[what]);
     }
     if !given.key_is(app) {
-        return deny(Cause::ApiKeyWrong, &[Value::text(&*given.key), Value::Own(&app.id)]);
+        return deny(Cause::ApiKeyWrong, &[Detail::text(&*given.key), Detail::Own(&app.id)]);
     }
     if given.signature.is_empty() {
         return deny(Cause::ApiSignatureMissing, &[what]);
     }
     let Some(signed) = signed else {
-        return deny(Cause::ApiSignatureForm, &[what, Value::count(given.signature.len())]);
+        return deny(Cause::ApiSignatureForm, &[what, Detail::count(given.signature.len())]);
     };
     let md5_given = given.pairs.iter().rev().find(|(name, _)| name == "body_md5");
     let md5_of_body = signed.iter().find(|(name, _)| name == "body_md5");
     if let (Some((_, given)), Some((_, right))) = (md5_given, md5_of_body)
         && *given != *right
     {
-        return deny(Cause::ApiBodyChanged, &[what, Value::text(*given)]);
+        return deny(Cause::ApiBodyChanged, &[what, Detail::text(*given)]);
     }
     let text = if context.debug { signed_text(&signed, request) } else { String::new() };
-    let values = [what, Value::Own(&text)];
+    let values = [what, Detail::Own(&text)];
     context.deny(response, Some(index), Cause::ApiSignatureMismatch, &values)
 }
 
@@ -252,7 +252,7 @@ fn signed_text(signed: &[Pair<'_>], request: &Request) -> String {
 fn check_timestamp(
     signed: &[Pair<'_>],
     index: AppIndex,
-    what: Value<'_>,
+    what: Detail<'_>,
     context: &mut Context<'_>,
 ) -> Result<(), Denied> {
     let Some(window) = context.apps.get(index).auth_window_seconds else { return Ok(()) };
@@ -271,6 +271,6 @@ fn check_timestamp(
         "Authentication timestamp is {distance} s away from this server's clock, {window} s are allowed: set both \
          clocks by NTP, or RINGVERB_AUTH_WINDOW=0 to accept any."
     );
-    let values = [Value::Number(distance), Value::Number(window.into())];
+    let values = [Detail::Number(distance), Detail::Number(window.into())];
     Err(context.deny(Response::text(401, &text), Some(index), Cause::TimestampFar, &values))
 }

@@ -8,7 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 use super::{Context, Denied, Plan, Reply};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::http1::query::parse_query;
 use crate::http1::response::Response;
 use crate::pusher::channel_name::{Access, classify};
@@ -55,7 +55,7 @@ pub(super) fn describe(app: AppIndex, name: &str, query: &str) -> Plan {
 pub(super) fn users(app: AppIndex, name: &str, context: &mut Context<'_>) -> Result<Plan, Denied> {
     if classify(name).map(|kind| kind.access) != Ok(Access::Presence) {
         let response = Response::json(400, b"{}".to_vec());
-        let name = Value::text(name);
+        let name = Detail::text(name);
         return Err(context.deny(response, Some(app), Cause::NotPresence, &[name]));
     }
     let question = Question::Users { app, name: name.to_owned() };

@@ -13,7 +13,7 @@ use super::quota::{self, Quota};
 use super::validation::{Field, Problems};
 use super::{Context, Denied, Plan, Publication, Reply};
 use crate::app::{App, AppIndex};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::http1::response::Response;
 use crate::limits::EVENT_EXPANSION_BYTES_MAX;
 use crate::pusher::channel_name::{self, NameLimit, classify};
@@ -141,7 +141,7 @@ fn check_expansion(
              name fewer channels in one request, or send less data (an id that the client can use to fetch the rest)."
         ),
     );
-    let values = [channels, bytes, most].map(Value::count);
+    let values = [channels, bytes, most].map(Detail::count);
     Err(context.deny(response, Some(app), Cause::EventExpansion, &values))
 }
 
@@ -241,7 +241,7 @@ fn object<'a>(app: AppIndex, body: &'a [u8], context: &mut Context<'_>) -> Resul
         // Reverb answers 500 here; the fault is the sender's (PROTOCOL.md rule 62).
         _ => {
             let response = Response::text(400, "Bad request: the body is not a JSON object.");
-            let body = Value::text(body);
+            let body = Detail::text(body);
             Err(context.deny(response, Some(app), Cause::BodyNotJson, &[body]))
         }
     }
@@ -371,6 +371,6 @@ fn check_reserved(
              RINGVERB_ALLOW_RESERVED_EVENTS=true."
         ),
     );
-    let name = Value::text(&*name);
+    let name = Detail::text(&*name);
     Err(context.deny(response, Some(app), Cause::ReservedEvent, &[name]))
 }

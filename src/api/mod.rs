@@ -15,7 +15,7 @@ mod validation;
 
 use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
-use crate::cause::{Cause, LineBudget, Noted, Value};
+use crate::cause::{Cause, Detail, LineBudget, Noted};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::pusher::error_code;
@@ -51,7 +51,7 @@ impl Context<'_> {
         response: Response,
         app: Option<AppIndex>,
         cause: Cause,
-        values: &[Value<'_>],
+        values: &[Detail<'_>],
     ) -> Denied {
         let noted = self.lines.note(cause, values, self.talkative);
         Denied { response, app, noted }
@@ -129,21 +129,21 @@ pub enum Reply {
 /// Decides what a request wants. Authenticates it first.
 #[must_use]
 pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Plan {
-    let what = Value::Request(request.method(), request.path());
+    let what = Detail::Request(request.method(), request.path());
     let plan = match target {
         Target::NotFound => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what])),
         Target::OutsidePrefix => {
-            let values = [what, Value::Own(context.prefix)];
+            let values = [what, Detail::Own(context.prefix)];
             Err(context.deny(not_found(), None, Cause::OutsidePrefix, &values))
         }
         Target::WrongMethod { allow } => {
             let response = Response::text(405, "Method not allowed.").with_header("Allow", *allow);
-            Err(context.deny(response, None, Cause::WrongMethod, &[what, Value::Own(allow)]))
+            Err(context.deny(response, None, Cause::WrongMethod, &[what, Detail::Own(allow)]))
         }
         // A WebSocket handshake to an API path: the client has the wrong URL (PROTOCOL.md rule 74).
         _ if request.wants_upgrade() => {
             let response = Response::text(400, "Bad request.");
-            let path = Value::text(request.path());
+            let path = Detail::text(request.path());
             Err(context.deny(response, None, Cause::UpgradeOfApi, &[path]))
         }
         Target::Up => return Plan::Respond(up(context.draining)),
@@ -153,7 +153,7 @@ pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Pl
             // Only the app's backend learns it: the request was signed (PROTOCOL.md C20).
             Ok(app) if !context.apps.get(app).enabled => {
                 let text = format!("{}.", error_code::APP_DISABLED.message);
-                let values = [Value::text(&*context.apps.get(app).id)];
+                let values = [Detail::text(&*context.apps.get(app).id)];
                 Err(context.deny(
                     Response::text(403, &text),
                     Some(app),

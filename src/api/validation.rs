@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Context, Denied};
 use crate::app::AppIndex;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::http1::response::Response;
 use crate::pusher::json;
 
@@ -102,6 +102,6 @@ impl Problems {
         }
         body.push(b'}');
         let response = Response::json(422, body);
-        Err(context.deny(response, Some(app), Cause::InvalidFields, &[Value::Span(first)]))
+        Err(context.deny(response, Some(app), Cause::InvalidFields, &[Detail::Span(first)]))
     }
 }

@@ -14,7 +14,7 @@ use super::PEER;
 use crate::text::Line;
 
 /// Message and fields of a line about what a peer did, in bytes.
-pub(super) const PEER_LINE_BYTES_MAX: usize = 600;
+pub(super) const PEER_LINE_BYTES_MAX: usize = 460;
 /// The same for the server's own lines: the longest one lists every reason for a refusal.
 pub(super) const LINE_BYTES_MAX: usize = 1_536;
 
@@ -176,7 +176,7 @@ mod tests {
             });
             prop_assert_eq!(lines.len(), 4);
             for (at, line) in lines.iter().enumerate() {
-                let most = if at % 2 == 0 { PEER_LINE_BYTES_MAX + 64 } else { LINE_BYTES_MAX + 64 };
+                let most = if at % 2 == 0 { 512 } else { LINE_BYTES_MAX + 64 };
                 prop_assert!(line.len() <= most, "{}: {}", line.len(), line);
                 let inside = line.strip_suffix('\n').expect("a whole line");
                 prop_assert!(!inside.chars().any(is_hidden), "{}", line);

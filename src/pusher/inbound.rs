@@ -95,14 +95,14 @@ pub struct ClientEvent<'a> {
 /// The text is not a message of the protocol: answered with 4200 (PROTOCOL.md rule 58).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    pub fault: Fault,
+    pub fault: MessageFault,
     /// What is wrong, as it was written, `VALUE_BYTES_MAX` bytes at most; never a signature.
     pub value: Box<str>,
 }
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum MessageFault {
     /// No JSON object.
     NotJson,
     /// `event` is missing, or no text.
@@ -126,12 +126,12 @@ const VALUE_BYTES_MAX: usize = 120;
 const NOT_JSON_BYTES_MAX: usize = 40;
 
 impl Malformed {
-    fn new(fault: Fault, value: &str) -> Self {
+    fn new(fault: MessageFault, value: &str) -> Self {
         Self { fault, value: value[..value.floor_char_boundary(VALUE_BYTES_MAX)].into() }
     }
 
     /// For a value that is a span of JSON: a string is shown without its quotes.
-    fn span(fault: Fault, span: &str) -> Self {
+    fn span(fault: MessageFault, span: &str) -> Self {
         let inside = span.strip_prefix('"').and_then(|inside| inside.strip_suffix('"'));
         Self::new(fault, inside.unwrap_or(span))
     }
@@ -148,7 +148,7 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
     let mut data = None;
     let members = validator.check_object(text).ok_or_else(|| {
         let start = text.get(..NOT_JSON_BYTES_MAX).unwrap_or(text);
-        Malformed::new(Fault::NotJson, &String::from_utf8_lossy(start))
+        Malformed::new(MessageFault::NotJson, &String::from_utf8_lossy(start))
     })?;
     for (name, value) in members {
         // A name given twice counts as it was given last, as in PHP.
@@ -161,8 +161,8 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
         }
     }
     let event_span = event.unwrap_or("missing");
-    let event =
-        json::string(event_span).ok_or_else(|| Malformed::new(Fault::NoEvent, event_span))?;
+    let event = json::string(event_span)
+        .ok_or_else(|| Malformed::new(MessageFault::NoEvent, event_span))?;
     match event.as_ref() {
         "pusher:ping" => Ok(Inbound::Ping),
         "pusher:pong" => Ok(Inbound::Pong),
@@ -170,12 +170,12 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
         "pusher:unsubscribe" => unsubscribe(data, validator),
         "pusher:signin" => sign_in(data, validator).map(Inbound::SignIn),
         other if other.starts_with("pusher:") => {
-            Err(Malformed::span(Fault::UnknownEvent, event_span))
+            Err(Malformed::span(MessageFault::UnknownEvent, event_span))
         }
         other => {
             let channel = channel
                 .and_then(json::string)
-                .ok_or_else(|| Malformed::span(Fault::EventWithoutChannel, event_span))?;
+                .ok_or_else(|| Malformed::span(MessageFault::EventWithoutChannel, event_span))?;
             if other.starts_with("client-") {
                 let data = data.unwrap_or("null");
                 Ok(Inbound::ClientEvent(ClientEvent { event: event_span, channel, data }))
@@ -191,11 +191,11 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
     let mut nested = String::new();
     let mut subscribe = Subscribe { channel: String::new(), auth: None, channel_data: None };
     let mut channel_data = None;
-    let no_object = || Malformed::new(Fault::SubscribeData, EVENT);
+    let no_object = || Malformed::new(MessageFault::SubscribeData, EVENT);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             let channel = json::string(value)
-                .ok_or_else(|| Malformed::new(Fault::SubscribeChannel, EVENT))?;
+                .ok_or_else(|| Malformed::new(MessageFault::SubscribeChannel, EVENT))?;
             subscribe.channel = channel.into_owned();
         } else if json::is_name(name, "auth") {
             // Anything but a string is as good as no auth: the signature check says so.
@@ -205,7 +205,7 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
         }
     }
     if subscribe.channel.is_empty() {
-        return Err(Malformed::new(Fault::SubscribeChannel, EVENT));
+        return Err(Malformed::new(MessageFault::SubscribeChannel, EVENT));
     }
     // Only a presence channel has a member; elsewhere the text counts as what was signed, and for nothing else.
     let has_members =
@@ -213,7 +213,7 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
     subscribe.channel_data = match channel_data {
         None => None,
         Some((None, span)) if has_members => {
-            return Err(Malformed::span(Fault::ChannelData, span));
+            return Err(Malformed::span(MessageFault::ChannelData, span));
         }
         Some((None, _)) => None,
         Some((Some(text), _)) if text.is_empty() => None,
@@ -236,7 +236,7 @@ fn unsubscribe(
     const EVENT: &str = "pusher:unsubscribe";
     let mut nested = String::new();
     let mut channel = None;
-    let no_object = || Malformed::new(Fault::SubscribeData, EVENT);
+    let no_object = || Malformed::new(MessageFault::SubscribeData, EVENT);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             channel = json::string(value).map(Cow::into_owned);
@@ -244,11 +244,11 @@ fn unsubscribe(
     }
     channel
         .map(|channel| Inbound::Unsubscribe { channel })
-        .ok_or_else(|| Malformed::new(Fault::SubscribeChannel, EVENT))
+        .ok_or_else(|| Malformed::new(MessageFault::SubscribeChannel, EVENT))
 }
 
 fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, Malformed> {
-    let malformed = || Malformed::new(Fault::SignInData, "");
+    let malformed = || Malformed::new(MessageFault::SignInData, "");
     let mut nested = String::new();
     let (mut auth, mut user_data) = (None, None);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(malformed)? {
@@ -317,7 +317,7 @@ fn read_channel_data(text: String, validator: &mut Validator) -> Result<ChannelD
     let mut user_info = "null";
     let members = validator
         .check_object(text.as_bytes())
-        .ok_or_else(|| Malformed::new(Fault::ChannelData, &text))?;
+        .ok_or_else(|| Malformed::new(MessageFault::ChannelData, &text))?;
     for (name, value) in members {
         if json::is_name(name, "user_id") {
             user_id = read_user_id(value);
@@ -361,38 +361,38 @@ mod tests {
     #[rustfmt::skip]
     fn malformed() {
         for (text, fault, value) in [
-            ("not json", Fault::NotJson, "not json"),
-            ("", Fault::NotJson, ""),
-            ("null", Fault::NotJson, "null"),
-            ("1", Fault::NotJson, "1"),
-            ("\"str\"", Fault::NotJson, "\"str\""),
-            ("[]", Fault::NotJson, "[]"),
-            ("{}", Fault::NoEvent, "missing"),
-            ("{\"event\":null}", Fault::NoEvent, "null"),
-            ("{\"event\":5,\"data\":{}}", Fault::NoEvent, "5"),
-            ("{\"event\":\"\"}", Fault::EventWithoutChannel, ""),
-            ("{\"event\":[\"pusher:ping\"]}", Fault::NoEvent, "[\"pusher:ping\"]"),
-            ("{\"data\":{}}", Fault::NoEvent, "missing"),
-            ("{\"event\":\"whatever\",\"data\":{}}", Fault::EventWithoutChannel, "whatever"),
-            ("{\"event\":\"pusher:nothing\",\"data\":{}}", Fault::UnknownEvent, "pusher:nothing"),
-            ("{\"event\":\"pusher:signin\",\"data\":{}}", Fault::SignInData, ""),
-            ("{\"event\":\"pusher:signin\",\"data\":{\"user_data\":{\"id\":\"7\"}}}", Fault::SignInData, ""),
-            ("{\"event\":\"pusher:signin\",\"data\":{\"user_data\":\"7\"}}", Fault::SignInData, ""),
-            ("{\"event\":\"pusher:ping\"} trailing", Fault::NotJson, "{\"event\":\"pusher:ping\"} trailing"),
-            ("\u{feff}{\"event\":\"pusher:ping\"}", Fault::NotJson, "\u{feff}{\"event\":\"pusher:ping\"}"),
-            ("{\"event\":\"pusher:subscribe\"}", Fault::SubscribeData, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{}}", Fault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":null}", Fault::SubscribeData, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":\"x\"}", Fault::SubscribeData, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}", Fault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}", Fault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}", Fault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}", Fault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":\"nojson\"}}", Fault::ChannelData, "nojson"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":{\"user_id\":1}}}", Fault::ChannelData, "{\"user_id\":1}"),
-            ("{\"event\":\"pusher:unsubscribe\",\"data\":{}}", Fault::SubscribeChannel, "pusher:unsubscribe"),
-            ("{\"event\":\"client-x\",\"data\":{}}", Fault::EventWithoutChannel, "client-x"),
-            ("{\"event\":\"client-x\",\"channel\":7,\"data\":{}}", Fault::EventWithoutChannel, "client-x"),
+            ("not json", MessageFault::NotJson, "not json"),
+            ("", MessageFault::NotJson, ""),
+            ("null", MessageFault::NotJson, "null"),
+            ("1", MessageFault::NotJson, "1"),
+            ("\"str\"", MessageFault::NotJson, "\"str\""),
+            ("[]", MessageFault::NotJson, "[]"),
+            ("{}", MessageFault::NoEvent, "missing"),
+            ("{\"event\":null}", MessageFault::NoEvent, "null"),
+            ("{\"event\":5,\"data\":{}}", MessageFault::NoEvent, "5"),
+            ("{\"event\":\"\"}", MessageFault::EventWithoutChannel, ""),
+            ("{\"event\":[\"pusher:ping\"]}", MessageFault::NoEvent, "[\"pusher:ping\"]"),
+            ("{\"data\":{}}", MessageFault::NoEvent, "missing"),
+            ("{\"event\":\"whatever\",\"data\":{}}", MessageFault::EventWithoutChannel, "whatever"),
+            ("{\"event\":\"pusher:nothing\",\"data\":{}}", MessageFault::UnknownEvent, "pusher:nothing"),
+            ("{\"event\":\"pusher:signin\",\"data\":{}}", MessageFault::SignInData, ""),
+            ("{\"event\":\"pusher:signin\",\"data\":{\"user_data\":{\"id\":\"7\"}}}", MessageFault::SignInData, ""),
+            ("{\"event\":\"pusher:signin\",\"data\":{\"user_data\":\"7\"}}", MessageFault::SignInData, ""),
+            ("{\"event\":\"pusher:ping\"} trailing", MessageFault::NotJson, "{\"event\":\"pusher:ping\"} trailing"),
+            ("\u{feff}{\"event\":\"pusher:ping\"}", MessageFault::NotJson, "\u{feff}{\"event\":\"pusher:ping\"}"),
+            ("{\"event\":\"pusher:subscribe\"}", MessageFault::SubscribeData, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":null}", MessageFault::SubscribeData, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":\"x\"}", MessageFault::SubscribeData, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":\"nojson\"}}", MessageFault::ChannelData, "nojson"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":{\"user_id\":1}}}", MessageFault::ChannelData, "{\"user_id\":1}"),
+            ("{\"event\":\"pusher:unsubscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:unsubscribe"),
+            ("{\"event\":\"client-x\",\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
+            ("{\"event\":\"client-x\",\"channel\":7,\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
         ] {
             check(text, &Err(Malformed { fault, value: value.into() }));
         }

@@ -5,7 +5,7 @@ use super::refuse::Denial;
 use super::subscribe::bad_channel;
 use super::{Shard, frame};
 use crate::app::{ClientEventsFrom, WebhookKind};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::ClientEvent;
@@ -16,18 +16,18 @@ use crate::pusher::webhook_event::{ClientEventTold, Happening};
 impl Shard {
     pub(super) fn on_client_event(&mut self, key: ConnectionKey, event: &ClientEvent<'_>) {
         let Err((error, cause)) = self.forward_client_event(key, event) else { return };
-        let name = Value::text(event.event.trim_matches('"'));
-        let channel = Value::text(&*event.channel);
+        let name = Detail::text(event.event.trim_matches('"'));
+        let channel = Detail::text(&*event.channel);
         let denial = match cause {
-            Cause::BadChannel => bad_channel(Value::Own("a client event")),
+            Cause::BadChannel => bad_channel(Detail::Own("a client event")),
             Cause::ClientEventRate => {
                 let most = self.app_of(key.slot).client_events_per_second_max;
-                let most = Value::Number(most.unwrap_or_default().into());
+                let most = Detail::Number(most.unwrap_or_default().into());
                 return self.deny_client_event(key.slot, &Denial::new(error, cause, [name, most]));
             }
             Cause::ClientEventName => {
                 let most = self.app_of(key.slot).event_name_max;
-                let most = Value::Number(most.unwrap_or_default().into());
+                let most = Detail::Number(most.unwrap_or_default().into());
                 Denial::new(error, cause, [name, most])
             }
             _ => Denial::new(error, cause, [name, channel]),

@@ -10,7 +10,7 @@ use super::mail::Mail;
 use super::send_queue::SendQueue;
 use crate::app::AppIndex;
 use crate::buffer::{Frame, FrameBytes};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::NameError;
 use crate::pusher::error_code;
 use crate::pusher::socket_id::SocketId;
@@ -131,7 +131,7 @@ impl Shard {
         };
         if !connection.send_queue.sent(count) {
             let why = "it has sent more bytes than it was given";
-            self.note_refusal(slot, Cause::Kernel, &[Value::Own(why)]);
+            self.note_refusal(slot, Cause::Kernel, &[Detail::Own(why)]);
             return AfterSend::Fail;
         }
         connection.blocked = blocked;

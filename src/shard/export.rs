@@ -18,7 +18,7 @@ use super::refuse::Denial;
 use super::send_queue::SendQueue;
 use super::users::id_of;
 use crate::app::AppIndex;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
 use crate::pusher::error_code;
 use crate::pusher::inbound::UserId;
@@ -162,13 +162,13 @@ impl Shard {
             return key;
         }
         let Some(app) = app else {
-            let values = [Value::text(&*state.app)];
+            let values = [Detail::text(&*state.app)];
             let denial = Denial::new(error_code::NO_SUCH_APP, Cause::AppGone, values);
             self.deny_and_close(key.slot, &denial);
             return key;
         };
         if !self.settings.apps.get(app).enabled {
-            let values = [Value::text(&*state.app)];
+            let values = [Detail::text(&*state.app)];
             let denial = Denial::new(error_code::APP_DISABLED, Cause::AppDisabled, values);
             self.deny_and_close(key.slot, &denial);
             return key;

@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::ConnectionKey;
 use super::outbox::Trace;
 use super::refuse::Denial;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::limits::WHEEL_SECONDS;
 use crate::pusher::error_code;
 
@@ -81,7 +81,7 @@ impl Shard {
             if self.get_open(key).is_some_and(|connection| !connection.authorized) {
                 let time = self.app_of(key.slot).authorize_within_seconds.unwrap_or_default();
                 let cause = Cause::NotAuthorizedInTime;
-                let values = [Value::Number(time.into())];
+                let values = [Detail::Number(time.into())];
                 let denial = Denial::new(error_code::NOT_AUTHORIZED_IN_TIME, cause, values);
                 self.deny_and_close(key.slot, &denial);
             }
@@ -116,7 +116,7 @@ impl Shard {
         let socket_id = connection.socket_id;
         if connection.pinged {
             self.trace(|| Trace::Pruned(socket_id));
-            let values = [Value::Number(pong_timeout.into())];
+            let values = [Detail::Number(pong_timeout.into())];
             self.deny_and_close(key.slot, &Denial::new(error_code::NO_PONG, Cause::NoPong, values));
             return None;
         }

@@ -12,7 +12,7 @@
 use super::Shard;
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::UserId;
 
@@ -151,9 +151,9 @@ impl Shard {
     }
 
     /// Why there is no memory for what a client asks.
-    pub(super) fn no_memory<'a>(&self, error: ErrorCode, what: Value<'a>) -> Denial<'a> {
+    pub(super) fn no_memory<'a>(&self, error: ErrorCode, what: Detail<'a>) -> Denial<'a> {
         if error == error_code::CONNECTION_KEEPS_TOO_MUCH {
-            let most = Value::count(self.settings.memory.connection_bytes_max);
+            let most = Detail::count(self.settings.memory.connection_bytes_max);
             Denial::new(error, Cause::ConnectionMemory, [what, most])
         } else {
             Denial::new(error, Cause::MemorySubscription, [what])

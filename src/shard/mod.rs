@@ -60,14 +60,14 @@ pub use export::{ChannelState, ConnectionState, NotAtRest, UserState};
 pub use home::{HomeState, MemberState};
 pub use mail::{Greeting, Join, Lane, Mail, Restore};
 pub use memory::MemoryLimits;
-pub use outbox::{Answered, Outbox, Refusal, Trace};
+pub use outbox::{Answered, Outbox, RefusalNote, Trace};
 pub use pace::Pace;
 pub use query::{Answer, Described, Question};
 pub use send_queue::SendQueue;
 
 use crate::app::{App, AppIndex, Apps};
 use crate::buffer::Frame;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{self, Inbound};
@@ -316,7 +316,7 @@ impl Shard {
             Ok(Inbound::Ping) => self.enqueue(key.slot, &self.frames.pong_event.clone()),
             Ok(Inbound::Pong) => {}
             Ok(Inbound::Ignored { event }) => {
-                let event = Value::text(event.trim_matches('"'));
+                let event = Detail::text(event.trim_matches('"'));
                 let error = error_code::INVALID_MESSAGE;
                 self.drop_silently(key.slot, &Denial::new(error, Cause::NotClientEvent, [event]));
             }
@@ -430,7 +430,7 @@ impl Shard {
             .collect();
         for slot in slots {
             let denial =
-                Denial::new(error_code::TERMINATED, Cause::Terminated, [Value::text(user_id)]);
+                Denial::new(error_code::TERMINATED, Cause::Terminated, [Detail::text(user_id)]);
             self.deny_and_close(slot, &denial);
         }
     }
@@ -452,7 +452,7 @@ impl Shard {
 
     /// Closes an open connection that has too much waiting: what has not begun to be sent is dropped.
     fn cut_off(&mut self, slot: u32, error: ErrorCode, cause: Cause, bytes: usize) {
-        let line = self.note_refusal(slot, cause, &[Value::count(bytes)]);
+        let line = self.note_refusal(slot, cause, &[Detail::count(bytes)]);
         self.leave_all(slot);
         let reason = refuse::with_line(error.message, line.as_deref());
         self.begin_close(slot, error.code, &reason, true);

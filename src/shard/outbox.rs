@@ -62,14 +62,14 @@ pub struct Outbox {
     /// Lines about other nodes, and hints for developers.
     pub notes: Vec<String>,
     /// Lines about what was refused or closed; `lines` bounds them.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<RefusalNote>,
     pub refused: RefusalTally,
     pub lines: LineBudget,
 }
 
 /// A line about a connection: what was refused, why, and what to change. Never a secret.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct RefusalNote {
     pub cause: Cause,
     pub line: String,
     /// Lines of the same cause that were left out before it.
@@ -96,7 +96,7 @@ impl Outbox {
             && self.webhooks.is_empty()
     }
 
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, refusal: RefusalNote) {
         if self.refusals.len() < REFUSALS_MAX {
             self.refusals.push(refusal);
         }

@@ -7,7 +7,7 @@ use super::connection::ConnectionKey;
 use super::outbox::Trace;
 use super::refuse::Denial;
 use super::{Shard, frame};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
@@ -74,7 +74,7 @@ impl Shard {
         let socket_id = connection.socket_id;
         self.trace(|| Trace::ControlFrame(socket_id));
         if !is_within_rate {
-            let most = Value::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
+            let most = Detail::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
             self.note_refusal(key.slot, Cause::ControlFrameRate, &[most]);
         }
         Some(is_within_rate)
@@ -100,7 +100,7 @@ impl Shard {
     pub(super) fn refuse_over_rate(&mut self, slot: u32, text: &[u8]) {
         let Some(limit) = self.app_of(slot).rate_limit else { return };
         let rate =
-            [Value::Number(limit.attempts_max.into()), Value::Number(limit.decay_seconds.into())];
+            [Detail::Number(limit.attempts_max.into()), Detail::Number(limit.decay_seconds.into())];
         if limit.terminate_on_limit {
             let cause = Cause::MessageRateClosed;
             self.deny(slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));

@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 
 use super::connection::ConnectionKey;
-use super::outbox::{Refusal, Trace};
+use super::outbox::{RefusalNote, Trace};
 use super::{Settings, Shard, frame};
-use crate::cause::{Cause, VALUES_MAX, Value};
+use crate::cause::{Cause, DETAILS_MAX, Detail};
 use crate::pusher::error_code::{self, ErrorCode};
-use crate::pusher::inbound::{Fault, Malformed};
+use crate::pusher::inbound::{Malformed, MessageFault};
 use crate::pusher::outbound;
 use crate::pusher::signature::AuthError;
 use crate::ws::violation::Violation;
@@ -20,16 +20,16 @@ use crate::ws::violation::Violation;
 pub(super) struct Denial<'a> {
     pub(super) error: ErrorCode,
     pub(super) cause: Cause,
-    pub(super) values: [Value<'a>; VALUES_MAX],
+    pub(super) values: [Detail<'a>; DETAILS_MAX],
 }
 
 impl<'a> Denial<'a> {
     pub(super) fn new<const N: usize>(
         error: ErrorCode,
         cause: Cause,
-        given: [Value<'a>; N],
+        given: [Detail<'a>; N],
     ) -> Self {
-        let mut values = [Value::Nothing; VALUES_MAX];
+        let mut values = [Detail::Nothing; DETAILS_MAX];
         for (value, given) in values.iter_mut().zip(given) {
             *value = given;
         }
@@ -37,17 +37,17 @@ impl<'a> Denial<'a> {
     }
 
     /// An authorization that is not valid. `what` was to be authorized.
-    pub(super) fn of_auth(what: Value<'a>, auth: Option<&'a str>, error: AuthError) -> Self {
+    pub(super) fn of_auth(what: Detail<'a>, auth: Option<&'a str>, error: AuthError) -> Self {
         let auth = auth.unwrap_or_default();
         let (cause, value) = match error {
-            AuthError::Malformed if auth.is_empty() => (Cause::AuthMissing, Value::Nothing),
+            AuthError::Malformed if auth.is_empty() => (Cause::AuthMissing, Detail::Nothing),
             // Perhaps it is a signature, so it is not shown.
-            AuthError::Malformed => (Cause::AuthForm, Value::count(auth.len())),
+            AuthError::Malformed => (Cause::AuthForm, Detail::count(auth.len())),
             AuthError::WrongKey => {
-                (Cause::AuthKey, Value::text(auth.split(':').next().unwrap_or_default()))
+                (Cause::AuthKey, Detail::text(auth.split(':').next().unwrap_or_default()))
             }
-            AuthError::Mismatch => (Cause::AuthMismatch, Value::Nothing),
-            AuthError::DataNotSigned => (Cause::AuthDataNotSigned, Value::Nothing),
+            AuthError::Mismatch => (Cause::AuthMismatch, Detail::Nothing),
+            AuthError::DataNotSigned => (Cause::AuthDataNotSigned, Detail::Nothing),
         };
         Self::new(error_code::UNAUTHORIZED, cause, [what, value])
     }
@@ -64,7 +64,7 @@ impl Shard {
         &mut self,
         slot: u32,
         cause: Cause,
-        values: &[Value<'_>],
+        values: &[Detail<'_>],
     ) -> Option<String> {
         self.refusals = self.refusals.wrapping_add(1);
         self.outbox.refused.count(cause.counted());
@@ -76,7 +76,7 @@ impl Shard {
         let app = connection.counted.then_some(connection.app);
         if let Some(left_out) = noted.left_out {
             let (line, connection) = (line.clone(), ConnectionKey { slot, generation });
-            let refusal = Refusal { cause, line, left_out, connection, app, socket_id };
+            let refusal = RefusalNote { cause, line, left_out, connection, app, socket_id };
             self.outbox.refuse(refusal);
         }
         self.trace(|| Trace::Refused(socket_id, line.clone()));
@@ -88,11 +88,11 @@ impl Shard {
         let (code, reason) = (violation.close_code(), violation.reason());
         let line = match violation {
             Violation::MessageTooBig => {
-                let most = Value::count(self.message_size_max(slot));
+                let most = Detail::count(self.message_size_max(slot));
                 self.note_refusal(slot, Cause::MessageTooLarge, &[most])
             }
             _ => {
-                let values = [Value::Number(code.into()), Value::Own(reason)];
+                let values = [Detail::Number(code.into()), Detail::Own(reason)];
                 self.note_refusal(slot, Cause::Violation, &values)
             }
         };
@@ -132,21 +132,21 @@ impl Shard {
 
     pub(super) fn deny_malformed(&mut self, slot: u32, malformed: &Malformed) {
         let cause = match malformed.fault {
-            Fault::NotJson => Cause::NotJson,
-            Fault::NoEvent => Cause::NoEvent,
-            Fault::UnknownEvent => Cause::UnknownEvent,
-            Fault::EventWithoutChannel => Cause::EventWithoutChannel,
-            Fault::SubscribeData => Cause::SubscribeData,
-            Fault::SubscribeChannel => Cause::SubscribeChannel,
-            Fault::ChannelData => Cause::ChannelDataText,
-            Fault::SignInData => Cause::SignInData,
+            MessageFault::NotJson => Cause::NotJson,
+            MessageFault::NoEvent => Cause::NoEvent,
+            MessageFault::UnknownEvent => Cause::UnknownEvent,
+            MessageFault::EventWithoutChannel => Cause::EventWithoutChannel,
+            MessageFault::SubscribeData => Cause::SubscribeData,
+            MessageFault::SubscribeChannel => Cause::SubscribeChannel,
+            MessageFault::ChannelData => Cause::ChannelDataText,
+            MessageFault::SignInData => Cause::SignInData,
         };
         let value = match malformed.fault {
             // These are names of this crate, and a span of JSON.
-            Fault::NoEvent | Fault::SubscribeData | Fault::SubscribeChannel => {
-                Value::Span(&malformed.value)
-            }
-            _ => Value::text(&*malformed.value),
+            MessageFault::NoEvent
+            | MessageFault::SubscribeData
+            | MessageFault::SubscribeChannel => Detail::Span(&malformed.value),
+            _ => Detail::text(&*malformed.value),
         };
         self.deny(slot, &Denial::new(error_code::INVALID_MESSAGE, cause, [value]));
     }

@@ -12,7 +12,7 @@ use super::memory::subscription_charge;
 use super::refuse::Denial;
 use super::{Shard, frame};
 use crate::buffer::Frame;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::pusher::channel_name::{self, Access, ChannelKind, NameLimit};
 use crate::pusher::error_code::{self, ErrorCode};
@@ -24,7 +24,7 @@ impl Shard {
     pub(super) fn on_subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe) {
         let app = self.connections[key.slot as usize].app;
         let Ok(channel) = self.keys.make(app, &subscribe.channel) else {
-            let denial = bad_channel(Value::Subscription(&subscribe.channel));
+            let denial = bad_channel(Detail::Subscription(&subscribe.channel));
             return self.deny(key.slot, &denial);
         };
         let join = match self.authorize(key.slot, channel.kind, subscribe) {
@@ -56,17 +56,17 @@ impl Shard {
     ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
         let app = self.app_of(slot);
         let connection = &self.connections[slot as usize];
-        let what = Value::Subscription(&subscribe.channel);
+        let what = Detail::Subscription(&subscribe.channel);
         let most = app.channel_name_max;
         channel_name::check(&subscribe.channel, most, app.channel_names_are_pushers).map_err(
             |limit| {
-                let length = Value::count(subscribe.channel.len());
+                let length = Detail::count(subscribe.channel.len());
                 let cause = match limit {
                     NameLimit::Length => Cause::ChannelNameLength,
                     NameLimit::Character => Cause::ChannelNameCharacter,
                     NameLimit::Colon => Cause::ChannelNameColon,
                 };
-                let values = [what, length, Value::Number(most.into())];
+                let values = [what, length, Detail::Number(most.into())];
                 Box::new(Denial::new(error_code::BAD_CHANNEL_NAME, cause, values))
             },
         )?;
@@ -110,7 +110,7 @@ impl Shard {
         };
         let most = app.member_size_max;
         if channel_data.len() > most as usize {
-            let values = [what, Value::count(channel_data.len()), Value::Number(most.into())];
+            let values = [what, Detail::count(channel_data.len()), Detail::Number(most.into())];
             let denial = Denial::new(error_code::MEMBER_TOO_LARGE, Cause::MemberTooLarge, values);
             return Err(Box::new(denial));
         }
@@ -123,7 +123,7 @@ impl Shard {
         if self.connections[key.slot as usize].subscriptions.len() >= most {
             let name = self.channels.get(index).key.name().to_owned();
             self.drop_if_unused(index);
-            let values = [Value::Subscription(&name), Value::count(most)];
+            let values = [Detail::Subscription(&name), Detail::count(most)];
             let denial = Denial::new(error_code::TOO_MANY_CHANNELS, Cause::TooManyChannels, values);
             return self.deny_subscription(key.slot, &name, &denial);
         }
@@ -132,7 +132,7 @@ impl Shard {
         if let Err(error) = self.check_charge(key.slot, charge) {
             let name = self.channels.get(index).key.name().to_owned();
             self.drop_if_unused(index);
-            let denial = self.no_memory(error, Value::Subscription(&name));
+            let denial = self.no_memory(error, Detail::Subscription(&name));
             return self.deny_subscription(key.slot, &name, &denial);
         }
         self.charge(key.slot, charge);
@@ -196,10 +196,10 @@ impl Shard {
         {
             self.leave(key.slot, at);
             // `leave` may have dropped the channel.
-            let what = Value::Subscription(channel.name());
+            let what = Detail::Subscription(channel.name());
             let denial = if error == error_code::TOO_MANY_MEMBERS {
                 let most = self.app_of(key.slot).presence_members_max.unwrap_or_default();
-                Denial::new(error, Cause::TooManyMembers, [what, Value::Number(most.into())])
+                Denial::new(error, Cause::TooManyMembers, [what, Detail::Number(most.into())])
             } else {
                 self.no_memory(error, what)
             };
@@ -390,8 +390,8 @@ impl Shard {
 }
 
 /// No text for a channel, whatever its app's limits are.
-pub(super) fn bad_channel(what: Value<'_>) -> Denial<'_> {
-    let most = Value::count(limits::CHANNEL_NAME_BYTES_MAX);
+pub(super) fn bad_channel(what: Detail<'_>) -> Denial<'_> {
+    let most = Detail::count(limits::CHANNEL_NAME_BYTES_MAX);
     Denial::new(error_code::INVALID_MESSAGE, Cause::BadChannel, [what, most])
 }
 

@@ -14,7 +14,7 @@ use super::mail::Mail;
 use super::memory::user_charge;
 use super::refuse::Denial;
 use super::{Shard, frame};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
 use crate::pusher::error_code;
 use crate::pusher::inbound::{SignIn, User, WATCHLIST_MAX};
@@ -22,7 +22,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature;
 
 /// In lines about what was refused.
-const SIGN_IN: Value<'_> = Value::Own("sign-in");
+const SIGN_IN: Detail<'_> = Detail::Own("sign-in");
 
 type Table<T> = HashMap<ChannelKey, T, foldhash::fast::FixedState>;
 
@@ -118,7 +118,7 @@ impl Shard {
         }
         let most = self.app_of(key.slot).user_data_size_max;
         if data.len() > most as usize {
-            let values = [Value::count(data.len()), Value::Number(most.into())];
+            let values = [Detail::count(data.len()), Detail::Number(most.into())];
             let cause = Cause::UserDataTooLarge;
             return self
                 .deny(key.slot, &Denial::new(error_code::USER_DATA_TOO_LARGE, cause, values));
@@ -130,7 +130,7 @@ impl Shard {
         let name = format!("{USER_CHANNEL_PREFIX}{}", user.id.text);
         let app = self.connections[key.slot as usize].app;
         let Ok(channel) = self.keys.make(app, &name) else {
-            let values = [Value::count(user.id.text.len())];
+            let values = [Detail::count(user.id.text.len())];
             let denial = Denial::new(error_code::UNAUTHORIZED, Cause::UserIdTooLong, values);
             return self.deny(key.slot, &denial);
         };
@@ -145,7 +145,7 @@ impl Shard {
         }
         if let Some(before) = self.connections[key.slot as usize].signed_in() {
             if before.key != channel {
-                let values = [Value::text(&*user.id.text)];
+                let values = [Detail::text(&*user.id.text)];
                 let cause = Cause::SignedInAlready;
                 return self
                     .deny(key.slot, &Denial::new(error_code::SIGNED_IN_ALREADY, cause, values));
@@ -203,7 +203,7 @@ impl Shard {
     fn watch_users(&mut self, slot: u32, user: &User) {
         if user.watchlist.len() > WATCHLIST_MAX {
             let (error, cause) = (error_code::WATCHLIST_TOO_LONG, Cause::WatchlistTooLong);
-            self.deny(slot, &Denial::new(error, cause, [Value::count(WATCHLIST_MAX)]));
+            self.deny(slot, &Denial::new(error, cause, [Detail::count(WATCHLIST_MAX)]));
         }
         let app = self.connections[slot as usize].app;
         let names = user.watchlist.iter().take(WATCHLIST_MAX);

@@ -7,7 +7,7 @@
 
 use super::kernel::{Kernel, Send, Sent};
 use super::reactor::Reactor;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::shard::{AfterSend, ConnectionKey, Shard};
 
@@ -98,7 +98,7 @@ impl Flush {
                 Sent::Part(short) if short <= item.bytes => (short, true),
                 // More than was given: where the peer's stream stands is not known.
                 Sent::Part(_) => {
-                    let why = Value::Own("it has sent more bytes than it was given");
+                    let why = Detail::Own("it has sent more bytes than it was given");
                     shard.note_refusal(key.slot, Cause::Kernel, &[why]);
                     failed.push(key);
                     continue;

@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 
 use super::kernel::{Event, Kernel, Received, Token};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
@@ -235,7 +235,7 @@ impl<K: Kernel> Reactor<K> {
                 // The kernel has no memory to watch it: it would never be heard again, and trying over and over
                 // would only take the processor too. Its client comes back when there is room.
                 if shard.get(key).is_some() {
-                    let why = Value::Own("it has no memory to watch the socket");
+                    let why = Detail::Own("it has no memory to watch the socket");
                     shard.note_refusal(key.slot, Cause::Kernel, &[why]);
                     self.drop_socket(shard, key);
                 }
@@ -418,7 +418,7 @@ impl<K: Kernel> Reactor<K> {
     /// frame, and a watch that ended would never report again. Clients connect again.
     fn drop_all(&mut self, shard: &mut Shard) {
         for key in shard.keys().collect::<Vec<_>>() {
-            let why = Value::Own("it has lost what it was to report");
+            let why = Detail::Own("it has lost what it was to report");
             shard.note_refusal(key.slot, Cause::Kernel, &[why]);
             self.drop_socket(shard, key);
         }

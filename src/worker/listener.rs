@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::lobby::Visit;
 use super::notes::Who;
 use super::{Worker, session};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 
 /// Accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -51,7 +51,7 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
             // say; where none waits, those that are served now are done soon.
             let is_full = worker.lobby.sessions() >= worker.http_connections_max;
             if is_full && !worker.lobby.has_waiting() {
-                let why = Value::Own(
+                let why = Detail::Own(
                     "all HTTP connections that this worker may have are being served; raise LimitNOFILE or ulimit -n",
                 );
                 worker.refuse(Cause::AcceptPaused, &[why], Who::default);
@@ -63,7 +63,7 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, index: usize) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_exhaustion(&error) => {
                     let why = format!("{error}; {}", advice(&error));
-                    worker.refuse(Cause::AcceptPaused, &[Value::Own(&why)], Who::default);
+                    worker.refuse(Cause::AcceptPaused, &[Detail::Own(&why)], Who::default);
                     monoio::time::sleep(EXHAUSTED_PAUSE).await;
                     break;
                 }
@@ -80,7 +80,7 @@ fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, from: SocketA
     let place = match worker.shared.overload.admission.enter_socket(peer) {
         Ok(place) => place,
         Err(most) => {
-            let values = [Value::Address(peer), Value::Number(most.into())];
+            let values = [Detail::Address(peer), Detail::Number(most.into())];
             worker.refuse(Cause::SocketsPerIp, &values, who);
             // Of the address's own connections one that waits makes room, if this worker has one.
             let makes_room = worker.lobby.end_longest_waiting_of(peer);
@@ -105,7 +105,7 @@ fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, from: SocketA
         Err(error) => {
             worker.shared.overload.admission.leave_socket(place);
             let why = error.to_string();
-            worker.refuse(Cause::SocketLost, &[Value::Own(&why)], who);
+            worker.refuse(Cause::SocketLost, &[Detail::Own(&why)], who);
         }
     }
 }

@@ -11,12 +11,12 @@ use tracing::field::display;
 use super::Worker;
 use super::sys::Ring;
 use crate::app::AppIndex;
-use crate::cause::{Cause, LineBudget, Noted, Value};
+use crate::cause::{Cause, Detail, LineBudget, Noted};
 use crate::http1::response::{ContentType, Response};
 use crate::output::PEER;
 use crate::pusher::json;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::Refusal;
+use crate::shard::RefusalNote;
 use crate::tick::Core;
 
 /// Other lines a worker may write per beat of its timer, about a second.
@@ -78,7 +78,7 @@ impl Worker {
     pub(super) fn refuse(
         &self,
         cause: Cause,
-        values: &[Value<'_>],
+        values: &[Detail<'_>],
         who: impl FnOnce() -> Who,
     ) -> Option<String> {
         let noted = self.notes.lines.borrow_mut().note(cause, values, self.wants_all_lines());
@@ -98,7 +98,7 @@ impl Worker {
     /// Writes what the shard has noted. To be called while sockets of this tick are still there.
     pub(super) fn write_refusals(&self, core: &mut Core<Ring>) {
         for refusal in std::mem::take(&mut core.shard.outbox.refusals) {
-            let Refusal { cause, line, left_out, connection, app, socket_id } = refusal;
+            let RefusalNote { cause, line, left_out, connection, app, socket_id } = refusal;
             let is_there = core.shard.get(connection).is_some();
             let socket = core.reactor.descriptor(connection.slot).filter(|_| is_there);
             let who = Who {

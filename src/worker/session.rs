@@ -23,7 +23,7 @@ use super::overload::Strain;
 use super::{Worker, printed, sys, time};
 use crate::api::{self, Context, Denied, Plan, Target};
 use crate::app::AppIndex;
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::http1::request::{Limits, Progress, Request, RequestReader};
 use crate::http1::response::Response;
 use crate::limits;
@@ -227,7 +227,7 @@ impl Session {
                     {
                         let cause =
                             if has_begun { Cause::RequestTimeout } else { Cause::NothingSent };
-                        let time = Value::Number(self.seconds(has_begun).into());
+                        let time = Detail::Number(self.seconds(has_begun).into());
                         self.refuse(About::default(), cause, &[time]);
                     }
                     received?;
@@ -353,7 +353,7 @@ impl Session {
                 }
                 Ok(Ok(_)) => return Err(End::Gone),
                 Ok(Err(_)) => {
-                    let time = Value::Number(timeout);
+                    let time = Detail::Number(timeout);
                     self.refuse(About::default(), Cause::AnswerUnread, &[time]);
                     return Err(End::Gone);
                 }
@@ -451,7 +451,7 @@ impl Session {
              and try again in a second."
         );
         let response = Response::text(429, &text).with_header("Retry-After", "1");
-        let values = [Value::Address(client), Value::Number(most.into())];
+        let values = [Detail::Address(client), Detail::Number(most.into())];
         let cause = Cause::AuthFailuresPerIp;
         Err(self.refused(About::request(request), response, cause, &values))
     }
@@ -500,7 +500,7 @@ impl Session {
             Some(answers) => api::render(reply, answers),
             None => {
                 let text = "A core of the server did not answer in time; try again.";
-                let values = [Value::Number(limits::GATHER_TIMEOUT_MS)];
+                let values = [Detail::Number(limits::GATHER_TIMEOUT_MS)];
                 let about = About::request(request);
                 self.refused(about, Response::text(503, text), Cause::CoreSilent, &values)
             }
@@ -516,7 +516,7 @@ impl Session {
 
     /// Others need the descriptor of this session.
     fn refuse_idle(&self) {
-        let most = Value::count(self.worker.http_connections_max);
+        let most = Detail::count(self.worker.http_connections_max);
         self.refuse(About::default(), Cause::HttpConnections, &[most]);
     }
 }

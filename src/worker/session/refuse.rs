@@ -3,7 +3,7 @@
 
 use super::Session;
 use crate::app::AppIndex;
-use crate::cause::{Cause, Noted, Value};
+use crate::cause::{Cause, Detail, Noted};
 use crate::http1::refusal::Refusal;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
@@ -31,7 +31,7 @@ impl Session {
         &self,
         about: About<'_>,
         cause: Cause,
-        values: &[Value<'_>],
+        values: &[Detail<'_>],
     ) -> Option<String> {
         self.worker.refuse(cause, values, || self.who(about))
     }
@@ -42,7 +42,7 @@ impl Session {
         about: About<'_>,
         response: Response,
         cause: Cause,
-        values: &[Value<'_>],
+        values: &[Detail<'_>],
     ) -> Response {
         let line = self.refuse(about, cause, values);
         explained(response, line.filter(|_| self.worker.shared.config.talkative))
@@ -69,27 +69,27 @@ impl Session {
 
     /// The answer to bytes that are no acceptable request. `is_in_body`: its head was read before.
     pub(super) fn refuse_bytes(&self, refusal: Refusal, is_in_body: bool) -> Response {
-        let size_max = Value::count(self.worker.shared.config.request_size_max);
+        let size_max = Detail::count(self.worker.shared.config.request_size_max);
         let first = match is_in_body {
-            true => Value::Own("a head in order, and goes on with a body that is not"),
-            false => Value::text(without_query(first_line(&self.input))),
+            true => Detail::Own("a head in order, and goes on with a body that is not"),
+            false => Detail::text(without_query(first_line(&self.input))),
         };
         let response = Response::text(refusal.status(), refusal.body());
         let (cause, values) = match refusal {
-            Refusal::TooLarge => (Cause::RequestTooLarge, [size_max, Value::Nothing]),
+            Refusal::TooLarge => (Cause::RequestTooLarge, [size_max, Detail::Nothing]),
             Refusal::HeadTooLarge => {
                 let most = [limits::HTTP_HEAD_BYTES_MAX, limits::HTTP_HEADERS_MAX];
-                (Cause::HeadTooLarge, most.map(Value::count))
+                (Cause::HeadTooLarge, most.map(Detail::count))
             }
-            Refusal::BadRequest if is_in_body => (Cause::BadRequest, [first, Value::Nothing]),
-            Refusal::BadRequest => (what_it_is(&self.input), [first, Value::Nothing]),
-            Refusal::Host => (Cause::Host, [first, Value::Nothing]),
-            Refusal::ExpectationFailed => (Cause::Expectation, [first, Value::Nothing]),
-            Refusal::UnsupportedTransferCoding => (Cause::TransferCoding, [first, Value::Nothing]),
+            Refusal::BadRequest if is_in_body => (Cause::BadRequest, [first, Detail::Nothing]),
+            Refusal::BadRequest => (what_it_is(&self.input), [first, Detail::Nothing]),
+            Refusal::Host => (Cause::Host, [first, Detail::Nothing]),
+            Refusal::ExpectationFailed => (Cause::Expectation, [first, Detail::Nothing]),
+            Refusal::UnsupportedTransferCoding => (Cause::TransferCoding, [first, Detail::Nothing]),
             Refusal::VersionNotSupported if self.input.starts_with(b"PRI * HTTP/2") => {
-                (Cause::Http2, [Value::Nothing; 2])
+                (Cause::Http2, [Detail::Nothing; 2])
             }
-            Refusal::VersionNotSupported => (Cause::HttpVersion, [first, Value::Nothing]),
+            Refusal::VersionNotSupported => (Cause::HttpVersion, [first, Detail::Nothing]),
         };
         self.refused(About::default(), response, cause, &values)
     }

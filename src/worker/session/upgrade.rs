@@ -11,7 +11,7 @@ use super::super::overload::Strain;
 use super::super::{Shared, sys, time};
 use super::refuse::About;
 use super::{Admitted, Session, Unwanted};
-use crate::cause::{Cause, Value};
+use crate::cause::{Cause, Detail};
 use crate::http1::query::{decode_form, raw_pairs};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
@@ -43,7 +43,7 @@ impl Session {
                 let text =
                     format!("Too many connections: {most} HTTP connections from one address.");
                 let response = Response::text(429, &text).with_header("Retry-After", "1");
-                let values = [Value::Address(client), Value::Number(most.into())];
+                let values = [Detail::Address(client), Detail::Number(most.into())];
                 let about = About::request(request);
                 return Err(self.refused(about, response, Cause::SocketsPerIp, &values));
             }
@@ -64,7 +64,7 @@ impl Session {
         overload.admission.begin(client, time::unix_seconds()).map_err(|most| {
             let text = format!("Too many handshakes: {most} a second from one address; try again.");
             let response = Response::text(429, &text).with_header("Retry-After", "1");
-            let values = [Value::Address(client), Value::Number(most.into())];
+            let values = [Detail::Address(client), Detail::Number(most.into())];
             self.refused(About::request(request), response, Cause::HandshakesPerIp, &values)
         })
     }
@@ -103,17 +103,17 @@ impl Session {
         if let Some((name, value)) = refusal.header() {
             response = response.with_header(name, value);
         }
-        fn shown(value: Option<&str>) -> Value<'_> {
-            value.map_or(Value::Own("missing"), Value::text)
+        fn shown(value: Option<&str>) -> Detail<'_> {
+            value.map_or(Detail::Own("missing"), Detail::text)
         }
         let (cause, given) = match refusal {
-            handshake::Refusal::WrongMethod => (Cause::WrongMethod, Value::Own("GET")),
-            handshake::Refusal::HttpVersion => (Cause::UpgradeHttp10, Value::Nothing),
+            handshake::Refusal::WrongMethod => (Cause::WrongMethod, Detail::Own("GET")),
+            handshake::Refusal::HttpVersion => (Cause::UpgradeHttp10, Detail::Nothing),
             handshake::Refusal::NotAnUpgrade => (Cause::NoUpgrade, shown(upgrade.upgrade)),
             handshake::Refusal::WrongVersion => (Cause::WebSocketVersion, shown(upgrade.version)),
             handshake::Refusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
         };
-        let what = Value::Request(request.method(), request.path());
+        let what = Detail::Request(request.method(), request.path());
         self.refused(About::request(request), response, cause, &[what, given])
     }
 
@@ -127,14 +127,14 @@ impl Session {
     ) -> Result<Admitted, Unwanted> {
         let Shared { apps, overload, .. } = &*self.worker.shared;
         let mut about = About::request(request);
-        let unwanted = |about: About<'_>, error: ErrorCode, cause: Cause, values: &[Value<'_>]| {
+        let unwanted = |about: About<'_>, error: ErrorCode, cause: Cause, values: &[Detail<'_>]| {
             Unwanted { error, why: self.refuse(about, cause, values) }
         };
         if overload.pressure.strain() > Strain::None {
             return Err(unwanted(about, error_code::SHORT_OF_MEMORY, Cause::Memory, &[]));
         }
         let Some(index) = apps.by_key(key) else {
-            let values = [Value::text(key)];
+            let values = [Detail::text(key)];
             return Err(unwanted(about, error_code::NO_SUCH_APP, Cause::UnknownKey, &values));
         };
         about.app = Some(index);
@@ -144,19 +144,19 @@ impl Session {
         {
             let is_number = error == error_code::UNSUPPORTED_VERSION;
             let cause = if is_number { Cause::UnsupportedVersion } else { Cause::BadVersion };
-            return Err(unwanted(about, error, cause, &[Value::text(&**version)]));
+            return Err(unwanted(about, error, cause, &[Detail::text(&**version)]));
         }
         let app = apps.get(index);
         if !app.enabled {
-            let values = [Value::text(&*app.id)];
+            let values = [Detail::text(&*app.id)];
             return Err(unwanted(about, error_code::APP_DISABLED, Cause::AppDisabled, &values));
         }
         let from = request.header("origin");
         if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
-            let allowed = Value::List(&app.allowed_origins);
+            let allowed = Detail::List(&app.allowed_origins);
             let error = error_code::ORIGIN_NOT_ALLOWED;
             return Err(match from.as_deref() {
-                Some(from) => unwanted(about, error, Cause::Origin, &[Value::Span(from), allowed]),
+                Some(from) => unwanted(about, error, Cause::Origin, &[Detail::Span(from), allowed]),
                 None => unwanted(about, error, Cause::OriginMissing, &[allowed]),
             });
         }
@@ -164,7 +164,7 @@ impl Session {
             None => Place::NONE,
             Some((_, Ok(place))) => place,
             Some((client, Err(most))) => {
-                let values = [Value::Address(client), Value::Number(most.into())];
+                let values = [Detail::Address(client), Detail::Number(most.into())];
                 let (error, cause) = (error_code::TOO_MANY_CONNECTIONS, Cause::ConnectionsPerIp);
                 return Err(unwanted(about, error, cause, &values));
             }
@@ -175,7 +175,7 @@ impl Session {
         overload.admission.leave(place);
         let retries = app.over_quota_retries;
         let error = if retries { error_code::OVER_QUOTA_RETRY } else { error_code::OVER_QUOTA };
-        let most = Value::Number(app.connections_max.unwrap_or(u32::MAX).into());
+        let most = Detail::Number(app.connections_max.unwrap_or(u32::MAX).into());
         Err(unwanted(about, error, Cause::Quota, &[most]))
     }
 
@@ -201,7 +201,7 @@ impl Session {
             overload.admission.leave(place);
         }
         let why = error.to_string();
-        self.refuse(About::default(), Cause::NoDescriptor, &[Value::Own(&why)]);
+        self.refuse(About::default(), Cause::NoDescriptor, &[Detail::Own(&why)]);
     }
 }
 
