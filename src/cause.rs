@@ -164,7 +164,7 @@ causes! {
         "an idle HTTP connection was closed for a newer one: a worker has room for {}; raise LimitNOFILE (ulimit -n), or close idle connections in the proxy sooner"
     SocketsPerIp "sockets_per_ip" SocketsPerIp
         "{} has {} HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it"
-    HttpMemory "http_memory" MemoryPublish
+    HttpMemory "http_memory" MemoryRequest
         "a request was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
     AcceptPaused "accept_paused" AcceptPaused
         "accepting pauses: {}"

@@ -79,6 +79,8 @@ pub enum Refused {
     ConnectionMemory,
     /// A publish, far over `RINGVERB_MEMORY_MAX`.
     MemoryPublish,
+    /// A request that is not whole yet, at `RINGVERB_MEMORY_MAX`.
+    MemoryRequest,
     /// A connection with much to send, closed because the process is over `RINGVERB_MEMORY_MAX`.
     Shed,
     /// `max_connections` of the app.
@@ -132,7 +134,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -141,6 +143,7 @@ impl Refused {
         Self::MemorySubscription,
         Self::ConnectionMemory,
         Self::MemoryPublish,
+        Self::MemoryRequest,
         Self::Shed,
         Self::Quota,
         Self::NoSuchApp,
@@ -183,6 +186,7 @@ impl Refused {
             Self::MemorySubscription => "memory_subscription",
             Self::ConnectionMemory => "connection_memory",
             Self::MemoryPublish => "memory_publish",
+            Self::MemoryRequest => "memory_request",
             Self::Shed => "shed",
             Self::Quota => "quota",
             Self::NoSuchApp => "no_such_app",

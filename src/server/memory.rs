@@ -87,7 +87,7 @@ impl Budget {
         let count = |why: Refused| counts[why as usize];
         let line = format!(
             "memory: {} MiB resident, RINGVERB_MEMORY_MAX is {} MiB: {}; so far {} connections were refused for it, {} \
-             closed because they kept too much, {} subscriptions and {} publishes refused. {}",
+             closed because they kept too much, {} subscriptions, {} publishes and {} unfinished requests refused. {}",
             resident >> 20,
             budget >> 20,
             match self.strain {
@@ -101,6 +101,7 @@ impl Budget {
             count(Refused::Shed),
             count(Refused::MemorySubscription),
             count(Refused::MemoryPublish),
+            count(Refused::MemoryRequest),
             if strained {
                 "Raise the limit if the host has more memory; or send less to clients that read slowly, or lower \
                  RINGVERB_SEND_QUEUE_BYTES_MAX"

@@ -211,7 +211,7 @@ impl Session {
                         self.reader = RequestReader::new(Limits { request_size_max: size_max });
                         self.input = Vec::new();
                         let about = About::default();
-                        let response = short_of_memory();
+                        let response = short_of_memory("request was not carried out");
                         let response = self.refused(about, response, Cause::HttpMemory, &[]);
                         return Ok(Err(response));
                     }
@@ -407,7 +407,12 @@ impl Session {
                 if worker.shared.overload.pressure.strain() == Strain::FarOver =>
             {
                 let about = About { request: Some(request), app: Some(app) };
-                self.refused(about, short_of_memory(), Cause::MemoryPublish, &[])
+                self.refused(
+                    about,
+                    short_of_memory("event was not published"),
+                    Cause::MemoryPublish,
+                    &[],
+                )
             }
             Plan::Publish { app, publications, info, reply, quota } => {
                 if !self.publish(app, publications).await {
@@ -521,7 +526,7 @@ impl Session {
     }
 }
 
-fn short_of_memory() -> Response {
-    let text = "The server is short of memory: the event was not published; try again.";
-    Response::text(503, text).with_header("Retry-After", "1")
+fn short_of_memory(what: &str) -> Response {
+    let text = format!("The server is short of memory: the {what}; try again.");
+    Response::text(503, &text).with_header("Retry-After", "1")
 }
