@@ -102,12 +102,19 @@ const MALFORMED: &[&str] = &[
     r#"{"event":"pusher:subscribe","data":{"channel":null}}"#,
     r#"{"event":"pusher:subscribe","data":{"channel":["x"]}}"#,
     r#"{"event":"pusher:subscribe","channel":"top-level","data":{}}"#,
-    r#"{"event":"pusher:subscribe","data":{"channel":"x","channel_data":"nojson"}}"#,
-    r#"{"event":"pusher:subscribe","data":{"channel":"x","channel_data":{"user_id":1}}}"#,
+    r#"{"event":"pusher:subscribe","data":{"channel":"presence-x","channel_data":"nojson"}}"#,
+    r#"{"event":"pusher:subscribe","data":{"channel":"presence-x","channel_data":{"user_id":1}}}"#,
     r#"{"event":"pusher:unsubscribe","data":{}}"#,
     r#"{"event":"client-x","data":{}}"#,
     r#"{"event":"client-x","channel":7,"data":{}}"#,
 ];
+
+/// The description of a cache channel without the `ttl` of its event, which changes while the test runs.
+fn without_ttl(body: &str) -> String {
+    let (before, after) =
+        body.split_once(",\"ttl\":").expect("the seconds that the event has left");
+    format!("{before}{}", after.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+}
 
 #[test]
 fn malformed_messages_are_told_and_harm_nobody() {
@@ -416,8 +423,11 @@ fn cache_channels() {
         c.expect(&second);
         c.sync();
         let request = Request::get(&format!("/channels/{channel}")).query("info", "cache");
-        let body = format!(r#"{{"occupied":true,"cache":{second}}}"#);
-        assert_eq!(server.answer(&request), (200, body));
+        let (status, body) = server.answer(&request);
+        assert_eq!(
+            (status, without_ttl(&body)),
+            (200, format!(r#"{{"occupied":true,"cache":{second}}}"#))
+        );
     }
 }
 
@@ -498,7 +508,7 @@ fn questions_know_of_publishes_that_were_answered() {
         let request = Request::get(&format!("/channels/{channel}")).query("info", "cache");
         let (_, body) = server.answer(&request);
         let event = format!(r#"{{"event":"e","data":"{number}","channel":"{channel}"}}"#);
-        assert_eq!(body, format!(r#"{{"occupied":true,"cache":{event}}}"#));
+        assert_eq!(without_ttl(&body), format!(r#"{{"occupied":true,"cache":{event}}}"#));
     }
 }
 

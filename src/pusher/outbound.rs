@@ -88,7 +88,7 @@ pub fn subscription_count(channel: &str, count: u64, out: &mut Vec<u8>) {
 }
 
 /// `pusher:subscription_error`, in the shape pusher-js hands to the channel's listeners.
-/// `why`: for whoever develops an app.
+/// `why`: the line, in development mode.
 pub fn subscription_error(channel: &str, error: ErrorCode, why: Option<&str>, out: &mut Vec<u8>) {
     let (kind, status) = match error.code {
         4009 => ("AuthError", 401),

@@ -238,7 +238,7 @@ impl Shard {
     }
 
     /// A handshake is done but the connection is not wanted: it hears why, in an event and in a close frame
-    /// (PROTOCOL.md rule 9, C13 "fatal errors"). `why`: for whoever develops an app, and for `--debug`.
+    /// (PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode and with `--debug`.
     pub fn open_refused(
         &mut self,
         prelude: &[u8],

@@ -1,7 +1,8 @@
-//! What a connection is refused, and why it is closed: the answer, the count, the line for the log. PURE.
+//! Refusals to open connections, and closes by the server: the answer, the count, the log line. PURE.
 //!
-//! The client is answered as Reverb answers it. Whoever develops an app gets the line too, behind Reverb's text, and
-//! `--debug` shows it. A line is formatted only if somebody will read it: `Outbox::lines` bounds those of the log.
+//! The client gets Reverb's answer. In development mode the line follows Reverb's text, and `--debug` shows it, too.
+//! `Outbox::lines` limits the lines of the log. A line is formatted only for the log, in development mode, or with
+//! `--debug`.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature::AuthError;
 use crate::ws::violation::Violation;
 
-/// Why a request of a client fails: what the client is answered, and what the log says.
+/// Why a request of a client fails: the error for the client, and the line for the log.
 #[derive(Debug)]
 pub(super) struct Denial<'a> {
     pub(super) error: ErrorCode,
@@ -41,7 +42,7 @@ impl<'a> Denial<'a> {
         let auth = auth.unwrap_or_default();
         let (cause, value) = match error {
             AuthError::Malformed if auth.is_empty() => (Cause::AuthMissing, Detail::Nothing),
-            // Perhaps it is a signature, so it is not shown.
+            // Not shown: it may be a signature.
             AuthError::Malformed => (Cause::AuthForm, Detail::count(auth.len())),
             AuthError::WrongKey => {
                 (Cause::AuthKey, Detail::text(auth.split(':').next().unwrap_or_default()))
@@ -59,7 +60,7 @@ pub(super) fn with_line<'a>(reason: &'a str, line: Option<&str>) -> Cow<'a, str>
 }
 
 impl Shard {
-    /// Counts a refusal of a connection, or its close, and notes its line. The line for whoever develops an app.
+    /// Counts a refusal or a close, and queues its line for the log. Returns the line in development mode.
     pub fn note_refusal(
         &mut self,
         slot: u32,
@@ -83,7 +84,7 @@ impl Shard {
         talkative.then_some(line)
     }
 
-    /// The peer broke the WebSocket protocol, or sent a message that is too large: the end of the connection.
+    /// Closes a connection whose peer broke the WebSocket protocol or sent a message that is too large.
     pub fn close_violating(&mut self, slot: u32, violation: Violation) {
         let (code, reason) = (violation.close_code(), violation.reason());
         let line = match violation {
@@ -105,13 +106,13 @@ impl Shard {
         self.send_error(slot, denial.error, line.as_deref());
     }
 
-    /// `deny`, and the end of the connection.
+    /// Answers with `pusher:error` and closes the connection.
     pub(super) fn deny_and_close(&mut self, slot: u32, denial: &Denial<'_>) {
         self.deny(slot, denial);
         self.close(slot, denial.error);
     }
 
-    /// A subscription failed; that is told on its channel too where the app wants that.
+    /// Answers a failed subscription, with `pusher:subscription_error` too if the app is configured so.
     pub(super) fn deny_subscription(&mut self, slot: u32, channel: &str, denial: &Denial<'_>) {
         let line = self.note_refusal(slot, denial.cause, &denial.values);
         self.send_error(slot, denial.error, line.as_deref());
@@ -123,7 +124,7 @@ impl Shard {
         }
     }
 
-    /// Something is not done, which Reverb does not answer. Whoever develops an app gets an error.
+    /// Drops a message without an answer, as Reverb does. In development mode the client gets an error.
     pub(super) fn drop_silently(&mut self, slot: u32, denial: &Denial<'_>) {
         if let Some(line) = self.note_refusal(slot, denial.cause, &denial.values) {
             self.send_error(slot, denial.error, Some(&line));
@@ -142,7 +143,7 @@ impl Shard {
             MessageFault::SignInData => Cause::SignInData,
         };
         let value = match malformed.fault {
-            // These are names of this crate, and a span of JSON.
+            // Names of this crate, and a piece of JSON.
             MessageFault::NoEvent
             | MessageFault::SubscribeData
             | MessageFault::SubscribeChannel => Detail::Span(&malformed.value),
@@ -151,7 +152,7 @@ impl Shard {
         self.deny(slot, &Denial::new(error_code::INVALID_MESSAGE, cause, [value]));
     }
 
-    /// Enqueues `pusher:error`. `why`: for whoever develops an app.
+    /// Enqueues `pusher:error`. `why`: the line, in development mode.
     pub(super) fn send_error(&mut self, slot: u32, error: ErrorCode, why: Option<&str>) {
         self.text.clear();
         let data_is_object = self.app_of(slot).error_data_is_object;

@@ -1,6 +1,6 @@
-//! Lines for the log about what was refused or closed, at a bounded rate: a peer that sends rubbish must not keep a
-//! worker busy with writing about it. `cause` has the lines, and bounds those of each cause; `output` bounds the bytes
-//! that all workers write.
+//! Log lines of a worker about refusals and closes, at a limited rate: a peer that sends garbage must not keep a worker
+//! busy with logging. `cause` has the texts and limits the lines of each cause; `output` limits the bytes that all
+//! workers write.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -24,15 +24,15 @@ const LINES_PER_BEAT: u32 = 10;
 
 #[derive(Default)]
 pub(super) struct Notes {
-    /// Lines of each cause, apart from those of the shard, which has its own budget.
+    /// For HTTP sessions and the listener; the shard has a budget of its own.
     pub(super) lines: RefCell<LineBudget>,
     told: Cell<u32>,
 }
 
-/// Whom a line is about, as far as it is known.
+/// The connection that a line is about, as far as it is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Who {
-    /// The client, where a trusted proxy names it.
+    /// The client, if a trusted proxy names it.
     pub(super) client: Option<IpAddr>,
     /// The other end of the socket.
     pub(super) peer: Option<SocketAddr>,
@@ -41,7 +41,7 @@ pub(super) struct Who {
 }
 
 impl Notes {
-    /// Logs a line that is not about a peer, or counts it when there were enough.
+    /// Logs a line about another node or a hint for developers; over the limit it is only counted.
     pub(super) fn tell(&self, text: &str) {
         let told = self.told.get();
         if told < LINES_PER_BEAT {
@@ -68,13 +68,13 @@ pub(super) fn peer_of(socket: impl AsFd) -> Option<SocketAddr> {
 }
 
 impl Worker {
-    /// Whether somebody reads lines for which the log has no room.
+    /// Whether lines are needed for which the log has no room: in development mode and with `--debug`.
     pub(super) fn wants_all_lines(&self) -> bool {
         self.shared.config.talkative || self.shared.config.debug
     }
 
-    /// Counts a refusal and writes its line. `who` is asked only if there is room for the line. The line for whoever
-    /// develops an app or runs with `--debug`.
+    /// Counts a refusal and logs its line. `who` is called only if the log has room for the line. Returns the line in
+    /// development mode and with `--debug`.
     pub(super) fn refuse(
         &self,
         cause: Cause,
@@ -85,7 +85,7 @@ impl Worker {
         self.write_noted(noted, who)
     }
 
-    /// The same for a line that is made already.
+    /// `refuse` for a line that is formatted already.
     pub(super) fn write_noted(&self, noted: Noted, who: impl FnOnce() -> Who) -> Option<String> {
         self.count_refused(noted.cause.counted());
         let line = noted.line?;
@@ -95,7 +95,7 @@ impl Worker {
         self.wants_all_lines().then_some(line)
     }
 
-    /// Writes what the shard has noted. To be called while sockets of this tick are still there.
+    /// Logs the lines that the shard has queued. Called before the sockets that this tick closes are gone.
     pub(super) fn write_refusals(&self, core: &mut Core<Ring>) {
         for refusal in std::mem::take(&mut core.shard.outbox.refusals) {
             let RefusalNote { cause, line, left_out, connection, app, socket_id } = refusal;
@@ -127,8 +127,8 @@ impl Worker {
     }
 }
 
-/// An answer with the reason, for whoever develops an app. What Laravel's validation says stays as it is: it has the
-/// reason already.
+/// Adds the line to an answer, in development mode. Answers of Laravel's validation stay as they are, because they name
+/// the reason already.
 pub(super) fn explained(mut response: Response, line: Option<String>) -> Response {
     let Some(line) = line else { return response };
     match response.content_type {

@@ -128,7 +128,7 @@ enum End {
 /// A connection that is told on its socket why it does not open.
 pub(super) struct Unwanted {
     pub(super) error: ErrorCode,
-    /// For whoever develops an app, and for `--debug`.
+    /// The line, in development mode and with `--debug`.
     pub(super) why: Option<String>,
 }
 

@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use ringverb::cause::Cause;
+use ringverb::http1::refusal::Refusal as HttpRefusal;
+use ringverb::ws::violation::Violation;
 use support::{APP_ID, Client, Handshake, Server, Setup, Wire, data};
 
 /// A wrong input.
@@ -217,6 +219,21 @@ fn each_cause_has_a_case() {
     covered.extend(ELSEWHERE.iter().map(|(cause, _)| *cause));
     let once: BTreeSet<Cause> = covered.iter().copied().collect();
     let missing: Vec<_> = Cause::ALL.iter().filter(|cause| !once.contains(cause)).collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}
+
+/// But for 503, which needs a server without memory (tests/memory.rs).
+#[test]
+fn each_status_and_code_has_a_case() {
+    let cases = requests::CASES.iter().chain(handshakes::CASES).chain(messages::CASES);
+    let cases = cases.chain(messages::SUBSCRIPTIONS).chain(connections::CASES);
+    let number = |text: &str| text.trim_start_matches("closed ").split(' ').next()?.parse().ok();
+    let covered: BTreeSet<u16> = cases.filter_map(|case| number(case.answer)).collect();
+    let mut expected: BTreeSet<u16> = HttpRefusal::ALL.map(HttpRefusal::status).into();
+    expected.extend(Violation::ALL.map(Violation::close_code));
+    expected.extend([401, 404, 405, 422, 426, 429]);
+    expected.extend([4001, 4003, 4004, 4006, 4007, 4009, 4100, 4200, 4201, 4300, 4301, 4302]);
+    let missing: Vec<_> = expected.difference(&covered).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
 }
 

@@ -1,5 +1,4 @@
-//! Requests and handshakes that are refused: the line in the log, and for whoever develops an app the same reason in
-//! the answer.
+//! Refused requests and handshakes: the line in the log and, in development mode, the same line in the answer.
 
 use super::Session;
 use crate::app::AppIndex;
@@ -11,7 +10,7 @@ use crate::limits;
 use crate::worker::notes::{Who, explained, peer_of};
 use crate::worker::sys;
 
-/// Where a line about a session comes from.
+/// What is known of a refused request beside its session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct About<'a> {
     /// The request, which may name the client behind a proxy.
@@ -36,7 +35,7 @@ impl Session {
         self.worker.refuse(cause, values, || self.who(about))
     }
 
-    /// `refuse` with an answer.
+    /// `refuse` for a request that is answered. Returns the answer.
     pub(super) fn refused(
         &self,
         about: About<'_>,
@@ -48,7 +47,7 @@ impl Session {
         explained(response, line.filter(|_| self.worker.shared.config.talkative))
     }
 
-    /// `refused` with a line that is made already.
+    /// `refused` for a line that is formatted already.
     pub(super) fn refused_as(
         &self,
         about: About<'_>,
@@ -67,7 +66,7 @@ impl Session {
         Who { client, peer: peer_of(sys::borrow(&self.stream)), app: about.app, socket_id: None }
     }
 
-    /// The answer to bytes that are no acceptable request. `is_in_body`: its head was read before.
+    /// Refuses bytes that are no acceptable request. `is_in_body`: the head was read before.
     pub(super) fn refuse_bytes(&self, refusal: Refusal, is_in_body: bool) -> Response {
         let size_max = Detail::count(self.worker.shared.config.request_size_max);
         let first = match is_in_body {
@@ -95,7 +94,7 @@ impl Session {
     }
 }
 
-/// What bytes are that are not HTTP as it should be.
+/// Recognizes other protocols by their first bytes.
 fn what_it_is(input: &[u8]) -> Cause {
     const TLS_HANDSHAKE: u8 = 0x16;
     /// Of the PROXY protocol's second version, behind the empty lines that any request may begin with.
@@ -113,7 +112,7 @@ fn first_line(input: &[u8]) -> &[u8] {
     input.get(..end.unwrap_or(input.len())).unwrap_or_default()
 }
 
-/// A query may have a signature, which is not shown.
+/// The query is cut off, because it may hold a signature.
 fn without_query(line: &[u8]) -> &[u8] {
     let end = memchr::memchr(b'?', line).unwrap_or(line.len());
     line.get(..end).unwrap_or_default()
