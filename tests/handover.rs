@@ -462,7 +462,7 @@ fn a_failed_hand_over_leaves_the_old_process_serving() {
     // It has too few descriptors.
     let few = setup(1).reaching(&server).arg("--takeover").descriptors(100).run();
     assert_eq!(few.code, Some(1), "{}", few.stdout);
-    assert!(few.stdout.contains("raise LimitNOFILE"), "{} {}", few.stdout, few.stderr);
+    assert!(few.stderr.contains("raise LimitNOFILE"), "{} {}", few.stdout, few.stderr);
     assert!(few.stderr.contains("the running server, which continues"), "{}", few.stderr);
     check(&server);
     // And then one that can.
@@ -485,6 +485,8 @@ fn of_another_version_only_the_listeners_are_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("O_NONBLOCK");
     let address = listener.local_addr().expect("its address");
+    // A server that a test killed may have left the file of this port.
+    let _ = std::fs::remove_file(meeting_point(address));
     let point = UnixListener::bind(meeting_point(address)).expect("nobody has it");
     let old = std::thread::spawn(move || {
         let (mut stream, _) = point.accept().expect("the new server comes");
