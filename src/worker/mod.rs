@@ -339,6 +339,7 @@ impl Worker {
         let core = &mut *self.core.borrow_mut();
         let effects = &mut *self.effects.borrow_mut();
         core.mailbox.doorbell().set_awake();
+        let stage = self.shared.phase.stage();
         self.follow(core, effects);
         if !core.is_paused() {
             core.shard.advance(effects.clock.now());
@@ -355,6 +356,11 @@ impl Worker {
         // can act on it.
         self.write_line();
         core.finish();
+        // Whoever changed the phase during this tick found the core awake and did not ring. The core says that it sleeps
+        // before this look, and the phase is set before that ring: one of the two sees the other.
+        if self.shared.phase.stage() != stage {
+            self.ask_tick();
+        }
         self.settle_accounts(core, &mut effects.guard);
         if core.reactor.has_paced()
             && let Some(waker) = self.paced_waker.borrow_mut().take()

@@ -24,7 +24,8 @@ impl Phase {
         Self(AtomicU8::new(Self::PAUSED))
     }
 
-    fn stage(&self) -> u8 {
+    /// The word itself, to see whether it has changed.
+    pub(super) fn stage(&self) -> u8 {
         self.0.load(Ordering::Acquire)
     }
 
