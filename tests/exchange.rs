@@ -270,7 +270,7 @@ fn a_signal_to_end_before_the_stand_in_has_taken_over_ends_both() {
     // All output has ended, so the stand-in has, too.
     let finished = server.finish();
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert!(finished.stderr.contains("does not serve"), "{finished:?}");
+    assert!(finished.stderr.contains("has ended"), "{finished:?}");
     assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens");
 }
 
@@ -289,6 +289,31 @@ fn a_signal_to_end_while_the_program_is_replaced_counts_when_it_has_taken_back()
     server.signal(Signal::TERM);
     assert_eq!(client.close_code_behind_events(), 4100);
     assert_eq!(server.finish().code, Some(0));
+}
+
+/// Another server may be there by the time the stand-in has started.
+#[test]
+fn a_stand_in_that_starts_when_its_process_has_ended_takes_over_from_nobody() {
+    let installed = Installed::new();
+    let mut server = installed.start();
+    installed.script(&on_stage("stand-in-for", "sleep 3"));
+    server.signal(Signal::USR2);
+    server.line_with("was started to take over for a moment");
+    let next = Setup::new().workers(2).reaching(&server);
+    server.signal(Signal::TERM);
+    eventually("the server has ended", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", server.id())).ok()?;
+        stat.contains(") Z ").then_some(())
+    });
+    let next = next.start_as_configured();
+    let mut client = subscribed(&next);
+    // All output has ended, so the stand-in has, too.
+    let finished = server.finish();
+    assert!(finished.stderr.contains("has ended"), "{finished:?}");
+    hears(&next, &mut client, "1");
+    assert!(!finished.stdout.contains(STANDS_IN), "{finished:?}");
+    client.close();
+    next.stop();
 }
 
 /// In a cluster the listeners move and clients come back by themselves; the process stays the same.

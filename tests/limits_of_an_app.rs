@@ -211,7 +211,8 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
         .env("RINGVERB_DEVELOPMENT", "true")
         .start();
     let mut page = Client::open(&server, &Handshake::new().header("Origin", "https://evil.test"));
-    let why = "origin https://evil.test refused. Allowed: good.test (RINGVERB_ALLOWED_ORIGINS)";
+    let why =
+        r#"origin "https://evil.test" refused. Allowed: good.test (RINGVERB_ALLOWED_ORIGINS)"#;
     page.expect(&error_event(4009, &format!("Origin not allowed: {why}")));
     assert_eq!(page.closed(), (4009, "Origin not allowed".to_owned()));
     let line = server.line_with("evil.test");

@@ -9,6 +9,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+/// Length of a value whose variables are replaced. A few lines that name each other twice would take all memory.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+
 /// Why a line cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -17,6 +20,8 @@ enum Fault {
     Trailing,
     /// A backslash in double quotes before something that is not escaped.
     Escape,
+    /// Variables make it longer than `VALUE_BYTES_MAX`.
+    TooLong,
     Name,
 }
 
@@ -28,6 +33,7 @@ impl Fault {
                 "values with spaces need quotes, and only a comment may follow a quote"
             }
             Self::Escape => r#"in double quotes a backslash may precede only " \ $ f n r t v"#,
+            Self::TooLong => "with its variables it has more than 65536 bytes",
             Self::Name => "a name has letters, digits, _ and . only",
         }
     }
@@ -61,7 +67,7 @@ pub fn parse(
             continue;
         }
         let lookup = |name: &str| environment.get(name).or_else(|| values.get(name)).cloned();
-        match value.map(|value| read_value(value).map(|value| value.resolve(lookup))) {
+        match value.map(|value| read_value(value)?.resolve(lookup)) {
             Some(Ok(value)) => {
                 values.insert(name.to_owned(), value);
             }
@@ -192,7 +198,7 @@ impl Raw {
     }
 
     /// From the last one to the first, as phpdotenv does. A variable that is not there stays as it stands.
-    fn resolve(self, lookup: impl Fn(&str) -> Option<String>) -> String {
+    fn resolve(self, lookup: impl Fn(&str) -> Option<String>) -> Result<String, Fault> {
         let mut text = self.text;
         for at in self.variables.into_iter().rev() {
             let name = text[at..].strip_prefix("${").and_then(|inner| inner.split_once('}'));
@@ -201,10 +207,13 @@ impl Raw {
             let Some(name) = name.filter(|name| name.bytes().all(is_part)) else { continue };
             if let Some(found) = lookup(name) {
                 let end = at + "${}".len() + name.len();
+                if text.len() + found.len() > VALUE_BYTES_MAX {
+                    return Err(Fault::TooLong);
+                }
                 text.replace_range(at..end, &found);
             }
         }
-        text
+        Ok(text)
     }
 }
 
@@ -391,6 +400,21 @@ mod tests {
     }
 
     /// phpdotenv drops the rest of such a file, and says nothing.
+    #[test]
+    fn values_that_double_with_each_line_are_reported() {
+        let lines = (1..60).map(|number| {
+            let before = number - 1;
+            format!("A{number}=\"${{A{before}}}${{A{before}}}\"\n")
+        });
+        let problems = read(&format!("A0=x\n{}", lines.collect::<String>())).unwrap_err();
+        assert!(
+            problems[0].starts_with("line 17 (A16) is malformed: with its variables"),
+            "{problems:?}"
+        );
+        // What a line gives by itself is not limited here.
+        assert!(read(&format!("X={}", "x".repeat(100_000))).is_ok());
+    }
+
     #[test]
     fn a_value_that_never_ends_is_reported() {
         for text in ["X=\"a", "X=\"a\\\"", "X='a=\"b'\nY=1", "# an example: X=\"a\nX=1"] {

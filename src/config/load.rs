@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::options::{OPTIONS, OptionSpec, Scope};
@@ -165,6 +165,8 @@ fn environment_file(
 
 const TOML_FILE: &str = "ringverb.toml";
 const ENV_FILE: &str = ".env";
+/// Bytes of a configuration file.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 fn name_of(named: Option<&Path>, default: &str) -> String {
     named.map_or_else(|| default.to_owned(), |path| path.display().to_string())
@@ -177,7 +179,7 @@ impl Files {
     }
 
     fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
-        match std::fs::read(named.unwrap_or(Path::new(default))) {
+        match read_bounded(named.unwrap_or(Path::new(default)), named.is_some()) {
             Ok(bytes) => {
                 self.read.push(name_of(named, default));
                 Ok(bytes)
@@ -186,6 +188,20 @@ impl Files {
             Err(error) => Err(vec![format!("cannot read {}: {error}", name_of(named, default))]),
         }
     }
+}
+
+/// Reads a file up to `FILE_BYTES_MAX`. Only a file that was named may be a pipe, as a shell makes for `<(command)`, or a
+/// device: a pipe that lies there would hold up the start until somebody writes to it.
+fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
+    if !is_named && !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Laravel's `env()` reads these as nothing.

@@ -20,12 +20,16 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getppid, kill_process, set_parent_process_death_signal,
+    waitpid,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::life::Asked;
+use super::life::{self, Asked};
 use crate::output;
 use crate::worker::{hold_signals, replace_program};
 
@@ -34,6 +38,9 @@ const STAND_IN_FOR: &str = "--stand-in-for=";
 const TAKES_BACK_FROM: &str = "--takes-back-from=";
 const MINDS: &str = "--minds=";
 const TAKEOVER: &str = "--takeover";
+
+/// Time in which a new program has to start and take over.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The signals that this program has a meaning for.
 pub(super) const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR2];
@@ -62,6 +69,8 @@ pub(super) struct Program {
 struct StandIn {
     process: Pid,
     has_ended: Arc<AtomicBool>,
+    /// Nobody ends it for being late any more.
+    has_taken_over: Arc<AtomicBool>,
 }
 
 impl Program {
@@ -103,8 +112,11 @@ impl Program {
                 let process = Pid::from_child(&child);
                 tracing::info!("SIGUSR2: process {process} was started to take over for a moment");
                 let has_ended = Arc::new(AtomicBool::new(false));
+                let has_taken_over = Arc::default();
                 reap(process, has_ended.clone());
-                self.stand_in = Some(StandIn { process, has_ended });
+                let stand_in = StandIn { process, has_ended, has_taken_over };
+                stand_in.end_if_late();
+                self.stand_in = Some(stand_in);
             }
             Err(error) => {
                 tracing::error!("SIGUSR2: nothing changes, {path:?} does not start: {error}");
@@ -134,6 +146,37 @@ impl Program {
 
     pub(super) fn is_stand_in(&self, process: i32) -> bool {
         self.stand_in.as_ref().is_some_and(|one| one.process.as_raw_pid() == process)
+    }
+
+    /// A process has taken over.
+    pub(super) fn note_taker(&self, taker: i32) {
+        if let Some(stand_in) = self.stand_in.as_ref().filter(|_| self.is_stand_in(taker)) {
+            stand_in.has_taken_over.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl StandIn {
+    /// A program that hangs is killed, so that SIGUSR2 can be tried again.
+    fn end_if_late(&self) {
+        let Self { process, has_ended, has_taken_over } = self;
+        let (process, is_settled) = (*process, [has_ended.clone(), has_taken_over.clone()]);
+        let end = move || {
+            life::sleep(START_TIME_MAX);
+            // It is not reaped yet, or `has_ended` is set: the id cannot be another process's.
+            if !is_settled.iter().any(|settled| settled.load(Ordering::Acquire)) {
+                tracing::error!(
+                    "process {process} did not take over within {} s and is killed: nothing changes. Look at what holds \
+                     up its start, and send SIGUSR2 again",
+                    START_TIME_MAX.as_secs()
+                );
+                pass_on(process, Signal::KILL);
+            }
+        };
+        let thread = std::thread::Builder::new().name("stand-in-late".to_owned());
+        if let Err(error) = thread.spawn(end) {
+            tracing::warn!("process {process} has no time limit: {error}");
+        }
     }
 }
 
@@ -212,6 +255,40 @@ fn execute(file: &Path, name: &Path, stage: &str, process: Pid) -> io::Error {
     match (CString::new(file.as_os_str().as_bytes()), all) {
         (Ok(file), Ok(arguments)) => replace_program(&file, &arguments),
         _ => io::ErrorKind::InvalidInput.into(),
+    }
+}
+
+/// Until the stand-in has taken over it is of use to its parent only, and ends with it: later it would take over from
+/// whichever server is there by then. To be called before anything that may take long.
+///
+/// # Errors
+/// When the parent is gone already.
+pub(super) fn end_with_parent(parent: Pid) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() == Some(parent) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("process {parent} has ended")))
+}
+
+/// The stand-in has taken over: from now on it serves even if its parent is killed.
+pub(super) fn outlive_parent() {
+    if let Err(error) = set_parent_process_death_signal(None) {
+        tracing::warn!("this process ends if the process for which it serves is killed: {error}");
+    }
+}
+
+/// Signals are held back while the program is replaced. If the new program hangs before it serves, they take effect
+/// after this time, so that somebody can end it.
+pub(super) fn release_signals_in_time() {
+    let release = || {
+        life::sleep(START_TIME_MAX);
+        // Once there are handlers, they get what comes; until then a signal ends the process.
+        let _ = hold_signals(&SIGNALS, false);
+    };
+    let thread = std::thread::Builder::new().name("signals-late".to_owned());
+    if let Err(error) = thread.spawn(release) {
+        tracing::warn!("a start that hangs could be ended by SIGKILL only: {error}");
     }
 }
 

@@ -20,7 +20,7 @@ use signal_hook::iterator::Signals;
 use super::cli::TakeOver;
 use super::delay::{Delay, open_connections};
 use super::ending::Life;
-use super::exchange::{Program, Replacement, Role, SIGNALS, reap};
+use super::exchange::{self, Program, Replacement, Role, SIGNALS, reap};
 use super::handover;
 use super::listening::{bind, is_in_use, share_port};
 use super::locked::LockedMemory;
@@ -129,6 +129,9 @@ pub(super) fn serve(
     watch.start().map_err(StartError::Start)?;
     if let Some(predecessor) = &predecessor {
         succeed(predecessor, &shared, &doorbells)?;
+    }
+    if let Role::StandIn(_) = role {
+        exchange::outlive_parent();
     }
     let clock_start_nanos = clock.start_nanos();
     let gives = shared.lines.is_none();
@@ -386,12 +389,14 @@ fn wait(
             }
             Ok(Asked::Replace) => program.start_stand_in(),
             Ok(Asked::TakenOver(taker)) => {
+                program.note_taker(taker);
                 tracing::info!("Another process has taken over: closing connections here.");
                 return End::Retire(taker);
             }
             Ok(Asked::Give(successor)) => {
                 let taker = successor.process;
                 if handover::give(shared, doorbells, successor) {
+                    program.note_taker(taker);
                     tracing::info!("Another process has taken over, with all connections.");
                     return End::Given(taker);
                 }

@@ -47,6 +47,15 @@ pub fn main() -> ExitCode {
     if let Some(stand_in) = arguments.minds() {
         return mind(stand_in, arguments.prints_events());
     }
+    match arguments.role() {
+        Role::StandIn(parent) => {
+            if let Err(error) = exchange::end_with_parent(parent) {
+                return fail(&StartError::TakeOver(error));
+            }
+        }
+        Role::TakesBack(_) => exchange::release_signals_in_time(),
+        Role::Server => {}
+    }
     exchange::mind_after_failure(arguments.role(), run(&arguments))
 }
 

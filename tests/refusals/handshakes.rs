@@ -88,7 +88,7 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::Origin, env: &[ORIGINS],
         act: |server| refused_handshake(server, &Handshake::new().header("Origin", "https://evil.test")).of_app(),
         answer: "4009 Origin not allowed",
-        line: "origin https://evil.test refused. Allowed: https://myapp.com, http://localhost:3000 (RINGVERB_ALLOWED_ORIGINS)",
+        line: "origin \"https://evil.test\" refused. Allowed: https://myapp.com, http://localhost:3000 (RINGVERB_ALLOWED_ORIGINS)",
     },
     Case {
         cause: Cause::OriginMissing, env: &[ORIGINS],

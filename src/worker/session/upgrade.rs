@@ -156,7 +156,7 @@ impl Session {
             let allowed = Detail::List(&app.allowed_origins);
             let error = error_code::ORIGIN_NOT_ALLOWED;
             return Err(match from.as_deref() {
-                Some(from) => unwanted(about, error, Cause::Origin, &[Detail::Span(from), allowed]),
+                Some(from) => unwanted(about, error, Cause::Origin, &[Detail::text(from), allowed]),
                 None => unwanted(about, error, Cause::OriginMissing, &[allowed]),
             });
         }

@@ -51,6 +51,35 @@ fn who_sleeps_is_woken() {
     });
 }
 
+/// What is no mail, as the phase of the server: it is set, and then its owner rings. The core looks at it when a tick
+/// begins, and once more when it has said that it sleeps.
+#[test]
+fn a_word_that_is_set_before_a_ring_is_not_slept_through() {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    model(|| {
+        let (_left, mut right) = pair(1);
+        let doorbells = right.doorbells();
+        let word = Arc::new(AtomicUsize::new(0));
+        let theirs = word.clone();
+        let control = loom::thread::spawn(move || {
+            theirs.store(1, Ordering::Release);
+            doorbells[1].ring();
+        });
+        loop {
+            right.doorbell().set_awake();
+            let seen = word.load(Ordering::Acquire);
+            if seen == 1 {
+                break;
+            }
+            if right.prepare_sleep() && word.load(Ordering::Acquire) == seen {
+                right.doorbell().wait();
+            }
+        }
+        control.join().unwrap();
+    });
+}
+
 /// A ring that is full: what waits for room rings, too, when it has found it.
 #[test]
 fn mail_that_waited_for_room_wakes_too() {
