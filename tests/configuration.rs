@@ -277,12 +277,13 @@ fn check_tells_who_has_the_port() {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(found(&finished, "port").starts_with("ok"), "{finished:?}");
     assert!(found(&finished, "kernel").contains("io_uring"), "{finished:?}");
-    // A server that runs is nothing that is in the way of its successor.
+    // A plain start would fail.
     let server = Server::start();
     let finished = Setup::client_of(&server).arg("check").run();
     let line = found(&finished, "port");
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert!(line.starts_with("warning") && line.contains("--takeover"), "{line}");
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let expected = format!("ringverb, process {}: stop it, start with --takeover, or", server.id());
+    assert!(line.starts_with("problem") && line.contains(&expected), "{line}");
 }
 
 #[test]

@@ -19,15 +19,16 @@ use signal_hook::iterator::Signals;
 
 use super::cli::TakeOver;
 use super::delay::{Delay, open_connections};
+use super::doctor::port::Holder;
 use super::ending::Life;
 use super::exchange::{self, Program, Replacement, Role, SIGNALS, reap};
 use super::handover;
-use super::listening::{bind, is_in_use, share_port};
+use super::listening::{bind, is_in_use, share_port, wait_for_holder};
 use super::locked::LockedMemory;
 use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
-use super::takeover::{self, Offer, Offering, Predecessor, Successor};
+use super::takeover::{self, Offer, Offering, Predecessor, Running, Successor};
 use super::watch::Watch;
 use crate::app::Apps;
 use crate::config::Config;
@@ -208,7 +209,15 @@ fn listeners(
     let found = if takes_over {
         takeover::ask(address, places).map_err(StartError::TakeOver)?
     } else if is_in_use(address) {
-        takeover::ask_orphan(address, places).map_err(StartError::TakeOver)?
+        match takeover::ask_orphan(address, places).map_err(StartError::TakeOver)? {
+            Running::Unknown => None,
+            Running::Orphan(predecessor, listeners) => Some((predecessor, listeners)),
+            Running::Server(process) => {
+                let holder = Holder::of(u32::try_from(process).unwrap_or_default());
+                wait_for_holder(address, || Some(holder.sentence(address, true)))?;
+                None
+            }
+        }
     } else {
         None
     };

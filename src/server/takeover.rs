@@ -184,8 +184,12 @@ fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
             strangers.refuse(&error);
             continue;
         }
-        match hand_out(stream, offer, asked) {
-            Ok(stream) => {
+        match is_take_over(&stream)
+            .and_then(|is| is.then(|| hand_out(stream, offer, asked)).transpose())
+        {
+            // An ordinary start asks in this way which process serves the address.
+            Ok(None) => tracing::debug!("another process asked which process serves this address"),
+            Ok(Some(stream)) => {
                 // The successor offers from here on. The socket itself closes with the process; nobody accepts there.
                 point.close();
                 let _ = say(&stream, RETIRING);
@@ -222,10 +226,26 @@ impl Strangers {
     }
 }
 
-/// One conversation; when it ends well, this process has nothing left to offer.
+/// Whether the peer wants to take over. `false`: it has closed the connection without a word.
+fn is_take_over(stream: &UnixStream) -> io::Result<bool> {
+    patient(stream)?;
+    match hear(stream) {
+        Ok(heard) if heard == TAKE_OVER => Ok(true),
+        Ok(_) => Err(foreign()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// One conversation, from the listeners on; when it ends well, this process has nothing left to offer.
 fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Result<UnixStream> {
-    patient(&stream)?;
-    expect(&stream, TAKE_OVER)?;
     send_listeners(&stream, offer)?;
     let process = peer_credentials(&stream)?.process;
     let wish = hear(&stream)?;
@@ -308,23 +328,31 @@ pub(super) fn ask(
     ask_through(stream, address).map(Some)
 }
 
-/// Asks a stand-in whose parent is gone for its listeners; `None` when no such process serves the address.
+/// What serves an address that an ordinary start finds in use.
+pub(super) enum Running {
+    /// No server of this user.
+    Unknown,
+    /// The server with this process id, which goes on.
+    Server(i32),
+    /// A stand-in whose parent is gone, which gives everything away.
+    Orphan(Predecessor, Vec<TcpListener>),
+}
+
+/// Looks which server of this user serves the address, and asks a stand-in whose parent is gone for its listeners.
 ///
 /// # Errors
 /// When there is one that does not give them.
-pub(super) fn ask_orphan(
-    address: SocketAddr,
-    places: &Places,
-) -> io::Result<Option<(Predecessor, Vec<TcpListener>)>> {
-    let Some(stream) = places.find(address)? else { return Ok(None) };
+pub(super) fn ask_orphan(address: SocketAddr, places: &Places) -> io::Result<Running> {
+    let Some(stream) = places.find(address)? else { return Ok(Running::Unknown) };
     let process = peer_credentials(&stream)?.process;
     if !is_orphan(process) {
-        return Ok(None);
+        return Ok(Running::Server(process));
     }
     tracing::warn!(
         "process {process} serves {address} for a process that is gone: taking over from it, with all connections"
     );
-    ask_through(stream, address).map(Some)
+    ask_through(stream, address)
+        .map(|(predecessor, listeners)| Running::Orphan(predecessor, listeners))
 }
 
 fn ask_through(
