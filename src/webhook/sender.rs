@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -51,8 +51,14 @@ struct Load {
     /// Milliseconds since which the endpoint has refused every request; `WORKS` if it accepted the last one.
     failing_since: AtomicU64,
     /// An event that waits, for the log: its kind and channel. Only the sender changes it, once a request.
-    sample: Mutex<Option<(WebhookKind, Arc<str>)>>,
+    sample: Sample,
 }
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "between two threads of this module, and no worker's: locked once a request and once at the end"
+)]
+type Sample = std::sync::Mutex<Option<(WebhookKind, Arc<str>)>>;
 
 impl Default for Load {
     fn default() -> Self {
@@ -61,7 +67,7 @@ impl Default for Load {
             by_class: Default::default(),
             by_kind: Default::default(),
             failing_since: AtomicU64::new(WORKS),
-            sample: Mutex::default(),
+            sample: Sample::default(),
         }
     }
 }
