@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use support::{
     Client, Finished, Http, PING, PONG, Server, Setup, eventually, now, raise_descriptor_limit,
@@ -191,7 +191,9 @@ fn a_server_starts_at_once_after_one_that_was_killed_with_many_connections() {
 
 fn bound() -> OwnedFd {
     let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+    // A server that the test starts must not inherit it.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
     let socket = socket.expect("a socket");
     rustix::net::bind(&socket, &any).expect("bound");
     socket

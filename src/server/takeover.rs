@@ -33,10 +33,8 @@ use socket2::Socket;
 
 use super::exchange::is_orphan;
 use super::life::{Asked, WORKERS_MAX, sleep};
-use super::meeting::{Places, Point};
-use crate::output::PEER;
+use super::meeting::{Places, Point, Strangers};
 use crate::worker::handover::{FORMAT, peer_credentials};
-use crate::worker::time::Clock;
 
 /// Every message is as long as this, filled up with spaces.
 const MESSAGE_BYTES: usize = 64;
@@ -172,7 +170,7 @@ impl Offering {
 }
 
 fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
-    let mut strangers = Strangers { clock: Clock::start(), count: 0, told_ms: None };
+    let mut strangers = Strangers::new();
     loop {
         let Ok((stream, _)) = point.listener.accept() else {
             // Out of descriptors it fails at once, over and over.
@@ -203,25 +201,6 @@ fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
                 tracing::warn!("a take-over failed, and this process continues: {why}");
                 sleep(Duration::from_millis(100));
             }
-        }
-    }
-}
-
-/// Peers that may not take over: counted, and one line a minute.
-struct Strangers {
-    clock: Clock,
-    count: u64,
-    told_ms: Option<u64>,
-}
-
-impl Strangers {
-    fn refuse(&mut self, why: &io::Error) {
-        const LINE_EVERY_MS: u64 = 60_000;
-        self.count += 1;
-        let now_ms = self.clock.now().0;
-        if self.told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LINE_EVERY_MS) {
-            self.told_ms = Some(now_ms);
-            tracing::warn!(target: PEER, count = self.count, "take-over refused: {why}");
         }
     }
 }
