@@ -73,14 +73,15 @@ fn what_can_never_match_is_refused_with_the_reason() {
     for (dotenv, part) in [
         (
             "RINGVERB_ALLOWED_ORIGINS=https://a.test/app",
-            "has the entry \"https://a.test/app\" (.env: RINGVERB_ALLOWED_ORIGINS), but an Origin header has no path and no query: write https://a.test",
+            "has the entry \"https://a.test/app\" (.env), but an Origin header has no path and no query: write https://a.test",
         ),
         ("RINGVERB_ALLOWED_ORIGINS=a.test,,b.test", "an entry of the list is empty"),
         ("REVERB_ALLOWED_ORIGINS=münchen.de", "write xn--mnchen-3ya.de"),
         ("RINGVERB_ALLOWED_ORIGINS=wss://a.test", "write https://a.test"),
+        ("REVERB_ALLOWED_ORIGINS=[*]", "REVERB_ALLOWED_ORIGINS has the entry \"[*]\" (.env), but"),
         (
             "REVERB_APP_ID=\"my app/1\"",
-            "REVERB_APP_ID is \"my app/1\" (.env: REVERB_APP_ID), but it contains a space",
+            "REVERB_APP_ID is \"my app/1\" (.env), but it contains a space",
         ),
         ("REVERB_APP_KEY=a:b", "it contains \":\""),
         ("REVERB_APP_KEY=ключ", "letters, digits and signs"),
@@ -95,8 +96,15 @@ fn what_can_never_match_is_refused_with_the_reason() {
         // With an error, too, the values are shown; and it does not send people to itself.
         assert!(finished.stdout.contains("secret = \"********\""), "{}", finished.stdout);
         assert!(!finished.stderr.contains("ringverb check"), "{}", finished.stderr);
-        assert!(!finished.stdout.contains("The configuration is good"), "{}", finished.stdout);
+        assert!(!finished.stdout.contains("The configuration is valid"), "{}", finished.stdout);
     }
+}
+
+#[test]
+fn an_app_that_is_disabled_is_warned_of() {
+    let expected =
+        "app 1001 is disabled (RINGVERB_APP_ENABLED=false): its clients get 4003, its backend 403";
+    assert_eq!(warnings(folder("RINGVERB_APP_ENABLED=false\n")), [expected]);
 }
 
 #[test]
@@ -170,8 +178,8 @@ fn a_file_of_reverb_beside_the_env_file_is_compared() {
     let expected = [
         "config/reverb.php has ping_interval = 30, and is not read: this server uses 60. The value belongs in \
          REVERB_APP_PING_INTERVAL of .env",
-        "config/reverb.php has allowed_origins = myapp.com, and is not read: this server uses *. The value belongs in \
-         RINGVERB_ALLOWED_ORIGINS of .env",
+        "every origin is accepted, although config/reverb.php (which is not read) allows only myapp.com: set \
+         RINGVERB_ALLOWED_ORIGINS=myapp.com in .env",
     ];
     assert_eq!(warnings(folder("").file("config/reverb.php", php)), expected);
     let both = "RINGVERB_ALLOWED_ORIGINS=myapp.com\nREVERB_APP_PING_INTERVAL=30\n";
@@ -180,7 +188,7 @@ fn a_file_of_reverb_beside_the_env_file_is_compared() {
     assert_eq!(warnings(folder("").file("config/reverb.php/x", "")), [""; 0]);
     // The server says it, too, and starts.
     let mut server = folder("").file("config/reverb.php", php).start();
-    server.error_line_with("allowed_origins = myapp.com");
+    server.error_line_with("allows only myapp.com");
     server.stop();
     // The commands that speak to a server have nothing to do with it.
     let finished =
@@ -210,7 +218,7 @@ fn sizes_have_units() {
     for (value, part) in [
         (
             "lots",
-            "RINGVERB_MEMORY_MAX is \"lots\" (.env: RINGVERB_MEMORY_MAX), but it takes bytes, or a size such as 512M",
+            "RINGVERB_MEMORY_MAX is \"lots\" (.env), but it takes bytes, or a size such as 512M",
         ),
         ("15M", "at least 16M; empty for no limit"),
         ("17179869184G", "RINGVERB_MEMORY_MAX is \"17179869184G\""),
@@ -277,12 +285,26 @@ fn check_tells_who_has_the_port() {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(found(&finished, "port").starts_with("ok"), "{finished:?}");
     assert!(found(&finished, "kernel").contains("io_uring"), "{finished:?}");
-    // A server that runs is nothing that is in the way of its successor.
+    // A plain start would fail.
     let server = Server::start();
     let finished = Setup::client_of(&server).arg("check").run();
     let line = found(&finished, "port");
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert!(line.starts_with("warning") && line.contains("--takeover"), "{line}");
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let expected = format!("ringverb, process {}: stop it, start with --takeover, or", server.id());
+    assert!(line.starts_with("problem") && line.contains(&expected), "{line}");
+}
+
+#[test]
+fn check_counts_its_warnings() {
+    for (dotenv, with) in [
+        ("", ""),
+        ("RINGVERB_NOPE=1\n", ", with 1 warning"),
+        ("RINGVERB_NOPE=1\nRINGVERB_APP_ENABLED=false\n", ", with 2 warnings"),
+    ] {
+        let finished = check(folder(dotenv));
+        let expected = format!("\nThe configuration is valid{with}.\n");
+        assert!(finished.stdout.ends_with(&expected), "{}", finished.stdout);
+    }
 }
 
 #[test]
@@ -395,6 +417,15 @@ fn commands_find_the_development_server_of_their_user() {
         (Some(0), "published hello to news (1 subscriber)\n", "")
     );
     client.expect(r#"{"event":"hello","data":"{\"message\":\"hi\"}","channel":"news"}"#);
+    // It is not another app that is asked for, nor an attribute that does not exist.
+    for (more, sentence) in [
+        (["--app", "99"], "--app is 99, but"),
+        (["--info", "user_count,foo"], "user_count, subscription_count, cache"),
+    ] {
+        let finished = Setup::bare().args(&arguments).args(&more).run();
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
+        assert!(finished.stderr.contains(sentence), "{finished:?}");
+    }
     let channels = Setup::bare().args(&["channels", "--port", &port]).run();
     assert!(channels.stdout.contains("news"), "{channels:?}");
     // Another port is another server; what runs is named.

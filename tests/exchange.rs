@@ -13,7 +13,7 @@ use support::{Client, PING, PONG, Redis, Server, Setup, eventually, free_port};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_ringverb");
 /// What the stand-in says when it serves.
-const STANDS_IN: &str = "has replaced its program";
+const STANDS_IN: &str = "serves while this process loads the new program";
 /// Of the start message.
 const BANNER: &str = "  address  ";
 
@@ -114,6 +114,7 @@ fn hears(server: &Server, client: &mut Client, text: &str) {
 #[track_caller]
 fn is_replaced(server: &mut Server) {
     server.line_with(STANDS_IN);
+    server.line_with("SIGUSR2 complete: ");
     server.line_with(BANNER);
     eventually("the stand-in has ended and was waited for", || {
         children(server.id()).is_empty().then_some(())
@@ -142,6 +143,9 @@ fn the_program_is_replaced_in_the_same_process_and_no_client_notices() {
         hears(&server, &mut client, "after");
         assert_eq!(server.get("/connections"), r#"{"connections":1}"#);
     }
+    let told = server.stdout();
+    assert_eq!(told.matches("SIGUSR2 complete: 1 connection kept").count(), 3, "{told}");
+    assert!(!told.contains("Stopped after") && !told.contains("has taken over"), "{told}");
     server.signal(Signal::TERM);
     assert_eq!(client.close_code_behind_events(), 4100);
     let finished = server.finish();
@@ -247,7 +251,7 @@ fn a_second_signal_while_the_first_is_carried_out_is_ignored() {
     let mut client = subscribed(&server);
     installed.script(&on_stage("stand-in-for", "sleep 2"));
     server.signal(Signal::USR2);
-    server.line_with("was started to take over for a moment");
+    server.line_with("is starting");
     server.signal(Signal::USR2);
     server.line_with("SIGUSR2 ignored: process");
     is_replaced(&mut server);
@@ -264,7 +268,7 @@ fn a_signal_to_end_before_the_stand_in_has_taken_over_ends_both() {
     let address = server.address;
     installed.script(&on_stage("stand-in-for", "sleep 2"));
     server.signal(Signal::USR2);
-    server.line_with("was started to take over for a moment");
+    server.line_with("is starting");
     server.signal(Signal::TERM);
     assert_eq!(client.close_code_behind_events(), 4100);
     // All output has ended, so the stand-in has, too.
@@ -298,7 +302,7 @@ fn a_stand_in_that_starts_when_its_process_has_ended_takes_over_from_nobody() {
     let mut server = installed.start();
     installed.script(&on_stage("stand-in-for", "sleep 3"));
     server.signal(Signal::USR2);
-    server.line_with("was started to take over for a moment");
+    server.line_with("is starting");
     let next = Setup::new().workers(2).reaching(&server);
     server.signal(Signal::TERM);
     eventually("the server has ended", || {

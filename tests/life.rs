@@ -52,21 +52,19 @@ fn a_wrong_configuration_is_told_whole() {
         (
             Setup::new().env("REVERB_SERVER_PORT", "abc").env("REVERB_APP_MAX_CONNECTIONS", "0"),
             &[
-                r#"REVERB_SERVER_PORT is "abc" (environment: REVERB_SERVER_PORT), but it takes a number from 0 to 65535"#,
+                r#"REVERB_SERVER_PORT is "abc" (environment), but it takes a number from 0 to 65535"#,
                 r#"REVERB_APP_MAX_CONNECTIONS is "0""#,
             ],
         ),
         (
             Setup::new().arg("--port").arg("65536"),
-            &[r#"REVERB_SERVER_PORT is "65536" (--port), but it takes a number from 0 to 65535"#],
+            &[r#"--port is "65536", but it takes a number from 0 to 65535"#],
         ),
         (
             Setup::new()
                 .env("REVERB_SCALING_ENABLED", "true")
                 .env("REDIS_URL", "rediss://:hunter2@redis.test"),
-            &[
-                r#"REDIS_URL is "rediss://********" (environment: REDIS_URL), but this version connects"#,
-            ],
+            &[r#"REDIS_URL is "rediss://********" (environment), but this version connects"#],
         ),
         (
             Setup::bare().env("REVERB_APP_KEY", "k"),
@@ -150,7 +148,7 @@ fn check_shows_the_configuration_and_no_secret() {
         "secret = \"********\"",
         "activity_timeout = 77",
         "# max_connections is not set",
-        "The configuration is good.",
+        "The configuration is valid.",
     ] {
         assert!(stdout.contains(part), "{part}\nnot in\n{stdout}");
     }
@@ -211,6 +209,12 @@ fn the_command_line() {
     }
     let version = Setup::bare().arg("--version").run();
     assert_eq!(version.stdout, format!("ringverb {}\n", env!("CARGO_PKG_VERSION")));
+    // As clap shows `help`, whatever else is asked for with it.
+    let Finished { code, stdout, .. } = Setup::bare().args(&["help", "--help"]).run();
+    assert!(code == Some(0) && stdout.contains("Usage"), "{stdout}");
+    let suggested = Setup::bare().arg("serve").run();
+    assert!(suggested.code == Some(2) && suggested.stderr.contains("'start'"), "{suggested:?}");
+    assert!(!suggested.stderr.contains("'users'"), "{suggested:?}");
     for argument in ["--nope", "nope", "--port"] {
         let finished = Setup::new().arg(argument).run();
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{argument}");
@@ -294,6 +298,8 @@ fn signals_at_once_are_one_wish_and_the_end_is_told() {
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
     server.signal(Signal::HUP);
     server.line_with("SIGHUP ignored");
+    server.signal(Signal::USR1);
+    server.line_with("SIGUSR1 ignored");
     clients.iter_mut().for_each(Client::sync);
     server.signal(Signal::TERM);
     server.line_with("SIGTERM: closing 3 connections within 10 s");

@@ -71,7 +71,7 @@ fn thirty_two_workers_replace_their_program_within_the_usual_limit() {
     let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.subscribe("news"));
     server.signal(rustix::process::Signal::USR2);
-    server.line_with("has replaced its program");
+    server.line_with("serves while this process loads the new program");
     server.line_with("  address  ");
     server.publish("news", "e", "1");
     for client in &mut clients {

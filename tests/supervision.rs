@@ -118,7 +118,7 @@ fn a_replaced_program_is_the_same_main_process_for_systemd() {
     let ready = ready.expect("a message");
     assert!(ready.contains("READY=1"), "{ready:?}");
     assert_eq!(main_process_of(&ready), server.id());
-    server.line_with("has replaced its program");
+    server.line_with("serves while this process loads the new program");
     server.line_with("  address  ");
     client.ask(PING, PONG);
     for _ in 0..2 {

@@ -392,3 +392,53 @@ fn events_are_printed_for_a_test_suite() {
     let event = json(&server.line_with("\"event\":\"a\""));
     assert_eq!((&event["app_id"], &event["channel"]), (&APP_ID.into(), &"news".into()));
 }
+
+/// `tuning/check.sh` on a host with these kernel settings.
+fn tuning(settings: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "tuning-{}-{}",
+        std::process::id(),
+        settings.len()
+    ));
+    for (name, value) in settings {
+        let file = folder.join(name.replace('.', "/"));
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        std::fs::write(file, value).expect("written");
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tuning/check.sh");
+    let mut command = std::process::Command::new("bash");
+    command.arg(script).args(arguments).env("SYSCTL_ROOT", &folder);
+    let output = command.output().expect("bash");
+    let _ = std::fs::remove_dir_all(&folder);
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn the_check_of_a_host_fails_only_for_what_the_server_needs() {
+    let (code, help) = tuning(&[], &["--help"]);
+    assert!(code == Some(0) && help.starts_with("usage: "), "{help}");
+    let settings = [
+        ("fs.nr_open", "20000"),
+        ("fs.file-max", "99999999999999999999"),
+        ("net.core.somaxconn", "128"),
+        ("net.ipv4.ip_local_port_range", "1024\t65535"),
+        ("net.ipv4.tcp_rmem", "4096 131072 33554432"),
+        ("net.ipv4.tcp_wmem", "4096 16384 65536"),
+    ];
+    let (code, report) = tuning(&settings, &["--connections", "20000"]);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("too low for 20,000 connections"), "{report}");
+    assert!(report.contains("locked memory of "), "{report}");
+    for (name, word) in [
+        ("fs.nr_open", "FAIL"),
+        ("fs.file-max", "pass"),
+        ("net.core.somaxconn", "note"),
+        ("net.ipv4.ip_local_port_range", "pass"),
+        ("net.ipv4.tcp_rmem", "pass"),
+        ("net.ipv4.tcp_wmem", "note"),
+        ("net.netfilter.nf_conntrack_max", "skip"),
+    ] {
+        let line = report.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
+        assert!(line.is_some_and(|line| line.starts_with(word)), "{name} {word}\n{report}");
+    }
+}

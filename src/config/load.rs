@@ -223,6 +223,18 @@ impl Sourced {
         self.source == DEFAULT
     }
 
+    /// The option as it was set, for messages: the name in the environment or in a file, or the flag.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.source.rsplit_once(": ").map_or(self.source.as_str(), |(_, name)| name)
+    }
+
+    /// Where it was set, in brackets, to be read after the value; nothing for a flag.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.source.rsplit_once(": ").map_or_else(String::new, |(place, _)| format!(" ({place})"))
+    }
+
     fn is_from(&self, file: &str) -> bool {
         self.source.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
     }
@@ -312,7 +324,9 @@ pub fn merge(sources: &Sources) -> Merged {
     warnings.extend(without_effect(sources, is_orphaned.then_some(&development)));
     if apps.is_empty() {
         warnings.extend(names_of_pusher(sources));
+        warnings.extend(disabled(&development));
     }
+    warnings.extend(apps.iter().filter_map(disabled));
     let mut migration_warnings = Vec::new();
     if let Some(php) = &sources.reverb_php {
         let app = apps.first().unwrap_or(&development);
@@ -531,6 +545,20 @@ fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
         )
     }));
     warnings
+}
+
+/// An app that is switched off answers nobody, which looks like a fault of the server.
+fn disabled(app: &Values) -> Option<String> {
+    let given = app.get("enabled").filter(|given| boolean(&given.value) == Some(false))?;
+    let name = match app.get("id") {
+        Some(id) => format!("app {}", id.value),
+        None => "the development app".to_owned(),
+    };
+    Some(format!(
+        "{name} is disabled ({}={}): its clients get 4003, its backend 403",
+        given.name(),
+        given.value
+    ))
 }
 
 /// The names of other Pusher servers are no configuration of this one, and without any the server invents an app.

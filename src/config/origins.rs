@@ -118,8 +118,14 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
 
 fn check_host(host: &str) -> Result<(), String> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        if address.contains('*') {
+        if address.contains('*') && address.contains(':') {
             return Ok(());
+        }
+        if !address.contains(':') {
+            return Err(
+                "lists are separated by commas and have no brackets; only an IPv6 address has them"
+                    .to_owned(),
+            );
         }
         let parsed = address.parse::<Ipv6Addr>();
         let parsed = parsed.map_err(|_| format!("{address} is not an IPv6 address"))?;
@@ -292,6 +298,7 @@ mod tests {
             ("127.0.0.1", "127.0.0.1"),
             ("192.168.*", "192.168.*"),
             ("[::1]", "[::1]"),
+            ("[2001:db8:*]", "[2001:db8:*]"),
             ("http://[2001:db8::1]:3000", "http://[2001:db8::1]:3000"),
             ("xn--mnchen-3ya.de", "xn--mnchen-3ya.de"),
             ("my_app.test", "my_app.test"),
@@ -340,7 +347,10 @@ mod tests {
             ("::1", "write [::1]"),
             ("[::1", "not closed"),
             ("[::1]x", "port"),
-            ("[nonsense]", "IPv6"),
+            ("[nonsense]", "no brackets"),
+            ("[*]", "no brackets"),
+            ("[a.test]", "no brackets"),
+            ("[x:y]", "not an IPv6"),
             ("[0:0:0:0:0:0:0:1]", "write that"),
             ("[::ffff:127.0.0.1]", "[::ffff:7f00:1]"),
             ("127.1", "four numbers"),

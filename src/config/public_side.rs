@@ -37,13 +37,26 @@ pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
         }
     });
     change("hostname", |text| {
-        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        let host = without_port(host_of(text));
         let is_host = !host.is_empty()
             && host.chars().all(|char| !char.is_control() && !char.is_whitespace());
         is_host.then(|| host.to_owned())
     });
+}
+
+/// Host and port of a URL, or of a text that should be a host.
+fn host_of(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    host.rsplit_once('@').map_or(host, |(_, host)| host)
+}
+
+/// A host with a port, as in `ws.test:8080` or `[::1]:8080`, without it. An IPv6 address without brackets has none.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, _)) if !name.contains(':') || name.ends_with(']') => name,
+        _ => host,
+    }
 }
 
 /// Browsers that are sent to this server's own port with https meet plain HTTP there.
@@ -66,7 +79,7 @@ fn port_of_url(text: &str) -> Option<u16> {
 
 fn sentence(key: &str, given: &Sourced, value: Option<&str>) -> String {
     let option = options::find(Scope::Server, key);
-    let name = option.environment[0];
+    let name = given.name();
     let effect = match (value, option.default) {
         (Some(value), _) => format!("{value} is used"),
         (None, "") => "it is ignored".to_owned(),
@@ -74,14 +87,16 @@ fn sentence(key: &str, given: &Sourced, value: Option<&str>) -> String {
     };
     let why = if service_port(&given.value).is_some() {
         "Kubernetes sets it for a service of that name (enableServiceLinks)".to_owned()
+    } else if key == "hostname" && value.is_some_and(|host| host_of(&given.value) != host) {
+        "a host name has no port (REVERB_PORT sets it)".to_owned()
     } else {
         format!("it takes {}", option.accepts)
     };
     // A URL may carry credentials.
     let shown = webhook_url::shown(&given.value);
     format!(
-        "{name} is \"{shown}\" ({}), but {why}; {effect}, and only the start message shows it",
-        given.source
+        "{name} is \"{shown}\"{}, but {why}; {effect}, and only the start message shows it",
+        given.place()
     )
 }
 
@@ -92,9 +107,11 @@ pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
     let Some(given) = server.get(KEY).cloned() else { return };
     if let Some(port) = service_port(&given.value) {
         warnings.push(format!(
-            "REDIS_PORT is \"{}\" ({}), which Kubernetes sets for a service named redis (enableServiceLinks); port {port} \
+            "{} is \"{}\"{}, which Kubernetes sets for a service named redis (enableServiceLinks); port {port} \
              is used",
-            given.value, given.source
+            given.name(),
+            given.value,
+            given.place()
         ));
         server.replace(KEY, Some(port.to_string()));
     }
@@ -140,6 +157,8 @@ mod tests {
                 Some("ws.test"),
                 "ws.test is used",
             ),
+            ("hostname", "REVERB_HOST", "my.app:8080", Some("my.app"), "has no port (REVERB_PORT"),
+            ("hostname", "REVERB_HOST", "[::1]:80", Some("[::1]"), "[::1] is used"),
             ("hostname", "REVERB_HOST", "a b", Some("localhost"), "localhost is used"),
         ] {
             let (shown, warnings) = shown(key, name, value);
@@ -151,6 +170,7 @@ mod tests {
             ("scheme", "REVERB_SCHEME", "HTTPS", "https"),
             ("scheme", "REVERB_SCHEME", "Http", "http"),
             ("hostname", "REVERB_HOST", "ws.example.com", "ws.example.com"),
+            ("hostname", "REVERB_HOST", "::1", "::1"),
         ] {
             assert_eq!(shown(key, name, value), (Some(expected.to_owned()), Vec::new()), "{value}");
         }

@@ -225,8 +225,16 @@ impl Comparison<'_> {
             "" => "this server uses no value".to_owned(),
             used => format!("this server uses {used}"),
         };
+        // The danger comes first: Reverb refuses pages that this server accepts.
+        let opens =
+            option.key == "allowed_origins" && used.split(',').any(|entry| entry.trim() == "*");
         let Some(written) = written else {
-            if is_computed(value) {
+            if is_computed(value) && opens {
+                self.warnings.push(format!(
+                    "every origin is accepted, although {} (which is not read) computes {name}: set {belongs}",
+                    self.file
+                ));
+            } else if is_computed(value) {
                 self.warnings.push(format!(
                     "{} computes {name}, and is not read: {uses}. The value belongs in {belongs}",
                     self.file
@@ -235,6 +243,19 @@ impl Comparison<'_> {
             return;
         };
         if is_same(option, &written, used) {
+            return;
+        }
+        if opens && !written.trim().is_empty() {
+            let shown: String =
+                written.chars().take(VALUE_BYTES_MAX).flat_map(char::escape_debug).collect();
+            let remedy = match name.contains('[') {
+                true => format!("set {belongs}"),
+                false => format!("set {}={shown} in .env", option.environment[0]),
+            };
+            self.warnings.push(format!(
+                "every origin is accepted, although {} (which is not read) allows only {shown}: {remedy}",
+                self.file
+            ));
             return;
         }
         let is_secret = matches!(

@@ -94,20 +94,20 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
     assert_eq!(problems.len(), 14, "{problems:#?}");
     let all = problems.join("\n");
     for part in [
-        "REVERB_SERVER_PORT is \"70000\" (environment: REVERB_SERVER_PORT), but it takes a number from 0 to 65535",
+        "REVERB_SERVER_PORT is \"70000\" (environment), but it takes a number from 0 to 65535",
         "REVERB_SERVER_HOST is \"not-an-address\"",
         "REVERB_SERVER_PATH is \"a b\"",
         "RINGVERB_WORKERS is \"-1\"",
-        "RINGVERB_DEBUG is \"maybe\" (environment: RINGVERB_DEBUG), but it takes true or false",
+        "RINGVERB_DEBUG is \"maybe\" (environment), but it takes true or false",
         "REVERB_APP_ACTIVITY_TIMEOUT is \"0\"",
         "all, members or none",
         "REVERB_SCALING_CHANNEL is \"re*\"",
-        "REDIS_URL is \"rediss://********\" (environment: REDIS_URL), but this version connects to Redis without TLS",
-        "REDIS_PORT is \"x\" (environment: REDIS_PORT), but it takes a number from 1 to 65535",
+        "REDIS_URL is \"rediss://********\" (environment), but this version connects to Redis without TLS",
+        "REDIS_PORT is \"x\" (environment), but it takes a number from 1 to 65535",
         "REDIS_DB is \"x\"",
-        "REDIS_TIMEOUT is \"0\" (environment: REDIS_TIMEOUT), but it takes seconds, 1 to 3600",
-        "RINGVERB_ALLOWED_ORIGINS has the entry \"\" (environment: RINGVERB_ALLOWED_ORIGINS), but an entry of the list",
-        "RINGVERB_MEMORY_MAX is \"lots\" (environment: RINGVERB_MEMORY_MAX), but it takes bytes, or a size such as 512M",
+        "REDIS_TIMEOUT is \"0\" (environment), but it takes seconds, 1 to 3600",
+        "RINGVERB_ALLOWED_ORIGINS has the entry \"\" (environment), but an entry of the list",
+        "RINGVERB_MEMORY_MAX is \"lots\" (environment), but it takes bytes, or a size such as 512M",
     ] {
         assert!(all.contains(part), "{part}\nnot in\n{all}");
     }
@@ -267,8 +267,8 @@ fn messages_name_the_file_that_was_given() {
         ..Sources::default()
     };
     let problems = load(&sources).unwrap_err().join("\n");
-    assert!(problems.contains("(/etc/one.toml: server.port)"), "{problems}");
-    assert!(problems.contains("(two.env: RINGVERB_WORKERS)"), "{problems}");
+    assert!(problems.contains("server.port is \"x\" (/etc/one.toml), but"), "{problems}");
+    assert!(problems.contains("RINGVERB_WORKERS is \"x\" (two.env), but"), "{problems}");
 }
 
 #[test]
@@ -338,13 +338,13 @@ fn wrong_webhooks_are_named_without_their_credentials() {
             .unwrap();
     let all = load(&sources).unwrap_err().join("\n");
     for part in [
-        "RINGVERB_WEBHOOK_URL is \"ftp://a.test/\" (environment: RINGVERB_WEBHOOK_URL), but a URL starts with http",
+        "RINGVERB_WEBHOOK_URL is \"ftp://a.test/\" (environment), but a URL starts with http",
         "RINGVERB_WEBHOOK_URL is \"http://b.test:0\"",
-        "names \"chanel_occupied\" (environment: RINGVERB_WEBHOOK_EVENTS): is channel_occupied meant?",
-        "names \"x\" (environment: RINGVERB_WEBHOOK_EVENTS): Events are channel_occupied, ",
+        "names \"chanel_occupied\" (environment): is channel_occupied meant?",
+        "names \"x\" (environment): Events are channel_occupied, ",
         "RINGVERB_WEBHOOK_QUEUE_MAX is \"0\"",
         "ringverb.toml: webhooks[0] of apps[0] (id 1) has no url",
-        "(ringverb.toml: apps[0].webhooks[1].url), but a URL starts with",
+        "apps[0].webhooks[1].url is \"a.test\" (ringverb.toml), but a URL starts with",
     ] {
         assert!(all.contains(part), "{part}\nnot in\n{all}");
     }
@@ -479,23 +479,23 @@ fn wrong_places_of_redis_are_named_without_their_credentials() {
         (
             "REDIS_HOST",
             "tcp://u:hunter2@a",
-            "REDIS_HOST is \"********\" (.env: REDIS_HOST), but user and password",
+            "REDIS_HOST is \"********\" (.env), but user and password",
         ),
         (
             "REDIS_HOST",
             "/run/redis.sock",
-            "REDIS_HOST is \"/run/redis.sock\" (.env: REDIS_HOST), but this version",
+            "REDIS_HOST is \"/run/redis.sock\" (.env), but this version",
         ),
         ("REDIS_HOST", "a.test:6379", "but the port does not belong there: set REDIS_PORT"),
         (
             "REDIS_URL",
             "redis://:hunter2/hunter2@a",
-            "REDIS_URL is \"redis://********\" (.env: REDIS_URL), but a /",
+            "REDIS_URL is \"redis://********\" (.env), but a /",
         ),
         (
             "REDIS_URL",
             "hunter2@a",
-            "REDIS_URL is \"********\" (.env: REDIS_URL), but a URL of Redis starts with",
+            "REDIS_URL is \"********\" (.env), but a URL of Redis starts with",
         ),
     ] {
         let sources = scaled(&[("REDIS_PASSWORD", "hunter2"), (name, value)]);

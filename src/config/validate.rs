@@ -105,16 +105,14 @@ impl Reader {
     fn in_url(&mut self, values: &Values, key: &str) -> String {
         let Some(given) = values.get(key) else { return String::new() };
         if let Some(why) = unreachable(&given.value, key == "key") {
-            let name = options::find(Scope::App, key).environment[0];
             let shown = shown(&given.value);
-            self.problems.push(format!("{name} is {shown} ({}), but {why}", given.source));
+            self.problems.push(format!("{} is {shown}{}, but {why}", given.name(), given.place()));
         }
         given.value.clone()
     }
 
     fn origins(&mut self, values: &Values, key: &str) -> Vec<String> {
         let Some(given) = values.get(key) else { return Vec::new() };
-        let name = options::find(Scope::App, key).environment[0];
         let mut origins = Vec::new();
         let mut entries: Vec<&str> = given.value.split(',').map(str::trim).collect();
         // Several empty entries are one problem.
@@ -123,9 +121,10 @@ impl Reader {
             match origins::normalize(entry) {
                 Ok(origin) => origins.push(origin),
                 Err(why) => self.problems.push(format!(
-                    "{name} has the entry {} ({}), but {why}",
+                    "{} has the entry {}{}, but {why}",
+                    given.name(),
                     shown(entry),
-                    given.source
+                    given.place()
                 )),
             }
         }
@@ -136,7 +135,7 @@ impl Reader {
     fn prefixes(&mut self, values: &Values, key: &str) -> Vec<String> {
         let prefixes = self.list(values, key);
         if let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains('*')) {
-            let name = options::find(Scope::Webhook, key).environment[0];
+            let name = values.get(key).map_or(key, Sourced::name);
             self.problems.push(format!(
                 "{name} has the entry {}, but entries are starts of channel names without a wildcard: write {}",
                 shown(prefix),
@@ -255,9 +254,9 @@ impl Reader {
     fn webhook_url(&mut self, values: &Values) -> String {
         let Some(given) = values.get("url") else { return String::new() };
         if let Err(why) = webhook_url::check(&given.value) {
-            let name = options::find(Scope::Webhook, "url").environment[0];
             let shown = webhook_url::shown(&given.value);
-            self.problems.push(format!("{name} is \"{shown}\" ({}), but {why}", given.source));
+            let (name, place) = (given.name(), given.place());
+            self.problems.push(format!("{name} is \"{shown}\"{place}, but {why}"));
         }
         given.value.clone()
     }
@@ -270,7 +269,7 @@ impl Reader {
             match WebhookKind::parse(name) {
                 Some(kind) if kinds.contains(&kind) => {}
                 Some(kind) => kinds.push(kind),
-                None => self.problems.push(unknown_kind(name, &given.source)),
+                None => self.problems.push(unknown_kind(name, given)),
             }
         }
         kinds
@@ -300,19 +299,20 @@ impl Reader {
 
     /// The address of Redis: from the URL, or else from the host.
     fn redis(&mut self, server: &Values) -> RedisUrl {
-        let url = server.get("scaling.server.url").map(|given| {
-            (given, RedisUrl::parse(&given.value), redis_url::shown(&given.value), "REDIS_URL")
-        });
+        let url = server
+            .get("scaling.server.url")
+            .map(|given| (given, RedisUrl::parse(&given.value), redis_url::shown(&given.value)));
         let host = || {
             let given = server.get("scaling.server.host")?;
             let shown = redis_url::shown_host(&given.value).to_owned();
-            Some((given, RedisUrl::of_host(&given.value), shown, "REDIS_HOST"))
+            Some((given, RedisUrl::of_host(&given.value), shown))
         };
-        let Some((given, parsed, shown, name)) = url.or_else(host) else {
+        let Some((given, parsed, shown)) = url.or_else(host) else {
             return RedisUrl::default();
         };
         parsed.unwrap_or_else(|why| {
-            self.problems.push(format!("{name} is \"{shown}\" ({}), but {why}", given.source));
+            let (name, place) = (given.name(), given.place());
+            self.problems.push(format!("{name} is \"{shown}\"{place}, but {why}"));
             RedisUrl::default()
         })
     }
@@ -331,8 +331,11 @@ impl Reader {
     fn wrong(&mut self, key: &str, given: &Sourced) {
         let option = options::find(self.scope, key);
         self.problems.push(format!(
-            "{} is \"{}\" ({}), but it takes {}",
-            option.environment[0], given.value, given.source, option.accepts
+            "{} is \"{}\"{}, but it takes {}",
+            given.name(),
+            given.value,
+            given.place(),
+            option.accepts
         ));
     }
 
@@ -381,7 +384,7 @@ impl Reader {
                 Some(network) => networks.push(network),
                 None => self.problems.push(format!(
                     "{} names \"{text}\", which is neither an address nor a network such as 10.0.0.0/8",
-                    options::find(self.scope, key).environment[0]
+                    values.get(key).map_or(key, Sourced::name)
                 )),
             }
         }
@@ -491,13 +494,18 @@ fn unreachable(text: &str, is_key: bool) -> Option<String> {
     ))
 }
 
-fn unknown_kind(name: &str, source: &str) -> String {
-    let option = options::find(Scope::Webhook, "events").environment[0];
+fn unknown_kind(name: &str, given: &Sourced) -> String {
     let names = WebhookKind::ALL.map(WebhookKind::name);
     let near = names.into_iter().min_by_key(|known| names::distance(known, name));
     let near = near.filter(|known| names::distance(known, name) * 2 <= known.len());
     let meant = near.map(|known| format!("is {known} meant? ")).unwrap_or_default();
-    format!("{option} names {} ({source}): {meant}Events are {}", shown(name), names.join(", "))
+    format!(
+        "{} names {}{}: {meant}Events are {}",
+        given.name(),
+        shown(name),
+        given.place(),
+        names.join(", ")
+    )
 }
 
 /// As PHP and Laravel write booleans.

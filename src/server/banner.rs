@@ -29,9 +29,10 @@ impl Public {
         }
     }
 
-    fn url(&self, path: &str) -> String {
+    /// `own_port` counts if no other one is given: in development mode browsers connect to this server itself.
+    fn url(&self, own_port: Option<&str>, path: &str) -> String {
         let Self { host, port, scheme, .. } = self;
-        match (scheme.as_str(), port.as_deref()) {
+        match (scheme.as_str(), port.as_deref().or(own_port)) {
             (_, None) | ("http", Some("80")) | ("https", Some("443")) => {
                 format!("{scheme}://{host}{path}")
             }
@@ -129,7 +130,8 @@ pub(super) fn render(
     };
     line("address", &format!("{}{}", started.address, summary.path));
     if public.is_given {
-        line("browsers", &public.url(&summary.path));
+        let own_port = summary.development.is_some().then(|| started.address.port().to_string());
+        line("browsers", &public.url(own_port.as_deref(), &summary.path));
     }
     line("workers", &started.workers.to_string());
     if !read.is_empty() {
@@ -300,6 +302,15 @@ mod tests {
             text.contains("\n  browsers https://ws.test\n") && !text.contains("No .env"),
             "{text}"
         );
+    }
+
+    /// The port is the one of the lines for .env.
+    #[test]
+    fn in_development_mode_the_url_of_browsers_has_the_port_of_the_server() {
+        let environment = [("REVERB_HOST".to_owned(), "foo.test".to_owned())].into();
+        let text = rendered(&Sources { environment, ..Sources::default() });
+        assert!(text.contains("\n  browsers http://foo.test:8080\n"), "{text}");
+        assert!(text.contains("\nREVERB_PORT=8080\n"), "{text}");
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! that speak to a running server. Each command has the options that apply to it, and no others.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustix::process::Pid;
 
@@ -277,7 +279,9 @@ impl Arguments {
         let command = Self::command()
             .after_help(format!("{EXAMPLES}\n--help lists the names in the environment, too."))
             .after_long_help(format!("{EXAMPLES}{LONG}{}", options::help()));
-        match Self::from_arg_matches(&command.get_matches()) {
+        let matches = command.try_get_matches_from(without_help_of_help(std::env::args_os()));
+        let matches = matches.unwrap_or_else(|error| suggesting_start(error).exit());
+        match Self::from_arg_matches(&matches) {
             Ok(arguments) => arguments,
             Err(error) => error.exit(),
         }
@@ -376,6 +380,29 @@ impl ServerArguments {
         ];
         given(flags).collect()
     }
+}
+
+/// `help --help` is `help`.
+fn without_help_of_help(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    if arguments.get(1).is_some_and(|command| command == "help") {
+        arguments.retain(|argument| argument != "--help" && argument != "-h");
+    }
+    arguments
+}
+
+/// The names that other servers have for `start` are near to no command of this one.
+fn suggesting_start(mut error: clap::Error) -> clap::Error {
+    const NAMES: [&str; 5] = ["serve", "server", "run", "up", "daemon"];
+    let is_start = matches!(
+        error.get(ContextKind::InvalidSubcommand),
+        Some(ContextValue::String(name)) if NAMES.contains(&name.as_str())
+    );
+    if is_start {
+        let start = ContextValue::Strings(vec!["start".to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, start);
+    }
+    error
 }
 
 fn given<const N: usize>(

@@ -48,6 +48,8 @@ impl Life {
         if !given && (webhooks.is_some() || shared.lines.is_some()) {
             wait_for_mail(&shared, &doorbells);
         }
+        let is_stage =
+            matches!(*end, End::Given(taker) | End::Retire(taker) if program.is_stage(taker));
         let replacement = match *end {
             End::Given(taker) | End::Retire(taker) if program.is_stand_in(taker) => {
                 program.replacement(taker, asks)
@@ -75,7 +77,10 @@ impl Life {
         if let Some(replacement) = replacement {
             return Ok(Ended::Replaced(replacement));
         }
-        tell_stopped(&shared, asked_at);
+        // After SIGUSR2 the server goes on, in the process that took over from this stand-in.
+        if !is_stage {
+            tell_stopped(&shared, asked_at);
+        }
         if drained { Ok(Ended::Stopped) } else { Err(StartError::Grace) }
     }
 }

@@ -26,7 +26,7 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getppid, kill_process, set_parent_process_death_signal,
     waitpid,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::life::{self, Asked};
@@ -42,8 +42,8 @@ const TAKEOVER: &str = "--takeover";
 /// Time in which a new program has to start and take over.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// The signals that this program has a meaning for.
-pub(super) const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR2];
+/// The signals that this program handles. SIGHUP and SIGUSR1 are ignored with a log line.
+pub(super) const SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// What a process is to another one that executes the same program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Program {
         match command.env_remove("WATCHDOG_PID").spawn() {
             Ok(child) => {
                 let process = Pid::from_child(&child);
-                tracing::info!("SIGUSR2: process {process} was started to take over for a moment");
+                tracing::info!("SIGUSR2: process {process} is starting");
                 let has_ended = Arc::new(AtomicBool::new(false));
                 let has_taken_over = Arc::default();
                 reap(process, has_ended.clone());
@@ -142,6 +142,23 @@ impl Program {
             pass_on(stand_in.process, Signal::TERM);
         }
         is_meant
+    }
+
+    /// Whether a take-over by this process is a stage of SIGUSR2, which has its own lines in the log.
+    pub(super) fn is_stage(&self, taker: i32) -> bool {
+        let is_parent = matches!(self.role, Role::StandIn(parent) if parent.as_raw_pid() == taker);
+        is_parent || self.is_stand_in(taker)
+    }
+
+    /// A line about a take-over from this process, unless `is_stage` says that another process has one.
+    pub(super) fn tell_taken_over(&self, taker: i32, sentence: &str) {
+        if self.is_stand_in(taker) {
+            tracing::info!(
+                "SIGUSR2: process {taker} serves while this process loads the new program"
+            );
+        } else if !self.is_stage(taker) {
+            tracing::info!("{sentence}");
+        }
     }
 
     pub(super) fn is_stand_in(&self, process: i32) -> bool {
@@ -344,6 +361,17 @@ fn pass_on(stand_in: Pid, signal: Signal) {
     }
 }
 
+/// The log line about a signal that the server ignores.
+pub(super) fn ignored(signal: i32) -> &'static str {
+    match signal {
+        SIGUSR1 => {
+            "SIGUSR1 ignored: send SIGUSR2 to replace the program, SIGTERM to end the server"
+        }
+        // A terminal that closes must not end the server, and the configuration is not read while it runs.
+        _ => "SIGHUP ignored: restart or send SIGUSR2 to read the configuration again",
+    }
+}
+
 enum Event {
     Signal(i32),
     Ended(Option<i32>),
@@ -361,7 +389,7 @@ pub(super) fn mind(stand_in: Pid) -> ExitCode {
             Event::Signal(SIGTERM) => pass_on(stand_in, Signal::TERM),
             Event::Signal(SIGINT) => pass_on(stand_in, Signal::INT),
             Event::Signal(SIGUSR2) => take_back_again(stand_in),
-            Event::Signal(_) => {}
+            Event::Signal(signal) => tracing::info!("{}", ignored(signal)),
             Event::Ended(status) => {
                 tracing::info!("process {stand_in}, which served, has ended: {}", shown(status));
                 let code = status.and_then(|code| u8::try_from(code).ok());

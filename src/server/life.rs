@@ -19,15 +19,16 @@ use signal_hook::iterator::Signals;
 
 use super::cli::TakeOver;
 use super::delay::{Delay, open_connections};
+use super::doctor::port::Holder;
 use super::ending::Life;
-use super::exchange::{self, Program, Replacement, Role, SIGNALS, reap};
+use super::exchange::{self, Program, Replacement, Role, SIGNALS, ignored, reap};
 use super::handover;
-use super::listening::{bind, is_in_use, share_port};
+use super::listening::{bind, is_in_use, share_port, wait_for_holder};
 use super::locked::LockedMemory;
 use super::meeting::Places;
 use super::probe::StartError;
 use super::supervision::{self, Watchdog};
-use super::takeover::{self, Offer, Offering, Predecessor, Successor};
+use super::takeover::{self, Offer, Offering, Predecessor, Running, Successor};
 use super::watch::Watch;
 use crate::app::Apps;
 use crate::config::Config;
@@ -145,15 +146,30 @@ pub(super) fn serve(
     drop(predecessor);
     match role {
         Role::StandIn(parent) => {
-            tracing::info!("Serving until process {parent} has replaced its program.");
+            tracing::debug!("serving until process {parent} has replaced its program");
         }
-        Role::TakesBack(stand_in) => reap(stand_in, Arc::default()),
+        Role::TakesBack(stand_in) => {
+            reap(stand_in, Arc::default());
+            tell_complete(&shared);
+        }
         Role::Server => {}
     }
     on_start(Started { address, workers });
     let end = wait(&shared, &doorbells, &asks, &mut program);
     let life = Life { shared, doorbells, webhooks, offering, grace };
     life.end(&end, asks, program)
+}
+
+/// SIGUSR2 is carried out. In a cluster connections do not move.
+fn tell_complete(shared: &Shared) {
+    match shared.handover.taking {
+        Some(_) => {
+            let kept = open_connections(shared);
+            let connections = if kept == 1 { "connection" } else { "connections" };
+            tracing::info!("SIGUSR2 complete: {kept} {connections} kept");
+        }
+        None => tracing::info!("SIGUSR2 complete: clients are told to connect again"),
+    }
 }
 
 /// Lets others take over, unless the configuration does not. A stand-in is there to be taken over from.
@@ -208,7 +224,15 @@ fn listeners(
     let found = if takes_over {
         takeover::ask(address, places).map_err(StartError::TakeOver)?
     } else if is_in_use(address) {
-        takeover::ask_orphan(address, places).map_err(StartError::TakeOver)?
+        match takeover::ask_orphan(address, places).map_err(StartError::TakeOver)? {
+            Running::Unknown => None,
+            Running::Orphan(predecessor, listeners) => Some((predecessor, listeners)),
+            Running::Server(process) => {
+                let holder = Holder::of(u32::try_from(process).unwrap_or_default());
+                wait_for_holder(address, || Some(holder.sentence(address, true)))?;
+                None
+            }
+        }
     } else {
         None
     };
@@ -348,11 +372,8 @@ fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
                 SIGUSR2 => Asked::Replace,
                 SIGINT => Asked::End("SIGINT"),
                 SIGTERM => Asked::End("SIGTERM"),
-                // A terminal that closes must not end the server, and it has nothing to read again.
-                _ => {
-                    tracing::info!(
-                        "SIGHUP ignored: restart or send SIGUSR2 to read the configuration again"
-                    );
+                signal => {
+                    tracing::info!("{}", ignored(signal));
                     continue;
                 }
             };
@@ -390,14 +411,20 @@ fn wait(
             Ok(Asked::Replace) => program.start_stand_in(),
             Ok(Asked::TakenOver(taker)) => {
                 program.note_taker(taker);
-                tracing::info!("Another process has taken over: closing connections here.");
+                program.tell_taken_over(
+                    taker,
+                    "Another process has taken over: closing connections here.",
+                );
                 return End::Retire(taker);
             }
             Ok(Asked::Give(successor)) => {
                 let taker = successor.process;
                 if handover::give(shared, doorbells, successor) {
                     program.note_taker(taker);
-                    tracing::info!("Another process has taken over, with all connections.");
+                    program.tell_taken_over(
+                        taker,
+                        "Another process has taken over, with all connections.",
+                    );
                     return End::Given(taker);
                 }
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::doctor::port::live_holder;
 use super::life::sleep;
 use super::probe::StartError;
 
@@ -17,15 +18,41 @@ const BACKLOG: i32 = 4096;
 /// before it frees the port: 36 µs each were measured, 0.5 s for 15,000.
 const PORT_WAIT: Duration = Duration::from_secs(10);
 const PORT_WAIT_STEP: Duration = Duration::from_millis(20);
+/// How long a start waits for a process that listens: it may be about to end.
+const HOLDER_WAIT: Duration = Duration::from_millis(500);
+
 /// One listener per worker on one port; the kernel spreads connections over them.
 pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
     let failed = |error| StartError::Bind(address, error);
     // With SO_REUSEPORT a second server would share the port in silence. A bind without it finds the first one.
     let probe = socket(address).map_err(failed)?;
+    if is_in_use(address) {
+        wait_for_holder(address, || Some(live_holder(address)?.sentence(address, false)))?;
+    }
     wait_for_port(&probe, address).map_err(failed)?;
     let address_bound = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
     drop(probe);
     share_port(address_bound, workers).map_err(failed)
+}
+
+/// Waits a moment for a process that listens on the port to end. `sentence` is why the start fails otherwise; `None` if
+/// no such process is known.
+///
+/// # Errors
+/// When the process still listens.
+pub(super) fn wait_for_holder(
+    address: SocketAddr,
+    sentence: impl Fn() -> Option<String>,
+) -> Result<(), StartError> {
+    let mut waited = Duration::ZERO;
+    while let Some(sentence) = sentence().filter(|_| is_in_use(address)) {
+        if waited >= HOLDER_WAIT {
+            return Err(StartError::Held(sentence));
+        }
+        sleep(PORT_WAIT_STEP);
+        waited += PORT_WAIT_STEP;
+    }
+    Ok(())
 }
 
 /// Whether another socket has the port.

@@ -22,7 +22,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::life::sleep;
 use crate::config::load::runtime_directories;
+use crate::output::PEER;
 use crate::worker::handover::{check_user, peer_credentials};
+use crate::worker::time::Clock;
 
 /// The directories in which a socket file may be, the preferred one first. They need not exist.
 #[derive(Clone, Debug)]
@@ -249,6 +251,29 @@ fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Peers that may not take over: counted, and one line a minute.
+pub(super) struct Strangers {
+    clock: Clock,
+    count: u64,
+    told_ms: Option<u64>,
+}
+
+impl Strangers {
+    pub(super) fn new() -> Self {
+        Self { clock: Clock::start(), count: 0, told_ms: None }
+    }
+
+    pub(super) fn refuse(&mut self, why: &io::Error) {
+        const LINE_EVERY_MS: u64 = 60_000;
+        self.count += 1;
+        let now_ms = self.clock.now().0;
+        if self.told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LINE_EVERY_MS) {
+            self.told_ms = Some(now_ms);
+            tracing::warn!(target: PEER, count = self.count, "take-over refused: {why}");
+        }
+    }
 }
 
 /// In how many PID namespaces a process has an id, as far as this one sees.

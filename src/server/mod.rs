@@ -129,6 +129,10 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
     let style = Style { colour: output::stdout_may_have_colour(merged.colour), all: arguments.all };
     let built = build(merged, &generated_credentials());
     output::log_text(&check::render(merged, built.as_ref().ok(), style));
+    let warnings = merged.warnings.len() + merged.migration_warnings.len();
+    if warnings > 0 {
+        output::log_text("\n");
+    }
     warn_of_all(merged);
     let config = match built {
         Ok(config) => config,
@@ -136,7 +140,12 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
             return refuse(&problems, consequence(Some(&Command::Check(arguments.clone()))));
         }
     };
-    output::log_text("\nThe configuration is good.\n");
+    let with = match warnings {
+        0 => String::new(),
+        1 => ", with 1 warning".to_owned(),
+        count => format!(", with {count} warnings"),
+    };
+    output::log_text(&format!("\nThe configuration is valid{with}.\n"));
     if arguments.offline {
         return ExitCode::SUCCESS;
     }

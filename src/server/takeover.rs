@@ -33,10 +33,8 @@ use socket2::Socket;
 
 use super::exchange::is_orphan;
 use super::life::{Asked, WORKERS_MAX, sleep};
-use super::meeting::{Places, Point};
-use crate::output::PEER;
+use super::meeting::{Places, Point, Strangers};
 use crate::worker::handover::{FORMAT, peer_credentials};
-use crate::worker::time::Clock;
 
 /// Every message is as long as this, filled up with spaces.
 const MESSAGE_BYTES: usize = 64;
@@ -172,7 +170,7 @@ impl Offering {
 }
 
 fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
-    let mut strangers = Strangers { clock: Clock::start(), count: 0, told_ms: None };
+    let mut strangers = Strangers::new();
     loop {
         let Ok((stream, _)) = point.listener.accept() else {
             // Out of descriptors it fails at once, over and over.
@@ -184,8 +182,12 @@ fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
             strangers.refuse(&error);
             continue;
         }
-        match hand_out(stream, offer, asked) {
-            Ok(stream) => {
+        match is_take_over(&stream)
+            .and_then(|is| is.then(|| hand_out(stream, offer, asked)).transpose())
+        {
+            // An ordinary start asks in this way which process serves the address.
+            Ok(None) => tracing::debug!("another process asked which process serves this address"),
+            Ok(Some(stream)) => {
                 // The successor offers from here on. The socket itself closes with the process; nobody accepts there.
                 point.close();
                 let _ = say(&stream, RETIRING);
@@ -203,29 +205,26 @@ fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
     }
 }
 
-/// Peers that may not take over: counted, and one line a minute.
-struct Strangers {
-    clock: Clock,
-    count: u64,
-    told_ms: Option<u64>,
-}
-
-impl Strangers {
-    fn refuse(&mut self, why: &io::Error) {
-        const LINE_EVERY_MS: u64 = 60_000;
-        self.count += 1;
-        let now_ms = self.clock.now().0;
-        if self.told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LINE_EVERY_MS) {
-            self.told_ms = Some(now_ms);
-            tracing::warn!(target: PEER, count = self.count, "take-over refused: {why}");
+/// Whether the peer wants to take over. `false`: it has closed the connection without a word.
+fn is_take_over(stream: &UnixStream) -> io::Result<bool> {
+    patient(stream)?;
+    match hear(stream) {
+        Ok(heard) if heard == TAKE_OVER => Ok(true),
+        Ok(_) => Err(foreign()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(false)
         }
+        Err(error) => Err(error),
     }
 }
 
-/// One conversation; when it ends well, this process has nothing left to offer.
+/// One conversation, from the listeners on; when it ends well, this process has nothing left to offer.
 fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Result<UnixStream> {
-    patient(&stream)?;
-    expect(&stream, TAKE_OVER)?;
     send_listeners(&stream, offer)?;
     let process = peer_credentials(&stream)?.process;
     let wish = hear(&stream)?;
@@ -308,23 +307,31 @@ pub(super) fn ask(
     ask_through(stream, address).map(Some)
 }
 
-/// Asks a stand-in whose parent is gone for its listeners; `None` when no such process serves the address.
+/// What serves an address that an ordinary start finds in use.
+pub(super) enum Running {
+    /// No server of this user.
+    Unknown,
+    /// The server with this process id, which goes on.
+    Server(i32),
+    /// A stand-in whose parent is gone, which gives everything away.
+    Orphan(Predecessor, Vec<TcpListener>),
+}
+
+/// Looks which server of this user serves the address, and asks a stand-in whose parent is gone for its listeners.
 ///
 /// # Errors
 /// When there is one that does not give them.
-pub(super) fn ask_orphan(
-    address: SocketAddr,
-    places: &Places,
-) -> io::Result<Option<(Predecessor, Vec<TcpListener>)>> {
-    let Some(stream) = places.find(address)? else { return Ok(None) };
+pub(super) fn ask_orphan(address: SocketAddr, places: &Places) -> io::Result<Running> {
+    let Some(stream) = places.find(address)? else { return Ok(Running::Unknown) };
     let process = peer_credentials(&stream)?.process;
     if !is_orphan(process) {
-        return Ok(None);
+        return Ok(Running::Server(process));
     }
     tracing::warn!(
         "process {process} serves {address} for a process that is gone: taking over from it, with all connections"
     );
-    ask_through(stream, address).map(Some)
+    ask_through(stream, address)
+        .map(|(predecessor, listeners)| Running::Orphan(predecessor, listeners))
 }
 
 fn ask_through(

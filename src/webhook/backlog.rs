@@ -183,6 +183,12 @@ impl Backlog {
         self.groups.is_empty()
     }
 
+    /// An event that waits, the first to be due; for the log.
+    pub(super) fn first(&self) -> Option<&Line> {
+        let first = self.due.first().and_then(|(_, id)| self.groups.get(id)?.entries.front());
+        first.map(|entry| &entry.line).or_else(|| self.waiting.first())
+    }
+
     /// The server ends: everything is due, and pauses are short from here on.
     pub(super) fn hurry(&mut self, now: Moment) {
         if !std::mem::replace(&mut self.is_hurried, true) {

@@ -37,6 +37,10 @@ impl Waiting {
         self.signed.is_empty() && self.open.is_empty()
     }
 
+    pub(super) fn first(&self) -> Option<&Line> {
+        self.signed.front().or_else(|| self.open.front())
+    }
+
     pub(super) fn pop_if(&mut self, fits: impl Fn(&Line) -> bool) -> Option<Line> {
         let queue = if self.signed.is_empty() { &mut self.open } else { &mut self.signed };
         queue.pop_front_if(|line| fits(line))

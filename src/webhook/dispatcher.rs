@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rtrb::Consumer;
@@ -13,6 +13,7 @@ use super::batch::Line;
 use super::budget::{Class, RingBudget};
 use super::client::Client;
 use super::gate::Gate;
+use super::report;
 use super::sender::{self, Common, Handle, Refused, Rest};
 use super::time::{Clock, later};
 use super::{Settings, Stamped, Target};
@@ -30,6 +31,8 @@ const EVENTS_PER_TURN: usize = 1024;
 const REST: Duration = Duration::from_millis(5);
 /// Longest sleep without a doorbell.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+/// How often the end looks whether an endpoint is still worth waiting for.
+const END_STEP: Duration = Duration::from_millis(50);
 /// Losses of one kind are told once in this time.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
@@ -87,7 +90,8 @@ impl Losses {
         let kinds = WebhookKind::ALL.iter().zip(&events).filter(|(_, events)| **events > 0);
         let kinds: Vec<String> =
             kinds.map(|(kind, events)| format!("{} {events}", kind.name())).collect();
-        Some(format!("{} event(s) dropped ({})", events.iter().sum::<u64>(), kinds.join(", ")))
+        let count = report::events(events.iter().sum::<u64>());
+        Some(format!("{count} dropped ({})", kinds.join(", ")))
     }
 }
 
@@ -265,23 +269,36 @@ impl Dispatcher {
 
     /// Lets the senders send what they have, until the time is over.
     fn finish(mut self, grace: Duration) {
-        let senders = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.sender.take());
-        let rests: Vec<Rest> = senders.map(Handle::finish).collect();
+        let senders = self.endpoints.iter_mut().filter_map(|endpoint| {
+            let sender = endpoint.sender.take()?;
+            Some(sender.finish(endpoint.target.clone()))
+        });
+        let rests: Vec<Rest> = senders.collect();
         drop(self.alive);
-        // Nothing is ever sent: this ends with the last sender or with the time.
-        let _ = self.all_ended.recv_timeout(grace);
+        let (clock, failing_end) = (self.common.clock, self.common.settings.failing_end);
+        let start = clock.now();
+        loop {
+            let left = grace.saturating_sub(clock.since(start));
+            // Nothing is ever sent: this ends with the last sender or with the time.
+            let ended = self.all_ended.recv_timeout(left.min(END_STEP));
+            let now = clock.now();
+            // An endpoint that only refuses gets no more than a moment, so that it does not delay the end.
+            let is_worth_waiting =
+                rests.iter().any(|rest| rest.may_accept(start, now, failing_end));
+            if ended == Err(RecvTimeoutError::Disconnected) || left.is_zero() || !is_worth_waiting {
+                break;
+            }
+        }
         self.common.stop.store(true, Ordering::Release);
-        let lost: usize = rests.iter().map(Rest::events).sum();
+        // Before the connections are cut, so that what is counted here is what the endpoints did not accept.
+        for rest in rests.iter().filter(|rest| rest.events() > 0) {
+            let (target, discarded) = (&rest.target, rest.discarded());
+            self.common.counters.lost_at_end.add(discarded.count() as u64);
+            let app = &self.common.apps.get(target.app).id;
+            tracing::warn!("webhook {} of app {app}: {}", target.shown, discarded.sentence());
+        }
         self.common.client.shut();
         rests.iter().for_each(Rest::wake);
-        if lost > 0 {
-            self.common.counters.lost_at_end.add(lost as u64);
-            tracing::warn!(
-                "{lost} event(s) for webhooks are lost: their backends did not take them within the {:.1} s left at \
-                 the end. RINGVERB_SHUTDOWN_GRACE sets the time",
-                grace.as_secs_f32(),
-            );
-        }
     }
 }
 

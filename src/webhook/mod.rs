@@ -74,6 +74,8 @@ pub struct Settings {
     pub linger: Duration,
     /// Time without events after which a sender ends.
     pub idle: Duration,
+    /// Time at the end for an endpoint that refuses everything.
+    pub failing_end: Duration,
     /// Events one worker's ring has room for, of 48 bytes and what they own.
     pub ring_events: usize,
 }
@@ -90,6 +92,7 @@ impl Settings {
             retry_first: Duration::from_secs(1),
             linger: Duration::from_millis(20),
             idle: Duration::from_secs(10),
+            failing_end: Duration::from_secs(1),
             // A crowd that leaves at once is told by one worker in one tick.
             ring_events: ((1 << 20) / workers.max(1)).clamp(8 * 1024, 64 * 1024),
         }
@@ -205,7 +208,8 @@ impl Webhooks {
     }
 
     /// Sends at once what is in the rings, is held back or waits for another attempt, and ends; at the latest after
-    /// `grace`. What is lost by then is counted and logged. To be called when the workers have drained.
+    /// `grace`, or after `Settings::failing_end` if all endpoints that are left only refuse. The events that are left
+    /// then are discarded, counted and logged. To be called when the workers have drained.
     pub fn finish(self, grace: Duration) {
         // Neither can fail: the dispatcher runs until it is told this, and a panic of it ends the process.
         let _ = self.finish.send(grace);

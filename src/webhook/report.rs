@@ -1,6 +1,7 @@
 //! What a sender writes to the log about its endpoint: that it fails, that it is well again, and which events were
 //! given up. Holds back what would be too much; no clock and no output of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::backlog::Why;
@@ -36,6 +37,46 @@ struct GivenUp {
     named: Vec<String>,
     /// Of the last one.
     reason: String,
+}
+
+/// `1 event`, or `2 events`.
+pub(super) fn events(count: impl TryInto<u64>) -> String {
+    match count.try_into().unwrap_or(u64::MAX) {
+        1 => "1 event".to_owned(),
+        count => format!("{count} events"),
+    }
+}
+
+/// Events of an endpoint that are discarded at the end of the server.
+#[derive(Debug, Default)]
+pub(super) struct Discarded {
+    pub(super) by_kind: [usize; WEBHOOK_KINDS],
+    /// One of them: its kind and channel.
+    pub(super) sample: Option<(WebhookKind, Arc<str>)>,
+}
+
+impl Discarded {
+    pub(super) fn count(&self) -> usize {
+        self.by_kind.iter().sum()
+    }
+
+    /// To be read after the endpoint and its app.
+    pub(super) fn sentence(&self) -> String {
+        let channel = self.sample.as_ref().map(|(kind, channel)| {
+            (*kind, format!(" ({})", shown_up_to(channel.as_bytes(), CHANNEL_BYTES_MAX)))
+        });
+        let kinds = WebhookKind::ALL.iter().zip(self.by_kind).filter(|(_, count)| *count > 0);
+        let kinds = kinds.map(|(kind, count)| {
+            let channel = channel.as_ref().filter(|(of, _)| of == kind);
+            let channel = channel.map_or("", |(_, channel)| channel);
+            format!("{count} {}{channel}", kind.name())
+        });
+        format!(
+            "{} discarded at the end, because the endpoint did not accept them in time: {}",
+            events(self.count()),
+            kinds.collect::<Vec<_>>().join(", ")
+        )
+    }
 }
 
 impl Report {
@@ -87,7 +128,7 @@ impl Report {
         self.given_up_quiet_until = later(now, GIVEN_UP_AGAIN);
         let GivenUp { by_kind, named, reason } = std::mem::take(&mut self.given_up);
         let count: u64 = by_kind.iter().sum();
-        let mut text = format!("{count} event(s) given up: {}", named.join(", "));
+        let mut text = format!("{} given up: {}", events(count), named.join(", "));
         if count > named.len() as u64 {
             let kinds = WebhookKind::ALL.iter().zip(by_kind).filter(|(_, count)| *count > 0);
             let kinds: Vec<String> =
@@ -115,7 +156,7 @@ mod tests {
         let failure = "answered with HTTP 400; look";
         report.gives_up(&line(WebhookKind::MemberAdded, "presence-\n1"), Why::Permanent, failure);
         let first = report.due(second(1)).unwrap();
-        let expected = "1 event(s) given up: member_added of \"presence-\\n1\". Reason: the endpoint answered with \
+        let expected = "1 event given up: member_added of \"presence-\\n1\". Reason: the endpoint answered with \
                         HTTP 400; look; such an answer is final";
         assert_eq!(first, expected);
         for _ in 0..100_000 {
@@ -124,13 +165,30 @@ mod tests {
         }
         assert_eq!((report.due(second(10)), report.next_due()), (None, Some(second(11))));
         let many = report.due(second(11)).unwrap();
-        assert!(many.starts_with("100000 event(s) given up: cache_miss of \"xxx"), "{many}");
+        assert!(many.starts_with("100000 events given up: cache_miss of \"xxx"), "{many}");
         assert!(
             many.contains("(in all 100000 cache_miss)") && many.contains("WEBHOOK_RETRY"),
             "{many}"
         );
         assert!(many.len() < 700, "{many}");
         assert_eq!(report.due(Moment(u64::MAX)), None);
+    }
+
+    #[test]
+    fn discarded_events_are_counted_by_kind_and_one_channel_is_named() {
+        let mut discarded = Discarded::default();
+        discarded.by_kind[WebhookKind::ChannelOccupied as usize] = 1;
+        let what = "because the endpoint did not accept them in time:";
+        let expected = format!("1 event discarded at the end, {what} 1 channel_occupied");
+        assert_eq!(discarded.sentence(), expected);
+        discarded.by_kind[WebhookKind::MemberAdded as usize] = 3;
+        discarded.sample = Some((WebhookKind::ChannelOccupied, "ne\nws".into()));
+        let text = discarded.sentence();
+        assert!(text.starts_with("4 events discarded") && !text.contains('\n'), "{text}");
+        assert!(
+            text.contains("1 channel_occupied (\"ne") && text.contains("3 member_added"),
+            "{text}"
+        );
     }
 
     #[test]

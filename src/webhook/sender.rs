@@ -3,9 +3,9 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, TryRecvError, channel};
+use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::backlog::{Attempt, Backlog, Entry, Next, Why};
 use super::batch::{self, Amount, Line};
 use super::budget::{CLASSES, Class};
 use super::client::{Client, Failure};
-use super::report::Report;
+use super::report::{Discarded, Report, events};
 use super::retry::{Policy, Verdict};
-use super::time::{Clock, unix_ms};
+use super::time::{Clock, later, unix_ms};
 use super::{Settings, Target};
-use crate::app::{App, Apps};
+use crate::app::{App, Apps, WebhookKind};
 use crate::clock::Moment;
-use crate::counters::WebhookCounters;
+use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
@@ -42,11 +42,34 @@ pub(super) struct Common {
 }
 
 /// What waits for an endpoint, the request under way included. Only the dispatcher adds, only the sender takes away.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Load {
     /// Of all classes.
     events: AtomicUsize,
     by_class: [ClassLoad; CLASSES],
+    by_kind: [AtomicUsize; WEBHOOK_KINDS],
+    /// Milliseconds since which the endpoint has refused every request; `WORKS` if it accepted the last one.
+    failing_since: AtomicU64,
+    /// An event that waits, for the log: its kind and channel. Only the sender changes it, once a request.
+    sample: Sample,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "between two threads of this module, and no worker's: locked once a request and once at the end"
+)]
+type Sample = std::sync::Mutex<Option<(WebhookKind, Arc<str>)>>;
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            events: AtomicUsize::default(),
+            by_class: Default::default(),
+            by_kind: Default::default(),
+            failing_since: AtomicU64::new(WORKS),
+            sample: Sample::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +78,8 @@ struct ClassLoad {
     bytes: AtomicUsize,
 }
 
+/// In `Load::failing_since`: the endpoint accepted the last request, or has had none.
+const WORKS: u64 = u64::MAX;
 /// In `Load::events`: the sender has ended.
 const ENDED: usize = usize::MAX;
 
@@ -95,17 +120,18 @@ impl Handle {
         }
         load.events.fetch_add(1, Ordering::Relaxed);
         load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.load.by_kind[line.kind as usize].fetch_add(1, Ordering::Relaxed);
         common.add_bytes(class, bytes);
         self.queue.send(line.clone()).map_err(|_| Refused::Ended)
     }
 
     /// Ends the queue: the sender sends what is left, without pauses that are over now, and ends.
-    pub(super) fn finish(self) -> Rest {
+    pub(super) fn finish(self, target: Arc<Target>) -> Rest {
         let Self { queue, load, thread } = self;
         // It looks into the queue when it is woken.
         drop(queue);
         thread.unpark();
-        Rest { load, thread }
+        Rest { target, load, thread }
     }
 }
 
@@ -133,6 +159,7 @@ impl Common {
 
 /// A sender that gets nothing more.
 pub(super) struct Rest {
+    pub(super) target: Arc<Target>,
     load: Arc<Load>,
     thread: Thread,
 }
@@ -143,6 +170,20 @@ impl Rest {
         Some(self.load.events.load(Ordering::Acquire))
             .filter(|events| *events != ENDED)
             .unwrap_or(0)
+    }
+
+    /// Whether the endpoint has events left and may still accept them: it accepted the last request, or has not refused
+    /// everything for this time since `from`.
+    pub(super) fn may_accept(&self, from: Moment, now: Moment, time: Duration) -> bool {
+        let since = self.load.failing_since.load(Ordering::Acquire);
+        self.events() > 0 && (since == WORKS || now < later(from.max(Moment(since)), time))
+    }
+
+    /// What is left, for the log.
+    pub(super) fn discarded(&self) -> Discarded {
+        let by_kind = self.load.by_kind.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let sample = self.load.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Discarded { by_kind, sample }
     }
 
     /// Wakes it from its pause, for instance to see `Common::stop`.
@@ -204,6 +245,7 @@ impl Sender {
         // On Linux a thread has its own niceness. Without it the sender works as well.
         let _ = rustix::process::setpriority_process(None, NICE);
         while let Some(attempt) = self.next_attempt() {
+            self.sample(attempt.lines().next());
             let body = batch::body(attempt.lines(), attempt.unix_ms());
             let result = self.common.client.post(&self.target.url, self.app(), &body);
             match result {
@@ -237,13 +279,25 @@ impl Sender {
             self.give_up(&given_up.collect::<Vec<_>>());
             match next {
                 Next::Post(attempt) => return Some(attempt),
-                Next::Pause(until) => self.pause(until),
-                Next::Wait(until) => self.wait(until),
+                Next::Pause(until) => {
+                    self.sample(self.backlog.first());
+                    self.pause(until);
+                }
+                Next::Wait(until) => {
+                    self.sample(self.backlog.first());
+                    self.wait(until);
+                }
                 Next::Empty if !self.is_open || self.ends_idle() => return None,
                 Next::Empty => {}
             }
         }
         None
+    }
+
+    /// Keeps an event that waits, for the line about what is discarded at the end.
+    fn sample(&self, line: Option<&Line>) {
+        let sample = line.map(|line| (line.kind, line.channel.clone()));
+        *self.load.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
 
     /// Waits until the moment, or the end of the queue.
@@ -298,6 +352,7 @@ impl Sender {
 
     fn accepted(&mut self, attempt: &Attempt) {
         let now = self.common.clock.now();
+        self.load.failing_since.store(WORKS, Ordering::Release);
         self.common.counters.delivered.add(attempt.entries.len() as u64);
         self.backlog.accepted(attempt, now);
         self.take_off(attempt.lines());
@@ -311,13 +366,16 @@ impl Sender {
         common.counters.requests_failed.add(1);
         self.failure = failure.to_string();
         let now = common.clock.now();
+        if self.load.failing_since.load(Ordering::Relaxed) == WORKS {
+            self.load.failing_since.store(now.0, Ordering::Release);
+        }
         // Without randomness the endpoints come back together; they come back.
         let random = getrandom::u64().unwrap_or_default();
-        let events = attempt.entries.len();
+        let failed = attempt.entries.len();
         let (verdict, retry_after) = (failure.verdict(), failure.retry_after());
         let given_up = self.backlog.refused(attempt, verdict, retry_after, now, random);
         if given_up.is_empty() && verdict != Verdict::Permanent {
-            self.tell_failing(events, now);
+            self.tell_failing(failed, now);
         }
         self.give_up(&given_up);
     }
@@ -334,6 +392,10 @@ impl Sender {
 
     /// These events wait no longer.
     fn take_off<'a>(&self, lines: impl Iterator<Item = &'a Line>) {
+        let by_kind = &self.load.by_kind;
+        let lines = lines.inspect(|line| {
+            by_kind[line.kind as usize].fetch_sub(1, Ordering::Relaxed);
+        });
         let amounts = batch::amounts(lines);
         for (amount, load) in amounts.iter().zip(&self.load.by_class) {
             self.common.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
@@ -350,13 +412,14 @@ impl Sender {
         self.common.apps.get(self.target.app)
     }
 
-    fn tell_failing(&mut self, events: usize, now: Moment) {
+    fn tell_failing(&mut self, failed: usize, now: Moment) {
         if self.report.fails(now) {
             tracing::warn!(
-                "webhook {} {}. {events} event(s) of app {} are sent again for {} s, other events go on",
+                "webhook {} of app {} {}. Retrying {} for {} s; other events are not delayed",
                 self.target.shown,
-                self.failure,
                 self.app().id,
+                self.failure,
+                events(failed),
                 self.common.settings.retry.as_secs(),
             );
         }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Failure, note};
+use super::{Failure, note, shown};
 use crate::app::{App, Secret};
 use crate::config::Config;
 use crate::server::cli::Target;
@@ -26,6 +26,15 @@ impl Peer {
         let port = url.as_ref().map_or(config.port, |(_, port, _)| *port);
         if config.development {
             let access = development_server(port)?;
+            if let Some(id) = target.app.as_deref().filter(|id| *id != access.id) {
+                return Err(Failure::Usage(format!(
+                    "--app is {}, but no app is configured here, and the development server on port {} has only the app \
+                     {}: leave --app out, or run this in the folder of the .env with that app (--env-file, --config)",
+                    shown(id),
+                    access.address.port(),
+                    access.id
+                )));
+            }
             let address = access.address;
             let app = with_credentials(config.apps.swap_remove(0), &access);
             let (host, port, prefix) =

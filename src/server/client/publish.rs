@@ -8,6 +8,9 @@ use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 use crate::server::cli::PublishArguments;
 
+/// What a server can report about a channel.
+const ATTRIBUTES: [&str; 3] = ["user_count", "subscription_count", "cache"];
+
 pub(super) fn run(peer: &Peer, arguments: &PublishArguments) -> Result<(), Failure> {
     check(arguments).map_err(Failure::Usage)?;
     let channel = &arguments.channel;
@@ -52,6 +55,14 @@ fn check(arguments: &PublishArguments) -> Result<(), String> {
             shown(data),
             shown(channel),
             shown(event)
+        ));
+    }
+    let mut asked = arguments.info.iter().flat_map(|info| info.split(',')).map(str::trim);
+    if let Some(unknown) = asked.find(|name| !ATTRIBUTES.contains(name)) {
+        return Err(format!(
+            "--info has the attribute \"{}\", which does not exist: it takes one or more of {}, comma separated",
+            shown(unknown),
+            ATTRIBUTES.join(", ")
         ));
     }
     match &arguments.socket_id {

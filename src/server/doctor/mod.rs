@@ -5,7 +5,7 @@
 //! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
 //! finding is a fact, something to know (`Warning`), or something that keeps the server from working (`Problem`).
 
-mod port;
+pub(super) mod port;
 mod redis;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Finding, Verdict};
+use crate::server::exchange::is_orphan;
 use crate::server::listening;
 use crate::server::probe::StartError;
 use crate::text::shown;
@@ -35,22 +36,14 @@ pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
         return finding(Verdict::Problem, format!("{address} is in use; `ss -ltnp` shows by whom"));
     };
     match holder(socket.inode) {
-        Some(holder) if holder.program == PROGRAM && takeover => finding(
+        Some(holder) if i32::try_from(holder.process).is_ok_and(is_orphan) => finding(
             Verdict::Warning,
             format!(
-                "{address} is in use by {PROGRAM}, process {}: a start with --takeover replaces it, any other start \
-                 waits for its end",
+                "{address} is in use by {PROGRAM}, process {}, whose parent is gone: a start takes over from it",
                 holder.process
             ),
         ),
-        Some(holder) => finding(
-            Verdict::Problem,
-            format!(
-                "{address} is in use by {}, process {}: stop it, or choose another port with --port",
-                shown(&holder.program),
-                holder.process
-            ),
-        ),
+        Some(holder) => finding(Verdict::Problem, holder.sentence(address, takeover)),
         None => finding(
             Verdict::Problem,
             format!(
@@ -108,9 +101,37 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
     }
 }
 
-struct Holder {
+/// A process that listens.
+pub(in crate::server) struct Holder {
     process: u32,
     program: String,
+}
+
+impl Holder {
+    pub(in crate::server) fn of(process: u32) -> Self {
+        let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        Self { process, program: program.trim_end().to_owned() }
+    }
+
+    /// Why a start fails. `takeover`: a start with `--takeover` would not.
+    pub(in crate::server) fn sentence(&self, address: SocketAddr, takeover: bool) -> String {
+        let Self { process, program } = self;
+        if program != PROGRAM {
+            let program = shown(program);
+            return format!(
+                "{address} is in use by {program}, process {process}: stop it, or choose another port with --port"
+            );
+        }
+        let or_replace = if takeover { " start with --takeover," } else { "" };
+        format!(
+            "{address} is in use by {PROGRAM}, process {process}: stop it,{or_replace} or choose another --port"
+        )
+    }
+}
+
+/// The process that listens in the way of this address, if this user may see it.
+pub(in crate::server) fn live_holder(address: SocketAddr) -> Option<Holder> {
+    holder(listening_at(address)?.inode)
 }
 
 fn holder(inode: u64) -> Option<Holder> {
@@ -123,8 +144,7 @@ fn holder(inode: u64) -> Option<Holder> {
         if !targets.any(|target| target.as_os_str() == link.as_str()) {
             return None;
         }
-        let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        Some(Holder { process, program: program.trim_end().to_owned() })
+        Some(Holder::of(process))
     })
 }
 

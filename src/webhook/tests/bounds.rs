@@ -135,6 +135,33 @@ fn the_end_comes_in_time_whatever_the_endpoints_do() {
     assert_eq!((rig.counters.lost_at_end.get(), rig.counters.delivered.get()), (4, 0));
 }
 
+/// A failing endpoint does not use up the grace period; one that works slowly may.
+#[test]
+fn the_end_waits_for_an_endpoint_that_works_and_not_for_one_that_fails() {
+    let failing = Receiver::start(|_| Answer::Status(500));
+    // Nobody listens on port 1.
+    let unreachable = "http://127.0.0.1:1/x";
+    let webhooks = vec![webhook(&failing.url), webhook(unreachable)];
+    let failing_end = Duration::from_millis(20);
+    let settings = Settings { failing_end, ..settings() };
+    let mut rig = Rig::start(settings, webhooks);
+    rig.occupy("a");
+    until("failed", || rig.counters.requests_failed.get() >= 2);
+    let clock = Clock::start();
+    let counters = rig.finish();
+    assert!(clock.now().0 < 30_000, "the grace period is 60 s");
+    assert_eq!((counters.lost_at_end.get(), counters.delivered.get()), (2, 0));
+
+    let failing = Receiver::start(|_| Answer::Status(500));
+    let slow = Receiver::start(|_| Answer::Drip(Duration::from_millis(20)));
+    let mut rig = Rig::start(settings, vec![webhook(&failing.url), webhook(&slow.url)]);
+    rig.occupy("a");
+    failing.next();
+    slow.next();
+    let counters = rig.finish();
+    assert_eq!((counters.lost_at_end.get(), counters.delivered.get()), (1, 1));
+}
+
 #[test]
 fn an_end_without_events_is_quick() {
     let receiver = Receiver::start(|_| Answer::Status(200));

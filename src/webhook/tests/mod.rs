@@ -25,6 +25,7 @@ fn settings() -> Settings {
         retry_first: Duration::from_millis(5),
         linger: Duration::from_millis(5),
         idle: PATIENCE,
+        failing_end: PATIENCE,
         ring_events: 8_192,
     }
 }
