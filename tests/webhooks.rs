@@ -163,7 +163,7 @@ fn a_channel_that_is_always_refused_delays_no_other_and_is_named_when_given_up()
     assert_eq!(accepted.into_iter().collect::<Vec<_>>(), expected);
     client.close();
     let finished = stopped(server);
-    let given_up = "1 event(s) given up: channel_occupied of \"poison\". Reason: the endpoint answered with HTTP 500";
+    let given_up = "1 event given up: channel_occupied of \"poison\". Reason: the endpoint answered with HTTP 500";
     assert!(finished.stdout.contains(given_up), "{}", finished.stdout);
 }
 
@@ -181,7 +181,7 @@ fn a_final_answer_is_logged_and_the_event_is_not_sent_again() {
         }
         client.close();
         let finished = stopped(server);
-        let given_up = "1 event(s) given up: channel_occupied of \"poison\"";
+        let given_up = "1 event given up: channel_occupied of \"poison\"";
         assert!(finished.stdout.contains(given_up), "{}", finished.stdout);
         assert!(finished.stdout.contains(advice), "{}", finished.stdout);
         assert!(endpoint.events.try_recv().is_err(), "{status}: sent once");

@@ -17,6 +17,7 @@ use super::sender::{self, Common, Handle, Refused, Rest};
 use super::time::{Clock, later};
 use super::{Settings, Stamped, Target};
 use crate::app::{Apps, WebhookKind};
+use crate::cause::Detail;
 use crate::clock::Moment;
 use crate::config::webhook_url;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
@@ -87,7 +88,8 @@ impl Losses {
         let kinds = WebhookKind::ALL.iter().zip(&events).filter(|(_, events)| **events > 0);
         let kinds: Vec<String> =
             kinds.map(|(kind, events)| format!("{} {events}", kind.name())).collect();
-        Some(format!("{} event(s) dropped ({})", events.iter().sum::<u64>(), kinds.join(", ")))
+        let sum = Detail::Counted(events.iter().sum(), "event");
+        Some(format!("{sum} dropped ({})", kinds.join(", ")))
     }
 }
 
@@ -277,8 +279,9 @@ impl Dispatcher {
         if lost > 0 {
             self.common.counters.lost_at_end.add(lost as u64);
             tracing::warn!(
-                "{lost} event(s) for webhooks are lost: their backends did not take them within the {:.1} s left at \
+                "webhooks lost {}: their backends did not take them within the {:.1} s left at \
                  the end. RINGVERB_SHUTDOWN_GRACE sets the time",
+                Detail::Counted(lost as u64, "event"),
                 grace.as_secs_f32(),
             );
         }

@@ -7,6 +7,7 @@ use super::backlog::Why;
 use super::batch::Line;
 use super::time::later;
 use crate::app::WebhookKind;
+use crate::cause::Detail;
 use crate::clock::Moment;
 use crate::counters::WEBHOOK_KINDS;
 use crate::text::shown_up_to;
@@ -87,7 +88,8 @@ impl Report {
         self.given_up_quiet_until = later(now, GIVEN_UP_AGAIN);
         let GivenUp { by_kind, named, reason } = std::mem::take(&mut self.given_up);
         let count: u64 = by_kind.iter().sum();
-        let mut text = format!("{count} event(s) given up: {}", named.join(", "));
+        let mut text =
+            format!("{} given up: {}", Detail::Counted(count, "event"), named.join(", "));
         if count > named.len() as u64 {
             let kinds = WebhookKind::ALL.iter().zip(by_kind).filter(|(_, count)| *count > 0);
             let kinds: Vec<String> =
@@ -115,7 +117,7 @@ mod tests {
         let failure = "answered with HTTP 400; look";
         report.gives_up(&line(WebhookKind::MemberAdded, "presence-\n1"), Why::Permanent, failure);
         let first = report.due(second(1)).unwrap();
-        let expected = "1 event(s) given up: member_added of \"presence-\\n1\". Reason: the endpoint answered with \
+        let expected = "1 event given up: member_added of \"presence-\\n1\". Reason: the endpoint answered with \
                         HTTP 400; look; such an answer is final";
         assert_eq!(first, expected);
         for _ in 0..100_000 {
@@ -124,7 +126,7 @@ mod tests {
         }
         assert_eq!((report.due(second(10)), report.next_due()), (None, Some(second(11))));
         let many = report.due(second(11)).unwrap();
-        assert!(many.starts_with("100000 event(s) given up: cache_miss of \"xxx"), "{many}");
+        assert!(many.starts_with("100000 events given up: cache_miss of \"xxx"), "{many}");
         assert!(
             many.contains("(in all 100000 cache_miss)") && many.contains("WEBHOOK_RETRY"),
             "{many}"

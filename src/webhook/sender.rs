@@ -18,6 +18,7 @@ use super::retry::{Policy, Verdict};
 use super::time::{Clock, unix_ms};
 use super::{Settings, Target};
 use crate::app::{App, Apps};
+use crate::cause::Detail;
 use crate::clock::Moment;
 use crate::counters::WebhookCounters;
 
@@ -353,9 +354,10 @@ impl Sender {
     fn tell_failing(&mut self, events: usize, now: Moment) {
         if self.report.fails(now) {
             tracing::warn!(
-                "webhook {} {}. {events} event(s) of app {} are sent again for {} s, other events go on",
+                "webhook {} {}. {} of app {} will be sent again for {} s, other events go on",
                 self.target.shown,
                 self.failure,
+                Detail::Counted(events as u64, "event"),
                 self.app().id,
                 self.common.settings.retry.as_secs(),
             );

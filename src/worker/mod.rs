@@ -260,6 +260,7 @@ async fn tick_for_paced(worker: Rc<Worker>) {
 
 impl Worker {
     fn new(shared: Arc<Shared>, ends: Ends, ring: Ring) -> Self {
+        let notes = Notes::new(shared.config.debug);
         let Ends { mailbox, listeners, feed } = ends;
         let shard = Shard::new(Settings {
             core: mailbox.core(),
@@ -307,7 +308,7 @@ impl Worker {
             http_connections_max,
             headroom_measured: Cell::new(0),
             line: RefCell::new(line),
-            notes: Notes::default(),
+            notes,
             validator: RefCell::default(),
         }
     }
