@@ -1,7 +1,7 @@
 //! Refusals to open connections, and closes by the server: the answer, the count, the log line. PURE.
 //!
-//! The client gets Reverb's answer. In development mode the line follows Reverb's text. `Outbox::lines` limits the lines
-//! of the log, except with `--debug`. A line is formatted only for the log or in development mode.
+//! The client gets Reverb's answer. In development mode the line follows Reverb's text. `Outbox::lines` limits the
+//! lines of the log, except with `--debug`. A line is formatted only for the log or in development mode.
 
 use std::borrow::Cow;
 

@@ -279,7 +279,7 @@ impl Dispatcher {
         if lost > 0 {
             self.common.counters.lost_at_end.add(lost as u64);
             tracing::warn!(
-                "webhooks lost {}: their backends did not take them within the {:.1} s left at \
+                "{} for webhooks are lost: their backends did not take them within the {:.1} s left at \
                  the end. RINGVERB_SHUTDOWN_GRACE sets the time",
                 Detail::Counted(lost as u64, "event"),
                 grace.as_secs_f32(),

@@ -225,7 +225,11 @@ mod tests {
                 r#"{"data":["The data field is required."],"name":["Too long."]}"#,
                 [": The data field is required. Too long.", "422"],
             ),
-            (422, r#"{"data":["Required."],"error":"data is missing"}"#, [": data is missing", "422"]),
+            (
+                422,
+                r#"{"data":["Required."],"error":"data is missing"}"#,
+                [": data is missing", "422"],
+            ),
             (422, "{\"a\":1}\u{1b}", ["{\"a\":1}\\u001b", "422"]),
             (503, "", ["no reason given", "503"]),
             (200, "<html>", ["<html>", "does ringverb listen there?"]),
