@@ -18,6 +18,8 @@ pub enum Detail<'a> {
     #[default]
     Nothing,
     Number(u64),
+    /// A number of things, whose name is in the singular.
+    Counted(u64, &'static str),
     /// Text of a peer: quoted, escaped and cut.
     Text(&'a [u8]),
     /// Text of this server.
@@ -57,6 +59,9 @@ impl fmt::Display for Detail<'_> {
         match self {
             Self::Nothing => Ok(()),
             Self::Number(number) => number.fmt(formatter),
+            Self::Counted(number, thing) => {
+                write!(formatter, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
+            }
             Self::Text(text) => shown_up_to(text, TEXT_BYTES_MAX).fmt(formatter),
             Self::Own(text) => formatter.write_str(text),
             Self::Span(text) => {
@@ -143,7 +148,7 @@ causes! {
     BadRequest "bad_request" BadRequest
         "a request cannot be read, because its head or body breaks the rules of HTTP/1.1; it begins with {}"
     Host "host" BadRequest
-        "{} came without a Host header, or with several: HTTP/1.1 needs exactly one"
+        "{} came without a Host header, or with several"
     Expectation "expectation" BadRequest
         "{} has an Expect header other than 100-continue, which is the only one that is supported"
     TransferCoding "transfer_coding" BadRequest
@@ -154,17 +159,19 @@ causes! {
         "the head of a request has more than {} bytes or {} fields, which are the limits: are cookies sent along?"
     RequestTooLarge "request_too_large" RequestTooLarge
         "a request over {} bytes was refused: send less data in an event, or raise REVERB_MAX_REQUEST_SIZE"
-    NothingSent "nothing_sent" HandshakeTimeout
+    HeadOverRequestSize "head_over_request_size" RequestTooLarge
+        "the header of a request has more than {} bytes (REVERB_MAX_REQUEST_SIZE): large cookies?"
+    NothingSent "nothing_sent" NothingSent
         "a connection was closed because it sent nothing for {} s: is it a health check that only connects?"
-    RequestTimeout "request_timeout" HandshakeTimeout
+    RequestTimeout "request_timeout" RequestTimeout
         "a connection was closed because its request was not complete after {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
-    AnswerUnread "answer_unread" HandshakeTimeout
+    AnswerUnread "answer_unread" AnswerUnread
         "a connection was closed because it did not read its answer within {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
     HttpConnections "http_connections" HttpConnections
         "an idle HTTP connection was closed for a newer one: a worker has room for {}; raise LimitNOFILE (ulimit -n), or close idle connections in the proxy sooner"
     SocketsPerIp "sockets_per_ip" SocketsPerIp
-        "{} has {} HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it"
-    HttpMemory "http_memory" MemoryRequest
+        "{} has {} already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it"
+    HttpMemory "http_memory" HttpMemory
         "a request was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
     AcceptPaused "accept_paused" AcceptPaused
         "accepting pauses: {}"
@@ -175,7 +182,9 @@ causes! {
 
     // Requests.
     OutsidePrefix "outside_prefix" NotFound
-        "{} is outside the prefix {} that REVERB_SERVER_PATH sets: clients need it too (wsPath in Echo, `path` of the options in Laravel's config/broadcasting.php)"
+        "{} is not served: clients use {}/app/KEY (wsPath in Echo) or /app/KEY; backends use {}/apps/ID/events or /apps/ID/events"
+    DoubledSlash "doubled_slash" NotFound
+        "{} is not served, because a slash in it is doubled: clients use {}/app/KEY (wsPath in Echo without a slash at its end); is an app id or key empty?"
     UnknownPath "unknown_path" NotFound
         "{} is not served here: clients connect to /app/KEY, backends post to /apps/ID/events; if there is a prefix before that, REVERB_SERVER_PATH must name it"
     WrongMethod "wrong_method" NotFound
@@ -187,54 +196,58 @@ causes! {
     UpgradeHttp10 "upgrade_http_1_0" BadRequest
         "{} asks for a WebSocket in HTTP/1.0, which has none: nginx needs proxy_http_version 1.1"
     WebSocketVersion "websocket_version" BadRequest
-        "{} asks for WebSocket version {}: only 13 exists"
+        "{} asks for WebSocket version {}: the server supports 13 only; update the client or the proxy"
+    WebSocketKeyMissing "websocket_key_missing" BadRequest
+        "{} has no Sec-WebSocket-Key: does a proxy drop it?"
     WebSocketKey "websocket_key" BadRequest
         "{} has the Sec-WebSocket-Key {}, which is not 16 bytes in base64: does a proxy change it?"
     HandshakesPerIp "handshakes_per_ip" HandshakesPerIp
-        "{} began more than {} handshakes in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+        "{} began more than {} in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
 
     // Authentication of the HTTP API.
-    UnknownAppId "unknown_app_id" Unsigned
+    UnknownAppId "unknown_app_id" Unauthenticated
         "no app has the id {}: is REVERB_APP_ID the same in Laravel's .env?"
-    TooManyParameters "too_many_parameters" Unsigned
+    TooManyParameters "too_many_parameters" Unauthenticated
         "{} has more than {} query parameters, which is the limit: send several values of one parameter separated by commas"
-    ApiKeyMissing "api_key_missing" Unsigned
+    ApiKeyMissing "api_key_missing" Unauthenticated
         "{} came without auth_key: does a proxy drop the query string?"
-    ApiKeyWrong "api_key_wrong" Unsigned
+    ApiKeyWrong "api_key_wrong" Unauthenticated
         "API request signed with key {}, but app {} has another: is REVERB_APP_KEY the same in Laravel's .env?"
-    ApiSignatureMissing "api_signature_missing" Unsigned
+    ApiSignatureMissing "api_signature_missing" Unauthenticated
         "{} came without auth_signature: does a proxy drop a part of the query string?"
-    ApiSignatureForm "api_signature_form" Unsigned
+    ApiSignatureForm "api_signature_form" Unauthenticated
         "{} has an auth_signature of {} bytes that is not 64 lowercase hex digits"
-    ApiBodyChanged "api_body_changed" Unsigned
+    ApiBodyChanged "api_body_changed" Unauthenticated
         "{} has the body_md5 {}, which is not that of its body: does a proxy change the body?"
-    ApiSignatureMismatch "api_signature_mismatch" Unsigned
+    ApiBodyUnsigned "api_body_unsigned" Unauthenticated
+        "{} has a body but no body_md5 in its query: sign the request with a Pusher library"
+    ApiSignatureMismatch "api_signature_mismatch" Unauthenticated
         "API signature does not match for {}: is REVERB_APP_SECRET the same in Laravel's .env? A proxy that changes path or query causes this, too{}"
-    TimestampMissing "timestamp_missing" Unsigned
+    TimestampMissing "timestamp_missing" Unauthenticated
         "{} came without auth_timestamp: sign one, or set RINGVERB_AUTH_WINDOW=0 to need none"
-    TimestampFar "timestamp_far" Unsigned
+    TimestampFar "timestamp_far" Unauthenticated
         "the auth_timestamp of an API request is {} s away from this server's clock, and {} s are allowed: set both clocks by NTP, or RINGVERB_AUTH_WINDOW=0 to accept any"
     AuthFailuresPerIp "auth_failures_per_ip" AuthFailuresPerIp
-        "{} failed to authenticate {} API requests in a second; RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+        "{} failed to authenticate {} in a second; RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
 
     // The HTTP API.
     BodyNotJson "body_not_json" InvalidRequest
-        "the body of an API request is not a JSON object: {}"
+        "the body of {} is not a JSON object: {}; is the request sent by a Pusher library?"
     InvalidFields "invalid_fields" InvalidRequest
-        "an API request was refused with 422: {}"
+        "{} was refused with 422: {}"
     ReservedEvent "reserved_event" InvalidRequest
         "the event name {} is reserved for the protocol: choose another, or set RINGVERB_ALLOW_RESERVED_EVENTS=true"
     EventPayload "event_payload" InvalidRequest
-        "an event with {} bytes of data was refused; RINGVERB_EVENT_PAYLOAD_MAX is {}"
+        "{} was refused with 413: the event has {} bytes of data, and RINGVERB_EVENT_PAYLOAD_MAX is {}"
     EventExpansion "event_expansion" InvalidRequest
         "an event for {} channels becomes {} bytes of messages, and one request may become {}: name fewer channels in one request, or send less data"
     PublishRate "publish_rate" PublishRate
-        "a publish was refused: this app may publish {} events a second (RINGVERB_PUBLISHES_PER_SECOND_MAX), each counted once for each of its channels"
+        "a publish was refused: this app may publish {} a second (RINGVERB_PUBLISHES_PER_SECOND_MAX), each counted once for each of its channels"
     NotPresence "not_presence" InvalidRequest
         "users of {} were asked for: only channels whose name starts with presence- have users"
     MemoryPublish "memory_publish" MemoryPublish
         "a publish was refused because the server is far over RINGVERB_MEMORY_MAX"
-    CoreSilent "core_silent" NoAnswer
+    CoreSilent "core_silent" CoreSilent
         "an API request was answered with 503 because a core did not answer within {} ms: is the host overloaded?"
 
     // Connections that do not open.
@@ -253,11 +266,11 @@ causes! {
     Origin "origin" Origin
         "origin {} refused. Allowed: {} (RINGVERB_ALLOWED_ORIGINS)"
     OriginMissing "origin_missing" Origin
-        "a client without an Origin header refused (a native SDK?); RINGVERB_ALLOW_MISSING_ORIGIN=true lets it in. RINGVERB_ALLOWED_ORIGINS has {}"
+        "a client without an Origin header refused (a native SDK?); RINGVERB_ALLOW_MISSING_ORIGIN=true accepts it. RINGVERB_ALLOWED_ORIGINS has {}"
     ConnectionsPerIp "connections_per_ip" ConnectionsPerIp
-        "{} has {} connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
+        "{} has {} already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
     Quota "quota" Quota
-        "a connection was refused because the app has {}, which is its limit: REVERB_APP_MAX_CONNECTIONS"
+        "connection refused: the app has {}, and REVERB_APP_MAX_CONNECTIONS is {}"
     NoDescriptor "no_descriptor" Kernel
         "a WebSocket was closed in its handshake: {}; raise LimitNOFILE or ulimit -n"
 
@@ -273,33 +286,37 @@ causes! {
     SubscribeData "subscribe_data" Malformed
         "{} has no `data`, or it is no JSON object: it needs {\"channel\":\"...\"}"
     SubscribeChannel "subscribe_channel" Malformed
-        "{} names no channel: `channel` inside `data` must be a text that is not empty"
+        "{}; it must be a non-empty string"
     ChannelDataText "channel_data_text" Malformed
-        "subscription refused: channel_data {} is not a JSON object in a text, exactly as the auth endpoint returned it"
+        "{} is not a string with a JSON object, exactly as the auth endpoint returned it"
     SignInData "signin_data" Malformed
         "pusher:signin has no user_data that is a JSON object in a text, exactly as the auth endpoint (/broadcasting/user-auth) returned it"
     BadChannel "bad_channel" Malformed
         "{} refused: a channel name has 1 to {} bytes"
+    NoChannelData "no_channel_data" Malformed
+        "{} refused: no channel_data came with it; does the channel's callback in routes/channels.php return the user?"
     NoUser "no_user" Malformed
         "{} refused: channel_data names no user_id; does the channel's callback in routes/channels.php return the user?"
     NotClientEvent "not_client_event" Malformed
         "event {} dropped: only events whose name starts with client- are sent on (whisper() in Echo adds that)"
     MessageRate "message_rate" MessageRate
-        "a connection sent more than {} messages in {} s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS): the others are dropped"
+        "a connection sent more than {} in {} s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS): further messages are discarded until the window ends"
     MessageRateClosed "message_rate_closed" MessageRate
-        "a connection was closed because it sent more than {} messages in {} s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS; REVERB_APP_RATE_LIMIT_TERMINATE=false only drops them)"
+        "a connection was closed because it sent more than {} in {} s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS; REVERB_APP_RATE_LIMIT_TERMINATE=false only drops them)"
     ControlFrameRate "control_frame_rate" ControlFrameRate
         "a connection sent more than {} ping and pong frames in a second: not each is answered"
 
     // Subscriptions and sign-ins.
     AuthMissing "auth_missing" Unauthorized
         "{} refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?"
+    AuthType "auth_type" Unauthorized
+        "{} refused: auth is {}, but must be a string KEY:SIGNATURE"
     AuthForm "auth_form" Unauthorized
         "{} refused: its auth of {} bytes is not KEY:SIGNATURE; does the auth endpoint sign with a Pusher library?"
     AuthKey "auth_key" Unauthorized
         "{} refused: signed for key {}, but this app has another; is REVERB_APP_KEY the same in Laravel's .env?"
     AuthMismatch "auth_mismatch" Unauthorized
-        "{} refused: signature does not match; is REVERB_APP_SECRET the same in Laravel's .env, and was it made for this socket?"
+        "{} refused: the signature does not match: is REVERB_APP_SECRET the same in Laravel's .env, and was the signature made for this socket id and channel?"
     AuthDataNotSigned "auth_data_not_signed" Unauthorized
         "{} refused: channel_data came along but is not part of what was signed; sign socket_id:channel:channel_data, or send none"
     OtherUser "other_user" Unauthorized
@@ -319,9 +336,9 @@ causes! {
     MemberTooLarge "member_too_large" Other
         "{} refused: channel_data has {} bytes, and RINGVERB_MEMBER_SIZE_MAX is {}; return less from routes/channels.php"
     TooManyChannels "too_many_channels" Other
-        "{} refused: the connection is in {} channels already (RINGVERB_CHANNELS_PER_CONNECTION_MAX); leave some"
+        "{} refused: the connection is in {} already (RINGVERB_CHANNELS_PER_CONNECTION_MAX); leave some"
     TooManyMembers "too_many_members" Other
-        "{} refused: the channel has {} members already (RINGVERB_PRESENCE_MEMBERS_MAX)"
+        "{} refused: the channel has {} already (RINGVERB_PRESENCE_MEMBERS_MAX)"
     ConnectionMemory "connection_memory" ConnectionMemory
         "{} refused: the connection keeps too much memory; RINGVERB_CONNECTION_BYTES_MAX is {}"
     MemorySubscription "memory_subscription" MemorySubscription
@@ -337,7 +354,7 @@ causes! {
     ClientEventOnPublic "client_event_on_public" Other
         "client event {} on {} refused: client events on public channels need RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, or a private channel"
     ClientEventName "client_event_name" Other
-        "client event {} refused: its name has more than {} characters (RINGVERB_EVENT_NAME_LENGTH_MAX)"
+        "client event {} refused: its name has more than {} (RINGVERB_EVENT_NAME_LENGTH_MAX)"
     NotAMember "not_a_member" Other
         "client event {} on {} refused: the connection is not subscribed to that channel; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=all needs no subscription"
     ClientEventRate "client_event_rate" MessageRate
@@ -379,6 +396,22 @@ impl Cause {
         line
     }
 
+    /// The answer has the same values and remedies, so development mode does not repeat them.
+    #[must_use]
+    pub fn is_in_answer(self) -> bool {
+        matches!(
+            self,
+            Self::TimestampFar
+                | Self::TimestampMissing
+                | Self::TooManyParameters
+                | Self::ReservedEvent
+                | Self::EventPayload
+                | Self::EventExpansion
+                | Self::PublishRate
+                | Self::WatchlistTooLong
+        )
+    }
+
     /// It happens in every healthy service, because clients disconnect and networks fail: logged at level INFO.
     #[must_use]
     pub fn is_ordinary(self) -> bool {
@@ -405,18 +438,33 @@ const LINES_PER_SECOND: u8 = 1;
 pub struct LineBudget {
     left: [u8; Cause::ALL.len()],
     left_out: [u32; Cause::ALL.len()],
+    /// With `--debug`: no line is left out.
+    is_unlimited: bool,
 }
 
 impl Default for LineBudget {
     fn default() -> Self {
-        Self { left: [LINES_AT_ONCE; Cause::ALL.len()], left_out: [0; Cause::ALL.len()] }
+        Self {
+            left: [LINES_AT_ONCE; Cause::ALL.len()],
+            left_out: [0; Cause::ALL.len()],
+            is_unlimited: false,
+        }
     }
 }
 
 impl LineBudget {
+    /// `is_unlimited`: no line is left out.
+    #[must_use]
+    pub fn new(is_unlimited: bool) -> Self {
+        Self { is_unlimited, ..Self::default() }
+    }
+
     /// Takes a line of the budget. Returns how many lines of the cause were left out since its last line, or `None` if
     /// the budget is used up and this line is left out.
     pub fn take(&mut self, cause: Cause) -> Option<u32> {
+        if self.is_unlimited {
+            return Some(0);
+        }
         let (left, left_out) =
             (self.left.get_mut(cause as usize)?, self.left_out.get_mut(cause as usize)?);
         if let Some(fewer) = left.checked_sub(1) {
@@ -486,6 +534,24 @@ mod tests {
             "a gap without a value is empty"
         );
         assert!(Cause::NotJson.line(&[]).ends_with(r#"{"event":"...","data":{...}}"#));
+    }
+
+    /// Whoever finds a number in the sum of refusals searches the log for its name.
+    #[test]
+    fn a_counter_with_one_cause_has_the_name_of_the_cause() {
+        for counter in Refused::ALL {
+            let mut causes = Cause::ALL.into_iter().filter(|cause| cause.counted() == counter);
+            let first = causes.next().map(Cause::name);
+            if causes.next().is_none() {
+                assert_eq!(first, Some(counter.name()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_unlimited_budget_leaves_nothing_out() {
+        let mut budget = LineBudget::new(true);
+        assert!((0..1_000).all(|_| budget.take(Cause::Origin) == Some(0)));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub enum Refused {
     /// A publish, far over `RINGVERB_MEMORY_MAX`.
     MemoryPublish,
     /// A request that is not whole yet, at `RINGVERB_MEMORY_MAX`.
-    MemoryRequest,
+    HttpMemory,
     /// A connection with much to send, closed because the process is over `RINGVERB_MEMORY_MAX`.
     Shed,
     /// `max_connections` of the app.
@@ -95,13 +95,17 @@ pub enum Refused {
     /// No HTTP, or no handshake.
     BadRequest,
     /// An API request that did not authenticate: an unknown app id, a wrong key, signature or timestamp.
-    Unsigned,
+    Unauthenticated,
     /// `RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX`.
     AuthFailuresPerIp,
     /// `max_publishes_per_second` of the app.
     PublishRate,
+    /// A connection that sent nothing in time.
+    NothingSent,
     /// A peer that did not finish its request in time.
-    HandshakeTimeout,
+    RequestTimeout,
+    /// A peer that did not read its answer in time.
+    AnswerUnread,
     SlowConsumer,
     MessageRate,
     /// A ping or pong frame over `CONTROL_FRAMES_PER_SECOND_MAX`.
@@ -124,7 +128,7 @@ pub enum Refused {
     /// A path that is not served here, or not with this method.
     NotFound,
     /// An API request that a core did not answer in time.
-    NoAnswer,
+    CoreSilent,
     /// A request, while the process gives its connections to another one.
     Moving,
     /// A connection that did not answer a ping.
@@ -134,7 +138,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -143,7 +147,7 @@ impl Refused {
         Self::MemorySubscription,
         Self::ConnectionMemory,
         Self::MemoryPublish,
-        Self::MemoryRequest,
+        Self::HttpMemory,
         Self::Shed,
         Self::Quota,
         Self::NoSuchApp,
@@ -153,10 +157,12 @@ impl Refused {
         Self::RequestTooLarge,
         Self::HeadTooLarge,
         Self::BadRequest,
-        Self::Unsigned,
+        Self::Unauthenticated,
         Self::AuthFailuresPerIp,
         Self::PublishRate,
-        Self::HandshakeTimeout,
+        Self::NothingSent,
+        Self::RequestTimeout,
+        Self::AnswerUnread,
         Self::SlowConsumer,
         Self::MessageRate,
         Self::ControlFrameRate,
@@ -169,7 +175,7 @@ impl Refused {
         Self::AcceptPaused,
         Self::InvalidRequest,
         Self::NotFound,
-        Self::NoAnswer,
+        Self::CoreSilent,
         Self::Moving,
         Self::NoPong,
         Self::Terminated,
@@ -186,7 +192,7 @@ impl Refused {
             Self::MemorySubscription => "memory_subscription",
             Self::ConnectionMemory => "connection_memory",
             Self::MemoryPublish => "memory_publish",
-            Self::MemoryRequest => "memory_request",
+            Self::HttpMemory => "http_memory",
             Self::Shed => "shed",
             Self::Quota => "quota",
             Self::NoSuchApp => "no_such_app",
@@ -196,10 +202,12 @@ impl Refused {
             Self::RequestTooLarge => "request_too_large",
             Self::HeadTooLarge => "head_too_large",
             Self::BadRequest => "bad_request",
-            Self::Unsigned => "unsigned",
+            Self::Unauthenticated => "unauthenticated",
             Self::AuthFailuresPerIp => "auth_failures_per_ip",
             Self::PublishRate => "publish_rate",
-            Self::HandshakeTimeout => "handshake_timeout",
+            Self::NothingSent => "nothing_sent",
+            Self::RequestTimeout => "request_timeout",
+            Self::AnswerUnread => "answer_unread",
             Self::SlowConsumer => "slow_consumer",
             Self::MessageRate => "message_rate",
             Self::ControlFrameRate => "control_frame_rate",
@@ -212,7 +220,7 @@ impl Refused {
             Self::AcceptPaused => "accept_paused",
             Self::InvalidRequest => "invalid_request",
             Self::NotFound => "not_found",
-            Self::NoAnswer => "no_answer",
+            Self::CoreSilent => "core_silent",
             Self::Moving => "moving",
             Self::NoPong => "no_pong",
             Self::Terminated => "terminated",

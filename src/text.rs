@@ -147,6 +147,21 @@ pub fn visible(text: &str, length: usize, out: &mut String) {
     }
 }
 
+/// Joins a reason and an explanation: one full stop between them, and the explanation with a capital letter. Its first
+/// word stays as it is if it is not plain, such as the name of a protocol event.
+#[must_use]
+pub fn two_sentences(reason: &str, explanation: &str) -> String {
+    let word = explanation.split(' ').next().unwrap_or_default();
+    let is_plain = word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let mut text = format!("{}. ", reason.trim_end_matches('.'));
+    let start = text.len();
+    text.push_str(explanation);
+    if is_plain && let Some(first) = text.get_mut(start..=start) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
+
 /// Control characters, line separators, characters without width, and those that change the direction of text.
 #[must_use]
 pub fn is_hidden(character: char) -> bool {
@@ -175,6 +190,21 @@ mod tests {
         assert_eq!(written(&[b'x'; 121]), format!("\"{}…\"", "x".repeat(120)));
         assert_eq!(written(&[1; 9_000]), format!("\"{}…\"", r"\u0001".repeat(20)));
         assert_eq!(written(&[b'\\'; 9_000]), format!("\"{}…\"", r"\\".repeat(60)));
+    }
+
+    #[test]
+    fn an_explanation_follows_a_reason_as_a_sentence_of_its_own() {
+        assert_eq!(
+            two_sentences("Bad request.", "a client speaks"),
+            "Bad request. A client speaks"
+        );
+        assert_eq!(two_sentences("Not allowed", "origin x"), "Not allowed. Origin x");
+        assert_eq!(
+            two_sentences("Invalid", "pusher:subscribe has"),
+            "Invalid. pusher:subscribe has"
+        );
+        assert_eq!(two_sentences("Invalid", "\"x\" is"), "Invalid. \"x\" is");
+        assert_eq!(two_sentences("Invalid", ""), "Invalid. ");
     }
 
     #[test]

@@ -212,8 +212,8 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
         .start();
     let mut page = Client::open(&server, &Handshake::new().header("Origin", "https://evil.test"));
     let why =
-        r#"origin "https://evil.test" refused. Allowed: good.test (RINGVERB_ALLOWED_ORIGINS)"#;
-    page.expect(&error_event(4009, &format!("Origin not allowed: {why}")));
+        r#"Origin "https://evil.test" refused. Allowed: good.test (RINGVERB_ALLOWED_ORIGINS)"#;
+    page.expect(&error_event(4009, &format!("Origin not allowed. {why}")));
     assert_eq!(page.closed(), (4009, "Origin not allowed".to_owned()));
     let line = server.line_with("evil.test");
     assert!(line.contains("good.test") && line.contains("RINGVERB_ALLOWED_ORIGINS"), "{line}");
@@ -227,7 +227,7 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
     let line = server.line_with("API signature does not match");
     assert!(line.contains("POST") && line.contains("/apps/1001/events"), "{line}");
     server.publish("private-nobody", "e", "x");
-    server.line_with("nobody is subscribed");
+    server.line_with("event \"e\" was published to \"private-nobody\", which has no subscribers");
     let large = "x".repeat(10_000);
     assert_eq!(server.answer(&Request::events(&large)).0, 413);
     server.line_with("REVERB_MAX_REQUEST_SIZE");

@@ -494,5 +494,5 @@ fn half_a_handshake() {
         let _ = wire.stream.write_all(b"x");
     }
     scene.http = Http::new(&scene.server);
-    scene.finish("300 by handshake_timeout");
+    scene.finish("270 by request_timeout, 30 by nothing_sent");
 }

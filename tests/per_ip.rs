@@ -300,7 +300,10 @@ fn an_address_may_fail_to_authenticate_so_often() {
     let stdout = server.finish().stdout;
     let line = stdout.lines().find(|line| line.contains("refused since the start: "));
     let line = line.unwrap_or_else(|| panic!("no sum: {stdout}"));
-    assert!(line.contains(" by unsigned") && line.contains(" by auth_failures_per_ip"), "{line}");
+    assert!(
+        line.contains(" by unauthenticated") && line.contains(" by auth_failures_per_ip"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -325,7 +328,10 @@ fn unknown_ids_are_counted() {
     }
     server.signal(rustix::process::Signal::TERM);
     let finished = server.finish();
-    assert!(finished.stdout.contains("refused since the start: 3 by unsigned\n"), "{finished:?}");
+    assert!(
+        finished.stdout.contains("refused since the start: 3 by unauthenticated\n"),
+        "{finished:?}"
+    );
 }
 
 #[test]

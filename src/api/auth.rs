@@ -236,6 +236,9 @@ fn mismatch(
     {
         return deny(Cause::ApiBodyChanged, &[what, Detail::text(*given)]);
     }
+    if md5_given.is_none() && !request.body.is_empty() {
+        return deny(Cause::ApiBodyUnsigned, &[what]);
+    }
     let text = if context.debug { signed_text(&signed, request) } else { String::new() };
     let values = [what, Detail::Own(&text)];
     context.deny(response, Some(index), Cause::ApiSignatureMismatch, &values)

@@ -14,6 +14,7 @@ use super::validation::{Field, Problems};
 use super::{Context, Denied, Plan, Publication, Reply};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Detail};
+use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::limits::EVENT_EXPANSION_BYTES_MAX;
 use crate::pusher::channel_name::{self, NameLimit, classify};
@@ -88,8 +89,12 @@ impl<'a> Fields<'a> {
 const EVENT_OVERHEAD_BYTES: usize = 40;
 
 /// POST /apps/{id}/events.
-pub(super) fn event(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Result<Plan, Denied> {
-    let fields = Fields::read(object(app, body, context)?);
+pub(super) fn event(
+    app: AppIndex,
+    request: &Request,
+    context: &mut Context<'_>,
+) -> Result<Plan, Denied> {
+    let fields = Fields::read(object(app, request, context)?);
     let mut problems = Problems::default();
     let most = context.apps.get(app).event_name_max;
     check_name(&mut problems, format_args!("name"), fields.name, most);
@@ -97,10 +102,10 @@ pub(super) fn event(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Re
     let names = channel_names(&mut problems, context.apps.get(app), &fields);
     check_socket_id(&mut problems, format_args!("socket_id"), fields.socket_id);
     check_optional_string(&mut problems, format_args!("info"), fields.info);
-    problems.into_result(app, context)?;
+    problems.into_result(app, request, context)?;
     check_reserved(&fields, app, context)?;
-    check_payload(&fields, app, context)?;
-    check_expansion(&fields, &names, body, app, context)?;
+    check_payload(&fields, app, request, context)?;
+    check_expansion(&fields, &names, &request.body, app, context)?;
     let quota = quota::take(app, names.len(), context)?;
     let except = fields.socket_id();
     let mut space = Vec::new();
@@ -146,14 +151,18 @@ fn check_expansion(
 }
 
 /// POST /apps/{id}/batch_events. One invalid item, and nothing is sent.
-pub(super) fn batch(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Result<Plan, Denied> {
+pub(super) fn batch(
+    app: AppIndex,
+    request: &Request,
+    context: &mut Context<'_>,
+) -> Result<Plan, Denied> {
     let mut list = None;
-    for (name, value) in json::members(object(app, body, context)?).into_iter().flatten() {
+    for (name, value) in json::members(object(app, request, context)?).into_iter().flatten() {
         if json::is_name(name, "batch") {
             list = (value != "null").then_some(value);
         }
     }
-    let items = batch_items(list, app, context)?;
+    let items = batch_items(list, app, request, context)?;
     let mut problems = Problems::default();
     for (index, fields) in items.iter().enumerate() {
         let field = format_args!("batch.{index}.name");
@@ -171,9 +180,9 @@ pub(super) fn batch(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Re
         let field = format_args!("batch.{index}.info");
         check_optional_string(&mut problems, field, fields.info);
     }
-    problems.into_result(app, context)?;
+    problems.into_result(app, request, context)?;
     items.iter().try_for_each(|fields| check_reserved(fields, app, context))?;
-    items.iter().try_for_each(|fields| check_payload(fields, app, context))?;
+    items.iter().try_for_each(|fields| check_payload(fields, app, request, context))?;
     let quota = quota::take(app, items.len(), context)?;
     Ok(batch_plan(app, &items, quota))
 }
@@ -181,13 +190,14 @@ pub(super) fn batch(app: AppIndex, body: &[u8], context: &mut Context<'_>) -> Re
 fn check_payload(
     fields: &Fields<'_>,
     app: AppIndex,
+    request: &Request,
     context: &mut Context<'_>,
 ) -> Result<(), Denied> {
     if context.apps.get(app).event_payload_max.is_none() {
         return Ok(());
     }
     let data = fields.data.and_then(json::string).unwrap_or_default();
-    quota::check_payload(app, data.len(), context)
+    quota::check_payload(app, data.len(), request, context)
 }
 
 fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan {
@@ -212,6 +222,7 @@ fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan
 fn batch_items<'a>(
     list: Option<&'a str>,
     app: AppIndex,
+    request: &Request,
     context: &mut Context<'_>,
 ) -> Result<Vec<Fields<'a>>, Denied> {
     let most = context.apps.get(app).batch_events_max;
@@ -219,30 +230,39 @@ fn batch_items<'a>(
     let mut items = Vec::new();
     match list.map(json::elements) {
         None => problems.required(format_args!("batch")),
-        Some(None) => problems.not_an_array(format_args!("batch")),
+        Some(None) => problems.not_an_array(format_args!("batch"), list.unwrap_or_default()),
         Some(Some(elements)) => items.extend(elements.map(Fields::read)),
     }
     if list.is_some_and(|list| list.starts_with('[')) && items.is_empty() {
         problems.required(format_args!("batch"));
     }
     if let Some(most) = most.filter(|most| items.len() > *most as usize) {
-        problems.too_many(format_args!("batch"), most);
+        problems.too_many_events(items.len(), most);
     }
-    problems.into_result(app, context)?;
+    problems.into_result(app, request, context)?;
     Ok(items)
 }
 
 /// The body as an object. An empty array is PHP's empty object; everything else is refused.
-fn object<'a>(app: AppIndex, body: &'a [u8], context: &mut Context<'_>) -> Result<&'a str, Denied> {
-    let text = context.validator.check(body).map(str::trim_ascii);
+fn object<'a>(
+    app: AppIndex,
+    request: &'a Request,
+    context: &mut Context<'_>,
+) -> Result<&'a str, Denied> {
+    let text = context.validator.check(&request.body).map(str::trim_ascii);
     match text {
         Some(text) if text.starts_with('{') => Ok(text),
         Some(text) if text.starts_with('[') => Ok("{}"),
         // Reverb answers 500 here; the fault is the sender's (PROTOCOL.md rule 62).
         _ => {
-            let response = Response::text(400, "Bad request: the body is not a JSON object.");
-            let body = Detail::text(body);
-            Err(context.deny(response, Some(app), Cause::BodyNotJson, &[body]))
+            // In development mode the line follows, and says the same.
+            let text = match context.talkative {
+                true => "Bad request.",
+                false => "Bad request: the body is not a JSON object.",
+            };
+            let values =
+                [Detail::Request(request.method(), request.path()), Detail::text(&request.body)];
+            Err(context.deny(Response::text(400, text), Some(app), Cause::BodyNotJson, &values))
         }
     }
 }
@@ -254,7 +274,7 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
     if let Some(channels) = fields.channels {
         match json::elements(channels) {
             None => {
-                problems.not_an_array(format_args!("channels"));
+                problems.not_an_array(format_args!("channels"), channels);
                 listed = true;
             }
             Some(elements) => {
@@ -268,7 +288,7 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
     }
     if listed {
         if let Some(most) = app.event_channels_max.filter(|most| names.len() > *most as usize) {
-            problems.too_many(format_args!("channels"), most);
+            problems.too_many_channels(names.len(), most);
         }
         return names;
     }
@@ -291,18 +311,20 @@ fn channel_name<'a>(
     span: &'a str,
 ) -> Option<Cow<'a, str>> {
     let Some(name) = json::string(span) else {
-        problems.not_a_string(field);
+        problems.not_a_string(field, span);
         return None;
     };
     if classify(&name).is_err() {
-        problems.not_a_channel(field);
+        problems.not_a_channel(field, &name);
         return None;
     }
     match channel_name::check(&name, app.channel_name_max, app.channel_names_are_pushers) {
         Ok(()) => return Some(name),
-        Err(NameLimit::Length) => problems.too_long(field, app.channel_name_max),
-        Err(NameLimit::Character) => problems.not_pushers(field),
-        Err(NameLimit::Colon) => problems.colon(field),
+        Err(NameLimit::Length) => {
+            problems.channel_too_long(field, &name, app.channel_name_max);
+        }
+        Err(NameLimit::Character) => problems.not_pushers(field, &name),
+        Err(NameLimit::Colon) => problems.colon(field, &name),
     }
     None
 }
@@ -325,8 +347,8 @@ fn check_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
 }
 
 fn check_optional_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
-    if span.is_some_and(|span| !span.starts_with('"')) {
-        problems.not_a_string(field);
+    if let Some(span) = span.filter(|span| !span.starts_with('"')) {
+        problems.not_a_string(field, span);
     }
 }
 
@@ -335,7 +357,7 @@ fn check_name(problems: &mut Problems, field: Field<'_>, span: Option<&str>, mos
     if let Some((span, most)) = span.zip(most)
         && json::has_more_characters(span, most as usize)
     {
-        problems.too_long(field, most);
+        problems.event_name_too_long(field, span, most);
     }
 }
 
@@ -349,7 +371,7 @@ fn check_socket_id(problems: &mut Problems, field: Field<'_>, span: Option<&str>
     };
     let Some(span) = span.filter(|span| span.starts_with('"')) else { return };
     if !json::string(span).is_some_and(|text| text.is_empty() || is_good(&text)) {
-        problems.bad_format(field);
+        problems.not_a_socket_id(field, span);
     }
 }
 

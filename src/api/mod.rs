@@ -131,10 +131,14 @@ pub enum Reply {
 pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Plan {
     let what = Detail::Request(request.method(), request.path());
     let plan = match target {
+        Target::NotFound | Target::OutsidePrefix if request.path().contains("//") => {
+            let values = [what, Detail::Own(context.prefix)];
+            Err(context.deny(not_found(), None, Cause::DoubledSlash, &values))
+        }
         Target::NotFound => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what])),
         Target::OutsidePrefix => {
-            let values = [what, Detail::Own(context.prefix)];
-            Err(context.deny(not_found(), None, Cause::OutsidePrefix, &values))
+            let prefix = Detail::Own(context.prefix);
+            Err(context.deny(not_found(), None, Cause::OutsidePrefix, &[what, prefix, prefix]))
         }
         Target::WrongMethod { allow } => {
             let response = Response::text(405, "Method not allowed.").with_header("Allow", *allow);
@@ -179,8 +183,8 @@ fn plan_call(
     context: &mut Context<'_>,
 ) -> Result<Plan, Denied> {
     match call {
-        Call::Events => events::event(app, &request.body, context),
-        Call::BatchEvents => events::batch(app, &request.body, context),
+        Call::Events => events::event(app, request, context),
+        Call::BatchEvents => events::batch(app, request, context),
         Call::Channels => Ok(channels::list(app, request.query())),
         Call::Channel { name } => Ok(channels::describe(app, name, request.query())),
         Call::Users { name } => channels::users(app, name, context),

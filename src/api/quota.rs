@@ -3,6 +3,7 @@
 use super::{Context, Denied};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
+use crate::http1::request::Request;
 use crate::http1::response::Response;
 
 /// What is left of this second, told in the answer.
@@ -40,13 +41,19 @@ pub(super) fn take(
     );
     let response = Quota { limit, remaining: 0 }.tell(Response::text(429, &text));
     let response = response.with_header("Retry-After", "1");
-    Err(context.deny(response, Some(app), Cause::PublishRate, &[Detail::Number(limit.into())]))
+    Err(context.deny(
+        response,
+        Some(app),
+        Cause::PublishRate,
+        &[Detail::Counted(limit.into(), "event")],
+    ))
 }
 
 /// Refuses `data` that is too large. The text is measured, not its JSON.
 pub(super) fn check_payload(
     app: AppIndex,
     bytes: usize,
+    request: &Request,
     context: &mut Context<'_>,
 ) -> Result<(), Denied> {
     let most = context.apps.get(app).event_payload_max;
@@ -55,6 +62,7 @@ pub(super) fn check_payload(
         "The data of the event has {bytes} bytes, {most} are allowed: send less (an id the client can fetch the rest \
          by), or raise RINGVERB_EVENT_PAYLOAD_MAX."
     );
-    let values = [Detail::count(bytes), Detail::Number(most.into())];
+    let what = Detail::Request(request.method(), request.path());
+    let values = [what, Detail::count(bytes), Detail::Number(most.into())];
     Err(context.deny(Response::text(413, &text), Some(app), Cause::EventPayload, &values))
 }

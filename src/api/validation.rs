@@ -1,12 +1,16 @@
 //! 422 answers in Laravel's words: `{"field":["The field field is required."]}` (PROTOCOL.md rule 62).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::{Context, Denied};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
+use crate::http1::request::Request;
 use crate::http1::response::Response;
+use crate::limits::CHANNEL_NAME_BYTES_MAX;
 use crate::pusher::json;
+use crate::text::shown_up_to;
 
 /// Problems listed in one answer. Without a limit, a body of tiny invalid items would get an answer of a hundred times
 /// its size.
@@ -17,64 +21,139 @@ const LISTED_MAX: usize = 100;
 #[derive(Default)]
 pub(super) struct Problems {
     list: Vec<(String, String)>,
+    /// The first problem for the log, with the wrong value and the option that sets the limit.
+    first: String,
 }
 
 /// Name of a field, such as `batch.3.name`.
 pub(super) type Field<'a> = fmt::Arguments<'a>;
 
+/// Bytes shown of a wrong value, so that the line has room for the rule.
+const VALUE_BYTES_MAX: usize = 64;
+
 impl Problems {
     pub(super) fn required(&mut self, field: Field<'_>) {
-        self.add(field, |shown| format!("The {shown} field is required."));
+        let text = |shown: &str| format!("The {shown} field is required.");
+        self.add(field, text, || format!("{field} is missing or empty"));
     }
 
-    pub(super) fn not_a_string(&mut self, field: Field<'_>) {
-        self.add(field, |shown| format!("The {shown} field must be a string."));
+    pub(super) fn not_a_string(&mut self, field: Field<'_>, span: &str) {
+        let text = |shown: &str| format!("The {shown} field must be a string.");
+        self.add(field, text, || format!("{field} is {}, not a string", Detail::Span(span)));
     }
 
-    pub(super) fn not_an_array(&mut self, field: Field<'_>) {
-        self.add(field, |shown| format!("The {shown} field must be an array."));
+    pub(super) fn not_an_array(&mut self, field: Field<'_>, span: &str) {
+        let text = |shown: &str| format!("The {shown} field must be an array.");
+        self.add(field, text, || format!("{field} is {}, not an array", Detail::Span(span)));
     }
 
     pub(super) fn required_without(&mut self, field: Field<'_>, other: &str) {
-        self.add(field, |shown| {
-            format!("The {shown} field is required when {other} is not present.")
+        let text =
+            |shown: &str| format!("The {shown} field is required when {other} is not present.");
+        self.add(field, text, || format!("{field} is missing or empty: name a channel"));
+    }
+
+    pub(super) fn too_many_events(&mut self, count: usize, most: u32) {
+        self.too_many(format_args!("batch"), most, || {
+            format!("the batch has {count} events: RINGVERB_BATCH_EVENTS_MAX is {most}")
         });
     }
 
-    pub(super) fn too_many(&mut self, field: Field<'_>, most: u32) {
-        self.add(field, |shown| format!("The {shown} field must not have more than {most} items."));
-    }
-
-    pub(super) fn not_a_channel(&mut self, field: Field<'_>) {
-        self.add(field, |shown| format!("The {shown} field must be a channel name."));
-    }
-
-    pub(super) fn bad_format(&mut self, field: Field<'_>) {
-        self.add(field, |shown| format!("The {shown} field format is invalid."));
-    }
-
-    pub(super) fn too_long(&mut self, field: Field<'_>, most: u32) {
-        self.add(field, |shown| {
-            format!("The {shown} field must not be greater than {most} characters.")
+    pub(super) fn too_many_channels(&mut self, count: usize, most: u32) {
+        self.too_many(format_args!("channels"), most, || {
+            format!("the event has {count} channels: RINGVERB_EVENT_CHANNELS_MAX is {most}")
         });
     }
 
-    pub(super) fn not_pushers(&mut self, field: Field<'_>) {
-        self.add(field, |shown| {
-            format!("The {shown} field must only contain letters, numbers and _-=@,.; characters.")
-        });
+    fn too_many(&mut self, field: Field<'_>, most: u32, first: impl FnOnce() -> String) {
+        let text = |shown: &str| format!("The {shown} field must not have more than {most} items.");
+        self.add(field, text, first);
     }
 
-    pub(super) fn colon(&mut self, field: Field<'_>) {
-        self.add(field, |shown| {
+    pub(super) fn not_a_channel(&mut self, field: Field<'_>, name: &str) {
+        let text = |shown: &str| format!("The {shown} field must be a channel name.");
+        self.add(field, text, || {
+            let bytes = name.len();
             format!(
-                "The {shown} field must not contain a colon: the name of a private or presence channel is signed, and \
-                 colons separate the parts of the signed text. Choose a name without one."
+                "{}has {bytes} bytes: 1 to {CHANNEL_NAME_BYTES_MAX} are possible",
+                value(field, "channel name", name)
             )
         });
     }
 
-    fn add(&mut self, field: Field<'_>, text: impl FnOnce(&str) -> String) {
+    pub(super) fn not_a_socket_id(&mut self, field: Field<'_>, span: &str) {
+        let text = |shown: &str| format!("The {shown} field format is invalid.");
+        self.add(field, text, || {
+            format!(
+                "{}is not two numbers joined by a dot: send Echo.socketId() only after the connection is established",
+                value(field, "socket_id", &decoded(span))
+            )
+        });
+    }
+
+    pub(super) fn event_name_too_long(&mut self, field: Field<'_>, span: &str, most: u32) {
+        self.too_long(field, most, || {
+            let name = decoded(span);
+            format!(
+                "{}has {} characters: RINGVERB_EVENT_NAME_LENGTH_MAX is {most}",
+                value(field, "event name", &name),
+                name.chars().count()
+            )
+        });
+    }
+
+    pub(super) fn channel_too_long(&mut self, field: Field<'_>, name: &str, most: u32) {
+        self.too_long(field, most, || {
+            format!(
+                "{}has {} bytes: RINGVERB_CHANNEL_NAME_LENGTH_MAX is {most}",
+                value(field, "channel name", name),
+                name.len()
+            )
+        });
+    }
+
+    fn too_long(&mut self, field: Field<'_>, most: u32, first: impl FnOnce() -> String) {
+        let text =
+            |shown: &str| format!("The {shown} field must not be greater than {most} characters.");
+        self.add(field, text, first);
+    }
+
+    pub(super) fn not_pushers(&mut self, field: Field<'_>, name: &str) {
+        let text = |shown: &str| {
+            format!("The {shown} field must only contain letters, numbers and _-=@,.; characters.")
+        };
+        self.add(field, text, || {
+            format!(
+                "{}has other characters than letters, numbers and _-=@,.; (RINGVERB_CHANNEL_NAMES=any accepts them)",
+                value(field, "channel name", name)
+            )
+        });
+    }
+
+    pub(super) fn colon(&mut self, field: Field<'_>, name: &str) {
+        let text = |shown: &str| {
+            format!(
+                "The {shown} field must not contain a colon: the name of a private or presence channel is signed, and \
+                 colons separate the parts of the signed text. Choose a name without one."
+            )
+        };
+        self.add(field, text, || {
+            format!(
+                "{}has a colon, which makes its signature ambiguous: choose a name without one",
+                value(field, "channel name", name)
+            )
+        });
+    }
+
+    fn add(
+        &mut self,
+        field: Field<'_>,
+        text: impl FnOnce(&str) -> String,
+        first: impl FnOnce() -> String,
+    ) {
+        if self.list.is_empty() {
+            self.first = first();
+        }
         if self.list.len() < LISTED_MAX {
             let field = field.to_string();
             // Laravel shows `socket_id` as `socket id`.
@@ -87,9 +166,12 @@ impl Problems {
     pub(super) fn into_result(
         self,
         app: AppIndex,
+        request: &Request,
         context: &mut Context<'_>,
     ) -> Result<(), Denied> {
-        let Some((_, first)) = self.list.first() else { return Ok(()) };
+        if self.list.is_empty() {
+            return Ok(());
+        }
         let mut body = vec![b'{'];
         for (index, (field, text)) in self.list.iter().enumerate() {
             if index > 0 {
@@ -102,6 +184,20 @@ impl Problems {
         }
         body.push(b'}');
         let response = Response::json(422, body);
-        Err(context.deny(response, Some(app), Cause::InvalidFields, &[Detail::Span(first)]))
+        let what = Detail::Request(request.method(), request.path());
+        let values = [what, Detail::Own(&self.first)];
+        Err(context.deny(response, Some(app), Cause::InvalidFields, &values))
     }
+}
+
+/// The start of a problem's text: which event of a batch it is, what the value is, and the value.
+fn value(field: Field<'_>, what: &str, value: &str) -> String {
+    let field = field.to_string();
+    let item = field.rsplit_once('.').map_or("", |(item, _)| item);
+    let item = if item.starts_with("batch.") { format!("{item}: ") } else { String::new() };
+    format!("{item}{what} {} ", shown_up_to(value, VALUE_BYTES_MAX))
+}
+
+fn decoded(span: &str) -> Cow<'_, str> {
+    json::string(span).unwrap_or(Cow::Borrowed(span))
 }

@@ -190,8 +190,8 @@ impl Files {
     }
 }
 
-/// Reads a file up to `FILE_BYTES_MAX`. Only a file that was named may be a pipe, as a shell makes for `<(command)`, or a
-/// device: a pipe that lies there would hold up the start until somebody writes to it.
+/// Reads a file up to `FILE_BYTES_MAX`. Only a file that was named may be a pipe, as a shell makes for `<(command)`,
+/// or a device: a pipe that lies there would hold up the start until somebody writes to it.
 fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
     if !is_named && !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));

@@ -84,7 +84,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(Server, "memory_max", &["RINGVERB_MEMORY_MAX"], "", "bytes, or a size such as 512M: at least 16M; empty for no limit", "resident memory, the limit"),
     option(Server, "webhook_timeout", &["RINGVERB_WEBHOOK_TIMEOUT"], "30", "seconds, 1 to 3600", "time for one request to a backend"),
     option(Server, "webhook_retry", &["RINGVERB_WEBHOOK_RETRY"], "300", "seconds, 0 to 86400; 0 tries once", "time after which a failing batch of webhooks is given up"),
-    option(Server, "webhook_debounce", &["RINGVERB_WEBHOOK_DEBOUNCE"], "3000", "milliseconds, 0 to 60000; 0 is off", "a leave followed by a rejoin within this time sends no webhook"),
+    option(Server, "webhook_debounce", &["RINGVERB_WEBHOOK_DEBOUNCE"], "3000", "milliseconds, 0 to 60000; 0 is off", "time within which a rejoin cancels a leave"),
     option(Server, "webhook_queue_max", &["RINGVERB_WEBHOOK_QUEUE_MAX"], "10000", "a number, 1 to 1000000", "events of one kind that may wait for one endpoint"),
     option(Server, "scaling.enabled", &["REVERB_SCALING_ENABLED"], "false", BOOLEAN, "several nodes serve as one, connected by Redis"),
     option(Server, "scaling.channel", &["REVERB_SCALING_CHANNEL"], "reverb", "letters, digits and ._-:/, at most 100", "start of all names in Redis; the same on each node"),

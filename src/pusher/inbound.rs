@@ -8,6 +8,7 @@ use indexmap::IndexSet;
 
 use super::channel_name::{Access, classify};
 use super::json::{self, Members, Validator};
+use crate::text::shown_up_to;
 
 /// A well-formed message of a client.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +32,42 @@ pub enum Inbound<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Subscribe {
     pub channel: String,
-    pub auth: Option<String>,
+    pub auth: Option<Auth>,
     pub channel_data: Option<ChannelData>,
+}
+
+/// `auth` of a subscription or sign-in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Auth {
+    Text(String),
+    /// No string: what it is instead. Its content is not kept, because it may hold a signature.
+    Other(&'static str),
+}
+
+impl Auth {
+    /// `None`: `null`, which counts as none.
+    fn read(span: &str) -> Option<Self> {
+        if let Some(text) = json::string(span) {
+            return Some(Self::Text(text.into_owned()));
+        }
+        match span.as_bytes() {
+            b"null" => None,
+            b"{}" => Some(Self::Other("{}")),
+            b"[]" => Some(Self::Other("[]")),
+            [b'{', ..] => Some(Self::Other("a JSON object")),
+            [b'[', ..] => Some(Self::Other("a JSON array")),
+            [b't' | b'f', ..] => Some(Self::Other("true or false")),
+            _ => Some(Self::Other("a number")),
+        }
+    }
+
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Other(_) => None,
+        }
+    }
 }
 
 /// `channel_data`: the exact text that was signed, and what it says.
@@ -60,7 +95,7 @@ pub struct UserId {
 /// `pusher:signin`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SignIn {
-    pub auth: Option<String>,
+    pub auth: Option<Auth>,
     /// As signed (PROTOCOL.md rule 47).
     pub user_data: String,
     /// What `user_data` says; `None` when it names no user.
@@ -124,6 +159,8 @@ pub enum MessageFault {
 /// Bytes kept of a wrong value. Of text that is no JSON less is kept: it may hold a signature.
 const VALUE_BYTES_MAX: usize = 120;
 const NOT_JSON_BYTES_MAX: usize = 40;
+/// Bytes shown of a channel and of its wrong data.
+const SHOWN_BYTES_MAX: usize = 64;
 
 impl Malformed {
     fn new(fault: MessageFault, value: &str) -> Self {
@@ -134,6 +171,27 @@ impl Malformed {
     fn span(fault: MessageFault, span: &str) -> Self {
         let inside = span.strip_prefix('"').and_then(|inside| inside.strip_suffix('"'));
         Self::new(fault, inside.unwrap_or(span))
+    }
+}
+
+impl Malformed {
+    /// `event` has no channel, or this one.
+    fn channel(event: &str, span: Option<&str>) -> Self {
+        let value = match span {
+            None => format!("{event} has no channel"),
+            Some(span) => {
+                let end = span.floor_char_boundary(VALUE_BYTES_MAX);
+                format!("{event} has channel {}", &span[..end])
+            }
+        };
+        Self::new(MessageFault::SubscribeChannel, &value)
+    }
+
+    /// The value names the channel, too; both are escaped.
+    fn channel_data(channel: &str, text: &str) -> Self {
+        let [channel, text] = [channel, text].map(|text| shown_up_to(text, SHOWN_BYTES_MAX));
+        let value = format!("subscription to {channel} refused: channel_data {text}");
+        Self { fault: MessageFault::ChannelData, value: value.into() }
     }
 }
 
@@ -190,22 +248,22 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
     const EVENT: &str = "pusher:subscribe";
     let mut nested = String::new();
     let mut subscribe = Subscribe { channel: String::new(), auth: None, channel_data: None };
-    let mut channel_data = None;
+    let (mut channel_data, mut given) = (None, None);
     let no_object = || Malformed::new(MessageFault::SubscribeData, EVENT);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
-            let channel = json::string(value)
-                .ok_or_else(|| Malformed::new(MessageFault::SubscribeChannel, EVENT))?;
+            let channel =
+                json::string(value).ok_or_else(|| Malformed::channel(EVENT, Some(value)))?;
             subscribe.channel = channel.into_owned();
+            given = Some(value);
         } else if json::is_name(name, "auth") {
-            // Anything but a string is as good as no auth: the signature check says so.
-            subscribe.auth = json::string(value).map(Cow::into_owned);
+            subscribe.auth = Auth::read(value);
         } else if json::is_name(name, "channel_data") && value != "null" {
             channel_data = Some((json::string(value), value));
         }
     }
     if subscribe.channel.is_empty() {
-        return Err(Malformed::new(MessageFault::SubscribeChannel, EVENT));
+        return Err(Malformed::channel(EVENT, given));
     }
     // Only a presence channel has a member; elsewhere the text counts as what was signed, and for nothing else.
     let has_members =
@@ -213,12 +271,12 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
     subscribe.channel_data = match channel_data {
         None => None,
         Some((None, span)) if has_members => {
-            return Err(Malformed::span(MessageFault::ChannelData, span));
+            return Err(Malformed::channel_data(&subscribe.channel, span));
         }
         Some((None, _)) => None,
         Some((Some(text), _)) if text.is_empty() => None,
         Some((Some(text), _)) if has_members => {
-            Some(read_channel_data(text.into_owned(), validator)?)
+            Some(read_channel_data(&subscribe.channel, text.into_owned(), validator)?)
         }
         Some((Some(text), _)) => Some(ChannelData {
             text: text.into_owned(),
@@ -235,16 +293,17 @@ fn unsubscribe(
 ) -> Result<Inbound<'static>, Malformed> {
     const EVENT: &str = "pusher:unsubscribe";
     let mut nested = String::new();
-    let mut channel = None;
+    let (mut channel, mut given) = (None, None);
     let no_object = || Malformed::new(MessageFault::SubscribeData, EVENT);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             channel = json::string(value).map(Cow::into_owned);
+            given = Some(value);
         }
     }
     channel
         .map(|channel| Inbound::Unsubscribe { channel })
-        .ok_or_else(|| Malformed::new(MessageFault::SubscribeChannel, EVENT))
+        .ok_or_else(|| Malformed::channel(EVENT, given))
 }
 
 fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, Malformed> {
@@ -253,7 +312,7 @@ fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, Malf
     let (mut auth, mut user_data) = (None, None);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(malformed)? {
         if json::is_name(name, "auth") {
-            auth = json::string(value).map(Cow::into_owned);
+            auth = Auth::read(value);
         } else if json::is_name(name, "user_data") {
             user_data = json::string(value).map(Cow::into_owned);
         }
@@ -312,12 +371,16 @@ fn object<'a>(
     validator.check_object(nested.as_bytes())
 }
 
-fn read_channel_data(text: String, validator: &mut Validator) -> Result<ChannelData, Malformed> {
+fn read_channel_data(
+    channel: &str,
+    text: String,
+    validator: &mut Validator,
+) -> Result<ChannelData, Malformed> {
     let mut user_id = None;
     let mut user_info = "null";
     let members = validator
         .check_object(text.as_bytes())
-        .ok_or_else(|| Malformed::new(MessageFault::ChannelData, &text))?;
+        .ok_or_else(|| Malformed::channel_data(channel, &text))?;
     for (name, value) in members {
         if json::is_name(name, "user_id") {
             user_id = read_user_id(value);
@@ -381,16 +444,16 @@ mod tests {
             ("{\"event\":\"pusher:ping\"} trailing", MessageFault::NotJson, "{\"event\":\"pusher:ping\"} trailing"),
             ("\u{feff}{\"event\":\"pusher:ping\"}", MessageFault::NotJson, "\u{feff}{\"event\":\"pusher:ping\"}"),
             ("{\"event\":\"pusher:subscribe\"}", MessageFault::SubscribeData, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe has no channel"),
             ("{\"event\":\"pusher:subscribe\",\"data\":null}", MessageFault::SubscribeData, "pusher:subscribe"),
             ("{\"event\":\"pusher:subscribe\",\"data\":\"x\"}", MessageFault::SubscribeData, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":\"nojson\"}}", MessageFault::ChannelData, "nojson"),
-            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":{\"user_id\":1}}}", MessageFault::ChannelData, "{\"user_id\":1}"),
-            ("{\"event\":\"pusher:unsubscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:unsubscribe"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}", MessageFault::SubscribeChannel, "pusher:subscribe has channel \"\""),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}", MessageFault::SubscribeChannel, "pusher:subscribe has channel null"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}", MessageFault::SubscribeChannel, "pusher:subscribe has channel [\"x\"]"),
+            ("{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe has no channel"),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":\"nojson\"}}", MessageFault::ChannelData, r#"subscription to "presence-x" refused: channel_data "nojson""#),
+            ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":{\"user_id\":1}}}", MessageFault::ChannelData, r#"subscription to "presence-x" refused: channel_data "{\"user_id\":1}""#),
+            ("{\"event\":\"pusher:unsubscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:unsubscribe has no channel"),
             ("{\"event\":\"client-x\",\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
             ("{\"event\":\"client-x\",\"channel\":7,\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
         ] {
@@ -419,7 +482,10 @@ mod tests {
         );
         check(
             "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"news\",\"auth\":5,\"channel_data\":null}}",
-            &news,
+            &Ok(Inbound::Subscribe(Subscribe {
+                auth: Some(Auth::Other("a number")),
+                ..subscribed("news")
+            })),
         );
         check(
             "{\"event\":\"pusher:unsubscribe\",\"data\":{\"channel\":\"nope\"}}",
@@ -445,7 +511,7 @@ mod tests {
             let data = serde_json::json!({"event": "pusher:subscribe",
                 "data": {"channel": "presence-r", "auth": "k:s", "channel_data": text}});
             let mut expected = subscribed("presence-r");
-            expected.auth = Some("k:s".to_owned());
+            expected.auth = Some(Auth::Text("k:s".to_owned()));
             expected.channel_data = Some(ChannelData {
                 text: text.to_owned(),
                 user_id: user_id

@@ -7,6 +7,7 @@
 use super::error_code::ErrorCode;
 use super::json;
 use super::socket_id::SocketId;
+use crate::text::two_sentences;
 
 /// `pusher:ping`, sent to clients that have shown no WebSocket control frame.
 pub const PING: &[u8] = br#"{"event":"pusher:ping"}"#;
@@ -45,7 +46,7 @@ pub fn error(error: ErrorCode, why: Option<&str>, data_is_object: bool, out: &mu
 fn write_message(error: ErrorCode, why: Option<&str>, out: &mut Vec<u8>) {
     match why {
         None => json::write_string(error.message, out),
-        Some(why) => json::write_string(&format!("{}: {why}", error.message), out),
+        Some(why) => json::write_string(&two_sentences(error.message, why), out),
     }
 }
 
@@ -222,7 +223,7 @@ mod tests {
         );
         check(
             |out| error(error_code::NO_SUCH_APP, Some("a\"b"), true, out),
-            r#"{"event":"pusher:error","data":{"code":4001,"message":"Application does not exist: a\"b"}}"#,
+            r#"{"event":"pusher:error","data":{"code":4001,"message":"Application does not exist. a\"b"}}"#,
         );
         check(
             |out| subscription_error("private-x", error_code::UNAUTHORIZED, None, out),

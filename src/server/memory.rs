@@ -101,7 +101,7 @@ impl Budget {
             count(Refused::Shed),
             count(Refused::MemorySubscription),
             count(Refused::MemoryPublish),
-            count(Refused::MemoryRequest),
+            count(Refused::HttpMemory),
             if strained {
                 "Raise the limit if the host has more memory; or send less to clients that read slowly, or lower \
                  RINGVERB_SEND_QUEUE_BYTES_MAX"

@@ -27,7 +27,7 @@ impl Shard {
             }
             Cause::ClientEventName => {
                 let most = self.app_of(key.slot).event_name_max;
-                let most = Detail::Number(most.unwrap_or_default().into());
+                let most = Detail::Counted(most.unwrap_or_default().into(), "character");
                 Denial::new(error, cause, [name, most])
             }
             _ => Denial::new(error, cause, [name, channel]),

@@ -24,28 +24,31 @@ use super::envelope::{Body, LinkId};
 use super::mail::{Greeting, Join, Mail};
 use super::outbox::Trace;
 use super::roster::{Member, Roster};
-use super::{Shard, frame, users};
+use super::{Shard, frame};
 use crate::app::{AppIndex, WebhookKind};
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
 use crate::pusher::inbound::UserId;
+use crate::pusher::json;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
-use crate::text::shown;
+use crate::text::{shown, shown_up_to};
 
 /// Memory of a cached event beside its frame: the entry, the channel, its name, and its place by age. Measured with
 /// short names.
 const CACHED_EVENT_BYTES: usize = 320;
 
-const NOBODY_SUBSCRIBED: &str = "an event was published, but nobody is subscribed. Is it the name the browser uses? \
-    Laravel's PrivateChannel('x') is private-x here; `ringverb channels` lists who is there";
+const NOBODY_SUBSCRIBED: &str = "which has no subscribers. Is it the name the browser uses? Laravel's \
+    PrivateChannel('x') is private-x here; `ringverb channels` lists the occupied channels";
+const USER_NOT_SUBSCRIBED: &str = "to which the signed-in user is not subscribed; pusher-js subscribes by itself after \
+    pusher.signin()";
+const NOT_SIGNED_IN: &str = "and no connection is signed in as that user. Does the page call pusher.signin(), and \
+    does /broadcasting/user-auth answer with that id?";
 
-const USER_NOT_SUBSCRIBED: &str = "an event was published. The user is signed in, but not subscribed to that channel; \
-    pusher-js subscribes by itself after pusher.signin()";
-const SIGN_IN: &str =
-    "Does the page call pusher.signin(), and does /broadcasting/user-auth answer with that id?";
+/// Bytes shown of the name of an event.
+const NAME_BYTES_MAX: usize = 64;
 
 /// What a home knows of a channel and no connection tells, for another process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -434,7 +437,7 @@ impl Shard {
         self.publish_to_nodes(channel, frame, except, cache_seconds);
         self.home_deliver(channel, frame, except);
         if cache && (self.settings.talkative || self.settings.debug) {
-            self.note_unheard(channel);
+            self.note_unheard(channel, frame);
         }
     }
 
@@ -467,19 +470,23 @@ impl Shard {
     }
 
     /// Whoever develops an app wants to know; in a cluster others may have heard it.
-    fn note_unheard(&mut self, channel: &ChannelKey) {
+    fn note_unheard(&mut self, channel: &ChannelKey, event: &FrameBytes) {
         if !self.interested(channel).is_empty() || self.cluster.is_on() {
             return;
         }
-        if channel.kind.access != Access::User {
-            self.outbox.note(channel.name(), NOBODY_SUBSCRIBED);
+        let why = if channel.kind.access != Access::User {
+            NOBODY_SUBSCRIBED
         } else if self.is_user_online(channel) {
-            self.outbox.note(channel.name(), USER_NOT_SUBSCRIBED);
+            USER_NOT_SUBSCRIBED
         } else {
-            let user = shown(users::id_of(channel)).to_string();
-            let why =
-                format!("an event was published, but nobody is signed in as {user}. {SIGN_IN}");
-            self.outbox.note(channel.name(), &why);
-        }
+            NOT_SIGNED_IN
+        };
+        let payload = std::str::from_utf8(frame::server_payload(event)).unwrap_or_default();
+        let mut members = json::members(payload).into_iter().flatten();
+        let name = members.find(|(name, _)| json::is_name(name, "event"));
+        let name = name.and_then(|(_, span)| json::string(span)).unwrap_or_default();
+        let (name, to) = (shown_up_to(&*name, NAME_BYTES_MAX), shown(channel.name()));
+        let app = &self.settings.apps.get(channel.app()).id;
+        self.outbox.note_line(format!("event {name} was published to {to}, {why} app={app}"));
     }
 }

@@ -190,7 +190,7 @@ impl Shard {
             overflowed: Vec::new(),
             counts_changed: Vec::new(),
             refusals: 0,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(settings.debug),
             settings,
         }
     }
@@ -238,7 +238,7 @@ impl Shard {
     }
 
     /// A handshake is done but the connection is not wanted: it hears why, in an event and in a close frame
-    /// (PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode and with `--debug`.
+    /// (PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode.
     pub fn open_refused(
         &mut self,
         prelude: &[u8],
@@ -251,11 +251,8 @@ impl Shard {
         let key = self.insert(AppIndex(0), socket_id);
         self.connections[key.slot as usize].counted = false;
         self.enqueue(key.slot, &prelude.to_vec().into());
-        self.send_error(key.slot, error, why.filter(|_| self.settings.talkative));
+        self.send_error(key.slot, error, why);
         self.close(key.slot, error);
-        if let Some(why) = why {
-            self.trace(|| Trace::Refused(socket_id, why.to_owned()));
-        }
         key
     }
 
@@ -454,7 +451,11 @@ impl Shard {
     fn cut_off(&mut self, slot: u32, error: ErrorCode, cause: Cause, bytes: usize) {
         let line = self.note_refusal(slot, cause, &[Detail::count(bytes)]);
         self.leave_all(slot);
-        let reason = refuse::with_line(error.message, line.as_deref());
+        let explanation = line.map(|_| match cause {
+            Cause::SlowConsumer => format!("{bytes} bytes waited (RINGVERB_SEND_QUEUE_BYTES_MAX)"),
+            _ => format!("the connection kept {bytes} bytes (RINGVERB_MEMORY_MAX)"),
+        });
+        let reason = refuse::close_reason(error.message, explanation.as_deref());
         self.begin_close(slot, error.code, &reason, true);
     }
 

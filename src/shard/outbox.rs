@@ -33,8 +33,6 @@ pub enum Trace {
     Established(SocketId),
     Received(SocketId, Box<[u8]>),
     Handled(SocketId),
-    /// Something was refused, with its line.
-    Refused(SocketId, String),
     ControlFrame(SocketId),
     Pinged(SocketId),
     Pruned(SocketId),
@@ -86,6 +84,12 @@ const REFUSALS_MAX: usize = 256;
 const NOTES_MAX: usize = 16;
 
 impl Outbox {
+    /// `debug`: no line about a refusal is left out.
+    pub(super) fn new(debug: bool) -> Self {
+        let lines = LineBudget::new(debug);
+        Self { lines, ..Self::default() }
+    }
+
     /// Whether the worker has nothing to carry out.
     #[must_use]
     pub fn is_empty(&self) -> bool {

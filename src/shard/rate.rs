@@ -95,12 +95,14 @@ impl Shard {
         connection.rate_count <= limit.attempts_max
     }
 
-    /// Answers a message over the rate. The client is told once a window, so that the errors are not a flood of their
-    /// own; but every subscription is answered, because its client waits for that.
+    /// Answers a message over the rate. The log and the client are told once a window, so that the errors are not a
+    /// flood of their own; but every subscription is answered, because its client waits for that.
     pub(super) fn refuse_over_rate(&mut self, slot: u32, text: &[u8]) {
         let Some(limit) = self.app_of(slot).rate_limit else { return };
-        let rate =
-            [Detail::Number(limit.attempts_max.into()), Detail::Number(limit.decay_seconds.into())];
+        let rate = [
+            Detail::Counted(limit.attempts_max.into(), "message"),
+            Detail::Number(limit.decay_seconds.into()),
+        ];
         if limit.terminate_on_limit {
             let cause = Cause::MessageRateClosed;
             self.deny(slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));
@@ -111,11 +113,17 @@ impl Shard {
             self.connections[slot as usize].rate_count == limit.attempts_max.saturating_add(1);
         let mut validator = self.validator.take().unwrap_or_default();
         match inbound::parse(text, &mut validator) {
-            Ok(Inbound::Subscribe(subscribe)) => {
+            Ok(Inbound::Subscribe(subscribe)) if is_first => {
                 self.deny_subscription(slot, &subscribe.channel, &denial);
             }
             _ if is_first => self.deny(slot, &denial),
-            _ => drop(self.note_refusal(slot, denial.cause, &denial.values)),
+            Ok(Inbound::Subscribe(subscribe)) => {
+                self.count_refusal(denial.cause);
+                let line = self.settings.talkative.then(|| denial.cause.line(&denial.values));
+                let (channel, error) = (&subscribe.channel, denial.error);
+                self.answer_subscription(slot, channel, error, line.as_deref());
+            }
+            _ => self.count_refusal(denial.cause),
         }
         self.validator = Some(validator);
     }

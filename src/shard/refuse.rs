@@ -1,19 +1,19 @@
 //! Refusals to open connections, and closes by the server: the answer, the count, the log line. PURE.
 //!
-//! The client gets Reverb's answer. In development mode the line follows Reverb's text, and `--debug` shows it, too.
-//! `Outbox::lines` limits the lines of the log. A line is formatted only for the log, in development mode, or with
-//! `--debug`.
+//! The client gets Reverb's answer. In development mode the line follows Reverb's text. `Outbox::lines` limits the
+//! lines of the log, except with `--debug`. A line is formatted only for the log or in development mode.
 
 use std::borrow::Cow;
 
 use super::connection::ConnectionKey;
-use super::outbox::{RefusalNote, Trace};
-use super::{Settings, Shard, frame};
+use super::outbox::RefusalNote;
+use super::{Shard, frame};
 use crate::cause::{Cause, DETAILS_MAX, Detail};
 use crate::pusher::error_code::{self, ErrorCode};
-use crate::pusher::inbound::{Malformed, MessageFault};
+use crate::pusher::inbound::{Auth, Malformed, MessageFault};
 use crate::pusher::outbound;
 use crate::pusher::signature::AuthError;
+use crate::text::two_sentences;
 use crate::ws::violation::Violation;
 
 /// Why a request of a client fails: the error for the client, and the line for the log.
@@ -38,9 +38,12 @@ impl<'a> Denial<'a> {
     }
 
     /// An authorization that is not valid. `what` was to be authorized.
-    pub(super) fn of_auth(what: Detail<'a>, auth: Option<&'a str>, error: AuthError) -> Self {
-        let auth = auth.unwrap_or_default();
+    pub(super) fn of_auth(what: Detail<'a>, given: &'a Option<Auth>, error: AuthError) -> Self {
+        let auth = given.as_ref().and_then(Auth::text).unwrap_or_default();
         let (cause, value) = match error {
+            AuthError::Malformed if let Some(Auth::Other(kind)) = given => {
+                (Cause::AuthType, Detail::Own(kind))
+            }
             AuthError::Malformed if auth.is_empty() => (Cause::AuthMissing, Detail::Nothing),
             // Not shown: it may be a signature.
             AuthError::Malformed => (Cause::AuthForm, Detail::count(auth.len())),
@@ -54,23 +57,24 @@ impl<'a> Denial<'a> {
     }
 }
 
-/// The reason of a close frame, which has room for its first bytes only.
-pub(super) fn with_line<'a>(reason: &'a str, line: Option<&str>) -> Cow<'a, str> {
-    line.map_or(Cow::Borrowed(reason), |line| Cow::Owned(format!("{reason}: {line}")))
+/// The reason of a close frame. The line of the log is too long for its 123 bytes, so a short explanation follows.
+pub(super) fn close_reason<'a>(reason: &'a str, explanation: Option<&str>) -> Cow<'a, str> {
+    let joined = |explanation| Cow::Owned(two_sentences(reason, explanation));
+    explanation.map_or(Cow::Borrowed(reason), joined)
 }
 
 impl Shard {
-    /// Counts a refusal or a close, and queues its line for the log. Returns the line in development mode.
+    /// Counts a refusal or a close, and queues its line for the log. Returns the line in development mode, unless the
+    /// answer says the same already.
     pub fn note_refusal(
         &mut self,
         slot: u32,
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Option<String> {
-        self.refusals = self.refusals.wrapping_add(1);
-        self.outbox.refused.count(cause.counted());
-        let Settings { talkative, debug, .. } = self.settings;
-        let noted = self.outbox.lines.note(cause, values, talkative || debug);
+        self.count_refusal(cause);
+        let talkative = self.settings.talkative;
+        let noted = self.outbox.lines.note(cause, values, talkative);
         let line = noted.line?;
         let connection = self.connections.get(slot as usize)?;
         let (socket_id, generation) = (connection.socket_id, connection.generation);
@@ -80,24 +84,32 @@ impl Shard {
             let refusal = RefusalNote { cause, line, left_out, connection, app, socket_id };
             self.outbox.refuse(refusal);
         }
-        self.trace(|| Trace::Refused(socket_id, line.clone()));
-        talkative.then_some(line)
+        (talkative && !cause.is_in_answer()).then_some(line)
+    }
+
+    /// Counts a refusal whose cause the log has already.
+    pub(super) fn count_refusal(&mut self, cause: Cause) {
+        self.refusals = self.refusals.wrapping_add(1);
+        self.outbox.refused.count(cause.counted());
     }
 
     /// Closes a connection whose peer broke the WebSocket protocol or sent a message that is too large.
     pub fn close_violating(&mut self, slot: u32, violation: Violation) {
         let (code, reason) = (violation.close_code(), violation.reason());
-        let line = match violation {
+        let explanation = match violation {
             Violation::MessageTooBig => {
-                let most = Detail::count(self.message_size_max(slot));
-                self.note_refusal(slot, Cause::MessageTooLarge, &[most])
+                let most = self.message_size_max(slot);
+                self.note_refusal(slot, Cause::MessageTooLarge, &[Detail::count(most)]).map(|_| {
+                    format!("message larger than {most} bytes (REVERB_APP_MAX_MESSAGE_SIZE)")
+                })
             }
             _ => {
                 let values = [Detail::Number(code.into()), Detail::Own(reason)];
                 self.note_refusal(slot, Cause::Violation, &values)
+                    .map(|_| "is a proxy or a hand-made client in between?".to_owned())
             }
         };
-        self.close_frame(slot, code, &with_line(reason, line.as_deref()));
+        self.close_frame(slot, code, &close_reason(reason, explanation.as_deref()));
     }
 
     /// Answers with `pusher:error`; the connection stays.
@@ -115,10 +127,21 @@ impl Shard {
     /// Answers a failed subscription, with `pusher:subscription_error` too if the app is configured so.
     pub(super) fn deny_subscription(&mut self, slot: u32, channel: &str, denial: &Denial<'_>) {
         let line = self.note_refusal(slot, denial.cause, &denial.values);
-        self.send_error(slot, denial.error, line.as_deref());
+        self.answer_subscription(slot, channel, denial.error, line.as_deref());
+    }
+
+    /// Tells a client that its subscription failed. `line`: in development mode.
+    pub(super) fn answer_subscription(
+        &mut self,
+        slot: u32,
+        channel: &str,
+        error: ErrorCode,
+        line: Option<&str>,
+    ) {
+        self.send_error(slot, error, line);
         if self.app_of(slot).subscription_errors {
             self.text.clear();
-            outbound::subscription_error(channel, denial.error, line.as_deref(), &mut self.text);
+            outbound::subscription_error(channel, error, line, &mut self.text);
             let frame = frame::encode_text(&self.text).into();
             self.enqueue(slot, &frame);
         }
@@ -147,6 +170,8 @@ impl Shard {
             MessageFault::NoEvent
             | MessageFault::SubscribeData
             | MessageFault::SubscribeChannel => Detail::Span(&malformed.value),
+            // Escaped and cut.
+            MessageFault::ChannelData => Detail::Own(&malformed.value),
             _ => Detail::text(&*malformed.value),
         };
         self.deny(slot, &Denial::new(error_code::INVALID_MESSAGE, cause, [value]));

@@ -16,7 +16,7 @@ use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::pusher::channel_name::{self, Access, ChannelKind, NameLimit};
 use crate::pusher::error_code::{self, ErrorCode};
-use crate::pusher::inbound::{Subscribe, UserId};
+use crate::pusher::inbound::{Auth, Subscribe, UserId};
 use crate::pusher::outbound;
 use crate::pusher::signature;
 
@@ -88,9 +88,9 @@ impl Shard {
         let data = subscribe.channel_data.as_ref();
         let socket_id = connection.socket_id.to_string();
         let text = data.map(|data| data.text.as_str());
-        let auth = subscribe.auth.as_deref();
+        let auth = subscribe.auth.as_ref().and_then(Auth::text);
         signature::check_channel(app, &socket_id, &subscribe.channel, text, auth)
-            .map_err(|error| Box::new(Denial::of_auth(what, auth, error)))?;
+            .map_err(|error| Box::new(Denial::of_auth(what, &subscribe.auth, error)))?;
         if kind.access == Access::Private {
             return Ok(None);
         }
@@ -106,7 +106,8 @@ impl Shard {
         // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
         // (rule 27).
         let Some((Some(user), info, channel_data)) = join else {
-            return Err(Box::new(Denial::new(error_code::INVALID_MESSAGE, Cause::NoUser, [what])));
+            let cause = if data.is_some() { Cause::NoUser } else { Cause::NoChannelData };
+            return Err(Box::new(Denial::new(error_code::INVALID_MESSAGE, cause, [what])));
         };
         let most = app.member_size_max;
         if channel_data.len() > most as usize {
@@ -123,7 +124,7 @@ impl Shard {
         if self.connections[key.slot as usize].subscriptions.len() >= most {
             let name = self.channels.get(index).key.name().to_owned();
             self.drop_if_unused(index);
-            let values = [Detail::Subscription(&name), Detail::count(most)];
+            let values = [Detail::Subscription(&name), Detail::Counted(most as u64, "channel")];
             let denial = Denial::new(error_code::TOO_MANY_CHANNELS, Cause::TooManyChannels, values);
             return self.deny_subscription(key.slot, &name, &denial);
         }
@@ -199,7 +200,8 @@ impl Shard {
             let what = Detail::Subscription(channel.name());
             let denial = if error == error_code::TOO_MANY_MEMBERS {
                 let most = self.app_of(key.slot).presence_members_max.unwrap_or_default();
-                Denial::new(error, Cause::TooManyMembers, [what, Detail::Number(most.into())])
+                let most = Detail::Counted(most.into(), "member");
+                Denial::new(error, Cause::TooManyMembers, [what, most])
             } else {
                 self.no_memory(error, what)
             };

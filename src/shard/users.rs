@@ -17,7 +17,7 @@ use super::{Shard, frame};
 use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
 use crate::pusher::error_code;
-use crate::pusher::inbound::{SignIn, User, WATCHLIST_MAX};
+use crate::pusher::inbound::{Auth, SignIn, User, WATCHLIST_MAX};
 use crate::pusher::outbound;
 use crate::pusher::signature;
 
@@ -112,9 +112,9 @@ impl UserTables {
 impl Shard {
     pub(super) fn on_sign_in(&mut self, key: ConnectionKey, sign_in: &SignIn) {
         let socket_id = self.connections[key.slot as usize].socket_id.to_string();
-        let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_deref());
+        let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_ref().and_then(Auth::text));
         if let Err(error) = signature::check_user(self.app_of(key.slot), &socket_id, data, auth) {
-            return self.deny(key.slot, &Denial::of_auth(SIGN_IN, auth, error));
+            return self.deny(key.slot, &Denial::of_auth(SIGN_IN, &sign_in.auth, error));
         }
         let most = self.app_of(key.slot).user_data_size_max;
         if data.len() > most as usize {

@@ -17,7 +17,7 @@ use super::header_case::TitleCase;
 use super::retry::Verdict;
 use crate::app::App;
 use crate::pusher::signature;
-use crate::text::shown;
+use crate::text::{SHOWN_BYTES_MAX, shown, visible};
 
 /// Bytes of an answer's body that are read, so that its connection can be used again. The body says nothing to us.
 const ANSWER_BYTES_READ: u64 = 4 * 1024;
@@ -189,8 +189,8 @@ impl fmt::Display for Failure {
             ),
             Self::Connection(why) => write!(
                 formatter,
-                "could not be reached ({}); check that the backend runs and can be reached from this host",
-                shown(why)
+                "could not be reached: {}; check that the backend runs and can be reached from this host",
+                plain(why)
             ),
             Self::HungUp(why) => write!(
                 formatter,
@@ -207,10 +207,24 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The system's words for an error, without the number and the name that ureq adds.
+fn plain(why: &str) -> String {
+    let why = why.strip_prefix("io: ").unwrap_or(why);
+    let why = why.rsplit_once(" (os error").map_or(why, |(why, _)| why);
+    let mut text = String::new();
+    visible(why, SHOWN_BYTES_MAX, &mut text);
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    text
+}
+
 fn advice(status: u16) -> &'static str {
     match status {
         300..=399 => "redirects are not followed: configure the URL that it leads to",
-        401 | 403 => "the backend must check X-Pusher-Signature with the secret of this app",
+        401 | 403 => {
+            "does the backend check X-Pusher-Signature with this app's secret? This answer is not retried"
+        }
         404 | 405 | 410 => "check that the URL is a POST route of the backend",
         413 => "the backend or its proxy must take bodies of 1 MiB",
         419 => "exclude the URL from Laravel's CSRF protection",

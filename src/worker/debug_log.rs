@@ -5,7 +5,6 @@ use crate::output;
 use crate::pusher::debug_text::{pretty_frame, two_columns};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::Trace;
-use crate::text::visible;
 use crate::ws::frame;
 
 /// Handed to the output at once, or a little more.
@@ -47,12 +46,6 @@ impl DebugLog {
                 pretty_frame(&text, self.colour, &mut self.text);
             }
             Trace::Handled(id) => self.line("Message Handled", id),
-            Trace::Refused(id, line) => {
-                self.line("Refused", id);
-                self.text.push_str("      ");
-                visible(&line, usize::MAX, &mut self.text);
-                self.text.push('\n');
-            }
             Trace::ControlFrame(id) => self.line("Control Frame Received", id),
             Trace::Pinged(id) => self.line("Connection Pinged", id),
             Trace::Pruned(id) => self.line("Connection Pruned", id),

@@ -80,7 +80,7 @@ fn start_session(worker: &Rc<Worker>, stream: std::net::TcpStream, from: SocketA
     let place = match worker.shared.overload.admission.enter_socket(peer) {
         Ok(place) => place,
         Err(most) => {
-            let values = [Detail::Address(peer), Detail::Number(most.into())];
+            let values = [Detail::Address(peer), Detail::Counted(most.into(), "HTTP connection")];
             worker.refuse(Cause::SocketsPerIp, &values, who);
             // Of the address's own connections one that waits makes room, if this worker has one.
             let makes_room = worker.lobby.end_longest_waiting_of(peer);

@@ -260,6 +260,7 @@ async fn tick_for_paced(worker: Rc<Worker>) {
 
 impl Worker {
     fn new(shared: Arc<Shared>, ends: Ends, ring: Ring) -> Self {
+        let notes = Notes::new(shared.config.debug);
         let Ends { mailbox, listeners, feed } = ends;
         let shard = Shard::new(Settings {
             core: mailbox.core(),
@@ -307,7 +308,7 @@ impl Worker {
             http_connections_max,
             headroom_measured: Cell::new(0),
             line: RefCell::new(line),
-            notes: Notes::default(),
+            notes,
             validator: RefCell::default(),
         }
     }
@@ -356,8 +357,8 @@ impl Worker {
         // can act on it.
         self.write_line();
         core.finish();
-        // Whoever changed the phase during this tick found the core awake and did not ring. The core says that it sleeps
-        // before this look, and the phase is set before that ring: one of the two sees the other.
+        // Whoever changed the phase during this tick found the core awake and did not ring. The core says that it
+        // sleeps before this look, and the phase is set before that ring: one of the two sees the other.
         if self.shared.phase.stage() != stage {
             self.ask_tick();
         }

@@ -17,6 +17,7 @@ use crate::output::PEER;
 use crate::pusher::json;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::RefusalNote;
+use crate::text::two_sentences;
 use crate::tick::Core;
 
 /// Other lines a worker may write per beat of its timer, about a second.
@@ -41,6 +42,12 @@ pub(super) struct Who {
 }
 
 impl Notes {
+    /// `debug`: no line about a refusal is left out.
+    pub(super) fn new(debug: bool) -> Self {
+        let lines = RefCell::new(LineBudget::new(debug));
+        Self { lines, ..Self::default() }
+    }
+
     /// Logs a line about another node or a hint for developers; over the limit it is only counted.
     pub(super) fn tell(&self, text: &str) {
         let told = self.told.get();
@@ -68,20 +75,15 @@ pub(super) fn peer_of(socket: impl AsFd) -> Option<SocketAddr> {
 }
 
 impl Worker {
-    /// Whether lines are needed for which the log has no room: in development mode and with `--debug`.
-    pub(super) fn wants_all_lines(&self) -> bool {
-        self.shared.config.talkative || self.shared.config.debug
-    }
-
     /// Counts a refusal and logs its line. `who` is called only if the log has room for the line. Returns the line in
-    /// development mode and with `--debug`.
+    /// development mode, unless the answer says the same already.
     pub(super) fn refuse(
         &self,
         cause: Cause,
         values: &[Detail<'_>],
         who: impl FnOnce() -> Who,
     ) -> Option<String> {
-        let noted = self.notes.lines.borrow_mut().note(cause, values, self.wants_all_lines());
+        let noted = self.notes.lines.borrow_mut().note(cause, values, self.shared.config.talkative);
         self.write_noted(noted, who)
     }
 
@@ -92,7 +94,7 @@ impl Worker {
         if let Some(left_out) = noted.left_out {
             self.write_line_about(noted.cause, &line, left_out, who());
         }
-        self.wants_all_lines().then_some(line)
+        (self.shared.config.talkative && !noted.cause.is_in_answer()).then_some(line)
     }
 
     /// Logs the lines that the shard has queued. Called before the sockets that this tick closes are gone.
@@ -127,8 +129,7 @@ impl Worker {
     }
 }
 
-/// Adds the line to an answer, in development mode. Answers of Laravel's validation stay as they are, because they name
-/// the reason already.
+/// Adds the line to an answer, in development mode. The member `error` of a 422 answer stands beside Laravel's fields.
 pub(super) fn explained(mut response: Response, line: Option<String>) -> Response {
     let Some(line) = line else { return response };
     match response.content_type {
@@ -137,9 +138,15 @@ pub(super) fn explained(mut response: Response, line: Option<String>) -> Respons
             json::write_string(&line, &mut response.body);
             response.body.push(b'}');
         }
+        ContentType::Json if response.status == 422 && response.body.ends_with(b"}") => {
+            response.body.pop();
+            response.body.extend_from_slice(b",\"error\":");
+            json::write_string(&line, &mut response.body);
+            response.body.push(b'}');
+        }
         ContentType::Text => {
-            response.body.push(b' ');
-            response.body.extend_from_slice(line.as_bytes());
+            let reason = String::from_utf8_lossy(&response.body);
+            response.body = two_sentences(&reason, &line).into_bytes();
         }
         _ => {}
     }
@@ -155,11 +162,15 @@ mod tests {
         let body = |response: Response| String::from_utf8(response.body).unwrap();
         let why = || Some("say \"why\"".to_owned());
         let text = Response::text(404, "Not found.");
-        assert_eq!(body(explained(text.clone(), why())), "Not found. say \"why\"");
+        assert_eq!(body(explained(text.clone(), why())), "Not found. Say \"why\"");
         assert_eq!(body(explained(text, None)), "Not found.");
         let empty = explained(Response::json(400, "{}"), why());
         assert_eq!(body(empty), r#"{"error":"say \"why\""}"#);
         let listed = Response::json(422, r#"{"name":["The name field is required."]}"#);
-        assert_eq!(explained(listed.clone(), why()), listed);
+        assert_eq!(
+            body(explained(listed.clone(), why())),
+            r#"{"name":["The name field is required."],"error":"say \"why\""}"#
+        );
+        assert_eq!(explained(listed.clone(), None), listed);
     }
 }

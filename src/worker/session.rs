@@ -456,7 +456,7 @@ impl Session {
              and try again in a second."
         );
         let response = Response::text(429, &text).with_header("Retry-After", "1");
-        let values = [Detail::Address(client), Detail::Number(most.into())];
+        let values = [Detail::Address(client), Detail::Counted(most.into(), "API request")];
         let cause = Cause::AuthFailuresPerIp;
         Err(self.refused(About::request(request), response, cause, &values))
     }
@@ -470,7 +470,7 @@ impl Session {
             draining: worker.draining.get() || worker.shared.unready.load(Ordering::Relaxed),
             validator: &mut worker.validator.borrow_mut(),
             lines: &mut worker.notes.lines.borrow_mut(),
-            talkative: worker.wants_all_lines(),
+            talkative: worker.shared.config.talkative,
             debug: worker.shared.config.debug,
         };
         api::plan(request, target, &mut context)

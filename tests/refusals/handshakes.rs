@@ -41,13 +41,19 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::WebSocketVersion, env: &[],
         act: |server| handshake(server, &Handshake::new().header("Sec-WebSocket-Version", "8")),
         answer: "426 WebSocket version 13 required.",
-        line: "GET \"/app/app-key\" asks for WebSocket version \"8\": only 13 exists",
+        line: "GET \"/app/app-key\" asks for WebSocket version \"8\": the server supports 13 only; update the client or the proxy",
     },
     Case {
         cause: Cause::WebSocketKey, env: &[],
         act: |server| handshake(server, &Handshake::new().header("Sec-WebSocket-Key", "short")),
         answer: "400 Invalid Sec-WebSocket-Key.",
         line: "GET \"/app/app-key\" has the Sec-WebSocket-Key \"short\", which is not 16 bytes in base64: does a proxy change it?",
+    },
+    Case {
+        cause: Cause::WebSocketKeyMissing, env: &[],
+        act: |server| handshake(server, &Handshake::new().without("Sec-WebSocket-Key")),
+        answer: "400 Invalid Sec-WebSocket-Key.",
+        line: "GET \"/app/app-key\" has no Sec-WebSocket-Key: does a proxy drop it?",
     },
     Case {
         cause: Cause::HandshakesPerIp, env: &[("RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX", "1")],
@@ -58,7 +64,7 @@ pub(crate) const CASES: &[Case] = &[
             all.find(|seen| matches!(seen.answer, Answer::Http(429, _))).expect("more than one a second")
         },
         answer: "429 Too many handshakes: 1 a second from one address; try again.",
-        line: "127.0.0.1 began more than 1 handshakes in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it",
+        line: "127.0.0.1 began more than 1 handshake in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it",
     },
     Case {
         cause: Cause::UnknownKey, env: &[],
@@ -94,7 +100,7 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::OriginMissing, env: &[ORIGINS],
         act: |server| refused_handshake(server, &Handshake::new()).of_app(),
         answer: "4009 Origin not allowed",
-        line: "a client without an Origin header refused (a native SDK?); RINGVERB_ALLOW_MISSING_ORIGIN=true lets it in. RINGVERB_ALLOWED_ORIGINS has https://myapp.com, http://localhost:3000",
+        line: "a client without an Origin header refused (a native SDK?); RINGVERB_ALLOW_MISSING_ORIGIN=true accepts it. RINGVERB_ALLOWED_ORIGINS has https://myapp.com, http://localhost:3000",
     },
     Case {
         cause: Cause::ConnectionsPerIp, env: &[("RINGVERB_CONNECTIONS_PER_IP_MAX", "1")],
@@ -103,7 +109,7 @@ pub(crate) const CASES: &[Case] = &[
             refused_handshake(server, &Handshake::new()).of_app()
         },
         answer: "4100 Too many connections from this address",
-        line: "127.0.0.1 has 1 connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it",
+        line: "127.0.0.1 has 1 connection already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it",
     },
     Case {
         cause: Cause::Quota, env: &[("REVERB_APP_MAX_CONNECTIONS", "1")],
@@ -112,6 +118,6 @@ pub(crate) const CASES: &[Case] = &[
             refused_handshake(server, &Handshake::new()).of_app()
         },
         answer: "4004 Application is over connection quota",
-        line: "a connection was refused because the app has 1, which is its limit: REVERB_APP_MAX_CONNECTIONS",
+        line: "connection refused: the app has 1 connection, and REVERB_APP_MAX_CONNECTIONS is 1",
     },
 ];

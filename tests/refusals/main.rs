@@ -62,22 +62,52 @@ impl Answer {
     /// The same in development.
     fn explained(&self, answer: &str, line: &str) -> String {
         match self {
-            Self::Http(422, _) | Self::Silence => answer.to_owned(),
+            Self::Silence => answer.to_owned(),
+            Self::Http(422, _) => {
+                let fields = answer.strip_suffix('}').expect("an object");
+                format!("{fields},\"error\":{}}}", serde_json::json!(line))
+            }
             Self::Http(400, _) if answer == "400 {}" => {
                 format!("400 {}", serde_json::json!({ "error": line }))
             }
-            Self::Http(..) => format!("{answer} {line}"),
-            // What Reverb drops without an answer.
-            Self::Error(..) if answer.is_empty() => format!("4200 Invalid message format: {line}"),
-            Self::Error(..) => format!("{answer}: {line}"),
-            // A close frame has room for so much.
-            Self::Close(code, _) => {
-                let reason = format!("{answer}: {line}");
-                let room = format!("closed {code} ").len() + 123;
-                reason[..reason.floor_char_boundary(room)].to_owned()
+            // What they say themselves is not said twice.
+            Self::Http(..) if answer.contains("RINGVERB_") || is_in_answer(answer) => {
+                answer.to_owned()
             }
+            Self::Http(..) => format!("{} {}", shortened(answer), sentence(line)),
+            // What Reverb drops without an answer.
+            Self::Error(..) if answer.is_empty() => {
+                format!("4200 Invalid message format. {}", sentence(line))
+            }
+            Self::Error(..) if is_in_answer(answer) => answer.to_owned(),
+            Self::Error(..) => format!("{}. {}", answer.trim_end_matches('.'), sentence(line)),
+            // A close frame has no room for the line.
+            Self::Close(1009, _) => {
+                format!("{answer}. Message larger than 10000 bytes (REVERB_APP_MAX_MESSAGE_SIZE)")
+            }
+            Self::Close(..) => format!("{answer}. Is a proxy or a hand-made client in between?"),
         }
     }
+}
+
+fn is_in_answer(answer: &str) -> bool {
+    ["400 The query has more", "401 Authentication timestamp", "413 The event for", "4302 "]
+        .iter()
+        .any(|start| answer.starts_with(start))
+}
+
+/// The answer to a body that is not JSON leaves this to the line.
+fn shortened(answer: &str) -> &str {
+    if answer.ends_with("not a JSON object.") { "400 Bad request." } else { answer }
+}
+
+/// A line as a sentence of its own.
+fn sentence(line: &str) -> String {
+    let (first, rest) = line.split_once(' ').expect("words");
+    if !first.chars().all(|one| one.is_ascii_alphabetic()) {
+        return line.to_owned();
+    }
+    format!("{}{} {rest}", first[..1].to_uppercase(), &first[1..])
 }
 
 impl Seen {
@@ -293,10 +323,8 @@ fn debug_shows_a_refusal_as_such() {
     server.line_with("Message Handled");
     client.ask("nonsense", support::INVALID);
     client.ask(support::PING, support::PONG);
-    let line = server.line_with("  Refused ...");
-    assert!(line.ends_with(&client.socket_id), "{line}");
-    let line = server.line_with("      message");
-    assert!(line.starts_with("      message \"nonsense\" is not a JSON object"), "{line}");
+    let line = server.line_with("message \"nonsense\" is not a JSON object");
+    assert!(line.ends_with(&format!(" socket={}", client.socket_id)), "{line}");
     let handled = |server: &Server| server.stdout().matches("Message Handled").count();
     server.line_with("Message Handled");
     assert_eq!(handled(&server), 2, "of both pings, and not of the nonsense");

@@ -92,19 +92,25 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::SubscribeChannel, env: &[],
         act: |server| message(server, r#"{"event":"pusher:subscribe","data":{"channel":""}}"#),
         answer: INVALID,
-        line: "pusher:subscribe names no channel: `channel` inside `data` must be a text that is not empty",
+        line: "pusher:subscribe has channel \"\"; it must be a non-empty string",
+    },
+    Case {
+        cause: Cause::SubscribeChannel, env: &[],
+        act: |server| message(server, r#"{"event":"pusher:subscribe","data":{"channel":5}}"#),
+        answer: INVALID,
+        line: "pusher:subscribe has channel 5; it must be a non-empty string",
     },
     Case {
         cause: Cause::SubscribeChannel, env: &[],
         act: |server| message(server, r#"{"event":"pusher:unsubscribe","data":{}}"#),
         answer: INVALID,
-        line: "pusher:unsubscribe names no channel: `channel` inside `data` must be a text that is not empty",
+        line: "pusher:unsubscribe has no channel; it must be a non-empty string",
     },
     Case {
         cause: Cause::ChannelDataText, env: &[],
         act: |server| message(server, r#"{"event":"pusher:subscribe","data":{"channel":"presence-r","channel_data":"user 7"}}"#),
         answer: INVALID,
-        line: "subscription refused: channel_data \"user 7\" is not a JSON object in a text, exactly as the auth endpoint returned it",
+        line: "subscription to \"presence-r\" refused: channel_data \"user 7\" is not a string with a JSON object, exactly as the auth endpoint returned it",
     },
     Case {
         cause: Cause::SignInData, env: &[],
@@ -141,7 +147,7 @@ pub(crate) const CASES: &[Case] = &[
             message_of(client, super::support::PING)
         },
         answer: "4301 Rate limit exceeded",
-        line: "a connection sent more than 1 messages in 600 s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS): the others are dropped",
+        line: "a connection sent more than 1 message in 600 s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS): further messages are discarded until the window ends",
     },
     Case {
         cause: Cause::MessageRateClosed,
@@ -155,7 +161,7 @@ pub(crate) const CASES: &[Case] = &[
             Seen::socket(&client, answer)
         },
         answer: "4301 Rate limit exceeded",
-        line: "a connection was closed because it sent more than 1 messages in 600 s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS; REVERB_APP_RATE_LIMIT_TERMINATE=false only drops them)",
+        line: "a connection was closed because it sent more than 1 message in 600 s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS; REVERB_APP_RATE_LIMIT_TERMINATE=false only drops them)",
     },
     Case {
         cause: Cause::ControlFrameRate, env: &[],
@@ -220,6 +226,18 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
         line: "subscription to \"private-x\" refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?",
     },
     Case {
+        cause: Cause::AuthType, env: &[],
+        act: |server| subscription(server.connect(), "private-x", json!({"auth": {}})),
+        answer: UNAUTHORIZED,
+        line: "subscription to \"private-x\" refused: auth is {}, but must be a string KEY:SIGNATURE",
+    },
+    Case {
+        cause: Cause::AuthType, env: &[],
+        act: |server| subscription(server.connect(), "private-x", json!({"auth": {"auth": "app-key:0123"}})),
+        answer: UNAUTHORIZED,
+        line: "subscription to \"private-x\" refused: auth is a JSON object, but must be a string KEY:SIGNATURE",
+    },
+    Case {
         cause: Cause::AuthForm, env: &[],
         act: |server| subscription(server.connect(), "private-x", json!({"auth": "0123456789"})),
         answer: UNAUTHORIZED,
@@ -235,7 +253,7 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
         cause: Cause::AuthMismatch, env: &[],
         act: |server| subscription(server.connect(), "private-x", json!({"auth": "app-key:0123"})),
         answer: UNAUTHORIZED,
-        line: "subscription to \"private-x\" refused: signature does not match; is REVERB_APP_SECRET the same in Laravel's .env, and was it made for this socket?",
+        line: "subscription to \"private-x\" refused: the signature does not match: is REVERB_APP_SECRET the same in Laravel's .env, and was the signature made for this socket id and channel?",
     },
     Case {
         cause: Cause::AuthMismatch, env: &[],
@@ -244,7 +262,7 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             message(server, &json!({"event": "pusher:signin", "data": data}).to_string())
         },
         answer: UNAUTHORIZED,
-        line: "sign-in refused: signature does not match; is REVERB_APP_SECRET the same in Laravel's .env, and was it made for this socket?",
+        line: "sign-in refused: the signature does not match: is REVERB_APP_SECRET the same in Laravel's .env, and was the signature made for this socket id and channel?",
     },
     Case {
         cause: Cause::AuthDataNotSigned, env: &[],
@@ -261,6 +279,12 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
         act: |server| subscription(server.connect(), "#server-to-user-7", json!({})),
         answer: UNAUTHORIZED,
         line: "subscription to \"#server-to-user-7\" refused: a user's channel is for connections signed in as that user; call pusher.signin() first",
+    },
+    Case {
+        cause: Cause::NoChannelData, env: &[],
+        act: |server| signed(server, "presence-r", None),
+        answer: INVALID,
+        line: "subscription to \"presence-r\" refused: no channel_data came with it; does the channel's callback in routes/channels.php return the user?",
     },
     Case {
         cause: Cause::NoUser, env: &[],
@@ -314,7 +338,7 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
         cause: Cause::TooManyChannels, env: &[("RINGVERB_CHANNELS_PER_CONNECTION_MAX", "1")],
         act: |server| subscription(subscribed(server, "one"), "two", json!({})),
         answer: "4300 Too many channels on one connection",
-        line: "subscription to \"two\" refused: the connection is in 1 channels already (RINGVERB_CHANNELS_PER_CONNECTION_MAX); leave some",
+        line: "subscription to \"two\" refused: the connection is in 1 channel already (RINGVERB_CHANNELS_PER_CONNECTION_MAX); leave some",
     },
     Case {
         cause: Cause::TooManyMembers, env: &[("RINGVERB_PRESENCE_MEMBERS_MAX", "1")],
@@ -324,7 +348,7 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             signed(server, "presence-r", Some(r#"{"user_id":"8"}"#))
         },
         answer: "4100 The presence channel has as many members as it may have",
-        line: "subscription to \"presence-r\" refused: the channel has 1 members already (RINGVERB_PRESENCE_MEMBERS_MAX)",
+        line: "subscription to \"presence-r\" refused: the channel has 1 member already (RINGVERB_PRESENCE_MEMBERS_MAX)",
     },
     Case {
         cause: Cause::ConnectionMemory,
@@ -371,7 +395,7 @@ fn a_subscription_error_says_why_in_development() {
         ("false", "Connection is unauthorized"),
         (
             "true",
-            "Connection is unauthorized: subscription to \"private-x\" refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?",
+            "Connection is unauthorized. Subscription to \"private-x\" refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?",
         ),
     ] {
         let server = super::Setup::new()
@@ -396,6 +420,6 @@ fn a_user_who_is_not_signed_in_is_named_when_an_event_is_for_them() {
     let (_, line) = line.split_once("WARN ").expect("a level");
     assert_eq!(
         line,
-        "\"#server-to-user-7\": an event was published, but nobody is signed in as \"7\". Does the page call pusher.signin(), and does /broadcasting/user-auth answer with that id?"
+        "event \"e\" was published to \"#server-to-user-7\", and no connection is signed in as that user. Does the page call pusher.signin(), and does /broadcasting/user-auth answer with that id? app=1001"
     );
 }

@@ -19,6 +19,10 @@ fn publish(server: &Server, body: &str) -> Seen {
     api(server, &Request::events(body))
 }
 
+fn batch(server: &Server, body: &str) -> Seen {
+    api(server, &Request::post("/batch_events", body))
+}
+
 const SIGNATURE: &str = "401 Authentication signature invalid.";
 
 #[rustfmt::skip]
@@ -57,7 +61,7 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::Host, env: &[],
         act: |server| http(server, b"GET /up HTTP/1.1\r\n\r\n"),
         answer: "400 Bad request: HTTP/1.1 needs exactly one Host header field.",
-        line: "\"GET /up HTTP/1.1\" came without a Host header, or with several: HTTP/1.1 needs exactly one",
+        line: "\"GET /up HTTP/1.1\" came without a Host header, or with several",
     },
     Case {
         cause: Cause::Expectation, env: &[],
@@ -93,10 +97,28 @@ pub(crate) const CASES: &[Case] = &[
         line: "a request over 10000 bytes was refused: send less data in an event, or raise REVERB_MAX_REQUEST_SIZE",
     },
     Case {
+        cause: Cause::HeadOverRequestSize, env: &[],
+        act: |server| http(server, format!("GET /up HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "y".repeat(10_000)).as_bytes()),
+        answer: "413 Payload too large.",
+        line: "the header of a request has more than 10000 bytes (REVERB_MAX_REQUEST_SIZE): large cookies?",
+    },
+    Case {
         cause: Cause::OutsidePrefix, env: &[("REVERB_SERVER_PATH", "/ws")],
         act: |server| get(server, "/other/apps/1001/events"),
         answer: "404 Not found.",
-        line: "GET \"/other/apps/1001/events\" is outside the prefix /ws that REVERB_SERVER_PATH sets: clients need it too (wsPath in Echo, `path` of the options in Laravel's config/broadcasting.php)",
+        line: "GET \"/other/apps/1001/events\" is not served: clients use /ws/app/KEY (wsPath in Echo) or /app/KEY; backends use /ws/apps/ID/events or /apps/ID/events",
+    },
+    Case {
+        cause: Cause::DoubledSlash, env: &[("REVERB_SERVER_PATH", "/ws")],
+        act: |server| get(server, "/ws//app/app-key"),
+        answer: "404 Not found.",
+        line: "GET \"/ws//app/app-key\" is not served, because a slash in it is doubled: clients use /ws/app/KEY (wsPath in Echo without a slash at its end); is an app id or key empty?",
+    },
+    Case {
+        cause: Cause::DoubledSlash, env: &[],
+        act: |server| get(server, "//app/app-key"),
+        answer: "404 Not found.",
+        line: "GET \"//app/app-key\" is not served, because a slash in it is doubled: clients use /app/KEY (wsPath in Echo without a slash at its end); is an app id or key empty?",
     },
     Case {
         cause: Cause::UnknownPath, env: &[],
@@ -162,6 +184,12 @@ pub(crate) const CASES: &[Case] = &[
         line: "POST \"/apps/1001/events\" has the body_md5 \"d41d8cd98f00b204e9800998ecf8427e\", which is not that of its body: does a proxy change the body?",
     },
     Case {
+        cause: Cause::ApiBodyUnsigned, env: &[],
+        act: |server| api(server, &Request::events("{}").body_md5(None)),
+        answer: SIGNATURE,
+        line: "POST \"/apps/1001/events\" has a body but no body_md5 in its query: sign the request with a Pusher library",
+    },
+    Case {
         cause: Cause::ApiSignatureMismatch, env: &[],
         act: |server| api(server, &Request::events("{}").secret("other-secret")),
         answer: SIGNATURE,
@@ -177,13 +205,49 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::BodyNotJson, env: &[],
         act: |server| publish(server, "name=e&channel=news"),
         answer: "400 Bad request: the body is not a JSON object.",
-        line: "the body of an API request is not a JSON object: \"name=e&channel=news\"",
+        line: "the body of POST \"/apps/1001/events\" is not a JSON object: \"name=e&channel=news\"; is the request sent by a Pusher library?",
     },
     Case {
         cause: Cause::InvalidFields, env: &[],
         act: |server| publish(server, r#"{"name":7,"channel":"news","data":"x"}"#),
         answer: r#"422 {"name":["The name field must be a string."]}"#,
-        line: "an API request was refused with 422: The name field must be a string.",
+        line: "POST \"/apps/1001/events\" was refused with 422: name is 7, not a string",
+    },
+    Case {
+        cause: Cause::InvalidFields, env: &[("RINGVERB_EVENT_NAME_LENGTH_MAX", "5")],
+        act: |server| publish(server, r#"{"name":"xxxxxxxxx","channel":"news","data":"x"}"#),
+        answer: r#"422 {"name":["The name field must not be greater than 5 characters."]}"#,
+        line: "POST \"/apps/1001/events\" was refused with 422: event name \"xxxxxxxxx\" has 9 characters: RINGVERB_EVENT_NAME_LENGTH_MAX is 5",
+    },
+    Case {
+        cause: Cause::InvalidFields, env: &[],
+        act: |server| publish(server, r#"{"name":"e","channel":"news","data":"x","socket_id":"undefined"}"#),
+        answer: r#"422 {"socket_id":["The socket id field format is invalid."]}"#,
+        line: "POST \"/apps/1001/events\" was refused with 422: socket_id \"undefined\" is not two numbers joined by a dot: send Echo.socketId() only after the connection is established",
+    },
+    Case {
+        cause: Cause::InvalidFields, env: &[("RINGVERB_EVENT_CHANNELS_MAX", "1")],
+        act: |server| publish(server, r#"{"name":"e","channels":["a","b"],"data":"x"}"#),
+        answer: r#"422 {"channels":["The channels field must not have more than 1 items."]}"#,
+        line: "POST \"/apps/1001/events\" was refused with 422: the event has 2 channels: RINGVERB_EVENT_CHANNELS_MAX is 1",
+    },
+    Case {
+        cause: Cause::InvalidFields, env: &[("RINGVERB_BATCH_EVENTS_MAX", "1")],
+        act: |server| batch(server, r#"{"batch":[{"name":"e","channel":"a","data":"x"},{"name":"e","channel":"a","data":"x"}]}"#),
+        answer: r#"422 {"batch":["The batch field must not have more than 1 items."]}"#,
+        line: "POST \"/apps/1001/batch_events\" was refused with 422: the batch has 2 events: RINGVERB_BATCH_EVENTS_MAX is 1",
+    },
+    Case {
+        cause: Cause::InvalidFields, env: &[("RINGVERB_CHANNEL_NAME_LENGTH_MAX", "5")],
+        act: |server| batch(server, r#"{"batch":[{"name":"e","channel":"a","data":"x"},{"name":"e","channel":"longer","data":"x"}]}"#),
+        answer: r#"422 {"batch.1.channel":["The batch.1.channel field must not be greater than 5 characters."]}"#,
+        line: "POST \"/apps/1001/batch_events\" was refused with 422: batch.1: channel name \"longer\" has 6 bytes: RINGVERB_CHANNEL_NAME_LENGTH_MAX is 5",
+    },
+    Case {
+        cause: Cause::InvalidFields, env: &[("RINGVERB_CHANNEL_NAMES", "pusher")],
+        act: |server| publish(server, r#"{"name":"e","channel":"a b","data":"x"}"#),
+        answer: r#"422 {"channel":["The channel field must only contain letters, numbers and _-=@,.; characters."]}"#,
+        line: "POST \"/apps/1001/events\" was refused with 422: channel name \"a b\" has other characters than letters, numbers and _-=@,.; (RINGVERB_CHANNEL_NAMES=any accepts them)",
     },
     Case {
         cause: Cause::ReservedEvent, env: &[],
@@ -195,7 +259,7 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::EventPayload, env: &[("RINGVERB_EVENT_PAYLOAD_MAX", "10")],
         act: |server| publish(server, r#"{"name":"e","channel":"news","data":"0123456789a"}"#),
         answer: "413 The data of the event has 11 bytes, 10 are allowed: send less (an id the client can fetch the rest by), or raise RINGVERB_EVENT_PAYLOAD_MAX.",
-        line: "an event with 11 bytes of data was refused; RINGVERB_EVENT_PAYLOAD_MAX is 10",
+        line: "POST \"/apps/1001/events\" was refused with 413: the event has 11 bytes of data, and RINGVERB_EVENT_PAYLOAD_MAX is 10",
     },
     Case {
         cause: Cause::EventExpansion, env: &[("REVERB_MAX_REQUEST_SIZE", "1000000")],
@@ -215,7 +279,7 @@ pub(crate) const CASES: &[Case] = &[
             (0..100).map(|_| publish(server, body)).find(|seen| matches!(seen.answer, Answer::Http(429, _))).expect("more than one a second")
         },
         answer: "429 Too many events: this app may publish 1 a second, counting each once for each of its channels. Try again in a second, or raise RINGVERB_PUBLISHES_PER_SECOND_MAX.",
-        line: "a publish was refused: this app may publish 1 events a second (RINGVERB_PUBLISHES_PER_SECOND_MAX), each counted once for each of its channels",
+        line: "a publish was refused: this app may publish 1 event a second (RINGVERB_PUBLISHES_PER_SECOND_MAX), each counted once for each of its channels",
     },
     Case {
         cause: Cause::NotPresence, env: &[],
@@ -227,7 +291,7 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::AuthFailuresPerIp, env: &[("RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX", "1")],
         act: |server| (0..100).map(|_| get(server, "/apps/7/channels")).find(|seen| matches!(seen.answer, Answer::Http(429, _))).expect("more than one a second"),
         answer: "429 Too many failed authentications: 1 a second from one address; check the app's id, key and secret, and try again in a second.",
-        line: "127.0.0.1 failed to authenticate 1 API requests in a second; RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it",
+        line: "127.0.0.1 failed to authenticate 1 API request in a second; RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it",
     },
 ];
 

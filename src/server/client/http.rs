@@ -146,21 +146,22 @@ impl Answer {
             // The text about clocks has its own remedy.
             401 if said.contains("timestamp") => String::new(),
             401 => format!(
-                " The server has another key or secret for app {}: does it run with the same REVERB_APP_KEY and \
+                "The server has another key or secret for app {}: does it run with the same REVERB_APP_KEY and \
                  REVERB_APP_SECRET? `ringverb check` shows where they come from here.",
                 peer.app.id
             ),
             404 => format!(
-                " Does the server at {} run with the same configuration? --app chooses the app, --path or --url a \
+                "Does the server at {} run with the same configuration? --app chooses the app, --path or --url a \
                  path prefix.",
                 peer.url()
             ),
-            413 => " The event is larger than the server takes: REVERB_MAX_REQUEST_SIZE and \
+            413 => "The event is larger than the server takes: REVERB_MAX_REQUEST_SIZE and \
                     RINGVERB_EVENT_PAYLOAD_MAX are its limits."
                 .to_owned(),
             _ => String::new(),
         };
-        Failure::Server(format!("the server refused with {}: {said}{remedy}", self.status))
+        let hint = if remedy.is_empty() { remedy } else { format!("\nhint: {remedy}") };
+        Failure::Server(format!("the server refused with {}: {said}{hint}", self.status))
     }
 }
 
@@ -168,7 +169,11 @@ impl Answer {
 fn validation(body: &str) -> Option<String> {
     let body = Validator::default().check(body.as_bytes())?;
     let mut sentences = Vec::new();
-    for (_, list) in json::members(body)? {
+    for (name, list) in json::members(body)? {
+        // In development mode the server adds a text that says it all.
+        if json::is_name(name, "error") {
+            return Some(shown(&json::string(list)?));
+        }
         for sentence in json::elements(list)? {
             sentences.push(shown(&json::string(sentence)?));
         }
@@ -219,6 +224,11 @@ mod tests {
                 422,
                 r#"{"data":["The data field is required."],"name":["Too long."]}"#,
                 [": The data field is required. Too long.", "422"],
+            ),
+            (
+                422,
+                r#"{"data":["Required."],"error":"data is missing"}"#,
+                [": data is missing", "422"],
             ),
             (422, "{\"a\":1}\u{1b}", ["{\"a\":1}\\u001b", "422"]),
             (503, "", ["no reason given", "503"]),

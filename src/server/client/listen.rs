@@ -351,7 +351,7 @@ impl Listener<'_> {
             return Ok(());
         };
         let remedy =
-            if code == 4009 { "; does it run with the same REVERB_APP_SECRET?" } else { "" };
+            if code == 4009 { "\nhint: does it run with the same REVERB_APP_SECRET?" } else { "" };
         let what = step.describe();
         Err(Failure::Server(format!("the server refused {what} with {code} {text}{remedy}")).into())
     }

@@ -218,8 +218,13 @@ fn developers_are_told_which_part_is_wrong() {
     net.publish(0, "private-nobody", &json!(1), None);
     net.publish(0, "#server-to-user-7", &json!(1), None);
     let notes = &net.shards[0].outbox.notes;
-    assert!(notes.iter().any(|note| note.contains("nobody is subscribed")));
-    assert!(notes.iter().any(|note| note.contains("nobody is signed in as \"7\"")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("which has no subscribers")));
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("#server-to-user-7\", and no connection is signed in")),
+        "{notes:?}"
+    );
 }
 
 #[test]

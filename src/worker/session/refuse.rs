@@ -43,8 +43,7 @@ impl Session {
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Response {
-        let line = self.refuse(about, cause, values);
-        explained(response, line.filter(|_| self.worker.shared.config.talkative))
+        explained(response, self.refuse(about, cause, values))
     }
 
     /// `refused` for a line that is formatted already.
@@ -54,8 +53,7 @@ impl Session {
         response: Response,
         noted: Noted,
     ) -> Response {
-        let line = self.worker.write_noted(noted, || self.who(about));
-        explained(response, line.filter(|_| self.worker.shared.config.talkative))
+        explained(response, self.worker.write_noted(noted, || self.who(about)))
     }
 
     fn who(&self, about: About<'_>) -> Who {
@@ -64,6 +62,12 @@ impl Session {
             .request
             .map(|request| admission.address(self.peer, request.header_values("x-forwarded-for")));
         Who { client, peer: peer_of(sys::borrow(&self.stream)), app: about.app, socket_id: None }
+    }
+
+    /// Whether the header of the request ends within `REVERB_MAX_REQUEST_SIZE`.
+    fn has_whole_head(&self) -> bool {
+        let most = self.worker.shared.config.request_size_max.min(self.input.len());
+        memchr::memmem::find(&self.input[..most], b"\r\n\r\n").is_some()
     }
 
     /// Refuses bytes that are no acceptable request. `is_in_body`: the head was read before.
@@ -75,6 +79,9 @@ impl Session {
         };
         let response = Response::text(refusal.status(), refusal.body());
         let (cause, values) = match refusal {
+            Refusal::TooLarge if !is_in_body && !self.has_whole_head() => {
+                (Cause::HeadOverRequestSize, [size_max, Detail::Nothing])
+            }
             Refusal::TooLarge => (Cause::RequestTooLarge, [size_max, Detail::Nothing]),
             Refusal::HeadTooLarge => {
                 let most = [limits::HTTP_HEAD_BYTES_MAX, limits::HTTP_HEADERS_MAX];

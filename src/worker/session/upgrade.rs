@@ -43,7 +43,8 @@ impl Session {
                 let text =
                     format!("Too many connections: {most} HTTP connections from one address.");
                 let response = Response::text(429, &text).with_header("Retry-After", "1");
-                let values = [Detail::Address(client), Detail::Number(most.into())];
+                let values =
+                    [Detail::Address(client), Detail::Counted(most.into(), "HTTP connection")];
                 let about = About::request(request);
                 return Err(self.refused(about, response, Cause::SocketsPerIp, &values));
             }
@@ -64,7 +65,7 @@ impl Session {
         overload.admission.begin(client, time::unix_seconds()).map_err(|most| {
             let text = format!("Too many handshakes: {most} a second from one address; try again.");
             let response = Response::text(429, &text).with_header("Retry-After", "1");
-            let values = [Detail::Address(client), Detail::Number(most.into())];
+            let values = [Detail::Address(client), Detail::Counted(most.into(), "handshake")];
             self.refused(About::request(request), response, Cause::HandshakesPerIp, &values)
         })
     }
@@ -110,7 +111,13 @@ impl Session {
             handshake::Refusal::WrongMethod => (Cause::WrongMethod, Detail::Own("GET")),
             handshake::Refusal::HttpVersion => (Cause::UpgradeHttp10, Detail::Nothing),
             handshake::Refusal::NotAnUpgrade => (Cause::NoUpgrade, shown(upgrade.upgrade)),
-            handshake::Refusal::WrongVersion => (Cause::WebSocketVersion, shown(upgrade.version)),
+            handshake::Refusal::WrongVersion => {
+                let version = upgrade.version.map_or(Detail::Own("none"), Detail::text);
+                (Cause::WebSocketVersion, version)
+            }
+            handshake::Refusal::BadKey if upgrade.key.is_none() => {
+                (Cause::WebSocketKeyMissing, Detail::Nothing)
+            }
             handshake::Refusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
         };
         let what = Detail::Request(request.method(), request.path());
@@ -164,7 +171,7 @@ impl Session {
             None => Place::NONE,
             Some((_, Ok(place))) => place,
             Some((client, Err(most))) => {
-                let values = [Detail::Address(client), Detail::Number(most.into())];
+                let values = [Detail::Address(client), Detail::Counted(most.into(), "connection")];
                 let (error, cause) = (error_code::TOO_MANY_CONNECTIONS, Cause::ConnectionsPerIp);
                 return Err(unwanted(about, error, cause, &values));
             }
@@ -175,8 +182,9 @@ impl Session {
         overload.admission.leave(place);
         let retries = app.over_quota_retries;
         let error = if retries { error_code::OVER_QUOTA_RETRY } else { error_code::OVER_QUOTA };
-        let most = Detail::Number(app.connections_max.unwrap_or(u32::MAX).into());
-        Err(unwanted(about, error, Cause::Quota, &[most]))
+        let most = app.connections_max.unwrap_or(u32::MAX).into();
+        let values = [Detail::Counted(most, "connection"), Detail::Number(most)];
+        Err(unwanted(about, error, Cause::Quota, &values))
     }
 
     /// Gives the socket to the reactor. The 101 answer leaves with the first frame, in one send.
