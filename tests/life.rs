@@ -191,7 +191,7 @@ fn development_mode_gives_all_that_is_needed() {
     client.ask(PING, PONG);
     // Drawn, not fixed: the app of the tests is unknown to it.
     let refused = Client::open(&server, &Handshake::new()).text();
-    let why = r#"Application does not exist: no app has the key \\\"app-key\\\""#;
+    let why = r#"Application does not exist. No app has the key \\\"app-key\\\""#;
     assert!(refused.contains("4001") && refused.contains(why), "{refused}");
     assert_eq!(server.answer(&Request::get("/channels")).0, 404);
 }

@@ -213,6 +213,8 @@ fn the_log_names_what_was_refused_and_never_the_secret() {
     let mut page = Client::open(&server, &Handshake::new().header("Origin", "https://evil.test"));
     let why =
         r#"Origin "https://evil.test" refused. Allowed: good.test (RINGVERB_ALLOWED_ORIGINS)"#;
+    // A text in a text.
+    let why = why.replace('"', r#"\\\""#);
     page.expect(&error_event(4009, &format!("Origin not allowed. {why}")));
     assert_eq!(page.closed(), (4009, "Origin not allowed".to_owned()));
     let line = server.line_with("evil.test");

@@ -494,5 +494,5 @@ fn half_a_handshake() {
         let _ = wire.stream.write_all(b"x");
     }
     scene.http = Http::new(&scene.server);
-    scene.finish("270 by request_timeout, 30 by nothing_sent");
+    scene.finish("30 by nothing_sent, 270 by request_timeout");
 }

@@ -81,6 +81,11 @@ impl Shard {
         if connection.closing {
             return;
         }
+        // Who does not read what it has caused may keep no more than memory is left for.
+        let has_room = !connection.blocked || self.account.take_for_answer(frame.len());
+        if !has_room {
+            connection.overflowed = true;
+        }
         if !connection.take_room(frame.len(), limits) {
             return self.overflowed.push(slot);
         }

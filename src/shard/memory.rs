@@ -12,6 +12,7 @@
 use super::Shard;
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
+use super::send_queue::FRAME_BYTES;
 use crate::cause::{Cause, Detail};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::UserId;
@@ -82,6 +83,12 @@ impl Account {
         if let Some(bytes) = &mut self.headroom {
             *bytes = bytes.saturating_sub(more).saturating_add(less);
         }
+    }
+
+    /// Takes what a frame for one connection costs. It is not given back when the frame is sent: the next measurement
+    /// shows that.
+    pub(super) fn take_for_answer(&mut self, frame_bytes: usize) -> bool {
+        self.headroom.is_none() || self.try_change(0, (frame_bytes + FRAME_BYTES) as u64)
     }
 
     /// `change` if there is room for it. `false`: there is none, and nothing is taken.
