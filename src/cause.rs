@@ -10,7 +10,7 @@ use core::net::IpAddr;
 use std::fmt::{self, Write};
 
 use crate::counters::Refused;
-use crate::text::{Line, shown_up_to};
+use crate::text::{Counted, Line, shown_up_to};
 
 /// Fills a gap of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,17 +59,14 @@ impl fmt::Display for Detail<'_> {
         match self {
             Self::Nothing => Ok(()),
             Self::Number(number) => number.fmt(formatter),
-            Self::Counted(number, thing) => {
-                write!(formatter, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
-            }
+            Self::Counted(number, thing) => Counted(*number, thing).fmt(formatter),
             Self::Text(text) => shown_up_to(text, TEXT_BYTES_MAX).fmt(formatter),
             Self::Own(text) => formatter.write_str(text),
             Self::Span(text) => {
                 let mut shown = Line::new(TEXT_BYTES_MAX);
                 // Writing to a Line cannot fail.
                 let _ = shown.write_str(text);
-                formatter.write_str(shown.as_str())?;
-                formatter.write_str(if shown.is_cut() { "…" } else { "" })
+                write_cut(&shown, formatter)
             }
             Self::Subscription(channel) => {
                 write!(formatter, "subscription to {}", shown_up_to(channel, TEXT_BYTES_MAX))
@@ -93,11 +90,15 @@ impl fmt::Display for Detail<'_> {
                         break;
                     }
                 }
-                formatter.write_str(shown.as_str())?;
-                formatter.write_str(if shown.is_cut() { "…" } else { "" })
+                write_cut(&shown, formatter)
             }
         }
     }
+}
+
+fn write_cut(shown: &Line, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    formatter.write_str(shown.as_str())?;
+    formatter.write_str(if shown.is_cut() { "…" } else { "" })
 }
 
 /// Gaps of one line at most.
@@ -536,7 +537,7 @@ mod tests {
         assert!(Cause::NotJson.line(&[]).ends_with(r#"{"event":"...","data":{...}}"#));
     }
 
-    /// Whoever finds a number in the sum of refusals searches the log for its name.
+    /// An operator who sees a number in the sum of refusals searches the log for its name.
     #[test]
     fn a_counter_with_one_cause_has_the_name_of_the_cause() {
         for counter in Refused::ALL {

@@ -10,6 +10,17 @@ use std::fmt::{self, Write};
 /// Longest piece of one text of a peer in a line, in bytes as written, without its quotes.
 pub const SHOWN_BYTES_MAX: usize = 120;
 
+/// A number of things: `1 event`, `2 events`.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, thing) = self;
+        write!(formatter, "{count} {thing}{}", if *count == 1 { "" } else { "s" })
+    }
+}
+
 /// A text of a peer in quotes, cut and escaped.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {

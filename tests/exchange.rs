@@ -97,6 +97,15 @@ fn children(process: u32) -> Vec<u32> {
     numbers.filter(is_child).collect()
 }
 
+/// The process has ended, and nobody has waited for it yet.
+#[track_caller]
+fn becomes_zombie(server: &Server) {
+    eventually("the process has ended", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", server.id())).ok()?;
+        stat.contains(") Z ").then_some(())
+    });
+}
+
 fn subscribed(server: &Server) -> Client {
     let mut client = server.connect();
     client.subscribe("news");
@@ -232,10 +241,7 @@ fn the_next_start_takes_over_from_a_stand_in_whose_process_is_gone() {
     installed.script(&on_stage("takes-back-from", "kill -9 $$"));
     server.signal(Signal::USR2);
     server.line_with(STANDS_IN);
-    eventually("it is gone", || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", server.id())).ok()?;
-        stat.contains(") Z ").then_some(())
-    });
+    becomes_zombie(&server);
     hears(&server, &mut client, "1");
     let next = Setup::new().workers(2).reaching(&server).start_as_configured();
     assert_eq!(server.finish().code, None, "killed; the stand-in has ended, too");
@@ -305,10 +311,7 @@ fn a_stand_in_that_starts_when_its_process_has_ended_takes_over_from_nobody() {
     server.line_with("is starting");
     let next = Setup::new().workers(2).reaching(&server);
     server.signal(Signal::TERM);
-    eventually("the server has ended", || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", server.id())).ok()?;
-        stat.contains(") Z ").then_some(())
-    });
+    becomes_zombie(&server);
     let next = next.start_as_configured();
     let mut client = subscribed(&next);
     // All output has ended, so the stand-in has, too.

@@ -52,13 +52,18 @@ fn thirty_two_workers_and_their_take_over_fit_the_usual_limit() {
     let Finished { code, stdout, .. } = old.finish();
     assert_eq!(code, Some(0), "{stdout}");
     assert!(stdout.contains("Another process has taken over, with all connections."), "{stdout}");
-    new.publish("news", "e", "1");
+    all_hear(&new, clients);
+    new.stop();
+}
+
+/// Each connection has moved: it gets an event, is answered, and closes.
+fn all_hear(server: &support::Server, mut clients: Vec<support::Client>) {
+    server.publish("news", "e", "1");
     for client in &mut clients {
         client.expect(r#"{"event":"e","data":"1","channel":"news"}"#);
         client.ask(PING, PONG);
     }
     clients.into_iter().for_each(support::Client::close);
-    new.stop();
 }
 
 /// Of the three programs of an exchange, two have rings at a time.
@@ -73,12 +78,7 @@ fn thirty_two_workers_replace_their_program_within_the_usual_limit() {
     server.signal(rustix::process::Signal::USR2);
     server.line_with("serves while this process loads the new program");
     server.line_with("  address  ");
-    server.publish("news", "e", "1");
-    for client in &mut clients {
-        client.expect(r#"{"event":"e","data":"1","channel":"news"}"#);
-        client.ask(PING, PONG);
-    }
-    clients.into_iter().for_each(support::Client::close);
+    all_hear(&server, clients);
     server.stop();
 }
 

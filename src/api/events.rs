@@ -361,8 +361,8 @@ fn check_name(problems: &mut Problems, field: Field<'_>, span: Option<&str>, mos
     }
 }
 
-/// Two numbers and a dot, as official libraries check it. Whoever has such an id may be unknown here; whoever has
-/// none, as from a page that sends `undefined`, would hear its own events. An empty text counts as none, as in Laravel.
+/// Two numbers and a dot, as official libraries check it. An id of that form may be unknown here. Without the check, a
+/// page that sends `undefined` would receive its own events. An empty text counts as none, as in Laravel.
 fn check_socket_id(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
     check_optional_string(problems, field, span);
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -427,7 +427,7 @@ mod tests {
         assert!(Arguments::try_parse_from(["ringverb", "--print-events", "xml"]).is_err());
     }
 
-    /// `php artisan reverb:start` has these options; and whoever wrote options before the command may go on.
+    /// `php artisan reverb:start` has these options; options before the command still work.
     #[test]
     fn artisans_command_is_known_and_options_may_precede_any_command() {
         let line =

@@ -118,12 +118,12 @@ fn write(path: &Path, access: &Access) -> io::Result<File> {
 }
 
 fn read(path: &Path) -> Option<Access> {
-    // A FIFO would hold up whoever opens it.
+    // Opening a FIFO would block until somebody writes to it.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let found = file.metadata().ok()?;
     let is_private = found.is_file() && found.uid() == user() && found.mode() & 0o077 == 0;
-    // Whoever gets a lock has found what a killed server left.
+    // If the lock is free, the server that wrote the file was killed.
     let is_held = || matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock));
     if !is_private || !is_held() {
         return None;

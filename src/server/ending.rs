@@ -1,5 +1,5 @@
-//! The end of a server: connections are closed, webhooks are sent, other nodes are told, and whoever takes over is
-//! waited for. `life.rs` says why a server ends.
+//! The end of a server: it closes connections, sends webhooks, tells other nodes, and waits for a process that takes
+//! over. `life.rs` says why a server ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -52,7 +52,7 @@ impl Life {
             matches!(*end, End::Given(taker) | End::Retire(taker) if program.is_stage(taker));
         let replacement = match *end {
             End::Given(taker) | End::Retire(taker) if program.is_stand_in(taker) => {
-                program.replacement(taker, asks)
+                program.replacement(asks)
             }
             _ => {
                 heed_second_signal(asks, shared.clock, asked_at);

@@ -124,10 +124,9 @@ impl Program {
         }
     }
 
-    /// What is to be done once this process has taken over, or was taken over from: `taker` has everything.
-    pub(super) fn replacement(self, taker: i32, asks: Receiver<Asked>) -> Option<Replacement> {
+    /// What this process owes once its stand-in has taken over (`is_stand_in`).
+    pub(super) fn replacement(self, asks: Receiver<Asked>) -> Option<Replacement> {
         let stand_in = self.stand_in?.process;
-        (stand_in.as_raw_pid() == taker).then_some(())?;
         Some(Replacement { path: self.path.ok()?, stand_in, is_to_end: self.is_to_end, asks })
     }
 
@@ -150,9 +149,10 @@ impl Program {
         is_parent || self.is_stand_in(taker)
     }
 
-    /// A line about a take-over from this process, unless `is_stage` says that another process has one.
-    pub(super) fn tell_taken_over(&self, taker: i32, sentence: &str) {
-        if self.is_stand_in(taker) {
+    /// A process has taken over. Logs it, unless `is_stage` says that another process does.
+    pub(super) fn note_taker(&self, taker: i32, sentence: &str) {
+        if let Some(stand_in) = self.stand_in.as_ref().filter(|_| self.is_stand_in(taker)) {
+            stand_in.has_taken_over.store(true, Ordering::Release);
             tracing::info!(
                 "SIGUSR2: process {taker} serves while this process loads the new program"
             );
@@ -163,13 +163,6 @@ impl Program {
 
     pub(super) fn is_stand_in(&self, process: i32) -> bool {
         self.stand_in.as_ref().is_some_and(|one| one.process.as_raw_pid() == process)
-    }
-
-    /// A process has taken over.
-    pub(super) fn note_taker(&self, taker: i32) {
-        if let Some(stand_in) = self.stand_in.as_ref().filter(|_| self.is_stand_in(taker)) {
-            stand_in.has_taken_over.store(true, Ordering::Release);
-        }
     }
 }
 
@@ -240,7 +233,7 @@ fn mind_instead(stand_in: Pid, path: &Path) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The start failed. Whoever was to take back from a stand-in that is alive minds it instead.
+/// The start failed. A process that was to take back from a stand-in waits for it instead, if it is alive.
 pub(super) fn mind_after_failure(role: Role, code: ExitCode) -> ExitCode {
     let Role::TakesBack(stand_in) = role else { return code };
     if code == ExitCode::SUCCESS {

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
 use crate::output;
 use crate::shard::NodeId;
+use crate::text::Counted;
 use crate::webhook;
 use crate::worker::handover::{FORMAT, Handover, Meeting};
 use crate::worker::line::Lines;
@@ -164,9 +165,8 @@ pub(super) fn serve(
 fn tell_complete(shared: &Shared) {
     match shared.handover.taking {
         Some(_) => {
-            let kept = open_connections(shared);
-            let connections = if kept == 1 { "connection" } else { "connections" };
-            tracing::info!("SIGUSR2 complete: {kept} {connections} kept");
+            let kept = Counted(open_connections(shared), "connection");
+            tracing::info!("SIGUSR2 complete: {kept} kept");
         }
         None => tracing::info!("SIGUSR2 complete: clients are told to connect again"),
     }
@@ -410,21 +410,15 @@ fn wait(
             }
             Ok(Asked::Replace) => program.start_stand_in(),
             Ok(Asked::TakenOver(taker)) => {
-                program.note_taker(taker);
-                program.tell_taken_over(
-                    taker,
-                    "Another process has taken over: closing connections here.",
-                );
+                program
+                    .note_taker(taker, "Another process has taken over: closing connections here.");
                 return End::Retire(taker);
             }
             Ok(Asked::Give(successor)) => {
                 let taker = successor.process;
                 if handover::give(shared, doorbells, successor) {
-                    program.note_taker(taker);
-                    program.tell_taken_over(
-                        taker,
-                        "Another process has taken over, with all connections.",
-                    );
+                    program
+                        .note_taker(taker, "Another process has taken over, with all connections.");
                     return End::Given(taker);
                 }
             }

@@ -88,7 +88,7 @@ impl Account {
     /// Takes what a frame for one connection costs. It is not given back when the frame is sent: the next measurement
     /// shows that.
     pub(super) fn take_for_answer(&mut self, frame_bytes: usize) -> bool {
-        self.headroom.is_none() || self.try_change(0, (frame_bytes + FRAME_BYTES) as u64)
+        self.try_change(0, (frame_bytes + FRAME_BYTES) as u64)
     }
 
     /// `change` if there is room for it. `false`: there is none, and nothing is taken.

@@ -115,6 +115,26 @@ pub struct Settings {
 impl Settings {
     /// Of a topic in Redis: a page that is loaded anew, or a client that comes and goes, changes nothing.
     pub const TOPIC_LINGER_BEATS: u32 = 5;
+
+    /// One core by itself, without a cluster or webhooks: what tests and benchmarks start from.
+    #[must_use]
+    pub fn alone(apps: Arc<Apps>) -> Self {
+        Self {
+            core: 0,
+            cores: 1,
+            apps,
+            channel_hash_seed: 7,
+            memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 2 << 20 },
+            connections_reserved: 0,
+            cache_bytes_max: 1 << 20,
+            talkative: false,
+            debug: false,
+            node: None,
+            webhook_linger_seconds: 0,
+            pace: Pace::default(),
+            topic_linger_beats: 0,
+        }
+    }
 }
 
 /// About what `connection_established` takes, so that it is made in one piece.

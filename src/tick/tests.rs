@@ -7,7 +7,7 @@ use super::*;
 use crate::app::{App, AppIndex, Apps, sample};
 use crate::counters::{RefusalCounters, Refused};
 use crate::mailbox::{Doorbell, mesh};
-use crate::shard::{ConnectionKey, MemoryLimits, Pace, Settings};
+use crate::shard::{ConnectionKey, Settings};
 
 /// A kernel with nothing to read, that reports `sent` of each send.
 struct Scripted {
@@ -61,23 +61,8 @@ impl Kernel for Scripted {
 fn core_of(app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
     let apps = Arc::new(Apps::new(vec![app]));
     assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
-    let settings = Settings {
-        core: 0,
-        cores: 1,
-        apps,
-        channel_hash_seed: 7,
-        memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 2 << 20 },
-        connections_reserved: 0,
-        cache_bytes_max: 1 << 20,
-        talkative: false,
-        debug: false,
-        node: None,
-        webhook_linger_seconds: 0,
-        pace: Pace::default(),
-        topic_linger_beats: 0,
-    };
     let mailbox = mesh(1).unwrap().remove(0);
-    Core::new(Shard::new(settings), mailbox, Scripted { sent }, 0)
+    Core::new(Shard::new(Settings::alone(apps)), mailbox, Scripted { sent }, 0)
 }
 
 fn open(core: &mut Core<Scripted>) -> ConnectionKey {

@@ -10,7 +10,7 @@ use super::time::later;
 use crate::app::WebhookKind;
 use crate::clock::Moment;
 use crate::counters::WEBHOOK_KINDS;
-use crate::text::shown_up_to;
+use crate::text::{Counted, shown_up_to};
 
 /// A failing endpoint is reported once in this time.
 const FAILING_AGAIN: Duration = Duration::from_secs(60);
@@ -39,12 +39,9 @@ struct GivenUp {
     reason: String,
 }
 
-/// `1 event`, or `2 events`.
-pub(super) fn events(count: impl TryInto<u64>) -> String {
-    match count.try_into().unwrap_or(u64::MAX) {
-        1 => "1 event".to_owned(),
-        count => format!("{count} events"),
-    }
+/// How many events, for a log line.
+pub(super) fn events(count: u64) -> Counted {
+    Counted(count, "event")
 }
 
 /// Events of an endpoint that are discarded at the end of the server.
@@ -73,7 +70,7 @@ impl Discarded {
         });
         format!(
             "{} discarded at the end, because the endpoint did not accept them in time: {}",
-            events(self.count()),
+            events(self.count() as u64),
             kinds.collect::<Vec<_>>().join(", ")
         )
     }

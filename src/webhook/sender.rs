@@ -419,7 +419,7 @@ impl Sender {
                 self.target.shown,
                 self.app().id,
                 self.failure,
-                events(failed),
+                events(failed as u64),
                 self.common.settings.retry.as_secs(),
             );
         }

@@ -8,7 +8,7 @@ use ringverb::app::{AppIndex, Apps};
 use ringverb::config::Config;
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::shard::{ConnectionKey, MemoryLimits, Pace, Settings, Shard};
+use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 
@@ -36,22 +36,11 @@ pub(crate) fn shard() -> Shard {
 
 pub(crate) fn shard_with(config: Config) -> Shard {
     Shard::new(Settings {
-        core: 0,
-        cores: 1,
         memory: MemoryLimits {
             send_queue_bytes_max: config.send_queue_bytes_max,
             connection_bytes_max: config.connection_bytes_max,
         },
-        apps: Arc::new(Apps::new(config.apps)),
-        channel_hash_seed: 7,
-        connections_reserved: 0,
-        cache_bytes_max: 1 << 20,
-        talkative: false,
-        debug: false,
-        node: None,
-        webhook_linger_seconds: 0,
-        pace: Pace::default(),
-        topic_linger_beats: 0,
+        ..Settings::alone(Arc::new(Apps::new(config.apps)))
     })
 }
 

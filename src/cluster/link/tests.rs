@@ -6,7 +6,7 @@ use super::partition::HEARTBEAT_BEATS;
 use super::*;
 use crate::app::{AppIndex, sample};
 use crate::clock::Moment;
-use crate::shard::{MemoryLimits, NodeId, Pace, Settings};
+use crate::shard::{NodeId, Settings};
 use crate::ws::frame;
 
 const NODE: NodeId = NodeId(7);
@@ -21,21 +21,8 @@ struct Line {
 impl Line {
     fn new(login: Login) -> Self {
         let apps = Arc::new(Apps::new(vec![sample()]));
-        let shard = Shard::new(Settings {
-            core: 0,
-            cores: 1,
-            apps: apps.clone(),
-            channel_hash_seed: 7,
-            memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 2 << 20 },
-            connections_reserved: 0,
-            cache_bytes_max: 1 << 20,
-            talkative: false,
-            debug: false,
-            node: Some(NODE),
-            webhook_linger_seconds: 0,
-            pace: Pace::default(),
-            topic_linger_beats: 0,
-        });
+        let settings = Settings { node: Some(NODE), ..Settings::alone(apps.clone()) };
+        let shard = Shard::new(settings);
         let link = Link::new(LinkId { node: NODE, core: 0 }, "reverb", apps, login, 1_000);
         Self { link, shard }
     }

@@ -64,7 +64,7 @@ fn converse(mut stream: TcpStream, scaling: &Scaling, step: Duration) -> io::Res
     let mut reader = Reader::default();
     let mut replies = Vec::new();
     let mut chunk = [0; 4096];
-    // Replies of a Redis take one or two reads; whoever sends bytes one by one is none.
+    // Replies of a Redis take one or two reads; a peer that sends bytes one by one is no Redis.
     for _ in 0..64 {
         let length = stream.read(&mut chunk)?;
         if length == 0 {

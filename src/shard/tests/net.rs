@@ -12,7 +12,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
-use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Pace, Settings, Shard};
+use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Settings, Shard};
 use crate::ws::frame;
 
 pub(super) const APP: AppIndex = AppIndex(0);
@@ -123,20 +123,12 @@ impl Net {
                 Shard::new(Settings {
                     core,
                     cores,
-                    apps: apps.clone(),
-                    channel_hash_seed: 7,
                     memory: MemoryLimits {
                         send_queue_bytes_max,
                         connection_bytes_max: send_queue_bytes_max + (1 << 20),
                     },
-                    connections_reserved: 0,
-                    cache_bytes_max: 1 << 20,
                     talkative,
-                    debug: false,
-                    node: None,
-                    webhook_linger_seconds: 0,
-                    pace: Pace::default(),
-                    topic_linger_beats: 0,
+                    ..Settings::alone(apps.clone())
                 })
             })
             .collect();

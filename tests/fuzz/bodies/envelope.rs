@@ -13,7 +13,7 @@ use ringverb::clock::Moment;
 use ringverb::cluster::{Link, Login};
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::shard::{LinkId, MemoryLimits, NodeId, Pace, Settings, Shard};
+use ringverb::shard::{LinkId, MemoryLimits, NodeId, Settings, Shard};
 
 const OWN: LinkId = LinkId { node: NodeId(7), core: 0 };
 const TOPICS: [&str; 6] = [
@@ -96,19 +96,11 @@ static APPS: LazyLock<Arc<Apps>> = LazyLock::new(|| {
 fn node() -> (Link, Shard) {
     let apps = APPS.clone();
     let mut shard = Shard::new(Settings {
-        core: 0,
-        cores: 1,
-        apps: apps.clone(),
-        channel_hash_seed: 7,
         memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 1 << 20 },
-        connections_reserved: 0,
-        cache_bytes_max: 1 << 20,
-        talkative: false,
-        debug: false,
         node: Some(OWN.node),
         webhook_linger_seconds: 1,
-        pace: Pace::default(),
         topic_linger_beats: 5,
+        ..Settings::alone(apps.clone())
     });
     let mut link = Link::new(OWN, "reverb", apps.clone(), Login::default(), 1_000);
     link.open();
