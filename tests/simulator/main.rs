@@ -40,6 +40,11 @@ const SHOWN_OF_NODES: [u64; 4] = [
     // Whoever is greeted with an event hears its sender repeat it.
     7_712_383_091_386_354_702,
 ];
+/// Seeds of a process that show what few do.
+const SHOWN: [u64; 1] = [
+    // A client that reads nothing is closed, and goes on talking: what it says then reaches nobody.
+    7_713_088_182_307_262_406,
+];
 /// The same for attackers beside honest clients.
 const CORPUS_OF_ATTACKS: std::ops::Range<u64> = 1..41;
 const STEPS: usize = 400;
@@ -122,7 +127,9 @@ fn try_corpus(model: Model) {
         return run(model, seed, steps.unwrap_or(STEPS));
     }
     match model {
-        Model::Process => CORPUS.for_each(|seed| try_seed(model, seed)),
+        Model::Process => {
+            CORPUS.chain(SHOWN).for_each(|seed| try_seed(model, seed));
+        }
         Model::Attack => CORPUS_OF_ATTACKS.for_each(|seed| try_seed(model, seed)),
         Model::Cluster => {
             CORPUS_OF_NODES.chain(SHOWN_OF_NODES).for_each(|seed| try_seed(model, seed));

@@ -278,8 +278,10 @@ impl Simulation {
             self.check_counts();
         }
         for client in &mut self.clients {
-            client.unsettled.clear();
+            // A client that does not read may have been closed: only its close frame tells it, and what it said behind
+            // that was not taken in.
             if client.reads {
+                client.unsettled.clear();
                 client.rest();
             }
         }
