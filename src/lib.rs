@@ -7,17 +7,18 @@
 //!
 //! | rank | modules | may touch |
 //! |---|---|---|
-//! | 6 | `server` (and `main.rs`) | process life: start, signals, drain |
-//! | 5 | `worker` | client sockets, the raw ring, monoio |
-//! | 4 | `tick` | one core's turn over a kernel that is a parameter: sockets, mail, flush |
+//! | 7 | `server` (and `main.rs`) | process life: start, signals, drain |
+//! | 6 | `worker` | one core: its kernel (io_uring or epoll) and its loop |
+//! | 5 | `tick` | one core's turn over a kernel that is a parameter: sockets, HTTP, mail, flush |
 //! | 4 | `cluster` | one core's line to Redis as a value: bytes in, bytes out |
 //! | 4 | `api` `webhook` | HTTP API: requests in, answers out; events to the apps' backends, by threads of their own |
 //! | 3 | `mailbox` | core-to-core rings and doorbells |
+//! | 3 | `admission` | what each client address may have, and how short of memory the process is |
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs and option data |
 //! | 1 | `cause` | PURE: why something is refused, and the line for it |
-//! | 0 | `app` `buffer` `clock` `counters` `limits` `text` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `limits` `text` `wheel` | values |
 #![deny(unsafe_code)]
 
 pub mod app;
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod counters;
 pub mod limits;
 pub mod text;
+pub mod wheel;
 
 pub mod cause;
 pub mod config;
@@ -36,6 +38,7 @@ pub mod ws;
 
 pub mod shard;
 
+pub mod admission;
 pub mod mailbox;
 pub mod output;
 

@@ -7,8 +7,10 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 /// Descriptors of the process. The kernel would give more (`fs.nr_open`); requests of io_uring name a connection's slot
 /// in 28 bits.
 pub const DESCRIPTORS_MAX: u64 = 1 << 27;
-/// Memory of a connection that speaks HTTP beside its buffers: its task, its timer and its waits.
-pub const HTTP_CONNECTION_BYTES: usize = 5 * 1024;
+/// Memory of a connection that speaks HTTP beside its buffers: its entries in tables and queues.
+pub const HTTP_CONNECTION_BYTES: usize = 256;
+/// Connections accepted in one tick.
+pub const ACCEPTS_PER_TICK_MAX: usize = 64;
 /// Bytes of answers to pipelined requests after which they are sent before the next request is looked at.
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024;
 /// Time for the first byte of a connection, in seconds.

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 /// A module names only modules of lower rank, and never its neighbours. `src/lib.rs` says why; a test below compares.
 const RANKS: &[(u8, &[&str])] = &[
-    (6, &["server"]),
-    (5, &["worker"]),
-    (4, &["api", "webhook", "tick", "cluster"]),
-    (3, &["mailbox", "output"]),
+    (7, &["server"]),
+    (6, &["worker"]),
+    (5, &["tick"]),
+    (4, &["api", "webhook", "cluster"]),
+    (3, &["admission", "mailbox", "output"]),
     (2, &["shard"]),
     (1, &["ws", "http1", "pusher", "resp", "config", "cause"]),
-    (0, &["app", "buffer", "clock", "counters", "limits", "text"]),
+    (0, &["app", "buffer", "clock", "counters", "limits", "text", "wheel"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.

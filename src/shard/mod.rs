@@ -75,10 +75,11 @@ use crate::pusher::json::Validator;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::ws::frame::{self, Opcode};
+use crate::wheel::Wheel;
 use channel_table::ChannelTable;
 use cluster::ClusterTable;
 use home::HomeTable;
-use liveness::Wheel;
+
 use memory::Account;
 use pace::PaceTable;
 use refuse::Denial;
@@ -153,7 +154,7 @@ pub struct Shard {
     users: UserTables,
     cluster: ClusterTable,
     pace: PaceTable,
-    wheel: Wheel,
+    wheel: Wheel<ConnectionKey>,
     account: Account,
     /// Connections with a ping to be answered when the second is over, each once.
     pings_late: Vec<ConnectionKey>,

@@ -5,8 +5,9 @@
 //! of 400 bytes costs a quarter of four sends of 100). Cost per delivery is the kernel's TCP send; ours is a
 //! queue entry and an SQE.
 
-use super::kernel::{Kernel, Send, Sent};
+use super::kernel::{Kernel, Send, Sent, SessionKey};
 use super::reactor::Reactor;
+use super::site::Site;
 use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::shard::{AfterSend, ConnectionKey, Shard};
@@ -17,6 +18,10 @@ pub(super) struct Flush {
     /// Slots still to be flushed, oldest first.
     dirty: Vec<u32>,
     items: Vec<Item>,
+    /// Sessions of the current batch, with the bytes that each is to send. Their results come behind those of `items`.
+    answers: Vec<(SessionKey, usize)>,
+    /// Storage of `Sessions::answers`.
+    keys: Vec<SessionKey>,
     arena: Vec<u8>,
     results: Vec<Sent>,
 }
@@ -31,17 +36,31 @@ struct Item {
 }
 
 impl Flush {
-    /// Sends what waits, for `FLUSHES_PER_TICK_MAX` connections at most: the others come first in the next
-    /// tick, behind which accept and the HTTP API have had their turn.
-    pub(super) fn run<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
-        self.dirty.append(&mut shard.outbox.dirty);
+    /// Sends what waits, for `FLUSHES_PER_TICK_MAX` connections at most: the others come first in the next tick, and
+    /// what is to be read and accepted has its turn before. Answers of sessions fill up the last batch.
+    pub(super) fn run<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
+        self.dirty.append(&mut site.shard.outbox.dirty);
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
         let slice: Vec<u32> = self.dirty.drain(..count).collect();
-        for batch in slice.chunks(limits::SENDS_PER_SUBMIT) {
-            self.gather(batch, shard);
-            self.send(shard, reactor);
-            self.settle(shard, reactor);
+        // Sessions that have more to say are noted there again.
+        let keys = std::mem::take(&mut self.keys);
+        let mut answers = std::mem::replace(&mut reactor.sessions.answers, keys);
+        let mut batches = slice.chunks(limits::SENDS_PER_SUBMIT).peekable();
+        let mut left = answers.as_slice();
+        while batches.peek().is_some() || !left.is_empty() {
+            self.gather(batches.next().unwrap_or_default(), site.shard);
+            if batches.peek().is_none() {
+                let room = limits::SENDS_PER_SUBMIT.saturating_sub(self.items.len());
+                let (now, later) = left.split_at(left.len().min(room));
+                self.gather_answers(now, reactor);
+                left = later;
+            }
+            self.send(site.shard, reactor);
+            self.settle(site.shard, reactor);
+            self.settle_answers(site, reactor);
         }
+        answers.clear();
+        self.keys = answers;
         if self.arena.capacity() > 4 * limits::SEND_BYTES_PER_TICK_MAX {
             self.arena = Vec::new();
         }
@@ -70,8 +89,18 @@ impl Flush {
         }
     }
 
+    fn gather_answers<K: Kernel>(&mut self, keys: &[SessionKey], reactor: &Reactor<K>) {
+        self.answers.clear();
+        for key in keys.iter().copied() {
+            // One that has gone since has nothing to send.
+            if let Some((_, bytes)) = reactor.sessions.unsent(key) {
+                self.answers.push((key, bytes.len().min(limits::SEND_BYTES_PER_TICK_MAX)));
+            }
+        }
+    }
+
     fn send<K: Kernel>(&mut self, shard: &Shard, reactor: &mut Reactor<K>) {
-        let (kernel, sockets, events) = reactor.split();
+        let (kernel, sockets, sessions) = reactor.split();
         // A connection without a socket cannot be: slots are filled before they can be dirty, and emptied
         // together.
         self.items.retain(|item| sockets.descriptor(item.key.slot).is_some());
@@ -83,13 +112,18 @@ impl Flush {
             };
             Some(Send { socket, bytes })
         });
-        kernel.send_all(sends, &mut self.results, events);
+        let answers = self.answers.iter().filter_map(|(key, count)| {
+            let (socket, bytes) = sessions.unsent(*key)?;
+            Some(Send { socket, bytes: bytes.get(..*count)? })
+        });
+        kernel.send_all(sends.chain(answers), &mut self.results);
     }
 
     /// Tells the shard what the kernel took. Sockets that failed are dropped last: their leaving may enqueue frames for
     /// connections of this very batch.
     fn settle<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
-        debug_assert_eq!(self.items.len(), self.results.len(), "one result a send");
+        let sends = self.items.len() + self.answers.len();
+        debug_assert_eq!(sends, self.results.len(), "one result a send");
         let mut failed = Vec::new();
         for (item, result) in self.items.iter().zip(&self.results) {
             let key = item.key;
@@ -119,6 +153,14 @@ impl Flush {
         }
         for key in failed {
             reactor.drop_socket(shard, key);
+        }
+    }
+
+    /// The same for sessions.
+    fn settle_answers<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
+        let results = self.results.iter().skip(self.items.len());
+        for ((key, given), sent) in self.answers.drain(..).zip(results) {
+            reactor.answered(site, key, given, *sent);
         }
     }
 }

@@ -4,15 +4,11 @@
 //! Bound: other nodes have `NODES_TIME_MS`. Whoever has not answered by then is dead or nearly so, and what the others
 //! said is the answer.
 
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
 use hashbrown::HashMap;
 
-use super::Core;
-use super::kernel::Kernel;
+use super::kernel::SessionKey;
 use crate::clock::Moment;
-use crate::shard::{Answer, Answered, Body, LinkId, Mail, Question, ToCluster};
+use crate::shard::{Answer, Answered, Body, LinkId, ToCluster};
 
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
@@ -24,7 +20,9 @@ const NODE_QUESTIONS_MAX: usize = 1_024;
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
     next: u32,
-    /// Of these, questions of other nodes.
+    /// Sessions whose answers are whole since they were taken last, with the number of the question.
+    whole: Vec<(SessionKey, u32)>,
+    /// Of `gathers`, questions of other nodes.
     of_nodes: usize,
 }
 
@@ -38,11 +36,15 @@ struct Gather {
     answers: Vec<Answer>,
 }
 
-enum Asker {
-    /// A session of this core.
-    Session(Option<Waker>),
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// A session of this core; it is told by `take_whole`.
+    Session(SessionKey),
     /// A session of another node, by its link and its number there.
     Node(LinkId, u32),
+    /// A caller that looks for the answers by itself.
+    Caller,
 }
 
 impl Gather {
@@ -52,7 +54,11 @@ impl Gather {
 }
 
 impl Gathers {
-    fn begin(
+    pub(super) fn takes_node_questions(&self) -> bool {
+        self.of_nodes < NODE_QUESTIONS_MAX
+    }
+
+    pub(super) fn begin(
         &mut self,
         asker: Asker,
         since: Moment,
@@ -66,6 +72,10 @@ impl Gathers {
         let answers = vec![own];
         // Numbers come again after 2^32 questions, none of which waits longer than `GATHER_TIMEOUT_MS`.
         self.gathers.insert(id, Gather { asker, since, missing, missing_nodes: nodes, answers });
+        if let Asker::Session(_) = asker {
+            // On one core alone it is whole already.
+            self.finish(id, &mut Vec::new());
+        }
         id
     }
 
@@ -100,17 +110,14 @@ impl Gathers {
         }
     }
 
-    /// Wakes the asker, or writes to it, if the answer is whole.
-    fn finish(&mut self, id: u32, out: &mut Vec<ToCluster>) {
+    /// Notes for the asker, or writes to it, that the answer is whole, if it is.
+    pub(super) fn finish(&mut self, id: u32, out: &mut Vec<ToCluster>) {
         let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_whole()) else {
             return;
         };
-        match &mut gather.asker {
-            Asker::Session(waker) => {
-                if let Some(waker) = waker.take() {
-                    waker.wake();
-                }
-            }
+        match &gather.asker {
+            Asker::Session(key) => self.whole.push((*key, id)),
+            Asker::Caller => {}
             Asker::Node(link, number) => {
                 let answers = gather.answers.drain(..).map(Into::into).collect();
                 let body = Body::Answer { id: *number, answers };
@@ -143,63 +150,23 @@ impl Gathers {
         }
     }
 
-    /// All answers, once there are none missing.
-    pub fn poll(&mut self, id: u32, context: &Context<'_>) -> Poll<Vec<Answer>> {
-        let Some(gather) = self.gathers.get_mut(&id) else { return Poll::Ready(Vec::new()) };
-        if gather.is_whole() {
-            return Poll::Ready(std::mem::take(&mut gather.answers));
-        }
-        gather.asker = Asker::Session(Some(context.waker().clone()));
-        Poll::Pending
+    /// The sessions whose answers are whole, with the numbers of their questions.
+    pub(super) fn take_whole(&mut self) -> Vec<(SessionKey, u32)> {
+        std::mem::take(&mut self.whole)
     }
 
-    /// Nobody waits any more.
-    pub fn end(&mut self, id: u32) {
-        if let Some(Gather { asker: Asker::Node(..), .. }) = self.gathers.remove(&id) {
+    /// All answers, if there are none missing. The question ends with them.
+    pub fn take(&mut self, id: u32) -> Option<Vec<Answer>> {
+        self.gathers.get(&id).filter(|gather| gather.is_whole())?;
+        self.end(id)
+    }
+
+    /// Nobody waits any more. Returns the answers that there are.
+    pub fn end(&mut self, id: u32) -> Option<Vec<Answer>> {
+        let gather = self.gathers.remove(&id)?;
+        if let Asker::Node(..) = gather.asker {
             self.of_nodes = self.of_nodes.saturating_sub(1);
         }
-    }
-}
-
-impl<K: Kernel> Core<K> {
-    /// Asks all cores, this one included, and all nodes; the number to `poll` and to `end` it by.
-    pub fn begin_gather(&mut self, question: Question) -> u32 {
-        let nodes = self.shard.is_cluster_up();
-        let (id, question) = self.ask_cores(Asker::Session(None), question, i64::from(nodes));
-        if nodes {
-            self.shard.outbox.cluster.push(ToCluster::Ask { id, question });
-        }
-        id
-    }
-
-    /// A question of another node, for all cores of this one.
-    pub fn begin_node_question(&mut self, from: LinkId, number: u32, question: Option<Question>) {
-        match question.filter(|_| self.gathers.of_nodes < NODE_QUESTIONS_MAX) {
-            Some(question) => {
-                let (id, _) = self.ask_cores(Asker::Node(from, number), question, 0);
-                self.gathers.finish(id, &mut self.shard.outbox.cluster);
-            }
-            // It does not know the app: it has nothing of it.
-            None => {
-                let body = Body::Answer { id: number, answers: Vec::new() };
-                self.shard.outbox.cluster.push(ToCluster::Reply { to: from, body });
-            }
-        }
-    }
-
-    fn ask_cores(&mut self, asker: Asker, question: Question, nodes: i64) -> (u32, Arc<Question>) {
-        self.catch_up();
-        let cores = self.mailbox.cores();
-        let own = self.shard.answer(&question);
-        let now = self.shard.now();
-        let id = self.gathers.begin(asker, now, own, usize::from(cores) - 1, nodes);
-        let question = Arc::new(question);
-        let from = self.mailbox.core();
-        for to in (0..cores).filter(|to| *to != from) {
-            // Behind what the shard has to say: a question must not overtake the publish it asks about.
-            let mail = Mail::Ask { id, from, question: question.clone() };
-            self.shard.outbox.mails.push((to, mail));
-        }
-        (id, question)
+        Some(gather.answers)
     }
 }

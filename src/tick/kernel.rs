@@ -63,8 +63,8 @@ pub enum Accepted<S> {
     Socket(S, SocketAddr),
     /// None waits.
     Nothing,
-    /// One waits, and there is no descriptor or no memory for it: the error of the system.
-    Exhausted(i32),
+    /// One waits, and there is no descriptor or no memory for it: the error of the system, and what to change.
+    Exhausted(String),
     /// The peer gave up before it was accepted, or the listener was shut down.
     Failed,
 }

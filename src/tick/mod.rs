@@ -1,27 +1,34 @@
 //! One core's turn: shard, mailbox, sockets and flush joined, without the thread, the clock and the kernel.
 //!
 //! A tick deals with all that is ready, then flushes each dirty connection once (law 1). Generic over the kernel: the
-//! worker runs it on a raw io_uring, the simulator runs many in one thread. PURE but for the doorbells of the mailbox.
+//! worker runs it on io_uring or epoll, the simulator runs many in one thread. PURE but for the doorbells of the
+//! mailbox.
 
 mod flush;
 mod gather;
+pub mod http;
 pub mod kernel;
 mod moving;
 mod reactor;
+mod sessions;
+mod site;
 #[cfg(test)]
 mod tests;
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
+use crate::clock::Moment;
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{ConnectionKey, Lane, Mail, Shard};
+use crate::shard::{ConnectionKey, Lane, LinkId, Mail, Question, Shard};
 use flush::Flush;
-use gather::Gathers;
+use gather::{Asker, Gathers};
+use http::Http;
 use kernel::Kernel;
-pub use moving::Moved;
-pub use reactor::{PACED_LOOK_MS, Reactor, socket_bytes};
+pub use moving::{Moved, MovedSession};
+pub use reactor::{Account, PACED_LOOK_MS, Reactor, socket_bytes};
+use site::{Post, Site, lane_index};
 
 /// What a tick changes.
 pub struct Core<K: Kernel> {
@@ -29,13 +36,22 @@ pub struct Core<K: Kernel> {
     pub reactor: Reactor<K>,
     pub mailbox: Mailbox<Mail>,
     pub gathers: Gathers,
+    pub http: Http,
+    post: Post,
     flush: Flush,
-    /// Mail on its way to the shard.
-    inbox: Vec<Mail>,
-    /// Mail of the shard to itself.
-    own_mail: Vec<Mail>,
     /// See `pause`.
     paused: bool,
+}
+
+/// When a core is to tick again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// At once: work is left.
+    None,
+    /// At this moment, or when something is reported.
+    Until(Moment),
+    /// When something is reported.
+    Reports,
 }
 
 impl<K: Kernel> Core<K> {
@@ -43,6 +59,7 @@ impl<K: Kernel> Core<K> {
     pub fn new(
         shard: Shard,
         mailbox: Mailbox<Mail>,
+        http: Http,
         mut kernel: K,
         sockets_reserved: usize,
     ) -> Self {
@@ -53,21 +70,30 @@ impl<K: Kernel> Core<K> {
             reactor: Reactor::new(kernel, sockets_reserved),
             mailbox,
             gathers: Gathers::default(),
+            http,
+            post: Post::default(),
             flush: Flush::default(),
-            inbox: Vec::new(),
-            own_mail: Vec::new(),
             paused: false,
         }
+    }
+
+    /// Everything but the sockets, and the sockets.
+    fn split(&mut self) -> (Site<'_>, &mut Reactor<K>) {
+        let stamp = self.reactor.kernel.stamp();
+        let Self { shard, reactor, mailbox, gathers, http, post, .. } = self;
+        (Site { shard, mailbox, post, gathers, http, stamp }, reactor)
     }
 
     /// The first half of a tick: everything that is ready. What is left in the shard's outbox then, webhooks and
     /// traces, is the caller's to carry out.
     pub fn turn(&mut self) {
-        let now = self.shard.now();
-        if !self.paused {
+        let (now, paused) = (self.shard.now(), self.paused);
+        if !paused {
             self.reactor.expire(&mut self.shard, now);
         }
-        self.reactor.turn(&mut self.shard, self.paused || self.mailbox.is_congested());
+        let congested = self.mailbox.is_congested();
+        let (mut site, reactor) = self.split();
+        reactor.turn(&mut site, paused, congested);
         if std::mem::take(&mut self.reactor.doorbell_is_deaf) {
             self.reactor.kernel.watch_doorbell(self.mailbox.doorbell());
         }
@@ -75,25 +101,43 @@ impl<K: Kernel> Core<K> {
         self.catch_up();
         self.mailbox.flush_overflow();
         self.settle_mail();
-        self.mailbox.ring_doorbells();
         let outbox = &mut self.shard.outbox;
         self.gathers.tell(&mut outbox.answered, &mut outbox.cluster);
         self.gathers.expire(now, &mut outbox.cluster);
+        let (mut site, reactor) = self.split();
+        if !paused {
+            reactor.resume_sessions(&mut site);
+            reactor.expire_sessions(&mut site);
+            site.settle_mail();
+        }
+        self.mailbox.ring_doorbells();
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
             tracing::debug!(slot = key.slot, code, "connection closing");
             self.reactor.linger(key, now);
         }
     }
 
-    /// The second half: sends, and sleeps unless something is left.
-    pub fn finish(&mut self) {
-        if !self.paused {
-            self.flush.run(&mut self.shard, &mut self.reactor);
-        }
-        if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
-            self.reactor.kernel.request_again();
+    /// The second half: sends. Says when the next tick is to come. With anything but `Rest::None` the core has said that
+    /// it sleeps: whoever has mail for it rings.
+    pub fn finish(&mut self) -> Rest {
+        let paused = self.paused;
+        if !paused {
+            let mut flush = std::mem::take(&mut self.flush);
+            let (mut site, reactor) = self.split();
+            flush.run(&mut site, reactor);
+            self.flush = flush;
         }
         self.reactor.finish_turn();
+        if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
+            return Rest::None;
+        }
+        let now = self.shard.now();
+        let paced = self.reactor.has_paced().then_some(Moment(now.0 + PACED_LOOK_MS));
+        let accepts = self.reactor.accepts_again_at(&self.http).filter(|_| !paused);
+        match paced.into_iter().chain(accepts).min() {
+            Some(at) => Rest::Until(at),
+            None => Rest::Reports,
+        }
     }
 
     /// Connections wait for the next tick with what they are to be sent.
@@ -110,29 +154,11 @@ impl<K: Kernel> Core<K> {
             || !self.shard.outbox.is_empty()
             || self.flush.is_unfinished()
             || self.reactor.has_unread()
+            || self.reactor.accepts_more(&self.http, self.shard.now())
     }
 
-    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. `catch_up` calls
-    /// it last: what other cores sent before goes ahead of what this core asks of itself.
     fn settle_mail(&mut self) {
-        let own_core = self.mailbox.core();
-        loop {
-            self.shard.settle();
-            if self.shard.outbox.mails.is_empty() {
-                break;
-            }
-            let stamp = self.reactor.kernel.stamp();
-            for (to, mail) in self.shard.outbox.mails.drain(..) {
-                if to == own_core {
-                    self.own_mail.push(mail);
-                } else {
-                    self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
-                }
-            }
-            for mail in self.own_mail.drain(..) {
-                self.shard.on_mail(mail);
-            }
-        }
+        self.split().0.settle_mail();
     }
 
     /// Closes the connections in these slots that keep most memory.
@@ -154,21 +180,23 @@ impl<K: Kernel> Core<K> {
         app: AppIndex,
         publications: impl Iterator<Item = (&'a str, FrameBytes, Option<SocketId>)>,
     ) {
-        self.catch_up();
-        for (channel, frame, except) in publications {
-            // The API has checked the name already.
-            if let Ok(channel) = self.shard.channel_key(app, channel) {
-                self.shard.publish(channel, frame, except, true);
-            }
-        }
-        self.settle_mail();
+        self.split().0.publish(app, publications);
     }
 
     /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
     /// answered before it was made.
     pub fn catch_up(&mut self) {
-        self.drain_to_home();
-        self.settle_mail();
+        self.split().0.catch_up();
+    }
+
+    /// Asks all cores, this one included, and all nodes; the number to take the answers by.
+    pub fn begin_gather(&mut self, question: Question) -> u32 {
+        self.split().0.begin_gather(Asker::Caller, question)
+    }
+
+    /// A question of another node, for all cores of this one.
+    pub fn begin_node_question(&mut self, from: LinkId, number: u32, question: Option<Question>) {
+        self.split().0.begin_node_question(from, number, question);
     }
 
     /// Always: this mail causes none that must find room at once.
@@ -180,24 +208,5 @@ impl<K: Kernel> Core<K> {
                 self.shard.on_mail(mail);
             }
         }
-    }
-
-    /// Only while there is room for the mail it may cause.
-    fn drain_to_home(&mut self) {
-        if self.mailbox.owes_too_much() {
-            return;
-        }
-        let horizon = self.reactor.kernel.stamp();
-        self.mailbox.receive_ordered(lane_index(Lane::ToHome), horizon, &mut self.inbox);
-        for mail in self.inbox.drain(..) {
-            self.shard.on_mail(mail);
-        }
-    }
-}
-
-fn lane_index(lane: Lane) -> usize {
-    match lane {
-        Lane::ToHome => 0,
-        Lane::FromHome => 1,
     }
 }

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use core::net::SocketAddr;
+
 use super::Core;
 use super::kernel::Kernel;
 use crate::shard::{ChannelState, ConnectionKey, ConnectionState, NotAtRest};
@@ -20,6 +22,17 @@ pub struct Moved {
     pub partial: Vec<u8>,
 }
 
+/// An HTTP session on its way, with its socket.
+#[derive(Debug)]
+pub struct MovedSession<'a, S> {
+    pub socket: &'a S,
+    pub peer: SocketAddr,
+    /// A request was answered.
+    pub served: bool,
+    /// What has come of the next one.
+    pub input: &'a [u8],
+}
+
 impl<K: Kernel> Core<K> {
     pub fn pause(&mut self) {
         self.paused = true;
@@ -28,8 +41,21 @@ impl<K: Kernel> Core<K> {
     /// Goes on as if nothing had been. What became readable meanwhile is read in the next tick.
     pub fn resume(&mut self) {
         self.paused = false;
-        self.reactor.kernel.request_again();
-        self.reactor.kernel.submit();
+    }
+
+    /// The process is giving its connections to another one, or goes on after all: HTTP sessions stand aside as soon as
+    /// they can, or go on.
+    pub fn stand_aside(&mut self, stands_aside: bool) {
+        if std::mem::replace(&mut self.http.stands_aside, stands_aside) && !stands_aside {
+            let (mut site, reactor) = self.split();
+            reactor.wake_sessions(&mut site);
+        }
+    }
+
+    /// HTTP sessions that cannot stand aside yet.
+    #[must_use]
+    pub fn busy_sessions(&self) -> usize {
+        self.reactor.sessions.busy()
     }
 
     #[must_use]
@@ -60,6 +86,28 @@ impl<K: Kernel> Core<K> {
             let (socket, peer_closed, partial) = self.reactor.moves(key.slot)?;
             Some(Ok((key, Moved { connection, peer_closed, partial }, socket)))
         })
+    }
+
+    /// All HTTP sessions that can go on in another process.
+    pub fn movable_sessions(&self) -> impl Iterator<Item = MovedSession<'_, K::Socket>> {
+        self.reactor.sessions.movable().map(|(socket, peer, served, input)| MovedSession {
+            socket,
+            peer,
+            served,
+            input,
+        })
+    }
+
+    /// Takes in an HTTP session of another process, with what it had received.
+    pub fn take_in_session(
+        &mut self,
+        socket: K::Socket,
+        peer: SocketAddr,
+        served: bool,
+        input: &[u8],
+    ) {
+        let (mut site, reactor) = self.split();
+        reactor.take_in_session(&mut site, socket, peer, served, input);
     }
 
     /// Takes in a connection of another process; to be followed by `settle_in`.

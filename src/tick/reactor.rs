@@ -1,4 +1,5 @@
-//! Established plaintext sockets: their descriptors, their reads, their end. PURE: the kernel is a parameter.
+//! The sockets of a core: reports of the kernel, and established WebSockets with their descriptors, their reads and
+//! their end. `sessions` has those that speak HTTP. PURE: the kernel is a parameter.
 //!
 //! Invariant: each connection in the shard's slab has its entry in `sockets`, because `adopt` follows the shard's
 //! `open` or `import_connection` within the same call, and `sockets` never shrinks. So a slot whose key the shard
@@ -14,7 +15,10 @@
 
 use std::collections::VecDeque;
 
-use super::kernel::{Event, Kernel, Received, Token};
+use super::kernel::{Event, Kernel, Received, Token, Watched};
+use super::sessions::Sessions;
+use super::site::Site;
+use crate::admission::Place;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
@@ -28,7 +32,7 @@ pub const PACED_LOOK_MS: u64 = 10;
 
 /// Whether a socket is queued to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queued {
+pub(super) enum Queued {
     No,
     /// Until a read is short: the kernel reports what comes afterwards.
     Once,
@@ -75,13 +79,24 @@ impl<S> Sockets<S> {
     }
 }
 
+/// A change of what a connection is counted in, by its slot. In order: slots are used again.
+#[derive(Debug)]
+pub enum Account {
+    Begun(u32, Place),
+    Ended(u32),
+}
+
 /// Sockets of one worker and the kernel that watches them.
 pub struct Reactor<K: Kernel> {
     pub kernel: K,
     sockets: Sockets<K::Socket>,
+    pub(super) sessions: Sessions<K::Socket>,
+    /// With whether connections may wait there.
+    pub(super) listeners: Vec<(K::Listener, bool)>,
+    /// Nothing is accepted before.
+    pub(super) accept_again: Moment,
     /// Completions to deal with.
     events: Vec<Event>,
-    spare_events: Vec<Event>,
     /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in
     /// `unread` at most once, so both are bounded by the number of connections.
     ready: VecDeque<ConnectionKey>,
@@ -93,16 +108,29 @@ pub struct Reactor<K: Kernel> {
     paced: Vec<ConnectionKey>,
     next_paced_look: Moment,
     /// The number of this tick.
-    tick: u16,
+    pub(super) tick: u16,
     /// Closing connections and when their time is up, in that order.
     lingering: VecDeque<(Moment, ConnectionKey)>,
-    /// Closed once their watches are gone from the ring.
-    closing: Vec<K::Socket>,
-    scratch: Box<[u8]>,
+    /// Closed once the kernel has ended their watches.
+    pub(super) closing: Vec<K::Socket>,
+    pub(super) scratch: Box<[u8]>,
+    /// The connection to Redis, by the number of its watch: it is readable, or writable, since the worker looked last.
+    pub cluster: ClusterReports,
     /// The watch of the doorbell has ended, as any watch may after a burst: the core arms it anew.
     pub(super) doorbell_is_deaf: bool,
-    /// Slots of connections that ended in this tick.
-    pub ended: Vec<u32>,
+    /// Changes of what connections are counted in, since the worker took them last.
+    pub accounts: Vec<Account>,
+}
+
+/// What was reported of the connection to Redis.
+#[derive(Debug, Default)]
+pub struct ClusterReports {
+    pub readable: bool,
+    pub writable: bool,
+    /// Its watch for reading has ended.
+    pub is_deaf: bool,
+    /// The number of the connection that is watched now; reports of others are old.
+    pub number: u32,
 }
 
 impl<K: Kernel> Reactor<K> {
@@ -110,8 +138,10 @@ impl<K: Kernel> Reactor<K> {
         Self {
             kernel,
             sockets: Sockets(Vec::with_capacity(sockets_reserved)),
+            sessions: Sessions::default(),
+            listeners: Vec::new(),
+            accept_again: Moment::default(),
             events: Vec::new(),
-            spare_events: Vec::new(),
             ready: VecDeque::new(),
             unread: VecDeque::new(),
             starved: false,
@@ -121,8 +151,9 @@ impl<K: Kernel> Reactor<K> {
             lingering: VecDeque::new(),
             closing: Vec::new(),
             scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
+            cluster: ClusterReports::default(),
             doorbell_is_deaf: false,
-            ended: Vec::new(),
+            accounts: Vec::new(),
         }
     }
 
@@ -138,9 +169,9 @@ impl<K: Kernel> Reactor<K> {
         if self.sockets.0.len() <= slot {
             self.sockets.0.resize_with(slot + 1, Socket::default);
         }
-        self.kernel.watch_readable(&descriptor, key);
-        // Its first read may be in this very tick.
-        let read_in_tick = self.tick.wrapping_sub(1);
+        self.kernel.watch_readable(&descriptor, Watched::Connection(key));
+        // It may have been read in this tick, as a session.
+        let read_in_tick = self.tick;
         self.sockets.0[slot] =
             Socket { descriptor: Some(descriptor), read_in_tick, ..Socket::default() };
         if !leftover.is_empty() {
@@ -171,49 +202,59 @@ impl<K: Kernel> Reactor<K> {
         self.sockets.0[key.slot as usize].peer_closed |= closed;
     }
 
-    /// For the flush: the kernel, the descriptors to send to, and where other completions go.
-    pub(super) fn split(&mut self) -> (&mut K, &Sockets<K::Socket>, &mut Vec<Event>) {
-        (&mut self.kernel, &self.sockets, &mut self.events)
+    /// For the flush: the kernel, and the descriptors to send to.
+    pub(super) fn split(
+        &mut self,
+    ) -> (&mut K, &Sockets<K::Socket>, &Sessions<K::Socket>) {
+        (&mut self.kernel, &self.sockets, &self.sessions)
     }
 
     /// Reports when the kernel takes bytes for this connection again.
     pub(super) fn wait_writable(&mut self, key: ConnectionKey) {
         if let Some(socket) = self.sockets.descriptor(key.slot) {
-            self.kernel.watch_writable(socket, key);
+            self.kernel.watch_writable(socket, Watched::Connection(key));
         }
     }
 
-    /// Deals with everything that is ready. `congested`: the mailboxes are full, so publishers are not read.
-    pub(super) fn turn(&mut self, shard: &mut Shard, congested: bool) {
+    /// Deals with everything that is ready. `paused`: nothing is read; `congested`: the mailboxes are full, so
+    /// publishers are not read.
+    pub(super) fn turn(&mut self, site: &mut Site<'_>, paused: bool, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
-        let mut waiting = self.unread.len();
-        self.look_at_paced(shard);
+        let waiting = self.unread.len();
+        self.look_at_paced(site.shard);
+        self.take_reports(site);
+        if paused {
+            return;
+        }
+        if !congested {
+            self.read_connections(site.shard, waiting);
+        }
+        self.read_sessions(site);
+        self.accept(site);
+    }
+
+    fn take_reports(&mut self, site: &mut Site<'_>) {
+        self.kernel.reap(&mut self.events);
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.on_event(site, event);
+        }
+        self.events = events;
+    }
+
+    /// `waiting`: the first of `unread`, which wait since an earlier tick.
+    fn read_connections(&mut self, shard: &mut Shard, mut waiting: usize) {
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
-        // Since the last look at the clock, over all rounds.
+        // Since the last look at the clock.
         let mut bytes = 0;
-        if !congested && std::mem::take(&mut self.starved) && waiting > 0 {
+        if std::mem::take(&mut self.starved) && waiting > 0 {
             waiting -= 1;
             if let Some(key) = self.unread.pop_front() {
                 bytes += self.read(shard, key);
             }
         }
-        // Reading makes the kernel post what became ready meanwhile; a few rounds collect it into this tick.
-        for _ in 0..4 {
-            self.kernel.reap(&mut self.events);
-            let is_quiet = self.events.is_empty();
-            let mut events =
-                std::mem::replace(&mut self.events, std::mem::take(&mut self.spare_events));
-            for event in events.drain(..) {
-                self.on_event(shard, event);
-            }
-            self.spare_events = events;
-            if congested || !self.read_ready(shard, deadline, &mut bytes) || is_quiet {
-                break;
-            }
-        }
-        if !congested {
-            self.read_waiting(shard, waiting, deadline);
-        }
+        self.read_ready(shard, deadline, &mut bytes);
+        self.read_waiting(shard, waiting, deadline);
     }
 
     /// Reads those that had more to read in an earlier tick, the first `count` of `unread`, while there is time. If
@@ -229,34 +270,65 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    fn on_event(&mut self, shard: &mut Shard, event: Event) {
+    fn on_event(&mut self, site: &mut Site<'_>, event: Event) {
+        let until = if event.end { Queued::ToTheEnd } else { Queued::Once };
         match event.token {
-            Token::Readable(key) | Token::Writable(key) if event.failed => {
-                // The kernel has no memory to watch it: it would never be heard again, and trying over and over
-                // would only take the processor too. Its client comes back when there is room.
-                if shard.get(key).is_some() {
-                    let why = Detail::Own("it has no memory to watch the socket");
-                    shard.note_refusal(key.slot, Cause::Kernel, &[why]);
-                    self.drop_socket(shard, key);
-                }
+            Token::Readable(watched) | Token::Writable(watched) if event.failed => {
+                self.note_unwatchable(site, watched);
             }
-            Token::Readable(key) => {
-                if shard.get(key).is_none() {
+            Token::Readable(Watched::Connection(key)) => {
+                if site.shard.get(key).is_none() {
                     return;
                 }
                 if !event.more {
-                    // A multishot request ends now and then, and at errors; reading tells which it was.
+                    // A watch ends now and then, and at errors; reading tells which it was.
                     if let Some(socket) = &self.sockets.0[key.slot as usize].descriptor {
-                        self.kernel.watch_readable(socket, key);
+                        self.kernel.watch_readable(socket, Watched::Connection(key));
                     }
                 }
-                self.queue(key, if event.end { Queued::ToTheEnd } else { Queued::Once });
+                self.queue(key, until);
             }
-            Token::Writable(key) if shard.get(key).is_some() => shard.unblock(key.slot),
-            Token::Writable(_) | Token::Sent(_) | Token::Again | Token::Cancel => {}
-            Token::Lost => self.drop_all(shard),
-            // The worker drains its mailboxes in every tick; the ring only has to be woken.
+            Token::Readable(Watched::Session(key)) => {
+                self.note_readable_session(key, event.more, until);
+            }
+            Token::Readable(Watched::Listener(index)) => self.note_listener(index, event.more),
+            Token::Readable(Watched::Cluster(number)) if number == self.cluster.number => {
+                self.cluster.readable = true;
+                self.cluster.is_deaf |= !event.more;
+            }
+            Token::Writable(Watched::Connection(key)) if site.shard.get(key).is_some() => {
+                site.shard.unblock(key.slot);
+            }
+            Token::Writable(Watched::Session(key)) => self.note_writable_session(key),
+            Token::Writable(Watched::Cluster(number)) if number == self.cluster.number => {
+                self.cluster.writable = true;
+            }
+            // Of a connection that has gone.
+            Token::Readable(_) | Token::Writable(_) => {}
+            Token::Lost => self.drop_all(site),
+            // The worker drains its mailboxes in every tick; the core only has to be woken.
             Token::Doorbell => self.doorbell_is_deaf |= !event.more,
+        }
+    }
+
+    /// The kernel has no memory to watch a socket: it would never be heard again, and trying over and over would only
+    /// take the processor too. Its client comes back when there is room.
+    fn note_unwatchable(&mut self, site: &mut Site<'_>, watched: Watched) {
+        match watched {
+            Watched::Connection(key) if site.shard.get(key).is_some() => {
+                let why = Detail::Own("it has no memory to watch the socket");
+                site.shard.note_refusal(key.slot, Cause::Kernel, &[why]);
+                self.drop_socket(site.shard, key);
+            }
+            Watched::Session(key) => self.note_unwatchable_session(site, key),
+            // Connections wait there whatever the kernel says, so the next tick tries again.
+            Watched::Listener(index) => self.note_listener(index, false),
+            // The connection is lost, as the read will show.
+            Watched::Cluster(number) if number == self.cluster.number => {
+                self.cluster.readable = true;
+                self.cluster.is_deaf = true;
+            }
+            Watched::Connection(_) | Watched::Cluster(_) => {}
         }
     }
 
@@ -399,10 +471,10 @@ impl<K: Kernel> Reactor<K> {
         let Some(connection) = shard.get(key) else { return };
         let is_blocked = connection.is_blocked();
         shard.remove(key);
-        self.ended.push(key.slot);
+        self.accounts.push(Account::Ended(key.slot));
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
         if let Some(descriptor) = socket.descriptor {
-            self.kernel.unwatch(key, is_blocked);
+            self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);
             self.closing.push(descriptor);
         }
     }
@@ -416,12 +488,17 @@ impl<K: Kernel> Reactor<K> {
 
     /// After lost completions no connection can be trusted: a send that was cut short would go on in the middle of a
     /// frame, and a watch that ended would never report again. Clients connect again.
-    fn drop_all(&mut self, shard: &mut Shard) {
-        for key in shard.keys().collect::<Vec<_>>() {
+    fn drop_all(&mut self, site: &mut Site<'_>) {
+        for key in site.shard.keys().collect::<Vec<_>>() {
             let why = Detail::Own("it has lost what it was to report");
-            shard.note_refusal(key.slot, Cause::Kernel, &[why]);
-            self.drop_socket(shard, key);
+            site.shard.note_refusal(key.slot, Cause::Kernel, &[why]);
+            self.drop_socket(site.shard, key);
         }
+        self.drop_all_sessions(site);
+        for index in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
+            self.note_listener(index, false);
+        }
+        (self.cluster.readable, self.cluster.is_deaf) = (true, true);
         self.doorbell_is_deaf = true;
     }
 
@@ -446,15 +523,14 @@ impl<K: Kernel> Reactor<K> {
     /// Entries of the queues of readable sockets: at most one for each connection.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.ready.len() + self.unread.len() + self.paced.len()
+        self.ready.len() + self.unread.len() + self.paced.len() + self.sessions.queued()
     }
 
     /// Another tick is needed although no descriptor will say so.
     pub(super) fn has_unread(&self) -> bool {
         !self.ready.is_empty()
             || !self.unread.is_empty()
-            || !self.events.is_empty()
-            || self.kernel.has_early()
+            || self.sessions.has_work()
     }
 }
 

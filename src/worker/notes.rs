@@ -12,12 +12,9 @@ use super::Worker;
 use super::sys::Ring;
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail, LineBudget, Noted};
-use crate::http1::response::{ContentType, Response};
 use crate::output::PEER;
-use crate::pusher::json;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::RefusalNote;
-use crate::text::two_sentences;
 use crate::tick::Core;
 
 /// Other lines a worker may write per beat of its timer, about a second.
@@ -126,51 +123,5 @@ impl Worker {
         } else {
             tracing::warn!(target: PEER, cause = cause_name, client, peer, app, socket, left_out, "{line}");
         }
-    }
-}
-
-/// Adds the line to an answer, in development mode. The member `error` of a 422 answer stands beside Laravel's fields.
-pub(super) fn explained(mut response: Response, line: Option<String>) -> Response {
-    let Some(line) = line else { return response };
-    match response.content_type {
-        ContentType::Json if response.body == b"{}" => {
-            response.body = b"{\"error\":".to_vec();
-            json::write_string(&line, &mut response.body);
-            response.body.push(b'}');
-        }
-        ContentType::Json if response.status == 422 && response.body.ends_with(b"}") => {
-            response.body.pop();
-            response.body.extend_from_slice(b",\"error\":");
-            json::write_string(&line, &mut response.body);
-            response.body.push(b'}');
-        }
-        ContentType::Text => {
-            let reason = String::from_utf8_lossy(&response.body);
-            response.body = two_sentences(&reason, &line).into_bytes();
-        }
-        _ => {}
-    }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_explained_where_they_do_not_explain_themselves() {
-        let body = |response: Response| String::from_utf8(response.body).unwrap();
-        let why = || Some("say \"why\"".to_owned());
-        let text = Response::text(404, "Not found.");
-        assert_eq!(body(explained(text.clone(), why())), "Not found. Say \"why\"");
-        assert_eq!(body(explained(text, None)), "Not found.");
-        let empty = explained(Response::json(400, "{}"), why());
-        assert_eq!(body(empty), r#"{"error":"say \"why\""}"#);
-        let listed = Response::json(422, r#"{"name":["The name field is required."]}"#);
-        assert_eq!(
-            body(explained(listed.clone(), why())),
-            r#"{"name":["The name field is required."],"error":"say \"why\""}"#
-        );
-        assert_eq!(explained(listed.clone(), None), listed);
     }
 }

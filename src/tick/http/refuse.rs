@@ -1,14 +1,15 @@
-//! Refused requests and handshakes: the line in the log and, in development mode, the same line in the answer.
+//! Refused requests and handshakes: the line for the log and, in development mode, the same line in the answer.
 
-use super::Session;
+use super::session::Session;
+use super::{Http, Who};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail, Noted};
 use crate::http1::refusal::Refusal;
 use crate::http1::request::Request;
-use crate::http1::response::Response;
+use crate::http1::response::{ContentType, Response};
 use crate::limits;
-use crate::worker::notes::{Who, explained, peer_of};
-use crate::worker::sys;
+use crate::pusher::json;
+use crate::text::two_sentences;
 
 /// What is known of a refused request beside its session.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,61 +26,69 @@ impl<'a> About<'a> {
 }
 
 impl Session {
-    /// Counts a refusal and writes its line: see `Worker::refuse`.
+    /// Counts a refusal and queues its line: see `Http::refuse`.
     pub(super) fn refuse(
         &self,
+        http: &mut Http,
         about: About<'_>,
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Option<String> {
-        self.worker.refuse(cause, values, || self.who(about))
+        http.refuse(cause, values, |http| self.who(http, about))
     }
 
     /// `refuse` for a request that is answered. Returns the answer.
     pub(super) fn refused(
         &self,
+        http: &mut Http,
         about: About<'_>,
         response: Response,
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Response {
-        explained(response, self.refuse(about, cause, values))
+        explained(response, self.refuse(http, about, cause, values))
     }
 
     /// `refused` for a line that is formatted already.
     pub(super) fn refused_as(
         &self,
+        http: &mut Http,
         about: About<'_>,
         response: Response,
         noted: Noted,
     ) -> Response {
-        explained(response, self.worker.write_noted(noted, || self.who(about)))
+        explained(response, http.refuse_noted(noted, |http| self.who(http, about)))
     }
 
-    fn who(&self, about: About<'_>) -> Who {
-        let admission = &self.worker.shared.overload.admission;
-        let client = about
-            .request
-            .map(|request| admission.address(self.peer, request.header_values("x-forwarded-for")));
-        Who { client, peer: peer_of(sys::borrow(&self.stream)), app: about.app, socket_id: None }
+    fn who(&self, http: &Http, about: About<'_>) -> Who {
+        let admission = &http.overload.admission;
+        let client = about.request.map(|request| {
+            admission.address(self.peer.ip(), request.header_values("x-forwarded-for"))
+        });
+        Who { client, peer: Some(self.peer), app: about.app }
     }
 
     /// Whether the header of the request ends within `REVERB_MAX_REQUEST_SIZE`.
-    fn has_whole_head(&self) -> bool {
-        let most = self.worker.shared.config.request_size_max.min(self.input.len());
-        memchr::memmem::find(&self.input[..most], b"\r\n\r\n").is_some()
+    fn has_whole_head(&self, http: &Http) -> bool {
+        let head = self.input().get(..http.rules.request_size_max).unwrap_or(self.input());
+        memchr::memmem::find(head, b"\r\n\r\n").is_some()
     }
 
     /// Refuses bytes that are no acceptable request. `is_in_body`: the head was read before.
-    pub(super) fn refuse_bytes(&self, refusal: Refusal, is_in_body: bool) -> Response {
-        let size_max = Detail::count(self.worker.shared.config.request_size_max);
+    pub(super) fn refuse_bytes(
+        &self,
+        http: &mut Http,
+        refusal: Refusal,
+        is_in_body: bool,
+    ) -> Response {
+        let size_max = Detail::count(http.rules.request_size_max);
         let first = match is_in_body {
             true => Detail::Own("a head in order, and goes on with a body that is not"),
-            false => Detail::text(without_query(first_line(&self.input))),
+            false => Detail::text(without_query(first_line(self.input()))),
         };
         let response = Response::text(refusal.status(), refusal.body());
         let (cause, values) = match refusal {
-            Refusal::TooLarge if !is_in_body && !self.has_whole_head() => {
+            Refusal::TooLarge if !is_in_body && !self.has_whole_head(http) => {
                 (Cause::HeadOverRequestSize, [size_max, Detail::Nothing])
             }
             Refusal::TooLarge => (Cause::RequestTooLarge, [size_max, Detail::Nothing]),
@@ -88,17 +97,41 @@ impl Session {
                 (Cause::HeadTooLarge, most.map(Detail::count))
             }
             Refusal::BadRequest if is_in_body => (Cause::BadRequest, [first, Detail::Nothing]),
-            Refusal::BadRequest => (what_it_is(&self.input), [first, Detail::Nothing]),
+            Refusal::BadRequest => (what_it_is(self.input()), [first, Detail::Nothing]),
             Refusal::Host => (Cause::Host, [first, Detail::Nothing]),
             Refusal::ExpectationFailed => (Cause::Expectation, [first, Detail::Nothing]),
             Refusal::UnsupportedTransferCoding => (Cause::TransferCoding, [first, Detail::Nothing]),
-            Refusal::VersionNotSupported if self.input.starts_with(b"PRI * HTTP/2") => {
+            Refusal::VersionNotSupported if self.input().starts_with(b"PRI * HTTP/2") => {
                 (Cause::Http2, [Detail::Nothing; 2])
             }
             Refusal::VersionNotSupported => (Cause::HttpVersion, [first, Detail::Nothing]),
         };
-        self.refused(About::default(), response, cause, &values)
+        self.refused(http, About::default(), response, cause, &values)
     }
+}
+
+/// Adds the line to an answer, in development mode. The member `error` of a 422 answer stands beside Laravel's fields.
+fn explained(mut response: Response, line: Option<String>) -> Response {
+    let Some(line) = line else { return response };
+    match response.content_type {
+        ContentType::Json if response.body == b"{}" => {
+            response.body = b"{\"error\":".to_vec();
+            json::write_string(&line, &mut response.body);
+            response.body.push(b'}');
+        }
+        ContentType::Json if response.status == 422 && response.body.ends_with(b"}") => {
+            response.body.pop();
+            response.body.extend_from_slice(b",\"error\":");
+            json::write_string(&line, &mut response.body);
+            response.body.push(b'}');
+        }
+        ContentType::Text => {
+            let reason = String::from_utf8_lossy(&response.body);
+            response.body = two_sentences(&reason, &line).into_bytes();
+        }
+        _ => {}
+    }
+    response
 }
 
 /// Recognizes other protocols by their first bytes.
@@ -144,5 +177,22 @@ mod tests {
             assert_eq!(what_it_is(input), cause, "{}", input.escape_ascii());
         }
         assert_eq!(without_query(first_line(b"GET /a?auth_signature=1 HTTP/1.1\r\n")), b"GET /a");
+    }
+
+    #[test]
+    fn answers_are_explained_where_they_do_not_explain_themselves() {
+        let body = |response: Response| String::from_utf8(response.body).unwrap();
+        let why = || Some("say \"why\"".to_owned());
+        let text = Response::text(404, "Not found.");
+        assert_eq!(body(explained(text.clone(), why())), "Not found. Say \"why\"");
+        assert_eq!(body(explained(text, None)), "Not found.");
+        let empty = explained(Response::json(400, "{}"), why());
+        assert_eq!(body(empty), r#"{"error":"say \"why\""}"#);
+        let listed = Response::json(422, r#"{"name":["The name field is required."]}"#);
+        assert_eq!(
+            body(explained(listed.clone(), why())),
+            r#"{"name":["The name field is required."],"error":"say \"why\""}"#
+        );
+        assert_eq!(explained(listed.clone(), None), listed);
     }
 }

@@ -4,9 +4,13 @@
 //! API requests are limited only when they fail to authenticate: an app's backend has one address for all its
 //! requests, and those are signed.
 
-use std::net::IpAddr;
+pub mod addresses;
+pub mod overload;
 
-use super::addresses::{Client, ConnectionTable, Place, RateTable};
+use core::net::IpAddr;
+
+pub use addresses::{Client, Place, Places};
+use addresses::{ConnectionTable, RateTable};
 use crate::config::Config;
 use crate::config::network::Network;
 
@@ -16,7 +20,7 @@ const SOCKETS_PER_IP_MIN: u16 = 64;
 
 /// Shared by all workers. Everything is off, and costs nothing, until its option is set.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub struct Admission {
     proxies: Box<[Network]>,
     connections: Option<(u16, ConnectionTable)>,
     /// Sockets that speak HTTP, or nothing yet.
@@ -26,7 +30,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    pub(super) fn new(config: &Config, seed: u64) -> Self {
+    pub fn new(config: &Config, seed: u64) -> Self {
         Self {
             proxies: config.trusted_proxies.as_slice().into(),
             connections: config
@@ -45,7 +49,7 @@ impl Admission {
     }
 
     /// Whether handshakes or connections are counted by client.
-    pub(super) fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         self.connections.is_some() || self.handshakes.is_some()
     }
 
@@ -55,7 +59,7 @@ impl Admission {
     ///
     /// `forwarded_for` are the header's fields in the order in which they came. They are read as bytes from the end,
     /// because what a client put in front of its proxy's entry may be anything, text or not.
-    pub(super) fn address<'a>(
+    pub fn address<'a>(
         &self,
         peer: IpAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
@@ -73,7 +77,7 @@ impl Admission {
     }
 
     /// Counts a handshake. `Err` is the limit that is reached.
-    pub(super) fn begin(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
+    pub fn begin(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.handshakes {
             Some((most, table)) if !table.take(Client::of(client), *most, unix_seconds) => {
                 Err(*most)
@@ -82,12 +86,12 @@ impl Admission {
         }
     }
 
-    pub(super) fn counts_auth_failures(&self) -> bool {
+    pub fn counts_auth_failures(&self) -> bool {
         self.auth_failures.is_some()
     }
 
     /// Whether an API request of the client may be authenticated. `Err` is the limit that is reached.
-    pub(super) fn may_authenticate(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
+    pub fn may_authenticate(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.auth_failures {
             Some((most, table)) if table.taken(Client::of(client), unix_seconds) >= *most => {
                 Err(*most)
@@ -97,7 +101,7 @@ impl Admission {
     }
 
     /// An API request of the client did not authenticate.
-    pub(super) fn count_auth_failure(&self, client: Option<IpAddr>, unix_seconds: u64) {
+    pub fn count_auth_failure(&self, client: Option<IpAddr>, unix_seconds: u64) {
         if let (Some((most, table)), Some(client)) = (&self.auth_failures, client) {
             // Requests of other connections may have reached the limit since this one was let through.
             let _ = table.take(Client::of(client), *most, unix_seconds);
@@ -105,7 +109,7 @@ impl Admission {
     }
 
     /// Counts a connection. `Err` is the limit that is reached. What it returns goes to `leave`.
-    pub(super) fn enter(&self, client: IpAddr) -> Result<Place, u16> {
+    pub fn enter(&self, client: IpAddr) -> Result<Place, u16> {
         match &self.connections {
             Some((most, table)) => table.enter(Client::of(client), *most).ok_or(*most),
             None => Ok(Place::NONE),
@@ -114,7 +118,7 @@ impl Admission {
 
     /// Counts a socket that speaks no WebSocket yet. `Err` is the limit that is reached. What it returns goes to
     /// `leave_socket`. Sockets of a trusted proxy have no limit: they are counted for the clients that it names.
-    pub(super) fn enter_socket(&self, client: IpAddr) -> Result<Place, u16> {
+    pub fn enter_socket(&self, client: IpAddr) -> Result<Place, u16> {
         match &self.sockets {
             Some((most, table)) if !self.is_proxy(client) => {
                 table.enter(Client::of(client.to_canonical()), *most).ok_or(*most)
@@ -125,20 +129,20 @@ impl Admission {
 
     /// Counts a socket over the limit. `makes_room`: another one of the address is about to end for it. Otherwise all
     /// that wait may be another worker's, and there is room up to twice the limit.
-    pub(super) fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<Place> {
+    pub fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<Place> {
         let (most, table) = self.sockets.as_ref()?;
         let most = if makes_room { u16::MAX } else { most.saturating_mul(2) };
         table.enter(Client::of(client.to_canonical()), most)
     }
 
-    pub(super) fn leave_socket(&self, place: Place) {
+    pub fn leave_socket(&self, place: Place) {
         if let Some((_, table)) = &self.sockets {
             table.leave(place);
         }
     }
 
     /// Whether sockets are counted, and this peer speaks for others.
-    pub(super) fn counts_sockets_of_proxy(&self, peer: IpAddr) -> bool {
+    pub fn counts_sockets_of_proxy(&self, peer: IpAddr) -> bool {
         self.sockets.is_some() && self.is_proxy(peer)
     }
 
@@ -147,17 +151,17 @@ impl Admission {
     }
 
     /// Whom a connection is counted for, to be counted for in another process.
-    pub(super) fn client(&self, place: &Place) -> Option<Client> {
+    pub fn client(&self, place: &Place) -> Option<Client> {
         self.connections.as_ref()?.1.client(place)
     }
 
     /// Counts a connection that another process had let in, whatever the limit is here.
-    pub(super) fn enter_again(&self, client: Client) -> Place {
+    pub fn enter_again(&self, client: Client) -> Place {
         let table = self.connections.as_ref();
         table.and_then(|(_, table)| table.enter(client, u16::MAX)).unwrap_or(Place::NONE)
     }
 
-    pub(super) fn leave(&self, place: Place) {
+    pub fn leave(&self, place: Place) {
         if let Some((_, table)) = &self.connections {
             table.leave(place);
         }
@@ -170,7 +174,7 @@ fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
-    if let Ok(with_port) = text.parse::<std::net::SocketAddr>() {
+    if let Ok(with_port) = text.parse::<core::net::SocketAddr>() {
         return Some(with_port.ip());
     }
     text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()

@@ -2,15 +2,15 @@
 //!
 //! Limits are checked from the cheapest to the dearest. What a connection is counted in is given back on every way out.
 
+use core::net::IpAddr;
+use core::num::IntErrorKind;
 use std::borrow::Cow;
-use std::net::IpAddr;
-use std::num::IntErrorKind;
 
-use super::super::addresses::Place;
-use super::super::overload::Strain;
-use super::super::{Shared, sys, time};
+use super::Http;
 use super::refuse::About;
-use super::{Admitted, Session, Unwanted};
+use super::session::{Admitted, Session, Unwanted};
+use crate::admission::Place;
+use crate::admission::overload::Strain;
 use crate::cause::{Cause, Detail};
 use crate::http1::query::{decode_form, raw_pairs};
 use crate::http1::request::Request;
@@ -21,22 +21,26 @@ use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
 impl Session {
     /// Whom a handshake is counted for, if anybody counts.
-    pub(super) fn client(&self, request: &Request) -> Option<IpAddr> {
-        let admission = &self.worker.shared.overload.admission;
+    pub(super) fn client(&self, http: &Http, request: &Request) -> Option<IpAddr> {
+        let admission = &http.overload.admission;
         admission
             .is_on()
-            .then(|| admission.address(self.peer, request.header_values("x-forwarded-for")))
+            .then(|| admission.address(self.peer.ip(), request.header_values("x-forwarded-for")))
     }
 
     /// Counts the socket for the client that a trusted proxy names with this request; the proxy itself has no limit.
-    pub(super) fn count_client(&mut self, request: &Request) -> Result<(), Response> {
-        let worker = self.worker.clone();
-        let admission = &worker.shared.overload.admission;
-        if !admission.counts_sockets_of_proxy(self.peer) {
+    pub(super) fn count_client(
+        &mut self,
+        http: &mut Http,
+        request: &Request,
+    ) -> Result<(), Response> {
+        let overload = http.overload.clone();
+        let admission = &overload.admission;
+        if !admission.counts_sockets_of_proxy(self.peer.ip()) {
             return Ok(());
         }
         admission.leave_socket(std::mem::replace(&mut self.place, Place::NONE));
-        let Some(client) = self.client(request) else { return Ok(()) };
+        let Some(client) = self.client(http, request) else { return Ok(()) };
         match admission.enter_socket(client) {
             Ok(place) => self.place = place,
             Err(most) => {
@@ -46,7 +50,7 @@ impl Session {
                 let values =
                     [Detail::Address(client), Detail::Counted(most.into(), "HTTP connection")];
                 let about = About::request(request);
-                return Err(self.refused(about, response, Cause::SocketsPerIp, &values));
+                return Err(self.refused(http, about, response, Cause::SocketsPerIp, &values));
             }
         }
         Ok(())
@@ -57,16 +61,16 @@ impl Session {
     /// pusher-js it is a failed attempt, after which it waits.
     pub(super) fn check_rate(
         &self,
+        http: &mut Http,
         request: &Request,
         client: Option<IpAddr>,
     ) -> Result<(), Response> {
         let Some(client) = client else { return Ok(()) };
-        let overload = &self.worker.shared.overload;
-        overload.admission.begin(client, time::unix_seconds()).map_err(|most| {
+        http.overload.admission.begin(client, http.unix_seconds).map_err(|most| {
             let text = format!("Too many handshakes: {most} a second from one address; try again.");
             let response = Response::text(429, &text).with_header("Retry-After", "1");
             let values = [Detail::Address(client), Detail::Counted(most.into(), "handshake")];
-            self.refused(About::request(request), response, Cause::HandshakesPerIp, &values)
+            self.refused(http, About::request(request), response, Cause::HandshakesPerIp, &values)
         })
     }
 
@@ -74,6 +78,7 @@ impl Session {
     /// read the body of a failed upgrade (PROTOCOL.md rule 9).
     pub(super) fn check_upgrade(
         &self,
+        http: &mut Http,
         request: &Request,
         key: &str,
         client: Option<IpAddr>,
@@ -90,12 +95,13 @@ impl Session {
             key: fields[1].as_deref(),
         };
         let accept = handshake::check(&upgrade)
-            .map_err(|refusal| self.refuse_upgrade(request, &upgrade, refusal))?;
-        Ok((accept, self.admit(request, key, client)))
+            .map_err(|refusal| self.refuse_upgrade(http, request, &upgrade, refusal))?;
+        Ok((accept, self.admit(http, request, key, client)))
     }
 
     fn refuse_upgrade(
         &self,
+        http: &mut Http,
         request: &Request,
         upgrade: &UpgradeRequest<'_>,
         refusal: handshake::Refusal,
@@ -121,22 +127,25 @@ impl Session {
             handshake::Refusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
         };
         let what = Detail::Request(request.method(), request.path());
-        self.refused(About::request(request), response, cause, &[what, given])
+        self.refused(http, About::request(request), response, cause, &[what, given])
     }
 
     /// The order of PROTOCOL.md rule 10, with the protocol version before it. Limits of this server say 4100: a
     /// person may be behind the client, who comes back when there is room, and pusher-js does so by itself.
     fn admit(
         &self,
+        http: &mut Http,
         request: &Request,
         key: &str,
         client: Option<IpAddr>,
     ) -> Result<Admitted, Unwanted> {
-        let Shared { apps, overload, .. } = &*self.worker.shared;
+        let (apps, overload) = (http.apps.clone(), http.overload.clone());
         let mut about = About::request(request);
-        let unwanted = |about: About<'_>, error: ErrorCode, cause: Cause, values: &[Detail<'_>]| {
-            Unwanted { error, why: self.refuse(about, cause, values) }
-        };
+        let mut unwanted =
+            |about: About<'_>, error: ErrorCode, cause: Cause, values: &[Detail<'_>]| Unwanted {
+                error,
+                why: self.refuse(http, about, cause, values),
+            };
         if overload.pressure.strain() > Strain::None {
             return Err(unwanted(about, error_code::SHORT_OF_MEMORY, Cause::Memory, &[]));
         }
@@ -185,31 +194,6 @@ impl Session {
         let most = app.connections_max.unwrap_or(u32::MAX).into();
         let values = [Detail::Counted(most, "connection"), Detail::Number(most)];
         Err(unwanted(about, error, Cause::Quota, &values))
-    }
-
-    /// Gives the socket to the reactor. The 101 answer leaves with the first frame, in one send.
-    pub(super) fn hand_over(mut self, accept: &AcceptKey, admitted: Result<Admitted, Unwanted>) {
-        handshake::write_response(accept, &mut self.output);
-        if !self.may_be_in_flight {
-            let socket = sys::take_fd(self.stream);
-            return self.worker.adopt(admitted, &self.output, socket, &mut self.input);
-        }
-        // monoio closes its own descriptor when the operation on it has completed.
-        match sys::borrow(&self.stream).try_clone_to_owned() {
-            Ok(socket) => self.worker.adopt(admitted, &self.output, socket, &mut self.input),
-            Err(error) => self.give_up(admitted, &error),
-        }
-    }
-
-    /// No descriptor is left for the duplicate: the socket closes, and what the connection was counted in is undone.
-    fn give_up(&self, admitted: Result<Admitted, Unwanted>, error: &std::io::Error) {
-        let Shared { apps, overload, .. } = &*self.worker.shared;
-        if let Ok(Admitted { app, place }) = admitted {
-            apps.get(app).release();
-            overload.admission.leave(place);
-        }
-        let why = error.to_string();
-        self.refuse(About::default(), Cause::NoDescriptor, &[Detail::Own(&why)]);
     }
 }
 

@@ -7,18 +7,18 @@
 //! limit for each address is against, and turning others away for them would do an attacker's work. Which clients
 //! share a bucket is secret: buckets follow from a seed that is generated at the start.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::app::PerSecond;
 
 /// A client's address as a number: IPv4 as it is, IPv6 by its first 64 bits, which is what one customer gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Client(u64);
+pub struct Client(u64);
 
 impl Client {
     /// The networks 0000::/8 are nobody's, so there is room for IPv4 among them, and zero can mean nobody.
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub fn of(address: IpAddr) -> Self {
         const IPV4: u64 = 1 << 48;
         /// `::1` and the rest of ::/64.
         const NEAR: u64 = 2 << 48;
@@ -63,7 +63,7 @@ fn inverse(odd: u64) -> u64 {
 
 /// Open connections by client.
 #[derive(Debug)]
-pub(super) struct ConnectionTable {
+pub struct ConnectionTable {
     seed: u64,
     /// 48 bits of who it is and 16 of how many there are; 0 is free. Who it is changes only through 0.
     entries: Box<[AtomicU64]>,
@@ -72,11 +72,11 @@ pub(super) struct ConnectionTable {
 /// A connection's place in the table: the entry in which it is counted. To be given back exactly once.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub struct Place(u32);
 
 impl Place {
     /// Not in the table: the option is off, or the bucket was full.
-    pub(super) const NONE: Self = Self(u32::MAX);
+    pub const NONE: Self = Self(u32::MAX);
 }
 
 const COUNT_BITS: u32 = 16;
@@ -84,7 +84,7 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const CONNECTION_WAYS: usize = 8;
 
 impl ConnectionTable {
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let entries = (0..BUCKETS * CONNECTION_WAYS).map(|_| AtomicU64::new(0)).collect();
         Self { seed, entries }
     }
@@ -94,7 +94,7 @@ impl ConnectionTable {
     /// More than `most` never get in. A client can be in a bucket twice, when two workers saw it for the first time
     /// together; so each counts itself first and then looks at the sum: of those that would be too many, the last
     /// one sees all others. Two that race for the last place of a client that is there twice may both be refused.
-    pub(super) fn enter(&self, client: Client, most: u16) -> Option<Place> {
+    pub fn enter(&self, client: Client, most: u16) -> Option<Place> {
         let (bucket, tag) = place(client, self.seed);
         let first = bucket * CONNECTION_WAYS;
         let bucket = &self.entries[first..first + CONNECTION_WAYS];
@@ -127,7 +127,7 @@ impl ConnectionTable {
     }
 
     /// Whom a place is counted for.
-    pub(super) fn client(&self, place: &Place) -> Option<Client> {
+    pub fn client(&self, place: &Place) -> Option<Client> {
         let index = place.0 as usize;
         let word = self.entries.get(index)?.load(Ordering::SeqCst);
         Some(client_at(index / CONNECTION_WAYS, word >> COUNT_BITS, self.seed))
@@ -135,7 +135,7 @@ impl ConnectionTable {
 
     /// The connection has ended. An entry that counts nobody stays as it is.
     #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
-    pub(super) fn leave(&self, place: Place) {
+    pub fn leave(&self, place: Place) {
         if place == Place::NONE {
             return;
         }
@@ -158,11 +158,11 @@ fn sum(words: [u64; CONNECTION_WAYS], tag: u64) -> u64 {
 /// The places of one worker's connections, by slot. Without the option it stays empty: an idle connection pays 4
 /// bytes here or nothing.
 #[derive(Debug, Default)]
-pub(super) struct Places(Vec<u32>);
+pub struct Places(Vec<u32>);
 
 impl Places {
     #[expect(clippy::needless_pass_by_value, reason = "from here on the slot has the place")]
-    pub(super) fn put(&mut self, slot: u32, place: Place) {
+    pub fn put(&mut self, slot: u32, place: Place) {
         if place == Place::NONE {
             return;
         }
@@ -174,11 +174,11 @@ impl Places {
         self.0[slot] = place.0;
     }
 
-    pub(super) fn get(&self, slot: u32) -> Place {
+    pub fn get(&self, slot: u32) -> Place {
         Place(self.0.get(slot as usize).copied().unwrap_or(Place::NONE.0))
     }
 
-    pub(super) fn take(&mut self, slot: u32) -> Place {
+    pub fn take(&mut self, slot: u32) -> Place {
         self.0
             .get_mut(slot as usize)
             .map_or(Place::NONE, |place| Place(std::mem::replace(place, Place::NONE.0)))
@@ -191,7 +191,7 @@ impl Places {
 /// a client in an entry whose second is over, another may give the entry to somebody else, who is then counted one
 /// handshake too many: a limit of a rate need not be exact, and who is refused comes again in a second.
 #[derive(Debug)]
-pub(super) struct RateTable {
+pub struct RateTable {
     seed: u64,
     entries: Box<[RateEntry]>,
 }
@@ -208,13 +208,13 @@ struct RateEntry {
 const RATE_WAYS: usize = 4;
 
 impl RateTable {
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let entries = (0..BUCKETS * RATE_WAYS).map(|_| RateEntry::default()).collect();
         Self { seed, entries }
     }
 
     /// Counts one more event, unless the client had `most` in this second.
-    pub(super) fn take(&self, client: Client, most: u32, unix_seconds: u64) -> bool {
+    pub fn take(&self, client: Client, most: u32, unix_seconds: u64) -> bool {
         let (bucket, _) = place(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let second = u32::try_from(unix_seconds & u64::from(u32::MAX)).unwrap_or_default();
@@ -244,7 +244,7 @@ impl RateTable {
 
 impl RateTable {
     /// What was counted for the client in this second.
-    pub(super) fn taken(&self, client: Client, unix_seconds: u64) -> u32 {
+    pub fn taken(&self, client: Client, unix_seconds: u64) -> u32 {
         let (bucket, _) = place(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;

@@ -1,0 +1,170 @@
+//! Carries out requests of the HTTP API.
+
+use core::net::IpAddr;
+
+use super::super::gather::Asker;
+use super::super::site::Site;
+use super::refuse::About;
+use super::session::{Pending, Publish, Session};
+use super::{Http, Printed, SessionKey};
+use crate::admission::overload::Strain;
+use crate::api::{self, Denied, Plan, Reply, Target};
+use crate::cause::{Cause, Detail};
+use crate::http1::request::Request;
+use crate::http1::response::Response;
+use crate::limits;
+use crate::shard::Question;
+
+impl Session {
+    /// Answers a request, or lets it wait.
+    pub(super) fn answer(
+        &mut self,
+        key: SessionKey,
+        request: Request,
+        target: &Target,
+        site: &mut Site<'_>,
+    ) {
+        let http = &mut *site.http;
+        let client = match self.may_authenticate(http, &request, target) {
+            Ok(client) => client,
+            Err(response) => return self.respond(http, &response, &request),
+        };
+        let response = match api::plan(&request, target, &mut http.context()) {
+            Plan::Respond(response) => response,
+            Plan::Refuse(Denied { response, app, noted }) => {
+                self.refused_as(http, About { request: Some(&request), app }, response, noted)
+            }
+            Plan::Unauthenticated(Denied { response, app, noted }) => {
+                http.overload.admission.count_auth_failure(client, http.unix_seconds);
+                self.refused_as(http, About { request: Some(&request), app }, response, noted)
+            }
+            // Over the budget, publishes go on: a server that is full of quiet connections must not fall silent for
+            // it. Far over it they are what fills the queues, and a backend tries again, where a client cannot.
+            Plan::Publish { app, .. } if http.overload.pressure.strain() == Strain::FarOver => {
+                let about = About { request: Some(&request), app: Some(app) };
+                let response = short_of_memory("event was not published");
+                self.refused(http, about, response, Cause::MemoryPublish, &[])
+            }
+            Plan::Publish { app, publications, info, reply, quota } => {
+                let publish = Publish { request, app, publications, info, reply, quota };
+                if site.mailbox.is_congested() {
+                    // Nothing is dropped: the publisher is slowed.
+                    site.http.congested.push_back(key);
+                    return self.wait(Pending::Congested(Box::new(publish)));
+                }
+                return self.publish(key, publish, site);
+            }
+            Plan::Ask { question, reply } => {
+                return self.ask(key, request, question, reply, None, site);
+            }
+            Plan::Terminate { app, user_id } => {
+                site.shard.terminate(app, &user_id);
+                api::render(&Reply::Empty, Vec::new())
+            }
+        };
+        self.respond(site.http, &response, &request);
+    }
+
+    /// Publishes: the events have their place in their channels' order when the answer leaves.
+    fn publish(&mut self, key: SessionKey, publish: Publish, site: &mut Site<'_>) {
+        let Publish { request, app, publications, info, reply, quota } = publish;
+        if site.http.rules.print_events {
+            site.http.printed.extend(publications.iter().map(|one| Printed {
+                app,
+                frame: one.frame.clone(),
+                except: one.except,
+            }));
+        }
+        let each = publications.iter().map(|one| (&*one.channel, one.frame.clone(), one.except));
+        site.publish(app, each);
+        if let Some(question) = info {
+            return self.ask(key, request, question, reply, quota, site);
+        }
+        let response = told(quota, api::render(&reply, Vec::new()));
+        if site.mailbox.has_overflow() {
+            site.http.posting.push_back(key);
+            return self.wait(Pending::Posting { request, response });
+        }
+        self.respond(site.http, &response, &request);
+    }
+
+    fn ask(
+        &mut self,
+        key: SessionKey,
+        request: Request,
+        question: Question,
+        reply: Reply,
+        quota: Option<api::Quota>,
+        site: &mut Site<'_>,
+    ) {
+        let id = site.begin_gather(Asker::Session(key), question);
+        self.wait(Pending::Asking { request, id, reply, quota });
+    }
+
+    /// What it waits for may have come: there is room in the mailboxes, the mail is in the rings, the cores have
+    /// answered; or they have not in time (`late`). Nothing happens if it waits for something else.
+    pub(in crate::tick) fn go_on(&mut self, key: SessionKey, late: bool, site: &mut Site<'_>) {
+        match self.take_pending() {
+            None => {}
+            Some(Pending::Congested(publish)) => self.publish(key, *publish, site),
+            Some(Pending::Posting { request, response }) => {
+                self.respond(site.http, &response, &request);
+            }
+            Some(Pending::Asking { request, id, reply, quota }) => {
+                let response = match site.gathers.take(id) {
+                    Some(answers) => told(quota, api::render(&reply, answers)),
+                    None if !late => return self.wait(Pending::Asking { request, id, reply, quota }),
+                    None => {
+                        site.gathers.end(id);
+                        let text = "A core of the server did not answer in time; try again.";
+                        let values = [Detail::Number(limits::GATHER_TIMEOUT_MS)];
+                        let about = About::request(&request);
+                        let response = Response::text(503, text);
+                        let cause = Cause::CoreSilent;
+                        told(quota, self.refused(site.http, about, response, cause, &values))
+                    }
+                };
+                self.respond(site.http, &response, &request);
+            }
+        }
+    }
+
+    /// The address that a failed authentication counts for, if failures are counted; or the refusal of an address
+    /// that has failed too often in this second, before any work is done for its request.
+    fn may_authenticate(
+        &self,
+        http: &mut Http,
+        request: &Request,
+        target: &Target,
+    ) -> Result<Option<IpAddr>, Response> {
+        let admission = &http.overload.admission;
+        if !admission.counts_auth_failures() || !matches!(target, Target::Api { .. }) {
+            return Ok(None);
+        }
+        let client =
+            admission.address(self.peer.ip(), request.header_values("x-forwarded-for"));
+        let Err(most) = admission.may_authenticate(client, http.unix_seconds) else {
+            return Ok(Some(client));
+        };
+        let text = format!(
+            "Too many failed authentications: {most} a second from one address; check the app's id, key and secret, \
+             and try again in a second."
+        );
+        let response = Response::text(429, &text).with_header("Retry-After", "1");
+        let values = [Detail::Address(client), Detail::Counted(most.into(), "API request")];
+        let about = About::request(request);
+        Err(self.refused(http, about, response, Cause::AuthFailuresPerIp, &values))
+    }
+}
+
+fn told(quota: Option<api::Quota>, response: Response) -> Response {
+    match quota {
+        None => response,
+        Some(quota) => quota.tell(response),
+    }
+}
+
+pub(super) fn short_of_memory(what: &str) -> Response {
+    let text = format!("The server is short of memory: the {what}; try again.");
+    Response::text(503, &text).with_header("Retry-After", "1")
+}

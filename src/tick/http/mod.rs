@@ -1,0 +1,180 @@
+//! Connections that speak HTTP: a pure state machine over bytes for each (`session`), and what all of a core share.
+//!
+//! A session takes bytes in, carries out one request at a time, in order, and leaves its answers as bytes. What it
+//! cannot do alone it waits for: room in the mailboxes, mail that is on its way, answers of other cores. It ends with
+//! an answer that says so, with a WebSocket handshake, or with its socket.
+
+mod answer;
+mod refuse;
+mod session;
+mod upgrade;
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::kernel::SessionKey;
+use crate::admission::overload::Overload;
+use crate::api;
+use crate::app::{AppIndex, Apps};
+use crate::buffer::FrameBytes;
+use crate::cause::{Cause, Detail, LineBudget, Noted};
+use crate::pusher::json::Validator;
+use crate::pusher::socket_id::SocketId;
+pub(super) use session::{After, Session, Spare, Step, Timer, Upgrade};
+
+/// What the configuration says about HTTP.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Bytes of head and body of a request together.
+    pub request_size_max: usize,
+    /// For a whole request, and for a client to read an answer.
+    pub request_seconds: u32,
+    /// Between two requests.
+    pub keepalive_seconds: u32,
+    /// `Config::path`.
+    pub prefix: String,
+    /// See `Config::talkative`.
+    pub talkative: bool,
+    pub debug: bool,
+    /// Accepted events are to be printed.
+    pub print_events: bool,
+    /// Connections of one core that may speak HTTP.
+    pub connections_max: usize,
+}
+
+/// An event that was accepted, for `--print-events`.
+#[derive(Debug)]
+pub struct Printed {
+    pub app: AppIndex,
+    /// The channel is in the frame.
+    pub frame: FrameBytes,
+    pub except: Option<SocketId>,
+}
+
+/// The connection that a line is about, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Who {
+    /// The client, if a trusted proxy names it.
+    pub client: Option<IpAddr>,
+    /// The other end of the socket.
+    pub peer: Option<SocketAddr>,
+    pub app: Option<AppIndex>,
+}
+
+/// A line for the log about something refused.
+#[derive(Debug)]
+pub struct RefusalLine {
+    pub cause: Cause,
+    pub line: String,
+    /// Lines of the same cause that were left out before it.
+    pub left_out: u32,
+    pub who: Who,
+}
+
+/// What the HTTP sessions of a core share.
+pub struct Http {
+    pub(super) rules: Rules,
+    apps: Arc<Apps>,
+    pub(super) overload: Arc<Overload>,
+    /// Unpredictable numbers, for socket ids.
+    entropy: Box<dyn FnMut() -> u64>,
+    /// Seconds since 1970, as the worker set them at the beginning of the tick.
+    pub unix_seconds: u64,
+    /// The server ends: `/up` says so, and connections are closed behind their answers.
+    pub draining: bool,
+    /// `/up` answers 503, and everything else goes on.
+    pub unready: bool,
+    /// Connections are accepted.
+    pub accepts: bool,
+    /// The process is giving its connections to another one: sessions stand aside as soon as they can.
+    pub(super) stands_aside: bool,
+    validator: Validator,
+    lines: LineBudget,
+    /// Lines for the log since the worker took them last.
+    pub refusals: Vec<RefusalLine>,
+    /// Events for standard output since the worker took them last.
+    pub printed: Vec<Printed>,
+    /// Sessions whose publish waits for room in the mailboxes, in order.
+    pub(super) congested: VecDeque<SessionKey>,
+    /// Sessions whose answer waits until their mail is in the rings, in order.
+    pub(super) posting: VecDeque<SessionKey>,
+}
+
+impl Http {
+    /// `entropy` gives unpredictable numbers.
+    #[must_use]
+    pub fn new(
+        rules: Rules,
+        apps: Arc<Apps>,
+        overload: Arc<Overload>,
+        entropy: Box<dyn FnMut() -> u64>,
+    ) -> Self {
+        let lines = LineBudget::new(rules.debug);
+        Self {
+            rules,
+            apps,
+            overload,
+            entropy,
+            unix_seconds: 0,
+            draining: false,
+            unready: false,
+            accepts: true,
+            stands_aside: false,
+            validator: Validator::default(),
+            lines,
+            refusals: Vec::new(),
+            printed: Vec::new(),
+            congested: VecDeque::new(),
+            posting: VecDeque::new(),
+        }
+    }
+
+    /// To be called once a second: the log has room for further lines.
+    pub fn refill_lines(&mut self) {
+        self.lines.refill();
+    }
+
+    /// Counts a refusal and queues its line for the log. `who` is called only if the log has room for the line. Returns
+    /// the line in development mode, unless the answer says the same already.
+    pub(super) fn refuse(
+        &mut self,
+        cause: Cause,
+        values: &[Detail<'_>],
+        who: impl FnOnce(&Self) -> Who,
+    ) -> Option<String> {
+        let noted = self.lines.note(cause, values, self.rules.talkative);
+        self.refuse_noted(noted, who)
+    }
+
+    /// `refuse` for a line that is formatted already.
+    fn refuse_noted(&mut self, noted: Noted, who: impl FnOnce(&Self) -> Who) -> Option<String> {
+        let cause = noted.cause;
+        self.overload.refusals.count(cause.counted());
+        let line = noted.line?;
+        if let Some(left_out) = noted.left_out {
+            // Bounded by the budget of each cause.
+            let who = who(self);
+            self.refusals.push(RefusalLine { cause, line: line.clone(), left_out, who });
+        }
+        (self.rules.talkative && !cause.is_in_answer()).then_some(line)
+    }
+
+    /// What the API needs to know.
+    fn context(&mut self) -> api::Context<'_> {
+        api::Context {
+            apps: &self.apps,
+            prefix: &self.rules.prefix,
+            unix_seconds: self.unix_seconds,
+            draining: self.draining || self.unready,
+            validator: &mut self.validator,
+            lines: &mut self.lines,
+            talkative: self.rules.talkative,
+            debug: self.rules.debug,
+        }
+    }
+
+    pub(super) fn random(&mut self) -> u64 {
+        (self.entropy)()
+    }
+}

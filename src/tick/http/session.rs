@@ -1,0 +1,512 @@
+//! One connection that speaks HTTP, without its socket. PURE.
+//!
+//! Between two requests it holds nothing but its entry: buffers and the state of a request come with the first byte and
+//! go with the last one of the answer.
+
+use core::net::SocketAddr;
+
+use super::super::site::Site;
+use super::refuse::About;
+use super::{Http, SessionKey};
+use crate::admission::Place;
+use crate::api::{self, Reply, Target};
+use crate::app::AppIndex;
+use crate::cause::{Cause, Detail};
+use crate::http1::request::{Limits, Progress, Request, RequestReader};
+use crate::http1::response::{self, Response};
+use crate::limits;
+use crate::pusher::error_code::ErrorCode;
+use crate::ws::handshake::AcceptKey;
+
+/// What to do with a session next.
+pub(in crate::tick) enum Step {
+    /// Another request may be at hand.
+    Again,
+    /// Nothing can be done before bytes come, answers leave or somebody answers.
+    Rest,
+    /// It ends here: a WebSocket begins.
+    Upgrade(Upgrade),
+}
+
+/// A handshake that succeeds.
+pub(in crate::tick) struct Upgrade {
+    pub(in crate::tick) accept: AcceptKey,
+    /// The error, if any, is told on the WebSocket: browsers cannot read the body of a failed upgrade (PROTOCOL.md
+    /// rule 9).
+    pub(in crate::tick) admitted: Result<Admitted, Unwanted>,
+}
+
+/// A connection that is told on its socket why it does not open.
+pub(in crate::tick) struct Unwanted {
+    pub(in crate::tick) error: ErrorCode,
+    /// The line, in development mode and with `--debug`.
+    pub(in crate::tick) why: Option<String>,
+}
+
+/// A connection that may open, and what it is counted in.
+pub(in crate::tick) struct Admitted {
+    pub(in crate::tick) app: AppIndex,
+    pub(in crate::tick) place: Place,
+}
+
+/// What the time of a session is measured for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tick) enum Timer {
+    /// Not set yet.
+    None,
+    /// The first byte: a connection that says nothing costs a descriptor.
+    FirstByte,
+    /// A whole request, from its first byte on (PROTOCOL.md rule 17).
+    Request,
+    /// The next request.
+    KeepAlive,
+    /// The client reads its answer.
+    Answer,
+    /// The other cores answer.
+    Cores,
+    /// The client closes behind the last answer.
+    Linger,
+}
+
+/// Time that a client has to close behind the last answer, in seconds.
+const LINGER_SECONDS: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Requests are read.
+    Reading,
+    /// A request waits (`Work::pending`).
+    Waiting,
+    /// The last answer leaves; `in_order`: behind a whole request, so nothing further is expected.
+    Closing { in_order: bool },
+    /// What comes is dropped until the client closes.
+    Lingering,
+}
+
+/// A request that waits.
+pub(super) enum Pending {
+    /// To be published when the mailboxes have room.
+    Congested(Box<Publish>),
+    /// The answer leaves when all mail is in the rings.
+    Posting { request: Request, response: Response },
+    /// Other cores answer.
+    Asking { request: Request, id: u32, reply: Reply, quota: Option<api::Quota> },
+}
+
+/// A publish and its request.
+pub(super) struct Publish {
+    pub(super) request: Request,
+    pub(super) app: AppIndex,
+    pub(super) publications: Vec<api::Publication>,
+    pub(super) info: Option<crate::shard::Question>,
+    pub(super) reply: Reply,
+    pub(super) quota: Option<api::Quota>,
+}
+
+/// What a session has from the first byte of a request to the last one of its answer.
+pub(in crate::tick) struct Work {
+    reader: RequestReader,
+    /// Received and not yet used.
+    input: Vec<u8>,
+    /// Answers, of which the first `sent` bytes have left.
+    output: Vec<u8>,
+    sent: usize,
+    pending: Option<Pending>,
+}
+
+/// Capacity of a buffer that is kept for the next session.
+const KEPT_BUFFER_BYTES: usize = 8 * 1024;
+/// Sets of buffers that are kept.
+const KEPT_MAX: usize = 64;
+
+/// Buffers of sessions that rest now.
+#[derive(Default)]
+pub(in crate::tick) struct Spare(Vec<Box<Work>>);
+
+impl Spare {
+    fn take(&mut self, rules: &super::Rules) -> Box<Work> {
+        self.0.pop().unwrap_or_else(|| {
+            let limits = Limits { request_size_max: rules.request_size_max };
+            Box::new(Work {
+                reader: RequestReader::new(limits),
+                input: Vec::new(),
+                output: Vec::new(),
+                sent: 0,
+                pending: None,
+            })
+        })
+    }
+
+    fn put(&mut self, work: Box<Work>) {
+        let fits = |buffer: &Vec<u8>| buffer.capacity() <= KEPT_BUFFER_BYTES;
+        if self.0.len() < KEPT_MAX && fits(&work.input) && fits(&work.output) {
+            self.0.push(work);
+        }
+    }
+}
+
+impl Work {
+    fn unsent(&self) -> &[u8] {
+        self.output.get(self.sent..).unwrap_or_default()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.input.capacity() + self.output.capacity() + self.reader.held_bytes()
+    }
+}
+
+pub(in crate::tick) struct Session {
+    /// The other end of the socket: the client, or a proxy.
+    pub(in crate::tick) peer: SocketAddr,
+    /// What the socket is counted in as long as it speaks HTTP.
+    pub(super) place: Place,
+    /// A request was answered: waiting for the next one is no fault.
+    pub(in crate::tick) served: bool,
+    state: State,
+    pub(in crate::tick) timer: Timer,
+    /// Memory that is noted for it, in bytes.
+    held: u32,
+    work: Option<Box<Work>>,
+}
+
+impl Session {
+    pub(in crate::tick) fn new(peer: SocketAddr, place: Place) -> Self {
+        Self {
+            peer,
+            place,
+            served: false,
+            state: State::Reading,
+            timer: Timer::None,
+            held: 0,
+            work: None,
+        }
+    }
+
+    /// A session that another process served before, with what it had received.
+    pub(in crate::tick) fn of_another_process(
+        peer: SocketAddr,
+        place: Place,
+        served: bool,
+        input: &[u8],
+        rules: &super::Rules,
+    ) -> Self {
+        let mut session = Self { served, ..Self::new(peer, place) };
+        if !input.is_empty() {
+            let mut work = Spare::default().take(rules);
+            work.input.extend_from_slice(input);
+            session.work = Some(work);
+        }
+        session
+    }
+
+    /// Whether bytes are of use now.
+    pub(in crate::tick) fn wants_bytes(&self) -> bool {
+        match self.state {
+            State::Reading => self.unsent().is_empty(),
+            State::Lingering => true,
+            State::Waiting | State::Closing { .. } => false,
+        }
+    }
+
+    /// Whether a byte of the next request has come.
+    pub(in crate::tick) fn has_begun(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| !work.reader.is_idle() || !work.input.is_empty())
+    }
+
+    /// Whether it could go on in another process: it is between two requests, or all that it has of one is its input.
+    pub(in crate::tick) fn may_move(&self) -> bool {
+        let held_back = |work: &Work| !work.reader.holds_nothing() || !work.unsent().is_empty();
+        self.state == State::Reading && !self.work.as_ref().is_some_and(|work| held_back(work))
+    }
+
+    /// Whether it waits for its client, and may end for another one.
+    pub(in crate::tick) fn waits_for_client(&self) -> bool {
+        self.state != State::Waiting
+    }
+
+    /// Whether its last answer is about to leave.
+    pub(in crate::tick) fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing { .. })
+    }
+
+    /// What has come of a request that is not whole.
+    pub(in crate::tick) fn input(&self) -> &[u8] {
+        self.work.as_ref().map_or(&[], |work| &work.input)
+    }
+
+    /// Answers that have not left.
+    pub(in crate::tick) fn unsent(&self) -> &[u8] {
+        self.work.as_ref().map_or(&[], |work| work.unsent())
+    }
+
+    /// Takes bytes in.
+    pub(in crate::tick) fn take(&mut self, bytes: &[u8], spare: &mut Spare, rules: &super::Rules) {
+        if self.state == State::Lingering {
+            return;
+        }
+        let work = self.work.get_or_insert_with(|| spare.take(rules));
+        work.input.extend_from_slice(bytes);
+    }
+
+    /// Carries out the next request, if it is whole.
+    pub(in crate::tick) fn step(&mut self, key: SessionKey, site: &mut Site<'_>) -> Step {
+        if self.state != State::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
+            return Step::Rest;
+        }
+        let Some(work) = &mut self.work else { return Step::Rest };
+        let is_in_body = !work.reader.holds_nothing();
+        match work.reader.read(&mut work.input) {
+            Ok(Progress::Complete(request)) => {
+                self.timer = Timer::None;
+                self.serve(key, request, site)
+            }
+            Ok(Progress::Incomplete { continue_expected }) => {
+                if continue_expected {
+                    work.output.extend_from_slice(response::CONTINUE);
+                }
+                Step::Rest
+            }
+            Err(refusal) => {
+                let response = self.refuse_bytes(site.http, refusal, is_in_body);
+                // Where the next request would begin is not known.
+                self.close_with(&response, false);
+                Step::Rest
+            }
+        }
+    }
+
+    fn serve(&mut self, key: SessionKey, request: Request, site: &mut Site<'_>) -> Step {
+        if let Err(response) = self.count_client(site.http, &request) {
+            self.close_with(&response, true);
+            return Step::Rest;
+        }
+        let target = api::target(request.method(), request.path(), &site.http.rules.prefix);
+        let Target::Socket { key: app_key } = &target else {
+            self.answer(key, request, &target, site);
+            return Step::Again;
+        };
+        let client = self.client(site.http, &request);
+        if let Err(response) = self.check_rate(site.http, &request, client) {
+            self.close_with(&response, true);
+            return Step::Rest;
+        }
+        match self.check_upgrade(site.http, &request, app_key, client) {
+            Ok((accept, admitted)) => Step::Upgrade(Upgrade { accept, admitted }),
+            Err(response) => {
+                self.respond(site.http, &response, &request);
+                Step::Again
+            }
+        }
+    }
+
+    /// Answers a request. The connection closes behind the answer unless both sides want it open.
+    pub(super) fn respond(&mut self, http: &Http, response: &Response, request: &Request) {
+        let keep_alive = request.keep_alive() && !http.draining;
+        self.served = true;
+        self.state =
+            if keep_alive { State::Reading } else { State::Closing { in_order: true } };
+        if let Some(work) = &mut self.work {
+            response.write(&mut work.output, keep_alive, request.method() == "HEAD");
+        }
+    }
+
+    /// Refuses what came, and closes. `in_order`: it was a whole request.
+    pub(super) fn close_with(&mut self, response: &Response, in_order: bool) {
+        self.state = State::Closing { in_order };
+        if let Some(work) = &mut self.work {
+            response.write(&mut work.output, false, false);
+        }
+    }
+
+    pub(super) fn wait(&mut self, pending: Pending) {
+        self.state = State::Waiting;
+        if let Some(work) = &mut self.work {
+            work.pending = Some(pending);
+        }
+    }
+
+    /// What it waits for, to go on with it.
+    pub(super) fn take_pending(&mut self) -> Option<Pending> {
+        let pending = self.work.as_mut()?.pending.take();
+        if pending.is_some() {
+            self.state = State::Reading;
+        }
+        pending
+    }
+
+    /// The number of the question whose answers it waits for.
+    pub(in crate::tick) fn question(&self) -> Option<u32> {
+        match self.work.as_ref()?.pending {
+            Some(Pending::Asking { id, .. }) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// So many bytes of its answers have left.
+    pub(in crate::tick) fn note_sent(&mut self, count: usize) {
+        if let Some(work) = &mut self.work {
+            work.sent += count;
+            if work.unsent().is_empty() {
+                work.output.clear();
+                work.sent = 0;
+            }
+        }
+    }
+
+    /// All answers have left: how the session goes on. `more_may_come`: bytes have come that were not read.
+    pub(in crate::tick) fn after_answers(&mut self, more_may_come: bool) -> After {
+        match self.state {
+            State::Closing { in_order: true } if !more_may_come && self.input().is_empty() => {
+                After::Close
+            }
+            State::Closing { .. } => {
+                self.state = State::Lingering;
+                After::ShutDown
+            }
+            _ => After::GoOn,
+        }
+    }
+
+    /// Gives buffers back that it does not need now.
+    pub(in crate::tick) fn rest(&mut self, spare: &mut Spare) {
+        let Some(work) = &mut self.work else { return };
+        let is_needed = work.pending.is_some()
+            || !work.reader.holds_nothing()
+            || !work.reader.is_idle()
+            || !work.input.is_empty()
+            || !work.output.is_empty();
+        if !is_needed && let Some(work) = self.work.take() {
+            spare.put(work);
+        } else if let Some(work) = &mut self.work
+            && work.input.is_empty()
+        {
+            // Nothing is kept beside the request itself while the session waits.
+            work.input = Vec::new();
+        }
+    }
+
+    /// Notes the memory that it takes now. `false`: there is none for it.
+    pub(in crate::tick) fn note_memory(&mut self, site: &mut Site<'_>) -> bool {
+        let held = self.held as usize;
+        let work = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.heap_bytes());
+        let now = limits::HTTP_CONNECTION_BYTES + work;
+        let fits = now == held || site.shard.note_http(held, now);
+        if fits {
+            self.held = u32::try_from(now).unwrap_or(u32::MAX);
+        }
+        fits
+    }
+
+    /// There is no memory for what has come: the request is refused, or, where the answer could not even leave, the
+    /// session ends (`false`).
+    pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
+        let may_answer = self.state == State::Reading && self.unsent().is_empty();
+        let about = About::default();
+        let response = super::answer::short_of_memory("request was not carried out");
+        let response = self.refused(http, about, response, Cause::HttpMemory, &[]);
+        if !may_answer {
+            return false;
+        }
+        let limits = Limits { request_size_max: http.rules.request_size_max };
+        if let Some(work) = &mut self.work {
+            work.reader = RequestReader::new(limits);
+            work.input = Vec::new();
+        }
+        self.close_with(&response, false);
+        true
+    }
+
+    /// What its time is measured for now, and how long that is; `None`: no time is measured, or the time runs already.
+    pub(in crate::tick) fn next_timer(&mut self, is_blocked: bool, http: &Http) -> Option<u32> {
+        let timer = match self.state {
+            State::Lingering => Timer::Linger,
+            State::Waiting if self.question().is_some() => Timer::Cores,
+            _ if is_blocked => Timer::Answer,
+            State::Reading if self.has_begun() => Timer::Request,
+            State::Reading if self.served => Timer::KeepAlive,
+            State::Reading => Timer::FirstByte,
+            // Until mail is in the rings, or until this tick's flush.
+            State::Waiting | State::Closing { .. } => Timer::None,
+        };
+        if self.timer == timer {
+            return None;
+        }
+        self.timer = timer;
+        self.seconds(http)
+    }
+
+    /// How long its time is.
+    pub(in crate::tick) fn seconds(&self, http: &Http) -> Option<u32> {
+        let rules = &http.rules;
+        match self.timer {
+            Timer::None => None,
+            Timer::FirstByte => Some(rules.request_seconds.min(limits::FIRST_BYTE_TIMEOUT_SECONDS)),
+            Timer::Request | Timer::Answer => Some(rules.request_seconds),
+            Timer::KeepAlive => Some(rules.keepalive_seconds),
+            Timer::Cores => Some(u32::try_from(limits::GATHER_TIMEOUT_MS / 1_000).unwrap_or(1)),
+            Timer::Linger => Some(LINGER_SECONDS),
+        }
+    }
+
+    /// Notes why a session ends whose time is up.
+    pub(in crate::tick) fn refuse_late(&self, http: &mut Http) {
+        let cause = match self.timer {
+            Timer::FirstByte => Cause::NothingSent,
+            Timer::Request => Cause::RequestTimeout,
+            Timer::Answer => Cause::AnswerUnread,
+            Timer::None | Timer::KeepAlive | Timer::Cores | Timer::Linger => return,
+        };
+        let seconds = self.seconds(http).unwrap_or_default();
+        self.refuse(http, About::default(), cause, &[Detail::Number(seconds.into())]);
+    }
+
+    /// Others need its descriptor.
+    pub(in crate::tick) fn refuse_idle(&self, http: &mut Http) {
+        let most = Detail::count(http.rules.connections_max);
+        self.refuse(http, About::default(), Cause::HttpConnections, &[most]);
+    }
+
+    /// It ends. Gives back what it is counted in; what it asked of other cores nobody waits for any more.
+    pub(in crate::tick) fn end(mut self, site: &mut Site<'_>, spare: &mut Spare) {
+        site.http.overload.admission.leave_socket(std::mem::replace(&mut self.place, Place::NONE));
+        site.shard.note_http(self.held as usize, 0);
+        if let Some(id) = self.question() {
+            site.gathers.end(id);
+        }
+        if let Some(mut work) = self.work.take() {
+            work.pending = None;
+            work.input.clear();
+            work.output.clear();
+            work.sent = 0;
+            let limits = Limits { request_size_max: site.http.rules.request_size_max };
+            work.reader = RequestReader::new(limits);
+            spare.put(work);
+        }
+    }
+
+    /// It becomes a WebSocket: what is still to be sent ahead of it, and what came behind the handshake.
+    pub(in crate::tick) fn into_bytes(&mut self) -> (Vec<u8>, Vec<u8>) {
+        match &mut self.work {
+            None => (Vec::new(), Vec::new()),
+            Some(work) => {
+                let mut output = std::mem::take(&mut work.output);
+                output.drain(..work.sent);
+                work.sent = 0;
+                (output, std::mem::take(&mut work.input))
+            }
+        }
+    }
+}
+
+/// How a session goes on when its answers have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tick) enum After {
+    GoOn,
+    /// All that came was read: the socket can close.
+    Close,
+    /// Something may be on its way. Our half closes, and what comes is dropped: a socket with unread input is reset,
+    /// and the reset takes the answer with it.
+    ShutDown,
+}

@@ -1,0 +1,716 @@
+//! Sockets that speak HTTP: accepted, read, answered, timed and closed here; `http` decides what is said. PURE: the
+//! kernel is a parameter.
+//!
+//! A new socket is read at once, because its request is usually there, and watched only if it has to wait. An idle one
+//! owns its entry here and nothing else: no task, no timer object, no buffer (law 2).
+//!
+//! Fairness: a session is queued once and read once a tick at most. All reads of a tick together end after
+//! `READ_TIME_PER_TICK_NS`; those that are left come first in the next tick. Accepting ends after `ACCEPTS_PER_TICK_MAX`.
+
+use std::collections::VecDeque;
+
+use core::net::{IpAddr, SocketAddr};
+use slab::Slab;
+
+use super::http::{After, Http, Session, Spare, Step, Timer, Upgrade, Who};
+use super::kernel::{Accepted, Kernel, Received, Sent, SessionKey, Watched};
+use super::reactor::{Account, Queued, Reactor};
+use super::site::Site;
+use crate::admission::Place;
+use crate::cause::{Cause, Detail};
+use crate::clock::Moment;
+use crate::limits;
+use crate::wheel::Wheel;
+use crate::ws::handshake;
+
+/// No deadline.
+const NEVER: u32 = u32::MAX;
+/// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
+/// without it the core would spin.
+const EXHAUSTED_PAUSE_MS: u64 = 100;
+/// Pause for sessions to be done when none can make room, in milliseconds.
+const FULL_PAUSE_MS: u64 = 1;
+/// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that
+/// an accepted socket can cause.
+const SEARCHED_MAX: usize = 64;
+
+/// One socket and its session.
+struct Entry<S> {
+    socket: S,
+    generation: u32,
+    /// The tick in which it was read last, modulo 2^16.
+    read_in_tick: u16,
+    queued: Queued,
+    /// It is queued, but not in the queue: bytes are of no use to it now.
+    is_deferred: bool,
+    is_watched: bool,
+    /// The kernel takes no bytes for it; it is watched for that.
+    is_blocked: bool,
+    /// It is in `Sessions::answers`.
+    has_answer: bool,
+    /// Its place among those that wait for their clients; 0: it does not wait.
+    wait_number: u32,
+    deadline_seconds: u32,
+    /// The earliest entry of the wheel; `NEVER`: none.
+    look_at_seconds: u32,
+    session: Session,
+}
+
+/// By slot.
+pub(super) struct Sessions<S> {
+    entries: Slab<Entry<S>>,
+    sequence: u32,
+    /// Readable sessions, each once.
+    ready: VecDeque<SessionKey>,
+    /// Sessions with answers to send, each once.
+    pub(super) answers: Vec<SessionKey>,
+    wheel: Wheel<SessionKey>,
+    looked_at_seconds: u32,
+    ages: Ages,
+    spare: Spare,
+}
+
+/// Sessions that wait for their clients, those that have waited longest first. An entry whose number is another one is
+/// stale.
+#[derive(Default)]
+struct Ages {
+    by_age: VecDeque<(SessionKey, u32)>,
+    /// The same for those that have sent nothing yet: they make room before others.
+    silent: VecDeque<(SessionKey, u32)>,
+    number: u32,
+    /// Sessions that wait.
+    waiting: usize,
+}
+
+impl<S> Default for Sessions<S> {
+    fn default() -> Self {
+        Self {
+            entries: Slab::new(),
+            sequence: 0,
+            ready: VecDeque::new(),
+            answers: Vec::new(),
+            wheel: Wheel::default(),
+            looked_at_seconds: 0,
+            ages: Ages::default(),
+            spare: Spare::default(),
+        }
+    }
+}
+
+impl<S> Sessions<S> {
+    fn get(&mut self, key: SessionKey) -> Option<&mut Entry<S>> {
+        let entry = self.entries.get_mut(key.slot as usize)?;
+        (entry.generation == key.generation).then_some(entry)
+    }
+
+    /// What a session has to send, with its socket.
+    pub(super) fn unsent(&self, key: SessionKey) -> Option<(&S, &[u8])> {
+        let entry = self.entries.get(key.slot as usize)?;
+        let is_it = entry.generation == key.generation;
+        is_it.then(|| (&entry.socket, entry.session.unsent()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.answers.is_empty()
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Sessions that could not go on in another process.
+    pub(super) fn busy(&self) -> usize {
+        self.entries.iter().filter(|(_, entry)| !entry.session.may_move()).count()
+    }
+
+    /// Sessions that could go on in another process: socket, peer, whether a request was answered, and what has come of
+    /// the next one.
+    pub(super) fn movable(&self) -> impl Iterator<Item = (&S, SocketAddr, bool, &[u8])> {
+        let entries = self.entries.iter().filter(|(_, entry)| entry.session.may_move());
+        entries.map(|(_, entry)| {
+            let session = &entry.session;
+            (&entry.socket, session.peer, session.served, session.input())
+        })
+    }
+
+    fn insert(&mut self, socket: S, session: Session) -> SessionKey {
+        self.sequence = self.sequence.wrapping_add(1);
+        let generation = self.sequence;
+        let slot = self.entries.insert(Entry {
+            socket,
+            generation,
+            read_in_tick: 0,
+            queued: Queued::No,
+            is_deferred: false,
+            is_watched: false,
+            is_blocked: false,
+            has_answer: false,
+            wait_number: 0,
+            deadline_seconds: NEVER,
+            look_at_seconds: NEVER,
+            session,
+        });
+        // Each has a descriptor, and `limits::DESCRIPTORS_MAX` is below 2^28.
+        SessionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation }
+    }
+
+    fn remove(&mut self, key: SessionKey) -> Option<Entry<S>> {
+        self.get(key)?;
+        let entry = self.entries.try_remove(key.slot as usize)?;
+        self.ages.waiting -= usize::from(entry.wait_number != 0);
+        Some(entry)
+    }
+
+    /// Sets a deadline, in whole seconds behind now and rounded up.
+    fn set_deadline(&mut self, key: SessionKey, now: Moment, seconds: Option<u32>) {
+        let Some(entry) = self.get(key) else { return };
+        let Some(seconds) = seconds else {
+            entry.deadline_seconds = NEVER;
+            return;
+        };
+        let at = Moment(now.0 + 999).seconds().saturating_add(seconds);
+        entry.deadline_seconds = at;
+        if at < entry.look_at_seconds {
+            entry.look_at_seconds = at;
+            self.wheel.add(key, at);
+        }
+    }
+
+    /// Notes that a session waits for its client, from now on or still, or that it does not.
+    fn note_waiting(&mut self, key: SessionKey) {
+        let Some(entry) = self.get(key) else { return };
+        let waits = entry.session.waits_for_client();
+        let (was, is_silent) = (entry.wait_number, entry.session.timer == Timer::FirstByte);
+        if waits == (was != 0) {
+            return;
+        }
+        if !waits {
+            entry.wait_number = 0;
+            self.ages.waiting -= 1;
+            return;
+        }
+        self.ages.number = self.ages.number.wrapping_add(1).max(1);
+        let number = self.ages.number;
+        if let Some(entry) = self.get(key) {
+            entry.wait_number = number;
+        }
+        self.ages.waiting += 1;
+        let Self { entries, ages, .. } = self;
+        let queue = if is_silent { &mut ages.silent } else { &mut ages.by_age };
+        // Sessions begin to wait often and end seldom, so stale entries are dropped here.
+        if queue.len() > 64 + 2 * entries.len() {
+            queue.retain(|(key, number)| {
+                let found = entries.get(key.slot as usize);
+                found.is_some_and(|entry| entry.wait_number == *number)
+            });
+        }
+        queue.push_back((key, number));
+    }
+
+    /// Something has come: the session waits anew.
+    fn wait_anew(&mut self, key: SessionKey) {
+        if let Some(entry) = self.get(key)
+            && std::mem::take(&mut entry.wait_number) != 0
+        {
+            self.ages.waiting -= 1;
+        }
+    }
+
+    fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&Entry<S>> {
+        let entry = self.entries.get(key.slot as usize)?;
+        (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
+    }
+
+    /// The session that has waited longest, one that has sent nothing if there is one.
+    fn longest_waiting(&mut self) -> Option<SessionKey> {
+        while let Some(found) = self.ages.silent.front().copied() {
+            if self.waits(found).is_some() {
+                return Some(found.0);
+            }
+            self.ages.silent.pop_front();
+        }
+        while let Some(found) = self.ages.by_age.front().copied() {
+            if self.waits(found).is_some() {
+                return Some(found.0);
+            }
+            self.ages.by_age.pop_front();
+        }
+        None
+    }
+
+    /// Of an address the session that has waited longest, if it is among the first.
+    fn longest_waiting_of(&self, address: IpAddr) -> Option<SessionKey> {
+        let is_of = |found: &(SessionKey, u32)| {
+            self.waits(*found).is_some_and(|entry| entry.session.peer.ip() == address)
+        };
+        [&self.ages.silent, &self.ages.by_age].into_iter().find_map(|queue| {
+            queue.iter().take(SEARCHED_MAX).find(|found| is_of(found)).map(|found| found.0)
+        })
+    }
+}
+
+impl<K: Kernel> Reactor<K> {
+    /// A listener whose connections are this core's.
+    pub fn listen(&mut self, listener: K::Listener) {
+        let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
+        self.kernel.watch_listener(&listener, index);
+        // It may be another process's until now, with connections that nobody reports.
+        self.listeners.push((listener, true));
+    }
+
+    /// Accepts connections that wait.
+    pub(super) fn accept(&mut self, site: &mut Site<'_>) {
+        let now = site.shard.now();
+        if !site.http.accepts || now < self.accept_again {
+            return;
+        }
+        let mut left = limits::ACCEPTS_PER_TICK_MAX;
+        for index in 0..self.listeners.len() {
+            while left > 0 && self.listeners[index].1 {
+                left -= 1;
+                // WebSockets need descriptors, too. A connection that waits makes room for one that may have something
+                // to say; where none waits, those that are served now are done soon.
+                let is_full = self.sessions.len() >= site.http.rules.connections_max;
+                if is_full && self.sessions.ages.waiting == 0 {
+                    let why = Detail::Own(
+                        "all HTTP connections that this worker may have are being served; raise LimitNOFILE or \
+                         ulimit -n",
+                    );
+                    site.http.refuse(Cause::AcceptPaused, &[why], |_| Who::default());
+                    self.accept_again = Moment(now.0 + FULL_PAUSE_MS);
+                    return;
+                }
+                match self.kernel.accept(&self.listeners[index].0) {
+                    Accepted::Socket(socket, peer) => self.begin_session(site, socket, peer),
+                    Accepted::Nothing => self.listeners[index].1 = false,
+                    Accepted::Exhausted(why) => {
+                        site.http
+                            .refuse(Cause::AcceptPaused, &[Detail::Own(&why)], |_| Who::default());
+                        self.accept_again = Moment(now.0 + EXHAUSTED_PAUSE_MS);
+                        return;
+                    }
+                    // The next one is not concerned.
+                    Accepted::Failed => {}
+                }
+            }
+        }
+    }
+
+    /// Connections wait to be accepted, and may be from now on.
+    pub(super) fn accepts_more(&self, http: &Http, now: Moment) -> bool {
+        http.accepts && now >= self.accept_again && self.listeners.iter().any(|(_, ready)| *ready)
+    }
+
+    /// When connections that wait may be accepted.
+    pub(super) fn accepts_again_at(&self, http: &Http) -> Option<Moment> {
+        let waits = http.accepts && self.listeners.iter().any(|(_, ready)| *ready);
+        waits.then_some(self.accept_again)
+    }
+
+    pub(super) fn note_listener(&mut self, index: u32, more: bool) {
+        if let Some((listener, ready)) = self.listeners.get_mut(index as usize) {
+            *ready = true;
+            if !more {
+                self.kernel.watch_listener(listener, index);
+            }
+        }
+    }
+
+    fn begin_session(&mut self, site: &mut Site<'_>, socket: K::Socket, peer: SocketAddr) {
+        let address = peer.ip();
+        let overload = site.http.overload.clone();
+        let place = match overload.admission.enter_socket(address) {
+            Ok(place) => place,
+            Err(most) => {
+                let values =
+                    [Detail::Address(address), Detail::Counted(most.into(), "HTTP connection")];
+                let who = |_: &Http| Who { peer: Some(peer), ..Who::default() };
+                site.http.refuse(Cause::SocketsPerIp, &values, who);
+                // Of the address's own connections one that waits makes room, if this worker has one.
+                let makes_room = self.sessions.longest_waiting_of(address);
+                if let Some(key) = makes_room {
+                    self.make_room(site, key);
+                }
+                let admission = &overload.admission;
+                match admission.enter_socket_instead(address, makes_room.is_some()) {
+                    Some(place) => place,
+                    None => {
+                        self.closing.push(socket);
+                        return;
+                    }
+                }
+            }
+        };
+        // Only a connection that its address may have takes the place of another one.
+        if self.sessions.len() >= site.http.rules.connections_max
+            && let Some(key) = self.sessions.longest_waiting()
+        {
+            self.make_room(site, key);
+        }
+        let session = Session::new(peer, place);
+        if let Some(key) = self.keep_session(site, socket, session) {
+            self.read_session(site, key);
+        }
+    }
+
+    /// Keeps a session, if there is memory for it.
+    fn keep_session(
+        &mut self,
+        site: &mut Site<'_>,
+        socket: K::Socket,
+        mut session: Session,
+    ) -> Option<SessionKey> {
+        if !session.note_memory(site) {
+            session.refuse_for_memory(site.http);
+            session.end(site, &mut self.sessions.spare);
+            self.closing.push(socket);
+            return None;
+        }
+        let key = self.sessions.insert(socket, session);
+        if let Some(entry) = self.sessions.get(key) {
+            // Its first read may be in this very tick.
+            entry.read_in_tick = self.tick.wrapping_sub(1);
+        }
+        Some(key)
+    }
+
+    /// Takes over a session of another process, with what it had received.
+    pub(super) fn take_in_session(
+        &mut self,
+        site: &mut Site<'_>,
+        socket: K::Socket,
+        peer: SocketAddr,
+        served: bool,
+        input: &[u8],
+    ) {
+        // The other process had let it in, whatever the limit is here.
+        let place = site.http.overload.admission.enter_socket(peer.ip()).unwrap_or(Place::NONE);
+        let rules = &site.http.rules;
+        let session = Session::of_another_process(peer, place, served, input, rules);
+        if let Some(key) = self.keep_session(site, socket, session) {
+            self.queue_session(key, Queued::Once);
+            self.settle_session(site, key);
+        }
+    }
+
+    /// A session ends for one that may have something to say.
+    fn make_room(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        if let Some(entry) = self.sessions.get(key) {
+            entry.session.refuse_idle(site.http);
+            self.drop_session(site, key);
+        }
+    }
+
+    /// Queues a session to be read: it is readable, or what it has received may hold another request.
+    pub(super) fn queue_session(&mut self, key: SessionKey, until: Queued) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        let before = entry.queued;
+        if until == Queued::ToTheEnd || before == Queued::No {
+            entry.queued = until;
+        }
+        if before == Queued::No {
+            self.sessions.ready.push_back(key);
+        }
+    }
+
+    /// Its watch for reading goes on only if `more`.
+    pub(super) fn note_readable_session(&mut self, key: SessionKey, more: bool, until: Queued) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        if !more {
+            self.kernel.watch_readable(&entry.socket, Watched::Session(key));
+        }
+        self.queue_session(key, until);
+    }
+
+    /// The kernel takes bytes again.
+    pub(super) fn note_writable_session(&mut self, key: SessionKey) {
+        if let Some(entry) = self.sessions.get(key)
+            && std::mem::take(&mut entry.is_blocked)
+            && !std::mem::replace(&mut entry.has_answer, true)
+        {
+            self.sessions.answers.push(key);
+        }
+    }
+
+    /// The kernel has no memory to watch it.
+    pub(super) fn note_unwatchable_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        if let Some(entry) = self.sessions.get(key) {
+            let peer = Some(entry.session.peer);
+            let why = Detail::Own("it has no memory to watch the socket");
+            site.http.refuse(Cause::Kernel, &[why], |_| Who { peer, ..Who::default() });
+            self.drop_session(site, key);
+        }
+    }
+
+    /// Reads those that are queued, each once, as long as there is time; at least one.
+    pub(super) fn read_sessions(&mut self, site: &mut Site<'_>) {
+        let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
+        for _ in 0..self.sessions.ready.len() {
+            let Some(key) = self.sessions.ready.pop_front() else { return };
+            self.read_queued(site, key);
+            if self.kernel.stamp() >= deadline {
+                return;
+            }
+        }
+    }
+
+    /// Reads one that is queued, unless bytes are of no use to it now; `settle_session` puts it back then.
+    fn read_queued(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        if entry.queued == Queued::No {
+            // It was read meanwhile.
+            return;
+        }
+        if entry.read_in_tick == self.tick {
+            self.sessions.ready.push_back(key);
+        } else if !entry.session.wants_bytes()
+            || (site.http.stands_aside && entry.session.may_move())
+        {
+            entry.is_deferred = true;
+        } else {
+            self.read_session(site, key);
+        }
+    }
+
+    /// Reads a session once.
+    fn read_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        let until = std::mem::replace(&mut entry.queued, Queued::No);
+        entry.read_in_tick = self.tick;
+        match self.kernel.receive(&entry.socket, &mut self.scratch) {
+            Received::Gone => self.drop_session(site, key),
+            Received::Nothing => self.serve(site, key),
+            Received::Bytes(count) => {
+                let bytes = self.scratch.get(..count).unwrap_or_default();
+                // The spare buffers are beside the entries.
+                let Sessions { entries, spare, .. } = &mut self.sessions;
+                if let Some(entry) = entries.get_mut(key.slot as usize) {
+                    entry.session.take(bytes, spare, &site.http.rules);
+                }
+                if count == self.scratch.len() || until == Queued::ToTheEnd {
+                    self.queue_session(key, until);
+                }
+                self.sessions.wait_anew(key);
+                self.serve(site, key);
+            }
+        }
+    }
+
+    /// Carries out the requests that are whole, in order.
+    fn serve(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        loop {
+            site.stamp = self.kernel.stamp();
+            let Some(entry) = self.sessions.get(key) else { return };
+            match entry.session.step(key, site) {
+                Step::Again => {}
+                Step::Rest => return self.settle_session(site, key),
+                Step::Upgrade(upgrade) => return self.upgrade(site, key, upgrade),
+            }
+        }
+    }
+
+    /// What a session needs until something happens: a place in the flush, a watch, a deadline.
+    fn settle_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        let Sessions { entries, answers, spare, ready, .. } = &mut self.sessions;
+        let entry = entries.get_mut(key.slot as usize);
+        let Some(entry) = entry.filter(|entry| entry.generation == key.generation) else { return };
+        entry.session.rest(spare);
+        if !entry.session.note_memory(site) && !entry.session.refuse_for_memory(site.http) {
+            return self.drop_session(site, key);
+        }
+        let has_answer = !entry.session.unsent().is_empty();
+        if has_answer && !entry.is_blocked && !std::mem::replace(&mut entry.has_answer, true) {
+            answers.push(key);
+        }
+        // A session that ends with this tick's answer needs no watch.
+        if !entry.is_watched && !entry.session.is_closing() {
+            entry.is_watched = true;
+            self.kernel.watch_readable(&entry.socket, Watched::Session(key));
+        }
+        let stands_aside = site.http.stands_aside && entry.session.may_move();
+        if entry.is_deferred && entry.session.wants_bytes() && !stands_aside {
+            entry.is_deferred = false;
+            ready.push_back(key);
+        }
+        let before = entry.session.timer;
+        let seconds = entry.session.next_timer(entry.is_blocked, site.http);
+        if entry.session.timer != before || seconds.is_some() {
+            self.sessions.set_deadline(key, site.shard.now(), seconds);
+        }
+        self.sessions.note_waiting(key);
+    }
+
+    /// The kernel has taken `sent` of the `given` bytes of a session's answers.
+    pub(super) fn answered(&mut self, site: &mut Site<'_>, key: SessionKey, given: usize, sent: Sent) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        let count = match sent {
+            Sent::Whole => given,
+            Sent::Part(count) if count <= given => count,
+            Sent::Part(_) | Sent::Failed => return self.drop_session(site, key),
+        };
+        entry.has_answer = false;
+        entry.session.note_sent(count);
+        if !entry.session.unsent().is_empty() {
+            // It is blocked, or got as much as one send takes.
+            if count < given {
+                entry.is_blocked = true;
+                self.kernel.watch_writable(&entry.socket, Watched::Session(key));
+            }
+            return self.settle_session(site, key);
+        }
+        match entry.session.after_answers(entry.queued != Queued::No) {
+            After::Close => return self.drop_session(site, key),
+            After::ShutDown if !self.kernel.shut_down(&entry.socket) => {
+                return self.drop_session(site, key);
+            }
+            // The next request may have come with the one before.
+            After::GoOn if entry.session.has_begun() => self.queue_session(key, Queued::Once),
+            After::ShutDown | After::GoOn => {}
+        }
+        self.settle_session(site, key);
+    }
+
+    /// Goes on with sessions whose wait is over.
+    pub(super) fn resume_sessions(&mut self, site: &mut Site<'_>) {
+        for (key, id) in site.gathers.take_whole() {
+            let found = self.sessions.get(key);
+            if found.is_some_and(|entry| entry.session.question() == Some(id)) {
+                self.go_on(site, key, false);
+            } else {
+                site.gathers.end(id);
+            }
+        }
+        while !site.mailbox.has_overflow()
+            && let Some(key) = site.http.posting.pop_front()
+        {
+            self.go_on(site, key, false);
+        }
+        while !site.mailbox.is_congested()
+            && let Some(key) = site.http.congested.pop_front()
+        {
+            self.go_on(site, key, false);
+        }
+    }
+
+    fn go_on(&mut self, site: &mut Site<'_>, key: SessionKey, late: bool) {
+        site.stamp = self.kernel.stamp();
+        if let Some(entry) = self.sessions.get(key) {
+            entry.session.go_on(key, late, site);
+            self.serve(site, key);
+        }
+    }
+
+    /// Ends those whose time is up. To be called behind the reads of the tick: where the whole host stalled, a request
+    /// and the end of its time are seen together, and it came in time.
+    pub(super) fn expire_sessions(&mut self, site: &mut Site<'_>) {
+        let now = site.shard.now().seconds();
+        let before = std::mem::replace(&mut self.sessions.looked_at_seconds, now);
+        if before == now {
+            return;
+        }
+        for second in Wheel::<SessionKey>::seconds_since(before, now) {
+            for due in self.sessions.wheel.take(second) {
+                if due.at_seconds > now {
+                    self.sessions.wheel.add(due.key, due.at_seconds);
+                    continue;
+                }
+                let Some(entry) = self.sessions.get(due.key) else { continue };
+                if entry.look_at_seconds != due.at_seconds {
+                    continue;
+                }
+                entry.look_at_seconds = NEVER;
+                let deadline = entry.deadline_seconds;
+                if deadline <= now {
+                    self.time_is_up(site, due.key, now);
+                } else if deadline != NEVER {
+                    entry.look_at_seconds = deadline;
+                    self.sessions.wheel.add(due.key, deadline);
+                }
+            }
+        }
+    }
+
+    fn time_is_up(&mut self, site: &mut Site<'_>, key: SessionKey, now: u32) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        match entry.session.timer {
+            Timer::None => return,
+            Timer::Cores => {
+                entry.session.timer = Timer::None;
+                return self.go_on(site, key, true);
+            }
+            // What has come by now came in time.
+            Timer::FirstByte | Timer::Request | Timer::KeepAlive
+                if entry.read_in_tick != self.tick && entry.session.wants_bytes() =>
+            {
+                self.read_session(site, key);
+            }
+            _ => {}
+        }
+        if let Some(entry) = self.sessions.get(key)
+            && entry.deadline_seconds <= now
+        {
+            entry.session.refuse_late(site.http);
+            self.drop_session(site, key);
+        }
+    }
+
+    /// Ends a session and its socket.
+    pub(super) fn drop_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        let Some(entry) = self.sessions.remove(key) else { return };
+        if entry.is_watched || entry.is_blocked {
+            self.kernel.unwatch(&entry.socket, Watched::Session(key), entry.is_blocked);
+        }
+        self.closing.push(entry.socket);
+        entry.session.end(site, &mut self.sessions.spare);
+    }
+
+    /// After lost reports no session can be trusted.
+    pub(super) fn drop_all_sessions(&mut self, site: &mut Site<'_>) {
+        for key in self.session_keys() {
+            self.drop_session(site, key);
+        }
+    }
+
+    fn session_keys(&self) -> Vec<SessionKey> {
+        let key = |(slot, entry): (usize, &Entry<K::Socket>)| SessionKey {
+            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            generation: entry.generation,
+        };
+        self.sessions.entries.iter().map(key).collect()
+    }
+
+    /// Sessions that stood aside go on.
+    pub(super) fn wake_sessions(&mut self, site: &mut Site<'_>) {
+        for key in self.session_keys() {
+            self.settle_session(site, key);
+        }
+    }
+
+    /// A WebSocket begins: the session ends, its socket goes on as a connection. The 101 answer leaves with the first
+    /// frame, in one send.
+    fn upgrade(&mut self, site: &mut Site<'_>, key: SessionKey, upgrade: Upgrade) {
+        let Some(mut entry) = self.sessions.remove(key) else { return };
+        if entry.is_watched || entry.is_blocked {
+            self.kernel.unwatch(&entry.socket, Watched::Session(key), entry.is_blocked);
+        }
+        let (mut prelude, mut leftover) = entry.session.into_bytes();
+        handshake::write_response(&upgrade.accept, &mut prelude);
+        entry.session.end(site, &mut self.sessions.spare);
+        let connection = match upgrade.admitted {
+            Ok(admitted) => {
+                let entropy = site.http.random();
+                let connection = site.shard.open(admitted.app, entropy, &prelude);
+                self.accounts.push(Account::Begun(connection.slot, admitted.place));
+                connection
+            }
+            Err(unwanted) => {
+                site.shard.open_refused(&prelude, unwanted.error, unwanted.why.as_deref())
+            }
+        };
+        self.adopt(site.shard, connection, entry.socket, &mut leftover);
+    }
+}

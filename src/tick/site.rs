@@ -1,0 +1,151 @@
+//! The parts of a core that a request acts on, borrowed together: the shard, the mail of the core, its questions and the
+//! rules of HTTP. PURE but for the doorbells of the mailbox.
+
+use std::sync::Arc;
+
+use super::gather::{Asker, Gathers};
+use super::http::Http;
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::mailbox::Mailbox;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{Body, Lane, LinkId, Mail, Question, Shard, ToCluster};
+
+/// Mail that is handed over within a core. Both are empty between two calls and keep their storage.
+#[derive(Default)]
+pub(super) struct Post {
+    /// Mail on its way to the shard.
+    inbox: Vec<Mail>,
+    /// Mail of the shard to itself.
+    own: Vec<Mail>,
+}
+
+/// Everything in a core but its sockets.
+pub(super) struct Site<'a> {
+    pub(super) shard: &'a mut Shard,
+    pub(super) mailbox: &'a mut Mailbox<Mail>,
+    pub(super) post: &'a mut Post,
+    pub(super) gathers: &'a mut Gathers,
+    pub(super) http: &'a mut Http,
+    /// The time of what is being carried out, by `Kernel::stamp`. It orders mail of different cores, so it is read after
+    /// a request was received and before anything is done for it.
+    pub(super) stamp: u64,
+}
+
+impl Site<'_> {
+    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. `catch_up` calls
+    /// it last: what other cores sent before goes ahead of what this core asks of itself.
+    pub(super) fn settle_mail(&mut self) {
+        let own_core = self.mailbox.core();
+        loop {
+            self.shard.settle();
+            if self.shard.outbox.mails.is_empty() {
+                break;
+            }
+            for (to, mail) in self.shard.outbox.mails.drain(..) {
+                if to == own_core {
+                    self.post.own.push(mail);
+                } else {
+                    self.mailbox.send(to, lane_index(mail.lane()), self.stamp, mail);
+                }
+            }
+            for mail in self.post.own.drain(..) {
+                self.shard.on_mail(mail);
+            }
+        }
+    }
+
+    /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
+    /// answered before it was made.
+    pub(super) fn catch_up(&mut self) {
+        self.drain_to_home();
+        self.settle_mail();
+    }
+
+    /// Only while there is room for the mail it may cause.
+    fn drain_to_home(&mut self) {
+        if self.mailbox.owes_too_much() {
+            return;
+        }
+        let lane = lane_index(Lane::ToHome);
+        self.mailbox.receive_ordered(lane, self.stamp, &mut self.post.inbox);
+        for mail in self.post.inbox.drain(..) {
+            self.shard.on_mail(mail);
+        }
+    }
+
+    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
+    /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
+    pub(super) fn publish<'a>(
+        &mut self,
+        app: AppIndex,
+        publications: impl Iterator<Item = (&'a str, FrameBytes, Option<SocketId>)>,
+    ) {
+        self.catch_up();
+        for (channel, frame, except) in publications {
+            // The API has checked the name already.
+            if let Ok(channel) = self.shard.channel_key(app, channel) {
+                self.shard.publish(channel, frame, except, true);
+            }
+        }
+        self.settle_mail();
+    }
+
+    /// Asks all cores, this one included, and all nodes; the number to take the answers by.
+    pub(super) fn begin_gather(&mut self, asker: Asker, question: Question) -> u32 {
+        let nodes = self.shard.is_cluster_up();
+        let (id, question) = self.ask_cores(asker, question, i64::from(nodes));
+        if nodes {
+            self.shard.outbox.cluster.push(ToCluster::Ask { id, question });
+        }
+        id
+    }
+
+    /// A question of another node, for all cores of this one.
+    pub(super) fn begin_node_question(
+        &mut self,
+        from: LinkId,
+        number: u32,
+        question: Option<Question>,
+    ) {
+        match question.filter(|_| self.gathers.takes_node_questions()) {
+            Some(question) => {
+                let (id, _) = self.ask_cores(Asker::Node(from, number), question, 0);
+                self.gathers.finish(id, &mut self.shard.outbox.cluster);
+            }
+            // It does not know the app: it has nothing of it.
+            None => {
+                let body = Body::Answer { id: number, answers: Vec::new() };
+                self.shard.outbox.cluster.push(ToCluster::Reply { to: from, body });
+            }
+        }
+    }
+
+    fn ask_cores(
+        &mut self,
+        asker: Asker,
+        question: Question,
+        nodes: i64,
+    ) -> (u32, Arc<Question>) {
+        self.catch_up();
+        let cores = self.mailbox.cores();
+        let own = self.shard.answer(&question);
+        let now = self.shard.now();
+        let id = self.gathers.begin(asker, now, own, usize::from(cores) - 1, nodes);
+        let question = Arc::new(question);
+        let from = self.mailbox.core();
+        for to in (0..cores).filter(|to| *to != from) {
+            // Behind what the shard has to say: a question must not overtake the publish it asks about.
+            let mail = Mail::Ask { id, from, question: question.clone() };
+            self.shard.outbox.mails.push((to, mail));
+        }
+        (id, question)
+    }
+}
+
+pub(super) fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::ToHome => 0,
+        Lane::FromHome => 1,
+    }
+}
