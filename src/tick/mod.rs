@@ -27,7 +27,7 @@ use gather::{Asker, Gathers};
 use http::Http;
 use kernel::Kernel;
 pub use moving::{Moved, MovedSession};
-pub use reactor::{Account, PACED_LOOK_MS, Reactor, socket_bytes};
+pub use reactor::{Account, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
 use site::{Post, Site, lane_index};
 
 /// What a tick changes.
@@ -99,22 +99,29 @@ impl<K: Kernel> Core<K> {
         }
         self.drain_from_home();
         self.catch_up();
+        self.settle();
+        for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
+            tracing::debug!(slot = key.slot, code, "connection closing");
+            self.reactor.linger(key, now);
+        }
+    }
+
+    /// What shard, mail and sessions have to say to each other. To be called again if the caller changes the shard behind
+    /// `turn`.
+    pub fn settle(&mut self) {
         self.mailbox.flush_overflow();
         self.settle_mail();
+        let now = self.shard.now();
         let outbox = &mut self.shard.outbox;
         self.gathers.tell(&mut outbox.answered, &mut outbox.cluster);
         self.gathers.expire(now, &mut outbox.cluster);
-        let (mut site, reactor) = self.split();
-        if !paused {
+        if !self.paused {
+            let (mut site, reactor) = self.split();
             reactor.resume_sessions(&mut site);
             reactor.expire_sessions(&mut site);
             site.settle_mail();
         }
         self.mailbox.ring_doorbells();
-        for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
-            tracing::debug!(slot = key.slot, code, "connection closing");
-            self.reactor.linger(key, now);
-        }
     }
 
     /// The second half: sends. Says when the next tick is to come. With anything but `Rest::None` the core has said that
@@ -131,9 +138,13 @@ impl<K: Kernel> Core<K> {
         if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
             return Rest::None;
         }
+        if paused {
+            // No time passes.
+            return Rest::Reports;
+        }
         let now = self.shard.now();
         let paced = self.reactor.has_paced().then_some(Moment(now.0 + PACED_LOOK_MS));
-        let accepts = self.reactor.accepts_again_at(&self.http).filter(|_| !paused);
+        let accepts = self.reactor.accepts_again_at(&self.http);
         match paced.into_iter().chain(accepts).min() {
             Some(at) => Rest::Until(at),
             None => Rest::Reports,
@@ -154,6 +165,7 @@ impl<K: Kernel> Core<K> {
             || !self.shard.outbox.is_empty()
             || self.flush.is_unfinished()
             || self.reactor.has_unread()
+            || self.reactor.cluster.readable
             || self.reactor.accepts_more(&self.http, self.shard.now())
     }
 

@@ -508,6 +508,10 @@ impl<K: Kernel> Reactor<K> {
         self.closing.clear();
     }
 
+    pub fn listeners(&self) -> impl Iterator<Item = &K::Listener> {
+        self.listeners.iter().map(|(listener, _)| listener)
+    }
+
     /// Slots that are, or were, in use: they come first.
     #[must_use]
     pub fn slots(&self) -> usize {

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Core, Effects, Ring, Worker};
+use super::{HostKernel, Worker};
 use crate::clock::Moment;
 use crate::pusher::error_code::{self, ErrorCode};
 
@@ -25,6 +25,7 @@ const RETIRING_MS_MIN: u64 = 500;
 /// One worker's way to its end.
 #[derive(Default)]
 pub(super) struct Drain {
+    pub(super) has_begun: bool,
     /// Nothing is left: the worker may stop.
     pub(super) is_done: bool,
     closes_per_tick: usize,
@@ -36,34 +37,35 @@ pub(super) struct Drain {
     cut_off_at: Option<Moment>,
 }
 
-impl Worker {
-    pub(super) fn drain(&self, core: &mut Core<Ring>, effects: &mut Effects) {
-        if !self.draining.replace(true) {
-            self.begin_drain(core, &mut effects.drain);
+impl<K: HostKernel> Worker<K> {
+    pub(super) fn drain(&mut self) {
+        if !std::mem::replace(&mut self.drain.has_begun, true) {
+            self.begin_drain();
         }
         // A client that is told to come back must not find a worker that still accepts and ends too.
         let all_closed = self.shared.listeners_closed.load(Ordering::Acquire);
-        if effects.drain.is_done || all_closed < usize::from(core.mailbox.cores()) {
+        if self.drain.is_done || all_closed < usize::from(self.core.mailbox.cores()) {
             return;
         }
-        self.close_and_cut_off(core, &mut effects.drain);
-        let is_over = core.shard.now() >= effects.drain.ends_after;
-        if core.shard.connection_count() == 0 && is_over {
-            effects.drain.is_done = true;
+        self.close_and_cut_off();
+        let is_over = self.core.shard.now() >= self.drain.ends_after;
+        if self.core.shard.connection_count() == 0 && is_over {
+            self.drain.is_done = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    fn begin_drain(&self, core: &mut Core<Ring>, drain: &mut Drain) {
+    fn begin_drain(&mut self) {
+        self.core.http.draining = true;
         let ticks = usize::try_from(self.closes_take_ms() / DRAIN_TICK_MS).unwrap_or(usize::MAX);
-        drain.closes_per_tick =
-            core.shard.connection_count().div_ceil(ticks.max(1)).max(CLOSES_PER_TICK_MIN);
+        let each = self.core.shard.connection_count().div_ceil(ticks.max(1));
+        self.drain.closes_per_tick = each.max(CLOSES_PER_TICK_MIN);
         if self.shared.phase.is_retiring() {
-            // Who was accepted a moment ago is still on the way here.
-            drain.ends_after = Moment(core.shard.now().0 + RETIRING_MS_MIN);
+            // Whoever was accepted a moment ago is still on the way here.
+            self.drain.ends_after = Moment(self.core.shard.now().0 + RETIRING_MS_MIN);
         } else {
-            // Wakes the accept loops, which see the phase; nothing more is accepted.
-            for listener in &self.listeners {
+            // Nobody connects to a server that is about to end.
+            for listener in self.core.reactor.listeners() {
                 let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
             }
         }
@@ -82,11 +84,13 @@ impl Worker {
     }
 
     /// One round of closes, and the end of those that have not answered in time.
-    fn close_and_cut_off(&self, core: &mut Core<Ring>, drain: &mut Drain) {
+    fn close_and_cut_off(&mut self) {
+        let code = self.close_code();
+        let Self { core, drain, .. } = self;
         let now = core.shard.now();
         if now >= drain.next_close {
             drain.next_close = Moment(now.0 + DRAIN_TICK_MS);
-            let are_left = core.shard.close_some(drain.closes_per_tick, self.close_code());
+            let are_left = core.shard.close_some(drain.closes_per_tick, code);
             // Close frames that this call has enqueued leave at the end of this tick; those that do not are seen in the
             // next round.
             if are_left || core.has_unflushed() || self.shared.phase.is_retiring() {

@@ -1,34 +1,36 @@
-//! The socket of a worker's line to Redis: called, read, written and called again. The rules are `cluster::Link`'s.
+//! The connection of a worker to Redis: made, read, written and made again. The rules are `cluster::Link`'s.
 //!
-//! Nothing on the node waits for it. It is written once a tick, ahead of the clients. Names are resolved and
-//! connections made by a thread of their own, as the host's resolver blocks. Pauses between two calls grow to
-//! `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is not stormed.
+//! Nothing on the node waits for it. Its socket is watched like a client's; it is read and written once a tick, ahead of
+//! the clients. Names are resolved and connections made by a thread of their own, as the host's resolver blocks. Pauses
+//! between two attempts grow to `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is not
+//! stormed.
 
 use std::io;
-use std::net::{Shutdown, TcpStream as StdTcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream as StdUnixStream;
-use std::rc::Rc;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::task::{Poll, Waker};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
-use monoio::net::{TcpStream, UnixStream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::{Worker, sys, time};
+use super::{HostKernel, Shared, Worker, time};
+use crate::clock::Moment;
 use crate::cluster::{Link, Login, Lost};
 use crate::config::Scaling;
-use crate::shard::{LinkId, NodeId, Shard};
-use crate::tick::Core;
+use crate::mailbox::{Doorbell, Mailbox};
+use crate::shard::{LinkId, Mail, NodeId, Shard};
+use crate::tick::kernel::{Kernel, Watched};
 
 const PAUSE_FIRST_MS: u64 = 50;
 const PAUSE_MAX_MS: u64 = 2_000;
 /// A line that stood as long is worth to be called at once when it is lost.
 const STOOD_SECONDS: u32 = 10;
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Read before the worker has its turn.
+/// Read in one tick.
 const CHUNKS_PER_TURN: usize = 16;
 /// What the end waits for Redis to have read the last words.
 const END_MS: u64 = 500;
@@ -80,37 +82,62 @@ impl Lines {
     }
 }
 
+/// Where a worker stands with Redis.
+enum State {
+    /// The next attempt is due at this moment.
+    Pausing(Moment),
+    /// A thread connects.
+    Calling(Receiver<io::Result<TcpStream>>),
+    Serving(OwnedFd),
+}
+
 /// One worker's line.
 pub(super) struct Line {
     link: Link,
-    socket: Option<Rc<TcpStream>>,
-    /// The socket takes no more for now; whoever waits for room is woken by this.
+    state: State,
+    /// To be rung by the thread that connects.
+    doorbells: Arc<[Doorbell]>,
+    /// Names the socket to the kernel.
+    number: u32,
+    /// The socket takes no more for now.
     blocked: bool,
-    writer: Option<Waker>,
-    /// Why the reader finds the socket at its end.
-    lost: Option<Lost>,
+    /// Since when the line has been up, in seconds.
+    up_since: Option<u32>,
+    pause_ms: u64,
     beat_seconds: u32,
     dropped_told: u64,
     /// It is counted in `Lines::congested`.
     is_congested: bool,
+    buffer: Box<[u8]>,
 }
 
 impl Line {
-    pub(super) fn new(worker: &super::Shared, core: u16) -> Option<Self> {
+    pub(super) fn new(worker: &Shared, mailbox: &Mailbox<Mail>) -> Option<Self> {
         let lines = worker.lines.as_ref()?;
         let Scaling { prefix, username, password, .. } = &lines.scaling;
         let login = Login { username: username.clone(), password: password.clone() };
-        let own = LinkId { node: lines.node, core };
+        let own = LinkId { node: lines.node, core: mailbox.core() };
         Some(Self {
             link: Link::new(own, prefix, worker.apps.clone(), login, time::unix_seconds()),
-            socket: None,
+            state: State::Pausing(Moment::default()),
+            doorbells: mailbox.doorbells(),
+            number: 0,
             blocked: false,
-            writer: None,
-            lost: None,
+            up_since: None,
+            pause_ms: PAUSE_FIRST_MS,
             beat_seconds: 0,
             dropped_told: 0,
             is_congested: false,
+            buffer: vec![0; CHUNK_BYTES].into(),
         })
+    }
+
+    /// When it needs a tick although nothing is reported.
+    pub(super) fn due(&self) -> Option<Moment> {
+        match self.state {
+            State::Pausing(at) => Some(at),
+            State::Calling(_) | State::Serving(_) => None,
+        }
     }
 
     /// Clients of all workers wait while one has too much for Redis: a channel's home may be any of them.
@@ -123,42 +150,186 @@ impl Line {
         };
     }
 
-    /// Ends the socket; the reader sees it and does the rest.
-    fn hang_up(&mut self, lost: Lost) {
-        self.lost = Some(lost);
-        if let Some(socket) = &self.socket {
-            // It may be at its end already.
-            let _ = rustix::net::shutdown(sys::borrow(&**socket), rustix::net::Shutdown::Both);
+    /// Sends what there is. `true`: the socket takes no more for now. An error is found by the next read, too.
+    fn write(&mut self) -> bool {
+        let State::Serving(socket) = &self.state else { return false };
+        if self.blocked {
+            return false;
         }
-    }
-
-    /// Sends what there is; the rest waits for room.
-    fn write(&mut self) {
-        let Some(socket) = self.socket.as_ref().filter(|_| !self.blocked) else { return };
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         while !self.link.output().is_empty() {
-            match rustix::net::send(sys::borrow(&**socket), self.link.output(), flags) {
+            match rustix::net::send(socket, self.link.output(), flags) {
                 Ok(count) => self.link.note_sent(count),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     self.blocked = true;
-                    if let Some(waker) = self.writer.take() {
-                        waker.wake();
-                    }
-                    return;
+                    return true;
                 }
-                // The reader finds the end, too, and says so.
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
+        false
+    }
+
+    /// Starts a thread that connects and rings.
+    fn call(&mut self, scaling: &Scaling, core: usize) -> io::Result<Receiver<io::Result<TcpStream>>> {
+        let (sender, receiver) = mpsc::channel();
+        let (host, port) = (scaling.host.clone(), scaling.port);
+        let timeout = Duration::from_secs(scaling.timeout_seconds.into());
+        let doorbells = self.doorbells.clone();
+        let connect = move || {
+            // Nobody waits for it any more, if that fails.
+            let _ = sender.send(connect(&host, port, timeout));
+            if let Some(doorbell) = doorbells.get(core) {
+                doorbell.ring();
+            }
+        };
+        std::thread::Builder::new().name("redis-call".to_owned()).spawn(connect)?;
+        Ok(receiver)
     }
 }
 
-impl Worker {
+impl<K: HostKernel> Worker<K> {
+    /// Takes in what Redis has sent, and makes a connection when it is time. Part of the tick.
+    pub(super) fn hear_line(&mut self) {
+        let shared = self.shared.clone();
+        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        let now = self.clock.now();
+        match &line.state {
+            State::Pausing(at) if *at <= now => {
+                let core = usize::from(self.core.mailbox.core());
+                match line.call(&lines.scaling, core) {
+                    Ok(receiver) => line.state = State::Calling(receiver),
+                    Err(error) => self.lose_line(&unreachable(lines, &error)),
+                }
+            }
+            State::Pausing(_) => {}
+            State::Calling(receiver) => match receiver.try_recv() {
+                Ok(Ok(socket)) => self.open_line(socket.into()),
+                Err(TryRecvError::Empty) => {}
+                Ok(Err(error)) => self.lose_line(&unreachable(lines, &error)),
+                Err(TryRecvError::Disconnected) => {
+                    self.lose_line(&unreachable(lines, &io::Error::other("the call was given up")));
+                }
+            },
+            State::Serving(_) => self.serve_line(lines),
+        }
+    }
+
+    fn open_line(&mut self, socket: OwnedFd) {
+        let Some(line) = &mut self.line else { return };
+        line.link.open();
+        line.number = line.number.wrapping_add(1);
+        line.blocked = false;
+        line.up_since = None;
+        let reactor = &mut self.core.reactor;
+        reactor.cluster = crate::tick::ClusterReports { number: line.number, ..Default::default() };
+        reactor.kernel.watch_readable(&socket, Watched::Cluster(line.number));
+        line.state = State::Serving(socket);
+    }
+
+    fn serve_line(&mut self, lines: &Lines) {
+        let reports = &mut self.core.reactor.cluster;
+        let is_readable = std::mem::take(&mut reports.readable);
+        let is_deaf = std::mem::take(&mut reports.is_deaf);
+        let is_writable = std::mem::take(&mut reports.writable);
+        let Some(line) = &mut self.line else { return };
+        line.blocked &= !is_writable;
+        let State::Serving(socket) = &line.state else { return };
+        if is_deaf {
+            self.core.reactor.kernel.watch_readable(socket, Watched::Cluster(line.number));
+        }
+        if !is_readable {
+            return;
+        }
+        let read = self.read_line();
+        self.core.settle();
+        let seconds = self.core.shard.now().seconds();
+        if let Some(line) = &mut self.line
+            && line.link.is_up()
+            && line.up_since.is_none()
+        {
+            line.up_since = Some(seconds);
+            if lines.begins_up(usize::from(self.core.mailbox.core())) {
+                tracing::info!("connected to Redis at {}", lines.scaling.address());
+            }
+        }
+        if let Err(why) = read {
+            self.end_serving(lines, &why);
+        }
+    }
+
+    /// The connection is of no use any more.
+    fn end_serving(&mut self, lines: &Lines, why: &str) {
+        let Some(line) = &mut self.line else { return };
+        line.link.close(&mut self.core.shard);
+        let now = self.core.shard.now().seconds();
+        let stood = line.up_since.map_or(0, |since| now.saturating_sub(since));
+        if stood >= STOOD_SECONDS {
+            line.pause_ms = PAUSE_FIRST_MS;
+        }
+        let address = lines.scaling.address();
+        self.lose_line(&format!("the connection to Redis at {address} ended: {why}"));
+    }
+
+    /// There is no connection. The next attempt follows after a pause.
+    fn lose_line(&mut self, why: &str) {
+        let shared = self.shared.clone();
+        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        if !matches!(line.state, State::Serving(_)) {
+            line.link.note_unreachable();
+        }
+        // Between half of it and all.
+        let jitter = self.core.http.random() % (line.pause_ms / 2 + 1);
+        let again = Moment(self.clock.now().0 + line.pause_ms / 2 + jitter);
+        line.pause_ms = (line.pause_ms * 2).min(PAUSE_MAX_MS);
+        if let State::Serving(socket) = std::mem::replace(&mut line.state, State::Pausing(again)) {
+            let kernel = &mut self.core.reactor.kernel;
+            kernel.unwatch(&socket, Watched::Cluster(line.number), line.blocked);
+            kernel.submit();
+        }
+        self.core.settle();
+        let is_first = lines.begins_lost(usize::from(self.core.mailbox.core()));
+        if is_first && !shared.phase.is_stopped() {
+            tracing::warn!("{why}. Clients of this node still reach each other; retrying.");
+        }
+    }
+
+    /// Reads what is there, within bounds: more than that waits for the next tick.
+    fn read_line(&mut self) -> Result<(), String> {
+        let Self { core, line, .. } = self;
+        let Some(line) = line else { return Ok(()) };
+        let Line { state, link, buffer, .. } = line;
+        let State::Serving(socket) = state else { return Ok(()) };
+        for _ in 0..CHUNKS_PER_TURN {
+            match rustix::net::recv(&*socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err("it has closed the connection".to_owned()),
+                Ok((count, _)) => {
+                    // What was answered here comes before what others say since.
+                    core.catch_up();
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    if let Err(lost) = link.receive(bytes, &mut core.shard) {
+                        return Err(lost.to_string());
+                    }
+                    for (from, number, question) in link.take_questions() {
+                        core.begin_node_question(from, number, question);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(reason(&error.into())),
+            }
+        }
+        core.reactor.cluster.readable = true;
+        Ok(())
+    }
+
     /// Carries out what this tick wants of the cluster. Part of the tick.
-    pub(super) fn carry_out_line(&self, core: &mut Core<sys::Ring>) {
-        let Some(line) = &mut *self.line.borrow_mut() else { return };
-        let (Some(lines), now) = (&self.shared.lines, core.shard.now().seconds()) else { return };
+    pub(super) fn carry_out_line(&mut self) {
+        let shared = self.shared.clone();
+        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        let core = &mut self.core;
+        let now = core.shard.now().seconds();
         let worker = usize::from(core.mailbox.core());
         let mut result = Ok(());
         if line.beat_seconds != now {
@@ -166,9 +337,7 @@ impl Worker {
             lines.up[worker].store(line.link.is_up(), Ordering::Relaxed);
             result = line.link.beat(time::unix_seconds(), lines.speaks(worker), &mut core.shard);
         }
-        if let Err(lost) = result.and_then(|()| line.link.carry_out(&mut core.shard)) {
-            line.hang_up(lost);
-        }
+        let result = result.and_then(|()| line.link.carry_out(&mut core.shard));
         line.tell_congestion(lines, &core.shard);
         core.shard.set_cluster_congested(lines.congested.load(Ordering::Relaxed) > 0);
         for note in line.link.notes.drain(..) {
@@ -181,91 +350,60 @@ impl Worker {
                 "{dropped} events for other nodes were dropped: Redis has been away for too long to keep them all"
             ));
         }
+        if let Err(lost) = result {
+            self.hang_up(lines, &lost);
+        }
+    }
+
+    fn hang_up(&mut self, lines: &Lines, lost: &Lost) {
+        if let Some(Line { state: State::Serving(_), .. }) = &self.line {
+            self.end_serving(lines, &lost.to_string());
+        }
     }
 
     /// Sends what the tick has left for Redis.
-    pub(super) fn write_line(&self) {
-        if let Some(line) = &mut *self.line.borrow_mut() {
-            line.write();
+    pub(super) fn write_line(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        if line.write()
+            && let State::Serving(socket) = &line.state
+        {
+            self.core.reactor.kernel.watch_writable(socket, Watched::Cluster(line.number));
         }
-    }
-
-    fn with_line<T>(&self, what: impl FnOnce(&mut Line) -> T) -> Option<T> {
-        self.line.borrow_mut().as_mut().map(what)
-    }
-
-    /// Bytes of Redis; `false` when it is of no use any more.
-    fn hear(&self, bytes: &[u8]) -> bool {
-        let core = &mut *self.core.borrow_mut();
-        let line = &mut *self.line.borrow_mut();
-        let Some(line) = line else { return false };
-        // What was answered here comes before what others say since.
-        core.catch_up();
-        if let Err(lost) = line.link.receive(bytes, &mut core.shard) {
-            line.lost = Some(lost);
-            return false;
-        }
-        for (from, number, question) in line.link.take_questions() {
-            core.begin_node_question(from, number, question);
-        }
-        true
     }
 
     /// Says the last words and waits until Redis has them.
-    pub(super) async fn end_line(&self) {
-        let Some(lines) = &self.shared.lines else { return };
-        let worker = usize::from(self.index());
-        self.with_line(|line| {
-            if lines.speaks(worker) {
-                line.link.say_bye();
-            }
+    pub(super) fn end_line(&mut self) {
+        let shared = self.shared.clone();
+        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        if lines.speaks(usize::from(self.core.mailbox.core())) {
+            line.link.say_bye();
+        }
+        let start = self.clock.now();
+        let mut shut = false;
+        while self.clock.now().0.saturating_sub(start.0) < END_MS {
+            line.blocked = false;
             line.write();
-            if let Some(socket) = &line.socket {
+            let State::Serving(socket) = &line.state else { break };
+            let all_sent = line.link.output().is_empty();
+            if all_sent && !std::mem::replace(&mut shut, true) {
                 // It may be at its end already.
-                let _ = rustix::net::shutdown(sys::borrow(&**socket), rustix::net::Shutdown::Write);
+                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
             }
-        });
-        for _ in 0..END_MS / 5 {
-            if self.with_line(|line| line.socket.is_none()) != Some(false) {
-                break;
+            let wants = if all_sent { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+            let step = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+            let _ = poll(&mut [PollFd::new(socket, wants)], Some(&step));
+            match rustix::net::recv(socket, &mut line.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => break,
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => break,
             }
-            monoio::time::sleep(Duration::from_millis(5)).await;
         }
         lines.ended.fetch_add(1, Ordering::AcqRel);
     }
 }
 
-/// Keeps a worker's line for as long as the worker lives.
-pub(super) async fn keep(worker: Rc<Worker>) {
-    let Some(lines) = &worker.shared.lines else { return };
-    let address = lines.scaling.address();
-    let index = usize::from(worker.index());
-    let mut pause_ms = PAUSE_FIRST_MS;
-    while !worker.shared.phase.is_stopped() {
-        let called = call(&lines.scaling).await;
-        let (why, stood_seconds) = match called {
-            Ok(socket) => {
-                let (why, stood_seconds) = serve(&worker, lines, socket, &address).await;
-                (format!("the connection to Redis at {address} ended: {why}"), stood_seconds)
-            }
-            Err(error) => {
-                worker.with_line(|line| line.link.note_unreachable());
-                (format!("cannot reach Redis at {address}: {}", reason(&error)), 0)
-            }
-        };
-        let is_first = lines.begins_lost(index);
-        if worker.shared.phase.is_stopped() {
-            return;
-        }
-        if is_first {
-            tracing::warn!("{why}. Clients of this node still reach each other; retrying.");
-        }
-        if stood_seconds >= STOOD_SECONDS {
-            pause_ms = PAUSE_FIRST_MS;
-        }
-        monoio::time::sleep(Duration::from_millis(jittered(&worker, pause_ms))).await;
-        pause_ms = (pause_ms * 2).min(PAUSE_MAX_MS);
-    }
+fn unreachable(lines: &Lines, error: &io::Error) -> String {
+    format!("cannot reach Redis at {}: {}", lines.scaling.address(), reason(error))
 }
 
 /// An error of the system without its number.
@@ -278,118 +416,11 @@ fn reason(error: &io::Error) -> String {
         .map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
-/// Between half of it and all.
-fn jittered(worker: &Worker, pause_ms: u64) -> u64 {
-    let entropy = worker.effects.borrow_mut().entropy.next();
-    pause_ms / 2 + entropy % (pause_ms / 2 + 1)
-}
-
-/// Serves a line from its first word to its end: why it ended, and how long it was up.
-async fn serve(
-    worker: &Rc<Worker>,
-    lines: &Lines,
-    socket: TcpStream,
-    address: &str,
-) -> (String, u32) {
-    let socket = Rc::new(socket);
-    worker.with_line(|line| {
-        line.link.open();
-        (line.socket, line.blocked, line.lost) = (Some(socket.clone()), false, None);
-        line.write();
-    });
-    monoio::spawn(write_when_there_is_room(worker.clone(), socket.clone()));
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut up_since = None;
-    let why = loop {
-        let read = read_some(worker, &socket, &mut buffer).await;
-        worker.tick();
-        let is_up = worker.with_line(|line| line.link.is_up()) == Some(true);
-        if is_up && up_since.is_none() {
-            up_since = Some(worker.core.borrow().shard.now().seconds());
-            if lines.begins_up(usize::from(worker.index())) {
-                tracing::info!("connected to Redis at {address}");
-            }
-        }
-        if let Err(why) = read {
-            break why;
-        }
-    };
-    let lost = worker.with_line(|line| {
-        let core = &mut *worker.core.borrow_mut();
-        line.link.close(&mut core.shard);
-        line.socket = None;
-        if let Some(waker) = line.writer.take() {
-            waker.wake();
-        }
-        line.lost.take()
-    });
-    worker.ask_tick();
-    let now = worker.core.borrow().shard.now().seconds();
-    let why = lost.flatten().map_or(why, |lost| lost.to_string());
-    (why, up_since.map_or(0, |since| now.saturating_sub(since)))
-}
-
-/// Waits for bytes and takes in what is there.
-async fn read_some(worker: &Worker, socket: &TcpStream, buffer: &mut [u8]) -> Result<(), String> {
-    socket.readable(true).await.map_err(|error| reason(&error))?;
-    for _ in 0..CHUNKS_PER_TURN {
-        match rustix::net::recv(sys::borrow(socket), &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return Err("it has closed the connection".to_owned()),
-            Ok((count, _)) => {
-                if !worker.hear(&buffer[..count]) {
-                    return Err("it was left".to_owned());
-                }
-            }
-            Err(Errno::AGAIN | Errno::INTR) => break,
-            Err(error) => return Err(reason(&error.into())),
-        }
-    }
-    Ok(())
-}
-
-async fn write_when_there_is_room(worker: Rc<Worker>, socket: Rc<TcpStream>) {
-    loop {
-        let goes_on = std::future::poll_fn(|context| {
-            let line = &mut *worker.line.borrow_mut();
-            let Some(line) = line else { return Poll::Ready(false) };
-            let is_ours = line.socket.as_ref().is_some_and(|now| Rc::ptr_eq(now, &socket));
-            if !is_ours || line.blocked {
-                return Poll::Ready(is_ours);
-            }
-            line.writer = Some(context.waker().clone());
-            Poll::Pending
-        });
-        if !goes_on.await || socket.writable(true).await.is_err() {
-            return;
-        }
-        worker.with_line(|line| {
-            line.blocked = false;
-            line.write();
-        });
-    }
-}
-
-/// Makes a connection, on a thread of its own: name look-ups block.
-async fn call(scaling: &Scaling) -> io::Result<TcpStream> {
-    let (done, bell) = StdUnixStream::pair()?;
-    let (sender, receiver) = mpsc::channel();
-    let (host, port) = (scaling.host.clone(), scaling.port);
-    let timeout = Duration::from_secs(scaling.timeout_seconds.into());
-    let connect = move || {
-        // Nobody waits for it any more, if that fails.
-        let _ = sender.send(connect(&host, port, timeout));
-        let _ = done.shutdown(Shutdown::Both);
-    };
-    std::thread::Builder::new().name("redis-call".to_owned()).spawn(connect)?;
-    UnixStream::from_std(bell)?.readable(true).await?;
-    let socket = receiver.recv().map_err(|_| io::Error::other("the call was given up"))??;
-    TcpStream::from_std(socket)
-}
-
-fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<StdTcpStream> {
+/// Makes a connection. Blocks.
+fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::other(format!("{host} has no address"));
     for address in (host, port).to_socket_addrs()? {
-        match StdTcpStream::connect_timeout(&address, timeout) {
+        match TcpStream::connect_timeout(&address, timeout) {
             Ok(socket) => {
                 // A line speaks once a tick: nothing is gained by waiting for more.
                 socket.set_nodelay(true)?;

@@ -1,60 +1,50 @@
-//! A worker: one pinned thread with its own accept loop, sockets and shard. The only place that touches client
-//! sockets.
+//! A worker: one pinned thread with its own listener, sockets and shard, and one loop with one wait. The only place that
+//! touches client sockets.
 //!
-//! monoio runs the core: accept, HTTP, handshakes and timers are its tasks. Established WebSockets are the
-//! reactor's. A tick drains everything that is ready, then flushes each dirty connection once (law 1). Ticks
-//! are plain function calls: no borrow of `Core` lives across an await. A tick never begins inside another one, nor
-//! inside a method that borrows `core`, `effects` or `line`: only tasks and the slow beat call `tick`, and waking a
-//! task only queues it.
+//! The loop is a tick and a park, over and over. A tick drains everything that is ready, then flushes each dirty
+//! connection once (law 1). `Kernel::park` is the only call that blocks: it returns when the kernel has something to
+//! report, when the doorbell rings, or when a deadline is near. `kernel` has io_uring and epoll.
 
-mod addresses;
-mod admission;
 mod debug_log;
 mod drain;
 pub mod handover;
+pub mod kernel;
 pub mod line;
-mod listener;
-mod lobby;
 mod notes;
-pub mod overload;
+mod overload;
 mod phase;
 mod printed;
-mod session;
 mod sys;
 pub mod time;
 
 pub(crate) use sys::{hold_signals, replace_program};
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
-use std::task::{Poll, Waker};
-use std::time::Duration;
 
-use crate::api::Publication;
-use crate::app::{AppIndex, Apps};
+use crate::admission::overload::Overload;
+use crate::app::Apps;
+use crate::clock::Moment;
 use crate::config::Config;
 use crate::limits;
 use crate::mailbox::Mailbox;
-use crate::pusher::json::Validator;
-use crate::shard::{Answer, Mail, MemoryLimits, Pace, Question, Settings, Shard};
-use crate::tick::{Core, PACED_LOOK_MS};
+use crate::output;
+use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard};
+use crate::tick::http::{Http, Rules};
+use crate::tick::kernel::Kernel;
+use crate::tick::{Core, Rest};
 use crate::webhook::Feed;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use handover::{Handover, Meeting};
 use line::{Line, Lines};
-use lobby::Lobby;
 use notes::Notes;
-use overload::{Guard, Overload};
+use overload::Guard;
 pub use phase::Phase;
-use session::{Admitted, Unwanted};
-use sys::Ring;
 use time::{Clock, Entropy};
 
 /// What all workers share: read-only, but for the phase and a count.
@@ -83,45 +73,35 @@ pub struct Shared {
     pub channel_hash_seed: u64,
     /// Sockets one worker may have: room reserved in address space.
     pub sockets_reserved: usize,
-    pub overload: Overload,
+    pub overload: Arc<Overload>,
+    /// Which kernel interface all workers use.
+    pub io: kernel::Kind,
     pub handover: Handover,
     /// To the other nodes; `None`: this node is alone.
     pub lines: Option<Lines>,
 }
 
-const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Longest time between two ticks, in milliseconds: the slow beat, on the second.
+const BEAT_MS: u64 = 1_000;
 
-/// One worker, as its tasks see it.
-pub(crate) struct Worker {
-    core: RefCell<Core<Ring>>,
-    effects: RefCell<Effects>,
+/// A kernel for the sockets of this host.
+pub(crate) trait HostKernel: Kernel<Socket = OwnedFd, Listener = TcpListener> {}
+impl<K: Kernel<Socket = OwnedFd, Listener = TcpListener>> HostKernel for K {}
+
+/// One worker.
+pub(crate) struct Worker<K: HostKernel> {
+    core: Core<K>,
     shared: Arc<Shared>,
-    tick_asked: Cell<bool>,
-    tick_waker: RefCell<Option<Waker>>,
-    /// Wakes `tick_for_paced`.
-    paced_waker: RefCell<Option<Waker>>,
-    listeners: Vec<TcpListener>,
-    draining: Cell<bool>,
-    lobby: Lobby,
-    /// See `limits::SOCKETS_PER_HTTP_CONNECTION`.
-    http_connections_max: usize,
-    /// The measurement of memory whose headroom the core has; 0: none yet.
-    headroom_measured: Cell<u32>,
-    line: RefCell<Option<Line>>,
-    notes: Notes,
-    /// For the bodies of API requests.
-    validator: RefCell<Validator>,
-}
-
-/// What a tick needs beside the core itself.
-struct Effects {
     clock: Clock,
-    entropy: Entropy,
     /// To the apps' backends, if any app has webhooks.
     feed: Option<Feed>,
     debug_log: DebugLog,
     guard: Guard,
     drain: Drain,
+    line: Option<Line>,
+    notes: Notes,
+    /// The second of the last slow beat.
+    beat_seconds: u32,
 }
 
 /// What one worker alone has of the world.
@@ -135,14 +115,7 @@ pub struct Ends {
 
 /// Runs a worker on the calling thread until the phase says stop, or not at all if a worker could not be set up
 /// (`Shared::unstartable`).
-///
-/// # Errors
-/// When it cannot run any more.
-pub fn run(
-    shared: Arc<Shared>,
-    ends: Ends,
-    pin_to: Option<core_affinity::CoreId>,
-) -> io::Result<()> {
+pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId>) {
     if let Some(core) = pin_to
         && !core_affinity::set_for_current(core)
     {
@@ -151,61 +124,33 @@ pub fn run(
     if let Err(error) = sys::own_descriptor_table() {
         tracing::warn!("workers share one descriptor table, so one limit: {error}");
     }
-    let parts = Parts::make(&shared, &ends).inspect_err(|error| {
+    match shared.io {
+        kernel::Kind::IoUring => run_on(kernel::Uring::new, shared, ends),
+        kernel::Kind::Epoll => run_on(kernel::Epoll::new, shared, ends),
+    }
+}
+
+fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
+    let taking = shared.handover.taking.map(|meeting| {
+        let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
+        Ok((meeting, listener))
+    });
+    let parts = taking.transpose().and_then(|taking| Ok((taking, make(shared.clock)?)));
+    let parts = parts.inspect_err(|error| {
         // The first error is as good as any.
         let _ = shared.unstartable.set(copy_of(error));
     });
+    // All workers have what they need of the kernel before any of them serves: a server starts whole or not at all.
     shared.started.wait();
-    let Ok(Parts { mut runtime, ring, taking }) = parts else { return Ok(()) };
+    let Ok((taking, kernel)) = parts else { return };
     if shared.unstartable.get().is_some() {
-        return Ok(());
+        return;
     }
-    runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(shared, ends, ring));
-        let ring = worker.core.borrow().reactor.kernel.duplicate_fd()?;
-        if let Some((meeting, listener)) = taking {
-            worker.arrive(&meeting, &listener);
-        }
-        for index in 0..worker.listeners.len() {
-            monoio::spawn(listener::accept_loop(worker.clone(), index));
-        }
-        monoio::spawn(watch_ring(worker.clone(), ring));
-        monoio::spawn(tick_when_asked(worker.clone()));
-        monoio::spawn(tick_for_paced(worker.clone()));
-        monoio::spawn(line::keep(worker.clone()));
-        worker.run_timer().await;
-        worker.end_line().await;
-        Ok(())
-    })
-}
-
-/// What a worker asks of the kernel. All workers have theirs before any of them serves, so that a server starts whole
-/// or not at all.
-struct Parts {
-    runtime: monoio::Runtime<monoio::time::TimeDriver<monoio::IoUringDriver>>,
-    ring: Ring,
-    taking: Option<(Meeting, UnixListener)>,
-}
-
-impl Parts {
-    fn make(shared: &Shared, ends: &Ends) -> io::Result<Self> {
-        let taking = match shared.handover.taking {
-            None => None,
-            Some(meeting) => {
-                let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
-                Some((meeting, listener))
-            }
-        };
-        // Completions wait for the worker's next system call: an interrupt for each costs a sixth of an API request.
-        let mut builder = monoio_io_uring::IoUring::builder();
-        builder.setup_coop_taskrun().setup_cqsize(limits::TASK_RING_COMPLETIONS);
-        let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
-            .with_entries(limits::TASK_RING_ENTRIES)
-            .uring_builder(builder)
-            .enable_timer()
-            .build()?;
-        Ok(Self { runtime, ring: Ring::new(shared.clock)?, taking })
+    let mut worker = Worker::new(shared, ends, kernel);
+    if let Some((meeting, listener)) = taking {
+        worker.arrive(&meeting, &listener);
     }
+    worker.serve();
 }
 
 /// The same error, for somebody else.
@@ -214,276 +159,190 @@ fn copy_of(error: &io::Error) -> io::Error {
     code.unwrap_or_else(|| io::Error::new(error.kind(), error.to_string()))
 }
 
-/// Ticks when the raw ring has completions: readable sockets, the doorbell.
-async fn watch_ring(worker: Rc<Worker>, ring: OwnedFd) {
-    let Ok(ring) = sys::watchable(ring) else { return };
-    loop {
-        worker.tick();
-        if let Err(error) = ring.readable(true).await {
-            // The slow beat ticks once a second meanwhile.
-            tracing::error!("the ring of worker {} cannot be watched: {error}", worker.index());
-            monoio::time::sleep(IDLE_TICK).await;
-        }
-    }
-}
-
-/// Ticks on behalf of HTTP sessions: once for all that asked in the same turn of the runtime.
-async fn tick_when_asked(worker: Rc<Worker>) {
-    loop {
-        std::future::poll_fn(|context| {
-            if worker.tick_asked.take() {
-                return Poll::Ready(());
-            }
-            *worker.tick_waker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-        worker.tick();
-    }
-}
-
-/// Ticks for connections that are not read until they need not wait any more: nothing else tells when that is.
-async fn tick_for_paced(worker: Rc<Worker>) {
-    loop {
-        std::future::poll_fn(|context| {
-            if worker.core.borrow().reactor.has_paced() {
-                return Poll::Ready(());
-            }
-            *worker.paced_waker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-        monoio::time::sleep(Duration::from_millis(PACED_LOOK_MS)).await;
-        worker.tick();
-    }
-}
-
-impl Worker {
-    fn new(shared: Arc<Shared>, ends: Ends, ring: Ring) -> Self {
-        let notes = Notes::new(shared.config.debug);
+impl<K: HostKernel> Worker<K> {
+    fn new(shared: Arc<Shared>, ends: Ends, kernel: K) -> Self {
         let Ends { mailbox, listeners, feed } = ends;
-        let shard = Shard::new(Settings {
-            core: mailbox.core(),
-            cores: mailbox.cores(),
-            apps: shared.apps.clone(),
-            channel_hash_seed: shared.channel_hash_seed,
-            memory: MemoryLimits {
-                send_queue_bytes_max: shared.config.send_queue_bytes_max,
-                connection_bytes_max: shared.config.connection_bytes_max,
-            },
-            connections_reserved: shared.sockets_reserved,
-            cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
-            talkative: shared.config.talkative,
-            debug: shared.config.debug,
-            node: shared.lines.as_ref().map(|lines| lines.node),
-            webhook_linger_seconds: match shared.config.webhook_debounce_ms {
-                0 => 0,
-                // Longer than the backends wait: the clocks differ.
-                debounce => debounce.div_ceil(1_000) + 1,
-            },
-            pace: Pace::default(),
-            topic_linger_beats: Settings::TOPIC_LINGER_BEATS,
-        });
-        let line = Line::new(&shared, mailbox.core());
-        let http_connections_max = (shared.sockets_reserved / limits::SOCKETS_PER_HTTP_CONNECTION)
-            .max(limits::HTTP_CONNECTIONS_MIN);
-        let effects = Effects {
+        let shard = Shard::new(shard_settings(&shared, &mailbox));
+        let mut entropy = Entropy::default();
+        let http = Http::new(
+            http_rules(&shared),
+            shared.apps.clone(),
+            shared.overload.clone(),
+            Box::new(move || entropy.next()),
+        );
+        let line = Line::new(&shared, &mailbox);
+        let mut core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
+        listeners.into_iter().for_each(|listener| core.reactor.listen(listener));
+        Self {
+            core,
             clock: shared.clock,
-            entropy: Entropy::default(),
             feed,
             debug_log: DebugLog::new(),
             guard: Guard::default(),
             drain: Drain::default(),
-        };
-        Self {
-            core: RefCell::new(Core::new(shard, mailbox, ring, shared.sockets_reserved)),
-            effects: RefCell::new(effects),
+            line,
+            notes: Notes::default(),
+            beat_seconds: 0,
             shared,
-            tick_asked: Cell::new(false),
-            tick_waker: RefCell::new(None),
-            paced_waker: RefCell::new(None),
-            listeners,
-            draining: Cell::new(false),
-            lobby: Lobby::default(),
-            http_connections_max,
-            headroom_measured: Cell::new(0),
-            line: RefCell::new(line),
-            notes,
-            validator: RefCell::default(),
         }
     }
 
-    fn index(&self) -> u16 {
-        self.core.borrow().mailbox.core()
-    }
-
-    /// The slow beat: liveness, deadlines, the drain. Returns when the server stops.
-    async fn run_timer(&self) {
-        loop {
-            monoio::time::sleep(if self.draining.get() {
-                Duration::from_millis(DRAIN_TICK_MS)
-            } else {
-                IDLE_TICK
-            })
-            .await;
-            self.tick();
-            self.shared.beats[usize::from(self.index())].fetch_add(1, Ordering::Relaxed);
-            self.notes.start_beat();
-            if self.shared.phase.is_stopped() {
-                return;
-            }
-        }
-    }
-
-    /// Deals with all that is ready, then flushes. Must not be called while `core` is borrowed.
-    fn tick(&self) {
-        let core = &mut *self.core.borrow_mut();
-        let effects = &mut *self.effects.borrow_mut();
-        core.mailbox.doorbell().set_awake();
-        let stage = self.shared.phase.stage();
-        self.follow(core, effects);
-        if !core.is_paused() {
-            core.shard.advance(effects.clock.now());
-            if self.shared.phase.is_ending() {
-                self.drain(core, effects);
-            }
-            self.shed(core, &mut effects.guard);
-        }
-        core.turn();
-        effects.carry_out(core);
-        self.write_refusals(core);
-        self.carry_out_line(core);
-        // Ahead of the clients: what an acknowledgement has caused to be said is on its way before anybody
-        // can act on it.
-        self.write_line();
-        core.finish();
-        // Whoever changed the phase during this tick found the core awake and did not ring. The core says that it
-        // sleeps before this look, and the phase is set before that ring: one of the two sees the other.
-        if self.shared.phase.stage() != stage {
-            self.ask_tick();
-        }
-        self.settle_accounts(core, &mut effects.guard);
-        if core.reactor.has_paced()
-            && let Some(waker) = self.paced_waker.borrow_mut().take()
-        {
-            waker.wake();
-        }
-        if self.lobby.is_asked() {
-            self.show(core);
-        }
-        if effects.drain.is_done {
-            self.shared.drained_ticks[usize::from(core.mailbox.core())]
-                .fetch_add(1, Ordering::AcqRel);
-        }
-        for note in core.shard.outbox.notes.drain(..) {
-            self.notes.tell(&note);
-        }
-    }
-
-    /// Does what the phase asks for on the way to another process and back.
-    fn follow(&self, core: &mut Core<Ring>, effects: &Effects) {
-        let phase = &self.shared.phase;
-        if phase.is_leaving() && core.is_paused() {
-            handover::hand_out(self, core, &effects.guard);
-        }
-        self.lobby.ask(phase.is_moving());
-        let pauses = phase.is_paused();
-        if pauses && !core.is_paused() {
-            core.pause();
-        } else if !pauses && core.is_paused() {
-            core.resume();
-        }
-    }
-
-    /// The other end of it: takes in what another process gives, paused from the start.
-    fn arrive(self: &Rc<Self>, meeting: &Meeting, listener: &UnixListener) {
-        self.lobby.ask(true);
-        {
-            let mut core = self.core.borrow_mut();
-            core.pause();
-            core.shard.advance(self.effects.borrow().clock.now());
-        }
+    /// The other end of a hand-over: takes in what another process gives, paused from the start.
+    fn arrive(&mut self, meeting: &Meeting, listener: &UnixListener) {
+        self.core.stand_aside(true);
+        self.core.pause();
+        self.core.shard.advance(self.clock.now());
         handover::take_in(self, meeting, listener);
     }
 
-    /// Nothing may change any more, or not yet.
-    fn is_paused(&self) -> bool {
-        self.core.borrow().is_paused()
-    }
-
-    /// Asks for a tick after the tasks that are runnable now.
-    fn ask_tick(&self) {
-        self.tick_asked.set(true);
-        if let Some(waker) = self.tick_waker.borrow_mut().take() {
-            waker.wake();
+    fn serve(&mut self) {
+        while !self.shared.phase.is_stopped() {
+            let timeout = self.tick();
+            self.core.reactor.kernel.park(Some(timeout));
         }
+        self.end_line();
     }
 
-    /// Publishers wait while the mailboxes are full: nothing is dropped, the source is slowed.
-    async fn uncongested(&self) {
-        while self.core.borrow().mailbox.is_congested() {
-            monoio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Waits until mail that found its ring full is in the ring.
-    async fn posted(&self) {
-        while self.core.borrow().mailbox.has_overflow() {
-            monoio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Asks all cores, this one included. `None` when one did not answer in time.
-    async fn ask(&self, question: Question) -> Option<Vec<Answer>> {
-        let id = self.core.borrow_mut().begin_gather(question);
-        self.ask_tick();
-        let answers =
-            std::future::poll_fn(|context| self.core.borrow_mut().gathers.poll(id, context));
-        let timeout = Duration::from_millis(limits::GATHER_TIMEOUT_MS);
-        let answers = monoio::time::timeout(timeout, answers).await.ok();
-        self.core.borrow_mut().gathers.end(id);
-        answers
-    }
-
-    fn publish(&self, app: AppIndex, publications: &[Publication]) {
-        let mut core = self.core.borrow_mut();
-        let each = publications.iter().map(|one| (&*one.channel, one.frame.clone(), one.except));
-        core.publish(app, each);
-    }
-
-    /// Takes over a socket whose handshake is done.
-    fn adopt(
-        &self,
-        admitted: Result<Admitted, Unwanted>,
-        prelude: &[u8],
-        socket: OwnedFd,
-        leftover: &mut [u8],
-    ) {
-        let mut core = self.core.borrow_mut();
-        let core = &mut *core;
-        let effects = &mut *self.effects.borrow_mut();
-        let key = match admitted {
-            Ok(Admitted { app, place }) => {
-                let key = core.shard.open(app, effects.entropy.next(), prelude);
-                effects.guard.put(key.slot, place);
-                key
+    /// Deals with all that is ready, then flushes. Returns the time until the next tick in milliseconds, if nothing is
+    /// reported before.
+    fn tick(&mut self) -> u64 {
+        let shared = self.shared.clone();
+        let core = &mut self.core;
+        core.mailbox.doorbell().set_awake();
+        let stage = shared.phase.stage();
+        let now = self.clock.now();
+        self.follow();
+        self.beat(now);
+        self.core.http.unix_seconds = time::unix_seconds();
+        if !self.core.is_paused() {
+            self.core.shard.advance(now);
+            if shared.phase.is_ending() {
+                self.drain();
             }
-            Err(Unwanted { error, why }) => core.shard.open_refused(prelude, error, why.as_deref()),
-        };
-        core.reactor.adopt(&mut core.shard, key, socket, leftover);
-        self.ask_tick();
+            self.shed();
+        }
+        self.core.turn();
+        self.hear_line();
+        self.carry_out();
+        self.write_refusals();
+        self.carry_out_line();
+        // Ahead of the clients: what an acknowledgement has caused to be said is on its way before anybody
+        // can act on it.
+        self.write_line();
+        let rest = self.core.finish();
+        self.settle_accounts();
+        if shared.phase.is_moving() {
+            self.show();
+        }
+        if self.drain.is_done {
+            shared.drained_ticks[usize::from(self.core.mailbox.core())]
+                .fetch_add(1, Ordering::AcqRel);
+        }
+        // Whoever changed the phase during this tick found the core awake and did not ring. The core says that it
+        // sleeps before this look, and the phase is set before that ring: one of the two sees the other.
+        if shared.phase.stage() != stage {
+            return 0;
+        }
+        self.rest_ms(rest)
     }
-}
 
-impl Effects {
+    /// How long the worker may wait for reports.
+    fn rest_ms(&self, rest: Rest) -> u64 {
+        let now = self.clock.now();
+        let until = match rest {
+            Rest::None => return 0,
+            Rest::Until(at) => at.0.saturating_sub(now.0),
+            Rest::Reports => BEAT_MS,
+        };
+        let beat = if self.drain.has_begun { DRAIN_TICK_MS } else { BEAT_MS - now.0 % BEAT_MS };
+        let line = self.line.as_ref().and_then(Line::due).map(|at| at.0.saturating_sub(now.0));
+        // A tick that comes a moment early would find nothing to do, and come again.
+        until.min(beat).min(line.unwrap_or(beat)).max(1)
+    }
+
+    /// Once a second: a sign of life, and room in the log.
+    fn beat(&mut self, now: Moment) {
+        if now.seconds() == self.beat_seconds {
+            return;
+        }
+        self.beat_seconds = now.seconds();
+        self.shared.beats[usize::from(self.core.mailbox.core())].fetch_add(1, Ordering::Relaxed);
+        self.notes.start_beat();
+        self.core.http.refill_lines();
+    }
+
+    /// Does what the phase asks for, on the way to another process and back as well.
+    fn follow(&mut self) {
+        let shared = self.shared.clone();
+        let phase = &shared.phase;
+        if phase.is_leaving() && self.core.is_paused() {
+            handover::hand_out(self);
+        }
+        self.core.http.accepts = phase.is_running();
+        self.core.http.unready = shared.unready.load(Ordering::Relaxed);
+        self.core.stand_aside(phase.is_moving());
+        let pauses = phase.is_paused();
+        if pauses && !self.core.is_paused() {
+            self.core.pause();
+        } else if !pauses && self.core.is_paused() {
+            self.core.resume();
+        }
+    }
+
     /// What a turn left for others than clients and cores.
-    fn carry_out(&mut self, core: &mut Core<Ring>) {
+    fn carry_out(&mut self) {
         if let Some(feed) = &mut self.feed {
-            for event in core.shard.outbox.webhooks.drain(..) {
+            for event in self.core.shard.outbox.webhooks.drain(..) {
                 feed.push(event);
             }
             feed.ring();
         }
-        self.debug_log.tell(&mut core.shard.outbox.traces);
+        self.debug_log.tell(&mut self.core.shard.outbox.traces);
+        for event in self.core.http.printed.drain(..) {
+            output::events(printed::line(&self.shared.apps.get(event.app).id, &event));
+        }
+        for note in self.core.shard.outbox.notes.drain(..) {
+            self.notes.tell(&note);
+        }
+    }
+}
+
+fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
+    Settings {
+        core: mailbox.core(),
+        cores: mailbox.cores(),
+        apps: shared.apps.clone(),
+        channel_hash_seed: shared.channel_hash_seed,
+        memory: MemoryLimits {
+            send_queue_bytes_max: shared.config.send_queue_bytes_max,
+            connection_bytes_max: shared.config.connection_bytes_max,
+        },
+        connections_reserved: shared.sockets_reserved,
+        cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
+        talkative: shared.config.talkative,
+        debug: shared.config.debug,
+        node: shared.lines.as_ref().map(|lines| lines.node),
+        webhook_linger_seconds: match shared.config.webhook_debounce_ms {
+            0 => 0,
+            // Longer than the backends wait: the clocks differ.
+            debounce => debounce.div_ceil(1_000) + 1,
+        },
+        pace: Pace::default(),
+        topic_linger_beats: Settings::TOPIC_LINGER_BEATS,
+    }
+}
+
+fn http_rules(shared: &Shared) -> Rules {
+    let config = &shared.config;
+    let connections = shared.sockets_reserved / limits::SOCKETS_PER_HTTP_CONNECTION;
+    Rules {
+        request_size_max: config.request_size_max,
+        request_seconds: config.handshake_timeout_seconds,
+        keepalive_seconds: config.keepalive_timeout_seconds,
+        prefix: config.path.clone(),
+        talkative: config.talkative,
+        debug: config.debug,
+        print_events: config.print_events,
+        connections_max: connections.max(limits::HTTP_CONNECTIONS_MIN),
     }
 }

@@ -1,5 +1,10 @@
 //! What a worker does when memory is short: it takes its share of what is left, and closes the heaviest connections.
 
+use super::{HostKernel, Worker};
+use crate::admission::overload::Strain;
+use crate::admission::{Place, Places};
+use crate::tick::Account;
+
 /// Of the memory budget, what HTTP may take when it is used up: 6 %.
 const HTTP_RESERVE_DIVISOR: u64 = 16;
 /// Slots looked through for heavy connections at one measurement: a millisecond or two.
@@ -25,57 +30,39 @@ impl Guard {
     }
 }
 
-impl Worker {
-    /// After a measurement, the core gets its share of the memory that is left.
-    fn share_headroom(&self, core: &mut Core<Ring>) {
+impl<K: HostKernel> Worker<K> {
+    /// Before a tick, whose flush then has the last frames. After a measurement, the core gets its share of the memory
+    /// that is left; while memory is short, the connections that keep most are closed, once for each measurement.
+    pub(super) fn shed(&mut self) {
         let pressure = &self.shared.overload.pressure;
         let measured = pressure.number();
-        if self.headroom_measured.replace(measured) == measured {
+        if measured == self.guard.measured {
             return;
         }
+        self.guard.measured = measured;
+        let core = &mut self.core;
         let cores = u64::from(core.mailbox.cores());
-        core.shard.set_headroom(pressure.headroom.load(Ordering::Relaxed) / cores);
+        core.shard.set_headroom(pressure.headroom() / cores);
         let reserve = self.shared.config.memory_max.unwrap_or_default() / HTTP_RESERVE_DIVISOR;
         core.shard.set_http_reserve(reserve / cores);
-    }
-
-    /// Before a tick, whose flush then has the last frames: while memory is short, the connections that keep most are
-    /// closed, once for each measurement.
-    pub(super) fn shed(&self, core: &mut Core<Ring>, guard: &mut Guard) {
-        self.share_headroom(core);
-        let pressure = &self.shared.overload.pressure;
-        let measured = pressure.number();
-        if measured == guard.measured {
-            return;
-        }
-        guard.measured = measured;
         if pressure.strain() > Strain::None {
             let slots = core.reactor.slots();
-            let first = if guard.next_slot < slots { guard.next_slot } else { 0 };
-            guard.next_slot = first + SLOTS_PER_SHED;
+            let first = if self.guard.next_slot < slots { self.guard.next_slot } else { 0 };
+            self.guard.next_slot = first + SLOTS_PER_SHED;
             core.shed(first..slots.min(first + SLOTS_PER_SHED));
         }
     }
 
-    /// Behind a tick: gives back what connections that have ended were counted for, and tells what was refused.
-    pub(super) fn settle_accounts(&self, core: &mut Core<Ring>, guard: &mut Guard) {
+    /// Behind a tick: notes what connections that have begun are counted for, gives back what those that have ended
+    /// were, and tells what was refused.
+    pub(super) fn settle_accounts(&mut self) {
         let overload = &self.shared.overload;
-        for slot in core.reactor.ended.drain(..) {
-            overload.admission.leave(guard.places.take(slot));
+        for account in self.core.reactor.accounts.drain(..) {
+            match account {
+                Account::Begun(slot, place) => self.guard.put(slot, place),
+                Account::Ended(slot) => overload.admission.leave(self.guard.places.take(slot)),
+            }
         }
-        overload.refusals.take(&mut core.shard.outbox.refused);
-    }
-
-    /// A connection that speaks HTTP takes another number of bytes now; whether there is memory for that.
-    pub(super) fn note_memory(&self, before: usize, now: usize) -> bool {
-        let mut core = self.core.borrow_mut();
-        // Connections that speak HTTP may come faster than ticks do.
-        self.share_headroom(&mut core);
-        core.shard.note_http(before, now)
-    }
-
-    pub(super) fn count_refused(&self, why: Refused) {
-        self.shared.overload.refusals.count(why);
+        overload.refusals.take(&mut self.core.shard.outbox.refused);
     }
 }
-

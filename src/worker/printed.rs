@@ -2,26 +2,23 @@
 //! an app. One object a line: `app_id`, `event`, `data` and `channel` as published, and `socket_id` where one was left
 //! out.
 
-use crate::api::Publication;
 use crate::pusher::json;
+use crate::tick::http::Printed;
 use crate::ws::frame;
 
-/// The lines of one request.
-pub(super) fn lines(app_id: &str, publications: &[Publication]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for publication in publications {
-        out.extend_from_slice(b"{\"app_id\":");
-        json::write_string(app_id, &mut out);
-        if let Some(except) = publication.except {
-            out.extend_from_slice(format!(",\"socket_id\":\"{except}\"").as_bytes());
-        }
-        // The event's own object goes on where this one is.
-        out.push(b',');
-        let event = frame::server_payload(&publication.frame);
-        // No line breaks: name and data are spans of JSON strings, and those hold none.
-        out.extend_from_slice(event.strip_prefix(b"{").unwrap_or_default());
-        out.push(b'\n');
+/// The line of one event.
+pub(super) fn line(app_id: &str, event: &Printed) -> Vec<u8> {
+    let mut out = b"{\"app_id\":".to_vec();
+    json::write_string(app_id, &mut out);
+    if let Some(except) = event.except {
+        out.extend_from_slice(format!(",\"socket_id\":\"{except}\"").as_bytes());
     }
+    // The event's own object goes on where this one is.
+    out.push(b',');
+    let payload = frame::server_payload(&event.frame);
+    // No line breaks: name and data are spans of JSON strings, and those hold none.
+    out.extend_from_slice(payload.strip_prefix(b"{").unwrap_or_default());
+    out.push(b'\n');
     out
 }
 
@@ -33,12 +30,12 @@ mod tests {
     #[test]
     fn one_object_a_line() {
         let text = "{\"event\":\"e\",\"data\":\"{\\\"a\\\":1}\",\"channel\":\"c\"}";
-        let publication = Publication {
-            channel: "c".to_owned(),
+        let event = Printed {
+            app: crate::app::AppIndex(0),
             frame: frame::encode_text(text.as_bytes()).into(),
             except: SocketId::parse("1.2"),
         };
         let expected = format!("{{\"app_id\":\"7\",\"socket_id\":\"1.2\",{}\n", &text[1..]);
-        assert_eq!(String::from_utf8(lines("7", &[publication])).unwrap(), expected);
+        assert_eq!(String::from_utf8(line("7", &event)).unwrap(), expected);
     }
 }

@@ -174,7 +174,8 @@ impl Http {
         }
     }
 
-    pub(super) fn random(&mut self) -> u64 {
+    /// An unpredictable number.
+    pub fn random(&mut self) -> u64 {
         (self.entropy)()
     }
 }

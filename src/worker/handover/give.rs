@@ -10,17 +10,14 @@ use super::Meeting;
 use super::record::Record;
 use super::stream::Outgoing;
 use crate::shard::NotAtRest;
-use crate::tick::Core;
-use crate::worker::Worker;
-use crate::worker::overload::Guard;
-use crate::worker::sys::Ring;
+use crate::tick::MovedSession;
+use crate::worker::{HostKernel, Worker};
 
 /// Gives, and returns when the process goes on after all. The thread does nothing else meanwhile: whatever it did would
 /// not be in what it has given.
-pub(in crate::worker) fn hand_out(worker: &Worker, core: &Core<Ring>, guard: &Guard) {
-    let handover = &worker.shared.handover;
-    let index = usize::from(core.mailbox.core());
-    handover.finish(index, give_all(worker, core, guard));
+pub(in crate::worker) fn hand_out<K: HostKernel>(worker: &Worker<K>) {
+    let index = usize::from(worker.core.mailbox.core());
+    worker.shared.handover.finish(index, give_all(worker));
     while worker.shared.phase.is_leaving() {
         rest();
     }
@@ -31,12 +28,11 @@ fn rest() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
-fn give_all(worker: &Worker, core: &Core<Ring>, guard: &Guard) -> io::Result<()> {
+fn give_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
+    let core = &worker.core;
     let meeting = worker.shared.handover.giving();
     let admission = &worker.shared.overload.admission;
     let takers = meeting.takers_of(usize::from(core.mailbox.core()));
-    // Outlives the ways, which borrow its sockets.
-    let sessions = worker.lobby.aside();
     let mut ways = takers
         .iter()
         .map(|taker| Outgoing::new(connect(&meeting, *taker)?))
@@ -50,16 +46,15 @@ fn give_all(worker: &Worker, core: &Core<Ring>, guard: &Guard) -> io::Result<()>
         let (key, moved, socket) = moved.map_err(|NotAtRest| {
             io::Error::other("a connection waits for an answer of another core")
         })?;
-        let client = admission.client(&guard.place(key.slot));
+        let client = admission.client(&worker.guard.place(key.slot));
         ways[next()].put(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
     }
     for state in core.shard.export_channels() {
         ways[next()].put(&Record::Channel(state), None)?;
     }
-    for (_, session) in sessions.iter() {
-        let (peer, served, input) = (session.peer, session.served, session.input.clone());
-        let record = Record::Session { peer, served, input };
-        ways[next()].put(&record, Some(session.socket.as_fd()))?;
+    for MovedSession { socket, peer, served, input } in core.movable_sessions() {
+        let record = Record::Session { peer: peer.ip(), served, input: input.to_vec() };
+        ways[next()].put(&record, Some(socket.as_fd()))?;
     }
     ways.into_iter().try_for_each(Outgoing::finish)
 }

@@ -19,10 +19,8 @@ pub use record::FORMAT;
 pub(crate) use stream::{check_user, peer_credentials};
 pub(super) use take::{listen, take_in};
 
-use super::Worker;
-use super::sys::Ring;
+use super::{HostKernel, Worker};
 use crate::mailbox::Carried;
-use crate::tick::Core;
 
 /// Where the workers of the two processes meet.
 #[derive(Clone, Copy, Debug)]
@@ -178,11 +176,12 @@ impl Handover {
     }
 }
 
-impl Worker {
+impl<K: HostKernel> Worker<K> {
     /// Behind a tick: what the control thread waits for.
-    pub(super) fn show(&self, core: &Core<Ring>) {
+    pub(super) fn show(&self) {
+        let core = &self.core;
         let gauge = &self.shared.handover.gauges[usize::from(core.mailbox.core())];
-        gauge.busy.store(self.lobby.busy(), Ordering::Release);
+        gauge.busy.store(core.busy_sessions(), Ordering::Release);
         gauge.shows.fetch_add(1, Ordering::AcqRel);
         if core.is_paused() {
             let Carried { sent, received } = core.mailbox.carried();

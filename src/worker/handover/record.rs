@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::shard::ChannelState;
 use crate::tick::Moved;
-use crate::worker::addresses::Client;
+use crate::admission::Client;
 
 /// Changes whenever a `Record` does; a test holds the two together.
 pub const FORMAT: u32 = 1;

@@ -4,18 +4,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use super::super::lobby::Visit;
 use super::Meeting;
 use super::record::Record;
 use super::stream::{Incoming, PATIENCE, check_user};
 use crate::worker::time::Clock;
-use crate::worker::{Worker, session};
+use crate::worker::notes::peer_of;
+use crate::worker::{HostKernel, Worker};
 
 /// Where this worker is given to. To be called by its own thread, before the other process hears of it.
 pub(in crate::worker) fn listen(meeting: &Meeting, worker: usize) -> io::Result<UnixListener> {
@@ -25,13 +24,20 @@ pub(in crate::worker) fn listen(meeting: &Meeting, worker: usize) -> io::Result<
 }
 
 /// Takes all in. The worker is paused, and serves nobody yet.
-pub(in crate::worker) fn take_in(worker: &Rc<Worker>, meeting: &Meeting, listener: &UnixListener) {
-    let index = usize::from(worker.index());
+pub(in crate::worker) fn take_in<K: HostKernel>(
+    worker: &mut Worker<K>,
+    meeting: &Meeting,
+    listener: &UnixListener,
+) {
+    let index = usize::from(worker.core.mailbox.core());
     let result = (0..meeting.givers_to(index)).try_for_each(|_| {
         let stream = accept(listener, worker.shared.clock)?;
-        Incoming::new(stream)?.take_all(|record, socket| take(worker, record, socket))
+        Incoming::new(stream)?.take_all(|record, socket| {
+            take(worker, record, socket);
+            Ok(())
+        })
     });
-    worker.core.borrow_mut().settle_in();
+    worker.core.settle_in();
     worker.shared.handover.finish(index, result);
 }
 
@@ -60,23 +66,22 @@ fn accept(listener: &UnixListener, clock: Clock) -> io::Result<UnixStream> {
     }
 }
 
-fn take(worker: &Rc<Worker>, record: Record, socket: Option<OwnedFd>) -> io::Result<()> {
-    let mut core = worker.core.borrow_mut();
+fn take<K: HostKernel>(worker: &mut Worker<K>, record: Record, socket: Option<OwnedFd>) {
+    let Worker { core, guard, shared, .. } = worker;
     match (record, socket) {
         (Record::Connection { moved, client }, Some(socket)) => {
             let key = core.take_in(moved, socket);
             if let Some(client) = client {
-                let place = worker.shared.overload.admission.enter_again(client);
-                worker.effects.borrow_mut().guard.put(key.slot, place);
+                guard.put(key.slot, shared.overload.admission.enter_again(client));
             }
         }
         (Record::Session { peer, served, input }, Some(socket)) => {
-            let stream = monoio::net::TcpStream::from_std(socket.into())?;
-            monoio::spawn(session::go_on(Visit::new(worker.clone()), stream, peer, served, input));
+            let unknown = std::net::SocketAddr::new(peer, 0);
+            let peer = peer_of(&socket).unwrap_or(unknown);
+            core.take_in_session(socket, peer, served, &input);
         }
         (Record::Channel(state), _) => core.take_in_channel(state),
         // `Incoming` gives what has a socket with its socket, and keeps the end to itself.
         (Record::Connection { .. } | Record::Session { .. } | Record::End { .. }, _) => {}
     }
-    Ok(())
 }
