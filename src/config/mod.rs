@@ -37,6 +37,8 @@ pub struct Config {
     pub path: String,
     /// Number of workers; 0 means one per core the process may use.
     pub workers: usize,
+    /// The interface of the kernel that workers wait on.
+    pub io: Io,
     /// Print each frame as `reverb:start --debug` does.
     pub debug: bool,
     /// Send reasons of failures to clients and the log, for developers of an app.
@@ -92,6 +94,16 @@ pub struct Config {
     /// Where the apps came from, for the banner: `environment`, `.env`, `ringverb.toml`, or `development mode`;
     /// two of them joined by "and".
     pub source: String,
+}
+
+/// Which interface of the kernel workers use to wait for their sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// io_uring where it works, else epoll.
+    Auto,
+    /// io_uring; without it the server does not start.
+    IoUring,
+    Epoll,
 }
 
 /// The Redis (or Valkey) server over which nodes send each other messages.

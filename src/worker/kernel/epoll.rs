@@ -1,0 +1,181 @@
+//! The kernel over epoll, where io_uring is forbidden or too old.
+//!
+//! Two instances. `main` has each socket, listener and the doorbell once, edge-triggered, so that a report costs one
+//! call and nothing has to be taken back. `writable` has the sockets that wait for room, each for one report
+//! (EPOLLONESHOT), and is itself watched by `main`: an edge-triggered watch for both directions would report room with
+//! every arrival of data. A socket that has waited for room stays in `writable`, disarmed, until it is closed.
+//!
+//! `unwatch` removes a socket explicitly: one that was passed to another process stays open there, and its watch
+//! would go on reporting here. The doorbell is never read, because each ring is an edge.
+//!
+//! System calls: epoll_create1 (Linux 2.6.27), epoll_ctl (2.6), epoll_pwait (2.6.19), eventfd2 (2.6.27), and those of
+//! `mod.rs`. The oldest kernel that is supported is Linux 4.18, which is what the distributions that need it have.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+
+use super::{OWN_KINDS, PARK_MS_MAX, failed, pack, pack_parts, unpack};
+use crate::limits;
+use crate::mailbox::Doorbell;
+use crate::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
+use crate::worker::time::Clock;
+
+/// The watch of `main` on `writable`.
+const WRITABLE: u64 = OWN_KINDS;
+
+pub struct Epoll {
+    main: OwnedFd,
+    writable: OwnedFd,
+    /// What `epoll_wait` fills.
+    ready: Vec<epoll::Event>,
+    /// Reports for the next `reap`.
+    early: Vec<Event>,
+    clock: Clock,
+}
+
+impl Epoll {
+    /// # Errors
+    /// When there is no descriptor or no memory left.
+    pub fn new(clock: Clock) -> io::Result<Self> {
+        let main = epoll::create(CreateFlags::CLOEXEC)?;
+        let writable = epoll::create(CreateFlags::CLOEXEC)?;
+        let data = EventData::new_u64(pack_parts(WRITABLE, 0, 0));
+        epoll::add(&main, &writable, data, EventFlags::IN)?;
+        let ready = Vec::with_capacity(limits::EPOLL_EVENTS_MAX);
+        Ok(Self { main, writable, ready, early: Vec::new(), clock })
+    }
+
+    fn watch_edges(&mut self, descriptor: BorrowedFd<'_>, token: Token) {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        self.early.extend(watch(&self.main, descriptor, token, flags));
+    }
+
+    /// Fetches what is ready, `writable` included.
+    fn wait(&mut self, timeout: Option<&Timespec>) {
+        fetch(&self.main, &mut self.ready, timeout);
+        let mut has_writable = false;
+        for event in &self.ready {
+            match report(event) {
+                Some(report) => self.early.push(report),
+                None => has_writable = true,
+            }
+        }
+        if has_writable {
+            fetch(&self.writable, &mut self.ready, Some(&Timespec::default()));
+            self.early.extend(self.ready.iter().filter_map(report));
+        }
+    }
+}
+
+/// Adds a watch, or arms the one that the descriptor has. A report if the kernel cannot: ENOMEM, or ENOSPC over
+/// `fs.epoll.max_user_watches`.
+fn watch(
+    epoll: &OwnedFd,
+    descriptor: BorrowedFd<'_>,
+    token: Token,
+    flags: EventFlags,
+) -> Option<Event> {
+    let data = EventData::new_u64(pack(token));
+    let watched = match epoll::add(epoll, descriptor, data, flags) {
+        Err(Errno::EXIST) => epoll::modify(epoll, descriptor, data, flags),
+        added => added,
+    };
+    watched.err().map(|_| failed(token))
+}
+
+/// A call that a signal has ended brings nothing: `park` may come back early.
+fn fetch(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>, timeout: Option<&Timespec>) {
+    ready.clear();
+    let _ = epoll::wait(epoll, rustix::buffer::spare_capacity(ready), timeout);
+}
+
+/// `None` for the watch of `main` on `writable`.
+fn report(event: &epoll::Event) -> Option<Event> {
+    let (data, flags) = (event.data.u64(), event.flags);
+    let token = unpack(data)?;
+    let end = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+    Some(Event { token, more: !matches!(token, Token::Writable(_)), end, failed: false })
+}
+
+impl Kernel for Epoll {
+    type Socket = OwnedFd;
+    type Listener = OwnedFd;
+
+    fn watch_listener(&mut self, listener: &OwnedFd, index: u32) {
+        self.watch_edges(listener.as_fd(), Token::Readable(Watched::Listener(index)));
+    }
+
+    fn accept(&mut self, listener: &OwnedFd) -> Accepted<OwnedFd> {
+        super::accept(listener)
+    }
+
+    fn watch_readable(&mut self, socket: &OwnedFd, watched: Watched) {
+        self.watch_edges(socket.as_fd(), Token::Readable(watched));
+    }
+
+    fn watch_writable(&mut self, socket: &OwnedFd, watched: Watched) {
+        let flags = EventFlags::OUT | EventFlags::ONESHOT;
+        let token = Token::Writable(watched);
+        self.early.extend(watch(&self.writable, socket.as_fd(), token, flags));
+    }
+
+    fn unwatch(&mut self, socket: &OwnedFd, _watched: Watched, writable_too: bool) {
+        // ENOENT where a watch had failed.
+        let _ = epoll::delete(&self.main, socket);
+        if writable_too {
+            let _ = epoll::delete(&self.writable, socket);
+        }
+    }
+
+    fn watch_doorbell(&mut self, doorbell: &Doorbell) {
+        self.watch_edges(doorbell.as_event_fd(), Token::Doorbell);
+    }
+
+    /// Everything was carried out when it was asked for.
+    fn submit(&mut self) {}
+
+    fn park(&mut self, timeout_ms: Option<u64>) {
+        let timeout_ms = if self.early.is_empty() { timeout_ms } else { Some(0) };
+        let timeout = timeout_ms.map(|milliseconds| {
+            let milliseconds = milliseconds.min(PARK_MS_MAX);
+            let part = |number: u64| i64::try_from(number).unwrap_or_default();
+            Timespec {
+                tv_sec: part(milliseconds / 1_000),
+                tv_nsec: part(milliseconds % 1_000 * 1_000_000),
+            }
+        });
+        self.wait(timeout.as_ref());
+    }
+
+    fn reap(&mut self, events: &mut Vec<Event>) {
+        events.append(&mut self.early);
+    }
+
+    fn send_all<'a>(
+        &mut self,
+        sends: impl Iterator<Item = Send<'a, OwnedFd>>,
+        results: &mut Vec<Sent>,
+    ) {
+        results.clear();
+        results.extend(sends.map(|send| super::send(&send)));
+    }
+
+    fn receive(&mut self, socket: &OwnedFd, buffer: &mut [u8]) -> Received {
+        super::receive(socket, buffer)
+    }
+
+    fn shut_down(&mut self, socket: &OwnedFd) -> bool {
+        super::shut_down(socket)
+    }
+
+    fn stamp(&self) -> u64 {
+        self.clock.stamp()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! The two implementations of `tick::kernel::Kernel` over real sockets: `Uring` (io_uring) and `Epoll`.
+//!
+//! Both keep the same contract, which `tests/kernels.rs` checks with one script. This file has what they share: tokens
+//! as 64 bits, accepting, receiving, one send, and the preparation of a listener. `probe.rs` decides which one a
+//! server uses. A worker owns exactly one kernel, creates it on its own thread and never shares it.
+//!
+//! All sockets are used with MSG_DONTWAIT, so they need not be non-blocking. Listeners must be: see `prepare_listener`.
+//! System calls of this file: accept4 (Linux 2.6.28), recvfrom, sendto, shutdown, setsockopt, ioctl(FIONBIO) and
+//! clock_gettime, all older.
+
+mod epoll;
+mod probe;
+mod uring;
+
+pub use epoll::Epoll;
+pub use probe::{Choice, Refusal, choose};
+pub use uring::Uring;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+
+use crate::limits;
+use crate::shard::ConnectionKey;
+use crate::tick::kernel::{Accepted, Event, Received, Send, Sent, SessionKey, Token, Watched};
+use crate::tick::socket_bytes;
+
+const _: () = assert!(socket_bytes::<OwnedFd>() <= 16, "part of an idle connection's budget");
+
+/// Prepares a listener for both kernels. `accept` must not block, and accepted sockets have TCP_NODELAY because Linux
+/// copies it from the listener: that saves one system call a connection. Connections that a listener of another
+/// process had queued before this call do not have it.
+///
+/// # Errors
+/// When the descriptor is no TCP listener.
+pub fn prepare_listener(listener: TcpListener) -> io::Result<OwnedFd> {
+    listener.set_nonblocking(true)?;
+    let listener = OwnedFd::from(listener);
+    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
+    Ok(listener)
+}
+
+const SLOT_MAX: u32 = (1 << 28) - 1;
+/// `server/probe.rs` sets the limit of descriptors. Each slot in use has one, so no slot is beyond `SLOT_MAX`.
+const _: () = assert!(limits::DESCRIPTORS_MAX <= SLOT_MAX as u64);
+
+const KIND_SHIFT: u32 = 60;
+/// Kinds from here on are a kernel's own.
+const OWN_KINDS: u64 = 8;
+
+/// What a kernel attaches to a request or a watch: kind in the top 4 bits, then 28 bits, then 32 bits.
+fn pack(token: Token) -> u64 {
+    let (kind, slot, generation) = match token {
+        Token::Readable(Watched::Connection(key)) => (0, key.slot, key.generation),
+        Token::Writable(Watched::Connection(key)) => (1, key.slot, key.generation),
+        Token::Readable(Watched::Session(key)) => (2, key.slot, key.generation),
+        Token::Writable(Watched::Session(key)) => (3, key.slot, key.generation),
+        Token::Readable(Watched::Listener(index)) => (4, 0, index),
+        // Nobody sends on a listener.
+        Token::Writable(Watched::Listener(index)) => (4, 1, index),
+        Token::Readable(Watched::Cluster(number)) => (5, 0, number),
+        Token::Writable(Watched::Cluster(number)) => (5, 1, number),
+        Token::Doorbell => (6, 0, 0),
+        // Never submitted.
+        Token::Lost => (7, 0, 0),
+    };
+    pack_parts(kind, slot, generation)
+}
+
+fn pack_parts(kind: u64, slot: u32, generation: u32) -> u64 {
+    debug_assert!(slot <= SLOT_MAX, "DESCRIPTORS_MAX keeps it below");
+    kind << KIND_SHIFT | u64::from(slot) << 32 | u64::from(generation)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "unpacks what `pack_parts` has put there")]
+fn unpack_parts(data: u64) -> (u64, u32, u32) {
+    (data >> KIND_SHIFT, (data >> 32) as u32 & SLOT_MAX, data as u32)
+}
+
+/// `None` for a kernel's own kinds.
+fn unpack(data: u64) -> Option<Token> {
+    let (kind, slot, generation) = unpack_parts(data);
+    let connection = Watched::Connection(ConnectionKey { slot, generation });
+    let session = Watched::Session(SessionKey { slot, generation });
+    let of = |watched| if slot == 0 { Token::Readable(watched) } else { Token::Writable(watched) };
+    Some(match kind {
+        0 => Token::Readable(connection),
+        1 => Token::Writable(connection),
+        2 => Token::Readable(session),
+        3 => Token::Writable(session),
+        4 => of(Watched::Listener(generation)),
+        5 => of(Watched::Cluster(generation)),
+        6 => Token::Doorbell,
+        7 => Token::Lost,
+        _ => return None,
+    })
+}
+
+/// The report for a watch that could not be made.
+fn failed(token: Token) -> Event {
+    Event { token, more: false, end: false, failed: true }
+}
+
+/// Both kernels round a wait down to this: 12 days. A caller that has nothing to do then waits again.
+const PARK_MS_MAX: u64 = 1 << 30;
+
+fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
+    loop {
+        return match rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC) {
+            Ok((socket, peer)) => match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                Some(peer) => Accepted::Socket(socket, peer),
+                None => Accepted::Failed,
+            },
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Accepted::Nothing,
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                Accepted::Exhausted(error.raw_os_error())
+            }
+            // ECONNABORTED, and network errors that were pending on the new socket (accept(2)); EINVAL after a shutdown.
+            Err(_) => Accepted::Failed,
+        };
+    }
+}
+
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Received {
+    loop {
+        return match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Received::Nothing,
+            Ok((0, _)) | Err(_) => Received::Gone,
+            Ok((count, _)) => Received::Bytes(count),
+        };
+    }
+}
+
+fn send(send: &Send<'_, OwnedFd>) -> Sent {
+    loop {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        return match rustix::net::send(send.socket, send.bytes, flags) {
+            Ok(count) if count == send.bytes.len() => Sent::Whole,
+            Ok(count) => Sent::Part(count),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Sent::Part(0),
+            Err(_) => Sent::Failed,
+        };
+    }
+}
+
+fn shut_down(socket: &OwnedFd) -> bool {
+    rustix::net::shutdown(socket, Shutdown::Write).is_ok()
+}
+
+#[cfg(test)]
+mod tests;

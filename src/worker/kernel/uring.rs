@@ -1,0 +1,523 @@
+//! The kernel over one io_uring, in whose wait the worker parks. [unsafe island]
+//!
+//! Requests: multishot POLL_ADD for reading, one-shot POLL_ADD for writing, SEND that never waits, ASYNC_CANCEL. What
+//! is pushed waits in the submission queue for the next `submit`, `park` or batch of sends. Reading, accepting and
+//! batches of one or two sends are ordinary system calls, because the ring costs more than it saves there.
+//!
+//! Kernel floor: Linux 5.19. NODROP is of 5.5, EXT_ARG of 5.11, multishot POLL_ADD of 5.13, CQE_SKIP_SUCCESS of 5.17,
+//! SUBMIT_ALL of 5.18, COOP_TASKRUN with TASKRUN_FLAG and the cancellation of all requests of one token of 5.19.
+//! SINGLE_ISSUER (6.0) and DEFER_TASKRUN (6.1) are used where the kernel has both, NO_IOWAIT where it has it (6.15).
+//! System calls: io_uring_setup, io_uring_enter and mmap; io_uring_register is not used.
+//!
+//! With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. The
+//! ring belongs to the thread that created it, and nobody may poll its descriptor: Linux 6.18 loses wake-ups then.
+#![allow(unsafe_code, reason = "requests of the ring refer to memory and descriptors by raw values")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
+
+use super::{OWN_KINDS, PARK_MS_MAX, pack, pack_parts, unpack, unpack_parts};
+use crate::limits;
+use crate::mailbox::Doorbell;
+use crate::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
+use crate::worker::time::Clock;
+
+/// Own kinds of requests: see `pack`.
+const SENT: u64 = OWN_KINDS;
+const CANCEL: u64 = OWN_KINDS + 1;
+const NO_OP: u64 = OWN_KINDS + 2;
+
+pub struct Uring {
+    ring: IoUring,
+    /// Reports taken out early, to make room for submissions.
+    early: Vec<Event>,
+    clock: Clock,
+    /// The kernel has lost completions since the last `reap`.
+    lost: bool,
+    /// Completions that the kernel has dropped so far, as it counts them.
+    dropped: u32,
+    /// Flags of a call that waits. Without NO_IOWAIT the kernel counts an idle worker as one that waits for a disk.
+    wait_flags: EnterFlags,
+    /// Errors that the next calls of the kernel are to return.
+    #[cfg(test)]
+    faults: std::collections::VecDeque<i32>,
+}
+
+/// What a call of the kernel waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Nothing; it only submits.
+    Submit,
+    /// Nothing; it also brings the completions that are due.
+    Look,
+    /// A completion, for this many milliseconds at most.
+    For(u64),
+    Forever,
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entered {
+    Done,
+    /// Completions have to be taken out first.
+    Full,
+    /// The kernel has no memory for requests now.
+    NoMemory,
+}
+
+/// Tries of a submission that finds no memory in the kernel, before the next tick tries again.
+const TRIES: u32 = 8;
+/// Tries with a pause of 1 ms, where the worker cannot go on without: a second. The kernel that has no 256 bytes for so
+/// long leaves nothing to serve with.
+const TRIES_MAX: u32 = 1_000;
+const PAUSE_MS: u64 = 1;
+/// Calls that fetch completions which are due, in one `park`. Newer kernels run about 20 a call; all that is ready
+/// belongs into one tick, so that each connection is sent to once.
+const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
+/// Time for each step of `prove`.
+const PROOF_MS: u64 = 1_000;
+
+/// One completion, as the kernel reports it.
+#[derive(Clone, Copy, Debug)]
+struct Completion {
+    data: u64,
+    result: i32,
+    more: bool,
+}
+
+impl Completion {
+    /// `None` for requests of which nobody wants to know, and for a watch that `unwatch` has ended.
+    fn event(self) -> Option<Event> {
+        let token = unpack(self.data).filter(|_| self.result != -libc::ECANCELED)?;
+        let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
+        let failed = self.result < 0;
+        Some(Event { token, more: self.more, end: !failed && self.result & end != 0, failed })
+    }
+
+    /// The send that this answers, and how.
+    fn sent(self) -> Option<(usize, Sent)> {
+        let (SENT, index, _) = unpack_parts(self.data) else { return None };
+        let sent = match usize::try_from(self.result) {
+            Ok(count) => Sent::Part(count),
+            Err(_) if self.result == -libc::EAGAIN => Sent::Part(0),
+            Err(_) => Sent::Failed,
+        };
+        Some((index as usize, sent))
+    }
+}
+
+fn build(entries: u32, completions: u32, deferred: bool) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(completions).setup_submit_all().setup_taskrun_flag();
+    match deferred {
+        true => builder.setup_single_issuer().setup_defer_taskrun(),
+        false => builder.setup_coop_taskrun(),
+    };
+    builder.build(entries)
+}
+
+impl Uring {
+    /// To be called on the thread that uses it.
+    ///
+    /// # Errors
+    /// When the kernel refuses the ring, or lacks something that it needs.
+    pub fn new(clock: Clock) -> io::Result<Self> {
+        let (entries, completions) = (limits::RING_ENTRIES, limits::RING_COMPLETIONS);
+        match build(entries, completions, true) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Self::over(build(entries, completions, false)?, clock)
+            }
+            ring => Self::over(ring?, clock),
+        }
+    }
+
+    /// As on kernels older than 6.1: without DEFER_TASKRUN, for tests of both ways on one kernel.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn cooperative(clock: Clock) -> io::Result<Self> {
+        Self::over(build(limits::RING_ENTRIES, limits::RING_COMPLETIONS, false)?, clock)
+    }
+
+    fn over(ring: IoUring, clock: Clock) -> io::Result<Self> {
+        let features = ring.params();
+        // NODROP: completions that find no room wait in the kernel. EXT_ARG: a wait has a time limit. CQE_SKIP: a send
+        // that succeeds posts nothing.
+        let suffice = features.is_feature_nodrop()
+            && features.is_feature_ext_arg()
+            && features.is_feature_skip_cqe_on_success();
+        if !suffice {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut wait_flags = EnterFlags::GETEVENTS;
+        if features.is_feature_no_iowait() {
+            wait_flags |= EnterFlags::NO_IOWAIT;
+        }
+        Ok(Self {
+            ring,
+            early: Vec::new(),
+            clock,
+            lost: false,
+            dropped: 0,
+            wait_flags,
+            #[cfg(test)]
+            faults: std::collections::VecDeque::new(),
+        })
+    }
+
+    /// Sends a no-op to the kernel and back and lets a multishot poll report twice: where a sandbox refuses
+    /// `io_uring_enter`, or only imitates it, a worker would wait for ever. Never waits long. For a new ring.
+    ///
+    /// # Errors
+    /// What was refused, and how.
+    pub(super) fn prove(&mut self) -> Result<(), (&'static str, io::Error)> {
+        self.push(&opcode::Nop::new().build().user_data(pack_parts(NO_OP, 0, 0)));
+        self.prove_step(|completion| completion.data == pack_parts(NO_OP, 0, 0))
+            .map_err(|error| ("io_uring_enter", error))?;
+        let poll = |error| ("a multishot poll", error);
+        let doorbell = Doorbell::new().map_err(|error| ("an eventfd", error))?;
+        self.watch_doorbell(&doorbell);
+        for _ in 0..2 {
+            doorbell.set_asleep();
+            doorbell.ring();
+            self.prove_step(|completion| {
+                completion.event().is_some_and(|event| event.more && !event.failed && !event.end)
+            })
+            .map_err(poll)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one completion.
+    fn prove_step(&mut self, is_expected: impl Fn(Completion) -> bool) -> io::Result<()> {
+        for _ in 0..TRIES {
+            match self.call(true, Wait::For(PROOF_MS)) {
+                Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            let mut found = None;
+            self.complete(|completion| found = Some(completion));
+            if let Some(found) = found {
+                let answer = usize::try_from(found.result)
+                    .map_err(|_| io::Error::from_raw_os_error(found.result.saturating_neg()));
+                answer?;
+                return is_expected(found).then_some(()).ok_or(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    fn watch_multi(&mut self, descriptor: BorrowedFd<'_>, token: Token) {
+        let mask = u32::try_from(libc::POLLIN | libc::POLLRDHUP).unwrap_or_default();
+        let poll = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), mask).multi(true);
+        self.push(&poll.build().user_data(pack(token)));
+    }
+
+    fn push(&mut self, entry: &Entry) {
+        for attempt in 0.. {
+            // SAFETY: the entries pushed through here carry no pointers: polls, their cancellation, and no-ops.
+            let pushed = unsafe { self.ring.submission().push(entry) };
+            if pushed.is_ok() {
+                return;
+            }
+            self.submit_or_wait(attempt);
+            if self.ring.submission().is_full() {
+                // The kernel takes nothing while completions overflow.
+                self.collect();
+            }
+        }
+    }
+
+    /// Calls the kernel once.
+    ///
+    /// Reachable errors: EINTR and ETIME; EBUSY (completions overflow); EAGAIN and ENOMEM (no memory for a request);
+    /// EBADR (a completion found no room and no memory: it is lost). Others say that the ring or an entry is malformed,
+    /// which no input causes: a broken invariant, which ends the process.
+    fn enter(&mut self, submits: bool, wait: Wait) -> Entered {
+        loop {
+            let Err(error) = self.call(submits, wait) else { return Entered::Done };
+            match error.raw_os_error() {
+                Some(libc::EINTR) if matches!(wait, Wait::Submit | Wait::Look) => {}
+                Some(libc::EINTR | libc::ETIME) => return Entered::Done,
+                Some(libc::EBUSY) => return Entered::Full,
+                Some(libc::EAGAIN | libc::ENOMEM) => return Entered::NoMemory,
+                Some(libc::EBADR) => {
+                    self.lost = true;
+                    return Entered::Done;
+                }
+                _ => panic!("io_uring_enter failed on a ring that worked before: {error}"),
+            }
+        }
+    }
+
+    fn call(&mut self, submits: bool, wait: Wait) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(fault) = self.faults.pop_front() {
+            return Err(io::Error::from_raw_os_error(fault));
+        }
+        let queued = if submits { self.ring.submission().len() } else { 0 };
+        let queued = u32::try_from(queued).unwrap_or(u32::MAX);
+        let (wanted, flags) = match wait {
+            Wait::Submit => (0, EnterFlags::empty()),
+            Wait::Look => (0, EnterFlags::GETEVENTS),
+            Wait::Forever => (1, self.wait_flags),
+            Wait::For(milliseconds) => {
+                let nanos = u32::try_from(milliseconds % 1_000 * 1_000_000).unwrap_or_default();
+                let time = types::Timespec::new().sec(milliseconds / 1_000).nsec(nanos);
+                let arguments = types::SubmitArgs::new().timespec(&time);
+                let flags = (self.wait_flags | EnterFlags::EXT_ARG).bits();
+                // SAFETY: EXT_ARG is supported (`over`), and with it the kernel reads `arguments`, which live through
+                // the call, as what they are.
+                return unsafe { self.ring.submitter().enter(queued, 1, flags, Some(&arguments)) };
+            }
+        };
+        // SAFETY: without EXT_ARG the argument is a signal set, and there is none.
+        unsafe {
+            self.ring.submitter().enter::<libc::sigset_t>(queued, wanted, flags.bits(), None)
+        }
+    }
+
+    /// One step of a loop that cannot go on before the queue has room. It gives the kernel time, but not for ever.
+    fn submit_or_wait(&mut self, attempt: u32) {
+        assert!(attempt < TRIES_MAX, "the kernel has had no memory for io_uring for a second");
+        if self.enter(true, Wait::Submit) == Entered::NoMemory && attempt >= TRIES {
+            pause();
+        }
+    }
+
+    /// The kernel holds completions back that found no room.
+    fn overflows(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    /// The kernel posts completions when it is entered: those that have found no room, or are due.
+    fn has_more(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Takes all completions out of the ring. No system call.
+    fn complete(&mut self, each: impl FnMut(Completion)) {
+        let completions = self.ring.completion().map(|entry| Completion {
+            data: entry.user_data(),
+            result: entry.result(),
+            more: cqueue::more(entry.flags()),
+        });
+        completions.for_each(each);
+        // The kernel reports a drop as EBADR only to a call that waits and submits nothing.
+        let dropped = self.ring.completion().overflow();
+        self.lost |= std::mem::replace(&mut self.dropped, dropped) != dropped;
+    }
+
+    /// Takes all completions out of the ring, for the next `reap`.
+    fn collect(&mut self) {
+        let mut early = std::mem::take(&mut self.early);
+        self.complete(|completion| early.extend(completion.event()));
+        self.early = early;
+    }
+
+    /// Fetches completions that are due, as long as they find room.
+    fn look(&mut self) {
+        let room = (limits::RING_COMPLETIONS / 2) as usize;
+        for _ in 0..LOOKS_MAX {
+            if !self.ring.submission().taskrun() || self.ring.completion().len() > room {
+                return;
+            }
+            self.enter(false, Wait::Look);
+        }
+    }
+
+    fn push_send(&mut self, send: &Send<'_, OwnedFd>, index: u32) -> bool {
+        // MSG_WAITALL: without it a short send is a silent success under SKIP_SUCCESS and its tail is lost.
+        // MSG_DONTWAIT: without it the send may stay pending and go on reading the buffer.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
+        let length = u32::try_from(send.bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(types::Fd(send.socket.as_raw_fd()), send.bytes.as_ptr(), length)
+            .flags(flags)
+            .build()
+            .flags(Flags::SKIP_SUCCESS)
+            .user_data(pack_parts(SENT, index, 0));
+        // SAFETY: with MSG_DONTWAIT the kernel is done with the bytes when the submission returns. `send_by_ring` does
+        // not return before all was submitted, and its caller keeps the bytes alive until then.
+        unsafe { self.ring.submission().push(&entry).is_ok() }
+    }
+
+    /// Submits all sends that were pushed and notes what came of them: the kernel completes a send that never waits
+    /// within its submission. What was pushed before them is submitted too.
+    fn send_by_ring(&mut self, results: &mut [Sent]) {
+        let mut early = std::mem::take(&mut self.early);
+        let mut sort = |completion: Completion| match completion.sent() {
+            // The kernel answers sends of this batch only, because each batch waits for its answers here.
+            Some((index, sent)) => {
+                if let Some(result) = results.get_mut(index) {
+                    *result = sent;
+                }
+            }
+            None => early.extend(completion.event()),
+        };
+        // The entries point to the frames, so nothing else happens before the kernel has taken them all.
+        let mut attempts = 0..;
+        while !self.ring.submission().is_empty() {
+            self.submit_or_wait(attempts.next().unwrap_or(u32::MAX));
+            self.complete(&mut sort);
+        }
+        // A result that found no room is behind others in the kernel, and a result not seen is a send taken for whole.
+        while self.overflows() {
+            self.enter(false, Wait::Look);
+            self.complete(&mut sort);
+        }
+        self.early = early;
+    }
+}
+
+impl Kernel for Uring {
+    type Socket = OwnedFd;
+    type Listener = OwnedFd;
+
+    fn watch_listener(&mut self, listener: &OwnedFd, index: u32) {
+        self.watch_multi(listener.as_fd(), Token::Readable(Watched::Listener(index)));
+    }
+
+    fn accept(&mut self, listener: &OwnedFd) -> Accepted<OwnedFd> {
+        super::accept(listener)
+    }
+
+    fn watch_readable(&mut self, socket: &OwnedFd, watched: Watched) {
+        self.watch_multi(socket.as_fd(), Token::Readable(watched));
+    }
+
+    fn watch_writable(&mut self, socket: &OwnedFd, watched: Watched) {
+        let mask = u32::try_from(libc::POLLOUT).unwrap_or_default();
+        let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), mask);
+        self.push(&poll.build().user_data(pack(Token::Writable(watched))));
+    }
+
+    /// A pending watch holds the file and delays its FIN. ASYNC_CANCEL and not POLL_REMOVE: the latter fails with
+    /// EALREADY while the poll's wake-up is on its way, and a multishot poll that stays armed would keep the socket
+    /// open for ever.
+    fn unwatch(&mut self, _socket: &OwnedFd, watched: Watched, writable_too: bool) {
+        let tokens = [Token::Readable(watched), Token::Writable(watched)];
+        for token in tokens.into_iter().take(if writable_too { 2 } else { 1 }) {
+            let data = pack(token);
+            let cancel = match watched {
+                // After `Token::Lost` the caller arms its listeners again, whether or not their watches had ended.
+                Watched::Listener(_) => {
+                    opcode::AsyncCancel2::new(types::CancelBuilder::user_data(data).all()).build()
+                }
+                _ => opcode::AsyncCancel::new(data).build(),
+            };
+            let cancel = cancel.flags(Flags::SKIP_SUCCESS);
+            self.push(&cancel.user_data(pack_parts(CANCEL, 0, 0)));
+        }
+    }
+
+    fn watch_doorbell(&mut self, doorbell: &Doorbell) {
+        self.watch_multi(doorbell.as_event_fd(), Token::Doorbell);
+    }
+
+    /// What the kernel cannot take now stays in the queue for the next call. A poll that was cancelled keeps its file
+    /// until its deferred work has run, so this looks, too.
+    fn submit(&mut self) {
+        for _ in 0..TRIES {
+            if self.ring.submission().is_empty() {
+                break;
+            }
+            match self.enter(true, Wait::Look) {
+                Entered::Done => {}
+                Entered::Full => self.collect(),
+                Entered::NoMemory => std::thread::yield_now(),
+            }
+        }
+        self.look();
+    }
+
+    fn park(&mut self, timeout_ms: Option<u64>) {
+        let is_quiet = self.early.is_empty() && !self.lost && self.ring.completion().is_empty();
+        let wait = match timeout_ms {
+            Some(milliseconds) if is_quiet && milliseconds > 0 => {
+                Wait::For(milliseconds.min(PARK_MS_MAX))
+            }
+            None if is_quiet => Wait::Forever,
+            _ => Wait::Look,
+        };
+        if wait == Wait::Look && self.ring.submission().is_empty() && !self.has_more() {
+            return;
+        }
+        match self.enter(true, wait) {
+            Entered::Done => {}
+            Entered::Full => self.collect(),
+            // A call that cannot submit does not wait either, and brings nothing.
+            Entered::NoMemory => {
+                let wait = if wait == Wait::Look { wait } else { Wait::For(PAUSE_MS) };
+                self.enter(false, wait);
+            }
+        }
+        self.look();
+    }
+
+    fn reap(&mut self, events: &mut Vec<Event>) {
+        events.append(&mut self.early);
+        self.complete(|completion| events.extend(completion.event()));
+        if std::mem::take(&mut self.lost) {
+            events.push(Event { token: Token::Lost, more: false, end: false, failed: false });
+        }
+    }
+
+    /// Larger batches take one system call for as many sends as the queue has room for.
+    fn send_all<'a>(
+        &mut self,
+        mut sends: impl Iterator<Item = Send<'a, OwnedFd>>,
+        results: &mut Vec<Sent>,
+    ) {
+        results.clear();
+        let (first, second, third) = (sends.next(), sends.next(), sends.next());
+        let Some(third) = third else {
+            let few = first.iter().chain(second.iter());
+            return results.extend(few.map(super::send));
+        };
+        for send in first.into_iter().chain(second).chain([third]).chain(sends) {
+            let index = u32::try_from(results.len()).unwrap_or(u32::MAX);
+            if !self.push_send(&send, index) {
+                self.send_by_ring(results);
+                if !self.push_send(&send, index) {
+                    // `send_by_ring` returns with an empty queue.
+                    debug_assert!(false, "an empty queue has room");
+                    results.push(Sent::Part(0));
+                    continue;
+                }
+            }
+            results.push(Sent::Whole);
+        }
+        self.send_by_ring(results);
+        if self.lost {
+            // Which sends were cut short is not known; `reap` reports the loss, which ends all connections.
+            results.fill(Sent::Failed);
+        }
+    }
+
+    fn receive(&mut self, socket: &OwnedFd, buffer: &mut [u8]) -> Received {
+        super::receive(socket, buffer)
+    }
+
+    fn shut_down(&mut self, socket: &OwnedFd) -> bool {
+        super::shut_down(socket)
+    }
+
+    fn stamp(&self) -> u64 {
+        self.clock.stamp()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the worker cannot go on, and spinning helps nobody")]
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(PAUSE_MS));
+}
+
+#[cfg(test)]
+mod tests;
