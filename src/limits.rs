@@ -66,6 +66,12 @@ pub const GATHER_TIMEOUT_MS: u64 = 5_000;
 /// Seconds of the liveness wheel; longer deadlines go round again.
 pub const WHEEL_SECONDS: u32 = 256;
 
-const _: () = assert!(2 * SENDS_PER_SUBMIT <= RING_ENTRIES as usize, "a batch fits beside what a tick has pushed");
-const _: () = assert!(RING_COMPLETIONS >= 4 * RING_ENTRIES, "each submission may fail, and each failure has a place");
+const _: () = assert!(
+    2 * SENDS_PER_SUBMIT <= RING_ENTRIES as usize,
+    "a batch fits beside what a tick has pushed"
+);
+const _: () = assert!(
+    RING_COMPLETIONS >= 4 * RING_ENTRIES,
+    "each submission may fail, and each failure has a place"
+);
 const _: () = assert!(WHEEL_SECONDS.is_power_of_two());

@@ -9,10 +9,10 @@ pub mod overload;
 
 use core::net::IpAddr;
 
-pub use addresses::{Client, Place, Places};
-use addresses::{ConnectionTable, RateTable};
 use crate::config::Config;
 use crate::config::network::Network;
+pub use addresses::{Client, Place, Places};
+use addresses::{ConnectionTable, RateTable};
 
 /// HTTP connections that one client address may have at least: browsers open several, and each request of a backend may
 /// be one.

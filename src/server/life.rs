@@ -30,6 +30,7 @@ use super::probe::StartError;
 use super::supervision::{self, Watchdog};
 use super::takeover::{self, Offer, Offering, Predecessor, Running, Successor};
 use super::watch::Watch;
+use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
@@ -38,8 +39,8 @@ use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
 use crate::worker::handover::{FORMAT, Handover, Meeting};
+use crate::worker::kernel;
 use crate::worker::line::Lines;
-use crate::worker::overload::Overload;
 use crate::worker::time::Clock;
 use crate::worker::{self, Ends, Phase, Shared, hold_signals};
 
@@ -314,8 +315,11 @@ fn share(
         tracing::info!("this is node {:016x} (host {host}, pid {process})", node.0);
     }
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
+    let io = kernel::choose(config.io)
+        .map_err(|refusal| StartError::Start(io::Error::other(refusal.to_string())))?;
     Ok(Shared {
-        overload: Overload::new(&config, channel_hash_seed.rotate_left(32)),
+        io,
+        overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
         config,
         apps,
         unready: AtomicBool::new(false),
@@ -463,13 +467,7 @@ fn start_worker(
     pin_to: Option<core_affinity::CoreId>,
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-    let run = move || {
-        if let Err(error) = worker::run(shared, ends, pin_to) {
-            // Without this worker its listener would swallow connections: better no server than half of one.
-            tracing::error!("worker {index} cannot run: {error}");
-            output::exit(1);
-        }
-    };
+    let run = move || worker::run(shared, ends, pin_to);
     // Nobody waits for it: the process ends when the control thread does.
     thread.spawn(run).map(drop)
 }

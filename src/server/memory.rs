@@ -11,8 +11,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::admission::overload::Strain;
 use crate::counters::{RefusalCounters, Refused};
-use crate::worker::overload::Strain;
 
 /// Between two lines about the same strain, in milliseconds.
 const LINE_EVERY_MS: u64 = 10_000;

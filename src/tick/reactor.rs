@@ -203,9 +203,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// For the flush: the kernel, and the descriptors to send to.
-    pub(super) fn split(
-        &mut self,
-    ) -> (&mut K, &Sockets<K::Socket>, &Sessions<K::Socket>) {
+    pub(super) fn split(&mut self) -> (&mut K, &Sockets<K::Socket>, &Sessions<K::Socket>) {
         (&mut self.kernel, &self.sockets, &self.sessions)
     }
 
@@ -532,9 +530,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Another tick is needed although no descriptor will say so.
     pub(super) fn has_unread(&self) -> bool {
-        !self.ready.is_empty()
-            || !self.unread.is_empty()
-            || self.sessions.has_work()
+        !self.ready.is_empty() || !self.unread.is_empty() || self.sessions.has_work()
     }
 }
 

@@ -545,7 +545,13 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// The kernel has taken `sent` of the `given` bytes of a session's answers.
-    pub(super) fn answered(&mut self, site: &mut Site<'_>, key: SessionKey, given: usize, sent: Sent) {
+    pub(super) fn answered(
+        &mut self,
+        site: &mut Site<'_>,
+        key: SessionKey,
+        given: usize,
+        sent: Sent,
+    ) {
         let Some(entry) = self.sessions.get(key) else { return };
         let count = match sent {
             Sent::Whole => given,

@@ -121,12 +121,7 @@ impl Site<'_> {
         }
     }
 
-    fn ask_cores(
-        &mut self,
-        asker: Asker,
-        question: Question,
-        nodes: i64,
-    ) -> (u32, Arc<Question>) {
+    fn ask_cores(&mut self, asker: Asker, question: Question, nodes: i64) -> (u32, Arc<Question>) {
         self.catch_up();
         let cores = self.mailbox.cores();
         let own = self.shard.answer(&question);

@@ -23,10 +23,12 @@ use crate::cluster::{Link, Login, Lost};
 use crate::config::Scaling;
 use crate::mailbox::{Doorbell, Mailbox};
 use crate::shard::{LinkId, Mail, NodeId, Shard};
-use crate::tick::kernel::{Kernel, Watched};
+use crate::tick::kernel::Watched;
 
 const PAUSE_FIRST_MS: u64 = 50;
 const PAUSE_MAX_MS: u64 = 2_000;
+/// Time between two looks at a connection that is being made, in milliseconds.
+const CALLING_LOOK_MS: u64 = 20;
 /// A line that stood as long is worth to be called at once when it is lost.
 const STOOD_SECONDS: u32 = 10;
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -132,11 +134,13 @@ impl Line {
         })
     }
 
-    /// When it needs a tick although nothing is reported.
-    pub(super) fn due(&self) -> Option<Moment> {
+    /// The time until it needs a tick although nothing is reported, in milliseconds.
+    pub(super) fn wait_ms(&self, now: Moment) -> Option<u64> {
         match self.state {
-            State::Pausing(at) => Some(at),
-            State::Calling(_) | State::Serving(_) => None,
+            State::Pausing(at) => Some(at.0.saturating_sub(now.0)),
+            // The ring of the thread that connects finds the worker awake now and then.
+            State::Calling(_) => Some(CALLING_LOOK_MS),
+            State::Serving(_) => None,
         }
     }
 
@@ -172,7 +176,11 @@ impl Line {
     }
 
     /// Starts a thread that connects and rings.
-    fn call(&mut self, scaling: &Scaling, core: usize) -> io::Result<Receiver<io::Result<TcpStream>>> {
+    fn call(
+        &mut self,
+        scaling: &Scaling,
+        core: usize,
+    ) -> io::Result<Receiver<io::Result<TcpStream>>> {
         let (sender, receiver) = mpsc::channel();
         let (host, port) = (scaling.host.clone(), scaling.port);
         let timeout = Duration::from_secs(scaling.timeout_seconds.into());

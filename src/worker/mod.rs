@@ -41,6 +41,7 @@ use crate::webhook::Feed;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use handover::{Handover, Meeting};
+use kernel::{Choice, Epoll, Uring};
 use line::{Line, Lines};
 use notes::Notes;
 use overload::Guard;
@@ -75,7 +76,7 @@ pub struct Shared {
     pub sockets_reserved: usize,
     pub overload: Arc<Overload>,
     /// Which kernel interface all workers use.
-    pub io: kernel::Kind,
+    pub io: Choice,
     pub handover: Handover,
     /// To the other nodes; `None`: this node is alone.
     pub lines: Option<Lines>,
@@ -85,8 +86,8 @@ pub struct Shared {
 const BEAT_MS: u64 = 1_000;
 
 /// A kernel for the sockets of this host.
-pub(crate) trait HostKernel: Kernel<Socket = OwnedFd, Listener = TcpListener> {}
-impl<K: Kernel<Socket = OwnedFd, Listener = TcpListener>> HostKernel for K {}
+pub(crate) trait HostKernel: Kernel<Socket = OwnedFd, Listener = OwnedFd> {}
+impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd>> HostKernel for K {}
 
 /// One worker.
 pub(crate) struct Worker<K: HostKernel> {
@@ -125,32 +126,54 @@ pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId
         tracing::warn!("workers share one descriptor table, so one limit: {error}");
     }
     match shared.io {
-        kernel::Kind::IoUring => run_on(kernel::Uring::new, shared, ends),
-        kernel::Kind::Epoll => run_on(kernel::Epoll::new, shared, ends),
+        Choice::Uring => run_on(Uring::new, shared, ends),
+        Choice::Epoll(_) => run_on(Epoll::new, shared, ends),
     }
 }
 
 fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
-    let taking = shared.handover.taking.map(|meeting| {
-        let listener = handover::listen(&meeting, usize::from(ends.mailbox.core()))?;
-        Ok((meeting, listener))
-    });
-    let parts = taking.transpose().and_then(|taking| Ok((taking, make(shared.clock)?)));
-    let parts = parts.inspect_err(|error| {
+    let parts = Parts::make(make, &shared, ends).inspect_err(|error| {
         // The first error is as good as any.
         let _ = shared.unstartable.set(copy_of(error));
     });
     // All workers have what they need of the kernel before any of them serves: a server starts whole or not at all.
     shared.started.wait();
-    let Ok((taking, kernel)) = parts else { return };
+    let Ok(parts) = parts else { return };
     if shared.unstartable.get().is_some() {
         return;
     }
-    let mut worker = Worker::new(shared, ends, kernel);
+    let Parts { kernel, mailbox, listeners, feed, taking } = parts;
+    let mut worker = Worker::new(shared, kernel, mailbox, feed);
+    listeners.into_iter().for_each(|listener| worker.core.reactor.listen(listener));
     if let Some((meeting, listener)) = taking {
         worker.arrive(&meeting, &listener);
     }
     worker.serve();
+}
+
+/// What a worker has before it serves.
+struct Parts<K> {
+    kernel: K,
+    mailbox: Mailbox<Mail>,
+    listeners: Vec<OwnedFd>,
+    feed: Option<Feed>,
+    taking: Option<(Meeting, UnixListener)>,
+}
+
+impl<K: HostKernel> Parts<K> {
+    fn make(make: fn(Clock) -> io::Result<K>, shared: &Shared, ends: Ends) -> io::Result<Self> {
+        let Ends { mailbox, listeners, feed } = ends;
+        let taking = match shared.handover.taking {
+            None => None,
+            Some(meeting) => {
+                let listener = handover::listen(&meeting, usize::from(mailbox.core()))?;
+                Some((meeting, listener))
+            }
+        };
+        let listeners =
+            listeners.into_iter().map(kernel::prepare_listener).collect::<io::Result<_>>()?;
+        Ok(Self { kernel: make(shared.clock)?, mailbox, listeners, feed, taking })
+    }
 }
 
 /// The same error, for somebody else.
@@ -160,8 +183,7 @@ fn copy_of(error: &io::Error) -> io::Error {
 }
 
 impl<K: HostKernel> Worker<K> {
-    fn new(shared: Arc<Shared>, ends: Ends, kernel: K) -> Self {
-        let Ends { mailbox, listeners, feed } = ends;
+    fn new(shared: Arc<Shared>, kernel: K, mailbox: Mailbox<Mail>, feed: Option<Feed>) -> Self {
         let shard = Shard::new(shard_settings(&shared, &mailbox));
         let mut entropy = Entropy::default();
         let http = Http::new(
@@ -171,8 +193,7 @@ impl<K: HostKernel> Worker<K> {
             Box::new(move || entropy.next()),
         );
         let line = Line::new(&shared, &mailbox);
-        let mut core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
-        listeners.into_iter().for_each(|listener| core.reactor.listen(listener));
+        let core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
         Self {
             core,
             clock: shared.clock,
@@ -255,7 +276,7 @@ impl<K: HostKernel> Worker<K> {
             Rest::Reports => BEAT_MS,
         };
         let beat = if self.drain.has_begun { DRAIN_TICK_MS } else { BEAT_MS - now.0 % BEAT_MS };
-        let line = self.line.as_ref().and_then(Line::due).map(|at| at.0.saturating_sub(now.0));
+        let line = self.line.as_ref().and_then(|line| line.wait_ms(now));
         // A tick that comes a moment early would find nothing to do, and come again.
         until.min(beat).min(line.unwrap_or(beat)).max(1)
     }

@@ -113,7 +113,9 @@ impl Session {
             Some(Pending::Asking { request, id, reply, quota }) => {
                 let response = match site.gathers.take(id) {
                     Some(answers) => told(quota, api::render(&reply, answers)),
-                    None if !late => return self.wait(Pending::Asking { request, id, reply, quota }),
+                    None if !late => {
+                        return self.wait(Pending::Asking { request, id, reply, quota });
+                    }
                     None => {
                         site.gathers.end(id);
                         let text = "A core of the server did not answer in time; try again.";
@@ -141,8 +143,7 @@ impl Session {
         if !admission.counts_auth_failures() || !matches!(target, Target::Api { .. }) {
             return Ok(None);
         }
-        let client =
-            admission.address(self.peer.ip(), request.header_values("x-forwarded-for"));
+        let client = admission.address(self.peer.ip(), request.header_values("x-forwarded-for"));
         let Err(most) = admission.may_authenticate(client, http.unix_seconds) else {
             return Ok(Some(client));
         };

@@ -210,9 +210,7 @@ impl Session {
 
     /// Whether a byte of the next request has come.
     pub(in crate::tick) fn has_begun(&self) -> bool {
-        self.work
-            .as_ref()
-            .is_some_and(|work| !work.reader.is_idle() || !work.input.is_empty())
+        self.work.as_ref().is_some_and(|work| !work.reader.is_idle() || !work.input.is_empty())
     }
 
     /// Whether it could go on in another process: it is between two requests, or all that it has of one is its input.
@@ -305,8 +303,7 @@ impl Session {
     pub(super) fn respond(&mut self, http: &Http, response: &Response, request: &Request) {
         let keep_alive = request.keep_alive() && !http.draining;
         self.served = true;
-        self.state =
-            if keep_alive { State::Reading } else { State::Closing { in_order: true } };
+        self.state = if keep_alive { State::Reading } else { State::Closing { in_order: true } };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, keep_alive, request.method() == "HEAD");
         }

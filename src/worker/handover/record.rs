@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Client;
 use crate::shard::ChannelState;
 use crate::tick::Moved;
-use crate::admission::Client;
 
 /// Changes whenever a `Record` does; a test holds the two together.
 pub const FORMAT: u32 = 1;

@@ -12,8 +12,8 @@ use rustix::io::retry_on_intr;
 use super::Meeting;
 use super::record::Record;
 use super::stream::{Incoming, PATIENCE, check_user};
-use crate::worker::time::Clock;
 use crate::worker::notes::peer_of;
+use crate::worker::time::Clock;
 use crate::worker::{HostKernel, Worker};
 
 /// Where this worker is given to. To be called by its own thread, before the other process hears of it.

@@ -117,12 +117,24 @@ fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Accepted::Nothing,
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                Accepted::Exhausted(error.raw_os_error())
+                Accepted::Exhausted(exhaustion(error))
             }
-            // ECONNABORTED, and network errors that were pending on the new socket (accept(2)); EINVAL after a shutdown.
+            // It was shut down: there will be none.
+            Err(Errno::INVAL) => Accepted::Nothing,
+            // ECONNABORTED, and network errors that were pending on the new socket (accept(2)).
             Err(_) => Accepted::Failed,
         };
     }
+}
+
+/// Why no connection can be accepted, and what to change.
+fn exhaustion(error: Errno) -> String {
+    let advice = match error {
+        Errno::MFILE => "raise LimitNOFILE or ulimit -n",
+        Errno::NFILE => "raise the sysctl fs.file-max, or find who else has files open",
+        _ => "the kernel is short of memory: look at sysctl net.ipv4.tcp_mem and at the host",
+    };
+    format!("{}; {advice}", io::Error::from(error))
 }
 
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Received {

@@ -134,7 +134,10 @@ impl fmt::Display for Refusal {
                 "{what} lacks a feature ({text}): {FLOOR}, and this is an older kernel or a sandbox that imitates one; \
                  `uname -r` shows its version"
             ),
-            _ => write!(formatter, "{what} does not work ({text}): {FLOOR}, and no sandbox around it"),
+            _ => write!(
+                formatter,
+                "{what} does not work ({text}): {FLOOR}, and no sandbox around it"
+            ),
         }
     }
 }
@@ -177,7 +180,12 @@ mod tests {
     #[test]
     fn every_refusal_names_its_reason_and_the_remedy() {
         for (code, disabled, part, short) in [
-            (libc::EPERM, Some("2"), "sysctl kernel.io_uring_disabled=0", "kernel.io_uring_disabled"),
+            (
+                libc::EPERM,
+                Some("2"),
+                "sysctl kernel.io_uring_disabled=0",
+                "kernel.io_uring_disabled",
+            ),
             (libc::EPERM, Some("1"), "kernel.io_uring_group", "kernel.io_uring_disabled"),
             (libc::EPERM, Some("0"), "--security-opt seccomp=FILE", "seccomp"),
             (libc::EPERM, None, "--security-opt seccomp=FILE", "seccomp"),

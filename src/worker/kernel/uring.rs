@@ -11,7 +11,10 @@
 //!
 //! With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. The
 //! ring belongs to the thread that created it, and nobody may poll its descriptor: Linux 6.18 loses wake-ups then.
-#![allow(unsafe_code, reason = "requests of the ring refer to memory and descriptors by raw values")]
+#![allow(
+    unsafe_code,
+    reason = "requests of the ring refer to memory and descriptors by raw values"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -278,9 +281,7 @@ impl Uring {
             }
         };
         // SAFETY: without EXT_ARG the argument is a signal set, and there is none.
-        unsafe {
-            self.ring.submitter().enter::<libc::sigset_t>(queued, wanted, flags.bits(), None)
-        }
+        unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, wanted, flags.bits(), None) }
     }
 
     /// One step of a loop that cannot go on before the queue has room. It gives the kernel time, but not for ever.
@@ -338,11 +339,12 @@ impl Uring {
         // MSG_DONTWAIT: without it the send may stay pending and go on reading the buffer.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
         let length = u32::try_from(send.bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(types::Fd(send.socket.as_raw_fd()), send.bytes.as_ptr(), length)
-            .flags(flags)
-            .build()
-            .flags(Flags::SKIP_SUCCESS)
-            .user_data(pack_parts(SENT, index, 0));
+        let entry =
+            opcode::Send::new(types::Fd(send.socket.as_raw_fd()), send.bytes.as_ptr(), length)
+                .flags(flags)
+                .build()
+                .flags(Flags::SKIP_SUCCESS)
+                .user_data(pack_parts(SENT, index, 0));
         // SAFETY: with MSG_DONTWAIT the kernel is done with the bytes when the submission returns. `send_by_ring` does
         // not return before all was submitted, and its caller keeps the bytes alive until then.
         unsafe { self.ring.submission().push(&entry).is_ok() }
