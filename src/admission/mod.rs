@@ -19,7 +19,7 @@ use addresses::{ConnectionTable, RateTable};
 const SOCKETS_PER_IP_MIN: u16 = 64;
 
 /// Shared by all workers. Everything is off, and costs nothing, until its option is set.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Admission {
     proxies: Box<[Network]>,
     connections: Option<(u16, ConnectionTable)>,

@@ -60,7 +60,7 @@ impl Pressure {
 }
 
 /// What all workers share of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Overload {
     pub admission: Admission,
     pub pressure: Pressure,

@@ -34,7 +34,6 @@ use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
-use crate::output;
 use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;

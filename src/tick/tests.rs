@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::kernel::{Event, Kernel, Received, Send, Sent};
+use super::http::Rules;
+use super::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Watched};
 use super::*;
+use crate::admission::overload::Overload;
 use crate::app::{App, AppIndex, Apps, sample};
 use crate::counters::{RefusalCounters, Refused};
 use crate::mailbox::{Doorbell, mesh};
@@ -16,31 +18,29 @@ struct Scripted {
 
 impl Kernel for Scripted {
     type Socket = ();
+    type Listener = ();
 
-    fn watch_readable(&mut self, (): &(), _key: ConnectionKey) {}
+    fn watch_listener(&mut self, (): &(), _index: u32) {}
+
+    fn accept(&mut self, (): &()) -> Accepted<()> {
+        Accepted::Nothing
+    }
+
+    fn watch_readable(&mut self, (): &(), _watched: Watched) {}
+
+    fn watch_writable(&mut self, (): &(), _watched: Watched) {}
+
+    fn unwatch(&mut self, (): &(), _watched: Watched, _writable_too: bool) {}
 
     fn watch_doorbell(&mut self, _doorbell: &Doorbell) {}
 
-    fn watch_writable(&mut self, (): &(), _key: ConnectionKey) {}
-
-    fn unwatch(&mut self, _key: ConnectionKey, _writable_too: bool) {}
-
-    fn request_again(&mut self) {}
-
     fn submit(&mut self) {}
 
-    fn has_early(&self) -> bool {
-        false
-    }
+    fn park(&mut self, _timeout_ms: Option<u64>) {}
 
     fn reap(&mut self, _events: &mut Vec<Event>) {}
 
-    fn send_all<'a>(
-        &mut self,
-        sends: impl Iterator<Item = Send<'a, ()>>,
-        results: &mut Vec<Sent>,
-        _events: &mut Vec<Event>,
-    ) {
+    fn send_all<'a>(&mut self, sends: impl Iterator<Item = Send<'a, ()>>, results: &mut Vec<Sent>) {
         results.clear();
         results.extend(sends.map(|send| (self.sent)(send.bytes.len())));
     }
@@ -58,11 +58,26 @@ impl Kernel for Scripted {
     }
 }
 
+fn rules() -> Rules {
+    Rules {
+        request_size_max: 10_000,
+        request_seconds: 10,
+        keepalive_seconds: 75,
+        prefix: String::new(),
+        talkative: false,
+        debug: false,
+        print_events: false,
+        connections_max: 64,
+    }
+}
+
 fn core_of(app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
     let apps = Arc::new(Apps::new(vec![app]));
     assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
     let mailbox = mesh(1).unwrap().remove(0);
-    Core::new(Shard::new(Settings::alone(apps)), mailbox, Scripted { sent }, 0)
+    let overload = Arc::new(Overload::default());
+    let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
+    Core::new(Shard::new(Settings::alone(apps)), mailbox, http, Scripted { sent }, 0)
 }
 
 fn open(core: &mut Core<Scripted>) -> ConnectionKey {

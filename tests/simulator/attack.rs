@@ -5,8 +5,6 @@
 //! `kernel.rs` asserts that no socket is read twice in a tick and that reading ends with its time. At the end honest
 //! clients have every event once and in order (asserted in `client.rs`), and nothing is left of the attackers.
 
-use std::task::{Context, Poll, Waker};
-
 use ringverb::limits::{PONGS_PER_FLUSH_MAX, READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX};
 use ringverb::shard::{ConnectionKey, Question, SendQueue};
 
@@ -291,8 +289,7 @@ impl AttackSimulation {
     fn poll_question(&mut self) {
         let Some((core, id, since)) = self.asked else { return };
         let gathers = &mut self.process.cores[core].gathers;
-        if let Poll::Ready(answers) = gathers.poll(id, &Context::from_waker(Waker::noop())) {
-            gathers.end(id);
+        if let Some(answers) = gathers.take(id) {
             assert_eq!(answers.len(), self.process.cores.len(), "each core answers once");
             self.asked = None;
             return;

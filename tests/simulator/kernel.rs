@@ -12,8 +12,7 @@ use std::rc::Rc;
 
 use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
 use ringverb::mailbox::Doorbell;
-use ringverb::shard::ConnectionKey;
-use ringverb::tick::kernel::{Event, Kernel, Received, Send, Sent, Token};
+use ringverb::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
 
 /// A sequence of numbers from one seed; or choices from a script, and from a seed when it is over.
 #[derive(Debug)]
@@ -74,9 +73,9 @@ pub(crate) struct Wire {
     pub(crate) closed: bool,
     /// Descriptors of the server's side, over all processes.
     descriptors: usize,
-    /// By whom it is watched: core and connection.
-    watches: Vec<(usize, ConnectionKey)>,
-    want_room: Vec<(usize, ConnectionKey)>,
+    /// By whom it is watched: core, and connection or session.
+    watches: Vec<(usize, Watched)>,
+    want_room: Vec<(usize, Watched)>,
     /// The client sends without end: what each read finds.
     pub(crate) source: Option<Source>,
 }
@@ -137,7 +136,6 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) wires: Vec<Wire>,
     completions: Vec<VecDeque<Event>>,
-    again: Vec<bool>,
     bells: Vec<Bell>,
     stamp: Cell<u64>,
     /// By core.
@@ -152,7 +150,6 @@ impl World {
             random,
             wires: Vec::new(),
             completions: Vec::new(),
-            again: Vec::new(),
             bells: Vec::new(),
             stamp: Cell::new(0),
             reads: Vec::new(),
@@ -163,7 +160,6 @@ impl World {
     pub(crate) fn add_cores(&mut self, count: usize) -> usize {
         let first = self.completions.len();
         self.completions.resize_with(first + count, VecDeque::new);
-        self.again.resize(first + count, false);
         self.reads.resize(first + count, Reads::default());
         self.bells.resize(first + count, Bell::default());
         first
@@ -184,7 +180,7 @@ impl World {
 
     /// Whether a core's ring would wake it.
     pub(crate) fn wakes(&self, core: usize) -> bool {
-        self.again[core] || !self.completions[core].is_empty()
+        !self.completions[core].is_empty()
     }
 
     /// A core's doorbell rings. The watch may end with the report.
@@ -206,9 +202,9 @@ impl World {
         }
     }
 
-    fn tell(&mut self, wire: usize, core: usize, key: ConnectionKey) {
+    fn tell(&mut self, wire: usize, core: usize, watched: Watched) {
         let end = self.wires[wire].ended || self.wires[wire].reset;
-        let token = Token::Readable(key);
+        let token = Token::Readable(watched);
         // One that nobody has taken yet tells of this, too.
         if let Some(waiting) = self.completions[core].iter_mut().find(|event| event.token == token)
         {
@@ -289,14 +285,21 @@ pub(crate) struct SimKernel {
 
 impl Kernel for SimKernel {
     type Socket = Socket;
+    type Listener = ();
 
-    fn watch_readable(&mut self, socket: &Socket, key: ConnectionKey) {
+    fn watch_listener(&mut self, (): &(), _index: u32) {}
+
+    fn accept(&mut self, (): &()) -> Accepted<Socket> {
+        Accepted::Nothing
+    }
+
+    fn watch_readable(&mut self, socket: &Socket, watched: Watched) {
         let mut world = self.world.borrow_mut();
         let wire = &mut world.wires[socket.wire];
         assert!(wire.watches.iter().all(|(core, _)| *core != self.core), "watched twice");
-        wire.watches.push((self.core, key));
+        wire.watches.push((self.core, watched));
         if wire.is_readable() {
-            world.tell(socket.wire, self.core, key);
+            world.tell(socket.wire, self.core, watched);
         }
     }
 
@@ -310,48 +313,37 @@ impl Kernel for SimKernel {
         }
     }
 
-    fn watch_writable(&mut self, socket: &Socket, key: ConnectionKey) {
+    fn watch_writable(&mut self, socket: &Socket, watched: Watched) {
         let mut world = self.world.borrow_mut();
         let wire = &mut world.wires[socket.wire];
         if wire.room > 0 || wire.reset {
-            world.post(self.core, Token::Writable(key));
+            world.post(self.core, Token::Writable(watched));
         } else {
-            wire.want_room.push((self.core, key));
+            wire.want_room.push((self.core, watched));
         }
     }
 
-    fn unwatch(&mut self, key: ConnectionKey, writable_too: bool) {
+    fn unwatch(&mut self, socket: &Socket, watched: Watched, writable_too: bool) {
         let mut world = self.world.borrow_mut();
-        let ours = (self.core, key);
-        for wire in &mut world.wires {
-            wire.watches.retain(|watch| *watch != ours);
-            wire.want_room.retain(|watch| !writable_too || *watch != ours);
-        }
-    }
-
-    fn request_again(&mut self) {
-        self.world.borrow_mut().again[self.core] = true;
+        let ours = (self.core, watched);
+        let wire = &mut world.wires[socket.wire];
+        wire.watches.retain(|watch| *watch != ours);
+        wire.want_room.retain(|watch| !writable_too || *watch != ours);
     }
 
     fn submit(&mut self) {}
 
-    fn has_early(&self) -> bool {
-        false
-    }
+    /// Cores wait in `Process::wakes`.
+    fn park(&mut self, _timeout_ms: Option<u64>) {}
 
     fn reap(&mut self, events: &mut Vec<Event>) {
-        let mut world = self.world.borrow_mut();
-        events.extend(world.completions[self.core].drain(..));
-        if std::mem::take(&mut world.again[self.core]) {
-            events.push(Event { token: Token::Again, more: false, end: false, failed: false });
-        }
+        events.extend(self.world.borrow_mut().completions[self.core].drain(..));
     }
 
     fn send_all<'a>(
         &mut self,
         sends: impl Iterator<Item = Send<'a, Socket>>,
         results: &mut Vec<Sent>,
-        _events: &mut Vec<Event>,
     ) {
         let mut world = self.world.borrow_mut();
         results.clear();

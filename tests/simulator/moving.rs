@@ -55,8 +55,8 @@ impl Simulation {
             // Who asked is gone with the old process.
             self.asked.clear();
         }
-        for core in &mut self.process.cores {
-            core.resume();
+        for core in 0..self.process.cores.len() {
+            self.process.resume(core);
         }
     }
 

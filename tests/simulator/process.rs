@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ringverb::admission::overload::Overload;
 use ringverb::app::{App, AppIndex, Apps};
 use ringverb::clock::Moment;
+use ringverb::config::Config;
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::mailbox::mesh_of;
@@ -12,7 +14,8 @@ use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
 use ringverb::shard::{Answer, LinkId, MemoryLimits, NodeId, Pace, Question, Settings, Shard};
-use ringverb::tick::Core;
+use ringverb::tick::http::{Http, Rules};
+use ringverb::tick::{Core, Rest};
 use ringverb::ws::frame;
 
 use crate::kernel::{Random, Shared, SimKernel, Socket, World};
@@ -31,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) now: Moment,
     /// By core, its line to Redis; none without a cluster.
     pub(crate) lines: Vec<Line>,
+    /// By core, when it is to tick again.
+    rests: Vec<Rest>,
     /// By core, the number of its ticks.
     pub(crate) ticks: Vec<u64>,
     /// What the app's backend was told.
@@ -52,6 +57,10 @@ pub(crate) struct InCluster {
 
 /// The app of the default configuration; in a cluster its backend wants to hear of everything.
 fn app(has_webhooks: bool) -> App {
+    config(has_webhooks).apps.remove(0)
+}
+
+fn config(has_webhooks: bool) -> Config {
     let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
     let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
     let mut environment: HashMap<String, String> = names.into_iter().map(variable).collect();
@@ -61,7 +70,22 @@ fn app(has_webhooks: bool) -> App {
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
-    build(&merged, &development).expect("a good configuration").apps.remove(0)
+    build(&merged, &development).expect("a good configuration")
+}
+
+/// The defaults.
+fn rules() -> Rules {
+    let config = config(false);
+    Rules {
+        request_size_max: config.request_size_max,
+        request_seconds: config.handshake_timeout_seconds,
+        keepalive_seconds: config.keepalive_timeout_seconds,
+        prefix: config.path,
+        talkative: false,
+        debug: false,
+        print_events: false,
+        connections_max: 64,
+    }
 }
 
 impl Process {
@@ -73,6 +97,7 @@ impl Process {
         node: Option<InCluster>,
     ) -> Self {
         let apps = Arc::new(Apps::new(vec![app(node.is_some())]));
+        let overload = Arc::new(Overload::new(&config(false), seed));
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
         let first = world.borrow_mut().add_cores(usize::from(cores));
         let cores = mailboxes.into_iter().map(|mailbox| {
@@ -100,7 +125,10 @@ impl Process {
             });
             let kernel =
                 SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
-            Core::new(shard, mailbox, kernel, 0)
+            let randomness = world.clone();
+            let entropy = Box::new(move || randomness.borrow().random.next());
+            let http = Http::new(rules(), apps.clone(), overload.clone(), entropy);
+            Core::new(shard, mailbox, http, kernel, 0)
         });
         let cores: Vec<_> = cores.collect();
         let lines = node.into_iter().flat_map(|InCluster { id: node, unix_seconds, .. }| {
@@ -111,7 +139,8 @@ impl Process {
         let lines = lines.collect();
         let (world, now) = (world.clone(), Moment(0));
         let (ticks, told) = (vec![0; cores.len()], Vec::new());
-        let mut process = Self { cores, world, apps, now, lines, ticks, told, first };
+        let rests = vec![Rest::None; cores.len()];
+        let mut process = Self { cores, world, apps, now, lines, rests, ticks, told, first };
         (0..process.cores.len()).for_each(|core| process.tick(core));
         process
     }
@@ -134,8 +163,8 @@ impl Process {
         let core = &mut self.cores[index];
         core.shard.set_cluster_congested(is_congested);
         self.told.append(&mut core.shard.outbox.webhooks);
-        core.finish();
-        core.reactor.ended.clear();
+        self.rests[index] = core.finish();
+        core.reactor.accounts.clear();
         core.shard.outbox.notes.clear();
         core.shard.outbox.refusals.clear();
     }
@@ -146,7 +175,18 @@ impl Process {
         if self.cores[core].mailbox.doorbell().was_rung() {
             world.ring(self.first + core);
         }
-        world.wakes(self.first + core)
+        let is_due = match self.rests[core] {
+            Rest::None => true,
+            Rest::Until(at) => at <= self.now,
+            Rest::Reports => false,
+        };
+        is_due || world.wakes(self.first + core)
+    }
+
+    /// A core goes on that was paused. The worker does this in a tick.
+    pub(crate) fn resume(&mut self, core: usize) {
+        self.cores[core].resume();
+        self.tick(core);
     }
 
     /// Every core that is woken ticks until none is.

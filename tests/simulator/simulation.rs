@@ -2,7 +2,6 @@
 //! asserts as it hears.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::task::{Context, Poll, Waker};
 
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::shard::{Answer, Described, Question};
@@ -159,11 +158,9 @@ impl Simulation {
     /// The sum of the answers, of which none is missing.
     fn answer(&mut self, (core, id): (usize, u32)) -> Vec<Described> {
         let gathers = &mut self.process.cores[core].gathers;
-        let answers = match gathers.poll(id, &Context::from_waker(Waker::noop())) {
-            Poll::Ready(answers) => answers,
-            Poll::Pending => panic!("a question of core {core} was not answered"),
+        let Some(answers) = gathers.take(id) else {
+            panic!("a question of core {core} was not answered");
         };
-        gathers.end(id);
         let mut sums = vec![Described::default(); CHANNELS.len()];
         for answer in answers {
             let Answer::Described(parts) = answer else { panic!("{answer:?}") };

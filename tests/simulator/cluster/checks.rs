@@ -1,7 +1,6 @@
 //! Questions of the HTTP API, and what must hold of all nodes together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::task::{Context, Poll, Waker};
 
 use ringverb::buffer::FrameBytes;
 use ringverb::pusher::webhook_event::Happening;
@@ -24,10 +23,9 @@ impl Cluster {
     pub(super) fn answer(&mut self, (label, core, id): (u64, usize, u32)) -> Vec<Described> {
         let node = self.nodes.iter_mut().find(|node| node.label == label).expect("it is there");
         let gathers = &mut node.process.cores[core].gathers;
-        let Poll::Ready(answers) = gathers.poll(id, &Context::from_waker(Waker::noop())) else {
+        let Some(answers) = gathers.take(id) else {
             panic!("a question of node {label}, core {core} was not answered");
         };
-        gathers.end(id);
         let mut sums = vec![Described::default(); CHANNELS.len()];
         for answer in answers {
             let Answer::Described(parts) = answer else { panic!("{answer:?}") };
