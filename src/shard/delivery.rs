@@ -117,11 +117,13 @@ impl Shard {
         }
     }
 
-    /// The send queue of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark.
+    /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. Without
+    /// it there is nothing to flush: a slot is in the list twice when it was given to another connection meanwhile.
     pub fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         let connection = self.connections.get_mut(slot as usize)?;
-        connection.dirty = false;
-        (!connection.blocked && !connection.send_queue.is_empty()).then_some(connection.generation)
+        let was_dirty = std::mem::take(&mut connection.dirty);
+        (was_dirty && !connection.blocked && !connection.send_queue.is_empty())
+            .then_some(connection.generation)
     }
 
     #[must_use]

@@ -110,3 +110,21 @@ fn a_connection_stays_when_the_kernel_reports_exactly_what_it_was_given() {
     assert!(core.shard.get(key).is_some());
     assert!(core.shard.send_queue(key.slot).unwrap().is_empty());
 }
+
+/// Sessions become connections within a tick, in slots that others have left in it.
+#[test]
+fn a_slot_that_changes_hands_within_a_tick_is_sent_once() {
+    thread_local! {
+        static SENDS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+    let mut core = core_of(sample(), |_| {
+        SENDS.set(SENDS.get() + 1);
+        Sent::Whole
+    });
+    let first = open(&mut core);
+    core.reactor.drop_socket(&mut core.shard, first);
+    let second = open(&mut core);
+    assert_eq!(first.slot, second.slot);
+    tick(&mut core);
+    assert_eq!(SENDS.get(), 1);
+}
