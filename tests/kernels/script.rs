@@ -535,6 +535,9 @@ impl<W: World> Script<W> {
         self.kernel().watch_writable(&full.socket, full.watched);
         self.expect("room that is there when it is asked for", &room, &[&full]);
         self.fill(&full);
+        while self.world.drain(peer) > 0 {}
+        self.expect_nothing("room for which nobody waits", &[&full]);
+        self.fill(&full);
         self.kernel().watch_writable(&full.socket, full.watched);
         self.unwatch(&full, true);
         while self.world.drain(peer) > 0 {}
