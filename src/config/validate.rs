@@ -30,7 +30,6 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
     let mut reader = Reader { problems: merged.problems.clone(), scope: Scope::Server };
     let server = &merged.server;
     let mut config = Config {
-        io: super::Io::Auto,
         host: reader.address(server, "host"),
         port: reader.number(server, "port", 0, 65_535),
         path: reader.path(server),

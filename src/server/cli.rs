@@ -465,7 +465,7 @@ mod tests {
     #[test]
     fn each_command_has_the_options_that_apply_to_it() {
         let mut command = Arguments::command();
-        let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname"];
+        let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname", "--io"];
         for name in ["publish", "listen", "channels", "users", "check"] {
             let found = command.find_subcommand_mut(name).expect("a command");
             let help = found.render_long_help().to_string();

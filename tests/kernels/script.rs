@@ -174,9 +174,9 @@ impl<W: World> Script<W> {
     ) {
         let expected = reports(expected);
         for round in 0.. {
-            let has_all = expected.iter().all(|(token, end)| {
-                self.seen.get(token).is_some_and(|seen| *seen || !*end)
-            });
+            let has_all = expected
+                .iter()
+                .all(|(token, end)| self.seen.get(token).is_some_and(|seen| *seen || !*end));
             if has_all {
                 break;
             }
@@ -261,7 +261,11 @@ impl<W: World> Script<W> {
         assert!(self.world.is_ended(peer), "nothing holds a socket open that was closed");
     }
 
-    fn receive(&mut self, connection: &Connection<Socket<W>>, room: usize) -> Result<String, Received> {
+    fn receive(
+        &mut self,
+        connection: &Connection<Socket<W>>,
+        room: usize,
+    ) -> Result<String, Received> {
         let mut buffer = vec![0; room];
         match self.kernel().receive(&connection.socket, &mut buffer) {
             Received::Bytes(count) => {
@@ -504,10 +508,8 @@ impl<W: World> Script<W> {
     }
 
     fn filling(&mut self, listener: &Listener<W>) {
-        let (full, other) = (
-            self.accept(listener, connection(5, 5)),
-            self.accept(listener, connection(6, 5)),
-        );
+        let (full, other) =
+            (self.accept(listener, connection(5, 5)), self.accept(listener, connection(6, 5)));
         self.watch(&full);
         self.fill(&full);
         assert_eq!(self.send_all(&[(&full, b"x")]), [Sent::Part(0)]);
@@ -602,4 +604,3 @@ impl<W: World> Script<W> {
         self.close(new, false);
     }
 }
-

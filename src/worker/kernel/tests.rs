@@ -77,5 +77,8 @@ fn without_a_descriptor_a_connection_waits_and_the_error_is_reported() {
         exhausted
     });
     let exhausted = exhausted.join().unwrap();
-    assert!(matches!(&exhausted, Accepted::Exhausted(why) if why.contains("LimitNOFILE")), "{exhausted:?}");
+    assert!(
+        matches!(&exhausted, Accepted::Exhausted(why) if why.contains("LimitNOFILE")),
+        "{exhausted:?}"
+    );
 }
