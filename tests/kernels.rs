@@ -1,9 +1,11 @@
-//! Both kernels of a worker over real sockets: they keep one contract, and the probe finds out where io_uring is refused.
+//! Both kernels of a worker over real sockets: they keep one contract, and the probe finds where io_uring is refused.
 
 #[path = "kernels/refused.rs"]
 mod refused;
 #[path = "kernels/script.rs"]
 mod script;
+#[path = "kernels/world.rs"]
+mod world;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,8 +17,8 @@ use ringverb::mailbox::Doorbell;
 use ringverb::tick::kernel::{Kernel, Watched};
 use ringverb::worker::kernel::{Epoll, Uring, prepare_listener};
 use ringverb::worker::time::Clock;
-use script::World;
 use socket2::{Domain, Socket, Type};
+use world::World;
 
 /// Peers over the loopback interface.
 struct Loopback<K> {

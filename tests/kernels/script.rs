@@ -1,7 +1,7 @@
 //! The contract of `tick::kernel::Kernel` as one script of operations, for any kernel over any world.
 //!
-//! A `World` is the other side: peers that connect, send, read, end and reset. The script checks what it reads, sends
-//! and gets reported, and returns what was reported, step by step, so that two kernels can be compared.
+//! A `World` (`world.rs`) is the other side. The script checks what it reads and sends and what is reported to it. It
+//! returns all reports step by step, so that two kernels can be compared.
 //!
 //! Reports of a step are a map from token to "the end was seen": a kernel may report one arrival as several. A strict
 //! world allows no other report. One that is not strict may report a watched socket for no reason, as the contract
@@ -16,37 +16,7 @@ use ringverb::tick::kernel::{
     Accepted, Event, Kernel, Received, Send, Sent, SessionKey, Token, Watched,
 };
 
-pub(crate) type Socket<W> = <<W as World>::Kernel as Kernel>::Socket;
-pub(crate) type Listener<W> = <<W as World>::Kernel as Kernel>::Listener;
-
-/// The world around one kernel. Peers are numbered in the order in which they connect.
-pub(crate) trait World {
-    type Kernel: Kernel;
-    /// No report comes for no reason, and time passes in a wait.
-    const STRICT: bool;
-
-    fn kernel(&mut self) -> &mut Self::Kernel;
-    fn listener(&mut self) -> Listener<Self>;
-    /// `Kernel::unwatch` for a listener.
-    fn unwatch_listener(&mut self, listener: &Listener<Self>, index: u32);
-    /// A peer connects. Its address.
-    fn connect(&mut self) -> SocketAddr;
-    fn send(&mut self, peer: usize, bytes: &[u8]);
-    /// Reads until so many bytes have come.
-    fn take(&mut self, peer: usize, count: usize) -> Vec<u8>;
-    /// Reads what has come; how much.
-    fn drain(&mut self, peer: usize) -> usize;
-    /// The peer has read everything, and the end behind it.
-    fn is_ended(&mut self, peer: usize) -> bool;
-    /// Ends the peer's half.
-    fn end(&mut self, peer: usize);
-    fn reset(&mut self, peer: usize);
-    fn watch_doorbell(&mut self);
-    /// Rings the doorbell of a core that sleeps.
-    fn ring(&mut self);
-    /// The same, when the core has most likely begun to wait.
-    fn ring_later(&mut self);
-}
+use super::world::{Listener, Socket, World};
 
 /// By token, as text: whether the end was seen.
 type Reports = BTreeMap<String, bool>;
