@@ -37,6 +37,35 @@ fn a_watch_that_fails_says_so_in_both_directions() {
     assert_eq!(reports(&mut kernel), []);
 }
 
+/// The kernel may go on refusing, as with a listener over `fs.epoll.max_user_watches`.
+#[test]
+fn a_watch_that_is_tried_again_and_again_leaves_the_processor_to_others() {
+    let mut kernel = Epoll::new(Clock::start()).unwrap();
+    let file = OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
+    let (start, mut tries) = (kernel.stamp(), 0);
+    while kernel.stamp() < start + 50_000_000 {
+        kernel.watch_readable(&file, key(1));
+        kernel.park(None);
+        kernel.reap(&mut Vec::new());
+        tries += 1;
+    }
+    assert!(tries <= 51, "{tries} tries in 50 ms");
+}
+
+/// Arming a watch that goes on is no failure: after lost reports the caller arms all of them.
+#[test]
+fn a_watch_that_is_armed_twice_goes_on_once() {
+    let mut kernel = Epoll::new(Clock::start()).unwrap();
+    let counter = counter();
+    for _ in 0..2 {
+        kernel.watch_readable(&counter, key(1));
+        kernel.watch_writable(&counter, key(1));
+    }
+    add(&counter);
+    let tokens: Vec<Token> = reports(&mut kernel).iter().map(|event| event.token).collect();
+    assert_eq!(tokens, [Token::Readable(key(1)), Token::Writable(key(1))]);
+}
+
 /// More descriptors than one call returns are ready, in both instances: the next calls bring the rest.
 #[test]
 fn what_one_call_does_not_return_comes_with_the_next() {
