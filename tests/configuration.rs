@@ -284,7 +284,10 @@ fn check_tells_who_has_the_port() {
     let finished = run();
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(found(&finished, "port").starts_with("ok"), "{finished:?}");
-    assert!(found(&finished, "kernel").contains("io_uring"), "{finished:?}");
+    assert!(found(&finished, "kernel").ends_with(" with io_uring"), "{finished:?}");
+    let epoll = Setup::new().args(&["check", "--host", "127.0.0.1", "--port", &port]);
+    let finished = epoll.arg("--io=epoll").run();
+    assert!(found(&finished, "kernel").ends_with(" with epoll (RINGVERB_IO)"), "{finished:?}");
     // A plain start would fail.
     let server = Server::start();
     let finished = Setup::client_of(&server).arg("check").run();

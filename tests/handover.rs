@@ -27,7 +27,11 @@ fn setup(workers: u16) -> Setup {
 
 /// The server that takes over from this one.
 fn successor(old: &Server, workers: u16) -> Server {
-    setup(workers).reaching(old).arg("--takeover").start_as_configured()
+    succeed(old, setup(workers))
+}
+
+fn succeed(old: &Server, setup: Setup) -> Server {
+    setup.reaching(old).arg("--takeover").start_as_configured()
 }
 
 /// The old process has ended, and was content.
@@ -78,7 +82,11 @@ impl Drop for OverAtLast<'_> {
 /// Nobody is closed, and everybody hears everything once and in order, while a backend publishes all the time over a
 /// new connection for each request, another over one that it keeps, and processes follow each other.
 fn nobody_notices(workers: &[u16], count: usize) {
-    let mut server = setup(workers[0]).start();
+    nobody_notices_processes(workers.iter().map(|workers| setup(*workers)), count);
+}
+
+fn nobody_notices_processes(mut setups: impl Iterator<Item = Setup>, count: usize) {
+    let mut server = setups.next().expect("a process").start();
     let mut clients: Vec<Client> = (0..count)
         .map(|_| {
             let mut client = server.connect();
@@ -111,12 +119,12 @@ fn nobody_notices(workers: &[u16], count: usize) {
             }
             published
         });
-        for workers in &workers[1..] {
+        for setup in setups {
             let before = heard_of.load(Ordering::Relaxed);
             while heard_of.load(Ordering::Relaxed) < before + 20 {
                 std::thread::yield_now();
             }
-            let new = successor(&server, *workers);
+            let new = succeed(&server, setup);
             ended(std::mem::replace(&mut server, new));
         }
         drop(over_at_last);
@@ -163,6 +171,13 @@ fn nobody_notices_three_times() {
 #[test]
 fn nobody_notices_other_numbers_of_workers() {
     nobody_notices(&[3, 1, 2, 4, 1], 60);
+}
+
+/// Sockets move between processes that wait for them in different ways.
+#[test]
+fn nobody_notices_io_uring_and_epoll_in_turn() {
+    let ways = ["io_uring", "epoll", "io_uring", "epoll"];
+    nobody_notices_processes(ways.iter().map(|io| setup(2).env("RINGVERB_IO", io)), 60);
 }
 
 fn member(id: &str) -> String {

@@ -65,6 +65,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(Server, "public_port", &["REVERB_PORT"], "", "a number from 1 to 65535", "port that browsers use (nginx), for the start message"),
     option(Server, "scheme", &["REVERB_SCHEME"], "http", "http or https", "scheme that browsers use, for the start message; nginx does the TLS"),
     option(Server, "workers", &["RINGVERB_WORKERS"], "0", "a number from 0 to 128", "threads, each pinned to a core; 0 is one per core"),
+    option(Server, "io", &["RINGVERB_IO"], "auto", "auto, io_uring or epoll", "interface of the kernel for sockets; auto: io_uring if it works"),
     option(Server, "debug", &["RINGVERB_DEBUG"], "false", BOOLEAN, "log each message"),
     option(Server, "development", &["RINGVERB_DEVELOPMENT"], "", "true or false; empty: if no app is configured", "send reasons of failures to clients too"),
     option(Server, "print_events", &["RINGVERB_PRINT_EVENTS"], "", "json, or empty", "write each accepted event to standard output"),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::dotenv;
 use super::load::{Sources, merge};
 use super::validate::{DevelopmentApp, build};
-use super::{Config, options};
+use super::{Config, Io, options};
 use crate::app::{ClientEventsFrom, WebhookKind};
 
 fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
@@ -79,6 +79,7 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         ("REVERB_SERVER_PATH", "a b"),
         ("RINGVERB_WORKERS", "-1"),
         ("RINGVERB_DEBUG", "maybe"),
+        ("RINGVERB_IO", "uring"),
         ("REVERB_APP_ACTIVITY_TIMEOUT", "0"),
         ("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "some"),
         ("REVERB_SCALING_ENABLED", "true"),
@@ -91,7 +92,7 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         ("RINGVERB_MEMORY_MAX", "lots"),
     ]);
     let problems = load(&sources).unwrap_err();
-    assert_eq!(problems.len(), 14, "{problems:#?}");
+    assert_eq!(problems.len(), 15, "{problems:#?}");
     let all = problems.join("\n");
     for part in [
         "REVERB_SERVER_PORT is \"70000\" (environment), but it takes a number from 0 to 65535",
@@ -99,6 +100,7 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         "REVERB_SERVER_PATH is \"a b\"",
         "RINGVERB_WORKERS is \"-1\"",
         "RINGVERB_DEBUG is \"maybe\" (environment), but it takes true or false",
+        "RINGVERB_IO is \"uring\" (environment), but it takes auto, io_uring or epoll",
         "REVERB_APP_ACTIVITY_TIMEOUT is \"0\"",
         "all, members or none",
         "REVERB_SCALING_CHANNEL is \"re*\"",
@@ -112,6 +114,14 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         assert!(all.contains(part), "{part}\nnot in\n{all}");
     }
     assert!(!all.contains("hunter2"), "{all}");
+}
+
+#[test]
+fn the_interface_of_the_kernel_has_three_names() {
+    let io =
+        |value: &str| load(&with_environment(&[("RINGVERB_IO", value)])).map(|config| config.io);
+    assert_eq!(load(&Sources::default()).map(|config| config.io), Ok(Io::Auto));
+    assert_eq!(["auto", "io_uring", "epoll"].map(io), [Io::Auto, Io::IoUring, Io::Epoll].map(Ok));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::load::{Merged, Sourced, Values};
 use super::network::Network;
 use super::options::{self, Scope};
 use super::redis_url::{self, RedisUrl};
-use super::{Config, Scaling, names, origins, sizes, webhook_url};
+use super::{Config, Io, Scaling, names, origins, sizes, webhook_url};
 use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
 use crate::limits;
 use crate::text::shown;
@@ -30,11 +30,11 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
     let mut reader = Reader { problems: merged.problems.clone(), scope: Scope::Server };
     let server = &merged.server;
     let mut config = Config {
-        io: super::Io::Auto,
         host: reader.address(server, "host"),
         port: reader.number(server, "port", 0, 65_535),
         path: reader.path(server),
         workers: reader.number(server, "workers", 0, 128),
+        io: reader.io(server),
         debug: reader.boolean(server, "debug"),
         talkative: reader.boolean(server, "development"),
         colour: merged.colour,
@@ -399,6 +399,19 @@ impl Reader {
             self.wrong(key, given);
         }
         given.value == words[1]
+    }
+
+    fn io(&mut self, server: &Values) -> Io {
+        let Some(given) = server.get("io") else { return Io::Auto };
+        match given.value.as_str() {
+            "auto" => Io::Auto,
+            "io_uring" => Io::IoUring,
+            "epoll" => Io::Epoll,
+            _ => {
+                self.wrong("io", given);
+                Io::Auto
+            }
+        }
     }
 
     /// Whether the one word that may be given is given.

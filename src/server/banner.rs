@@ -70,7 +70,7 @@ impl Summary {
             (app.id.clone(), app.key.clone(), app.secret.reveal().to_owned())
         });
         let mut lines = vec![
-            ("kernel", format!("Linux {}, io_uring", facts.kernel)),
+            ("kernel", format!("Linux {}, {}", facts.kernel, facts.io)),
             ("apps", format!("{}{more}, from {}", apps.join(", "), config.source)),
             (
                 "limits",
@@ -218,13 +218,14 @@ mod tests {
     use super::*;
     use crate::config::load::{Sources, merge};
     use crate::config::validate::{DevelopmentApp, build};
+    use crate::worker::kernel::Choice;
 
     fn rendered(sources: &Sources) -> String {
         let merged = merge(sources);
         let drawn =
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
         let config = build(&merged, &drawn).unwrap();
-        let facts = Facts { kernel: "6.18".into(), descriptors: 20_000 };
+        let facts = Facts { kernel: "6.18".into(), io: Choice::Uring, descriptors: 20_000 };
         let started = Started { address: "0.0.0.0:8080".parse().unwrap(), workers: 2 };
         let summary = Summary::of(&config, &merged.files, &facts);
         let program = "ringverb".to_owned();
@@ -246,6 +247,7 @@ mod tests {
         assert!(text.contains("1 (key the-key), from environment"), "{text}");
         assert!(
             text.contains("  address  0.0.0.0:8080\n")
+                && text.contains("  kernel   Linux 6.18, io_uring\n")
                 && text.contains("20000 descriptors a worker"),
             "{text}"
         );
@@ -317,7 +319,7 @@ mod tests {
     fn the_first_event_goes_where_the_server_listens() {
         let merged = merge(&Sources::default());
         let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
-        let facts = Facts { kernel: String::new(), descriptors: 0 };
+        let facts = Facts { kernel: String::new(), io: Choice::Uring, descriptors: 0 };
         let summary = Summary::of(&build(&merged, &app).unwrap(), &merged.files, &facts);
         let line = |address: &str, is_found| {
             let started = Started { address: address.parse().unwrap(), workers: 1 };

@@ -66,6 +66,9 @@ struct ServerArguments {
     /// Threads, each pinned to a core; 0 is one for each core [0]
     #[arg(long, value_name = "N", help_heading = SERVER)]
     workers: Option<String>,
+    /// Interface of the kernel for sockets: auto, io_uring or epoll [auto]
+    #[arg(long, value_name = "NAME", help_heading = SERVER)]
+    io: Option<String>,
     /// Host name of URLs in the start message [localhost]
     #[arg(long, value_name = "NAME", help_heading = SERVER)]
     hostname: Option<String>,
@@ -370,12 +373,13 @@ impl StartArguments {
 
 impl ServerArguments {
     fn flags(&self) -> HashMap<String, String> {
-        let Self { host, port, path, workers, hostname } = self;
+        let Self { host, port, path, workers, io, hostname } = self;
         let flags = [
             ("host", host),
             ("port", port),
             ("path", path),
             ("workers", workers),
+            ("io", io),
             ("hostname", hostname),
         ];
         given(flags).collect()
@@ -461,7 +465,7 @@ mod tests {
     #[test]
     fn each_command_has_the_options_that_apply_to_it() {
         let mut command = Arguments::command();
-        let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname"];
+        let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname", "--io"];
         for name in ["publish", "listen", "channels", "users", "check"] {
             let found = command.find_subcommand_mut(name).expect("a command");
             let help = found.render_long_help().to_string();

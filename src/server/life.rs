@@ -38,7 +38,7 @@ use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
 use crate::worker::handover::{FORMAT, Handover, Meeting};
-use crate::worker::kernel;
+use crate::worker::kernel::Choice;
 use crate::worker::line::Lines;
 use crate::worker::time::Clock;
 use crate::worker::{self, Ends, Phase, Shared, hold_signals};
@@ -91,6 +91,7 @@ pub(super) const WORKERS_MAX: usize = 128;
 /// When it cannot start, or did not drain within the grace period.
 pub(super) fn serve(
     mut config: Config,
+    io: Choice,
     take_over: Option<TakeOver>,
     role: Role,
     on_start: impl FnOnce(Started),
@@ -117,7 +118,7 @@ pub(super) fn serve(
         .map_err(StartError::Start)?;
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
-    let shared = Arc::new(share(config, apps, workers, clock, meeting)?);
+    let shared = Arc::new(share(config, io, apps, workers, clock, meeting)?);
     // Registered before any worker runs, so that no signal is missed.
     let (asked, asks) = mpsc::channel();
     listen_to_signals(asked.clone()).map_err(StartError::Start)?;
@@ -297,6 +298,7 @@ fn succeed(
 
 fn share(
     config: Config,
+    io: Choice,
     apps: Arc<Apps>,
     workers: usize,
     clock: Clock,
@@ -314,8 +316,6 @@ fn share(
         tracing::info!("this is node {:016x} (host {host}, pid {process})", node.0);
     }
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
-    let io = kernel::choose(config.io)
-        .map_err(|refusal| StartError::Start(io::Error::other(refusal.to_string())))?;
     Ok(Shared {
         io,
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),

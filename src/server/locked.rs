@@ -12,7 +12,7 @@ use crate::limits;
 
 /// How to get more.
 const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
-                    /etc/security/limits.conf), or lower RINGVERB_WORKERS";
+                    /etc/security/limits.conf), lower RINGVERB_WORKERS, or set RINGVERB_IO=epoll, which locks none";
 
 /// What so many workers need, and may have.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +52,8 @@ impl LockedMemory {
     /// For a start that found too little.
     pub(super) fn error(&self) -> String {
         format!(
-            "the kernel refused io_uring the locked memory for its rings: {self}. All processes of the user share that, \
-             and a take-over needs it twice. To start, {CURE}"
+            "io_uring gets too little locked memory for its rings: {self}. All processes of the user share that, and a \
+             take-over needs it twice. To use io_uring, {CURE}"
         )
     }
 }
@@ -110,10 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn thirty_two_workers_and_their_successors_fit_eight_mebibytes() {
+    fn as_many_workers_as_there_may_be_and_their_successors_fit_eight_mebibytes() {
         let each: u64 =
             limits::WORKER_RINGS.iter().map(|ring| ring_bytes(ring.0, ring.1, 4096)).sum();
-        assert!(2 * 32 * each <= 8 << 20, "{each} bytes a worker");
+        let workers = u64::try_from(super::super::life::WORKERS_MAX).unwrap();
+        assert!(2 * workers * each <= 8 << 20, "{each} bytes a worker");
     }
 
     #[test]

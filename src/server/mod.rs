@@ -31,6 +31,7 @@ use crate::config::load::{Merged, Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
 use crate::output;
 use crate::output::Kind;
+use crate::worker::kernel::Choice;
 use check::Style;
 use cli::{Arguments, CheckArguments, ClientCommand, Command};
 use development::Access;
@@ -201,14 +202,18 @@ fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCod
         warn_of_all(merged);
     }
     let public = banner::Public::of(merged);
-    let facts = match probe::run() {
+    let memory = LockedMemory::of(life::worker_count(&config));
+    let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
         Err(error) => return fail(&error),
     };
+    if let Some(note) = facts.note().filter(|_| !matches!(role, Role::StandIn(_))) {
+        output::tell(Kind::Note, &note);
+    }
     if let Some(warning) = facts.warning() {
         output::tell(Kind::Warning, &warning);
     }
-    if let Some(warning) = LockedMemory::of(life::worker_count(&config)).warning() {
+    if let Some(warning) = memory.warning().filter(|_| matches!(facts.io, Choice::Uring)) {
         output::tell(Kind::Warning, &warning);
     }
     let summary = banner::Summary::of(&config, &merged.files, &facts);
@@ -228,7 +233,7 @@ fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCod
         }
         output::log_text(&banner::render(&started, &summary, &public, &invocation));
     };
-    let served = life::serve(config, arguments.takeover(), role, on_start);
+    let served = life::serve(config, facts.io, arguments.takeover(), role, on_start);
     if let Some(published) = published {
         published.withdraw();
     }

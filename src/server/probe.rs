@@ -1,7 +1,5 @@
-//! Can this machine run the server? Asked before anything starts, answered with the remedy.
-//!
-//! Kernel floor: Linux 5.19. Multishot POLL_ADD is of 5.13, CQE_SKIP_SUCCESS of 5.17, SUBMIT_ALL of 5.18,
-//! COOP_TASKRUN with TASKRUN_FLAG of 5.19.
+//! Can this machine run the server, and over which interface of the kernel? Asked before anything starts, answered with
+//! the remedy. `worker/kernel/probe.rs` tries io_uring.
 
 use std::fmt;
 use std::io;
@@ -11,15 +9,15 @@ use super::locked::LockedMemory;
 use super::takeover::explained;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::Io;
 use crate::limits::DESCRIPTORS_MAX;
+use crate::worker::kernel::{Choice, Refusal, choose};
 
 /// Why the server does not run: what happened, why, what to do next.
 #[derive(Debug)]
 pub enum StartError {
-    /// The kernel is too old; its release.
-    OldKernel(String),
-    /// io_uring is refused: the error and `kernel.io_uring_disabled`.
-    NoRing(io::Error, Option<String>),
+    /// io_uring cannot be used, and the configuration allows nothing else.
+    NoRing(Refusal),
     Bind(SocketAddr, io::Error),
     /// A process listens on the port; the whole sentence.
     Held(String),
@@ -37,11 +35,11 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OldKernel(release) => write!(
+            Self::NoRing(refusal) => write!(
                 formatter,
-                "Linux {release} is too old: ringverb needs 5.19 or newer for its io_uring features"
+                "io_uring cannot be used, and RINGVERB_IO allows nothing else: {refusal}; or set RINGVERB_IO=auto, which \
+                 uses epoll instead"
             ),
-            Self::NoRing(error, disabled) => write_no_ring(formatter, error, disabled.as_deref()),
             Self::Bind(address, error) => write_bind(formatter, *address, error),
             Self::Held(sentence) => formatter.write_str(sentence),
             Self::TakeOver(error) => write!(
@@ -69,38 +67,6 @@ fn write_start(formatter: &mut fmt::Formatter<'_>, error: &dyn fmt::Display) -> 
         formatter,
         "the server could not be set up: {error}; are descriptors, threads and memory left (ulimit -a)?"
     )
-}
-
-fn write_no_ring(
-    formatter: &mut fmt::Formatter<'_>,
-    error: &io::Error,
-    disabled: Option<&str>,
-) -> fmt::Result {
-    match (error.raw_os_error(), disabled) {
-        // 1 lets root and one group through, so another error has another reason.
-        (Some(libc::EPERM | libc::EACCES), Some(value @ ("1" | "2"))) => write!(
-            formatter,
-            "io_uring is switched off on this host (kernel.io_uring_disabled = {value}): \
-             run `sysctl kernel.io_uring_disabled=0`{}, and write it to /etc/sysctl.d for the next boot",
-            if *value == *"1" { " or name a group of this user in kernel.io_uring_group" } else { "" }
-        ),
-        (Some(libc::EPERM | libc::EACCES), _) => formatter.write_str(
-            "io_uring is refused, most likely by the container's seccomp profile: run the container with a profile that \
-             allows io_uring_setup, io_uring_enter and io_uring_register (with Docker: --security-opt seccomp=FILE)",
-        ),
-        (Some(libc::ENOSYS), _) => formatter.write_str(
-            "this kernel was built without io_uring (CONFIG_IO_URING), or a sandbox hides it: use another kernel or sandbox",
-        ),
-        (Some(libc::ENOMEM), _) => formatter.write_str(&LockedMemory::of(1).error()),
-        (Some(libc::EMFILE | libc::ENFILE), _) => {
-            formatter.write_str("no descriptor is left for io_uring: raise the limit with `ulimit -n`")
-        }
-        (Some(libc::EINVAL), _) => formatter.write_str(
-            "io_uring does not support COOP_TASKRUN: ringverb needs Linux 5.19 or newer, and this one looks like an older \
-             kernel or a sandbox that imitates one; `uname -r` shows its version",
-        ),
-        _ => write!(formatter, "io_uring cannot be set up: {error}; ringverb needs Linux 5.19 or newer"),
-    }
 }
 
 fn write_bind(
@@ -133,6 +99,8 @@ fn write_bind(
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) kernel: String,
+    /// Over which interface workers wait for their sockets.
+    pub(super) io: Choice,
     /// Descriptors the process may have.
     pub(super) descriptors: u64,
 }
@@ -141,6 +109,15 @@ pub(super) struct Facts {
 const DESCRIPTORS_FEW: u64 = 10_000;
 
 impl Facts {
+    /// Why epoll is used although io_uring was allowed.
+    pub(super) fn note(&self) -> Option<String> {
+        let Choice::Epoll(Some(refusal)) = &self.io else { return None };
+        Some(format!(
+            "io_uring cannot be used, so this server uses epoll, which costs more processor time: {refusal}. \
+             RINGVERB_IO=epoll uses epoll without this message"
+        ))
+    }
+
     /// What the operator should know, if anything.
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
@@ -154,19 +131,30 @@ impl Facts {
     }
 }
 
-/// Checks kernel and io_uring, and raises the limit of descriptors as far as it goes.
-pub(super) fn run() -> Result<Facts, StartError> {
+/// Chooses the interface of the kernel, and raises the limit of descriptors as far as it goes.
+pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<Facts, StartError> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    if version(&kernel).is_some_and(|version| version < (5, 19)) {
-        return Err(StartError::OldKernel(kernel));
+    let io = chosen(io, memory).map_err(StartError::NoRing)?;
+    Ok(Facts { kernel, io, descriptors: raise_descriptors() })
+}
+
+/// io_uring for all workers or for none: what is too little for the rings of all of them is too little.
+fn chosen(io: Io, memory: &LockedMemory) -> Result<Choice, Refusal> {
+    let too_little = || Refusal::LockedMemory(memory.error());
+    if io != Io::Epoll && !memory.is_enough_to_start() {
+        return if io == Io::Auto {
+            Ok(Choice::Epoll(Some(too_little())))
+        } else {
+            Err(too_little())
+        };
     }
-    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
-    let ring: Result<io_uring::IoUring, _> =
-        io_uring::IoUring::builder().setup_coop_taskrun().setup_taskrun_flag().build(8);
-    if let Err(error) = ring {
-        return Err(StartError::NoRing(error, disabled.map(|text| text.trim().to_owned())));
+    match choose(io) {
+        Ok(Choice::Epoll(Some(refusal))) if refusal.is_for_memory() => {
+            Ok(Choice::Epoll(Some(too_little())))
+        }
+        Err(refusal) if refusal.is_for_memory() => Err(too_little()),
+        chosen => chosen,
     }
-    Ok(Facts { kernel, descriptors: raise_descriptors() })
 }
 
 fn raise_descriptors() -> u64 {
@@ -181,11 +169,6 @@ fn raise_descriptors() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,35 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn versions() {
-        assert_eq!(version("6.18.44-fc"), Some((6, 18)));
-        assert_eq!(version("5.15.0-101-generic"), Some((5, 15)));
-        assert_eq!(version("odd"), None);
-    }
-
-    #[test]
     fn every_message_names_the_remedy() {
         let os = io::Error::from_raw_os_error;
         let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
         for (error, part) in [
-            (StartError::OldKernel("5.4".into()), "5.19 or newer"),
             (
-                StartError::NoRing(os(libc::EPERM), Some("2".into())),
-                "sysctl kernel.io_uring_disabled=0",
+                StartError::NoRing(Refusal::LockedMemory("why".into())),
+                "why; or set RINGVERB_IO=auto",
             ),
-            (StartError::NoRing(os(libc::EPERM), Some("1".into())), "kernel.io_uring_group"),
-            (StartError::NoRing(os(libc::ENOMEM), Some("1".into())), "ulimit -l"),
-            (StartError::NoRing(os(libc::EPERM), Some("0".into())), "seccomp"),
-            (StartError::NoRing(os(libc::ENOSYS), None), "CONFIG_IO_URING"),
-            (StartError::NoRing(os(libc::ENOMEM), None), "ulimit -l"),
-            (StartError::NoRing(os(libc::EMFILE), None), "ulimit -n"),
-            (StartError::NoRing(os(libc::EINVAL), None), "5.19"),
             (StartError::Bind(address, os(libc::EADDRINUSE)), "ss -ltnp 'sport = :80'"),
             (StartError::Bind(address, os(libc::EACCES)), "setcap"),
             (StartError::Bind(address, os(libc::EADDRNOTAVAIL)), "--host 0.0.0.0"),
             (
                 StartError::Worker(LockedMemory::of(32), io::ErrorKind::OutOfMemory, String::new()),
-                "32 workers need 3840 KiB of locked memory",
+                "32 workers need 896 KiB of locked memory",
             ),
             (
                 StartError::Worker(LockedMemory::of(1), io::ErrorKind::Other, "odd".into()),
@@ -247,8 +215,35 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_warned_of() {
-        let facts = |descriptors| Facts { kernel: String::new(), descriptors };
+        let facts = |descriptors| Facts { kernel: String::new(), io: Choice::Uring, descriptors };
         assert!(facts(1024).warning().unwrap().contains("LimitNOFILE"));
         assert!(facts(100_000).warning().is_none());
+    }
+
+    #[test]
+    fn too_little_locked_memory_for_all_workers_leaves_epoll_and_says_so() {
+        let memory = |allowed| LockedMemory { workers: 9, needed: 252 << 10, allowed };
+        let poor = memory(Some(64 << 10));
+        let facts = run(Io::Auto, &poor).unwrap();
+        assert_eq!(facts.io.to_string(), "epoll (too little locked memory for io_uring)");
+        let note = facts.note().unwrap();
+        for part in [
+            "so this server uses epoll",
+            "9 workers need 252 KiB",
+            "ulimit -l",
+            "RINGVERB_IO=epoll",
+        ] {
+            assert!(note.contains(part), "{part} in {note}");
+        }
+        let error = run(Io::IoUring, &poor).unwrap_err().to_string();
+        assert!(
+            error.contains("9 workers need 252 KiB") && error.contains("RINGVERB_IO=auto"),
+            "{error}"
+        );
+        let facts = run(Io::Epoll, &poor).unwrap();
+        assert_eq!(facts.io.to_string(), "epoll (RINGVERB_IO)");
+        assert_eq!(facts.note(), None);
+        let facts = run(Io::Auto, &memory(None)).unwrap();
+        assert_eq!((facts.io.name(), facts.note()), ("io_uring", None));
     }
 }

@@ -61,6 +61,11 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
+#[expect(clippy::disallowed_methods, reason = "the whole suite runs on either kernel")]
+fn io() -> Option<std::ffi::OsString> {
+    std::env::var_os("RINGVERB_IO")
+}
+
 impl Setup {
     /// With the app of the recorded traffic.
     pub(crate) fn new() -> Self {
@@ -160,8 +165,13 @@ impl Setup {
         command
     }
 
+    /// Servers use the interface of the kernel that the environment of the tests names.
     fn spawn(self) -> Server {
-        let mut child = self.command().spawn().expect("the server's program");
+        let mut command = self.command();
+        if !self.environment.iter().any(|(name, _)| name == "RINGVERB_IO") {
+            command.envs(io().map(|io| ("RINGVERB_IO", io)));
+        }
+        let mut child = command.spawn().expect("the server's program");
         let stdout = lines(child.stdout.take().expect("a pipe"));
         let stderr = lines(child.stderr.take().expect("a pipe"));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -18,6 +18,7 @@ use super::locked::LockedMemory;
 use super::probe;
 use crate::config::{Config, webhook_url};
 use crate::webhook;
+use crate::worker::kernel::Choice;
 use crate::worker::time::unix_seconds;
 
 /// Time for one step of one probe.
@@ -72,16 +73,16 @@ impl RemoteClock {
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
-    findings.extend(kernel());
-    findings.push(locked_memory(config));
+    findings.extend(kernel(config));
     let (of_network, clocks) = network(config);
     findings.extend(of_network);
     findings.extend(clock(&clocks, config));
     findings
 }
 
-fn kernel() -> Vec<Finding> {
-    let facts = match probe::run() {
+fn kernel(config: &Config) -> Vec<Finding> {
+    let memory = LockedMemory::of(worker_count(config));
+    let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
         Err(error) => return vec![Finding::new(Verdict::Problem, "kernel", error.to_string())],
     };
@@ -89,14 +90,17 @@ fn kernel() -> Vec<Finding> {
         Some(warning) => Finding::new(Verdict::Warning, "limits", warning),
         None => Finding::new(Verdict::Good, "limits", format!("{} descriptors", facts.descriptors)),
     };
-    vec![
-        Finding::new(Verdict::Good, "kernel", format!("Linux {} with io_uring", facts.kernel)),
-        descriptors,
-    ]
+    let kernel = format!("Linux {} with {}", facts.kernel, facts.io);
+    let kernel = match facts.note() {
+        Some(note) => Finding::new(Verdict::Warning, "kernel", format!("{kernel}: {note}")),
+        None => Finding::new(Verdict::Good, "kernel", kernel),
+    };
+    let memory = matches!(facts.io, Choice::Uring).then(|| locked_memory(&memory));
+    [kernel, descriptors].into_iter().chain(memory).collect()
 }
 
-fn locked_memory(config: &Config) -> Finding {
-    let memory = LockedMemory::of(worker_count(config));
+/// epoll locks none.
+fn locked_memory(memory: &LockedMemory) -> Finding {
     match memory.warning() {
         None => Finding::new(Verdict::Good, "memory", memory.to_string()),
         Some(warning) if memory.is_enough_to_start() => {

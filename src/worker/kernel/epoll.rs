@@ -24,6 +24,8 @@ use crate::mailbox::Doorbell;
 use crate::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
 use crate::worker::time::Clock;
 
+/// How long `park` waits where only failed watches are to be reported.
+const FAILED_PAUSE_MS: u64 = 1;
 /// The watch of `main` on `writable`.
 const WRITABLE: u64 = OWN_KINDS;
 
@@ -139,7 +141,14 @@ impl Kernel for Epoll {
     fn submit(&mut self) {}
 
     fn park(&mut self, timeout_ms: Option<u64>) {
-        let timeout_ms = if self.early.is_empty() { timeout_ms } else { Some(0) };
+        let timeout_ms = match &self.early[..] {
+            [] => timeout_ms,
+            // A caller that tries again at once must not take the processor, since the next try fails as well.
+            reports if reports.iter().all(|report| report.failed) => {
+                timeout_ms.map_or(Some(FAILED_PAUSE_MS), |time| Some(time.min(FAILED_PAUSE_MS)))
+            }
+            _ => Some(0),
+        };
         let timeout = timeout_ms.map(|milliseconds| {
             let milliseconds = milliseconds.min(PARK_MS_MAX);
             let part = |number: u64| i64::try_from(number).unwrap_or_default();

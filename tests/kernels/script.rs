@@ -1,0 +1,576 @@
+//! The contract of `tick::kernel::Kernel` as one script of operations, for any kernel over any world.
+//!
+//! A `World` (`world.rs`) is the other side. The script checks what it reads and sends and what is reported to it. It
+//! returns all reports step by step, so that two kernels can be compared.
+//!
+//! Reports of a step are a map from token to "the end was seen": a kernel may report one arrival as several. A strict
+//! world allows no other report. One that is not strict may report a watched socket for no reason, as the contract
+//! permits. A watch that ends (`more`) is armed again, as every caller does.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ringverb::limits::SENDS_PER_SUBMIT;
+use ringverb::shard::ConnectionKey;
+use ringverb::tick::kernel::{
+    Accepted, Event, Kernel, Received, Send, Sent, SessionKey, Token, Watched,
+};
+
+use super::world::{Listener, Socket, World};
+
+/// By token, as text: whether the end was seen.
+type Reports = BTreeMap<String, bool>;
+
+fn name(token: Token) -> String {
+    format!("{token:?}")
+}
+
+fn reports(expected: &[(Token, bool)]) -> Reports {
+    expected.iter().map(|(token, end)| (name(*token), *end)).collect()
+}
+
+struct Script<W: World> {
+    world: W,
+    transcript: Vec<(&'static str, Reports)>,
+    events: Vec<Event>,
+    /// Of the step.
+    seen: Reports,
+    /// Writable reports of the step.
+    rooms: Vec<Token>,
+    connected: usize,
+}
+
+/// A watched socket with its peer.
+struct Connection<S> {
+    socket: S,
+    peer: usize,
+    watched: Watched,
+}
+
+impl<S> Connection<S> {
+    fn readable(&self) -> Token {
+        Token::Readable(self.watched)
+    }
+
+    fn writable(&self) -> Token {
+        Token::Writable(self.watched)
+    }
+}
+
+/// Rounds of waiting for a report, at up to 1 s each, before it counts as lost.
+const ROUNDS: u32 = 60;
+const LISTENER: u32 = 2;
+const LISTENS: Token = Token::Readable(Watched::Listener(LISTENER));
+
+fn connection(slot: u32, generation: u32) -> Watched {
+    Watched::Connection(ConnectionKey { slot, generation })
+}
+
+fn session(slot: u32, generation: u32) -> Watched {
+    Watched::Session(SessionKey { slot, generation })
+}
+
+/// Runs the script; what was reported in each step.
+pub(crate) fn run<W: World>(world: W) -> Vec<(&'static str, Reports)> {
+    let mut script = Script {
+        world,
+        transcript: Vec::new(),
+        events: Vec::new(),
+        seen: Reports::new(),
+        rooms: Vec::new(),
+        connected: 0,
+    };
+    script.doorbell();
+    let listener = script.world.listener();
+    script.listening(&listener);
+    script.waiting(&listener);
+    script.reading(&listener);
+    script.unwatching(&listener);
+    script.ending(&listener);
+    script.resetting(&listener);
+    script.sending(&listener);
+    script.filling(&listener);
+    script.filling_without_a_read_watch(&listener);
+    script.reusing_a_slot(&listener);
+    script.transcript
+}
+
+impl<W: World> Script<W> {
+    fn kernel(&mut self) -> &mut W::Kernel {
+        self.world.kernel()
+    }
+
+    /// Reaps once. `sockets` are watched for reading.
+    fn reap(&mut self, sockets: &[&Connection<Socket<W>>], listener: Option<&Listener<W>>) {
+        let mut events = std::mem::take(&mut self.events);
+        self.kernel().reap(&mut events);
+        for event in events.drain(..) {
+            let Event { token, more, end, failed } = event;
+            assert!(!failed, "{event:?}");
+            *self.seen.entry(name(token)).or_default() |= end;
+            if let Token::Writable(_) = token {
+                self.rooms.push(token);
+                continue;
+            }
+            if more {
+                continue;
+            }
+            match token {
+                Token::Doorbell => self.world.watch_doorbell(),
+                LISTENS => {
+                    if let Some(listener) = listener {
+                        self.kernel().watch_listener(listener, LISTENER);
+                    }
+                }
+                _ => {
+                    let found = sockets.iter().find(|connection| connection.readable() == token);
+                    if let Some(found) = found {
+                        self.kernel().watch_readable(&found.socket, found.watched);
+                    }
+                }
+            }
+        }
+        self.events = events;
+    }
+
+    /// Waits until all of it was reported, and checks that nothing else was. Before each wait the peer may act.
+    fn expect_while(
+        &mut self,
+        step: &'static str,
+        expected: &[(Token, bool)],
+        sockets: &[&Connection<Socket<W>>],
+        listener: Option<&Listener<W>>,
+        mut act: impl FnMut(&mut W),
+    ) {
+        let expected = reports(expected);
+        for round in 0.. {
+            let has_all = expected
+                .iter()
+                .all(|(token, end)| self.seen.get(token).is_some_and(|seen| *seen || !*end));
+            if has_all {
+                break;
+            }
+            assert!(round < ROUNDS, "{step}: {expected:?} expected, {:?} reported", self.seen);
+            act(&mut self.world);
+            self.kernel().park(Some(1_000));
+            self.reap(sockets, listener);
+        }
+        let mut seen = std::mem::take(&mut self.seen);
+        if W::STRICT {
+            assert_eq!(seen, expected, "{step}: reported (left) and expected (right)");
+        } else {
+            seen.retain(|token, _| expected.contains_key(token));
+        }
+        let mut rooms: Vec<String> =
+            std::mem::take(&mut self.rooms).into_iter().map(name).collect();
+        rooms.sort();
+        let count = rooms.len();
+        rooms.dedup();
+        assert_eq!(rooms.len(), count, "{step}: room is reported once");
+        self.transcript.push((step, seen));
+    }
+
+    fn expect(
+        &mut self,
+        step: &'static str,
+        expected: &[(Token, bool)],
+        sockets: &[&Connection<Socket<W>>],
+    ) {
+        self.expect_while(step, expected, sockets, None, |_| {});
+    }
+
+    /// Nothing is reported but the doorbell, which rings after all that has happened.
+    fn expect_nothing(&mut self, step: &'static str, sockets: &[&Connection<Socket<W>>]) {
+        self.world.ring();
+        self.expect(step, &[(Token::Doorbell, false)], sockets);
+    }
+
+    fn connect(&mut self) -> (usize, SocketAddr) {
+        let address = self.world.connect();
+        self.connected += 1;
+        (self.connected - 1, address)
+    }
+
+    /// A new connection, accepted.
+    fn accept(&mut self, listener: &Listener<W>, watched: Watched) -> Connection<Socket<W>> {
+        let (peer, address) = self.connect();
+        for _ in 0..ROUNDS {
+            match self.kernel().accept(listener) {
+                Accepted::Socket(socket, from) => {
+                    assert_eq!(from, address);
+                    // The listener is not watched in this step.
+                    return Connection { socket, peer, watched };
+                }
+                Accepted::Nothing => self.kernel().park(Some(100)),
+                other => panic!("{:?}", std::mem::discriminant(&other)),
+            }
+        }
+        panic!("a connection that was made is not accepted");
+    }
+
+    fn watch(&mut self, connection: &Connection<Socket<W>>) {
+        self.kernel().watch_readable(&connection.socket, connection.watched);
+    }
+
+    fn unwatch(&mut self, connection: &Connection<Socket<W>>, writable_too: bool) {
+        self.kernel().unwatch(&connection.socket, connection.watched, writable_too);
+        self.kernel().submit();
+        // What was on its way may still come; nothing after that.
+        self.kernel().park(Some(0));
+        self.reap(&[], None);
+        self.seen.remove(&name(connection.readable()));
+        self.seen.remove(&name(connection.writable()));
+        self.rooms.retain(|token| *token != connection.writable());
+    }
+
+    /// Ends the watches and closes; the peer sees the end.
+    fn close(&mut self, connection: Connection<Socket<W>>, writable_too: bool) {
+        self.unwatch(&connection, writable_too);
+        let peer = connection.peer;
+        drop(connection);
+        assert!(self.world.is_ended(peer), "nothing holds a socket open that was closed");
+    }
+
+    fn receive(
+        &mut self,
+        connection: &Connection<Socket<W>>,
+        room: usize,
+    ) -> Result<String, Received> {
+        let mut buffer = vec![0; room];
+        match self.kernel().receive(&connection.socket, &mut buffer) {
+            Received::Bytes(count) => {
+                assert!((1..=room).contains(&count));
+                Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+            }
+            other => Err(other),
+        }
+    }
+
+    fn send_all(&mut self, sends: &[(&Connection<Socket<W>>, &[u8])]) -> Vec<Sent> {
+        let mut results = vec![Sent::Failed; 2];
+        let sends =
+            sends.iter().map(|(connection, bytes)| Send { socket: &connection.socket, bytes });
+        self.kernel().send_all(sends, &mut results);
+        results
+    }
+
+    fn doorbell(&mut self) {
+        self.world.ring();
+        self.world.watch_doorbell();
+        let rung = [(Token::Doorbell, false)];
+        self.expect("a doorbell that rang before its watch", &rung, &[]);
+        for _ in 0..3 {
+            self.world.ring();
+            self.expect("each ring after it", &rung, &[]);
+        }
+        self.world.ring_later();
+        self.kernel().park(None);
+        self.expect("a ring during a wait", &rung, &[]);
+    }
+
+    fn listening(&mut self, listener: &Listener<W>) {
+        assert!(matches!(self.kernel().accept(listener), Accepted::Nothing));
+        let listens = [(LISTENS, false)];
+        let expect = |script: &mut Self, step| {
+            script.expect_while(step, &listens, &[], Some(listener), |_| {});
+        };
+        let mut expected = vec![self.connect().1];
+        self.kernel().watch_listener(listener, LISTENER);
+        expect(self, "a connection that waits when the listener is watched");
+        self.accept_all(listener, &mut expected);
+        expected.push(self.connect().1);
+        expect(self, "a connection that comes later");
+        self.accept_all(listener, &mut expected);
+        expected.extend((0..3).map(|_| self.connect().1));
+        expect(self, "several connections");
+        self.accept_all(listener, &mut expected);
+        self.world.unwatch_listener(listener, LISTENER);
+        self.kernel().submit();
+        expected.push(self.connect().1);
+        self.expect_nothing("a listener that is not watched any more", &[]);
+        self.kernel().watch_listener(listener, LISTENER);
+        expect(self, "a listener that is watched again");
+        self.accept_all(listener, &mut expected);
+        self.world.unwatch_listener(listener, LISTENER);
+        self.kernel().submit();
+        self.expect_nothing("a listener at which nobody waits", &[]);
+    }
+
+    /// Accepts these, in any order, and finds no other.
+    fn accept_all(&mut self, listener: &Listener<W>, expected: &mut Vec<SocketAddr>) {
+        for _ in 0..ROUNDS {
+            match self.kernel().accept(listener) {
+                Accepted::Socket(_, from) => {
+                    let known = expected.iter().position(|address| *address == from);
+                    expected.swap_remove(known.expect("a peer that has connected"));
+                }
+                Accepted::Nothing if expected.is_empty() => {
+                    // Further edges of connections that were accepted already.
+                    self.kernel().park(Some(0));
+                    self.reap(&[], Some(listener));
+                    self.seen.remove(&name(LISTENS));
+                    return;
+                }
+                Accepted::Nothing => self.kernel().park(Some(100)),
+                other => panic!("{:?}", std::mem::discriminant(&other)),
+            }
+        }
+        panic!("{expected:?} were not accepted");
+    }
+
+    fn waiting(&mut self, listener: &Listener<W>) {
+        let connection = self.accept(listener, session(1, 1));
+        self.watch(&connection);
+        // A wait may end early now and then, and a kernel that never waits would take the processor.
+        let start = self.kernel().stamp();
+        let mut waits = 0;
+        while W::STRICT && self.kernel().stamp() < start + 50_000_000 {
+            self.kernel().park(Some(50));
+            waits += 1;
+            assert!(waits < 20, "it does not wait");
+        }
+        self.kernel().park(Some(0));
+        self.reap(&[&connection], None);
+        self.expect("waits without a report", &[], &[&connection]);
+        self.world.send(connection.peer, b"x");
+        for _ in 0..ROUNDS {
+            self.kernel().park(Some(100));
+        }
+        // A report waits to be taken: a wait for ever ends at once.
+        self.kernel().park(None);
+        self.expect("waits with a report", &[(connection.readable(), false)], &[&connection]);
+        self.close(connection, false);
+    }
+
+    fn reading(&mut self, listener: &Listener<W>) {
+        let connection = self.accept(listener, session(1, 2));
+        let readable = [(connection.readable(), false)];
+        self.world.send(connection.peer, b"one");
+        self.watch(&connection);
+        self.expect("data that waits when a socket is watched", &readable, &[&connection]);
+        assert_eq!(self.receive(&connection, 100), Ok("one".into()));
+        assert_eq!(self.receive(&connection, 100), Err(Received::Nothing));
+        self.expect_nothing("a socket that was read", &[&connection]);
+        for _ in 0..3 {
+            self.world.send(connection.peer, b"two");
+            self.expect("data that comes later", &readable, &[&connection]);
+            assert_eq!(self.receive(&connection, 3), Ok("two".into()));
+        }
+        self.world.send(connection.peer, b"three");
+        self.expect("more data than is read", &readable, &[&connection]);
+        assert_eq!(self.receive(&connection, 2), Ok("th".into()));
+        self.expect_nothing("the rest is not reported", &[&connection]);
+        self.world.send(connection.peer, b"!");
+        self.expect("data behind a rest", &readable, &[&connection]);
+        assert_eq!(self.receive(&connection, 100), Ok("ree!".into()));
+        self.close(connection, false);
+    }
+
+    fn unwatching(&mut self, listener: &Listener<W>) {
+        let mut connection = self.accept(listener, session(1, 3));
+        self.watch(&connection);
+        self.unwatch(&connection, false);
+        self.world.send(connection.peer, b"quiet");
+        self.expect_nothing("data after the end of a watch", &[]);
+        assert_eq!(self.receive(&connection, 100), Ok("quiet".into()));
+        self.watch(&connection);
+        self.world.send(connection.peer, b"again");
+        let readable = [(connection.readable(), false)];
+        self.expect("a socket that is watched again", &readable, &[&connection]);
+        assert_eq!(self.receive(&connection, 2), Ok("ag".into()));
+        // As an upgrade does it: what is left is reported, because a watch reports level at first.
+        self.kernel().unwatch(&connection.socket, connection.watched, false);
+        connection.watched = self::connection(9, u32::MAX);
+        self.watch(&connection);
+        let readable = [(connection.readable(), false)];
+        self.expect("a socket that is watched as another one", &readable, &[&connection]);
+        assert_eq!(self.receive(&connection, 100), Ok("ain".into()));
+        self.world.send(connection.peer, b"more");
+        self.expect("and goes on so", &readable, &[&connection]);
+        self.close(connection, false);
+    }
+
+    fn ending(&mut self, listener: &Listener<W>) {
+        let connection = self.accept(listener, connection(2, 1));
+        self.watch(&connection);
+        let ended = [(connection.readable(), true)];
+        self.world.send(connection.peer, b"bye");
+        self.world.end(connection.peer);
+        self.expect("the peer's end behind data", &ended, &[&connection]);
+        assert_eq!(self.receive(&connection, 100), Ok("bye".into()));
+        assert_eq!(self.receive(&connection, 100), Err(Received::Gone));
+        assert_eq!(self.send_all(&[(&connection, b"answer")]), [Sent::Whole]);
+        assert!(self.kernel().shut_down(&connection.socket));
+        assert_eq!(self.world.take(connection.peer, 6), b"answer");
+        assert!(self.world.is_ended(connection.peer));
+        self.kernel().park(Some(0));
+        self.reap(&[&connection], None);
+        // Our own end may be reported with the peer's.
+        self.seen.clear();
+        self.close(connection, false);
+        let connection = self.accept(listener, self::connection(2, 2));
+        self.world.end(connection.peer);
+        let ended = [(connection.readable(), true)];
+        self.watch(&connection);
+        self.expect("an end before the watch", &ended, &[&connection]);
+        assert_eq!(self.receive(&connection, 100), Err(Received::Gone));
+        self.close(connection, false);
+    }
+
+    fn resetting(&mut self, listener: &Listener<W>) {
+        let connection = self.accept(listener, session(2, 3));
+        self.watch(&connection);
+        self.world.reset(connection.peer);
+        self.expect("a reset", &[(connection.readable(), true)], &[&connection]);
+        assert_eq!(self.receive(&connection, 100), Err(Received::Gone));
+        assert_eq!(self.send_all(&[(&connection, b"x")]), [Sent::Failed]);
+        assert_eq!(self.send_all(&[(&connection, &b"x"[..]); 5]), [Sent::Failed; 5]);
+        assert!(!self.kernel().shut_down(&connection.socket));
+        self.unwatch(&connection, false);
+    }
+
+    fn sending(&mut self, listener: &Listener<W>) {
+        let connections: Vec<_> =
+            (0..5).map(|slot| self.accept(listener, connection(slot, 4))).collect();
+        assert_eq!(self.send_all(&[]), []);
+        for count in [1, 2, 3, 4, SENDS_PER_SUBMIT] {
+            let bytes: Vec<Vec<u8>> =
+                (0..count).map(|number| format!("<{number}>").into_bytes()).collect();
+            let sends: Vec<_> = bytes
+                .iter()
+                .enumerate()
+                .map(|(number, bytes)| (&connections[number % 5], &bytes[..]))
+                .collect();
+            assert_eq!(self.send_all(&sends), vec![Sent::Whole; count]);
+            for (index, connection) in connections.iter().enumerate() {
+                let expected: Vec<u8> =
+                    bytes.iter().skip(index).step_by(5).flatten().copied().collect();
+                assert_eq!(self.world.take(connection.peer, expected.len()), expected);
+            }
+        }
+        for connection in connections {
+            self.close(connection, false);
+        }
+    }
+
+    /// Sends until the socket is full and stays so: what it has taken may still be on its way to the peer.
+    fn fill(&mut self, connection: &Connection<Socket<W>>) {
+        let bytes = vec![b'f'; 64 * 1024];
+        let mut full = 0;
+        for _ in 0..10_000 {
+            match self.send_all(&[(connection, &bytes)])[..] {
+                [Sent::Whole] => full = 0,
+                [Sent::Part(0)] => {
+                    full += 1;
+                    if full == 5 {
+                        return;
+                    }
+                    self.kernel().park(Some(20));
+                }
+                [Sent::Part(count)] => {
+                    assert!(count < bytes.len());
+                    full = 0;
+                }
+                ref other => panic!("{other:?}"),
+            }
+        }
+        panic!("a socket without end");
+    }
+
+    fn filling(&mut self, listener: &Listener<W>) {
+        let (full, other) =
+            (self.accept(listener, connection(5, 5)), self.accept(listener, connection(6, 5)));
+        self.watch(&full);
+        self.fill(&full);
+        assert_eq!(self.send_all(&[(&full, b"x")]), [Sent::Part(0)]);
+        let sends = [(&other, &b"a"[..]), (&full, b"x"), (&other, b"b"), (&other, b"c")];
+        let expected = [Sent::Whole, Sent::Part(0), Sent::Whole, Sent::Whole];
+        assert_eq!(self.send_all(&sends), expected);
+        assert_eq!(self.world.take(other.peer, 3), b"abc");
+        self.kernel().watch_writable(&full.socket, full.watched);
+        self.expect_nothing("a full socket", &[&full]);
+        self.world.send(full.peer, b"in");
+        self.expect("data while a socket is full", &[(full.readable(), false)], &[&full]);
+        assert_eq!(self.receive(&full, 100), Ok("in".into()));
+        let peer = full.peer;
+        let drain = |world: &mut W| {
+            world.drain(peer);
+        };
+        let room = [(full.writable(), false)];
+        self.expect_while("room in it", &room, &[&full], None, drain);
+        while self.world.drain(peer) > 0 {}
+        self.world.send(full.peer, b"in");
+        let readable = [(full.readable(), false)];
+        self.expect("room is reported once", &readable, &[&full]);
+        assert_eq!(self.receive(&full, 100), Ok("in".into()));
+        assert_eq!(self.send_all(&[(&full, b"x")]), [Sent::Whole]);
+        self.kernel().watch_writable(&full.socket, full.watched);
+        self.expect("room that is there when it is asked for", &room, &[&full]);
+        self.fill(&full);
+        while self.world.drain(peer) > 0 {}
+        self.expect_nothing("room for which nobody waits", &[&full]);
+        self.fill(&full);
+        self.kernel().watch_writable(&full.socket, full.watched);
+        self.unwatch(&full, true);
+        while self.world.drain(peer) > 0 {}
+        self.expect_nothing("room after the end of the watch", &[]);
+        self.watch(&full);
+        self.fill(&full);
+        self.kernel().watch_writable(&full.socket, full.watched);
+        self.world.reset(full.peer);
+        let gone = [(full.readable(), true), (full.writable(), true)];
+        self.expect("a reset of a full socket", &gone, &[&full]);
+        self.unwatch(&full, false);
+        self.close(other, false);
+    }
+
+    /// A short send in a larger batch, and a wait for room on a socket that is not read.
+    fn filling_without_a_read_watch(&mut self, listener: &Listener<W>) {
+        let (full, other) =
+            (self.accept(listener, session(7, 5)), self.accept(listener, session(8, 5)));
+        let big = vec![b'b'; 64 << 20];
+        let results = self.send_all(&[(&other, b"a"), (&full, &big), (&other, b"b")]);
+        let Sent::Part(count) = results[1] else { panic!("{results:?}") };
+        assert!(count > 0 && count < big.len());
+        assert_eq!([results[0], results[2]], [Sent::Whole; 2]);
+        self.kernel().watch_writable(&full.socket, full.watched);
+        let mut taken = 0;
+        let peer = full.peer;
+        let room = [(full.writable(), false)];
+        let drain = |world: &mut W| taken += world.drain(peer);
+        self.expect_while("room in a socket that is not read", &room, &[], None, drain);
+        if taken < count {
+            taken += self.world.take(peer, count - taken).len();
+        }
+        assert_eq!(taken, count, "as many bytes as the kernel said");
+        assert_eq!(self.world.take(other.peer, 2), b"ab");
+        self.world.send(full.peer, b"in");
+        self.expect_nothing("data on it", &[]);
+        self.close(full, false);
+        self.close(other, false);
+    }
+
+    /// Reports that nobody has taken when their connection ends come with the old generation, or not at all.
+    fn reusing_a_slot(&mut self, listener: &Listener<W>) {
+        let old = self.accept(listener, connection(3, 7));
+        self.watch(&old);
+        self.world.send(old.peer, b"late");
+        for _ in 0..10 {
+            self.kernel().park(Some(20));
+        }
+        let late = name(old.readable());
+        self.kernel().unwatch(&old.socket, old.watched, false);
+        self.kernel().submit();
+        // Unread data make it a reset.
+        drop(old);
+        let new = self.accept(listener, connection(3, 8));
+        self.watch(&new);
+        self.world.send(new.peer, b"new");
+        self.kernel().park(Some(1_000));
+        self.reap(&[&new], None);
+        self.seen.remove(&late);
+        self.expect("a slot that was used before", &[(new.readable(), false)], &[&new]);
+        assert_eq!(self.receive(&new, 100), Ok("new".into()));
+        self.close(new, false);
+    }
+}
