@@ -63,7 +63,7 @@ struct ServerArguments {
     /// Prefix of every URL path, such as /ws
     #[arg(long, value_name = "PATH", help_heading = SERVER)]
     path: Option<String>,
-    /// Threads, each pinned to a core; 0 is one for each core [0]
+    /// Threads; 0 is one for each CPU that affinity mask and cgroup quota allow [0]
     #[arg(long, value_name = "N", help_heading = SERVER)]
     workers: Option<String>,
     /// Host name of URLs in the start message [localhost]

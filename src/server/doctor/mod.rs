@@ -1,5 +1,5 @@
-//! What a start would find on this machine now, for `ringverb check`: port, kernel, descriptors, locked memory, Redis,
-//! webhook endpoints, clocks.
+//! What a start would find on this machine now, for `ringverb check`: port, kernel, descriptors, locked memory,
+//! limits of the control group, Redis, webhook endpoints, clocks.
 //!
 //! Nothing is changed, and no probe publishes, subscribes or posts. Each probe of the network runs in a thread of its
 //! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
@@ -13,9 +13,9 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::life::worker_count;
 use super::locked::LockedMemory;
 use super::probe;
+use super::resources::Shares;
 use crate::config::{Config, webhook_url};
 use crate::webhook;
 use crate::worker::time::unix_seconds;
@@ -69,11 +69,12 @@ impl RemoteClock {
 }
 
 /// All findings, in the order in which a start meets them.
-pub(super) fn examine(config: &Config) -> Vec<Finding> {
+pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
     findings.extend(kernel());
     findings.push(locked_memory(config));
+    findings.extend(resources(shares));
     let (of_network, clocks) = network(config);
     findings.extend(of_network);
     findings.extend(clock(&clocks, config));
@@ -95,8 +96,27 @@ fn kernel() -> Vec<Finding> {
     ]
 }
 
+/// The workers and the memory limit, and why they are what they are.
+fn resources(shares: &Shares) -> Vec<Finding> {
+    let workers = match shares.has_too_many_workers {
+        false => Finding::new(Verdict::Good, "workers", &shares.workers),
+        true => {
+            let text = format!(
+                "{}. The kernel stops all of them when the quota is used up: lower RINGVERB_WORKERS or raise the quota",
+                shares.workers
+            );
+            Finding::new(Verdict::Warning, "workers", text)
+        }
+    };
+    let memory = match &shares.memory {
+        Some(memory) => format!("at most {memory}"),
+        None => "no limit: RINGVERB_MEMORY_MAX sets one".to_owned(),
+    };
+    vec![workers, Finding::new(Verdict::Good, "memory", memory)]
+}
+
 fn locked_memory(config: &Config) -> Finding {
-    let memory = LockedMemory::of(worker_count(config));
+    let memory = LockedMemory::of(config.workers);
     match memory.warning() {
         None => Finding::new(Verdict::Good, "memory", memory.to_string()),
         Some(warning) if memory.is_enough_to_start() => {
