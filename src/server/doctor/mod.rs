@@ -252,6 +252,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn workers_over_the_quota_are_a_warning() {
+        let mut shares = Shares { workers: "7, not pinned".to_owned(), ..Shares::default() };
+        let found = |shares: &Shares| {
+            let findings = resources(shares).into_iter();
+            findings
+                .map(|finding| (finding.verdict, finding.what, finding.text))
+                .collect::<Vec<_>>()
+        };
+        let none = "no limit: RINGVERB_MEMORY_MAX sets one".to_owned();
+        assert_eq!(
+            found(&shares),
+            [
+                (Verdict::Good, "workers", "7, not pinned".to_owned()),
+                (Verdict::Good, "memory", none)
+            ]
+        );
+        shares.has_too_many_workers = true;
+        shares.memory = Some("204 MiB".to_owned());
+        let [workers, memory] = &found(&shares)[..] else { panic!("two findings") };
+        assert_eq!((workers.0, memory.2.as_str()), (Verdict::Warning, "at most 204 MiB"));
+        assert!(workers.2.contains("7, not pinned. ") && workers.2.contains("RINGVERB_WORKERS"));
+    }
+
+    #[test]
     fn dates_of_http() {
         for (text, seconds) in [
             ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
