@@ -220,7 +220,7 @@ fn sizes_have_units() {
             "lots",
             "RINGVERB_MEMORY_MAX is \"lots\" (.env), but it takes bytes, or a size such as 512M",
         ),
-        ("15M", "at least 16M; empty for no limit"),
+        ("15M", "at least 16M; 0: off"),
         ("17179869184G", "RINGVERB_MEMORY_MAX is \"17179869184G\""),
         ("1.5G", "RINGVERB_MEMORY_MAX is \"1.5G\""),
     ] {

@@ -1,5 +1,6 @@
-//! The commands that speak to a running server: publish, channels, users, listen. Results are on standard output,
-//! notes and errors on standard error; 0 is done, 1 refused or not reachable, 2 a wrong command line or configuration.
+//! The commands that speak to a running server: publish, channels, users, listen, health. Results are on standard
+//! output, notes and errors on standard error; 0 is done, 1 refused or not reachable, 2 a wrong command line or
+//! configuration.
 
 mod support;
 
@@ -59,6 +60,30 @@ fn what_is_published_is_heard() {
         );
         assert_eq!(event["data"], r#"{"id":1.0}"#);
     }
+}
+
+#[test]
+fn health_is_0_while_up_answers_200_and_1_otherwise_whatever_the_app_is() {
+    let setup = Setup::new().env("REVERB_SERVER_PATH", "/ws");
+    let mut server = setup.env("RINGVERB_SHUTDOWN_DELAY", "60").start();
+    let port = server.address.port().to_string();
+    let health =
+        |setup: Setup, path| setup.args(&["health", "--port", &port, "--path", path]).run();
+    // Without a configured app it looks for no credentials of a development server.
+    for setup in [Setup::new(), Setup::bare()] {
+        let Finished { code, stdout, stderr } = health(setup, "/ws");
+        let expected = format!("http://127.0.0.1:{port}/ws is up\n");
+        assert_eq!((code, stdout, stderr.as_str()), (Some(0), expected, ""));
+    }
+    refused(&health(Setup::new(), ""), 1, &["/up answers 404"]);
+    let client = server.connect();
+    server.signal(Signal::TERM);
+    server.line_with("/up answers 503");
+    refused(&health(Setup::new(), "/ws"), 1, &["/ws/up answers 503"]);
+    drop((client, server));
+    // The kernel may still be closing its listeners.
+    refused(&health(Setup::new(), "/ws"), 1, &["127.0.0.1:"]);
+    refused(&Setup::new().args(&["health", "--port", "0"]).run(), 2, &["--port"]);
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub struct Config {
     pub port: u16,
     /// Prefix of every path, without a trailing slash: empty, or `/something`.
     pub path: String,
-    /// Number of workers; 0 means one per core the process may use.
+    /// Number of workers. 0 means one for each CPU that the process can use, until `server/resources.rs` has put a
+    /// number there.
     pub workers: usize,
     /// The interface of the kernel that workers wait on.
     pub io: Io,
@@ -74,9 +75,11 @@ pub struct Config {
     pub auth_failures_per_ip_per_second_max: Option<u32>,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<network::Network>,
-    /// Resident memory over which load is shed, in bytes. `None` never sheds, because only the operator knows what else
-    /// needs memory on the host.
+    /// Resident memory over which load is shed, in bytes. `None` never sheds: without a limit of the cgroup only the
+    /// operator knows what else needs memory on the host.
     pub memory_max: Option<u64>,
+    /// It is not configured, so it follows from the limit of the cgroup, if there is one (`server/resources.rs`).
+    pub memory_max_by_cgroup: bool,
     /// Time one request of a webhook may take, in seconds.
     pub webhook_timeout_seconds: u32,
     /// Time after the first attempt at which a batch of webhooks is given up, in seconds; 0 tries once.

@@ -518,3 +518,27 @@ fn wrong_places_of_redis_are_named_without_their_credentials() {
     assert_eq!(maybe.len(), 1, "{maybe:?}");
     assert!(maybe[0].ends_with("but it takes true or false"), "{maybe:?}");
 }
+
+#[test]
+fn no_memory_limit_is_0_and_an_unset_one_follows_the_cgroup() {
+    for (value, bytes, is_by_cgroup) in [
+        (None, None, true),
+        (Some(""), None, true),
+        (Some("null"), None, true),
+        (Some("0"), None, false),
+        (Some("0M"), None, false),
+        (Some("16M"), Some(16 << 20), false),
+    ] {
+        let pair = value.map(|value| ("RINGVERB_MEMORY_MAX", value));
+        let config = load(&with_environment(pair.as_slice())).unwrap();
+        assert_eq!(
+            (config.memory_max, config.memory_max_by_cgroup),
+            (bytes, is_by_cgroup),
+            "{value:?}"
+        );
+    }
+    for value in ["1", "16777215", "-1", "off"] {
+        let problems = load(&with_environment(&[("RINGVERB_MEMORY_MAX", value)])).unwrap_err();
+        assert!(problems[0].contains("at least 16M; 0: off"), "{problems:?}");
+    }
+}

@@ -60,7 +60,8 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
             1,
         ),
         trusted_proxies: reader.networks(server, "trusted_proxies"),
-        memory_max: reader.some(server, "memory_max", 16 << 20),
+        memory_max: reader.memory_max(server),
+        memory_max_by_cgroup: server.get("memory_max").is_none(),
         webhook_timeout_seconds: reader.number(server, "webhook_timeout", 1, 3_600),
         webhook_retry_seconds: reader.number(server, "webhook_retry", 0, 86_400),
         webhook_debounce_ms: reader.number(server, "webhook_debounce", 0, 60_000),
@@ -360,6 +361,18 @@ impl Reader {
                 T::default()
             }
         }
+    }
+
+    /// Zero is no limit, and a limit is at least what the server itself needs.
+    fn memory_max(&mut self, server: &Values) -> Option<u64> {
+        let key = "memory_max";
+        let bytes = self.some::<u64>(server, key, 0)?;
+        if (1..16 << 20).contains(&bytes)
+            && let Some(given) = server.get(key)
+        {
+            self.wrong(key, given);
+        }
+        (bytes > 0).then_some(bytes)
     }
 
     /// A number of at least one, or nothing.

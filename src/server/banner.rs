@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::life::Started;
 use super::probe::Facts;
+use super::resources::Shares;
 use crate::config::Config;
 use crate::config::load::{Files, Merged};
 
@@ -54,13 +55,14 @@ pub(super) struct Invocation {
 /// The parts of the configuration that are shown. A secret only of the development app, which has no other place.
 pub(super) struct Summary {
     lines: Vec<(&'static str, String)>,
+    workers: String,
     path: String,
     files: Files,
     development: Option<(String, String, String)>,
 }
 
 impl Summary {
-    pub(super) fn of(config: &Config, files: &Files, facts: &Facts) -> Self {
+    pub(super) fn of(config: &Config, files: &Files, facts: &Facts, shares: &Shares) -> Self {
         let apps: Vec<String> =
             config.apps.iter().take(5).map(|app| format!("{} (key {})", app.id, app.key)).collect();
         let more = config.apps.len().saturating_sub(apps.len());
@@ -82,10 +84,12 @@ impl Summary {
                 ),
             ),
         ];
+        lines.extend(shares.memory.as_ref().map(|memory| ("memory", format!("at most {memory}"))));
         lines.extend(config.scaling.as_ref().map(|scaling| {
             ("scaling", format!("redis {}, prefix {}", scaling.address(), scaling.prefix))
         }));
-        Self { lines, path: config.path.clone(), files: files.clone(), development }
+        let workers = shares.workers.clone();
+        Self { lines, workers, path: config.path.clone(), files: files.clone(), development }
     }
 }
 
@@ -133,7 +137,7 @@ pub(super) fn render(
         let own_port = summary.development.is_some().then(|| started.address.port().to_string());
         line("browsers", &public.url(own_port.as_deref(), &summary.path));
     }
-    line("workers", &started.workers.to_string());
+    line("workers", &summary.workers);
     if !read.is_empty() {
         line("files", &format!("{} (in {folder})", read.join(", ")));
     }
@@ -221,13 +225,17 @@ mod tests {
     use crate::worker::kernel::Choice;
 
     fn rendered(sources: &Sources) -> String {
+        rendered_with(sources, &Shares::default())
+    }
+
+    fn rendered_with(sources: &Sources, shares: &Shares) -> String {
         let merged = merge(sources);
         let drawn =
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
         let config = build(&merged, &drawn).unwrap();
         let facts = Facts { kernel: "6.18".into(), io: Choice::Uring, descriptors: 20_000 };
-        let started = Started { address: "0.0.0.0:8080".parse().unwrap(), workers: 2 };
-        let summary = Summary::of(&config, &merged.files, &facts);
+        let started = Started { address: "0.0.0.0:8080".parse().unwrap() };
+        let summary = Summary::of(&config, &merged.files, &facts, shares);
         let program = "ringverb".to_owned();
         let invocation = Invocation { program, is_found: true, colour: false };
         render(&started, &summary, &Public::of(&merged), &invocation)
@@ -251,6 +259,23 @@ mod tests {
                 && text.contains("20000 descriptors a worker"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn workers_and_the_memory_limit_are_shown_as_they_were_decided() {
+        let shares = Shares {
+            workers: "1, not pinned: the cgroup's CPU quota is 1 of 2 CPUs".to_owned(),
+            memory: Some("204 MiB, 0.8 of the cgroup's limit of 256 MiB".to_owned()),
+            ..Shares::default()
+        };
+        let text = rendered_with(&Sources::default(), &shares);
+        for line in [
+            "\n  workers  1, not pinned: the cgroup's CPU quota is 1 of 2 CPUs\n",
+            "\n  memory   at most 204 MiB, 0.8 of the cgroup's limit of 256 MiB\n",
+        ] {
+            assert!(text.contains(line), "{line}\nnot in\n{text}");
+        }
+        assert!(!rendered(&Sources::default()).contains("\n  memory"));
     }
 
     #[test]
@@ -320,9 +345,10 @@ mod tests {
         let merged = merge(&Sources::default());
         let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
         let facts = Facts { kernel: String::new(), io: Choice::Uring, descriptors: 0 };
-        let summary = Summary::of(&build(&merged, &app).unwrap(), &merged.files, &facts);
+        let config = build(&merged, &app).unwrap();
+        let summary = Summary::of(&config, &merged.files, &facts, &Shares::default());
         let line = |address: &str, is_found| {
-            let started = Started { address: address.parse().unwrap(), workers: 1 };
+            let started = Started { address: address.parse().unwrap() };
             let program = "./ringverb".to_owned();
             first_event(&started, &summary, &Invocation { program, is_found, colour: false })
         };

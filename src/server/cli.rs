@@ -63,7 +63,7 @@ struct ServerArguments {
     /// Prefix of every URL path, such as /ws
     #[arg(long, value_name = "PATH", help_heading = SERVER)]
     path: Option<String>,
-    /// Threads, each pinned to a core; 0 is one for each core [0]
+    /// Threads; 0 is one for each CPU that affinity mask and cgroup quota allow [0]
     #[arg(long, value_name = "N", help_heading = SERVER)]
     workers: Option<String>,
     /// Interface of the kernel for sockets: auto, io_uring or epoll [auto]
@@ -136,15 +136,19 @@ pub(super) enum ClientCommand {
     /// Show the events of channels of a running server as they come
     #[command(after_help = LISTEN_EXAMPLES)]
     Listen(ListenArguments),
+    /// Ask a running server whether it is up, as a load balancer does
+    #[command(after_help = HEALTH_NOTES)]
+    Health(Address),
 }
 
 impl ClientCommand {
-    pub(super) fn target(&self) -> &Target {
+    pub(super) fn address(&self) -> &Address {
         match self {
-            Self::Publish(arguments) => &arguments.target,
-            Self::Channels(arguments) => &arguments.target,
-            Self::Users(arguments) => &arguments.target,
-            Self::Listen(arguments) => &arguments.target,
+            Self::Publish(arguments) => &arguments.target.address,
+            Self::Channels(arguments) => &arguments.target.address,
+            Self::Users(arguments) => &arguments.target.address,
+            Self::Listen(arguments) => &arguments.target.address,
+            Self::Health(address) => address,
         }
     }
 }
@@ -155,6 +159,13 @@ pub(super) struct Target {
     /// App to speak for, if several are configured [the first]
     #[arg(long, value_name = "ID", help_heading = SERVER)]
     pub(super) app: Option<String>,
+    #[command(flatten)]
+    pub(super) address: Address,
+}
+
+/// Where the server is.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Address {
     /// The server's own address, such as http://127.0.0.1:8080/prefix [from the configuration]
     #[arg(long, value_name = "URL", help_heading = SERVER)]
     pub(super) url: Option<String>,
@@ -270,6 +281,11 @@ Examples:
   ringverb listen news --json --count 1 | jq .data
 ";
 
+const HEALTH_NOTES: &str = "Exit status: 0 if /up answers 200, 1 otherwise (during \
+RINGVERB_SHUTDOWN_DELAY, too),
+2 for a wrong configuration. It needs no app.
+";
+
 const LONG: &str = "
 Every option can be given in the environment, in .env and in ringverb.toml. A flag wins over the
 environment, the environment over .env, .env over ringverb.toml. Exit status: 0 after a clean end,
@@ -334,7 +350,7 @@ impl Arguments {
             None => return before,
             Some(Command::Start(start)) => &start.files,
             Some(Command::Check(check)) => &check.files,
-            Some(Command::Client(client)) => &client.target().files,
+            Some(Command::Client(client)) => &client.address().files,
         }
         .clone();
         FileArguments {
@@ -352,7 +368,7 @@ impl Arguments {
             Some(Command::Start(start)) => flags.extend(start.flags()),
             Some(Command::Check(check)) => flags.extend(check.server.flags()),
             Some(Command::Client(client)) => {
-                let Target { host, port, path, .. } = client.target();
+                let Address { host, port, path, .. } = client.address();
                 flags.extend(given([("host", host), ("port", port), ("path", path)]));
             }
         }
@@ -466,7 +482,7 @@ mod tests {
     fn each_command_has_the_options_that_apply_to_it() {
         let mut command = Arguments::command();
         let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname", "--io"];
-        for name in ["publish", "listen", "channels", "users", "check"] {
+        for name in ["publish", "listen", "channels", "users", "health", "check"] {
             let found = command.find_subcommand_mut(name).expect("a command");
             let help = found.render_long_help().to_string();
             let own = if name == "check" { &names[1..4] } else { &names[..] };
@@ -474,6 +490,7 @@ mod tests {
                 assert!(!help.contains(option), "{name} {option}");
             }
             assert!(help.contains("--port") && help.contains("--env-file"), "{name}: {help}");
+            assert_eq!(help.contains("--app"), !["health", "check"].contains(&name), "{name}");
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
+use core_affinity::CoreId;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -47,7 +48,6 @@ use crate::worker::{self, Ends, Phase, Shared, hold_signals};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Started {
     pub(super) address: SocketAddr,
-    pub(super) workers: usize,
 }
 
 /// Why the control thread wakes.
@@ -85,7 +85,7 @@ pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
 /// Workers a channel's home can keep apart (`shard::home::CoreSet`).
 pub(super) const WORKERS_MAX: usize = 128;
 
-/// Runs the server until a signal ends it.
+/// Runs the server until a signal ends it, with its workers pinned to `pins` in turn, if there are any.
 ///
 /// # Errors
 /// When it cannot start, or did not drain within the grace period.
@@ -94,12 +94,12 @@ pub(super) fn serve(
     io: Choice,
     take_over: Option<TakeOver>,
     role: Role,
+    pins: &[CoreId],
     on_start: impl FnOnce(Started),
 ) -> Result<Ended, StartError> {
     prepare_memory();
     let mut program = Program::this(role);
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let workers = worker_count(&config);
+    let workers = config.workers;
     let asked_address = SocketAddr::new(config.host, config.port);
     let places = Places::new();
     let (predecessor, listeners) =
@@ -124,7 +124,7 @@ pub(super) fn serve(
     listen_to_signals(asked.clone()).map_err(StartError::Start)?;
     // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
-    let (doorbells, webhooks) = start_workers(&shared, listeners, workers, &cores)?;
+    let (doorbells, webhooks) = start_workers(&shared, listeners, workers, pins)?;
     shared.started.wait();
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
@@ -156,7 +156,7 @@ pub(super) fn serve(
         }
         Role::Server => {}
     }
-    on_start(Started { address, workers });
+    on_start(Started { address });
     let end = wait(&shared, &doorbells, &asks, &mut program);
     let life = Life { shared, doorbells, webhooks, offering, grace };
     life.end(&end, asks, program)
@@ -188,14 +188,6 @@ fn offer_to_others(
             tracing::warn!("no new process can take over from this server: {error}");
         })
         .ok()
-}
-
-/// Workers that the configuration asks for: by default one for each core that this process may use.
-pub(super) fn worker_count(config: &Config) -> usize {
-    match config.workers {
-        0 => core_affinity::get_core_ids().map_or(1, |cores| cores.len()).clamp(1, WORKERS_MAX),
-        asked => asked.min(WORKERS_MAX),
-    }
 }
 
 fn prepare_memory() {
@@ -342,7 +334,7 @@ fn start_workers(
     shared: &Arc<Shared>,
     listeners: Vec<TcpListener>,
     workers: usize,
-    cores: &[core_affinity::CoreId],
+    pins: &[CoreId],
 ) -> Result<(Arc<[Doorbell]>, Option<webhook::Webhooks>), StartError> {
     let mailboxes =
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
@@ -358,7 +350,7 @@ fn start_workers(
     }
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
         let ends = Ends { mailbox, listeners, feed: feeds.next() };
-        let pin_to = (!cores.is_empty()).then(|| cores[index % cores.len()]);
+        let pin_to = (!pins.is_empty()).then(|| pins[index % pins.len()]);
         start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
     }
     Ok((doorbells, webhooks))
@@ -463,7 +455,7 @@ fn start_worker(
     index: usize,
     shared: Arc<Shared>,
     ends: Ends,
-    pin_to: Option<core_affinity::CoreId>,
+    pin_to: Option<CoreId>,
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
     let run = move || worker::run(shared, ends, pin_to);

@@ -2,6 +2,7 @@
 //! speak to a running server.
 
 mod banner;
+mod cgroup;
 mod check;
 mod cli;
 mod client;
@@ -17,6 +18,7 @@ mod locked;
 mod meeting;
 mod memory;
 mod probe;
+mod resources;
 mod supervision;
 mod takeover;
 mod watch;
@@ -40,6 +42,7 @@ use exchange::Role;
 use life::Ended;
 use locked::LockedMemory;
 pub use probe::StartError;
+use resources::Resources;
 
 /// Runs the command line. 0 is a clean end, 1 a failure while running, 2 a wrong command line or configuration.
 #[must_use]
@@ -135,7 +138,7 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
         output::log_text("\n");
     }
     warn_of_all(merged);
-    let config = match built {
+    let mut config = match built {
         Ok(config) => config,
         Err(problems) => {
             return refuse(&problems, consequence(Some(&Command::Check(arguments.clone()))));
@@ -150,7 +153,8 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
     if arguments.offline {
         return ExitCode::SUCCESS;
     }
-    let findings = doctor::examine(&config);
+    let shares = Resources::of_this_process().share(&mut config);
+    let findings = doctor::examine(&config, &shares);
     output::log_text(&check::render_findings(&findings, style));
     let has_problem = findings.iter().any(|finding| finding.verdict == Verdict::Problem);
     if has_problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -195,14 +199,15 @@ fn replaced_access(config: &Config, arguments: &Arguments) -> Option<Access> {
     })
 }
 
-fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCode {
+fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> ExitCode {
     let role = arguments.role();
     // The process for which this one stands in has said it all.
     if !matches!(role, Role::StandIn(_)) {
         warn_of_all(merged);
     }
     let public = banner::Public::of(merged);
-    let memory = LockedMemory::of(life::worker_count(&config));
+    let shares = Resources::of_this_process().share(&mut config);
+    let memory = LockedMemory::of(config.workers);
     let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
         Err(error) => return fail(&error),
@@ -216,7 +221,7 @@ fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCod
     if let Some(warning) = memory.warning().filter(|_| matches!(facts.io, Choice::Uring)) {
         output::tell(Kind::Warning, &warning);
     }
-    let summary = banner::Summary::of(&config, &merged.files, &facts);
+    let summary = banner::Summary::of(&config, &merged.files, &facts, &shares);
     let access = config.development.then(|| Access::of(&config));
     let mut published = None;
     let on_start = |started: life::Started| {
@@ -233,7 +238,7 @@ fn run_server(merged: &Merged, config: Config, arguments: &Arguments) -> ExitCod
         }
         output::log_text(&banner::render(&started, &summary, &public, &invocation));
     };
-    let served = life::serve(config, facts.io, arguments.takeover(), role, on_start);
+    let served = life::serve(config, facts.io, arguments.takeover(), role, &shares.pins, on_start);
     if let Some(published) = published {
         published.withdraw();
     }

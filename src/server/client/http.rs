@@ -24,8 +24,13 @@ pub(super) fn ask(
     body: &str,
 ) -> Result<Answer, Failure> {
     let now = crate::worker::time::unix_seconds();
-    let mut connection = Connection::open(peer)?;
     let target = signed_target(peer, method, path, query, body, now);
+    send(peer, method, &target, body)
+}
+
+/// Sends one request. `target` is what comes after the prefix.
+pub(super) fn send(peer: &Peer, method: &str, target: &str, body: &str) -> Result<Answer, Failure> {
+    let mut connection = Connection::open(peer)?;
     let request = format!(
         "{method} {}{target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ringverb/{}\r\nAccept: application/json\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

@@ -1,8 +1,9 @@
-//! Commands that speak to a running server, so that a developer can try each side alone: publish, channels, users,
-//! listen. Blocking and plain: one connection, a deadline on every wait. Configuration comes from the same sources as
-//! the server's; no TLS, since the server has none either.
+//! Commands that speak to a running server, so that a developer can try each side alone (publish, channels, users,
+//! listen), and a container engine can see whether it is up (health). Blocking and plain: one connection, a deadline on
+//! every wait. Configuration comes from the same sources as the server's; no TLS, since the server has none either.
 
 mod connection;
+mod health;
 mod http;
 mod listen;
 mod peer;
@@ -15,7 +16,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::cli::ClientCommand;
+use super::cli::{ClientCommand, Target};
 use crate::config::Config;
 use crate::output::{self, Kind};
 use crate::pusher::json;
@@ -39,21 +40,30 @@ enum Failure {
 /// Runs one command. `scheme` is the one of `REVERB_SCHEME`.
 pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>) -> ExitCode {
     let colour = config.colour && io::stdout().is_terminal();
-    let target = command.target();
-    let outcome = Peer::choose(config, target).and_then(|peer| {
-        if scheme == Some("https") && target.url.is_none() {
+    let with_app = |config, target: &Target| {
+        let peer = Peer::choose(config, target)?;
+        if scheme == Some("https") && target.address.url.is_none() {
             note(&format!(
                 "REVERB_SCHEME is https, which the proxy serves; this command connects to the server itself, at {}",
                 peer.url()
             ));
         }
-        match command {
-            ClientCommand::Publish(arguments) => publish::run(&peer, arguments),
-            ClientCommand::Channels(arguments) => queries::channels(&peer, &arguments.prefix),
-            ClientCommand::Users(arguments) => queries::users(&peer, &arguments.channel),
-            ClientCommand::Listen(arguments) => listen::run(&peer, arguments, colour),
+        Ok(peer)
+    };
+    let outcome = match command {
+        ClientCommand::Publish(arguments) => {
+            with_app(config, &arguments.target).and_then(|peer| publish::run(&peer, arguments))
         }
-    });
+        ClientCommand::Channels(arguments) => with_app(config, &arguments.target)
+            .and_then(|peer| queries::channels(&peer, &arguments.prefix)),
+        ClientCommand::Users(arguments) => with_app(config, &arguments.target)
+            .and_then(|peer| queries::users(&peer, &arguments.channel)),
+        ClientCommand::Listen(arguments) => with_app(config, &arguments.target)
+            .and_then(|peer| listen::run(&peer, arguments, colour)),
+        ClientCommand::Health(address) => {
+            Peer::of_any_app(config, address).and_then(|peer| health::run(&peer))
+        }
+    };
     let (status, sentence) = match outcome {
         Ok(()) | Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
         Err(Failure::Server(sentence)) => (1, sentence),

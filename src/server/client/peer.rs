@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Failure, note, shown};
 use crate::app::{App, Secret};
 use crate::config::Config;
-use crate::server::cli::Target;
+use crate::server::cli::{Address, Target};
 use crate::server::development::{self, Access};
 
 /// A server, and an app of it with its secret.
@@ -21,8 +21,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn choose(mut config: Config, target: &Target) -> Result<Self, Failure> {
-        let url =
-            target.url.as_ref().map(|url| parse_url(url).map_err(Failure::Usage)).transpose()?;
+        let url = given_url(&target.address)?;
         let port = url.as_ref().map_or(config.port, |(_, port, _)| *port);
         if config.development {
             let access = development_server(port)?;
@@ -42,6 +41,19 @@ impl Peer {
             return Ok(Self { host, port, prefix, app });
         }
         let app = choose_app(&mut config, target.app.as_deref())?;
+        Self::configured(config, url, app)
+    }
+
+    /// A server of which nothing is asked that needs an app: the app here is the first one, or none that the server
+    /// knows.
+    pub(super) fn of_any_app(mut config: Config, address: &Address) -> Result<Self, Failure> {
+        let url = given_url(address)?;
+        let app = config.apps.swap_remove(0);
+        Self::configured(config, url, app)
+    }
+
+    /// At the URL, or where the configuration says.
+    fn configured(config: Config, url: Option<Url>, app: App) -> Result<Self, Failure> {
         if let Some((host, port, prefix)) = url {
             return Ok(Self { host, port, prefix, app });
         }
@@ -121,8 +133,15 @@ fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, Failure> {
     Ok(config.apps.swap_remove(index))
 }
 
-/// Host, port and path prefix of `http://host:port/prefix`.
-fn parse_url(url: &str) -> Result<(String, u16, String), String> {
+/// Host, port and path prefix.
+type Url = (String, u16, String);
+
+fn given_url(address: &Address) -> Result<Option<Url>, Failure> {
+    address.url.as_ref().map(|url| parse_url(url).map_err(Failure::Usage)).transpose()
+}
+
+/// Of `http://host:port/prefix`.
+fn parse_url(url: &str) -> Result<Url, String> {
     const FORM: &str = "it takes the form http://127.0.0.1:8080/prefix";
     if url.starts_with("https://") || url.starts_with("wss://") {
         return Err(format!(
@@ -183,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_url_wins() {
-        let target = Target { url: Some("http://[::1]:1/a/".to_owned()), ..Target::default() };
+        let url = Some("http://[::1]:1/a/".to_owned());
+        let target = Target { address: Address { url, ..Address::default() }, ..Target::default() };
         assert_eq!(choose(&[("SERVER_PORT", "0")], &target).unwrap().url(), "http://[::1]:1/a");
     }
 

@@ -1,5 +1,5 @@
-//! What a start would find on this machine now, for `ringverb check`: port, kernel, descriptors, locked memory, Redis,
-//! webhook endpoints, clocks.
+//! What a start would find on this machine now, for `ringverb check`: port, kernel, descriptors, locked memory,
+//! limits of the control group, Redis, webhook endpoints, clocks.
 //!
 //! Nothing is changed, and no probe publishes, subscribes or posts. Each probe of the network runs in a thread of its
 //! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
@@ -13,9 +13,9 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::life::worker_count;
 use super::locked::LockedMemory;
 use super::probe;
+use super::resources::Shares;
 use crate::config::{Config, webhook_url};
 use crate::webhook;
 use crate::worker::kernel::Choice;
@@ -70,10 +70,11 @@ impl RemoteClock {
 }
 
 /// All findings, in the order in which a start meets them.
-pub(super) fn examine(config: &Config) -> Vec<Finding> {
+pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
     findings.extend(kernel(config));
+    findings.extend(resources(shares));
     let (of_network, clocks) = network(config);
     findings.extend(of_network);
     findings.extend(clock(&clocks, config));
@@ -81,7 +82,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
 }
 
 fn kernel(config: &Config) -> Vec<Finding> {
-    let memory = LockedMemory::of(worker_count(config));
+    let memory = LockedMemory::of(config.workers);
     let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
         Err(error) => return vec![Finding::new(Verdict::Problem, "kernel", error.to_string())],
@@ -97,6 +98,25 @@ fn kernel(config: &Config) -> Vec<Finding> {
     };
     let memory = matches!(facts.io, Choice::Uring).then(|| locked_memory(&memory));
     [kernel, descriptors].into_iter().chain(memory).collect()
+}
+
+/// The workers and the memory limit, and why they are what they are.
+fn resources(shares: &Shares) -> Vec<Finding> {
+    let workers = match shares.has_too_many_workers {
+        false => Finding::new(Verdict::Good, "workers", &shares.workers),
+        true => {
+            let text = format!(
+                "{}. The kernel stops all of them when the quota is used up: lower RINGVERB_WORKERS or raise the quota",
+                shares.workers
+            );
+            Finding::new(Verdict::Warning, "workers", text)
+        }
+    };
+    let memory = match &shares.memory {
+        Some(memory) => format!("at most {memory}"),
+        None => "no limit: RINGVERB_MEMORY_MAX sets one".to_owned(),
+    };
+    vec![workers, Finding::new(Verdict::Good, "memory", memory)]
 }
 
 /// epoll locks none.
@@ -234,6 +254,30 @@ fn http_date(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_over_the_quota_are_a_warning() {
+        let mut shares = Shares { workers: "7, not pinned".to_owned(), ..Shares::default() };
+        let found = |shares: &Shares| {
+            let findings = resources(shares).into_iter();
+            findings
+                .map(|finding| (finding.verdict, finding.what, finding.text))
+                .collect::<Vec<_>>()
+        };
+        let none = "no limit: RINGVERB_MEMORY_MAX sets one".to_owned();
+        assert_eq!(
+            found(&shares),
+            [
+                (Verdict::Good, "workers", "7, not pinned".to_owned()),
+                (Verdict::Good, "memory", none)
+            ]
+        );
+        shares.has_too_many_workers = true;
+        shares.memory = Some("204 MiB".to_owned());
+        let [workers, memory] = &found(&shares)[..] else { panic!("two findings") };
+        assert_eq!((workers.0, memory.2.as_str()), (Verdict::Warning, "at most 204 MiB"));
+        assert!(workers.2.contains("7, not pinned. ") && workers.2.contains("RINGVERB_WORKERS"));
+    }
 
     #[test]
     fn dates_of_http() {

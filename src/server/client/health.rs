@@ -1,0 +1,19 @@
+//! `ringverb health`: whether the server is up, for the health check of a container. It has its answer from `/up`, so
+//! it needs no app and no secret.
+
+use super::http;
+use super::peer::Peer;
+use super::{Failure, print, shown};
+
+pub(super) fn run(peer: &Peer) -> Result<(), Failure> {
+    let answer = http::send(peer, "GET", "/up", "")?;
+    if answer.status != 200 {
+        return Err(Failure::Server(format!(
+            "{}/up answers {}: {}",
+            peer.url(),
+            answer.status,
+            shown(answer.body.trim())
+        )));
+    }
+    print(&format!("{} is up\n", peer.url()))
+}
