@@ -364,8 +364,8 @@ impl<K: Kernel> Reactor<K> {
         socket: K::Socket,
         mut session: Session,
     ) -> Option<SessionKey> {
-        if !session.note_memory(site) {
-            session.refuse_for_memory(site.http);
+        if !self.note_new_session(site, &mut session) {
+            session.refuse_heavy(site.http);
             session.end(site, &mut self.sessions.spare);
             self.closing.push(socket);
             return None;
@@ -395,6 +395,19 @@ impl<K: Kernel> Reactor<K> {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }
+    }
+
+    /// Notes the memory of a new session. Where there is none, the one that has waited longest makes room.
+    fn note_new_session(&mut self, site: &mut Site<'_>, session: &mut Session) -> bool {
+        if session.note_memory(site) {
+            return true;
+        }
+        let Some(key) = self.sessions.longest_waiting() else { return false };
+        if let Some(entry) = self.sessions.get(key) {
+            entry.session.refuse_heavy(site.http);
+        }
+        self.drop_session(site, key);
+        session.note_memory(site)
     }
 
     /// A session ends for one that may have something to say.
@@ -519,7 +532,9 @@ impl<K: Kernel> Reactor<K> {
         let entry = entries.get_mut(key.slot as usize);
         let Some(entry) = entry.filter(|entry| entry.generation == key.generation) else { return };
         entry.session.rest(spare);
-        if !entry.session.note_memory(site) && !entry.session.refuse_for_memory(site.http) {
+        if !entry.is_blocked && !entry.session.has_begun() {
+            entry.session.note_rest(site);
+        } else if !entry.session.note_memory(site) && !entry.session.refuse_for_memory(site.http) {
             return self.drop_session(site, key);
         }
         let has_answer = !entry.session.unsent().is_empty();

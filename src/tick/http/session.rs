@@ -396,14 +396,26 @@ impl Session {
         fits
     }
 
-    /// There is no memory for what has come: the request is refused, or, where the answer could not even leave, the
-    /// session ends (`false`).
+    /// Gives back what is noted beside its entry: what it has now leaves in this tick.
+    pub(in crate::tick) fn note_rest(&mut self, site: &mut Site<'_>) {
+        let held = self.held as usize;
+        if held > limits::HTTP_CONNECTION_BYTES {
+            site.shard.note_http(held, limits::HTTP_CONNECTION_BYTES);
+            self.held = u32::try_from(limits::HTTP_CONNECTION_BYTES).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// It ends because others need its memory.
+    pub(in crate::tick) fn refuse_heavy(&self, http: &mut Http) {
+        self.refuse(http, About::default(), Cause::HttpMemory, &[]);
+    }
+
+    /// There is no memory for what has come: the request is refused. An answer that the client does not read stays
+    /// unsent: `false`, and the session is to end.
     pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
-        let may_answer = self.state == State::Reading && self.unsent().is_empty();
-        let about = About::default();
         let response = super::answer::short_of_memory("request was not carried out");
-        let response = self.refused(http, about, response, Cause::HttpMemory, &[]);
-        if !may_answer {
+        let response = self.refused(http, About::default(), response, Cause::HttpMemory, &[]);
+        if self.state != State::Reading || !self.unsent().is_empty() {
             return false;
         }
         let limits = Limits { request_size_max: http.rules.request_size_max };
