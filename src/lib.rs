@@ -17,8 +17,9 @@
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs and option data |
+//! | 1 | `wheel` | PURE: deadlines by the second
 //! | 1 | `cause` | PURE: why something is refused, and the line for it |
-//! | 0 | `app` `buffer` `clock` `counters` `limits` `text` `wheel` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `limits` `text` | values |
 #![deny(unsafe_code)]
 
 pub mod app;
@@ -27,13 +28,13 @@ pub mod clock;
 pub mod counters;
 pub mod limits;
 pub mod text;
-pub mod wheel;
 
 pub mod cause;
 pub mod config;
 pub mod http1;
 pub mod pusher;
 pub mod resp;
+pub mod wheel;
 pub mod ws;
 
 pub mod shard;

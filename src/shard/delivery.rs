@@ -117,8 +117,8 @@ impl Shard {
         }
     }
 
-    /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. Without
-    /// it there is nothing to flush: a slot is in the list twice when it was given to another connection meanwhile.
+    /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
+    /// is in the list twice when it was given to another connection meanwhile: the second time there is no mark.
     pub fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         let connection = self.connections.get_mut(slot as usize)?;
         let was_dirty = std::mem::take(&mut connection.dirty);

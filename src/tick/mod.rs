@@ -106,8 +106,8 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// What shard, mail and sessions have to say to each other. To be called again if the caller changes the shard behind
-    /// `turn`.
+    /// What shard, mail and sessions have to say to each other. To be called again if the caller changes the shard
+    /// behind `turn`.
     pub fn settle(&mut self) {
         self.mailbox.flush_overflow();
         self.settle_mail();
@@ -124,8 +124,8 @@ impl<K: Kernel> Core<K> {
         self.mailbox.ring_doorbells();
     }
 
-    /// The second half: sends. Says when the next tick is to come. With anything but `Rest::None` the core has said that
-    /// it sleeps: whoever has mail for it rings.
+    /// The second half: sends. Says when the next tick is to come. With anything but `Rest::None` the core has said
+    /// that it sleeps: whoever has mail for it rings.
     pub fn finish(&mut self) -> Rest {
         let paused = self.paused;
         if !paused {

@@ -1,5 +1,5 @@
-//! The parts of a core that a request acts on, borrowed together: the shard, the mail of the core, its questions and the
-//! rules of HTTP. PURE but for the doorbells of the mailbox.
+//! The parts of a core that a request acts on, borrowed together: the shard, the mail of the core, its questions and
+//! the rules of HTTP. PURE but for the doorbells of the mailbox.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ pub(super) struct Site<'a> {
     pub(super) post: &'a mut Post,
     pub(super) gathers: &'a mut Gathers,
     pub(super) http: &'a mut Http,
-    /// The time of what is being carried out, by `Kernel::stamp`. It orders mail of different cores, so it is read after
-    /// a request was received and before anything is done for it.
+    /// The time of what is being carried out, by `Kernel::stamp`. It orders mail of different cores, so it is read
+    /// after a request was received and before anything is done for it.
     pub(super) stamp: u64,
 }
 

@@ -1,9 +1,9 @@
 //! The connection of a worker to Redis: made, read, written and made again. The rules are `cluster::Link`'s.
 //!
-//! Nothing on the node waits for it. Its socket is watched like a client's; it is read and written once a tick, ahead of
-//! the clients. Names are resolved and connections made by a thread of their own, as the host's resolver blocks. Pauses
-//! between two attempts grow to `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is not
-//! stormed.
+//! Nothing on the node waits for it. Its socket is watched like a client's; it is read and written once a tick, ahead
+//! of the clients. Names are resolved and connections made by a thread of their own, as the host's resolver blocks.
+//! Pauses between two attempts grow to `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is
+//! not stormed.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};

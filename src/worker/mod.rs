@@ -1,5 +1,5 @@
-//! A worker: one pinned thread with its own listener, sockets and shard, and one loop with one wait. The only place that
-//! touches client sockets.
+//! A worker: one pinned thread with its own listener, sockets and shard, and one loop with one wait. The only place
+//! that touches client sockets.
 //!
 //! The loop is a tick and a park, over and over. A tick drains everything that is ready, then flushes each dirty
 //! connection once (law 1). `Kernel::park` is the only call that blocks: it returns when the kernel has something to

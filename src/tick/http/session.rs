@@ -121,6 +121,7 @@ const KEPT_MAX: usize = 64;
 
 /// Buffers of sessions that rest now.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "they move between here and the sessions, which own a pointer")]
 pub(in crate::tick) struct Spare(Vec<Box<Work>>);
 
 impl Spare {
@@ -496,7 +497,7 @@ impl Session {
     }
 
     /// It becomes a WebSocket: what is still to be sent ahead of it, and what came behind the handshake.
-    pub(in crate::tick) fn into_bytes(&mut self) -> (Vec<u8>, Vec<u8>) {
+    pub(in crate::tick) fn take_bytes(&mut self) -> (Vec<u8>, Vec<u8>) {
         match &mut self.work {
             None => (Vec::new(), Vec::new()),
             Some(work) => {

@@ -2,17 +2,17 @@
 //! kernel is a parameter.
 //!
 //! A new socket is read at once, because its request is usually there, and watched only if it has to wait. An idle one
-//! owns its entry here and nothing else: no task, no timer object, no buffer (law 2).
+//! owns its entry in `table` and nothing else: no task, no timer object, no buffer (law 2).
 //!
 //! Fairness: a session is queued once and read once a tick at most. All reads of a tick together end after
-//! `READ_TIME_PER_TICK_NS`; those that are left come first in the next tick. Accepting ends after `ACCEPTS_PER_TICK_MAX`.
+//! `READ_TIME_PER_TICK_NS`; those that are left come first in the next tick. A tick accepts no more than
+//! `ACCEPTS_PER_TICK_MAX` connections.
 
-use std::collections::VecDeque;
+mod table;
 
-use core::net::{IpAddr, SocketAddr};
-use slab::Slab;
+use core::net::SocketAddr;
 
-use super::http::{After, Http, Session, Spare, Step, Timer, Upgrade, Who};
+use super::http::{After, Http, Session, Step, Timer, Upgrade, Who};
 use super::kernel::{Accepted, Kernel, Received, Sent, SessionKey, Watched};
 use super::reactor::{Account, Queued, Reactor};
 use super::site::Site;
@@ -22,236 +22,14 @@ use crate::clock::Moment;
 use crate::limits;
 use crate::wheel::Wheel;
 use crate::ws::handshake;
+pub(super) use table::Sessions;
+use table::{Entry, NEVER};
 
-/// No deadline.
-const NEVER: u32 = u32::MAX;
 /// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
 /// without it the core would spin.
 const EXHAUSTED_PAUSE_MS: u64 = 100;
 /// Pause for sessions to be done when none can make room, in milliseconds.
 const FULL_PAUSE_MS: u64 = 1;
-/// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that
-/// an accepted socket can cause.
-const SEARCHED_MAX: usize = 64;
-
-/// One socket and its session.
-struct Entry<S> {
-    socket: S,
-    generation: u32,
-    /// The tick in which it was read last, modulo 2^16.
-    read_in_tick: u16,
-    queued: Queued,
-    /// It is queued, but not in the queue: bytes are of no use to it now.
-    is_deferred: bool,
-    is_watched: bool,
-    /// The kernel takes no bytes for it; it is watched for that.
-    is_blocked: bool,
-    /// It is in `Sessions::answers`.
-    has_answer: bool,
-    /// Its place among those that wait for their clients; 0: it does not wait.
-    wait_number: u32,
-    deadline_seconds: u32,
-    /// The earliest entry of the wheel; `NEVER`: none.
-    look_at_seconds: u32,
-    session: Session,
-}
-
-/// By slot.
-pub(super) struct Sessions<S> {
-    entries: Slab<Entry<S>>,
-    sequence: u32,
-    /// Readable sessions, each once.
-    ready: VecDeque<SessionKey>,
-    /// Sessions with answers to send, each once.
-    pub(super) answers: Vec<SessionKey>,
-    wheel: Wheel<SessionKey>,
-    looked_at_seconds: u32,
-    ages: Ages,
-    spare: Spare,
-}
-
-/// Sessions that wait for their clients, those that have waited longest first. An entry whose number is another one is
-/// stale.
-#[derive(Default)]
-struct Ages {
-    by_age: VecDeque<(SessionKey, u32)>,
-    /// The same for those that have sent nothing yet: they make room before others.
-    silent: VecDeque<(SessionKey, u32)>,
-    number: u32,
-    /// Sessions that wait.
-    waiting: usize,
-}
-
-impl<S> Default for Sessions<S> {
-    fn default() -> Self {
-        Self {
-            entries: Slab::new(),
-            sequence: 0,
-            ready: VecDeque::new(),
-            answers: Vec::new(),
-            wheel: Wheel::default(),
-            looked_at_seconds: 0,
-            ages: Ages::default(),
-            spare: Spare::default(),
-        }
-    }
-}
-
-impl<S> Sessions<S> {
-    fn get(&mut self, key: SessionKey) -> Option<&mut Entry<S>> {
-        let entry = self.entries.get_mut(key.slot as usize)?;
-        (entry.generation == key.generation).then_some(entry)
-    }
-
-    /// What a session has to send, with its socket.
-    pub(super) fn unsent(&self, key: SessionKey) -> Option<(&S, &[u8])> {
-        let entry = self.entries.get(key.slot as usize)?;
-        let is_it = entry.generation == key.generation;
-        is_it.then(|| (&entry.socket, entry.session.unsent()))
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(super) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.answers.is_empty()
-    }
-
-    pub(super) fn queued(&self) -> usize {
-        self.ready.len()
-    }
-
-    /// Sessions that could not go on in another process.
-    pub(super) fn busy(&self) -> usize {
-        self.entries.iter().filter(|(_, entry)| !entry.session.may_move()).count()
-    }
-
-    /// Sessions that could go on in another process: socket, peer, whether a request was answered, and what has come of
-    /// the next one.
-    pub(super) fn movable(&self) -> impl Iterator<Item = (&S, SocketAddr, bool, &[u8])> {
-        let entries = self.entries.iter().filter(|(_, entry)| entry.session.may_move());
-        entries.map(|(_, entry)| {
-            let session = &entry.session;
-            (&entry.socket, session.peer, session.served, session.input())
-        })
-    }
-
-    fn insert(&mut self, socket: S, session: Session) -> SessionKey {
-        self.sequence = self.sequence.wrapping_add(1);
-        let generation = self.sequence;
-        let slot = self.entries.insert(Entry {
-            socket,
-            generation,
-            read_in_tick: 0,
-            queued: Queued::No,
-            is_deferred: false,
-            is_watched: false,
-            is_blocked: false,
-            has_answer: false,
-            wait_number: 0,
-            deadline_seconds: NEVER,
-            look_at_seconds: NEVER,
-            session,
-        });
-        // Each has a descriptor, and `limits::DESCRIPTORS_MAX` is below 2^28.
-        SessionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation }
-    }
-
-    fn remove(&mut self, key: SessionKey) -> Option<Entry<S>> {
-        self.get(key)?;
-        let entry = self.entries.try_remove(key.slot as usize)?;
-        self.ages.waiting -= usize::from(entry.wait_number != 0);
-        Some(entry)
-    }
-
-    /// Sets a deadline, in whole seconds behind now and rounded up.
-    fn set_deadline(&mut self, key: SessionKey, now: Moment, seconds: Option<u32>) {
-        let Some(entry) = self.get(key) else { return };
-        let Some(seconds) = seconds else {
-            entry.deadline_seconds = NEVER;
-            return;
-        };
-        let at = Moment(now.0 + 999).seconds().saturating_add(seconds);
-        entry.deadline_seconds = at;
-        if at < entry.look_at_seconds {
-            entry.look_at_seconds = at;
-            self.wheel.add(key, at);
-        }
-    }
-
-    /// Notes that a session waits for its client, from now on or still, or that it does not.
-    fn note_waiting(&mut self, key: SessionKey) {
-        let Some(entry) = self.get(key) else { return };
-        let waits = entry.session.waits_for_client();
-        let (was, is_silent) = (entry.wait_number, entry.session.timer == Timer::FirstByte);
-        if waits == (was != 0) {
-            return;
-        }
-        if !waits {
-            entry.wait_number = 0;
-            self.ages.waiting -= 1;
-            return;
-        }
-        self.ages.number = self.ages.number.wrapping_add(1).max(1);
-        let number = self.ages.number;
-        if let Some(entry) = self.get(key) {
-            entry.wait_number = number;
-        }
-        self.ages.waiting += 1;
-        let Self { entries, ages, .. } = self;
-        let queue = if is_silent { &mut ages.silent } else { &mut ages.by_age };
-        // Sessions begin to wait often and end seldom, so stale entries are dropped here.
-        if queue.len() > 64 + 2 * entries.len() {
-            queue.retain(|(key, number)| {
-                let found = entries.get(key.slot as usize);
-                found.is_some_and(|entry| entry.wait_number == *number)
-            });
-        }
-        queue.push_back((key, number));
-    }
-
-    /// Something has come: the session waits anew.
-    fn wait_anew(&mut self, key: SessionKey) {
-        if let Some(entry) = self.get(key)
-            && std::mem::take(&mut entry.wait_number) != 0
-        {
-            self.ages.waiting -= 1;
-        }
-    }
-
-    fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&Entry<S>> {
-        let entry = self.entries.get(key.slot as usize)?;
-        (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
-    }
-
-    /// The session that has waited longest, one that has sent nothing if there is one.
-    fn longest_waiting(&mut self) -> Option<SessionKey> {
-        while let Some(found) = self.ages.silent.front().copied() {
-            if self.waits(found).is_some() {
-                return Some(found.0);
-            }
-            self.ages.silent.pop_front();
-        }
-        while let Some(found) = self.ages.by_age.front().copied() {
-            if self.waits(found).is_some() {
-                return Some(found.0);
-            }
-            self.ages.by_age.pop_front();
-        }
-        None
-    }
-
-    /// Of an address the session that has waited longest, if it is among the first.
-    fn longest_waiting_of(&self, address: IpAddr) -> Option<SessionKey> {
-        let is_of = |found: &(SessionKey, u32)| {
-            self.waits(*found).is_some_and(|entry| entry.session.peer.ip() == address)
-        };
-        [&self.ages.silent, &self.ages.by_age].into_iter().find_map(|queue| {
-            queue.iter().take(SEARCHED_MAX).find(|found| is_of(found)).map(|found| found.0)
-        })
-    }
-}
 
 impl<K: Kernel> Reactor<K> {
     /// A listener whose connections are this core's.
@@ -718,7 +496,7 @@ impl<K: Kernel> Reactor<K> {
         if entry.is_watched || entry.is_blocked {
             self.kernel.unwatch(&entry.socket, Watched::Session(key), entry.is_blocked);
         }
-        let (mut prelude, mut leftover) = entry.session.into_bytes();
+        let (mut prelude, mut leftover) = entry.session.take_bytes();
         handshake::write_response(&upgrade.accept, &mut prelude);
         entry.session.end(site, &mut self.sessions.spare);
         let connection = match upgrade.admitted {

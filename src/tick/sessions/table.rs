@@ -1,0 +1,237 @@
+//! The entries of sockets that speak HTTP, their deadlines, and who has waited longest. PURE.
+
+use std::collections::VecDeque;
+
+use core::net::{IpAddr, SocketAddr};
+use slab::Slab;
+
+use super::super::http::{Session, Spare, Timer};
+use super::super::kernel::SessionKey;
+use super::super::reactor::Queued;
+use crate::clock::Moment;
+use crate::wheel::Wheel;
+
+/// No deadline.
+pub(super) const NEVER: u32 = u32::MAX;
+/// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that
+/// an accepted socket can cause.
+const SEARCHED_MAX: usize = 64;
+
+/// One socket and its session.
+pub(super) struct Entry<S> {
+    pub(super) socket: S,
+    pub(super) generation: u32,
+    /// The tick in which it was read last, modulo 2^16.
+    pub(super) read_in_tick: u16,
+    pub(super) queued: Queued,
+    /// It is queued, but not in the queue: bytes are of no use to it now.
+    pub(super) is_deferred: bool,
+    pub(super) is_watched: bool,
+    /// The kernel takes no bytes for it; it is watched for that.
+    pub(super) is_blocked: bool,
+    /// It is in `Sessions::answers`.
+    pub(super) has_answer: bool,
+    /// Its place among those that wait for their clients; 0: it does not wait.
+    pub(super) wait_number: u32,
+    pub(super) deadline_seconds: u32,
+    /// The earliest entry of the wheel; `NEVER`: none.
+    pub(super) look_at_seconds: u32,
+    pub(super) session: Session,
+}
+
+/// By slot.
+pub(in crate::tick) struct Sessions<S> {
+    pub(super) entries: Slab<Entry<S>>,
+    pub(super) sequence: u32,
+    /// Readable sessions, each once.
+    pub(super) ready: VecDeque<SessionKey>,
+    /// Sessions with answers to send, each once.
+    pub(in crate::tick) answers: Vec<SessionKey>,
+    pub(super) wheel: Wheel<SessionKey>,
+    pub(super) looked_at_seconds: u32,
+    pub(super) ages: Ages,
+    pub(super) spare: Spare,
+}
+
+/// Sessions that wait for their clients, those that have waited longest first. An entry whose number is another one is
+/// stale.
+#[derive(Default)]
+pub(super) struct Ages {
+    by_age: VecDeque<(SessionKey, u32)>,
+    /// The same for those that have sent nothing yet: they make room before others.
+    silent: VecDeque<(SessionKey, u32)>,
+    number: u32,
+    /// Sessions that wait.
+    pub(super) waiting: usize,
+}
+
+impl<S> Default for Sessions<S> {
+    fn default() -> Self {
+        Self {
+            entries: Slab::new(),
+            sequence: 0,
+            ready: VecDeque::new(),
+            answers: Vec::new(),
+            wheel: Wheel::default(),
+            looked_at_seconds: 0,
+            ages: Ages::default(),
+            spare: Spare::default(),
+        }
+    }
+}
+
+impl<S> Sessions<S> {
+    pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut Entry<S>> {
+        let entry = self.entries.get_mut(key.slot as usize)?;
+        (entry.generation == key.generation).then_some(entry)
+    }
+
+    /// What a session has to send, with its socket.
+    pub(in crate::tick) fn unsent(&self, key: SessionKey) -> Option<(&S, &[u8])> {
+        let entry = self.entries.get(key.slot as usize)?;
+        let is_it = entry.generation == key.generation;
+        is_it.then(|| (&entry.socket, entry.session.unsent()))
+    }
+
+    pub(in crate::tick) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(in crate::tick) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.answers.is_empty()
+    }
+
+    pub(in crate::tick) fn queued(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Sessions that could not go on in another process.
+    pub(in crate::tick) fn busy(&self) -> usize {
+        self.entries.iter().filter(|(_, entry)| !entry.session.may_move()).count()
+    }
+
+    /// Sessions that could go on in another process: socket, peer, whether a request was answered, and what has come of
+    /// the next one.
+    pub(in crate::tick) fn movable(&self) -> impl Iterator<Item = (&S, SocketAddr, bool, &[u8])> {
+        let entries = self.entries.iter().filter(|(_, entry)| entry.session.may_move());
+        entries.map(|(_, entry)| {
+            let session = &entry.session;
+            (&entry.socket, session.peer, session.served, session.input())
+        })
+    }
+
+    pub(super) fn insert(&mut self, socket: S, session: Session) -> SessionKey {
+        self.sequence = self.sequence.wrapping_add(1);
+        let generation = self.sequence;
+        let slot = self.entries.insert(Entry {
+            socket,
+            generation,
+            read_in_tick: 0,
+            queued: Queued::No,
+            is_deferred: false,
+            is_watched: false,
+            is_blocked: false,
+            has_answer: false,
+            wait_number: 0,
+            deadline_seconds: NEVER,
+            look_at_seconds: NEVER,
+            session,
+        });
+        // Each has a descriptor, and `limits::DESCRIPTORS_MAX` is below 2^28.
+        SessionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation }
+    }
+
+    pub(super) fn remove(&mut self, key: SessionKey) -> Option<Entry<S>> {
+        self.get(key)?;
+        let entry = self.entries.try_remove(key.slot as usize)?;
+        self.ages.waiting -= usize::from(entry.wait_number != 0);
+        Some(entry)
+    }
+
+    /// Sets a deadline, in whole seconds behind now and rounded up.
+    pub(super) fn set_deadline(&mut self, key: SessionKey, now: Moment, seconds: Option<u32>) {
+        let Some(entry) = self.get(key) else { return };
+        let Some(seconds) = seconds else {
+            entry.deadline_seconds = NEVER;
+            return;
+        };
+        let at = Moment(now.0 + 999).seconds().saturating_add(seconds);
+        entry.deadline_seconds = at;
+        if at < entry.look_at_seconds {
+            entry.look_at_seconds = at;
+            self.wheel.add(key, at);
+        }
+    }
+
+    /// Notes that a session waits for its client, from now on or still, or that it does not.
+    pub(super) fn note_waiting(&mut self, key: SessionKey) {
+        let Some(entry) = self.get(key) else { return };
+        let waits = entry.session.waits_for_client();
+        let (was, is_silent) = (entry.wait_number, entry.session.timer == Timer::FirstByte);
+        if waits == (was != 0) {
+            return;
+        }
+        if !waits {
+            entry.wait_number = 0;
+            self.ages.waiting -= 1;
+            return;
+        }
+        self.ages.number = self.ages.number.wrapping_add(1).max(1);
+        let number = self.ages.number;
+        if let Some(entry) = self.get(key) {
+            entry.wait_number = number;
+        }
+        self.ages.waiting += 1;
+        let Self { entries, ages, .. } = self;
+        let queue = if is_silent { &mut ages.silent } else { &mut ages.by_age };
+        // Sessions begin to wait often and end seldom, so stale entries are dropped here.
+        if queue.len() > 64 + 2 * entries.len() {
+            queue.retain(|(key, number)| {
+                let found = entries.get(key.slot as usize);
+                found.is_some_and(|entry| entry.wait_number == *number)
+            });
+        }
+        queue.push_back((key, number));
+    }
+
+    /// Something has come: the session waits anew.
+    pub(super) fn wait_anew(&mut self, key: SessionKey) {
+        if let Some(entry) = self.get(key)
+            && std::mem::take(&mut entry.wait_number) != 0
+        {
+            self.ages.waiting -= 1;
+        }
+    }
+
+    pub(super) fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&Entry<S>> {
+        let entry = self.entries.get(key.slot as usize)?;
+        (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
+    }
+
+    /// The session that has waited longest, one that has sent nothing if there is one.
+    pub(super) fn longest_waiting(&mut self) -> Option<SessionKey> {
+        while let Some(found) = self.ages.silent.front().copied() {
+            if self.waits(found).is_some() {
+                return Some(found.0);
+            }
+            self.ages.silent.pop_front();
+        }
+        while let Some(found) = self.ages.by_age.front().copied() {
+            if self.waits(found).is_some() {
+                return Some(found.0);
+            }
+            self.ages.by_age.pop_front();
+        }
+        None
+    }
+
+    /// Of an address the session that has waited longest, if it is among the first.
+    pub(super) fn longest_waiting_of(&self, address: IpAddr) -> Option<SessionKey> {
+        let is_of = |found: &(SessionKey, u32)| {
+            self.waits(*found).is_some_and(|entry| entry.session.peer.ip() == address)
+        };
+        [&self.ages.silent, &self.ages.by_age].into_iter().find_map(|queue| {
+            queue.iter().take(SEARCHED_MAX).find(|found| is_of(found)).map(|found| found.0)
+        })
+    }
+}
