@@ -103,6 +103,9 @@ pub trait Kernel {
     /// Reports when connections wait, as `watch_readable` does.
     fn watch_listener(&mut self, listener: &Self::Listener, index: u32);
 
+    /// Ends the watch of a listener.
+    fn unwatch_listener(&mut self, listener: &Self::Listener, index: u32);
+
     /// Takes one connection that waits.
     fn accept(&mut self, listener: &Self::Listener) -> Accepted<Self::Socket>;
 

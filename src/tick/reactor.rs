@@ -506,8 +506,14 @@ impl<K: Kernel> Reactor<K> {
         self.closing.clear();
     }
 
-    pub fn listeners(&self) -> impl Iterator<Item = &K::Listener> {
-        self.listeners.iter().map(|(listener, _)| listener)
+    /// Ends the watches of the listeners, for good, and returns them. A listener that another process has too would
+    /// wake this core for each connection that is the other's.
+    pub fn stop_listening(&mut self) -> Vec<K::Listener> {
+        for (index, (listener, _)) in (0..).zip(&self.listeners) {
+            self.kernel.unwatch_listener(listener, index);
+        }
+        self.kernel.submit();
+        self.listeners.drain(..).map(|(listener, _)| listener).collect()
     }
 
     /// Slots that are, or were, in use: they come first.

@@ -22,6 +22,8 @@ impl Kernel for Scripted {
 
     fn watch_listener(&mut self, (): &(), _index: u32) {}
 
+    fn unwatch_listener(&mut self, (): &(), _index: u32) {}
+
     fn accept(&mut self, (): &()) -> Accepted<()> {
         Accepted::Nothing
     }

@@ -60,12 +60,13 @@ impl<K: HostKernel> Worker<K> {
         let ticks = usize::try_from(self.closes_take_ms() / DRAIN_TICK_MS).unwrap_or(usize::MAX);
         let each = self.core.shard.connection_count().div_ceil(ticks.max(1));
         self.drain.closes_per_tick = each.max(CLOSES_PER_TICK_MIN);
+        let listeners = self.core.reactor.stop_listening();
         if self.shared.phase.is_retiring() {
             // Whoever was accepted a moment ago is still on the way here.
             self.drain.ends_after = Moment(self.core.shard.now().0 + RETIRING_MS_MIN);
         } else {
             // Nobody connects to a server that is about to end.
-            for listener in self.core.reactor.listeners() {
+            for listener in &listeners {
                 let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
             }
         }

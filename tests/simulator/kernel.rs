@@ -289,6 +289,8 @@ impl Kernel for SimKernel {
 
     fn watch_listener(&mut self, (): &(), _index: u32) {}
 
+    fn unwatch_listener(&mut self, (): &(), _index: u32) {}
+
     fn accept(&mut self, (): &()) -> Accepted<Socket> {
         Accepted::Nothing
     }

@@ -111,6 +111,10 @@ impl Kernel for Epoll {
         self.watch_edges(listener.as_fd(), Token::Readable(Watched::Listener(index)));
     }
 
+    fn unwatch_listener(&mut self, listener: &OwnedFd, index: u32) {
+        self.unwatch(listener, Watched::Listener(index), false);
+    }
+
     fn accept(&mut self, listener: &OwnedFd) -> Accepted<OwnedFd> {
         super::accept(listener)
     }

@@ -1,0 +1,70 @@
+"""Builds the test programs of the workspace and runs them, several at a time: most of them wait most of the time.
+
+    programs.py [--servers] [--jobs N]
+
+Prints what `cargo test --no-fail-fast` prints, a program after the other. `--servers`: only the programs that start
+servers, for a second run with another RINGVERB_IO. Programs that measure what the machine does run alone, at the end.
+Exits with 1 if anything failed.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+# They measure latency, memory or descriptors, or keep all cores busy.
+ALONE = {"connection_memory", "exhaustion", "fairness", "fuzz_smoke", "memory", "simulator", "sockets"}
+# They start no server, or take no notice of RINGVERB_IO.
+WITHOUT_SERVER = {"fuzz_smoke", "kernels", "simulator", "tidy", "locked_memory"}
+# The longest come first.
+LONG = ["cluster_edges", "cluster_faults", "refusals", "cluster_floods", "cluster_churn", "cluster_lines"]
+
+
+def programs():
+    """Name, source, executable and folder of each test program."""
+    command = ["cargo", "test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]
+    built = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if built.returncode != 0:
+        print("could not compile")
+        sys.exit(1)
+    for line in built.stdout.splitlines():
+        message = json.loads(line)
+        if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
+            folder = pathlib.Path(message["manifest_path"]).parent
+            target = message["target"]
+            source = pathlib.Path(target["src_path"]).relative_to(folder)
+            kind = "unittests " if "test" not in target["kind"] else ""
+            yield target["name"], f"{kind}{source}", message["executable"], folder
+
+
+def run(program):
+    name, source, executable, folder = program
+    done = subprocess.run([executable], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    text = done.stdout.decode(errors="replace")
+    if done.returncode not in (0, 101):
+        text += f"\nprocess didn't exit successfully: {executable} ({done.returncode})\n"
+    print(f"     Running {source} ({executable})\n{text}", flush=True)
+    return done.returncode == 0
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--servers", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2 + (os.cpu_count() or 2) // 2)
+    arguments = parser.parse_args()
+    found = list(programs())
+    if arguments.servers:
+        found = [one for one in found if not one[1].startswith("unittests") and one[0] not in WITHOUT_SERVER]
+    rank = {name: place for place, name in enumerate(LONG)}
+    together = sorted((one for one in found if one[0] not in ALONE), key=lambda one: rank.get(one[0], len(LONG)))
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        passed = list(pool.map(run, together))
+    passed += [run(one) for one in found if one[0] in ALONE]
+    sys.exit(0 if all(passed) else 1)
+
+
+if __name__ == "__main__":
+    main()
