@@ -137,15 +137,33 @@ fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Where the next quote or backslash is. Names are short and escapes may be dense, so the first bytes are looked at
-/// without a vector search, whose start costs as much as these.
+/// Where the next quote or backslash is. Names are short and escapes may be dense, so the first bytes are searched a
+/// word at a time, without a vector search, whose start costs more than these.
 fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
-    const NEAR: usize = 16;
-    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
-    match near.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-        Some(at) => Some(at),
-        None => Some(near.len() + memchr::memchr2(b'"', b'\\', far)?),
+    const NEAR: usize = 32;
+    let mut at = 0;
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        if at == NEAR {
+            return Some(at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?);
+        }
+        let word = u64::from_le_bytes(*word);
+        let found = zero_bytes(word ^ repeated(b'"')) | zero_bytes(word ^ repeated(b'\\'));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += size_of::<u64>();
     }
+    let rest = bytes.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(at + rest)
+}
+
+const fn repeated(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Marks the highest bit of bytes that are zero. Those below the lowest zero byte are not marked; those above it may be.
+const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
 }
 
 /// Index behind the bracket that closes the one at the start. A counter suffices: the text is well-formed.
@@ -433,7 +451,18 @@ mod tests {
             prop_assert_eq!(validator.check(text.as_bytes()).is_some(), theirs, "{}", text);
         }
 
+        /// Every distance from the start, with bytes around the two that are searched in their place.
         #[test]
+        #[test]
+        fn the_next_quote_or_escape_is_found_at_any_distance(
+            bytes in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), 0x20..0x25_u8, 0x5a..0x5e_u8, any::<u8>()], 0..60),
+            plain in 0..60_usize,
+        ) {
+            let bytes = [vec![0xa2; plain], bytes].concat();
+            let expected = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(quote_or_escape(&bytes), expected);
+        }
+
         /// Every character in one of its spellings: the text and the comparison with a name agree with serde_json.
         #[test]
         fn escaped_text_is_decoded_as_serde_json_does(
