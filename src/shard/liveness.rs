@@ -3,10 +3,10 @@
 //! An entry is only a date to look at its connection again; a sign of life moves nothing. Due connections that
 //! were heard of meanwhile are put further on. About 2 ns an entry, against a timer task's 470 ns and 1.3 KB.
 
-use super::Shard;
 use super::connection::ConnectionKey;
 use super::outbox::Trace;
 use super::refuse::Denial;
+use super::{Shard, open_in};
 use crate::cause::{Cause, Detail};
 use crate::limits::WHEEL_SECONDS;
 use crate::pusher::error_code;
@@ -108,11 +108,10 @@ impl Shard {
 
     /// Pings or closes a silent connection; the second at which to look again, `None` when it is gone.
     fn look_at(&mut self, key: ConnectionKey) -> Option<u32> {
-        let now = self.now.seconds();
-        self.get_open(key)?;
-        let app = self.app_of(key.slot);
+        let now = self.now_seconds;
+        let connection = open_in(&mut self.connections, key)?;
+        let app = self.settings.apps.get(connection.app);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
-        let connection = &mut self.connections[key.slot as usize];
         let socket_id = connection.socket_id;
         if connection.pinged {
             self.trace(|| Trace::Pruned(socket_id));
