@@ -39,10 +39,15 @@ pub(super) fn authenticate(
     let signature = if given.key_is(app) { given.signature() } else { None };
     let verified = if let Some(signature) = signature {
         // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
-        let body = &request.body;
+        let body = request.body();
         body_md5 = (!body.is_empty()).then(|| signature::body_md5_hex(body));
         given.fold(body_md5.as_ref());
-        signature_is(&given.parameters, signature, request, context.prefix, app)
+        let mut query = context.validator.take_space();
+        query.clear();
+        canonical(&given.parameters, &mut query);
+        let is_valid = signature_is(&query, signature, request, context.prefix, app);
+        context.validator.put_space(query);
+        is_valid
     } else {
         false
     };
@@ -121,21 +126,31 @@ impl<'a> Given<'a> {
             has_escapes,
         };
         for (name, value) in raw_pairs(query) {
-            let name = lower_case(decoded(name));
-            if name == "auth_signature" {
-                given.signature = decoded(value);
-                continue;
-            }
-            if UNSIGNED.contains(&&*name) {
-                continue;
-            }
-            let base_bytes = name.bytes().position(|byte| byte == b'[').unwrap_or(name.len());
-            if name == "body_md5" {
-                given.body_md5 = Some(value);
-            }
+            let (name, base_bytes) = match name {
+                "auth_signature" => {
+                    given.signature = decoded(value);
+                    continue;
+                }
+                "auth_key" | "auth_timestamp" | "auth_version" | "body_md5" => {
+                    (Cow::Borrowed(name), name.len())
+                }
+                _ => {
+                    let name = lower_case(decoded(name));
+                    let base_bytes = name.bytes().position(|byte| byte == b'[');
+                    let base_bytes = base_bytes.unwrap_or(name.len());
+                    (name, base_bytes)
+                }
+            };
             let parameter = Parameter { name, base_bytes, value: Cow::Borrowed(value) };
-            if parameter.base() == "auth_key" {
-                given.key = decoded(value);
+            match &*parameter.name {
+                "auth_signature" => {
+                    given.signature = decoded(value);
+                    continue;
+                }
+                "body_md5" => given.body_md5 = Some(value),
+                name if UNSIGNED.contains(&name) => continue,
+                _ if parameter.base() == "auth_key" => given.key = decoded(value),
+                _ => {}
             }
             given.parameters.push(parameter);
         }
@@ -165,9 +180,18 @@ impl<'a> Given<'a> {
             }
         }
         if let Some(hex) = body_md5 {
-            let value = str::from_utf8(hex).unwrap_or_default();
-            let (name, value) = (Cow::Borrowed("body_md5"), Cow::Borrowed(value));
-            self.parameters.push(Parameter { base_bytes: name.len(), name, value });
+            let value = Cow::Borrowed(str::from_utf8(hex).unwrap_or_default());
+            let last = self.parameters.iter_mut().rfind(|found| found.base() == "body_md5");
+            match last.filter(|last| !last.is_list()) {
+                Some(last) => last.value = value,
+                None => {
+                    let (name, base_bytes) = (Cow::Borrowed("body_md5"), "body_md5".len());
+                    self.parameters.push(Parameter { name, base_bytes, value });
+                }
+            }
+        }
+        if self.parameters.is_sorted_by(|left, right| left.base() < right.base()) {
+            return;
         }
         self.parameters.sort_by(|left, right| left.base().cmp(right.base()));
         self.parameters.dedup_by(|later, earlier| {
@@ -190,12 +214,16 @@ fn lower_case(name: Cow<'_, str>) -> Cow<'_, str> {
     if is_lower { name } else { Cow::Owned(name.to_lowercase()) }
 }
 
-/// The query that is signed, in pieces.
-fn canonical<'a>(signed: &'a [Parameter<'_>]) -> impl Iterator<Item = &'a str> {
-    signed.iter().enumerate().flat_map(|(index, parameter)| {
-        let separator = if index == 0 { "" } else { "&" };
-        [separator, parameter.base(), "=", &parameter.value]
-    })
+/// Appends the query that is signed.
+fn canonical(signed: &[Parameter<'_>], out: &mut Vec<u8>) {
+    for (index, parameter) in signed.iter().enumerate() {
+        if index > 0 {
+            out.push(b'&');
+        }
+        out.extend_from_slice(parameter.base().as_bytes());
+        out.push(b'=');
+        out.extend_from_slice(parameter.value.as_bytes());
+    }
 }
 
 /// Whether the signature is over the path as it was sent, or over a form of it that can only mean the same resource.
@@ -203,7 +231,7 @@ fn canonical<'a>(signed: &'a [Parameter<'_>]) -> impl Iterator<Item = &'a str> {
 /// Clients differ in what they sign: with or without the server's prefix, whether the request then arrives below it or
 /// not, and some HTTP libraries encode the path after it was signed (rules 49, 51).
 fn signature_is(
-    signed: &[Parameter<'_>],
+    query: &[u8],
     signature: Signature,
     request: &Request,
     prefix: &str,
@@ -211,9 +239,8 @@ fn signature_is(
 ) -> bool {
     let method = request.method().as_bytes();
     let is_over = |path: &str| {
-        let start = [method, b"\n", path.as_bytes(), b"\n"];
-        let parts = start.into_iter().chain(canonical(signed).map(str::as_bytes));
-        signature.is_of(&app.secret, parts)
+        let parts = [method, b"\n", path.as_bytes(), b"\n", query];
+        signature.is_of(&app.secret, parts.into_iter())
     };
     is_over(request.path()) || other_paths(request, prefix).iter().any(|path| is_over(path))
 }
@@ -293,7 +320,7 @@ fn mismatch(
     {
         return deny(Cause::ApiBodyChanged, &[what, Detail::text(given)]);
     }
-    if given.body_md5.is_none() && !request.body.is_empty() {
+    if given.body_md5.is_none() && !request.body().is_empty() {
         return deny(Cause::ApiBodyUnsigned, &[what]);
     }
     let text = if context.debug { signed_text(signed, request) } else { String::new() };
@@ -304,7 +331,9 @@ fn mismatch(
 /// The text that should have been signed. It holds no secret.
 fn signed_text(signed: &[Parameter<'_>], request: &Request) -> String {
     const SHOWN_MAX: usize = 240;
-    let query: String = canonical(signed).collect();
+    let mut query = Vec::new();
+    canonical(signed, &mut query);
+    let query = String::from_utf8_lossy(&query);
     let text = format!("{}\n{}\n{query}", request.method(), request.path());
     format!("; the signed text should be {}", shown_up_to(&text, SHOWN_MAX))
 }

@@ -29,8 +29,9 @@ pub fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|pair| split_at_byte(pair, b'=').unwrap_or((pair, "")))
 }
 
-/// What is before and behind the first of these ASCII bytes.
-fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+/// What is before and behind the first of these ASCII bytes. For short texts: a vector search has to be set up.
+#[must_use]
+pub fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
     let at = text.bytes().position(|found| found == byte)?;
     Some((text.get(..at)?, text.get(at + 1..)?))
 }
