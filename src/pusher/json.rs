@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use simd_json::{Buffers, Tape};
 
+use crate::text::{repeated, zero_bytes};
+
 /// Reusable space for validation: after the first messages no allocation happens.
 pub struct Validator {
     copy: Vec<u8>,
@@ -166,15 +168,6 @@ fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
     }
     let rest = bytes.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
     Some(at + rest)
-}
-
-const fn repeated(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
-}
-
-/// Marks the highest bit of bytes that are zero. Those below the lowest zero byte are not marked; those above it may be.
-const fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
 }
 
 /// Index behind the bracket that closes the one at the start. A counter suffices: the text is well-formed.
