@@ -203,7 +203,7 @@ pub const fn repeated(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// Marks the highest bit of bytes that are zero. Those below the lowest zero byte are not marked; those above it may be.
+/// Marks the top bit of bytes that are zero. Bytes below the lowest zero byte are not marked. Bytes above it may be.
 #[must_use]
 pub const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeated(1)) & !word & repeated(0x80)

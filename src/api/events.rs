@@ -110,12 +110,13 @@ pub(super) fn event(
     check_name(&mut problems, format_args!("name"), fields.name, most);
     check_string(&mut problems, format_args!("data"), fields.data);
     let names = channel_names(&mut problems, context.apps.get(app), &fields);
+    let names = names.as_slice();
     check_socket_id(&mut problems, format_args!("socket_id"), fields.socket_id);
     check_optional_string(&mut problems, format_args!("info"), fields.info);
     problems.into_result(app, request, context)?;
     check_reserved(&fields, app, context)?;
     check_payload(&fields, app, request, context)?;
-    check_expansion(&fields, &names, request.body(), app, context)?;
+    check_expansion(&fields, names, request.body(), app, context)?;
     let quota = quota::take(app, names.len(), context)?;
     let except = fields.socket_id();
     let mut space = context.validator.take_space();
@@ -126,8 +127,8 @@ pub(super) fn event(
         None => (None, Reply::Empty),
         Some(attributes) => {
             // A channel that is named twice is described once: names of a JSON object are unique.
-            let names: IndexSet<Cow<'_, str>, RandomState> = names.into_iter().collect();
-            let names: Vec<String> = names.into_iter().map(Cow::into_owned).collect();
+            let names: IndexSet<&str, RandomState> = names.iter().map(|name| &**name).collect();
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
             let question = Question::Describe { app, names: names.clone() };
             (Some(question), Reply::Event { names, attributes })
         }
@@ -285,9 +286,36 @@ fn object<'a>(
     }
 }
 
+/// Names of channels. Most events have one channel, for which no list is allocated.
+enum Names<'a> {
+    One(Cow<'a, str>),
+    /// Or none.
+    Many(Vec<Cow<'a, str>>),
+}
+
+impl<'a> Names<'a> {
+    fn as_slice(&self) -> &[Cow<'a, str>] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+
+    fn push(&mut self, name: Cow<'a, str>) {
+        *self = match std::mem::replace(self, Self::Many(Vec::new())) {
+            Self::Many(names) if names.is_empty() => Self::One(name),
+            Self::One(first) => Self::Many(vec![first, name]),
+            Self::Many(mut names) => {
+                names.push(name);
+                Self::Many(names)
+            }
+        };
+    }
+}
+
 /// Channel names of an event: `channels`, or else `channel`.
-fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> Vec<Cow<'a, str>> {
-    let mut names = Vec::new();
+fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> Names<'a> {
+    let mut names = Names::Many(Vec::new());
     let mut listed = false;
     if let Some(channels) = fields.channels {
         match json::elements(channels) {
@@ -299,14 +327,17 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
                 for (index, element) in elements.enumerate() {
                     listed = true;
                     let field = format_args!("channels.{index}");
-                    names.extend(channel_name(problems, app, field, element));
+                    if let Some(name) = channel_name(problems, app, field, element) {
+                        names.push(name);
+                    }
                 }
             }
         }
     }
     if listed {
-        if let Some(most) = app.event_channels_max.filter(|most| names.len() > *most as usize) {
-            problems.too_many_channels(names.len(), most);
+        let count = names.as_slice().len();
+        if let Some(most) = app.event_channels_max.filter(|most| count > *most as usize) {
+            problems.too_many_channels(count, most);
         }
         return names;
     }
@@ -316,7 +347,9 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
             problems.required_without(format_args!("channel"), "channels");
         }
         Some(channel) => {
-            names.extend(channel_name(problems, app, format_args!("channel"), channel));
+            if let Some(name) = channel_name(problems, app, format_args!("channel"), channel) {
+                names.push(name);
+            }
         }
     }
     names

@@ -486,7 +486,10 @@ mod tests {
         /// Every distance from the start, with bytes around the two that are searched in their place.
         #[test]
         fn the_next_quote_or_escape_is_found_at_any_distance(
-            bytes in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), 0x20..0x25_u8, 0x5a..0x5e_u8, any::<u8>()], 0..60),
+            bytes in prop::collection::vec(
+                prop_oneof![Just(b'"'), Just(b'\\'), 0x20..0x25_u8, 0x5a..0x5e_u8, any::<u8>()],
+                0..60,
+            ),
             plain in 0..60_usize,
         ) {
             let bytes = [vec![0xa2; plain], bytes].concat();

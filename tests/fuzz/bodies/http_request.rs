@@ -31,7 +31,7 @@ fn read_pieces(stream: &[u8], size: usize) -> Seen {
                 Ok(Progress::Complete(request)) => {
                     assert!(reader.is_idle());
                     continues = 0;
-                    seen.requests.push(describe(request));
+                    seen.requests.push(describe(&request));
                 }
                 Ok(Progress::Incomplete { continue_expected }) => {
                     continues += usize::from(continue_expected);
@@ -49,7 +49,7 @@ fn read_pieces(stream: &[u8], size: usize) -> Seen {
     seen
 }
 
-fn describe(request: Request) -> (Vec<String>, Vec<u8>) {
+fn describe(request: &Request) -> (Vec<String>, Vec<u8>) {
     assert!(request.path().starts_with('/') || request.path() == "*");
     assert!(request.body().len() <= LIMITS.request_size_max);
     let mut words = vec![
