@@ -12,7 +12,7 @@ use super::routes::{resources, target};
 use super::{Context, Denied};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Detail};
-use crate::http1::query::{decode_form, percent_decode, raw_pairs};
+use crate::http1::query::{decode_form, percent_decode, split_at_byte};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::limits::API_PARAMETERS_MAX;
@@ -113,9 +113,6 @@ const PARAMETERS_USUAL: usize = 6;
 impl<'a> Given<'a> {
     /// `None`: there are more parameters than `API_PARAMETERS_MAX`.
     fn read(query: &'a str) -> Option<Self> {
-        if memchr::memchr_iter(b'&', query.as_bytes()).nth(API_PARAMETERS_MAX - 1).is_some() {
-            return None;
-        }
         let has_escapes = memchr::memchr2(b'%', b'+', query.as_bytes()).is_some();
         let decoded = |text| if has_escapes { decode_form(text) } else { Cow::Borrowed(text) };
         let mut given = Self {
@@ -125,7 +122,19 @@ impl<'a> Given<'a> {
             body_md5: None,
             has_escapes,
         };
-        for (name, value) in raw_pairs(query) {
+        let (mut rest, mut separators) = (Some(query), 0);
+        while let Some(text) = rest {
+            let (pair, behind) = split_at_byte(text, b'&')
+                .map_or((text, None), |(pair, behind)| (pair, Some(behind)));
+            rest = behind;
+            separators += usize::from(behind.is_some());
+            if separators == API_PARAMETERS_MAX {
+                return None;
+            }
+            if pair.is_empty() {
+                continue;
+            }
+            let (name, value) = split_at_byte(pair, b'=').unwrap_or((pair, ""));
             let (name, base_bytes) = match name {
                 "auth_signature" => {
                     given.signature = decoded(value);
