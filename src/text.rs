@@ -184,10 +184,49 @@ pub fn is_hidden(character: char) -> bool {
         )
 }
 
+/// The first place of a byte, searched a word at a time: for texts so short that a vector search takes longer to start.
+#[must_use]
+pub fn find_near(text: &[u8], byte: u8) -> Option<usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let found = zero_bytes(u64::from_le_bytes(*word) ^ repeated(byte));
+        if found != 0 {
+            return Some(8 * index + found.trailing_zeros() as usize / 8);
+        }
+    }
+    Some(8 * words.len() + rest.iter().position(|found| *found == byte)?)
+}
+
+/// A word of eight equal bytes.
+#[must_use]
+pub const fn repeated(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Marks the top bit of bytes that are zero. Bytes below the lowest zero byte are not marked. Bytes above it may be.
+#[must_use]
+pub const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_byte_is_found_at_its_first_place() {
+        for length in 0..40 {
+            for at in 0..=length {
+                for other in [b'a', b'<', b'>', b'=' | 0x80, 0, 0xff] {
+                    let mut text = vec![other; length];
+                    text[at..].fill(b'=');
+                    let expected = (at < length).then_some(at);
+                    assert_eq!(find_near(&text, b'='), expected, "{at} {length} {other}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_peers_text_is_quoted_escaped_and_cut() {

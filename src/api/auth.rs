@@ -12,11 +12,11 @@ use super::routes::{resources, target};
 use super::{Context, Denied};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Detail};
-use crate::http1::query::{decode_form, percent_decode, raw_pairs};
+use crate::http1::query::{decode_form, percent_decode, split_at_byte};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::limits::API_PARAMETERS_MAX;
-use crate::pusher::signature;
+use crate::pusher::signature::{self, Signature};
 use crate::text::shown_up_to;
 
 /// Finds the app and checks the request's signature.
@@ -25,7 +25,6 @@ pub(super) fn authenticate(
     app_id: &str,
     context: &mut Context<'_>,
 ) -> Result<AppIndex, Denied> {
-    let what = Detail::Request(request.method(), request.path());
     let Some(index) = context.apps.by_id(app_id) else {
         let text = format!("No matching application for ID [{app_id}].");
         let id = Detail::text(app_id);
@@ -33,60 +32,136 @@ pub(super) fn authenticate(
     };
     let apps = context.apps;
     let app = apps.get(index);
-    let Some(given) = Given::read(request.query()) else {
-        let text = format!(
-            "The query has more than {API_PARAMETERS_MAX} parameters, which is the limit of this server: a signed \
-             request has about six. Send several values of one parameter separated by commas."
-        );
-        let (response, cause) = (Response::text(400, &text), Cause::TooManyParameters);
-        let values = [what, Detail::count(API_PARAMETERS_MAX)];
-        return Err(context.deny(response, Some(index), cause, &values));
+    let body_md5;
+    let Some(mut given) = Given::read(request.query()) else {
+        return Err(too_many_parameters(index, request, context));
     };
-    let key_is_right = given.key_is(app);
-    let signed = (key_is_right && signature::has_form(given.signature.as_bytes()))
-        .then(|| signed_query(&given.pairs, &request.body));
-    let verified = signed
-        .as_ref()
-        .is_some_and(|signed| signature_is(signed, &given.signature, request, context.prefix, app));
+    let signature = if given.key_is(app) { given.signature() } else { None };
+    let verified = if let Some(signature) = signature {
+        // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
+        let body = request.body();
+        body_md5 = (!body.is_empty()).then(|| signature::body_md5_hex(body));
+        given.fold(body_md5.as_ref());
+        let mut query = context.validator.take_space();
+        query.clear();
+        canonical(&given.parameters, &mut query);
+        let is_valid = signature_is(&query, signature, request, context.prefix, app);
+        context.validator.put_space(query);
+        is_valid
+    } else {
+        false
+    };
     if !verified {
-        return Err(mismatch(index, &given, signed, request, context));
+        return Err(mismatch(index, &given, signature.is_some(), request, context));
     }
     // After the signature: only a holder of the secret learns about this server's clock.
-    check_timestamp(&signed.unwrap_or_default(), index, what, context)?;
+    check_timestamp(&given.parameters, index, request, context)?;
     Ok(index)
 }
 
-/// Name and value of a query parameter.
-type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+fn too_many_parameters(index: AppIndex, request: &Request, context: &mut Context<'_>) -> Denied {
+    let text = format!(
+        "The query has more than {API_PARAMETERS_MAX} parameters, which is the limit of this server: a signed \
+         request has about six. Send several values of one parameter separated by commas."
+    );
+    let (response, cause) = (Response::text(400, &text), Cause::TooManyParameters);
+    let values = [asked(request), Detail::count(API_PARAMETERS_MAX)];
+    context.deny(response, Some(index), cause, &values)
+}
 
-/// The query as it was sent: names are decoded and in lower case, values are still encoded.
+fn asked(request: &Request) -> Detail<'_> {
+    Detail::Request(request.method(), request.path())
+}
+
+/// A parameter that the signature covers.
+struct Parameter<'a> {
+    /// Decoded, in lower case.
+    name: Cow<'a, str>,
+    /// Bytes of the name without what PHP appends to the names of arrays.
+    base_bytes: usize,
+    /// As it was sent. `Given::fold` decodes it.
+    value: Cow<'a, str>,
+}
+
+impl Parameter<'_> {
+    fn base(&self) -> &str {
+        self.name.get(..self.base_bytes).unwrap_or_default()
+    }
+
+    fn is_list(&self) -> bool {
+        self.base_bytes < self.name.len()
+    }
+}
+
+/// The query as it was sent.
 struct Given<'a> {
-    /// What the signature covers.
-    pairs: Vec<(Cow<'a, str>, &'a str)>,
+    parameters: Vec<Parameter<'a>>,
     key: Cow<'a, str>,
     signature: Cow<'a, str>,
+    /// The MD5 that the client has sent.
+    body_md5: Option<&'a str>,
+    /// Some name or value is encoded.
+    has_escapes: bool,
 }
 
 /// Reverb leaves these out of the signed text; they are routing leftovers of its framework.
 const UNSIGNED: [&str; 3] = ["appid", "appkey", "channelname"];
 
+/// Room for the parameters of a request of the official libraries.
+const PARAMETERS_USUAL: usize = 6;
+
 impl<'a> Given<'a> {
     /// `None`: there are more parameters than `API_PARAMETERS_MAX`.
     fn read(query: &'a str) -> Option<Self> {
-        if memchr::memchr_iter(b'&', query.as_bytes()).nth(API_PARAMETERS_MAX - 1).is_some() {
-            return None;
-        }
-        let mut given = Self { pairs: Vec::with_capacity(8), key: "".into(), signature: "".into() };
-        for (name, value) in raw_pairs(query) {
-            let name = lower_case(decode_form(name));
-            if name == "auth_signature" {
-                given.signature = decode_form(value);
-            } else if !UNSIGNED.contains(&&*name) {
-                if base(&name) == "auth_key" {
-                    given.key = decode_form(value);
-                }
-                given.pairs.push((name, value));
+        let has_escapes = memchr::memchr2(b'%', b'+', query.as_bytes()).is_some();
+        let decoded = |text| if has_escapes { decode_form(text) } else { Cow::Borrowed(text) };
+        let mut given = Self {
+            parameters: Vec::with_capacity(PARAMETERS_USUAL),
+            key: "".into(),
+            signature: "".into(),
+            body_md5: None,
+            has_escapes,
+        };
+        let (mut rest, mut separators) = (Some(query), 0);
+        while let Some(text) = rest {
+            let (pair, behind) = split_at_byte(text, b'&')
+                .map_or((text, None), |(pair, behind)| (pair, Some(behind)));
+            rest = behind;
+            separators += usize::from(behind.is_some());
+            if separators == API_PARAMETERS_MAX {
+                return None;
             }
+            if pair.is_empty() {
+                continue;
+            }
+            let (name, value) = split_at_byte(pair, b'=').unwrap_or((pair, ""));
+            let (name, base_bytes) = match name {
+                "auth_signature" => {
+                    given.signature = decoded(value);
+                    continue;
+                }
+                "auth_key" | "auth_timestamp" | "auth_version" | "body_md5" => {
+                    (Cow::Borrowed(name), name.len())
+                }
+                _ => {
+                    let name = lower_case(decoded(name));
+                    let base_bytes = name.bytes().position(|byte| byte == b'[');
+                    let base_bytes = base_bytes.unwrap_or(name.len());
+                    (name, base_bytes)
+                }
+            };
+            let parameter = Parameter { name, base_bytes, value: Cow::Borrowed(value) };
+            match &*parameter.name {
+                "auth_signature" => {
+                    given.signature = decoded(value);
+                    continue;
+                }
+                "body_md5" => given.body_md5 = Some(value),
+                name if UNSIGNED.contains(&name) => continue,
+                _ if parameter.base() == "auth_key" => given.key = decoded(value),
+                _ => {}
+            }
+            given.parameters.push(parameter);
         }
         Some(given)
     }
@@ -95,57 +170,69 @@ impl<'a> Given<'a> {
     fn key_is(&self, app: &App) -> bool {
         bool::from(self.key.as_bytes().ct_eq(app.key.as_bytes()))
     }
+
+    fn signature(&self) -> Option<Signature> {
+        Signature::parse(self.signature.as_bytes())
+    }
+
+    /// Makes of the parameters what is signed: sorted by name, each once, with this MD5 of the body.
+    ///
+    /// A name given twice counts as it was given last. PHP reads `info[]=a&info[]=b` as one array, and an array is
+    /// signed joined by commas. The sort is stable and brings equal names together, so each is folded in the order in
+    /// which it was given, and the work is linear but for the sort of at most `API_PARAMETERS_MAX` names.
+    fn fold(&mut self, body_md5: Option<&'a [u8; 32]>) {
+        if self.has_escapes {
+            for parameter in &mut self.parameters {
+                if let Cow::Borrowed(value) = parameter.value {
+                    parameter.value = decode_form(value);
+                }
+            }
+        }
+        if let Some(hex) = body_md5 {
+            let value = Cow::Borrowed(str::from_utf8(hex).unwrap_or_default());
+            let last = self.parameters.iter_mut().rfind(|found| found.base() == "body_md5");
+            match last.filter(|last| !last.is_list()) {
+                Some(last) => last.value = value,
+                None => {
+                    let (name, base_bytes) = (Cow::Borrowed("body_md5"), "body_md5".len());
+                    self.parameters.push(Parameter { name, base_bytes, value });
+                }
+            }
+        }
+        if self.parameters.is_sorted_by(|left, right| left.base() < right.base()) {
+            return;
+        }
+        self.parameters.sort_by(|left, right| left.base().cmp(right.base()));
+        self.parameters.dedup_by(|later, earlier| {
+            let is_same = later.base() == earlier.base();
+            if is_same && later.is_list() && !earlier.value.is_empty() {
+                let list = earlier.value.to_mut();
+                list.push(',');
+                list.push_str(&later.value);
+            } else if is_same {
+                earlier.value = std::mem::take(&mut later.value);
+            }
+            is_same
+        });
+    }
 }
 
 fn lower_case(name: Cow<'_, str>) -> Cow<'_, str> {
-    let is_lower = !name.chars().any(char::is_uppercase);
+    let is_plain = name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    let is_lower = is_plain || !name.chars().any(char::is_uppercase);
     if is_lower { name } else { Cow::Owned(name.to_lowercase()) }
 }
 
-/// The name of a parameter without what PHP appends to the names of arrays.
-fn base(name: &str) -> &str {
-    name.split_once('[').map_or(name, |(base, _)| base)
-}
-
-/// The parameters that are signed, sorted by name, each once.
-///
-/// A name given twice counts as it was given last. PHP reads `info[]=a&info[]=b` as one array, and an array is signed
-/// joined by commas. The sort is stable and brings equal names together, so each is folded in the order in which it
-/// was given, and the work is linear but for the sort of at most `API_PARAMETERS_MAX` names.
-fn signed_query<'a>(pairs: &'a [(Cow<'a, str>, &'a str)], body: &[u8]) -> Vec<Pair<'a>> {
-    let mut sorted: Vec<(&str, bool, Cow<'a, str>)> = pairs
-        .iter()
-        .map(|(name, value)| (base(name), name.contains('['), decode_form(value)))
-        .collect();
-    // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
-    if !body.is_empty() {
-        sorted.push(("body_md5", false, Cow::Owned(signature::body_md5(body))));
-    }
-    sorted.sort_by(|left, right| left.0.cmp(right.0));
-    let mut signed: Vec<Pair<'a>> = Vec::with_capacity(sorted.len());
-    for (name, is_list, value) in sorted {
-        match signed.last_mut().filter(|(last, _)| last == name) {
-            Some((_, list)) if is_list && !list.is_empty() => {
-                let list = list.to_mut();
-                list.push(',');
-                list.push_str(&value);
-            }
-            Some((_, last)) => *last = value,
-            None => signed.push((Cow::Borrowed(name), value)),
+/// Appends the query that is signed.
+fn canonical(signed: &[Parameter<'_>], out: &mut Vec<u8>) {
+    for (index, parameter) in signed.iter().enumerate() {
+        if index > 0 {
+            out.push(b'&');
         }
+        out.extend_from_slice(parameter.base().as_bytes());
+        out.push(b'=');
+        out.extend_from_slice(parameter.value.as_bytes());
     }
-    signed
-}
-
-fn canonical(signed: &[Pair<'_>]) -> String {
-    let mut text = String::with_capacity(256);
-    for (name, value) in signed {
-        let separator = if text.is_empty() { "" } else { "&" };
-        for part in [separator, name, "=", value] {
-            text.push_str(part);
-        }
-    }
-    text
 }
 
 /// Whether the signature is over the path as it was sent, or over a form of it that can only mean the same resource.
@@ -153,32 +240,38 @@ fn canonical(signed: &[Pair<'_>]) -> String {
 /// Clients differ in what they sign: with or without the server's prefix, whether the request then arrives below it or
 /// not, and some HTTP libraries encode the path after it was signed (rules 49, 51).
 fn signature_is(
-    signed: &[Pair<'_>],
-    signature: &str,
+    query: &[u8],
+    signature: Signature,
     request: &Request,
     prefix: &str,
     app: &App,
 ) -> bool {
+    let method = request.method().as_bytes();
+    let is_over = |path: &str| {
+        let parts = [method, b"\n", path.as_bytes(), b"\n", query];
+        signature.is_of(&app.secret, parts.into_iter())
+    };
+    is_over(request.path()) || other_paths(request, prefix).iter().any(|path| is_over(path))
+}
+
+/// Forms of the path that can only mean the same resource as the path that was sent.
+fn other_paths<'a>(request: &'a Request, prefix: &str) -> Vec<Cow<'a, str>> {
     let raw = request.path();
     let decoded = decoded_if_unambiguous(request, prefix);
-    let mut paths: Vec<Cow<'_, str>> = Vec::with_capacity(4);
-    for path in [Some(raw), decoded.as_deref()].into_iter().flatten() {
-        let resource = resources(path, prefix).next();
-        let below_prefix = resource.filter(|_| !prefix.is_empty());
-        let below_prefix = below_prefix.map(|resource| Cow::Owned(format!("{prefix}{resource}")));
-        let forms = [Some(Cow::Borrowed(path)), resource.map(Cow::Borrowed), below_prefix];
-        for form in forms.into_iter().flatten() {
-            if !paths.contains(&form) {
-                paths.push(form);
-            }
+    let mut paths = Vec::with_capacity(4);
+    let mut add = |form: Cow<'a, str>| {
+        if form != raw && !paths.contains(&form) {
+            paths.push(form);
         }
+    };
+    for path in [Some(Cow::Borrowed(raw)), decoded.map(Cow::Owned)].into_iter().flatten() {
+        let resource = resources(&path, prefix).next().map(str::to_owned);
+        let below_prefix = resource.as_ref().filter(|_| !prefix.is_empty());
+        let below_prefix = below_prefix.map(|resource| format!("{prefix}{resource}"));
+        add(path);
+        [resource, below_prefix].into_iter().flatten().for_each(|form| add(Cow::Owned(form)));
     }
-    let query = canonical(signed);
-    let method = request.method().as_bytes();
-    paths.into_iter().any(|path| {
-        let parts = [method, b"\n", path.as_bytes(), b"\n", query.as_bytes()];
-        signature::verify(&app.secret, &parts, signature.as_bytes())
-    })
+    paths
 }
 
 /// The path without its escapes, if it has some and the decoded text names no other resource.
@@ -207,12 +300,12 @@ fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
 fn mismatch(
     index: AppIndex,
     given: &Given<'_>,
-    signed: Option<Vec<Pair<'_>>>,
+    has_form: bool,
     request: &Request,
     context: &mut Context<'_>,
 ) -> Denied {
     let response = Response::text(401, "Authentication signature invalid.");
-    let what = Detail::Request(request.method(), request.path());
+    let what = asked(request);
     let apps = context.apps;
     let app = apps.get(index);
     let mut deny =
@@ -226,45 +319,53 @@ fn mismatch(
     if given.signature.is_empty() {
         return deny(Cause::ApiSignatureMissing, &[what]);
     }
-    let Some(signed) = signed else {
+    if !has_form {
         return deny(Cause::ApiSignatureForm, &[what, Detail::count(given.signature.len())]);
-    };
-    let md5_given = given.pairs.iter().rev().find(|(name, _)| name == "body_md5");
-    let md5_of_body = signed.iter().find(|(name, _)| name == "body_md5");
-    if let (Some((_, given)), Some((_, right))) = (md5_given, md5_of_body)
-        && *given != *right
-    {
-        return deny(Cause::ApiBodyChanged, &[what, Detail::text(*given)]);
     }
-    if md5_given.is_none() && !request.body.is_empty() {
+    let signed = &given.parameters;
+    let md5_of_body = signed.iter().find(|parameter| parameter.base() == "body_md5");
+    if let (Some(given), Some(right)) = (given.body_md5, md5_of_body)
+        && given != right.value
+    {
+        return deny(Cause::ApiBodyChanged, &[what, Detail::text(given)]);
+    }
+    if given.body_md5.is_none() && !request.body().is_empty() {
         return deny(Cause::ApiBodyUnsigned, &[what]);
     }
-    let text = if context.debug { signed_text(&signed, request) } else { String::new() };
+    let text = if context.debug { signed_text(signed, request) } else { String::new() };
     let values = [what, Detail::Own(&text)];
     context.deny(response, Some(index), Cause::ApiSignatureMismatch, &values)
 }
 
 /// The text that should have been signed. It holds no secret.
-fn signed_text(signed: &[Pair<'_>], request: &Request) -> String {
+fn signed_text(signed: &[Parameter<'_>], request: &Request) -> String {
     const SHOWN_MAX: usize = 240;
-    let text = format!("{}\n{}\n{}", request.method(), request.path(), canonical(signed));
+    let mut query = Vec::new();
+    canonical(signed, &mut query);
+    let query = String::from_utf8_lossy(&query);
+    let text = format!("{}\n{}\n{query}", request.method(), request.path());
     format!("; the signed text should be {}", shown_up_to(&text, SHOWN_MAX))
 }
 
 /// A captured request must not work for ever (PROTOCOL.md rule 50).
 fn check_timestamp(
-    signed: &[Pair<'_>],
+    signed: &[Parameter<'_>],
     index: AppIndex,
-    what: Detail<'_>,
+    request: &Request,
     context: &mut Context<'_>,
 ) -> Result<(), Denied> {
     let Some(window) = context.apps.get(index).auth_window_seconds else { return Ok(()) };
-    let given = signed.iter().find(|(name, _)| name == "auth_timestamp");
-    let given = given.and_then(|(_, text)| text.parse::<u64>().ok());
+    let given = signed.iter().find(|parameter| parameter.base() == "auth_timestamp");
+    let given = given.and_then(|parameter| parameter.value.parse::<u64>().ok());
     let Some(given) = given else {
         let text = "Authentication timestamp missing: sign auth_timestamp too.";
         let response = Response::text(401, text);
-        return Err(context.deny(response, Some(index), Cause::TimestampMissing, &[what]));
+        return Err(context.deny(
+            response,
+            Some(index),
+            Cause::TimestampMissing,
+            &[asked(request)],
+        ));
     };
     let distance = given.abs_diff(context.unix_seconds);
     if distance <= u64::from(window) {

@@ -39,22 +39,30 @@ impl<'a> Fields<'a> {
     fn read(object: &'a str) -> Self {
         let mut fields = Self::default();
         for (name, value) in json::members(object).into_iter().flatten() {
-            let value = (value != "null").then_some(value);
-            if json::is_name(name, "name") {
-                fields.name = value;
-            } else if json::is_name(name, "data") {
-                fields.data = value;
-            } else if json::is_name(name, "channel") {
-                fields.channel = value;
-            } else if json::is_name(name, "channels") {
-                fields.channels = value;
-            } else if json::is_name(name, "socket_id") {
-                fields.socket_id = value;
-            } else if json::is_name(name, "info") {
-                fields.info = value;
+            if let Some(field) = fields.field(name) {
+                *field = (value != "null").then_some(value);
             }
         }
         fields
+    }
+
+    /// The field of this name. Names are compared as they are spelled usually, and otherwise decoded.
+    fn field(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        Some(match name {
+            "\"name\"" => &mut self.name,
+            "\"data\"" => &mut self.data,
+            "\"channel\"" => &mut self.channel,
+            "\"channels\"" => &mut self.channels,
+            "\"socket_id\"" => &mut self.socket_id,
+            "\"info\"" => &mut self.info,
+            _ if json::is_name(name, "name") => &mut self.name,
+            _ if json::is_name(name, "data") => &mut self.data,
+            _ if json::is_name(name, "channel") => &mut self.channel,
+            _ if json::is_name(name, "channels") => &mut self.channels,
+            _ if json::is_name(name, "socket_id") => &mut self.socket_id,
+            _ if json::is_name(name, "info") => &mut self.info,
+            _ => return None,
+        })
     }
 
     fn socket_id(&self) -> Option<SocketId> {
@@ -80,6 +88,8 @@ impl<'a> Fields<'a> {
         space: &mut Vec<u8>,
     ) -> Publication {
         let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
+        space.clear();
+        space.reserve(self.text_bytes(channel.len()) + frame::HEADER_BYTES_MAX);
         let frame = frame::text_in(space, |text| outbound::event(name, data, channel, text));
         Publication { channel: channel.to_owned(), frame: frame.into(), except }
     }
@@ -100,23 +110,25 @@ pub(super) fn event(
     check_name(&mut problems, format_args!("name"), fields.name, most);
     check_string(&mut problems, format_args!("data"), fields.data);
     let names = channel_names(&mut problems, context.apps.get(app), &fields);
+    let names = names.as_slice();
     check_socket_id(&mut problems, format_args!("socket_id"), fields.socket_id);
     check_optional_string(&mut problems, format_args!("info"), fields.info);
     problems.into_result(app, request, context)?;
     check_reserved(&fields, app, context)?;
     check_payload(&fields, app, request, context)?;
-    check_expansion(&fields, &names, &request.body, app, context)?;
+    check_expansion(&fields, names, request.body(), app, context)?;
     let quota = quota::take(app, names.len(), context)?;
     let except = fields.socket_id();
-    let mut space = Vec::new();
+    let mut space = context.validator.take_space();
     let publications =
         names.iter().map(|name| fields.publication(name, except, &mut space)).collect();
+    context.validator.put_space(space);
     let (info, reply) = match fields.attributes() {
         None => (None, Reply::Empty),
         Some(attributes) => {
             // A channel that is named twice is described once: names of a JSON object are unique.
-            let names: IndexSet<Cow<'_, str>, RandomState> = names.into_iter().collect();
-            let names: Vec<String> = names.into_iter().map(Cow::into_owned).collect();
+            let names: IndexSet<&str, RandomState> = names.iter().map(|name| &**name).collect();
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
             let question = Question::Describe { app, names: names.clone() };
             (Some(question), Reply::Event { names, attributes })
         }
@@ -184,7 +196,10 @@ pub(super) fn batch(
     items.iter().try_for_each(|fields| check_reserved(fields, app, context))?;
     items.iter().try_for_each(|fields| check_payload(fields, app, request, context))?;
     let quota = quota::take(app, items.len(), context)?;
-    Ok(batch_plan(app, &items, quota))
+    let mut space = context.validator.take_space();
+    let plan = batch_plan(app, &items, quota, &mut space);
+    context.validator.put_space(space);
+    Ok(plan)
 }
 
 fn check_payload(
@@ -200,14 +215,18 @@ fn check_payload(
     quota::check_payload(app, data.len(), request, context)
 }
 
-fn batch_plan(app: AppIndex, items: &[Fields<'_>], quota: Option<Quota>) -> Plan {
+fn batch_plan(
+    app: AppIndex,
+    items: &[Fields<'_>],
+    quota: Option<Quota>,
+    space: &mut Vec<u8>,
+) -> Plan {
     let channel = |fields: &Fields<'_>| {
         fields.channel.and_then(json::string).unwrap_or_default().into_owned()
     };
-    let mut space = Vec::new();
     let publications = items
         .iter()
-        .map(|fields| fields.publication(&channel(fields), fields.socket_id(), &mut space))
+        .map(|fields| fields.publication(&channel(fields), fields.socket_id(), space))
         .collect();
     if items.iter().all(|fields| fields.info.is_none()) {
         let reply = Reply::EmptyBatch;
@@ -249,7 +268,7 @@ fn object<'a>(
     request: &'a Request,
     context: &mut Context<'_>,
 ) -> Result<&'a str, Denied> {
-    let text = context.validator.check(&request.body).map(str::trim_ascii);
+    let text = context.validator.check(request.body()).map(str::trim_ascii);
     match text {
         Some(text) if text.starts_with('{') => Ok(text),
         Some(text) if text.starts_with('[') => Ok("{}"),
@@ -261,15 +280,42 @@ fn object<'a>(
                 false => "Bad request: the body is not a JSON object.",
             };
             let values =
-                [Detail::Request(request.method(), request.path()), Detail::text(&request.body)];
+                [Detail::Request(request.method(), request.path()), Detail::text(request.body())];
             Err(context.deny(Response::text(400, text), Some(app), Cause::BodyNotJson, &values))
         }
     }
 }
 
+/// Names of channels. Most events have one channel, for which no list is allocated.
+enum Names<'a> {
+    One(Cow<'a, str>),
+    /// Or none.
+    Many(Vec<Cow<'a, str>>),
+}
+
+impl<'a> Names<'a> {
+    fn as_slice(&self) -> &[Cow<'a, str>] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+
+    fn push(&mut self, name: Cow<'a, str>) {
+        *self = match std::mem::replace(self, Self::Many(Vec::new())) {
+            Self::Many(names) if names.is_empty() => Self::One(name),
+            Self::One(first) => Self::Many(vec![first, name]),
+            Self::Many(mut names) => {
+                names.push(name);
+                Self::Many(names)
+            }
+        };
+    }
+}
+
 /// Channel names of an event: `channels`, or else `channel`.
-fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> Vec<Cow<'a, str>> {
-    let mut names = Vec::new();
+fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> Names<'a> {
+    let mut names = Names::Many(Vec::new());
     let mut listed = false;
     if let Some(channels) = fields.channels {
         match json::elements(channels) {
@@ -281,14 +327,17 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
                 for (index, element) in elements.enumerate() {
                     listed = true;
                     let field = format_args!("channels.{index}");
-                    names.extend(channel_name(problems, app, field, element));
+                    if let Some(name) = channel_name(problems, app, field, element) {
+                        names.push(name);
+                    }
                 }
             }
         }
     }
     if listed {
-        if let Some(most) = app.event_channels_max.filter(|most| names.len() > *most as usize) {
-            problems.too_many_channels(names.len(), most);
+        let count = names.as_slice().len();
+        if let Some(most) = app.event_channels_max.filter(|most| count > *most as usize) {
+            problems.too_many_channels(count, most);
         }
         return names;
     }
@@ -298,7 +347,9 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
             problems.required_without(format_args!("channel"), "channels");
         }
         Some(channel) => {
-            names.extend(channel_name(problems, app, format_args!("channel"), channel));
+            if let Some(name) = channel_name(problems, app, format_args!("channel"), channel) {
+                names.push(name);
+            }
         }
     }
     names
@@ -381,11 +432,13 @@ fn check_reserved(
     app: AppIndex,
     context: &mut Context<'_>,
 ) -> Result<(), Denied> {
-    let name = fields.name.and_then(json::string).unwrap_or_default();
-    let is_reserved = name.starts_with("pusher:") || name.starts_with("pusher_internal:");
+    let span = fields.name.unwrap_or_default();
+    let is_reserved =
+        ["pusher:", "pusher_internal:"].iter().any(|start| json::starts_with(span, start));
     if !is_reserved || context.apps.get(app).allow_reserved_events {
         return Ok(());
     }
+    let name = json::string(span).unwrap_or_default();
     let response = Response::text(
         400,
         &format!(

@@ -129,20 +129,20 @@ pub enum Reply {
 /// Decides what a request wants. Authenticates it first.
 #[must_use]
 pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Plan {
-    let what = Detail::Request(request.method(), request.path());
+    let what = || Detail::Request(request.method(), request.path());
     let plan = match target {
         Target::NotFound | Target::OutsidePrefix if request.path().contains("//") => {
-            let values = [what, Detail::Own(context.prefix)];
+            let values = [what(), Detail::Own(context.prefix)];
             Err(context.deny(not_found(), None, Cause::DoubledSlash, &values))
         }
-        Target::NotFound => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what])),
+        Target::NotFound => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what()])),
         Target::OutsidePrefix => {
             let prefix = Detail::Own(context.prefix);
-            Err(context.deny(not_found(), None, Cause::OutsidePrefix, &[what, prefix, prefix]))
+            Err(context.deny(not_found(), None, Cause::OutsidePrefix, &[what(), prefix, prefix]))
         }
         Target::WrongMethod { allow } => {
             let response = Response::text(405, "Method not allowed.").with_header("Allow", *allow);
-            Err(context.deny(response, None, Cause::WrongMethod, &[what, Detail::Own(allow)]))
+            Err(context.deny(response, None, Cause::WrongMethod, &[what(), Detail::Own(allow)]))
         }
         // A WebSocket handshake to an API path: the client has the wrong URL (PROTOCOL.md rule 74).
         _ if request.wants_upgrade() => {
@@ -152,7 +152,9 @@ pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Pl
         }
         Target::Up => return Plan::Respond(up(context.draining)),
         // The worker deals with handshakes.
-        Target::Socket { .. } => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what])),
+        Target::Socket { .. } => {
+            Err(context.deny(not_found(), None, Cause::UnknownPath, &[what()]))
+        }
         Target::Api { app_id, call } => match auth::authenticate(request, app_id, context) {
             // Only the app's backend learns it: the request was signed (PROTOCOL.md C20).
             Ok(app) if !context.apps.get(app).enabled => {

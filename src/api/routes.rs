@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::http1::query::percent_decode;
+use crate::http1::query::{percent_decode, split_at_byte};
 
 /// Where a request goes. Ids and names are percent-decoded.
 #[derive(Clone, Debug)]
@@ -64,7 +64,10 @@ pub fn target(method: &str, path: &str, prefix: &str) -> Target {
 /// section 5.2.3): Laravel resolves `apps/...` against `http://host/ws`, and asks for `/apps/...`. Proxies remove a
 /// prefix, too. So sockets and the API are also served beside the prefix, and without any.
 pub(super) fn resources<'a>(path: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-    let beside = prefix.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let beside = match prefix {
+        "" => "",
+        _ => prefix.rsplit_once('/').map_or("", |(parent, _)| parent),
+    };
     [prefix, beside, ""].into_iter().filter_map(move |base| {
         let resource = path.strip_prefix(base)?;
         let is_app = || resource.starts_with("/app/") || resource.starts_with("/apps/");
@@ -72,13 +75,27 @@ pub(super) fn resources<'a>(path: &'a str, prefix: &'a str) -> impl Iterator<Ite
     })
 }
 
+/// Segments of the longest path.
+const SEGMENTS_MAX: usize = 5;
+
 /// `None` where there is nothing.
 fn target_of(method: &str, resource: &str) -> Option<Target> {
-    let segments: Vec<&str> = resource.strip_prefix('/')?.split('/').collect();
-    if segments.iter().any(|segment| segment.is_empty()) {
-        return None;
+    let mut segments = [""; SEGMENTS_MAX];
+    let mut count = 0;
+    let mut rest = Some(resource.strip_prefix('/')?);
+    while let Some(text) = rest {
+        let (segment, behind) = match split_at_byte(text, b'/') {
+            Some((segment, behind)) => (segment, Some(behind)),
+            None => (text, None),
+        };
+        if segment.is_empty() {
+            return None;
+        }
+        *segments.get_mut(count)? = segment;
+        count += 1;
+        rest = behind;
     }
-    let (allowed, target) = match segments.as_slice() {
+    let (allowed, target) = match segments.get(..count)? {
         ["up"] => ("GET", Target::Up),
         ["app", key] => ("GET", Target::Socket { key: decoded(key) }),
         ["apps", id, rest @ ..] => {
@@ -106,8 +123,8 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
 }
 
 fn decoded(segment: &str) -> String {
-    match String::from_utf8_lossy(&percent_decode(segment)) {
-        Cow::Borrowed(text) => text.to_owned(),
-        Cow::Owned(text) => text,
+    match percent_decode(segment) {
+        Cow::Borrowed(_) => segment.to_owned(),
+        Cow::Owned(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
     }
 }

@@ -19,13 +19,65 @@ const _: () = assert!(HTTP_HEAD_BYTES_MAX <= u16::MAX as usize, "spans are 16 bi
 /// A request with its whole body. Owns its bytes.
 #[derive(Clone, Debug)]
 pub struct Request {
-    head: Vec<u8>,
+    /// The head, then the table of its fields, then the body. One vector for all three, because most requests are small
+    /// and an allocation costs more than they do.
+    bytes: Vec<u8>,
+    head_bytes: u16,
+    fields: u16,
     method: Span,
     path: Span,
     query: Span,
-    fields: Vec<(Span, Span)>,
     http_11: bool,
-    pub body: Vec<u8>,
+    /// Which of the fields that `known` names it has.
+    has: u8,
+}
+
+/// A field's row in the table: `Field::to_row`.
+const ROW_BYTES: usize = 8;
+
+/// Where a field's name and value are.
+#[derive(Clone, Copy)]
+struct Field {
+    name: Span,
+    value: Span,
+}
+
+impl Field {
+    fn to_row(self) -> [u8; ROW_BYTES] {
+        let Self { name, value } = self;
+        let [a, b] = name.start.to_le_bytes();
+        let [c, d] = name.end.to_le_bytes();
+        let [e, f] = value.start.to_le_bytes();
+        let [g, h] = value.end.to_le_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+
+    fn from_row([a, b, c, d, e, f, g, h]: [u8; ROW_BYTES]) -> Self {
+        let span =
+            |start, end| Span { start: u16::from_le_bytes(start), end: u16::from_le_bytes(end) };
+        Self { name: span([a, b], [c, d]), value: span([e, f], [g, h]) }
+    }
+}
+
+const HOST: u8 = 1;
+const CONTENT_LENGTH: u8 = 1 << 1;
+const TRANSFER_ENCODING: u8 = 1 << 2;
+const EXPECT: u8 = 1 << 3;
+const CONNECTION: u8 = 1 << 4;
+const UPGRADE: u8 = 1 << 5;
+
+/// The fields that each request is asked for, so that those it lacks are not searched for.
+fn known(name: &str) -> u8 {
+    let (known, bit) = match name.len() {
+        4 => ("host", HOST),
+        6 => ("expect", EXPECT),
+        7 => ("upgrade", UPGRADE),
+        10 => ("connection", CONNECTION),
+        14 => ("content-length", CONTENT_LENGTH),
+        17 => ("transfer-encoding", TRANSFER_ENCODING),
+        _ => return 0,
+    };
+    if name.eq_ignore_ascii_case(known) { bit } else { 0 }
 }
 
 /// How the end of the body is found (RFC 9112 section 6.3).
@@ -39,12 +91,11 @@ impl Request {
     /// Memory of head and body, in bytes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let fields = self.fields.capacity() * size_of::<(Span, Span)>();
-        self.head.capacity() + self.body.capacity() + fields
+        self.bytes.capacity()
     }
 
-    /// Parses a head that is complete, blank line included.
-    pub(super) fn parse(head: &[u8]) -> Result<Self, Refusal> {
+    /// Parses a head that is complete, blank line included. `behind`: bytes at hand behind it.
+    pub(super) fn parse(head: &[u8], behind: usize) -> Result<(Self, Framing), Refusal> {
         // Left uninitialized: to clear two kilobytes costs as much as to parse a small request.
         let mut fields = [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
@@ -58,26 +109,67 @@ impl Request {
         };
         let (path, query) = split_target(target).ok_or(Refusal::BadRequest)?;
         let span = |part: &[u8]| span_of(head, part).ok_or(Refusal::BadRequest);
-        let mut spans = Vec::with_capacity(parsed.headers.len());
+        let (mut has, mut hosts) = (0, 0);
+        let mut length = Ok(None);
         for field in parsed.headers.iter() {
-            spans.push((span(field.name.as_bytes())?, span(field.value)?));
+            let bit = known(field.name);
+            has |= bit;
+            hosts += usize::from(bit == HOST);
+            if bit == CONTENT_LENGTH {
+                length = length.and_then(|before| one_length(before, field.value));
+            }
         }
+        // Memory grows with the bytes that arrive, whatever length is declared.
+        let body_bytes = behind.min(clamped(length.unwrap_or_default().unwrap_or_default()));
+        let fields = parsed.headers.len();
+        let mut bytes = Vec::with_capacity(head.len() + fields * ROW_BYTES + body_bytes);
+        bytes.extend_from_slice(head);
+        for field in parsed.headers.iter() {
+            let field = Field { name: span(field.name.as_bytes())?, value: span(field.value)? };
+            bytes.extend_from_slice(&field.to_row());
+        }
+        let http_11 = parsed.version == Some(1);
+        check_host(hosts, http_11)?;
         let request = Self {
+            head_bytes: u16::try_from(head.len()).map_err(|_| Refusal::HeadTooLarge)?,
+            fields: u16::try_from(fields).map_err(|_| Refusal::HeadTooLarge)?,
             method: span(method.as_bytes())?,
             path: span(path.as_bytes())?,
             query: span(query.as_bytes())?,
-            fields: spans,
-            http_11: parsed.version == Some(1),
-            head: head.to_vec(),
-            body: Vec::new(),
+            http_11,
+            has,
+            bytes,
         };
-        request.check_host()?;
-        Ok(request)
+        let framing = request.framing(length?)?;
+        Ok((request, framing))
+    }
+
+    /// The body as far as it has been read; chunks are joined.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(self.body_start()..).unwrap_or_default()
+    }
+
+    /// Where the bytes of the body are appended.
+    pub(super) fn body_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    fn body_start(&self) -> usize {
+        usize::from(self.head_bytes) + usize::from(self.fields) * ROW_BYTES
+    }
+
+    fn has(&self, bits: u8) -> bool {
+        self.has & bits == bits
     }
 
     #[must_use]
     pub fn method(&self) -> &str {
-        self.text(self.method)
+        match self.bytes(self.method) {
+            b"GET" => "GET",
+            b"POST" => "POST",
+            _ => self.text(self.method),
+        }
     }
 
     /// The path as it was sent, percent-encoding and all: signatures are made over it. A target
@@ -130,6 +222,9 @@ impl Request {
     /// Whether the client wants to send another request (RFC 9112 section 9.3).
     #[must_use]
     pub fn keep_alive(&self) -> bool {
+        if !self.has(CONNECTION) {
+            return self.http_11;
+        }
         let closes = self.lists("connection", "close");
         !closes && (self.http_11 || self.lists("connection", "keep-alive"))
     }
@@ -138,12 +233,14 @@ impl Request {
     /// and may be ignored (RFC 9110 section 7.8).
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
-        self.lists("connection", "upgrade") && self.lists("upgrade", "websocket")
+        self.has(CONNECTION | UPGRADE)
+            && self.lists("connection", "upgrade")
+            && self.lists("upgrade", "websocket")
     }
 
     /// Whether the client waits for `100 Continue` (RFC 9110 section 10.1.1; unknown to 1.0).
     pub(super) fn expects_continue(&self) -> Result<bool, Refusal> {
-        if !self.http_11 {
+        if !self.http_11 || !self.has(EXPECT) {
             return Ok(false);
         }
         let mut expected = false;
@@ -158,14 +255,9 @@ impl Request {
 
     /// Refuses whatever two readers could frame differently: that is how requests are smuggled
     /// past a proxy (RFC 9112 sections 6.1 to 6.3).
-    pub(super) fn framing(&self) -> Result<Framing, Refusal> {
-        let mut length = None;
-        for value in self.raw_values("content-length") {
-            let value = parse_length(value)?;
-            if length.is_some_and(|length| length != value) {
-                return Err(Refusal::BadRequest);
-            }
-            length = Some(value);
+    fn framing(&self, length: Option<u64>) -> Result<Framing, Refusal> {
+        if !self.has(TRANSFER_ENCODING) {
+            return Ok(Framing::Length(length.unwrap_or(0)));
         }
         let mut codings = self.raw_values("transfer-encoding");
         let Some(coding) = codings.next() else {
@@ -178,20 +270,13 @@ impl Request {
         if supported { Ok(Framing::Chunked) } else { Err(Refusal::UnsupportedTransferCoding) }
     }
 
-    /// A request of HTTP/1.1 names its host exactly once, and no request names two (RFC 9112 section
-    /// 3.2): a proxy and a server that pick different ones would see different sites.
-    fn check_host(&self) -> Result<(), Refusal> {
-        match self.raw_values("host").count() {
-            1 => Ok(()),
-            0 if !self.http_11 => Ok(()),
-            _ => Err(Refusal::Host),
-        }
-    }
-
     fn raw_values<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
-        let fields = self.fields.iter().map(|(name, value)| (self.bytes(*name), *value));
-        let named = fields.filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
-        named.map(|(_, value)| self.bytes(value))
+        let table = self.bytes.get(usize::from(self.head_bytes)..self.body_start());
+        let (rows, _) = table.unwrap_or_default().as_chunks::<ROW_BYTES>();
+        let fields = rows.iter().map(|row| Field::from_row(*row));
+        let is_named =
+            move |field: &Field| self.bytes(field.name).eq_ignore_ascii_case(name.as_bytes());
+        fields.filter(is_named).map(|field| self.bytes(field.value))
     }
 
     fn lists(&self, name: &str, token: &str) -> bool {
@@ -200,13 +285,27 @@ impl Request {
     }
 
     fn bytes(&self, span: Span) -> &[u8] {
-        self.head.get(usize::from(span.start)..usize::from(span.end)).unwrap_or_default()
+        self.bytes.get(usize::from(span.start)..usize::from(span.end)).unwrap_or_default()
     }
 
     /// Method and target were found to be UTF-8 when the head was parsed.
     fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(self.bytes(span)).unwrap_or_default()
+        simdutf8::basic::from_utf8(self.bytes(span)).unwrap_or_default()
     }
+}
+
+/// A request of HTTP/1.1 names its host exactly once, and no request names two (RFC 9112 section 3.2): a proxy and a
+/// server that pick different ones would see different sites.
+fn check_host(hosts: usize, http_11: bool) -> Result<(), Refusal> {
+    match hosts {
+        1 => Ok(()),
+        0 if !http_11 => Ok(()),
+        _ => Err(Refusal::Host),
+    }
+}
+
+fn clamped(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
 }
 
 /// Where in `head` the slice `part` of it lies. An empty part may lie anywhere.
@@ -231,7 +330,8 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
         }
         rest.get(rest.find(['/', '?']).unwrap_or(rest.len())..)?
     };
-    Some(local.split_once('?').unwrap_or((local, "")))
+    let at = memchr::memchr(b'?', local.as_bytes());
+    Some(at.map_or((local, ""), |at| (&local[..at], &local[at + 1..])))
 }
 
 fn refusal_of(error: httparse::Error, head: &[u8]) -> Refusal {
@@ -250,6 +350,16 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::BadRequest);
     }
-    let digits = std::str::from_utf8(value).unwrap_or_default();
-    digits.parse().map_err(|_| Refusal::TooLarge)
+    let add =
+        |length: u64, digit: &u8| length.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    value.iter().try_fold(0, add).ok_or(Refusal::TooLarge)
+}
+
+/// One more Content-Length: several are one if they are equal.
+fn one_length(before: Option<u64>, value: &[u8]) -> Result<Option<u64>, Refusal> {
+    let length = parse_length(value)?;
+    if before.is_some_and(|before| before != length) {
+        return Err(Refusal::BadRequest);
+    }
+    Ok(Some(length))
 }

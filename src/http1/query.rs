@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::text::find_near;
+
 /// Name and value pairs in their order; `+` is a space, as in HTML forms. PHP-style lists
 /// (`info[]=a&info[]=b`) stay pairs that share the name `info[]`. Bytes that are not UTF-8 become
 /// U+FFFD. Borrows what needs no decoding. The request head's bound is the bound of the result.
@@ -29,9 +31,10 @@ pub fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|pair| split_at_byte(pair, b'=').unwrap_or((pair, "")))
 }
 
-/// What is before and behind the first of these ASCII bytes.
-fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
-    let at = text.bytes().position(|found| found == byte)?;
+/// What is before and behind the first of these ASCII bytes. For texts of some dozen bytes.
+#[must_use]
+pub fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = find_near(text.as_bytes(), byte)?;
     Some((text.get(..at)?, text.get(at + 1..)?))
 }
 

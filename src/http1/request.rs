@@ -97,7 +97,7 @@ impl RequestReader {
                     return Ok(Progress::Incomplete { continue_expected: false });
                 };
                 used = head.len();
-                OpenRequest::new(head, self.limits)?
+                OpenRequest::new(head, buffer.len() - used, self.limits)?
             }
         };
         let (taken, complete) = open.read_body(buffer.get(used..).unwrap_or_default())?;
@@ -158,10 +158,10 @@ impl RequestReader {
 }
 
 impl OpenRequest {
-    fn new(head: &[u8], limits: Limits) -> Result<Self, Refusal> {
-        let request = Request::parse(head)?;
+    fn new(head: &[u8], behind: usize, limits: Limits) -> Result<Self, Refusal> {
+        let (request, framing) = Request::parse(head, behind)?;
         let budget = limits.request_size_max.saturating_sub(head.len());
-        let body = match request.framing()? {
+        let body = match framing {
             Framing::Chunked => Body::Chunked(Chunked::new(budget)),
             Framing::Length(length) => match usize::try_from(length) {
                 Ok(remaining) if remaining <= budget => Body::Length { remaining },
@@ -177,11 +177,11 @@ impl OpenRequest {
         match &mut self.body {
             Body::Length { remaining } => {
                 let taken = input.get(..*remaining).unwrap_or(input);
-                self.request.body.extend_from_slice(taken);
+                self.request.body_mut().extend_from_slice(taken);
                 *remaining -= taken.len();
                 Ok((taken.len(), *remaining == 0))
             }
-            Body::Chunked(chunked) => chunked.decode(input, &mut self.request.body),
+            Body::Chunked(chunked) => chunked.decode(input, self.request.body_mut()),
         }
     }
 }

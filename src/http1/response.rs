@@ -58,14 +58,24 @@ impl Response {
     /// (RFC 9110 section 9.3.2).
     pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
         let mut digits = itoa::Buffer::new();
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(digits.format(self.status).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(reason_phrase(self.status).as_bytes());
-        out.extend_from_slice(b"\r\n");
-        write_field(out, "Content-Type", self.content_type.as_str());
-        write_field(out, "Content-Length", digits.format(self.body.len()));
-        write_field(out, "Connection", if keep_alive { "keep-alive" } else { "close" });
+        out.reserve(HEAD_BYTES_USUAL + self.body.len());
+        if self.status == 200 && self.content_type == ContentType::Json {
+            out.extend_from_slice(JSON_HEAD);
+        } else {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            out.extend_from_slice(digits.format(self.status).as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(reason_phrase(self.status).as_bytes());
+            out.extend_from_slice(b"\r\nContent-Type: ");
+            out.extend_from_slice(self.content_type.as_str().as_bytes());
+        }
+        out.extend_from_slice(b"\r\nContent-Length: ");
+        out.extend_from_slice(digits.format(self.body.len()).as_bytes());
+        let connection: &[u8] = match keep_alive {
+            true => b"\r\nConnection: keep-alive\r\n",
+            false => b"\r\nConnection: close\r\n",
+        };
+        out.extend_from_slice(connection);
         for (name, value) in &self.extra {
             write_field(out, name, value);
         }
@@ -75,6 +85,11 @@ impl Response {
         }
     }
 }
+
+/// The start of nearly every answer.
+const JSON_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json";
+/// Room for the head of an answer without further fields.
+const HEAD_BYTES_USUAL: usize = 160;
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use simd_json::{Buffers, Tape};
 
+use crate::text::{repeated, zero_bytes};
+
 /// Reusable space for validation: after the first messages no allocation happens.
 pub struct Validator {
     copy: Vec<u8>,
@@ -39,6 +41,17 @@ impl Validator {
             *self = Self::default();
         }
         well_formed.then_some(utf8)
+    }
+
+    /// Takes the space of the copy, to build something in it out of what was checked. Give it back with `put_space`.
+    pub fn take_space(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.copy)
+    }
+
+    pub fn put_space(&mut self, space: Vec<u8>) {
+        if space.capacity() <= SCRATCH_BYTES_KEPT {
+            self.copy = space;
+        }
     }
 
     /// `check`, and the value is an object.
@@ -137,15 +150,24 @@ fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Where the next quote or backslash is. Names are short and escapes may be dense, so the first bytes are looked at
-/// without a vector search, whose start costs as much as these.
+/// Where the next quote or backslash is. Names are short and escapes may be dense, so the first bytes are searched a
+/// word at a time, without a vector search, whose start costs more than these.
 fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
-    const NEAR: usize = 16;
-    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
-    match near.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-        Some(at) => Some(at),
-        None => Some(near.len() + memchr::memchr2(b'"', b'\\', far)?),
+    const NEAR: usize = 32;
+    let mut at = 0;
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        if at == NEAR {
+            return Some(at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?);
+        }
+        let word = u64::from_le_bytes(*word);
+        let found = zero_bytes(word ^ repeated(b'"')) | zero_bytes(word ^ repeated(b'\\'));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += size_of::<u64>();
     }
+    let rest = bytes.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(at + rest)
 }
 
 /// Index behind the bracket that closes the one at the start. A counter suffices: the text is well-formed.
@@ -211,7 +233,7 @@ pub fn has_more_characters(span: &str, most: usize) -> bool {
 pub fn is_name(span: &str, name: &str) -> bool {
     /// The longest spelling of one byte is `\u0041`.
     const ESCAPE_BYTES_MAX: usize = 6;
-    let Some(mut rest) = span.strip_prefix('"').and_then(|span| span.strip_suffix('"')) else {
+    let Some(rest) = span.strip_prefix('"').and_then(|span| span.strip_suffix('"')) else {
         return false;
     };
     if rest == name {
@@ -220,18 +242,30 @@ pub fn is_name(span: &str, name: &str) -> bool {
     if rest.len() <= name.len() || rest.len() > ESCAPE_BYTES_MAX * name.len() {
         return false;
     }
-    for expected in name.chars() {
-        let next = match rest.chars().next() {
-            Some('\\') => unescape(rest),
-            Some(plain) => rest.get(plain.len_utf8()..).map(|behind| (plain, behind)),
-            None => None,
+    behind(rest, name).is_some_and(str::is_empty)
+}
+
+/// Whether the text of a raw string span starts with this. Decodes no more than it compares.
+#[must_use]
+pub fn starts_with(span: &str, start: &str) -> bool {
+    let inside = span.strip_prefix('"').and_then(|span| span.strip_suffix('"'));
+    inside.is_some_and(|inside| behind(inside, start).is_some())
+}
+
+/// What follows this text at the start of the inside of a string, if it is there.
+fn behind<'a>(inside: &'a str, text: &str) -> Option<&'a str> {
+    let mut rest = inside;
+    for expected in text.chars() {
+        let (given, behind) = match rest.chars().next()? {
+            '\\' => unescape(rest)?,
+            plain => (plain, rest.get(plain.len_utf8()..)?),
         };
-        match next {
-            Some((given, behind)) if given == expected => rest = behind,
-            _ => return false,
+        if given != expected {
+            return None;
         }
+        rest = behind;
     }
-    rest.is_empty()
+    Some(rest)
 }
 
 /// The character that the escape at the start of `text` stands for, and what follows it. `None` for what no
@@ -279,11 +313,27 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// Bytes at the start that need no escape, in whole words: nothing else is in most texts.
+fn plain_bytes(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let needs_escape = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        let quotes = zero_bytes(word ^ repeated(b'"')) | zero_bytes(word ^ repeated(b'\\'));
+        (quotes | zero_bytes(word & repeated(0xe0))) != 0
+    };
+    let plain = words.iter().position(needs_escape);
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0x00..=0x1f);
+    match plain {
+        Some(word) => 8 * word,
+        None => 8 * words.len() + rest.iter().position(|b| !is_plain(b)).unwrap_or(rest.len()),
+    }
+}
+
 /// `write_string` without the quotes, for a string that is assembled from pieces.
 pub fn write_escaped(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     let mut copied = 0;
-    for (at, byte) in bytes.iter().enumerate() {
+    for (at, byte) in bytes.iter().enumerate().skip(plain_bytes(bytes)) {
         let escape: &[u8] = match byte {
             b'"' => b"\\\"",
             b'\\' => b"\\\\",
@@ -433,7 +483,20 @@ mod tests {
             prop_assert_eq!(validator.check(text.as_bytes()).is_some(), theirs, "{}", text);
         }
 
+        /// Every distance from the start, with bytes around the two that are searched in their place.
         #[test]
+        fn the_next_quote_or_escape_is_found_at_any_distance(
+            bytes in prop::collection::vec(
+                prop_oneof![Just(b'"'), Just(b'\\'), 0x20..0x25_u8, 0x5a..0x5e_u8, any::<u8>()],
+                0..60,
+            ),
+            plain in 0..60_usize,
+        ) {
+            let bytes = [vec![0xa2; plain], bytes].concat();
+            let expected = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(quote_or_escape(&bytes), expected);
+        }
+
         /// Every character in one of its spellings: the text and the comparison with a name agree with serde_json.
         #[test]
         fn escaped_text_is_decoded_as_serde_json_does(
@@ -457,6 +520,10 @@ mod tests {
             prop_assert_eq!(string(&span).unwrap(), expected.as_str());
             prop_assert!(is_name(&span, &expected));
             prop_assert_eq!(is_name(&span, &other), other == expected);
+            prop_assert_eq!(starts_with(&span, &other), expected.starts_with(&other));
+            for (at, _) in expected.char_indices() {
+                prop_assert!(starts_with(&span, &expected[..at]));
+            }
             let longer = format!("{expected}x");
             prop_assert!(!is_name(&span, &longer));
             prop_assert_eq!(is_name(&format!("{}x\"", &span[..span.len() - 1]), &longer), true);

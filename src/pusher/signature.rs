@@ -1,8 +1,7 @@
 //! HMAC-SHA256 signatures of the protocol, made and compared in constant time (PROTOCOL.md C7). PURE.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Mac;
 use md5::{Digest, Md5};
-use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::app::{App, Secret};
@@ -13,22 +12,51 @@ const HEX_LEN: usize = 64;
 /// Signs the concatenation of `parts`; lowercase hex.
 #[must_use]
 pub fn sign(secret: &Secret, parts: &[&[u8]]) -> [u8; HEX_LEN] {
-    let digest = mac(secret, parts).finalize().into_bytes();
     let mut hex = [0; HEX_LEN];
-    encode_hex(&digest, &mut hex);
+    encode_hex(&digest(secret, parts.iter().copied()), &mut hex);
     hex
 }
 
 /// Whether `given` is the signature of `parts`, compared in constant time. Hex digits are lowercase by contract.
 #[must_use]
 pub fn verify(secret: &Secret, parts: &[&[u8]], given: &[u8]) -> bool {
-    has_form(given) && bool::from(sign(secret, parts).ct_eq(given))
+    Signature::parse(given).is_some_and(|given| given.is_of(secret, parts.iter().copied()))
 }
 
-/// Whether this can be a signature at all: `verify` computes one only to compare it with such a text.
-#[must_use]
-pub fn has_form(given: &[u8]) -> bool {
-    given.len() == HEX_LEN && given.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// A signature that somebody has given: 32 bytes, read from hex. Whether it is valid is another question.
+#[derive(Clone, Copy, Debug)]
+pub struct Signature([u8; HEX_LEN / 2]);
+
+impl Signature {
+    /// `None`: this cannot be a signature at all, so that none has to be computed to compare it with.
+    #[must_use]
+    pub fn parse(given: &[u8]) -> Option<Self> {
+        let given: &[u8; HEX_LEN] = given.try_into().ok()?;
+        let (pairs, _) = given.as_chunks::<2>();
+        let mut bytes = [0; HEX_LEN / 2];
+        let mut wrong = 0;
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            let (high, low) = (hex_digit(*high), hex_digit(*low));
+            wrong |= high | low;
+            *byte = high << 4 | low;
+        }
+        (wrong <= 15).then_some(Self(bytes))
+    }
+
+    /// Whether it is the signature of the concatenation of `parts`. The comparison takes constant time.
+    #[must_use]
+    pub fn is_of<'a>(&self, secret: &Secret, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        digest(secret, parts).ct_eq(&self.0).into()
+    }
+}
+
+/// The value of a lowercase hex digit; 255 for any other byte.
+fn hex_digit(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => u8::MAX,
+    }
 }
 
 /// Which part of a channel authorisation is wrong: told to the log, and to nobody else.
@@ -100,19 +128,23 @@ fn matches(app: &App, parts: &[&[u8]], signature: &str) -> Result<(), AuthError>
 /// MD5 of an HTTP body in lowercase hex, the `body_md5` of PROTOCOL.md rule 48.
 #[must_use]
 pub fn body_md5(body: &[u8]) -> String {
-    let mut hex = [0; 32];
-    encode_hex(&Md5::digest(body), &mut hex);
-    hex.iter().map(|byte| char::from(*byte)).collect()
+    body_md5_hex(body).iter().map(|byte| char::from(*byte)).collect()
 }
 
-fn mac(secret: &Secret, parts: &[&[u8]]) -> Hmac<Sha256> {
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104)")]
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes()).expect("any key length");
+/// `body_md5` without an allocation.
+#[must_use]
+pub fn body_md5_hex(body: &[u8]) -> [u8; 32] {
+    let mut hex = [0; 32];
+    encode_hex(&Md5::digest(body), &mut hex);
+    hex
+}
+
+fn digest<'a>(secret: &Secret, parts: impl Iterator<Item = &'a [u8]>) -> [u8; HEX_LEN / 2] {
+    let mut mac = secret.hmac();
     for part in parts {
         mac.update(part);
     }
-    mac
+    mac.finalize().into_bytes().into()
 }
 
 fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
@@ -151,6 +183,29 @@ mod tests {
             assert!(verify(&secret(), parts, expected.as_bytes()), "{expected}");
             assert!(!verify(&secret(), parts, expected.to_uppercase().as_bytes()), "hex case");
             assert!(!verify(&secret(), parts, &expected.as_bytes()[1..]), "length");
+            for at in 0..HEX_LEN {
+                for wrong in [b'0', b'f', b'g', b'/', b':', b'`', b'\xff'] {
+                    let mut given = expected.as_bytes().to_vec();
+                    let differs = std::mem::replace(&mut given[at], wrong) != wrong;
+                    assert_eq!(verify(&secret(), parts, &given), !differs, "{at} {wrong}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_can_be_used_again_and_has_any_length() {
+        use hmac::KeyInit;
+        for length in [0, 1, 63, 64, 65, 200] {
+            let text = "s".repeat(length);
+            let secret = Secret::new(text.as_str());
+            let mut plain = hmac::Hmac::<sha2::Sha256>::new_from_slice(text.as_bytes()).unwrap();
+            plain.update(b"some text");
+            let expected: [u8; 32] = plain.finalize().into_bytes().into();
+            for _ in 0..2 {
+                assert_eq!(digest(&secret, [&b"some "[..], b"text"].into_iter()), expected);
+            }
+            assert_eq!(format!("{secret:?}"), "********");
         }
     }
 

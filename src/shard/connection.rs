@@ -179,9 +179,10 @@ impl Connection {
 
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
     /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
+    #[inline]
     pub(super) fn take_room(&mut self, len: usize, limits: MemoryLimits) -> bool {
-        if self.overflowed || (!self.send_queue.is_empty() && !self.has_room(len, limits)) {
-            self.overflowed = true;
+        if !self.overflowed && !self.send_queue.is_empty() {
+            self.overflowed = !self.has_room(len, limits);
         }
         !self.overflowed
     }

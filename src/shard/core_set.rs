@@ -17,7 +17,42 @@ impl CoreSet {
         self.0 == [0, 0]
     }
 
+    /// The cores in ascending order. Costs a step for each of them, not one for each of 128: every publish comes here.
     pub(super) fn iter(self) -> impl Iterator<Item = u16> {
-        (0..128_u16).filter(move |core| self.0[usize::from(core >> 6)] >> (core & 63) & 1 == 1)
+        let cores = |(mut word, first): (u64, u16)| {
+            std::iter::from_fn(move || {
+                let core = u16::try_from(word.trailing_zeros()).ok().filter(|_| word != 0)?;
+                word &= word - 1;
+                Some(first + core)
+            })
+        };
+        self.0.into_iter().zip([0, 64]).flat_map(cores)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn has_what_was_inserted_and_not_removed(
+            changes in prop::collection::vec((0..128_u16, any::<bool>()), 0..300),
+        ) {
+            let (mut set, mut expected) = (CoreSet::default(), BTreeSet::new());
+            for (core, is_in) in changes {
+                if is_in {
+                    set.insert(core);
+                    expected.insert(core);
+                } else {
+                    set.remove(core);
+                    expected.remove(&core);
+                }
+            }
+            prop_assert_eq!(set.is_empty(), expected.is_empty());
+            prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
+        }
     }
 }

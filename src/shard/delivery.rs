@@ -132,7 +132,23 @@ impl Shard {
     }
 
     /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.
+    #[inline]
     pub fn sent(&mut self, slot: u32, count: usize, blocked: bool) -> AfterSend {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return AfterSend::Nothing;
+        };
+        if !connection.send_queue.sent_single(count) {
+            return self.sent_in_part(slot, count, blocked);
+        }
+        connection.blocked = blocked;
+        if connection.closing || connection.control_frames.unsent() > 0 {
+            return self.all_sent(slot);
+        }
+        AfterSend::Nothing
+    }
+
+    /// `sent` where several frames waited, or the kernel took less than waits.
+    fn sent_in_part(&mut self, slot: u32, count: usize, blocked: bool) -> AfterSend {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return AfterSend::Nothing;
         };
@@ -146,6 +162,12 @@ impl Shard {
             self.mark_dirty(slot);
             return AfterSend::Nothing;
         }
+        self.all_sent(slot)
+    }
+
+    /// Nothing is left in the send queue of this connection.
+    fn all_sent(&mut self, slot: u32) -> AfterSend {
+        let connection = &self.connections[slot as usize];
         if connection.closing {
             return AfterSend::Finish;
         }

@@ -9,7 +9,7 @@ use crate::ws::reader::MessageKind;
 impl Shard {
     /// Sends a message back to where it came from.
     pub fn echo(&mut self, key: ConnectionKey, kind: MessageKind, payload: &[u8]) {
-        if !self.note_inbound(key) {
+        if self.note_inbound(key).is_none() {
             return;
         }
         let opcode = match kind {

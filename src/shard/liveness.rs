@@ -2,10 +2,10 @@
 //!
 //! A sign of life moves no entry. Due connections that were heard of meanwhile are put further on.
 
-use super::Shard;
 use super::connection::ConnectionKey;
 use super::outbox::Trace;
 use super::refuse::Denial;
+use super::{Shard, open_in};
 use crate::cause::{Cause, Detail};
 use crate::pusher::error_code;
 use crate::wheel::Wheel;
@@ -79,11 +79,10 @@ impl Shard {
 
     /// Pings or closes a silent connection; the second at which to look again, `None` when it is gone.
     fn look_at(&mut self, key: ConnectionKey) -> Option<u32> {
-        let now = self.now.seconds();
-        self.get_open(key)?;
-        let app = self.app_of(key.slot);
+        let now = self.now_seconds;
+        let connection = open_in(&mut self.connections, key)?;
+        let app = self.settings.apps.get(connection.app);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
-        let connection = &mut self.connections[key.slot as usize];
         let socket_id = connection.socket_id;
         if connection.pinged {
             self.trace(|| Trace::Pruned(socket_id));

@@ -145,6 +145,8 @@ const GREETING_BYTES: usize = 160;
 pub struct Shard {
     settings: Settings,
     now: Moment,
+    /// `now` in seconds: each message needs them, and they are a division.
+    now_seconds: u32,
     keys: ChannelKeys,
     connections: Slab<Connection>,
     /// Gives each connection its generation, and each subscription in flight its ticket.
@@ -174,6 +176,13 @@ pub struct Shard {
     pub outbox: Outbox,
 }
 
+/// The connection behind a key, unless it is closing or gone.
+#[inline]
+fn open_in(connections: &mut Slab<Connection>, key: ConnectionKey) -> Option<&mut Connection> {
+    let found = connections.get_mut(key.slot as usize)?;
+    (found.generation == key.generation && !found.closing).then_some(found)
+}
+
 /// Frames that never differ, made once per core.
 struct SharedFrames {
     ping_event: Frame,
@@ -189,6 +198,7 @@ impl Shard {
         frame::encode(Opcode::Ping, b"", &mut ping_control);
         Self {
             now: Moment::default(),
+            now_seconds: 0,
             keys: ChannelKeys::new(settings.channel_hash_seed, settings.cores),
             connections: Slab::with_capacity(settings.connections_reserved),
             sequence: 0,
@@ -222,6 +232,7 @@ impl Shard {
         let before = self.now;
         let now = now.max(before);
         self.now = now;
+        self.now_seconds = now.seconds();
         if now.seconds() != before.seconds() {
             self.check_liveness(before.seconds());
             self.close_unauthorized();
@@ -302,9 +313,7 @@ impl Shard {
     }
 
     fn get_open(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(key.slot as usize)
-            .filter(|found| found.generation == key.generation && !found.closing)
+        open_in(&mut self.connections, key)
     }
 
     /// The longest message this connection may send, in bytes.
@@ -320,13 +329,11 @@ impl Shard {
 
     /// A complete message of a client, text or binary (Reverb reads binary frames as text).
     pub fn on_message(&mut self, key: ConnectionKey, text: &[u8]) {
-        if !self.note_inbound(key) {
-            return;
-        }
-        if !self.is_within_rate(key.slot) {
+        let Some(connection) = self.note_inbound(key) else { return };
+        let (app, socket_id) = (connection.app, connection.socket_id);
+        if !self.is_within_rate(key.slot, app) {
             return self.refuse_over_rate(key.slot, text);
         }
-        let socket_id = self.connections[key.slot as usize].socket_id;
         self.trace(|| Trace::Received(socket_id, text.into()));
         let refusals_before = self.refusals;
         let mut validator = self.validator.take().unwrap_or_default();
@@ -351,22 +358,30 @@ impl Shard {
     }
 
     /// Tells something to `--debug`.
+    #[inline]
     fn trace(&mut self, trace: impl FnOnce() -> Trace) {
         if self.settings.debug {
-            self.outbox.traces.push(trace());
+            self.push_trace(trace);
         }
     }
 
-    /// Notes a sign of life. `false` when the connection is closing or gone: its input counts no more.
-    fn note_inbound(&mut self, key: ConnectionKey) -> bool {
-        let now = self.now.seconds();
-        let Some(connection) = self.get_open(key) else { return false };
+    #[cold]
+    #[inline(never)]
+    fn push_trace(&mut self, trace: impl FnOnce() -> Trace) {
+        self.outbox.traces.push(trace());
+    }
+
+    /// Notes a sign of life. `None` when the connection is closing or gone: its input no longer counts.
+    #[inline]
+    fn note_inbound(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        let now = self.now_seconds;
+        let connection = self.get_open(key)?;
         if connection.last_inbound_seconds != now {
             connection.control_frames.begin_second();
         }
         connection.last_inbound_seconds = now;
         connection.pinged = false;
-        true
+        Some(connection)
     }
 
     /// Mail of another core, in the order of its lane.

@@ -7,6 +7,7 @@ use super::connection::ConnectionKey;
 use super::outbox::Trace;
 use super::refuse::Denial;
 use super::{Shard, frame};
+use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::pusher::error_code;
@@ -64,26 +65,29 @@ impl Shard {
     }
 
     /// Notes a ping or pong frame. Whether it is within the rate; `None`: the connection is closing or gone.
+    #[inline]
     fn note_control_frame(&mut self, key: ConnectionKey) -> Option<bool> {
-        if !self.note_inbound(key) {
-            return None;
-        }
-        let connection = &mut self.connections[key.slot as usize];
+        let connection = self.note_inbound(key)?;
         connection.speaks_control_frames = true;
         let is_within_rate = connection.control_frames.count();
         let socket_id = connection.socket_id;
         self.trace(|| Trace::ControlFrame(socket_id));
         if !is_within_rate {
-            let most = Detail::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
-            self.note_refusal(key.slot, Cause::ControlFrameRate, &[most]);
+            self.note_control_frame_rate(key.slot);
         }
         Some(is_within_rate)
     }
 
+    #[cold]
+    fn note_control_frame_rate(&mut self, slot: u32) {
+        let most = Detail::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
+        self.note_refusal(slot, Cause::ControlFrameRate, &[most]);
+    }
+
     /// Fixed windows that start with their first message (PROTOCOL.md rule 105).
-    pub(super) fn is_within_rate(&mut self, slot: u32) -> bool {
-        let Some(limit) = self.app_of(slot).rate_limit else { return true };
-        let now = self.now.seconds();
+    pub(super) fn is_within_rate(&mut self, slot: u32, app: AppIndex) -> bool {
+        let Some(limit) = self.settings.apps.get(app).rate_limit else { return true };
+        let now = self.now_seconds;
         let connection = &mut self.connections[slot as usize];
         if now.saturating_sub(connection.rate_window_seconds) >= limit.decay_seconds
             || connection.rate_count == 0

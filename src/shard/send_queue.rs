@@ -47,13 +47,18 @@ impl SendQueue {
         self.bytes as usize + frames * FRAME_BYTES
     }
 
+    #[inline]
     pub(super) fn push(&mut self, frame: &Frame) {
-        self.bytes = self.bytes.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
-        if self.first.is_none() {
-            self.first = Some(frame.clone());
-        } else {
-            self.rest.get_or_insert_default().push_back(frame.clone());
+        if self.first.is_some() {
+            return self.push_behind(frame);
         }
+        self.bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        self.first = Some(frame.clone());
+    }
+
+    fn push_behind(&mut self, frame: &Frame) {
+        self.bytes = self.bytes.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        self.rest.get_or_insert_default().push_back(frame.clone());
     }
 
     /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow
@@ -117,6 +122,18 @@ impl SendQueue {
         }
     }
 
+    /// The usual case of `sent`, short enough to be inlined: the kernel took the only frame, or what was left of it.
+    /// `false`: nothing is changed, and `sent` is to be called.
+    #[inline]
+    pub(super) fn sent_single(&mut self, count: usize) -> bool {
+        let is_single = self.rest.is_none() && count == self.bytes();
+        if is_single {
+            self.first = None;
+            (self.head_sent, self.bytes) = (0, 0);
+        }
+        is_single
+    }
+
     /// The kernel took `count` bytes. `false`, and nothing is changed: there were not so many.
     #[must_use]
     pub fn sent(&mut self, count: usize) -> bool {
@@ -169,7 +186,8 @@ mod tests {
                 if let Some(single) = queue.single() {
                     prop_assert!(single.starts_with(&out));
                 }
-                prop_assert!(queue.sent(out.len()));
+                // As `Shard::sent` does.
+                prop_assert!(queue.sent_single(out.len()) || queue.sent(out.len()));
                 received.extend_from_slice(&out);
             }
             prop_assert_eq!(received, expected);
@@ -190,6 +208,20 @@ mod tests {
         queue.copy_to(&mut out, 100);
         assert_eq!(out, b"aaazz");
         assert_eq!(queue.bytes(), 5);
+    }
+
+    #[test]
+    fn sent_single_refuses_a_part_of_a_frame_and_a_queue_of_several() {
+        let mut queue = SendQueue::default();
+        queue.push(&b"aaaa".to_vec().into());
+        assert!(!queue.sent_single(3) && !queue.sent_single(5));
+        assert_eq!(queue.single(), Some(&b"aaaa"[..]));
+        queue.push(&b"bb".to_vec().into());
+        assert!(!queue.sent_single(4) && !queue.sent_single(6));
+        assert!(queue.sent(5));
+        assert_eq!((queue.single(), queue.cost()), (Some(&b"b"[..]), 1 + FRAME_BYTES));
+        assert!(queue.sent_single(1) && queue.is_empty());
+        assert_eq!((queue.bytes(), queue.begun()), (0, &b""[..]));
     }
 
     #[test]

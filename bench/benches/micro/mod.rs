@@ -1,6 +1,8 @@
 //! What the server does to bytes and state, in small pieces: each case is set up once and then run
 //! over and over. No socket, no clock: timing and counting are the callers' business.
 
+mod publish;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "parse_subscribe", items: 1, set_up: || parse_case(SUBSCRIBE) },
     Case { name: "encode_event", items: 1, set_up: encode_event },
     Case { name: "signature_check", items: 1, set_up: signature_check },
+    Case { name: "publish_request", items: 1, set_up: publish::request },
     Case { name: "fan_out_to_1000", items: 1000, set_up: || fan_out(1000) },
     Case { name: "channel_lookup_in_10000", items: 1, set_up: || channel_lookup(10_000) },
     Case { name: "ring_transfer_of_256", items: 256, set_up: || ring_transfer(256) },

@@ -31,7 +31,7 @@ fn read_pieces(stream: &[u8], size: usize) -> Seen {
                 Ok(Progress::Complete(request)) => {
                     assert!(reader.is_idle());
                     continues = 0;
-                    seen.requests.push(describe(request));
+                    seen.requests.push(describe(&request));
                 }
                 Ok(Progress::Incomplete { continue_expected }) => {
                     continues += usize::from(continue_expected);
@@ -49,9 +49,9 @@ fn read_pieces(stream: &[u8], size: usize) -> Seen {
     seen
 }
 
-fn describe(request: Request) -> (Vec<String>, Vec<u8>) {
+fn describe(request: &Request) -> (Vec<String>, Vec<u8>) {
     assert!(request.path().starts_with('/') || request.path() == "*");
-    assert!(request.body.len() <= LIMITS.request_size_max);
+    assert!(request.body().len() <= LIMITS.request_size_max);
     let mut words = vec![
         request.method().to_owned(),
         request.path().to_owned(),
@@ -61,5 +61,5 @@ fn describe(request: Request) -> (Vec<String>, Vec<u8>) {
         format!("{:?} {:?}", request.header("host"), request.header_list("connection")),
     ];
     words.extend(request.header_values("x").map(|value| value.escape_ascii().to_string()));
-    (words, request.body)
+    (words, request.body().to_vec())
 }
