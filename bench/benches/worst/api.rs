@@ -167,7 +167,7 @@ fn published(plan: &Plan) {
 }
 
 fn invalid(plan: &Plan) {
-    assert!(matches!(plan, Plan::Respond(response) if response.status == 422));
+    assert!(matches!(plan, Plan::Refuse(denied) if denied.response.status == 422), "{plan:?}");
 }
 
 fn names(count: usize) -> String {
