@@ -149,7 +149,7 @@ fn check_shows_locked_memory_and_warns_where_it_is_too_little() {
         finished.stdout
     };
     let text = check(8_192, 4, 0);
-    let told = "ok       memory   4 workers need 112 KiB of locked memory, and this user may lock 8192 KiB\n";
+    let told = "ok       locked   4 workers need 112 KiB of locked memory, and this user may lock 8192 KiB\n";
     assert!(text.contains(told), "{text}");
     assert!(text.contains(" with io_uring\n"), "{text}");
     let text = check(256, 8, 0);
@@ -157,7 +157,7 @@ fn check_shows_locked_memory_and_warns_where_it_is_too_little() {
     let text = check(256, 128, 0);
     let told = " with epoll (too little locked memory for io_uring): io_uring cannot be used";
     assert!(text.contains(told), "{text}");
-    assert!(text.contains("128 workers need 3584 KiB") && !text.contains(" memory   "), "{text}");
+    assert!(text.contains("128 workers need 3584 KiB") && !text.contains(" locked   "), "{text}");
     // Root has no limit.
     let setup = Setup::new().ulimit("-l 64").args(&["check", "--port", "0"]);
     let text = setup.workers(4).run().stdout;

@@ -122,11 +122,11 @@ fn resources(shares: &Shares) -> Vec<Finding> {
 /// epoll locks none.
 fn locked_memory(memory: &LockedMemory) -> Finding {
     match memory.warning() {
-        None => Finding::new(Verdict::Good, "memory", memory.to_string()),
+        None => Finding::new(Verdict::Good, "locked", memory.to_string()),
         Some(warning) if memory.is_enough_to_start() => {
-            Finding::new(Verdict::Warning, "memory", warning)
+            Finding::new(Verdict::Warning, "locked", warning)
         }
-        Some(warning) => Finding::new(Verdict::Problem, "memory", warning),
+        Some(warning) => Finding::new(Verdict::Problem, "locked", warning),
     }
 }
 
@@ -269,7 +269,7 @@ mod tests {
             found(&shares),
             [
                 (Verdict::Good, "workers", "7, not pinned".to_owned()),
-                (Verdict::Good, "memory", none)
+                (Verdict::Good, "locked", none)
             ]
         );
         shares.has_too_many_workers = true;
