@@ -269,7 +269,7 @@ mod tests {
             found(&shares),
             [
                 (Verdict::Good, "workers", "7, not pinned".to_owned()),
-                (Verdict::Good, "locked", none)
+                (Verdict::Good, "memory", none)
             ]
         );
         shares.has_too_many_workers = true;
