@@ -329,9 +329,9 @@ impl<K: Kernel> Reactor<K> {
             entry.is_deferred = false;
             ready.push_back(key);
         }
-        let before = entry.session.timer;
         let seconds = entry.session.next_timer(entry.is_blocked, site.http);
-        if entry.session.timer != before || seconds.is_some() {
+        // A session that waits for nobody has no deadline: the one before may be over in this very tick.
+        if entry.session.timer == Timer::None || seconds.is_some() {
             self.sessions.set_deadline(key, site.shard.now(), seconds);
         }
         self.sessions.note_waiting(key);
