@@ -126,16 +126,21 @@ pub(in crate::tick) struct Spare(Vec<Box<Work>>);
 
 impl Spare {
     fn take(&mut self, rules: &super::Rules) -> Box<Work> {
-        self.0.pop().unwrap_or_else(|| {
-            let limits = Limits { request_size_max: rules.request_size_max };
-            Box::new(Work {
-                reader: RequestReader::new(limits),
+        let reader = RequestReader::new(Limits { request_size_max: rules.request_size_max });
+        match self.0.pop() {
+            // The reader counts empty lines ahead of a request: those of one client must not count for another.
+            Some(mut work) => {
+                work.reader = reader;
+                work
+            }
+            None => Box::new(Work {
+                reader,
                 input: Vec::new(),
                 output: Vec::new(),
                 sent: 0,
                 pending: None,
-            })
-        })
+            }),
+        }
     }
 
     fn put(&mut self, work: Box<Work>) {
@@ -490,8 +495,6 @@ impl Session {
             work.input.clear();
             work.output.clear();
             work.sent = 0;
-            let limits = Limits { request_size_max: site.http.rules.request_size_max };
-            work.reader = RequestReader::new(limits);
             spare.put(work);
         }
     }
