@@ -165,6 +165,7 @@ impl<K: Kernel> Core<K> {
             || !self.shard.outbox.is_empty()
             || self.flush.is_unfinished()
             || self.reactor.has_unread()
+            || self.gathers.has_whole()
             || self.reactor.cluster.readable
             || self.reactor.accepts_more(&self.http, self.shard.now())
     }

@@ -375,7 +375,8 @@ impl<K: Kernel> Reactor<K> {
 
     /// Goes on with sessions whose wait is over.
     pub(super) fn resume_sessions(&mut self, site: &mut Site<'_>) {
-        for (key, id) in site.gathers.take_whole() {
+        // The next pipelined request may ask as well; on one core its answer is whole at once.
+        while let Some((key, id)) = site.gathers.take_whole() {
             let found = self.sessions.get(key);
             if found.is_some_and(|entry| entry.session.question() == Some(id)) {
                 self.go_on(site, key, false);
