@@ -309,7 +309,9 @@ impl Session {
     pub(super) fn respond(&mut self, http: &Http, response: &Response, request: &Request) {
         let keep_alive = request.keep_alive() && !http.draining;
         self.served = true;
-        self.state = if keep_alive { State::Reading } else { State::Closing { in_order: true } };
+        // A client that did not ask for the end may have sent its next request already.
+        let in_order = !request.keep_alive();
+        self.state = if keep_alive { State::Reading } else { State::Closing { in_order } };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, keep_alive, request.method() == "HEAD");
         }
@@ -366,6 +368,7 @@ impl Session {
             }
             State::Closing { .. } => {
                 self.state = State::Lingering;
+                self.work = None;
                 After::ShutDown
             }
             _ => After::GoOn,
