@@ -442,7 +442,8 @@ impl Session {
             State::Lingering => Timer::Linger,
             State::Waiting if self.question().is_some() => Timer::Cores,
             _ if is_blocked => Timer::Answer,
-            State::Reading if self.has_begun() => Timer::Request,
+            // Half an empty line begins it, and no other half ends it: the time would begin again with each.
+            State::Reading if self.has_begun() || self.timer == Timer::Request => Timer::Request,
             State::Reading if self.served => Timer::KeepAlive,
             State::Reading => Timer::FirstByte,
             // Until mail is in the rings, or until this tick's flush.
