@@ -151,6 +151,12 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    /// Connections that speak HTTP.
+    #[must_use]
+    pub fn http_sessions(&self) -> usize {
+        self.reactor.sessions.len()
+    }
+
     /// Connections wait for the next tick with what they are to be sent.
     pub fn has_unflushed(&self) -> bool {
         self.flush.is_unfinished()

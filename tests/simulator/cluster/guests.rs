@@ -15,7 +15,7 @@ impl Cluster {
             world.wires.len() - 1
         };
         let user = USERS[self.below(USERS.len())].to_owned();
-        let client = Client::new(wire, user);
+        let client = Client::new(wire, user, &self.ledger);
         let node = &mut self.nodes[node];
         node.process.open(core, wire, &mut []);
         node.process.tick(core);

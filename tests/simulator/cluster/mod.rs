@@ -14,9 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringverb::buffer::FrameBytes;
 use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Pace, Question};
 
+use crate::backend::Ledger;
 use crate::client::{Client, NUMBERS_PER_NODE};
-use crate::kernel::{Random, Shared};
-use crate::process::{APP, InCluster, Process, new_world};
+use crate::kernel::Shared;
+use crate::process::{APP, HTTP_CONNECTIONS_MAX, InCluster, Process, Shape, new_world};
+use crate::random::Random;
 use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
 
@@ -56,6 +58,7 @@ pub(crate) struct Cluster {
     linger_seconds: u32,
     topic_linger_beats: u32,
     guests: Vec<Guest>,
+    ledger: Ledger,
     /// Something has broken since all was calm.
     stirred: bool,
     /// Nothing ever breaks.
@@ -84,6 +87,7 @@ impl Cluster {
             linger_seconds,
             topic_linger_beats,
             guests: Vec::new(),
+            ledger: Ledger::default(),
             stirred: false,
             is_gentle,
             backend: BTreeMap::new(),
@@ -136,12 +140,21 @@ impl Cluster {
         let seed = self.world.borrow().random.next();
         // Ids in no order: the lowest speaks for a dead one.
         let id = NodeId(seed.rotate_left(7));
-        let ring = ring_capacity(&self.world);
+        let ring = ring_capacity(&self.world.borrow().random);
         let (unix_seconds, linger_seconds) = (self.unix_seconds, self.linger_seconds);
         let pace = Pace { burst: 6, per_second: 4 };
         let topic_linger_beats = self.topic_linger_beats;
         let node = InCluster { id, unix_seconds, linger_seconds, pace, topic_linger_beats };
-        let process = Process::new(&self.world, cores, ring, seed, Some(node));
+        let shape = Shape {
+            cores,
+            ring_capacity: ring,
+            seed,
+            http_connections_max: HTTP_CONNECTIONS_MAX,
+            counts_addresses: false,
+            listeners: Vec::new(),
+            is_successor: false,
+        };
+        let process = Process::new(&self.world, shape, Some(node));
         let label = self.labels;
         self.nodes.push(Node {
             label,
