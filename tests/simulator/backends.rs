@@ -243,6 +243,9 @@ impl Simulation {
     fn check_memory(&self) {
         for core in &self.process.cores {
             let (count, bytes) = (core.http_sessions(), core.shard.http_bytes());
+            // Those of another process are taken in, however many they are.
+            let is_over = count > self.http_connections_max && !self.has_moved;
+            assert!(!is_over, "{count} HTTP connections");
             let most = count as u64 * SESSION_BYTES_MAX;
             assert!(bytes <= most, "{count} HTTP connections take {bytes} bytes");
         }

@@ -41,6 +41,10 @@ impl Form {
         }
     }
 
+    pub(crate) fn expecting() -> Self {
+        Self { expects_continue: true, ..Self::default() }
+    }
+
     /// Whether the client asks for the end of the connection.
     pub(crate) fn closes(self) -> bool {
         self.asks_for_end || self.is_http_10

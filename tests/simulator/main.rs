@@ -13,6 +13,8 @@ mod backend;
 mod backends;
 mod client;
 mod cluster;
+mod congestion;
+mod deadline;
 mod http;
 mod kernel;
 mod line;

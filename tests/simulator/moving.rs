@@ -76,6 +76,7 @@ impl Simulation {
         if !partly {
             // Who asked is gone with the old process.
             self.asked.clear();
+            self.has_moved = true;
             self.backends.iter_mut().for_each(crate::backend::Backend::forget_stage);
         }
         self.go_on();

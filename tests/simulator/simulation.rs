@@ -34,6 +34,8 @@ pub(crate) struct Simulation {
     pub(crate) seconds: u64,
     /// HTTP connections of a core at most.
     pub(crate) http_connections_max: usize,
+    /// Another process had connections of this one.
+    pub(crate) has_moved: bool,
     /// Some make room for others.
     pub(crate) is_crowded: bool,
     /// The server has drained, or does.
@@ -72,6 +74,7 @@ impl Simulation {
             streams: 0,
             seconds: 0,
             http_connections_max,
+            has_moved: false,
             is_crowded,
             has_drained: false,
             is_mostly_http,
