@@ -478,6 +478,11 @@ impl Backend {
         }
     }
 
+    /// Whether a whole request of it is not answered.
+    pub(crate) fn waits(&self) -> bool {
+        !self.over && self.requests.front().is_some_and(|asked| asked.announced)
+    }
+
     /// What must hold when nothing moves, and all that can be read was.
     pub(crate) fn check(&self, wire: &Wire) {
         if self.over || wire.room == 0 {

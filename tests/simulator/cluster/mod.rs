@@ -6,6 +6,7 @@
 //! order, whatever becomes of other lines; on its own node it comes whatever becomes of Redis. Rosters, users and
 //! numbers agree with the truth once the lines have stood for as long as a node may be silent.
 
+mod backends;
 mod checks;
 mod guests;
 
@@ -21,6 +22,7 @@ use crate::process::{APP, HTTP_CONNECTIONS_MAX, InCluster, Process, Shape, new_w
 use crate::random::Random;
 use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
+use backends::Caller;
 
 const NODES_MAX: usize = 3;
 /// Beats within which a node notices a Redis that is no master, or does not pass on what it publishes.
@@ -35,6 +37,8 @@ struct Node {
     process: Process,
     /// The number of the last event.
     number: u64,
+    /// Backends so far: their events have numbers of their own.
+    streams: u64,
     /// Its lines have stood, and it has caught up with what was published whenever they did not.
     hears_all: bool,
     /// It does not run for the time being.
@@ -59,6 +63,7 @@ pub(crate) struct Cluster {
     topic_linger_beats: u32,
     guests: Vec<Guest>,
     ledger: Ledger,
+    backends: Vec<Caller>,
     /// Something has broken since all was calm.
     stirred: bool,
     /// Nothing ever breaks.
@@ -88,6 +93,7 @@ impl Cluster {
             topic_linger_beats,
             guests: Vec::new(),
             ledger: Ledger::default(),
+            backends: Vec::new(),
             stirred: false,
             is_gentle,
             backend: BTreeMap::new(),
@@ -126,6 +132,7 @@ impl Cluster {
                 self.pass(1);
             }
             30..=40 => self.run_a_core(),
+            41..=44 => self.step_of_backends(),
             _ => self.move_a_line(),
         }
         self.read_all();
@@ -160,6 +167,7 @@ impl Cluster {
             label,
             process,
             number: label * NUMBERS_PER_NODE,
+            streams: 0,
             hears_all: false,
             stopped: false,
         });
@@ -269,6 +277,7 @@ impl Cluster {
             }
         }
         self.asked.retain(|(asker, ..)| *asker != node.label);
+        self.forget_backends(node.label);
         node.process.exit();
     }
 
