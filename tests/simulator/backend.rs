@@ -181,13 +181,13 @@ impl Backend {
     }
 
     /// Writes some requests. `socket_id`: of a subscriber that is left out.
-    pub(crate) fn ask(&mut self, random: &Random, unix_seconds: u64, socket_id: Option<String>) {
+    pub(crate) fn ask(&mut self, random: &Random, unix_seconds: u64, socket_id: Option<&str>) {
         if random.one_in(24) {
             let count = if random.one_in(3) { BURST } else { 1 + random.below(12) };
             (0..count).for_each(|_| self.probe("GET", Form::default()));
         }
         for _ in 0..1 + random.below(3) {
-            self.ask_one(random, unix_seconds, socket_id.clone());
+            self.ask_one(random, unix_seconds, socket_id);
         }
         self.ends_behind = random.one_in(8);
         if self.manner == Manner::Endless {
@@ -201,7 +201,7 @@ impl Backend {
         }
     }
 
-    fn ask_one(&mut self, random: &Random, unix: u64, socket_id: Option<String>) {
+    fn ask_one(&mut self, random: &Random, unix: u64, socket_id: Option<&str>) {
         let form = Form::any(random);
         let channel = CHANNELS[random.below(CHANNELS.len())];
         match random.below(20) {
@@ -209,7 +209,8 @@ impl Backend {
                 let number = self.number();
                 let except = socket_id.filter(|_| random.one_in(4));
                 let info = random.one_in(4).then_some("subscription_count,user_count");
-                let body = http::event_body(number, channel, except.as_deref(), info).to_string();
+                let body = http::event_body(number, channel, except, info).to_string();
+                let except = except.map(str::to_owned);
                 let what = What::Publish { events: vec![(number, channel)], except };
                 self.post("events", &body, what, &[200], form, unix);
             }

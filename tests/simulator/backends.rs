@@ -79,7 +79,8 @@ impl Simulation {
         let ids: Vec<String> = clients.filter_map(|client| client.socket_id.clone()).collect();
         let socket_id = ids.get(self.below(ids.len() + 1)).cloned();
         let unix_seconds = self.process.unix_seconds();
-        self.backends[index].ask(&self.world.borrow().random, unix_seconds, socket_id);
+        let random = &self.world.borrow().random;
+        self.backends[index].ask(random, unix_seconds, socket_id.as_deref());
     }
 
     fn some_backend(&self) -> Option<usize> {

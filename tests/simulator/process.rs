@@ -11,11 +11,13 @@ use ringverb::clock::Moment;
 use ringverb::config::Config;
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::mailbox::mesh_of;
+use ringverb::mailbox::{Mailbox, mesh_of};
 use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
-use ringverb::shard::{Answer, LinkId, MemoryLimits, NodeId, Pace, Question, Settings, Shard};
+use ringverb::shard::{
+    Answer, LinkId, Mail, MemoryLimits, NodeId, Pace, Question, Settings, Shard,
+};
 use ringverb::tick::http::{Http, Rules};
 use ringverb::tick::{Account, Core, Rest};
 use ringverb::ws::frame;
@@ -127,6 +129,38 @@ fn rules(connections_max: usize) -> Rules {
     }
 }
 
+/// One core's shard.
+fn shard(
+    mailbox: &Mailbox<Mail>,
+    cores: u16,
+    apps: Arc<Apps>,
+    seed: u64,
+    node: Option<&InCluster>,
+) -> Shard {
+    Shard::new(Settings {
+        core: mailbox.core(),
+        cores,
+        apps,
+        channel_hash_seed: seed,
+        memory: MemoryLimits {
+            send_queue_bytes_max: if node.is_some() {
+                SEND_QUEUE_BYTES_MAX_IN_CLUSTER
+            } else {
+                SEND_QUEUE_BYTES_MAX
+            },
+            connection_bytes_max: CONNECTION_BYTES_MAX,
+        },
+        connections_reserved: 0,
+        cache_bytes_max: 1 << 20,
+        talkative: false,
+        debug: false,
+        node: node.map(|node| node.id),
+        webhook_linger_seconds: node.map_or(0, |node| node.linger_seconds),
+        pace: node.map_or_else(Pace::default, |node| node.pace),
+        topic_linger_beats: node.map_or(0, |node| node.topic_linger_beats),
+    })
+}
+
 impl Process {
     pub(crate) fn new(world: &Shared, shape: Shape, node: Option<InCluster>) -> Self {
         let Shape { cores, ring_capacity, seed, http_connections_max, .. } = shape;
@@ -135,28 +169,7 @@ impl Process {
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
         let first = world.borrow_mut().add_cores(usize::from(cores));
         let cores = mailboxes.into_iter().map(|mailbox| {
-            let shard = Shard::new(Settings {
-                core: mailbox.core(),
-                cores,
-                apps: apps.clone(),
-                channel_hash_seed: seed,
-                memory: MemoryLimits {
-                    send_queue_bytes_max: if node.is_some() {
-                        SEND_QUEUE_BYTES_MAX_IN_CLUSTER
-                    } else {
-                        SEND_QUEUE_BYTES_MAX
-                    },
-                    connection_bytes_max: CONNECTION_BYTES_MAX,
-                },
-                connections_reserved: 0,
-                cache_bytes_max: 1 << 20,
-                talkative: false,
-                debug: false,
-                node: node.as_ref().map(|node| node.id),
-                webhook_linger_seconds: node.as_ref().map_or(0, |node| node.linger_seconds),
-                pace: node.as_ref().map_or_else(Pace::default, |node| node.pace),
-                topic_linger_beats: node.as_ref().map_or(0, |node| node.topic_linger_beats),
-            });
+            let shard = shard(&mailbox, cores, apps.clone(), seed, node.as_ref());
             let kernel =
                 SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
             let randomness = world.clone();

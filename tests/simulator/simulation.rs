@@ -389,7 +389,9 @@ impl Simulation {
         for client in self.clients.iter().filter(|client| !client.over) {
             let world = self.world.borrow();
             let wire = &world.wires[client.wire];
-            if !client.is_open() && (wire.closed || !client.rest.is_empty()) {
+            // One that does not read may not know yet that the server drains.
+            let is_refused = wire.closed || !client.rest.is_empty() || !client.reads;
+            if !client.is_open() && is_refused {
                 continue;
             }
             assert!(wire.to_server.is_empty(), "client {} was not read", client.wire);

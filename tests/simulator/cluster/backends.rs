@@ -34,7 +34,7 @@ impl Cluster {
                 clients.filter_map(|guest| guest.client.socket_id.clone()).collect();
             let world = self.world.borrow();
             let socket_id = ids.get(world.random.below(ids.len() + 1)).cloned();
-            caller.backend.ask(&world.random, node.process.unix_seconds(), socket_id);
+            caller.backend.ask(&world.random, node.process.unix_seconds(), socket_id.as_deref());
         }
         let unsent = self.backends[index].backend.unsent();
         let most = if self.below(2) == 0 { unsent } else { 1 + self.below(unsent.max(1)) };
