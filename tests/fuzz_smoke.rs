@@ -89,7 +89,7 @@ fn every_target_is_here() {
         let stem = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into());
         let mut found: BTreeSet<String> = entries.iter().filter_map(stem).collect();
         // tests/simulator replays these.
-        for target in ["simulation", "nodes"] {
+        for target in ["simulation", "nodes", "sessions"] {
             let is_here = found.remove(target);
             assert_eq!(is_here, folder != "bodies", "tests/fuzz/{folder}: {target}");
         }

@@ -134,6 +134,12 @@ impl Shard {
         fits
     }
 
+    /// Bytes of connections that speak HTTP.
+    #[must_use]
+    pub fn http_bytes(&self) -> u64 {
+        self.account.http_held
+    }
+
     /// Bytes charged to all connections of this core.
     #[must_use]
     pub fn charged_bytes(&self) -> u64 {

@@ -4,6 +4,8 @@
 //! Bound: other nodes have `NODES_TIME_MS`. Whoever has not answered by then is dead or nearly so, and what the others
 //! said is the answer.
 
+use std::collections::VecDeque;
+
 use hashbrown::HashMap;
 
 use super::kernel::SessionKey;
@@ -21,7 +23,7 @@ pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
     next: u32,
     /// Sessions whose answers are whole since they were taken last, with the number of the question.
-    whole: Vec<(SessionKey, u32)>,
+    whole: VecDeque<(SessionKey, u32)>,
     /// Of `gathers`, questions of other nodes.
     of_nodes: usize,
 }
@@ -116,7 +118,7 @@ impl Gathers {
             return;
         };
         match &gather.asker {
-            Asker::Session(key) => self.whole.push((*key, id)),
+            Asker::Session(key) => self.whole.push_back((*key, id)),
             Asker::Caller => {}
             Asker::Node(link, number) => {
                 let answers = gather.answers.drain(..).map(Into::into).collect();
@@ -150,9 +152,14 @@ impl Gathers {
         }
     }
 
-    /// The sessions whose answers are whole, with the numbers of their questions.
-    pub(super) fn take_whole(&mut self) -> Vec<(SessionKey, u32)> {
-        std::mem::take(&mut self.whole)
+    /// The next session whose answers are whole, with the number of its question.
+    pub(super) fn take_whole(&mut self) -> Option<(SessionKey, u32)> {
+        self.whole.pop_front()
+    }
+
+    /// Sessions wait whose answers are whole.
+    pub(super) fn has_whole(&self) -> bool {
+        !self.whole.is_empty()
     }
 
     /// All answers, if there are none missing. The question ends with them.

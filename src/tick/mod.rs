@@ -151,6 +151,12 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    /// Connections that speak HTTP.
+    #[must_use]
+    pub fn http_sessions(&self) -> usize {
+        self.reactor.sessions.len()
+    }
+
     /// Connections wait for the next tick with what they are to be sent.
     pub fn has_unflushed(&self) -> bool {
         self.flush.is_unfinished()
@@ -165,6 +171,7 @@ impl<K: Kernel> Core<K> {
             || !self.shard.outbox.is_empty()
             || self.flush.is_unfinished()
             || self.reactor.has_unread()
+            || self.gathers.has_whole()
             || self.reactor.cluster.readable
             || self.reactor.accepts_more(&self.http, self.shard.now())
     }

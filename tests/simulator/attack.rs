@@ -9,9 +9,11 @@ use ringverb::limits::{PONGS_PER_FLUSH_MAX, READ_BYTES_PER_CLOCK, READ_BYTES_PER
 use ringverb::shard::{ConnectionKey, Question, SendQueue};
 
 use crate::attacker::{Attack, Attacker, MESSAGE_BYTES_MAX, PING_PAYLOAD};
+use crate::backend::Ledger;
 use crate::client::{CHANNELS, Client, USERS};
-use crate::kernel::{Random, Shared, Source, Wire};
-use crate::process::{APP, CONNECTION_BYTES_MAX, Process, new_world};
+use crate::kernel::{Shared, Source, Wire};
+use crate::process::{APP, CONNECTION_BYTES_MAX, HTTP_CONNECTIONS_MAX, Process, Shape, new_world};
+use crate::random::Random;
 
 const ATTACKERS_MAX: usize = 12;
 const HONEST_MAX: usize = 6;
@@ -56,7 +58,16 @@ impl AttackSimulation {
         let cores = 1 + u16::try_from(random.below(3)).expect("small");
         let world = new_world(random);
         let seed = world.borrow().random.next();
-        let process = Process::new(&world, cores, RING_CAPACITY, seed, None);
+        let shape = Shape {
+            cores,
+            ring_capacity: RING_CAPACITY,
+            seed,
+            http_connections_max: HTTP_CONNECTIONS_MAX,
+            counts_addresses: false,
+            listeners: Vec::new(),
+            is_successor: false,
+        };
+        let process = Process::new(&world, shape, None);
         let mut simulation = Self {
             process,
             world,
@@ -126,7 +137,11 @@ impl AttackSimulation {
         let waits_since = Some(self.process.ticks[core]);
         self.process.open(core, wire, &mut []);
         self.process.tick(core);
-        self.honest.push(Honest { client: Client::new(wire, user), core, waits_since });
+        self.honest.push(Honest {
+            client: Client::new(wire, user, &Ledger::default()),
+            core,
+            waits_since,
+        });
     }
 
     fn send_honest(&mut self, index: usize, bytes: &[u8]) {

@@ -9,7 +9,7 @@ use ringverb::app::Secret;
 use ringverb::pusher::signature;
 
 use crate::client::{USERS, frame, take_frame, text};
-use crate::kernel::Random;
+use crate::random::Random;
 
 /// The longest message of the default configuration.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 10_000;

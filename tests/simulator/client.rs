@@ -9,11 +9,17 @@ use serde_json::{Value, json};
 use ringverb::app::Secret;
 use ringverb::pusher::signature;
 
+use crate::backend::Ledger;
+use crate::http;
+use crate::random::Random;
+
 pub(crate) const USERS: [&str; 3] = ["0", "1", "2"];
 pub(crate) const CHANNELS: [&str; 4] = ["news", "private-p", "cache-c", "presence-r"];
 
 /// An event's number names the node that published it.
 pub(crate) const NUMBERS_PER_NODE: u64 = 1 << 32;
+/// And there the publisher, whose events are in order: a backend, or the model itself.
+pub(crate) const NUMBERS_PER_STREAM: u64 = 1 << 20;
 
 /// Where it stands with a channel.
 #[derive(Debug, Default)]
@@ -25,8 +31,10 @@ pub(crate) struct Place {
     pub(crate) due: BTreeSet<u64>,
     /// Those that other nodes accepted.
     pub(crate) due_from_elsewhere: BTreeSet<u64>,
-    /// By the node that published it: each has an order of its own.
+    /// By publisher: each has an order of its own.
     newest: BTreeMap<u64, u64>,
+    /// By event, those that were answered before it was sent: they come first.
+    pub(crate) elders: BTreeMap<u64, Vec<u64>>,
     /// Client events: their order is only known when they are taken in.
     heard: BTreeSet<u64>,
     pub(crate) roster: BTreeSet<String>,
@@ -41,6 +49,8 @@ pub(crate) struct Client {
     /// Channels it has left, until all is quiet: events may be on their way.
     pub(crate) left: BTreeSet<&'static str>,
     pub(crate) reads: bool,
+    /// It has not read for some time.
+    pub(crate) has_been_deaf: bool,
     /// Its client events that may not have been taken in.
     pub(crate) unsettled: Vec<u64>,
     /// It has ended, or was ended; nothing is due any more.
@@ -55,10 +65,16 @@ pub(crate) struct Client {
     /// Its client events, and what was published to all but it: it must not hear them.
     pub(crate) not_for_it: BTreeSet<u64>,
     input: Vec<u8>,
+    /// Answers that it expects ahead of the one to its handshake, until that has come.
+    handshake: Option<usize>,
+    /// What it has not sent of it yet.
+    pub(crate) rest: Vec<u8>,
+    ledger: Ledger,
 }
 
 impl Client {
-    pub(crate) fn new(wire: usize, user: String) -> Self {
+    /// One whose connection is established already.
+    pub(crate) fn new(wire: usize, user: String, ledger: &Ledger) -> Self {
         Self {
             wire,
             user,
@@ -66,6 +82,7 @@ impl Client {
             places: BTreeMap::new(),
             left: BTreeSet::new(),
             reads: true,
+            has_been_deaf: false,
             unsettled: Vec::new(),
             over: false,
             close_code: None,
@@ -75,7 +92,27 @@ impl Client {
             online: None,
             not_for_it: BTreeSet::new(),
             input: Vec::new(),
+            handshake: None,
+            rest: Vec::new(),
+            ledger: ledger.clone(),
         }
+    }
+
+    /// What it sends to be connected: a handshake, behind other requests on the same socket or with a message behind.
+    pub(crate) fn begin(&mut self, random: &Random) -> Vec<u8> {
+        let before = if random.one_in(4) { 1 + random.below(3) } else { 0 };
+        self.handshake = Some(before);
+        let mut bytes = b"GET /up HTTP/1.1\r\nHost: sim\r\n\r\n".repeat(before);
+        bytes.extend(http::handshake());
+        if random.one_in(4) {
+            bytes.extend(self.ping());
+        }
+        bytes
+    }
+
+    /// Whether its handshake is answered.
+    pub(crate) fn is_open(&self) -> bool {
+        self.handshake.is_none()
     }
 
     pub(crate) fn subscribe(&mut self, channel: &'static str) -> Option<Vec<u8>> {
@@ -143,6 +180,9 @@ impl Client {
     /// Takes in bytes of the server, cut anywhere.
     pub(crate) fn hear(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
+        if !self.hear_handshake() {
+            return;
+        }
         while let Some((opcode, payload)) = take_frame(&mut self.input) {
             match opcode {
                 1 => self.hear_text(&serde_json::from_slice(&payload).expect("JSON")),
@@ -154,6 +194,23 @@ impl Client {
                 other => panic!("opcode {other}"),
             }
         }
+    }
+
+    /// Whether its handshake is answered.
+    fn hear_handshake(&mut self) -> bool {
+        while let Some(before) = self.handshake
+            && let Some(answer) = http::take_answer(&mut self.input, false)
+        {
+            assert_eq!(answer.status == 101, before == 0, "{answer:?}");
+            self.handshake = before.checked_sub(1);
+            if answer.closes {
+                // The server drains.
+                assert!(self.input.is_empty(), "bytes behind the last answer");
+                self.over = true;
+                return false;
+            }
+        }
+        self.handshake.is_none()
     }
 
     fn hear_text(&mut self, value: &Value) {
@@ -236,6 +293,12 @@ impl Client {
     fn hear_event(&mut self, channel: &'static str, value: &Value) {
         let number: u64 =
             value["data"].as_str().and_then(|data| data.parse().ok()).expect("a number");
+        let mut ledger = self.ledger.borrow_mut();
+        assert!(
+            !ledger.void.contains(&number),
+            "{channel}: {number} was refused, or never answered"
+        );
+        ledger.heard.insert(number);
         let Some(place) = self.places.get_mut(channel).filter(|place| place.acknowledged) else {
             // Left, or left and asked again: what was on its way may still come.
             assert!(self.left.contains(channel), "{value} without acknowledgement");
@@ -243,6 +306,9 @@ impl Client {
         };
         // What came before the acknowledgement was read is not due, and may come all the same.
         place.due.remove(&number);
+        for elder in place.elders.remove(&number).unwrap_or_default() {
+            assert!(!place.due.contains(&elder), "{channel}: {number} comes before {elder}");
+        }
         place.due_from_elsewhere.remove(&number);
         assert!(!self.not_for_it.contains(&number), "{channel}: {number} came to its sender");
         if value["event"] == "client-e" {
@@ -250,7 +316,7 @@ impl Client {
             assert!(is_new || place.back_at_once, "{channel}: {number} came twice");
             return;
         }
-        let newest = place.newest.entry(number / NUMBERS_PER_NODE).or_default();
+        let newest = place.newest.entry(number / NUMBERS_PER_STREAM).or_default();
         assert!(
             *newest < number || place.back_at_once,
             "{channel}: {number} came behind {newest}, or twice"

@@ -4,61 +4,30 @@
 //! reports each arrival once, reports fall together while nobody takes them, a watch ends now and then without `more`,
 //! the end comes with the last bytes, sends are short, full sockets report once that there is room, and completions
 //! come after their connection has gone. A socket that is closed while it is watched is a leak and ends the run.
-//! Cores are numbered over all processes; a wire may have descriptors in two of them, and both are told of it.
+//! Accepting fails now and then, for one connection or for want of descriptors. A socket with unread input that is
+//! closed is reset, as TCP does it, and what its client has not read is lost.
+//! Cores are numbered over all processes; a wire may have descriptors in two of them, and both get its reports.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
 use ringverb::mailbox::Doorbell;
 use ringverb::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
 
-/// A sequence of numbers from one seed; or choices from a script, and from a seed when it is over.
-#[derive(Debug)]
-pub(crate) struct Random {
-    state: Cell<u64>,
-    script: RefCell<VecDeque<u8>>,
-}
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        let state = Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        Self { state, script: RefCell::default() }
-    }
-
-    pub(crate) fn scripted(script: &[u8]) -> Self {
-        Self { script: RefCell::new(script.iter().copied().collect()), ..Self::new(1) }
-    }
-
-    pub(crate) fn script_is_over(&self) -> bool {
-        self.script.borrow().is_empty()
-    }
-
-    pub(crate) fn next(&self) -> u64 {
-        let mut state = self.state.get();
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        self.state.set(state);
-        state
-    }
-
-    pub(crate) fn below(&self, bound: usize) -> usize {
-        if let Some(byte) = self.script.borrow_mut().pop_front() {
-            return usize::from(byte) * bound.div_ceil(256).max(1) % bound;
-        }
-        usize::try_from(self.next() % bound as u64).expect("below a usize")
-    }
-
-    pub(crate) fn one_in(&self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-}
+use crate::random::Random;
 
 /// One connection between a client and the server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wire {
+    /// The client's address.
+    pub(crate) peer: SocketAddr,
+    /// Its client speaks HTTP to the end: a close with unread input resets it.
+    pub(crate) is_http: bool,
+    /// The server has reset it: what the client had not read is lost.
+    pub(crate) cut: bool,
     pub(crate) to_server: VecDeque<u8>,
     pub(crate) to_client: Vec<u8>,
     /// Bytes the server's side still takes.
@@ -106,12 +75,51 @@ impl Source {
 
 impl Wire {
     pub(crate) fn with_room(room: usize) -> Self {
-        Self { room, ..Self::default() }
+        Self {
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)),
+            is_http: false,
+            cut: false,
+            to_server: VecDeque::new(),
+            to_client: Vec::new(),
+            room,
+            ended: false,
+            reset: false,
+            shut: false,
+            closed: false,
+            descriptors: 0,
+            watches: Vec::new(),
+            want_room: Vec::new(),
+            source: None,
+        }
+    }
+
+    /// The client has read all that it will ever get.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.cut || (self.shut || self.closed) && self.to_client.is_empty()
+    }
+
+    /// Whether one core's reports of it are those of an established WebSocket.
+    fn is_connection(&self, core: usize) -> bool {
+        let is_one = |watched: &Watched| matches!(watched, Watched::Connection(_));
+        self.watches.iter().any(|(by, watched)| *by == core && is_one(watched))
+    }
+
+    fn cut_off(&mut self) {
+        self.cut = true;
+        self.to_client.clear();
     }
 
     fn is_readable(&self) -> bool {
         !self.to_server.is_empty() || self.source.is_some() || self.ended || self.reset
     }
+}
+
+/// Connections that wait to be accepted at one listener.
+#[derive(Debug, Default)]
+struct Backlog {
+    wires: VecDeque<usize>,
+    /// By whom it is watched: core, and the listener's index there.
+    watches: Vec<(usize, u32)>,
 }
 
 /// How a core's ring stands to its doorbell.
@@ -140,6 +148,9 @@ pub(crate) struct World {
     stamp: Cell<u64>,
     /// By core.
     reads: Vec<Reads>,
+    listeners: Vec<Backlog>,
+    /// Accepting fails now and then for want of descriptors; it goes on when time has passed.
+    pub(crate) is_short_of_descriptors: bool,
 }
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -153,7 +164,44 @@ impl World {
             bells: Vec::new(),
             stamp: Cell::new(0),
             reads: Vec::new(),
+            listeners: Vec::new(),
+            is_short_of_descriptors: false,
         }
+    }
+
+    pub(crate) fn add_wire(&mut self, wire: Wire) -> usize {
+        self.wires.push(wire);
+        self.wires.len() - 1
+    }
+
+    pub(crate) fn add_listener(&mut self) -> usize {
+        self.listeners.push(Backlog::default());
+        self.listeners.len() - 1
+    }
+
+    /// A client connects.
+    pub(crate) fn connect(&mut self, listener: usize, wire: usize) {
+        self.listeners[listener].wires.push_back(wire);
+        for (core, index) in self.listeners[listener].watches.clone() {
+            self.report_listener(listener, core, index);
+        }
+    }
+
+    fn report_listener(&mut self, listener: usize, core: usize, index: u32) {
+        let token = Token::Readable(Watched::Listener(index));
+        if self.completions[core].iter().any(|event| event.token == token) {
+            return;
+        }
+        let more = !self.random.one_in(8);
+        if !more {
+            self.listeners[listener].watches.retain(|watch| *watch != (core, index));
+        }
+        self.completions[core].push_back(Event { token, more, end: false, failed: false });
+    }
+
+    /// Whether connections wait at a listener.
+    pub(crate) fn has_waiting(&self, listener: usize) -> bool {
+        !self.listeners[listener].wires.is_empty()
     }
 
     /// Room for the cores of one more process; the number of the first.
@@ -170,6 +218,9 @@ impl World {
         for wire in &mut self.wires {
             wire.watches.retain(|(core, _)| !cores.contains(core));
             wire.want_room.retain(|(core, _)| !cores.contains(core));
+        }
+        for listener in &mut self.listeners {
+            listener.watches.retain(|(core, _)| !cores.contains(core));
         }
     }
 
@@ -193,6 +244,27 @@ impl World {
             let token = Token::Doorbell;
             self.completions[core].push_back(Event { token, more, end: false, failed: false });
         }
+    }
+
+    /// The client sends.
+    pub(crate) fn send(&mut self, wire: usize, bytes: &[u8]) {
+        self.slip_in(wire, bytes);
+        self.arrive(wire);
+    }
+
+    /// The client sends, and no report says so yet. Who sends to a closed socket is reset.
+    pub(crate) fn slip_in(&mut self, wire: usize, bytes: &[u8]) {
+        let wire = &mut self.wires[wire];
+        if wire.closed && wire.is_http {
+            wire.cut_off();
+        }
+        wire.to_server.extend(bytes);
+    }
+
+    /// The client ends its half.
+    pub(crate) fn end(&mut self, wire: usize) {
+        self.wires[wire].ended = true;
+        self.arrive(wire);
     }
 
     /// Something has come for the server, or the client's end.
@@ -274,6 +346,9 @@ impl Drop for Socket {
         assert!(!wire.closed, "closed twice");
         wire.descriptors -= 1;
         wire.closed = wire.descriptors == 0;
+        if wire.closed && wire.is_http && !wire.to_server.is_empty() {
+            wire.cut_off();
+        }
     }
 }
 
@@ -285,14 +360,45 @@ pub(crate) struct SimKernel {
 
 impl Kernel for SimKernel {
     type Socket = Socket;
-    type Listener = ();
+    /// By its number in the world.
+    type Listener = usize;
 
-    fn watch_listener(&mut self, (): &(), _index: u32) {}
+    fn watch_listener(&mut self, listener: &usize, index: u32) {
+        let mut world = self.world.borrow_mut();
+        let found = &mut world.listeners[*listener];
+        assert!(found.watches.iter().all(|(core, _)| *core != self.core), "watched twice");
+        found.watches.push((self.core, index));
+        if !found.wires.is_empty() {
+            world.report_listener(*listener, self.core, index);
+        }
+    }
 
-    fn unwatch_listener(&mut self, (): &(), _index: u32) {}
+    fn unwatch_listener(&mut self, listener: &usize, index: u32) {
+        let mut world = self.world.borrow_mut();
+        let ours = (self.core, index);
+        world.listeners[*listener].watches.retain(|watch| *watch != ours);
+    }
 
-    fn accept(&mut self, (): &()) -> Accepted<Socket> {
-        Accepted::Nothing
+    fn accept(&mut self, listener: &usize) -> Accepted<Socket> {
+        let mut world = self.world.borrow_mut();
+        let world = &mut *world;
+        let backlog = &mut world.listeners[*listener];
+        let Some(wire) = backlog.wires.front().copied() else { return Accepted::Nothing };
+        if world.is_short_of_descriptors && world.random.one_in(16) {
+            return Accepted::Exhausted("no descriptors".to_owned());
+        }
+        if world.random.one_in(16) {
+            return Accepted::Failed;
+        }
+        backlog.wires.pop_front();
+        let found = &mut world.wires[wire];
+        if found.reset && world.random.one_in(2) {
+            found.closed = true;
+            return Accepted::Failed;
+        }
+        found.descriptors += 1;
+        let peer = found.peer;
+        Accepted::Socket(Socket { wire, core: self.core, world: self.world.clone() }, peer)
     }
 
     fn watch_readable(&mut self, socket: &Socket, watched: Watched) {
@@ -352,6 +458,7 @@ impl Kernel for SimKernel {
         for send in sends {
             let wire = &mut world.wires[send.socket.wire];
             assert!(!wire.closed && !wire.shut, "sent on a socket whose half has ended");
+            assert!(!send.bytes.is_empty(), "a send of nothing");
             if wire.reset {
                 results.push(Sent::Failed);
                 continue;
@@ -384,7 +491,7 @@ impl Kernel for SimKernel {
             source.refill(&mut wire.to_server);
         }
         let count = wire.to_server.len().min(buffer.len());
-        if is_over_time {
+        if is_over_time && wire.is_connection(self.core) {
             // Each of these bytes counts for the next look at the clock, which ends the reading.
             let before = reads.bytes_over_time;
             assert!(before < READ_BYTES_PER_CLOCK, "reading goes on when its time is up");

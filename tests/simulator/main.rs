@@ -5,16 +5,22 @@
 //! itself, so a wake-up that is dropped shows as work left undone. `RINGVERB_SEED=n cargo test --test simulator`
 //! replays one seed; a failure names the seed, the test and the fewest steps. `RINGVERB_SEEDS=n` tries so many fresh
 //! ones, `RINGVERB_SECONDS=n` as many as there is time for; planted.py shows that planted faults are found. The fuzz
-//! targets `simulation` and `nodes` run the same from their bytes.
+//! targets `simulation`, `sessions` and `nodes` run the same from their bytes.
 
 mod attack;
 mod attacker;
+mod backend;
+mod backends;
 mod client;
 mod cluster;
+mod congestion;
+mod deadline;
+mod http;
 mod kernel;
 mod line;
 mod moving;
 mod process;
+mod random;
 mod redis;
 mod simulation;
 
@@ -22,29 +28,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use attack::AttackSimulation;
 use cluster::Cluster;
-use kernel::Random;
+use random::Random;
 use simulation::Simulation;
 
 /// Seeds of every run: each once showed something, or is here as a sample of many.
-const CORPUS: std::ops::Range<u64> = 1..601;
+const CORPUS: std::ops::Range<u64> = 1..401;
+/// The same for backends.
+const CORPUS_OF_HTTP: std::ops::Range<u64> = 1..251;
 /// The same for nodes, whose world is larger.
-const CORPUS_OF_NODES: std::ops::Range<u64> = 1..321;
-/// Seeds of nodes that show what few do: planted faults of `planted.py`.
-const SHOWN_OF_NODES: [u64; 4] = [
-    // Who was thought dead is not asked what it has.
-    7_712_379_967_903_891_456,
-    // What was let go while the line was down stays.
-    7_712_380_284_024_390_098,
-    // A stored event is stored twice.
-    7_712_380_604_686_274_695,
-    // Whoever is greeted with an event hears its sender repeat it.
-    7_712_383_091_386_354_702,
-];
-/// Seeds of a process that show what few do.
-const SHOWN: [u64; 1] = [
-    // A client that reads nothing is closed, and goes on talking: what it says then reaches nobody.
-    7_713_088_182_307_262_406,
-];
+const CORPUS_OF_NODES: std::ops::Range<u64> = 1..281;
 /// The same for attackers beside honest clients.
 const CORPUS_OF_ATTACKS: std::ops::Range<u64> = 1..41;
 const STEPS: usize = 400;
@@ -54,6 +46,8 @@ const STEPS: usize = 400;
 enum Model {
     /// One process, which hands over to others.
     Process,
+    /// The same, mostly with backends.
+    Http,
     /// Several nodes and a Redis.
     Cluster,
     /// One process, with attackers beside honest clients.
@@ -65,6 +59,7 @@ impl Model {
     fn test(self) -> &'static str {
         match self {
             Self::Process => "what_must_hold",
+            Self::Http => "backends",
             Self::Cluster => "nodes",
             Self::Attack => "attackers",
         }
@@ -74,7 +69,12 @@ impl Model {
 fn run(model: Model, seed: u64, steps: usize) {
     match model {
         Model::Process => {
-            let mut simulation = Simulation::new(Random::new(seed));
+            let mut simulation = Simulation::new(Random::new(seed), false);
+            (0..steps).for_each(|_| simulation.step());
+            simulation.finish();
+        }
+        Model::Http => {
+            let mut simulation = Simulation::new(Random::new(seed), true);
             (0..steps).for_each(|_| simulation.step());
             simulation.finish();
         }
@@ -128,11 +128,12 @@ fn try_corpus(model: Model) {
     }
     match model {
         Model::Process => {
-            CORPUS.chain(SHOWN).for_each(|seed| try_seed(model, seed));
+            CORPUS.for_each(|seed| try_seed(model, seed));
         }
+        Model::Http => CORPUS_OF_HTTP.for_each(|seed| try_seed(model, seed)),
         Model::Attack => CORPUS_OF_ATTACKS.for_each(|seed| try_seed(model, seed)),
         Model::Cluster => {
-            CORPUS_OF_NODES.chain(SHOWN_OF_NODES).for_each(|seed| try_seed(model, seed));
+            CORPUS_OF_NODES.for_each(|seed| try_seed(model, seed));
         }
     }
 }
@@ -140,6 +141,11 @@ fn try_corpus(model: Model) {
 #[test]
 fn what_must_hold_holds() {
     try_corpus(Model::Process);
+}
+
+#[test]
+fn backends_are_answered() {
+    try_corpus(Model::Http);
 }
 
 #[test]
@@ -157,6 +163,7 @@ fn attackers_take_nothing_from_honest_clients() {
 fn the_fuzzers_corpus() {
     replay("simulation", simulation::run_script);
     replay("nodes", cluster::run_script);
+    replay("sessions", simulation::run_http_script);
 }
 
 fn replay(target: &str, run_script: fn(&[u8])) {
@@ -194,6 +201,7 @@ fn new_seeds() {
         let model = match tried % 12 {
             // Its steps are longer.
             0 => Model::Attack,
+            2 | 6 | 10 => Model::Http,
             odd if odd % 2 == 1 => Model::Cluster,
             _ => Model::Process,
         };

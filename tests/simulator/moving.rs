@@ -1,43 +1,65 @@
 //! The process gives its connections to another one, with another number of cores and another seed, while clients go
 //! on: or to one that dies before it has taken them, and goes on itself.
 
+use std::net::SocketAddr;
+
 use ringverb::mailbox::Carried;
 use ringverb::shard::ChannelState;
-use ringverb::tick::Moved;
+use ringverb::tick::{Moved, MovedSession};
 
-use crate::process::Process;
+use crate::process::{Process, Shape};
 use crate::simulation::{Simulation, ring_capacity};
 
-/// One connection on its way, and its wire.
-type OnItsWay = (Vec<u8>, usize);
+/// One connection on its way, its wire, and whom it is counted for.
+type OnItsWay = (Vec<u8>, usize, Option<ringverb::admission::Client>);
+type SimCore = ringverb::tick::Core<crate::kernel::SimKernel>;
+
+struct OneSession {
+    wire: usize,
+    peer: SocketAddr,
+    served: bool,
+    input: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Given {
+    connections: Vec<OnItsWay>,
+    channels: Vec<ChannelState>,
+    sessions: Vec<OneSession>,
+}
 
 impl Simulation {
     /// As the control threads and the workers of two processes do it.
     pub(crate) fn hand_over(&mut self) {
+        if !self.stand_aside() {
+            return self.go_on();
+        }
         while self.process.cores.iter().any(|core| !core.is_paused()) {
             let core = self.core();
             self.process.cores[core].pause();
             self.bustle();
         }
         self.rest();
-        let cores = 1 + u16::try_from(self.below(5)).expect("few");
-        let (ring, seed) = (ring_capacity(&self.world), self.world.borrow().random.next());
-        let mut new = Process::new(&self.world, cores, ring, seed, None);
-        new.now = self.process.now;
-        for core in &mut new.cores {
-            core.pause();
-            core.shard.advance(new.now);
-        }
-        let (connections, channels) = given(&self.process);
+        let mut new = self.successor();
+        let Given { connections, channels, sessions } = given(&self.process);
         let partly = self.below(4) == 0;
-        for (place, (bytes, wire)) in connections.into_iter().enumerate() {
+        for (place, (bytes, wire, client)) in connections.into_iter().enumerate() {
             if partly && self.below(4) == 0 {
                 continue;
             }
             let core = place % new.cores.len();
             let moved: Moved = postcard::from_bytes(&bytes).expect("a connection");
             let socket = new.socket(core, wire);
-            new.cores[core].take_in(moved, socket);
+            let key = new.cores[core].take_in(moved, socket);
+            if let Some(client) = client {
+                new.places[core].put(key.slot, new.overload.admission.enter_again(client));
+            }
+        }
+        for (place, session) in sessions.into_iter().enumerate() {
+            let core = place % new.cores.len();
+            let socket = new.socket(core, session.wire);
+            let OneSession { peer, served, input, .. } = session;
+            new.cores[core].take_in_session(socket, peer, served, &input);
         }
         for state in channels {
             let core = self.below(new.cores.len());
@@ -54,10 +76,59 @@ impl Simulation {
         if !partly {
             // Who asked is gone with the old process.
             self.asked.clear();
+            self.has_moved = true;
+            self.backends.iter_mut().for_each(crate::backend::Backend::forget_stage);
         }
+        self.go_on();
+    }
+
+    /// Nothing is accepted, and HTTP sessions stand aside. Some never do, because their clients read nothing.
+    fn stand_aside(&mut self) -> bool {
+        for core in &mut self.process.cores {
+            core.http.accepts = false;
+            core.stand_aside(true);
+        }
+        self.bustle();
+        self.settle();
+        let busy = |core: &SimCore| core.busy_sessions() > 0;
+        if self.process.cores.iter().any(busy) {
+            return false;
+        }
+        // What comes now is left to the new process.
+        self.poke_a_backend();
+        self.settle();
+        assert!(!self.process.cores.iter().any(busy), "a session does not stand aside");
+        true
+    }
+
+    /// The process serves, be it the old one or the new one.
+    fn go_on(&mut self) {
         for core in 0..self.process.cores.len() {
+            let found = &mut self.process.cores[core];
+            found.http.accepts = true;
+            found.stand_aside(false);
             self.process.resume(core);
         }
+    }
+
+    /// The new process, before it has taken anything in.
+    fn successor(&self) -> Process {
+        let world = self.world.borrow();
+        let random = &world.random;
+        let shape = Shape {
+            cores: 1 + u16::try_from(random.below(5)).expect("few"),
+            ring_capacity: ring_capacity(random),
+            seed: random.next(),
+            http_connections_max: self.http_connections_max,
+            counts_addresses: self.process.overload.admission.is_on(),
+            listeners: self.process.listeners.iter().flatten().copied().collect(),
+            is_successor: true,
+        };
+        drop(world);
+        let mut new = Process::new(&self.world, shape, None);
+        new.now = self.process.now;
+        new.cores.iter_mut().for_each(|core| core.shard.advance(new.now));
+        new
     }
 
     /// What may happen at any time.
@@ -69,6 +140,7 @@ impl Simulation {
                 2 => self.client_event(),
                 3 => self.end(),
                 4 => self.toggle_reading(),
+                5 => self.poke_a_backend(),
                 _ => self.run_a_core(),
             }
             self.read_all();
@@ -95,15 +167,20 @@ impl Simulation {
 }
 
 /// All that a process has, as it travels.
-fn given(process: &Process) -> (Vec<OnItsWay>, Vec<ChannelState>) {
-    let mut connections = Vec::new();
-    let mut channels = Vec::new();
-    for core in &process.cores {
+fn given(process: &Process) -> Given {
+    let mut given = Given::default();
+    for (index, core) in process.cores.iter().enumerate() {
         for moved in core.moves() {
-            let (_, moved, socket) = moved.expect("a core at rest");
-            connections.push((postcard::to_allocvec(&moved).expect("bytes"), socket.wire));
+            let (key, moved, socket) = moved.expect("a core at rest");
+            let client = process.overload.admission.client(&process.places[index].get(key.slot));
+            let bytes = postcard::to_allocvec(&moved).expect("bytes");
+            given.connections.push((bytes, socket.wire, client));
         }
-        channels.extend(core.shard.export_channels());
+        given.channels.extend(core.shard.export_channels());
+        for MovedSession { socket, peer, served, input } in core.movable_sessions() {
+            let (wire, input) = (socket.wire, input.to_vec());
+            given.sessions.push(OneSession { wire, peer, served, input });
+        }
     }
-    (connections, channels)
+    given
 }

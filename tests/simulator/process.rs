@@ -1,31 +1,46 @@
 //! The cores of one process, as the worker drives them: a core ticks when its ring wakes it, and only then.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use ringverb::admission::Places;
 use ringverb::admission::overload::Overload;
 use ringverb::app::{App, AppIndex, Apps};
 use ringverb::clock::Moment;
 use ringverb::config::Config;
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::mailbox::mesh_of;
+use ringverb::mailbox::{Mailbox, mesh_of};
 use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
-use ringverb::shard::{Answer, LinkId, MemoryLimits, NodeId, Pace, Question, Settings, Shard};
+use ringverb::shard::{
+    Answer, LinkId, Mail, MemoryLimits, NodeId, Pace, Question, Settings, Shard,
+};
 use ringverb::tick::http::{Http, Rules};
-use ringverb::tick::{Core, Rest};
+use ringverb::tick::{Account, Core, Rest};
 use ringverb::ws::frame;
 
-use crate::kernel::{Random, Shared, SimKernel, Socket, World};
+use crate::kernel::{Shared, SimKernel, Socket, World};
 use crate::line::Line;
+use crate::random::Random;
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 pub(crate) const SEND_QUEUE_BYTES_MAX: usize = 4_000;
 /// In a cluster no client is slow: what a burst of events brings at once must find room.
 const SEND_QUEUE_BYTES_MAX_IN_CLUSTER: usize = 16_000;
 pub(crate) const CONNECTION_BYTES_MAX: usize = SEND_QUEUE_BYTES_MAX + 16_000;
+/// The time of day when a process without a cluster begins.
+const UNIX_SECONDS: u64 = 1_750_000_000;
+/// Time between two requests of a connection, in seconds: less than the silence of a WebSocket.
+pub(crate) const KEEPALIVE_SECONDS: u32 = 15;
+/// A client that proxies name.
+pub(crate) const CLIENT_OF_A_PROXY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+/// Connections of one address: more than a world has.
+const CONNECTIONS_PER_IP_MAX: u32 = 90;
+/// HTTP connections that a core may have, where a world says nothing else.
+pub(crate) const HTTP_CONNECTIONS_MAX: usize = 64;
 
 pub(crate) struct Process {
     pub(crate) cores: Vec<Core<SimKernel>>,
@@ -42,6 +57,27 @@ pub(crate) struct Process {
     pub(crate) told: Vec<WebhookEvent>,
     /// The number of the first core among those of all processes.
     first: usize,
+    /// By core, the listeners whose connections are its.
+    pub(crate) listeners: Vec<Vec<usize>>,
+    pub(crate) overload: Arc<Overload>,
+    /// By core and slot, what connections are counted in, as the worker keeps it.
+    pub(crate) places: Vec<Places>,
+    unix_seconds: u64,
+}
+
+/// What tells one process from another.
+pub(crate) struct Shape {
+    pub(crate) cores: u16,
+    pub(crate) ring_capacity: usize,
+    pub(crate) seed: u64,
+    /// HTTP connections of one core.
+    pub(crate) http_connections_max: usize,
+    /// Connections are counted by address.
+    pub(crate) counts_addresses: bool,
+    /// Listeners of a process before it; further ones are made.
+    pub(crate) listeners: Vec<usize>,
+    /// It takes connections of that process in before it serves.
+    pub(crate) is_successor: bool,
 }
 
 /// What a process of a cluster is besides.
@@ -57,13 +93,18 @@ pub(crate) struct InCluster {
 
 /// The app of the default configuration; in a cluster its backend wants to hear of everything.
 fn app(has_webhooks: bool) -> App {
-    config(has_webhooks).apps.remove(0)
+    config(has_webhooks, false).apps.remove(0)
 }
 
-fn config(has_webhooks: bool) -> Config {
+fn config(has_webhooks: bool, counts_addresses: bool) -> Config {
     let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
     let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
     let mut environment: HashMap<String, String> = names.into_iter().map(variable).collect();
+    if counts_addresses {
+        let most = CONNECTIONS_PER_IP_MAX.to_string();
+        environment.insert("RINGVERB_CONNECTIONS_PER_IP_MAX".to_owned(), most);
+        environment.insert("RINGVERB_TRUSTED_PROXIES".to_owned(), "10.0.0.0/8".to_owned());
+    }
     if has_webhooks {
         environment.insert("RINGVERB_WEBHOOK_URL".to_owned(), "http://127.0.0.1/".to_owned());
     }
@@ -73,64 +114,73 @@ fn config(has_webhooks: bool) -> Config {
     build(&merged, &development).expect("a good configuration")
 }
 
-/// The defaults.
-fn rules() -> Rules {
-    let config = config(false);
+/// The defaults, but for what the world says.
+fn rules(connections_max: usize) -> Rules {
+    let config = config(false, false);
     Rules {
         request_size_max: config.request_size_max,
         request_seconds: config.handshake_timeout_seconds,
-        keepalive_seconds: config.keepalive_timeout_seconds,
+        keepalive_seconds: KEEPALIVE_SECONDS,
         prefix: config.path,
         talkative: false,
         debug: false,
         print_events: false,
-        connections_max: 64,
+        connections_max,
     }
 }
 
+/// One core's shard.
+fn shard(
+    mailbox: &Mailbox<Mail>,
+    cores: u16,
+    apps: Arc<Apps>,
+    seed: u64,
+    node: Option<&InCluster>,
+) -> Shard {
+    Shard::new(Settings {
+        core: mailbox.core(),
+        cores,
+        apps,
+        channel_hash_seed: seed,
+        memory: MemoryLimits {
+            send_queue_bytes_max: if node.is_some() {
+                SEND_QUEUE_BYTES_MAX_IN_CLUSTER
+            } else {
+                SEND_QUEUE_BYTES_MAX
+            },
+            connection_bytes_max: CONNECTION_BYTES_MAX,
+        },
+        connections_reserved: 0,
+        cache_bytes_max: 1 << 20,
+        talkative: false,
+        debug: false,
+        node: node.map(|node| node.id),
+        webhook_linger_seconds: node.map_or(0, |node| node.linger_seconds),
+        pace: node.map_or_else(Pace::default, |node| node.pace),
+        topic_linger_beats: node.map_or(0, |node| node.topic_linger_beats),
+    })
+}
+
 impl Process {
-    pub(crate) fn new(
-        world: &Shared,
-        cores: u16,
-        ring_capacity: usize,
-        seed: u64,
-        node: Option<InCluster>,
-    ) -> Self {
+    pub(crate) fn new(world: &Shared, shape: Shape, node: Option<InCluster>) -> Self {
+        let Shape { cores, ring_capacity, seed, http_connections_max, .. } = shape;
         let apps = Arc::new(Apps::new(vec![app(node.is_some())]));
-        let overload = Arc::new(Overload::new(&config(false), seed));
+        let overload = Arc::new(Overload::new(&config(false, shape.counts_addresses), seed));
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
         let first = world.borrow_mut().add_cores(usize::from(cores));
         let cores = mailboxes.into_iter().map(|mailbox| {
-            let shard = Shard::new(Settings {
-                core: mailbox.core(),
-                cores,
-                apps: apps.clone(),
-                channel_hash_seed: seed,
-                memory: MemoryLimits {
-                    send_queue_bytes_max: if node.is_some() {
-                        SEND_QUEUE_BYTES_MAX_IN_CLUSTER
-                    } else {
-                        SEND_QUEUE_BYTES_MAX
-                    },
-                    connection_bytes_max: CONNECTION_BYTES_MAX,
-                },
-                connections_reserved: 0,
-                cache_bytes_max: 1 << 20,
-                talkative: false,
-                debug: false,
-                node: node.as_ref().map(|node| node.id),
-                webhook_linger_seconds: node.as_ref().map_or(0, |node| node.linger_seconds),
-                pace: node.as_ref().map_or_else(Pace::default, |node| node.pace),
-                topic_linger_beats: node.as_ref().map_or(0, |node| node.topic_linger_beats),
-            });
+            let shard = shard(&mailbox, cores, apps.clone(), seed, node.as_ref());
             let kernel =
                 SimKernel { core: first + usize::from(mailbox.core()), world: world.clone() };
             let randomness = world.clone();
             let entropy = Box::new(move || randomness.borrow().random.next());
-            let http = Http::new(rules(), apps.clone(), overload.clone(), entropy);
+            let rules = rules(http_connections_max);
+            let http = Http::new(rules, apps.clone(), overload.clone(), entropy);
             Core::new(shard, mailbox, http, kernel, 0)
         });
-        let cores: Vec<_> = cores.collect();
+        let mut cores: Vec<_> = cores.collect();
+        let unix_seconds = node.as_ref().map_or(UNIX_SECONDS, |node| node.unix_seconds);
+        let listeners = listen(world, &mut cores, shape.listeners);
         let lines = node.into_iter().flat_map(|InCluster { id: node, unix_seconds, .. }| {
             let apps = &apps;
             let indexes = 0..u16::try_from(cores.len()).expect("few");
@@ -140,7 +190,29 @@ impl Process {
         let (world, now) = (world.clone(), Moment(0));
         let (ticks, told) = (vec![0; cores.len()], Vec::new());
         let rests = vec![Rest::None; cores.len()];
-        let mut process = Self { cores, world, apps, now, lines, rests, ticks, told, first };
+        let places = cores.iter().map(|_| Places::default()).collect();
+        let mut process = Self {
+            cores,
+            world,
+            apps,
+            now,
+            lines,
+            rests,
+            ticks,
+            told,
+            first,
+            listeners,
+            overload,
+            places,
+            unix_seconds,
+        };
+        if shape.is_successor {
+            for core in &mut process.cores {
+                core.http.accepts = false;
+                core.stand_aside(true);
+                core.pause();
+            }
+        }
         (0..process.cores.len()).for_each(|core| process.tick(core));
         process
     }
@@ -151,6 +223,8 @@ impl Process {
         self.ticks[index] += 1;
         let core = &mut self.cores[index];
         core.mailbox.doorbell().set_awake();
+        core.http.unix_seconds = self.unix_seconds + u64::from(self.now.seconds());
+        core.http.refill_lines();
         if !core.is_paused() {
             core.shard.advance(self.now);
         }
@@ -164,9 +238,37 @@ impl Process {
         core.shard.set_cluster_congested(is_congested);
         self.told.append(&mut core.shard.outbox.webhooks);
         self.rests[index] = core.finish();
-        core.reactor.accounts.clear();
+        for account in core.reactor.accounts.drain(..) {
+            match account {
+                Account::Begun(slot, place) => self.places[index].put(slot, place),
+                Account::Ended(slot) => {
+                    self.overload.admission.leave(self.places[index].take(slot));
+                }
+            }
+        }
+        core.http.refusals.clear();
         core.shard.outbox.notes.clear();
         core.shard.outbox.refusals.clear();
+    }
+
+    /// The time of day, for signatures.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        self.unix_seconds + u64::from(self.now.seconds())
+    }
+
+    /// When a core that has paused accepting goes on, if connections wait there.
+    fn accepts_again_at(&self) -> Option<Moment> {
+        let world = self.world.borrow();
+        let waits = |core: &usize| {
+            let found = &self.cores[*core];
+            let accepts = found.http.accepts && !found.is_paused();
+            accepts && self.listeners[*core].iter().any(|listener| world.has_waiting(*listener))
+        };
+        let until = |core: usize| match self.rests[core] {
+            Rest::Until(at) => Some(at),
+            Rest::None | Rest::Reports => None,
+        };
+        (0..self.cores.len()).filter(waits).filter_map(until).min()
     }
 
     /// Whether this core's ring wakes it, where its doorbell is watched, too.
@@ -196,13 +298,23 @@ impl Process {
             let woken: Vec<usize> =
                 (0..self.cores.len()).filter(|core| self.wakes(*core)).collect();
             if woken.is_empty() {
-                return;
+                let Some(at) = self.accepts_again_at() else { return };
+                self.now = at;
+                continue;
             }
             woken.into_iter().for_each(|core| self.tick(core));
         }
     }
 
-    /// As a session that ends in a WebSocket.
+    /// A client connects to a core.
+    pub(crate) fn connect(&self, core: usize, wire: usize) {
+        let listeners = &self.listeners[core];
+        let mut world = self.world.borrow_mut();
+        let listener = listeners[world.random.below(listeners.len())];
+        world.connect(listener, wire);
+    }
+
+    /// A WebSocket without its handshake.
     pub(crate) fn open(&mut self, core: usize, wire: usize, leftover: &mut [u8]) {
         let entropy = self.world.borrow().random.next();
         assert!(self.apps.get(APP).admit());
@@ -261,6 +373,27 @@ impl Process {
         self.cores.iter().map(|core| core.shard.connection_count()).sum()
     }
 
+    /// Of connections that speak HTTP nothing is left.
+    fn check_http(&self) {
+        for core in &self.cores {
+            assert_eq!(core.http_sessions(), 0, "HTTP connections are left");
+            assert_eq!(core.shard.http_bytes(), 0, "memory of HTTP connections is left");
+            assert_eq!(core.reactor.queued(), 0, "queued sockets are left");
+        }
+        let admission = &self.overload.admission;
+        if !admission.is_on() {
+            return;
+        }
+        for address in [Ipv4Addr::LOCALHOST, CLIENT_OF_A_PROXY] {
+            let free = |_: &u32| admission.enter_socket(address.into()).is_ok();
+            let count = (0..=CONNECTIONS_PER_IP_MAX).take_while(free).count();
+            assert_eq!(count, CONNECTIONS_PER_IP_MAX as usize, "HTTP places of {address}");
+            let free = |_: &u32| admission.enter(address.into()).is_ok();
+            let count = (0..=CONNECTIONS_PER_IP_MAX).take_while(free).count();
+            assert_eq!(count, CONNECTIONS_PER_IP_MAX as usize, "places of {address}");
+        }
+    }
+
     /// Nothing is left of those who have gone, but what cache channels remember.
     pub(crate) fn check_empty(&self) {
         assert_eq!(self.connections(), 0, "connections are left");
@@ -273,9 +406,22 @@ impl Process {
             assert!(users.is_empty(), "members are left: {users:?}");
             assert!(!core.mailbox.has_held() && !core.mailbox.has_overflow(), "mail is left");
         }
+        self.check_http();
         let app = self.apps.get(APP);
         assert_eq!(app.connections_open.load(std::sync::atomic::Ordering::Relaxed), 0);
     }
+}
+
+/// Each core has a listener: those of the process before, and others if it has more cores.
+fn listen(world: &Shared, cores: &mut [Core<SimKernel>], mut given: Vec<usize>) -> Vec<Vec<usize>> {
+    given.resize_with(given.len().max(cores.len()), || world.borrow_mut().add_listener());
+    let mut listeners = vec![Vec::new(); cores.len()];
+    for (number, listener) in given.into_iter().enumerate() {
+        let core = number % cores.len();
+        cores[core].reactor.listen(listener);
+        listeners[core].push(listener);
+    }
+    listeners
 }
 
 pub(crate) fn new_world(random: Random) -> Shared {

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::shard::{Answer, Described, Question};
 
+use crate::backend::{Backend, Ledger};
 use crate::client::{self, CHANNELS, Client, USERS};
-use crate::kernel::{Random, Shared, Wire};
-use crate::process::{APP, Process, new_world};
+use crate::kernel::{Shared, Wire};
+use crate::process::{APP, HTTP_CONNECTIONS_MAX, Process, Shape, new_world};
+use crate::random::Random;
 
 /// Silence after which the server pings, and then closes, in seconds: the defaults of the configuration.
 const SILENCE_SECONDS: u64 = 60;
@@ -18,19 +20,65 @@ const SCRIPT_STEPS_MAX: usize = 400;
 pub(crate) struct Simulation {
     pub(crate) process: Process,
     pub(crate) world: Shared,
-    clients: Vec<Client>,
+    pub(crate) clients: Vec<Client>,
     number: u64,
     /// Questions of the HTTP API: by whom they were asked, and their numbers.
     pub(crate) asked: Vec<(usize, u32)>,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) ledger: Ledger,
+    /// Events whose publishers were answered.
+    pub(crate) answered: BTreeSet<u64>,
+    /// Backends so far.
+    pub(crate) streams: u64,
+    /// Seconds that have passed.
+    pub(crate) seconds: u64,
+    /// HTTP connections of a core at most.
+    pub(crate) http_connections_max: usize,
+    /// Another process had connections of this one.
+    pub(crate) has_moved: bool,
+    /// Some make room for others.
+    pub(crate) is_crowded: bool,
+    /// The server has drained, or does.
+    pub(crate) has_drained: bool,
+    /// Most steps are those of backends.
+    is_mostly_http: bool,
 }
 
 impl Simulation {
-    pub(crate) fn new(random: Random) -> Self {
+    pub(crate) fn new(random: Random, is_mostly_http: bool) -> Self {
         let cores = 1 + u16::try_from(random.below(5)).expect("small");
+        let is_crowded = random.one_in(4);
+        let http_connections_max =
+            if is_crowded { 2 + random.below(4) } else { HTTP_CONNECTIONS_MAX };
+        let shape = Shape {
+            cores,
+            ring_capacity: ring_capacity(&random),
+            seed: random.next(),
+            http_connections_max,
+            counts_addresses: random.one_in(4),
+            listeners: Vec::new(),
+            is_successor: false,
+        };
         let world = new_world(random);
-        let seed = world.borrow().random.next();
-        let process = Process::new(&world, cores, ring_capacity(&world), seed, None);
-        Self { process, world, clients: Vec::new(), number: 0, asked: Vec::new() }
+        world.borrow_mut().is_short_of_descriptors = true;
+        let process = Process::new(&world, shape, None);
+        Self {
+            process,
+            world,
+            clients: Vec::new(),
+            number: 0,
+            asked: Vec::new(),
+            backends: Vec::new(),
+            ledger: Ledger::default(),
+            answered: BTreeSet::new(),
+            streams: 0,
+            seconds: 0,
+            http_connections_max,
+            has_moved: false,
+            is_crowded,
+            has_drained: false,
+            is_mostly_http,
+        }
     }
 
     pub(crate) fn below(&self, bound: usize) -> usize {
@@ -46,6 +94,10 @@ impl Simulation {
     }
 
     pub(crate) fn step(&mut self) {
+        if self.is_mostly_http && self.below(4) > 0 {
+            self.step_of_backends();
+            return self.read_all();
+        }
         match self.below(36) {
             0..=2 if self.clients.len() < 12 => self.connect(),
             3..=7 => self.speak(|client, channel| client.subscribe(channel)),
@@ -60,6 +112,7 @@ impl Simulation {
             22 => self.publish_to_others(),
             23 => self.ask(),
             19 if self.below(4) == 0 => self.hand_over(),
+            24..=26 => self.step_of_backends(),
             _ => self.run_a_core(),
         }
         self.read_all();
@@ -68,18 +121,27 @@ impl Simulation {
     fn connect(&mut self) {
         let core = self.core();
         let room = 64 + self.below(2_000);
-        let wire = {
-            let mut world = self.world.borrow_mut();
-            world.wires.push(Wire::with_room(room));
-            world.wires.len() - 1
-        };
+        let wire = self.world.borrow_mut().add_wire(Wire::with_room(room));
         let user = USERS[self.below(USERS.len())].to_owned();
-        let mut client = Client::new(wire, user);
-        let mut leftover = if self.below(4) == 0 { client.ping() } else { Vec::new() };
-        self.process.open(core, wire, &mut leftover);
-        // A session asks for a tick.
-        self.process.tick(core);
+        let mut client = Client::new(wire, user, &self.ledger);
+        let mut bytes = client.begin(&self.world.borrow().random);
+        let index = self.clients.len();
         self.clients.push(client);
+        let is_first = self.below(2) == 0;
+        if is_first {
+            self.process.connect(core, wire);
+        }
+        if self.below(4) == 0 {
+            // Its handshake takes long.
+            let cut = self.below(bytes.len());
+            self.clients[index].rest = bytes.split_off(cut);
+            self.world.borrow_mut().send(wire, &bytes);
+        } else {
+            self.send(index, &bytes);
+        }
+        if !is_first {
+            self.process.connect(core, wire);
+        }
     }
 
     /// A client that is there says something, in pieces.
@@ -97,33 +159,50 @@ impl Simulation {
     }
 
     fn send(&mut self, index: usize, bytes: &[u8]) {
+        if self.is_too_late(index) {
+            return self.forget(index);
+        }
+        let mut whole = std::mem::take(&mut self.clients[index].rest);
+        whole.extend_from_slice(bytes);
+        let bytes = &whole[..];
         let cut = self.below(bytes.len() + 1);
         for piece in [&bytes[..cut], &bytes[cut..]] {
             if piece.is_empty() {
                 continue;
             }
             let wire = self.clients[index].wire;
-            let mut world = self.world.borrow_mut();
-            world.wires[wire].to_server.extend(piece);
-            world.arrive(wire);
-            drop(world);
+            self.world.borrow_mut().send(wire, piece);
             if self.below(2) == 0 {
                 self.run_a_core();
             }
         }
     }
 
+    /// Whether the server has ended a connection whose handshake has not come in time.
+    pub(crate) fn is_too_late(&self, index: usize) -> bool {
+        let client = &self.clients[index];
+        !client.is_open() && self.world.borrow().wires[client.wire].closed
+    }
+
     fn publish(&mut self) {
         let (core, channel) = (self.core(), self.channel());
         self.number += 1;
         let number = self.number;
-        // What was accepted goes to whoever holds the acknowledgement by now, and stays.
-        for client in &mut self.clients {
-            if let Some(place) = client.listening(channel) {
+        self.announce(number, channel, None);
+        self.process.publish(core, channel, number, None);
+        self.answered.insert(number);
+    }
+
+    /// What is accepted goes to whoever holds the acknowledgement by now, and stays: behind all that was answered.
+    pub(crate) fn announce(&mut self, number: u64, channel: &str, sender: Option<usize>) {
+        let answered = &self.answered;
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            if let (Some(place), true) = (client.listening(channel), sender != Some(index)) {
+                let elders = place.due.intersection(answered).copied().collect();
+                place.elders.insert(number, elders);
                 place.due.insert(number);
             }
         }
-        self.process.publish(core, channel, number, None);
     }
 
     /// As toOthers() does: to all but one, who may be anywhere.
@@ -133,16 +212,17 @@ impl Simulation {
         let Some(socket_id) = self.clients[sender].socket_id.clone() else { return };
         self.number += 1;
         let number = self.number;
-        for (index, client) in self.clients.iter_mut().enumerate() {
-            if let (Some(place), true) = (client.listening(channel), index != sender) {
-                place.due.insert(number);
-            }
-        }
+        self.announce_to_others(number, channel, sender);
+        self.process.publish(core, channel, number, SocketId::parse(&socket_id));
+        self.answered.insert(number);
+    }
+
+    pub(crate) fn announce_to_others(&mut self, number: u64, channel: &str, sender: usize) {
+        self.announce(number, channel, Some(sender));
         // A cache channel tells it to whoever subscribes later, and be it the sender.
         if !channel.starts_with("cache-") {
             self.clients[sender].not_for_it.insert(number);
         }
-        self.process.publish(core, channel, number, SocketId::parse(&socket_id));
     }
 
     /// Asks all cores how many subscribe to each channel.
@@ -194,7 +274,8 @@ impl Simulation {
         match self.below(3) {
             0 => self.send(index, &client::frame(8, &1000_u16.to_be_bytes())),
             1 => {
-                let last = self.clients[index].ping();
+                let mut last = std::mem::take(&mut self.clients[index].rest);
+                last.extend(self.clients[index].ping());
                 let mut world = self.world.borrow_mut();
                 world.wires[wire].to_server.extend(last);
                 world.wires[wire].ended = true;
@@ -206,7 +287,7 @@ impl Simulation {
     }
 
     /// Nothing is due to a client that has gone, and what it said last may not have been heard.
-    fn forget(&mut self, index: usize) {
+    pub(crate) fn forget(&mut self, index: usize) {
         self.clients[index].over = true;
         for number in std::mem::take(&mut self.clients[index].unsettled) {
             for place in self.clients.iter_mut().flat_map(|client| client.places.values_mut()) {
@@ -218,6 +299,7 @@ impl Simulation {
     pub(crate) fn toggle_reading(&mut self) {
         let Some(index) = self.somebody() else { return };
         self.clients[index].reads ^= true;
+        self.clients[index].has_been_deaf = true;
     }
 
     pub(crate) fn run_a_core(&mut self) {
@@ -232,6 +314,10 @@ impl Simulation {
             let most = 1 + self.below(400);
             self.read(index, most);
         }
+        for index in 0..self.backends.len() {
+            let most = 1 + self.below(400);
+            self.read_backend(index, most);
+        }
     }
 
     fn read(&mut self, index: usize, most: usize) {
@@ -242,30 +328,42 @@ impl Simulation {
         let was_over = client.over;
         let bytes = self.world.borrow_mut().take(client.wire, most);
         client.hear(&bytes);
+        let mut world = self.world.borrow_mut();
+        if !client.over && world.wires[client.wire].is_at_end() {
+            // Whoever reads nothing may not even have got the close frame.
+            let may_be = client.has_been_deaf
+                || !client.is_open() && (self.is_crowded || !client.rest.is_empty());
+            assert!(may_be, "client {}: its connection ends without a word", client.wire);
+            client.over = true;
+            world.end(client.wire);
+        }
+        drop(world);
         if client.over && !was_over {
             self.forget(index);
         }
     }
 
     /// Until nothing moves: the cores rest, and whoever reads has read all.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         loop {
             self.process.settle();
+            let backends = self.read_backends();
             let waiting: Vec<usize> = (0..self.clients.len())
                 .filter(|index| {
                     let client = &self.clients[*index];
                     let wire = &self.world.borrow().wires[client.wire];
-                    client.reads && !wire.reset && !wire.to_client.is_empty()
+                    let is_at_end = !client.over && wire.is_at_end();
+                    client.reads && !wire.reset && (!wire.to_client.is_empty() || is_at_end)
                 })
                 .collect();
-            if waiting.is_empty() {
+            if waiting.is_empty() && !backends {
                 return;
             }
             waiting.into_iter().for_each(|index| self.read(index, usize::MAX));
         }
     }
 
-    fn settle_and_check(&mut self) {
+    pub(crate) fn settle_and_check(&mut self) {
         self.settle();
         self.check();
         for question in std::mem::take(&mut self.asked) {
@@ -273,6 +371,7 @@ impl Simulation {
         }
         if self.all_read() {
             self.check_counts();
+            self.check_answers();
         }
         for client in &mut self.clients {
             // A client that does not read may have been closed: only its close frame tells it, and what it said behind
@@ -286,15 +385,23 @@ impl Simulation {
 
     /// What must hold when nothing moves.
     fn check(&self) {
+        self.check_backends();
         for client in self.clients.iter().filter(|client| !client.over) {
             let world = self.world.borrow();
             let wire = &world.wires[client.wire];
+            // One that does not read may not know yet that the server drains.
+            let is_refused = wire.closed || !client.rest.is_empty() || !client.reads;
+            if !client.is_open() && is_refused {
+                continue;
+            }
             assert!(wire.to_server.is_empty(), "client {} was not read", client.wire);
             assert!(client.socket_id.is_some() || !client.reads, "no greeting");
             if !client.reads {
                 continue;
             }
-            assert_eq!(client.pings, client.pongs, "pings of client {}", client.wire);
+            if client.rest.is_empty() {
+                assert_eq!(client.pings, client.pongs, "pings of client {}", client.wire);
+            }
             if client.signed_in && self.all_read() {
                 assert_eq!(client.online, Some(self.online()), "client {}", client.wire);
             }
@@ -323,7 +430,7 @@ impl Simulation {
         }
     }
 
-    fn all_read(&self) -> bool {
+    pub(crate) fn all_read(&self) -> bool {
         self.clients.iter().all(|client| client.reads || client.over)
     }
 
@@ -337,7 +444,7 @@ impl Simulation {
     }
 
     /// Who is in a presence channel.
-    fn members(&self, channel: &str) -> BTreeSet<String> {
+    pub(crate) fn members(&self, channel: &str) -> BTreeSet<String> {
         let there = self.clients.iter().filter(|client| !client.over);
         let there = there.filter(|client| client.places.contains_key(channel));
         there.map(|client| client.user.clone()).collect()
@@ -356,19 +463,30 @@ impl Simulation {
         }
         self.process.advance(10);
         self.settle();
+        for backend in &self.backends {
+            assert!(backend.over, "backend {} is still there", backend.wire);
+        }
         self.process.check_empty();
         assert!(self.world.borrow().wires.iter().all(|wire| wire.closed), "a socket leaked");
     }
 }
 
 /// Rings of one mail are full all the time; the real ones hold 64 or more.
-pub(crate) fn ring_capacity(world: &Shared) -> usize {
-    [1, 2, 4, 64][world.borrow().random.below(4)]
+pub(crate) fn ring_capacity(random: &Random) -> usize {
+    [1, 2, 4, 64][random.below(4)]
 }
 
 /// A run whose choices are these bytes, as long as there are any.
 pub(crate) fn run_script(bytes: &[u8]) {
-    let mut simulation = Simulation::new(Random::scripted(bytes));
+    run_steps(Simulation::new(Random::scripted(bytes), false));
+}
+
+/// The same, mostly with backends.
+pub(crate) fn run_http_script(bytes: &[u8]) {
+    run_steps(Simulation::new(Random::scripted(bytes), true));
+}
+
+fn run_steps(mut simulation: Simulation) {
     for _ in 0..SCRIPT_STEPS_MAX {
         if simulation.world.borrow().random.script_is_over() {
             break;

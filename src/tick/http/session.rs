@@ -126,16 +126,21 @@ pub(in crate::tick) struct Spare(Vec<Box<Work>>);
 
 impl Spare {
     fn take(&mut self, rules: &super::Rules) -> Box<Work> {
-        self.0.pop().unwrap_or_else(|| {
-            let limits = Limits { request_size_max: rules.request_size_max };
-            Box::new(Work {
-                reader: RequestReader::new(limits),
+        let reader = RequestReader::new(Limits { request_size_max: rules.request_size_max });
+        match self.0.pop() {
+            // The reader counts empty lines ahead of a request: those of one client must not count for another.
+            Some(mut work) => {
+                work.reader = reader;
+                work
+            }
+            None => Box::new(Work {
+                reader,
                 input: Vec::new(),
                 output: Vec::new(),
                 sent: 0,
                 pending: None,
-            })
-        })
+            }),
+        }
     }
 
     fn put(&mut self, work: Box<Work>) {
@@ -304,7 +309,9 @@ impl Session {
     pub(super) fn respond(&mut self, http: &Http, response: &Response, request: &Request) {
         let keep_alive = request.keep_alive() && !http.draining;
         self.served = true;
-        self.state = if keep_alive { State::Reading } else { State::Closing { in_order: true } };
+        // A client that did not ask for the end may have sent its next request already.
+        let in_order = !request.keep_alive();
+        self.state = if keep_alive { State::Reading } else { State::Closing { in_order } };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, keep_alive, request.method() == "HEAD");
         }
@@ -361,6 +368,7 @@ impl Session {
             }
             State::Closing { .. } => {
                 self.state = State::Lingering;
+                self.work = None;
                 After::ShutDown
             }
             _ => After::GoOn,
@@ -434,7 +442,8 @@ impl Session {
             State::Lingering => Timer::Linger,
             State::Waiting if self.question().is_some() => Timer::Cores,
             _ if is_blocked => Timer::Answer,
-            State::Reading if self.has_begun() => Timer::Request,
+            // Half an empty line begins it, and no other half ends it: the time would begin again with each.
+            State::Reading if self.has_begun() || self.timer == Timer::Request => Timer::Request,
             State::Reading if self.served => Timer::KeepAlive,
             State::Reading => Timer::FirstByte,
             // Until mail is in the rings, or until this tick's flush.
@@ -490,8 +499,6 @@ impl Session {
             work.input.clear();
             work.output.clear();
             work.sent = 0;
-            let limits = Limits { request_size_max: site.http.rules.request_size_max };
-            work.reader = RequestReader::new(limits);
             spare.put(work);
         }
     }

@@ -273,7 +273,7 @@ impl<K: Kernel> Reactor<K> {
         let until = std::mem::replace(&mut entry.queued, Queued::No);
         entry.read_in_tick = self.tick;
         match self.kernel.receive(&entry.socket, &mut self.scratch) {
-            Received::Gone => self.drop_session(site, key),
+            Received::Gone => self.read_end(site, key),
             Received::Nothing => self.serve(site, key),
             Received::Bytes(count) => {
                 let bytes = self.scratch.get(..count).unwrap_or_default();
@@ -288,6 +288,21 @@ impl<K: Kernel> Reactor<K> {
                 self.sessions.wait_anew(key);
                 self.serve(site, key);
             }
+        }
+    }
+
+    /// The client has ended its half, or the connection has failed. Requests that came before are carried out: there
+    /// are some where answers had to leave first, or where another process read them.
+    fn read_end(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        let found = self.sessions.get(key);
+        if found.is_some_and(|entry| entry.session.has_begun()) {
+            self.serve(site, key);
+        }
+        match self.sessions.get(key) {
+            Some(entry) if entry.session.wants_bytes() => self.drop_session(site, key),
+            // It waits, or has answers to send; then the end is read again.
+            Some(_) => self.queue_session(key, Queued::ToTheEnd),
+            None => {}
         }
     }
 
@@ -329,9 +344,9 @@ impl<K: Kernel> Reactor<K> {
             entry.is_deferred = false;
             ready.push_back(key);
         }
-        let before = entry.session.timer;
         let seconds = entry.session.next_timer(entry.is_blocked, site.http);
-        if entry.session.timer != before || seconds.is_some() {
+        // A session that waits for nobody has no deadline: the one before may be over in this very tick.
+        if entry.session.timer == Timer::None || seconds.is_some() {
             self.sessions.set_deadline(key, site.shard.now(), seconds);
         }
         self.sessions.note_waiting(key);
@@ -375,7 +390,8 @@ impl<K: Kernel> Reactor<K> {
 
     /// Goes on with sessions whose wait is over.
     pub(super) fn resume_sessions(&mut self, site: &mut Site<'_>) {
-        for (key, id) in site.gathers.take_whole() {
+        // The next pipelined request may ask as well; on one core its answer is whole at once.
+        while let Some((key, id)) = site.gathers.take_whole() {
             let found = self.sessions.get(key);
             if found.is_some_and(|entry| entry.session.question() == Some(id)) {
                 self.go_on(site, key, false);

@@ -166,7 +166,8 @@ impl<S> Sessions<S> {
     /// Notes that a session waits for its client, from now on or still, or that it does not.
     pub(super) fn note_waiting(&mut self, key: SessionKey) {
         let Some(entry) = self.get(key) else { return };
-        let waits = entry.session.waits_for_client();
+        // An answer that leaves with this tick's flush is not the client's to wait for.
+        let waits = entry.session.waits_for_client() && !entry.has_answer;
         let (was, is_silent) = (entry.wait_number, entry.session.timer == Timer::FirstByte);
         if waits == (was != 0) {
             return;

@@ -3,8 +3,14 @@
 #![no_main]
 #![allow(dead_code, reason = "each target uses its part of the simulator")]
 
+#[path = "../../simulator/backend.rs"]
+mod backend;
+#[path = "../../simulator/backends.rs"]
+mod backends;
 #[path = "../../simulator/client.rs"]
 mod client;
+#[path = "../../simulator/http.rs"]
+mod http;
 #[path = "../../simulator/kernel.rs"]
 mod kernel;
 #[path = "../../simulator/line.rs"]
@@ -13,6 +19,8 @@ mod line;
 mod moving;
 #[path = "../../simulator/process.rs"]
 mod process;
+#[path = "../../simulator/random.rs"]
+mod random;
 #[path = "../../simulator/redis.rs"]
 mod redis;
 #[path = "../../simulator/simulation.rs"]

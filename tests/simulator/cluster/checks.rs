@@ -10,6 +10,9 @@ use super::{Cluster, Guest, Node};
 use crate::client::{self, CHANNELS, USERS};
 use crate::process::APP;
 
+/// Questions that one backend may have sent in a row.
+const BACKEND_QUESTIONS_MAX: usize = 8;
+
 impl Cluster {
     pub(super) fn ask(&mut self) {
         let Some((node, core)) = self.somewhere() else { return };
@@ -43,11 +46,19 @@ impl Cluster {
         if self.redis_is_away || self.stirred {
             self.pass(3);
             self.settle();
+            // One question behind the other.
+            for _ in 0..BACKEND_QUESTIONS_MAX {
+                if self.backends_wait() {
+                    self.pass(2);
+                    self.settle();
+                }
+            }
         }
         for question in std::mem::take(&mut self.asked) {
             self.answer(question);
         }
         self.check();
+        self.check_backends();
         if !self.stirred {
             self.check_agreement();
         }
@@ -153,6 +164,7 @@ impl Cluster {
     /// All is mended and everybody leaves: nothing is left, here or in Redis.
     pub(crate) fn finish(&mut self) {
         self.calm();
+        self.end_backends();
         for index in 0..self.guests.len() {
             if !self.guests[index].client.over {
                 self.send(index, &client::frame(8, &1000_u16.to_be_bytes()));

@@ -3,22 +3,21 @@
 use ringverb::pusher::socket_id::SocketId;
 
 use super::{Cluster, Guest};
-use crate::client::{self, CHANNELS, Client, USERS};
+use crate::client::{self, CHANNELS, Client, NUMBERS_PER_NODE, USERS};
 use crate::kernel::Wire;
 
 impl Cluster {
     pub(super) fn connect(&mut self) {
         let Some((node, core)) = self.somewhere() else { return };
-        let wire = {
-            let mut world = self.world.borrow_mut();
-            world.wires.push(Wire::with_room(100_000));
-            world.wires.len() - 1
-        };
+        let wire = self.world.borrow_mut().add_wire(Wire::with_room(100_000));
         let user = USERS[self.below(USERS.len())].to_owned();
-        let client = Client::new(wire, user);
+        let mut client = Client::new(wire, user, &self.ledger);
         let node = &mut self.nodes[node];
-        node.process.open(core, wire, &mut []);
-        node.process.tick(core);
+        let mut world = self.world.borrow_mut();
+        let bytes = client.begin(&world.random);
+        world.send(wire, &bytes);
+        drop(world);
+        node.process.connect(core, wire);
         self.guests.push(Guest { client, node: node.label });
     }
 
@@ -38,9 +37,7 @@ impl Cluster {
 
     pub(super) fn send(&mut self, index: usize, bytes: &[u8]) {
         let wire = self.guests[index].client.wire;
-        let mut world = self.world.borrow_mut();
-        world.wires[wire].to_server.extend(bytes);
-        world.arrive(wire);
+        self.world.borrow_mut().send(wire, bytes);
     }
 
     /// A number for an event of this node, due to all who listen but one.
@@ -52,7 +49,14 @@ impl Cluster {
     ) -> u64 {
         let publisher = &mut self.nodes[node];
         publisher.number += 1;
-        let (number, label) = (publisher.number, publisher.label);
+        let number = publisher.number;
+        self.announce(number, channel, sender);
+        number
+    }
+
+    /// An event is due to all who listen but one.
+    pub(super) fn announce(&mut self, number: u64, channel: &'static str, sender: Option<usize>) {
+        let label = number / NUMBERS_PER_NODE;
         for (index, guest) in self.guests.iter_mut().enumerate() {
             let Some(place) = guest.client.listening(channel).filter(|_| sender != Some(index))
             else {
@@ -64,7 +68,6 @@ impl Cluster {
                 place.due_from_elsewhere.insert(number);
             }
         }
-        number
     }
 
     pub(super) fn publish(&mut self, to_others: bool) {
@@ -125,6 +128,8 @@ impl Cluster {
             let most = 1 + self.below(400);
             self.read(index, most);
         }
+        let most = 1 + self.below(400);
+        self.read_backends(most);
     }
 
     pub(super) fn read(&mut self, index: usize, most: usize) -> bool {
@@ -141,6 +146,8 @@ impl Cluster {
     }
 
     pub(super) fn read_everything(&mut self) -> bool {
-        (0..self.guests.len()).filter(|index| self.read(*index, usize::MAX)).count() > 0
+        let clients = 0..self.guests.len();
+        let has_read = clients.filter(|index| self.read(*index, usize::MAX)).count() > 0;
+        self.read_backends(usize::MAX) || has_read
     }
 }

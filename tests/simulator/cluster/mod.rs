@@ -6,6 +6,7 @@
 //! order, whatever becomes of other lines; on its own node it comes whatever becomes of Redis. Rosters, users and
 //! numbers agree with the truth once the lines have stood for as long as a node may be silent.
 
+mod backends;
 mod checks;
 mod guests;
 
@@ -14,11 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringverb::buffer::FrameBytes;
 use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Pace, Question};
 
+use crate::backend::Ledger;
 use crate::client::{Client, NUMBERS_PER_NODE};
-use crate::kernel::{Random, Shared};
-use crate::process::{APP, InCluster, Process, new_world};
+use crate::kernel::Shared;
+use crate::process::{APP, HTTP_CONNECTIONS_MAX, InCluster, Process, Shape, new_world};
+use crate::random::Random;
 use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
+use backends::Caller;
 
 const NODES_MAX: usize = 3;
 /// Beats within which a node notices a Redis that is no master, or does not pass on what it publishes.
@@ -33,6 +37,8 @@ struct Node {
     process: Process,
     /// The number of the last event.
     number: u64,
+    /// Backends so far: their events have numbers of their own.
+    streams: u64,
     /// Its lines have stood, and it has caught up with what was published whenever they did not.
     hears_all: bool,
     /// It does not run for the time being.
@@ -56,6 +62,8 @@ pub(crate) struct Cluster {
     linger_seconds: u32,
     topic_linger_beats: u32,
     guests: Vec<Guest>,
+    ledger: Ledger,
+    backends: Vec<Caller>,
     /// Something has broken since all was calm.
     stirred: bool,
     /// Nothing ever breaks.
@@ -84,6 +92,8 @@ impl Cluster {
             linger_seconds,
             topic_linger_beats,
             guests: Vec::new(),
+            ledger: Ledger::default(),
+            backends: Vec::new(),
             stirred: false,
             is_gentle,
             backend: BTreeMap::new(),
@@ -122,6 +132,7 @@ impl Cluster {
                 self.pass(1);
             }
             30..=40 => self.run_a_core(),
+            41..=44 => self.step_of_backends(),
             _ => self.move_a_line(),
         }
         self.read_all();
@@ -136,17 +147,27 @@ impl Cluster {
         let seed = self.world.borrow().random.next();
         // Ids in no order: the lowest speaks for a dead one.
         let id = NodeId(seed.rotate_left(7));
-        let ring = ring_capacity(&self.world);
+        let ring = ring_capacity(&self.world.borrow().random);
         let (unix_seconds, linger_seconds) = (self.unix_seconds, self.linger_seconds);
         let pace = Pace { burst: 6, per_second: 4 };
         let topic_linger_beats = self.topic_linger_beats;
         let node = InCluster { id, unix_seconds, linger_seconds, pace, topic_linger_beats };
-        let process = Process::new(&self.world, cores, ring, seed, Some(node));
+        let shape = Shape {
+            cores,
+            ring_capacity: ring,
+            seed,
+            http_connections_max: HTTP_CONNECTIONS_MAX,
+            counts_addresses: false,
+            listeners: Vec::new(),
+            is_successor: false,
+        };
+        let process = Process::new(&self.world, shape, Some(node));
         let label = self.labels;
         self.nodes.push(Node {
             label,
             process,
             number: label * NUMBERS_PER_NODE,
+            streams: 0,
             hears_all: false,
             stopped: false,
         });
@@ -256,6 +277,7 @@ impl Cluster {
             }
         }
         self.asked.retain(|(asker, ..)| *asker != node.label);
+        self.forget_backends(node.label);
         node.process.exit();
     }
 

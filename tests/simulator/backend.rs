@@ -1,0 +1,552 @@
+//! A simulated client that speaks HTTP: an app's backend, a probe, or somebody who means harm.
+//!
+//! It writes requests one behind the other and sends them in any pieces, also together with its end. Each answer is
+//! read by `http` and compared with the request that is due: one answer each, in order, and nothing behind one that
+//! says that the connection ends. What its publishes mean for subscribers goes out as `Effect`s.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use serde_json::json;
+
+use crate::client::{CHANNELS, NUMBERS_PER_STREAM};
+use crate::http::{self, Answer, Form};
+use crate::kernel::{Shared, Wire};
+use crate::process::KEEPALIVE_SECONDS;
+use crate::random::Random;
+
+/// Time for a request, or for a client to read an answer, in seconds: the default.
+const REQUEST_SECONDS: u64 = 10;
+/// Time for the first byte of a connection.
+const FIRST_BYTE_SECONDS: u64 = 5;
+/// Requests of a burst whose answers do not fit what is sent before the next request is looked at.
+const BURST: usize = 130;
+
+/// What is known of published events in all of a world.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    /// Some client has got it.
+    pub(crate) heard: BTreeSet<u64>,
+    /// Nobody may get it.
+    pub(crate) void: BTreeSet<u64>,
+}
+
+pub(crate) type Ledger = Rc<RefCell<Book>>;
+
+/// What a backend has done, or has seen, that concerns subscribers.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Its last byte is on its way: whoever listens by now gets it.
+    Sent { number: u64, channel: &'static str, except: Option<String> },
+    /// It was answered: it comes before what is sent from now on.
+    Answered(u64),
+    /// It was not carried out: nobody gets it.
+    Void(u64),
+    /// Nobody knows.
+    Unknown(u64),
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Publish {
+        events: Vec<(u64, &'static str)>,
+        except: Option<String>,
+    },
+    /// A publish that is refused.
+    Refused(u64),
+    Question,
+    Other,
+}
+
+/// A request that is not answered, and where it is in the script.
+#[derive(Debug)]
+struct Asked {
+    start: usize,
+    end: usize,
+    what: What,
+    is_head: bool,
+    /// The client asks for the end of the connection.
+    closes: bool,
+    /// The connection ends with the answer, which may come before the request is whole.
+    is_fatal: bool,
+    expects_continue: bool,
+    continued: bool,
+    statuses: &'static [u16],
+    announced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Orderly,
+    /// Never reads.
+    Deaf,
+    /// Never ends its last request.
+    Endless,
+    /// Never sends.
+    Silent,
+}
+
+/// What the server waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    FirstByte,
+    /// The rest of the request that begins there.
+    Rest(usize),
+    /// The same, behind an empty line, which is no part of it.
+    EmptyLine(usize),
+    /// Room in the socket.
+    Room,
+    /// The request that begins there.
+    Next(usize),
+}
+
+impl Stage {
+    fn seconds(self) -> u64 {
+        match self {
+            Self::FirstByte => FIRST_BYTE_SECONDS,
+            Self::Rest(_) => REQUEST_SECONDS,
+            // It may be full and all is sent.
+            Self::Room | Self::EmptyLine(_) | Self::Next(_) => KEEPALIVE_SECONDS.into(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) wire: usize,
+    pub(crate) manner: Manner,
+    script: Vec<u8>,
+    sent: usize,
+    /// Where it waits for `100 Continue`.
+    gates: VecDeque<usize>,
+    requests: VecDeque<Asked>,
+    input: Vec<u8>,
+    /// Its half ends with the last byte of the script.
+    ends_behind: bool,
+    /// The last answer has come.
+    is_last: bool,
+    /// It has sent bytes behind a request that asks for the end: the answer may be lost.
+    is_rash: bool,
+    /// What was sent from there on came after the server's end.
+    late_from: Option<usize>,
+    pub(crate) over: bool,
+    next_number: u64,
+    /// What the server waits for, and since when.
+    stage: Option<(Stage, u64)>,
+    /// Answers to questions whose truth is looked at.
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl Backend {
+    /// Its events have numbers of their own, from `first` on.
+    pub(crate) fn new(wire: usize, manner: Manner, first: u64) -> Self {
+        Self {
+            wire,
+            manner,
+            script: Vec::new(),
+            sent: 0,
+            gates: VecDeque::new(),
+            requests: VecDeque::new(),
+            input: Vec::new(),
+            ends_behind: false,
+            is_last: false,
+            is_rash: false,
+            late_from: None,
+            over: false,
+            next_number: first,
+            stage: None,
+            answers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn reads(&self) -> bool {
+        self.manner != Manner::Deaf
+    }
+
+    pub(crate) fn unsent(&self) -> usize {
+        self.script.len() - self.sent
+    }
+
+    /// Whether it can say more.
+    pub(crate) fn may_ask(&self) -> bool {
+        let says = matches!(self.manner, Manner::Orderly | Manner::Deaf);
+        says && !self.over && !self.is_last && !self.ends_behind
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        assert!(!self.next_number.is_multiple_of(NUMBERS_PER_STREAM), "a stream is over");
+        self.next_number
+    }
+
+    /// Writes some requests. `socket_id`: of a subscriber that is left out.
+    pub(crate) fn ask(&mut self, random: &Random, unix_seconds: u64, socket_id: Option<&str>) {
+        if random.one_in(24) {
+            let count = if random.one_in(3) { BURST } else { 1 + random.below(12) };
+            (0..count).for_each(|_| self.probe("GET", Form::default()));
+        }
+        for _ in 0..1 + random.below(3) {
+            self.ask_one(random, unix_seconds, socket_id);
+        }
+        self.ends_behind = random.one_in(8);
+        if self.manner == Manner::Endless {
+            // At least its last byte is missing.
+            let last = self.requests.back_mut().expect("just written");
+            let missing = 1 + random.below(last.end - last.start - 1);
+            self.script.truncate(last.end - missing);
+            last.end = usize::MAX;
+            self.gates.clear();
+            self.ends_behind = false;
+        }
+    }
+
+    fn ask_one(&mut self, random: &Random, unix: u64, socket_id: Option<&str>) {
+        let form = Form::any(random);
+        let channel = CHANNELS[random.below(CHANNELS.len())];
+        match random.below(20) {
+            0..=7 => {
+                let number = self.number();
+                let except = socket_id.filter(|_| random.one_in(4));
+                let info = random.one_in(4).then_some("subscription_count,user_count");
+                let body = http::event_body(number, channel, except, info).to_string();
+                let except = except.map(str::to_owned);
+                let what = What::Publish { events: vec![(number, channel)], except };
+                self.post("events", &body, what, &[200], form, unix);
+            }
+            8..=9 => {
+                let events: Vec<(u64, &'static str)> = (0..1 + random.below(3))
+                    .map(|_| (self.number(), CHANNELS[random.below(CHANNELS.len())]))
+                    .collect();
+                let items = events.iter().map(|(number, channel)| {
+                    let info = random.one_in(4).then_some("subscription_count");
+                    http::event_body(*number, channel, None, info)
+                });
+                let body = json!({"batch": items.collect::<Vec<_>>()}).to_string();
+                let what = What::Publish { events, except: None };
+                self.post("batch_events", &body, what, &[200], form, unix);
+            }
+            10..=11 => self.ask_in_vain(random, channel, form, unix),
+            12 => {
+                let info = [("filter_by_prefix", "presence-"), ("info", "user_count")];
+                let target = http::signed("GET", "channels", &info, None, unix);
+                self.get(&target, What::Other, &[200], form);
+            }
+            13..=14 => {
+                let info = [("info", "subscription_count,user_count,cache")];
+                let resource = format!("channels/{channel}");
+                let target = http::signed("GET", &resource, &info, None, unix);
+                self.get(&target, What::Other, &[200], form);
+            }
+            15 => {
+                let target = http::signed("GET", "channels/presence-r/users", &[], None, unix);
+                self.get(&target, What::Other, &[200, 404], form);
+            }
+            16 => self.probe("HEAD", form),
+            17 => {
+                let (bytes, status) = http::refused(random);
+                let statuses: &'static [u16] = match status {
+                    400 => &[400],
+                    413 => &[413],
+                    417 => &[417],
+                    501 => &[501],
+                    _ => &[505],
+                };
+                self.append(&bytes, None, What::Other, statuses, Form::default());
+                self.requests.back_mut().expect("just written").is_fatal = true;
+            }
+            _ => self.probe("GET", form),
+        }
+    }
+
+    /// A publish that is refused, whole as it is, or a request for what does not exist.
+    fn ask_in_vain(&mut self, random: &Random, channel: &'static str, form: Form, unix: u64) {
+        let number = self.number();
+        let body = http::event_body(number, channel, None, None).to_string();
+        let what = What::Refused(number);
+        match random.below(6) {
+            0 => {
+                let target = http::signed("POST", "events", &[], Some(b"another body"), unix);
+                self.write("POST", &target, Some(body.as_bytes()), what, &[401], form);
+            }
+            1 => {
+                let body = json!({"name": "e", "channel": channel}).to_string();
+                self.post("events", &body, what, &[422], form, unix);
+            }
+            2 => self.post("events", &body[1..], what, &[400, 422], form, unix),
+            3 => {
+                let target = "/apps/7/events?auth_key=app-key";
+                self.write("POST", target, Some(body.as_bytes()), what, &[404], form);
+            }
+            4 => self.write("POST", "/nowhere", Some(body.as_bytes()), what, &[404], form),
+            _ => self.write("PUT", "/up", Some(body.as_bytes()), what, &[405], form),
+        }
+    }
+
+    fn probe(&mut self, method: &str, form: Form) {
+        self.write(method, "/up", None, What::Other, &[200, 503], form);
+    }
+
+    fn post(
+        &mut self,
+        resource: &str,
+        body: &str,
+        what: What,
+        statuses: &'static [u16],
+        form: Form,
+        unix: u64,
+    ) {
+        let body = body.as_bytes();
+        let target = http::signed("POST", resource, &[], Some(body), unix);
+        self.write("POST", &target, Some(body), what, statuses, form);
+    }
+
+    fn get(&mut self, target: &str, what: What, statuses: &'static [u16], form: Form) {
+        self.write("GET", target, None, what, statuses, form);
+    }
+
+    /// A question whose answer is kept.
+    pub(crate) fn question(&mut self, resource: &str, info: &str, unix: u64) {
+        let parameters = [("info", info)];
+        let parameters = if info.is_empty() { &[][..] } else { &parameters[..] };
+        let target = http::signed("GET", resource, parameters, None, unix);
+        self.get(&target, What::Question, &[200, 404], Form::default());
+    }
+
+    fn write(
+        &mut self,
+        method: &str,
+        target: &str,
+        body: Option<&[u8]>,
+        what: What,
+        statuses: &'static [u16],
+        form: Form,
+    ) {
+        let written = http::write(method, target, body, form);
+        self.append(&written.bytes, written.waits_at, what, statuses, form);
+        self.requests.back_mut().expect("just written").is_head = method == "HEAD";
+    }
+
+    fn append(
+        &mut self,
+        bytes: &[u8],
+        waits_at: Option<usize>,
+        what: What,
+        statuses: &'static [u16],
+        form: Form,
+    ) {
+        let start = self.script.len();
+        self.script.extend_from_slice(bytes);
+        // Half of them send the body without waiting.
+        if let Some(at) = waits_at.filter(|at| at % 2 == 0) {
+            self.gates.push_back(start + at);
+        }
+        self.requests.push_back(Asked {
+            start,
+            end: self.script.len(),
+            what,
+            is_head: false,
+            closes: form.closes(),
+            is_fatal: false,
+            expects_continue: waits_at.is_some(),
+            continued: false,
+            statuses,
+            announced: false,
+        });
+    }
+
+    /// Sends up to so many bytes. `is_reported`: the kernel knows of them at once.
+    pub(crate) fn send(
+        &mut self,
+        world: &Shared,
+        most: usize,
+        is_reported: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.over || self.is_last || self.unsent() == 0 {
+            return;
+        }
+        let gate = self.gates.front().copied().unwrap_or(usize::MAX);
+        let end = self.script.len().min(self.sent.saturating_add(most)).min(gate.max(self.sent));
+        if end == self.sent {
+            return;
+        }
+        let mut world = world.borrow_mut();
+        let wire = &mut world.wires[self.wire];
+        if wire.closed || wire.cut {
+            self.late_from.get_or_insert(self.sent);
+        }
+        let is_behind = |asked: &Asked| asked.closes && asked.end <= self.sent;
+        self.is_rash |= self.requests.iter().any(is_behind);
+        wire.ended |= self.ends_behind && end == self.script.len();
+        let bytes = &self.script[self.sent..end];
+        if is_reported {
+            world.send(self.wire, bytes);
+        } else {
+            world.slip_in(self.wire, bytes);
+        }
+        self.sent = end;
+        for asked in self.requests.iter_mut().filter(|asked| asked.end <= end && !asked.announced) {
+            asked.announced = true;
+            match &asked.what {
+                // What follows an answer that is not read is not carried out.
+                What::Publish { .. } if self.manner == Manner::Deaf => {}
+                What::Publish { events, except } => {
+                    effects.extend(events.iter().map(|(number, channel)| Effect::Sent {
+                        number: *number,
+                        channel,
+                        except: except.clone(),
+                    }));
+                }
+                What::Refused(number) => effects.push(Effect::Void(*number)),
+                What::Question | What::Other => {}
+            }
+        }
+    }
+
+    /// Takes in bytes of the server, cut anywhere. `may_drain`: it may end the connection by itself.
+    pub(crate) fn hear(&mut self, bytes: &[u8], may_drain: bool, effects: &mut Vec<Effect>) {
+        self.input.extend_from_slice(bytes);
+        loop {
+            if self.is_last {
+                assert!(self.input.is_empty(), "bytes behind the last answer");
+                return;
+            }
+            let Some(asked) = self.requests.front_mut() else {
+                assert!(self.input.is_empty(), "an answer that nobody has asked for");
+                return;
+            };
+            let Some(answer) = http::take_answer(&mut self.input, asked.is_head) else { return };
+            assert!(asked.start < self.sent, "{answer:?} comes before its request");
+            if answer.status == 100 {
+                assert!(asked.expects_continue && !asked.continued, "100 for nobody");
+                asked.continued = true;
+                let at = self.gates.front().copied();
+                if at.is_some_and(|at| at > asked.start && at < asked.end) {
+                    self.gates.pop_front();
+                }
+                continue;
+            }
+            assert!(asked.announced || asked.is_fatal, "{answer:?} comes too early");
+            assert!(asked.statuses.contains(&answer.status), "{answer:?} to {:?}", asked.what);
+            let must_close = asked.closes || asked.is_fatal;
+            assert!(answer.closes || !must_close, "{answer:?} goes on");
+            assert!(!answer.closes || must_close || may_drain, "{answer:?} ends the connection");
+            let asked = self.requests.pop_front().expect("the first one");
+            self.is_last = answer.closes;
+            match asked.what {
+                What::Publish { events, .. } => {
+                    effects.extend(events.iter().map(|(number, _)| Effect::Answered(*number)));
+                }
+                What::Question => self.answers.push(answer),
+                What::Refused(_) | What::Other => {}
+            }
+            if self.is_last {
+                for asked in std::mem::take(&mut self.requests) {
+                    effects.extend(asked.numbers().map(Effect::Void));
+                }
+            }
+        }
+    }
+
+    /// The server has ended the connection. `may_make_room`: it may have done so for another one.
+    pub(crate) fn note_end(&mut self, may_make_room: bool, effects: &mut Vec<Effect>) {
+        self.over = true;
+        let may_lose = self.is_rash || self.late_from.is_some() || !self.reads();
+        assert!(may_lose || self.input.is_empty(), "the connection ends within an answer");
+        for asked in std::mem::take(&mut self.requests).into_iter().filter(|asked| asked.announced)
+        {
+            let is_late = self.late_from.map(|from| asked.end > from);
+            let effect: fn(u64) -> Effect = match is_late {
+                Some(true) => Effect::Void,
+                Some(false) => Effect::Unknown,
+                None if self.is_rash || !self.reads() => Effect::Unknown,
+                None => {
+                    assert!(may_make_room, "backend {}: no answer to {asked:?}", self.wire);
+                    Effect::Void
+                }
+            };
+            effects.extend(asked.numbers().map(effect));
+        }
+    }
+
+    /// It has reset the connection, or its server is gone with it.
+    pub(crate) fn abandon(&mut self, effects: &mut Vec<Effect>) {
+        self.over = true;
+        for asked in std::mem::take(&mut self.requests).into_iter().filter(|asked| asked.announced)
+        {
+            effects.extend(asked.numbers().map(Effect::Unknown));
+        }
+    }
+
+    /// Whether a whole request of it is not answered.
+    pub(crate) fn waits(&self) -> bool {
+        !self.over && self.requests.front().is_some_and(|asked| asked.announced)
+    }
+
+    /// What must hold when nothing moves, and all that can be read was.
+    pub(crate) fn check(&self, wire: &Wire) {
+        if self.over || wire.room == 0 {
+            return;
+        }
+        assert!(wire.to_server.is_empty(), "backend {} was not read", self.wire);
+        if !self.reads() {
+            return;
+        }
+        let waits = self.requests.front().filter(|asked| asked.announced);
+        assert!(waits.is_none(), "backend {} waits for the answer to {waits:?}", self.wire);
+        let gate = self.gates.front().copied();
+        assert!(gate != Some(self.sent), "backend {} waits for 100 Continue", self.wire);
+    }
+
+    /// Notes what the server waits for at this second. All is quiet.
+    pub(crate) fn note_stage(&mut self, wire: &Wire, seconds: u64) {
+        let stage = self.stage(wire);
+        if self.stage.map(|(stage, _)| stage) != stage {
+            self.stage = stage.map(|stage| (stage, seconds));
+        }
+    }
+
+    fn stage(&self, wire: &Wire) -> Option<Stage> {
+        if self.over || wire.closed || wire.shut {
+            return None;
+        }
+        let start = |asked: &&Asked| asked.start <= self.sent && asked.end > self.sent;
+        let next = self.requests.iter().find(start).map_or(self.script.len(), |asked| asked.start);
+        let part = &self.script[next..self.sent];
+        Some(match part {
+            _ if wire.room == 0 => Stage::Room,
+            [] if next == 0 => Stage::FirstByte,
+            [] => Stage::Next(next),
+            b"\r\n" => Stage::EmptyLine(next),
+            _ => Stage::Rest(next),
+        })
+    }
+
+    /// Another process has taken its connection in, where its time begins again.
+    pub(crate) fn forget_stage(&mut self) {
+        self.stage = None;
+    }
+
+    /// Time has passed, and all is quiet again: nobody whom the server waits for too long is still there.
+    pub(crate) fn check_time(&mut self, wire: &Wire, seconds: u64) {
+        if let Some((stage, since)) = self.stage
+            && self.stage(wire) == Some(stage)
+        {
+            let waited = seconds - since;
+            // Deadlines are whole seconds of the clock.
+            let most = stage.seconds() + 1;
+            assert!(waited < most, "backend {}: {stage:?} for {waited} seconds", self.wire);
+        }
+    }
+}
+
+impl Asked {
+    fn numbers(&self) -> impl Iterator<Item = u64> + use<> {
+        let events = match &self.what {
+            What::Publish { events, .. } if self.announced => events.clone(),
+            _ => Vec::new(),
+        };
+        events.into_iter().map(|(number, _)| number)
+    }
+}
