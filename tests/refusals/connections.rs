@@ -7,7 +7,9 @@ use std::time::Duration;
 use ringverb::cause::Cause;
 use serde_json::json;
 
-use super::support::{Client, Request, Wire, eventually, frame, sign, small_window};
+use super::support::{
+    Client, Request, Wire, eventually, frame, sign, small_window, wire_with_small_window,
+};
 use super::{Answer, Case, Seen, error_of};
 
 fn closed(mut client: Client, bytes: &[u8]) -> Seen {
@@ -56,7 +58,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         cause: Cause::AnswerUnread, env: &[("RINGVERB_HANDSHAKE_TIMEOUT", "1")],
         act: |server| {
-            let mut wire = server.wire();
+            let mut wire = wire_with_small_window(server);
             wire.stream.set_write_timeout(Some(Duration::from_millis(200))).expect("SO_SNDTIMEO");
             let requests = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
             let seen = Seen::http(&wire, Answer::Silence);

@@ -94,10 +94,15 @@ pub(crate) fn within<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) ->
 
 /// A connection whose kernel takes little before its reader does.
 pub(crate) fn small_window(server: &Server) -> Client {
+    Client::open_on(wire_with_small_window(server), &Handshake::new()).established()
+}
+
+/// A connection whose client's kernel keeps little for it.
+pub(crate) fn wire_with_small_window(server: &Server) -> Wire {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
     socket.connect(&server.address.into()).expect("the server accepts");
-    Client::open_on(Wire::new(TcpStream::from(socket)), &Handshake::new()).established()
+    Wire::new(TcpStream::from(socket))
 }
 
 /// The tests may have as many sockets as this process may.
