@@ -236,3 +236,123 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
         retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
     if sent == MESSAGE_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, SockAddr, Socket, Type};
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    fn offer_of(listener: TcpListener) -> Offer {
+        Offer {
+            address: listener.local_addr().unwrap(),
+            listeners: vec![listener.into()],
+            workers: 1,
+            clock_start_nanos: 7,
+            gives: true,
+        }
+    }
+
+    /// An offer, its control thread, what it asks of the main thread, and a connection to it.
+    fn begin() -> (Control, Receiver<Asked>, UnixStream) {
+        let what = offer_of(TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = what.address;
+        let (asked, asks) = mpsc::channel();
+        let control = Control::start().unwrap();
+        offer(&control, what, &Places::none(), asked).unwrap();
+        let stream = Places::none().find(address).unwrap().expect("the offer");
+        (control, asks, stream)
+    }
+
+    #[test]
+    fn a_silent_peer_stops_no_other_task() {
+        let (control, _asks, stream) = begin();
+        (&stream).write_all(b"take over").unwrap();
+        for pause in [1, 20] {
+            let (done, result) = mpsc::channel();
+            let timer = move || {
+                Ok(async move {
+                    sleep(Duration::from_millis(pause)).await;
+                    done.send(()).unwrap();
+                })
+            };
+            control.run(timer).unwrap();
+            result.recv_timeout(PATIENCE / 2).expect("the control thread goes on");
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_one_message() {
+        let (_control, asks, stream) = begin();
+        let (first, second) = (message(TAKE_OVER), message(ACCEPTING));
+        for piece in first.chunks(7).chain(second.chunks(5)) {
+            (&stream).write_all(piece).unwrap();
+            crate::server::life::sleep(Duration::from_millis(1));
+        }
+        assert!(matches!(asks.recv().unwrap(), Asked::TakenOver(_)));
+    }
+
+    /// A byte at a time would otherwise keep the right process waiting for as long as a peer likes.
+    #[test]
+    fn a_peer_that_dribbles_has_one_deadline_for_its_message() {
+        let (_control, asks, stream) = begin();
+        let message = message(TAKE_OVER);
+        let sent = message.iter().take_while(|byte| {
+            crate::server::life::sleep(PATIENCE / 40);
+            (&stream).write_all(&[**byte]).is_ok()
+        });
+        assert!(sent.count() < MESSAGE_BYTES, "the whole message took 1.6 x PATIENCE");
+        assert!(asks.try_recv().is_err());
+    }
+
+    #[test]
+    fn timers_run_during_a_flood_of_connections() {
+        enum Seen {
+            Timer,
+            Asked,
+        }
+        let what = offer_of(TcpListener::bind("127.0.0.1:0").unwrap());
+        let point = Places::none().open(what.address).unwrap();
+        point.listener.set_nonblocking(true).unwrap();
+        let name = point.listener.local_addr().unwrap();
+        let name = {
+            use std::os::linux::net::SocketAddrExt;
+            let name = name.as_abstract_name().expect("an abstract name");
+            SockAddr::unix(format!("\0{}", str::from_utf8(name).unwrap())).unwrap()
+        };
+        let connect = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            socket.connect(&name).map(|()| UnixStream::from(OwnedFd::from(socket)))
+        };
+        // All wait in the queue before the task starts, and the last one has said all that it has to say: no call of the task
+        // finds nothing to do.
+        let flood = (0..20 * CONNECTIONS_IN_A_ROW).map_while(|_| connect().ok()).count();
+        assert!(flood > 2 * CONNECTIONS_IN_A_ROW as usize, "the queue took {flood} only");
+        let first = point.listener.accept().unwrap();
+        let taker = connect().unwrap();
+        drop(first);
+        (&taker).write_all(&[message(TAKE_OVER), message(ACCEPTING)].concat()).unwrap();
+        taker.shutdown(std::net::Shutdown::Write).unwrap();
+
+        let control = Control::start().unwrap();
+        let (seen, log) = mpsc::channel();
+        let (of_timer, of_offer) = (seen.clone(), seen);
+        let both = move || {
+            let readable = Readable::of(&point.listener)?;
+            monoio::spawn(async move {
+                sleep(Duration::from_millis(1)).await;
+                of_timer.send(Seen::Timer).unwrap();
+            });
+            Ok(async move {
+                let (asked, asks) = mpsc::channel();
+                serve_point(&point, &readable, &what, &asked).await;
+                assert!(matches!(asks.try_recv(), Ok(Asked::TakenOver(_))));
+                of_offer.send(Seen::Asked).unwrap();
+            })
+        };
+        control.run(both).unwrap();
+        assert!(matches!(log.recv().unwrap(), Seen::Timer), "the flood came first");
+        assert!(matches!(log.recv().unwrap(), Seen::Asked));
+    }
+}
