@@ -142,6 +142,9 @@ impl Readable {
 mod tests {
     use super::*;
 
+    /// A runtime that spins reports nothing.
+    const LATE: Duration = Duration::from_secs(20);
+
     #[test]
     fn a_task_runs_while_another_one_waits_for_its_descriptor() {
         let control = Control::start().unwrap();
@@ -172,14 +175,14 @@ mod tests {
             })
         };
         control.run(timer).unwrap();
-        assert_eq!(log.recv().unwrap(), b't', "the reader has nothing to read yet");
+        assert_eq!(log.recv_timeout(LATE).unwrap(), b't', "the reader has nothing to read yet");
         for byte in [b'1', b'2'] {
             (&ours).write_all(&[byte]).unwrap();
-            assert_eq!(log.recv().unwrap(), byte);
+            assert_eq!(log.recv_timeout(LATE).unwrap(), byte);
         }
         drop(control);
         drop(ours);
-        assert_eq!(log.recv().unwrap(), b'e', "tasks outlive the handle");
+        assert_eq!(log.recv_timeout(LATE).unwrap(), b'e', "tasks outlive the handle");
     }
 
     #[test]
@@ -208,7 +211,7 @@ mod tests {
             super::super::life::sleep(Duration::from_millis(2));
         }
         drop(ours);
-        let returns: u32 = log.recv().unwrap();
+        let returns: u32 = log.recv_timeout(LATE).expect("a task that parks");
         assert!(returns <= 11, "{returns} returns for ten bytes and an end");
     }
 

@@ -364,7 +364,7 @@ fn start_workers(
 /// Starts the control thread, with the task that reports signals.
 fn start_control(asked: Sender<Asked>) -> io::Result<Control> {
     let (read, write) = UnixStream::pair()?;
-    let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly::default(), SIGNALS)?;
+    let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly, SIGNALS)?;
     // The program before this one in the same process may have held them back. Threads inherit that.
     hold_signals(&SIGNALS, false)?;
     let control = Control::start()?;
