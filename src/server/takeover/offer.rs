@@ -325,8 +325,8 @@ mod tests {
             let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
             socket.connect(&name).map(|()| UnixStream::from(OwnedFd::from(socket)))
         };
-        // All wait in the queue before the task starts, and the last one has said all that it has to say: no call of the task
-        // finds nothing to do.
+        // All wait in the queue before the task starts, and the last one has sent all that it has to send: the task
+        // never finds nothing to do.
         let flood = (0..20 * CONNECTIONS_IN_A_ROW).map_while(|_| connect().ok()).count();
         assert!(flood > 2 * CONNECTIONS_IN_A_ROW as usize, "the queue took {flood} only");
         let first = point.listener.accept().unwrap();
