@@ -6,9 +6,9 @@
 //! it would stop all tasks.
 //!
 //! The runtime always uses monoio's epoll driver, also where the workers use io_uring. Control traffic is a few calls a
-//! second, so a ring has no benefit here. Without a ring, this thread needs no locked memory (`locked.rs`) and no seccomp
-//! profile that allows io_uring, and it behaves the same on every host. monoio's own choice of a driver must not be
-//! used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
+//! second, so a ring has no benefit here. Without a ring, this thread needs no locked memory (`locked.rs`) and no
+//! seccomp profile that allows io_uring, and it behaves the same on every host. monoio's own choice of a driver must
+//! not be used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
 //!
 //! Not on this thread, because they block or run without it:
 //! - the main thread (`life.rs`, `ending.rs`, `handover.rs`): it drives take-overs and the drain in steps with waits;

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -83,8 +83,13 @@ impl Offering {
     }
 }
 
-async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, asked: &Sender<Asked>) {
-    let mut strangers = Strangers::new();
+/// Waits for a connection that passes the check.
+async fn next_peer(
+    listener: &UnixListener,
+    readable: &Readable,
+    strangers: &mut Strangers,
+    mut check: impl FnMut(&UnixStream) -> io::Result<()>,
+) -> UnixStream {
     let mut in_a_row = 0;
     loop {
         // A flood of connections is always readable, and a runtime that never parks runs no timer.
@@ -94,20 +99,24 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, asked: &
             sleep(Duration::from_millis(1)).await;
         }
         readable.wait().await;
-        let stream = match point.listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => {
-                // Out of descriptors it fails at once, over and over.
-                sleep(RETRY_PAUSE).await;
-                continue;
-            }
-        };
-        // Before anything that takes time: a flood of strangers must not keep the right one waiting.
-        if let Err(error) = point.check(&stream) {
-            strangers.refuse(&error);
-            continue;
+        match listener.accept() {
+            // Before anything that takes time: a flood of strangers must not keep the right one waiting.
+            Ok((stream, _)) => match check(&stream) {
+                Ok(()) => return stream,
+                Err(error) => strangers.refuse(&error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Out of descriptors it fails at once, over and over.
+            Err(_) => sleep(RETRY_PAUSE).await,
         }
+    }
+}
+
+async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, asked: &Sender<Asked>) {
+    let mut strangers = Strangers::new();
+    loop {
+        let check = |peer: &UnixStream| point.check(peer);
+        let stream = next_peer(&point.listener, readable, &mut strangers, check).await;
         match converse(stream, offer, asked).await {
             // An ordinary start asks in this way which process serves the address.
             Ok(None) => tracing::debug!("another process asked which process serves this address"),
@@ -240,7 +249,6 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::{Domain, SockAddr, Socket, Type};
     use std::io::Write;
     use std::net::TcpListener;
 
@@ -308,51 +316,34 @@ mod tests {
 
     #[test]
     fn timers_run_during_a_flood_of_connections() {
-        enum Seen {
-            Timer,
-            Asked,
-        }
-        let what = offer_of(TcpListener::bind("127.0.0.1:0").unwrap());
-        let point = Places::none().open(what.address).unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let point = Places::none().open(address).unwrap();
         point.listener.set_nonblocking(true).unwrap();
-        let name = point.listener.local_addr().unwrap();
-        let name = {
-            use std::os::linux::net::SocketAddrExt;
-            let name = name.as_abstract_name().expect("an abstract name");
-            SockAddr::unix(format!("\0{}", str::from_utf8(name).unwrap())).unwrap()
-        };
-        let connect = || {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
-            socket.connect(&name).map(|()| UnixStream::from(OwnedFd::from(socket)))
-        };
-        // All wait in the queue before the task starts, and the last one has sent all that it has to send: the task
-        // never finds nothing to do.
-        let flood = (0..20 * CONNECTIONS_IN_A_ROW).map_while(|_| connect().ok()).count();
-        assert!(flood > 2 * CONNECTIONS_IN_A_ROW as usize, "the queue took {flood} only");
-        let first = point.listener.accept().unwrap();
-        let taker = connect().unwrap();
-        drop(first);
-        (&taker).write_all(&[message(TAKE_OVER), message(ACCEPTING)].concat()).unwrap();
-        taker.shutdown(std::net::Shutdown::Write).unwrap();
-
+        // All wait in the queue before the task starts, so the listener is readable until the last one.
+        let flood = 10 * CONNECTIONS_IN_A_ROW;
+        for _ in 0..flood {
+            drop(Places::none().find(address).unwrap().expect("room in the queue"));
+        }
         let control = Control::start().unwrap();
-        let (seen, log) = mpsc::channel();
-        let (of_timer, of_offer) = (seen.clone(), seen);
+        let (events, log) = mpsc::channel();
+        let of_timer = events.clone();
         let both = move || {
             let readable = Readable::of(&point.listener)?;
             monoio::spawn(async move {
-                sleep(Duration::from_millis(1)).await;
-                of_timer.send(Seen::Timer).unwrap();
+                sleep(Duration::from_millis(5)).await;
+                of_timer.send("timer").unwrap();
             });
             Ok(async move {
-                let (asked, asks) = mpsc::channel();
-                serve_point(&point, &readable, &what, &asked).await;
-                assert!(matches!(asks.try_recv(), Ok(Asked::TakenOver(_))));
-                of_offer.send(Seen::Asked).unwrap();
+                let mut seen = 0;
+                let check = |_: &UnixStream| {
+                    seen += 1;
+                    if seen < flood { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+                };
+                next_peer(&point.listener, &readable, &mut Strangers::new(), check).await;
+                events.send("the last peer").unwrap();
             })
         };
         control.run(both).unwrap();
-        assert!(matches!(log.recv().unwrap(), Seen::Timer), "the flood came first");
-        assert!(matches!(log.recv().unwrap(), Seen::Asked));
+        assert_eq!([log.recv().unwrap(), log.recv().unwrap()], ["timer", "the last peer"]);
     }
 }
