@@ -392,7 +392,7 @@ fn an_app_that_is_gone_is_told_so() {
     other.sync();
 }
 
-/// A message of the two control threads.
+/// A message of the two main threads.
 fn message(text: &str) -> Vec<u8> {
     format!("{text:<64}").into_bytes()
 }

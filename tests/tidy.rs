@@ -98,6 +98,23 @@ fn pure_layers_know_no_world() {
     report(&violations);
 }
 
+/// Client sockets belong to the workers' own loops. The runtime is for the control thread (src/server/control.rs).
+#[test]
+fn only_the_server_names_the_runtime() {
+    let mut violations = Vec::new();
+    for source in sources("src") {
+        if source.top_module().as_deref() == Some("server") {
+            continue;
+        }
+        for (number, line) in source.code.lines().enumerate() {
+            if has_word(line, "monoio") {
+                violations.push(format!("{}:{}: monoio", source.name, number + 1));
+            }
+        }
+    }
+    report(&violations);
+}
+
 #[test]
 fn files_are_declared() {
     let sources = sources("src");

@@ -236,7 +236,7 @@ impl<M> Mailbox<M> {
         &self.doorbells[usize::from(self.core)]
     }
 
-    /// All doorbells, for the control thread.
+    /// All doorbells, for the main thread.
     #[must_use]
     pub fn doorbells(&self) -> Arc<[Doorbell]> {
         self.doorbells.clone()

@@ -29,6 +29,7 @@ use rustix::process::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use super::control::Control;
 use super::life::{self, Asked};
 use crate::output;
 use crate::worker::{hold_signals, replace_program};
@@ -80,7 +81,7 @@ impl Program {
 
     /// Starts the program that is at the same path now, with the same arguments, to stand in. If it fails, this
     /// process serves on.
-    pub(super) fn start_stand_in(&mut self) {
+    pub(super) fn start_stand_in(&mut self, control: &Control) {
         if let Role::StandIn(parent) = self.role {
             tracing::warn!(
                 "SIGUSR2 ignored: this process serves for process {parent} only; send it there"
@@ -115,7 +116,7 @@ impl Program {
                 let has_taken_over = Arc::default();
                 reap(process, has_ended.clone());
                 let stand_in = StandIn { process, has_ended, has_taken_over };
-                stand_in.end_if_late();
+                stand_in.end_if_late(control);
                 self.stand_in = Some(stand_in);
             }
             Err(error) => {
@@ -168,11 +169,11 @@ impl Program {
 
 impl StandIn {
     /// A program that hangs is killed, so that SIGUSR2 can be tried again.
-    fn end_if_late(&self) {
+    fn end_if_late(&self, control: &Control) {
         let Self { process, has_ended, has_taken_over } = self;
         let (process, is_settled) = (*process, [has_ended.clone(), has_taken_over.clone()]);
-        let end = move || {
-            life::sleep(START_TIME_MAX);
+        let end = move || async move {
+            monoio::time::sleep(START_TIME_MAX).await;
             // It is not reaped yet, or `has_ended` is set: the id cannot be another process's.
             if !is_settled.iter().any(|settled| settled.load(Ordering::Acquire)) {
                 tracing::error!(
@@ -183,8 +184,7 @@ impl StandIn {
                 pass_on(process, Signal::KILL);
             }
         };
-        let thread = std::thread::Builder::new().name("stand-in-late".to_owned());
-        if let Err(error) = thread.spawn(end) {
+        if let Err(error) = control.run(move || Ok(end())) {
             tracing::warn!("process {process} has no time limit: {error}");
         }
     }

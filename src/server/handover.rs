@@ -1,4 +1,4 @@
-//! The hand-over of established connections, as the control threads of the two processes drive it.
+//! The hand-over of established connections, as the main threads of the two processes drive it.
 //!
 //! What the workers do meanwhile is in `worker/handover`; what the two processes say to each other in `takeover.rs`.
 //! Until the new process has taken all, the old one can go on as if nothing had been.

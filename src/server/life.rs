@@ -1,6 +1,7 @@
 //! The life of the process: bind, start one worker per core, wait for a signal, drain, end.
 //!
-//! The control thread only waits; no data passes through it. A first SIGINT or SIGTERM closes every connection
+//! The main thread only waits; no data passes through it. The control thread (`control.rs`) tells it of signals and of
+//! processes that take over. A first SIGINT or SIGTERM closes every connection
 //! with a close frame, behind the shutdown delay if there is one, and ends with 0 within the grace period; a second
 //! one skips the delay, or ends at once. A panic anywhere
 //! aborts the process: the mesh cannot lose one core, and the supervisor restarts it. SIGUSR2 replaces the program
@@ -9,6 +10,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier, OnceLock};
@@ -16,9 +18,11 @@ use std::time::Duration;
 
 use core_affinity::CoreId;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::cli::TakeOver;
+use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
 use super::doctor::port::Holder;
 use super::ending::Life;
@@ -50,7 +54,7 @@ pub(super) struct Started {
     pub(super) address: SocketAddr,
 }
 
-/// Why the control thread wakes.
+/// Why the main thread wakes.
 #[derive(Debug)]
 pub(super) enum Asked {
     /// SIGINT or SIGTERM, by name: drain.
@@ -121,7 +125,7 @@ pub(super) fn serve(
     let shared = Arc::new(share(config, io, apps, workers, clock, meeting)?);
     // Registered before any worker runs, so that no signal is missed.
     let (asked, asks) = mpsc::channel();
-    listen_to_signals(asked.clone()).map_err(StartError::Start)?;
+    let control = start_control(asked.clone()).map_err(StartError::Start)?;
     // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(&shared, listeners, workers, pins)?;
@@ -129,7 +133,7 @@ pub(super) fn serve(
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
     }
-    watch.start().map_err(StartError::Start)?;
+    watch.start(&control).map_err(StartError::Start)?;
     if let Some(predecessor) = &predecessor {
         succeed(predecessor, &shared, &doorbells)?;
     }
@@ -139,7 +143,7 @@ pub(super) fn serve(
     let clock_start_nanos = clock.start_nanos();
     let gives = shared.lines.is_none();
     let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
-    let offering = offer_to_others(offer, &shared.config, role, &places, asked);
+    let offering = offer_to_others(&control, offer, &shared.config, role, &places, asked);
     match role {
         // For systemd the main process stays the one that it started.
         Role::StandIn(_) => {}
@@ -157,7 +161,7 @@ pub(super) fn serve(
         Role::Server => {}
     }
     on_start(Started { address });
-    let end = wait(&shared, &doorbells, &asks, &mut program);
+    let end = wait(&shared, &doorbells, &control, &asks, &mut program);
     let life = Life { shared, doorbells, webhooks, offering, grace };
     life.end(&end, asks, program)
 }
@@ -175,6 +179,7 @@ fn tell_complete(shared: &Shared) {
 
 /// Lets others take over, unless the configuration does not. A stand-in is there to be taken over from.
 fn offer_to_others(
+    control: &Control,
     offer: Offer,
     config: &Config,
     role: Role,
@@ -182,7 +187,7 @@ fn offer_to_others(
     asked: Sender<Asked>,
 ) -> Option<Offering> {
     let is_offered = config.takeover || matches!(role, Role::StandIn(_));
-    let offering = is_offered.then(|| takeover::offer(offer, places, asked))?;
+    let offering = is_offered.then(|| takeover::offer(control, offer, places, asked))?;
     offering
         .inspect_err(|error| {
             tracing::warn!("no new process can take over from this server: {error}");
@@ -356,34 +361,44 @@ fn start_workers(
     Ok((doorbells, webhooks))
 }
 
-fn listen_to_signals(asked: Sender<Asked>) -> io::Result<()> {
-    let mut signals = Signals::new(SIGNALS)?;
-    // The program before this one in the same process may have held them back.
+/// Starts the control thread, with the task that reports signals.
+fn start_control(asked: Sender<Asked>) -> io::Result<Control> {
+    let (read, write) = UnixStream::pair()?;
+    let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly, SIGNALS)?;
+    // The program before this one in the same process may have held them back. Threads inherit that.
     hold_signals(&SIGNALS, false)?;
-    let thread = std::thread::Builder::new().name("signals".to_owned());
-    let listen = move || {
-        for signal in signals.forever() {
-            let what = match signal {
-                SIGUSR2 => Asked::Replace,
-                SIGINT => Asked::End("SIGINT"),
-                SIGTERM => Asked::End("SIGTERM"),
-                signal => {
-                    tracing::info!("{}", ignored(signal));
-                    continue;
-                }
-            };
-            if asked.send(what).is_err() {
-                return;
+    let control = Control::start()?;
+    control.run(move || {
+        let readable = Readable::of(signals.get_read())?;
+        Ok(async move {
+            loop {
+                readable.wait().await;
+                // Nobody listens once the main thread has come to its end.
+                signals.pending().filter_map(asked_by).for_each(|what| drop(asked.send(what)));
             }
+        })
+    })?;
+    Ok(control)
+}
+
+/// What a signal asks of the server; `None` for one that it ignores.
+fn asked_by(signal: i32) -> Option<Asked> {
+    match signal {
+        SIGUSR2 => Some(Asked::Replace),
+        SIGINT => Some(Asked::End("SIGINT")),
+        SIGTERM => Some(Asked::End("SIGTERM")),
+        signal => {
+            tracing::info!("{}", ignored(signal));
+            None
         }
-    };
-    thread.spawn(listen).map(drop)
+    }
 }
 
 /// Waits until the server is to end.
 fn wait(
     shared: &Shared,
     doorbells: &[Doorbell],
+    control: &Control,
     asks: &Receiver<Asked>,
     program: &mut Program,
 ) -> End {
@@ -403,7 +418,7 @@ fn wait(
             Ok(Asked::Replace) if !shared.config.takeover => {
                 tracing::warn!("SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs");
             }
-            Ok(Asked::Replace) => program.start_stand_in(),
+            Ok(Asked::Replace) => program.start_stand_in(control),
             Ok(Asked::TakenOver(taker)) => {
                 program
                     .note_taker(taker, "Another process has taken over: closing connections here.");
@@ -459,7 +474,7 @@ fn start_worker(
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
     let run = move || worker::run(shared, ends, pin_to);
-    // Nobody waits for it: the process ends when the control thread does.
+    // Nobody waits for it: the process ends when the main thread does.
     thread.spawn(run).map(drop)
 }
 
@@ -467,7 +482,7 @@ pub(super) fn wake_all(doorbells: &[Doorbell]) {
     doorbells.iter().for_each(Doorbell::ring);
 }
 
-#[expect(clippy::disallowed_methods, reason = "the control thread has nothing else to do")]
+#[expect(clippy::disallowed_methods, reason = "the main thread has nothing else to do")]
 pub(super) fn sleep(time: Duration) {
     std::thread::sleep(time);
 }

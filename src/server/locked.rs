@@ -1,7 +1,8 @@
 //! Locked memory: what the rings of the workers take of it, and what the kernel allows.
 //!
 //! io_uring charges its rings to RLIMIT_MEMLOCK. The limit counts for all processes of a user together, so a take-over
-//! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit.
+//! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit. The control thread
+//! has no ring (`control.rs`).
 
 use std::fmt;
 

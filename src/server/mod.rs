@@ -6,6 +6,7 @@ mod cgroup;
 mod check;
 mod cli;
 mod client;
+mod control;
 mod delay;
 mod development;
 mod doctor;

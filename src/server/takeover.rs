@@ -13,28 +13,24 @@
 //! old process finds it in what it has not read, and has not given up. Where `taken` is refused and there is no
 //! `failed` to read, the old process has died, and the new one is all there is.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+mod offer;
+
+use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use socket2::Socket;
 
+pub(super) use self::offer::{Offer, Offering, offer};
 use super::exchange::is_orphan;
-use super::life::{Asked, WORKERS_MAX, sleep};
-use super::meeting::{Places, Point, Strangers};
-use crate::worker::handover::{FORMAT, peer_credentials};
+use super::life::WORKERS_MAX;
+use super::meeting::Places;
+use crate::worker::handover::peer_credentials;
 
 /// Every message is as long as this, filled up with spaces.
 const MESSAGE_BYTES: usize = 64;
@@ -71,7 +67,11 @@ fn say(stream: &UnixStream, text: &str) -> io::Result<()> {
 fn hear(stream: &UnixStream) -> io::Result<String> {
     let mut heard = [0; MESSAGE_BYTES];
     (&*stream).read_exact(&mut heard)?;
-    Ok(String::from_utf8_lossy(&heard).trim_end().to_owned())
+    Ok(text_of(&heard))
+}
+
+fn text_of(message: &[u8; MESSAGE_BYTES]) -> String {
+    String::from_utf8_lossy(message).trim_end().to_owned()
 }
 
 fn expect(stream: &UnixStream, text: &str) -> io::Result<()> {
@@ -120,143 +120,8 @@ pub(super) struct Successor {
     pub(super) workers: usize,
     /// Its id.
     pub(super) process: i32,
-    /// Tells the thread that offers whether all was taken.
-    taken: Sender<bool>,
-}
-
-/// What this process offers.
-pub(super) struct Offer {
-    pub(super) address: SocketAddr,
-    /// More than workers, after a take-over from a server that had more.
-    pub(super) listeners: Vec<OwnedFd>,
-    pub(super) workers: usize,
-    /// See `Clock::start_nanos`.
-    pub(super) clock_start_nanos: u64,
-    /// The connections may move, too, and not the listeners only.
-    pub(super) gives: bool,
-}
-
-/// Offers the listeners, and the connections, to whoever comes to take over, until somebody has: `Asked::TakenOver`,
-/// or `Asked::Give`, when the connections are to move. The thread ends when its successor stands, and the process must
-/// not end before.
-///
-/// # Errors
-/// When there is no place to meet at, or no thread can be had.
-pub(super) fn offer(offer: Offer, places: &Places, asked: Sender<Asked>) -> io::Result<Offering> {
-    let point = Arc::new(places.open(offer.address)?);
-    let thread = std::thread::Builder::new().name("takeover".to_owned());
-    let place = point.clone();
-    let thread = thread.spawn(move || serve_point(&point, &offer, &asked))?;
-    Ok(Offering { place, thread })
-}
-
-/// What a process has that offers itself.
-pub(super) struct Offering {
-    place: Arc<Point>,
-    thread: JoinHandle<()>,
-}
-
-impl Offering {
-    /// Takes the offer back, at the end of the process.
-    pub(super) fn withdraw(&self) {
-        self.place.remove();
-    }
-
-    /// Waits until the successor stands.
-    pub(super) fn wait(self) {
-        // A panic of the thread would have ended the process.
-        let _ = self.thread.join();
-    }
-}
-
-fn serve_point(point: &Point, offer: &Offer, asked: &Sender<Asked>) {
-    let mut strangers = Strangers::new();
-    loop {
-        let Ok((stream, _)) = point.listener.accept() else {
-            // Out of descriptors it fails at once, over and over.
-            sleep(Duration::from_millis(100));
-            continue;
-        };
-        // Before anything that takes time: a flood of strangers must not keep the right one waiting.
-        if let Err(error) = point.check(&stream) {
-            strangers.refuse(&error);
-            continue;
-        }
-        match is_take_over(&stream)
-            .and_then(|is| is.then(|| hand_out(stream, offer, asked)).transpose())
-        {
-            // An ordinary start asks in this way which process serves the address.
-            Ok(None) => tracing::debug!("another process asked which process serves this address"),
-            Ok(Some(stream)) => {
-                // The successor offers from here on. The socket itself closes with the process; nobody accepts there.
-                point.close();
-                let _ = say(&stream, RETIRING);
-                // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
-                // be taken for the end of the service.
-                let _ = hear(&stream);
-                return;
-            }
-            Err(error) => {
-                let why = explained(&error, "the new process ended before it had everything");
-                tracing::warn!("a take-over failed, and this process continues: {why}");
-                sleep(Duration::from_millis(100));
-            }
-        }
-    }
-}
-
-/// Whether the peer wants to take over. `false`: it has closed the connection without a word.
-fn is_take_over(stream: &UnixStream) -> io::Result<bool> {
-    patient(stream)?;
-    match hear(stream) {
-        Ok(heard) if heard == TAKE_OVER => Ok(true),
-        Ok(_) => Err(foreign()),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
-            ) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// One conversation, from the listeners on; when it ends well, this process has nothing left to offer.
-fn hand_out(stream: UnixStream, offer: &Offer, asked: &Sender<Asked>) -> io::Result<UnixStream> {
-    send_listeners(&stream, offer)?;
-    let process = peer_credentials(&stream)?.process;
-    let wish = hear(&stream)?;
-    if wish == ACCEPTING {
-        let _ = asked.send(Asked::TakenOver(process));
-        return Ok(stream);
-    }
-    let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
-    let workers = worker_count(workers)?;
-    let (taken, outcome) = mpsc::channel();
-    let stream_of_it = stream.try_clone()?;
-    let successor = Successor { stream: stream_of_it, nonce, workers, process, taken };
-    // A control thread that is at the end already drops it, and with it the other end of `outcome`.
-    let _ = asked.send(Asked::Give(successor));
-    if outcome.recv() == Ok(true) { Ok(stream) } else { Err(io::Error::other("see above")) }
-}
-
-fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
-    let descriptors: Vec<BorrowedFd<'_>> = offer.listeners.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::Error::other("more listeners than one message holds"));
-    }
-    // No version has form 0: connections stay where they are.
-    let format = if offer.gives { FORMAT } else { 0 };
-    let text =
-        message(&format!("{LISTENERS} {format} {} {}", offer.workers, offer.clock_start_nanos));
-    let text = [IoSlice::new(&text)];
-    let sent =
-        retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
-    if sent == MESSAGE_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    /// Tells the task that offers whether all was taken: a byte if so, and only the end if not.
+    taken: UnixStream,
 }
 
 impl Successor {
@@ -282,7 +147,9 @@ impl Successor {
     }
 
     pub(super) fn tell_outcome(self, taken: bool) {
-        let _ = self.taken.send(taken);
+        if taken {
+            let _ = (&self.taken).write_all(&[1]);
+        }
     }
 }
 
@@ -462,7 +329,10 @@ fn given_up() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
+    use crate::server::control::Control;
+    use crate::server::life::Asked;
+    use crate::worker::handover::FORMAT;
+    use std::sync::mpsc::{self, Sender};
 
     fn listener() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -480,11 +350,17 @@ mod tests {
         }
     }
 
+    fn offer_to_others(what: Offer, asked: Sender<Asked>) -> Control {
+        let control = Control::start().unwrap();
+        offer(&control, what, &Places::none(), asked).unwrap();
+        control
+    }
+
     #[test]
     fn listeners_move_with_those_who_wait() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(of(address, listener), &Places::none(), asked).unwrap();
+        offer_to_others(of(address, listener), asked);
         let mut waiting = std::net::TcpStream::connect(address).unwrap();
         let (predecessor, listeners) =
             ask(address, &Places::none()).unwrap().expect("somebody is there");
@@ -503,7 +379,7 @@ mod tests {
     fn who_gives_up_or_speaks_otherwise_changes_nothing() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(of(address, listener), &Places::none(), asked).unwrap();
+        offer_to_others(of(address, listener), asked);
         drop(ask(address, &Places::none()).unwrap().expect("somebody is there"));
         let mut foreigner = Places::none().find(address).unwrap().unwrap();
         say(&foreigner, "take over 9").unwrap();
@@ -520,7 +396,7 @@ mod tests {
             let (listener, address) = listener();
             let (asked, _asks) = mpsc::channel();
             let offer_of_it = Offer { workers, ..of(address, listener) };
-            offer(offer_of_it, &Places::none(), asked).unwrap();
+            offer_to_others(offer_of_it, asked);
             let refused = ask(address, &Places::none()).err();
             assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::InvalidData));
         }
@@ -530,7 +406,7 @@ mod tests {
     fn begin() -> (Predecessor, Successor) {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
-        offer(of(address, listener), &Places::none(), asked).unwrap();
+        offer_to_others(of(address, listener), asked);
         let (predecessor, _) = ask(address, &Places::none()).unwrap().expect("somebody is there");
         assert_eq!((predecessor.format, predecessor.workers), (u64::from(FORMAT), 1));
         assert_eq!(predecessor.clock_start_nanos, 7);
@@ -580,7 +456,7 @@ mod tests {
     fn who_dies_leaves_all_to_the_other() {
         let (predecessor, successor) = begin();
         drop(successor);
-        // The thread that offers has the stream too, until it hears that nothing will come of it.
+        // The task that offers has the stream too, until it hears that nothing will come of it.
         while poll(&mut [PollFd::new(&predecessor.stream, PollFlags::IN)], None).unwrap() == 0 {}
         predecessor.take().unwrap();
     }

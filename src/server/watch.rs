@@ -1,10 +1,13 @@
-//! A thread that measures the memory of the process and logs a summary of refusals. Workers never wait for it.
+//! A task of the control thread. It measures the memory of the process and logs a summary of refusals. Workers never
+//! wait for it.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::life::sleep;
+use monoio::time::sleep;
+
+use super::control::Control;
 use super::memory::{Budget, Resident};
 use crate::counters::{RefusalCounters, Refused};
 use crate::worker::Shared;
@@ -18,7 +21,7 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// Between two lines about what was refused, in milliseconds.
 const LINE_EVERY_MS: u64 = 60_000;
 
-/// Looks at the process from a thread of its own.
+/// Looks at the process at intervals.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     budget: Option<(Resident, Budget)>,
@@ -40,23 +43,22 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Begins to look. The thread ends with the process.
+    /// Begins to look, until the process ends.
     ///
     /// # Errors
-    /// When no thread can be had.
-    pub(super) fn start(self) -> io::Result<()> {
-        let thread = std::thread::Builder::new().name("watch".to_owned());
-        thread.spawn(move || self.look_on()).map(drop)
+    /// When the control thread has ended.
+    pub(super) fn start(self, control: &Control) -> io::Result<()> {
+        control.run(|| Ok(self.look_on()))
     }
 
-    fn look_on(mut self) {
+    async fn look_on(mut self) {
         loop {
             let now_ms = self.shared.clock.now().0;
             let pause = self.measure(now_ms);
             if let Some(line) = self.summary.line(now_ms, &self.shared.overload.refusals) {
                 tracing::warn!("{line}");
             }
-            sleep(pause);
+            sleep(pause).await;
         }
     }
 

@@ -62,7 +62,7 @@ pub struct Shared {
     pub drained_ticks: Box<[AtomicU64]>,
     /// By worker: its slow beats, at least one a second while it lives.
     pub beats: Box<[AtomicU64]>,
-    /// All workers, and the control thread, meet here once each worker has its own descriptor table and its rings: what
+    /// All workers, and the main thread, meet here once each worker has its own descriptor table and its rings: what
     /// is opened before is copied to all of them, and lives as long as any.
     pub started: Barrier,
     /// Why a worker could not be set up. Final when all have met at `started`; then no worker runs.

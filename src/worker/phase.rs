@@ -1,8 +1,8 @@
-//! Where the server is in its life: one word, set by the control thread and read by workers once a tick.
+//! Where the server is in its life: one word, set by the main thread and read by workers once a tick.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Where the server is in its life; set by the control thread, read by workers once per tick.
+/// Where the server is in its life; set by the main thread, read by workers once per tick.
 #[derive(Debug, Default)]
 pub struct Phase(AtomicU8);
 

@@ -29,7 +29,7 @@ struct Given {
 }
 
 impl Simulation {
-    /// As the control threads and the workers of two processes do it.
+    /// As the main threads and the workers of two processes do it.
     pub(crate) fn hand_over(&mut self) {
         if !self.stand_aside() {
             return self.go_on();

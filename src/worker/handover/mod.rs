@@ -1,7 +1,7 @@
 //! The hand-over of established connections to another process, the workers' part.
 //!
 //! Each worker has its own descriptor table, so each gives its sockets away itself, and each worker of the other
-//! process takes some in: over Unix streams between them (`stream.rs`), once the control threads have agreed
+//! process takes some in: over Unix streams between them (`stream.rs`), once the main threads have agreed
 //! (`server/handover.rs`). Phases of the process that gives: `Waiting` (HTTP sessions stand aside, connections are
 //! served on), `Paused` (nothing is read or sent; mail runs dry), `Leaving` (each worker gives and waits for the
 //! outcome). The process that takes is `Paused` from its start. Either may come back to `Running`: until the new
@@ -51,7 +51,7 @@ impl Meeting {
     }
 }
 
-/// What the control thread and the workers of one process tell each other about a hand-over.
+/// What the main thread and the workers of one process tell each other about a hand-over.
 #[derive(Debug)]
 pub struct Handover {
     /// When this process takes: where, from the start.
@@ -177,7 +177,7 @@ impl Handover {
 }
 
 impl<K: HostKernel> Worker<K> {
-    /// Behind a tick: what the control thread waits for.
+    /// Behind a tick: what the main thread waits for.
     pub(super) fn show(&self) {
         let core = &self.core;
         let gauge = &self.shared.handover.gauges[usize::from(core.mailbox.core())];

@@ -1,0 +1,349 @@
+//! The old process's half of a take-over: a task of the control thread (`control.rs`) that serves one connection at a
+//! time. Until a peer has taken over, whatever it sends or leaves out ends only its own connection.
+
+use std::io::{self, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use monoio::time::{sleep, timeout};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use super::{
+    ACCEPTING, BRING, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING, Successor,
+    TAKE_OVER, explained, foreign, message, numbers, patient, say, text_of, worker_count,
+};
+use crate::server::control::{Control, RETRY_PAUSE, Readable};
+use crate::server::life::Asked;
+use crate::server::meeting::{Places, Point, Strangers};
+use crate::worker::handover::{FORMAT, peer_credentials};
+
+/// After so many connections in a row, other tasks of the control thread run.
+const CONNECTIONS_IN_A_ROW: u32 = 64;
+
+/// What this process offers.
+pub(in crate::server) struct Offer {
+    pub(in crate::server) address: SocketAddr,
+    /// More than workers, after a take-over from a server that had more.
+    pub(in crate::server) listeners: Vec<OwnedFd>,
+    pub(in crate::server) workers: usize,
+    /// See `Clock::start_nanos`.
+    pub(in crate::server) clock_start_nanos: u64,
+    /// The connections may move, too, and not the listeners only.
+    pub(in crate::server) gives: bool,
+}
+
+/// Offers the listeners, and the connections, to processes that connect, until one has taken over: `Asked::TakenOver`,
+/// or `Asked::Give`, when the connections are to move. The task on the control thread ends when the successor is ready,
+/// and the process must not end before.
+///
+/// # Errors
+/// When there is no place to meet at, or the control thread cannot wait for connections.
+pub(in crate::server) fn offer(
+    control: &Control,
+    offer: Offer,
+    places: &Places,
+    asked: Sender<Asked>,
+) -> io::Result<Offering> {
+    let place = Arc::new(places.open(offer.address)?);
+    place.listener.set_nonblocking(true)?;
+    let point = place.clone();
+    let (done, ended) = mpsc::channel::<()>();
+    control.run(move || {
+        let readable = Readable::of(&point.listener)?;
+        Ok(async move {
+            serve_point(&point, &readable, &offer, &asked).await;
+            drop(done);
+        })
+    })?;
+    Ok(Offering { place, ended })
+}
+
+/// What a process has that offers itself.
+pub(in crate::server) struct Offering {
+    place: Arc<Point>,
+    ended: Receiver<()>,
+}
+
+impl Offering {
+    /// Takes the offer back, at the end of the process.
+    pub(in crate::server) fn withdraw(&self) {
+        self.place.remove();
+    }
+
+    /// Waits until the successor is ready.
+    pub(in crate::server) fn wait(self) {
+        // Nothing is ever sent: the end of the task ends the wait.
+        let _ = self.ended.recv();
+    }
+}
+
+/// Waits for a connection that passes the check.
+async fn next_peer(
+    listener: &UnixListener,
+    readable: &Readable,
+    strangers: &mut Strangers,
+    mut check: impl FnMut(&UnixStream) -> io::Result<()>,
+) -> UnixStream {
+    let mut in_a_row = 0;
+    loop {
+        // A flood of connections is always readable, and a runtime that never parks runs no timer.
+        in_a_row += 1;
+        if in_a_row == CONNECTIONS_IN_A_ROW {
+            in_a_row = 0;
+            sleep(Duration::from_millis(1)).await;
+        }
+        readable.wait().await;
+        match listener.accept() {
+            // Before anything that takes time: a flood of strangers must not keep the right one waiting.
+            Ok((stream, _)) => match check(&stream) {
+                Ok(()) => return stream,
+                Err(error) => strangers.refuse(&error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Out of descriptors it fails at once, over and over.
+            Err(_) => sleep(RETRY_PAUSE).await,
+        }
+    }
+}
+
+async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, asked: &Sender<Asked>) {
+    let mut strangers = Strangers::new();
+    loop {
+        let check = |peer: &UnixStream| point.check(peer);
+        let stream = next_peer(&point.listener, readable, &mut strangers, check).await;
+        match converse(stream, offer, asked).await {
+            // An ordinary start asks in this way which process serves the address.
+            Ok(None) => tracing::debug!("another process asked which process serves this address"),
+            Ok(Some(conversation)) => {
+                // The successor offers from here on. The socket itself closes with the process; nobody accepts there.
+                point.close();
+                let _ = say(&conversation.stream, RETIRING);
+                // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
+                // be taken for the end of the service.
+                let _ = conversation.hear().await;
+                return;
+            }
+            Err(error) => {
+                let why = explained(&error, "the new process ended before it had everything");
+                tracing::warn!("a take-over failed, and this process continues: {why}");
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The connection of a process that may take over. It does not block, but for a `Successor`.
+struct Conversation {
+    stream: UnixStream,
+    readable: Readable,
+}
+
+impl Conversation {
+    fn begin(stream: UnixStream) -> io::Result<Self> {
+        patient(&stream)?;
+        stream.set_nonblocking(true)?;
+        let readable = Readable::of(&stream)?;
+        Ok(Self { stream, readable })
+    }
+
+    /// One message, within `PATIENCE`, whatever pieces it comes in.
+    async fn hear(&self) -> io::Result<String> {
+        timeout(PATIENCE, self.whole_message()).await.unwrap_or(Err(Errno::TIMEDOUT.into()))
+    }
+
+    async fn whole_message(&self) -> io::Result<String> {
+        let mut heard = [0; MESSAGE_BYTES];
+        let mut filled = 0;
+        while filled < heard.len() {
+            self.readable.wait().await;
+            match (&self.stream).read(&mut heard[filled..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(text_of(&heard))
+    }
+
+    /// Whether the peer wants to take over. `false`: it has closed the connection without a word.
+    async fn is_take_over(&self) -> io::Result<bool> {
+        match self.hear().await {
+            Ok(heard) if heard == TAKE_OVER => Ok(true),
+            Ok(_) => Err(foreign()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// One conversation; when it ends well, this process has nothing left to offer. `None`: the peer wanted nothing.
+async fn converse(
+    stream: UnixStream,
+    offer: &Offer,
+    asked: &Sender<Asked>,
+) -> io::Result<Option<Conversation>> {
+    let conversation = Conversation::begin(stream)?;
+    if !conversation.is_take_over().await? {
+        return Ok(None);
+    }
+    let stream = &conversation.stream;
+    send_listeners(stream, offer)?;
+    let process = peer_credentials(stream)?.process;
+    let wish = conversation.hear().await?;
+    if wish == ACCEPTING {
+        let _ = asked.send(Asked::TakenOver(process));
+        return Ok(Some(conversation));
+    }
+    let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
+    let workers = worker_count(workers)?;
+    let (taken, outcome) = UnixStream::pair()?;
+    outcome.set_nonblocking(true)?;
+    let settled = Readable::of(&outcome)?;
+    // The main thread has the stream for itself until it says how it ended.
+    stream.set_nonblocking(false)?;
+    let successor = Successor { stream: stream.try_clone()?, nonce, workers, process, taken };
+    // A main thread that is at the end already drops it, and with it the other end of `outcome`.
+    let _ = asked.send(Asked::Give(successor));
+    let is_taken = loop {
+        settled.wait().await;
+        match (&outcome).read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => break matches!(read, Ok(1)),
+        }
+    };
+    stream.set_nonblocking(true)?;
+    if is_taken { Ok(Some(conversation)) } else { Err(io::Error::other("see above")) }
+}
+
+fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
+    let descriptors: Vec<BorrowedFd<'_>> = offer.listeners.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("more listeners than one message holds"));
+    }
+    // No version has form 0: connections stay where they are.
+    let format = if offer.gives { FORMAT } else { 0 };
+    let text =
+        message(&format!("{LISTENERS} {format} {} {}", offer.workers, offer.clock_start_nanos));
+    let text = [IoSlice::new(&text)];
+    let sent =
+        retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
+    if sent == MESSAGE_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    fn offer_of(listener: TcpListener) -> Offer {
+        Offer {
+            address: listener.local_addr().unwrap(),
+            listeners: vec![listener.into()],
+            workers: 1,
+            clock_start_nanos: 7,
+            gives: true,
+        }
+    }
+
+    /// An offer, its control thread, what it asks of the main thread, and a connection to it.
+    fn begin() -> (Control, Receiver<Asked>, UnixStream) {
+        let what = offer_of(TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = what.address;
+        let (asked, asks) = mpsc::channel();
+        let control = Control::start().unwrap();
+        offer(&control, what, &Places::none(), asked).unwrap();
+        let stream = Places::none().find(address).unwrap().expect("the offer");
+        (control, asks, stream)
+    }
+
+    #[test]
+    fn a_silent_peer_stops_no_other_task() {
+        let (control, _asks, stream) = begin();
+        (&stream).write_all(b"take over").unwrap();
+        for pause in [1, 20] {
+            let (done, result) = mpsc::channel();
+            let timer = move || {
+                Ok(async move {
+                    sleep(Duration::from_millis(pause)).await;
+                    done.send(()).unwrap();
+                })
+            };
+            control.run(timer).unwrap();
+            result.recv_timeout(PATIENCE / 2).expect("the control thread goes on");
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_one_message() {
+        let (_control, asks, stream) = begin();
+        let (first, second) = (message(TAKE_OVER), message(ACCEPTING));
+        for piece in first.chunks(7).chain(second.chunks(5)) {
+            (&stream).write_all(piece).unwrap();
+            crate::server::life::sleep(Duration::from_millis(1));
+        }
+        assert!(matches!(asks.recv().unwrap(), Asked::TakenOver(_)));
+    }
+
+    /// A byte at a time would otherwise keep the right process waiting for as long as a peer likes.
+    #[test]
+    fn a_peer_that_dribbles_has_one_deadline_for_its_message() {
+        let (_control, asks, stream) = begin();
+        let message = message(TAKE_OVER);
+        let sent = message.iter().take_while(|byte| {
+            crate::server::life::sleep(PATIENCE / 40);
+            (&stream).write_all(&[**byte]).is_ok()
+        });
+        assert!(sent.count() < MESSAGE_BYTES, "the whole message took 1.6 x PATIENCE");
+        assert!(asks.try_recv().is_err());
+    }
+
+    #[test]
+    fn timers_run_during_a_flood_of_connections() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let point = Places::none().open(address).unwrap();
+        point.listener.set_nonblocking(true).unwrap();
+        // All wait in the queue before the task starts, so the listener is readable until the last one.
+        let flood = 10 * CONNECTIONS_IN_A_ROW;
+        for _ in 0..flood {
+            drop(Places::none().find(address).unwrap().expect("room in the queue"));
+        }
+        let control = Control::start().unwrap();
+        let (events, log) = mpsc::channel();
+        let of_timer = events.clone();
+        let both = move || {
+            let readable = Readable::of(&point.listener)?;
+            monoio::spawn(async move {
+                sleep(Duration::from_millis(5)).await;
+                of_timer.send("timer").unwrap();
+            });
+            Ok(async move {
+                let mut seen = 0;
+                let check = |_: &UnixStream| {
+                    seen += 1;
+                    if seen < flood { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+                };
+                next_peer(&point.listener, &readable, &mut Strangers::new(), check).await;
+                events.send("the last peer").unwrap();
+            })
+        };
+        control.run(both).unwrap();
+        assert_eq!([log.recv().unwrap(), log.recv().unwrap()], ["timer", "the last peer"]);
+    }
+}
