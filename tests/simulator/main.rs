@@ -192,7 +192,7 @@ fn new_seeds() {
     let first = run << 20;
     let start = std::time::Instant::now();
     let count = match given("RINGVERB_SECONDS") {
-        None => given("RINGVERB_SEEDS").unwrap_or(600),
+        None => given("RINGVERB_SEEDS").unwrap_or(240),
         Some(_) => u64::MAX - first,
     };
     let time = given("RINGVERB_SECONDS").unwrap_or(u64::MAX);

@@ -108,6 +108,7 @@ export async function startServer(environment = {}, givenPort = undefined) {
       REVERB_SERVER_HOST: "127.0.0.1",
       REVERB_SERVER_PORT: String(port),
       RINGVERB_WORKERS: "4",
+      RINGVERB_IO: process.env.RINGVERB_IO ?? "auto",
       ...environment,
     },
   });

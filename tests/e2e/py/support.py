@@ -94,6 +94,7 @@ class ServerTestCase(unittest.TestCase):
                 "REVERB_SERVER_HOST": "127.0.0.1",
                 "REVERB_SERVER_PORT": str(cls.port),
                 "RINGVERB_WORKERS": "4",
+                "RINGVERB_IO": os.environ.get("RINGVERB_IO", "auto"),
                 **cls.ENVIRONMENT,
             },
         )
