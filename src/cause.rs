@@ -176,10 +176,6 @@ causes! {
         "a request was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
     AcceptPaused "accept_paused" AcceptPaused
         "accepting pauses: {}"
-    SocketLost "socket_lost" Kernel
-        "a new connection was closed because the kernel has no room for it: {}"
-    Moving "moving" Moving
-        "a request was answered with 503 because this server gives its connections to a new process; the client may try again"
 
     // Requests.
     OutsidePrefix "outside_prefix" NotFound
@@ -272,8 +268,6 @@ causes! {
         "{} has {} already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
     Quota "quota" Quota
         "connection refused: the app has {}, and REVERB_APP_MAX_CONNECTIONS is {}"
-    NoDescriptor "no_descriptor" Kernel
-        "a WebSocket was closed in its handshake: {}; raise LimitNOFILE or ulimit -n"
 
     // Messages of clients.
     NotJson "not_json" Malformed
@@ -416,7 +410,7 @@ impl Cause {
     /// It happens in every healthy service, because clients disconnect and networks fail: logged at level INFO.
     #[must_use]
     pub fn is_ordinary(self) -> bool {
-        matches!(self, Self::NoPong | Self::NothingSent | Self::Terminated | Self::Moving)
+        matches!(self, Self::NoPong | Self::NothingSent | Self::Terminated)
     }
 }
 

@@ -129,8 +129,6 @@ pub enum Refused {
     NotFound,
     /// An API request that a core did not answer in time.
     CoreSilent,
-    /// A request, while the process gives its connections to another one.
-    Moving,
     /// A connection that did not answer a ping.
     NoPong,
     /// A connection that the app's backend ended.
@@ -138,7 +136,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 39] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -176,7 +174,6 @@ impl Refused {
         Self::InvalidRequest,
         Self::NotFound,
         Self::CoreSilent,
-        Self::Moving,
         Self::NoPong,
         Self::Terminated,
     ];
@@ -221,7 +218,6 @@ impl Refused {
             Self::InvalidRequest => "invalid_request",
             Self::NotFound => "not_found",
             Self::CoreSilent => "core_silent",
-            Self::Moving => "moving",
             Self::NoPong => "no_pong",
             Self::Terminated => "terminated",
         }

@@ -36,7 +36,7 @@ grouped() { sed -E ':a; s/([0-9])([0-9]{3})($|,)/\1,\2\3/; ta' <<<"$1"; }
 
 line "" setting now wanted
 kernel=$(uname -r)
-verdict "$(yes_if test "$(printf '5.19\n%s\n' "$kernel" | sort -V | head -n 1)" = 5.19)" kernel "$kernel" "5.19 or newer"
+verdict "$(yes_if test "$(printf '5.19\n%s\n' "$kernel" | sort -V | head -n 1)" = 5.19)" kernel "$kernel" "5.19 or newer for io_uring; older ones use epoll"
 io_uring=$(current kernel.io_uring_disabled)
 verdict "$(yes_if test "${io_uring:-0}" = 0)" kernel.io_uring_disabled "${io_uring:-absent}" "0"
 
