@@ -89,19 +89,36 @@ impl RequestReader {
     /// As soon as the bytes at hand cannot become an acceptable request.
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Progress, Refusal> {
         let mut used = 0;
+        let progress = self.read_front(buffer, &mut used);
+        buffer.drain(..used);
+        progress
+    }
+
+    /// `read` that leaves the bytes where they are: it adds to `used` how many it has taken from the front. Where many
+    /// requests wait in one buffer, each costs no more than its own bytes.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn read_front(&mut self, buffer: &[u8], used: &mut usize) -> Result<Progress, Refusal> {
+        let mut rest = buffer;
         let mut open = match self.open.take() {
             Some(open) => open,
             None => {
-                self.skip_leading_lines(buffer)?;
-                let Some(head) = self.find_head(buffer)? else {
+                let skipped = self.skip_leading_lines(rest)?;
+                *used += skipped;
+                rest = rest.get(skipped..).unwrap_or_default();
+                let Some(head) = self.find_head(rest)? else {
                     return Ok(Progress::Incomplete { continue_expected: false });
                 };
-                used = head.len();
-                OpenRequest::new(head, buffer.len() - used, self.limits)?
+                let size = head.len();
+                let open = OpenRequest::new(head, rest.len() - size, self.limits)?;
+                *used += size;
+                rest = rest.get(size..).unwrap_or_default();
+                open
             }
         };
-        let (taken, complete) = open.read_body(buffer.get(used..).unwrap_or_default())?;
-        buffer.drain(..used + taken);
+        let (taken, complete) = open.read_body(rest)?;
+        *used += taken;
         if complete {
             *self = Self::new(self.limits);
             return Ok(Progress::Complete(open.request));
@@ -111,22 +128,23 @@ impl RequestReader {
         Ok(Progress::Incomplete { continue_expected })
     }
 
-    fn skip_leading_lines(&mut self, buffer: &mut Vec<u8>) -> Result<(), Refusal> {
+    /// The number of bytes of empty lines at the front.
+    fn skip_leading_lines(&mut self, buffer: &[u8]) -> Result<usize, Refusal> {
         let lines = buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
         if lines > 0 {
             self.leading_lines += lines;
             self.searched = 0;
-            buffer.drain(..2 * lines);
         }
+        let skipped = 2 * lines;
         // No request starts with a control byte, but TLS does: no use in waiting for its end.
-        let foreign = match buffer.as_slice() {
+        let foreign = match buffer.get(skipped..).unwrap_or_default() {
             [] | [b'\r'] => false,
             [first, ..] => first.is_ascii_control(),
         };
         if foreign || self.leading_lines > LEADING_LINES_MAX {
             return Err(Refusal::BadRequest);
         }
-        Ok(())
+        Ok(skipped)
     }
 
     /// The head at the front of `buffer`, once its blank line is there. A bare LF is refused: some

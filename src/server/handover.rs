@@ -12,7 +12,8 @@ use crate::mailbox::Doorbell;
 use crate::worker::Shared;
 
 const STEP: Duration = Duration::from_millis(1);
-/// How long HTTP sessions may take to stand aside, in steps. Those that are not done then are answered 503.
+/// How long HTTP sessions may take to stand aside, in steps. Those that are not done then get no answer: they have sent a
+/// part of a request only, or do not read.
 const ASIDE_STEPS: u32 = 1_000;
 /// How long mail may take to run dry, in steps.
 const QUIET_STEPS: u32 = 2_000;
@@ -79,7 +80,9 @@ fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> i
     };
     if wait(ASIDE_STEPS, "HTTP sessions did not stand aside", all_aside).is_err() {
         let left = shared.handover.busy();
-        tracing::info!("{left} HTTP requests take too long for the take-over and are answered 503");
+        tracing::info!(
+            "{left} HTTP requests take too long for the take-over: their clients get no answer"
+        );
     }
     shared.phase.pause();
     wait_until_quiet(shared, doorbells)?;

@@ -129,10 +129,7 @@ impl<K: Kernel> Core<K> {
     pub fn finish(&mut self) -> Rest {
         let paused = self.paused;
         if !paused {
-            let mut flush = std::mem::take(&mut self.flush);
-            let (mut site, reactor) = self.split();
-            flush.run(&mut site, reactor);
-            self.flush = flush;
+            self.flush();
         }
         self.reactor.finish_turn();
         if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
@@ -155,6 +152,13 @@ impl<K: Kernel> Core<K> {
     #[must_use]
     pub fn http_sessions(&self) -> usize {
         self.reactor.sessions.len()
+    }
+
+    fn flush(&mut self) {
+        let mut flush = std::mem::take(&mut self.flush);
+        let (mut site, reactor) = self.split();
+        flush.run(&mut site, reactor);
+        self.flush = flush;
     }
 
     /// Connections wait for the next tick with what they are to be sent.

@@ -496,7 +496,7 @@ impl<K: Kernel> Reactor<K> {
         for index in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
             self.note_listener(index, false);
         }
-        (self.cluster.readable, self.cluster.is_deaf) = (true, true);
+        self.note_unwatchable(site, Watched::Cluster(self.cluster.number));
         self.doorbell_is_deaf = true;
     }
 

@@ -23,6 +23,7 @@ use crate::cluster::{Link, Login, Lost};
 use crate::config::Scaling;
 use crate::mailbox::{Doorbell, Mailbox};
 use crate::shard::{LinkId, Mail, NodeId, Shard};
+use crate::tick::ClusterReports;
 use crate::tick::kernel::Watched;
 
 const PAUSE_FIRST_MS: u64 = 50;
@@ -200,6 +201,10 @@ impl Line {
 impl<K: HostKernel> Worker<K> {
     /// Takes in what Redis has sent, and makes a connection when it is time. Part of the tick.
     pub(super) fn hear_line(&mut self) {
+        // All cores count in the same word: it stays untouched where there is no cluster.
+        if self.line.is_none() {
+            return;
+        }
         let shared = self.shared.clone();
         let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
         let now = self.clock.now();
@@ -211,10 +216,10 @@ impl<K: HostKernel> Worker<K> {
                     Err(error) => self.lose_line(&unreachable(lines, &error)),
                 }
             }
-            State::Pausing(_) => {}
+            State::Pausing(_) => self.core.reactor.cluster.readable = false,
             State::Calling(receiver) => match receiver.try_recv() {
                 Ok(Ok(socket)) => self.open_line(socket.into()),
-                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Empty) => self.core.reactor.cluster.readable = false,
                 Ok(Err(error)) => self.lose_line(&unreachable(lines, &error)),
                 Err(TryRecvError::Disconnected) => {
                     self.lose_line(&unreachable(lines, &io::Error::other("the call was given up")));
@@ -231,7 +236,7 @@ impl<K: HostKernel> Worker<K> {
         line.blocked = false;
         line.up_since = None;
         let reactor = &mut self.core.reactor;
-        reactor.cluster = crate::tick::ClusterReports { number: line.number, ..Default::default() };
+        reactor.cluster = ClusterReports { number: line.number, ..Default::default() };
         reactor.kernel.watch_readable(&socket, Watched::Cluster(line.number));
         line.state = State::Serving(socket);
     }
@@ -292,9 +297,12 @@ impl<K: HostKernel> Worker<K> {
         let again = Moment(self.clock.now().0 + line.pause_ms / 2 + jitter);
         line.pause_ms = (line.pause_ms * 2).min(PAUSE_MAX_MS);
         if let State::Serving(socket) = std::mem::replace(&mut line.state, State::Pausing(again)) {
-            let kernel = &mut self.core.reactor.kernel;
-            kernel.unwatch(&socket, Watched::Cluster(line.number), line.blocked);
-            kernel.submit();
+            let reactor = &mut self.core.reactor;
+            reactor.kernel.unwatch(&socket, Watched::Cluster(line.number), line.blocked);
+            reactor.kernel.submit();
+            // What was reported of this socket is of no use to anybody, and a report that waits keeps the core awake.
+            line.number = line.number.wrapping_add(1);
+            reactor.cluster = ClusterReports { number: line.number, ..Default::default() };
         }
         self.core.settle();
         let is_first = lines.begins_lost(usize::from(self.core.mailbox.core()));
@@ -334,6 +342,9 @@ impl<K: HostKernel> Worker<K> {
 
     /// Carries out what this tick wants of the cluster. Part of the tick.
     pub(super) fn carry_out_line(&mut self) {
+        if self.line.is_none() {
+            return;
+        }
         let shared = self.shared.clone();
         let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
         let core = &mut self.core;

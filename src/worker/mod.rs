@@ -227,17 +227,15 @@ impl<K: HostKernel> Worker<K> {
     /// Deals with all that is ready, then flushes. Returns the time until the next tick in milliseconds, if nothing is
     /// reported before.
     fn tick(&mut self) -> u64 {
-        let shared = self.shared.clone();
-        let core = &mut self.core;
-        core.mailbox.doorbell().set_awake();
-        let stage = shared.phase.stage();
+        self.core.mailbox.doorbell().set_awake();
+        let stage = self.shared.phase.stage();
         let now = self.clock.now();
         self.follow();
         self.beat(now);
         self.core.http.unix_seconds = time::unix_seconds();
         if !self.core.is_paused() {
             self.core.shard.advance(now);
-            if shared.phase.is_ending() {
+            if self.shared.phase.is_ending() {
                 self.drain();
             }
             self.shed();
@@ -252,16 +250,16 @@ impl<K: HostKernel> Worker<K> {
         self.write_line();
         let rest = self.core.finish();
         self.settle_accounts();
-        if shared.phase.is_moving() {
+        if self.shared.phase.is_moving() {
             self.show();
         }
         if self.drain.is_done {
-            shared.drained_ticks[usize::from(self.core.mailbox.core())]
+            self.shared.drained_ticks[usize::from(self.core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
         }
         // Whoever changed the phase during this tick found the core awake and did not ring. The core says that it
         // sleeps before this look, and the phase is set before that ring: one of the two sees the other.
-        if shared.phase.stage() != stage {
+        if self.shared.phase.stage() != stage {
             return 0;
         }
         self.rest_ms(rest)
@@ -294,13 +292,12 @@ impl<K: HostKernel> Worker<K> {
 
     /// Does what the phase asks for, on the way to another process and back as well.
     fn follow(&mut self) {
-        let shared = self.shared.clone();
-        let phase = &shared.phase;
-        if phase.is_leaving() && self.core.is_paused() {
+        if self.shared.phase.is_leaving() && self.core.is_paused() {
             handover::hand_out(self);
         }
+        let phase = &self.shared.phase;
         self.core.http.accepts = phase.is_running();
-        self.core.http.unready = shared.unready.load(Ordering::Relaxed);
+        self.core.http.unready = self.shared.unready.load(Ordering::Relaxed);
         self.core.stand_aside(phase.is_moving());
         let pauses = phase.is_paused();
         if pauses && !self.core.is_paused() {

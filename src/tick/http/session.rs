@@ -106,8 +106,9 @@ pub(super) struct Publish {
 /// What a session has from the first byte of a request to the last one of its answer.
 pub(in crate::tick) struct Work {
     reader: RequestReader,
-    /// Received and not yet used.
+    /// Received. The first `used` bytes were used.
     input: Vec<u8>,
+    used: usize,
     /// Answers, of which the first `sent` bytes have left.
     output: Vec<u8>,
     sent: usize,
@@ -136,6 +137,7 @@ impl Spare {
             None => Box::new(Work {
                 reader,
                 input: Vec::new(),
+                used: 0,
                 output: Vec::new(),
                 sent: 0,
                 pending: None,
@@ -154,6 +156,16 @@ impl Spare {
 impl Work {
     fn unsent(&self) -> &[u8] {
         self.output.get(self.sent..).unwrap_or_default()
+    }
+
+    fn unused(&self) -> &[u8] {
+        self.input.get(self.used..).unwrap_or_default()
+    }
+
+    /// The used bytes go once they are all there is, or when others come.
+    fn forget_used(&mut self) {
+        self.input.drain(..self.used);
+        self.used = 0;
     }
 
     fn heap_bytes(&self) -> usize {
@@ -216,7 +228,7 @@ impl Session {
 
     /// Whether a byte of the next request has come.
     pub(in crate::tick) fn has_begun(&self) -> bool {
-        self.work.as_ref().is_some_and(|work| !work.reader.is_idle() || !work.input.is_empty())
+        self.work.as_ref().is_some_and(|work| !work.reader.is_idle() || !work.unused().is_empty())
     }
 
     /// Whether it could go on in another process: it is between two requests, or all that it has of one is its input.
@@ -237,7 +249,7 @@ impl Session {
 
     /// What has come of a request that is not whole.
     pub(in crate::tick) fn input(&self) -> &[u8] {
-        self.work.as_ref().map_or(&[], |work| &work.input)
+        self.work.as_ref().map_or(&[], |work| work.unused())
     }
 
     /// Answers that have not left.
@@ -251,6 +263,7 @@ impl Session {
             return;
         }
         let work = self.work.get_or_insert_with(|| spare.take(rules));
+        work.forget_used();
         work.input.extend_from_slice(bytes);
     }
 
@@ -261,7 +274,14 @@ impl Session {
         }
         let Some(work) = &mut self.work else { return Step::Rest };
         let is_in_body = !work.reader.holds_nothing();
-        match work.reader.read(&mut work.input) {
+        let mut used = 0;
+        let unused = work.input.get(work.used..).unwrap_or_default();
+        let progress = work.reader.read_front(unused, &mut used);
+        work.used += used;
+        if work.unused().is_empty() {
+            work.forget_used();
+        }
+        match progress {
             Ok(Progress::Complete(request)) => {
                 self.timer = Timer::None;
                 self.serve(key, request, site)
@@ -381,14 +401,15 @@ impl Session {
         let is_needed = work.pending.is_some()
             || !work.reader.holds_nothing()
             || !work.reader.is_idle()
-            || !work.input.is_empty()
+            || !work.unused().is_empty()
             || !work.output.is_empty();
         if !is_needed && let Some(work) = self.work.take() {
             spare.put(work);
         } else if let Some(work) = &mut self.work
-            && work.input.is_empty()
+            && work.unused().is_empty()
+            && work.output.is_empty()
         {
-            // Nothing is kept beside the request itself while the session waits.
+            // Nothing is kept beside the request itself while the session waits. With an answer on its way it does not.
             work.input = Vec::new();
         }
     }
@@ -430,7 +451,7 @@ impl Session {
         let limits = Limits { request_size_max: http.rules.request_size_max };
         if let Some(work) = &mut self.work {
             work.reader = RequestReader::new(limits);
-            work.input = Vec::new();
+            (work.input, work.used) = (Vec::new(), 0);
         }
         self.close_with(&response, false);
         true
@@ -497,6 +518,7 @@ impl Session {
         if let Some(mut work) = self.work.take() {
             work.pending = None;
             work.input.clear();
+            work.used = 0;
             work.output.clear();
             work.sent = 0;
             spare.put(work);
@@ -511,6 +533,7 @@ impl Session {
                 let mut output = std::mem::take(&mut work.output);
                 output.drain(..work.sent);
                 work.sent = 0;
+                work.forget_used();
                 (output, std::mem::take(&mut work.input))
             }
         }

@@ -262,8 +262,18 @@ impl<K: Kernel> Reactor<K> {
             || (site.http.stands_aside && entry.session.may_move())
         {
             entry.is_deferred = true;
-        } else {
+        } else if entry.session.input().is_empty() {
             self.read_session(site, key);
+        } else {
+            // What has come goes ahead of what is still to be received: else a client that sends many requests at once
+            // would have all of them kept here.
+            self.serve(site, key);
+            let Some(entry) = self.sessions.get(key) else { return };
+            if entry.session.wants_bytes() {
+                self.read_session(site, key);
+            } else {
+                entry.is_deferred = true;
+            }
         }
     }
 

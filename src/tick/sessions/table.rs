@@ -16,6 +16,8 @@ pub(super) const NEVER: u32 = u32::MAX;
 /// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that
 /// an accepted socket can cause.
 const SEARCHED_MAX: usize = 64;
+/// The same, with entries of sessions that do not wait any more.
+const LOOKED_AT_MAX: usize = 8 * SEARCHED_MAX;
 
 /// One socket and its session.
 pub(super) struct Entry<S> {
@@ -105,9 +107,11 @@ impl<S> Sessions<S> {
         self.ready.len()
     }
 
-    /// Sessions that could not go on in another process.
+    /// Sessions that could not go on in another process, but for those that only wait for their client to close.
     pub(in crate::tick) fn busy(&self) -> usize {
-        self.entries.iter().filter(|(_, entry)| !entry.session.may_move()).count()
+        let is_busy =
+            |entry: &Entry<S>| !entry.session.may_move() && entry.session.timer != Timer::Linger;
+        self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
     }
 
     /// Sessions that could go on in another process: socket, peer, whether a request was answered, and what has come of
@@ -227,12 +231,14 @@ impl<S> Sessions<S> {
     }
 
     /// Of an address the session that has waited longest, if it is among the first.
-    pub(super) fn longest_waiting_of(&self, address: IpAddr) -> Option<SessionKey> {
-        let is_of = |found: &(SessionKey, u32)| {
-            self.waits(*found).is_some_and(|entry| entry.session.peer.ip() == address)
-        };
+    pub(super) fn longest_waiting_of(&mut self, address: IpAddr) -> Option<SessionKey> {
+        // Entries of those that have gone lie in front, where sessions end in the order in which they came.
+        self.longest_waiting();
+        let live = |found: &(SessionKey, u32)| self.waits(*found).map(|entry| (found.0, entry));
         [&self.ages.silent, &self.ages.by_age].into_iter().find_map(|queue| {
-            queue.iter().take(SEARCHED_MAX).find(|found| is_of(found)).map(|found| found.0)
+            let first = queue.iter().take(LOOKED_AT_MAX).filter_map(live).take(SEARCHED_MAX);
+            let mut of_address = first.filter(|(_, entry)| entry.session.peer.ip() == address);
+            of_address.next().map(|(key, _)| key)
         })
     }
 }
