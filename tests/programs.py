@@ -1,24 +1,21 @@
-"""Builds the test programs of the workspace and runs them, several at a time: most of them wait most of the time.
+"""Builds the test programs of the workspace and runs them.
 
-    programs.py [--servers] [--jobs N]
+    programs.py [--jobs N] [NAME...]
 
-Prints what `cargo test --no-fail-fast` prints, a program after the other. `--servers`: only the programs that start
-servers, for a second run with another RINGVERB_IO. Programs that measure what the machine does run alone, at the end.
-Exits with 1 if anything failed.
+Prints what `cargo test --no-fail-fast` prints, a program after the other. With names only these programs run, for a
+second run with another RINGVERB_IO. With `--jobs` several run at a time, because most of them wait most of the time;
+those that measure what the machine does run alone, at the end. Exits with 1 if anything failed.
 """
 
 import argparse
 import concurrent.futures
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
 # They measure latency, memory or descriptors, or keep all cores busy.
 ALONE = {"connection_memory", "exhaustion", "fairness", "fuzz_smoke", "memory", "simulator", "sockets"}
-# They start no server, or take no notice of RINGVERB_IO.
-WITHOUT_SERVER = {"fuzz_smoke", "kernels", "simulator", "tidy", "locked_memory"}
 # The longest come first.
 LONG = ["cluster_edges", "cluster_faults", "refusals", "cluster_floods", "cluster_churn", "cluster_lines"]
 
@@ -52,12 +49,15 @@ def run(program):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--servers", action="store_true")
-    parser.add_argument("--jobs", type=int, default=2 + (os.cpu_count() or 2) // 2)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
     found = list(programs())
-    if arguments.servers:
-        found = [one for one in found if not one[1].startswith("unittests") and one[0] not in WITHOUT_SERVER]
+    if arguments.names:
+        found = [one for one in found if one[0] in arguments.names]
+        missing = set(arguments.names) - {one[0] for one in found}
+        if missing:
+            sys.exit(f"no such test program: {', '.join(sorted(missing))}")
     rank = {name: place for place, name in enumerate(LONG)}
     together = sorted((one for one in found if one[0] not in ALONE), key=lambda one: rank.get(one[0], len(LONG)))
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:

@@ -12,8 +12,8 @@ use crate::mailbox::Doorbell;
 use crate::worker::Shared;
 
 const STEP: Duration = Duration::from_millis(1);
-/// How long HTTP sessions may take to stand aside, in steps. Those that are not done then get no answer: they have sent a
-/// part of a request only, or do not read.
+/// How long HTTP sessions may take to stand aside, in steps. Those that are not done then get no answer: they have
+/// sent a part of a request only, or do not read.
 const ASIDE_STEPS: u32 = 1_000;
 /// How long mail may take to run dry, in steps.
 const QUIET_STEPS: u32 = 2_000;

@@ -11,9 +11,12 @@ use crate::counters::{RefusalCounters, Refused};
 use crate::mailbox::{Doorbell, mesh};
 use crate::shard::{ConnectionKey, Settings};
 
-/// A kernel with nothing to read, that reports `sent` of each send.
+/// A kernel that reports `sent` of each send, and whose sockets have always read what `source` fills in.
 struct Scripted {
     sent: fn(usize) -> Sent,
+    source: fn(&mut [u8]) -> Received,
+    /// Connections that wait at a listener.
+    waiting: u32,
 }
 
 impl Kernel for Scripted {
@@ -25,7 +28,11 @@ impl Kernel for Scripted {
     fn unwatch_listener(&mut self, (): &(), _index: u32) {}
 
     fn accept(&mut self, (): &()) -> Accepted<()> {
-        Accepted::Nothing
+        if self.waiting == 0 {
+            return Accepted::Nothing;
+        }
+        self.waiting -= 1;
+        Accepted::Socket((), core::net::SocketAddr::from(([192, 0, 2, 1], 4_711)))
     }
 
     fn watch_readable(&mut self, (): &(), _watched: Watched) {}
@@ -47,8 +54,8 @@ impl Kernel for Scripted {
         results.extend(sends.map(|send| (self.sent)(send.bytes.len())));
     }
 
-    fn receive(&mut self, (): &(), _buffer: &mut [u8]) -> Received {
-        Received::Nothing
+    fn receive(&mut self, (): &(), buffer: &mut [u8]) -> Received {
+        (self.source)(buffer)
     }
 
     fn shut_down(&mut self, (): &()) -> bool {
@@ -78,8 +85,9 @@ fn core_of(app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
     assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
     let mailbox = mesh(1).unwrap().remove(0);
     let overload = Arc::new(Overload::default());
+    let kernel = Scripted { sent, source: |_| Received::Nothing, waiting: 0 };
     let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
-    Core::new(Shard::new(Settings::alone(apps)), mailbox, http, Scripted { sent }, 0)
+    Core::new(Shard::new(Settings::alone(apps)), mailbox, http, kernel, 0)
 }
 
 fn open(core: &mut Core<Scripted>) -> ConnectionKey {
@@ -129,4 +137,28 @@ fn a_slot_that_changes_hands_within_a_tick_is_sent_once() {
     assert_eq!(first.slot, second.slot);
     tick(&mut core);
     assert_eq!(SENDS.get(), 1);
+}
+
+/// It sends requests without end and reads all answers: they leave in the pace in which they are served.
+#[test]
+fn a_client_that_never_stops_sending_has_no_more_kept_than_one_read() {
+    const REQUEST: &[u8] = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    core.reactor.kernel.waiting = 1;
+    core.reactor.kernel.source = |buffer| {
+        let whole = buffer.len() / REQUEST.len() * REQUEST.len();
+        buffer[..whole]
+            .chunks_exact_mut(REQUEST.len())
+            .for_each(|one| one.copy_from_slice(REQUEST));
+        Received::Bytes(whole)
+    };
+    core.reactor.listen(());
+    for _ in 0..200 {
+        tick(&mut core);
+        let kept = core.movable_sessions().map(|session| session.input.len()).sum::<usize>();
+        assert!(kept <= limits::READ_BYTES_PER_TICK_MAX, "{kept} bytes");
+        let charged = core.shard.http_bytes();
+        assert!(charged < 4 * limits::READ_BYTES_PER_TICK_MAX as u64, "{charged} bytes");
+    }
+    assert_eq!(core.http_sessions(), 1);
 }

@@ -242,3 +242,63 @@ impl<S> Sessions<S> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Place;
+
+    fn waiting(sessions: &mut Sessions<()>, peer: [u8; 4]) -> SessionKey {
+        let peer = SocketAddr::from((peer, 4_711));
+        let key = sessions.insert((), Session::new(peer, Place::NONE));
+        sessions.get(key).unwrap().session.timer = Timer::FirstByte;
+        sessions.note_waiting(key);
+        key
+    }
+
+    #[test]
+    fn the_session_of_an_address_that_waited_longest_is_found_however_many_have_gone() {
+        let (ours, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+        let mut sessions = Sessions::default();
+        let first = waiting(&mut sessions, other);
+        let mut expected = VecDeque::new();
+        for number in 0..500 {
+            expected.push_back(waiting(&mut sessions, ours));
+            if number >= 40 {
+                let found = sessions.longest_waiting_of(IpAddr::from(ours));
+                assert_eq!(found, expected.pop_front(), "{number}");
+                sessions.remove(found.unwrap());
+            }
+        }
+        assert_eq!(sessions.longest_waiting(), Some(first));
+        assert_eq!(sessions.longest_waiting_of(IpAddr::from([192, 0, 2, 3])), None);
+    }
+
+    #[test]
+    fn sessions_that_have_sent_nothing_make_room_before_others() {
+        let mut sessions = Sessions::default();
+        let served = waiting(&mut sessions, [192, 0, 2, 1]);
+        sessions.wait_anew(served);
+        sessions.get(served).unwrap().session.timer = Timer::KeepAlive;
+        sessions.note_waiting(served);
+        let silent = waiting(&mut sessions, [192, 0, 2, 1]);
+        assert_eq!(sessions.longest_waiting(), Some(silent));
+        sessions.remove(silent);
+        assert_eq!(sessions.longest_waiting(), Some(served));
+        sessions.remove(served);
+        assert_eq!(sessions.longest_waiting(), None);
+        assert_eq!(sessions.ages.waiting, 0);
+    }
+
+    #[test]
+    fn stale_entries_do_not_pile_up() {
+        let mut sessions = Sessions::default();
+        let there = waiting(&mut sessions, [192, 0, 2, 1]);
+        for _ in 0..10_000 {
+            let key = waiting(&mut sessions, [192, 0, 2, 1]);
+            sessions.remove(key);
+        }
+        assert!(sessions.ages.silent.len() < 100);
+        assert_eq!(sessions.longest_waiting(), Some(there));
+    }
+}
