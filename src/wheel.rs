@@ -1,6 +1,6 @@
 //! Deadlines by the second: a wheel of buckets, one entry for each thing that waits.
 //!
-//! An entry is only a date to look at its owner again: whoever needs no look any more leaves its entry where it is.
+//! An entry is only a date to look at its owner again. An owner that needs no look any more leaves its entry there.
 //! About 2 ns an entry, against a timer task's 470 ns and 1.3 KB.
 
 use crate::limits::WHEEL_SECONDS;

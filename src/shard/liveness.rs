@@ -1,4 +1,4 @@
-//! Who is silent: a wheel with one entry per connection (PROTOCOL.md C3). PURE.
+//! Silent connections are pinged, and then closed: a wheel with one entry per connection (PROTOCOL.md C3). PURE.
 //!
 //! A sign of life moves no entry. Due connections that were heard of meanwhile are put further on.
 

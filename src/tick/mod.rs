@@ -18,17 +18,16 @@ mod tests;
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
-use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{ConnectionKey, Lane, LinkId, Mail, Question, Shard};
+use crate::shard::{ConnectionKey, LinkId, Mail, Question, Shard};
 use flush::Flush;
 use gather::{Asker, Gathers};
 use http::Http;
 use kernel::Kernel;
 pub use moving::{Moved, MovedSession};
 pub use reactor::{Account, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
-use site::{Post, Site, lane_index};
+use site::{Post, Site};
 
 /// What a tick changes.
 pub struct Core<K: Kernel> {
@@ -94,11 +93,13 @@ impl<K: Kernel> Core<K> {
         let congested = self.mailbox.is_congested();
         let (mut site, reactor) = self.split();
         reactor.turn(&mut site, paused, congested);
-        if std::mem::take(&mut self.reactor.doorbell_is_deaf) {
-            self.reactor.kernel.watch_doorbell(self.mailbox.doorbell());
+        if std::mem::take(&mut reactor.doorbell_is_deaf) {
+            reactor.kernel.watch_doorbell(site.mailbox.doorbell());
         }
-        self.drain_from_home();
-        self.catch_up();
+        // What was read is older than what is done for it.
+        site.stamp = reactor.kernel.stamp();
+        site.drain_from_home();
+        site.catch_up();
         self.settle();
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
             tracing::debug!(slot = key.slot, code, "connection closing");
@@ -109,23 +110,24 @@ impl<K: Kernel> Core<K> {
     /// What shard, mail and sessions have to say to each other. To be called again if the caller changes the shard
     /// behind `turn`.
     pub fn settle(&mut self) {
-        self.mailbox.flush_overflow();
-        self.settle_mail();
-        let now = self.shard.now();
-        let outbox = &mut self.shard.outbox;
-        self.gathers.tell(&mut outbox.answered, &mut outbox.cluster);
-        self.gathers.expire(now, &mut outbox.cluster);
-        if !self.paused {
-            let (mut site, reactor) = self.split();
+        let paused = self.paused;
+        let (mut site, reactor) = self.split();
+        site.mailbox.flush_overflow();
+        site.settle_mail();
+        let now = site.shard.now();
+        let outbox = &mut site.shard.outbox;
+        site.gathers.tell(&mut outbox.answered, &mut outbox.cluster);
+        site.gathers.expire(now, &mut outbox.cluster);
+        if !paused {
             reactor.resume_sessions(&mut site);
             reactor.expire_sessions(&mut site);
             site.settle_mail();
         }
-        self.mailbox.ring_doorbells();
+        site.mailbox.ring_doorbells();
     }
 
     /// The second half: sends. Says when the next tick is to come. With anything but `Rest::None` the core has said
-    /// that it sleeps: whoever has mail for it rings.
+    /// that it sleeps: a core that has mail for it rings.
     pub fn finish(&mut self) -> Rest {
         let paused = self.paused;
         if !paused {
@@ -171,13 +173,15 @@ impl<K: Kernel> Core<K> {
         if self.paused {
             return mail_waits || !self.shard.outbox.mails.is_empty();
         }
+        let now = self.shard.now();
+        let accepts = self.reactor.accepts_again_at(&self.http).is_some_and(|at| at <= now);
         mail_waits
             || !self.shard.outbox.is_empty()
             || self.flush.is_unfinished()
             || self.reactor.has_unread()
             || self.gathers.has_whole()
             || self.reactor.cluster.readable
-            || self.reactor.accepts_more(&self.http, self.shard.now())
+            || accepts
     }
 
     fn settle_mail(&mut self) {
@@ -220,16 +224,5 @@ impl<K: Kernel> Core<K> {
     /// A question of another node, for all cores of this one.
     pub fn begin_node_question(&mut self, from: LinkId, number: u32, question: Option<Question>) {
         self.split().0.begin_node_question(from, number, question);
-    }
-
-    /// Always: this mail causes none that must find room at once.
-    fn drain_from_home(&mut self) {
-        for from in 0..self.mailbox.cores() {
-            for _ in 0..limits::MAIL_PER_TICK_MAX {
-                let lane = lane_index(Lane::FromHome);
-                let Some(mail) = self.mailbox.receive(from, lane) else { break };
-                self.shard.on_mail(mail);
-            }
-        }
     }
 }

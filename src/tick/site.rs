@@ -7,6 +7,7 @@ use super::gather::{Asker, Gathers};
 use super::http::Http;
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
+use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{Body, Lane, LinkId, Mail, Question, Shard, ToCluster};
@@ -60,6 +61,17 @@ impl Site<'_> {
     pub(super) fn catch_up(&mut self) {
         self.drain_to_home();
         self.settle_mail();
+    }
+
+    /// Always: this mail causes none that must find room at once.
+    pub(super) fn drain_from_home(&mut self) {
+        let lane = lane_index(Lane::FromHome);
+        for from in 0..self.mailbox.cores() {
+            for _ in 0..limits::MAIL_PER_TICK_MAX {
+                let Some(mail) = self.mailbox.receive(from, lane) else { break };
+                self.shard.on_mail(mail);
+            }
+        }
     }
 
     /// Only while there is room for the mail it may cause.
@@ -138,7 +150,7 @@ impl Site<'_> {
     }
 }
 
-pub(super) fn lane_index(lane: Lane) -> usize {
+fn lane_index(lane: Lane) -> usize {
     match lane {
         Lane::ToHome => 0,
         Lane::FromHome => 1,

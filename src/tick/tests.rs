@@ -8,6 +8,7 @@ use super::*;
 use crate::admission::overload::Overload;
 use crate::app::{App, AppIndex, Apps, sample};
 use crate::counters::{RefusalCounters, Refused};
+use crate::limits;
 use crate::mailbox::{Doorbell, mesh};
 use crate::shard::{ConnectionKey, Settings};
 

@@ -62,7 +62,7 @@ impl<K: HostKernel> Worker<K> {
         self.drain.closes_per_tick = each.max(CLOSES_PER_TICK_MIN);
         let listeners = self.core.reactor.stop_listening();
         if self.shared.phase.is_retiring() {
-            // Whoever was accepted a moment ago is still on the way here.
+            // A client that was accepted a moment ago may not have finished its handshake.
             self.drain.ends_after = Moment(self.core.shard.now().0 + RETIRING_MS_MIN);
         } else {
             // Nobody connects to a server that is about to end.

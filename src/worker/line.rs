@@ -19,7 +19,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::{HostKernel, Shared, Worker, time};
 use crate::clock::Moment;
-use crate::cluster::{Link, Login, Lost};
+use crate::cluster::{Link, Login};
 use crate::config::Scaling;
 use crate::mailbox::{Doorbell, Mailbox};
 use crate::shard::{LinkId, Mail, NodeId, Shard};
@@ -201,31 +201,33 @@ impl Line {
 impl<K: HostKernel> Worker<K> {
     /// Takes in what Redis has sent, and makes a connection when it is time. Part of the tick.
     pub(super) fn hear_line(&mut self) {
-        // All cores count in the same word: it stays untouched where there is no cluster.
-        if self.line.is_none() {
-            return;
-        }
-        let shared = self.shared.clone();
-        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        let (Some(line), Some(lines)) = (&mut self.line, &self.shared.lines) else { return };
         let now = self.clock.now();
         match &line.state {
             State::Pausing(at) if *at <= now => {
                 let core = usize::from(self.core.mailbox.core());
                 match line.call(&lines.scaling, core) {
                     Ok(receiver) => line.state = State::Calling(receiver),
-                    Err(error) => self.lose_line(&unreachable(lines, &error)),
+                    Err(error) => {
+                        let why = unreachable(lines, &error);
+                        self.lose_line(&why);
+                    }
                 }
             }
             State::Pausing(_) => self.core.reactor.cluster.readable = false,
             State::Calling(receiver) => match receiver.try_recv() {
                 Ok(Ok(socket)) => self.open_line(socket.into()),
                 Err(TryRecvError::Empty) => self.core.reactor.cluster.readable = false,
-                Ok(Err(error)) => self.lose_line(&unreachable(lines, &error)),
+                Ok(Err(error)) => {
+                    let why = unreachable(lines, &error);
+                    self.lose_line(&why);
+                }
                 Err(TryRecvError::Disconnected) => {
-                    self.lose_line(&unreachable(lines, &io::Error::other("the call was given up")));
+                    let why = unreachable(lines, &io::Error::other("the call was given up"));
+                    self.lose_line(&why);
                 }
             },
-            State::Serving(_) => self.serve_line(lines),
+            State::Serving(_) => self.serve_line(),
         }
     }
 
@@ -241,7 +243,7 @@ impl<K: HostKernel> Worker<K> {
         line.state = State::Serving(socket);
     }
 
-    fn serve_line(&mut self, lines: &Lines) {
+    fn serve_line(&mut self) {
         let reports = &mut self.core.reactor.cluster;
         let is_readable = std::mem::take(&mut reports.readable);
         let is_deaf = std::mem::take(&mut reports.is_deaf);
@@ -258,7 +260,7 @@ impl<K: HostKernel> Worker<K> {
         let read = self.read_line();
         self.core.settle();
         let seconds = self.core.shard.now().seconds();
-        if let Some(line) = &mut self.line
+        if let (Some(line), Some(lines)) = (&mut self.line, &self.shared.lines)
             && line.link.is_up()
             && line.up_since.is_none()
         {
@@ -268,13 +270,13 @@ impl<K: HostKernel> Worker<K> {
             }
         }
         if let Err(why) = read {
-            self.end_serving(lines, &why);
+            self.end_serving(&why);
         }
     }
 
     /// The connection is of no use any more.
-    fn end_serving(&mut self, lines: &Lines, why: &str) {
-        let Some(line) = &mut self.line else { return };
+    fn end_serving(&mut self, why: &str) {
+        let (Some(line), Some(lines)) = (&mut self.line, &self.shared.lines) else { return };
         line.link.close(&mut self.core.shard);
         let now = self.core.shard.now().seconds();
         let stood = line.up_since.map_or(0, |since| now.saturating_sub(since));
@@ -282,13 +284,13 @@ impl<K: HostKernel> Worker<K> {
             line.pause_ms = PAUSE_FIRST_MS;
         }
         let address = lines.scaling.address();
-        self.lose_line(&format!("the connection to Redis at {address} ended: {why}"));
+        let why = format!("the connection to Redis at {address} ended: {why}");
+        self.lose_line(&why);
     }
 
     /// There is no connection. The next attempt follows after a pause.
     fn lose_line(&mut self, why: &str) {
-        let shared = self.shared.clone();
-        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        let Some(line) = &mut self.line else { return };
         if !matches!(line.state, State::Serving(_)) {
             line.link.note_unreachable();
         }
@@ -305,8 +307,9 @@ impl<K: HostKernel> Worker<K> {
             reactor.cluster = ClusterReports { number: line.number, ..Default::default() };
         }
         self.core.settle();
-        let is_first = lines.begins_lost(usize::from(self.core.mailbox.core()));
-        if is_first && !shared.phase.is_stopped() {
+        let worker = usize::from(self.core.mailbox.core());
+        let is_first = self.shared.lines.as_ref().is_some_and(|lines| lines.begins_lost(worker));
+        if is_first && !self.shared.phase.is_stopped() {
             tracing::warn!("{why}. Clients of this node still reach each other; retrying.");
         }
     }
@@ -342,11 +345,7 @@ impl<K: HostKernel> Worker<K> {
 
     /// Carries out what this tick wants of the cluster. Part of the tick.
     pub(super) fn carry_out_line(&mut self) {
-        if self.line.is_none() {
-            return;
-        }
-        let shared = self.shared.clone();
-        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        let (Some(line), Some(lines)) = (&mut self.line, &self.shared.lines) else { return };
         let core = &mut self.core;
         let now = core.shard.now().seconds();
         let worker = usize::from(core.mailbox.core());
@@ -369,14 +368,10 @@ impl<K: HostKernel> Worker<K> {
                 "{dropped} events for other nodes were dropped: Redis has been away for too long to keep them all"
             ));
         }
-        if let Err(lost) = result {
-            self.hang_up(lines, &lost);
-        }
-    }
-
-    fn hang_up(&mut self, lines: &Lines, lost: &Lost) {
-        if let Some(Line { state: State::Serving(_), .. }) = &self.line {
-            self.end_serving(lines, &lost.to_string());
+        if let Err(lost) = result
+            && matches!(line.state, State::Serving(_))
+        {
+            self.end_serving(&lost.to_string());
         }
     }
 
@@ -392,8 +387,7 @@ impl<K: HostKernel> Worker<K> {
 
     /// Says the last words and waits until Redis has them.
     pub(super) fn end_line(&mut self) {
-        let shared = self.shared.clone();
-        let (Some(line), Some(lines)) = (&mut self.line, &shared.lines) else { return };
+        let (Some(line), Some(lines)) = (&mut self.line, &self.shared.lines) else { return };
         if lines.speaks(usize::from(self.core.mailbox.core())) {
             line.link.say_bye();
         }

@@ -257,7 +257,7 @@ impl<K: HostKernel> Worker<K> {
             self.shared.drained_ticks[usize::from(self.core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
         }
-        // Whoever changed the phase during this tick found the core awake and did not ring. The core says that it
+        // A thread that changed the phase during this tick found the core awake and did not ring. The core says that it
         // sleeps before this look, and the phase is set before that ring: one of the two sees the other.
         if self.shared.phase.stage() != stage {
             return 0;

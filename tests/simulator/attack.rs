@@ -12,7 +12,7 @@ use crate::attacker::{Attack, Attacker, MESSAGE_BYTES_MAX, PING_PAYLOAD};
 use crate::backend::Ledger;
 use crate::client::{CHANNELS, Client, USERS};
 use crate::kernel::{Shared, Source, Wire};
-use crate::process::{APP, CONNECTION_BYTES_MAX, HTTP_CONNECTIONS_MAX, Process, Shape, new_world};
+use crate::process::{APP, CONNECTION_BYTES_MAX, Process, Shape, new_world};
 use crate::random::Random;
 
 const ATTACKERS_MAX: usize = 12;
@@ -58,15 +58,7 @@ impl AttackSimulation {
         let cores = 1 + u16::try_from(random.below(3)).expect("small");
         let world = new_world(random);
         let seed = world.borrow().random.next();
-        let shape = Shape {
-            cores,
-            ring_capacity: RING_CAPACITY,
-            seed,
-            http_connections_max: HTTP_CONNECTIONS_MAX,
-            counts_addresses: false,
-            listeners: Vec::new(),
-            is_successor: false,
-        };
+        let shape = Shape::plain(cores, RING_CAPACITY, seed);
         let process = Process::new(&world, shape, None);
         let mut simulation = Self {
             process,

@@ -34,6 +34,14 @@ pub(crate) struct Book {
 
 pub(crate) type Ledger = Rc<RefCell<Book>>;
 
+impl Book {
+    /// An event was not published: nobody may have got it, and nobody may get it.
+    pub(crate) fn note_void(&mut self, number: u64) {
+        assert!(!self.heard.contains(&number), "{number} was published, unanswered");
+        self.void.insert(number);
+    }
+}
+
 /// What a backend has done, or has seen, that concerns subscribers.
 #[derive(Debug)]
 pub(crate) enum Effect {

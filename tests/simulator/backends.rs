@@ -144,10 +144,7 @@ impl Simulation {
                 Effect::Answered(number) => drop(self.answered.insert(number)),
                 Effect::Unknown(number) => self.forgive(number),
                 Effect::Void(number) => {
-                    let mut ledger = self.ledger.borrow_mut();
-                    assert!(!ledger.heard.contains(&number), "{number} was published, unanswered");
-                    ledger.void.insert(number);
-                    drop(ledger);
+                    self.ledger.borrow_mut().note_void(number);
                     self.forgive(number);
                 }
             }

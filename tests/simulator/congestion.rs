@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::http::{self, Form, take_answer};
 use crate::kernel::Wire;
-use crate::process::{HTTP_CONNECTIONS_MAX, Process, Shape, new_world};
+use crate::process::{Process, Shape, new_world};
 use crate::random::Random;
 
 /// Channels of one request: as many as its size allows.
@@ -25,15 +25,7 @@ fn publish(number: usize, unix_seconds: u64) -> Vec<u8> {
 fn publishers_are_answered_when_there_is_room_in_the_mailboxes_again() {
     for seed in 1..5 {
         let world = new_world(Random::new(seed));
-        let shape = Shape {
-            cores: 2,
-            ring_capacity: 4,
-            seed,
-            http_connections_max: HTTP_CONNECTIONS_MAX,
-            counts_addresses: false,
-            listeners: Vec::new(),
-            is_successor: false,
-        };
+        let shape = Shape::plain(2, 4, seed);
         let mut process = Process::new(&world, shape, None);
         let mut wires = Vec::new();
         for number in 0..REQUESTS {

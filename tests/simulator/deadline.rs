@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::http::{self, Form, take_answer};
 use crate::kernel::{Shared, Wire};
-use crate::process::{HTTP_CONNECTIONS_MAX, KEEPALIVE_SECONDS, Process, Shape, new_world};
+use crate::process::{KEEPALIVE_SECONDS, Process, Shape, new_world};
 use crate::random::Random;
 
 /// Each may report, accept and end watches in another way.
@@ -57,15 +57,7 @@ fn requests(unix_seconds: u64) -> [(Vec<u8>, u16); 5] {
 /// A process with a client that has begun, and what the client has not sent.
 fn begin(seed: u64, request: &[u8], begun: Begun) -> (Shared, Process, usize, Vec<u8>) {
     let world = new_world(Random::new(seed));
-    let shape = Shape {
-        cores: 1 + u16::try_from(seed % 2).expect("small"),
-        ring_capacity: 1,
-        seed,
-        http_connections_max: HTTP_CONNECTIONS_MAX,
-        counts_addresses: false,
-        listeners: Vec::new(),
-        is_successor: false,
-    };
+    let shape = Shape::plain(1 + u16::try_from(seed % 2).expect("small"), 1, seed);
     let mut process = Process::new(&world, shape, None);
     let mut wire = Wire::with_room(1 << 20);
     (wire.is_http, wire.peer) = (true, SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)));

@@ -80,6 +80,21 @@ pub(crate) struct Shape {
     pub(crate) is_successor: bool,
 }
 
+impl Shape {
+    /// A process that starts by itself and limits little.
+    pub(crate) fn plain(cores: u16, ring_capacity: usize, seed: u64) -> Self {
+        Self {
+            cores,
+            ring_capacity,
+            seed,
+            http_connections_max: HTTP_CONNECTIONS_MAX,
+            counts_addresses: false,
+            listeners: Vec::new(),
+            is_successor: false,
+        }
+    }
+}
+
 /// What a process of a cluster is besides.
 pub(crate) struct InCluster {
     pub(crate) id: NodeId,

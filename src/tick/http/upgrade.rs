@@ -34,8 +34,7 @@ impl Session {
         http: &mut Http,
         request: &Request,
     ) -> Result<(), Response> {
-        let overload = http.overload.clone();
-        let admission = &overload.admission;
+        let admission = &http.overload.admission;
         if !admission.counts_sockets_of_proxy(self.peer.ip()) {
             return Ok(());
         }

@@ -78,11 +78,6 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Connections wait to be accepted, and may be from now on.
-    pub(super) fn accepts_more(&self, http: &Http, now: Moment) -> bool {
-        http.accepts && now >= self.accept_again && self.listeners.iter().any(|(_, ready)| *ready)
-    }
-
     /// When connections that wait may be accepted.
     pub(super) fn accepts_again_at(&self, http: &Http) -> Option<Moment> {
         let waits = http.accepts && self.listeners.iter().any(|(_, ready)| *ready);
@@ -100,8 +95,7 @@ impl<K: Kernel> Reactor<K> {
 
     fn begin_session(&mut self, site: &mut Site<'_>, socket: K::Socket, peer: SocketAddr) {
         let address = peer.ip();
-        let overload = site.http.overload.clone();
-        let place = match overload.admission.enter_socket(address) {
+        let place = match site.http.overload.admission.enter_socket(address) {
             Ok(place) => place,
             Err(most) => {
                 let values =
@@ -111,9 +105,9 @@ impl<K: Kernel> Reactor<K> {
                 // Of the address's own connections one that waits makes room, if this worker has one.
                 let makes_room = self.sessions.longest_waiting_of(address);
                 if let Some(key) = makes_room {
-                    self.make_room(site, key);
+                    self.make_room(site, key, Session::refuse_idle);
                 }
-                let admission = &overload.admission;
+                let admission = &site.http.overload.admission;
                 match admission.enter_socket_instead(address, makes_room.is_some()) {
                     Some(place) => place,
                     None => {
@@ -127,7 +121,7 @@ impl<K: Kernel> Reactor<K> {
         if self.sessions.len() >= site.http.rules.connections_max
             && let Some(key) = self.sessions.longest_waiting()
         {
-            self.make_room(site, key);
+            self.make_room(site, key, Session::refuse_idle);
         }
         let session = Session::new(peer, place);
         if let Some(key) = self.keep_session(site, socket, session) {
@@ -181,17 +175,14 @@ impl<K: Kernel> Reactor<K> {
             return true;
         }
         let Some(key) = self.sessions.longest_waiting() else { return false };
-        if let Some(entry) = self.sessions.get(key) {
-            entry.session.refuse_heavy(site.http);
-        }
-        self.drop_session(site, key);
+        self.make_room(site, key, Session::refuse_heavy);
         session.note_memory(site)
     }
 
-    /// A session ends for one that may have something to say.
-    fn make_room(&mut self, site: &mut Site<'_>, key: SessionKey) {
+    /// A session ends for one that may have something to say. `refuse` notes what the other one needs.
+    fn make_room(&mut self, site: &mut Site<'_>, key: SessionKey, refuse: fn(&Session, &mut Http)) {
         if let Some(entry) = self.sessions.get(key) {
-            entry.session.refuse_idle(site.http);
+            refuse(&entry.session, site.http);
             self.drop_session(site, key);
         }
     }

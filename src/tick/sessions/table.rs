@@ -199,7 +199,7 @@ impl<S> Sessions<S> {
         queue.push_back((key, number));
     }
 
-    /// Something has come: the session waits anew.
+    /// Bytes have come: the time for which the session has waited begins again.
     pub(super) fn wait_anew(&mut self, key: SessionKey) {
         if let Some(entry) = self.get(key)
             && std::mem::take(&mut entry.wait_number) != 0

@@ -72,10 +72,7 @@ impl Cluster {
                 Effect::Answered(_) => {}
                 Effect::Unknown(number) => self.forgive_event(number),
                 Effect::Void(number) => {
-                    let mut ledger = self.ledger.borrow_mut();
-                    assert!(!ledger.heard.contains(&number), "{number} was published, unanswered");
-                    ledger.void.insert(number);
-                    drop(ledger);
+                    self.ledger.borrow_mut().note_void(number);
                     self.forgive_event(number);
                 }
             }

@@ -18,7 +18,7 @@ use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Pace, Question};
 use crate::backend::Ledger;
 use crate::client::{Client, NUMBERS_PER_NODE};
 use crate::kernel::Shared;
-use crate::process::{APP, HTTP_CONNECTIONS_MAX, InCluster, Process, Shape, new_world};
+use crate::process::{APP, InCluster, Process, Shape, new_world};
 use crate::random::Random;
 use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
@@ -152,15 +152,7 @@ impl Cluster {
         let pace = Pace { burst: 6, per_second: 4 };
         let topic_linger_beats = self.topic_linger_beats;
         let node = InCluster { id, unix_seconds, linger_seconds, pace, topic_linger_beats };
-        let shape = Shape {
-            cores,
-            ring_capacity: ring,
-            seed,
-            http_connections_max: HTTP_CONNECTIONS_MAX,
-            counts_addresses: false,
-            listeners: Vec::new(),
-            is_successor: false,
-        };
+        let shape = Shape::plain(cores, ring, seed);
         let process = Process::new(&self.world, shape, Some(node));
         let label = self.labels;
         self.nodes.push(Node {

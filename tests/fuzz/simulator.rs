@@ -1,0 +1,24 @@
+// The modules of tests/simulator, for the root of each target that runs it: `include!("../simulator.rs")`.
+
+#[path = "../simulator/backend.rs"]
+mod backend;
+#[path = "../simulator/backends.rs"]
+mod backends;
+#[path = "../simulator/client.rs"]
+mod client;
+#[path = "../simulator/http.rs"]
+mod http;
+#[path = "../simulator/kernel.rs"]
+mod kernel;
+#[path = "../simulator/line.rs"]
+mod line;
+#[path = "../simulator/moving.rs"]
+mod moving;
+#[path = "../simulator/process.rs"]
+mod process;
+#[path = "../simulator/random.rs"]
+mod random;
+#[path = "../simulator/redis.rs"]
+mod redis;
+#[path = "../simulator/simulation.rs"]
+mod simulation;
