@@ -131,7 +131,8 @@ fn the_end_comes_in_time_whatever_the_endpoints_do() {
     let clock = Clock::start();
     rig.webhooks.finish(Duration::from_millis(300));
     let taken = clock.now().0;
-    assert!((300..20_000).contains(&taken), "{taken} ms");
+    // Both clocks count whole milliseconds, each from a start of its own: 300 ms of one are 298 to 302 of the other.
+    assert!((298..20_000).contains(&taken), "{taken} ms");
     assert_eq!((rig.counters.lost_at_end.get(), rig.counters.delivered.get()), (4, 0));
 }
 
