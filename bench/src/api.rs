@@ -33,7 +33,14 @@ fn request(
     let mut stream = Stream::new(socket, app.tls)?;
     let mut request = Vec::new();
     let target = app.api(method, path, query, body);
-    http::encode(method, &target, &app.api_address.to_string(), body, &mut request);
+    http::encode(
+        method,
+        &target,
+        &app.api_address.to_string(),
+        body,
+        http::After::Keep,
+        &mut request,
+    );
     stream.write_all(&request)?;
     let mut bytes = Vec::new();
     let mut scratch = vec![0; 64 * 1024];

@@ -1,9 +1,27 @@
 //! Just enough HTTP/1.1 for the publishing side: one request out, one response in.
 //! Bytes only: no socket, no clock.
 
+/// What a request asks the server to do with the connection after the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    Keep,
+    /// `Connection: close`, as PHP's clients do: each of its processes publishes on a new connection.
+    Close,
+}
+
 /// Appends a request. An empty body is left out, as the Pusher libraries do for GET.
-pub(crate) fn encode(method: &str, target: &str, host: &str, body: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn encode(
+    method: &str,
+    target: &str,
+    host: &str,
+    body: &[u8],
+    after: After,
+    out: &mut Vec<u8>,
+) {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+    if after == After::Close {
+        head.push_str("Connection: close\r\n");
+    }
     if !body.is_empty() {
         head.push_str("Content-Type: application/json\r\n");
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
@@ -76,11 +94,21 @@ mod tests {
     #[test]
     fn a_request_declares_its_body() {
         let mut out = Vec::new();
-        encode("POST", "/a?b=c", "127.0.0.1:1", b"{}", &mut out);
+        encode("POST", "/a?b=c", "127.0.0.1:1", b"{}", After::Keep, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "POST /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:1\r\nContent-Type: application/json\r\n\
              Content-Length: 2\r\n\r\n{}"
+        );
+    }
+
+    #[test]
+    fn a_request_can_be_the_last_of_its_connection() {
+        let mut out = Vec::new();
+        encode("GET", "/up", "127.0.0.1:1", b"", After::Close, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "GET /up HTTP/1.1\r\nHost: 127.0.0.1:1\r\nConnection: close\r\n\r\n"
         );
     }
 

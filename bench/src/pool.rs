@@ -237,9 +237,16 @@ impl Pool {
         self.send_bytes(key, &bytes);
     }
 
-    pub(crate) fn send_request(&mut self, key: Key, method: &str, target: &str, body: &[u8]) {
+    pub(crate) fn send_request(
+        &mut self,
+        key: Key,
+        method: &str,
+        target: &str,
+        body: &[u8],
+        after: http::After,
+    ) {
         let mut bytes = Vec::with_capacity(body.len() + 400);
-        http::encode(method, target, &self.target.to_string(), body, &mut bytes);
+        http::encode(method, target, &self.target.to_string(), body, after, &mut bytes);
         self.send_bytes(key, &bytes);
     }
 

@@ -1,13 +1,13 @@
-//! The backend's side: kept HTTP connections with one signed request in flight each.
+//! The backend's side: HTTP connections with one signed request in flight each, kept or new for each request.
 //!
-//! A server that closes after its answer costs the time of a new connection, which is part of what
-//! it offers; a connection that ends before its answer is a violation.
+//! A server that closes a kept connection after its answer costs the time of a new one, which is
+//! part of what it offers. A connection that ends before its answer is a violation.
 
 use std::io;
 use std::time::Instant;
 
 use crate::app::App;
-use crate::http::Response;
+use crate::http::{After, Response};
 use crate::pool::{CloseWhy, Goal, Key, Pool, Tag};
 use crate::report::{Latency, Violations};
 
@@ -15,6 +15,8 @@ pub(crate) struct Publishers {
     app: App,
     part: u8,
     list: Vec<Publisher>,
+    /// What each request asks for. With `Close` a publisher connects again after each answer.
+    pub(crate) after: After,
     /// Answers with status 200.
     pub(crate) answers: u64,
     pub(crate) reconnects: u64,
@@ -41,6 +43,7 @@ impl Publishers {
             app: app.clone(),
             part,
             list,
+            after: After::Keep,
             answers: 0,
             reconnects: 0,
             latency: Latency::default(),
@@ -72,7 +75,7 @@ impl Publishers {
         publisher.waits = true;
         publisher.asked = Instant::now();
         let target = self.app.api("POST", path, &[], body.as_bytes());
-        pool.send_request(publisher.key, "POST", &target, body.as_bytes());
+        pool.send_request(publisher.key, "POST", &target, body.as_bytes(), self.after);
     }
 
     pub(crate) fn on_open(&mut self, key: Key) {
@@ -93,7 +96,7 @@ impl Publishers {
             let body = String::from_utf8_lossy(body);
             self.violations.add(|| format!("publish answered {status}: {body}"));
         }
-        if response.last {
+        if response.last || self.after == After::Close {
             pool.close(key, false);
             self.reopen(pool, key.number());
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Bench, WARM_UP};
 use crate::broadcast::{Broadcast, Shape};
+use crate::http::After;
 use crate::load;
 use crate::payload::{parse_bytes, parse_slots};
 use crate::report::Report;
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     subscribers: usize,
     #[arg(long, default_value_t = 64, value_parser = parse_bytes)]
     payload_bytes: usize,
+    /// A new connection for each request (`Connection: close`), as PHP publishes.
+    #[arg(long)]
+    close: bool,
     /// Length of the measured run, after a second of warming up.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -55,6 +59,9 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
         rate: None,
     };
     let mut broadcast = Broadcast::new(&bench.app, &mut pool, &mut crowd, &shape)?;
+    if args.close {
+        broadcast.publishers.after = After::Close;
+    }
     telemetry.phase("warm up", 0);
     load::drive(telemetry, &mut pool, &mut broadcast, WARM_UP)?;
     broadcast.forget_latencies();
@@ -73,7 +80,7 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     report.figure("events", events as f64 / used.wall.as_secs_f64(), "1/s");
     report.figure("server CPU per event", crate::report::us_each(used.server, events), "us");
     report.count("deliveries checked", after.2 - before.2);
-    report.count("connections closed by the server", after.1 - before.1);
+    report.count("new connections", after.1 - before.1);
     report.latency("request to answer", &broadcast.publishers.latency);
     load::drain(telemetry, &mut pool, &mut broadcast)?;
     report.add_violations(broadcast.finish(&mut pool));

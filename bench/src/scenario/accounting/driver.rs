@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Args;
 use super::ledger::{ChannelId, ConnectionId, Event, Ledger, State, User};
 use crate::app::{self, App};
-use crate::http::Response;
+use crate::http::{After, Response};
 use crate::pool::{CloseWhy, Goal, Handler, Key, Pool};
 use crate::random::Random;
 use crate::report::Report;
@@ -300,7 +300,7 @@ impl<'a> Driver<'a> {
         let target = self.app.api("POST", path, &[], body.as_bytes());
         let publisher = &mut self.publishers[number];
         publisher.waits = true;
-        pool.send_request(publisher.key, "POST", &target, body.as_bytes());
+        pool.send_request(publisher.key, "POST", &target, body.as_bytes(), After::Keep);
     }
 
     /// The publisher's next event as the API takes it, told to the ledger.
@@ -379,7 +379,7 @@ impl<'a> Driver<'a> {
         let target = self.app.api("GET", path, query, b"");
         self.publishers[0].answer = None;
         self.publishers[0].waits = true;
-        pool.send_request(self.publishers[0].key, "GET", &target, b"");
+        pool.send_request(self.publishers[0].key, "GET", &target, b"", After::Keep);
         loop {
             if let Some(answer) = self.publishers[0].answer.take() {
                 return Ok(answer);

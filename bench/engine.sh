@@ -1,0 +1,59 @@
+#!/bin/sh
+# The two kernel interfaces beside each other, beside nginx and beside an older build:
+#     engine.sh FOLDER [ROUNDS] [OLD BINARY]
+# Writes one JSON file for each comparison and FOLDER/engine.md. Server on CPU 0, client on CPU 1 (SERVER_CPUS,
+# CLIENT_CPU). 5 rounds take about 15 minutes. Other work on the machine makes the times longer; ratios within a
+# round remain. Exit code 1 when a run had a violation or could not be made. Needs nginx.
+set -eu
+[ $# -ge 1 ] || { echo "usage: engine.sh FOLDER [ROUNDS] [OLD BINARY]" >&2; exit 2; }
+folder=$1
+rounds=${2:-5}
+old=${3:-}
+here=$(cd "$(dirname "$0")" && pwd)
+target=${CARGO_TARGET_DIR:-$here/../target}
+mkdir -p "$folder"
+table=$folder/engine.md
+failed=0
+(cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
+
+{
+    echo "# Engine"
+    echo
+    echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc) cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
+    echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds; server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
+} > "$table"
+
+io_uring="io_uring=ws://127.0.0.1:6451 env RINGVERB_IO=io_uring $here/ringverb.sh --port 6451"
+epoll="epoll=ws://127.0.0.1:6452 env RINGVERB_IO=epoll $here/ringverb.sh --port 6452"
+before="before=ws://127.0.0.1:6453 env RINGVERB=$old $here/ringverb.sh --port 6453"
+nginx="nginx=ws://127.0.0.1:6454 $here/nginx.sh --port 6454"
+floor="floor=ws://127.0.0.1:6455 $target/release/ringverb-bench http-floor --port 6455"
+
+# compare NAME TITLE FIGURES(comma-separated parts of names) SERVERS AND SCENARIO...: the first server is the yardstick.
+compare() {
+    name=$1 title=$2 figures=$3
+    shift 3
+    printf '\n## %s\n\n' "$title" >> "$table"
+    "$target/release/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
+        --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
+}
+
+compare new-connections "POST /events, a new connection for each request, 16 at a time" "server CPU per request,busy" \
+    --server "$nginx" --server "$io_uring" --server "$epoll" ${old:+--server "$before"} \
+    -- publish --close --subscribers 0 --seconds 3
+compare kept "POST /events on 16 kept connections" "server CPU per request,busy" \
+    --server "$floor" --server "$io_uring" --server "$epoll" ${old:+--server "$before"} \
+    -- publish --subscribers 0 --seconds 3
+if [ -n "$old" ]; then
+    compare handshakes "WebSocket handshakes" "CPU per handshake,busy" \
+        --server "$before" --server "$io_uring" --server "$epoll" -- connect --seconds 3
+fi
+for scenario in "fanout --in-flight 1 --seconds 3" "fanout --in-flight 16 --seconds 3" "rooms --seconds 3" \
+    "rooms --in-flight 256 --seconds 3" "churn --seconds 3" "idle --seconds 5"; do
+    # shellcheck disable=SC2086 # the words of a scenario are arguments
+    compare "$(echo "$scenario" | tr -d ' -')" "$scenario" "server CPU per,RSS growth,CPU while idle,p99 ms" \
+        ${old:+--server "$before"} --server "$io_uring" --server "$epoll" -- $scenario
+done
+
+cat "$table"
+exit $failed
