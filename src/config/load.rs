@@ -5,20 +5,20 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::options::{OPTIONS, OptionSpec, Scope};
+use super::options::{OPTIONS, OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::reverb_php::{Effective, ReverbPhp};
 use super::toml_file::{self, AppTexts};
-use super::validate::boolean;
-use super::{dotenv, names, options, public_side};
+use super::{dotenv, names, public_side};
 
 /// The sources as they were found. Tests fill it by hand.
-#[derive(Clone, Debug, Default)]
+/// No `Debug`: the environment has other programs' secrets, too.
+#[derive(Clone, Default)]
 pub struct Sources {
-    /// By option key of the server scope.
-    pub flags: HashMap<String, String>,
+    pub flags: HashMap<Id, String>,
     pub environment: HashMap<String, String>,
     pub dotenv: HashMap<String, String>,
     pub toml: toml::Table,
@@ -40,16 +40,23 @@ pub struct Files {
 }
 
 /// A value and its source, for messages.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sourced {
     pub value: String,
     pub source: String,
 }
 
-/// All values of one scope by option key; unset options without a default are absent.
+/// Without the value, which may be a secret.
+impl fmt::Debug for Sourced {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Sourced({})", self.source)
+    }
+}
+
+/// All values of one scope; unset options without a default are absent.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    given: HashMap<&'static str, Sourced>,
+    given: HashMap<Id, Sourced>,
     /// Of an app: one for each endpoint.
     webhooks: Vec<Values>,
 }
@@ -80,7 +87,7 @@ impl Sources {
     /// One sentence per mistake in a file.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn gather(
-        flags: HashMap<String, String>,
+        flags: HashMap<Id, String>,
         toml_file: Option<&Path>,
         env_file: Option<&Path>,
         laravel_env: Option<&str>,
@@ -209,10 +216,7 @@ fn is_null(value: &str) -> bool {
     matches!(value.to_lowercase().as_str(), "" | "null" | "(null)" | "empty" | "(empty)")
 }
 
-/// Options whose values are used as they are, with blanks at their ends.
-const EXACT: [&str; 5] =
-    ["id", "key", "secret", "scaling.server.username", "scaling.server.password"];
-const CREDENTIALS: [&str; 3] = ["id", "key", "secret"];
+const CREDENTIALS: [Id; 3] = [Id::AppId, Id::AppKey, Id::AppSecret];
 /// Source of a value that is not given.
 const DEFAULT: &str = "default";
 
@@ -242,8 +246,8 @@ impl Sourced {
 
 impl Values {
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Sourced> {
-        self.given.get(key)
+    pub fn get(&self, id: Id) -> Option<&Sourced> {
+        self.given.get(&id)
     }
 
     /// The values of an app's webhooks; each has a `url`.
@@ -253,33 +257,33 @@ impl Values {
     }
 
     /// Another form of the value from the same source; `None` puts the default there.
-    pub(super) fn replace(&mut self, key: &'static str, value: Option<String>) {
-        match (value, self.given.get_mut(key)) {
+    pub(super) fn replace(&mut self, id: Id, value: Option<String>) {
+        match (value, self.given.get_mut(&id)) {
             (Some(value), Some(given)) => given.value = value,
             (Some(_), None) => {}
             (None, _) => {
-                self.given.remove(key);
-                defaults(self, options::find(Scope::Server, key));
+                self.given.remove(&id);
+                defaults(self, id.spec());
             }
         }
     }
 
-    fn set(&mut self, key: &'static str, value: &str, source: String) {
+    fn set(&mut self, id: Id, value: &str, source: String) {
         // Blanks are part of a secret, and of nothing else.
-        let value = if EXACT.contains(&key) { value } else { value.trim() };
+        let value = if id.spec().accepts.kind.is_exact() { value } else { value.trim() };
         if !is_null(value) {
-            self.given.insert(key, Sourced { value: value.to_owned(), source });
+            self.given.insert(id, Sourced { value: value.to_owned(), source });
         }
     }
 
     /// A value as Laravel's `env()` reads it. A word that it reads as a boolean is one in text, too: PHP writes `true`
     /// as "1" and `false` as "".
-    fn set_env(&mut self, key: &'static str, value: &str, source: String) {
+    fn set_env(&mut self, id: Id, value: &str, source: String) {
         let value = dotenv::env(value);
-        match (&*value, EXACT.contains(&key)) {
-            ("true", true) => self.set(key, "1", source),
+        match (&*value, id.spec().accepts.kind.is_exact()) {
+            ("true", true) => self.set(id, "1", source),
             ("false", true) => {}
-            (value, _) => self.set(key, value, source),
+            (value, _) => self.set(id, value, source),
         }
     }
 
@@ -300,21 +304,21 @@ pub fn merge(sources: &Sources) -> Merged {
     let (toml_server, toml_apps) =
         toml_file::flatten(&sources.toml, sources.toml_name(), &mut problems);
     let mut server = Values::default();
-    for option in OPTIONS.iter().filter(|option| option.scope == Scope::Server) {
+    for option in of_scope(Scope::Server) {
         defaults(&mut server, option);
-        if let Some(value) = toml_server.get(option.key) {
-            let source = format!("{}: server.{}", sources.toml_name(), option.key);
-            server.set(option.key, value, source);
+        if let Some((key, value)) = toml_server.of(option) {
+            let source = format!("{}: server.{key}", sources.toml_name());
+            server.set(option.id, value, source);
         }
         from_environment(&mut server, option, sources);
-        if let Some(value) = sources.flags.get(option.key) {
-            server.set(option.key, value, format!("--{}", option.key.replace('_', "-")));
+        if let Some(value) = sources.flags.get(&option.id) {
+            server.set(option.id, value, format!("--{}", option.key.replace('_', "-")));
         }
     }
     let mut warnings = Vec::new();
     public_side::normalize(&mut server, &mut warnings);
     warnings.extend(public_side::tls_on_the_plain_port(&server));
-    if server.get("scaling.enabled").and_then(|given| boolean(&given.value)) == Some(true) {
+    if server.get(Id::ScalingEnabled).and_then(|given| boolean(&given.value)) == Some(true) {
         public_side::redis_port(&mut server, &mut warnings);
     }
     let own = own_app(sources, &mut problems);
@@ -327,6 +331,7 @@ pub fn merge(sources: &Sources) -> Merged {
         warnings.extend(disabled(&development));
     }
     warnings.extend(apps.iter().filter_map(disabled));
+    warnings.extend([&server, &development].into_iter().chain(&apps).flat_map(former_keys));
     let mut migration_warnings = Vec::new();
     if let Some(php) = &sources.reverb_php {
         let app = apps.first().unwrap_or(&development);
@@ -355,11 +360,11 @@ pub fn merge(sources: &Sources) -> Merged {
 }
 
 fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
-    OPTIONS.iter().filter(|option| option.scope == Scope::App)
+    of_scope(Scope::App)
 }
 
 fn webhook_options() -> impl Iterator<Item = &'static OptionSpec> {
-    OPTIONS.iter().filter(|option| option.scope == Scope::Webhook)
+    of_scope(Scope::Webhook)
 }
 
 /// The app options of the environment and `.env`.
@@ -370,11 +375,15 @@ fn app_values(sources: &Sources) -> Values {
         from_environment(&mut values, option, sources);
     }
     let all = webhook_values(sources);
-    let urls = all.get("url").cloned();
+    let urls = all.get(Id::WebhookUrl).cloned();
     for url in urls.iter().flat_map(|urls| urls.value.split(',')).filter(|url| !is_null(url.trim()))
     {
         let mut webhook = all.clone();
-        webhook.set("url", url, urls.as_ref().map(|urls| urls.source.clone()).unwrap_or_default());
+        webhook.set(
+            Id::WebhookUrl,
+            url,
+            urls.as_ref().map(|urls| urls.source.clone()).unwrap_or_default(),
+        );
         values.webhooks.push(webhook);
     }
     values
@@ -392,13 +401,13 @@ fn webhook_values(sources: &Sources) -> Values {
 /// The app of the environment or `.env`, if there is one.
 fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
     let values = app_values(sources);
-    let missing = CREDENTIALS.into_iter().filter(|key| values.get(key).is_none());
-    let missing: Vec<&str> = missing.collect();
+    let missing = CREDENTIALS.into_iter().filter(|id| values.get(*id).is_none());
+    let missing: Vec<Id> = missing.collect();
     if missing.len() == 3 {
         return None;
     }
-    for key in missing {
-        let name = options::find(Scope::App, key).environment[0];
+    for id in missing {
+        let name = id.spec().environment[0];
         problems.push(format!(
             "{name} is not set, but other credentials of the app are: an app needs REVERB_APP_ID, \
              REVERB_APP_KEY and REVERB_APP_SECRET"
@@ -419,37 +428,39 @@ fn merge_apps(
         let mut values = Values::default();
         for option in app_options() {
             defaults(&mut values, option);
-            if let Some(value) = table.texts.get(option.key) {
-                values.set(option.key, value, format!("{file}: apps[{index}].{}", option.key));
+            if let Some((key, value)) = table.texts.of(option) {
+                values.set(option.id, value, format!("{file}: apps[{index}].{key}"));
             }
         }
         for (at, texts) in table.webhooks.iter().enumerate() {
             let mut webhook = Values::default();
-            for (option, value) in webhook_options().filter_map(|o| Some((o, texts.get(o.key)?))) {
-                let source = format!("{file}: apps[{index}].webhooks[{at}].{}", option.key);
-                webhook.set(option.key, value, source);
+            for option in webhook_options() {
+                let Some((key, value)) = texts.of(option) else { continue };
+                let source = format!("{file}: apps[{index}].webhooks[{at}].{key}");
+                webhook.set(option.id, value, source);
             }
-            if webhook.get("url").is_none() {
+            if webhook.get(Id::WebhookUrl).is_none() {
                 let app = described(&values, index);
                 problems.push(format!("{file}: webhooks[{at}] of {app} has no url"));
                 continue;
             }
             values.webhooks.push(webhook);
         }
-        for key in CREDENTIALS.iter().filter(|key| values.get(key).is_none()) {
+        for id in CREDENTIALS.iter().filter(|id| values.get(**id).is_none()) {
+            let key = id.spec().key;
             problems.push(format!("{file}: {} has no {key}", described(&values, index)));
         }
         apps.push(values);
     }
     let mut source = if apps.is_empty() { "development mode" } else { file }.to_owned();
     if let Some(own) = own {
-        let from_dotenv = own.get("key").is_some_and(|key| key.is_from(sources.dotenv_name()));
+        let from_dotenv = own.get(Id::AppKey).is_some_and(|key| key.is_from(sources.dotenv_name()));
         source = if from_dotenv { sources.dotenv_name() } else { "environment" }.to_owned();
         if !apps.is_empty() {
             source = format!("{source} and {file}");
         }
         // The environment wins over the file, one option at a time.
-        let id = |values: &Values| values.get("id").map(|id| id.value.clone());
+        let id = |values: &Values| values.get(Id::AppId).map(|id| id.value.clone());
         let mut first = own.clone();
         if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
             first = apps.remove(at);
@@ -462,14 +473,14 @@ fn merge_apps(
 
 /// An app of the file, by its place and its id.
 fn described(values: &Values, index: usize) -> String {
-    match values.get("id") {
+    match values.get(Id::AppId) {
         Some(id) => format!("apps[{index}] (id {})", id.value),
         None => format!("apps[{index}]"),
     }
 }
 
 fn defaults(values: &mut Values, option: &OptionSpec) {
-    values.set(option.key, option.default, DEFAULT.to_owned());
+    values.set(option.id, option.default, DEFAULT.to_owned());
 }
 
 fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
@@ -484,7 +495,7 @@ fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources)
             if let Some(value) = map.get(*name)
                 && !is_from_kubernetes(option, value)
             {
-                values.set_env(option.key, value, format!("{source}: {name}"));
+                values.set_env(option.id, value, format!("{source}: {name}"));
             }
         }
     }
@@ -495,7 +506,7 @@ const ENVIRONMENT: &str = "environment";
 /// Kubernetes sets `REVERB_SERVER_PORT=tcp://...` in the pods of a namespace with a service named `reverb-server`. That
 /// is the service's port, and not the one to listen on.
 fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
-    option.scope == Scope::Server && option.key == "port" && names::service_port(value).is_some()
+    option.id == Id::Port && names::service_port(value).is_some()
 }
 
 /// Warnings about what would be ignored silently otherwise: misspelt names, names that another one overrides, and
@@ -527,16 +538,17 @@ fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
     }
     let webhooks = webhook_values(sources);
     let of_webhooks: Vec<&Sourced> =
-        webhook_options().filter_map(|option| webhooks.get(option.key)).collect();
-    if webhooks.get("url").is_none() {
+        webhook_options().filter_map(|option| webhooks.get(option.id)).collect();
+    if webhooks.get(Id::WebhookUrl).is_none() {
         warnings.extend(of_webhooks.iter().map(|given| {
             format!("{} has no effect: RINGVERB_WEBHOOK_URL is not set", given.source)
         }));
     }
-    let given = app_options().filter_map(|option| orphans?.get(option.key));
+    let given = app_options().filter_map(|option| orphans?.get(option.id));
     let given = given.filter(|given| !given.is_default());
-    let of_webhooks =
-        of_webhooks.into_iter().filter(|_| orphans.is_some() && webhooks.get("url").is_some());
+    let of_webhooks = of_webhooks
+        .into_iter()
+        .filter(|_| orphans.is_some() && webhooks.get(Id::WebhookUrl).is_some());
     warnings.extend(given.chain(of_webhooks).map(|given| {
         format!(
             "{} has no effect: it belongs to the app of REVERB_APP_KEY, and all apps are in {}",
@@ -547,10 +559,25 @@ fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
     warnings
 }
 
+/// Values that a file has under the former name of an option.
+fn former_keys(values: &Values) -> Vec<String> {
+    let mut former: Vec<String> = OPTIONS
+        .iter()
+        .filter_map(|option| {
+            let former = option.former_key?;
+            let Sourced { source, .. } = values.get(option.id)?;
+            let is_former = source.ends_with(&format!(".{former}"));
+            is_former.then(|| format!("{source} is called {} now; please rename it", option.key))
+        })
+        .collect();
+    former.sort();
+    former
+}
+
 /// An app that is switched off answers nobody, which looks like a fault of the server.
 fn disabled(app: &Values) -> Option<String> {
-    let given = app.get("enabled").filter(|given| boolean(&given.value) == Some(false))?;
-    let name = match app.get("id") {
+    let given = app.get(Id::AppEnabled).filter(|given| boolean(&given.value) == Some(false))?;
+    let name = match app.get(Id::AppId) {
         Some(id) => format!("app {}", id.value),
         None => "the development app".to_owned(),
     };

@@ -5,30 +5,30 @@
 
 use super::load::{Sourced, Values};
 use super::names::service_port;
-use super::options::{self, Scope};
+use super::options::OptionId as Id;
 use super::webhook_url;
 
 /// Makes what is shown well-formed, with a warning for each value that was not.
 pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
-    let mut change = |key: &'static str, good: fn(&str) -> Option<String>| {
-        let Some(given) = server.get(key).cloned() else { return };
+    let mut change = |id: Id, good: fn(&str) -> Option<String>| {
+        let Some(given) = server.get(id).cloned() else { return };
         let value = good(&given.value);
         if value.as_deref() != Some(given.value.as_str()) {
             // HTTPS is https: nothing to tell.
             if !value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case(&given.value)) {
-                warnings.push(sentence(key, &given, value.as_deref()));
+                warnings.push(sentence(id, &given, value.as_deref()));
             }
-            server.replace(key, value);
+            server.replace(id, value);
         }
     };
-    change("public_port", |text| {
+    change(Id::PublicPort, |text| {
         let plain = text.parse::<u16>().ok().filter(|port| *port > 0);
         plain
             .or_else(|| service_port(text))
             .or_else(|| port_of_url(text))
             .map(|port| port.to_string())
     });
-    change("scheme", |text| {
+    change(Id::Scheme, |text| {
         let scheme = text.split("://").next().unwrap_or_default().to_ascii_lowercase();
         match scheme.as_str() {
             "http" | "ws" => Some("http".to_owned()),
@@ -36,7 +36,7 @@ pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
             _ => None,
         }
     });
-    change("hostname", |text| {
+    change(Id::Hostname, |text| {
         let host = without_port(host_of(text));
         let is_host = !host.is_empty()
             && host.chars().all(|char| !char.is_control() && !char.is_whitespace());
@@ -61,9 +61,9 @@ fn without_port(host: &str) -> &str {
 
 /// Browsers that are sent to this server's own port with https meet plain HTTP there.
 pub(super) fn tls_on_the_plain_port(server: &Values) -> Option<String> {
-    let value = |key: &str| server.get(key).map(|given| given.value.as_str());
-    let port = value("public_port").filter(|port| value("port") == Some(port))?;
-    (value("scheme") == Some("https")).then(|| {
+    let value = |id: Id| server.get(id).map(|given| given.value.as_str());
+    let port = value(Id::PublicPort).filter(|port| value(Id::Port) == Some(port))?;
+    (value(Id::Scheme) == Some("https")).then(|| {
         format!(
             "REVERB_SCHEME is https and REVERB_PORT is {port}, the port of this server, which has no TLS: a proxy such as \
              nginx must serve https on another port (REVERB_PORT=443), or set REVERB_SCHEME=http"
@@ -77,8 +77,8 @@ fn port_of_url(text: &str) -> Option<u16> {
     authority.rsplit_once(':')?.1.parse().ok().filter(|port| *port > 0)
 }
 
-fn sentence(key: &str, given: &Sourced, value: Option<&str>) -> String {
-    let option = options::find(Scope::Server, key);
+fn sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
+    let option = id.spec();
     let name = given.name();
     let effect = match (value, option.default) {
         (Some(value), _) => format!("{value} is used"),
@@ -87,10 +87,10 @@ fn sentence(key: &str, given: &Sourced, value: Option<&str>) -> String {
     };
     let why = if service_port(&given.value).is_some() {
         "Kubernetes sets it for a service of that name (enableServiceLinks)".to_owned()
-    } else if key == "hostname" && value.is_some_and(|host| host_of(&given.value) != host) {
+    } else if id == Id::Hostname && value.is_some_and(|host| host_of(&given.value) != host) {
         "a host name has no port (REVERB_PORT sets it)".to_owned()
     } else {
-        format!("it takes {}", option.accepts)
+        format!("it takes {}", option.accepts.sentence())
     };
     // A URL may carry credentials.
     let shown = webhook_url::shown(&given.value);
@@ -103,8 +103,8 @@ fn sentence(key: &str, given: &Sourced, value: Option<&str>) -> String {
 /// The port of a server that Kubernetes or Docker links describe as a URL, as a plain number. `REDIS_PORT` is the
 /// address of the service, so its port is right.
 pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
-    const KEY: &str = "scaling.server.port";
-    let Some(given) = server.get(KEY).cloned() else { return };
+    const PORT: Id = Id::RedisPort;
+    let Some(given) = server.get(PORT).cloned() else { return };
     if let Some(port) = service_port(&given.value) {
         warnings.push(format!(
             "{} is \"{}\"{}, which Kubernetes sets for a service named redis (enableServiceLinks); port {port} \
@@ -113,19 +113,20 @@ pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
             given.value,
             given.place()
         ));
-        server.replace(KEY, Some(port.to_string()));
+        server.replace(PORT, Some(port.to_string()));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Id;
     use crate::config::load::{Sources, merge};
 
     /// The value as it is shown, and the warnings.
-    fn shown(key: &str, name: &str, value: &str) -> (Option<String>, Vec<String>) {
+    fn shown(id: Id, name: &str, value: &str) -> (Option<String>, Vec<String>) {
         let environment = [(name.to_owned(), value.to_owned())].into();
         let merged = merge(&Sources { environment, ..Sources::default() });
-        (merged.server.get(key).map(|given| given.value.clone()), merged.warnings)
+        (merged.server.get(id).map(|given| given.value.clone()), merged.warnings)
     }
 
     #[test]
@@ -142,37 +143,43 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_made_well_formed_with_a_warning() {
-        for (key, name, value, expected, part) in [
-            ("public_port", "REVERB_PORT", "tcp://10.96.0.13:8080", Some("8080"), "Kubernetes"),
-            ("public_port", "REVERB_PORT", "https://ws.test:6001/x", Some("6001"), "6001 is used"),
-            ("public_port", "REVERB_PORT", "0", None, "it is ignored"),
-            ("public_port", "REVERB_PORT", "abc", None, "a number from 1 to 65535"),
-            ("scheme", "REVERB_SCHEME", "ftp", Some("http"), "http or https"),
-            ("scheme", "REVERB_SCHEME", "https://", Some("https"), "https is used"),
-            ("scheme", "REVERB_SCHEME", "wss", Some("https"), "https is used"),
+        for (id, name, value, expected, part) in [
+            (Id::PublicPort, "REVERB_PORT", "tcp://10.96.0.13:8080", Some("8080"), "Kubernetes"),
+            (Id::PublicPort, "REVERB_PORT", "https://ws.test:6001/x", Some("6001"), "6001 is used"),
+            (Id::PublicPort, "REVERB_PORT", "0", None, "it is ignored"),
+            (Id::PublicPort, "REVERB_PORT", "abc", None, "a number from 1 to 65535"),
+            (Id::Scheme, "REVERB_SCHEME", "ftp", Some("http"), "http or https"),
+            (Id::Scheme, "REVERB_SCHEME", "https://", Some("https"), "https is used"),
+            (Id::Scheme, "REVERB_SCHEME", "wss", Some("https"), "https is used"),
             (
-                "hostname",
+                Id::Hostname,
                 "REVERB_HOST",
                 "https://u:p@ws.test/x",
                 Some("ws.test"),
                 "ws.test is used",
             ),
-            ("hostname", "REVERB_HOST", "my.app:8080", Some("my.app"), "has no port (REVERB_PORT"),
-            ("hostname", "REVERB_HOST", "[::1]:80", Some("[::1]"), "[::1] is used"),
-            ("hostname", "REVERB_HOST", "a b", Some("localhost"), "localhost is used"),
+            (
+                Id::Hostname,
+                "REVERB_HOST",
+                "my.app:8080",
+                Some("my.app"),
+                "has no port (REVERB_PORT",
+            ),
+            (Id::Hostname, "REVERB_HOST", "[::1]:80", Some("[::1]"), "[::1] is used"),
+            (Id::Hostname, "REVERB_HOST", "a b", Some("localhost"), "localhost is used"),
         ] {
-            let (shown, warnings) = shown(key, name, value);
+            let (shown, warnings) = shown(id, name, value);
             assert_eq!(shown.as_deref(), expected, "{value}");
             assert!(warnings.len() == 1 && warnings[0].contains(part), "{value}: {warnings:?}");
         }
-        for (key, name, value, expected) in [
-            ("public_port", "REVERB_PORT", "443", "443"),
-            ("scheme", "REVERB_SCHEME", "HTTPS", "https"),
-            ("scheme", "REVERB_SCHEME", "Http", "http"),
-            ("hostname", "REVERB_HOST", "ws.example.com", "ws.example.com"),
-            ("hostname", "REVERB_HOST", "::1", "::1"),
+        for (id, name, value, expected) in [
+            (Id::PublicPort, "REVERB_PORT", "443", "443"),
+            (Id::Scheme, "REVERB_SCHEME", "HTTPS", "https"),
+            (Id::Scheme, "REVERB_SCHEME", "Http", "http"),
+            (Id::Hostname, "REVERB_HOST", "ws.example.com", "ws.example.com"),
+            (Id::Hostname, "REVERB_HOST", "::1", "::1"),
         ] {
-            assert_eq!(shown(key, name, value), (Some(expected.to_owned()), Vec::new()), "{value}");
+            assert_eq!(shown(id, name, value), (Some(expected.to_owned()), Vec::new()), "{value}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::load::Values;
-use super::options::{OPTIONS, OptionSpec, Scope};
+use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::php::{self, Env, Value};
 use super::{dotenv, origins, sizes};
 use crate::text::shown;
@@ -104,14 +104,13 @@ impl Comparison<'_> {
         let chosen = chosen.unwrap_or_else(|| "reverb".to_owned());
         let named = servers.iter().find(|(name, _)| name.as_deref() == Some(chosen.as_str()));
         let Some((_, server)) = named.or_else(|| servers.first()) else { return };
-        let is_on = |text: &str| super::validate::boolean(text) == Some(true);
-        let here = self.effective.server.get("scaling.enabled");
+        let is_on = |text: &str| boolean(text) == Some(true);
+        let here = self.effective.server.get(Id::ScalingEnabled);
         let there = at(server, "scaling.enabled").and_then(|value| self.text(value));
         let scales =
             here.is_some_and(|given| is_on(&given.value)) || there.is_some_and(|text| is_on(&text));
         let of_redis = |option: &&OptionSpec| option.key.starts_with("scaling.server.");
-        let options = OPTIONS.iter().filter(|option| option.scope == Scope::Server);
-        for option in options.filter(|option| scales || !of_redis(option)) {
+        for option in of_scope(Scope::Server).filter(|option| scales || !of_redis(option)) {
             if let Some(value) = at(server, option.key) {
                 self.option(option, option.key, value, Some(self.effective.server));
             }
@@ -162,12 +161,12 @@ impl Comparison<'_> {
             at(app, name).and_then(|value| self.text(value)).filter(|text| !text.is_empty())
         };
         let (id, key) = (text("app_id"), text("key"));
-        let is = |values: &Values, option: &str, given: &Option<String>| {
+        let is = |values: &Values, option: Id, given: &Option<String>| {
             given.is_none() || values.get(option).map(|given| &given.value) == given.as_ref()
         };
         let is_named = id.is_some() || key.is_some();
         let mut all = self.effective.apps.iter().filter(|_| is_named);
-        let served = all.find(|app| is(app, "id", &id) && is(app, "key", &key));
+        let served = all.find(|app| is(app, Id::AppId, &id) && is(app, Id::AppKey, &key));
         let hand_written = ["app_id", "key", "secret"]
             .iter()
             .any(|name| matches!(at(app, name), Some(Value::Scalar(_))));
@@ -189,8 +188,8 @@ impl Comparison<'_> {
             return;
         }
         let values = served.or((index == 0).then_some(self.effective.app));
-        for option in OPTIONS.iter().filter(|option| option.scope == Scope::App) {
-            if matches!(option.key, "id" | "key" | "secret") {
+        for option in of_scope(Scope::App) {
+            if matches!(option.id, Id::AppId | Id::AppKey | Id::AppSecret) {
                 continue;
             }
             if let Some(value) = at(app, option.key) {
@@ -206,7 +205,7 @@ impl Comparison<'_> {
 
     /// Compares one value. `values` is what counts; `None` for an app that is not served.
     fn option(&mut self, option: &OptionSpec, name: &str, value: &Value, values: Option<&Values>) {
-        let given = values.and_then(|values| values.get(option.key));
+        let given = values.and_then(|values| values.get(option.id));
         // Somebody chose a value for this server.
         if given.is_some_and(|given| !given.is_default()) {
             return;
@@ -227,7 +226,7 @@ impl Comparison<'_> {
         };
         // The danger comes first: Reverb refuses pages that this server accepts.
         let opens =
-            option.key == "allowed_origins" && used.split(',').any(|entry| entry.trim() == "*");
+            option.id == Id::AllowedOrigins && used.split(',').any(|entry| entry.trim() == "*");
         let Some(written) = written else {
             if is_computed(value) && opens {
                 self.warnings.push(format!(
@@ -258,10 +257,7 @@ impl Comparison<'_> {
             ));
             return;
         }
-        let is_secret = matches!(
-            option.key,
-            "scaling.server.password" | "scaling.server.url" | "scaling.server.username"
-        );
+        let is_secret = option.accepts.kind.is_confidential() || option.id == Id::RedisUsername;
         let shown: String =
             written.chars().take(VALUE_BYTES_MAX).flat_map(char::escape_debug).collect();
         let value = if is_secret { String::new() } else { format!(" = {shown}") };
@@ -317,7 +313,7 @@ fn is_computed(value: &Value) -> bool {
 
 /// Whether both mean the same to the option.
 fn is_same(option: &OptionSpec, written: &str, used: &str) -> bool {
-    if option.key == "allowed_origins" {
+    if option.id == Id::AllowedOrigins {
         let normal = |text: &str| -> Vec<String> {
             let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             let mut entries: Vec<String> = entries
@@ -332,14 +328,14 @@ fn is_same(option: &OptionSpec, written: &str, used: &str) -> bool {
             || (written.contains(&"*".to_owned()) && used.contains(&"*".to_owned()));
     }
     let number = |text: &str| sizes::parse(text.trim());
-    let boolean = |text: &str| super::validate::boolean(text.trim());
-    if option.key == "path" {
+    let boolean = |text: &str| boolean(text.trim());
+    if option.id == Id::Path {
         return written.trim_matches('/') == used.trim_matches('/');
     }
     // PHP's null, false and "" of an option that is off.
     let is_nothing = |text: &str| matches!(text, "" | "null");
     written == used
-        || (is_nothing(written) && (is_nothing(used) || option.key == "hostname"))
+        || (is_nothing(written) && (is_nothing(used) || option.id == Id::Hostname))
         || (is_nothing(written) && boolean(used) == Some(false))
         || (number(written).is_some() && number(written) == number(used))
         || (boolean(written).is_some() && boolean(written) == boolean(used))

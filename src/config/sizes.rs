@@ -18,6 +18,18 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// The shortest form of a number of bytes that is a size.
+#[must_use]
+pub(super) fn short(bytes: u64) -> String {
+    let unit = |shift: u32| bytes > 0 && bytes.trailing_zeros() >= shift;
+    match bytes {
+        _ if unit(30) => format!("{}G", bytes >> 30),
+        _ if unit(20) => format!("{}M", bytes >> 20),
+        _ if unit(10) => format!("{}K", bytes >> 10),
+        _ => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +81,12 @@ mod tests {
         #[test]
         fn any_text_is_answered(text in "\\PC{0,30}") {
             let _ = parse(&text);
+        }
+
+        #[test]
+        fn the_short_form_is_the_same_size(number: u64, shift in 0..40u32) {
+            let number = number >> shift << (shift / 2);
+            prop_assert_eq!(parse(&short(number)), Some(number));
         }
 
         #[test]

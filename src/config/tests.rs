@@ -51,8 +51,35 @@ fn flags_win_over_environment_over_dotenv_over_toml() {
     assert_eq!(load(&sources).unwrap().port, 2);
     sources.environment = map(&[("REVERB_SERVER_PORT", "3")]);
     assert_eq!(load(&sources).unwrap().port, 3);
-    sources.flags = map(&[("port", "4")]);
+    sources.flags = [(options::OptionId::Port, "4".to_owned())].into();
     assert_eq!(load(&sources).unwrap().port, 4);
+}
+
+#[test]
+fn a_former_key_is_read_with_a_warning_and_the_present_one_wins() {
+    let toml = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\nmax_presence_members = 7\n";
+    let sources = |toml: &str| Sources { toml: toml.parse().unwrap(), ..Sources::default() };
+    let merged = merge(&sources(toml));
+    let config = load(&sources(toml)).unwrap();
+    assert_eq!(config.apps[0].presence_members_max, Some(7));
+    let expected = "ringverb.toml: apps[0].max_presence_members is called presence_members_max now; please rename it";
+    assert_eq!(merged.warnings, [expected]);
+    let both = format!("{toml}presence_members_max = 8\n");
+    assert_eq!(load(&sources(&both)).unwrap().apps[0].presence_members_max, Some(8));
+    assert!(merge(&sources(&both)).warnings.is_empty());
+}
+
+#[test]
+fn no_value_is_in_debug_output() {
+    let merged = merge(&with_environment(&[
+        ("REVERB_APP_ID", "1"),
+        ("REVERB_APP_KEY", "k"),
+        ("REVERB_APP_SECRET", "hunter2"),
+        ("REDIS_PASSWORD", "hunter2"),
+    ]));
+    let config = load(&with_environment(&[("REDIS_PASSWORD", "hunter2")])).unwrap();
+    let shown = format!("{merged:?} {config:?}");
+    assert!(shown.contains("REVERB_APP_SECRET") && !shown.contains("hunter2"), "{shown}");
 }
 
 #[test]
@@ -109,7 +136,7 @@ fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
         "REDIS_DB is \"x\"",
         "REDIS_TIMEOUT is \"0\" (environment), but it takes seconds, 1 to 3600",
         "RINGVERB_ALLOWED_ORIGINS has the entry \"\" (environment), but an entry of the list",
-        "RINGVERB_MEMORY_MAX is \"lots\" (environment), but it takes bytes, or a size such as 512M",
+        "RINGVERB_MEMORY_MAX is \"lots\" (environment), but it takes bytes, or a size such as 64K: at least 16M; 0 is off",
     ] {
         assert!(all.contains(part), "{part}\nnot in\n{all}");
     }
@@ -539,6 +566,6 @@ fn no_memory_limit_is_0_and_an_unset_one_follows_the_cgroup() {
     }
     for value in ["1", "16777215", "-1", "off"] {
         let problems = load(&with_environment(&[("RINGVERB_MEMORY_MAX", value)])).unwrap_err();
-        assert!(problems[0].contains("at least 16M; 0: off"), "{problems:?}");
+        assert!(problems[0].contains("at least 16M; 0 is off"), "{problems:?}");
     }
 }

@@ -9,10 +9,19 @@ use std::collections::HashMap;
 use toml::{Table, Value};
 
 use super::names::distance;
-use super::options::{OPTIONS, Scope};
+use super::options::{OptionSpec, Scope, of_scope};
 
-/// Texts by option key; a dot leads into an inline table.
-pub(super) type Texts = HashMap<String, String>;
+/// Texts by key; a dot leads into an inline table.
+#[derive(Debug, Default)]
+pub(super) struct Texts(HashMap<String, String>);
+
+impl Texts {
+    /// The text of an option and the key it stands under. The present key wins over the former one.
+    pub(super) fn of(&self, option: &OptionSpec) -> Option<(&'static str, &String)> {
+        let keys = [Some(option.key), option.former_key];
+        keys.into_iter().flatten().find_map(|key| Some((key, self.0.get(key)?)))
+    }
+}
 
 /// What the file says of one app.
 pub(super) struct AppTexts {
@@ -39,7 +48,7 @@ pub(super) fn flatten(
     problems: &mut Vec<String>,
 ) -> (Texts, Vec<AppTexts>) {
     let mut reader = Reader { file, problems };
-    let mut server = Texts::new();
+    let mut server = Texts::default();
     let mut apps = Vec::new();
     for (key, value) in table {
         match (key.as_str(), value) {
@@ -105,7 +114,7 @@ impl Reader<'_> {
     }
 
     fn table(&mut self, table: &Table, place: &str, scope: Scope) -> Texts {
-        let mut texts = Texts::new();
+        let mut texts = Texts::default();
         self.inner(table, place, "", &mut texts);
         self.check_names(&texts, place, scope);
         texts
@@ -137,17 +146,17 @@ impl Reader<'_> {
                     continue;
                 }
             };
-            texts.insert(key, text);
+            texts.0.insert(key, text);
         }
     }
 
     fn check_names(&mut self, texts: &Texts, place: &str, scope: Scope) {
         let known = |key: &str| {
-            OPTIONS.iter().any(|option| {
-                option.key == key && (option.scope == scope || option.scope == Scope::Unused)
-            })
+            OptionSpec::by_key(scope, key)
+                .or_else(|| OptionSpec::by_key(Scope::Unused, key))
+                .is_some()
         };
-        let mut unknown: Vec<&String> = texts.keys().filter(|key| !known(key)).collect();
+        let mut unknown: Vec<&String> = texts.0.keys().filter(|key| !known(key)).collect();
         unknown.sort();
         for key in unknown {
             let end = match nearest(key, scope) {
@@ -161,7 +170,7 @@ impl Reader<'_> {
 
 /// The option that is probably meant: close by letters, or the end of what was written (`app_id`).
 fn nearest(key: &str, scope: Scope) -> Option<&'static str> {
-    let keys = || OPTIONS.iter().filter(|option| option.scope == scope).map(|option| option.key);
+    let keys = || of_scope(scope).map(|option| option.key);
     let close = keys().min_by_key(|name| distance(name, key));
     close
         .filter(|name| distance(name, key) * 2 <= key.len())

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use super::load::{Merged, Sourced, Values};
 use super::network::Network;
-use super::options::{self, Scope};
+use super::options::OptionId as Id;
+use super::options::boolean;
 use super::redis_url::{self, RedisUrl};
-use super::{Config, Io, Scaling, names, origins, sizes, webhook_url};
+use super::{Config, Io, Scaling, names, origins, webhook_url};
 use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
-use crate::limits;
 use crate::text::shown;
 
 /// Webhooks of all apps together: each that is in use has a thread.
@@ -27,57 +27,48 @@ pub struct DevelopmentApp {
 /// # Errors
 /// One sentence per problem: the name, the value (a secret's never), what is accepted.
 pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
-    let mut reader = Reader { problems: merged.problems.clone(), scope: Scope::Server };
+    let mut reader = Reader { problems: merged.problems.clone() };
     let server = &merged.server;
     let mut config = Config {
-        host: reader.address(server, "host"),
-        port: reader.number(server, "port", 0, 65_535),
+        host: reader.address(server, Id::Host),
+        port: reader.number(server, Id::Port),
         path: reader.path(server),
-        workers: reader.number(server, "workers", 0, 128),
+        workers: reader.number(server, Id::Workers),
         io: reader.io(server),
-        debug: reader.boolean(server, "debug"),
-        talkative: reader.boolean(server, "development"),
+        debug: reader.boolean(server, Id::Debug),
+        talkative: reader.boolean(server, Id::Development),
         colour: merged.colour,
-        print_events: reader.one_word(server, "print_events", "json"),
-        request_size_max: reader.number(server, "max_request_size", 512, 16 << 20),
-        handshake_timeout_seconds: reader.number(server, "handshake_timeout", 1, 3_600),
-        keepalive_timeout_seconds: reader.number(server, "keepalive_timeout", 1, 86_400),
-        shutdown_grace_seconds: reader.number(server, "shutdown_grace", 1, 86_400),
-        shutdown_delay_seconds: reader.number(server, "shutdown_delay", 0, 3_600),
-        takeover: reader.boolean(server, "takeover"),
-        send_queue_bytes_max: reader.number(server, "send_queue_bytes_max", 4_096, 1 << 31),
+        print_events: reader.is_given(server, Id::PrintEvents),
+        request_size_max: reader.number(server, Id::MaxRequestSize),
+        handshake_timeout_seconds: reader.number(server, Id::HandshakeTimeout),
+        keepalive_timeout_seconds: reader.number(server, Id::KeepaliveTimeout),
+        shutdown_grace_seconds: reader.number(server, Id::ShutdownGrace),
+        shutdown_delay_seconds: reader.number(server, Id::ShutdownDelay),
+        takeover: reader.boolean(server, Id::Takeover),
+        send_queue_bytes_max: reader.number(server, Id::SendQueueBytesMax),
         connection_bytes_max: 0,
-        cache_bytes_max: reader.number(server, "cache_bytes_max", 1 << 16, 1 << 40),
-        connections_per_ip_max: reader.some(server, "connections_per_ip_max", 1),
-        handshakes_per_ip_per_second_max: reader.some(
-            server,
-            "handshakes_per_ip_per_second_max",
-            1,
-        ),
-        auth_failures_per_ip_per_second_max: reader.some(
-            server,
-            "auth_failures_per_ip_per_second_max",
-            1,
-        ),
-        trusted_proxies: reader.networks(server, "trusted_proxies"),
-        memory_max: reader.memory_max(server),
-        memory_max_by_cgroup: server.get("memory_max").is_none(),
-        webhook_timeout_seconds: reader.number(server, "webhook_timeout", 1, 3_600),
-        webhook_retry_seconds: reader.number(server, "webhook_retry", 0, 86_400),
-        webhook_debounce_ms: reader.number(server, "webhook_debounce", 0, 60_000),
-        webhook_queue_events_max: reader.number(server, "webhook_queue_max", 1, 1_000_000),
+        cache_bytes_max: reader.number(server, Id::CacheBytesMax),
+        connections_per_ip_max: reader.some(server, Id::ConnectionsPerIpMax),
+        handshakes_per_ip_per_second_max: reader.some(server, Id::HandshakesPerIpPerSecondMax),
+        auth_failures_per_ip_per_second_max: reader.some(server, Id::AuthFailuresPerIpPerSecondMax),
+        trusted_proxies: reader.networks(server, Id::TrustedProxies),
+        memory_max: reader.some(server, Id::MemoryMax).filter(|bytes| *bytes > 0),
+        memory_max_by_cgroup: server.get(Id::MemoryMax).is_none(),
+        webhook_timeout_seconds: reader.number(server, Id::WebhookTimeout),
+        webhook_retry_seconds: reader.number(server, Id::WebhookRetry),
+        webhook_debounce_ms: reader.number(server, Id::WebhookDebounce),
+        webhook_queue_events_max: reader.number(server, Id::WebhookQueueMax),
         scaling: reader.scaling(server),
         apps: Vec::new(),
         development: merged.apps.is_empty(),
         source: merged.source.clone(),
     };
     config.connection_bytes_max = reader
-        .some(server, "connection_bytes_max", 65_536)
+        .some(server, Id::ConnectionBytesMax)
         .unwrap_or(config.send_queue_bytes_max + CONNECTION_BYTES_BESIDE_QUEUE);
-    reader.scope = Scope::App;
     config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
     if config.development {
-        config.talkative |= server.get("development").is_none();
+        config.talkative |= server.get(Id::Development).is_none();
         config.apps.push(reader.development_app(&merged.development, development));
     }
     reader.check_unique(&config.apps);
@@ -88,33 +79,33 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
 /// incomplete input of the default message size, it makes 1.25 MiB.
 const CONNECTION_BYTES_BESIDE_QUEUE: usize = 192 * 1024;
 
+/// Reads values by the kinds of their options, and collects what is wrong.
 struct Reader {
     problems: Vec<String>,
-    scope: Scope,
 }
 
 impl Reader {
     fn app(&mut self, values: &Values) -> App {
         App {
-            id: self.in_url(values, "id"),
-            key: self.in_url(values, "key"),
-            secret: Secret::new(credential(values, "secret")),
+            id: self.in_url(values, Id::AppId),
+            key: self.in_url(values, Id::AppKey),
+            secret: Secret::new(credential(values, Id::AppSecret)),
             ..self.options(values)
         }
     }
 
     /// A credential that is a part of URLs.
-    fn in_url(&mut self, values: &Values, key: &str) -> String {
-        let Some(given) = values.get(key) else { return String::new() };
-        if let Some(why) = unreachable(&given.value, key == "key") {
+    fn in_url(&mut self, values: &Values, id: Id) -> String {
+        let Some(given) = values.get(id) else { return String::new() };
+        if let Some(why) = unreachable(&given.value, id == Id::AppKey) {
             let shown = shown(&given.value);
             self.problems.push(format!("{} is {shown}{}, but {why}", given.name(), given.place()));
         }
         given.value.clone()
     }
 
-    fn origins(&mut self, values: &Values, key: &str) -> Vec<String> {
-        let Some(given) = values.get(key) else { return Vec::new() };
+    fn origins(&mut self, values: &Values, id: Id) -> Vec<String> {
+        let Some(given) = values.get(id) else { return Vec::new() };
         let mut origins = Vec::new();
         let mut entries: Vec<&str> = given.value.split(',').map(str::trim).collect();
         // Several empty entries are one problem.
@@ -134,10 +125,10 @@ impl Reader {
     }
 
     /// Starts of channel names, taken as they are.
-    fn prefixes(&mut self, values: &Values, key: &str) -> Vec<String> {
-        let prefixes = self.list(values, key);
+    fn prefixes(&mut self, values: &Values, id: Id) -> Vec<String> {
+        let prefixes = self.list(values, id);
         if let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains('*')) {
-            let name = values.get(key).map_or(key, Sourced::name);
+            let name = values.get(id).map_or(id.spec().key, Sourced::name);
             self.problems.push(format!(
                 "{name} has the entry {}, but entries are starts of channel names without a wildcard: write {}",
                 shown(prefix),
@@ -149,59 +140,49 @@ impl Reader {
 
     /// An app without its credentials.
     fn options(&mut self, values: &Values) -> App {
-        let rate_limit = self.boolean(values, "rate_limiting.enabled");
+        let rate_limit = self.boolean(values, Id::RateLimit);
         let rate_limit_values = RateLimit {
-            attempts_max: self.number(values, "rate_limiting.max_attempts", 1, u32::MAX.into()),
-            decay_seconds: self.number(values, "rate_limiting.decay_seconds", 1, 86_400),
-            terminate_on_limit: self.boolean(values, "rate_limiting.terminate_on_limit"),
+            attempts_max: self.number(values, Id::RateLimitMaxAttempts),
+            decay_seconds: self.number(values, Id::RateLimitDecaySeconds),
+            terminate_on_limit: self.boolean(values, Id::RateLimitTerminate),
         };
-        let auth_window = self.number(values, "auth_window", 0, u32::MAX.into());
+        let auth_window = self.number(values, Id::AuthWindow);
         App {
             id: String::new(),
             key: String::new(),
             secret: Secret::new(""),
-            enabled: self.boolean(values, "enabled"),
-            ping_interval_seconds: self.number(values, "ping_interval", 1, 86_400),
-            activity_timeout_seconds: self.number(values, "activity_timeout", 1, 86_400),
-            pong_timeout_seconds: self.number(values, "pong_timeout", 1, 86_400),
-            connections_max: self.optional(values, "max_connections"),
-            message_size_max: self.number(values, "max_message_size", 64, 16 << 20),
+            enabled: self.boolean(values, Id::AppEnabled),
+            ping_interval_seconds: self.number(values, Id::PingInterval),
+            activity_timeout_seconds: self.number(values, Id::ActivityTimeout),
+            pong_timeout_seconds: self.number(values, Id::PongTimeout),
+            connections_max: self.some(values, Id::MaxConnections),
+            message_size_max: self.number(values, Id::MaxMessageSize),
             client_events_from: self.client_events_from(values),
-            client_events_on_public: self.boolean(values, "client_events_on_public"),
+            client_events_on_public: self.boolean(values, Id::ClientEventsOnPublic),
             rate_limit: rate_limit.then_some(rate_limit_values),
-            allowed_origins: self.origins(values, "allowed_origins"),
-            allow_missing_origin: self.boolean(values, "allow_missing_origin"),
+            allowed_origins: self.origins(values, Id::AllowedOrigins),
+            allow_missing_origin: self.boolean(values, Id::AllowMissingOrigin),
             auth_window_seconds: (auth_window > 0).then_some(auth_window),
-            allow_reserved_events: self.boolean(values, "allow_reserved_events"),
-            channels_per_connection_max: self.number(
-                values,
-                "max_channels_per_connection",
-                1,
-                u32::MAX.into(),
-            ),
-            presence_members_max: self.optional(values, "max_presence_members"),
-            member_size_max: self.number(values, "max_member_size", 1, u32::MAX.into()),
-            user_data_size_max: self.number(values, "max_user_data_size", 1, u32::MAX.into()),
-            channel_name_max: self.number(
-                values,
-                "max_channel_name_length",
-                1,
-                limits::CHANNEL_NAME_BYTES_MAX as u64,
-            ),
-            channel_names_are_pushers: self.one_of(values, "channel_names", ["any", "pusher"]),
-            client_events_per_second_max: self.optional(values, "max_client_events_per_second"),
-            event_payload_max: self.optional(values, "max_event_payload"),
-            publishes_per_second_max: self.optional(values, "max_publishes_per_second"),
-            subscription_count: self.boolean(values, "subscription_count"),
-            cache_seconds: self.number(values, "cache_ttl", 1, u32::MAX.into()),
-            authorize_within_seconds: self.optional(values, "authorize_within"),
+            allow_reserved_events: self.boolean(values, Id::AllowReservedEvents),
+            channels_per_connection_max: self.number(values, Id::ChannelsPerConnectionMax),
+            presence_members_max: self.some(values, Id::PresenceMembersMax),
+            member_size_max: self.number(values, Id::MemberSizeMax),
+            user_data_size_max: self.number(values, Id::UserDataSizeMax),
+            channel_name_max: self.number(values, Id::ChannelNameLengthMax),
+            channel_names_are_pushers: self.choice(values, Id::ChannelNames) == 1,
+            client_events_per_second_max: self.some(values, Id::ClientEventsPerSecondMax),
+            event_payload_max: self.some(values, Id::EventPayloadMax),
+            publishes_per_second_max: self.some(values, Id::PublishesPerSecondMax),
+            subscription_count: self.boolean(values, Id::SubscriptionCount),
+            cache_seconds: self.number(values, Id::CacheTtl),
+            authorize_within_seconds: self.some(values, Id::AuthorizeWithin),
             webhooks: self.webhooks(values),
-            batch_events_max: self.optional(values, "max_batch_events"),
-            event_channels_max: self.optional(values, "max_event_channels"),
-            event_name_max: self.optional(values, "max_event_name_length"),
-            error_data_is_object: self.one_of(values, "error_data", ["string", "object"]),
-            over_quota_retries: self.one_of(values, "over_quota_code", ["4004", "4100"]),
-            subscription_errors: self.boolean(values, "subscription_errors"),
+            batch_events_max: self.some(values, Id::BatchEventsMax),
+            event_channels_max: self.some(values, Id::EventChannelsMax),
+            event_name_max: self.some(values, Id::EventNameLengthMax),
+            error_data_is_object: self.choice(values, Id::ErrorData) == 1,
+            over_quota_retries: self.choice(values, Id::OverQuotaCode) == 1,
+            subscription_errors: self.boolean(values, Id::SubscriptionErrors),
             connections_open: std::sync::atomic::AtomicU32::new(0),
             published: PerSecond::default(),
         }
@@ -242,19 +223,16 @@ impl Reader {
     }
 
     fn webhooks(&mut self, values: &Values) -> Vec<Webhook> {
-        let before = std::mem::replace(&mut self.scope, Scope::Webhook);
         let webhooks = values.webhooks().iter().map(|values| Webhook {
             url: self.webhook_url(values),
             kinds: self.webhook_kinds(values),
-            channel_prefixes: self.prefixes(values, "channel_prefixes"),
+            channel_prefixes: self.prefixes(values, Id::WebhookChannelPrefixes),
         });
-        let webhooks = webhooks.collect();
-        self.scope = before;
-        webhooks
+        webhooks.collect()
     }
 
     fn webhook_url(&mut self, values: &Values) -> String {
-        let Some(given) = values.get("url") else { return String::new() };
+        let Some(given) = values.get(Id::WebhookUrl) else { return String::new() };
         if let Err(why) = webhook_url::check(&given.value) {
             let shown = webhook_url::shown(&given.value);
             let (name, place) = (given.name(), given.place());
@@ -264,8 +242,8 @@ impl Reader {
     }
 
     fn webhook_kinds(&mut self, values: &Values) -> Vec<WebhookKind> {
-        let names = self.list(values, "events");
-        let Some(given) = values.get("events") else { return WebhookKind::ALL.to_vec() };
+        let names = self.list(values, Id::WebhookEvents);
+        let Some(given) = values.get(Id::WebhookEvents) else { return WebhookKind::ALL.to_vec() };
         let mut kinds = Vec::new();
         for name in &names {
             match WebhookKind::parse(name) {
@@ -280,32 +258,32 @@ impl Reader {
     /// The options of Redis are checked only with scaling: Laravel's `.env` describes the Redis of the application's
     /// cache, which this server does not use.
     fn scaling(&mut self, server: &Values) -> Option<Scaling> {
-        if !self.boolean(server, "scaling.enabled") {
+        if !self.boolean(server, Id::ScalingEnabled) {
             return None;
         }
         let RedisUrl { host, port, username, password } = self.redis(server);
         // Without effect, but a slip there may be one of lines.
-        let _: u32 = self.number(server, "scaling.server.database", 0, u32::MAX.into());
-        let username = username.unwrap_or_else(|| credential(server, "scaling.server.username"));
+        let _: u32 = self.number(server, Id::RedisDatabase);
+        let username = username.unwrap_or_else(|| credential(server, Id::RedisUsername));
         let password =
-            password.unwrap_or_else(|| Secret::new(credential(server, "scaling.server.password")));
+            password.unwrap_or_else(|| Secret::new(credential(server, Id::RedisPassword)));
         Some(Scaling {
             host,
-            port: port.unwrap_or_else(|| self.number(server, "scaling.server.port", 1, 65_535)),
+            port: port.unwrap_or_else(|| self.number(server, Id::RedisPort)),
             username: Some(username).filter(|text| !text.is_empty()),
             password: Some(password).filter(|secret| !secret.reveal().is_empty()),
             prefix: self.scaling_prefix(server),
-            timeout_seconds: self.number(server, "scaling.server.timeout", 1, 3_600),
+            timeout_seconds: self.number(server, Id::RedisTimeout),
         })
     }
 
     /// The address of Redis: from the URL, or else from the host.
     fn redis(&mut self, server: &Values) -> RedisUrl {
         let url = server
-            .get("scaling.server.url")
+            .get(Id::RedisUrl)
             .map(|given| (given, RedisUrl::parse(&given.value), redis_url::shown(&given.value)));
         let host = || {
-            let given = server.get("scaling.server.host")?;
+            let given = server.get(Id::RedisHost)?;
             let shown = redis_url::shown_host(&given.value).to_owned();
             Some((given, RedisUrl::of_host(&given.value), shown))
         };
@@ -320,182 +298,134 @@ impl Reader {
     }
 
     fn scaling_prefix(&mut self, server: &Values) -> String {
-        let key = "scaling.channel";
-        let Some(given) = server.get(key) else { return String::new() };
+        let id = Id::ScalingChannel;
+        let Some(given) = server.get(id) else { return String::new() };
         // Such as mean nothing in a pattern of PSUBSCRIBE and need no quoting in redis-cli.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
         if given.value.len() > 100 || !given.value.bytes().all(is_plain) {
-            self.wrong(key, given);
+            self.wrong(id, given);
         }
         given.value.clone()
     }
 
-    fn wrong(&mut self, key: &str, given: &Sourced) {
-        let option = options::find(self.scope, key);
+    fn wrong(&mut self, id: Id, given: &Sourced) {
+        let accepts = &id.spec().accepts;
         self.problems.push(format!(
             "{} is \"{}\"{}, but it takes {}",
             given.name(),
-            given.value,
+            accepts.kind.shown(&given.value),
             given.place(),
-            option.accepts
+            accepts.sentence()
         ));
     }
 
-    fn number<T: TryFrom<u64> + Default>(
-        &mut self,
-        values: &Values,
-        key: &str,
-        min: u64,
-        max: u64,
-    ) -> T {
-        let Some(given) = values.get(key) else { return T::default() };
-        let number = match options::find(self.scope, key).is_size() {
-            true => sizes::parse(&given.value),
-            false => given.value.replace('_', "").parse::<u64>().ok(),
-        };
-        let number = number.filter(|number| (min..=max).contains(number));
-        match number.and_then(|number| T::try_from(number).ok()) {
-            Some(number) => number,
-            None => {
-                self.wrong(key, given);
-                T::default()
-            }
+    /// A number of an option with a default.
+    fn number<T: TryFrom<u64> + Default>(&mut self, values: &Values, id: Id) -> T {
+        self.some(values, id).unwrap_or_default()
+    }
+
+    /// A number in the range of its option, or nothing where none is given.
+    fn some<T: TryFrom<u64>>(&mut self, values: &Values, id: Id) -> Option<T> {
+        let given = values.get(id)?;
+        let number = id.spec().accepts.kind.number(&given.value);
+        let number = number.and_then(|number| T::try_from(number).ok());
+        if number.is_none() {
+            self.wrong(id, given);
         }
+        number
     }
 
-    /// Zero is no limit, and a limit is at least what the server itself needs.
-    fn memory_max(&mut self, server: &Values) -> Option<u64> {
-        let key = "memory_max";
-        let bytes = self.some::<u64>(server, key, 0)?;
-        if (1..16 << 20).contains(&bytes)
-            && let Some(given) = server.get(key)
-        {
-            self.wrong(key, given);
-        }
-        (bytes > 0).then_some(bytes)
-    }
-
-    /// A number of at least one, or nothing.
-    fn optional(&mut self, values: &Values, key: &str) -> Option<u32> {
-        self.some(values, key, 1)
-    }
-
-    /// A number of at least `min` that the type can hold, or nothing.
-    fn some<T: TryFrom<u64> + Default>(
-        &mut self,
-        values: &Values,
-        key: &str,
-        min: u64,
-    ) -> Option<T> {
-        values.get(key)?;
-        Some(self.number(values, key, min, u64::MAX))
-    }
-
-    fn networks(&mut self, values: &Values, key: &str) -> Vec<Network> {
+    fn networks(&mut self, values: &Values, id: Id) -> Vec<Network> {
         let mut networks = Vec::new();
-        for text in self.list(values, key) {
+        for text in self.list(values, id) {
             match Network::parse(&text) {
                 Some(network) => networks.push(network),
                 None => self.problems.push(format!(
                     "{} names \"{text}\", which is neither an address nor a network such as 10.0.0.0/8",
-                    values.get(key).map_or(key, Sourced::name)
+                    values.get(id).map_or(id.spec().key, Sourced::name)
                 )),
             }
         }
         networks
     }
 
-    /// Whether the second of two words is given.
-    fn one_of(&mut self, values: &Values, key: &str, words: [&str; 2]) -> bool {
-        let Some(given) = values.get(key) else { return false };
-        if !words.contains(&given.value.as_str()) {
-            self.wrong(key, given);
-        }
-        given.value == words[1]
+    /// Which of the words of its option is given; the first if none is.
+    fn choice(&mut self, values: &Values, id: Id) -> usize {
+        let Some(given) = values.get(id) else { return 0 };
+        id.spec().accepts.kind.word(&given.value).unwrap_or_else(|| {
+            self.wrong(id, given);
+            0
+        })
+    }
+
+    /// Whether the one word of an option without default is given.
+    fn is_given(&mut self, values: &Values, id: Id) -> bool {
+        self.choice(values, id);
+        values.get(id).is_some()
     }
 
     fn io(&mut self, server: &Values) -> Io {
-        let Some(given) = server.get("io") else { return Io::Auto };
-        match given.value.as_str() {
-            "auto" => Io::Auto,
-            "io_uring" => Io::IoUring,
-            "epoll" => Io::Epoll,
-            _ => {
-                self.wrong("io", given);
-                Io::Auto
-            }
+        match self.choice(server, Id::Io) {
+            0 => Io::Auto,
+            1 => Io::IoUring,
+            _ => Io::Epoll,
         }
     }
 
-    /// Whether the one word that may be given is given.
-    fn one_word(&mut self, values: &Values, key: &str, word: &str) -> bool {
-        let Some(given) = values.get(key) else { return false };
-        if given.value != word {
-            self.wrong(key, given);
-        }
-        given.value == word
-    }
-
-    fn boolean(&mut self, values: &Values, key: &str) -> bool {
-        let Some(given) = values.get(key) else { return false };
+    fn boolean(&mut self, values: &Values, id: Id) -> bool {
+        let Some(given) = values.get(id) else { return false };
         boolean(&given.value).unwrap_or_else(|| {
-            self.wrong(key, given);
+            self.wrong(id, given);
             false
         })
     }
 
-    fn list(&mut self, values: &Values, key: &str) -> Vec<String> {
-        let Some(given) = values.get(key) else { return Vec::new() };
+    fn list(&mut self, values: &Values, id: Id) -> Vec<String> {
+        let Some(given) = values.get(id) else { return Vec::new() };
         let items = given.value.split(',').map(str::trim).filter(|item| !item.is_empty());
         let items: Vec<String> = items.map(str::to_owned).collect();
         if items.is_empty() {
-            self.wrong(key, given);
+            self.wrong(id, given);
         }
         items
     }
 
-    fn address(&mut self, values: &Values, key: &str) -> IpAddr {
+    fn address(&mut self, values: &Values, id: Id) -> IpAddr {
         let unspecified = IpAddr::from([0, 0, 0, 0]);
-        let Some(given) = values.get(key) else { return unspecified };
+        let Some(given) = values.get(id) else { return unspecified };
         let text = if given.value == "localhost" { "127.0.0.1" } else { &given.value };
         match text.trim_start_matches('[').trim_end_matches(']').parse() {
             Ok(address) => address,
             Err(_) => {
-                self.wrong(key, given);
+                self.wrong(id, given);
                 unspecified
             }
         }
     }
 
     fn path(&mut self, values: &Values) -> String {
-        let Some(given) = values.get("path") else { return String::new() };
+        let Some(given) = values.get(Id::Path) else { return String::new() };
         let path = given.value.trim_matches('/');
         // Such as need no quoting, neither in a URL nor in the line of shell of the start message.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%+:@,=".contains(&byte);
         if !path.bytes().all(plain) || path.contains("//") {
-            self.wrong("path", given);
+            self.wrong(Id::Path, given);
         }
         if path.is_empty() { String::new() } else { format!("/{path}") }
     }
 
     fn client_events_from(&mut self, values: &Values) -> ClientEventsFrom {
-        let key = "accept_client_events_from";
-        let Some(given) = values.get(key) else { return ClientEventsFrom::Members };
-        match given.value.as_str() {
-            "all" => ClientEventsFrom::All,
-            "members" => ClientEventsFrom::Members,
-            "none" => ClientEventsFrom::None,
-            _ => {
-                self.wrong(key, given);
-                ClientEventsFrom::None
-            }
+        match self.choice(values, Id::AcceptClientEventsFrom) {
+            0 => ClientEventsFrom::All,
+            1 => ClientEventsFrom::Members,
+            _ => ClientEventsFrom::None,
         }
     }
 }
 
-/// What may be any text; nothing if it is not given. Of an app, `load` has named the missing ones.
-fn credential(values: &Values, key: &str) -> String {
-    values.get(key).map(|given| given.value.clone()).unwrap_or_default()
+/// Reads a free text; empty if unset. `load.rs` has reported missing credentials of apps already.
+fn credential(values: &Values, id: Id) -> String {
+    values.get(id).map(|given| given.value.clone()).unwrap_or_default()
 }
 
 /// Longest id or key of an app in bytes. Those that `reverb:install` writes have 6 and 20.
@@ -533,14 +463,4 @@ fn unknown_kind(name: &str, given: &Sourced) -> String {
         given.place(),
         names.join(", ")
     )
-}
-
-/// As PHP and Laravel write booleans.
-#[must_use]
-pub fn boolean(text: &str) -> Option<bool> {
-    match text.to_lowercase().as_str() {
-        "true" | "(true)" | "1" | "on" | "yes" => Some(true),
-        "false" | "(false)" | "0" | "off" | "no" => Some(false),
-        _ => None,
-    }
 }

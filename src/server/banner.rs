@@ -9,6 +9,7 @@ use super::probe::Facts;
 use super::resources::Shares;
 use crate::config::Config;
 use crate::config::load::{Files, Merged};
+use crate::config::options::OptionId;
 
 /// How browsers reach the server, as far as somebody said it.
 pub(super) struct Public {
@@ -20,13 +21,16 @@ pub(super) struct Public {
 
 impl Public {
     pub(super) fn of(merged: &Merged) -> Self {
-        let value = |key: &str| merged.server.get(key).map(|given| given.value.clone());
-        let is_given = |key: &&str| merged.server.get(key).is_some_and(|given| !given.is_default());
+        let value = |id| merged.server.get(id).map(|given| given.value.clone());
+        let is_given =
+            |id: &OptionId| merged.server.get(*id).is_some_and(|given| !given.is_default());
         Self {
-            host: value("hostname").unwrap_or_else(|| "localhost".to_owned()),
-            port: value("public_port"),
-            scheme: value("scheme").unwrap_or_else(|| "http".to_owned()),
-            is_given: ["hostname", "public_port", "scheme"].iter().any(is_given),
+            host: value(OptionId::Hostname).unwrap_or_else(|| "localhost".to_owned()),
+            port: value(OptionId::PublicPort),
+            scheme: value(OptionId::Scheme).unwrap_or_else(|| "http".to_owned()),
+            is_given: [OptionId::Hostname, OptionId::PublicPort, OptionId::Scheme]
+                .iter()
+                .any(is_given),
         }
     }
 

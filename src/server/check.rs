@@ -6,9 +6,7 @@ use std::fmt::Write;
 use super::doctor::{Finding, Verdict};
 use crate::config::Config;
 use crate::config::load::{Merged, Values};
-use crate::config::options::{BOOLEAN, OPTIONS, OptionSpec, Scope};
-use crate::config::validate::boolean;
-use crate::config::{redis_url, webhook_url};
+use crate::config::options::{OptionId, OptionSpec, Scope, of_scope};
 
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
@@ -88,19 +86,20 @@ impl Report {
     /// `path` is the one value that is served in another form than it was given in.
     fn scope(&mut self, scope: Scope, values: &Values, path: Option<&str>) {
         let is_given =
-            |option: &&OptionSpec| values.get(option.key).is_some_and(|given| !given.is_default());
-        let options = || OPTIONS.iter().filter(|option| option.scope == scope);
+            |option: &&OptionSpec| values.get(option.id).is_some_and(|given| !given.is_default());
+        let options = || of_scope(scope);
         let (grey, plain) = self.paint(GREY);
         let given = options().filter(is_given);
         let rest: Vec<&OptionSpec> = options().filter(|option| !is_given(option)).collect();
         let shown = if self.style.all { rest.as_slice() } else { &[] };
         self.hidden += rest.len() - shown.len();
         for option in given.chain(shown.iter().copied()) {
-            let line = match values.get(option.key) {
+            let line = match values.get(option.id) {
                 None => format!("{grey}# {} is not set{plain}", option.key),
                 Some(given) => {
-                    let value = path.filter(|_| option.key == "path").unwrap_or(&given.value);
-                    let value = shown_value(option, value);
+                    let value =
+                        path.filter(|_| option.id == OptionId::Path).unwrap_or(&given.value);
+                    let value = option.accepts.kind.toml(value);
                     let value = format!("{} = {value}", option.key);
                     format!("{value:<45} {grey}# {}{plain}", given.source)
                 }
@@ -109,34 +108,6 @@ impl Report {
             self.text.push('\n');
         }
     }
-}
-
-fn shown_value(option: &OptionSpec, value: &str) -> String {
-    if matches!(option.key, "secret" | "scaling.server.password") {
-        return "\"********\"".to_owned();
-    }
-    // Credentials may be in there, too.
-    if option.key == "url" {
-        return format!("{:?}", webhook_url::shown(value));
-    }
-    match option.key {
-        "scaling.server.url" => return format!("{:?}", redis_url::shown(value)),
-        "scaling.server.host" => return format!("{:?}", redis_url::shown_host(value)),
-        _ => {}
-    }
-    // Credentials are text, also when they look like numbers.
-    if matches!(option.key, "id" | "key" | "scaling.server.username") {
-        return format!("{value:?}");
-    }
-    if option.accepts == BOOLEAN
-        && let Some(value) = boolean(value)
-    {
-        return value.to_string();
-    }
-    if value.parse::<u64>().is_ok() {
-        return value.to_owned();
-    }
-    format!("{value:?}")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustix::process::Pid;
 
 use super::exchange::Role;
-use crate::config::options;
+use crate::config::options::{self, OptionId};
 
 const SERVER: &str = "Server";
 const FILES: &str = "Files";
@@ -54,23 +54,17 @@ pub(super) struct StartArguments {
 /// Options of the server that a check looks at, too.
 #[derive(Args, Clone, Debug, Default)]
 struct ServerArguments {
-    /// Address to listen on [0.0.0.0]
-    #[arg(long, value_name = "ADDRESS", help_heading = SERVER)]
+    #[arg(long, value_name = "ADDRESS", help_heading = SERVER, help = OptionId::Host.spec().flag_help())]
     host: Option<String>,
-    /// Port to listen on; 0 lets the kernel choose [8080]
-    #[arg(long, value_name = "PORT", help_heading = SERVER)]
+    #[arg(long, value_name = "PORT", help_heading = SERVER, help = OptionId::Port.spec().flag_help())]
     port: Option<String>,
-    /// Prefix of every URL path, such as /ws
-    #[arg(long, value_name = "PATH", help_heading = SERVER)]
+    #[arg(long, value_name = "PATH", help_heading = SERVER, help = OptionId::Path.spec().flag_help())]
     path: Option<String>,
-    /// Threads; 0 is one for each CPU that affinity mask and cgroup quota allow [0]
-    #[arg(long, value_name = "N", help_heading = SERVER)]
+    #[arg(long, value_name = "N", help_heading = SERVER, help = OptionId::Workers.spec().flag_help())]
     workers: Option<String>,
-    /// Interface of the kernel for sockets: auto, io_uring or epoll [auto]
-    #[arg(long, value_name = "NAME", help_heading = SERVER)]
+    #[arg(long, value_name = "NAME", help_heading = SERVER, help = OptionId::Io.spec().flag_help())]
     io: Option<String>,
-    /// Host name of URLs in the start message [localhost]
-    #[arg(long, value_name = "NAME", help_heading = SERVER)]
+    #[arg(long, value_name = "NAME", help_heading = SERVER, help = OptionId::Hostname.spec().flag_help())]
     hostname: Option<String>,
 }
 
@@ -360,8 +354,8 @@ impl Arguments {
         }
     }
 
-    /// The flags that were given, by option key. Those after a command win over those before it.
-    pub(super) fn flags(&self) -> HashMap<String, String> {
+    /// The flags that were given, by option. Those after a command win over those before it.
+    pub(super) fn flags(&self) -> HashMap<OptionId, String> {
         let mut flags = self.start.flags();
         match &self.command {
             None => {}
@@ -369,7 +363,11 @@ impl Arguments {
             Some(Command::Check(check)) => flags.extend(check.server.flags()),
             Some(Command::Client(client)) => {
                 let Address { host, port, path, .. } = client.address();
-                flags.extend(given([("host", host), ("port", port), ("path", path)]));
+                flags.extend(given([
+                    (OptionId::Host, host),
+                    (OptionId::Port, port),
+                    (OptionId::Path, path),
+                ]));
             }
         }
         flags
@@ -377,26 +375,26 @@ impl Arguments {
 }
 
 impl StartArguments {
-    fn flags(&self) -> HashMap<String, String> {
+    fn flags(&self) -> HashMap<OptionId, String> {
         let mut flags = self.server.flags();
-        flags.extend(given([("print_events", &self.print_events)]));
+        flags.extend(given([(OptionId::PrintEvents, &self.print_events)]));
         if self.debug {
-            flags.insert("debug".to_owned(), "true".to_owned());
+            flags.insert(OptionId::Debug, "true".to_owned());
         }
         flags
     }
 }
 
 impl ServerArguments {
-    fn flags(&self) -> HashMap<String, String> {
+    fn flags(&self) -> HashMap<OptionId, String> {
         let Self { host, port, path, workers, io, hostname } = self;
         let flags = [
-            ("host", host),
-            ("port", port),
-            ("path", path),
-            ("workers", workers),
-            ("io", io),
-            ("hostname", hostname),
+            (OptionId::Host, host),
+            (OptionId::Port, port),
+            (OptionId::Path, path),
+            (OptionId::Workers, workers),
+            (OptionId::Io, io),
+            (OptionId::Hostname, hostname),
         ];
         given(flags).collect()
     }
@@ -426,9 +424,9 @@ fn suggesting_start(mut error: clap::Error) -> clap::Error {
 }
 
 fn given<const N: usize>(
-    flags: [(&str, &Option<String>); N],
-) -> impl Iterator<Item = (String, String)> {
-    let given = flags.map(|(key, value)| Some((key.to_owned(), value.clone()?)));
+    flags: [(OptionId, &Option<String>); N],
+) -> impl Iterator<Item = (OptionId, String)> {
+    let given = flags.map(|(id, value)| Some((id, value.clone()?)));
     given.into_iter().flatten()
 }
 
@@ -441,8 +439,8 @@ mod tests {
         Arguments::command().debug_assert();
         let line = ["ringverb", "start", "--port", "9", "--debug", "--print-events", "json"];
         let flags = Arguments::parse_from(line).flags();
-        let value = |key: &str| flags[key].as_str();
-        assert_eq!((value("port"), value("debug"), value("print_events")), ("9", "true", "json"));
+        let values = [OptionId::Port, OptionId::Debug, OptionId::PrintEvents];
+        assert_eq!(values.map(|id| flags[&id].as_str()), ["9", "true", "json"]);
         assert_eq!(flags.len(), 3);
         assert!(Arguments::try_parse_from(["ringverb", "--print-events", "xml"]).is_err());
     }
@@ -455,18 +453,18 @@ mod tests {
         let arguments = Arguments::parse_from(line.split(' '));
         assert!(matches!(arguments.command, Some(Command::Start(_))));
         let flags = arguments.flags();
-        for (key, value) in [
-            ("host", "127.0.0.1"),
-            ("port", "9"),
-            ("path", "/ws"),
-            ("hostname", "a.test"),
-            ("debug", "true"),
+        for (id, value) in [
+            (OptionId::Host, "127.0.0.1"),
+            (OptionId::Port, "9"),
+            (OptionId::Path, "/ws"),
+            (OptionId::Hostname, "a.test"),
+            (OptionId::Debug, "true"),
         ] {
-            assert_eq!(flags[key], value);
+            assert_eq!(flags[&id], value);
         }
         let line = "ringverb --port 8 --env-file a --takeover start --port 9 --config b";
         let arguments = Arguments::parse_from(line.split(' '));
-        assert_eq!(arguments.flags()["port"], "9");
+        assert_eq!(arguments.flags()[&OptionId::Port], "9");
         let files = arguments.files();
         assert_eq!((files.env_file, files.config), (Some("a".into()), Some("b".into())));
         assert_eq!(arguments.takeover(), Some(TakeOver::Connections));

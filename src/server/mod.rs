@@ -31,6 +31,7 @@ use rustix::process::Pid;
 
 use crate::config::Config;
 use crate::config::load::{Merged, Sources, merge};
+use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build};
 use crate::output;
 use crate::output::Kind;
@@ -122,7 +123,7 @@ fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
     warn(merged);
     match build(merged, &generated_credentials()) {
         Ok(config) => {
-            let scheme = merged.server.get("scheme").map(|given| given.value.as_str());
+            let scheme = merged.server.get(OptionId::Scheme).map(|given| given.value.as_str());
             client::run(command, config, scheme)
         }
         Err(problems) => refuse(&problems, consequence(Some(&Command::Client(command.clone())))),
