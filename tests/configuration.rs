@@ -218,9 +218,9 @@ fn sizes_have_units() {
     for (value, part) in [
         (
             "lots",
-            "RINGVERB_MEMORY_MAX is \"lots\" (.env), but it takes bytes, or a size such as 512M",
+            "RINGVERB_MEMORY_MAX is \"lots\" (.env), but it takes bytes, or a size such as 64K: at least 16M",
         ),
-        ("15M", "at least 16M; 0: off"),
+        ("15M", "at least 16M; 0 is off"),
         ("17179869184G", "RINGVERB_MEMORY_MAX is \"17179869184G\""),
         ("1.5G", "RINGVERB_MEMORY_MAX is \"1.5G\""),
     ] {
