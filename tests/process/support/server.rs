@@ -189,8 +189,14 @@ impl Setup {
     /// Starts the server where its configuration says.
     pub(crate) fn start_as_configured(self) -> Server {
         let mut server = self.spawn();
-        let line = server.line_with("  address  ");
-        server.listens(&line);
+        server.listens();
+        server
+    }
+
+    /// Starts the server where its configuration says, and waits for a line of stdout that holds this text.
+    pub(crate) fn spawned(self, until: &str) -> Server {
+        let mut server = self.spawn();
+        server.line_with(until);
         server
     }
 
@@ -199,7 +205,7 @@ impl Setup {
         let setup = self.args(&["--print-events", "json", "--host", "127.0.0.1", "--port", "0"]);
         let mut server = setup.spawn();
         let line = server.error_line_with("  address  ");
-        server.listens(&line);
+        server.listens_at(&line);
         server
     }
 
@@ -298,8 +304,14 @@ impl Server {
         Setup::new().start()
     }
 
+    /// Waits for the start message.
+    pub(crate) fn listens(&mut self) {
+        let line = self.line_with("  address  ");
+        self.listens_at(&line);
+    }
+
     /// Takes the address from the line of the start message.
-    fn listens(&mut self, line: &str) {
+    fn listens_at(&mut self, line: &str) {
         let address = line.trim_start_matches("  address  ").split('/').next();
         self.address = address.and_then(|text| text.parse().ok()).expect("an address");
     }
