@@ -321,9 +321,8 @@ fn tests() -> Vec<Source> {
         "tests/autobahn",
         "tests/kernels",
         "tests/loom",
-        "tests/refusals",
+        "tests/process",
         "tests/simulator",
-        "tests/support",
         "tests/fuzz/bodies",
         "tests/fuzz/fuzz_targets",
     ] {

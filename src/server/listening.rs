@@ -11,15 +11,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::doctor::port::live_holder;
 use super::life::sleep;
 use super::probe::StartError;
+use crate::worker::time::Clock;
 
 /// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.
 const BACKLOG: i32 = 4096;
 /// How long a start waits for a port that is in use. The kernel closes the connections of a process that was killed
 /// before it frees the port: 36 µs each were measured, 0.5 s for 15,000.
-const PORT_WAIT: Duration = Duration::from_secs(10);
+const PORT_WAIT_MS: u64 = 10_000;
 const PORT_WAIT_STEP: Duration = Duration::from_millis(20);
 /// How long a start waits for a process that listens: it may be about to end.
-const HOLDER_WAIT: Duration = Duration::from_millis(500);
+const HOLDER_WAIT_MS: u64 = 500;
 
 /// One listener per worker on one port; the kernel spreads connections over them.
 pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
@@ -35,8 +36,11 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListene
     share_port(address_bound, workers).map_err(failed)
 }
 
-/// Waits a moment for a process that listens on the port to end. `sentence` is why the start fails otherwise; `None` if
-/// no such process is known.
+/// Waits up to `HOLDER_WAIT_MS` for a process that listens on the port to end. `sentence` says why the start fails
+/// otherwise; `None` if no such process is known.
+///
+/// `sentence` is asked at the start and at the end only. To find the process, it may have to read the descriptors of
+/// all processes of the host, which takes a second where these are some hundred thousand.
 ///
 /// # Errors
 /// When the process still listens.
@@ -44,13 +48,15 @@ pub(super) fn wait_for_holder(
     address: SocketAddr,
     sentence: impl Fn() -> Option<String>,
 ) -> Result<(), StartError> {
-    let mut waited = Duration::ZERO;
-    while let Some(sentence) = sentence().filter(|_| is_in_use(address)) {
-        if waited >= HOLDER_WAIT {
-            return Err(StartError::Held(sentence));
+    if sentence().is_none() {
+        return Ok(());
+    }
+    let clock = Clock::start();
+    while is_in_use(address) {
+        if clock.now().0 >= HOLDER_WAIT_MS {
+            return sentence().map_or(Ok(()), |sentence| Err(StartError::Held(sentence)));
         }
         sleep(PORT_WAIT_STEP);
-        waited += PORT_WAIT_STEP;
     }
     Ok(())
 }
@@ -70,19 +76,21 @@ pub(super) fn try_bind(address: SocketAddr) -> io::Result<()> {
 
 /// Binds; a port that is in use may be free in a moment.
 fn wait_for_port(probe: &Socket, address: SocketAddr) -> io::Result<()> {
-    let mut waited = Duration::ZERO;
+    let clock = Clock::start();
+    let mut is_first = true;
     loop {
         match probe.bind(&address.into()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && waited < PORT_WAIT => {
-                if waited.is_zero() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && clock.now().0 < PORT_WAIT_MS =>
+            {
+                if std::mem::take(&mut is_first) {
                     tracing::warn!(
                         "{address} is in use; waiting up to {} s for it. After a crash the kernel frees the port when \
                          it has closed the connections",
-                        PORT_WAIT.as_secs()
+                        PORT_WAIT_MS / 1_000
                     );
                 }
                 sleep(PORT_WAIT_STEP);
-                waited += PORT_WAIT_STEP;
             }
             result => return result,
         }
@@ -107,4 +115,45 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     // Connections of a server that just ended may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn held() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// To find the process can take a second. When each step of the wait did so, a start beside 60,000 open
+    /// descriptors took 22 s to say that the port is in use.
+    #[test]
+    fn the_process_that_listens_is_looked_for_twice_at_most() {
+        let (_listener, address) = held();
+        let looked = Cell::new(0);
+        let result = wait_for_holder(address, || {
+            looked.set(looked.get() + 1);
+            Some("in use".to_owned())
+        });
+        assert!(matches!(result, Err(StartError::Held(sentence)) if sentence == "in use"));
+        assert_eq!(looked.get(), 2);
+    }
+
+    #[test]
+    fn a_process_that_ends_during_the_wait_is_no_reason_to_fail() {
+        let (listener, address) = held();
+        let listener = Cell::new(Some(listener));
+        let end = || {
+            drop(listener.take());
+            Some("in use".to_owned())
+        };
+        wait_for_holder(address, end).unwrap();
+        // The process is gone, and the kernel has not freed the port yet.
+        let (_listener, address) = held();
+        let asked = Cell::new(false);
+        wait_for_holder(address, || (!asked.replace(true)).then(|| "in use".to_owned())).unwrap();
+    }
 }

@@ -1,0 +1,4 @@
+//! The HTTP API, and HTTP itself.
+
+mod api;
+mod transport;

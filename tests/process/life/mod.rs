@@ -1,0 +1,6 @@
+//! The life of the process: start, output, supervision and end.
+
+mod output;
+mod restart;
+mod start_and_end;
+mod supervision;

@@ -1,0 +1,128 @@
+//! What systemd hears, at a socket that stands in for its own: readiness, the watchdog, a new main process, the end.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::support::{DEADLINE, PING, PONG, Setup, free_port};
+use rustix::process::Signal;
+
+/// Where the messages go.
+struct Systemd {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        // Left over, it harms nobody: it is below the target folder.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Systemd {
+    fn new(name: &str) -> Self {
+        let name = format!("{}-{name}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let socket = UnixDatagram::bind(&path).expect("a path that nobody has and a socket can");
+        socket.set_read_timeout(Some(DEADLINE)).expect("SO_RCVTIMEO");
+        Self { socket, path }
+    }
+
+    fn setup(&self) -> Setup {
+        Setup::new().workers(2).env("NOTIFY_SOCKET", &self.path.display().to_string())
+    }
+
+    fn hear(&self) -> String {
+        let mut message = [0; 4096];
+        let count = self.socket.recv(&mut message).expect("a message");
+        String::from_utf8(message[..count].to_vec()).expect("text")
+    }
+
+    /// Whoever says something now has to wait.
+    fn fill(&self) -> usize {
+        let sender = UnixDatagram::unbound().expect("a socket");
+        sender.set_nonblocking(true).expect("O_NONBLOCK");
+        for count in 0.. {
+            match sender.send_to(b"FILL=1", &self.path) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        unreachable!("a queue has an end")
+    }
+}
+
+fn main_process_of(message: &str) -> u32 {
+    let line = message.lines().find_map(|line| line.strip_prefix("MAINPID="));
+    line.and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("no main process in {message:?}"))
+}
+
+#[test]
+fn a_life_as_systemd_hears_it() {
+    let systemd = Systemd::new("life");
+    let server = systemd.setup().env("WATCHDOG_USEC", "3000000").start();
+    let ready = systemd.hear();
+    assert!(ready.contains("READY=1"), "{ready:?}");
+    assert_eq!(main_process_of(&ready), server.id());
+    for _ in 0..2 {
+        assert_eq!(systemd.hear().trim_end(), "WATCHDOG=1");
+    }
+    server.signal(Signal::TERM);
+    while systemd.hear().trim_end() != "STOPPING=1" {}
+    assert_eq!(server.finish().code, Some(0));
+}
+
+/// systemd takes the end of the main process for the end of the service, and ends all that is left of it. So the old
+/// process must not end before systemd has heard of the new one.
+#[test]
+fn the_old_main_process_waits_until_the_new_one_is_known() {
+    let systemd = Systemd::new("main");
+    let mut old = systemd.setup().start();
+    systemd.hear();
+    let mut client = old.connect();
+    // The new process serves already, but systemd listens to nobody.
+    let waiting = systemd.fill();
+    let setup = systemd.setup().reaching(&old).arg("--takeover");
+    let new = std::thread::spawn(move || setup.start_as_configured());
+    old.line_with("with all connections");
+    // Time to end, if it would.
+    std::thread::park_timeout(Duration::from_millis(300));
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", old.id())).expect("it lives");
+    assert!(!stat.contains(") Z "), "the old main process has ended too soon: {stat}");
+    assert_eq!(old.get("/connections"), r#"{"connections":1}"#, "the new one serves meanwhile");
+    (0..waiting).for_each(|_| drop(systemd.hear()));
+    let new = new.join().expect("it starts");
+    assert_eq!(main_process_of(&systemd.hear()), new.id());
+    assert_eq!(old.finish().code, Some(0));
+    client.ask(PING, PONG);
+}
+
+/// systemd watches one process. The stand-in of an exchange tells it nothing but that all workers tick.
+#[test]
+fn a_replaced_program_is_the_same_main_process_for_systemd() {
+    let systemd = Systemd::new("replaced");
+    let port = free_port().to_string();
+    let setup = systemd.setup().args(&["--host", "127.0.0.1", "--port", &port]);
+    let mut server = setup.env("WATCHDOG_USEC", "3000000").start_as_configured();
+    assert_eq!(main_process_of(&systemd.hear()), server.id());
+    let mut client = server.connect();
+    server.signal(Signal::USR2);
+    let next = std::iter::from_fn(|| Some(systemd.hear()));
+    let ready = next.into_iter().find(|message| message.trim_end() != "WATCHDOG=1");
+    let ready = ready.expect("a message");
+    assert!(ready.contains("READY=1"), "{ready:?}");
+    assert_eq!(main_process_of(&ready), server.id());
+    server.line_with("serves while this process loads the new program");
+    server.line_with("  address  ");
+    client.ask(PING, PONG);
+    for _ in 0..2 {
+        assert_eq!(systemd.hear().trim_end(), "WATCHDOG=1");
+    }
+    server.signal(Signal::TERM);
+    while systemd.hear().trim_end() != "STOPPING=1" {}
+    assert_eq!(server.finish().code, Some(0));
+}

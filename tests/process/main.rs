@@ -1,0 +1,35 @@
+//! Tests of the running server: each starts the real program, with a folder and an environment of its own.
+//!
+//! One test program, so that the server is linked and `support` is compiled once. Most tests wait most of the time, so
+//! `tests/run` uses more threads than there are cores. A test of `alone` runs while no other test has a server.
+//!
+//! | module | topic |
+//! |---|---|
+//! | `alone` | memory, descriptors, fairness: measured, so nothing else may run at that time |
+//! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
+//! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
+//! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |
+//! | `life` | start and end of the process, restart, output, systemd |
+//! | `limits` | of a connection, an app, a client address; overload of the whole server |
+//! | `live_fuzz` | random bytes, frames, JSON and requests |
+//! | `protocol` | handshake, framing, transcripts, presence, users, every way to end a connection |
+//! | `refusals` | each cause of a refusal: answer and log line |
+//! | `takeover` | `connections` and `listeners`, a new program by SIGUSR2, who may take over, locked memory |
+//! | `tools` | commands that speak to a running server |
+//! | `webhooks` | events to backends |
+//!
+//! `support` has the server, the clients, the backend and the Redis that the tests use.
+
+mod alone;
+mod cluster;
+mod configuration;
+mod http;
+mod life;
+mod limits;
+mod live_fuzz;
+mod protocol;
+mod refusals;
+mod support;
+mod takeover;
+mod tools;
+mod webhooks;

@@ -1,0 +1,163 @@
+//! Locked memory, as an ordinary user: Debian and systemd allow 8 MiB for all processes of a user together, and
+//! io_uring charges its rings to that.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::{DEADLINE, Finished, PING, PONG, Setup, within};
+
+/// The limit is a user's, so each test has a user of its own.
+const NOBODY: u32 = 65_534;
+const POOR: u32 = 64_101;
+const CHECKER: u32 = 64_102;
+const REPLACER: u32 = 64_103;
+const FRUGAL: u32 = 64_104;
+
+/// A copy of the program for other users: the target folder may be out of their reach.
+struct Program(PathBuf);
+
+impl Program {
+    fn copy(name: &str) -> Self {
+        let name = format!("ringverb-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        // Not by this process: a child that another test starts meanwhile would inherit the descriptor that writes, and
+        // the kernel runs no file that is open for writing.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ringverb")).arg(&path).status();
+        assert!(copied.is_ok_and(|status| status.success()), "a copy of the program");
+        Self(path)
+    }
+
+    /// An ordinary user who may lock so much.
+    fn run_by(&self, user: u32, kib: u32) -> Setup {
+        let setup = Setup::new().program(&self.0).user(user).without_runtime_directory();
+        setup.ulimit(&format!("-l {kib}"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn sixty_four_workers_and_their_take_over_fit_the_usual_limit() {
+    let program = Program::copy("many");
+    let start = || program.run_by(NOBODY, 8_192).workers(64).arg("--io=io_uring");
+    let old = start().start();
+    let mut clients: Vec<_> = (0..64).map(|_| old.connect()).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("news"));
+    let new = start().reaching(&old).arg("--takeover").start_as_configured();
+    let Finished { code, stdout, .. } = old.finish();
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("Another process has taken over, with all connections."), "{stdout}");
+    all_hear(&new, clients);
+    new.stop();
+}
+
+/// Each connection has moved: it gets an event, is answered, and closes.
+fn all_hear(server: &crate::support::Server, mut clients: Vec<crate::support::Client>) {
+    server.publish("news", "e", "1");
+    for client in &mut clients {
+        client.expect(r#"{"event":"e","data":"1","channel":"news"}"#);
+        client.ask(PING, PONG);
+    }
+    clients.into_iter().for_each(crate::support::Client::close);
+}
+
+/// Of the three programs of an exchange, two have rings at a time.
+#[test]
+fn thirty_two_workers_replace_their_program_within_the_usual_limit() {
+    let program = Program::copy("replaced");
+    let setup = program.run_by(REPLACER, 8_192).workers(32);
+    let port = crate::support::free_port().to_string();
+    let mut server = setup.args(&["--host", "127.0.0.1", "--port", &port]).start_as_configured();
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.subscribe("news"));
+    server.signal(rustix::process::Signal::USR2);
+    server.line_with("serves while this process loads the new program");
+    server.line_with("  address  ");
+    all_hear(&server, clients);
+    server.stop();
+}
+
+/// Nobody is told that the server is ready, and the error says how much is missing and how to get it.
+#[test]
+fn a_server_that_must_use_io_uring_and_gets_too_little_does_not_start_and_names_the_limit() {
+    let program = Program::copy("poor");
+    for (kib, workers, needed) in [(128, 8, "224"), (16, 1, "28"), (0, 1, "28")] {
+        let run = program.run_by(POOR, kib).workers(workers).arg("--io=io_uring");
+        let run = run.arg("--host").arg("127.0.0.1").arg("--port").arg("0");
+        let Finished { code, stdout, stderr } = within(DEADLINE, "the end", || run.run());
+        assert_eq!(code, Some(1), "{kib} KiB: {stdout} {stderr}");
+        assert!(!stdout.contains("  address  "), "it said that it listens: {stdout}");
+        for part in [
+            "io_uring gets too little locked memory",
+            &format!("{workers} workers need {needed} KiB"),
+            &format!("may lock {kib} KiB"),
+            "RLIMIT_MEMLOCK",
+            "LimitMEMLOCK=",
+            "ulimit -l",
+            "RINGVERB_WORKERS",
+            "RINGVERB_IO=auto",
+        ] {
+            assert!(stderr.contains(part), "{part}\nnot in {stderr}");
+        }
+    }
+}
+
+/// Docker's default limit is 64 KiB in some versions.
+#[test]
+fn with_too_little_a_server_uses_epoll_and_says_once_why() {
+    let program = Program::copy("frugal");
+    let mut server = program.run_by(FRUGAL, 64).workers(3).start();
+    server.line_with("Press Ctrl+C to stop");
+    let kernel = ", epoll (too little locked memory for io_uring)\n";
+    assert!(server.stdout().contains(kernel), "{}", server.stdout());
+    all_hear(
+        &server,
+        vec![{
+            let mut client = server.connect();
+            client.subscribe("news");
+            client
+        }],
+    );
+    server.signal(rustix::process::Signal::TERM);
+    let Finished { code, stdout, stderr } = server.finish();
+    assert_eq!(code, Some(0), "{stdout}");
+    let notes = stderr.lines().filter(|line| line.contains("io_uring"));
+    let notes: Vec<&str> = notes.collect();
+    assert_eq!(notes.len(), 1, "{stderr}");
+    for part in [
+        "note: io_uring cannot be used, so this server uses epoll",
+        "3 workers need 84 KiB",
+        "ulimit -l",
+    ] {
+        assert!(notes[0].contains(part), "{part}\nnot in {stderr}");
+    }
+}
+
+#[test]
+fn check_shows_locked_memory_and_warns_where_it_is_too_little() {
+    let program = Program::copy("check");
+    let check = |kib, workers: u16, code| {
+        let setup = program.run_by(CHECKER, kib).args(&["check", "--port", "0"]);
+        let finished = setup.workers(workers).run();
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        finished.stdout
+    };
+    let text = check(8_192, 4, 0);
+    let told = "ok       locked   4 workers need 112 KiB of locked memory, and this user may lock 8192 KiB\n";
+    assert!(text.contains(told), "{text}");
+    assert!(text.contains(" with io_uring\n"), "{text}");
+    let text = check(256, 8, 0);
+    assert!(text.contains("which is too little for a take-over"), "{text}");
+    let text = check(256, 128, 0);
+    let told = " with epoll (too little locked memory for io_uring): io_uring cannot be used";
+    assert!(text.contains(told), "{text}");
+    assert!(text.contains("128 workers need 3584 KiB") && !text.contains(" locked   "), "{text}");
+    // Root has no limit.
+    let setup = Setup::new().ulimit("-l 64").args(&["check", "--port", "0"]);
+    let text = setup.workers(4).run().stdout;
+    assert!(text.contains("and this user may lock any amount\n"), "{text}");
+}
