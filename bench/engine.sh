@@ -45,8 +45,8 @@ compare kept "POST /events on 16 kept connections" "server CPU per request,busy"
     --server "$floor" --server "$io_uring" --server "$epoll" ${old:+--server "$before"} \
     -- publish --subscribers 0 --seconds 3
 if [ -n "$old" ]; then
-    compare handshakes "WebSocket handshakes" "CPU per handshake,busy" \
-        --server "$before" --server "$io_uring" --server "$epoll" -- connect --seconds 3
+    compare handshakes "WebSocket handshakes" "CPU per,busy" \
+        --server "$before" --server "$io_uring" --server "$epoll" -- connect --connections 15000
 fi
 for scenario in "fanout --in-flight 1 --seconds 3" "fanout --in-flight 16 --seconds 3" "rooms --seconds 3" \
     "rooms --in-flight 256 --seconds 3" "churn --seconds 3" "idle --seconds 5"; do
