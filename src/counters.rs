@@ -1,4 +1,5 @@
-//! Counters that one thread changes and another reads, such as a metrics page. Relaxed: each stands for itself.
+//! Counters that some threads change and others read: for the log, for tests, and for a later metrics endpoint. Relaxed
+//! atomics, because no counter says anything about another one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

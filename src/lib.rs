@@ -1,24 +1,25 @@
-//! ringverb: a Pusher Channels server, thread per core on io_uring.
+//! ringverb: a server for the Pusher Channels protocol, with one thread per core on io_uring or epoll.
 //!
-//! A worker (one pinned thread per core) owns sockets and a `Shard`; the shard is the core's whole state as one
-//! synchronous, I/O-free value; workers talk through bounded SPSC rings (`mailbox`). ARCHITECTURE.md has the map.
+//! A worker is a pinned thread. It owns sockets and a `Shard`, which is the whole state of its core as a value without
+//! I/O. Workers exchange mail through bounded rings (`mailbox`). ARCHITECTURE.md has the glossary and the code map.
 //!
-//! Rank table. A module uses only lower ranks; `tests/tidy.rs` holds it:
+//! Ranks: a module uses only modules of a lower rank. `tests/tidy.rs` checks it. PURE modules use no clock, socket,
+//! thread, lock, file or random source.
 //!
-//! | rank | modules | may touch |
+//! | rank | modules | what they are |
 //! |---|---|---|
-//! | 7 | `server` (and `main.rs`) | process life: start, signals, drain |
-//! | 6 | `worker` | one core: its kernel (io_uring or epoll) and its loop |
-//! | 5 | `tick` | one core's turn over a kernel that is a parameter: sockets, HTTP, mail, flush |
-//! | 4 | `cluster` | one core's line to Redis as a value: bytes in, bytes out |
-//! | 4 | `api` `webhook` | HTTP API: requests in, answers out; events to the apps' backends, by threads of their own |
-//! | 3 | `mailbox` | core-to-core rings and doorbells |
-//! | 3 | `admission` | what each client address may have, and how short of memory the process is |
+//! | 7 | `server` (and `main.rs`) | the process: start, signals, take-over, drain |
+//! | 6 | `worker` | one thread: its kernel interface (io_uring or epoll) and its loop |
+//! | 5 | `tick` | PURE: one core's tick over a kernel interface that is a parameter: sockets, HTTP, mail, flush |
+//! | 4 | `cluster` | PURE: one core's cluster session over Redis: bytes in, bytes out |
+//! | 4 | `api` `webhook` | HTTP API: requests to plans; events to the apps' backends, on threads of their own |
+//! | 3 | `mailbox` | rings and doorbells between cores |
+//! | 3 | `admission` | limits of client addresses, and the overload level of the process |
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
-//! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs and option data |
-//! | 1 | `wheel` | PURE: deadlines by the second
-//! | 1 | `cause` | PURE: why something is refused, and the line for it |
+//! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
+//! | 1 | `wheel` | PURE: deadlines by the second |
+//! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
 //! | 0 | `app` `buffer` `clock` `counters` `limits` `text` | values |
 #![deny(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! What each client address has open, and how often it did something in this second, over all workers.
+//! Counts of each client address, shared by all workers: open connections, and events of the current second.
 //!
-//! The tables that workers share, and share memory for: they are touched at a handshake, at an end and, with its
-//! option, at an API request, never for a frame. All are fixed in size and made only when their option is set, 4 MB
-//! each. No locks: an entry is one atomic word, or two. A client is found in one bucket only, so a look-up is one or
-//! two cache lines. A bucket that is full lets the client pass uncounted: so many addresses at once are not what a
-//! limit for each address is against, and turning others away for them would do an attacker's work. Which clients
-//! share a bucket is secret: buckets follow from a seed that is generated at the start.
+//! The tables are changed at a handshake, at the end of a connection and, with its option, at an API request, never for
+//! a frame. Each has a fixed size of 4 MB and exists only if its option is set. There are no locks: an entry is one or
+//! two atomic words. A client is in one bucket only, so a look-up reads one or two cache lines. If a bucket is full,
+//! the client is admitted without being counted: a limit for each address is no defence against so many addresses, and
+//! to refuse others would help the attacker. Which clients share a bucket is secret, because it follows from a seed
+//! that is generated at the start.
 
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,6 +1,6 @@
-//! How short of memory the process is, and what was refused, over all workers.
+//! The overload level of the process, the memory that is left, and the counts of refusals, shared by all workers.
 //!
-//! Touched at handshakes, at ends and once a tick, never for a frame.
+//! Changed at handshakes, at ends of connections and once a tick, never for a frame.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! How many bytes a second lines may take: peers can cause lines, and lines fill disks.
+//! Limits the bytes of log lines a second, because peers can cause lines, and lines fill disks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

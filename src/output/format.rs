@@ -1,5 +1,5 @@
-//! The form of a log line: time, level, message, fields. Whatever a line is made of, it is at most so many bytes
-//! long and holds no control character but its last: `text::Line` escapes and cuts.
+//! The form of a log line: time, level, message, fields. Its length is bounded, and it contains no control character
+//! except the final line feed, whatever its content: `text::Line` escapes and cuts.
 
 use std::fmt::{self, Write};
 

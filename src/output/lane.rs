@@ -1,9 +1,9 @@
 //! One stream of the process (standard output or standard error), written by a thread of its own.
 //!
-//! Whoever has text pushes it into a bounded queue and never waits. The thread writes, and it alone waits: for a pipe
-//! that nobody reads, a terminal that Ctrl-S has stopped, a slow disk. A text that finds the queue full is dropped and
-//! counted, and so is what cannot be written; the stream goes on. One line reports the losses when the stream takes
-//! text again. See `Bounds` for the limits.
+//! Other threads push text into a bounded queue and never wait. Only the thread of the stream waits: for a pipe that
+//! nobody reads, a terminal that Ctrl-S has stopped, a slow disk. Text that finds the queue full is discarded and
+//! counted, and so is text that cannot be written. One line reports the losses when the stream accepts text again.
+//! `Bounds` has the limits.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,11 +1,11 @@
 //! Everything the server writes to standard output and standard error: log lines, the start message, `--debug` and
 //! `--print-events`.
 //!
-//! A log must never hurt the server. Each stream has a bounded queue and a thread (`lane.rs`), so a full disk, a closed
-//! pipe, a reader that stops or a terminal that Ctrl-S holds costs lines, which are counted and reported, and nothing
-//! else. `format.rs` bounds every log line and escapes control characters. `budget.rs` bounds the bytes a second of
-//! lines, so that peers cannot fill a disk with what they cause. At the end `finish` waits `FINISH_TIME` at most for
-//! lines that wait. Commands that end by themselves (`check`, `publish`) do not start it and write directly.
+//! A log must never stop the server. Each stream has a bounded queue and a thread (`lane.rs`). So with a full disk, a
+//! closed pipe, a reader that stops or a terminal that Ctrl-S has stopped, lines are discarded, counted and reported,
+//! and nothing else happens. `format.rs` bounds every log line and escapes control characters. `budget.rs` bounds the
+//! bytes of lines a second, so that peers cannot fill a disk. At the end, `finish` waits at most `FINISH_TIME` for
+//! queued lines. Commands that end by themselves (`check`, `publish`) write directly.
 
 mod budget;
 mod format;

@@ -1,14 +1,14 @@
 //! SIGUSR2: a new version of the program in the same process, so that a supervisor sees no exit. `Replacement` drives
-//! it; connections move by a take-over (`takeover.rs`), twice.
+//! it. Connections move by a take-over (`takeover.rs`), twice.
 //!
 //! 1. The process starts the new program as a child, the stand-in. It takes over as any new process does.
-//! 2. The process executes the new program in itself: the process id, the parent, the arguments and the environment
-//!    stay. Signals that come in meanwhile are held back until the new program can take them.
+//! 2. The process executes the new program in itself. The process id, the parent, the arguments and the environment
+//!    stay. Signals that arrive during this are held back until the new program can handle them.
 //! 3. The new program takes over from the stand-in, which ends.
 //!
-//! What fails leaves a process that serves. Before 2 that is the old program. If 2 or 3 fails, the stand-in serves, and
-//! this process minds it (`mind`): it waits for the stand-in, passes signals on and ends as the stand-in does; SIGUSR2
-//! tries 2 and 3 again. If this process is killed meanwhile, the stand-in serves on as an orphan, and the next start
+//! A failure leaves a process that serves. Before 2 it is the old program. If 2 or 3 fails, the stand-in serves, and
+//! this process minds it (`mind`): it waits for the stand-in, forwards signals and ends as the stand-in does; SIGUSR2
+//! tries 2 and 3 again. If this process is killed during that, the stand-in continues as an orphan, and the next start
 //! takes over from it (`is_orphan`).
 
 use std::ffi::{CString, OsString};
@@ -185,7 +185,7 @@ impl StandIn {
             }
         };
         if let Err(error) = control.run(move || Ok(end())) {
-            tracing::warn!("process {process} has no time limit: {error}");
+            tracing::warn!("if the start of process {process} hangs, nothing ends it: {error}");
         }
     }
 }
@@ -203,7 +203,7 @@ impl Replacement {
     /// Executes the new program. Returns only if neither that nor minding the stand-in works.
     pub(super) fn run(self) -> ExitCode {
         if let Err(error) = hold_signals(&SIGNALS, true) {
-            tracing::warn!("a signal in the next moments may be lost: {error}");
+            tracing::warn!("a signal that arrives during the exchange may be lost: {error}");
         }
         let is_end = |asked: Asked| matches!(asked, Asked::End(_));
         let ends_now = !self.is_to_end && self.asks.try_iter().any(is_end);
@@ -298,7 +298,7 @@ pub(super) fn release_signals_in_time() {
     };
     let thread = std::thread::Builder::new().name("signals-late".to_owned());
     if let Err(error) = thread.spawn(release) {
-        tracing::warn!("a start that hangs could be ended by SIGKILL only: {error}");
+        tracing::warn!("SIGTERM will not end a start that hangs; only SIGKILL will: {error}");
     }
 }
 
@@ -350,7 +350,7 @@ fn shown(status: Option<i32>) -> String {
 
 fn pass_on(stand_in: Pid, signal: Signal) {
     if let Err(error) = kill_process(stand_in, signal) {
-        tracing::warn!("process {stand_in} did not get the signal: {error}");
+        tracing::warn!("the signal could not be forwarded to process {stand_in}: {error}");
     }
 }
 

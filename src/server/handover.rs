@@ -1,7 +1,7 @@
-//! The hand-over of established connections, as the main threads of the two processes drive it.
+//! The transfer of established connections to another process, as the main threads of the two processes drive it.
 //!
-//! What the workers do meanwhile is in `worker/handover`; what the two processes say to each other in `takeover.rs`.
-//! Until the new process has taken all, the old one can go on as if nothing had been.
+//! `worker/handover` is the workers' part, `takeover.rs` the conversation between the processes. Until the new process
+//! has all connections, the old one can continue as before. Every wait has a limit in steps of a millisecond.
 
 use std::io;
 use std::time::Duration;
@@ -29,14 +29,14 @@ fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> i
         }
         sleep(STEP);
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} in {steps} ms")))
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} (after {steps} ms)")))
 }
 
 /// Waits until no mail is under way between workers that are paused.
 fn wait_until_quiet(shared: &Shared, doorbells: &[Doorbell]) -> io::Result<()> {
     let mut before = None;
     let mut ticks = shared.handover.ticks();
-    wait(QUIET_STEPS, "mail between the workers did not run dry", || {
+    wait(QUIET_STEPS, "the workers still exchanged messages", || {
         wake_all(doorbells);
         let now = shared.handover.ticks();
         if now.iter().zip(&ticks).any(|(now, before)| now == before) {
@@ -69,7 +69,7 @@ pub(super) fn give(shared: &Shared, doorbells: &[Doorbell], successor: Successor
 }
 
 fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> io::Result<()> {
-    let gone = || io::Error::other("the new process ended before it had everything");
+    let gone = || io::Error::other("the new process ended before it had all connections");
     shared.phase.wait();
     let ticks = shared.handover.shows();
     let all_aside = || {
@@ -78,10 +78,10 @@ fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> i
         Ok(shown.iter().zip(&ticks).all(|(now, before)| now > before)
             && shared.handover.busy() == 0)
     };
-    if wait(ASIDE_STEPS, "HTTP sessions did not stand aside", all_aside).is_err() {
+    if wait(ASIDE_STEPS, "HTTP requests were still under way", all_aside).is_err() {
         let left = shared.handover.busy();
         tracing::info!(
-            "{left} HTTP requests take too long for the take-over: their clients get no answer"
+            "{left} HTTP requests were not complete in time for the take-over: their clients receive no answer"
         );
     }
     shared.phase.pause();
@@ -92,7 +92,7 @@ fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> i
     shared.handover.give_to(successor.nonce, successor.workers);
     shared.phase.leave();
     wake_all(doorbells);
-    wait(GIVE_STEPS, "the other process did not take everything", || {
+    wait(GIVE_STEPS, "the new process did not accept all connections", || {
         if shared.handover.has_failed() {
             return Err(io::Error::other(
                 "a worker could not transfer its connections; the lines above have the reason",
@@ -114,7 +114,7 @@ pub(super) fn take(
 ) -> io::Result<()> {
     predecessor.bring(doorbells.len(), nonce)?;
     let steps = ASIDE_STEPS + QUIET_STEPS + GIVE_STEPS;
-    wait(steps, "the other process did not give everything", || {
+    wait(steps, "the old process did not send all connections", || {
         predecessor.still_gives()?;
         if shared.handover.has_failed() {
             return Err(io::Error::other(

@@ -1,11 +1,10 @@
-//! The life of the process: bind, start one worker per core, wait for a signal, drain, end.
+//! The life of the process: bind, start one worker per core, wait for an order, end.
 //!
-//! The main thread only waits; no data passes through it. The control thread (`control.rs`) tells it of signals and of
-//! processes that take over. A first SIGINT or SIGTERM closes every connection
-//! with a close frame, behind the shutdown delay if there is one, and ends with 0 within the grace period; a second
-//! one skips the delay, or ends at once. A panic anywhere
-//! aborts the process: the mesh cannot lose one core, and the supervisor restarts it. SIGUSR2 replaces the program
-//! of this process (`exchange.rs`).
+//! The main thread only waits; no data passes through it. The control thread (`control.rs`) reports signals and
+//! processes that want to take over. The first SIGINT or SIGTERM closes every connection with a close frame, after the
+//! shutdown delay if there is one, and the process exits with 0 within the grace period. A second signal skips the
+//! delay, or ends the process at once. SIGUSR2 replaces the program of this process (`exchange.rs`). A panic aborts the
+//! process, because one core cannot be lost alone; the supervisor restarts it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

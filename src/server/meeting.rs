@@ -1,13 +1,13 @@
-//! Where a process that takes over finds the process that runs, and whom either believes.
+//! Where a new process finds the running one, and how each checks the other.
 //!
 //! The place is a socket file in a directory that only this user (or root) can write: `RUNTIME_DIRECTORY` of systemd,
 //! `XDG_RUNTIME_DIR`, /run/ringverb, /run/user/UID, and for root /run. Other users can neither occupy nor reach it.
-//! Where there is no such directory, the place is an abstract socket with a random name, which is found in
-//! /proc/net/unix: another user can connect to it or list decoys, but cannot occupy it.
+//! Without such a directory, the place is an abstract socket with a random name, which the new process finds in
+//! /proc/net/unix. Another user can connect to it or list decoys, but cannot occupy it.
 //!
-//! Each side looks at who the other is before it says or hears anything. The other must be the same user or root, and
-//! no process of another container: containers that share a network namespace are often all root to each other. What
-//! cannot be told apart: processes of one user in one container. See `check_namespaces` for what the kernel shows.
+//! Each side checks the other before it sends or reads anything. The other must have the same user or be root, and must
+//! not be in another container: containers that share a network namespace often all run as root. Two processes of one
+//! user in one container cannot be distinguished. `check_namespaces` has what the kernel shows.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader, Read};

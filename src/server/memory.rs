@@ -1,11 +1,10 @@
-//! The memory budget: what the process has, against what it may have (`RINGVERB_MEMORY_MAX`).
+//! The memory limit: the resident set of the process against `RINGVERB_MEMORY_MAX`.
 //!
-//! Over the budget, new connections and subscriptions are refused and the connections that keep most are closed. An
-//! eighth (12.5 %) over it, publishes are refused too. Both end 1/16 (6 %) below the budget, so that they do not begin
-//! and end with each measurement. Below the budget, workers may charge no more than what is left of it until the next
-//! measurement (`shard/memory.rs`). What is measured is the resident set, as the kernel's out-of-memory killer sees
-//! it. The kernel updates its number in steps of some hundred KiB for each CPU, which is noise for budgets of many
-//! MiB.
+//! Over the limit, new connections and subscriptions are refused and the connections that keep most are closed. This
+//! ends 1/16 (6 %) below the limit, so that it does not begin and end with each measurement. Publishes are refused
+//! while the process is more than 1/8 (12.5 %) over the limit. Below the limit, workers may charge no more than what is
+//! left of it until the next measurement (`Account`). The resident set is what the kernel's out-of-memory killer looks
+//! at. The kernel updates it in steps of some hundred KiB for each CPU, which is noise for limits of many MiB.
 
 use std::fs::File;
 use std::io;

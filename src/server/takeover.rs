@@ -1,17 +1,25 @@
-//! Taking a running server's port over: its listeners move to a new process, and its connections with them, or not.
+//! The take-over of a running server by a new process: the conversation between the two.
 //!
-//! The listeners themselves move, by SCM_RIGHTS, and with them whoever waits in their accept queues: a listener that is
-//! closed resets those. `meeting.rs` says where the two processes meet and whom they believe.
+//! The listening sockets move by SCM_RIGHTS, with the connections in their accept queues: closing a listener would
+//! reset those. `meeting.rs` says where the two processes meet and how they check each other.
 //!
-//! The conversation: `take over` -> `listeners` with the descriptors; then either `accepting` -> `retiring`
-//! (connections stay with the old process, which closes them with 4200 over its drain period), or `bring` -> all
-//! connections, by the workers -> `taken` -> `retiring`. Whoever stops before `accepting` or `taken` changes nothing.
-//! A process that is to `bring` and cannot says `failed` and serves on.
+//! | old process | new process |
+//! |---|---|
+//! | | `take over` and a version |
+//! | `listeners`, with the descriptors | |
+//! | | `accepting`: the connections stay with the old process, which closes them with 4200; or `bring` |
+//! | after `bring`: the workers transfer all connections (`worker/handover`), or `failed` | |
+//! | | after `bring`: `taken` |
+//! | `retiring` | |
 //!
-//! `taken` is the one point at which connections change hands, and both sides must see it alike. The old process gives
-//! up by saying `failed` and shutting its end: the kernel then refuses `taken`, and if `taken` was there before, the
-//! old process finds it in what it has not read, and has not given up. Where `taken` is refused and there is no
-//! `failed` to read, the old process has died, and the new one is all there is.
+//! A process that stops before `accepting` or `taken` changes nothing. An old process that cannot transfer its
+//! connections sends `failed` and continues to serve.
+//!
+//! `taken` is the one point at which the connections change their process, and both sides must agree on it. An old
+//! process that gives up sends `failed` and shuts down its end of the socket. After that the kernel refuses `taken`. If
+//! `taken` was written before, the old process finds it in its receive buffer, and the take-over is complete. If
+//! `taken` is refused and there is no `failed` to read, the old process has died, and the new process has all
+//! connections.
 
 mod offer;
 
@@ -34,7 +42,7 @@ use crate::worker::handover::peer_credentials;
 
 /// Every message is as long as this, filled up with spaces.
 const MESSAGE_BYTES: usize = 64;
-/// The number changes with what is said: processes that speak differently do not take over from each other.
+/// With the version of the conversation: processes of different versions do not take over from each other.
 const TAKE_OVER: &str = "take over 2";
 const LISTENERS: &str = "listeners";
 const ACCEPTING: &str = "accepting";
@@ -288,7 +296,7 @@ impl Predecessor {
             Err(_) if hear(&self.stream).is_ok_and(|heard| heard == FAILED) => Err(given_up()),
             Err(error) => {
                 tracing::warn!(
-                    "the server before this one has died, all its connections are here: {error}"
+                    "the old process has died during the take-over; this process has all its connections: {error}"
                 );
                 Ok(())
             }

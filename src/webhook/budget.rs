@@ -1,11 +1,10 @@
-//! Who may fill what: classes of events, and how much of a worker's ring each app and class may take. No clock and no
-//! I/O.
+//! Classes of events, and how much of a worker's ring each app and class may fill. No clock and no I/O.
 //!
-//! Anybody can open and leave public channels, so events of public channels must not take the place of others. Events
-//! of one channel are all of one class or of two that share a queue, so their order stays that of the channel.
+//! Anybody can open and leave public channels, so events of public channels must not displace others. Events of one
+//! channel are all of one class, or of two classes that share a queue, so their order stays that of the channel.
 //!
-//! Limits: half of a ring for all events of public channels together; of that, and of the ring, an eighth and a half
-//! for each app, where several apps have webhooks.
+//! Limits: all events of public channels may fill half of a ring, and the client events of one app a quarter. If
+//! several apps have webhooks, the public channels of one app may fill 1/8 of a ring, and its other events half.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,5 +1,5 @@
-//! The thread between workers and senders: empties the rings, asks the gate, queues at the endpoints. It never waits
-//! for anything but events, so that a full ring is the workers' doing and not its own.
+//! The thread between workers and senders. It empties the rings, asks the gate, and queues events for endpoints. It
+//! waits for events only, so if a ring is full, the workers produce more than it can read.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
-//! What passes on to the endpoints, and when: leaving is held back for a while and undone by coming back, and a
-//! cache miss is told once (PROTOCOL.md rule 76). No clock and no I/O: time comes in with each call.
+//! Which events pass to the endpoints, and when (PROTOCOL.md rule 76). No clock and no I/O: time comes in with each
+//! call.
 //!
-//! Events of one channel come from its home core and so in order; only leaving is delayed. It is never passed by
-//! its own opposite: coming back within the time takes both away, coming back later finds the leaving sent.
+//! A leave is delayed by the debounce time, and a join in that time cancels both. A cache miss of one channel passes
+//! once in `MISS_QUIET_MS`. Events of one channel come from its home core, so they arrive in order, and only leaves are
+//! delayed. A join never overtakes its leave: within the debounce time both are discarded, and after it the leave was
+//! sent first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;

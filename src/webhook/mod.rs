@@ -1,12 +1,11 @@
-//! Webhooks: what happens in channels, posted to the apps' backends (PROTOCOL.md C10).
+//! Webhooks: events of channels, posted to the apps' backends (PROTOCOL.md C10).
 //!
-//! A worker pushes events into a ring of its own and goes on: it never waits, and never for a backend. One thread
-//! (`dispatcher.rs`) empties the rings, holds leaving back for a while (`gate.rs`), and queues what is left at the
-//! endpoints that want it; each endpoint with something to send has a thread (`sender.rs`) that posts batches
-//! (`batch.rs`, `client.rs`), one at a time. What a backend refuses is tried again by itself, and the rest goes on
-//! (`backlog.rs`, `retry.rs`). Everything that waits is bounded by app and class of events (`budget.rs`), so that
-//! nobody's flood takes the place of another's events, and what finds no room is counted by kind. Delivery is at least
-//! once: a backend that answers too late gets a batch again.
+//! A worker pushes events into a ring of its own and never waits. One thread (`dispatcher.rs`) empties the rings,
+//! delays leaves (`gate.rs`), and queues events for the endpoints that want them. Each endpoint with events has a
+//! thread (`sender.rs`) that posts batches (`batch.rs`, `client.rs`), one at a time. Refused events are retried apart
+//! from the others (`backlog.rs`, `retry.rs`). Each queue is bounded by app and class of events (`budget.rs`), so that
+//! a flood of one app or class does not displace the events of others. Events that find no room are counted by kind.
+//! Delivery is at least once: a backend that answers too late receives a batch again.
 
 mod backlog;
 mod batch;

@@ -1,5 +1,5 @@
-//! What a sender writes to the log about its endpoint: that it fails, that it is well again, and which events were
-//! given up. Holds back what would be too much; no clock and no output of its own.
+//! Log lines of a sender about its endpoint: failure, recovery, and discarded events. Their rate is limited. No clock
+//! and no output of its own.
 
 use std::sync::Arc;
 use std::time::Duration;

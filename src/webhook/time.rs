@@ -1,4 +1,4 @@
-//! The clocks of this module: its threads are not a core's and have no tick to take the time from.
+//! The clocks of this module. Its threads have no tick from which to take the time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,8 +1,8 @@
-//! How a worker ends its connections: closes them, spread over a time, waits for their answers, cuts off the rest.
+//! How a worker ends its connections: it closes them, spread over a time, waits for the answers, and cuts off the rest.
 //!
-//! With a new process on the port, clients connect to it at once, so their closes are spread over half of the grace
-//! period. Without one, every closed client comes back after 1 s and is offline for 15 s if nobody listens then: the
-//! worker closes all of them at once, and does not wait for those that do not answer.
+//! If a new process accepts on the port, clients reconnect to it at once, so the closes are spread over half of the
+//! grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no process listens then. So
+//! the worker closes all of them at once, and does not wait for those that do not answer.
 
 use std::sync::atomic::Ordering;
 

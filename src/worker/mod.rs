@@ -1,9 +1,8 @@
-//! A worker: one pinned thread with its own listener, sockets and shard, and one loop with one wait. The only place
-//! that touches client sockets.
+//! A worker: one pinned thread with its own listener, sockets and shard. The only place that touches client sockets.
 //!
-//! The loop is a tick and a park, over and over. A tick drains everything that is ready, then flushes each dirty
-//! connection once (law 1). `Kernel::park` is the only call that blocks: it returns when the kernel has something to
-//! report, when the doorbell rings, or when a deadline is near. `kernel` has io_uring and epoll.
+//! The loop is a tick, then `Kernel::park`, which is the only call that waits. A tick processes everything that is
+//! ready, then flushes each dirty connection once (law 1). `park` returns when the kernel has a report, when another
+//! core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 
 mod debug_log;
 mod drain;

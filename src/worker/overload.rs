@@ -1,4 +1,5 @@
-//! What a worker does when memory is short: it takes its share of what is left, and closes the heaviest connections.
+//! What a worker does when memory is short: it limits its charges to its share of what is left, and closes the
+//! connections that keep most.
 
 use super::{HostKernel, Worker};
 use crate::admission::overload::Strain;

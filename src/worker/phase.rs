@@ -1,4 +1,4 @@
-//! Where the server is in its life: one word, set by the main thread and read by workers once a tick.
+//! The phase of the process: one word, set by the main thread and read by each worker once a tick.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,4 +1,4 @@
-//! Calls of the system that a worker or the control thread needs and that no crate offers safely. [unsafe island]
+//! System calls that a worker or the control thread needs and that no crate offers safely. [unsafe island]
 #![allow(unsafe_code, reason = "descriptor tables, credentials and signals have no safe interface")]
 
 use std::ffi::{CStr, CString};

@@ -1,5 +1,5 @@
-//! One TCP connection to the server, and the heads of HTTP answers on it. Whoever answers may be anybody: what is
-//! strange becomes a sentence.
+//! One TCP connection to the server, and the heads of HTTP answers on it. Any program may answer, so an unexpected
+//! answer becomes an error text and never a panic.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

@@ -75,7 +75,7 @@ fn converse(mut stream: TcpStream, scaling: &Scaling, step: Duration) -> io::Res
             match reader.next() {
                 Ok(Some(reply)) => replies.push(reply),
                 Ok(None) => break,
-                Err(_) => return Err(io::Error::other("what answers there is no Redis")),
+                Err(_) => return Err(io::Error::other("the server there is not a Redis")),
             }
             if let [_, _] = replies[..] {
                 let mut replies = replies.into_iter();
@@ -96,7 +96,7 @@ fn judge(place: &str, [hello, time]: &[Value; 2]) -> (Finding, Option<RemoteCloc
     let pairs = match hello {
         Value::Map(pairs) => pairs,
         Value::Error(error) => return problem(refused(place, error)),
-        _ => return problem(format!("what answers at {place} is no Redis")),
+        _ => return problem(format!("the server at {place} is not a Redis")),
     };
     let field = |name: &str| {
         let found = pairs.iter().find(|(key, _)| text(key) == name);

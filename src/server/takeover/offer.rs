@@ -1,5 +1,5 @@
 //! The old process's half of a take-over: a task of the control thread (`control.rs`) that serves one connection at a
-//! time. Until a peer has taken over, whatever it sends or leaves out ends only its own connection.
+//! time. Until a peer has taken over, a fault of it ends only its own connection.
 
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;

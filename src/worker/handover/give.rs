@@ -1,4 +1,4 @@
-//! A worker gives all it has to the workers of another process, and waits for the outcome.
+//! A worker of the old process sends all its connections to the workers of the new one, and waits for the outcome.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,11 +1,11 @@
-//! The hand-over of established connections to another process, the workers' part.
+//! The transfer of established connections to another process, the workers' part.
 //!
-//! Each worker has its own descriptor table, so each gives its sockets away itself, and each worker of the other
-//! process takes some in: over Unix streams between them (`stream.rs`), once the main threads have agreed
-//! (`server/handover.rs`). Phases of the process that gives: `Waiting` (HTTP sessions stand aside, connections are
-//! served on), `Paused` (nothing is read or sent; mail runs dry), `Leaving` (each worker gives and waits for the
-//! outcome). The process that takes is `Paused` from its start. Either may come back to `Running`: until the new
-//! process says that it has taken all, nothing has changed in the old one.
+//! Each worker has its own descriptor table, so each worker of the old process sends its own sockets, and each worker
+//! of the new process imports some: over Unix streams between them (`stream.rs`), once the main threads have agreed
+//! (`server/handover.rs`). Phases of the old process: `Waiting` (HTTP sessions finish their requests, connections are
+//! served), `Paused` (nothing is read or sent; mail between cores runs dry), `Leaving` (each worker sends, and waits
+//! for the outcome). The new process is `Paused` from its start. Either may return to `Running`: until the new process
+//! has confirmed that it has everything, nothing has changed in the old one.
 
 mod give;
 mod record;

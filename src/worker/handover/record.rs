@@ -1,8 +1,8 @@
-//! What travels between two processes in a hand-over, and its form.
+//! The records that move between two processes in a transfer, and the version of their format.
 //!
-//! Both are this program, perhaps in two versions: `FORMAT` names the form, and processes of different forms do not
-//! hand over (the new one takes the listeners only, and clients come back to it). The other process is trusted, as it
-//! runs as the same user; what it says is still decoded within bounds.
+//! Both processes run this program, perhaps in two versions. `FORMAT` is the version of the format. If it differs, the
+//! new process takes over the listeners only, and clients reconnect. The other process is trusted, because it runs as
+//! the same user; its records are still decoded within bounds.
 
 use std::io;
 use std::net::IpAddr;

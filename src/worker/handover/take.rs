@@ -1,4 +1,4 @@
-//! A worker takes in what the workers of another process give, before it serves anybody.
+//! A worker of the new process imports connections of the old one before it serves.
 
 use std::io;
 use std::os::fd::OwnedFd;
