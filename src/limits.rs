@@ -45,6 +45,8 @@ pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
 pub const SENDS_PER_SUBMIT: usize = 64;
 /// Connections flushed in one tick: about 4 ms of the kernel's send path, then others have their turn.
 pub const FLUSHES_PER_TICK_MAX: usize = 1024;
+/// Workers of a process: a channel's home keeps them apart as the bits of one word (`shard/core_set.rs`).
+pub const WORKERS_MAX: usize = 128;
 /// Entries of a ring's submission queue: one batch of sends, and as many watches and cancellations.
 ///
 /// The rings are locked memory, of which a user has 8 MiB by default: 128 workers of two processes fit.

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustix::process::Pid;
 
-use super::exchange::Role;
+use super::takeover::replacement::Role;
 use crate::config::options::{self, OptionId};
 
 const SERVER: &str = "Server";
@@ -40,7 +40,7 @@ pub(super) struct StartArguments {
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "connections", help_heading = SERVER)]
     takeover: Option<TakeOver>,
-    /// Stages of SIGUSR2 (`exchange.rs`), each with the id of the other process
+    /// Stages of SIGUSR2 (`takeover/replacement.rs`), each with the id of the other process
     #[arg(long, value_name = "PID", require_equals = true, hide = true)]
     stand_in_for: Option<i32>,
     #[arg(long, value_name = "PID", require_equals = true, hide = true)]

@@ -1,6 +1,6 @@
 //! The control thread: everything of the server's management that waits for a descriptor or for a time. It is one
 //! thread with a monoio runtime, and each concern is a task of it: signals (`life.rs`), take-over requests
-//! (`takeover.rs`), memory measurements (`watch.rs`), the time limit of a stand-in (`exchange.rs`).
+//! (`takeover/mod.rs`), memory measurements (`watch.rs`), the time limit of a stand-in (`takeover/replacement.rs`).
 //!
 //! Tasks wait only with `Readable` and monoio's timers. Every other call is made directly and must not block, because
 //! it would stop all tasks.
@@ -11,10 +11,10 @@
 //! not be used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
 //!
 //! Not on this thread, because they block or run without it:
-//! - the main thread (`life.rs`, `ending.rs`, `handover.rs`): it drives take-overs and the drain in steps with waits;
+//! - the main thread (`life.rs`, `ending.rs`, `takeover/transfer.rs`): it drives take-overs and the drain in steps with waits;
 //! - `last-signal` (`ending.rs`): it empties the main thread's queue while that thread waits for webhooks;
-//! - `stand-in` (`exchange.rs`): `waitpid` has no descriptor before Linux 5.3;
-//! - `signals-late`, and a process that only waits for its stand-in (`exchange.rs`): they have no server.
+//! - `stand-in` (`takeover/replacement.rs`): `waitpid` has no descriptor before Linux 5.3;
+//! - `signals-late`, and a process that only waits for its stand-in (`takeover/replacement.rs`): they have no server.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -208,7 +208,7 @@ mod tests {
         control.run(count_returns).unwrap();
         for _ in 0..10 {
             (&ours).write_all(b"1").unwrap();
-            super::super::life::sleep(Duration::from_millis(2));
+            super::super::wait::sleep(Duration::from_millis(2));
         }
         drop(ours);
         let returns: u32 = log.recv_timeout(LATE).expect("a task that parks");

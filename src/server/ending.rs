@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::exchange::Program;
-use super::life::{Asked, End, Ended, ONE_WISH, sleep, wake_all};
+use super::life::{End, Ended, ONE_WISH};
 use super::probe::StartError;
-use super::takeover::Offering;
+use super::takeover::replacement::Program;
+use super::takeover::{Offering, Order};
+use super::wait::{sleep, wake_all};
 use super::watch;
 use crate::clock::Moment;
 use crate::mailbox::Doorbell;
@@ -38,24 +39,23 @@ impl Life {
     pub(super) fn end(
         self,
         end: &End,
-        asks: Receiver<Asked>,
+        orders: Receiver<Order>,
         mut program: Program,
     ) -> Result<Ended, StartError> {
         let Self { shared, doorbells, webhooks, offering, grace } = self;
         let asked_at = shared.clock.now();
-        let given = matches!(end, End::Given(_));
-        let drained = given || drain(&shared, &doorbells, &asks, grace, end, &mut program);
+        let given = matches!(end, End::Transferred(_));
+        let drained = given || drain(&shared, &doorbells, &orders, grace, end, &mut program);
         if !given && (webhooks.is_some() || shared.lines.is_some()) {
             wait_for_mail(&shared, &doorbells);
         }
-        let is_stage =
-            matches!(*end, End::Given(taker) | End::Retire(taker) if program.is_stage(taker));
+        let is_stage = matches!(*end, End::Transferred(process) | End::Retire(process) if program.is_stage(process));
         let replacement = match *end {
-            End::Given(taker) | End::Retire(taker) if program.is_stand_in(taker) => {
-                program.replacement(asks)
+            End::Transferred(process) | End::Retire(process) if program.is_stand_in(process) => {
+                program.replacement(orders)
             }
             _ => {
-                heed_second_signal(asks, shared.clock, asked_at);
+                heed_second_signal(orders, shared.clock, asked_at);
                 None
             }
         };
@@ -94,7 +94,7 @@ fn tell_stopped(shared: &Shared, asked_at: Moment) {
 fn drain(
     shared: &Shared,
     doorbells: &[Doorbell],
-    asks: &Receiver<Asked>,
+    orders: &Receiver<Order>,
     grace: Duration,
     end: &End,
     program: &mut Program,
@@ -111,10 +111,10 @@ fn drain(
         if shared.drained.load(Ordering::Acquire) == workers {
             return true;
         }
-        if matches!(asks.try_recv(), Ok(Asked::End(_))) {
+        if matches!(orders.try_recv(), Ok(Order::End(_))) {
             let is_meant_elsewhere = match end {
-                End::Retire(taker) => program.ends_stand_in(*taker),
-                End::Drain | End::Given(_) => false,
+                End::Retire(process) => program.ends_stand_in(*process),
+                End::Drain | End::Transferred(_) => false,
             };
             if !is_meant_elsewhere && waited >= ONE_WISH {
                 end_at_once();
@@ -133,12 +133,12 @@ fn end_at_once() -> ! {
 }
 
 /// Ends the process at a second signal while it waits for webhooks or for other nodes.
-fn heed_second_signal(asks: Receiver<Asked>, clock: Clock, asked_at: Moment) {
+fn heed_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
     let thread = std::thread::Builder::new().name("last-signal".to_owned());
     let heed = move || {
-        for asked in asks {
+        for asked in orders {
             let since = clock.now().0.saturating_sub(asked_at.0);
-            if matches!(asked, Asked::End(_)) && u128::from(since) >= ONE_WISH.as_millis() {
+            if matches!(asked, Order::End(_)) && u128::from(since) >= ONE_WISH.as_millis() {
                 end_at_once();
             }
         }

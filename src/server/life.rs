@@ -3,8 +3,9 @@
 //! The main thread only waits; no data passes through it. The control thread (`control.rs`) reports signals and
 //! processes that want to take over. The first SIGINT or SIGTERM closes every connection with a close frame, after the
 //! shutdown delay if there is one, and the process exits with 0 within the grace period. A second signal skips the
-//! delay, or ends the process at once. SIGUSR2 replaces the program of this process (`exchange.rs`). A panic aborts the
-//! process, because one core cannot be lost alone; the supervisor restarts it.
+//! delay, or ends the process at once. SIGUSR2 replaces the program of this process
+//! (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost alone; the supervisor
+//! restarts it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -23,16 +24,14 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use super::cli::TakeOver;
 use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
-use super::doctor::port::Holder;
 use super::ending::Life;
-use super::exchange::{self, Program, Replacement, Role, SIGNALS, ignored, reap};
-use super::handover;
-use super::listening::{bind, is_in_use, share_port, wait_for_holder};
 use super::locked::LockedMemory;
-use super::meeting::Places;
 use super::probe::StartError;
+use super::succession;
 use super::supervision::{self, Watchdog};
-use super::takeover::{self, Offer, Offering, Predecessor, Running, Successor};
+use super::takeover::rendezvous::Places;
+use super::takeover::replacement::{self, Program, Replacement, Role, SIGNALS, ignored, reap};
+use super::takeover::{self, Offer, Offering, OldProcess, Order, transfer};
 use super::watch::Watch;
 use crate::admission::overload::Overload;
 use crate::app::Apps;
@@ -41,38 +40,25 @@ use crate::mailbox::{self, Doorbell};
 use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
-use crate::worker::handover::{FORMAT, Handover, Meeting};
 use crate::worker::kernel::Choice;
 use crate::worker::line::Lines;
 use crate::worker::time::Clock;
+use crate::worker::transfer::{Rendezvous, Transfer};
 use crate::worker::{self, Ends, Phase, Shared, hold_signals};
 
-/// What the world may be told once all listeners stand.
+/// What can be announced once all listeners stand.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Started {
     pub(super) address: SocketAddr,
 }
 
-/// Why the main thread wakes.
-#[derive(Debug)]
-pub(super) enum Asked {
-    /// SIGINT or SIGTERM, by name: drain.
-    End(&'static str),
-    /// SIGUSR2: start the program again, to take over.
-    Replace,
-    /// Another process, with this id, accepts on our listeners: drain, and leave them alone.
-    TakenOver(i32),
-    /// Another process wants the connections, too.
-    Give(Successor),
-}
-
 /// How the server comes to its end.
 pub(super) enum End {
     Drain,
-    /// `Drain`, but the listeners are another process's.
+    /// `Drain`, but this process has taken over the listeners.
     Retire(i32),
-    /// Everything is another process's.
-    Given(i32),
+    /// This process has taken over everything.
+    Transferred(i32),
 }
 
 /// How the server came to its end.
@@ -85,15 +71,34 @@ pub(super) enum Ended {
 
 /// Signals within this time are one: Ctrl+C reaches a whole process group, and its supervisor passes the signal on.
 pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
-/// Workers a channel's home can keep apart (`shard::home::CoreSet`).
-pub(super) const WORKERS_MAX: usize = 128;
+
+/// What a start has before it starts threads.
+struct Found {
+    /// The process whose place this one takes.
+    old_process: Option<OldProcess>,
+    listeners: Vec<TcpListener>,
+    /// The address of the listeners, with the port that the kernel chose if none was asked for.
+    address: SocketAddr,
+    places: Places,
+    clock: Clock,
+    /// Where the workers receive connections of the old process, if they are to move.
+    rendezvous: Option<Rendezvous>,
+}
+
+/// The threads of a server, and what the main thread needs of them.
+struct Threads {
+    shared: Arc<Shared>,
+    doorbells: Arc<[Doorbell]>,
+    webhooks: Option<webhook::Webhooks>,
+    control: Control,
+}
 
 /// Runs the server until a signal ends it, with its workers pinned to `pins` in turn, if there are any.
 ///
 /// # Errors
 /// When it cannot start, or did not drain within the grace period.
 pub(super) fn serve(
-    mut config: Config,
+    config: Config,
     io: Choice,
     take_over: Option<TakeOver>,
     role: Role,
@@ -102,29 +107,63 @@ pub(super) fn serve(
 ) -> Result<Ended, StartError> {
     prepare_memory();
     let mut program = Program::this(role);
-    let workers = config.workers;
-    let asked_address = SocketAddr::new(config.host, config.port);
-    let places = Places::new();
-    let (predecessor, listeners) =
-        listeners(asked_address, workers, take_over.is_some(), &places, role)?;
-    // Not before it has asked: the process that runs has to see in which namespaces this one is.
+    let Found { old_process, listeners, address, places, clock, rendezvous } =
+        find(&config, take_over, role)?;
+    // After the old process has checked in which namespaces this one is, which a process that is not dumpable hides.
     forbid_dumps();
-    // What other nodes say meanwhile would be lost between the two: in a cluster, clients come back by themselves.
-    let moves = take_over != Some(TakeOver::Listeners) && config.scaling.is_none();
-    let bringer = predecessor.as_ref().filter(|_| moves);
-    let (clock, meeting) = meet(bringer, workers)?;
-    let address = listeners[0].local_addr().map_err(StartError::Start)?;
-    let to_offer: Vec<OwnedFd> = listeners
-        .iter()
-        .map(|listener| listener.try_clone().map(OwnedFd::from))
-        .collect::<io::Result<_>>()
-        .map_err(StartError::Start)?;
-    let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
+    let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
+    let copies = copies.collect::<io::Result<Vec<OwnedFd>>>().map_err(StartError::Start)?;
+    let workers = config.workers;
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
-    let shared = Arc::new(share(config, io, apps, workers, clock, meeting)?);
+    let shared = Arc::new(share(config, io, clock, rendezvous)?);
+    let (order_sender, orders) = mpsc::channel();
+    let Threads { shared, doorbells, webhooks, control } =
+        start_threads(shared, listeners, pins, order_sender.clone())?;
+    if let Some(old_process) = &old_process {
+        succession::take_over(old_process, &shared, &doorbells)?;
+    }
+    if let Role::StandIn(_) = role {
+        replacement::outlive_parent();
+    }
+    let offer = Offer {
+        address,
+        listeners: copies,
+        workers,
+        clock_start_nanos: clock.start_nanos(),
+        transfers: shared.lines.is_none(),
+    };
+    let offering = offer_to_others(&control, offer, &shared.config, role, &places, order_sender);
+    tell_started(role, &shared, old_process);
+    on_start(Started { address });
+    let end = wait(&shared, &doorbells, &control, &orders, &mut program);
+    let life = Life { shared, doorbells, webhooks, offering, grace };
+    life.end(&end, orders, program)
+}
+
+/// Finds the listeners, of the old process or new ones, and agrees with the old process how its connections move.
+fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Found, StartError> {
+    let wanted = SocketAddr::new(config.host, config.port);
+    let workers = config.workers;
+    let places = Places::new();
+    let (old_process, listeners) =
+        succession::listeners(wanted, workers, take_over.is_some(), &places, role)?;
+    // In a cluster, events of other nodes would be lost during the transfer: there clients reconnect.
+    let moves = take_over != Some(TakeOver::Listeners) && config.scaling.is_none();
+    let (clock, rendezvous) = succession::meet(old_process.as_ref().filter(|_| moves), workers)?;
+    let address = listeners[0].local_addr().map_err(StartError::Start)?;
+    Ok(Found { old_process, listeners, address, places, clock, rendezvous })
+}
+
+/// Starts the control thread, the workers and the webhooks, and waits until each worker can serve.
+fn start_threads(
+    shared: Arc<Shared>,
+    listeners: Vec<TcpListener>,
+    pins: &[CoreId],
+    orders: Sender<Order>,
+) -> Result<Threads, StartError> {
+    let workers = shared.config.workers;
     // Registered before any worker runs, so that no signal is missed.
-    let (asked, asks) = mpsc::channel();
-    let control = start_control(asked.clone()).map_err(StartError::Start)?;
+    let control = start_control(orders).map_err(StartError::Start)?;
     // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(&shared, listeners, workers, pins)?;
@@ -133,41 +172,33 @@ pub(super) fn serve(
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
     }
     watch.start(&control).map_err(StartError::Start)?;
-    if let Some(predecessor) = &predecessor {
-        succeed(predecessor, &shared, &doorbells)?;
-    }
-    if let Role::StandIn(_) = role {
-        exchange::outlive_parent();
-    }
-    let clock_start_nanos = clock.start_nanos();
-    let gives = shared.lines.is_none();
-    let offer = Offer { address, listeners: to_offer, workers, clock_start_nanos, gives };
-    let offering = offer_to_others(&control, offer, &shared.config, role, &places, asked);
+    Ok(Threads { shared, doorbells, webhooks, control })
+}
+
+/// Tells the supervisor and the old process that this process serves.
+fn tell_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
     match role {
         // For systemd the main process stays the one that it started.
         Role::StandIn(_) => {}
         Role::TakesBack(_) | Role::Server => supervision::tell_ready(),
     }
-    drop(predecessor);
+    // It may exit now: the supervisor knows this process.
+    drop(old_process);
     match role {
         Role::StandIn(parent) => {
             tracing::debug!("serving until process {parent} has replaced its program");
         }
         Role::TakesBack(stand_in) => {
             reap(stand_in, Arc::default());
-            tell_complete(&shared);
+            tell_complete(shared);
         }
         Role::Server => {}
     }
-    on_start(Started { address });
-    let end = wait(&shared, &doorbells, &control, &asks, &mut program);
-    let life = Life { shared, doorbells, webhooks, offering, grace };
-    life.end(&end, asks, program)
 }
 
 /// SIGUSR2 is carried out. In a cluster connections do not move.
 fn tell_complete(shared: &Shared) {
-    match shared.handover.taking {
+    match shared.transfer.incoming {
         Some(_) => {
             let kept = Counted(open_connections(shared), "connection");
             tracing::info!("SIGUSR2 complete: {kept} kept");
@@ -183,10 +214,10 @@ fn offer_to_others(
     config: &Config,
     role: Role,
     places: &Places,
-    asked: Sender<Asked>,
+    orders: Sender<Order>,
 ) -> Option<Offering> {
     let is_offered = config.takeover || matches!(role, Role::StandIn(_));
-    let offering = is_offered.then(|| takeover::offer(control, offer, places, asked))?;
+    let offering = is_offered.then(|| takeover::offer(control, offer, places, orders))?;
     offering
         .inspect_err(|error| {
             tracing::warn!("no new process can take over from this server: {error}");
@@ -210,96 +241,14 @@ fn forbid_dumps() {
     }
 }
 
-/// The listeners of the server that runs, if this one takes over, or new ones.
-fn listeners(
-    address: SocketAddr,
-    workers: usize,
-    takes_over: bool,
-    places: &Places,
-    role: Role,
-) -> Result<(Option<takeover::Predecessor>, Vec<TcpListener>), StartError> {
-    let found = if takes_over {
-        takeover::ask(address, places).map_err(StartError::TakeOver)?
-    } else if is_in_use(address) {
-        match takeover::ask_orphan(address, places).map_err(StartError::TakeOver)? {
-            Running::Unknown => None,
-            Running::Orphan(predecessor, listeners) => Some((predecessor, listeners)),
-            Running::Server(process) => {
-                let holder = Holder::of(u32::try_from(process).unwrap_or_default());
-                wait_for_holder(address, || Some(holder.sentence(address, true)))?;
-                None
-            }
-        }
-    } else {
-        None
-    };
-    if let Some((predecessor, mut listeners)) = found {
-        let more = workers.saturating_sub(listeners.len());
-        let bound = share_port(address, more);
-        listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
-        return Ok((Some(predecessor), listeners));
-    }
-    if let Role::StandIn(parent) = role {
-        let text = format!("process {parent} does not serve {address}, or has ended");
-        return Err(StartError::TakeOver(io::Error::new(io::ErrorKind::NotFound, text)));
-    }
-    if takes_over {
-        tracing::info!("no running server at {address} to take over from: starting as usual");
-    }
-    Ok((None, bind(address, workers)?))
-}
-
-/// Where the workers are to meet those of the process that brings its connections, and its clock: all that is said of
-/// time in what it brings is by that.
-fn meet(
-    bringer: Option<&Predecessor>,
-    workers: usize,
-) -> Result<(Clock, Option<Meeting>), StartError> {
-    let Some(bringer) = bringer else { return Ok((Clock::start(), None)) };
-    let clock = Clock::started_at(bringer.clock_start_nanos);
-    match clock.filter(|_| bringer.format == u64::from(FORMAT)) {
-        Some(clock) => {
-            let nonce = getrandom::u64().map_err(|_| StartError::Random)?;
-            let meeting = Meeting { nonce, givers: bringer.workers, takers: workers };
-            Ok((clock, Some(meeting)))
-        }
-        None => {
-            tracing::info!(
-                "the running server has another version, or is in a cluster: its connections stay with it, and it closes them"
-            );
-            Ok((Clock::start(), None))
-        }
-    }
-}
-
-/// Takes the place of the server before this one.
-fn succeed(
-    predecessor: &Predecessor,
-    shared: &Shared,
-    doorbells: &[Doorbell],
-) -> Result<(), StartError> {
-    let retires = match shared.handover.taking {
-        Some(meeting) => {
-            handover::take(shared, doorbells, predecessor, meeting.nonce)
-                .map_err(StartError::TakeOver)?;
-            predecessor.wait_until_retiring()
-        }
-        None => predecessor.retire(),
-    };
-    if let Err(error) = retires {
-        tracing::warn!("the old process did not confirm that it closes its connections: {error}");
-    }
-    Ok(())
-}
-
 fn share(
-    config: Config,
+    mut config: Config,
     io: Choice,
-    apps: Arc<Apps>,
-    workers: usize,
     clock: Clock,
-    taking: Option<Meeting>,
+    incoming: Option<Rendezvous>,
 ) -> Result<Shared, StartError> {
+    let workers = config.workers;
+    let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
     let random = || getrandom::u64().map_err(|_| StartError::Random);
     let channel_hash_seed = random()?;
     let node = NodeId(random()?);
@@ -318,8 +267,8 @@ fn share(
         config,
         apps,
         unready: AtomicBool::new(false),
-        phase: if taking.is_some() { Phase::paused() } else { Phase::default() },
-        handover: Handover::new(workers, taking),
+        phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
+        transfer: Transfer::new(workers, incoming),
         lines,
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
@@ -361,7 +310,7 @@ fn start_workers(
 }
 
 /// Starts the control thread, with the task that reports signals.
-fn start_control(asked: Sender<Asked>) -> io::Result<Control> {
+fn start_control(orders: Sender<Order>) -> io::Result<Control> {
     let (read, write) = UnixStream::pair()?;
     let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly, SIGNALS)?;
     // The program before this one in the same process may have held them back. Threads inherit that.
@@ -373,7 +322,7 @@ fn start_control(asked: Sender<Asked>) -> io::Result<Control> {
             loop {
                 readable.wait().await;
                 // Nobody listens once the main thread has come to its end.
-                signals.pending().filter_map(asked_by).for_each(|what| drop(asked.send(what)));
+                signals.pending().filter_map(order_of).for_each(|what| drop(orders.send(what)));
             }
         })
     })?;
@@ -381,11 +330,11 @@ fn start_control(asked: Sender<Asked>) -> io::Result<Control> {
 }
 
 /// What a signal asks of the server; `None` for one that it ignores.
-fn asked_by(signal: i32) -> Option<Asked> {
+fn order_of(signal: i32) -> Option<Order> {
     match signal {
-        SIGUSR2 => Some(Asked::Replace),
-        SIGINT => Some(Asked::End("SIGINT")),
-        SIGTERM => Some(Asked::End("SIGTERM")),
+        SIGUSR2 => Some(Order::Replace),
+        SIGINT => Some(Order::End("SIGINT")),
+        SIGTERM => Some(Order::End("SIGTERM")),
         signal => {
             tracing::info!("{}", ignored(signal));
             None
@@ -398,7 +347,7 @@ fn wait(
     shared: &Shared,
     doorbells: &[Doorbell],
     control: &Control,
-    asks: &Receiver<Asked>,
+    orders: &Receiver<Order>,
     program: &mut Program,
 ) -> End {
     let mut watchdog = Watchdog::new(shared);
@@ -406,32 +355,36 @@ fn wait(
     loop {
         let left = delay.as_ref().map(|delay| delay.left(shared.clock.now()));
         let timeout = [watchdog.interval, left].into_iter().flatten().min();
-        let asked = match timeout {
-            None => asks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(timeout) => asks.recv_timeout(timeout),
+        let order = match timeout {
+            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(timeout) => orders.recv_timeout(timeout),
         };
-        match asked {
-            Ok(Asked::Replace) if delay.is_some() => {
+        match order {
+            Ok(Order::Replace) if delay.is_some() => {
                 tracing::warn!("SIGUSR2 ignored: the server is about to end");
             }
-            Ok(Asked::Replace) if !shared.config.takeover => {
+            Ok(Order::Replace) if !shared.config.takeover => {
                 tracing::warn!("SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs");
             }
-            Ok(Asked::Replace) => program.start_stand_in(control),
-            Ok(Asked::TakenOver(taker)) => {
-                program
-                    .note_taker(taker, "Another process has taken over: closing connections here.");
-                return End::Retire(taker);
+            Ok(Order::Replace) => program.start_stand_in(control),
+            Ok(Order::Retire(process)) => {
+                program.note_new_process(
+                    process,
+                    "Another process has taken over: closing connections here.",
+                );
+                return End::Retire(process);
             }
-            Ok(Asked::Give(successor)) => {
-                let taker = successor.process;
-                if handover::give(shared, doorbells, successor) {
-                    program
-                        .note_taker(taker, "Another process has taken over, with all connections.");
-                    return End::Given(taker);
+            Ok(Order::Transfer(new_process)) => {
+                let process = new_process.process;
+                if transfer::send(shared, doorbells, new_process) {
+                    program.note_new_process(
+                        process,
+                        "Another process has taken over, with all connections.",
+                    );
+                    return End::Transferred(process);
                 }
             }
-            Ok(Asked::End(signal)) => match &delay {
+            Ok(Order::End(signal)) => match &delay {
                 Some(delay) if delay.since(shared.clock.now()) < ONE_WISH => {}
                 Some(_) => {
                     tracing::warn!("second signal: the delay is over");
@@ -475,15 +428,6 @@ fn start_worker(
     let run = move || worker::run(shared, ends, pin_to);
     // Nobody waits for it: the process ends when the main thread does.
     thread.spawn(run).map(drop)
-}
-
-pub(super) fn wake_all(doorbells: &[Doorbell]) {
-    doorbells.iter().for_each(Doorbell::ring);
-}
-
-#[expect(clippy::disallowed_methods, reason = "the main thread has nothing else to do")]
-pub(super) fn sleep(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// Descriptors the process may have, capped: room for them is reserved in address space.

@@ -114,7 +114,7 @@ mod tests {
     fn as_many_workers_as_there_may_be_and_their_successors_fit_eight_mebibytes() {
         let each: u64 =
             limits::WORKER_RINGS.iter().map(|ring| ring_bytes(ring.0, ring.1, 4096)).sum();
-        let workers = u64::try_from(super::super::life::WORKERS_MAX).unwrap();
+        let workers = u64::try_from(crate::limits::WORKERS_MAX).unwrap();
         assert!(2 * workers * each <= 8 << 20, "{each} bytes a worker");
     }
 

@@ -11,17 +11,16 @@ mod delay;
 mod development;
 mod doctor;
 mod ending;
-mod exchange;
-mod handover;
 mod life;
-mod listening;
+mod listeners;
 mod locked;
-mod meeting;
 mod memory;
 mod probe;
 mod resources;
+mod succession;
 mod supervision;
 mod takeover;
+mod wait;
 mod watch;
 
 use std::process::ExitCode;
@@ -40,11 +39,11 @@ use check::Style;
 use cli::{Arguments, CheckArguments, ClientCommand, Command};
 use development::Access;
 use doctor::Verdict;
-use exchange::Role;
 use life::Ended;
 use locked::LockedMemory;
 pub use probe::StartError;
 use resources::Resources;
+use takeover::replacement::{self, Role};
 
 /// Runs the command line. 0 is a clean end, 1 a failure while running, 2 a wrong command line or configuration.
 #[must_use]
@@ -55,14 +54,14 @@ pub fn main() -> ExitCode {
     }
     match arguments.role() {
         Role::StandIn(parent) => {
-            if let Err(error) = exchange::end_with_parent(parent) {
+            if let Err(error) = replacement::end_with_parent(parent) {
                 return fail(&StartError::TakeOver(error));
             }
         }
-        Role::TakesBack(_) => exchange::release_signals_in_time(),
+        Role::TakesBack(_) => replacement::release_signals_in_time(),
         Role::Server => {}
     }
-    exchange::mind_after_failure(arguments.role(), run(&arguments))
+    replacement::mind_after_failure(arguments.role(), run(&arguments))
 }
 
 /// Waits for a process that serves instead of this one.
@@ -71,7 +70,7 @@ fn mind(stand_in: Pid, prints_events: bool) -> ExitCode {
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
-    let status = exchange::mind(stand_in);
+    let status = replacement::mind(stand_in);
     output::finish();
     status
 }
@@ -195,7 +194,7 @@ fn replaced_access(config: &Config, arguments: &Arguments) -> Option<Access> {
     let attempts = if matches!(arguments.role(), Role::TakesBack(_)) { 200 } else { 1 };
     (0..attempts).find_map(|attempt| {
         if attempt > 0 {
-            life::sleep(Duration::from_millis(10));
+            wait::sleep(Duration::from_millis(10));
         }
         development::find(config.port)
     })

@@ -1,4 +1,4 @@
-//! Can this machine run the server, and over which interface of the kernel? Asked before anything starts, answered with
+//! Can this machine run the server, and over which interface of the kernel? Order before anything starts, answered with
 //! the remedy. `worker/kernel/probe.rs` tries io_uring.
 
 use std::fmt;

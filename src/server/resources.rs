@@ -11,8 +11,8 @@
 use core_affinity::CoreId;
 
 use super::cgroup::{CpuQuota, Limits};
-use super::life::WORKERS_MAX;
 use crate::config::Config;
+use crate::limits;
 
 /// What the process may use.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl Resources {
         let quota = self.limits.cpu.filter(|quota| quota.is_below(cpus));
         let usable = quota.map_or(cpus, CpuQuota::cpus);
         config.workers =
-            if config.workers == 0 { usable } else { config.workers }.clamp(1, WORKERS_MAX);
+            if config.workers == 0 { usable } else { config.workers }.clamp(1, limits::WORKERS_MAX);
         let memory = match (config.memory_max, self.limits.memory) {
             (Some(bytes), _) => Some(format!("{} (RINGVERB_MEMORY_MAX)", mib(bytes))),
             (None, Some(limit)) if config.memory_max_by_cgroup => {
@@ -108,7 +108,7 @@ mod tests {
             (2, "800000 100000", "0", 2, "2"),
             // The kernel does not tell the mask.
             (0, "max 100000", "0", 1, "1"),
-            (512, "max 100000", "0", WORKERS_MAX, "128"),
+            (512, "max 100000", "0", limits::WORKERS_MAX, "128"),
             // A number that is configured wins over all.
             (2, "100000 100000", "7", 7, "7, not pinned: the cgroup's CPU quota is 1 of 2 CPUs"),
             (2, "max 100000", "7", 7, "7"),

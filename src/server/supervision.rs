@@ -11,7 +11,7 @@ use sd_notify::NotifyState;
 use crate::worker::Shared;
 
 pub(super) fn tell_ready() {
-    // The successor of a take-over is not the process that systemd started.
+    // The new process of a take-over is not the process that systemd started.
     notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
 }
 

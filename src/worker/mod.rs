@@ -6,7 +6,6 @@
 
 mod debug_log;
 mod drain;
-pub mod handover;
 pub mod kernel;
 pub mod line;
 mod notes;
@@ -15,6 +14,7 @@ mod phase;
 mod printed;
 mod sys;
 pub mod time;
+pub mod transfer;
 
 pub(crate) use sys::{hold_signals, replace_program};
 
@@ -39,13 +39,13 @@ use crate::tick::{Core, Rest};
 use crate::webhook::Feed;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
-use handover::{Handover, Meeting};
 use kernel::{Choice, Epoll, Uring};
 use line::{Line, Lines};
 use notes::Notes;
 use overload::Guard;
 pub use phase::Phase;
 use time::{Clock, Entropy};
+use transfer::{Rendezvous, Transfer};
 
 /// What all workers share: read-only, but for the phase and a count.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub struct Shared {
     pub overload: Arc<Overload>,
     /// Which kernel interface all workers use.
     pub io: Choice,
-    pub handover: Handover,
+    pub transfer: Transfer,
     /// To the other nodes; `None`: this node is alone.
     pub lines: Option<Lines>,
 }
@@ -141,11 +141,11 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
     if shared.unstartable.get().is_some() {
         return;
     }
-    let Parts { kernel, mailbox, listeners, feed, taking } = parts;
+    let Parts { kernel, mailbox, listeners, feed, incoming } = parts;
     let mut worker = Worker::new(shared, kernel, mailbox, feed);
     listeners.into_iter().for_each(|listener| worker.core.reactor.listen(listener));
-    if let Some((meeting, listener)) = taking {
-        worker.arrive(&meeting, &listener);
+    if let Some((rendezvous, listener)) = incoming {
+        worker.arrive(&rendezvous, &listener);
     }
     worker.serve();
 }
@@ -156,22 +156,22 @@ struct Parts<K> {
     mailbox: Mailbox<Mail>,
     listeners: Vec<OwnedFd>,
     feed: Option<Feed>,
-    taking: Option<(Meeting, UnixListener)>,
+    incoming: Option<(Rendezvous, UnixListener)>,
 }
 
 impl<K: HostKernel> Parts<K> {
     fn make(make: fn(Clock) -> io::Result<K>, shared: &Shared, ends: Ends) -> io::Result<Self> {
         let Ends { mailbox, listeners, feed } = ends;
-        let taking = match shared.handover.taking {
+        let incoming = match shared.transfer.incoming {
             None => None,
-            Some(meeting) => {
-                let listener = handover::listen(&meeting, usize::from(mailbox.core()))?;
-                Some((meeting, listener))
+            Some(rendezvous) => {
+                let listener = transfer::listen(&rendezvous, usize::from(mailbox.core()))?;
+                Some((rendezvous, listener))
             }
         };
         let listeners =
             listeners.into_iter().map(kernel::prepare_listener).collect::<io::Result<_>>()?;
-        Ok(Self { kernel: make(shared.clock)?, mailbox, listeners, feed, taking })
+        Ok(Self { kernel: make(shared.clock)?, mailbox, listeners, feed, incoming })
     }
 }
 
@@ -207,12 +207,12 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// The other end of a hand-over: takes in what another process gives, paused from the start.
-    fn arrive(&mut self, meeting: &Meeting, listener: &UnixListener) {
+    /// Receives the connections of the old process. The worker has been paused since its start.
+    fn arrive(&mut self, rendezvous: &Rendezvous, listener: &UnixListener) {
         self.core.stand_aside(true);
         self.core.pause();
         self.core.shard.advance(self.clock.now());
-        handover::take_in(self, meeting, listener);
+        transfer::receive_all(self, rendezvous, listener);
     }
 
     fn serve(&mut self) {
@@ -292,7 +292,7 @@ impl<K: HostKernel> Worker<K> {
     /// Does what the phase asks for, on the way to another process and back as well.
     fn follow(&mut self) {
         if self.shared.phase.is_leaving() && self.core.is_paused() {
-            handover::hand_out(self);
+            transfer::send_all(self);
         }
         let phase = &self.shared.phase;
         self.core.http.accepts = phase.is_running();

@@ -11,11 +11,11 @@ impl Phase {
     const DRAINING: u8 = 1;
     const STOPPED: u8 = 2;
     const RETIRING: u8 = 3;
-    /// HTTP sessions stand aside; see `handover`.
+    /// HTTP sessions stand aside; see `transfer`.
     const WAITING: u8 = 4;
     /// Nothing is read, sent or timed; mail goes on.
     const PAUSED: u8 = 5;
-    /// Workers give what they have to another process.
+    /// Workers send their connections to another process.
     const LEAVING: u8 = 6;
 
     /// Paused from the start: what is to be served comes from another process.
@@ -44,7 +44,7 @@ impl Phase {
         self.0.store(Self::PAUSED, Ordering::Release);
     }
 
-    /// Give everything to another process (`Handover::give_to`) and wait for another phase.
+    /// Send everything to another process (`Transfer::send_to`) and wait for another phase.
     pub fn leave(&self) {
         self.0.store(Self::LEAVING, Ordering::Release);
     }

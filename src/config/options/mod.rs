@@ -74,7 +74,7 @@ macro_rules! options {
 const SIZE_MAX: u64 = u64::MAX;
 /// For numbers of 32 bits that have no other maximum.
 const MANY: u64 = u32::MAX as u64;
-const WORKERS_MAX: u64 = 128;
+const WORKERS_MAX: u64 = limits::WORKERS_MAX as u64;
 const NO_LIMIT: &str = "empty for no limit";
 const IN_URLS: &str = "letters, digits and signs such as - and _";
 

@@ -18,7 +18,7 @@ use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
 use crate::server::cli::ListenArguments;
-use crate::server::life;
+use crate::server::wait;
 
 /// Who joins presence channels.
 const USER: &str = "ringverb-listen";
@@ -58,7 +58,7 @@ pub(super) fn run(peer: &Peer, arguments: &ListenArguments, colour: bool) -> Res
             told = why;
         }
         let pause = listener.pause.unwrap_or(PAUSE_MIN);
-        life::sleep(pause);
+        wait::sleep(pause);
         listener.pause = Some((pause * 2).min(PAUSE_MAX));
     }
 }

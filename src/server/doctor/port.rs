@@ -8,9 +8,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Finding, Verdict};
-use crate::server::exchange::is_orphan;
-use crate::server::listening;
+use crate::server::listeners;
 use crate::server::probe::StartError;
+use crate::server::takeover::replacement::is_orphan;
 use crate::text::shown;
 
 /// Processes that are looked at; the kernel's default maximum of ids is 32,768.
@@ -25,7 +25,7 @@ pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
             format!("the kernel chooses a free port of {}", address.ip()),
         );
     }
-    let error = match listening::try_bind(address) {
+    let error = match listeners::try_bind(address) {
         Ok(()) => return finding(Verdict::Good, format!("{address} is free")),
         Err(error) => error,
     };

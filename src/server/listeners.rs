@@ -1,6 +1,6 @@
 //! The listeners of a start: one for each worker on one port, and the wait for a port that is in use.
 //!
-//! Listeners that come from a running server do not come this way (`takeover.rs`).
+//! Listeners that come from a running server do not come this way (`takeover/mod.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,8 +9,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::doctor::port::live_holder;
-use super::life::sleep;
 use super::probe::StartError;
+use super::wait::sleep;
 use crate::worker::time::Clock;
 
 /// Length of the kernel's accept queue for each worker; net.core.somaxconn caps it.

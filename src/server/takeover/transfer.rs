@@ -1,27 +1,27 @@
 //! The transfer of established connections to another process, as the main threads of the two processes drive it.
 //!
-//! `worker/handover` is the workers' part, `takeover.rs` the conversation between the processes. Until the new process
+//! `worker/transfer` is the workers' part, `takeover/mod.rs` the conversation between the processes. Until the new process
 //! has all connections, the old one can continue as before. Every wait has a limit in steps of a millisecond.
 
 use std::io;
 use std::time::Duration;
 
-use super::life::{sleep, wake_all};
-use super::takeover::{Predecessor, Successor};
+use super::{NewProcess, OldProcess};
 use crate::mailbox::Doorbell;
+use crate::server::wait::{sleep, wake_all};
 use crate::worker::Shared;
 
 const STEP: Duration = Duration::from_millis(1);
-/// How long HTTP sessions may take to stand aside, in steps. Those that are not done then get no answer: they have
+/// How long HTTP requests under way may take to end, in steps. Those that have not ended then get no answer: they have
 /// sent a part of a request only, or do not read.
 const ASIDE_STEPS: u32 = 1_000;
-/// How long mail may take to run dry, in steps.
+/// How long mail between workers may take to run dry, in steps.
 const QUIET_STEPS: u32 = 2_000;
-/// How long it may take to give and to take everything, in steps; connections are quiet meanwhile. All together less
-/// than a watchdog waits (tuning/ringverb.service). A million connections take about two seconds.
-const GIVE_STEPS: u32 = 6_000;
+/// How long the workers may take to send and receive everything, in steps. No client is served during this time. All
+/// limits together are less than a watchdog waits (tuning/ringverb.service). A million connections take about two seconds.
+const TRANSFER_STEPS: u32 = 6_000;
 
-/// Waits until `done`; an error when it takes more than so many steps.
+/// Waits until `done` is true, for at most `steps`.
 fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     for _ in 0..steps {
         if done()? {
@@ -35,27 +35,31 @@ fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> i
 /// Waits until no mail is under way between workers that are paused.
 fn wait_until_quiet(shared: &Shared, doorbells: &[Doorbell]) -> io::Result<()> {
     let mut before = None;
-    let mut ticks = shared.handover.ticks();
+    let mut ticks = shared.transfer.ticks();
     wait(QUIET_STEPS, "the workers still exchanged messages", || {
         wake_all(doorbells);
-        let now = shared.handover.ticks();
+        let now = shared.transfer.ticks();
         if now.iter().zip(&ticks).any(|(now, before)| now == before) {
             return Ok(false);
         }
         ticks = now;
-        let shown = shared.handover.shown();
+        let shown = shared.transfer.shown();
         let quiet = shown.is_quiet() && before.as_ref() == Some(&shown);
         before = Some(shown);
         Ok(quiet)
     })
 }
 
-/// Gives everything to the successor. `false`: it came to nothing, and this process serves on.
-pub(super) fn give(shared: &Shared, doorbells: &[Doorbell], successor: Successor) -> bool {
-    let result = try_give(shared, doorbells, &successor);
+/// Transfers all connections to the new process. `false`: that failed, and this process continues with everything.
+pub(in crate::server) fn send(
+    shared: &Shared,
+    doorbells: &[Doorbell],
+    new_process: NewProcess,
+) -> bool {
+    let result = try_send(shared, doorbells, &new_process);
     let taken = match &result {
         Ok(()) => true,
-        Err(_) => !successor.take_back(),
+        Err(_) => !new_process.reclaim(),
     };
     if let (Err(error), false) = (result, taken) {
         tracing::error!(
@@ -64,67 +68,67 @@ pub(super) fn give(shared: &Shared, doorbells: &[Doorbell], successor: Successor
         shared.phase.run();
         wake_all(doorbells);
     }
-    successor.tell_outcome(taken);
+    new_process.report_outcome(taken);
     taken
 }
 
-fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> io::Result<()> {
+fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -> io::Result<()> {
     let gone = || io::Error::other("the new process ended before it had all connections");
     shared.phase.wait();
-    let ticks = shared.handover.shows();
+    let ticks = shared.transfer.shows();
     let all_aside = || {
         wake_all(doorbells);
-        let shown = shared.handover.shows();
+        let shown = shared.transfer.shows();
         Ok(shown.iter().zip(&ticks).all(|(now, before)| now > before)
-            && shared.handover.busy() == 0)
+            && shared.transfer.busy() == 0)
     };
     if wait(ASIDE_STEPS, "HTTP requests were still under way", all_aside).is_err() {
-        let left = shared.handover.busy();
+        let left = shared.transfer.busy();
         tracing::info!(
             "{left} HTTP requests were not complete in time for the take-over: their clients receive no answer"
         );
     }
     shared.phase.pause();
     wait_until_quiet(shared, doorbells)?;
-    if successor.has_taken()? {
+    if new_process.has_confirmed()? {
         return Err(gone());
     }
-    shared.handover.give_to(successor.nonce, successor.workers);
+    shared.transfer.send_to(new_process.nonce, new_process.workers);
     shared.phase.leave();
     wake_all(doorbells);
-    wait(GIVE_STEPS, "the new process did not accept all connections", || {
-        if shared.handover.has_failed() {
+    wait(TRANSFER_STEPS, "the new process did not accept all connections", || {
+        if shared.transfer.has_failed() {
             return Err(io::Error::other(
                 "a worker could not transfer its connections; the lines above have the reason",
             ));
         }
-        successor.has_taken()
+        new_process.has_confirmed()
     })
 }
 
-/// Takes everything from the predecessor; the workers are paused, and listen.
+/// Receives all connections of the old process. The workers of this one are paused, and wait for them.
 ///
 /// # Errors
-/// When it came to nothing: the predecessor serves on, or has died.
-pub(super) fn take(
+/// When that failed: the old process continues with everything, or has died.
+pub(in crate::server) fn receive(
     shared: &Shared,
     doorbells: &[Doorbell],
-    predecessor: &Predecessor,
+    old_process: &OldProcess,
     nonce: u64,
 ) -> io::Result<()> {
-    predecessor.bring(doorbells.len(), nonce)?;
-    let steps = ASIDE_STEPS + QUIET_STEPS + GIVE_STEPS;
+    old_process.request_transfer(doorbells.len(), nonce)?;
+    let steps = ASIDE_STEPS + QUIET_STEPS + TRANSFER_STEPS;
     wait(steps, "the old process did not send all connections", || {
-        predecessor.still_gives()?;
-        if shared.handover.has_failed() {
+        old_process.check_sending()?;
+        if shared.transfer.has_failed() {
             return Err(io::Error::other(
                 "a worker could not take the transferred connections; the lines above have the reason",
             ));
         }
-        Ok(shared.handover.all_done())
+        Ok(shared.transfer.all_done())
     })?;
     wait_until_quiet(shared, doorbells)?;
-    predecessor.take()?;
+    old_process.confirm()?;
     shared.phase.run();
     wake_all(doorbells);
     Ok(())

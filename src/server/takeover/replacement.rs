@@ -1,5 +1,5 @@
 //! SIGUSR2: a new version of the program in the same process, so that a supervisor sees no exit. `Replacement` drives
-//! it. Connections move by a take-over (`takeover.rs`), twice.
+//! it. Connections move by a take-over (`takeover/mod.rs`), twice.
 //!
 //! 1. The process starts the new program as a child, the stand-in. It takes over as any new process does.
 //! 2. The process executes the new program in itself. The process id, the parent, the arguments and the environment
@@ -29,9 +29,10 @@ use rustix::process::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::control::Control;
-use super::life::{self, Asked};
+use super::Order;
 use crate::output;
+use crate::server::control::Control;
+use crate::server::wait::sleep;
 use crate::worker::{hold_signals, replace_program};
 
 /// Options of the stages, for this program alone: each is `NAME=PID`.
@@ -44,11 +45,11 @@ const TAKEOVER: &str = "--takeover";
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The signals that this program handles. SIGHUP and SIGUSR1 are ignored with a log line.
-pub(super) const SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
+pub(in crate::server) const SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// What a process is to another one that executes the same program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(in crate::server) enum Role {
     /// A server of its own.
     Server,
     /// Serves while this process, its parent, replaces its program.
@@ -58,7 +59,7 @@ pub(super) enum Role {
 }
 
 /// This program as it was started, and the process that stands in for it.
-pub(super) struct Program {
+pub(in crate::server) struct Program {
     /// The path is looked up at the start: once the file has been replaced, the kernel calls it deleted.
     path: io::Result<PathBuf>,
     role: Role,
@@ -75,13 +76,13 @@ struct StandIn {
 }
 
 impl Program {
-    pub(super) fn this(role: Role) -> Self {
+    pub(in crate::server) fn this(role: Role) -> Self {
         Self { path: std::env::current_exe(), role, stand_in: None, is_to_end: false }
     }
 
     /// Starts the program that is at the same path now, with the same arguments, to stand in. If it fails, this
     /// process serves on.
-    pub(super) fn start_stand_in(&mut self, control: &Control) {
+    pub(in crate::server) fn start_stand_in(&mut self, control: &Control) {
         if let Role::StandIn(parent) = self.role {
             tracing::warn!(
                 "SIGUSR2 ignored: this process serves for process {parent} only; send it there"
@@ -126,15 +127,15 @@ impl Program {
     }
 
     /// What this process owes once its stand-in has taken over (`is_stand_in`).
-    pub(super) fn replacement(self, asks: Receiver<Asked>) -> Option<Replacement> {
+    pub(in crate::server) fn replacement(self, orders: Receiver<Order>) -> Option<Replacement> {
         let stand_in = self.stand_in?.process;
-        Some(Replacement { path: self.path.ok()?, stand_in, is_to_end: self.is_to_end, asks })
+        Some(Replacement { path: self.path.ok()?, stand_in, is_to_end: self.is_to_end, orders })
     }
 
     /// A signal that ends the server came after the stand-in had taken the listeners: it is meant for the stand-in.
     /// `false`: there is none.
-    pub(super) fn ends_stand_in(&mut self, taker: i32) -> bool {
-        let is_meant = self.is_stand_in(taker);
+    pub(in crate::server) fn ends_stand_in(&mut self, process: i32) -> bool {
+        let is_meant = self.is_stand_in(process);
         if is_meant
             && !std::mem::replace(&mut self.is_to_end, true)
             && let Some(stand_in) = &self.stand_in
@@ -145,24 +146,25 @@ impl Program {
     }
 
     /// Whether a take-over by this process is a stage of SIGUSR2, which has its own lines in the log.
-    pub(super) fn is_stage(&self, taker: i32) -> bool {
-        let is_parent = matches!(self.role, Role::StandIn(parent) if parent.as_raw_pid() == taker);
-        is_parent || self.is_stand_in(taker)
+    pub(in crate::server) fn is_stage(&self, process: i32) -> bool {
+        let is_parent =
+            matches!(self.role, Role::StandIn(parent) if parent.as_raw_pid() == process);
+        is_parent || self.is_stand_in(process)
     }
 
     /// A process has taken over. Logs it, unless `is_stage` says that another process does.
-    pub(super) fn note_taker(&self, taker: i32, sentence: &str) {
-        if let Some(stand_in) = self.stand_in.as_ref().filter(|_| self.is_stand_in(taker)) {
+    pub(in crate::server) fn note_new_process(&self, process: i32, sentence: &str) {
+        if let Some(stand_in) = self.stand_in.as_ref().filter(|_| self.is_stand_in(process)) {
             stand_in.has_taken_over.store(true, Ordering::Release);
             tracing::info!(
-                "SIGUSR2: process {taker} serves while this process loads the new program"
+                "SIGUSR2: process {process} serves while this process loads the new program"
             );
-        } else if !self.is_stage(taker) {
+        } else if !self.is_stage(process) {
             tracing::info!("{sentence}");
         }
     }
 
-    pub(super) fn is_stand_in(&self, process: i32) -> bool {
+    pub(in crate::server) fn is_stand_in(&self, process: i32) -> bool {
         self.stand_in.as_ref().is_some_and(|one| one.process.as_raw_pid() == process)
     }
 }
@@ -192,21 +194,21 @@ impl StandIn {
 
 /// Step 2, which the process owes after its stand-in has taken over.
 #[derive(Debug)]
-pub(super) struct Replacement {
+pub(in crate::server) struct Replacement {
     path: PathBuf,
     stand_in: Pid,
     is_to_end: bool,
-    asks: Receiver<Asked>,
+    orders: Receiver<Order>,
 }
 
 impl Replacement {
     /// Executes the new program. Returns only if neither that nor minding the stand-in works.
-    pub(super) fn run(self) -> ExitCode {
+    pub(in crate::server) fn run(self) -> ExitCode {
         if let Err(error) = hold_signals(&SIGNALS, true) {
             tracing::warn!("a signal that arrives during the exchange may be lost: {error}");
         }
-        let is_end = |asked: Asked| matches!(asked, Asked::End(_));
-        let ends_now = !self.is_to_end && self.asks.try_iter().any(is_end);
+        let is_end = |order: Order| matches!(order, Order::End(_));
+        let ends_now = !self.is_to_end && self.orders.try_iter().any(is_end);
         if ends_now {
             // The server is to end, and the server is the stand-in now.
             pass_on(self.stand_in, Signal::TERM);
@@ -234,7 +236,7 @@ fn mind_instead(stand_in: Pid, path: &Path) -> ExitCode {
 }
 
 /// The start failed. A process that was to take back from a stand-in waits for it instead, if it is alive.
-pub(super) fn mind_after_failure(role: Role, code: ExitCode) -> ExitCode {
+pub(in crate::server) fn mind_after_failure(role: Role, code: ExitCode) -> ExitCode {
     let Role::TakesBack(stand_in) = role else { return code };
     if code == ExitCode::SUCCESS {
         return code;
@@ -273,7 +275,7 @@ fn execute(file: &Path, name: &Path, stage: &str, process: Pid) -> io::Error {
 ///
 /// # Errors
 /// When the parent is gone already.
-pub(super) fn end_with_parent(parent: Pid) -> io::Result<()> {
+pub(in crate::server) fn end_with_parent(parent: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() == Some(parent) {
         return Ok(());
@@ -282,7 +284,7 @@ pub(super) fn end_with_parent(parent: Pid) -> io::Result<()> {
 }
 
 /// The stand-in has taken over: from now on it serves even if its parent is killed.
-pub(super) fn outlive_parent() {
+pub(in crate::server) fn outlive_parent() {
     if let Err(error) = set_parent_process_death_signal(None) {
         tracing::warn!("this process ends if the process for which it serves is killed: {error}");
     }
@@ -290,9 +292,9 @@ pub(super) fn outlive_parent() {
 
 /// Signals are held back while the program is replaced. If the new program hangs before it serves, they take effect
 /// after this time, so that somebody can end it.
-pub(super) fn release_signals_in_time() {
+pub(in crate::server) fn release_signals_in_time() {
     let release = || {
-        life::sleep(START_TIME_MAX);
+        sleep(START_TIME_MAX);
         // Once there are handlers, they get what comes; until then a signal ends the process.
         let _ = hold_signals(&SIGNALS, false);
     };
@@ -311,7 +313,7 @@ fn arguments() -> impl Iterator<Item = OsString> {
 }
 
 /// Waits for a child that ends, so that no zombie is left.
-pub(super) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
+pub(in crate::server) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
     let thread = std::thread::Builder::new().name("stand-in".to_owned());
     let wait = move || {
         let status = end_of(process);
@@ -355,7 +357,7 @@ fn pass_on(stand_in: Pid, signal: Signal) {
 }
 
 /// The log line about a signal that the server ignores.
-pub(super) fn ignored(signal: i32) -> &'static str {
+pub(in crate::server) fn ignored(signal: i32) -> &'static str {
     match signal {
         SIGUSR1 => {
             "SIGUSR1 ignored: send SIGUSR2 to replace the program, SIGTERM to end the server"
@@ -371,7 +373,7 @@ enum Event {
 }
 
 /// Waits for the stand-in, in a process that does nothing else.
-pub(super) fn mind(stand_in: Pid) -> ExitCode {
+pub(in crate::server) fn mind(stand_in: Pid) -> ExitCode {
     let (events, heard) = mpsc::channel();
     if let Err(error) = listen(stand_in, &events) {
         tracing::error!("no process waits for process {stand_in}, which continues: {error}");
@@ -417,7 +419,7 @@ fn take_back_again(stand_in: Pid) {
 }
 
 /// Whether a process stands in for one that is gone.
-pub(super) fn is_orphan(process: i32) -> bool {
+pub(in crate::server) fn is_orphan(process: i32) -> bool {
     let read = |name: &str| fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
     let (line, status) = (read("cmdline"), read("status"));
     let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<i32>().ok();

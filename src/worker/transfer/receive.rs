@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use super::Meeting;
+use super::Rendezvous;
 use super::record::Record;
 use super::stream::{Incoming, PATIENCE, check_user};
 use crate::worker::notes::peer_of;
@@ -17,28 +17,32 @@ use crate::worker::time::Clock;
 use crate::worker::{HostKernel, Worker};
 
 /// Where this worker is given to. To be called by its own thread, before the other process hears of it.
-pub(in crate::worker) fn listen(meeting: &Meeting, worker: usize) -> io::Result<UnixListener> {
-    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(meeting.name(worker))?)?;
+pub(in crate::worker) fn listen(
+    rendezvous: &Rendezvous,
+    worker: usize,
+) -> io::Result<UnixListener> {
+    let listener =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(rendezvous.name(worker))?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
 /// Takes all in. The worker is paused, and serves nobody yet.
-pub(in crate::worker) fn take_in<K: HostKernel>(
+pub(in crate::worker) fn receive_all<K: HostKernel>(
     worker: &mut Worker<K>,
-    meeting: &Meeting,
+    rendezvous: &Rendezvous,
     listener: &UnixListener,
 ) {
     let index = usize::from(worker.core.mailbox.core());
-    let result = (0..meeting.givers_to(index)).try_for_each(|_| {
+    let result = (0..rendezvous.senders_to(index)).try_for_each(|_| {
         let stream = accept(listener, worker.shared.clock)?;
-        Incoming::new(stream)?.take_all(|record, socket| {
+        Incoming::new(stream)?.receive_all(|record, socket| {
             take(worker, record, socket);
             Ok(())
         })
     });
     worker.core.settle_in();
-    worker.shared.handover.finish(index, result);
+    worker.shared.transfer.finish(index, result);
 }
 
 /// The next connection of the other process. Every user can list abstract names and connect to them: strangers are

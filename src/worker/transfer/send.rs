@@ -6,18 +6,18 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
-use super::Meeting;
+use super::Rendezvous;
 use super::record::Record;
 use super::stream::Outgoing;
 use crate::shard::NotAtRest;
 use crate::tick::MovedSession;
 use crate::worker::{HostKernel, Worker};
 
-/// Gives, and returns when the process goes on after all. The thread does nothing else meanwhile: whatever it did would
-/// not be in what it has given.
-pub(in crate::worker) fn hand_out<K: HostKernel>(worker: &Worker<K>) {
+/// Sends everything, and waits until the main thread decides. If the process keeps its connections after all, this
+/// returns. During the wait the thread does nothing: what it did would not be in what it has sent.
+pub(in crate::worker) fn send_all<K: HostKernel>(worker: &Worker<K>) {
     let index = usize::from(worker.core.mailbox.core());
-    worker.shared.handover.finish(index, give_all(worker));
+    worker.shared.transfer.finish(index, try_send_all(worker));
     while worker.shared.phase.is_leaving() {
         rest();
     }
@@ -28,18 +28,18 @@ fn rest() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
-fn give_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
+fn try_send_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
     let core = &worker.core;
-    let meeting = worker.shared.handover.giving();
+    let rendezvous = worker.shared.transfer.outgoing();
     let admission = &worker.shared.overload.admission;
-    let takers = meeting.takers_of(usize::from(core.mailbox.core()));
-    let mut ways = takers
+    let receivers = rendezvous.receivers_of(usize::from(core.mailbox.core()));
+    let mut ways = receivers
         .iter()
-        .map(|taker| Outgoing::new(connect(&meeting, *taker)?))
+        .map(|process| Outgoing::new(connect(&rendezvous, *process)?))
         .collect::<io::Result<Vec<_>>>()?;
     let mut turn = 0;
     let mut next = || {
-        turn = (turn + 1) % takers.len();
+        turn = (turn + 1) % receivers.len();
         turn
     };
     for moved in core.moves() {
@@ -59,6 +59,6 @@ fn give_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
     ways.into_iter().try_for_each(Outgoing::finish)
 }
 
-fn connect(meeting: &Meeting, taker: usize) -> io::Result<UnixStream> {
-    UnixStream::connect_addr(&SocketAddr::from_abstract_name(meeting.name(taker))?)
+fn connect(rendezvous: &Rendezvous, process: usize) -> io::Result<UnixStream> {
+    UnixStream::connect_addr(&SocketAddr::from_abstract_name(rendezvous.name(process))?)
 }

@@ -27,10 +27,10 @@ const BATCH_BYTES: usize = 128 * 1024;
 /// A batch is at most this: one record more than it takes to send it, and the largest has a send queue in it.
 const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Only who could end the other side by a signal may hand over with it.
+/// Checks that the other side runs as root or as the same user, who could end this process by a signal anyway.
 ///
 /// # Errors
-/// When that is somebody else, or cannot be told.
+/// When it runs as another user, or the kernel does not tell.
 pub(crate) fn check_user(peer: &UnixStream) -> io::Result<()> {
     let user = peer_credentials(peer)?.user;
     if user == 0 || user == rustix::process::geteuid().as_raw() {
@@ -40,7 +40,7 @@ pub(crate) fn check_user(peer: &UnixStream) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
-/// The giving end.
+/// The sending end.
 pub(super) struct Outgoing<'a> {
     stream: UnixStream,
     bytes: Vec<u8>,
@@ -105,7 +105,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// The taking end.
+/// The receiving end.
 pub(super) struct Incoming {
     stream: UnixStream,
     bytes: Vec<u8>,
@@ -118,8 +118,8 @@ impl Incoming {
         Ok(Self { stream, bytes: Vec::new() })
     }
 
-    /// Gives each record, and its socket if it has one, to `each`, until the end.
-    pub(super) fn take_all(
+    /// Passes each record, with its socket if it has one, to `each`, until the end.
+    pub(super) fn receive_all(
         &mut self,
         mut each: impl FnMut(Record, Option<OwnedFd>) -> io::Result<()>,
     ) -> io::Result<()> {
@@ -186,7 +186,10 @@ impl Incoming {
 }
 
 fn garbled() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the other side does not say what this one expects")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the other process sent records that this version cannot read",
+    )
 }
 
 #[cfg(test)]
@@ -227,7 +230,7 @@ mod tests {
                 next += 1;
                 Ok(())
             };
-            Incoming::new(theirs).unwrap().take_all(each).unwrap();
+            Incoming::new(theirs).unwrap().receive_all(each).unwrap();
             assert_eq!(next, 1_000);
         });
     }
@@ -241,7 +244,7 @@ mod tests {
         outgoing.send().unwrap();
         drop(outgoing);
         let mut count = 0;
-        let result = Incoming::new(theirs).unwrap().take_all(|_, _| {
+        let result = Incoming::new(theirs).unwrap().receive_all(|_, _| {
             count += 1;
             Ok(())
         });

@@ -1,9 +1,12 @@
-//! The old process's half of a take-over: a task of the control thread (`control.rs`) that serves one connection at a
-//! time. Until a peer has taken over, a fault of it ends only its own connection.
+//! The old process's side of a take-over: a task of the control thread (`control.rs`) that offers the listeners and the
+//! connections to one process at a time.
+//!
+//! Until a new process has taken over, a fault of it ends only its own conversation. The main thread carries out what
+//! the task received for (`Order`), with a `NewProcess` where connections are to move.
 
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -14,19 +17,20 @@ use monoio::time::{sleep, timeout};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-use super::{
-    ACCEPTING, BRING, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING, Successor,
-    TAKE_OVER, explained, foreign, message, numbers, patient, say, text_of, worker_count,
+use super::Order;
+use super::message::{
+    ACCEPTING, BRING, FAILED, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING,
+    TAKE_OVER, TAKEN, expect, explained, foreign, is_readable, message, numbers, patient, say,
+    text_of, worker_count,
 };
+use super::rendezvous::{Places, Point, Strangers};
 use crate::server::control::{Control, RETRY_PAUSE, Readable};
-use crate::server::life::Asked;
-use crate::server::meeting::{Places, Point, Strangers};
-use crate::worker::handover::{FORMAT, peer_credentials};
+use crate::worker::transfer::{FORMAT, peer_credentials};
 
-/// After so many connections in a row, other tasks of the control thread run.
+/// After so many connections in a row, other treceived of the control thread run.
 const CONNECTIONS_IN_A_ROW: u32 = 64;
 
-/// What this process offers.
+/// What this process offers to a new one.
 pub(in crate::server) struct Offer {
     pub(in crate::server) address: SocketAddr,
     /// More than workers, after a take-over from a server that had more.
@@ -34,13 +38,13 @@ pub(in crate::server) struct Offer {
     pub(in crate::server) workers: usize,
     /// See `Clock::start_nanos`.
     pub(in crate::server) clock_start_nanos: u64,
-    /// The connections may move, too, and not the listeners only.
-    pub(in crate::server) gives: bool,
+    /// The connections may move too, and not the listeners only.
+    pub(in crate::server) transfers: bool,
 }
 
-/// Offers the listeners, and the connections, to processes that connect, until one has taken over: `Asked::TakenOver`,
-/// or `Asked::Give`, when the connections are to move. The task on the control thread ends when the successor is ready,
-/// and the process must not end before.
+/// Offers the listeners, and the connections, to processes that connect, until one has taken over: `Order::Retire`, or
+/// `Order::Transfer` where the connections are to move. The task on the control thread ends when the new process is
+/// ready. This process must not exit before that.
 ///
 /// # Errors
 /// When there is no place to meet at, or the control thread cannot wait for connections.
@@ -48,7 +52,7 @@ pub(in crate::server) fn offer(
     control: &Control,
     offer: Offer,
     places: &Places,
-    asked: Sender<Asked>,
+    orders: Sender<Order>,
 ) -> io::Result<Offering> {
     let place = Arc::new(places.open(offer.address)?);
     place.listener.set_nonblocking(true)?;
@@ -57,26 +61,26 @@ pub(in crate::server) fn offer(
     control.run(move || {
         let readable = Readable::of(&point.listener)?;
         Ok(async move {
-            serve_point(&point, &readable, &offer, &asked).await;
+            serve_point(&point, &readable, &offer, &orders).await;
             drop(done);
         })
     })?;
     Ok(Offering { place, ended })
 }
 
-/// What a process has that offers itself.
+/// An offer that stands.
 pub(in crate::server) struct Offering {
     place: Arc<Point>,
     ended: Receiver<()>,
 }
 
 impl Offering {
-    /// Takes the offer back, at the end of the process.
+    /// Withdraws the offer, at the end of the process.
     pub(in crate::server) fn withdraw(&self) {
         self.place.remove();
     }
 
-    /// Waits until the successor is ready.
+    /// Waits until the new process is ready.
     pub(in crate::server) fn wait(self) {
         // Nothing is ever sent: the end of the task ends the wait.
         let _ = self.ended.recv();
@@ -112,16 +116,16 @@ async fn next_peer(
     }
 }
 
-async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, asked: &Sender<Asked>) {
+async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: &Sender<Order>) {
     let mut strangers = Strangers::new();
     loop {
         let check = |peer: &UnixStream| point.check(peer);
         let stream = next_peer(&point.listener, readable, &mut strangers, check).await;
-        match converse(stream, offer, asked).await {
-            // An ordinary start asks in this way which process serves the address.
-            Ok(None) => tracing::debug!("another process asked which process serves this address"),
+        match converse(stream, offer, orders).await {
+            // An ordinary start received in this way which process serves the address.
+            Ok(None) => tracing::debug!("another process orders which process serves this address"),
             Ok(Some(conversation)) => {
-                // The successor offers from here on. The socket itself closes with the process; nobody accepts there.
+                // From here on the new process has an offer of its own. This socket closes with the process; nobody accepts on it.
                 point.close();
                 let _ = say(&conversation.stream, RETIRING);
                 // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
@@ -138,7 +142,7 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, asked: &
     }
 }
 
-/// The connection of a process that may take over. It does not block, but for a `Successor`.
+/// The connection of a process that may take over. Its socket is non-blocking, except while a `NewProcess` has it.
 struct Conversation {
     stream: UnixStream,
     readable: Readable,
@@ -194,7 +198,7 @@ impl Conversation {
 async fn converse(
     stream: UnixStream,
     offer: &Offer,
-    asked: &Sender<Asked>,
+    orders: &Sender<Order>,
 ) -> io::Result<Option<Conversation>> {
     let conversation = Conversation::begin(stream)?;
     if !conversation.is_take_over().await? {
@@ -205,19 +209,20 @@ async fn converse(
     let process = peer_credentials(stream)?.process;
     let wish = conversation.hear().await?;
     if wish == ACCEPTING {
-        let _ = asked.send(Asked::TakenOver(process));
+        let _ = orders.send(Order::Retire(process));
         return Ok(Some(conversation));
     }
     let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
     let workers = worker_count(workers)?;
-    let (taken, outcome) = UnixStream::pair()?;
+    let (report, outcome) = UnixStream::pair()?;
     outcome.set_nonblocking(true)?;
     let settled = Readable::of(&outcome)?;
     // The main thread has the stream for itself until it says how it ended.
     stream.set_nonblocking(false)?;
-    let successor = Successor { stream: stream.try_clone()?, nonce, workers, process, taken };
+    let new_process =
+        NewProcess { stream: stream.try_clone()?, nonce, workers, process, outcome: report };
     // A main thread that is at the end already drops it, and with it the other end of `outcome`.
-    let _ = asked.send(Asked::Give(successor));
+    let _ = orders.send(Order::Transfer(new_process));
     let is_taken = loop {
         settled.wait().await;
         match (&outcome).read(&mut [0]) {
@@ -237,13 +242,51 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
         return Err(io::Error::other("more listeners than one message holds"));
     }
     // No version has form 0: connections stay where they are.
-    let format = if offer.gives { FORMAT } else { 0 };
+    let format = if offer.transfers { FORMAT } else { 0 };
     let text =
         message(&format!("{LISTENERS} {format} {} {}", offer.workers, offer.clock_start_nanos));
     let text = [IoSlice::new(&text)];
     let sent =
         retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
     if sent == MESSAGE_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// A new process that asks for the connections, as the main thread of the old one sees it.
+#[derive(Debug)]
+pub(in crate::server) struct NewProcess {
+    stream: UnixStream,
+    pub(in crate::server) nonce: u64,
+    pub(in crate::server) workers: usize,
+    /// Its id.
+    pub(in crate::server) process: i32,
+    /// Reports the outcome to the task of the offer: a byte if the new process has everything, else only the end.
+    outcome: UnixStream,
+}
+
+impl NewProcess {
+    /// Whether it has confirmed by now that it has everything.
+    ///
+    /// # Errors
+    /// When it sent something else, or has ended.
+    pub(in crate::server) fn has_confirmed(&self) -> io::Result<bool> {
+        if !is_readable(&self.stream)? {
+            return Ok(false);
+        }
+        expect(&self.stream, TAKEN).map(|()| true)
+    }
+
+    /// Keeps everything after all. `false`: too late, the new process has confirmed.
+    pub(in crate::server) fn reclaim(&self) -> bool {
+        let _ = say(&self.stream, FAILED);
+        let _ = self.stream.shutdown(Shutdown::Both);
+        expect(&self.stream, TAKEN).is_err()
+    }
+
+    pub(in crate::server) fn report_outcome(self, taken: bool) {
+        if taken {
+            let _ = (&self.outcome).write_all(&[1]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -258,24 +301,24 @@ mod tests {
             listeners: vec![listener.into()],
             workers: 1,
             clock_start_nanos: 7,
-            gives: true,
+            transfers: true,
         }
     }
 
-    /// An offer, its control thread, what it asks of the main thread, and a connection to it.
-    fn begin() -> (Control, Receiver<Asked>, UnixStream) {
+    /// An offer, its control thread, what it received of the main thread, and a connection to it.
+    fn begin() -> (Control, Receiver<Order>, UnixStream) {
         let what = offer_of(TcpListener::bind("127.0.0.1:0").unwrap());
         let address = what.address;
-        let (asked, asks) = mpsc::channel();
+        let (orders, received) = mpsc::channel();
         let control = Control::start().unwrap();
-        offer(&control, what, &Places::none(), asked).unwrap();
+        offer(&control, what, &Places::none(), orders).unwrap();
         let stream = Places::none().find(address).unwrap().expect("the offer");
-        (control, asks, stream)
+        (control, received, stream)
     }
 
     #[test]
     fn a_silent_peer_stops_no_other_task() {
-        let (control, _asks, stream) = begin();
+        let (control, _received, stream) = begin();
         (&stream).write_all(b"take over").unwrap();
         for pause in [1, 20] {
             let (done, result) = mpsc::channel();
@@ -292,26 +335,26 @@ mod tests {
 
     #[test]
     fn a_message_in_pieces_is_one_message() {
-        let (_control, asks, stream) = begin();
+        let (_control, received, stream) = begin();
         let (first, second) = (message(TAKE_OVER), message(ACCEPTING));
         for piece in first.chunks(7).chain(second.chunks(5)) {
             (&stream).write_all(piece).unwrap();
-            crate::server::life::sleep(Duration::from_millis(1));
+            crate::server::wait::sleep(Duration::from_millis(1));
         }
-        assert!(matches!(asks.recv().unwrap(), Asked::TakenOver(_)));
+        assert!(matches!(received.recv().unwrap(), Order::Retire(_)));
     }
 
     /// A byte at a time would otherwise keep the right process waiting for as long as a peer likes.
     #[test]
     fn a_peer_that_dribbles_has_one_deadline_for_its_message() {
-        let (_control, asks, stream) = begin();
+        let (_control, received, stream) = begin();
         let message = message(TAKE_OVER);
         let sent = message.iter().take_while(|byte| {
-            crate::server::life::sleep(PATIENCE / 40);
+            crate::server::wait::sleep(PATIENCE / 40);
             (&stream).write_all(&[**byte]).is_ok()
         });
         assert!(sent.count() < MESSAGE_BYTES, "the whole message took 1.6 x PATIENCE");
-        assert!(asks.try_recv().is_err());
+        assert!(received.try_recv().is_err());
     }
 
     #[test]

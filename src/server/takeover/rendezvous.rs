@@ -20,19 +20,19 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::life::sleep;
 use crate::config::load::runtime_directories;
 use crate::output::PEER;
-use crate::worker::handover::{check_user, peer_credentials};
+use crate::server::wait::sleep;
 use crate::worker::time::Clock;
+use crate::worker::transfer::{check_user, peer_credentials};
 
 /// The directories in which a socket file may be, the preferred one first. They need not exist.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Vec<PathBuf>);
+pub(in crate::server) struct Places(Vec<PathBuf>);
 
 /// The socket at which a process waits for others.
-pub(super) struct Point {
-    pub(super) listener: UnixListener,
+pub(in crate::server) struct Point {
+    pub(in crate::server) listener: UnixListener,
     file: Option<SocketFile>,
 }
 
@@ -47,7 +47,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 impl Places {
     /// Those of this process.
-    pub(super) fn new() -> Self {
+    pub(in crate::server) fn new() -> Self {
         let user = rustix::process::geteuid();
         let mut directories = vec![PathBuf::from("/run/ringverb")];
         directories.splice(0..0, runtime_directories());
@@ -59,7 +59,7 @@ impl Places {
     }
 
     #[cfg(test)]
-    pub(super) fn none() -> Self {
+    pub(in crate::server) fn none() -> Self {
         Self(Vec::new())
     }
 
@@ -71,7 +71,7 @@ impl Places {
     ///
     /// # Errors
     /// When neither a file nor an abstract socket can be made.
-    pub(super) fn open(&self, address: SocketAddr) -> io::Result<Point> {
+    pub(in crate::server) fn open(&self, address: SocketAddr) -> io::Result<Point> {
         let name = file_name(address)?;
         if let Some(point) = self.private().find_map(|directory| bind(&directory.join(&name)).ok())
         {
@@ -86,7 +86,7 @@ impl Places {
     ///
     /// # Errors
     /// When a server is there that must not be believed, or the kernel refuses.
-    pub(super) fn find(&self, address: SocketAddr) -> io::Result<Option<UnixStream>> {
+    pub(in crate::server) fn find(&self, address: SocketAddr) -> io::Result<Option<UnixStream>> {
         let name = file_name(address)?;
         for directory in self.private() {
             // A file without a process behind it was left by one that was killed.
@@ -102,18 +102,18 @@ impl Places {
 impl Point {
     /// Looks at a peer before anything else is done for it. An abstract socket can be reached from other containers,
     /// so there the kernel has to show that the peer is in the same one.
-    pub(super) fn check(&self, peer: &UnixStream) -> io::Result<()> {
+    pub(in crate::server) fn check(&self, peer: &UnixStream) -> io::Result<()> {
         check_user(peer)?;
         check_namespaces(peer, self.file.is_none())
     }
 
     /// Nobody reaches it from here on, though descriptors of it may stay open.
-    pub(super) fn close(&self) {
+    pub(in crate::server) fn close(&self) {
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
 
     /// At the end of the server: no file is left.
-    pub(super) fn remove(&self) {
+    pub(in crate::server) fn remove(&self) {
         let Some(SocketFile { path, inode }) = &self.file else { return };
         // After a take-over the file at this path is the new process's.
         if fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode) {
@@ -254,18 +254,18 @@ fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
 }
 
 /// Peers that may not take over: counted, and one line a minute.
-pub(super) struct Strangers {
+pub(in crate::server) struct Strangers {
     clock: Clock,
     count: u64,
     told_ms: Option<u64>,
 }
 
 impl Strangers {
-    pub(super) fn new() -> Self {
+    pub(in crate::server) fn new() -> Self {
         Self { clock: Clock::start(), count: 0, told_ms: None }
     }
 
-    pub(super) fn refuse(&mut self, why: &io::Error) {
+    pub(in crate::server) fn refuse(&mut self, why: &io::Error) {
         const LINE_EVERY_MS: u64 = 60_000;
         self.count += 1;
         let now_ms = self.clock.now().0;

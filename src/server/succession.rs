@@ -1,0 +1,100 @@
+//! The start of a process that takes the place of another one: it finds the old process and its listeners, agrees where
+//! the workers meet, and takes over once its own workers run.
+//!
+//! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use super::doctor::port::Holder;
+use super::listeners::{bind, is_in_use, share_port, wait_for_holder};
+use super::probe::StartError;
+use super::takeover::rendezvous::Places;
+use super::takeover::replacement::Role;
+use super::takeover::{self, OldProcess, Running, transfer};
+use crate::mailbox::Doorbell;
+use crate::worker::Shared;
+use crate::worker::time::Clock;
+use crate::worker::transfer::{FORMAT, Rendezvous};
+
+/// The listeners of the old process, if this one takes over, or new ones.
+pub(super) fn listeners(
+    address: SocketAddr,
+    workers: usize,
+    takes_over: bool,
+    places: &Places,
+    role: Role,
+) -> Result<(Option<OldProcess>, Vec<TcpListener>), StartError> {
+    let found = if takes_over {
+        takeover::ask(address, places).map_err(StartError::TakeOver)?
+    } else if is_in_use(address) {
+        match takeover::ask_orphan(address, places).map_err(StartError::TakeOver)? {
+            Running::Unknown => None,
+            Running::Orphan(old_process, listeners) => Some((old_process, listeners)),
+            Running::Server(process) => {
+                let holder = Holder::of(u32::try_from(process).unwrap_or_default());
+                wait_for_holder(address, || Some(holder.sentence(address, true)))?;
+                None
+            }
+        }
+    } else {
+        None
+    };
+    if let Some((old_process, mut listeners)) = found {
+        let more = workers.saturating_sub(listeners.len());
+        let bound = share_port(address, more);
+        listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
+        return Ok((Some(old_process), listeners));
+    }
+    if let Role::StandIn(parent) = role {
+        let text = format!("process {parent} does not serve {address}, or has ended");
+        return Err(StartError::TakeOver(io::Error::new(io::ErrorKind::NotFound, text)));
+    }
+    if takes_over {
+        tracing::info!("no running server at {address} to take over from: starting as usual");
+    }
+    Ok((None, bind(address, workers)?))
+}
+
+/// Agrees where the workers receive connections of the old process, and by which clock: moments in the state of a
+/// connection are those of the old process's clock. `sender`: the old process, if its connections are to move.
+pub(super) fn meet(
+    sender: Option<&OldProcess>,
+    workers: usize,
+) -> Result<(Clock, Option<Rendezvous>), StartError> {
+    let Some(sender) = sender else { return Ok((Clock::start(), None)) };
+    let clock = Clock::started_at(sender.clock_start_nanos);
+    match clock.filter(|_| sender.format == u64::from(FORMAT)) {
+        Some(clock) => {
+            let nonce = getrandom::u64().map_err(|_| StartError::Random)?;
+            let rendezvous = Rendezvous { nonce, senders: sender.workers, receivers: workers };
+            Ok((clock, Some(rendezvous)))
+        }
+        None => {
+            tracing::info!(
+                "the running server has another version, or is in a cluster: its connections stay with it, and it closes them"
+            );
+            Ok((Clock::start(), None))
+        }
+    }
+}
+
+/// Takes over from the old process, with its connections if `meet` has agreed so.
+pub(super) fn take_over(
+    old_process: &OldProcess,
+    shared: &Shared,
+    doorbells: &[Doorbell],
+) -> Result<(), StartError> {
+    let retires = match shared.transfer.incoming {
+        Some(rendezvous) => {
+            transfer::receive(shared, doorbells, old_process, rendezvous.nonce)
+                .map_err(StartError::TakeOver)?;
+            old_process.wait_until_retiring()
+        }
+        None => old_process.retire(),
+    };
+    if let Err(error) = retires {
+        tracing::warn!("the old process did not confirm that it closes its connections: {error}");
+    }
+    Ok(())
+}

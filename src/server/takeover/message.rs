@@ -1,0 +1,100 @@
+//! The messages of a take-over: lines of `MESSAGE_BYTES` bytes over a Unix stream, a word and up to three numbers.
+//!
+//! Owns their words, their length, the time that a side waits for one, and the errors of a conversation. Which side
+//! sends what in which order is in `mod.rs`.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+
+use crate::limits::WORKERS_MAX;
+
+/// Every message is as long as this, filled up with spaces.
+pub(super) const MESSAGE_BYTES: usize = 64;
+/// With the version of the conversation: processes of different versions do not take over from each other.
+pub(super) const TAKE_OVER: &str = "take over 2";
+pub(super) const LISTENERS: &str = "listeners";
+pub(super) const ACCEPTING: &str = "accepting";
+pub(super) const BRING: &str = "bring";
+pub(super) const FAILED: &str = "failed";
+pub(super) const TAKEN: &str = "taken";
+pub(super) const RETIRING: &str = "retiring";
+
+/// For each step of the other side.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// One for each worker, of which there are at most 128; the kernel's own bound is 253 a message.
+pub(super) const LISTENERS_MAX: usize = 128;
+
+pub(super) fn patient(stream: &UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+pub(super) fn message(text: &str) -> [u8; MESSAGE_BYTES] {
+    debug_assert!(text.len() <= MESSAGE_BYTES, "a word and three numbers");
+    let mut message = [b' '; MESSAGE_BYTES];
+    message.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
+    message
+}
+
+pub(super) fn say(stream: &UnixStream, text: &str) -> io::Result<()> {
+    (&*stream).write_all(&message(text))
+}
+
+pub(super) fn hear(stream: &UnixStream) -> io::Result<String> {
+    let mut heard = [0; MESSAGE_BYTES];
+    (&*stream).read_exact(&mut heard)?;
+    Ok(text_of(&heard))
+}
+
+pub(super) fn text_of(message: &[u8; MESSAGE_BYTES]) -> String {
+    String::from_utf8_lossy(message).trim_end().to_owned()
+}
+
+pub(super) fn expect(stream: &UnixStream, text: &str) -> io::Result<()> {
+    if hear(stream)? == text { Ok(()) } else { Err(foreign()) }
+}
+
+/// The numbers behind a word.
+pub(super) fn numbers<const COUNT: usize>(heard: &str, word: &str) -> Option<[u64; COUNT]> {
+    let mut parts = heard.strip_prefix(word)?.split_ascii_whitespace();
+    let mut numbers = [0; COUNT];
+    for number in &mut numbers {
+        *number = parts.next()?.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// A number of workers that the other side has named. Who meets whom is computed from it (`Rendezvous::receivers_of`), so
+/// zero or a huge number is refused.
+pub(super) fn worker_count(named: u64) -> io::Result<usize> {
+    let count = usize::try_from(named).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
+    count.ok_or_else(foreign)
+}
+
+/// The end of a conversation in words, if the kernel only says that the other side has closed it.
+pub(in crate::server) fn explained(error: &io::Error, closed: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => closed.to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if error.raw_os_error().is_some() => {
+            format!("the other process gave no answer within {} s", PATIENCE.as_secs())
+        }
+        _ => error.to_string(),
+    }
+}
+
+pub(super) fn foreign() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the other process has another version of take-over")
+}
+
+/// Whether the other side has sent something, or has closed, by now.
+pub(super) fn is_readable(stream: &UnixStream) -> io::Result<bool> {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let ready = retry_on_intr(|| poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&at_once)))?;
+    Ok(ready > 0)
+}

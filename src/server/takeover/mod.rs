@@ -1,0 +1,201 @@
+//! Taking over: a new process receives the listeners of a running server, and its connections with them.
+//!
+//! This folder owns the protocol between the two processes. `rendezvous.rs`: where they find each other, and whom they
+//! trust. `message.rs`: the messages. `new_side.rs` and `old_side.rs`: what each process does. `transfer.rs`: the
+//! connections, with the workers' part in `worker/transfer`. `replacement.rs`: SIGUSR2, two take-overs within one
+//! process id. Listeners move as descriptors (SCM_RIGHTS), so that connections in their accept queues are not reset.
+//!
+//! ```text
+//! new process                              old process
+//!     | ---- take over N ----------------------> |
+//!     | <--- listeners FORMAT WORKERS CLOCK ---- |  with the descriptors
+//!     |                                          |
+//!     |  only the listeners move:                |
+//!     | ---- accepting ------------------------> |  point of no return
+//!     | <--- retiring -------------------------- |  it closes its connections with 4200
+//!     |                                          |
+//!     |  or the connections move too:            |
+//!     | ---- bring WORKERS NONCE --------------> |  HTTP requests end, workers pause, mail runs dry
+//!     | <=== connections, worker to worker ===== |  records and descriptors
+//!     | ---- taken ----------------------------> |  point of no return
+//!     | <--- retiring -------------------------- |
+//!     | ---- (closes) -------------------------> |  it may exit
+//! ```
+//!
+//! A side that stops before the point of no return changes nothing: the old process continues with everything. At any
+//! time before it the old process may send `failed` instead and shut its end. A write of `taken` then fails. If `taken`
+//! was written before the shutdown, the old process finds it in its receive buffer and treats the take-over as
+//! completed. If `taken` is refused and there is no `failed` to read, the old process has died, and the new process has
+//! the only copy of everything.
+
+mod message;
+mod new_side;
+mod old_side;
+pub(super) mod rendezvous;
+pub(super) mod replacement;
+pub(super) mod transfer;
+
+pub(super) use message::explained;
+pub(super) use new_side::{OldProcess, Running, ask, ask_orphan};
+pub(super) use old_side::{NewProcess, Offer, Offering, offer};
+
+/// What the main thread is to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// SIGINT or SIGTERM, by name: drain.
+    End(&'static str),
+    /// SIGUSR2: replace the program of this process.
+    Replace,
+    /// Another process, with this id, accepts on our listeners: drain, and leave them alone.
+    Retire(i32),
+    /// Another process asks for the connections too.
+    Transfer(NewProcess),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::message::say;
+    use super::rendezvous::Places;
+    use super::*;
+    use crate::limits::WORKERS_MAX;
+    use crate::server::control::Control;
+    use crate::worker::transfer::FORMAT;
+    use std::io::{self, Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::mpsc::{self, Sender};
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn of(address: SocketAddr, listener: TcpListener) -> Offer {
+        Offer {
+            address,
+            listeners: vec![listener.into()],
+            workers: 1,
+            clock_start_nanos: 7,
+            transfers: true,
+        }
+    }
+
+    fn offer_to_others(what: Offer, asked: Sender<Order>) -> Control {
+        let control = Control::start().unwrap();
+        offer(&control, what, &Places::none(), asked).unwrap();
+        control
+    }
+
+    #[test]
+    fn listeners_move_with_those_who_wait() {
+        let (listener, address) = listener();
+        let (asked, asks) = mpsc::channel();
+        offer_to_others(of(address, listener), asked);
+        let mut waiting = std::net::TcpStream::connect(address).unwrap();
+        let (old_process, listeners) =
+            ask(address, &Places::none()).unwrap().expect("somebody is there");
+        assert!(asks.try_recv().is_err(), "nothing is decided yet");
+        old_process.retire().unwrap();
+        assert!(matches!(asks.recv().unwrap(), Order::Retire(_)));
+        let (mut accepted, _) = listeners[0].accept().unwrap();
+        accepted.write_all(b"here").unwrap();
+        let mut heard = [0; 4];
+        waiting.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"here");
+        assert!(ask(address, &Places::none()).unwrap().is_none(), "it offers no more");
+    }
+
+    #[test]
+    fn who_gives_up_or_speaks_otherwise_changes_nothing() {
+        let (listener, address) = listener();
+        let (asked, asks) = mpsc::channel();
+        offer_to_others(of(address, listener), asked);
+        drop(ask(address, &Places::none()).unwrap().expect("somebody is there"));
+        let mut foreigner = Places::none().find(address).unwrap().unwrap();
+        say(&foreigner, "take over 9").unwrap();
+        assert_eq!(foreigner.read(&mut [0; 1]).unwrap_or(0), 0);
+        assert!(asks.try_recv().is_err());
+        ask(address, &Places::none()).unwrap().expect("it still offers").0.retire().unwrap();
+        assert!(asks.recv().is_ok());
+    }
+
+    /// Whoever meets whom is computed from the number of workers: none, or more than there can be, is refused.
+    #[test]
+    fn an_old_process_that_names_an_impossible_number_of_workers_is_refused() {
+        for workers in [0, WORKERS_MAX + 1, 1 << 40] {
+            let (listener, address) = listener();
+            let (asked, _asks) = mpsc::channel();
+            let offer_of_it = Offer { workers, ..of(address, listener) };
+            offer_to_others(offer_of_it, asked);
+            let refused = ask(address, &Places::none()).err();
+            assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::InvalidData));
+        }
+    }
+
+    /// Asks for everything, as a new process does.
+    fn begin() -> (OldProcess, NewProcess) {
+        let (listener, address) = listener();
+        let (asked, asks) = mpsc::channel();
+        offer_to_others(of(address, listener), asked);
+        let (old_process, _) = ask(address, &Places::none()).unwrap().expect("somebody is there");
+        assert_eq!((old_process.format, old_process.workers), (u64::from(FORMAT), 1));
+        assert_eq!(old_process.clock_start_nanos, 7);
+        old_process.request_transfer(3, 99).unwrap();
+        let Order::Transfer(new_process) = asks.recv().unwrap() else { panic!("connections") };
+        assert_eq!((new_process.workers, new_process.nonce), (3, 99));
+        assert!(!new_process.has_confirmed().unwrap());
+        old_process.check_sending().unwrap();
+        (old_process, new_process)
+    }
+
+    #[test]
+    fn what_is_taken_is_taken() {
+        let (old_process, new_process) = begin();
+        old_process.confirm().unwrap();
+        assert!(!new_process.reclaim(), "too late");
+        new_process.report_outcome(true);
+        old_process.wait_until_retiring().unwrap();
+    }
+
+    #[test]
+    fn what_is_taken_back_cannot_be_taken() {
+        let (old_process, new_process) = begin();
+        assert!(new_process.reclaim());
+        old_process.confirm().unwrap_err();
+        new_process.report_outcome(false);
+        let (old_process, new_process) = begin();
+        assert!(new_process.reclaim());
+        old_process.check_sending().unwrap_err();
+        new_process.report_outcome(false);
+    }
+
+    #[test]
+    fn of_two_at_once_one_wins() {
+        for _ in 0..200 {
+            let (old_process, new_process) = begin();
+            let (taken, kept) = std::thread::scope(|scope| {
+                let take = scope.spawn(|| old_process.confirm().is_ok());
+                let kept = new_process.reclaim();
+                (take.join().unwrap(), kept)
+            });
+            assert_ne!(taken, kept, "both have them, or nobody");
+        }
+    }
+
+    #[test]
+    fn who_dies_leaves_all_to_the_other() {
+        let (old_process, new_process) = begin();
+        drop(new_process);
+        // The task of the offer has the stream too, until it sees that the take-over has failed.
+        while !old_process.has_closed().unwrap() {
+            crate::server::wait::sleep(std::time::Duration::from_millis(1));
+        }
+        old_process.confirm().unwrap();
+    }
+
+    #[test]
+    fn nobody_to_take_over_from() {
+        let (_listener, address) = listener();
+        assert!(ask(address, &Places::none()).unwrap().is_none());
+    }
+}

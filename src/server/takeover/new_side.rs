@@ -1,0 +1,197 @@
+//! The new process's side of a take-over: finds the old process, receives its listeners, and asks for its connections.
+//!
+//! Every call blocks for at most `PATIENCE` a message. Nothing has changed in the old process until `OldProcess::retire`
+//! or `OldProcess::confirm`.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+
+use rustix::io::retry_on_intr;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use socket2::Socket;
+
+use super::message::{
+    ACCEPTING, BRING, FAILED, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, RETIRING, TAKE_OVER, TAKEN,
+    foreign, hear, is_readable, numbers, patient, say, worker_count,
+};
+use super::rendezvous::Places;
+use super::replacement::is_orphan;
+use crate::worker::transfer::peer_credentials;
+
+/// The process whose place this one takes, as the new process sees it.
+pub(in crate::server) struct OldProcess {
+    stream: UnixStream,
+    /// The version of the records in which it sends connections; ours is `transfer::FORMAT`. 0: it sends none.
+    pub(in crate::server) format: u64,
+    pub(in crate::server) workers: usize,
+    pub(in crate::server) clock_start_nanos: u64,
+}
+
+/// Asks the server at `address` for its listeners; `None` when there is none.
+///
+/// # Errors
+/// When there is one that refuses.
+pub(in crate::server) fn ask(
+    address: SocketAddr,
+    places: &Places,
+) -> io::Result<Option<(OldProcess, Vec<TcpListener>)>> {
+    let Some(stream) = places.find(address)? else { return Ok(None) };
+    ask_through(stream, address).map(Some)
+}
+
+/// What serves an address that an ordinary start finds in use.
+pub(in crate::server) enum Running {
+    /// No server of this user.
+    Unknown,
+    /// The server with this process id, which goes on.
+    Server(i32),
+    /// A stand-in whose parent is gone: this process takes over from it.
+    Orphan(OldProcess, Vec<TcpListener>),
+}
+
+/// Looks which server of this user serves the address, and asks a stand-in whose parent is gone for its listeners.
+///
+/// # Errors
+/// When there is one that refuses.
+pub(in crate::server) fn ask_orphan(address: SocketAddr, places: &Places) -> io::Result<Running> {
+    let Some(stream) = places.find(address)? else { return Ok(Running::Unknown) };
+    let process = peer_credentials(&stream)?.process;
+    if !is_orphan(process) {
+        return Ok(Running::Server(process));
+    }
+    tracing::warn!(
+        "process {process} serves {address} for a process that is gone: taking over from it, with all connections"
+    );
+    ask_through(stream, address)
+        .map(|(old_process, listeners)| Running::Orphan(old_process, listeners))
+}
+
+fn ask_through(
+    stream: UnixStream,
+    address: SocketAddr,
+) -> io::Result<(OldProcess, Vec<TcpListener>)> {
+    patient(&stream)?;
+    say(&stream, TAKE_OVER)?;
+    let (heard, listeners) = receive(&stream)?;
+    let [format, workers, clock_start_nanos] = numbers(&heard, LISTENERS).ok_or_else(foreign)?;
+    for listener in &listeners {
+        if listener.local_addr()? != address {
+            return Err(foreign());
+        }
+    }
+    if listeners.is_empty() {
+        return Err(foreign());
+    }
+    let workers = worker_count(workers)?;
+    Ok((OldProcess { stream, format, workers, clock_start_nanos }, listeners))
+}
+
+fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut text = [0; MESSAGE_BYTES];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
+    let received = retry_on_intr(|| {
+        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)
+    })?;
+    let mut listeners = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            listeners.extend(descriptors.map(|one| TcpListener::from(Socket::from(one))));
+        }
+    }
+    if received.bytes != text.len() {
+        return Err(foreign());
+    }
+    if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+        return Err(io::Error::other("no descriptor was left for a listener; raise ulimit -n"));
+    }
+    Ok((String::from_utf8_lossy(&text).trim_end().to_owned(), listeners))
+}
+
+impl OldProcess {
+    /// Tells it that this process accepts connections. When this returns, it drains, or has ended.
+    ///
+    /// # Errors
+    /// When it does not answer. It may serve on then, on the same listeners.
+    pub(in crate::server) fn retire(&self) -> io::Result<()> {
+        say(&self.stream, ACCEPTING)?;
+        self.wait_until_retiring()
+    }
+
+    /// Asks for its connections. `workers` workers wait for them, at names with this number (`Rendezvous`).
+    ///
+    /// # Errors
+    /// When the message cannot be sent.
+    pub(in crate::server) fn request_transfer(&self, workers: usize, nonce: u64) -> io::Result<()> {
+        say(&self.stream, &format!("{BRING} {workers} {nonce}"))
+    }
+
+    /// Checks that it has not given up.
+    ///
+    /// # Errors
+    /// When it has: `confirm` must not be called then.
+    pub(in crate::server) fn check_sending(&self) -> io::Result<()> {
+        if !is_readable(&self.stream)? {
+            return Ok(());
+        }
+        // At this point it sends nothing but `failed`.
+        hear(&self.stream)?;
+        Err(reclaimed())
+    }
+
+    /// Confirms that this process has everything. From here on the connections are this process's.
+    ///
+    /// # Errors
+    /// When the old process keeps everything after all.
+    pub(in crate::server) fn confirm(&self) -> io::Result<()> {
+        match say(&self.stream, TAKEN) {
+            Ok(()) => Ok(()),
+            Err(_) if hear(&self.stream).is_ok_and(|heard| heard == FAILED) => Err(reclaimed()),
+            Err(error) => {
+                tracing::warn!(
+                    "the old process has died during the take-over; this process has all its connections: {error}"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until it offers nothing. It exits once this end is dropped, or after `PATIENCE`.
+    ///
+    /// # Errors
+    /// When it sends something else. If it has ended, that is no error.
+    pub(in crate::server) fn wait_until_retiring(&self) -> io::Result<()> {
+        loop {
+            match hear(&self.stream) {
+                Ok(heard) if heard == RETIRING => return Ok(()),
+                // It gave up too late.
+                Ok(heard) if heard == FAILED => {}
+                Ok(_) => return Err(foreign()),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl OldProcess {
+    /// Whether it has closed its end, or has sent something.
+    pub(super) fn has_closed(&self) -> io::Result<bool> {
+        is_readable(&self.stream)
+    }
+}
+
+impl Drop for OldProcess {
+    /// Closing would not do: the workers' descriptor tables have copies.
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn reclaimed() -> io::Error {
+    io::Error::other("the running server keeps its connections; its log has the reason")
+}

@@ -1,0 +1,14 @@
+//! How threads that are no workers wait, and wake the workers. They may block: no data passes through them.
+
+use std::time::Duration;
+
+use crate::mailbox::Doorbell;
+
+pub(super) fn wake_all(doorbells: &[Doorbell]) {
+    doorbells.iter().for_each(Doorbell::ring);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the main thread has nothing else to do")]
+pub(super) fn sleep(time: Duration) {
+    std::thread::sleep(time);
+}
