@@ -21,7 +21,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::life::sleep;
-use crate::config::load::runtime_directories;
+use crate::config::directories::runtime_directories;
 use crate::output::PEER;
 use crate::worker::handover::{check_user, peer_credentials};
 use crate::worker::time::Clock;
