@@ -1,4 +1,4 @@
-//! One app: a customer of the server with its own key, secret and limits (PROTOCOL.md section A).
+//! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
 //!
 //! Owns the description of an app and the lookup by id and by key. Knows nothing of where it was configured.
 //! Read-only while the server runs, but for `connections_open`, which is a counter.
@@ -55,7 +55,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who may send client events (`accept_client_events_from`, PROTOCOL.md C5).
+/// Who may send client events (`accept_client_events_from`, docs/PROTOCOL.md C5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientEventsFrom {
     /// Any connection of the app, also one that is not subscribed to the channel.
@@ -66,7 +66,7 @@ pub enum ClientEventsFrom {
     None,
 }
 
-/// `rate_limiting` of PROTOCOL.md C17 rule 105: every inbound message counts, in fixed windows that start at
+/// `rate_limiting` of docs/PROTOCOL.md C17 rule 105: every inbound message counts, in fixed windows that start at
 /// the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -78,7 +78,7 @@ pub struct RateLimit {
     pub terminate_on_limit: bool,
 }
 
-/// What a webhook may tell an app's backend (PROTOCOL.md rule 75).
+/// What a webhook may tell an app's backend (docs/PROTOCOL.md rule 75).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WebhookKind {
     ChannelOccupied,
@@ -133,7 +133,7 @@ impl WebhookKind {
     }
 }
 
-/// An endpoint of an app's backend, and what it wants to hear (PROTOCOL.md C10).
+/// An endpoint of an app's backend, and what it wants to hear (docs/PROTOCOL.md C10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// `http://` or `https://`.
@@ -198,7 +198,7 @@ pub struct App {
     pub enabled: bool,
     /// Silence after which the server pings, in seconds.
     pub ping_interval_seconds: u32,
-    /// What `connection_established` advertises, in seconds; never 0 (PROTOCOL.md rule 11).
+    /// What `connection_established` advertises, in seconds; never 0 (docs/PROTOCOL.md rule 11).
     pub activity_timeout_seconds: u32,
     /// How long a pinged connection may stay silent before it is closed with 4201, in seconds.
     pub pong_timeout_seconds: u32,
@@ -207,16 +207,16 @@ pub struct App {
     /// Longest inbound message in bytes; a longer one closes the connection with 1009.
     pub message_size_max: usize,
     pub client_events_from: ClientEventsFrom,
-    /// Reverb lets client events through on public channels; Pusher refuses them (PROTOCOL.md C13).
+    /// Reverb lets client events through on public channels; Pusher refuses them (docs/PROTOCOL.md C13).
     pub client_events_on_public: bool,
     pub rate_limit: Option<RateLimit>,
-    /// Patterns of PROTOCOL.md C18; the single entry `*` switches the check off.
+    /// Patterns of docs/PROTOCOL.md C18; the single entry `*` switches the check off.
     pub allowed_origins: Vec<String>,
     /// Accept handshakes without an Origin header although `allowed_origins` is set (native SDKs send none).
     pub allow_missing_origin: bool,
     /// Largest distance of `auth_timestamp` from this host's clock, in seconds; `None` switches the check off.
     pub auth_window_seconds: Option<u32>,
-    /// Let the HTTP API publish events named `pusher:…` and `pusher_internal:…` (PROTOCOL.md rule 129).
+    /// Let the HTTP API publish events named `pusher:…` and `pusher_internal:…` (docs/PROTOCOL.md rule 129).
     pub allow_reserved_events: bool,
     /// Channels one connection may be subscribed to.
     pub channels_per_connection_max: u32,
@@ -228,7 +228,7 @@ pub struct App {
     pub user_data_size_max: u32,
     /// Bytes of a channel name; at most `limits::CHANNEL_NAME_BYTES_MAX`.
     pub channel_name_max: u32,
-    /// Channel names are made of Pusher's characters only (PROTOCOL.md rule 29), not of any.
+    /// Channel names are made of Pusher's characters only (docs/PROTOCOL.md rule 29), not of any.
     pub channel_names_are_pushers: bool,
     /// Client events one connection may send in a second; `None` is unlimited.
     pub client_events_per_second_max: Option<u32>,
@@ -236,12 +236,12 @@ pub struct App {
     pub event_payload_max: Option<u32>,
     /// Events times channels the HTTP API accepts in a second; `None` is unlimited.
     pub publishes_per_second_max: Option<u32>,
-    /// Tell subscribers how many they are (PROTOCOL.md C24).
+    /// Tell subscribers how many they are (docs/PROTOCOL.md C24).
     pub subscription_count: bool,
     /// How long a cache channel remembers its last event, in seconds.
     pub cache_seconds: u32,
     /// Close connections that have neither signed in nor joined a private or presence channel within this time
-    /// (PROTOCOL.md rule 44), in seconds; `None` lets them stay.
+    /// (docs/PROTOCOL.md rule 44), in seconds; `None` lets them stay.
     pub authorize_within_seconds: Option<u32>,
     /// Endpoints that hear of events.
     pub webhooks: Vec<Webhook>,
@@ -251,11 +251,11 @@ pub struct App {
     pub event_channels_max: Option<u32>,
     /// Characters in the name of a published event or client event; `None` is unlimited. Pusher has 200.
     pub event_name_max: Option<u32>,
-    /// The `data` of `pusher:error` is an object as in Pusher, not a string as in Reverb (PROTOCOL.md rule 4).
+    /// The `data` of `pusher:error` is an object as in Pusher, not a string as in Reverb (docs/PROTOCOL.md rule 4).
     pub error_data_is_object: bool,
     /// Close a connection over quota with 4100, after which clients retry, instead of 4004, after which they stop.
     pub over_quota_retries: bool,
-    /// Tell a failed subscription on its channel too, as `pusher:subscription_error` (PROTOCOL.md rule 24).
+    /// Tell a failed subscription on its channel too, as `pusher:subscription_error` (docs/PROTOCOL.md rule 24).
     pub subscription_errors: bool,
     /// Open connections of this app over all cores; changed by `admit`, `hold` and `release` alone.
     pub connections_open: AtomicU32,
@@ -264,7 +264,7 @@ pub struct App {
 }
 
 impl App {
-    /// Counts one more open connection, unless that would exceed `connections_max` (PROTOCOL.md rule 104: all open
+    /// Counts one more open connection, unless that would exceed `connections_max` (docs/PROTOCOL.md rule 104: all open
     /// sockets count). `false` means refused and not counted.
     #[must_use]
     pub fn admit(&self) -> bool {

@@ -35,7 +35,6 @@ const UNSAFE_ISLANDS: &[&str] = &["src/worker/kernel/uring.rs", "src/worker/sys.
 #[rustfmt::skip]
 const PANICS: &[(&str, usize, &str)] = &[
     ("src/app.rs", 2, "at the start: config refuses so many apps before; HMAC takes keys of any length"),
-    ("src/config/options.rs", 1, "at the start; the keys are literals of this crate"),
     ("src/pusher/socket_id.rs", 1, "both numbers are the worker's own"),
     ("src/server/client/socket.rs", 1, "a command, not the server: no random numbers"),
     ("src/server/mod.rs", 1, "at the start: no random numbers"),

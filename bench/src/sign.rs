@@ -1,4 +1,4 @@
-//! Signatures of the Pusher protocol (PROTOCOL.md C7).
+//! Signatures of the Pusher protocol (docs/PROTOCOL.md C7).
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};

@@ -1,4 +1,4 @@
-//! Authentication of API requests: finds the app and checks the signature (PROTOCOL.md rules 48 to 51, 60).
+//! Authentication of API requests: finds the app and checks the signature (docs/PROTOCOL.md rules 48 to 51, 60).
 //!
 //! Everybody can send a request that fails here, so a failure is cheaper than any request that succeeds. The checks
 //! come in the order of their cost: app id, number of parameters, key, form of the signature, then the HMAC. All
@@ -166,7 +166,7 @@ impl<'a> Given<'a> {
         Some(given)
     }
 
-    /// Reverb never looks at the key; a request signed for another app must not pass (PROTOCOL.md rule 126).
+    /// Reverb never looks at the key; a request signed for another app must not pass (docs/PROTOCOL.md rule 126).
     fn key_is(&self, app: &App) -> bool {
         bool::from(self.key.as_bytes().ct_eq(app.key.as_bytes()))
     }
@@ -347,7 +347,7 @@ fn signed_text(signed: &[Parameter<'_>], request: &Request) -> String {
     format!("; the signed text should be {}", shown_up_to(&text, SHOWN_MAX))
 }
 
-/// A captured request must not work for ever (PROTOCOL.md rule 50).
+/// A captured request must not work for ever (docs/PROTOCOL.md rule 50).
 fn check_timestamp(
     signed: &[Parameter<'_>],
     index: AppIndex,

@@ -1,4 +1,4 @@
-//! GET channels, a channel, its users; and the `info` attributes everywhere (PROTOCOL.md rules 66 to 69, C19).
+//! GET channels, a channel, its users; and the `info` attributes everywhere (docs/PROTOCOL.md rules 66 to 69, C19).
 
 use std::sync::Arc;
 

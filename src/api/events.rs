@@ -1,4 +1,4 @@
-//! POST events and batch_events: body in, encoded events out (PROTOCOL.md rules 62 to 65).
+//! POST events and batch_events: body in, encoded events out (docs/PROTOCOL.md rules 62 to 65).
 //!
 //! `name` and `data` are copied into the frame as the raw spans they came in: the publisher's bytes reach the
 //! subscriber.
@@ -272,7 +272,7 @@ fn object<'a>(
     match text {
         Some(text) if text.starts_with('{') => Ok(text),
         Some(text) if text.starts_with('[') => Ok("{}"),
-        // Reverb answers 500 here; the fault is the sender's (PROTOCOL.md rule 62).
+        // Reverb answers 500 here; the fault is the sender's (docs/PROTOCOL.md rule 62).
         _ => {
             // In development mode the line follows, and says the same.
             let text = match context.talkative {
@@ -426,7 +426,7 @@ fn check_socket_id(problems: &mut Problems, field: Field<'_>, span: Option<&str>
     }
 }
 
-/// A publisher could forge `member_added` (PROTOCOL.md rule 129).
+/// A publisher could forge `member_added` (docs/PROTOCOL.md rule 129).
 fn check_reserved(
     fields: &Fields<'_>,
     app: AppIndex,

@@ -1,4 +1,4 @@
-//! The HTTP API: a parsed request in, a `Plan` out; answers of the cores in, a `Response` out (PROTOCOL.md C9,
+//! The HTTP API: a parsed request in, a `Plan` out; answers of the cores in, a `Response` out (docs/PROTOCOL.md C9,
 //! C20).
 //!
 //! Nothing here waits or touches a shard: the worker carries a plan out. Texts and statuses are Reverb's,
@@ -144,7 +144,7 @@ pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Pl
             let response = Response::text(405, "Method not allowed.").with_header("Allow", *allow);
             Err(context.deny(response, None, Cause::WrongMethod, &[what(), Detail::Own(allow)]))
         }
-        // A WebSocket handshake to an API path: the client has the wrong URL (PROTOCOL.md rule 74).
+        // A WebSocket handshake to an API path: the client has the wrong URL (docs/PROTOCOL.md rule 74).
         _ if request.wants_upgrade() => {
             let response = Response::text(400, "Bad request.");
             let path = Detail::text(request.path());
@@ -156,7 +156,7 @@ pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Pl
             Err(context.deny(not_found(), None, Cause::UnknownPath, &[what()]))
         }
         Target::Api { app_id, call } => match auth::authenticate(request, app_id, context) {
-            // Only the app's backend learns it: the request was signed (PROTOCOL.md C20).
+            // Only the app's backend learns it: the request was signed (docs/PROTOCOL.md C20).
             Ok(app) if !context.apps.get(app).enabled => {
                 let text = format!("{}.", error_code::APP_DISABLED.message);
                 let values = [Detail::text(&*context.apps.get(app).id)];

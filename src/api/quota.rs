@@ -1,4 +1,4 @@
-//! What an app may publish: size of an event, events a second (PROTOCOL.md rule 106, C20).
+//! What an app may publish: size of an event, events a second (docs/PROTOCOL.md rule 106, C20).
 
 use super::{Context, Denied};
 use crate::app::AppIndex;

@@ -1,4 +1,4 @@
-//! Path and method to target: the one table (PROTOCOL.md rules 59, 60).
+//! Path and method to target: the one table (docs/PROTOCOL.md rules 59, 60).
 
 use std::borrow::Cow;
 
@@ -115,7 +115,7 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
         }
         _ => return None,
     };
-    // HEAD is GET without the body (PROTOCOL.md rule 117).
+    // HEAD is GET without the body (docs/PROTOCOL.md rule 117).
     if method == allowed || (method == "HEAD" && allowed == "GET") {
         return Some(target);
     }

@@ -1,4 +1,4 @@
-//! Requests in, plans and answers out: signatures, statuses and texts (PROTOCOL.md C9, C20).
+//! Requests in, plans and answers out: signatures, statuses and texts (docs/PROTOCOL.md C9, C20).
 
 mod authentication;
 mod bounds;

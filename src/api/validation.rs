@@ -1,4 +1,4 @@
-//! 422 answers in Laravel's words: `{"field":["The field field is required."]}` (PROTOCOL.md rule 62).
+//! 422 answers in Laravel's words: `{"field":["The field field is required."]}` (docs/PROTOCOL.md rule 62).
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Nodes speak to each other over Redis: the line of one core, as a value. PURE: bytes in, bytes out (DESIGN.md section
-//! 6, PROTOCOL.md C11).
+//! Nodes speak to each other over Redis: the line of one core, as a value. PURE: bytes in, bytes out
+//! (docs/decisions/0008, docs/PROTOCOL.md C11).
 //!
 //! Each core has a line of its own and subscribes on it to the subjects that its homes hold, so nothing is handed
 //! between cores that was not before, and what Redis says on one line is in one order: replies, confirmations and

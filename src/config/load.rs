@@ -1,7 +1,7 @@
 //! Merges the sources into one value per option: flags > environment > `.env` > `ringverb.toml` > defaults.
 //!
-//! Values stay text here and remember where they came from; `validate` reads them. `Sources::gather` is the
-//! only part of the configuration that touches the world.
+//! Values stay text here and remember where they came from; `validate` reads them. `Sources::gather` reads the files
+//! and the environment.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -132,25 +132,6 @@ impl Sources {
     fn dotenv_name(&self) -> &str {
         self.dotenv_name.as_deref().unwrap_or(ENV_FILE)
     }
-}
-
-/// Where the service manager or the session keeps sockets of this process: `RUNTIME_DIRECTORY` and `XDG_RUNTIME_DIR`.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-#[must_use]
-pub fn runtime_directories() -> Vec<PathBuf> {
-    // systemd separates several by colons.
-    let service = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
-    let session = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
-    let directories = std::env::split_paths(&service).chain([session.into()]);
-    directories.filter(|directory| directory.is_absolute()).collect()
-}
-
-/// Where the session of this user keeps files: `XDG_RUNTIME_DIR`.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-#[must_use]
-pub fn session_directory() -> Option<PathBuf> {
-    let session = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
-    session.is_absolute().then_some(session)
 }
 
 /// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the

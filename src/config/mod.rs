@@ -1,10 +1,11 @@
 //! The effective configuration: what the rest of the server reads.
 //!
-//! `options.rs` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
+//! `options` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
 //! `load.rs` merges the sources, `validate.rs` checks the values with `network.rs`, `origins.rs`, `redis_url.rs`,
 //! `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs` and `reverb_php.rs` only cause warnings.
-//! PURE but for `load.rs`, which reads the files it is given and the process environment.
+//! PURE but for `load.rs` (its files and the environment) and `directories.rs` (the environment).
 
+pub mod directories;
 pub mod dotenv;
 pub mod load;
 mod names;

@@ -1,6 +1,6 @@
 //! What a channel's name says about it: who may join, whether it remembers its last event. PURE.
 //!
-//! Prefixes are matched with their dash (PROTOCOL.md rule 133): `privateer` is a public channel, as pusher-js
+//! Prefixes are matched with their dash (docs/PROTOCOL.md rule 133): `privateer` is a public channel, as pusher-js
 //! thinks.
 
 use crate::limits;
@@ -13,7 +13,7 @@ pub enum Access {
     Private,
     /// Needs a signature over `channel_data`, and has a roster.
     Presence,
-    /// `#server-to-user-{id}`: only for sockets signed in as that user (PROTOCOL.md rule 42).
+    /// `#server-to-user-{id}`: only for sockets signed in as that user (docs/PROTOCOL.md rule 42).
     User,
 }
 
@@ -25,14 +25,14 @@ pub struct ChannelKind {
     pub cached: bool,
 }
 
-/// Why a name is refused (PROTOCOL.md rules 29, 30).
+/// Why a name is refused (docs/PROTOCOL.md rules 29, 30).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
     Empty,
     TooLong,
 }
 
-/// Why an app does not take a name (PROTOCOL.md rule 29).
+/// Why an app does not take a name (docs/PROTOCOL.md rule 29).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameLimit {
     Length,
@@ -48,7 +48,7 @@ pub const USER_CHANNEL_PREFIX: &str = "#server-to-user-";
 const PRIVATE_PREFIX: &str = "private-";
 const PRESENCE_PREFIX: &str = "presence-";
 
-/// Whether an app's own limits let a name pass (PROTOCOL.md rule 29). `length_max` is in bytes.
+/// Whether an app's own limits let a name pass (docs/PROTOCOL.md rule 29). `length_max` is in bytes.
 ///
 /// # Errors
 /// Which limit it is over.

@@ -1,5 +1,5 @@
-//! Messages as text for a person at a terminal, in the form of `reverb:start --debug` (PROTOCOL.md rule 123). PURE:
-//! appends to a string; where it is shown is the caller's business.
+//! Messages as text for a person at a terminal, in the form of `reverb:start --debug` (docs/PROTOCOL.md rule 123).
+//! PURE: appends to a string; where it is shown is the caller's business.
 //!
 //! The text comes from clients and publishers: nothing of it may steer the terminal, so whatever is no visible
 //! character is written as an escape. Time and space are linear in the message.

@@ -1,4 +1,4 @@
-//! Every code the server sends, with its text and what a client does about it (PROTOCOL.md C8, rule 55). The
+//! Every code the server sends, with its text and what a client does about it (docs/PROTOCOL.md C8, rule 55). The
 //! one table.
 
 /// One error: a code of the protocol and its text. The texts are Reverb's where Reverb has one.
@@ -12,7 +12,7 @@ pub struct ErrorCode {
 pub const NO_SUCH_APP: ErrorCode = ErrorCode { code: 4001, message: "Application does not exist" };
 /// The app is configured and disabled. pusher-js stops for good.
 pub const APP_DISABLED: ErrorCode = ErrorCode { code: 4003, message: "Application disabled" };
-/// `max_connections` is reached. pusher-js stops for good; Reverb's code, kept (PROTOCOL.md C13).
+/// `max_connections` is reached. pusher-js stops for good; Reverb's code, kept (docs/PROTOCOL.md C13).
 pub const OVER_QUOTA: ErrorCode =
     ErrorCode { code: 4004, message: "Application is over connection quota" };
 /// The same, with the code after which clients retry (`over_quota_code`).
@@ -53,7 +53,7 @@ pub const REPLACED: ErrorCode = ErrorCode { code: 4200, message: SHUTTING_DOWN.m
 pub const NO_PONG: ErrorCode = ErrorCode { code: 4201, message: "Pong reply not received in time" };
 /// Too many messages in the window. The connection stays unless `terminate_on_limit`.
 pub const RATE_LIMITED: ErrorCode = ErrorCode { code: 4301, message: "Rate limit exceeded" };
-/// `rate_limiting.terminate_on_limit`: closed with a code that lets pusher-js come back (PROTOCOL.md rule 105).
+/// `rate_limiting.terminate_on_limit`: closed with a code that lets pusher-js come back (docs/PROTOCOL.md rule 105).
 pub const RATE_TERMINATED: ErrorCode = ErrorCode { code: 4100, message: "Rate limit exceeded" };
 /// `accept_client_events_from = none`. The connection stays.
 pub const CLIENT_EVENTS_DISABLED: ErrorCode =
@@ -61,7 +61,7 @@ pub const CLIENT_EVENTS_DISABLED: ErrorCode =
 /// The name of a client event is over `event_name_max`. The connection stays.
 pub const CLIENT_EVENT_NAME_TOO_LONG: ErrorCode =
     ErrorCode { code: 4301, message: "The name of the client event is too long" };
-/// A client event on a public channel (PROTOCOL.md C13). The connection stays.
+/// A client event on a public channel (docs/PROTOCOL.md C13). The connection stays.
 pub const CLIENT_EVENT_ON_PUBLIC: ErrorCode = ErrorCode {
     code: 4301,
     message: "Client events are only accepted on private and presence channels.",
@@ -86,12 +86,12 @@ pub const MEMBER_TOO_LARGE: ErrorCode =
 /// `user_data` over the app's limit. The connection stays.
 pub const USER_DATA_TOO_LARGE: ErrorCode =
     ErrorCode { code: 4301, message: "The user_data of the sign-in is too large" };
-/// A second sign-in as somebody else (PROTOCOL.md rule 41). The connection stays.
+/// A second sign-in as somebody else (docs/PROTOCOL.md rule 41). The connection stays.
 pub const SIGNED_IN_ALREADY: ErrorCode =
     ErrorCode { code: 4009, message: "Connection is signed in as another user" };
-/// `authorize_within` is over. pusher-js stops for good, as Pusher has it (PROTOCOL.md rule 44).
+/// `authorize_within` is over. pusher-js stops for good, as Pusher has it (docs/PROTOCOL.md rule 44).
 pub const NOT_AUTHORIZED_IN_TIME: ErrorCode =
     ErrorCode { code: 4009, message: "Connection not authorized within timeout" };
-/// More than 100 users to watch: the first 100 are (PROTOCOL.md rule 43). The connection stays.
+/// More than 100 users to watch: the first 100 are (docs/PROTOCOL.md rule 43). The connection stays.
 pub const WATCHLIST_TOO_LONG: ErrorCode =
     ErrorCode { code: 4302, message: "The watchlist is too long: the first 100 users are watched" };

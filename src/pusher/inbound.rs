@@ -1,4 +1,4 @@
-//! What clients send: text in, one `Inbound` out (PROTOCOL.md C4, C5, C6). PURE; no rule of membership is decided
+//! What clients send: text in, one `Inbound` out (docs/PROTOCOL.md C4, C5, C6). PURE; no rule of membership is decided
 //! here.
 
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ pub enum Inbound<'a> {
     ClientEvent(ClientEvent<'a>),
     SignIn(SignIn),
     /// An event that is not the client's to send, with a channel: dropped without an answer as Reverb does
-    /// (PROTOCOL.md rule 36). Its name as it was written.
+    /// (docs/PROTOCOL.md rule 36). Its name as it was written.
     Ignored {
         event: &'a str,
     },
@@ -73,7 +73,7 @@ impl Auth {
 /// `channel_data`: the exact text that was signed, and what it says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChannelData {
-    /// As signed (PROTOCOL.md rule 46).
+    /// As signed (docs/PROTOCOL.md rule 46).
     pub text: String,
     /// The `user_id` as it was written, `7` or `"7"`; `None` when there is none or it is neither number nor
     /// string.
@@ -82,7 +82,7 @@ pub struct ChannelData {
     pub user_info: String,
 }
 
-/// A user id as the app gave it. Ids are compared by their text form: `7` and `"7"` are one user (PROTOCOL.md
+/// A user id as the app gave it. Ids are compared by their text form: `7` and `"7"` are one user (docs/PROTOCOL.md
 /// rule 28).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UserId {
@@ -96,7 +96,7 @@ pub struct UserId {
 #[derive(Debug, PartialEq, Eq)]
 pub struct SignIn {
     pub auth: Option<Auth>,
-    /// As signed (PROTOCOL.md rule 47).
+    /// As signed (docs/PROTOCOL.md rule 47).
     pub user_data: String,
     /// What `user_data` says; `None` when it names no user.
     pub user: Option<User>,
@@ -105,7 +105,7 @@ pub struct SignIn {
 /// `user_data` of a sign-in, read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct User {
-    /// A text that is not empty (PROTOCOL.md rule 40).
+    /// A text that is not empty (docs/PROTOCOL.md rule 40).
     pub id: UserId,
     /// The `user_info` as it was written; `null` when there is none.
     pub info: String,
@@ -113,7 +113,7 @@ pub struct User {
     pub watchlist: Vec<String>,
 }
 
-/// Users one connection may watch (PROTOCOL.md rule 43).
+/// Users one connection may watch (docs/PROTOCOL.md rule 43).
 pub const WATCHLIST_MAX: usize = 100;
 /// Elements of a watchlist that are looked at, so that thousands of equal ones cost nothing.
 const WATCHLIST_READ_MAX: usize = 10 * WATCHLIST_MAX;
@@ -127,7 +127,7 @@ pub struct ClientEvent<'a> {
     pub data: &'a str,
 }
 
-/// The text is not a message of the protocol: answered with 4200 (PROTOCOL.md rule 58).
+/// The text is not a message of the protocol: answered with 4200 (docs/PROTOCOL.md rule 58).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
     pub fault: MessageFault,
@@ -357,7 +357,7 @@ fn read_watchlist(span: &str) -> Vec<String> {
     list.into_iter().map(Cow::into_owned).collect()
 }
 
-/// `data` is an object, or a string that holds one: some SDKs encode twice (PROTOCOL.md rule 3).
+/// `data` is an object, or a string that holds one: some SDKs encode twice (docs/PROTOCOL.md rule 3).
 fn object<'a>(
     data: Option<&'a str>,
     nested: &'a mut String,
@@ -392,7 +392,7 @@ fn read_channel_data(
     Ok(ChannelData { text, user_id, user_info })
 }
 
-/// A number keeps its digits: above 2^53 they would not survive a float (PROTOCOL.md rule 28).
+/// A number keeps its digits: above 2^53 they would not survive a float (docs/PROTOCOL.md rule 28).
 fn read_user_id(span: &str) -> Option<UserId> {
     let text = user_id_text(span)?;
     Some(UserId { json: span.into(), text: text.into() })

@@ -1,6 +1,6 @@
 //! JSON of untrusted origin: validated by simd-json, then read as raw spans. PURE.
 //!
-//! `data` must reach subscribers byte for byte (PROTOCOL.md rule 5), and simd-json rewrites its input while
+//! `data` must reach subscribers byte for byte (docs/PROTOCOL.md rule 5), and simd-json rewrites its input while
 //! parsing. So it validates a scratch copy, and `members` walks the original, which by then is known to be
 //! well-formed. Cost: one copy, one validation, one walk over the top level. Spans are only ever taken from
 //! validated text.

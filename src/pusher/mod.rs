@@ -1,4 +1,4 @@
-//! The Pusher Channels protocol, version 7, as values (PROTOCOL.md). Knows no WebSocket frame and no socket.
+//! The Pusher Channels protocol, version 7, as values (docs/PROTOCOL.md). Knows no WebSocket frame and no socket.
 //!
 //! `inbound` reads what clients send, `outbound` writes what the server sends, `json` finds raw spans in untrusted
 //! input so that `data` is passed through byte for byte, `error_code` is the one table of codes and texts.

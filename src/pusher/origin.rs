@@ -1,4 +1,4 @@
-//! Which pages may connect: the Origin header against `allowed_origins` (PROTOCOL.md C18). PURE.
+//! Which pages may connect: the Origin header against `allowed_origins` (docs/PROTOCOL.md C18). PURE.
 
 /// Whether a handshake with this Origin header may go on. An entry with `://` is compared with the whole
 /// origin, one without with the host, and with host and port when it names a port; `*` stands for any text.

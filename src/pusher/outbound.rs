@@ -1,4 +1,4 @@
-//! What the server sends: the JSON of each event (PROTOCOL.md C15). PURE; appends to a buffer, knows no frame
+//! What the server sends: the JSON of each event (docs/PROTOCOL.md C15). PURE; appends to a buffer, knows no frame
 //! header.
 //!
 //! `data` of the server's own events is a string that holds JSON (rule 2). A publisher's `data` is copied as
@@ -27,7 +27,7 @@ pub fn connection_established(
     out.extend_from_slice(text.as_bytes());
 }
 
-/// `pusher:error`. Reverb's `data` is a string, Pusher's an object (PROTOCOL.md rule 4).
+/// `pusher:error`. Reverb's `data` is a string, Pusher's an object (docs/PROTOCOL.md rule 4).
 /// `why` is what a developer should know on top.
 pub fn error(error: ErrorCode, why: Option<&str>, data_is_object: bool, out: &mut Vec<u8>) {
     let mut inner = format!("{{\"code\":{},\"message\":", error.code).into_bytes();
@@ -50,14 +50,14 @@ fn write_message(error: ErrorCode, why: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
-/// `pusher:signin_success`: the text that was signed, in an object (PROTOCOL.md rules 4, 40).
+/// `pusher:signin_success`: the text that was signed, in an object (docs/PROTOCOL.md rules 4, 40).
 pub fn signin_success(user_data: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"pusher:signin_success\",\"data\":{\"user_data\":");
     json::write_string(user_data, out);
     out.extend_from_slice(b"}}");
 }
 
-/// `pusher_internal:watchlist_events`: who of the watched is there and who is not (PROTOCOL.md rule 43). A list
+/// `pusher_internal:watchlist_events`: who of the watched is there and who is not (docs/PROTOCOL.md rule 43). A list
 /// without ids is left out.
 pub fn watchlist_events(online: &[&str], offline: &[&str], out: &mut Vec<u8>) {
     let mut inner = b"{\"events\":[".to_vec();
@@ -83,7 +83,7 @@ pub fn watchlist_events(online: &[&str], offline: &[&str], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// `pusher_internal:subscription_count` (PROTOCOL.md rule 137).
+/// `pusher_internal:subscription_count` (docs/PROTOCOL.md rule 137).
 pub fn subscription_count(channel: &str, count: u64, out: &mut Vec<u8>) {
     internal("subscription_count", &format!("{{\"subscription_count\":{count}}}"), channel, out);
 }
@@ -139,7 +139,7 @@ pub fn presence_succeeded<'a>(
     internal("subscription_succeeded", &inner, channel, out);
 }
 
-/// `pusher_internal:member_added`: the whole `channel_data`, as it was signed (PROTOCOL.md rule 22).
+/// `pusher_internal:member_added`: the whole `channel_data`, as it was signed (docs/PROTOCOL.md rule 22).
 pub fn member_added(channel: &str, channel_data: &str, out: &mut Vec<u8>) {
     internal("member_added", channel_data, channel, out);
 }

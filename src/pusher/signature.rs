@@ -1,4 +1,4 @@
-//! HMAC-SHA256 signatures of the protocol, made and compared in constant time (PROTOCOL.md C7). PURE.
+//! HMAC-SHA256 signatures of the protocol, made and compared in constant time (docs/PROTOCOL.md C7). PURE.
 
 use hmac::Mac;
 use md5::{Digest, Md5};
@@ -72,7 +72,7 @@ pub enum AuthError {
     DataNotSigned,
 }
 
-/// Checks the `auth` of a subscription: `key:hex` over `socket_id:channel[:channel_data]` (PROTOCOL.md rules
+/// Checks the `auth` of a subscription: `key:hex` over `socket_id:channel[:channel_data]` (docs/PROTOCOL.md rules
 /// 25, 45, 46).
 ///
 /// # Errors
@@ -96,7 +96,7 @@ pub fn check_channel(
     })
 }
 
-/// Checks the `auth` of a sign-in: `key:hex` over `socket_id::user::user_data` (PROTOCOL.md rule 47).
+/// Checks the `auth` of a sign-in: `key:hex` over `socket_id::user::user_data` (docs/PROTOCOL.md rule 47).
 ///
 /// # Errors
 /// Which part does not fit.
@@ -125,7 +125,7 @@ fn matches(app: &App, parts: &[&[u8]], signature: &str) -> Result<(), AuthError>
     if verify(&app.secret, parts, signature.as_bytes()) { Ok(()) } else { Err(AuthError::Mismatch) }
 }
 
-/// MD5 of an HTTP body in lowercase hex, the `body_md5` of PROTOCOL.md rule 48.
+/// MD5 of an HTTP body in lowercase hex, the `body_md5` of docs/PROTOCOL.md rule 48.
 #[must_use]
 pub fn body_md5(body: &[u8]) -> String {
     body_md5_hex(body).iter().map(|byte| char::from(*byte)).collect()
@@ -159,7 +159,7 @@ fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
 mod tests {
     use super::*;
 
-    /// The secret of the worked examples in PROTOCOL.md C7.
+    /// The secret of the worked examples in docs/PROTOCOL.md C7.
     fn secret() -> Secret {
         Secret::new("7ad3773142a6692b25b8")
     }

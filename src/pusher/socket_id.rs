@@ -1,4 +1,4 @@
-//! The public id of a connection: two numbers joined by a dot (PROTOCOL.md rule 6). PURE: the entropy is
+//! The public id of a connection: two numbers joined by a dot (docs/PROTOCOL.md rule 6). PURE: the entropy is
 //! handed in.
 //!
 //! The first number modulo the number of workers is the worker that made it, so no two workers make the same one. The

@@ -1,4 +1,4 @@
-//! What an app's backend may hear of: one event of a webhook and its JSON (PROTOCOL.md rule 75). PURE.
+//! What an app's backend may hear of: one event of a webhook and its JSON (docs/PROTOCOL.md rule 75). PURE.
 
 use std::sync::Arc;
 

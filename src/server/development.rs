@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::app::App;
 use crate::config::Config;
-use crate::config::load::session_directory;
+use crate::config::directories::session_directory;
 
 /// A file has some 200 bytes.
 const BYTES_MAX: u64 = 4096;

@@ -1,4 +1,4 @@
-//! Client events: who may send one, and what the others get (PROTOCOL.md C5). PURE.
+//! Client events: who may send one, and what the others get (docs/PROTOCOL.md C5). PURE.
 
 use super::connection::{ConnectionKey, Standing};
 use super::refuse::Denial;
@@ -60,7 +60,7 @@ impl Shard {
         if channel.kind.access == Access::Public && !on_public {
             return Err((error_code::CLIENT_EVENT_ON_PUBLIC, Cause::ClientEventOnPublic));
         }
-        // Messages of one socket count in their order (PROTOCOL.md rule 103): who has asked and was not
+        // Messages of one socket count in their order (docs/PROTOCOL.md rule 103): who has asked and was not
         // refused is in, and the event follows the request to the home. Only a presence channel with a bound
         // may still say no.
         let may_speak = channel.kind.access != Access::Presence || !bounded;
@@ -87,7 +87,7 @@ impl Shard {
             Happening::ClientEvent(Box::new(ClientEventTold { event, data, socket_id, user_id }))
         });
         self.note_cluster_traffic(key);
-        // Client events are never cached (PROTOCOL.md rule 37).
+        // Client events are never cached (docs/PROTOCOL.md rule 37).
         self.publish(channel, bytes, Some(socket_id), false);
         Ok(())
     }

@@ -39,7 +39,7 @@ pub(super) struct Subscription {
     pub(super) member: Option<Box<UserId>>,
 }
 
-/// Who a connection signed in as (PROTOCOL.md C6).
+/// Who a connection signed in as (docs/PROTOCOL.md C6).
 #[derive(Debug)]
 pub(super) struct SignedIn {
     pub(super) user: UserId,
@@ -110,7 +110,7 @@ impl ControlFrames {
     }
 }
 
-/// One connection. An idle one owns this and nothing else but its list of subscriptions (law 2).
+/// One connection. An idle one owns this and nothing else but its list of subscriptions (docs/decisions/0002).
 #[derive(Debug)]
 pub struct Connection {
     pub(super) generation: u32,
@@ -127,7 +127,7 @@ pub struct Connection {
     pub(super) control_frames: ControlFrames,
     /// A ping is unanswered.
     pub(super) pinged: bool,
-    /// The client has sent a ping or pong frame: it is pinged with frames from then on (PROTOCOL.md rule 14).
+    /// The client has sent a ping or pong frame: it is pinged with frames from then on (docs/PROTOCOL.md rule 14).
     pub(super) speaks_control_frames: bool,
     /// Our close frame is enqueued: it is in no channel any more, and what it sends is dropped.
     pub(super) closing: bool,
@@ -139,7 +139,7 @@ pub struct Connection {
     pub(super) overflowed: bool,
     /// It is in its app's count of open connections.
     pub(super) counted: bool,
-    /// It has signed in or given a valid signature for a channel (PROTOCOL.md rule 44).
+    /// It has signed in or given a valid signature for a channel (docs/PROTOCOL.md rule 44).
     pub(super) authorized: bool,
 }
 
@@ -261,7 +261,7 @@ impl Connection {
         self.closing
     }
 
-    /// Whether it is signed in as that user, or some presence channel knows it as them (PROTOCOL.md rule 70).
+    /// Whether it is signed in as that user, or some presence channel knows it as them (docs/PROTOCOL.md rule 70).
     pub(super) fn is_user(&self, user_id: &str) -> bool {
         let is = |member: &UserId| &*member.text == user_id;
         self.signed_in().is_some_and(|signed_in| is(&signed_in.user))

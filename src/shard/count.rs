@@ -1,4 +1,4 @@
-//! How many subscribe to a channel, told to its subscribers and to the app's backend (PROTOCOL.md C24). PURE.
+//! How many subscribe to a channel, told to its subscribers and to the app's backend (docs/PROTOCOL.md C24). PURE.
 //!
 //! Each core tells the home its own number when it has changed, at most once a tick; numbers are absolute, so none can
 //! drift. The home adds up and tells: at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.

@@ -2,7 +2,7 @@
 //!
 //! Cost of `deliver`: linear in the local subscribers, one reference count and one list entry each, no
 //! allocation for a connection's first frame of a tick, no atomics. Nothing is sent here: the worker flushes
-//! dirty connections at the end of the tick (law 1).
+//! dirty connections at the end of the tick (docs/decisions/0001).
 
 use super::Shard;
 use super::channel_key::ChannelKey;

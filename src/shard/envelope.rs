@@ -2,7 +2,7 @@
 //!
 //! A body says what its sender's node has: its own part of a channel, never what it knows of others. So every node can
 //! lose all it knows of the others and ask again, and nothing is said twice in two voices. `cluster` gives bodies their
-//! bytes; secrets and signatures are in none of them (PROTOCOL.md rule 132).
+//! bytes; secrets and signatures are in none of them (docs/PROTOCOL.md rule 132).
 
 use std::fmt;
 

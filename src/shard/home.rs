@@ -1,10 +1,10 @@
-//! A channel's home: the one core that holds its global state and gives its events their order (DESIGN.md
-//! section 4). PURE.
+//! A channel's home: the one core that holds its global state and gives its events their order (docs/decisions/0003).
+//! PURE.
 //!
 //! Holds which cores are interested, the presence roster (`roster.rs`) and the cached event. `member_added` goes out
-//! ahead of the joiner's own acknowledgement (PROTOCOL.md rule 97). In a cluster it is the node's home: `cluster.rs`
-//! joins it with those of other nodes. Invariant: an index is good until the next `drop_if_unused`, `remember` or
-//! `expire`, which may free it. Who keeps one longer keeps the channel's key instead and looks it up.
+//! ahead of the joiner's own acknowledgement (docs/PROTOCOL.md rule 97). In a cluster it is the node's home:
+//! `cluster.rs` joins it with those of other nodes. Invariant: an index is good until the next `drop_if_unused`,
+//! `remember` or `expire`, which may free it. Who keeps one longer keeps the channel's key instead and looks it up.
 //! Bounds: a cached event lives as long as its app says, and all of a core's cached events take at most
 //! `Settings::cache_bytes_max`; the oldest goes first.
 
@@ -398,8 +398,8 @@ impl Shard {
         }
     }
 
-    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (PROTOCOL.md rule 21). Both
-    /// are encoded once and shared, so that a repeated subscription costs no more than its message.
+    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (docs/PROTOCOL.md rule 21).
+    /// Both are encoded once and shared, so that a repeated subscription costs no more than its message.
     fn greeting(&mut self, index: u32, channel: &ChannelKey) -> Option<Box<Greeting>> {
         let home = &mut self.homes.channels[index as usize];
         let acknowledgement =

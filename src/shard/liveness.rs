@@ -1,4 +1,4 @@
-//! Silent connections are pinged, and then closed: a wheel with one entry per connection (PROTOCOL.md C3). PURE.
+//! Silent connections are pinged, and then closed: a wheel with one entry per connection (docs/PROTOCOL.md C3). PURE.
 //!
 //! A sign of life moves no entry. Due connections that were heard of meanwhile are put further on.
 
@@ -43,7 +43,7 @@ impl Shard {
         }
     }
 
-    /// Closes those whose time to sign in or join a private channel is up (PROTOCOL.md rule 44).
+    /// Closes those whose time to sign in or join a private channel is up (docs/PROTOCOL.md rule 44).
     pub(super) fn close_unauthorized(&mut self) {
         let now = self.now.seconds();
         let mut late = Vec::new();

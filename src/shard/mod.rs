@@ -5,14 +5,14 @@
 //!
 //! Invariants:
 //! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued: nobody gets an
-//!   event before `subscription_succeeded` (PROTOCOL.md rule 98).
+//!   event before `subscription_succeeded` (docs/PROTOCOL.md rule 98).
 //! - A channel's order is given by its home (`home.rs`) alone.
 //! - A function that is given a slot is given one in use: of a key that its caller has just looked up, or of a list of
 //!   subscribers or watchers. `remove` alone frees a slot, after `leave_all` has taken the connection out of those
 //!   lists.
 //! - With one core, mail is processed inside the call that sends it. That enqueues frames and changes channels, but it
 //!   neither frees a slot nor closes a connection: slow consumers wait in `overflowed` for `settle`.
-//! - Every change of membership goes through `subscribe`/`leave`; counters change with it (PROTOCOL.md rule 85).
+//! - Every change of membership goes through `subscribe`/`leave`; counters change with it (docs/PROTOCOL.md rule 85).
 
 mod channel_key;
 mod channel_table;
@@ -270,7 +270,7 @@ impl Shard {
     }
 
     /// A handshake is done but the connection is not wanted: it hears why, in an event and in a close frame
-    /// (PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode.
+    /// (docs/PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode.
     pub fn open_refused(
         &mut self,
         prelude: &[u8],
@@ -441,7 +441,7 @@ impl Shard {
         }
     }
 
-    /// The app's backend ends all connections of a user (PROTOCOL.md rule 70): on this core now, elsewhere by
+    /// The app's backend ends all connections of a user (docs/PROTOCOL.md rule 70): on this core now, elsewhere by
     /// mail.
     pub fn terminate(&mut self, app: AppIndex, user_id: &str) {
         for core in (0..self.settings.cores).filter(|core| *core != self.settings.core) {
@@ -513,7 +513,7 @@ impl Shard {
         self.outbox.closed.push((ConnectionKey { slot, generation }, code));
     }
 
-    /// The socket is gone. Idempotent; frees the slot (PROTOCOL.md rules 101, 102).
+    /// The socket is gone. Idempotent; frees the slot (docs/PROTOCOL.md rules 101, 102).
     pub fn remove(&mut self, key: ConnectionKey) {
         if self.get(key).is_none() {
             return;

@@ -27,7 +27,7 @@ pub enum Answered {
     NodesGone,
 }
 
-/// What `--debug` tells, in Reverb's words (PROTOCOL.md rule 123).
+/// What `--debug` tells, in Reverb's words (docs/PROTOCOL.md rule 123).
 #[derive(Debug)]
 pub enum Trace {
     Established(SocketId),

@@ -1,7 +1,7 @@
-//! Questions of the HTTP API and this core's part of the answer (PROTOCOL.md C9, C19). PURE.
+//! Questions of the HTTP API and this core's part of the answer (docs/PROTOCOL.md C9, C19). PURE.
 //!
 //! Subscribers are counted where they are, users and cached events at the channel's home; the asker adds up. A
-//! count is thus never stored twice and cannot drift (PROTOCOL.md rule 85).
+//! count is thus never stored twice and cannot drift (docs/PROTOCOL.md rule 85).
 
 use std::sync::Arc;
 

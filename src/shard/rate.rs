@@ -59,7 +59,7 @@ impl Shard {
         }
     }
 
-    /// A WebSocket pong counts as a sign of life (PROTOCOL.md rule 14).
+    /// A WebSocket pong counts as a sign of life (docs/PROTOCOL.md rule 14).
     pub fn on_pong_frame(&mut self, key: ConnectionKey) {
         self.note_control_frame(key);
     }
@@ -84,7 +84,7 @@ impl Shard {
         self.note_refusal(slot, Cause::ControlFrameRate, &[most]);
     }
 
-    /// Fixed windows that start with their first message (PROTOCOL.md rule 105).
+    /// Fixed windows that start with their first message (docs/PROTOCOL.md rule 105).
     pub(super) fn is_within_rate(&mut self, slot: u32, app: AppIndex) -> bool {
         let Some(limit) = self.settings.apps.get(app).rate_limit else { return true };
         let now = self.now_seconds;

@@ -1,4 +1,4 @@
-//! Who is in a presence channel (PROTOCOL.md rules 22, 23, 97). PURE.
+//! Who is in a presence channel (docs/PROTOCOL.md rules 22, 23, 97). PURE.
 //!
 //! The home's roster holds the users of this node by their connections, and those of other nodes by the nodes that
 //! have them. A user is there as long as either is not nothing: `member_added` and `member_removed` go out at the edges

@@ -1,4 +1,4 @@
-//! Subscribing and leaving, seen from the subscriber's core (PROTOCOL.md C4, rules 97, 98, 101). PURE.
+//! Subscribing and leaving, seen from the subscriber's core (docs/PROTOCOL.md C4, rules 97, 98, 101). PURE.
 //!
 //! Every subscription asks the channel's home, also where this core has subscribers already: an event that was
 //! answered before the subscription was asked for is older at the home, so it is delivered before the
@@ -47,7 +47,7 @@ impl Shard {
         }
     }
 
-    /// Who may in, and as whom (PROTOCOL.md rules 24 to 27, 29, 42).
+    /// Who may in, and as whom (docs/PROTOCOL.md rules 24 to 27, 29, 42).
     fn authorize<'a>(
         &self,
         slot: u32,
@@ -145,7 +145,7 @@ impl Shard {
         self.ask_home(key, index, ticket, join);
     }
 
-    /// Subscribing twice is acknowledged twice, and changes nothing (PROTOCOL.md rule 31). While the home has not
+    /// Subscribing twice is acknowledged twice, and changes nothing (docs/PROTOCOL.md rule 31). While the home has not
     /// answered, further requests have one answer together: a short message must not ask for a long roster again and
     /// again.
     fn subscribe_again(
@@ -295,7 +295,7 @@ impl Shard {
         self.enqueue(slot, &frame);
     }
 
-    /// No answer, no error when there was no subscription (PROTOCOL.md rule 30).
+    /// No answer, no error when there was no subscription (docs/PROTOCOL.md rule 30).
     pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, name: &str) {
         let app = self.connections[key.slot as usize].app;
         let hash = self.keys.hash(app, name);

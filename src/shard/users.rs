@@ -1,4 +1,4 @@
-//! Users: who is signed in where, and who is told when somebody comes or goes (PROTOCOL.md C6). PURE.
+//! Users: who is signed in where, and who is told when somebody comes or goes (docs/PROTOCOL.md C6). PURE.
 //!
 //! A user's home is the home of the user's own channel. It knows on which cores the user has signed-in connections,
 //! and which cores watch the user; a user is online while the first set is not empty. Cores tell it of their first

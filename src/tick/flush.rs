@@ -1,4 +1,4 @@
-//! HOT: the end of a tick. PURE: the kernel is a parameter. Law 1: one send per dirty connection, all of them in
+//! HOT: the end of a tick. PURE: the kernel is a parameter. One send per dirty connection, all of them in
 //! batched submissions.
 //!
 //! A queue of one frame is sent from where it lies; more frames are put together in an arena first (one send

@@ -1,8 +1,8 @@
 //! One core's turn: shard, mailbox, sockets and flush joined, without the thread, the clock and the kernel.
 //!
-//! A tick deals with all that is ready, then flushes each dirty connection once (law 1). Generic over the kernel: the
-//! worker runs it on io_uring or epoll, the simulator runs many in one thread. PURE but for the doorbells of the
-//! mailbox.
+//! A tick deals with all that is ready, then flushes each dirty connection once (docs/decisions/0001). Generic over the
+//! kernel: the worker runs it on io_uring or epoll, the simulator runs many in one thread. PURE but for the doorbells
+//! of the mailbox.
 
 mod flush;
 mod gather;

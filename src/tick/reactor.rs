@@ -6,7 +6,7 @@
 //! knows is an index here.
 //!
 //! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer
-//! (law 2).
+//! (docs/decisions/0002).
 //!
 //! Fairness: a readable socket is queued once, whatever the kernel reports of it. It is read once a tick at most, and
 //! at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A socket

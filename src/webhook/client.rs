@@ -73,7 +73,7 @@ impl Client {
         Self { agent }
     }
 
-    /// Posts the body, signed with the app's secret (PROTOCOL.md rule 52).
+    /// Posts the body, signed with the app's secret (docs/PROTOCOL.md rule 52).
     ///
     /// # Errors
     /// Anything but 2xx.

@@ -1,5 +1,5 @@
-//! Which events pass to the endpoints, and when (PROTOCOL.md rule 76). No clock and no I/O: time comes in with each
-//! call.
+//! Which events pass to the endpoints, and when (docs/PROTOCOL.md rule 76). No clock and no I/O: time comes in with
+//! each call.
 //!
 //! A leave is delayed by the debounce time, and a join in that time cancels both. A cache miss of one channel passes
 //! once in `MISS_QUIET_MS`. Events of one channel come from its home core, so they arrive in order, and only leaves are

@@ -1,4 +1,4 @@
-//! Webhooks: events of channels, posted to the apps' backends (PROTOCOL.md C10).
+//! Webhooks: events of channels, posted to the apps' backends (docs/PROTOCOL.md C10).
 //!
 //! A worker pushes events into a ring of its own and never waits. One thread (`dispatcher.rs`) empties the rings,
 //! delays leaves (`gate.rs`), and queues events for the endpoints that want them. Each endpoint with events has a

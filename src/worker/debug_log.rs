@@ -1,5 +1,5 @@
-//! `--debug` where the log goes, in Reverb's words and layout (PROTOCOL.md rule 123). Text for which the output has no
-//! room is dropped and counted there: a terminal that stops reading must not stop a core.
+//! `--debug` where the log goes, in Reverb's words and layout (docs/PROTOCOL.md rule 123). Text for which the output
+//! has no room is dropped and counted there: a terminal that stops reading must not stop a core.
 
 use crate::output;
 use crate::pusher::debug_text::{pretty_frame, two_columns};

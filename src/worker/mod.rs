@@ -1,8 +1,8 @@
 //! A worker: one pinned thread with its own listener, sockets and shard. The only place that touches client sockets.
 //!
 //! The loop is a tick, then `Kernel::park`, which is the only call that waits. A tick processes everything that is
-//! ready, then flushes each dirty connection once (law 1). `park` returns when the kernel has a report, when another
-//! core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
+//! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
+//! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 
 mod debug_log;
 mod drain;

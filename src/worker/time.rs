@@ -57,7 +57,7 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Random numbers of the kernel, fetched 512 bytes at a time: socket ids must be unguessable (PROTOCOL.md rule 6).
+/// Random numbers of the kernel, fetched 512 bytes at a time: socket ids must be unguessable (docs/PROTOCOL.md rule 6).
 pub(super) struct Entropy {
     bytes: [u8; 512],
     used: usize,

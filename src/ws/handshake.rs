@@ -62,7 +62,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::WrongMethod => 405,
-            // 426 with `Upgrade` for a plain GET is PROTOCOL.md rule 74.
+            // 426 with `Upgrade` for a plain GET is docs/PROTOCOL.md rule 74.
             Self::HttpVersion | Self::NotAnUpgrade | Self::WrongVersion => 426,
             Self::BadKey => 400,
         }

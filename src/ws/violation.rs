@@ -48,7 +48,7 @@ impl Violation {
         Self::MessageTooBig,
     ];
 
-    /// The code the connection is closed with (PROTOCOL.md rule 57).
+    /// The code the connection is closed with (docs/PROTOCOL.md rule 57).
     #[must_use]
     pub fn close_code(self) -> u16 {
         match self {

@@ -1,5 +1,5 @@
 //! Webhooks of the running server: whose events reach which endpoint, and that a backend which hangs holds nobody up
-//! (PROTOCOL.md C10). Delivery itself is tested in src/webhook, with the Pusher libraries in tests/e2e.
+//! (docs/PROTOCOL.md C10). Delivery itself is tested in src/webhook, with the Pusher libraries in tests/e2e.
 
 use std::sync::atomic::Ordering;
 

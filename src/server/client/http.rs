@@ -1,4 +1,4 @@
-//! Signed requests of the HTTP API, and what its refusals mean (PROTOCOL.md rules 48, 59 to 62).
+//! Signed requests of the HTTP API, and what its refusals mean (docs/PROTOCOL.md rules 48, 59 to 62).
 
 use super::connection::Connection;
 use super::peer::Peer;
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use crate::app::{Secret, sample};
 
-    /// The worked example of PROTOCOL.md rule 48.
+    /// The worked example of docs/PROTOCOL.md rule 48.
     #[test]
     fn requests_are_signed_rightly() {
         let mut app = sample();

@@ -23,7 +23,7 @@ use crate::server::wait;
 /// Who joins presence channels.
 const USER: &str = "ringverb-listen";
 const USER_CHANNEL: &str = "#server-to-user-";
-/// pusher-js asks at least that often whether the server is there (PROTOCOL.md rule 12).
+/// pusher-js asks at least that often whether the server is there (docs/PROTOCOL.md rule 12).
 const SILENCE_SECONDS_MAX: u64 = 120;
 /// Between two attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_secs(1);

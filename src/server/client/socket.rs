@@ -193,7 +193,7 @@ fn is_accepted(key: &str, given: Option<&str>) -> bool {
     expected.is_ok_and(|expected| Some(expected.as_bytes()) == given.map(str::as_bytes))
 }
 
-/// An origin the app accepts (PROTOCOL.md rule 108): whoever has its secret need not be a page of it.
+/// An origin the app accepts (docs/PROTOCOL.md rule 108): whoever has its secret need not be a page of it.
 fn origin_for(patterns: &[String]) -> Option<String> {
     if patterns.iter().any(|pattern| pattern == "*") {
         return None;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::config::load::runtime_directories;
+use crate::config::directories::runtime_directories;
 use crate::output::PEER;
 use crate::server::wait::sleep;
 use crate::worker::time::Clock;

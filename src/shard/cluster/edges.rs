@@ -1,4 +1,4 @@
-//! What the apps' backends are told of comings and goings (PROTOCOL.md rules 75 to 77). PURE.
+//! What the apps' backends are told of comings and goings (docs/PROTOCOL.md rules 75 to 77). PURE.
 //!
 //! An edge is a user's first connection on a node or its last, or a channel's first subscriber there or its last. Nodes
 //! say their edges to each other, and Redis puts them in one order: in that order the node whose edge is the cluster's

@@ -1,4 +1,4 @@
-//! What a home shares with the homes of the same channel on other nodes (DESIGN.md section 6). PURE.
+//! What a home shares with the homes of the same channel on other nodes (docs/decisions/0008). PURE.
 //!
 //! A node holds the subject of each channel that it has subscribers of, and of each user who is signed in or watched on
 //! it: what others say of it reaches this node, and nothing else does. Each node keeps its own part of a channel, and a

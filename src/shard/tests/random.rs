@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// All subscribers of a channel see one order (DESIGN.md section 4).
+    /// All subscribers of a channel see one order (docs/decisions/0003).
     fn check_order(&self) {
         for channel in CHANNELS {
             let lists: Vec<&Vec<u64>> =

@@ -1,4 +1,4 @@
-//! The protocol's rules, one by one, over several cores (PROTOCOL.md C4, C5, C15, C17).
+//! The protocol's rules, one by one, over several cores (docs/PROTOCOL.md C4, C5, C15, C17).
 
 use serde_json::{Value, json};
 
@@ -181,7 +181,7 @@ fn presence_is_exact_across_cores() {
     let added = net.events(anna);
     assert_eq!(names(&added), ["member_added"]);
     assert_eq!(added[0].data(), json!({"user_id": "8", "user_info": {"n": "8"}}));
-    // The same user, spelt as a number: one member (PROTOCOL.md rule 28).
+    // The same user, spelt as a number: one member (docs/PROTOCOL.md rule 28).
     net.subscribe(ben_again, "presence-r", Some(&json!(8)));
     assert_eq!(net.events(ben_again)[0].data()["presence"]["count"], json!(2));
     assert!(net.events(anna).is_empty() && net.events(ben).is_empty());
@@ -220,7 +220,7 @@ fn cache_channels_greet_with_the_last_event() {
     net.publish(2, "cache-c", &json!(1), None);
     assert_eq!(names(&net.events(first)), ["e"]);
     net.vanish(first);
-    // The cached event outlives the last subscriber (PROTOCOL.md rule 32).
+    // The cached event outlives the last subscriber (docs/PROTOCOL.md rule 32).
     for core in 0..3 {
         let late = net.connect(core);
         net.subscribe(late, "cache-c", None);

@@ -1,5 +1,5 @@
 //! Sign-in, watchlists, numbers of subscribers, what the backend is told: rule by rule, and at random from one seed
-//! (PROTOCOL.md C6, C10, C24).
+//! (docs/PROTOCOL.md C6, C10, C24).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -31,7 +31,7 @@ pub(in crate::tick) enum Step {
 /// A handshake that succeeds.
 pub(in crate::tick) struct Upgrade {
     pub(in crate::tick) accept: AcceptKey,
-    /// The error, if any, is told on the WebSocket: browsers cannot read the body of a failed upgrade (PROTOCOL.md
+    /// The error, if any, is told on the WebSocket: browsers cannot read the body of a failed upgrade (docs/PROTOCOL.md
     /// rule 9).
     pub(in crate::tick) admitted: Result<Admitted, Unwanted>,
 }
@@ -56,7 +56,7 @@ pub(in crate::tick) enum Timer {
     None,
     /// The first byte: a connection that says nothing costs a descriptor.
     FirstByte,
-    /// A whole request, from its first byte on (PROTOCOL.md rule 17).
+    /// A whole request, from its first byte on (docs/PROTOCOL.md rule 17).
     Request,
     /// The next request.
     KeepAlive,

@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// Whether this is a handshake, and for which app. Protocol errors are told on the socket: browsers cannot
-    /// read the body of a failed upgrade (PROTOCOL.md rule 9).
+    /// read the body of a failed upgrade (docs/PROTOCOL.md rule 9).
     pub(super) fn check_upgrade(
         &self,
         http: &mut Http,
@@ -129,7 +129,7 @@ impl Session {
         self.refused(http, About::request(request), response, cause, &[what, given])
     }
 
-    /// The order of PROTOCOL.md rule 10, with the protocol version before it. Limits of this server say 4100: a
+    /// The order of docs/PROTOCOL.md rule 10, with the protocol version before it. Limits of this server say 4100: a
     /// person may be behind the client, who comes back when there is room, and pusher-js does so by itself.
     fn admit(
         &self,

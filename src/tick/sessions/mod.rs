@@ -2,7 +2,7 @@
 //! kernel is a parameter.
 //!
 //! A new socket is read at once, because its request is usually there, and watched only if it has to wait. An idle one
-//! owns its entry in `table` and nothing else: no task, no timer object, no buffer (law 2).
+//! owns its entry in `table` and nothing else: no task, no timer object, no buffer (docs/decisions/0002).
 //!
 //! Fairness: a session is queued once and read once a tick at most. All reads of a tick together end after
 //! `READ_TIME_PER_TICK_NS`; those that are left come first in the next tick. A tick accepts no more than

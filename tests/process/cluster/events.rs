@@ -1,4 +1,4 @@
-//! Several nodes that meet in a real Redis (PROTOCOL.md section C11). Needs `redis-server` or `valkey-server`.
+//! Several nodes that meet in a real Redis (docs/PROTOCOL.md section C11). Needs `redis-server` or `valkey-server`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! Nodes that die, hang and come back, and a Redis that does (PROTOCOL.md rules 77, 88, 93; DESIGN.md section 6): who
-//! was acknowledged is served, nothing is said twice, and what is gone is gone within the lease.
+//! Nodes that die, hang and come back, and a Redis that does (docs/PROTOCOL.md rules 77, 88, 93; docs/decisions/0008):
+//! who was acknowledged is served, nothing is said twice, and what is gone is gone within the lease.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! HTTP itself: keep-alive, pipelining, framing of bodies, limits, and requests recorded from Laravel, sent again
-//! byte for byte (PROTOCOL.md C9 rule 59, C20 rules 115 to 117; reverb-wire.md section 13).
+//! byte for byte (docs/PROTOCOL.md C9 rule 59, C20 rules 115 to 117, D).
 
 use std::path::Path;
 

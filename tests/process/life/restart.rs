@@ -1,5 +1,5 @@
 //! Stop and start: how soon a server ends after its signal, what its clients are told, and when the next one starts
-//! (PROTOCOL.md rule 83).
+//! (docs/PROTOCOL.md rule 83).
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;

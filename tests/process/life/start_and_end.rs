@@ -1,5 +1,5 @@
 //! The process: what it says when it starts and when it does not, where its configuration comes from, and how it
-//! ends (PROTOCOL.md sections A and C12).
+//! ends (docs/PROTOCOL.md sections A and C12).
 
 use crate::support::{Client, Finished, Handshake, PING, PONG, Request, Server, Setup, frame, now};
 use rustix::process::Signal;

@@ -1,5 +1,5 @@
 //! The limits an operator may set for an app, each with its answer on the wire and its line in the log; and who is told
-//! why (PROTOCOL.md rules 24, 29, 44, 90, 91, 106, C18, C20).
+//! why (docs/PROTOCOL.md rules 24, 29, 44, 90, 91, 106, C18, C20).
 
 use crate::support::{
     Client, Handshake, Request, Server, Setup, channel_auth, data, error_event, frame, sign,
@@ -132,7 +132,7 @@ fn who_is_not_authorised_in_time_is_closed() {
     user.sync();
 }
 
-/// PROTOCOL.md rule 91: around the limit, in pieces of TCP and of WebSocket.
+/// docs/PROTOCOL.md rule 91: around the limit, in pieces of TCP and of WebSocket.
 #[test]
 fn a_message_at_the_limit_may_come_in_pieces() {
     let mut server = Server::start();

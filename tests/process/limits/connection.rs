@@ -1,5 +1,5 @@
-//! What one connection may cost the others: rate limits, slow consumers, the silent, the many (PROTOCOL.md C3, C16,
-//! C17).
+//! What one connection may cost the others: rate limits, slow consumers, the silent, the many (docs/PROTOCOL.md C3,
+//! C16, C17).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;

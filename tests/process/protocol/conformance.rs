@@ -229,8 +229,8 @@ fn errors() -> Vec<(u16, String)> {
 #[test]
 fn the_codes_of_the_protocol_that_are_sent() {
     let sent: BTreeSet<u16> = errors().into_iter().map(|(code, _)| code).collect();
-    // Of PROTOCOL.md C8 these are never sent: 4000, TLS is the proxy's; 4005, such a path gets a 404; 4008, no version
-    // is fine; 4202, the silent get 4201; 4303, no broker can fail.
+    // Of docs/PROTOCOL.md C8 these are never sent: 4000, TLS is the proxy's; 4005, such a path gets a 404; 4008, no
+    // version is fine; 4202, the silent get 4201; 4303, no broker can fail.
     let expected = [4001, 4003, 4004, 4006, 4007, 4009, 4100, 4200, 4201, 4300, 4301, 4302];
     assert_eq!(sent, BTreeSet::from(expected));
 }

@@ -1,5 +1,5 @@
 //! RFC 6455 on the wire: what is a violation and how it ends, and that every cut of right bytes is right
-//! (PROTOCOL.md rule 57; reverb-wire.md sections 2 and 3).
+//! (docs/PROTOCOL.md rule 57, D).
 
 use crate::support::frame::{
     BINARY, CLOSE, CONTINUATION, FIN, PING as PING_FRAME, PONG as PONG_FRAME, TEXT,

@@ -1,5 +1,5 @@
 //! From the first byte of a connection to `connection_established`, and everything that ends before it
-//! (PROTOCOL.md C2, C8, C17, C18; reverb-wire.md sections 1 and 15).
+//! (docs/PROTOCOL.md C2, C8, C17, C18, D).
 
 use std::io::ErrorKind;
 use std::io::{Read, Write};

@@ -1,5 +1,4 @@
-//! Presence channels: rosters, who hears of whom, one user on many connections and cores (PROTOCOL.md C4, C15;
-//! reverb-wire.md section 6).
+//! Presence channels: rosters, who hears of whom, one user on many connections and cores (docs/PROTOCOL.md C4, C15, D).
 
 use std::collections::{BTreeMap, BTreeSet};
 

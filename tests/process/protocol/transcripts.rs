@@ -1,5 +1,5 @@
-//! Golden transcripts: what is said on a connection and what comes back, byte for byte (PROTOCOL.md C4, C5, C13, C15;
-//! reverb-wire.md sections 2 to 8). Presence has a file of its own.
+//! Golden transcripts: what is said on a connection and what comes back, byte for byte (docs/PROTOCOL.md C4, C5, C13,
+//! C15, D). Presence has a file of its own.
 
 use crate::support::{
     Client, Http, INVALID, PING, PONG, Request, Server, Setup, channel_auth, error_event, frame,

@@ -1,4 +1,4 @@
-//! Signing in and being watched, over several workers, at the edges (PROTOCOL.md C6, rules 39 to 43, 70).
+//! Signing in and being watched, over several workers, at the edges (docs/PROTOCOL.md C6, rules 39 to 43, 70).
 
 use crate::support::{
     Client, INVALID, Request, Server, Setup, data, error_event, eventually, sign,
