@@ -64,9 +64,10 @@ fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
     // Who is here, and whoever only asks, is served.
     here.ask(PING, PONG);
     assert_eq!(server.get("/connections"), r#"{"connections":1}"#);
+    // It was 1/8 over the limit, and the server returns memory until it is 1/16 below: at least 5 MiB.
     let full = resident_bytes(server.id());
     eventually("what was remembered is returned to the kernel", || {
-        (resident_bytes(server.id()) < full - 8 * MIB).then_some(())
+        (resident_bytes(server.id()) < full - 4 * MIB).then_some(())
     });
     eventually("room again", || is_taken(&server).then_some(()));
     eventually("publishes again", || {

@@ -4,6 +4,8 @@
 //! folder, and every folder has a `Pass`, so no test has to ask for one. The names of `alone` come first in the order
 //! of the test program, so the other tests hardly wait.
 
+#![expect(clippy::disallowed_types, reason = "tests wait for each other; no worker does")]
+
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
