@@ -3,8 +3,8 @@
 //! A line says what happened with the wrong value, the rule, and what to change. The gaps `{}` of a line are filled
 //! with `Detail`s. The worker appends peer, app and socket. `LineBudget` limits the lines of each cause, so that a
 //! flood of one cause neither fills the log nor hides other causes. A line over the budget is not formatted. Each
-//! cause is counted as one of the coarser `Refused`, whose sums are logged once a minute. `tests/refusals` provokes
-//! each cause that a peer can provoke.
+//! cause is counted as one of the coarser `Refused`, whose sums are logged once a minute. `tests/process/refusals`
+//! provokes each cause that a peer can provoke.
 
 use core::net::IpAddr;
 use std::fmt::{self, Write};

@@ -62,6 +62,13 @@ impl Budget {
         self.bytes_max.saturating_sub(resident)
     }
 
+    /// Whether so much is over the budget. Once it was over, it has to be 1/16 below to end that.
+    pub(super) fn is_over(&self, resident: u64) -> bool {
+        let budget = self.bytes_max;
+        let until = if self.strain == Strain::None { budget } else { budget - budget / 16 };
+        resident > until
+    }
+
     /// Takes a measurement.
     pub(super) fn measure(
         &mut self,
@@ -70,10 +77,9 @@ impl Budget {
         refusals: &RefusalCounters,
     ) -> (Strain, Option<String>) {
         let budget = self.bytes_max;
-        let until = if self.strain == Strain::None { budget } else { budget - budget / 16 };
         self.strain = match resident {
             far if far > budget.saturating_add(budget / 8) => Strain::FarOver,
-            over if over > until => Strain::Over,
+            over if self.is_over(over) => Strain::Over,
             _ => Strain::None,
         };
         let strained = self.strain > Strain::None;

@@ -10,7 +10,7 @@ use monoio::time::sleep;
 use super::control::Control;
 use super::memory::{Budget, Resident};
 use crate::counters::{RefusalCounters, Refused};
-use crate::worker::Shared;
+use crate::worker::{Shared, return_freed_memory};
 
 /// Between two measurements of the memory, above half of the budget. A worker makes some MB of answers in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -66,7 +66,13 @@ impl Watch {
     fn measure(&mut self, now_ms: u64) -> Duration {
         let Some((resident, budget)) = &mut self.budget else { return SELDOM };
         let overload = &self.shared.overload;
-        let bytes = match resident.read() {
+        let mut read = resident.read();
+        // Memory that is free already is no reason to refuse or close anything.
+        if matches!(read, Ok(bytes) if budget.is_over(bytes)) {
+            return_freed_memory();
+            read = resident.read();
+        }
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::debug!("the memory could not be measured: {error}");

@@ -3,9 +3,9 @@
 //! Everything that a client can make the server remember is charged to the client's connection: subscriptions with
 //! their names, presence and sign-in data. `Connection::charged` is the sum. Its send queue and its incomplete input
 //! are counted where they are. A charge is refused when the connection would keep more than its share, and when the
-//! process is short of memory. Charges are estimates; `tests/connection_memory.rs` compares them with the resident
-//! set. The control thread measures the budget of the process itself. It sets the `headroom` that this core may use
-//! until the next measurement.
+//! process is short of memory. Charges are estimates; `tests/process/alone/connection_memory.rs` compares them with the
+//! resident set. The control thread measures the budget of the process itself. It sets the `headroom` that this core
+//! may use until the next measurement.
 //!
 //! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::MemorySubscription` and `Refused::ConnectionMemory`.
 

@@ -16,7 +16,7 @@ mod sys;
 pub mod time;
 pub mod transfer;
 
-pub(crate) use sys::{hold_signals, replace_program};
+pub(crate) use sys::{hold_signals, replace_program, return_freed_memory};
 
 use std::io;
 use std::net::TcpListener;

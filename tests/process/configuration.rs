@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use crate::support::{
     APP_ID, APP_KEY, Client, DEADLINE, Finished, Handshake, Redis, Request, Server, Setup,
-    eventually,
+    eventually, free_port,
 };
 
 const APP: &str = "REVERB_APP_ID=1001\nREVERB_APP_KEY=app-key\nREVERB_APP_SECRET=app-secret\n";
@@ -268,8 +268,9 @@ fn found(finished: &Finished, what: &str) -> String {
 
 #[test]
 fn check_tells_who_has_the_port() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = taken.local_addr().expect("an address").port().to_string();
+    let port = free_port();
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("a port");
+    let port = port.to_string();
     let run = || Setup::new().args(&["check", "--host", "127.0.0.1", "--port", &port]).run();
     let finished = run();
     assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -525,7 +526,7 @@ fn a_development_server_keeps_its_credentials_over_a_take_over() {
 /// SIGUSR2 replaces the program in the same process, and the server that comes is the same development server.
 #[test]
 fn a_development_server_keeps_its_credentials_over_sigusr2() {
-    let port = crate::support::free_port().to_string();
+    let port = free_port().to_string();
     let setup =
         Setup::bare().env("REVERB_SERVER_HOST", "127.0.0.1").env("REVERB_SERVER_PORT", &port);
     let mut server = setup.start_as_configured();

@@ -14,6 +14,7 @@
 //! | `live_fuzz` | random bytes, frames, JSON and requests |
 //! | `protocol` | handshake, framing, transcripts, presence, users, every way to end a connection |
 //! | `refusals` | each cause of a refusal: answer and log line |
+//! | `regression` | bugs that were found in review or in use, and which test would find each again |
 //! | `takeover` | `connections` and `listeners`, a new program by SIGUSR2, who may take over, locked memory |
 //! | `tools` | commands that speak to a running server |
 //! | `webhooks` | events to backends |
@@ -29,6 +30,7 @@ mod limits;
 mod live_fuzz;
 mod protocol;
 mod refusals;
+mod regression;
 mod support;
 mod takeover;
 mod tools;

@@ -1,4 +1,5 @@
-//! Lines about refusals that take a server without memory, or one with odd limits (tests/refusals has the others).
+//! Lines about refusals that take a server without memory, or one with odd limits (tests/process/refusals has the
+//! others).
 
 use serde_json::json;
 

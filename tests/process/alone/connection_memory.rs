@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::{
-    Client, PING, PONG, Server, Setup, Wire, error_event, frame, raise_descriptor_limit,
-    resident_bytes, small_window,
+    Client, PING, PONG, Server, Setup, Wire, error_event, eventually, frame, now, poll_pause,
+    raise_descriptor_limit, resident_bytes, small_window,
 };
 use serde_json::json;
 
@@ -35,8 +35,8 @@ fn send_unread(client: &mut Client, bytes: &[u8]) {
     }
 }
 
-/// Pauses of 10 ms in which a busy machine reads what was sent.
-const PAUSES_MAX: usize = 6_000;
+/// The server has read all that was sent when its memory has not grown for so long.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Runs `attack`; the most memory that the server had meanwhile. `enough`: what it is sure to have once it has read
 /// everything.
@@ -46,18 +46,21 @@ fn most_resident(server: &Server, enough: u64, attack: impl FnOnce()) -> u64 {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 most.fetch_max(resident_bytes(id), Ordering::Relaxed);
-                std::thread::park_timeout(Duration::from_millis(2));
+                poll_pause();
             }
         });
         attack();
-        for _ in 0..PAUSES_MAX {
-            if most.load(Ordering::Relaxed) >= enough {
-                break;
+        eventually("the server has read enough", || {
+            (most.load(Ordering::Relaxed) >= enough).then_some(())
+        });
+        let mut grown = (most.load(Ordering::Relaxed), now());
+        while grown.1.elapsed() < QUIET {
+            let most = most.load(Ordering::Relaxed);
+            if most > grown.0 {
+                grown = (most, now());
             }
-            std::thread::park_timeout(Duration::from_millis(10));
+            poll_pause();
         }
-        // The server may not have read yet all that was sent.
-        std::thread::park_timeout(Duration::from_secs(3));
         done.store(true, Ordering::Relaxed);
     });
     most.into_inner()

@@ -14,12 +14,13 @@ const ROUNDS: usize = 40;
 
 /// Sends the same bytes again and again until it is stopped, and never waits for an answer.
 fn flood(mut stream: TcpStream, bytes: &[u8], stop: &AtomicBool) -> usize {
-    stream.set_nonblocking(true).expect("a socket that does not block");
+    // The server reads a little of it at a time; a write that waits looks at `stop` this often.
+    stream.set_write_timeout(Some(Duration::from_millis(20))).expect("SO_SNDTIMEO");
     let (mut sent, mut at) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
         match stream.write(&bytes[at..]) {
             Ok(count) => (sent, at) = (sent + count, (at + count) % bytes.len()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => panic!("the server cut the flood off: {error}"),
         }
     }

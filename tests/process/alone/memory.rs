@@ -40,9 +40,12 @@ fn is_taken(server: &Server) -> bool {
 }
 
 /// Remembered events are not in anybody's queue: nothing can be shed, so it lasts until they are too old.
+///
+/// The allocator returns what is freed only while the process allocates much. A server that takes nobody in does not,
+/// and once was over its budget for ever. So this test lets it alone until its memory is smaller.
 #[test]
 fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
-    let server = with_room_for(32, || Setup::new().env("RINGVERB_CACHE_TTL", "5"));
+    let mut server = with_room_for(12, || Setup::new().env("RINGVERB_CACHE_TTL", "8"));
     let mut here = server.connect();
     here.subscribe("news");
     let mut http = Http::new(&server);
@@ -61,6 +64,8 @@ fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
     // Who is here, and whoever only asks, is served.
     here.ask(PING, PONG);
     assert_eq!(server.get("/connections"), r#"{"connections":1}"#);
+    // A line in ten seconds; nobody asks meanwhile.
+    server.line_with("connections are accepted again");
     eventually("room again", || is_taken(&server).then_some(()));
     eventually("publishes again", || {
         (server.ask(&event("news", 1, 1)).status == 200).then_some(())

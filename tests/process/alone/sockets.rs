@@ -1,7 +1,5 @@
-//! Sockets before they are WebSockets: how long they may be silent, how many there may be, and that they do not take
-//! the descriptors of others.
+//! Sockets before they are WebSockets: how many there may be, and that they do not take the descriptors of others.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::support::{Client, Handshake, PING, PONG, Server, Setup, Wire, eventually, now};
@@ -9,19 +7,8 @@ use crate::support::{Client, Handshake, PING, PONG, Server, Setup, Wire, eventua
 const UP: &[u8] = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
 const ATTACKER: [u8; 4] = [127, 0, 0, 9];
 
-/// Whether the server has closed this socket.
-fn is_closed(wire: &Wire) -> bool {
-    wire.stream.set_nonblocking(true).expect("a socket that does not block");
-    let peeked = wire.stream.peek(&mut [0]);
-    wire.stream.set_nonblocking(false).expect("a socket that blocks");
-    match peeked {
-        Ok(count) => count == 0,
-        Err(error) => error.kind() != ErrorKind::WouldBlock,
-    }
-}
-
 fn open(wires: &[Wire]) -> usize {
-    wires.iter().filter(|wire| !is_closed(wire)).count()
+    wires.iter().filter(|wire| !wire.is_closed()).count()
 }
 
 /// A newcomer from this address is served at once.
@@ -102,22 +89,4 @@ fn clients_behind_a_proxy_are_counted_each_and_the_proxy_is_not() {
         .collect();
     let served = statuses.iter().filter(|status| **status == 200).count();
     assert_eq!((served, statuses.last()), (64, Some(&429)));
-}
-
-#[test]
-fn the_first_byte_has_less_time_than_the_last() {
-    let server = Setup::new().start();
-    let silent = server.wire();
-    let mut slow = server.wire();
-    slow.send(b"GET /up HTTP/1.1\r\n");
-    let begin = now();
-    eventually("the silent one is closed", || is_closed(&silent).then_some(()));
-    let took = begin.elapsed();
-    assert!((Duration::from_secs(3)..Duration::from_secs(9)).contains(&took), "{took:?}");
-    slow.send(b"Host: x\r\n\r\n");
-    assert_eq!(slow.reply(true).status, 200);
-    // Between two requests there is more time than for one.
-    std::thread::park_timeout(Duration::from_secs(12));
-    slow.send(UP);
-    assert_eq!(slow.reply(true).status, 200);
 }

@@ -2,8 +2,9 @@
 //! byte for byte (docs/PROTOCOL.md C9 rule 59, C20 rules 115 to 117, D).
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::support::{Client, Http, Request, Server, Setup};
+use crate::support::{Client, Http, Request, Server, Setup, eventually, now};
 use serde_json::Value;
 
 const EVENT: &str = r#"{"name":"e","channel":"news","data":"x"}"#;
@@ -359,4 +360,34 @@ fn expect_recorded(client: &mut Client, body: &str, channel: &Value, name: &Valu
     assert!(values.next().expect("data").expect("data").is_string());
     let data = &body[start..start + values.byte_offset()];
     client.expect(&format!(r#"{{"event":{name},"data":{data},"channel":{channel}}}"#));
+}
+
+#[test]
+fn the_first_byte_has_less_time_than_the_last() {
+    let server = Setup::new().start();
+    let silent = server.wire();
+    let mut slow = server.wire();
+    slow.send(b"GET /up HTTP/1.1\r\n");
+    let begin = now();
+    eventually("the silent one is closed", || silent.is_closed().then_some(()));
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    // Where the test itself was held up, the time of the slow one may be over, too.
+    if took < Duration::from_secs(9) {
+        slow.send(b"Host: x\r\n\r\n");
+        assert_eq!(slow.reply(true).status, 200);
+    }
+}
+
+#[test]
+fn between_two_requests_there_is_more_time_than_for_one() {
+    let server = Setup::new().env("RINGVERB_HANDSHAKE_TIMEOUT", "2").start();
+    let mut kept = server.wire();
+    kept.send(UP);
+    assert_eq!(kept.reply(true).status, 200);
+    let mut slow = server.wire();
+    slow.send(b"GET /up HTTP/1.1\r\n");
+    eventually("the time for a request is over", || slow.is_closed().then_some(()));
+    kept.send(UP);
+    assert_eq!(kept.reply(true).status, 200);
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{DEADLINE, PING, PONG, Setup, free_port};
+use crate::support::{DEADLINE, PING, PONG, Setup, free_port, pass};
 use rustix::process::Signal;
 
 /// Where the messages go.
@@ -90,7 +90,7 @@ fn the_old_main_process_waits_until_the_new_one_is_known() {
     let new = std::thread::spawn(move || setup.start_as_configured());
     old.line_with("with all connections");
     // Time to end, if it would.
-    std::thread::park_timeout(Duration::from_millis(300));
+    pass(Duration::from_millis(300));
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", old.id())).expect("it lives");
     assert!(!stat.contains(") Z "), "the old main process has ended too soon: {stat}");
     assert_eq!(old.get("/connections"), r#"{"connections":1}"#, "the new one serves meanwhile");

@@ -1,5 +1,4 @@
-//! Limits of a connection, of an app, of a client address and of the whole server, and what the server answers over
-//! them.
+//! Limits of a connection, of an app, of a client address and of the whole server, and the answers over them.
 
 mod address;
 mod app;

@@ -10,7 +10,8 @@ use crate::support::frame::{
     CLOSE, CONTINUATION, FIN, PING as PING_FRAME, PONG as PONG_FRAME, TEXT,
 };
 use crate::support::{
-    Client, Frame, Handshake, PING, PONG, Request, Server, Setup, Wire, frame, succeeded,
+    Client, Frame, Handshake, PING, PONG, Request, Server, Setup, Wire, frame, rust_text_below,
+    succeeded,
 };
 use serde_json::json;
 
@@ -238,25 +239,11 @@ fn the_codes_of_the_protocol_that_are_sent() {
 #[test]
 fn each_error_is_heard_in_a_test() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process");
-    let source = text_below(&tests);
+    let source = rust_text_below(&tests);
     let errors = errors();
     assert!(errors.len() > 20, "{errors:?}");
     let silent: Vec<_> = errors.iter().filter(|(_, text)| !source.contains(text)).collect();
     assert!(silent.is_empty(), "no test waits for these: {silent:?}");
-}
-
-/// All Rust files of a folder, one after the other.
-fn text_below(folder: &Path) -> String {
-    let mut text = String::new();
-    for entry in std::fs::read_dir(folder).expect("a folder of tests") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            text.push_str(&text_below(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            text.push_str(&std::fs::read_to_string(path).expect("a test"));
-        }
-    }
-    text
 }
 
 /// Echo mode is for a program of its own: see `tests/autobahn`.

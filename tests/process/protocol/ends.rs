@@ -169,7 +169,6 @@ impl Scene {
         let (mut before, id) = (0, scene.server.id());
         scene.descriptors = eventually("quiet", || {
             let now = descriptors(id);
-            std::thread::yield_now();
             let same = now == std::mem::replace(&mut before, now);
             (same && scene.server.get("/connections") == r#"{"connections":1}"#).then_some(now)
         });
@@ -194,7 +193,6 @@ impl Scene {
         assert_eq!(self.server.get("/channels"), r#"{"channels":{"bystander":{}}}"#);
         let id = self.server.id();
         eventually("their descriptors are gone", || {
-            std::thread::yield_now();
             (descriptors(id) <= self.descriptors).then_some(())
         });
         self.bystander.close();

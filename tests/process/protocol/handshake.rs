@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{Client, Handshake, Http, PING, PONG, Server, Setup, eventually, frame};
+use crate::support::{Client, Handshake, Http, PING, PONG, Server, Setup, eventually, frame, pass};
 
 #[test]
 fn the_sample_of_the_rfc_and_the_established_frame() {
@@ -364,7 +364,7 @@ fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {
         }
         // A little later in each round: the deadlines expire during the sends of at least one.
         let target = Duration::from_micros(999_000 + 500 * round);
-        std::thread::park_timeout(target.saturating_sub(begin.elapsed()));
+        pass(target.saturating_sub(begin.elapsed()));
         for wire in &mut wires {
             wire.send_to_closing(&handshake);
         }

@@ -219,15 +219,15 @@ fn run_in(case: &Case, development: bool) {
 const ELSEWHERE: &[(Cause, &str)] = &[
     (
         Cause::HttpMemory,
-        "the bytes of a request are more than 6 % of the memory: tests/connection_memory.rs",
+        "the bytes of a request are more than 6 % of the memory: alone/connection_memory.rs",
     ),
-    (Cause::MemoryPublish, "tests/memory.rs"),
-    (Cause::Memory, "tests/memory.rs"),
+    (Cause::MemoryPublish, "alone/memory.rs"),
+    (Cause::Memory, "alone/memory.rs"),
     (Cause::Shed, "shard/tests/refusals.rs"),
     (Cause::InputMemory, "shard/tests/refusals.rs"),
     (Cause::MemorySubscription, "shard/tests/refusals.rs"),
     (Cause::Kernel, "tick/tests.rs"),
-    (Cause::AppGone, "tests/handover.rs, by a take-over"),
+    (Cause::AppGone, "takeover/connections.rs, by a take-over"),
     (Cause::CoreSilent, "a core that hangs for 5 s"),
     (Cause::TimestampFar, "requests.rs, by a test of its own"),
     (Cause::SlowConsumer, "connections.rs, by a test of its own"),
@@ -246,7 +246,7 @@ fn each_cause_has_a_case() {
     assert!(missing.is_empty(), "no case for {missing:?}");
 }
 
-/// But for 503, which needs a server without memory (tests/memory.rs).
+/// But for 503, which needs a server without memory (alone/memory.rs).
 #[test]
 fn each_status_and_code_has_a_case() {
     let cases = requests::CASES.iter().chain(handshakes::CASES).chain(messages::CASES);

@@ -4,6 +4,9 @@
 //! folder, and every folder has a `Pass`, so no test has to ask for one. The names of `alone` come first in the order
 //! of the test program, so the other tests hardly wait.
 
+#![expect(clippy::disallowed_types, reason = "tests wait for each other; no worker does")]
+
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 
@@ -12,55 +15,50 @@ const ALONE: &str = "alone::";
 
 #[derive(Debug)]
 struct Gate {
-    /// Passes of tests that may run side by side.
-    shared: usize,
-    /// The test of `alone` that runs, and its passes.
-    alone: Option<(String, usize)>,
+    /// Passes of each test that runs, by its name.
+    passes: BTreeMap<String, usize>,
+    /// Tests of `alone` that wait for the others.
+    waiting: usize,
 }
 
-static GATE: Mutex<Gate> = Mutex::new(Gate { shared: 0, alone: None });
+static GATE: Mutex<Gate> = Mutex::new(Gate { passes: BTreeMap::new(), waiting: 0 });
 static CHANGED: Condvar = Condvar::new();
 
-/// Leave to have processes. Dropped, it lets others pass.
+/// Leave to have processes. Dropped, it lets others pass. A thread that a test has started needs none: the test itself
+/// has a pass.
 #[derive(Debug)]
-pub(super) struct Pass(Kind);
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Shared,
-    Alone,
-    /// A thread that a test has started: the test itself has a pass.
-    Helper,
-}
+pub(super) struct Pass(Option<String>);
 
 impl Pass {
-    /// Waits until the test of this thread may have processes.
+    /// Waits until the test of this thread may have processes. A test that has some already does not wait for more.
     pub(super) fn wait() -> Self {
         let current = thread::current();
-        let Some(name) = current.name() else { return Self(Kind::Helper) };
-        if name.starts_with(ALONE) { Self::alone(name) } else { Self::shared() }
-    }
-
-    fn alone(name: &str) -> Self {
-        let is_free = |gate: &Gate| match &gate.alone {
-            None => gate.shared == 0,
-            Some((owner, _)) => owner == name,
-        };
-        let mut gate = wait_until(is_free);
-        gate.alone.get_or_insert_with(|| (name.to_owned(), 0)).1 += 1;
-        Self(Kind::Alone)
-    }
-
-    /// Does not wait for tests of `alone` that wait themselves: this test may have a server already.
-    fn shared() -> Self {
-        let mut gate = wait_until(|gate| gate.alone.is_none());
-        gate.shared += 1;
-        Self(Kind::Shared)
+        let Some(name) = current.name() else { return Self(None) };
+        let mut gate = lock();
+        if name.starts_with(ALONE) {
+            gate.waiting += 1;
+            gate = wait_until(gate, |gate| gate.passes.keys().all(|other| other == name));
+            gate.waiting -= 1;
+        } else {
+            gate = wait_until(gate, |gate| gate.passes.contains_key(name) || gate.is_open());
+        }
+        *gate.passes.entry(name.to_owned()).or_default() += 1;
+        Self(Some(name.to_owned()))
     }
 }
 
-fn wait_until(is_free: impl Fn(&Gate) -> bool) -> MutexGuard<'static, Gate> {
-    CHANGED.wait_while(lock(), |gate| !is_free(gate)).expect("no test fails while it has the lock")
+impl Gate {
+    /// Whether another test may start to have processes beside those that have some.
+    fn is_open(&self) -> bool {
+        self.waiting == 0 && !self.passes.keys().any(|name| name.starts_with(ALONE))
+    }
+}
+
+fn wait_until(
+    gate: MutexGuard<'static, Gate>,
+    may_pass: impl Fn(&Gate) -> bool,
+) -> MutexGuard<'static, Gate> {
+    CHANGED.wait_while(gate, |gate| !may_pass(gate)).expect("no test fails while it has the lock")
 }
 
 fn lock() -> MutexGuard<'static, Gate> {
@@ -69,19 +67,14 @@ fn lock() -> MutexGuard<'static, Gate> {
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        let Some(name) = &self.0 else { return };
         let mut gate = lock();
-        match self.0 {
-            Kind::Helper => return,
-            Kind::Shared => gate.shared -= 1,
-            Kind::Alone => {
-                let passes = gate.alone.as_mut().map(|(_, passes)| {
-                    *passes -= 1;
-                    *passes
-                });
-                if passes == Some(0) {
-                    gate.alone = None;
-                }
-            }
+        let passes = gate.passes.get_mut(name).map(|passes| {
+            *passes -= 1;
+            *passes
+        });
+        if passes == Some(0) {
+            gate.passes.remove(name);
         }
         CHANGED.notify_all();
     }

@@ -1,7 +1,7 @@
 //! What the tests of the running server share: the server itself, a WebSocket client, an HTTP client, a Redis.
 //!
-//! Blocking and plain, so that a test reads as a transcript. Every wait has a deadline; nothing sleeps, no port is
-//! fixed, and each server has a folder and an environment of its own. The encoders here are not the server's: a
+//! Blocking and plain, so that a test reads as a transcript. Every wait is for a condition and has a deadline, no port
+//! is fixed, and each server has a folder and an environment of its own. The encoders here are not the server's: a
 //! fault on one side must not cancel itself out on the other.
 
 mod client;
@@ -14,8 +14,9 @@ mod server;
 mod wire;
 
 use std::io::{ErrorKind, Read};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Child;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ringverb::app::Secret;
@@ -56,7 +57,23 @@ pub(crate) fn unix_seconds() -> u64 {
     since.expect("a clock behind 1970").as_secs()
 }
 
-/// Repeats a round trip until it gives what is waited for.
+/// The pause between two looks at what a test waits for. Without it, the tests that wait would keep the cores from
+/// those that run.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Waits until it is worth looking again.
+#[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
+pub(crate) fn poll_pause() {
+    std::thread::sleep(POLL_INTERVAL);
+}
+
+/// Waits until this much time is over: for what the server counts in seconds, and for what must not happen.
+#[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
+pub(crate) fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Asks again and again, until the answer is what the test waits for.
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {
@@ -64,6 +81,7 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
             return answer;
         }
         assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        poll_pause();
     }
 }
 
@@ -165,10 +183,20 @@ pub(crate) fn channel_auth(socket_id: &str, channel: &str, channel_data: Option<
     format!("{APP_KEY}:{signature}")
 }
 
-/// A port that was free a moment ago, for a server that must know it before it starts.
+/// A free port for a server that must know it before it starts. The kernel gives ports of this range to nobody who asks
+/// for any port, so none of the tests that run beside this one gets it.
 pub(crate) fn free_port() -> u16 {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    free.local_addr().expect("an address").port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = (0..COUNT).map(|_| {
+        // Another run of the tests begins elsewhere.
+        let number =
+            std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(FIRST + number % COUNT).expect("a port")
+    });
+    ports.find(is_free).expect("a free port")
 }
 
 /// A JSON text as a value.
@@ -192,4 +220,18 @@ pub(crate) fn succeeded(channel: &str) -> String {
     format!(
         r#"{{"event":"pusher_internal:subscription_succeeded","data":"{{}}","channel":{channel}}}"#
     )
+}
+
+/// All Rust files of a folder, one after the other.
+pub(crate) fn rust_text_below(folder: &std::path::Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            text.push_str(&rust_text_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).expect("a source file"));
+        }
+    }
+    text
 }

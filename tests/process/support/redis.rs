@@ -5,7 +5,6 @@ use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
@@ -89,7 +88,6 @@ impl Redis {
                 let ended =
                     self.child.as_mut().and_then(|child| child.try_wait().expect("a child"));
                 assert!(ended.is_none(), "Redis ended: {ended:?}\n{}", self.log());
-                short_step();
             }
             pong.then_some(())
         });
@@ -252,10 +250,4 @@ impl Tap {
 fn encode(words: &[&str]) -> String {
     let word = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
     format!("*{}\r\n{}", words.len(), words.iter().map(word).collect::<String>())
-}
-
-/// Redis says nowhere that it is about to listen; asking without a pause would take the time it needs to start.
-#[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
-fn short_step() {
-    std::thread::sleep(Duration::from_millis(5));
 }

@@ -167,10 +167,12 @@ impl Setup {
         command
     }
 
-    /// Servers use the interface of the kernel that the environment of the tests names.
+    /// Servers use the interface of the kernel that the environment of the tests names. The report of `check` shows
+    /// each option that is set, so a test of `check` sets all of them itself.
     fn spawn(self) -> Server {
         let mut command = self.command();
-        if !self.environment.iter().any(|(name, _)| name == "RINGVERB_IO") {
+        let is_check = self.arguments.iter().any(|argument| argument == "check");
+        if !is_check && !self.environment.iter().any(|(name, _)| name == "RINGVERB_IO") {
             command.envs(io().map(|io| ("RINGVERB_IO", io)));
         }
         let mut child = command.spawn().expect("the server's program");

@@ -174,6 +174,17 @@ impl Wire {
         Some(Frame { opcode: first & 0x0f, payload })
     }
 
+    /// Whether the server has closed the connection, which has nothing to read.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket that does not block");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket that blocks");
+        match peeked {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+
     /// The server ends the connection, and sends nothing before.
     pub(crate) fn ended(&mut self) {
         let more = self.fill() || !self.input.is_empty();

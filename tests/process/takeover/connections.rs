@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::support::{
-    Client, Finished, Handshake, Http, Request, Server, Setup, Wire, data, frame, sign,
+    Client, Finished, Handshake, Http, Request, Server, Setup, Wire, data, eventually, frame, sign,
     small_window, succeeded,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -119,9 +119,9 @@ fn nobody_notices_processes(mut setups: impl Iterator<Item = Setup>, count: usiz
         });
         for setup in setups {
             let before = heard_of.load(Ordering::Relaxed);
-            while heard_of.load(Ordering::Relaxed) < before + 20 {
-                std::thread::yield_now();
-            }
+            eventually("20 events are published", || {
+                (heard_of.load(Ordering::Relaxed) >= before + 20).then_some(())
+            });
             let new = succeed(&server, setup);
             ended(std::mem::replace(&mut server, new));
         }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::support::{Server, Setup, eventually, now};
+use crate::support::{Server, Setup, eventually, free_port, now, poll_pause};
 use rustix::process::{Signal, Uid};
 
 /// Users nobody else is.
@@ -88,11 +88,6 @@ fn port_of(server: &Server) -> String {
     server.address.port().to_string()
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 fn takes_over(old: Server, new: Setup) -> Server {
     let mut client = old.connect();
     client.subscribe("news");
@@ -119,7 +114,7 @@ fn another_user_cannot_occupy_the_place() {
     let mut held = None;
     let squatter = Stranger::start(move || {
         held.get_or_insert_with(&names);
-        std::thread::yield_now();
+        poll_pause();
     });
     eventually("the names are taken", || (squatter.acts.load(Ordering::Relaxed) > 0).then_some(()));
     let start = now();
