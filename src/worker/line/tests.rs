@@ -13,10 +13,10 @@ use crate::config::load::{Sources, merge};
 use crate::config::validate::{DevelopmentApp, build};
 use crate::mailbox::mesh;
 use crate::tick::kernel::Kernel;
-use crate::worker::handover::Handover;
 use crate::worker::kernel::{Choice, Epoll};
 use crate::worker::phase::Phase;
 use crate::worker::time::Clock;
+use crate::worker::transfer::Transfer;
 
 /// Ticks until the worker has its connection, each of at most 20 ms.
 const TICKS_MAX: usize = 3_000;
@@ -50,7 +50,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         apps,
         unready: AtomicBool::new(false),
         phase: Phase::default(),
-        handover: Handover::new(1, None),
+        transfer: Transfer::new(1, None),
         lines: config.scaling.clone().map(|scaling| Lines::new(NodeId(1), scaling, 1)),
         config,
         drained: AtomicUsize::new(0),

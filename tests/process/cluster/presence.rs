@@ -1,5 +1,5 @@
-//! Presence, sign-in, counts and webhooks of several nodes that meet in a real Redis (PROTOCOL.md rules 22, 23, 43, 77,
-//! 88, 97, 98, 112, 137). Who dies, and what becomes of what they had, is in faults.rs.
+//! Presence, sign-in, counts and webhooks of several nodes that meet in a real Redis (docs/PROTOCOL.md rules 22, 23,
+//! 43, 77, 88, 97, 98, 112, 137). Who dies, and what becomes of what they had, is in faults.rs.
 
 use std::collections::BTreeSet;
 

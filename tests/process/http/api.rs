@@ -1,5 +1,5 @@
-//! The HTTP API: endpoints, validation, signatures, in Reverb's words (PROTOCOL.md C7, C9, C13, C19, C20;
-//! reverb-wire.md sections 9 to 12, 14). How the bytes come is the business of transport.rs.
+//! The HTTP API: endpoints, validation, signatures, in Reverb's words (docs/PROTOCOL.md C7, C9, C13, C19, C20, D). How
+//! the bytes come is the business of transport.rs.
 
 use crate::support::{
     APP_ID, Client, Handshake, Http, Reply, Request, Server, Setup, unix_seconds,
