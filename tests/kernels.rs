@@ -1,9 +1,18 @@
-//! Both kernels of a worker over real sockets: they keep one contract, and the probe finds where io_uring is refused.
+//! Both kernels of a worker over real sockets, and the simulator's kernel: they keep one contract. The probe finds where
+//! io_uring is refused.
 
+#[expect(dead_code, reason = "the simulator uses all of it")]
+#[path = "simulator/kernel.rs"]
+mod kernel;
+#[expect(dead_code, reason = "the simulator uses all of it")]
+#[path = "simulator/random.rs"]
+mod random;
 #[path = "kernels/refused.rs"]
 mod refused;
 #[path = "kernels/script.rs"]
 mod script;
+#[path = "kernels/simulated.rs"]
+mod simulated;
 #[path = "kernels/world.rs"]
 mod world;
 
@@ -15,9 +24,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use ringverb::mailbox::Doorbell;
-use ringverb::tick::kernel::{Kernel, Watched};
+use ringverb::tick::kernel::Kernel;
 use ringverb::worker::kernel::{Epoll, Uring, prepare_listener};
 use ringverb::worker::time::Clock;
+use simulated::Simulated;
 use socket2::{Domain, Socket, Type};
 use world::World;
 
@@ -42,7 +52,10 @@ impl<K> Loopback<K> {
 
 impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd>> World for Loopback<K> {
     type Kernel = K;
-    const STRICT: bool = true;
+
+    fn is_strict(&self) -> bool {
+        true
+    }
 
     fn kernel(&mut self) -> &mut K {
         &mut self.kernel
@@ -54,10 +67,6 @@ impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd>> World for Loopback<K> {
         // Inherited by what is accepted. Sockets of a fixed size are soon full, and stay so.
         socket2::SockRef::from(&listener).set_send_buffer_size(BUFFER).expect("a TCP socket");
         prepare_listener(listener).expect("a TCP listener")
-    }
-
-    fn unwatch_listener(&mut self, listener: &OwnedFd, index: u32) {
-        self.kernel.unwatch(listener, Watched::Listener(index), false);
     }
 
     fn connect(&mut self) -> SocketAddr {
@@ -153,4 +162,20 @@ fn io_uring_without_deferred_work_keeps_the_contract() {
     let uring = script::run(Loopback::around(Uring::cooperative(clock).expect("io_uring")));
     let epoll = script::run(Loopback::around(Epoll::new(clock).expect("epoll")));
     assert_eq!(uring, epoll, "io_uring (left) and epoll (right) report different things");
+}
+
+#[test]
+fn the_simulated_kernel_reports_what_the_real_ones_report() {
+    let clock = Clock::start();
+    let epoll = script::run(Loopback::around(Epoll::new(clock).expect("epoll")));
+    let simulated = script::run(Simulated::strict());
+    assert_eq!(
+        simulated, epoll,
+        "the simulated kernel (left) and epoll (right) report different things"
+    );
+    // Watches that end and accepts that fail change none of the reports that must come.
+    for seed in 0..200 {
+        let simulated = script::run(Simulated::fickle(seed));
+        assert_eq!(simulated, epoll, "seed {seed}: the simulated kernel (left) and epoll (right)");
+    }
 }

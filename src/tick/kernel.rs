@@ -50,7 +50,8 @@ pub struct Event {
     /// A watch for reading goes on; without it, it must be armed anew. The kernel ends one when there is no room for
     /// its report, so after a burst any of them may have ended.
     pub more: bool,
-    /// The peer's end, or an error, was seen.
+    /// The peer's end, or an error, was seen. With `Token::Writable` a kernel may leave out the end of the peer's half,
+    /// as epoll does, or report it, as io_uring does.
     pub end: bool,
     /// The kernel could not watch, for want of memory.
     pub failed: bool,

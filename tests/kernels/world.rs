@@ -10,13 +10,11 @@ pub(crate) type Listener<W> = <<W as World>::Kernel as Kernel>::Listener;
 /// The world around one kernel. Peers are numbered in the order in which they connect.
 pub(crate) trait World {
     type Kernel: Kernel;
-    /// No report comes for no reason, and time passes in a wait.
-    const STRICT: bool;
 
+    /// Every report has a cause, and no accept fails.
+    fn is_strict(&self) -> bool;
     fn kernel(&mut self) -> &mut Self::Kernel;
     fn listener(&mut self) -> Listener<Self>;
-    /// `Kernel::unwatch` for a listener.
-    fn unwatch_listener(&mut self, listener: &Listener<Self>, index: u32);
     /// A peer connects. Its address.
     fn connect(&mut self) -> SocketAddr;
     fn send(&mut self, peer: usize, bytes: &[u8]);

@@ -151,6 +151,8 @@ pub(crate) struct World {
     listeners: Vec<Backlog>,
     /// Accepting fails now and then for want of descriptors; it goes on when time has passed.
     pub(crate) is_short_of_descriptors: bool,
+    /// Watches end and accepts fail at random.
+    pub(crate) is_fickle: bool,
 }
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -166,6 +168,7 @@ impl World {
             reads: Vec::new(),
             listeners: Vec::new(),
             is_short_of_descriptors: false,
+            is_fickle: true,
         }
     }
 
@@ -187,12 +190,17 @@ impl World {
         }
     }
 
+    /// Whether a watch goes on behind a report.
+    fn goes_on(&self) -> bool {
+        !self.is_fickle || !self.random.one_in(8)
+    }
+
     fn report_listener(&mut self, listener: usize, core: usize, index: u32) {
         let token = Token::Readable(Watched::Listener(index));
         if self.completions[core].iter().any(|event| event.token == token) {
             return;
         }
-        let more = !self.random.one_in(8);
+        let more = self.goes_on();
         if !more {
             self.listeners[listener].watches.retain(|watch| *watch != (core, index));
         }
@@ -236,7 +244,7 @@ impl World {
 
     /// A core's doorbell rings. The watch may end with the report.
     pub(crate) fn ring(&mut self, core: usize) {
-        let more = !self.random.one_in(8);
+        let more = self.goes_on();
         let bell = &mut self.bells[core];
         bell.has_rung = !bell.is_watched;
         if bell.is_watched {
@@ -283,7 +291,7 @@ impl World {
             waiting.end |= end;
             return;
         }
-        let more = !self.random.one_in(8);
+        let more = self.goes_on();
         if !more {
             self.wires[wire].watches.retain(|(other, _)| *other != core);
         }
@@ -309,13 +317,17 @@ impl World {
     }
 
     fn make_room(&mut self, wire: usize) {
-        for (core, key) in std::mem::take(&mut self.wires[wire].want_room) {
-            self.post(core, Token::Writable(key));
+        for (core, watched) in std::mem::take(&mut self.wires[wire].want_room) {
+            self.report_room(wire, core, watched);
         }
     }
 
-    fn post(&mut self, core: usize, token: Token) {
-        self.completions[core].push_back(Event { token, more: false, end: false, failed: false });
+    fn report_room(&mut self, wire: usize, core: usize, watched: Watched) {
+        let found = &self.wires[wire];
+        // io_uring reports the end of the peer's half with the room, epoll reports the end of both halves only.
+        let end = found.reset || found.ended && (found.shut || self.random.one_in(2));
+        let token = Token::Writable(watched);
+        self.completions[core].push_back(Event { token, more: false, end, failed: false });
     }
 }
 
@@ -387,12 +399,12 @@ impl Kernel for SimKernel {
         if world.is_short_of_descriptors && world.random.one_in(16) {
             return Accepted::Exhausted("no descriptors".to_owned());
         }
-        if world.random.one_in(16) {
+        if world.is_fickle && world.random.one_in(16) {
             return Accepted::Failed;
         }
         backlog.wires.pop_front();
         let found = &mut world.wires[wire];
-        if found.reset && world.random.one_in(2) {
+        if found.reset && world.is_fickle && world.random.one_in(2) {
             found.closed = true;
             return Accepted::Failed;
         }
@@ -425,7 +437,7 @@ impl Kernel for SimKernel {
         let mut world = self.world.borrow_mut();
         let wire = &mut world.wires[socket.wire];
         if wire.room > 0 || wire.reset {
-            world.post(self.core, Token::Writable(watched));
+            world.report_room(socket.wire, self.core, watched);
         } else {
             wire.want_room.push((self.core, watched));
         }
@@ -441,8 +453,14 @@ impl Kernel for SimKernel {
 
     fn submit(&mut self) {}
 
-    /// Cores wait in `Process::wakes`.
-    fn park(&mut self, _timeout_ms: Option<u64>) {}
+    /// For the contract script. The cores of a simulated process wait in `Process::wakes`.
+    fn park(&mut self, timeout_ms: Option<u64>) {
+        let world = self.world.borrow();
+        if !world.wakes(self.core) {
+            let waited_ms = timeout_ms.expect("a wait without an end, and nothing to report");
+            world.stamp.set(world.stamp.get() + waited_ms * 1_000_000);
+        }
+    }
 
     fn reap(&mut self, events: &mut Vec<Event>) {
         events.extend(self.world.borrow_mut().completions[self.core].drain(..));
@@ -484,10 +502,8 @@ impl Kernel for SimKernel {
         let took = if world.random.one_in(16) { 3_000_000 } else { 1_000 };
         world.stamp.set(world.stamp.get() + took);
         let wire = &mut world.wires[socket.wire];
-        if wire.reset {
-            return Received::Gone;
-        }
-        if let Some(source) = &mut wire.source {
+        // As on Linux: what came before a reset can still be read.
+        if let Some(source) = wire.source.as_mut().filter(|_| !wire.reset) {
             source.refill(&mut wire.to_server);
         }
         let count = wire.to_server.len().min(buffer.len());
@@ -500,9 +516,9 @@ impl Kernel for SimKernel {
         for (slot, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
             *slot = byte;
         }
-        let is_endless = wire.source.is_some();
+        let is_endless = wire.source.is_some() && !wire.reset;
         let received = match count {
-            0 if wire.ended => Received::Gone,
+            0 if wire.ended || wire.reset => Received::Gone,
             0 => Received::Nothing,
             count => Received::Bytes(count),
         };
@@ -517,7 +533,12 @@ impl Kernel for SimKernel {
         let mut world = self.world.borrow_mut();
         let wire = &mut world.wires[socket.wire];
         wire.shut = true;
-        !wire.reset
+        let is_connected = !wire.reset;
+        if is_connected && wire.is_readable() {
+            // The kernel wakes whoever watches the socket, and reports what it finds.
+            world.arrive(socket.wire);
+        }
+        is_connected
     }
 
     fn stamp(&self) -> u64 {
