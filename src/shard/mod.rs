@@ -255,7 +255,8 @@ impl Shard {
     pub fn open(&mut self, app: AppIndex, entropy: u64, prelude: &[u8]) -> ConnectionKey {
         let socket_id = SocketId::make(self.settings.core, self.settings.cores, entropy);
         let key = self.insert(app, socket_id);
-        let mut bytes = Vec::with_capacity(prelude.len() + GREETING_BYTES);
+        let mut bytes = Vec::with_capacity(1 + prelude.len() + GREETING_BYTES);
+        bytes.push(0);
         bytes.extend_from_slice(prelude);
         if cfg!(not(feature = "echo")) {
             let timeout = self.settings.apps.get(app).activity_timeout_seconds;
@@ -263,7 +264,10 @@ impl Shard {
             outbound::connection_established(socket_id, timeout, &mut self.text);
             frame::encode(Opcode::Text, &self.text, &mut bytes);
         }
-        self.enqueue(key.slot, &bytes.into());
+        // What the client asks for behind its handshake may fill the queue before anything leaves. A close for that must
+        // not drop the 101 answer, nor the answers to requests ahead of it, which were carried out.
+        self.connections[key.slot as usize].send_queue.push_begun(&bytes.into());
+        self.mark_dirty(key.slot);
         self.watch(key);
         self.trace(|| Trace::Established(socket_id));
         key

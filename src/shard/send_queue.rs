@@ -61,6 +61,15 @@ impl SendQueue {
         self.rest.get_or_insert_default().push_back(frame.clone());
     }
 
+    /// Enqueues the first frame, less its first byte, as one that has begun to be sent: no close drops it. The byte stands
+    /// for what the kernel has had.
+    pub(super) fn push_begun(&mut self, frame: &Frame) {
+        debug_assert!(self.is_empty(), "only a first frame can have begun");
+        self.push(frame);
+        let is_taken = self.sent(1);
+        debug_assert!(is_taken, "that byte waits");
+    }
+
     /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow
     /// consumer must not wait behind a megabyte, and may not cut a frame in two.
     pub(super) fn push_last_instead(&mut self, frame: &Frame) {
@@ -85,10 +94,7 @@ impl SendQueue {
     pub(super) fn restored(begun: &[u8], waiting: Vec<u8>) -> Self {
         let mut queue = Self::default();
         if !begun.is_empty() {
-            // One byte stands for what the kernel has had: the frame must not be dropped for one that has not begun.
-            queue.push(&[&[0], begun].concat().into());
-            let is_taken = queue.sent(1);
-            debug_assert!(is_taken, "that byte waits");
+            queue.push_begun(&[&[0], begun].concat().into());
         }
         if !waiting.is_empty() {
             queue.push(&waiting.into());

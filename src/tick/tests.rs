@@ -10,12 +10,15 @@ use crate::app::{App, AppIndex, Apps, sample};
 use crate::counters::{RefusalCounters, Refused};
 use crate::limits;
 use crate::mailbox::{Doorbell, mesh};
+use crate::pusher::error_code::SLOW_CONSUMER;
 use crate::shard::{ConnectionKey, Settings};
 
 /// A kernel that reports `sent` of each send, and whose sockets have always read what `source` fills in.
 struct Scripted {
     sent: fn(usize) -> Sent,
     source: fn(&mut [u8]) -> Received,
+    /// Gets the bytes of each send.
+    seen: fn(&[u8]),
     /// Connections that wait at a listener.
     waiting: u32,
 }
@@ -52,7 +55,10 @@ impl Kernel for Scripted {
 
     fn send_all<'a>(&mut self, sends: impl Iterator<Item = Send<'a, ()>>, results: &mut Vec<Sent>) {
         results.clear();
-        results.extend(sends.map(|send| (self.sent)(send.bytes.len())));
+        results.extend(sends.map(|send| {
+            (self.seen)(send.bytes);
+            (self.sent)(send.bytes.len())
+        }));
     }
 
     fn receive(&mut self, (): &(), buffer: &mut [u8]) -> Received {
@@ -86,7 +92,7 @@ fn core_of(app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
     assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
     let mailbox = mesh(1).unwrap().remove(0);
     let overload = Arc::new(Overload::default());
-    let kernel = Scripted { sent, source: |_| Received::Nothing, waiting: 0 };
+    let kernel = Scripted { sent, source: |_| Received::Nothing, seen: |_| {}, waiting: 0 };
     let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
     Core::new(Shard::new(Settings::alone(apps)), mailbox, http, kernel, 0)
 }
@@ -138,6 +144,36 @@ fn a_slot_that_changes_hands_within_a_tick_is_sent_once() {
     assert_eq!(first.slot, second.slot);
     tick(&mut core);
     assert_eq!(SENDS.get(), 1);
+}
+
+/// Answers to requests that a client has sent ahead of its handshake are part of the prelude: they were carried out.
+#[test]
+fn a_close_for_a_full_send_queue_keeps_the_answers_ahead_of_the_handshake() {
+    thread_local! {
+        static SENT: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    const BYTES_MAX: usize = 4_096;
+    const PINGS: usize = 100;
+    let apps = Arc::new(Apps::new(vec![sample()]));
+    assert!(apps.get(AppIndex(0)).admit());
+    let mut settings = Settings::alone(apps);
+    settings.memory.send_queue_bytes_max = BYTES_MAX;
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    core.shard = Shard::new(settings);
+    core.reactor.kernel.seen = |bytes| SENT.with_borrow_mut(|sent| sent.extend_from_slice(bytes));
+    let answers = vec![b'a'; limits::ANSWERS_BYTES_MAX];
+    let key = core.shard.open(AppIndex(0), 99, &answers);
+    // A client may send all of this in one packet, behind its handshake.
+    let text = br#"{"event":"pusher:ping"}"#;
+    let mut ping = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+    ping.extend_from_slice(text);
+    core.reactor.adopt(&mut core.shard, key, (), &mut ping.repeat(PINGS));
+    tick(&mut core);
+    let sent = SENT.take();
+    assert!(sent.starts_with(&answers), "{} bytes were sent", sent.len());
+    let rest = String::from_utf8_lossy(&sent[answers.len()..]);
+    assert!(rest.contains("pusher:connection_established"), "{rest}");
+    assert!(!rest.contains("pusher:pong") && rest.ends_with(SLOW_CONSUMER.message), "{rest}");
 }
 
 /// It sends requests without end and reads all answers: they leave in the pace in which they are served.
