@@ -444,3 +444,6 @@ fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     }
     Err(last)
 }
+
+#[cfg(test)]
+mod tests;
