@@ -253,28 +253,31 @@ impl<K: Kernel> Reactor<K> {
             || (site.http.stands_aside && entry.session.may_move())
         {
             entry.is_deferred = true;
-        } else if entry.session.input().is_empty() {
+        } else if self.serve_input(site, key) {
             self.read_session(site, key);
-        } else {
-            // What has come goes ahead of what is still to be received: else a client that sends many requests at once
-            // would have all of them kept here.
-            self.serve(site, key);
-            let Some(entry) = self.sessions.get(key) else { return };
-            if entry.session.wants_bytes() {
-                self.read_session(site, key);
-            } else {
-                entry.is_deferred = true;
-            }
+        } else if let Some(entry) = self.sessions.get(key) {
+            entry.is_deferred = true;
         }
     }
 
-    /// Reads a session once.
+    /// Carries out what has come, ahead of what is still to be received. Without it a client that sends many requests at
+    /// once would have all of them kept here, and the end of its half would discard them. Whether more bytes are of use.
+    fn serve_input(&mut self, site: &mut Site<'_>, key: SessionKey) -> bool {
+        let Some(entry) = self.sessions.get(key) else { return false };
+        if !entry.session.input().is_empty() {
+            self.serve(site, key);
+        }
+        self.sessions.get(key).is_some_and(|entry| entry.session.wants_bytes())
+    }
+
+    /// Reads a session once. The requests that it has received are carried out.
     fn read_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Some(entry) = self.sessions.get(key) else { return };
         let until = std::mem::replace(&mut entry.queued, Queued::No);
         entry.read_in_tick = self.tick;
         match self.kernel.receive(&entry.socket, &mut self.scratch) {
-            Received::Gone => self.read_end(site, key),
+            // The client has ended its half, or the connection has failed.
+            Received::Gone => self.drop_session(site, key),
             Received::Nothing => self.serve(site, key),
             Received::Bytes(count) => {
                 let bytes = self.scratch.get(..count).unwrap_or_default();
@@ -289,21 +292,6 @@ impl<K: Kernel> Reactor<K> {
                 self.sessions.wait_anew(key);
                 self.serve(site, key);
             }
-        }
-    }
-
-    /// The client has ended its half, or the connection has failed. Requests that came before are carried out: there
-    /// are some where answers had to leave first, or where another process read them.
-    fn read_end(&mut self, site: &mut Site<'_>, key: SessionKey) {
-        let found = self.sessions.get(key);
-        if found.is_some_and(|entry| entry.session.has_begun()) {
-            self.serve(site, key);
-        }
-        match self.sessions.get(key) {
-            Some(entry) if entry.session.wants_bytes() => self.drop_session(site, key),
-            // It waits, or has answers to send; then the end is read again.
-            Some(_) => self.queue_session(key, Queued::ToTheEnd),
-            None => {}
         }
     }
 
@@ -462,7 +450,10 @@ impl<K: Kernel> Reactor<K> {
             Timer::FirstByte | Timer::Request | Timer::KeepAlive
                 if entry.read_in_tick != self.tick && entry.session.wants_bytes() =>
             {
-                self.read_session(site, key);
+                let wants_bytes = self.serve_input(site, key);
+                if wants_bytes {
+                    self.read_session(site, key);
+                }
             }
             _ => {}
         }
