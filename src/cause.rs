@@ -166,6 +166,8 @@ causes! {
         "a connection was closed because it sent nothing for {} s: is it a health check that only connects?"
     RequestTimeout "request_timeout" RequestTimeout
         "a connection was closed because its request was not complete after {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
+    TakeOver "take_over" RequestTimeout
+        "a request was refused because only a part of it had arrived when a new process took over: its client can send it again"
     AnswerUnread "answer_unread" AnswerUnread
         "a connection was closed because it did not read its answer within {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
     HttpConnections "http_connections" HttpConnections

@@ -12,8 +12,8 @@ use crate::mailbox::Doorbell;
 use crate::worker::Shared;
 
 const STEP: Duration = Duration::from_millis(1);
-/// How long HTTP sessions may take to stand aside, in steps. Those that are not done then get no answer: they have
-/// sent a part of a request only, or do not read.
+/// How long HTTP sessions may take to stand aside, in steps. A client that has sent a part of its request only is then
+/// answered with 503. One that does not read its answers gets no further ones.
 const ASIDE_STEPS: u32 = 1_000;
 /// How long mail may take to run dry, in steps.
 const QUIET_STEPS: u32 = 2_000;
@@ -81,7 +81,8 @@ fn try_give(shared: &Shared, doorbells: &[Doorbell], successor: &Successor) -> i
     if wait(ASIDE_STEPS, "HTTP requests were still under way", all_aside).is_err() {
         let left = shared.handover.busy();
         tracing::info!(
-            "{left} HTTP requests were not complete in time for the take-over: their clients receive no answer"
+            "{left} HTTP connections were still busy after {ASIDE_STEPS} ms of the take-over: requests that have not \
+             arrived in full are refused with 503"
         );
     }
     shared.phase.pause();

@@ -34,8 +34,15 @@ pub struct MovedSession<'a, S> {
 }
 
 impl<K: Kernel> Core<K> {
+    /// Requests that are not whole are refused first, because a pause on the way to another process is the last moment
+    /// for it: a client that gets no answer does not know whether its request was carried out.
     pub fn pause(&mut self) {
-        self.paused = true;
+        if std::mem::replace(&mut self.paused, true) {
+            return;
+        }
+        let (mut site, reactor) = self.split();
+        reactor.refuse_unfinished(&mut site);
+        self.flush();
     }
 
     /// Goes on as if nothing had been. What became readable meanwhile is read in the next tick.

@@ -21,7 +21,7 @@ const REQUEST_SECONDS: u64 = 10;
 /// Time for the first byte of a connection.
 const FIRST_BYTE_SECONDS: u64 = 5;
 /// Requests of a burst whose answers do not fit what is sent before the next request is looked at.
-const BURST: usize = 130;
+const BURST: usize = 200;
 
 /// What is known of published events in all of a world.
 #[derive(Debug, Default)]
@@ -136,6 +136,10 @@ pub(crate) struct Backend {
     is_last: bool,
     /// It has sent bytes behind a request that asks for the end: the answer may be lost.
     is_rash: bool,
+    /// Its process gives connections to another one and keeps this one: its request is refused, or not answered.
+    is_left: bool,
+    /// The server has ended the connection with an answer, and the client had not asked for that.
+    is_dismissed: bool,
     /// What was sent from there on came after the server's end.
     late_from: Option<usize>,
     pub(crate) over: bool,
@@ -160,6 +164,8 @@ impl Backend {
             ends_behind: false,
             is_last: false,
             is_rash: false,
+            is_left: false,
+            is_dismissed: false,
             late_from: None,
             over: false,
             next_number: first,
@@ -190,14 +196,18 @@ impl Backend {
 
     /// Writes some requests. `socket_id`: of a subscriber that is left out.
     pub(crate) fn ask(&mut self, random: &Random, unix_seconds: u64, socket_id: Option<&str>) {
-        if random.one_in(24) {
-            let count = if random.one_in(3) { BURST } else { 1 + random.below(12) };
-            (0..count).for_each(|_| self.probe("GET", Form::default()));
-        }
+        let is_burst = random.one_in(64);
+        let count = match is_burst {
+            true => BURST,
+            false if random.one_in(32) => 1 + random.below(12),
+            false => 0,
+        };
+        (0..count).for_each(|_| self.probe("GET", Form::default()));
         for _ in 0..1 + random.below(3) {
             self.ask_one(random, unix_seconds, socket_id);
         }
-        self.ends_behind = random.one_in(8);
+        // Requests that wait for answers ahead of them to leave, and the end behind them.
+        self.ends_behind = random.one_in(if is_burst { 2 } else { 8 });
         if self.manner == Manner::Endless {
             // At least its last byte is missing.
             let last = self.requests.back_mut().expect("just written");
@@ -435,14 +445,21 @@ impl Backend {
                 }
                 continue;
             }
-            assert!(asked.announced || asked.is_fatal, "{answer:?} comes too early");
-            assert!(asked.statuses.contains(&answer.status), "{answer:?} to {:?}", asked.what);
-            let must_close = asked.closes || asked.is_fatal;
+            // A request that a process has read in part when it gave its connections to another one.
+            let is_refused = self.is_left && answer.status == 503 && answer.closes;
+            assert!(asked.announced || asked.is_fatal || is_refused, "{answer:?} comes too early");
+            let is_expected = is_refused || asked.statuses.contains(&answer.status);
+            assert!(is_expected, "{answer:?} to {:?}", asked.what);
+            let must_close = asked.closes || asked.is_fatal || is_refused;
             assert!(answer.closes || !must_close, "{answer:?} goes on");
             assert!(!answer.closes || must_close || may_drain, "{answer:?} ends the connection");
             let asked = self.requests.pop_front().expect("the first one");
             self.is_last = answer.closes;
+            self.is_dismissed = answer.closes && !asked.closes;
             match asked.what {
+                What::Publish { .. } if is_refused => {
+                    effects.extend(asked.numbers().map(Effect::Void));
+                }
                 What::Publish { events, .. } => {
                     effects.extend(events.iter().map(|(number, _)| Effect::Answered(*number)));
                 }
@@ -457,10 +474,16 @@ impl Backend {
         }
     }
 
+    /// A client that has not asked for the end may have sent its next request. If the server closed its socket at once,
+    /// that request would reset the connection, and the answer could be lost.
+    pub(crate) fn check_dismissal(&self, wire: &Wire) {
+        assert!(wire.shut || !self.is_dismissed, "backend {}: closed at once", self.wire);
+    }
+
     /// The server has ended the connection. `may_make_room`: it may have done so for another one.
     pub(crate) fn note_end(&mut self, may_make_room: bool, effects: &mut Vec<Effect>) {
         self.over = true;
-        let may_lose = self.is_rash || self.late_from.is_some() || !self.reads();
+        let may_lose = self.is_rash || self.is_left || self.late_from.is_some() || !self.reads();
         assert!(may_lose || self.input.is_empty(), "the connection ends within an answer");
         for asked in std::mem::take(&mut self.requests).into_iter().filter(|asked| asked.announced)
         {
@@ -468,7 +491,7 @@ impl Backend {
             let effect: fn(u64) -> Effect = match is_late {
                 Some(true) => Effect::Void,
                 Some(false) => Effect::Unknown,
-                None if self.is_rash || !self.reads() => Effect::Unknown,
+                None if self.is_rash || self.is_left || !self.reads() => Effect::Unknown,
                 None => {
                     assert!(may_make_room, "backend {}: no answer to {asked:?}", self.wire);
                     Effect::Void
@@ -529,6 +552,11 @@ impl Backend {
             b"\r\n" => Stage::EmptyLine(next),
             _ => Stage::Rest(next),
         })
+    }
+
+    /// Its process, which gives connections to another one, keeps this one or does not.
+    pub(crate) fn set_left(&mut self, is_left: bool) {
+        self.is_left = is_left;
     }
 
     /// Another process has taken its connection in, where its time begins again.

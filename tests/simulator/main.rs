@@ -23,6 +23,7 @@ mod process;
 mod random;
 mod redis;
 mod simulation;
+mod unfinished;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -41,6 +41,12 @@ impl Simulation {
         }
         self.rest();
         let mut new = self.successor();
+        if self.below(2) == 0 {
+            // The last answers of this process arrive before it ends.
+            self.read_backends();
+        }
+        // Some may have come to the end of their requests.
+        self.note_left(&movable_wires(&self.process));
         let Given { connections, channels, sessions } = given(&self.process);
         let partly = self.below(4) == 0;
         for (place, (bytes, wire, client)) in connections.into_iter().enumerate() {
@@ -82,7 +88,8 @@ impl Simulation {
         self.go_on();
     }
 
-    /// Nothing is accepted, and HTTP sessions stand aside. Some never do, because their clients read nothing.
+    /// Nothing is accepted, and HTTP sessions stand aside. Some never do, because their clients do not read or have sent a
+    /// part of a request only: then either the process goes on, or their time is up.
     fn stand_aside(&mut self) -> bool {
         for core in &mut self.process.cores {
             core.http.accepts = false;
@@ -91,14 +98,25 @@ impl Simulation {
         self.bustle();
         self.settle();
         let busy = |core: &SimCore| core.busy_sessions() > 0;
-        if self.process.cores.iter().any(busy) {
+        let is_late = self.process.cores.iter().any(busy);
+        if is_late && self.below(2) == 0 {
             return false;
         }
+        self.note_left(&movable_wires(&self.process));
         // What comes now is left to the new process.
         self.poke_a_backend();
         self.settle();
-        assert!(!self.process.cores.iter().any(busy), "a session does not stand aside");
+        let is_busy = self.process.cores.iter().any(busy);
+        assert!(is_late || !is_busy, "a session does not stand aside");
         true
+    }
+
+    /// The other connections of backends stay with this process.
+    fn note_left(&mut self, movable: &[usize]) {
+        for backend in self.backends.iter_mut().filter(|backend| !backend.over) {
+            let is_served = self.world.borrow().wires[backend.wire].is_served();
+            backend.set_left(is_served && !movable.contains(&backend.wire));
+        }
     }
 
     /// The process serves, be it the old one or the new one.
@@ -164,6 +182,12 @@ impl Simulation {
             before = Some(carried);
         }
     }
+}
+
+/// Connections of HTTP sessions that another process can go on with.
+fn movable_wires(process: &Process) -> Vec<usize> {
+    let sessions = process.cores.iter().flat_map(SimCore::movable_sessions);
+    sessions.map(|session| session.socket.wire).collect()
 }
 
 /// All that a process has, as it travels.

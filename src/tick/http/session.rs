@@ -448,13 +448,35 @@ impl Session {
         if self.state != State::Reading || !self.unsent().is_empty() {
             return false;
         }
+        self.forget_request(http);
+        self.close_with(&response, false);
+        true
+    }
+
+    /// A new process takes over, and could not go on with a request whose head was read here. Refuses the request. `false`:
+    /// there is none, or earlier answers are not sent because the client does not read.
+    pub(in crate::tick) fn refuse_unfinished(&mut self, http: &mut Http) -> bool {
+        let is_unfinished = |work: &Work| !work.reader.holds_nothing() && work.unsent().is_empty();
+        if self.state != State::Reading
+            || !self.work.as_ref().is_some_and(|work| is_unfinished(work))
+        {
+            return false;
+        }
+        let text = "The server is being replaced, and the request had arrived in part only: it was not carried out; try again.";
+        let response = Response::text(503, text).with_header("Retry-After", "1");
+        let response = self.refused(http, About::default(), response, Cause::TakeOver, &[]);
+        self.forget_request(http);
+        self.close_with(&response, false);
+        true
+    }
+
+    /// Drops what has come of a request that is not whole.
+    fn forget_request(&mut self, http: &Http) {
         let limits = Limits { request_size_max: http.rules.request_size_max };
         if let Some(work) = &mut self.work {
             work.reader = RequestReader::new(limits);
             (work.input, work.used) = (Vec::new(), 0);
         }
-        self.close_with(&response, false);
-        true
     }
 
     /// What its time is measured for now, and how long that is; `None`: no time is measured, or the time runs already.

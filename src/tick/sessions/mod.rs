@@ -490,6 +490,17 @@ impl<K: Kernel> Reactor<K> {
         self.sessions.entries.iter().map(key).collect()
     }
 
+    /// Answers requests of which only a part has come and with which a new process could not go on.
+    pub(super) fn refuse_unfinished(&mut self, site: &mut Site<'_>) {
+        for key in self.session_keys() {
+            if let Some(entry) = self.sessions.get(key)
+                && entry.session.refuse_unfinished(site.http)
+            {
+                self.settle_session(site, key);
+            }
+        }
+    }
+
     /// Sessions that stood aside go on.
     pub(super) fn wake_sessions(&mut self, site: &mut Site<'_>) {
         for key in self.session_keys() {

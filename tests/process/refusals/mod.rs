@@ -229,6 +229,7 @@ const ELSEWHERE: &[(Cause, &str)] = &[
     (Cause::Kernel, "tick/tests.rs"),
     (Cause::AppGone, "tests/handover.rs, by a take-over"),
     (Cause::CoreSilent, "a core that hangs for 5 s"),
+    (Cause::TakeOver, "simulator/unfinished.rs"),
     (Cause::TimestampFar, "requests.rs, by a test of its own"),
     (Cause::SlowConsumer, "connections.rs, by a test of its own"),
     (Cause::AcceptPaused, "connections.rs, by a test of its own"),
