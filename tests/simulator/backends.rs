@@ -172,6 +172,7 @@ impl Simulation {
             backend.hear(&bytes, self.has_drained, &mut effects);
         }
         let wire = &world.wires[backend.wire];
+        backend.check_dismissal(wire);
         let is_at_end = if backend.reads() { wire.is_at_end() } else { wire.closed || wire.cut };
         if is_at_end {
             is_new = true;

@@ -141,6 +141,14 @@ impl Client {
         Some(text(&json!({"event": "pusher:unsubscribe", "data": {"channel": channel}})))
     }
 
+    /// Subscribes, unsubscribes and subscribes again before the first answer can come.
+    pub(crate) fn subscribe_twice(&mut self, channel: &'static str) -> Option<Vec<u8>> {
+        let mut bytes = self.subscribe(channel)?;
+        bytes.extend(self.unsubscribe(channel)?);
+        bytes.extend(self.subscribe(channel)?);
+        Some(bytes)
+    }
+
     pub(crate) fn client_event(&mut self, channel: &str, number: u64) -> Vec<u8> {
         self.not_for_it.insert(number);
         text(&json!({"event": "client-e", "channel": channel, "data": number.to_string()}))

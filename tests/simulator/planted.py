@@ -3,11 +3,18 @@
 
     tests/simulator/planted.py [NAME...]
 
-Not part of the usual tests: each fault is a build. Ends with 1 if a fault was not found, or if its place in the
-sources is not there any more. One thread shows no race: that a core looks once more before it sleeps is tested with two
-threads in src/mailbox. CARGO_TARGET_DIR, if set, must be one for this alone.
+Ends with 1 if a fault was not found, or if its place in the sources is not there any more. One thread shows no race:
+that a core looks once more before it sleeps is tested with two threads in src/mailbox.
+
+A build costs more than a run, so most faults are compiled into one program, and RINGVERB_PLANTED selects one of them.
+`switched` makes that form of a fault. A fault gets a build of its own if it has no such form, or if that form does not
+compile. Faults that change the same text are built in turns.
+
+Not part of the usual tests. CARGO_TARGET_DIR, if set, must be one for this alone, because Cargo takes the copy and the
+tree for the same package.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -18,8 +25,24 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Seconds for the tests of one fault; its build is not counted.
+# Seconds for the tests of one fault.
 TIME = 900
+# New seeds, for faults that the corpus does not show.
+SEEDS = os.environ.get("RINGVERB_SEEDS", "2000")
+NO_FAULT = 1_000_000
+# The simulator uses none of these, and they take half of the time of a build.
+UNUSED_MODULES = ["server", "worker", "webhook", "output"]
+SWITCH = """
+pub mod planted {
+    static NUMBER: std::sync::LazyLock<u32> =
+        std::sync::LazyLock::new(|| std::env::var("RINGVERB_PLANTED").unwrap().parse().unwrap());
+
+    #[must_use]
+    pub fn is(number: u32) -> bool {
+        *NUMBER == number
+    }
+}
+"""
 
 # Name, file, what stands there, what is planted.
 FAULTS = [
@@ -41,13 +64,13 @@ FAULTS = [
     ("a watch outlives its socket", "src/tick/reactor.rs", 
      "self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);", "let _ = is_blocked;"),
     ("the generation of a completion is ignored", "src/shard/mod.rs",
-     ".filter(|found| found.generation == key.generation)", ".filter(|_| true)"),
+     ".filter(|found| found.generation == key.generation)", ".filter(|found| found.generation == key.generation || true)"),
     ("acknowledged before the home has answered", "src/shard/subscribe.rs",
      "self.ask_home(key, index, ticket, join);\n    }\n\n    /// Subscribing twice",
      "self.ask_home(key, index, ticket, join);\n        self.send_succeeded(key.slot, index);\n    }\n\n    /// Subscribing twice"),
     ("the ticket of an answer is ignored", "src/shard/subscribe.rs",
      "Standing::Pending { ticket: asked } if *asked == ticket => {",
-     "Standing::Pending { ticket: _ } => {"),
+     "Standing::Pending { ticket: asked } if *asked == ticket || true => {"),
     ("a leave is not told to the home", "src/shard/subscribe.rs",
      "self.tell_leave(left.channel, *member);", "drop(member);"),
     ("mail to a home in the order of the rings", "src/mailbox/mod.rs",
@@ -59,7 +82,7 @@ FAULTS = [
     ("an application ping is not answered", "src/shard/mod.rs",
      "Ok(Inbound::Ping) => self.enqueue(key.slot, &self.frames.pong_event.clone()),", "Ok(Inbound::Ping) => {}"),
     ("a flush counts bytes that came after it", "src/tick/flush.rs",
-     "if short <= item.bytes => (short, true),", "if short < item.bytes => (short + 1, true),"),
+     "if short <= item.bytes => (short, true),", "if short <= item.bytes => (short + usize::from(short < item.bytes), true),"),
     ("silent connections stay", "src/shard/liveness.rs",
      "self.deny_and_close(key.slot, &Denial::new(error_code::NO_PONG, Cause::NoPong, values));", "let _ = values;"),
     ("interest ends too early", "src/shard/subscribe.rs",
@@ -69,11 +92,11 @@ FAULTS = [
     ("moved: what was not sent stays behind", "src/shard/export.rs",
      "SendQueue::restored(&state.begun, state.unsent);", "SendQueue::restored(&state.begun, Vec::new());"),
     ("moved: a frame that had begun is dropped", "src/shard/export.rs",
-     "SendQueue::restored(&state.begun, state.unsent);", "SendQueue::restored(&[], state.unsent);"),
+     "SendQueue::restored(&state.begun, state.unsent);", "SendQueue::restored(&Vec::new(), state.unsent);"),
     ("moved: what was not sent is sent only with what follows", "src/shard/export.rs",
      "if !connection.send_queue.is_empty() {", "if false {"),
     ("moved: half a frame stays behind", "src/tick/reactor.rs",
-     "map_or_else(Vec::new, |partial| partial.to_wire())", "map_or_else(Vec::new, |_| Vec::new())"),
+     "socket.partial.as_ref().map_or_else(Vec::new", "socket.partial.as_ref().filter(|_| false).map_or_else(Vec::new"),
     ("moved: a home does not hear who is interested", "src/shard/export.rs",
      "self.homes.restore_interest(&channel, core, counts.then_some(count));", "drop((channel, core, count, counts));"),
     ("moved: a home forgets its members", "src/shard/home.rs",
@@ -99,7 +122,7 @@ FAULTS = [
     ("moved: whom a connection watches stays behind", "src/shard/export.rs",
      "extras.watched.push(key);", "drop(key);"),
     ("users: who leaves is not told of", "src/shard/users.rs",
-     ".filter(|_| online != was_online)", ".filter(|_| online && !was_online)"),
+     ".filter(|_| online != was_online)", ".filter(|_| online != was_online && online)"),
     ("users: who leaves at an end stays signed in", "src/shard/users.rs",
      "local.connections.saturating_sub(1);\n        if local.connections > 0 {",
      "local.connections.saturating_sub(1);\n        if local.connections < 9 {"),
@@ -111,17 +134,18 @@ FAULTS = [
     ("nodes: what was heard is heard again", "src/cluster/link/inbound.rs",
      "let is_news = number > heard.number;", "let is_news = number > heard.number || true;"),
     ("nodes: what Redis has not confirmed is not said again", "src/cluster/link/mod.rs",
-     "if let Due::Kept(kept) = due {\n                self.backlog.push_front(kept);", "if let Due::Kept(kept) = due {\n                drop(kept);"),
+     "self.backlog.push_front(kept);", "drop(kept);"),
     ("nodes: what waited is said in the wrong order", "src/cluster/link/mod.rs",
      "self.backlog.push_front(kept);", "self.backlog.push_back(kept);"),
     ("nodes: subjects are not held again on a new line", "src/shard/cluster/line.rs",
      "cluster.unannounced = cluster.subjects.keys().cloned().collect();\n        // Nobody", "// Nobody"),
     ("nodes: nobody repeats what a line has missed", "src/cluster/link/outbound.rs",
-     "for (number, said) in self.recent.since(heard, since) {", "for (number, said) in self.recent.since(u64::MAX, since + heard as u32) {"),
+     "for (number, said) in self.recent.since(heard, since) {", "for (number, said) in self.recent.since(heard | u64::MAX, since) {"),
     ("nodes: what is new overtakes what was missed", "src/cluster/link/inbound.rs",
      "body if self.catch_up.waits_for(from) => {", "body if self.catch_up.waits_for(from) && false => {"),
     ("nodes: the dead stay", "src/shard/cluster/line.rs",
-     "let silent = |heard: &u32| heard + LEASE_BEATS < beat;", "let silent = |_: &u32| false;"),
+     "let silent = |heard: &u32| heard + LEASE_BEATS < beat;",
+     "let silent = |heard: &u32| heard + LEASE_BEATS < beat && false;"),
     ("nodes: who was thought dead is not asked what it has", "src/shard/cluster/peers.rs",
      "self.outbox.cluster.push(ToCluster::TellAll { body: Body::Revive { node } });", "let _ = Body::Revive { node };"),
     ("nodes: what was let go while the line was down stays", "src/shard/cluster/peers.rs",
@@ -153,7 +177,7 @@ FAULTS = [
     ("backends: each node tells of its own first and last", "src/shard/cluster/edges.rs",
      "is_news = !subject.is_elsewhere(&who);", "is_news = true;"),
     ("backends: told before Redis has put it in order", "src/shard/cluster/edges.rs",
-     "match self.cluster.subjects.get_mut(channel).filter(|_| self.cluster.is_up) {", "match self.cluster.subjects.get_mut(channel).filter(|_| false) {"),
+     "match self.cluster.subjects.get_mut(channel).filter(|_| self.cluster.is_up) {", "match self.cluster.subjects.get_mut(channel).filter(|_| self.cluster.is_up && false) {"),
     ("backends: nobody else knows who may come back", "src/shard/cluster/edges.rs",
      "subject.peer(told).lingering.insert(who);", "drop(who);\n            let _ = told;"),
     ("backends: an old part undoes what was heard since", "src/shard/cluster/subject.rs",
@@ -196,13 +220,13 @@ FAULTS = [
     ("an answer of another core is lost", "src/tick/gather.rs", "gather.answers.push(answer);", "drop(answer);"),
     ("a slot that is listed twice is sent twice", "src/shard/delivery.rs",
      "let was_dirty = std::mem::take(&mut connection.dirty);",
-     "connection.dirty = false;\n        let was_dirty = true;"),
+     "let was_dirty = std::mem::replace(&mut connection.dirty, false) || true;"),
     ("http: answers in the wrong order", "src/tick/http/session.rs",
      "response.write(&mut work.output, keep_alive, request.method() == \"HEAD\");",
      "let mut first = Vec::new();\n            response.write(&mut first, keep_alive, request.method() == \"HEAD\");\n"
      "            first.append(&mut work.output);\n            work.output = first;"),
     ("http: an answer is lost at a close with unread input", "src/tick/http/session.rs",
-     "State::Closing { in_order: true } if !more_may_come && self.input().is_empty() => {", "State::Closing { .. } => {"),
+     "self.work = None;\n                After::ShutDown", "self.work = None;\n                After::Close"),
     ("http: an answer of a server that drains is lost at a close with unread input", "src/tick/http/session.rs",
      "let in_order = !request.keep_alive();", "let in_order = true;"),
     ("http: time is up ahead of reading", "src/tick/sessions/mod.rs",
@@ -216,7 +240,7 @@ FAULTS = [
     ("http: who reads no answer stays", "src/tick/http/session.rs", "_ if is_blocked => Timer::Answer,", "_ if is_blocked => Timer::None,"),
     ("http: half an empty line begins the time again", "src/tick/http/session.rs", " || self.timer == Timer::Request =>", " =>"),
     ("http: not woken when the cores have answered", "src/tick/gather.rs",
-     "Asker::Session(key) => self.whole.push_back((*key, id)),", "Asker::Session(_) => {}"),
+     "Asker::Session(key) => self.whole.push_back((*key, id)),", "Asker::Session(key) => { let _ = key; }"),
     ("http: not woken when the cores have answered in the wake of a deadline", "src/tick/mod.rs",
      "|| self.gathers.has_whole()", ""),
     ("http: not woken when its mail is posted", "src/tick/sessions/mod.rs",
@@ -246,10 +270,12 @@ FAULTS = [
      "|| (site.http.stands_aside && entry.session.may_move())", ""),
     ("http: a session that stood aside is not woken", "src/tick/moving.rs",
      "reactor.wake_sessions(&mut site);", "let _ = (&mut site, reactor);"),
+    ("http: half a request gets no answer at a take-over", "src/tick/moving.rs",
+     "reactor.refuse_unfinished(&mut site);", "let _ = (&mut site, reactor);"),
     ("http: half a request stays behind", "src/tick/http/session.rs",
      "work.input.extend_from_slice(input);", "let _ = &mut work;"),
     ("http: requests ahead of the client's end are dropped", "src/tick/sessions/mod.rs",
-     "if found.is_some_and(|entry| entry.session.has_begun()) {", "if found.is_some() && false {"),
+     "if !entry.session.input().is_empty() {\n            self.serve(site, key);", "if false {\n            self.serve(site, key);"),
     ("http: a session with an answer makes room", "src/tick/sessions/table.rs", "&& !entry.has_answer;", ";"),
     ("http: nobody makes room", "src/tick/sessions/mod.rs",
      "&& let Some(key) = self.sessions.longest_waiting()\n", "&& let Some(key) = self.sessions.longest_waiting().filter(|_| false)\n"),
@@ -267,6 +293,90 @@ FAULTS = [
 ]
 
 
+def is_balanced(text):
+    return all(text.count(one) == text.count(other) for one, other in ["()", "[]", "{}"])
+
+
+def is_statement(text):
+    text = text.strip()
+    return is_balanced(text) and text.endswith((";", "}")) and not text.startswith("let ")
+
+
+def difference(old, new):
+    """What both begin with, what differs, and what both end with, by whole words."""
+    one, other = (re.findall(r"\w+|\s|.", text, re.DOTALL) for text in (old, new))
+    most = min(len(one), len(other))
+    first = next((at for at in range(most) if one[at] != other[at]), most)
+    last = next((at for at in range(most - first) if one[-1 - at] != other[-1 - at]), most - first)
+    join = "".join
+    return (join(one[:first]), join(one[first:len(one) - last]), join(other[first:len(other) - last]),
+            join(one[len(one) - last:]))
+
+
+def switched_addition(before, added, after, on):
+    known = {"&& false": f"&& !{on}", "false &&": f"!{on} &&", "|| true": f"|| {on}",
+             ".filter(|_| false)": f".filter(|_| !{on})"}
+    text = added.strip()
+    if text in known:
+        return before + added.replace(text, known[text]) + after
+    if text.startswith("&& "):
+        return f"{before}&& (!{on} || {text[3:]}) {after}"
+    return f"{before}if {on} {{ {text} }}{after}" if is_statement(text) else None
+
+
+def switched_removal(before, removed, after, on):
+    text = removed.strip()
+    if text.startswith("&& "):
+        return f"{before}&& ({on} || {text[3:]}) {after}"
+    if text.startswith("|| "):
+        return f"{before}|| (!{on} && {text[3:]}) {after}"
+    if text.endswith(" ||"):
+        return f"{before}(!{on} && {text[:-3]}) || {after}"
+    return f"{before}\nif !{on} {{ {text} }}{after}" if is_statement(text) else None
+
+
+def switched_condition(old, new, start, end, on):
+    """`start` and `end`: where the difference is in `old`."""
+    begin = max((found.end() for found in re.finditer(r"\b(?:if|while) ", old[:start])), default=None)
+    if begin is None or re.search(r"[{};]", old[begin:start]):
+        return None
+    found = re.compile(r" \{| =>|\n").search(old, end)
+    if not found:
+        return None
+    condition, planted = old[begin:found.start()], new[begin:len(new) - (len(old) - found.start())]
+    if "let " in condition or not is_balanced(condition) or not is_balanced(planted):
+        return None
+    return f"{old[:begin]}(if {on} {{ {planted} }} else {{ {condition} }}){old[found.start():]}"
+
+
+def switched(old, new, on, is_at_line_start):
+    """Text that does what `new` does where `on` is true, and else what `old` does. None: there is no such form."""
+    before, one, other, after = difference(old, new)
+    if not one.strip() and (form := switched_addition(before, other, after, on)):
+        return form
+    if not other.strip() and (form := switched_removal(before, one, after, on)):
+        return form
+    bound, again = (re.fullmatch(r"let (\w+) = (.*);", text, re.DOTALL) for text in (old, new))
+    if bound and again and bound[1] == again[1]:
+        return f"let {bound[1]} = if {on} {{ {again[2]} }} else {{ {bound[2]} }};"
+    if form := switched_condition(old, new, len(before), len(old) - len(after), on):
+        return form
+    # An arm of a match.
+    if before.endswith("=> ") and one.endswith(",") and other.startswith("{"):
+        return f"{before}if {on} {other} else {{ {one[:-1]}; }},{after}"
+    # Whole statements, or the value of a block.
+    is_whole = is_at_line_start and is_balanced(old) and is_balanced(new)
+    if is_whole and not re.match(r"let |\.|&&|\|\|", old) and " => " not in old:
+        return f"if {on} {{ {new} }} else {{ {old} }}"
+    # An operand, with the path that it ends.
+    path = re.search(r"[\w.:]*$", before).start()
+    before, one, other = before[:path], before[path:] + one, before[path:] + other
+    is_operand = re.search(r"(?:[(&]|, |= |=> )$", before) and re.match(r"[),;]", after)
+    if is_operand and is_balanced(one) and is_balanced(other):
+        return f"{before}if {on} {{ {other} }} else {{ {one} }}{after}"
+    return None
+
+
 def write(path, text):
     path.write_text(text)
     # Newer than any build, even if the clock was set back: Cargo goes by it.
@@ -274,66 +384,166 @@ def write(path, text):
     os.utime(path, (soon, soon))
 
 
-def build_less(manifest):
-    """Leaves out what the simulator does not need: the programs, and debug information of the crate itself."""
-    text = re.sub(r"\[\[bin\]\]\n(?:[^\[\n].*\n)+", "", manifest.read_text())
-    text = text.replace('default-run = "ringverb"\n', "autobins = false\n")
-    text = text.replace("[profile.dev]\n", '[profile.dev.package."*"]\ndebug = 2\n\n[profile.dev]\ndebug = 0\n')
-    manifest.write_text(text)
+class Fault:
+    """One row of `FAULTS`, and where it is in the sources."""
+
+    def __init__(self, number, row, tree):
+        self.number = number
+        self.name, self.file, self.old, self.new = row
+        text = (tree / self.file).read_text()
+        self.places = text.count(self.old)
+        self.start = text.find(self.old)
+        self.end = self.start + len(self.old)
+        crate = "crate" if self.file.startswith("src/") else "ringverb"
+        is_at_line_start = not text[:self.start].rpartition("\n")[2].strip()
+        self.switched = switched(self.old, self.new, f"{crate}::planted::is({number})", is_at_line_start)
+        # Lines that it has where it is planted.
+        self.lines = range(0)
+
+    def overlaps(self, other):
+        return self.file == other.file and self.start < other.end and other.start < self.end
+
+    def tests(self):
+        """Other simulations may find some of these too. The simulation of what the fault concerns must find them."""
+        if self.name.startswith("attack: "):
+            return ["attackers"]
+        if self.name.startswith("http: "):
+            return ["backends", "deadline", "congestion", "unfinished"]
+        if self.name.startswith(("nodes: ", "backends: ")):
+            return ["nodes_agree", "the_fuzzers_corpus", "new_seeds"]
+        return []
 
 
-def try_fault(copy, environment, tests):
-    """What becomes of the fault that is in `copy` now, and what shows it."""
-    command = ["cargo", "test", "--quiet", "--test", "simulator"]
-    build = subprocess.run([*command, "--no-run"], cwd=copy, env=environment, capture_output=True, text=True)
-    if build.returncode != 0:
-        return "NO BUILD", f"; {build.stderr.strip().splitlines()[0]}"
-    try:
-        run = subprocess.run([*command, "--", *tests], cwd=copy, env=environment, capture_output=True, text=True,
-                             timeout=TIME)
-    except subprocess.TimeoutExpired:
-        # Nothing has failed, so nothing has shown the fault.
-        return "NO END", ""
-    if run.returncode == 0:
-        return "MISSED", ""
-    failed = re.findall(r"^    (\S+)$", run.stdout, re.MULTILINE)
-    seeds = re.findall(r"^seed \d+ fails", run.stdout, re.MULTILINE)
-    return "found", "; " + ", ".join(sorted({*failed, *seeds})[:4])
+class Tree:
+    """The copy of the sources."""
+
+    def __init__(self, folder):
+        self.path = pathlib.Path(folder) / "tree"
+        ignore = shutil.ignore_patterns("target", ".git", "node_modules", ".venv")
+        shutil.copytree(ROOT, self.path, ignore=ignore)
+        manifest = self.path / "Cargo.toml"
+        text = re.sub(r"\[\[bin\]\]\n(?:[^\[\n].*\n)+", "", manifest.read_text())
+        text = text.replace('default-run = "ringverb"\n', "autobins = false\n")
+        # Dependencies as they are built for other tests. The crate itself is built once and runs for long.
+        text = text.replace("[profile.dev]\n", '[profile.dev.package."*"]\ndebug = 2\nopt-level = 0\n\n'
+                            "[profile.dev]\ndebug = 0\nopt-level = 1\n")
+        manifest.write_text(text)
+        library = self.path / "src/lib.rs"
+        text = library.read_text()
+        for module in UNUSED_MODULES:
+            text = text.replace(f"pub mod {module};\n", "")
+        library.write_text(text + SWITCH)
+        self.environment = {**os.environ, "RINGVERB_SEEDS": SEEDS}
+        self.environment.setdefault("CARGO_TARGET_DIR", str(pathlib.Path(folder) / "target"))
+
+    def build(self, faults, are_switched):
+        """Plants these, builds, and takes them out again: the test program, or errors as file, line and text."""
+        originals = {file: (self.path / file).read_text() for file in {fault.file for fault in faults}}
+        for file, text in originals.items():
+            for fault in sorted((fault for fault in faults if fault.file == file), key=lambda fault: -fault.start):
+                planted = fault.switched if are_switched else fault.new
+                text = text[:fault.start] + planted + text[fault.end:]
+            write(self.path / file, text)
+            shift = 0
+            for fault in sorted((fault for fault in faults if fault.file == file), key=lambda fault: fault.start):
+                planted = fault.switched if are_switched else fault.new
+                first = 1 + text.count("\n", 0, fault.start + shift)
+                fault.lines = range(first, first + planted.count("\n") + 1)
+                shift += len(planted) - len(fault.old)
+        command = ["cargo", "test", "--test", "simulator", "--no-run", "--message-format=json"]
+        build = subprocess.run(command, cwd=self.path, env=self.environment, capture_output=True, text=True)
+        for file, text in originals.items():
+            write(self.path / file, text)
+        messages = [json.loads(line) for line in build.stdout.splitlines() if line.startswith("{")]
+        if build.returncode == 0:
+            return next(message["executable"] for message in messages if message.get("executable")), []
+        errors = [message["message"] for message in messages if message["reason"] == "compiler-message"]
+        places = [(span["file_name"], span["line_start"], error["message"])
+                  for error in errors if error["level"] == "error" for span in error["spans"]]
+        return None, places or [("", 0, build.stderr)]
+
+    def run(self, program, number, tests):
+        """What becomes of a fault, and what shows it."""
+        start = time.monotonic()
+        environment = {**self.environment, "RINGVERB_PLANTED": str(number), "RUST_BACKTRACE": "0"}
+        try:
+            run = subprocess.run([program, *tests], cwd=self.path, env=environment, capture_output=True, text=True,
+                                 timeout=TIME)
+        except subprocess.TimeoutExpired:
+            # Nothing has failed, so nothing has shown the fault.
+            return "NO END", f"{TIME} s"
+        seconds = f"{time.monotonic() - start:.0f} s"
+        if run.returncode == 0:
+            return "MISSED", seconds
+        failed = re.findall(r"^    (\S+)$", run.stdout, re.MULTILINE)
+        seeds = re.findall(r"^seed \d+ fails", run.stdout, re.MULTILINE)
+        return "found", ", ".join([seconds, *sorted({*failed, *seeds})[:4]])
+
+
+class Planting:
+    def __init__(self, tree):
+        self.tree = tree
+        self.missed = 0
+
+    def note(self, fault, verdict, why):
+        self.missed += verdict != "found"
+        print(f"{verdict:9} {fault.name} ({why})", flush=True)
+
+    def try_together(self, faults):
+        """Builds these into one program and tries each. Returns those that do not compile so."""
+        alone = []
+        while True:
+            program, errors = self.tree.build(faults, True)
+            if program:
+                break
+            bad = [fault for fault in faults
+                   if any(file == fault.file and line in fault.lines for file, line, _ in errors)]
+            if not bad:
+                raise SystemExit(f"the sources do not compile: {errors[0]}")
+            alone += bad
+            faults = [fault for fault in faults if fault not in bad]
+        verdict, why = self.tree.run(program, NO_FAULT, [])
+        if verdict != "MISSED":
+            raise SystemExit(f"the simulator fails without a fault: {why}")
+        for fault in faults:
+            self.note(fault, *self.tree.run(program, fault.number, fault.tests()))
+        return alone
+
+    def try_alone(self, fault):
+        """Builds one as it is written and tries it."""
+        program, errors = self.tree.build([fault], False)
+        if program:
+            self.note(fault, *self.tree.run(program, fault.number, fault.tests()))
+        else:
+            self.note(fault, "NO BUILD", errors[0][2])
 
 
 def main():
     wanted = sys.argv[1:]
-    missed = 0
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        copy = pathlib.Path(folder) / "tree"
-        ignore = shutil.ignore_patterns("target", ".git", "node_modules", ".venv")
-        shutil.copytree(ROOT, copy, ignore=ignore)
-        build_less(copy / "Cargo.toml")
-        environment = {**os.environ, "RINGVERB_SEEDS": os.environ.get("RINGVERB_SEEDS", "2000")}
-        environment.setdefault("CARGO_TARGET_DIR", str(pathlib.Path(folder) / "target"))
-        for name, file, old, new in FAULTS:
-            if wanted and not any(word in name for word in wanted):
+        tree = Tree(folder)
+        planting = Planting(tree)
+        turns, alone = [], []
+        for number, row in enumerate(FAULTS):
+            if wanted and not any(word in row[0] for word in wanted):
                 continue
-            path = copy / file
-            text = path.read_text()
-            if text.count(old) != 1:
-                print(f"NO PLACE  {name}: {file} has {text.count(old)} of it", flush=True)
-                missed += 1
-                continue
-            write(path, text.replace(old, new))
-            if name.startswith("attack: "):
-                # Other simulations find some of these too. Here the attack simulation must find them.
-                tests = ["attackers"]
-            elif name.startswith("http: "):
-                tests = ["backends", "deadline", "congestion"]
+            fault = Fault(number, row, tree.path)
+            if fault.places != 1:
+                planting.note(fault, "NO PLACE", f"{fault.file} has {fault.places} of it")
+            elif fault.switched is None:
+                alone.append(fault)
             else:
-                tests = []
-            start = time.monotonic()
-            verdict, why = try_fault(copy, environment, tests)
-            write(path, text)
-            missed += verdict != "found"
-            print(f"{verdict:9} {name} ({time.monotonic() - start:.0f} s{why})", flush=True)
-    sys.exit(1 if missed else 0)
+                free = (turn for turn in turns if not any(fault.overlaps(other) for other in turn))
+                turn = next(free, None)
+                if turn is None:
+                    turn = []
+                    turns.append(turn)
+                turn.append(fault)
+        for turn in turns:
+            alone += planting.try_together(turn)
+        for fault in alone:
+            planting.try_alone(fault)
+    sys.exit(1 if planting.missed else 0)
 
 
 if __name__ == "__main__":

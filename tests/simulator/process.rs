@@ -42,6 +42,9 @@ const CONNECTIONS_PER_IP_MAX: u32 = 90;
 /// HTTP connections that a core may have, where a world says nothing else.
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 64;
 
+/// Ticks of all cores in which whatever waits for other cores must come to its end.
+const ROUNDS_MAX: u32 = 10_000;
+
 pub(crate) struct Process {
     pub(crate) cores: Vec<Core<SimKernel>>,
     pub(crate) world: Shared,
@@ -309,7 +312,7 @@ impl Process {
     /// Every core that is woken ticks until none is.
     pub(crate) fn settle(&mut self) {
         for round in 0.. {
-            assert!(round < 10_000, "the cores never come to rest");
+            assert!(round < ROUNDS_MAX, "the cores never come to rest");
             let woken: Vec<usize> =
                 (0..self.cores.len()).filter(|core| self.wakes(*core)).collect();
             if woken.is_empty() {
@@ -356,15 +359,22 @@ impl Process {
         number: u64,
         except: Option<SocketId>,
     ) {
-        while self.cores[core].mailbox.is_congested() {
-            self.tick_all();
-        }
+        self.tick_while(core, Mailbox::is_congested);
         let mut text = Vec::new();
         outbound::event("\"e\"", &format!("\"{number}\""), channel, &mut text);
         let frame = frame::encode_text(&text).into();
         self.cores[core].publish(APP, [(channel, frame, except)].into_iter());
         self.tick(core);
-        while self.cores[core].mailbox.has_overflow() {
+        self.tick_while(core, Mailbox::has_overflow);
+    }
+
+    /// All cores tick while a mailbox is full.
+    fn tick_while(&mut self, core: usize, is_full: fn(&Mailbox<Mail>) -> bool) {
+        for round in 0.. {
+            if !is_full(&self.cores[core].mailbox) {
+                return;
+            }
+            assert!(round < ROUNDS_MAX, "mail waits for ever: cores wait for each other");
             self.tick_all();
         }
     }

@@ -100,6 +100,9 @@ impl Simulation {
         }
         match self.below(36) {
             0..=2 if self.clients.len() < 12 => self.connect(),
+            3 if self.below(4) == 0 => {
+                self.speak(|client, channel| client.subscribe_twice(channel));
+            }
             3..=7 => self.speak(|client, channel| client.subscribe(channel)),
             8..=9 => self.speak(|client, channel| client.unsubscribe(channel)),
             10..=13 => self.publish(),

@@ -1,8 +1,6 @@
 //! A take-over while a client has sent a part of its request only.
 
-mod support;
-
-use support::{Finished, Request, Setup};
+use crate::support::{Finished, Request, Setup};
 
 const EVENT: &str = r#"{"name":"e","channels":["news"],"data":"x"}"#;
 
