@@ -315,7 +315,7 @@ def difference(old, new):
 
 def switched_addition(before, added, after, on):
     known = {"&& false": f"&& !{on}", "false &&": f"!{on} &&", "|| true": f"|| {on}",
-             ".filter(|_| false)": f".filter(|_| !{on})"}
+             ".filter(|_| false)": f".filter(|_| !{on})", "filter(|_| false).": f"filter(|_| !{on})."}
     text = added.strip()
     if text in known:
         return before + added.replace(text, known[text]) + after
