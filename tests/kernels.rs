@@ -1,5 +1,5 @@
-//! Both kernels of a worker over real sockets, and the simulator's kernel: they keep one contract. The probe finds where
-//! io_uring is refused.
+//! Both kernels of a worker over real sockets, and the simulator's kernel: they keep one contract. The probe finds
+//! where io_uring is refused.
 
 #[expect(dead_code, reason = "the simulator uses all of it")]
 #[path = "simulator/kernel.rs"]

@@ -264,8 +264,8 @@ impl Shard {
             outbound::connection_established(socket_id, timeout, &mut self.text);
             frame::encode(Opcode::Text, &self.text, &mut bytes);
         }
-        // What the client asks for behind its handshake may fill the queue before anything leaves. A close for that must
-        // not drop the 101 answer, nor the answers to requests ahead of it, which were carried out.
+        // What the client asks for behind its handshake may fill the queue before anything leaves. A close for that
+        // must not drop the 101 answer, nor the answers to requests ahead of it, which were carried out.
         self.connections[key.slot as usize].send_queue.push_begun(&bytes.into());
         self.mark_dirty(key.slot);
         self.watch(key);

@@ -61,8 +61,8 @@ impl SendQueue {
         self.rest.get_or_insert_default().push_back(frame.clone());
     }
 
-    /// Enqueues the first frame, less its first byte, as one that has begun to be sent: no close drops it. The byte stands
-    /// for what the kernel has had.
+    /// Enqueues the first frame, less its first byte, as one that has begun to be sent: no close drops it. The byte
+    /// stands for what the kernel has had.
     pub(super) fn push_begun(&mut self, frame: &Frame) {
         debug_assert!(self.is_empty(), "only a first frame can have begun");
         self.push(frame);

@@ -88,8 +88,8 @@ impl Simulation {
         self.go_on();
     }
 
-    /// Nothing is accepted, and HTTP sessions stand aside. Some never do, because their clients do not read, or have sent
-    /// a part of a request only. Then either the process goes on, or their time is up.
+    /// Nothing is accepted, and HTTP sessions stand aside. Some never do, because their clients do not read, or have
+    /// sent a part of a request only. Then either the process goes on, or their time is up.
     fn stand_aside(&mut self) -> bool {
         for core in &mut self.process.cores {
             core.http.accepts = false;

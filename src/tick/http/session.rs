@@ -453,8 +453,8 @@ impl Session {
         true
     }
 
-    /// A new process takes over, and could not go on with a request whose head was read here. Refuses the request. `false`:
-    /// there is none, or earlier answers are not sent because the client does not read.
+    /// A new process takes over, and could not go on with a request whose head was read here. Refuses the request.
+    /// `false`: there is none, or earlier answers are not sent because the client does not read.
     pub(in crate::tick) fn refuse_unfinished(&mut self, http: &mut Http) -> bool {
         let is_unfinished = |work: &Work| !work.reader.holds_nothing() && work.unsent().is_empty();
         if self.state != State::Reading
@@ -462,7 +462,8 @@ impl Session {
         {
             return false;
         }
-        let text = "The server is being replaced, and the request had arrived in part only: it was not carried out; try again.";
+        let text = "The server is being replaced, and only a part of the request had arrived: it was not carried out; \
+                    try again.";
         let response = Response::text(503, text).with_header("Retry-After", "1");
         let response = self.refused(http, About::default(), response, Cause::TakeOver, &[]);
         self.forget_request(http);

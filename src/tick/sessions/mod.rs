@@ -260,8 +260,9 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Carries out what has come, ahead of what is still to be received. Without it a client that sends many requests at
-    /// once would have all of them kept here, and the end of its half would discard them. Whether more bytes are of use.
+    /// Carries out what has come, ahead of what is still to be received. Without it a client that sends many requests
+    /// at once would have all of them kept here, and the end of its half would discard them. Whether more bytes are of
+    /// use.
     fn serve_input(&mut self, site: &mut Site<'_>, key: SessionKey) -> bool {
         let Some(entry) = self.sessions.get(key) else { return false };
         if !entry.session.input().is_empty() {

@@ -71,8 +71,8 @@ fn is_serving(worker: &Worker<Epoll>) -> bool {
     matches!(worker.line.as_ref().unwrap().state, State::Serving(_))
 }
 
-/// Input that is left for the next tick, or a report that comes late, asks for another tick. Once the connection is lost
-/// nobody reads the one or takes the other.
+/// Input that is left for the next tick, or a report that comes late, asks for another tick. Once the connection is
+/// lost, nobody reads the one or takes the other.
 #[test]
 fn a_core_whose_redis_connection_ended_with_unread_input_waits_for_the_next_attempt() {
     let redis = TcpListener::bind("127.0.0.1:0").unwrap();
