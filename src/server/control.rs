@@ -11,7 +11,8 @@
 //! not be used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
 //!
 //! Not on this thread, because they block or run without it:
-//! - the main thread (`life.rs`, `ending.rs`, `takeover/transfer.rs`): it drives take-overs and the drain in steps with waits;
+//! - the main thread (`life.rs`, `ending.rs`, `takeover/transfer.rs`): it drives take-overs and the drain in steps with
+//!   waits;
 //! - `last-signal` (`ending.rs`): it empties the main thread's queue while that thread waits for webhooks;
 //! - `stand-in` (`takeover/replacement.rs`): `waitpid` has no descriptor before Linux 5.3;
 //! - `signals-late`, and a process that only waits for its stand-in (`takeover/replacement.rs`): they have no server.

@@ -226,8 +226,8 @@ mod tests {
                 "set REDIS_PASSWORD",
             ),
             ("-ERR unknown command 'HELLO'\r\n-ERR x\r\n", "Redis 6"),
-            ("HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis"),
-            ("SSH-2.0-OpenSSH_9\r\n", "no Redis"),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n", "not a Redis"),
+            ("SSH-2.0-OpenSSH_9\r\n", "not a Redis"),
             (CUT, "no answer"),
             ("", "closed"),
         ] {

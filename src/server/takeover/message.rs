@@ -68,8 +68,8 @@ pub(super) fn numbers<const COUNT: usize>(heard: &str, word: &str) -> Option<[u6
     parts.next().is_none().then_some(numbers)
 }
 
-/// A number of workers that the other side has named. Who meets whom is computed from it (`Rendezvous::receivers_of`), so
-/// zero or a huge number is refused.
+/// A number of workers that the other side has named. Who meets whom is computed from it (`Rendezvous::receivers_of`),
+/// so zero or a huge number is refused.
 pub(super) fn worker_count(named: u64) -> io::Result<usize> {
     let count = usize::try_from(named).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
     count.ok_or_else(foreign)

@@ -1,7 +1,7 @@
 //! The new process's side of a take-over: finds the old process, receives its listeners, and asks for its connections.
 //!
-//! Every call blocks for at most `PATIENCE` a message. Nothing has changed in the old process until `OldProcess::retire`
-//! or `OldProcess::confirm`.
+//! Every call blocks for at most `PATIENCE` a message. Nothing has changed in the old process until
+//! `OldProcess::retire` or `OldProcess::confirm`.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -125,7 +125,8 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
             // An ordinary start received in this way which process serves the address.
             Ok(None) => tracing::debug!("another process orders which process serves this address"),
             Ok(Some(conversation)) => {
-                // From here on the new process has an offer of its own. This socket closes with the process; nobody accepts on it.
+                // From here on the new process has an offer of its own. This socket closes with the process; nobody
+                // accepts on it.
                 point.close();
                 let _ = say(&conversation.stream, RETIRING);
                 // It hangs up when its supervisor knows it for the main process. Before, the end of this one would

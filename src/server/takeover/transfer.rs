@@ -1,7 +1,7 @@
 //! The transfer of established connections to another process, as the main threads of the two processes drive it.
 //!
-//! `worker/transfer` is the workers' part, `takeover/mod.rs` the conversation between the processes. Until the new process
-//! has all connections, the old one can continue as before. Every wait has a limit in steps of a millisecond.
+//! `worker/transfer` is the workers' part, `takeover/mod.rs` the conversation between the processes. Until the new
+//! process has all connections, the old one can continue as before. Every wait has a limit in steps of a millisecond.
 
 use std::io;
 use std::time::Duration;
@@ -12,13 +12,14 @@ use crate::server::wait::{sleep, wake_all};
 use crate::worker::Shared;
 
 const STEP: Duration = Duration::from_millis(1);
-/// How long HTTP requests under way may take to end, in steps. A client that has sent only a part of its request is then
-/// answered with 503. One that does not read its answers gets no further ones.
+/// How long HTTP requests under way may take to end, in steps. A client that has sent only a part of its request is
+/// then answered with 503. One that does not read its answers gets no further ones.
 const ASIDE_STEPS: u32 = 1_000;
 /// How long mail between workers may take to run dry, in steps.
 const QUIET_STEPS: u32 = 2_000;
 /// How long the workers may take to send and receive everything, in steps. No client is served during this time. All
-/// limits together are less than a watchdog waits (tuning/ringverb.service). A million connections take about two seconds.
+/// limits together are less than a watchdog waits (tuning/ringverb.service). A million connections take about two
+/// seconds.
 const TRANSFER_STEPS: u32 = 6_000;
 
 /// Waits until `done` is true, for at most `steps`.
