@@ -2,10 +2,10 @@
 //!
 //! Each worker has its own descriptor table, so each worker of the old process sends its own sockets, and each worker
 //! of the new process imports some: over Unix streams between them (`stream.rs`), once the main threads have agreed
-//! (`server/takeover/transfer.rs`). Phases of the old process: `Waiting` (HTTP sessions finish their requests, connections are
-//! served), `Paused` (nothing is read or sent; mail between cores runs dry), `Leaving` (each worker sends, and waits
-//! for the outcome). The new process is `Paused` from its start. Either may return to `Running`: until the new process
-//! has confirmed that it has everything, nothing has changed in the old one.
+//! (`server/takeover/transfer.rs`). Phases of the old process: `Waiting` (HTTP sessions finish their requests,
+//! connections are served), `Paused` (nothing is read or sent; mail between cores runs dry), `Leaving` (each worker
+//! sends, and waits for the outcome). The new process is `Paused` from its start. Either may return to `Running`: until
+//! the new process has confirmed that it has everything, nothing has changed in the old one.
 
 mod receive;
 mod record;
