@@ -227,7 +227,7 @@ pub struct App {
     /// Bytes of `user_data` of one sign-in.
     pub user_data_size_max: u32,
     /// Bytes of a channel name; at most `limits::CHANNEL_NAME_BYTES_MAX`.
-    pub channel_name_max: u32,
+    pub channel_name_length_max: u32,
     /// Channel names are made of Pusher's characters only (docs/PROTOCOL.md rule 29), not of any.
     pub channel_names_are_pushers: bool,
     /// Client events one connection may send in a second; `None` is unlimited.
@@ -239,7 +239,7 @@ pub struct App {
     /// Tell subscribers how many they are (docs/PROTOCOL.md C24).
     pub subscription_count: bool,
     /// How long a cache channel remembers its last event, in seconds.
-    pub cache_seconds: u32,
+    pub cache_ttl_seconds: u32,
     /// Close connections that have neither signed in nor joined a private or presence channel within this time
     /// (docs/PROTOCOL.md rule 44), in seconds; `None` lets them stay.
     pub authorize_within_seconds: Option<u32>,
@@ -250,7 +250,7 @@ pub struct App {
     /// Channels of one published event; `None` is unlimited. Pusher has 100.
     pub event_channels_max: Option<u32>,
     /// Characters in the name of a published event or client event; `None` is unlimited. Pusher has 200.
-    pub event_name_max: Option<u32>,
+    pub event_name_length_max: Option<u32>,
     /// The `data` of `pusher:error` is an object as in Pusher, not a string as in Reverb (docs/PROTOCOL.md rule 4).
     pub error_data_is_object: bool,
     /// Close a connection over quota with 4100, after which clients retry, instead of 4004, after which they stop.
@@ -381,18 +381,18 @@ pub(crate) fn sample() -> App {
         presence_members_max: None,
         member_size_max: 4_096,
         user_data_size_max: 8_192,
-        channel_name_max: 200,
+        channel_name_length_max: 200,
         channel_names_are_pushers: false,
         client_events_per_second_max: None,
         event_payload_max: None,
         publishes_per_second_max: None,
         subscription_count: false,
-        cache_seconds: 1800,
+        cache_ttl_seconds: 1800,
         authorize_within_seconds: None,
         webhooks: Vec::new(),
         batch_events_max: None,
         event_channels_max: None,
-        event_name_max: None,
+        event_name_length_max: None,
         error_data_is_object: false,
         over_quota_retries: false,
         subscription_errors: false,

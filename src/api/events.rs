@@ -106,7 +106,7 @@ pub(super) fn event(
 ) -> Result<Plan, Denied> {
     let fields = Fields::read(object(app, request, context)?);
     let mut problems = Problems::default();
-    let most = context.apps.get(app).event_name_max;
+    let most = context.apps.get(app).event_name_length_max;
     check_name(&mut problems, format_args!("name"), fields.name, most);
     check_string(&mut problems, format_args!("data"), fields.data);
     let names = channel_names(&mut problems, context.apps.get(app), &fields);
@@ -178,7 +178,7 @@ pub(super) fn batch(
     let mut problems = Problems::default();
     for (index, fields) in items.iter().enumerate() {
         let field = format_args!("batch.{index}.name");
-        check_name(&mut problems, field, fields.name, context.apps.get(app).event_name_max);
+        check_name(&mut problems, field, fields.name, context.apps.get(app).event_name_length_max);
     }
     for (index, fields) in items.iter().enumerate() {
         check_string(&mut problems, format_args!("batch.{index}.data"), fields.data);
@@ -275,7 +275,7 @@ fn object<'a>(
         // Reverb answers 500 here; the fault is the sender's (docs/PROTOCOL.md rule 62).
         _ => {
             // In development mode the line follows, and says the same.
-            let text = match context.talkative {
+            let text = match context.verbose_errors {
                 true => "Bad request.",
                 false => "Bad request: the body is not a JSON object.",
             };
@@ -369,10 +369,10 @@ fn channel_name<'a>(
         problems.not_a_channel(field, &name);
         return None;
     }
-    match channel_name::check(&name, app.channel_name_max, app.channel_names_are_pushers) {
+    match channel_name::check(&name, app.channel_name_length_max, app.channel_names_are_pushers) {
         Ok(()) => return Some(name),
         Err(NameLimit::Length) => {
-            problems.channel_too_long(field, &name, app.channel_name_max);
+            problems.channel_too_long(field, &name, app.channel_name_length_max);
         }
         Err(NameLimit::Character) => problems.not_pushers(field, &name),
         Err(NameLimit::Colon) => problems.colon(field, &name),

@@ -38,8 +38,8 @@ pub struct Context<'a> {
     pub validator: &'a mut Validator,
     /// What the log has room for.
     pub lines: &'a mut LineBudget,
-    /// See `Config::talkative`.
-    pub talkative: bool,
+    /// See `Config::verbose_errors`.
+    pub verbose_errors: bool,
     /// Lines may be long: they have the text that should have been signed.
     pub debug: bool,
 }
@@ -53,7 +53,7 @@ impl Context<'_> {
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Denied {
-        let noted = self.lines.note(cause, values, self.talkative);
+        let noted = self.lines.note(cause, values, self.verbose_errors);
         Denied { response, app, noted }
     }
 }

@@ -43,7 +43,7 @@ fn run_for(apps: &Apps, request: &Request, prefix: &str) -> Plan {
         draining: false,
         validator: &mut Validator::default(),
         lines: &mut LineBudget::default(),
-        talkative: false,
+        verbose_errors: false,
         debug: false,
     };
     plan(request, &target(request.method(), request.path(), prefix), &mut context)
@@ -290,7 +290,7 @@ fn a_refused_signature_is_explained_in_the_log() {
         draining: false,
         validator: &mut Validator::default(),
         lines: &mut LineBudget::default(),
-        talkative: false,
+        verbose_errors: false,
         debug: true,
     };
     let plan = plan(&request, &target("GET", path, ""), &mut context);
@@ -471,7 +471,7 @@ fn post_to(apps: &Apps, path: &str, body: &str) -> Plan {
 #[test]
 fn an_app_may_bound_names_and_payloads() {
     let mut app = sample();
-    app.channel_name_max = 164;
+    app.channel_name_length_max = 164;
     app.channel_names_are_pushers = true;
     app.event_payload_max = Some(4);
     let apps = Apps::new(vec![app]);

@@ -44,7 +44,7 @@ pub struct Config {
     /// Print each frame as `reverb:start --debug` does.
     pub debug: bool,
     /// Send reasons of failures to clients and the log, for developers of an app.
-    pub talkative: bool,
+    pub verbose_errors: bool,
     /// Colours where standard output is a terminal: not with `NO_COLOR`.
     pub colour: bool,
     /// Write each event the HTTP API accepted to standard output, as a line of JSON.

@@ -36,7 +36,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         workers: reader.number(server, Id::Workers),
         io: reader.io(server),
         debug: reader.boolean(server, Id::Debug),
-        talkative: reader.boolean(server, Id::Development),
+        verbose_errors: reader.boolean(server, Id::Development),
         colour: merged.colour,
         print_events: reader.is_given(server, Id::PrintEvents),
         request_size_max: reader.number(server, Id::MaxRequestSize),
@@ -68,7 +68,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         .unwrap_or(config.send_queue_bytes_max + CONNECTION_BYTES_BESIDE_QUEUE);
     config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
     if config.development {
-        config.talkative |= server.get(Id::Development).is_none();
+        config.verbose_errors |= server.get(Id::Development).is_none();
         config.apps.push(reader.development_app(&merged.development, development));
     }
     reader.check_unique(&config.apps);
@@ -168,18 +168,18 @@ impl Reader {
             presence_members_max: self.some(values, Id::PresenceMembersMax),
             member_size_max: self.number(values, Id::MemberSizeMax),
             user_data_size_max: self.number(values, Id::UserDataSizeMax),
-            channel_name_max: self.number(values, Id::ChannelNameLengthMax),
+            channel_name_length_max: self.number(values, Id::ChannelNameLengthMax),
             channel_names_are_pushers: self.choice(values, Id::ChannelNames) == 1,
             client_events_per_second_max: self.some(values, Id::ClientEventsPerSecondMax),
             event_payload_max: self.some(values, Id::EventPayloadMax),
             publishes_per_second_max: self.some(values, Id::PublishesPerSecondMax),
             subscription_count: self.boolean(values, Id::SubscriptionCount),
-            cache_seconds: self.number(values, Id::CacheTtl),
+            cache_ttl_seconds: self.number(values, Id::CacheTtl),
             authorize_within_seconds: self.some(values, Id::AuthorizeWithin),
             webhooks: self.webhooks(values),
             batch_events_max: self.some(values, Id::BatchEventsMax),
             event_channels_max: self.some(values, Id::EventChannelsMax),
-            event_name_max: self.some(values, Id::EventNameLengthMax),
+            event_name_length_max: self.some(values, Id::EventNameLengthMax),
             error_data_is_object: self.choice(values, Id::ErrorData) == 1,
             over_quota_retries: self.choice(values, Id::OverQuotaCode) == 1,
             subscription_errors: self.boolean(values, Id::SubscriptionErrors),

@@ -58,7 +58,7 @@ pub const RATE_TERMINATED: ErrorCode = ErrorCode { code: 4100, message: "Rate li
 /// `accept_client_events_from = none`. The connection stays.
 pub const CLIENT_EVENTS_DISABLED: ErrorCode =
     ErrorCode { code: 4301, message: "The app does not have client messaging enabled." };
-/// The name of a client event is over `event_name_max`. The connection stays.
+/// The name of a client event is over `event_name_length_max`. The connection stays.
 pub const CLIENT_EVENT_NAME_TOO_LONG: ErrorCode =
     ErrorCode { code: 4301, message: "The name of the client event is too long" };
 /// A client event on a public channel (docs/PROTOCOL.md C13). The connection stays.

@@ -26,7 +26,7 @@ impl Shard {
                 return self.deny_client_event(key.slot, &Denial::new(error, cause, [name, most]));
             }
             Cause::ClientEventName => {
-                let most = self.app_of(key.slot).event_name_max;
+                let most = self.app_of(key.slot).event_name_length_max;
                 let most = Detail::Counted(most.unwrap_or_default().into(), "character");
                 Denial::new(error, cause, [name, most])
             }
@@ -46,7 +46,7 @@ impl Shard {
         if from == ClientEventsFrom::None {
             return Err((error_code::CLIENT_EVENTS_DISABLED, Cause::ClientEventsDisabled));
         }
-        let name_max = app.event_name_max;
+        let name_max = app.event_name_length_max;
         if name_max.is_some_and(|most| json::has_more_characters(event.event, most as usize)) {
             return Err((error_code::CLIENT_EVENT_NAME_TOO_LONG, Cause::ClientEventName));
         }

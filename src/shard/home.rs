@@ -429,14 +429,14 @@ impl Shard {
         except: Option<SocketId>,
         cache: bool,
     ) {
-        let cache_seconds = (cache && channel.kind.cached)
-            .then(|| self.settings.apps.get(channel.app()).cache_seconds);
-        if let Some(seconds) = cache_seconds {
+        let cache_ttl_seconds = (cache && channel.kind.cached)
+            .then(|| self.settings.apps.get(channel.app()).cache_ttl_seconds);
+        if let Some(seconds) = cache_ttl_seconds {
             self.home_remember(channel, frame, seconds);
         }
-        self.publish_to_nodes(channel, frame, except, cache_seconds);
+        self.publish_to_nodes(channel, frame, except, cache_ttl_seconds);
         self.home_deliver(channel, frame, except);
-        if cache && (self.settings.talkative || self.settings.debug) {
+        if cache && (self.settings.verbose_errors || self.settings.debug) {
             self.note_unheard(channel, frame);
         }
     }

@@ -99,8 +99,8 @@ pub struct Settings {
     pub connections_reserved: usize,
     /// Bytes of cached events that this core may remember.
     pub cache_bytes_max: usize,
-    /// See `Config::talkative`.
-    pub talkative: bool,
+    /// See `Config::verbose_errors`.
+    pub verbose_errors: bool,
     /// Fill `Outbox::traces`.
     pub debug: bool,
     /// What this process is called among the nodes of a cluster; `None`: it is alone.
@@ -128,7 +128,7 @@ impl Settings {
             memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 2 << 20 },
             connections_reserved: 0,
             cache_bytes_max: 1 << 20,
-            talkative: false,
+            verbose_errors: false,
             debug: false,
             node: None,
             webhook_linger_seconds: 0,

@@ -123,7 +123,7 @@ impl Shard {
             _ if is_first => self.deny(slot, &denial),
             Ok(Inbound::Subscribe(subscribe)) => {
                 self.count_refusal(denial.cause);
-                let line = self.settings.talkative.then(|| denial.cause.line(&denial.values));
+                let line = self.settings.verbose_errors.then(|| denial.cause.line(&denial.values));
                 let (channel, error) = (&subscribe.channel, denial.error);
                 self.answer_subscription(slot, channel, error, line.as_deref());
             }

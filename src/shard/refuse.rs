@@ -73,8 +73,8 @@ impl Shard {
         values: &[Detail<'_>],
     ) -> Option<String> {
         self.count_refusal(cause);
-        let talkative = self.settings.talkative;
-        let noted = self.outbox.lines.note(cause, values, talkative);
+        let verbose_errors = self.settings.verbose_errors;
+        let noted = self.outbox.lines.note(cause, values, verbose_errors);
         let line = noted.line?;
         let connection = self.connections.get(slot as usize)?;
         let (socket_id, generation) = (connection.socket_id, connection.generation);
@@ -84,7 +84,7 @@ impl Shard {
             let refusal = RefusalNote { cause, line, left_out, connection, app, socket_id };
             self.outbox.refuse(refusal);
         }
-        (talkative && !cause.is_in_answer()).then_some(line)
+        (verbose_errors && !cause.is_in_answer()).then_some(line)
     }
 
     /// Counts a refusal whose cause the log has already.

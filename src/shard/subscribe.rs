@@ -57,7 +57,7 @@ impl Shard {
         let app = self.app_of(slot);
         let connection = &self.connections[slot as usize];
         let what = Detail::Subscription(&subscribe.channel);
-        let most = app.channel_name_max;
+        let most = app.channel_name_length_max;
         channel_name::check(&subscribe.channel, most, app.channel_names_are_pushers).map_err(
             |limit| {
                 let length = Detail::count(subscribe.channel.len());

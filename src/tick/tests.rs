@@ -80,7 +80,7 @@ fn rules() -> Rules {
         request_seconds: 10,
         keepalive_seconds: 75,
         prefix: String::new(),
-        talkative: false,
+        verbose_errors: false,
         debug: false,
         print_events: false,
         connections_max: 64,

@@ -336,7 +336,7 @@ fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
         },
         connections_reserved: shared.sockets_reserved,
         cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
-        talkative: shared.config.talkative,
+        verbose_errors: shared.config.verbose_errors,
         debug: shared.config.debug,
         node: shared.lines.as_ref().map(|lines| lines.node),
         webhook_linger_seconds: match shared.config.webhook_debounce_ms {
@@ -357,7 +357,7 @@ fn http_rules(shared: &Shared) -> Rules {
         request_seconds: config.handshake_timeout_seconds,
         keepalive_seconds: config.keepalive_timeout_seconds,
         prefix: config.path.clone(),
-        talkative: config.talkative,
+        verbose_errors: config.verbose_errors,
         debug: config.debug,
         print_events: config.print_events,
         connections_max: connections.max(limits::HTTP_CONNECTIONS_MIN),

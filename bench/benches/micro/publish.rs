@@ -55,7 +55,7 @@ pub(super) fn request() -> Box<dyn FnMut()> {
             draining: false,
             validator: &mut validator,
             lines: &mut lines,
-            talkative: false,
+            verbose_errors: false,
             debug: false,
         };
         let Plan::Publish { publications, reply, .. } = plan(&request, &target, &mut context)

@@ -77,7 +77,7 @@ fn planning(bytes: Vec<u8>, check: fn(&Plan)) -> (usize, Run) {
             draining: false,
             validator: &mut validator,
             lines: &mut lines,
-            talkative: false,
+            verbose_errors: false,
             debug: false,
         };
         check(&plan(&request, &target, &mut context));

@@ -67,7 +67,7 @@ fn an_app_may_bound_the_channels_of_an_event() {
 #[test]
 fn an_app_may_bound_the_characters_of_an_event_name() {
     let mut app = sample();
-    app.event_name_max = Some(200);
+    app.event_name_length_max = Some(200);
     let apps = Apps::new(vec![app]);
     let event = |name: &str| format!(r#"{{"name":"{name}","channel":"c","data":"x"}}"#);
     let batch = |name: &str| format!(r#"{{"batch":[{}]}}"#, event(name));

@@ -13,8 +13,8 @@ use crate::shard::{Asked, Body, ChannelKey, LinkId, Retransmitted, ToCluster};
 impl Link {
     pub(super) fn carry_out_one(&mut self, what: ToCluster) {
         match what {
-            ToCluster::Publish { channel, frame, except, cache_seconds } => {
-                self.publish(&channel, &frame, except, cache_seconds);
+            ToCluster::Publish { channel, frame, except, cache_ttl_seconds } => {
+                self.publish(&channel, &frame, except, cache_ttl_seconds);
             }
             ToCluster::Terminate { app, user_id } => {
                 let said = Said::Terminate { app, user_id: user_id.clone() };
@@ -72,10 +72,10 @@ impl Link {
         channel: &ChannelKey,
         frame: &FrameBytes,
         except: Option<SocketId>,
-        cache_seconds: Option<u32>,
+        cache_ttl_seconds: Option<u32>,
     ) {
         let said = Said::Event { channel: channel.clone(), frame: frame.clone(), except };
-        let Some(seconds) = cache_seconds else {
+        let Some(seconds) = cache_ttl_seconds else {
             self.publish_only(channel, frame, except, false);
             return self.recent.note(self.number, self.clock, said);
         };

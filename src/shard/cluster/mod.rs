@@ -65,12 +65,12 @@ pub enum ToCluster {
     LetGo {
         channel: ChannelKey,
     },
-    /// An event. `cache_seconds`: it is to be stored, too.
+    /// An event. `cache_ttl_seconds`: it is to be stored, too.
     Publish {
         channel: ChannelKey,
         frame: FrameBytes,
         except: Option<SocketId>,
-        cache_seconds: Option<u32>,
+        cache_ttl_seconds: Option<u32>,
     },
     /// To whoever holds the subject.
     /// `is_edge`: to be answered by `Shard::on_edge_said`.
@@ -429,9 +429,9 @@ impl Shard {
         channel: &ChannelKey,
         frame: &FrameBytes,
         except: Option<SocketId>,
-        cache_seconds: Option<u32>,
+        cache_ttl_seconds: Option<u32>,
     ) {
-        if cache_seconds.is_some() && self.cluster.is_on() {
+        if cache_ttl_seconds.is_some() && self.cluster.is_on() {
             *self.cluster.unstored.entry(channel.clone()).or_default() += 1;
             if let Some(details) = self.cluster.details(channel) {
                 details.fetching = None;
@@ -439,7 +439,12 @@ impl Shard {
         }
         if self.cluster.is_on() {
             let (channel, frame) = (channel.clone(), frame.clone());
-            self.outbox.cluster.push(ToCluster::Publish { channel, frame, except, cache_seconds });
+            self.outbox.cluster.push(ToCluster::Publish {
+                channel,
+                frame,
+                except,
+                cache_ttl_seconds,
+            });
         }
     }
 }

@@ -46,7 +46,7 @@ impl Shard {
             Body::Event { except, cache } => {
                 let frame: FrameBytes = frame.into();
                 if cache && channel.kind.cached && self.cluster.is_newest_elsewhere(channel) {
-                    let seconds = self.settings.apps.get(channel.app()).cache_seconds;
+                    let seconds = self.settings.apps.get(channel.app()).cache_ttl_seconds;
                     self.home_remember(channel, &frame, seconds);
                 }
                 self.home_deliver(channel, &frame, except);

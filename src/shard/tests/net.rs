@@ -92,9 +92,9 @@ impl Net {
         cores: u16,
         app: App,
         send_queue_bytes_max: usize,
-        talkative: bool,
+        verbose_errors: bool,
     ) -> Self {
-        Self::with_settings(cores, vec![app], send_queue_bytes_max, talkative)
+        Self::with_settings(cores, vec![app], send_queue_bytes_max, verbose_errors)
     }
 
     /// The cores of a node of a cluster whose connection to Redis is down.
@@ -115,7 +115,7 @@ impl Net {
         cores: u16,
         apps: Vec<App>,
         send_queue_bytes_max: usize,
-        talkative: bool,
+        verbose_errors: bool,
     ) -> Self {
         let apps = Arc::new(Apps::new(apps));
         let shards = (0..cores)
@@ -127,7 +127,7 @@ impl Net {
                         send_queue_bytes_max,
                         connection_bytes_max: send_queue_bytes_max + (1 << 20),
                     },
-                    talkative,
+                    verbose_errors,
                     ..Settings::alone(apps.clone())
                 })
             })

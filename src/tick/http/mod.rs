@@ -34,8 +34,8 @@ pub struct Rules {
     pub keepalive_seconds: u32,
     /// `Config::path`.
     pub prefix: String,
-    /// See `Config::talkative`.
-    pub talkative: bool,
+    /// See `Config::verbose_errors`.
+    pub verbose_errors: bool,
     pub debug: bool,
     /// Accepted events are to be printed.
     pub print_events: bool,
@@ -143,7 +143,7 @@ impl Http {
         values: &[Detail<'_>],
         who: impl FnOnce(&Self) -> Who,
     ) -> Option<String> {
-        let noted = self.lines.note(cause, values, self.rules.talkative);
+        let noted = self.lines.note(cause, values, self.rules.verbose_errors);
         self.refuse_noted(noted, who)
     }
 
@@ -157,7 +157,7 @@ impl Http {
             let who = who(self);
             self.refusals.push(RefusalLine { cause, line: line.clone(), left_out, who });
         }
-        (self.rules.talkative && !cause.is_in_answer()).then_some(line)
+        (self.rules.verbose_errors && !cause.is_in_answer()).then_some(line)
     }
 
     /// What the API needs to know.
@@ -169,7 +169,7 @@ impl Http {
             draining: self.draining || self.unready,
             validator: &mut self.validator,
             lines: &mut self.lines,
-            talkative: self.rules.talkative,
+            verbose_errors: self.rules.verbose_errors,
             debug: self.rules.debug,
         }
     }

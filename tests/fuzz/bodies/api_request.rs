@@ -290,7 +290,7 @@ pub(crate) fn check(data: &[u8]) {
         draining: false,
         validator: &mut validator,
         lines: &mut LineBudget::default(),
-        talkative: true,
+        verbose_errors: true,
         debug: true,
     };
     let plan = plan(&request, &target(request.method(), request.path(), ""), &mut context);
