@@ -10,7 +10,7 @@ use core::net::IpAddr;
 use std::fmt::{self, Write};
 
 use crate::counters::Refused;
-use crate::text::{Counted, Line, shown_up_to};
+use crate::text::{Counted, LogLine, shown_up_to};
 
 /// Fills a gap of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl fmt::Display for Detail<'_> {
             Self::Text(text) => shown_up_to(text, TEXT_BYTES_MAX).fmt(formatter),
             Self::Own(text) => formatter.write_str(text),
             Self::Span(text) => {
-                let mut shown = Line::new(TEXT_BYTES_MAX);
+                let mut shown = LogLine::new(TEXT_BYTES_MAX);
                 // Writing to a Line cannot fail.
                 let _ = shown.write_str(text);
                 write_cut(&shown, formatter)
@@ -82,7 +82,7 @@ impl fmt::Display for Detail<'_> {
             }
             Self::Address(address) => address.fmt(formatter),
             Self::List(texts) => {
-                let mut shown = Line::new(LIST_BYTES_MAX);
+                let mut shown = LogLine::new(LIST_BYTES_MAX);
                 for (number, text) in texts.iter().enumerate() {
                     // Writing to a Line cannot fail.
                     let _ = write!(shown, "{}{text}", if number > 0 { ", " } else { "" });
@@ -96,7 +96,7 @@ impl fmt::Display for Detail<'_> {
     }
 }
 
-fn write_cut(shown: &Line, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_cut(shown: &LogLine, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     formatter.write_str(shown.as_str())?;
     formatter.write_str(if shown.is_cut() { "…" } else { "" })
 }

@@ -2,7 +2,7 @@
 //!
 //! Peers choose channel names, origins, paths, error texts of Redis and much more. Such text is cut and escaped
 //! here before it reaches a line: `shown` is the one function for that. Work is bounded by the length shown, not by
-//! the length of the text. `Line` is the second fence: the log writes every line through it, so a line is bounded
+//! the length of the text. `LogLine` is the second fence: the log writes every line through it, so a line is bounded
 //! and free of control characters even where `shown` was forgotten.
 
 use std::fmt::{self, Write};
@@ -23,24 +23,24 @@ impl fmt::Display for Counted {
 
 /// A text of a peer in quotes, cut and escaped.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown<'a> {
+pub struct EscapedText<'a> {
     text: &'a [u8],
     bytes_max: usize,
 }
 
 /// A text of a peer for a line: in quotes, control characters escaped, at most `SHOWN_BYTES_MAX` bytes.
-pub fn shown<T: AsRef<[u8]> + ?Sized>(text: &T) -> Shown<'_> {
+pub fn shown<T: AsRef<[u8]> + ?Sized>(text: &T) -> EscapedText<'_> {
     shown_up_to(text, SHOWN_BYTES_MAX)
 }
 
 /// `shown` with another bound.
-pub fn shown_up_to<T: AsRef<[u8]> + ?Sized>(text: &T, bytes_max: usize) -> Shown<'_> {
-    Shown { text: text.as_ref(), bytes_max }
+pub fn shown_up_to<T: AsRef<[u8]> + ?Sized>(text: &T, bytes_max: usize) -> EscapedText<'_> {
+    EscapedText { text: text.as_ref(), bytes_max }
 }
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for EscapedText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut piece = Line::new(self.bytes_max);
+        let mut piece = LogLine::new(self.bytes_max);
         // No character takes fewer bytes escaped than it has, so more is never shown.
         let looked_at = self.text.len().min(self.bytes_max + 1);
         for chunk in self.text[..looked_at].utf8_chunks() {
@@ -63,13 +63,13 @@ impl fmt::Display for Shown<'_> {
 
 /// One line of the log while it is written: escapes what is hidden, and takes no more than so many bytes.
 #[derive(Debug)]
-pub struct Line {
+pub struct LogLine {
     text: String,
     bytes_max: usize,
     is_cut: bool,
 }
 
-impl Line {
+impl LogLine {
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { text: String::new(), bytes_max, is_cut: false }
@@ -104,7 +104,7 @@ impl Line {
 }
 
 /// Never fails: what does not fit is left out.
-impl fmt::Write for Line {
+impl fmt::Write for LogLine {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             if self.is_cut {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_line_takes_no_more_than_its_bytes() {
-        let mut line = Line::new(6);
+        let mut line = LogLine::new(6);
         let _ = write!(line, "ab\n{}", 7);
         assert_eq!((line.as_str(), line.is_cut()), ("ab\\n7", false));
         let _ = write!(line, "é");
@@ -277,7 +277,7 @@ mod tests {
 
         #[test]
         fn any_text_is_harmless_and_bounded_in_a_line(text in any::<String>(), most in 0_usize..300) {
-            let mut line = Line::new(most);
+            let mut line = LogLine::new(most);
             let _ = write!(line, "{text}{text}");
             prop_assert!(line.as_str().len() <= most);
             prop_assert!(!line.as_str().chars().any(is_hidden), "{}", line.as_str());

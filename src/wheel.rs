@@ -8,12 +8,12 @@ use crate::limits::WHEEL_SECONDS;
 /// Buckets by second, modulo the wheel's size; entries of a later round are put back.
 #[derive(Debug)]
 pub struct Wheel<K> {
-    buckets: Vec<Vec<Due<K>>>,
+    buckets: Vec<Vec<WheelEntry<K>>>,
 }
 
 /// An entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Due<K> {
+pub struct WheelEntry<K> {
     pub key: K,
     pub at_seconds: u32,
 }
@@ -27,7 +27,7 @@ impl<K> Default for Wheel<K> {
 impl<K> Wheel<K> {
     pub fn add(&mut self, key: K, at_seconds: u32) {
         let bucket = (at_seconds % WHEEL_SECONDS) as usize;
-        self.buckets[bucket].push(Due { key, at_seconds });
+        self.buckets[bucket].push(WheelEntry { key, at_seconds });
     }
 
     /// The seconds whose buckets are to be looked at, after a look at `before`. After a long sleep one round over the
@@ -38,7 +38,7 @@ impl<K> Wheel<K> {
     }
 
     /// Takes the entries of this second's bucket. Some may be due in a later round.
-    pub fn take(&mut self, second: u32) -> Vec<Due<K>> {
+    pub fn take(&mut self, second: u32) -> Vec<WheelEntry<K>> {
         std::mem::take(&mut self.buckets[(second % WHEEL_SECONDS) as usize])
     }
 }

@@ -14,9 +14,9 @@ use crate::app::PerSecond;
 
 /// A client's address as a number: IPv4 as it is, IPv6 by its first 64 bits, which is what one customer gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Client(u64);
+pub struct ClientAddress(u64);
 
-impl Client {
+impl ClientAddress {
     /// The networks 0000::/8 are nobody's, so there is room for IPv4 among them, and zero can mean nobody.
     pub fn of(address: IpAddr) -> Self {
         const IPV4: u64 = 1 << 48;
@@ -38,7 +38,7 @@ const BUCKETS: usize = 1 << BUCKET_BITS;
 /// Where a client belongs: its bucket, and the rest of its number, by which it is known there. One-to-one, so two
 /// clients are never taken for one.
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are the bucket")]
-fn place(client: Client, seed: u64) -> (usize, u64) {
+fn place(client: ClientAddress, seed: u64) -> (usize, u64) {
     let mut mixed = (client.0 ^ seed).wrapping_mul(seed | 1);
     mixed ^= mixed >> 32;
     mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -47,12 +47,12 @@ fn place(client: Client, seed: u64) -> (usize, u64) {
 }
 
 /// The client that has this place; the other way of `place`.
-fn client_at(bucket: usize, tag: u64, seed: u64) -> Client {
+fn client_at(bucket: usize, tag: u64, seed: u64) -> ClientAddress {
     let mut mixed = tag << BUCKET_BITS | bucket as u64;
     mixed ^= mixed >> 32;
     mixed = mixed.wrapping_mul(inverse(0x9e37_79b9_7f4a_7c15));
     mixed ^= mixed >> 32;
-    Client(mixed.wrapping_mul(inverse(seed | 1)) ^ seed)
+    ClientAddress(mixed.wrapping_mul(inverse(seed | 1)) ^ seed)
 }
 
 /// What an odd number must be multiplied by to get 1, modulo 2^64: each of Newton's steps doubles the right bits, of
@@ -72,9 +72,9 @@ pub struct ConnectionTable {
 /// A connection's place in the table: the entry in which it is counted. To be given back exactly once.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
-pub struct Place(u32);
+pub struct AddressSlot(u32);
 
-impl Place {
+impl AddressSlot {
     /// Not in the table: the option is off, or the bucket was full.
     pub const NONE: Self = Self(u32::MAX);
 }
@@ -94,7 +94,7 @@ impl ConnectionTable {
     /// More than `most` never get in. A client can be in a bucket twice, when two workers saw it for the first time
     /// together; so each counts itself first and then looks at the sum: of those that would be too many, the last
     /// one sees all others. Two that race for the last place of a client that is there twice may both be refused.
-    pub fn enter(&self, client: Client, most: u16) -> Option<Place> {
+    pub fn enter(&self, client: ClientAddress, most: u16) -> Option<AddressSlot> {
         let (bucket, tag) = place(client, self.seed);
         let first = bucket * CONNECTION_WAYS;
         let bucket = &self.entries[first..first + CONNECTION_WAYS];
@@ -107,7 +107,7 @@ impl ConnectionTable {
             }
             let its_own = words.iter().position(|word| *word != 0 && word >> COUNT_BITS == tag);
             let Some(index) = its_own.or_else(|| words.iter().position(|word| *word == 0)) else {
-                return Some(Place::NONE);
+                return Some(AddressSlot::NONE);
             };
             let before = words[index];
             let after = if before == 0 { tag << COUNT_BITS | 1 } else { before + 1 };
@@ -116,7 +116,7 @@ impl ConnectionTable {
             if exchanged.is_err() {
                 continue;
             }
-            let place = Place(u32::try_from(first + index).unwrap_or(u32::MAX));
+            let place = AddressSlot(u32::try_from(first + index).unwrap_or(u32::MAX));
             let words = std::array::from_fn(|index| bucket[index].load(Ordering::SeqCst));
             if sum(words, tag) > most {
                 self.leave(place);
@@ -127,7 +127,7 @@ impl ConnectionTable {
     }
 
     /// Whom a place is counted for.
-    pub fn client(&self, place: &Place) -> Option<Client> {
+    pub fn client(&self, place: &AddressSlot) -> Option<ClientAddress> {
         let index = place.0 as usize;
         let word = self.entries.get(index)?.load(Ordering::SeqCst);
         Some(client_at(index / CONNECTION_WAYS, word >> COUNT_BITS, self.seed))
@@ -135,8 +135,8 @@ impl ConnectionTable {
 
     /// The connection has ended. An entry that counts nobody stays as it is.
     #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
-    pub fn leave(&self, place: Place) {
-        if place == Place::NONE {
+    pub fn leave(&self, place: AddressSlot) {
+        if place == AddressSlot::NONE {
             return;
         }
         let less = |word: u64| match word & COUNT_MASK {
@@ -158,30 +158,34 @@ fn sum(words: [u64; CONNECTION_WAYS], tag: u64) -> u64 {
 /// The places of one worker's connections, by slot. Without the option it stays empty: an idle connection pays 4
 /// bytes here or nothing.
 #[derive(Debug, Default)]
-pub struct Places(Vec<u32>);
+pub struct AddressSlots(Vec<u32>);
 
-impl Places {
+impl AddressSlots {
     #[expect(clippy::needless_pass_by_value, reason = "from here on the slot has the place")]
-    pub fn put(&mut self, slot: u32, place: Place) {
-        if place == Place::NONE {
+    pub fn put(&mut self, slot: u32, place: AddressSlot) {
+        if place == AddressSlot::NONE {
             return;
         }
         let slot = slot as usize;
         if self.0.len() <= slot {
-            self.0.resize(slot + 1, Place::NONE.0);
+            self.0.resize(slot + 1, AddressSlot::NONE.0);
         }
-        debug_assert_eq!(self.0[slot], Place::NONE.0, "a slot is freed before it is used again");
+        debug_assert_eq!(
+            self.0[slot],
+            AddressSlot::NONE.0,
+            "a slot is freed before it is used again"
+        );
         self.0[slot] = place.0;
     }
 
-    pub fn get(&self, slot: u32) -> Place {
-        Place(self.0.get(slot as usize).copied().unwrap_or(Place::NONE.0))
+    pub fn get(&self, slot: u32) -> AddressSlot {
+        AddressSlot(self.0.get(slot as usize).copied().unwrap_or(AddressSlot::NONE.0))
     }
 
-    pub fn take(&mut self, slot: u32) -> Place {
-        self.0
-            .get_mut(slot as usize)
-            .map_or(Place::NONE, |place| Place(std::mem::replace(place, Place::NONE.0)))
+    pub fn take(&mut self, slot: u32) -> AddressSlot {
+        self.0.get_mut(slot as usize).map_or(AddressSlot::NONE, |place| {
+            AddressSlot(std::mem::replace(place, AddressSlot::NONE.0))
+        })
     }
 }
 
@@ -214,7 +218,7 @@ impl RateTable {
     }
 
     /// Counts one more event, unless the client had `most` in this second.
-    pub fn take(&self, client: Client, most: u32, unix_seconds: u64) -> bool {
+    pub fn take(&self, client: ClientAddress, most: u32, unix_seconds: u64) -> bool {
         let (bucket, _) = place(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let second = u32::try_from(unix_seconds & u64::from(u32::MAX)).unwrap_or_default();
@@ -244,7 +248,7 @@ impl RateTable {
 
 impl RateTable {
     /// What was counted for the client in this second.
-    pub fn taken(&self, client: Client, unix_seconds: u64) -> u32 {
+    pub fn taken(&self, client: ClientAddress, unix_seconds: u64) -> u32 {
         let (bucket, _) = place(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
@@ -266,12 +270,12 @@ mod tests {
     use std::collections::HashMap;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn client(text: &str) -> Client {
-        Client::of(text.parse().unwrap())
+    fn client(text: &str) -> ClientAddress {
+        ClientAddress::of(text.parse().unwrap())
     }
 
-    fn of_number(number: u32) -> Client {
-        Client::of(Ipv4Addr::from_bits(number).into())
+    fn of_number(number: u32) -> ClientAddress {
+        ClientAddress::of(Ipv4Addr::from_bits(number).into())
     }
 
     #[test]
@@ -289,13 +293,13 @@ mod tests {
         /// Two clients never share bucket and tag, so none pays for another.
         #[test]
         fn places_are_one_to_one(a: u64, b: u64, seed: u64) {
-            prop_assert_eq!(place(Client(a), seed) == place(Client(b), seed), a == b);
+            prop_assert_eq!(place(ClientAddress(a), seed) == place(ClientAddress(b), seed), a == b);
         }
 
         #[test]
         fn a_network_of_64_bits_is_one_client(network: u64, a: u64, b: u64) {
             let address = |host: u64| {
-                Client::of(Ipv6Addr::from_bits(u128::from(network) << 64 | u128::from(host)).into())
+                ClientAddress::of(Ipv6Addr::from_bits(u128::from(network) << 64 | u128::from(host)).into())
             };
             // IPv4 in IPv6 clothes is IPv4.
             prop_assume!(network != 0);
@@ -311,14 +315,14 @@ mod tests {
         ) {
             let table = ConnectionTable::new(seed);
             let mut counts: HashMap<u32, u16> = HashMap::new();
-            let mut open: Vec<(u32, Place)> = Vec::new();
+            let mut open: Vec<(u32, AddressSlot)> = Vec::new();
             for (number, enters, which) in steps {
                 if enters {
                     let count = counts.entry(number).or_default();
                     let entered = table.enter(of_number(number), most);
                     prop_assert_eq!(entered.is_some(), *count < most);
                     if let Some(place) = entered {
-                        prop_assert!(place != Place::NONE, "40 clients do not fill a bucket");
+                        prop_assert!(place != AddressSlot::NONE, "40 clients do not fill a bucket");
                         *count += 1;
                         open.push((number, place));
                     }
@@ -334,9 +338,9 @@ mod tests {
     }
 
     /// Clients of the same bucket as the first one.
-    fn crowd(seed: u64, count: usize) -> Vec<Client> {
+    fn crowd(seed: u64, count: usize) -> Vec<ClientAddress> {
         let (bucket, _) = place(of_number(0), seed);
-        let same = |client: &Client| place(*client, seed).0 == bucket;
+        let same = |client: &ClientAddress| place(*client, seed).0 == bucket;
         (0..).map(of_number).filter(same).take(count).collect()
     }
 
@@ -344,18 +348,18 @@ mod tests {
     fn a_full_bucket_lets_pass_and_recovers() {
         let table = ConnectionTable::new(7);
         let clients = crowd(7, CONNECTION_WAYS + 1);
-        let mut places: Vec<Place> = clients[..CONNECTION_WAYS]
+        let mut places: Vec<AddressSlot> = clients[..CONNECTION_WAYS]
             .iter()
             .map(|client| table.enter(*client, 1).unwrap())
             .collect();
-        assert!(!places.contains(&Place::NONE));
+        assert!(!places.contains(&AddressSlot::NONE));
         let last = clients[CONNECTION_WAYS];
-        assert_eq!(table.enter(last, 1), Some(Place::NONE), "uncounted");
-        assert_eq!(table.enter(last, 1), Some(Place::NONE), "so not limited");
+        assert_eq!(table.enter(last, 1), Some(AddressSlot::NONE), "uncounted");
+        assert_eq!(table.enter(last, 1), Some(AddressSlot::NONE), "so not limited");
         assert_eq!(table.enter(clients[0], 1), None, "who is in is limited");
-        table.leave(Place::NONE);
+        table.leave(AddressSlot::NONE);
         table.leave(places.pop().unwrap());
-        assert!(table.enter(last, 1).is_some_and(|place| place != Place::NONE));
+        assert!(table.enter(last, 1).is_some_and(|place| place != AddressSlot::NONE));
         assert_eq!(table.enter(last, 1), None);
     }
 
@@ -399,7 +403,7 @@ mod tests {
     fn a_place_given_back_twice_is_a_fault() {
         let table = ConnectionTable::new(3);
         let place = table.enter(of_number(1), 9).unwrap();
-        let again = Place(place.0);
+        let again = AddressSlot(place.0);
         table.leave(place);
         let result = std::panic::catch_unwind(|| table.leave(again));
         assert!(result.is_err());
@@ -427,13 +431,13 @@ mod tests {
 
     #[test]
     fn places_of_slots() {
-        let mut places = Places::default();
-        assert_eq!(places.take(9), Place::NONE);
-        places.put(4, Place::NONE);
+        let mut places = AddressSlots::default();
+        assert_eq!(places.take(9), AddressSlot::NONE);
+        places.put(4, AddressSlot::NONE);
         assert!(places.0.is_empty(), "nothing is kept while the option is off");
-        places.put(4, Place(17));
-        assert_eq!(places.take(3), Place::NONE);
-        assert_eq!(places.take(4), Place(17));
-        assert_eq!(places.take(4), Place::NONE);
+        places.put(4, AddressSlot(17));
+        assert_eq!(places.take(3), AddressSlot::NONE);
+        assert_eq!(places.take(4), AddressSlot(17));
+        assert_eq!(places.take(4), AddressSlot::NONE);
     }
 }

@@ -11,7 +11,7 @@ use core::net::IpAddr;
 
 use crate::config::Config;
 use crate::config::network::Network;
-pub use addresses::{Client, Place, Places};
+pub use addresses::{AddressSlot, AddressSlots, ClientAddress};
 use addresses::{ConnectionTable, RateTable};
 
 /// HTTP connections that one client address may have at least: browsers open several, and each request of a backend may
@@ -79,7 +79,7 @@ impl Admission {
     /// Counts a handshake. `Err` is the limit that is reached.
     pub fn begin(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.handshakes {
-            Some((most, table)) if !table.take(Client::of(client), *most, unix_seconds) => {
+            Some((most, table)) if !table.take(ClientAddress::of(client), *most, unix_seconds) => {
                 Err(*most)
             }
             _ => Ok(()),
@@ -93,7 +93,9 @@ impl Admission {
     /// Whether an API request of the client may be authenticated. `Err` is the limit that is reached.
     pub fn may_authenticate(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.auth_failures {
-            Some((most, table)) if table.taken(Client::of(client), unix_seconds) >= *most => {
+            Some((most, table))
+                if table.taken(ClientAddress::of(client), unix_seconds) >= *most =>
+            {
                 Err(*most)
             }
             _ => Ok(()),
@@ -104,38 +106,38 @@ impl Admission {
     pub fn count_auth_failure(&self, client: Option<IpAddr>, unix_seconds: u64) {
         if let (Some((most, table)), Some(client)) = (&self.auth_failures, client) {
             // Requests of other connections may have reached the limit since this one was let through.
-            let _ = table.take(Client::of(client), *most, unix_seconds);
+            let _ = table.take(ClientAddress::of(client), *most, unix_seconds);
         }
     }
 
     /// Counts a connection. `Err` is the limit that is reached. What it returns goes to `leave`.
-    pub fn enter(&self, client: IpAddr) -> Result<Place, u16> {
+    pub fn enter(&self, client: IpAddr) -> Result<AddressSlot, u16> {
         match &self.connections {
-            Some((most, table)) => table.enter(Client::of(client), *most).ok_or(*most),
-            None => Ok(Place::NONE),
+            Some((most, table)) => table.enter(ClientAddress::of(client), *most).ok_or(*most),
+            None => Ok(AddressSlot::NONE),
         }
     }
 
     /// Counts a socket that speaks no WebSocket yet. `Err` is the limit that is reached. What it returns goes to
     /// `leave_socket`. Sockets of a trusted proxy have no limit: they are counted for the clients that it names.
-    pub fn enter_socket(&self, client: IpAddr) -> Result<Place, u16> {
+    pub fn enter_socket(&self, client: IpAddr) -> Result<AddressSlot, u16> {
         match &self.sockets {
             Some((most, table)) if !self.is_proxy(client) => {
-                table.enter(Client::of(client.to_canonical()), *most).ok_or(*most)
+                table.enter(ClientAddress::of(client.to_canonical()), *most).ok_or(*most)
             }
-            _ => Ok(Place::NONE),
+            _ => Ok(AddressSlot::NONE),
         }
     }
 
     /// Counts a socket over the limit. `makes_room`: another one of the address is about to end for it. Otherwise all
     /// that wait may be another worker's, and there is room up to twice the limit.
-    pub fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<Place> {
+    pub fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<AddressSlot> {
         let (most, table) = self.sockets.as_ref()?;
         let most = if makes_room { u16::MAX } else { most.saturating_mul(2) };
-        table.enter(Client::of(client.to_canonical()), most)
+        table.enter(ClientAddress::of(client.to_canonical()), most)
     }
 
-    pub fn leave_socket(&self, place: Place) {
+    pub fn leave_socket(&self, place: AddressSlot) {
         if let Some((_, table)) = &self.sockets {
             table.leave(place);
         }
@@ -151,17 +153,17 @@ impl Admission {
     }
 
     /// Whom a connection is counted for, to be counted for in another process.
-    pub fn client(&self, place: &Place) -> Option<Client> {
+    pub fn client(&self, place: &AddressSlot) -> Option<ClientAddress> {
         self.connections.as_ref()?.1.client(place)
     }
 
     /// Counts a connection that another process had let in, whatever the limit is here.
-    pub fn enter_again(&self, client: Client) -> Place {
+    pub fn enter_again(&self, client: ClientAddress) -> AddressSlot {
         let table = self.connections.as_ref();
-        table.and_then(|(_, table)| table.enter(client, u16::MAX)).unwrap_or(Place::NONE)
+        table.and_then(|(_, table)| table.enter(client, u16::MAX)).unwrap_or(AddressSlot::NONE)
     }
 
-    pub fn leave(&self, place: Place) {
+    pub fn leave(&self, place: AddressSlot) {
         if let Some((_, table)) = &self.connections {
             table.leave(place);
         }

@@ -10,7 +10,7 @@ use crate::counters::RefusalCounters;
 
 /// How far over its memory budget the process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strain {
+pub enum OverloadLevel {
     #[default]
     None,
     /// Over it: new connections and subscriptions are refused, and the heaviest connections are closed.
@@ -30,7 +30,7 @@ pub struct Pressure {
 
 impl Pressure {
     /// For the thread that measures.
-    pub fn set(&self, strain: Strain, headroom: u64) {
+    pub fn set(&self, strain: OverloadLevel, headroom: u64) {
         self.headroom.store(headroom, Ordering::Relaxed);
         let measured = (self.measured.load(Ordering::Relaxed) >> 2).wrapping_add(1);
         // A worker that sees the new number sees its headroom, too.
@@ -50,11 +50,11 @@ impl Pressure {
     }
 
     #[must_use]
-    pub fn strain(&self) -> Strain {
+    pub fn strain(&self) -> OverloadLevel {
         match self.number() & 3 {
-            0 => Strain::None,
-            1 => Strain::Over,
-            _ => Strain::FarOver,
+            0 => OverloadLevel::None,
+            1 => OverloadLevel::Over,
+            _ => OverloadLevel::FarOver,
         }
     }
 }
@@ -87,7 +87,13 @@ mod tests {
     fn each_measurement_is_another_one() {
         let pressure = Pressure::default();
         let mut seen = vec![pressure.number()];
-        for strain in [Strain::Over, Strain::Over, Strain::FarOver, Strain::None, Strain::Over] {
+        for strain in [
+            OverloadLevel::Over,
+            OverloadLevel::Over,
+            OverloadLevel::FarOver,
+            OverloadLevel::None,
+            OverloadLevel::Over,
+        ] {
             pressure.set(strain, 0);
             assert_eq!(pressure.strain(), strain);
             let now = pressure.number();

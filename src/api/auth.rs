@@ -33,7 +33,7 @@ pub(super) fn authenticate(
     let apps = context.apps;
     let app = apps.get(index);
     let body_md5;
-    let Some(mut given) = Given::read(request.query()) else {
+    let Some(mut given) = QueryCredentials::read(request.query()) else {
         return Err(too_many_parameters(index, request, context));
     };
     let signature = if given.key_is(app) { given.signature() } else { None };
@@ -79,7 +79,7 @@ struct Parameter<'a> {
     name: Cow<'a, str>,
     /// Bytes of the name without what PHP appends to the names of arrays.
     base_bytes: usize,
-    /// As it was sent. `Given::fold` decodes it.
+    /// As it was sent. `QueryCredentials::fold` decodes it.
     value: Cow<'a, str>,
 }
 
@@ -94,7 +94,7 @@ impl Parameter<'_> {
 }
 
 /// The query as it was sent.
-struct Given<'a> {
+struct QueryCredentials<'a> {
     parameters: Vec<Parameter<'a>>,
     key: Cow<'a, str>,
     signature: Cow<'a, str>,
@@ -110,7 +110,7 @@ const UNSIGNED: [&str; 3] = ["appid", "appkey", "channelname"];
 /// Room for the parameters of a request of the official libraries.
 const PARAMETERS_USUAL: usize = 6;
 
-impl<'a> Given<'a> {
+impl<'a> QueryCredentials<'a> {
     /// `None`: there are more parameters than `API_PARAMETERS_MAX`.
     fn read(query: &'a str) -> Option<Self> {
         let has_escapes = memchr::memchr2(b'%', b'+', query.as_bytes()).is_some();
@@ -299,7 +299,7 @@ fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
 /// Which part of the signature is wrong. All parts have one answer, as in Reverb.
 fn mismatch(
     index: AppIndex,
-    given: &Given<'_>,
+    given: &QueryCredentials<'_>,
     has_form: bool,
     request: &Request,
     context: &mut Context<'_>,

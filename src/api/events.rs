@@ -10,7 +10,7 @@ use indexmap::IndexSet;
 
 use super::channels::Attributes;
 use super::quota::{self, Quota};
-use super::validation::{Field, Problems};
+use super::validation::{FieldPath, Problems};
 use super::{Context, Denied, Plan, Publication, Reply};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Detail};
@@ -287,13 +287,13 @@ fn object<'a>(
 }
 
 /// Names of channels. Most events have one channel, for which no list is allocated.
-enum Names<'a> {
+enum ChannelNames<'a> {
     One(Cow<'a, str>),
     /// Or none.
     Many(Vec<Cow<'a, str>>),
 }
 
-impl<'a> Names<'a> {
+impl<'a> ChannelNames<'a> {
     fn as_slice(&self) -> &[Cow<'a, str>] {
         match self {
             Self::One(name) => std::slice::from_ref(name),
@@ -314,8 +314,8 @@ impl<'a> Names<'a> {
 }
 
 /// Channel names of an event: `channels`, or else `channel`.
-fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> Names<'a> {
-    let mut names = Names::Many(Vec::new());
+fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> ChannelNames<'a> {
+    let mut names = ChannelNames::Many(Vec::new());
     let mut listed = false;
     if let Some(channels) = fields.channels {
         match json::elements(channels) {
@@ -358,7 +358,7 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
 fn channel_name<'a>(
     problems: &mut Problems,
     app: &App,
-    field: Field<'_>,
+    field: FieldPath<'_>,
     span: &'a str,
 ) -> Option<Cow<'a, str>> {
     let Some(name) = json::string(span) else {
@@ -380,7 +380,12 @@ fn channel_name<'a>(
     None
 }
 
-fn check_item_channel(problems: &mut Problems, app: &App, field: Field<'_>, span: Option<&str>) {
+fn check_item_channel(
+    problems: &mut Problems,
+    app: &App,
+    field: FieldPath<'_>,
+    span: Option<&str>,
+) {
     match span {
         Some("\"\"") | None => problems.required_without(field, "channels"),
         Some(span) => {
@@ -390,20 +395,25 @@ fn check_item_channel(problems: &mut Problems, app: &App, field: Field<'_>, span
 }
 
 /// Required, and a string that is not empty: Laravel's `required|string`.
-fn check_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
+fn check_string(problems: &mut Problems, field: FieldPath<'_>, span: Option<&str>) {
     match span {
         Some("\"\"") | None => problems.required(field),
         Some(span) => check_optional_string(problems, field, Some(span)),
     }
 }
 
-fn check_optional_string(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
+fn check_optional_string(problems: &mut Problems, field: FieldPath<'_>, span: Option<&str>) {
     if let Some(span) = span.filter(|span| !span.starts_with('"')) {
         problems.not_a_string(field, span);
     }
 }
 
-fn check_name(problems: &mut Problems, field: Field<'_>, span: Option<&str>, most: Option<u32>) {
+fn check_name(
+    problems: &mut Problems,
+    field: FieldPath<'_>,
+    span: Option<&str>,
+    most: Option<u32>,
+) {
     check_string(problems, field, span);
     if let Some((span, most)) = span.zip(most)
         && json::has_more_characters(span, most as usize)
@@ -414,7 +424,7 @@ fn check_name(problems: &mut Problems, field: Field<'_>, span: Option<&str>, mos
 
 /// Two numbers and a dot, as official libraries check it. An id of that form may be unknown here. Without the check, a
 /// page that sends `undefined` would receive its own events. An empty text counts as none, as in Laravel.
-fn check_socket_id(problems: &mut Problems, field: Field<'_>, span: Option<&str>) {
+fn check_socket_id(problems: &mut Problems, field: FieldPath<'_>, span: Option<&str>) {
     check_optional_string(problems, field, span);
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let is_good = |text: &str| {

@@ -26,28 +26,28 @@ pub(super) struct Problems {
 }
 
 /// Name of a field, such as `batch.3.name`.
-pub(super) type Field<'a> = fmt::Arguments<'a>;
+pub(super) type FieldPath<'a> = fmt::Arguments<'a>;
 
 /// Bytes shown of a wrong value, so that the line has room for the rule.
 const VALUE_BYTES_MAX: usize = 64;
 
 impl Problems {
-    pub(super) fn required(&mut self, field: Field<'_>) {
+    pub(super) fn required(&mut self, field: FieldPath<'_>) {
         let text = |shown: &str| format!("The {shown} field is required.");
         self.add(field, text, || format!("{field} is missing or empty"));
     }
 
-    pub(super) fn not_a_string(&mut self, field: Field<'_>, span: &str) {
+    pub(super) fn not_a_string(&mut self, field: FieldPath<'_>, span: &str) {
         let text = |shown: &str| format!("The {shown} field must be a string.");
         self.add(field, text, || format!("{field} is {}, not a string", Detail::Span(span)));
     }
 
-    pub(super) fn not_an_array(&mut self, field: Field<'_>, span: &str) {
+    pub(super) fn not_an_array(&mut self, field: FieldPath<'_>, span: &str) {
         let text = |shown: &str| format!("The {shown} field must be an array.");
         self.add(field, text, || format!("{field} is {}, not an array", Detail::Span(span)));
     }
 
-    pub(super) fn required_without(&mut self, field: Field<'_>, other: &str) {
+    pub(super) fn required_without(&mut self, field: FieldPath<'_>, other: &str) {
         let text =
             |shown: &str| format!("The {shown} field is required when {other} is not present.");
         self.add(field, text, || format!("{field} is missing or empty: name a channel"));
@@ -65,12 +65,12 @@ impl Problems {
         });
     }
 
-    fn too_many(&mut self, field: Field<'_>, most: u32, first: impl FnOnce() -> String) {
+    fn too_many(&mut self, field: FieldPath<'_>, most: u32, first: impl FnOnce() -> String) {
         let text = |shown: &str| format!("The {shown} field must not have more than {most} items.");
         self.add(field, text, first);
     }
 
-    pub(super) fn not_a_channel(&mut self, field: Field<'_>, name: &str) {
+    pub(super) fn not_a_channel(&mut self, field: FieldPath<'_>, name: &str) {
         let text = |shown: &str| format!("The {shown} field must be a channel name.");
         self.add(field, text, || {
             let bytes = name.len();
@@ -81,7 +81,7 @@ impl Problems {
         });
     }
 
-    pub(super) fn not_a_socket_id(&mut self, field: Field<'_>, span: &str) {
+    pub(super) fn not_a_socket_id(&mut self, field: FieldPath<'_>, span: &str) {
         let text = |shown: &str| format!("The {shown} field format is invalid.");
         self.add(field, text, || {
             format!(
@@ -91,7 +91,7 @@ impl Problems {
         });
     }
 
-    pub(super) fn event_name_too_long(&mut self, field: Field<'_>, span: &str, most: u32) {
+    pub(super) fn event_name_too_long(&mut self, field: FieldPath<'_>, span: &str, most: u32) {
         self.too_long(field, most, || {
             let name = decoded(span);
             format!(
@@ -102,7 +102,7 @@ impl Problems {
         });
     }
 
-    pub(super) fn channel_too_long(&mut self, field: Field<'_>, name: &str, most: u32) {
+    pub(super) fn channel_too_long(&mut self, field: FieldPath<'_>, name: &str, most: u32) {
         self.too_long(field, most, || {
             format!(
                 "{}has {} bytes: RINGVERB_CHANNEL_NAME_LENGTH_MAX is {most}",
@@ -112,13 +112,13 @@ impl Problems {
         });
     }
 
-    fn too_long(&mut self, field: Field<'_>, most: u32, first: impl FnOnce() -> String) {
+    fn too_long(&mut self, field: FieldPath<'_>, most: u32, first: impl FnOnce() -> String) {
         let text =
             |shown: &str| format!("The {shown} field must not be greater than {most} characters.");
         self.add(field, text, first);
     }
 
-    pub(super) fn not_pushers(&mut self, field: Field<'_>, name: &str) {
+    pub(super) fn not_pushers(&mut self, field: FieldPath<'_>, name: &str) {
         let text = |shown: &str| {
             format!("The {shown} field must only contain letters, numbers and _-=@,.; characters.")
         };
@@ -130,7 +130,7 @@ impl Problems {
         });
     }
 
-    pub(super) fn colon(&mut self, field: Field<'_>, name: &str) {
+    pub(super) fn colon(&mut self, field: FieldPath<'_>, name: &str) {
         let text = |shown: &str| {
             format!(
                 "The {shown} field must not contain a colon: the name of a private or presence channel is signed, and \
@@ -147,7 +147,7 @@ impl Problems {
 
     fn add(
         &mut self,
-        field: Field<'_>,
+        field: FieldPath<'_>,
         text: impl FnOnce(&str) -> String,
         first: impl FnOnce() -> String,
     ) {
@@ -191,7 +191,7 @@ impl Problems {
 }
 
 /// The start of a problem's text: which event of a batch it is, what the value is, and the value.
-fn value(field: Field<'_>, what: &str, value: &str) -> String {
+fn value(field: FieldPath<'_>, what: &str, value: &str) -> String {
     let field = field.to_string();
     let item = field.rsplit_once('.').map_or("", |(item, _)| item);
     let item = if item.starts_with("batch.") { format!("{item}: ") } else { String::new() };

@@ -495,7 +495,7 @@ fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
 fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
     let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
     let given = maps.into_iter().flat_map(|(map, source)| {
-        map.iter().map(move |(name, value)| names::Given { name, value, source })
+        map.iter().map(move |(name, value)| names::NamedValue { name, value, source })
     });
     let mut warnings = names::warnings(given);
     for (map, source) in maps {

@@ -35,15 +35,15 @@ const OTHER_NAMES: &[(&str, &str)] = &[
 ];
 
 /// A name, its value, and the file or "environment".
-pub(super) struct Given<'a> {
+pub(super) struct NamedValue<'a> {
     pub(super) name: &'a str,
     pub(super) value: &'a str,
     pub(super) source: &'a str,
 }
 
 /// One sentence for each name that looks like an option and is none, sorted by name.
-pub(super) fn warnings<'a>(given: impl Iterator<Item = Given<'a>>) -> Vec<String> {
-    let mut unknown: Vec<Given<'a>> =
+pub(super) fn warnings<'a>(given: impl Iterator<Item = NamedValue<'a>>) -> Vec<String> {
+    let mut unknown: Vec<NamedValue<'a>> =
         given.filter(|given| is_unknown(given.name, given.value)).collect();
     unknown.sort_by_key(|given| (given.name, given.source));
     unknown.dedup_by_key(|given| given.name);
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn told(name: &str, value: &str) -> Vec<String> {
-        warnings([Given { name, value, source: ".env" }].into_iter())
+        warnings([NamedValue { name, value, source: ".env" }].into_iter())
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn many_names_are_counted() {
         let names: Vec<String> = (0..1_000).map(|number| format!("REVERB_X{number:03}")).collect();
-        let given = names.iter().map(|name| Given { name, value: "", source: ".env" });
+        let given = names.iter().map(|name| NamedValue { name, value: "", source: ".env" });
         let warnings = warnings(given);
         assert_eq!(warnings.len(), WARNINGS_MAX + 1);
         assert_eq!(warnings[WARNINGS_MAX], "980 more unknown options are ignored");

@@ -1,7 +1,7 @@
 //! Reads the array that a PHP configuration file returns, without running PHP. PURE.
 //!
 //! A file of Laravel's `config/` folder is `return [...]` of nested arrays whose values are literals, calls of `env()`
-//! or other code. This reader knows literals and `env()`; everything else becomes `Value::Code`, with the calls of
+//! or other code. This reader knows literals and `env()`; everything else becomes `PhpValue::Code`, with the calls of
 //! `env()` in it. It never fails: text that is no such file gives `None`. Input is at most `BYTES_MAX`, arrays are read
 //! to `DEPTH_MAX`, and the work is linear in the text.
 
@@ -12,12 +12,12 @@ const DEPTH_MAX: usize = 24;
 
 /// A value of the array.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum PhpValue {
     /// A text, a number as it is written without `_`, or `true` and `false`.
     Scalar(String),
     Null,
     /// Elements in their order; those without a key have none.
-    Array(Vec<(Option<String>, Value)>),
+    Array(Vec<(Option<String>, PhpValue)>),
     /// `env('NAME', default)`.
     Env(Env),
     /// Anything else, with the calls of `env()` in it.
@@ -28,11 +28,11 @@ pub(super) enum Value {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Env {
     pub(super) name: String,
-    pub(super) default: Box<Value>,
+    pub(super) default: Box<PhpValue>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Token {
+enum PhpToken {
     Text(String),
     /// A number as it is written without `_`.
     Number(String),
@@ -45,7 +45,7 @@ enum Token {
 }
 
 /// The array that the file returns.
-pub(super) fn returned(text: &str) -> Option<Value> {
+pub(super) fn returned(text: &str) -> Option<PhpValue> {
     if text.len() > BYTES_MAX {
         return None;
     }
@@ -56,20 +56,20 @@ pub(super) fn returned(text: &str) -> Option<Value> {
     }
     let mut depth = 0_usize;
     let at = tokens.iter().position(|token| match token {
-        Token::Sign('(' | '[' | '{') => {
+        PhpToken::Sign('(' | '[' | '{') => {
             depth += 1;
             false
         }
-        Token::Sign(')' | ']' | '}') => {
+        PhpToken::Sign(')' | ']' | '}') => {
             depth = depth.saturating_sub(1);
             false
         }
-        Token::Word(word) => depth == 0 && word == "return",
+        PhpToken::Word(word) => depth == 0 && word == "return",
         _ => false,
     })?;
     let mut parser = Parser { tokens: &tokens, at: at + 1 };
     let value = parser.expression(0);
-    matches!(value, Value::Array(_)).then_some(value)
+    matches!(value, PhpValue::Array(_)).then_some(value)
 }
 
 struct Lexer<'a> {
@@ -77,7 +77,7 @@ struct Lexer<'a> {
 }
 
 impl Lexer<'_> {
-    fn next(&mut self) -> Option<Token> {
+    fn next(&mut self) -> Option<PhpToken> {
         loop {
             self.rest = self.rest.trim_start();
             let rest = self.rest;
@@ -98,7 +98,7 @@ impl Lexer<'_> {
         }
         if let Some(after) = rest.strip_prefix("=>") {
             self.rest = after;
-            return Some(Token::Arrow);
+            return Some(PhpToken::Arrow);
         }
         if rest.starts_with("<<<") {
             return Some(self.heredoc());
@@ -106,18 +106,18 @@ impl Lexer<'_> {
         Some(match first {
             '\'' => self.single_quoted(),
             '"' => self.double_quoted(),
-            '0'..='9' => Token::Number(self.take(is_of_number).replace('_', "").to_lowercase()),
+            '0'..='9' => PhpToken::Number(self.take(is_of_number).replace('_', "").to_lowercase()),
             '$' => {
                 self.rest = &rest[1..];
                 self.take(is_of_word);
-                Token::Dynamic
+                PhpToken::Dynamic
             }
             _ if is_of_word(first) => {
-                Token::Word(self.take(is_of_word).trim_start_matches('\\').to_lowercase())
+                PhpToken::Word(self.take(is_of_word).trim_start_matches('\\').to_lowercase())
             }
             _ => {
                 self.rest = &rest[first.len_utf8()..];
-                Token::Sign(first)
+                PhpToken::Sign(first)
             }
         })
     }
@@ -129,7 +129,7 @@ impl Lexer<'_> {
         taken.to_owned()
     }
 
-    fn single_quoted(&mut self) -> Token {
+    fn single_quoted(&mut self) -> PhpToken {
         let mut text = String::new();
         let mut chars = self.rest[1..].chars();
         while let Some(char) = chars.next() {
@@ -144,11 +144,11 @@ impl Lexer<'_> {
             }
         }
         self.rest = chars.as_str();
-        Token::Text(text)
+        PhpToken::Text(text)
     }
 
     /// Escapes of numbers (`\x41`) stay as they are: nobody writes options with them.
-    fn double_quoted(&mut self) -> Token {
+    fn double_quoted(&mut self) -> PhpToken {
         let mut text = String::new();
         let mut is_dynamic = false;
         let mut chars = self.rest[1..].chars();
@@ -176,17 +176,17 @@ impl Lexer<'_> {
             }
         }
         self.rest = chars.as_str();
-        if is_dynamic { Token::Dynamic } else { Token::Text(text) }
+        if is_dynamic { PhpToken::Dynamic } else { PhpToken::Text(text) }
     }
 
     /// Up to the line that starts with the label, which may be indented (PHP 7.3).
-    fn heredoc(&mut self) -> Token {
+    fn heredoc(&mut self) -> PhpToken {
         let after = self.rest[3..].trim_start_matches([' ', '\t', '\'', '"']);
         let end = after.find(|char| !is_of_word(char)).unwrap_or(after.len());
         let (label, mut rest) = after.split_at(end);
         if label.is_empty() {
             self.rest = after;
-            return Token::Dynamic;
+            return PhpToken::Dynamic;
         }
         while let Some((_, next)) = rest.split_once('\n') {
             rest = next;
@@ -194,11 +194,11 @@ impl Lexer<'_> {
                 && !behind.starts_with(is_of_word)
             {
                 self.rest = behind;
-                return Token::Dynamic;
+                return PhpToken::Dynamic;
             }
         }
         self.rest = "";
-        Token::Dynamic
+        PhpToken::Dynamic
     }
 }
 
@@ -211,26 +211,29 @@ fn is_of_number(char: char) -> bool {
 }
 
 struct Parser<'a> {
-    tokens: &'a [Token],
+    tokens: &'a [PhpToken],
     at: usize,
 }
 
 impl Parser<'_> {
-    fn peek(&self, ahead: usize) -> Option<&Token> {
+    fn peek(&self, ahead: usize) -> Option<&PhpToken> {
         self.tokens.get(self.at + ahead)
     }
 
     fn is_sign(&self, ahead: usize, sign: char) -> bool {
-        self.peek(ahead) == Some(&Token::Sign(sign))
+        self.peek(ahead) == Some(&PhpToken::Sign(sign))
     }
 
     /// Whether an expression may end here.
     fn at_end(&self) -> bool {
-        matches!(self.peek(0), None | Some(Token::Arrow | Token::Sign(',' | ')' | ']' | '}' | ';')))
+        matches!(
+            self.peek(0),
+            None | Some(PhpToken::Arrow | PhpToken::Sign(',' | ')' | ']' | '}' | ';'))
+        )
     }
 
     /// One expression, up to the sign that ends it.
-    fn expression(&mut self, depth: usize) -> Value {
+    fn expression(&mut self, depth: usize) -> PhpValue {
         let start = self.at;
         let value = if depth < DEPTH_MAX { self.simple(depth) } else { None };
         match value {
@@ -238,20 +241,20 @@ impl Parser<'_> {
             _ => {
                 self.at = start;
                 self.skip_expression();
-                Value::Code(self.calls_of_env(start))
+                PhpValue::Code(self.calls_of_env(start))
             }
         }
     }
 
-    fn simple(&mut self, depth: usize) -> Option<Value> {
+    fn simple(&mut self, depth: usize) -> Option<PhpValue> {
         let token = self.peek(0)?.clone();
-        if let Token::Word(word) = &token
+        if let PhpToken::Word(word) = &token
             && word == "env"
             && self.is_sign(1, '(')
         {
             return self.env(depth);
         }
-        if let Token::Word(word) = &token
+        if let PhpToken::Word(word) = &token
             && word == "array"
             && self.is_sign(1, '(')
         {
@@ -260,21 +263,21 @@ impl Parser<'_> {
         }
         self.at += 1;
         match token {
-            Token::Text(text) => Some(Value::Scalar(text)),
-            Token::Number(number) => Some(Value::Scalar(self.product(number))),
-            Token::Word(word) => match word.as_str() {
-                "true" | "false" => Some(Value::Scalar(word)),
-                "null" => Some(Value::Null),
+            PhpToken::Text(text) => Some(PhpValue::Scalar(text)),
+            PhpToken::Number(number) => Some(PhpValue::Scalar(self.product(number))),
+            PhpToken::Word(word) => match word.as_str() {
+                "true" | "false" => Some(PhpValue::Scalar(word)),
+                "null" => Some(PhpValue::Null),
                 _ => None,
             },
-            Token::Sign('-') => match self.peek(0)?.clone() {
-                Token::Number(number) => {
+            PhpToken::Sign('-') => match self.peek(0)?.clone() {
+                PhpToken::Number(number) => {
                     self.at += 1;
-                    Some(Value::Scalar(format!("-{number}")))
+                    Some(PhpValue::Scalar(format!("-{number}")))
                 }
                 _ => None,
             },
-            Token::Sign('[') => self.array(']', depth),
+            PhpToken::Sign('[') => self.array(']', depth),
             _ => None,
         }
     }
@@ -283,7 +286,7 @@ impl Parser<'_> {
     fn product(&mut self, first: String) -> String {
         let mut product = first;
         while self.is_sign(0, '*') {
-            let Some(Token::Number(next)) = self.peek(1) else { break };
+            let Some(PhpToken::Number(next)) = self.peek(1) else { break };
             let factors = (product.parse::<u64>().ok(), next.parse::<u64>().ok());
             let (Some(left), Some(right)) = factors else { break };
             let Some(result) = left.checked_mul(right) else { break };
@@ -293,10 +296,10 @@ impl Parser<'_> {
         product
     }
 
-    fn env(&mut self, depth: usize) -> Option<Value> {
-        let Some(Token::Text(name)) = self.peek(2).cloned() else { return None };
+    fn env(&mut self, depth: usize) -> Option<PhpValue> {
+        let Some(PhpToken::Text(name)) = self.peek(2).cloned() else { return None };
         self.at += 3;
-        let mut default = Value::Null;
+        let mut default = PhpValue::Null;
         if self.is_sign(0, ',') {
             self.at += 1;
             if !self.is_sign(0, ')') {
@@ -310,36 +313,36 @@ impl Parser<'_> {
             return None;
         }
         self.at += 1;
-        Some(Value::Env(Env { name, default: Box::new(default) }))
+        Some(PhpValue::Env(Env { name, default: Box::new(default) }))
     }
 
-    fn array(&mut self, end: char, depth: usize) -> Option<Value> {
+    fn array(&mut self, end: char, depth: usize) -> Option<PhpValue> {
         let mut elements = Vec::new();
         loop {
             if self.is_sign(0, end) {
                 self.at += 1;
-                return Some(Value::Array(elements));
+                return Some(PhpValue::Array(elements));
             }
             let before = self.at;
             let mut value = self.expression(depth + 1);
             let mut key = None;
-            if self.peek(0) == Some(&Token::Arrow) {
+            if self.peek(0) == Some(&PhpToken::Arrow) {
                 self.at += 1;
                 key = Some(match value {
-                    Value::Scalar(text) => text,
+                    PhpValue::Scalar(text) => text,
                     // A key that only PHP knows is none of Reverb's.
                     _ => String::new(),
                 });
                 value = self.expression(depth + 1);
             }
-            if self.peek(0) == Some(&Token::Arrow) {
+            if self.peek(0) == Some(&PhpToken::Arrow) {
                 // `fn () => ...`, and functions that return functions.
                 let function = self.at;
-                while self.peek(0) == Some(&Token::Arrow) {
+                while self.peek(0) == Some(&PhpToken::Arrow) {
                     self.at += 1;
                     self.skip_expression();
                 }
-                value = Value::Code(self.calls_of_env(function));
+                value = PhpValue::Code(self.calls_of_env(function));
             }
             elements.push((key, value));
             if self.is_sign(0, ',') {
@@ -355,8 +358,8 @@ impl Parser<'_> {
         let mut depth = 0_usize;
         while let Some(token) = self.peek(0) {
             match token {
-                Token::Sign('(' | '[' | '{') => depth += 1,
-                Token::Sign(')' | ']' | '}') if depth > 0 => depth -= 1,
+                PhpToken::Sign('(' | '[' | '{') => depth += 1,
+                PhpToken::Sign(')' | ']' | '}') if depth > 0 => depth -= 1,
                 _ if depth == 0 && self.at_end() => return,
                 _ => {}
             }
@@ -369,17 +372,17 @@ impl Parser<'_> {
     fn calls_of_env(&self, start: usize) -> Vec<Env> {
         let tokens = &self.tokens[start..self.at];
         let is_call = |at: &usize| {
-            let is_env = matches!(&tokens[*at], Token::Word(word) if word == "env");
-            is_env && tokens.get(at + 1) == Some(&Token::Sign('('))
+            let is_env = matches!(&tokens[*at], PhpToken::Word(word) if word == "env");
+            is_env && tokens.get(at + 1) == Some(&PhpToken::Sign('('))
         };
         let calls = (0..tokens.len()).filter(is_call).filter_map(|at| {
-            let Some(Token::Text(name)) = tokens.get(at + 2) else { return None };
+            let Some(PhpToken::Text(name)) = tokens.get(at + 2) else { return None };
             let default = match (tokens.get(at + 3), tokens.get(at + 4), tokens.get(at + 5)) {
-                (Some(Token::Sign(')')), _, _) => Value::Null,
-                (Some(Token::Sign(',')), Some(literal), Some(Token::Sign(')' | ','))) => {
+                (Some(PhpToken::Sign(')')), _, _) => PhpValue::Null,
+                (Some(PhpToken::Sign(',')), Some(literal), Some(PhpToken::Sign(')' | ','))) => {
                     literal_of(literal)
                 }
-                _ => Value::Code(Vec::new()),
+                _ => PhpValue::Code(Vec::new()),
             };
             Some(Env { name: name.clone(), default: Box::new(default) })
         });
@@ -387,12 +390,12 @@ impl Parser<'_> {
     }
 }
 
-fn literal_of(token: &Token) -> Value {
+fn literal_of(token: &PhpToken) -> PhpValue {
     match token {
-        Token::Text(text) | Token::Number(text) => Value::Scalar(text.clone()),
-        Token::Word(word) if word == "null" => Value::Null,
-        Token::Word(word) if word == "true" || word == "false" => Value::Scalar(word.clone()),
-        _ => Value::Code(Vec::new()),
+        PhpToken::Text(text) | PhpToken::Number(text) => PhpValue::Scalar(text.clone()),
+        PhpToken::Word(word) if word == "null" => PhpValue::Null,
+        PhpToken::Word(word) if word == "true" || word == "false" => PhpValue::Scalar(word.clone()),
+        _ => PhpValue::Code(Vec::new()),
     }
 }
 
@@ -401,18 +404,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn scalar(text: &str) -> Value {
-        Value::Scalar(text.to_owned())
+    fn scalar(text: &str) -> PhpValue {
+        PhpValue::Scalar(text.to_owned())
     }
 
-    fn env(name: &str, default: Value) -> Env {
+    fn env(name: &str, default: PhpValue) -> Env {
         Env { name: name.to_owned(), default: Box::new(default) }
     }
 
     /// The value of the key `a`.
-    fn value(code: &str) -> Value {
+    fn value(code: &str) -> PhpValue {
         let read = returned(&format!("<?php\nreturn ['a' => {code}, 'b' => 1];"));
-        let Some(Value::Array(elements)) = read else { panic!("{code}: {read:?}") };
+        let Some(PhpValue::Array(elements)) = read else { panic!("{code}: {read:?}") };
         assert_eq!(elements.len(), 2, "{code}: {elements:?}");
         assert_eq!(elements[1], (Some("b".to_owned()), scalar("1")), "{code}");
         assert_eq!(elements[0].0.as_deref(), Some("a"), "{code}");
@@ -438,24 +441,24 @@ mod tests {
         ] {
             assert_eq!(value(code), scalar(expected), "{code}");
         }
-        assert_eq!(value("NULL"), Value::Null);
-        let list = Value::Array(vec![(None, scalar("x")), (None, scalar("y"))]);
+        assert_eq!(value("NULL"), PhpValue::Null);
+        let list = PhpValue::Array(vec![(None, scalar("x")), (None, scalar("y"))]);
         for code in ["['x', 'y']", "['x','y',]", "array('x', 'y')", "[\n'x', // first\n'y',\n]"] {
             assert_eq!(value(code), list, "{code}");
         }
-        assert_eq!(value("[]"), Value::Array(Vec::new()));
+        assert_eq!(value("[]"), PhpValue::Array(Vec::new()));
     }
 
     #[test]
     fn calls_of_env() {
         for (code, name, default) in [
-            ("env('X')", "X", Value::Null),
+            ("env('X')", "X", PhpValue::Null),
             ("env(\"X\", 5)", "X", scalar("5")),
             ("env('X', 5,)", "X", scalar("5")),
-            ("\\env('X', env('Y', 'z'))", "X", Value::Env(env("Y", scalar("z")))),
-            ("ENV('X', null)", "X", Value::Null),
+            ("\\env('X', env('Y', 'z'))", "X", PhpValue::Env(env("Y", scalar("z")))),
+            ("ENV('X', null)", "X", PhpValue::Null),
         ] {
-            assert_eq!(value(code), Value::Env(env(name, default)), "{code}");
+            assert_eq!(value(code), PhpValue::Env(env(name, default)), "{code}");
         }
     }
 
@@ -479,16 +482,16 @@ mod tests {
             "new Foo(['a' => 1])",
             "env($name)",
         ] {
-            assert_eq!(value(code), Value::Code(Vec::new()), "{code}");
+            assert_eq!(value(code), PhpValue::Code(Vec::new()), "{code}");
         }
-        let calls = |pairs: &[(&str, Value)]| {
-            Value::Code(pairs.iter().map(|(name, default)| env(name, default.clone())).collect())
+        let calls = |pairs: &[(&str, PhpValue)]| {
+            PhpValue::Code(pairs.iter().map(|(name, default)| env(name, default.clone())).collect())
         };
         assert_eq!(value("(int) env('X', 5)"), calls(&[("X", scalar("5"))]));
         assert_eq!(value("explode(',', env('X', '*'))"), calls(&[("X", scalar("*"))]));
         assert_eq!(
             value("array_filter(array_map('trim', explode(',', (string) env('X', env('Y', '')))))"),
-            calls(&[("X", Value::Code(Vec::new())), ("Y", scalar(""))])
+            calls(&[("X", PhpValue::Code(Vec::new())), ("Y", scalar(""))])
         );
         assert_eq!(value("env('X', 'https') === 'https'"), calls(&[("X", scalar("https"))]));
     }
@@ -502,7 +505,7 @@ mod tests {
             "<?php return array('a' => 1); ?> return ['b'];",
             "<?php // return ['z'];\n/* return */ return ['a' => 1];",
         ] {
-            let expected = Value::Array(vec![(Some("a".to_owned()), scalar("1"))]);
+            let expected = PhpValue::Array(vec![(Some("a".to_owned()), scalar("1"))]);
             assert_eq!(returned(text), Some(expected), "{text}");
         }
         for text in

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::load::Values;
 use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
-use super::php::{self, Env, Value};
+use super::php::{self, Env, PhpValue};
 use super::{dotenv, origins, sizes};
 use crate::text::shown;
 
@@ -82,9 +82,9 @@ impl ReverbPhp {
 }
 
 /// The value below these keys.
-fn at<'v>(value: &'v Value, keys: &str) -> Option<&'v Value> {
+fn at<'v>(value: &'v PhpValue, keys: &str) -> Option<&'v PhpValue> {
     keys.split('.').try_fold(value, |value, key| {
-        let Value::Array(elements) = value else { return None };
+        let PhpValue::Array(elements) = value else { return None };
         // PHP keeps the last one of equal keys.
         let mut found = elements.iter().rev().filter(|(given, _)| given.as_deref() == Some(key));
         found.next().map(|(_, value)| value)
@@ -98,8 +98,8 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn server(&mut self, root: &Value) {
-        let Some(Value::Array(servers)) = at(root, "servers") else { return };
+    fn server(&mut self, root: &PhpValue) {
+        let Some(PhpValue::Array(servers)) = at(root, "servers") else { return };
         let chosen = at(root, "default").and_then(|value| self.text(value));
         let chosen = chosen.unwrap_or_else(|| "reverb".to_owned());
         let named = servers.iter().find(|(name, _)| name.as_deref() == Some(chosen.as_str()));
@@ -115,8 +115,8 @@ impl Comparison<'_> {
                 self.option(option, option.key, value, Some(self.effective.server));
             }
         }
-        if let Some(Value::Array(tls)) = at(server, "options.tls") {
-            let is_set = |value: &Value| self.text(value).is_some_and(|text| !text.is_empty());
+        if let Some(PhpValue::Array(tls)) = at(server, "options.tls") {
+            let is_set = |value: &PhpValue| self.text(value).is_some_and(|text| !text.is_empty());
             let names = ["local_cert", "local_pk"];
             let is_name =
                 |name: &Option<String>| name.as_deref().is_some_and(|name| names.contains(&name));
@@ -129,7 +129,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn apps(&mut self, root: &Value) {
+    fn apps(&mut self, root: &PhpValue) {
         if let Some(provider) = at(root, "apps.provider").and_then(|value| self.text(value))
             && provider != "config"
         {
@@ -141,8 +141,8 @@ impl Comparison<'_> {
             ));
         }
         let apps = match at(root, "apps.apps") {
-            Some(Value::Array(apps)) => apps,
-            Some(Value::Code(_)) => {
+            Some(PhpValue::Array(apps)) => apps,
+            Some(PhpValue::Code(_)) => {
                 self.warnings.push(format!(
                     "{} computes its apps, and is not read: apps belong in ringverb.toml, one [[apps]] each",
                     self.file
@@ -156,7 +156,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn app(&mut self, app: &Value, index: usize) {
+    fn app(&mut self, app: &PhpValue, index: usize) {
         let text = |name: &str| {
             at(app, name).and_then(|value| self.text(value)).filter(|text| !text.is_empty())
         };
@@ -169,7 +169,7 @@ impl Comparison<'_> {
         let served = all.find(|app| is(app, Id::AppId, &id) && is(app, Id::AppKey, &key));
         let hand_written = ["app_id", "key", "secret"]
             .iter()
-            .any(|name| matches!(at(app, name), Some(Value::Scalar(_))));
+            .any(|name| matches!(at(app, name), Some(PhpValue::Scalar(_))));
         let place = format!("apps[{index}]");
         if served.is_none() && (hand_written || (index > 0 && id.is_some())) {
             let named = id.map(|id| format!(" with the id {}", shown(&id))).unwrap_or_default();
@@ -204,7 +204,13 @@ impl Comparison<'_> {
     }
 
     /// Compares one value. `values` is what counts; `None` for an app that is not served.
-    fn option(&mut self, option: &OptionSpec, name: &str, value: &Value, values: Option<&Values>) {
+    fn option(
+        &mut self,
+        option: &OptionSpec,
+        name: &str,
+        value: &PhpValue,
+        values: Option<&Values>,
+    ) {
         let given = values.and_then(|values| values.get(option.id));
         // Somebody chose a value for this server.
         if given.is_some_and(|given| !given.is_default()) {
@@ -212,7 +218,7 @@ impl Comparison<'_> {
         }
         let used = given.map(|given| given.value.as_str()).unwrap_or_default();
         let computed = match value {
-            Value::Code(calls) => self.computed_from(option, calls),
+            PhpValue::Code(calls) => self.computed_from(option, calls),
             _ => None,
         };
         let written = self.text(value).or(computed);
@@ -268,17 +274,17 @@ impl Comparison<'_> {
     }
 
     /// What PHP would have as this value, if that can be known: lists joined by commas, nothing for null.
-    fn text(&self, value: &Value) -> Option<String> {
+    fn text(&self, value: &PhpValue) -> Option<String> {
         match value {
-            Value::Scalar(text) => Some(text.clone()),
-            Value::Null => Some(String::new()),
-            Value::Array(elements) => {
+            PhpValue::Scalar(text) => Some(text.clone()),
+            PhpValue::Null => Some(String::new()),
+            PhpValue::Array(elements) => {
                 let items: Option<Vec<String>> =
                     elements.iter().map(|(_, value)| self.text(value)).collect();
                 items.map(|items| items.join(","))
             }
-            Value::Env(env) => self.of_env(env),
-            Value::Code(_) => None,
+            PhpValue::Env(env) => self.of_env(env),
+            PhpValue::Code(_) => None,
         }
     }
 
@@ -302,12 +308,12 @@ impl Comparison<'_> {
     }
 }
 
-fn is_computed(value: &Value) -> bool {
+fn is_computed(value: &PhpValue) -> bool {
     match value {
-        Value::Code(_) => true,
-        Value::Array(elements) => elements.iter().any(|(_, value)| is_computed(value)),
-        Value::Env(env) => is_computed(&env.default),
-        Value::Scalar(_) | Value::Null => false,
+        PhpValue::Code(_) => true,
+        PhpValue::Array(elements) => elements.iter().any(|(_, value)| is_computed(value)),
+        PhpValue::Env(env) => is_computed(&env.default),
+        PhpValue::Scalar(_) | PhpValue::Null => false,
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn flatten(
     file: &str,
     problems: &mut Vec<String>,
 ) -> (Texts, Vec<AppTexts>) {
-    let mut reader = Reader { file, problems };
+    let mut reader = TomlReader { file, problems };
     let mut server = Texts::default();
     let mut apps = Vec::new();
     for (key, value) in table {
@@ -68,12 +68,12 @@ pub(super) fn flatten(
     (server, apps)
 }
 
-struct Reader<'a> {
+struct TomlReader<'a> {
     file: &'a str,
     problems: &'a mut Vec<String>,
 }
 
-impl Reader<'_> {
+impl TomlReader<'_> {
     fn wrong(&mut self, sentence: &str) {
         self.problems.push(format!("{}: {sentence}", self.file));
     }

@@ -27,7 +27,7 @@ pub struct DevelopmentApp {
 /// # Errors
 /// One sentence per problem: the name, the value (a secret's never), what is accepted.
 pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
-    let mut reader = Reader { problems: merged.problems.clone() };
+    let mut reader = OptionReader { problems: merged.problems.clone() };
     let server = &merged.server;
     let mut config = Config {
         host: reader.address(server, Id::Host),
@@ -80,11 +80,11 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
 const CONNECTION_BYTES_BESIDE_QUEUE: usize = 192 * 1024;
 
 /// Reads values by the kinds of their options, and collects what is wrong.
-struct Reader {
+struct OptionReader {
     problems: Vec<String>,
 }
 
-impl Reader {
+impl OptionReader {
     fn app(&mut self, values: &Values) -> App {
         App {
             id: self.in_url(values, Id::AppId),

@@ -3,7 +3,7 @@
 //! Strict where a lax reader could be made to see another request than the proxy before it: sizes
 //! are bare hexadecimal digits and every line ends with CRLF. Extensions and trailers are skipped.
 
-use super::refusal::Refusal;
+use super::refusal::RequestRefusal;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
 
 /// Digits of a chunk size: no 64-bit size has more, and leading zeros have no use.
@@ -62,7 +62,7 @@ impl Chunked {
         &mut self,
         input: &[u8],
         body: &mut Vec<u8>,
-    ) -> Result<(usize, bool), Refusal> {
+    ) -> Result<(usize, bool), RequestRefusal> {
         let mut rest = input;
         while self.expect != Expect::Nothing {
             if let Expect::Data { remaining } = self.expect {
@@ -75,7 +75,7 @@ impl Chunked {
             }
             let Some((&byte, behind)) = rest.split_first() else { break };
             // Data was paid for when its size was read.
-            self.budget = self.budget.checked_sub(1).ok_or(Refusal::TooLarge)?;
+            self.budget = self.budget.checked_sub(1).ok_or(RequestRefusal::TooLarge)?;
             self.expect = self.step(byte)?;
             rest = behind;
         }
@@ -83,7 +83,7 @@ impl Chunked {
     }
 
     /// What follows a byte of framing.
-    fn step(&mut self, byte: u8) -> Result<Expect, Refusal> {
+    fn step(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
         Ok(match (self.expect, byte) {
             (Expect::SizeDigit, b' ' | b'\t' | b';' | b'\r') if self.digits > 0 => {
                 self.expect = Expect::SizeBlank;
@@ -102,14 +102,14 @@ impl Chunked {
             (Expect::TrailerStart | Expect::Trailer, _) => self.skip(byte, Expect::Trailer)?,
             (Expect::TrailerLf, b'\n') => Expect::TrailerStart,
             (Expect::LastLf, b'\n') => Expect::Nothing,
-            _ => return Err(Refusal::BadRequest),
+            _ => return Err(RequestRefusal::BadRequest),
         })
     }
 
-    fn add_digit(&mut self, byte: u8) -> Result<Expect, Refusal> {
-        let digit = char::from(byte).to_digit(16).ok_or(Refusal::BadRequest)?;
+    fn add_digit(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
+        let digit = char::from(byte).to_digit(16).ok_or(RequestRefusal::BadRequest)?;
         if self.digits == SIZE_DIGITS_MAX {
-            return Err(Refusal::BadRequest);
+            return Err(RequestRefusal::BadRequest);
         }
         self.digits += 1;
         // Sixteen digits fill the 64 bits exactly.
@@ -118,18 +118,19 @@ impl Chunked {
     }
 
     /// A size line has ended: its data must fit before any of it arrives.
-    fn start_data(&mut self) -> Result<Expect, Refusal> {
-        let size = usize::try_from(self.size).map_err(|_| Refusal::TooLarge)?;
-        self.budget = self.budget.checked_sub(size).ok_or(Refusal::TooLarge)?;
+    fn start_data(&mut self) -> Result<Expect, RequestRefusal> {
+        let size = usize::try_from(self.size).map_err(|_| RequestRefusal::TooLarge)?;
+        self.budget = self.budget.checked_sub(size).ok_or(RequestRefusal::TooLarge)?;
         (self.size, self.digits) = (0, 0);
         Ok(if size == 0 { Expect::TrailerStart } else { Expect::Data { remaining: size } })
     }
 
-    fn skip(&mut self, byte: u8, next: Expect) -> Result<Expect, Refusal> {
+    fn skip(&mut self, byte: u8, next: Expect) -> Result<Expect, RequestRefusal> {
         if byte.is_ascii_control() && byte != b'\t' {
-            return Err(Refusal::BadRequest);
+            return Err(RequestRefusal::BadRequest);
         }
-        self.skipped_budget = self.skipped_budget.checked_sub(1).ok_or(Refusal::HeadTooLarge)?;
+        self.skipped_budget =
+            self.skipped_budget.checked_sub(1).ok_or(RequestRefusal::HeadTooLarge)?;
         Ok(next)
     }
 }
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     /// Decodes byte by byte and whole; both must agree. Gives the body and the bytes used.
-    fn decode(input: &[u8], budget: usize) -> Result<Option<(Vec<u8>, usize)>, Refusal> {
+    fn decode(input: &[u8], budget: usize) -> Result<Option<(Vec<u8>, usize)>, RequestRefusal> {
         let whole = decode_pieces(input, input.len().max(1), budget);
         assert_eq!(whole, decode_pieces(input, 1, budget));
         whole
@@ -149,7 +150,7 @@ mod tests {
         input: &[u8],
         size: usize,
         budget: usize,
-    ) -> Result<Option<(Vec<u8>, usize)>, Refusal> {
+    ) -> Result<Option<(Vec<u8>, usize)>, RequestRefusal> {
         let mut chunked = Chunked::new(budget);
         let (mut body, mut used) = (Vec::new(), 0);
         for piece in input.chunks(size) {
@@ -197,26 +198,26 @@ mod tests {
             b"00000000000000001\r\n",
         ];
         for input in inputs {
-            assert_eq!(decode(input, 1000), Err(Refusal::BadRequest), "{input:?}");
+            assert_eq!(decode(input, 1000), Err(RequestRefusal::BadRequest), "{input:?}");
         }
-        assert_eq!(decode(b"0\r\n\rX", 1000), Err(Refusal::BadRequest));
+        assert_eq!(decode(b"0\r\n\rX", 1000), Err(RequestRefusal::BadRequest));
     }
 
     #[test]
     fn sizes_are_refused_when_declared() {
-        assert_eq!(decode(b"ffffffffffffffff\r\n", 1000), Err(Refusal::TooLarge));
-        assert_eq!(decode(b"3e8\r\n", 1000), Err(Refusal::TooLarge));
+        assert_eq!(decode(b"ffffffffffffffff\r\n", 1000), Err(RequestRefusal::TooLarge));
+        assert_eq!(decode(b"3e8\r\n", 1000), Err(RequestRefusal::TooLarge));
         let exact = b"4\r\nWiki\r\n0\r\n\r\n";
         assert!(decode(exact, exact.len()).unwrap().is_some());
-        assert_eq!(decode(exact, exact.len() - 1), Err(Refusal::TooLarge));
+        assert_eq!(decode(exact, exact.len() - 1), Err(RequestRefusal::TooLarge));
     }
 
     #[test]
     fn extensions_and_trailers_have_a_bound_of_their_own() {
         let long = "a".repeat(HTTP_HEAD_BYTES_MAX + 1);
         let extension = format!("1;{long}");
-        assert_eq!(decode(extension.as_bytes(), usize::MAX), Err(Refusal::HeadTooLarge));
+        assert_eq!(decode(extension.as_bytes(), usize::MAX), Err(RequestRefusal::HeadTooLarge));
         let trailer = format!("0\r\n{long}");
-        assert_eq!(decode(trailer.as_bytes(), usize::MAX), Err(Refusal::HeadTooLarge));
+        assert_eq!(decode(trailer.as_bytes(), usize::MAX), Err(RequestRefusal::HeadTooLarge));
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
-use super::refusal::Refusal;
+use super::refusal::RequestRefusal;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
 /// A stretch of the head.
@@ -32,17 +32,17 @@ pub struct Request {
     has: u8,
 }
 
-/// A field's row in the table: `Field::to_row`.
+/// A field's row in the table: `FieldSpans::to_row`.
 const ROW_BYTES: usize = 8;
 
 /// Where a field's name and value are.
 #[derive(Clone, Copy)]
-struct Field {
+struct FieldSpans {
     name: Span,
     value: Span,
 }
 
-impl Field {
+impl FieldSpans {
     fn to_row(self) -> [u8; ROW_BYTES] {
         let Self { name, value } = self;
         let [a, b] = name.start.to_le_bytes();
@@ -95,20 +95,20 @@ impl Request {
     }
 
     /// Parses a head that is complete, blank line included. `behind`: bytes at hand behind it.
-    pub(super) fn parse(head: &[u8], behind: usize) -> Result<(Self, Framing), Refusal> {
+    pub(super) fn parse(head: &[u8], behind: usize) -> Result<(Self, Framing), RequestRefusal> {
         // Left uninitialized: to clear two kilobytes costs as much as to parse a small request.
         let mut fields = [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(head, &mut fields) {
             Ok(httparse::Status::Complete(size)) if size == head.len() => {}
-            Ok(_) => return Err(Refusal::BadRequest),
+            Ok(_) => return Err(RequestRefusal::BadRequest),
             Err(error) => return Err(refusal_of(error, head)),
         }
         let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
-            return Err(Refusal::BadRequest);
+            return Err(RequestRefusal::BadRequest);
         };
-        let (path, query) = split_target(target).ok_or(Refusal::BadRequest)?;
-        let span = |part: &[u8]| span_of(head, part).ok_or(Refusal::BadRequest);
+        let (path, query) = split_target(target).ok_or(RequestRefusal::BadRequest)?;
+        let span = |part: &[u8]| span_of(head, part).ok_or(RequestRefusal::BadRequest);
         let (mut has, mut hosts) = (0, 0);
         let mut length = Ok(None);
         for field in parsed.headers.iter() {
@@ -125,14 +125,15 @@ impl Request {
         let mut bytes = Vec::with_capacity(head.len() + fields * ROW_BYTES + body_bytes);
         bytes.extend_from_slice(head);
         for field in parsed.headers.iter() {
-            let field = Field { name: span(field.name.as_bytes())?, value: span(field.value)? };
+            let field =
+                FieldSpans { name: span(field.name.as_bytes())?, value: span(field.value)? };
             bytes.extend_from_slice(&field.to_row());
         }
         let http_11 = parsed.version == Some(1);
         check_host(hosts, http_11)?;
         let request = Self {
-            head_bytes: u16::try_from(head.len()).map_err(|_| Refusal::HeadTooLarge)?,
-            fields: u16::try_from(fields).map_err(|_| Refusal::HeadTooLarge)?,
+            head_bytes: u16::try_from(head.len()).map_err(|_| RequestRefusal::HeadTooLarge)?,
+            fields: u16::try_from(fields).map_err(|_| RequestRefusal::HeadTooLarge)?,
             method: span(method.as_bytes())?,
             path: span(path.as_bytes())?,
             query: span(query.as_bytes())?,
@@ -239,14 +240,14 @@ impl Request {
     }
 
     /// Whether the client waits for `100 Continue` (RFC 9110 section 10.1.1; unknown to 1.0).
-    pub(super) fn expects_continue(&self) -> Result<bool, Refusal> {
+    pub(super) fn expects_continue(&self) -> Result<bool, RequestRefusal> {
         if !self.http_11 || !self.has(EXPECT) {
             return Ok(false);
         }
         let mut expected = false;
         for value in self.raw_values("expect") {
             if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Refusal::ExpectationFailed);
+                return Err(RequestRefusal::ExpectationFailed);
             }
             expected = true;
         }
@@ -255,7 +256,7 @@ impl Request {
 
     /// Refuses whatever two readers could frame differently: that is how requests are smuggled
     /// past a proxy (RFC 9112 sections 6.1 to 6.3).
-    fn framing(&self, length: Option<u64>) -> Result<Framing, Refusal> {
+    fn framing(&self, length: Option<u64>) -> Result<Framing, RequestRefusal> {
         if !self.has(TRANSFER_ENCODING) {
             return Ok(Framing::Length(length.unwrap_or(0)));
         }
@@ -264,18 +265,22 @@ impl Request {
             return Ok(Framing::Length(length.unwrap_or(0)));
         };
         if length.is_some() || !self.http_11 {
-            return Err(Refusal::BadRequest);
+            return Err(RequestRefusal::BadRequest);
         }
         let supported = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if supported { Ok(Framing::Chunked) } else { Err(Refusal::UnsupportedTransferCoding) }
+        if supported {
+            Ok(Framing::Chunked)
+        } else {
+            Err(RequestRefusal::UnsupportedTransferCoding)
+        }
     }
 
     fn raw_values<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let table = self.bytes.get(usize::from(self.head_bytes)..self.body_start());
         let (rows, _) = table.unwrap_or_default().as_chunks::<ROW_BYTES>();
-        let fields = rows.iter().map(|row| Field::from_row(*row));
+        let fields = rows.iter().map(|row| FieldSpans::from_row(*row));
         let is_named =
-            move |field: &Field| self.bytes(field.name).eq_ignore_ascii_case(name.as_bytes());
+            move |field: &FieldSpans| self.bytes(field.name).eq_ignore_ascii_case(name.as_bytes());
         fields.filter(is_named).map(|field| self.bytes(field.value))
     }
 
@@ -296,11 +301,11 @@ impl Request {
 
 /// A request of HTTP/1.1 names its host exactly once, and no request names two (RFC 9112 section 3.2): a proxy and a
 /// server that pick different ones would see different sites.
-fn check_host(hosts: usize, http_11: bool) -> Result<(), Refusal> {
+fn check_host(hosts: usize, http_11: bool) -> Result<(), RequestRefusal> {
     match hosts {
         1 => Ok(()),
         0 if !http_11 => Ok(()),
-        _ => Err(Refusal::Host),
+        _ => Err(RequestRefusal::Host),
     }
 }
 
@@ -334,32 +339,32 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
     Some(at.map_or((local, ""), |at| (&local[..at], &local[at + 1..])))
 }
 
-fn refusal_of(error: httparse::Error, head: &[u8]) -> Refusal {
+fn refusal_of(error: httparse::Error, head: &[u8]) -> RequestRefusal {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     match error {
-        httparse::Error::TooManyHeaders => Refusal::HeadTooLarge,
+        httparse::Error::TooManyHeaders => RequestRefusal::HeadTooLarge,
         httparse::Error::Version if memchr::memmem::find(line, b" HTTP/").is_some() => {
-            Refusal::VersionNotSupported
+            RequestRefusal::VersionNotSupported
         }
-        _ => Refusal::BadRequest,
+        _ => RequestRefusal::BadRequest,
     }
 }
 
 /// Digits only: no sign, no blank, no list. What exceeds 64 bits exceeds every limit.
-fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+fn parse_length(value: &[u8]) -> Result<u64, RequestRefusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::BadRequest);
+        return Err(RequestRefusal::BadRequest);
     }
     let add =
         |length: u64, digit: &u8| length.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
-    value.iter().try_fold(0, add).ok_or(Refusal::TooLarge)
+    value.iter().try_fold(0, add).ok_or(RequestRefusal::TooLarge)
 }
 
 /// One more Content-Length: several are one if they are equal.
-fn one_length(before: Option<u64>, value: &[u8]) -> Result<Option<u64>, Refusal> {
+fn one_length(before: Option<u64>, value: &[u8]) -> Result<Option<u64>, RequestRefusal> {
     let length = parse_length(value)?;
     if before.is_some_and(|before| before != length) {
-        return Err(Refusal::BadRequest);
+        return Err(RequestRefusal::BadRequest);
     }
     Ok(Some(length))
 }

@@ -4,7 +4,7 @@
 /// The request is not read to its end: answer with `status` and `body`, then close the connection,
 /// because where the next request starts is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum RequestRefusal {
     /// Not HTTP, or framed in a way that two readers could understand differently.
     BadRequest,
     /// HTTP/1.1 without a Host field, or any request with several (RFC 9112 section 3.2).
@@ -21,7 +21,7 @@ pub enum Refusal {
     VersionNotSupported,
 }
 
-impl Refusal {
+impl RequestRefusal {
     pub const ALL: [Self; 7] = [
         Self::BadRequest,
         Self::Host,
@@ -65,20 +65,20 @@ mod tests {
     #[test]
     fn the_texts_people_know_are_kept() {
         assert_eq!(
-            (Refusal::TooLarge.status(), Refusal::TooLarge.body()),
+            (RequestRefusal::TooLarge.status(), RequestRefusal::TooLarge.body()),
             (413, "Payload too large.")
         );
         assert_eq!(
-            (Refusal::BadRequest.status(), Refusal::BadRequest.body()),
+            (RequestRefusal::BadRequest.status(), RequestRefusal::BadRequest.body()),
             (400, "Bad request.")
         );
     }
 
     #[test]
     fn every_refusal_is_an_error_with_a_text_of_its_own() {
-        for (index, refusal) in Refusal::ALL.iter().enumerate() {
+        for (index, refusal) in RequestRefusal::ALL.iter().enumerate() {
             assert!((400..600).contains(&refusal.status()));
-            let others = Refusal::ALL.iter().skip(index + 1);
+            let others = RequestRefusal::ALL.iter().skip(index + 1);
             assert!(others.into_iter().all(|other| other.body() != refusal.body()));
         }
     }

@@ -2,13 +2,13 @@
 //!
 //! Resumable with linear work: the search for the end of the head looks at new bytes only, and body
 //! bytes are moved once. Bounds: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`,
-//! head and body together by `Limits::request_size_max`, as Reverb counts. A declared length is
+//! head and body together by `RequestLimits::request_size_max`, as Reverb counts. A declared length is
 //! judged with the head; memory grows with the bytes that arrive.
 
 use super::chunked::Chunked;
 use super::head::Framing;
 pub use super::head::Request;
-pub use super::refusal::Refusal;
+pub use super::refusal::RequestRefusal;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
 
 #[cfg(test)]
@@ -18,7 +18,7 @@ mod tests;
 const LEADING_LINES_MAX: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Bytes of head and body together; for a chunked body its framing counts too.
     pub request_size_max: usize,
 }
@@ -37,7 +37,7 @@ pub enum Progress {
 /// be closed: where the next request starts is not known.
 #[derive(Debug)]
 pub struct RequestReader {
-    limits: Limits,
+    limits: RequestLimits,
     /// Bytes at the front of the buffer that were searched for the end of the head.
     searched: usize,
     leading_lines: usize,
@@ -48,19 +48,19 @@ pub struct RequestReader {
 #[derive(Debug)]
 struct OpenRequest {
     request: Request,
-    body: Body,
+    body: BodyProgress,
     continue_expected: bool,
 }
 
 #[derive(Debug)]
-enum Body {
+enum BodyProgress {
     Length { remaining: usize },
     Chunked(Chunked),
 }
 
 impl RequestReader {
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: RequestLimits) -> Self {
         Self { limits, searched: 0, leading_lines: 0, open: None }
     }
 
@@ -87,7 +87,7 @@ impl RequestReader {
     ///
     /// # Errors
     /// As soon as the bytes at hand cannot become an acceptable request.
-    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Progress, Refusal> {
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Progress, RequestRefusal> {
         let mut used = 0;
         let progress = self.read_front(buffer, &mut used);
         buffer.drain(..used);
@@ -99,7 +99,11 @@ impl RequestReader {
     ///
     /// # Errors
     /// As `read`.
-    pub fn read_front(&mut self, buffer: &[u8], used: &mut usize) -> Result<Progress, Refusal> {
+    pub fn read_front(
+        &mut self,
+        buffer: &[u8],
+        used: &mut usize,
+    ) -> Result<Progress, RequestRefusal> {
         let mut rest = buffer;
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -129,7 +133,7 @@ impl RequestReader {
     }
 
     /// The number of bytes of empty lines at the front.
-    fn skip_leading_lines(&mut self, buffer: &[u8]) -> Result<usize, Refusal> {
+    fn skip_leading_lines(&mut self, buffer: &[u8]) -> Result<usize, RequestRefusal> {
         let lines = buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
         if lines > 0 {
             self.leading_lines += lines;
@@ -142,14 +146,14 @@ impl RequestReader {
             [first, ..] => first.is_ascii_control(),
         };
         if foreign || self.leading_lines > LEADING_LINES_MAX {
-            return Err(Refusal::BadRequest);
+            return Err(RequestRefusal::BadRequest);
         }
         Ok(skipped)
     }
 
     /// The head at the front of `buffer`, once its blank line is there. A bare LF is refused: some
     /// take it for the end of a line and some do not (RFC 9112 section 2.2 leaves it open).
-    fn find_head<'a>(&mut self, buffer: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+    fn find_head<'a>(&mut self, buffer: &'a [u8]) -> Result<Option<&'a [u8]>, RequestRefusal> {
         let size_max = self.limits.request_size_max.min(HTTP_HEAD_BYTES_MAX);
         let window = buffer.get(..size_max).unwrap_or(buffer);
         while let Some(line) = window.get(self.searched..)
@@ -158,7 +162,7 @@ impl RequestReader {
             self.searched += line_feed + 1;
             let lines = window.get(..self.searched).unwrap_or(window);
             if !lines.ends_with(b"\r\n") {
-                return Err(Refusal::BadRequest);
+                return Err(RequestRefusal::BadRequest);
             }
             if lines.ends_with(b"\r\n\r\n") {
                 return Ok(Some(lines));
@@ -168,22 +172,22 @@ impl RequestReader {
         if window.len() < size_max {
             Ok(None)
         } else if size_max < HTTP_HEAD_BYTES_MAX {
-            Err(Refusal::TooLarge)
+            Err(RequestRefusal::TooLarge)
         } else {
-            Err(Refusal::HeadTooLarge)
+            Err(RequestRefusal::HeadTooLarge)
         }
     }
 }
 
 impl OpenRequest {
-    fn new(head: &[u8], behind: usize, limits: Limits) -> Result<Self, Refusal> {
+    fn new(head: &[u8], behind: usize, limits: RequestLimits) -> Result<Self, RequestRefusal> {
         let (request, framing) = Request::parse(head, behind)?;
         let budget = limits.request_size_max.saturating_sub(head.len());
         let body = match framing {
-            Framing::Chunked => Body::Chunked(Chunked::new(budget)),
+            Framing::Chunked => BodyProgress::Chunked(Chunked::new(budget)),
             Framing::Length(length) => match usize::try_from(length) {
-                Ok(remaining) if remaining <= budget => Body::Length { remaining },
-                _ => return Err(Refusal::TooLarge),
+                Ok(remaining) if remaining <= budget => BodyProgress::Length { remaining },
+                _ => return Err(RequestRefusal::TooLarge),
             },
         };
         let continue_expected = request.expects_continue()?;
@@ -191,15 +195,15 @@ impl OpenRequest {
     }
 
     /// Takes body bytes from the front of `input`; says how many and whether these were the last.
-    fn read_body(&mut self, input: &[u8]) -> Result<(usize, bool), Refusal> {
+    fn read_body(&mut self, input: &[u8]) -> Result<(usize, bool), RequestRefusal> {
         match &mut self.body {
-            Body::Length { remaining } => {
+            BodyProgress::Length { remaining } => {
                 let taken = input.get(..*remaining).unwrap_or(input);
                 self.request.body_mut().extend_from_slice(taken);
                 *remaining -= taken.len();
                 Ok((taken.len(), *remaining == 0))
             }
-            Body::Chunked(chunked) => chunked.decode(input, self.request.body_mut()),
+            BodyProgress::Chunked(chunked) => chunked.decode(input, self.request.body_mut()),
         }
     }
 }

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_a_phrase() {
-        for refusal in crate::http1::refusal::Refusal::ALL {
+        for refusal in crate::http1::refusal::RequestRefusal::ALL {
             assert!(!reason_phrase(refusal.status()).is_empty(), "{refusal:?}");
         }
         assert_eq!(reason_phrase(299), "");

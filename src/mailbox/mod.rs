@@ -25,7 +25,7 @@ pub const LANES: usize = 2;
 type Stamped<M> = (u64, M);
 
 /// One lane from this core to another.
-struct Outgoing<M> {
+struct OutgoingLane<M> {
     ring: Producer<Stamped<M>>,
     overflow: VecDeque<Stamped<M>>,
 }
@@ -34,7 +34,7 @@ struct Outgoing<M> {
 pub struct Mailbox<M> {
     core: u16,
     /// By lane, then by receiving core; `None` at our own place.
-    outgoing: [Vec<Option<Outgoing<M>>>; LANES],
+    outgoing: [Vec<Option<OutgoingLane<M>>>; LANES],
     /// By lane, then by sending core.
     incoming: [Vec<Option<Consumer<Stamped<M>>>>; LANES],
     /// Taken from the rings by `receive_ordered` and not yet due.
@@ -87,7 +87,7 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             for lane in 0..LANES {
                 let (ring, consumer) = RingBuffer::new(ring_capacity);
                 let overflow = VecDeque::new();
-                mailboxes[from].outgoing[lane][to] = Some(Outgoing { ring, overflow });
+                mailboxes[from].outgoing[lane][to] = Some(OutgoingLane { ring, overflow });
                 mailboxes[to].incoming[lane][from] = Some(consumer);
             }
         }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A rate in bytes a second with a burst, as one atomic number (the generic cell rate algorithm): the moment at which
 /// all that was let through would have been written at that rate.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct RateBudget {
     paid_until_nanos: AtomicU64,
     nanos_per_byte: u64,
     burst_nanos: u64,
 }
 
-impl Budget {
+impl RateBudget {
     pub(super) const fn new(bytes_per_second: u64, burst_bytes: u64) -> Self {
         let nanos_per_byte = 1_000_000_000 / bytes_per_second;
         let burst_nanos = burst_bytes * nanos_per_byte;
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_the_rate() {
-        let budget = Budget::new(1_000, 5_000);
+        let budget = RateBudget::new(1_000, 5_000);
         let passed = |now: u64| (0..1_000).filter(|_| budget.take(100, now)).count();
         assert_eq!(passed(10 * SECOND), 50);
         assert_eq!(passed(10 * SECOND), 0);
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_an_hour_stays_within_rate_and_burst() {
-        let budget = Budget::new(2_048, 65_536);
+        let budget = RateBudget::new(2_048, 65_536);
         let lines = (0..3_600 * 20).filter(|step| budget.take(512, step * SECOND / 20)).count();
         assert!(lines * 512 <= 3_600 * 2_048 + 65_536, "{lines}");
         assert!(lines * 512 >= 3_500 * 2_048, "{lines}");

@@ -1,5 +1,5 @@
 //! The form of a log line: time, level, message, fields. Its length is bounded, and it contains no control character
-//! except the final line feed, whatever its content: `text::Line` escapes and cuts.
+//! except the final line feed, whatever its content: `text::LogLine` escapes and cuts.
 
 use std::fmt::{self, Write};
 
@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::PEER;
-use crate::text::Line;
+use crate::text::LogLine;
 
 /// Message and fields of a line about what a peer did, in bytes.
 pub(super) const PEER_LINE_BYTES_MAX: usize = 460;
@@ -36,7 +36,8 @@ where
         let metadata = event.metadata();
         let bytes_max =
             if metadata.target() == PEER { PEER_LINE_BYTES_MAX } else { LINE_BYTES_MAX };
-        let mut parts = Parts { message: Line::new(bytes_max), fields: Line::new(bytes_max) };
+        let mut parts =
+            LineParts { message: LogLine::new(bytes_max), fields: LogLine::new(bytes_max) };
         event.record(&mut parts);
         // Fields say who it was, and come whole: a message that leaves no room for them is cut.
         let room = bytes_max - parts.fields.as_str().len();
@@ -52,7 +53,7 @@ where
 
 /// A line that is no event of `tracing`: the output itself writes it.
 pub(super) fn own_line(level: Level, colour: bool, text: &str) -> Vec<u8> {
-    let mut line = Line::new(LINE_BYTES_MAX);
+    let mut line = LogLine::new(LINE_BYTES_MAX);
     let _ = line.write_str(text);
     let mut written = String::new();
     let mut writer = Writer::new(&mut written);
@@ -81,12 +82,12 @@ fn paint(level: Level) -> &'static str {
 }
 
 /// The message, and behind it the fields as ` name=value`.
-struct Parts {
-    message: Line,
-    fields: Line,
+struct LineParts {
+    message: LogLine,
+    fields: LogLine,
 }
 
-impl Visit for Parts {
+impl Visit for LineParts {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a Line cannot fail.
         let _ = match field.name() {

@@ -25,7 +25,7 @@ pub(super) struct Bounds {
 
 /// Lines that were lost and not reported yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Losses {
+pub(super) struct LostLines {
     /// The queue was full: the reader was too slow.
     pub(super) unread: u64,
     /// The stream refused them, with this error number at last.
@@ -35,14 +35,14 @@ pub(super) struct Losses {
     pub(super) over_rate: u64,
 }
 
-impl Losses {
+impl LostLines {
     pub(super) fn is_none(&self) -> bool {
         self.unread + self.unwritten + self.over_rate == 0
     }
 }
 
 /// Takes a report of losses. `false`: it could not, and they are reported later.
-pub(super) type Report = Box<dyn Fn(Losses) -> Reported + Send>;
+pub(super) type LossReport = Box<dyn Fn(LostLines) -> Reported + Send>;
 
 /// What became of a report.
 pub(super) enum Reported {
@@ -52,14 +52,14 @@ pub(super) enum Reported {
     NotYet,
 }
 
-enum Entry {
+enum QueueEntry {
     Text(Box<[u8]>),
     /// Answered when all that was pushed before has been written or is lost.
     Flush(SyncSender<()>),
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct LossCounts {
     queued_bytes: AtomicUsize,
     unread: AtomicU64,
     unwritten: AtomicU64,
@@ -69,9 +69,9 @@ struct Counts {
 
 /// The end of a stream that the whole process shares.
 #[derive(Debug)]
-pub(super) struct Lane {
-    queue: SyncSender<Entry>,
-    counts: Arc<Counts>,
+pub(super) struct OutputLane {
+    queue: SyncSender<QueueEntry>,
+    counts: Arc<LossCounts>,
     bytes_max: usize,
 }
 
@@ -82,7 +82,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Between two reports of lines over the rate alone: a flood goes on for long.
 const REPORT_RATE_EVERY: Duration = Duration::from_secs(60);
 
-impl Lane {
+impl OutputLane {
     /// Starts the thread that writes to this stream.
     ///
     /// # Errors
@@ -91,10 +91,10 @@ impl Lane {
         name: &str,
         stream: impl AsFd + Send + 'static,
         bounds: Bounds,
-        report: Report,
+        report: LossReport,
     ) -> io::Result<Self> {
         let (queue, entries) = mpsc::sync_channel(bounds.texts_max);
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(LossCounts::default());
         let mut writer = Writer {
             stream,
             counts: counts.clone(),
@@ -115,7 +115,7 @@ impl Lane {
         let (bytes, lines) = (text.len(), count_lines(&text));
         let before = self.counts.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
         let fits = before == 0 || before + bytes <= self.bytes_max;
-        if fits && self.queue.try_send(Entry::Text(text)).is_ok() {
+        if fits && self.queue.try_send(QueueEntry::Text(text)).is_ok() {
             return true;
         }
         self.counts.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -128,7 +128,7 @@ impl Lane {
         self.counts.over_rate.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn losses(&self) -> Losses {
+    pub(super) fn losses(&self) -> LostLines {
         self.counts.losses()
     }
 
@@ -137,7 +137,7 @@ impl Lane {
         /// Between two looks whether a full queue has room for the question.
         const STEP: Duration = Duration::from_millis(5);
         let (done, is_done) = mpsc::sync_channel(1);
-        let mut question = Entry::Flush(done);
+        let mut question = QueueEntry::Flush(done);
         loop {
             match self.queue.try_send(question) {
                 Ok(()) => return is_done.recv_timeout(until(deadline)).is_ok(),
@@ -154,9 +154,9 @@ impl Lane {
     }
 }
 
-impl Counts {
-    fn losses(&self) -> Losses {
-        Losses {
+impl LossCounts {
+    fn losses(&self) -> LostLines {
+        LostLines {
             unread: self.unread.load(Ordering::Relaxed),
             unwritten: self.unwritten.load(Ordering::Relaxed),
             last_error: self.last_error.load(Ordering::Relaxed),
@@ -164,7 +164,7 @@ impl Counts {
         }
     }
 
-    fn forget(&self, reported: Losses) {
+    fn forget(&self, reported: LostLines) {
         self.unread.fetch_sub(reported.unread, Ordering::Relaxed);
         self.unwritten.fetch_sub(reported.unwritten, Ordering::Relaxed);
         self.over_rate.fetch_sub(reported.over_rate, Ordering::Relaxed);
@@ -174,8 +174,8 @@ impl Counts {
 /// What the thread has.
 struct Writer<S> {
     stream: S,
-    counts: Arc<Counts>,
-    report: Report,
+    counts: Arc<LossCounts>,
+    report: LossReport,
     reported_at: Option<Instant>,
     /// The last write ended within a line.
     is_torn: bool,
@@ -184,7 +184,7 @@ struct Writer<S> {
 
 impl<S: AsFd> Writer<S> {
     /// Ends with the process, or when nobody can push any more.
-    fn run(&mut self, entries: &Receiver<Entry>) {
+    fn run(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
             let flushed = self.collect(first, entries);
             if self.counts.losses().unwritten > 0 {
@@ -203,13 +203,17 @@ impl<S: AsFd> Writer<S> {
     }
 
     /// Puts what waits together, up to a flush.
-    fn collect(&mut self, first: Entry, entries: &Receiver<Entry>) -> Option<SyncSender<()>> {
+    fn collect(
+        &mut self,
+        first: QueueEntry,
+        entries: &Receiver<QueueEntry>,
+    ) -> Option<SyncSender<()>> {
         self.batch.clear();
         let mut next = Ok(first);
         loop {
             match next {
-                Ok(Entry::Text(text)) => self.batch.extend_from_slice(&text),
-                Ok(Entry::Flush(done)) => return Some(done),
+                Ok(QueueEntry::Text(text)) => self.batch.extend_from_slice(&text),
+                Ok(QueueEntry::Flush(done)) => return Some(done),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
             }
             if self.batch.len() >= BATCH_BYTES {
@@ -322,15 +326,15 @@ mod tests {
         (reader, writer)
     }
 
-    fn here() -> Report {
+    fn here() -> LossReport {
         Box::new(|losses| {
-            let Losses { unread, unwritten, over_rate, .. } = losses;
+            let LostLines { unread, unwritten, over_rate, .. } = losses;
             Reported::Here(format!("lost {unread} {unwritten} {over_rate}\n").into_bytes())
         })
     }
 
-    fn lane(stream: OwnedFd) -> Lane {
-        Lane::start("lane", stream, BOUNDS, here()).unwrap()
+    fn lane(stream: OwnedFd) -> OutputLane {
+        OutputLane::start("lane", stream, BOUNDS, here()).unwrap()
     }
 
     fn soon(millis: u64) -> Instant {

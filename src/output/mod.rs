@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use budget::Budget;
-use lane::{Bounds, Lane, Losses, Report, Reported};
+use budget::RateBudget;
+use lane::{Bounds, LossReport, LostLines, OutputLane, Reported};
 
 /// The `tracing` target of lines that peers can cause: shorter, and with a smaller budget.
 pub const PEER: &str = "ringverb::peer";
@@ -42,19 +42,19 @@ static OUTPUT: OnceLock<Output> = OnceLock::new();
 
 #[derive(Debug)]
 struct Output {
-    stdout: Lane,
-    stderr: Lane,
+    stdout: OutputLane,
+    stderr: OutputLane,
     /// Standard output belongs to the events (`--print-events`), and the log goes to standard error.
     prints_events: bool,
     colour: bool,
     start: Instant,
-    peer_budget: Budget,
-    own_budget: Budget,
+    peer_budget: RateBudget,
+    own_budget: RateBudget,
 }
 
 /// How to write.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct OutputSettings {
     /// Standard output is for events alone.
     pub prints_events: bool,
     /// Colour is wanted where the log is a terminal.
@@ -65,21 +65,21 @@ pub struct Settings {
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn start(settings: Settings) -> io::Result<()> {
-    let Settings { prints_events, colour } = settings;
+pub fn start(settings: OutputSettings) -> io::Result<()> {
+    let OutputSettings { prints_events, colour } = settings;
     let is_terminal =
         if prints_events { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
     let colour = colour && is_terminal;
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
     let report = if prints_events { report_in_log(colour) } else { report_here(colour) };
     let output = Output {
-        stdout: Lane::start("stdout", io::stdout(), bounds, report)?,
-        stderr: Lane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(colour))?,
+        stdout: OutputLane::start("stdout", io::stdout(), bounds, report)?,
+        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(colour))?,
         prints_events,
         colour,
         start: lane::now(),
-        peer_budget: Budget::new(PEER_BYTES_PER_SECOND, PEER_BURST_BYTES),
-        own_budget: Budget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
+        peer_budget: RateBudget::new(PEER_BYTES_PER_SECOND, PEER_BURST_BYTES),
+        own_budget: RateBudget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
     };
     if OUTPUT.set(output).is_err() {
         return Ok(());
@@ -145,7 +145,7 @@ pub fn complain(text: &str) {
 
 /// What a message on standard error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NoticeKind {
     Error,
     Warning,
     Note,
@@ -159,11 +159,11 @@ pub fn allow_colour(is_wanted: bool) {
 }
 
 /// Writes a message to standard error, with the word for its kind before it.
-pub fn tell(kind: Kind, text: &str) {
+pub fn tell(kind: NoticeKind, text: &str) {
     let (word, paint) = match kind {
-        Kind::Error => ("error", "\x1b[1;31m"),
-        Kind::Warning => ("warning", "\x1b[1;33m"),
-        Kind::Note => ("note", "\x1b[1;36m"),
+        NoticeKind::Error => ("error", "\x1b[1;31m"),
+        NoticeKind::Warning => ("warning", "\x1b[1;33m"),
+        NoticeKind::Note => ("note", "\x1b[1;36m"),
     };
     if ERRORS_HAVE_COLOUR.load(Ordering::Relaxed) {
         complain(&format!("{paint}{word}:\x1b[0m {text}\n"));
@@ -201,7 +201,7 @@ fn directly(mut stream: impl Write, text: &str) {
     let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
 }
 
-fn report_here(colour: bool) -> Report {
+fn report_here(colour: bool) -> LossReport {
     Box::new(move |losses| {
         let text = sentence("log lines", losses);
         Reported::Here(format::own_line(Level::WARN, colour, &text))
@@ -209,7 +209,7 @@ fn report_here(colour: bool) -> Report {
 }
 
 /// A stream of data for programs carries no sentences.
-fn report_in_log(colour: bool) -> Report {
+fn report_in_log(colour: bool) -> LossReport {
     Box::new(move |losses| {
         let text = sentence("events of --print-events", losses);
         let line = format::own_line(Level::WARN, colour, &text);
@@ -220,8 +220,8 @@ fn report_in_log(colour: bool) -> Report {
     })
 }
 
-fn sentence(what: &str, losses: Losses) -> String {
-    let Losses { unread, unwritten, last_error, over_rate } = losses;
+fn sentence(what: &str, losses: LostLines) -> String {
+    let LostLines { unread, unwritten, last_error, over_rate } = losses;
     let mut text = format!("{what} were lost:");
     if unread > 0 {
         text += &format!(" unread={unread}");
@@ -237,11 +237,11 @@ fn sentence(what: &str, losses: Losses) -> String {
 }
 
 impl Output {
-    fn log(&self) -> &Lane {
+    fn log(&self) -> &OutputLane {
         if self.prints_events { &self.stderr } else { &self.stdout }
     }
 
-    fn log_line(&self, line: &[u8], budget: Option<&Budget>) {
+    fn log_line(&self, line: &[u8], budget: Option<&RateBudget>) {
         let nanos = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         if budget.is_some_and(|budget| !budget.take(line.len(), nanos)) {
             self.log().count_over_rate();
@@ -256,7 +256,7 @@ struct Log;
 
 /// Takes one line, whole.
 struct LineWriter {
-    budget: fn(&Output) -> Option<&Budget>,
+    budget: fn(&Output) -> Option<&RateBudget>,
 }
 
 impl MakeWriter<'_> for Log {

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use indexmap::IndexSet;
 
 use super::channel_name::{Access, classify};
-use super::json::{self, Members, Validator};
+use super::json::{self, ObjectMembers, Validator};
 use crate::text::shown_up_to;
 
 /// A well-formed message of a client.
@@ -129,7 +129,7 @@ pub struct ClientEvent<'a> {
 
 /// The text is not a message of the protocol: answered with 4200 (docs/PROTOCOL.md rule 58).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed {
+pub struct MalformedMessage {
     pub fault: MessageFault,
     /// What is wrong, as it was written, `VALUE_BYTES_MAX` bytes at most; never a signature.
     pub value: Box<str>,
@@ -162,7 +162,7 @@ const NOT_JSON_BYTES_MAX: usize = 40;
 /// Bytes shown of a channel and of its wrong data.
 const SHOWN_BYTES_MAX: usize = 64;
 
-impl Malformed {
+impl MalformedMessage {
     fn new(fault: MessageFault, value: &str) -> Self {
         Self { fault, value: value[..value.floor_char_boundary(VALUE_BYTES_MAX)].into() }
     }
@@ -174,7 +174,7 @@ impl Malformed {
     }
 }
 
-impl Malformed {
+impl MalformedMessage {
     /// `event` has no channel, or this one.
     fn channel(event: &str, span: Option<&str>) -> Self {
         let value = match span {
@@ -198,15 +198,18 @@ impl Malformed {
 /// Reads one message.
 ///
 /// # Errors
-/// `Malformed` for text that is no JSON object, has no event name, names an unknown `pusher:` event or lacks a
+/// `MalformedMessage` for text that is no JSON object, has no event name, names an unknown `pusher:` event or lacks a
 /// channel where one is due.
-pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a>, Malformed> {
+pub fn parse<'a>(
+    text: &'a [u8],
+    validator: &mut Validator,
+) -> Result<Inbound<'a>, MalformedMessage> {
     let mut event = None;
     let mut channel = None;
     let mut data = None;
     let members = validator.check_object(text).ok_or_else(|| {
         let start = text.get(..NOT_JSON_BYTES_MAX).unwrap_or(text);
-        Malformed::new(MessageFault::NotJson, &String::from_utf8_lossy(start))
+        MalformedMessage::new(MessageFault::NotJson, &String::from_utf8_lossy(start))
     })?;
     for (name, value) in members {
         // A name given twice counts as it was given last, as in PHP.
@@ -220,7 +223,7 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
     }
     let event_span = event.unwrap_or("missing");
     let event = json::string(event_span)
-        .ok_or_else(|| Malformed::new(MessageFault::NoEvent, event_span))?;
+        .ok_or_else(|| MalformedMessage::new(MessageFault::NoEvent, event_span))?;
     match event.as_ref() {
         "pusher:ping" => Ok(Inbound::Ping),
         "pusher:pong" => Ok(Inbound::Pong),
@@ -228,12 +231,12 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
         "pusher:unsubscribe" => unsubscribe(data, validator),
         "pusher:signin" => sign_in(data, validator).map(Inbound::SignIn),
         other if other.starts_with("pusher:") => {
-            Err(Malformed::span(MessageFault::UnknownEvent, event_span))
+            Err(MalformedMessage::span(MessageFault::UnknownEvent, event_span))
         }
         other => {
-            let channel = channel
-                .and_then(json::string)
-                .ok_or_else(|| Malformed::span(MessageFault::EventWithoutChannel, event_span))?;
+            let channel = channel.and_then(json::string).ok_or_else(|| {
+                MalformedMessage::span(MessageFault::EventWithoutChannel, event_span)
+            })?;
             if other.starts_with("client-") {
                 let data = data.unwrap_or("null");
                 Ok(Inbound::ClientEvent(ClientEvent { event: event_span, channel, data }))
@@ -244,16 +247,16 @@ pub fn parse<'a>(text: &'a [u8], validator: &mut Validator) -> Result<Inbound<'a
     }
 }
 
-fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe, Malformed> {
+fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe, MalformedMessage> {
     const EVENT: &str = "pusher:subscribe";
     let mut nested = String::new();
     let mut subscribe = Subscribe { channel: String::new(), auth: None, channel_data: None };
     let (mut channel_data, mut given) = (None, None);
-    let no_object = || Malformed::new(MessageFault::SubscribeData, EVENT);
+    let no_object = || MalformedMessage::new(MessageFault::SubscribeData, EVENT);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             let channel =
-                json::string(value).ok_or_else(|| Malformed::channel(EVENT, Some(value)))?;
+                json::string(value).ok_or_else(|| MalformedMessage::channel(EVENT, Some(value)))?;
             subscribe.channel = channel.into_owned();
             given = Some(value);
         } else if json::is_name(name, "auth") {
@@ -263,7 +266,7 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
         }
     }
     if subscribe.channel.is_empty() {
-        return Err(Malformed::channel(EVENT, given));
+        return Err(MalformedMessage::channel(EVENT, given));
     }
     // Only a presence channel has a member; elsewhere the text counts as what was signed, and for nothing else.
     let has_members =
@@ -271,7 +274,7 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
     subscribe.channel_data = match channel_data {
         None => None,
         Some((None, span)) if has_members => {
-            return Err(Malformed::channel_data(&subscribe.channel, span));
+            return Err(MalformedMessage::channel_data(&subscribe.channel, span));
         }
         Some((None, _)) => None,
         Some((Some(text), _)) if text.is_empty() => None,
@@ -290,11 +293,11 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
 fn unsubscribe(
     data: Option<&str>,
     validator: &mut Validator,
-) -> Result<Inbound<'static>, Malformed> {
+) -> Result<Inbound<'static>, MalformedMessage> {
     const EVENT: &str = "pusher:unsubscribe";
     let mut nested = String::new();
     let (mut channel, mut given) = (None, None);
-    let no_object = || Malformed::new(MessageFault::SubscribeData, EVENT);
+    let no_object = || MalformedMessage::new(MessageFault::SubscribeData, EVENT);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             channel = json::string(value).map(Cow::into_owned);
@@ -303,11 +306,11 @@ fn unsubscribe(
     }
     channel
         .map(|channel| Inbound::Unsubscribe { channel })
-        .ok_or_else(|| Malformed::channel(EVENT, given))
+        .ok_or_else(|| MalformedMessage::channel(EVENT, given))
 }
 
-fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, Malformed> {
-    let malformed = || Malformed::new(MessageFault::SignInData, "");
+fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, MalformedMessage> {
+    let malformed = || MalformedMessage::new(MessageFault::SignInData, "");
     let mut nested = String::new();
     let (mut auth, mut user_data) = (None, None);
     for (name, value) in object(data, &mut nested, validator).ok_or_else(malformed)? {
@@ -362,7 +365,7 @@ fn object<'a>(
     data: Option<&'a str>,
     nested: &'a mut String,
     validator: &mut Validator,
-) -> Option<Members<'a>> {
+) -> Option<ObjectMembers<'a>> {
     let data = data?;
     if !data.starts_with('"') {
         return json::members(data);
@@ -375,12 +378,12 @@ fn read_channel_data(
     channel: &str,
     text: String,
     validator: &mut Validator,
-) -> Result<ChannelData, Malformed> {
+) -> Result<ChannelData, MalformedMessage> {
     let mut user_id = None;
     let mut user_info = "null";
     let members = validator
         .check_object(text.as_bytes())
-        .ok_or_else(|| Malformed::channel_data(channel, &text))?;
+        .ok_or_else(|| MalformedMessage::channel_data(channel, &text))?;
     for (name, value) in members {
         if json::is_name(name, "user_id") {
             user_id = read_user_id(value);
@@ -412,7 +415,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(text: &str, expected: &Result<Inbound<'_>, Malformed>) {
+    fn check(text: &str, expected: &Result<Inbound<'_>, MalformedMessage>) {
         assert_eq!(&parse(text.as_bytes(), &mut Validator::default()), expected, "{text}");
     }
 
@@ -457,7 +460,7 @@ mod tests {
             ("{\"event\":\"client-x\",\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
             ("{\"event\":\"client-x\",\"channel\":7,\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
         ] {
-            check(text, &Err(Malformed { fault, value: value.into() }));
+            check(text, &Err(MalformedMessage { fault, value: value.into() }));
         }
         let long = parse("é".repeat(5_000).as_bytes(), &mut Validator::default()).unwrap_err();
         assert_eq!(&*long.value, "é".repeat(20));

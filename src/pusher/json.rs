@@ -55,7 +55,7 @@ impl Validator {
     }
 
     /// `check`, and the value is an object.
-    pub fn check_object<'a>(&mut self, text: &'a [u8]) -> Option<Members<'a>> {
+    pub fn check_object<'a>(&mut self, text: &'a [u8]) -> Option<ObjectMembers<'a>> {
         let text = self.check(text)?;
         members(text)
     }
@@ -63,7 +63,7 @@ impl Validator {
 
 /// The members of a validated object, in the order they came; names and values as raw spans.
 #[derive(Clone)]
-pub struct Members<'a> {
+pub struct ObjectMembers<'a> {
     rest: &'a str,
 }
 
@@ -75,9 +75,9 @@ pub struct Elements<'a> {
 
 /// `text` must have passed `Validator::check`, or be a span of such text. `None` when it is not an object.
 #[must_use]
-pub fn members(text: &str) -> Option<Members<'_>> {
+pub fn members(text: &str) -> Option<ObjectMembers<'_>> {
     let inside = text.trim_ascii().strip_prefix('{')?.strip_suffix('}')?;
-    Some(Members { rest: inside })
+    Some(ObjectMembers { rest: inside })
 }
 
 /// `text` must have passed `Validator::check`, or be a span of such text. `None` when it is not an array.
@@ -87,7 +87,7 @@ pub fn elements(text: &str) -> Option<Elements<'_>> {
     Some(Elements { rest: inside })
 }
 
-impl<'a> Iterator for Members<'a> {
+impl<'a> Iterator for ObjectMembers<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -10,7 +10,7 @@
 
 pub mod reader;
 
-pub use reader::{Malformed, Reader};
+pub use reader::{MalformedReply, Reader};
 
 /// A reply, or what came without being asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ const ELEMENTS_AT_ONCE_MAX: usize = 16;
 
 /// What is wrong with a stream. There is no way on behind it: nobody knows where the next value starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum MalformedReply {
     /// A value starts with a byte that is no type.
     UnknownType,
     /// A lone CR or LF, or something else than a line's end behind a blob.
@@ -41,7 +41,7 @@ pub enum Malformed {
     TooLarge,
 }
 
-impl Malformed {
+impl MalformedReply {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ pub struct Reader {
     groups: Vec<OpenGroup>,
     /// What the value under construction has cost so far.
     spent: usize,
-    malformed: Option<Malformed>,
+    malformed: Option<MalformedReply>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ struct OpenGroup {
 }
 
 /// What a line says.
-enum Line {
+enum ParsedLine {
     Value(Value),
     Blob(BlobKind, usize),
     Group(GroupKind, usize),
@@ -130,7 +130,7 @@ impl Reader {
     /// # Errors
     /// The stream is no RESP, or too much of it; the same is said ever after.
     #[expect(clippy::should_implement_trait, reason = "an iterator ends, a stream only pauses")]
-    pub fn next(&mut self) -> Result<Option<Value>, Malformed> {
+    pub fn next(&mut self) -> Result<Option<Value>, MalformedReply> {
         if let Some(malformed) = self.malformed {
             return Err(malformed);
         }
@@ -141,7 +141,7 @@ impl Reader {
         outcome
     }
 
-    fn read(&mut self) -> Result<Option<Value>, Malformed> {
+    fn read(&mut self) -> Result<Option<Value>, MalformedReply> {
         loop {
             let value = if let Some(blob) = self.blob.take() {
                 let Some(value) = self.read_blob(blob)? else { return Ok(None) };
@@ -149,15 +149,15 @@ impl Reader {
             } else {
                 let Some(line) = self.read_line()? else { return Ok(None) };
                 match line {
-                    Line::Value(value) => {
+                    ParsedLine::Value(value) => {
                         self.spend(text_bytes(&value))?;
                         self.place(value)
                     }
-                    Line::Blob(kind, length) => {
+                    ParsedLine::Blob(kind, length) => {
                         self.open_blob(kind, length)?;
                         None
                     }
-                    Line::Group(kind, count) => self.open_group(kind, count)?,
+                    ParsedLine::Group(kind, count) => self.open_group(kind, count)?,
                 }
             };
             if value.is_some() {
@@ -167,17 +167,17 @@ impl Reader {
         }
     }
 
-    fn read_line(&mut self) -> Result<Option<Line>, Malformed> {
+    fn read_line(&mut self) -> Result<Option<ParsedLine>, MalformedReply> {
         let rest = self.input.get(self.taken..).unwrap_or_default();
         let Some((&kind, text)) = rest.split_first() else { return Ok(None) };
         if !b"+-:$*_#,(!=%~>|".contains(&kind) {
-            return Err(Malformed::UnknownType);
+            return Err(MalformedReply::UnknownType);
         }
         let unseen = text.get(self.searched..).unwrap_or_default();
         let found = memchr::memchr2(b'\r', b'\n', unseen).map(|at| self.searched + at);
         let end = found.unwrap_or(text.len());
         if end > TEXT_BYTES_MAX {
-            return Err(Malformed::TooLarge);
+            return Err(MalformedReply::TooLarge);
         }
         let (text, ending) = text.split_at(end);
         match ending {
@@ -186,7 +186,7 @@ impl Reader {
                 return Ok(None);
             }
             [b'\r', b'\n', ..] => {}
-            _ => return Err(Malformed::LineEnd),
+            _ => return Err(MalformedReply::LineEnd),
         }
         let line = parse_line(kind, text)?;
         (self.taken, self.searched) = (self.taken + 1 + end + 2, 0);
@@ -194,7 +194,7 @@ impl Reader {
     }
 
     /// The value of a blob that is whole now; else it waits for more.
-    fn read_blob(&mut self, mut blob: OpenBlob) -> Result<Option<Value>, Malformed> {
+    fn read_blob(&mut self, mut blob: OpenBlob) -> Result<Option<Value>, MalformedReply> {
         let rest = self.input.get(self.taken..).unwrap_or_default();
         let missing = blob.length - blob.bytes.len();
         let (piece, behind) = rest.split_at(missing.min(rest.len()));
@@ -206,16 +206,16 @@ impl Reader {
             return Ok(None);
         }
         if ending != Some(b"\r\n") {
-            return Err(Malformed::LineEnd);
+            return Err(MalformedReply::LineEnd);
         }
         self.taken += 2;
         blob.close().map(Some)
     }
 
-    fn open_blob(&mut self, kind: BlobKind, length: usize) -> Result<(), Malformed> {
+    fn open_blob(&mut self, kind: BlobKind, length: usize) -> Result<(), MalformedReply> {
         let is_text = kind != BlobKind::Bytes;
         if is_text && length > TEXT_BYTES_MAX {
-            return Err(Malformed::TooLarge);
+            return Err(MalformedReply::TooLarge);
         }
         // What replaces a byte that is not UTF-8 has three.
         self.spend(if is_text { 3 * length } else { length })?;
@@ -224,16 +224,20 @@ impl Reader {
     }
 
     /// Opens a group, or gives the value that an empty one completes.
-    fn open_group(&mut self, kind: GroupKind, count: usize) -> Result<Option<Value>, Malformed> {
+    fn open_group(
+        &mut self,
+        kind: GroupKind,
+        count: usize,
+    ) -> Result<Option<Value>, MalformedReply> {
         if self.groups.len() == LEVELS_MAX {
-            return Err(Malformed::TooDeep);
+            return Err(MalformedReply::TooDeep);
         }
         if kind == GroupKind::Push && !self.groups.is_empty() {
-            return Err(Malformed::NestedPush);
+            return Err(MalformedReply::NestedPush);
         }
         let pairs = matches!(kind, GroupKind::Map | GroupKind::Attribute);
-        let count = count.checked_mul(1 + usize::from(pairs)).ok_or(Malformed::TooLarge)?;
-        self.spend(count.checked_mul(size_of::<Value>()).ok_or(Malformed::TooLarge)?)?;
+        let count = count.checked_mul(1 + usize::from(pairs)).ok_or(MalformedReply::TooLarge)?;
+        self.spend(count.checked_mul(size_of::<Value>()).ok_or(MalformedReply::TooLarge)?)?;
         let group = OpenGroup {
             kind,
             count,
@@ -262,20 +266,20 @@ impl Reader {
         None
     }
 
-    fn spend(&mut self, bytes: usize) -> Result<(), Malformed> {
-        self.spent = self.spent.checked_add(bytes).ok_or(Malformed::TooLarge)?;
-        if self.spent > VALUE_BYTES_MAX { Err(Malformed::TooLarge) } else { Ok(()) }
+    fn spend(&mut self, bytes: usize) -> Result<(), MalformedReply> {
+        self.spent = self.spent.checked_add(bytes).ok_or(MalformedReply::TooLarge)?;
+        if self.spent > VALUE_BYTES_MAX { Err(MalformedReply::TooLarge) } else { Ok(()) }
     }
 }
 
 impl OpenBlob {
-    fn close(self) -> Result<Value, Malformed> {
+    fn close(self) -> Result<Value, MalformedReply> {
         Ok(match self.kind {
             BlobKind::Bytes => Value::Bytes(self.bytes),
             BlobKind::Error => Value::Error(text(&self.bytes)),
             BlobKind::Verbatim => match self.bytes.split_at_checked(4) {
                 Some(([_, _, _, b':'], rest)) => Value::Text(text(rest)),
-                _ => return Err(Malformed::Form),
+                _ => return Err(MalformedReply::Form),
             },
         })
     }
@@ -300,36 +304,36 @@ impl OpenGroup {
     }
 }
 
-fn parse_line(kind: u8, line: &[u8]) -> Result<Line, Malformed> {
+fn parse_line(kind: u8, line: &[u8]) -> Result<ParsedLine, MalformedReply> {
     Ok(match (kind, line) {
-        (b'$' | b'*', b"-1") | (b'_', b"") => Line::Value(Value::Null),
-        (b'_', _) => return Err(Malformed::Form),
-        (b'+', _) => Line::Value(Value::Text(text(line))),
-        (b'-', _) => Line::Value(Value::Error(text(line))),
-        (b':', _) => Line::Value(Value::Integer(integer(line)?)),
-        (b'#' | b',' | b'(', _) => Line::Value(Value::Other),
-        (b'$', _) => Line::Blob(BlobKind::Bytes, length(line)?),
-        (b'!', _) => Line::Blob(BlobKind::Error, length(line)?),
-        (b'=', _) => Line::Blob(BlobKind::Verbatim, length(line)?),
-        (b'*' | b'~', _) => Line::Group(GroupKind::List, length(line)?),
-        (b'%', _) => Line::Group(GroupKind::Map, length(line)?),
-        (b'>', _) => Line::Group(GroupKind::Push, length(line)?),
-        (b'|', _) => Line::Group(GroupKind::Attribute, length(line)?),
-        _ => return Err(Malformed::UnknownType),
+        (b'$' | b'*', b"-1") | (b'_', b"") => ParsedLine::Value(Value::Null),
+        (b'_', _) => return Err(MalformedReply::Form),
+        (b'+', _) => ParsedLine::Value(Value::Text(text(line))),
+        (b'-', _) => ParsedLine::Value(Value::Error(text(line))),
+        (b':', _) => ParsedLine::Value(Value::Integer(integer(line)?)),
+        (b'#' | b',' | b'(', _) => ParsedLine::Value(Value::Other),
+        (b'$', _) => ParsedLine::Blob(BlobKind::Bytes, length(line)?),
+        (b'!', _) => ParsedLine::Blob(BlobKind::Error, length(line)?),
+        (b'=', _) => ParsedLine::Blob(BlobKind::Verbatim, length(line)?),
+        (b'*' | b'~', _) => ParsedLine::Group(GroupKind::List, length(line)?),
+        (b'%', _) => ParsedLine::Group(GroupKind::Map, length(line)?),
+        (b'>', _) => ParsedLine::Group(GroupKind::Push, length(line)?),
+        (b'|', _) => ParsedLine::Group(GroupKind::Attribute, length(line)?),
+        _ => return Err(MalformedReply::UnknownType),
     })
 }
 
-fn integer(digits: &[u8]) -> Result<i64, Malformed> {
-    let digits = std::str::from_utf8(digits).map_err(|_| Malformed::Number)?;
-    digits.parse().map_err(|_| Malformed::Number)
+fn integer(digits: &[u8]) -> Result<i64, MalformedReply> {
+    let digits = std::str::from_utf8(digits).map_err(|_| MalformedReply::Number)?;
+    digits.parse().map_err(|_| MalformedReply::Number)
 }
 
 /// Digits and nothing else: the parser of the standard library would take a sign.
-fn length(digits: &[u8]) -> Result<usize, Malformed> {
+fn length(digits: &[u8]) -> Result<usize, MalformedReply> {
     if !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Malformed::Number);
+        return Err(MalformedReply::Number);
     }
-    usize::try_from(integer(digits)?).map_err(|_| Malformed::Number)
+    usize::try_from(integer(digits)?).map_err(|_| MalformedReply::Number)
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -5,7 +5,7 @@
 //! holds for the group and for all groups below it. So the smallest limit of the process's group and its ancestors
 //! counts, as far up as the mount shows them; in a container its root is usually the container's own group. A file
 //! that is missing or has another form sets no limit. All is decided from the texts of files, which come by a
-//! function; `Limits::of_this_process` brings the real ones.
+//! function; `CgroupLimits::of_this_process` brings the real ones.
 
 use std::fmt;
 use std::fs::File;
@@ -56,13 +56,13 @@ impl fmt::Display for CpuQuota {
 
 /// The smallest limits; `None`: there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct CgroupLimits {
     pub(super) cpu: Option<CpuQuota>,
     /// Bytes.
     pub(super) memory: Option<u64>,
 }
 
-impl Limits {
+impl CgroupLimits {
     pub(super) fn of_this_process() -> Self {
         Self::read(&|path| {
             let mut bytes = Vec::new();
@@ -127,14 +127,14 @@ enum Version {
 
 /// Where the files of a group are.
 #[derive(Debug, PartialEq, Eq)]
-struct Group {
+struct CgroupFolder {
     version: Version,
     folder: PathBuf,
 }
 
 /// The groups of the process and their ancestors, in each hierarchy that may have the controller, from the texts of
 /// `/proc/self/cgroup` and `/proc/self/mountinfo`.
-fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<Group> {
+fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<CgroupFolder> {
     let mounts: Vec<Mount> =
         mounts.lines().filter_map(|line| Mount::parse(line, controller)).collect();
     let mut folders = Vec::new();
@@ -153,7 +153,7 @@ fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<Group> {
                 below
                     .iter()
                     .flat_map(|below| below.ancestors())
-                    .map(|below| Group { version, folder: mount.point.join(below) }),
+                    .map(|below| CgroupFolder { version, folder: mount.point.join(below) }),
             );
         }
     }
@@ -219,8 +219,8 @@ mod tests {
         CpuQuota { quota, period }
     }
 
-    fn limits(files: &[(&str, &str)]) -> Limits {
-        Limits::read(&|path| {
+    fn limits(files: &[(&str, &str)]) -> CgroupLimits {
+        CgroupLimits::read(&|path| {
             let found = files.iter().find(|(name, _)| Path::new(name) == path);
             found.map(|(_, text)| (*text).to_owned())
         })
@@ -281,7 +281,7 @@ mod tests {
         ];
         assert_eq!(
             limits(&files),
-            Limits { cpu: Some(quota(50_000, 20_000)), memory: Some(512 << 20) }
+            CgroupLimits { cpu: Some(quota(50_000, 20_000)), memory: Some(512 << 20) }
         );
         // The quotas 2.5 and 1.5 of different periods are compared as quotients.
         let own = [("/sys/fs/cgroup/a.slice/b.scope/cpu.max", "1500000 1000000\n")];
@@ -300,7 +300,7 @@ mod tests {
         ];
         assert_eq!(
             limits(&files),
-            Limits { cpu: Some(quota(100_000, 100_000)), memory: Some(256 << 20) }
+            CgroupLimits { cpu: Some(quota(100_000, 100_000)), memory: Some(256 << 20) }
         );
         // Mounted before the namespace was entered.
         let mount = "25 21 0:23 /../.. /sys/fs/cgroup ro - cgroup2 cgroup ro\n";
@@ -329,7 +329,7 @@ mod tests {
         ];
         assert_eq!(
             limits(&files),
-            Limits { cpu: Some(quota(250_000, 100_000)), memory: Some(1 << 30) }
+            CgroupLimits { cpu: Some(quota(250_000, 100_000)), memory: Some(1 << 30) }
         );
         let none = [("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n")];
         let files: Vec<_> = none.into_iter().chain(files).collect();
@@ -345,14 +345,14 @@ mod tests {
             ("/srv/other/memory.max", "1048576\n"),
             ("/srv/other/cpu.max", "1 100000\n"),
         ];
-        assert_eq!(limits(&files), Limits::default());
+        assert_eq!(limits(&files), CgroupLimits::default());
         let files = [("/proc/self/cgroup", "0::/../sibling\n"), ("/proc/self/mountinfo", V2_MOUNT)];
         let mut files = files.to_vec();
         files.extend([
             ("/sys/fs/cgroup/../sibling/memory.max", "1\n"),
             ("/sys/fs/cgroup/memory.max", "1\n"),
         ]);
-        assert_eq!(limits(&files), Limits::default());
+        assert_eq!(limits(&files), CgroupLimits::default());
     }
 
     #[test]
@@ -368,10 +368,10 @@ mod tests {
 
     #[test]
     fn without_control_groups_there_is_no_limit() {
-        assert_eq!(limits(&[]), Limits::default());
-        assert_eq!(limits(&[("/proc/self/cgroup", "0::/\n")]), Limits::default());
+        assert_eq!(limits(&[]), CgroupLimits::default());
+        assert_eq!(limits(&[("/proc/self/cgroup", "0::/\n")]), CgroupLimits::default());
         // The real files have a form that is read without a panic, whatever they say.
-        let _ = Limits::of_this_process();
+        let _ = CgroupLimits::of_this_process();
     }
 
     proptest! {
@@ -382,7 +382,7 @@ mod tests {
                 Some("/proc/self/mountinfo") => format!("{V2_MOUNT}{mount}\n1 2 3 {group} {mount} rw - cgroup x cpu"),
                 _ => text.clone(),
             });
-            let _ = Limits::read(&read);
+            let _ = CgroupLimits::read(&read);
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Style {
 
 /// The values. `config` is what they make, if they make one.
 pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> String {
-    let mut report = Report { text: String::new(), style, hidden: 0 };
+    let mut report = CheckReport { text: String::new(), style, hidden: 0 };
     report.text.push_str("[server]\n");
     report.scope(Scope::Server, &merged.server, config.map(|config| config.path.as_str()));
     if merged.apps.is_empty() {
@@ -63,14 +63,14 @@ pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
     text
 }
 
-struct Report {
+struct CheckReport {
     text: String,
     style: Style,
     /// Values that were left out.
     hidden: usize,
 }
 
-impl Report {
+impl CheckReport {
     fn paint(&self, paint: &'static str) -> (&'static str, &'static str) {
         if self.style.colour { (paint, PLAIN) } else { ("", "") }
     }

@@ -149,7 +149,7 @@ impl ClientCommand {
 
 /// Which server and app.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct Target {
+pub(super) struct CommandTarget {
     /// App to speak for, if several are configured [the first]
     #[arg(long, value_name = "ID", help_heading = SERVER)]
     pub(super) app: Option<String>,
@@ -195,7 +195,7 @@ pub(super) struct PublishArguments {
     #[arg(long, value_name = "ATTRIBUTES")]
     pub(super) info: Option<String>,
     #[command(flatten)]
-    pub(super) target: Target,
+    pub(super) target: CommandTarget,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -204,7 +204,7 @@ pub(super) struct ChannelsArguments {
     #[arg(default_value = "", hide_default_value = true)]
     pub(super) prefix: String,
     #[command(flatten)]
-    pub(super) target: Target,
+    pub(super) target: CommandTarget,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -212,7 +212,7 @@ pub(super) struct UsersArguments {
     /// Name on the wire: presence-room, not room
     pub(super) channel: String,
     #[command(flatten)]
-    pub(super) target: Target,
+    pub(super) target: CommandTarget,
 }
 
 #[derive(Args, Clone, Debug, Default)]
@@ -230,7 +230,7 @@ pub(super) struct ListenArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: Option<u64>,
     #[command(flatten)]
-    pub(super) target: Target,
+    pub(super) target: CommandTarget,
 }
 
 const EXAMPLES: &str = "Examples:

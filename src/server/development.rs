@@ -24,7 +24,7 @@ const OTHERS_MAX: usize = 10;
 
 /// What a command needs to speak to the server.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Access {
+pub(super) struct DevelopmentAccess {
     pub(super) address: SocketAddr,
     /// Prefix of every path.
     pub(super) path: String,
@@ -33,7 +33,7 @@ pub(super) struct Access {
     pub(super) secret: String,
 }
 
-impl Access {
+impl DevelopmentAccess {
     /// Of a server in development mode, before it knows its port.
     pub(super) fn of(config: &Config) -> Self {
         let app = config.apps.first();
@@ -60,12 +60,12 @@ pub(super) struct Published {
 ///
 /// # Errors
 /// When there is no directory that only this user can write, or it takes no file.
-pub(super) fn publish(access: &Access) -> io::Result<Published> {
+pub(super) fn publish(access: &DevelopmentAccess) -> io::Result<Published> {
     publish_in(&directory()?, access)
 }
 
 /// The running development server of this user at this port.
-pub(super) fn find(port: u16) -> Option<Access> {
+pub(super) fn find(port: u16) -> Option<DevelopmentAccess> {
     directories().find_map(|directory| read(&directory.join(file_name(port)?)))
 }
 
@@ -91,7 +91,7 @@ impl Published {
     }
 }
 
-fn publish_in(directory: &Path, access: &Access) -> io::Result<Published> {
+fn publish_in(directory: &Path, access: &DevelopmentAccess) -> io::Result<Published> {
     let port = access.address.port();
     let path =
         directory.join(file_name(port).ok_or_else(|| io::Error::other("/proc is not mounted"))?);
@@ -107,17 +107,17 @@ fn publish_in(directory: &Path, access: &Access) -> io::Result<Published> {
     }
 }
 
-fn write(path: &Path, access: &Access) -> io::Result<File> {
+fn write(path: &Path, access: &DevelopmentAccess) -> io::Result<File> {
     // `create_new` follows no link.
     let mut file =
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     file.try_lock().map_err(io::Error::from)?;
-    let Access { address, path, id, key, secret } = access;
+    let DevelopmentAccess { address, path, id, key, secret } = access;
     write!(file, "address={address}\npath={path}\nid={id}\nkey={key}\nsecret={secret}\n")?;
     Ok(file)
 }
 
-fn read(path: &Path) -> Option<Access> {
+fn read(path: &Path) -> Option<DevelopmentAccess> {
     // Opening a FIFO would block until somebody writes to it.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
@@ -133,12 +133,12 @@ fn read(path: &Path) -> Option<Access> {
     parse(&text)
 }
 
-fn parse(text: &str) -> Option<Access> {
+fn parse(text: &str) -> Option<DevelopmentAccess> {
     let value = |name: &str| {
         let mut lines = text.lines().filter_map(|line| line.split_once('='));
         lines.find(|(given, _)| *given == name).map(|(_, value)| value.to_owned())
     };
-    Some(Access {
+    Some(DevelopmentAccess {
         address: value("address")?.parse().ok()?,
         path: value("path")?,
         id: value("id")?,
@@ -230,8 +230,8 @@ mod tests {
         }
     }
 
-    fn access(port: u16) -> Access {
-        Access {
+    fn access(port: u16) -> DevelopmentAccess {
+        DevelopmentAccess {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             path: "/ws".to_owned(),
             id: "123456".to_owned(),

@@ -292,7 +292,7 @@ fn start_workers(
     let mailboxes =
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
     let doorbells = mailboxes[0].doorbells();
-    let settings = webhook::Settings::new(&shared.config, workers);
+    let settings = webhook::WebhookSettings::new(&shared.config, workers);
     let started = webhook::start(shared.apps.clone(), workers, settings);
     let (webhooks, feeds) = started.map_err(StartError::Start)?.unzip();
     let mut feeds = feeds.unwrap_or_default().into_iter();

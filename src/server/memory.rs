@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::admission::overload::Strain;
+use crate::admission::overload::OverloadLevel;
 use crate::counters::{RefusalCounters, Refused};
 
 /// Between two lines about the same strain, in milliseconds.
@@ -44,17 +44,17 @@ impl Resident {
 
 /// From measurements to strain, and to what the log should say.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct MemoryBudget {
     bytes_max: u64,
-    strain: Strain,
+    strain: OverloadLevel,
     next_line_ms: u64,
     /// A line has told of a strain whose end no line has told yet.
     told: bool,
 }
 
-impl Budget {
+impl MemoryBudget {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, strain: Strain::None, next_line_ms: 0, told: false }
+        Self { bytes_max, strain: OverloadLevel::None, next_line_ms: 0, told: false }
     }
 
     /// Bytes that are left below the budget.
@@ -65,7 +65,7 @@ impl Budget {
     /// Whether so much is over the budget. Once it was over, it has to be 1/16 below to end that.
     pub(super) fn is_over(&self, resident: u64) -> bool {
         let budget = self.bytes_max;
-        let until = if self.strain == Strain::None { budget } else { budget - budget / 16 };
+        let until = if self.strain == OverloadLevel::None { budget } else { budget - budget / 16 };
         resident > until
     }
 
@@ -75,14 +75,14 @@ impl Budget {
         now_ms: u64,
         resident: u64,
         refusals: &RefusalCounters,
-    ) -> (Strain, Option<String>) {
+    ) -> (OverloadLevel, Option<String>) {
         let budget = self.bytes_max;
         self.strain = match resident {
-            far if far > budget.saturating_add(budget / 8) => Strain::FarOver,
-            over if self.is_over(over) => Strain::Over,
-            _ => Strain::None,
+            far if far > budget.saturating_add(budget / 8) => OverloadLevel::FarOver,
+            over if self.is_over(over) => OverloadLevel::Over,
+            _ => OverloadLevel::None,
         };
-        let strained = self.strain > Strain::None;
+        let strained = self.strain > OverloadLevel::None;
         if now_ms < self.next_line_ms || !(strained || self.told) {
             return (self.strain, None);
         }
@@ -96,10 +96,10 @@ impl Budget {
             resident >> 20,
             budget >> 20,
             match self.strain {
-                Strain::None => "connections are accepted again",
-                Strain::Over =>
+                OverloadLevel::None => "connections are accepted again",
+                OverloadLevel::Over =>
                     "connections and subscriptions are refused and the heaviest connections closed",
-                Strain::FarOver =>
+                OverloadLevel::FarOver =>
                     "connections, subscriptions and publishes are refused and the heaviest connections closed",
             },
             count(Refused::Memory),
@@ -136,21 +136,21 @@ mod tests {
 
     #[test]
     fn strain_begins_and_ends_apart() {
-        let mut budget = Budget::new(160 * MIB);
+        let mut budget = MemoryBudget::new(160 * MIB);
         let refusals = RefusalCounters::default();
         let mut strain = |mib: u64| budget.measure(0, mib * MIB, &refusals).0;
-        assert_eq!(strain(160), Strain::None);
-        assert_eq!(strain(161), Strain::Over);
-        assert_eq!(strain(155), Strain::Over, "it must fall below 150");
-        assert_eq!(strain(181), Strain::FarOver);
-        assert_eq!(strain(179), Strain::Over);
-        assert_eq!(strain(150), Strain::None);
-        assert_eq!(strain(160), Strain::None);
+        assert_eq!(strain(160), OverloadLevel::None);
+        assert_eq!(strain(161), OverloadLevel::Over);
+        assert_eq!(strain(155), OverloadLevel::Over, "it must fall below 150");
+        assert_eq!(strain(181), OverloadLevel::FarOver);
+        assert_eq!(strain(179), OverloadLevel::Over);
+        assert_eq!(strain(150), OverloadLevel::None);
+        assert_eq!(strain(160), OverloadLevel::None);
     }
 
     #[test]
     fn lines_are_few_and_say_what_to_do() {
-        let mut budget = Budget::new(100 * MIB);
+        let mut budget = MemoryBudget::new(100 * MIB);
         let refusals = RefusalCounters::default();
         refusals.count(Refused::Shed);
         let mut line = |now_ms, mib: u64| budget.measure(now_ms, mib * MIB, &refusals).1;

@@ -33,11 +33,11 @@ use crate::config::load::{Merged, Sources, merge};
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build};
 use crate::output;
-use crate::output::Kind;
+use crate::output::NoticeKind;
 use crate::worker::kernel::Choice;
 use check::Style;
 use cli::{Arguments, CheckArguments, ClientCommand, Command};
-use development::Access;
+use development::DevelopmentAccess;
 use doctor::Verdict;
 use life::Ended;
 use locked::LockedMemory;
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
 
 /// Waits for a process that serves instead of this one.
 fn mind(stand_in: Pid, prints_events: bool) -> ExitCode {
-    let settings = output::Settings { prints_events, colour: false };
+    let settings = output::OutputSettings { prints_events, colour: false };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
@@ -109,13 +109,13 @@ fn consequence(command: Option<&Command>) -> &'static str {
 }
 
 fn warn(merged: &Merged) {
-    merged.warnings.iter().for_each(|warning| output::tell(Kind::Warning, warning));
+    merged.warnings.iter().for_each(|warning| output::tell(NoticeKind::Warning, warning));
 }
 
 /// Before a start and in a check.
 fn warn_of_all(merged: &Merged) {
     warn(merged);
-    merged.migration_warnings.iter().for_each(|warning| output::tell(Kind::Warning, warning));
+    merged.migration_warnings.iter().for_each(|warning| output::tell(NoticeKind::Warning, warning));
 }
 
 fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
@@ -166,7 +166,7 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
         let replaced = replaced_access(&config, arguments);
         match replaced {
             None => Ok(config),
-            Some(Access { id, key, secret, .. }) => {
+            Some(DevelopmentAccess { id, key, secret, .. }) => {
                 build(merged, &DevelopmentApp { id, key, secret })
             }
         }
@@ -178,7 +178,8 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
             return refuse(&problems, consequence(None));
         }
     };
-    let settings = output::Settings { prints_events: config.print_events, colour: config.colour };
+    let settings =
+        output::OutputSettings { prints_events: config.print_events, colour: config.colour };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
@@ -188,7 +189,7 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
 }
 
 /// Of a development server that this process replaces: its clients know its key.
-fn replaced_access(config: &Config, arguments: &Arguments) -> Option<Access> {
+fn replaced_access(config: &Config, arguments: &Arguments) -> Option<DevelopmentAccess> {
     arguments.takeover().filter(|_| config.development)?;
     // A stand-in publishes its own access when it has taken over, which may be a moment from now.
     let attempts = if matches!(arguments.role(), Role::TakesBack(_)) { 200 } else { 1 };
@@ -214,20 +215,21 @@ fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> Exi
         Err(error) => return fail(&error),
     };
     if let Some(note) = facts.note().filter(|_| !matches!(role, Role::StandIn(_))) {
-        output::tell(Kind::Note, &note);
+        output::tell(NoticeKind::Note, &note);
     }
     if let Some(warning) = facts.warning() {
-        output::tell(Kind::Warning, &warning);
+        output::tell(NoticeKind::Warning, &warning);
     }
     if let Some(warning) = memory.warning().filter(|_| matches!(facts.io, Choice::Uring)) {
-        output::tell(Kind::Warning, &warning);
+        output::tell(NoticeKind::Warning, &warning);
     }
     let summary = banner::Summary::of(&config, &merged.files, &facts, &shares);
-    let access = config.development.then(|| Access::of(&config));
+    let access = config.development.then(|| DevelopmentAccess::of(&config));
     let mut published = None;
     let on_start = |started: life::Started| {
-        published =
-            access.and_then(|access| publish_access(Access { address: started.address, ..access }));
+        published = access.and_then(|access| {
+            publish_access(DevelopmentAccess { address: started.address, ..access })
+        });
         let invocation = banner::Invocation {
             program: program(),
             is_found: published.is_some(),
@@ -251,9 +253,9 @@ fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> Exi
 }
 
 /// Lets commands of this user find the server. The start message has the credentials, too.
-fn publish_access(access: Access) -> Option<development::Published> {
+fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
     let address = banner::reachable(access.address);
-    development::publish(&Access { address, ..access })
+    development::publish(&DevelopmentAccess { address, ..access })
         .inspect_err(|error| {
             tracing::info!("`ringverb publish` will not find this server by itself: {error}");
         })
@@ -268,13 +270,13 @@ fn program() -> String {
 }
 
 fn refuse(problems: &[String], consequence: &str) -> ExitCode {
-    problems.iter().for_each(|problem| output::tell(Kind::Error, problem));
+    problems.iter().for_each(|problem| output::tell(NoticeKind::Error, problem));
     output::complain(&format!("{consequence}\n"));
     ExitCode::from(2)
 }
 
 fn fail(error: &StartError) -> ExitCode {
-    output::tell(Kind::Error, &error.to_string());
+    output::tell(NoticeKind::Error, &error.to_string());
     ExitCode::FAILURE
 }
 

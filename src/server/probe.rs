@@ -11,13 +11,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Io;
 use crate::limits::DESCRIPTORS_MAX;
-use crate::worker::kernel::{Choice, Refusal, choose};
+use crate::worker::kernel::{Choice, KernelRefusal, choose};
 
 /// Why the server does not run: what happened, why, what to do next.
 #[derive(Debug)]
 pub enum StartError {
     /// io_uring cannot be used, and the configuration allows nothing else.
-    NoRing(Refusal),
+    NoRing(KernelRefusal),
     Bind(SocketAddr, io::Error),
     /// A process listens on the port; the whole sentence.
     Held(String),
@@ -139,8 +139,8 @@ pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<Facts, StartError> {
 }
 
 /// io_uring for all workers or for none: what is too little for the rings of all of them is too little.
-fn chosen(io: Io, memory: &LockedMemory) -> Result<Choice, Refusal> {
-    let too_little = || Refusal::LockedMemory(memory.error());
+fn chosen(io: Io, memory: &LockedMemory) -> Result<Choice, KernelRefusal> {
+    let too_little = || KernelRefusal::LockedMemory(memory.error());
     if io != Io::Epoll && !memory.is_enough_to_start() {
         return if io == Io::Auto {
             Ok(Choice::Epoll(Some(too_little())))
@@ -183,7 +183,7 @@ mod tests {
         let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
         for (error, part) in [
             (
-                StartError::NoRing(Refusal::LockedMemory("why".into())),
+                StartError::NoRing(KernelRefusal::LockedMemory("why".into())),
                 "why; or set RINGVERB_IO=auto",
             ),
             (StartError::Bind(address, os(libc::EADDRINUSE)), "ss -ltnp 'sport = :80'"),

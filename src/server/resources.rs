@@ -10,7 +10,7 @@
 
 use core_affinity::CoreId;
 
-use super::cgroup::{CpuQuota, Limits};
+use super::cgroup::{CgroupLimits, CpuQuota};
 use crate::config::Config;
 use crate::limits;
 
@@ -19,7 +19,7 @@ use crate::limits;
 pub(super) struct Resources {
     /// The affinity mask; a cpuset of a container shows in it. Empty if the kernel does not tell.
     cpus: Vec<CoreId>,
-    limits: Limits,
+    limits: CgroupLimits,
 }
 
 /// What the server takes, decided.
@@ -38,7 +38,7 @@ pub(super) struct Shares {
 impl Resources {
     pub(super) fn of_this_process() -> Self {
         let cpus = core_affinity::get_core_ids().unwrap_or_default();
-        Self { cpus, limits: Limits::of_this_process() }
+        Self { cpus, limits: CgroupLimits::of_this_process() }
     }
 
     /// Puts into `config` what it leaves open.
@@ -91,7 +91,7 @@ mod tests {
 
     fn resources(cpus: usize, cpu_max: &str, memory_max: &str) -> Resources {
         let cpus = (0..cpus).map(|id| CoreId { id: id * 2 }).collect();
-        Resources { cpus, limits: Limits::of_texts(cpu_max, memory_max) }
+        Resources { cpus, limits: CgroupLimits::of_texts(cpu_max, memory_max) }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use monoio::time::sleep;
 
 use super::control::Control;
-use super::memory::{Budget, Resident};
+use super::memory::{MemoryBudget, Resident};
 use crate::counters::{RefusalCounters, Refused};
 use crate::worker::{Shared, return_freed_memory};
 
@@ -24,8 +24,8 @@ const LINE_EVERY_MS: u64 = 60_000;
 /// Looks at the process at intervals.
 pub(super) struct Watch {
     shared: Arc<Shared>,
-    budget: Option<(Resident, Budget)>,
-    summary: Summary,
+    budget: Option<(Resident, MemoryBudget)>,
+    summary: RefusalSummary,
 }
 
 impl Watch {
@@ -35,10 +35,10 @@ impl Watch {
     /// When the memory cannot be measured although there is a limit.
     pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         let budget = match shared.config.memory_max {
-            Some(bytes_max) => Some((Resident::open()?, Budget::new(bytes_max))),
+            Some(bytes_max) => Some((Resident::open()?, MemoryBudget::new(bytes_max))),
             None => None,
         };
-        let mut watch = Self { shared, budget, summary: Summary::default() };
+        let mut watch = Self { shared, budget, summary: RefusalSummary::default() };
         watch.measure(0);
         Ok(watch)
     }
@@ -98,19 +98,19 @@ pub(super) fn tell_all(refusals: &RefusalCounters) {
 }
 
 /// What was refused since the line before.
-struct Summary {
+struct RefusalSummary {
     told: [u64; Refused::ALL.len()],
     told_ms: u64,
     next_ms: u64,
 }
 
-impl Default for Summary {
+impl Default for RefusalSummary {
     fn default() -> Self {
         Self { told: [0; Refused::ALL.len()], told_ms: 0, next_ms: 0 }
     }
 }
 
-impl Summary {
+impl RefusalSummary {
     fn line(&mut self, now_ms: u64, refusals: &RefusalCounters) -> Option<String> {
         let counts = refusals.get();
         if now_ms < self.next_ms || counts == self.told {
@@ -142,10 +142,11 @@ mod tests {
     #[test]
     fn a_line_a_minute_sums_up() {
         let refusals = RefusalCounters::default();
-        let mut summary = Summary::default();
+        let mut summary = RefusalSummary::default();
         assert_eq!(summary.line(250, &refusals), None, "nothing happened");
         refusals.count(Refused::Origin);
-        let line = |summary: &mut Summary, at| summary.line(at, &refusals).unwrap_or_default();
+        let line =
+            |summary: &mut RefusalSummary, at| summary.line(at, &refusals).unwrap_or_default();
         assert_eq!(line(&mut summary, 500), "refused in the last 1 s: 1 by origin");
         for _ in 0..7 {
             refusals.count(Refused::Quota);

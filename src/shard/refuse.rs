@@ -10,7 +10,7 @@ use super::outbox::RefusalNote;
 use super::{Shard, frame};
 use crate::cause::{Cause, DETAILS_MAX, Detail};
 use crate::pusher::error_code::{self, ErrorCode};
-use crate::pusher::inbound::{Auth, Malformed, MessageFault};
+use crate::pusher::inbound::{Auth, MalformedMessage, MessageFault};
 use crate::pusher::outbound;
 use crate::pusher::signature::AuthError;
 use crate::text::two_sentences;
@@ -154,7 +154,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn deny_malformed(&mut self, slot: u32, malformed: &Malformed) {
+    pub(super) fn deny_malformed(&mut self, slot: u32, malformed: &MalformedMessage) {
         let cause = match malformed.fault {
             MessageFault::NotJson => Cause::NotJson,
             MessageFault::NoEvent => Cause::NoEvent,

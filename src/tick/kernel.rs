@@ -45,7 +45,7 @@ pub enum Token {
 
 /// One report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct KernelEvent {
     pub token: Token,
     /// A watch for reading goes on; without it, it must be armed anew. The kernel ends one when there is no room for
     /// its report, so after a burst any of them may have ended.
@@ -133,7 +133,7 @@ pub trait Kernel {
     fn park(&mut self, timeout_ms: Option<u64>);
 
     /// Moves all reports that `park` and the sends have brought to `events`. No call of the system.
-    fn reap(&mut self, events: &mut Vec<Event>);
+    fn reap(&mut self, events: &mut Vec<KernelEvent>);
 
     /// Sends a batch of at most `limits::SENDS_PER_SUBMIT`, never waiting. `results` gets one entry per send.
     fn send_all<'a>(

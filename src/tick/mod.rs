@@ -26,7 +26,7 @@ use gather::{Asker, Gathers};
 use http::Http;
 use kernel::Kernel;
 pub use moving::{Moved, MovedSession};
-pub use reactor::{Account, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
+pub use reactor::{AddressChange, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
 use site::{Post, Site};
 
 /// What a tick changes.

@@ -15,15 +15,15 @@
 
 use std::collections::VecDeque;
 
-use super::kernel::{Event, Kernel, Received, Token, Watched};
+use super::kernel::{Kernel, KernelEvent, Received, Token, Watched};
 use super::sessions::Sessions;
 use super::site::Site;
-use crate::admission::Place;
+use crate::admission::AddressSlot;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
-use crate::ws::reader::{self, Flow, Limits, MessageKind, Partial, Sink};
+use crate::ws::reader::{self, Flow, FrameLimits, MessageKind, Partial, Sink};
 
 /// How long a connection that we close may take to answer before its socket is closed under it, in milliseconds.
 const LINGER_MS: u64 = 3_000;
@@ -41,7 +41,7 @@ pub(super) enum Queued {
 }
 
 /// One socket. `descriptor` is `None` in a free slot.
-struct Socket<S> {
+struct SocketState<S> {
     descriptor: Option<S>,
     /// The tick in which it was read last, modulo 2^16. A coincidence delays a read by one tick.
     read_in_tick: u16,
@@ -52,7 +52,7 @@ struct Socket<S> {
     partial: Option<Box<Partial>>,
 }
 
-impl<S> Default for Socket<S> {
+impl<S> Default for SocketState<S> {
     fn default() -> Self {
         Self {
             descriptor: None,
@@ -67,11 +67,11 @@ impl<S> Default for Socket<S> {
 /// Bytes that a socket costs here; part of an idle connection's budget.
 #[must_use]
 pub const fn socket_bytes<S>() -> usize {
-    size_of::<Socket<S>>()
+    size_of::<SocketState<S>>()
 }
 
 /// By slot.
-pub(super) struct Sockets<S>(Vec<Socket<S>>);
+pub(super) struct Sockets<S>(Vec<SocketState<S>>);
 
 impl<S> Sockets<S> {
     pub(super) fn descriptor(&self, slot: u32) -> Option<&S> {
@@ -81,8 +81,8 @@ impl<S> Sockets<S> {
 
 /// A change of what a connection is counted in, by its slot. In order: slots are used again.
 #[derive(Debug)]
-pub enum Account {
-    Begun(u32, Place),
+pub enum AddressChange {
+    Begun(u32, AddressSlot),
     Ended(u32),
 }
 
@@ -96,7 +96,7 @@ pub struct Reactor<K: Kernel> {
     /// Nothing is accepted before.
     pub(super) accept_again: Moment,
     /// Completions to deal with.
-    events: Vec<Event>,
+    events: Vec<KernelEvent>,
     /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in
     /// `unread` at most once, so both are bounded by the number of connections.
     ready: VecDeque<ConnectionKey>,
@@ -119,7 +119,7 @@ pub struct Reactor<K: Kernel> {
     /// The watch of the doorbell has ended, as any watch may after a burst: the core arms it anew.
     pub(super) doorbell_is_deaf: bool,
     /// Changes of what connections are counted in, since the worker took them last.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<AddressChange>,
 }
 
 /// What was reported of the connection to Redis.
@@ -167,13 +167,13 @@ impl<K: Kernel> Reactor<K> {
     ) {
         let slot = key.slot as usize;
         if self.sockets.0.len() <= slot {
-            self.sockets.0.resize_with(slot + 1, Socket::default);
+            self.sockets.0.resize_with(slot + 1, SocketState::default);
         }
         self.kernel.watch_readable(&descriptor, Watched::Connection(key));
         // It may have been read in this tick, as a session.
         let read_in_tick = self.tick;
         self.sockets.0[slot] =
-            Socket { descriptor: Some(descriptor), read_in_tick, ..Socket::default() };
+            SocketState { descriptor: Some(descriptor), read_in_tick, ..SocketState::default() };
         if !leftover.is_empty() {
             self.feed(shard, key, leftover);
         }
@@ -268,7 +268,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    fn on_event(&mut self, site: &mut Site<'_>, event: Event) {
+    fn on_event(&mut self, site: &mut Site<'_>, event: KernelEvent) {
         let until = if event.end { Queued::ToTheEnd } else { Queued::Once };
         match event.token {
             Token::Readable(watched) | Token::Writable(watched) if event.failed => {
@@ -414,7 +414,7 @@ impl<K: Kernel> Reactor<K> {
         if connection.is_closing() && self.sockets.0[key.slot as usize].partial.is_none() {
             return;
         }
-        let limits = Limits { message_size_max: shard.message_size_max(key.slot) };
+        let limits = FrameLimits { message_size_max: shard.message_size_max(key.slot) };
         let kept_before = self.input_bytes(key.slot as usize);
         let socket = &mut self.sockets.0[key.slot as usize];
         let mut sink = ShardSink { shard, key, peer_closed: false };
@@ -469,7 +469,7 @@ impl<K: Kernel> Reactor<K> {
         let Some(connection) = shard.get(key) else { return };
         let is_blocked = connection.is_blocked();
         shard.remove(key);
-        self.accounts.push(Account::Ended(key.slot));
+        self.accounts.push(AddressChange::Ended(key.slot));
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
         if let Some(descriptor) = socket.descriptor {
             self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::http::Rules;
-use super::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Watched};
+use super::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Watched};
 use super::*;
 use crate::admission::overload::Overload;
 use crate::app::{App, AppIndex, Apps, sample};
@@ -51,7 +51,7 @@ impl Kernel for Scripted {
 
     fn park(&mut self, _timeout_ms: Option<u64>) {}
 
-    fn reap(&mut self, _events: &mut Vec<Event>) {}
+    fn reap(&mut self, _events: &mut Vec<KernelEvent>) {}
 
     fn send_all<'a>(&mut self, sends: impl Iterator<Item = Send<'a, ()>>, results: &mut Vec<Sent>) {
         results.clear();

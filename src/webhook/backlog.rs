@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{Amount, BYTES_MAX, EVENTS_MAX, Line, Waiting};
-use super::retry::{Policy, REFUSALS_IN_A_ROW_MAX, Verdict};
+use super::batch::{Amount, BYTES_MAX, EVENTS_MAX, EventJson, WaitingEvents};
+use super::retry::{Policy, REFUSALS_IN_A_ROW_MAX, RetryVerdict};
 use super::time::later;
 use crate::clock::Moment;
 
@@ -31,8 +31,8 @@ const PARTS: usize = 4;
 
 /// An event that was tried or is to be tried at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) line: Line,
+pub(super) struct BacklogEntry {
+    pub(super) line: EventJson,
     /// Its first attempt or that of an event that it waits for, by the sender's clock and by the host's.
     since: (Moment, u64),
 }
@@ -40,12 +40,12 @@ pub(super) struct Entry {
 /// One request. It goes back to the backlog by `accepted` or `refused`.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<BacklogEntry>,
     group: Option<u64>,
 }
 
 impl Attempt {
-    pub(super) fn lines(&self) -> impl Iterator<Item = &Line> {
+    pub(super) fn lines(&self) -> impl Iterator<Item = &EventJson> {
         self.entries.iter().map(|entry| &entry.line)
     }
 
@@ -68,15 +68,15 @@ pub(super) enum Next {
 
 /// Why an event is not tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum GiveUpReason {
     Permanent,
     Expired,
     TooMany,
 }
 
 #[derive(Debug)]
-struct Group {
-    entries: VecDeque<Entry>,
+struct RetryGroup {
+    entries: VecDeque<BacklogEntry>,
     /// Channels whose later events join this group.
     channels: HashSet<Arc<str>>,
     /// Entries that are tried together.
@@ -96,18 +96,18 @@ struct Group {
     amount: Amount,
 }
 
-impl Group {
-    fn push_back(&mut self, entry: Entry) {
+impl RetryGroup {
+    fn push_back(&mut self, entry: BacklogEntry) {
         self.amount.add(&entry.line);
         self.entries.push_back(entry);
     }
 
-    fn push_front(&mut self, entry: Entry) {
+    fn push_front(&mut self, entry: BacklogEntry) {
         self.amount.add(&entry.line);
         self.entries.push_front(entry);
     }
 
-    fn pop_front(&mut self, fits: impl Fn(&Line) -> bool) -> Option<Entry> {
+    fn pop_front(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<BacklogEntry> {
         let entry = self.entries.pop_front_if(|entry| fits(&entry.line))?;
         self.amount.remove(&entry.line);
         Some(entry)
@@ -132,8 +132,8 @@ pub(super) struct Backlog {
     policy: Policy,
     /// One of `PARTS`.
     part: Amount,
-    waiting: Waiting,
-    groups: BTreeMap<u64, Group>,
+    waiting: WaitingEvents,
+    groups: BTreeMap<u64, RetryGroup>,
     due: BTreeSet<(Moment, u64)>,
     group_of: HashMap<Arc<str>, u64>,
     next_group: u64,
@@ -154,7 +154,7 @@ impl Backlog {
         Self {
             policy,
             part: Amount { events: max.events / PARTS, bytes: max.bytes / PARTS },
-            waiting: Waiting::default(),
+            waiting: WaitingEvents::default(),
             groups: BTreeMap::new(),
             due: BTreeSet::new(),
             group_of: HashMap::new(),
@@ -169,7 +169,7 @@ impl Backlog {
         }
     }
 
-    pub(super) fn push(&mut self, line: Line) {
+    pub(super) fn push(&mut self, line: EventJson) {
         self.waiting.push(line);
     }
 
@@ -184,7 +184,7 @@ impl Backlog {
     }
 
     /// An event that waits, the first to be due; for the log.
-    pub(super) fn first(&self) -> Option<&Line> {
+    pub(super) fn first(&self) -> Option<&EventJson> {
         let first = self.due.first().and_then(|(_, id)| self.groups.get(id)?.entries.front());
         first.map(|entry| &entry.line).or_else(|| self.waiting.first())
     }
@@ -197,13 +197,18 @@ impl Backlog {
         }
     }
 
-    pub(super) fn next(&mut self, now: Moment, unix_ms: u64) -> (Next, Vec<Entry>) {
+    pub(super) fn next(&mut self, now: Moment, unix_ms: u64) -> (Next, Vec<BacklogEntry>) {
         let mut given_up = Vec::new();
         let next = self.next_attempt(now, unix_ms, &mut given_up);
         (next, given_up)
     }
 
-    fn next_attempt(&mut self, now: Moment, unix_ms: u64, given_up: &mut Vec<Entry>) -> Next {
+    fn next_attempt(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        given_up: &mut Vec<BacklogEntry>,
+    ) -> Next {
         let is_empty = self.waiting.is_empty() && self.groups.is_empty();
         if !is_empty && now < self.paused_until {
             return Next::Pause(self.paused_until);
@@ -237,7 +242,7 @@ impl Backlog {
             let width = group.width.clamp(1, EVENTS_MAX);
             while entries.len() < width {
                 let is_first = entries.is_empty();
-                let fits = |line: &Line| is_first || bytes + line.json.len() <= BYTES_MAX;
+                let fits = |line: &EventJson| is_first || bytes + line.json.len() <= BYTES_MAX;
                 let Some(entry) = group.pop_front(fits) else { break };
                 bytes += entry.line.json.len();
                 entries.push(entry);
@@ -250,34 +255,39 @@ impl Backlog {
     }
 
     /// What fits one request of the events that were never tried. Those of a channel with a group join it.
-    fn take_new(&mut self, now: Moment, unix_ms: u64, given_up: &mut Vec<Entry>) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::new();
+    fn take_new(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        given_up: &mut Vec<BacklogEntry>,
+    ) -> Vec<BacklogEntry> {
+        let mut entries: Vec<BacklogEntry> = Vec::new();
         let mut bytes = 0;
         while entries.len() < EVENTS_MAX {
             let group_of = &self.group_of;
-            let fits = |line: &Line| {
+            let fits = |line: &EventJson| {
                 entries.is_empty()
                     || bytes + line.json.len() <= BYTES_MAX
                     || group_of.contains_key(&line.channel)
             };
             let Some(line) = self.waiting.pop_if(fits) else { break };
             if let Some(&group) = self.group_of.get(&line.channel) {
-                self.join(group, Entry { line, since: (now, unix_ms) }, given_up);
+                self.join(group, BacklogEntry { line, since: (now, unix_ms) }, given_up);
                 continue;
             }
             bytes += line.json.len();
-            entries.push(Entry { line, since: (now, unix_ms) });
+            entries.push(BacklogEntry { line, since: (now, unix_ms) });
         }
         entries
     }
 
     /// An event waits behind those of its channel.
-    fn join(&mut self, id: u64, entry: Entry, given_up: &mut Vec<Entry>) {
+    fn join(&mut self, id: u64, entry: BacklogEntry, given_up: &mut Vec<BacklogEntry>) {
         let (part, now) = (self.part, entry.since.0);
         self.change(id, |group| {
             group.push_back(entry);
             let rest = PARTS - 1;
-            let is_over = |group: &Group| {
+            let is_over = |group: &RetryGroup| {
                 group.amount.events > part.events.saturating_mul(rest).max(1)
                     || group.amount.bytes > part.bytes.saturating_mul(rest)
             };
@@ -312,11 +322,11 @@ impl Backlog {
     pub(super) fn refused(
         &mut self,
         attempt: Attempt,
-        verdict: Verdict,
+        verdict: RetryVerdict,
         retry_after: Option<Duration>,
         now: Moment,
         random: u64,
-    ) -> Vec<(Entry, Why)> {
+    ) -> Vec<(BacklogEntry, GiveUpReason)> {
         self.refusals_in_a_row = self.refusals_in_a_row.saturating_add(1);
         let mut pause = self.policy.endpoint_pause(verdict, self.refusals_in_a_row, retry_after);
         if self.is_hurried {
@@ -327,15 +337,15 @@ impl Backlog {
         }
         let tried = attempt.entries.len();
         let id = attempt.group.unwrap_or_else(|| self.new_group(&attempt.entries, now));
-        let is_final = verdict == Verdict::Permanent
+        let is_final = verdict == RetryVerdict::Permanent
             && (tried == 1 || self.refusals_in_a_row > REFUSALS_IN_A_ROW_MAX);
         let limit = self.policy.limit;
-        let (given_up, left): (Vec<Entry>, Vec<Entry>) = attempt
+        let (given_up, left): (Vec<BacklogEntry>, Vec<BacklogEntry>) = attempt
             .entries
             .into_iter()
             .partition(|entry| is_final || since_first(entry, now) >= limit);
-        let why = if is_final { Why::Permanent } else { Why::Expired };
-        let mut given_up: Vec<(Entry, Why)> =
+        let why = if is_final { GiveUpReason::Permanent } else { GiveUpReason::Expired };
+        let mut given_up: Vec<(BacklogEntry, GiveUpReason)> =
             given_up.into_iter().map(|entry| (entry, why)).collect();
         self.change(id, |group| {
             left.into_iter().rev().for_each(|entry| group.push_front(entry));
@@ -347,20 +357,20 @@ impl Backlog {
         }
         let mut too_many = Vec::new();
         self.make_room(&mut too_many);
-        given_up.extend(too_many.into_iter().map(|entry| (entry, Why::TooMany)));
+        given_up.extend(too_many.into_iter().map(|entry| (entry, GiveUpReason::TooMany)));
         given_up
     }
 
     /// The front of a group is to be tried again: in parts if it was more than one, else after a pause.
-    fn put_off(&mut self, id: u64, tried: usize, verdict: Verdict, now: Moment, random: u64) {
+    fn put_off(&mut self, id: u64, tried: usize, verdict: RetryVerdict, now: Moment, random: u64) {
         let Some(group) = self.groups.get(&id) else { return };
         let may_be_its_events = match verdict {
-            Verdict::Permanent => true,
-            Verdict::Transient => {
+            RetryVerdict::Permanent => true,
+            RetryVerdict::Transient => {
                 group.is_apart || group.refusals >= TOGETHER || group.has_several_channels()
             }
-            Verdict::Busy => group.is_apart || group.refusals >= TOGETHER,
-            Verdict::Unreachable => false,
+            RetryVerdict::Busy => group.is_apart || group.refusals >= TOGETHER,
+            RetryVerdict::Unreachable => false,
         };
         if tried > 1 && may_be_its_events {
             return self.split(id, tried, now);
@@ -368,13 +378,13 @@ impl Backlog {
         let elapsed = group.entries.front().map_or(Duration::ZERO, |entry| since_first(entry, now));
         let pause = match verdict {
             // Not the fault of these events: they are due when the endpoint is tried again.
-            Verdict::Unreachable => Duration::ZERO,
+            RetryVerdict::Unreachable => Duration::ZERO,
             _ => self.policy.event_pause(group.refusals, elapsed, random).unwrap_or_default(),
         };
         let longest = if self.is_hurried { self.policy.first } else { pause };
         let pause = pause.min(longest);
         let acceptances = self.acceptances;
-        let is_alone = tried == 1 && verdict == Verdict::Transient;
+        let is_alone = tried == 1 && verdict == RetryVerdict::Transient;
         self.change(id, |group| {
             group.refusals = group.refusals.saturating_add(1);
             group.due = later(now, pause);
@@ -421,7 +431,7 @@ impl Backlog {
 
     /// If the fault of the first event is its own, those behind it get a group and no longer wait for it.
     fn release_followers(&mut self, id: u64, now: Moment) {
-        let is_proven = |group: &Group| group.proofs >= PROOFS && group.entries.len() > 1;
+        let is_proven = |group: &RetryGroup| group.proofs >= PROOFS && group.entries.len() > 1;
         if !self.groups.get(&id).is_some_and(is_proven) {
             return;
         }
@@ -433,7 +443,7 @@ impl Backlog {
     }
 
     /// Moves entries into a new group, with their channels.
-    fn move_out(&mut self, id: u64, now: Moment, mut is_moved: impl FnMut(&Entry) -> bool) {
+    fn move_out(&mut self, id: u64, now: Moment, mut is_moved: impl FnMut(&BacklogEntry) -> bool) {
         let mut moved = VecDeque::new();
         self.change(id, |group| {
             let entries = std::mem::take(&mut group.entries).into_iter();
@@ -466,7 +476,11 @@ impl Backlog {
     }
 
     /// An empty group that later events of the channels of these entries join.
-    fn new_group<'a>(&mut self, of: impl IntoIterator<Item = &'a Entry>, now: Moment) -> u64 {
+    fn new_group<'a>(
+        &mut self,
+        of: impl IntoIterator<Item = &'a BacklogEntry>,
+        now: Moment,
+    ) -> u64 {
         let id = self.next_group;
         self.next_group += 1;
         let mut is_open = true;
@@ -478,7 +492,7 @@ impl Backlog {
         for channel in &channels {
             self.group_of.insert(channel.clone(), id);
         }
-        let group = Group {
+        let group = RetryGroup {
             entries: VecDeque::new(),
             channels,
             width: EVENTS_MAX,
@@ -525,7 +539,7 @@ impl Backlog {
     }
 
     /// Changes a group and keeps the account of isolated ones.
-    fn change(&mut self, id: u64, change: impl FnOnce(&mut Group)) {
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut RetryGroup)) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let queue = usize::from(group.is_open);
         let (groups, account) = (&mut self.isolated[queue], &mut self.isolated_amount[queue]);
@@ -544,7 +558,7 @@ impl Backlog {
     }
 
     /// Gives up the oldest isolated events while they are too many.
-    fn make_room(&mut self, given_up: &mut Vec<Entry>) {
+    fn make_room(&mut self, given_up: &mut Vec<BacklogEntry>) {
         for queue in 0..self.isolated.len() {
             let is_over = |account: Amount, part: Amount| {
                 account.events > part.events || account.bytes > part.bytes
@@ -563,6 +577,6 @@ impl Backlog {
     }
 }
 
-fn since_first(entry: &Entry, now: Moment) -> Duration {
+fn since_first(entry: &BacklogEntry, now: Moment) -> Duration {
     Duration::from_millis(now.0.saturating_sub(entry.since.0.0))
 }

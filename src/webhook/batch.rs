@@ -13,7 +13,7 @@ pub(super) const BYTES_MAX: usize = 256 * 1024;
 
 /// One event: its JSON is written once and shared by the endpoints that want it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct EventJson {
     pub(super) class: Class,
     pub(super) kind: WebhookKind,
     pub(super) channel: Arc<str>,
@@ -22,13 +22,13 @@ pub(super) struct Line {
 
 /// What waits for its first attempt. Events that needed a signature go first; each queue keeps its order.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
-    signed: VecDeque<Line>,
-    open: VecDeque<Line>,
+pub(super) struct WaitingEvents {
+    signed: VecDeque<EventJson>,
+    open: VecDeque<EventJson>,
 }
 
-impl Waiting {
-    pub(super) fn push(&mut self, line: Line) {
+impl WaitingEvents {
+    pub(super) fn push(&mut self, line: EventJson) {
         let queue = if line.class.is_open() { &mut self.open } else { &mut self.signed };
         queue.push_back(line);
     }
@@ -37,11 +37,11 @@ impl Waiting {
         self.signed.is_empty() && self.open.is_empty()
     }
 
-    pub(super) fn first(&self) -> Option<&Line> {
+    pub(super) fn first(&self) -> Option<&EventJson> {
         self.signed.front().or_else(|| self.open.front())
     }
 
-    pub(super) fn pop_if(&mut self, fits: impl Fn(&Line) -> bool) -> Option<Line> {
+    pub(super) fn pop_if(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<EventJson> {
         let queue = if self.signed.is_empty() { &mut self.open } else { &mut self.signed };
         queue.pop_front_if(|line| fits(line))
     }
@@ -63,26 +63,26 @@ pub(super) struct Amount {
 }
 
 impl Amount {
-    pub(super) fn add(&mut self, line: &Line) {
+    pub(super) fn add(&mut self, line: &EventJson) {
         self.events += 1;
         self.bytes += line.json.len();
     }
 
-    pub(super) fn remove(&mut self, line: &Line) {
+    pub(super) fn remove(&mut self, line: &EventJson) {
         self.events = self.events.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(line.json.len());
     }
 }
 
 /// By class; bytes of the events alone.
-pub(super) fn amounts<'a>(lines: impl IntoIterator<Item = &'a Line>) -> [Amount; CLASSES] {
+pub(super) fn amounts<'a>(lines: impl IntoIterator<Item = &'a EventJson>) -> [Amount; CLASSES] {
     let mut amounts = [Amount::default(); CLASSES];
     lines.into_iter().for_each(|line| amounts[line.class as usize].add(line));
     amounts
 }
 
 /// `{"time_ms":…,"events":[…]}`.
-pub(super) fn body<'a>(lines: impl IntoIterator<Item = &'a Line>, unix_ms: u64) -> Vec<u8> {
+pub(super) fn body<'a>(lines: impl IntoIterator<Item = &'a EventJson>, unix_ms: u64) -> Vec<u8> {
     let mut body = format!("{{\"time_ms\":{unix_ms},\"events\":[").into_bytes();
     for (number, line) in lines.into_iter().enumerate() {
         if number > 0 {
@@ -98,26 +98,26 @@ pub(super) fn body<'a>(lines: impl IntoIterator<Item = &'a Line>, unix_ms: u64) 
 mod tests {
     use super::*;
 
-    fn line(class: Class, json: &str) -> Line {
+    fn line(class: Class, json: &str) -> EventJson {
         let json = json.as_bytes().into();
-        Line { class, kind: WebhookKind::ChannelOccupied, channel: "c".into(), json }
+        EventJson { class, kind: WebhookKind::ChannelOccupied, channel: "c".into(), json }
     }
 
-    fn lines(texts: &[&str]) -> Waiting {
-        let mut waiting = Waiting::default();
+    fn lines(texts: &[&str]) -> WaitingEvents {
+        let mut waiting = WaitingEvents::default();
         texts.iter().for_each(|text| waiting.push(line(Class::Open, text)));
         waiting
     }
 
     #[test]
     fn events_that_need_a_signature_go_first_and_in_their_order() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingEvents::default();
         for (class, text) in
             [(Class::Open, "1"), (Class::Client, "2"), (Class::Open, "3"), (Class::Member, "4")]
         {
             waiting.push(line(class, text));
         }
-        let all: Vec<Line> = std::iter::from_fn(|| waiting.pop_if(|_| true)).collect();
+        let all: Vec<EventJson> = std::iter::from_fn(|| waiting.pop_if(|_| true)).collect();
         assert!(waiting.is_empty());
         assert_eq!(body(&all, 0), br#"{"time_ms":0,"events":[2,4,1,3]}"#);
         assert_eq!(

@@ -14,7 +14,7 @@ use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout};
 use ureq::{Agent, Error, Timeout};
 
 use super::header_case::TitleCase;
-use super::retry::Verdict;
+use super::retry::RetryVerdict;
 use crate::app::App;
 use crate::pusher::signature;
 use crate::text::{SHOWN_BYTES_MAX, shown, visible};
@@ -28,7 +28,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// Why a request did not do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum DeliveryFailure {
     /// An answer, but not 2xx; and its `Retry-After`, if that is a number of seconds.
     Status(u16, Option<Duration>),
     /// No whole answer head within the time.
@@ -43,11 +43,11 @@ pub(super) enum Failure {
 
 /// The client of all endpoints: connections are kept open between requests, TLS is set up once.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(super) struct EndpointClient {
     agent: Agent,
 }
 
-impl Client {
+impl EndpointClient {
     /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
     pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
         let tls = TlsConfig::builder()
@@ -77,7 +77,7 @@ impl Client {
     ///
     /// # Errors
     /// Anything but 2xx.
-    pub(super) fn post(&self, url: &str, app: &App, body: &[u8]) -> Result<(), Failure> {
+    pub(super) fn post(&self, url: &str, app: &App, body: &[u8]) -> Result<(), DeliveryFailure> {
         let signature = signature::sign(&app.secret, &[body]);
         let mut answer = self
             .agent
@@ -87,7 +87,7 @@ impl Client {
             .header("X-Pusher-Key", HeaderValue::from_bytes(app.key.as_bytes()).map_err(other)?)
             .header("X-Pusher-Signature", HeaderValue::from_bytes(&signature).map_err(other)?)
             .send(body)
-            .map_err(|error| Failure::from(&error))?;
+            .map_err(|error| DeliveryFailure::from(&error))?;
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
             let seconds = value.to_str().ok()?.trim().parse().ok()?;
             Some(Duration::from_secs(seconds))
@@ -97,7 +97,7 @@ impl Client {
         let _ = std::io::copy(&mut body.take(ANSWER_BYTES_READ), &mut std::io::sink());
         match answer.status().as_u16() {
             200..=299 => Ok(()),
-            status => Err(Failure::Status(status, retry_after)),
+            status => Err(DeliveryFailure::Status(status, retry_after)),
         }
     }
 
@@ -105,8 +105,8 @@ impl Client {
     ///
     /// # Errors
     /// When there is no answer, or its TLS is not trusted.
-    pub(super) fn head(&self, url: &str) -> Result<Option<String>, Failure> {
-        let answer = self.agent.head(url).call().map_err(|error| Failure::from(&error))?;
+    pub(super) fn head(&self, url: &str) -> Result<Option<String>, DeliveryFailure> {
+        let answer = self.agent.head(url).call().map_err(|error| DeliveryFailure::from(&error))?;
         let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
         Ok(date.map(str::to_owned))
     }
@@ -117,11 +117,11 @@ impl Client {
     }
 }
 
-fn other(error: impl fmt::Display) -> Failure {
-    Failure::Connection(error.to_string())
+fn other(error: impl fmt::Display) -> DeliveryFailure {
+    DeliveryFailure::Connection(error.to_string())
 }
 
-impl From<&Error> for Failure {
+impl From<&Error> for DeliveryFailure {
     fn from(error: &Error) -> Self {
         match error {
             // Two of its kinds quote the URL, which may carry credentials.
@@ -156,15 +156,15 @@ fn is_of_a_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-impl Failure {
+impl DeliveryFailure {
     /// What it means for the events of the request.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> RetryVerdict {
         match self {
-            Self::Status(408 | 425 | 429, _) => Verdict::Busy,
+            Self::Status(408 | 425 | 429, _) => RetryVerdict::Busy,
             // A redirect may be that of a backend in maintenance (`php artisan down --redirect`).
-            Self::Status(400..=499, _) => Verdict::Permanent,
-            Self::Status(..) | Self::Timeout | Self::HungUp(_) => Verdict::Transient,
-            Self::Connection(_) | Self::Tls(_) => Verdict::Unreachable,
+            Self::Status(400..=499, _) => RetryVerdict::Permanent,
+            Self::Status(..) | Self::Timeout | Self::HungUp(_) => RetryVerdict::Transient,
+            Self::Connection(_) | Self::Tls(_) => RetryVerdict::Unreachable,
         }
     }
 
@@ -177,7 +177,7 @@ impl Failure {
 }
 
 /// Tells what happened and what to do, to be read after the URL.
-impl fmt::Display for Failure {
+impl fmt::Display for DeliveryFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status, _) => {

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use rtrb::Consumer;
 
-use super::batch::Line;
+use super::batch::EventJson;
 use super::budget::{Class, RingBudget};
-use super::client::Client;
+use super::client::EndpointClient;
 use super::gate::Gate;
 use super::report;
-use super::sender::{self, Common, Handle, Refused, Rest};
-use super::time::{Clock, later};
-use super::{Settings, Stamped, Target};
+use super::sender::{self, Common, EndedSender, Handle, PushError};
+use super::time::{WebhookClock, later};
+use super::{ClassedEvent, EndpointTarget, WebhookSettings};
 use crate::app::{Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::config::webhook_url;
@@ -38,29 +38,29 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// One webhook of an app.
 struct Endpoint {
-    target: Arc<Target>,
+    target: Arc<EndpointTarget>,
     sender: Option<Handle>,
-    losses: Losses,
+    losses: LostEvents,
 }
 
 /// Events that were dropped and not yet told of.
 #[derive(Default)]
-struct Losses {
+struct LostEvents {
     /// By kind.
     events: [u64; WEBHOOK_KINDS],
     quiet_until: Moment,
     /// Of the last one.
-    why: Why,
+    why: DropReason,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum Why {
+enum DropReason {
     #[default]
     Full,
     NoThread,
 }
 
-impl Why {
+impl DropReason {
     /// To be read after "because".
     fn sentence(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl Why {
     }
 }
 
-impl Losses {
+impl LostEvents {
     fn any(&self) -> bool {
         self.events.iter().any(|events| *events > 0)
     }
@@ -97,7 +97,7 @@ impl Losses {
 
 pub(super) struct Dispatcher {
     common: Arc<Common>,
-    rings: Vec<(Consumer<Stamped>, Arc<RingBudget>)>,
+    rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
     doorbell: Arc<Doorbell>,
     finishing: Receiver<Duration>,
     /// What `finishing` said.
@@ -110,29 +110,29 @@ pub(super) struct Dispatcher {
     losing: Vec<usize>,
     /// Of the workers' rings, as told.
     workers_losses_told: [u64; WEBHOOK_KINDS],
-    workers_losses: Losses,
+    workers_losses: LostEvents,
     /// Senders hold a copy each. It goes away with the last of them.
     alive: Sender<Infallible>,
     all_ended: Receiver<Infallible>,
     /// What the gate let through; empty between turns.
-    passed: Vec<Stamped>,
+    passed: Vec<ClassedEvent>,
 }
 
 impl Dispatcher {
     pub(super) fn new(
         apps: Arc<Apps>,
-        settings: Settings,
-        rings: Vec<(Consumer<Stamped>, Arc<RingBudget>)>,
+        settings: WebhookSettings,
+        rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
         doorbell: Arc<Doorbell>,
         counters: Arc<WebhookCounters>,
         finishing: Receiver<Duration>,
     ) -> Self {
         let (endpoints, endpoints_of) = endpoints(&apps);
         let common = Common {
-            client: Client::new(settings.timeout, endpoints.len()),
+            client: EndpointClient::new(settings.timeout, endpoints.len()),
             apps,
             settings,
-            clock: Clock::start(),
+            clock: WebhookClock::start(),
             counters,
             bytes: AtomicUsize::new(0),
             open_bytes: AtomicUsize::new(0),
@@ -150,7 +150,7 @@ impl Dispatcher {
             endpoints_of,
             losing: Vec::new(),
             workers_losses_told: [0; WEBHOOK_KINDS],
-            workers_losses: Losses::default(),
+            workers_losses: LostEvents::default(),
             alive,
             all_ended,
             passed: Vec::new(),
@@ -222,7 +222,7 @@ impl Dispatcher {
         let mut passed = std::mem::take(&mut self.passed);
         for (class, event) in passed.drain(..) {
             let webhooks = &self.common.apps.get(event.app).webhooks;
-            let mut line: Option<Line> = None;
+            let mut line: Option<EventJson> = None;
             for &at in &self.endpoints_of[usize::from(event.app.0)] {
                 let endpoint = &mut self.endpoints[at];
                 if !webhooks[endpoint.target.index].wants(event.kind(), &event.channel) {
@@ -273,7 +273,7 @@ impl Dispatcher {
             let sender = endpoint.sender.take()?;
             Some(sender.finish(endpoint.target.clone()))
         });
-        let rests: Vec<Rest> = senders.collect();
+        let rests: Vec<EndedSender> = senders.collect();
         drop(self.alive);
         let (clock, failing_end) = (self.common.clock, self.common.settings.failing_end);
         let start = clock.now();
@@ -298,7 +298,7 @@ impl Dispatcher {
             tracing::warn!("webhook {} of app {app}: {}", target.shown, discarded.sentence());
         }
         self.common.client.shut();
-        rests.iter().for_each(Rest::wake);
+        rests.iter().for_each(EndedSender::wake);
     }
 }
 
@@ -309,19 +309,19 @@ impl Endpoint {
     /// When it is dropped.
     fn queue(
         &mut self,
-        line: &Line,
+        line: &EventJson,
         common: &Arc<Common>,
         alive: &Sender<Infallible>,
-    ) -> Result<(), Why> {
+    ) -> Result<(), DropReason> {
         match self.sender.as_ref().map(|sender| sender.push(line, common)) {
             Some(Ok(())) => return Ok(()),
-            Some(Err(Refused::Full)) => return Err(Why::Full),
-            Some(Err(Refused::Ended)) | None => {}
+            Some(Err(PushError::Full)) => return Err(DropReason::Full),
+            Some(Err(PushError::Ended)) | None => {}
         }
         self.sender = None;
         let sender =
-            sender::start(common, &self.target, alive.clone()).map_err(|_| Why::NoThread)?;
-        self.sender.insert(sender).push(line, common).map_err(|_| Why::Full)
+            sender::start(common, &self.target, alive.clone()).map_err(|_| DropReason::NoThread)?;
+        self.sender.insert(sender).push(line, common).map_err(|_| DropReason::Full)
     }
 }
 
@@ -331,14 +331,14 @@ fn endpoints(apps: &Apps) -> (Vec<Endpoint>, Vec<Vec<usize>>) {
     for (app, index) in apps.iter().zip(0..) {
         let first = endpoints.len();
         for (at, webhook) in app.webhooks.iter().enumerate() {
-            let target = Target {
+            let target = EndpointTarget {
                 app: crate::app::AppIndex(index),
                 index: at,
                 number: endpoints.len(),
                 url: webhook.url.clone(),
                 shown: webhook_url::shown(&webhook.url),
             };
-            let losses = Losses::default();
+            let losses = LostEvents::default();
             endpoints.push(Endpoint { target: Arc::new(target), sender: None, losses });
         }
         endpoints_of.push((first..endpoints.len()).collect());
@@ -346,10 +346,10 @@ fn endpoints(apps: &Apps) -> (Vec<Endpoint>, Vec<Vec<usize>>) {
     (endpoints, endpoints_of)
 }
 
-fn written(class: Class, event: &WebhookEvent) -> Line {
+fn written(class: Class, event: &WebhookEvent) -> EventJson {
     let mut json = Vec::with_capacity(128);
     event.write(&mut json);
-    Line { class, kind: event.kind(), channel: event.channel.clone(), json: json.into() }
+    EventJson { class, kind: event.kind(), channel: event.channel.clone(), json: json.into() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this thread is no worker's, and rests on purpose")]

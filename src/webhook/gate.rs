@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Stamped;
+use super::ClassedEvent;
 use super::budget::Class;
 use crate::app::AppIndex;
 use crate::clock::Moment;
@@ -25,11 +25,11 @@ const MISSES_MAX: usize = 10_000;
 const MISS_QUIET_MS: u64 = 10_000;
 
 /// Who fills what: an app, and what its clients need for such events.
-type Group = (AppIndex, Class);
+type GateClass = (AppIndex, Class);
 
 /// A channel, or a user in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Subject {
+struct GateKey {
     app: AppIndex,
     channel: Arc<str>,
     user: Option<Box<str>>,
@@ -48,9 +48,9 @@ pub(super) struct Gate {
     /// By the order in which they were held, which is the order in which they are due.
     held: BTreeMap<u64, (Moment, Class, WebhookEvent)>,
     /// The keys of `held` of each app and class that has any.
-    groups: HashMap<Group, BTreeSet<u64>>,
+    groups: HashMap<GateClass, BTreeSet<u64>>,
     /// The key of `held` for each subject that is there.
-    places: HashMap<Subject, u64>,
+    places: HashMap<GateKey, u64>,
     next_place: u64,
     misses_told: HashSet<(AppIndex, Arc<str>)>,
     /// The same channels, each with the end of its quiet time, oldest first.
@@ -77,7 +77,7 @@ impl Gate {
         class: Class,
         event: WebhookEvent,
         now: Moment,
-        out: &mut Vec<Stamped>,
+        out: &mut Vec<ClassedEvent>,
     ) {
         self.release(now, out);
         match movement(&event.what) {
@@ -95,14 +95,14 @@ impl Gate {
     }
 
     /// What was held long enough goes to `out`.
-    pub(super) fn release(&mut self, now: Moment, out: &mut Vec<Stamped>) {
+    pub(super) fn release(&mut self, now: Moment, out: &mut Vec<ClassedEvent>) {
         while self.next_due().is_some_and(|due| due <= now) {
             self.release_oldest(out);
         }
     }
 
     /// Everything held goes to `out`: nobody comes back any more.
-    pub(super) fn release_all(&mut self, out: &mut Vec<Stamped>) {
+    pub(super) fn release_all(&mut self, out: &mut Vec<ClassedEvent>) {
         while !self.held.is_empty() {
             self.release_oldest(out);
         }
@@ -119,7 +119,7 @@ impl Gate {
         event: WebhookEvent,
         user: Option<Box<str>>,
         now: Moment,
-        out: &mut Vec<Stamped>,
+        out: &mut Vec<ClassedEvent>,
     ) {
         let subject = subject(&event, user);
         if self.places.contains_key(&subject) {
@@ -138,12 +138,12 @@ impl Gate {
     }
 
     /// Undoes a leaving; whether it was held.
-    fn take(&mut self, subject: &Subject) -> bool {
+    fn take(&mut self, subject: &GateKey) -> bool {
         let Some(place) = self.places.remove(subject) else { return false };
         self.remove(place).is_some()
     }
 
-    fn remove(&mut self, place: u64) -> Option<Stamped> {
+    fn remove(&mut self, place: u64) -> Option<ClassedEvent> {
         let (_, class, event) = self.held.remove(&place)?;
         let group = (event.app, class);
         if let Some(places) = self.groups.get_mut(&group) {
@@ -155,14 +155,14 @@ impl Gate {
         Some((class, event))
     }
 
-    fn release_oldest(&mut self, out: &mut Vec<Stamped>) {
+    fn release_oldest(&mut self, out: &mut Vec<ClassedEvent>) {
         if let Some((place, _)) = self.held.first_key_value() {
             self.release_one(*place, out);
         }
     }
 
     /// Makes room for one of `group`: its own, where it has its share or more, so that a flood costs no search.
-    fn release_oldest_of_the_largest(&mut self, group: Group, out: &mut Vec<Stamped>) {
+    fn release_oldest_of_the_largest(&mut self, group: GateClass, out: &mut Vec<ClassedEvent>) {
         let share = self.held.len().div_ceil(self.groups.len().max(1));
         let own = self.groups.get(&group).filter(|places| places.len() >= share);
         let largest = || self.groups.values().max_by_key(|places| places.len());
@@ -171,7 +171,7 @@ impl Gate {
         }
     }
 
-    fn release_one(&mut self, place: u64, out: &mut Vec<Stamped>) {
+    fn release_one(&mut self, place: u64, out: &mut Vec<ClassedEvent>) {
         let Some((class, event)) = self.remove(place) else { return };
         if let Some(Move::Left(user)) = movement(&event.what) {
             self.places.remove(&subject(&event, user));
@@ -210,8 +210,8 @@ fn movement(what: &Happening) -> Option<Move> {
     }
 }
 
-fn subject(event: &WebhookEvent, user: Option<Box<str>>) -> Subject {
-    Subject { app: event.app, channel: event.channel.clone(), user }
+fn subject(event: &WebhookEvent, user: Option<Box<str>>) -> GateKey {
+    GateKey { app: event.app, channel: event.channel.clone(), user }
 }
 
 #[cfg(test)]

@@ -53,12 +53,12 @@ const ALL_OPEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 /// # Errors
 /// Why it cannot be reached, to be read after the URL.
 pub fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
-    client::Client::new(timeout, 1).head(url).map_err(|failure| failure.to_string())
+    client::EndpointClient::new(timeout, 1).head(url).map_err(|failure| failure.to_string())
 }
 
 /// What is configured, and what only tests change.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct WebhookSettings {
     /// Time for one request.
     pub timeout: Duration,
     /// Time from the first attempt after which a batch is given up.
@@ -79,7 +79,7 @@ pub struct Settings {
     pub ring_events: usize,
 }
 
-impl Settings {
+impl WebhookSettings {
     /// `workers` share the memory of the rings.
     #[must_use]
     pub fn new(config: &Config, workers: usize) -> Self {
@@ -100,7 +100,7 @@ impl Settings {
 
 /// Where one of the apps' webhooks leads.
 #[derive(Debug)]
-struct Target {
+struct EndpointTarget {
     app: AppIndex,
     /// In `App::webhooks`.
     index: usize,
@@ -112,12 +112,12 @@ struct Target {
 }
 
 /// An event on its way from a worker.
-type Stamped = (Class, WebhookEvent);
+type ClassedEvent = (Class, WebhookEvent);
 
 /// A worker's way in.
 #[derive(Debug)]
 pub struct Feed {
-    ring: Producer<Stamped>,
+    ring: Producer<ClassedEvent>,
     budget: Arc<RingBudget>,
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
@@ -169,7 +169,7 @@ pub struct Webhooks {
 pub fn start(
     apps: Arc<Apps>,
     workers: usize,
-    settings: Settings,
+    settings: WebhookSettings,
 ) -> io::Result<Option<(Webhooks, Vec<Feed>)>> {
     if apps.iter().all(|app| app.webhooks.is_empty()) {
         return Ok(None);
@@ -207,7 +207,7 @@ impl Webhooks {
     }
 
     /// Sends at once what is in the rings, is held back or waits for another attempt, and ends; at the latest after
-    /// `grace`, or after `Settings::failing_end` if all endpoints that are left only refuse. The events that are left
+    /// `grace`, or after `WebhookSettings::failing_end` if all endpoints that are left only refuse. The events that are left
     /// then are discarded, counted and logged. To be called when the workers have drained.
     pub fn finish(self, grace: Duration) {
         // Neither can fail: the dispatcher runs until it is told this, and a panic of it ends the process.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backlog::Why;
-use super::batch::Line;
+use super::backlog::GiveUpReason;
+use super::batch::EventJson;
 use super::time::later;
 use crate::app::WebhookKind;
 use crate::clock::Moment;
@@ -21,7 +21,7 @@ const NAMED_MAX: usize = 3;
 const CHANNEL_BYTES_MAX: usize = 60;
 
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct EndpointReport {
     /// Since when the endpoint has been reported as failing.
     failing_since: Option<Moment>,
     failing_quiet_until: Moment,
@@ -76,7 +76,7 @@ impl Discarded {
     }
 }
 
-impl Report {
+impl EndpointReport {
     /// Whether a failure is to be reported now.
     pub(super) fn fails(&mut self, now: Moment) -> bool {
         if self.failing_since.is_some() || now < self.failing_quiet_until {
@@ -93,7 +93,7 @@ impl Report {
     }
 
     /// An event is given up. `failure` is what the endpoint did last, to be read after its URL.
-    pub(super) fn gives_up(&mut self, line: &Line, why: Why, failure: &str) {
+    pub(super) fn gives_up(&mut self, line: &EventJson, why: GiveUpReason, failure: &str) {
         let given_up = &mut self.given_up;
         if let Some(count) = given_up.by_kind.get_mut(line.kind as usize) {
             *count += 1;
@@ -103,9 +103,9 @@ impl Report {
             given_up.named.push(format!("{} of {channel}", line.kind.name()));
         }
         let end = match why {
-            Why::Permanent => "such an answer is final",
-            Why::Expired => "RINGVERB_WEBHOOK_RETRY sets the time for retries",
-            Why::TooMany => {
+            GiveUpReason::Permanent => "such an answer is final",
+            GiveUpReason::Expired => "RINGVERB_WEBHOOK_RETRY sets the time for retries",
+            GiveUpReason::TooMany => {
                 "more refused events wait than RINGVERB_WEBHOOK_QUEUE_MAX has room for beside others"
             }
         };
@@ -141,24 +141,28 @@ mod tests {
     use super::*;
     use crate::webhook::budget::Class;
 
-    fn line(kind: WebhookKind, channel: &str) -> Line {
-        Line { class: Class::Member, kind, channel: channel.into(), json: b"{}"[..].into() }
+    fn line(kind: WebhookKind, channel: &str) -> EventJson {
+        EventJson { class: Class::Member, kind, channel: channel.into(), json: b"{}"[..].into() }
     }
 
     #[test]
     fn what_is_given_up_is_named_at_a_bounded_rate_and_length() {
-        let mut report = Report::default();
+        let mut report = EndpointReport::default();
         let second = |seconds: u64| Moment(seconds * 1000);
         assert_eq!((report.next_due(), report.due(second(1))), (None, None));
         let failure = "answered with HTTP 400; look";
-        report.gives_up(&line(WebhookKind::MemberAdded, "presence-\n1"), Why::Permanent, failure);
+        report.gives_up(
+            &line(WebhookKind::MemberAdded, "presence-\n1"),
+            GiveUpReason::Permanent,
+            failure,
+        );
         let first = report.due(second(1)).unwrap();
         let expected = "1 event given up: member_added of \"presence-\\n1\". Reason: the endpoint answered with \
                         HTTP 400; look; such an answer is final";
         assert_eq!(first, expected);
         for _ in 0..100_000 {
             let long = line(WebhookKind::CacheMiss, &"x".repeat(10_000));
-            report.gives_up(&long, Why::Expired, failure);
+            report.gives_up(&long, GiveUpReason::Expired, failure);
         }
         assert_eq!((report.due(second(10)), report.next_due()), (None, Some(second(11))));
         let many = report.due(second(11)).unwrap();
@@ -190,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_failing_endpoint_is_reported_once_a_minute() {
-        let mut report = Report::default();
+        let mut report = EndpointReport::default();
         assert_eq!(report.recovers(), None);
         assert!(report.fails(Moment(5)) && !report.fails(Moment(6)));
         assert_eq!((report.recovers(), report.recovers()), (Some(Moment(5)), None));

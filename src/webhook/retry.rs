@@ -17,7 +17,7 @@ pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 32;
 
 /// What a failed attempt says about its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RetryVerdict {
     /// The backend will not accept this request at any time: a 4xx.
     Permanent,
     /// It may accept it later, or without some of the events: a 5xx, a redirect, no answer, a cut connection.
@@ -59,12 +59,12 @@ impl Policy {
     /// How long the endpoint pauses after its `in_a_row`th consecutive refusal.
     pub(super) fn endpoint_pause(
         &self,
-        verdict: Verdict,
+        verdict: RetryVerdict,
         in_a_row: u32,
         retry_after: Option<Duration>,
     ) -> Duration {
         let pause = match verdict {
-            Verdict::Unreachable => doubled(self.first, in_a_row.saturating_sub(1)),
+            RetryVerdict::Unreachable => doubled(self.first, in_a_row.saturating_sub(1)),
             _ if in_a_row > REFUSALS_IN_A_ROW_MAX => {
                 doubled(self.first, in_a_row - REFUSALS_IN_A_ROW_MAX - 1)
             }
@@ -106,19 +106,22 @@ mod tests {
     #[test]
     fn an_endpoint_pauses_when_it_refuses_everything_and_never_for_long() {
         let pause = |verdict, in_a_row| POLICY.endpoint_pause(verdict, in_a_row, None).as_secs();
-        assert_eq!([1, 32].map(|row| pause(Verdict::Transient, row)), [0, 0]);
+        assert_eq!([1, 32].map(|row| pause(RetryVerdict::Transient, row)), [0, 0]);
         assert_eq!(
-            [33, 34, 35, 36, u32::MAX].map(|row| pause(Verdict::Busy, row)),
+            [33, 34, 35, 36, u32::MAX].map(|row| pause(RetryVerdict::Busy, row)),
             [1, 2, 4, 5, 5]
         );
-        assert_eq!([1, 2, 3, 4, 99].map(|row| pause(Verdict::Unreachable, row)), [1, 2, 4, 5, 5]);
+        assert_eq!(
+            [1, 2, 3, 4, 99].map(|row| pause(RetryVerdict::Unreachable, row)),
+            [1, 2, 4, 5, 5]
+        );
     }
 
     #[test]
     fn retry_after_counts_up_to_a_minute() {
         let pause = |seconds| {
             let asked = Some(Duration::from_secs(seconds));
-            POLICY.endpoint_pause(Verdict::Busy, 1, asked).as_secs()
+            POLICY.endpoint_pause(RetryVerdict::Busy, 1, asked).as_secs()
         };
         assert_eq!([0, 7, 60, 86_400].map(pause), [0, 7, 60, 60]);
     }

@@ -9,14 +9,14 @@ use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::backlog::{Attempt, Backlog, Entry, Next, Why};
-use super::batch::{self, Amount, Line};
+use super::backlog::{Attempt, Backlog, BacklogEntry, GiveUpReason, Next};
+use super::batch::{self, Amount, EventJson};
 use super::budget::{CLASSES, Class};
-use super::client::{Client, Failure};
-use super::report::{Discarded, Report, events};
-use super::retry::{Policy, Verdict};
-use super::time::{Clock, later, unix_ms};
-use super::{Settings, Target};
+use super::client::{DeliveryFailure, EndpointClient};
+use super::report::{Discarded, EndpointReport, events};
+use super::retry::{Policy, RetryVerdict};
+use super::time::{WebhookClock, later, unix_ms};
+use super::{EndpointTarget, WebhookSettings};
 use crate::app::{App, Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
@@ -30,9 +30,9 @@ const NICE: i32 = 10;
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) apps: Arc<Apps>,
-    pub(super) settings: Settings,
-    pub(super) clock: Clock,
-    pub(super) client: Client,
+    pub(super) settings: WebhookSettings,
+    pub(super) clock: WebhookClock,
+    pub(super) client: EndpointClient,
     pub(super) counters: Arc<WebhookCounters>,
     /// Bytes that wait for all endpoints together; and those of events that anybody can cause.
     pub(super) bytes: AtomicUsize,
@@ -85,7 +85,7 @@ const ENDED: usize = usize::MAX;
 
 /// Why an event was not taken.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum PushError {
     /// So many events or bytes wait that there is no room.
     Full,
     /// No sender runs: it ended, because it had nothing to do.
@@ -94,7 +94,7 @@ pub(super) enum Refused {
 
 /// The dispatcher's end of a sender.
 pub(super) struct Handle {
-    queue: Channel<Line>,
+    queue: Channel<EventJson>,
     load: Arc<Load>,
     thread: Thread,
 }
@@ -104,7 +104,7 @@ impl Handle {
     ///
     /// # Errors
     /// When it is not taken.
-    pub(super) fn push(&self, line: &Line, common: &Common) -> Result<(), Refused> {
+    pub(super) fn push(&self, line: &EventJson, common: &Common) -> Result<(), PushError> {
         let (class, bytes) = (line.class, line.json.len());
         let load = &self.load.by_class[class as usize];
         let is_full = load.is_full(class, common);
@@ -114,24 +114,24 @@ impl Handle {
                 (events != ENDED && !is_full).then(|| events + 1)
             });
         match counted {
-            Err(ENDED) => return Err(Refused::Ended),
-            Err(_) => return Err(Refused::Full),
+            Err(ENDED) => return Err(PushError::Ended),
+            Err(_) => return Err(PushError::Full),
             Ok(_) => {}
         }
         load.events.fetch_add(1, Ordering::Relaxed);
         load.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.load.by_kind[line.kind as usize].fetch_add(1, Ordering::Relaxed);
         common.add_bytes(class, bytes);
-        self.queue.send(line.clone()).map_err(|_| Refused::Ended)
+        self.queue.send(line.clone()).map_err(|_| PushError::Ended)
     }
 
     /// Ends the queue: the sender sends what is left, without pauses that are over now, and ends.
-    pub(super) fn finish(self, target: Arc<Target>) -> Rest {
+    pub(super) fn finish(self, target: Arc<EndpointTarget>) -> EndedSender {
         let Self { queue, load, thread } = self;
         // It looks into the queue when it is woken.
         drop(queue);
         thread.unpark();
-        Rest { target, load, thread }
+        EndedSender { target, load, thread }
     }
 }
 
@@ -158,13 +158,13 @@ impl Common {
 }
 
 /// A sender that gets nothing more.
-pub(super) struct Rest {
-    pub(super) target: Arc<Target>,
+pub(super) struct EndedSender {
+    pub(super) target: Arc<EndpointTarget>,
     load: Arc<Load>,
     thread: Thread,
 }
 
-impl Rest {
+impl EndedSender {
     /// Events that are not delivered and not given up.
     pub(super) fn events(&self) -> usize {
         Some(self.load.events.load(Ordering::Acquire))
@@ -194,8 +194,8 @@ impl Rest {
 
 struct Sender {
     common: Arc<Common>,
-    target: Arc<Target>,
-    queue: Receiver<Line>,
+    target: Arc<EndpointTarget>,
+    queue: Receiver<EventJson>,
     /// The queue has not ended.
     is_open: bool,
     load: Arc<Load>,
@@ -203,7 +203,7 @@ struct Sender {
     backlog: Backlog,
     /// The last failure, to be read after the URL.
     failure: String,
-    report: Report,
+    report: EndpointReport,
     /// Dropped with the thread: that tells the dispatcher.
     _alive: Channel<Infallible>,
 }
@@ -214,12 +214,12 @@ struct Sender {
 /// When the system gives no thread.
 pub(super) fn start(
     common: &Arc<Common>,
-    target: &Arc<Target>,
+    target: &Arc<EndpointTarget>,
     alive: Channel<Infallible>,
 ) -> io::Result<Handle> {
     let (queue, receiver) = channel();
     let load = Arc::new(Load::default());
-    let Settings { retry_first, retry, queue_events_max, .. } = common.settings;
+    let WebhookSettings { retry_first, retry, queue_events_max, .. } = common.settings;
     let policy = Policy { first: retry_first, limit: retry };
     let max = Amount { events: queue_events_max, bytes: super::ENDPOINT_BYTES_MAX };
     let sender = Sender {
@@ -230,7 +230,7 @@ pub(super) fn start(
         load: load.clone(),
         backlog: Backlog::new(policy, max),
         failure: String::new(),
-        report: Report::default(),
+        report: EndpointReport::default(),
         _alive: alive,
     };
     let thread = std::thread::Builder::new()
@@ -275,7 +275,7 @@ impl Sender {
                 continue;
             }
             let (next, given_up) = self.backlog.next(now, unix_ms());
-            let given_up = given_up.into_iter().map(|entry| (entry, Why::TooMany));
+            let given_up = given_up.into_iter().map(|entry| (entry, GiveUpReason::TooMany));
             self.give_up(&given_up.collect::<Vec<_>>());
             match next {
                 Next::Post(attempt) => return Some(attempt),
@@ -295,7 +295,7 @@ impl Sender {
     }
 
     /// Keeps an event that waits, for the line about what is discarded at the end.
-    fn sample(&self, line: Option<&Line>) {
+    fn sample(&self, line: Option<&EventJson>) {
         let sample = line.map(|line| (line.kind, line.channel.clone()));
         *self.load.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
@@ -361,7 +361,7 @@ impl Sender {
         }
     }
 
-    fn refused(&mut self, attempt: Attempt, failure: &Failure) {
+    fn refused(&mut self, attempt: Attempt, failure: &DeliveryFailure) {
         let common = self.common.clone();
         common.counters.requests_failed.add(1);
         self.failure = failure.to_string();
@@ -374,13 +374,13 @@ impl Sender {
         let failed = attempt.entries.len();
         let (verdict, retry_after) = (failure.verdict(), failure.retry_after());
         let given_up = self.backlog.refused(attempt, verdict, retry_after, now, random);
-        if given_up.is_empty() && verdict != Verdict::Permanent {
+        if given_up.is_empty() && verdict != RetryVerdict::Permanent {
             self.tell_failing(failed, now);
         }
         self.give_up(&given_up);
     }
 
-    fn give_up(&mut self, given_up: &[(Entry, Why)]) {
+    fn give_up(&mut self, given_up: &[(BacklogEntry, GiveUpReason)]) {
         let counters = self.common.counters.clone();
         for (entry, why) in given_up {
             counters.given_up.add(1);
@@ -391,7 +391,7 @@ impl Sender {
     }
 
     /// These events wait no longer.
-    fn take_off<'a>(&self, lines: impl Iterator<Item = &'a Line>) {
+    fn take_off<'a>(&self, lines: impl Iterator<Item = &'a EventJson>) {
         let by_kind = &self.load.by_kind;
         let lines = lines.inspect(|line| {
             by_kind[line.kind as usize].fetch_sub(1, Ordering::Relaxed);

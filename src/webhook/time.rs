@@ -6,11 +6,11 @@ use crate::clock::Moment;
 
 /// Time since the webhooks were started.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
+pub(super) struct WebhookClock {
     start: Instant,
 }
 
-impl Clock {
+impl WebhookClock {
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the clock for webhooks"

@@ -131,7 +131,7 @@ pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId
 }
 
 fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
-    let parts = Parts::make(make, &shared, ends).inspect_err(|error| {
+    let parts = WorkerParts::make(make, &shared, ends).inspect_err(|error| {
         // The first error is as good as any.
         let _ = shared.unstartable.set(copy_of(error));
     });
@@ -141,7 +141,7 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
     if shared.unstartable.get().is_some() {
         return;
     }
-    let Parts { kernel, mailbox, listeners, feed, incoming } = parts;
+    let WorkerParts { kernel, mailbox, listeners, feed, incoming } = parts;
     let mut worker = Worker::new(shared, kernel, mailbox, feed);
     listeners.into_iter().for_each(|listener| worker.core.reactor.listen(listener));
     if let Some((rendezvous, listener)) = incoming {
@@ -151,7 +151,7 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
 }
 
 /// What a worker has before it serves.
-struct Parts<K> {
+struct WorkerParts<K> {
     kernel: K,
     mailbox: Mailbox<Mail>,
     listeners: Vec<OwnedFd>,
@@ -159,7 +159,7 @@ struct Parts<K> {
     incoming: Option<(Rendezvous, UnixListener)>,
 }
 
-impl<K: HostKernel> Parts<K> {
+impl<K: HostKernel> WorkerParts<K> {
     fn make(make: fn(Clock) -> io::Result<K>, shared: &Shared, ends: Ends) -> io::Result<Self> {
         let Ends { mailbox, listeners, feed } = ends;
         let incoming = match shared.transfer.incoming {

@@ -2,9 +2,9 @@
 //! connections that keep most.
 
 use super::{HostKernel, Worker};
-use crate::admission::overload::Strain;
-use crate::admission::{Place, Places};
-use crate::tick::Account;
+use crate::admission::overload::OverloadLevel;
+use crate::admission::{AddressSlot, AddressSlots};
+use crate::tick::AddressChange;
 
 /// Of the memory budget, what HTTP may take when it is used up: 6 %.
 const HTTP_RESERVE_DIVISOR: u64 = 16;
@@ -14,7 +14,7 @@ const SLOTS_PER_SHED: usize = 1 << 16;
 /// One worker's part.
 #[derive(Default)]
 pub(super) struct Guard {
-    places: Places,
+    places: AddressSlots,
     /// The measurement that was dealt with last.
     measured: u32,
     /// Where to look for heavy connections next.
@@ -22,11 +22,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn put(&mut self, slot: u32, place: Place) {
+    pub(super) fn put(&mut self, slot: u32, place: AddressSlot) {
         self.places.put(slot, place);
     }
 
-    pub(super) fn place(&self, slot: u32) -> Place {
+    pub(super) fn place(&self, slot: u32) -> AddressSlot {
         self.places.get(slot)
     }
 }
@@ -46,7 +46,7 @@ impl<K: HostKernel> Worker<K> {
         core.shard.set_headroom(pressure.headroom() / cores);
         let reserve = self.shared.config.memory_max.unwrap_or_default() / HTTP_RESERVE_DIVISOR;
         core.shard.set_http_reserve(reserve / cores);
-        if pressure.strain() > Strain::None {
+        if pressure.strain() > OverloadLevel::None {
             let slots = core.reactor.slots();
             let first = if self.guard.next_slot < slots { self.guard.next_slot } else { 0 };
             self.guard.next_slot = first + SLOTS_PER_SHED;
@@ -60,8 +60,10 @@ impl<K: HostKernel> Worker<K> {
         let overload = &self.shared.overload;
         for account in self.core.reactor.accounts.drain(..) {
             match account {
-                Account::Begun(slot, place) => self.guard.put(slot, place),
-                Account::Ended(slot) => overload.admission.leave(self.guard.places.take(slot)),
+                AddressChange::Begun(slot, place) => self.guard.put(slot, place),
+                AddressChange::Ended(slot) => {
+                    overload.admission.leave(self.guard.places.take(slot))
+                }
             }
         }
         overload.refusals.take(&mut self.core.shard.outbox.refused);

@@ -49,7 +49,7 @@ impl AcceptKey {
 
 /// Why a request is not upgraded. Each has its status, its text and a header that helps the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HandshakeRefusal {
     WrongMethod,
     HttpVersion,
     NotAnUpgrade,
@@ -57,7 +57,7 @@ pub enum Refusal {
     BadKey,
 }
 
-impl Refusal {
+impl HandshakeRefusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
@@ -96,20 +96,21 @@ impl Refusal {
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub fn check(request: &UpgradeRequest<'_>) -> Result<AcceptKey, Refusal> {
+pub fn check(request: &UpgradeRequest<'_>) -> Result<AcceptKey, HandshakeRefusal> {
     if request.method != "GET" {
-        return Err(Refusal::WrongMethod);
+        return Err(HandshakeRefusal::WrongMethod);
     }
     if !request.http_11 {
-        return Err(Refusal::HttpVersion);
+        return Err(HandshakeRefusal::HttpVersion);
     }
     if !lists(request.upgrade, "websocket") || !lists(request.connection, "upgrade") {
-        return Err(Refusal::NotAnUpgrade);
+        return Err(HandshakeRefusal::NotAnUpgrade);
     }
     if request.version.map(str::trim) != Some("13") {
-        return Err(Refusal::WrongVersion);
+        return Err(HandshakeRefusal::WrongVersion);
     }
-    let key = request.key.map(str::trim).filter(|key| is_nonce(key)).ok_or(Refusal::BadKey)?;
+    let key =
+        request.key.map(str::trim).filter(|key| is_nonce(key)).ok_or(HandshakeRefusal::BadKey)?;
     Ok(AcceptKey::from_key(key))
 }
 
@@ -177,15 +178,27 @@ mod tests {
     #[test]
     fn every_refusal() {
         let cases = [
-            (Refusal::WrongMethod, 405, UpgradeRequest { method: "POST", ..SAMPLE }),
-            (Refusal::HttpVersion, 426, UpgradeRequest { http_11: false, ..SAMPLE }),
-            (Refusal::NotAnUpgrade, 426, UpgradeRequest { upgrade: None, ..SAMPLE }),
-            (Refusal::NotAnUpgrade, 426, UpgradeRequest { upgrade: Some("h2c"), ..SAMPLE }),
-            (Refusal::NotAnUpgrade, 426, UpgradeRequest { connection: Some("close"), ..SAMPLE }),
-            (Refusal::WrongVersion, 426, UpgradeRequest { version: Some("8"), ..SAMPLE }),
-            (Refusal::WrongVersion, 426, UpgradeRequest { version: None, ..SAMPLE }),
-            (Refusal::BadKey, 400, UpgradeRequest { key: None, ..SAMPLE }),
-            (Refusal::BadKey, 400, UpgradeRequest { key: Some("dGhlIHNhbXBsZQ=="), ..SAMPLE }),
+            (HandshakeRefusal::WrongMethod, 405, UpgradeRequest { method: "POST", ..SAMPLE }),
+            (HandshakeRefusal::HttpVersion, 426, UpgradeRequest { http_11: false, ..SAMPLE }),
+            (HandshakeRefusal::NotAnUpgrade, 426, UpgradeRequest { upgrade: None, ..SAMPLE }),
+            (
+                HandshakeRefusal::NotAnUpgrade,
+                426,
+                UpgradeRequest { upgrade: Some("h2c"), ..SAMPLE },
+            ),
+            (
+                HandshakeRefusal::NotAnUpgrade,
+                426,
+                UpgradeRequest { connection: Some("close"), ..SAMPLE },
+            ),
+            (HandshakeRefusal::WrongVersion, 426, UpgradeRequest { version: Some("8"), ..SAMPLE }),
+            (HandshakeRefusal::WrongVersion, 426, UpgradeRequest { version: None, ..SAMPLE }),
+            (HandshakeRefusal::BadKey, 400, UpgradeRequest { key: None, ..SAMPLE }),
+            (
+                HandshakeRefusal::BadKey,
+                400,
+                UpgradeRequest { key: Some("dGhlIHNhbXBsZQ=="), ..SAMPLE },
+            ),
         ];
         for (refusal, status, request) in cases {
             assert_eq!(check(&request), Err(refusal), "{request:?}");

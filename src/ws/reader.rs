@@ -44,7 +44,7 @@ pub trait Sink {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct FrameLimits {
     /// Payload bytes of one message, all fragments together. Exactly this many are accepted.
     pub message_size_max: usize,
 }
@@ -84,7 +84,7 @@ struct OpenFrame {
 pub fn read(
     partial: &mut Option<Box<Partial>>,
     input: &mut [u8],
-    limits: Limits,
+    limits: FrameLimits,
     sink: &mut impl Sink,
 ) -> Result<Flow, Violation> {
     let outcome = read_frames(partial, input, limits, sink);
@@ -98,7 +98,7 @@ pub fn read(
 fn read_frames(
     partial: &mut Option<Box<Partial>>,
     mut input: &mut [u8],
-    limits: Limits,
+    limits: FrameLimits,
     sink: &mut impl Sink,
 ) -> Result<Flow, Violation> {
     while let Some(frame) = next_frame(partial, &mut input, limits)? {
@@ -125,7 +125,7 @@ fn read_frames(
 fn next_frame(
     partial: &mut Option<Box<Partial>>,
     input: &mut &mut [u8],
-    limits: Limits,
+    limits: FrameLimits,
 ) -> Result<Option<OpenFrame>, Violation> {
     if let Some(frame) = partial.as_mut().and_then(|partial| partial.frame.take()) {
         return Ok(Some(frame));
@@ -158,7 +158,7 @@ fn next_frame(
 fn check_order_and_size(
     partial: Option<&Partial>,
     header: &Header,
-    limits: Limits,
+    limits: FrameLimits,
 ) -> Result<(), Violation> {
     if header.opcode.is_control() {
         return Ok(());
@@ -179,7 +179,7 @@ fn complete_frame(
     partial: &mut Option<Box<Partial>>,
     frame: OpenFrame,
     payload: &mut [u8],
-    limits: Limits,
+    limits: FrameLimits,
     sink: &mut impl Sink,
 ) -> Result<Flow, Violation> {
     let Header { fin, opcode, mask, .. } = frame.header;
@@ -271,7 +271,7 @@ impl Partial {
         &mut self,
         frame: OpenFrame,
         piece: &mut [u8],
-        limits: Limits,
+        limits: FrameLimits,
     ) -> Result<(), Violation> {
         unmask(piece, frame.header.mask, frame.received);
         if frame.header.opcode.is_control() {

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use ringverb::limits::SENDS_PER_SUBMIT;
 use ringverb::shard::ConnectionKey;
 use ringverb::tick::kernel::{
-    Accepted, Event, Kernel, Received, Send, Sent, SessionKey, Token, Watched,
+    Accepted, Kernel, KernelEvent, Received, Send, Sent, SessionKey, Token, Watched,
 };
 
 use super::world::{Listener, Socket, World};
@@ -34,7 +34,7 @@ fn reports(expected: &[(Token, bool)]) -> Reports {
 struct Script<W: World> {
     world: W,
     transcript: Vec<(&'static str, Reports)>,
-    events: Vec<Event>,
+    events: Vec<KernelEvent>,
     /// Of the step.
     seen: Reports,
     /// Writable reports of the step.
@@ -108,7 +108,7 @@ impl<W: World> Script<W> {
         let mut events = std::mem::take(&mut self.events);
         self.kernel().reap(&mut events);
         for event in events.drain(..) {
-            let Event { token, more, end, failed } = event;
+            let KernelEvent { token, more, end, failed } = event;
             assert!(!failed, "{event:?}");
             *self.seen.entry(name(token)).or_default() |= end;
             if let Token::Writable(_) = token {

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
 use ringverb::mailbox::Doorbell;
-use ringverb::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
+use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 
 use crate::random::Random;
 
@@ -148,7 +148,7 @@ struct Reads {
 pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) wires: Vec<Wire>,
-    completions: Vec<VecDeque<Event>>,
+    completions: Vec<VecDeque<KernelEvent>>,
     bells: Vec<Bell>,
     stamp: Cell<u64>,
     /// By core.
@@ -209,7 +209,7 @@ impl World {
         if !more {
             self.listeners[listener].watches.retain(|watch| *watch != (core, index));
         }
-        self.completions[core].push_back(Event { token, more, end: false, failed: false });
+        self.completions[core].push_back(KernelEvent { token, more, end: false, failed: false });
     }
 
     /// Whether connections wait at a listener.
@@ -255,7 +255,12 @@ impl World {
         if bell.is_watched {
             bell.is_watched = more;
             let token = Token::Doorbell;
-            self.completions[core].push_back(Event { token, more, end: false, failed: false });
+            self.completions[core].push_back(KernelEvent {
+                token,
+                more,
+                end: false,
+                failed: false,
+            });
         }
     }
 
@@ -304,7 +309,7 @@ impl World {
         if !more {
             self.wires[wire].watches.retain(|(other, _)| *other != core);
         }
-        self.completions[core].push_back(Event { token, more, end, failed: false });
+        self.completions[core].push_back(KernelEvent { token, more, end, failed: false });
     }
 
     /// The client takes up to so many bytes.
@@ -336,7 +341,7 @@ impl World {
         // io_uring reports the end of the peer's half with the room, epoll reports the end of both halves only.
         let end = found.reset || found.ended && (found.shut || self.random.one_in(2));
         let token = Token::Writable(watched);
-        self.completions[core].push_back(Event { token, more: false, end, failed: false });
+        self.completions[core].push_back(KernelEvent { token, more: false, end, failed: false });
     }
 }
 
@@ -471,7 +476,7 @@ impl Kernel for SimKernel {
         }
     }
 
-    fn reap(&mut self, events: &mut Vec<Event>) {
+    fn reap(&mut self, events: &mut Vec<KernelEvent>) {
         events.extend(self.world.borrow_mut().completions[self.core].drain(..));
     }
 

@@ -11,7 +11,7 @@ use crate::process::{Process, Shape};
 use crate::simulation::{Simulation, ring_capacity};
 
 /// One connection on its way, its wire, and whom it is counted for.
-type OnItsWay = (Vec<u8>, usize, Option<ringverb::admission::Client>);
+type OnItsWay = (Vec<u8>, usize, Option<ringverb::admission::ClientAddress>);
 type SimCore = ringverb::tick::Core<crate::kernel::SimKernel>;
 
 struct OneSession {

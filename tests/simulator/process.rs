@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ringverb::admission::Places;
+use ringverb::admission::AddressSlots;
 use ringverb::admission::overload::Overload;
 use ringverb::app::{App, AppIndex, Apps};
 use ringverb::clock::Moment;
@@ -19,7 +19,7 @@ use ringverb::shard::{
     Answer, LinkId, Mail, MemoryLimits, NodeId, Pace, Question, Settings, Shard,
 };
 use ringverb::tick::http::{Http, Rules};
-use ringverb::tick::{Account, Core, Rest};
+use ringverb::tick::{AddressChange, Core, Rest};
 use ringverb::ws::frame;
 
 use crate::kernel::{Shared, SimKernel, Socket, World};
@@ -64,7 +64,7 @@ pub(crate) struct Process {
     pub(crate) listeners: Vec<Vec<usize>>,
     pub(crate) overload: Arc<Overload>,
     /// By core and slot, what connections are counted in, as the worker keeps it.
-    pub(crate) places: Vec<Places>,
+    pub(crate) places: Vec<AddressSlots>,
     unix_seconds: u64,
 }
 
@@ -208,7 +208,7 @@ impl Process {
         let (world, now) = (world.clone(), Moment(0));
         let (ticks, told) = (vec![0; cores.len()], Vec::new());
         let rests = vec![Rest::None; cores.len()];
-        let places = cores.iter().map(|_| Places::default()).collect();
+        let places = cores.iter().map(|_| AddressSlots::default()).collect();
         let mut process = Self {
             cores,
             world,
@@ -258,8 +258,8 @@ impl Process {
         self.rests[index] = core.finish();
         for account in core.reactor.accounts.drain(..) {
             match account {
-                Account::Begun(slot, place) => self.places[index].put(slot, place),
-                Account::Ended(slot) => {
+                AddressChange::Begun(slot, place) => self.places[index].put(slot, place),
+                AddressChange::Ended(slot) => {
                     self.overload.admission.leave(self.places[index].take(slot));
                 }
             }

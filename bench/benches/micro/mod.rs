@@ -15,7 +15,7 @@ use ringverb::pusher::signature::{check_channel, sign};
 use ringverb::shard::ConnectionKey;
 use ringverb::ws::frame::{self, Header};
 use ringverb::ws::mask::unmask;
-use ringverb::ws::reader::{self, Flow, Limits, MessageKind};
+use ringverb::ws::reader::{self, Flow, FrameLimits, MessageKind};
 
 use crate::setup::{APP, config, connect, flush, shard, subscribe};
 
@@ -97,7 +97,7 @@ impl reader::Sink for Counter {
 
 fn frame_read() -> Box<dyn FnMut()> {
     let mut bytes = client_frame(&[b'x'; 100]);
-    let limits = Limits { message_size_max: 10_000 };
+    let limits = FrameLimits { message_size_max: 10_000 };
     Box::new(move || {
         let mut counter = Counter(0);
         let flow = reader::read(&mut None, black_box(&mut bytes), limits, &mut counter);

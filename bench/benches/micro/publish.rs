@@ -6,7 +6,7 @@ use std::hint::black_box;
 use ringverb::api::{Context, Plan, plan, render, target};
 use ringverb::app::{Apps, Secret};
 use ringverb::cause::LineBudget;
-use ringverb::http1::request::{Limits, Progress, RequestReader};
+use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
 
@@ -38,7 +38,7 @@ fn bytes() -> Vec<u8> {
 pub(super) fn request() -> Box<dyn FnMut()> {
     let bytes = bytes();
     let apps = Apps::new(config().apps);
-    let mut reader = RequestReader::new(Limits { request_size_max: 1 << 20 });
+    let mut reader = RequestReader::new(RequestLimits { request_size_max: 1 << 20 });
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let mut validator = Validator::default();
     let mut lines = LineBudget::default();

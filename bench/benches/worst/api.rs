@@ -5,7 +5,7 @@ use std::hint::black_box;
 use ringverb::api::{Context, Plan, plan, render, target};
 use ringverb::app::{Apps, Secret};
 use ringverb::cause::LineBudget;
-use ringverb::http1::request::{Limits, Progress, Request, RequestReader};
+use ringverb::http1::request::{Progress, Request, RequestLimits, RequestReader};
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
 use ringverb::shard::{Answer, Described, Question};
@@ -53,7 +53,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 ];
 
 fn read(bytes: &[u8]) -> Request {
-    let mut reader = RequestReader::new(Limits { request_size_max: 1 << 20 });
+    let mut reader = RequestReader::new(RequestLimits { request_size_max: 1 << 20 });
     match reader.read(&mut bytes.to_vec()) {
         Ok(Progress::Complete(request)) => request,
         other => panic!("{other:?}"),

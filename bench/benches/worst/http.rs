@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use ringverb::http1::query::{decode_form, parse_query, percent_decode, raw_pairs};
-use ringverb::http1::request::{Limits, Progress, RequestReader};
+use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
 use ringverb::pusher::origin;
 
 use super::{Entry, Peer, Run, entry};
@@ -37,7 +37,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 ];
 
 fn reader() -> RequestReader {
-    RequestReader::new(Limits { request_size_max: 1 << 20 })
+    RequestReader::new(RequestLimits { request_size_max: 1 << 20 })
 }
 
 /// Reads an input as a session does: piece by piece, every request that is complete.

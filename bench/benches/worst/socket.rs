@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use ringverb::ws::reader::{self, Flow, Limits, MessageKind};
+use ringverb::ws::reader::{self, Flow, FrameLimits, MessageKind};
 
 use super::{Entry, Peer, Run, entry};
 
@@ -62,7 +62,7 @@ fn frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
 
 /// The reader unmasks where the bytes are, so each run reads a copy.
 fn reading(bytes: Vec<u8>, piece: usize) -> (usize, Run) {
-    let limits = Limits { message_size_max: 1 << 20 };
+    let limits = FrameLimits { message_size_max: 1 << 20 };
     let mut copy = Vec::new();
     let length = bytes.len();
     let run = move || {

@@ -11,7 +11,7 @@ const TOLD_MAX: u64 = u32::MAX as u64;
 
 /// What a value may be.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum OptionKind {
     /// `true` or `false`, and the other forms that Laravel and PHP have for them.
     Bool,
     /// A whole number of `unit`, which is empty for a plain number.
@@ -35,59 +35,59 @@ pub enum Kind {
 /// A kind, and what is special about some of its values.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepts {
-    pub kind: Kind,
+    pub kind: OptionKind,
     /// The meaning of empty, or of zero; may be empty.
     pub note: &'static str,
 }
 
-pub(super) const BOOL: Accepts = plain(Kind::Bool);
+pub(super) const BOOL: Accepts = plain(OptionKind::Bool);
 
-pub(super) const fn plain(kind: Kind) -> Accepts {
+pub(super) const fn plain(kind: OptionKind) -> Accepts {
     Accepts { kind, note: "" }
 }
 
 pub(super) const fn number(min: u64, max: u64) -> Accepts {
-    plain(Kind::Number { unit: "", min, max })
+    plain(OptionKind::Number { unit: "", min, max })
 }
 
 pub(super) const fn seconds(min: u64, max: u64) -> Accepts {
-    plain(Kind::Number { unit: "seconds", min, max })
+    plain(OptionKind::Number { unit: "seconds", min, max })
 }
 
 pub(super) const fn units(unit: &'static str, min: u64, max: u64) -> Accepts {
-    plain(Kind::Number { unit, min, max })
+    plain(OptionKind::Number { unit, min, max })
 }
 
 pub(super) const fn size(min: u64, max: u64) -> Accepts {
-    plain(Kind::Size { min, max, or_zero: false })
+    plain(OptionKind::Size { min, max, or_zero: false })
 }
 
 pub(super) const fn size_or_zero(min: u64, max: u64) -> Accepts {
-    plain(Kind::Size { min, max, or_zero: true })
+    plain(OptionKind::Size { min, max, or_zero: true })
 }
 
 pub(super) const fn choice(words: &'static [&'static str]) -> Accepts {
-    plain(Kind::Choice(words))
+    plain(OptionKind::Choice(words))
 }
 
 pub(super) const fn text(accepts: &'static str) -> Accepts {
-    plain(Kind::Text(accepts))
+    plain(OptionKind::Text(accepts))
 }
 
 pub(super) const fn exact(accepts: &'static str) -> Accepts {
-    plain(Kind::Exact(accepts))
+    plain(OptionKind::Exact(accepts))
 }
 
 pub(super) const fn secret(accepts: &'static str) -> Accepts {
-    plain(Kind::Secret(accepts))
+    plain(OptionKind::Secret(accepts))
 }
 
 pub(super) const fn masked(shown: fn(&str) -> String, accepts: &'static str) -> Accepts {
-    plain(Kind::Masked { accepts, shown })
+    plain(OptionKind::Masked { accepts, shown })
 }
 
 pub(super) const fn list(accepts: &'static str) -> Accepts {
-    plain(Kind::List(accepts))
+    plain(OptionKind::List(accepts))
 }
 
 impl Accepts {
@@ -99,27 +99,29 @@ impl Accepts {
     #[must_use]
     pub fn sentence(&self) -> String {
         let sentence = match self.kind {
-            Kind::Bool => "true or false".to_owned(),
-            Kind::Number { unit: "", min, max } if max >= TOLD_MAX => {
+            OptionKind::Bool => "true or false".to_owned(),
+            OptionKind::Number { unit: "", min, max } if max >= TOLD_MAX => {
                 format!("a number, {min} or more")
             }
-            Kind::Number { unit: "", min, max } => format!("a number from {min} to {max}"),
-            Kind::Number { unit, min, max } if max >= TOLD_MAX => format!("{unit}, {min} or more"),
-            Kind::Number { unit, min, max } => format!("{unit}, {min} to {max}"),
-            Kind::Size { min, max, .. } if max >= TOLD_MAX => {
+            OptionKind::Number { unit: "", min, max } => format!("a number from {min} to {max}"),
+            OptionKind::Number { unit, min, max } if max >= TOLD_MAX => {
+                format!("{unit}, {min} or more")
+            }
+            OptionKind::Number { unit, min, max } => format!("{unit}, {min} to {max}"),
+            OptionKind::Size { min, max, .. } if max >= TOLD_MAX => {
                 format!("bytes, or a size such as 64K: at least {}", sizes::short(min))
             }
-            Kind::Size { min, max, .. } => format!(
+            OptionKind::Size { min, max, .. } => format!(
                 "bytes, or a size such as 64K: {} to {}",
                 sizes::short(min),
                 sizes::short(max)
             ),
-            Kind::Choice(words) => alternatives(words),
-            Kind::Text(accepts)
-            | Kind::Exact(accepts)
-            | Kind::Secret(accepts)
-            | Kind::Masked { accepts, .. }
-            | Kind::List(accepts) => accepts.to_owned(),
+            OptionKind::Choice(words) => alternatives(words),
+            OptionKind::Text(accepts)
+            | OptionKind::Exact(accepts)
+            | OptionKind::Secret(accepts)
+            | OptionKind::Masked { accepts, .. }
+            | OptionKind::List(accepts) => accepts.to_owned(),
         };
         if self.note.is_empty() { sentence } else { format!("{sentence}; {}", self.note) }
     }
@@ -134,7 +136,7 @@ fn alternatives(words: &[&str]) -> String {
     }
 }
 
-impl Kind {
+impl OptionKind {
     /// The number that a text stands for, if it is one of this kind and in range.
     #[must_use]
     pub fn number(&self, text: &str) -> Option<u64> {

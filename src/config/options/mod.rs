@@ -7,7 +7,7 @@
 
 mod kind;
 
-pub use kind::{Accepts, Kind, boolean};
+pub use kind::{Accepts, OptionKind, boolean};
 
 use kind::{
     BOOL, choice, exact, list, masked, number, seconds, secret, size, size_or_zero, text, units,
@@ -328,7 +328,7 @@ mod tests {
         for option in OPTIONS {
             let last = option.key.rsplit('.').next().unwrap_or_default();
             let sounds = ["secret", "password", "passphrase", "token", "private"];
-            let is_secret = matches!(option.accepts.kind, Kind::Secret(_));
+            let is_secret = matches!(option.accepts.kind, OptionKind::Secret(_));
             assert_eq!(sounds.iter().any(|word| last.contains(word)), is_secret, "{}", option.key);
             // A URL may have credentials in it.
             let is_url = last == "url";
@@ -341,9 +341,11 @@ mod tests {
         for option in OPTIONS.iter().filter(|option| !option.default.is_empty()) {
             let (kind, default) = (option.accepts.kind, option.default);
             let is_good = match kind {
-                Kind::Bool => boolean(default).is_some(),
-                Kind::Number { .. } | Kind::Size { .. } => kind.number(default).is_some(),
-                Kind::Choice(_) => kind.word(default).is_some(),
+                OptionKind::Bool => boolean(default).is_some(),
+                OptionKind::Number { .. } | OptionKind::Size { .. } => {
+                    kind.number(default).is_some()
+                }
+                OptionKind::Choice(_) => kind.word(default).is_some(),
                 _ => true,
             };
             assert!(is_good, "{}", option.key);

@@ -4,13 +4,13 @@ use super::*;
 use crate::limits::HTTP_HEADERS_MAX;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { request_size_max: 2000 };
+const LIMITS: RequestLimits = RequestLimits { request_size_max: 2000 };
 
 /// What a reader made of its input, in comparable form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Outcome {
     requests: Vec<Summary>,
-    refusal: Option<Refusal>,
+    refusal: Option<RequestRefusal>,
     rest: Vec<u8>,
 }
 
@@ -71,7 +71,7 @@ fn read_one(bytes: &[u8]) -> Request {
 }
 
 /// Whole and byte by byte; both must refuse alike.
-fn refusal(bytes: &[u8]) -> Option<Refusal> {
+fn refusal(bytes: &[u8]) -> Option<RequestRefusal> {
     let whole = read_pieces([bytes]);
     assert_eq!(whole, read_pieces(bytes.chunks(1)), "{}", String::from_utf8_lossy(bytes));
     whole.refusal
@@ -111,7 +111,7 @@ fn targets_are_reduced_to_their_path() {
     }
     for target in ["path", "ftp://host/x", "host:80", "**"] {
         let bytes = format!("CONNECT {target} HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(refusal(bytes.as_bytes()), Some(Refusal::BadRequest), "{target}");
+        assert_eq!(refusal(bytes.as_bytes()), Some(RequestRefusal::BadRequest), "{target}");
     }
 }
 
@@ -198,9 +198,9 @@ fn chunked_bodies() {
     let outcome = read_pieces([&bytes[..]]);
     assert_eq!((&outcome.requests[0].body[..], &outcome.rest[..]), (&b"abcde"[..], &b"GET"[..]));
     let bytes = [head, b"7d0\r\n"].concat();
-    assert_eq!(refusal(&bytes), Some(Refusal::TooLarge));
+    assert_eq!(refusal(&bytes), Some(RequestRefusal::TooLarge));
     let bytes = [head, b"xyz\r\n"].concat();
-    assert_eq!(refusal(&bytes), Some(Refusal::BadRequest));
+    assert_eq!(refusal(&bytes), Some(RequestRefusal::BadRequest));
 }
 
 #[test]
@@ -225,11 +225,11 @@ fn http_11_needs_exactly_one_host() {
         ("GET /up HTTP/1.0\r\nHost: a", true),
         ("GET /up HTTP/1.0\r\nHost: a\r\nHost: b", false),
     ] {
-        let expected = if fits { None } else { Some(Refusal::Host) };
+        let expected = if fits { None } else { Some(RequestRefusal::Host) };
         assert_eq!(refusal(format!("{head}\r\n\r\n").as_bytes()), expected, "{head}");
     }
-    assert_eq!(Refusal::Host.status(), 400);
-    assert!(Refusal::Host.body().contains("exactly one Host"));
+    assert_eq!(RequestRefusal::Host.status(), 400);
+    assert!(RequestRefusal::Host.body().contains("exactly one Host"));
 }
 
 #[test]
@@ -237,45 +237,45 @@ fn every_refusal() {
     let fields = "X: y\r\n".repeat(HTTP_HEADERS_MAX + 1);
     let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n", "a".repeat(2000));
-    let cases: &[(Refusal, &[u8])] = &[
-        (Refusal::HeadTooLarge, many.as_bytes()),
-        (Refusal::TooLarge, long.as_bytes()),
-        (Refusal::TooLarge, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1990\r\n\r\n"),
-        (Refusal::TooLarge, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999\r\n\r\n"),
-        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\n"),
-        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\n"),
-        (Refusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\n"),
-        (Refusal::BadRequest, b"P / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
+    let cases: &[(RequestRefusal, &[u8])] = &[
+        (RequestRefusal::HeadTooLarge, many.as_bytes()),
+        (RequestRefusal::TooLarge, long.as_bytes()),
+        (RequestRefusal::TooLarge, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1990\r\n\r\n"),
+        (RequestRefusal::TooLarge, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"P / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
         (
-            Refusal::BadRequest,
+            RequestRefusal::BadRequest,
             b"P / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
-        (Refusal::BadRequest, b"P / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"),
-        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \xff\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"P / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (RequestRefusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        (RequestRefusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \xff\r\n\r\n"),
         (
-            Refusal::UnsupportedTransferCoding,
+            RequestRefusal::UnsupportedTransferCoding,
             b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
         ),
-        (Refusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n\r\n"),
-        (Refusal::ExpectationFailed, b"P / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n"),
-        (Refusal::VersionNotSupported, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-        (Refusal::Host, b"GET / HTTP/1.1\r\nX: y\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / GOPHER\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\n\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n folded\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\x00\r\n\r\n"),
-        (Refusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n"),
-        (Refusal::BadRequest, b"\x16\x03\x01"),
-        (Refusal::BadRequest, b"\r\n\r\n\r\n"),
-        (Refusal::BadRequest, b"\rGET"),
+        (RequestRefusal::UnsupportedTransferCoding, b"P / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n\r\n"),
+        (RequestRefusal::ExpectationFailed, b"P / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n"),
+        (RequestRefusal::VersionNotSupported, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (RequestRefusal::Host, b"GET / HTTP/1.1\r\nX: y\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"GET / GOPHER\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"GET / HTTP/1.1\n\n"),
+        (RequestRefusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\n\r\n"),
+        (RequestRefusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n folded\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\x00\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"GET / HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"\x16\x03\x01"),
+        (RequestRefusal::BadRequest, b"\r\n\r\n\r\n"),
+        (RequestRefusal::BadRequest, b"\rGET"),
     ];
     for (expected, bytes) in cases {
         assert_eq!(refusal(bytes), Some(*expected), "{}", String::from_utf8_lossy(bytes));
     }
-    for refusal in Refusal::ALL {
+    for refusal in RequestRefusal::ALL {
         assert!(cases.iter().any(|(covered, _)| *covered == refusal), "{refusal:?} untested");
     }
 }
@@ -291,18 +291,18 @@ fn the_limit_counts_head_and_body_and_includes_itself() {
     let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n";
     for (limit, fits) in [(head.len() + 10, true), (head.len() + 9, false)] {
         let mut buffer = [&head[..], b"0123456789"].concat();
-        let mut reader = RequestReader::new(Limits { request_size_max: limit });
+        let mut reader = RequestReader::new(RequestLimits { request_size_max: limit });
         let progress = reader.read(&mut buffer);
         assert_eq!(matches!(progress, Ok(Progress::Complete(_))), fits);
-        assert_eq!(matches!(progress, Err(Refusal::TooLarge)), !fits);
+        assert_eq!(matches!(progress, Err(RequestRefusal::TooLarge)), !fits);
     }
 }
 
 #[test]
 fn a_wide_limit_does_not_widen_the_head() {
     let mut buffer = vec![b'a'; HTTP_HEAD_BYTES_MAX];
-    let mut reader = RequestReader::new(Limits { request_size_max: 1 << 20 });
-    assert!(matches!(reader.read(&mut buffer), Err(Refusal::HeadTooLarge)));
+    let mut reader = RequestReader::new(RequestLimits { request_size_max: 1 << 20 });
+    assert!(matches!(reader.read(&mut buffer), Err(RequestRefusal::HeadTooLarge)));
 }
 
 /// A valid request, its body framed one way or the other.

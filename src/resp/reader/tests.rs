@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-type Outcome = (Vec<Value>, Option<Malformed>);
+type Outcome = (Vec<Value>, Option<MalformedReply>);
 
 /// Reads the pieces one after the other; checks after each that no more than the start of a line is kept.
 fn read_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
@@ -89,37 +89,37 @@ fn every_form() {
 
 #[test]
 fn every_fault() {
-    let table: [(&[u8], Malformed); 30] = [
-        (b"x", Malformed::UnknownType),
-        (b"\r\n", Malformed::UnknownType),
-        (b"*1\r\n?", Malformed::UnknownType),
-        (b"HELLO 3\r\n", Malformed::UnknownType),
-        (b"+a\nb\r\n", Malformed::LineEnd),
-        (b"+a\rb\r\n", Malformed::LineEnd),
-        (b"+a\r\r\n", Malformed::LineEnd),
-        (b"$1\r\nab\r\n", Malformed::LineEnd),
-        (b"$1\r\na\n\r", Malformed::LineEnd),
-        (b":\r\n", Malformed::Number),
-        (b":1.5\r\n", Malformed::Number),
-        (b":9223372036854775808\r\n", Malformed::Number),
-        (b": 1\r\n", Malformed::Number),
-        (b":\xff\r\n", Malformed::Number),
-        (b"$\r\n", Malformed::Number),
-        (b"$?\r\n", Malformed::Number),
-        (b"*?\r\n", Malformed::Number),
-        (b"*-2\r\n", Malformed::Number),
-        (b"*+1\r\n", Malformed::Number),
-        (b"%-1\r\n", Malformed::Number),
-        (b"$18446744073709551616\r\n", Malformed::Number),
-        (b"_1\r\n", Malformed::Form),
-        (b"=3\r\ntxt\r\n", Malformed::Form),
-        (b"=5\r\nabcde\r\n", Malformed::Form),
-        (b"*1\r\n>0\r\n", Malformed::NestedPush),
-        (b"|1\r\n+a\r\n>1\r\n", Malformed::NestedPush),
-        (b"$9223372036854775807\r\n", Malformed::TooLarge),
-        (b"*9223372036854775807\r\n", Malformed::TooLarge),
-        (b"%9223372036854775807\r\n", Malformed::TooLarge),
-        (b"!65537\r\n", Malformed::TooLarge),
+    let table: [(&[u8], MalformedReply); 30] = [
+        (b"x", MalformedReply::UnknownType),
+        (b"\r\n", MalformedReply::UnknownType),
+        (b"*1\r\n?", MalformedReply::UnknownType),
+        (b"HELLO 3\r\n", MalformedReply::UnknownType),
+        (b"+a\nb\r\n", MalformedReply::LineEnd),
+        (b"+a\rb\r\n", MalformedReply::LineEnd),
+        (b"+a\r\r\n", MalformedReply::LineEnd),
+        (b"$1\r\nab\r\n", MalformedReply::LineEnd),
+        (b"$1\r\na\n\r", MalformedReply::LineEnd),
+        (b":\r\n", MalformedReply::Number),
+        (b":1.5\r\n", MalformedReply::Number),
+        (b":9223372036854775808\r\n", MalformedReply::Number),
+        (b": 1\r\n", MalformedReply::Number),
+        (b":\xff\r\n", MalformedReply::Number),
+        (b"$\r\n", MalformedReply::Number),
+        (b"$?\r\n", MalformedReply::Number),
+        (b"*?\r\n", MalformedReply::Number),
+        (b"*-2\r\n", MalformedReply::Number),
+        (b"*+1\r\n", MalformedReply::Number),
+        (b"%-1\r\n", MalformedReply::Number),
+        (b"$18446744073709551616\r\n", MalformedReply::Number),
+        (b"_1\r\n", MalformedReply::Form),
+        (b"=3\r\ntxt\r\n", MalformedReply::Form),
+        (b"=5\r\nabcde\r\n", MalformedReply::Form),
+        (b"*1\r\n>0\r\n", MalformedReply::NestedPush),
+        (b"|1\r\n+a\r\n>1\r\n", MalformedReply::NestedPush),
+        (b"$9223372036854775807\r\n", MalformedReply::TooLarge),
+        (b"*9223372036854775807\r\n", MalformedReply::TooLarge),
+        (b"%9223372036854775807\r\n", MalformedReply::TooLarge),
+        (b"!65537\r\n", MalformedReply::TooLarge),
     ];
     for (stream, expected) in table {
         let whole = [b":1\r\n", stream].concat();
@@ -156,7 +156,7 @@ fn levels_are_counted() {
     assert_eq!(levels, LEVELS_MAX);
     for opening in ["*0\r\n", "%1\r\n", "|1\r\n", "~1\r\n"] {
         let deep = [b"*1\r\n".repeat(LEVELS_MAX), opening.into()].concat();
-        assert_eq!(read(&deep), (vec![], Some(Malformed::TooDeep)), "{opening:?}");
+        assert_eq!(read(&deep), (vec![], Some(MalformedReply::TooDeep)), "{opening:?}");
     }
     // A null has no level of its own, and a level that was left is free again.
     let last = [b"*1\r\n".repeat(LEVELS_MAX), b"*-1\r\n".to_vec()].concat();
@@ -164,7 +164,7 @@ fn levels_are_counted() {
     let wide = [b"*9\r\n".to_vec(), nested(LEVELS_MAX - 1).repeat(9)].concat();
     assert!(matches!(one(&wide), Value::List(elements) if elements.len() == 9));
     let hostile = b"*1\r\n".repeat(1_000_000);
-    assert_eq!(read_pieces([hostile.as_slice()]), (vec![], Some(Malformed::TooDeep)));
+    assert_eq!(read_pieces([hostile.as_slice()]), (vec![], Some(MalformedReply::TooDeep)));
 }
 
 #[test]
@@ -172,20 +172,20 @@ fn sizes_are_refused_when_declared() {
     let exact = format!("${VALUE_BYTES_MAX}\r\n");
     assert_eq!(read(exact.as_bytes()), (vec![], None));
     let more = format!("${}\r\n", VALUE_BYTES_MAX + 1);
-    assert_eq!(read(more.as_bytes()), (vec![], Some(Malformed::TooLarge)));
+    assert_eq!(read(more.as_bytes()), (vec![], Some(MalformedReply::TooLarge)));
 
     let elements = VALUE_BYTES_MAX / size_of::<Value>();
     for (kind, count) in [('*', elements), ('~', elements), ('%', elements / 2), ('>', elements)] {
         let exact = format!("{kind}{count}\r\n");
         assert_eq!(read(exact.as_bytes()), (vec![], None), "{exact:?}");
         let more = format!("{kind}{}\r\n", count + 1);
-        assert_eq!(read(more.as_bytes()), (vec![], Some(Malformed::TooLarge)), "{more:?}");
+        assert_eq!(read(more.as_bytes()), (vec![], Some(MalformedReply::TooLarge)), "{more:?}");
     }
     // What was declared before counts.
     let together = format!("*2\r\n${VALUE_BYTES_MAX}\r\n");
-    assert_eq!(read(together.as_bytes()), (vec![], Some(Malformed::TooLarge)));
+    assert_eq!(read(together.as_bytes()), (vec![], Some(MalformedReply::TooLarge)));
     let attributes = format!("|1\r\n+a\r\n+b\r\n*{elements}\r\n");
-    assert_eq!(read(attributes.as_bytes()), (vec![], Some(Malformed::TooLarge)));
+    assert_eq!(read(attributes.as_bytes()), (vec![], Some(MalformedReply::TooLarge)));
     // What is whole does not.
     let later = format!("*1\r\n+a\r\n*{elements}\r\n");
     assert_eq!(read(later.as_bytes()).1, None);
@@ -212,8 +212,8 @@ fn text_has_a_bound_of_its_own() {
     for unfinished in [0, 2] {
         let stream = line(TEXT_BYTES_MAX + 1);
         let stream = &stream[..stream.len() - unfinished];
-        assert_eq!(read_pieces([stream]), (vec![], Some(Malformed::TooLarge)));
-        assert_eq!(read_pieces(stream.chunks(1000)), (vec![], Some(Malformed::TooLarge)));
+        assert_eq!(read_pieces([stream]), (vec![], Some(MalformedReply::TooLarge)));
+        assert_eq!(read_pieces(stream.chunks(1000)), (vec![], Some(MalformedReply::TooLarge)));
     }
 }
 

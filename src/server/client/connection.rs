@@ -5,14 +5,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use super::peer::Peer;
-use super::{Failure, TIMEOUT};
+use super::peer::ServerPeer;
+use super::{CommandFailure, TIMEOUT};
 
 /// A head is never that long.
 const HEAD_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 100;
 
-pub(super) struct Connection {
+pub(super) struct ServerConnection {
     stream: TcpStream,
     /// Received and not used yet.
     pub(super) input: Vec<u8>,
@@ -31,12 +31,12 @@ impl Head {
     }
 }
 
-impl Connection {
-    pub(super) fn open(peer: &Peer) -> Result<Self, Failure> {
+impl ServerConnection {
+    pub(super) fn open(peer: &ServerPeer) -> Result<Self, CommandFailure> {
         let authority = peer.authority();
-        let addresses = (peer.host.as_str(), peer.port)
-            .to_socket_addrs()
-            .map_err(|error| Failure::Server(format!("cannot resolve {authority}: {error}")))?;
+        let addresses = (peer.host.as_str(), peer.port).to_socket_addrs().map_err(|error| {
+            CommandFailure::Server(format!("cannot resolve {authority}: {error}"))
+        })?;
         let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
         for address in addresses {
             match TcpStream::connect_timeout(&address, TIMEOUT).and_then(prepare) {
@@ -44,7 +44,7 @@ impl Connection {
                 Err(error) => last = error,
             }
         }
-        Err(Failure::Server(unreachable(&authority, &last)))
+        Err(CommandFailure::Server(unreachable(&authority, &last)))
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -72,7 +72,7 @@ impl Connection {
     }
 
     /// Reads the head of an answer.
-    pub(super) fn head(&mut self) -> Result<Head, Failure> {
+    pub(super) fn head(&mut self) -> Result<Head, CommandFailure> {
         loop {
             if let Some((head, length)) =
                 parse_head(&self.input).map_err(|why| self.strange(why))?
@@ -89,20 +89,23 @@ impl Connection {
         }
     }
 
-    pub(super) fn strange(&self, what: &str) -> Failure {
-        Failure::Server(format!(
+    pub(super) fn strange(&self, what: &str) -> CommandFailure {
+        CommandFailure::Server(format!(
             "{} was reached, but {what}: does ringverb listen there?",
             self.authority
         ))
     }
 
-    pub(super) fn lost(&self, error: &io::Error) -> Failure {
+    pub(super) fn lost(&self, error: &io::Error) -> CommandFailure {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 let seconds = TIMEOUT.as_secs();
                 self.strange(&format!("it does not answer within {seconds} s"))
             }
-            _ => Failure::Server(format!("the connection to {} broke: {error}", self.authority)),
+            _ => CommandFailure::Server(format!(
+                "the connection to {} broke: {error}",
+                self.authority
+            )),
         }
     }
 }

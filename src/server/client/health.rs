@@ -2,13 +2,13 @@
 //! it needs no app and no secret.
 
 use super::http;
-use super::peer::Peer;
-use super::{Failure, print, shown};
+use super::peer::ServerPeer;
+use super::{CommandFailure, print, shown};
 
-pub(super) fn run(peer: &Peer) -> Result<(), Failure> {
+pub(super) fn run(peer: &ServerPeer) -> Result<(), CommandFailure> {
     let answer = http::send(peer, "GET", "/up", "")?;
     if answer.status != 200 {
-        return Err(Failure::Server(format!(
+        return Err(CommandFailure::Server(format!(
             "{}/up answers {}: {}",
             peer.url(),
             answer.status,

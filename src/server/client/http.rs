@@ -1,8 +1,8 @@
 //! Signed requests of the HTTP API, and what its refusals mean (docs/PROTOCOL.md rules 48, 59 to 62).
 
-use super::connection::Connection;
-use super::peer::Peer;
-use super::{Failure, shown};
+use super::connection::ServerConnection;
+use super::peer::ServerPeer;
+use super::{CommandFailure, shown};
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
 
@@ -10,27 +10,32 @@ use crate::pusher::signature;
 const BODY_MAX: usize = 64 << 20;
 
 /// An answer with its whole body.
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: u16,
     pub(super) body: String,
 }
 
 /// Asks below `/apps/{id}`. `path` is percent-encoded, the values of `query` are not.
 pub(super) fn ask(
-    peer: &Peer,
+    peer: &ServerPeer,
     method: &str,
     path: &str,
     query: &[(&str, &str)],
     body: &str,
-) -> Result<Answer, Failure> {
+) -> Result<HttpAnswer, CommandFailure> {
     let now = crate::worker::time::unix_seconds();
     let target = signed_target(peer, method, path, query, body, now);
     send(peer, method, &target, body)
 }
 
 /// Sends one request. `target` is what comes after the prefix.
-pub(super) fn send(peer: &Peer, method: &str, target: &str, body: &str) -> Result<Answer, Failure> {
-    let mut connection = Connection::open(peer)?;
+pub(super) fn send(
+    peer: &ServerPeer,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> Result<HttpAnswer, CommandFailure> {
+    let mut connection = ServerConnection::open(peer)?;
     let request = format!(
         "{method} {}{target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ringverb/{}\r\nAccept: application/json\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -48,14 +53,14 @@ pub(super) fn send(peer: &Peer, method: &str, target: &str, body: &str) -> Resul
     };
     let body =
         read_body(&mut connection, head.field("content-length"), head.field("transfer-encoding"))?;
-    Ok(Answer { status: head.status, body })
+    Ok(HttpAnswer { status: head.status, body })
 }
 
 fn read_body(
-    connection: &mut Connection,
+    connection: &mut ServerConnection,
     length: Option<&str>,
     coding: Option<&str>,
-) -> Result<String, Failure> {
+) -> Result<String, CommandFailure> {
     if coding.is_some() {
         return Err(connection.strange("its answer comes in chunks, which ringverb never sends"));
     }
@@ -82,7 +87,7 @@ fn read_body(
 
 /// Path below the prefix, and query. The prefix is not signed: Reverb removes it first, ringverb takes both (rule 49).
 fn signed_target(
-    peer: &Peer,
+    peer: &ServerPeer,
     method: &str,
     path: &str,
     query: &[(&str, &str)],
@@ -126,14 +131,14 @@ pub(super) fn percent_encoded(text: &str) -> String {
     out
 }
 
-impl Answer {
+impl HttpAnswer {
     /// The body of a 200, which is a JSON object.
-    pub(super) fn object(self, peer: &Peer) -> Result<String, Failure> {
+    pub(super) fn object(self, peer: &ServerPeer) -> Result<String, CommandFailure> {
         if self.status != 200 {
             return Err(self.refusal(peer));
         }
         if Validator::default().check_object(self.body.as_bytes()).is_none() {
-            return Err(Failure::Server(format!(
+            return Err(CommandFailure::Server(format!(
                 "{} answers 200, but with {}: does ringverb listen there?",
                 peer.url(),
                 if self.body.is_empty() { "nothing".to_owned() } else { shown(self.body.trim()) }
@@ -143,7 +148,7 @@ impl Answer {
     }
 
     /// What the server said, and what to do about it.
-    fn refusal(&self, peer: &Peer) -> Failure {
+    fn refusal(&self, peer: &ServerPeer) -> CommandFailure {
         let said = if self.status == 422 { validation(&self.body) } else { None };
         let said = said.unwrap_or_else(|| shown(self.body.trim()));
         let said = if said.is_empty() { "no reason given".to_owned() } else { said };
@@ -166,7 +171,7 @@ impl Answer {
             _ => String::new(),
         };
         let hint = if remedy.is_empty() { remedy } else { format!("\nhint: {remedy}") };
-        Failure::Server(format!("the server refused with {}: {said}{hint}", self.status))
+        CommandFailure::Server(format!("the server refused with {}: {said}{hint}", self.status))
     }
 }
 
@@ -198,7 +203,7 @@ mod tests {
         app.id = "3".to_owned();
         app.key = "278d425bdf160c739803".to_owned();
         app.secret = Secret::new("7ad3773142a6692b25b8");
-        let peer = Peer { host: "h".to_owned(), port: 1, prefix: "/ws".to_owned(), app };
+        let peer = ServerPeer { host: "h".to_owned(), port: 1, prefix: "/ws".to_owned(), app };
         let body = r#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
         let target = signed_target(&peer, "POST", "/events", &[], body, 1_353_088_179);
         assert_eq!(
@@ -214,12 +219,14 @@ mod tests {
 
     #[test]
     fn refusals_are_readable() {
-        let peer = Peer { host: "h".to_owned(), port: 1, prefix: String::new(), app: sample() };
-        let sentence =
-            |status, body: &str| match (Answer { status, body: body.to_owned() }).object(&peer) {
-                Err(Failure::Server(sentence)) => sentence,
-                other => panic!("{other:?}"),
-            };
+        let peer =
+            ServerPeer { host: "h".to_owned(), port: 1, prefix: String::new(), app: sample() };
+        let sentence = |status, body: &str| match (HttpAnswer { status, body: body.to_owned() })
+            .object(&peer)
+        {
+            Err(CommandFailure::Server(sentence)) => sentence,
+            other => panic!("{other:?}"),
+        };
         for (status, body, parts) in [
             (401, "Authentication signature invalid.", ["signature invalid.", "REVERB_APP_SECRET"]),
             (401, "Authentication timestamp is 700 s away", ["700 s", "401"]),

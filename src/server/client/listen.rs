@@ -10,10 +10,10 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::peer::Peer;
-use super::show::{self, Event};
-use super::socket::{Received, Socket};
-use super::{Failure, TIMEOUT, member, note, print, quoted, shown};
+use super::peer::ServerPeer;
+use super::show::{self, ShownEvent};
+use super::socket::{ClientSocket, ServerInput};
+use super::{CommandFailure, TIMEOUT, member, note, print, quoted, shown};
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
@@ -32,8 +32,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(8);
 const PING: &str = r#"{"event":"pusher:ping","data":{}}"#;
 const PONG: &str = r#"{"event":"pusher:pong","data":{}}"#;
 
-pub(super) fn run(peer: &Peer, arguments: &ListenArguments, colour: bool) -> Result<(), Failure> {
-    let steps = steps(arguments).map_err(Failure::Usage)?;
+pub(super) fn run(
+    peer: &ServerPeer,
+    arguments: &ListenArguments,
+    colour: bool,
+) -> Result<(), CommandFailure> {
+    let steps = steps(arguments).map_err(CommandFailure::Usage)?;
     end_on_signal()?;
     let mut listener = Listener {
         peer,
@@ -64,8 +68,9 @@ pub(super) fn run(peer: &Peer, arguments: &ListenArguments, colour: bool) -> Res
 }
 
 /// Ctrl-C is how listening ends, so it is no failure.
-fn end_on_signal() -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::Server(format!("cannot wait for signals: {error}"));
+fn end_on_signal() -> Result<(), CommandFailure> {
+    let failed =
+        |error: io::Error| CommandFailure::Server(format!("cannot wait for signals: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let wait = move || {
         let _ = signals.forever().next();
@@ -124,11 +129,11 @@ fn steps(arguments: &ListenArguments) -> Result<Vec<Step>, String> {
 enum Stop {
     /// The next one may fare better.
     Lost(String),
-    Failed(Failure),
+    Failed(CommandFailure),
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
+impl From<CommandFailure> for Stop {
+    fn from(failure: CommandFailure) -> Self {
         Self::Failed(failure)
     }
 }
@@ -140,14 +145,14 @@ impl From<io::Error> for Stop {
 }
 
 /// A message of the server: names as text, the rest as raw spans.
-struct Message<'a> {
+struct ServerMessage<'a> {
     text: &'a str,
     name: Cow<'a, str>,
     channel: Cow<'a, str>,
     data: Option<&'a str>,
 }
 
-impl<'a> Message<'a> {
+impl<'a> ServerMessage<'a> {
     fn read(bytes: &'a [u8], validator: &mut Validator) -> Option<Self> {
         let text = validator.check(bytes)?;
         Some(Self {
@@ -175,7 +180,7 @@ fn error_of(inner: &str, validator: &mut Validator) -> (u16, String) {
 }
 
 struct Listener<'a> {
-    peer: &'a Peer,
+    peer: &'a ServerPeer,
     json: bool,
     colour: bool,
     user: &'a str,
@@ -189,9 +194,11 @@ struct Listener<'a> {
 impl Listener<'_> {
     /// One connection, until there were enough events.
     fn attempt(&mut self, steps: &[Step]) -> Result<(), Stop> {
-        let mut socket = match Socket::open(self.peer) {
+        let mut socket = match ClientSocket::open(self.peer) {
             // It was there before: a server that restarts is away for a moment.
-            Err(Failure::Server(why)) if self.pause.is_some() => return Err(Stop::Lost(why)),
+            Err(CommandFailure::Server(why)) if self.pause.is_some() => {
+                return Err(Stop::Lost(why));
+            }
             opened => opened?,
         };
         let (socket_id, silence) = self.greeting(&mut socket)?;
@@ -200,13 +207,13 @@ impl Listener<'_> {
     }
 
     /// Waits for the socket id and the silence after which the server is to be asked whether it is there.
-    fn greeting(&mut self, socket: &mut Socket) -> Result<(String, Duration), Stop> {
+    fn greeting(&mut self, socket: &mut ClientSocket) -> Result<(String, Duration), Stop> {
         let bytes = match socket.receive(TIMEOUT)? {
-            Received::Text(bytes) => bytes,
-            Received::Closed(said) => return Err(self.closed(said)),
-            Received::Silence => return Err(self.strange("sends nothing on its WebSocket")),
+            ServerInput::Text(bytes) => bytes,
+            ServerInput::Closed(said) => return Err(self.closed(said)),
+            ServerInput::Silence => return Err(self.strange("sends nothing on its WebSocket")),
         };
-        let message = Message::read(&bytes, &mut self.validator);
+        let message = ServerMessage::read(&bytes, &mut self.validator);
         let Some(message) = message else {
             return Err(self.strange("does not speak the Pusher protocol"));
         };
@@ -227,7 +234,7 @@ impl Listener<'_> {
 
     fn attend(
         &mut self,
-        socket: &mut Socket,
+        socket: &mut ClientSocket,
         socket_id: &str,
         silence: Duration,
         steps: &[Step],
@@ -238,23 +245,23 @@ impl Listener<'_> {
         loop {
             let wait = if step.is_some() || pinged { TIMEOUT } else { silence };
             let bytes = match (socket.receive(wait)?, step) {
-                (Received::Text(bytes), _) => bytes,
-                (Received::Closed(said), _) => return Err(self.closed(said)),
-                (Received::Silence, Some(step)) => {
+                (ServerInput::Text(bytes), _) => bytes,
+                (ServerInput::Closed(said), _) => return Err(self.closed(said)),
+                (ServerInput::Silence, Some(step)) => {
                     return Err(self.strange(&format!("does not answer {}", step.describe())));
                 }
-                (Received::Silence, None) if pinged => {
+                (ServerInput::Silence, None) if pinged => {
                     let seconds = TIMEOUT.as_secs();
                     return Err(Stop::Lost(format!("no answer to a ping within {seconds} s")));
                 }
-                (Received::Silence, None) => {
+                (ServerInput::Silence, None) => {
                     socket.send(PING)?;
                     pinged = true;
                     continue;
                 }
             };
             pinged = false;
-            let Some(message) = Message::read(&bytes, &mut self.validator) else {
+            let Some(message) = ServerMessage::read(&bytes, &mut self.validator) else {
                 note(&format!(
                     "ignored a message that is not of the protocol: {}",
                     shown(&String::from_utf8_lossy(&bytes))
@@ -284,7 +291,7 @@ impl Listener<'_> {
     fn begin<'s>(
         &self,
         step: Option<&'s Step>,
-        socket: &mut Socket,
+        socket: &mut ClientSocket,
         socket_id: &str,
     ) -> io::Result<Option<&'s Step>> {
         match step {
@@ -332,7 +339,7 @@ impl Listener<'_> {
         quoted(&format!("{}:{}", self.peer.app.key, String::from_utf8_lossy(&hex)))
     }
 
-    fn succeeded(&mut self, message: &Message<'_>) {
+    fn succeeded(&mut self, message: &ServerMessage<'_>) {
         if message.name == "pusher:signin_success" {
             return;
         }
@@ -344,7 +351,7 @@ impl Listener<'_> {
     }
 
     /// An error while a step waits is its refusal.
-    fn error(&mut self, message: &Message<'_>, step: Option<&Step>) -> Result<(), Stop> {
+    fn error(&mut self, message: &ServerMessage<'_>, step: Option<&Step>) -> Result<(), Stop> {
         let (code, text) = error_of(&message.inner(), &mut self.validator);
         let Some(step) = step else {
             note(&format!("the server says {code} {text}"));
@@ -353,12 +360,13 @@ impl Listener<'_> {
         let remedy =
             if code == 4009 { "\nhint: does it run with the same REVERB_APP_SECRET?" } else { "" };
         let what = step.describe();
-        Err(Failure::Server(format!("the server refused {what} with {code} {text}{remedy}")).into())
+        Err(CommandFailure::Server(format!("the server refused {what} with {code} {text}{remedy}"))
+            .into())
     }
 
     /// Shows an event; whether there were enough.
-    fn event(&mut self, message: &Message<'_>) -> Result<bool, Failure> {
-        let event = Event {
+    fn event(&mut self, message: &ServerMessage<'_>) -> Result<bool, CommandFailure> {
+        let event = ShownEvent {
             message: message.text,
             name: &message.name,
             channel: &message.channel,
@@ -382,14 +390,14 @@ impl Listener<'_> {
         };
         let said = format!("{code} {}", shown(&text));
         match code {
-            4001 => Failure::Server(format!(
+            4001 => CommandFailure::Server(format!(
                 "the server refused with {said}: no app has the key {} at {}; does it run with the same configuration?",
                 self.peer.app.key,
                 self.peer.url()
             ))
             .into(),
             4000..=4099 | 4300..=4999 => {
-                Failure::Server(format!("the server refused with {said}")).into()
+                CommandFailure::Server(format!("the server refused with {said}")).into()
             }
             _ => Stop::Lost(format!("the server closed the connection with {said}")),
         }
@@ -397,11 +405,11 @@ impl Listener<'_> {
 
     fn strange(&self, what: &str) -> Stop {
         let url = self.peer.url();
-        Failure::Server(format!("{url} {what}: does ringverb listen there?")).into()
+        CommandFailure::Server(format!("{url} {what}: does ringverb listen there?")).into()
     }
 }
 
-fn answers(message: &Message<'_>, step: &Step) -> bool {
+fn answers(message: &ServerMessage<'_>, step: &Step) -> bool {
     match step {
         Step::SignIn(_) => message.name == "pusher:signin_success",
         Step::Subscribe(channel) => {
@@ -411,7 +419,7 @@ fn answers(message: &Message<'_>, step: &Step) -> bool {
 }
 
 /// A message of the protocol: who came and went, what is counted, what a cache lacks.
-fn tell(message: &Message<'_>) {
+fn tell(message: &ServerMessage<'_>) {
     if message.name == "pusher:pong" {
         return;
     }

@@ -16,19 +16,19 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::cli::{ClientCommand, Target};
+use super::cli::{ClientCommand, CommandTarget};
 use crate::config::Config;
-use crate::output::{self, Kind};
+use crate::output::{self, NoticeKind};
 use crate::pusher::json;
 use crate::text::visible;
-use peer::Peer;
+use peer::ServerPeer;
 
 /// How long the server may take for anything.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a command ends early.
 #[derive(Debug)]
-enum Failure {
+enum CommandFailure {
     /// The command line or the configuration is wrong: 2.
     Usage(String),
     /// The server cannot be reached, or said no: 1.
@@ -40,8 +40,8 @@ enum Failure {
 /// Runs one command. `scheme` is the one of `REVERB_SCHEME`.
 pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>) -> ExitCode {
     let colour = config.colour && io::stdout().is_terminal();
-    let with_app = |config, target: &Target| {
-        let peer = Peer::choose(config, target)?;
+    let with_app = |config, target: &CommandTarget| {
+        let peer = ServerPeer::choose(config, target)?;
         if scheme == Some("https") && target.address.url.is_none() {
             note(&format!(
                 "REVERB_SCHEME is https, which the proxy serves; this command connects to the server itself, at {}",
@@ -61,30 +61,30 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
         ClientCommand::Listen(arguments) => with_app(config, &arguments.target)
             .and_then(|peer| listen::run(&peer, arguments, colour)),
         ClientCommand::Health(address) => {
-            Peer::of_any_app(config, address).and_then(|peer| health::run(&peer))
+            ServerPeer::of_any_app(config, address).and_then(|peer| health::run(&peer))
         }
     };
     let (status, sentence) = match outcome {
-        Ok(()) | Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
-        Err(Failure::Server(sentence)) => (1, sentence),
-        Err(Failure::Usage(sentence)) => (2, sentence),
+        Ok(()) | Err(CommandFailure::OutputClosed) => return ExitCode::SUCCESS,
+        Err(CommandFailure::Server(sentence)) => (1, sentence),
+        Err(CommandFailure::Usage(sentence)) => (2, sentence),
     };
-    output::tell(Kind::Error, &sentence);
+    output::tell(NoticeKind::Error, &sentence);
     ExitCode::from(status)
 }
 
 /// What is no result: standard output stays for results.
 fn note(text: &str) {
-    output::tell(Kind::Note, text);
+    output::tell(NoticeKind::Note, text);
 }
 
 /// Writes results to standard output.
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: &str) -> Result<(), CommandFailure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        _ => Failure::Server(format!("cannot write to standard output: {error}")),
+        io::ErrorKind::BrokenPipe => CommandFailure::OutputClosed,
+        _ => CommandFailure::Server(format!("cannot write to standard output: {error}")),
     })
 }
 

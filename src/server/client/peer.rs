@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Failure, note, shown};
+use super::{CommandFailure, note, shown};
 use crate::app::{App, Secret};
 use crate::config::Config;
-use crate::server::cli::{Address, Target};
-use crate::server::development::{self, Access};
+use crate::server::cli::{Address, CommandTarget};
+use crate::server::development::{self, DevelopmentAccess};
 
 /// A server, and an app of it with its secret.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct ServerPeer {
     /// A name or an address, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
@@ -19,14 +19,17 @@ pub(super) struct Peer {
     pub(super) app: App,
 }
 
-impl Peer {
-    pub(super) fn choose(mut config: Config, target: &Target) -> Result<Self, Failure> {
+impl ServerPeer {
+    pub(super) fn choose(
+        mut config: Config,
+        target: &CommandTarget,
+    ) -> Result<Self, CommandFailure> {
         let url = given_url(&target.address)?;
         let port = url.as_ref().map_or(config.port, |(_, port, _)| *port);
         if config.development {
             let access = development_server(port)?;
             if let Some(id) = target.app.as_deref().filter(|id| *id != access.id) {
-                return Err(Failure::Usage(format!(
+                return Err(CommandFailure::Usage(format!(
                     "--app is {}, but no app is configured here, and the development server on port {} has only the app \
                      {}: leave --app out, or run this in the folder of the .env with that app (--env-file, --config)",
                     shown(id),
@@ -46,19 +49,22 @@ impl Peer {
 
     /// A server of which nothing is asked that needs an app: the app here is the first one, or none that the server
     /// knows.
-    pub(super) fn of_any_app(mut config: Config, address: &Address) -> Result<Self, Failure> {
+    pub(super) fn of_any_app(
+        mut config: Config,
+        address: &Address,
+    ) -> Result<Self, CommandFailure> {
         let url = given_url(address)?;
         let app = config.apps.swap_remove(0);
         Self::configured(config, url, app)
     }
 
     /// At the URL, or where the configuration says.
-    fn configured(config: Config, url: Option<Url>, app: App) -> Result<Self, Failure> {
+    fn configured(config: Config, url: Option<Url>, app: App) -> Result<Self, CommandFailure> {
         if let Some((host, port, prefix)) = url {
             return Ok(Self { host, port, prefix, app });
         }
         if config.port == 0 {
-            return Err(Failure::Usage(
+            return Err(CommandFailure::Usage(
                 "REVERB_SERVER_PORT is 0, so the kernel chose the server's port. The start message of the server has \
                  it: give it with --port"
                     .to_owned(),
@@ -88,7 +94,7 @@ impl Peer {
 }
 
 /// Without a configured app the server of the same user is meant that has none either.
-fn development_server(port: u16) -> Result<Access, Failure> {
+fn development_server(port: u16) -> Result<DevelopmentAccess, CommandFailure> {
     let ports = development::ports();
     if let Some(access) = development::find(port) {
         return Ok(access);
@@ -101,13 +107,13 @@ fn development_server(port: u16) -> Result<Access, Failure> {
             format!("development servers of this user are running on the ports {}: give --port", several.join(", "))
         }
     };
-    Err(Failure::Usage(format!(
+    Err(CommandFailure::Usage(format!(
         "no app is configured here, and {running}. For another server set REVERB_APP_ID, REVERB_APP_KEY and \
          REVERB_APP_SECRET in .env or in the environment, or run this in the folder of your .env (--env-file, --config)"
     )))
 }
 
-fn with_credentials(app: App, access: &Access) -> App {
+fn with_credentials(app: App, access: &DevelopmentAccess) -> App {
     App {
         id: access.id.clone(),
         key: access.key.clone(),
@@ -116,12 +122,12 @@ fn with_credentials(app: App, access: &Access) -> App {
     }
 }
 
-fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, Failure> {
+fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, CommandFailure> {
     let ids: Vec<&str> = config.apps.iter().map(|app| app.id.as_str()).collect();
     let ids = ids.join(", ");
     let index = match id {
         Some(id) => config.apps.iter().position(|app| app.id == id).ok_or_else(|| {
-            Failure::Usage(format!("no app has the id {id}; the configuration has {ids}"))
+            CommandFailure::Usage(format!("no app has the id {id}; the configuration has {ids}"))
         })?,
         None => {
             if config.apps.len() > 1 {
@@ -136,8 +142,8 @@ fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, Failure> {
 /// Host, port and path prefix.
 type Url = (String, u16, String);
 
-fn given_url(address: &Address) -> Result<Option<Url>, Failure> {
-    address.url.as_ref().map(|url| parse_url(url).map_err(Failure::Usage)).transpose()
+fn given_url(address: &Address) -> Result<Option<Url>, CommandFailure> {
+    address.url.as_ref().map(|url| parse_url(url).map_err(CommandFailure::Usage)).transpose()
 }
 
 /// Of `http://host:port/prefix`.
@@ -174,14 +180,17 @@ mod tests {
     use crate::config::load::{Sources, merge};
     use crate::config::validate::{DevelopmentApp, build};
 
-    fn choose(environment: &[(&str, &str)], target: &Target) -> Result<Peer, Failure> {
+    fn choose(
+        environment: &[(&str, &str)],
+        target: &CommandTarget,
+    ) -> Result<ServerPeer, CommandFailure> {
         let app = [("APP_ID", "1"), ("APP_KEY", "k"), ("APP_SECRET", "s")];
         let given = app.iter().chain(environment);
         let environment =
             given.map(|(name, value)| (format!("REVERB_{name}"), (*value).to_owned()));
         let merged = merge(&Sources { environment: environment.collect(), ..Sources::default() });
         let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        Peer::choose(build(&merged, &drawn).unwrap(), target)
+        ServerPeer::choose(build(&merged, &drawn).unwrap(), target)
     }
 
     #[test]
@@ -193,17 +202,20 @@ mod tests {
             ("10.0.0.1", "http://10.0.0.1:9000/ws"),
         ] {
             let own = [("SERVER_HOST", host), ("SERVER_PORT", "9000"), ("SERVER_PATH", "ws/")];
-            let peer = choose(&[&public[..], &own].concat(), &Target::default()).unwrap();
+            let peer = choose(&[&public[..], &own].concat(), &CommandTarget::default()).unwrap();
             assert_eq!(peer.url(), expected);
         }
-        let any = choose(&[("SERVER_PORT", "0")], &Target::default());
-        assert!(matches!(any, Err(Failure::Usage(text)) if text.contains("--port")));
+        let any = choose(&[("SERVER_PORT", "0")], &CommandTarget::default());
+        assert!(matches!(any, Err(CommandFailure::Usage(text)) if text.contains("--port")));
     }
 
     #[test]
     fn a_url_wins() {
         let url = Some("http://[::1]:1/a/".to_owned());
-        let target = Target { address: Address { url, ..Address::default() }, ..Target::default() };
+        let target = CommandTarget {
+            address: Address { url, ..Address::default() },
+            ..CommandTarget::default()
+        };
         assert_eq!(choose(&[("SERVER_PORT", "0")], &target).unwrap().url(), "http://[::1]:1/a");
     }
 

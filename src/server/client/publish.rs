@@ -1,8 +1,8 @@
 //! `ringverb publish`: one event to one channel, and how many it reached.
 
-use super::http::{self, Answer};
-use super::peer::Peer;
-use super::{Failure, member, note, print, quoted, shown};
+use super::http::{self, HttpAnswer};
+use super::peer::ServerPeer;
+use super::{CommandFailure, member, note, print, quoted, shown};
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
@@ -11,8 +11,8 @@ use crate::server::cli::PublishArguments;
 /// What a server can report about a channel.
 const ATTRIBUTES: [&str; 3] = ["user_count", "subscription_count", "cache"];
 
-pub(super) fn run(peer: &Peer, arguments: &PublishArguments) -> Result<(), Failure> {
-    check(arguments).map_err(Failure::Usage)?;
+pub(super) fn run(peer: &ServerPeer, arguments: &PublishArguments) -> Result<(), CommandFailure> {
+    check(arguments).map_err(CommandFailure::Usage)?;
     let channel = &arguments.channel;
     let presence = classify(channel).is_ok_and(|kind| kind.access == Access::Presence);
     let count = if presence { "user_count" } else { "subscription_count" };
@@ -74,7 +74,11 @@ fn check(arguments: &PublishArguments) -> Result<(), String> {
     }
 }
 
-fn send(peer: &Peer, arguments: &PublishArguments, count: &str) -> Result<Answer, Failure> {
+fn send(
+    peer: &ServerPeer,
+    arguments: &PublishArguments,
+    count: &str,
+) -> Result<HttpAnswer, CommandFailure> {
     let mut info = count.to_owned();
     for attribute in arguments.info.iter().flat_map(|info| info.split(',')).map(str::trim) {
         if !attribute.is_empty() && attribute != count {

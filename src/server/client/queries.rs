@@ -1,12 +1,12 @@
 //! `ringverb channels` and `ringverb users`: who is there.
 
 use super::http::{self, percent_encoded};
-use super::peer::Peer;
-use super::{Failure, member, print, shown};
+use super::peer::ServerPeer;
+use super::{CommandFailure, member, print, shown};
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json;
 
-pub(super) fn channels(peer: &Peer, prefix: &str) -> Result<(), Failure> {
+pub(super) fn channels(peer: &ServerPeer, prefix: &str) -> Result<(), CommandFailure> {
     let mut query = vec![("info", "subscription_count,user_count")];
     if !prefix.is_empty() {
         query.push(("filter_by_prefix", prefix));
@@ -32,10 +32,10 @@ pub(super) fn channels(peer: &Peer, prefix: &str) -> Result<(), Failure> {
     print(&table(["CHANNEL", "SUBSCRIBERS", "USERS"], &rows))
 }
 
-pub(super) fn users(peer: &Peer, channel: &str) -> Result<(), Failure> {
+pub(super) fn users(peer: &ServerPeer, channel: &str) -> Result<(), CommandFailure> {
     if classify(channel).map(|kind| kind.access) != Ok(Access::Presence) {
         let channel = shown(channel);
-        return Err(Failure::Usage(format!(
+        return Err(CommandFailure::Usage(format!(
             "{channel} is not a presence channel, and only those have users; `ringverb channels {channel}` shows \
              the number of subscribers"
         )));

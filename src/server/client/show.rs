@@ -6,7 +6,7 @@ use crate::text::visible;
 
 /// An event that came; raw spans of a message that `Validator` passed, but for the names.
 #[derive(Debug)]
-pub(super) struct Event<'a> {
+pub(super) struct ShownEvent<'a> {
     /// The whole message.
     pub(super) message: &'a str,
     pub(super) name: &'a str,
@@ -24,12 +24,12 @@ const PLAIN: &str = "\x1b[0m";
 const NAME_MAX: usize = 200;
 
 /// The message as it came, on one line: line breaks in JSON are only between its parts.
-pub(super) fn one_line(event: &Event<'_>) -> String {
+pub(super) fn one_line(event: &ShownEvent<'_>) -> String {
     event.message.trim_ascii().replace(['\n', '\r'], " ") + "\n"
 }
 
 /// Time, channel and event, and the data below.
-pub(super) fn lines(event: &Event<'_>, unix_seconds: u64, colour: bool) -> String {
+pub(super) fn lines(event: &ShownEvent<'_>, unix_seconds: u64, colour: bool) -> String {
     let mut out = String::new();
     let mut part = |paint: &str, text: &str, end: &str| {
         out.push_str(if colour { paint } else { "" });
@@ -62,8 +62,8 @@ fn time_of_day(unix_seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    fn sample() -> Event<'static> {
-        Event {
+    fn sample() -> ShownEvent<'static> {
+        ShownEvent {
             message: " {\"event\":\"a\",\r\n\"channel\":\"c\"}\n",
             name: "order.shipped",
             channel: "private-orders.1",
@@ -81,13 +81,14 @@ mod tests {
     fn for_a_person() {
         let text = "12:34:56Z private-orders.1 order.shipped\n  {\n      \"id\": 1\n  }\n";
         assert_eq!(lines(&sample(), 86_400 * 3 + 45_296, false), text);
-        let event = Event { data: None, user_id: Some("\"7\""), name: "client-\u{1b}", ..sample() };
+        let event =
+            ShownEvent { data: None, user_id: Some("\"7\""), name: "client-\u{1b}", ..sample() };
         assert_eq!(
             lines(&event, 0, false),
             "00:00:00Z private-orders.1 client-\\u001b from user 7\n"
         );
         assert_eq!(
-            lines(&Event { user_id: None, ..event }, 0, true),
+            lines(&ShownEvent { user_id: None, ..event }, 0, true),
             "\x1b[90m00:00:00Z\x1b[0m \x1b[36mprivate-orders.1\x1b[0m \x1b[1;32mclient-\\u001b\x1b[0m\n"
         );
     }

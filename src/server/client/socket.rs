@@ -6,10 +6,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::connection::Connection;
+use super::connection::ServerConnection;
 use super::http::percent_encoded;
-use super::peer::Peer;
-use super::{Failure, shown};
+use super::peer::ServerPeer;
+use super::{CommandFailure, shown};
 use crate::ws::close;
 use crate::ws::frame::Opcode;
 use crate::ws::handshake::{self, UpgradeRequest};
@@ -18,15 +18,15 @@ use crate::ws::mask::unmask;
 /// No event is larger: `max_request_size` ends at 16 MiB.
 const MESSAGE_MAX: usize = 64 << 20;
 
-pub(super) struct Socket {
-    connection: Connection,
+pub(super) struct ClientSocket {
+    connection: ServerConnection,
     /// The fragments of a message so far.
     message: Vec<u8>,
 }
 
 /// What came.
 #[derive(Debug)]
-pub(super) enum Received {
+pub(super) enum ServerInput {
     Text(Vec<u8>),
     /// Nothing within the time.
     Silence,
@@ -34,9 +34,9 @@ pub(super) enum Received {
     Closed(Option<(u16, String)>),
 }
 
-impl Socket {
-    pub(super) fn open(peer: &Peer) -> Result<Self, Failure> {
-        let mut connection = Connection::open(peer)?;
+impl ClientSocket {
+    pub(super) fn open(peer: &ServerPeer) -> Result<Self, CommandFailure> {
+        let mut connection = ServerConnection::open(peer)?;
         let key = STANDARD.encode(random::<16>());
         let origin = origin_for(&peer.app.allowed_origins);
         let origin = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
@@ -78,16 +78,16 @@ impl Socket {
     }
 
     /// The next message. Pings of the server are answered here.
-    pub(super) fn receive(&mut self, wait: Duration) -> io::Result<Received> {
+    pub(super) fn receive(&mut self, wait: Duration) -> io::Result<ServerInput> {
         self.connection.patience(wait)?;
         loop {
-            let Some(frame) = Frame::take(&mut self.connection.input)? else {
+            let Some(frame) = ServerFrame::take(&mut self.connection.input)? else {
                 match self.connection.more() {
                     Ok(true) => continue,
-                    Ok(false) => return Ok(Received::Closed(None)),
+                    Ok(false) => return Ok(ServerInput::Closed(None)),
                     Err(error) => match error.kind() {
                         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                            return Ok(Received::Silence);
+                            return Ok(ServerInput::Silence);
                         }
                         _ => return Err(error),
                     },
@@ -98,7 +98,9 @@ impl Socket {
                     // The server ends the connection whether it gets its answer or not.
                     let _ = self.close();
                     let said = close::decode_payload(&frame.payload).ok().flatten();
-                    return Ok(Received::Closed(said.map(|(code, text)| (code, text.to_owned()))));
+                    return Ok(ServerInput::Closed(
+                        said.map(|(code, text)| (code, text.to_owned())),
+                    ));
                 }
                 OPCODE_PING => self.frame(Opcode::Pong, &frame.payload)?,
                 OPCODE_PONG => {}
@@ -108,7 +110,7 @@ impl Socket {
                         return Err(malformed());
                     }
                     if frame.fin {
-                        return Ok(Received::Text(std::mem::take(&mut self.message)));
+                        return Ok(ServerInput::Text(std::mem::take(&mut self.message)));
                     }
                 }
             }
@@ -126,13 +128,13 @@ fn malformed() -> io::Error {
 
 /// A frame of the server: not masked.
 #[derive(Debug, PartialEq, Eq)]
-struct Frame {
+struct ServerFrame {
     fin: bool,
     opcode: u8,
     payload: Vec<u8>,
 }
 
-impl Frame {
+impl ServerFrame {
     /// Takes the frame at the start of `input`, if it is there as a whole.
     fn take(input: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let &[first, second, ref rest @ ..] = input.as_slice() else { return Ok(None) };
@@ -225,15 +227,15 @@ mod tests {
         let (mut input, mut lengths) = (Vec::new(), Vec::new());
         for piece in bytes.chunks(7) {
             input.extend_from_slice(piece);
-            while let Some(frame) = Frame::take(&mut input).unwrap() {
+            while let Some(frame) = ServerFrame::take(&mut input).unwrap() {
                 assert!(frame.fin && frame.opcode == 1);
                 lengths.push(frame.payload.len());
             }
         }
         assert_eq!(lengths, [0, 125, 126, 65_535, 65_536]);
         assert!(input.is_empty());
-        assert!(Frame::take(&mut vec![0x81, 0x80]).is_err());
-        assert!(Frame::take(&mut [&[0x81, 127][..], &[0xff; 8]].concat()).is_err());
+        assert!(ServerFrame::take(&mut vec![0x81, 0x80]).is_err());
+        assert!(ServerFrame::take(&mut [&[0x81, 127][..], &[0xff; 8]].concat()).is_err());
     }
 
     #[test]

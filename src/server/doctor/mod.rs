@@ -130,11 +130,11 @@ fn locked_memory(memory: &LockedMemory) -> Finding {
     }
 }
 
-type Answer = (usize, Finding, Option<RemoteClock>);
+type ProbeAnswer = (usize, Finding, Option<RemoteClock>);
 
 /// Asks Redis and the endpoints of webhooks, all at once.
 fn network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
-    let (answers, received) = mpsc::channel::<Answer>();
+    let (answers, received) = mpsc::channel::<ProbeAnswer>();
     let mut asked: Vec<(&'static str, String)> = Vec::new();
     if let Some(scaling) = config.scaling.clone() {
         asked.push(("redis", scaling.address()));
@@ -172,7 +172,7 @@ fn network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
 }
 
 fn start(
-    answers: &mpsc::Sender<Answer>,
+    answers: &mpsc::Sender<ProbeAnswer>,
     index: usize,
     examine: impl FnOnce() -> (Finding, Option<RemoteClock>) + Send + 'static,
 ) {

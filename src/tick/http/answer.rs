@@ -7,7 +7,7 @@ use super::super::site::Site;
 use super::refuse::About;
 use super::session::{Pending, Publish, Session};
 use super::{Http, Printed, SessionKey};
-use crate::admission::overload::Strain;
+use crate::admission::overload::OverloadLevel;
 use crate::api::{self, Denied, Plan, Reply, Target};
 use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
@@ -40,7 +40,9 @@ impl Session {
             }
             // Over the budget, publishes go on: a server that is full of quiet connections must not fall silent for
             // it. Far over it they are what fills the queues, and a backend tries again, where a client cannot.
-            Plan::Publish { app, .. } if http.overload.pressure.strain() == Strain::FarOver => {
+            Plan::Publish { app, .. }
+                if http.overload.pressure.strain() == OverloadLevel::FarOver =>
+            {
                 let about = About { request: Some(&request), app: Some(app) };
                 let response = short_of_memory("event was not published");
                 self.refused(http, about, response, Cause::MemoryPublish, &[])

@@ -4,7 +4,7 @@ use super::session::Session;
 use super::{Http, Who};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail, Noted};
-use crate::http1::refusal::Refusal;
+use crate::http1::refusal::RequestRefusal;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
 use crate::limits;
@@ -78,7 +78,7 @@ impl Session {
     pub(super) fn refuse_bytes(
         &self,
         http: &mut Http,
-        refusal: Refusal,
+        refusal: RequestRefusal,
         is_in_body: bool,
     ) -> Response {
         let size_max = Detail::count(http.rules.request_size_max);
@@ -88,23 +88,27 @@ impl Session {
         };
         let response = Response::text(refusal.status(), refusal.body());
         let (cause, values) = match refusal {
-            Refusal::TooLarge if !is_in_body && !self.has_whole_head(http) => {
+            RequestRefusal::TooLarge if !is_in_body && !self.has_whole_head(http) => {
                 (Cause::HeadOverRequestSize, [size_max, Detail::Nothing])
             }
-            Refusal::TooLarge => (Cause::RequestTooLarge, [size_max, Detail::Nothing]),
-            Refusal::HeadTooLarge => {
+            RequestRefusal::TooLarge => (Cause::RequestTooLarge, [size_max, Detail::Nothing]),
+            RequestRefusal::HeadTooLarge => {
                 let most = [limits::HTTP_HEAD_BYTES_MAX, limits::HTTP_HEADERS_MAX];
                 (Cause::HeadTooLarge, most.map(Detail::count))
             }
-            Refusal::BadRequest if is_in_body => (Cause::BadRequest, [first, Detail::Nothing]),
-            Refusal::BadRequest => (what_it_is(self.input()), [first, Detail::Nothing]),
-            Refusal::Host => (Cause::Host, [first, Detail::Nothing]),
-            Refusal::ExpectationFailed => (Cause::Expectation, [first, Detail::Nothing]),
-            Refusal::UnsupportedTransferCoding => (Cause::TransferCoding, [first, Detail::Nothing]),
-            Refusal::VersionNotSupported if self.input().starts_with(b"PRI * HTTP/2") => {
+            RequestRefusal::BadRequest if is_in_body => {
+                (Cause::BadRequest, [first, Detail::Nothing])
+            }
+            RequestRefusal::BadRequest => (what_it_is(self.input()), [first, Detail::Nothing]),
+            RequestRefusal::Host => (Cause::Host, [first, Detail::Nothing]),
+            RequestRefusal::ExpectationFailed => (Cause::Expectation, [first, Detail::Nothing]),
+            RequestRefusal::UnsupportedTransferCoding => {
+                (Cause::TransferCoding, [first, Detail::Nothing])
+            }
+            RequestRefusal::VersionNotSupported if self.input().starts_with(b"PRI * HTTP/2") => {
                 (Cause::Http2, [Detail::Nothing; 2])
             }
-            Refusal::VersionNotSupported => (Cause::HttpVersion, [first, Detail::Nothing]),
+            RequestRefusal::VersionNotSupported => (Cause::HttpVersion, [first, Detail::Nothing]),
         };
         self.refused(http, About::default(), response, cause, &values)
     }

@@ -8,11 +8,11 @@ use core::net::SocketAddr;
 use super::super::site::Site;
 use super::refuse::About;
 use super::{Http, SessionKey};
-use crate::admission::Place;
+use crate::admission::AddressSlot;
 use crate::api::{self, Reply, Target};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
-use crate::http1::request::{Limits, Progress, Request, RequestReader};
+use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
 use crate::http1::response::{self, Response};
 use crate::limits;
 use crate::pusher::error_code::ErrorCode;
@@ -46,7 +46,7 @@ pub(in crate::tick) struct Unwanted {
 /// A connection that may open, and what it is counted in.
 pub(in crate::tick) struct Admitted {
     pub(in crate::tick) app: AppIndex,
-    pub(in crate::tick) place: Place,
+    pub(in crate::tick) place: AddressSlot,
 }
 
 /// What the time of a session is measured for.
@@ -72,7 +72,7 @@ pub(in crate::tick) enum Timer {
 const LINGER_SECONDS: u32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SessionState {
     /// Requests are read.
     Reading,
     /// A request waits (`Work::pending`).
@@ -127,7 +127,7 @@ pub(in crate::tick) struct Spare(Vec<Box<Work>>);
 
 impl Spare {
     fn take(&mut self, rules: &super::Rules) -> Box<Work> {
-        let reader = RequestReader::new(Limits { request_size_max: rules.request_size_max });
+        let reader = RequestReader::new(RequestLimits { request_size_max: rules.request_size_max });
         match self.0.pop() {
             // The reader counts empty lines ahead of a request: those of one client must not count for another.
             Some(mut work) => {
@@ -177,10 +177,10 @@ pub(in crate::tick) struct Session {
     /// The other end of the socket: the client, or a proxy.
     pub(in crate::tick) peer: SocketAddr,
     /// What the socket is counted in as long as it speaks HTTP.
-    pub(super) place: Place,
+    pub(super) place: AddressSlot,
     /// A request was answered: waiting for the next one is no fault.
     pub(in crate::tick) served: bool,
-    state: State,
+    state: SessionState,
     pub(in crate::tick) timer: Timer,
     /// Memory that is noted for it, in bytes.
     held: u32,
@@ -188,12 +188,12 @@ pub(in crate::tick) struct Session {
 }
 
 impl Session {
-    pub(in crate::tick) fn new(peer: SocketAddr, place: Place) -> Self {
+    pub(in crate::tick) fn new(peer: SocketAddr, place: AddressSlot) -> Self {
         Self {
             peer,
             place,
             served: false,
-            state: State::Reading,
+            state: SessionState::Reading,
             timer: Timer::None,
             held: 0,
             work: None,
@@ -203,7 +203,7 @@ impl Session {
     /// A session that another process served before, with what it had received.
     pub(in crate::tick) fn of_another_process(
         peer: SocketAddr,
-        place: Place,
+        place: AddressSlot,
         served: bool,
         input: &[u8],
         rules: &super::Rules,
@@ -220,9 +220,9 @@ impl Session {
     /// Whether bytes are of use now.
     pub(in crate::tick) fn wants_bytes(&self) -> bool {
         match self.state {
-            State::Reading => self.unsent().is_empty(),
-            State::Lingering => true,
-            State::Waiting | State::Closing { .. } => false,
+            SessionState::Reading => self.unsent().is_empty(),
+            SessionState::Lingering => true,
+            SessionState::Waiting | SessionState::Closing { .. } => false,
         }
     }
 
@@ -234,17 +234,18 @@ impl Session {
     /// Whether it could go on in another process: it is between two requests, or all that it has of one is its input.
     pub(in crate::tick) fn may_move(&self) -> bool {
         let held_back = |work: &Work| !work.reader.holds_nothing() || !work.unsent().is_empty();
-        self.state == State::Reading && !self.work.as_ref().is_some_and(|work| held_back(work))
+        self.state == SessionState::Reading
+            && !self.work.as_ref().is_some_and(|work| held_back(work))
     }
 
     /// Whether it waits for its client, and may end for another one.
     pub(in crate::tick) fn waits_for_client(&self) -> bool {
-        self.state != State::Waiting
+        self.state != SessionState::Waiting
     }
 
     /// Whether its last answer is about to leave.
     pub(in crate::tick) fn is_closing(&self) -> bool {
-        matches!(self.state, State::Closing { .. })
+        matches!(self.state, SessionState::Closing { .. })
     }
 
     /// What has come of a request that is not whole.
@@ -259,7 +260,7 @@ impl Session {
 
     /// Takes bytes in.
     pub(in crate::tick) fn take(&mut self, bytes: &[u8], spare: &mut Spare, rules: &super::Rules) {
-        if self.state == State::Lingering {
+        if self.state == SessionState::Lingering {
             return;
         }
         let work = self.work.get_or_insert_with(|| spare.take(rules));
@@ -269,7 +270,7 @@ impl Session {
 
     /// Carries out the next request, if it is whole.
     pub(in crate::tick) fn step(&mut self, key: SessionKey, site: &mut Site<'_>) -> Step {
-        if self.state != State::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
+        if self.state != SessionState::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
             return Step::Rest;
         }
         let Some(work) = &mut self.work else { return Step::Rest };
@@ -331,7 +332,8 @@ impl Session {
         self.served = true;
         // A client that did not ask for the end may have sent its next request already.
         let in_order = !request.keep_alive();
-        self.state = if keep_alive { State::Reading } else { State::Closing { in_order } };
+        self.state =
+            if keep_alive { SessionState::Reading } else { SessionState::Closing { in_order } };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, keep_alive, request.method() == "HEAD");
         }
@@ -339,14 +341,14 @@ impl Session {
 
     /// Refuses what came, and closes. `in_order`: it was a whole request.
     pub(super) fn close_with(&mut self, response: &Response, in_order: bool) {
-        self.state = State::Closing { in_order };
+        self.state = SessionState::Closing { in_order };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, false, false);
         }
     }
 
     pub(super) fn wait(&mut self, pending: Pending) {
-        self.state = State::Waiting;
+        self.state = SessionState::Waiting;
         if let Some(work) = &mut self.work {
             work.pending = Some(pending);
         }
@@ -356,7 +358,7 @@ impl Session {
     pub(super) fn take_pending(&mut self) -> Option<Pending> {
         let pending = self.work.as_mut()?.pending.take();
         if pending.is_some() {
-            self.state = State::Reading;
+            self.state = SessionState::Reading;
         }
         pending
     }
@@ -383,11 +385,13 @@ impl Session {
     /// All answers have left: how the session goes on. `more_may_come`: bytes have come that were not read.
     pub(in crate::tick) fn after_answers(&mut self, more_may_come: bool) -> After {
         match self.state {
-            State::Closing { in_order: true } if !more_may_come && self.input().is_empty() => {
+            SessionState::Closing { in_order: true }
+                if !more_may_come && self.input().is_empty() =>
+            {
                 After::Close
             }
-            State::Closing { .. } => {
-                self.state = State::Lingering;
+            SessionState::Closing { .. } => {
+                self.state = SessionState::Lingering;
                 self.work = None;
                 After::ShutDown
             }
@@ -445,7 +449,7 @@ impl Session {
     pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
         let response = super::answer::short_of_memory("request was not carried out");
         let response = self.refused(http, About::default(), response, Cause::HttpMemory, &[]);
-        if self.state != State::Reading || !self.unsent().is_empty() {
+        if self.state != SessionState::Reading || !self.unsent().is_empty() {
             return false;
         }
         self.forget_request(http);
@@ -457,7 +461,7 @@ impl Session {
     /// `false`: there is none, or earlier answers are not sent because the client does not read.
     pub(in crate::tick) fn refuse_unfinished(&mut self, http: &mut Http) -> bool {
         let is_unfinished = |work: &Work| !work.reader.holds_nothing() && work.unsent().is_empty();
-        if self.state != State::Reading
+        if self.state != SessionState::Reading
             || !self.work.as_ref().is_some_and(|work| is_unfinished(work))
         {
             return false;
@@ -473,7 +477,7 @@ impl Session {
 
     /// Drops what has come of a request that is not whole.
     fn forget_request(&mut self, http: &Http) {
-        let limits = Limits { request_size_max: http.rules.request_size_max };
+        let limits = RequestLimits { request_size_max: http.rules.request_size_max };
         if let Some(work) = &mut self.work {
             work.reader = RequestReader::new(limits);
             (work.input, work.used) = (Vec::new(), 0);
@@ -483,15 +487,17 @@ impl Session {
     /// What its time is measured for now, and how long that is; `None`: no time is measured, or the time runs already.
     pub(in crate::tick) fn next_timer(&mut self, is_blocked: bool, http: &Http) -> Option<u32> {
         let timer = match self.state {
-            State::Lingering => Timer::Linger,
-            State::Waiting if self.question().is_some() => Timer::Cores,
+            SessionState::Lingering => Timer::Linger,
+            SessionState::Waiting if self.question().is_some() => Timer::Cores,
             _ if is_blocked => Timer::Answer,
             // Half an empty line begins it, and no other half ends it: the time would begin again with each.
-            State::Reading if self.has_begun() || self.timer == Timer::Request => Timer::Request,
-            State::Reading if self.served => Timer::KeepAlive,
-            State::Reading => Timer::FirstByte,
+            SessionState::Reading if self.has_begun() || self.timer == Timer::Request => {
+                Timer::Request
+            }
+            SessionState::Reading if self.served => Timer::KeepAlive,
+            SessionState::Reading => Timer::FirstByte,
             // Until mail is in the rings, or until this tick's flush.
-            State::Waiting | State::Closing { .. } => Timer::None,
+            SessionState::Waiting | SessionState::Closing { .. } => Timer::None,
         };
         if self.timer == timer {
             return None;
@@ -533,7 +539,10 @@ impl Session {
 
     /// It ends. Gives back what it is counted in; what it asked of other cores nobody waits for any more.
     pub(in crate::tick) fn end(mut self, site: &mut Site<'_>, spare: &mut Spare) {
-        site.http.overload.admission.leave_socket(std::mem::replace(&mut self.place, Place::NONE));
+        site.http
+            .overload
+            .admission
+            .leave_socket(std::mem::replace(&mut self.place, AddressSlot::NONE));
         site.shard.note_http(self.held as usize, 0);
         if let Some(id) = self.question() {
             site.gathers.end(id);

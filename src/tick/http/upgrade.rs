@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use super::Http;
 use super::refuse::About;
 use super::session::{Admitted, Session, Unwanted};
-use crate::admission::Place;
-use crate::admission::overload::Strain;
+use crate::admission::AddressSlot;
+use crate::admission::overload::OverloadLevel;
 use crate::cause::{Cause, Detail};
 use crate::http1::query::{decode_form, raw_pairs};
 use crate::http1::request::Request;
@@ -38,7 +38,7 @@ impl Session {
         if !admission.counts_sockets_of_proxy(self.peer.ip()) {
             return Ok(());
         }
-        admission.leave_socket(std::mem::replace(&mut self.place, Place::NONE));
+        admission.leave_socket(std::mem::replace(&mut self.place, AddressSlot::NONE));
         let Some(client) = self.client(http, request) else { return Ok(()) };
         match admission.enter_socket(client) {
             Ok(place) => self.place = place,
@@ -103,7 +103,7 @@ impl Session {
         http: &mut Http,
         request: &Request,
         upgrade: &UpgradeRequest<'_>,
-        refusal: handshake::Refusal,
+        refusal: handshake::HandshakeRefusal,
     ) -> Response {
         let mut response = Response::text(refusal.status(), refusal.body());
         if let Some((name, value)) = refusal.header() {
@@ -113,17 +113,17 @@ impl Session {
             value.map_or(Detail::Own("missing"), Detail::text)
         }
         let (cause, given) = match refusal {
-            handshake::Refusal::WrongMethod => (Cause::WrongMethod, Detail::Own("GET")),
-            handshake::Refusal::HttpVersion => (Cause::UpgradeHttp10, Detail::Nothing),
-            handshake::Refusal::NotAnUpgrade => (Cause::NoUpgrade, shown(upgrade.upgrade)),
-            handshake::Refusal::WrongVersion => {
+            handshake::HandshakeRefusal::WrongMethod => (Cause::WrongMethod, Detail::Own("GET")),
+            handshake::HandshakeRefusal::HttpVersion => (Cause::UpgradeHttp10, Detail::Nothing),
+            handshake::HandshakeRefusal::NotAnUpgrade => (Cause::NoUpgrade, shown(upgrade.upgrade)),
+            handshake::HandshakeRefusal::WrongVersion => {
                 let version = upgrade.version.map_or(Detail::Own("none"), Detail::text);
                 (Cause::WebSocketVersion, version)
             }
-            handshake::Refusal::BadKey if upgrade.key.is_none() => {
+            handshake::HandshakeRefusal::BadKey if upgrade.key.is_none() => {
                 (Cause::WebSocketKeyMissing, Detail::Nothing)
             }
-            handshake::Refusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
+            handshake::HandshakeRefusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
         };
         let what = Detail::Request(request.method(), request.path());
         self.refused(http, About::request(request), response, cause, &[what, given])
@@ -145,7 +145,7 @@ impl Session {
                 error,
                 why: self.refuse(http, about, cause, values),
             };
-        if overload.pressure.strain() > Strain::None {
+        if overload.pressure.strain() > OverloadLevel::None {
             return Err(unwanted(about, error_code::SHORT_OF_MEMORY, Cause::Memory, &[]));
         }
         let Some(index) = apps.by_key(key) else {
@@ -176,7 +176,7 @@ impl Session {
             });
         }
         let place = match client.map(|client| (client, overload.admission.enter(client))) {
-            None => Place::NONE,
+            None => AddressSlot::NONE,
             Some((_, Ok(place))) => place,
             Some((client, Err(most))) => {
                 let values = [Detail::Address(client), Detail::Counted(most.into(), "connection")];

@@ -14,16 +14,16 @@ use core::net::SocketAddr;
 
 use super::http::{After, Http, Session, Step, Timer, Upgrade, Who};
 use super::kernel::{Accepted, Kernel, Received, Sent, SessionKey, Watched};
-use super::reactor::{Account, Queued, Reactor};
+use super::reactor::{AddressChange, Queued, Reactor};
 use super::site::Site;
-use crate::admission::Place;
+use crate::admission::AddressSlot;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::wheel::Wheel;
 use crate::ws::handshake;
 pub(super) use table::Sessions;
-use table::{Entry, NEVER};
+use table::{NEVER, SessionEntry};
 
 /// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
 /// without it the core would spin.
@@ -160,7 +160,8 @@ impl<K: Kernel> Reactor<K> {
         input: &[u8],
     ) {
         // The other process had let it in, whatever the limit is here.
-        let place = site.http.overload.admission.enter_socket(peer.ip()).unwrap_or(Place::NONE);
+        let place =
+            site.http.overload.admission.enter_socket(peer.ip()).unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
         let session = Session::of_another_process(peer, place, served, input, rules);
         if let Some(key) = self.keep_session(site, socket, session) {
@@ -484,7 +485,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn session_keys(&self) -> Vec<SessionKey> {
-        let key = |(slot, entry): (usize, &Entry<K::Socket>)| SessionKey {
+        let key = |(slot, entry): (usize, &SessionEntry<K::Socket>)| SessionKey {
             slot: u32::try_from(slot).unwrap_or(u32::MAX),
             generation: entry.generation,
         };
@@ -523,7 +524,7 @@ impl<K: Kernel> Reactor<K> {
             Ok(admitted) => {
                 let entropy = site.http.random();
                 let connection = site.shard.open(admitted.app, entropy, &prelude);
-                self.accounts.push(Account::Begun(connection.slot, admitted.place));
+                self.accounts.push(AddressChange::Begun(connection.slot, admitted.place));
                 connection
             }
             Err(unwanted) => {

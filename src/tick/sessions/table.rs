@@ -20,7 +20,7 @@ const SEARCHED_MAX: usize = 64;
 const LOOKED_AT_MAX: usize = 8 * SEARCHED_MAX;
 
 /// One socket and its session.
-pub(super) struct Entry<S> {
+pub(super) struct SessionEntry<S> {
     pub(super) socket: S,
     pub(super) generation: u32,
     /// The tick in which it was read last, modulo 2^16.
@@ -43,7 +43,7 @@ pub(super) struct Entry<S> {
 
 /// By slot.
 pub(in crate::tick) struct Sessions<S> {
-    pub(super) entries: Slab<Entry<S>>,
+    pub(super) entries: Slab<SessionEntry<S>>,
     pub(super) sequence: u32,
     /// Readable sessions, each once.
     pub(super) ready: VecDeque<SessionKey>,
@@ -83,7 +83,7 @@ impl<S> Default for Sessions<S> {
 }
 
 impl<S> Sessions<S> {
-    pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut Entry<S>> {
+    pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut SessionEntry<S>> {
         let entry = self.entries.get_mut(key.slot as usize)?;
         (entry.generation == key.generation).then_some(entry)
     }
@@ -109,8 +109,9 @@ impl<S> Sessions<S> {
 
     /// Sessions that could not go on in another process, but for those that only wait for their client to close.
     pub(in crate::tick) fn busy(&self) -> usize {
-        let is_busy =
-            |entry: &Entry<S>| !entry.session.may_move() && entry.session.timer != Timer::Linger;
+        let is_busy = |entry: &SessionEntry<S>| {
+            !entry.session.may_move() && entry.session.timer != Timer::Linger
+        };
         self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
     }
 
@@ -127,7 +128,7 @@ impl<S> Sessions<S> {
     pub(super) fn insert(&mut self, socket: S, session: Session) -> SessionKey {
         self.sequence = self.sequence.wrapping_add(1);
         let generation = self.sequence;
-        let slot = self.entries.insert(Entry {
+        let slot = self.entries.insert(SessionEntry {
             socket,
             generation,
             read_in_tick: 0,
@@ -145,7 +146,7 @@ impl<S> Sessions<S> {
         SessionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation }
     }
 
-    pub(super) fn remove(&mut self, key: SessionKey) -> Option<Entry<S>> {
+    pub(super) fn remove(&mut self, key: SessionKey) -> Option<SessionEntry<S>> {
         self.get(key)?;
         let entry = self.entries.try_remove(key.slot as usize)?;
         self.ages.waiting -= usize::from(entry.wait_number != 0);
@@ -208,7 +209,7 @@ impl<S> Sessions<S> {
         }
     }
 
-    pub(super) fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&Entry<S>> {
+    pub(super) fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&SessionEntry<S>> {
         let entry = self.entries.get(key.slot as usize)?;
         (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
     }
@@ -246,11 +247,11 @@ impl<S> Sessions<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Place;
+    use crate::admission::AddressSlot;
 
     fn waiting(sessions: &mut Sessions<()>, peer: [u8; 4]) -> SessionKey {
         let peer = SocketAddr::from((peer, 4_711));
-        let key = sessions.insert((), Session::new(peer, Place::NONE));
+        let key = sessions.insert((), Session::new(peer, AddressSlot::NONE));
         sessions.get(key).unwrap().session.timer = Timer::FirstByte;
         sessions.note_waiting(key);
         key

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use crate::app::WebhookKind;
 use crate::clock::Moment;
 use crate::webhook::backlog::{Backlog, Next, Why};
-use crate::webhook::batch::{Amount, Line};
+use crate::webhook::batch::{Amount, EventJson};
 use crate::webhook::budget::Class;
-use crate::webhook::retry::{Policy, Verdict};
+use crate::webhook::retry::{Policy, RetryVerdict};
 
 const REQUEST_MS: u64 = 10;
 const MINUTES: u64 = 60_000;
@@ -30,9 +30,9 @@ struct Simulation {
     refused_alone: HashMap<String, u32>,
 }
 
-type Answer = Result<(), (Verdict, Option<Duration>)>;
+type Answer = Result<(), (RetryVerdict, Option<Duration>)>;
 
-fn refuse(verdict: Verdict) -> Answer {
+fn refuse(verdict: RetryVerdict) -> Answer {
     Err((verdict, None))
 }
 
@@ -49,7 +49,7 @@ impl Simulation {
         let channel = channel(name);
         let class = if channel.starts_with("private-") { Class::Member } else { Class::Open };
         let (kind, json) = (WebhookKind::ChannelOccupied, name.as_bytes().into());
-        self.backlog.push(Line { class, kind, channel: channel.into(), json });
+        self.backlog.push(EventJson { class, kind, channel: channel.into(), json });
         self.waiting += 1;
     }
 
@@ -80,7 +80,7 @@ impl Simulation {
                     self.accepted.extend(names.into_iter().map(|name| (self.now, name)));
                 }
                 Err((verdict, retry_after)) => {
-                    if let ([name], Verdict::Transient) = (&names[..], verdict) {
+                    if let ([name], RetryVerdict::Transient) = (&names[..], verdict) {
                         *self.refused_alone.entry(channel(name).to_owned()).or_default() += 1;
                     }
                     let now = Moment(self.now);
@@ -91,7 +91,7 @@ impl Simulation {
         }
     }
 
-    fn note_given_up(&mut self, line: &Line, why: Why) {
+    fn note_given_up(&mut self, line: &EventJson, why: Why) {
         self.waiting -= 1;
         self.given_up.push((self.now, name(line), why));
     }
@@ -105,7 +105,7 @@ impl Simulation {
     }
 }
 
-fn name(line: &Line) -> Name {
+fn name(line: &EventJson) -> Name {
     String::from_utf8_lossy(&line.json).into_owned()
 }
 
@@ -113,7 +113,7 @@ fn channel(name: &str) -> &str {
     name.split_once('/').expect("a channel and a number").0
 }
 
-fn poison(names: &[Name], verdict: Verdict) -> Answer {
+fn poison(names: &[Name], verdict: RetryVerdict) -> Answer {
     if names.iter().any(|name| name.contains("poison")) { refuse(verdict) } else { Ok(()) }
 }
 
@@ -125,12 +125,12 @@ fn one_refused_event_among_500_is_found_in_20_requests_and_delays_nobody() {
             let channel = if number == at { "poison" } else { "good" };
             simulation.push(&format!("{channel}{number}/1"));
         }
-        simulation.run(5_000, |names, _| poison(names, Verdict::Transient));
+        simulation.run(5_000, |names, _| poison(names, RetryVerdict::Transient));
         assert_eq!((simulation.accepted.len(), simulation.waiting), (499, 1));
         assert!(simulation.requests <= 24, "{}", simulation.requests);
         let last = simulation.accepted.last().unwrap().0;
         assert!(last < 500, "{last} ms");
-        simulation.run(10 * MINUTES, |names, _| poison(names, Verdict::Transient));
+        simulation.run(10 * MINUTES, |names, _| poison(names, RetryVerdict::Transient));
         let expected = (format!("poison{at}/1"), Why::Expired);
         let (when, name, why) = simulation.given_up[0].clone();
         assert_eq!(((name, why), simulation.waiting), (expected, 0));
@@ -145,12 +145,12 @@ fn many_refused_events_cost_the_others_seconds() {
         let channel = if number % 8 == 0 { "poison" } else { "good" };
         simulation.push(&format!("{channel}{number}/1"));
     }
-    simulation.run(10_000, |names, _| poison(names, Verdict::Transient));
+    simulation.run(10_000, |names, _| poison(names, RetryVerdict::Transient));
     assert_eq!(simulation.accepted.len(), 500 - 63);
     // Later events of other channels go between the retries.
     let came = simulation.now;
     simulation.push("new/1");
-    simulation.run(came + 10_000, |names, _| poison(names, Verdict::Transient));
+    simulation.run(came + 10_000, |names, _| poison(names, RetryVerdict::Transient));
     assert!(simulation.when("new/1").unwrap() <= came + 6_000);
 }
 
@@ -158,14 +158,14 @@ fn many_refused_events_cost_the_others_seconds() {
 fn what_is_refused_for_good_is_asked_once_by_itself() {
     let mut simulation = Simulation::new(10_000);
     simulation.push("poison/1");
-    simulation.run(MINUTES, |names, _| poison(names, Verdict::Permanent));
+    simulation.run(MINUTES, |names, _| poison(names, RetryVerdict::Permanent));
     assert_eq!((simulation.requests, simulation.waiting), (1, 0));
     assert_eq!(simulation.given_up, [(REQUEST_MS, "poison/1".to_owned(), Why::Permanent)]);
     for number in 0..4 {
         simulation.push(&format!("c/{number}"));
         simulation.push(&format!("poison/{number}"));
     }
-    simulation.run(MINUTES, |names, _| poison(names, Verdict::Permanent));
+    simulation.run(MINUTES, |names, _| poison(names, RetryVerdict::Permanent));
     assert_eq!(
         (simulation.accepted_names(), simulation.waiting),
         (vec!["c/0", "c/1", "c/2", "c/3"], 0)
@@ -178,14 +178,14 @@ fn what_is_refused_for_good_is_asked_once_by_itself() {
 fn an_endpoint_that_refuses_everything_for_good_is_not_asked_about_each_event() {
     let mut simulation = Simulation::new(10_000);
     (0..5_000).for_each(|number| simulation.push(&format!("c{number}/1")));
-    simulation.run(10 * MINUTES, |_, _| refuse(Verdict::Permanent));
+    simulation.run(10 * MINUTES, |_, _| refuse(RetryVerdict::Permanent));
     assert_eq!((simulation.given_up.len(), simulation.waiting), (5_000, 0));
     assert!(simulation.requests < 100, "{}", simulation.requests);
 }
 
 #[test]
 fn an_outage_costs_a_request_in_five_seconds_and_ends_at_once() {
-    for verdict in [Verdict::Transient, Verdict::Busy, Verdict::Unreachable] {
+    for verdict in [RetryVerdict::Transient, RetryVerdict::Busy, RetryVerdict::Unreachable] {
         let mut simulation = Simulation::new(10_000);
         (0..3_000).for_each(|number| simulation.push(&format!("c{}/{number}", number % 700)));
         let outage = 2 * MINUTES;
@@ -208,7 +208,7 @@ fn an_outage_costs_a_request_in_five_seconds_and_ends_at_once() {
 fn retry_after_pauses_the_endpoint() {
     let mut simulation = Simulation::new(10_000);
     simulation.push("c/1");
-    let busy = Err((Verdict::Busy, Some(Duration::from_secs(20))));
+    let busy = Err((RetryVerdict::Busy, Some(Duration::from_secs(20))));
     simulation.run(100, |_, _| busy);
     simulation.push("d/1");
     simulation.run(MINUTES, |_, _| Ok(()));
@@ -220,16 +220,16 @@ fn retry_after_pauses_the_endpoint() {
 fn a_channel_waits_for_its_refused_event_until_the_fault_is_proven() {
     let mut simulation = Simulation::new(10_000);
     ["c/1", "c/poison", "c/3"].iter().for_each(|name| simulation.push(name));
-    simulation.run(10_000, |names, _| poison(names, Verdict::Transient));
+    simulation.run(10_000, |names, _| poison(names, RetryVerdict::Transient));
     assert_eq!(simulation.accepted_names(), ["c/1"], "no other channel: it could be an outage");
     for second in 10..60 {
         simulation.push(&format!("d/{second}"));
-        simulation.run(second * 1_000 + 1_000, |names, _| poison(names, Verdict::Transient));
+        simulation.run(second * 1_000 + 1_000, |names, _| poison(names, RetryVerdict::Transient));
         simulation.now = (second + 1) * 1_000;
     }
     let when = simulation.when("c/3").expect("it no longer waits");
     assert!(when < 45_000, "{when}");
-    simulation.run(10 * MINUTES, |names, _| poison(names, Verdict::Transient));
+    simulation.run(10 * MINUTES, |names, _| poison(names, RetryVerdict::Transient));
     assert_eq!((simulation.given_up.len(), simulation.waiting), (1, 0));
 }
 
@@ -240,7 +240,7 @@ fn a_flood_of_refused_events_takes_a_quarter_of_the_queue() {
     for second in 0_u64..200 {
         (0..50).for_each(|number| simulation.push(&format!("private-poison/{second}.{number}")));
         simulation.push(&format!("private-c/{second}"));
-        simulation.run((second + 1) * 1_000, |names, _| poison(names, Verdict::Transient));
+        simulation.run((second + 1) * 1_000, |names, _| poison(names, RetryVerdict::Transient));
         simulation.now = (second + 1) * 1_000;
         isolated_max = isolated_max.max(simulation.waiting);
         let name = format!("private-c/{second}");
@@ -256,12 +256,12 @@ fn a_flood_of_refused_events_takes_a_quarter_of_the_queue() {
 fn the_end_hurries() {
     let mut simulation = Simulation::new(10_000);
     simulation.push("c/1");
-    simulation.run(100_000, |_, _| refuse(Verdict::Unreachable));
+    simulation.run(100_000, |_, _| refuse(RetryVerdict::Unreachable));
     let began = simulation.now;
     simulation.backlog.hurry(Moment(began));
     let mut refusals = 0..5;
     simulation.run(began + MINUTES, |_, _| match refusals.next() {
-        Some(_) => refuse(Verdict::Unreachable),
+        Some(_) => refuse(RetryVerdict::Unreachable),
         None => Ok(()),
     });
     assert!(simulation.now <= began + 5 * 1_000 + 6 * REQUEST_MS, "{}", simulation.now - began);
@@ -279,7 +279,7 @@ fn a_repeated_request_has_the_same_time() {
         let Next::Post(attempt) = next else { panic!("{next:?}") };
         times.push(attempt.unix_ms());
         let now = Moment(simulation.now);
-        simulation.backlog.refused(attempt, Verdict::Transient, None, now, 0);
+        simulation.backlog.refused(attempt, RetryVerdict::Transient, None, now, 0);
         simulation.now += 10_000;
     }
     assert_eq!(times, [77; 3]);
@@ -326,18 +326,18 @@ proptest! {
                 random ^= random >> 7;
                 random ^= random << 17;
                 match mode {
-                    0 => refuse(Verdict::Unreachable),
-                    1 => refuse(Verdict::Transient),
-                    2 if random % 3 == 0 => Err((Verdict::Busy, Some(Duration::from_secs(random % 4)))),
-                    3 if random % 3 == 0 => refuse(Verdict::Transient),
-                    4 => poison(names, Verdict::Permanent),
-                    _ => poison(names, Verdict::Transient),
+                    0 => refuse(RetryVerdict::Unreachable),
+                    1 => refuse(RetryVerdict::Transient),
+                    2 if random % 3 == 0 => Err((RetryVerdict::Busy, Some(Duration::from_secs(random % 4)))),
+                    3 if random % 3 == 0 => refuse(RetryVerdict::Transient),
+                    4 => poison(names, RetryVerdict::Permanent),
+                    _ => poison(names, RetryVerdict::Transient),
                 }
             });
             simulation.now = simulation.now.max(end);
         }
         let end = simulation.now + 30 * MINUTES;
-        simulation.run(end, |names, _| poison(names, Verdict::Transient));
+        simulation.run(end, |names, _| poison(names, RetryVerdict::Transient));
         prop_assert_eq!(simulation.waiting, 0);
         prop_assert!(simulation.backlog.is_clean());
         let given_up = simulation.given_up.iter().map(|(_, name, _)| name);

@@ -2,7 +2,7 @@
 
 use super::receiver::{Answer, Receiver};
 use super::*;
-use crate::webhook::time::Clock;
+use crate::webhook::time::WebhookClock;
 
 #[test]
 fn without_webhooks_nothing_runs() {
@@ -23,7 +23,7 @@ fn hanging_endpoints_delay_nobody() {
         receiver.next();
     }
     assert_eq!(working.next().events(), ["channel_occupied first"]);
-    let clock = Clock::start();
+    let clock = WebhookClock::start();
     for number in 0..5 {
         rig.occupy(&number.to_string());
         assert_eq!(working.next().events(), [format!("channel_occupied {number}")]);
@@ -38,7 +38,7 @@ fn hanging_endpoints_delay_nobody() {
 fn a_full_queue_drops_the_newest_and_counts() {
     let hanging = Receiver::start(|_| Answer::Stall);
     let working = Receiver::start(|_| Answer::Status(200));
-    let settings = Settings { queue_events_max: 10, ..settings() };
+    let settings = WebhookSettings { queue_events_max: 10, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&hanging.url), webhook(&working.url)]);
     rig.occupy("first");
     hanging.next();
@@ -61,7 +61,7 @@ fn what_was_queued_while_it_hung_comes_when_it_recovers() {
         _ => Answer::Status(200),
     });
     let timeout = Duration::from_secs(2);
-    let settings = Settings { queue_events_max: 3, timeout, ..settings() };
+    let settings = WebhookSettings { queue_events_max: 3, timeout, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
     rig.occupy("0");
     receiver.next();
@@ -91,7 +91,7 @@ fn bytes_are_bounded_too() {
 #[test]
 fn a_full_ring_drops_and_counts_and_never_blocks() {
     let receiver = Receiver::start(|_| Answer::Status(200));
-    let settings = Settings { ring_events: 4, ..settings() };
+    let settings = WebhookSettings { ring_events: 4, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
     for number in 0..2_000 {
         rig.occupy(&number.to_string());
@@ -105,7 +105,7 @@ fn a_full_ring_drops_and_counts_and_never_blocks() {
 fn the_end_sends_what_is_held_and_what_is_between_attempts() {
     let receiver = Receiver::start(|number| Answer::Status(if number == 0 { 500 } else { 200 }));
     let hour = Duration::from_secs(3_600);
-    let settings = Settings { debounce: hour, retry_first: hour, retry: hour, ..settings() };
+    let settings = WebhookSettings { debounce: hour, retry_first: hour, retry: hour, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
     rig.occupy("a");
     receiver.next();
@@ -128,7 +128,7 @@ fn the_end_comes_in_time_whatever_the_endpoints_do() {
     stalling.next();
     failing.next();
     rig.push("b", Happening::Vacated);
-    let clock = Clock::start();
+    let clock = WebhookClock::start();
     rig.webhooks.finish(Duration::from_millis(300));
     let taken = clock.now().0;
     // Both clocks count whole milliseconds, each from a start of its own: 300 ms of one are 298 to 302 of the other.
@@ -144,11 +144,11 @@ fn the_end_waits_for_an_endpoint_that_works_and_not_for_one_that_fails() {
     let unreachable = "http://127.0.0.1:1/x";
     let webhooks = vec![webhook(&failing.url), webhook(unreachable)];
     let failing_end = Duration::from_millis(20);
-    let settings = Settings { failing_end, ..settings() };
+    let settings = WebhookSettings { failing_end, ..settings() };
     let mut rig = Rig::start(settings, webhooks);
     rig.occupy("a");
     until("failed", || rig.counters.requests_failed.get() >= 2);
-    let clock = Clock::start();
+    let clock = WebhookClock::start();
     let counters = rig.finish();
     assert!(clock.now().0 < 30_000, "the grace period is 60 s");
     assert_eq!((counters.lost_at_end.get(), counters.delivered.get()), (2, 0));
@@ -169,7 +169,7 @@ fn an_end_without_events_is_quick() {
     let mut rig = Rig::start(settings(), vec![webhook(&receiver.url)]);
     rig.occupy("a");
     receiver.next();
-    let clock = Clock::start();
+    let clock = WebhookClock::start();
     rig.finish();
     assert!(clock.now().0 < 30_000, "an idle sender would wait for 60 s");
 }
@@ -177,11 +177,11 @@ fn an_end_without_events_is_quick() {
 #[test]
 fn attempts_at_the_end_are_seconds_apart_not_minutes() {
     let receiver = Receiver::start(|number| Answer::Status(if number < 12 { 500 } else { 200 }));
-    let settings = Settings { retry_first: Duration::from_millis(20), ..settings() };
+    let settings = WebhookSettings { retry_first: Duration::from_millis(20), ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
     rig.occupy("a");
     until("failed", || rig.counters.requests_failed.get() == 6);
-    let clock = Clock::start();
+    let clock = WebhookClock::start();
     assert_eq!(rig.finish().delivered.get(), 1);
     assert!(clock.now().0 < 30_000, "six more doublings would take a minute");
 }

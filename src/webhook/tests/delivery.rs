@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::receiver::{Answer, Receiver};
 use super::*;
-use crate::webhook::client::Failure;
+use crate::webhook::client::DeliveryFailure;
 
 /// HMAC-SHA256 as RFC 2104 spells it, without the crate that the server uses.
 fn hmac(secret: &[u8], text: &[u8]) -> String {
@@ -106,7 +106,7 @@ fn each_endpoint_hears_what_it_asked_for() {
 fn a_reload_is_not_told_and_a_leaving_is() {
     let receiver = Receiver::start(|_| Answer::Status(200));
     let kinds = vec![WebhookKind::ChannelVacated, WebhookKind::MemberRemoved];
-    let settings = Settings { debounce: Duration::from_millis(300), ..settings() };
+    let settings = WebhookSettings { debounce: Duration::from_millis(300), ..settings() };
     let mut rig = Rig::start(settings, vec![Webhook { kinds, ..webhook(&receiver.url) }]);
     let user_id: Box<str> = "7".into();
     for what in [
@@ -140,7 +140,8 @@ fn what_may_heal_is_posted_again_with_the_same_bytes() {
     let receiver =
         Receiver::start(move |number| bad.get(number).copied().unwrap_or(Answer::Status(299)));
     let timeout = Duration::from_secs(2);
-    let mut rig = Rig::start(Settings { timeout, ..settings() }, vec![webhook(&receiver.url)]);
+    let mut rig =
+        Rig::start(WebhookSettings { timeout, ..settings() }, vec![webhook(&receiver.url)]);
     rig.occupy("a");
     let first = receiver.next();
     for _ in bad {
@@ -213,7 +214,7 @@ fn a_batch_is_given_up_after_its_time_and_the_next_one_has_its_own() {
     let retry = Duration::from_millis(60);
     // At 0, 30 and 60 ms at the earliest.
     let retry_first = Duration::from_millis(30);
-    let settings = Settings { retry, retry_first, ..settings() };
+    let settings = WebhookSettings { retry, retry_first, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);
     rig.occupy("a");
     until("given up", || rig.counters.given_up.get() == 1);
@@ -232,7 +233,8 @@ fn senders_end_and_begin_without_loss() {
     let receiver = Receiver::start(|_| Answer::Status(200));
     let idle = Duration::from_millis(10);
     let linger = Duration::ZERO;
-    let mut rig = Rig::start(Settings { idle, linger, ..settings() }, vec![webhook(&receiver.url)]);
+    let mut rig =
+        Rig::start(WebhookSettings { idle, linger, ..settings() }, vec![webhook(&receiver.url)]);
     let mut all = Vec::new();
     for number in 0..60 {
         rig.occupy(&number.to_string());
@@ -248,22 +250,22 @@ fn senders_end_and_begin_without_loss() {
 fn tls_is_spoken_to_https() {
     let receiver = Receiver::start(|_| Answer::Status(200));
     let url = receiver.url.replace("http://", "https://");
-    let client = crate::webhook::client::Client::new(Duration::from_secs(5), 1);
+    let client = crate::webhook::client::EndpointClient::new(Duration::from_secs(5), 1);
     let failure = client.post(&url, &app::sample(), b"{}").unwrap_err();
     // The receiver reads TLS as text without an end; other stores of certificates fail before.
-    assert!(!matches!(failure, Failure::Status(..)), "{failure:?}");
+    assert!(!matches!(failure, DeliveryFailure::Status(..)), "{failure:?}");
     assert!(receiver.is_quiet(Duration::ZERO));
 }
 
 #[test]
 fn failures_say_what_to_do_and_no_credentials() {
-    let shown = |failure: Failure| failure.to_string();
-    assert!(shown(Failure::Status(419, None)).contains("CSRF"));
-    assert!(shown(Failure::Status(301, None)).contains("redirects are not followed"));
-    assert!(shown(Failure::Timeout).contains("RINGVERB_WEBHOOK_TIMEOUT"));
+    let shown = |failure: DeliveryFailure| failure.to_string();
+    assert!(shown(DeliveryFailure::Status(419, None)).contains("CSRF"));
+    assert!(shown(DeliveryFailure::Status(301, None)).contains("redirects are not followed"));
+    assert!(shown(DeliveryFailure::Timeout).contains("RINGVERB_WEBHOOK_TIMEOUT"));
     let error = ureq::Error::BadUri("http://me:hunter2@a.test".to_owned());
-    assert!(!shown(Failure::from(&error)).contains("hunter2"));
-    let client = crate::webhook::client::Client::new(PATIENCE, 1);
+    assert!(!shown(DeliveryFailure::from(&error)).contains("hunter2"));
+    let client = crate::webhook::client::EndpointClient::new(PATIENCE, 1);
     // Nobody listens on port 1.
     let failure = client.post("http://me:hunter2@127.0.0.1:1/x", &app::sample(), b"{}");
     let failure = shown(failure.unwrap_err());

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::receiver::{PATIENCE, sleep};
-use super::{Feed, Settings, Webhooks, start};
+use super::{Feed, WebhookSettings, Webhooks, start};
 use crate::app::{self, App, AppIndex, Apps, Webhook, WebhookKind};
 use crate::counters::WebhookCounters;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> WebhookSettings {
+    WebhookSettings {
         timeout: PATIENCE,
         retry: PATIENCE,
         debounce: Duration::ZERO,
@@ -42,11 +42,11 @@ struct Rig {
 }
 
 impl Rig {
-    fn start(settings: Settings, webhooks: Vec<Webhook>) -> Self {
+    fn start(settings: WebhookSettings, webhooks: Vec<Webhook>) -> Self {
         Self::with_apps(settings, vec![App { webhooks, ..app::sample() }])
     }
 
-    fn with_apps(settings: Settings, apps: Vec<App>) -> Self {
+    fn with_apps(settings: WebhookSettings, apps: Vec<App>) -> Self {
         let apps = Arc::new(Apps::new(apps));
         let (webhooks, mut feeds) = start(apps, 1, settings).unwrap().expect("there are webhooks");
         let counters = webhooks.counters();

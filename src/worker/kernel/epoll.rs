@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use super::{OWN_KINDS, PARK_MS_MAX, failed, pack, pack_parts, unpack};
 use crate::limits;
 use crate::mailbox::Doorbell;
-use crate::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
+use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 use crate::worker::time::Clock;
 
 /// How long `park` waits where only failed watches are to be reported.
@@ -35,7 +35,7 @@ pub struct Epoll {
     /// What `epoll_wait` fills.
     ready: Vec<epoll::Event>,
     /// Reports for the next `reap`.
-    early: Vec<Event>,
+    early: Vec<KernelEvent>,
     clock: Clock,
 }
 
@@ -80,7 +80,7 @@ fn watch(
     descriptor: BorrowedFd<'_>,
     token: Token,
     flags: EventFlags,
-) -> Option<Event> {
+) -> Option<KernelEvent> {
     let data = EventData::new_u64(pack(token));
     let watched = match epoll::add(epoll, descriptor, data, flags) {
         Err(Errno::EXIST) => epoll::modify(epoll, descriptor, data, flags),
@@ -96,11 +96,11 @@ fn fetch(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>, timeout: Option<&Timesp
 }
 
 /// `None` for the watch of `main` on `writable`.
-fn report(event: &epoll::Event) -> Option<Event> {
+fn report(event: &epoll::Event) -> Option<KernelEvent> {
     let (data, flags) = (event.data.u64(), event.flags);
     let token = unpack(data)?;
     let end = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-    Some(Event { token, more: !matches!(token, Token::Writable(_)), end, failed: false })
+    Some(KernelEvent { token, more: !matches!(token, Token::Writable(_)), end, failed: false })
 }
 
 impl Kernel for Epoll {
@@ -164,7 +164,7 @@ impl Kernel for Epoll {
         self.wait(timeout.as_ref());
     }
 
-    fn reap(&mut self, events: &mut Vec<Event>) {
+    fn reap(&mut self, events: &mut Vec<KernelEvent>) {
         events.append(&mut self.early);
     }
 

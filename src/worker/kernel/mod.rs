@@ -13,7 +13,7 @@ mod probe;
 mod uring;
 
 pub use epoll::Epoll;
-pub use probe::{Choice, Refusal, choose};
+pub use probe::{Choice, KernelRefusal, choose};
 pub use uring::Uring;
 
 use std::io;
@@ -25,7 +25,9 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 
 use crate::limits;
 use crate::shard::ConnectionKey;
-use crate::tick::kernel::{Accepted, Event, Received, Send, Sent, SessionKey, Token, Watched};
+use crate::tick::kernel::{
+    Accepted, KernelEvent, Received, Send, Sent, SessionKey, Token, Watched,
+};
 use crate::tick::socket_bytes;
 
 const _: () = assert!(socket_bytes::<OwnedFd>() <= 16, "part of an idle connection's budget");
@@ -100,8 +102,8 @@ fn unpack(data: u64) -> Option<Token> {
 }
 
 /// The report for a watch that could not be made.
-fn failed(token: Token) -> Event {
-    Event { token, more: false, end: false, failed: true }
+fn failed(token: Token) -> KernelEvent {
+    KernelEvent { token, more: false, end: false, failed: true }
 }
 
 /// Both kernels round a wait down to this: 12 days. A caller that has nothing to do then waits again.

@@ -16,7 +16,7 @@ use crate::worker::time::Clock;
 pub enum Choice {
     Uring,
     /// With the reason if the configuration would have allowed io_uring.
-    Epoll(Option<Refusal>),
+    Epoll(Option<KernelRefusal>),
 }
 
 impl Choice {
@@ -43,7 +43,7 @@ impl fmt::Display for Choice {
 
 /// Why io_uring cannot be used. `Display` names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum KernelRefusal {
     /// A step of the probe failed.
     Step {
         /// The system call or feature.
@@ -62,7 +62,7 @@ const SECCOMP: &str = "run the container with a seccomp profile that allows io_u
                        packaging/seccomp-io_uring.json (Docker and Podman: --security-opt seccomp=FILE)";
 const FLOOR: &str = "ringverb needs Linux 5.19 or newer for io_uring";
 
-impl Refusal {
+impl KernelRefusal {
     fn new(what: &'static str, error: &io::Error) -> Self {
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         let disabled = disabled.map(|text| text.trim().chars().take(8).collect());
@@ -94,7 +94,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for KernelRefusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, code, text, disabled) = match self {
             Self::Step { what, code, text, disabled } => (what, code, text, disabled.as_deref()),
@@ -146,7 +146,7 @@ impl fmt::Display for Refusal {
 ///
 /// # Errors
 /// When only io_uring is allowed and cannot be used.
-pub fn choose(io: Io) -> Result<Choice, Refusal> {
+pub fn choose(io: Io) -> Result<Choice, KernelRefusal> {
     if io == Io::Epoll {
         return Ok(Choice::Epoll(None));
     }
@@ -157,19 +157,19 @@ pub fn choose(io: Io) -> Result<Choice, Refusal> {
     }
 }
 
-fn try_uring() -> Result<(), Refusal> {
+fn try_uring() -> Result<(), KernelRefusal> {
     let ring = Uring::new(Clock::start());
-    let mut ring = ring.map_err(|error| Refusal::new("io_uring_setup", &error))?;
-    ring.prove().map_err(|(what, error)| Refusal::new(what, &error))
+    let mut ring = ring.map_err(|error| KernelRefusal::new("io_uring_setup", &error))?;
+    ring.prove().map_err(|(what, error)| KernelRefusal::new(what, &error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refusal(code: i32, disabled: Option<&str>) -> Refusal {
+    fn refusal(code: i32, disabled: Option<&str>) -> KernelRefusal {
         let error = io::Error::from_raw_os_error(code);
-        Refusal::Step {
+        KernelRefusal::Step {
             what: "io_uring_setup",
             code: error.raw_os_error(),
             text: error.to_string(),

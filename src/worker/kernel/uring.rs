@@ -25,7 +25,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 use super::{OWN_KINDS, PARK_MS_MAX, pack, pack_parts, unpack, unpack_parts};
 use crate::limits;
 use crate::mailbox::Doorbell;
-use crate::tick::kernel::{Accepted, Event, Kernel, Received, Send, Sent, Token, Watched};
+use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 use crate::worker::time::Clock;
 
 /// Own kinds of requests: see `pack`.
@@ -36,7 +36,7 @@ const NO_OP: u64 = OWN_KINDS + 2;
 pub struct Uring {
     ring: IoUring,
     /// Reports taken out early, to make room for submissions.
-    early: Vec<Event>,
+    early: Vec<KernelEvent>,
     clock: Clock,
     /// The kernel has lost completions since the last `reap`.
     lost: bool,
@@ -93,11 +93,11 @@ struct Completion {
 
 impl Completion {
     /// `None` for requests of which nobody wants to know, and for a watch that `unwatch` has ended.
-    fn event(self) -> Option<Event> {
+    fn event(self) -> Option<KernelEvent> {
         let token = unpack(self.data).filter(|_| self.result != -libc::ECANCELED)?;
         let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
         let failed = self.result < 0;
-        Some(Event { token, more: self.more, end: !failed && self.result & end != 0, failed })
+        Some(KernelEvent { token, more: self.more, end: !failed && self.result & end != 0, failed })
     }
 
     /// The send that this answers, and how.
@@ -467,11 +467,11 @@ impl Kernel for Uring {
         self.look();
     }
 
-    fn reap(&mut self, events: &mut Vec<Event>) {
+    fn reap(&mut self, events: &mut Vec<KernelEvent>) {
         events.append(&mut self.early);
         self.complete(|completion| events.extend(completion.event()));
         if std::mem::take(&mut self.lost) {
-            events.push(Event { token: Token::Lost, more: false, end: false, failed: false });
+            events.push(KernelEvent { token: Token::Lost, more: false, end: false, failed: false });
         }
     }
 

@@ -81,12 +81,12 @@ struct Gauge {
 
 /// What all workers showed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct TransferGauges {
     carried: Vec<Carried>,
     quiet: bool,
 }
 
-impl Shown {
+impl TransferGauges {
     /// Seen twice in a row, with a tick of each worker between, no mail is under way, and none will be.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
@@ -143,12 +143,12 @@ impl Transfer {
     }
 
     #[must_use]
-    pub fn shown(&self) -> Shown {
+    pub fn shown(&self) -> TransferGauges {
         let carried = |gauge: &Gauge| Carried {
             sent: gauge.sent.load(Ordering::Acquire),
             received: gauge.received.load(Ordering::Acquire),
         };
-        Shown {
+        TransferGauges {
             carried: self.gauges.iter().map(carried).collect(),
             quiet: self.gauges.iter().all(|gauge| gauge.quiet.load(Ordering::Acquire)),
         }
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn mail_under_way_is_not_quiet() {
-        let shown = |carried: &[(u64, u64)], quiet| Shown {
+        let shown = |carried: &[(u64, u64)], quiet| TransferGauges {
             carried: carried
                 .iter()
                 .map(|(sent, received)| Carried { sent: *sent, received: *received })

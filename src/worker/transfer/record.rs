@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admission::Client;
+use crate::admission::ClientAddress;
 use crate::shard::ChannelState;
 use crate::tick::Moved;
 
@@ -19,7 +19,7 @@ pub const FORMAT: u32 = 1;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// An established connection; its socket goes with it.
-    Connection { moved: Moved, client: Option<Client> },
+    Connection { moved: Moved, client: Option<ClientAddress> },
     /// A socket that speaks HTTP, between two requests or with a part of one; it goes along.
     Session { peer: IpAddr, served: bool, input: Vec<u8> },
     /// What a home knows.
@@ -89,7 +89,7 @@ mod tests {
             cached: Some((vec![129, 0], 300)),
             count_told: Some((101, 12)),
         };
-        let client = Client::of([127, 0, 0, 1].into());
+        let client = ClientAddress::of([127, 0, 0, 1].into());
         [
             Record::Connection {
                 moved: Moved { connection, peer_closed: true, partial: vec![129] },

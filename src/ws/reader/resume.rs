@@ -51,7 +51,7 @@ mod tests {
 
     use crate::ws::frame::{Opcode, encode_masked_header};
     use crate::ws::mask::unmask;
-    use crate::ws::reader::{Flow, Limits, MessageKind, Partial, Sink, read};
+    use crate::ws::reader::{Flow, FrameLimits, MessageKind, Partial, Sink, read};
 
     #[derive(Debug, Default, PartialEq)]
     struct Heard(Vec<(u8, Vec<u8>)>);
@@ -115,7 +115,7 @@ mod tests {
         /// Cut anywhere, carried over, continued: the same is heard.
         #[test]
         fn another_reader_continues(wire in stream(), cut: prop::sample::Index) {
-            let limits = Limits { message_size_max: 1 << 20 };
+            let limits = FrameLimits { message_size_max: 1 << 20 };
             let mut whole = Heard::default();
             let mut partial: Option<Box<Partial>> = None;
             let _ = read(&mut partial, &mut wire.clone(), limits, &mut whole);

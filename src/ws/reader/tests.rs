@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { message_size_max: 1000 };
+const LIMITS: FrameLimits = FrameLimits { message_size_max: 1000 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
@@ -237,14 +237,14 @@ fn the_limit_itself_is_accepted() {
 fn a_control_frame_may_exceed_the_message_limit() {
     let mut sink = Recorder::default();
     let mut bytes = frame(true, 9, &[1; 125]);
-    let limits = Limits { message_size_max: 10 };
+    let limits = FrameLimits { message_size_max: 10 };
     assert_eq!(read(&mut None, &mut bytes, limits, &mut sink), Ok(Flow::Continue));
     assert_eq!(sink.events.len(), 1);
 }
 
 #[test]
 fn a_declared_length_reserves_nothing() {
-    let limits = Limits { message_size_max: 1 << 40 };
+    let limits = FrameLimits { message_size_max: 1 << 40 };
     let mut bytes = vec![0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'x'];
     let mut partial = None;
     let mut sink = Recorder::default();

@@ -11,7 +11,7 @@ use ringverb::app::{App, Apps, Secret};
 use ringverb::cause::LineBudget;
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::http1::request::{Limits, Progress, RequestReader};
+use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
 
@@ -271,7 +271,7 @@ pub(crate) fn check(data: &[u8]) {
     let mut signed = spec.sign();
     let changed = signed.tamper(spec.tampering);
     let bytes = signed.encode(spec.chunks);
-    let mut reader = RequestReader::new(Limits { request_size_max: 100_000 });
+    let mut reader = RequestReader::new(RequestLimits { request_size_max: 100_000 });
     let mut buffer = Vec::new();
     let mut request = None;
     for piece in bytes.chunks(usize::from(spec.cut).max(1)) {

@@ -1,9 +1,9 @@
 //! The WebSocket reader: the same bytes, whole and in pieces, give the same events and the same
 //! verdict, and what it keeps between pieces stays within the limit.
 
-use ringverb::ws::reader::{Flow, Limits, MessageKind, Partial, Sink, Violation, read};
+use ringverb::ws::reader::{Flow, FrameLimits, MessageKind, Partial, Sink, Violation, read};
 
-const LIMITS: Limits = Limits { message_size_max: 1024 };
+const LIMITS: FrameLimits = FrameLimits { message_size_max: 1024 };
 
 #[derive(Debug, PartialEq, Eq)]
 enum Event {

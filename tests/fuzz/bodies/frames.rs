@@ -2,9 +2,9 @@
 //! from RFC 6455 alone, and the reader agrees, however the bytes are cut.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use ringverb::ws::reader::{Flow, Limits, MessageKind, Sink, read};
+use ringverb::ws::reader::{Flow, FrameLimits, MessageKind, Sink, read};
 
-const LIMITS: Limits = Limits { message_size_max: 700 };
+const LIMITS: FrameLimits = FrameLimits { message_size_max: 700 };
 
 /// Close codes on both sides of every limit.
 #[rustfmt::skip]

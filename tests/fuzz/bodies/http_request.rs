@@ -2,14 +2,14 @@
 //! same refusal; no accessor of a request panics.
 
 use ringverb::http1::query::{parse_query, percent_decode};
-use ringverb::http1::request::{Limits, Progress, Refusal, Request, RequestReader};
+use ringverb::http1::request::{Progress, Request, RequestLimits, RequestReader, RequestRefusal};
 
-const LIMITS: Limits = Limits { request_size_max: 4096 };
+const LIMITS: RequestLimits = RequestLimits { request_size_max: 4096 };
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     requests: Vec<(Vec<String>, Vec<u8>)>,
-    refusal: Option<Refusal>,
+    refusal: Option<RequestRefusal>,
 }
 
 /// The first byte is the size of the pieces, the rest is the stream.

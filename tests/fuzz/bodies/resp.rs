@@ -2,7 +2,7 @@
 //! no value is larger or deeper than it may be.
 
 use ringverb::resp::Value;
-use ringverb::resp::reader::{LEVELS_MAX, Malformed, Reader};
+use ringverb::resp::reader::{LEVELS_MAX, MalformedReply, Reader};
 
 /// The first byte is where the rest, the stream, is cut, in 256ths of its length.
 pub(crate) fn check(data: &[u8]) {
@@ -14,7 +14,7 @@ pub(crate) fn check(data: &[u8]) {
     assert!(whole.0.iter().map(bytes).sum::<usize>() <= 3 * stream.len());
 }
 
-fn read(pieces: &[&[u8]]) -> (Vec<Value>, Option<Malformed>) {
+fn read(pieces: &[&[u8]]) -> (Vec<Value>, Option<MalformedReply>) {
     let mut reader = Reader::default();
     let mut values = Vec::new();
     for piece in pieces {

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use crate::support::{APP_ID, Client, Handshake, Server, Setup, Wire, data};
 use ringverb::cause::Cause;
-use ringverb::http1::refusal::Refusal as HttpRefusal;
+use ringverb::http1::refusal::RequestRefusal as HttpRefusal;
 use ringverb::ws::violation::Violation;
 
 /// A wrong input.

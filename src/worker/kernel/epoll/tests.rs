@@ -15,7 +15,7 @@ fn add(counter: &OwnedFd) {
     rustix::io::write(counter, &1_u64.to_ne_bytes()).unwrap();
 }
 
-fn reports(kernel: &mut Epoll) -> Vec<Event> {
+fn reports(kernel: &mut Epoll) -> Vec<KernelEvent> {
     let mut events = Vec::new();
     kernel.park(Some(0));
     kernel.reap(&mut events);
