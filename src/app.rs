@@ -1,7 +1,7 @@
 //! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
 //!
-//! Owns the description of an app and the lookup by id and by key. Knows nothing of where it was configured.
-//! Read-only while the server runs, but for `connections_open`, which is a counter.
+//! Owns the description of an app and the lookup by id and by key. `config` fills it. Read-only while the server runs,
+//! except for the counters `connections_open` and `published`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,7 +28,7 @@ impl Secret {
         Self { text, keyed }
     }
 
-    /// The secret's text, for those who show or send credentials to their owner.
+    /// The secret as text, for code that shows or sends credentials to their owner.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.text
@@ -55,14 +55,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who may send client events (`accept_client_events_from`, docs/PROTOCOL.md C5).
+/// Which connections may send client events (`accept_client_events_from`, docs/PROTOCOL.md C5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientEventsFrom {
-    /// Any connection of the app, also one that is not subscribed to the channel.
+    /// Any connection of the app, even one that is not subscribed to the channel.
     All,
     /// Connections subscribed to the channel (Reverb's default).
     Members,
-    /// Nobody.
+    /// No connection.
     None,
 }
 
@@ -74,11 +74,11 @@ pub struct RateLimit {
     pub attempts_max: u32,
     /// Length of the window in seconds.
     pub decay_seconds: u32,
-    /// Close the connection when it goes over, instead of only dropping the message.
+    /// Close the connection when it exceeds the limit, instead of only dropping the message.
     pub terminate_on_limit: bool,
 }
 
-/// What a webhook may tell an app's backend (docs/PROTOCOL.md rule 75).
+/// The kinds of events that a webhook can send (docs/PROTOCOL.md rule 75).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WebhookKind {
     ChannelOccupied,
@@ -115,7 +115,7 @@ impl WebhookKind {
         }
     }
 
-    /// The kind that undoes this one: who is held back for a while must hear of both.
+    /// The kind that cancels this one. The gate that delays leaves needs both kinds.
     #[must_use]
     pub fn opposite(self) -> Option<Self> {
         match self {
@@ -133,7 +133,7 @@ impl WebhookKind {
     }
 }
 
-/// An endpoint of an app's backend, and what it wants to hear (docs/PROTOCOL.md C10).
+/// An endpoint of an app's backend, and the events it receives (docs/PROTOCOL.md C10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// `http://` or `https://`.
@@ -153,13 +153,13 @@ impl Webhook {
     }
 }
 
-/// Counts what is taken in each second, over all cores.
+/// Counts units in each second, over all cores.
 #[derive(Debug, Default)]
 pub struct PerSecond(AtomicU64);
 
 impl PerSecond {
-    /// Takes `count` if that stays within `most`; what is left, or `None`. What is more than a whole second's worth
-    /// passes in a second of its own: it would never pass otherwise.
+    /// Takes `count` if the sum stays within `most`; returns the remainder, or `None`. A count above `most` is accepted
+    /// in a second of its own, because it would never be accepted otherwise.
     pub fn take(&self, count: u32, most: u32, unix_seconds: u64) -> Option<u32> {
         const COUNT_BITS: u32 = 32;
         let second = unix_seconds << COUNT_BITS;
@@ -175,7 +175,7 @@ impl PerSecond {
         Some(most.saturating_sub(used))
     }
 
-    /// What was taken in this second.
+    /// The units taken in this second.
     #[must_use]
     pub fn taken(&self, unix_seconds: u64) -> u32 {
         let word = self.0.load(Ordering::Relaxed);
@@ -198,7 +198,7 @@ pub struct App {
     pub enabled: bool,
     /// Silence after which the server pings, in seconds.
     pub ping_interval_seconds: u32,
-    /// What `connection_established` advertises, in seconds; never 0 (docs/PROTOCOL.md rule 11).
+    /// The activity timeout that `connection_established` advertises, in seconds; never 0 (docs/PROTOCOL.md rule 11).
     pub activity_timeout_seconds: u32,
     /// How long a pinged connection may stay silent before it is closed with 4201, in seconds.
     pub pong_timeout_seconds: u32,
@@ -207,7 +207,7 @@ pub struct App {
     /// Longest inbound message in bytes; a longer one closes the connection with 1009.
     pub message_size_max: usize,
     pub client_events_from: ClientEventsFrom,
-    /// Reverb lets client events through on public channels; Pusher refuses them (docs/PROTOCOL.md C13).
+    /// Reverb delivers client events on public channels; Pusher refuses them (docs/PROTOCOL.md C13).
     pub client_events_on_public: bool,
     pub rate_limit: Option<RateLimit>,
     /// Patterns of docs/PROTOCOL.md C18; the single entry `*` switches the check off.
@@ -236,14 +236,14 @@ pub struct App {
     pub event_payload_max: Option<u32>,
     /// Events times channels the HTTP API accepts in a second; `None` is unlimited.
     pub publishes_per_second_max: Option<u32>,
-    /// Tell subscribers how many they are (docs/PROTOCOL.md C24).
+    /// Send subscribers the number of subscribers (docs/PROTOCOL.md C24).
     pub subscription_count: bool,
     /// How long a cache channel remembers its last event, in seconds.
     pub cache_ttl_seconds: u32,
     /// Close connections that have neither signed in nor joined a private or presence channel within this time
     /// (docs/PROTOCOL.md rule 44), in seconds; `None` lets them stay.
     pub authorize_within_seconds: Option<u32>,
-    /// Endpoints that hear of events.
+    /// Endpoints that receive events.
     pub webhooks: Vec<Webhook>,
     /// Events in one batch request; `None` is unlimited.
     pub batch_events_max: Option<u32>,
@@ -255,9 +255,9 @@ pub struct App {
     pub error_data_is_object: bool,
     /// Close a connection over quota with 4100, after which clients retry, instead of 4004, after which they stop.
     pub over_quota_retries: bool,
-    /// Tell a failed subscription on its channel too, as `pusher:subscription_error` (docs/PROTOCOL.md rule 24).
+    /// Send a failed subscription on its channel too, as `pusher:subscription_error` (docs/PROTOCOL.md rule 24).
     pub subscription_errors: bool,
-    /// Open connections of this app over all cores; changed by `admit`, `hold` and `release` alone.
+    /// Open connections of this app over all cores; changed by `admit`, `count_moved` and `release` alone.
     pub connections_open: AtomicU32,
     /// Published events times their channels.
     pub published: PerSecond,
@@ -276,12 +276,13 @@ impl App {
             .is_ok()
     }
 
-    /// Counts a connection that another process had admitted, whatever the limit is here.
-    pub fn hold(&self) {
+    /// Counts a connection that another process admitted, even over the limit of this one.
+    pub fn count_moved(&self) {
         self.connections_open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether some webhook wants such events, or must see them for the opposite ones to be right.
+    /// Whether a webhook wants such events or their opposite: the gate cancels a leave by a join only if it receives
+    /// both.
     #[must_use]
     pub fn wants_webhook(&self, kind: WebhookKind, channel: &str) -> bool {
         self.webhooks.iter().any(|webhook| {
@@ -291,15 +292,15 @@ impl App {
         })
     }
 
-    /// Whether anybody wants to hear how many subscribe to a channel.
+    /// Whether subscribers or a webhook receive the number of subscribers of a channel.
     #[must_use]
     pub fn counts_subscriptions(&self) -> bool {
         let kind = WebhookKind::SubscriptionCount;
         self.subscription_count || self.webhooks.iter().any(|webhook| webhook.kinds.contains(&kind))
     }
 
-    /// Counts one open connection less. Call once for each successful `admit`, and each `hold`. A count that is wrong
-    /// by one is no reason to end all connections, so it stops at zero.
+    /// Counts one open connection less, once for each successful `admit` and each `count_moved`. Stops at zero, because
+    /// a count that is wrong by one must not end the process.
     pub fn release(&self) {
         let less = |open: u32| open.checked_sub(1);
         let released =
@@ -312,8 +313,8 @@ impl App {
 #[derive(Debug)]
 pub struct Apps {
     list: Vec<App>,
-    /// Anybody can ask for any id or key, so a look-up must not cost more with more apps. The entries are those of the
-    /// configuration, so a fast hash suffices.
+    /// Clients choose the ids and keys that they ask for, so the cost of a lookup must not grow with the number of
+    /// apps. The entries come from the configuration, so a fast hash suffices.
     by_id: HashMap<String, AppIndex, RandomState>,
     by_key: HashMap<String, AppIndex, RandomState>,
 }
@@ -406,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_has_so_many() {
+    fn a_second_accepts_up_to_its_limit() {
         let per_second = PerSecond::default();
         assert_eq!(per_second.take(2, 3, 100), Some(1));
         assert_eq!(per_second.take(2, 3, 100), None);
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_hears_what_it_asked_for() {
+    fn a_webhook_receives_the_kinds_and_prefixes_that_it_names() {
         let mut webhook = Webhook {
             url: String::new(),
             kinds: vec![WebhookKind::CacheMiss],

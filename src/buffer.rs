@@ -1,7 +1,7 @@
-//! Encoded frames: bytes made once and shared from there on.
+//! Encoded frames: bytes that are built once and shared.
 //!
-//! Within a core a frame is shared by `Rc` (no atomics per delivery); between cores the bytes travel in one
-//! `Arc` per core. Owns nothing but the bytes; knows no WebSocket and no channel.
+//! Within a core a frame is shared by `Rc`, so a delivery costs no atomic operation. Between cores the bytes travel in
+//! one `Arc` per core. Knows no WebSocket and no channel.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// between cores.
 pub type FrameBytes = Arc<[u8]>;
 
-/// A frame as one core's send queues hold it: a reference count without atomics around the shared bytes.
+/// A frame in the send queues of one core: a reference count without atomics around the shared bytes.
 #[derive(Clone, Debug)]
 pub struct Frame(Rc<FrameBytes>);
 

@@ -12,7 +12,7 @@ use std::fmt::{self, Write};
 use crate::counters::Refused;
 use crate::text::{Counted, LogLine, shown_up_to};
 
-/// Fills a gap of a line.
+/// A value for a gap of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail<'a> {
     #[default]
@@ -393,7 +393,7 @@ impl Cause {
         line
     }
 
-    /// The answer has the same values and remedies, so development mode does not repeat them.
+    /// The answer to the client has the same values and remedies, so verbose errors do not repeat them.
     #[must_use]
     pub fn is_in_answer(self) -> bool {
         matches!(
@@ -420,7 +420,7 @@ impl Cause {
 #[derive(Debug)]
 pub struct Noted {
     pub cause: Cause,
-    /// `None`: neither the log nor a developer gets it.
+    /// `None`: neither the log nor the client needs it.
     pub line: Option<String>,
     /// Lines of the cause that were left out before this one. `None`: this one is left out of the log, too.
     pub left_out: Option<u32>,
@@ -480,7 +480,7 @@ impl LineBudget {
         Noted { cause, line, left_out }
     }
 
-    /// To be called once a second.
+    /// Call it once a second.
     pub fn refill(&mut self) {
         for left in &mut self.left {
             *left = (*left + LINES_PER_SECOND).min(LINES_AT_ONCE);
@@ -533,7 +533,7 @@ mod tests {
         assert!(Cause::NotJson.line(&[]).ends_with(r#"{"event":"...","data":{...}}"#));
     }
 
-    /// An operator who sees a number in the sum of refusals searches the log for its name.
+    /// An operator searches the log for the name in the sum of refusals.
     #[test]
     fn a_counter_with_one_cause_has_the_name_of_the_cause() {
         for counter in Refused::ALL {

@@ -1,4 +1,5 @@
-//! Time as a value: read once per tick by the worker, handed down, never asked for below it.
+//! Time as a value: the worker reads the clock once a tick and passes the time on. Code below the worker never reads a
+//! clock.
 
 /// A moment: milliseconds since the process started. Coarse on purpose; good for deadlines, not for measuring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -38,7 +38,7 @@ impl ByKind {
     }
 }
 
-/// What became of webhooks since the start. An event counts once for each endpoint that was to hear of it.
+/// Outcomes of webhook events since the start. An event counts once for each endpoint that wants it.
 #[derive(Debug, Default)]
 pub struct WebhookCounters {
     /// Events that a worker had no room for in its ring. These count once, whatever the number of endpoints.
@@ -61,14 +61,14 @@ pub struct WebhookCounters {
     pub requests_failed: Counter,
 }
 
-/// Why the server did not do what a peer wanted, or ended it. Names are those of the log; they do not change.
+/// Why the server refused a request or closed a connection. The log uses these names; they do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// `RINGVERB_CONNECTIONS_PER_IP_MAX`.
     ConnectionsPerIp,
     /// Connections of one address that speak HTTP, over `RINGVERB_CONNECTIONS_PER_IP_MAX`.
     SocketsPerIp,
-    /// An HTTP connection that waited while others needed its descriptor, or found none left for it.
+    /// An HTTP connection that was idle while another one needed its descriptor, or that found none free.
     HttpConnections,
     /// `RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX`.
     HandshakesPerIp,
@@ -118,7 +118,7 @@ pub enum Refused {
     Unauthorized,
     /// Another error of the protocol: a channel name, a member too many, ...
     Other,
-    /// What no WebSocket peer may send.
+    /// Bytes that RFC 6455 forbids.
     Violation,
     /// A connection that the kernel had no memory to watch, or no descriptor for.
     Kernel,
@@ -245,7 +245,7 @@ impl RefusalCounters {
         }
     }
 
-    /// Takes over what a core has counted by itself.
+    /// Adds the counts of one core.
     pub fn take(&self, tally: &mut RefusalTally) {
         if std::mem::take(&mut tally.any) {
             for (counter, count) in self.0.iter().zip(&mut tally.counts) {
@@ -263,7 +263,8 @@ impl RefusalCounters {
     }
 }
 
-/// What one core refused since it told the shared counters: plain numbers, for paths that peers can make hot.
+/// The refusals of one core since it last added them to the shared counters: plain numbers, for paths that peers can
+/// make hot.
 #[derive(Debug)]
 pub struct RefusalTally {
     counts: ByReason<u32>,

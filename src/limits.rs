@@ -11,11 +11,11 @@ pub const DESCRIPTORS_MAX: u64 = 1 << 27;
 pub const HTTP_CONNECTION_BYTES: usize = 256;
 /// Connections accepted in one tick.
 pub const ACCEPTS_PER_TICK_MAX: usize = 64;
-/// Bytes of answers to pipelined requests after which they are sent before the next request is looked at.
+/// Bytes of answers to pipelined requests after which the session sends them before it reads the next request.
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024;
 /// Time for the first byte of a connection, in seconds.
 pub const FIRST_BYTE_TIMEOUT_SECONDS: u32 = 5;
-/// Of the sockets that a worker may have, those that may speak HTTP: one of so many. The others are for WebSockets.
+/// One of so many sockets of a worker may speak HTTP. The others are for WebSockets.
 pub const SOCKETS_PER_HTTP_CONNECTION: usize = 4;
 /// HTTP connections that a worker may have, however few its descriptors are.
 pub const HTTP_CONNECTIONS_MIN: usize = 64;
@@ -31,7 +31,8 @@ pub const CHANNEL_NAME_BYTES_MAX: usize = 10_000;
 /// Ping and pong frames of one connection in a second. Of further pings the latest is answered when the second is over.
 /// Clients send one in 30 s or more.
 pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 2_000;
-/// Pongs that wait for one flush. A socket that takes no bytes has one at most beyond those: the latest ping's.
+/// Pongs that wait for one flush. A socket whose send buffer is full gets at most one more: the answer to the latest
+/// ping.
 pub const PONGS_PER_FLUSH_MAX: u16 = 16;
 /// Bytes read from one connection in one tick, so that one sender cannot hold up the others.
 pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
@@ -43,9 +44,9 @@ pub const READ_BYTES_PER_CLOCK: usize = 8 * 1024;
 pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
 /// Sends of one batch. The io_uring kernel submits them with one system call; 64 measured as fast as 256 and 4,096.
 pub const SENDS_PER_SUBMIT: usize = 64;
-/// Connections flushed in one tick: about 4 ms of the kernel's send path, then others have their turn.
+/// Connections flushed in one tick: about 4 ms of the kernel's send path. Then the next tick reads and accepts.
 pub const FLUSHES_PER_TICK_MAX: usize = 1024;
-/// Workers of a process: a channel's home keeps them apart as the bits of one word (`shard/core_set.rs`).
+/// Workers of a process: the home of a channel stores them as the bits of one word (`shard/core_set.rs`).
 pub const WORKERS_MAX: usize = 128;
 /// Entries of a ring's submission queue: one batch of sends, and as many watches and cancellations.
 ///

@@ -1,9 +1,9 @@
 //! Text from outside, made safe for a log line or a terminal. PURE.
 //!
-//! Peers choose channel names, origins, paths, error texts of Redis and much more. Such text is cut and escaped
-//! here before it reaches a line: `shown` is the one function for that. Work is bounded by the length shown, not by
-//! the length of the text. `LogLine` is the second fence: the log writes every line through it, so a line is bounded
-//! and free of control characters even where `shown` was forgotten.
+//! Peers choose channel names, origins, paths, error texts of Redis and much more. `shown` cuts and escapes such text
+//! before it reaches a log line. Its work is bounded by the length shown, not by the length of the text. `LogLine` is
+//! the second barrier: the log writes every line through it, so a line is bounded and free of control characters even
+//! if a caller forgot `shown`.
 
 use std::fmt::{self, Write};
 
@@ -41,7 +41,7 @@ pub fn shown_up_to<T: AsRef<[u8]> + ?Sized>(text: &T, bytes_max: usize) -> Escap
 impl fmt::Display for EscapedText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut piece = LogLine::new(self.bytes_max);
-        // No character takes fewer bytes escaped than it has, so more is never shown.
+        // An escaped character is never shorter than the original, so more input would not be shown.
         let looked_at = self.text.len().min(self.bytes_max + 1);
         for chunk in self.text[..looked_at].utf8_chunks() {
             for character in chunk.valid().chars() {
@@ -80,7 +80,7 @@ impl LogLine {
         &self.text
     }
 
-    /// Something did not fit. From there on nothing is taken.
+    /// Something did not fit. Everything after it is discarded.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.is_cut
@@ -145,7 +145,7 @@ fn escape(character: char, out: &mut [char; ESCAPE_CHARS_MAX]) -> usize {
     2 + digits
 }
 
-/// Appends at most `length` characters of a text nobody vouches for, such that they can only be seen.
+/// Appends at most `length` characters of an untrusted text, with hidden characters escaped.
 pub fn visible(text: &str, length: usize, out: &mut String) {
     let mut chars = text.chars();
     for character in chars.by_ref().take(length) {

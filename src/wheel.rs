@@ -1,7 +1,8 @@
-//! Deadlines by the second: a wheel of buckets, one entry for each thing that waits.
+//! Deadlines by the second: a wheel of buckets, with entries that name the owner of a deadline.
 //!
-//! An entry is only a date to look at its owner again. An owner that needs no look any more leaves its entry there.
-//! About 2 ns an entry, against a timer task's 470 ns and 1.3 KB.
+//! Owns only entries, never a timer of the system. When an entry is due, the caller checks its owner. An owner that no
+//! longer needs its deadline leaves its entry in the wheel. Limit: callers add at most one entry for each thing that
+//! waits. An entry costs about 2 ns; a timer task cost 470 ns and 1.3 KB.
 
 use crate::limits::WHEEL_SECONDS;
 
@@ -11,7 +12,7 @@ pub struct Wheel<K> {
     buckets: Vec<Vec<WheelEntry<K>>>,
 }
 
-/// An entry.
+/// A deadline of one owner.
 #[derive(Clone, Copy, Debug)]
 pub struct WheelEntry<K> {
     pub key: K,
@@ -30,8 +31,8 @@ impl<K> Wheel<K> {
         self.buckets[bucket].push(WheelEntry { key, at_seconds });
     }
 
-    /// The seconds whose buckets are to be looked at, after a look at `before`. After a long sleep one round over the
-    /// whole wheel sees everything.
+    /// The seconds whose buckets the caller must check now, if it checked `before` last. After a long sleep one round
+    /// over the whole wheel is enough.
     #[must_use]
     pub fn seconds_since(before: u32, now: u32) -> core::ops::RangeInclusive<u32> {
         before.max(now.saturating_sub(WHEEL_SECONDS - 1))..=now

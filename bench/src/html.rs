@@ -158,9 +158,9 @@ fn section(title: &str, chart: &Chart<'_>, out: &mut String) {
     }
     out.push_str("<div class=\"key\">");
     for (number, series) in chart.series.iter().enumerate() {
-        let (colour, name) = (number % COLOURS, escape(&series.name));
+        let (color, name) = (number % COLOURS, escape(&series.name));
         out.push_str(&format!(
-            "<span><svg viewBox=\"0 0 22 10\"><polyline class=\"c{colour}\" points=\"0,5 22,5\"/>\
+            "<span><svg viewBox=\"0 0 22 10\"><polyline class=\"c{color}\" points=\"0,5 22,5\"/>\
              </svg>{name}</span>"
         ));
     }

@@ -17,7 +17,7 @@ use crate::app::PerSecond;
 pub struct ClientAddress(u64);
 
 impl ClientAddress {
-    /// The networks 0000::/8 are nobody's, so there is room for IPv4 among them, and zero can mean nobody.
+    /// No client has an address in 0000::/8, so IPv4 addresses are mapped into it, and 0 means an empty entry.
     pub fn of(address: IpAddr) -> Self {
         const IPV4: u64 = 1 << 48;
         /// `::1` and the rest of ::/64.
@@ -35,10 +35,10 @@ impl ClientAddress {
 const BUCKET_BITS: u32 = 16;
 const BUCKETS: usize = 1 << BUCKET_BITS;
 
-/// Where a client belongs: its bucket, and the rest of its number, by which it is known there. One-to-one, so two
-/// clients are never taken for one.
+/// The bucket of a client and its tag there, which is the rest of its number. The mapping is one-to-one, so two clients
+/// never share an entry.
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are the bucket")]
-fn place(client: ClientAddress, seed: u64) -> (usize, u64) {
+fn locate(client: ClientAddress, seed: u64) -> (usize, u64) {
     let mut mixed = (client.0 ^ seed).wrapping_mul(seed | 1);
     mixed ^= mixed >> 32;
     mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -46,7 +46,7 @@ fn place(client: ClientAddress, seed: u64) -> (usize, u64) {
     (mixed as usize % BUCKETS, mixed >> BUCKET_BITS)
 }
 
-/// The client that has this place; the other way of `place`.
+/// The inverse of `locate`.
 fn client_at(bucket: usize, tag: u64, seed: u64) -> ClientAddress {
     let mut mixed = tag << BUCKET_BITS | bucket as u64;
     mixed ^= mixed >> 32;
@@ -55,8 +55,8 @@ fn client_at(bucket: usize, tag: u64, seed: u64) -> ClientAddress {
     ClientAddress(mixed.wrapping_mul(inverse(seed | 1)) ^ seed)
 }
 
-/// What an odd number must be multiplied by to get 1, modulo 2^64: each of Newton's steps doubles the right bits, of
-/// which a number is its own inverse in three.
+/// The inverse of an odd number modulo 2^64. An odd number is its own inverse in the lowest three bits, and each step
+/// of Newton's method doubles the number of right bits.
 fn inverse(odd: u64) -> u64 {
     (0..5).fold(odd, |found, _| found.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(found))))
 }
@@ -65,11 +65,11 @@ fn inverse(odd: u64) -> u64 {
 #[derive(Debug)]
 pub struct ConnectionTable {
     seed: u64,
-    /// 48 bits of who it is and 16 of how many there are; 0 is free. Who it is changes only through 0.
+    /// 48 bits of tag and 16 bits of count; 0 is free. An entry changes its tag only while it is free.
     entries: Box<[AtomicU64]>,
 }
 
-/// A connection's place in the table: the entry in which it is counted. To be given back exactly once.
+/// The entry in which a connection is counted. Its owner passes it to `leave` exactly once.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct AddressSlot(u32);
@@ -91,11 +91,11 @@ impl ConnectionTable {
 
     /// Counts one more connection of the client, unless it has `most` already.
     ///
-    /// More than `most` never get in. A client can be in a bucket twice, when two workers saw it for the first time
-    /// together; so each counts itself first and then looks at the sum: of those that would be too many, the last
-    /// one sees all others. Two that race for the last place of a client that is there twice may both be refused.
+    /// The limit is never exceeded. Two workers that see a client for the first time at the same time can put it into a
+    /// bucket twice. So each counts itself first and then looks at the sum: if the sum is too large, the last one sees
+    /// all others and leaves. Two workers that race for the last connection of such a client may both be refused.
     pub fn enter(&self, client: ClientAddress, most: u16) -> Option<AddressSlot> {
-        let (bucket, tag) = place(client, self.seed);
+        let (bucket, tag) = locate(client, self.seed);
         let first = bucket * CONNECTION_WAYS;
         let bucket = &self.entries[first..first + CONNECTION_WAYS];
         let most = u64::from(most);
@@ -116,27 +116,27 @@ impl ConnectionTable {
             if exchanged.is_err() {
                 continue;
             }
-            let place = AddressSlot(u32::try_from(first + index).unwrap_or(u32::MAX));
+            let address_slot = AddressSlot(u32::try_from(first + index).unwrap_or(u32::MAX));
             let words = std::array::from_fn(|index| bucket[index].load(Ordering::SeqCst));
             if sum(words, tag) > most {
-                self.leave(place);
+                self.leave(address_slot);
                 return None;
             }
-            return Some(place);
+            return Some(address_slot);
         }
     }
 
-    /// Whom a place is counted for.
-    pub fn client(&self, place: &AddressSlot) -> Option<ClientAddress> {
-        let index = place.0 as usize;
+    /// The client that an address slot counts.
+    pub fn client(&self, address_slot: &AddressSlot) -> Option<ClientAddress> {
+        let index = address_slot.0 as usize;
         let word = self.entries.get(index)?.load(Ordering::SeqCst);
         Some(client_at(index / CONNECTION_WAYS, word >> COUNT_BITS, self.seed))
     }
 
-    /// The connection has ended. An entry that counts nobody stays as it is.
+    /// The connection has ended. An entry whose count is 0 stays as it is.
     #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
-    pub fn leave(&self, place: AddressSlot) {
-        if place == AddressSlot::NONE {
+    pub fn leave(&self, address_slot: AddressSlot) {
+        if address_slot == AddressSlot::NONE {
             return;
         }
         let less = |word: u64| match word & COUNT_MASK {
@@ -144,7 +144,7 @@ impl ConnectionTable {
             1 => Some(0),
             _ => Some(word - 1),
         };
-        let Some(entry) = self.entries.get(place.0 as usize) else { return };
+        let Some(entry) = self.entries.get(address_slot.0 as usize) else { return };
         let left = entry.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
         debug_assert!(left.is_ok(), "a connection left its address's count twice");
     }
@@ -155,15 +155,15 @@ fn sum(words: [u64; CONNECTION_WAYS], tag: u64) -> u64 {
     its.map(|word| word & COUNT_MASK).sum()
 }
 
-/// The places of one worker's connections, by slot. Without the option it stays empty: an idle connection pays 4
-/// bytes here or nothing.
+/// The address slots of one worker's connections, by connection slot. Without the option the list stays empty: an idle
+/// connection costs 4 bytes here or none.
 #[derive(Debug, Default)]
 pub struct AddressSlots(Vec<u32>);
 
 impl AddressSlots {
     #[expect(clippy::needless_pass_by_value, reason = "from here on the slot has the place")]
-    pub fn put(&mut self, slot: u32, place: AddressSlot) {
-        if place == AddressSlot::NONE {
+    pub fn put(&mut self, slot: u32, address_slot: AddressSlot) {
+        if address_slot == AddressSlot::NONE {
             return;
         }
         let slot = slot as usize;
@@ -175,7 +175,7 @@ impl AddressSlots {
             AddressSlot::NONE.0,
             "a slot is freed before it is used again"
         );
-        self.0[slot] = place.0;
+        self.0[slot] = address_slot.0;
     }
 
     pub fn get(&self, slot: u32) -> AddressSlot {
@@ -183,17 +183,17 @@ impl AddressSlots {
     }
 
     pub fn take(&mut self, slot: u32) -> AddressSlot {
-        self.0.get_mut(slot as usize).map_or(AddressSlot::NONE, |place| {
-            AddressSlot(std::mem::replace(place, AddressSlot::NONE.0))
+        self.0.get_mut(slot as usize).map_or(AddressSlot::NONE, |address_slot| {
+            AddressSlot(std::mem::replace(address_slot, AddressSlot::NONE.0))
         })
     }
 }
 
-/// Events by client in the running second: handshakes, or failed authentications.
+/// Events by client in the current second: handshakes, or failed authentications.
 ///
-/// A second is a whole one of the clock, so around its end a client may begin twice as many. While a worker counts
-/// a client in an entry whose second is over, another may give the entry to somebody else, who is then counted one
-/// handshake too many: a limit of a rate need not be exact, and who is refused comes again in a second.
+/// A second is a whole second of the clock, so a client can begin twice as many around its end. While a worker counts a
+/// client in an entry whose second is over, another worker may give the entry to another client, which is then counted
+/// one handshake too many. A rate limit need not be exact, and a refused client can try again in the next second.
 #[derive(Debug)]
 pub struct RateTable {
     seed: u64,
@@ -202,9 +202,9 @@ pub struct RateTable {
 
 #[derive(Debug, Default)]
 struct RateEntry {
-    /// Who; 0 is nobody.
+    /// The client; 0 is none.
     client: AtomicU64,
-    /// The second in which it came last; older entries are free.
+    /// The second of the client's last event. Entries of an earlier second are free.
     second: AtomicU32,
     begun: PerSecond,
 }
@@ -219,7 +219,7 @@ impl RateTable {
 
     /// Counts one more event, unless the client had `most` in this second.
     pub fn take(&self, client: ClientAddress, most: u32, unix_seconds: u64) -> bool {
-        let (bucket, _) = place(client, self.seed);
+        let (bucket, _) = locate(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let second = u32::try_from(unix_seconds & u64::from(u32::MAX)).unwrap_or_default();
         let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
@@ -249,7 +249,7 @@ impl RateTable {
 impl RateTable {
     /// What was counted for the client in this second.
     pub fn taken(&self, client: ClientAddress, unix_seconds: u64) -> u32 {
-        let (bucket, _) = place(client, self.seed);
+        let (bucket, _) = locate(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
         bucket.iter().find(its_own).map_or(0, |entry| entry.begun.taken(unix_seconds))
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_who() {
+    fn an_ipv4_client_is_its_address_and_an_ipv6_client_its_network() {
         assert_eq!(client("192.0.2.1"), client("::ffff:192.0.2.1"));
         assert_eq!(client("2001:db8:1:2::1"), client("2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
@@ -290,10 +290,10 @@ mod tests {
     }
 
     proptest! {
-        /// Two clients never share bucket and tag, so none pays for another.
+        /// Two clients never share bucket and tag, so no client is limited for another one.
         #[test]
-        fn places_are_one_to_one(a: u64, b: u64, seed: u64) {
-            prop_assert_eq!(place(ClientAddress(a), seed) == place(ClientAddress(b), seed), a == b);
+        fn clients_and_table_positions_are_one_to_one(a: u64, b: u64, seed: u64) {
+            prop_assert_eq!(locate(ClientAddress(a), seed) == locate(ClientAddress(b), seed), a == b);
         }
 
         #[test]
@@ -301,7 +301,7 @@ mod tests {
             let address = |host: u64| {
                 ClientAddress::of(Ipv6Addr::from_bits(u128::from(network) << 64 | u128::from(host)).into())
             };
-            // IPv4 in IPv6 clothes is IPv4.
+            // An IPv4 address that is mapped into IPv6 counts as the IPv4 address.
             prop_assume!(network != 0);
             prop_assert_eq!(address(a), address(b));
         }
@@ -321,52 +321,52 @@ mod tests {
                     let count = counts.entry(number).or_default();
                     let entered = table.enter(of_number(number), most);
                     prop_assert_eq!(entered.is_some(), *count < most);
-                    if let Some(place) = entered {
-                        prop_assert!(place != AddressSlot::NONE, "40 clients do not fill a bucket");
+                    if let Some(address_slot) = entered {
+                        prop_assert!(address_slot != AddressSlot::NONE, "40 clients do not fill a bucket");
                         *count += 1;
-                        open.push((number, place));
+                        open.push((number, address_slot));
                     }
                 } else if !open.is_empty() {
-                    let (number, place) = open.swap_remove(which.index(open.len()));
+                    let (number, address_slot) = open.swap_remove(which.index(open.len()));
                     *counts.entry(number).or_default() -= 1;
-                    table.leave(place);
+                    table.leave(address_slot);
                 }
             }
-            open.into_iter().for_each(|(_, place)| table.leave(place));
+            open.into_iter().for_each(|(_, address_slot)| table.leave(address_slot));
             prop_assert!(table.entries.iter().all(|entry| entry.load(Ordering::SeqCst) == 0));
         }
     }
 
     /// Clients of the same bucket as the first one.
     fn crowd(seed: u64, count: usize) -> Vec<ClientAddress> {
-        let (bucket, _) = place(of_number(0), seed);
-        let same = |client: &ClientAddress| place(*client, seed).0 == bucket;
+        let (bucket, _) = locate(of_number(0), seed);
+        let same = |client: &ClientAddress| locate(*client, seed).0 == bucket;
         (0..).map(of_number).filter(same).take(count).collect()
     }
 
     #[test]
-    fn a_full_bucket_lets_pass_and_recovers() {
+    fn a_client_of_a_full_bucket_is_accepted_uncounted_until_there_is_room() {
         let table = ConnectionTable::new(7);
         let clients = crowd(7, CONNECTION_WAYS + 1);
-        let mut places: Vec<AddressSlot> = clients[..CONNECTION_WAYS]
+        let mut address_slots: Vec<AddressSlot> = clients[..CONNECTION_WAYS]
             .iter()
             .map(|client| table.enter(*client, 1).unwrap())
             .collect();
-        assert!(!places.contains(&AddressSlot::NONE));
+        assert!(!address_slots.contains(&AddressSlot::NONE));
         let last = clients[CONNECTION_WAYS];
         assert_eq!(table.enter(last, 1), Some(AddressSlot::NONE), "uncounted");
         assert_eq!(table.enter(last, 1), Some(AddressSlot::NONE), "so not limited");
         assert_eq!(table.enter(clients[0], 1), None, "who is in is limited");
         table.leave(AddressSlot::NONE);
-        table.leave(places.pop().unwrap());
-        assert!(table.enter(last, 1).is_some_and(|place| place != AddressSlot::NONE));
+        table.leave(address_slots.pop().unwrap());
+        assert!(table.enter(last, 1).is_some_and(|address_slot| address_slot != AddressSlot::NONE));
         assert_eq!(table.enter(last, 1), None);
     }
 
-    /// Threads that come and go for a few clients in one bucket: never more than allowed are in, and at the end
-    /// nobody is.
+    /// Threads that enter and leave for a few clients in one bucket: the limit is never exceeded, and at the end all
+    /// entries are free.
     #[test]
-    fn threads_never_get_in_too_many() {
+    fn concurrent_threads_never_exceed_the_limit_of_a_client() {
         const MOST: u16 = 3;
         let table = ConnectionTable::new(11);
         let clients = crowd(11, 3);
@@ -376,14 +376,14 @@ mod tests {
             let index = number % clients.len();
             match table.enter(clients[index], MOST) {
                 None => drop(refused.fetch_add(1, Ordering::SeqCst)),
-                Some(place) => {
+                Some(address_slot) => {
                     let others = inside[index].fetch_add(1, Ordering::SeqCst);
                     assert!(others < MOST.into(), "{others} others are in");
                     if number.is_multiple_of(4) {
                         std::thread::yield_now();
                     }
                     inside[index].fetch_sub(1, Ordering::SeqCst);
-                    table.leave(place);
+                    table.leave(address_slot);
                 }
             }
         };
@@ -400,11 +400,11 @@ mod tests {
     }
 
     #[test]
-    fn a_place_given_back_twice_is_a_fault() {
+    fn an_address_slot_that_is_released_twice_is_a_fault() {
         let table = ConnectionTable::new(3);
-        let place = table.enter(of_number(1), 9).unwrap();
-        let again = AddressSlot(place.0);
-        table.leave(place);
+        let address_slot = table.enter(of_number(1), 9).unwrap();
+        let again = AddressSlot(address_slot.0);
+        table.leave(address_slot);
         let result = std::panic::catch_unwind(|| table.leave(again));
         assert!(result.is_err());
     }
@@ -431,13 +431,13 @@ mod tests {
 
     #[test]
     fn places_of_slots() {
-        let mut places = AddressSlots::default();
-        assert_eq!(places.take(9), AddressSlot::NONE);
-        places.put(4, AddressSlot::NONE);
-        assert!(places.0.is_empty(), "nothing is kept while the option is off");
-        places.put(4, AddressSlot(17));
-        assert_eq!(places.take(3), AddressSlot::NONE);
-        assert_eq!(places.take(4), AddressSlot(17));
-        assert_eq!(places.take(4), AddressSlot::NONE);
+        let mut address_slots = AddressSlots::default();
+        assert_eq!(address_slots.take(9), AddressSlot::NONE);
+        address_slots.put(4, AddressSlot::NONE);
+        assert!(address_slots.0.is_empty(), "nothing is kept while the option is off");
+        address_slots.put(4, AddressSlot(17));
+        assert_eq!(address_slots.take(3), AddressSlot::NONE);
+        assert_eq!(address_slots.take(4), AddressSlot(17));
+        assert_eq!(address_slots.take(4), AddressSlot::NONE);
     }
 }

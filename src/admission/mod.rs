@@ -53,12 +53,12 @@ impl Admission {
         self.connections.is_some() || self.handshakes.is_some()
     }
 
-    /// The address to count a client by. Each proxy appends the address it was connected from, so the list is true
-    /// from its end as far as the proxies are ours, and the first address that is none of them is the client's.
-    /// What stands before is whatever the client wrote.
+    /// The address by which a client is counted. Each proxy appends the address that connected to it. So the list is
+    /// trustworthy from its end for as long as the entries are trusted proxies, and the first entry that is none is the
+    /// client. Everything before it is what the client wrote.
     ///
-    /// `forwarded_for` are the header's fields in the order in which they came. They are read as bytes from the end,
-    /// because what a client put in front of its proxy's entry may be anything, text or not.
+    /// `forwarded_for` are the fields of the header in their order. They are read as bytes from the end, because the
+    /// part that the client wrote can be anything.
     pub fn address<'a>(
         &self,
         peer: IpAddr,
@@ -69,7 +69,7 @@ impl Admission {
             if !self.proxies.iter().any(|proxy| proxy.contains(known)) {
                 break;
             }
-            // What is no address ("unknown") hides who is behind the proxy named last.
+            // An entry that is no address, such as "unknown", hides the client of the proxy before it.
             let Some(address) = parse_address(entry.trim_ascii()) else { break };
             known = address;
         }
@@ -102,7 +102,7 @@ impl Admission {
         }
     }
 
-    /// An API request of the client did not authenticate.
+    /// Counts an API request of the client that failed to authenticate.
     pub fn count_auth_failure(&self, client: Option<IpAddr>, unix_seconds: u64) {
         if let (Some((most, table)), Some(client)) = (&self.auth_failures, client) {
             // Requests of other connections may have reached the limit since this one was let through.
@@ -110,7 +110,7 @@ impl Admission {
         }
     }
 
-    /// Counts a connection. `Err` is the limit that is reached. What it returns goes to `leave`.
+    /// Counts a connection. `Err` is the limit that is reached. The caller passes the returned slot to `leave`.
     pub fn enter(&self, client: IpAddr) -> Result<AddressSlot, u16> {
         match &self.connections {
             Some((most, table)) => table.enter(ClientAddress::of(client), *most).ok_or(*most),
@@ -118,8 +118,9 @@ impl Admission {
         }
     }
 
-    /// Counts a socket that speaks no WebSocket yet. `Err` is the limit that is reached. What it returns goes to
-    /// `leave_socket`. Sockets of a trusted proxy have no limit: they are counted for the clients that it names.
+    /// Counts a socket that speaks no WebSocket yet. `Err` is the limit that is reached. The caller passes the returned
+    /// slot to `leave_socket`. Sockets of a trusted proxy have no limit: they are counted for the clients that it
+    /// names.
     pub fn enter_socket(&self, client: IpAddr) -> Result<AddressSlot, u16> {
         match &self.sockets {
             Some((most, table)) if !self.is_proxy(client) => {
@@ -129,21 +130,21 @@ impl Admission {
         }
     }
 
-    /// Counts a socket over the limit. `makes_room`: another one of the address is about to end for it. Otherwise all
-    /// that wait may be another worker's, and there is room up to twice the limit.
+    /// Counts a socket over the limit. `makes_room`: the caller ends another socket of the address for it. If this
+    /// worker has none to end, other workers may have them, so the socket is accepted up to twice the limit.
     pub fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<AddressSlot> {
         let (most, table) = self.sockets.as_ref()?;
         let most = if makes_room { u16::MAX } else { most.saturating_mul(2) };
         table.enter(ClientAddress::of(client.to_canonical()), most)
     }
 
-    pub fn leave_socket(&self, place: AddressSlot) {
+    pub fn leave_socket(&self, address_slot: AddressSlot) {
         if let Some((_, table)) = &self.sockets {
-            table.leave(place);
+            table.leave(address_slot);
         }
     }
 
-    /// Whether sockets are counted, and this peer speaks for others.
+    /// Whether sockets are counted and this peer is a trusted proxy.
     pub fn counts_sockets_of_proxy(&self, peer: IpAddr) -> bool {
         self.sockets.is_some() && self.is_proxy(peer)
     }
@@ -152,20 +153,20 @@ impl Admission {
         self.proxies.iter().any(|proxy| proxy.contains(peer))
     }
 
-    /// Whom a connection is counted for, to be counted for in another process.
-    pub fn client(&self, place: &AddressSlot) -> Option<ClientAddress> {
-        self.connections.as_ref()?.1.client(place)
+    /// The client of a connection, so that another process can count it.
+    pub fn client(&self, address_slot: &AddressSlot) -> Option<ClientAddress> {
+        self.connections.as_ref()?.1.client(address_slot)
     }
 
-    /// Counts a connection that another process had let in, whatever the limit is here.
+    /// Counts a connection that another process accepted, even over the limit of this one.
     pub fn enter_again(&self, client: ClientAddress) -> AddressSlot {
         let table = self.connections.as_ref();
         table.and_then(|(_, table)| table.enter(client, u16::MAX)).unwrap_or(AddressSlot::NONE)
     }
 
-    pub fn leave(&self, place: AddressSlot) {
+    pub fn leave(&self, address_slot: AddressSlot) {
         if let Some((_, table)) = &self.connections {
-            table.leave(place);
+            table.leave(address_slot);
         }
     }
 }
@@ -208,14 +209,14 @@ mod tests {
     fn the_last_address_that_is_no_proxy_is_the_client() {
         let ours = admission(&["10.0.0.0/8", "2001:db8::/32"]);
         for (peer, list, client) in [
-            // From anybody else the header is worth nothing.
+            // The header counts only if a trusted proxy sends it.
             ("192.0.2.9", "198.51.100.1", "192.0.2.9"),
             ("10.0.0.1", "", "10.0.0.1"),
             ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
-            // What the client wrote itself stands before what our proxy saw.
+            // The entry that the client wrote precedes the one that our proxy appended.
             ("10.0.0.1", "203.0.113.7, 198.51.100.1", "198.51.100.1"),
             ("10.0.0.1", "203.0.113.7,198.51.100.1 , 10.0.0.2,  10.9.9.9", "198.51.100.1"),
-            // All of them are ours: somebody inside.
+            // All entries are trusted proxies: the client is inside the network.
             ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
             ("10.0.0.1", "198.51.100.1:4711", "198.51.100.1"),
             ("10.0.0.1", "[2001:db9::1]:443", "2001:db9::1"),
@@ -229,15 +230,15 @@ mod tests {
             assert_eq!(address(&ours, peer, &[list.as_bytes()]), client, "{peer} {list:?}");
         }
         assert_eq!(address(&admission(&[]), "10.0.0.1", &[b"198.51.100.1"]), "10.0.0.1");
-        // Several fields are one list. One that is empty names nobody.
+        // Several fields are one list. An empty field names no client.
         let fields: [&[u8]; 2] = [b"203.0.113.7", b"198.51.100.1, 10.0.0.2"];
         assert_eq!(address(&ours, "10.0.0.1", &fields), "198.51.100.1");
         assert_eq!(address(&ours, "10.0.0.1", &[b"198.51.100.1", b""]), "10.0.0.1");
     }
 
     proptest! {
-        /// Whatever bytes a client writes, behind one proxy it has the address that the proxy appended, to the
-        /// client's field or in one of its own.
+        /// Behind one proxy, a client always has the address that the proxy appended, to the client's field or as a
+        /// field of its own.
         #[test]
         fn a_client_cannot_change_or_hide_its_address(
             written in prop::collection::vec(any::<u8>(), 0..60),

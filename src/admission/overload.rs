@@ -1,6 +1,7 @@
 //! The overload level of the process, the memory that is left, and the counts of refusals, shared by all workers.
 //!
-//! Changed at handshakes, at ends of connections and once a tick, never for a frame.
+//! The measuring thread sets the level. Workers read it at handshakes, subscriptions and once a tick, never for a
+//! frame. Limits: `RINGVERB_MEMORY_MAX`; how it is measured: `server/memory.rs`.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -15,14 +16,14 @@ pub enum OverloadLevel {
     None,
     /// Over it: new connections and subscriptions are refused, and the heaviest connections are closed.
     Over,
-    /// Far over it all the same: nothing is published over the API either.
+    /// Far over it although connections are closed: the API publishes no events.
     FarOver,
 }
 
-/// The strain, and how often it was measured: a worker sheds once for each measurement.
+/// The overload level and the number of its measurement: a worker closes connections once for each measurement.
 #[derive(Debug, Default)]
 pub struct Pressure {
-    /// The number of the measurement, and the strain in the two lowest bits.
+    /// The number of the measurement, and the overload level in the two lowest bits.
     measured: AtomicU32,
     /// Bytes below the budget at this measurement.
     headroom: AtomicU64,
@@ -37,7 +38,7 @@ impl Pressure {
         self.measured.store(measured << 2 | strain as u32, Ordering::Release);
     }
 
-    /// The number of the measurement and the strain, as one word that changes with each measurement.
+    /// The number of the measurement and the overload level, as one word that changes with each measurement.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.measured.load(Ordering::Acquire)
@@ -59,7 +60,7 @@ impl Pressure {
     }
 }
 
-/// What all workers share of it.
+/// The overload state that all workers share.
 #[derive(Debug, Default)]
 pub struct Overload {
     pub admission: Admission,
@@ -68,7 +69,7 @@ pub struct Overload {
 }
 
 impl Overload {
-    /// `seed`: secret, and another one in each process.
+    /// `seed` must be secret and differ in each process.
     #[must_use]
     pub fn new(config: &Config, seed: u64) -> Self {
         Self {

@@ -38,7 +38,7 @@ pub(super) fn authenticate(
     };
     let signature = if given.key_is(app) { given.signature() } else { None };
     let verified = if let Some(signature) = signature {
-        // The body is what counts; a GET has none, and what the client says of it is only signed (PyPI `pusher`).
+        // The body counts; a GET has none, and the `body_md5` of the client is only signed (PyPI `pusher`).
         let body = request.body();
         body_md5 = (!body.is_empty()).then(|| signature::body_md5_hex(body));
         given.fold(body_md5.as_ref());
@@ -337,7 +337,7 @@ fn mismatch(
     context.deny(response, Some(index), Cause::ApiSignatureMismatch, &values)
 }
 
-/// The text that should have been signed. It holds no secret.
+/// The text that should have been signed. It contains no secret.
 fn signed_text(signed: &[Parameter<'_>], request: &Request) -> String {
     const SHOWN_MAX: usize = 240;
     let mut query = Vec::new();

@@ -117,7 +117,7 @@ pub(super) fn render_list(attributes: Attributes, answers: Vec<Answer>) -> Respo
             channels.entry(name).or_default().merge(part);
         }
     }
-    // A roster may outlive its last subscriber by one mail: only channels with a subscriber are told (rule 66).
+    // A roster can outlive its last subscriber by one mail: the answer has only channels with a subscriber (rule 66).
     channels.retain(|_, part| part.subscription_count > 0);
     channels.sort_unstable_keys();
     let mut body = b"{\"channels\":{".to_vec();
@@ -146,7 +146,7 @@ pub(super) fn render_users(answers: Vec<Answer>) -> Response {
         Answer::Users(users) => users,
         _ => Vec::new(),
     });
-    // Each node that has somebody in the channel knows them all (rule 112).
+    // Each node with a member of the channel knows all members (rule 112).
     let users: IndexSet<Box<str>, foldhash::fast::FixedState> = users.collect();
     if users.is_empty() {
         return Response::json(404, b"{}".to_vec());

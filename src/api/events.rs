@@ -1,7 +1,8 @@
 //! POST events and batch_events: body in, encoded events out (docs/PROTOCOL.md rules 62 to 65).
 //!
-//! `name` and `data` are copied into the frame as the raw spans they came in: the publisher's bytes reach the
-//! subscriber.
+//! Checks the form of a request and the limits of its app; `tick` publishes the result. `name` and `data` are copied
+//! into the frame as raw spans, so the publisher's bytes reach the subscriber. Limits:
+//! `limits::EVENT_EXPANSION_BYTES_MAX` and those of the app.
 
 use std::borrow::Cow;
 
@@ -73,7 +74,7 @@ impl<'a> Fields<'a> {
         Some(Attributes::read(&json::string(self.info?)?))
     }
 
-    /// Bytes of this event's text for a channel whose name has so many, as the frame will hold it.
+    /// Bytes of this event's text in a frame, for a channel name of this length.
     fn text_bytes(&self, channel_bytes: usize) -> usize {
         let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
         name.len() + data.len() + channel_bytes + EVENT_OVERHEAD_BYTES
@@ -274,7 +275,7 @@ fn object<'a>(
         Some(text) if text.starts_with('[') => Ok("{}"),
         // Reverb answers 500 here; the fault is the sender's (docs/PROTOCOL.md rule 62).
         _ => {
-            // In development mode the line follows, and says the same.
+            // With verbose errors the log line follows, which has the same values.
             let text = match context.verbose_errors {
                 true => "Bad request.",
                 false => "Bad request: the body is not a JSON object.",

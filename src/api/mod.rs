@@ -33,7 +33,7 @@ pub struct Context<'a> {
     pub prefix: &'a str,
     /// Seconds since 1970, for the timestamp window.
     pub unix_seconds: u64,
-    /// The server is stopping: `/up` says so.
+    /// The server is stopping: `/up` answers 503.
     pub draining: bool,
     pub validator: &'a mut Validator,
     /// What the log has room for.
@@ -80,7 +80,7 @@ pub struct Publication {
 pub enum Plan {
     Respond(Response),
     Refuse(Denied),
-    /// The request did not prove that it comes from an app's backend.
+    /// The request failed to authenticate as an app's backend.
     Unauthenticated(Denied),
     Publish {
         app: AppIndex,
@@ -101,7 +101,7 @@ pub enum Plan {
     },
 }
 
-/// How the answer is told.
+/// The form of the answer.
 #[derive(Debug)]
 pub enum Reply {
     Empty,
@@ -230,7 +230,7 @@ fn render_connections(answers: Vec<Answer>) -> Response {
         Answer::Connections(open) => open,
         _ => 0,
     });
-    // Another node may say any number.
+    // Another node can send any number.
     let open = open.fold(0, usize::saturating_add);
     let body = format!("{{\"connections\":{open}}}");
     Response::json(200, body.into_bytes())

@@ -6,7 +6,7 @@ use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 
-/// What is left of this second, told in the answer.
+/// The remaining events of this second, for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     limit: u32,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::http1::query::{percent_decode, split_at_byte};
 
-/// Where a request goes. Ids and names are percent-decoded.
+/// The destination of a request. Ids and names are percent-decoded.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// `/app/{key}`: a WebSocket.

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU32;
 use super::{Context, Plan, plan, render, target};
 use crate::app::{Apps, Secret, sample};
 use crate::cause::LineBudget;
-use crate::http1::request::{Limits, Progress, Request, RequestReader};
+use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::json::Validator;
 use crate::pusher::signature;
@@ -24,7 +24,7 @@ fn apps() -> Apps {
 }
 
 fn request(text: &str) -> Request {
-    let mut reader = RequestReader::new(Limits { request_size_max: 200_000 });
+    let mut reader = RequestReader::new(RequestLimits { request_size_max: 200_000 });
     match reader.read(&mut text.as_bytes().to_vec()) {
         Ok(Progress::Complete(request)) => request,
         other => panic!("{other:?}"),
@@ -246,7 +246,7 @@ fn reserved_names_are_refused() {
 }
 
 #[test]
-fn who_may_ask() {
+fn requests_without_valid_authentication_are_refused() {
     let path = "/apps/1001/channels";
     let invalid = (401, "Authentication signature invalid.".to_owned());
     assert_eq!(

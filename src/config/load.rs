@@ -71,7 +71,7 @@ pub struct Merged {
     /// Where the apps came from, for the start message.
     pub source: String,
     /// `NO_COLOR` is not set (no-color.org).
-    pub colour: bool,
+    pub color: bool,
     pub files: Files,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
@@ -325,14 +325,14 @@ pub fn merge(sources: &Sources) -> Merged {
             env: &env,
         }));
     }
-    let colour = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
+    let color = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
     let files = sources.files.clone();
     Merged {
         server,
         apps,
         development,
         source,
-        colour,
+        color,
         files,
         problems,
         warnings,

@@ -46,7 +46,7 @@ pub struct Config {
     /// Send reasons of failures to clients and the log, for developers of an app.
     pub verbose_errors: bool,
     /// Colours where standard output is a terminal: not with `NO_COLOR`.
-    pub colour: bool,
+    pub color: bool,
     /// Write each event the HTTP API accepted to standard output, as a line of JSON.
     pub print_events: bool,
     /// Head and body of one HTTP request together, in bytes.

@@ -37,7 +37,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         io: reader.io(server),
         debug: reader.boolean(server, Id::Debug),
         verbose_errors: reader.boolean(server, Id::Development),
-        colour: merged.colour,
+        color: merged.color,
         print_events: reader.is_given(server, Id::PrintEvents),
         request_size_max: reader.number(server, Id::MaxRequestSize),
         handshake_timeout_seconds: reader.number(server, Id::HandshakeTimeout),

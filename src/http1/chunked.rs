@@ -12,18 +12,18 @@ const SIZE_DIGITS_MAX: u8 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expect {
     SizeDigit,
-    /// Blanks behind the size, then `;` or the end of the line.
+    /// Blanks after the size, then `;` or the end of the line.
     SizeBlank,
-    /// The rest of a size line behind `;`.
+    /// The rest of a size line after `;`.
     Extension,
-    /// LF behind the size.
+    /// LF after the size.
     SizeEnd,
     Data {
         remaining: usize,
     },
-    /// CR behind the data.
+    /// CR after the data.
     DataCr,
-    /// LF behind that CR.
+    /// LF after that CR.
     DataEnd,
     /// The first byte of a trailer line, or the CR of the empty line that ends the body.
     TrailerStart,

@@ -90,11 +90,11 @@ pub(super) enum Framing {
 impl Request {
     /// Memory of head and body, in bytes.
     #[must_use]
-    pub fn held_bytes(&self) -> usize {
+    pub fn buffered_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Parses a head that is complete, blank line included. `behind`: bytes at hand behind it.
+    /// Parses a complete head, including its blank line. `behind`: received bytes after it.
     pub(super) fn parse(head: &[u8], behind: usize) -> Result<(Self, Framing), RequestRefusal> {
         // Left uninitialized: to clear two kilobytes costs as much as to parse a small request.
         let mut fields = [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX];
@@ -254,8 +254,8 @@ impl Request {
         Ok(expected)
     }
 
-    /// Refuses whatever two readers could frame differently: that is how requests are smuggled
-    /// past a proxy (RFC 9112 sections 6.1 to 6.3).
+    /// Refuses every request that two readers could frame differently, because that is how requests are smuggled past a
+    /// proxy (RFC 9112 sections 6.1 to 6.3).
     fn framing(&self, length: Option<u64>) -> Result<Framing, RequestRefusal> {
         if !self.has(TRANSFER_ENCODING) {
             return Ok(Framing::Length(length.unwrap_or(0)));

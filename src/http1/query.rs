@@ -31,7 +31,7 @@ pub fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|pair| split_at_byte(pair, b'=').unwrap_or((pair, "")))
 }
 
-/// What is before and behind the first of these ASCII bytes. For texts of some dozen bytes.
+/// The text before and after the first of these ASCII bytes. For texts of some dozen bytes.
 #[must_use]
 pub fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
     let at = find_near(text.as_bytes(), byte)?;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_escape_stays() {
+    fn text_that_is_no_escape_is_unchanged() {
         assert_eq!(
             pairs("a=100%&b=%zz&c=%4"),
             [pair("a", "100%"), pair("b", "%zz"), pair("c", "%4")]
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_comes_back(text in proptest::collection::vec(any::<char>(), 0..40)) {
+        fn encoded_text_is_decoded_to_the_original(text in proptest::collection::vec(any::<char>(), 0..40)) {
             let text: String = text.into_iter().collect();
             let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
             prop_assert_eq!(&*percent_decode(&encoded), text.as_bytes());

@@ -1,5 +1,5 @@
-//! What can be wrong with a request before anybody looks at its path: one small value per fault.
-//! Status and text are decided here; the texts are plain, as in docs/PROTOCOL.md rule 59.
+//! Errors of a request that are found before its path is read: one small value per error, with its status and text. The
+//! texts are plain, as in docs/PROTOCOL.md rule 59.
 
 /// The request is not read to its end: answer with `status` and `body`, then close the connection,
 /// because where the next request starts is not known.

@@ -66,8 +66,8 @@ impl RequestReader {
 
     /// Memory of the request that is being read, in bytes.
     #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        self.open.as_ref().map_or(0, |open| open.request.held_bytes())
+    pub fn buffered_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.request.buffered_bytes())
     }
 
     /// Whether no byte of a request has been seen since the last one was complete. A connection in
@@ -79,7 +79,7 @@ impl RequestReader {
 
     /// Whether all it has seen of an incomplete request is still in the buffer: another reader can go on from there.
     #[must_use]
-    pub fn holds_nothing(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.open.is_none()
     }
 
@@ -140,7 +140,7 @@ impl RequestReader {
             self.searched = 0;
         }
         let skipped = 2 * lines;
-        // No request starts with a control byte, but TLS does: no use in waiting for its end.
+        // No request starts with a control byte, but TLS does: waiting for its end is useless.
         let foreign = match buffer.get(skipped..).unwrap_or_default() {
             [] | [b'\r'] => false,
             [first, ..] => first.is_ascii_control(),
@@ -194,7 +194,7 @@ impl OpenRequest {
         Ok(Self { request, body, continue_expected })
     }
 
-    /// Takes body bytes from the front of `input`; says how many and whether these were the last.
+    /// Consumes body bytes from the front of `input`; returns how many, and whether the body is complete.
     fn read_body(&mut self, input: &[u8]) -> Result<(usize, bool), RequestRefusal> {
         match &mut self.body {
             BodyProgress::Length { remaining } => {

@@ -1,5 +1,5 @@
-//! The response writer. Every answer has its length and says whether the connection stays open, so
-//! a client never has to guess (RFC 9112 sections 6.2 and 9.3).
+//! The response writer. Every answer has its length and states whether the connection stays open, so a client never has
+//! to guess (RFC 9112 sections 6.2 and 9.3).
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

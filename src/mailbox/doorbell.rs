@@ -1,9 +1,9 @@
 //! Wakes a sleeping core: an `asleep` flag and an eventfd, at most one write per sleep.
 //!
-//! The receiver stores `asleep` and looks into its rings once more before it sleeps; the sender pushes, then looks at
-//! the flag. Between the two steps each side has a SeqCst fence. Without them a store and the load behind it may pass
-//! each other, and neither side sees what the other did: the flag alone cannot be strong enough, because the rings'
-//! own indexes are not SeqCst. tests/loom has the proof.
+//! The receiver stores `asleep` and checks its rings once more before it sleeps. The sender pushes, then reads the
+//! flag. Each side has a SeqCst fence between its two steps. Without the fences a store and the following load can be
+//! reordered, and neither side sees the other. The flag's own ordering is not enough, because the indexes of the rings
+//! are not SeqCst. tests/loom has the proof.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -25,11 +25,11 @@ impl Doorbell {
         Ok(Self { asleep: AtomicBool::new(false), event })
     }
 
-    /// Wakes the core if it sleeps. To be called behind the push.
+    /// Wakes the core if it sleeps. Call it after the push.
     pub fn ring(&self) {
         fence(Ordering::SeqCst);
-        // Awake is the usual case and needs no write. Of several that ring one writes the eventfd; who finds the core
-        // awake writes nothing, so that no `false` of ours can come behind the core's next `true`.
+        // Awake is the usual case and needs no write. If several senders ring, one writes the eventfd. A sender that
+        // finds the core awake writes nothing, so that its `false` cannot follow the core's next `true`.
         let (asleep, order) = (&self.asleep, Ordering::Relaxed);
         if asleep.load(order) && asleep.compare_exchange(true, false, order, order).is_ok() {
             // Fails only when 2^64 - 2 rings are pending: then the core is awake, if slow.
@@ -37,7 +37,7 @@ impl Doorbell {
         }
     }
 
-    /// About to sleep: rings from now on write the eventfd. Look for work once more after this.
+    /// The core is about to sleep: rings write the eventfd. The caller must check for work once more after this.
     pub fn set_asleep(&self) {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -69,7 +69,7 @@ impl Doorbell {
         }
     }
 
-    /// Blocks until rung, or until the time is over; resets. May come back early.
+    /// Blocks until rung or until the time is over, then resets. May return early.
     pub fn wait_for(&self, time: Duration) {
         let mut descriptors = [PollFd::new(&self.event, PollFlags::IN)];
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);

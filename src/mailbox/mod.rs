@@ -1,11 +1,13 @@
 //! Core-to-core transport: one SPSC ring per ordered pair of cores and lane, and a doorbell per core.
 //!
-//! Generic over the mail; knows nothing of what it carries. Policy when a ring is full: the mail waits in the
-//! sender's own overflow queue, in order, and `is_congested` tells the worker to stop reading from its
-//! publishers (sockets and HTTP). Nothing is dropped. Lane 1 (`FromHome` in `shard::Lane`) is always drained, and
-//! lane 0 is as long as what it causes, mail in lane 1, finds room: mail that waits in lane 0 is no reason not to
-//! read lane 0, or two cores with much to say to each other would wait for each other for ever. Overflow queues are
-//! thus bounded by what was read before congestion, times the cores it fans out to.
+//! Generic over the mail; knows nothing of its content. Nothing is dropped: if a ring is full, mail waits in order in
+//! the sender's overflow queue, and `is_congested` makes the worker stop reading from publishers (sockets and HTTP). A
+//! core always reads lane 1 (`FromHome` in `shard::Lane`). It reads lane 0 unless its own lane 1 backlog is over the
+//! limit, because mail of lane 0 causes mail in lane 1. A lane 0 backlog does not count, because two busy cores could
+//! then deadlock.
+//!
+//! Limits: `ring_capacity`, and `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow. The overflow exceeds it only by the
+//! mail that was caused by input read before the congestion.
 
 mod doorbell;
 
@@ -21,7 +23,8 @@ use crate::limits;
 /// Lanes of a pair of cores, see `shard::Lane`.
 pub const LANES: usize = 2;
 
-/// Mail and when it was sent, in nanoseconds of a clock that all cores share: see `Mailbox::receive_ordered`.
+/// Mail and the time at which it was sent, in nanoseconds of a clock that all cores share: see
+/// `Mailbox::receive_ordered`.
 type Stamped<M> = (u64, M);
 
 /// One lane from this core to another.
@@ -33,7 +36,7 @@ struct OutgoingLane<M> {
 /// One core's end of the mesh.
 pub struct Mailbox<M> {
     core: u16,
-    /// By lane, then by receiving core; `None` at our own place.
+    /// By lane, then by receiving core; `None` for this core.
     outgoing: [Vec<Option<OutgoingLane<M>>>; LANES],
     /// By lane, then by sending core.
     incoming: [Vec<Option<Consumer<Stamped<M>>>>; LANES],
@@ -106,7 +109,7 @@ fn ring_capacity(cores: u16) -> usize {
 }
 
 impl<M> Mailbox<M> {
-    /// Sends in order to another core. Never blocks: what finds no room waits here.
+    /// Sends in order to another core. Never blocks: mail that finds no room waits in the overflow queue.
     pub fn send(&mut self, to: u16, lane: usize, stamp: u64, mail: M) {
         debug_assert!(to != self.core, "a core does not write to itself");
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
@@ -176,19 +179,19 @@ impl<M> Mailbox<M> {
         Some(mail)
     }
 
-    /// Takes mail of a lane from all cores in the order in which it was sent: a publish that was answered is
-    /// not overtaken by one that its publisher sent to another core after that answer.
+    /// Receives mail of a lane from all cores in the order in which it was sent. So a publish that was answered is not
+    /// overtaken by one that its publisher sent to another core after that answer.
     ///
-    /// `horizon` is the clock read just before the call. Mail is stamped before it is pushed, so whatever a
-    /// sender had seen happen before a stamp up to the horizon is in the rings by now; later stamps wait for
-    /// the next call.
+    /// `horizon` is the clock read just before the call. Mail is stamped before it is pushed, so all mail with a stamp
+    /// up to the horizon is in the rings; mail with later stamps waits for the next call.
     pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<M>) {
         let mut horizon = horizon;
         for ring in self.incoming[lane].iter_mut().flatten() {
             for taken in 1..=limits::MAIL_PER_TICK_MAX {
                 let Ok(stamped) = ring.pop() else { break };
                 if taken == limits::MAIL_PER_TICK_MAX {
-                    // What is left in this ring is not older than this one: nothing newer may go ahead of it.
+                    // The rest of this ring is not older than this mail, so no newer mail of another ring may be
+                    // delivered now.
                     horizon = horizon.min(stamped.0);
                 }
                 self.held.push(stamped);
@@ -218,7 +221,7 @@ impl<M> Mailbox<M> {
         self.incoming[lane].iter().flatten().any(|ring| !ring.is_empty())
     }
 
-    /// About to sleep. `false`: mail came meanwhile, do not sleep.
+    /// Announces that the core sleeps. `false`: mail has arrived, so the core must not sleep.
     #[must_use]
     pub fn prepare_sleep(&self) -> bool {
         let doorbell = self.doorbell();
@@ -278,8 +281,7 @@ mod tests {
         assert!(!left.has_overflow() && !right.has_mail(0));
     }
 
-    /// Two cores with much to say to each other once waited for each other for ever: each read nothing while what it
-    /// had to say found no room.
+    /// Two busy cores once deadlocked: each stopped reading while its own mail found no room.
     #[test]
     fn cores_that_flood_each_other_go_on() {
         let mut mailboxes = mesh::<u32>(2).unwrap();
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn mail_of_several_cores_comes_in_the_order_of_its_stamps() {
+    fn mail_of_several_cores_is_received_in_the_order_of_its_stamps() {
         let mut mailboxes = mesh::<u32>(3).unwrap();
         let mut home = mailboxes.remove(0);
         for (from, stamp, mail) in [(1, 20, 2), (0, 10, 1), (0, 20, 3), (1, 30, 4), (0, 99, 9)] {
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_ring_holds_back_what_is_newer_elsewhere() {
+    fn newer_mail_of_other_rings_waits_for_the_rest_of_a_long_ring() {
         let mut mailboxes = mesh::<u64>(3).unwrap();
         let mut home = mailboxes.remove(0);
         let count = 3 * limits::MAIL_PER_TICK_MAX as u64;
@@ -341,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sleeps_on_mail() {
+    fn no_core_sleeps_while_it_has_mail() {
         let mut mailboxes = mesh::<u32>(2).unwrap();
         let right = mailboxes.pop().unwrap();
         let mut left = mailboxes.pop().unwrap();

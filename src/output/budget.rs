@@ -1,4 +1,7 @@
 //! Limits the bytes of log lines a second, because peers can cause lines, and lines fill disks.
+//!
+//! One atomic number, shared by all threads. The caller passes the time. A line over the limit is not written and is
+//! counted by `lane.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

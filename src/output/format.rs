@@ -19,7 +19,7 @@ pub(super) const PEER_LINE_BYTES_MAX: usize = 460;
 pub(super) const LINE_BYTES_MAX: usize = 1_536;
 
 pub(super) struct LineFormat {
-    pub(super) colour: bool,
+    pub(super) color: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for LineFormat
@@ -39,7 +39,7 @@ where
         let mut parts =
             LineParts { message: LogLine::new(bytes_max), fields: LogLine::new(bytes_max) };
         event.record(&mut parts);
-        // Fields say who it was, and come whole: a message that leaves no room for them is cut.
+        // Fields name the peer and are never cut: the message is cut if it leaves no room for them.
         let room = bytes_max - parts.fields.as_str().len();
         let message = parts.message.as_str();
         let message = &message[..message.floor_char_boundary(room)];
@@ -47,25 +47,25 @@ where
         let mark = |is_cut| if is_cut { "…" } else { "" };
         let text =
             [message, mark(is_cut), parts.fields.as_str(), mark(parts.fields.is_cut())].concat();
-        write_line(&mut writer, *metadata.level(), self.colour, &text)
+        write_line(&mut writer, *metadata.level(), self.color, &text)
     }
 }
 
 /// A line that is no event of `tracing`: the output itself writes it.
-pub(super) fn own_line(level: Level, colour: bool, text: &str) -> Vec<u8> {
+pub(super) fn own_line(level: Level, color: bool, text: &str) -> Vec<u8> {
     let mut line = LogLine::new(LINE_BYTES_MAX);
     let _ = line.write_str(text);
     let mut written = String::new();
     let mut writer = Writer::new(&mut written);
     // Writing to a String cannot fail.
     let cut = if line.is_cut() { "…" } else { "" };
-    let _ = write_line(&mut writer, level, colour, &[line.as_str(), cut].concat());
+    let _ = write_line(&mut writer, level, color, &[line.as_str(), cut].concat());
     written.into_bytes()
 }
 
-fn write_line(writer: &mut Writer<'_>, level: Level, colour: bool, text: &str) -> fmt::Result {
-    let (grey, plain) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-    let paint = if colour { paint(level) } else { "" };
+fn write_line(writer: &mut Writer<'_>, level: Level, color: bool, text: &str) -> fmt::Result {
+    let (grey, plain) = if color { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    let paint = if color { paint(level) } else { "" };
     writer.write_str(grey)?;
     SystemTime.format_time(writer)?;
     writeln!(writer, "{plain} {paint}{level:>5}{plain} {text}")
@@ -120,11 +120,11 @@ mod tests {
     }
 
     /// Runs this with a log in the server's form, and returns its lines.
-    fn logged(colour: bool, log: impl FnOnce()) -> Vec<String> {
+    fn logged(color: bool, log: impl FnOnce()) -> Vec<String> {
         let (sender, lines): (_, Receiver<Vec<u8>>) = channel();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
-            .event_format(LineFormat { colour })
+            .event_format(LineFormat { color })
             .with_writer(move || Lines(sender.clone()))
             .finish();
         with_default(subscriber, log);
@@ -145,14 +145,14 @@ mod tests {
         assert_eq!(rest(&lines[0]), " INFO the message is 7 worker=3 name=\"x\"\n");
         assert_eq!(rest(&lines[1]), "ERROR plain\n");
         assert!(lines[0].starts_with("20") && lines[0].contains('T'), "{}", lines[0]);
-        let coloured = logged(true, || tracing::warn!("careful"));
-        assert!(coloured[0].ends_with("Z\x1b[0m \x1b[33m WARN\x1b[0m careful\n"), "{coloured:?}");
+        let colored = logged(true, || tracing::warn!("careful"));
+        assert!(colored[0].ends_with("Z\x1b[0m \x1b[33m WARN\x1b[0m careful\n"), "{colored:?}");
         let own = String::from_utf8(own_line(Level::WARN, false, "own")).unwrap();
         assert_eq!(rest(&own), " WARN own\n");
     }
 
     #[test]
-    fn a_long_line_is_cut_and_says_so() {
+    fn a_long_line_is_cut_and_marked() {
         let lines = logged(false, || {
             tracing::warn!(target: PEER, "{}", "x".repeat(5_000));
             tracing::warn!(field = "y".repeat(5_000), "own");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every line goes through this form, so what holds for any message holds for every place that logs.
+        /// Every log line has this form, so these properties hold for every line.
         #[test]
         fn no_text_of_a_peer_makes_a_line_long_or_steers_a_terminal(
             text in prop::collection::vec(any::<char>(), 0..700),

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) texts_max: usize,
-    /// One text more than this is taken when nothing else waits.
+    /// A larger text is accepted only when the queue is empty.
     pub(super) bytes_max: usize,
 }
 
@@ -41,10 +41,10 @@ impl LostLines {
     }
 }
 
-/// Takes a report of losses. `false`: it could not, and they are reported later.
+/// Reports losses. If the report cannot be written now, the losses are reported later.
 pub(super) type LossReport = Box<dyn Fn(LostLines) -> Reported + Send>;
 
-/// What became of a report.
+/// The outcome of a report.
 pub(super) enum Reported {
     /// A line to be written to this stream itself.
     Here(Vec<u8>),
@@ -67,7 +67,7 @@ struct LossCounts {
     over_rate: AtomicU64,
 }
 
-/// The end of a stream that the whole process shares.
+/// The sending end of a stream, shared by the whole process.
 #[derive(Debug)]
 pub(super) struct OutputLane {
     queue: SyncSender<QueueEntry>,
@@ -104,12 +104,12 @@ impl OutputLane {
             batch: Vec::new(),
         };
         let thread = std::thread::Builder::new().name(name.to_owned());
-        // Nobody waits for it: a write that never ends must not hold up the end of the process.
+        // The thread is not joined: a write that never ends must not delay the end of the process.
         thread.spawn(move || writer.run(&entries))?;
         Ok(Self { queue, counts, bytes_max: bounds.bytes_max })
     }
 
-    /// Hands whole lines to the thread. `false`: there was no room, and they are counted as lost.
+    /// Queues whole lines for the thread. `false`: there was no room, and they are counted as lost.
     pub(super) fn push(&self, text: impl Into<Box<[u8]>>) -> bool {
         let text = text.into();
         let (bytes, lines) = (text.len(), count_lines(&text));
@@ -183,7 +183,7 @@ struct Writer<S> {
 }
 
 impl<S: AsFd> Writer<S> {
-    /// Ends with the process, or when nobody can push any more.
+    /// Ends with the process, or when all senders are gone.
     fn run(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
             let flushed = self.collect(first, entries);
@@ -196,7 +196,7 @@ impl<S: AsFd> Writer<S> {
                 self.report_losses(flushed.is_some());
             }
             if let Some(flushed) = flushed {
-                // Whoever asked may have given up.
+                // The caller of `flush` may have given up.
                 let _ = flushed.try_send(());
             }
         }
@@ -243,7 +243,7 @@ impl<S: AsFd> Writer<S> {
             return Ok(());
         }
         if self.is_torn {
-            // What was cut off stays a line of its own.
+            // The torn line stays a line of its own.
             self.write_all(b"\n").map_err(|(_, error)| (0, error))?;
             self.is_torn = false;
         }
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stops_costs_lines_and_nobody_waits() {
+    fn a_reader_that_stops_costs_lines_and_no_thread_waits() {
         let (reader, writer) = pipe();
         let lane = lane(writer);
         let start = now();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted() {
+    fn lines_that_cannot_be_written_are_counted() {
         let full: OwnedFd = File::options().write(true).open("/dev/full").unwrap().into();
         let lane = lane(full);
         for number in 0..10 {

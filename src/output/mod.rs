@@ -25,7 +25,7 @@ use lane::{Bounds, LossReport, LostLines, OutputLane, Reported};
 /// The `tracing` target of lines that peers can cause: shorter, and with a smaller budget.
 pub const PEER: &str = "ringverb::peer";
 
-/// How long the end of the process waits for lines that wait.
+/// How long the end of the process waits for queued lines.
 pub const FINISH_TIME: Duration = Duration::from_secs(1);
 
 const LOG_BOUNDS: Bounds = Bounds { texts_max: 2_048, bytes_max: 1 << 20 };
@@ -34,7 +34,8 @@ const EVENT_BOUNDS: Bounds = Bounds { texts_max: 8_192, bytes_max: 8 << 20 };
 /// Lines of the target `PEER`: 177 MB a day at most.
 const PEER_BYTES_PER_SECOND: u64 = 2 << 10;
 const PEER_BURST_BYTES: u64 = 64 << 10;
-/// All other lines of level INFO and above: 708 MB a day at most. DEBUG and TRACE are asked for, and not bounded.
+/// All other lines of level INFO and above: 708 MB a day at most. DEBUG and TRACE have no limit, because an operator
+/// switches them on.
 const OWN_BYTES_PER_SECOND: u64 = 8 << 10;
 const OWN_BURST_BYTES: u64 = 256 << 10;
 
@@ -46,7 +47,7 @@ struct Output {
     stderr: OutputLane,
     /// Standard output belongs to the events (`--print-events`), and the log goes to standard error.
     prints_events: bool,
-    colour: bool,
+    color: bool,
     start: Instant,
     peer_budget: RateBudget,
     own_budget: RateBudget,
@@ -58,7 +59,7 @@ pub struct OutputSettings {
     /// Standard output is for events alone.
     pub prints_events: bool,
     /// Colour is wanted where the log is a terminal.
-    pub colour: bool,
+    pub color: bool,
 }
 
 /// Starts the threads that write and the log. Called once, before any other thread runs.
@@ -66,17 +67,17 @@ pub struct OutputSettings {
 /// # Errors
 /// When a thread cannot be started.
 pub fn start(settings: OutputSettings) -> io::Result<()> {
-    let OutputSettings { prints_events, colour } = settings;
+    let OutputSettings { prints_events, color } = settings;
     let is_terminal =
         if prints_events { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
-    let colour = colour && is_terminal;
+    let color = color && is_terminal;
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
-    let report = if prints_events { report_in_log(colour) } else { report_here(colour) };
+    let report = if prints_events { report_in_log(color) } else { report_here(color) };
     let output = Output {
         stdout: OutputLane::start("stdout", io::stdout(), bounds, report)?,
-        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(colour))?,
+        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(color))?,
         prints_events,
-        colour,
+        color,
         start: lane::now(),
         peer_budget: RateBudget::new(PEER_BYTES_PER_SECOND, PEER_BURST_BYTES),
         own_budget: RateBudget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
@@ -90,7 +91,7 @@ pub fn start(settings: OutputSettings) -> io::Result<()> {
         .with_env_filter(filter)
         // Internal errors would go to standard error, past the queue.
         .log_internal_errors(false)
-        .event_format(format::LineFormat { colour })
+        .event_format(format::LineFormat { color })
         .with_writer(Log)
         .init();
     report_panics();
@@ -98,8 +99,8 @@ pub fn start(settings: OutputSettings) -> io::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
 }
 
-/// The standard hook writes to standard error itself: a process that has panicked would wait there for its reader,
-/// neither serving nor ending.
+/// The standard hook writes to standard error directly. A process that has panicked would block there if the stream is
+/// not read, and neither serve nor end.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -109,15 +110,15 @@ fn report_panics() {
             std::backtrace::BacktraceStatus::Captured => format!("{backtrace}\n"),
             _ => String::new(),
         };
-        complain(&format!("thread '{name}' {panic}\n{backtrace}"));
+        write_stderr(&format!("thread '{name}' {panic}\n{backtrace}"));
         finish();
     }));
 }
 
 /// Whether text for the log may have colours.
 #[must_use]
-pub fn has_colour() -> bool {
-    OUTPUT.get().is_some_and(|output| output.colour)
+pub fn has_color() -> bool {
+    OUTPUT.get().is_some_and(|output| output.color)
 }
 
 /// Writes text of several lines to where the log goes, as it is: the start message, and what `--debug` shows.
@@ -136,7 +137,7 @@ pub fn events(lines: Vec<u8>) {
 }
 
 /// Writes text to standard error: errors and warnings that are no lines of the log.
-pub fn complain(text: &str) {
+pub fn write_stderr(text: &str) {
     match OUTPUT.get() {
         Some(output) => drop(output.stderr.push(text.as_bytes())),
         None => directly(io::stderr(), text),
@@ -151,34 +152,34 @@ pub enum NoticeKind {
     Note,
 }
 
-static ERRORS_HAVE_COLOUR: AtomicBool = AtomicBool::new(false);
+static ERRORS_HAVE_COLOR: AtomicBool = AtomicBool::new(false);
 
 /// Allows colour in messages on standard error, if that is a terminal.
-pub fn allow_colour(is_wanted: bool) {
-    ERRORS_HAVE_COLOUR.store(is_wanted && io::stderr().is_terminal(), Ordering::Relaxed);
+pub fn allow_color(is_wanted: bool) {
+    ERRORS_HAVE_COLOR.store(is_wanted && io::stderr().is_terminal(), Ordering::Relaxed);
 }
 
 /// Writes a message to standard error, with the word for its kind before it.
-pub fn tell(kind: NoticeKind, text: &str) {
+pub fn notice(kind: NoticeKind, text: &str) {
     let (word, paint) = match kind {
         NoticeKind::Error => ("error", "\x1b[1;31m"),
         NoticeKind::Warning => ("warning", "\x1b[1;33m"),
         NoticeKind::Note => ("note", "\x1b[1;36m"),
     };
-    if ERRORS_HAVE_COLOUR.load(Ordering::Relaxed) {
-        complain(&format!("{paint}{word}:\x1b[0m {text}\n"));
+    if ERRORS_HAVE_COLOR.load(Ordering::Relaxed) {
+        write_stderr(&format!("{paint}{word}:\x1b[0m {text}\n"));
     } else {
-        complain(&format!("{word}: {text}\n"));
+        write_stderr(&format!("{word}: {text}\n"));
     }
 }
 
 /// Whether text that goes to standard output may have colours, for commands that end by themselves.
 #[must_use]
-pub fn stdout_may_have_colour(is_wanted: bool) -> bool {
+pub fn stdout_may_have_color(is_wanted: bool) -> bool {
     is_wanted && io::stdout().is_terminal()
 }
 
-/// Writes what waits, for `FINISH_TIME` at most. Says on standard error what the log could not.
+/// Writes queued lines, for `FINISH_TIME` at most. Reports on standard error what the log could not write.
 pub fn finish() {
     let Some(output) = OUTPUT.get() else { return };
     let deadline = lane::now() + FINISH_TIME;
@@ -190,29 +191,29 @@ pub fn finish() {
     output.stderr.flush(deadline);
 }
 
-/// Ends the process at once, but for what waits to be written.
+/// Ends the process after the queued lines are written.
 pub fn exit(code: i32) -> ! {
     finish();
     std::process::exit(code)
 }
 
 fn directly(mut stream: impl Write, text: &str) {
-    // Without the stream there is nobody to tell.
+    // Without the stream there is no way to report the error.
     let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
 }
 
-fn report_here(colour: bool) -> LossReport {
+fn report_here(color: bool) -> LossReport {
     Box::new(move |losses| {
         let text = sentence("log lines", losses);
-        Reported::Here(format::own_line(Level::WARN, colour, &text))
+        Reported::Here(format::own_line(Level::WARN, color, &text))
     })
 }
 
 /// A stream of data for programs carries no sentences.
-fn report_in_log(colour: bool) -> LossReport {
+fn report_in_log(color: bool) -> LossReport {
     Box::new(move |losses| {
         let text = sentence("events of --print-events", losses);
-        let line = format::own_line(Level::WARN, colour, &text);
+        let line = format::own_line(Level::WARN, color, &text);
         match OUTPUT.get() {
             Some(output) if output.stderr.push(line) => Reported::Elsewhere,
             _ => Reported::NotYet,
@@ -277,7 +278,7 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// Never fails: what cannot be taken is counted.
+/// Never fails: lines that find no room are counted.
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Some(output) = OUTPUT.get() {

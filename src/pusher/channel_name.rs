@@ -1,11 +1,11 @@
-//! What a channel's name says about it: who may join, whether it remembers its last event. PURE.
+//! The kind of a channel, read from its name: its access, and whether it caches its last event. PURE.
 //!
-//! Prefixes are matched with their dash (docs/PROTOCOL.md rule 133): `privateer` is a public channel, as pusher-js
-//! thinks.
+//! Prefixes are matched with their dash (docs/PROTOCOL.md rule 133): `privateer` is a public channel, as in pusher-js.
+//! Limits: `limits::CHANNEL_NAME_BYTES_MAX`, and those of the app.
 
 use crate::limits;
 
-/// Who may subscribe to a channel.
+/// The access that a channel requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Public,
@@ -32,7 +32,7 @@ pub enum NameError {
     TooLong,
 }
 
-/// Why an app does not take a name (docs/PROTOCOL.md rule 29).
+/// Why an app refuses a name (docs/PROTOCOL.md rule 29).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameLimit {
     Length,
@@ -48,10 +48,10 @@ pub const USER_CHANNEL_PREFIX: &str = "#server-to-user-";
 const PRIVATE_PREFIX: &str = "private-";
 const PRESENCE_PREFIX: &str = "presence-";
 
-/// Whether an app's own limits let a name pass (docs/PROTOCOL.md rule 29). `length_max` is in bytes.
+/// Checks a name against the app's own limits (docs/PROTOCOL.md rule 29). `length_max` is in bytes.
 ///
 /// # Errors
-/// Which limit it is over.
+/// The limit that it exceeds.
 pub fn check(name: &str, length_max: u32, only_pushers: bool) -> Result<(), NameLimit> {
     if name.len() > length_max as usize {
         return Err(NameLimit::Length);
@@ -68,8 +68,7 @@ pub fn check(name: &str, length_max: u32, only_pushers: bool) -> Result<(), Name
     Ok(())
 }
 
-/// Reads the kind off a name. Reverb mode is permissive: any text that is neither empty nor absurdly long is a
-/// name.
+/// Reads the kind from a name. Like Reverb, it accepts any text that is not empty and not too long.
 ///
 /// # Errors
 /// `Empty`, or `TooLong` above `limits::CHANNEL_NAME_BYTES_MAX` bytes.

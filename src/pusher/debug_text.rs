@@ -1,13 +1,13 @@
 //! Messages as text for a person at a terminal, in the form of `reverb:start --debug` (docs/PROTOCOL.md rule 123).
-//! PURE: appends to a string; where it is shown is the caller's business.
+//! PURE: appends to a string that the caller shows.
 //!
-//! The text comes from clients and publishers: nothing of it may steer the terminal, so whatever is no visible
-//! character is written as an escape. Time and space are linear in the message.
+//! The text comes from clients and publishers and must not control the terminal, so every character that is not visible
+//! is written as an escape. Time and space are linear in the message. Limits: the constants below.
 
 use super::json::{self, Validator};
 use crate::text::visible;
 
-/// As wide as Laravel makes its lines, however wide the terminal is.
+/// The width of Laravel's lines, even on a wider terminal.
 const WIDTH_MAX: usize = 150;
 /// Characters shown of one name or value.
 const VALUE_MAX: usize = 200;
@@ -20,23 +20,23 @@ const SIGNATURE_SHOWN: usize = 8;
 
 const BOLD_GREEN: &str = "\x1b[1;32m";
 const CYAN: &str = "\x1b[36m";
-const GREY: &str = "\x1b[90m";
+const GRAY: &str = "\x1b[90m";
 const PLAIN: &str = "\x1b[0m";
 
 /// Appends a line of two columns, dots between them: `  Title ......... detail`.
-pub fn two_columns(title: &str, detail: &str, width: usize, colour: bool, out: &mut String) {
+pub fn two_columns(title: &str, detail: &str, width: usize, color: bool, out: &mut String) {
     const DOTS_MIN: usize = 3;
     let (mut left, mut right) = (String::new(), String::new());
     visible(title, usize::MAX, &mut left);
     visible(detail, usize::MAX, &mut right);
     let columns = |text: &str| text.chars().count();
-    // Two spaces on each side, and one before and behind the dots.
+    // Two spaces on each side, and one before and after the dots.
     let taken = 4 + columns(&left) + 1 + if right.is_empty() { 0 } else { columns(&right) + 1 };
     let dots = width.min(WIDTH_MAX).saturating_sub(taken).max(DOTS_MIN);
     out.push_str("  ");
-    painted(&left, BOLD_GREEN, colour, out);
+    painted(&left, BOLD_GREEN, color, out);
     out.push(' ');
-    painted(&".".repeat(dots), GREY, colour, out);
+    painted(&".".repeat(dots), GRAY, color, out);
     if !right.is_empty() {
         out.push(' ');
         out.push_str(&right);
@@ -44,12 +44,12 @@ pub fn two_columns(title: &str, detail: &str, width: usize, colour: bool, out: &
     out.push('\n');
 }
 
-/// Appends a message as numbered lines of JSON, each with its line break. `data`, and `channel_data` and `user_data`
-/// in it, are decoded where they are strings that hold JSON. Text that is no JSON is one line.
-pub fn pretty_frame(frame: &[u8], colour: bool, out: &mut String) {
+/// Appends a message as numbered lines of JSON, each with its line break. `data`, and `channel_data` and `user_data` in
+/// it, are decoded if they are strings that contain JSON. Text that is not JSON is one line.
+pub fn pretty_frame(frame: &[u8], color: bool, out: &mut String) {
     let mut validator = Validator::default();
     let text = validator.check(frame);
-    let mut printer = Printer { out, colour, margin: Margin::Numbers, lines: 0, validator };
+    let mut printer = Printer { out, color, margin: Margin::Numbers, lines: 0, validator };
     printer.line(0);
     match text {
         Some(text) => printer.value(text.trim_ascii(), 0, Place::Message),
@@ -58,18 +58,18 @@ pub fn pretty_frame(frame: &[u8], colour: bool, out: &mut String) {
     printer.out.push('\n');
 }
 
-/// Appends the `data` of a message as indented lines of JSON, decoded if it is a string that holds JSON. `data` is a
-/// span of text that `Validator` has passed.
-pub fn pretty_data(data: &str, colour: bool, out: &mut String) {
+/// Appends the `data` of a message as indented lines of JSON, decoded if it is a string that contains JSON. `data` is a
+/// span of text that `Validator` has accepted.
+pub fn pretty_data(data: &str, color: bool, out: &mut String) {
     let validator = Validator::default();
-    let mut printer = Printer { out, colour, margin: Margin::Spaces, lines: 0, validator };
+    let mut printer = Printer { out, color, margin: Margin::Spaces, lines: 0, validator };
     printer.line(0);
     printer.decoded(data, 0, Place::Data);
     printer.out.push('\n');
 }
 
-fn painted(text: &str, paint: &str, colour: bool, out: &mut String) {
-    if colour {
+fn painted(text: &str, paint: &str, color: bool, out: &mut String) {
+    if color {
         out.push_str(paint);
         out.push_str(text);
         out.push_str(PLAIN);
@@ -94,7 +94,7 @@ enum Place {
 }
 
 impl Place {
-    /// The place of the member's value, if that is to be decoded.
+    /// The place of the member's value, if that is decoded.
     fn decodes(self, name: &str) -> Option<Self> {
         let is_one_of = |names: &[&str]| names.iter().any(|known| json::is_name(name, known));
         match self {
@@ -107,7 +107,7 @@ impl Place {
 
 struct Printer<'a> {
     out: &'a mut String,
-    colour: bool,
+    color: bool,
     margin: Margin,
     /// Written so far.
     lines: usize,
@@ -123,7 +123,7 @@ impl Printer<'_> {
         self.lines += 1;
         match self.margin {
             Margin::Numbers => {
-                painted(&format!("{:>3}▕", self.lines), GREY, self.colour, self.out);
+                painted(&format!("{:>3}▕", self.lines), GRAY, self.color, self.out);
                 self.out.push(' ');
             }
             Margin::Spaces => self.out.push_str("  "),
@@ -190,7 +190,7 @@ impl Printer<'_> {
     fn member(&mut self, name: &str, value: &str, depth: usize, place: Place) {
         let mut shown = String::new();
         quoted(name, &mut shown);
-        painted(&shown, CYAN, self.colour, self.out);
+        painted(&shown, CYAN, self.color, self.out);
         self.out.push_str(": ");
         if json::is_name(name, "auth") && value.starts_with('"') {
             self.signature(value);
@@ -210,7 +210,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Who can read the log must not be able to use what is in it: `key:58df8b0c…`.
+    /// Cut to `key:58df8b0c…`, so that a reader of the log cannot use the signature.
     fn signature(&mut self, value: &str) {
         let text = json::string(value).unwrap_or_default();
         let (key, signature) = text.rsplit_once(':').unwrap_or(("", &text));
@@ -244,9 +244,9 @@ mod tests {
         out
     }
 
-    fn columns(title: &str, detail: &str, width: usize, colour: bool) -> String {
+    fn columns(title: &str, detail: &str, width: usize, color: bool) -> String {
         let mut out = String::new();
-        two_columns(title, detail, width, colour, &mut out);
+        two_columns(title, detail, width, color, &mut out);
         out
     }
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_coloured() {
+    fn names_are_colored() {
         let mut out = String::new();
         pretty_frame(br#"{"event":"x"}"#, true, &mut out);
         let number = |number| format!("\x1b[90m  {number}▕\x1b[0m ");

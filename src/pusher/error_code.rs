@@ -1,5 +1,6 @@
-//! Every code the server sends, with its text and what a client does about it (docs/PROTOCOL.md C8, rule 55). The
-//! one table.
+//! Every error code that the server sends, with its text and the reaction of clients (docs/PROTOCOL.md C8, rule 55).
+//!
+//! The only table of codes; texts are Reverb's where Reverb has one. `cause` has the reasons for the log.
 
 /// One error: a code of the protocol and its text. The texts are Reverb's where Reverb has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,19 +34,19 @@ pub const NOT_A_MEMBER: ErrorCode =
 /// The app's backend ended this user's connections. pusher-js stops for good, as wanted.
 pub const TERMINATED: ErrorCode =
     ErrorCode { code: 4009, message: "Connection terminated by the application" };
-/// The connection does not read what it is sent. pusher-js retries after a second.
+/// The connection does not read its messages. pusher-js retries after a second.
 pub const SLOW_CONSUMER: ErrorCode =
     ErrorCode { code: 4100, message: "Connection is too slow to receive its events" };
-/// One client address has as many connections as it may have. pusher-js retries after a second, then less often.
+/// A client address has reached its limit of connections. pusher-js retries after a second, then less often.
 pub const TOO_MANY_CONNECTIONS: ErrorCode =
     ErrorCode { code: 4100, message: "Too many connections from this address" };
 /// The server is over its memory budget. pusher-js retries after a second, then less often.
 pub const SHORT_OF_MEMORY: ErrorCode =
     ErrorCode { code: 4100, message: "The server is short of memory" };
-/// Malformed or unknown message, as Reverb says it. The connection stays.
+/// Malformed or unknown message, with Reverb's text. The connection stays.
 pub const INVALID_MESSAGE: ErrorCode = ErrorCode { code: 4200, message: "Invalid message format" };
-/// The server stops and nobody listens on its port until the next one has started. pusher-js connects again after 1 s.
-/// With 4200 it would connect at once, be refused, and then wait 15 s for its next attempt.
+/// The server stops, and no process listens on its port until the next one has started. pusher-js reconnects after 1 s.
+/// With 4200 it would reconnect at once, be refused, and then wait 15 s.
 pub const SHUTTING_DOWN: ErrorCode = ErrorCode { code: 4100, message: "Server is shutting down" };
 /// The server stops, and another process accepts on its port already. pusher-js connects again at once.
 pub const REPLACED: ErrorCode = ErrorCode { code: 4200, message: SHUTTING_DOWN.message };
@@ -53,7 +54,7 @@ pub const REPLACED: ErrorCode = ErrorCode { code: 4200, message: SHUTTING_DOWN.m
 pub const NO_PONG: ErrorCode = ErrorCode { code: 4201, message: "Pong reply not received in time" };
 /// Too many messages in the window. The connection stays unless `terminate_on_limit`.
 pub const RATE_LIMITED: ErrorCode = ErrorCode { code: 4301, message: "Rate limit exceeded" };
-/// `rate_limiting.terminate_on_limit`: closed with a code that lets pusher-js come back (docs/PROTOCOL.md rule 105).
+/// `rate_limiting.terminate_on_limit`: closed with a code after which pusher-js reconnects (docs/PROTOCOL.md rule 105).
 pub const RATE_TERMINATED: ErrorCode = ErrorCode { code: 4100, message: "Rate limit exceeded" };
 /// `accept_client_events_from = none`. The connection stays.
 pub const CLIENT_EVENTS_DISABLED: ErrorCode =
@@ -86,7 +87,7 @@ pub const MEMBER_TOO_LARGE: ErrorCode =
 /// `user_data` over the app's limit. The connection stays.
 pub const USER_DATA_TOO_LARGE: ErrorCode =
     ErrorCode { code: 4301, message: "The user_data of the sign-in is too large" };
-/// A second sign-in as somebody else (docs/PROTOCOL.md rule 41). The connection stays.
+/// A second sign-in as another user (docs/PROTOCOL.md rule 41). The connection stays.
 pub const SIGNED_IN_ALREADY: ErrorCode =
     ErrorCode { code: 4009, message: "Connection is signed in as another user" };
 /// `authorize_within` is over. pusher-js stops for good, as Pusher has it (docs/PROTOCOL.md rule 44).

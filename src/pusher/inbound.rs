@@ -1,5 +1,7 @@
-//! What clients send: text in, one `Inbound` out (docs/PROTOCOL.md C4, C5, C6). PURE; no rule of membership is decided
-//! here.
+//! Messages of clients: text in, one `Inbound` out (docs/PROTOCOL.md C4, C5, C6). PURE.
+//!
+//! Checks the form of a message only; the shard decides about membership, signatures and rates. Spans of `data` are
+//! passed on byte for byte. Work is linear in the message. Limits: `WATCHLIST_MAX`, `WATCHLIST_READ_MAX`.
 
 use std::borrow::Cow;
 
@@ -40,7 +42,7 @@ pub struct Subscribe {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Auth {
     Text(String),
-    /// No string: what it is instead. Its content is not kept, because it may hold a signature.
+    /// Not a string: the name of its type. Its content is not kept, because it may contain a signature.
     Other(&'static str),
 }
 
@@ -70,7 +72,7 @@ impl Auth {
     }
 }
 
-/// `channel_data`: the exact text that was signed, and what it says.
+/// `channel_data`: the exact signed text, and its parsed members.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChannelData {
     /// As signed (docs/PROTOCOL.md rule 46).
@@ -82,11 +84,11 @@ pub struct ChannelData {
     pub user_info: String,
 }
 
-/// A user id as the app gave it. Ids are compared by their text form: `7` and `"7"` are one user (docs/PROTOCOL.md
+/// A user id as the app wrote it. Ids are compared by their text form: `7` and `"7"` are one user (docs/PROTOCOL.md
 /// rule 28).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UserId {
-    /// As JSON, with quotes if it came with quotes.
+    /// As JSON, with quotes if the app wrote quotes.
     pub json: Box<str>,
     /// As text.
     pub text: Box<str>,
@@ -98,7 +100,7 @@ pub struct SignIn {
     pub auth: Option<Auth>,
     /// As signed (docs/PROTOCOL.md rule 47).
     pub user_data: String,
-    /// What `user_data` says; `None` when it names no user.
+    /// The user in `user_data`; `None` if it names none.
     pub user: Option<User>,
 }
 
@@ -115,7 +117,7 @@ pub struct User {
 
 /// Users one connection may watch (docs/PROTOCOL.md rule 43).
 pub const WATCHLIST_MAX: usize = 100;
-/// Elements of a watchlist that are looked at, so that thousands of equal ones cost nothing.
+/// Elements of a watchlist that are read, so that thousands of equal ones cost little.
 const WATCHLIST_READ_MAX: usize = 10 * WATCHLIST_MAX;
 
 /// `client-…`. Event and data are the raw spans, to be passed on byte for byte.
@@ -156,7 +158,7 @@ pub enum MessageFault {
     SignInData,
 }
 
-/// Bytes kept of a wrong value. Of text that is no JSON less is kept: it may hold a signature.
+/// Bytes kept of a wrong value. Of text that is not JSON less is kept, because it may contain a signature.
 const VALUE_BYTES_MAX: usize = 120;
 const NOT_JSON_BYTES_MAX: usize = 40;
 /// Bytes shown of a channel and of its wrong data.
@@ -212,7 +214,7 @@ pub fn parse<'a>(
         MalformedMessage::new(MessageFault::NotJson, &String::from_utf8_lossy(start))
     })?;
     for (name, value) in members {
-        // A name given twice counts as it was given last, as in PHP.
+        // The last of equal names counts, as in PHP.
         if json::is_name(name, "event") {
             event = Some(value);
         } else if json::is_name(name, "channel") {
@@ -268,7 +270,7 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
     if subscribe.channel.is_empty() {
         return Err(MalformedMessage::channel(EVENT, given));
     }
-    // Only a presence channel has a member; elsewhere the text counts as what was signed, and for nothing else.
+    // Only a presence channel has a member; in other channels the text is only part of the signed text.
     let has_members =
         classify(&subscribe.channel).is_ok_and(|kind| kind.access == Access::Presence);
     subscribe.channel_data = match channel_data {
@@ -332,7 +334,7 @@ fn read_user(text: &str, validator: &mut Validator) -> Option<Option<User>> {
     let mut watchlist = Vec::new();
     for (name, value) in validator.check_object(text.as_bytes())? {
         if json::is_name(name, "id") {
-            // pusher-js takes no number here, so no client could have signed in with one (rule 40).
+            // pusher-js accepts no number here, so no client could have signed in with one (rule 40).
             id = read_user_id(value).filter(|id| id.json.starts_with('"'));
         } else if json::is_name(name, "user_info") {
             info = value;
@@ -343,11 +345,10 @@ fn read_user(text: &str, validator: &mut Validator) -> Option<Option<User>> {
     Some(id.map(|id| User { id, info: info.to_owned(), watchlist }))
 }
 
-/// The first ids of the list; what is neither text nor number names nobody.
+/// The first ids of the list; elements that are neither text nor number are ignored.
 ///
-/// Of a longer list only the first `WATCHLIST_READ_MAX` elements are read. The ids are kept in a set, because any
-/// client can send a long list before its signature is checked. The hash is not keyed: at most `WATCHLIST_MAX` ids can
-/// collide.
+/// Only the first `WATCHLIST_READ_MAX` elements are read. The ids are kept in a set, because any client can send a long
+/// list before its signature is checked. The hash is not keyed: at most `WATCHLIST_MAX` ids can collide.
 fn read_watchlist(span: &str) -> Vec<String> {
     let mut list: IndexSet<Cow<'_, str>, FixedState> = IndexSet::default();
     let elements = json::elements(span).into_iter().flatten().take(WATCHLIST_READ_MAX);
@@ -360,7 +361,7 @@ fn read_watchlist(span: &str) -> Vec<String> {
     list.into_iter().map(Cow::into_owned).collect()
 }
 
-/// `data` is an object, or a string that holds one: some SDKs encode twice (docs/PROTOCOL.md rule 3).
+/// `data` is an object, or a string that contains one: some SDKs encode twice (docs/PROTOCOL.md rule 3).
 fn object<'a>(
     data: Option<&'a str>,
     nested: &'a mut String,

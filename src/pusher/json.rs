@@ -24,7 +24,7 @@ impl Default for Validator {
     }
 }
 
-/// A message larger than this gives its scratch space back, so that one big batch is not kept for ever.
+/// The scratch space of a larger message is released, so that one large batch does not keep it.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
 impl Validator {
@@ -43,7 +43,8 @@ impl Validator {
         well_formed.then_some(utf8)
     }
 
-    /// Takes the space of the copy, to build something in it out of what was checked. Give it back with `put_space`.
+    /// Takes the space of the copy, to build a value in it from the checked text. The caller returns it with
+    /// `put_space`.
     pub fn take_space(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.copy)
     }
@@ -122,7 +123,7 @@ fn after_comma(rest: &str) -> &str {
     rest.strip_prefix(',').unwrap_or(rest)
 }
 
-/// Splits well-formed JSON behind its first value. The text starts with that value.
+/// Splits well-formed JSON after its first value. The text starts with that value.
 fn split_value(text: &str) -> Option<(&str, &str)> {
     let bytes = text.as_bytes();
     let end = match bytes.first()? {
@@ -138,7 +139,7 @@ fn split_value(text: &str) -> Option<(&str, &str)> {
     text.split_at_checked(end)
 }
 
-/// Index behind the closing quote of the string that opens at `start`.
+/// The index after the closing quote of the string that opens at `start`.
 fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -150,8 +151,8 @@ fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Where the next quote or backslash is. Names are short and escapes may be dense, so the first bytes are searched a
-/// word at a time, without a vector search, whose start costs more than these.
+/// The position of the next quote or backslash. Names are short and escapes may be dense, so the first bytes are
+/// searched a word at a time: starting a vector search costs more.
 fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
     const NEAR: usize = 32;
     let mut at = 0;
@@ -170,7 +171,7 @@ fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
     Some(at + rest)
 }
 
-/// Index behind the bracket that closes the one at the start. A counter suffices: the text is well-formed.
+/// The index after the bracket that closes the one at the start. A counter suffices, because the text is well-formed.
 fn nested_end(bytes: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = 0;
@@ -200,10 +201,10 @@ pub fn string(span: &str) -> Option<Cow<'_, str>> {
     let inside = span.strip_prefix('"')?.strip_suffix('"')?;
     let mut rest = inside;
     let mut text = String::new();
-    // Inside of a string there is no quote but behind a backslash.
+    // Inside a string, a quote only follows a backslash.
     while let Some(at) = quote_or_escape(rest.as_bytes()) {
         if text.capacity() == 0 {
-            // An escape is never shorter than what it stands for.
+            // An escape is never shorter than its character.
             text.reserve_exact(inside.len());
         }
         let (plain, escape) = rest.split_at_checked(at)?;
@@ -252,7 +253,7 @@ pub fn starts_with(span: &str, start: &str) -> bool {
     inside.is_some_and(|inside| behind(inside, start).is_some())
 }
 
-/// What follows this text at the start of the inside of a string, if it is there.
+/// The rest of a string after this text, if the string starts with it.
 fn behind<'a>(inside: &'a str, text: &str) -> Option<&'a str> {
     let mut rest = inside;
     for expected in text.chars() {
@@ -268,8 +269,8 @@ fn behind<'a>(inside: &'a str, text: &str) -> Option<&'a str> {
     Some(rest)
 }
 
-/// The character that the escape at the start of `text` stands for, and what follows it. `None` for what no
-/// well-formed JSON string holds, half a surrogate pair among it.
+/// The character of the escape at the start of `text`, and the rest. `None` for an escape that no well-formed JSON
+/// string contains, such as half a surrogate pair.
 fn unescape(text: &str) -> Option<(char, &str)> {
     let [b'\\', kind, ..] = *text.as_bytes() else { return None };
     let behind = text.get(2..)?;
@@ -286,7 +287,7 @@ fn unescape(text: &str) -> Option<(char, &str)> {
     Some((character, behind))
 }
 
-/// The four digits behind `\u`, and the second half of a surrogate pair if they are the first.
+/// The four digits after `\u`, and the second half of a surrogate pair if they are the first half.
 fn unescape_unicode(text: &str) -> Option<(char, &str)> {
     let (first, behind) = four_hex_digits(text)?;
     if !(0xd800..0xdc00).contains(&first) {
@@ -313,7 +314,7 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Bytes at the start that need no escape, in whole words: nothing else is in most texts.
+/// Bytes at the start that need no escape, in whole words: most texts contain only such bytes.
 fn plain_bytes(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     let needs_escape = |word: &[u8; 8]| {

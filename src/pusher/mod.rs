@@ -1,8 +1,8 @@
 //! The Pusher Channels protocol, version 7, as values (docs/PROTOCOL.md). Knows no WebSocket frame and no socket.
 //!
-//! `inbound` reads what clients send, `outbound` writes what the server sends, `json` finds raw spans in untrusted
-//! input so that `data` is passed through byte for byte, `error_code` is the one table of codes and texts.
-//! `debug_text` shows a message to a person.
+//! `inbound` reads messages of clients, `outbound` writes messages of the server, `json` finds raw spans in untrusted
+//! input so that `data` is passed through byte for byte, `error_code` is the only table of codes and texts.
+//! `debug_text` formats a message for a person. Rules of membership are in `shard`.
 
 pub mod channel_name;
 pub mod debug_text;

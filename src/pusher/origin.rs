@@ -1,7 +1,7 @@
 //! Which pages may connect: the Origin header against `allowed_origins` (docs/PROTOCOL.md C18). PURE.
 
-/// Whether a handshake with this Origin header may go on. An entry with `://` is compared with the whole
-/// origin, one without with the host, and with host and port when it names a port; `*` stands for any text.
+/// Whether a handshake with this Origin header is allowed. An entry with `://` is compared with the whole origin, one
+/// without with the host, and with host and port if it names a port; `*` matches any text.
 #[must_use]
 pub fn is_allowed(patterns: &[String], origin: Option<&str>, allow_missing: bool) -> bool {
     if patterns.iter().any(|pattern| pattern == "*") {

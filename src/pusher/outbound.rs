@@ -1,8 +1,8 @@
-//! What the server sends: the JSON of each event (docs/PROTOCOL.md C15). PURE; appends to a buffer, knows no frame
+//! Messages of the server: the JSON of each event (docs/PROTOCOL.md C15). PURE; appends to a buffer, knows no frame
 //! header.
 //!
-//! `data` of the server's own events is a string that holds JSON (rule 2). A publisher's `data` is copied as
-//! the raw span it came in.
+//! `data` of the server's own events is a string that contains JSON (rule 2). A publisher's `data` is copied as the raw
+//! span of the request. Callers limit the input.
 
 use super::error_code::ErrorCode;
 use super::json;
@@ -27,8 +27,8 @@ pub fn connection_established(
     out.extend_from_slice(text.as_bytes());
 }
 
-/// `pusher:error`. Reverb's `data` is a string, Pusher's an object (docs/PROTOCOL.md rule 4).
-/// `why` is what a developer should know on top.
+/// `pusher:error`. Reverb's `data` is a string, Pusher's an object (docs/PROTOCOL.md rule 4). `why` is the reason for
+/// developers.
 pub fn error(error: ErrorCode, why: Option<&str>, data_is_object: bool, out: &mut Vec<u8>) {
     let mut inner = format!("{{\"code\":{},\"message\":", error.code).into_bytes();
     write_message(error, why, &mut inner);
@@ -42,7 +42,7 @@ pub fn error(error: ErrorCode, why: Option<&str>, data_is_object: bool, out: &mu
     out.push(b'}');
 }
 
-/// The text of an error, and behind it why.
+/// The text of an error, followed by the reason.
 fn write_message(error: ErrorCode, why: Option<&str>, out: &mut Vec<u8>) {
     match why {
         None => json::write_string(error.message, out),
@@ -57,8 +57,8 @@ pub fn signin_success(user_data: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
-/// `pusher_internal:watchlist_events`: who of the watched is there and who is not (docs/PROTOCOL.md rule 43). A list
-/// without ids is left out.
+/// `pusher_internal:watchlist_events`: the watched users that are online and offline (docs/PROTOCOL.md rule 43). An
+/// empty list is left out.
 pub fn watchlist_events(online: &[&str], offline: &[&str], out: &mut Vec<u8>) {
     let mut inner = b"{\"events\":[".to_vec();
     for (name, ids) in [("online", online), ("offline", offline)] {
@@ -88,8 +88,8 @@ pub fn subscription_count(channel: &str, count: u64, out: &mut Vec<u8>) {
     internal("subscription_count", &format!("{{\"subscription_count\":{count}}}"), channel, out);
 }
 
-/// `pusher:subscription_error`, in the shape pusher-js hands to the channel's listeners.
-/// `why`: the line, in development mode.
+/// `pusher:subscription_error`, in the form that pusher-js passes to the channel's listeners. `why`: the log line, with
+/// verbose errors.
 pub fn subscription_error(channel: &str, error: ErrorCode, why: Option<&str>, out: &mut Vec<u8>) {
     let (kind, status) = match error.code {
         4009 => ("AuthError", 401),

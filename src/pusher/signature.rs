@@ -23,12 +23,12 @@ pub fn verify(secret: &Secret, parts: &[&[u8]], given: &[u8]) -> bool {
     Signature::parse(given).is_some_and(|given| given.is_of(secret, parts.iter().copied()))
 }
 
-/// A signature that somebody has given: 32 bytes, read from hex. Whether it is valid is another question.
+/// A signature of a request or client: 32 bytes, read from hex. It may be invalid.
 #[derive(Clone, Copy, Debug)]
 pub struct Signature([u8; HEX_LEN / 2]);
 
 impl Signature {
-    /// `None`: this cannot be a signature at all, so that none has to be computed to compare it with.
+    /// `None`: the text cannot be a signature, so that none has to be computed for it.
     #[must_use]
     pub fn parse(given: &[u8]) -> Option<Self> {
         let given: &[u8; HEX_LEN] = given.try_into().ok()?;
@@ -59,7 +59,7 @@ fn hex_digit(digit: u8) -> u8 {
     }
 }
 
-/// Which part of a channel authorisation is wrong: told to the log, and to nobody else.
+/// The part of a channel authorization that is wrong. Only the log contains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
     /// No `auth`, or it is not `key:signature`.
@@ -68,7 +68,7 @@ pub enum AuthError {
     WrongKey,
     /// The signature does not match the secret.
     Mismatch,
-    /// The signature is that of the channel without the `channel_data` that came along.
+    /// The signature is that of the channel without the `channel_data` that was sent.
     DataNotSigned,
 }
 
@@ -110,7 +110,7 @@ pub fn check_user(
     matches(app, &[socket_id.as_bytes(), b"::user::", user_data.as_bytes()], signature)
 }
 
-/// What follows the key in `auth`.
+/// The part of `auth` after the key.
 fn signature_part<'a>(app: &App, auth: Option<&'a str>) -> Result<&'a str, AuthError> {
     let (key, signature) =
         auth.and_then(|auth| auth.split_once(':')).ok_or(AuthError::Malformed)?;

@@ -1,8 +1,9 @@
-//! The public id of a connection: two numbers joined by a dot (docs/PROTOCOL.md rule 6). PURE: the entropy is
-//! handed in.
+//! The public id of a connection: two numbers joined by a dot (docs/PROTOCOL.md rule 6). PURE: random bits are an
+//! argument.
 //!
-//! The first number modulo the number of workers is the worker that made it, so no two workers make the same one. The
-//! rest is random: an id cannot be guessed. It says nothing of where the connection is: a hand-over may move it.
+//! The first number modulo the number of workers is the worker that generated it, so no two workers generate the same
+//! one. The rest is random, so an id cannot be guessed. It does not tell where the connection is now, because a
+//! transfer can move it.
 
 use std::fmt;
 
@@ -31,14 +32,14 @@ impl SocketId {
         Self { first, second }
     }
 
-    /// The worker that made this id, when it came from a server with that many workers.
+    /// The worker that generated this id on a server with that many workers.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a remainder below cores fits u16")]
     pub fn core(self, cores: u16) -> u16 {
         (self.first % u32::from(cores)) as u16
     }
 
-    /// Reads an id; anything that no connection of this server can have is `None`.
+    /// Reads an id; `None` for every text that is not the id of a connection.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (first, second) = text.split_once('.')?;
@@ -46,7 +47,7 @@ impl SocketId {
     }
 }
 
-/// Digits only: `parse` alone would take a sign, and a leading zero would be a second spelling of one id.
+/// Digits only: `parse` alone would accept a sign, and a leading zero would be a second spelling of one id.
 fn number(text: &str) -> Option<u32> {
     if text.starts_with('0') || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -1,4 +1,7 @@
-//! What an app's backend may hear of: one event of a webhook and its JSON (docs/PROTOCOL.md rule 75). PURE.
+//! One event of a webhook and its JSON (docs/PROTOCOL.md rule 75). PURE.
+//!
+//! The shard creates events and `webhook` delivers them. Names and texts are those of the channel or client event; the
+//! caller has limited them.
 
 use std::sync::Arc;
 
@@ -6,7 +9,7 @@ use super::json;
 use super::socket_id::SocketId;
 use crate::app::{AppIndex, WebhookKind};
 
-/// One event, as the shard saw it happen.
+/// One event, as the shard observed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookEvent {
     pub app: AppIndex,
@@ -17,11 +20,11 @@ pub struct WebhookEvent {
 /// What happened in the channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
-    /// The first subscriber came.
+    /// The first subscriber joined.
     Occupied,
     /// The last subscriber left.
     Vacated,
-    /// A user's first connection came in.
+    /// A user's first connection joined.
     MemberAdded {
         user_id: Box<str>,
     },
@@ -29,18 +32,18 @@ pub enum Happening {
     MemberRemoved {
         user_id: Box<str>,
     },
-    /// A connection subscribed to a cache channel that remembers nothing.
+    /// A connection subscribed to a cache channel without a cached event.
     CacheMiss,
     /// The number of subscribers changed.
     SubscriptionCount {
         count: u64,
     },
-    ClientEvent(Box<ClientEventTold>),
+    ClientEvent(Box<ClientEventReport>),
 }
 
 /// A client event that was forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientEventTold {
+pub struct ClientEventReport {
     /// Name and data as raw JSON spans of the client's message.
     pub event: Box<str>,
     pub data: Box<str>,
@@ -63,8 +66,8 @@ impl WebhookEvent {
         }
     }
 
-    /// Appends the event as an object. `data` of a client event is text, as Pusher posts it: what is not a string
-    /// goes into one.
+    /// Appends the event as an object. `data` of a client event is a string, as Pusher posts it: any other value is put
+    /// into one.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut member = |name: &str, value: &str| {
             out.extend_from_slice(name.as_bytes());
@@ -117,7 +120,7 @@ mod tests {
             Happening::SubscriptionCount { count: 3 },
             r#"{"name":"subscription_count","channel":"presence-a\"b","subscription_count":3}"#,
         );
-        let told = ClientEventTold {
+        let told = ClientEventReport {
             event: "\"client-x\"".into(),
             data: "{\"a\":\"b\"}".into(),
             socket_id: SocketId::parse("1.2").unwrap(),
@@ -127,7 +130,7 @@ mod tests {
             Happening::ClientEvent(Box::new(told.clone())),
             r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","data":"{\"a\":\"b\"}","socket_id":"1.2","user_id":"7"}"#,
         );
-        let told = ClientEventTold { data: r#""te\"xt""#.into(), user_id: None, ..told };
+        let told = ClientEventReport { data: r#""te\"xt""#.into(), user_id: None, ..told };
         check(
             Happening::ClientEvent(Box::new(told)),
             r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","data":"te\"xt","socket_id":"1.2"}"#,

@@ -12,7 +12,7 @@ pub mod reader;
 
 pub use reader::{MalformedReply, Reader};
 
-/// A reply, or what came without being asked for.
+/// A reply, or a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A simple or a verbatim string, the format of the latter taken off. What is not UTF-8 is replaced.

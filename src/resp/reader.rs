@@ -1,8 +1,9 @@
 //! The decoder: bytes, cut anywhere, to whole replies and pushes.
 //!
-//! It reads lines and blobs, and puts each into the value under construction at once: no byte is parsed twice, whatever
-//! the pieces, and levels are entries of a list, not of the call stack. Memory grows with the bytes that came, never
-//! with a declared length, and never beyond `VALUE_BYTES_MAX` (twice that while a vector grows) for one value.
+//! It reads lines and blobs, and adds each to the value under construction at once: no byte is parsed twice, however
+//! the input is cut, and nesting levels are entries of a list, not of the call stack. Memory grows with the received
+//! bytes, never with a declared length, and never beyond `VALUE_BYTES_MAX` (twice that while a vector grows) for one
+//! value.
 
 use super::Value;
 
@@ -19,15 +20,15 @@ pub const LEVELS_MAX: usize = 8;
 /// A line, and everything that becomes text: status, error, verbatim string. Redis keeps its own lines to as much.
 pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 
-/// Elements room is made for before any has come.
+/// Elements for which room is allocated before any has arrived.
 const ELEMENTS_AT_ONCE_MAX: usize = 16;
 
-/// What is wrong with a stream. There is no way on behind it: nobody knows where the next value starts.
+/// An error of a stream. The stream cannot be continued, because the start of the next value is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedReply {
     /// A value starts with a byte that is no type.
     UnknownType,
-    /// A lone CR or LF, or something else than a line's end behind a blob.
+    /// A lone CR or LF, or no line end after a blob.
     LineEnd,
     /// No number where there must be one, or one that does not fit; also the lengths of streamed values (`?`).
     Number,
@@ -56,13 +57,13 @@ impl MalformedReply {
     }
 }
 
-/// Replies and pushes out of a stream that comes in pieces.
+/// Decodes replies and pushes from a stream.
 #[derive(Debug, Default)]
 pub struct Reader {
     /// What was received; the first `taken` bytes are used up.
     input: Vec<u8>,
     taken: usize,
-    /// Bytes behind `taken` that hold no line's end.
+    /// Bytes after `taken` that contain no line end.
     searched: usize,
     blob: Option<OpenBlob>,
     /// From the outermost to the innermost.
@@ -91,7 +92,7 @@ enum GroupKind {
     List,
     Map,
     Push,
-    /// Notes about the value behind it, read and forgotten: counted as a value, it would be taken for a reply.
+    /// Attributes of the following value, which are ignored: counted as a value, they would be taken for a reply.
     Attribute,
 }
 
@@ -103,7 +104,7 @@ struct OpenGroup {
     elements: Vec<Value>,
 }
 
-/// What a line says.
+/// The content of a line.
 enum ParsedLine {
     Value(Value),
     Blob(BlobKind, usize),
@@ -193,7 +194,7 @@ impl Reader {
         Ok(Some(line))
     }
 
-    /// The value of a blob that is whole now; else it waits for more.
+    /// The value of a blob if it is complete; otherwise waits for more bytes.
     fn read_blob(&mut self, mut blob: OpenBlob) -> Result<Option<Value>, MalformedReply> {
         let rest = self.input.get(self.taken..).unwrap_or_default();
         let missing = blob.length - blob.bytes.len();
@@ -223,7 +224,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Opens a group, or gives the value that an empty one completes.
+    /// Opens a group, or returns the value that an empty one completes.
     fn open_group(
         &mut self,
         kind: GroupKind,
@@ -250,8 +251,8 @@ impl Reader {
         Ok(None)
     }
 
-    /// Puts a value into the innermost group, and that into the next if it is whole now, and so on: gives what is whole
-    /// and in no group.
+    /// Adds a value to the innermost group, that group to the next one if it is complete, and so on. Returns a complete
+    /// value that is in no group.
     fn place(&mut self, value: Value) -> Option<Value> {
         let mut whole = Some(value);
         while let Some(value) = whole.take() {

@@ -53,7 +53,7 @@ pub(super) struct Invocation {
     pub(super) program: String,
     /// Commands of this user find the server by themselves.
     pub(super) is_found: bool,
-    pub(super) colour: bool,
+    pub(super) color: bool,
 }
 
 /// The parts of the configuration that are shown. A secret only of the development app, which has no other place.
@@ -121,7 +121,7 @@ pub(super) fn render(
     public: &Public,
     invocation: &Invocation,
 ) -> String {
-    let paint = |paint: &'static str| if invocation.colour { (paint, PLAIN) } else { ("", "") };
+    let paint = |paint: &'static str| if invocation.color { (paint, PLAIN) } else { ("", "") };
     let (bold, plain) = paint(BOLD);
     let mut text = format!("{bold}ringverb {}{plain}\n", env!("CARGO_PKG_VERSION"));
     let Files { folder, read } = &summary.files;
@@ -241,7 +241,7 @@ mod tests {
         let started = Started { address: "0.0.0.0:8080".parse().unwrap() };
         let summary = Summary::of(&config, &merged.files, &facts, shares);
         let program = "ringverb".to_owned();
-        let invocation = Invocation { program, is_found: true, colour: false };
+        let invocation = Invocation { program, is_found: true, color: false };
         render(&started, &summary, &Public::of(&merged), &invocation)
     }
 
@@ -354,7 +354,7 @@ mod tests {
         let line = |address: &str, is_found| {
             let started = Started { address: address.parse().unwrap() };
             let program = "./ringverb".to_owned();
-            first_event(&started, &summary, &Invocation { program, is_found, colour: false })
+            first_event(&started, &summary, &Invocation { program, is_found, color: false })
         };
         let event = r#"news hello '{"message":"hi"}'"#;
         assert_eq!(line("0.0.0.0:8080", true), format!("./ringverb publish {event}"));

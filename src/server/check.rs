@@ -17,7 +17,7 @@ const PLAIN: &str = "\x1b[0m";
 /// How to show it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
-    pub(super) colour: bool,
+    pub(super) color: bool,
     /// Show the values that are defaults, too.
     pub(super) all: bool,
 }
@@ -56,7 +56,7 @@ pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
             Verdict::Warning => ("warning", YELLOW),
             Verdict::Problem => ("problem", RED),
         };
-        let (paint, plain) = if style.colour { (paint, PLAIN) } else { ("", "") };
+        let (paint, plain) = if style.color { (paint, PLAIN) } else { ("", "") };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {paint}{word:<8}{plain} {what:<8} {sentence}");
     }
@@ -72,7 +72,7 @@ struct CheckReport {
 
 impl CheckReport {
     fn paint(&self, paint: &'static str) -> (&'static str, &'static str) {
-        if self.style.colour { (paint, PLAIN) } else { ("", "") }
+        if self.style.color { (paint, PLAIN) } else { ("", "") }
     }
 
     fn app(&mut self, app: &Values) {
@@ -124,7 +124,7 @@ mod tests {
         render(&merged, Some(&build(&merged, &drawn).unwrap()), ALL)
     }
 
-    const ALL: Style = Style { colour: false, all: true };
+    const ALL: Style = Style { color: false, all: true };
 
     #[test]
     fn what_differs_from_the_defaults_comes_first_and_the_rest_is_asked_for() {
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(text.lines().nth(1), Some(lines[1]), "{text}");
         assert!(text.contains("workers = 0 ") && !text.contains("--all"), "{text}");
         assert!(!text.contains('\x1b'));
-        let text = render(&merged, None, Style { colour: true, all: false });
+        let text = render(&merged, None, Style { color: true, all: false });
         assert!(text.contains("\x1b[90m# environment: REVERB_SERVER_PORT\x1b[0m"), "{text}");
     }
 
@@ -156,7 +156,7 @@ mod tests {
             text,
             "\nA start on this machine:\n  ok       port     free\n  problem  port     taken\n"
         );
-        let text = render_findings(&findings, Style { colour: true, all: false });
+        let text = render_findings(&findings, Style { color: true, all: false });
         assert!(text.contains("\x1b[31mproblem \x1b[0m"), "{text}");
     }
 

@@ -272,7 +272,7 @@ fn share(
         lines,
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
-        beats: zeros(),
+        heartbeats: zeros(),
         unstartable: OnceLock::new(),
         started: Barrier::new(workers + 1),
         listeners_closed: AtomicUsize::new(0),

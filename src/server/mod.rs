@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
 
 /// Waits for a process that serves instead of this one.
 fn mind(stand_in: Pid, prints_events: bool) -> ExitCode {
-    let settings = output::OutputSettings { prints_events, colour: false };
+    let settings = output::OutputSettings { prints_events, color: false };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
@@ -87,7 +87,7 @@ fn run(arguments: &Arguments) -> ExitCode {
         Ok(sources) => merge(&sources),
         Err(problems) => return refuse(&problems, consequence(arguments.command.as_ref())),
     };
-    output::allow_colour(merged.colour);
+    output::allow_color(merged.color);
     match &arguments.command {
         Some(Command::Check(arguments)) => run_check(&merged, arguments),
         Some(Command::Client(command)) => run_client(command, &merged),
@@ -109,13 +109,16 @@ fn consequence(command: Option<&Command>) -> &'static str {
 }
 
 fn warn(merged: &Merged) {
-    merged.warnings.iter().for_each(|warning| output::tell(NoticeKind::Warning, warning));
+    merged.warnings.iter().for_each(|warning| output::notice(NoticeKind::Warning, warning));
 }
 
 /// Before a start and in a check.
 fn warn_of_all(merged: &Merged) {
     warn(merged);
-    merged.migration_warnings.iter().for_each(|warning| output::tell(NoticeKind::Warning, warning));
+    merged
+        .migration_warnings
+        .iter()
+        .for_each(|warning| output::notice(NoticeKind::Warning, warning));
 }
 
 fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
@@ -131,7 +134,7 @@ fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
 
 /// 0 if a start would succeed, 1 if something is in its way, 2 for a wrong configuration.
 fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
-    let style = Style { colour: output::stdout_may_have_colour(merged.colour), all: arguments.all };
+    let style = Style { color: output::stdout_may_have_color(merged.color), all: arguments.all };
     let built = build(merged, &generated_credentials());
     output::log_text(&check::render(merged, built.as_ref().ok(), style));
     let warnings = merged.warnings.len() + merged.migration_warnings.len();
@@ -179,7 +182,7 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
         }
     };
     let settings =
-        output::OutputSettings { prints_events: config.print_events, colour: config.colour };
+        output::OutputSettings { prints_events: config.print_events, color: config.color };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
@@ -215,13 +218,13 @@ fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> Exi
         Err(error) => return fail(&error),
     };
     if let Some(note) = facts.note().filter(|_| !matches!(role, Role::StandIn(_))) {
-        output::tell(NoticeKind::Note, &note);
+        output::notice(NoticeKind::Note, &note);
     }
     if let Some(warning) = facts.warning() {
-        output::tell(NoticeKind::Warning, &warning);
+        output::notice(NoticeKind::Warning, &warning);
     }
     if let Some(warning) = memory.warning().filter(|_| matches!(facts.io, Choice::Uring)) {
-        output::tell(NoticeKind::Warning, &warning);
+        output::notice(NoticeKind::Warning, &warning);
     }
     let summary = banner::Summary::of(&config, &merged.files, &facts, &shares);
     let access = config.development.then(|| DevelopmentAccess::of(&config));
@@ -233,7 +236,7 @@ fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> Exi
         let invocation = banner::Invocation {
             program: program(),
             is_found: published.is_some(),
-            colour: output::has_colour(),
+            color: output::has_color(),
         };
         // A stand-in serves for a moment only.
         if matches!(role, Role::StandIn(_)) {
@@ -270,13 +273,13 @@ fn program() -> String {
 }
 
 fn refuse(problems: &[String], consequence: &str) -> ExitCode {
-    problems.iter().for_each(|problem| output::tell(NoticeKind::Error, problem));
-    output::complain(&format!("{consequence}\n"));
+    problems.iter().for_each(|problem| output::notice(NoticeKind::Error, problem));
+    output::write_stderr(&format!("{consequence}\n"));
     ExitCode::from(2)
 }
 
 fn fail(error: &StartError) -> ExitCode {
-    output::tell(NoticeKind::Error, &error.to_string());
+    output::notice(NoticeKind::Error, &error.to_string());
     ExitCode::FAILURE
 }
 

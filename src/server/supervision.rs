@@ -29,20 +29,21 @@ fn notify(states: &[NotifyState<'_>]) {
 pub(super) struct Watchdog {
     /// Between two looks; workers tick at least once a second.
     pub(super) interval: Option<Duration>,
-    beats: Vec<u64>,
+    heartbeats: Vec<u64>,
 }
 
 impl Watchdog {
     pub(super) fn new(shared: &Shared) -> Self {
         let interval = sd_notify::watchdog_enabled().map(|time| time / 3);
-        Self { interval, beats: vec![0; shared.beats.len()] }
+        Self { interval, heartbeats: vec![0; shared.heartbeats.len()] }
     }
 
     /// One look: feeds it if every worker has ticked since it was fed last.
     pub(super) fn look(&mut self, shared: &Shared) {
-        let now: Vec<u64> = shared.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).collect();
-        if now.iter().zip(&self.beats).all(|(now, before)| now > before) {
-            self.beats = now;
+        let now: Vec<u64> =
+            shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed)).collect();
+        if now.iter().zip(&self.heartbeats).all(|(now, before)| now > before) {
+            self.heartbeats = now;
             notify(&[NotifyState::Watchdog]);
         } else {
             tracing::warn!("a worker has not run since the last watchdog notification");

@@ -11,7 +11,7 @@ use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::ClientEvent;
 use crate::pusher::json;
 use crate::pusher::outbound;
-use crate::pusher::webhook_event::{ClientEventTold, Happening};
+use crate::pusher::webhook_event::{ClientEventReport, Happening};
 
 impl Shard {
     pub(super) fn on_client_event(&mut self, key: ConnectionKey, event: &ClientEvent<'_>) {
@@ -84,7 +84,7 @@ impl Shard {
         let bytes = frame::encode_text(&self.text).into();
         self.tell_backend(&channel, WebhookKind::ClientEvent, || {
             let (event, data) = (name.into(), data.into());
-            Happening::ClientEvent(Box::new(ClientEventTold { event, data, socket_id, user_id }))
+            Happening::ClientEvent(Box::new(ClientEventReport { event, data, socket_id, user_id }))
         });
         self.note_cluster_traffic(key);
         // Client events are never cached (docs/PROTOCOL.md rule 37).

@@ -173,7 +173,7 @@ impl Shard {
             self.deny_and_close(key.slot, &denial);
             return key;
         }
-        self.settings.apps.get(app).hold();
+        self.settings.apps.get(app).count_moved();
         let now = self.now.seconds();
         let connection = &mut self.connections[key.slot as usize];
         connection.counted = true;

@@ -1,9 +1,8 @@
-//! HOT: the end of a tick. PURE: the kernel is a parameter. One send per dirty connection, all of them in
-//! batched submissions.
+//! HOT: the end of a tick: one send per dirty connection, in batched submissions. PURE: the kernel is a parameter.
 //!
-//! A queue of one frame is sent from where it lies; more frames are put together in an arena first (one send
-//! of 400 bytes costs a quarter of four sends of 100). Cost per delivery is the kernel's TCP send; ours is a
-//! queue entry and an SQE.
+//! A queue of one frame is sent from its own memory. Several frames are copied into an arena first, because one send of
+//! 400 bytes costs a quarter of four sends of 100. The kernel's TCP send is the cost of a delivery; the cost here is a
+//! queue entry and an SQE. Limit: `FLUSHES_PER_TICK_MAX` connections in a tick.
 
 use super::kernel::{Kernel, Send, Sent, SessionKey};
 use super::reactor::Reactor;
@@ -18,7 +17,7 @@ pub(super) struct Flush {
     /// Slots still to be flushed, oldest first.
     dirty: Vec<u32>,
     items: Vec<Item>,
-    /// Sessions of the current batch, with the bytes that each is to send. Their results come behind those of `items`.
+    /// Sessions of the current batch, with the bytes that each is to send. Their results follow those of `items`.
     answers: Vec<(SessionKey, usize)>,
     /// Storage of `Sessions::answers`.
     keys: Vec<SessionKey>,
@@ -36,13 +35,13 @@ struct Item {
 }
 
 impl Flush {
-    /// Sends what waits, for `FLUSHES_PER_TICK_MAX` connections at most: the others come first in the next tick, and
-    /// what is to be read and accepted has its turn before. Answers of sessions fill up the last batch.
+    /// Sends queued frames, for `FLUSHES_PER_TICK_MAX` connections at most. The remaining connections are first in the
+    /// next tick, after the core has read and accepted. Answers of sessions fill the last batch.
     pub(super) fn run<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         self.dirty.append(&mut site.shard.outbox.dirty);
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
         let slice: Vec<u32> = self.dirty.drain(..count).collect();
-        // Sessions that have more to say are noted there again.
+        // Sessions with more to send are added there again.
         let keys = std::mem::take(&mut self.keys);
         let mut answers = std::mem::replace(&mut reactor.sessions.answers, keys);
         let mut batches = slice.chunks(limits::SENDS_PER_SUBMIT).peekable();
@@ -92,7 +91,7 @@ impl Flush {
     fn gather_answers<K: Kernel>(&mut self, keys: &[SessionKey], reactor: &Reactor<K>) {
         self.answers.clear();
         for key in keys.iter().copied() {
-            // One that has gone since has nothing to send.
+            // A session that has ended has nothing to send.
             if let Some((_, bytes)) = reactor.sessions.unsent(key) {
                 self.answers.push((key, bytes.len().min(limits::SEND_BYTES_PER_TICK_MAX)));
             }
@@ -101,8 +100,7 @@ impl Flush {
 
     fn send<K: Kernel>(&mut self, shard: &Shard, reactor: &mut Reactor<K>) {
         let (kernel, sockets, sessions) = reactor.split();
-        // A connection without a socket cannot be: slots are filled before they can be dirty, and emptied
-        // together.
+        // A dirty connection has a socket: a slot is filled before it can be dirty, and emptied together with it.
         self.items.retain(|item| sockets.descriptor(item.key.slot).is_some());
         let sends = self.items.iter().filter_map(|item| {
             let socket = sockets.descriptor(item.key.slot)?;
@@ -119,8 +117,8 @@ impl Flush {
         kernel.send_all(sends.chain(answers), &mut self.results);
     }
 
-    /// Tells the shard what the kernel took. Sockets that failed are dropped last: their leaving may enqueue frames for
-    /// connections of this very batch.
+    /// Reports to the shard how many bytes the kernel took. Failed sockets are dropped last, because their leaving can
+    /// enqueue frames for connections of this batch.
     fn settle<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
         let sends = self.items.len() + self.answers.len();
         debug_assert_eq!(sends, self.results.len(), "one result a send");
@@ -130,7 +128,7 @@ impl Flush {
             let (taken, blocked) = match *result {
                 Sent::Whole => (item.bytes, false),
                 Sent::Part(short) if short <= item.bytes => (short, true),
-                // More than was given: where the peer's stream stands is not known.
+                // The kernel reports more than it was given, so the position in the peer's stream is unknown.
                 Sent::Part(_) => {
                     let why = Detail::Own("it has sent more bytes than it was given");
                     shard.note_refusal(key.slot, Cause::Kernel, &[why]);

@@ -1,8 +1,7 @@
-//! Questions of the HTTP API under way to the other cores, and to the other nodes; and questions that other nodes have
-//! asked this one. PURE.
+//! Questions of the HTTP API to the other cores and the other nodes, and questions that other nodes ask this one. PURE.
 //!
-//! Bound: other nodes have `NODES_TIME_MS`. Whoever has not answered by then is dead or nearly so, and what the others
-//! said is the answer.
+//! Owns the answers until they are complete. Nodes have `NODES_TIME_MS` to answer: after that, the answers of the
+//! others are the result. Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes.
 
 use std::collections::VecDeque;
 
@@ -14,10 +13,11 @@ use crate::shard::{Answer, Answered, Body, LinkId, ToCluster};
 
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
-/// Questions of other nodes under way at a time. One more is left unanswered: its asker goes on without.
+/// Questions of other nodes in progress at a time. A further one is not answered: the node that asks goes on without
+/// this one.
 const NODE_QUESTIONS_MAX: usize = 1_024;
 
-/// By number. Numbers are not used twice: a late answer must not count for a later question.
+/// Questions by number. Each question has a new number, so that a late answer does not count for a later question.
 #[derive(Default)]
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
@@ -38,14 +38,14 @@ struct Gather {
     answers: Vec<Answer>,
 }
 
-/// Who asks.
+/// The asker of a question.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asker {
-    /// A session of this core; it is told by `take_whole`.
+    /// A session of this core; `take_whole` returns it.
     Session(SessionKey),
     /// A session of another node, by its link and its number there.
     Node(LinkId, u32),
-    /// A caller that looks for the answers by itself.
+    /// A caller that polls for the answers.
     Caller,
 }
 
@@ -72,19 +72,19 @@ impl Gathers {
         self.next = self.next.wrapping_add(1);
         self.of_nodes += usize::from(matches!(asker, Asker::Node(..)));
         let answers = vec![own];
-        // Numbers come again after 2^32 questions, none of which waits longer than `GATHER_TIMEOUT_MS`.
+        // Numbers repeat after 2^32 questions, and no question waits longer than `GATHER_TIMEOUT_MS`.
         self.gathers.insert(id, Gather { asker, since, missing, missing_nodes: nodes, answers });
         if let Asker::Session(_) = asker {
-            // On one core alone it is whole already.
+            // With one core the answers are complete at once.
             self.finish(id, &mut Vec::new());
         }
         id
     }
 
-    /// Takes answers in; what other nodes asked and is answered now leaves by `out`.
+    /// Adds answers. Complete answers to other nodes leave by `out`.
     pub(super) fn tell(&mut self, answered: &mut Vec<Answered>, out: &mut Vec<ToCluster>) {
         for answered in answered.drain(..) {
-            // A late answer finds nobody.
+            // A late answer has no question.
             let id = match answered {
                 Answered::Core { id, answer } => {
                     let Some(gather) = self.gathers.get_mut(&id) else { continue };
@@ -112,7 +112,7 @@ impl Gathers {
         }
     }
 
-    /// Notes for the asker, or writes to it, that the answer is whole, if it is.
+    /// If the answers are complete, notes that for the session, or sends them to the node that asked.
     pub(super) fn finish(&mut self, id: u32, out: &mut Vec<ToCluster>) {
         let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_whole()) else {
             return;
@@ -129,7 +129,7 @@ impl Gathers {
         }
     }
 
-    /// Goes on without those nodes that have not answered: all, or those asked before `limit`.
+    /// Ends the wait for nodes that have not answered: for all questions, or for those asked before `limit`.
     fn end_waiting_for_nodes(&mut self, limit: Option<Moment>, out: &mut Vec<ToCluster>) {
         let late = |gather: &Gather| {
             gather.missing_nodes > 0 && limit.is_none_or(|limit| gather.since <= limit)
@@ -162,13 +162,13 @@ impl Gathers {
         !self.whole.is_empty()
     }
 
-    /// All answers, if there are none missing. The question ends with them.
+    /// All answers if none is missing. That ends the question.
     pub fn take(&mut self, id: u32) -> Option<Vec<Answer>> {
         self.gathers.get(&id).filter(|gather| gather.is_whole())?;
         self.end(id)
     }
 
-    /// Nobody waits any more. Returns the answers that there are.
+    /// Ends a question. Returns the answers that have arrived.
     pub fn end(&mut self, id: u32) -> Option<Vec<Answer>> {
         let gather = self.gathers.remove(&id)?;
         if let Asker::Node(..) = gather.asker {

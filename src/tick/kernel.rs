@@ -1,11 +1,10 @@
-//! What a core asks of the kernel: the one seam between the tick and the world.
+//! The kernel interface: everything that a core asks of the system.
 //!
-//! The worker implements it over io_uring and over epoll (`worker/kernel`), the simulator over sockets that exist only
-//! in it. Only `park` blocks. A report may come after its connection has ended and its slot is another's: keys carry
-//! the generation.
+//! The worker implements it on io_uring and on epoll (`worker/kernel`), the simulator on simulated sockets. Only `park`
+//! blocks. A report can arrive after its connection has ended and its slot has a new owner, so keys carry a generation.
 //!
-//! A watch for reading reports level at first, and edges then: a caller that does not read all must remember that. A
-//! report may be one too many; the read that follows finds nothing then.
+//! A watch for reading first reports the level, then edges: a caller that does not read everything must remember that.
+//! A report can be spurious: the read after it then finds nothing.
 
 use core::net::SocketAddr;
 
@@ -19,7 +18,7 @@ pub struct SessionKey {
     pub generation: u32,
 }
 
-/// Whose a watched descriptor is.
+/// The owner of a watched descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
     /// An established WebSocket.
@@ -28,7 +27,7 @@ pub enum Watched {
     Session(SessionKey),
     /// A listener, by its index.
     Listener(u32),
-    /// The connection to Redis, by a number that grows with each of them.
+    /// The Redis connection, by a number that grows with each new one.
     Cluster(u32),
 }
 
@@ -38,8 +37,7 @@ pub enum Token {
     Readable(Watched),
     Writable(Watched),
     Doorbell,
-    /// The kernel has lost reports, nobody knows which: any watch may have ended and any send may have failed without a
-    /// word.
+    /// The kernel has lost reports. Any watch may have ended, and any send may have failed unnoticed.
     Lost,
 }
 
@@ -47,30 +45,30 @@ pub enum Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelEvent {
     pub token: Token,
-    /// A watch for reading goes on; without it, it must be armed anew. The kernel ends one when there is no room for
-    /// its report, so after a burst any of them may have ended.
+    /// The watch for reading is still armed; otherwise it must be armed again. The kernel ends a watch if there is no
+    /// room for its report, so any watch may have ended after a burst.
     pub more: bool,
     /// The peer's end, or an error, was seen. With `Token::Writable` a kernel may leave out the end of the peer's half,
     /// as epoll does, or report it, as io_uring does.
     pub end: bool,
-    /// The kernel could not watch, for want of memory.
+    /// The kernel had no memory for the watch.
     pub failed: bool,
 }
 
-/// What came of an accept.
+/// The result of an accept.
 #[derive(Debug)]
 pub enum Accepted<S> {
     /// A connection, and the other end's address. TCP_NODELAY is set: a frame leaves when its tick ends.
     Socket(S, SocketAddr),
-    /// None waits.
+    /// No connection waits.
     Nothing,
-    /// One waits, and there is no descriptor or no memory for it: the error of the system, and what to change.
+    /// A connection waits, but there is no descriptor or no memory for it: the error of the system, and what to change.
     Exhausted(String),
-    /// The peer gave up before it was accepted, or the listener was shut down.
+    /// The peer closed before it was accepted, or the listener was shut down.
     Failed,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// That many bytes, at least one.
@@ -87,7 +85,7 @@ pub struct Send<'a, S> {
     pub bytes: &'a [u8],
 }
 
-/// What came of a send.
+/// The result of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     Whole,
@@ -121,18 +119,18 @@ pub trait Kernel {
     /// `watch_writable` may not have reported yet.
     fn unwatch(&mut self, socket: &Self::Socket, watched: Watched, writable_too: bool);
 
-    /// Reports the rings of this core's doorbell, until a report without `more`. One that rang before is reported.
+    /// Reports each ring of this core's doorbell, until a report without `more`. An earlier ring is reported too.
     fn watch_doorbell(&mut self, doorbell: &Doorbell);
 
-    /// Carries out what was asked for above: sockets whose watches were ended may be closed.
+    /// Carries out the requests above: sockets whose watches were ended may then be closed.
     fn submit(&mut self);
 
-    /// Carries out what was asked for above, and waits until there is something to report, for this many milliseconds
-    /// at most; `None` is for ever, 0 not at all. Comes back at once while reports wait to be taken, and may come back
-    /// early for no reason. The one call that blocks.
+    /// Carries out the requests above, and waits until there is something to report, for at most this many
+    /// milliseconds; `None` waits without limit, 0 not at all. Returns at once while there are reports to take, and may
+    /// return early. The only call that blocks.
     fn park(&mut self, timeout_ms: Option<u64>);
 
-    /// Moves all reports that `park` and the sends have brought to `events`. No call of the system.
+    /// Moves all reports that `park` and the sends have received to `events`. No system call.
     fn reap(&mut self, events: &mut Vec<KernelEvent>);
 
     /// Sends a batch of at most `limits::SENDS_PER_SUBMIT`, never waiting. `results` gets one entry per send.
@@ -143,7 +141,7 @@ pub trait Kernel {
     ) where
         Self::Socket: 'a;
 
-    /// Reads what is there, as far as it fits.
+    /// Reads available bytes, as far as they fit.
     fn receive(&mut self, socket: &Self::Socket, buffer: &mut [u8]) -> Received;
 
     /// Ends our half; `false` when the connection has failed.

@@ -1,8 +1,8 @@
-//! One core's turn: shard, mailbox, sockets and flush joined, without the thread, the clock and the kernel.
+//! One core's tick: shard, mailbox, sockets and flush together, without the thread, the clock and the kernel.
 //!
-//! A tick deals with all that is ready, then flushes each dirty connection once (docs/decisions/0001). Generic over the
-//! kernel: the worker runs it on io_uring or epoll, the simulator runs many in one thread. PURE but for the doorbells
-//! of the mailbox.
+//! A tick processes everything that is ready, then flushes each dirty connection once (docs/decisions/0001). Generic
+//! over the kernel: the worker runs it on io_uring or epoll, the simulator runs many cores in one thread. PURE except
+//! for the doorbells of the mailbox. ARCHITECTURE.md ("A worker") has the steps in order.
 
 mod flush;
 mod gather;
@@ -29,7 +29,7 @@ pub use moving::{Moved, MovedSession};
 pub use reactor::{AddressChange, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
 use site::{Post, Site};
 
-/// What a tick changes.
+/// The state of one core.
 pub struct Core<K: Kernel> {
     pub shard: Shard,
     pub reactor: Reactor<K>,
@@ -42,19 +42,19 @@ pub struct Core<K: Kernel> {
     paused: bool,
 }
 
-/// When a core is to tick again.
+/// When the core needs its next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum NextTick {
     /// At once: work is left.
-    None,
+    Now,
     /// At this moment, or when something is reported.
-    Until(Moment),
+    At(Moment),
     /// When something is reported.
-    Reports,
+    OnReport,
 }
 
 impl<K: Kernel> Core<K> {
-    /// The doorbell is watched from here on.
+    /// Creates a core and watches its doorbell.
     pub fn new(
         shard: Shard,
         mailbox: Mailbox<Mail>,
@@ -83,20 +83,20 @@ impl<K: Kernel> Core<K> {
         (Site { shard, mailbox, post, gathers, http, stamp }, reactor)
     }
 
-    /// The first half of a tick: everything that is ready. What is left in the shard's outbox then, webhooks and
-    /// traces, is the caller's to carry out.
-    pub fn turn(&mut self) {
+    /// The first half of a tick: processes everything that is ready. The caller then carries out the effects left in
+    /// the shard's outbox, such as webhooks and traces.
+    pub fn tick(&mut self) {
         let (now, paused) = (self.shard.now(), self.paused);
         if !paused {
             self.reactor.expire(&mut self.shard, now);
         }
         let congested = self.mailbox.is_congested();
         let (mut site, reactor) = self.split();
-        reactor.turn(&mut site, paused, congested);
+        reactor.process_events(&mut site, paused, congested);
         if std::mem::take(&mut reactor.doorbell_is_deaf) {
             reactor.kernel.watch_doorbell(site.mailbox.doorbell());
         }
-        // What was read is older than what is done for it.
+        // The stamp must be later than the read and earlier than anything done for it.
         site.stamp = reactor.kernel.stamp();
         site.drain_from_home();
         site.catch_up();
@@ -107,8 +107,7 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// What shard, mail and sessions have to say to each other. To be called again if the caller changes the shard
-    /// behind `turn`.
+    /// Exchanges mail between shard, rings and sessions. Call it again if the caller changes the shard after `tick`.
     pub fn settle(&mut self) {
         let paused = self.paused;
         let (mut site, reactor) = self.split();
@@ -126,27 +125,27 @@ impl<K: Kernel> Core<K> {
         site.mailbox.ring_doorbells();
     }
 
-    /// The second half: sends. Says when the next tick is to come. With anything but `Rest::None` the core has said
-    /// that it sleeps: a core that has mail for it rings.
-    pub fn finish(&mut self) -> Rest {
+    /// The second half of a tick: sends. Returns when the next tick is needed. Unless that is `NextTick::Now`, the core
+    /// has set `asleep`, and a core with mail for it rings.
+    pub fn finish(&mut self) -> NextTick {
         let paused = self.paused;
         if !paused {
             self.flush();
         }
-        self.reactor.finish_turn();
+        self.reactor.finish_tick();
         if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
-            return Rest::None;
+            return NextTick::Now;
         }
         if paused {
             // No time passes.
-            return Rest::Reports;
+            return NextTick::OnReport;
         }
         let now = self.shard.now();
         let paced = self.reactor.has_paced().then_some(Moment(now.0 + PACED_LOOK_MS));
         let accepts = self.reactor.accepts_again_at(&self.http);
         match paced.into_iter().chain(accepts).min() {
-            Some(at) => Rest::Until(at),
-            None => Rest::Reports,
+            Some(at) => NextTick::At(at),
+            None => NextTick::OnReport,
         }
     }
 
@@ -163,7 +162,7 @@ impl<K: Kernel> Core<K> {
         self.flush = flush;
     }
 
-    /// Connections wait for the next tick with what they are to be sent.
+    /// Connections have frames to send that wait for the next tick.
     pub fn has_unflushed(&self) -> bool {
         self.flush.is_unfinished()
     }
@@ -194,14 +193,14 @@ impl<K: Kernel> Core<K> {
         self.shard.shed(slots, |slot| reactor.input_bytes(slot));
     }
 
-    /// Memory of a connection in bytes: what its account says, its send queue and its incomplete input.
+    /// Memory of a connection in bytes: its account, its send queue and its incomplete input.
     #[must_use]
     pub fn kept_bytes(&self, key: ConnectionKey) -> usize {
         self.shard.kept_bytes(key) + self.reactor.input_bytes(key.slot as usize)
     }
 
-    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
-    /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
+    /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
+    /// was ordered here, or its mail is stamped and in a ring (unless `has_overflow`).
     pub fn publish<'a>(
         &mut self,
         app: AppIndex,
@@ -210,13 +209,13 @@ impl<K: Kernel> Core<K> {
         self.split().0.publish(app, publications);
     }
 
-    /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
-    /// answered before it was made.
+    /// Processes all mail that was sent before now by any core. A request must be ordered after everything that was
+    /// answered before the request was made.
     pub fn catch_up(&mut self) {
         self.split().0.catch_up();
     }
 
-    /// Asks all cores, this one included, and all nodes; the number to take the answers by.
+    /// Asks all cores, including this one, and all nodes. Returns the number of the question.
     pub fn begin_gather(&mut self, question: Question) -> u32 {
         self.split().0.begin_gather(Asker::Caller, question)
     }

@@ -1,8 +1,8 @@
-//! A core's part in handing its connections to another process, or in taking some in. PURE: sockets travel beside.
+//! A core's part in the transfer of its connections to another process, or from one. PURE: sockets travel separately.
 //!
-//! A core that is paused reads nothing, sends nothing and lets no time pass, but carries mail on. Once none is under
-//! way between the cores of a process, all of them are at rest: what `moves` says then is all there is, and saying it
-//! changes nothing, so a hand-over that fails is undone by `resume`.
+//! A paused core reads nothing, sends nothing and ignores time, but still processes mail. Once no mail is under way
+//! between the cores of a process, all of them are at rest. `moves` then exports the complete state and changes
+//! nothing, so `resume` undoes a failed transfer.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use super::Core;
 use super::kernel::Kernel;
 use crate::shard::{ChannelState, ConnectionKey, ConnectionState, NotAtRest};
 
-/// A connection on its way, without its socket.
+/// A connection in transfer, without its socket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
     pub connection: ConnectionState,
@@ -22,20 +22,20 @@ pub struct Moved {
     pub partial: Vec<u8>,
 }
 
-/// An HTTP session on its way, with its socket.
+/// An HTTP session in transfer, with its socket.
 #[derive(Debug)]
 pub struct MovedSession<'a, S> {
     pub socket: &'a S,
     pub peer: SocketAddr,
     /// A request was answered.
     pub served: bool,
-    /// What has come of the next one.
+    /// Received bytes of the next request.
     pub input: &'a [u8],
 }
 
 impl<K: Kernel> Core<K> {
-    /// Requests that are not whole are refused first, because a pause on the way to another process is the last moment
-    /// for it: a client that gets no answer does not know whether its request was carried out.
+    /// Refuses incomplete requests first, because this is the last moment for it: a client without an answer does not
+    /// know whether its request was carried out.
     pub fn pause(&mut self) {
         if std::mem::replace(&mut self.paused, true) {
             return;
@@ -45,21 +45,21 @@ impl<K: Kernel> Core<K> {
         self.flush();
     }
 
-    /// Goes on as if nothing had been. What became readable meanwhile is read in the next tick.
+    /// Ends the pause. Input that arrived during the pause is read in the next tick.
     pub fn resume(&mut self) {
         self.paused = false;
     }
 
-    /// The process is giving its connections to another one, or goes on after all: HTTP sessions stand aside as soon as
-    /// they can, or go on.
-    pub fn stand_aside(&mut self, stands_aside: bool) {
-        if std::mem::replace(&mut self.http.stands_aside, stands_aside) && !stands_aside {
+    /// A transfer to another process begins or is cancelled. During a transfer, HTTP sessions stop between two
+    /// requests.
+    pub fn set_transferring(&mut self, is_transferring: bool) {
+        if std::mem::replace(&mut self.http.is_transferring, is_transferring) && !is_transferring {
             let (mut site, reactor) = self.split();
             reactor.wake_sessions(&mut site);
         }
     }
 
-    /// HTTP sessions that cannot stand aside yet.
+    /// HTTP sessions that cannot be transferred yet.
     #[must_use]
     pub fn busy_sessions(&self) -> usize {
         self.reactor.sessions.busy()
@@ -70,7 +70,7 @@ impl<K: Kernel> Core<K> {
         self.paused
     }
 
-    /// Whether no mail waits here. Mail may be under way to here: see `mailbox::Carried`.
+    /// Whether no mail waits here. Mail may still be on its way to this core: see `mailbox::Carried`.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         let waits = self.mailbox.has_held() || self.mailbox.has_overflow();
@@ -80,7 +80,7 @@ impl<K: Kernel> Core<K> {
     /// All connections with their sockets.
     ///
     /// # Errors
-    /// Each may say that the core is not at rest; then none may move.
+    /// If the core is not at rest. Then no connection may move.
     pub fn moves(
         &self,
     ) -> impl Iterator<Item = Result<(ConnectionKey, Moved, &K::Socket), NotAtRest>> {
@@ -95,7 +95,7 @@ impl<K: Kernel> Core<K> {
         })
     }
 
-    /// All HTTP sessions that can go on in another process.
+    /// All HTTP sessions that another process can continue.
     pub fn movable_sessions(&self) -> impl Iterator<Item = MovedSession<'_, K::Socket>> {
         self.reactor.sessions.movable().map(|(socket, peer, served, input)| MovedSession {
             socket,
@@ -105,8 +105,8 @@ impl<K: Kernel> Core<K> {
         })
     }
 
-    /// Takes in an HTTP session of another process, with what it had received.
-    pub fn take_in_session(
+    /// Imports an HTTP session of another process, with the bytes it had received.
+    pub fn import_session(
         &mut self,
         socket: K::Socket,
         peer: SocketAddr,
@@ -114,11 +114,11 @@ impl<K: Kernel> Core<K> {
         input: &[u8],
     ) {
         let (mut site, reactor) = self.split();
-        reactor.take_in_session(&mut site, socket, peer, served, input);
+        reactor.import_session(&mut site, socket, peer, served, input);
     }
 
-    /// Takes in a connection of another process; to be followed by `settle_in`.
-    pub fn take_in(&mut self, moved: Moved, socket: K::Socket) -> ConnectionKey {
+    /// Imports a connection of another process. The caller calls `settle_in` after the last one.
+    pub fn import_connection(&mut self, moved: Moved, socket: K::Socket) -> ConnectionKey {
         let Moved { connection, peer_closed, mut partial } = moved;
         let lingers = connection.closing;
         let key = self.shard.import_connection(connection);
@@ -130,12 +130,12 @@ impl<K: Kernel> Core<K> {
         key
     }
 
-    /// Takes in what another process knew of a channel.
-    pub fn take_in_channel(&mut self, state: ChannelState) {
+    /// Imports another process's state of a channel.
+    pub fn import_channel(&mut self, state: ChannelState) {
         self.shard.import_channel(state);
     }
 
-    /// All is taken in: the homes hear of it, by mail.
+    /// Everything is imported: sends the homes the subscriptions, by mail.
     pub fn settle_in(&mut self) {
         self.shard.finish_import();
         self.settle_mail();

@@ -25,9 +25,9 @@ use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{self, Flow, FrameLimits, MessageKind, Partial, Sink};
 
-/// How long a connection that we close may take to answer before its socket is closed under it, in milliseconds.
+/// How long the peer has to answer our close frame before its socket is closed, in milliseconds.
 const LINGER_MS: u64 = 3_000;
-/// Time between two looks at connections that were not read because they must wait, in milliseconds.
+/// Time between two checks of connections whose reads are paused, in milliseconds.
 pub const PACED_LOOK_MS: u64 = 10;
 
 /// Whether a socket is queued to be read.
@@ -46,7 +46,7 @@ struct SocketState<S> {
     /// The tick in which it was read last, modulo 2^16. A coincidence delays a read by one tick.
     read_in_tick: u16,
     queued: Queued,
-    /// The peer has sent its close frame: once ours is out, the socket can go.
+    /// The peer has sent its close frame: once ours is sent, the socket can be closed.
     peer_closed: bool,
     /// A frame or message that is not complete.
     partial: Option<Box<Partial>>,
@@ -79,7 +79,7 @@ impl<S> Sockets<S> {
     }
 }
 
-/// A change of what a connection is counted in, by its slot. In order: slots are used again.
+/// A change of the address slot of a connection, by connection slot. In order, because slots are reused.
 #[derive(Debug)]
 pub enum AddressChange {
     Begun(u32, AddressSlot),
@@ -91,7 +91,7 @@ pub struct Reactor<K: Kernel> {
     pub kernel: K,
     sockets: Sockets<K::Socket>,
     pub(super) sessions: Sessions<K::Socket>,
-    /// With whether connections may wait there.
+    /// Listeners, each with whether connections may be waiting.
     pub(super) listeners: Vec<(K::Listener, bool)>,
     /// Nothing is accepted before.
     pub(super) accept_again: Moment,
@@ -100,29 +100,29 @@ pub struct Reactor<K: Kernel> {
     /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in
     /// `unread` at most once, so both are bounded by the number of connections.
     ready: VecDeque<ConnectionKey>,
-    /// Readable sockets that were read in this tick already: they wait for the next.
+    /// Readable sockets that were read in this tick already: they wait for the next one.
     unread: VecDeque<ConnectionKey>,
-    /// In the tick before there was no time for any of `unread`.
+    /// The previous tick had no time for any of `unread`.
     starved: bool,
-    /// Readable sockets that are not read for now: see `Shard::must_wait`. They count as queued, so none is here twice.
+    /// Readable sockets whose reads are paused: see `Shard::must_wait`. They count as queued, so none is here twice.
     paced: Vec<ConnectionKey>,
     next_paced_look: Moment,
     /// The number of this tick.
     pub(super) tick: u16,
-    /// Closing connections and when their time is up, in that order.
+    /// Closing connections and their deadlines, in order of deadline.
     lingering: VecDeque<(Moment, ConnectionKey)>,
     /// Closed once the kernel has ended their watches.
     pub(super) closing: Vec<K::Socket>,
     pub(super) scratch: Box<[u8]>,
-    /// The connection to Redis, by the number of its watch: it is readable, or writable, since the worker looked last.
+    /// Reports of the Redis connection since the worker looked last.
     pub cluster: ClusterReports,
-    /// The watch of the doorbell has ended, as any watch may after a burst: the core arms it anew.
+    /// The watch of the doorbell has ended, as any watch may after a burst: the core arms it again.
     pub(super) doorbell_is_deaf: bool,
-    /// Changes of what connections are counted in, since the worker took them last.
+    /// Changes of address slots since the worker took them last.
     pub accounts: Vec<AddressChange>,
 }
 
-/// What was reported of the connection to Redis.
+/// Reports of the Redis connection.
 #[derive(Debug, Default)]
 pub struct ClusterReports {
     pub readable: bool,
@@ -157,7 +157,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Takes over a socket whose handshake is done. `leftover`: what it sent behind its request.
+    /// Adds the socket of a new connection after its handshake. `leftover`: the bytes after the request.
     pub fn adopt(
         &mut self,
         shard: &mut Shard,
@@ -179,7 +179,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// What moves with a connection: its socket, whether its peer has closed, and its incomplete input.
+    /// The parts of a connection that a transfer moves: its socket, whether its peer has closed, and its incomplete
+    /// input.
     pub(super) fn moves(&self, slot: u32) -> Option<(&K::Socket, bool, Vec<u8>)> {
         let socket = self.sockets.0.get(slot as usize)?;
         let partial = socket.partial.as_ref().map_or_else(Vec::new, |partial| partial.to_wire());
@@ -214,9 +215,9 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Deals with everything that is ready. `paused`: nothing is read; `congested`: the mailboxes are full, so
+    /// Processes everything that is ready. `paused`: nothing is read; `congested`: the mailboxes are full, so
     /// publishers are not read.
-    pub(super) fn turn(&mut self, site: &mut Site<'_>, paused: bool, congested: bool) {
+    pub(super) fn process_events(&mut self, site: &mut Site<'_>, paused: bool, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
         let waiting = self.unread.len();
         self.look_at_paced(site.shard);
@@ -255,8 +256,8 @@ impl<K: Kernel> Reactor<K> {
         self.read_waiting(shard, waiting, deadline);
     }
 
-    /// Reads those that had more to read in an earlier tick, the first `count` of `unread`, while there is time. If
-    /// there was none for the first, it comes before the others in the next tick.
+    /// Reads the first `count` sockets of `unread`, which had more to read in an earlier tick, while there is time. If
+    /// there was no time for the first one, it is read before the others in the next tick.
     fn read_waiting(&mut self, shard: &mut Shard, count: usize, deadline: u64) {
         for number in 0..count {
             if self.kernel.stamp() >= deadline {
@@ -279,7 +280,7 @@ impl<K: Kernel> Reactor<K> {
                     return;
                 }
                 if !event.more {
-                    // A watch ends now and then, and at errors; reading tells which it was.
+                    // A watch ends at errors and when the kernel has no room; the read shows which it was.
                     if let Some(socket) = &self.sockets.0[key.slot as usize].descriptor {
                         self.kernel.watch_readable(socket, Watched::Connection(key));
                     }
@@ -301,7 +302,7 @@ impl<K: Kernel> Reactor<K> {
             Token::Writable(Watched::Cluster(number)) if number == self.cluster.number => {
                 self.cluster.writable = true;
             }
-            // Of a connection that has gone.
+            // The connection has ended.
             Token::Readable(_) | Token::Writable(_) => {}
             Token::Lost => self.drop_all(site),
             // The worker drains its mailboxes in every tick; the core only has to be woken.
@@ -309,8 +310,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// The kernel has no memory to watch a socket: it would never be heard again, and trying over and over would only
-    /// take the processor too. Its client comes back when there is room.
+    /// The kernel has no memory to watch a socket. Without a watch the socket would never be reported, and retrying
+    /// would only use the processor. So the socket is closed, and its client reconnects when there is memory.
     fn note_unwatchable(&mut self, site: &mut Site<'_>, watched: Watched) {
         match watched {
             Watched::Connection(key) if site.shard.get(key).is_some() => {
@@ -319,7 +320,7 @@ impl<K: Kernel> Reactor<K> {
                 self.drop_socket(site.shard, key);
             }
             Watched::Session(key) => self.note_unwatchable_session(site, key),
-            // Connections wait there whatever the kernel says, so the next tick tries again.
+            // Connections may be waiting, so the next tick tries again.
             Watched::Listener(index) => self.note_listener(index, false),
             // The connection is lost, as the read will show.
             Watched::Cluster(number) if number == self.cluster.number => {
@@ -345,7 +346,8 @@ impl<K: Kernel> Reactor<K> {
         queue.push_back(key);
     }
 
-    /// Reads the queued sockets, each once. `false` when the time for it is up; the rest stays queued, ahead of others.
+    /// Reads the queued sockets, each once. `false` when the time is over; the remaining sockets stay at the front of
+    /// the queue.
     fn read_ready(&mut self, shard: &mut Shard, deadline: u64, bytes: &mut usize) -> bool {
         while let Some(key) = self.ready.pop_front() {
             *bytes += self.read(shard, key);
@@ -359,7 +361,7 @@ impl<K: Kernel> Reactor<K> {
         true
     }
 
-    /// Queues those again that need not wait any more.
+    /// Queues paused sockets again whose wait is over.
     fn look_at_paced(&mut self, shard: &Shard) {
         let now = shard.now();
         if self.paced.is_empty() || now < self.next_paced_look {
@@ -408,7 +410,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Gives received bytes to the frame decoder, and what it finds to the shard.
+    /// Decodes received bytes and passes the messages to the shard.
     fn feed(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
         let Some(connection) = shard.get(key) else { return };
         if connection.is_closing() && self.sockets.0[key.slot as usize].partial.is_none() {
@@ -433,19 +435,19 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// A connection is closing: its socket goes when its frame is out and answered, or when its time is up.
+    /// A connection is closing: its socket is closed once its close frame is sent and answered, or at its deadline.
     pub(super) fn linger(&mut self, key: ConnectionKey, now: Moment) {
         self.lingering.push_back((Moment(now.0 + LINGER_MS), key));
     }
 
-    /// The last frame of a closing connection is with the kernel.
+    /// The kernel has the last frame of a closing connection.
     pub(super) fn finish(&mut self, shard: &mut Shard, key: ConnectionKey) {
         let socket = &self.sockets.0[key.slot as usize];
         if socket.peer_closed {
             return self.drop_socket(shard, key);
         }
-        // Our half is closed; reading goes on until the peer closes too, so that our close frame is not lost
-        // to a reset.
+        // Our half is closed. The connection is read until the peer closes too, because a reset would destroy our close
+        // frame.
         if let Some(descriptor) = &socket.descriptor
             && !self.kernel.shut_down(descriptor)
         {
@@ -453,7 +455,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Ends those whose time to answer our close is up.
+    /// Ends connections whose peers have not answered our close frame in time.
     pub(super) fn expire(&mut self, shard: &mut Shard, now: Moment) {
         while let Some((deadline, key)) = self.lingering.front().copied() {
             if deadline > now {
@@ -484,8 +486,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// After lost completions no connection can be trusted: a send that was cut short would go on in the middle of a
-    /// frame, and a watch that ended would never report again. Clients connect again.
+    /// Ends all connections after lost completions: a send that was cut short would continue in the middle of a frame,
+    /// and a watch that ended would never report again. Clients reconnect.
     fn drop_all(&mut self, site: &mut Site<'_>) {
         for key in site.shard.keys().collect::<Vec<_>>() {
             let why = Detail::Own("it has lost what it was to report");
@@ -501,13 +503,13 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Submits what is left and closes descriptors whose watches are gone.
-    pub(super) fn finish_turn(&mut self) {
+    pub(super) fn finish_tick(&mut self) {
         self.kernel.submit();
         self.closing.clear();
     }
 
-    /// Ends the watches of the listeners, for good, and returns them. A listener that another process has too would
-    /// wake this core for each connection that is the other's.
+    /// Ends the watches of the listeners and returns them. A listener that is shared with another process would wake
+    /// this core for each of the other's connections.
     pub fn stop_listening(&mut self) -> Vec<K::Listener> {
         for (index, (listener, _)) in (0..).zip(&self.listeners) {
             self.kernel.unwatch_listener(listener, index);
@@ -516,13 +518,13 @@ impl<K: Kernel> Reactor<K> {
         self.listeners.drain(..).map(|(listener, _)| listener).collect()
     }
 
-    /// Slots that are, or were, in use: they come first.
+    /// The number of slots that are or were in use: they are the lowest ones.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.sockets.0.len()
     }
 
-    /// Some sockets are not read for now: a tick is needed when they may be again.
+    /// Reads of some sockets are paused: a tick is needed when they may continue.
     #[must_use]
     pub fn has_paced(&self) -> bool {
         !self.paced.is_empty()
@@ -534,13 +536,13 @@ impl<K: Kernel> Reactor<K> {
         self.ready.len() + self.unread.len() + self.paced.len() + self.sessions.queued()
     }
 
-    /// Another tick is needed although no descriptor will say so.
+    /// Another tick is needed that no report will cause.
     pub(super) fn has_unread(&self) -> bool {
         !self.ready.is_empty() || !self.unread.is_empty() || self.sessions.has_work()
     }
 }
 
-/// Hands complete messages of one connection to the shard.
+/// Passes complete messages of one connection to the shard.
 struct ShardSink<'a> {
     shard: &'a mut Shard,
     key: ConnectionKey,
@@ -550,7 +552,8 @@ struct ShardSink<'a> {
 impl ShardSink<'_> {
     fn flow(&self) -> Flow {
         match self.shard.get(self.key) {
-            // One that is over its send queue's bound is closed behind this input: what it still asks for is not done.
+            // A connection that is over the bound of its send queue is closed after this input, and its further
+            // requests are ignored.
             Some(connection) if !connection.is_closing() && !connection.is_overflowed() => {
                 Flow::Continue
             }
@@ -584,8 +587,7 @@ impl Sink for ShardSink<'_> {
 
     fn close(&mut self, code: Option<u16>, reason: &str) -> Flow {
         self.peer_closed = true;
-        // The peer's code comes back to it (RFC 6455 section 5.5.1); an empty close is answered with 1000 as
-        // Reverb does.
+        // The peer's code is sent back (RFC 6455 section 5.5.1); an empty close is answered with 1000 as in Reverb.
         self.shard.close_frame(self.key.slot, code.unwrap_or(1000), reason);
         Flow::Stop
     }

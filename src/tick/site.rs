@@ -1,5 +1,5 @@
-//! The parts of a core that a request acts on, borrowed together: the shard, the mail of the core, its questions and
-//! the rules of HTTP. PURE but for the doorbells of the mailbox.
+//! Everything in a core that a request acts on, borrowed together: the shard, the mail, the questions and the rules of
+//! HTTP. Sockets are not part of it. PURE except for the doorbells of the mailbox. Its buffers are reused.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{Body, Lane, LinkId, Mail, Question, Shard, ToCluster};
 
-/// Mail that is handed over within a core. Both are empty between two calls and keep their storage.
+/// Mail within a core. Both lists are empty between two calls and keep their storage.
 #[derive(Default)]
 pub(super) struct Post {
     /// Mail on its way to the shard.
@@ -21,21 +21,21 @@ pub(super) struct Post {
     own: Vec<Mail>,
 }
 
-/// Everything in a core but its sockets.
+/// A core without its sockets.
 pub(super) struct Site<'a> {
     pub(super) shard: &'a mut Shard,
     pub(super) mailbox: &'a mut Mailbox<Mail>,
     pub(super) post: &'a mut Post,
     pub(super) gathers: &'a mut Gathers,
     pub(super) http: &'a mut Http,
-    /// The time of what is being carried out, by `Kernel::stamp`. It orders mail of different cores, so it is read
-    /// after a request was received and before anything is done for it.
+    /// The time of the current request, by `Kernel::stamp`. It orders mail of different cores, so it is read after the
+    /// request was received and before anything is done for it.
     pub(super) stamp: u64,
 }
 
 impl Site<'_> {
-    /// Hands the shard's mail to the rings, and to itself what is its own, until there is none. `catch_up` calls
-    /// it last: what other cores sent before goes ahead of what this core asks of itself.
+    /// Moves the shard's mail to the rings, and processes its mail to itself, until there is none. `catch_up` calls it
+    /// last: mail that other cores sent before is processed before mail of this core to itself.
     pub(super) fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
         loop {
@@ -56,14 +56,14 @@ impl Site<'_> {
         }
     }
 
-    /// Takes in what was sent before now, by whichever core. A request must see, and come behind, all that was
-    /// answered before it was made.
+    /// Processes all mail that was sent before now by any core. A request must be ordered after everything that was
+    /// answered before the request was made.
     pub(super) fn catch_up(&mut self) {
         self.drain_to_home();
         self.settle_mail();
     }
 
-    /// Always: this mail causes none that must find room at once.
+    /// Always allowed: this mail causes none that needs room at once.
     pub(super) fn drain_from_home(&mut self) {
         let lane = lane_index(Lane::FromHome);
         for from in 0..self.mailbox.cores() {
@@ -74,7 +74,7 @@ impl Site<'_> {
         }
     }
 
-    /// Only while there is room for the mail it may cause.
+    /// Only while there is room for the mail that it can cause.
     fn drain_to_home(&mut self) {
         if self.mailbox.owes_too_much() {
             return;
@@ -86,8 +86,8 @@ impl Site<'_> {
         }
     }
 
-    /// Publishes what one request holds. When this returns, no later request, on whichever core, can overtake
-    /// it: it was ordered here, or its mail is stamped and on its way (unless `has_overflow`).
+    /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
+    /// was ordered here, or its mail is stamped and in a ring (unless `has_overflow`).
     pub(super) fn publish<'a>(
         &mut self,
         app: AppIndex,
@@ -103,7 +103,7 @@ impl Site<'_> {
         self.settle_mail();
     }
 
-    /// Asks all cores, this one included, and all nodes; the number to take the answers by.
+    /// Asks all cores, including this one, and all nodes. Returns the number of the question.
     pub(super) fn begin_gather(&mut self, asker: Asker, question: Question) -> u32 {
         let nodes = self.shard.is_cluster_up();
         let (id, question) = self.ask_cores(asker, question, i64::from(nodes));
@@ -125,7 +125,7 @@ impl Site<'_> {
                 let (id, _) = self.ask_cores(Asker::Node(from, number), question, 0);
                 self.gathers.finish(id, &mut self.shard.outbox.cluster);
             }
-            // It does not know the app: it has nothing of it.
+            // This node does not know the app, so it has nothing to add.
             None => {
                 let body = Body::Answer { id: number, answers: Vec::new() };
                 self.shard.outbox.cluster.push(ToCluster::Reply { to: from, body });
@@ -142,7 +142,7 @@ impl Site<'_> {
         let question = Arc::new(question);
         let from = self.mailbox.core();
         for to in (0..cores).filter(|to| *to != from) {
-            // Behind what the shard has to say: a question must not overtake the publish it asks about.
+            // After the shard's mail: a question must not overtake the publish that it asks about.
             let mail = Mail::Ask { id, from, question: question.clone() };
             self.shard.outbox.mails.push((to, mail));
         }

@@ -104,7 +104,7 @@ fn open(core: &mut Core<Scripted>) -> ConnectionKey {
 }
 
 fn tick(core: &mut Core<Scripted>) {
-    core.turn();
+    core.tick();
     core.finish();
 }
 

@@ -23,10 +23,10 @@ use crate::clock::Moment;
 
 /// Refusals between which the endpoint accepted others, after which an event no longer delays its channel.
 const PROOFS: u32 = 3;
-/// Refusals of events of one channel together, after which they are tried apart. Events of one channel wait for each
-/// other anyway, and often come in twos (`channel_occupied`, `member_added`).
+/// Refusals of events of one channel together, after which they are tried separately. Events of one channel wait for
+/// each other anyway, and often come in pairs (`channel_occupied`, `member_added`).
 const TOGETHER: u32 = 3;
-/// The bound on waiting events has so many parts: isolated events may take one, one group all but one.
+/// The bound on waiting events is divided into parts: isolated events may use one, one group all but one.
 const PARTS: usize = 4;
 
 /// An event that was tried or is to be tried at once.
@@ -49,7 +49,7 @@ impl Attempt {
         self.entries.iter().map(|entry| &entry.line)
     }
 
-    /// The same for the same events, so that a repeated request has the same bytes.
+    /// The same value for the same events, so that a repeated request has the same bytes.
     pub(super) fn unix_ms(&self) -> u64 {
         self.entries.first().map_or(0, |entry| entry.since.1)
     }
@@ -59,9 +59,9 @@ impl Attempt {
 #[derive(Debug)]
 pub(super) enum Next {
     Post(Attempt),
-    /// Nothing before this moment; events that come in may be sent before it.
+    /// Nothing before this moment, unless new events arrive.
     Wait(Moment),
-    /// Nothing before this moment, whatever comes in.
+    /// Nothing before this moment, even if new events arrive.
     Pause(Moment),
     Empty,
 }
@@ -83,7 +83,7 @@ struct RetryGroup {
     width: usize,
     /// Events of one channel are tried apart: together they were refused `TOGETHER` times.
     is_apart: bool,
-    /// Refusals of what is in front since it was cut to its size.
+    /// Refusals of the front entries since they were cut to their number.
     refusals: u32,
     due: Moment,
     /// `Backlog::acceptances` at the last refusal of the first entry alone.
@@ -173,7 +173,7 @@ impl Backlog {
         self.waiting.push(line);
     }
 
-    /// Whether events wait that were never tried and do not fill a request.
+    /// Whether events wait that were never tried and that do not fill a request.
     pub(super) fn wants_more(&self, now: Moment) -> bool {
         !self.waiting.is_empty() && !self.waiting.is_full() && now >= self.paused_until
     }
@@ -183,7 +183,7 @@ impl Backlog {
         self.groups.is_empty()
     }
 
-    /// An event that waits, the first to be due; for the log.
+    /// The waiting event that is due first; for the log.
     pub(super) fn first(&self) -> Option<&EventJson> {
         let first = self.due.first().and_then(|(_, id)| self.groups.get(id)?.entries.front());
         first.map(|entry| &entry.line).or_else(|| self.waiting.first())
@@ -254,7 +254,7 @@ impl Backlog {
         Attempt { entries, group: Some(id) }
     }
 
-    /// What fits one request of the events that were never tried. Those of a channel with a group join it.
+    /// The events that were never tried, up to one request. Events of a channel with a group join the group.
     fn take_new(
         &mut self,
         now: Moment,
@@ -281,7 +281,7 @@ impl Backlog {
         entries
     }
 
-    /// An event waits behind those of its channel.
+    /// Adds an event after those of its channel.
     fn join(&mut self, id: u64, entry: BacklogEntry, given_up: &mut Vec<BacklogEntry>) {
         let (part, now) = (self.part, entry.since.0);
         self.change(id, |group| {
@@ -318,7 +318,7 @@ impl Backlog {
         }
     }
 
-    /// The backend did not accept it. Gives the events that are given up, and why.
+    /// The backend refused it. Returns the events that are given up, with the reason.
     pub(super) fn refused(
         &mut self,
         attempt: Attempt,
@@ -361,7 +361,7 @@ impl Backlog {
         given_up
     }
 
-    /// The front of a group is to be tried again: in parts if it was more than one, else after a pause.
+    /// Schedules the front of a group again: in parts if it was more than one event, otherwise after a pause.
     fn put_off(&mut self, id: u64, tried: usize, verdict: RetryVerdict, now: Moment, random: u64) {
         let Some(group) = self.groups.get(&id) else { return };
         let may_be_its_events = match verdict {
@@ -377,7 +377,7 @@ impl Backlog {
         }
         let elapsed = group.entries.front().map_or(Duration::ZERO, |entry| since_first(entry, now));
         let pause = match verdict {
-            // Not the fault of these events: they are due when the endpoint is tried again.
+            // The events are not at fault: they are due when the endpoint is tried again.
             RetryVerdict::Unreachable => Duration::ZERO,
             _ => self.policy.event_pause(group.refusals, elapsed, random).unwrap_or_default(),
         };
@@ -398,8 +398,9 @@ impl Backlog {
         self.release_followers(id, now);
     }
 
-    /// Halves the channels of a group; if it has one, halves what is tried of it together. The first half is next and
-    /// the second one last, so that what is good is found early whether refused events lie together or apart.
+    /// Halves the channels of a group; for a single channel, halves the events that are tried together. The first half
+    /// is next and the second half last, so that good events are found early whether refused events are adjacent or
+    /// not.
     fn split(&mut self, id: u64, tried: usize, now: Moment) {
         self.change(id, |group| {
             group.refusals = 0;
@@ -429,7 +430,7 @@ impl Backlog {
         self.move_out(id, now, |entry| !first.contains(&entry.line.channel));
     }
 
-    /// If the fault of the first event is its own, those behind it get a group and no longer wait for it.
+    /// If the first event itself is at fault, the events after it get a group and no longer wait for it.
     fn release_followers(&mut self, id: u64, now: Moment) {
         let is_proven = |group: &RetryGroup| group.proofs >= PROOFS && group.entries.len() > 1;
         if !self.groups.get(&id).is_some_and(is_proven) {
@@ -466,7 +467,7 @@ impl Backlog {
         self.schedule(new);
     }
 
-    /// What was tried of a group is accepted or given up. The rest, if any, is due.
+    /// The tried entries of a group are accepted or given up. The remaining entries are due.
     fn resolve_front(&mut self, id: u64, now: Moment) {
         self.change(id, |group| {
             group.due = now;
@@ -509,7 +510,7 @@ impl Backlog {
         id
     }
 
-    /// Puts a group where it is due, or removes it if nothing is left of it.
+    /// Schedules a group, or removes it if it is empty.
     fn schedule(&mut self, id: u64) {
         let Some(group) = self.groups.get(&id) else { return };
         if !group.entries.is_empty() {
@@ -520,7 +521,7 @@ impl Backlog {
         if let Some(group) = self.groups.remove(&id) {
             self.due.remove(&(group.due, id));
             for channel in &group.channels {
-                // A channel may have gone on to another group.
+                // A channel may have moved to another group.
                 if self.group_of.get(channel) == Some(&id) {
                     self.group_of.remove(channel);
                 }

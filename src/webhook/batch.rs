@@ -1,4 +1,7 @@
 //! Events that wait for their first attempt, and the body of a request. No clock and no I/O.
+//!
+//! Owns two queues, one of them for events of public channels, so that a flood on public channels delays no signed
+//! event. Limits of one request: `EVENTS_MAX`, `BYTES_MAX`. The sender limits the events that wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ pub(super) struct EventJson {
     pub(super) json: Arc<[u8]>,
 }
 
-/// What waits for its first attempt. Events that needed a signature go first; each queue keeps its order.
+/// Events that wait for their first attempt. Events that needed a signature are sent first; each queue keeps its order.
 #[derive(Debug, Default)]
 pub(super) struct WaitingEvents {
     signed: VecDeque<EventJson>,
@@ -46,7 +49,7 @@ impl WaitingEvents {
         queue.pop_front_if(|line| fits(line))
     }
 
-    /// Whether this fills a request, so that waiting for more has no use.
+    /// Whether the events fill a request, so that waiting for more is useless.
     pub(super) fn is_full(&self) -> bool {
         self.signed.len() + self.open.len() >= EVENTS_MAX || {
             let mut bytes = self.signed.iter().chain(&self.open).map(|line| line.json.len());

@@ -12,7 +12,7 @@ use crate::app::{AppIndex, Apps};
 use crate::pusher::channel_name::{self, Access};
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
-/// What an event's sender needed for it.
+/// The credentials that a client needs to cause the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Class {
     /// A signature: all but client events of private and presence channels and of users.
@@ -35,12 +35,12 @@ impl Class {
         }
     }
 
-    /// Anybody can cause such events.
+    /// Any client can cause such events.
     pub(super) fn is_open(self) -> bool {
         self == Self::Open
     }
 
-    /// What of a bound on events or bytes is this class's own: never nothing.
+    /// The share of a bound on events or bytes that this class may use; at least 1.
     pub(super) fn share(self, max: usize) -> usize {
         match self {
             Self::Member | Self::Open => max,
@@ -49,7 +49,7 @@ impl Class {
     }
 }
 
-/// What is in one worker's ring. The worker adds, the dispatcher takes away.
+/// The contents of one worker's ring. The worker adds, the dispatcher subtracts.
 #[derive(Debug)]
 pub(super) struct RingBudget {
     /// By app.
@@ -76,7 +76,7 @@ impl RingBudget {
         }
     }
 
-    /// Whether there is room for one more, which is taken then.
+    /// Takes room for one event; returns whether there was any.
     pub(super) fn take(&self, app: AppIndex, class: Class) -> bool {
         let Some(events) = self.events.get(usize::from(app.0)) else { return false };
         let max = match class {
@@ -96,8 +96,8 @@ impl RingBudget {
         true
     }
 
-    /// One has left the ring.
-    pub(super) fn give_back(&self, app: AppIndex, class: Class) {
+    /// An event has left the ring.
+    pub(super) fn release(&self, app: AppIndex, class: Class) {
         if let Some(events) = self.events.get(usize::from(app.0)) {
             events[class as usize].fetch_sub(1, Ordering::Relaxed);
             self.open.fetch_sub(usize::from(class == Class::Open), Ordering::Relaxed);
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!((1..9).map(|app| fill(&budget, app, Class::Open)).sum::<usize>(), 300);
         assert_eq!(fill(&budget, 0, Class::Client), 200);
         assert_eq!(fill(&budget, 0, Class::Member), 400);
-        budget.give_back(AppIndex(0), Class::Open);
+        budget.release(AppIndex(0), Class::Open);
         assert_eq!(fill(&budget, 0, Class::Open), 1);
         let alone = RingBudget::new(&apps(1), 800);
         assert_eq!(fill(&alone, 0, Class::Open), 400);

@@ -1,4 +1,7 @@
-//! One POST: the HTTP client, and what an answer means. Blocks; only senders call it.
+//! The HTTP client: one POST, and the classification of its answer.
+//!
+//! Blocks, so only senders call it. Signs the body with the app's secret. Follows no redirects. Limits: the configured
+//! timeout for a request, `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and one kept connection for each endpoint.
 
 use std::fmt;
 use std::io::Read;
@@ -19,14 +22,14 @@ use crate::app::App;
 use crate::pusher::signature;
 use crate::text::{SHOWN_BYTES_MAX, shown, visible};
 
-/// Bytes of an answer's body that are read, so that its connection can be used again. The body says nothing to us.
+/// Bytes of an answer's body that are read, so that its connection can be reused. The content is ignored.
 const ANSWER_BYTES_READ: u64 = 4 * 1024;
 /// Head of an answer; Laravel's have 1 or 2 KiB of cookies.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Addresses of one name that are tried (`ResolvedSocketAddrs` has that many places).
 const ADDRESSES_MAX: usize = 16;
 
-/// Why a request did not do.
+/// Why a request failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DeliveryFailure {
     /// An answer, but not 2xx; and its `Retry-After`, if that is a number of seconds.
@@ -35,13 +38,13 @@ pub(super) enum DeliveryFailure {
     Timeout,
     /// Not resolved, or not connected.
     Connection(String),
-    /// Cut off after the connection was made, or answered with what is not HTTP.
+    /// Closed after the connection was established, or answered with something else than HTTP.
     HungUp(String),
     /// The backend's certificate is not trusted, or TLS cannot be spoken with it.
     Tls(String),
 }
 
-/// The client of all endpoints: connections are kept open between requests, TLS is set up once.
+/// The client of all endpoints. Connections are kept open between requests, and TLS is set up once.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointClient {
     agent: Agent,
@@ -56,7 +59,7 @@ impl EndpointClient {
             .build();
         let config = Agent::config_builder()
             .timeout_global(Some(timeout))
-            // A redirected POST would arrive as a GET, or somewhere nobody configured.
+            // A redirected POST would arrive as a GET, or at a URL that is not configured.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -92,7 +95,7 @@ impl EndpointClient {
             let seconds = value.to_str().ok()?.trim().parse().ok()?;
             Some(Duration::from_secs(seconds))
         });
-        // Whatever becomes of the body: the status was the answer.
+        // The status is the answer, even if reading the body fails.
         let body = answer.body_mut().as_reader();
         let _ = std::io::copy(&mut body.take(ANSWER_BYTES_READ), &mut std::io::sink());
         match answer.status().as_u16() {
@@ -111,7 +114,7 @@ impl EndpointClient {
         Ok(date.map(str::to_owned))
     }
 
-    /// Ends what is under way in other threads, and lets nothing begin.
+    /// Ends requests of other threads, and lets no new one begin.
     pub(super) fn shut(&self) {
         self.agent.clone().shutdown();
     }
@@ -157,7 +160,7 @@ fn is_of_a_connection(error: &std::io::Error) -> bool {
 }
 
 impl DeliveryFailure {
-    /// What it means for the events of the request.
+    /// The consequence for the events of the request.
     pub(super) fn verdict(&self) -> RetryVerdict {
         match self {
             Self::Status(408 | 425 | 429, _) => RetryVerdict::Busy,
@@ -176,7 +179,7 @@ impl DeliveryFailure {
     }
 }
 
-/// Tells what happened and what to do, to be read after the URL.
+/// What happened and what to do; the text follows the URL.
 impl fmt::Display for DeliveryFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -207,7 +210,7 @@ impl fmt::Display for DeliveryFailure {
     }
 }
 
-/// The system's words for an error, without the number and the name that ureq adds.
+/// The system's text of an error, without the number and the name that ureq adds.
 fn plain(why: &str) -> String {
     let why = why.strip_prefix("io: ").unwrap_or(why);
     let why = why.rsplit_once(" (os error").map_or(why, |(why, _)| why);

@@ -1,5 +1,9 @@
-//! The thread between workers and senders. It empties the rings, asks the gate, and queues events for endpoints. It
-//! waits for events only, so if a ring is full, the workers produce more than it can read.
+//! The thread between workers and senders. It empties the rings, passes events through the gate, and queues them for
+//! endpoints.
+//!
+//! It waits for events only, never for an endpoint. So if a ring is full, the workers produce more than it can read.
+//! Starts a sender when an endpoint has events, and reports dropped events. Limits: `EVENTS_PER_PASS` for fairness
+//! between rings; `budget.rs` for the rest.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,17 +28,17 @@ use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 
-/// Events taken from one ring before the others have their turn.
-const EVENTS_PER_TURN: usize = 1024;
-/// Rest after a turn that took little: workers need not wake this thread meanwhile, which would cost them a system
+/// Events taken from one ring before the next ring is read.
+const EVENTS_PER_PASS: usize = 1024;
+/// Pause after a pass with few events: during it, workers need not wake this thread, which would cost them a system
 /// call a tick.
-const REST: Duration = Duration::from_millis(5);
+const PAUSE_AFTER_LITTLE: Duration = Duration::from_millis(5);
 /// Longest sleep without a doorbell.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
-/// How often the end looks whether an endpoint is still worth waiting for.
+/// How often the end checks whether an endpoint is still worth waiting for.
 const END_STEP: Duration = Duration::from_millis(50);
-/// Losses of one kind are told once in this time.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
+/// Losses of one kind are reported once in this time.
+const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One webhook of an app.
 struct Endpoint {
@@ -43,7 +47,7 @@ struct Endpoint {
     losses: LostEvents,
 }
 
-/// Events that were dropped and not yet told of.
+/// Events that were dropped and not yet reported.
 #[derive(Default)]
 struct LostEvents {
     /// By kind.
@@ -65,11 +69,11 @@ impl DropReason {
     fn sentence(self) -> &'static str {
         match self {
             Self::Full => {
-                "too many wait for it. Make the backend answer faster (work in a queue), ask for fewer events, or \
+                "its queue is full. Make the backend answer faster (work in a queue), configure fewer events, or \
                  raise RINGVERB_WEBHOOK_QUEUE_MAX"
             }
             Self::NoThread => {
-                "the system gives no more threads. Raise the limit of processes (ulimit -u, pids.max, TasksMax)"
+                "the system starts no more threads. Raise the limit of processes (ulimit -u, pids.max, TasksMax)"
             }
         }
     }
@@ -80,12 +84,12 @@ impl LostEvents {
         self.events.iter().any(|events| *events > 0)
     }
 
-    /// How many to tell of now, and of which kinds.
+    /// The losses to report now, by kind.
     fn due(&mut self, now: Moment) -> Option<String> {
         if !self.any() || now < self.quiet_until {
             return None;
         }
-        self.quiet_until = later(now, TELL_AGAIN);
+        self.quiet_until = later(now, LOSS_REPORT_INTERVAL);
         let events = std::mem::take(&mut self.events);
         let kinds = WebhookKind::ALL.iter().zip(&events).filter(|(_, events)| **events > 0);
         let kinds: Vec<String> =
@@ -100,21 +104,21 @@ pub(super) struct Dispatcher {
     rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
     doorbell: Arc<Doorbell>,
     finishing: Receiver<Duration>,
-    /// What `finishing` said.
+    /// The grace period that `finish` was called with.
     grace: Option<Duration>,
     gate: Gate,
     endpoints: Vec<Endpoint>,
     /// By app: its endpoints.
     endpoints_of: Vec<Vec<usize>>,
-    /// Endpoints with losses to tell of.
+    /// Endpoints with losses to report.
     losing: Vec<usize>,
-    /// Of the workers' rings, as told.
-    workers_losses_told: [u64; WEBHOOK_KINDS],
+    /// Losses of the workers' rings that were reported.
+    workers_losses_reported: [u64; WEBHOOK_KINDS],
     workers_losses: LostEvents,
-    /// Senders hold a copy each. It goes away with the last of them.
+    /// Each sender has a copy; the channel closes when the last of them ends.
     alive: Sender<Infallible>,
     all_ended: Receiver<Infallible>,
-    /// What the gate let through; empty between turns.
+    /// Events that passed the gate; empty between two passes.
     passed: Vec<ClassedEvent>,
 }
 
@@ -149,7 +153,7 @@ impl Dispatcher {
             endpoints,
             endpoints_of,
             losing: Vec::new(),
-            workers_losses_told: [0; WEBHOOK_KINDS],
+            workers_losses_reported: [0; WEBHOOK_KINDS],
             workers_losses: LostEvents::default(),
             alive,
             all_ended,
@@ -159,24 +163,24 @@ impl Dispatcher {
 
     pub(super) fn run(mut self) {
         let grace = loop {
-            // Asked before the rings are emptied: what was pushed before the end is in them.
+            // Checked before the rings are emptied: events that were pushed before the end are in them.
             if let Some(grace) = self.asked_to_finish() {
                 break grace;
             }
-            let taken = self.turn();
-            self.tell_losses(self.common.clock.now());
+            let taken = self.dispatch();
+            self.report_losses(self.common.clock.now());
             match taken {
                 0 => self.sleep(),
-                1..EVENTS_PER_TURN => rest(),
+                1..EVENTS_PER_PASS => pause_after_little(),
                 _ => {}
             }
         };
-        for _ in 0..=self.common.settings.ring_events / EVENTS_PER_TURN {
-            self.turn();
+        for _ in 0..=self.common.settings.ring_events / EVENTS_PER_PASS {
+            self.dispatch();
         }
         self.gate.release_all(&mut self.passed);
         self.route();
-        self.tell_losses(Moment(u64::MAX));
+        self.report_losses(Moment(u64::MAX));
         self.finish(grace);
     }
 
@@ -187,15 +191,16 @@ impl Dispatcher {
         self.grace
     }
 
-    /// Empties the rings as far as it is fair, and queues what may be sent by now. Gives the number of events taken.
-    fn turn(&mut self) -> usize {
+    /// Reads each ring up to `EVENTS_PER_PASS`, and queues the events that may be sent by now. Returns the number of
+    /// events read.
+    fn dispatch(&mut self) -> usize {
         let now = self.common.clock.now();
         self.gate.release(now, &mut self.passed);
         let mut taken = 0;
         for (ring, budget) in &mut self.rings {
-            for _ in 0..EVENTS_PER_TURN {
+            for _ in 0..EVENTS_PER_PASS {
                 let Ok((class, event)) = ring.pop() else { break };
-                budget.give_back(event.app, class);
+                budget.release(event.app, class);
                 taken += 1;
                 self.gate.accept(class, event, now, &mut self.passed);
             }
@@ -205,19 +210,19 @@ impl Dispatcher {
     }
 
     fn sleep(&mut self) {
-        // Whoever rang before this rang nobody: look once more for all that it may have been.
+        // A ring before this had no effect: check once more for everything that it may have announced.
         self.doorbell.set_asleep();
         fence(Ordering::SeqCst);
         if self.rings.iter().all(|(ring, _)| ring.is_empty()) && self.asked_to_finish().is_none() {
             let clock = self.common.clock;
             let due = self.gate.next_due().map_or(SLEEP_MAX, |due| clock.until(due));
             let losses_due = !self.losing.is_empty() || self.workers_losses.any();
-            self.doorbell.wait_for(if losses_due { due.min(TELL_AGAIN) } else { due });
+            self.doorbell.wait_for(if losses_due { due.min(LOSS_REPORT_INTERVAL) } else { due });
         }
         self.doorbell.set_awake();
     }
 
-    /// Queues at every endpoint that wants it.
+    /// Queues the event for every endpoint that wants it.
     fn route(&mut self) {
         let mut passed = std::mem::take(&mut self.passed);
         for (class, event) in passed.drain(..) {
@@ -244,8 +249,8 @@ impl Dispatcher {
         self.passed = passed;
     }
 
-    /// Tells what was dropped, if it is time; `now` may be the end of time.
-    fn tell_losses(&mut self, now: Moment) {
+    /// Reports dropped events if the interval is over; `now` may be the maximum.
+    fn report_losses(&mut self, now: Moment) {
         let endpoints = &mut self.endpoints;
         self.losing.retain(|at| {
             let Endpoint { target, losses, .. } = &mut endpoints[*at];
@@ -255,19 +260,19 @@ impl Dispatcher {
             false
         });
         let dropped = self.common.counters.dropped_by_workers_of.get();
-        for (kind, told) in self.workers_losses_told.iter_mut().enumerate() {
+        for (kind, told) in self.workers_losses_reported.iter_mut().enumerate() {
             self.workers_losses.events[kind] += dropped[kind] - *told;
             *told = dropped[kind];
         }
         if let Some(events) = self.workers_losses.due(now) {
             tracing::warn!(
-                "webhooks: {events}, because they came faster than they could be looked at. Ask for \
-                 fewer kinds of events (RINGVERB_WEBHOOK_EVENTS), or give the host another core"
+                "webhooks: {events}, because the workers sent them faster than the dispatcher could read them. \
+                 Configure fewer kinds of events (RINGVERB_WEBHOOK_EVENTS), or give the host another core"
             );
         }
     }
 
-    /// Lets the senders send what they have, until the time is over.
+    /// Lets the senders send their events until the time is over.
     fn finish(mut self, grace: Duration) {
         let senders = self.endpoints.iter_mut().filter_map(|endpoint| {
             let sender = endpoint.sender.take()?;
@@ -283,16 +288,19 @@ impl Dispatcher {
             let ended = self.all_ended.recv_timeout(left.min(END_STEP));
             let now = clock.now();
             // An endpoint that only refuses gets no more than a moment, so that it does not delay the end.
-            let is_worth_waiting =
-                rests.iter().any(|rest| rest.may_accept(start, now, failing_end));
+            let is_worth_waiting = rests
+                .iter()
+                .any(|pause_after_little| pause_after_little.may_accept(start, now, failing_end));
             if ended == Err(RecvTimeoutError::Disconnected) || left.is_zero() || !is_worth_waiting {
                 break;
             }
         }
         self.common.stop.store(true, Ordering::Release);
         // Before the connections are cut, so that what is counted here is what the endpoints did not accept.
-        for rest in rests.iter().filter(|rest| rest.events() > 0) {
-            let (target, discarded) = (&rest.target, rest.discarded());
+        for pause_after_little in
+            rests.iter().filter(|pause_after_little| pause_after_little.events() > 0)
+        {
+            let (target, discarded) = (&pause_after_little.target, pause_after_little.discarded());
             self.common.counters.lost_at_end.add(discarded.count() as u64);
             let app = &self.common.apps.get(target.app).id;
             tracing::warn!("webhook {} of app {app}: {}", target.shown, discarded.sentence());
@@ -353,6 +361,6 @@ fn written(class: Class, event: &WebhookEvent) -> EventJson {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this thread is no worker's, and rests on purpose")]
-fn rest() {
-    std::thread::sleep(REST);
+fn pause_after_little() {
+    std::thread::sleep(PAUSE_AFTER_LITTLE);
 }

@@ -16,15 +16,15 @@ use crate::app::AppIndex;
 use crate::clock::Moment;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
-/// Leavings held at once, a few hundred bytes each. Over it the oldest of those who hold most is sent early, so that
-/// one app's flood, or anybody's on public channels, ends the time of its own alone.
-const HELD_MAX: usize = 100_000;
-/// Channels whose cache miss was told lately. Over it the oldest is forgotten, and so perhaps told again.
+/// Leaves delayed at a time, a few hundred bytes each. Beyond it, the oldest leave of the app and class with the most
+/// is sent early. So a flood of one app, or on public channels, shortens only its own delays.
+const DELAYED_MAX: usize = 100_000;
+/// Channels whose cache miss was sent recently. Beyond it the oldest is forgotten, so its cache miss may be sent again.
 const MISSES_MAX: usize = 10_000;
 /// How long a cache miss is not repeated, in milliseconds.
 const MISS_QUIET_MS: u64 = 10_000;
 
-/// Who fills what: an app, and what its clients need for such events.
+/// The unit that shares the bound: an app, and the credentials that such events need.
 type GateClass = (AppIndex, Class);
 
 /// A channel, or a user in it.
@@ -35,7 +35,7 @@ struct GateKey {
     user: Option<Box<str>>,
 }
 
-/// Coming or going, of the two kinds of subject.
+/// A join or a leave, of a channel or of a user.
 enum Move {
     Came(Option<Box<str>>),
     Left(Option<Box<str>>),
@@ -44,15 +44,15 @@ enum Move {
 #[derive(Debug)]
 pub(super) struct Gate {
     debounce_ms: u64,
-    held_max: usize,
-    /// By the order in which they were held, which is the order in which they are due.
-    held: BTreeMap<u64, (Moment, Class, WebhookEvent)>,
-    /// The keys of `held` of each app and class that has any.
+    delayed_max: usize,
+    /// By the order in which they were delayed, which is the order in which they are due.
+    delayed: BTreeMap<u64, (Moment, Class, WebhookEvent)>,
+    /// The keys of `delayed` of each app and class that has any.
     groups: HashMap<GateClass, BTreeSet<u64>>,
-    /// The key of `held` for each subject that is there.
-    places: HashMap<GateKey, u64>,
-    next_place: u64,
-    misses_told: HashSet<(AppIndex, Arc<str>)>,
+    /// The key of `delayed` for each channel or user in it.
+    key_by_subject: HashMap<GateKey, u64>,
+    next_key: u64,
+    misses_sent: HashSet<(AppIndex, Arc<str>)>,
     /// The same channels, each with the end of its quiet time, oldest first.
     misses_by_age: VecDeque<(Moment, AppIndex, Arc<str>)>,
 }
@@ -61,17 +61,17 @@ impl Gate {
     pub(super) fn new(debounce: Duration) -> Self {
         Self {
             debounce_ms: u64::try_from(debounce.as_millis()).unwrap_or(u64::MAX),
-            held_max: HELD_MAX,
-            held: BTreeMap::new(),
+            delayed_max: DELAYED_MAX,
+            delayed: BTreeMap::new(),
             groups: HashMap::new(),
-            places: HashMap::new(),
-            next_place: 0,
-            misses_told: HashSet::new(),
+            key_by_subject: HashMap::new(),
+            next_key: 0,
+            misses_sent: HashSet::new(),
             misses_by_age: VecDeque::new(),
         }
     }
 
-    /// Takes an event in; what may be sent by now goes to `out`, in order.
+    /// Processes an event; events that may be sent now are appended to `out`, in order.
     pub(super) fn accept(
         &mut self,
         class: Class,
@@ -87,33 +87,33 @@ impl Gate {
                 }
             }
             Some(Move::Left(user)) if self.debounce_ms > 0 => {
-                self.hold(class, event, user, now, out);
+                self.delay(class, event, user, now, out);
             }
             _ if event.what == Happening::CacheMiss && !self.is_news(&event, now) => {}
             _ => out.push((class, event)),
         }
     }
 
-    /// What was held long enough goes to `out`.
+    /// Appends leaves whose delay is over to `out`.
     pub(super) fn release(&mut self, now: Moment, out: &mut Vec<ClassedEvent>) {
         while self.next_due().is_some_and(|due| due <= now) {
             self.release_oldest(out);
         }
     }
 
-    /// Everything held goes to `out`: nobody comes back any more.
+    /// Appends all delayed leaves to `out`, at the end of the server.
     pub(super) fn release_all(&mut self, out: &mut Vec<ClassedEvent>) {
-        while !self.held.is_empty() {
+        while !self.delayed.is_empty() {
             self.release_oldest(out);
         }
     }
 
     /// When `release` has something to do next.
     pub(super) fn next_due(&self) -> Option<Moment> {
-        self.held.first_key_value().map(|(_, (due, ..))| *due)
+        self.delayed.first_key_value().map(|(_, (due, ..))| *due)
     }
 
-    fn hold(
+    fn delay(
         &mut self,
         class: Class,
         event: WebhookEvent,
@@ -122,33 +122,33 @@ impl Gate {
         out: &mut Vec<ClassedEvent>,
     ) {
         let subject = subject(&event, user);
-        if self.places.contains_key(&subject) {
-            // The coming in between was lost where a worker's ring was full.
+        if self.key_by_subject.contains_key(&subject) {
+            // The join between two leaves was lost, because a worker's ring was full.
             return;
         }
         let group = (event.app, class);
-        if self.held.len() >= self.held_max {
+        if self.delayed.len() >= self.delayed_max {
             self.release_oldest_of_the_largest(group, out);
         }
         let due = Moment(now.0.saturating_add(self.debounce_ms));
-        self.groups.entry(group).or_default().insert(self.next_place);
-        self.held.insert(self.next_place, (due, class, event));
-        self.places.insert(subject, self.next_place);
-        self.next_place += 1;
+        self.groups.entry(group).or_default().insert(self.next_key);
+        self.delayed.insert(self.next_key, (due, class, event));
+        self.key_by_subject.insert(subject, self.next_key);
+        self.next_key += 1;
     }
 
-    /// Undoes a leaving; whether it was held.
+    /// Cancels a delayed leave; returns whether there was one.
     fn take(&mut self, subject: &GateKey) -> bool {
-        let Some(place) = self.places.remove(subject) else { return false };
-        self.remove(place).is_some()
+        let Some(key) = self.key_by_subject.remove(subject) else { return false };
+        self.remove(key).is_some()
     }
 
-    fn remove(&mut self, place: u64) -> Option<ClassedEvent> {
-        let (_, class, event) = self.held.remove(&place)?;
+    fn remove(&mut self, key: u64) -> Option<ClassedEvent> {
+        let (_, class, event) = self.delayed.remove(&key)?;
         let group = (event.app, class);
-        if let Some(places) = self.groups.get_mut(&group) {
-            places.remove(&place);
-            if places.is_empty() {
+        if let Some(keys) = self.groups.get_mut(&group) {
+            keys.remove(&key);
+            if keys.is_empty() {
                 self.groups.remove(&group);
             }
         }
@@ -156,40 +156,41 @@ impl Gate {
     }
 
     fn release_oldest(&mut self, out: &mut Vec<ClassedEvent>) {
-        if let Some((place, _)) = self.held.first_key_value() {
-            self.release_one(*place, out);
+        if let Some((key, _)) = self.delayed.first_key_value() {
+            self.release_one(*key, out);
         }
     }
 
-    /// Makes room for one of `group`: its own, where it has its share or more, so that a flood costs no search.
+    /// Makes room for one of `group`: removes one of its own if it has its share or more, so that a flood causes no
+    /// search.
     fn release_oldest_of_the_largest(&mut self, group: GateClass, out: &mut Vec<ClassedEvent>) {
-        let share = self.held.len().div_ceil(self.groups.len().max(1));
-        let own = self.groups.get(&group).filter(|places| places.len() >= share);
-        let largest = || self.groups.values().max_by_key(|places| places.len());
-        if let Some(place) = own.or_else(largest).and_then(|places| places.first().copied()) {
-            self.release_one(place, out);
+        let share = self.delayed.len().div_ceil(self.groups.len().max(1));
+        let own = self.groups.get(&group).filter(|keys| keys.len() >= share);
+        let largest = || self.groups.values().max_by_key(|keys| keys.len());
+        if let Some(key) = own.or_else(largest).and_then(|keys| keys.first().copied()) {
+            self.release_one(key, out);
         }
     }
 
-    fn release_one(&mut self, place: u64, out: &mut Vec<ClassedEvent>) {
-        let Some((class, event)) = self.remove(place) else { return };
+    fn release_one(&mut self, key: u64, out: &mut Vec<ClassedEvent>) {
+        let Some((class, event)) = self.remove(key) else { return };
         if let Some(Move::Left(user)) = movement(&event.what) {
-            self.places.remove(&subject(&event, user));
+            self.key_by_subject.remove(&subject(&event, user));
         }
         out.push((class, event));
     }
 
-    /// Whether the channel's miss was not told lately; remembers that it is told now.
+    /// Whether the channel's cache miss was not sent recently. Records it as sent now.
     fn is_news(&mut self, event: &WebhookEvent, now: Moment) -> bool {
         while let Some((until, ..)) = self.misses_by_age.front() {
             if *until > now && self.misses_by_age.len() < MISSES_MAX {
                 break;
             }
             if let Some((_, app, channel)) = self.misses_by_age.pop_front() {
-                self.misses_told.remove(&(app, channel));
+                self.misses_sent.remove(&(app, channel));
             }
         }
-        let is_news = self.misses_told.insert((event.app, event.channel.clone()));
+        let is_news = self.misses_sent.insert((event.app, event.channel.clone()));
         if is_news {
             let until = Moment(now.0.saturating_add(MISS_QUIET_MS));
             self.misses_by_age.push_back((until, event.app, event.channel.clone()));
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_reload_is_not_told() {
+    fn a_reload_within_the_debounce_time_sends_no_webhook() {
         for user in [None, Some(7)] {
             let mut gate = gate();
             let told = run(
@@ -266,12 +267,12 @@ mod tests {
                 vec![(0, "a", came(user)), (5, "a", left(user)), (3_004, "a", came(user))],
             );
             assert_eq!(told, [(0, "a".to_owned(), came(user))]);
-            assert_eq!((gate.next_due(), gate.places.len()), (None, 0));
+            assert_eq!((gate.next_due(), gate.key_by_subject.len()), (None, 0));
         }
     }
 
     #[test]
-    fn who_comes_back_late_is_told_after_the_leaving() {
+    fn a_join_after_the_debounce_time_is_sent_after_the_leave() {
         let mut gate = gate();
         let told = run(
             &mut gate,
@@ -297,7 +298,7 @@ mod tests {
         let other = WebhookEvent { app: AppIndex(1), channel: "a".into(), what: came(Some(1)) };
         let mut out = Vec::new();
         gate.accept(Class::Open, other, Moment(2), &mut out);
-        assert_eq!((out.len(), gate.held.len()), (1, 1));
+        assert_eq!((out.len(), gate.delayed.len()), (1, 1));
     }
 
     #[test]
@@ -308,24 +309,24 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_and_over_the_bound_the_held_ones_come_out_in_order() {
+    fn delayed_leaves_are_sent_in_order_at_the_end_and_over_the_limit() {
         let mut gate = gate();
-        gate.held_max = 2;
+        gate.delayed_max = 2;
         let list = vec![(0, "a", left(None)), (1, "b", left(None)), (2, "c", left(None))];
         assert_eq!(run(&mut gate, list), [(2, "a".to_owned(), left(None))]);
-        // What was sent early is not undone any more.
+        // A leave that was sent early is not cancelled.
         assert_eq!(run(&mut gate, vec![(3, "a", came(None))]).len(), 1);
         let mut out = Vec::new();
         gate.release_all(&mut out);
         let channels: Vec<&str> = out.iter().map(|(_, event)| &*event.channel).collect();
-        assert_eq!((channels, gate.places.len()), (vec!["b", "c"], 0));
+        assert_eq!((channels, gate.key_by_subject.len()), (vec!["b", "c"], 0));
     }
 
-    /// Anybody's flood of public channels once ended the time of everybody's leavings.
+    /// A flood on public channels once ended the delay of all other leaves.
     #[test]
     fn a_flood_ends_the_time_of_its_own_leavings_only() {
         let mut gate = gate();
-        gate.held_max = 100;
+        gate.delayed_max = 100;
         let mut out = Vec::new();
         let of = |app, number: usize, what| WebhookEvent {
             app: AppIndex(app),
@@ -346,16 +347,16 @@ mod tests {
         for number in 0..10_000 {
             gate.accept(Class::Open, of(0, 10_000 + number, left(None)), Moment(1), &mut out);
         }
-        assert_eq!((out.len(), gate.held.len()), (10_000 - 70, 100));
+        assert_eq!((out.len(), gate.delayed.len()), (10_000 - 70, 100));
         assert!(out.iter().all(|(class, event)| (event.app, *class) == (AppIndex(0), Class::Open)));
-        // Whoever has less than a share takes it from the flood.
+        // An app with less than its share takes room from the flood.
         out.clear();
         gate.accept(Class::Member, of(2, 7, left(None)), Moment(2), &mut out);
         assert_eq!((out[0].0, out[0].1.app), (Class::Open, AppIndex(0)));
     }
 
     #[test]
-    fn a_cache_miss_is_told_once_in_ten_seconds() {
+    fn a_cache_miss_is_sent_once_in_ten_seconds() {
         let mut gate = gate();
         let miss = Happening::CacheMiss;
         let times = [0, 1, 9_999, 10_000, 19_999, 20_000];
@@ -370,20 +371,20 @@ mod tests {
             gate.accept(Class::Open, event, Moment(20_002), &mut out);
             assert_eq!(out.len(), 1);
         }
-        assert!(gate.misses_told.len() <= MISSES_MAX && gate.misses_by_age.len() <= MISSES_MAX);
-        assert_eq!(gate.misses_told.len(), gate.misses_by_age.len());
+        assert!(gate.misses_sent.len() <= MISSES_MAX && gate.misses_by_age.len() <= MISSES_MAX);
+        assert_eq!(gate.misses_sent.len(), gate.misses_by_age.len());
     }
 
     proptest! {
-        /// Coming and going alternate in what is told, nothing told was undone in time, everything is told in time,
-        /// and in the end the backend believes the truth.
+        /// Joins and leaves alternate in the sent events, no cancelled leave is sent, each leave is sent in time, and
+        /// at the end the backend has the true state.
         #[test]
         fn the_backend_ends_with_the_truth(
-            held_max in 1_usize..6,
+            delayed_max in 1_usize..6,
             steps in proptest::collection::vec((0_u64..4_000, 0_u8..4, proptest::option::of(0_u8..2)), 0..80),
         ) {
             let mut gate = gate();
-            gate.held_max = held_max;
+            gate.delayed_max = delayed_max;
             let mut now = 0;
             let mut truth: HashMap<(u8, Option<u8>), bool> = HashMap::new();
             let mut left_at = HashMap::new();
@@ -400,11 +401,11 @@ mod tests {
                 let class = [Class::Member, Class::Client, Class::Open][usize::from(channel % 3)];
                 gate.accept(class, event(&channel.to_string(), what), Moment(now), &mut out);
                 told.extend(out);
-                prop_assert!(gate.held.len() <= held_max && gate.places.len() == gate.held.len());
+                prop_assert!(gate.delayed.len() <= delayed_max && gate.key_by_subject.len() == gate.delayed.len());
                 let grouped: usize = gate.groups.values().map(BTreeSet::len).sum();
-                prop_assert_eq!(grouped, gate.held.len());
-                for (due, _, held) in gate.held.values() {
-                    prop_assert!(now < due.0 && due.0 <= now + DEBOUNCE_MS, "{held:?}");
+                prop_assert_eq!(grouped, gate.delayed.len());
+                for (due, _, delayed) in gate.delayed.values() {
+                    prop_assert!(now < due.0 && due.0 <= now + DEBOUNCE_MS, "{delayed:?}");
                 }
             }
             gate.release_all(&mut told);

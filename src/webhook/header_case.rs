@@ -7,7 +7,7 @@
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// To be chained behind the connector that makes connections.
+/// Chained after the connector that makes connections.
 #[derive(Debug)]
 pub(super) struct TitleCase;
 

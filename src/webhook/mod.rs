@@ -40,18 +40,18 @@ use crate::pusher::webhook_event::WebhookEvent;
 
 const _: () = assert!(WebhookKind::ALL.len() == WEBHOOK_KINDS);
 
-/// Bytes of events of one class that may wait for one endpoint, beside the bound on their number: they may carry
-/// client events of any size.
+/// Bytes of events of one class that may wait for one endpoint, in addition to their number: client events can have any
+/// size.
 const ENDPOINT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of events that may wait for all endpoints together, beside one request's worth for each.
 const ALL_BYTES_MAX: usize = 256 << 20;
-/// Of these, bytes of events that anybody can cause.
+/// Of these, bytes of events that any client can cause.
 const ALL_OPEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 
-/// Asks an endpoint for nothing but an answer, and returns the `Date` of it. Blocks; for `ringverb check`.
+/// Sends a HEAD request to an endpoint and returns the `Date` of the answer. Blocks; for `ringverb check`.
 ///
 /// # Errors
-/// Why it cannot be reached, to be read after the URL.
+/// Why it cannot be reached; the text follows the URL.
 pub fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
     client::EndpointClient::new(timeout, 1).head(url).map_err(|failure| failure.to_string())
 }
@@ -61,9 +61,9 @@ pub fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
 pub struct WebhookSettings {
     /// Time for one request.
     pub timeout: Duration,
-    /// Time from the first attempt after which a batch is given up.
+    /// Time from the first attempt after which an event is given up.
     pub retry: Duration,
-    /// Time for which leaving is held back.
+    /// Time for which a leave is delayed.
     pub debounce: Duration,
     /// Events of one class that may wait for one endpoint.
     pub queue_events_max: usize,
@@ -92,13 +92,13 @@ impl WebhookSettings {
             linger: Duration::from_millis(20),
             idle: Duration::from_secs(10),
             failing_end: Duration::from_secs(1),
-            // A crowd that leaves at once is told by one worker in one tick.
+            // If many clients leave at once, one worker sends all their events in one tick.
             ring_events: ((1 << 20) / workers.max(1)).clamp(8 * 1024, 64 * 1024),
         }
     }
 }
 
-/// Where one of the apps' webhooks leads.
+/// The endpoint of one webhook of an app.
 #[derive(Debug)]
 struct EndpointTarget {
     app: AppIndex,
@@ -114,7 +114,7 @@ struct EndpointTarget {
 /// An event on its way from a worker.
 type ClassedEvent = (Class, WebhookEvent);
 
-/// A worker's way in.
+/// The input of one worker.
 #[derive(Debug)]
 pub struct Feed {
     ring: Producer<ClassedEvent>,
@@ -126,13 +126,13 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Hands over an event that some webhook wants (`App::wants_webhook`). Drops and counts it if its share of the ring
-    /// is full; never blocks.
+    /// Pushes an event that a webhook wants (`App::wants_webhook`). Drops and counts it if its share of the ring is
+    /// full. Never blocks.
     pub fn push(&mut self, event: WebhookEvent) {
         let (app, class, kind) = (event.app, Class::of(&event), event.kind());
         let mut is_in = self.budget.take(app, class);
         if is_in && self.ring.push((class, event)).is_err() {
-            self.budget.give_back(app, class);
+            self.budget.release(app, class);
             is_in = false;
         }
         if !is_in {
@@ -142,7 +142,7 @@ impl Feed {
         self.is_pushed.set(true);
     }
 
-    /// Wakes the dispatcher if something was pushed. Once a tick is enough; it costs nothing then if nothing was.
+    /// Wakes the dispatcher if something was pushed. Called once a tick; costs nothing if nothing was pushed.
     pub fn ring(&self) {
         if self.is_pushed.take() {
             // The ring's store before the doorbell's load, as in `dispatcher.rs` the other way round.
@@ -152,7 +152,7 @@ impl Feed {
     }
 }
 
-/// The webhooks of all apps. To be ended with `finish`.
+/// The webhooks of all apps. The caller ends them with `finish`.
 #[derive(Debug)]
 pub struct Webhooks {
     finish: Sender<Duration>,
@@ -200,7 +200,7 @@ pub fn start(
 }
 
 impl Webhooks {
-    /// What became of the events, to be read at any time and also after the end.
+    /// The outcomes of events, readable at any time and after the end.
     #[must_use]
     pub fn counters(&self) -> Arc<WebhookCounters> {
         self.counters.clone()
@@ -210,7 +210,7 @@ impl Webhooks {
     /// `grace`, or after `WebhookSettings::failing_end` if all endpoints that are left only refuse. The events that are left
     /// then are discarded, counted and logged. To be called when the workers have drained.
     pub fn finish(self, grace: Duration) {
-        // Neither can fail: the dispatcher runs until it is told this, and a panic of it ends the process.
+        // Neither can fail: the dispatcher runs until it receives this, and a panic of it ends the process.
         let _ = self.finish.send(grace);
         fence(Ordering::SeqCst);
         self.doorbell.ring();

@@ -1,5 +1,7 @@
-//! Log lines of a sender about its endpoint: failure, recovery, and discarded events. Their rate is limited. No clock
-//! and no output of its own.
+//! Log lines of a sender about its endpoint: failure, recovery, and discarded events.
+//!
+//! Decides when a line is due and builds its text; the sender writes it. No clock and no output. Limits: one line in
+//! `FAILING_REPORT_INTERVAL` and `GIVEN_UP_REPORT_INTERVAL`, with `NAMED_MAX` events by name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +15,9 @@ use crate::counters::WEBHOOK_KINDS;
 use crate::text::{Counted, shown_up_to};
 
 /// A failing endpoint is reported once in this time.
-const FAILING_AGAIN: Duration = Duration::from_secs(60);
+const FAILING_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that were given up are reported once in this time.
-const GIVEN_UP_AGAIN: Duration = Duration::from_secs(10);
+const GIVEN_UP_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Events that a line names, with so many bytes of their channel.
 const NAMED_MAX: usize = 3;
 const CHANNEL_BYTES_MAX: usize = 60;
@@ -83,17 +85,17 @@ impl EndpointReport {
             return false;
         }
         self.failing_since = Some(now);
-        self.failing_quiet_until = later(now, FAILING_AGAIN);
+        self.failing_quiet_until = later(now, FAILING_REPORT_INTERVAL);
         true
     }
 
-    /// Nothing refused is left: since when the endpoint was reported as failing, if it was.
+    /// No refused event is left: returns since when the endpoint was reported as failing, if it was.
     pub(super) fn recovers(&mut self) -> Option<Moment> {
         self.failing_since.take()
     }
 
-    /// An event is given up. `failure` is what the endpoint did last, to be read after its URL.
-    pub(super) fn gives_up(&mut self, line: &EventJson, why: GiveUpReason, failure: &str) {
+    /// An event is given up. `failure` is the endpoint's last failure; the text follows the URL.
+    pub(super) fn note_given_up(&mut self, line: &EventJson, why: GiveUpReason, failure: &str) {
         let given_up = &mut self.given_up;
         if let Some(count) = given_up.by_kind.get_mut(line.kind as usize) {
             *count += 1;
@@ -112,17 +114,17 @@ impl EndpointReport {
         given_up.reason = format!("the endpoint {failure}; {end}");
     }
 
-    /// When `due` has something to give, if nothing else happens.
+    /// When `due` next returns something.
     pub(super) fn next_due(&self) -> Option<Moment> {
         (!self.given_up.named.is_empty()).then_some(self.given_up_quiet_until)
     }
 
-    /// Which events were given up, if it is time to report them; `now` may be the end of time.
+    /// The events that were given up, if the interval is over; `now` may be the maximum.
     pub(super) fn due(&mut self, now: Moment) -> Option<String> {
         if now < self.next_due()? {
             return None;
         }
-        self.given_up_quiet_until = later(now, GIVEN_UP_AGAIN);
+        self.given_up_quiet_until = later(now, GIVEN_UP_REPORT_INTERVAL);
         let GivenUp { by_kind, named, reason } = std::mem::take(&mut self.given_up);
         let count: u64 = by_kind.iter().sum();
         let mut text = format!("{} given up: {}", events(count), named.join(", "));
@@ -146,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_named_at_a_bounded_rate_and_length() {
+    fn events_that_are_given_up_are_reported_at_a_bounded_rate_and_length() {
         let mut report = EndpointReport::default();
         let second = |seconds: u64| Moment(seconds * 1000);
         assert_eq!((report.next_due(), report.due(second(1))), (None, None));
         let failure = "answered with HTTP 400; look";
-        report.gives_up(
+        report.note_given_up(
             &line(WebhookKind::MemberAdded, "presence-\n1"),
             GiveUpReason::Permanent,
             failure,
@@ -162,7 +164,7 @@ mod tests {
         assert_eq!(first, expected);
         for _ in 0..100_000 {
             let long = line(WebhookKind::CacheMiss, &"x".repeat(10_000));
-            report.gives_up(&long, GiveUpReason::Expired, failure);
+            report.note_given_up(&long, GiveUpReason::Expired, failure);
         }
         assert_eq!((report.due(second(10)), report.next_due()), (None, Some(second(11))));
         let many = report.due(second(11)).unwrap();

@@ -15,7 +15,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// requests, of which 10 are refused and at most 3 follow each other.
 pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 32;
 
-/// What a failed attempt says about its events.
+/// The consequence of a failed attempt for its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryVerdict {
     /// The backend will not accept this request at any time: a 4xx.

@@ -1,5 +1,8 @@
-//! One endpoint's thread: gathers events into requests and posts one after the other. What is next, and what becomes
-//! of refused events, is decided in `backlog.rs`. The thread may hang in a request: only its own queue waits for it.
+//! The thread of one endpoint: collects events into requests and posts them one at a time.
+//!
+//! `backlog.rs` decides what is next and what happens to refused events. The thread may hang in a request: only its own
+//! queue waits for it. It ends after `WebhookSettings::idle` without events. Limits: events and bytes by class for the
+//! endpoint, and bytes for all endpoints together.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,10 +26,10 @@ use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
-/// How much a sender yields to the workers, which may be pinned to all cores there are.
+/// The niceness of a sender, so that it yields to the workers, which may be pinned to all cores.
 const NICE: i32 = 10;
 
-/// What senders share with the dispatcher.
+/// The state that senders share with the dispatcher.
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) apps: Arc<Apps>,
@@ -34,7 +37,7 @@ pub(super) struct Common {
     pub(super) clock: WebhookClock,
     pub(super) client: EndpointClient,
     pub(super) counters: Arc<WebhookCounters>,
-    /// Bytes that wait for all endpoints together; and those of events that anybody can cause.
+    /// Bytes that wait for all endpoints; and those of events that any client can cause.
     pub(super) bytes: AtomicUsize,
     pub(super) open_bytes: AtomicUsize,
     /// The time to finish is over.
@@ -83,10 +86,10 @@ const WORKS: u64 = u64::MAX;
 /// In `Load::events`: the sender has ended.
 const ENDED: usize = usize::MAX;
 
-/// Why an event was not taken.
+/// Why an event was not queued.
 #[derive(Debug)]
 pub(super) enum PushError {
-    /// So many events or bytes wait that there is no room.
+    /// The limit of waiting events or bytes is reached.
     Full,
     /// No sender runs: it ended, because it had nothing to do.
     Ended,
@@ -125,10 +128,10 @@ impl Handle {
         self.queue.send(line.clone()).map_err(|_| PushError::Ended)
     }
 
-    /// Ends the queue: the sender sends what is left, without pauses that are over now, and ends.
+    /// Ends the queue: the sender sends the remaining events without further pauses, and ends.
     pub(super) fn finish(self, target: Arc<EndpointTarget>) -> EndedSender {
         let Self { queue, load, thread } = self;
-        // It looks into the queue when it is woken.
+        // The sender checks the queue when it is woken.
         drop(queue);
         thread.unpark();
         EndedSender { target, load, thread }
@@ -138,7 +141,8 @@ impl Handle {
 impl ClassLoad {
     fn is_full(&self, class: Class, common: &Common) -> bool {
         let bytes = self.bytes.load(Ordering::Relaxed);
-        // One request's worth each may have whatever hangs: others must not fill the place of those that work.
+        // Each endpoint may have the bytes of one request, even if others hang: the others must not use the room of
+        // those that work.
         let others_are_full = common.bytes.load(Ordering::Relaxed) >= super::ALL_BYTES_MAX
             || class == Class::Open
                 && common.open_bytes.load(Ordering::Relaxed) >= super::ALL_OPEN_BYTES_MAX;
@@ -157,7 +161,7 @@ impl Common {
     }
 }
 
-/// A sender that gets nothing more.
+/// A sender whose queue has ended.
 pub(super) struct EndedSender {
     pub(super) target: Arc<EndpointTarget>,
     load: Arc<Load>,
@@ -179,7 +183,7 @@ impl EndedSender {
         self.events() > 0 && (since == WORKS || now < later(from.max(Moment(since)), time))
     }
 
-    /// What is left, for the log.
+    /// The remaining events, for the log.
     pub(super) fn discarded(&self) -> Discarded {
         let by_kind = self.load.by_kind.each_ref().map(|count| count.load(Ordering::Relaxed));
         let sample = self.load.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -204,7 +208,7 @@ struct Sender {
     /// The last failure, to be read after the URL.
     failure: String,
     report: EndpointReport,
-    /// Dropped with the thread: that tells the dispatcher.
+    /// Dropped with the thread, which notifies the dispatcher.
     _alive: Channel<Infallible>,
 }
 
@@ -255,7 +259,7 @@ impl Sender {
                 Err(failure) => self.refused(attempt, &failure),
             }
         }
-        self.tell_given_up(Moment(u64::MAX));
+        self.report_given_up(Moment(u64::MAX));
     }
 
     /// Waits for what is to be posted next; `None` to end.
@@ -265,11 +269,11 @@ impl Sender {
         while !common.stop.load(Ordering::Acquire) {
             self.drain();
             let now = common.clock.now();
-            self.tell_given_up(now);
+            self.report_given_up(now);
             if !self.is_open {
                 self.backlog.hurry(now);
             } else if !has_lingered && self.backlog.wants_more(now) {
-                // Events come in crowds; one request for the crowd is cheaper for everybody.
+                // Events come in bursts; one request for a burst costs both sides less.
                 linger(common.settings.linger);
                 has_lingered = true;
                 continue;
@@ -294,7 +298,7 @@ impl Sender {
         None
     }
 
-    /// Keeps an event that waits, for the line about what is discarded at the end.
+    /// Stores a waiting event, for the log line about discarded events at the end.
     fn sample(&self, line: Option<&EventJson>) {
         let sample = line.map(|line| (line.kind, line.channel.clone()));
         *self.load.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
@@ -336,7 +340,7 @@ impl Sender {
         false
     }
 
-    /// Takes what is in the queue, without waiting: a receiver that waits is woken by each event. `Load` bounds it.
+    /// Reads the queue without waiting: a receiver that waits is woken by each event. `Load` limits the queue.
     fn drain(&mut self) {
         loop {
             match self.queue.try_recv() {
@@ -357,7 +361,7 @@ impl Sender {
         self.backlog.accepted(attempt, now);
         self.take_off(attempt.lines());
         if self.backlog.is_clean() {
-            self.tell_recovered();
+            self.report_recovered();
         }
     }
 
@@ -369,13 +373,13 @@ impl Sender {
         if self.load.failing_since.load(Ordering::Relaxed) == WORKS {
             self.load.failing_since.store(now.0, Ordering::Release);
         }
-        // Without randomness the endpoints come back together; they come back.
+        // Without random numbers the pauses of endpoints are equal, which is no error.
         let random = getrandom::u64().unwrap_or_default();
         let failed = attempt.entries.len();
         let (verdict, retry_after) = (failure.verdict(), failure.retry_after());
         let given_up = self.backlog.refused(attempt, verdict, retry_after, now, random);
         if given_up.is_empty() && verdict != RetryVerdict::Permanent {
-            self.tell_failing(failed, now);
+            self.report_failing(failed, now);
         }
         self.give_up(&given_up);
     }
@@ -385,12 +389,12 @@ impl Sender {
         for (entry, why) in given_up {
             counters.given_up.add(1);
             counters.given_up_of.add(entry.line.kind as usize, 1);
-            self.report.gives_up(&entry.line, *why, &self.failure);
+            self.report.note_given_up(&entry.line, *why, &self.failure);
         }
         self.take_off(given_up.iter().map(|(entry, _)| &entry.line));
     }
 
-    /// These events wait no longer.
+    /// Subtracts events that no longer wait.
     fn take_off<'a>(&self, lines: impl Iterator<Item = &'a EventJson>) {
         let by_kind = &self.load.by_kind;
         let lines = lines.inspect(|line| {
@@ -412,7 +416,7 @@ impl Sender {
         self.common.apps.get(self.target.app)
     }
 
-    fn tell_failing(&mut self, failed: usize, now: Moment) {
+    fn report_failing(&mut self, failed: usize, now: Moment) {
         if self.report.fails(now) {
             tracing::warn!(
                 "webhook {} of app {} {}. Retrying {} for {} s; other events are not delayed",
@@ -425,16 +429,16 @@ impl Sender {
         }
     }
 
-    fn tell_given_up(&mut self, now: Moment) {
+    fn report_given_up(&mut self, now: Moment) {
         if let Some(what) = self.report.due(now) {
             tracing::warn!("webhook {} of app {}: {what}", self.target.shown, self.app().id);
         }
     }
 
-    fn tell_recovered(&mut self) {
+    fn report_recovered(&mut self) {
         if let Some(since) = self.report.recovers() {
             tracing::info!(
-                "webhook {} is well again, {} s after its failure was reported",
+                "webhook {} accepts requests again, {} s after its failure was reported",
                 self.target.shown,
                 self.common.clock.since(since).as_secs(),
             );

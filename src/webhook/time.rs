@@ -1,4 +1,5 @@
-//! The clocks of this module. Its threads have no tick from which to take the time.
+//! The clocks of the webhooks: monotonic for deadlines, wall clock for `time_ms`. The threads of this module have no
+//! tick from which they could take the time. No limits, no state except the start.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

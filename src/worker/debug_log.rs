@@ -1,5 +1,7 @@
-//! `--debug` where the log goes, in Reverb's words and layout (docs/PROTOCOL.md rule 123). Text for which the output
-//! has no room is dropped and counted there: a terminal that stops reading must not stop a core.
+//! The output of `--debug`, in Reverb's words and layout (docs/PROTOCOL.md rule 123).
+//!
+//! Formats traces of the shard and writes them where the log goes. Text for which the output has no room is discarded
+//! and counted there: a terminal that stops reading must not stop a core.
 
 use crate::output;
 use crate::pusher::debug_text::{pretty_frame, two_columns};
@@ -7,29 +9,29 @@ use crate::pusher::socket_id::SocketId;
 use crate::shard::Trace;
 use crate::ws::frame;
 
-/// Handed to the output at once, or a little more.
+/// Bytes that are passed to the output at once, or slightly more.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Columns of a line of two columns. Reverb takes the terminal's, 150 at most.
 const COLUMNS: usize = 100;
 
 pub(super) struct DebugLog {
-    colour: bool,
+    color: bool,
     text: String,
 }
 
 impl DebugLog {
     pub(super) fn new() -> Self {
-        Self { colour: output::has_colour(), text: String::new() }
+        Self { color: output::has_color(), text: String::new() }
     }
 
-    /// Prints and forgets what a tick left.
-    pub(super) fn tell(&mut self, traces: &mut Vec<Trace>) {
+    /// Prints and clears the traces of a tick.
+    pub(super) fn write(&mut self, traces: &mut Vec<Trace>) {
         if traces.is_empty() {
             return;
         }
         self.text.clear();
         for trace in traces.drain(..) {
-            self.write(trace);
+            self.write_trace(trace);
             if self.text.len() >= PIECE_BYTES {
                 output::log_text(&self.text);
                 self.text.clear();
@@ -38,12 +40,12 @@ impl DebugLog {
         output::log_text(&self.text);
     }
 
-    fn write(&mut self, trace: Trace) {
+    fn write_trace(&mut self, trace: Trace) {
         match trace {
             Trace::Established(id) => self.line("Connection Established", id),
             Trace::Received(id, text) => {
                 self.line("Message Received", id);
-                pretty_frame(&text, self.colour, &mut self.text);
+                pretty_frame(&text, self.color, &mut self.text);
             }
             Trace::Handled(id) => self.line("Message Handled", id),
             Trace::ControlFrame(id) => self.line("Control Frame Received", id),
@@ -51,13 +53,13 @@ impl DebugLog {
             Trace::Pruned(id) => self.line("Connection Pruned", id),
             Trace::Closed(id) => self.line("Connection Closed", id),
             Trace::Broadcasting(channel, event) => {
-                two_columns("Broadcasting To", &channel, COLUMNS, self.colour, &mut self.text);
-                pretty_frame(frame::server_payload(&event), self.colour, &mut self.text);
+                two_columns("Broadcasting To", &channel, COLUMNS, self.color, &mut self.text);
+                pretty_frame(frame::server_payload(&event), self.color, &mut self.text);
             }
         }
     }
 
     fn line(&mut self, title: &str, id: SocketId) {
-        two_columns(title, &id.to_string(), COLUMNS, self.colour, &mut self.text);
+        two_columns(title, &id.to_string(), COLUMNS, self.color, &mut self.text);
     }
 }

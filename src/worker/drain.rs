@@ -1,8 +1,10 @@
-//! How a worker ends its connections: it closes them, spread over a time, waits for the answers, and cuts off the rest.
+//! How a worker ends its connections: it closes them, spread over a time, waits for the answers, and drops the
+//! remaining sockets.
 //!
 //! If a new process accepts on the port, clients reconnect to it at once, so the closes are spread over half of the
 //! grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no process listens then. So
-//! the worker closes all of them at once, and does not wait for those that do not answer.
+//! the worker closes all of them at once, and does not wait for those that do not answer. Limits:
+//! `Config::shutdown_grace_seconds`.
 
 use std::sync::atomic::Ordering;
 
@@ -14,24 +16,24 @@ use crate::pusher::error_code::{self, ErrorCode};
 pub(super) const DRAIN_TICK_MS: u64 = 50;
 /// Fewest closes of one round.
 const CLOSES_PER_TICK_MIN: usize = 250;
-/// Time in which all connections are closed if the next process starts only when this one has ended. Together with
-/// `ANSWER_MS` and a start it has to stay below the second after which clients come back.
+/// Time in which all connections are closed if the next process starts only after this one has ended. Together with
+/// `ANSWER_MS` and the start it must stay below the second after which clients reconnect.
 const RESTART_CLOSES_MS: u64 = 200;
-/// Time for the answers to the last close frames, if the next process waits for the end of this one.
+/// Time for the answers to the last close frames if the next process waits for the end of this one.
 const ANSWER_MS: u64 = 300;
-/// Shortest time in which a server that another one takes over from goes on taking handshakes to their end.
+/// Shortest time in which a server that is replaced continues to complete handshakes.
 const RETIRING_MS_MIN: u64 = 500;
 
-/// One worker's way to its end.
+/// The drain of one worker.
 #[derive(Default)]
 pub(super) struct Drain {
     pub(super) has_begun: bool,
-    /// Nothing is left: the worker may stop.
+    /// No connection is left: the worker may stop.
     pub(super) is_done: bool,
     closes_per_tick: usize,
-    /// Ticks come as events do; closes come at their own pace.
+    /// Ticks are irregular; closes have their own interval.
     next_close: Moment,
-    /// Not done before.
+    /// The drain does not end before.
     ends_after: Moment,
     /// When connections that have not answered are cut off. Set when the last close frame was sent.
     cut_off_at: Option<Moment>,
@@ -42,7 +44,7 @@ impl<K: HostKernel> Worker<K> {
         if !std::mem::replace(&mut self.drain.has_begun, true) {
             self.begin_drain();
         }
-        // A client that is told to come back must not find a worker that still accepts and ends too.
+        // A client that reconnects must not reach a worker that still accepts and is about to end.
         let all_closed = self.shared.listeners_closed.load(Ordering::Acquire);
         if self.drain.is_done || all_closed < usize::from(self.core.mailbox.cores()) {
             return;
@@ -62,10 +64,10 @@ impl<K: HostKernel> Worker<K> {
         self.drain.closes_per_tick = each.max(CLOSES_PER_TICK_MIN);
         let listeners = self.core.reactor.stop_listening();
         if self.shared.phase.is_retiring() {
-            // A client that was accepted a moment ago may not have finished its handshake.
+            // A client that was just accepted may not have finished its handshake.
             self.drain.ends_after = Moment(self.core.shard.now().0 + RETIRING_MS_MIN);
         } else {
-            // Nobody connects to a server that is about to end.
+            // No client connects to a server that is about to end.
             for listener in &listeners {
                 let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
             }
@@ -73,8 +75,8 @@ impl<K: HostKernel> Worker<K> {
         self.shared.listeners_closed.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Clients that find another server at once are a storm for it. With a delay a load balancer sends them to other
-    /// servers, too.
+    /// Clients that all reconnect to another server at once overload it. With a delay a load balancer sends them to
+    /// other servers, too.
     fn closes_take_ms(&self) -> u64 {
         let config = &self.shared.config;
         if self.shared.phase.is_retiring() || config.shutdown_delay_seconds > 0 {
@@ -84,7 +86,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// One round of closes, and the end of those that have not answered in time.
+    /// One round of closes, and the end of connections that have not answered in time.
     fn close_and_cut_off(&mut self) {
         let code = self.close_code();
         let Self { core, drain, .. } = self;
@@ -92,8 +94,7 @@ impl<K: HostKernel> Worker<K> {
         if now >= drain.next_close {
             drain.next_close = Moment(now.0 + DRAIN_TICK_MS);
             let are_left = core.shard.close_some(drain.closes_per_tick, code);
-            // Close frames that this call has enqueued leave at the end of this tick; those that do not are seen in the
-            // next round.
+            // Close frames of this call leave at the end of this tick; the next round sees those that do not.
             if are_left || core.has_unflushed() || self.shared.phase.is_retiring() {
                 drain.cut_off_at = None;
             } else {

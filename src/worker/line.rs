@@ -359,12 +359,12 @@ impl<K: HostKernel> Worker<K> {
         line.tell_congestion(lines, &core.shard);
         core.shard.set_cluster_congested(lines.congested.load(Ordering::Relaxed) > 0);
         for note in line.link.notes.drain(..) {
-            self.notes.tell(&note);
+            self.notes.write(&note);
         }
         let dropped = line.link.dropped - line.dropped_told;
         if dropped > 0 && line.beat_seconds.is_multiple_of(10) {
             line.dropped_told = line.link.dropped;
-            self.notes.tell(&format!(
+            self.notes.write(&format!(
                 "{dropped} events for other nodes were dropped: Redis has been away for too long to keep them all"
             ));
         }

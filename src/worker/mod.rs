@@ -35,7 +35,7 @@ use crate::output;
 use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard};
 use crate::tick::http::{Http, Rules};
 use crate::tick::kernel::Kernel;
-use crate::tick::{Core, Rest};
+use crate::tick::{Core, NextTick};
 use crate::webhook::Feed;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
@@ -47,24 +47,25 @@ pub use phase::Phase;
 use time::{Clock, Entropy};
 use transfer::{Rendezvous, Transfer};
 
-/// What all workers share: read-only, but for the phase and a count.
+/// The state that all workers share: read-only, except for the phase and counters.
 #[derive(Debug)]
 pub struct Shared {
     pub config: Config,
     pub apps: Arc<Apps>,
     pub phase: Phase,
-    /// `/up` answers 503, for load balancers: the server is about to drain (`Config::shutdown_delay_seconds`).
+    /// `/up` answers 503, so that load balancers stop sending clients before the server drains
+    /// (`Config::shutdown_delay_seconds`).
     pub unready: AtomicBool,
     /// Workers without connections, once draining.
     pub drained: AtomicUsize,
     /// By worker: ticks since it has had no connections, once draining.
     pub drained_ticks: Box<[AtomicU64]>,
-    /// By worker: its slow beats, at least one a second while it lives.
-    pub beats: Box<[AtomicU64]>,
-    /// All workers, and the main thread, meet here once each worker has its own descriptor table and its rings: what
-    /// is opened before is copied to all of them, and lives as long as any.
+    /// By worker: a counter that grows at least once a second. A worker whose counter stands still has stalled.
+    pub heartbeats: Box<[AtomicU64]>,
+    /// A barrier for all workers and the main thread. Each worker then has its own descriptor table and its rings.
+    /// Descriptors that are opened before it are copied into all tables.
     pub started: Barrier,
-    /// Why a worker could not be set up. Final when all have met at `started`; then no worker runs.
+    /// Why a worker could not be set up. Final after `started`; then no worker runs.
     pub unstartable: OnceLock<io::Error>,
     /// Workers that accept no more, once draining.
     pub listeners_closed: AtomicUsize,
@@ -77,12 +78,12 @@ pub struct Shared {
     /// Which kernel interface all workers use.
     pub io: Choice,
     pub transfer: Transfer,
-    /// To the other nodes; `None`: this node is alone.
+    /// The connections to the other nodes by Redis; `None`: this node is alone.
     pub lines: Option<Lines>,
 }
 
-/// Longest time between two ticks, in milliseconds: the slow beat, on the second.
-const BEAT_MS: u64 = 1_000;
+/// Longest time between two ticks, in milliseconds. The tick falls on the second.
+const HEARTBEAT_MS: u64 = 1_000;
 
 /// A kernel for the sockets of this host.
 pub(crate) trait HostKernel: Kernel<Socket = OwnedFd, Listener = OwnedFd> {}
@@ -100,11 +101,11 @@ pub(crate) struct Worker<K: HostKernel> {
     drain: Drain,
     line: Option<Line>,
     notes: Notes,
-    /// The second of the last slow beat.
-    beat_seconds: u32,
+    /// The second of the last heartbeat.
+    last_second: u32,
 }
 
-/// What one worker alone has of the world.
+/// The resources of one worker.
 pub struct Ends {
     pub mailbox: Mailbox<Mail>,
     /// One, or several after a take-over from a server with more workers.
@@ -113,16 +114,16 @@ pub struct Ends {
     pub feed: Option<Feed>,
 }
 
-/// Runs a worker on the calling thread until the phase says stop, or not at all if a worker could not be set up
+/// Runs a worker on the calling thread until the phase is stopped, or not at all if a worker could not be set up
 /// (`Shared::unstartable`).
 pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId>) {
     if let Some(core) = pin_to
         && !core_affinity::set_for_current(core)
     {
-        tracing::warn!(core = core.id, "the worker could not be pinned to its core");
+        tracing::warn!(core = core.id, "a worker is not pinned to its CPU, because the system refused it; check the CPU affinity of the process");
     }
     if let Err(error) = sys::own_descriptor_table() {
-        tracing::warn!("workers share one descriptor table, so one limit: {error}");
+        tracing::warn!("all workers share one descriptor table, so LimitNOFILE counts for all of them together: {error}");
     }
     match shared.io {
         Choice::Uring => run_on(Uring::new, shared, ends),
@@ -135,7 +136,7 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
         // The first error is as good as any.
         let _ = shared.unstartable.set(copy_of(error));
     });
-    // All workers have what they need of the kernel before any of them serves: a server starts whole or not at all.
+    // All workers have their resources before any of them serves: a server starts completely or not at all.
     shared.started.wait();
     let Ok(parts) = parts else { return };
     if shared.unstartable.get().is_some() {
@@ -150,7 +151,7 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
     worker.serve();
 }
 
-/// What a worker has before it serves.
+/// The parts of a worker before it serves.
 struct WorkerParts<K> {
     kernel: K,
     mailbox: Mailbox<Mail>,
@@ -175,7 +176,7 @@ impl<K: HostKernel> WorkerParts<K> {
     }
 }
 
-/// The same error, for somebody else.
+/// A copy of an error, because every worker reports it.
 fn copy_of(error: &io::Error) -> io::Error {
     let code = error.raw_os_error().map(io::Error::from_raw_os_error);
     code.unwrap_or_else(|| io::Error::new(error.kind(), error.to_string()))
@@ -202,14 +203,14 @@ impl<K: HostKernel> Worker<K> {
             drain: Drain::default(),
             line,
             notes: Notes::default(),
-            beat_seconds: 0,
+            last_second: 0,
             shared,
         }
     }
 
     /// Receives the connections of the old process. The worker has been paused since its start.
     fn arrive(&mut self, rendezvous: &Rendezvous, listener: &UnixListener) {
-        self.core.stand_aside(true);
+        self.core.set_transferring(true);
         self.core.pause();
         self.core.shard.advance(self.clock.now());
         transfer::receive_all(self, rendezvous, listener);
@@ -223,14 +224,14 @@ impl<K: HostKernel> Worker<K> {
         self.end_line();
     }
 
-    /// Deals with all that is ready, then flushes. Returns the time until the next tick in milliseconds, if nothing is
-    /// reported before.
+    /// Processes everything that is ready, then flushes. Returns the time until the next tick in milliseconds, if
+    /// nothing is reported before.
     fn tick(&mut self) -> u64 {
         self.core.mailbox.doorbell().set_awake();
         let stage = self.shared.phase.stage();
         let now = self.clock.now();
         self.follow();
-        self.beat(now);
+        self.heartbeat(now);
         self.core.http.unix_seconds = time::unix_seconds();
         if !self.core.is_paused() {
             self.core.shard.advance(now);
@@ -239,13 +240,12 @@ impl<K: HostKernel> Worker<K> {
             }
             self.shed();
         }
-        self.core.turn();
+        self.core.tick();
         self.hear_line();
         self.carry_out();
         self.write_refusals();
         self.carry_out_line();
-        // Ahead of the clients: what an acknowledgement has caused to be said is on its way before anybody
-        // can act on it.
+        // Redis before the clients: messages that an acknowledgement causes are sent before its client can act on it.
         self.write_line();
         let rest = self.core.finish();
         self.settle_accounts();
@@ -256,40 +256,42 @@ impl<K: HostKernel> Worker<K> {
             self.shared.drained_ticks[usize::from(self.core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
         }
-        // A thread that changed the phase during this tick found the core awake and did not ring. The core says that it
-        // sleeps before this look, and the phase is set before that ring: one of the two sees the other.
+        // A thread that changed the phase during this tick found the core awake and did not ring. The core sets
+        // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
         if self.shared.phase.stage() != stage {
             return 0;
         }
-        self.rest_ms(rest)
+        self.park_ms(rest)
     }
 
     /// How long the worker may wait for reports.
-    fn rest_ms(&self, rest: Rest) -> u64 {
+    fn park_ms(&self, rest: NextTick) -> u64 {
         let now = self.clock.now();
         let until = match rest {
-            Rest::None => return 0,
-            Rest::Until(at) => at.0.saturating_sub(now.0),
-            Rest::Reports => BEAT_MS,
+            NextTick::Now => return 0,
+            NextTick::At(at) => at.0.saturating_sub(now.0),
+            NextTick::OnReport => HEARTBEAT_MS,
         };
-        let beat = if self.drain.has_begun { DRAIN_TICK_MS } else { BEAT_MS - now.0 % BEAT_MS };
+        let heartbeat =
+            if self.drain.has_begun { DRAIN_TICK_MS } else { HEARTBEAT_MS - now.0 % HEARTBEAT_MS };
         let line = self.line.as_ref().and_then(|line| line.wait_ms(now));
-        // A tick that comes a moment early would find nothing to do, and come again.
-        until.min(beat).min(line.unwrap_or(beat)).max(1)
+        // A tick that comes 1 ms early would find nothing to do and be repeated.
+        until.min(heartbeat).min(line.unwrap_or(heartbeat)).max(1)
     }
 
-    /// Once a second: a sign of life, and room in the log.
-    fn beat(&mut self, now: Moment) {
-        if now.seconds() == self.beat_seconds {
+    /// Once a second: counts a heartbeat and renews the budgets of the log.
+    fn heartbeat(&mut self, now: Moment) {
+        if now.seconds() == self.last_second {
             return;
         }
-        self.beat_seconds = now.seconds();
-        self.shared.beats[usize::from(self.core.mailbox.core())].fetch_add(1, Ordering::Relaxed);
-        self.notes.start_beat();
+        self.last_second = now.seconds();
+        self.shared.heartbeats[usize::from(self.core.mailbox.core())]
+            .fetch_add(1, Ordering::Relaxed);
+        self.notes.start_second();
         self.core.http.refill_lines();
     }
 
-    /// Does what the phase asks for, on the way to another process and back as well.
+    /// Follows a change of the phase, including a transfer that is cancelled.
     fn follow(&mut self) {
         if self.shared.phase.is_leaving() && self.core.is_paused() {
             transfer::send_all(self);
@@ -297,7 +299,7 @@ impl<K: HostKernel> Worker<K> {
         let phase = &self.shared.phase;
         self.core.http.accepts = phase.is_running();
         self.core.http.unready = self.shared.unready.load(Ordering::Relaxed);
-        self.core.stand_aside(phase.is_moving());
+        self.core.set_transferring(phase.is_moving());
         let pauses = phase.is_paused();
         if pauses && !self.core.is_paused() {
             self.core.pause();
@@ -306,7 +308,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// What a turn left for others than clients and cores.
+    /// Carries out the effects of a tick that concern neither clients nor cores: webhooks, log lines, printed events.
     fn carry_out(&mut self) {
         if let Some(feed) = &mut self.feed {
             for event in self.core.shard.outbox.webhooks.drain(..) {
@@ -314,12 +316,12 @@ impl<K: HostKernel> Worker<K> {
             }
             feed.ring();
         }
-        self.debug_log.tell(&mut self.core.shard.outbox.traces);
+        self.debug_log.write(&mut self.core.shard.outbox.traces);
         for event in self.core.http.printed.drain(..) {
             output::events(printed::line(&self.shared.apps.get(event.app).id, &event));
         }
         for note in self.core.shard.outbox.notes.drain(..) {
-            self.notes.tell(&note);
+            self.notes.write(&note);
         }
     }
 }
@@ -341,7 +343,7 @@ fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
         node: shared.lines.as_ref().map(|lines| lines.node),
         webhook_linger_seconds: match shared.config.webhook_debounce_ms {
             0 => 0,
-            // Longer than the backends wait: the clocks differ.
+            // Longer than the debounce time, because the clocks of nodes differ.
             debounce => debounce.div_ceil(1_000) + 1,
         },
         pace: Pace::default(),

@@ -1,6 +1,8 @@
 //! Log lines of a worker about refusals and closes, at a limited rate: a peer that sends garbage must not keep a worker
-//! busy with logging. `cause` has the texts and limits the lines of each cause; `output` limits the bytes that all
-//! workers write.
+//! busy with logging.
+//!
+//! Input: notes of the shard and of HTTP sessions; output: events of `tracing` with target `PEER`. `cause` has the
+//! texts and limits the lines of each cause. `output` limits the bytes of all workers.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -14,28 +16,31 @@ use crate::pusher::socket_id::SocketId;
 use crate::shard::RefusalNote;
 use crate::tick::http::{RefusalLine, Who};
 
-/// Other lines a worker may write in a second.
-const LINES_PER_BEAT: u32 = 10;
+/// Lines of this kind that a worker may write in a second.
+const LINES_PER_SECOND: u32 = 10;
 
 #[derive(Default)]
 pub(super) struct Notes {
-    told: u32,
+    written: u32,
 }
 
 impl Notes {
     /// Logs a line about another node or a hint for developers; over the limit it is only counted.
-    pub(super) fn tell(&mut self, text: &str) {
-        if self.told < LINES_PER_BEAT {
+    pub(super) fn write(&mut self, text: &str) {
+        if self.written < LINES_PER_SECOND {
             tracing::warn!(target: PEER, "{text}");
         }
-        self.told = self.told.saturating_add(1);
+        self.written = self.written.saturating_add(1);
     }
 
     /// A new second begins.
-    pub(super) fn start_beat(&mut self) {
-        let silent = std::mem::take(&mut self.told).saturating_sub(LINES_PER_BEAT);
+    pub(super) fn start_second(&mut self) {
+        let silent = std::mem::take(&mut self.written).saturating_sub(LINES_PER_SECOND);
         if silent > 0 {
-            tracing::warn!(target: PEER, "{silent} more lines were left out");
+            tracing::warn!(
+                target: PEER,
+                "{silent} more lines of the last second are not logged, because a worker logs {LINES_PER_SECOND} a second"
+            );
         }
     }
 }
@@ -48,8 +53,8 @@ pub(super) fn peer_of(socket: impl AsFd) -> Option<SocketAddr> {
 }
 
 impl<K: HostKernel> Worker<K> {
-    /// Logs the lines that the shard and the sessions have queued. Called before the sockets that this tick closes are
-    /// gone.
+    /// Logs the lines that the shard and the sessions have queued. Call it before the sockets that this tick closes are
+    /// removed, because it reads their peer addresses.
     pub(super) fn write_refusals(&mut self) {
         let core = &mut self.core;
         for refusal in std::mem::take(&mut core.shard.outbox.refusals) {

@@ -1,39 +1,42 @@
-//! What a worker does when memory is short: it limits its charges to its share of what is left, and closes the
-//! connections that keep most.
+//! What a worker does when memory is short: it limits its charges to its share of the headroom, and closes the
+//! connections that use most.
+//!
+//! Also keeps the address slot of each connection. Input: the overload level of `admission`, once for each measurement,
+//! and the changes that the reactor recorded. Limit: `SLOTS_PER_SHED` slots are searched at a time.
 
 use super::{HostKernel, Worker};
 use crate::admission::overload::OverloadLevel;
 use crate::admission::{AddressSlot, AddressSlots};
 use crate::tick::AddressChange;
 
-/// Of the memory budget, what HTTP may take when it is used up: 6 %.
+/// The share of the memory budget that HTTP may still use when it is used up: 1/16 (6 %).
 const HTTP_RESERVE_DIVISOR: u64 = 16;
-/// Slots looked through for heavy connections at one measurement: a millisecond or two.
+/// Slots searched for heavy connections at one measurement: 1 to 2 ms.
 const SLOTS_PER_SHED: usize = 1 << 16;
 
 /// One worker's part.
 #[derive(Default)]
 pub(super) struct Guard {
-    places: AddressSlots,
-    /// The measurement that was dealt with last.
+    address_slots: AddressSlots,
+    /// The last measurement that was processed.
     measured: u32,
-    /// Where to look for heavy connections next.
+    /// The slot at which the next search starts.
     next_slot: usize,
 }
 
 impl Guard {
-    pub(super) fn put(&mut self, slot: u32, place: AddressSlot) {
-        self.places.put(slot, place);
+    pub(super) fn put(&mut self, slot: u32, address_slot: AddressSlot) {
+        self.address_slots.put(slot, address_slot);
     }
 
-    pub(super) fn place(&self, slot: u32) -> AddressSlot {
-        self.places.get(slot)
+    pub(super) fn address_slot(&self, slot: u32) -> AddressSlot {
+        self.address_slots.get(slot)
     }
 }
 
 impl<K: HostKernel> Worker<K> {
-    /// Before a tick, whose flush then has the last frames. After a measurement, the core gets its share of the memory
-    /// that is left; while memory is short, the connections that keep most are closed, once for each measurement.
+    /// Called before a tick, whose flush sends the last frames. After a measurement the core gets its share of the
+    /// headroom. While memory is short, the connections that use most are closed, once for each measurement.
     pub(super) fn shed(&mut self) {
         let pressure = &self.shared.overload.pressure;
         let measured = pressure.number();
@@ -54,15 +57,15 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// Behind a tick: notes what connections that have begun are counted for, gives back what those that have ended
-    /// were, and tells what was refused.
+    /// Called after a tick: stores the address slots of new connections, releases those of ended ones, and adds the
+    /// refusals to the shared counters.
     pub(super) fn settle_accounts(&mut self) {
         let overload = &self.shared.overload;
         for account in self.core.reactor.accounts.drain(..) {
             match account {
-                AddressChange::Begun(slot, place) => self.guard.put(slot, place),
+                AddressChange::Begun(slot, address_slot) => self.guard.put(slot, address_slot),
                 AddressChange::Ended(slot) => {
-                    overload.admission.leave(self.guard.places.take(slot))
+                    overload.admission.leave(self.guard.address_slots.take(slot))
                 }
             }
         }

@@ -1,8 +1,11 @@
-//! The phase of the process: one word, set by the main thread and read by each worker once a tick.
+//! The phase of the process: one atomic word, set by the main thread and read by each worker once a tick.
+//!
+//! States: waiting for an old process, running, waiting for HTTP sessions, paused, leaving, draining, retiring,
+//! stopped. ARCHITECTURE.md (glossary, "phase") and `worker/transfer` describe the order.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Where the server is in its life; set by the main thread, read by workers once per tick.
+/// The state of the process.
 #[derive(Debug, Default)]
 pub struct Phase(AtomicU8);
 
@@ -11,35 +14,35 @@ impl Phase {
     const DRAINING: u8 = 1;
     const STOPPED: u8 = 2;
     const RETIRING: u8 = 3;
-    /// HTTP sessions stand aside; see `transfer`.
+    /// HTTP sessions stop between two requests; see `transfer`.
     const WAITING: u8 = 4;
-    /// Nothing is read, sent or timed; mail goes on.
+    /// Nothing is read, sent or timed; mail is processed.
     const PAUSED: u8 = 5;
     /// Workers send their connections to another process.
     const LEAVING: u8 = 6;
 
-    /// Paused from the start: what is to be served comes from another process.
+    /// Paused from the start: the connections come from another process.
     #[must_use]
     pub fn paused() -> Self {
         Self(AtomicU8::new(Self::PAUSED))
     }
 
-    /// The word itself, to see whether it has changed.
+    /// The word itself, to detect a change.
     pub(super) fn stage(&self) -> u8 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Serve. What was paused goes on.
+    /// Serve, or resume after a pause.
     pub fn run(&self) {
         self.0.store(Self::RUNNING, Ordering::Release);
     }
 
-    /// Stop accepting; HTTP sessions stand aside as soon as they can.
+    /// Stop accepting; HTTP sessions stop as soon as they are between two requests.
     pub fn wait(&self) {
         self.0.store(Self::WAITING, Ordering::Release);
     }
 
-    /// Read nothing, send nothing, let no time pass; but carry mail on.
+    /// Read nothing, send nothing and ignore time, but process mail.
     pub fn pause(&self) {
         self.0.store(Self::PAUSED, Ordering::Release);
     }
@@ -54,7 +57,7 @@ impl Phase {
         self.0.store(Self::DRAINING, Ordering::Release);
     }
 
-    /// `drain`, but the listeners are another process's from here on.
+    /// `drain`, but the listeners now belong to another process.
     pub fn retire(&self) {
         self.0.store(Self::RETIRING, Ordering::Release);
     }
@@ -63,12 +66,12 @@ impl Phase {
         self.stage() == Self::RETIRING
     }
 
-    /// On the way to another process, or just come from one.
+    /// A transfer to or from another process is in progress.
     pub(super) fn is_moving(&self) -> bool {
         matches!(self.stage(), Self::WAITING | Self::PAUSED | Self::LEAVING)
     }
 
-    /// Nothing is to change, but by mail.
+    /// Only mail may change the state.
     pub(super) fn is_paused(&self) -> bool {
         matches!(self.stage(), Self::PAUSED | Self::LEAVING)
     }

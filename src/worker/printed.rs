@@ -13,10 +13,10 @@ pub(super) fn line(app_id: &str, event: &Printed) -> Vec<u8> {
     if let Some(except) = event.except {
         out.extend_from_slice(format!(",\"socket_id\":\"{except}\"").as_bytes());
     }
-    // The event's own object goes on where this one is.
+    // The members of the event's own object follow.
     out.push(b',');
     let payload = frame::server_payload(&event.frame);
-    // No line breaks: name and data are spans of JSON strings, and those hold none.
+    // No line breaks: name and data are spans of JSON strings, which contain none.
     out.extend_from_slice(payload.strip_prefix(b"{").unwrap_or_default());
     out.push(b'\n');
     out

@@ -22,7 +22,7 @@ pub(crate) fn return_freed_memory() {
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
-/// Who is at the other end of a Unix socket, by the kernel's word.
+/// The process and user at the other end of a Unix socket, as the kernel reports them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerCredentials {
     /// 0 for a process that has no id in this PID namespace. rustix cannot represent that.
@@ -47,8 +47,8 @@ pub(crate) fn peer_credentials(
     Ok(PeerCredentials { process: found.pid, user: found.uid })
 }
 
-/// Holds these signals back, or lets them through, for the calling thread and the threads that it starts. What comes
-/// in while all threads hold it back stays pending, also through `replace_program`.
+/// Blocks these signals, or unblocks them, for the calling thread and the threads that it starts. A signal that arrives
+/// while all threads block it stays pending, even through `replace_program`.
 pub(crate) fn hold_signals(signals: &[i32], hold: bool) -> io::Result<()> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: it initializes the set that it is given.
@@ -67,8 +67,8 @@ pub(crate) fn hold_signals(signals: &[i32], hold: bool) -> io::Result<()> {
     }
 }
 
-/// Executes another program in this process, with the environment and the held signals of this one. Returns only if
-/// that fails. `std::os::unix::process::CommandExt::exec` would let the held signals through.
+/// Executes another program in this process, with its environment and its blocked signals. Returns only if that fails.
+/// `std::os::unix::process::CommandExt::exec` would unblock the signals.
 pub(crate) fn replace_program(path: &CStr, arguments: &[CString]) -> io::Error {
     let mut pointers: Vec<*const libc::c_char> =
         arguments.iter().map(|argument| argument.as_ptr()).collect();

@@ -1,4 +1,7 @@
 //! The worker's clock and its source of randomness: the only ones below the server.
+//!
+//! Pure layers get time and random numbers from here as arguments. Inputs: the kernel's monotonic and wall clock, and
+//! getrandom in blocks of 512 bytes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,8 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::Moment;
 
-/// Time since the process started, or the first of those that handed over to each other. Copies agree on all cores and
-/// in all processes: the kernel's monotonic clock is one for all.
+/// Time since the start of the process, or of the first one in a chain of take-overs. All cores and processes agree,
+/// because they share the kernel's monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start_nanos: u64,

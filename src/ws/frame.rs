@@ -106,7 +106,7 @@ pub fn encode_masked_header(
     out.extend_from_slice(&mask);
 }
 
-/// Appends a whole server frame. A control payload must fit 125 bytes; that is the caller's duty.
+/// Appends a complete server frame. The caller guarantees that a control payload fits 125 bytes.
 pub fn encode(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     debug_assert!(!opcode.is_control() || payload.len() <= CONTROL_PAYLOAD_MAX);
     out.reserve(header_size(payload.len()) + payload.len());
@@ -123,8 +123,8 @@ pub fn encode_text(payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A text frame in `space`, whose payload `write` appends there. A payload that is made for one frame only needs no
-/// vector of its own then.
+/// Writes a text frame in `space`; `write` appends its payload there. So the payload of a single frame needs no vector
+/// of its own.
 pub fn text_in(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     space.clear();
     space.extend_from_slice(&[0; SERVER_HEADER_BYTES_MAX]);
@@ -136,8 +136,7 @@ pub fn text_in(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     &space[start..]
 }
 
-/// What a frame of the server carries: the bytes behind its header (RFC 6455 section 5.2, a server's frame is not
-/// masked).
+/// The payload of a server frame: the bytes after its header (RFC 6455 section 5.2, a server's frame is not masked).
 #[must_use]
 pub fn server_payload(frame: &[u8]) -> &[u8] {
     let header = match frame.get(1) {

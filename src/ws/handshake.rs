@@ -126,7 +126,7 @@ pub fn write_response(accept: &AcceptKey, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Whether a comma-separated list holds `token`, whatever its case.
+/// Whether a comma-separated list contains `token`, ignoring case.
 fn lists(list: Option<&str>, token: &str) -> bool {
     let mut tokens = list.unwrap_or_default().split(',');
     tokens.any(|candidate| candidate.trim().eq_ignore_ascii_case(token))
@@ -134,7 +134,7 @@ fn lists(list: Option<&str>, token: &str) -> bool {
 
 /// Base64 of exactly sixteen bytes.
 fn is_nonce(key: &str) -> bool {
-    // The decoder asks for room for whole groups of three.
+    // The decoder needs room for whole groups of three.
     let mut nonce = [0; KEY_LEN / 4 * 3];
     key.len() == KEY_LEN && STANDARD.decode_slice(key, &mut nonce) == Ok(16)
 }

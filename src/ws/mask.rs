@@ -19,7 +19,7 @@ pub fn unmask(payload: &mut [u8], mask: [u8; 4], phase: usize) {
             *byte ^= key;
         }
     }
-    // Both block sizes are multiples of four, so the mask starts anew behind each block.
+    // Both block sizes are multiples of four, so the mask starts again after each block.
     let (words, rest) = rest.as_chunks_mut::<4>();
     for word in words {
         *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_with_their_phase_equal_the_whole() {
+    fn pieces_unmasked_with_their_phase_equal_the_whole() {
         let mask = [1, 2, 3, 4];
         let mut whole = sample(100);
         unmask(&mut whole, mask, 0);

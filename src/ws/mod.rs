@@ -1,10 +1,10 @@
-//! RFC 6455 as pure functions over bytes: no socket, no clock, no randomness, no idea of Pusher.
+//! RFC 6455 as pure functions over bytes: no socket, no clock, no randomness, no knowledge of Pusher.
 //!
 //! - `frame`: header layout, encode and decode
 //! - `mask`: masking and its removal
 //! - `utf8`: validation of text that arrives in pieces
 //! - `close`: close codes and the close payload
-//! - `violation`: what a peer can do wrong, with the close code it earns
+//! - `violation`: errors of a peer, each with its close code
 //! - `reader`: bytes in any cut → whole messages and control frames
 //! - `handshake`: the upgrade request and its answer
 

@@ -1,9 +1,8 @@
 //! The decoder: input bytes, cut anywhere, to whole messages and control frames.
 //!
-//! An idle connection owns nothing here: what is incomplete lives in a boxed `Partial` that exists
-//! only inside a frame or a fragmented message. A message that lies whole in the input is unmasked
-//! where it is and handed on without a copy. Memory grows with the bytes that arrived, never with a
-//! declared length, and never beyond `message_size_max`.
+//! An idle connection owns nothing here: an incomplete frame or message is in a boxed `Partial`, which exists only
+//! until it is complete. A message that is complete in the input is unmasked in place and passed on without a copy.
+//! Memory grows with the received bytes, never with a declared length, and never beyond `message_size_max`.
 
 use super::close;
 use super::frame::{HEADER_BYTES_MAX, Header, Opcode};
@@ -39,7 +38,7 @@ pub trait Sink {
     fn message(&mut self, kind: MessageKind, payload: &mut [u8]) -> Flow;
     fn ping(&mut self, payload: &[u8]) -> Flow;
     fn pong(&mut self, payload: &[u8]) -> Flow;
-    /// Nothing is read after a close frame, whatever is returned (RFC 6455 section 1.4).
+    /// Nothing is read after a close frame, whichever value is returned (RFC 6455 section 1.4).
     fn close(&mut self, code: Option<u16>, reason: &str) -> Flow;
 }
 
@@ -60,7 +59,7 @@ pub struct Partial {
     utf8: Utf8,
     frame: Option<OpenFrame>,
     message: Vec<u8>,
-    /// Control frames come between fragments, so their bytes need a place of their own.
+    /// Control frames can come between fragments, so their bytes need a separate buffer.
     control: Vec<u8>,
 }
 
@@ -242,7 +241,7 @@ impl OpenFrame {
 }
 
 impl Partial {
-    /// Bytes of heap this value holds, itself included.
+    /// Heap bytes of this value, including itself.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         size_of::<Self>() + self.message.capacity() + self.control.capacity()
@@ -266,7 +265,7 @@ impl Partial {
         }
     }
 
-    /// Unmasks and keeps a piece of a frame's payload; text is validated as it comes.
+    /// Unmasks and stores a piece of a frame's payload; text is validated as it arrives.
     fn append(
         &mut self,
         frame: OpenFrame,
@@ -304,7 +303,7 @@ impl Partial {
         }
     }
 
-    /// Ends the message in progress and gives its memory back.
+    /// Ends the message in progress and releases its memory.
     fn deliver_message(&mut self, sink: &mut impl Sink) -> Result<Flow, Violation> {
         let mut message = std::mem::take(&mut self.message);
         let utf8 = std::mem::take(&mut self.utf8);

@@ -56,7 +56,7 @@ impl Simulation {
             let core = place % new.cores.len();
             let moved: Moved = postcard::from_bytes(&bytes).expect("a connection");
             let socket = new.socket(core, wire);
-            let key = new.cores[core].take_in(moved, socket);
+            let key = new.cores[core].import_connection(moved, socket);
             if let Some(client) = client {
                 new.places[core].put(key.slot, new.overload.admission.enter_again(client));
             }
@@ -65,11 +65,11 @@ impl Simulation {
             let core = place % new.cores.len();
             let socket = new.socket(core, session.wire);
             let OneSession { peer, served, input, .. } = session;
-            new.cores[core].take_in_session(socket, peer, served, &input);
+            new.cores[core].import_session(socket, peer, served, &input);
         }
         for state in channels {
             let core = self.below(new.cores.len());
-            new.cores[core].take_in_channel(state);
+            new.cores[core].import_channel(state);
         }
         let mut other = std::mem::replace(&mut self.process, new);
         self.process.cores.iter_mut().for_each(ringverb::tick::Core::settle_in);
@@ -93,7 +93,7 @@ impl Simulation {
     fn stand_aside(&mut self) -> bool {
         for core in &mut self.process.cores {
             core.http.accepts = false;
-            core.stand_aside(true);
+            core.set_transferring(true);
         }
         self.bustle();
         self.settle();
@@ -124,7 +124,7 @@ impl Simulation {
         for core in 0..self.process.cores.len() {
             let found = &mut self.process.cores[core];
             found.http.accepts = true;
-            found.stand_aside(false);
+            found.set_transferring(false);
             self.process.resume(core);
         }
     }

@@ -19,7 +19,7 @@ use ringverb::shard::{
     Answer, LinkId, Mail, MemoryLimits, NodeId, Pace, Question, Settings, Shard,
 };
 use ringverb::tick::http::{Http, Rules};
-use ringverb::tick::{AddressChange, Core, Rest};
+use ringverb::tick::{AddressChange, Core, NextTick};
 use ringverb::ws::frame;
 
 use crate::kernel::{Shared, SimKernel, Socket, World};
@@ -53,7 +53,7 @@ pub(crate) struct Process {
     /// By core, its line to Redis; none without a cluster.
     pub(crate) lines: Vec<Line>,
     /// By core, when it is to tick again.
-    rests: Vec<Rest>,
+    rests: Vec<NextTick>,
     /// By core, the number of its ticks.
     pub(crate) ticks: Vec<u64>,
     /// What the app's backend was told.
@@ -207,7 +207,7 @@ impl Process {
         let lines = lines.collect();
         let (world, now) = (world.clone(), Moment(0));
         let (ticks, told) = (vec![0; cores.len()], Vec::new());
-        let rests = vec![Rest::None; cores.len()];
+        let rests = vec![NextTick::Now; cores.len()];
         let places = cores.iter().map(|_| AddressSlots::default()).collect();
         let mut process = Self {
             cores,
@@ -227,7 +227,7 @@ impl Process {
         if shape.is_successor {
             for core in &mut process.cores {
                 core.http.accepts = false;
-                core.stand_aside(true);
+                core.set_transferring(true);
                 core.pause();
             }
         }
@@ -246,7 +246,7 @@ impl Process {
         if !core.is_paused() {
             core.shard.advance(self.now);
         }
-        core.turn();
+        core.tick();
         if let Some(line) = self.lines.get_mut(index) {
             line.carry_out(&mut core.shard);
         }
@@ -283,8 +283,8 @@ impl Process {
             accepts && self.listeners[*core].iter().any(|listener| world.has_waiting(*listener))
         };
         let until = |core: usize| match self.rests[core] {
-            Rest::Until(at) => Some(at),
-            Rest::None | Rest::Reports => None,
+            NextTick::At(at) => Some(at),
+            NextTick::Now | NextTick::OnReport => None,
         };
         (0..self.cores.len()).filter(waits).filter_map(until).min()
     }
@@ -296,9 +296,9 @@ impl Process {
             world.ring(self.first + core);
         }
         let is_due = match self.rests[core] {
-            Rest::None => true,
-            Rest::Until(at) => at <= self.now,
-            Rest::Reports => false,
+            NextTick::Now => true,
+            NextTick::At(at) => at <= self.now,
+            NextTick::OnReport => false,
         };
         is_due || world.wakes(self.first + core)
     }

@@ -32,7 +32,7 @@ fn begin(seed: u64, sent: &[&[u8]]) -> (Shared, Process, Vec<usize>) {
 fn pause(process: &mut Process) {
     for core in &mut process.cores {
         core.http.accepts = false;
-        core.stand_aside(true);
+        core.set_transferring(true);
     }
     process.settle();
     process.cores.iter_mut().for_each(ringverb::tick::Core::pause);
@@ -109,7 +109,7 @@ fn a_process_whose_take_over_fails_serves_on_and_closes_what_it_has_refused() {
         let (world, mut process, wires) = begin(seed, &sent);
         pause(&mut process);
         for core in 0..process.cores.len() {
-            process.cores[core].stand_aside(false);
+            process.cores[core].set_transferring(false);
             process.resume(core);
         }
         world.borrow_mut().send(wires[0], &request[request.len() - 1..]);

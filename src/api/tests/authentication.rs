@@ -73,7 +73,7 @@ fn a_request_that_fails_any_check_of_its_authentication_is_unauthenticated() {
 }
 
 #[test]
-fn parameters_given_twice_are_signed_as_php_reads_them() {
+fn repeated_parameters_are_signed_as_php_reads_them() {
     let path = "/apps/1001/channels";
     for (sent, signed_text) in [
         ("info=a&info=b", "info=b"),

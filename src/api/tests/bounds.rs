@@ -101,7 +101,7 @@ fn a_disabled_app_refuses_signed_requests_only_with_403() {
 }
 
 #[test]
-fn what_one_request_becomes_is_bounded() {
+fn the_expansion_of_one_request_is_bounded() {
     // 34,100 bytes of data for 490 channels fit into 16 MiB, for 500 they do not.
     let body = |count| event_for(&many_channels(count), &"x".repeat(34_100), "");
     assert!(body(500).len() < 40_000);

@@ -145,7 +145,7 @@ fn upgrades_to_websocket_only() {
 }
 
 #[test]
-fn bytes_behind_a_request_stay() {
+fn bytes_after_a_request_stay_in_the_input() {
     let mut reader = RequestReader::new(LIMITS);
     let mut buffer = [PUBLISH, b"\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n\x81\x80"].concat();
     assert!(matches!(reader.read(&mut buffer), Ok(Progress::Complete(_))));

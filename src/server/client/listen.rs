@@ -35,14 +35,14 @@ const PONG: &str = r#"{"event":"pusher:pong","data":{}}"#;
 pub(super) fn run(
     peer: &ServerPeer,
     arguments: &ListenArguments,
-    colour: bool,
+    color: bool,
 ) -> Result<(), CommandFailure> {
     let steps = steps(arguments).map_err(CommandFailure::Usage)?;
     end_on_signal()?;
     let mut listener = Listener {
         peer,
         json: arguments.json,
-        colour,
+        color,
         user: arguments.user.as_deref().unwrap_or(USER),
         left: arguments.count,
         pause: None,
@@ -182,7 +182,7 @@ fn error_of(inner: &str, validator: &mut Validator) -> (u16, String) {
 struct Listener<'a> {
     peer: &'a ServerPeer,
     json: bool,
-    colour: bool,
+    color: bool,
     user: &'a str,
     /// Events that are still waited for; `None` is no end.
     left: Option<u64>,
@@ -376,7 +376,7 @@ impl Listener<'_> {
         let text = if self.json {
             show::one_line(&event)
         } else {
-            show::lines(&event, crate::worker::time::unix_seconds(), self.colour)
+            show::lines(&event, crate::worker::time::unix_seconds(), self.color)
         };
         print(&text)?;
         self.left = self.left.map(|left| left.saturating_sub(1));

@@ -39,7 +39,7 @@ enum CommandFailure {
 
 /// Runs one command. `scheme` is the one of `REVERB_SCHEME`.
 pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>) -> ExitCode {
-    let colour = config.colour && io::stdout().is_terminal();
+    let color = config.color && io::stdout().is_terminal();
     let with_app = |config, target: &CommandTarget| {
         let peer = ServerPeer::choose(config, target)?;
         if scheme == Some("https") && target.address.url.is_none() {
@@ -59,7 +59,7 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
         ClientCommand::Users(arguments) => with_app(config, &arguments.target)
             .and_then(|peer| queries::users(&peer, &arguments.channel)),
         ClientCommand::Listen(arguments) => with_app(config, &arguments.target)
-            .and_then(|peer| listen::run(&peer, arguments, colour)),
+            .and_then(|peer| listen::run(&peer, arguments, color)),
         ClientCommand::Health(address) => {
             ServerPeer::of_any_app(config, address).and_then(|peer| health::run(&peer))
         }
@@ -69,13 +69,13 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
         Err(CommandFailure::Server(sentence)) => (1, sentence),
         Err(CommandFailure::Usage(sentence)) => (2, sentence),
     };
-    output::tell(NoticeKind::Error, &sentence);
+    output::notice(NoticeKind::Error, &sentence);
     ExitCode::from(status)
 }
 
 /// What is no result: standard output stays for results.
 fn note(text: &str) {
-    output::tell(NoticeKind::Note, text);
+    output::notice(NoticeKind::Note, text);
 }
 
 /// Writes results to standard output.

@@ -18,7 +18,7 @@ pub(super) struct ShownEvent<'a> {
 
 const BOLD_GREEN: &str = "\x1b[1;32m";
 const CYAN: &str = "\x1b[36m";
-const GREY: &str = "\x1b[90m";
+const GRAY: &str = "\x1b[90m";
 const PLAIN: &str = "\x1b[0m";
 /// Names longer than this are cut.
 const NAME_MAX: usize = 200;
@@ -29,25 +29,25 @@ pub(super) fn one_line(event: &ShownEvent<'_>) -> String {
 }
 
 /// Time, channel and event, and the data below.
-pub(super) fn lines(event: &ShownEvent<'_>, unix_seconds: u64, colour: bool) -> String {
+pub(super) fn lines(event: &ShownEvent<'_>, unix_seconds: u64, color: bool) -> String {
     let mut out = String::new();
     let mut part = |paint: &str, text: &str, end: &str| {
-        out.push_str(if colour { paint } else { "" });
+        out.push_str(if color { paint } else { "" });
         visible(text, NAME_MAX, &mut out);
-        out.push_str(if colour { PLAIN } else { "" });
+        out.push_str(if color { PLAIN } else { "" });
         out.push_str(end);
     };
-    part(GREY, &time_of_day(unix_seconds), " ");
+    part(GRAY, &time_of_day(unix_seconds), " ");
     part(CYAN, event.channel, " ");
     match event.user_id.and_then(json::string) {
         Some(user) => {
             part(BOLD_GREEN, event.name, " ");
-            part(GREY, &format!("from user {user}"), "\n");
+            part(GRAY, &format!("from user {user}"), "\n");
         }
         None => part(BOLD_GREEN, event.name, "\n"),
     }
     if let Some(data) = event.data {
-        pretty_data(data, colour, &mut out);
+        pretty_data(data, color, &mut out);
     }
     out
 }

@@ -1,4 +1,8 @@
 //! Carries out requests of the HTTP API.
+//!
+//! `api` turns a request into a plan; this file publishes, asks the other cores, and builds the answer. A request that
+//! must wait (for room in mailboxes, for its mail, for answers) leaves a `Pending` in its session, and `go_on`
+//! continues it. Limits: `GATHER_TIMEOUT_MS` for answers of cores, the overload level for publishes.
 
 use core::net::IpAddr;
 
@@ -16,7 +20,7 @@ use crate::limits;
 use crate::shard::Question;
 
 impl Session {
-    /// Answers a request, or lets it wait.
+    /// Answers a request, or makes it wait.
     pub(super) fn answer(
         &mut self,
         key: SessionKey,
@@ -38,8 +42,8 @@ impl Session {
                 http.overload.admission.count_auth_failure(client, http.unix_seconds);
                 self.refused_as(http, About { request: Some(&request), app }, response, noted)
             }
-            // Over the budget, publishes go on: a server that is full of quiet connections must not fall silent for
-            // it. Far over it they are what fills the queues, and a backend tries again, where a client cannot.
+            // Over the budget, publishes continue: a server full of quiet connections must still deliver. Far over it,
+            // publishes are refused, because they fill the send queues and a backend can retry.
             Plan::Publish { app, .. }
                 if http.overload.pressure.strain() == OverloadLevel::FarOver =>
             {
@@ -67,7 +71,7 @@ impl Session {
         self.respond(site.http, &response, &request);
     }
 
-    /// Publishes: the events have their place in their channels' order when the answer leaves.
+    /// Publishes. The events have their position in the order of their channels before the answer is sent.
     fn publish(&mut self, key: SessionKey, publish: Publish, site: &mut Site<'_>) {
         let Publish { request, app, publications, info, reply, quota } = publish;
         if site.http.rules.print_events {
@@ -82,7 +86,7 @@ impl Session {
         if let Some(question) = info {
             return self.ask(key, request, question, reply, quota, site);
         }
-        let response = told(quota, api::render(&reply, Vec::new()));
+        let response = with_quota(quota, api::render(&reply, Vec::new()));
         if site.mailbox.has_overflow() {
             site.http.posting.push_back(key);
             return self.wait(Pending::Posting { request, response });
@@ -103,8 +107,8 @@ impl Session {
         self.wait(Pending::Asking { request, id, reply, quota });
     }
 
-    /// What it waits for may have come: there is room in the mailboxes, the mail is in the rings, the cores have
-    /// answered; or they have not in time (`late`). Nothing happens if it waits for something else.
+    /// Continues a request if its wait is over: the mailboxes have room, the mail is in the rings, or the cores have
+    /// answered. `late`: they have not answered in time. Does nothing if the request waits for something else.
     pub(in crate::tick) fn go_on(&mut self, key: SessionKey, late: bool, site: &mut Site<'_>) {
         match self.take_pending() {
             None => {}
@@ -114,7 +118,7 @@ impl Session {
             }
             Some(Pending::Asking { request, id, reply, quota }) => {
                 let response = match site.gathers.take(id) {
-                    Some(answers) => told(quota, api::render(&reply, answers)),
+                    Some(answers) => with_quota(quota, api::render(&reply, answers)),
                     None if !late => {
                         return self.wait(Pending::Asking { request, id, reply, quota });
                     }
@@ -125,7 +129,7 @@ impl Session {
                         let about = About::request(&request);
                         let response = Response::text(503, text);
                         let cause = Cause::CoreSilent;
-                        told(quota, self.refused(site.http, about, response, cause, &values))
+                        with_quota(quota, self.refused(site.http, about, response, cause, &values))
                     }
                 };
                 self.respond(site.http, &response, &request);
@@ -133,8 +137,8 @@ impl Session {
         }
     }
 
-    /// The address that a failed authentication counts for, if failures are counted; or the refusal of an address
-    /// that has failed too often in this second, before any work is done for its request.
+    /// The address for which a failed authentication counts, if failures are counted. Or the refusal of an address with
+    /// too many failures in this second, before any work is done for its request.
     fn may_authenticate(
         &self,
         http: &mut Http,
@@ -160,7 +164,7 @@ impl Session {
     }
 }
 
-fn told(quota: Option<api::Quota>, response: Response) -> Response {
+fn with_quota(quota: Option<api::Quota>, response: Response) -> Response {
     match quota {
         None => response,
         Some(quota) => quota.tell(response),

@@ -1,8 +1,9 @@
-//! Connections that speak HTTP: a pure state machine over bytes for each (`session`), and what all of a core share.
+//! Connections that speak HTTP: a pure state machine over bytes for each (`session`), and the state that all sessions
+//! of a core share.
 //!
-//! A session takes bytes in, carries out one request at a time, in order, and leaves its answers as bytes. What it
-//! cannot do alone it waits for: room in the mailboxes, mail that is on its way, answers of other cores. It ends with
-//! an answer that says so, with a WebSocket handshake, or with its socket.
+//! A session consumes bytes, carries out one request at a time, in order, and produces its answers as bytes. It waits
+//! for room in the mailboxes, for its mail to be in the rings, and for answers of other cores. It ends with an answer
+//! that closes the connection, with a WebSocket handshake, or with its socket. Limits: `Rules`.
 
 mod answer;
 mod refuse;
@@ -23,7 +24,7 @@ use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 pub(super) use session::{After, Session, Spare, Step, Timer, Upgrade};
 
-/// What the configuration says about HTTP.
+/// The options that concern HTTP.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Bytes of head and body of a request together.
@@ -52,7 +53,7 @@ pub struct Printed {
     pub except: Option<SocketId>,
 }
 
-/// The connection that a line is about, as far as it is known.
+/// The connection that a log line is about, as far as it is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Who {
     /// The client, if a trusted proxy names it.
@@ -62,7 +63,7 @@ pub struct Who {
     pub app: Option<AppIndex>,
 }
 
-/// A line for the log about something refused.
+/// A log line about a refusal.
 #[derive(Debug)]
 pub struct RefusalLine {
     pub cause: Cause,
@@ -72,7 +73,7 @@ pub struct RefusalLine {
     pub who: Who,
 }
 
-/// What the HTTP sessions of a core share.
+/// The state that the HTTP sessions of a core share.
 pub struct Http {
     pub(super) rules: Rules,
     apps: Arc<Apps>,
@@ -81,14 +82,14 @@ pub struct Http {
     entropy: Box<dyn FnMut() -> u64>,
     /// Seconds since 1970, as the worker set them at the beginning of the tick.
     pub unix_seconds: u64,
-    /// The server ends: `/up` says so, and connections are closed behind their answers.
+    /// The server is ending: `/up` answers 503, and connections are closed after their answers.
     pub draining: bool,
-    /// `/up` answers 503, and everything else goes on.
+    /// `/up` answers 503; everything else is served.
     pub unready: bool,
     /// Connections are accepted.
     pub accepts: bool,
-    /// The process is giving its connections to another one: sessions stand aside as soon as they can.
-    pub(super) stands_aside: bool,
+    /// Connections are being transferred to another process: sessions stop between two requests.
+    pub(super) is_transferring: bool,
     validator: Validator,
     lines: LineBudget,
     /// Lines for the log since the worker took them last.
@@ -102,7 +103,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// `entropy` gives unpredictable numbers.
+    /// `entropy` returns unpredictable numbers.
     #[must_use]
     pub fn new(
         rules: Rules,
@@ -120,7 +121,7 @@ impl Http {
             draining: false,
             unready: false,
             accepts: true,
-            stands_aside: false,
+            is_transferring: false,
             validator: Validator::default(),
             lines,
             refusals: Vec::new(),
@@ -130,7 +131,7 @@ impl Http {
         }
     }
 
-    /// To be called once a second: the log has room for further lines.
+    /// Call it once a second: the log has room for further lines.
     pub fn refill_lines(&mut self) {
         self.lines.refill();
     }
@@ -160,7 +161,7 @@ impl Http {
         (self.rules.verbose_errors && !cause.is_in_answer()).then_some(line)
     }
 
-    /// What the API needs to know.
+    /// The context of the API.
     fn context(&mut self) -> api::Context<'_> {
         api::Context {
             apps: &self.apps,

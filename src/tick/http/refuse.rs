@@ -1,4 +1,7 @@
-//! Refused requests and handshakes: the line for the log and, in development mode, the same line in the answer.
+//! Refused requests and handshakes: counts them, queues the log line and, with verbose errors, adds the same line to
+//! the answer.
+//!
+//! `cause` has the texts and limits the lines. The status and body for clients follow Reverb (docs/PROTOCOL.md).
 
 use super::session::Session;
 use super::{Http, Who};
@@ -11,7 +14,7 @@ use crate::limits;
 use crate::pusher::json;
 use crate::text::two_sentences;
 
-/// What is known of a refused request beside its session.
+/// What a refusal knows of its request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct About<'a> {
     /// The request, which may name the client behind a proxy.
@@ -167,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_http_is_recognized_by_its_first_bytes() {
+    fn other_protocols_are_recognized_by_their_first_bytes() {
         for (input, cause) in [
             (&b"\x16\x03\x01\x02\0\x01"[..], Cause::TlsOnPlainPort),
             (b"\x16", Cause::TlsOnPlainPort),

@@ -1,7 +1,9 @@
 //! One connection that speaks HTTP, without its socket. PURE.
 //!
-//! Between two requests it holds nothing but its entry: buffers and the state of a request come with the first byte and
-//! go with the last one of the answer.
+//! Input: received bytes and the events that end a wait. Output: bytes of answers, a `Step`, a timer. `tick/sessions`
+//! owns the socket and the deadlines. Between two requests a session owns only its entry: buffers and request state are
+//! allocated at the first byte and returned after the last byte of the answer. Limits: `Rules`,
+//! `limits::ANSWERS_BYTES_MAX`, and the memory budget.
 
 use core::net::SocketAddr;
 
@@ -22,39 +24,39 @@ use crate::ws::handshake::AcceptKey;
 pub(in crate::tick) enum Step {
     /// Another request may be at hand.
     Again,
-    /// Nothing can be done before bytes come, answers leave or somebody answers.
+    /// Nothing to do until bytes arrive, answers are sent or cores answer.
     Rest,
-    /// It ends here: a WebSocket begins.
+    /// The session becomes a WebSocket.
     Upgrade(Upgrade),
 }
 
 /// A handshake that succeeds.
 pub(in crate::tick) struct Upgrade {
     pub(in crate::tick) accept: AcceptKey,
-    /// The error, if any, is told on the WebSocket: browsers cannot read the body of a failed upgrade (docs/PROTOCOL.md
+    /// An error is sent on the WebSocket, because browsers cannot read the body of a failed upgrade (docs/PROTOCOL.md
     /// rule 9).
     pub(in crate::tick) admitted: Result<Admitted, Unwanted>,
 }
 
-/// A connection that is told on its socket why it does not open.
+/// A connection that is opened only to receive the reason of its refusal.
 pub(in crate::tick) struct Unwanted {
     pub(in crate::tick) error: ErrorCode,
     /// The line, in development mode and with `--debug`.
     pub(in crate::tick) why: Option<String>,
 }
 
-/// A connection that may open, and what it is counted in.
+/// An accepted connection and its counts.
 pub(in crate::tick) struct Admitted {
     pub(in crate::tick) app: AppIndex,
-    pub(in crate::tick) place: AddressSlot,
+    pub(in crate::tick) address_slot: AddressSlot,
 }
 
-/// What the time of a session is measured for.
+/// The event for which a session's time is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tick) enum Timer {
     /// Not set yet.
     None,
-    /// The first byte: a connection that says nothing costs a descriptor.
+    /// The first byte: a silent connection costs a descriptor.
     FirstByte,
     /// A whole request, from its first byte on (docs/PROTOCOL.md rule 17).
     Request,
@@ -64,11 +66,11 @@ pub(in crate::tick) enum Timer {
     Answer,
     /// The other cores answer.
     Cores,
-    /// The client closes behind the last answer.
+    /// The client closes after the last answer.
     Linger,
 }
 
-/// Time that a client has to close behind the last answer, in seconds.
+/// Time for the client to close after the last answer, in seconds.
 const LINGER_SECONDS: u32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +79,9 @@ enum SessionState {
     Reading,
     /// A request waits (`Work::pending`).
     Waiting,
-    /// The last answer leaves; `in_order`: behind a whole request, so nothing further is expected.
+    /// The last answer is being sent. `in_order`: it follows a complete request, so no further input is expected.
     Closing { in_order: bool },
-    /// What comes is dropped until the client closes.
+    /// Input is discarded until the client closes.
     Lingering,
 }
 
@@ -103,13 +105,13 @@ pub(super) struct Publish {
     pub(super) quota: Option<api::Quota>,
 }
 
-/// What a session has from the first byte of a request to the last one of its answer.
+/// The state of a session from the first byte of a request to the last byte of its answer.
 pub(in crate::tick) struct Work {
     reader: RequestReader,
     /// Received. The first `used` bytes were used.
     input: Vec<u8>,
     used: usize,
-    /// Answers, of which the first `sent` bytes have left.
+    /// Answers, of which the first `sent` bytes are sent.
     output: Vec<u8>,
     sent: usize,
     pending: Option<Pending>,
@@ -120,7 +122,7 @@ const KEPT_BUFFER_BYTES: usize = 8 * 1024;
 /// Sets of buffers that are kept.
 const KEPT_MAX: usize = 64;
 
-/// Buffers of sessions that rest now.
+/// Unused buffers of idle sessions.
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "they move between here and the sessions, which own a pointer")]
 pub(in crate::tick) struct Spare(Vec<Box<Work>>);
@@ -129,7 +131,7 @@ impl Spare {
     fn take(&mut self, rules: &super::Rules) -> Box<Work> {
         let reader = RequestReader::new(RequestLimits { request_size_max: rules.request_size_max });
         match self.0.pop() {
-            // The reader counts empty lines ahead of a request: those of one client must not count for another.
+            // The reader counts empty lines before a request: those of one client must not count for another.
             Some(mut work) => {
                 work.reader = reader;
                 work
@@ -162,36 +164,36 @@ impl Work {
         self.input.get(self.used..).unwrap_or_default()
     }
 
-    /// The used bytes go once they are all there is, or when others come.
+    /// Discards used bytes, if they are all, or before more are added.
     fn forget_used(&mut self) {
         self.input.drain(..self.used);
         self.used = 0;
     }
 
     fn heap_bytes(&self) -> usize {
-        self.input.capacity() + self.output.capacity() + self.reader.held_bytes()
+        self.input.capacity() + self.output.capacity() + self.reader.buffered_bytes()
     }
 }
 
 pub(in crate::tick) struct Session {
     /// The other end of the socket: the client, or a proxy.
     pub(in crate::tick) peer: SocketAddr,
-    /// What the socket is counted in as long as it speaks HTTP.
-    pub(super) place: AddressSlot,
-    /// A request was answered: waiting for the next one is no fault.
+    /// The address slot of the socket while it speaks HTTP.
+    pub(super) address_slot: AddressSlot,
+    /// A request was answered, so waiting for the next one is no fault.
     pub(in crate::tick) served: bool,
     state: SessionState,
     pub(in crate::tick) timer: Timer,
-    /// Memory that is noted for it, in bytes.
+    /// Memory that was charged for this session, in bytes.
     held: u32,
     work: Option<Box<Work>>,
 }
 
 impl Session {
-    pub(in crate::tick) fn new(peer: SocketAddr, place: AddressSlot) -> Self {
+    pub(in crate::tick) fn new(peer: SocketAddr, address_slot: AddressSlot) -> Self {
         Self {
             peer,
-            place,
+            address_slot,
             served: false,
             state: SessionState::Reading,
             timer: Timer::None,
@@ -200,15 +202,15 @@ impl Session {
         }
     }
 
-    /// A session that another process served before, with what it had received.
+    /// A session of another process, with the bytes it had received.
     pub(in crate::tick) fn of_another_process(
         peer: SocketAddr,
-        place: AddressSlot,
+        address_slot: AddressSlot,
         served: bool,
         input: &[u8],
         rules: &super::Rules,
     ) -> Self {
-        let mut session = Self { served, ..Self::new(peer, place) };
+        let mut session = Self { served, ..Self::new(peer, address_slot) };
         if !input.is_empty() {
             let mut work = Spare::default().take(rules);
             work.input.extend_from_slice(input);
@@ -217,7 +219,7 @@ impl Session {
         session
     }
 
-    /// Whether bytes are of use now.
+    /// Whether the session can process more bytes now.
     pub(in crate::tick) fn wants_bytes(&self) -> bool {
         match self.state {
             SessionState::Reading => self.unsent().is_empty(),
@@ -226,39 +228,39 @@ impl Session {
         }
     }
 
-    /// Whether a byte of the next request has come.
+    /// Whether a byte of the next request has arrived.
     pub(in crate::tick) fn has_begun(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.reader.is_idle() || !work.unused().is_empty())
     }
 
-    /// Whether it could go on in another process: it is between two requests, or all that it has of one is its input.
+    /// Whether another process could continue it: it is between two requests, or it has only unread input.
     pub(in crate::tick) fn may_move(&self) -> bool {
-        let held_back = |work: &Work| !work.reader.holds_nothing() || !work.unsent().is_empty();
+        let held_back = |work: &Work| !work.reader.is_empty() || !work.unsent().is_empty();
         self.state == SessionState::Reading
             && !self.work.as_ref().is_some_and(|work| held_back(work))
     }
 
-    /// Whether it waits for its client, and may end for another one.
+    /// Whether it waits for its client, so that it may be ended for another session.
     pub(in crate::tick) fn waits_for_client(&self) -> bool {
         self.state != SessionState::Waiting
     }
 
-    /// Whether its last answer is about to leave.
+    /// Whether its last answer is being sent.
     pub(in crate::tick) fn is_closing(&self) -> bool {
         matches!(self.state, SessionState::Closing { .. })
     }
 
-    /// What has come of a request that is not whole.
+    /// The received bytes of an incomplete request.
     pub(in crate::tick) fn input(&self) -> &[u8] {
         self.work.as_ref().map_or(&[], |work| work.unused())
     }
 
-    /// Answers that have not left.
+    /// Answers that are not sent yet.
     pub(in crate::tick) fn unsent(&self) -> &[u8] {
         self.work.as_ref().map_or(&[], |work| work.unsent())
     }
 
-    /// Takes bytes in.
+    /// Adds received bytes.
     pub(in crate::tick) fn take(&mut self, bytes: &[u8], spare: &mut Spare, rules: &super::Rules) {
         if self.state == SessionState::Lingering {
             return;
@@ -268,13 +270,13 @@ impl Session {
         work.input.extend_from_slice(bytes);
     }
 
-    /// Carries out the next request, if it is whole.
+    /// Carries out the next request if it is complete.
     pub(in crate::tick) fn step(&mut self, key: SessionKey, site: &mut Site<'_>) -> Step {
         if self.state != SessionState::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
             return Step::Rest;
         }
         let Some(work) = &mut self.work else { return Step::Rest };
-        let is_in_body = !work.reader.holds_nothing();
+        let is_in_body = !work.reader.is_empty();
         let mut used = 0;
         let unused = work.input.get(work.used..).unwrap_or_default();
         let progress = work.reader.read_front(unused, &mut used);
@@ -295,7 +297,7 @@ impl Session {
             }
             Err(refusal) => {
                 let response = self.refuse_bytes(site.http, refusal, is_in_body);
-                // Where the next request would begin is not known.
+                // The start of the next request is unknown.
                 self.close_with(&response, false);
                 Step::Rest
             }
@@ -326,11 +328,11 @@ impl Session {
         }
     }
 
-    /// Answers a request. The connection closes behind the answer unless both sides want it open.
+    /// Answers a request. The connection closes after the answer unless client and server want to keep it.
     pub(super) fn respond(&mut self, http: &Http, response: &Response, request: &Request) {
         let keep_alive = request.keep_alive() && !http.draining;
         self.served = true;
-        // A client that did not ask for the end may have sent its next request already.
+        // A client that did not ask to close may have sent its next request already.
         let in_order = !request.keep_alive();
         self.state =
             if keep_alive { SessionState::Reading } else { SessionState::Closing { in_order } };
@@ -339,7 +341,7 @@ impl Session {
         }
     }
 
-    /// Refuses what came, and closes. `in_order`: it was a whole request.
+    /// Refuses the input and closes. `in_order`: the input was a complete request.
     pub(super) fn close_with(&mut self, response: &Response, in_order: bool) {
         self.state = SessionState::Closing { in_order };
         if let Some(work) = &mut self.work {
@@ -354,7 +356,7 @@ impl Session {
         }
     }
 
-    /// What it waits for, to go on with it.
+    /// Takes the waiting request, to continue it.
     pub(super) fn take_pending(&mut self) -> Option<Pending> {
         let pending = self.work.as_mut()?.pending.take();
         if pending.is_some() {
@@ -371,7 +373,7 @@ impl Session {
         }
     }
 
-    /// So many bytes of its answers have left.
+    /// `count` bytes of its answers were sent.
     pub(in crate::tick) fn note_sent(&mut self, count: usize) {
         if let Some(work) = &mut self.work {
             work.sent += count;
@@ -382,7 +384,7 @@ impl Session {
         }
     }
 
-    /// All answers have left: how the session goes on. `more_may_come`: bytes have come that were not read.
+    /// All answers are sent: returns how the session continues. `more_may_come`: unread bytes have arrived.
     pub(in crate::tick) fn after_answers(&mut self, more_may_come: bool) -> After {
         match self.state {
             SessionState::Closing { in_order: true }
@@ -399,11 +401,11 @@ impl Session {
         }
     }
 
-    /// Gives buffers back that it does not need now.
+    /// Returns buffers that it does not need now.
     pub(in crate::tick) fn rest(&mut self, spare: &mut Spare) {
         let Some(work) = &mut self.work else { return };
         let is_needed = work.pending.is_some()
-            || !work.reader.holds_nothing()
+            || !work.reader.is_empty()
             || !work.reader.is_idle()
             || !work.unused().is_empty()
             || !work.output.is_empty();
@@ -413,12 +415,12 @@ impl Session {
             && work.unused().is_empty()
             && work.output.is_empty()
         {
-            // Nothing is kept beside the request itself while the session waits. With an answer on its way it does not.
+            // A waiting session keeps only its request. A session with an unsent answer does not wait.
             work.input = Vec::new();
         }
     }
 
-    /// Notes the memory that it takes now. `false`: there is none for it.
+    /// Charges the memory that it uses now. `false`: the budget has no room for it.
     pub(in crate::tick) fn note_memory(&mut self, site: &mut Site<'_>) -> bool {
         let held = self.held as usize;
         let work = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.heap_bytes());
@@ -430,7 +432,7 @@ impl Session {
         fits
     }
 
-    /// Gives back what is noted beside its entry: what it has now leaves in this tick.
+    /// Releases the charge except for its entry: the buffers are returned in this tick.
     pub(in crate::tick) fn note_rest(&mut self, site: &mut Site<'_>) {
         let held = self.held as usize;
         if held > limits::HTTP_CONNECTION_BYTES {
@@ -439,13 +441,13 @@ impl Session {
         }
     }
 
-    /// It ends because others need its memory.
+    /// The session ends because others need its memory.
     pub(in crate::tick) fn refuse_heavy(&self, http: &mut Http) {
         self.refuse(http, About::default(), Cause::HttpMemory, &[]);
     }
 
-    /// There is no memory for what has come: the request is refused. An answer that the client does not read stays
-    /// unsent: `false`, and the session is to end.
+    /// There is no memory for the input, so the request is refused. `false`: the client does not read an earlier
+    /// answer, so the session must be closed without one.
     pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
         let response = super::answer::short_of_memory("request was not carried out");
         let response = self.refused(http, About::default(), response, Cause::HttpMemory, &[]);
@@ -457,10 +459,10 @@ impl Session {
         true
     }
 
-    /// A new process takes over, and could not go on with a request whose head was read here. Refuses the request.
-    /// `false`: there is none, or earlier answers are not sent because the client does not read.
+    /// A new process takes over and could not continue a request whose head was read here. Refuses the request.
+    /// `false`: there is none, or earlier answers are unsent because the client does not read.
     pub(in crate::tick) fn refuse_unfinished(&mut self, http: &mut Http) -> bool {
-        let is_unfinished = |work: &Work| !work.reader.holds_nothing() && work.unsent().is_empty();
+        let is_unfinished = |work: &Work| !work.reader.is_empty() && work.unsent().is_empty();
         if self.state != SessionState::Reading
             || !self.work.as_ref().is_some_and(|work| is_unfinished(work))
         {
@@ -475,7 +477,7 @@ impl Session {
         true
     }
 
-    /// Drops what has come of a request that is not whole.
+    /// Discards an incomplete request.
     fn forget_request(&mut self, http: &Http) {
         let limits = RequestLimits { request_size_max: http.rules.request_size_max };
         if let Some(work) = &mut self.work {
@@ -484,13 +486,14 @@ impl Session {
         }
     }
 
-    /// What its time is measured for now, and how long that is; `None`: no time is measured, or the time runs already.
+    /// The timer that starts now and its length. `None`: no time is measured, or the timer is already running.
     pub(in crate::tick) fn next_timer(&mut self, is_blocked: bool, http: &Http) -> Option<u32> {
         let timer = match self.state {
             SessionState::Lingering => Timer::Linger,
             SessionState::Waiting if self.question().is_some() => Timer::Cores,
             _ if is_blocked => Timer::Answer,
-            // Half an empty line begins it, and no other half ends it: the time would begin again with each.
+            // An incomplete empty line starts the timer. It does not restart it, or a client could extend its time with
+            // each of them.
             SessionState::Reading if self.has_begun() || self.timer == Timer::Request => {
                 Timer::Request
             }
@@ -506,7 +509,7 @@ impl Session {
         self.seconds(http)
     }
 
-    /// How long its time is.
+    /// The length of its timer.
     pub(in crate::tick) fn seconds(&self, http: &Http) -> Option<u32> {
         let rules = &http.rules;
         match self.timer {
@@ -519,7 +522,7 @@ impl Session {
         }
     }
 
-    /// Notes why a session ends whose time is up.
+    /// Logs why a session ended at its deadline.
     pub(in crate::tick) fn refuse_late(&self, http: &mut Http) {
         let cause = match self.timer {
             Timer::FirstByte => Cause::NothingSent,
@@ -531,18 +534,16 @@ impl Session {
         self.refuse(http, About::default(), cause, &[Detail::Number(seconds.into())]);
     }
 
-    /// Others need its descriptor.
+    /// The session ends because others need its descriptor.
     pub(in crate::tick) fn refuse_idle(&self, http: &mut Http) {
         let most = Detail::count(http.rules.connections_max);
         self.refuse(http, About::default(), Cause::HttpConnections, &[most]);
     }
 
-    /// It ends. Gives back what it is counted in; what it asked of other cores nobody waits for any more.
+    /// Ends the session: releases its counts, and ends its question to other cores.
     pub(in crate::tick) fn end(mut self, site: &mut Site<'_>, spare: &mut Spare) {
-        site.http
-            .overload
-            .admission
-            .leave_socket(std::mem::replace(&mut self.place, AddressSlot::NONE));
+        let admission = &site.http.overload.admission;
+        admission.leave_socket(std::mem::replace(&mut self.address_slot, AddressSlot::NONE));
         site.shard.note_http(self.held as usize, 0);
         if let Some(id) = self.question() {
             site.gathers.end(id);
@@ -557,7 +558,7 @@ impl Session {
         }
     }
 
-    /// It becomes a WebSocket: what is still to be sent ahead of it, and what came behind the handshake.
+    /// The session becomes a WebSocket: the unsent bytes, and the bytes after the handshake.
     pub(in crate::tick) fn take_bytes(&mut self) -> (Vec<u8>, Vec<u8>) {
         match &mut self.work {
             None => (Vec::new(), Vec::new()),
@@ -572,13 +573,13 @@ impl Session {
     }
 }
 
-/// How a session goes on when its answers have left.
+/// How a session continues when its answers are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tick) enum After {
     GoOn,
-    /// All that came was read: the socket can close.
+    /// All input was read: the socket can be closed.
     Close,
-    /// Something may be on its way. Our half closes, and what comes is dropped: a socket with unread input is reset,
-    /// and the reset takes the answer with it.
+    /// More input may arrive. Our half is shut down and input is discarded, because closing a socket with unread input
+    /// resets it, and a reset destroys the answer.
     ShutDown,
 }

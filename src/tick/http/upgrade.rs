@@ -1,6 +1,7 @@
-//! The handshake of a WebSocket: who is counted for it, whether it is let in, and its way to the reactor.
+//! The handshake of a WebSocket: checks its limits and origin, counts it for its client, and prepares the upgrade.
 //!
-//! Limits are checked from the cheapest to the dearest. What a connection is counted in is given back on every way out.
+//! Limits are checked in the order of their cost, cheapest first. Every path that refuses a connection releases its
+//! counts. `ws::handshake` has the rules of RFC 6455, docs/PROTOCOL.md those of Pusher.
 
 use core::net::IpAddr;
 use core::num::IntErrorKind;
@@ -20,7 +21,7 @@ use crate::pusher::origin;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
 impl Session {
-    /// Whom a handshake is counted for, if anybody counts.
+    /// The client for which a handshake counts, if a limit by address is on.
     pub(super) fn client(&self, http: &Http, request: &Request) -> Option<IpAddr> {
         let admission = &http.overload.admission;
         admission
@@ -38,10 +39,10 @@ impl Session {
         if !admission.counts_sockets_of_proxy(self.peer.ip()) {
             return Ok(());
         }
-        admission.leave_socket(std::mem::replace(&mut self.place, AddressSlot::NONE));
+        admission.leave_socket(std::mem::replace(&mut self.address_slot, AddressSlot::NONE));
         let Some(client) = self.client(http, request) else { return Ok(()) };
         match admission.enter_socket(client) {
-            Ok(place) => self.place = place,
+            Ok(address_slot) => self.address_slot = address_slot,
             Err(most) => {
                 let text =
                     format!("Too many connections: {most} HTTP connections from one address.");
@@ -55,9 +56,9 @@ impl Session {
         Ok(())
     }
 
-    /// A flood of handshakes must cost less than what it asks for: no upgrade, no connection, no frame, just this
-    /// answer and the end. Browsers cannot read it, but a client that comes so often has no person behind it; to
-    /// pusher-js it is a failed attempt, after which it waits.
+    /// A flood of handshakes must cost less than an upgrade: it gets this answer and no connection. Browsers cannot
+    /// read the answer, but a client with that many attempts has no user. For pusher-js it is a failed attempt, after
+    /// which it waits.
     pub(super) fn check_rate(
         &self,
         http: &mut Http,
@@ -73,8 +74,8 @@ impl Session {
         })
     }
 
-    /// Whether this is a handshake, and for which app. Protocol errors are told on the socket: browsers cannot
-    /// read the body of a failed upgrade (docs/PROTOCOL.md rule 9).
+    /// Whether this is a handshake, and for which app. Protocol errors are sent on the WebSocket, because browsers
+    /// cannot read the body of a failed upgrade (docs/PROTOCOL.md rule 9).
     pub(super) fn check_upgrade(
         &self,
         http: &mut Http,
@@ -129,8 +130,8 @@ impl Session {
         self.refused(http, About::request(request), response, cause, &[what, given])
     }
 
-    /// The order of docs/PROTOCOL.md rule 10, with the protocol version before it. Limits of this server say 4100: a
-    /// person may be behind the client, who comes back when there is room, and pusher-js does so by itself.
+    /// Checks in the order of docs/PROTOCOL.md rule 10, after the protocol version. Limits of the server answer 4100,
+    /// after which pusher-js reconnects by itself when there is room.
     fn admit(
         &self,
         http: &mut Http,
@@ -175,9 +176,9 @@ impl Session {
                 None => unwanted(about, error, Cause::OriginMissing, &[allowed]),
             });
         }
-        let place = match client.map(|client| (client, overload.admission.enter(client))) {
+        let address_slot = match client.map(|client| (client, overload.admission.enter(client))) {
             None => AddressSlot::NONE,
-            Some((_, Ok(place))) => place,
+            Some((_, Ok(address_slot))) => address_slot,
             Some((client, Err(most))) => {
                 let values = [Detail::Address(client), Detail::Counted(most.into(), "connection")];
                 let (error, cause) = (error_code::TOO_MANY_CONNECTIONS, Cause::ConnectionsPerIp);
@@ -185,9 +186,9 @@ impl Session {
             }
         };
         if app.admit() {
-            return Ok(Admitted { app: index, place });
+            return Ok(Admitted { app: index, address_slot });
         }
-        overload.admission.leave(place);
+        overload.admission.leave(address_slot);
         let retries = app.over_quota_retries;
         let error = if retries { error_code::OVER_QUOTA_RETRY } else { error_code::OVER_QUOTA };
         let most = app.connections_max.unwrap_or(u32::MAX).into();
@@ -202,12 +203,12 @@ fn version_of(query: &str) -> Option<Cow<'_, str>> {
     given.map(|(_, version)| decode_form(version))
 }
 
-/// Protocol 5 to 7 are served; no version at all is fine too, as in Reverb.
+/// Protocols 5 to 7 are served; a missing version is accepted too, as in Reverb.
 fn check_version(version: &str) -> Result<(), ErrorCode> {
     match version.parse::<u32>() {
         Ok(5..=7) => Ok(()),
         Ok(_) => Err(error_code::UNSUPPORTED_VERSION),
-        // A number all the same, if one that fits no integer here.
+        // A number that does not fit the integer type.
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(error_code::UNSUPPORTED_VERSION)
         }

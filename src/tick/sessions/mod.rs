@@ -1,11 +1,11 @@
-//! Sockets that speak HTTP: accepted, read, answered, timed and closed here; `http` decides what is said. PURE: the
-//! kernel is a parameter.
+//! Sockets that speak HTTP: accepts, reads, sends, times and closes them. `http` decides the answers. PURE: the kernel
+//! is a parameter.
 //!
-//! A new socket is read at once, because its request is usually there, and watched only if it has to wait. An idle one
-//! owns its entry in `table` and nothing else: no task, no timer object, no buffer (docs/decisions/0002).
+//! A new socket is read at once, because its request has usually arrived, and is watched only if it has to wait. An
+//! idle session owns its entry in `table` and nothing else: no task, no timer, no buffer (docs/decisions/0002).
 //!
-//! Fairness: a session is queued once and read once a tick at most. All reads of a tick together end after
-//! `READ_TIME_PER_TICK_NS`; those that are left come first in the next tick. A tick accepts no more than
+//! Fairness: a session is queued once and read at most once a tick. All reads of a tick together end after
+//! `READ_TIME_PER_TICK_NS`; the remaining sessions are first in the next tick. A tick accepts at most
 //! `ACCEPTS_PER_TICK_MAX` connections.
 
 mod table;
@@ -28,15 +28,15 @@ use table::{NEVER, SessionEntry};
 /// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
 /// without it the core would spin.
 const EXHAUSTED_PAUSE_MS: u64 = 100;
-/// Pause for sessions to be done when none can make room, in milliseconds.
+/// Pause for sessions to finish when none can make room, in milliseconds.
 const FULL_PAUSE_MS: u64 = 1;
 
 impl<K: Kernel> Reactor<K> {
-    /// A listener whose connections are this core's.
+    /// Adds a listener whose connections this core accepts.
     pub fn listen(&mut self, listener: K::Listener) {
         let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
         self.kernel.watch_listener(&listener, index);
-        // It may be another process's until now, with connections that nobody reports.
+        // Another process may have owned it, so connections may be waiting that are not reported.
         self.listeners.push((listener, true));
     }
 
@@ -50,8 +50,8 @@ impl<K: Kernel> Reactor<K> {
         for index in 0..self.listeners.len() {
             while left > 0 && self.listeners[index].1 {
                 left -= 1;
-                // WebSockets need descriptors, too. A connection that waits makes room for one that may have something
-                // to say; where none waits, those that are served now are done soon.
+                // WebSockets need descriptors, too. So an idle session is ended for a new one. If none is idle, those
+                // that are being served finish soon.
                 let is_full = self.sessions.len() >= site.http.rules.connections_max;
                 if is_full && self.sessions.ages.waiting == 0 {
                     let why = Detail::Own(
@@ -71,7 +71,7 @@ impl<K: Kernel> Reactor<K> {
                         self.accept_again = Moment(now.0 + EXHAUSTED_PAUSE_MS);
                         return;
                     }
-                    // The next one is not concerned.
+                    // The next connection is not affected.
                     Accepted::Failed => {}
                 }
             }
@@ -95,21 +95,21 @@ impl<K: Kernel> Reactor<K> {
 
     fn begin_session(&mut self, site: &mut Site<'_>, socket: K::Socket, peer: SocketAddr) {
         let address = peer.ip();
-        let place = match site.http.overload.admission.enter_socket(address) {
-            Ok(place) => place,
+        let address_slot = match site.http.overload.admission.enter_socket(address) {
+            Ok(address_slot) => address_slot,
             Err(most) => {
                 let values =
                     [Detail::Address(address), Detail::Counted(most.into(), "HTTP connection")];
                 let who = |_: &Http| Who { peer: Some(peer), ..Who::default() };
                 site.http.refuse(Cause::SocketsPerIp, &values, who);
-                // Of the address's own connections one that waits makes room, if this worker has one.
+                // One idle session of the same address is ended, if this worker has one.
                 let makes_room = self.sessions.longest_waiting_of(address);
                 if let Some(key) = makes_room {
                     self.make_room(site, key, Session::refuse_idle);
                 }
                 let admission = &site.http.overload.admission;
                 match admission.enter_socket_instead(address, makes_room.is_some()) {
-                    Some(place) => place,
+                    Some(address_slot) => address_slot,
                     None => {
                         self.closing.push(socket);
                         return;
@@ -117,19 +117,19 @@ impl<K: Kernel> Reactor<K> {
                 }
             }
         };
-        // Only a connection that its address may have takes the place of another one.
+        // Only a connection within the limit of its address may replace another one.
         if self.sessions.len() >= site.http.rules.connections_max
             && let Some(key) = self.sessions.longest_waiting()
         {
             self.make_room(site, key, Session::refuse_idle);
         }
-        let session = Session::new(peer, place);
+        let session = Session::new(peer, address_slot);
         if let Some(key) = self.keep_session(site, socket, session) {
             self.read_session(site, key);
         }
     }
 
-    /// Keeps a session, if there is memory for it.
+    /// Adds a session if there is memory for it.
     fn keep_session(
         &mut self,
         site: &mut Site<'_>,
@@ -144,14 +144,14 @@ impl<K: Kernel> Reactor<K> {
         }
         let key = self.sessions.insert(socket, session);
         if let Some(entry) = self.sessions.get(key) {
-            // Its first read may be in this very tick.
+            // Its first read may be in this tick.
             entry.read_in_tick = self.tick.wrapping_sub(1);
         }
         Some(key)
     }
 
-    /// Takes over a session of another process, with what it had received.
-    pub(super) fn take_in_session(
+    /// Imports a session of another process, with the bytes it had received.
+    pub(super) fn import_session(
         &mut self,
         site: &mut Site<'_>,
         socket: K::Socket,
@@ -159,18 +159,18 @@ impl<K: Kernel> Reactor<K> {
         served: bool,
         input: &[u8],
     ) {
-        // The other process had let it in, whatever the limit is here.
-        let place =
+        // The other process accepted it, so the limit does not apply here.
+        let address_slot =
             site.http.overload.admission.enter_socket(peer.ip()).unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
-        let session = Session::of_another_process(peer, place, served, input, rules);
+        let session = Session::of_another_process(peer, address_slot, served, input, rules);
         if let Some(key) = self.keep_session(site, socket, session) {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }
     }
 
-    /// Notes the memory of a new session. Where there is none, the one that has waited longest makes room.
+    /// Charges the memory of a new session. If there is none, the session that has waited longest is ended.
     fn note_new_session(&mut self, site: &mut Site<'_>, session: &mut Session) -> bool {
         if session.note_memory(site) {
             return true;
@@ -180,7 +180,7 @@ impl<K: Kernel> Reactor<K> {
         session.note_memory(site)
     }
 
-    /// A session ends for one that may have something to say. `refuse` notes what the other one needs.
+    /// Ends a session for a new one. `refuse` logs what the new one needs.
     fn make_room(&mut self, site: &mut Site<'_>, key: SessionKey, refuse: fn(&Session, &mut Http)) {
         if let Some(entry) = self.sessions.get(key) {
             refuse(&entry.session, site.http);
@@ -245,13 +245,13 @@ impl<K: Kernel> Reactor<K> {
     fn read_queued(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Some(entry) = self.sessions.get(key) else { return };
         if entry.queued == Queued::No {
-            // It was read meanwhile.
+            // It was read since it was queued.
             return;
         }
         if entry.read_in_tick == self.tick {
             self.sessions.ready.push_back(key);
         } else if !entry.session.wants_bytes()
-            || (site.http.stands_aside && entry.session.may_move())
+            || (site.http.is_transferring && entry.session.may_move())
         {
             entry.is_deferred = true;
         } else if self.serve_input(site, key) {
@@ -261,9 +261,9 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Carries out what has come, ahead of what is still to be received. Without it a client that sends many requests
-    /// at once would have all of them kept here, and the end of its half would discard them. Whether more bytes are of
-    /// use.
+    /// Carries out received requests before it reads more. Otherwise a client that sends many requests at once would
+    /// make the server keep all of them, and the end of its half would discard them. Returns whether more bytes are
+    /// wanted.
     fn serve_input(&mut self, site: &mut Site<'_>, key: SessionKey) -> bool {
         let Some(entry) = self.sessions.get(key) else { return false };
         if !entry.session.input().is_empty() {
@@ -297,7 +297,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Carries out the requests that are whole, in order.
+    /// Carries out complete requests, in order.
     fn serve(&mut self, site: &mut Site<'_>, key: SessionKey) {
         loop {
             site.stamp = self.kernel.stamp();
@@ -310,7 +310,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// What a session needs until something happens: a place in the flush, a watch, a deadline.
+    /// Gives a session what it needs while it waits: a flush, a watch, a deadline.
     fn settle_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Sessions { entries, answers, spare, ready, .. } = &mut self.sessions;
         let entry = entries.get_mut(key.slot as usize);
@@ -330,13 +330,13 @@ impl<K: Kernel> Reactor<K> {
             entry.is_watched = true;
             self.kernel.watch_readable(&entry.socket, Watched::Session(key));
         }
-        let stands_aside = site.http.stands_aside && entry.session.may_move();
-        if entry.is_deferred && entry.session.wants_bytes() && !stands_aside {
+        let is_transferring = site.http.is_transferring && entry.session.may_move();
+        if entry.is_deferred && entry.session.wants_bytes() && !is_transferring {
             entry.is_deferred = false;
             ready.push_back(key);
         }
         let seconds = entry.session.next_timer(entry.is_blocked, site.http);
-        // A session that waits for nobody has no deadline: the one before may be over in this very tick.
+        // A session that waits for nothing has no deadline: the earlier one may be over in this tick.
         if entry.session.timer == Timer::None || seconds.is_some() {
             self.sessions.set_deadline(key, site.shard.now(), seconds);
         }
@@ -360,7 +360,7 @@ impl<K: Kernel> Reactor<K> {
         entry.has_answer = false;
         entry.session.note_sent(count);
         if !entry.session.unsent().is_empty() {
-            // It is blocked, or got as much as one send takes.
+            // It is blocked, or one send took its maximum.
             if count < given {
                 entry.is_blocked = true;
                 self.kernel.watch_writable(&entry.socket, Watched::Session(key));
@@ -372,16 +372,16 @@ impl<K: Kernel> Reactor<K> {
             After::ShutDown if !self.kernel.shut_down(&entry.socket) => {
                 return self.drop_session(site, key);
             }
-            // The next request may have come with the one before.
+            // The next request may have arrived with the previous one.
             After::GoOn if entry.session.has_begun() => self.queue_session(key, Queued::Once),
             After::ShutDown | After::GoOn => {}
         }
         self.settle_session(site, key);
     }
 
-    /// Goes on with sessions whose wait is over.
+    /// Continues sessions whose wait is over.
     pub(super) fn resume_sessions(&mut self, site: &mut Site<'_>) {
-        // The next pipelined request may ask as well; on one core its answer is whole at once.
+        // The next pipelined request may ask a question as well; with one core its answers are complete at once.
         while let Some((key, id)) = site.gathers.take_whole() {
             let found = self.sessions.get(key);
             if found.is_some_and(|entry| entry.session.question() == Some(id)) {
@@ -410,8 +410,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Ends those whose time is up. To be called behind the reads of the tick: where the whole host stalled, a request
-    /// and the end of its time are seen together, and it came in time.
+    /// Ends sessions at their deadlines. Call it after the reads of the tick: if the host stalled, a request and its
+    /// deadline are seen together, and the request was in time.
     pub(super) fn expire_sessions(&mut self, site: &mut Site<'_>) {
         let now = site.shard.now().seconds();
         let before = std::mem::replace(&mut self.sessions.looked_at_seconds, now);
@@ -448,7 +448,7 @@ impl<K: Kernel> Reactor<K> {
                 entry.session.timer = Timer::None;
                 return self.go_on(site, key, true);
             }
-            // What has come by now came in time.
+            // Input that has arrived by now was in time.
             Timer::FirstByte | Timer::Request | Timer::KeepAlive
                 if entry.read_in_tick != self.tick && entry.session.wants_bytes() =>
             {
@@ -492,7 +492,7 @@ impl<K: Kernel> Reactor<K> {
         self.sessions.entries.iter().map(key).collect()
     }
 
-    /// Answers requests of which only a part has come and with which a new process could not go on.
+    /// Refuses incomplete requests that a new process could not continue.
     pub(super) fn refuse_unfinished(&mut self, site: &mut Site<'_>) {
         for key in self.session_keys() {
             if let Some(entry) = self.sessions.get(key)
@@ -503,15 +503,14 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Sessions that stood aside go on.
+    /// Continues sessions that had stopped for a transfer.
     pub(super) fn wake_sessions(&mut self, site: &mut Site<'_>) {
         for key in self.session_keys() {
             self.settle_session(site, key);
         }
     }
 
-    /// A WebSocket begins: the session ends, its socket goes on as a connection. The 101 answer leaves with the first
-    /// frame, in one send.
+    /// The session ends and its socket becomes a connection. The 101 answer and the first frame leave in one send.
     fn upgrade(&mut self, site: &mut Site<'_>, key: SessionKey, upgrade: Upgrade) {
         let Some(mut entry) = self.sessions.remove(key) else { return };
         if entry.is_watched || entry.is_blocked {
@@ -524,7 +523,7 @@ impl<K: Kernel> Reactor<K> {
             Ok(admitted) => {
                 let entropy = site.http.random();
                 let connection = site.shard.open(admitted.app, entropy, &prelude);
-                self.accounts.push(AddressChange::Begun(connection.slot, admitted.place));
+                self.accounts.push(AddressChange::Begun(connection.slot, admitted.address_slot));
                 connection
             }
             Err(unwanted) => {

@@ -1,4 +1,8 @@
-//! The entries of sockets that speak HTTP, their deadlines, and who has waited longest. PURE.
+//! The table of sockets that speak HTTP: entries by slot, deadlines, and the order in which idle sessions may be ended.
+//! PURE.
+//!
+//! Owns no socket operations. Stale entries of queues are skipped and dropped in bulk, so each operation is constant on
+//! average. Limit: one entry for each descriptor.
 
 use std::collections::VecDeque;
 
@@ -13,10 +17,10 @@ use crate::wheel::Wheel;
 
 /// No deadline.
 pub(super) const NEVER: u32 = u32::MAX;
-/// Of the sessions that have waited longest, those that are searched for one of an address: a bound for the work that
-/// an accepted socket can cause.
+/// How many of the longest waiting sessions are searched for one of an address: it bounds the work that an accepted
+/// socket can cause.
 const SEARCHED_MAX: usize = 64;
-/// The same, with entries of sessions that do not wait any more.
+/// The same, including stale entries.
 const LOOKED_AT_MAX: usize = 8 * SEARCHED_MAX;
 
 /// One socket and its session.
@@ -26,14 +30,14 @@ pub(super) struct SessionEntry<S> {
     /// The tick in which it was read last, modulo 2^16.
     pub(super) read_in_tick: u16,
     pub(super) queued: Queued,
-    /// It is queued, but not in the queue: bytes are of no use to it now.
+    /// It is queued, but not in the queue, because it can process no bytes now.
     pub(super) is_deferred: bool,
     pub(super) is_watched: bool,
-    /// The kernel takes no bytes for it; it is watched for that.
+    /// Its send buffer is full; it is watched for writing.
     pub(super) is_blocked: bool,
     /// It is in `Sessions::answers`.
     pub(super) has_answer: bool,
-    /// Its place among those that wait for their clients; 0: it does not wait.
+    /// Its number in the order of waiting sessions; 0: it does not wait for its client.
     pub(super) wait_number: u32,
     pub(super) deadline_seconds: u32,
     /// The earliest entry of the wheel; `NEVER`: none.
@@ -55,12 +59,11 @@ pub(in crate::tick) struct Sessions<S> {
     pub(super) spare: Spare,
 }
 
-/// Sessions that wait for their clients, those that have waited longest first. An entry whose number is another one is
-/// stale.
+/// Sessions that wait for their clients, longest first. An entry is stale if its number differs from the session's.
 #[derive(Default)]
 pub(super) struct Ages {
     by_age: VecDeque<(SessionKey, u32)>,
-    /// The same for those that have sent nothing yet: they make room before others.
+    /// The same for sessions that have sent nothing yet: these are ended first.
     silent: VecDeque<(SessionKey, u32)>,
     number: u32,
     /// Sessions that wait.
@@ -107,7 +110,7 @@ impl<S> Sessions<S> {
         self.ready.len()
     }
 
-    /// Sessions that could not go on in another process, but for those that only wait for their client to close.
+    /// Sessions that another process could not continue, except those that only wait for their client to close.
     pub(in crate::tick) fn busy(&self) -> usize {
         let is_busy = |entry: &SessionEntry<S>| {
             !entry.session.may_move() && entry.session.timer != Timer::Linger
@@ -115,8 +118,8 @@ impl<S> Sessions<S> {
         self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
     }
 
-    /// Sessions that could go on in another process: socket, peer, whether a request was answered, and what has come of
-    /// the next one.
+    /// Sessions that another process could continue: socket, peer, whether a request was answered, and the received
+    /// bytes of the next one.
     pub(in crate::tick) fn movable(&self) -> impl Iterator<Item = (&S, SocketAddr, bool, &[u8])> {
         let entries = self.entries.iter().filter(|(_, entry)| entry.session.may_move());
         entries.map(|(_, entry)| {
@@ -153,7 +156,7 @@ impl<S> Sessions<S> {
         Some(entry)
     }
 
-    /// Sets a deadline, in whole seconds behind now and rounded up.
+    /// Sets a deadline, in whole seconds from now, rounded up.
     pub(super) fn set_deadline(&mut self, key: SessionKey, now: Moment, seconds: Option<u32>) {
         let Some(entry) = self.get(key) else { return };
         let Some(seconds) = seconds else {
@@ -171,7 +174,8 @@ impl<S> Sessions<S> {
     /// Notes that a session waits for its client, from now on or still, or that it does not.
     pub(super) fn note_waiting(&mut self, key: SessionKey) {
         let Some(entry) = self.get(key) else { return };
-        // An answer that leaves with this tick's flush is not the client's to wait for.
+        // The client cannot have read an answer that leaves with this tick's flush, so the session does not wait for it
+        // yet.
         let waits = entry.session.waits_for_client() && !entry.has_answer;
         let (was, is_silent) = (entry.wait_number, entry.session.timer == Timer::FirstByte);
         if waits == (was != 0) {
@@ -200,7 +204,7 @@ impl<S> Sessions<S> {
         queue.push_back((key, number));
     }
 
-    /// Bytes have come: the time for which the session has waited begins again.
+    /// Bytes have arrived: the waiting time starts again.
     pub(super) fn wait_anew(&mut self, key: SessionKey) {
         if let Some(entry) = self.get(key)
             && std::mem::take(&mut entry.wait_number) != 0
@@ -214,7 +218,7 @@ impl<S> Sessions<S> {
         (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
     }
 
-    /// The session that has waited longest, one that has sent nothing if there is one.
+    /// The session that has waited longest, preferably one that has sent nothing.
     pub(super) fn longest_waiting(&mut self) -> Option<SessionKey> {
         while let Some(found) = self.ages.silent.front().copied() {
             if self.waits(found).is_some() {
@@ -231,9 +235,9 @@ impl<S> Sessions<S> {
         None
     }
 
-    /// Of an address the session that has waited longest, if it is among the first.
+    /// The session of an address that has waited longest, if it is among the first `SEARCHED_MAX`.
     pub(super) fn longest_waiting_of(&mut self, address: IpAddr) -> Option<SessionKey> {
-        // Entries of those that have gone lie in front, where sessions end in the order in which they came.
+        // Drops stale entries at the front, which are there if sessions end in the order in which they came.
         self.longest_waiting();
         let live = |found: &(SessionKey, u32)| self.waits(*found).map(|entry| (found.0, entry));
         [&self.ages.silent, &self.ages.by_age].into_iter().find_map(|queue| {
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_of_an_address_that_waited_longest_is_found_however_many_have_gone() {
+    fn the_longest_waiting_session_of_an_address_is_found_behind_many_stale_entries() {
         let (ours, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
         let mut sessions = Sessions::default();
         let first = waiting(&mut sessions, other);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::app::WebhookKind;
 use crate::clock::Moment;
-use crate::webhook::backlog::{Backlog, Next, Why};
+use crate::webhook::backlog::{Backlog, GiveUpReason, Next};
 use crate::webhook::batch::{Amount, EventJson};
 use crate::webhook::budget::Class;
 use crate::webhook::retry::{Policy, RetryVerdict};
@@ -24,7 +24,7 @@ struct Simulation {
     now: u64,
     requests: usize,
     accepted: Vec<(u64, Name)>,
-    given_up: Vec<(u64, Name, Why)>,
+    given_up: Vec<(u64, Name, GiveUpReason)>,
     waiting: usize,
     /// By channel: refusals of one event by itself.
     refused_alone: HashMap<String, u32>,
@@ -58,7 +58,7 @@ impl Simulation {
         while self.now < end {
             let (next, too_many) = self.backlog.next(Moment(self.now), 1_000_000 + self.now);
             for entry in too_many {
-                self.note_given_up(&entry.line, Why::TooMany);
+                self.note_given_up(&entry.line, GiveUpReason::TooMany);
             }
             let attempt = match next {
                 Next::Empty => break,
@@ -91,7 +91,7 @@ impl Simulation {
         }
     }
 
-    fn note_given_up(&mut self, line: &EventJson, why: Why) {
+    fn note_given_up(&mut self, line: &EventJson, why: GiveUpReason) {
         self.waiting -= 1;
         self.given_up.push((self.now, name(line), why));
     }
@@ -118,7 +118,7 @@ fn poison(names: &[Name], verdict: RetryVerdict) -> Answer {
 }
 
 #[test]
-fn one_refused_event_among_500_is_found_in_20_requests_and_delays_nobody() {
+fn one_refused_event_among_500_is_found_in_20_requests_and_delays_no_other() {
     for at in [0, 7, 250, 499] {
         let mut simulation = Simulation::new(10_000);
         for number in 0..500 {
@@ -131,7 +131,7 @@ fn one_refused_event_among_500_is_found_in_20_requests_and_delays_nobody() {
         let last = simulation.accepted.last().unwrap().0;
         assert!(last < 500, "{last} ms");
         simulation.run(10 * MINUTES, |names, _| poison(names, RetryVerdict::Transient));
-        let expected = (format!("poison{at}/1"), Why::Expired);
+        let expected = (format!("poison{at}/1"), GiveUpReason::Expired);
         let (when, name, why) = simulation.given_up[0].clone();
         assert_eq!(((name, why), simulation.waiting), (expected, 0));
         assert!((300_000..301_000).contains(&when), "{when}");
@@ -155,12 +155,12 @@ fn many_refused_events_cost_the_others_seconds() {
 }
 
 #[test]
-fn what_is_refused_for_good_is_asked_once_by_itself() {
+fn a_permanently_refused_event_is_tried_once_by_itself() {
     let mut simulation = Simulation::new(10_000);
     simulation.push("poison/1");
     simulation.run(MINUTES, |names, _| poison(names, RetryVerdict::Permanent));
     assert_eq!((simulation.requests, simulation.waiting), (1, 0));
-    assert_eq!(simulation.given_up, [(REQUEST_MS, "poison/1".to_owned(), Why::Permanent)]);
+    assert_eq!(simulation.given_up, [(REQUEST_MS, "poison/1".to_owned(), GiveUpReason::Permanent)]);
     for number in 0..4 {
         simulation.push(&format!("c/{number}"));
         simulation.push(&format!("poison/{number}"));
@@ -248,7 +248,7 @@ fn a_flood_of_refused_events_takes_a_quarter_of_the_queue() {
     }
     assert!(isolated_max <= 750 + 51, "{isolated_max}");
     assert!(simulation.waiting <= 250 + 51, "{}", simulation.waiting);
-    assert!(simulation.given_up.iter().any(|(_, _, why)| *why == Why::TooMany));
+    assert!(simulation.given_up.iter().any(|(_, _, why)| *why == GiveUpReason::TooMany));
     assert!(simulation.given_up.iter().all(|(_, name, _)| name.contains("poison")));
 }
 

@@ -11,7 +11,7 @@ fn without_webhooks_nothing_runs() {
 }
 
 #[test]
-fn hanging_endpoints_delay_nobody() {
+fn hanging_endpoints_delay_no_other_endpoint() {
     let hanging: Vec<Receiver> = (0..20).map(|_| Receiver::start(|_| Answer::Stall)).collect();
     let working = Receiver::start(|_| Answer::Status(200));
     let mut webhooks: Vec<Webhook> =
@@ -55,7 +55,7 @@ fn a_full_queue_drops_the_newest_and_counts() {
 }
 
 #[test]
-fn what_was_queued_while_it_hung_comes_when_it_recovers() {
+fn events_queued_while_an_endpoint_hangs_arrive_when_it_recovers() {
     let receiver = Receiver::start(|number| match number {
         0 => Answer::Stall,
         _ => Answer::Status(200),
@@ -102,7 +102,7 @@ fn a_full_ring_drops_and_counts_and_never_blocks() {
 }
 
 #[test]
-fn the_end_sends_what_is_held_and_what_is_between_attempts() {
+fn the_end_sends_delayed_leaves_and_events_between_attempts() {
     let receiver = Receiver::start(|number| Answer::Status(if number == 0 { 500 } else { 200 }));
     let hour = Duration::from_secs(3_600);
     let settings = WebhookSettings { debounce: hour, retry_first: hour, retry: hour, ..settings() };
@@ -119,7 +119,7 @@ fn the_end_sends_what_is_held_and_what_is_between_attempts() {
 }
 
 #[test]
-fn the_end_comes_in_time_whatever_the_endpoints_do() {
+fn the_end_is_in_time_even_if_endpoints_hang() {
     let stalling = Receiver::start(|_| Answer::Stall);
     let failing = Receiver::start(|_| Answer::Status(500));
     let webhooks = vec![webhook(&stalling.url), webhook(&failing.url)];

@@ -46,7 +46,7 @@ fn posts_are_signed_over_their_bytes() {
 }
 
 #[test]
-fn a_crowd_comes_in_few_requests_and_in_order() {
+fn a_burst_of_events_is_posted_in_few_requests_and_in_order() {
     let receiver = Receiver::start(|_| Answer::Status(200));
     let mut rig = Rig::start(settings(), vec![webhook(&receiver.url)]);
     for number in 0..1_300 {
@@ -66,7 +66,7 @@ fn a_crowd_comes_in_few_requests_and_in_order() {
 }
 
 #[test]
-fn each_endpoint_hears_what_it_asked_for() {
+fn each_endpoint_receives_the_events_that_it_names() {
     let receivers: Vec<Receiver> =
         (0..3).map(|_| Receiver::start(|_| Answer::Status(200))).collect();
     let vacated = Webhook {
@@ -103,7 +103,7 @@ fn each_endpoint_hears_what_it_asked_for() {
 
 /// Coming undoes leaving also for an endpoint that hears of leaving alone.
 #[test]
-fn a_reload_is_not_told_and_a_leaving_is() {
+fn a_reload_sends_no_webhook_and_a_leave_does() {
     let receiver = Receiver::start(|_| Answer::Status(200));
     let kinds = vec![WebhookKind::ChannelVacated, WebhookKind::MemberRemoved];
     let settings = WebhookSettings { debounce: Duration::from_millis(300), ..settings() };
@@ -124,7 +124,7 @@ fn a_reload_is_not_told_and_a_leaving_is() {
 }
 
 #[test]
-fn what_may_heal_is_posted_again_with_the_same_bytes() {
+fn a_temporarily_refused_request_is_posted_again_with_the_same_bytes() {
     let bad = [
         Answer::Status(500),
         Answer::Status(408),
@@ -258,7 +258,7 @@ fn tls_is_spoken_to_https() {
 }
 
 #[test]
-fn failures_say_what_to_do_and_no_credentials() {
+fn failures_name_the_remedy_and_no_credentials() {
     let shown = |failure: DeliveryFailure| failure.to_string();
     assert!(shown(DeliveryFailure::Status(419, None)).contains("CSRF"));
     assert!(shown(DeliveryFailure::Status(301, None)).contains("redirects are not followed"));

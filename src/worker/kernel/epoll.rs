@@ -89,7 +89,7 @@ fn watch(
     watched.err().map(|_| failed(token))
 }
 
-/// A call that a signal has ended brings nothing: `park` may come back early.
+/// A call that a signal interrupts returns no events: `park` may return early.
 fn fetch(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>, timeout: Option<&Timespec>) {
     ready.clear();
     let _ = epoll::wait(epoll, rustix::buffer::spare_capacity(ready), timeout);
@@ -141,13 +141,13 @@ impl Kernel for Epoll {
         self.watch_edges(doorbell.as_event_fd(), Token::Doorbell);
     }
 
-    /// Everything was carried out when it was asked for.
+    /// Every request is carried out at once.
     fn submit(&mut self) {}
 
     fn park(&mut self, timeout_ms: Option<u64>) {
         let timeout_ms = match &self.early[..] {
             [] => timeout_ms,
-            // A caller that tries again at once must not take the processor, since the next try fails as well.
+            // A caller that retries at once would use all of the processor, because the next try fails as well.
             reports if reports.iter().all(|report| report.failed) => {
                 timeout_ms.map_or(Some(FAILED_PAUSE_MS), |time| Some(time.min(FAILED_PAUSE_MS)))
             }

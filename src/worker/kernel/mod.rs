@@ -50,7 +50,7 @@ const SLOT_MAX: u32 = (1 << 28) - 1;
 const _: () = assert!(limits::DESCRIPTORS_MAX <= SLOT_MAX as u64);
 
 const KIND_SHIFT: u32 = 60;
-/// Kinds from here on are a kernel's own.
+/// Kinds from here on belong to one kernel.
 const OWN_KINDS: u64 = 8;
 
 /// What a kernel attaches to a request or a watch: kind in the top 4 bits, then 28 bits, then 32 bits.
@@ -61,7 +61,7 @@ fn pack(token: Token) -> u64 {
         Token::Readable(Watched::Session(key)) => (2, key.slot, key.generation),
         Token::Writable(Watched::Session(key)) => (3, key.slot, key.generation),
         Token::Readable(Watched::Listener(index)) => (4, 0, index),
-        // Nobody sends on a listener.
+        // A listener is never written.
         Token::Writable(Watched::Listener(index)) => (4, 1, index),
         Token::Readable(Watched::Cluster(number)) => (5, 0, number),
         Token::Writable(Watched::Cluster(number)) => (5, 1, number),
@@ -121,7 +121,7 @@ fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 Accepted::Exhausted(exhaustion(error))
             }
-            // It was shut down: there will be none.
+            // The listener was shut down.
             Err(Errno::INVAL) => Accepted::Nothing,
             // ECONNABORTED, and network errors that were pending on the new socket (accept(2)).
             Err(_) => Accepted::Failed,
@@ -133,8 +133,8 @@ fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
 fn exhaustion(error: Errno) -> String {
     let advice = match error {
         Errno::MFILE => "raise LimitNOFILE or ulimit -n",
-        Errno::NFILE => "raise the sysctl fs.file-max, or find who else has files open",
-        _ => "the kernel is short of memory: look at sysctl net.ipv4.tcp_mem and at the host",
+        Errno::NFILE => "raise the sysctl fs.file-max, or find the process that has many files open",
+        _ => "the kernel is short of memory: check sysctl net.ipv4.tcp_mem and the memory of the host",
     };
     format!("{}; {advice}", io::Error::from(error))
 }

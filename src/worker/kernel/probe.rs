@@ -101,7 +101,7 @@ impl fmt::Display for KernelRefusal {
             Self::LockedMemory(sentence) => return formatter.write_str(sentence),
         };
         match (code, disabled) {
-            // 1 lets root and one group through, so another error has another reason.
+            // The value 1 allows root and one group, so an error has another reason there.
             (Some(libc::EPERM | libc::EACCES), Some(value @ ("1" | "2"))) => {
                 let group = "name a group of this user in kernel.io_uring_group, or ";
                 let group = if value == "1" { group } else { "" };

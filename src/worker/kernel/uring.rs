@@ -73,12 +73,12 @@ enum Entered {
 
 /// Tries of a submission that finds no memory in the kernel, before the next tick tries again.
 const TRIES: u32 = 8;
-/// Tries with a pause of 1 ms, where the worker cannot go on without: a second. The kernel that has no 256 bytes for so
-/// long leaves nothing to serve with.
+/// Tries with a pause of 1 ms where the worker cannot continue without: one second. A kernel without 256 bytes for that
+/// long cannot serve anyway.
 const TRIES_MAX: u32 = 1_000;
 const PAUSE_MS: u64 = 1;
-/// Calls that fetch completions which are due, in one `park`. Newer kernels run about 20 a call; all that is ready
-/// belongs into one tick, so that each connection is sent to once.
+/// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong into one
+/// tick, so that each connection is sent to once.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
 /// Time for each step of `prove`.
 const PROOF_MS: u64 = 1_000;
@@ -92,7 +92,7 @@ struct Completion {
 }
 
 impl Completion {
-    /// `None` for requests of which nobody wants to know, and for a watch that `unwatch` has ended.
+    /// `None` for requests without a report, and for a watch that `unwatch` has ended.
     fn event(self) -> Option<KernelEvent> {
         let token = unpack(self.data).filter(|_| self.result != -libc::ECANCELED)?;
         let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
@@ -100,7 +100,7 @@ impl Completion {
         Some(KernelEvent { token, more: self.more, end: !failed && self.result & end != 0, failed })
     }
 
-    /// The send that this answers, and how.
+    /// The index and the result of the send that this completes.
     fn sent(self) -> Option<(usize, Sent)> {
         let (SENT, index, _) = unpack_parts(self.data) else { return None };
         let sent = match usize::try_from(self.result) {
@@ -123,10 +123,10 @@ fn build(entries: u32, completions: u32, deferred: bool) -> io::Result<IoUring> 
 }
 
 impl Uring {
-    /// To be called on the thread that uses it.
+    /// Call it on the thread that uses the ring.
     ///
     /// # Errors
-    /// When the kernel refuses the ring, or lacks something that it needs.
+    /// If the kernel refuses the ring or lacks a needed feature.
     pub fn new(clock: Clock) -> io::Result<Self> {
         let (entries, completions) = (limits::RING_ENTRIES, limits::RING_COMPLETIONS);
         match build(entries, completions, true) {
@@ -171,11 +171,11 @@ impl Uring {
         })
     }
 
-    /// Sends a no-op to the kernel and back and lets a multishot poll report twice: where a sandbox refuses
-    /// `io_uring_enter`, or only imitates it, a worker would wait for ever. Never waits long. For a new ring.
+    /// Submits a no-op and lets a multishot poll report twice: if a sandbox refuses `io_uring_enter`, or only imitates
+    /// it, a worker would wait without end. Takes at most `PROOF_MS` a step. For a new ring.
     ///
     /// # Errors
-    /// What was refused, and how.
+    /// The step that failed, and how.
     pub(super) fn prove(&mut self) -> Result<(), (&'static str, io::Error)> {
         self.push(&opcode::Nop::new().build().user_data(pack_parts(NO_OP, 0, 0)));
         self.prove_step(|completion| completion.data == pack_parts(NO_OP, 0, 0))
@@ -231,7 +231,7 @@ impl Uring {
             }
             self.submit_or_wait(attempt);
             if self.ring.submission().is_full() {
-                // The kernel takes nothing while completions overflow.
+                // The kernel accepts no submissions while completions overflow.
                 self.collect();
             }
         }
@@ -284,7 +284,7 @@ impl Uring {
         unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, wanted, flags.bits(), None) }
     }
 
-    /// One step of a loop that cannot go on before the queue has room. It gives the kernel time, but not for ever.
+    /// One step of a loop that needs room in the queue. Gives the kernel time, but a limited one.
     fn submit_or_wait(&mut self, attempt: u32) {
         assert!(attempt < TRIES_MAX, "the kernel has had no memory for io_uring for a second");
         if self.enter(true, Wait::Submit) == Entered::NoMemory && attempt >= TRIES {
@@ -292,12 +292,12 @@ impl Uring {
         }
     }
 
-    /// The kernel holds completions back that found no room.
+    /// The kernel keeps completions that found no room.
     fn overflows(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }
 
-    /// The kernel posts completions when it is entered: those that have found no room, or are due.
+    /// The kernel has completions to post at its next entry: they found no room, or are due.
     fn has_more(&mut self) -> bool {
         let queue = self.ring.submission();
         queue.taskrun() || queue.cq_overflow()
@@ -350,12 +350,12 @@ impl Uring {
         unsafe { self.ring.submission().push(&entry).is_ok() }
     }
 
-    /// Submits all sends that were pushed and notes what came of them: the kernel completes a send that never waits
-    /// within its submission. What was pushed before them is submitted too.
+    /// Submits all pushed sends and stores their results: the kernel completes a send that never waits within its
+    /// submission. Earlier entries are submitted too.
     fn send_by_ring(&mut self, results: &mut [Sent]) {
         let mut early = std::mem::take(&mut self.early);
         let mut sort = |completion: Completion| match completion.sent() {
-            // The kernel answers sends of this batch only, because each batch waits for its answers here.
+            // Only sends of this batch are completed, because each batch waits here for its completions.
             Some((index, sent)) => {
                 if let Some(result) = results.get_mut(index) {
                     *result = sent;
@@ -427,8 +427,8 @@ impl Kernel for Uring {
         self.watch_multi(doorbell.as_event_fd(), Token::Doorbell);
     }
 
-    /// What the kernel cannot take now stays in the queue for the next call. A poll that was cancelled keeps its file
-    /// until its deferred work has run, so this looks, too.
+    /// Entries that the kernel cannot accept now stay in the queue for the next call. A cancelled poll keeps its file
+    /// until its deferred work has run, so this also fetches completions.
     fn submit(&mut self) {
         for _ in 0..TRIES {
             if self.ring.submission().is_empty() {
@@ -458,7 +458,7 @@ impl Kernel for Uring {
         match self.enter(true, wait) {
             Entered::Done => {}
             Entered::Full => self.collect(),
-            // A call that cannot submit does not wait either, and brings nothing.
+            // A call that cannot submit does not wait either, and returns no completions.
             Entered::NoMemory => {
                 let wait = if wait == Wait::Look { wait } else { Wait::For(PAUSE_MS) };
                 self.enter(false, wait);
@@ -502,7 +502,7 @@ impl Kernel for Uring {
         }
         self.send_by_ring(results);
         if self.lost {
-            // Which sends were cut short is not known; `reap` reports the loss, which ends all connections.
+            // It is unknown which sends were cut short; `reap` reports the loss, which ends all connections.
             results.fill(Sent::Failed);
         }
     }

@@ -55,7 +55,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         config,
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
-        beats: zeros(),
+        heartbeats: zeros(),
         unstartable: OnceLock::new(),
         started: std::sync::Barrier::new(1),
         listeners_closed: AtomicUsize::new(0),

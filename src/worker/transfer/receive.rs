@@ -1,4 +1,8 @@
 //! A worker of the new process imports connections of the old one before it serves.
+//!
+//! Input: batches of records with sockets (`stream.rs`, `record.rs`). Output: connections, sessions and channel states
+//! in this worker's core. Everything waits for a bounded time; an error makes the transfer fail, and the old process
+//! resumes.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,7 +20,7 @@ use crate::worker::notes::peer_of;
 use crate::worker::time::Clock;
 use crate::worker::{HostKernel, Worker};
 
-/// Where this worker is given to. To be called by its own thread, before the other process hears of it.
+/// Listens for the old process. The worker's own thread calls it before the main thread sends the address.
 pub(in crate::worker) fn listen(
     rendezvous: &Rendezvous,
     worker: usize,
@@ -27,7 +31,7 @@ pub(in crate::worker) fn listen(
     Ok(listener)
 }
 
-/// Takes all in. The worker is paused, and serves nobody yet.
+/// Imports everything. The worker is paused and serves no client yet.
 pub(in crate::worker) fn receive_all<K: HostKernel>(
     worker: &mut Worker<K>,
     rendezvous: &Rendezvous,
@@ -45,8 +49,8 @@ pub(in crate::worker) fn receive_all<K: HostKernel>(
     worker.shared.transfer.finish(index, result);
 }
 
-/// The next connection of the other process. Every user can list abstract names and connect to them: strangers are
-/// dropped, however many come, until it is too late.
+/// The next connection of the other process. Every user can list abstract names and connect to them, so connections of
+/// other users are dropped until the deadline.
 fn accept(listener: &UnixListener, clock: Clock) -> io::Result<UnixStream> {
     let nobody = || io::Error::new(io::ErrorKind::TimedOut, "nobody came to give");
     let start = clock.now();
@@ -74,7 +78,7 @@ fn take<K: HostKernel>(worker: &mut Worker<K>, record: Record, socket: Option<Ow
     let Worker { core, guard, shared, .. } = worker;
     match (record, socket) {
         (Record::Connection { moved, client }, Some(socket)) => {
-            let key = core.take_in(moved, socket);
+            let key = core.import_connection(moved, socket);
             if let Some(client) = client {
                 guard.put(key.slot, shared.overload.admission.enter_again(client));
             }
@@ -82,10 +86,10 @@ fn take<K: HostKernel>(worker: &mut Worker<K>, record: Record, socket: Option<Ow
         (Record::Session { peer, served, input }, Some(socket)) => {
             let unknown = std::net::SocketAddr::new(peer, 0);
             let peer = peer_of(&socket).unwrap_or(unknown);
-            core.take_in_session(socket, peer, served, &input);
+            core.import_session(socket, peer, served, &input);
         }
-        (Record::Channel(state), _) => core.take_in_channel(state),
-        // `Incoming` gives what has a socket with its socket, and keeps the end to itself.
+        (Record::Channel(state), _) => core.import_channel(state),
+        // `Incoming` returns records that need a socket together with it, and does not return the end.
         (Record::Connection { .. } | Record::Session { .. } | Record::End { .. }, _) => {}
     }
 }

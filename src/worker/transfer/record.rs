@@ -18,13 +18,13 @@ pub const FORMAT: u32 = 1;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
-    /// An established connection; its socket goes with it.
+    /// An established connection, with its socket.
     Connection { moved: Moved, client: Option<ClientAddress> },
-    /// A socket that speaks HTTP, between two requests or with a part of one; it goes along.
+    /// A socket that speaks HTTP, between two requests or with an incomplete one.
     Session { peer: IpAddr, served: bool, input: Vec<u8> },
-    /// What a home knows.
+    /// A home's state of a channel.
     Channel(ChannelState),
-    /// There is no more; so many records came before.
+    /// The end, with the number of records before it.
     End { records: u64 },
 }
 
@@ -33,12 +33,12 @@ impl Record {
         matches!(self, Self::Connection { .. } | Self::Session { .. })
     }
 
-    /// Appends itself to `bytes`.
+    /// Appends the record to `bytes`.
     pub(super) fn encode(&self, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         postcard::to_extend(self, bytes).map_err(io::Error::other)
     }
 
-    /// The record at the front, and what is behind it.
+    /// The first record, and the bytes after it.
     pub(super) fn decode(bytes: &[u8]) -> io::Result<(Self, &[u8])> {
         let decoded = postcard::take_from_bytes(bytes);
         decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
@@ -115,14 +115,14 @@ mod tests {
         }
         assert!(rest.is_empty());
         for cut in 0..bytes.len() {
-            // Whatever is cut off, it is an error or a record, and never a panic.
+            // A cut record is an error or another record, and never a panic.
             let _ = Record::decode(&bytes[cut..]);
             let _ = Record::decode(&bytes[..cut]);
         }
     }
 
-    /// Two versions that read one form differently would lose connections. Whoever changes a record changes these
-    /// bytes: then `FORMAT` must change too, and the number here.
+    /// Two versions that read one format differently would lose connections. A change of a record changes these bytes:
+    /// then change `FORMAT` too, and the number here.
     #[test]
     fn the_form_has_its_number() {
         let bytes =

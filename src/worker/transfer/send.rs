@@ -1,4 +1,7 @@
 //! A worker of the old process sends all its connections to the workers of the new one, and waits for the outcome.
+//!
+//! Nothing in this worker changes before the new process has confirmed everything, so a failed transfer is undone by
+//! resuming. Each step waits for a bounded time (`stream::PATIENCE`).
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,8 +16,8 @@ use crate::shard::NotAtRest;
 use crate::tick::MovedSession;
 use crate::worker::{HostKernel, Worker};
 
-/// Sends everything, and waits until the main thread decides. If the process keeps its connections after all, this
-/// returns. During the wait the thread does nothing: what it did would not be in what it has sent.
+/// Sends everything and waits until the main thread decides. Returns if the process keeps its connections. The thread
+/// does nothing while it waits, because a change would be missing in what it has sent.
 pub(in crate::worker) fn send_all<K: HostKernel>(worker: &Worker<K>) {
     let index = usize::from(worker.core.mailbox.core());
     worker.shared.transfer.finish(index, try_send_all(worker));
@@ -46,7 +49,7 @@ fn try_send_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
         let (key, moved, socket) = moved.map_err(|NotAtRest| {
             io::Error::other("a connection waits for an answer of another core")
         })?;
-        let client = admission.client(&worker.guard.place(key.slot));
+        let client = admission.client(&worker.guard.address_slot(key.slot));
         ways[next()].put(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
     }
     for state in core.shard.export_channels() {

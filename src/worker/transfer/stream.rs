@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_comes_in_order_with_its_socket() {
+    fn records_arrive_in_order_with_their_sockets() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         // Each socket is told by what is in it.
         let pairs: Vec<_> = (0..1_000).map(|_| UnixStream::pair().unwrap()).collect();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_too_soon_is_an_error() {
+    fn a_stream_that_ends_too_early_is_an_error() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut outgoing = Outgoing::new(ours).unwrap();
         let (one, _other) = UnixStream::pair().unwrap();

@@ -1,14 +1,14 @@
-//! An incomplete input as bytes that another reader continues from: how a connection changes its process.
+//! An incomplete input as bytes that another reader continues from: a transfer moves it to another process.
 //!
-//! The bytes are wire bytes, so the reader itself is the decoder: no form of its own, no version. Fragments that are
-//! complete come as one, which no later frame can tell.
+//! The bytes are wire bytes, so the reader itself is the decoder: no format of its own, no version. Complete fragments
+//! are merged into one, which is equivalent for the following frames.
 
 use super::{MessageKind, OpenFrame, Partial};
 use crate::ws::frame::{Opcode, encode_masked_header};
 use crate::ws::mask::unmask;
 
 impl Partial {
-    /// A reader that is given these bytes stands where this one does.
+    /// A reader that reads these bytes has the state of this one.
     #[must_use]
     pub fn to_wire(&self) -> Vec<u8> {
         let mut wire = Vec::new();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     proptest! {
-        /// Cut anywhere, carried over, continued: the same is heard.
+        /// Input that is cut anywhere, moved and continued gives the same messages.
         #[test]
         fn another_reader_continues(wire in stream(), cut: prop::sample::Index) {
             let limits = FrameLimits { message_size_max: 1 << 20 };

@@ -90,7 +90,7 @@ fn text(payload: &str) -> Event {
 }
 
 #[test]
-fn whole_messages_leave_nothing_behind() {
+fn complete_messages_leave_no_partial_state() {
     let mut bytes = frame(true, 1, "héllo".as_bytes());
     bytes.extend(frame(true, 2, &[0xff; 300]));
     bytes.extend(frame(true, 9, b"p"));

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ringverb::pusher::inbound::{Inbound, WATCHLIST_MAX, parse};
-use ringverb::pusher::json::{self, Members, Validator};
+use ringverb::pusher::json::{self, ObjectMembers, Validator};
 use serde_json::value::RawValue;
 
 /// The input is one message.
@@ -59,7 +59,7 @@ pub(crate) fn check(data: &[u8]) {
 }
 
 /// The walk over raw spans sees what serde_json sees; of a name given twice both keep the last.
-fn check_members(text: &str, members: Members<'_>) {
+fn check_members(text: &str, members: ObjectMembers<'_>) {
     let theirs: BTreeMap<String, &RawValue> =
         serde_json::from_str(text).expect("an accepted object is one for serde_json");
     let mut ours = BTreeMap::new();

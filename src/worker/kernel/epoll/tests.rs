@@ -24,7 +24,7 @@ fn reports(kernel: &mut Epoll) -> Vec<KernelEvent> {
 
 /// A file that cannot be watched stands for a kernel without memory: both are errors of `epoll_ctl`.
 #[test]
-fn a_watch_that_fails_says_so_in_both_directions() {
+fn a_failed_watch_is_reported_in_both_directions() {
     let mut kernel = Epoll::new(Clock::start()).unwrap();
     let file = OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
     kernel.watch_readable(&file, key(1));
@@ -54,7 +54,7 @@ fn a_watch_that_is_tried_again_and_again_leaves_the_processor_to_others() {
 
 /// Arming a watch that goes on is no failure: after lost reports the caller arms all of them.
 #[test]
-fn a_watch_that_is_armed_twice_goes_on_once() {
+fn a_watch_that_is_armed_twice_reports_once() {
     let mut kernel = Epoll::new(Clock::start()).unwrap();
     let counter = counter();
     for _ in 0..2 {
@@ -68,7 +68,7 @@ fn a_watch_that_is_armed_twice_goes_on_once() {
 
 /// More descriptors than one call returns are ready, in both instances: the next calls bring the rest.
 #[test]
-fn what_one_call_does_not_return_comes_with_the_next() {
+fn events_that_one_call_does_not_return_come_with_the_next() {
     let mut kernel = Epoll::new(Clock::start()).unwrap();
     let count = limits::EPOLL_EVENTS_MAX + limits::EPOLL_EVENTS_MAX / 2;
     let counters: Vec<OwnedFd> = (0..count).map(|_| counter()).collect();

@@ -99,7 +99,7 @@ fn a_completion_queue_that_overflows_loses_nothing() {
 
 /// The queue of a worker holds what is ready, and `park` fetches it all although the kernel posts about 20 a call.
 #[test]
-fn one_park_brings_what_is_ready_and_ends_no_watch() {
+fn one_park_returns_all_ready_reports_and_ends_no_watch() {
     let mut ring = Uring::new(Clock::start()).unwrap();
     let counters: Vec<OwnedFd> = (0..400).map(|_| counter()).collect();
     for (counter, slot) in counters.iter().zip(0..) {
@@ -186,7 +186,7 @@ fn a_batch_of_sends_submits_the_watches_before_it() {
 
 /// A descriptor that cannot be watched is reported as such, and not as one that is readable.
 #[test]
-fn a_watch_that_fails_says_so() {
+fn a_failed_watch_is_reported() {
     for deferred in BOTH {
         let mut ring = tiny(deferred);
         let poll = opcode::PollAdd::new(types::Fd(i32::MAX), 1).multi(true);
@@ -258,7 +258,7 @@ fn without_memory_for_requests_a_submission_waits_for_the_next_tick() {
 
 /// What is ready is reported although the kernel cannot take a new request, and nothing waits for ever.
 #[test]
-fn without_memory_for_requests_a_park_still_brings_reports() {
+fn without_memory_for_requests_a_park_still_returns_reports() {
     for (deferred, error) in [(true, libc::EAGAIN), (false, libc::ENOMEM)] {
         let (mut ring, counters) = tiny_ring(deferred, 2);
         ring.watch_readable(&counters[0], key(7));
@@ -318,7 +318,7 @@ fn an_answer_to_an_unknown_send_is_ignored() {
 }
 
 #[test]
-fn lost_completions_are_reported_once_and_no_send_is_taken_for_whole() {
+fn lost_completions_are_reported_once_and_no_send_counts_as_complete() {
     let mut ring = tiny(true);
     let (ours, _theirs) = pair();
     ring.faults.push_back(libc::EBADR);
@@ -335,7 +335,7 @@ fn lost_completions_are_reported_once_and_no_send_is_taken_for_whole() {
 }
 
 #[test]
-fn a_ring_that_works_proves_it_and_one_that_does_not_says_what_failed() {
+fn a_working_ring_passes_the_probe_and_a_broken_one_names_the_failed_step() {
     for deferred in BOTH {
         ring(deferred, 128, 1024).prove().unwrap();
         let mut ring = tiny(deferred);
