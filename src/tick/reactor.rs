@@ -13,6 +13,9 @@
 //! with more to read waits for the next tick, and there behind all that have become readable since: a client that sends
 //! a little is not behind those that send without end. At least every second tick reads one of these all the same.
 
+mod end;
+mod sink;
+
 use std::collections::VecDeque;
 
 use super::kernel::{Kernel, KernelEvent, Received, Token, Watched};
@@ -23,10 +26,9 @@ use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
-use crate::ws::reader::{self, Flow, FrameLimits, MessageKind, Partial, Sink};
+use crate::ws::reader::{self, FrameLimits, Partial};
+use sink::ShardSink;
 
-/// How long the peer has to answer our close frame before its socket is closed, in milliseconds.
-const LINGER_MS: u64 = 3_000;
 /// Time between two checks of connections whose reads are paused, in milliseconds.
 pub const PACED_LOOK_MS: u64 = 10;
 
@@ -435,73 +437,6 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// A connection is closing: its socket is closed once its close frame is sent and answered, or at its deadline.
-    pub(super) fn linger(&mut self, key: ConnectionKey, now: Moment) {
-        self.lingering.push_back((Moment(now.0 + LINGER_MS), key));
-    }
-
-    /// The kernel has the last frame of a closing connection.
-    pub(super) fn finish(&mut self, shard: &mut Shard, key: ConnectionKey) {
-        let socket = &self.sockets.0[key.slot as usize];
-        if socket.peer_closed {
-            return self.drop_socket(shard, key);
-        }
-        // Our half is closed. The connection is read until the peer closes too, because a reset would destroy our close
-        // frame.
-        if let Some(descriptor) = &socket.descriptor
-            && !self.kernel.shut_down(descriptor)
-        {
-            self.drop_socket(shard, key);
-        }
-    }
-
-    /// Ends connections whose peers have not answered our close frame in time.
-    pub(super) fn expire(&mut self, shard: &mut Shard, now: Moment) {
-        while let Some((deadline, key)) = self.lingering.front().copied() {
-            if deadline > now {
-                break;
-            }
-            self.lingering.pop_front();
-            self.drop_socket(shard, key);
-        }
-    }
-
-    /// Ends a connection and its socket. Idempotent.
-    pub(super) fn drop_socket(&mut self, shard: &mut Shard, key: ConnectionKey) {
-        let Some(connection) = shard.get(key) else { return };
-        let is_blocked = connection.is_blocked();
-        shard.remove(key);
-        self.accounts.push(AddressChange::Ended(key.slot));
-        let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
-        if let Some(descriptor) = socket.descriptor {
-            self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);
-            self.closing.push(descriptor);
-        }
-    }
-
-    /// Ends all connections, whether or not their peers have answered.
-    pub fn cut_off_all(&mut self, shard: &mut Shard) {
-        for key in shard.keys().collect::<Vec<_>>() {
-            self.drop_socket(shard, key);
-        }
-    }
-
-    /// Ends all connections after lost completions: a send that was cut short would continue in the middle of a frame,
-    /// and a watch that ended would never report again. Clients reconnect.
-    fn drop_all(&mut self, site: &mut Site<'_>) {
-        for key in site.shard.keys().collect::<Vec<_>>() {
-            let why = Detail::Own("it has lost what it was to report");
-            site.shard.note_refusal(key.slot, Cause::Kernel, &[why]);
-            self.drop_socket(site.shard, key);
-        }
-        self.drop_all_sessions(site);
-        for index in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
-            self.note_listener(index, false);
-        }
-        self.note_unwatchable(site, Watched::Cluster(self.cluster.number));
-        self.doorbell_is_deaf = true;
-    }
-
     /// Submits what is left and closes descriptors whose watches are gone.
     pub(super) fn finish_tick(&mut self) {
         self.kernel.submit();
@@ -539,56 +474,5 @@ impl<K: Kernel> Reactor<K> {
     /// Another tick is needed that no report will cause.
     pub(super) fn has_unread(&self) -> bool {
         !self.ready.is_empty() || !self.unread.is_empty() || self.sessions.has_work()
-    }
-}
-
-/// Passes complete messages of one connection to the shard.
-struct ShardSink<'a> {
-    shard: &'a mut Shard,
-    key: ConnectionKey,
-    peer_closed: bool,
-}
-
-impl ShardSink<'_> {
-    fn flow(&self) -> Flow {
-        match self.shard.get(self.key) {
-            // A connection that is over the bound of its send queue is closed after this input, and its further
-            // requests are ignored.
-            Some(connection) if !connection.is_closing() && !connection.is_overflowed() => {
-                Flow::Continue
-            }
-            _ => Flow::Stop,
-        }
-    }
-}
-
-impl Sink for ShardSink<'_> {
-    #[cfg(not(feature = "echo"))]
-    fn message(&mut self, _kind: MessageKind, payload: &mut [u8]) -> Flow {
-        self.shard.on_message(self.key, payload);
-        self.flow()
-    }
-
-    #[cfg(feature = "echo")]
-    fn message(&mut self, kind: MessageKind, payload: &mut [u8]) -> Flow {
-        self.shard.echo(self.key, kind, payload);
-        self.flow()
-    }
-
-    fn ping(&mut self, payload: &[u8]) -> Flow {
-        self.shard.on_ping_frame(self.key, payload);
-        self.flow()
-    }
-
-    fn pong(&mut self, _payload: &[u8]) -> Flow {
-        self.shard.on_pong_frame(self.key);
-        self.flow()
-    }
-
-    fn close(&mut self, code: Option<u16>, reason: &str) -> Flow {
-        self.peer_closed = true;
-        // The peer's code is sent back (RFC 6455 section 5.5.1); an empty close is answered with 1000 as in Reverb.
-        self.shard.close_frame(self.key.slot, code.unwrap_or(1000), reason);
-        Flow::Stop
     }
 }

@@ -12,9 +12,15 @@
 //! Limits: the sender bounds what waits in all. Of that, events whose own fault is proven, and those behind them, may
 //! take a quarter, and one group three quarters. Beyond it the oldest of them are given up.
 
+mod attempt;
+mod group;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(super) use attempt::{Attempt, BacklogEntry, GiveUpReason, Next};
+use group::RetryGroup;
 
 use super::batch::{Amount, BYTES_MAX, EVENTS_MAX, EventJson, WaitingEvents};
 use super::retry::{Policy, REFUSALS_IN_A_ROW_MAX, RetryVerdict};
@@ -28,104 +34,6 @@ const PROOFS: u32 = 3;
 const TOGETHER: u32 = 3;
 /// The bound on waiting events is divided into parts: isolated events may use one, one group all but one.
 const PARTS: usize = 4;
-
-/// An event that was tried or is to be tried at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BacklogEntry {
-    pub(super) line: EventJson,
-    /// Its first attempt or that of an event that it waits for, by the sender's clock and by the host's.
-    since: (Moment, u64),
-}
-
-/// One request. It goes back to the backlog by `accepted` or `refused`.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) entries: Vec<BacklogEntry>,
-    group: Option<u64>,
-}
-
-impl Attempt {
-    pub(super) fn lines(&self) -> impl Iterator<Item = &EventJson> {
-        self.entries.iter().map(|entry| &entry.line)
-    }
-
-    /// The same value for the same events, so that a repeated request has the same bytes.
-    pub(super) fn unix_ms(&self) -> u64 {
-        self.entries.first().map_or(0, |entry| entry.since.1)
-    }
-}
-
-/// What a sender does next.
-#[derive(Debug)]
-pub(super) enum Next {
-    Post(Attempt),
-    /// Nothing before this moment, unless new events arrive.
-    Wait(Moment),
-    /// Nothing before this moment, even if new events arrive.
-    Pause(Moment),
-    Empty,
-}
-
-/// Why an event is not tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GiveUpReason {
-    Permanent,
-    Expired,
-    TooMany,
-}
-
-#[derive(Debug)]
-struct RetryGroup {
-    entries: VecDeque<BacklogEntry>,
-    /// Channels whose later events join this group.
-    channels: HashSet<Arc<str>>,
-    /// Entries that are tried together.
-    width: usize,
-    /// Events of one channel are tried apart: together they were refused `TOGETHER` times.
-    is_apart: bool,
-    /// Refusals of the front entries since they were cut to their number.
-    refusals: u32,
-    due: Moment,
-    /// `Backlog::acceptances` at the last refusal of the first entry alone.
-    refused_alone_at: Option<u64>,
-    proofs: u32,
-    /// The fault of an event in front was proven, and the endpoint has accepted none of the group since.
-    is_isolated: bool,
-    /// Of public channels (`Class::is_open`).
-    is_open: bool,
-    amount: Amount,
-}
-
-impl RetryGroup {
-    fn push_back(&mut self, entry: BacklogEntry) {
-        self.amount.add(&entry.line);
-        self.entries.push_back(entry);
-    }
-
-    fn push_front(&mut self, entry: BacklogEntry) {
-        self.amount.add(&entry.line);
-        self.entries.push_front(entry);
-    }
-
-    fn pop_front(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<BacklogEntry> {
-        let entry = self.entries.pop_front_if(|entry| fits(&entry.line))?;
-        self.amount.remove(&entry.line);
-        Some(entry)
-    }
-
-    fn has_several_channels(&self) -> bool {
-        let mut channels = self.entries.iter().map(|entry| &entry.line.channel);
-        let first = channels.next();
-        channels.any(|channel| Some(channel) != first)
-    }
-
-    /// Another entry is in front: it has not been refused by itself.
-    fn reset_front(&mut self) {
-        self.refusals = 0;
-        self.proofs = 0;
-        self.refused_alone_at = None;
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Backlog {

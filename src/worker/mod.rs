@@ -120,10 +120,15 @@ pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId
     if let Some(core) = pin_to
         && !core_affinity::set_for_current(core)
     {
-        tracing::warn!(core = core.id, "a worker is not pinned to its CPU, because the system refused it; check the CPU affinity of the process");
+        tracing::warn!(
+            core = core.id,
+            "a worker is not pinned to its CPU, because the system refused it; check the CPU affinity of the process"
+        );
     }
     if let Err(error) = sys::own_descriptor_table() {
-        tracing::warn!("all workers share one descriptor table, so LimitNOFILE counts for all of them together: {error}");
+        tracing::warn!(
+            "all workers share one descriptor table, so LimitNOFILE counts for all of them together: {error}"
+        );
     }
     match shared.io {
         Choice::Uring => run_on(Uring::new, shared, ends),

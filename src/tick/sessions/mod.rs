@@ -8,186 +8,21 @@
 //! `READ_TIME_PER_TICK_NS`; the remaining sessions are first in the next tick. A tick accepts at most
 //! `ACCEPTS_PER_TICK_MAX` connections.
 
+mod accept;
 mod table;
 
-use core::net::SocketAddr;
-
-use super::http::{After, Http, Session, Step, Timer, Upgrade, Who};
-use super::kernel::{Accepted, Kernel, Received, Sent, SessionKey, Watched};
+use super::http::{After, Step, Timer, Upgrade, Who};
+use super::kernel::{Kernel, Received, Sent, SessionKey, Watched};
 use super::reactor::{AddressChange, Queued, Reactor};
 use super::site::Site;
-use crate::admission::AddressSlot;
 use crate::cause::{Cause, Detail};
-use crate::clock::Moment;
 use crate::limits;
 use crate::wheel::Wheel;
 use crate::ws::handshake;
 pub(super) use table::Sessions;
 use table::{NEVER, SessionEntry};
 
-/// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
-/// without it the core would spin.
-const EXHAUSTED_PAUSE_MS: u64 = 100;
-/// Pause for sessions to finish when none can make room, in milliseconds.
-const FULL_PAUSE_MS: u64 = 1;
-
 impl<K: Kernel> Reactor<K> {
-    /// Adds a listener whose connections this core accepts.
-    pub fn listen(&mut self, listener: K::Listener) {
-        let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
-        self.kernel.watch_listener(&listener, index);
-        // Another process may have owned it, so connections may be waiting that are not reported.
-        self.listeners.push((listener, true));
-    }
-
-    /// Accepts connections that wait.
-    pub(super) fn accept(&mut self, site: &mut Site<'_>) {
-        let now = site.shard.now();
-        if !site.http.accepts || now < self.accept_again {
-            return;
-        }
-        let mut left = limits::ACCEPTS_PER_TICK_MAX;
-        for index in 0..self.listeners.len() {
-            while left > 0 && self.listeners[index].1 {
-                left -= 1;
-                // WebSockets need descriptors, too. So an idle session is ended for a new one. If none is idle, those
-                // that are being served finish soon.
-                let is_full = self.sessions.len() >= site.http.rules.connections_max;
-                if is_full && self.sessions.ages.waiting == 0 {
-                    let why = Detail::Own(
-                        "all HTTP connections that this worker may have are being served; raise LimitNOFILE or \
-                         ulimit -n",
-                    );
-                    site.http.refuse(Cause::AcceptPaused, &[why], |_| Who::default());
-                    self.accept_again = Moment(now.0 + FULL_PAUSE_MS);
-                    return;
-                }
-                match self.kernel.accept(&self.listeners[index].0) {
-                    Accepted::Socket(socket, peer) => self.begin_session(site, socket, peer),
-                    Accepted::Nothing => self.listeners[index].1 = false,
-                    Accepted::Exhausted(why) => {
-                        site.http
-                            .refuse(Cause::AcceptPaused, &[Detail::Own(&why)], |_| Who::default());
-                        self.accept_again = Moment(now.0 + EXHAUSTED_PAUSE_MS);
-                        return;
-                    }
-                    // The next connection is not affected.
-                    Accepted::Failed => {}
-                }
-            }
-        }
-    }
-
-    /// When connections that wait may be accepted.
-    pub(super) fn accepts_again_at(&self, http: &Http) -> Option<Moment> {
-        let waits = http.accepts && self.listeners.iter().any(|(_, ready)| *ready);
-        waits.then_some(self.accept_again)
-    }
-
-    pub(super) fn note_listener(&mut self, index: u32, more: bool) {
-        if let Some((listener, ready)) = self.listeners.get_mut(index as usize) {
-            *ready = true;
-            if !more {
-                self.kernel.watch_listener(listener, index);
-            }
-        }
-    }
-
-    fn begin_session(&mut self, site: &mut Site<'_>, socket: K::Socket, peer: SocketAddr) {
-        let address = peer.ip();
-        let address_slot = match site.http.overload.admission.enter_socket(address) {
-            Ok(address_slot) => address_slot,
-            Err(most) => {
-                let values =
-                    [Detail::Address(address), Detail::Counted(most.into(), "HTTP connection")];
-                let who = |_: &Http| Who { peer: Some(peer), ..Who::default() };
-                site.http.refuse(Cause::SocketsPerIp, &values, who);
-                // One idle session of the same address is ended, if this worker has one.
-                let makes_room = self.sessions.longest_waiting_of(address);
-                if let Some(key) = makes_room {
-                    self.make_room(site, key, Session::refuse_idle);
-                }
-                let admission = &site.http.overload.admission;
-                match admission.enter_socket_instead(address, makes_room.is_some()) {
-                    Some(address_slot) => address_slot,
-                    None => {
-                        self.closing.push(socket);
-                        return;
-                    }
-                }
-            }
-        };
-        // Only a connection within the limit of its address may replace another one.
-        if self.sessions.len() >= site.http.rules.connections_max
-            && let Some(key) = self.sessions.longest_waiting()
-        {
-            self.make_room(site, key, Session::refuse_idle);
-        }
-        let session = Session::new(peer, address_slot);
-        if let Some(key) = self.keep_session(site, socket, session) {
-            self.read_session(site, key);
-        }
-    }
-
-    /// Adds a session if there is memory for it.
-    fn keep_session(
-        &mut self,
-        site: &mut Site<'_>,
-        socket: K::Socket,
-        mut session: Session,
-    ) -> Option<SessionKey> {
-        if !self.note_new_session(site, &mut session) {
-            session.refuse_heavy(site.http);
-            session.end(site, &mut self.sessions.spare);
-            self.closing.push(socket);
-            return None;
-        }
-        let key = self.sessions.insert(socket, session);
-        if let Some(entry) = self.sessions.get(key) {
-            // Its first read may be in this tick.
-            entry.read_in_tick = self.tick.wrapping_sub(1);
-        }
-        Some(key)
-    }
-
-    /// Imports a session of another process, with the bytes it had received.
-    pub(super) fn import_session(
-        &mut self,
-        site: &mut Site<'_>,
-        socket: K::Socket,
-        peer: SocketAddr,
-        served: bool,
-        input: &[u8],
-    ) {
-        // The other process accepted it, so the limit does not apply here.
-        let address_slot =
-            site.http.overload.admission.enter_socket(peer.ip()).unwrap_or(AddressSlot::NONE);
-        let rules = &site.http.rules;
-        let session = Session::of_another_process(peer, address_slot, served, input, rules);
-        if let Some(key) = self.keep_session(site, socket, session) {
-            self.queue_session(key, Queued::Once);
-            self.settle_session(site, key);
-        }
-    }
-
-    /// Charges the memory of a new session. If there is none, the session that has waited longest is ended.
-    fn note_new_session(&mut self, site: &mut Site<'_>, session: &mut Session) -> bool {
-        if session.note_memory(site) {
-            return true;
-        }
-        let Some(key) = self.sessions.longest_waiting() else { return false };
-        self.make_room(site, key, Session::refuse_heavy);
-        session.note_memory(site)
-    }
-
-    /// Ends a session for a new one. `refuse` logs what the new one needs.
-    fn make_room(&mut self, site: &mut Site<'_>, key: SessionKey, refuse: fn(&Session, &mut Http)) {
-        if let Some(entry) = self.sessions.get(key) {
-            refuse(&entry.session, site.http);
-            self.drop_session(site, key);
-        }
-    }
-
     /// Queues a session to be read: it is readable, or what it has received may hold another request.
     pub(super) fn queue_session(&mut self, key: SessionKey, until: Queued) {
         let Some(entry) = self.sessions.get(key) else { return };

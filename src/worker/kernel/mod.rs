@@ -133,8 +133,12 @@ fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
 fn exhaustion(error: Errno) -> String {
     let advice = match error {
         Errno::MFILE => "raise LimitNOFILE or ulimit -n",
-        Errno::NFILE => "raise the sysctl fs.file-max, or find the process that has many files open",
-        _ => "the kernel is short of memory: check sysctl net.ipv4.tcp_mem and the memory of the host",
+        Errno::NFILE => {
+            "raise the sysctl fs.file-max, or find the process that has many files open"
+        }
+        _ => {
+            "the kernel is short of memory: check sysctl net.ipv4.tcp_mem and the memory of the host"
+        }
     };
     format!("{}; {advice}", io::Error::from(error))
 }

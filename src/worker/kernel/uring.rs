@@ -80,9 +80,6 @@ const PAUSE_MS: u64 = 1;
 /// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong into one
 /// tick, so that each connection is sent to once.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
-/// Time for each step of `prove`.
-const PROOF_MS: u64 = 1_000;
-
 /// One completion, as the kernel reports it.
 #[derive(Clone, Copy, Debug)]
 struct Completion {
@@ -169,51 +166,6 @@ impl Uring {
             #[cfg(test)]
             faults: std::collections::VecDeque::new(),
         })
-    }
-
-    /// Submits a no-op and lets a multishot poll report twice: if a sandbox refuses `io_uring_enter`, or only imitates
-    /// it, a worker would wait without end. Takes at most `PROOF_MS` a step. For a new ring.
-    ///
-    /// # Errors
-    /// The step that failed, and how.
-    pub(super) fn prove(&mut self) -> Result<(), (&'static str, io::Error)> {
-        self.push(&opcode::Nop::new().build().user_data(pack_parts(NO_OP, 0, 0)));
-        self.prove_step(|completion| completion.data == pack_parts(NO_OP, 0, 0))
-            .map_err(|error| ("io_uring_enter", error))?;
-        let poll = |error| ("a multishot poll", error);
-        let doorbell = Doorbell::new().map_err(|error| ("an eventfd", error))?;
-        self.watch_doorbell(&doorbell);
-        for _ in 0..2 {
-            doorbell.set_asleep();
-            doorbell.ring();
-            self.prove_step(|completion| {
-                completion.event().is_some_and(|event| event.more && !event.failed && !event.end)
-            })
-            .map_err(poll)?;
-        }
-        Ok(())
-    }
-
-    /// Waits for one completion.
-    fn prove_step(&mut self, is_expected: impl Fn(Completion) -> bool) -> io::Result<()> {
-        for _ in 0..TRIES {
-            match self.call(true, Wait::For(PROOF_MS)) {
-                Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            let mut found = None;
-            self.complete(|completion| found = Some(completion));
-            if let Some(found) = found {
-                let answer = usize::try_from(found.result)
-                    .map_err(|_| io::Error::from_raw_os_error(found.result.saturating_neg()));
-                answer?;
-                return is_expected(found).then_some(()).ok_or(io::ErrorKind::InvalidData.into());
-            }
-        }
-        Err(io::ErrorKind::TimedOut.into())
     }
 
     fn watch_multi(&mut self, descriptor: BorrowedFd<'_>, token: Token) {
@@ -525,5 +477,6 @@ fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(PAUSE_MS));
 }
 
+mod prove;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,133 @@
+//! The bounds of one HTTP session: the memory it is charged for, its timers, and its refusal at either.
+//!
+//! Owns no state of its own: it reads and changes the fields of `Session`. `tick/sessions` keeps the deadlines. Limits:
+//! the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`.
+
+use super::{About, Http, LINGER_SECONDS, Session, SessionState, Timer, Work};
+use crate::cause::{Cause, Detail};
+use crate::http1::request::{RequestLimits, RequestReader};
+use crate::http1::response::Response;
+use crate::limits;
+use crate::tick::site::Site;
+
+impl Session {
+    /// Charges the memory that it uses now. `false`: the budget has no room for it.
+    pub(in crate::tick) fn note_memory(&mut self, site: &mut Site<'_>) -> bool {
+        let held = self.held as usize;
+        let work = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.heap_bytes());
+        let now = limits::HTTP_CONNECTION_BYTES + work;
+        let fits = now == held || site.shard.note_http(held, now);
+        if fits {
+            self.held = u32::try_from(now).unwrap_or(u32::MAX);
+        }
+        fits
+    }
+
+    /// Releases the charge except for its entry: the buffers are returned in this tick.
+    pub(in crate::tick) fn note_rest(&mut self, site: &mut Site<'_>) {
+        let held = self.held as usize;
+        if held > limits::HTTP_CONNECTION_BYTES {
+            site.shard.note_http(held, limits::HTTP_CONNECTION_BYTES);
+            self.held = u32::try_from(limits::HTTP_CONNECTION_BYTES).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// The session ends because others need its memory.
+    pub(in crate::tick) fn refuse_heavy(&self, http: &mut Http) {
+        self.refuse(http, About::default(), Cause::HttpMemory, &[]);
+    }
+
+    /// There is no memory for the input, so the request is refused. `false`: the client does not read an earlier
+    /// answer, so the session must be closed without one.
+    pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
+        let response = super::super::answer::short_of_memory("request was not carried out");
+        let response = self.refused(http, About::default(), response, Cause::HttpMemory, &[]);
+        if self.state != SessionState::Reading || !self.unsent().is_empty() {
+            return false;
+        }
+        self.forget_request(http);
+        self.close_with(&response, false);
+        true
+    }
+
+    /// A new process takes over and could not continue a request whose head was read here. Refuses the request.
+    /// `false`: there is none, or earlier answers are unsent because the client does not read.
+    pub(in crate::tick) fn refuse_unfinished(&mut self, http: &mut Http) -> bool {
+        let is_unfinished = |work: &Work| !work.reader.is_empty() && work.unsent().is_empty();
+        if self.state != SessionState::Reading
+            || !self.work.as_ref().is_some_and(|work| is_unfinished(work))
+        {
+            return false;
+        }
+        let text = "The server is being replaced, and only a part of the request had arrived: it was not carried out; \
+                    try again.";
+        let response = Response::text(503, text).with_header("Retry-After", "1");
+        let response = self.refused(http, About::default(), response, Cause::TakeOver, &[]);
+        self.forget_request(http);
+        self.close_with(&response, false);
+        true
+    }
+
+    /// Discards an incomplete request.
+    fn forget_request(&mut self, http: &Http) {
+        let limits = RequestLimits { request_size_max: http.rules.request_size_max };
+        if let Some(work) = &mut self.work {
+            work.reader = RequestReader::new(limits);
+            (work.input, work.used) = (Vec::new(), 0);
+        }
+    }
+
+    /// The timer that starts now and its length. `None`: no time is measured, or the timer is already running.
+    pub(in crate::tick) fn next_timer(&mut self, is_blocked: bool, http: &Http) -> Option<u32> {
+        let timer = match self.state {
+            SessionState::Lingering => Timer::Linger,
+            SessionState::Waiting if self.question().is_some() => Timer::Cores,
+            _ if is_blocked => Timer::Answer,
+            // An incomplete empty line starts the timer. It does not restart it, or a client could extend its time with
+            // each of them.
+            SessionState::Reading if self.has_begun() || self.timer == Timer::Request => {
+                Timer::Request
+            }
+            SessionState::Reading if self.served => Timer::KeepAlive,
+            SessionState::Reading => Timer::FirstByte,
+            // Until mail is in the rings, or until this tick's flush.
+            SessionState::Waiting | SessionState::Closing { .. } => Timer::None,
+        };
+        if self.timer == timer {
+            return None;
+        }
+        self.timer = timer;
+        self.seconds(http)
+    }
+
+    /// The length of its timer.
+    pub(in crate::tick) fn seconds(&self, http: &Http) -> Option<u32> {
+        let rules = &http.rules;
+        match self.timer {
+            Timer::None => None,
+            Timer::FirstByte => Some(rules.request_seconds.min(limits::FIRST_BYTE_TIMEOUT_SECONDS)),
+            Timer::Request | Timer::Answer => Some(rules.request_seconds),
+            Timer::KeepAlive => Some(rules.keepalive_seconds),
+            Timer::Cores => Some(u32::try_from(limits::GATHER_TIMEOUT_MS / 1_000).unwrap_or(1)),
+            Timer::Linger => Some(LINGER_SECONDS),
+        }
+    }
+
+    /// Logs why a session ended at its deadline.
+    pub(in crate::tick) fn refuse_late(&self, http: &mut Http) {
+        let cause = match self.timer {
+            Timer::FirstByte => Cause::NothingSent,
+            Timer::Request => Cause::RequestTimeout,
+            Timer::Answer => Cause::AnswerUnread,
+            Timer::None | Timer::KeepAlive | Timer::Cores | Timer::Linger => return,
+        };
+        let seconds = self.seconds(http).unwrap_or_default();
+        self.refuse(http, About::default(), cause, &[Detail::Number(seconds.into())]);
+    }
+
+    /// The session ends because others need its descriptor.
+    pub(in crate::tick) fn refuse_idle(&self, http: &mut Http) {
+        let most = Detail::count(http.rules.connections_max);
+        self.refuse(http, About::default(), Cause::HttpConnections, &[most]);
+    }
+}

@@ -1,0 +1,83 @@
+//! The ends of established connections: the wait for the peer's close frame, its deadline, and the end of a socket.
+//!
+//! Owns nothing: it changes the reactor's list of sockets and the shard's connections together, so that neither has an
+//! entry without the other. Limit: `LINGER_MS` for the peer's answer.
+
+use super::{AddressChange, Reactor};
+use crate::cause::{Cause, Detail};
+use crate::clock::Moment;
+use crate::shard::{ConnectionKey, Shard};
+use crate::tick::kernel::{Kernel, Watched};
+use crate::tick::site::Site;
+
+/// How long the peer has to answer our close frame before its socket is closed, in milliseconds.
+const LINGER_MS: u64 = 3_000;
+
+impl<K: Kernel> Reactor<K> {
+    /// A connection is closing: its socket is closed once its close frame is sent and answered, or at its deadline.
+    pub(in crate::tick) fn linger(&mut self, key: ConnectionKey, now: Moment) {
+        self.lingering.push_back((Moment(now.0 + LINGER_MS), key));
+    }
+
+    /// The kernel has the last frame of a closing connection.
+    pub(in crate::tick) fn finish(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        let socket = &self.sockets.0[key.slot as usize];
+        if socket.peer_closed {
+            return self.drop_socket(shard, key);
+        }
+        // Our half is closed. The connection is read until the peer closes too, because a reset would destroy our close
+        // frame.
+        if let Some(descriptor) = &socket.descriptor
+            && !self.kernel.shut_down(descriptor)
+        {
+            self.drop_socket(shard, key);
+        }
+    }
+
+    /// Ends connections whose peers have not answered our close frame in time.
+    pub(in crate::tick) fn expire(&mut self, shard: &mut Shard, now: Moment) {
+        while let Some((deadline, key)) = self.lingering.front().copied() {
+            if deadline > now {
+                break;
+            }
+            self.lingering.pop_front();
+            self.drop_socket(shard, key);
+        }
+    }
+
+    /// Ends a connection and its socket. Idempotent.
+    pub(in crate::tick) fn drop_socket(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        let Some(connection) = shard.get(key) else { return };
+        let is_blocked = connection.is_blocked();
+        shard.remove(key);
+        self.accounts.push(AddressChange::Ended(key.slot));
+        let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
+        if let Some(descriptor) = socket.descriptor {
+            self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);
+            self.closing.push(descriptor);
+        }
+    }
+
+    /// Ends all connections, whether or not their peers have answered.
+    pub fn cut_off_all(&mut self, shard: &mut Shard) {
+        for key in shard.keys().collect::<Vec<_>>() {
+            self.drop_socket(shard, key);
+        }
+    }
+
+    /// Ends all connections after lost completions: a send that was cut short would continue in the middle of a frame,
+    /// and a watch that ended would never report again. Clients reconnect.
+    pub(in crate::tick) fn drop_all(&mut self, site: &mut Site<'_>) {
+        for key in site.shard.keys().collect::<Vec<_>>() {
+            let why = Detail::Own("it has lost what it was to report");
+            site.shard.note_refusal(key.slot, Cause::Kernel, &[why]);
+            self.drop_socket(site.shard, key);
+        }
+        self.drop_all_sessions(site);
+        for index in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
+            self.note_listener(index, false);
+        }
+        self.note_unwatchable(site, Watched::Cluster(self.cluster.number));
+        self.doorbell_is_deaf = true;
+    }
+}

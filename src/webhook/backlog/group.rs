@@ -1,0 +1,64 @@
+//! The events of channels with a refused event, in order: they are retried apart from all others.
+//!
+//! Owns the entries and the state of their retries. `backlog.rs` decides when a group is tried, halved or given up, and
+//! limits the entries of all groups.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::super::batch::{Amount, EventJson};
+use super::BacklogEntry;
+use crate::clock::Moment;
+
+#[derive(Debug)]
+pub(super) struct RetryGroup {
+    pub(super) entries: VecDeque<BacklogEntry>,
+    /// Channels whose later events join this group.
+    pub(super) channels: HashSet<Arc<str>>,
+    /// Entries that are tried together.
+    pub(super) width: usize,
+    /// Events of one channel are tried apart: together they were refused `TOGETHER` times.
+    pub(super) is_apart: bool,
+    /// Refusals of the front entries since they were cut to their number.
+    pub(super) refusals: u32,
+    pub(super) due: Moment,
+    /// `Backlog::acceptances` at the last refusal of the first entry alone.
+    pub(super) refused_alone_at: Option<u64>,
+    pub(super) proofs: u32,
+    /// The fault of an event in front was proven, and the endpoint has accepted none of the group since.
+    pub(super) is_isolated: bool,
+    /// Of public channels (`Class::is_open`).
+    pub(super) is_open: bool,
+    pub(super) amount: Amount,
+}
+
+impl RetryGroup {
+    pub(super) fn push_back(&mut self, entry: BacklogEntry) {
+        self.amount.add(&entry.line);
+        self.entries.push_back(entry);
+    }
+
+    pub(super) fn push_front(&mut self, entry: BacklogEntry) {
+        self.amount.add(&entry.line);
+        self.entries.push_front(entry);
+    }
+
+    pub(super) fn pop_front(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<BacklogEntry> {
+        let entry = self.entries.pop_front_if(|entry| fits(&entry.line))?;
+        self.amount.remove(&entry.line);
+        Some(entry)
+    }
+
+    pub(super) fn has_several_channels(&self) -> bool {
+        let mut channels = self.entries.iter().map(|entry| &entry.line.channel);
+        let first = channels.next();
+        channels.any(|channel| Some(channel) != first)
+    }
+
+    /// Another entry is in front: it has not been refused by itself.
+    pub(super) fn reset_front(&mut self) {
+        self.refusals = 0;
+        self.proofs = 0;
+        self.refused_alone_at = None;
+    }
+}
