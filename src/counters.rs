@@ -1,5 +1,7 @@
-//! Counters that some threads change and others read: for the log, for tests, and for a later metrics endpoint. Relaxed
-//! atomics, because no counter says anything about another one.
+//! Counters that some threads change and others read: for the log, for tests, and for a later metrics endpoint.
+//!
+//! Owns numbers only; the callers decide what counts. Relaxed atomics, because no counter depends on another one.
+//! Numbers only grow, and names do not change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -175,11 +175,11 @@ impl<'a> QueryCredentials<'a> {
         Signature::parse(self.signature.as_bytes())
     }
 
-    /// Makes of the parameters what is signed: sorted by name, each once, with this MD5 of the body.
+    /// Turns the parameters into the signed form: sorted by name, each once, with this MD5 of the body.
     ///
-    /// A name given twice counts as it was given last. PHP reads `info[]=a&info[]=b` as one array, and an array is
-    /// signed joined by commas. The sort is stable and brings equal names together, so each is folded in the order in
-    /// which it was given, and the work is linear but for the sort of at most `API_PARAMETERS_MAX` names.
+    /// The last of equal names counts. PHP reads `info[]=a&info[]=b` as one array, and an array is signed joined by
+    /// commas. The sort is stable and puts equal names next to each other, so each is folded in its original order. The
+    /// work is linear except for the sort of at most `API_PARAMETERS_MAX` names.
     fn fold(&mut self, body_md5: Option<&'a [u8; 32]>) {
         if self.has_escapes {
             for parameter in &mut self.parameters {

@@ -119,7 +119,7 @@ impl Request {
                 length = length.and_then(|before| one_length(before, field.value));
             }
         }
-        // Memory grows with the bytes that arrive, whatever length is declared.
+        // Memory grows with the received bytes, not with the declared length.
         let body_bytes = behind.min(clamped(length.unwrap_or_default().unwrap_or_default()));
         let fields = parsed.headers.len();
         let mut bytes = Vec::with_capacity(head.len() + fields * ROW_BYTES + body_bytes);
@@ -189,8 +189,8 @@ impl Request {
         self.text(self.query)
     }
 
-    /// The first field of that name, whatever its case. Bytes that are not UTF-8 become U+FFFD, so that
-    /// a bad byte does not make a field look absent.
+    /// The first field of that name, ignoring case. Bytes that are not UTF-8 become U+FFFD, so that a bad byte does not
+    /// make a field look absent.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
         self.raw_values(name).next().map(String::from_utf8_lossy)

@@ -215,7 +215,7 @@ impl<M> Mailbox<M> {
         !self.held.is_empty()
     }
 
-    /// Whether a lane holds mail for this core.
+    /// Whether a lane contains mail for this core.
     #[must_use]
     pub fn has_mail(&self, lane: usize) -> bool {
         self.incoming[lane].iter().flatten().any(|ring| !ring.is_empty())

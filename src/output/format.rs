@@ -1,5 +1,8 @@
-//! The form of a log line: time, level, message, fields. Its length is bounded, and it contains no control character
-//! except the final line feed, whatever its content: `text::LogLine` escapes and cuts.
+//! The form of a log line: time, level, message, fields.
+//!
+//! A line has a bounded length and no control character except the final line feed, for any content: `text::LogLine`
+//! escapes and cuts. Input: events of `tracing`; output: bytes for `lane.rs`. Limits: `PEER_LINE_BYTES_MAX`,
+//! `LINE_BYTES_MAX`.
 
 use std::fmt::{self, Write};
 

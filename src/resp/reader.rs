@@ -129,7 +129,7 @@ impl Reader {
     /// The next value; `None` if more bytes are needed.
     ///
     /// # Errors
-    /// The stream is no RESP, or too much of it; the same is said ever after.
+    /// The stream is not RESP, or exceeds a limit. Every later call returns the same error.
     #[expect(clippy::should_implement_trait, reason = "an iterator ends, a stream only pauses")]
     pub fn next(&mut self) -> Result<Option<Value>, MalformedReply> {
         if let Some(malformed) = self.malformed {

@@ -22,7 +22,7 @@ const NODE_QUESTIONS_MAX: usize = 1_024;
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
     next: u32,
-    /// Sessions whose answers are whole since they were taken last, with the number of the question.
+    /// Sessions whose answers became complete since `take_whole` returned them last, with the number of the question.
     whole: VecDeque<(SessionKey, u32)>,
     /// Of `gathers`, questions of other nodes.
     of_nodes: usize,
@@ -33,7 +33,7 @@ struct Gather {
     since: Moment,
     /// Cores that have not answered.
     missing: usize,
-    /// Other nodes, and the reply that says how many there are.
+    /// Other nodes that have not answered; the reply of Redis adds how many there are.
     missing_nodes: i64,
     answers: Vec<Answer>,
 }
@@ -152,12 +152,12 @@ impl Gathers {
         }
     }
 
-    /// The next session whose answers are whole, with the number of its question.
+    /// The next session whose answers are complete, with the number of its question.
     pub(super) fn take_whole(&mut self) -> Option<(SessionKey, u32)> {
         self.whole.pop_front()
     }
 
-    /// Sessions wait whose answers are whole.
+    /// Sessions with complete answers are waiting.
     pub(super) fn has_whole(&self) -> bool {
         !self.whole.is_empty()
     }

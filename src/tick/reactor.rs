@@ -1,17 +1,18 @@
-//! The sockets of a core: reports of the kernel, and established WebSockets with their descriptors, their reads and
-//! their end. `sessions` has those that speak HTTP. PURE: the kernel is a parameter.
+//! The sockets of a core: reports of the kernel, and established WebSockets with their descriptors and their reads.
+//! `end` closes them; `sessions` has the sockets that speak HTTP. PURE: the kernel is a parameter.
 //!
 //! Invariant: each connection in the shard's slab has its entry in `sockets`, because `adopt` follows the shard's
-//! `open` or `import_connection` within the same call, and `sockets` never shrinks. So a slot whose key the shard
-//! knows is an index here.
+//! `open` or `import_connection` within the same call, and `sockets` never shrinks. So a slot whose key the shard knows
+//! is an index here.
 //!
 //! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer
 //! (docs/decisions/0002).
 //!
-//! Fairness: a readable socket is queued once, whatever the kernel reports of it. It is read once a tick at most, and
-//! at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A socket
-//! with more to read waits for the next tick, and there behind all that have become readable since: a client that sends
-//! a little is not behind those that send without end. At least every second tick reads one of these all the same.
+//! Fairness: a readable socket is queued once, even if the kernel reports it several times. It is read once a tick at
+//! most, and at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A
+//! socket with more to read waits for the next tick, after all sockets that became readable since. So a client that
+//! sends little does not wait for clients that send without end. At least every second tick reads one of the waiting
+//! sockets.
 
 mod end;
 mod sink;
@@ -437,7 +438,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Submits what is left and closes descriptors whose watches are gone.
+    /// Submits the remaining requests and closes descriptors whose watches have ended.
     pub(super) fn finish_tick(&mut self) {
         self.kernel.submit();
         self.closing.clear();

@@ -1,16 +1,16 @@
-//! What waits for one endpoint, and what is posted next. No clock and no I/O: a sender asks for the next attempt and
-//! reports how it ended.
+//! The events that wait for one endpoint, and the choice of what is posted next. No clock and no I/O: a sender asks for
+//! the next attempt and reports how it ended.
 //!
-//! A refused request is cut in two until each refused channel is alone, and a little later events of one channel are
-//! tried apart. So a refused event delays no event of another channel.
-//! A group holds the events of channels with a refused event; later events of such a channel join its group, which
-//! keeps the order of each channel. Groups and events that were never tried take turns.
+//! A refused request is halved until each refused channel is alone, and a little later events of one channel are tried
+//! separately. So a refused event delays no event of another channel. A group has the events of channels with a refused
+//! event. Later events of such a channel join its group, which keeps the order of each channel. Groups and new events
+//! alternate.
 //!
 //! Order within a channel ends in one case: an event was refused alone `PROOFS` times, and each time the endpoint had
-//! accepted others since. Then the fault is the event's own, and the later events of its channel no longer wait for it.
+//! accepted others since. Then the event itself is at fault, and the later events of its channel no longer wait for it.
 //!
-//! Limits: the sender bounds what waits in all. Of that, events whose own fault is proven, and those behind them, may
-//! take a quarter, and one group three quarters. Beyond it the oldest of them are given up.
+//! Limits: the sender limits all waiting events. Isolated events and those after them may use a quarter of that, and
+//! one group three quarters. Beyond it the oldest of them are given up.
 
 mod attempt;
 mod group;

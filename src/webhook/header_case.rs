@@ -51,7 +51,7 @@ impl<T: Transport> Transport for TitleCased<T> {
     }
 }
 
-/// Changes the head of a request, if these bytes are one. A piece of a body never is: it is JSON, which holds no empty
+/// Changes the head of a request, if these bytes are one. A piece of a body never is, because JSON contains no empty
 /// line.
 fn title_case_head(bytes: &mut [u8]) {
     let Some(length) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return };

@@ -206,9 +206,9 @@ impl Webhooks {
         self.counters.clone()
     }
 
-    /// Sends at once what is in the rings, is held back or waits for another attempt, and ends; at the latest after
-    /// `grace`, or after `WebhookSettings::failing_end` if all endpoints that are left only refuse. The events that are left
-    /// then are discarded, counted and logged. To be called when the workers have drained.
+    /// Sends everything in the rings, delayed leaves and events between attempts at once, and ends. That takes at most
+    /// `grace`, or `WebhookSettings::failing_end` if all remaining endpoints only refuse. The remaining events are then
+    /// discarded, counted and logged. Call it when the workers have drained.
     pub fn finish(self, grace: Duration) {
         // Neither can fail: the dispatcher runs until it receives this, and a panic of it ends the process.
         let _ = self.finish.send(grace);

@@ -14,7 +14,7 @@ use crate::cause::Cause;
 use crate::output::PEER;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::RefusalNote;
-use crate::tick::http::{RefusalLine, Who};
+use crate::tick::http::{LinePeer, RefusalLine};
 
 /// Lines of this kind that a worker may write in a second.
 const LINES_PER_SECOND: u32 = 10;
@@ -61,7 +61,7 @@ impl<K: HostKernel> Worker<K> {
             let RefusalNote { cause, line, left_out, connection, app, socket_id } = refusal;
             let is_there = core.shard.get(connection).is_some();
             let socket = core.reactor.descriptor(connection.slot).filter(|_| is_there);
-            let who = Who { client: None, peer: socket.and_then(peer_of), app };
+            let who = LinePeer { client: None, peer: socket.and_then(peer_of), app };
             write_line_about(&self.shared, cause, &line, left_out, who, Some(socket_id));
         }
         for RefusalLine { cause, line, left_out, who } in core.http.refusals.drain(..) {
@@ -75,7 +75,7 @@ fn write_line_about(
     cause: Cause,
     line: &str,
     left_out: u32,
-    who: Who,
+    who: LinePeer,
     socket_id: Option<SocketId>,
 ) {
     let cause_name = display(cause.name());

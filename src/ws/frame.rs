@@ -167,12 +167,11 @@ pub struct Header {
 }
 
 impl Header {
-    /// Decodes the header at the start of `bytes` and says how long it is; `None` while it is
-    /// incomplete. The verdict depends on the earliest faulty byte alone, so it is the same however
-    /// the bytes were cut.
+    /// Decodes the header at the start of `bytes` and returns its length; `None` while it is incomplete. The result
+    /// depends on the earliest faulty byte alone, so it is the same for every cut of the bytes.
     ///
     /// # Errors
-    /// As soon as the bytes at hand cannot become a valid header.
+    /// As soon as the received bytes cannot become a valid header.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let (fin, opcode) = decode_first(first)?;

@@ -48,8 +48,8 @@ pub struct FrameLimits {
     pub message_size_max: usize,
 }
 
-/// The incomplete part of a connection's input: a header cut short, a frame whose payload has not
-/// all come, the fragments of an unfinished message.
+/// The incomplete part of a connection's input: an incomplete header, a frame with a missing part of its payload, or
+/// the fragments of an unfinished message.
 #[derive(Debug, Default)]
 pub struct Partial {
     header: [u8; HEADER_BYTES_MAX],

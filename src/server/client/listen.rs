@@ -84,12 +84,12 @@ fn end_on_signal() -> Result<(), CommandFailure> {
 
 /// What has to be asked of the server, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum ListenStep {
     SignIn(String),
     Subscribe(String),
 }
 
-impl Step {
+impl ListenStep {
     fn describe(&self) -> String {
         match self {
             Self::SignIn(user) => format!("the sign-in of user {}", shown(user)),
@@ -98,11 +98,11 @@ impl Step {
     }
 }
 
-fn steps(arguments: &ListenArguments) -> Result<Vec<Step>, String> {
+fn steps(arguments: &ListenArguments) -> Result<Vec<ListenStep>, String> {
     let mut steps = Vec::new();
     let mut user = None;
     for channel in &arguments.channels {
-        let subscribe = Step::Subscribe(channel.clone());
+        let subscribe = ListenStep::Subscribe(channel.clone());
         if let Some(id) = channel.strip_prefix(USER_CHANNEL) {
             let other =
                 [user, arguments.user.as_deref()].into_iter().flatten().find(|it| *it != id);
@@ -120,7 +120,7 @@ fn steps(arguments: &ListenArguments) -> Result<Vec<Step>, String> {
         }
     }
     if let Some(user) = user {
-        steps.insert(0, Step::SignIn(user.to_owned()));
+        steps.insert(0, ListenStep::SignIn(user.to_owned()));
     }
     Ok(steps)
 }
@@ -193,7 +193,7 @@ struct Listener<'a> {
 
 impl Listener<'_> {
     /// One connection, until there were enough events.
-    fn attempt(&mut self, steps: &[Step]) -> Result<(), Stop> {
+    fn attempt(&mut self, steps: &[ListenStep]) -> Result<(), Stop> {
         let mut socket = match ClientSocket::open(self.peer) {
             // It was there before: a server that restarts is away for a moment.
             Err(CommandFailure::Server(why)) if self.pause.is_some() => {
@@ -237,7 +237,7 @@ impl Listener<'_> {
         socket: &mut ClientSocket,
         socket_id: &str,
         silence: Duration,
-        steps: &[Step],
+        steps: &[ListenStep],
     ) -> Result<(), Stop> {
         let mut ahead = steps.iter();
         let mut step = self.begin(ahead.next(), socket, socket_id)?;
@@ -290,13 +290,13 @@ impl Listener<'_> {
 
     fn begin<'s>(
         &self,
-        step: Option<&'s Step>,
+        step: Option<&'s ListenStep>,
         socket: &mut ClientSocket,
         socket_id: &str,
-    ) -> io::Result<Option<&'s Step>> {
+    ) -> io::Result<Option<&'s ListenStep>> {
         match step {
-            Some(Step::SignIn(user)) => socket.send(&self.sign_in(user, socket_id))?,
-            Some(Step::Subscribe(channel)) => {
+            Some(ListenStep::SignIn(user)) => socket.send(&self.sign_in(user, socket_id))?,
+            Some(ListenStep::Subscribe(channel)) => {
                 socket.send(&self.subscription(channel, socket_id))?
             }
             None => {}
@@ -351,7 +351,11 @@ impl Listener<'_> {
     }
 
     /// An error while a step waits is its refusal.
-    fn error(&mut self, message: &ServerMessage<'_>, step: Option<&Step>) -> Result<(), Stop> {
+    fn error(
+        &mut self,
+        message: &ServerMessage<'_>,
+        step: Option<&ListenStep>,
+    ) -> Result<(), Stop> {
         let (code, text) = error_of(&message.inner(), &mut self.validator);
         let Some(step) = step else {
             note(&format!("the server says {code} {text}"));
@@ -409,10 +413,10 @@ impl Listener<'_> {
     }
 }
 
-fn answers(message: &ServerMessage<'_>, step: &Step) -> bool {
+fn answers(message: &ServerMessage<'_>, step: &ListenStep) -> bool {
     match step {
-        Step::SignIn(_) => message.name == "pusher:signin_success",
-        Step::Subscribe(channel) => {
+        ListenStep::SignIn(_) => message.name == "pusher:signin_success",
+        ListenStep::Subscribe(channel) => {
             message.name == "pusher_internal:subscription_succeeded" && message.channel == *channel
         }
     }
@@ -441,9 +445,9 @@ mod tests {
 
     #[test]
     fn sign_in_comes_first_and_channels_once() {
-        let subscribe = |channel: &str| Step::Subscribe(channel.to_owned());
+        let subscribe = |channel: &str| ListenStep::Subscribe(channel.to_owned());
         let found = steps(&arguments(&["a", "#server-to-user-7", "a"], None)).unwrap();
-        let sign_in = Step::SignIn("7".to_owned());
+        let sign_in = ListenStep::SignIn("7".to_owned());
         assert_eq!(found, [sign_in, subscribe("a"), subscribe("#server-to-user-7")]);
         assert_eq!(
             steps(&arguments(&["presence-a"], Some("8"))).unwrap(),

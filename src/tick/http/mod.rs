@@ -55,7 +55,7 @@ pub struct Printed {
 
 /// The connection that a log line is about, as far as it is known.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Who {
+pub struct LinePeer {
     /// The client, if a trusted proxy names it.
     pub client: Option<IpAddr>,
     /// The other end of the socket.
@@ -70,7 +70,7 @@ pub struct RefusalLine {
     pub line: String,
     /// Lines of the same cause that were left out before it.
     pub left_out: u32,
-    pub who: Who,
+    pub who: LinePeer,
 }
 
 /// The state that the HTTP sessions of a core share.
@@ -137,19 +137,23 @@ impl Http {
     }
 
     /// Counts a refusal and queues its line for the log. `who` is called only if the log has room for the line. Returns
-    /// the line in development mode, unless the answer says the same already.
+    /// the line with verbose errors, unless the answer has the same text.
     pub(super) fn refuse(
         &mut self,
         cause: Cause,
         values: &[Detail<'_>],
-        who: impl FnOnce(&Self) -> Who,
+        who: impl FnOnce(&Self) -> LinePeer,
     ) -> Option<String> {
         let noted = self.lines.note(cause, values, self.rules.verbose_errors);
         self.refuse_noted(noted, who)
     }
 
     /// `refuse` for a line that is formatted already.
-    fn refuse_noted(&mut self, noted: Noted, who: impl FnOnce(&Self) -> Who) -> Option<String> {
+    fn refuse_noted(
+        &mut self,
+        noted: Noted,
+        who: impl FnOnce(&Self) -> LinePeer,
+    ) -> Option<String> {
         let cause = noted.cause;
         self.overload.refusals.count(cause.counted());
         let line = noted.line?;

@@ -4,7 +4,7 @@
 //! `cause` has the texts and limits the lines. The status and body for clients follow Reverb (docs/PROTOCOL.md).
 
 use super::session::Session;
-use super::{Http, Who};
+use super::{Http, LinePeer};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail, Noted};
 use crate::http1::refusal::RequestRefusal;
@@ -63,12 +63,12 @@ impl Session {
         explained(response, http.refuse_noted(noted, |http| self.who(http, about)))
     }
 
-    fn who(&self, http: &Http, about: About<'_>) -> Who {
+    fn who(&self, http: &Http, about: About<'_>) -> LinePeer {
         let admission = &http.overload.admission;
         let client = about.request.map(|request| {
             admission.address(self.peer.ip(), request.header_values("x-forwarded-for"))
         });
-        Who { client, peer: Some(self.peer), app: about.app }
+        LinePeer { client, peer: Some(self.peer), app: about.app }
     }
 
     /// Whether the header of the request ends within `REVERB_MAX_REQUEST_SIZE`.

@@ -9,7 +9,7 @@ use crate::admission::AddressSlot;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
-use crate::tick::http::{Http, Session, Who};
+use crate::tick::http::{Http, LinePeer, Session};
 use crate::tick::kernel::{Accepted, Kernel, SessionKey};
 use crate::tick::reactor::{Queued, Reactor};
 use crate::tick::site::Site;
@@ -47,7 +47,7 @@ impl<K: Kernel> Reactor<K> {
                         "all HTTP connections that this worker may have are being served; raise LimitNOFILE or \
                          ulimit -n",
                     );
-                    site.http.refuse(Cause::AcceptPaused, &[why], |_| Who::default());
+                    site.http.refuse(Cause::AcceptPaused, &[why], |_| LinePeer::default());
                     self.accept_again = Moment(now.0 + FULL_PAUSE_MS);
                     return;
                 }
@@ -55,8 +55,9 @@ impl<K: Kernel> Reactor<K> {
                     Accepted::Socket(socket, peer) => self.begin_session(site, socket, peer),
                     Accepted::Nothing => self.listeners[index].1 = false,
                     Accepted::Exhausted(why) => {
-                        site.http
-                            .refuse(Cause::AcceptPaused, &[Detail::Own(&why)], |_| Who::default());
+                        site.http.refuse(Cause::AcceptPaused, &[Detail::Own(&why)], |_| {
+                            LinePeer::default()
+                        });
                         self.accept_again = Moment(now.0 + EXHAUSTED_PAUSE_MS);
                         return;
                     }
@@ -89,7 +90,7 @@ impl<K: Kernel> Reactor<K> {
             Err(most) => {
                 let values =
                     [Detail::Address(address), Detail::Counted(most.into(), "HTTP connection")];
-                let who = |_: &Http| Who { peer: Some(peer), ..Who::default() };
+                let who = |_: &Http| LinePeer { peer: Some(peer), ..LinePeer::default() };
                 site.http.refuse(Cause::SocketsPerIp, &values, who);
                 // One idle session of the same address is ended, if this worker has one.
                 let makes_room = self.sessions.longest_waiting_of(address);

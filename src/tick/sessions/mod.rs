@@ -11,7 +11,7 @@
 mod accept;
 mod table;
 
-use super::http::{After, Step, Timer, Upgrade, Who};
+use super::http::{After, LinePeer, Step, Timer, Upgrade};
 use super::kernel::{Kernel, Received, Sent, SessionKey, Watched};
 use super::reactor::{AddressChange, Queued, Reactor};
 use super::site::Site;
@@ -59,7 +59,7 @@ impl<K: Kernel> Reactor<K> {
         if let Some(entry) = self.sessions.get(key) {
             let peer = Some(entry.session.peer);
             let why = Detail::Own("it has no memory to watch the socket");
-            site.http.refuse(Cause::Kernel, &[why], |_| Who { peer, ..Who::default() });
+            site.http.refuse(Cause::Kernel, &[why], |_| LinePeer { peer, ..LinePeer::default() });
             self.drop_session(site, key);
         }
     }

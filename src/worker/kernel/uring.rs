@@ -54,7 +54,7 @@ pub struct Uring {
 enum Wait {
     /// Nothing; it only submits.
     Submit,
-    /// Nothing; it also brings the completions that are due.
+    /// Nothing; it also fetches due completions.
     Look,
     /// A completion, for this many milliseconds at most.
     For(u64),
@@ -191,9 +191,9 @@ impl Uring {
 
     /// Calls the kernel once.
     ///
-    /// Reachable errors: EINTR and ETIME; EBUSY (completions overflow); EAGAIN and ENOMEM (no memory for a request);
-    /// EBADR (a completion found no room and no memory: it is lost). Others say that the ring or an entry is malformed,
-    /// which no input causes: a broken invariant, which ends the process.
+    /// Possible errors: EINTR and ETIME; EBUSY (completions overflow); EAGAIN and ENOMEM (no memory for a request);
+    /// EBADR (a completion found no room and no memory: it is lost). Other errors mean that the ring or an entry is
+    /// malformed, which no input can cause. That is a broken invariant and ends the process.
     fn enter(&mut self, submits: bool, wait: Wait) -> Entered {
         loop {
             let Err(error) = self.call(submits, wait) else { return Entered::Done };
@@ -356,9 +356,9 @@ impl Kernel for Uring {
         self.push(&poll.build().user_data(pack(Token::Writable(watched))));
     }
 
-    /// A pending watch holds the file and delays its FIN. ASYNC_CANCEL and not POLL_REMOVE: the latter fails with
-    /// EALREADY while the poll's wake-up is on its way, and a multishot poll that stays armed would keep the socket
-    /// open for ever.
+    /// A pending watch keeps the file open and delays its FIN. ASYNC_CANCEL and not POLL_REMOVE: the latter fails with
+    /// EALREADY while the poll's wake-up is under way, and a multishot poll that stays armed would keep the socket open
+    /// without end.
     fn unwatch(&mut self, _socket: &OwnedFd, watched: Watched, writable_too: bool) {
         let tokens = [Token::Readable(watched), Token::Writable(watched)];
         for token in tokens.into_iter().take(if writable_too { 2 } else { 1 }) {

@@ -13,7 +13,7 @@ use crate::admission::ClientAddress;
 use crate::shard::ChannelState;
 use crate::tick::Moved;
 
-/// Changes whenever a `Record` does; a test holds the two together.
+/// The version of the format. Increase it with each change of `Record`; a test compares the two.
 pub const FORMAT: u32 = 1;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

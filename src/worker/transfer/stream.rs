@@ -1,7 +1,8 @@
 //! Records and descriptors between two workers: batches over a Unix stream.
 //!
-//! A batch is a header of 8 bytes (bytes of its records, number of descriptors), to which the kernel ties the
-//! descriptors, and then the records. Both sides block, but for a bounded time.
+//! A batch is a header of 8 bytes (bytes of its records, number of descriptors), to which the kernel attaches the
+//! descriptors, and then the records. Both sides block for at most `PATIENCE` a step. The peer must run as root or as
+//! the same user. Limits: `DESCRIPTORS_MAX` and `BATCH_BYTES_MAX` for each batch.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -18,19 +19,20 @@ use rustix::net::{
 use super::record::Record;
 pub(crate) use crate::worker::sys::peer_credentials;
 
-/// For each step of the other side.
+/// Time limit for each step of the other side.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The kernel takes 253.
 const DESCRIPTORS_MAX: usize = 128;
-/// A batch goes when it has so many bytes.
+/// A batch with this many bytes is sent.
 const BATCH_BYTES: usize = 128 * 1024;
-/// A batch is at most this: one record more than it takes to send it, and the largest has a send queue in it.
+/// The largest batch that is accepted: one batch threshold plus one record. The largest record contains a full send
+/// queue.
 const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Checks that the other side runs as root or as the same user, who could end this process by a signal anyway.
+/// Checks that the other side runs as root or as the same user. Such a process could end this one by a signal anyway.
 ///
 /// # Errors
-/// When it runs as another user, or the kernel does not tell.
+/// If it runs as another user, or the kernel does not report its user.
 pub(crate) fn check_user(peer: &UnixStream) -> io::Result<()> {
     let user = peer_credentials(peer)?.user;
     if user == 0 || user == rustix::process::geteuid().as_raw() {
