@@ -44,6 +44,8 @@ pub struct Mailbox<M> {
     to_ring: Vec<bool>,
     /// By lane: mail that waits for room.
     overflowed: [usize; LANES],
+    /// The most mails that have waited for room at a time.
+    overflow_high_water: usize,
     /// Mails sent and received since the start.
     carried: Carried,
 }
@@ -79,6 +81,7 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             doorbells: doorbells.clone(),
             to_ring: vec![false; usize::from(cores)],
             overflowed: [0; LANES],
+            overflow_high_water: 0,
             carried: Carried::default(),
         })
         .collect();
@@ -114,11 +117,46 @@ impl<M> Mailbox<M> {
         self.carried.sent += 1;
         if !outgoing.overflow.is_empty() {
             outgoing.overflow.push_back((stamp, mail));
-            self.overflowed[lane] += 1;
+            self.note_overflow(lane);
         } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push((stamp, mail)) {
             outgoing.overflow.push_back(mail);
-            self.overflowed[lane] += 1;
+            self.note_overflow(lane);
         }
+    }
+
+    #[cold]
+    fn note_overflow(&mut self, lane: usize) {
+        self.overflowed[lane] += 1;
+        self.overflow_high_water = self.overflow_high_water.max(self.overflowed.iter().sum());
+    }
+
+    /// The most mails that have waited for room at a time.
+    #[must_use]
+    pub fn overflow_high_water(&self) -> usize {
+        self.overflow_high_water
+    }
+
+    /// Checks what holds between two calls. For tests and the simulator: it walks over all lanes.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        for (lane, outgoing) in self.outgoing.iter().enumerate() {
+            let waiting: usize = outgoing.iter().flatten().map(|to| to.overflow.len()).sum();
+            if waiting != self.overflowed[lane] {
+                let noted = self.overflowed[lane];
+                return Err(format!("{waiting} mails of lane {lane} wait for room, not {noted}"));
+            }
+            let stamps =
+                |to: &Outgoing<M>| to.overflow.iter().is_sorted_by_key(|(stamp, _)| *stamp);
+            if !outgoing.iter().flatten().all(stamps) {
+                return Err(format!("mail of lane {lane} waits out of its order"));
+            }
+        }
+        if self.overflowed.iter().sum::<usize>() > self.overflow_high_water {
+            return Err("more mail waits for room than ever did".to_owned());
+        }
+        Ok(())
     }
 
     /// Moves waiting mail into rings that have room again.

@@ -10,10 +10,10 @@ use crate::pusher::error_code::ErrorCode;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
+use super::ConnectionKey;
 use super::channel_key::ChannelKey;
-use super::connection::ConnectionKey;
-use super::home::HomeState;
 use super::query::{Answer, Question};
+use super::state::HomeState;
 
 /// A user's connection that joins a presence channel.
 #[derive(Clone, Debug)]

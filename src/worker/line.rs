@@ -1,4 +1,4 @@
-//! The connection of a worker to Redis: made, read, written and made again. The rules are `cluster::Link`'s.
+//! The connection of a worker to Redis: made, read, written and made again. The rules are `cluster::ClusterSession`'s.
 //!
 //! Nothing on the node waits for it. Its socket is watched like a client's; it is read and written once a tick, ahead
 //! of the clients. Names are resolved and connections made by a thread of their own, as the host's resolver blocks.
@@ -19,10 +19,10 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::{HostKernel, Shared, Worker, time};
 use crate::clock::Moment;
-use crate::cluster::{Link, Login};
+use crate::cluster::{ClusterSession, Login};
 use crate::config::Scaling;
 use crate::mailbox::{Doorbell, Mailbox};
-use crate::shard::{LinkId, Mail, NodeId, Shard};
+use crate::shard::{Mail, NodeId, SessionId, Shard};
 use crate::tick::ClusterReports;
 use crate::tick::kernel::Watched;
 
@@ -96,7 +96,7 @@ enum State {
 
 /// One worker's line.
 pub(super) struct Line {
-    link: Link,
+    link: ClusterSession,
     state: State,
     /// To be rung by the thread that connects.
     doorbells: Arc<[Doorbell]>,
@@ -119,9 +119,15 @@ impl Line {
         let lines = worker.lines.as_ref()?;
         let Scaling { prefix, username, password, .. } = &lines.scaling;
         let login = Login { username: username.clone(), password: password.clone() };
-        let own = LinkId { node: lines.node, core: mailbox.core() };
+        let own = SessionId { node: lines.node, core: mailbox.core() };
         Some(Self {
-            link: Link::new(own, prefix, worker.apps.clone(), login, time::unix_seconds()),
+            link: ClusterSession::new(
+                own,
+                prefix,
+                worker.apps.clone(),
+                login,
+                time::unix_seconds(),
+            ),
             state: State::Pausing(Moment::default()),
             doorbells: mailbox.doorbells(),
             number: 0,
@@ -353,7 +359,7 @@ impl<K: HostKernel> Worker<K> {
         if line.beat_seconds != now {
             line.beat_seconds = now;
             lines.up[worker].store(line.link.is_up(), Ordering::Relaxed);
-            result = line.link.beat(time::unix_seconds(), lines.speaks(worker), &mut core.shard);
+            result = line.link.advance(time::unix_seconds(), lines.speaks(worker), &mut core.shard);
         }
         let result = result.and_then(|()| line.link.carry_out(&mut core.shard));
         line.tell_congestion(lines, &core.shard);
@@ -389,7 +395,7 @@ impl<K: HostKernel> Worker<K> {
     pub(super) fn end_line(&mut self) {
         let (Some(line), Some(lines)) = (&mut self.line, &self.shared.lines) else { return };
         if lines.speaks(usize::from(self.core.mailbox.core())) {
-            line.link.say_bye();
+            line.link.send_bye();
         }
         let start = self.clock.now();
         let mut shut = false;

@@ -63,7 +63,7 @@ impl Received {
 pub(in crate::shard) fn node_alone() -> Shard {
     let mut net = Net::new(1);
     let shard = net.shards.remove(0);
-    Shard::new(Settings { node: Some(crate::shard::NodeId(7)), ..shard.settings })
+    Shard::new(Settings { node: Some(crate::shard::NodeId(7)), ..shard.context.settings })
 }
 
 pub(super) struct Net {
@@ -102,7 +102,7 @@ impl Net {
         let mut net = Self::with_app(cores, app);
         for shard in &mut net.shards {
             let node = Some(crate::shard::NodeId(7));
-            *shard = Shard::new(Settings { node, ..shard.settings.clone() });
+            *shard = Shard::new(Settings { node, ..shard.context.settings.clone() });
         }
         net
     }
@@ -146,7 +146,7 @@ impl Net {
 
     pub(super) fn connect_to(&mut self, app: AppIndex, core: usize) -> Client {
         self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        assert!(self.shards[core].settings.apps.get(app).admit());
+        assert!(self.shards[core].context.settings.apps.get(app).admit());
         let key = self.shards[core].open(app, self.entropy, b"");
         let socket_id = self.shards[core].get(key).unwrap().socket_id;
         Client { core, key, socket_id }
@@ -214,6 +214,7 @@ impl Net {
     /// Puts a shard's mail into its lanes.
     pub(super) fn post(&mut self, core: usize) {
         self.shards[core].settle();
+        self.shards[core].check_invariants(&[]).expect("the invariants hold");
         self.webhooks.append(&mut self.shards[core].outbox.webhooks);
         let mails = std::mem::take(&mut self.shards[core].outbox.mails);
         for (to, mail) in mails {

@@ -6,7 +6,7 @@ use super::net::{APP, Net};
 use crate::app::{RateLimit, sample};
 use crate::clock::Moment;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::connection::Standing;
+use crate::shard::local::connection::Standing;
 use crate::shard::{ChannelState, ConnectionKey, ConnectionState, Described, HomeState, Shard};
 
 /// A connection as another process gives it.
@@ -120,7 +120,7 @@ fn a_core_forgets_a_channel_that_was_full_for_its_only_client() {
     app.presence_members_max = Some(1);
     let mut net = Net::in_cluster(2, app);
     let channel = net.shards[0].channel_key(APP, "presence-a").unwrap();
-    let home = usize::from(net.shards[0].keys.home(&channel));
+    let home = usize::from(net.shards[0].context.keys.home(&channel));
     let (member, other) = (net.connect(home), net.connect(1 - home));
     net.subscribe(member, "presence-a", Some(&json!("1")));
     net.settle();
