@@ -1,8 +1,9 @@
-//! Users: who is signed in where, and who is told when somebody comes or goes (docs/PROTOCOL.md C6). PURE.
+//! Users as this core sees them: which of its connections are signed in, and which watch whom (docs/PROTOCOL.md C6). PURE.
 //!
-//! A user's home is the home of the user's own channel. It knows on which cores the user has signed-in connections,
-//! and which cores watch the user; a user is online while the first set is not empty. Cores tell it of their first
-//! and last, so a count is kept where the connections are and nowhere else.
+//! The core sends a user's home its first and last sign-in of the user, and its first and last watcher, so that each
+//! number is kept where the connections are. The home answers with the user's status (`home/users.rs`). A connection is
+//! sent its whole watchlist once all homes have answered, and changes from then on.
+//! Limits: `WATCHLIST_MAX` users for each connection, charged to it.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
@@ -46,6 +47,14 @@ impl LocalUser {
     fn is_unused(&self) -> bool {
         self.connections == 0 && self.watchers.is_empty()
     }
+}
+
+/// A sign-in that is within all limits: what it is charged, and what the one before was.
+struct AcceptedUser<'a> {
+    user: &'a User,
+    channel: ChannelKey,
+    charge: u32,
+    charged: u32,
 }
 
 impl UserTable {
@@ -92,77 +101,82 @@ impl Local {
         key: ConnectionKey,
         sign_in: &SignIn,
     ) {
-        let socket_id = self.connections[key.slot as usize].socket_id.to_string();
-        let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_ref().and_then(Auth::text));
-        if let Err(error) =
-            signature::check_user(self.app_of(context, key.slot), &socket_id, data, auth)
-        {
-            return self.deny(
-                context,
-                out,
-                key.slot,
-                &Denial::of_auth(SIGN_IN, &sign_in.auth, error),
-            );
+        match self.check_sign_in(context, key.slot, sign_in) {
+            Ok(accepted) => self.sign_in(context, out, key.slot, sign_in, accepted),
+            Err(denial) => self.deny(context, out, key.slot, &denial),
         }
-        let most = self.app_of(context, key.slot).user_data_size_max;
+    }
+
+    /// Who a connection signs in as, if the signature is valid and nothing is over a limit.
+    fn check_sign_in<'a>(
+        &self,
+        context: &Context,
+        slot: u32,
+        sign_in: &'a SignIn,
+    ) -> Result<AcceptedUser<'a>, Box<Denial<'a>>> {
+        let connection = &self.connections[slot as usize];
+        let (app, socket_id) = (context.app(connection.app), connection.socket_id.to_string());
+        let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_ref().and_then(Auth::text));
+        signature::check_user(app, &socket_id, data, auth)
+            .map_err(|error| Box::new(Denial::of_auth(SIGN_IN, &sign_in.auth, error)))?;
+        let most = app.user_data_size_max;
         if data.len() > most as usize {
             let values = [Detail::count(data.len()), Detail::Number(most.into())];
             let cause = Cause::UserDataTooLarge;
-            return self.deny(
-                context,
-                out,
-                key.slot,
-                &Denial::new(error_code::USER_DATA_TOO_LARGE, cause, values),
-            );
+            return Err(Box::new(Denial::new(error_code::USER_DATA_TOO_LARGE, cause, values)));
         }
         let Some(user) = &sign_in.user else {
-            let denial = Denial::new(error_code::UNAUTHORIZED, Cause::UserId, []);
-            return self.deny(context, out, key.slot, &denial);
+            return Err(Box::new(Denial::new(error_code::UNAUTHORIZED, Cause::UserId, [])));
         };
         let name = format!("{USER_CHANNEL_PREFIX}{}", user.id.text);
-        let app = self.connections[key.slot as usize].app;
-        let Ok(channel) = context.keys.make(app, &name) else {
+        let Ok(channel) = context.keys.make(connection.app, &name) else {
             let values = [Detail::count(user.id.text.len())];
-            let denial = Denial::new(error_code::UNAUTHORIZED, Cause::UserIdTooLong, values);
-            return self.deny(context, out, key.slot, &denial);
+            return Err(Box::new(Denial::new(
+                error_code::UNAUTHORIZED,
+                Cause::UserIdTooLong,
+                values,
+            )));
         };
         let most = user.watchlist.len().min(WATCHLIST_MAX);
         let watched = user.watchlist[..most].iter().map(|id| &**id);
         let charge = user_charge(&user.id, user.info.as_str(), watched);
-        let extras = self.connections[key.slot as usize].extras.as_ref();
-        let charged = extras.map_or(0, |extras| extras.charge);
-        if let Err(error) = self.check_charge(context, key.slot, charge.saturating_sub(charged)) {
-            let denial = self.no_memory(context, error, SIGN_IN);
-            return self.deny(context, out, key.slot, &denial);
+        let charged = connection.extras.as_ref().map_or(0, |extras| extras.charge);
+        self.check_charge(context, slot, charge.saturating_sub(charged))
+            .map_err(|error| Box::new(self.no_memory(context, error, SIGN_IN)))?;
+        if connection.signed_in().is_some_and(|before| before.key != channel) {
+            let values = [Detail::text(&*user.id.text)];
+            let cause = Cause::SignedInAlready;
+            return Err(Box::new(Denial::new(error_code::SIGNED_IN_ALREADY, cause, values)));
         }
-        if let Some(before) = self.connections[key.slot as usize].signed_in() {
-            if before.key != channel {
-                let values = [Detail::text(&*user.id.text)];
-                let cause = Cause::SignedInAlready;
-                return self.deny(
-                    context,
-                    out,
-                    key.slot,
-                    &Denial::new(error_code::SIGNED_IN_ALREADY, cause, values),
-                );
-            }
-            self.unwatch_all(context, out, key.slot);
+        Ok(AcceptedUser { user, channel, charge, charged })
+    }
+
+    fn sign_in(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        sign_in: &SignIn,
+        AcceptedUser { user, channel, charge, charged }: AcceptedUser<'_>,
+    ) {
+        if self.connections[slot as usize].signed_in().is_some() {
+            self.unwatch_all(context, out, slot);
         } else {
             self.enter(context, out, channel.clone());
         }
-        self.discharge(key.slot, charged);
-        self.charge(key.slot, charge);
-        let connection = &mut self.connections[key.slot as usize];
+        self.discharge(slot, charged);
+        self.charge(slot, charge);
+        let connection = &mut self.connections[slot as usize];
         connection.authorized = true;
         let extras = connection.extras.get_or_insert_default();
         extras.charge = charge;
         let info = user.info.as_str().into();
         extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
         self.text.clear();
-        outbound::signin_success(data, &mut self.text);
+        outbound::signin_success(sign_in.user_data.as_str(), &mut self.text);
         let bytes = frame::encode_text(&self.text).into();
-        self.enqueue(context, out, key.slot, &bytes);
-        self.watch_users(context, out, key.slot, user);
+        self.enqueue(context, out, slot, &bytes);
+        self.watch_users(context, out, slot, user);
     }
 
     /// One more connection of the user on this core.
