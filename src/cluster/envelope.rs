@@ -311,31 +311,52 @@ mod tests {
         assert_eq!(decode(&encode(quit(), b"x")), None);
     }
 
-    /// Nodes of two builds meet during a rolling restart. Bytes of the first build that had each message.
-    #[test]
-    fn each_message_keeps_its_bytes() {
-        let frame = frame::encode_text(b"{}");
-        let (app, channel) = (|| Box::from("1"), || Box::from("news"));
-        let user = || UserId { json: "\"u\"".into(), text: "u".into() };
-        let member = || MemberSnapshot { user: user(), info: "{}".into() };
-        let snapshot = || NodeSnapshot {
-            members: vec![member()],
+    /// A message, its bytes by the first build that had it, and whether a frame follows.
+    type Row = (NodeMessage, &'static [u8], bool);
+
+    fn snapshot() -> NodeSnapshot {
+        let user = UserId { json: "\"u\"".into(), text: "u".into() };
+        NodeSnapshot {
+            members: vec![MemberSnapshot { user, info: "{}".into() }],
             pending_leaves: vec![None, Some("w".into())],
             online: true,
             occupied: false,
             count: 300,
-        };
-        let session = SessionId { node: NodeId(9), core: 1 };
-        let joined = ChannelMessage::Joined { member: member(), channel_data: "{}".into() };
-        let left_final =
-            |who: Option<&str>| ChannelMessage::LeaveFinal { who: who.map(Into::into) };
+        }
+    }
+
+    fn channel_messages() -> [Row; 10] {
+        let member = snapshot().members.remove(0);
+        let joined = ChannelMessage::Joined { member, channel_data: "{}".into() };
+        let is_final = |who: Option<&str>| ChannelMessage::LeaveFinal { who: who.map(Into::into) };
+        [
+            (ChannelMessage::Event { except: None, cache: true }.into(), b"\0\0\x01", true),
+            (joined.into(), b"\x01\x03\"u\"\x01u\x02{}\x02{}", false),
+            (ChannelMessage::Left { user_id: "u".into() }.into(), b"\x02\x01u", false),
+            (is_final(None).into(), b"\x03\0", false),
+            (is_final(Some("u")).into(), b"\x03\x01\x01u", false),
+            (ChannelMessage::Online(true).into(), b"\x04\x01", false),
+            (ChannelMessage::Occupied(false).into(), b"\x05\0", false),
+            (ChannelMessage::Count(300).into(), b"\x06\xac\x02", false),
+            (
+                ChannelMessage::Synchronize { ticket: 5, snapshot: snapshot() }.into(),
+                b"\x07\x05\x01\x03\"u\"\x01u\x02{}\x02\0\x01\x01w\x01\0\xac\x02",
+                false,
+            ),
+            (ChannelMessage::Restored.into(), b"\x09", false),
+        ]
+    }
+
+    fn other_messages() -> [Row; 14] {
+        let (app, channel) = (|| Box::from("1"), || Box::from("news"));
         let answer = |snapshot| {
             let (app, channel) = (app(), channel());
             SessionMessage::Snapshot { app, channel, ticket: 5, snapshot }
         };
+        let empty = answer(Some(NodeSnapshot::default()));
         let terminate = SessionMessage::Terminate { app: app(), user_id: "u".into() };
-        let request =
-            SessionMessage::ReplayRequest { away_seconds: 200, received: vec![(session, 3)] };
+        let received = vec![(SessionId { node: NodeId(9), core: 1 }, 3)];
+        let request = SessionMessage::ReplayRequest { away_seconds: 200, received };
         let replay = |what| {
             let (app, channel) = (app(), channel());
             SessionMessage::Replay { number: 7, app, channel, what }
@@ -344,46 +365,32 @@ mod tests {
         let sent = Replayed::Event { except: None, cache: false };
         let question = WireQuestion::Connections { app: app() };
         let answers = vec![WireAnswer::Connections(2), WireAnswer::Users(vec!["u".into()])];
-        let rows: [(NodeMessage, &[u8], &[u8]); 24] = [
-            (ChannelMessage::Event { except: None, cache: true }.into(), b"\0\0\x01", &frame),
-            (joined.into(), b"\x01\x03\"u\"\x01u\x02{}\x02{}", b""),
-            (ChannelMessage::Left { user_id: "u".into() }.into(), b"\x02\x01u", b""),
-            (left_final(None).into(), b"\x03\0", b""),
-            (left_final(Some("u")).into(), b"\x03\x01\x01u", b""),
-            (ChannelMessage::Online(true).into(), b"\x04\x01", b""),
-            (ChannelMessage::Occupied(false).into(), b"\x05\0", b""),
-            (ChannelMessage::Count(300).into(), b"\x06\xac\x02", b""),
-            (
-                ChannelMessage::Synchronize { ticket: 5, snapshot: snapshot() }.into(),
-                b"\x07\x05\x01\x03\"u\"\x01u\x02{}\x02\0\x01\x01w\x01\0\xac\x02",
-                b"",
-            ),
-            (answer(None).into(), b"\x08\x011\x04news\x05\0", b""),
-            (
-                answer(Some(NodeSnapshot::default())).into(),
-                b"\x08\x011\x04news\x05\x01\0\0\0\0\0",
-                b"",
-            ),
-            (ChannelMessage::Restored.into(), b"\x09", b""),
-            (ChannelMessage::Quit.into(), b"\x0a", b""),
-            (terminate.into(), b"\x0b\x011\x01u", b""),
-            (SessionMessage::Heartbeat.into(), b"\x0c", b""),
-            (SessionMessage::SessionUp.into(), b"\x0d", b""),
-            (request.into(), b"\x0e\xc8\x01\x01\x09\x01\x03", b""),
-            (replay(ended).into(), b"\x0f\x07\x011\x04news\x0b\x011\x01u", b""),
-            (replay(sent).into(), b"\x0f\x07\x011\x04news\0\0\0", &frame),
-            (SessionMessage::ReplayDone.into(), b"\x10", b""),
-            (SessionMessage::NodeEnds.into(), b"\x11", b""),
-            (SessionMessage::Revive { node: NodeId(300) }.into(), b"\x12\xac\x02", b""),
-            (ApiMessage::Ask { id: 4, question }.into(), b"\x13\x04\x03\x011", b""),
-            (
-                ApiMessage::Answer { id: 4, answers }.into(),
-                b"\x14\x04\x02\x03\x02\x02\x01\x01u",
-                b"",
-            ),
-        ];
-        for (message, tail, frame) in rows {
-            let head = [&[0xff; 9][..], &[1, 3], &[0x80; 5], &[0x20]].concat();
+        let answers = ApiMessage::Answer { id: 4, answers };
+        [
+            (answer(None).into(), b"\x08\x011\x04news\x05\0", false),
+            (empty.into(), b"\x08\x011\x04news\x05\x01\0\0\0\0\0", false),
+            (ChannelMessage::Quit.into(), b"\x0a", false),
+            (terminate.into(), b"\x0b\x011\x01u", false),
+            (SessionMessage::Heartbeat.into(), b"\x0c", false),
+            (SessionMessage::SessionUp.into(), b"\x0d", false),
+            (request.into(), b"\x0e\xc8\x01\x01\x09\x01\x03", false),
+            (replay(ended).into(), b"\x0f\x07\x011\x04news\x0b\x011\x01u", false),
+            (replay(sent).into(), b"\x0f\x07\x011\x04news\0\0\0", true),
+            (SessionMessage::ReplayDone.into(), b"\x10", false),
+            (SessionMessage::NodeEnds.into(), b"\x11", false),
+            (SessionMessage::Revive { node: NodeId(300) }.into(), b"\x12\xac\x02", false),
+            (ApiMessage::Ask { id: 4, question }.into(), b"\x13\x04\x03\x011", false),
+            (answers.into(), b"\x14\x04\x02\x03\x02\x02\x01\x01u", false),
+        ]
+    }
+
+    /// Nodes of two builds meet during a rolling restart.
+    #[test]
+    fn each_message_keeps_its_bytes() {
+        let event = frame::encode_text(b"{}");
+        let head = [&[0xff; 9][..], &[1, 3], &[0x80; 5], &[0x20]].concat();
+        for (message, tail, has_frame) in channel_messages().into_iter().chain(other_messages()) {
+            let frame = if has_frame { &event[..] } else { b"" };
             let bytes = encode(envelope(message.clone()), frame);
             let expected = [&head[..], tail, frame].concat();
             assert_eq!(bytes, expected, "{message:?}: {}", bytes.escape_ascii());
