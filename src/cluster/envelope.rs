@@ -1,9 +1,9 @@
 //! The bytes of a message: its sender, its number, the message, and after it the frame of an event. PURE.
 //!
-//! `WireMessage` is the format: one flat list, so that the three lists of `shard/node_message.rs` can change without it.
-//! postcard writes the index of a variant and then its fields. Nodes of two builds meet during a rolling restart, so a
-//! variant keeps its place and its fields; new ones come at the end. A change of a variant needs another version in
-//! `names.rs`. A test compares the bytes.
+//! `WireMessage` is the format: one flat list, so that the three lists of `shard/node_message.rs` can change without
+//! it. postcard writes the index of a variant and then its fields. Nodes of two builds meet during a rolling restart,
+//! so a variant keeps its place and its fields; new ones come at the end. A change of a variant needs another version
+//! in `names.rs`. A test compares the bytes.
 
 use std::fmt;
 

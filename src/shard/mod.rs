@@ -11,8 +11,8 @@
 //! Invariants:
 //! - Mail of a shard to itself (`OwnMail`) is processed before the call that made it returns, unless other cores must
 //!   come first. Each request to a home is finished, with all that it causes here, before the next one begins.
-//! - That enqueues frames and changes channels, but it neither frees a slot nor closes a connection: slow consumers wait
-//!   in `Local::overflowed` for `settle`.
+//! - That enqueues frames and changes channels, but it neither frees a slot nor closes a connection: slow consumers
+//!   wait in `Local::overflowed` for `settle`.
 //! - `check_invariants` has the others. Simulator and unit tests call it.
 
 mod channel_key;
@@ -335,7 +335,8 @@ impl Shard {
         home.note_user(context, outbox, (user, core), is_signed_in, elsewhere);
     }
 
-    /// The app's backend ends all connections of a user (docs/PROTOCOL.md rule 70): on this core now, elsewhere by mail.
+    /// The app's backend ends all connections of a user (docs/PROTOCOL.md rule 70): on this core now, elsewhere by
+    /// mail.
     pub fn terminate(&mut self, app: AppIndex, user_id: &str) {
         let Self { context, local, cluster, outbox, .. } = self;
         let own = context.core();
@@ -349,8 +350,8 @@ impl Shard {
         self.take_own_mail();
     }
 
-    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when the frame
-    /// was sent and the peer answered or its time is up.
+    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when the
+    /// frame was sent and the peer answered or its time is up.
     pub fn close_frame(&mut self, slot: u32, code: u16, reason: &str) {
         self.local.close_frame(&self.context, &mut self.outbox, slot, code, reason);
         self.take_own_mail();
@@ -394,8 +395,8 @@ impl Shard {
         self.local.note_refusal(&self.context, &mut self.outbox, slot, cause, values)
     }
 
-    /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that have changed. Call
-    /// it once input is dealt with.
+    /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that have changed.
+    /// Call it once input is dealt with.
     pub fn settle(&mut self) {
         self.local.settle(&self.context, &mut self.outbox);
         self.take_own_mail();
@@ -442,7 +443,8 @@ impl Shard {
         self.local.set_http_reserve(bytes);
     }
 
-    /// A connection that speaks HTTP takes another number of bytes now. Returns whether the process has memory for that.
+    /// A connection that speaks HTTP takes another number of bytes now. Returns whether the process has memory for
+    /// that.
     pub fn note_http(&mut self, before: usize, now: usize) -> bool {
         self.local.note_http(before, now)
     }

@@ -1,8 +1,8 @@
 //! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick.
 //!
 //! Mail between the local side and the home side of this core passes here, too (`OwnMail`); `Shard` takes it out before
-//! a call returns. Limits: `NOTES_MAX` and `REFUSALS_MAX` for lines of the log; the other lists are bounded by the input
-//! of a tick.
+//! a call returns. Limits: `NOTES_MAX` and `REFUSALS_MAX` for lines of the log; the other lists are bounded by the
+//! input of a tick.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
-//! One core's session with Redis: commands that are not answered, messages that may have to be sent again, and the newest
-//! number of each sender. PURE.
+//! One core's session with Redis: commands that are not answered, messages that may have to be sent again, and the
+//! newest number of each sender. PURE.
 //!
-//! `outbound.rs` makes commands, `inbound.rs` reads messages, `replay.rs` and `catch_up.rs` make up for the time without a
-//! connection, `partition.rs` notices a connection that reaches nobody. Four counts of seconds: `clock` since the start,
-//! `up_seconds` of this connection, `silent_seconds` since Redis sent something, `unix_seconds` of the host.
+//! `outbound.rs` makes commands, `inbound.rs` reads messages, `replay.rs` and `catch_up.rs` make up for the time
+//! without a connection, `partition.rs` notices a connection that reaches nobody. Four counts of seconds: `clock`
+//! since the start, `up_seconds` of this connection, `silent_seconds` since Redis sent something, `unix_seconds` of
+//! the host.
 
 mod catch_up;
 mod inbound;
@@ -526,8 +527,8 @@ impl ClusterSession {
         self.topics_in_flight = self.topics_in_flight.saturating_sub(1);
     }
 
-    /// The event that is stored for a cache channel. If its sender is still to replay it, the subscribers who were there
-    /// before must receive it by that, so it is read again afterwards.
+    /// The event that is stored for a cache channel. If its sender is still to replay it, the subscribers who were
+    /// there before must receive it by that, so it is read again afterwards.
     fn on_fetched(&mut self, channel: &ChannelKey, ticket: u32, reply: &Value, shard: &mut Shard) {
         let stored = match reply {
             Value::Bytes(bytes) => envelope::decode_stored(bytes, self.unix_seconds),

@@ -1,8 +1,8 @@
 //! The messages that a session has published recently, to be replayed for another session that was down. PURE.
 //!
 //! Redis keeps nothing for a subscriber that is not connected: a node whose connection breaks for a moment would miss
-//! what is published during it. Limits: `BYTES_MAX` of frames, which are shared with the send queues, and `SECONDS_MAX`;
-//! the oldest goes first.
+//! what is published during it. Limits: `BYTES_MAX` of frames, which are shared with the send queues, and
+//! `SECONDS_MAX`; the oldest goes first.
 
 use std::collections::VecDeque;
 

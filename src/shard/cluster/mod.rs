@@ -6,13 +6,14 @@
 //! Does not touch: connections, sockets, the format of messages. It changes the home through `Here`.
 //! Inputs: `Change`s of the home, `FromCluster` of the session, time. Outputs: `ToCluster`, and what the home sends.
 //!
-//! A node needs the topic of each channel that it has subscribers of, and of each user who is signed in or watched on it.
-//! The first subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that
+//! A node needs the topic of each channel that it has subscribers of, and of each user who is signed in or watched on
+//! it. The first subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that
 //! nobody misses what is published after the acknowledgement, and rosters are whole. Later ones do not wait.
 //!
-//! Limits: a wait ends after `ANSWER_BEATS`, and at once when the session is lost, because a node serves its own without
-//! it. A node that sends nothing for `LEASE_BEATS` is dead. A beat is a second in which the session is up, one for each
-//! turn of the clock at most, so that neither a process that was stopped nor a Redis that was away ends a lease.
+//! Limits: a wait ends after `ANSWER_BEATS`, and at once when the session is lost, because a node serves its own
+//! without it. A node that sends nothing for `LEASE_BEATS` is dead. A beat is a second in which the session is up, one
+//! for each turn of the clock at most, so that neither a process that was stopped nor a Redis that was away ends a
+//! lease.
 
 mod effect;
 mod invariants;

@@ -1,8 +1,8 @@
 //! What other nodes have, by their messages, and failure detection. PURE.
 //!
-//! A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the node's messages from there
-//! on. If the node sends no heartbeat for `LEASE_BEATS`, it is dead: its snapshots are dropped, and members leave.
-//! Limits: `NODES_MAX`, `SWEEPS_MAX`, `DEAD_MAX`, and the bytes of `remote_memory.rs`.
+//! A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the node's messages from
+//! there on. If the node sends no heartbeat for `LEASE_BEATS`, it is dead: its snapshots are dropped, and members
+//! leave. Limits: `NODES_MAX`, `SWEEPS_MAX`, `DEAD_MAX`, and the bytes of `remote_memory.rs`.
 
 use hashbrown::HashSet;
 
@@ -119,7 +119,8 @@ impl Cluster {
         self.sweeps.push_back((self.beat + LEASE_BEATS, Some(session)));
     }
 
-    /// Drops what was received before our own session (`None`) or one of these came up, and not since. One walk for all.
+    /// Drops what was received before our own session (`None`) or one of these came up, and not since. One walk for
+    /// all.
     pub(super) fn drop_doubtful(&mut self, here: &mut Here<'_>, came_up: &[Option<SessionId>]) {
         let sessions = self.sessions;
         let own = came_up.contains(&None);

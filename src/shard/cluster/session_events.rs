@@ -75,9 +75,9 @@ impl Cluster {
         here.out.answered.push(Answered::NodesGone);
     }
 
-    /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that nobody needs
-    /// any longer; `room` SUBSCRIBE and UNSUBSCRIBE at most. Each kind has its share, so that none waits for the end of
-    /// another.
+    /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that nobody
+    /// needs any longer; `room` SUBSCRIBE and UNSUBSCRIBE at most. Each kind has its share, so that none waits for the
+    /// end of another.
     fn send_topics(&mut self, here: &mut Here<'_>, room: usize) {
         let room = room.min(TOPICS_PER_TURN);
         let share = room.div_ceil(3);

@@ -1,11 +1,11 @@
 //! When topics are subscribed to and unsubscribed from in Redis. PURE.
 //!
-//! A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent where it is caused: topics
-//! wait until the session has room for them, and a topic that nobody needs any longer before it was sent is never sent.
-//! A topic that was needed stays subscribed for `Settings::topic_linger_beats`; who comes back within that time finds it
-//! and waits for nobody.
-//! Limits: what waits to be subscribed is what subscribers wait for, and `ClusterSession::is_congested` slows those down.
-//! At most `IDLE_MAX` topics stay subscribed for nobody; the oldest goes first.
+//! A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent where it is caused:
+//! topics wait until the session has room for them, and a topic that nobody needs any longer before it was sent is
+//! never sent. A topic that was needed stays subscribed for `Settings::topic_linger_beats`; who comes back within that
+//! time finds it and waits for nobody.
+//! Limits: what waits to be subscribed is what subscribers wait for, and `ClusterSession::is_congested` slows those
+//! down. At most `IDLE_MAX` topics stay subscribed for nobody; the oldest goes first.
 
 use super::topic_state::{Fetch, Peer};
 use super::{Cluster, Here};
@@ -98,8 +98,8 @@ impl Cluster {
         }
     }
 
-    /// A topic that stayed subscribed for nobody is no short cut for a new subscriber if a session has been lost since a
-    /// snapshot was received: all snapshots are requested again.
+    /// A topic that stayed subscribed for nobody is no short cut for a new subscriber if a session has been lost since
+    /// a snapshot was received: all snapshots are requested again.
     pub(super) fn unsubscribe_if_idle_and_in_doubt(
         &mut self,
         here: &mut Here<'_>,
@@ -158,8 +158,8 @@ impl Cluster {
         }
     }
 
-    /// A connection of `core` has left before its subscription was answered. If its request waits for other nodes, it is
-    /// answered now.
+    /// A connection of `core` has left before its subscription was answered. If its request waits for other nodes, it
+    /// is answered now.
     pub(in crate::shard) fn withdraw(
         &mut self,
         here: &mut Here<'_>,

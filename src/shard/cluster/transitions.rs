@@ -1,17 +1,18 @@
 //! Which node sends the webhook of a first join or last leave (docs/PROTOCOL.md rules 75 to 77). PURE.
 //!
-//! A transition is a user's first connection on a node or their last, or a channel's first subscriber there or its last.
-//! A backend wants those of the whole cluster, and each once. The rules:
+//! A transition is a user's first connection on a node or their last, or a channel's first subscriber there or its
+//! last. A backend wants those of the whole cluster, and each once. The rules:
 //!
-//! 1. **Order.** Each node publishes its transitions on the channel's topic, and every node receives those of all in the
-//!    one order that Redis gives them. The reply to our own PUBLISH tells us when ours has its place in that order
+//! 1. **Order.** Each node publishes its transitions on the channel's topic, and every node receives those of all in
+//!    the one order that Redis gives them. The reply to our own PUBLISH tells us when ours has its place in that order
 //!    (`on_transition_ordered`). Only then do we compare it with what other nodes have.
 //! 2. **One sender.** The node whose transition is the first join, or the last leave, in that order sends the webhook.
 //!    While the session is down there is no order, and a node decides by what it knew last.
-//! 3. **Pending leaves.** `webhook::gate` holds a leave back for a while, and drops it together with a join that follows.
-//!    But a user may come back to another node. So the node that sent a leave keeps a *pending leave* a little longer
-//!    than that, and the other nodes know of it (`Peer::pending_leaves`). Whoever comes back to any node during that
-//!    time causes one webhook only: the join, sent by the node with the pending leave, whose gate drops both.
+//! 3. **Pending leaves.** `webhook::gate` holds a leave back for a while, and drops it together with a join that
+//!    follows. But a user may come back to another node. So the node that sent a leave keeps a *pending leave* a
+//!    little longer than that, and the other nodes know of it (`Peer::pending_leaves`). Whoever comes back to any node
+//!    during that time causes one webhook only: the join, sent by the node with the pending leave, whose gate drops
+//!    both.
 //! 4. **End of a pending leave.** Its end is published, too, and takes effect when Redis has ordered it: nodes agree on
 //!    whether somebody came back before or after.
 //! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.

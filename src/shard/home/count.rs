@@ -1,8 +1,8 @@
 //! How many subscribe to a channel: sent to its subscribers and to the app's backend, where the app wants it
 //! (docs/PROTOCOL.md C24). PURE.
 //!
-//! Each core sends its own number, absolute (`local/count.rs`), and `Cluster` sets that of the other nodes. The home adds
-//! them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
+//! Each core sends its own number, absolute (`local/count.rs`), and `Cluster` sets that of the other nodes. The home
+//! adds them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
 
 use std::collections::VecDeque;
 

@@ -1,10 +1,10 @@
 //! The home side of a core: the channels and users whose home it is (docs/decisions/0003). PURE.
 //!
 //! Owns: which cores are interested in a channel, its presence roster (`roster.rs`), its cached event, its number of
-//! subscribers (`count.rs`), and on which cores a user is signed in or watched (`users.rs`). It alone orders a channel's
-//! events on this node.
-//! Does not touch: connections, which belong to `Local`. It sends mail to cores, its own core included. It knows nothing
-//! of other nodes: `Cluster` calls it with what they publish, and takes `Change`s from `Outbox`.
+//! subscribers (`count.rs`), and on which cores a user is signed in or watched (`users.rs`). It alone orders a
+//! channel's events on this node.
+//! Does not touch: connections, which belong to `Local`. It sends mail to cores, its own core included. It knows
+//! nothing of other nodes: `Cluster` calls it with what they publish, and takes `Change`s from `Outbox`.
 //! Inputs: `ToHome` mail, time. Outputs: `FromHome` mail, webhooks, changes for the cluster.
 //! Invariant: `member_added` leaves before the acknowledgement of the member who joined (docs/PROTOCOL.md rule 97).
 
@@ -126,8 +126,8 @@ impl Home {
         }
     }
 
-    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (docs/PROTOCOL.md rule 21). Both
-    /// are encoded once and shared, so that a repeated subscription costs no more than its message.
+    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (docs/PROTOCOL.md rule 21).
+    /// Both are encoded once and shared, so that a repeated subscription costs no more than its message.
     fn greeting(
         &mut self,
         context: &Context,
@@ -167,8 +167,8 @@ impl Home {
         self.channels.remember(index, frame, context.now.seconds().saturating_add(seconds));
     }
 
-    /// HOT. Sends an event to each interested core but this one, once. Returns whether this core is interested, too: the
-    /// caller then delivers it, because a mail to the own core would cost as much as some deliveries.
+    /// HOT. Sends an event to each interested core but this one, once. Returns whether this core is interested, too:
+    /// the caller then delivers it, because a mail to the own core would cost as much as some deliveries.
     #[must_use]
     pub(super) fn distribute(
         &self,

@@ -1,9 +1,9 @@
 //! Who is in a presence channel (docs/PROTOCOL.md rules 22, 23, 97). PURE.
 //!
 //! The roster holds the users of this node by their number of connections, and those of other nodes by the number of
-//! nodes that have them. A user is present while they have a connection on this node or on any other. `member_added` and
-//! `member_removed` are sent when that becomes true or false, to this node's subscribers only, because every node sends
-//! them to its own.
+//! nodes that have them. A user is present while they have a connection on this node or on any other. `member_added`
+//! and `member_removed` are sent when that becomes true or false, to this node's subscribers only, because every node
+//! sends them to its own.
 
 use indexmap::IndexMap;
 

@@ -1,7 +1,7 @@
 //! Users at their home: on which cores they are signed in, and which cores watch them (docs/PROTOCOL.md C6). PURE.
 //!
-//! A user is named by the channel `#server-to-user-{id}`, whose home is the user's home. A user is online while signed in
-//! on a core of this node or on another node; `Cluster` knows the latter and passes it in as `elsewhere`. Cores send
+//! A user is named by the channel `#server-to-user-{id}`, whose home is the user's home. A user is online while signed
+//! in on a core of this node or on another node; `Cluster` knows the latter and passes it in as `elsewhere`. Cores send
 //! their first and last sign-in of a user only, so that a number is kept where the connections are and nowhere else.
 
 use hashbrown::HashMap;

@@ -83,7 +83,8 @@ impl Local {
         ConnectionKey { slot, generation: self.sequence }
     }
 
-    /// Ends the connections of a user on this core. A walk over the core's connections: a rare request, and no index to keep for it.
+    /// Ends the connections of a user on this core. A walk over the core's connections: a rare request, and no index
+    /// to keep for it.
     pub(in crate::shard) fn terminate(
         &mut self,
         context: &Context,

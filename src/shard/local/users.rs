@@ -1,4 +1,5 @@
-//! Users as this core sees them: which of its connections are signed in, and which watch whom (docs/PROTOCOL.md C6). PURE.
+//! Users as this core sees them: which of its connections are signed in, and which watch whom (docs/PROTOCOL.md C6).
+//! PURE.
 //!
 //! The core sends a user's home its first and last sign-in of the user, and its first and last watcher, so that each
 //! number is kept where the connections are. The home answers with the user's status (`home/users.rs`). A connection is
