@@ -2,7 +2,7 @@
 //! (docs/decisions/0008, docs/PROTOCOL.md C11). docs/CLUSTER.md has all messages, and diagrams.
 //!
 //! Owns: the commands and replies of one connection to Redis, the numbers of messages, and what may have to be sent
-//! again. Does not touch: the socket (`worker/line.rs`), or what messages mean (`shard/cluster`).
+//! again. Does not touch: the socket (`worker/redis.rs`), or what messages mean (`shard/cluster`).
 //!
 //! Each core has its own session and subscribes on it to the topics that its homes need, so nothing is handed between
 //! cores that was not before. Redis only relays messages, and what it sends on one connection has one order: replies,

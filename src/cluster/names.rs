@@ -1,4 +1,4 @@
-//! Names in Redis: the topics that sessions subscribe to, and the keys of stored events. PURE.
+//! TopicNames in Redis: the topics that sessions subscribe to, and the keys of stored events. PURE.
 //!
 //! `rv1` is the version of the messages' format: nodes with another one do not meet. The prefix and the app's id are
 //! escaped, so that neither contains a colon: a name has one reading, and no two clusters, apps or channels share one.
@@ -18,12 +18,12 @@ pub(super) enum Topic<'a> {
 }
 
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct TopicNames {
     /// Up to the colon before the kind.
     prefix: String,
 }
 
-impl Names {
+impl TopicNames {
     pub(super) fn new(prefix: &str) -> Self {
         Self { prefix: format!("{}:rv1:", escape(prefix)) }
     }
@@ -92,7 +92,7 @@ mod tests {
         let apps = Apps::new(
             ids.map(|id| crate::app::App { id: id.to_owned(), ..sample() }).into_iter().collect(),
         );
-        let names = Names::new("reverb");
+        let names = TopicNames::new("reverb");
         let keys = ChannelKeys::new(1, 2);
         let mut all = std::collections::BTreeSet::new();
         for app in (0..5).map(AppIndex) {
@@ -119,7 +119,7 @@ mod tests {
     fn a_prefix_with_colons_shares_no_name_with_another_cluster() {
         let apps = Apps::new(vec![sample()]);
         let prefixes = ["reverb", "reverb:rv1:c:1001:x", "shop:reverb", "shop%3Areverb", "shop"];
-        let clusters = prefixes.map(Names::new);
+        let clusters = prefixes.map(TopicNames::new);
         let channel = ChannelKeys::new(1, 2).make(AppIndex(0), "x:rv1:all").unwrap();
         let session = SessionId { node: NodeId(7), core: 1 };
         for (at, own) in clusters.iter().enumerate() {

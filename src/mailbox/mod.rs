@@ -22,23 +22,23 @@ use crate::limits;
 pub const LANES: usize = 2;
 
 /// Mail and when it was sent, in nanoseconds of a clock that all cores share: see `Mailbox::receive_ordered`.
-type Stamped<M> = (u64, M);
+type StampedMail<M> = (u64, M);
 
 /// One lane from this core to another.
-struct Outgoing<M> {
-    ring: Producer<Stamped<M>>,
-    overflow: VecDeque<Stamped<M>>,
+struct OutgoingLane<M> {
+    ring: Producer<StampedMail<M>>,
+    overflow: VecDeque<StampedMail<M>>,
 }
 
 /// One core's end of the mesh.
 pub struct Mailbox<M> {
     core: u16,
     /// By lane, then by receiving core; `None` at our own place.
-    outgoing: [Vec<Option<Outgoing<M>>>; LANES],
+    outgoing: [Vec<Option<OutgoingLane<M>>>; LANES],
     /// By lane, then by sending core.
-    incoming: [Vec<Option<Consumer<Stamped<M>>>>; LANES],
+    incoming: [Vec<Option<Consumer<StampedMail<M>>>>; LANES],
     /// Taken from the rings by `receive_ordered` and not yet due.
-    held: Vec<Stamped<M>>,
+    held: Vec<StampedMail<M>>,
     doorbells: Arc<[Doorbell]>,
     /// Cores that got mail since the last `ring_doorbells`.
     to_ring: Vec<bool>,
@@ -90,7 +90,7 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             for lane in 0..LANES {
                 let (ring, consumer) = RingBuffer::new(ring_capacity);
                 let overflow = VecDeque::new();
-                mailboxes[from].outgoing[lane][to] = Some(Outgoing { ring, overflow });
+                mailboxes[from].outgoing[lane][to] = Some(OutgoingLane { ring, overflow });
                 mailboxes[to].incoming[lane][from] = Some(consumer);
             }
         }
@@ -148,7 +148,7 @@ impl<M> Mailbox<M> {
                 return Err(format!("{waiting} mails of lane {lane} wait for room, not {noted}"));
             }
             let stamps =
-                |to: &Outgoing<M>| to.overflow.iter().is_sorted_by_key(|(stamp, _)| *stamp);
+                |to: &OutgoingLane<M>| to.overflow.iter().is_sorted_by_key(|(stamp, _)| *stamp);
             if !outgoing.iter().flatten().all(stamps) {
                 return Err(format!("mail of lane {lane} waits out of its order"));
             }

@@ -31,7 +31,7 @@ pub struct Settings {
     pub debug: bool,
     /// What this process is called among the nodes of a cluster; `None`: it is alone.
     pub node: Option<NodeId>,
-    /// For how long backends may not hear of a leaving, rounded up; 0 where there are none.
+    /// For how long webhooks of leaves are held back, rounded up; 0 if there are none.
     pub webhook_linger_seconds: u32,
     /// How fast one connection may change topics.
     pub pace: Pace,
@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Of a topic in Redis: a page that is loaded anew, or a client that comes and goes, changes nothing.
+    /// A page that is loaded again, or a client that comes back soon, then changes no topic in Redis.
     pub const TOPIC_LINGER_BEATS: u32 = 5;
 
     /// One core by itself, without a cluster or webhooks: what tests and benchmarks start from.

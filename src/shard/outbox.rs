@@ -35,7 +35,7 @@ pub enum Answered {
     NodesGone,
 }
 
-/// What `--debug` tells, in Reverb's words (docs/PROTOCOL.md rule 123).
+/// What `--debug` shows, in Reverb's words (docs/PROTOCOL.md rule 123).
 #[derive(Debug)]
 pub enum Trace {
     Established(SocketId),
@@ -61,7 +61,7 @@ pub struct Outbox {
     pub answered: Vec<Answered>,
     /// For the session with Redis; empty without a cluster.
     pub cluster: Vec<ToCluster>,
-    /// For the apps' backends. Made only where an app wants to hear of it.
+    /// For the apps' backends. Made only for apps that want them.
     pub webhooks: Vec<WebhookEvent>,
     /// For `--debug`; empty without it.
     pub traces: Vec<Trace>,

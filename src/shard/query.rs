@@ -45,7 +45,7 @@ pub struct Described {
 impl Described {
     /// Adds the part of another core, or node.
     pub fn merge(&mut self, other: Self) {
-        // Another node may say any number.
+        // Another node may send any number.
         self.subscription_count = self.subscription_count.saturating_add(other.subscription_count);
         self.user_count = self.user_count.max(other.user_count);
         if self.cached.is_none() {

@@ -17,7 +17,7 @@ pub struct ConnectionState {
     pub subscriptions: Vec<(Box<str>, Option<UserId>)>,
     /// What is left of a frame that the kernel has begun to take.
     pub begun: Vec<u8>,
-    /// The frames behind it.
+    /// The frames after it.
     pub unsent: Vec<u8>,
     /// Our close frame is among them, or was sent.
     pub closing: bool,
@@ -43,7 +43,7 @@ pub struct UserState {
     pub watched: Vec<(Box<str>, bool)>,
 }
 
-/// What a home knows of a channel and no connection tells.
+/// What a home knows of a channel beyond what its connections have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelState {
     /// The id of its app.
@@ -56,14 +56,14 @@ pub struct ChannelState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAtRest;
 
-/// What a home knows of a channel and no connection tells, for another process.
+/// `ChannelState::home`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HomeState {
     pub members: Vec<MemberState>,
     /// The cached event's frame, and when it expires.
     pub cached: Option<(Vec<u8>, u32)>,
-    /// The number of subscribers that was told last, and when.
-    pub count_told: Option<(u64, u32)>,
+    /// The number of subscribers that was sent last, and when.
+    pub count_sent: Option<(u64, u32)>,
 }
 
 /// A user in a presence channel, with the number of their connections in it.

@@ -7,11 +7,11 @@
 mod debug_log;
 mod drain;
 pub mod kernel;
-pub mod line;
 mod notes;
 mod overload;
 mod phase;
 mod printed;
+pub mod redis;
 mod sys;
 pub mod time;
 pub mod transfer;
@@ -40,10 +40,10 @@ use crate::webhook::Feed;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use kernel::{Choice, Epoll, Uring};
-use line::{Line, Lines};
 use notes::Notes;
 use overload::Guard;
 pub use phase::Phase;
+use redis::{RedisConnection, RedisConnections};
 use time::{Clock, Entropy};
 use transfer::{Rendezvous, Transfer};
 
@@ -78,7 +78,7 @@ pub struct Shared {
     pub io: Choice,
     pub transfer: Transfer,
     /// To the other nodes; `None`: this node is alone.
-    pub lines: Option<Lines>,
+    pub redis: Option<RedisConnections>,
 }
 
 /// Longest time between two ticks, in milliseconds: the slow beat, on the second.
@@ -98,7 +98,7 @@ pub(crate) struct Worker<K: HostKernel> {
     debug_log: DebugLog,
     guard: Guard,
     drain: Drain,
-    line: Option<Line>,
+    redis: Option<RedisConnection>,
     notes: Notes,
     /// The second of the last slow beat.
     beat_seconds: u32,
@@ -191,7 +191,7 @@ impl<K: HostKernel> Worker<K> {
             shared.overload.clone(),
             Box::new(move || entropy.next()),
         );
-        let line = Line::new(&shared, &mailbox);
+        let redis = RedisConnection::new(&shared, &mailbox);
         let core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
         Self {
             core,
@@ -200,7 +200,7 @@ impl<K: HostKernel> Worker<K> {
             debug_log: DebugLog::new(),
             guard: Guard::default(),
             drain: Drain::default(),
-            line,
+            redis,
             notes: Notes::default(),
             beat_seconds: 0,
             shared,
@@ -220,7 +220,7 @@ impl<K: HostKernel> Worker<K> {
             let timeout = self.tick();
             self.core.reactor.kernel.park(Some(timeout));
         }
-        self.end_line();
+        self.end_redis();
     }
 
     /// Deals with all that is ready, then flushes. Returns the time until the next tick in milliseconds, if nothing is
@@ -240,13 +240,13 @@ impl<K: HostKernel> Worker<K> {
             self.shed();
         }
         self.core.turn();
-        self.hear_line();
+        self.read_redis();
         self.carry_out();
         self.write_refusals();
-        self.carry_out_line();
+        self.serve_cluster();
         // Ahead of the clients: what an acknowledgement has caused to be said is on its way before anybody
         // can act on it.
-        self.write_line();
+        self.write_redis();
         let rest = self.core.finish();
         self.settle_accounts();
         if self.shared.phase.is_moving() {
@@ -273,9 +273,9 @@ impl<K: HostKernel> Worker<K> {
             Rest::Reports => BEAT_MS,
         };
         let beat = if self.drain.has_begun { DRAIN_TICK_MS } else { BEAT_MS - now.0 % BEAT_MS };
-        let line = self.line.as_ref().and_then(|line| line.wait_ms(now));
+        let redis = self.redis.as_ref().and_then(|redis| redis.wait_ms(now));
         // A tick that comes a moment early would find nothing to do, and come again.
-        until.min(beat).min(line.unwrap_or(beat)).max(1)
+        until.min(beat).min(redis.unwrap_or(beat)).max(1)
     }
 
     /// Once a second: a sign of life, and room in the log.
@@ -338,7 +338,7 @@ fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
         cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
         talkative: shared.config.talkative,
         debug: shared.config.debug,
-        node: shared.lines.as_ref().map(|lines| lines.node),
+        node: shared.redis.as_ref().map(|redis| redis.node),
         webhook_linger_seconds: match shared.config.webhook_debounce_ms {
             0 => 0,
             // Longer than the backends wait: the clocks differ.

@@ -51,9 +51,9 @@ pub(super) struct CatchUp {
     held: HashMap<SessionId, Vec<HeldMessage>, foldhash::fast::FixedState>,
     held_bytes: usize,
     /// Senders that have replayed all.
-    done: Sessions,
+    done: SessionSet,
     /// Senders that were there before, and have not.
-    missing: Sessions,
+    missing: SessionSet,
     /// When the session went down, in seconds since 1970: a process that was stopped counts no time of its own. `None`:
     /// all was replayed.
     pub(super) down_since: Option<u64>,
@@ -67,7 +67,7 @@ pub(super) struct CatchUp {
     must_read_stored: bool,
 }
 
-type Sessions = HashSet<SessionId, foldhash::fast::FixedState>;
+type SessionSet = HashSet<SessionId, foldhash::fast::FixedState>;
 
 impl CatchUp {
     pub(super) fn new(unix_seconds: u64) -> Self {
@@ -76,8 +76,8 @@ impl CatchUp {
             due: 0,
             held: HashMap::default(),
             held_bytes: 0,
-            done: Sessions::default(),
-            missing: Sessions::default(),
+            done: SessionSet::default(),
+            missing: SessionSet::default(),
             down_since: Some(unix_seconds),
             down_seconds: 0,
             last_received: unix_seconds,
@@ -91,8 +91,8 @@ impl CatchUp {
         self.due = 0;
         self.held = HashMap::default();
         self.held_bytes = 0;
-        self.done = Sessions::default();
-        self.missing = Sessions::default();
+        self.done = SessionSet::default();
+        self.missing = SessionSet::default();
     }
 
     /// The session is down. What was held is replayed on the next one.

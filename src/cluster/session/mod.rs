@@ -25,7 +25,7 @@ use partition::{Partition, check_role, is_readonly};
 use recent::Recent;
 
 use super::envelope;
-use super::names::Names;
+use super::names::TopicNames;
 use crate::app::{Apps, Secret};
 use crate::buffer::FrameBytes;
 use crate::pusher::socket_id::SocketId;
@@ -104,7 +104,7 @@ pub enum Lost {
     NotMaster(String),
     /// What this session publishes does not come back on the topic that it is subscribed to itself.
     NoEcho,
-    /// Other nodes are heard, and none of them hears this one.
+    /// Messages of other nodes are received, and none of them receives those of this one.
     Unheard,
 }
 
@@ -184,15 +184,16 @@ struct Kept {
 
 /// A sender's newest number, and the second in which it was received.
 #[derive(Clone, Copy, Debug, Default)]
-struct Heard {
+struct SenderState {
     number: u64,
     second: u32,
-    /// What `Partition::unheard` was when it was first heard on its present connection and ours. `None`: it was not.
+    /// What `Partition::unheard` was when it first sent something on its present connection and ours. `None`: it was
+    /// not.
     since_unheard: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SessionState {
     Down,
     /// `HELLO` is not answered.
     Greeting,
@@ -201,10 +202,10 @@ enum State {
 
 pub struct ClusterSession {
     own: SessionId,
-    names: Names,
+    names: TopicNames,
     apps: Arc<Apps>,
     login: Login,
-    state: State,
+    state: SessionState,
     /// The number of the last message.
     number: u64,
     output: Vec<u8>,
@@ -219,7 +220,7 @@ pub struct ClusterSession {
     /// Channels whose event was dropped before it was stored.
     unstored: Vec<ChannelKey>,
     /// The newest number of each sender.
-    heard: HashMap<SessionId, Heard, foldhash::fast::FixedState>,
+    heard: HashMap<SessionId, SenderState, foldhash::fast::FixedState>,
     recent: Recent,
     catch_up: CatchUp,
     clock: u32,
@@ -249,10 +250,10 @@ impl ClusterSession {
     ) -> Self {
         Self {
             own,
-            names: Names::new(prefix),
+            names: TopicNames::new(prefix),
             apps,
             login,
-            state: State::Down,
+            state: SessionState::Down,
             number: 0,
             output: Vec::new(),
             sent: 0,
@@ -292,7 +293,7 @@ impl ClusterSession {
 
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.state == State::Up
+        self.state == SessionState::Up
     }
 
     /// What is to be sent.
@@ -308,7 +309,7 @@ impl ClusterSession {
         if self.sent == self.output.len() {
             self.sent = 0;
             self.output.clear();
-            // A burst leaves no room behind.
+            // Memory of a burst is freed.
             self.output.shrink_to(ANNOUNCE_BYTES_MAX);
         }
     }
@@ -331,8 +332,8 @@ impl ClusterSession {
 
     /// A connection to Redis is made.
     pub fn open(&mut self) {
-        debug_assert!(self.state == State::Down);
-        self.state = State::Greeting;
+        debug_assert!(self.state == SessionState::Down);
+        self.state = SessionState::Greeting;
         (self.up_seconds, self.silent_seconds) = (0, 0);
         (self.topics_in_flight, self.partition) = (0, Partition::default());
         self.heard.values_mut().for_each(|heard| heard.since_unheard = None);
@@ -352,7 +353,7 @@ impl ClusterSession {
             shard.on_cluster(FromCluster::Down);
         }
         self.catch_up.on_down(was_up, self.silent_seconds);
-        self.state = State::Down;
+        self.state = SessionState::Down;
         self.output = Vec::new();
         self.sent = 0;
         self.reader = Reader::default();
@@ -378,10 +379,10 @@ impl ClusterSession {
         self.unix_seconds = unix_seconds;
         self.clock += 1;
         self.expire(shard);
-        if self.state != State::Up {
+        if self.state != SessionState::Up {
             self.catch_up.down_seconds += 1;
         }
-        if self.state == State::Down {
+        if self.state == SessionState::Down {
             return Ok(());
         }
         self.up_seconds += 1;
@@ -557,7 +558,7 @@ impl ClusterSession {
 
     /// Redis has accepted the session: what waited is sent before anything new.
     fn on_greeted(&mut self, shard: &mut Shard) {
-        self.state = State::Up;
+        self.state = SessionState::Up;
         let mut topics = vec![self.names.session(self.own), self.names.all()];
         if self.own.core == 0 {
             topics.push(self.names.questions());

@@ -13,7 +13,7 @@ use crate::shard::{NodeMessage, SessionId, SessionMessage};
 /// Seconds between two heartbeats, and between two questions for the role of the server.
 pub(super) const HEARTBEAT_SECONDS: u32 = 2;
 
-/// What tells a connection that carries messages one way only; anew for each connection.
+/// What shows that a connection carries messages one way only; made for each connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Partition {
     /// `AwaitedReply::Role` is unanswered.
@@ -46,7 +46,7 @@ impl ClusterSession {
         }
     }
 
-    /// Another session is heard. If it was heard before a heartbeat that did not reach it, and has not connected anew
+    /// Another session has sent something. If it had before a heartbeat that did not reach it, and has not reconnected
     /// since, then Redis carries its messages here and ours not there.
     pub(super) fn check_partition(
         &mut self,
@@ -83,7 +83,7 @@ pub(super) fn is_readonly(due: &AwaitedReply, reply: &Value) -> bool {
     memchr::memmem::find(text, b"READONLY You can't write").is_some()
 }
 
-/// What `HELLO` answers: only the master's subscribers hear what other nodes publish, and are heard.
+/// What `HELLO` answers: only on a master do messages reach the other nodes, and theirs this one.
 pub(super) fn check_role(reply: &Value) -> Result<(), Lost> {
     let Value::Map(pairs) = reply else { return Err(Lost::Malformed) };
     let role = pairs.iter().find(|(name, _)| bytes_of(name) == b"role");

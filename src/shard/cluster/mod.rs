@@ -30,7 +30,7 @@ use hashbrown::HashMap;
 
 pub use effect::{FromCluster, Stored, ToCluster};
 use remote_memory::RemoteMemory;
-use topic_state::{Details, Fetch, Peer, ReceivedAt, TopicState};
+use topic_state::{Details, Fetch, PeerSnapshot, ReceivedAt, TopicState};
 use transitions::{Transition, Transitions};
 
 use super::channel_key::ChannelKey;
@@ -58,7 +58,7 @@ const SWEEPS_MAX: usize = 16_384;
 /// Dead nodes that are remembered, in case they send something again.
 const DEAD_MAX: usize = 256;
 
-type Table<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// What the cluster reads and changes on this core.
 pub(super) struct Here<'a> {
@@ -78,14 +78,14 @@ pub(super) struct Cluster {
     /// When what is in doubt is dropped: all that was received before our own session came up, or a peer's.
     sweeps: VecDeque<(u32, Option<SessionId>)>,
     /// How often each peer's session came up again.
-    renewals: Table<SessionId, u32>,
-    topics: Table<ChannelKey, TopicState>,
+    renewals: FastMap<SessionId, u32>,
+    topics: FastMap<ChannelKey, TopicState>,
     /// Topics that wait, by the beat in which they began to, with their ticket.
     waiting: VecDeque<(u32, ChannelKey, u32)>,
-    /// The beat in which each node was heard last.
-    nodes: Table<NodeId, u32>,
+    /// The beat in which each node has last sent something.
+    nodes: FastMap<NodeId, u32>,
     /// Number of this node's events that are not confirmed to be stored: what others publish until then is older.
-    unstored: Table<ChannelKey, u32>,
+    unstored: FastMap<ChannelKey, u32>,
     dead: VecDeque<NodeId>,
     transitions: Transitions,
     /// Topics whose SUBSCRIBE is not sent yet: with the ticket in `Details::unsent`, or cancelled since.
@@ -112,11 +112,11 @@ impl Cluster {
             beat: 0,
             sessions: 0,
             sweeps: VecDeque::new(),
-            renewals: Table::default(),
-            topics: Table::default(),
+            renewals: FastMap::default(),
+            topics: FastMap::default(),
             waiting: VecDeque::new(),
-            nodes: Table::default(),
-            unstored: Table::default(),
+            nodes: FastMap::default(),
+            unstored: FastMap::default(),
             dead: VecDeque::new(),
             transitions: Transitions::default(),
             unsent: VecDeque::new(),
@@ -141,7 +141,7 @@ impl Cluster {
         self.topics.get_mut(channel)?.known()
     }
 
-    fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&Peer> {
+    fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&PeerSnapshot> {
         self.topics.get(channel)?.find(node)
     }
 

@@ -6,8 +6,8 @@
 
 use hashbrown::HashSet;
 
-use super::topic_state::{Peer, ReceivedAt};
-use super::{Cluster, DEAD_MAX, Here, LEASE_BEATS, NODES_MAX, SWEEPS_MAX, Table, ToCluster};
+use super::topic_state::{PeerSnapshot, ReceivedAt};
+use super::{Cluster, DEAD_MAX, FastMap, Here, LEASE_BEATS, NODES_MAX, SWEEPS_MAX, ToCluster};
 use crate::buffer::FrameBytes;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{
@@ -124,7 +124,7 @@ impl Cluster {
     pub(super) fn drop_doubtful(&mut self, here: &mut Here<'_>, came_up: &[Option<SessionId>]) {
         let sessions = self.sessions;
         let own = came_up.contains(&None);
-        let renewed: Table<SessionId, u32> = came_up
+        let renewed: FastMap<SessionId, u32> = came_up
             .iter()
             .flatten()
             .map(|session| (*session, self.received_now(*session).renewals))
@@ -194,7 +194,7 @@ impl Cluster {
         here: &mut Here<'_>,
         channel: &ChannelKey,
         from: SessionId,
-        change: impl FnOnce(&mut Peer),
+        change: impl FnOnce(&mut PeerSnapshot),
     ) {
         if !self.has_room_for_peer(here, channel, from) {
             return;
@@ -286,7 +286,7 @@ impl Cluster {
             if self.dead.len() > DEAD_MAX {
                 self.dead.pop_front();
             }
-            // Each core sees it; the log says it once.
+            // Each core notices it; the log has it once.
             if here.context.core() == 0 {
                 let node = node.0;
                 here.out.note_line(format!(
@@ -310,7 +310,7 @@ impl Cluster {
         self.drop_peers(here, |peer| nodes.contains(&peer.node));
     }
 
-    fn drop_peers(&mut self, here: &mut Here<'_>, which: impl Fn(&Peer) -> bool) {
+    fn drop_peers(&mut self, here: &mut Here<'_>, which: impl Fn(&PeerSnapshot) -> bool) {
         let topics = self.topics.iter();
         let gone = topics.flat_map(|(channel, topic)| {
             let gone = topic.peers.iter().filter(|peer| which(peer));

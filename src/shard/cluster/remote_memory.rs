@@ -5,9 +5,9 @@
 //! Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are incomplete then, and the
 //! log says so.
 
-use super::topic_state::Peer;
+use super::topic_state::PeerSnapshot;
 use super::{Cluster, Here};
-use crate::shard::webhooks::Who;
+use crate::shard::webhooks::Transitioner;
 
 /// For one core.
 pub(super) const REMOTE_BYTES_MAX: usize = 128 << 20;
@@ -55,8 +55,8 @@ impl Cluster {
     }
 
     fn remote_bytes(&self, here: &Here<'_>) -> usize {
-        let text = |who: &Who| who.as_ref().map_or(0, |id| id.len());
-        let of_peer = |peer: &Peer| -> usize {
+        let text = |who: &Transitioner| who.as_ref().map_or(0, |id| id.len());
+        let of_peer = |peer: &PeerSnapshot| -> usize {
             let members = peer.members.iter().map(|id| RemoteMemory::ENTRY_BYTES + id.len());
             let leaves =
                 peer.pending_leaves.iter().map(|who| RemoteMemory::ENTRY_BYTES + text(who));

@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::mail::Mail;
 use crate::shard::node_message::{NodeId, SessionId};
-use crate::shard::webhooks::Who;
+use crate::shard::webhooks::Transitioner;
 
 /// Transitions noted while snapshots are waited for. A backend may receive a webhook of one over that twice.
 const ORDERED_MAX: usize = 4_096;
@@ -25,13 +25,13 @@ pub(super) struct TopicState(Option<Box<Details>>);
 
 const _: () = assert!(size_of::<(ChannelKey, TopicState)>() <= 40, "a node may have a million");
 
-pub(super) type WhoSet = HashSet<Who, foldhash::fast::FixedState>;
+pub(super) type TransitionerSet = HashSet<Transitioner, foldhash::fast::FixedState>;
 
 #[derive(Debug)]
 pub(super) struct Details {
-    pub(super) waiting: Option<Waiting>,
+    pub(super) waiting: Option<TopicWait>,
     /// What other nodes have of the channel: one entry for each.
-    pub(super) peers: Vec<Peer>,
+    pub(super) peers: Vec<PeerSnapshot>,
     /// Its SUBSCRIBE is not sent yet, and has this ticket.
     pub(super) unsent: Option<u32>,
     /// Nobody here needs it since that beat. It is in `Cluster::idle`.
@@ -43,7 +43,7 @@ pub(super) struct Details {
     /// Transitions of this node that Redis has not confirmed: see `transitions.rs`.
     pub(super) unconfirmed: u32,
     /// Who is on this node by the transitions that Redis has ordered so far.
-    pub(super) ordered_here: WhoSet,
+    pub(super) ordered_here: TransitionerSet,
 }
 
 static NO_DETAILS: Details = Details::NONE;
@@ -61,19 +61,19 @@ pub(super) enum Fetch {
 
 /// A topic whose first users cannot be answered before Redis and the other nodes have replied.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct TopicWait {
     pub(super) ticket: u32,
     /// Replies of Redis and snapshots of nodes that are still to come.
     pub(super) missing: i64,
     pub(super) mails: Vec<Mail>,
     /// Whose transitions were received during the wait; with a node: of pending leaves there only. They are newer than
     /// any snapshot that was asked for.
-    ordered: HashSet<(Option<NodeId>, Who), foldhash::fast::FixedState>,
+    ordered: HashSet<(Option<NodeId>, Transitioner), foldhash::fast::FixedState>,
 }
 
 /// Another node's snapshot of the channel, kept up to date by its messages.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct PeerSnapshot {
     pub(super) node: NodeId,
     pub(super) received_at: ReceivedAt,
     pub(super) online: bool,
@@ -81,7 +81,7 @@ pub(super) struct Peer {
     pub(super) count: u32,
     pub(super) members: HashSet<Box<str>, foldhash::fast::FixedState>,
     /// Who has just left that node, while backends have not been sent the leave.
-    pub(super) pending_leaves: WhoSet,
+    pub(super) pending_leaves: TransitionerSet,
 }
 
 /// Over which sessions a snapshot was received. If one has been lost since, the snapshot is in doubt.
@@ -94,9 +94,9 @@ pub(super) struct ReceivedAt {
     pub(super) renewals: u32,
 }
 
-impl Peer {
+impl PeerSnapshot {
     /// Whether that user, or any subscriber at all, is on the node.
-    pub(super) fn has(&self, who: &Who) -> bool {
+    pub(super) fn has(&self, who: &Transitioner) -> bool {
         match who {
             None => self.occupied,
             Some(user_id) => self.members.contains(user_id),
@@ -140,12 +140,12 @@ impl Details {
         self.greeted.iter().any(|(session, newest)| *session == from && number <= *newest)
     }
 
-    pub(super) fn find(&self, node: NodeId) -> Option<&Peer> {
+    pub(super) fn find(&self, node: NodeId) -> Option<&PeerSnapshot> {
         self.peers.iter().find(|peer| peer.node == node)
     }
 
     /// Whether a transition of `who`, or the end of their pending leave on that node, was received during the wait.
-    pub(super) fn was_ordered(&self, node: NodeId, who: &Who) -> bool {
+    pub(super) fn was_ordered(&self, node: NodeId, who: &Transitioner) -> bool {
         let there =
             |of| self.waiting.as_ref().is_some_and(|it| it.ordered.contains(&(of, who.clone())));
         there(None) || there(Some(node))
@@ -182,11 +182,11 @@ impl TopicState {
     /// Begins to wait for so many replies and snapshots.
     pub(super) fn wait(&mut self, ticket: u32, missing: i64) {
         let (mails, ordered) = (Vec::new(), HashSet::default());
-        self.details().waiting = Some(Waiting { ticket, missing, mails, ordered });
+        self.details().waiting = Some(TopicWait { ticket, missing, mails, ordered });
     }
 
     /// Notes a transition that was received during the wait; `node`: of a pending leave there only.
-    pub(super) fn note_ordered(&mut self, node: Option<NodeId>, who: &Who) {
+    pub(super) fn note_ordered(&mut self, node: Option<NodeId>, who: &Transitioner) {
         if let Some(waiting) = self.known().and_then(|details| details.waiting.as_mut())
             && waiting.ordered.len() < ORDERED_MAX
         {
@@ -195,14 +195,14 @@ impl TopicState {
     }
 
     /// The entry of the sender's node, made if there is none.
-    pub(super) fn peer(&mut self, received_at: ReceivedAt) -> &mut Peer {
+    pub(super) fn peer(&mut self, received_at: ReceivedAt) -> &mut PeerSnapshot {
         let node = received_at.by.node;
         let peers = &mut self.details().peers;
         if let Some(at) = peers.iter().position(|peer| peer.node == node) {
             return &mut peers[at];
         }
         let (members, pending_leaves) = (HashSet::default(), HashSet::default());
-        let peer = Peer {
+        let peer = PeerSnapshot {
             node,
             received_at,
             online: false,
@@ -217,16 +217,16 @@ impl TopicState {
 
 impl TopicState {
     /// Whether somebody is on this node, by Redis's order.
-    pub(super) fn is_here(&self, who: &Who) -> bool {
+    pub(super) fn is_here(&self, who: &Transitioner) -> bool {
         self.ordered_here.contains(who)
     }
 
-    pub(super) fn is_elsewhere(&self, who: &Who) -> bool {
+    pub(super) fn is_elsewhere(&self, who: &Transitioner) -> bool {
         self.peers.iter().any(|peer| peer.has(who))
     }
 
     /// Ends the pending leaves of `who` on other nodes. Returns whether there were any.
-    pub(super) fn end_remote_pending_leaves(&mut self, who: &Who) -> bool {
+    pub(super) fn end_remote_pending_leaves(&mut self, who: &Transitioner) -> bool {
         let peers = self.known().into_iter().flat_map(|details| &mut details.peers);
         let ended = peers.map(|peer| peer.pending_leaves.remove(who));
         ended.filter(|ended| *ended).count() > 0

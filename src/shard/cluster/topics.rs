@@ -7,7 +7,7 @@
 //! Limits: what waits to be subscribed is what subscribers wait for, and `ClusterSession::is_congested` slows those
 //! down. At most `IDLE_MAX` topics stay subscribed for nobody; the oldest goes first.
 
-use super::topic_state::{Fetch, Peer};
+use super::topic_state::{Fetch, PeerSnapshot};
 use super::{Cluster, Here};
 use crate::pusher::error_code;
 use crate::shard::ConnectionKey;
@@ -19,8 +19,8 @@ use crate::shard::mail::Mail;
 const IDLE_MAX: usize = 8_192;
 /// Entries of `Cluster::unsent` that may be cancelled ones, beside as many as are not.
 const CANCELLED_MAX: usize = 64;
-/// Mails of one topic that are searched for one that is withdrawn. Who withdraws has usually asked last; who is
-/// not found is answered when Redis has answered.
+/// Mails of one topic that are searched for one that is withdrawn. Transitioner withdraws has usually asked last; who
+/// is not found is answered when Redis has answered.
 const WITHDRAW_SEARCHED_MAX: usize = 64;
 
 impl Cluster {
@@ -106,7 +106,8 @@ impl Cluster {
         channel: &ChannelKey,
     ) {
         let Some(topic) = self.topics.get(channel) else { return };
-        let in_doubt = |peer: &Peer| peer.received_at != self.received_now(peer.received_at.by);
+        let in_doubt =
+            |peer: &PeerSnapshot| peer.received_at != self.received_now(peer.received_at.by);
         if topic.idle_since.is_some()
             && topic.peers.iter().any(in_doubt)
             && self.is_unneeded(here, channel)

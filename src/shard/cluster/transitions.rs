@@ -10,9 +10,9 @@
 //!    While the session is down there is no order, and a node decides by what it knew last.
 //! 3. **Pending leaves.** `webhook::gate` holds a leave back for a while, and drops it together with a join that
 //!    follows. But a user may come back to another node. So the node that sent a leave keeps a *pending leave* a
-//!    little longer than that, and the other nodes know of it (`Peer::pending_leaves`). Whoever comes back to any node
-//!    during that time causes one webhook only: the join, sent by the node with the pending leave, whose gate drops
-//!    both.
+//!    little longer than that, and the other nodes know of it (`PeerSnapshot::pending_leaves`). Whoever comes back to
+//!    any node during that time causes one webhook only: the join, sent by the node with the pending leave, whose gate
+//!    drops both.
 //! 4. **End of a pending leave.** Its end is published, too, and takes effect when Redis has ordered it: nodes agree on
 //!    whether somebody came back before or after.
 //! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
@@ -26,11 +26,11 @@ mod tests;
 use std::collections::VecDeque;
 
 use super::remote_memory::RemoteMemory;
-use super::topic_state::Peer;
-use super::{Cluster, Here, Table, ToCluster};
+use super::topic_state::PeerSnapshot;
+use super::{Cluster, FastMap, Here, ToCluster};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
-use crate::shard::webhooks::{Who, wants_transitions};
+use crate::shard::webhooks::{Transitioner, wants_transitions};
 
 /// A pending leave of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub(super) enum Transition {
 #[derive(Debug, Default)]
 pub(super) struct Transitions {
     /// Published and not confirmed, oldest first.
-    unconfirmed: VecDeque<(ChannelKey, Who, Transition)>,
-    pending_leaves: Table<ChannelKey, Table<Who, PendingLeave>>,
+    unconfirmed: VecDeque<(ChannelKey, Transitioner, Transition)>,
+    pending_leaves: FastMap<ChannelKey, FastMap<Transitioner, PendingLeave>>,
     /// When to look at each; in order, because the time is one for all.
     due: VecDeque<(u32, ChannelKey)>,
     /// The most that `unconfirmed` has held.
@@ -70,12 +70,12 @@ impl Transitions {
     }
 
     /// Whose leave is pending, for the node's snapshot.
-    pub(super) fn pending_leaves(&self, channel: &ChannelKey) -> Vec<Who> {
+    pub(super) fn pending_leaves(&self, channel: &ChannelKey) -> Vec<Transitioner> {
         let those = self.pending_leaves.get(channel);
         those.into_iter().flat_map(|those| those.keys().cloned()).collect()
     }
 
-    fn find(&mut self, channel: &ChannelKey, who: &Who) -> Option<&mut PendingLeave> {
+    fn find(&mut self, channel: &ChannelKey, who: &Transitioner) -> Option<&mut PendingLeave> {
         self.pending_leaves.get_mut(channel)?.get_mut(who)
     }
 
@@ -94,13 +94,13 @@ impl Transitions {
         self.unconfirmed_high_water
     }
 
-    fn push_unconfirmed(&mut self, channel: ChannelKey, who: Who, transition: Transition) {
+    fn push_unconfirmed(&mut self, channel: ChannelKey, who: Transitioner, transition: Transition) {
         self.unconfirmed.push_back((channel, who, transition));
         self.unconfirmed_high_water = self.unconfirmed_high_water.max(self.unconfirmed.len());
     }
 
     /// Removes a pending leave. Returns whether there was one.
-    fn end_pending_leave(&mut self, channel: &ChannelKey, who: &Who) -> bool {
+    fn end_pending_leave(&mut self, channel: &ChannelKey, who: &Transitioner) -> bool {
         let Some(those) = self.pending_leaves.get_mut(channel) else { return false };
         let was_pending = those.remove(who).is_some();
         if those.is_empty() {
@@ -116,7 +116,7 @@ impl Cluster {
         &mut self,
         here: &mut Here<'_>,
         channel: &ChannelKey,
-        who: Who,
+        who: Transitioner,
         transition: Transition,
         message: ChannelMessage,
     ) {
@@ -167,7 +167,7 @@ impl Cluster {
         &mut self,
         here: &mut Here<'_>,
         channel: &ChannelKey,
-        who: Who,
+        who: Transitioner,
         transition: Transition,
     ) {
         if transition == Transition::Final {
@@ -205,7 +205,7 @@ impl Cluster {
         &mut self,
         here: &mut Here<'_>,
         channel: &ChannelKey,
-        who: &Who,
+        who: &Transitioner,
     ) {
         if !wants_transitions(here.context, channel, who.as_deref()) {
             return;
@@ -229,7 +229,7 @@ impl Cluster {
         here: &mut Here<'_>,
         channel: &ChannelKey,
         from: SessionId,
-        who: Who,
+        who: Transitioner,
     ) {
         if !wants_transitions(here.context, channel, who.as_deref())
             || here.context.settings.webhook_linger_seconds == 0
@@ -255,7 +255,7 @@ impl Cluster {
         &mut self,
         channel: &ChannelKey,
         from: SessionId,
-        who: &Who,
+        who: &Transitioner,
     ) {
         let received_at = self.received_now(from);
         let Some(topic) = self.topics.get_mut(channel) else { return };
@@ -270,7 +270,7 @@ impl Cluster {
         here: &mut Here<'_>,
         channel: &ChannelKey,
         from: SessionId,
-        pending_leaves: Vec<Who>,
+        pending_leaves: Vec<Transitioner>,
     ) {
         let bytes = pending_leaves
             .iter()
@@ -281,14 +281,14 @@ impl Cluster {
         let received_at = self.received_now(from);
         let Some(topic) = self.topics.get_mut(channel) else { return };
         let known = topic.find(from.node).into_iter().flat_map(|peer| &peer.pending_leaves);
-        let kept: Vec<Who> =
+        let kept: Vec<Transitioner> =
             known.filter(|who| topic.was_ordered(from.node, who)).cloned().collect();
         let listed = pending_leaves.into_iter().filter(|who| !topic.was_ordered(from.node, who));
         let pending_leaves = listed.chain(kept).collect();
         topic.peer(received_at).pending_leaves = pending_leaves;
         let all = topic.peers.iter().flat_map(|peer| &peer.pending_leaves);
         let present = all.filter(|who| topic.is_here(who) || topic.is_elsewhere(who));
-        for who in present.cloned().collect::<Vec<Who>>() {
+        for who in present.cloned().collect::<Vec<Transitioner>>() {
             topic.end_remote_pending_leaves(&who);
         }
     }
@@ -301,7 +301,7 @@ impl Cluster {
         node: NodeId,
     ) {
         let Some(topic) = self.topics.get(channel) else { return };
-        let (dead, others): (Vec<&Peer>, Vec<&Peer>) =
+        let (dead, others): (Vec<&PeerSnapshot>, Vec<&PeerSnapshot>) =
             topic.peers.iter().partition(|peer| peer.node == node);
         let lowest = others.iter().map(|peer| peer.node).min();
         if lowest.is_some_and(|lowest| lowest < self.own) {
@@ -309,8 +309,10 @@ impl Cluster {
         }
         let members = dead.iter().flat_map(|peer| peer.members.iter().cloned().map(Some));
         let channels = dead.iter().filter(|peer| peer.occupied).map(|_| None);
-        let is_present = |who: &Who| topic.is_here(who) || others.iter().any(|peer| peer.has(who));
-        let gone: Vec<Who> = members.chain(channels).filter(|who| !is_present(who)).collect();
+        let is_present =
+            |who: &Transitioner| topic.is_here(who) || others.iter().any(|peer| peer.has(who));
+        let gone: Vec<Transitioner> =
+            members.chain(channels).filter(|who| !is_present(who)).collect();
         for who in gone {
             if wants_transitions(here.context, channel, who.as_deref()) {
                 here.out.send_transition(here.context, channel, who.as_deref(), false);
@@ -319,7 +321,7 @@ impl Cluster {
         }
     }
 
-    fn begin_pending_leave(&mut self, here: &Here<'_>, channel: &ChannelKey, who: Who) {
+    fn begin_pending_leave(&mut self, here: &Here<'_>, channel: &ChannelKey, who: Transitioner) {
         let seconds = here.context.settings.webhook_linger_seconds;
         if seconds == 0 {
             return;

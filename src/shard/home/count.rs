@@ -19,7 +19,7 @@ use crate::shard::invariants::ensure;
 use crate::shard::outbox::Outbox;
 use crate::ws::frame;
 
-/// Subscribers up to which every change is told.
+/// Subscribers up to which every change is sent.
 const AT_ONCE_MAX: u64 = 100;
 /// Above that, seconds between two messages.
 const PAUSE_SECONDS: u32 = 5;
@@ -27,26 +27,26 @@ const PAUSE_SECONDS: u32 = 5;
 /// The numbers of the channels whose home this core is, by their slot in the home table.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct CountTable {
-    counts: HashMap<u32, Counts, foldhash::fast::FixedState>,
-    /// When to tell a number that was held back; in order, for the pause is one for all.
+    counts: HashMap<u32, ChannelCounts, foldhash::fast::FixedState>,
+    /// When to send a number that was held back; in order, because the pause is one for all.
     due: VecDeque<(u32, ChannelKey)>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ChannelCounts {
     /// Few cores have subscribers of one channel, or all have: a list serves both.
     by_core: Vec<(u16, u32)>,
     /// Subscribers on other nodes.
     elsewhere: u64,
     sent: u64,
     sent_seconds: u32,
-    /// This node's number, as the other nodes were told.
+    /// This node's number, as it was published to the other nodes.
     sent_to_nodes: u64,
     /// It is in `CountTable::due`.
     waits: bool,
 }
 
-impl Counts {
+impl ChannelCounts {
     fn set(&mut self, core: u16, count: u32) {
         self.by_core.retain(|(other, _)| *other != core);
         if count > 0 {
@@ -69,19 +69,20 @@ impl CountTable {
     }
 
     fn forget_if_nobody(&mut self, index: u32) {
-        let nobody = |counts: &Counts| counts.total() == 0 && counts.sent == 0 && !counts.waits;
+        let nobody =
+            |counts: &ChannelCounts| counts.total() == 0 && counts.sent == 0 && !counts.waits;
         if self.counts.get(&index).is_some_and(nobody) {
             self.counts.remove(&index);
         }
     }
 
-    /// The number that was told last, and when.
-    pub(super) fn told(&self, index: u32) -> Option<(u64, u32)> {
+    /// The number that was sent last, and when.
+    pub(super) fn sent(&self, index: u32) -> Option<(u64, u32)> {
         self.counts.get(&index).map(|counts| (counts.sent, counts.sent_seconds))
     }
 
-    /// What another process has told. A change it held back is told when its time has come.
-    pub(super) fn restore_told(
+    /// What another process has sent. A change that it held back is sent when its time has come.
+    pub(super) fn restore_sent(
         &mut self,
         index: u32,
         channel: &ChannelKey,
@@ -99,7 +100,7 @@ impl CountTable {
         self.counts.entry(index).or_default().set(core, count);
     }
 
-    /// What other nodes have. Nobody hears of it by this.
+    /// What other nodes have. Nothing is sent by this.
     pub(super) fn set_elsewhere(&mut self, index: u32, count: u64) {
         if count > 0 {
             self.counts.entry(index).or_default().elsewhere = count;
@@ -123,7 +124,7 @@ impl CountTable {
 
     /// Subscribers on this node.
     pub(super) fn here(&self, index: u32) -> u64 {
-        self.counts.get(&index).map_or(0, Counts::here)
+        self.counts.get(&index).map_or(0, ChannelCounts::here)
     }
 
     pub(in crate::shard) fn len(&self) -> usize {

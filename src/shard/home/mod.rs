@@ -18,7 +18,7 @@ mod users;
 use super::channel_key::ChannelKey;
 use super::context::Context;
 use super::core_set::CoreSet;
-use super::local::memory::Account;
+use super::local::memory::MemoryAccount;
 use super::mail::{Greeting, Join, Mail, Restore};
 use super::outbox::{Outbox, Trace};
 use super::state::ChannelState;
@@ -79,7 +79,7 @@ impl Home {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        memory: &mut Account,
+        memory: &mut MemoryAccount,
         request: SubscribeRequest,
     ) {
         let SubscribeRequest { channel, connection, ticket, core, join } = request;

@@ -15,7 +15,7 @@ use crate::pusher::inbound::UserId;
 use crate::pusher::outbound;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
-use crate::shard::local::memory::Account;
+use crate::shard::local::memory::MemoryAccount;
 use crate::shard::mail::Join;
 use crate::shard::node_message::MemberSnapshot;
 use crate::shard::outbox::Outbox;
@@ -33,12 +33,12 @@ pub(in crate::shard) struct Member {
 }
 
 /// Users by the text of their id.
-type Members = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
+type MemberMap = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
 
-/// The users of a presence channel, and the frame that tells a new subscriber of them.
+/// The users of a presence channel, and the frame that lists them for a new subscriber.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Roster {
-    members: Members,
+    members: MemberMap,
     /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as
     /// the roster is long, and a subscribe message is short.
     encoded: Option<FrameBytes>,
@@ -120,7 +120,7 @@ impl Home {
     pub(super) fn refuses(
         &self,
         context: &Context,
-        memory: &mut Account,
+        memory: &mut MemoryAccount,
         index: u32,
         channel: &ChannelKey,
         join: &Join,

@@ -34,7 +34,7 @@ pub(in crate::shard) struct Cached {
     expires_seconds: u32,
     /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
     stamp: u64,
-    /// Who published it, by which number, where it was not heard but fetched.
+    /// If it was fetched: the session that published it, and its number there.
     fetched: Option<(SessionId, u64)>,
 }
 
@@ -214,7 +214,7 @@ impl HomeTable {
     }
 
     /// Drops cached events that are too old. Amortised constant per event: they are queued by age. Where apps differ
-    /// in how long they remember, one may wait for another; it is not told any more all the same.
+    /// in how long they remember, one may wait for another; it is not sent any longer all the same.
     pub(in crate::shard) fn expire(&mut self, now: Moment) {
         while let Some((stamp, index, expires)) = self.cache_ages.front().copied() {
             if expires > now.seconds() {
@@ -244,7 +244,7 @@ impl HomeTable {
                 cached: channel
                     .cached(now)
                     .map(|cached| (cached.frame.to_vec(), cached.expires_seconds)),
-                count_told: self.counts.told(u32::try_from(index).unwrap_or(u32::MAX)),
+                count_sent: self.counts.sent(u32::try_from(index).unwrap_or(u32::MAX)),
             };
             (state != HomeState::default()).then_some((&channel.key, state))
         })
@@ -260,8 +260,8 @@ impl HomeTable {
                 });
             self.channels[index as usize].roster = Some(Box::new(roster.collect()));
         }
-        if let Some((told, seconds)) = state.count_told {
-            self.counts.restore_told(index, channel, told, seconds);
+        if let Some((sent, seconds)) = state.count_sent {
+            self.counts.restore_sent(index, channel, sent, seconds);
         }
         // The last step: an event over `cache_bytes_max` is forgotten at once, and the channel with it if nothing else
         // needs it. Then `index` is another channel's.
@@ -294,7 +294,7 @@ impl HomeTable {
         Some((cached.frame.clone(), cached.expires_seconds - now.seconds()))
     }
 
-    /// The cached event was not heard, but fetched.
+    /// The cached event was not received but fetched.
     pub(in crate::shard) fn note_fetched(&mut self, key: &ChannelKey, by: (SessionId, u64)) {
         let index = self.find_index(key);
         if let Some(cached) = index.and_then(|index| self.channels[index as usize].cached.as_mut())

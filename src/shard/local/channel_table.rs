@@ -3,8 +3,8 @@
 //!
 //! Invariants: an index is good from `insert` to `remove`. `Shard::drop_if_unused` alone removes a channel, when it has
 //! neither subscribers nor unanswered questions, so the index in any `Subscription` is good. An index that may be stale
-//! goes to `find_mut`. `Standing::Active::position` and `Subscriber::subscription_index` name each other's entry:
-//! `acknowledge`, `import_subscription`, `leave` and `remove_subscriber` change both.
+//! goes to `find_mut`. `SubscriptionState::Active::position` and `Subscriber::subscription_index` name each other's
+//! entry: `acknowledge`, `import_subscription`, `leave` and `remove_subscriber` change both.
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -29,7 +29,7 @@ pub(in crate::shard) struct LocalChannel {
     pub(in crate::shard) pending: u32,
     /// Home knows of this core's interest, and its events reach this core from here on.
     pub(in crate::shard) active: bool,
-    /// The number of subscribers has changed, and the home is to hear of it.
+    /// The number of subscribers has changed, and the home is to be sent it.
     pub(in crate::shard) count_changed: bool,
 }
 
@@ -129,7 +129,7 @@ impl ChannelTable {
         index
     }
 
-    /// Removes a channel nobody needs any more.
+    /// Removes a channel that nobody needs any longer.
     pub(in crate::shard) fn remove(&mut self, index: u32) -> LocalChannel {
         let channel = self.channels.remove(index as usize);
         debug_assert!(channel.subscribers.is_empty() && channel.pending == 0, "still in use");

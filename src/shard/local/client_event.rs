@@ -1,6 +1,6 @@
 //! Client events: who may send one, and what the others get (docs/PROTOCOL.md C5). PURE.
 
-use super::connection::{ConnectionKey, Standing};
+use super::connection::{ConnectionKey, SubscriptionState};
 use super::refuse::Denial;
 use super::subscribe::bad_channel;
 use super::{Local, frame};
@@ -80,14 +80,14 @@ impl Local {
         }
         // Messages of one socket count in their order (docs/PROTOCOL.md rule 103): who has asked and was not
         // refused is in, and the event follows the request to the home. Only a presence channel with a bound
-        // may still say no.
+        // may still be refused.
         let may_speak = channel.kind.access != Access::Presence || !bounded;
         let subscription = self
             .channels
             .find_key(&channel)
             .and_then(|index| self.subscription_index(key.slot, index))
             .map(|at| &sender.subscriptions[at])
-            .filter(|found| may_speak || matches!(found.standing, Standing::Active { .. }));
+            .filter(|found| may_speak || matches!(found.state, SubscriptionState::Active { .. }));
         if subscription.is_none() && from != ClientEventsFrom::All {
             return Err((error_code::NOT_A_MEMBER, Cause::NotAMember));
         }
@@ -96,7 +96,7 @@ impl Local {
         let (name, data) = (event.event, event.data);
         let user_json = user.map(|user| &*user.json);
         outbound::client_event(name, channel.name(), data, user_json, &mut self.text);
-        // Kept for the backend only, so not copied for an app that tells none.
+        // Kept for the backend only, so not copied for an app without webhooks.
         let has_webhooks = !context.app(app).webhooks.is_empty();
         let user_id = user.filter(|_| has_webhooks).map(|user| user.text.clone());
         let bytes = frame::encode_text(&self.text).into();
@@ -112,7 +112,7 @@ impl Local {
         Ok(())
     }
 
-    /// The client is told of its rate once a second, so that the errors are not a flood of their own.
+    /// The client is sent one error about its rate a second, so that the errors are not a flood of their own.
     fn deny_client_event(
         &mut self,
         context: &Context,

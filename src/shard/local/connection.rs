@@ -20,7 +20,7 @@ pub struct ConnectionKey {
 
 /// Where a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) enum Standing {
+pub(in crate::shard) enum SubscriptionState {
     /// Asked of the home; the answer carries this ticket.
     Pending { ticket: u32 },
     /// Acknowledged. `position`: in the channel's subscriber list. `asks_again`: another subscribe request is with the
@@ -32,7 +32,7 @@ pub(in crate::shard) enum Standing {
 #[derive(Debug)]
 pub(in crate::shard) struct Subscription {
     pub(in crate::shard) channel: u32,
-    pub(in crate::shard) standing: Standing,
+    pub(in crate::shard) state: SubscriptionState,
     /// Bytes that this subscription is charged to its connection.
     pub(in crate::shard) charge: u32,
     /// Who this connection is in a presence channel.
@@ -53,7 +53,7 @@ pub(in crate::shard) struct SignedIn {
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Extras {
     pub(in crate::shard) signed_in: Option<SignedIn>,
-    /// Users whose comings and goings this connection is told.
+    /// Users whose status is sent to this connection.
     pub(in crate::shard) watched: Vec<ChannelKey>,
     /// Of these, users whose home has not answered yet; the first list goes out when it is 0.
     pub(in crate::shard) watched_unknown: u32,
@@ -129,7 +129,7 @@ pub struct Connection {
     pub(in crate::shard) pinged: bool,
     /// The client has sent a ping or pong frame: it is pinged with frames from then on (docs/PROTOCOL.md rule 14).
     pub(in crate::shard) speaks_control_frames: bool,
-    /// Our close frame is enqueued: it is in no channel any more, and what it sends is dropped.
+    /// Our close frame is enqueued: it is in no channel any longer, and what it sends is dropped.
     pub(in crate::shard) closing: bool,
     /// It is in the outbox's dirty list.
     pub(in crate::shard) dirty: bool,
@@ -144,7 +144,7 @@ pub struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() <= 96, "the budget of an idle connection");
-const _: () = assert!(size_of::<Standing>() == 8);
+const _: () = assert!(size_of::<SubscriptionState>() == 8);
 const _: () = assert!(size_of::<Subscription>() <= 24);
 
 impl Connection {

@@ -24,7 +24,7 @@ impl Local {
     pub(super) fn settle_counts(&mut self, context: &Context, out: &mut Outbox) {
         let core = context.core();
         while let Some(index) = self.counts_changed.pop() {
-            // A channel that is gone was told to its home by `Disinterest`; its place may be another's by now.
+            // Of a channel that is gone the home was sent `Disinterest`; its index may be another's by now.
             let Some(local) = self.channels.find_mut(index).filter(|local| local.count_changed)
             else {
                 continue;

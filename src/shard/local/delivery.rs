@@ -80,8 +80,8 @@ impl Local {
         self.mark_dirty(out, slot);
     }
 
-    /// Closes the slow consumers found since the last call with 4100, and tells homes whose numbers changed. Call once
-    /// input is dealt with: closing
+    /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that changed. Call
+    /// once input is dealt with: closing
     /// one takes it out of its channels, which must not happen while a channel is being worked on.
     pub(in crate::shard) fn settle(&mut self, context: &Context, out: &mut Outbox) {
         // Each round closes at least one connection, so this ends.
@@ -105,7 +105,7 @@ impl Local {
     }
 
     /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
-    /// is in the list twice when it was given to another connection meanwhile: the second time there is no mark.
+    /// is in the list twice when it was given to another connection since: the second time there is no mark.
     pub(in crate::shard) fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         let connection = self.connections.get_mut(slot as usize)?;
         let was_dirty = std::mem::take(&mut connection.dirty);

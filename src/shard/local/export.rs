@@ -5,7 +5,7 @@ use crate::shard::outbox::Outbox;
 use hashbrown::HashMap;
 
 use super::Local;
-use super::connection::{ConnectionKey, Extras, SignedIn, Standing, Subscription};
+use super::connection::{ConnectionKey, Extras, SignedIn, Subscription, SubscriptionState};
 use super::memory::{subscription_charge, user_charge};
 use super::refuse::Denial;
 use super::send_queue::SendQueue;
@@ -44,7 +44,9 @@ impl Local {
         let connection = &self.connections[key.slot as usize];
         let mut subscriptions = Vec::with_capacity(connection.subscriptions.len());
         for subscription in &connection.subscriptions {
-            let Standing::Active { .. } = subscription.standing else { return Err(NotAtRest) };
+            let SubscriptionState::Active { .. } = subscription.state else {
+                return Err(NotAtRest);
+            };
             let name = self.channels.get(subscription.channel).key.name();
             subscriptions.push((name.into(), subscription.member.as_deref().cloned()));
         }
@@ -83,8 +85,8 @@ impl Local {
         Ok(Some(UserState { user: user.clone(), info: info.clone(), watched }))
     }
 
-    /// Takes in a connection of another process. It gets no frame by this, and nobody hears of it. One of an app that
-    /// is not configured any more is closed with 4001, one of a disabled app with 4003.
+    /// Takes over a connection of another process. Nobody is sent anything by this. One of an app that
+    /// is not configured any longer is closed with 4001, one of a disabled app with 4003.
     pub(in crate::shard) fn import_connection(
         &mut self,
         context: &Context,
@@ -165,9 +167,9 @@ impl Local {
         local.active = true;
         let place = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
         let position = local.add(slot, place);
-        let (standing, member) =
-            (Standing::Active { position, asks_again: false }, member.map(Box::new));
-        connection.add_subscription(Subscription { channel: index, standing, charge, member });
+        let (state, member) =
+            (SubscriptionState::Active { position, asks_again: false }, member.map(Box::new));
+        connection.add_subscription(Subscription { channel: index, state, charge, member });
     }
 
     fn import_user(&mut self, context: &Context, slot: u32, app: AppIndex, state: UserState) {

@@ -3,7 +3,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::Local;
-use super::connection::{Connection, Standing};
+use super::connection::{Connection, SubscriptionState};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::invariants::{ensure, is_forgotten};
@@ -68,15 +68,15 @@ impl Local {
             let Some(local) = self.channels.find_at(index) else {
                 return Err(format!("slot {slot} is subscribed to channel {index}, which is gone"));
             };
-            match subscription.standing {
-                Standing::Pending { .. } => {
+            match subscription.state {
+                SubscriptionState::Pending { .. } => {
                     ensure!(
                         local.pending > 0,
                         "slot {slot}: no answer of {} will come",
                         local.key.name()
                     );
                 }
-                Standing::Active { position, asks_again } => {
+                SubscriptionState::Active { position, asks_again } => {
                     active += 1;
                     ensure!(
                         local.active,

@@ -48,7 +48,7 @@ impl Local {
         key
     }
 
-    /// A handshake is done but the connection is not wanted: it hears why, in an event and in a close frame
+    /// A handshake is done but the connection is refused: it is sent the reason in an event and in a close frame
     /// (docs/PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode.
     pub(in crate::shard) fn open_refused(
         &mut self,

@@ -1,6 +1,6 @@
 //! Silent connections are pinged, and then closed: a wheel with one entry per connection (docs/PROTOCOL.md C3). PURE.
 //!
-//! A sign of life moves no entry. Due connections that were heard of meanwhile are put further on.
+//! Input moves no entry. A due connection that has sent something since is put further on.
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
@@ -26,7 +26,7 @@ impl Local {
         }
     }
 
-    /// Watches a connection that another process watched before. Its pong gets its whole time anew.
+    /// Watches a connection that another process watched before. Its pong gets its whole time again.
     pub(super) fn watch_again(
         &mut self,
         context: &Context,

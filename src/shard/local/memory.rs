@@ -58,7 +58,7 @@ pub(super) fn user_charge<'a>(
 
 /// What this core's connections keep, and how much more they may.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct Account {
+pub(in crate::shard) struct MemoryAccount {
     /// The sum over all connections.
     charged: u64,
     /// Bytes that may be charged until memory is measured again; `None` without a budget.
@@ -70,7 +70,7 @@ pub(in crate::shard) struct Account {
     http_reserve: u64,
 }
 
-impl Account {
+impl MemoryAccount {
     /// Whether this many more bytes may be used.
     fn has_room(&self, more: u64) -> bool {
         self.headroom.is_none_or(|bytes| more <= bytes)

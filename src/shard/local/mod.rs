@@ -55,7 +55,7 @@ use crate::wheel::Wheel;
 use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
 use connection::{Connection, ConnectionKey};
-use memory::Account;
+use memory::MemoryAccount;
 use pace::PaceTable;
 use refuse::Denial;
 use users::UserTable;
@@ -69,7 +69,7 @@ pub(super) struct Local {
     pub(super) users: UserTable,
     pace: PaceTable,
     wheel: Wheel<ConnectionKey>,
-    account: Account,
+    account: MemoryAccount,
     /// Connections with a ping to be answered when the second is over, each once.
     pings_late: Vec<ConnectionKey>,
     /// New connections of apps that want them authorized in time, by age.
@@ -83,7 +83,7 @@ pub(super) struct Local {
     overflowed: Vec<u32>,
     /// Local channels whose number of subscribers has changed; see `count.rs`.
     counts_changed: Vec<u32>,
-    /// How often something was refused, modulo 2^32: tells whether a message was.
+    /// How often something was refused, modulo 2^32: shows whether a message was.
     refusals: u32,
 }
 
@@ -113,7 +113,7 @@ impl Local {
             users: UserTable::default(),
             pace: PaceTable::new(context.settings.pace),
             wheel: Wheel::default(),
-            account: Account::default(),
+            account: MemoryAccount::default(),
             pings_late: Vec::new(),
             unauthorized: HashMap::default(),
             validator: Some(Validator::default()),
@@ -228,7 +228,7 @@ impl Local {
     }
 
     /// What this core may still use of the process's memory.
-    pub(super) fn memory(&mut self) -> &mut Account {
+    pub(super) fn memory(&mut self) -> &mut MemoryAccount {
         &mut self.account
     }
 

@@ -1,4 +1,4 @@
-//! How fast one connection may change what its node has to tell others: topics in Redis, and events of webhooks. PURE.
+//! How fast one connection may cause traffic beyond its node: topics in Redis, and events of webhooks. PURE.
 //!
 //! A client may subscribe to and leave channels without any credentials, and each first subscriber and each last one of
 //! a channel costs every part of a cluster something: Redis, the other nodes, the backend. So each connection has a
@@ -108,13 +108,14 @@ impl PaceTable {
 }
 
 impl Local {
-    /// Whether a connection is not to be read for now: it has changed more than its pace allows, or Redis is behind.
+    /// Whether a connection is not to be read for now: it has changed more than its pace allows, or Redis does not
+    /// keep up.
     #[must_use]
     pub(in crate::shard) fn must_wait(&self, context: &Context, key: ConnectionKey) -> bool {
         self.pace.len() > 0 && self.pace.waits(key, context.now)
     }
 
-    /// Some core's connection to Redis has more to send than Redis takes, or none has any more.
+    /// Some core's connection to Redis has more to send than Redis takes, or none has any longer.
     pub(in crate::shard) fn set_cluster_congested(&mut self, is_congested: bool) {
         self.pace.is_congested = is_congested;
     }
@@ -147,7 +148,7 @@ impl Local {
         }
     }
 
-    /// A connection sends something to other nodes that changes no topic: it only waits while Redis is behind.
+    /// A connection sends something to other nodes that changes no topic: it only waits while Redis does not keep up.
     pub(super) fn note_cluster_traffic(&mut self, context: &Context, key: ConnectionKey) {
         if self.pace.is_congested {
             self.pace.add(key, 0, context.now);

@@ -1,7 +1,7 @@
 //! How often one client may send: rates of messages and of control frames, and the answers over them. PURE.
 //!
-//! Answers are fewer than what causes them: a client that is over a rate is told once a window, and pings are answered
-//! one by one only as long as the client reads.
+//! Answers are fewer than what causes them: a client that is over a rate is sent one error a window, and pings are
+//! answered one by one only as long as the client reads.
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
@@ -116,7 +116,7 @@ impl Local {
         connection.rate_count <= limit.attempts_max
     }
 
-    /// Answers a message over the rate. The log and the client are told once a window, so that the errors are not a
+    /// Answers a message over the rate. The log and the client get one line a window, so that the errors are not a
     /// flood of their own; but every subscription is answered, because its client waits for that.
     pub(super) fn refuse_over_rate(
         &mut self,

@@ -90,7 +90,7 @@ impl SendQueue {
         }
     }
 
-    /// A queue as another process left it: what was left of a frame that had begun, and what was behind it.
+    /// A queue as another process left it: what was left of a frame that had begun, and what was after it.
     pub(super) fn restored(begun: &[u8], waiting: Vec<u8>) -> Self {
         let mut queue = Self::default();
         if !begun.is_empty() {

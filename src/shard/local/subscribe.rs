@@ -1,11 +1,11 @@
 //! Subscribing and leaving, seen from the subscriber's core (docs/PROTOCOL.md C4, rules 97, 98, 101). PURE.
 //!
-//! Every subscription asks the channel's home, also where this core has subscribers already: an event that was
-//! answered before the subscription was asked for is older at the home, so it is delivered before the
-//! acknowledgement and not heard. Lanes are first-in first-out: what the home sent before its answer is older than
-//! the acknowledgement, and what it sends later is newer.
+//! Every subscription is a request to the channel's home, even if this core already has subscribers. An event that was
+//! acknowledged to its publisher before the request is ordered before it, and is not delivered to the new subscriber.
+//! Lanes are first-in first-out: what the home sent before its answer is delivered before the acknowledgement, and what
+//! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for.
 
-use super::connection::{ConnectionKey, Standing, Subscription};
+use super::connection::{ConnectionKey, Subscription, SubscriptionState};
 use super::memory::subscription_charge;
 use super::refuse::Denial;
 use super::{Local, frame};
@@ -107,7 +107,7 @@ impl Local {
         }
         let join = match data {
             Some(data) => Some((data.user_id.clone(), data.user_info.as_str(), data.text.clone())),
-            // Whoever is signed in is in the channel as that user (rule 27).
+            // A connection that is signed in is in the channel as that user (rule 27).
             None => connection.signed_in().map(|signed_in| {
                 let (id, info) = (&signed_in.user.json, &*signed_in.info);
                 let text = format!("{{\"user_id\":{id},\"user_info\":{info}}}");
@@ -157,8 +157,8 @@ impl Local {
         self.charge(key.slot, charge);
         let ticket = self.next_ticket();
         let member = join.as_ref().map(|join| Box::new(join.user.clone()));
-        let standing = Standing::Pending { ticket };
-        let subscription = Subscription { channel: index, standing, charge, member };
+        let state = SubscriptionState::Pending { ticket };
+        let subscription = Subscription { channel: index, state, charge, member };
         self.connections[key.slot as usize].add_subscription(subscription);
         self.ask_home(context, out, key, index, ticket, join);
     }
@@ -176,7 +176,7 @@ impl Local {
         join: Option<Box<Join>>,
     ) {
         let subscription = &mut self.connections[key.slot as usize].subscriptions[at];
-        let Standing::Active { asks_again, .. } = &mut subscription.standing else {
+        let SubscriptionState::Active { asks_again, .. } = &mut subscription.state else {
             // The first request is not answered yet; its answer is the acknowledgement of both.
             return;
         };
@@ -209,7 +209,7 @@ impl Local {
         out.mail_home(home, Mail::Subscribe { channel, connection: key, ticket, core, join });
     }
 
-    /// The home said no: the presence channel is full.
+    /// The home has refused: the presence channel is full, or there is no memory.
     pub(in crate::shard) fn on_full(
         &mut self,
         context: &Context,
@@ -222,8 +222,8 @@ impl Local {
         let Some(index) = self.answered(channel) else { return };
         if self.get_open(key).is_some()
             && let Some(at) = self.subscription_index(key.slot, index)
-            && self.connections[key.slot as usize].subscriptions[at].standing
-                == (Standing::Pending { ticket })
+            && self.connections[key.slot as usize].subscriptions[at].state
+                == (SubscriptionState::Pending { ticket })
         {
             self.leave(context, out, key.slot, at);
             // `leave` may have dropped the channel.
@@ -283,15 +283,15 @@ impl Local {
             return false;
         }
         let Some(at) = self.subscription_index(key.slot, index) else { return false };
-        match &mut self.connections[key.slot as usize].subscriptions[at].standing {
-            Standing::Pending { ticket: asked } if *asked == ticket => {
+        match &mut self.connections[key.slot as usize].subscriptions[at].state {
+            SubscriptionState::Pending { ticket: asked } if *asked == ticket => {
                 self.acknowledge(context, out, key.slot, index, at, greeting);
                 true
             }
-            // It left and came back meanwhile; the answer to its second question follows.
-            Standing::Pending { .. } => false,
+            // It left and subscribed again since; the answer to its second request follows.
+            SubscriptionState::Pending { .. } => false,
             // Answers come in the order of their questions, so this is one to `subscribe_again`.
-            Standing::Active { asks_again, .. } => {
+            SubscriptionState::Active { asks_again, .. } => {
                 *asks_again = false;
                 self.greet(context, out, key.slot, index, greeting);
                 true
@@ -313,7 +313,8 @@ impl Local {
         let connection = &mut self.connections[slot as usize];
         let subscription_index = u32::try_from(at).unwrap_or(u32::MAX);
         let position = self.channels.get_mut(index).add(slot, subscription_index);
-        connection.subscriptions[at].standing = Standing::Active { position, asks_again: false };
+        connection.subscriptions[at].state =
+            SubscriptionState::Active { position, asks_again: false };
         self.note_count(context, index);
     }
 
@@ -369,23 +370,23 @@ impl Local {
         let connection = &mut self.connections[slot as usize];
         let left = connection.remove_subscription(at);
         if let Some(moved) = connection.subscriptions.get(at)
-            && let Standing::Active { position, .. } = moved.standing
+            && let SubscriptionState::Active { position, .. } = moved.state
         {
             let subscribers = &mut self.channels.get_mut(moved.channel).subscribers;
             subscribers[position as usize].subscription_index =
                 u32::try_from(at).unwrap_or(u32::MAX);
         }
         self.discharge(slot, left.charge);
-        if let Standing::Active { position, .. } = left.standing {
+        if let SubscriptionState::Active { position, .. } = left.state {
             self.remove_subscriber(context, left.channel, position as usize);
         }
-        // Whoever is still pending leaves when the answer comes: only then is it known whether they were let in. The
-        // answer may depend on Redis, which need not be asked any more.
+        // A pending member leaves when the answer comes: only then is it known whether the home has counted them. The
+        // answer may depend on Redis, which need not be asked any longer.
         let is_asked = context.is_clustered() && self.channels.get(left.channel).pending > 0;
-        if let (Standing::Pending { ticket }, true) = (left.standing, is_asked) {
+        if let (SubscriptionState::Pending { ticket }, true) = (left.state, is_asked) {
             return self.withdraw(context, out, slot, left.channel, ticket);
         }
-        if let (Some(member), Standing::Active { .. }) = (left.member, left.standing) {
+        if let (Some(member), SubscriptionState::Active { .. }) = (left.member, left.state) {
             self.tell_leave(context, out, left.channel, *member);
         }
         self.drop_if_unused(context, out, left.channel);
@@ -412,8 +413,8 @@ impl Local {
         subscribers.swap_remove(position);
         if let Some(moved) = subscribers.get(position).copied() {
             let owner = &mut self.connections[moved.slot as usize];
-            let standing = &mut owner.subscriptions[moved.subscription_index as usize].standing;
-            if let Standing::Active { position: at, .. } = standing {
+            let state = &mut owner.subscriptions[moved.subscription_index as usize].state;
+            if let SubscriptionState::Active { position: at, .. } = state {
                 *at = u32::try_from(position).unwrap_or(u32::MAX);
             }
         }
@@ -426,7 +427,7 @@ impl Local {
         out.mail_home(home, Mail::Leave { channel, user_id: member.text });
     }
 
-    /// Forgets a channel nobody here is in or waits for, and tells its home.
+    /// Drops a channel that nobody here is in or waits for, and sends its home a `Disinterest`.
     fn drop_if_unused(&mut self, context: &Context, out: &mut Outbox, index: u32) {
         let local = self.channels.get(index);
         if !local.subscribers.is_empty() || local.pending > 0 {
@@ -435,7 +436,7 @@ impl Local {
         let active = local.active;
         let channel = self.channels.remove(index).key;
         let home = context.keys.home(&channel);
-        // Home was told of an interest only by a request that it granted.
+        // The home knows of an interest only by a request that it granted.
         if active {
             let core = context.core();
             out.mail_home(home, Mail::Disinterest { channel, core });
@@ -458,7 +459,7 @@ pub(super) fn bad_channel(what: Detail<'_>) -> Denial<'_> {
     Denial::new(error_code::INVALID_MESSAGE, Cause::BadChannel, [what, most])
 }
 
-/// The home has more to say to a subscriber of these than that it is in.
+/// The home sends a subscriber of these more than an acknowledgement.
 fn greets(kind: ChannelKind) -> bool {
     kind.cached || kind.access == Access::Presence
 }

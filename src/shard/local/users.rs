@@ -27,11 +27,11 @@ use crate::shard::mail::Mail;
 /// In lines about what was refused.
 const SIGN_IN: Detail<'_> = Detail::Own("sign-in");
 
-type Table<T> = HashMap<ChannelKey, T, foldhash::fast::FixedState>;
+type UserMap<T> = HashMap<ChannelKey, T, foldhash::fast::FixedState>;
 
 /// Users who are signed in on this core, or watched from it.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct UserTable(Table<LocalUser>);
+pub(in crate::shard) struct UserTable(UserMap<LocalUser>);
 
 /// A user who is signed in on this core, or watched from it.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ struct LocalUser {
     connections: u32,
     /// Slots of connections that watch the user.
     watchers: IndexSet<u32, foldhash::fast::FixedState>,
-    /// Whether the user is online, once the home has said so. Kept up to date while there are watchers.
+    /// Whether the user is online; `None` until the home has answered. Kept up to date while there are watchers.
     online: Option<bool>,
 }
 
@@ -76,7 +76,7 @@ impl UserTable {
         local.online = Some(online);
     }
 
-    /// What the homes are to hear of what was imported: user, signed in here, watched from here.
+    /// All users: whether they are signed in here, and whether they are watched from here.
     pub(in crate::shard) fn imported(&self) -> Vec<(ChannelKey, bool, bool)> {
         let each = self.0.iter();
         each.map(|(user, local)| (user.clone(), local.connections > 0, !local.watchers.is_empty()))
@@ -210,7 +210,7 @@ impl Local {
         out.mail_home(context.keys.home(&user), Mail::UserGone { user, core });
     }
 
-    /// Watches the first users of the list; the connection is told of them once all their homes have answered.
+    /// Watches the first users of the list; the connection is sent their status once all their homes have answered.
     fn watch_users(&mut self, context: &Context, out: &mut Outbox, slot: u32, user: &User) {
         if user.watchlist.len() > WATCHLIST_MAX {
             let (error, cause) = (error_code::WATCHLIST_TOO_LONG, Cause::WatchlistTooLong);
@@ -285,7 +285,7 @@ impl Local {
         self.enqueue(context, out, slot, &bytes);
     }
 
-    /// The home says whether a user is online: in answer to `Watch`, or because it changed.
+    /// The home has sent whether a user is online: in answer to `Watch`, or because it changed.
     pub(in crate::shard) fn on_user_status(
         &mut self,
         context: &Context,
@@ -307,7 +307,7 @@ impl Local {
         for slot in watchers {
             let Some(extras) = &mut self.connections[slot as usize].extras else { continue };
             match extras.watched_unknown {
-                // Whoever has had the whole list hears of the change.
+                // It has been sent the whole list, and is sent the change.
                 0 => self.enqueue(context, out, slot, &change),
                 unknown if is_first => {
                     extras.watched_unknown = unknown - 1;

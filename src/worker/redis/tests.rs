@@ -51,7 +51,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         unready: AtomicBool::new(false),
         phase: Phase::default(),
         transfer: Transfer::new(1, None),
-        lines: config.scaling.clone().map(|scaling| Lines::new(NodeId(1), scaling, 1)),
+        redis: config.scaling.clone().map(|scaling| RedisConnections::new(NodeId(1), scaling, 1)),
         config,
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
