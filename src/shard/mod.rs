@@ -142,6 +142,7 @@ impl Shard {
 
     /// The connection behind a key, if it is still the same one.
     #[must_use]
+    #[inline]
     pub fn get(&self, key: ConnectionKey) -> Option<&Connection> {
         self.local.get(key)
     }
@@ -175,6 +176,7 @@ impl Shard {
     }
 
     /// A WebSocket pong counts as a sign of life (docs/PROTOCOL.md rule 14).
+    #[inline]
     pub fn on_pong_frame(&mut self, key: ConnectionKey) {
         self.local.on_pong_frame(&self.context, &mut self.outbox, key);
     }
@@ -404,11 +406,13 @@ impl Shard {
 
     /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
     /// is in the list twice when it was given to another connection since: the second time there is no mark.
+    #[inline]
     pub fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         self.local.take_dirty(slot)
     }
 
     #[must_use]
+    #[inline]
     pub fn send_queue(&self, slot: u32) -> Option<&SendQueue> {
         self.local.send_queue(slot)
     }

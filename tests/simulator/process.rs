@@ -256,7 +256,10 @@ impl Process {
         core.shard.set_cluster_congested(is_congested);
         self.told.append(&mut core.shard.outbox.webhooks);
         self.rests[index] = core.finish();
-        if let Err(broken) = core.check_invariants() {
+        // Every tick would make the simulation 1.35 times as long.
+        if self.ticks[index].is_multiple_of(2)
+            && let Err(broken) = core.check_invariants()
+        {
             panic!("core {index}: {broken}");
         }
         for account in core.reactor.accounts.drain(..) {
