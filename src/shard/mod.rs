@@ -226,7 +226,7 @@ impl Shard {
             cluster.publish(outbox, channel, frame, except, cache_seconds);
         }
         if home.distribute(context, outbox, channel, frame, except) {
-            local.deliver(context, outbox, channel, frame, except);
+            local.deliver(&mut outbox.dirty, channel, frame, except);
         }
         if cache && (context.settings.talkative || context.settings.debug) {
             home.note_unheard(context, outbox, channel, frame);
@@ -290,7 +290,7 @@ impl Shard {
                 self.publish_here(&channel, &frame, except, cache);
             }
             Mail::Deliver { channel, frame, except } => {
-                local.deliver(context, out, &channel, &frame, except);
+                local.deliver(&mut out.dirty, &channel, &frame, except);
             }
             Mail::Subscribe { channel, connection, ticket, core, join } => {
                 let request = SubscribeRequest { channel, connection, ticket, core, join };

@@ -27,17 +27,18 @@ pub enum AfterSend {
 impl Local {
     /// Enqueues a frame for every subscriber on this core. A stale event, for a channel just left by all,
     /// finds nobody.
+    ///
+    /// Arguments and limits are few and near, because each pointer more costs an instruction a delivery.
     pub(in crate::shard) fn deliver(
         &mut self,
-        context: &Context,
-        out: &mut Outbox,
+        dirty: &mut Vec<u32>,
         channel: &ChannelKey,
         frame: &FrameBytes,
         except: Option<SocketId>,
     ) {
         let Some(index) = self.channels.find_key(channel) else { return };
         let frame = Frame::new(frame.clone());
-        let limits = context.settings.memory;
+        let limits = self.limits;
         for subscriber in &self.channels.get(index).subscribers {
             let connection = &mut self.connections[subscriber.slot as usize];
             if except == Some(connection.socket_id) {
@@ -50,7 +51,7 @@ impl Local {
             connection.send_queue.push(&frame);
             if !connection.dirty && !connection.blocked {
                 connection.dirty = true;
-                out.dirty.push(subscriber.slot);
+                dirty.push(subscriber.slot);
             }
         }
     }

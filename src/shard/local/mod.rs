@@ -55,7 +55,7 @@ use crate::wheel::Wheel;
 use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
 use connection::{Connection, ConnectionKey};
-use memory::MemoryAccount;
+use memory::{MemoryAccount, MemoryLimits};
 use pace::PaceTable;
 use refuse::Denial;
 use users::UserTable;
@@ -70,6 +70,8 @@ pub(super) struct Local {
     pace: PaceTable,
     wheel: Wheel<ConnectionKey>,
     account: MemoryAccount,
+    /// Those of `Settings`.
+    limits: MemoryLimits,
     /// Connections with a ping to be answered when the second is over, each once.
     pings_late: Vec<ConnectionKey>,
     /// New connections of apps that want them authorized in time, by age.
@@ -114,6 +116,7 @@ impl Local {
             pace: PaceTable::new(context.settings.pace),
             wheel: Wheel::default(),
             account: MemoryAccount::default(),
+            limits: context.settings.memory,
             pings_late: Vec::new(),
             unauthorized: HashMap::default(),
             validator: Some(Validator::default()),
