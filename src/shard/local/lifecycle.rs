@@ -39,8 +39,8 @@ impl Local {
             outbound::connection_established(socket_id, timeout, &mut self.text);
             frame::encode(Opcode::Text, &self.text, &mut bytes);
         }
-        // What the client sends after its handshake may fill the queue before anything leaves. A close for that must not
-        // drop the 101 answer, nor the answers to requests before it, which were carried out.
+        // What the client sends after its handshake may fill the queue before anything leaves. A close for that must
+        // not drop the 101 answer, nor the answers to requests before it, which were carried out.
         self.connections[key.slot as usize].send_queue.push_begun(&bytes.into());
         self.mark_dirty(out, key.slot);
         self.watch(context, key);

@@ -68,7 +68,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
 }
 
 fn is_serving(worker: &Worker<Epoll>) -> bool {
-    matches!(worker.line.as_ref().unwrap().state, State::Serving(_))
+    matches!(worker.redis.as_ref().unwrap().state, RedisState::Serving(_))
 }
 
 /// Input that is left for the next tick, or a report that comes late, asks for another tick. Once the connection is
@@ -85,7 +85,7 @@ fn a_core_whose_redis_connection_ended_with_unread_input_waits_for_the_next_atte
         worker.core.reactor.kernel.park(Some(wait_ms.min(CALLING_LOOK_MS)));
     }
     assert!(is_serving(&worker), "no connection to a listener that is there");
-    // As `read_line` leaves it when there is more than one tick reads.
+    // As `read_some` leaves it when there is more than one tick reads.
     worker.core.reactor.cluster.readable = true;
     let number = worker.core.reactor.cluster.number;
     worker.end_serving("the test ends it");
