@@ -38,9 +38,10 @@ const PANICS: &[(&str, usize, &str)] = &[
     ("src/pusher/socket_id.rs", 1, "both numbers are the worker's own"),
     ("src/server/client/socket.rs", 1, "a command, not the server: no random numbers"),
     ("src/server/mod.rs", 1, "at the start: no random numbers"),
-    ("src/shard/channel_table.rs", 1, "2^32 channels on one core take over 1 TB"),
-    ("src/shard/home.rs", 1, "2^32 channels of one core take over 1 TB"),
-    ("src/shard/mod.rs", 2, "the worker's own numbers; DESCRIPTORS_MAX is below 2^32 connections"),
+    ("src/shard/local/channel_table.rs", 1, "2^32 channels on one core take over 1 TB"),
+    ("src/shard/home/table.rs", 1, "2^32 channels of one core take over 1 TB"),
+    ("src/shard/local/lifecycle.rs", 1, "DESCRIPTORS_MAX is below 2^32 connections"),
+    ("src/shard/mod.rs", 1, "the worker's own numbers"),
     ("src/worker/kernel/uring.rs", 2, "on purpose: the ring is broken, or has had no memory for a second"),
     ("src/worker/time.rs", 1, "on purpose: without random numbers socket ids could be guessed"),
 ];

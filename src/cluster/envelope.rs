@@ -1,59 +1,272 @@
-//! The bytes of an envelope: who sends it, its number, its body, and behind it the frame of an event. PURE.
+//! The bytes of a message: its sender, its number, the message, and after it the frame of an event. PURE.
+//!
+//! `WireMessage` is the format: one flat list, so that the three lists of `shard/node_message.rs` can change without
+//! it. postcard writes the index of a variant and then its fields. Nodes of two builds meet during a rolling restart,
+//! so a variant keeps its place and its fields; new ones come at the end. A change of a variant needs another version
+//! in `names.rs`. A test compares the bytes.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use crate::shard::{Body, LinkId, Retransmitted, Stored};
+use serde::de::{EnumAccess, Error as _, Unexpected, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{
+    ApiMessage, ChannelMessage, MemberSnapshot, NodeId, NodeMessage, NodeSnapshot, Replayed,
+    SessionId, SessionMessage, Stored, WireAnswer, WireQuestion,
+};
 use crate::ws::frame;
 
-/// Bytes of a body that is no event. Decoded, a list may take 16 times the bytes it has here: one byte of the
+/// Bytes of a message that is no event. Decoded, a list may take 16 times the bytes it has here: one byte of the
 /// sender's is an entry of a vector.
 pub(super) const STATE_BYTES_MAX: usize = 16 << 20;
 
-/// First bytes of the bodies that a frame follows.
+/// First bytes of the messages that a frame follows.
 const EVENT: u8 = 0;
-const REPEAT: u8 = 15;
+const REPLAY: u8 = 15;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Envelope {
-    pub(super) from: LinkId,
-    /// Grows with each envelope of a link, over all its lines.
+    pub(super) from: SessionId,
+    /// Grows with each message of a session, over all its connections.
     pub(super) number: u64,
-    pub(super) body: Body,
+    pub(super) message: NodeMessage,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireEnvelope {
+    from: SessionId,
+    number: u64,
+    message: WireMessage,
+}
+
+/// Any message, as it is sent.
+#[derive(Serialize, Deserialize)]
+enum WireMessage {
+    Event { except: Option<SocketId>, cache: bool },
+    Joined { member: MemberSnapshot, channel_data: Box<str> },
+    Left { user_id: Box<str> },
+    LeaveFinal { who: Option<Box<str>> },
+    Online(bool),
+    Occupied(bool),
+    Count(u32),
+    Synchronize { ticket: u32, snapshot: NodeSnapshot },
+    Snapshot { app: Box<str>, channel: Box<str>, ticket: u32, snapshot: Option<NodeSnapshot> },
+    Restored,
+    Quit,
+    Terminate { app: Box<str>, user_id: Box<str> },
+    Heartbeat,
+    SessionUp,
+    ReplayRequest { away_seconds: u32, received: Vec<(SessionId, u64)> },
+    Replay { number: u64, app: Box<str>, channel: Box<str>, what: WireReplayed },
+    ReplayDone,
+    NodeEnds,
+    Revive { node: NodeId },
+    Ask { id: u32, question: WireQuestion },
+    Answer { id: u32, answers: Vec<WireAnswer> },
+}
+
+impl From<ChannelMessage> for WireMessage {
+    fn from(message: ChannelMessage) -> Self {
+        match message {
+            ChannelMessage::Event { except, cache } => Self::Event { except, cache },
+            ChannelMessage::Joined { member, channel_data } => {
+                Self::Joined { member, channel_data }
+            }
+            ChannelMessage::Left { user_id } => Self::Left { user_id },
+            ChannelMessage::LeaveFinal { who } => Self::LeaveFinal { who },
+            ChannelMessage::Online(value) => Self::Online(value),
+            ChannelMessage::Occupied(value) => Self::Occupied(value),
+            ChannelMessage::Count(value) => Self::Count(value),
+            ChannelMessage::Synchronize { ticket, snapshot } => {
+                Self::Synchronize { ticket, snapshot }
+            }
+            ChannelMessage::Restored => Self::Restored,
+            ChannelMessage::Quit => Self::Quit,
+        }
+    }
+}
+
+impl From<SessionMessage> for WireMessage {
+    fn from(message: SessionMessage) -> Self {
+        match message {
+            SessionMessage::Snapshot { app, channel, ticket, snapshot } => {
+                Self::Snapshot { app, channel, ticket, snapshot }
+            }
+            SessionMessage::Terminate { app, user_id } => Self::Terminate { app, user_id },
+            SessionMessage::Heartbeat => Self::Heartbeat,
+            SessionMessage::SessionUp => Self::SessionUp,
+            SessionMessage::ReplayRequest { away_seconds, received } => {
+                Self::ReplayRequest { away_seconds, received }
+            }
+            SessionMessage::Replay { number, app, channel, what } => {
+                Self::Replay { number, app, channel, what: what.into() }
+            }
+            SessionMessage::ReplayDone => Self::ReplayDone,
+            SessionMessage::NodeEnds => Self::NodeEnds,
+            SessionMessage::Revive { node } => Self::Revive { node },
+        }
+    }
+}
+
+impl From<NodeMessage> for WireMessage {
+    fn from(message: NodeMessage) -> Self {
+        match message {
+            NodeMessage::Channel(message) => message.into(),
+            NodeMessage::Session(message) => message.into(),
+            NodeMessage::Api(ApiMessage::Ask { id, question }) => Self::Ask { id, question },
+            NodeMessage::Api(ApiMessage::Answer { id, answers }) => Self::Answer { id, answers },
+        }
+    }
+}
+
+impl From<WireMessage> for NodeMessage {
+    fn from(message: WireMessage) -> Self {
+        use {ApiMessage as Api, ChannelMessage as Channel, SessionMessage as Session};
+        match message {
+            WireMessage::Event { except, cache } => Channel::Event { except, cache }.into(),
+            WireMessage::Joined { member, channel_data } => {
+                Channel::Joined { member, channel_data }.into()
+            }
+            WireMessage::Left { user_id } => Channel::Left { user_id }.into(),
+            WireMessage::LeaveFinal { who } => Channel::LeaveFinal { who }.into(),
+            WireMessage::Online(value) => Channel::Online(value).into(),
+            WireMessage::Occupied(value) => Channel::Occupied(value).into(),
+            WireMessage::Count(value) => Channel::Count(value).into(),
+            WireMessage::Synchronize { ticket, snapshot } => {
+                Channel::Synchronize { ticket, snapshot }.into()
+            }
+            WireMessage::Snapshot { app, channel, ticket, snapshot } => {
+                Session::Snapshot { app, channel, ticket, snapshot }.into()
+            }
+            WireMessage::Restored => Channel::Restored.into(),
+            WireMessage::Quit => Channel::Quit.into(),
+            WireMessage::Terminate { app, user_id } => Session::Terminate { app, user_id }.into(),
+            WireMessage::Heartbeat => Session::Heartbeat.into(),
+            WireMessage::SessionUp => Session::SessionUp.into(),
+            WireMessage::ReplayRequest { away_seconds, received } => {
+                Session::ReplayRequest { away_seconds, received }.into()
+            }
+            WireMessage::Replay { number, app, channel, what } => {
+                Session::Replay { number, app, channel, what: what.into() }.into()
+            }
+            WireMessage::ReplayDone => Session::ReplayDone.into(),
+            WireMessage::NodeEnds => Session::NodeEnds.into(),
+            WireMessage::Revive { node } => Session::Revive { node }.into(),
+            WireMessage::Ask { id, question } => Api::Ask { id, question }.into(),
+            WireMessage::Answer { id, answers } => Api::Answer { id, answers }.into(),
+        }
+    }
+}
+
+/// `Replayed` as it is sent: with the indexes that the same kinds have in `WireMessage`, because a replay held a whole
+/// message once. It is a type of its own so that no replay can hold another one.
+#[derive(Debug, PartialEq)]
+struct WireReplayed(Replayed);
+
+impl From<Replayed> for WireReplayed {
+    fn from(replayed: Replayed) -> Self {
+        Self(replayed)
+    }
+}
+
+impl From<WireReplayed> for Replayed {
+    fn from(WireReplayed(replayed): WireReplayed) -> Self {
+        replayed
+    }
+}
+
+impl WireReplayed {
+    const EVENT: u32 = 0;
+    const TERMINATE: u32 = 11;
+}
+
+impl Serialize for WireReplayed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Replayed::Event { except, cache } => {
+                let fields = (except, cache);
+                serializer.serialize_newtype_variant("Body", Self::EVENT, "Event", &fields)
+            }
+            Replayed::Terminate { app, user_id } => {
+                let fields = (app, user_id);
+                serializer.serialize_newtype_variant("Body", Self::TERMINATE, "Terminate", &fields)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WireReplayed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_enum("Body", &["Event", "Terminate"], ReplayedVisitor)
+    }
+}
+
+struct ReplayedVisitor;
+
+impl<'de> Visitor<'de> for ReplayedVisitor {
+    type Value = WireReplayed;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an event or a termination")
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<WireReplayed, A::Error> {
+        match data.variant::<u32>()? {
+            (WireReplayed::EVENT, fields) => {
+                let (except, cache) = fields.newtype_variant()?;
+                Ok(WireReplayed(Replayed::Event { except, cache }))
+            }
+            (WireReplayed::TERMINATE, fields) => {
+                let (app, user_id) = fields.newtype_variant()?;
+                Ok(WireReplayed(Replayed::Terminate { app, user_id }))
+            }
+            (other, _) => {
+                let given = Unexpected::Unsigned(other.into());
+                Err(A::Error::invalid_value(given, &self))
+            }
+        }
+    }
 }
 
 /// `frame` is that of an event, and empty otherwise.
-pub(super) fn encode(envelope: &Envelope, frame: &[u8]) -> Vec<u8> {
+pub(super) fn encode(envelope: Envelope, frame: &[u8]) -> Vec<u8> {
+    let Envelope { from, number, message } = envelope;
+    let wire = WireEnvelope { from, number, message: message.into() };
     // Only a serializer that runs out of room can fail, and a vector does not.
-    let mut bytes = postcard::to_allocvec(envelope).unwrap_or_default();
+    let mut bytes = postcard::to_allocvec(&wire).unwrap_or_default();
     bytes.extend_from_slice(frame);
     bytes
 }
 
 /// `None`: not from a node of this version, and not to be trusted.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
-    let (_, body) = postcard::take_from_bytes::<(LinkId, u64)>(bytes).ok()?;
-    let has_frame = matches!(body.first(), Some(&(EVENT | REPEAT)));
-    if !has_frame && body.len() > STATE_BYTES_MAX {
+    let (_, message) = postcard::take_from_bytes::<(SessionId, u64)>(bytes).ok()?;
+    let has_frame = matches!(message.first(), Some(&(EVENT | REPLAY)));
+    if !has_frame && message.len() > STATE_BYTES_MAX {
         return None;
     }
-    let (envelope, frame) = postcard::take_from_bytes::<Envelope>(bytes).ok()?;
-    let is_good = match &envelope.body {
-        // It goes to clients as it is.
-        Body::Event { .. } | Body::Repeat { what: Retransmitted::Event { .. }, .. } => {
+    let (wire, frame) = postcard::take_from_bytes::<WireEnvelope>(bytes).ok()?;
+    let WireEnvelope { from, number, message } = wire;
+    let message = NodeMessage::from(message);
+    let is_good = match &message {
+        // It is sent to clients as it is.
+        NodeMessage::Channel(ChannelMessage::Event { .. })
+        | NodeMessage::Session(SessionMessage::Replay { what: Replayed::Event { .. }, .. }) => {
             frame::is_server_text(frame)
         }
         _ => frame.is_empty(),
     };
-    is_good.then_some((envelope, frame))
+    is_good.then_some((Envelope { from, number, message }, frame))
 }
 
-/// What is stored of a cache channel, ahead of the event's frame.
+/// What is stored of a cache channel, before the event's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredHead {
     /// Seconds since 1970.
     pub(super) expires: u64,
-    /// Who published it, by which number.
-    pub(super) from: LinkId,
+    /// The session that published it, and its number there.
+    pub(super) from: SessionId,
     pub(super) number: u64,
 }
 
@@ -74,44 +287,120 @@ pub(super) fn decode_stored(bytes: &[u8], unix_seconds: u64) -> Option<Stored> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::NodeId;
+    use crate::pusher::inbound::UserId;
     use proptest::prelude::*;
 
+    fn envelope(message: impl Into<NodeMessage>) -> Envelope {
+        let from = SessionId { node: NodeId(u64::MAX), core: 3 };
+        Envelope { from, number: 1 << 40, message: message.into() }
+    }
+
     fn event() -> Envelope {
-        let from = LinkId { node: NodeId(u64::MAX), core: 3 };
-        Envelope { from, number: 1 << 40, body: Body::Event { except: None, cache: true } }
+        envelope(ChannelMessage::Event { except: None, cache: true })
     }
 
     #[test]
     fn an_event_travels_with_its_frame() {
         let frame = frame::encode_text(b"{\"event\":\"e\"}");
-        let bytes = encode(&event(), &frame);
+        let bytes = encode(event(), &frame);
         assert_eq!(decode(&bytes), Some((event(), &frame[..])));
         assert_eq!(decode(&bytes[..bytes.len() - 1]), None, "half a frame is no event");
         assert_eq!(decode(&[&bytes[..], b"x"].concat()), None);
-        let quit = Envelope { body: Body::Quit, ..event() };
-        assert_eq!(decode(&encode(&quit, b"")), Some((quit.clone(), &b""[..])));
-        assert_eq!(decode(&encode(&quit, b"x")), None);
+        let quit = || envelope(ChannelMessage::Quit);
+        assert_eq!(decode(&encode(quit(), b"")), Some((quit(), &b""[..])));
+        assert_eq!(decode(&encode(quit(), b"x")), None);
     }
 
-    /// A `Repeat` held a whole `Body` once, and could nest.
-    #[test]
-    fn a_retransmission_has_the_bytes_it_always_had_and_holds_no_other() {
-        let frame = frame::encode_text(b"{}");
-        let repeat = |what| {
-            let (app, channel) = ("1".into(), "news".into());
-            Envelope { body: Body::Repeat { number: 7, app, channel, what }, ..event() }
-        };
-        let ended = Retransmitted::Terminate { app: "1".into(), user_id: "u".into() };
-        let sent = Retransmitted::Event { except: None, cache: false };
-        for (envelope, tail, frame) in [
-            (repeat(ended), &b"\x0f\x07\x011\x04news\x0b\x011\x01u"[..], &b""[..]),
-            (repeat(sent), &b"\x0f\x07\x011\x04news\x00\x00\x00"[..], &frame[..]),
-        ] {
-            let bytes = encode(&envelope, frame);
-            assert!(bytes.ends_with(&[tail, frame].concat()), "{}", bytes.escape_ascii());
-            assert_eq!(decode(&bytes), Some((envelope, frame)));
+    /// A message, its bytes by the first build that had it, and whether a frame follows.
+    type Row = (NodeMessage, &'static [u8], bool);
+
+    fn snapshot() -> NodeSnapshot {
+        let user = UserId { json: "\"u\"".into(), text: "u".into() };
+        NodeSnapshot {
+            members: vec![MemberSnapshot { user, info: "{}".into() }],
+            pending_leaves: vec![None, Some("w".into())],
+            online: true,
+            occupied: false,
+            count: 300,
         }
+    }
+
+    fn channel_messages() -> [Row; 10] {
+        let member = snapshot().members.remove(0);
+        let joined = ChannelMessage::Joined { member, channel_data: "{}".into() };
+        let is_final = |who: Option<&str>| ChannelMessage::LeaveFinal { who: who.map(Into::into) };
+        [
+            (ChannelMessage::Event { except: None, cache: true }.into(), b"\0\0\x01", true),
+            (joined.into(), b"\x01\x03\"u\"\x01u\x02{}\x02{}", false),
+            (ChannelMessage::Left { user_id: "u".into() }.into(), b"\x02\x01u", false),
+            (is_final(None).into(), b"\x03\0", false),
+            (is_final(Some("u")).into(), b"\x03\x01\x01u", false),
+            (ChannelMessage::Online(true).into(), b"\x04\x01", false),
+            (ChannelMessage::Occupied(false).into(), b"\x05\0", false),
+            (ChannelMessage::Count(300).into(), b"\x06\xac\x02", false),
+            (
+                ChannelMessage::Synchronize { ticket: 5, snapshot: snapshot() }.into(),
+                b"\x07\x05\x01\x03\"u\"\x01u\x02{}\x02\0\x01\x01w\x01\0\xac\x02",
+                false,
+            ),
+            (ChannelMessage::Restored.into(), b"\x09", false),
+        ]
+    }
+
+    fn other_messages() -> [Row; 14] {
+        let (app, channel) = (|| Box::from("1"), || Box::from("news"));
+        let answer = |snapshot| {
+            let (app, channel) = (app(), channel());
+            SessionMessage::Snapshot { app, channel, ticket: 5, snapshot }
+        };
+        let empty = answer(Some(NodeSnapshot::default()));
+        let terminate = SessionMessage::Terminate { app: app(), user_id: "u".into() };
+        let received = vec![(SessionId { node: NodeId(9), core: 1 }, 3)];
+        let request = SessionMessage::ReplayRequest { away_seconds: 200, received };
+        let replay = |what| {
+            let (app, channel) = (app(), channel());
+            SessionMessage::Replay { number: 7, app, channel, what }
+        };
+        let ended = Replayed::Terminate { app: app(), user_id: "u".into() };
+        let sent = Replayed::Event { except: None, cache: false };
+        let question = WireQuestion::Connections { app: app() };
+        let answers = vec![WireAnswer::Connections(2), WireAnswer::Users(vec!["u".into()])];
+        let answers = ApiMessage::Answer { id: 4, answers };
+        [
+            (answer(None).into(), b"\x08\x011\x04news\x05\0", false),
+            (empty.into(), b"\x08\x011\x04news\x05\x01\0\0\0\0\0", false),
+            (ChannelMessage::Quit.into(), b"\x0a", false),
+            (terminate.into(), b"\x0b\x011\x01u", false),
+            (SessionMessage::Heartbeat.into(), b"\x0c", false),
+            (SessionMessage::SessionUp.into(), b"\x0d", false),
+            (request.into(), b"\x0e\xc8\x01\x01\x09\x01\x03", false),
+            (replay(ended).into(), b"\x0f\x07\x011\x04news\x0b\x011\x01u", false),
+            (replay(sent).into(), b"\x0f\x07\x011\x04news\0\0\0", true),
+            (SessionMessage::ReplayDone.into(), b"\x10", false),
+            (SessionMessage::NodeEnds.into(), b"\x11", false),
+            (SessionMessage::Revive { node: NodeId(300) }.into(), b"\x12\xac\x02", false),
+            (ApiMessage::Ask { id: 4, question }.into(), b"\x13\x04\x03\x011", false),
+            (answers.into(), b"\x14\x04\x02\x03\x02\x02\x01\x01u", false),
+        ]
+    }
+
+    /// Nodes of two builds meet during a rolling restart.
+    #[test]
+    fn each_message_keeps_its_bytes() {
+        let event = frame::encode_text(b"{}");
+        let head = [&[0xff; 9][..], &[1, 3], &[0x80; 5], &[0x20]].concat();
+        for (message, tail, has_frame) in channel_messages().into_iter().chain(other_messages()) {
+            let frame = if has_frame { &event[..] } else { b"" };
+            let bytes = encode(envelope(message.clone()), frame);
+            let expected = [&head[..], tail, frame].concat();
+            assert_eq!(bytes, expected, "{message:?}: {}", bytes.escape_ascii());
+            assert_eq!(decode(&bytes), Some((envelope(message), frame)));
+        }
+    }
+
+    /// A replay held a whole message once, and could nest.
+    #[test]
+    fn a_replay_cannot_hold_another_one() {
         let head = [7, 0, 1];
         for depth in [1, 2, 10_000, 1_000_000] {
             let nested = [15, 1, 0, 0].repeat(depth);
@@ -124,21 +413,19 @@ mod tests {
 
     #[test]
     fn a_snapshot_over_its_limit_is_refused_before_it_is_decoded() {
-        let snapshot = |lingering: usize| {
-            let part = crate::shard::Part {
-                lingering: vec![None; lingering],
-                ..crate::shard::Part::default()
-            };
-            encode(&Envelope { body: Body::Sync { ticket: 1, part }, ..event() }, b"")
+        let synchronize = |leaves: usize| {
+            let pending_leaves = vec![None; leaves];
+            let snapshot = NodeSnapshot { pending_leaves, ..NodeSnapshot::default() };
+            encode(envelope(ChannelMessage::Synchronize { ticket: 1, snapshot }), b"")
         };
-        assert!(decode(&snapshot(1_000)).is_some());
-        assert_eq!(decode(&snapshot(STATE_BYTES_MAX)), None);
+        assert!(decode(&synchronize(1_000)).is_some());
+        assert_eq!(decode(&synchronize(STATE_BYTES_MAX)), None);
         let frame = frame::encode_text(&vec![b' '; STATE_BYTES_MAX + 1]);
-        assert!(decode(&encode(&event(), &frame)).is_some(), "events have limits of their own");
+        assert!(decode(&encode(event(), &frame)).is_some(), "events have limits of their own");
     }
 
     #[test]
-    fn what_is_stored_ends_when_it_said() {
+    fn a_stored_event_is_read_until_it_expires() {
         let frame = frame::encode_text(b"{}");
         let from = event().from;
         let head = StoredHead { expires: 1_000, from, number: 7 };

@@ -1,21 +1,22 @@
-//! Nodes speak to each other over Redis: the line of one core, as a value. PURE: bytes in, bytes out
-//! (docs/decisions/0008, docs/PROTOCOL.md C11).
+//! Nodes send each other messages over Redis: the session of one core, as a value. PURE: bytes in, bytes out
+//! (docs/decisions/0008, docs/PROTOCOL.md C11). docs/CLUSTER.md has all messages, and diagrams.
 //!
-//! Each core has a line of its own and subscribes on it to the subjects that its homes hold, so nothing is handed
-//! between cores that was not before, and what Redis says on one line is in one order: replies, confirmations and
-//! messages. `shard::cluster` has the rules of what is said; `worker` has the socket.
+//! Owns: the commands and replies of one connection to Redis, the numbers of messages, and what may have to be sent
+//! again. Does not touch: the socket (`worker/redis.rs`), or what messages mean (`shard/cluster`).
 //!
-//! Every envelope carries its sender's link and a number that only grows. Events that Redis has not confirmed are kept
-//! and sent again on the next line; whoever had heard them knows the number and drops them. All else that is lost with
-//! a line is state, and told whole on the next.
+//! Each core has its own session and subscribes on it to the topics that its homes need, so nothing is handed between
+//! cores that was not before. Redis only relays messages, and what it sends on one connection has one order: replies,
+//! confirmations and messages.
 //!
-//! Bounds: what is kept takes at most `KEPT_BYTES_MAX`, the oldest event goes first and is counted; a Redis that takes
-//! or says nothing for `SILENT_BEATS`, or does not take what is written, is left and called anew.
+//! Each message carries its sender's session and a number that only grows. Events that Redis has not confirmed are kept
+//! and sent again on the next connection; a receiver drops numbers that it knows. Everything else that is lost with a
+//! connection is state, and its snapshot is sent on the next.
+//!
+//! Limits: what is kept takes at most `KEPT_BYTES_MAX`; the oldest event is dropped first, and counted. A Redis that
+//! sends nothing for `SILENT_SECONDS` while it owes a reply, or does not take what is written, is left.
 
-mod catch_up;
 mod envelope;
-mod link;
-mod recent;
-mod subject;
+mod names;
+mod session;
 
-pub use link::{Link, LinkLimits, Login, Lost};
+pub use session::{ClusterSession, Login, Lost, SessionLimits};

@@ -25,12 +25,12 @@ pub const LANES: usize = 2;
 
 /// Mail and the time at which it was sent, in nanoseconds of a clock that all cores share: see
 /// `Mailbox::receive_ordered`.
-type Stamped<M> = (u64, M);
+type StampedMail<M> = (u64, M);
 
 /// One lane from this core to another.
 struct OutgoingLane<M> {
-    ring: Producer<Stamped<M>>,
-    overflow: VecDeque<Stamped<M>>,
+    ring: Producer<StampedMail<M>>,
+    overflow: VecDeque<StampedMail<M>>,
 }
 
 /// One core's end of the mesh.
@@ -39,14 +39,16 @@ pub struct Mailbox<M> {
     /// By lane, then by receiving core; `None` for this core.
     outgoing: [Vec<Option<OutgoingLane<M>>>; LANES],
     /// By lane, then by sending core.
-    incoming: [Vec<Option<Consumer<Stamped<M>>>>; LANES],
+    incoming: [Vec<Option<Consumer<StampedMail<M>>>>; LANES],
     /// Taken from the rings by `receive_ordered` and not yet due.
-    held: Vec<Stamped<M>>,
+    held: Vec<StampedMail<M>>,
     doorbells: Arc<[Doorbell]>,
     /// Cores that got mail since the last `ring_doorbells`.
     to_ring: Vec<bool>,
     /// By lane: mail that waits for room.
     overflowed: [usize; LANES],
+    /// The most mails that have waited for room at a time.
+    overflow_high_water: usize,
     /// Mails sent and received since the start.
     carried: Carried,
 }
@@ -82,6 +84,7 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             doorbells: doorbells.clone(),
             to_ring: vec![false; usize::from(cores)],
             overflowed: [0; LANES],
+            overflow_high_water: 0,
             carried: Carried::default(),
         })
         .collect();
@@ -117,11 +120,46 @@ impl<M> Mailbox<M> {
         self.carried.sent += 1;
         if !outgoing.overflow.is_empty() {
             outgoing.overflow.push_back((stamp, mail));
-            self.overflowed[lane] += 1;
+            self.note_overflow(lane);
         } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push((stamp, mail)) {
             outgoing.overflow.push_back(mail);
-            self.overflowed[lane] += 1;
+            self.note_overflow(lane);
         }
+    }
+
+    #[cold]
+    fn note_overflow(&mut self, lane: usize) {
+        self.overflowed[lane] += 1;
+        self.overflow_high_water = self.overflow_high_water.max(self.overflowed.iter().sum());
+    }
+
+    /// The most mails that have waited for room at a time.
+    #[must_use]
+    pub fn overflow_high_water(&self) -> usize {
+        self.overflow_high_water
+    }
+
+    /// Checks what holds between two calls. For tests and the simulator: it walks over all lanes.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        for (lane, outgoing) in self.outgoing.iter().enumerate() {
+            let waiting: usize = outgoing.iter().flatten().map(|to| to.overflow.len()).sum();
+            if waiting != self.overflowed[lane] {
+                let noted = self.overflowed[lane];
+                return Err(format!("{waiting} mails of lane {lane} wait for room, not {noted}"));
+            }
+            let stamps =
+                |to: &OutgoingLane<M>| to.overflow.iter().is_sorted_by_key(|(stamp, _)| *stamp);
+            if !outgoing.iter().flatten().all(stamps) {
+                return Err(format!("mail of lane {lane} waits out of its order"));
+            }
+        }
+        if self.overflowed.iter().sum::<usize>() > self.overflow_high_water {
+            return Err("more mail waits for room than ever did".to_owned());
+        }
+        Ok(())
     }
 
     /// Moves waiting mail into rings that have room again.
@@ -215,7 +253,7 @@ impl<M> Mailbox<M> {
         !self.held.is_empty()
     }
 
-    /// Whether a lane contains mail for this core.
+    /// Whether a lane holds mail for this core.
     #[must_use]
     pub fn has_mail(&self, lane: usize) -> bool {
         self.incoming[lane].iter().flatten().any(|ring| !ring.is_empty())
@@ -309,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn mail_of_several_cores_is_received_in_the_order_of_its_stamps() {
+    fn mail_of_several_cores_comes_in_the_order_of_its_stamps() {
         let mut mailboxes = mesh::<u32>(3).unwrap();
         let mut home = mailboxes.remove(0);
         for (from, stamp, mail) in [(1, 20, 2), (0, 10, 1), (0, 20, 3), (1, 30, 4), (0, 99, 9)] {
@@ -326,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_mail_of_other_rings_waits_for_the_rest_of_a_long_ring() {
+    fn a_long_ring_holds_back_what_is_newer_elsewhere() {
         let mut mailboxes = mesh::<u64>(3).unwrap();
         let mut home = mailboxes.remove(0);
         let count = 3 * limits::MAIL_PER_TICK_MAX as u64;
@@ -343,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn no_core_sleeps_while_it_has_mail() {
+    fn nobody_sleeps_on_mail() {
         let mut mailboxes = mesh::<u32>(2).unwrap();
         let right = mailboxes.pop().unwrap();
         let mut left = mailboxes.pop().unwrap();

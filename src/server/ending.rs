@@ -46,7 +46,7 @@ impl Life {
         let asked_at = shared.clock.now();
         let given = matches!(end, End::Transferred(_));
         let drained = given || drain(&shared, &doorbells, &orders, grace, end, &mut program);
-        if !given && (webhooks.is_some() || shared.lines.is_some()) {
+        if !given && (webhooks.is_some() || shared.redis.is_some()) {
             wait_for_mail(&shared, &doorbells);
         }
         let is_stage = matches!(*end, End::Transferred(process) | End::Retire(process) if program.is_stage(process));
@@ -66,7 +66,7 @@ impl Life {
         if !given {
             shared.phase.stop();
             wake_all(&doorbells);
-            wait_for_lines(&shared, &doorbells);
+            wait_for_redis(&shared, &doorbells);
         }
         watch::tell_all(&shared.overload.refusals);
         match offering {
@@ -164,11 +164,11 @@ fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
 }
 
 /// Waits until the other nodes were told that this one ends. Those that were not notice it themselves, later.
-fn wait_for_lines(shared: &Shared, doorbells: &[Doorbell]) {
-    let Some(lines) = &shared.lines else { return };
+fn wait_for_redis(shared: &Shared, doorbells: &[Doorbell]) {
+    let Some(redis) = &shared.redis else { return };
     // The slow beat of a worker that drains comes twenty times a second.
     for _ in 0..100 {
-        if lines.ended.load(Ordering::Acquire) >= doorbells.len() {
+        if redis.ended.load(Ordering::Acquire) >= doorbells.len() {
             return;
         }
         wake_all(doorbells);

@@ -41,7 +41,7 @@ use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
 use crate::worker::kernel::Choice;
-use crate::worker::line::Lines;
+use crate::worker::redis::RedisConnections;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{Rendezvous, Transfer};
 use crate::worker::{self, Ends, Phase, Shared, hold_signals};
@@ -130,7 +130,7 @@ pub(super) fn serve(
         listeners: copies,
         workers,
         clock_start_nanos: clock.start_nanos(),
-        transfers: shared.lines.is_none(),
+        transfers: shared.redis.is_none(),
     };
     let offering = offer_to_others(&control, offer, &shared.config, role, &places, order_sender);
     tell_started(role, &shared, old_process);
@@ -252,8 +252,8 @@ fn share(
     let random = || getrandom::u64().map_err(|_| StartError::Random);
     let channel_hash_seed = random()?;
     let node = NodeId(random()?);
-    let lines = config.scaling.clone().map(|scaling| Lines::new(node, scaling, workers));
-    if lines.is_some() {
+    let redis = config.scaling.clone().map(|scaling| RedisConnections::new(node, scaling, workers));
+    if redis.is_some() {
         // Other nodes know this one by its number only.
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
@@ -269,7 +269,7 @@ fn share(
         unready: AtomicBool::new(false),
         phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
         transfer: Transfer::new(workers, incoming),
-        lines,
+        redis,
         drained: AtomicUsize::new(0),
         drained_ticks: zeros(),
         heartbeats: zeros(),

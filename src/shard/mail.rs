@@ -10,10 +10,10 @@ use crate::pusher::error_code::ErrorCode;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
+use super::ConnectionKey;
 use super::channel_key::ChannelKey;
-use super::connection::ConnectionKey;
-use super::home::HomeState;
 use super::query::{Answer, Question};
+use super::state::HomeState;
 
 /// A user's connection that joins a presence channel.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub enum Mail {
         channel: ChannelKey,
         user_id: Box<str>,
     },
-    /// The sending core has no subscriber in the channel any more.
+    /// The sending core has lost its last subscriber of the channel.
     Disinterest {
         channel: ChannelKey,
         core: u16,
@@ -97,12 +97,12 @@ pub enum Mail {
         user: ChannelKey,
         core: u16,
     },
-    /// It has none any more.
+    /// It has lost the last one.
     UserGone {
         user: ChannelKey,
         core: u16,
     },
-    /// The sending core wants to hear when the user comes and goes. Answered by a `UserStatus`.
+    /// The sending core wants the user's status now and when it changes. Answered by a `UserStatus`.
     Watch {
         user: ChannelKey,
         core: u16,
@@ -124,11 +124,11 @@ pub enum Mail {
         connection: ConnectionKey,
         ticket: u32,
         greeting: Option<Box<Greeting>>,
-        /// Who was counted in for it: if the connection has left meanwhile, its core owes a `Leave`.
+        /// The user who was counted for it: if the connection has left since, its core owes a `Leave`.
         joined: Option<Box<UserId>>,
     },
     /// The other answer to `Subscribe`: the presence channel has as many members as it may have, there is no memory for
-    /// one more, or nobody waits for an answer any more.
+    /// one more, or nobody waits for an answer any longer.
     Full {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -157,7 +157,7 @@ const _: () = assert!(size_of::<Mail>() <= 72, "rings are cores squared times th
 /// What a subscriber is sent first, by the channel's home.
 #[derive(Debug, Default)]
 pub struct Greeting {
-    /// With the roster of a presence channel. `None`: the acknowledgement says nothing but the channel's name, and the
+    /// With the roster of a presence channel. `None`: the acknowledgement has the channel's name only, and the
     /// subscriber's core makes it.
     pub acknowledgement: Option<FrameBytes>,
     /// The last event of a cache channel, or `cache_miss`.

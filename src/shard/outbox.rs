@@ -1,9 +1,17 @@
 //! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick.
+//!
+//! Mail between the local side and the home side of this core passes here, too (`OwnMail`); `Shard` takes it out before
+//! a call returns. Limits: `NOTES_MAX` and `REFUSALS_MAX` for lines of the log; the other lists are bounded by the
+//! input of a tick.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::ConnectionKey;
+use super::channel_key::ChannelKey;
 use super::cluster::ToCluster;
-use super::connection::ConnectionKey;
+use super::context::Context;
+use super::home::change::Change;
 use super::mail::Mail;
 use super::query::Answer;
 use crate::app::AppIndex;
@@ -27,7 +35,7 @@ pub enum Answered {
     NodesGone,
 }
 
-/// What `--debug` tells, in Reverb's words (docs/PROTOCOL.md rule 123).
+/// What `--debug` shows, in Reverb's words (docs/PROTOCOL.md rule 123).
 #[derive(Debug)]
 pub enum Trace {
     Established(SocketId),
@@ -51,9 +59,9 @@ pub struct Outbox {
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<Answered>,
-    /// For the line to the other nodes; empty without a cluster.
+    /// For the session with Redis; empty without a cluster.
     pub cluster: Vec<ToCluster>,
-    /// For the apps' backends. Made only where an app wants to hear of it.
+    /// For the apps' backends. Made only for apps that want them.
     pub webhooks: Vec<WebhookEvent>,
     /// For `--debug`; empty without it.
     pub traces: Vec<Trace>,
@@ -63,6 +71,29 @@ pub struct Outbox {
     pub refusals: Vec<RefusalNote>,
     pub refused: RefusalTally,
     pub lines: LineBudget,
+    /// Empty between two calls.
+    pub(super) own: OwnMail,
+    core: u16,
+    is_lone: bool,
+    /// Fill `traces`.
+    debug: bool,
+}
+
+/// What the sides of one core send each other, in the order in which `Shard` takes it out: all `from_home` before the
+/// next of `changes`, and all of these before the next of `to_home`. So each request to a home is finished before the
+/// next one begins, as on several cores.
+#[derive(Debug, Default)]
+pub(super) struct OwnMail {
+    pub(super) from_home: VecDeque<Mail>,
+    pub(super) changes: VecDeque<(ChannelKey, Change)>,
+    pub(super) to_home: VecDeque<Mail>,
+}
+
+impl OwnMail {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.from_home.is_empty() && self.changes.is_empty() && self.to_home.is_empty()
+    }
 }
 
 /// A line about a connection: what was refused, why, and what to change. Never a secret.
@@ -84,10 +115,15 @@ const REFUSALS_MAX: usize = 256;
 const NOTES_MAX: usize = 16;
 
 impl Outbox {
-    /// `debug`: no line about a refusal is left out.
-    pub(super) fn new(debug: bool) -> Self {
-        let lines = LineBudget::new(debug);
-        Self { lines, ..Self::default() }
+    pub(super) fn new(context: &Context) -> Self {
+        let settings = &context.settings;
+        Self {
+            lines: LineBudget::new(settings.debug),
+            core: settings.core,
+            is_lone: settings.cores == 1,
+            debug: settings.debug,
+            ..Self::default()
+        }
     }
 
     /// Whether the worker has nothing to carry out.
@@ -119,7 +155,53 @@ impl Outbox {
         }
     }
 
-    pub(super) fn mail(&mut self, core: u16, mail: Mail) {
-        self.mails.push((core, mail));
+    /// Writes to a home. This core's own gets mail by the tick, after what other cores sent before; a lone core has no
+    /// others to wait for.
+    pub(super) fn mail_home(&mut self, home: u16, mail: Mail) {
+        if self.is_lone {
+            self.own.to_home.push_back(mail);
+        } else {
+            self.mails.push((home, mail));
+        }
+    }
+
+    /// A home's mail to one core; to its own core without a detour, because no other mail could come before it.
+    pub(super) fn mail_back(&mut self, core: u16, mail: Mail) {
+        if core == self.core {
+            self.own.from_home.push_back(mail);
+        } else {
+            self.mails.push((core, mail));
+        }
+    }
+
+    /// Mail to this core's home that waited for other nodes.
+    pub(super) fn release_mail(&mut self, mails: Vec<Mail>) {
+        self.own.to_home.extend(mails);
+    }
+
+    /// Reports a change of the home to the cluster, if there is one.
+    pub(super) fn change(
+        &mut self,
+        context: &Context,
+        channel: &ChannelKey,
+        change: impl FnOnce() -> Change,
+    ) {
+        if context.is_clustered() {
+            self.own.changes.push_back((channel.clone(), change()));
+        }
+    }
+
+    /// Shows something in `--debug`.
+    #[inline]
+    pub(super) fn trace(&mut self, trace: impl FnOnce() -> Trace) {
+        if self.debug {
+            self.push_trace(trace);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_trace(&mut self, trace: impl FnOnce() -> Trace) {
+        self.traces.push(trace());
     }
 }

@@ -45,7 +45,7 @@ pub struct Described {
 impl Described {
     /// Adds the part of another core, or node.
     pub fn merge(&mut self, other: Self) {
-        // Another node may say any number.
+        // Another node may send any number.
         self.subscription_count = self.subscription_count.saturating_add(other.subscription_count);
         self.user_count = self.user_count.max(other.user_count);
         if self.cached.is_none() {
@@ -72,12 +72,12 @@ impl Shard {
 
     fn answer_channels(&self, app: AppIndex, prefix: &str) -> Vec<(Arc<str>, Described)> {
         let asked = |key: &super::ChannelKey| key.name().starts_with(prefix);
-        let local = self.channels.of_app(app).filter(|channel| asked(&channel.key));
+        let local = self.local.channels.of_app(app).filter(|channel| asked(&channel.key));
         let subscribed = local.filter(|channel| !channel.subscribers.is_empty()).map(|channel| {
             let subscription_count = channel.subscribers.len();
             (channel.key.shared_name(), Described { subscription_count, ..Described::default() })
         });
-        let homes = self.homes.of_app(app);
+        let homes = self.home.channels.of_app(app);
         let homes = homes.filter(|home| home.user_count() > 0 && asked(home.key()));
         let users = homes.map(|home| {
             let user_count = home.user_count();
@@ -87,44 +87,45 @@ impl Shard {
     }
 
     fn describe(&self, app: AppIndex, name: &str) -> Described {
-        let Ok(key) = self.keys.make(app, name) else { return Described::default() };
-        let local = self.channels.find_key(&key).map(|index| self.channels.get(index));
-        let home = self.homes.find(&key);
+        let Ok(key) = self.context.keys.make(app, name) else { return Described::default() };
+        let local = self.local.channels.find_key(&key).map(|index| self.local.channels.get(index));
+        let home = self.home.channels.find(&key);
         Described {
             subscription_count: local.map_or(0, |channel| channel.subscribers.len()),
             user_count: home.map_or(0, |home| home.user_count()),
-            cached: self.homes.cached_and_seconds(&key, self.now),
+            cached: self.home.channels.cached_and_seconds(&key, self.context.now),
         }
     }
 
     fn answer_users(&self, app: AppIndex, name: &str) -> Vec<Box<str>> {
-        let Ok(key) = self.keys.make(app, name) else { return Vec::new() };
+        let Ok(key) = self.context.keys.make(app, name) else { return Vec::new() };
         if key.kind.access != Access::Presence {
             return Vec::new();
         }
-        self.homes
+        self.home
+            .channels
             .find(&key)
             .map_or_else(Vec::new, |home| home.user_ids().map(Into::into).collect())
     }
 
     /// The app counts them for all cores: the first one answers.
     fn answer_connections(&self, app: AppIndex) -> usize {
-        if self.settings.core > 0 {
+        if self.context.core() > 0 {
             return 0;
         }
-        let open = &self.settings.apps.get(app).connections_open;
+        let open = &self.context.app(app).connections_open;
         open.load(std::sync::atomic::Ordering::Relaxed) as usize
     }
 
     /// Channels in the local table and in the home table: both are 0 when everybody has left.
     #[must_use]
     pub fn channel_counts(&self) -> (usize, usize) {
-        (self.channels.len(), self.homes.len())
+        (self.local.channels.len(), self.home.channels.len())
     }
 
     /// Entries about users and about numbers of subscribers: 0 when everybody has left.
     #[must_use]
     pub fn user_and_count_entries(&self) -> usize {
-        self.users.len() + self.homes.counts.len()
+        self.local.users.len() + self.home.users.len() + self.home.channels.counts.len()
     }
 }

@@ -65,6 +65,11 @@ impl Flush {
         }
     }
 
+    /// Slots that wait for the next tick.
+    pub(super) fn waiting(&self) -> &[u32] {
+        &self.dirty
+    }
+
     /// Connections wait for the next tick.
     pub(super) fn is_unfinished(&self) -> bool {
         !self.dirty.is_empty()

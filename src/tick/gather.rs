@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::kernel::SessionKey;
 use crate::clock::Moment;
-use crate::shard::{Answer, Answered, Body, LinkId, ToCluster};
+use crate::shard::{Answer, Answered, ApiMessage, SessionId, ToCluster};
 
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
@@ -44,7 +44,7 @@ pub(super) enum Asker {
     /// A session of this core; `take_whole` returns it.
     Session(SessionKey),
     /// A session of another node, by its link and its number there.
-    Node(LinkId, u32),
+    Node(SessionId, u32),
     /// A caller that polls for the answers.
     Caller,
 }
@@ -120,10 +120,10 @@ impl Gathers {
         match &gather.asker {
             Asker::Session(key) => self.whole.push_back((*key, id)),
             Asker::Caller => {}
-            Asker::Node(link, number) => {
+            Asker::Node(session, number) => {
                 let answers = gather.answers.drain(..).map(Into::into).collect();
-                let body = Body::Answer { id: *number, answers };
-                out.push(ToCluster::Reply { to: *link, body });
+                let message = ApiMessage::Answer { id: *number, answers };
+                out.push(ToCluster::Reply { to: *session, message: message.into() });
                 self.end(id);
             }
         }

@@ -20,7 +20,7 @@ use crate::buffer::FrameBytes;
 use crate::clock::Moment;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{ConnectionKey, LinkId, Mail, Question, Shard};
+use crate::shard::{ConnectionKey, Mail, Question, SessionId, Shard};
 use flush::Flush;
 use gather::{Asker, Gathers};
 use http::Http;
@@ -149,6 +149,17 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    /// Checks what holds between two ticks. For tests and the simulator: the cost is that of the whole state.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.mailbox.check_invariants()?;
+        self.shard.check_invariants(self.flush.waiting())?;
+        // Paused, it takes over connections in any order.
+        if self.paused { Ok(()) } else { self.shard.check_sides_agree() }
+    }
+
     /// Connections that speak HTTP.
     #[must_use]
     pub fn http_sessions(&self) -> usize {
@@ -221,7 +232,12 @@ impl<K: Kernel> Core<K> {
     }
 
     /// A question of another node, for all cores of this one.
-    pub fn begin_node_question(&mut self, from: LinkId, number: u32, question: Option<Question>) {
+    pub fn begin_node_question(
+        &mut self,
+        from: SessionId,
+        number: u32,
+        question: Option<Question>,
+    ) {
         self.split().0.begin_node_question(from, number, question);
     }
 }

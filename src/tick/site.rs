@@ -10,7 +10,7 @@ use crate::buffer::FrameBytes;
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{Body, Lane, LinkId, Mail, Question, Shard, ToCluster};
+use crate::shard::{ApiMessage, Lane, Mail, Question, SessionId, Shard, ToCluster};
 
 /// Mail within a core. Both lists are empty between two calls and keep their storage.
 #[derive(Default)]
@@ -116,7 +116,7 @@ impl Site<'_> {
     /// A question of another node, for all cores of this one.
     pub(super) fn begin_node_question(
         &mut self,
-        from: LinkId,
+        from: SessionId,
         number: u32,
         question: Option<Question>,
     ) {
@@ -127,8 +127,8 @@ impl Site<'_> {
             }
             // This node does not know the app, so it has nothing to add.
             None => {
-                let body = Body::Answer { id: number, answers: Vec::new() };
-                self.shard.outbox.cluster.push(ToCluster::Reply { to: from, body });
+                let message = ApiMessage::Answer { id: number, answers: Vec::new() }.into();
+                self.shard.outbox.cluster.push(ToCluster::Reply { to: from, message });
             }
         }
     }

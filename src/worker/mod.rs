@@ -7,11 +7,11 @@
 mod debug_log;
 mod drain;
 pub mod kernel;
-pub mod line;
 mod notes;
 mod overload;
 mod phase;
 mod printed;
+pub mod redis;
 mod sys;
 pub mod time;
 pub mod transfer;
@@ -40,10 +40,10 @@ use crate::webhook::Feed;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use kernel::{Choice, Epoll, Uring};
-use line::{Line, Lines};
 use notes::Notes;
 use overload::Guard;
 pub use phase::Phase;
+use redis::{RedisConnection, RedisConnections};
 use time::{Clock, Entropy};
 use transfer::{Rendezvous, Transfer};
 
@@ -79,7 +79,7 @@ pub struct Shared {
     pub io: Choice,
     pub transfer: Transfer,
     /// The connections to the other nodes by Redis; `None`: this node is alone.
-    pub lines: Option<Lines>,
+    pub redis: Option<RedisConnections>,
 }
 
 /// Longest time between two ticks, in milliseconds. The tick falls on the second.
@@ -99,7 +99,7 @@ pub(crate) struct Worker<K: HostKernel> {
     debug_log: DebugLog,
     guard: Guard,
     drain: Drain,
-    line: Option<Line>,
+    redis: Option<RedisConnection>,
     notes: Notes,
     /// The second of the last heartbeat.
     last_second: u32,
@@ -197,7 +197,7 @@ impl<K: HostKernel> Worker<K> {
             shared.overload.clone(),
             Box::new(move || entropy.next()),
         );
-        let line = Line::new(&shared, &mailbox);
+        let redis = RedisConnection::new(&shared, &mailbox);
         let core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
         Self {
             core,
@@ -206,7 +206,7 @@ impl<K: HostKernel> Worker<K> {
             debug_log: DebugLog::new(),
             guard: Guard::default(),
             drain: Drain::default(),
-            line,
+            redis,
             notes: Notes::default(),
             last_second: 0,
             shared,
@@ -226,7 +226,7 @@ impl<K: HostKernel> Worker<K> {
             let timeout = self.tick();
             self.core.reactor.kernel.park(Some(timeout));
         }
-        self.end_line();
+        self.end_redis();
     }
 
     /// Processes everything that is ready, then flushes. Returns the time until the next tick in milliseconds, if
@@ -246,12 +246,12 @@ impl<K: HostKernel> Worker<K> {
             self.shed();
         }
         self.core.tick();
-        self.hear_line();
+        self.read_redis();
         self.carry_out();
         self.write_refusals();
-        self.carry_out_line();
+        self.serve_cluster();
         // Redis before the clients: messages that an acknowledgement causes are sent before its client can act on it.
-        self.write_line();
+        self.write_redis();
         let rest = self.core.finish();
         self.settle_accounts();
         if self.shared.phase.is_moving() {
@@ -279,9 +279,9 @@ impl<K: HostKernel> Worker<K> {
         };
         let heartbeat =
             if self.drain.has_begun { DRAIN_TICK_MS } else { HEARTBEAT_MS - now.0 % HEARTBEAT_MS };
-        let line = self.line.as_ref().and_then(|line| line.wait_ms(now));
+        let redis = self.redis.as_ref().and_then(|redis| redis.wait_ms(now));
         // A tick that comes 1 ms early would find nothing to do and be repeated.
-        until.min(heartbeat).min(line.unwrap_or(heartbeat)).max(1)
+        until.min(heartbeat).min(redis.unwrap_or(heartbeat)).max(1)
     }
 
     /// Once a second: counts a heartbeat and renews the budgets of the log.
@@ -345,7 +345,7 @@ fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
         cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
         verbose_errors: shared.config.verbose_errors,
         debug: shared.config.debug,
-        node: shared.lines.as_ref().map(|lines| lines.node),
+        node: shared.redis.as_ref().map(|redis| redis.node),
         webhook_linger_seconds: match shared.config.webhook_debounce_ms {
             0 => 0,
             // Longer than the debounce time, because the clocks of nodes differ.

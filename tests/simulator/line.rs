@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use ringverb::app::Apps;
-use ringverb::cluster::{Link, LinkLimits, Login, Lost};
-use ringverb::shard::{LinkId, Shard};
+use ringverb::cluster::{ClusterSession, Login, Lost, SessionLimits};
+use ringverb::shard::{SessionId, Shard};
 use ringverb::tick::Core;
 
 use crate::kernel::SimKernel;
 use crate::redis::FakeRedis;
 
 pub(crate) struct Line {
-    pub(crate) link: Link,
+    pub(crate) link: ClusterSession,
     pub(crate) connection: Option<usize>,
     /// The line asked to be ended; its reader sees it next.
     pub(crate) is_over: bool,
@@ -19,10 +19,10 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(own: LinkId, apps: Arc<Apps>, unix_seconds: u64) -> Self {
-        let mut link = Link::new(own, "sim", apps, Login::default(), unix_seconds);
+    pub(crate) fn new(own: SessionId, apps: Arc<Apps>, unix_seconds: u64) -> Self {
+        let mut link = ClusterSession::new(own, "sim", apps, Login::default(), unix_seconds);
         // So that topics wait, and clients for them.
-        link.limit(LinkLimits { topics_in_flight: 3, topics_waiting: 4 });
+        link.limit(SessionLimits { topics_in_flight: 3, topics_waiting: 4 });
         Self { link, connection: None, is_over: false, beat: 0 }
     }
 
@@ -42,7 +42,7 @@ impl Line {
         shard: &mut Shard,
     ) {
         if std::mem::replace(&mut self.beat, now_seconds) != now_seconds {
-            self.is_over |= self.link.beat(unix_seconds, speaks, shard).is_err();
+            self.is_over |= self.link.advance(unix_seconds, speaks, shard).is_err();
         }
     }
 

@@ -16,7 +16,7 @@ use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
 use ringverb::shard::{
-    Answer, LinkId, Mail, MemoryLimits, NodeId, Pace, Question, Settings, Shard,
+    Answer, Mail, MemoryLimits, NodeId, Pace, Question, SessionId, Settings, Shard,
 };
 use ringverb::tick::http::{Http, Rules};
 use ringverb::tick::{AddressChange, Core, NextTick};
@@ -202,7 +202,7 @@ impl Process {
         let lines = node.into_iter().flat_map(|InCluster { id: node, unix_seconds, .. }| {
             let apps = &apps;
             let indexes = 0..u16::try_from(cores.len()).expect("few");
-            indexes.map(move |core| Line::new(LinkId { node, core }, apps.clone(), unix_seconds))
+            indexes.map(move |core| Line::new(SessionId { node, core }, apps.clone(), unix_seconds))
         });
         let lines = lines.collect();
         let (world, now) = (world.clone(), Moment(0));
@@ -256,6 +256,12 @@ impl Process {
         core.shard.set_cluster_congested(is_congested);
         self.told.append(&mut core.shard.outbox.webhooks);
         self.rests[index] = core.finish();
+        // Every tick would make the simulation 1.35 times as long.
+        if self.ticks[index].is_multiple_of(2)
+            && let Err(broken) = core.check_invariants()
+        {
+            panic!("core {index}: {broken}");
+        }
         for account in core.reactor.accounts.drain(..) {
             match account {
                 AddressChange::Begun(slot, place) => self.places[index].put(slot, place),

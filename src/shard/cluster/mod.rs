@@ -1,44 +1,51 @@
-//! What a home shares with the homes of the same channel on other nodes (docs/decisions/0008). PURE.
+//! What a home shares with the homes of the same channel on other nodes (docs/decisions/0008). PURE. docs/CLUSTER.md
+//! has all messages and the order in which they are sent.
 //!
-//! A node holds the subject of each channel that it has subscribers of, and of each user who is signed in or watched on
-//! it: what others say of it reaches this node, and nothing else does. Each node keeps its own part of a channel, and a
-//! copy of each other holder's part (`Peer`), told whole on `Sync` and by changes from there on. Who has subscribed
-//! first waits until Redis confirms the subject and all holders have answered, so that nobody misses what is published
-//! after the acknowledgement, and rosters are whole; later ones do not wait.
+//! Owns: the topics that this node needs (`topic_state.rs`), what other nodes have (`remote.rs`), when topics are
+//! subscribed to (`topics.rs`), and the webhooks of transitions (`transitions.rs`). There is none without a cluster.
+//! Does not touch: connections, sockets, the format of messages. It changes the home through `Here`.
+//! Inputs: `Change`s of the home, `FromCluster` of the session, time. Outputs: `ToCluster`, and what the home sends.
 //!
-//! Bounds: such waiting ends after `ANSWER_BEATS`, and at once when the line to Redis is lost: a node serves its own
-//! without it. What a node had that is not heard of any more is forgotten after `LEASE_BEATS`. Beats are seconds in
-//! which the line is up, one for each turn of the clock at most: a process that was stopped, or a Redis that was away,
-//! ends nobody's lease.
+//! A node needs the topic of each channel that it has subscribers of, and of each user who is signed in or watched on
+//! it. The first subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that
+//! nobody misses what is published after the acknowledgement, and rosters are whole. Later ones do not wait.
+//!
+//! Limits: a wait ends after `ANSWER_BEATS`, and at once when the session is lost, because a node serves its own
+//! without it. A node that sends nothing for `LEASE_BEATS` is dead. A beat is a second in which the session is up, one
+//! for each turn of the clock at most, so that neither a process that was stopped nor a Redis that was away ends a
+//! lease.
 
-mod bounds;
-mod edges;
-mod line;
-mod peers;
-mod subject;
+mod effect;
+mod invariants;
+mod remote;
+mod remote_memory;
+mod session_events;
+mod topic_state;
 mod topics;
+mod transitions;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use bounds::Remote;
-pub(super) use edges::Edge;
-use edges::Edges;
 use hashbrown::HashMap;
-use subject::{Details, Fetch, Peer, Subject, Told};
 
-use crate::app::AppIndex;
+pub use effect::{FromCluster, Stored, ToCluster};
+use remote_memory::RemoteMemory;
+use topic_state::{Details, Fetch, PeerSnapshot, ReceivedAt, TopicState};
+use transitions::{Transition, Transitions};
+
+use super::channel_key::ChannelKey;
+use super::context::Context;
+use super::home::Home;
+use super::home::change::Change;
+use super::mail::Mail;
+use super::node_message::{ChannelMessage, NodeId, NodeSnapshot, SessionId};
+use super::outbox::Outbox;
+use super::webhooks::wants_transitions;
 use crate::buffer::FrameBytes;
 use crate::pusher::channel_name::Access;
-use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::Shard;
-use crate::shard::channel_key::ChannelKey;
-use crate::shard::envelope::{Body, LinkId, MemberPart, NodeId, Part};
-use crate::shard::mail::Mail;
-use crate::shard::query::Question;
 
-/// Beats without a sign of life after which a node is thought dead.
+/// Beats without a message after which a node is dead.
 pub const LEASE_BEATS: u32 = 10;
 /// Beats that the first subscriber of a channel waits for the other nodes, at most.
 pub const ANSWER_BEATS: u32 = 2;
@@ -48,151 +55,101 @@ const TOPICS_PER_TURN: usize = 500;
 const NODES_MAX: usize = 1_024;
 /// Sessions of other nodes that came up within a lease, and sessions of those that live.
 const SWEEPS_MAX: usize = 16_384;
-/// Nodes that were thought dead and are remembered, should they be heard again.
+/// Dead nodes that are remembered, in case they send something again.
 const DEAD_MAX: usize = 256;
 
-type Table<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
-/// What the line to Redis is to carry out, in order. Nothing but `Publish` and `Terminate` is asked for while it is
-/// down.
+/// What the cluster reads and changes on this core.
+pub(super) struct Here<'a> {
+    pub(super) home: &'a mut Home,
+    pub(super) context: &'a Context,
+    pub(super) out: &'a mut Outbox,
+}
+
+/// One core's view of the cluster.
 #[derive(Debug)]
-pub enum ToCluster {
-    /// Subscribe to the channel's subject; to be answered by `Shard::on_held`.
-    Hold {
-        channel: ChannelKey,
-        ticket: u32,
-    },
-    LetGo {
-        channel: ChannelKey,
-    },
-    /// An event. `cache_ttl_seconds`: it is to be stored, too.
-    Publish {
-        channel: ChannelKey,
-        frame: FrameBytes,
-        except: Option<SocketId>,
-        cache_ttl_seconds: Option<u32>,
-    },
-    /// To whoever holds the subject.
-    /// `is_edge`: to be answered by `Shard::on_edge_said`.
-    Tell {
-        channel: ChannelKey,
-        body: Body,
-        is_edge: bool,
-    },
-    /// `Tell` with `Body::Sync`; how many heard it is to be answered by `Shard::on_synced`.
-    Sync {
-        channel: ChannelKey,
-        ticket: u32,
-        part: Part,
-    },
-    /// The stored event; to be answered by `Shard::on_fetched`.
-    Fetch {
-        channel: ChannelKey,
-        ticket: u32,
-    },
-    /// Store the event, if none is.
-    Restore {
-        channel: ChannelKey,
-        frame: FrameBytes,
-        seconds: u32,
-    },
-    /// To one link.
-    Reply {
-        to: LinkId,
-        body: Body,
-    },
-    /// To all links.
-    TellAll {
-        body: Body,
-    },
-    Terminate {
-        app: AppIndex,
-        user_id: Box<str>,
-    },
-    /// A question to all nodes; how many heard it is to be answered by `Shard::on_asked`.
-    Ask {
-        id: u32,
-        question: Arc<Question>,
-    },
-}
-
-/// An event as Redis has it stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    pub frame: FrameBytes,
-    /// For how long it is to be remembered.
-    pub seconds: u32,
-    /// Who published it, by which number.
-    pub from: LinkId,
-    pub number: u64,
-}
-
-/// One core's view of the cluster. Empty without one.
-#[derive(Debug, Default)]
-pub(super) struct ClusterTable {
-    /// `None`: this node is alone, and says and waits for nothing.
-    own: Option<NodeId>,
-    is_up: bool,
+pub(super) struct Cluster {
+    own: NodeId,
+    pub(super) is_up: bool,
     beat: u32,
-    /// How often the line came up: a part that was told before is in doubt.
-    line: u32,
-    /// When what is in doubt is dropped: all that was told before our own line came up, or a peer's.
-    sweeps: VecDeque<(u32, Option<LinkId>)>,
-    /// How often each peer's line came up again.
-    renewals: Table<LinkId, u32>,
-    subjects: Table<ChannelKey, Subject>,
-    /// Subjects that wait, by the beat in which they began to.
+    /// How often the session came up: a snapshot that was received before is in doubt.
+    sessions: u32,
+    /// When what is in doubt is dropped: all that was received before our own session came up, or a peer's.
+    sweeps: VecDeque<(u32, Option<SessionId>)>,
+    /// How often each peer's session came up again.
+    renewals: FastMap<SessionId, u32>,
+    topics: FastMap<ChannelKey, TopicState>,
+    /// Topics that wait, by the beat in which they began to, with their ticket.
     waiting: VecDeque<(u32, ChannelKey, u32)>,
-    /// When each node was heard last.
-    nodes: Table<NodeId, u32>,
-    /// Events of this node that are not confirmed to be stored: what others say meanwhile is older than they are.
-    unstored: Table<ChannelKey, u32>,
+    /// The beat in which each node has last sent something.
+    nodes: FastMap<NodeId, u32>,
+    /// Number of this node's events that are not confirmed to be stored: what others publish until then is older.
+    unstored: FastMap<ChannelKey, u32>,
     dead: VecDeque<NodeId>,
-    edges: Edges,
+    transitions: Transitions,
     /// Topics whose SUBSCRIBE is not sent yet: with the ticket in `Details::unsent`, or cancelled since.
     unsent: VecDeque<(ChannelKey, u32)>,
     /// Of these, those that are not cancelled.
     unsent_count: usize,
     /// Topics that nobody here needed at that beat, oldest first. Each is here once, see `Details::idle_since`.
     idle: VecDeque<(u32, ChannelKey)>,
-    /// Subjects that are still to be told of since the line came up.
+    /// Topics that were not subscribed to and announced since the session came up.
     unannounced: VecDeque<ChannelKey>,
-    /// Those whose stored event is still to be asked for.
+    /// Those whose stored event was not read since.
     unfetched: VecDeque<ChannelKey>,
     next_ticket: u32,
-    remote: Remote,
+    remote_memory: RemoteMemory,
     /// How often something of other nodes was over a bound.
     refused: u64,
 }
 
-impl ClusterTable {
-    pub(super) fn new(own: Option<NodeId>) -> Self {
-        Self { own, ..Self::default() }
+impl Cluster {
+    pub(super) fn new(own: NodeId) -> Self {
+        Self {
+            own,
+            is_up: false,
+            beat: 0,
+            sessions: 0,
+            sweeps: VecDeque::new(),
+            renewals: FastMap::default(),
+            topics: FastMap::default(),
+            waiting: VecDeque::new(),
+            nodes: FastMap::default(),
+            unstored: FastMap::default(),
+            dead: VecDeque::new(),
+            transitions: Transitions::default(),
+            unsent: VecDeque::new(),
+            unsent_count: 0,
+            idle: VecDeque::new(),
+            unannounced: VecDeque::new(),
+            unfetched: VecDeque::new(),
+            next_ticket: 0,
+            remote_memory: RemoteMemory::default(),
+            refused: 0,
+        }
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.own.is_some()
-    }
-
-    fn told_now(&self, by: LinkId) -> Told {
+    /// Over which sessions a message of `by` is received now.
+    fn received_now(&self, by: SessionId) -> ReceivedAt {
         let renewals = self.renewals.get(&by).copied().unwrap_or_default();
-        Told { line: self.line, by, renewals }
+        ReceivedAt { sessions: self.sessions, by, renewals }
     }
 
-    /// What is known of a subject, to be changed; `None` where there is nothing.
+    /// The details of a topic, to be changed; `None` where there are none.
     fn details(&mut self, channel: &ChannelKey) -> Option<&mut Details> {
-        self.subjects.get_mut(channel)?.known()
+        self.topics.get_mut(channel)?.known()
     }
 
-    fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&Peer> {
-        self.subjects.get(channel)?.find(node)
+    fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&PeerSnapshot> {
+        self.topics.get(channel)?.find(node)
     }
 
-    /// Two for each one that is added: there are never many more than wait.
-    fn forget_who_waits_no_more(&mut self) {
+    /// Drops two entries for each one that is added: there are never many more than wait.
+    fn drop_finished_waits(&mut self) {
         for _ in 0..2 {
             let Some((_, channel, ticket)) = self.waiting.front() else { return };
-            let waiting = self.subjects.get(channel).and_then(|subject| subject.waiting.as_ref());
+            let waiting = self.topics.get(channel).and_then(|topic| topic.waiting.as_ref());
             if waiting.is_some_and(|waiting| waiting.ticket == *ticket) {
                 return;
             }
@@ -202,81 +159,100 @@ impl ClusterTable {
 
     /// Whether the user is signed in on another node.
     pub(super) fn is_online_elsewhere(&self, user: &ChannelKey) -> bool {
-        let subject = self.subjects.get(user);
-        subject.is_some_and(|subject| subject.peers.iter().any(|peer| peer.online))
+        let topic = self.topics.get(user);
+        topic.is_some_and(|topic| topic.peers.iter().any(|peer| peer.online))
     }
 
-    /// A node has a user in a channel, or no more; whether that is news. It is none for a subject that is not held.
-    pub(super) fn note_member(
+    /// Notes whether another node has a user in a channel. Returns whether that is new. It is not for a topic that this
+    /// node does not need.
+    fn note_member(
         &mut self,
         channel: &ChannelKey,
-        from: LinkId,
+        from: SessionId,
         user_id: &str,
         is_in: bool,
     ) -> bool {
-        let told = self.told_now(from);
-        let Some(subject) = self.subjects.get_mut(channel) else { return false };
-        // Where there is no room for its part there is none for its members.
-        if subject.find(from.node).is_none() && self.remote.is_full() {
+        let received_at = self.received_now(from);
+        let Some(topic) = self.topics.get_mut(channel) else { return false };
+        // Where there is no room for the node's entry there is none for its members.
+        if topic.find(from.node).is_none() && self.remote_memory.is_full() {
             return false;
         }
-        let members = &mut subject.peer(told).members;
+        let members = &mut topic.peer(received_at).members;
         if is_in { members.insert(user_id.into()) } else { members.remove(user_id) }
     }
 
-    /// Whether an event of another node that comes now is the newest that is stored. What this node has published and
-    /// Redis has not confirmed is newer, in Redis's order.
-    pub(super) fn is_newest_elsewhere(&self, channel: &ChannelKey) -> bool {
-        self.subjects.contains_key(channel) && !self.unstored.contains_key(channel)
+    /// Whether an event of another node that is received now is the newest that is stored. What this node has published
+    /// and Redis has not confirmed is newer, in Redis's order.
+    fn is_newest_elsewhere(&self, channel: &ChannelKey) -> bool {
+        self.topics.contains_key(channel) && !self.unstored.contains_key(channel)
     }
 
-    /// Subscribers on other nodes, as far as that is told.
-    pub(super) fn count_elsewhere(&self, channel: &ChannelKey) -> u64 {
-        let peers = self.subjects.get(channel).into_iter().flat_map(|subject| &subject.peers);
+    /// Subscribers on other nodes, as far as that is published.
+    fn count_elsewhere(&self, channel: &ChannelKey) -> u64 {
+        let peers = self.topics.get(channel).into_iter().flat_map(|topic| &topic.peers);
         peers.map(|peer| u64::from(peer.count)).sum()
     }
 
-    /// Subjects held and edges under way, and nodes known: both are 0 without a cluster.
+    /// Topics and transitions under way, and nodes known.
     pub(super) fn len(&self) -> (usize, usize) {
-        (self.subjects.len() + self.edges.len(), self.nodes.len())
-    }
-}
-
-impl Shard {
-    /// Whether there are other nodes to ask.
-    #[must_use]
-    pub fn is_cluster_up(&self) -> bool {
-        self.cluster.is_up
+        (self.topics.len() + self.transitions.len(), self.nodes.len())
     }
 
-    /// Whether subjects are still to be told of, or asked for: call `announce_some` while the line has room.
-    #[must_use]
-    pub fn has_unannounced(&self) -> bool {
-        !self.cluster.unannounced.is_empty() || !self.cluster.unfetched.is_empty()
+    pub(super) fn unconfirmed_high_water(&self) -> usize {
+        self.transitions.unconfirmed_high_water()
     }
 
-    /// Subjects held and nodes heard of.
-    #[must_use]
-    pub fn cluster_entries(&self) -> (usize, usize) {
-        self.cluster.len()
+    /// Whether topics are still to be announced since the session came up.
+    pub(super) fn has_unannounced(&self) -> bool {
+        !self.unannounced.is_empty() || !self.unfetched.is_empty()
     }
 
-    /// Mail to a home that must wait for other nodes stays here; otherwise it comes back.
-    pub(super) fn wait_for_nodes(&mut self, mail: Mail) -> Option<Mail> {
-        if !self.cluster.is_on() {
-            return Some(mail);
+    /// Something has changed at this node's home of a channel or user.
+    pub(super) fn on_change(&mut self, here: &mut Here<'_>, channel: &ChannelKey, change: Change) {
+        match change {
+            Change::Occupied(is_occupied) => {
+                let message = ChannelMessage::Occupied(is_occupied);
+                let kind = if is_occupied { Transition::Join } else { Transition::Leave };
+                self.transition(here, channel, None, kind, message);
+                if is_occupied {
+                    here.home.set_count_elsewhere(channel, self.count_elsewhere(channel));
+                }
+            }
+            Change::Joined { member, channel_data } => {
+                let who = Some(member.user.text.clone());
+                let message = ChannelMessage::Joined { member, channel_data };
+                self.transition(here, channel, who, Transition::Join, message);
+            }
+            Change::Left { user_id } => {
+                let message = ChannelMessage::Left { user_id: user_id.clone() };
+                self.transition(here, channel, Some(user_id), Transition::Leave, message);
+            }
+            Change::Online(online) => {
+                self.send_to_nodes(here, channel, || ChannelMessage::Online(online));
+                self.need_topic(here, channel);
+            }
+            Change::Count(count) => {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                self.send_to_nodes(here, channel, || ChannelMessage::Count(count));
+            }
+            Change::Unneeded => self.release_if_unneeded(here, channel),
         }
+    }
+
+    /// Keeps mail to a home that must wait for other nodes; other mail is returned.
+    pub(super) fn hold_back(&mut self, here: &mut Here<'_>, mail: Mail) -> Option<Mail> {
         let channel = match &mail {
             Mail::Subscribe { channel, .. } | Mail::Watch { user: channel, .. } => {
                 let channel = channel.clone();
-                self.hold(&channel);
+                self.need_topic(here, &channel);
                 channel
             }
-            // It must not overtake what it ends.
+            // It must not overtake the `Watch` that it ends.
             Mail::Unwatch { user, .. } => user.clone(),
             _ => return Some(mail),
         };
-        match self.cluster.details(&channel).and_then(|details| details.waiting.as_mut()) {
+        match self.details(&channel).and_then(|details| details.waiting.as_mut()) {
             Some(waiting) => {
                 waiting.mails.push(mail);
                 None
@@ -285,166 +261,146 @@ impl Shard {
         }
     }
 
-    /// This node has to do with the channel from here on. Idempotent.
-    pub(super) fn hold(&mut self, channel: &ChannelKey) {
-        if !self.cluster.is_on() {
+    /// This node needs the topic from here on. Idempotent.
+    fn need_topic(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        self.unsubscribe_if_idle_and_in_doubt(here, channel);
+        if self.topics.contains_key(channel) {
             return;
         }
-        self.let_go_if_idle_and_in_doubt(channel);
-        if self.cluster.subjects.contains_key(channel) {
+        let mut topic = TopicState::default();
+        if let Some(greeted) = here.home.channels.fetched_by(channel) {
+            topic.details().note_greeted(greeted);
+        }
+        if !self.is_up {
+            self.topics.insert(channel.clone(), topic);
             return;
         }
-        let mut subject = Subject::default();
-        if let Some(greeted) = self.homes.fetched_by(channel) {
-            subject.details().note_greeted(greeted);
-        }
-        self.cluster.subjects.insert(channel.clone(), subject);
-        if !self.cluster.is_up {
-            return;
-        }
-        let ticket = self.next_cluster_ticket();
-        let missing = 1 + i64::from(self.shares_parts(channel)) + i64::from(channel.kind.cached);
-        self.cluster.forget_who_waits_no_more();
-        self.cluster.waiting.push_back((self.cluster.beat, channel.clone(), ticket));
-        if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.wait(ticket, missing);
-        }
+        let ticket = self.next_ticket_number();
+        let snapshots = i64::from(shares_snapshots(here, channel));
+        topic.wait(ticket, 1 + snapshots + i64::from(channel.kind.cached));
+        self.topics.insert(channel.clone(), topic);
+        self.drop_finished_waits();
+        self.waiting.push_back((self.beat, channel.clone(), ticket));
         self.queue_topic(channel, ticket);
     }
 
-    /// Tells Redis and the nodes of a subject.
-    fn announce(&mut self, channel: &ChannelKey, ticket: u32) {
-        self.outbox.cluster.push(ToCluster::Hold { channel: channel.clone(), ticket });
-        if self.shares_parts(channel) {
-            let part = self.part(channel);
-            self.outbox.cluster.push(ToCluster::Sync { channel: channel.clone(), ticket, part });
+    /// Subscribes to a topic, and requests the other nodes' snapshots.
+    fn announce(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
+        here.out.cluster.push(ToCluster::Subscribe { channel: channel.clone(), ticket });
+        if shares_snapshots(here, channel) {
+            let (channel, snapshot) = (channel.clone(), self.snapshot(here, channel));
+            here.out.cluster.push(ToCluster::Synchronize { channel, ticket, snapshot });
         }
     }
 
-    fn next_cluster_ticket(&mut self) -> u32 {
-        let ticket = self.cluster.next_ticket;
-        self.cluster.next_ticket = ticket.wrapping_add(1);
+    fn next_ticket_number(&mut self) -> u32 {
+        let ticket = self.next_ticket;
+        self.next_ticket = ticket.wrapping_add(1);
         ticket
     }
 
-    fn fetch(&mut self, channel: &ChannelKey, ticket: u32, why: Fetch) {
-        self.outbox.cluster.push(ToCluster::Fetch { channel: channel.clone(), ticket });
-        if let Some(subject) = self.cluster.subjects.get_mut(channel) {
-            subject.details().fetching = Some((ticket, why));
+    fn fetch(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32, why: Fetch) {
+        here.out.cluster.push(ToCluster::Fetch { channel: channel.clone(), ticket });
+        if let Some(topic) = self.topics.get_mut(channel) {
+            topic.details().fetching = Some((ticket, why));
         }
     }
 
-    /// Whether nobody here has to do with a subject any more.
-    fn is_unused(&self, channel: &ChannelKey) -> bool {
-        let Some(subject) = self.cluster.subjects.get(channel) else { return false };
-        let waits = subject.waiting.as_ref().is_some_and(|waiting| !waiting.mails.is_empty());
-        let stays = subject.unconfirmed > 0 || self.cluster.edges.lingers(channel);
-        !waits && !stays && self.interested(channel).is_empty() && !self.users.has_home(channel)
+    /// Whether this node has a topic that nobody here needs any longer.
+    fn is_unneeded(&self, here: &Here<'_>, channel: &ChannelKey) -> bool {
+        let Some(topic) = self.topics.get(channel) else { return false };
+        let waits = topic.waiting.as_ref().is_some_and(|waiting| !waiting.mails.is_empty());
+        let stays = topic.unconfirmed > 0 || self.transitions.has_pending_leaves(channel);
+        !waits
+            && !stays
+            && here.home.interested(channel).is_empty()
+            && !here.home.users.contains(channel)
     }
 
-    /// Ends it, or begins to wait for that, if nobody here has to do with the channel any more.
-    pub(super) fn let_go_if_unused(&mut self, channel: &ChannelKey) {
-        if !self.is_unused(channel) {
+    /// Ends a topic, or lets its time begin to run, if nobody here needs it any longer.
+    fn release_if_unneeded(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        if !self.is_unneeded(here, channel) {
             return;
         }
-        let was_told = channel.kind.access == Access::User
-            || self.cluster.details(channel).is_some_and(|details| details.waiting.is_none());
+        let was_announced = channel.kind.access == Access::User
+            || self.details(channel).is_some_and(|details| details.waiting.is_none());
         if self.cancel_unsent(channel) {
-            // Redis has not heard of it, and other nodes only if something was published without waiting for Redis.
-            self.forget_subject(channel);
-            if was_told && self.shares_parts(channel) {
-                self.tell_nodes(channel, || Body::Quit);
+            // Redis does not know of it, and other nodes only if something was published without waiting for Redis.
+            self.forget_topic(here, channel);
+            if was_announced && shares_snapshots(here, channel) {
+                self.send_to_nodes(here, channel, || ChannelMessage::Quit);
             }
             return;
         }
-        if !self.cluster.is_up || self.settings.topic_linger_beats == 0 {
-            return self.let_go(channel);
+        if !self.is_up || here.context.settings.topic_linger_beats == 0 {
+            return self.unsubscribe(here, channel);
         }
         self.note_idle(channel);
     }
 
-    fn let_go(&mut self, channel: &ChannelKey) {
-        self.forget_subject(channel);
-        if self.shares_parts(channel) {
-            self.tell_nodes(channel, || Body::Quit);
+    fn unsubscribe(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        self.forget_topic(here, channel);
+        if shares_snapshots(here, channel) {
+            self.send_to_nodes(here, channel, || ChannelMessage::Quit);
         }
-        if self.cluster.is_up {
-            self.outbox.cluster.push(ToCluster::LetGo { channel: channel.clone() });
-        }
-    }
-
-    fn forget_subject(&mut self, channel: &ChannelKey) {
-        self.cluster.subjects.remove(channel);
-        self.forget_remote_members(channel);
-        if let Some(index) = self.homes.find_index(channel) {
-            self.homes.counts.set_elsewhere(index, 0);
+        if self.is_up {
+            here.out.cluster.push(ToCluster::Unsubscribe { channel: channel.clone() });
         }
     }
 
-    /// Whether nodes must know of each other's parts: of plain channels they only need the events.
-    fn shares_parts(&self, channel: &ChannelKey) -> bool {
-        matches!(channel.kind.access, Access::Presence | Access::User)
-            || self.settings.apps.get(channel.app()).counts_subscriptions()
-            || self.tells_edges(channel, &None)
+    fn forget_topic(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        self.topics.remove(channel);
+        here.home.forget_elsewhere(channel);
     }
 
     /// What this node has of a channel.
-    fn part(&self, channel: &ChannelKey) -> Part {
-        let mut part = Part { online: self.users.is_home_online(channel), ..Part::default() };
-        if let Some(index) = self.homes.find_index(channel) {
-            let roster = self.homes.get(index).roster.iter().flat_map(|roster| roster.iter());
-            let here = roster.filter(|(_, member)| member.connections > 0);
-            part.members = here
-                .map(|(text, member)| MemberPart {
-                    user: UserId { json: member.id_json.clone(), text: text.clone() },
-                    info: member.info.clone(),
-                })
-                .collect();
-            part.count = u32::try_from(self.homes.counts.here(index)).unwrap_or(u32::MAX);
-            part.occupied = !self.interested(channel).is_empty();
-        }
-        part.lingering = self.cluster.edges.lingering(channel);
-        part
-    }
-
-    /// While the line is down nothing is told: all is, once it is up.
-    fn tell_nodes(&mut self, channel: &ChannelKey, body: impl FnOnce() -> Body) {
-        if self.cluster.is_up {
-            let (channel, body) = (channel.clone(), body());
-            self.outbox.cluster.push(ToCluster::Tell { channel, body, is_edge: false });
+    fn snapshot(&self, here: &Here<'_>, channel: &ChannelKey) -> NodeSnapshot {
+        NodeSnapshot {
+            members: here.home.members_here(channel),
+            pending_leaves: self.transitions.pending_leaves(channel),
+            online: here.home.users.is_online(channel),
+            occupied: !here.home.interested(channel).is_empty(),
+            count: u32::try_from(here.home.count_here(channel)).unwrap_or(u32::MAX),
         }
     }
 
-    pub(super) fn tell_nodes_online(&mut self, user: &ChannelKey, online: bool) {
-        self.tell_nodes(user, || Body::Online(online));
-    }
-
-    pub(super) fn tell_nodes_count(&mut self, channel: &ChannelKey, count: u64) {
-        self.tell_nodes(channel, || Body::Count(u32::try_from(count).unwrap_or(u32::MAX)));
-    }
-
-    /// An event goes to the other nodes whether or not anybody here is subscribed, and waits where the line is down.
-    pub(super) fn publish_to_nodes(
+    /// Sends a message on the channel's topic. While the session is down none is sent: the snapshot is, once it is up.
+    fn send_to_nodes(
         &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        message: impl FnOnce() -> ChannelMessage,
+    ) {
+        if self.is_up {
+            let (channel, message) = (channel.clone(), message());
+            here.out.cluster.push(ToCluster::Send { channel, message, is_transition: false });
+        }
+    }
+
+    /// Publishes an event to the other nodes, whether or not anybody here is subscribed. It waits while the session is
+    /// down.
+    pub(super) fn publish(
+        &mut self,
+        out: &mut Outbox,
         channel: &ChannelKey,
         frame: &FrameBytes,
         except: Option<SocketId>,
         cache_ttl_seconds: Option<u32>,
     ) {
-        if cache_ttl_seconds.is_some() && self.cluster.is_on() {
-            *self.cluster.unstored.entry(channel.clone()).or_default() += 1;
-            if let Some(details) = self.cluster.details(channel) {
+        if cache_ttl_seconds.is_some() {
+            *self.unstored.entry(channel.clone()).or_default() += 1;
+            if let Some(details) = self.details(channel) {
                 details.fetching = None;
             }
         }
-        if self.cluster.is_on() {
-            let (channel, frame) = (channel.clone(), frame.clone());
-            self.outbox.cluster.push(ToCluster::Publish {
-                channel,
-                frame,
-                except,
-                cache_ttl_seconds,
-            });
-        }
+        let (channel, frame) = (channel.clone(), frame.clone());
+        out.cluster.push(ToCluster::Publish { channel, frame, except, cache_ttl_seconds });
     }
+}
+
+/// Whether nodes must know each other's snapshots: of plain channels they only need the events.
+fn shares_snapshots(here: &Here<'_>, channel: &ChannelKey) -> bool {
+    matches!(channel.kind.access, Access::Presence | Access::User)
+        || here.context.app(channel.app()).counts_subscriptions()
+        || wants_transitions(here.context, channel, None)
 }

@@ -16,6 +16,8 @@ use crate::shard::{ConnectionKey, Lane, Mail, MemoryLimits, Settings, Shard};
 use crate::ws::frame;
 
 pub(super) const APP: AppIndex = AppIndex(0);
+/// Connections and channels up to which the invariants are checked after each step.
+const INVARIANTS_ENTRIES_MAX: usize = 60;
 
 /// A client, by the core it is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Received {
 pub(in crate::shard) fn node_alone() -> Shard {
     let mut net = Net::new(1);
     let shard = net.shards.remove(0);
-    Shard::new(Settings { node: Some(crate::shard::NodeId(7)), ..shard.settings })
+    Shard::new(Settings { node: Some(crate::shard::NodeId(7)), ..shard.context.settings })
 }
 
 pub(super) struct Net {
@@ -102,7 +104,7 @@ impl Net {
         let mut net = Self::with_app(cores, app);
         for shard in &mut net.shards {
             let node = Some(crate::shard::NodeId(7));
-            *shard = Shard::new(Settings { node, ..shard.settings.clone() });
+            *shard = Shard::new(Settings { node, ..shard.context.settings.clone() });
         }
         net
     }
@@ -146,7 +148,7 @@ impl Net {
 
     pub(super) fn connect_to(&mut self, app: AppIndex, core: usize) -> Client {
         self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        assert!(self.shards[core].settings.apps.get(app).admit());
+        assert!(self.shards[core].context.settings.apps.get(app).admit());
         let key = self.shards[core].open(app, self.entropy, b"");
         let socket_id = self.shards[core].get(key).unwrap().socket_id;
         Client { core, key, socket_id }
@@ -211,9 +213,21 @@ impl Net {
         self.post(core);
     }
 
+    /// Checks the whole state of a core, unless a test of size has made it so large that this would take most of its
+    /// time.
+    fn check_invariants(&self, core: usize) {
+        let shard = &self.shards[core];
+        let (local, home) = shard.channel_counts();
+        if shard.connection_count() + local + home <= INVARIANTS_ENTRIES_MAX {
+            shard.check_invariants(&[]).expect("the invariants hold");
+            shard.check_sides_agree().expect("both sides agree");
+        }
+    }
+
     /// Puts a shard's mail into its lanes.
     pub(super) fn post(&mut self, core: usize) {
         self.shards[core].settle();
+        self.check_invariants(core);
         self.webhooks.append(&mut self.shards[core].outbox.webhooks);
         let mails = std::mem::take(&mut self.shards[core].outbox.mails);
         for (to, mail) in mails {

@@ -6,7 +6,7 @@ use super::net::{APP, Net};
 use crate::app::{RateLimit, sample};
 use crate::clock::Moment;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::connection::Standing;
+use crate::shard::local::connection::SubscriptionState;
 use crate::shard::{ChannelState, ConnectionKey, ConnectionState, Described, HomeState, Shard};
 
 /// A connection as another process gives it.
@@ -84,7 +84,9 @@ fn a_channel_that_another_process_names_twice_is_subscribed_once() {
     shard.finish_import();
     assert_eq!(subscriptions(shard, key), 40);
     let all = &shard.get(key).unwrap().subscriptions;
-    assert!(all.iter().all(|one| matches!(one.standing, Standing::Active { position: 0, .. })));
+    assert!(
+        all.iter().all(|one| matches!(one.state, SubscriptionState::Active { position: 0, .. }))
+    );
     assert_eq!(shard.account_fault(), None);
     shard.remove(key);
     assert_eq!(shard.channel_counts(), (0, 0));
@@ -97,7 +99,7 @@ fn a_cached_event_of_another_process_that_finds_no_room_leaves_nothing_behind() 
     let mut net = Net::new(1);
     let shard = &mut net.shards[0];
     let cached = Some((vec![b'x'; 2 << 20], u32::MAX));
-    let home = HomeState { members: Vec::new(), cached, count_told: Some((3, 0)) };
+    let home = HomeState { members: Vec::new(), cached, count_sent: Some((3, 0)) };
     let (app, name) = (sample().id.as_str().into(), "cache-a".into());
     shard.import_channel(ChannelState { app, name, home });
     shard.finish_import();
@@ -120,7 +122,7 @@ fn a_core_forgets_a_channel_that_was_full_for_its_only_client() {
     app.presence_members_max = Some(1);
     let mut net = Net::in_cluster(2, app);
     let channel = net.shards[0].channel_key(APP, "presence-a").unwrap();
-    let home = usize::from(net.shards[0].keys.home(&channel));
+    let home = usize::from(net.shards[0].context.keys.home(&channel));
     let (member, other) = (net.connect(home), net.connect(1 - home));
     net.subscribe(member, "presence-a", Some(&json!("1")));
     net.settle();

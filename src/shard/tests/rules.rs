@@ -319,6 +319,7 @@ fn the_silent_are_pinged_then_closed() {
     assert!(net.events(ponger).is_empty() && net.events(framer).is_empty());
     assert_eq!(
         net.shards[0]
+            .context
             .settings
             .apps
             .get(APP)

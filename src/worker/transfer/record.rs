@@ -87,7 +87,7 @@ mod tests {
         let home = HomeState {
             members: vec![MemberState { user: user("u"), info: text("{}"), connections: 1 }],
             cached: Some((vec![129, 0], 300)),
-            count_told: Some((101, 12)),
+            count_sent: Some((101, 12)),
         };
         let client = ClientAddress::of([127, 0, 0, 1].into());
         [

@@ -10,12 +10,12 @@ use std::sync::{Arc, LazyLock};
 
 use ringverb::app::{AppIndex, Apps};
 use ringverb::clock::Moment;
-use ringverb::cluster::{Link, Login};
+use ringverb::cluster::{ClusterSession, Login};
 use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::shard::{LinkId, MemoryLimits, NodeId, Settings, Shard};
+use ringverb::shard::{MemoryLimits, NodeId, SessionId, Settings, Shard};
 
-const OWN: LinkId = LinkId { node: NodeId(7), core: 0 };
+const OWN: SessionId = SessionId { node: NodeId(7), core: 0 };
 const TOPICS: [&str; 6] = [
     "reverb:rv1:all",
     "reverb:rv1:link:0000000000000007:0",
@@ -68,7 +68,7 @@ pub(crate) fn check(data: &[u8]) {
     }
     for second in 1..=12 {
         shard.advance(Moment(second * 1_000));
-        if link.beat(1_000 + second, true, &mut shard).is_err() {
+        if link.advance(1_000 + second, true, &mut shard).is_err() {
             break;
         }
         let _ = link.carry_out(&mut shard);
@@ -93,7 +93,7 @@ static APPS: LazyLock<Arc<Apps>> = LazyLock::new(|| {
 });
 
 /// A node with subscribers, whose session is up.
-fn node() -> (Link, Shard) {
+fn node() -> (ClusterSession, Shard) {
     let apps = APPS.clone();
     let mut shard = Shard::new(Settings {
         memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 1 << 20 },
@@ -102,7 +102,7 @@ fn node() -> (Link, Shard) {
         topic_linger_beats: 5,
         ..Settings::alone(apps.clone())
     });
-    let mut link = Link::new(OWN, "reverb", apps.clone(), Login::default(), 1_000);
+    let mut link = ClusterSession::new(OWN, "reverb", apps.clone(), Login::default(), 1_000);
     link.open();
     let greeting = b"%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
     assert!(link.receive(greeting, &mut shard).is_ok() && link.is_up());

@@ -119,7 +119,7 @@ fn a_client_that_comes_and_goes_displaces_no_event_of_members() {
     let mut added = 0;
     let mut occupied = std::collections::BTreeSet::new();
     let start = now();
-    while added < 100 && start.elapsed() < crate::support::DEADLINE {
+    while added < 100 && start.elapsed() < std::time::Duration::from_secs(20) {
         let told = endpoint.next();
         let channel = told["channel"].as_str().expect("a name").to_owned();
         if told["name"] == "channel_occupied" {

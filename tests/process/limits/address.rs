@@ -340,11 +340,11 @@ fn what_is_no_limit_is_told() {
             "10.0.0.0/8, proxy",
             r#"names "proxy", which is neither an address nor"#,
         ),
-        ("RINGVERB_CONNECTIONS_PER_IP_MAX", "0", "a number, 1 to 65535"),
-        ("RINGVERB_CONNECTIONS_PER_IP_MAX", "65536", "a number, 1 to 65535"),
+        ("RINGVERB_CONNECTIONS_PER_IP_MAX", "0", "a number from 1 to 65535"),
+        ("RINGVERB_CONNECTIONS_PER_IP_MAX", "65536", "a number from 1 to 65535"),
         ("RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX", "none", "a number, 1 or more"),
         ("RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX", "0", "a number, 1 or more"),
-        ("RINGVERB_MEMORY_MAX", "512X", "bytes, or a size such as 512M: at least 16M"),
+        ("RINGVERB_MEMORY_MAX", "512X", "bytes, or a size such as 64K: at least 16M"),
     ] {
         let finished = Setup::new().env(name, value).run();
         assert_eq!(finished.code, Some(2), "{finished:?}");

@@ -38,7 +38,7 @@ pub(crate) const APP_KEY: &str = "app-key";
 pub(crate) const APP_SECRET: &str = "app-secret";
 
 /// How long anything may take on a busy machine. A test that passes never waits that long.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The answer to anything malformed.
 pub(crate) const INVALID: &str =
@@ -234,4 +234,26 @@ pub(crate) fn rust_text_below(folder: &std::path::Path) -> String {
         }
     }
     text
+}
+
+/// Makes a file that is to be executed: with `text`, or a copy of `from`.
+///
+/// Another process writes it. A test that starts a server at that moment would pass a descriptor open for writing to
+/// its child until that executes, and the kernel refuses to execute a file that anybody has open for writing.
+pub(crate) fn make_program(path: &std::path::Path, content: Content<'_>) {
+    let mut command = std::process::Command::new("sh");
+    match content {
+        Content::Copy(from) => command.args(["-c", "cp \"$1\" \"$2\"", "sh", from]),
+        Content::Script(text) => {
+            command.args(["-c", "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", text])
+        }
+    };
+    assert!(command.arg(path).status().expect("a shell").success());
+}
+
+/// What `make_program` writes.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'a> {
+    Copy(&'a str),
+    Script(&'a str),
 }

@@ -2,9 +2,8 @@
 //! io_uring charges its rings to that.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use crate::support::{DEADLINE, Finished, PING, PONG, Setup, within};
+use crate::support::{Content, DEADLINE, Finished, PING, PONG, Setup, make_program, within};
 
 /// The limit is a user's, so each test has a user of its own.
 const NOBODY: u32 = 65_534;
@@ -20,10 +19,7 @@ impl Program {
     fn copy(name: &str) -> Self {
         let name = format!("ringverb-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Not by this process: a child that another test starts meanwhile would inherit the descriptor that writes, and
-        // the kernel runs no file that is open for writing.
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ringverb")).arg(&path).status();
-        assert!(copied.is_ok_and(|status| status.success()), "a copy of the program");
+        make_program(&path, Content::Copy(env!("CARGO_BIN_EXE_ringverb")));
         Self(path)
     }
 
@@ -110,7 +106,7 @@ fn a_server_that_must_use_io_uring_and_gets_too_little_does_not_start_and_names_
 #[test]
 fn with_too_little_a_server_uses_epoll_and_says_once_why() {
     let program = Program::copy("frugal");
-    let mut server = program.run_by(FRUGAL, 64).workers(3).start();
+    let mut server = program.run_by(FRUGAL, 64).workers(3).env("RINGVERB_IO", "auto").start();
     server.line_with("Press Ctrl+C to stop");
     let kernel = ", epoll (too little locked memory for io_uring)\n";
     assert!(server.stdout().contains(kernel), "{}", server.stdout());

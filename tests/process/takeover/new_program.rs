@@ -2,11 +2,13 @@
 //! leaves a process that serves. The test is the supervisor: it waits for its child.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::support::{Client, PING, PONG, Redis, Server, Setup, eventually, free_port};
+use crate::support::{
+    Client, Content, PING, PONG, Redis, Server, Setup, eventually, free_port, make_program,
+};
 use rustix::process::Signal;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_ringverb");
@@ -43,7 +45,7 @@ impl Installed {
 
     /// A new version: another file with the same bytes.
     fn upgrade(&self) {
-        self.replace(|path| assert!(fs::copy(SERVER, path).expect("copied") > 0));
+        self.replace(|path| make_program(path, Content::Copy(SERVER)));
     }
 
     /// A program that does something before it is the server; `$*` are its arguments. bash keeps signals held back that
@@ -51,8 +53,7 @@ impl Installed {
     fn script(&self, first: &str) {
         self.replace(|path| {
             let text = format!("#!/bin/bash\n{first}\nexec {SERVER} \"$@\"\n");
-            fs::write(path, text).expect("written");
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
+            make_program(path, Content::Script(&text));
         });
     }
 

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::support::{Server, Setup, eventually, free_port, now, poll_pause};
+use crate::support::{
+    Content, Server, Setup, eventually, free_port, make_program, now, poll_pause,
+};
 use rustix::process::{Signal, Uid};
 
 /// Users nobody else is.
@@ -31,7 +33,7 @@ impl Program {
         );
         let path =
             std::env::temp_dir().join(format!("ringverb-{}-{:?}", std::process::id(), now()));
-        std::fs::copy(env!("CARGO_BIN_EXE_ringverb"), &path).expect("a copy of the program");
+        make_program(&path, Content::Copy(env!("CARGO_BIN_EXE_ringverb")));
         Self(path)
     }
 

@@ -289,7 +289,7 @@ impl Cluster {
         self.nodes[node].process.settle();
         let process = &mut self.nodes[node].process;
         if let Some(line) = process.lines.iter_mut().find(|line| line.link.is_up()) {
-            line.link.say_bye();
+            line.link.send_bye();
         }
         for line in &mut process.lines {
             line.write(&mut self.redis, usize::MAX);

@@ -1,0 +1,136 @@
+//! TopicNames in Redis: the topics that sessions subscribe to, and the keys of stored events. PURE.
+//!
+//! `rv1` is the version of the messages' format: nodes with another one do not meet. The prefix and the app's id are
+//! escaped, so that neither contains a colon: a name has one reading, and no two clusters, apps or channels share one.
+
+use crate::app::{AppIndex, Apps};
+use crate::shard::{ChannelKey, SessionId};
+
+/// What a message is about, by its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topic<'a> {
+    Channel {
+        app: AppIndex,
+        name: &'a str,
+    },
+    /// All sessions, the first session of each node, or this one.
+    Sessions,
+}
+
+#[derive(Debug)]
+pub(super) struct TopicNames {
+    /// Up to the colon before the kind.
+    prefix: String,
+}
+
+impl TopicNames {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: format!("{}:rv1:", escape(prefix)) }
+    }
+
+    pub(super) fn channel(&self, apps: &Apps, channel: &ChannelKey) -> String {
+        self.of_channel("c", apps, channel)
+    }
+
+    /// The key of the channel's stored event.
+    pub(super) fn stored(&self, apps: &Apps, channel: &ChannelKey) -> String {
+        self.of_channel("cache", apps, channel)
+    }
+
+    fn of_channel(&self, kind: &str, apps: &Apps, channel: &ChannelKey) -> String {
+        let app = escape(&apps.get(channel.app()).id);
+        format!("{}{kind}:{app}:{}", self.prefix, channel.name())
+    }
+
+    /// The topic of one session.
+    pub(super) fn session(&self, session: SessionId) -> String {
+        format!("{}link:{:016x}:{}", self.prefix, session.node.0, session.core)
+    }
+
+    /// The key of the last number by which a session has stored an event.
+    pub(super) fn stored_number(&self, session: SessionId) -> String {
+        format!("{}said:{:016x}:{}", self.prefix, session.node.0, session.core)
+    }
+
+    /// The topic of all sessions.
+    pub(super) fn all(&self) -> String {
+        format!("{}all", self.prefix)
+    }
+
+    /// The topic of the first session of each node.
+    pub(super) fn questions(&self) -> String {
+        format!("{}ask", self.prefix)
+    }
+
+    /// `None`: no topic of ours, or of an app that this node does not have.
+    pub(super) fn read<'a>(&self, apps: &Apps, topic: &'a [u8]) -> Option<Topic<'a>> {
+        let rest = std::str::from_utf8(topic).ok()?.strip_prefix(&self.prefix)?;
+        let Some(named) = rest.strip_prefix("c:") else { return Some(Topic::Sessions) };
+        let (app, name) = named.split_once(':')?;
+        let app = apps.iter().position(|known| escape(&known.id) == app)?;
+        Some(Topic::Channel { app: AppIndex(u16::try_from(app).ok()?), name })
+    }
+}
+
+fn escape(id: &str) -> std::borrow::Cow<'_, str> {
+    if id.contains([':', '%']) {
+        id.replace('%', "%25").replace(':', "%3A").into()
+    } else {
+        id.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::sample;
+    use crate::shard::{ChannelKeys, NodeId};
+
+    #[test]
+    fn a_subject_names_one_channel_of_one_app() {
+        let ids = ["1001", "a:b", "a", "a%3Ab", "%"];
+        let apps = Apps::new(
+            ids.map(|id| crate::app::App { id: id.to_owned(), ..sample() }).into_iter().collect(),
+        );
+        let names = TopicNames::new("reverb");
+        let keys = ChannelKeys::new(1, 2);
+        let mut all = std::collections::BTreeSet::new();
+        for app in (0..5).map(AppIndex) {
+            for name in ["news", "b:news", ":", "private-ä.1", "#server-to-user-1"] {
+                let channel = keys.make(app, name).unwrap();
+                let topic = names.channel(&apps, &channel);
+                assert_eq!(names.read(&apps, topic.as_bytes()), Some(Topic::Channel { app, name }));
+                assert!(all.insert(topic) && all.insert(names.stored(&apps, &channel)));
+            }
+        }
+        let session = SessionId { node: NodeId(7), core: 1 };
+        for other in [names.all(), names.questions(), names.session(session)] {
+            assert_eq!(names.read(&apps, other.as_bytes()), Some(Topic::Sessions));
+        }
+        for foreign in ["reverb", "other:rv1:c:1001:news", "reverb:rv1:c:9:news", "reverb:rv2:all"]
+        {
+            assert_eq!(names.read(&apps, foreign.as_bytes()), None, "{foreign}");
+        }
+        assert_eq!(names.read(&apps, b"reverb:rv1:\xff"), None);
+    }
+
+    /// With `REVERB_SCALING_CHANNEL=reverb:rv1:c:1001:x` all names of a cluster were channels of the cluster `reverb`.
+    #[test]
+    fn a_prefix_with_colons_shares_no_name_with_another_cluster() {
+        let apps = Apps::new(vec![sample()]);
+        let prefixes = ["reverb", "reverb:rv1:c:1001:x", "shop:reverb", "shop%3Areverb", "shop"];
+        let clusters = prefixes.map(TopicNames::new);
+        let channel = ChannelKeys::new(1, 2).make(AppIndex(0), "x:rv1:all").unwrap();
+        let session = SessionId { node: NodeId(7), core: 1 };
+        for (at, own) in clusters.iter().enumerate() {
+            let names =
+                [own.channel(&apps, &channel), own.all(), own.questions(), own.session(session)];
+            for (other_at, other) in clusters.iter().enumerate() {
+                for name in &names {
+                    let read = other.read(&apps, name.as_bytes());
+                    assert_eq!(read.is_some(), at == other_at, "{name} in {}", prefixes[other_at]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What to do about the time without a session: which senders are waited for, and what they have sent since. PURE, and
+//! one state machine; `replay.rs` sends and receives what it decides.
+//!
+//! Redis keeps nothing for a session that is down. So when it is up again, it asks the others to replay what they
+//! published during that time. From the moment it is up, new events of a sender are held until that sender has replayed
+//! the missed ones, which preserves the order of each sender. State has no such order, and is not held.
+//! Each session that receives the request answers it once, and Redis says how many received it, so it is known when all
+//! have answered. A sender that was there before and has not answered was down, too: it is waited for a little longer.
+//!
+//! ```text
+//! Idle --begin--> Asking --take_request--> Waiting --all answered, or 2 s--> Draining --10 s--> Idle
+//!                   |                         |                                 |
+//!                   '---- give_up ----> GivenUp --take_request--> Idle <--------'  (also by give_up)
+//! ```
+//! Limits: `HELD_BYTES_MAX` of messages, over which waiting is given up; the times above.
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::shard::{ANSWER_BEATS, LEASE_BEATS, SessionId};
+
+/// Held for all senders together.
+const HELD_BYTES_MAX: usize = 16 << 20;
+/// What a sender that is waited for costs, without a message.
+const SENDER_BYTES: usize = 64;
+
+/// A message as it was received: its topic and its payload. An empty payload: the event that is stored for the topic is
+/// to be read.
+pub(super) type HeldMessage = (Box<[u8]>, Box<[u8]>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody is waited for.
+    Idle,
+    /// The session is up. The request is sent once all topics are announced, so that what follows it is received.
+    Asking,
+    /// As `Idle`, but the request is still to be sent.
+    GivenUp,
+    /// The request is sent. All senders are waited for until this second.
+    Waiting { until: u32 },
+    /// All who received the request have answered. Until this second those are waited for who were down, too, and each
+    /// sender that was not asked yet is.
+    Draining { until: u32 },
+}
+
+/// The time without a session.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    stage: Stage,
+    /// Answers to come: of those who received the request, and the reply that says how many they are.
+    due: i64,
+    held: HashMap<SessionId, Vec<HeldMessage>, foldhash::fast::FixedState>,
+    held_bytes: usize,
+    /// Senders that have replayed all.
+    done: SessionSet,
+    /// Senders that were there before, and have not.
+    missing: SessionSet,
+    /// When the session went down, in seconds since 1970: a process that was stopped counts no time of its own. `None`:
+    /// all was replayed.
+    pub(super) down_since: Option<u64>,
+    /// Seconds of the process's own clock without a session.
+    pub(super) down_seconds: u32,
+    /// When Redis sent something last, in seconds since 1970.
+    pub(super) last_received: u64,
+    /// There was a session before, or there should have been.
+    pub(super) may_have_missed: bool,
+    /// The stored events of cache channels are to be read once nobody is waited for.
+    must_read_stored: bool,
+}
+
+type SessionSet = HashSet<SessionId, foldhash::fast::FixedState>;
+
+impl CatchUp {
+    pub(super) fn new(unix_seconds: u64) -> Self {
+        Self {
+            stage: Stage::Idle,
+            due: 0,
+            held: HashMap::default(),
+            held_bytes: 0,
+            done: SessionSet::default(),
+            missing: SessionSet::default(),
+            down_since: Some(unix_seconds),
+            down_seconds: 0,
+            last_received: unix_seconds,
+            may_have_missed: false,
+            must_read_stored: false,
+        }
+    }
+
+    fn reset(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.due = 0;
+        self.held = HashMap::default();
+        self.held_bytes = 0;
+        self.done = SessionSet::default();
+        self.missing = SessionSet::default();
+    }
+
+    /// The session is down. What was held is replayed on the next one.
+    pub(super) fn on_down(&mut self, was_up: bool, silent_seconds: u32) {
+        if was_up && self.down_since.is_none() {
+            self.down_since = Some(self.last_received);
+            self.down_seconds = silent_seconds;
+        }
+        self.reset(Stage::Idle);
+    }
+
+    /// The session is up. `known` were there before. Returns whether something may have been missed: a process that has
+    /// just started has missed nothing.
+    pub(super) fn on_up(&mut self, known: impl Iterator<Item = SessionId>) -> bool {
+        self.must_read_stored = true;
+        let may_have_missed = std::mem::replace(&mut self.may_have_missed, true);
+        if may_have_missed {
+            self.reset(Stage::Asking);
+            self.missing.extend(known);
+        }
+        may_have_missed
+    }
+
+    /// All topics are announced. Returns whether the request is to be sent now.
+    pub(super) fn take_request(&mut self, now: u32) -> bool {
+        match self.stage {
+            Stage::Asking => {
+                self.due += 1;
+                self.stage = Stage::Waiting { until: now + ANSWER_BEATS };
+                true
+            }
+            Stage::GivenUp => {
+                self.stage = Stage::Idle;
+                true
+            }
+            Stage::Idle | Stage::Waiting { .. } | Stage::Draining { .. } => false,
+        }
+    }
+
+    /// So many sessions received the request, this one among them.
+    pub(super) fn on_request_sent(&mut self, receivers: u32) {
+        self.due += i64::from(receivers.saturating_sub(1)) - 1;
+    }
+
+    /// Whether new events of this sender are to be held.
+    pub(super) fn waits_for(&self, sender: SessionId) -> bool {
+        !self.is_closed() && !self.done.contains(&sender)
+    }
+
+    /// Whether a sender did not receive the request, or may not have, and is to be asked by itself. It counts as asked
+    /// then. `is_new`: it says that its session is new.
+    pub(super) fn must_ask(&mut self, sender: SessionId, is_new: bool) -> bool {
+        let was_asked = match self.stage {
+            Stage::Waiting { .. } => true,
+            Stage::Draining { .. } => self.held.contains_key(&sender),
+            Stage::Idle | Stage::Asking | Stage::GivenUp => return false,
+        };
+        let must_ask = is_new || !was_asked && !self.missing.contains(&sender);
+        if must_ask {
+            self.held.entry(sender).or_default();
+            self.due += 1;
+        }
+        must_ask
+    }
+
+    /// Nobody is waited for any longer, and no sender is asked.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Idle | Stage::GivenUp)
+    }
+
+    /// All who were asked have answered.
+    pub(super) fn is_over(&self) -> bool {
+        !matches!(self.stage, Stage::Asking | Stage::Waiting { .. }) && self.missing.is_empty()
+    }
+
+    /// Whether the stored events are to be read now. True once.
+    pub(super) fn take_must_read_stored(&mut self) -> bool {
+        self.is_over() && std::mem::take(&mut self.must_read_stored)
+    }
+
+    pub(super) fn must_read_stored(&self) -> bool {
+        self.must_read_stored
+    }
+
+    /// More senders are kept than messages might be.
+    pub(super) fn has_too_many(&self) -> bool {
+        (self.held.len() + self.done.len()) * SENDER_BYTES > HELD_BYTES_MAX
+    }
+
+    /// Keeps a message of a sender that is waited for. `false`: there is no room for it.
+    pub(super) fn hold(&mut self, sender: SessionId, topic: &[u8], payload: &[u8]) -> bool {
+        self.held_bytes += topic.len() + payload.len();
+        self.held.entry(sender).or_default().push((topic.into(), payload.into()));
+        self.held_bytes <= HELD_BYTES_MAX
+    }
+
+    /// A sender has replayed all, or is no longer waited for. Returns what it has sent since.
+    pub(super) fn end(&mut self, sender: SessionId) -> Vec<HeldMessage> {
+        self.missing.remove(&sender);
+        self.done.insert(sender);
+        let held = self.held.remove(&sender).unwrap_or_default();
+        let bytes = held.iter().map(|(topic, payload)| topic.len() + payload.len());
+        self.held_bytes -= bytes.sum::<usize>();
+        held
+    }
+
+    /// An asked sender has answered.
+    pub(super) fn on_answer(&mut self) {
+        self.due -= 1;
+    }
+
+    /// Goes on if all who received the request have answered. Returns the senders that are no longer waited for.
+    pub(super) fn drain_if_answered(&mut self) -> Option<Vec<SessionId>> {
+        match self.stage {
+            Stage::Waiting { until } if self.due <= 0 => Some(self.drain(until)),
+            _ => None,
+        }
+    }
+
+    fn drain(&mut self, until: u32) -> Vec<SessionId> {
+        self.stage = Stage::Draining { until: until + LEASE_BEATS };
+        self.held.keys().filter(|sender| !self.missing.contains(*sender)).copied().collect()
+    }
+
+    /// A second has passed. Returns the senders that are no longer waited for, if that has changed.
+    pub(super) fn expire(&mut self, now: u32) -> Option<Vec<SessionId>> {
+        match self.stage {
+            Stage::Waiting { until } if until + LEASE_BEATS <= now => Some(self.give_up()),
+            Stage::Waiting { until } if until <= now => Some(self.drain(until)),
+            Stage::Draining { until } if until <= now => Some(self.give_up()),
+            _ => None,
+        }
+    }
+
+    /// Waits for nobody any longer. Returns the senders of which something is held.
+    pub(super) fn give_up(&mut self) -> Vec<SessionId> {
+        self.missing.clear();
+        let is_asked = self.stage != Stage::Asking && self.stage != Stage::GivenUp;
+        self.stage = if is_asked { Stage::Idle } else { Stage::GivenUp };
+        self.held.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::NodeId;
+
+    fn sender(node: u64) -> SessionId {
+        SessionId { node: NodeId(node), core: 0 }
+    }
+
+    enum Step {
+        Up(&'static [u64]),
+        Down,
+        Request(u32, bool),
+        Sent(u32),
+        Answer(u64),
+        Ask(u64, bool, bool),
+        Second(u32),
+        GiveUp,
+    }
+    use Step::*;
+
+    fn run(steps: &[Step]) -> CatchUp {
+        let mut catch_up = CatchUp::new(1_000);
+        catch_up.may_have_missed = true;
+        for step in steps {
+            match *step {
+                Up(known) => assert!(catch_up.on_up(known.iter().map(|node| sender(*node)))),
+                Down => catch_up.on_down(true, 1),
+                Request(now, sent) => assert_eq!(catch_up.take_request(now), sent),
+                Sent(receivers) => {
+                    catch_up.on_request_sent(receivers);
+                    catch_up.drain_if_answered();
+                }
+                Answer(node) => {
+                    catch_up.end(sender(node));
+                    catch_up.on_answer();
+                    catch_up.drain_if_answered();
+                }
+                Ask(node, is_new, asked) => {
+                    assert_eq!(catch_up.must_ask(sender(node), is_new), asked, "node {node}");
+                }
+                Second(now) => drop(catch_up.expire(now)),
+                GiveUp => drop(catch_up.give_up()),
+            }
+        }
+        catch_up
+    }
+
+    /// Each row: events in, the stage after them, and whether nodes 1 and 2 are waited for.
+    #[test]
+    fn each_event_leads_to_the_stage_that_the_diagram_shows() {
+        let rows: [(&[Step], Stage, [bool; 2]); 13] = [
+            (&[], Stage::Idle, [false, false]),
+            (&[Up(&[1])], Stage::Asking, [true, true]),
+            (&[Up(&[1]), Second(99)], Stage::Asking, [true, true]),
+            (&[Up(&[1]), Request(5, true)], Stage::Waiting { until: 7 }, [true, true]),
+            (&[Up(&[]), Request(5, true), Sent(1)], Stage::Draining { until: 17 }, [true, true]),
+            (&[Up(&[1]), Request(5, true), Sent(2)], Stage::Waiting { until: 7 }, [true, true]),
+            (
+                &[Up(&[1]), Request(5, true), Sent(2), Answer(1)],
+                Stage::Draining { until: 17 },
+                [false, true],
+            ),
+            // An answer may come before the reply that says how many there will be.
+            (
+                &[Up(&[1]), Request(5, true), Answer(1), Sent(2)],
+                Stage::Draining { until: 17 },
+                [false, true],
+            ),
+            (
+                &[Up(&[1]), Request(5, true), Sent(2), Second(7)],
+                Stage::Draining { until: 17 },
+                [true, true],
+            ),
+            (
+                &[Up(&[1]), Request(5, true), Sent(1), Second(16)],
+                Stage::Draining { until: 17 },
+                [true, true],
+            ),
+            (&[Up(&[1]), Request(5, true), Sent(1), Second(17)], Stage::Idle, [false, false]),
+            (&[Up(&[1]), GiveUp, Request(5, true), Request(5, false)], Stage::Idle, [false, false]),
+            (&[Up(&[1]), Request(5, true), Down, Request(5, false)], Stage::Idle, [false, false]),
+        ];
+        for (number, (steps, stage, waits)) in rows.into_iter().enumerate() {
+            let catch_up = run(steps);
+            assert_eq!(catch_up.stage, stage, "row {number}");
+            let waited_for = [1, 2].map(|node| catch_up.waits_for(sender(node)));
+            assert_eq!(waited_for, waits, "row {number}");
+        }
+    }
+
+    #[test]
+    fn a_sender_that_did_not_receive_the_request_is_asked_once() {
+        // While all are waited for, only who says that it is new has missed the request.
+        run(&[
+            Up(&[1]),
+            Request(5, true),
+            Ask(1, false, false),
+            Ask(2, false, false),
+            Ask(2, true, true),
+        ]);
+        let drained: [Step; 3] = [Up(&[1]), Request(5, true), Sent(1)];
+        let mut catch_up = run(&drained);
+        assert!(!catch_up.is_over(), "node 1 was there before and has not answered");
+        assert!(!catch_up.must_ask(sender(1), false), "it says that it is new when it is back");
+        assert!(catch_up.must_ask(sender(2), false) && !catch_up.must_ask(sender(2), false));
+        assert!(catch_up.must_ask(sender(1), true));
+        catch_up.end(sender(1));
+        assert!(catch_up.is_over() && !catch_up.is_closed());
+    }
+
+    #[test]
+    fn what_a_sender_has_sent_is_held_within_a_limit_and_returned_in_order() {
+        let mut catch_up = run(&[Up(&[1])]);
+        assert!(catch_up.hold(sender(1), b"t", b"one") && catch_up.hold(sender(1), b"t", b"two"));
+        let held = catch_up.end(sender(1));
+        assert_eq!(
+            held.iter().map(|(_, payload)| &**payload).collect::<Vec<_>>(),
+            [b"one", b"two"]
+        );
+        assert_eq!(catch_up.held_bytes, 0);
+        assert!(!catch_up.hold(sender(2), b"", &vec![0; HELD_BYTES_MAX + 1]));
+        assert_eq!(catch_up.give_up(), [sender(2)]);
+    }
+
+    #[test]
+    fn stored_events_are_read_once_when_nobody_is_waited_for() {
+        let mut catch_up = run(&[Up(&[])]);
+        assert!(!catch_up.take_must_read_stored());
+        catch_up.take_request(0);
+        catch_up.on_request_sent(1);
+        assert!(catch_up.drain_if_answered().is_some());
+        assert!(catch_up.take_must_read_stored() && !catch_up.take_must_read_stored());
+    }
+}

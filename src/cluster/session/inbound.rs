@@ -1,0 +1,177 @@
+//! Messages that a session receives: each once, and in its sender's order. PURE.
+
+use super::super::envelope::{self, Envelope};
+use super::super::names::Topic;
+use super::{AwaitedReply, ClusterSession, HEARD_MAX, Lost};
+use crate::app::AppIndex;
+use crate::shard::{
+    ApiMessage, ChannelMessage, FromCluster, LEASE_BEATS, NodeMessage, SessionId, SessionMessage,
+    Shard,
+};
+use crate::text::shown;
+
+impl ClusterSession {
+    pub(super) fn on_message(
+        &mut self,
+        topic: &[u8],
+        payload: &[u8],
+        shard: &mut Shard,
+    ) -> Result<(), Lost> {
+        let Some((Envelope { from, number, message }, frame)) = envelope::decode(payload) else {
+            let topic = shown(topic);
+            self.note(format!("something in {topic} that no node of this version says"));
+            return Ok(());
+        };
+        if from.node == self.own.node {
+            self.on_own(from, number, &message, shard);
+            return Ok(());
+        }
+        self.check_partition(from, &message)?;
+        let is_accepted = shard.accepts_node(from.node);
+        shard.on_cluster(FromCluster::NodeSeen(from.node));
+        if !is_accepted {
+            return Ok(());
+        }
+        match message {
+            NodeMessage::Session(SessionMessage::Replay { number, app, channel, what }) => {
+                self.on_replay(from, number, (&app, &channel), what, frame, shard);
+            }
+            NodeMessage::Session(SessionMessage::ReplayDone) => self.on_replay_done(from, shard),
+            message if self.catch_up.waits_for(from) => {
+                self.ask_if_missed(from, is_session_up(&message));
+                // Its number is not noted: what it replays has lower ones.
+                if !is_replayable(&message) {
+                    self.take(from, topic, message, frame, shard);
+                } else if !self.catch_up.hold(from, topic, payload) {
+                    self.give_up_catch_up(shard);
+                }
+            }
+            message => {
+                if self.is_new(from, number) {
+                    self.take(from, topic, message, frame, shard);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// This node is among the receivers of what it sends, and Redis counts it: the session that asked is answered, and
+    /// nothing else happens.
+    fn on_own(&mut self, from: SessionId, number: u64, message: &NodeMessage, shard: &mut Shard) {
+        if from == self.own {
+            let received = &mut self.partition.echo_received;
+            *received = number.max(*received);
+        }
+        let answer: NodeMessage = match message {
+            // What this node has was asked on its own cores.
+            NodeMessage::Api(ApiMessage::Ask { id, .. }) => {
+                ApiMessage::Answer { id: *id, answers: Vec::new() }.into()
+            }
+            NodeMessage::Api(ApiMessage::Answer { id, .. }) => {
+                let (id, answers) = (*id, Vec::new());
+                return shard.on_cluster(FromCluster::NodeAnswer { id, answers });
+            }
+            NodeMessage::Session(SessionMessage::ReplayRequest { .. }) if from != self.own => {
+                SessionMessage::ReplayDone.into()
+            }
+            NodeMessage::Session(SessionMessage::ReplayDone) => {
+                return self.on_replay_done(from, shard);
+            }
+            _ => return,
+        };
+        self.send(&self.names.session(from), answer, AwaitedReply::Ignored);
+    }
+
+    /// Notes the number; `false` when it was received before, on this connection or an earlier one.
+    pub(super) fn is_new(&mut self, from: SessionId, number: u64) -> bool {
+        if self.heard.len() >= HEARD_MAX && !self.heard.contains_key(&from) {
+            // Of the nodes that live, each was heard within a lease.
+            let since = self.clock.saturating_sub(LEASE_BEATS);
+            self.heard.retain(|_, heard| heard.second >= since);
+            if self.heard.len() >= HEARD_MAX {
+                self.heard.clear();
+            }
+            self.note(format!("more than {HEARD_MAX} sessions of other nodes: some are forgotten"));
+        }
+        let heard = self.heard.entry(from).or_default();
+        heard.second = self.clock;
+        let is_new = number > heard.number;
+        heard.number = heard.number.max(number);
+        is_new
+    }
+
+    /// Acts on a message, or gives it to the shard. A message on a topic of the wrong kind is ignored.
+    pub(super) fn take(
+        &mut self,
+        from: SessionId,
+        topic: &[u8],
+        message: NodeMessage,
+        frame: &[u8],
+        shard: &mut Shard,
+    ) {
+        match (self.names.read(&self.apps, topic), message) {
+            (Some(Topic::Channel { app, name }), NodeMessage::Channel(message)) => {
+                if let Ok(channel) = shard.channel_key(app, name) {
+                    let channel = &channel;
+                    shard.on_cluster(FromCluster::Message { from, channel, message, frame });
+                }
+            }
+            (Some(Topic::Sessions), NodeMessage::Session(message)) => {
+                self.on_session_message(from, message, shard);
+            }
+            (Some(Topic::Sessions), NodeMessage::Api(ApiMessage::Ask { id, question })) => {
+                self.questions.push((from, id, question.question(&self.apps)));
+            }
+            (Some(Topic::Sessions), NodeMessage::Api(ApiMessage::Answer { id, answers })) => {
+                let answers = answers.into_iter().map(Into::into).collect();
+                shard.on_cluster(FromCluster::NodeAnswer { id, answers });
+            }
+            _ => {}
+        }
+    }
+
+    /// A message to all sessions, or to this one.
+    fn on_session_message(&mut self, from: SessionId, message: SessionMessage, shard: &mut Shard) {
+        match message {
+            SessionMessage::Snapshot { app, channel: name, ticket, snapshot } => {
+                let channel = self.app(&app).and_then(|app| shard.channel_key(app, &name).ok());
+                if let Some(channel) = &channel {
+                    shard.on_cluster(FromCluster::Snapshot { from, channel, ticket, snapshot });
+                }
+            }
+            SessionMessage::Terminate { app, user_id } => {
+                if let Some(app) = self.app(&app) {
+                    shard.on_cluster(FromCluster::Terminate { app, user_id: &user_id });
+                }
+            }
+            SessionMessage::ReplayRequest { away_seconds, received } => {
+                let number = received.iter().find(|(session, _)| *session == self.own);
+                self.replay(from, away_seconds, number.map_or(0, |(_, number)| *number));
+            }
+            SessionMessage::Revive { node } => shard.on_cluster(FromCluster::Revive(node)),
+            SessionMessage::SessionUp => shard.on_cluster(FromCluster::PeerUp(from)),
+            SessionMessage::NodeEnds => shard.on_cluster(FromCluster::PeerEnds(from.node)),
+            // A heartbeat says no more than that its sender lives. Replays are dealt with before.
+            SessionMessage::Heartbeat
+            | SessionMessage::Replay { .. }
+            | SessionMessage::ReplayDone => {}
+        }
+    }
+
+    pub(super) fn app(&self, id: &str) -> Option<AppIndex> {
+        self.apps.by_id(id)
+    }
+}
+
+/// Whether a message is replayed for a session that was down, and so has a place in its sender's order.
+pub(super) fn is_replayable(message: &NodeMessage) -> bool {
+    matches!(
+        message,
+        NodeMessage::Channel(ChannelMessage::Event { .. })
+            | NodeMessage::Session(SessionMessage::Terminate { .. })
+    )
+}
+
+pub(super) fn is_session_up(message: &NodeMessage) -> bool {
+    matches!(message, NodeMessage::Session(SessionMessage::SessionUp))
+}

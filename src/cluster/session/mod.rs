@@ -1,0 +1,599 @@
+//! One core's session with Redis: commands that are not answered, messages that may have to be sent again, and the
+//! newest number of each sender. PURE.
+//!
+//! `outbound.rs` makes commands, `inbound.rs` reads messages, `replay.rs` and `catch_up.rs` make up for the time
+//! without a connection, `partition.rs` notices a connection that reaches nobody. Four counts of seconds: `clock`
+//! since the start, `up_seconds` of this connection, `silent_seconds` since Redis sent something, `unix_seconds` of
+//! the host.
+
+mod catch_up;
+mod inbound;
+mod outbound;
+mod partition;
+mod recent;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use catch_up::CatchUp;
+use hashbrown::HashMap;
+use partition::{Partition, check_role, is_readonly};
+use recent::Recent;
+
+use super::envelope;
+use super::names::TopicNames;
+use crate::app::{Apps, Secret};
+use crate::buffer::FrameBytes;
+use crate::pusher::socket_id::SocketId;
+use crate::resp::{self, Reader, Value};
+use crate::shard::{ChannelKey, FromCluster, Question, SessionId, SessionMessage, Shard};
+use crate::text::shown;
+
+/// Bytes of events that wait for a connection, or for Redis to confirm them.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+/// Unsent bytes over which the session ends.
+const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Unsent bytes up to which topics are subscribed and announced.
+const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
+/// Unsent bytes over which clients that cause more traffic have to wait.
+const CONGESTED_BYTES: usize = 100 << 10;
+/// Seconds in which Redis sends nothing although it owes a reply, after which the session ends.
+const SILENT_SECONDS: u32 = 5;
+/// Unsent bytes over which a peer's request for retransmission is answered without any.
+const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
+/// Sessions whose numbers are remembered; all are forgotten over that, which at worst repeats an event.
+const HEARD_MAX: usize = 100_000;
+/// Seconds after which a session that sends nothing is forgotten.
+const HEARD_SECONDS_MAX: u32 = 3_600;
+/// A replay goes back so much further than the session was down, because its seconds are rough.
+const REPLAY_MARGIN_SECONDS: u32 = 3;
+/// Characters of a text of Redis in a note.
+const QUOTED_MAX: usize = 200;
+/// Notes kept until the caller takes them.
+const NOTES_MAX: usize = 16;
+
+/// Stores an event and publishes it in one step: between two commands a new subscriber would be greeted with the stored
+/// event and then receive it. An event that is sent again after a lost connection is not stored twice, because others
+/// may have stored newer ones since. A script, because Redis 7.0 writes what a transaction publishes to its own
+/// connection into the transaction's reply. An event that cannot be stored is still published, in the order of its
+/// number, and the reply is the reason: if it was sent again later, receivers of a newer number would drop it.
+const STORE_AND_PUBLISH: &[u8] = b"\
+    if tonumber(redis.call('GET',KEYS[2]) or '0')>=tonumber(ARGV[5]) then return 0 end \
+    local r=redis.pcall('SET',KEYS[2],ARGV[5],'EX',3600) \
+    if not r.err then r=redis.pcall('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) end \
+    local n=redis.call('PUBLISH',ARGV[3],ARGV[4]) \
+    return r.err or n";
+
+/// Limits of a session. The simulator has smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// SUBSCRIBE and UNSUBSCRIBE that Redis has not confirmed. What Redis works off between two of our events, and what
+    /// it may have to send us at once.
+    pub topics_in_flight: usize,
+    /// Topics that wait to be subscribed over which clients that cause more have to wait.
+    pub topics_waiting: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self { topics_in_flight: 4_096, topics_waiting: 1_024 }
+    }
+}
+
+/// How to log in.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+}
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Redis does not let us in.
+    Refused(String),
+    Silent,
+    /// What it sends is no RESP, or a reply to nothing.
+    Malformed,
+    TooSlow,
+    /// It is not a master, or no longer: what is published on a replica reaches nobody beyond it.
+    NotMaster(String),
+    /// What this session publishes does not come back on the topic that it is subscribed to itself.
+    NoEcho,
+    /// Messages of other nodes are received, and none of them receives those of this one.
+    Unheard,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => write!(
+                formatter,
+                "it answered {}; Redis 6 or Valkey is needed, and REDIS_USERNAME and REDIS_PASSWORD must be \
+                 those of a user who may use pub/sub, GET, SET and EVAL",
+                shown(error)
+            ),
+            Self::Silent => write!(formatter, "it has not answered for {SILENT_SECONDS} seconds"),
+            Self::Malformed => formatter.write_str("it does not speak as Redis does"),
+            Self::TooSlow => formatter.write_str("it does not take what it is sent fast enough"),
+            Self::NotMaster(role) => write!(
+                formatter,
+                "its role is {role:?}, not master: what a node publishes there reaches no other node. After a failover \
+                 REDIS_HOST must lead to the new master"
+            ),
+            Self::NoEcho => formatter.write_str(
+                "a heartbeat published there did not come back on its topic: PUBLISH and SUBSCRIBE do not reach the \
+                 same server. REDIS_HOST must lead to one master",
+            ),
+            Self::Unheard => formatter.write_str(
+                "heartbeats published there reach no other node, although other nodes are heard: a one-way partition. \
+                 REDIS_HOST must lead all nodes to the same master",
+            ),
+        }
+    }
+}
+
+/// A command that Redis has not answered.
+#[derive(Debug)]
+enum AwaitedReply {
+    Hello,
+    /// `HELLO` again: is it still the master?
+    Role,
+    /// A heartbeat to the first session of each node, of which this is one.
+    Heartbeat,
+    /// A heartbeat to this session alone, with its number.
+    Echo {
+        number: u64,
+    },
+    /// A reply that changes nothing.
+    Ignored,
+    Unsubscribed,
+    /// It says that Redis has ordered a transition.
+    Transition,
+    Subscribed {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    SnapshotSent {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    Fetched {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    Asked {
+        id: u32,
+    },
+    ReplayRequested,
+    /// A command that is sent again on the next connection if this one is lost.
+    Kept(Kept),
+}
+
+/// A command that must reach Redis, on this connection or on a later one.
+#[derive(Debug)]
+struct Kept {
+    bytes: Box<[u8]>,
+    /// The event that it stores, to be published without that if Redis has no room for it.
+    stores: Option<(ChannelKey, FrameBytes, Option<SocketId>)>,
+}
+
+/// A sender's newest number, and the second in which it was received.
+#[derive(Clone, Copy, Debug, Default)]
+struct SenderState {
+    number: u64,
+    second: u32,
+    /// What `Partition::unheard` was when it first sent something on its present connection and ours. `None`: it was
+    /// not.
+    since_unheard: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SessionState {
+    Down,
+    /// `HELLO` is not answered.
+    Greeting,
+    Up,
+}
+
+pub struct ClusterSession {
+    own: SessionId,
+    names: TopicNames,
+    apps: Arc<Apps>,
+    login: Login,
+    state: SessionState,
+    /// The number of the last message.
+    number: u64,
+    output: Vec<u8>,
+    /// How much of it was sent.
+    sent: usize,
+    reader: Reader,
+    awaited: VecDeque<AwaitedReply>,
+    /// What waits for a connection.
+    backlog: VecDeque<Kept>,
+    /// Bytes of `backlog` and of what is kept in `awaited`.
+    kept_bytes: usize,
+    /// Channels whose event was dropped before it was stored.
+    unstored: Vec<ChannelKey>,
+    /// The newest number of each sender.
+    heard: HashMap<SessionId, SenderState, foldhash::fast::FixedState>,
+    recent: Recent,
+    catch_up: CatchUp,
+    clock: u32,
+    up_seconds: u32,
+    silent_seconds: u32,
+    unix_seconds: u64,
+    limits: SessionLimits,
+    /// Unanswered SUBSCRIBE and UNSUBSCRIBE of channels.
+    topics_in_flight: usize,
+    partition: Partition,
+    questions: Vec<(SessionId, u32, Option<Question>)>,
+    /// Events that found no room since the last look.
+    pub dropped: u64,
+    /// Lines for the log.
+    pub notes: Vec<String>,
+}
+
+impl ClusterSession {
+    /// `prefix` is what all names in Redis start with; `unix_seconds` is now.
+    #[must_use]
+    pub fn new(
+        own: SessionId,
+        prefix: &str,
+        apps: Arc<Apps>,
+        login: Login,
+        unix_seconds: u64,
+    ) -> Self {
+        Self {
+            own,
+            names: TopicNames::new(prefix),
+            apps,
+            login,
+            state: SessionState::Down,
+            number: 0,
+            output: Vec::new(),
+            sent: 0,
+            reader: Reader::default(),
+            awaited: VecDeque::new(),
+            backlog: VecDeque::new(),
+            kept_bytes: 0,
+            unstored: Vec::new(),
+            heard: HashMap::default(),
+            recent: Recent::default(),
+            catch_up: CatchUp::new(unix_seconds),
+            clock: 0,
+            up_seconds: 0,
+            silent_seconds: 0,
+            unix_seconds,
+            limits: SessionLimits::default(),
+            topics_in_flight: 0,
+            partition: Partition::default(),
+            questions: Vec::new(),
+            dropped: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Sets other limits than the default ones.
+    pub fn limit(&mut self, limits: SessionLimits) {
+        self.limits = limits;
+    }
+
+    /// Clients that cause more traffic have to wait. A session that is down causes none.
+    #[must_use]
+    pub fn is_congested(&self, shard: &Shard) -> bool {
+        self.is_up()
+            && (self.output().len() > CONGESTED_BYTES
+                || shard.topics_waiting() > self.limits.topics_waiting)
+    }
+
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.state == SessionState::Up
+    }
+
+    /// What is to be sent.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        &self.output[self.sent..]
+    }
+
+    /// So much of it was sent.
+    pub fn note_sent(&mut self, count: usize) {
+        self.sent += count;
+        debug_assert!(self.sent <= self.output.len());
+        if self.sent == self.output.len() {
+            self.sent = 0;
+            self.output.clear();
+            // Memory of a burst is freed.
+            self.output.shrink_to(ANNOUNCE_BYTES_MAX);
+        }
+    }
+
+    /// Questions of other nodes, for all cores of this one: by whom, and their number there.
+    pub fn take_questions(&mut self) -> Vec<(SessionId, u32, Option<Question>)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// Nothing waits to be sent or to be answered.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.output().is_empty() && self.awaited.is_empty() && self.catch_up.is_over()
+    }
+
+    /// No connection to Redis could be made.
+    pub fn note_unreachable(&mut self) {
+        self.catch_up.may_have_missed = true;
+    }
+
+    /// A connection to Redis is made.
+    pub fn open(&mut self) {
+        debug_assert!(self.state == SessionState::Down);
+        self.state = SessionState::Greeting;
+        (self.up_seconds, self.silent_seconds) = (0, 0);
+        (self.topics_in_flight, self.partition) = (0, Partition::default());
+        self.heard.values_mut().for_each(|heard| heard.since_unheard = None);
+        let mut command: Vec<&[u8]> = vec![b"HELLO", b"3"];
+        if let Some(password) = &self.login.password {
+            let user = self.login.username.as_deref().unwrap_or("default");
+            command.extend([&b"AUTH"[..], user.as_bytes(), password.reveal().as_bytes()]);
+        }
+        resp::write_command(&command, &mut self.output);
+        self.awaited.push_back(AwaitedReply::Hello);
+    }
+
+    /// The connection is gone. What must not be lost with it waits for the next.
+    pub fn close(&mut self, shard: &mut Shard) {
+        let was_up = self.is_up();
+        if was_up {
+            shard.on_cluster(FromCluster::Down);
+        }
+        self.catch_up.on_down(was_up, self.silent_seconds);
+        self.state = SessionState::Down;
+        self.output = Vec::new();
+        self.sent = 0;
+        self.reader = Reader::default();
+        // What was sent comes before what waits.
+        for awaited in std::mem::take(&mut self.awaited).into_iter().rev() {
+            if let AwaitedReply::Kept(kept) = awaited {
+                self.backlog.push_front(kept);
+            }
+        }
+        self.drop_oldest();
+    }
+
+    /// A second has passed. `sends_heartbeat`: this session sends the heartbeat of its node to all.
+    ///
+    /// # Errors
+    /// When the session has to end; then `close` it.
+    pub fn advance(
+        &mut self,
+        unix_seconds: u64,
+        sends_heartbeat: bool,
+        shard: &mut Shard,
+    ) -> Result<(), Lost> {
+        self.unix_seconds = unix_seconds;
+        self.clock += 1;
+        self.expire(shard);
+        if self.state != SessionState::Up {
+            self.catch_up.down_seconds += 1;
+        }
+        if self.state == SessionState::Down {
+            return Ok(());
+        }
+        self.up_seconds += 1;
+        self.silent_seconds += 1;
+        if self.awaited.is_empty() {
+            self.silent_seconds = 0;
+        }
+        if self.silent_seconds > SILENT_SECONDS {
+            return Err(Lost::Silent);
+        }
+        if self.is_up() {
+            self.send_heartbeats(sends_heartbeat);
+        }
+        Ok(())
+    }
+
+    /// The process ends in order.
+    pub fn send_bye(&mut self) {
+        if self.is_up() {
+            self.send_to_all(SessionMessage::NodeEnds);
+        }
+    }
+
+    /// Carries out what the shard wants of the cluster.
+    ///
+    /// # Errors
+    /// When the session has to end; then `close` it.
+    pub fn carry_out(&mut self, shard: &mut Shard) -> Result<(), Lost> {
+        for channel in self.unstored.drain(..) {
+            shard.on_cluster(FromCluster::Stored { channel: &channel });
+        }
+        loop {
+            for what in std::mem::take(&mut shard.outbox.cluster) {
+                self.carry_out_one(what);
+            }
+            let in_flight = self.topics_in_flight;
+            let room = self.limits.topics_in_flight.saturating_sub(in_flight);
+            let has_room = self.output().len() < ANNOUNCE_BYTES_MAX && room > 0;
+            if !(self.is_up() && has_room && shard.has_topics_to_send()) {
+                break;
+            }
+            shard.on_cluster(FromCluster::TopicRoom(room));
+        }
+        if self.is_up() && !shard.has_unannounced() {
+            self.request_replay();
+        }
+        if self.output().len() > OUTPUT_BYTES_MAX {
+            return Err(Lost::TooSlow);
+        }
+        Ok(())
+    }
+
+    /// Bytes of Redis.
+    ///
+    /// # Errors
+    /// When the session has to end; then `close` it.
+    pub fn receive(&mut self, bytes: &[u8], shard: &mut Shard) -> Result<(), Lost> {
+        self.silent_seconds = 0;
+        self.catch_up.last_received = self.unix_seconds;
+        self.reader.push(bytes);
+        loop {
+            match self.reader.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Value::Push(list))) => self.on_push(list, shard)?,
+                Ok(Some(reply)) => self.on_reply(&reply, shard)?,
+                Err(_) => return Err(Lost::Malformed),
+            }
+        }
+    }
+
+    fn on_push(&mut self, list: Vec<Value>, shard: &mut Shard) -> Result<(), Lost> {
+        let mut list = list.into_iter();
+        let (Some(kind), topic) = (list.next(), list.next()) else {
+            return Err(Lost::Malformed);
+        };
+        match (bytes_of(&kind), topic, list.next()) {
+            (b"message", Some(Value::Bytes(topic)), Some(Value::Bytes(payload))) => {
+                self.on_message(&topic, &payload, shard)
+            }
+            (b"subscribe" | b"unsubscribe", ..) => self.on_reply(&Value::Null, shard),
+            // On no topic that this session has subscribed to.
+            _ => Ok(()),
+        }
+    }
+
+    fn on_reply(&mut self, reply: &Value, shard: &mut Shard) -> Result<(), Lost> {
+        if self.awaited.front().is_some_and(|awaited| is_readonly(awaited, reply)) {
+            // The command stays what must reach Redis: it is sent again on the next connection.
+            return Err(Lost::NotMaster("replica".to_owned()));
+        }
+        let Some(awaited) = self.awaited.pop_front() else { return Err(Lost::Malformed) };
+        if let Value::Error(error) = reply {
+            let error: String = error.chars().take(QUOTED_MAX).collect();
+            if matches!(awaited, AwaitedReply::Hello) {
+                return Err(Lost::Refused(error));
+            }
+            self.note(format!("Redis refuses a command of the cluster: {}", shown(&error)));
+        }
+        self.on_awaited(awaited, reply, shard)
+    }
+
+    fn on_awaited(
+        &mut self,
+        awaited: AwaitedReply,
+        reply: &Value,
+        shard: &mut Shard,
+    ) -> Result<(), Lost> {
+        match awaited {
+            AwaitedReply::Hello => {
+                check_role(reply)?;
+                self.on_greeted(shard);
+            }
+            AwaitedReply::Role => {
+                self.partition.is_role_asked = false;
+                check_role(reply)?;
+            }
+            AwaitedReply::Heartbeat => self.partition.unheard += u32::from(count(reply) <= 1),
+            AwaitedReply::Echo { number } => self.on_echo_sent(number)?,
+            AwaitedReply::Ignored => {}
+            AwaitedReply::Unsubscribed => self.note_topic_confirmed(),
+            AwaitedReply::ReplayRequested => self.on_replay_requested(count(reply), shard),
+            AwaitedReply::Transition => shard.on_cluster(FromCluster::TransitionOrdered),
+            AwaitedReply::Subscribed { channel, ticket } => {
+                self.note_topic_confirmed();
+                shard.on_cluster(FromCluster::Subscribed { channel: &channel, ticket });
+            }
+            AwaitedReply::SnapshotSent { channel, ticket } => {
+                let (channel, receivers) = (&channel, count(reply));
+                shard.on_cluster(FromCluster::SnapshotSent { channel, ticket, receivers });
+            }
+            AwaitedReply::Asked { id } => {
+                shard.on_cluster(FromCluster::Asked { id, receivers: count(reply) });
+            }
+            AwaitedReply::Fetched { channel, ticket } => {
+                self.on_fetched(&channel, ticket, reply, shard);
+            }
+            AwaitedReply::Kept(kept) => self.on_kept(kept, reply, shard),
+        }
+        Ok(())
+    }
+
+    fn note_topic_confirmed(&mut self) {
+        self.topics_in_flight = self.topics_in_flight.saturating_sub(1);
+    }
+
+    /// The event that is stored for a cache channel. If its sender is still to replay it, the subscribers who were
+    /// there before must receive it by that, so it is read again afterwards.
+    fn on_fetched(&mut self, channel: &ChannelKey, ticket: u32, reply: &Value, shard: &mut Shard) {
+        let stored = match reply {
+            Value::Bytes(bytes) => envelope::decode_stored(bytes, self.unix_seconds),
+            _ => None,
+        };
+        let to_come = stored.as_ref().filter(|stored| self.is_to_come(stored.from, stored.number));
+        match to_come.map(|stored| stored.from).filter(|_| shard.is_refetch(channel, ticket)) {
+            Some(from) => self.fetch_after(from, channel, shard),
+            None => shard.on_cluster(FromCluster::Fetched { channel, ticket, stored }),
+        }
+    }
+
+    fn on_kept(&mut self, kept: Kept, reply: &Value, shard: &mut Shard) {
+        self.kept_bytes -= kept.bytes.len();
+        let Some((channel, frame, except)) = kept.stores else { return };
+        match reply {
+            Value::Error(_) => self.publish_only(&channel, &frame, except, true),
+            Value::Bytes(why) => {
+                let why: String = String::from_utf8_lossy(why).chars().take(QUOTED_MAX).collect();
+                self.note(format!("Redis does not store the event of a cache channel: {why:?}"));
+            }
+            _ => {}
+        }
+        shard.on_cluster(FromCluster::Stored { channel: &channel });
+    }
+
+    /// Redis has accepted the session: what waited is sent before anything new.
+    fn on_greeted(&mut self, shard: &mut Shard) {
+        self.state = SessionState::Up;
+        let mut topics = vec![self.names.session(self.own), self.names.all()];
+        if self.own.core == 0 {
+            topics.push(self.names.questions());
+        }
+        for topic in topics {
+            self.command(&[b"SUBSCRIBE", topic.as_bytes()], AwaitedReply::Ignored);
+        }
+        for kept in std::mem::take(&mut self.backlog) {
+            self.send_kept(kept);
+        }
+        // After what waited, because numbers only grow.
+        self.send_to_all(SessionMessage::SessionUp);
+        shard.on_cluster(FromCluster::Up);
+        self.begin_catch_up(shard);
+    }
+
+    fn note(&mut self, note: String) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(note);
+        }
+    }
+}
+
+fn bytes_of(value: &Value) -> &[u8] {
+    match value {
+        Value::Bytes(bytes) => bytes,
+        Value::Text(text) => text.as_bytes(),
+        _ => b"",
+    }
+}
+
+/// How many sessions received a `PUBLISH`.
+fn count(reply: &Value) -> u32 {
+    match reply {
+        Value::Integer(count) => u32::try_from(*count).unwrap_or_default(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,183 @@
+//! What a session sends: effects of the shard as commands. Events are kept until Redis has confirmed them, because no
+//! snapshot repeats them. PURE.
+
+use super::super::envelope::{self, Envelope, StoredHead};
+use super::recent::RecentMessage;
+use super::{AwaitedReply, ClusterSession, KEPT_BYTES_MAX, Kept, STORE_AND_PUBLISH};
+use crate::buffer::FrameBytes;
+use crate::pusher::socket_id::SocketId;
+use crate::resp;
+use crate::shard::{
+    ApiMessage, ChannelKey, ChannelMessage, NodeMessage, SessionMessage, ToCluster, WireQuestion,
+};
+
+impl ClusterSession {
+    pub(super) fn carry_out_one(&mut self, what: ToCluster) {
+        match what {
+            ToCluster::Publish { channel, frame, except, cache_ttl_seconds } => {
+                self.publish(&channel, &frame, except, cache_ttl_seconds);
+            }
+            ToCluster::Terminate { app, user_id } => {
+                let recent = RecentMessage::Terminate { app, user_id: user_id.clone() };
+                let app = self.apps.get(app).id.as_str().into();
+                let payload = self.payload(SessionMessage::Terminate { app, user_id }.into(), b"");
+                self.recent.note(self.number, self.clock, recent);
+                let mut bytes = Vec::new();
+                let topic = self.names.all();
+                resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
+                self.keep(Kept { bytes: bytes.into(), stores: None });
+            }
+            // All state is sent once the session is up.
+            _ if !self.is_up() => {}
+            ToCluster::Subscribe { channel, ticket } => {
+                let topic = self.names.channel(&self.apps, &channel);
+                self.topics_in_flight += 1;
+                self.command(
+                    &[b"SUBSCRIBE", topic.as_bytes()],
+                    AwaitedReply::Subscribed { channel, ticket },
+                );
+            }
+            ToCluster::Unsubscribe { channel } => {
+                let topic = self.names.channel(&self.apps, &channel);
+                self.topics_in_flight += 1;
+                self.command(&[b"UNSUBSCRIBE", topic.as_bytes()], AwaitedReply::Unsubscribed);
+            }
+            ToCluster::Send { channel, message, is_transition } => {
+                let awaited =
+                    if is_transition { AwaitedReply::Transition } else { AwaitedReply::Ignored };
+                self.send(&self.names.channel(&self.apps, &channel), message.into(), awaited);
+            }
+            ToCluster::Synchronize { channel, ticket, snapshot } => {
+                let topic = self.names.channel(&self.apps, &channel);
+                let message = ChannelMessage::Synchronize { ticket, snapshot };
+                self.send(&topic, message.into(), AwaitedReply::SnapshotSent { channel, ticket });
+            }
+            ToCluster::Fetch { channel, ticket } => {
+                let key = self.names.stored(&self.apps, &channel);
+                self.command(&[b"GET", key.as_bytes()], AwaitedReply::Fetched { channel, ticket });
+            }
+            ToCluster::StoreIfAbsent { channel, frame, seconds } => {
+                let key = self.names.stored(&self.apps, &channel);
+                // The session that published it is no longer known.
+                let (value, seconds) = self.stored(&frame, seconds, 0);
+                let set: [&[u8]; 6] =
+                    [b"SET", key.as_bytes(), &value, b"EX", seconds.as_bytes(), b"NX"];
+                self.command(&set, AwaitedReply::Ignored);
+            }
+            ToCluster::Reply { to, message } => {
+                self.send(&self.names.session(to), message, AwaitedReply::Ignored);
+            }
+            ToCluster::SendToAll { message } => self.send_to_all(message),
+            ToCluster::Ask { id, question } => {
+                let question = WireQuestion::of(&question, &self.apps);
+                let message = ApiMessage::Ask { id, question };
+                self.send(&self.names.questions(), message.into(), AwaitedReply::Asked { id });
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+        cache_ttl_seconds: Option<u32>,
+    ) {
+        let recent =
+            RecentMessage::Event { channel: channel.clone(), frame: frame.clone(), except };
+        let Some(seconds) = cache_ttl_seconds else {
+            self.publish_only(channel, frame, except, false);
+            return self.recent.note(self.number, self.clock, recent);
+        };
+        let payload = self.payload(ChannelMessage::Event { except, cache: true }.into(), frame);
+        self.recent.note(self.number, self.clock, recent);
+        let topic = self.names.channel(&self.apps, channel);
+        let key = self.names.stored(&self.apps, channel);
+        let (value, seconds) = self.stored(frame, seconds, self.number);
+        let stored_number = self.names.stored_number(self.own);
+        let number = self.number.to_string();
+        let (key, stored_number) = (key.as_bytes(), stored_number.as_bytes());
+        let (seconds, number) = (seconds.as_bytes(), number.as_bytes());
+        let topic = topic.as_bytes();
+        let script: [&[u8]; 10] = [
+            b"EVAL",
+            STORE_AND_PUBLISH,
+            b"2",
+            key,
+            stored_number,
+            &value,
+            seconds,
+            topic,
+            &payload,
+            number,
+        ];
+        let mut bytes = Vec::new();
+        resp::write_command(&script, &mut bytes);
+        let stores = Some((channel.clone(), frame.clone(), except));
+        self.keep(Kept { bytes: bytes.into(), stores });
+    }
+
+    /// A stored event, and for how many seconds.
+    fn stored(&self, frame: &FrameBytes, seconds: u32, number: u64) -> (Vec<u8>, String) {
+        let expires = self.unix_seconds + u64::from(seconds);
+        let head = StoredHead { expires, from: self.own, number };
+        (envelope::encode_stored(head, frame), seconds.to_string())
+    }
+
+    pub(super) fn publish_only(
+        &mut self,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+        cache: bool,
+    ) {
+        let payload = self.payload(ChannelMessage::Event { except, cache }.into(), frame);
+        let topic = self.names.channel(&self.apps, channel);
+        let mut bytes = Vec::new();
+        resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
+        self.keep(Kept { bytes: bytes.into(), stores: None });
+    }
+
+    pub(super) fn send_to_all(&mut self, message: SessionMessage) {
+        self.send(&self.names.all(), message.into(), AwaitedReply::Ignored);
+    }
+
+    pub(super) fn send(&mut self, topic: &str, message: NodeMessage, awaited: AwaitedReply) {
+        let payload = self.payload(message, b"");
+        self.command(&[b"PUBLISH", topic.as_bytes(), &payload], awaited);
+    }
+
+    pub(super) fn payload(&mut self, message: NodeMessage, frame: &[u8]) -> Vec<u8> {
+        self.number += 1;
+        envelope::encode(Envelope { from: self.own, number: self.number, message }, frame)
+    }
+
+    pub(super) fn command(&mut self, parts: &[&[u8]], awaited: AwaitedReply) {
+        resp::write_command(parts, &mut self.output);
+        self.awaited.push_back(awaited);
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        self.kept_bytes += kept.bytes.len();
+        if self.is_up() {
+            self.send_kept(kept);
+        } else {
+            self.backlog.push_back(kept);
+            self.drop_oldest();
+        }
+    }
+
+    pub(super) fn send_kept(&mut self, kept: Kept) {
+        self.output.extend_from_slice(&kept.bytes);
+        self.awaited.push_back(AwaitedReply::Kept(kept));
+    }
+
+    pub(super) fn drop_oldest(&mut self) {
+        while self.kept_bytes > KEPT_BYTES_MAX {
+            let Some(oldest) = self.backlog.pop_front() else { break };
+            self.kept_bytes -= oldest.bytes.len();
+            self.dropped += 1;
+            self.unstored.extend(oldest.stores.map(|(channel, ..)| channel));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether what this session publishes reaches the other nodes. PURE.
+//!
+//! A connection may survive a failover: PUBLISH on a replica is no error and reaches nobody beyond it. So the server
+//! must call itself a master, in its greeting and every `HEARTBEAT_SECONDS` after; what a replica refuses to write ends
+//! the session; a heartbeat to the session's own topic must come back; and a heartbeat to the first session of each
+//! node must reach every one that is heard before and after it on one connection of its own.
+
+use super::inbound::{is_replayable, is_session_up};
+use super::{AwaitedReply, ClusterSession, Lost, bytes_of};
+use crate::resp::Value;
+use crate::shard::{NodeMessage, SessionId, SessionMessage};
+
+/// Seconds between two heartbeats, and between two questions for the role of the server.
+pub(super) const HEARTBEAT_SECONDS: u32 = 2;
+
+/// What shows that a connection carries messages one way only; made for each connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Partition {
+    /// `AwaitedReply::Role` is unanswered.
+    pub(super) is_role_asked: bool,
+    /// The last heartbeat to this session alone that Redis has answered, and the last that came back.
+    pub(super) echo_answered: u64,
+    pub(super) echo_received: u64,
+    /// Heartbeats that reached no other node.
+    pub(super) unheard: u32,
+}
+
+impl ClusterSession {
+    pub(super) fn send_heartbeats(&mut self, sends_heartbeat: bool) {
+        if self.up_seconds % HEARTBEAT_SECONDS != 1 {
+            return;
+        }
+        if !std::mem::replace(&mut self.partition.is_role_asked, true) {
+            // Open to every user, whatever its ACL, and the same in all versions.
+            self.command(&[b"HELLO", b"3"], AwaitedReply::Role);
+        }
+        let own = self.names.session(self.own);
+        let number = self.number + 1;
+        self.send(&own, SessionMessage::Heartbeat.into(), AwaitedReply::Echo { number });
+        if self.own.core == 0 {
+            let first_sessions = self.names.questions();
+            self.send(&first_sessions, SessionMessage::Heartbeat.into(), AwaitedReply::Heartbeat);
+        }
+        if sends_heartbeat {
+            self.send_to_all(SessionMessage::Heartbeat);
+        }
+    }
+
+    /// Another session has sent something. If it had before a heartbeat that did not reach it, and has not reconnected
+    /// since, then Redis carries its messages here and ours not there.
+    pub(super) fn check_partition(
+        &mut self,
+        from: SessionId,
+        message: &NodeMessage,
+    ) -> Result<(), Lost> {
+        let unheard = self.partition.unheard;
+        // Events may be sent again before the sender says that its connection is new.
+        if from.core != 0 || self.own.core != 0 || is_replayable(message) {
+            return Ok(());
+        }
+        let Some(heard) = self.heard.get_mut(&from) else { return Ok(()) };
+        if is_session_up(message) {
+            heard.since_unheard = Some(unheard);
+        }
+        let since = *heard.since_unheard.get_or_insert(unheard);
+        if since < unheard { Err(Lost::Unheard) } else { Ok(()) }
+    }
+
+    /// Redis sends a message to its publisher right before or right after the reply: the one before must have come.
+    pub(super) fn on_echo_sent(&mut self, number: u64) -> Result<(), Lost> {
+        let before = std::mem::replace(&mut self.partition.echo_answered, number);
+        if self.partition.echo_received < before { Err(Lost::NoEcho) } else { Ok(()) }
+    }
+}
+
+/// A command was to write, and the server is a replica: an error, or the reason that our script gives.
+pub(super) fn is_readonly(due: &AwaitedReply, reply: &Value) -> bool {
+    let text = match (due, reply) {
+        (_, Value::Error(error)) => error.as_bytes(),
+        (AwaitedReply::Kept(_), Value::Bytes(why)) => why,
+        _ => return false,
+    };
+    memchr::memmem::find(text, b"READONLY You can't write").is_some()
+}
+
+/// What `HELLO` answers: only on a master do messages reach the other nodes, and theirs this one.
+pub(super) fn check_role(reply: &Value) -> Result<(), Lost> {
+    let Value::Map(pairs) = reply else { return Err(Lost::Malformed) };
+    let role = pairs.iter().find(|(name, _)| bytes_of(name) == b"role");
+    match role.map(|(_, role)| bytes_of(role)) {
+        Some(b"master") => Ok(()),
+        other => {
+            let shown = String::from_utf8_lossy(other.unwrap_or(b"unknown"));
+            Err(Lost::NotMaster(shown.chars().take(32).collect()))
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The messages that a session has published recently, to be replayed for another session that was down. PURE.
+//!
+//! Redis keeps nothing for a subscriber that is not connected: a node whose connection breaks for a moment would miss
+//! what is published during it. Limits: `BYTES_MAX` of frames, which are shared with the send queues, and
+//! `SECONDS_MAX`; the oldest goes first.
+
+use std::collections::VecDeque;
+
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::ChannelKey;
+
+const BYTES_MAX: usize = 16 << 20;
+/// How long a session may be down and miss nothing.
+pub(super) const SECONDS_MAX: u32 = 60;
+/// What an entry costs beside its frame.
+const ENTRY_BYTES: usize = 96;
+
+/// A message that is published once, and not sent again with a snapshot.
+#[derive(Clone, Debug)]
+pub(super) enum RecentMessage {
+    Event { channel: ChannelKey, frame: FrameBytes, except: Option<SocketId> },
+    Terminate { app: AppIndex, user_id: Box<str> },
+}
+
+impl RecentMessage {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES
+            + match self {
+                Self::Event { frame, .. } => frame.len(),
+                Self::Terminate { user_id, .. } => user_id.len(),
+            }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// By number, with the second in which it was published.
+    published: VecDeque<(u64, u32, RecentMessage)>,
+    bytes: usize,
+}
+
+impl Recent {
+    pub(super) fn note(&mut self, number: u64, second: u32, published: RecentMessage) {
+        self.bytes += published.bytes();
+        self.published.push_back((number, second, published));
+        while self.bytes > BYTES_MAX {
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops what is too old to be asked for.
+    pub(super) fn expire(&mut self, now: u32) {
+        while self.published.front().is_some_and(|(_, second, _)| second + SECONDS_MAX < now) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, _, published)) = self.published.pop_front() {
+            self.bytes -= published.bytes();
+        }
+    }
+
+    /// Messages with a higher number that were published in that second or later.
+    pub(super) fn since(&self, number: u64, second: u32) -> Vec<(u64, RecentMessage)> {
+        let each = self.published.iter().filter(|(of, at, _)| *of > number && *at >= second);
+        each.map(|(number, _, published)| (*number, published.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(bytes: usize) -> RecentMessage {
+        RecentMessage::Terminate { app: AppIndex(0), user_id: "x".repeat(bytes).into() }
+    }
+
+    fn numbers(recent: &Recent, number: u64, second: u32) -> Vec<u64> {
+        recent.since(number, second).into_iter().map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn the_newest_is_kept_and_the_oldest_goes() {
+        let mut recent = Recent::default();
+        for number in 1..=9 {
+            recent.note(number, u32::try_from(number).unwrap(), published(10));
+        }
+        assert_eq!(numbers(&recent, 6, 0), [7, 8, 9]);
+        assert_eq!(numbers(&recent, 0, 8), [8, 9]);
+        recent.expire(SECONDS_MAX + 5);
+        assert_eq!(numbers(&recent, 0, 0), [5, 6, 7, 8, 9]);
+        recent.note(10, 10, published(BYTES_MAX - 2 * ENTRY_BYTES - 10));
+        assert_eq!(numbers(&recent, 0, 0), [9, 10]);
+        recent.note(11, 11, published(BYTES_MAX));
+        assert_eq!((numbers(&recent, 0, 0), recent.bytes), (vec![], 0));
+    }
+}

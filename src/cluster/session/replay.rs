@@ -1,0 +1,233 @@
+//! After a session was down: requests what was missed, receives its replay before what is new, and replays for others.
+//! PURE. `catch_up.rs` decides who is waited for, `recent.rs` has what can be replayed.
+
+use std::collections::BTreeSet;
+
+use super::super::envelope::{self, Envelope};
+use super::super::names::Topic;
+use super::recent::RecentMessage;
+use super::{
+    AwaitedReply, ClusterSession, HEARD_SECONDS_MAX, REPLAY_MARGIN_SECONDS, RETRANSMIT_BYTES_MAX,
+};
+use crate::shard::{
+    ChannelKey, ChannelMessage, FromCluster, LEASE_BEATS, NodeId, NodeMessage, Replayed, SessionId,
+    SessionMessage, Shard,
+};
+
+impl ClusterSession {
+    /// The session is up.
+    pub(super) fn begin_catch_up(&mut self, shard: &mut Shard) {
+        let since = self.clock.saturating_sub(self.catch_up.down_seconds + LEASE_BEATS);
+        // One session of a node sends its heartbeats; the others may have had nothing to send.
+        let recent = self.heard.iter().filter(|(_, heard)| heard.second >= since);
+        let nodes: Vec<NodeId> = recent.map(|(session, _)| session.node).collect();
+        let known = self.heard.keys().filter(|session| nodes.contains(&session.node));
+        if !self.catch_up.on_up(known.copied()) {
+            self.note_caught_up(shard);
+        }
+    }
+
+    /// All topics are announced, so all that is published after this is received.
+    pub(super) fn request_replay(&mut self) {
+        if self.catch_up.take_request(self.clock) {
+            self.send_replay_request(&self.names.all(), AwaitedReply::ReplayRequested);
+        }
+    }
+
+    fn send_replay_request(&mut self, topic: &str, awaited: AwaitedReply) {
+        let away_seconds = self.away_seconds();
+        let received = self.heard.iter().map(|(session, heard)| (*session, heard.number)).collect();
+        let message = SessionMessage::ReplayRequest { away_seconds, received };
+        self.send(topic, message.into(), awaited);
+    }
+
+    fn away_seconds(&self) -> u32 {
+        let since = self.catch_up.down_since;
+        let away = since.map_or(0, |since| self.unix_seconds.saturating_sub(since));
+        u32::try_from(away).unwrap_or(u32::MAX)
+    }
+
+    /// So many sessions received the request, this one among them.
+    pub(super) fn on_replay_requested(&mut self, receivers: u32, shard: &mut Shard) {
+        self.catch_up.on_request_sent(receivers);
+        self.go_on_if_answered(shard);
+    }
+
+    fn go_on_if_answered(&mut self, shard: &mut Shard) {
+        let senders = self.catch_up.drain_if_answered().unwrap_or_default();
+        self.release_held(senders, shard);
+    }
+
+    /// The stored events are read only when nobody is waited for: a subscriber that was greeted with one before would
+    /// receive it again by its replay.
+    fn note_caught_up(&mut self, shard: &mut Shard) {
+        if self.catch_up.take_must_read_stored() {
+            shard.on_cluster(FromCluster::CaughtUp);
+        }
+        if self.catch_up.is_closed() {
+            self.catch_up.down_since = None;
+        }
+    }
+
+    pub(super) fn give_up_catch_up(&mut self, shard: &mut Shard) {
+        let senders = self.catch_up.give_up();
+        self.release_held(senders, shard);
+    }
+
+    fn release_held(&mut self, senders: Vec<SessionId>, shard: &mut Shard) {
+        for sender in senders {
+            self.release_held_of(sender, shard);
+        }
+        self.note_caught_up(shard);
+    }
+
+    /// A message that was missed.
+    pub(super) fn on_replay(
+        &mut self,
+        from: SessionId,
+        number: u64,
+        (app, channel): (&str, &str),
+        what: Replayed,
+        frame: &[u8],
+        shard: &mut Shard,
+    ) {
+        if !self.is_new(from, number) {
+            return;
+        }
+        let Some(app) = self.app(app) else { return };
+        match what {
+            Replayed::Event { except, cache } => {
+                let Ok(channel) = shard.channel_key(app, channel) else { return };
+                if !shard.was_greeted(&channel, from, number) {
+                    let message = ChannelMessage::Event { except, cache };
+                    let channel = &channel;
+                    shard.on_cluster(FromCluster::Message { from, channel, message, frame });
+                }
+            }
+            Replayed::Terminate { user_id, .. } => {
+                shard.on_cluster(FromCluster::Terminate { app, user_id: &user_id });
+            }
+        }
+    }
+
+    /// A sender has replayed all.
+    pub(super) fn on_replay_done(&mut self, from: SessionId, shard: &mut Shard) {
+        if !self.catch_up.is_closed() && self.catch_up.has_too_many() {
+            self.note("too many senders to wait for after the connection came back".to_owned());
+            self.give_up_catch_up(shard);
+        }
+        if !self.catch_up.is_closed() {
+            self.release_held_of(from, shard);
+            self.catch_up.on_answer();
+            self.go_on_if_answered(shard);
+        }
+    }
+
+    /// Whether an event is still to be received from its sender, who replays what was missed, or will.
+    pub(super) fn is_to_come(&self, from: SessionId, number: u64) -> bool {
+        let newest = self.heard.get(&from).map_or(0, |heard| heard.number);
+        from.node != self.own.node && self.catch_up.waits_for(from) && newest < number
+    }
+
+    /// What is stored for the channel is read once its sender has replayed all.
+    pub(super) fn fetch_after(&mut self, from: SessionId, channel: &ChannelKey, shard: &mut Shard) {
+        self.ask_if_missed(from, false);
+        let topic = self.names.channel(&self.apps, channel);
+        if !self.catch_up.hold(from, topic.as_bytes(), b"") {
+            self.give_up_catch_up(shard);
+        }
+    }
+
+    /// A sender that was down, too, when all were asked, or did not exist, is asked now.
+    pub(super) fn ask_if_missed(&mut self, from: SessionId, is_new: bool) {
+        if self.catch_up.must_ask(from, is_new) {
+            self.send_replay_request(&self.names.session(from), AwaitedReply::Ignored);
+        }
+    }
+
+    /// Takes the events that a sender has published since, and has not replayed.
+    fn release_held_of(&mut self, from: SessionId, shard: &mut Shard) {
+        let mut to_fetch = BTreeSet::new();
+        for (topic, payload) in self.catch_up.end(from) {
+            if payload.is_empty() {
+                to_fetch.insert(topic);
+                continue;
+            }
+            let Some((Envelope { number, mut message, .. }, frame)) = envelope::decode(&payload)
+            else {
+                continue;
+            };
+            // Others may have stored newer ones since; what is stored is read in the end.
+            if let NodeMessage::Channel(ChannelMessage::Event { cache, .. }) = &mut message
+                && std::mem::take(cache)
+            {
+                to_fetch.insert(topic.clone());
+            }
+            if self.is_new(from, number) && !self.was_greeted(from, number, &topic, shard) {
+                self.take(from, &topic, message, frame, shard);
+            }
+        }
+        if !self.catch_up.must_read_stored() {
+            let channels = to_fetch.iter().filter_map(|topic| self.channel(topic, shard));
+            for channel in channels.collect::<Vec<_>>() {
+                shard.on_cluster(FromCluster::FetchAgain { channel: &channel });
+            }
+        }
+    }
+
+    fn was_greeted(&self, from: SessionId, number: u64, topic: &[u8], shard: &Shard) -> bool {
+        let channel = self.channel(topic, shard);
+        channel.is_some_and(|channel| shard.was_greeted(&channel, from, number))
+    }
+
+    fn channel(&self, topic: &[u8], shard: &Shard) -> Option<ChannelKey> {
+        match self.names.read(&self.apps, topic)? {
+            Topic::Channel { app, name } => shard.channel_key(app, name).ok(),
+            Topic::Sessions => None,
+        }
+    }
+
+    /// A second has passed.
+    pub(super) fn expire(&mut self, shard: &mut Shard) {
+        self.recent.expire(self.clock);
+        if let Some(senders) = self.catch_up.expire(self.clock) {
+            self.release_held(senders, shard);
+        }
+        if self.clock.is_multiple_of(HEARD_SECONDS_MAX) {
+            let since = self.clock.saturating_sub(HEARD_SECONDS_MAX);
+            self.heard.retain(|_, heard| heard.second >= since);
+        }
+    }
+
+    /// Replays what a session that was down has missed.
+    pub(super) fn replay(&mut self, to: SessionId, away_seconds: u32, received: u64) {
+        let since = self.clock.saturating_sub(away_seconds.saturating_add(REPLAY_MARGIN_SECONDS));
+        let topic = self.names.session(to);
+        let is_full = self.output().len() > RETRANSMIT_BYTES_MAX;
+        if is_full {
+            self.note(format!(
+                "a node asked for retransmission while {RETRANSMIT_BYTES_MAX} bytes wait to be sent: it gets none"
+            ));
+        }
+        let messages = if is_full { Vec::new() } else { self.recent.since(received, since) };
+        for (number, message) in messages {
+            let (app, channel, what, frame) = match message {
+                RecentMessage::Event { channel, frame, except } => (
+                    channel.app(),
+                    channel.name().into(),
+                    Replayed::Event { except, cache: false },
+                    Some(frame),
+                ),
+                RecentMessage::Terminate { app, user_id } => {
+                    let id = self.apps.get(app).id.as_str().into();
+                    (app, "".into(), Replayed::Terminate { app: id, user_id }, None)
+                }
+            };
+            let app = self.apps.get(app).id.as_str().into();
+            let message = SessionMessage::Replay { number, app, channel, what };
+            let payload = self.payload(message.into(), frame.as_deref().unwrap_or_default());
+            self.command(&[b"PUBLISH", topic.as_bytes(), &payload], AwaitedReply::Ignored);
+        }
+        self.send(&topic, SessionMessage::ReplayDone.into(), AwaitedReply::Ignored);
+    }
+}

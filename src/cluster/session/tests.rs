@@ -1,0 +1,325 @@
+//! A session against a Redis that sends what the test wants. What nodes make of each other is the simulator's to test.
+
+use std::sync::Arc;
+
+use super::partition::HEARTBEAT_SECONDS;
+use super::*;
+use crate::app::{AppIndex, sample};
+use crate::clock::Moment;
+use crate::shard::{NodeId, NodeMessage, Settings};
+use crate::ws::frame;
+
+const NODE: NodeId = NodeId(7);
+const MASTER: &str = "%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
+const REPLICA: &str = "%1\r\n$4\r\nrole\r\n$7\r\nreplica\r\n";
+
+struct TestSession {
+    session: ClusterSession,
+    shard: Shard,
+}
+
+impl TestSession {
+    fn new(login: Login) -> Self {
+        let apps = Arc::new(Apps::new(vec![sample()]));
+        let settings = Settings { node: Some(NODE), ..Settings::alone(apps.clone()) };
+        let shard = Shard::new(settings);
+        let session =
+            ClusterSession::new(SessionId { node: NODE, core: 0 }, "reverb", apps, login, 1_000);
+        Self { session, shard }
+    }
+
+    fn up() -> Self {
+        let mut session = Self::new(Login::default());
+        session.open();
+        session
+    }
+
+    /// A connection on which Redis answers all that is asked at first.
+    fn open(&mut self) {
+        self.session.open();
+        self.answer(MASTER);
+        self.sent();
+        self.answer_all();
+        self.sent();
+        assert!(self.session.is_up());
+    }
+
+    fn answer(&mut self, reply: &str) {
+        self.session.receive(reply.as_bytes(), &mut self.shard).unwrap();
+        self.session.carry_out(&mut self.shard).unwrap();
+    }
+
+    /// Redis answers all that is asked: it is a master, and one session of another node hears what is published.
+    fn answer_all(&mut self) {
+        while let Some(awaited) = self.session.awaited.front() {
+            let reply = if matches!(awaited, AwaitedReply::Role) { MASTER } else { ":2\r\n" };
+            self.answer(reply);
+        }
+    }
+
+    /// What was written since the last look.
+    fn sent(&mut self) -> String {
+        let sent = String::from_utf8_lossy(self.session.output()).into_owned();
+        self.session.note_sent(self.session.output().len());
+        sent
+    }
+
+    fn publish(&mut self, channel: &str, text: &str) {
+        let key = self.shard.channel_key(AppIndex(0), channel).unwrap();
+        self.shard.publish(key, frame::encode_text(text.as_bytes()).into(), None, true);
+        self.session.carry_out(&mut self.shard).unwrap();
+    }
+
+    /// The last heartbeat to this session comes back.
+    fn echo(&mut self) {
+        let echoes = self.session.awaited.iter().filter_map(|awaited| match awaited {
+            AwaitedReply::Echo { number } => Some(*number),
+            _ => None,
+        });
+        if let Some(number) = echoes.max() {
+            self.receive(self.session.own, number, SessionMessage::Heartbeat.into()).unwrap();
+        }
+    }
+
+    /// A message of a session, on the topic of all.
+    fn receive(&mut self, from: SessionId, number: u64, message: NodeMessage) -> Result<(), Lost> {
+        let payload = envelope::encode(envelope::Envelope { from, number, message }, b"");
+        let mut push =
+            format!(">3\r\n$7\r\nmessage\r\n$14\r\nreverb:rv1:all\r\n${}\r\n", payload.len())
+                .into_bytes();
+        push.extend_from_slice(&payload);
+        push.extend_from_slice(b"\r\n");
+        self.session.receive(&push, &mut self.shard)?;
+        self.session.carry_out(&mut self.shard)
+    }
+
+    fn advance(&mut self) -> Result<(), Lost> {
+        self.shard.advance(Moment(self.shard.now().0 + 1_000));
+        self.session.advance(1_001, true, &mut self.shard)
+    }
+}
+
+fn order(sent: &str, texts: &[&str]) {
+    let places: Vec<_> = texts.iter().map(|text| sent.find(text).expect(text)).collect();
+    assert!(places.is_sorted(), "{texts:?} in {sent}");
+    assert!(texts.iter().all(|text| sent.matches(text).count() == 1), "once each: {sent}");
+}
+
+#[test]
+fn a_password_is_given_to_redis_and_to_nobody_else() {
+    let login = Login { username: Some("ring".to_owned()), password: Some(Secret::new("pa55")) };
+    let mut session = TestSession::new(login);
+    session.session.open();
+    assert!(session.sent().ends_with("AUTH\r\n$4\r\nring\r\n$4\r\npa55\r\n"));
+    let refused =
+        session.session.receive(b"-WRONGPASS invalid\r\n", &mut session.shard).unwrap_err();
+    assert_eq!(refused, Lost::Refused("WRONGPASS invalid".to_owned()));
+    let text = refused.to_string();
+    assert!(text.contains("REDIS_PASSWORD") && !text.contains("pa55"), "{text}");
+}
+
+#[test]
+fn what_redis_has_not_confirmed_is_said_again_and_in_order() {
+    let mut session = TestSession::up();
+    ["one", "two"].iter().for_each(|text| session.publish("news", text));
+    order(&session.sent(), &["one", "two"]);
+    session.answer(":0\r\n");
+    session.session.close(&mut session.shard);
+    session.publish("news", "three");
+    assert_eq!(session.sent(), "", "there is no line");
+    session.session.open();
+    session.sent();
+    session.answer(MASTER);
+    let sent = session.sent();
+    order(&sent, &["two", "three"]);
+    assert!(!sent.contains("one"), "{sent}");
+}
+
+#[test]
+fn what_waits_too_long_goes_from_the_front_and_is_counted() {
+    let mut session = TestSession::up();
+    session.session.close(&mut session.shard);
+    let text = "x".repeat(1 << 20);
+    (0..20).for_each(|number| session.publish("news", &format!("{number}-{text}")));
+    assert_eq!(session.session.dropped, 5, "16 MiB, and a little for the commands");
+    session.session.open();
+    session.sent();
+    session.answer(MASTER);
+    let sent = session.sent();
+    let is_there = |number: usize| sent.matches(&format!("{number}-x")).count();
+    assert_eq!((is_there(19), is_there(5)), (1, 2), "5 and 15");
+    assert_eq!(is_there(4), 1, "14, but not 4");
+}
+
+#[test]
+fn a_silent_redis_is_left_and_a_busy_one_is_not() {
+    let mut session = TestSession::up();
+    // Nothing is asked but the role and the heartbeats, which are answered and come back.
+    for _ in 0..20 {
+        session.advance().unwrap();
+        session.echo();
+        session.answer_all();
+    }
+    session.publish("news", "e");
+    let silent = (0..=SILENT_SECONDS).find_map(|_| session.advance().err());
+    assert_eq!(silent, Some(Lost::Silent));
+}
+
+#[test]
+fn what_is_no_redis_is_left() {
+    for bytes in ["HTTP/1.1 400 Bad Request\r\n\r\n", ":1\r\n:1\r\n", ">0\r\n"] {
+        let mut session = TestSession::new(Login::default());
+        session.session.open();
+        let lost = session.session.receive(bytes.as_bytes(), &mut session.shard);
+        assert_eq!(lost, Err(Lost::Malformed), "{bytes:?}");
+    }
+}
+
+#[test]
+fn an_event_is_published_without_being_stored_where_redis_has_no_room() {
+    let mut session = TestSession::up();
+    session.publish("cache-a", "event");
+    assert!(session.sent().contains("EVAL"));
+    session.answer("-OOM command not allowed\r\n");
+    let sent = session.sent();
+    assert!(sent.contains("PUBLISH") && sent.contains("event"), "{sent}");
+    assert!(
+        session.session.notes.iter().any(|note| note.contains("OOM")),
+        "{:?}",
+        session.session.notes
+    );
+}
+
+#[test]
+fn what_no_node_says_is_noted_and_dropped() {
+    let mut session = TestSession::up();
+    for payload in ["", "garbage", "\0\0\0\0"] {
+        let length = payload.len();
+        let push =
+            format!(">3\r\n$7\r\nmessage\r\n$14\r\nreverb:rv1:all\r\n${length}\r\n{payload}\r\n");
+        session.answer(&push);
+    }
+    assert_eq!(session.session.notes.len(), 3);
+    assert_eq!(session.sent(), "");
+}
+
+const PEER: SessionId = SessionId { node: NodeId(9), core: 0 };
+
+#[test]
+fn a_server_that_is_no_master_is_refused_at_the_first_word() {
+    for (reply, shown) in [(REPLICA, "replica"), ("%0\r\n", "unknown")] {
+        let mut session = TestSession::new(Login::default());
+        session.session.open();
+        let lost = session.session.receive(reply.as_bytes(), &mut session.shard).unwrap_err();
+        assert_eq!(lost, Lost::NotMaster(shown.to_owned()));
+        assert!(!session.session.is_up() && lost.to_string().contains("REDIS_HOST"), "{lost}");
+    }
+}
+
+#[test]
+fn a_master_that_becomes_a_replica_is_left_within_two_beats() {
+    let mut session = TestSession::up();
+    for _ in 0..HEARTBEAT_SECONDS {
+        session.advance().unwrap();
+    }
+    assert!(session.sent().contains("HELLO"));
+    assert!(matches!(session.session.awaited.front(), Some(AwaitedReply::Role)));
+    let lost = session.session.receive(REPLICA.as_bytes(), &mut session.shard);
+    assert_eq!(lost, Err(Lost::NotMaster("replica".to_owned())));
+}
+
+/// The script's own answer, and those of servers that refuse the script.
+#[test]
+fn what_a_replica_does_not_store_is_sent_again_to_the_master() {
+    for error in [
+        "$52\r\nREADONLY You can't write against a read only replica\r\n",
+        "-READONLY You can't write against a read only replica. script: f, on @user_script:1.\r\n",
+        "-ERR Error running script (call to f): -READONLY You can't write against a read only replica.\r\n",
+    ] {
+        let mut session = TestSession::up();
+        session.publish("cache-a", "event");
+        session.sent();
+        let lost = session.session.receive(error.as_bytes(), &mut session.shard).unwrap_err();
+        assert!(matches!(lost, Lost::NotMaster(_)), "{lost:?}");
+        session.session.close(&mut session.shard);
+        session.session.open();
+        session.sent();
+        session.answer(MASTER);
+        assert!(session.sent().contains("event"));
+    }
+}
+
+#[test]
+fn heartbeats_that_do_not_come_back_end_the_session() {
+    let mut session = TestSession::up();
+    let mut lost = None;
+    for second in 0..6 {
+        session.advance().unwrap();
+        if second < 2 {
+            session.echo();
+        }
+        while let (Some(awaited), None) = (session.session.awaited.front(), &lost) {
+            let reply = if matches!(awaited, AwaitedReply::Role) { MASTER } else { ":2\r\n" };
+            lost = session.session.receive(reply.as_bytes(), &mut session.shard).err();
+        }
+    }
+    assert_eq!(lost, Some(Lost::NoEcho));
+}
+
+/// How the session ends when its heartbeats are heard by itself alone, and these are heard of another node, in the
+/// up_seconds from the first on.
+fn unheard(heard: &[Option<SessionMessage>]) -> Option<Lost> {
+    let mut session = TestSession::up();
+    for (message, number) in heard.iter().zip(1..) {
+        session.advance().unwrap();
+        session.echo();
+        while let Some(awaited) = session.session.awaited.front() {
+            let reply = if matches!(awaited, AwaitedReply::Role) { MASTER } else { ":1\r\n" };
+            session.answer(reply);
+        }
+        if let Some(message) = message
+            && let Err(lost) = session.receive(PEER, number, message.clone().into())
+        {
+            return Some(lost);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_node_that_hears_others_and_is_heard_by_none_notices() {
+    let alive = || Some(SessionMessage::Heartbeat);
+    assert_eq!(unheard(&[alive(), alive(), alive()]), Some(Lost::Unheard));
+    assert_eq!(unheard(&[alive(), None, None, None, None]), None, "the other one has died");
+    let back = [alive(), None, None, None, Some(SessionMessage::SessionUp), alive()];
+    assert_eq!(unheard(&back), None, "and has come back behind the last heartbeat");
+}
+
+#[test]
+fn topics_that_are_left_before_they_were_sent_are_never_sent() {
+    let mut session = TestSession::up();
+    session.session.limit(SessionLimits { topics_in_flight: 2, topics_waiting: 3 });
+    let app = AppIndex(0);
+    assert!(session.session.apps.get(app).admit());
+    let key = session.shard.open(app, 7, b"");
+    let send = |session: &mut TestSession, event: &str, channel: &str| {
+        let text = format!(r#"{{"event":"pusher:{event}","data":{{"channel":"{channel}"}}}}"#);
+        session.shard.on_message(key, text.as_bytes());
+        session.session.carry_out(&mut session.shard).unwrap();
+    };
+    for number in 0..6 {
+        send(&mut session, "subscribe", &format!("n{number}"));
+    }
+    let sent = session.sent();
+    assert_eq!(sent.matches("SUBSCRIBE").count(), 2, "two are under way: {sent}");
+    assert!(session.session.is_congested(&session.shard), "four wait");
+    for number in 2..6 {
+        send(&mut session, "unsubscribe", &format!("n{number}"));
+    }
+    assert!(!session.session.is_congested(&session.shard));
+    session.answer(">3\r\n$9\r\nsubscribe\r\n$2\r\nn0\r\n:3\r\n");
+    assert_eq!(session.sent(), "", "none of them is needed");
+    assert_eq!(session.shard.cluster_entries().0, 2);
+    send(&mut session, "subscribe", "n9");
+    assert!(session.sent().contains("n9"));
+}

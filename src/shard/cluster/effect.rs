@@ -1,0 +1,135 @@
+//! The two closed lists between the shard and its session with Redis: what the shard wants (`ToCluster`), and what the
+//! session reports (`FromCluster`). PURE data; docs/CLUSTER.md has the order in which they follow each other.
+
+use std::sync::Arc;
+
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::node_message::{
+    ChannelMessage, NodeId, NodeMessage, NodeSnapshot, SessionId, SessionMessage,
+};
+use crate::shard::query::{Answer, Question};
+
+/// What the session with Redis is to carry out, in order. While it is down, only `Publish` and `Terminate` are made.
+#[derive(Debug)]
+pub enum ToCluster {
+    /// Subscribe to the channel's topic. Answered by `FromCluster::Subscribed`.
+    Subscribe {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    Unsubscribe {
+        channel: ChannelKey,
+    },
+    /// An event. `cache_ttl_seconds`: it is to be stored, too, which is answered by `FromCluster::Stored`.
+    Publish {
+        channel: ChannelKey,
+        frame: FrameBytes,
+        except: Option<SocketId>,
+        cache_ttl_seconds: Option<u32>,
+    },
+    /// A message on the channel's topic. `is_transition`: answered by `FromCluster::TransitionOrdered`.
+    Send {
+        channel: ChannelKey,
+        message: ChannelMessage,
+        is_transition: bool,
+    },
+    /// This node's snapshot on the channel's topic, as a request for those of the others. Answered by
+    /// `FromCluster::SnapshotSent`.
+    Synchronize {
+        channel: ChannelKey,
+        ticket: u32,
+        snapshot: NodeSnapshot,
+    },
+    /// Read the stored event. Answered by `FromCluster::Fetched`.
+    Fetch {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    /// Store the event, if Redis has none.
+    StoreIfAbsent {
+        channel: ChannelKey,
+        frame: FrameBytes,
+        seconds: u32,
+    },
+    /// A message to one session.
+    Reply {
+        to: SessionId,
+        message: NodeMessage,
+    },
+    /// A message to all sessions.
+    SendToAll {
+        message: SessionMessage,
+    },
+    Terminate {
+        app: AppIndex,
+        user_id: Box<str>,
+    },
+    /// A question to all nodes. Answered by `FromCluster::Asked`.
+    Ask {
+        id: u32,
+        question: Arc<Question>,
+    },
+}
+
+/// What the session reports, in the order in which Redis sent it.
+#[derive(Debug)]
+pub enum FromCluster<'a> {
+    /// The session is up, and knows nothing of before.
+    Up,
+    /// The session is down: no reply to anything will come.
+    Down,
+    /// All events that were missed while the session was down have been replayed.
+    CaughtUp,
+    /// Redis has confirmed the topic.
+    Subscribed { channel: &'a ChannelKey, ticket: u32 },
+    /// So many sessions received a `ToCluster::Synchronize`, this one among them.
+    SnapshotSent { channel: &'a ChannelKey, ticket: u32, receivers: u32 },
+    /// The event that Redis has stored for a cache channel.
+    Fetched { channel: &'a ChannelKey, ticket: u32, stored: Option<Stored> },
+    /// A replay that a `Fetched` had to wait for is over, or another node's event was held back: read the stored event
+    /// again.
+    FetchAgain { channel: &'a ChannelKey },
+    /// An event of this node is stored, or will not be.
+    Stored { channel: &'a ChannelKey },
+    /// Redis has ordered the oldest transition of this node that was not ordered.
+    TransitionOrdered,
+    /// So many nodes received a question, this one among them.
+    Asked { id: u32, receivers: u32 },
+    /// A node's answer to a question.
+    NodeAnswer { id: u32, answers: Vec<Answer> },
+    /// Another node has sent something. `Shard::accepts_node` says whether it is taken.
+    NodeSeen(NodeId),
+    /// Another node's message about a channel. `frame` is that of an event.
+    Message { from: SessionId, channel: &'a ChannelKey, message: ChannelMessage, frame: &'a [u8] },
+    /// Another node's answer to a `ToCluster::Synchronize`.
+    Snapshot {
+        from: SessionId,
+        channel: &'a ChannelKey,
+        ticket: u32,
+        snapshot: Option<NodeSnapshot>,
+    },
+    /// Another node's session is new: what it unsubscribed from while it was down it could not publish.
+    PeerUp(SessionId),
+    /// A node ends in order.
+    PeerEnds(NodeId),
+    /// Another node has thought this node dead and asks for all it has.
+    Revive(NodeId),
+    /// Another node's backend ends all connections of a user.
+    Terminate { app: AppIndex, user_id: &'a str },
+    /// There is room for so many SUBSCRIBE and UNSUBSCRIBE.
+    TopicRoom(usize),
+}
+
+/// An event as Redis has it stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub frame: FrameBytes,
+    /// For how long it is to be remembered.
+    pub seconds: u32,
+    /// The session that published it, and its number there.
+    pub from: SessionId,
+    pub number: u64,
+}

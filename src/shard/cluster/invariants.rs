@@ -1,0 +1,86 @@
+//! What holds in the cluster's state between two calls: see `shard/invariants.rs`. PURE.
+
+use hashbrown::HashSet;
+
+use super::{Cluster, NODES_MAX, SWEEPS_MAX};
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::context::Context;
+use crate::shard::home::Home;
+use crate::shard::invariants::ensure;
+use crate::shard::webhooks::wants_transitions;
+
+impl Cluster {
+    pub(in crate::shard) fn check_invariants(
+        &self,
+        context: &Context,
+        home: &Home,
+    ) -> Result<(), String> {
+        ensure!(self.nodes.len() <= NODES_MAX, "{} nodes", self.nodes.len());
+        ensure!(self.sweeps.len() <= SWEEPS_MAX + 1, "{} sweeps", self.sweeps.len());
+        let unsent: HashSet<(&ChannelKey, u32)> =
+            self.unsent.iter().map(|(channel, ticket)| (channel, *ticket)).collect();
+        let idle: HashSet<&ChannelKey> = self.idle.iter().map(|(_, channel)| channel).collect();
+        ensure!(idle.len() == self.idle.len(), "a topic is idle twice");
+        let waiting: HashSet<(&ChannelKey, u32)> =
+            self.waiting.iter().map(|(_, channel, ticket)| (channel, *ticket)).collect();
+        let mut unsent_count = 0;
+        for (channel, topic) in &self.topics {
+            let name = channel.name();
+            if let Some(ticket) = topic.unsent {
+                unsent_count += 1;
+                ensure!(unsent.contains(&(channel, ticket)), "{name}: nobody subscribes to it");
+            }
+            ensure!(
+                topic.idle_since.is_none() || idle.contains(channel),
+                "{name}: nobody unsubscribes from it"
+            );
+            if let Some(wait) = &topic.waiting {
+                ensure!(self.is_up, "{name} waits without a session");
+                ensure!(wait.missing != 0, "{name} waits for nothing");
+                ensure!(waiting.contains(&(channel, wait.ticket)), "{name} waits for ever");
+            }
+            let unconfirmed = self.transitions.unconfirmed_of(channel);
+            ensure!(
+                topic.unconfirmed as usize == unconfirmed,
+                "{name}: {} transitions, {unconfirmed} unconfirmed",
+                topic.unconfirmed
+            );
+            let nodes: HashSet<_> = topic.peers.iter().map(|peer| peer.node).collect();
+            ensure!(nodes.len() == topic.peers.len(), "{name}: a node has two entries");
+            ensure!(!nodes.contains(&self.own), "{name}: this node is its own peer");
+            let pending = topic.peers.iter().flat_map(|peer| &peer.pending_leaves);
+            for who in pending.filter(|who| wants_transitions(context, channel, who.as_deref())) {
+                let is_present = topic.is_here(who) || topic.is_elsewhere(who);
+                ensure!(!is_present, "{name}: {who:?} is present and has a pending leave");
+            }
+        }
+        ensure!(
+            unsent_count == self.unsent_count,
+            "{unsent_count} unsent, not {}",
+            self.unsent_count
+        );
+        self.check_rosters(home)
+    }
+
+    /// A member of other nodes is in the roster as often as in their snapshots.
+    fn check_rosters(&self, home: &Home) -> Result<(), String> {
+        for found in home.channels.iter() {
+            let peers = self.topics.get(found.key()).into_iter().flat_map(|topic| &topic.peers);
+            for (user_id, member) in found.roster.iter().flat_map(|roster| roster.iter()) {
+                let nodes = peers.clone().filter(|peer| peer.members.contains(user_id)).count();
+                let name = found.key().name();
+                ensure!(
+                    member.nodes as usize == nodes,
+                    "{name}: {user_id} is on {nodes} other nodes, not {}",
+                    member.nodes
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether mail about the channel waits for other nodes.
+    pub(in crate::shard) fn holds_back(&self, channel: &ChannelKey) -> bool {
+        self.topics.get(channel).is_some_and(|topic| topic.waiting.is_some())
+    }
+}

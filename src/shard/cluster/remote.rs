@@ -1,0 +1,338 @@
+//! What other nodes have, by their messages, and failure detection. PURE.
+//!
+//! A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the node's messages from
+//! there on. If the node sends no heartbeat for `LEASE_BEATS`, it is dead: its snapshots are dropped, and members
+//! leave. Limits: `NODES_MAX`, `SWEEPS_MAX`, `DEAD_MAX`, and the bytes of `remote_memory.rs`.
+
+use hashbrown::HashSet;
+
+use super::topic_state::{PeerSnapshot, ReceivedAt};
+use super::{Cluster, DEAD_MAX, FastMap, Here, LEASE_BEATS, NODES_MAX, SWEEPS_MAX, ToCluster};
+use crate::buffer::FrameBytes;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::node_message::{
+    ChannelMessage, MemberSnapshot, NodeId, NodeSnapshot, SessionId, SessionMessage,
+};
+
+impl Cluster {
+    /// Whether messages of this node are taken. There may be so many nodes that they are not.
+    pub(in crate::shard) fn accepts_node(&self, node: NodeId) -> bool {
+        self.nodes.len() < NODES_MAX || self.nodes.contains_key(&node)
+    }
+
+    /// Another node has sent something.
+    pub(super) fn on_node_seen(&mut self, here: &mut Here<'_>, node: NodeId) {
+        if !self.accepts_node(node) {
+            let why = format!("a message of one more node than {NODES_MAX} was ignored");
+            return self.note_refused(here, &why);
+        }
+        self.nodes.insert(node, self.beat);
+        if let Some(at) = self.dead.iter().position(|dead| *dead == node) {
+            self.dead.remove(at);
+            here.out
+                .cluster
+                .push(ToCluster::SendToAll { message: SessionMessage::Revive { node } });
+        }
+    }
+
+    /// Something of other nodes was over a bound.
+    pub(super) fn note_refused(&mut self, here: &mut Here<'_>, why: &str) {
+        self.refused += 1;
+        here.out.note("cluster", why);
+    }
+
+    /// How often something of other nodes was over a bound and was dropped.
+    pub(in crate::shard) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// A message on a channel's topic. `frame` is that of an event.
+    pub(super) fn on_message(
+        &mut self,
+        here: &mut Here<'_>,
+        from: SessionId,
+        channel: &ChannelKey,
+        message: ChannelMessage,
+        frame: &[u8],
+    ) {
+        match message {
+            ChannelMessage::Event { except, cache } => {
+                let frame: FrameBytes = frame.into();
+                if cache && channel.kind.cached && self.is_newest_elsewhere(channel) {
+                    let seconds = here.context.app(channel.app()).cache_ttl_seconds;
+                    here.home.remember(here.context, channel, &frame, seconds);
+                }
+                here.home.deliver(here.context, here.out, channel, &frame, except);
+            }
+            ChannelMessage::Joined { member, channel_data } => {
+                self.before_remote_join(here, channel, &Some(member.user.text.clone()));
+                self.add_remote_member(here, channel, from, member, Some(&channel_data));
+            }
+            ChannelMessage::Left { user_id } => {
+                self.remove_remote_member(here, channel, from, &user_id);
+                self.after_remote_leave(here, channel, from, Some(user_id));
+            }
+            ChannelMessage::LeaveFinal { who } => self.on_remote_leave_final(channel, from, &who),
+            ChannelMessage::Online(online) => self.set_online(here, channel, from, online),
+            ChannelMessage::Occupied(true) => {
+                self.before_remote_join(here, channel, &None);
+                self.change_peer(here, channel, from, |peer| peer.occupied = true);
+            }
+            ChannelMessage::Occupied(false) => {
+                self.change_peer(here, channel, from, |peer| peer.occupied = false);
+                self.after_remote_leave(here, channel, from, None);
+            }
+            ChannelMessage::Count(count) => self.set_count(here, channel, from, count),
+            ChannelMessage::Restored => self.fetch_again(here, channel),
+            ChannelMessage::Quit => self.drop_peer(here, channel, from.node, false),
+            ChannelMessage::Synchronize { ticket, snapshot } => {
+                self.on_synchronize(here, from, channel, ticket, snapshot);
+            }
+        }
+    }
+
+    /// A node's answer to a `Synchronize` of ours. `None`: it has just released the topic.
+    pub(super) fn on_snapshot(
+        &mut self,
+        here: &mut Here<'_>,
+        from: SessionId,
+        channel: &ChannelKey,
+        ticket: u32,
+        snapshot: Option<NodeSnapshot>,
+    ) {
+        if let Some(snapshot) = snapshot {
+            self.replace_snapshot(here, channel, from, snapshot);
+        }
+        self.note_answers(here, channel, ticket, 0);
+    }
+
+    /// A peer's session is new. What it released while it was down it could not publish: what it does not send again
+    /// within a lease is dropped.
+    pub(super) fn on_peer_up(&mut self, here: &mut Here<'_>, session: SessionId) {
+        let is_known = self.renewals.contains_key(&session);
+        if self.sweeps.len() >= SWEEPS_MAX || !is_known && self.renewals.len() >= SWEEPS_MAX {
+            let why = "more sessions of other nodes than a cluster has came up: one was ignored";
+            return self.note_refused(here, why);
+        }
+        let renewals = self.renewals.entry(session).or_default();
+        *renewals = renewals.wrapping_add(1);
+        self.sweeps.push_back((self.beat + LEASE_BEATS, Some(session)));
+    }
+
+    /// Drops what was received before our own session (`None`) or one of these came up, and not since. One walk for
+    /// all.
+    pub(super) fn drop_doubtful(&mut self, here: &mut Here<'_>, came_up: &[Option<SessionId>]) {
+        let sessions = self.sessions;
+        let own = came_up.contains(&None);
+        let renewed: FastMap<SessionId, u32> = came_up
+            .iter()
+            .flatten()
+            .map(|session| (*session, self.received_now(*session).renewals))
+            .collect();
+        self.drop_peers(here, |peer| {
+            let ReceivedAt { sessions: then, by, renewals: before } = peer.received_at;
+            own && then != sessions || renewed.get(&by).is_some_and(|renewals| *renewals != before)
+        });
+    }
+
+    /// A node has subscribed to the topic. It sends its snapshot and wants ours.
+    fn on_synchronize(
+        &mut self,
+        here: &mut Here<'_>,
+        from: SessionId,
+        channel: &ChannelKey,
+        ticket: u32,
+        snapshot: NodeSnapshot,
+    ) {
+        let own = self.topics.contains_key(channel).then(|| self.snapshot(here, channel));
+        self.replace_snapshot(here, channel, from, snapshot);
+        let app = here.context.app(channel.app()).id.as_str().into();
+        let channel = channel.name().into();
+        let message = SessionMessage::Snapshot { app, channel, ticket, snapshot: own };
+        here.out.cluster.push(ToCluster::Reply { to: from, message: message.into() });
+    }
+
+    /// Another node has thought one dead that sends again: if it is this one, it announces all it has once more.
+    pub(super) fn on_revive(&mut self, node: NodeId) {
+        if self.own == node && self.unannounced.is_empty() {
+            self.unannounced = self.topics.keys().cloned().collect();
+        }
+    }
+
+    /// A user has joined on another node.
+    fn add_remote_member(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+        member: MemberSnapshot,
+        channel_data: Option<&str>,
+    ) {
+        let MemberSnapshot { user, info } = &member;
+        let bytes = user.text.len() + user.json.len() + info.len();
+        if self.take_remote_room(here, bytes) && self.note_member(channel, from, &user.text, true) {
+            here.home.add_elsewhere(here.context, here.out, channel, member, channel_data);
+        }
+    }
+
+    /// A user has left another node.
+    fn remove_remote_member(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+        user_id: &str,
+    ) {
+        if self.note_member(channel, from, user_id, false) {
+            here.home.remove_elsewhere(here.context, here.out, channel, user_id);
+        }
+    }
+
+    /// Changes what is known of the sender's node, if this node needs the topic.
+    fn change_peer(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+        change: impl FnOnce(&mut PeerSnapshot),
+    ) {
+        if !self.has_room_for_peer(here, channel, from) {
+            return;
+        }
+        let received_at = self.received_now(from);
+        if let Some(topic) = self.topics.get_mut(channel) {
+            change(topic.peer(received_at));
+        }
+    }
+
+    /// Whether there is room for the node's entry, if it has none yet.
+    fn has_room_for_peer(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+    ) -> bool {
+        if !self.topics.contains_key(channel) || self.find(channel, from.node).is_some() {
+            return true;
+        }
+        self.take_remote_room(here, 0)
+    }
+
+    fn set_online(
+        &mut self,
+        here: &mut Here<'_>,
+        user: &ChannelKey,
+        from: SessionId,
+        online: bool,
+    ) {
+        let is_here = here.home.users.is_online(user);
+        let before = is_here || self.is_online_elsewhere(user);
+        self.change_peer(here, user, from, |peer| peer.online = online);
+        let now = is_here || self.is_online_elsewhere(user);
+        here.home.send_status(here.out, user, before, now);
+    }
+
+    fn set_count(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+        count: u32,
+    ) {
+        self.change_peer(here, channel, from, |peer| peer.count = count);
+        if here.context.app(channel.app()).counts_subscriptions() {
+            let count = self.count_elsewhere(channel);
+            here.home.count_elsewhere(here.context, here.out, channel, count);
+        }
+    }
+
+    /// A node's whole snapshot replaces what was known of it.
+    fn replace_snapshot(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+        snapshot: NodeSnapshot,
+    ) {
+        if !self.topics.contains_key(channel) || !self.has_room_for_peer(here, channel, from) {
+            return;
+        }
+        let received_at = self.received_now(from);
+        self.change_peer(here, channel, from, |peer| peer.received_at = received_at);
+        let left: Vec<Box<str>> = {
+            let there: HashSet<&str, foldhash::fast::FixedState> =
+                snapshot.members.iter().map(|member| &*member.user.text).collect();
+            let peer = self.find(channel, from.node);
+            let known = peer.into_iter().flat_map(|peer| &peer.members);
+            known.filter(|known| !there.contains(&***known)).cloned().collect()
+        };
+        let NodeSnapshot { members, pending_leaves, online, occupied, count } = snapshot;
+        for user_id in left {
+            self.remove_remote_member(here, channel, from, &user_id);
+        }
+        for member in members {
+            self.add_remote_member(here, channel, from, member, None);
+        }
+        self.change_peer(here, channel, from, |peer| peer.occupied = occupied);
+        self.replace_pending_leaves(here, channel, from, pending_leaves);
+        self.set_online(here, channel, from, online);
+        self.set_count(here, channel, from, count);
+    }
+
+    /// Nodes have sent nothing for a lease.
+    pub(super) fn on_nodes_dead(&mut self, here: &mut Here<'_>, nodes: &[NodeId]) {
+        for node in nodes {
+            self.dead.push_back(*node);
+            if self.dead.len() > DEAD_MAX {
+                self.dead.pop_front();
+            }
+            // Each core notices it; the log has it once.
+            if here.context.core() == 0 {
+                let node = node.0;
+                here.out.note_line(format!(
+                    "node {node:016x} has not been heard for {LEASE_BEATS} s: its clients and presence members were \
+                     removed here. The log of that node names its host and process at its start"
+                ));
+            }
+        }
+        self.forget_nodes(here, nodes);
+    }
+
+    pub(super) fn forget_nodes(&mut self, here: &mut Here<'_>, nodes: &[NodeId]) {
+        if nodes.is_empty() {
+            return;
+        }
+        let nodes: HashSet<NodeId, foldhash::fast::FixedState> = nodes.iter().copied().collect();
+        for node in &nodes {
+            self.nodes.remove(node);
+        }
+        self.renewals.retain(|session, _| !nodes.contains(&session.node));
+        self.drop_peers(here, |peer| nodes.contains(&peer.node));
+    }
+
+    fn drop_peers(&mut self, here: &mut Here<'_>, which: impl Fn(&PeerSnapshot) -> bool) {
+        let topics = self.topics.iter();
+        let gone = topics.flat_map(|(channel, topic)| {
+            let gone = topic.peers.iter().filter(|peer| which(peer));
+            gone.map(|peer| (channel.clone(), peer.node))
+        });
+        for (channel, node) in gone.collect::<Vec<_>>() {
+            self.drop_peer(here, &channel, node, true);
+        }
+    }
+
+    /// Drops what a node had of a channel; `dead`: it could not publish its leaves itself.
+    fn drop_peer(&mut self, here: &mut Here<'_>, channel: &ChannelKey, node: NodeId, dead: bool) {
+        let Some(from) = self.find(channel, node).map(|peer| peer.received_at.by) else { return };
+        if dead {
+            self.announce_leaves_of_dead_node(here, channel, node);
+        }
+        self.replace_snapshot(here, channel, from, NodeSnapshot::default());
+        if let Some(topic) = self.topics.get_mut(channel) {
+            if let Some(details) = topic.known() {
+                details.peers.retain(|peer| peer.node != node);
+            }
+            topic.shrink();
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The session with Redis as the shard sees it: what it reports (`FromCluster`), and its time. PURE.
+
+use super::topic_state::Fetch;
+use super::{
+    ANSWER_BEATS, Cluster, FromCluster, Here, LEASE_BEATS, Stored, TOPICS_PER_TURN, ToCluster,
+};
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
+use crate::shard::outbox::Answered;
+
+impl Cluster {
+    /// Handles a report of the session.
+    pub(in crate::shard) fn on_event(&mut self, here: &mut Here<'_>, event: FromCluster<'_>) {
+        match event {
+            FromCluster::Up => self.on_up(),
+            FromCluster::Down => self.on_down(here),
+            FromCluster::CaughtUp => {
+                let cached = self.topics.keys().filter(|channel| channel.kind.cached);
+                self.unfetched = cached.cloned().collect();
+            }
+            FromCluster::Subscribed { channel, ticket } => {
+                self.note_answers(here, channel, ticket, 0);
+            }
+            FromCluster::SnapshotSent { channel, ticket, receivers } => {
+                self.note_answers(here, channel, ticket, i64::from(receivers.saturating_sub(1)));
+            }
+            FromCluster::Fetched { channel, ticket, stored } => {
+                self.on_fetched(here, channel, ticket, stored);
+            }
+            FromCluster::FetchAgain { channel } => self.fetch_again(here, channel),
+            FromCluster::Stored { channel } => self.on_stored(channel),
+            FromCluster::TransitionOrdered => self.on_transition_ordered(here),
+            FromCluster::Asked { id, receivers } => {
+                here.out.answered.push(Answered::Nodes { id, count: receivers });
+            }
+            FromCluster::NodeAnswer { id, answers } => {
+                here.out.answered.push(Answered::Node { id, answers });
+            }
+            FromCluster::NodeSeen(node) => self.on_node_seen(here, node),
+            FromCluster::Message { from, channel, message, frame } => {
+                self.on_message(here, from, channel, message, frame);
+            }
+            FromCluster::Snapshot { from, channel, ticket, snapshot } => {
+                self.on_snapshot(here, from, channel, ticket, snapshot);
+            }
+            FromCluster::PeerUp(session) => self.on_peer_up(here, session),
+            FromCluster::PeerEnds(node) => self.forget_nodes(here, &[node]),
+            FromCluster::Revive(node) => self.on_revive(node),
+            // `Shard` ends the connections: they are of the local side.
+            FromCluster::Terminate { .. } => {}
+            FromCluster::TopicRoom(room) => self.send_topics(here, room),
+        }
+    }
+
+    fn on_up(&mut self) {
+        self.is_up = true;
+        self.sessions = self.sessions.wrapping_add(1);
+        self.sweeps.push_back((self.beat + LEASE_BEATS, None));
+        self.unannounced = self.topics.keys().cloned().collect();
+        // No node could be heard while the session was down.
+        let beat = self.beat;
+        self.nodes.values_mut().for_each(|seen| *seen = beat);
+    }
+
+    /// Nobody waits any longer for what is beyond the session.
+    fn on_down(&mut self, here: &mut Here<'_>) {
+        self.is_up = false;
+        self.confirm_all_transitions(here);
+        self.unannounced.clear();
+        self.unfetched.clear();
+        self.drop_unsent(here);
+        for (_, channel, ticket) in std::mem::take(&mut self.waiting) {
+            self.stop_waiting(here, &channel, ticket);
+        }
+        here.out.answered.push(Answered::NodesGone);
+    }
+
+    /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that nobody
+    /// needs any longer; `room` SUBSCRIBE and UNSUBSCRIBE at most. Each kind has its share, so that none waits for the
+    /// end of another.
+    fn send_topics(&mut self, here: &mut Here<'_>, room: usize) {
+        let room = room.min(TOPICS_PER_TURN);
+        let share = room.div_ceil(3);
+        let sent = self.subscribe_some(here, share);
+        let ended = self.unsubscribe_some(here, (room - sent).min(share));
+        self.announce_some(here, room - sent - ended);
+    }
+
+    fn announce_some(&mut self, here: &mut Here<'_>, most: usize) {
+        for _ in 0..most {
+            let (channel, is_new) = match self.unannounced.pop_front() {
+                Some(channel) => (channel, true),
+                None => match self.unfetched.pop_front() {
+                    Some(channel) => (channel, false),
+                    None => return,
+                },
+            };
+            if !self.topics.contains_key(&channel) {
+                continue;
+            }
+            let ticket = self.next_ticket_number();
+            if is_new {
+                self.announce(here, &channel, ticket);
+            } else {
+                self.fetch(here, &channel, ticket, Fetch::Again);
+            }
+        }
+    }
+
+    /// Whether the request with this ticket was made for a topic whose subscribers may have missed events. Their replay
+    /// must be over before the stored event is kept, because whoever is greeted with it is not sent it again.
+    pub(in crate::shard) fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
+        let fetching = self.topics.get(channel).and_then(|topic| topic.fetching);
+        matches!(fetching, Some((asked, Fetch::Again | Fetch::Restored)) if asked == ticket)
+    }
+
+    fn on_fetched(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        ticket: u32,
+        stored: Option<Stored>,
+    ) {
+        let why = self.details(channel).and_then(|details| {
+            let (_, why) = details.fetching.take_if(|(asked, _)| *asked == ticket)?;
+            Some(why)
+        });
+        match (why, stored) {
+            (Some(_), Some(stored)) => {
+                let by = (stored.from, stored.number);
+                here.home.remember(here.context, channel, &stored.frame, stored.seconds);
+                here.home.channels.note_fetched(channel, by);
+                if let Some(topic) = self.topics.get_mut(channel) {
+                    topic.details().note_greeted(by);
+                }
+            }
+            (Some(Fetch::First), None) => here.home.channels.forget_cached(channel),
+            (Some(Fetch::Again), None) => self.restore_stored(here, channel),
+            (Some(Fetch::Restored), None) | (None, _) => {}
+        }
+        self.note_answers(here, channel, ticket, 0);
+    }
+
+    /// Whether an event that comes late is the one that the channel's subscribers were greeted with, or older.
+    pub(in crate::shard) fn was_greeted(
+        &self,
+        channel: &ChannelKey,
+        from: SessionId,
+        number: u64,
+    ) -> bool {
+        self.topics.get(channel).is_some_and(|topic| topic.was_greeted(from, number))
+    }
+
+    /// Redis has lost the channel's event. Of several nodes that remember one, the first decides.
+    fn restore_stored(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        let cached = here.home.channels.cached_and_seconds(channel, here.context.now);
+        if let Some((frame, seconds)) = cached {
+            let to_store = channel.clone();
+            here.out.cluster.push(ToCluster::StoreIfAbsent { channel: to_store, frame, seconds });
+            self.send_to_nodes(here, channel, || ChannelMessage::Restored);
+            self.fetch_again(here, channel);
+        }
+    }
+
+    /// Reads what is stored once more.
+    pub(super) fn fetch_again(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        if self.topics.contains_key(channel) {
+            let ticket = self.next_ticket_number();
+            self.fetch(here, channel, ticket, Fetch::Restored);
+        }
+    }
+
+    /// An event of this node is stored, or will not be.
+    fn on_stored(&mut self, channel: &ChannelKey) {
+        if let Some(unstored) = self.unstored.get_mut(channel) {
+            *unstored -= 1;
+            if *unstored == 0 {
+                self.unstored.remove(channel);
+            }
+        }
+    }
+
+    /// One answer has come, and `more` are to come.
+    pub(super) fn note_answers(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        ticket: u32,
+        more: i64,
+    ) {
+        let waiting = self.details(channel).and_then(|details| details.waiting.as_mut());
+        let Some(waiting) = waiting.filter(|waiting| waiting.ticket == ticket) else { return };
+        waiting.missing += more - 1;
+        if waiting.missing == 0 {
+            self.stop_waiting(here, channel, ticket);
+        }
+    }
+
+    /// Gives the mail that was held back to the home, if the topic still waits by this ticket.
+    fn stop_waiting(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        let waiting =
+            topic.known().and_then(|details| details.waiting.take_if(|it| it.ticket == ticket));
+        let Some(waiting) = waiting else { return };
+        topic.shrink();
+        if waiting.mails.is_empty() {
+            return self.release_if_unneeded(here, channel);
+        }
+        here.out.release_mail(waiting.mails);
+    }
+
+    /// A second has passed.
+    pub(in crate::shard) fn advance(&mut self, here: &mut Here<'_>) {
+        self.end_due_pending_leaves(here);
+        if !self.is_up {
+            return;
+        }
+        self.beat += 1;
+        let beat = self.beat;
+        while let Some((since, _, _)) = self.waiting.front()
+            && since + ANSWER_BEATS <= beat
+        {
+            let Some((_, channel, ticket)) = self.waiting.pop_front() else { break };
+            self.stop_waiting(here, &channel, ticket);
+        }
+        let is_silent = |seen: &u32| seen + LEASE_BEATS < beat;
+        let nodes = self.nodes.iter().filter(|(_, seen)| is_silent(seen));
+        let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
+        self.on_nodes_dead(here, &silent);
+        let due = self.sweeps.partition_point(|(at, _)| *at <= beat);
+        let sessions: Vec<Option<SessionId>> =
+            self.sweeps.drain(..due).map(|(_, session)| session).collect();
+        if !sessions.is_empty() {
+            self.drop_doubtful(here, &sessions);
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Which node sends the webhook of a first join or last leave (docs/PROTOCOL.md rules 75 to 77). PURE.
+//!
+//! A transition is a user's first connection on a node or their last, or a channel's first subscriber there or its
+//! last. A backend wants those of the whole cluster, and each once. The rules:
+//!
+//! 1. **Order.** Each node publishes its transitions on the channel's topic, and every node receives those of all in
+//!    the one order that Redis gives them. The reply to our own PUBLISH tells us when ours has its place in that order
+//!    (`on_transition_ordered`). Only then do we compare it with what other nodes have.
+//! 2. **One sender.** The node whose transition is the first join, or the last leave, in that order sends the webhook.
+//!    While the session is down there is no order, and a node decides by what it knew last.
+//! 3. **Pending leaves.** `webhook::gate` holds a leave back for a while, and drops it together with a join that
+//!    follows. But a user may come back to another node. So the node that sent a leave keeps a *pending leave* a
+//!    little longer than that, and the other nodes know of it (`PeerSnapshot::pending_leaves`). Whoever comes back to
+//!    any node during that time causes one webhook only: the join, sent by the node with the pending leave, whose gate
+//!    drops both.
+//! 4. **End of a pending leave.** Its end is published, too, and takes effect when Redis has ordered it: nodes agree on
+//!    whether somebody came back before or after.
+//! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
+//!
+//! Limits: transitions that Redis has not confirmed are bounded by the session's output, since clients that cause more
+//! have to wait (`local/pace.rs`); pending leaves by the leaves of that time.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use super::remote_memory::RemoteMemory;
+use super::topic_state::PeerSnapshot;
+use super::{Cluster, FastMap, Here, ToCluster};
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
+use crate::shard::webhooks::{Transitioner, wants_transitions};
+
+/// A pending leave of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PendingLeave {
+    /// Until this second of the shard's clock.
+    Until(u32),
+    /// Its time is over. That is published and Redis has not ordered it.
+    Ending,
+    /// They came back here. That is published and Redis has not ordered it.
+    Cancelling,
+}
+
+/// What a node publishes to be put in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transition {
+    Join,
+    Leave,
+    /// The end of a pending leave.
+    Final,
+}
+
+/// This node's transitions that have no place in Redis's order yet, and its pending leaves.
+#[derive(Debug, Default)]
+pub(super) struct Transitions {
+    /// Published and not confirmed, oldest first.
+    unconfirmed: VecDeque<(ChannelKey, Transitioner, Transition)>,
+    pending_leaves: FastMap<ChannelKey, FastMap<Transitioner, PendingLeave>>,
+    /// When to look at each; in order, because the time is one for all.
+    due: VecDeque<(u32, ChannelKey)>,
+    /// The most that `unconfirmed` has held.
+    unconfirmed_high_water: usize,
+}
+
+impl Transitions {
+    pub(super) fn has_pending_leaves(&self, channel: &ChannelKey) -> bool {
+        self.pending_leaves.contains_key(channel)
+    }
+
+    /// Whose leave is pending, for the node's snapshot.
+    pub(super) fn pending_leaves(&self, channel: &ChannelKey) -> Vec<Transitioner> {
+        let those = self.pending_leaves.get(channel);
+        those.into_iter().flat_map(|those| those.keys().cloned()).collect()
+    }
+
+    fn find(&mut self, channel: &ChannelKey, who: &Transitioner) -> Option<&mut PendingLeave> {
+        self.pending_leaves.get_mut(channel)?.get_mut(who)
+    }
+
+    /// Entries: 0 when all is confirmed and over.
+    pub(super) fn len(&self) -> usize {
+        self.unconfirmed.len() + self.pending_leaves.len()
+    }
+
+    /// The transitions of a channel that are not confirmed.
+    pub(super) fn unconfirmed_of(&self, channel: &ChannelKey) -> usize {
+        self.unconfirmed.iter().filter(|(of, ..)| of == channel).count()
+    }
+
+    /// The most transitions that were unconfirmed at a time.
+    pub(super) fn unconfirmed_high_water(&self) -> usize {
+        self.unconfirmed_high_water
+    }
+
+    fn push_unconfirmed(&mut self, channel: ChannelKey, who: Transitioner, transition: Transition) {
+        self.unconfirmed.push_back((channel, who, transition));
+        self.unconfirmed_high_water = self.unconfirmed_high_water.max(self.unconfirmed.len());
+    }
+
+    /// Removes a pending leave. Returns whether there was one.
+    fn end_pending_leave(&mut self, channel: &ChannelKey, who: &Transitioner) -> bool {
+        let Some(those) = self.pending_leaves.get_mut(channel) else { return false };
+        let was_pending = those.remove(who).is_some();
+        if those.is_empty() {
+            self.pending_leaves.remove(channel);
+        }
+        was_pending
+    }
+}
+
+impl Cluster {
+    /// Publishes a transition of this node. It takes effect when Redis has ordered it, or at once without a session.
+    pub(super) fn transition(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        who: Transitioner,
+        transition: Transition,
+        message: ChannelMessage,
+    ) {
+        let is_wanted = wants_transitions(here.context, channel, who.as_deref());
+        // Rosters of other nodes need the members even if no backend wants to know of them.
+        if self.is_up && (is_wanted || who.is_some()) {
+            let channel = channel.clone();
+            here.out.cluster.push(ToCluster::Send { channel, message, is_transition: is_wanted });
+        }
+        if !is_wanted {
+            return;
+        }
+        match self.topics.get_mut(channel).filter(|_| self.is_up) {
+            Some(topic) => {
+                topic.details().unconfirmed += 1;
+                if let (Transition::Join, Some(found @ PendingLeave::Until(_))) =
+                    (transition, self.transitions.find(channel, &who))
+                {
+                    *found = PendingLeave::Cancelling;
+                }
+                self.transitions.push_unconfirmed(channel.clone(), who, transition);
+            }
+            None => self.apply_in_order(here, channel, who, transition),
+        }
+    }
+
+    /// Redis has ordered the oldest transition that was not confirmed.
+    pub(super) fn on_transition_ordered(&mut self, here: &mut Here<'_>) {
+        let Some((channel, who, transition)) = self.transitions.unconfirmed.pop_front() else {
+            return;
+        };
+        if let Some(details) = self.details(&channel) {
+            details.unconfirmed -= 1;
+        }
+        self.apply_in_order(here, &channel, who, transition);
+        self.release_if_unneeded(here, &channel);
+    }
+
+    /// The session is down, and no confirmation will come.
+    pub(super) fn confirm_all_transitions(&mut self, here: &mut Here<'_>) {
+        while !self.transitions.unconfirmed.is_empty() {
+            self.on_transition_ordered(here);
+        }
+    }
+
+    /// Our own transition has its place in the order: everything received so far comes before it.
+    fn apply_in_order(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        who: Transitioner,
+        transition: Transition,
+    ) {
+        if transition == Transition::Final {
+            // A join that was ordered before has removed it already.
+            if self.transitions.find(channel, &who) == Some(&mut PendingLeave::Ending) {
+                self.transitions.end_pending_leave(channel, &who);
+            }
+            return;
+        }
+        let joined = transition == Transition::Join;
+        let mut is_clusters_first_or_last = true;
+        if let Some(topic) = self.topics.get_mut(channel) {
+            is_clusters_first_or_last = !topic.is_elsewhere(&who);
+            if joined {
+                topic.details().ordered_here.insert(who.clone());
+                // If the leave is pending on another node, that node sends the join (rule 3).
+                is_clusters_first_or_last &= !topic.end_remote_pending_leaves(&who);
+            } else if let Some(details) = topic.known() {
+                details.ordered_here.remove(&who);
+            }
+        }
+        // If the leave was pending here, the webhook below cancels it like any other.
+        self.transitions.end_pending_leave(channel, &who);
+        if !is_clusters_first_or_last {
+            return;
+        }
+        here.out.send_transition(here.context, channel, who.as_deref(), joined);
+        if !joined {
+            self.begin_pending_leave(here, channel, who);
+        }
+    }
+
+    /// Another node's join is received in order, before its snapshot is changed by it.
+    pub(super) fn before_remote_join(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        who: &Transitioner,
+    ) {
+        if !wants_transitions(here.context, channel, who.as_deref()) {
+            return;
+        }
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        topic.note_ordered(None, who);
+        if topic.is_here(who) || topic.is_elsewhere(who) {
+            return;
+        }
+        topic.end_remote_pending_leaves(who);
+        // The leave was sent by this node, so this node sends the join that cancels it (rule 3).
+        if self.transitions.end_pending_leave(channel, who) {
+            here.out.send_transition(here.context, channel, who.as_deref(), true);
+            self.release_if_unneeded(here, channel);
+        }
+    }
+
+    /// Another node's leave is received in order, after its snapshot was changed by it.
+    pub(super) fn after_remote_leave(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+        who: Transitioner,
+    ) {
+        if !wants_transitions(here.context, channel, who.as_deref())
+            || here.context.settings.webhook_linger_seconds == 0
+        {
+            return;
+        }
+        let received_at = self.received_now(from);
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        topic.note_ordered(None, &who);
+        // They were present until now, so no earlier leave of theirs is pending.
+        topic.end_remote_pending_leaves(&who);
+        if topic.is_here(&who) || topic.is_elsewhere(&who) {
+            return;
+        }
+        let has_room = self.take_remote_room(here, who.as_ref().map_or(0, |id| id.len()));
+        if let Some(topic) = self.topics.get_mut(channel).filter(|_| has_room) {
+            topic.peer(received_at).pending_leaves.insert(who);
+        }
+    }
+
+    /// The end of another node's pending leave is received in order.
+    pub(super) fn on_remote_leave_final(
+        &mut self,
+        channel: &ChannelKey,
+        from: SessionId,
+        who: &Transitioner,
+    ) {
+        let received_at = self.received_now(from);
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        topic.note_ordered(Some(from.node), who);
+        topic.peer(received_at).pending_leaves.remove(who);
+    }
+
+    /// A snapshot lists the pending leaves of its node. It overrides nothing that was received in order during the wait
+    /// for it, and nobody who is present has a pending leave.
+    pub(super) fn replace_pending_leaves(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        from: SessionId,
+        pending_leaves: Vec<Transitioner>,
+    ) {
+        let bytes = pending_leaves
+            .iter()
+            .map(|who| RemoteMemory::ENTRY_BYTES + who.as_ref().map_or(0, |id| id.len()));
+        if !pending_leaves.is_empty() && !self.take_remote_room(here, bytes.sum()) {
+            return;
+        }
+        let received_at = self.received_now(from);
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        let known = topic.find(from.node).into_iter().flat_map(|peer| &peer.pending_leaves);
+        let kept: Vec<Transitioner> =
+            known.filter(|who| topic.was_ordered(from.node, who)).cloned().collect();
+        let listed = pending_leaves.into_iter().filter(|who| !topic.was_ordered(from.node, who));
+        let pending_leaves = listed.chain(kept).collect();
+        topic.peer(received_at).pending_leaves = pending_leaves;
+        let all = topic.peers.iter().flat_map(|peer| &peer.pending_leaves);
+        let present = all.filter(|who| topic.is_here(who) || topic.is_elsewhere(who));
+        for who in present.cloned().collect::<Vec<Transitioner>>() {
+            topic.end_remote_pending_leaves(&who);
+        }
+    }
+
+    /// A node is dead. Of the other nodes with the topic, the one with the lowest id sends the leaves (rule 5).
+    pub(super) fn announce_leaves_of_dead_node(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        node: NodeId,
+    ) {
+        let Some(topic) = self.topics.get(channel) else { return };
+        let (dead, others): (Vec<&PeerSnapshot>, Vec<&PeerSnapshot>) =
+            topic.peers.iter().partition(|peer| peer.node == node);
+        let lowest = others.iter().map(|peer| peer.node).min();
+        if lowest.is_some_and(|lowest| lowest < self.own) {
+            return;
+        }
+        let members = dead.iter().flat_map(|peer| peer.members.iter().cloned().map(Some));
+        let channels = dead.iter().filter(|peer| peer.occupied).map(|_| None);
+        let is_present =
+            |who: &Transitioner| topic.is_here(who) || others.iter().any(|peer| peer.has(who));
+        let gone: Vec<Transitioner> =
+            members.chain(channels).filter(|who| !is_present(who)).collect();
+        for who in gone {
+            if wants_transitions(here.context, channel, who.as_deref()) {
+                here.out.send_transition(here.context, channel, who.as_deref(), false);
+                self.begin_pending_leave(here, channel, who);
+            }
+        }
+    }
+
+    fn begin_pending_leave(&mut self, here: &Here<'_>, channel: &ChannelKey, who: Transitioner) {
+        let seconds = here.context.settings.webhook_linger_seconds;
+        if seconds == 0 {
+            return;
+        }
+        let until = here.context.now_seconds + seconds;
+        let those = self.transitions.pending_leaves.entry(channel.clone()).or_default();
+        those.insert(who, PendingLeave::Until(until));
+        self.transitions.due.push_back((until, channel.clone()));
+    }
+
+    /// A second has passed: publishes the end of the pending leaves whose time is over.
+    pub(super) fn end_due_pending_leaves(&mut self, here: &mut Here<'_>) {
+        let now = here.context.now_seconds;
+        while let Some((until, channel)) = self.transitions.due.front()
+            && *until <= now
+        {
+            let channel = channel.clone();
+            self.transitions.due.pop_front();
+            let Some(those) = self.transitions.pending_leaves.get_mut(&channel) else { continue };
+            let is_due =
+                |found: &PendingLeave| matches!(found, PendingLeave::Until(at) if *at <= now);
+            let mut over = Vec::new();
+            for (who, found) in those.iter_mut().filter(|(_, found)| is_due(found)) {
+                *found = PendingLeave::Ending;
+                over.push(who.clone());
+            }
+            for who in over {
+                let message = ChannelMessage::LeaveFinal { who: who.clone() };
+                self.transition(here, &channel, who, Transition::Final, message);
+            }
+            self.release_if_unneeded(here, &channel);
+        }
+    }
+}

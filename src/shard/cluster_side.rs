@@ -1,0 +1,86 @@
+//! The shard's interface to its session with Redis: reports come in as `FromCluster`, and what the session must know to
+//! take a message is asked here. PURE. Without a cluster there is no session, and nothing happens.
+
+use super::cluster::FromCluster;
+use super::node_message::{NodeId, SessionId};
+use super::{ChannelKey, Shard};
+
+impl Shard {
+    /// Handles what the session reports.
+    pub fn on_cluster(&mut self, event: FromCluster<'_>) {
+        if let FromCluster::Terminate { app, user_id } = event {
+            self.local.terminate(&self.context, &mut self.outbox, app, user_id);
+        } else if let Some((cluster, mut here)) = self.clustered() {
+            cluster.on_event(&mut here, event);
+        }
+        self.take_own_mail();
+    }
+
+    /// Whether there are other nodes to ask.
+    #[must_use]
+    pub fn is_cluster_up(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.is_up)
+    }
+
+    /// Whether messages of this node are taken. There may be so many nodes that they are not.
+    #[must_use]
+    pub fn accepts_node(&self, node: NodeId) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.accepts_node(node))
+    }
+
+    /// Whether an event that comes late is the one that the channel's subscribers were greeted with, or older.
+    #[must_use]
+    pub fn was_greeted(&self, channel: &ChannelKey, from: SessionId, number: u64) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.was_greeted(channel, from, number))
+    }
+
+    /// Whether the stored event was requested for a topic whose subscribers may have missed events. It must not be
+    /// kept before its sender has replayed them, because whoever is greeted with it is not sent it again.
+    #[must_use]
+    pub fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.is_refetch(channel, ticket))
+    }
+
+    /// Whether topics are still to be announced since the session came up.
+    #[must_use]
+    pub fn has_unannounced(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.has_unannounced())
+    }
+
+    /// Whether there is something to do for `FromCluster::TopicRoom`.
+    #[must_use]
+    pub fn has_topics_to_send(&self) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.has_topics_to_send(&self.context))
+    }
+
+    /// Topics that are not subscribed to yet, and are needed.
+    #[must_use]
+    pub fn topics_waiting(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.topics_waiting())
+    }
+
+    /// Some core's session has more to send than Redis takes, or none has any longer.
+    pub fn set_cluster_congested(&mut self, is_congested: bool) {
+        self.local.set_cluster_congested(is_congested);
+    }
+
+    /// Topics and transitions under way, and nodes known: both are 0 without a cluster.
+    #[must_use]
+    pub fn cluster_entries(&self) -> (usize, usize) {
+        self.cluster.as_ref().map_or((0, 0), |cluster| cluster.len())
+    }
+
+    /// The most transitions that Redis had not confirmed at a time.
+    #[must_use]
+    pub fn unconfirmed_high_water(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.unconfirmed_high_water())
+    }
+
+    /// How often something of other nodes was over a limit and was dropped.
+    #[must_use]
+    pub fn cluster_refused(&self) -> u64 {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.refused())
+    }
+}

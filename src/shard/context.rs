@@ -1,0 +1,95 @@
+//! What a core is set to and what time it is: every rule of the shard may read it, none changes it. PURE.
+//!
+//! `Shard::advance` alone moves the clock.
+
+use std::sync::Arc;
+
+use super::channel_key::ChannelKeys;
+use super::local::memory::MemoryLimits;
+use super::local::pace::Pace;
+use super::node_message::NodeId;
+use crate::app::{App, AppIndex, Apps};
+use crate::clock::Moment;
+
+/// What a shard is given when it is made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub core: u16,
+    pub cores: u16,
+    pub apps: Arc<Apps>,
+    /// The same on all cores of a process: it decides a channel's home.
+    pub channel_hash_seed: u64,
+    /// Bounds of each connection.
+    pub memory: MemoryLimits,
+    /// Connections to reserve room for: address space, not memory.
+    pub connections_reserved: usize,
+    /// Bytes of cached events that this core may remember.
+    pub cache_bytes_max: usize,
+    /// See `Config::verbose_errors`.
+    pub verbose_errors: bool,
+    /// Fill `Outbox::traces`.
+    pub debug: bool,
+    /// What this process is called among the nodes of a cluster; `None`: it is alone.
+    pub node: Option<NodeId>,
+    /// For how long webhooks of leaves are held back, rounded up; 0 if there are none.
+    pub webhook_linger_seconds: u32,
+    /// How fast one connection may change topics.
+    pub pace: Pace,
+    /// For how long a topic stays subscribed that nobody needs, in beats.
+    pub topic_linger_beats: u32,
+}
+
+impl Settings {
+    /// A page that is loaded again, or a client that comes back soon, then changes no topic in Redis.
+    pub const TOPIC_LINGER_BEATS: u32 = 5;
+
+    /// One core by itself, without a cluster or webhooks: what tests and benchmarks start from.
+    #[must_use]
+    pub fn alone(apps: Arc<Apps>) -> Self {
+        Self {
+            core: 0,
+            cores: 1,
+            apps,
+            channel_hash_seed: 7,
+            memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 2 << 20 },
+            connections_reserved: 0,
+            cache_bytes_max: 1 << 20,
+            verbose_errors: false,
+            debug: false,
+            node: None,
+            webhook_linger_seconds: 0,
+            pace: Pace::default(),
+            topic_linger_beats: 0,
+        }
+    }
+}
+
+/// Settings and time, which every part of a shard reads.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) keys: ChannelKeys,
+    pub(super) now: Moment,
+    /// `now` in seconds: each message needs them, and they cost a division.
+    pub(super) now_seconds: u32,
+}
+
+impl Context {
+    pub(super) fn new(settings: Settings) -> Self {
+        let keys = ChannelKeys::new(settings.channel_hash_seed, settings.cores);
+        Self { settings, keys, now: Moment::default(), now_seconds: 0 }
+    }
+
+    pub(super) fn core(&self) -> u16 {
+        self.settings.core
+    }
+
+    pub(super) fn app(&self, index: AppIndex) -> &App {
+        self.settings.apps.get(index)
+    }
+
+    /// Whether this process is a node of a cluster.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.settings.node.is_some()
+    }
+}

@@ -1,0 +1,239 @@
+//! How many subscribe to a channel: sent to its subscribers and to the app's backend, where the app wants it
+//! (docs/PROTOCOL.md C24). PURE.
+//!
+//! Each core sends its own number, absolute (`local/count.rs`), and `Cluster` sets that of the other nodes. The home
+//! adds them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use super::Home;
+use super::change::Change;
+use crate::app::WebhookKind;
+use crate::pusher::outbound;
+use crate::pusher::webhook_event::Happening;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::context::Context;
+use crate::shard::invariants::ensure;
+use crate::shard::outbox::Outbox;
+use crate::ws::frame;
+
+/// Subscribers up to which every change is sent.
+const AT_ONCE_MAX: u64 = 100;
+/// Above that, seconds between two messages.
+const PAUSE_SECONDS: u32 = 5;
+
+/// The numbers of the channels whose home this core is, by their slot in the home table.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct CountTable {
+    counts: HashMap<u32, ChannelCounts, foldhash::fast::FixedState>,
+    /// When to send a number that was held back; in order, because the pause is one for all.
+    due: VecDeque<(u32, ChannelKey)>,
+}
+
+#[derive(Debug, Default)]
+struct ChannelCounts {
+    /// Few cores have subscribers of one channel, or all have: a list serves both.
+    by_core: Vec<(u16, u32)>,
+    /// Subscribers on other nodes.
+    elsewhere: u64,
+    sent: u64,
+    sent_seconds: u32,
+    /// This node's number, as it was published to the other nodes.
+    sent_to_nodes: u64,
+    /// It is in `CountTable::due`.
+    waits: bool,
+}
+
+impl ChannelCounts {
+    fn set(&mut self, core: u16, count: u32) {
+        self.by_core.retain(|(other, _)| *other != core);
+        if count > 0 {
+            self.by_core.push((core, count));
+        }
+    }
+
+    fn here(&self) -> u64 {
+        self.by_core.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    fn total(&self) -> u64 {
+        self.here() + self.elsewhere
+    }
+}
+
+impl CountTable {
+    pub(super) fn forget(&mut self, index: u32) {
+        self.counts.remove(&index);
+    }
+
+    fn forget_if_nobody(&mut self, index: u32) {
+        let nobody =
+            |counts: &ChannelCounts| counts.total() == 0 && counts.sent == 0 && !counts.waits;
+        if self.counts.get(&index).is_some_and(nobody) {
+            self.counts.remove(&index);
+        }
+    }
+
+    /// The number that was sent last, and when.
+    pub(super) fn sent(&self, index: u32) -> Option<(u64, u32)> {
+        self.counts.get(&index).map(|counts| (counts.sent, counts.sent_seconds))
+    }
+
+    /// What another process has sent. A change that it held back is sent when its time has come.
+    pub(super) fn restore_sent(
+        &mut self,
+        index: u32,
+        channel: &ChannelKey,
+        sent: u64,
+        seconds: u32,
+    ) {
+        let counts = self.counts.entry(index).or_default();
+        (counts.sent, counts.sent_seconds, counts.waits) = (sent, seconds, true);
+        counts.sent_to_nodes = sent;
+        // In whatever order they come in: the first look at each is soon enough within one pause.
+        self.due.push_back((seconds.saturating_add(PAUSE_SECONDS), channel.clone()));
+    }
+
+    pub(super) fn restore(&mut self, index: u32, core: u16, count: u32) {
+        self.counts.entry(index).or_default().set(core, count);
+    }
+
+    /// What other nodes have. Nothing is sent by this.
+    pub(super) fn set_elsewhere(&mut self, index: u32, count: u64) {
+        if count > 0 {
+            self.counts.entry(index).or_default().elsewhere = count;
+        } else if let Some(counts) = self.counts.get_mut(&index) {
+            counts.elsewhere = 0;
+            if counts.here() == 0 {
+                self.counts.remove(&index);
+            }
+        }
+    }
+
+    /// Checks that each entry is of a channel that is there, and that a number that was held back will be sent.
+    pub(super) fn check_invariants(&self, is_there: impl Fn(u32) -> bool) -> Result<(), String> {
+        let waits = self.counts.values().filter(|counts| counts.waits).count();
+        ensure!(waits <= self.due.len(), "{waits} numbers wait, and {} are due", self.due.len());
+        for index in self.counts.keys() {
+            ensure!(is_there(*index), "there is a number for channel {index}, which is gone");
+        }
+        Ok(())
+    }
+
+    /// Subscribers on this node.
+    pub(super) fn here(&self, index: u32) -> u64 {
+        self.counts.get(&index).map_or(0, ChannelCounts::here)
+    }
+
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.counts.len()
+    }
+}
+
+impl Home {
+    /// The number of one core.
+    pub(in crate::shard) fn count(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        core: u16,
+        count: u32,
+    ) {
+        let Some(index) = self.channels.find_index(channel) else { return };
+        self.channels.counts.counts.entry(index).or_default().set(core, count);
+        self.send_count_in_time(context, out, channel, index);
+    }
+
+    /// The number of all other nodes.
+    pub(in crate::shard) fn count_elsewhere(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        count: u64,
+    ) {
+        let Some(index) = self.channels.find_index(channel) else { return };
+        self.channels.counts.counts.entry(index).or_default().elsewhere = count;
+        self.send_count_in_time(context, out, channel, index);
+    }
+
+    /// Sets the number of all other nodes, and sends nothing: the channel has no subscribers here yet.
+    pub(in crate::shard) fn set_count_elsewhere(&mut self, channel: &ChannelKey, count: u64) {
+        if let Some(index) = self.channels.find_index(channel) {
+            self.channels.counts.set_elsewhere(index, count);
+        }
+    }
+
+    /// Subscribers of a channel on this node.
+    pub(in crate::shard) fn count_here(&self, channel: &ChannelKey) -> u64 {
+        self.channels.find_index(channel).map_or(0, |index| self.channels.counts.here(index))
+    }
+
+    fn send_count_in_time(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        index: u32,
+    ) {
+        let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
+        let at = counts.sent_seconds.saturating_add(PAUSE_SECONDS);
+        if counts.total() <= AT_ONCE_MAX || context.now_seconds >= at {
+            return self.send_count(context, out, channel, index);
+        }
+        if !std::mem::replace(&mut counts.waits, true) {
+            self.channels.counts.due.push_back((at, channel.clone()));
+        }
+    }
+
+    /// Sends the numbers whose pause is over.
+    pub(super) fn send_due_counts(&mut self, context: &Context, out: &mut Outbox) {
+        let now = context.now_seconds;
+        while self.channels.counts.due.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, channel)) = self.channels.counts.due.pop_front() else { break };
+            let Some(index) = self.channels.find_index(&channel) else { continue };
+            if let Some(counts) = self.channels.counts.counts.get_mut(&index) {
+                counts.waits = false;
+                self.send_count(context, out, &channel, index);
+            }
+        }
+    }
+
+    fn send_count(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        index: u32,
+    ) {
+        let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
+        let (here, total) = (counts.here(), counts.total());
+        // The node whose number has changed publishes it to the others, and makes the webhook for all.
+        let is_ours = std::mem::replace(&mut counts.sent_to_nodes, here) != here;
+        let has_changed = std::mem::replace(&mut counts.sent, total) != total;
+        if has_changed {
+            counts.sent_seconds = context.now_seconds;
+        }
+        if is_ours {
+            out.change(context, channel, || Change::Count(here));
+        }
+        self.channels.counts.forget_if_nobody(index);
+        if !has_changed {
+            return;
+        }
+        if context.app(channel.app()).subscription_count {
+            self.text.clear();
+            outbound::subscription_count(channel.name(), total, &mut self.text);
+            let bytes = frame::encode_text(&self.text).into();
+            self.deliver(context, out, channel, &bytes, None);
+        }
+        if is_ours {
+            out.send_webhook(context, channel, WebhookKind::SubscriptionCount, || {
+                Happening::SubscriptionCount { count: total }
+            });
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The home side of a core: the channels and users whose home it is (docs/decisions/0003). PURE.
+//!
+//! Owns: which cores are interested in a channel, its presence roster (`roster.rs`), its cached event, its number of
+//! subscribers (`count.rs`), and on which cores a user is signed in or watched (`users.rs`). It alone orders a
+//! channel's events on this node.
+//! Does not touch: connections, which belong to `Local`. It sends mail to cores, its own core included. It knows
+//! nothing of other nodes: `Cluster` calls it with what they publish, and takes `Change`s from `Outbox`.
+//! Inputs: `ToHome` mail, time. Outputs: `FromHome` mail, webhooks, changes for the cluster.
+//! Invariant: `member_added` leaves before the acknowledgement of the member who joined (docs/PROTOCOL.md rule 97).
+
+pub(super) mod change;
+mod count;
+mod invariants;
+mod roster;
+pub(super) mod table;
+mod users;
+
+use super::channel_key::ChannelKey;
+use super::context::Context;
+use super::core_set::CoreSet;
+use super::local::memory::MemoryAccount;
+use super::mail::{Greeting, Join, Mail, Restore};
+use super::outbox::{Outbox, Trace};
+use super::state::ChannelState;
+use crate::app::WebhookKind;
+use crate::buffer::FrameBytes;
+use crate::pusher::channel_name::Access;
+use crate::pusher::json;
+use crate::pusher::outbound;
+use crate::pusher::socket_id::SocketId;
+use crate::pusher::webhook_event::Happening;
+use crate::text::{shown, shown_up_to};
+use crate::ws::frame;
+use change::Change;
+use roster::Roster;
+use table::HomeTable;
+use users::HomeUsers;
+
+const NOBODY_SUBSCRIBED: &str = "which has no subscribers. Is it the name the browser uses? Laravel's \
+    PrivateChannel('x') is private-x here; `ringverb channels` lists the occupied channels";
+const USER_NOT_SUBSCRIBED: &str = "to which the signed-in user is not subscribed; pusher-js subscribes by itself after \
+    pusher.signin()";
+const NOT_SIGNED_IN: &str = "and no connection is signed in as that user. Does the page call pusher.signin(), and \
+    does /broadcasting/user-auth answer with that id?";
+
+/// Bytes shown of the name of an event.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The state of the channels and users whose home this core is.
+pub(super) struct Home {
+    pub(super) channels: HomeTable,
+    pub(super) users: HomeUsers,
+    /// Space to build a JSON text in.
+    text: Vec<u8>,
+}
+
+/// `Mail::Subscribe`.
+#[derive(Debug)]
+pub(super) struct SubscribeRequest {
+    pub(super) channel: ChannelKey,
+    pub(super) connection: super::ConnectionKey,
+    pub(super) ticket: u32,
+    pub(super) core: u16,
+    pub(super) join: Option<Box<Join>>,
+}
+
+impl Home {
+    pub(super) fn new(context: &Context) -> Self {
+        let settings = &context.settings;
+        Self {
+            channels: HomeTable::new(settings.connections_reserved, settings.cache_bytes_max),
+            users: HomeUsers::default(),
+            text: Vec::new(),
+        }
+    }
+
+    /// A connection of a core requests to subscribe to a channel of ours. `memory` is this core's, see `refuses`.
+    pub(super) fn subscribe(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        memory: &mut MemoryAccount,
+        request: SubscribeRequest,
+    ) {
+        let SubscribeRequest { channel, connection, ticket, core, join } = request;
+        let join = join.as_deref();
+        let index = self.channels.find_or_insert(&channel);
+        let error = join.and_then(|join| self.refuses(context, memory, index, &channel, join));
+        if let Some(error) = error {
+            self.channels.drop_if_unused(index);
+            out.change(context, &channel, || Change::Unneeded);
+            return out.mail_back(core, Mail::Full { channel, connection, ticket, error });
+        }
+        if self.channels.get(index).interested.is_empty() {
+            note_occupied(context, out, &channel, true);
+        }
+        if let Some(join) = join {
+            self.join(context, out, index, &channel, join);
+        }
+        self.channels.get_mut(index).interested.insert(core);
+        let greeting = self.greeting(context, out, index, &channel);
+        let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
+        let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
+        out.mail_back(core, answer);
+    }
+
+    /// A core has lost its last subscriber of the channel.
+    pub(super) fn disinterest(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        core: u16,
+    ) {
+        let Some(index) = self.channels.find_index(channel) else { return };
+        let interested = &mut self.channels.get_mut(index).interested;
+        interested.remove(core);
+        let is_empty = interested.is_empty();
+        if context.app(channel.app()).counts_subscriptions() {
+            self.count(context, out, channel, core, 0);
+        }
+        self.channels.drop_if_unused(index);
+        if is_empty {
+            note_occupied(context, out, channel, false);
+            out.change(context, channel, || Change::Unneeded);
+        }
+    }
+
+    /// What a subscriber is sent first: the roster, then the cached event or `cache_miss` (docs/PROTOCOL.md rule 21).
+    /// Both are encoded once and shared, so that a repeated subscription costs no more than its message.
+    fn greeting(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        index: u32,
+        channel: &ChannelKey,
+    ) -> Option<Box<Greeting>> {
+        let home = self.channels.get_mut(index);
+        let acknowledgement =
+            (channel.kind.access == Access::Presence).then(|| match &mut home.roster {
+                Some(roster) => roster.acknowledgement(channel.name()),
+                None => Roster::default().acknowledgement(channel.name()),
+            });
+        if !channel.kind.cached {
+            let acknowledgement = Some(acknowledgement?);
+            return Some(Box::new(Greeting { acknowledgement, cached: None }));
+        }
+        let cached = home.cached(context.now).map(|cached| cached.frame.clone());
+        let cached = cached.unwrap_or_else(|| {
+            out.send_webhook(context, channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
+            self.text.clear();
+            outbound::cache_miss(channel.name(), &mut self.text);
+            frame::encode_text(&self.text).into()
+        });
+        Some(Box::new(Greeting { acknowledgement, cached: Some(cached) }))
+    }
+
+    /// Keeps the event that new subscribers of a cache channel are sent first.
+    pub(super) fn remember(
+        &mut self,
+        context: &Context,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        seconds: u32,
+    ) {
+        let index = self.channels.find_or_insert(channel);
+        self.channels.remember(index, frame, context.now.seconds().saturating_add(seconds));
+    }
+
+    /// HOT. Sends an event to each interested core but this one, once. Returns whether this core is interested, too:
+    /// the caller then delivers it, because a mail to the own core would cost as much as some deliveries.
+    #[must_use]
+    pub(super) fn distribute(
+        &self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+    ) -> bool {
+        out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
+        let mut is_interested = false;
+        for core in self.interested(channel).iter() {
+            if core == context.core() {
+                is_interested = true;
+            } else {
+                let (channel, frame) = (channel.clone(), frame.clone());
+                out.mails.push((core, Mail::Deliver { channel, frame, except }));
+            }
+        }
+        is_interested
+    }
+
+    /// Sends an event to each interested core, this one included.
+    pub(super) fn deliver(
+        &self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+    ) {
+        if self.distribute(context, out, channel, frame, except) {
+            let (channel, frame) = (channel.clone(), frame.clone());
+            out.mail_back(context.core(), Mail::Deliver { channel, frame, except });
+        }
+    }
+
+    pub(super) fn interested(&self, channel: &ChannelKey) -> CoreSet {
+        self.channels.find(channel).map_or(CoreSet::default(), |home| home.interested)
+    }
+
+    /// A hint for the developer of an app: nobody received the event. In a cluster other nodes may have subscribers.
+    pub(super) fn note_unheard(
+        &self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        event: &FrameBytes,
+    ) {
+        if context.is_clustered() || !self.interested(channel).is_empty() {
+            return;
+        }
+        let why = if channel.kind.access != Access::User {
+            NOBODY_SUBSCRIBED
+        } else if self.users.is_online(channel) {
+            USER_NOT_SUBSCRIBED
+        } else {
+            NOT_SIGNED_IN
+        };
+        let payload = std::str::from_utf8(frame::server_payload(event)).unwrap_or_default();
+        let mut members = json::members(payload).into_iter().flatten();
+        let name = members.find(|(name, _)| json::is_name(name, "event"));
+        let name = name.and_then(|(_, span)| json::string(span)).unwrap_or_default();
+        let (name, to) = (shown_up_to(&*name, NAME_BYTES_MAX), shown(channel.name()));
+        let app = &context.app(channel.app()).id;
+        out.note_line(format!("event {name} was published to {to}, {why} app={app}"));
+    }
+
+    /// A second has passed.
+    pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox) {
+        self.channels.expire(context.now);
+        self.send_due_counts(context, out);
+    }
+
+    /// What this core knows as a home, for another process.
+    pub(super) fn export(&self, context: &Context) -> Vec<ChannelState> {
+        let states = self.channels.export(context.now);
+        let named = states.map(|(key, home)| ChannelState {
+            app: context.app(key.app()).id.as_str().into(),
+            name: key.name().into(),
+            home,
+        });
+        named.collect()
+    }
+
+    /// Takes over a piece of another process's state. Nobody is sent anything by this.
+    pub(super) fn restore(&mut self, context: &Context, restore: Restore) {
+        match restore {
+            Restore::Interest { channel, core, count } => {
+                let counts = context.app(channel.app()).counts_subscriptions();
+                self.channels.restore_interest(&channel, core, counts.then_some(count));
+            }
+            Restore::Home { channel, state } => self.channels.restore(&channel, state),
+            Restore::User { user, core, signed_in, watching } => {
+                self.users.restore(user, core, signed_in, watching);
+            }
+        }
+    }
+}
+
+/// This node has its first subscriber of the channel, or has lost its last one.
+fn note_occupied(context: &Context, out: &mut Outbox, channel: &ChannelKey, is_occupied: bool) {
+    if context.is_clustered() {
+        out.change(context, channel, || Change::Occupied(is_occupied));
+    } else {
+        out.send_transition(context, channel, None, is_occupied);
+    }
+}

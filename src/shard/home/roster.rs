@@ -1,0 +1,328 @@
+//! Who is in a presence channel (docs/PROTOCOL.md rules 22, 23, 97). PURE.
+//!
+//! The roster holds the users of this node by their number of connections, and those of other nodes by the number of
+//! nodes that have them. A user is present while they have a connection on this node or on any other. `member_added`
+//! and `member_removed` are sent when that becomes true or false, to this node's subscribers only, because every node
+//! sends them to its own.
+
+use indexmap::IndexMap;
+
+use super::Home;
+use super::change::Change;
+use crate::buffer::FrameBytes;
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::UserId;
+use crate::pusher::outbound;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::context::Context;
+use crate::shard::local::memory::MemoryAccount;
+use crate::shard::mail::Join;
+use crate::shard::node_message::MemberSnapshot;
+use crate::shard::outbox::Outbox;
+use crate::ws::frame;
+
+/// A user in a presence channel.
+#[derive(Debug)]
+pub(in crate::shard) struct Member {
+    pub(super) id_json: Box<str>,
+    pub(super) info: Box<str>,
+    /// On this node.
+    pub(in crate::shard) connections: u32,
+    /// Other nodes where the user has connections.
+    pub(in crate::shard) nodes: u32,
+}
+
+/// Users by the text of their id.
+type MemberMap = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
+
+/// The users of a presence channel, and the frame that lists them for a new subscriber.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct Roster {
+    members: MemberMap,
+    /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as
+    /// the roster is long, and a subscribe message is short.
+    encoded: Option<FrameBytes>,
+    /// Its length when it was made last.
+    encoded_bytes: usize,
+}
+
+impl Roster {
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn contains(&self, user_id: &str) -> bool {
+        self.members.contains_key(user_id)
+    }
+
+    pub(super) fn user_ids(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(|id| &**id)
+    }
+
+    pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = (&Box<str>, &Member)> {
+        self.members.iter()
+    }
+
+    /// The acknowledgement of a subscription, encoded at most once for each change of the roster.
+    pub(super) fn acknowledgement(&mut self, channel: &str) -> FrameBytes {
+        let (members, before) = (&self.members, self.encoded_bytes);
+        let encode = || {
+            let each = members.iter();
+            let list: Vec<_> =
+                each.map(|(id, member)| (&*member.id_json, &**id, &*member.info)).collect();
+            // About as long as before: what a growing vector leaves behind would be as long again.
+            let mut text = Vec::with_capacity(before + before / 8 + 1_024);
+            outbound::presence_succeeded(channel, list.into_iter(), &mut text);
+            frame::encode_text(&text).into()
+        };
+        let frame = self.encoded.get_or_insert_with(encode).clone();
+        self.encoded_bytes = frame.len();
+        frame
+    }
+
+    /// For counts: who is in the roster, and as what, must stay as it is.
+    fn get_mut(&mut self, user_id: &str) -> Option<&mut Member> {
+        self.members.get_mut(user_id)
+    }
+
+    fn insert(&mut self, user_id: Box<str>, member: Member) {
+        self.encoded = None;
+        self.members.insert(user_id, member);
+    }
+
+    /// In constant time: the last user takes the place.
+    fn remove(&mut self, user_id: &str) -> Option<Member> {
+        self.encoded = None;
+        self.members.swap_remove(user_id)
+    }
+
+    /// Keeps the users of this node only.
+    fn forget_other_nodes(&mut self) {
+        self.encoded = None;
+        self.members.retain(|_, member| member.connections > 0);
+        self.members.values_mut().for_each(|member| member.nodes = 0);
+    }
+}
+
+impl FromIterator<(Box<str>, Member)> for Roster {
+    fn from_iter<I: IntoIterator<Item = (Box<str>, Member)>>(members: I) -> Self {
+        Self { members: members.into_iter().collect(), encoded: None, encoded_bytes: 0 }
+    }
+}
+
+impl Home {
+    /// Why a user may not join now. A join makes the whole roster be encoded again, for this subscriber alone: while
+    /// many join, their messages are short and what they are sent is not. `memory` pays for that.
+    pub(super) fn refuses(
+        &self,
+        context: &Context,
+        memory: &mut MemoryAccount,
+        index: u32,
+        channel: &ChannelKey,
+        join: &Join,
+    ) -> Option<ErrorCode> {
+        if self.is_full(context, index, channel, join) {
+            return Some(error_code::TOO_MANY_MEMBERS);
+        }
+        let roster = self.channels.get(index).roster.as_ref();
+        let is_new = roster.is_some_and(|roster| !roster.contains(&join.user.text));
+        // The frame, the two copies that it is made from, and room that the allocator cannot use again at once.
+        let bytes = roster.filter(|_| is_new).map_or(0, |roster| 4 * roster.encoded_bytes);
+        let has_room = memory.take_headroom(bytes);
+        (!has_room).then_some(error_code::SHORT_OF_MEMORY)
+    }
+
+    /// Whether one more user is too many. A user who is in already may bring more connections.
+    fn is_full(&self, context: &Context, index: u32, channel: &ChannelKey, join: &Join) -> bool {
+        let most = context.app(channel.app()).presence_members_max;
+        match (most, self.channels.get(index).roster.as_ref()) {
+            (Some(most), Some(roster)) => {
+                roster.len() >= most as usize && !roster.contains(&join.user.text)
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts one more connection of a user; the first one is announced.
+    pub(super) fn join(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        index: u32,
+        channel: &ChannelKey,
+        join: &Join,
+    ) {
+        if join.again {
+            return;
+        }
+        let roster = self.channels.get_mut(index).roster.get_or_insert_default();
+        let is_first_here = match roster.get_mut(&join.user.text) {
+            Some(member) => {
+                member.connections = member.connections.saturating_add(1);
+                member.connections == 1
+            }
+            None => {
+                let (id_json, info) = (join.user.json.clone(), join.info.clone());
+                let member = Member { id_json, info, connections: 1, nodes: 0 };
+                roster.insert(join.user.text.clone(), member);
+                self.announce_added(context, out, channel, &join.channel_data);
+                true
+            }
+        };
+        if !is_first_here {
+            return;
+        }
+        if context.is_clustered() {
+            out.change(context, channel, || Change::Joined {
+                member: MemberSnapshot { user: join.user.clone(), info: join.info.clone() },
+                channel_data: join.channel_data.clone(),
+            });
+        } else {
+            out.send_transition(context, channel, Some(&join.user.text), true);
+        }
+    }
+
+    /// A member's connection has left; the user's last one is announced.
+    pub(in crate::shard) fn leave(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        user_id: &str,
+    ) {
+        let Some(index) = self.channels.find_index(channel) else { return };
+        let Some(roster) = &mut self.channels.get_mut(index).roster else { return };
+        let Some(member) = roster.get_mut(user_id) else { return };
+        debug_assert!(member.connections > 0, "who leaves has joined");
+        member.connections = member.connections.saturating_sub(1);
+        if member.connections > 0 {
+            return;
+        }
+        if member.nodes == 0 {
+            self.remove_member(context, out, index, channel, user_id);
+        }
+        if context.is_clustered() {
+            out.change(context, channel, || Change::Left { user_id: user_id.into() });
+        } else {
+            out.send_transition(context, channel, Some(user_id), false);
+        }
+    }
+
+    /// A user has joined on another node. The caller keeps which nodes have the user.
+    pub(in crate::shard) fn add_elsewhere(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        member: MemberSnapshot,
+        channel_data: Option<&str>,
+    ) {
+        let MemberSnapshot { user, info } = member;
+        let index = self.channels.find_or_insert(channel);
+        let roster = self.channels.get_mut(index).roster.get_or_insert_default();
+        if let Some(member) = roster.get_mut(&user.text) {
+            member.nodes += 1;
+            return;
+        }
+        let UserId { json, text } = user;
+        let made;
+        let channel_data = match channel_data {
+            Some(given) => given,
+            None => {
+                made = format!("{{\"user_id\":{json},\"user_info\":{info}}}");
+                &made
+            }
+        };
+        roster.insert(text, Member { id_json: json, info, connections: 0, nodes: 1 });
+        self.announce_added(context, out, channel, channel_data);
+    }
+
+    /// A user has left another node.
+    pub(in crate::shard) fn remove_elsewhere(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        user_id: &str,
+    ) {
+        let Some(index) = self.channels.find_index(channel) else { return };
+        let Some(roster) = &mut self.channels.get_mut(index).roster else { return };
+        let Some(member) = roster.get_mut(user_id) else { return };
+        member.nodes = member.nodes.saturating_sub(1);
+        if member.nodes == 0 && member.connections == 0 {
+            self.remove_member(context, out, index, channel, user_id);
+        }
+    }
+
+    /// Forgets what other nodes have, and sends nothing: the channel has no subscribers here.
+    pub(in crate::shard) fn forget_elsewhere(&mut self, channel: &ChannelKey) {
+        let Some(index) = self.channels.find_index(channel) else { return };
+        self.channels.counts.set_elsewhere(index, 0);
+        let roster = &mut self.channels.get_mut(index).roster;
+        if let Some(members) = roster {
+            members.forget_other_nodes();
+            if members.is_empty() {
+                *roster = None;
+            }
+        }
+        self.channels.drop_if_unused(index);
+    }
+
+    /// The users of this node in a channel.
+    pub(in crate::shard) fn members_here(&self, channel: &ChannelKey) -> Vec<MemberSnapshot> {
+        let roster = self.channels.find(channel).and_then(|home| home.roster.as_ref());
+        let all = roster.into_iter().flat_map(|roster| roster.iter());
+        let here = all.filter(|(_, member)| member.connections > 0);
+        here.map(|(text, member)| MemberSnapshot {
+            user: UserId { json: member.id_json.clone(), text: text.clone() },
+            info: member.info.clone(),
+        })
+        .collect()
+    }
+
+    /// Bytes of the texts of members that other nodes have.
+    pub(in crate::shard) fn elsewhere_bytes(&self) -> usize {
+        let rosters = self.channels.iter().filter_map(|home| home.roster.as_ref());
+        let members = rosters.flat_map(|roster| roster.iter().map(|(_, member)| member));
+        let elsewhere = members.filter(|member| member.nodes > 0);
+        elsewhere.map(|member| member.id_json.len() + member.info.len()).sum()
+    }
+
+    fn announce_added(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        channel_data: &str,
+    ) {
+        self.text.clear();
+        outbound::member_added(channel.name(), channel_data, &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.deliver(context, out, channel, &frame, None);
+    }
+
+    fn remove_member(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        index: u32,
+        channel: &ChannelKey,
+        user_id: &str,
+    ) {
+        let home = self.channels.get_mut(index);
+        let Some(roster) = &mut home.roster else { return };
+        let Some(member) = roster.remove(user_id) else { return };
+        if roster.is_empty() {
+            home.roster = None;
+        }
+        self.text.clear();
+        outbound::member_removed(channel.name(), &member.id_json, &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.deliver(context, out, channel, &frame, None);
+        self.channels.drop_if_unused(index);
+    }
+}

@@ -1,0 +1,330 @@
+//! The table of the channels whose home this core is. PURE.
+//!
+//! A channel is in the table while a core is interested in it, a user is in its roster, or an event is cached.
+//! Invariant: an index is good until the next `drop_if_unused`, `remember` or `expire`, which may free it. Code that
+//! keeps one longer keeps the channel's key instead and looks it up.
+//! Limits: a cached event lives as long as its app says, and all of a core's cached events take at most
+//! `Settings::cache_bytes_max`; the oldest goes first.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::count::CountTable;
+use super::roster::{Member, Roster};
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::clock::Moment;
+use crate::pusher::inbound::UserId;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::core_set::CoreSet;
+use crate::shard::invariants::ensure;
+use crate::shard::local::channel_table::{forget, of_app_mut};
+use crate::shard::node_message::SessionId;
+use crate::shard::state::{HomeState, MemberState};
+
+/// Memory of a cached event beside its frame: the entry, the channel, its name, and its place by age. Measured with
+/// short names.
+const CACHED_EVENT_BYTES: usize = 320;
+
+#[derive(Debug)]
+pub(in crate::shard) struct Cached {
+    pub(in crate::shard) frame: FrameBytes,
+    expires_seconds: u32,
+    /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
+    stamp: u64,
+    /// If it was fetched: the session that published it, and its number there.
+    fetched: Option<(SessionId, u64)>,
+}
+
+#[derive(Debug)]
+pub(in crate::shard) struct HomeChannel {
+    key: ChannelKey,
+    pub(in crate::shard) interested: CoreSet,
+    pub(in crate::shard) roster: Option<Box<Roster>>,
+    cached: Option<Box<Cached>>,
+}
+
+const _: () = assert!(size_of::<HomeChannel>() <= 64);
+
+impl HomeChannel {
+    /// The cached event, unless it is too old.
+    pub(in crate::shard) fn cached(&self, now: Moment) -> Option<&Cached> {
+        self.cached.as_deref().filter(|cached| cached.expires_seconds > now.seconds())
+    }
+
+    pub(in crate::shard) fn is_unused(&self) -> bool {
+        self.interested.is_empty() && self.roster.is_none() && self.cached.is_none()
+    }
+
+    pub(in crate::shard) fn user_count(&self) -> usize {
+        self.roster.as_ref().map_or(0, |roster| roster.len())
+    }
+
+    pub(in crate::shard) fn user_ids(&self) -> impl Iterator<Item = &str> {
+        self.roster.iter().flat_map(|roster| roster.user_ids())
+    }
+
+    pub(in crate::shard) fn key(&self) -> &ChannelKey {
+        &self.key
+    }
+}
+
+/// The channels whose home this core is.
+pub(in crate::shard) struct HomeTable {
+    /// One index for each app, as in `ChannelTable`.
+    by_app: Vec<HashTable<u32>>,
+    channels: Slab<HomeChannel>,
+    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
+    /// more is stale.
+    cache_ages: VecDeque<(u64, u32, u32)>,
+    cache_stamp: u64,
+    cache_bytes: usize,
+    cache_count: usize,
+    cache_bytes_max: usize,
+    pub(in crate::shard) counts: CountTable,
+}
+
+impl HomeTable {
+    /// `reserved` channels find room without moving: address space, not memory.
+    pub(in crate::shard) fn new(reserved: usize, cache_bytes_max: usize) -> Self {
+        Self {
+            by_app: Vec::new(),
+            channels: Slab::with_capacity(reserved),
+            cache_ages: VecDeque::new(),
+            cache_stamp: 0,
+            cache_bytes: 0,
+            cache_count: 0,
+            cache_bytes_max,
+            counts: CountTable::default(),
+        }
+    }
+
+    pub(in crate::shard) fn find_index(&self, key: &ChannelKey) -> Option<u32> {
+        let index = self.by_app.get(usize::from(key.app().0))?;
+        index.find(key.hash(), |index| self.channels[*index as usize].key == *key).copied()
+    }
+
+    pub(in crate::shard) fn find(&self, key: &ChannelKey) -> Option<&HomeChannel> {
+        self.find_index(key).map(|index| &self.channels[index as usize])
+    }
+
+    pub(in crate::shard) fn get(&self, index: u32) -> &HomeChannel {
+        &self.channels[index as usize]
+    }
+
+    pub(in crate::shard) fn get_mut(&mut self, index: u32) -> &mut HomeChannel {
+        &mut self.channels[index as usize]
+    }
+
+    /// The channels of one app, in no order.
+    pub(in crate::shard) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &HomeChannel> {
+        let index = self.by_app.get(usize::from(app.0));
+        index.into_iter().flatten().map(|index| &self.channels[*index as usize])
+    }
+
+    /// All channels with their indexes.
+    pub(in crate::shard) fn entries(&self) -> impl Iterator<Item = (u32, &HomeChannel)> {
+        self.channels.iter().map(|(at, channel)| (u32::try_from(at).unwrap_or(u32::MAX), channel))
+    }
+
+    pub(in crate::shard) fn contains(&self, index: u32) -> bool {
+        self.channels.contains(index as usize)
+    }
+
+    /// Checks the sums over cached events, and that the oldest of them are found by age.
+    pub(in crate::shard) fn check_cache(&self) -> Result<(), String> {
+        let cached = || self.iter().filter_map(|home| home.cached.as_ref());
+        let bytes: usize = cached().map(|cached| cached_bytes(&cached.frame)).sum();
+        ensure!(bytes == self.cache_bytes, "{bytes} bytes are cached, not {}", self.cache_bytes);
+        let count = cached().count();
+        ensure!(count == self.cache_count, "{count} events are cached, not {}", self.cache_count);
+        ensure!(bytes <= self.cache_bytes_max, "{bytes} bytes are cached: the limit is exceeded");
+        let ages = self.cache_ages.iter();
+        let live = ages.filter(|(stamp, index, _)| is_cached(&self.channels, *index, *stamp));
+        ensure!(live.count() == count, "a cached event would never expire");
+        Ok(())
+    }
+
+    pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = &HomeChannel> {
+        self.channels.iter().map(|(_, channel)| channel)
+    }
+
+    pub(in crate::shard) fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
+        if let Some(index) = self.find_index(key) {
+            return index;
+        }
+        let interested = CoreSet::default();
+        let channel = HomeChannel { key: key.clone(), interested, roster: None, cached: None };
+        let index = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
+        assert!(index != u32::MAX, "a core is home to fewer than 2^32 channels");
+        let channels = &self.channels;
+        of_app_mut(&mut self.by_app, key.app())
+            .insert_unique(key.hash(), index, |at| channels[*at as usize].key.hash());
+        index
+    }
+
+    pub(in crate::shard) fn drop_if_unused(&mut self, index: u32) {
+        if !self.channels[index as usize].is_unused() {
+            return;
+        }
+        let channel = self.channels.remove(index as usize);
+        self.counts.forget(index);
+        forget(&mut self.by_app, &channel.key, index, |at| self.channels[*at as usize].key.hash());
+    }
+
+    /// Remembers a cache channel's last event and evicts the oldest over the bound.
+    pub(in crate::shard) fn remember(
+        &mut self,
+        index: u32,
+        frame: &FrameBytes,
+        expires_seconds: u32,
+    ) {
+        self.forget(index);
+        self.cache_stamp += 1;
+        let stamp = self.cache_stamp;
+        let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched: None };
+        self.channels[index as usize].cached = Some(Box::new(cached));
+        self.cache_bytes += cached_bytes(frame);
+        self.cache_count += 1;
+        self.cache_ages.push_back((stamp, index, expires_seconds));
+        while self.cache_bytes > self.cache_bytes_max {
+            let Some((stamp, oldest, _)) = self.cache_ages.pop_front() else { break };
+            self.forget_if(oldest, stamp);
+        }
+        if self.cache_ages.len() > 64 + 2 * self.cache_count {
+            let channels = &self.channels;
+            self.cache_ages.retain(|(stamp, index, _)| is_cached(channels, *index, *stamp));
+        }
+    }
+
+    fn forget(&mut self, index: u32) {
+        if let Some(cached) = self.channels[index as usize].cached.take() {
+            self.cache_bytes -= cached_bytes(&cached.frame);
+            self.cache_count -= 1;
+        }
+    }
+
+    fn forget_if(&mut self, index: u32, stamp: u64) {
+        if is_cached(&self.channels, index, stamp) {
+            self.forget(index);
+            self.drop_if_unused(index);
+        }
+    }
+
+    /// Drops cached events that are too old. Amortised constant per event: they are queued by age. Where apps differ
+    /// in how long they remember, one may wait for another; it is not sent any longer all the same.
+    pub(in crate::shard) fn expire(&mut self, now: Moment) {
+        while let Some((stamp, index, expires)) = self.cache_ages.front().copied() {
+            if expires > now.seconds() {
+                break;
+            }
+            self.cache_ages.pop_front();
+            self.forget_if(index, stamp);
+        }
+    }
+
+    /// The channels that have more than interested cores.
+    pub(in crate::shard) fn export(
+        &self,
+        now: Moment,
+    ) -> impl Iterator<Item = (&ChannelKey, HomeState)> {
+        self.channels.iter().filter_map(move |(index, channel)| {
+            let members = channel.roster.iter().flat_map(|roster| roster.iter());
+            let state = HomeState {
+                members: members
+                    .filter(|(_, member)| member.connections > 0)
+                    .map(|(text, member)| MemberState {
+                        user: UserId { json: member.id_json.clone(), text: text.clone() },
+                        info: member.info.clone(),
+                        connections: member.connections,
+                    })
+                    .collect(),
+                cached: channel
+                    .cached(now)
+                    .map(|cached| (cached.frame.to_vec(), cached.expires_seconds)),
+                count_sent: self.counts.sent(u32::try_from(index).unwrap_or(u32::MAX)),
+            };
+            (state != HomeState::default()).then_some((&channel.key, state))
+        })
+    }
+
+    /// The other way of `export`.
+    pub(in crate::shard) fn restore(&mut self, channel: &ChannelKey, state: HomeState) {
+        let index = self.find_or_insert(channel);
+        if !state.members.is_empty() {
+            let roster =
+                state.members.into_iter().map(|MemberState { user, info, connections }| {
+                    (user.text, Member { id_json: user.json, info, connections, nodes: 0 })
+                });
+            self.channels[index as usize].roster = Some(Box::new(roster.collect()));
+        }
+        if let Some((sent, seconds)) = state.count_sent {
+            self.counts.restore_sent(index, channel, sent, seconds);
+        }
+        // The last step: an event over `cache_bytes_max` is forgotten at once, and the channel with it if nothing else
+        // needs it. Then `index` is another channel's.
+        if let Some((frame, expires_seconds)) = state.cached {
+            self.remember(index, &frame.into(), expires_seconds);
+        }
+    }
+
+    /// A core has subscribers, as it had in another process.
+    pub(in crate::shard) fn restore_interest(
+        &mut self,
+        channel: &ChannelKey,
+        core: u16,
+        count: Option<u32>,
+    ) {
+        let index = self.find_or_insert(channel);
+        self.channels[index as usize].interested.insert(core);
+        if let Some(count) = count {
+            self.counts.restore(index, core, count);
+        }
+    }
+
+    /// The cached event, and for how many seconds it is still to be remembered.
+    pub(in crate::shard) fn cached_and_seconds(
+        &self,
+        key: &ChannelKey,
+        now: Moment,
+    ) -> Option<(FrameBytes, u32)> {
+        let cached = self.find(key)?.cached(now)?;
+        Some((cached.frame.clone(), cached.expires_seconds - now.seconds()))
+    }
+
+    /// The cached event was not received but fetched.
+    pub(in crate::shard) fn note_fetched(&mut self, key: &ChannelKey, by: (SessionId, u64)) {
+        let index = self.find_index(key);
+        if let Some(cached) = index.and_then(|index| self.channels[index as usize].cached.as_mut())
+        {
+            cached.fetched = Some(by);
+        }
+    }
+
+    pub(in crate::shard) fn fetched_by(&self, key: &ChannelKey) -> Option<(SessionId, u64)> {
+        self.find(key)?.cached.as_ref()?.fetched
+    }
+
+    pub(in crate::shard) fn forget_cached(&mut self, key: &ChannelKey) {
+        if let Some(index) = self.find_index(key) {
+            self.forget(index);
+            self.drop_if_unused(index);
+        }
+    }
+
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.channels.len()
+    }
+}
+
+/// What a remembered event costs, its channel included.
+fn cached_bytes(frame: &FrameBytes) -> usize {
+    frame.len() + CACHED_EVENT_BYTES
+}
+
+fn is_cached(channels: &Slab<HomeChannel>, index: u32, stamp: u64) -> bool {
+    let cached = channels.get(index as usize).and_then(|channel| channel.cached.as_ref());
+    cached.is_some_and(|cached| cached.stamp == stamp)
+}

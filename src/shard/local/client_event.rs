@@ -1,0 +1,145 @@
+//! Client events: who may send one, and what the others get (docs/PROTOCOL.md C5). PURE.
+
+use super::connection::{ConnectionKey, SubscriptionState};
+use super::refuse::Denial;
+use super::subscribe::bad_channel;
+use super::{Local, frame};
+use crate::app::{ClientEventsFrom, WebhookKind};
+use crate::cause::{Cause, Detail};
+use crate::pusher::channel_name::Access;
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::ClientEvent;
+use crate::pusher::json;
+use crate::pusher::outbound;
+use crate::pusher::webhook_event::{ClientEventReport, Happening};
+use crate::shard::context::Context;
+use crate::shard::mail::Mail;
+use crate::shard::outbox::Outbox;
+
+impl Local {
+    pub(super) fn on_client_event(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        event: &ClientEvent<'_>,
+    ) {
+        let Err((error, cause)) = self.forward_client_event(context, out, key, event) else {
+            return;
+        };
+        let name = Detail::text(event.event.trim_matches('"'));
+        let channel = Detail::text(&*event.channel);
+        let denial = match cause {
+            Cause::BadChannel => bad_channel(Detail::Own("a client event")),
+            Cause::ClientEventRate => {
+                let most = self.app_of(context, key.slot).client_events_per_second_max;
+                let most = Detail::Number(most.unwrap_or_default().into());
+                return self.deny_client_event(
+                    context,
+                    out,
+                    key.slot,
+                    &Denial::new(error, cause, [name, most]),
+                );
+            }
+            Cause::ClientEventName => {
+                let most = self.app_of(context, key.slot).event_name_length_max;
+                let most = Detail::Counted(most.unwrap_or_default().into(), "character");
+                Denial::new(error, cause, [name, most])
+            }
+            _ => Denial::new(error, cause, [name, channel]),
+        };
+        self.deny(context, out, key.slot, &denial);
+    }
+
+    fn forward_client_event(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        event: &ClientEvent<'_>,
+    ) -> Result<(), (ErrorCode, Cause)> {
+        let app = self.app_of(context, key.slot);
+        let (from, on_public) = (app.client_events_from, app.client_events_on_public);
+        let bounded = app.presence_members_max.is_some();
+        if from == ClientEventsFrom::None {
+            return Err((error_code::CLIENT_EVENTS_DISABLED, Cause::ClientEventsDisabled));
+        }
+        let name_max = app.event_name_length_max;
+        if name_max.is_some_and(|most| json::has_more_characters(event.event, most as usize)) {
+            return Err((error_code::CLIENT_EVENT_NAME_TOO_LONG, Cause::ClientEventName));
+        }
+        if !self.count_client_event(context, key.slot) {
+            return Err((error_code::RATE_LIMITED, Cause::ClientEventRate));
+        }
+        let sender = &self.connections[key.slot as usize];
+        let (app, socket_id) = (sender.app, sender.socket_id);
+        let bad_channel = |_| (error_code::INVALID_MESSAGE, Cause::BadChannel);
+        let channel = context.keys.make(app, &event.channel).map_err(bad_channel)?;
+        if channel.kind.access == Access::Public && !on_public {
+            return Err((error_code::CLIENT_EVENT_ON_PUBLIC, Cause::ClientEventOnPublic));
+        }
+        // Messages of one socket count in their order (docs/PROTOCOL.md rule 103): who has asked and was not
+        // refused is in, and the event follows the request to the home. Only a presence channel with a bound
+        // may still be refused.
+        let may_speak = channel.kind.access != Access::Presence || !bounded;
+        let subscription = self
+            .channels
+            .find_key(&channel)
+            .and_then(|index| self.subscription_index(key.slot, index))
+            .map(|at| &sender.subscriptions[at])
+            .filter(|found| may_speak || matches!(found.state, SubscriptionState::Active { .. }));
+        if subscription.is_none() && from != ClientEventsFrom::All {
+            return Err((error_code::NOT_A_MEMBER, Cause::NotAMember));
+        }
+        let user = subscription.and_then(|found| found.member.as_ref());
+        self.text.clear();
+        let (name, data) = (event.event, event.data);
+        let user_json = user.map(|user| &*user.json);
+        outbound::client_event(name, channel.name(), data, user_json, &mut self.text);
+        // Kept for the backend only, so not copied for an app without webhooks.
+        let has_webhooks = !context.app(app).webhooks.is_empty();
+        let user_id = user.filter(|_| has_webhooks).map(|user| user.text.clone());
+        let bytes = frame::encode_text(&self.text).into();
+        out.send_webhook(context, &channel, WebhookKind::ClientEvent, || {
+            let (event, data) = (name.into(), data.into());
+            Happening::ClientEvent(Box::new(ClientEventReport { event, data, socket_id, user_id }))
+        });
+        self.note_cluster_traffic(context, key);
+        // Client events are never cached (docs/PROTOCOL.md rule 37).
+        let home = context.keys.home(&channel);
+        let (frame, except) = (bytes, Some(socket_id));
+        out.mail_home(home, Mail::Publish { channel, frame, except, cache: false });
+        Ok(())
+    }
+
+    /// The client is sent one error about its rate a second, so that the errors are not a flood of their own.
+    fn deny_client_event(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        denial: &Denial<'_>,
+    ) {
+        let now = context.now.seconds();
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        if extras.client_event_told_second.replace(now) == Some(now) {
+            return drop(self.note_refusal(context, out, slot, denial.cause, &denial.values));
+        }
+        self.deny(context, out, slot, denial);
+    }
+
+    /// Seconds of the server's clock are the windows: nothing to keep for who sends no client events.
+    /// `false`: over the rate.
+    fn count_client_event(&mut self, context: &Context, slot: u32) -> bool {
+        let Some(most) = self.app_of(context, slot).client_events_per_second_max else {
+            return true;
+        };
+        let now = context.now.seconds();
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        if extras.client_event_second != now {
+            (extras.client_event_second, extras.client_event_count) = (now, 0);
+        }
+        extras.client_event_count += 1;
+        extras.client_event_count <= most
+    }
+}

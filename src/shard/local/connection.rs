@@ -1,0 +1,274 @@
+//! The state of one connection, and its size budget. PURE. The socket itself is the worker's.
+
+use hashbrown::HashMap;
+
+use crate::app::AppIndex;
+use crate::limits;
+use crate::pusher::inbound::UserId;
+use crate::pusher::socket_id::SocketId;
+
+use super::memory::MemoryLimits;
+use super::send_queue::{FRAME_BYTES, SendQueue};
+use crate::shard::channel_key::ChannelKey;
+
+/// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionKey {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// Where a subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) enum SubscriptionState {
+    /// Asked of the home; the answer carries this ticket.
+    Pending { ticket: u32 },
+    /// Acknowledged. `position`: in the channel's subscriber list. `asks_again`: another subscribe request is with the
+    /// home.
+    Active { position: u32, asks_again: bool },
+}
+
+/// A connection's place in one channel.
+#[derive(Debug)]
+pub(in crate::shard) struct Subscription {
+    pub(in crate::shard) channel: u32,
+    pub(in crate::shard) state: SubscriptionState,
+    /// Bytes that this subscription is charged to its connection.
+    pub(in crate::shard) charge: u32,
+    /// Who this connection is in a presence channel.
+    pub(in crate::shard) member: Option<Box<UserId>>,
+}
+
+/// Who a connection signed in as (docs/PROTOCOL.md C6).
+#[derive(Debug)]
+pub(in crate::shard) struct SignedIn {
+    pub(in crate::shard) user: UserId,
+    /// `user_info` as JSON; `null` when there is none.
+    pub(in crate::shard) info: Box<str>,
+    /// The user's own channel, which also names the user in mail.
+    pub(in crate::shard) key: ChannelKey,
+}
+
+/// What only some connections have: it is not in every connection's budget.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct Extras {
+    pub(in crate::shard) signed_in: Option<SignedIn>,
+    /// Users whose status is sent to this connection.
+    pub(in crate::shard) watched: Vec<ChannelKey>,
+    /// Of these, users whose home has not answered yet; the first list goes out when it is 0.
+    pub(in crate::shard) watched_unknown: u32,
+    /// Client events since `client_event_second` began.
+    pub(in crate::shard) client_event_count: u32,
+    pub(in crate::shard) client_event_second: u32,
+    /// The second of the last client event that was answered with an error for its rate.
+    pub(in crate::shard) client_event_told_second: Option<u32>,
+    /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`. A channel is in
+    /// the list once, so a place that is found is below the length of the list.
+    pub(in crate::shard) places: HashMap<u32, u32, foldhash::fast::FixedState>,
+    /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too
+    /// many in this second.
+    pub(in crate::shard) ping_waiting: Option<Box<[u8]>>,
+    /// Bytes that being signed in is charged.
+    pub(in crate::shard) charge: u32,
+}
+
+/// Up to so many subscriptions a list is searched, which is as fast as a table and needs none.
+pub(in crate::shard) const SUBSCRIPTIONS_SEARCHED_MAX: usize = 32;
+
+/// Counts of ping and pong frames, in two bytes: those of this second, and the pongs in the send queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::shard) struct ControlFrames(u16);
+
+const UNSENT_BITS: u32 = 5;
+const _: () = assert!(limits::PONGS_PER_FLUSH_MAX < 1 << UNSENT_BITS);
+const _: () = assert!(limits::CONTROL_FRAMES_PER_SECOND_MAX < u16::MAX >> UNSENT_BITS);
+
+impl ControlFrames {
+    /// Counts a frame of this second; `false` over the limit.
+    pub(in crate::shard) fn count(&mut self) -> bool {
+        self.0 = self.0.checked_add(1 << UNSENT_BITS).unwrap_or(self.0);
+        self.0 >> UNSENT_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
+    }
+
+    pub(in crate::shard) fn begin_second(&mut self) {
+        self.0 = self.unsent();
+    }
+
+    pub(in crate::shard) fn unsent(self) -> u16 {
+        self.0 & ((1 << UNSENT_BITS) - 1)
+    }
+
+    /// One more pong waits. There are never more than `PONGS_PER_FLUSH_MAX`.
+    pub(in crate::shard) fn add_unsent(&mut self) {
+        if self.unsent() < limits::PONGS_PER_FLUSH_MAX {
+            self.0 += 1;
+        }
+    }
+
+    pub(in crate::shard) fn clear_unsent(&mut self) {
+        self.0 -= self.unsent();
+    }
+}
+
+/// One connection. An idle one owns this and nothing else but its list of subscriptions (docs/decisions/0002).
+#[derive(Debug)]
+pub struct Connection {
+    pub(in crate::shard) generation: u32,
+    pub socket_id: SocketId,
+    pub(in crate::shard) subscriptions: Vec<Subscription>,
+    pub(in crate::shard) send_queue: SendQueue,
+    pub(in crate::shard) extras: Option<Box<Extras>>,
+    pub(in crate::shard) last_inbound_seconds: u32,
+    pub(in crate::shard) rate_window_seconds: u32,
+    pub(in crate::shard) rate_count: u32,
+    /// Bytes that it causes the server to keep, send queue and incomplete input aside (`memory.rs`).
+    pub(in crate::shard) charged: u32,
+    pub app: AppIndex,
+    pub(in crate::shard) control_frames: ControlFrames,
+    /// A ping is unanswered.
+    pub(in crate::shard) pinged: bool,
+    /// The client has sent a ping or pong frame: it is pinged with frames from then on (docs/PROTOCOL.md rule 14).
+    pub(in crate::shard) speaks_control_frames: bool,
+    /// Our close frame is enqueued: it is in no channel any longer, and what it sends is dropped.
+    pub(in crate::shard) closing: bool,
+    /// It is in the outbox's dirty list.
+    pub(in crate::shard) dirty: bool,
+    /// The kernel took less than it was given: wait until the socket is writable.
+    pub(in crate::shard) blocked: bool,
+    /// Its send queue is over the bound: `Shard::settle` closes it.
+    pub(in crate::shard) overflowed: bool,
+    /// It is in its app's count of open connections.
+    pub(in crate::shard) counted: bool,
+    /// It has signed in or given a valid signature for a channel (docs/PROTOCOL.md rule 44).
+    pub(in crate::shard) authorized: bool,
+}
+
+const _: () = assert!(size_of::<Connection>() <= 96, "the budget of an idle connection");
+const _: () = assert!(size_of::<SubscriptionState>() == 8);
+const _: () = assert!(size_of::<Subscription>() <= 24);
+
+impl Connection {
+    pub(in crate::shard) fn new(
+        app: AppIndex,
+        socket_id: SocketId,
+        generation: u32,
+        now_seconds: u32,
+    ) -> Self {
+        Self {
+            generation,
+            socket_id,
+            subscriptions: Vec::new(),
+            send_queue: SendQueue::default(),
+            extras: None,
+            last_inbound_seconds: now_seconds,
+            rate_window_seconds: 0,
+            rate_count: 0,
+            charged: 0,
+            app,
+            control_frames: ControlFrames::default(),
+            pinged: false,
+            speaks_control_frames: false,
+            closing: false,
+            dirty: false,
+            blocked: false,
+            overflowed: false,
+            counted: true,
+            authorized: false,
+        }
+    }
+
+    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
+    /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
+    #[inline]
+    pub(in crate::shard) fn take_room(&mut self, len: usize, limits: MemoryLimits) -> bool {
+        if !self.overflowed && !self.send_queue.is_empty() {
+            self.overflowed = !self.has_room(len, limits);
+        }
+        !self.overflowed
+    }
+
+    fn has_room(&self, len: usize, limits: MemoryLimits) -> bool {
+        let waiting = self.send_queue.cost() + len + FRAME_BYTES;
+        waiting <= limits.send_queue_bytes_max
+            && waiting + self.charged as usize <= limits.connection_bytes_max
+    }
+
+    /// Adds a subscription; its place in the list.
+    pub(in crate::shard) fn add_subscription(&mut self, subscription: Subscription) -> usize {
+        let place = self.subscriptions.len();
+        if place == 0 {
+            // Most connections have one or two channels: no room is kept for four.
+            self.subscriptions.reserve_exact(1);
+        }
+        let channel = subscription.channel;
+        self.subscriptions.push(subscription);
+        if place < SUBSCRIPTIONS_SEARCHED_MAX {
+            return place;
+        }
+        let places = &mut self.extras.get_or_insert_default().places;
+        if places.is_empty() {
+            let all = self.subscriptions.iter().map(|found| found.channel);
+            places.extend(all.zip(0..));
+        } else {
+            places.insert(channel, u32::try_from(place).unwrap_or(u32::MAX));
+        }
+        place
+    }
+
+    /// Removes the subscription at this place. The last one of the list takes the place.
+    pub(in crate::shard) fn remove_subscription(&mut self, place: usize) -> Subscription {
+        let removed = self.subscriptions.swap_remove(place);
+        if let Some(extras) = &mut self.extras
+            && !extras.places.is_empty()
+        {
+            let places = &mut extras.places;
+            if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
+                *places = HashMap::default();
+            } else {
+                places.remove(&removed.channel);
+                if let Some(moved) = self.subscriptions.get(place) {
+                    places.insert(moved.channel, u32::try_from(place).unwrap_or(u32::MAX));
+                }
+            }
+        }
+        removed
+    }
+
+    /// The place of the subscription to this channel of the core, in constant time.
+    pub(in crate::shard) fn place_of(&self, channel: u32) -> Option<usize> {
+        if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
+            return self.subscriptions.iter().position(|found| found.channel == channel);
+        }
+        let place = self.extras.as_ref()?.places.get(&channel)?;
+        Some(*place as usize)
+    }
+
+    /// Whether the socket is watched for room to send.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether its send queue is over the bound: `Shard::settle` closes it.
+    #[must_use]
+    pub fn is_overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Whether our close frame is enqueued.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether it is signed in as that user, or some presence channel knows it as them (docs/PROTOCOL.md rule 70).
+    pub(in crate::shard) fn is_user(&self, user_id: &str) -> bool {
+        let is = |member: &UserId| &*member.text == user_id;
+        self.signed_in().is_some_and(|signed_in| is(&signed_in.user))
+            || self.subscriptions.iter().any(|found| found.member.as_deref().is_some_and(is))
+    }
+
+    pub(in crate::shard) fn signed_in(&self) -> Option<&SignedIn> {
+        self.extras.as_ref()?.signed_in.as_ref()
+    }
+}

@@ -1,0 +1,38 @@
+//! How many connections of this core subscribe to a channel, for apps that want to know (docs/PROTOCOL.md C24). PURE.
+//!
+//! A core sends its own number to the channel's home when it has changed, at most once a tick. Numbers are absolute, so
+//! that none can drift. `home/count.rs` adds them up.
+
+use super::Local;
+use crate::pusher::channel_name::Access;
+use crate::shard::context::Context;
+use crate::shard::mail::Mail;
+use crate::shard::outbox::Outbox;
+
+impl Local {
+    /// The channel has one local subscriber more or less.
+    pub(super) fn note_count(&mut self, context: &Context, index: u32) {
+        let local = self.channels.get(index);
+        let counts = context.app(local.key.app()).counts_subscriptions();
+        if counts && local.key.kind.access != Access::Presence && !local.count_changed {
+            self.channels.get_mut(index).count_changed = true;
+            self.counts_changed.push(index);
+        }
+    }
+
+    /// Tells the homes what changed since the last call.
+    pub(super) fn settle_counts(&mut self, context: &Context, out: &mut Outbox) {
+        let core = context.core();
+        while let Some(index) = self.counts_changed.pop() {
+            // Of a channel that is gone the home was sent `Disinterest`; its index may be another's by now.
+            let Some(local) = self.channels.find_mut(index).filter(|local| local.count_changed)
+            else {
+                continue;
+            };
+            local.count_changed = false;
+            let count = u32::try_from(local.subscribers.len()).unwrap_or(u32::MAX);
+            let channel = local.key.clone();
+            out.mail_home(context.keys.home(&channel), Mail::Count { channel, core, count });
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! HOT: from a publish to the send queues of this core's subscribers. PURE.
+//!
+//! Cost of `deliver`: linear in the local subscribers, one reference count and one list entry each, no
+//! allocation for a connection's first frame of a tick, no atomics. Nothing is sent here: the worker flushes
+//! dirty connections at the end of the tick (docs/decisions/0001).
+
+use super::Local;
+use super::send_queue::SendQueue;
+use crate::buffer::{Frame, FrameBytes};
+use crate::cause::{Cause, Detail};
+use crate::pusher::error_code;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+
+/// What the reactor is to do after a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterSend {
+    Nothing,
+    /// The last frame of a closing connection is out.
+    Finish,
+    /// More bytes were sent than the connection had: its stream cannot be continued.
+    Fail,
+}
+
+impl Local {
+    /// Enqueues a frame for every subscriber on this core. A stale event, for a channel just left by all,
+    /// finds nobody.
+    ///
+    /// Arguments and limits are few and near, because each pointer more costs an instruction a delivery.
+    pub(in crate::shard) fn deliver(
+        &mut self,
+        dirty: &mut Vec<u32>,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+    ) {
+        let Some(index) = self.channels.find_key(channel) else { return };
+        let frame = Frame::new(frame.clone());
+        let limits = self.limits;
+        for subscriber in &self.channels.get(index).subscribers {
+            let connection = &mut self.connections[subscriber.slot as usize];
+            if except == Some(connection.socket_id) {
+                continue;
+            }
+            if !connection.take_room(frame.len(), limits) {
+                self.overflowed.push(subscriber.slot);
+                continue;
+            }
+            connection.send_queue.push(&frame);
+            if !connection.dirty && !connection.blocked {
+                connection.dirty = true;
+                dirty.push(subscriber.slot);
+            }
+        }
+    }
+
+    /// Enqueues one frame for one connection; one that is over its bound is closed by `settle`.
+    pub(super) fn enqueue(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        frame: &Frame,
+    ) {
+        let limits = context.settings.memory;
+        let connection = &mut self.connections[slot as usize];
+        if connection.closing {
+            return;
+        }
+        // Who does not read what it has caused may keep no more than memory is left for.
+        let has_room = !connection.blocked || self.account.take_for_answer(frame.len());
+        if !has_room {
+            connection.overflowed = true;
+        }
+        if !connection.take_room(frame.len(), limits) {
+            return self.overflowed.push(slot);
+        }
+        connection.send_queue.push(frame);
+        self.mark_dirty(out, slot);
+    }
+
+    /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that changed. Call
+    /// once input is dealt with: closing
+    /// one takes it out of its channels, which must not happen while a channel is being worked on.
+    pub(in crate::shard) fn settle(&mut self, context: &Context, out: &mut Outbox) {
+        // Each round closes at least one connection, so this ends.
+        while let Some(slot) = self.overflowed.pop() {
+            let error = error_code::SLOW_CONSUMER;
+            let found = self.connections.get(slot as usize);
+            if let Some(found) = found.filter(|found| found.overflowed && !found.closing) {
+                let waiting = found.send_queue.cost();
+                self.cut_off(context, out, slot, error, Cause::SlowConsumer, waiting);
+            }
+        }
+        self.settle_counts(context, out);
+    }
+
+    pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.dirty && !connection.blocked {
+            connection.dirty = true;
+            out.dirty.push(slot);
+        }
+    }
+
+    /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
+    /// is in the list twice when it was given to another connection since: the second time there is no mark.
+    pub(in crate::shard) fn take_dirty(&mut self, slot: u32) -> Option<u32> {
+        let connection = self.connections.get_mut(slot as usize)?;
+        let was_dirty = std::mem::take(&mut connection.dirty);
+        (was_dirty && !connection.blocked && !connection.send_queue.is_empty())
+            .then_some(connection.generation)
+    }
+
+    #[must_use]
+    pub(in crate::shard) fn send_queue(&self, slot: u32) -> Option<&SendQueue> {
+        self.connections.get(slot as usize).map(|connection| &connection.send_queue)
+    }
+
+    /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.
+    #[inline]
+    pub(in crate::shard) fn sent(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        count: usize,
+        blocked: bool,
+    ) -> AfterSend {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return AfterSend::Nothing;
+        };
+        if !connection.send_queue.sent_single(count) {
+            return self.sent_in_part(context, out, slot, count, blocked);
+        }
+        connection.blocked = blocked;
+        if connection.closing || connection.control_frames.unsent() > 0 {
+            return self.all_sent(context, out, slot);
+        }
+        AfterSend::Nothing
+    }
+
+    /// `sent` where several frames waited, or the kernel took less than waits.
+    fn sent_in_part(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        count: usize,
+        blocked: bool,
+    ) -> AfterSend {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return AfterSend::Nothing;
+        };
+        if !connection.send_queue.sent(count) {
+            let why = "it has sent more bytes than it was given";
+            self.note_refusal(context, out, slot, Cause::Kernel, &[Detail::Own(why)]);
+            return AfterSend::Fail;
+        }
+        connection.blocked = blocked;
+        if !connection.send_queue.is_empty() {
+            self.mark_dirty(out, slot);
+            return AfterSend::Nothing;
+        }
+        self.all_sent(context, out, slot)
+    }
+
+    /// Nothing is left in the send queue of this connection.
+    fn all_sent(&mut self, context: &Context, out: &mut Outbox, slot: u32) -> AfterSend {
+        let connection = &self.connections[slot as usize];
+        if connection.closing {
+            return AfterSend::Finish;
+        }
+        if connection.control_frames.unsent() > 0 {
+            self.answer_waiting_ping(context, out, slot);
+        }
+        AfterSend::Nothing
+    }
+
+    /// The socket is writable again.
+    pub(in crate::shard) fn unblock(&mut self, out: &mut Outbox, slot: u32) {
+        if let Some(connection) = self.connections.get_mut(slot as usize) {
+            connection.blocked = false;
+            if !connection.send_queue.is_empty() {
+                self.mark_dirty(out, slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The echo build (`--features echo`): a message comes back as it came. PURE. For suites that test the framing of any
+//! server by its echo; nothing of it is in what is shipped.
+
+use super::connection::ConnectionKey;
+use super::{Local, frame};
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+use crate::ws::frame::Opcode;
+use crate::ws::reader::MessageKind;
+
+impl Local {
+    /// Sends a message back to where it came from.
+    pub(in crate::shard) fn echo(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        kind: MessageKind,
+        payload: &[u8],
+    ) {
+        if self.note_inbound(context, key).is_none() {
+            return;
+        }
+        let opcode = match kind {
+            MessageKind::Text => Opcode::Text,
+            MessageKind::Binary => Opcode::Binary,
+        };
+        let mut bytes = Vec::with_capacity(payload.len() + 10);
+        frame::encode(opcode, payload, &mut bytes);
+        self.enqueue(context, out, key.slot, &bytes.into());
+    }
+}

@@ -1,0 +1,234 @@
+//! Connections on their way to another process, and from one. PURE. `state.rs` has the values, `transfer.rs` the rules.
+
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+use hashbrown::HashMap;
+
+use super::Local;
+use super::connection::{ConnectionKey, Extras, SignedIn, Subscription, SubscriptionState};
+use super::memory::{subscription_charge, user_charge};
+use super::refuse::Denial;
+use super::send_queue::SendQueue;
+use super::users::id_of;
+use crate::app::AppIndex;
+use crate::cause::{Cause, Detail};
+use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
+use crate::pusher::error_code;
+use crate::pusher::inbound::UserId;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::mail::{Mail, Restore};
+use crate::shard::state::{ConnectionState, NotAtRest, UserState};
+
+impl Local {
+    /// All connections. An error is one for all: the shard is not at rest.
+    pub(in crate::shard) fn export_connections(
+        &self,
+        context: &Context,
+    ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), NotAtRest>> {
+        let lines = self.unauthorized.values().flatten();
+        let deadlines: HashMap<ConnectionKey, u32> = lines.map(|(at, key)| (*key, *at)).collect();
+        self.connections.iter().map(move |(slot, found)| {
+            let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+            let key = ConnectionKey { slot, generation: found.generation };
+            let deadline = deadlines.get(&key).copied().filter(|_| !found.authorized);
+            Ok((key, self.export_connection(context, key, deadline)?))
+        })
+    }
+
+    fn export_connection(
+        &self,
+        context: &Context,
+        key: ConnectionKey,
+        authorize_by_seconds: Option<u32>,
+    ) -> Result<ConnectionState, NotAtRest> {
+        let connection = &self.connections[key.slot as usize];
+        let mut subscriptions = Vec::with_capacity(connection.subscriptions.len());
+        for subscription in &connection.subscriptions {
+            let SubscriptionState::Active { .. } = subscription.state else {
+                return Err(NotAtRest);
+            };
+            let name = self.channels.get(subscription.channel).key.name();
+            subscriptions.push((name.into(), subscription.member.as_deref().cloned()));
+        }
+        let begun = connection.send_queue.begun().to_vec();
+        let mut unsent = Vec::with_capacity(connection.send_queue.bytes());
+        connection.send_queue.copy_to(&mut unsent, usize::MAX);
+        unsent.drain(..begun.len());
+        let extras = connection.extras.as_deref();
+        Ok(ConnectionState {
+            app: self.app_of(context, key.slot).id.as_str().into(),
+            socket_id: connection.socket_id,
+            subscriptions,
+            begun,
+            unsent,
+            closing: connection.closing,
+            last_inbound_seconds: connection.last_inbound_seconds,
+            rate_window_seconds: connection.rate_window_seconds,
+            rate_count: connection.rate_count,
+            pinged: connection.pinged,
+            speaks_control_frames: connection.speaks_control_frames,
+            authorized: connection.authorized,
+            authorize_by_seconds,
+            user: self.export_user(extras)?,
+            client_event_count: extras.map_or(0, |extras| extras.client_event_count),
+            client_event_second: extras.map_or(0, |extras| extras.client_event_second),
+        })
+    }
+
+    fn export_user(&self, extras: Option<&Extras>) -> Result<Option<UserState>, NotAtRest> {
+        let Some(extras) = extras else { return Ok(None) };
+        let Some(SignedIn { user, info, .. }) = &extras.signed_in else { return Ok(None) };
+        let mut watched = Vec::with_capacity(extras.watched.len());
+        for user in &extras.watched {
+            watched.push((id_of(user).into(), self.users.is_online(user).ok_or(NotAtRest)?));
+        }
+        Ok(Some(UserState { user: user.clone(), info: info.clone(), watched }))
+    }
+
+    /// Takes over a connection of another process. Nobody is sent anything by this. One of an app that
+    /// is not configured any longer is closed with 4001, one of a disabled app with 4003.
+    pub(in crate::shard) fn import_connection(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        state: ConnectionState,
+    ) -> ConnectionKey {
+        let app = context.settings.apps.by_id(&state.app);
+        // As in `open_refused`: one that has no app is never asked for it.
+        let key = self.insert(context, app.unwrap_or(AppIndex(0)), state.socket_id);
+        let connection = &mut self.connections[key.slot as usize];
+        connection.send_queue = SendQueue::restored(&state.begun, state.unsent);
+        (connection.closing, connection.counted) = (state.closing, false);
+        if !connection.send_queue.is_empty() {
+            self.mark_dirty(out, key.slot);
+        }
+        if state.closing {
+            return key;
+        }
+        let Some(app) = app else {
+            let values = [Detail::text(&*state.app)];
+            let denial = Denial::new(error_code::NO_SUCH_APP, Cause::AppGone, values);
+            self.deny_and_close(context, out, key.slot, &denial);
+            return key;
+        };
+        if !context.app(app).enabled {
+            let values = [Detail::text(&*state.app)];
+            let denial = Denial::new(error_code::APP_DISABLED, Cause::AppDisabled, values);
+            self.deny_and_close(context, out, key.slot, &denial);
+            return key;
+        }
+        context.app(app).count_moved();
+        let now = context.now.seconds();
+        let connection = &mut self.connections[key.slot as usize];
+        connection.counted = true;
+        // Both processes have one clock. What is in its future would never end.
+        connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
+        connection.rate_window_seconds = state.rate_window_seconds.min(now);
+        connection.rate_count = state.rate_count;
+        connection.pinged = state.pinged;
+        connection.speaks_control_frames = state.speaks_control_frames;
+        connection.authorized = state.authorized;
+        if state.client_event_count > 0 {
+            let extras = connection.extras.get_or_insert_default();
+            extras.client_event_count = state.client_event_count;
+            extras.client_event_second = state.client_event_second;
+        }
+        for (name, member) in state.subscriptions {
+            self.import_subscription(context, key.slot, app, &name, member);
+        }
+        if let Some(user) = state.user {
+            self.import_user(context, key.slot, app, user);
+        }
+        self.watch_again(context, key, state.authorize_by_seconds);
+        key
+    }
+
+    fn import_subscription(
+        &mut self,
+        context: &Context,
+        slot: u32,
+        app: AppIndex,
+        name: &str,
+        member: Option<UserId>,
+    ) {
+        // The name was good in the other process; limits of names are judged when somebody subscribes.
+        let Ok(channel) = context.keys.make(app, name) else { return };
+        let found = self.channels.find_key(&channel);
+        let index = found.unwrap_or_else(|| self.channels.insert(channel));
+        // One entry for each channel: a second one would have no place of its own (`Connection::place_of`).
+        if self.subscription_index(slot, index).is_some() {
+            return;
+        }
+        // How long the member's data is, only the home knows.
+        let charge = subscription_charge(name, member.as_ref().map(|user| (user, 0)));
+        self.charge(slot, charge);
+        let connection = &mut self.connections[slot as usize];
+        let local = self.channels.get_mut(index);
+        local.active = true;
+        let place = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
+        let position = local.add(slot, place);
+        let (state, member) =
+            (SubscriptionState::Active { position, asks_again: false }, member.map(Box::new));
+        connection.add_subscription(Subscription { channel: index, state, charge, member });
+    }
+
+    fn import_user(&mut self, context: &Context, slot: u32, app: AppIndex, state: UserState) {
+        let name = |id: &str| format!("{USER_CHANNEL_PREFIX}{id}");
+        let Ok(key) = context.keys.make(app, &name(&state.user.text)) else { return };
+        self.users.import_signed_in(&key);
+        let watched = state.watched.iter().map(|(id, _)| &**id);
+        let charge = user_charge(&state.user, &state.info, watched);
+        self.charge(slot, charge);
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        let UserState { user, info, watched } = state;
+        extras.signed_in = Some(SignedIn { user, info, key });
+        extras.charge = charge;
+        for (id, online) in watched {
+            let Ok(key) = context.keys.make(app, &name(&id)) else { continue };
+            self.users.import_watch(&key, slot, online);
+            extras.watched.push(key);
+        }
+    }
+
+    /// Tells the homes of the channels and users that were taken in. Call once, after the last.
+    pub(in crate::shard) fn finish_import(&mut self, context: &Context, out: &mut Outbox) {
+        let core = context.core();
+        let locals: Vec<(ChannelKey, u32)> = self
+            .channels
+            .iter()
+            .map(|local| {
+                let count = u32::try_from(local.subscribers.len()).unwrap_or(u32::MAX);
+                (local.key.clone(), count)
+            })
+            .collect();
+        for (channel, count) in locals {
+            self.restore(context, out, channel, |channel| Restore::Interest {
+                channel,
+                core,
+                count,
+            });
+        }
+        for (user, signed_in, watching) in self.users.imported() {
+            self.restore(context, out, user, |user| Restore::User {
+                user,
+                core,
+                signed_in,
+                watching,
+            });
+        }
+        for line in self.unauthorized.values_mut() {
+            line.make_contiguous().sort_by_key(|(at, _)| *at);
+        }
+    }
+
+    fn restore(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: ChannelKey,
+        what: impl FnOnce(ChannelKey) -> Restore,
+    ) {
+        let home = context.keys.home(&channel);
+        out.mail_home(home, Mail::Restore(Box::new(what(channel))));
+    }
+}

@@ -1,0 +1,225 @@
+//! How connections begin and end on this core. PURE. The socket itself is the reactor's.
+//!
+//! A close has two steps: the connection leaves its channels and gets its last frame (`close`), and its slot is freed
+//! when the socket is gone (`remove`).
+
+use super::Local;
+use super::connection::{Connection, ConnectionKey};
+use super::refuse::{self, Denial};
+use crate::app::AppIndex;
+use crate::cause::{Cause, Detail};
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::outbound;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::context::Context;
+use crate::shard::outbox::{Outbox, Trace};
+use crate::ws::frame::{self, Opcode};
+
+/// About what `connection_established` takes, so that it is made in one piece.
+const GREETING_BYTES: usize = 160;
+
+impl Local {
+    /// A handshake is done. `prelude` (the 101 answer) leaves in the same send as `connection_established`.
+    pub(in crate::shard) fn open(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        app: AppIndex,
+        entropy: u64,
+        prelude: &[u8],
+    ) -> ConnectionKey {
+        let socket_id = SocketId::make(context.core(), context.settings.cores, entropy);
+        let key = self.insert(context, app, socket_id);
+        let mut bytes = Vec::with_capacity(1 + prelude.len() + GREETING_BYTES);
+        bytes.push(0);
+        bytes.extend_from_slice(prelude);
+        if cfg!(not(feature = "echo")) {
+            let timeout = context.app(app).activity_timeout_seconds;
+            self.text.clear();
+            outbound::connection_established(socket_id, timeout, &mut self.text);
+            frame::encode(Opcode::Text, &self.text, &mut bytes);
+        }
+        // What the client sends after its handshake may fill the queue before anything leaves. A close for that must
+        // not drop the 101 answer, nor the answers to requests before it, which were carried out.
+        self.connections[key.slot as usize].send_queue.push_begun(&bytes.into());
+        self.mark_dirty(out, key.slot);
+        self.watch(context, key);
+        out.trace(|| Trace::Established(socket_id));
+        key
+    }
+
+    /// A handshake is done but the connection is refused: it is sent the reason in an event and in a close frame
+    /// (docs/PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode.
+    pub(in crate::shard) fn open_refused(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        prelude: &[u8],
+        error: ErrorCode,
+        why: Option<&str>,
+    ) -> ConnectionKey {
+        let socket_id = SocketId::make(context.core(), context.settings.cores, 0);
+        // It never opens, so of an app's rules only the form of its errors is looked up: the first app's. There is one,
+        // because `config` makes one where none is given.
+        let key = self.insert(context, AppIndex(0), socket_id);
+        self.connections[key.slot as usize].counted = false;
+        self.enqueue(context, out, key.slot, &prelude.to_vec().into());
+        self.send_error(context, out, key.slot, error, why);
+        self.close(context, out, key.slot, error);
+        key
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        context: &Context,
+        app: AppIndex,
+        socket_id: SocketId,
+    ) -> ConnectionKey {
+        self.sequence = self.sequence.wrapping_add(1);
+        let connection = Connection::new(app, socket_id, self.sequence, context.now.seconds());
+        let slot = self.connections.insert(connection);
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        assert!(slot != u32::MAX, "a core has fewer than 2^32 connections");
+        ConnectionKey { slot, generation: self.sequence }
+    }
+
+    /// Ends the connections of a user on this core. A walk over the core's connections: a rare request, and no index
+    /// to keep for it.
+    pub(in crate::shard) fn terminate(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        app: AppIndex,
+        user_id: &str,
+    ) {
+        let slots: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, found)| found.app == app && !found.closing && found.is_user(user_id))
+            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .collect();
+        for slot in slots {
+            let denial =
+                Denial::new(error_code::TERMINATED, Cause::Terminated, [Detail::text(user_id)]);
+            self.deny_and_close(context, out, slot, &denial);
+        }
+    }
+
+    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when
+    /// the frame was sent and the peer answered or its time is up.
+    pub(in crate::shard) fn close(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        error: ErrorCode,
+    ) {
+        self.close_frame(context, out, slot, error.code, error.message);
+    }
+
+    /// `close` with any code: protocol violations, and the echo of the peer's own close.
+    pub(in crate::shard) fn close_frame(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        code: u16,
+        reason: &str,
+    ) {
+        if self.connections.get(slot as usize).is_none_or(|found| found.closing) {
+            return;
+        }
+        self.leave_all(context, out, slot);
+        self.begin_close(out, slot, code, reason, false);
+    }
+
+    /// Closes an open connection that has too much waiting: what has not begun to be sent is dropped.
+    pub(super) fn cut_off(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        error: ErrorCode,
+        cause: Cause,
+        bytes: usize,
+    ) {
+        let line = self.note_refusal(context, out, slot, cause, &[Detail::count(bytes)]);
+        self.leave_all(context, out, slot);
+        let explanation = line.map(|_| match cause {
+            Cause::SlowConsumer => format!("{bytes} bytes waited (RINGVERB_SEND_QUEUE_BYTES_MAX)"),
+            _ => format!("the connection kept {bytes} bytes (RINGVERB_MEMORY_MAX)"),
+        });
+        let reason = refuse::close_reason(error.message, explanation.as_deref());
+        self.begin_close(out, slot, error.code, &reason, true);
+    }
+
+    /// Enqueues the close frame; `at_once` drops what has not begun to be sent.
+    fn begin_close(&mut self, out: &mut Outbox, slot: u32, code: u16, reason: &str, at_once: bool) {
+        let mut bytes = Vec::new();
+        frame::encode(Opcode::Close, &crate::ws::close::encode_payload(code, reason), &mut bytes);
+        let frame = bytes.into();
+        let connection = &mut self.connections[slot as usize];
+        debug_assert!(connection.subscriptions.is_empty(), "a closing connection is in no channel");
+        connection.closing = true;
+        if at_once {
+            connection.send_queue.push_last_instead(&frame);
+        } else {
+            connection.send_queue.push(&frame);
+        }
+        let generation = connection.generation;
+        self.mark_dirty(out, slot);
+        out.closed.push((ConnectionKey { slot, generation }, code));
+    }
+
+    /// The socket is gone. Idempotent; frees the slot (docs/PROTOCOL.md rules 101, 102).
+    pub(in crate::shard) fn remove(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+    ) {
+        if self.get(key).is_none() {
+            return;
+        }
+        if !self.connections[key.slot as usize].closing {
+            self.leave_all(context, out, key.slot);
+        }
+        self.connections.remove(key.slot as usize);
+    }
+
+    /// Takes a connection out of everything it is in, and out of its app's count.
+    fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        while let Some(index) = self.connections[slot as usize].subscriptions.len().checked_sub(1) {
+            self.leave(context, out, slot, index);
+        }
+        self.sign_out(context, out, slot);
+        let connection = &mut self.connections[slot as usize];
+        let socket_id = connection.socket_id;
+        if std::mem::take(&mut connection.counted) {
+            context.app(connection.app).release();
+            out.trace(|| Trace::Closed(socket_id));
+        }
+    }
+
+    /// Closes up to `count` open connections for shutdown; `true` while some are left.
+    pub(in crate::shard) fn close_some(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        count: usize,
+        error: ErrorCode,
+    ) -> bool {
+        let open = |found: &Connection| !found.closing;
+        let slots: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, found)| open(found))
+            .take(count)
+            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .collect();
+        for slot in &slots {
+            self.close(context, out, *slot, error);
+        }
+        slots.len() == count && self.connections.iter().any(|(_, found)| open(found))
+    }
+}

@@ -1,0 +1,129 @@
+//! Silent connections are pinged, and then closed: a wheel with one entry per connection (docs/PROTOCOL.md C3). PURE.
+//!
+//! Input moves no entry. A due connection that has sent something since is put further on.
+
+use super::connection::ConnectionKey;
+use super::refuse::Denial;
+use super::{Local, open_in};
+use crate::cause::{Cause, Detail};
+use crate::pusher::error_code;
+use crate::shard::context::Context;
+use crate::shard::outbox::{Outbox, Trace};
+use crate::wheel::Wheel;
+
+impl Local {
+    /// Puts a new connection on the wheel, and in the line of those that must be authorised in time.
+    pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
+        let app = self.app_of(context, key.slot);
+        let (interval, authorize_within) =
+            (app.ping_interval_seconds, app.authorize_within_seconds);
+        let now = context.now.seconds();
+        self.wheel.add(key, now.saturating_add(interval));
+        if let Some(time) = authorize_within {
+            let app = self.connections[key.slot as usize].app;
+            let line = self.unauthorized.entry(app).or_default();
+            line.push_back((now.saturating_add(time), key));
+        }
+    }
+
+    /// Watches a connection that another process watched before. Its pong gets its whole time again.
+    pub(super) fn watch_again(
+        &mut self,
+        context: &Context,
+        key: ConnectionKey,
+        authorize_by: Option<u32>,
+    ) {
+        let app = self.app_of(context, key.slot);
+        let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
+        let connection = &self.connections[key.slot as usize];
+        let index = connection.app;
+        let due = if connection.pinged {
+            context.now.seconds().saturating_add(pong_timeout)
+        } else {
+            // Its look may be due in the past: the wheel's buckets are taken when their second comes.
+            connection.last_inbound_seconds.saturating_add(interval).max(context.now.seconds() + 1)
+        };
+        self.wheel.add(key, due);
+        if let Some(at) = authorize_by {
+            self.unauthorized.entry(index).or_default().push_back((at, key));
+        }
+    }
+
+    /// Closes those whose time to sign in or join a private channel is up (docs/PROTOCOL.md rule 44).
+    pub(super) fn close_unauthorized(&mut self, context: &Context, out: &mut Outbox) {
+        let now = context.now.seconds();
+        let mut late = Vec::new();
+        for line in self.unauthorized.values_mut() {
+            while line.front().is_some_and(|(at, _)| *at <= now) {
+                late.extend(line.pop_front().map(|(_, key)| key));
+            }
+        }
+        for key in late {
+            if self.get_open(key).is_some_and(|connection| !connection.authorized) {
+                let time =
+                    self.app_of(context, key.slot).authorize_within_seconds.unwrap_or_default();
+                let cause = Cause::NotAuthorizedInTime;
+                let values = [Detail::Number(time.into())];
+                let denial = Denial::new(error_code::NOT_AUTHORIZED_IN_TIME, cause, values);
+                self.deny_and_close(context, out, key.slot, &denial);
+            }
+        }
+    }
+
+    /// Looks at all that came due since `before`.
+    pub(super) fn check_liveness(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        before_seconds: u32,
+    ) {
+        let now = context.now.seconds();
+        for second in Wheel::<ConnectionKey>::seconds_since(before_seconds, now) {
+            for due in self.wheel.take(second) {
+                let next = if due.at_seconds > now {
+                    Some(due.at_seconds)
+                } else {
+                    self.look_at(context, out, due.key)
+                };
+                if let Some(at) = next {
+                    self.wheel.add(due.key, at);
+                }
+            }
+        }
+    }
+
+    /// Pings or closes a silent connection; the second at which to look again, `None` when it is gone.
+    fn look_at(&mut self, context: &Context, out: &mut Outbox, key: ConnectionKey) -> Option<u32> {
+        let now = context.now_seconds;
+        let connection = open_in(&mut self.connections, key)?;
+        let app = context.app(connection.app);
+        let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
+        let socket_id = connection.socket_id;
+        if connection.pinged {
+            out.trace(|| Trace::Pruned(socket_id));
+            let values = [Detail::Number(pong_timeout.into())];
+            self.deny_and_close(
+                context,
+                out,
+                key.slot,
+                &Denial::new(error_code::NO_PONG, Cause::NoPong, values),
+            );
+            return None;
+        }
+        let quiet_until = connection.last_inbound_seconds.saturating_add(interval);
+        if quiet_until > now {
+            return Some(quiet_until);
+        }
+        connection.pinged = true;
+        let frames = &self.frames;
+        let frame = if connection.speaks_control_frames {
+            &frames.ping_control
+        } else {
+            &frames.ping_event
+        };
+        let frame = frame.clone();
+        self.enqueue(context, out, key.slot, &frame);
+        out.trace(|| Trace::Pinged(socket_id));
+        Some(now.saturating_add(pong_timeout))
+    }
+}

@@ -1,0 +1,254 @@
+//! What connections cause this core to keep, in bytes. PURE.
+//!
+//! Everything that a client can make the server remember is charged to the client's connection: subscriptions with
+//! their names, presence and sign-in data. `Connection::charged` is the sum. Its send queue and its incomplete input
+//! are counted where they are. A charge is refused when the connection would keep more than its share, and when the
+//! process is short of memory. Charges are estimates; `tests/process/alone/connection_memory.rs` compares them with the
+//! resident set. The control thread measures the budget of the process itself. It sets the `headroom` that this core
+//! may use until the next measurement.
+//!
+//! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::MemorySubscription` and `Refused::ConnectionMemory`.
+
+use super::Local;
+use super::connection::ConnectionKey;
+use super::refuse::Denial;
+use super::send_queue::FRAME_BYTES;
+use crate::cause::{Cause, Detail};
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::UserId;
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+
+/// Bounds of each connection of this core, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryLimits {
+    /// See `Config::send_queue_bytes_max`.
+    pub send_queue_bytes_max: usize,
+    /// See `Config::connection_bytes_max`: everything that one connection keeps, its send queue included.
+    pub connection_bytes_max: usize,
+}
+
+/// Memory of a subscription beside the channel's name, if it is the channel's only one: its entry, and those of the
+/// channel on its core and at its home, with their places in the tables.
+const SUBSCRIPTION_BYTES: usize = 288;
+/// Memory of a member beside its texts.
+const MEMBER_BYTES: usize = 128;
+/// Memory of a watched or signed-in user beside the id.
+const USER_BYTES: usize = 192;
+
+/// The charge for a subscription.
+pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) -> u32 {
+    let member = member.map_or(0, |(user, info)| {
+        // The roster has each text, and so has its encoded form.
+        MEMBER_BYTES + 3 * (user.json.len() + user.text.len()) + 2 * info
+    });
+    u32::try_from(SUBSCRIPTION_BYTES + name.len() + member).unwrap_or(u32::MAX)
+}
+
+/// The charge for a connection that is signed in and watches users.
+pub(super) fn user_charge<'a>(
+    user: &UserId,
+    info: &str,
+    watched: impl Iterator<Item = &'a str>,
+) -> u32 {
+    let own = USER_BYTES + 2 * (user.json.len() + user.text.len()) + info.len();
+    let watched: usize = watched.map(|id| USER_BYTES + id.len()).sum();
+    u32::try_from(own + watched).unwrap_or(u32::MAX)
+}
+
+/// What this core's connections keep, and how much more they may.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct MemoryAccount {
+    /// The sum over all connections.
+    charged: u64,
+    /// Bytes that may be charged until memory is measured again; `None` without a budget.
+    headroom: Option<u64>,
+    /// Bytes taken since the measurement before, less those given back: the next measurement may not show them yet.
+    unmeasured: i64,
+    /// Bytes that connections that speak HTTP take now.
+    http_held: u64,
+    http_reserve: u64,
+}
+
+impl MemoryAccount {
+    /// Whether this many more bytes may be used.
+    fn has_room(&self, more: u64) -> bool {
+        self.headroom.is_none_or(|bytes| more <= bytes)
+    }
+
+    /// Takes from the headroom what is used in addition, or gives back what is no longer used: memory that is freed is
+    /// used again before the resident set shrinks.
+    fn change(&mut self, before: u64, now: u64) {
+        let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
+        self.unmeasured =
+            self.unmeasured.saturating_add_unsigned(more).saturating_sub_unsigned(less);
+        if let Some(bytes) = &mut self.headroom {
+            *bytes = bytes.saturating_sub(more).saturating_add(less);
+        }
+    }
+
+    /// Takes what a frame for one connection costs. It is not given back when the frame is sent: the next measurement
+    /// shows that.
+    pub(super) fn take_for_answer(&mut self, frame_bytes: usize) -> bool {
+        self.try_change(0, (frame_bytes + FRAME_BYTES) as u64)
+    }
+
+    /// Takes bytes from the headroom for what is made once and sent. `false`: there is no room.
+    pub(in crate::shard) fn take_headroom(&mut self, more: usize) -> bool {
+        self.try_change(0, more as u64)
+    }
+
+    /// `change` if there is room for it. `false`: there is none, and nothing is taken.
+    fn try_change(&mut self, before: u64, now: u64) -> bool {
+        let fits = self.has_room(now.saturating_sub(before));
+        if fits {
+            self.change(before, now);
+        }
+        fits
+    }
+}
+
+impl Local {
+    /// The process was measured, and this many bytes are this core's until it is measured again. The measurement is
+    /// older than this call. What was taken since the call before may have come after it, so it is subtracted.
+    pub(in crate::shard) fn set_headroom(&mut self, bytes: u64) {
+        let unmeasured = u64::try_from(self.account.unmeasured).unwrap_or(0);
+        self.account.unmeasured = 0;
+        self.account.headroom = Some(bytes.saturating_sub(unmeasured));
+    }
+
+    /// Bytes that connections that speak HTTP may take together whatever the headroom is: requests of backends are
+    /// still answered when clients have used all.
+    pub(in crate::shard) fn set_http_reserve(&mut self, bytes: u64) {
+        self.account.http_reserve = bytes;
+    }
+
+    /// A connection that speaks HTTP takes another number of bytes now; whether the process has memory for that.
+    pub(in crate::shard) fn note_http(&mut self, before: usize, now: usize) -> bool {
+        let (before, now) = (before as u64, now as u64);
+        let account = &mut self.account;
+        let held = account.http_held.saturating_add(now).saturating_sub(before);
+        let fits = account.has_room(now.saturating_sub(before)) || held <= account.http_reserve;
+        if fits {
+            account.change(before, now);
+            account.http_held = held;
+        }
+        fits
+    }
+
+    /// Bytes of connections that speak HTTP.
+    #[must_use]
+    pub(in crate::shard) fn http_bytes(&self) -> u64 {
+        self.account.http_held
+    }
+
+    /// Bytes charged to all connections of this core.
+    #[must_use]
+    pub(in crate::shard) fn charged_bytes(&self) -> u64 {
+        self.account.charged
+    }
+
+    /// Whether a charge fits the connection and the process.
+    ///
+    /// # Errors
+    /// What the client is answered: `no_memory` says why.
+    pub(super) fn check_charge(
+        &self,
+        context: &Context,
+        slot: u32,
+        charge: u32,
+    ) -> Result<(), ErrorCode> {
+        if !self.account.has_room(charge.into()) {
+            return Err(error_code::SHORT_OF_MEMORY);
+        }
+        let connection = &self.connections[slot as usize];
+        // The rest is the send queue's, so that what a client keeps never closes it when an event comes.
+        let most = context.settings.memory.connection_bytes_max / 2;
+        if connection.charged as usize + charge as usize > most {
+            return Err(error_code::CONNECTION_KEEPS_TOO_MUCH);
+        }
+        Ok(())
+    }
+
+    /// Why there is no memory for what a client asks.
+    pub(super) fn no_memory<'a>(
+        &self,
+        context: &Context,
+        error: ErrorCode,
+        what: Detail<'a>,
+    ) -> Denial<'a> {
+        if error == error_code::CONNECTION_KEEPS_TOO_MUCH {
+            let most = Detail::count(context.settings.memory.connection_bytes_max);
+            Denial::new(error, Cause::ConnectionMemory, [what, most])
+        } else {
+            Denial::new(error, Cause::MemorySubscription, [what])
+        }
+    }
+
+    pub(super) fn charge(&mut self, slot: u32, charge: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.charged = connection.charged.saturating_add(charge);
+        self.account.charged += u64::from(charge);
+        self.account.change(0, charge.into());
+    }
+
+    /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no
+    /// memory for that.
+    pub(in crate::shard) fn note_input(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        before: usize,
+        now: usize,
+    ) {
+        let fits = self.account.try_change(before as u64, now as u64);
+        if !fits && self.get_open(key).is_some() {
+            self.cut_off(
+                context,
+                out,
+                key.slot,
+                error_code::SHORT_OF_MEMORY,
+                Cause::InputMemory,
+                now,
+            );
+        }
+    }
+
+    pub(super) fn discharge(&mut self, slot: u32, charge: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.charged = connection.charged.saturating_sub(charge);
+        self.account.charged = self.account.charged.saturating_sub(charge.into());
+        self.account.change(charge.into(), 0);
+    }
+
+    /// Bytes that a connection causes the server to keep, its incomplete input aside.
+    #[must_use]
+    pub(in crate::shard) fn kept_bytes(&self, key: ConnectionKey) -> usize {
+        self.get(key).map_or(0, |found| found.charged as usize + found.send_queue.cost())
+    }
+
+    /// What is wrong with the account: for tests, since it walks over all that connections keep.
+    #[must_use]
+    pub(in crate::shard) fn account_fault(&self, context: &Context) -> Option<String> {
+        let limits = context.settings.memory;
+        let mut sum = 0;
+        for (slot, found) in &self.connections {
+            let subscriptions = found.subscriptions.iter().map(|one| one.charge);
+            let user = found.extras.as_ref().map_or(0, |extras| extras.charge);
+            let charged: u32 = subscriptions.chain([user]).sum();
+            sum += u64::from(charged);
+            if charged != found.charged {
+                return Some(format!("slot {slot} is charged {}, not {charged}", found.charged));
+            }
+            // A queue of one frame may be longer: one frame always finds room.
+            let kept = charged as usize + found.send_queue.cost();
+            let is_one_frame = found.send_queue.single().is_some();
+            if kept > limits.connection_bytes_max && !is_one_frame && !found.closing {
+                return Some(format!("slot {slot} keeps {kept} bytes: {limits:?}"));
+            }
+        }
+        (sum != self.account.charged)
+            .then(|| format!("the account says {}, not {sum}", self.account.charged))
+    }
+}

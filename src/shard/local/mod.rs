@@ -1,0 +1,243 @@
+//! The local side of a core: its own connections, and everything that is kept for them. PURE.
+//!
+//! Owns: connections, the channels they are subscribed to (`channel_table.rs`), the users they are signed in as or
+//! watch, the wheel of their timeouts, and what they may use (rates, pace, memory).
+//! Does not touch: the state of channels and users that belongs to their home (`home/`), nor the cluster. It sends mail
+//! to homes and receives their mail; with one core it is the same mail.
+//! Inputs: messages and ends of connections, `FromHome` mail, time. Outputs: `Outbox`.
+//! Limits: those of `memory.rs`, `rate.rs` and `pace.rs` for each connection.
+//!
+//! Invariants:
+//! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued (docs/PROTOCOL.md rule
+//!   98).
+//! - Every change of membership goes through `acknowledge` or `leave`; counters change with it (docs/PROTOCOL.md rule
+//!   85).
+//! - A method that takes a slot is given one in use: of a key that its caller has just looked up, or of a list of
+//!   subscribers or watchers. `remove` alone frees a slot, after `leave_all` has taken the connection out of those
+//!   lists.
+
+pub(super) mod channel_table;
+mod client_event;
+pub(super) mod connection;
+mod count;
+pub(super) mod delivery;
+#[cfg(feature = "echo")]
+mod echo;
+mod export;
+mod invariants;
+mod lifecycle;
+mod liveness;
+pub(super) mod memory;
+pub(super) mod pace;
+mod rate;
+mod refuse;
+pub(super) mod send_queue;
+mod shed;
+mod subscribe;
+mod users;
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use super::context::Context;
+use super::outbox::{Outbox, Trace};
+use crate::app::{App, AppIndex};
+use crate::buffer::Frame;
+use crate::cause::{Cause, Detail};
+use crate::clock::Moment;
+use crate::pusher::error_code;
+use crate::pusher::inbound::{self, Inbound};
+use crate::pusher::json::Validator;
+use crate::pusher::outbound;
+use crate::wheel::Wheel;
+use crate::ws::frame::{self, Opcode};
+use channel_table::ChannelTable;
+use connection::{Connection, ConnectionKey};
+use memory::{MemoryAccount, MemoryLimits};
+use pace::PaceTable;
+use refuse::Denial;
+use users::UserTable;
+
+/// Connections of one core, and what is kept for them.
+pub(super) struct Local {
+    pub(super) connections: Slab<Connection>,
+    /// Gives each connection its generation, and each subscription in flight its ticket.
+    sequence: u32,
+    pub(super) channels: ChannelTable,
+    pub(super) users: UserTable,
+    pace: PaceTable,
+    wheel: Wheel<ConnectionKey>,
+    account: MemoryAccount,
+    /// Those of `Settings`.
+    limits: MemoryLimits,
+    /// Connections with a ping to be answered when the second is over, each once.
+    pings_late: Vec<ConnectionKey>,
+    /// New connections of apps that want them authorized in time, by age.
+    unauthorized: HashMap<AppIndex, VecDeque<(u32, ConnectionKey)>, foldhash::fast::FixedState>,
+    /// Taken out while a message is read, so that what it finds may borrow from it.
+    validator: Option<Validator>,
+    /// Space to build a JSON text in.
+    text: Vec<u8>,
+    frames: SharedFrames,
+    /// Slow consumers that `settle` will close.
+    overflowed: Vec<u32>,
+    /// Local channels whose number of subscribers has changed; see `count.rs`.
+    counts_changed: Vec<u32>,
+    /// How often something was refused, modulo 2^32: shows whether a message was.
+    refusals: u32,
+}
+
+/// The connection behind a key, unless it is closing or gone.
+#[inline]
+fn open_in(connections: &mut Slab<Connection>, key: ConnectionKey) -> Option<&mut Connection> {
+    let found = connections.get_mut(key.slot as usize)?;
+    (found.generation == key.generation && !found.closing).then_some(found)
+}
+
+/// Frames that never differ, made once per core.
+struct SharedFrames {
+    ping_event: Frame,
+    ping_control: Frame,
+    pong_event: Frame,
+}
+
+impl Local {
+    pub(super) fn new(context: &Context) -> Self {
+        let reserved = context.settings.connections_reserved;
+        let mut ping_control = Vec::new();
+        frame::encode(Opcode::Ping, b"", &mut ping_control);
+        Self {
+            connections: Slab::with_capacity(reserved),
+            sequence: 0,
+            channels: ChannelTable::new(reserved),
+            users: UserTable::default(),
+            pace: PaceTable::new(context.settings.pace),
+            wheel: Wheel::default(),
+            account: MemoryAccount::default(),
+            limits: context.settings.memory,
+            pings_late: Vec::new(),
+            unauthorized: HashMap::default(),
+            validator: Some(Validator::default()),
+            text: Vec::new(),
+            frames: SharedFrames {
+                ping_event: frame::encode_text(outbound::PING).into(),
+                ping_control: ping_control.into(),
+                pong_event: frame::encode_text(outbound::PONG).into(),
+            },
+            overflowed: Vec::new(),
+            counts_changed: Vec::new(),
+            refusals: 0,
+        }
+    }
+}
+
+impl Local {
+    /// Another second has begun: pings the silent and closes those that stayed silent.
+    pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
+        self.check_liveness(context, out, before.seconds());
+        self.close_unauthorized(context, out);
+        self.answer_late_pings(context, out);
+        self.pace.expire(context.now);
+    }
+
+    /// The connection behind a key, if it is still the same one.
+    #[must_use]
+    pub(in crate::shard) fn get(&self, key: ConnectionKey) -> Option<&Connection> {
+        self.connections.get(key.slot as usize).filter(|found| found.generation == key.generation)
+    }
+
+    /// All connections of this core.
+    pub(in crate::shard) fn keys(&self) -> impl Iterator<Item = ConnectionKey> {
+        let slot = |slot| u32::try_from(slot).unwrap_or(u32::MAX);
+        self.connections.iter().map(move |(at, connection)| ConnectionKey {
+            slot: slot(at),
+            generation: connection.generation,
+        })
+    }
+
+    fn get_open(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        open_in(&mut self.connections, key)
+    }
+
+    /// The longest message this connection may send, in bytes.
+    #[must_use]
+    pub(in crate::shard) fn message_size_max(&self, context: &Context, slot: u32) -> usize {
+        self.app_of(context, slot).message_size_max
+    }
+
+    /// The app a connection belongs to.
+    fn app_of<'a>(&self, context: &'a Context, slot: u32) -> &'a App {
+        context.app(self.connections[slot as usize].app)
+    }
+
+    /// A complete message of a client, text or binary (Reverb reads binary frames as text).
+    pub(in crate::shard) fn on_message(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        text: &[u8],
+    ) {
+        let Some(connection) = self.note_inbound(context, key) else { return };
+        let (app, socket_id) = (connection.app, connection.socket_id);
+        if !self.is_within_rate(context, key.slot, app) {
+            return self.refuse_over_rate(context, out, key.slot, text);
+        }
+        out.trace(|| Trace::Received(socket_id, text.into()));
+        let refusals_before = self.refusals;
+        let mut validator = self.validator.take().unwrap_or_default();
+        match inbound::parse(text, &mut validator) {
+            Ok(Inbound::Ping) => {
+                self.enqueue(context, out, key.slot, &self.frames.pong_event.clone())
+            }
+            Ok(Inbound::Pong) => {}
+            Ok(Inbound::Ignored { event }) => {
+                let event = Detail::text(event.trim_matches('"'));
+                let error = error_code::INVALID_MESSAGE;
+                self.drop_silently(
+                    context,
+                    out,
+                    key.slot,
+                    &Denial::new(error, Cause::NotClientEvent, [event]),
+                );
+            }
+            Ok(Inbound::Subscribe(subscribe)) => self.on_subscribe(context, out, key, &subscribe),
+            Ok(Inbound::Unsubscribe { channel }) => {
+                self.on_unsubscribe(context, out, key, &channel)
+            }
+            Ok(Inbound::ClientEvent(event)) => self.on_client_event(context, out, key, &event),
+            Ok(Inbound::SignIn(sign_in)) => self.on_sign_in(context, out, key, &sign_in),
+            Err(malformed) => self.deny_malformed(context, out, key.slot, &malformed),
+        }
+        self.validator = Some(validator);
+        if self.refusals == refusals_before {
+            out.trace(|| Trace::Handled(socket_id));
+        }
+    }
+
+    /// Notes a sign of life. `None` when the connection is closing or gone: its input no longer counts.
+    #[inline]
+    fn note_inbound(&mut self, context: &Context, key: ConnectionKey) -> Option<&mut Connection> {
+        let now = context.now_seconds;
+        let connection = self.get_open(key)?;
+        if connection.last_inbound_seconds != now {
+            connection.control_frames.begin_second();
+        }
+        connection.last_inbound_seconds = now;
+        connection.pinged = false;
+        Some(connection)
+    }
+
+    /// What this core may still use of the process's memory.
+    pub(super) fn memory(&mut self) -> &mut MemoryAccount {
+        &mut self.account
+    }
+
+    /// Connections in the slab, closing ones included.
+    #[must_use]
+    pub(in crate::shard) fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+}

@@ -1,0 +1,197 @@
+//! How fast one connection may cause traffic beyond its node: topics in Redis, and events of webhooks. PURE.
+//!
+//! A client may subscribe to and leave channels without any credentials, and each first subscriber and each last one of
+//! a channel costs every part of a cluster something: Redis, the other nodes, the backend. So each connection has a
+//! leaky bucket of such changes. Nothing is refused: while its bucket is over the brim, the connection is not read, and
+//! its client waits in its own socket. Connections that change topics also wait, for `CONGESTED_MS` at most, while the
+//! connection to Redis has more to send than Redis takes.
+//!
+//! Limits: an entry for each connection that has changed something within the last seconds, none for others.
+
+use crate::shard::context::Context;
+use hashbrown::HashMap;
+
+use super::Local;
+use super::connection::ConnectionKey;
+use crate::app::WebhookKind;
+use crate::clock::Moment;
+use crate::pusher::channel_name::Access;
+use crate::shard::channel_key::ChannelKey;
+
+/// The size of a connection's bucket and how fast it empties. The simulator has smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Changes at once. A page with as many channels as a connection may have by default is not delayed.
+    pub burst: u32,
+    pub per_second: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { burst: 2_000, per_second: 1_000 }
+    }
+}
+
+/// What a change costs that a backend is posted, too: such events are a quarter as fast.
+const WEBHOOK_COST: u32 = 4;
+/// How long a connection waits for Redis at most, in milliseconds, before it may change something again.
+const CONGESTED_MS: u64 = 1_000;
+
+/// One connection's bucket.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    generation: u32,
+    /// Thousandths of changes, as of `at`.
+    level: u64,
+    at: Moment,
+    /// It has changed something while Redis was congested, last at that time.
+    congested: Option<Moment>,
+}
+
+impl Bucket {
+    fn level(&self, pace: Pace, now: Moment) -> u64 {
+        // A thousandth for each millisecond and change a second.
+        let leaked = now.0.saturating_sub(self.at.0).saturating_mul(u64::from(pace.per_second));
+        self.level.saturating_sub(leaked)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct PaceTable {
+    pace: Pace,
+    /// By slot.
+    buckets: HashMap<u32, Bucket, foldhash::fast::FixedState>,
+    /// The connection to Redis of some core has more to send than Redis takes.
+    is_congested: bool,
+}
+
+impl PaceTable {
+    pub(super) fn new(pace: Pace) -> Self {
+        Self { pace, ..Self::default() }
+    }
+
+    fn add(&mut self, key: ConnectionKey, changes: u32, now: Moment) {
+        let (pace, congested) = (self.pace, self.is_congested.then_some(now));
+        let ConnectionKey { slot, generation } = key;
+        let new = Bucket { generation, level: 0, at: now, congested };
+        let bucket = self.buckets.entry(slot).or_insert(new);
+        if bucket.generation != generation {
+            *bucket = new;
+        }
+        bucket.level = bucket.level(pace, now).saturating_add(u64::from(changes) * 1_000);
+        bucket.at = now;
+        bucket.congested = congested.or(bucket.congested);
+    }
+
+    fn waits(&self, key: ConnectionKey, now: Moment) -> bool {
+        let Some(bucket) = self.buckets.get(&key.slot) else { return false };
+        let over = || bucket.level(self.pace, now) > u64::from(self.pace.burst) * 1_000;
+        let waits_for_redis = || {
+            let since = bucket.congested.filter(|_| self.is_congested);
+            since.is_some_and(|since| now.0 < since.0.saturating_add(CONGESTED_MS))
+        };
+        bucket.generation == key.generation && (over() || waits_for_redis())
+    }
+
+    /// Forgets the buckets that are empty. To be called once a second.
+    pub(super) fn expire(&mut self, now: Moment) {
+        let pace = self.pace;
+        let is_congested = self.is_congested;
+        self.buckets.retain(|_, bucket| {
+            bucket.level(pace, now) > 0 || is_congested && bucket.congested.is_some()
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+}
+
+impl Local {
+    /// Whether a connection is not to be read for now: it has changed more than its pace allows, or Redis does not
+    /// keep up.
+    #[must_use]
+    pub(in crate::shard) fn must_wait(&self, context: &Context, key: ConnectionKey) -> bool {
+        self.pace.len() > 0 && self.pace.waits(key, context.now)
+    }
+
+    /// Some core's connection to Redis has more to send than Redis takes, or none has any longer.
+    pub(in crate::shard) fn set_cluster_congested(&mut self, is_congested: bool) {
+        self.pace.is_congested = is_congested;
+    }
+
+    /// A connection is the first or the last subscriber of a channel on its core.
+    pub(super) fn note_channel_change(
+        &mut self,
+        context: &Context,
+        key: ConnectionKey,
+        channel: &ChannelKey,
+    ) {
+        let app = context.app(channel.app());
+        let is_told = channel.kind.access == Access::Public
+            && !app.webhooks.is_empty()
+            && (app.wants_webhook(WebhookKind::ChannelOccupied, channel.name())
+                || channel.kind.cached
+                    && app.wants_webhook(WebhookKind::CacheMiss, channel.name()));
+        let cost = if is_told { WEBHOOK_COST } else { u32::from(context.is_clustered()) };
+        if cost > 0 {
+            self.pace.add(key, cost, context.now);
+        }
+    }
+
+    /// A connection begins or ends to watch so many users, or is a user's first or last one: each has a topic.
+    pub(super) fn note_user_changes(&mut self, context: &Context, slot: u32, users: usize) {
+        if context.is_clustered() && users > 0 {
+            let generation = self.connections[slot as usize].generation;
+            let users = u32::try_from(users).unwrap_or(u32::MAX);
+            self.pace.add(ConnectionKey { slot, generation }, users, context.now);
+        }
+    }
+
+    /// A connection sends something to other nodes that changes no topic: it only waits while Redis does not keep up.
+    pub(super) fn note_cluster_traffic(&mut self, context: &Context, key: ConnectionKey) {
+        if self.pace.is_congested {
+            self.pace.add(key, 0, context.now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: ConnectionKey = ConnectionKey { slot: 3, generation: 7 };
+
+    #[test]
+    fn a_connection_waits_while_its_bucket_is_over_the_brim() {
+        let mut table = PaceTable::new(Pace { burst: 10, per_second: 5 });
+        table.add(KEY, 10, Moment(0));
+        assert!(!table.waits(KEY, Moment(0)), "a burst is free");
+        table.add(KEY, 5, Moment(0));
+        assert!(table.waits(KEY, Moment(999)) && !table.waits(KEY, Moment(1_000)));
+        let other = ConnectionKey { slot: 4, ..KEY };
+        let later = ConnectionKey { generation: 8, ..KEY };
+        assert!(!table.waits(other, Moment(0)) && !table.waits(later, Moment(0)));
+        table.expire(Moment(2_999));
+        assert_eq!(table.len(), 1);
+        table.expire(Moment(3_000));
+        assert_eq!(table.len(), 0);
+        table.add(KEY, 99, Moment(4_000));
+        table.add(later, 1, Moment(4_000));
+        assert!(!table.waits(later, Moment(4_000)), "a slot's next connection has its own bucket");
+    }
+
+    #[test]
+    fn whoever_causes_traffic_waits_for_redis_and_not_for_ever() {
+        let mut table = PaceTable::new(Pace::default());
+        table.add(KEY, 1, Moment(0));
+        table.is_congested = true;
+        assert!(!table.waits(KEY, Moment(0)), "it has caused nothing since");
+        table.add(KEY, 0, Moment(5));
+        assert!(table.waits(KEY, Moment(1_004)) && !table.waits(KEY, Moment(1_005)));
+        table.is_congested = false;
+        assert!(!table.waits(KEY, Moment(6)));
+        table.expire(Moment(10));
+        assert_eq!(table.len(), 0);
+    }
+}

@@ -1,0 +1,158 @@
+//! How often one client may send: rates of messages and of control frames, and the answers over them. PURE.
+//!
+//! Answers are fewer than what causes them: a client that is over a rate is sent one error a window, and pings are
+//! answered one by one only as long as the client reads.
+
+use super::connection::ConnectionKey;
+use super::refuse::Denial;
+use super::{Local, frame};
+use crate::app::AppIndex;
+use crate::cause::{Cause, Detail};
+use crate::limits;
+use crate::pusher::error_code;
+use crate::pusher::inbound::{self, Inbound};
+use crate::shard::context::Context;
+use crate::shard::outbox::{Outbox, Trace};
+use crate::ws::frame::Opcode;
+
+impl Local {
+    /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).
+    pub(in crate::shard) fn on_ping_frame(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        payload: &[u8],
+    ) {
+        let Some(is_within_rate) = self.note_control_frame(context, out, key) else { return };
+        let connection = &mut self.connections[key.slot as usize];
+        let unsent = connection.control_frames.unsent();
+        let is_flushed = unsent == 0 || !connection.blocked;
+        if is_within_rate && is_flushed && unsent < limits::PONGS_PER_FLUSH_MAX {
+            return self.enqueue_pong(context, out, key.slot, payload);
+        }
+        // Of several pings that wait, the latest alone needs a pong (RFC 6455 section 5.5.3).
+        let waiting = &mut connection.extras.get_or_insert_default().ping_waiting;
+        let is_first = waiting.replace(payload.into()).is_none();
+        // Pongs that wait to be sent are followed by this one; without them, the second has to end.
+        if is_first && unsent == 0 {
+            self.pings_late.push(key);
+        }
+    }
+
+    /// The second in which they were over the rate is over.
+    pub(super) fn answer_late_pings(&mut self, context: &Context, out: &mut Outbox) {
+        for key in std::mem::take(&mut self.pings_late) {
+            if self.get_open(key).is_some() {
+                self.answer_waiting_ping(context, out, key.slot);
+            }
+        }
+    }
+
+    fn enqueue_pong(&mut self, context: &Context, out: &mut Outbox, slot: u32, payload: &[u8]) {
+        self.connections[slot as usize].control_frames.add_unsent();
+        let mut bytes = Vec::with_capacity(payload.len() + 2);
+        frame::encode(Opcode::Pong, payload, &mut bytes);
+        self.enqueue(context, out, slot, &bytes.into());
+    }
+
+    /// No pong waits to be sent: the ping that waits is answered.
+    pub(super) fn answer_waiting_ping(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.control_frames.clear_unsent();
+        let extras = connection.extras.as_mut();
+        if let Some(payload) = extras.and_then(|extras| extras.ping_waiting.take()) {
+            self.enqueue_pong(context, out, slot, &payload);
+        }
+    }
+
+    /// A WebSocket pong counts as a sign of life (docs/PROTOCOL.md rule 14).
+    pub(in crate::shard) fn on_pong_frame(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+    ) {
+        self.note_control_frame(context, out, key);
+    }
+
+    /// Notes a ping or pong frame. Whether it is within the rate; `None`: the connection is closing or gone.
+    #[inline]
+    fn note_control_frame(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+    ) -> Option<bool> {
+        let connection = self.note_inbound(context, key)?;
+        connection.speaks_control_frames = true;
+        let is_within_rate = connection.control_frames.count();
+        let socket_id = connection.socket_id;
+        out.trace(|| Trace::ControlFrame(socket_id));
+        if !is_within_rate {
+            self.note_control_frame_rate(context, out, key.slot);
+        }
+        Some(is_within_rate)
+    }
+
+    #[cold]
+    fn note_control_frame_rate(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        let most = Detail::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
+        self.note_refusal(context, out, slot, Cause::ControlFrameRate, &[most]);
+    }
+
+    /// Fixed windows that start with their first message (docs/PROTOCOL.md rule 105).
+    pub(super) fn is_within_rate(&mut self, context: &Context, slot: u32, app: AppIndex) -> bool {
+        let Some(limit) = context.app(app).rate_limit else { return true };
+        let now = context.now_seconds;
+        let connection = &mut self.connections[slot as usize];
+        if now.saturating_sub(connection.rate_window_seconds) >= limit.decay_seconds
+            || connection.rate_count == 0
+        {
+            connection.rate_window_seconds = now;
+            connection.rate_count = 0;
+        }
+        connection.rate_count = connection.rate_count.saturating_add(1);
+        connection.rate_count <= limit.attempts_max
+    }
+
+    /// Answers a message over the rate. The log and the client get one line a window, so that the errors are not a
+    /// flood of their own; but every subscription is answered, because its client waits for that.
+    pub(super) fn refuse_over_rate(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        text: &[u8],
+    ) {
+        let Some(limit) = self.app_of(context, slot).rate_limit else { return };
+        let rate = [
+            Detail::Counted(limit.attempts_max.into(), "message"),
+            Detail::Number(limit.decay_seconds.into()),
+        ];
+        if limit.terminate_on_limit {
+            let cause = Cause::MessageRateClosed;
+            self.deny(context, out, slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));
+            return self.close(context, out, slot, error_code::RATE_TERMINATED);
+        }
+        let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);
+        let is_first =
+            self.connections[slot as usize].rate_count == limit.attempts_max.saturating_add(1);
+        let mut validator = self.validator.take().unwrap_or_default();
+        match inbound::parse(text, &mut validator) {
+            Ok(Inbound::Subscribe(subscribe)) if is_first => {
+                self.deny_subscription(context, out, slot, &subscribe.channel, &denial);
+            }
+            _ if is_first => self.deny(context, out, slot, &denial),
+            Ok(Inbound::Subscribe(subscribe)) => {
+                self.count_refusal(out, denial.cause);
+                let line =
+                    context.settings.verbose_errors.then(|| denial.cause.line(&denial.values));
+                let (channel, error) = (&subscribe.channel, denial.error);
+                self.answer_subscription(context, out, slot, channel, error, line.as_deref());
+            }
+            _ => self.count_refusal(out, denial.cause),
+        }
+        self.validator = Some(validator);
+    }
+}

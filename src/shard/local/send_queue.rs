@@ -1,0 +1,241 @@
+//! HOT: frames that wait for one socket. PURE.
+//!
+//! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go
+//! to a boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references,
+//! not copies. Bound: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::take_room`.
+
+use std::collections::VecDeque;
+
+use crate::buffer::Frame;
+
+/// Memory of a waiting frame beside its bytes: two reference counts, their allocations, and its place in the queue.
+pub(super) const FRAME_BYTES: usize = 72;
+
+/// First in, first out. `head_sent` bytes of the first frame are already with the kernel.
+///
+/// Invariants: `head_sent` is below the length of `first`, and zero without it. `bytes` is the length of all frames
+/// less `head_sent`. It fits 32 bits, because `take_room` admits 2^31 bytes at most, or one frame.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    first: Option<Frame>,
+    #[expect(
+        clippy::box_collection,
+        reason = "a connection pays 8 bytes for a queue it seldom has, not 32"
+    )]
+    rest: Option<Box<VecDeque<Frame>>>,
+    head_sent: u32,
+    bytes: u32,
+}
+
+impl SendQueue {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Bytes that still have to be sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Memory of the queue, in bytes: frames at their true size. A frame that others have too counts in full.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let frames =
+            usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len());
+        self.bytes as usize + frames * FRAME_BYTES
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, frame: &Frame) {
+        if self.first.is_some() {
+            return self.push_behind(frame);
+        }
+        self.bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        self.first = Some(frame.clone());
+    }
+
+    fn push_behind(&mut self, frame: &Frame) {
+        self.bytes = self.bytes.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        self.rest.get_or_insert_default().push_back(frame.clone());
+    }
+
+    /// Enqueues the first frame, less its first byte, as one that has begun to be sent: no close drops it. The byte
+    /// stands for what the kernel has had.
+    pub(super) fn push_begun(&mut self, frame: &Frame) {
+        debug_assert!(self.is_empty(), "only a first frame can have begun");
+        self.push(frame);
+        let is_taken = self.sent(1);
+        debug_assert!(is_taken, "that byte waits");
+    }
+
+    /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow
+    /// consumer must not wait behind a megabyte, and may not cut a frame in two.
+    pub(super) fn push_last_instead(&mut self, frame: &Frame) {
+        self.rest = None;
+        if self.head_sent == 0 {
+            self.first = None;
+        }
+        let head = self.first.as_ref().map_or(0, Frame::len);
+        self.bytes = u32::try_from(head).unwrap_or(u32::MAX) - self.head_sent;
+        self.push(frame);
+    }
+
+    /// What is left of a frame that has begun to be sent.
+    pub(super) fn begun(&self) -> &[u8] {
+        match &self.first {
+            Some(first) if self.head_sent > 0 => &first.bytes()[self.head_sent as usize..],
+            _ => &[],
+        }
+    }
+
+    /// A queue as another process left it: what was left of a frame that had begun, and what was after it.
+    pub(super) fn restored(begun: &[u8], waiting: Vec<u8>) -> Self {
+        let mut queue = Self::default();
+        if !begun.is_empty() {
+            queue.push_begun(&[&[0], begun].concat().into());
+        }
+        if !waiting.is_empty() {
+            queue.push(&waiting.into());
+        }
+        queue
+    }
+
+    /// The queue when it is one whole frame: it can be sent from where it lies, without a copy.
+    #[must_use]
+    pub fn single(&self) -> Option<&[u8]> {
+        if self.rest.is_some() {
+            return None;
+        }
+        self.first.as_ref().map(|frame| &frame.bytes()[self.head_sent as usize..])
+    }
+
+    /// Appends what waits to `out`, whole queue or `bytes_max`, whichever is less.
+    pub fn copy_to(&self, out: &mut Vec<u8>, bytes_max: usize) {
+        let mut room = bytes_max;
+        let mut skip = self.head_sent as usize;
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        for frame in self.first.iter().chain(rest) {
+            let bytes = &frame.bytes()[skip..];
+            let taken = bytes.len().min(room);
+            out.extend_from_slice(&bytes[..taken]);
+            room -= taken;
+            skip = 0;
+            if room == 0 {
+                break;
+            }
+        }
+    }
+
+    /// The usual case of `sent`, short enough to be inlined: the kernel took the only frame, or what was left of it.
+    /// `false`: nothing is changed, and `sent` is to be called.
+    #[inline]
+    pub(super) fn sent_single(&mut self, count: usize) -> bool {
+        let is_single = self.rest.is_none() && count == self.bytes();
+        if is_single {
+            self.first = None;
+            (self.head_sent, self.bytes) = (0, 0);
+        }
+        is_single
+    }
+
+    /// The kernel took `count` bytes. `false`, and nothing is changed: there were not so many.
+    #[must_use]
+    pub fn sent(&mut self, count: usize) -> bool {
+        if count > self.bytes() {
+            return false;
+        }
+        let mut left = count;
+        while let Some(first) = &self.first {
+            let waiting = first.len() - self.head_sent as usize;
+            if left < waiting {
+                break;
+            }
+            left -= waiting;
+            self.head_sent = 0;
+            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        }
+        self.head_sent += u32::try_from(left).unwrap_or(u32::MAX);
+        self.bytes -= u32::try_from(count).unwrap_or(u32::MAX);
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the kernel takes at a time, the peer gets the concatenation of all frames.
+        #[test]
+        fn any_short_sends_lose_nothing(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 0..12),
+            takes in prop::collection::vec(1usize..20, 1..40),
+        ) {
+            let mut queue = SendQueue::default();
+            let expected: Vec<u8> = frames.concat();
+            for frame in frames {
+                queue.push(&frame.into());
+            }
+            let mut received = Vec::new();
+            for take in takes.into_iter().chain(std::iter::repeat(7)) {
+                if queue.is_empty() {
+                    break;
+                }
+                let mut out = Vec::new();
+                queue.copy_to(&mut out, take);
+                if let Some(single) = queue.single() {
+                    prop_assert!(single.starts_with(&out));
+                }
+                // As `Shard::sent` does.
+                prop_assert!(queue.sent_single(out.len()) || queue.sent(out.len()));
+                received.extend_from_slice(&out);
+            }
+            prop_assert_eq!(received, expected);
+            prop_assert_eq!(queue.bytes(), 0);
+            prop_assert!(queue.rest.is_none());
+        }
+    }
+
+    #[test]
+    fn a_last_frame_drops_what_has_not_begun() {
+        let mut queue = SendQueue::default();
+        for text in [b"aaaa", b"bbbb"] {
+            queue.push(&text.to_vec().into());
+        }
+        assert!(queue.sent(1));
+        queue.push_last_instead(&b"zz".to_vec().into());
+        let mut out = Vec::new();
+        queue.copy_to(&mut out, 100);
+        assert_eq!(out, b"aaazz");
+        assert_eq!(queue.bytes(), 5);
+    }
+
+    #[test]
+    fn sent_single_refuses_a_part_of_a_frame_and_a_queue_of_several() {
+        let mut queue = SendQueue::default();
+        queue.push(&b"aaaa".to_vec().into());
+        assert!(!queue.sent_single(3) && !queue.sent_single(5));
+        assert_eq!(queue.single(), Some(&b"aaaa"[..]));
+        queue.push(&b"bb".to_vec().into());
+        assert!(!queue.sent_single(4) && !queue.sent_single(6));
+        assert!(queue.sent(5));
+        assert_eq!((queue.single(), queue.cost()), (Some(&b"b"[..]), 1 + FRAME_BYTES));
+        assert!(queue.sent_single(1) && queue.is_empty());
+        assert_eq!((queue.bytes(), queue.begun()), (0, &b""[..]));
+    }
+
+    #[test]
+    fn a_count_over_what_waits_is_refused_and_changes_nothing() {
+        let mut queue = SendQueue::default();
+        assert!(!queue.sent(1));
+        queue.push(&b"aaaa".to_vec().into());
+        assert!(queue.sent(3) && !queue.sent(2));
+        assert_eq!(queue.single(), Some(&b"a"[..]));
+    }
+}

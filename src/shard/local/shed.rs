@@ -1,0 +1,47 @@
+//! Giving memory back: the connections that keep most are closed first. PURE.
+
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+use std::ops::Range;
+
+use super::Local;
+use crate::cause::Cause;
+use crate::pusher::error_code;
+
+/// Connections that keep fewer bytes stay: closing them would free next to nothing.
+const KEPT_BYTES_MIN: usize = 16 * 1024;
+/// Connections closed at one call at most: each has its channels to leave.
+const CLOSES_MAX: usize = 1_024;
+
+impl Local {
+    /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them.
+    /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` tells the
+    /// memory of a slot's incomplete input.
+    ///
+    /// What a send queue frees is not known beforehand, because frames are shared: memory is freed with the last queue.
+    pub(in crate::shard) fn shed(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slots: Range<usize>,
+        input_bytes: impl Fn(usize) -> usize,
+    ) {
+        let kept = |shard: &Self, slot: usize| match shard.connections.get(slot) {
+            Some(found) if !found.closing => {
+                found.charged as usize + found.send_queue.cost() + input_bytes(slot)
+            }
+            _ => 0,
+        };
+        let most = slots.clone().map(|slot| kept(self, slot)).max().unwrap_or_default();
+        let least = (most / 2).max(KEPT_BYTES_MIN);
+        let heavy: Vec<usize> =
+            slots.filter(|slot| kept(self, *slot) >= least).take(CLOSES_MAX).collect();
+        let error = error_code::SHORT_OF_MEMORY;
+        for slot in heavy {
+            let bytes = kept(self, slot);
+            if let Ok(slot) = u32::try_from(slot) {
+                self.cut_off(context, out, slot, error, Cause::Shed, bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Subscribing and leaving, seen from the subscriber's core (docs/PROTOCOL.md C4, rules 97, 98, 101). PURE.
+//!
+//! Every subscription is a request to the channel's home, even if this core already has subscribers. An event that was
+//! acknowledged to its publisher before the request is ordered before it, and is not delivered to the new subscriber.
+//! Lanes are first-in first-out: what the home sent before its answer is delivered before the acknowledgement, and what
+//! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for.
+
+use super::connection::{ConnectionKey, Subscription, SubscriptionState};
+use super::memory::subscription_charge;
+use super::refuse::Denial;
+use super::{Local, frame};
+use crate::buffer::Frame;
+use crate::cause::{Cause, Detail};
+use crate::limits;
+use crate::pusher::channel_name::{self, Access, ChannelKind, NameLimit};
+use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::inbound::{Auth, Subscribe, UserId};
+use crate::pusher::outbound;
+use crate::pusher::signature;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::context::Context;
+use crate::shard::mail::{Greeting, Join, Mail};
+use crate::shard::outbox::Outbox;
+
+impl Local {
+    pub(super) fn on_subscribe(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        subscribe: &Subscribe,
+    ) {
+        let app = self.connections[key.slot as usize].app;
+        let Ok(channel) = context.keys.make(app, &subscribe.channel) else {
+            let denial = bad_channel(Detail::Subscription(&subscribe.channel));
+            return self.deny(context, out, key.slot, &denial);
+        };
+        let join = match self.authorize(context, key.slot, channel.kind, subscribe) {
+            Ok(join) => join,
+            Err(denial) => {
+                return self.deny_subscription(context, out, key.slot, &subscribe.channel, &denial);
+            }
+        };
+        if channel.kind.access != Access::Public {
+            self.connections[key.slot as usize].authorized = true;
+        }
+        let index = match self.channels.find_key(&channel) {
+            Some(index) => index,
+            None => {
+                self.note_channel_change(context, key, &channel);
+                self.channels.insert(channel)
+            }
+        };
+        match self.subscription_index(key.slot, index) {
+            Some(at) => self.subscribe_again(context, out, key, index, at, join),
+            None => self.subscribe_anew(context, out, key, index, join),
+        }
+    }
+
+    /// Who may in, and as whom (docs/PROTOCOL.md rules 24 to 27, 29, 42).
+    fn authorize<'a>(
+        &self,
+        context: &Context,
+        slot: u32,
+        kind: ChannelKind,
+        subscribe: &'a Subscribe,
+    ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
+        let app = self.app_of(context, slot);
+        let connection = &self.connections[slot as usize];
+        let what = Detail::Subscription(&subscribe.channel);
+        let most = app.channel_name_length_max;
+        channel_name::check(&subscribe.channel, most, app.channel_names_are_pushers).map_err(
+            |limit| {
+                let length = Detail::count(subscribe.channel.len());
+                let cause = match limit {
+                    NameLimit::Length => Cause::ChannelNameLength,
+                    NameLimit::Character => Cause::ChannelNameCharacter,
+                    NameLimit::Colon => Cause::ChannelNameColon,
+                };
+                let values = [what, length, Detail::Number(most.into())];
+                Box::new(Denial::new(error_code::BAD_CHANNEL_NAME, cause, values))
+            },
+        )?;
+        match kind.access {
+            Access::Public => return Ok(None),
+            Access::User => {
+                let own = connection.signed_in().map(|signed_in| signed_in.key.name());
+                return match own {
+                    Some(own) if own == subscribe.channel => Ok(None),
+                    _ => Err(Box::new(Denial::new(
+                        error_code::UNAUTHORIZED,
+                        Cause::OtherUser,
+                        [what],
+                    ))),
+                };
+            }
+            Access::Private | Access::Presence => {}
+        }
+        let data = subscribe.channel_data.as_ref();
+        let socket_id = connection.socket_id.to_string();
+        let text = data.map(|data| data.text.as_str());
+        let auth = subscribe.auth.as_ref().and_then(Auth::text);
+        signature::check_channel(app, &socket_id, &subscribe.channel, text, auth)
+            .map_err(|error| Box::new(Denial::of_auth(what, &subscribe.auth, error)))?;
+        if kind.access == Access::Private {
+            return Ok(None);
+        }
+        let join = match data {
+            Some(data) => Some((data.user_id.clone(), data.user_info.as_str(), data.text.clone())),
+            // A connection that is signed in is in the channel as that user (rule 27).
+            None => connection.signed_in().map(|signed_in| {
+                let (id, info) = (&signed_in.user.json, &*signed_in.info);
+                let text = format!("{{\"user_id\":{id},\"user_info\":{info}}}");
+                (Some(signed_in.user.clone()), info, text)
+            }),
+        };
+        // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
+        // (rule 27).
+        let Some((Some(user), info, channel_data)) = join else {
+            let cause = if data.is_some() { Cause::NoUser } else { Cause::NoChannelData };
+            return Err(Box::new(Denial::new(error_code::INVALID_MESSAGE, cause, [what])));
+        };
+        let most = app.member_size_max;
+        if channel_data.len() > most as usize {
+            let values = [what, Detail::count(channel_data.len()), Detail::Number(most.into())];
+            let denial = Denial::new(error_code::MEMBER_TOO_LARGE, Cause::MemberTooLarge, values);
+            return Err(Box::new(denial));
+        }
+        let (info, channel_data) = (info.into(), channel_data.into());
+        Ok(Some(Box::new(Join { user, info, channel_data, again: false })))
+    }
+
+    fn subscribe_anew(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        index: u32,
+        join: Option<Box<Join>>,
+    ) {
+        let most = self.app_of(context, key.slot).channels_per_connection_max as usize;
+        if self.connections[key.slot as usize].subscriptions.len() >= most {
+            let name = self.channels.get(index).key.name().to_owned();
+            self.drop_if_unused(context, out, index);
+            let values = [Detail::Subscription(&name), Detail::Counted(most as u64, "channel")];
+            let denial = Denial::new(error_code::TOO_MANY_CHANNELS, Cause::TooManyChannels, values);
+            return self.deny_subscription(context, out, key.slot, &name, &denial);
+        }
+        let joins = join.as_ref().map(|join| (&join.user, join.info.len()));
+        let charge = subscription_charge(self.channels.get(index).key.name(), joins);
+        if let Err(error) = self.check_charge(context, key.slot, charge) {
+            let name = self.channels.get(index).key.name().to_owned();
+            self.drop_if_unused(context, out, index);
+            let denial = self.no_memory(context, error, Detail::Subscription(&name));
+            return self.deny_subscription(context, out, key.slot, &name, &denial);
+        }
+        self.charge(key.slot, charge);
+        let ticket = self.next_ticket();
+        let member = join.as_ref().map(|join| Box::new(join.user.clone()));
+        let state = SubscriptionState::Pending { ticket };
+        let subscription = Subscription { channel: index, state, charge, member };
+        self.connections[key.slot as usize].add_subscription(subscription);
+        self.ask_home(context, out, key, index, ticket, join);
+    }
+
+    /// Subscribing twice is acknowledged twice, and changes nothing (docs/PROTOCOL.md rule 31). While the home has not
+    /// answered, further requests have one answer together: a short message must not ask for a long roster again and
+    /// again.
+    fn subscribe_again(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        index: u32,
+        at: usize,
+        join: Option<Box<Join>>,
+    ) {
+        let subscription = &mut self.connections[key.slot as usize].subscriptions[at];
+        let SubscriptionState::Active { asks_again, .. } = &mut subscription.state else {
+            // The first request is not answered yet; its answer is the acknowledgement of both.
+            return;
+        };
+        let kind = self.channels.get(index).key.kind;
+        if !greets(kind) {
+            return self.send_succeeded(context, out, key.slot, index);
+        }
+        if std::mem::replace(asks_again, true) {
+            return;
+        }
+        let join = join.map(|join| Box::new(Join { again: true, ..*join }));
+        let ticket = self.next_ticket();
+        self.ask_home(context, out, key, index, ticket, join);
+    }
+
+    fn ask_home(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        index: u32,
+        ticket: u32,
+        join: Option<Box<Join>>,
+    ) {
+        let local = self.channels.get_mut(index);
+        local.pending += 1;
+        let channel = local.key.clone();
+        let core = context.core();
+        let home = context.keys.home(&channel);
+        out.mail_home(home, Mail::Subscribe { channel, connection: key, ticket, core, join });
+    }
+
+    /// The home has refused: the presence channel is full, or there is no memory.
+    pub(in crate::shard) fn on_full(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        key: ConnectionKey,
+        ticket: u32,
+        error: ErrorCode,
+    ) {
+        let Some(index) = self.answered(channel) else { return };
+        if self.get_open(key).is_some()
+            && let Some(at) = self.subscription_index(key.slot, index)
+            && self.connections[key.slot as usize].subscriptions[at].state
+                == (SubscriptionState::Pending { ticket })
+        {
+            self.leave(context, out, key.slot, at);
+            // `leave` may have dropped the channel.
+            let what = Detail::Subscription(channel.name());
+            let denial = if error == error_code::TOO_MANY_MEMBERS {
+                let most = self.app_of(context, key.slot).presence_members_max.unwrap_or_default();
+                let most = Detail::Counted(most.into(), "member");
+                Denial::new(error, Cause::TooManyMembers, [what, most])
+            } else {
+                self.no_memory(context, error, what)
+            };
+            return self.deny_subscription(context, out, key.slot, channel.name(), &denial);
+        }
+        self.drop_if_unused(context, out, index);
+    }
+
+    /// Notes an answer of the home. The channel is there: `pending` kept it. `None`: nobody has asked.
+    fn answered(&mut self, channel: &ChannelKey) -> Option<u32> {
+        let index = self.channels.find_key(channel);
+        debug_assert!(index.is_some(), "a channel with an unanswered question stays");
+        let local = self.channels.find_mut(index?)?;
+        debug_assert!(local.pending > 0, "an answer belongs to a question");
+        local.pending = local.pending.checked_sub(1)?;
+        index
+    }
+
+    /// The home's answer.
+    pub(in crate::shard) fn on_subscribed(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        (key, ticket): (ConnectionKey, u32),
+        greeting: Option<Box<Greeting>>,
+        joined: Option<Box<UserId>>,
+    ) {
+        let Some(index) = self.answered(channel) else { return };
+        self.channels.get_mut(index).active = true;
+        let is_in = self.on_greeting(context, out, key, index, ticket, greeting);
+        if let Some(user) = joined.filter(|_| !is_in) {
+            self.tell_leave(context, out, index, *user);
+        }
+        self.drop_if_unused(context, out, index);
+    }
+
+    /// Acknowledges one connection, if it still waits for this answer; whether it does.
+    fn on_greeting(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        index: u32,
+        ticket: u32,
+        greeting: Option<Box<Greeting>>,
+    ) -> bool {
+        if self.get_open(key).is_none() {
+            return false;
+        }
+        let Some(at) = self.subscription_index(key.slot, index) else { return false };
+        match &mut self.connections[key.slot as usize].subscriptions[at].state {
+            SubscriptionState::Pending { ticket: asked } if *asked == ticket => {
+                self.acknowledge(context, out, key.slot, index, at, greeting);
+                true
+            }
+            // It left and subscribed again since; the answer to its second request follows.
+            SubscriptionState::Pending { .. } => false,
+            // Answers come in the order of their questions, so this is one to `subscribe_again`.
+            SubscriptionState::Active { asks_again, .. } => {
+                *asks_again = false;
+                self.greet(context, out, key.slot, index, greeting);
+                true
+            }
+        }
+    }
+
+    /// From here on the connection gets the channel's events: the acknowledgement goes ahead of them.
+    fn acknowledge(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        index: u32,
+        at: usize,
+        greeting: Option<Box<Greeting>>,
+    ) {
+        self.greet(context, out, slot, index, greeting);
+        let connection = &mut self.connections[slot as usize];
+        let subscription_index = u32::try_from(at).unwrap_or(u32::MAX);
+        let position = self.channels.get_mut(index).add(slot, subscription_index);
+        connection.subscriptions[at].state =
+            SubscriptionState::Active { position, asks_again: false };
+        self.note_count(context, index);
+    }
+
+    fn greet(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        index: u32,
+        greeting: Option<Box<Greeting>>,
+    ) {
+        let Greeting { acknowledgement, cached } =
+            greeting.map_or_else(Greeting::default, |boxed| *boxed);
+        match acknowledgement {
+            Some(frame) => self.enqueue(context, out, slot, &Frame::new(frame)),
+            None => self.send_succeeded(context, out, slot, index),
+        }
+        if let Some(frame) = cached {
+            self.enqueue(context, out, slot, &Frame::new(frame));
+        }
+    }
+
+    fn send_succeeded(&mut self, context: &Context, out: &mut Outbox, slot: u32, index: u32) {
+        self.text.clear();
+        outbound::subscription_succeeded(self.channels.get(index).key.name(), &mut self.text);
+        let frame = frame::encode_text(&self.text).into();
+        self.enqueue(context, out, slot, &frame);
+    }
+
+    /// No answer, no error when there was no subscription (docs/PROTOCOL.md rule 30).
+    pub(super) fn on_unsubscribe(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        name: &str,
+    ) {
+        let app = self.connections[key.slot as usize].app;
+        let hash = context.keys.hash(app, name);
+        let Some(index) = self.channels.find(hash, app, name) else { return };
+        if let Some(at) = self.subscription_index(key.slot, index) {
+            let local = self.channels.get(index);
+            if local.subscribers.len() <= 1 {
+                let channel = local.key.clone();
+                self.note_channel_change(context, key, &channel);
+            }
+            self.leave(context, out, key.slot, at);
+        }
+    }
+
+    /// Ends the subscription at this place of the connection's list; the one way out of a channel.
+    pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: u32, at: usize) {
+        let connection = &mut self.connections[slot as usize];
+        let left = connection.remove_subscription(at);
+        if let Some(moved) = connection.subscriptions.get(at)
+            && let SubscriptionState::Active { position, .. } = moved.state
+        {
+            let subscribers = &mut self.channels.get_mut(moved.channel).subscribers;
+            subscribers[position as usize].subscription_index =
+                u32::try_from(at).unwrap_or(u32::MAX);
+        }
+        self.discharge(slot, left.charge);
+        if let SubscriptionState::Active { position, .. } = left.state {
+            self.remove_subscriber(context, left.channel, position as usize);
+        }
+        // A pending member leaves when the answer comes: only then is it known whether the home has counted them. The
+        // answer may depend on Redis, which need not be asked any longer.
+        let is_asked = context.is_clustered() && self.channels.get(left.channel).pending > 0;
+        if let (SubscriptionState::Pending { ticket }, true) = (left.state, is_asked) {
+            return self.withdraw(context, out, slot, left.channel, ticket);
+        }
+        if let (Some(member), SubscriptionState::Active { .. }) = (left.member, left.state) {
+            self.tell_leave(context, out, left.channel, *member);
+        }
+        self.drop_if_unused(context, out, left.channel);
+    }
+
+    /// `pending` keeps the channel until the home has answered.
+    fn withdraw(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        index: u32,
+        ticket: u32,
+    ) {
+        let channel = self.channels.get(index).key.clone();
+        let generation = self.connections[slot as usize].generation;
+        let (connection, core) = (ConnectionKey { slot, generation }, context.core());
+        let home = context.keys.home(&channel);
+        out.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
+    }
+
+    fn remove_subscriber(&mut self, context: &Context, index: u32, position: usize) {
+        let subscribers = &mut self.channels.get_mut(index).subscribers;
+        subscribers.swap_remove(position);
+        if let Some(moved) = subscribers.get(position).copied() {
+            let owner = &mut self.connections[moved.slot as usize];
+            let state = &mut owner.subscriptions[moved.subscription_index as usize].state;
+            if let SubscriptionState::Active { position: at, .. } = state {
+                *at = u32::try_from(position).unwrap_or(u32::MAX);
+            }
+        }
+        self.note_count(context, index);
+    }
+
+    fn tell_leave(&mut self, context: &Context, out: &mut Outbox, index: u32, member: UserId) {
+        let channel = self.channels.get(index).key.clone();
+        let home = context.keys.home(&channel);
+        out.mail_home(home, Mail::Leave { channel, user_id: member.text });
+    }
+
+    /// Drops a channel that nobody here is in or waits for, and sends its home a `Disinterest`.
+    fn drop_if_unused(&mut self, context: &Context, out: &mut Outbox, index: u32) {
+        let local = self.channels.get(index);
+        if !local.subscribers.is_empty() || local.pending > 0 {
+            return;
+        }
+        let active = local.active;
+        let channel = self.channels.remove(index).key;
+        let home = context.keys.home(&channel);
+        // The home knows of an interest only by a request that it granted.
+        if active {
+            let core = context.core();
+            out.mail_home(home, Mail::Disinterest { channel, core });
+        }
+    }
+
+    pub(super) fn subscription_index(&self, slot: u32, channel: u32) -> Option<usize> {
+        self.connections[slot as usize].place_of(channel)
+    }
+
+    fn next_ticket(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+}
+
+/// No text for a channel, whatever its app's limits are.
+pub(super) fn bad_channel(what: Detail<'_>) -> Denial<'_> {
+    let most = Detail::count(limits::CHANNEL_NAME_BYTES_MAX);
+    Denial::new(error_code::INVALID_MESSAGE, Cause::BadChannel, [what, most])
+}
+
+/// The home sends a subscriber of these more than an acknowledgement.
+fn greets(kind: ChannelKind) -> bool {
+    kind.cached || kind.access == Access::Presence
+}

@@ -1,0 +1,327 @@
+//! Users as this core sees them: which of its connections are signed in, and which watch whom (docs/PROTOCOL.md C6).
+//! PURE.
+//!
+//! The core sends a user's home its first and last sign-in of the user, and its first and last watcher, so that each
+//! number is kept where the connections are. The home answers with the user's status (`home/users.rs`). A connection is
+//! sent its whole watchlist once all homes have answered, and changes from then on.
+//! Limits: `WATCHLIST_MAX` users for each connection, charged to it.
+
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+use hashbrown::HashMap;
+use indexmap::IndexSet;
+
+use super::connection::{ConnectionKey, Extras, SignedIn};
+use super::memory::user_charge;
+use super::refuse::Denial;
+use super::{Local, frame};
+use crate::cause::{Cause, Detail};
+use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
+use crate::pusher::error_code;
+use crate::pusher::inbound::{Auth, SignIn, User, WATCHLIST_MAX};
+use crate::pusher::outbound;
+use crate::pusher::signature;
+use crate::shard::channel_key::ChannelKey;
+use crate::shard::mail::Mail;
+
+/// In lines about what was refused.
+const SIGN_IN: Detail<'_> = Detail::Own("sign-in");
+
+type UserMap<T> = HashMap<ChannelKey, T, foldhash::fast::FixedState>;
+
+/// Users who are signed in on this core, or watched from it.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct UserTable(UserMap<LocalUser>);
+
+/// A user who is signed in on this core, or watched from it.
+#[derive(Debug, Default)]
+struct LocalUser {
+    /// Connections signed in as the user.
+    connections: u32,
+    /// Slots of connections that watch the user.
+    watchers: IndexSet<u32, foldhash::fast::FixedState>,
+    /// Whether the user is online; `None` until the home has answered. Kept up to date while there are watchers.
+    online: Option<bool>,
+}
+
+impl LocalUser {
+    fn is_unused(&self) -> bool {
+        self.connections == 0 && self.watchers.is_empty()
+    }
+}
+
+/// A sign-in that is within all limits: what it is charged, and what the one before was.
+struct AcceptedUser<'a> {
+    user: &'a User,
+    channel: ChannelKey,
+    charge: u32,
+    charged: u32,
+}
+
+impl UserTable {
+    /// Whether a user is online, if it is known here.
+    pub(super) fn is_online(&self, user: &ChannelKey) -> Option<bool> {
+        self.0.get(user)?.online
+    }
+
+    /// A connection of another process, signed in as the user.
+    pub(super) fn import_signed_in(&mut self, user: &ChannelKey) {
+        self.0.entry(user.clone()).or_default().connections += 1;
+    }
+
+    /// A connection of another process that watches the user.
+    pub(super) fn import_watch(&mut self, user: &ChannelKey, slot: u32, online: bool) {
+        let local = self.0.entry(user.clone()).or_default();
+        local.watchers.insert(slot);
+        local.online = Some(online);
+    }
+
+    /// All users: whether they are signed in here, and whether they are watched from here.
+    pub(in crate::shard) fn imported(&self) -> Vec<(ChannelKey, bool, bool)> {
+        let each = self.0.iter();
+        each.map(|(user, local)| (user.clone(), local.connections > 0, !local.watchers.is_empty()))
+            .collect()
+    }
+
+    /// Each user with the number of connections signed in as them, and of those that watch them.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&ChannelKey, u32, usize)> {
+        self.0.iter().map(|(user, local)| (user, local.connections, local.watchers.len()))
+    }
+
+    /// Entries: 0 when everybody has left.
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Local {
+    pub(super) fn on_sign_in(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        sign_in: &SignIn,
+    ) {
+        match self.check_sign_in(context, key.slot, sign_in) {
+            Ok(accepted) => self.sign_in(context, out, key.slot, sign_in, accepted),
+            Err(denial) => self.deny(context, out, key.slot, &denial),
+        }
+    }
+
+    /// Who a connection signs in as, if the signature is valid and nothing is over a limit.
+    fn check_sign_in<'a>(
+        &self,
+        context: &Context,
+        slot: u32,
+        sign_in: &'a SignIn,
+    ) -> Result<AcceptedUser<'a>, Box<Denial<'a>>> {
+        let connection = &self.connections[slot as usize];
+        let (app, socket_id) = (context.app(connection.app), connection.socket_id.to_string());
+        let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_ref().and_then(Auth::text));
+        signature::check_user(app, &socket_id, data, auth)
+            .map_err(|error| Box::new(Denial::of_auth(SIGN_IN, &sign_in.auth, error)))?;
+        let most = app.user_data_size_max;
+        if data.len() > most as usize {
+            let values = [Detail::count(data.len()), Detail::Number(most.into())];
+            let cause = Cause::UserDataTooLarge;
+            return Err(Box::new(Denial::new(error_code::USER_DATA_TOO_LARGE, cause, values)));
+        }
+        let Some(user) = &sign_in.user else {
+            return Err(Box::new(Denial::new(error_code::UNAUTHORIZED, Cause::UserId, [])));
+        };
+        let name = format!("{USER_CHANNEL_PREFIX}{}", user.id.text);
+        let Ok(channel) = context.keys.make(connection.app, &name) else {
+            let values = [Detail::count(user.id.text.len())];
+            return Err(Box::new(Denial::new(
+                error_code::UNAUTHORIZED,
+                Cause::UserIdTooLong,
+                values,
+            )));
+        };
+        let most = user.watchlist.len().min(WATCHLIST_MAX);
+        let watched = user.watchlist[..most].iter().map(|id| &**id);
+        let charge = user_charge(&user.id, user.info.as_str(), watched);
+        let charged = connection.extras.as_ref().map_or(0, |extras| extras.charge);
+        self.check_charge(context, slot, charge.saturating_sub(charged))
+            .map_err(|error| Box::new(self.no_memory(context, error, SIGN_IN)))?;
+        if connection.signed_in().is_some_and(|before| before.key != channel) {
+            let values = [Detail::text(&*user.id.text)];
+            let cause = Cause::SignedInAlready;
+            return Err(Box::new(Denial::new(error_code::SIGNED_IN_ALREADY, cause, values)));
+        }
+        Ok(AcceptedUser { user, channel, charge, charged })
+    }
+
+    fn sign_in(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        sign_in: &SignIn,
+        AcceptedUser { user, channel, charge, charged }: AcceptedUser<'_>,
+    ) {
+        if self.connections[slot as usize].signed_in().is_some() {
+            self.unwatch_all(context, out, slot);
+        } else {
+            self.enter(context, out, channel.clone());
+        }
+        self.discharge(slot, charged);
+        self.charge(slot, charge);
+        let connection = &mut self.connections[slot as usize];
+        connection.authorized = true;
+        let extras = connection.extras.get_or_insert_default();
+        extras.charge = charge;
+        let info = user.info.as_str().into();
+        extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
+        self.text.clear();
+        outbound::signin_success(sign_in.user_data.as_str(), &mut self.text);
+        let bytes = frame::encode_text(&self.text).into();
+        self.enqueue(context, out, slot, &bytes);
+        self.watch_users(context, out, slot, user);
+    }
+
+    /// One more connection of the user on this core.
+    fn enter(&mut self, context: &Context, out: &mut Outbox, user: ChannelKey) {
+        let local = self.users.0.entry(user.clone()).or_default();
+        local.connections += 1;
+        if local.connections == 1 {
+            let core = context.core();
+            out.mail_home(context.keys.home(&user), Mail::UserHere { user, core });
+        }
+    }
+
+    /// Ends what a connection has to do with users. Idempotent.
+    pub(super) fn sign_out(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        self.unwatch_all(context, out, slot);
+        let Some(extras) = self.connections[slot as usize].extras.take() else { return };
+        self.discharge(slot, extras.charge);
+        let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
+        let Some(local) = self.users.0.get_mut(&user) else { return };
+        // `enter` and `import_signed_in` count each signed-in connection once, and it signs out once: `extras` is
+        // taken.
+        local.connections = local.connections.saturating_sub(1);
+        if local.connections > 0 {
+            return;
+        }
+        if local.is_unused() {
+            self.users.0.remove(&user);
+        }
+        let core = context.core();
+        out.mail_home(context.keys.home(&user), Mail::UserGone { user, core });
+    }
+
+    /// Watches the first users of the list; the connection is sent their status once all their homes have answered.
+    fn watch_users(&mut self, context: &Context, out: &mut Outbox, slot: u32, user: &User) {
+        if user.watchlist.len() > WATCHLIST_MAX {
+            let (error, cause) = (error_code::WATCHLIST_TOO_LONG, Cause::WatchlistTooLong);
+            self.deny(
+                context,
+                out,
+                slot,
+                &Denial::new(error, cause, [Detail::count(WATCHLIST_MAX)]),
+            );
+        }
+        let app = self.connections[slot as usize].app;
+        let names = user.watchlist.iter().take(WATCHLIST_MAX);
+        let watched: Vec<ChannelKey> = names
+            .filter_map(|id| context.keys.make(app, &format!("{USER_CHANNEL_PREFIX}{id}")).ok())
+            .collect();
+        if watched.is_empty() {
+            return;
+        }
+        let mut unknown = 0;
+        let mut to_ask = Vec::new();
+        for user in &watched {
+            let local = self.users.0.entry(user.clone()).or_default();
+            if local.watchers.is_empty() {
+                to_ask.push(user.clone());
+            }
+            local.watchers.insert(slot);
+            unknown += u32::from(local.online.is_none());
+        }
+        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        (extras.watched, extras.watched_unknown) = (watched, unknown);
+        let core = context.core();
+        self.note_user_changes(context, slot, to_ask.len());
+        for user in to_ask {
+            out.mail_home(context.keys.home(&user), Mail::Watch { user, core });
+        }
+        if unknown == 0 {
+            self.tell_watchlist(context, out, slot);
+        }
+    }
+
+    fn unwatch_all(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        let Some(extras) = &mut self.connections[slot as usize].extras else { return };
+        extras.watched_unknown = 0;
+        let core = context.core();
+        for user in std::mem::take(&mut extras.watched) {
+            let Some(local) = self.users.0.get_mut(&user) else { continue };
+            local.watchers.swap_remove(&slot);
+            if local.watchers.is_empty() {
+                local.online = None;
+                if local.is_unused() {
+                    self.users.0.remove(&user);
+                }
+                out.mail_home(context.keys.home(&user), Mail::Unwatch { user, core });
+            }
+        }
+    }
+
+    /// The whole list, as this core knows it now.
+    fn tell_watchlist(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        let Some(Extras { watched, .. }) = self.connections[slot as usize].extras.as_deref() else {
+            return;
+        };
+        let (mut online, mut offline) = (Vec::new(), Vec::new());
+        for user in watched {
+            let is_online = self.users.0.get(user).and_then(|local| local.online);
+            let list = if is_online == Some(true) { &mut online } else { &mut offline };
+            list.push(id_of(user));
+        }
+        self.text.clear();
+        outbound::watchlist_events(&online, &offline, &mut self.text);
+        let bytes = frame::encode_text(&self.text).into();
+        self.enqueue(context, out, slot, &bytes);
+    }
+
+    /// The home has sent whether a user is online: in answer to `Watch`, or because it changed.
+    pub(in crate::shard) fn on_user_status(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        user: &ChannelKey,
+        online: bool,
+    ) {
+        let Some(local) = self.users.0.get_mut(user) else { return };
+        if local.watchers.is_empty() || local.online == Some(online) {
+            return;
+        }
+        let is_first = local.online.replace(online).is_none();
+        let watchers: Vec<u32> = local.watchers.iter().copied().collect();
+        let ids = [id_of(user)];
+        let (there, gone) = if online { ids.split_at(1) } else { ids.split_at(0) };
+        self.text.clear();
+        outbound::watchlist_events(there, gone, &mut self.text);
+        let change = frame::encode_text(&self.text).into();
+        for slot in watchers {
+            let Some(extras) = &mut self.connections[slot as usize].extras else { continue };
+            match extras.watched_unknown {
+                // It has been sent the whole list, and is sent the change.
+                0 => self.enqueue(context, out, slot, &change),
+                unknown if is_first => {
+                    extras.watched_unknown = unknown - 1;
+                    if unknown == 1 {
+                        self.tell_watchlist(context, out, slot);
+                    }
+                }
+                // The list that is still to come will have it.
+                _ => {}
+            }
+        }
+    }
+}
+
+pub(super) fn id_of(user: &ChannelKey) -> &str {
+    user.name().strip_prefix(USER_CHANNEL_PREFIX).unwrap_or_default()
+}

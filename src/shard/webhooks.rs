@@ -1,0 +1,76 @@
+//! Where events for the apps' backends are made (docs/PROTOCOL.md rules 75 to 77). PURE.
+//!
+//! A webhook is made only for an app that wants it. The worker takes it from `Outbox::webhooks` and gives it to
+//! `webhook::Feed`, which filters, batches and sends. With several nodes `cluster/transitions.rs` decides which node
+//! makes the webhook of a first join or a last leave.
+
+use super::channel_key::ChannelKey;
+use super::context::Context;
+use super::outbox::Outbox;
+use crate::app::WebhookKind;
+use crate::pusher::webhook_event::{Happening, WebhookEvent};
+
+/// Who came or went: a user of a presence channel by id, or `None` for the channel's subscribers as a whole.
+pub(super) type Transitioner = Option<Box<str>>;
+
+/// Whether the app's backend wants to know of such first and last ones.
+pub(super) fn wants_transitions(
+    context: &Context,
+    channel: &ChannelKey,
+    who: Option<&str>,
+) -> bool {
+    let kind = match who {
+        None => WebhookKind::ChannelOccupied,
+        Some(_) => WebhookKind::MemberAdded,
+    };
+    context.app(channel.app()).wants_webhook(kind, channel.name())
+}
+
+impl Outbox {
+    /// Makes a webhook, if the app wants it.
+    pub(super) fn send_webhook(
+        &mut self,
+        context: &Context,
+        channel: &ChannelKey,
+        kind: WebhookKind,
+        what: impl FnOnce() -> Happening,
+    ) {
+        if context.app(channel.app()).wants_webhook(kind, channel.name()) {
+            let (app, channel) = (channel.app(), channel.shared_name());
+            self.webhooks.push(WebhookEvent { app, channel, what: what() });
+        }
+    }
+
+    /// The webhook of a first join or a last leave.
+    pub(super) fn send_transition(
+        &mut self,
+        context: &Context,
+        channel: &ChannelKey,
+        who: Option<&str>,
+        came: bool,
+    ) {
+        let user_id = || who.unwrap_or_default().into();
+        match (who, came) {
+            (None, true) => {
+                self.send_webhook(context, channel, WebhookKind::ChannelOccupied, || {
+                    Happening::Occupied
+                });
+            }
+            (None, false) => {
+                self.send_webhook(context, channel, WebhookKind::ChannelVacated, || {
+                    Happening::Vacated
+                });
+            }
+            (Some(_), true) => {
+                self.send_webhook(context, channel, WebhookKind::MemberAdded, || {
+                    Happening::MemberAdded { user_id: user_id() }
+                });
+            }
+            (Some(_), false) => {
+                self.send_webhook(context, channel, WebhookKind::MemberRemoved, || {
+                    Happening::MemberRemoved { user_id: user_id() }
+                });
+            }
+        }
+    }
+}

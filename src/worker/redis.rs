@@ -1,0 +1,474 @@
+//! The connection of a worker to Redis: made, read, written and made again. The rules are `cluster::ClusterSession`'s.
+//!
+//! Nothing on the node waits for it. Its socket is watched like a client's; it is read and written once a tick, before
+//! the clients. Names are resolved and connections made by a thread of their own, as the host's resolver blocks.
+//! Pauses between two attempts grow to `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is
+//! not stormed.
+
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::{HostKernel, Shared, Worker, time};
+use crate::clock::Moment;
+use crate::cluster::{ClusterSession, Login};
+use crate::config::Scaling;
+use crate::mailbox::{Doorbell, Mailbox};
+use crate::shard::{Mail, NodeId, SessionId, Shard};
+use crate::tick::ClusterReports;
+use crate::tick::kernel::Watched;
+
+const PAUSE_FIRST_MS: u64 = 50;
+const PAUSE_MAX_MS: u64 = 2_000;
+/// Time between two looks at a connection that is being made, in milliseconds.
+const CALLING_LOOK_MS: u64 = 20;
+/// After a connection that lasted this long, the next attempt follows at once.
+const STOOD_SECONDS: u32 = 10;
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Read in one tick.
+const CHUNKS_PER_TURN: usize = 16;
+/// How long the end of the process waits for Redis to have read the last messages.
+const END_MS: u64 = 500;
+
+/// `RedisConnections::logged`.
+const LOGGED_NOTHING: u8 = 0;
+const LOGGED_UP: u8 = 1;
+const LOGGED_LOST: u8 = 2;
+
+/// What the workers of a node share.
+#[derive(Debug)]
+pub struct RedisConnections {
+    pub node: NodeId,
+    pub scaling: Scaling,
+    /// By worker: its connection is up.
+    up: Box<[AtomicBool]>,
+    /// What was logged last about the connections, so that it is logged once and not once a worker.
+    logged: AtomicU8,
+    /// Workers whose connection has more to send than Redis takes.
+    congested: AtomicUsize,
+    /// Workers whose connection has ended for good.
+    pub ended: AtomicUsize,
+}
+
+impl RedisConnections {
+    #[must_use]
+    pub fn new(node: NodeId, scaling: Scaling, workers: usize) -> Self {
+        let up = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let (congested, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { node, scaling, up, logged: AtomicU8::new(LOGGED_NOTHING), congested, ended }
+    }
+
+    /// A worker's connection is up. Returns whether that is to be logged: it is the last of all.
+    fn begins_up(&self, worker: usize) -> bool {
+        self.up[worker].store(true, Ordering::SeqCst);
+        let all_are_up = self.up.iter().all(|up| up.load(Ordering::SeqCst));
+        all_are_up && self.logged.swap(LOGGED_UP, Ordering::SeqCst) != LOGGED_UP
+    }
+
+    /// A worker has lost its connection. Returns whether that is to be logged: it is the first.
+    fn begins_lost(&self, worker: usize) -> bool {
+        self.up[worker].store(false, Ordering::SeqCst);
+        self.logged.swap(LOGGED_LOST, Ordering::SeqCst) != LOGGED_LOST
+    }
+
+    /// Whether this worker sends the node's heartbeat to all: the first whose connection is up does.
+    fn sends_heartbeat(&self, worker: usize) -> bool {
+        self.up.iter().position(|up| up.load(Ordering::Relaxed)) == Some(worker)
+    }
+}
+
+/// The state of a worker's connection.
+enum RedisState {
+    /// The next attempt is due at this moment.
+    Pausing(Moment),
+    /// A thread connects.
+    Calling(Receiver<io::Result<TcpStream>>),
+    Serving(OwnedFd),
+}
+
+/// One worker's connection.
+pub(super) struct RedisConnection {
+    session: ClusterSession,
+    state: RedisState,
+    /// To be rung by the thread that connects.
+    doorbells: Arc<[Doorbell]>,
+    /// Names the socket to the kernel.
+    number: u32,
+    /// The socket takes no more for now.
+    blocked: bool,
+    /// Since when the connection has been up, in seconds.
+    up_since: Option<u32>,
+    pause_ms: u64,
+    second: u32,
+    dropped_noted: u64,
+    /// It is counted in `RedisConnections::congested`.
+    is_congested: bool,
+    buffer: Box<[u8]>,
+}
+
+impl RedisConnection {
+    pub(super) fn new(worker: &Shared, mailbox: &Mailbox<Mail>) -> Option<Self> {
+        let connections = worker.redis.as_ref()?;
+        let Scaling { prefix, username, password, .. } = &connections.scaling;
+        let login = Login { username: username.clone(), password: password.clone() };
+        let own = SessionId { node: connections.node, core: mailbox.core() };
+        Some(Self {
+            session: ClusterSession::new(
+                own,
+                prefix,
+                worker.apps.clone(),
+                login,
+                time::unix_seconds(),
+            ),
+            state: RedisState::Pausing(Moment::default()),
+            doorbells: mailbox.doorbells(),
+            number: 0,
+            blocked: false,
+            up_since: None,
+            pause_ms: PAUSE_FIRST_MS,
+            second: 0,
+            dropped_noted: 0,
+            is_congested: false,
+            buffer: vec![0; CHUNK_BYTES].into(),
+        })
+    }
+
+    /// The time until it needs a tick although nothing is reported, in milliseconds.
+    pub(super) fn wait_ms(&self, now: Moment) -> Option<u64> {
+        match self.state {
+            RedisState::Pausing(at) => Some(at.0.saturating_sub(now.0)),
+            // The ring of the thread that connects finds the worker awake now and then.
+            RedisState::Calling(_) => Some(CALLING_LOOK_MS),
+            RedisState::Serving(_) => None,
+        }
+    }
+
+    /// Clients of all workers wait while one has too much for Redis: a channel's home may be any of them.
+    fn note_congestion(&mut self, connections: &RedisConnections, shard: &Shard) {
+        let is_congested = self.session.is_congested(shard);
+        match (std::mem::replace(&mut self.is_congested, is_congested), is_congested) {
+            (false, true) => connections.congested.fetch_add(1, Ordering::Relaxed),
+            (true, false) => connections.congested.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
+
+    /// Sends what there is. `true`: the socket takes no more for now. An error is found by the next read, too.
+    fn write(&mut self) -> bool {
+        let RedisState::Serving(socket) = &self.state else { return false };
+        if self.blocked {
+            return false;
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        while !self.session.output().is_empty() {
+            match rustix::net::send(socket, self.session.output(), flags) {
+                Ok(count) => self.session.note_sent(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.blocked = true;
+                    return true;
+                }
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Starts a thread that connects and rings.
+    fn call(
+        &mut self,
+        scaling: &Scaling,
+        core: usize,
+    ) -> io::Result<Receiver<io::Result<TcpStream>>> {
+        let (sender, receiver) = mpsc::channel();
+        let (host, port) = (scaling.host.clone(), scaling.port);
+        let timeout = Duration::from_secs(scaling.timeout_seconds.into());
+        let doorbells = self.doorbells.clone();
+        let connect = move || {
+            // Nobody waits for it any more, if that fails.
+            let _ = sender.send(connect(&host, port, timeout));
+            if let Some(doorbell) = doorbells.get(core) {
+                doorbell.ring();
+            }
+        };
+        std::thread::Builder::new().name("redis-call".to_owned()).spawn(connect)?;
+        Ok(receiver)
+    }
+}
+
+impl<K: HostKernel> Worker<K> {
+    /// Reads what Redis has sent, and makes a connection when it is time. Part of the tick.
+    pub(super) fn read_redis(&mut self) {
+        let (Some(connection), Some(connections)) = (&mut self.redis, &self.shared.redis) else {
+            return;
+        };
+        let now = self.clock.now();
+        match &connection.state {
+            RedisState::Pausing(at) if *at <= now => {
+                let core = usize::from(self.core.mailbox.core());
+                match connection.call(&connections.scaling, core) {
+                    Ok(receiver) => connection.state = RedisState::Calling(receiver),
+                    Err(error) => {
+                        let why = unreachable(connections, &error);
+                        self.on_lost(&why);
+                    }
+                }
+            }
+            RedisState::Pausing(_) => self.core.reactor.cluster.readable = false,
+            RedisState::Calling(receiver) => match receiver.try_recv() {
+                Ok(Ok(socket)) => self.on_connected(socket.into()),
+                Err(TryRecvError::Empty) => self.core.reactor.cluster.readable = false,
+                Ok(Err(error)) => {
+                    let why = unreachable(connections, &error);
+                    self.on_lost(&why);
+                }
+                Err(TryRecvError::Disconnected) => {
+                    let why = unreachable(connections, &io::Error::other("the call was given up"));
+                    self.on_lost(&why);
+                }
+            },
+            RedisState::Serving(_) => self.read_if_ready(),
+        }
+    }
+
+    fn on_connected(&mut self, socket: OwnedFd) {
+        let Some(connection) = &mut self.redis else { return };
+        connection.session.open();
+        connection.number = connection.number.wrapping_add(1);
+        connection.blocked = false;
+        connection.up_since = None;
+        let reactor = &mut self.core.reactor;
+        reactor.cluster = ClusterReports { number: connection.number, ..Default::default() };
+        reactor.kernel.watch_readable(&socket, Watched::Cluster(connection.number));
+        connection.state = RedisState::Serving(socket);
+    }
+
+    fn read_if_ready(&mut self) {
+        let reports = &mut self.core.reactor.cluster;
+        let is_readable = std::mem::take(&mut reports.readable);
+        let is_deaf = std::mem::take(&mut reports.is_deaf);
+        let is_writable = std::mem::take(&mut reports.writable);
+        let Some(connection) = &mut self.redis else { return };
+        connection.blocked &= !is_writable;
+        let RedisState::Serving(socket) = &connection.state else { return };
+        if is_deaf {
+            self.core.reactor.kernel.watch_readable(socket, Watched::Cluster(connection.number));
+        }
+        if !is_readable {
+            return;
+        }
+        let read = self.read_some();
+        self.core.settle();
+        let seconds = self.core.shard.now().seconds();
+        if let (Some(connection), Some(connections)) = (&mut self.redis, &self.shared.redis)
+            && connection.session.is_up()
+            && connection.up_since.is_none()
+        {
+            connection.up_since = Some(seconds);
+            if connections.begins_up(usize::from(self.core.mailbox.core())) {
+                tracing::info!("connected to Redis at {}", connections.scaling.address());
+            }
+        }
+        if let Err(why) = read {
+            self.end_serving(&why);
+        }
+    }
+
+    /// The connection is of no use any longer.
+    fn end_serving(&mut self, why: &str) {
+        let (Some(connection), Some(connections)) = (&mut self.redis, &self.shared.redis) else {
+            return;
+        };
+        connection.session.close(&mut self.core.shard);
+        let now = self.core.shard.now().seconds();
+        let stood = connection.up_since.map_or(0, |since| now.saturating_sub(since));
+        if stood >= STOOD_SECONDS {
+            connection.pause_ms = PAUSE_FIRST_MS;
+        }
+        let address = connections.scaling.address();
+        let why = format!("the connection to Redis at {address} ended: {why}");
+        self.on_lost(&why);
+    }
+
+    /// There is no connection. The next attempt follows after a pause.
+    fn on_lost(&mut self, why: &str) {
+        let Some(connection) = &mut self.redis else { return };
+        if !matches!(connection.state, RedisState::Serving(_)) {
+            connection.session.note_unreachable();
+        }
+        // Between half of it and all.
+        let jitter = self.core.http.random() % (connection.pause_ms / 2 + 1);
+        let again = Moment(self.clock.now().0 + connection.pause_ms / 2 + jitter);
+        connection.pause_ms = (connection.pause_ms * 2).min(PAUSE_MAX_MS);
+        if let RedisState::Serving(socket) =
+            std::mem::replace(&mut connection.state, RedisState::Pausing(again))
+        {
+            let reactor = &mut self.core.reactor;
+            reactor.kernel.unwatch(
+                &socket,
+                Watched::Cluster(connection.number),
+                connection.blocked,
+            );
+            reactor.kernel.submit();
+            // What was reported of this socket is of no use to anybody, and a report that waits keeps the core awake.
+            connection.number = connection.number.wrapping_add(1);
+            reactor.cluster = ClusterReports { number: connection.number, ..Default::default() };
+        }
+        self.core.settle();
+        let worker = usize::from(self.core.mailbox.core());
+        let is_first =
+            self.shared.redis.as_ref().is_some_and(|connections| connections.begins_lost(worker));
+        if is_first && !self.shared.phase.is_stopped() {
+            tracing::warn!("{why}. Clients of this node still reach each other; retrying.");
+        }
+    }
+
+    /// Reads what is there, within bounds: more than that waits for the next tick.
+    fn read_some(&mut self) -> Result<(), String> {
+        let Self { core, redis: connection, .. } = self;
+        let Some(connection) = connection else { return Ok(()) };
+        let RedisConnection { state, session, buffer, .. } = connection;
+        let RedisState::Serving(socket) = state else { return Ok(()) };
+        for _ in 0..CHUNKS_PER_TURN {
+            match rustix::net::recv(&*socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err("it has closed the connection".to_owned()),
+                Ok((count, _)) => {
+                    // What was answered here comes before what others say since.
+                    core.catch_up();
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    if let Err(lost) = session.receive(bytes, &mut core.shard) {
+                        return Err(lost.to_string());
+                    }
+                    for (from, number, question) in session.take_questions() {
+                        core.begin_node_question(from, number, question);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(reason(&error.into())),
+            }
+        }
+        core.reactor.cluster.readable = true;
+        Ok(())
+    }
+
+    /// Carries out what this tick wants of the cluster. Part of the tick.
+    pub(super) fn serve_cluster(&mut self) {
+        let (Some(connection), Some(connections)) = (&mut self.redis, &self.shared.redis) else {
+            return;
+        };
+        let core = &mut self.core;
+        let now = core.shard.now().seconds();
+        let worker = usize::from(core.mailbox.core());
+        let mut result = Ok(());
+        if connection.second != now {
+            connection.second = now;
+            connections.up[worker].store(connection.session.is_up(), Ordering::Relaxed);
+            result = connection.session.advance(
+                time::unix_seconds(),
+                connections.sends_heartbeat(worker),
+                &mut core.shard,
+            );
+        }
+        let result = result.and_then(|()| connection.session.carry_out(&mut core.shard));
+        connection.note_congestion(connections, &core.shard);
+        core.shard.set_cluster_congested(connections.congested.load(Ordering::Relaxed) > 0);
+        for note in connection.session.notes.drain(..) {
+            self.notes.write(&note);
+        }
+        let dropped = connection.session.dropped - connection.dropped_noted;
+        if dropped > 0 && connection.second.is_multiple_of(10) {
+            connection.dropped_noted = connection.session.dropped;
+            self.notes.write(&format!(
+                "{dropped} events for other nodes were dropped: Redis has been away for too long to keep them all"
+            ));
+        }
+        if let Err(lost) = result
+            && matches!(connection.state, RedisState::Serving(_))
+        {
+            self.end_serving(&lost.to_string());
+        }
+    }
+
+    /// Sends what the tick has left for Redis.
+    pub(super) fn write_redis(&mut self) {
+        let Some(connection) = &mut self.redis else { return };
+        if connection.write()
+            && let RedisState::Serving(socket) = &connection.state
+        {
+            self.core.reactor.kernel.watch_writable(socket, Watched::Cluster(connection.number));
+        }
+    }
+
+    /// Says the last words and waits until Redis has them.
+    pub(super) fn end_redis(&mut self) {
+        let (Some(connection), Some(connections)) = (&mut self.redis, &self.shared.redis) else {
+            return;
+        };
+        if connections.sends_heartbeat(usize::from(self.core.mailbox.core())) {
+            connection.session.send_bye();
+        }
+        let start = self.clock.now();
+        let mut shut = false;
+        while self.clock.now().0.saturating_sub(start.0) < END_MS {
+            connection.blocked = false;
+            connection.write();
+            let RedisState::Serving(socket) = &connection.state else { break };
+            let all_sent = connection.session.output().is_empty();
+            if all_sent && !std::mem::replace(&mut shut, true) {
+                // It may be at its end already.
+                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+            }
+            let wants = if all_sent { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+            let step = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+            let _ = poll(&mut [PollFd::new(socket, wants)], Some(&step));
+            match rustix::net::recv(socket, &mut connection.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => break,
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        connections.ended.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+fn unreachable(connections: &RedisConnections, error: &io::Error) -> String {
+    format!("cannot reach Redis at {}: {}", connections.scaling.address(), reason(error))
+}
+
+/// An error of the system without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+}
+
+/// Makes a connection. Blocks.
+fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::other(format!("{host} has no address"));
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(socket) => {
+                // It is written once a tick, so nothing is gained by waiting for more.
+                socket.set_nodelay(true)?;
+                return Ok(socket);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests;

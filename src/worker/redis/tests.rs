@@ -1,0 +1,104 @@
+//! A worker whose Redis is a socket of the test.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+
+use super::*;
+use crate::admission::overload::Overload;
+use crate::app::Apps;
+use crate::config::Config;
+use crate::config::load::{Sources, merge};
+use crate::config::validate::{DevelopmentApp, build};
+use crate::mailbox::mesh;
+use crate::tick::kernel::Kernel;
+use crate::worker::kernel::{Choice, Epoll};
+use crate::worker::phase::Phase;
+use crate::worker::time::Clock;
+use crate::worker::transfer::Transfer;
+
+/// Ticks until the worker has its connection, each of at most 20 ms.
+const TICKS_MAX: usize = 3_000;
+
+fn config(redis: &TcpListener) -> Config {
+    let port = redis.local_addr().unwrap().port().to_string();
+    let environment: HashMap<String, String> = [
+        ("REVERB_APP_ID", "1"),
+        ("REVERB_APP_KEY", "key"),
+        ("REVERB_APP_SECRET", "secret"),
+        ("REVERB_SCALING_ENABLED", "true"),
+        ("REDIS_HOST", "127.0.0.1"),
+        ("REDIS_PORT", &port),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let merged = merge(&Sources { environment, ..Sources::default() });
+    let unused = || String::from("unused");
+    let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
+    build(&merged, &development).unwrap()
+}
+
+fn worker(redis: &TcpListener) -> Worker<Epoll> {
+    let mut config = config(redis);
+    let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
+    let clock = Clock::start();
+    let zeros = || [AtomicU64::new(0)].into();
+    let shared = Shared {
+        io: Choice::Epoll(None),
+        overload: Arc::new(Overload::default()),
+        apps,
+        unready: AtomicBool::new(false),
+        phase: Phase::default(),
+        transfer: Transfer::new(1, None),
+        redis: config.scaling.clone().map(|scaling| RedisConnections::new(NodeId(1), scaling, 1)),
+        config,
+        drained: AtomicUsize::new(0),
+        drained_ticks: zeros(),
+        heartbeats: zeros(),
+        unstartable: OnceLock::new(),
+        started: std::sync::Barrier::new(1),
+        listeners_closed: AtomicUsize::new(0),
+        clock,
+        channel_hash_seed: 1,
+        sockets_reserved: 16,
+    };
+    let mailbox = mesh(1).unwrap().remove(0);
+    Worker::new(Arc::new(shared), Epoll::new(clock).unwrap(), mailbox, None)
+}
+
+fn is_serving(worker: &Worker<Epoll>) -> bool {
+    matches!(worker.redis.as_ref().unwrap().state, RedisState::Serving(_))
+}
+
+/// Input that is left for the next tick, or a report that comes late, asks for another tick. Once the connection is
+/// lost, nobody reads the one or takes the other.
+#[test]
+fn a_core_whose_redis_connection_ended_with_unread_input_waits_for_the_next_attempt() {
+    let redis = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut worker = worker(&redis);
+    for _ in 0..TICKS_MAX {
+        let wait_ms = worker.tick();
+        if is_serving(&worker) {
+            break;
+        }
+        worker.core.reactor.kernel.park(Some(wait_ms.min(CALLING_LOOK_MS)));
+    }
+    assert!(is_serving(&worker), "no connection to a listener that is there");
+    // As `read_some` leaves it when there is more than one tick reads.
+    worker.core.reactor.cluster.readable = true;
+    let number = worker.core.reactor.cluster.number;
+    worker.end_serving("the test ends it");
+    assert!(!worker.core.reactor.cluster.readable, "nobody reads what is left");
+    assert_ne!(
+        worker.core.reactor.cluster.number, number,
+        "reports of the socket are late from here on"
+    );
+    // No call of this loop waits, so a core that wants no wait at all shows.
+    let busy = (0..20).filter(|_| worker.tick() == 0).count();
+    assert!(busy < 5, "{busy} of 20 ticks ask for another one at once");
+    // The same for a report that nobody has taken.
+    worker.core.reactor.cluster.readable = true;
+    let busy = (0..20).filter(|_| worker.tick() == 0).count();
+    assert!(busy < 5, "{busy} of 20 ticks ask for another one at once, because of a late report");
+}
