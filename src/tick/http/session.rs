@@ -75,7 +75,7 @@ pub(in crate::tick) enum Timer {
 const LINGER_SECONDS: u32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SessionState {
+enum HttpState {
     /// Requests are read.
     Reading,
     /// A request waits (`Work::pending`).
@@ -183,7 +183,7 @@ pub(in crate::tick) struct Session {
     pub(super) address_slot: AddressSlot,
     /// A request was answered, so waiting for the next one is no fault.
     pub(in crate::tick) served: bool,
-    state: SessionState,
+    state: HttpState,
     pub(in crate::tick) timer: Timer,
     /// Memory that was charged for this session, in bytes.
     held: u32,
@@ -196,7 +196,7 @@ impl Session {
             peer,
             address_slot,
             served: false,
-            state: SessionState::Reading,
+            state: HttpState::Reading,
             timer: Timer::None,
             held: 0,
             work: None,
@@ -223,9 +223,9 @@ impl Session {
     /// Whether the session can process more bytes now.
     pub(in crate::tick) fn wants_bytes(&self) -> bool {
         match self.state {
-            SessionState::Reading => self.unsent().is_empty(),
-            SessionState::Lingering => true,
-            SessionState::Waiting | SessionState::Closing { .. } => false,
+            HttpState::Reading => self.unsent().is_empty(),
+            HttpState::Lingering => true,
+            HttpState::Waiting | HttpState::Closing { .. } => false,
         }
     }
 
@@ -237,18 +237,17 @@ impl Session {
     /// Whether another process could continue it: it is between two requests, or it has only unread input.
     pub(in crate::tick) fn may_move(&self) -> bool {
         let held_back = |work: &Work| !work.reader.is_empty() || !work.unsent().is_empty();
-        self.state == SessionState::Reading
-            && !self.work.as_ref().is_some_and(|work| held_back(work))
+        self.state == HttpState::Reading && !self.work.as_ref().is_some_and(|work| held_back(work))
     }
 
     /// Whether it waits for its client, so that it may be ended for another session.
     pub(in crate::tick) fn waits_for_client(&self) -> bool {
-        self.state != SessionState::Waiting
+        self.state != HttpState::Waiting
     }
 
     /// Whether its last answer is being sent.
     pub(in crate::tick) fn is_closing(&self) -> bool {
-        matches!(self.state, SessionState::Closing { .. })
+        matches!(self.state, HttpState::Closing { .. })
     }
 
     /// The received bytes of an incomplete request.
@@ -263,7 +262,7 @@ impl Session {
 
     /// Adds received bytes.
     pub(in crate::tick) fn take(&mut self, bytes: &[u8], spare: &mut Spare, rules: &super::Rules) {
-        if self.state == SessionState::Lingering {
+        if self.state == HttpState::Lingering {
             return;
         }
         let work = self.work.get_or_insert_with(|| spare.take(rules));
@@ -273,7 +272,7 @@ impl Session {
 
     /// Carries out the next request if it is complete.
     pub(in crate::tick) fn step(&mut self, key: SessionKey, site: &mut Site<'_>) -> Step {
-        if self.state != SessionState::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
+        if self.state != HttpState::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
             return Step::Rest;
         }
         let Some(work) = &mut self.work else { return Step::Rest };
@@ -335,8 +334,7 @@ impl Session {
         self.served = true;
         // A client that did not ask to close may have sent its next request already.
         let in_order = !request.keep_alive();
-        self.state =
-            if keep_alive { SessionState::Reading } else { SessionState::Closing { in_order } };
+        self.state = if keep_alive { HttpState::Reading } else { HttpState::Closing { in_order } };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, keep_alive, request.method() == "HEAD");
         }
@@ -344,14 +342,14 @@ impl Session {
 
     /// Refuses the input and closes. `in_order`: the input was a complete request.
     pub(super) fn close_with(&mut self, response: &Response, in_order: bool) {
-        self.state = SessionState::Closing { in_order };
+        self.state = HttpState::Closing { in_order };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, false, false);
         }
     }
 
     pub(super) fn wait(&mut self, pending: Pending) {
-        self.state = SessionState::Waiting;
+        self.state = HttpState::Waiting;
         if let Some(work) = &mut self.work {
             work.pending = Some(pending);
         }
@@ -361,7 +359,7 @@ impl Session {
     pub(super) fn take_pending(&mut self) -> Option<Pending> {
         let pending = self.work.as_mut()?.pending.take();
         if pending.is_some() {
-            self.state = SessionState::Reading;
+            self.state = HttpState::Reading;
         }
         pending
     }
@@ -388,13 +386,11 @@ impl Session {
     /// All answers are sent: returns how the session continues. `more_may_come`: unread bytes have arrived.
     pub(in crate::tick) fn after_answers(&mut self, more_may_come: bool) -> After {
         match self.state {
-            SessionState::Closing { in_order: true }
-                if !more_may_come && self.input().is_empty() =>
-            {
+            HttpState::Closing { in_order: true } if !more_may_come && self.input().is_empty() => {
                 After::Close
             }
-            SessionState::Closing { .. } => {
-                self.state = SessionState::Lingering;
+            HttpState::Closing { .. } => {
+                self.state = HttpState::Lingering;
                 self.work = None;
                 After::ShutDown
             }

@@ -3,7 +3,7 @@
 //! Owns no state of its own: it reads and changes the fields of `Session`. `tick/sessions` keeps the deadlines. Limits:
 //! the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`.
 
-use super::{About, Http, LINGER_SECONDS, Session, SessionState, Timer, Work};
+use super::{About, Http, HttpState, LINGER_SECONDS, Session, Timer, Work};
 use crate::cause::{Cause, Detail};
 use crate::http1::request::{RequestLimits, RequestReader};
 use crate::http1::response::Response;
@@ -42,7 +42,7 @@ impl Session {
     pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
         let response = super::super::answer::short_of_memory("request was not carried out");
         let response = self.refused(http, About::default(), response, Cause::HttpMemory, &[]);
-        if self.state != SessionState::Reading || !self.unsent().is_empty() {
+        if self.state != HttpState::Reading || !self.unsent().is_empty() {
             return false;
         }
         self.forget_request(http);
@@ -54,7 +54,7 @@ impl Session {
     /// `false`: there is none, or earlier answers are unsent because the client does not read.
     pub(in crate::tick) fn refuse_unfinished(&mut self, http: &mut Http) -> bool {
         let is_unfinished = |work: &Work| !work.reader.is_empty() && work.unsent().is_empty();
-        if self.state != SessionState::Reading
+        if self.state != HttpState::Reading
             || !self.work.as_ref().is_some_and(|work| is_unfinished(work))
         {
             return false;
@@ -80,18 +80,18 @@ impl Session {
     /// The timer that starts now and its length. `None`: no time is measured, or the timer is already running.
     pub(in crate::tick) fn next_timer(&mut self, is_blocked: bool, http: &Http) -> Option<u32> {
         let timer = match self.state {
-            SessionState::Lingering => Timer::Linger,
-            SessionState::Waiting if self.question().is_some() => Timer::Cores,
+            HttpState::Lingering => Timer::Linger,
+            HttpState::Waiting if self.question().is_some() => Timer::Cores,
             _ if is_blocked => Timer::Answer,
             // An incomplete empty line starts the timer. It does not restart it, or a client could extend its time with
             // each of them.
-            SessionState::Reading if self.has_begun() || self.timer == Timer::Request => {
+            HttpState::Reading if self.has_begun() || self.timer == Timer::Request => {
                 Timer::Request
             }
-            SessionState::Reading if self.served => Timer::KeepAlive,
-            SessionState::Reading => Timer::FirstByte,
+            HttpState::Reading if self.served => Timer::KeepAlive,
+            HttpState::Reading => Timer::FirstByte,
             // Until mail is in the rings, or until this tick's flush.
-            SessionState::Waiting | SessionState::Closing { .. } => Timer::None,
+            HttpState::Waiting | HttpState::Closing { .. } => Timer::None,
         };
         if self.timer == timer {
             return None;
