@@ -31,11 +31,11 @@ pub struct Pressure {
 
 impl Pressure {
     /// For the thread that measures.
-    pub fn set(&self, strain: OverloadLevel, headroom: u64) {
+    pub fn set(&self, level: OverloadLevel, headroom: u64) {
         self.headroom.store(headroom, Ordering::Relaxed);
         let measured = (self.measured.load(Ordering::Relaxed) >> 2).wrapping_add(1);
         // A worker that sees the new number sees its headroom, too.
-        self.measured.store(measured << 2 | strain as u32, Ordering::Release);
+        self.measured.store(measured << 2 | level as u32, Ordering::Release);
     }
 
     /// The number of the measurement and the overload level, as one word that changes with each measurement.
@@ -51,7 +51,7 @@ impl Pressure {
     }
 
     #[must_use]
-    pub fn strain(&self) -> OverloadLevel {
+    pub fn level(&self) -> OverloadLevel {
         match self.number() & 3 {
             0 => OverloadLevel::None,
             1 => OverloadLevel::Over,
@@ -88,15 +88,15 @@ mod tests {
     fn each_measurement_is_another_one() {
         let pressure = Pressure::default();
         let mut seen = vec![pressure.number()];
-        for strain in [
+        for level in [
             OverloadLevel::Over,
             OverloadLevel::Over,
             OverloadLevel::FarOver,
             OverloadLevel::None,
             OverloadLevel::Over,
         ] {
-            pressure.set(strain, 0);
-            assert_eq!(pressure.strain(), strain);
+            pressure.set(level, 0);
+            assert_eq!(pressure.level(), level);
             let now = pressure.number();
             assert!(!seen.contains(&now));
             seen.push(now);

@@ -14,7 +14,7 @@ pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
         let Some(given) = server.get(id).cloned() else { return };
         let value = good(&given.value);
         if value.as_deref() != Some(given.value.as_str()) {
-            // HTTPS is https: nothing to tell.
+            // HTTPS means https: no warning.
             if !value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case(&given.value)) {
                 warnings.push(sentence(id, &given, value.as_deref()));
             }

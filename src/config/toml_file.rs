@@ -23,7 +23,7 @@ impl Texts {
     }
 }
 
-/// What the file says of one app.
+/// The values of one app in the file.
 pub(super) struct AppTexts {
     pub(super) texts: Texts,
     pub(super) webhooks: Vec<Texts>,

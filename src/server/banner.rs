@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::config::load::{Files, Merged};
 use crate::config::options::OptionId;
 
-/// How browsers reach the server, as far as somebody said it.
+/// How browsers reach the server, as far as it is configured.
 pub(super) struct Public {
     host: String,
     port: Option<String>,

@@ -1,4 +1,4 @@
-//! The end of a server: it closes connections, sends webhooks, tells other nodes, and waits for a process that takes
+//! The end of a server: it closes connections, sends webhooks, notifies other nodes, and waits for a process that takes
 //! over. `life.rs` says why a server ends.
 
 use std::sync::Arc;
@@ -148,7 +148,7 @@ fn heed_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
     }
 }
 
-/// Waits until the workers have told each other what their last connections left behind: a leave goes to a home, and
+/// Waits until the workers have sent each other what their last connections left behind: a leave goes to a home, and
 /// what an unanswered join owes takes two mails more. Gives up after a second.
 fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
     const TICKS: u64 = 4;
@@ -163,10 +163,10 @@ fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
     }
 }
 
-/// Waits until the other nodes were told that this one ends. Those that were not notice it themselves, later.
+/// Waits until the other nodes have been sent that this one ends. The others find out by failure detection.
 fn wait_for_redis(shared: &Shared, doorbells: &[Doorbell]) {
     let Some(redis) = &shared.redis else { return };
-    // The slow beat of a worker that drains comes twenty times a second.
+    // A worker that drains ticks twenty times a second.
     for _ in 0..100 {
         if redis.ended.load(Ordering::Acquire) >= doorbells.len() {
             return;

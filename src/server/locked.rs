@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_workers_as_there_may_be_and_their_successors_fit_eight_mebibytes() {
+    fn the_most_workers_of_two_processes_fit_eight_mebibytes() {
         let each: u64 =
             limits::WORKER_RINGS.iter().map(|ring| ring_bytes(ring.0, ring.1, 4096)).sum();
         let workers = u64::try_from(crate::limits::WORKERS_MAX).unwrap();

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use crate::admission::overload::OverloadLevel;
 use crate::counters::{RefusalCounters, Refused};
 
-/// Between two lines about the same strain, in milliseconds.
+/// Least time between two log lines about the same level, in milliseconds.
 const LINE_EVERY_MS: u64 = 10_000;
 
 /// The resident set of this process.
@@ -42,19 +42,19 @@ impl Resident {
     }
 }
 
-/// From measurements to strain, and to what the log should say.
+/// Turns measurements of memory into an overload level, and into the log lines about it.
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
     bytes_max: u64,
-    strain: OverloadLevel,
+    level: OverloadLevel,
     next_line_ms: u64,
-    /// A line has told of a strain whose end no line has told yet.
-    told: bool,
+    /// A log line has reported a level, and none has reported its end yet.
+    is_reported: bool,
 }
 
 impl MemoryBudget {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, strain: OverloadLevel::None, next_line_ms: 0, told: false }
+        Self { bytes_max, level: OverloadLevel::None, next_line_ms: 0, is_reported: false }
     }
 
     /// Bytes that are left below the budget.
@@ -65,7 +65,7 @@ impl MemoryBudget {
     /// Whether so much is over the budget. Once it was over, it has to be 1/16 below to end that.
     pub(super) fn is_over(&self, resident: u64) -> bool {
         let budget = self.bytes_max;
-        let until = if self.strain == OverloadLevel::None { budget } else { budget - budget / 16 };
+        let until = if self.level == OverloadLevel::None { budget } else { budget - budget / 16 };
         resident > until
     }
 
@@ -77,17 +77,17 @@ impl MemoryBudget {
         refusals: &RefusalCounters,
     ) -> (OverloadLevel, Option<String>) {
         let budget = self.bytes_max;
-        self.strain = match resident {
+        self.level = match resident {
             far if far > budget.saturating_add(budget / 8) => OverloadLevel::FarOver,
             over if self.is_over(over) => OverloadLevel::Over,
             _ => OverloadLevel::None,
         };
-        let strained = self.strain > OverloadLevel::None;
-        if now_ms < self.next_line_ms || !(strained || self.told) {
-            return (self.strain, None);
+        let is_over = self.level > OverloadLevel::None;
+        if now_ms < self.next_line_ms || !(is_over || self.is_reported) {
+            return (self.level, None);
         }
         self.next_line_ms = now_ms + LINE_EVERY_MS;
-        self.told = strained;
+        self.is_reported = is_over;
         let counts = refusals.get();
         let count = |why: Refused| counts[why as usize];
         let line = format!(
@@ -95,7 +95,7 @@ impl MemoryBudget {
              closed because they kept too much, {} subscriptions, {} publishes and {} unfinished requests refused. {}",
             resident >> 20,
             budget >> 20,
-            match self.strain {
+            match self.level {
                 OverloadLevel::None => "connections are accepted again",
                 OverloadLevel::Over =>
                     "connections and subscriptions are refused and the heaviest connections closed",
@@ -107,14 +107,14 @@ impl MemoryBudget {
             count(Refused::MemorySubscription),
             count(Refused::MemoryPublish),
             count(Refused::HttpMemory),
-            if strained {
+            if is_over {
                 "Raise the limit if the host has more memory; or send less to clients that read slowly, or lower \
                  RINGVERB_SEND_QUEUE_BYTES_MAX"
             } else {
                 "No action is needed"
             },
         );
-        (self.strain, Some(line))
+        (self.level, Some(line))
     }
 }
 
@@ -135,17 +135,17 @@ mod tests {
     }
 
     #[test]
-    fn strain_begins_and_ends_apart() {
+    fn a_level_ends_below_where_it_begins() {
         let mut budget = MemoryBudget::new(160 * MIB);
         let refusals = RefusalCounters::default();
-        let mut strain = |mib: u64| budget.measure(0, mib * MIB, &refusals).0;
-        assert_eq!(strain(160), OverloadLevel::None);
-        assert_eq!(strain(161), OverloadLevel::Over);
-        assert_eq!(strain(155), OverloadLevel::Over, "it must fall below 150");
-        assert_eq!(strain(181), OverloadLevel::FarOver);
-        assert_eq!(strain(179), OverloadLevel::Over);
-        assert_eq!(strain(150), OverloadLevel::None);
-        assert_eq!(strain(160), OverloadLevel::None);
+        let mut level = |mib: u64| budget.measure(0, mib * MIB, &refusals).0;
+        assert_eq!(level(160), OverloadLevel::None);
+        assert_eq!(level(161), OverloadLevel::Over);
+        assert_eq!(level(155), OverloadLevel::Over, "it must fall below 150");
+        assert_eq!(level(181), OverloadLevel::FarOver);
+        assert_eq!(level(179), OverloadLevel::Over);
+        assert_eq!(level(150), OverloadLevel::None);
+        assert_eq!(level(160), OverloadLevel::None);
     }
 
     #[test]

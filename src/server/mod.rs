@@ -206,7 +206,7 @@ fn replaced_access(config: &Config, arguments: &Arguments) -> Option<Development
 
 fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> ExitCode {
     let role = arguments.role();
-    // The process for which this one stands in has said it all.
+    // The process for which this one stands in has logged everything.
     if !matches!(role, Role::StandIn(_)) {
         warn_of_all(merged);
     }

@@ -17,7 +17,7 @@ use crate::limits;
 /// What the process may use.
 #[derive(Debug, Default)]
 pub(super) struct Resources {
-    /// The affinity mask; a cpuset of a container shows in it. Empty if the kernel does not tell.
+    /// The affinity mask; a cpuset of a container shows in it. Empty if the kernel does not show it.
     cpus: Vec<CoreId>,
     limits: CgroupLimits,
 }
@@ -106,7 +106,7 @@ mod tests {
             (4, "10000 100000", "0", 1, "1, not pinned: the cgroup's CPU quota is 0.1 of 4 CPUs"),
             // A quota above the mask restricts nothing.
             (2, "800000 100000", "0", 2, "2"),
-            // The kernel does not tell the mask.
+            // The kernel does not show the mask.
             (0, "max 100000", "0", 1, "1"),
             (512, "max 100000", "0", limits::WORKERS_MAX, "128"),
             // A number that is configured wins over all.

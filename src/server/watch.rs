@@ -79,8 +79,8 @@ impl Watch {
                 return SELDOM;
             }
         };
-        let (strain, line) = budget.measure(now_ms, bytes, &overload.refusals);
-        overload.pressure.set(strain, budget.headroom(bytes));
+        let (level, line) = budget.measure(now_ms, bytes, &overload.refusals);
+        overload.pressure.set(level, budget.headroom(bytes));
         if let Some(line) = line {
             tracing::warn!("{line}");
         }

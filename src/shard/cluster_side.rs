@@ -28,7 +28,7 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.accepts_node(node))
     }
 
-    /// Whether an event that comes late is the one that the channel's subscribers were greeted with, or older.
+    /// Whether a late event is the cached event that the channel's subscribers were sent, or an older one.
     #[must_use]
     pub fn was_greeted(&self, channel: &ChannelKey, from: SessionId, number: u64) -> bool {
         let cluster = self.cluster.as_ref();
@@ -36,7 +36,8 @@ impl Shard {
     }
 
     /// Whether the stored event was requested for a topic whose subscribers may have missed events. It must not be
-    /// kept before its sender has replayed them, because whoever is greeted with it is not sent it again.
+    /// kept before its sender has replayed them, because a subscriber that is sent it at its subscription is not sent it
+    /// again.
     #[must_use]
     pub fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_refetch(channel, ticket))

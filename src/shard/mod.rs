@@ -91,7 +91,7 @@ impl Shard {
 
     /// Moves the shard's clock. With each second the parts do what is due.
     pub fn advance(&mut self, now: Moment) {
-        // Time does not run backwards, whatever the kernel says.
+        // Time does not run backwards, even if the clock does.
         let before = self.context.now;
         let now = now.max(before);
         self.context.now = now;

@@ -1,7 +1,7 @@
 //! The state of connections, channels and homes as values that another process takes in. PURE.
 //!
 //! The state is logical, by names and not by places: the new process may have another number of cores and another
-//! seed, so every channel finds its home again there. `worker/handover/record.rs` gives it its bytes.
+//! seed, so every channel finds its home again there. `worker/transfer/record.rs` gives it its bytes.
 
 use serde::{Deserialize, Serialize};
 

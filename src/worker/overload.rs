@@ -49,7 +49,7 @@ impl<K: HostKernel> Worker<K> {
         core.shard.set_headroom(pressure.headroom() / cores);
         let reserve = self.shared.config.memory_max.unwrap_or_default() / HTTP_RESERVE_DIVISOR;
         core.shard.set_http_reserve(reserve / cores);
-        if pressure.strain() > OverloadLevel::None {
+        if pressure.level() > OverloadLevel::None {
             let slots = core.reactor.slots();
             let first = if self.guard.next_slot < slots { self.guard.next_slot } else { 0 };
             self.guard.next_slot = first + SLOTS_PER_SHED;

@@ -193,7 +193,7 @@ impl RedisConnection {
         let timeout = Duration::from_secs(scaling.timeout_seconds.into());
         let doorbells = self.doorbells.clone();
         let connect = move || {
-            // Nobody waits for it any more, if that fails.
+            // If that fails, no worker waits for the result.
             let _ = sender.send(connect(&host, port, timeout));
             if let Some(doorbell) = doorbells.get(core) {
                 doorbell.ring();
@@ -341,7 +341,7 @@ impl<K: HostKernel> Worker<K> {
             match rustix::net::recv(&*socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err("it has closed the connection".to_owned()),
                 Ok((count, _)) => {
-                    // What was answered here comes before what others say since.
+                    // Replies received so far are processed before later messages of other nodes.
                     core.catch_up();
                     let bytes = buffer.get(..count).unwrap_or_default();
                     if let Err(lost) = session.receive(bytes, &mut core.shard) {

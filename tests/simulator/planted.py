@@ -138,7 +138,7 @@ FAULTS = [
     ("nodes: what waited is said in the wrong order", "src/cluster/session/mod.rs",
      "self.backlog.push_front(kept);", "self.backlog.push_back(kept);"),
     ("nodes: subjects are not held again on a new line", "src/shard/cluster/session_events.rs",
-     "self.unannounced = self.topics.keys().cloned().collect();\n        // No node", "// No node"),
+     "self.unannounced = self.topics.keys().cloned().collect();\n        // Nothing was", "// Nothing was"),
     ("nodes: nobody repeats what a line has missed", "src/cluster/session/replay.rs",
      "self.recent.since(received, since)", "self.recent.since(received | u64::MAX, since)"),
     ("nodes: what is new overtakes what was missed", "src/cluster/session/inbound.rs",

@@ -163,7 +163,7 @@ impl CatchUp {
         matches!(self.stage, Stage::Idle | Stage::GivenUp)
     }
 
-    /// All who were asked have answered.
+    /// All sessions that received the request have answered.
     pub(super) fn is_over(&self) -> bool {
         !matches!(self.stage, Stage::Asking | Stage::Waiting { .. }) && self.missing.is_empty()
     }

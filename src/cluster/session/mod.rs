@@ -152,7 +152,7 @@ enum AwaitedReply {
     /// A reply that changes nothing.
     Ignored,
     Unsubscribed,
-    /// It says that Redis has ordered a transition.
+    /// A message that reports that Redis has ordered a transition.
     Transition,
     Subscribed {
         channel: ChannelKey,
@@ -346,7 +346,7 @@ impl ClusterSession {
         self.awaited.push_back(AwaitedReply::Hello);
     }
 
-    /// The connection is gone. What must not be lost with it waits for the next.
+    /// The Redis connection has ended. Commands that must not be lost wait for the next one.
     pub fn close(&mut self, shard: &mut Shard) {
         let was_up = self.is_up();
         if was_up {
@@ -357,7 +357,7 @@ impl ClusterSession {
         self.output = Vec::new();
         self.sent = 0;
         self.reader = Reader::default();
-        // What was sent comes before what waits.
+        // What was sent is ordered before what waits.
         for awaited in std::mem::take(&mut self.awaited).into_iter().rev() {
             if let AwaitedReply::Kept(kept) = awaited {
                 self.backlog.push_front(kept);

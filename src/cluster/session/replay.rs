@@ -1,5 +1,5 @@
 //! After a session was down: requests what was missed, receives its replay before what is new, and replays for others.
-//! PURE. `catch_up.rs` decides who is waited for, `recent.rs` has what can be replayed.
+//! PURE. `catch_up.rs` decides for which sessions this one waits, `recent.rs` has what can be replayed.
 
 use std::collections::BTreeSet;
 

@@ -44,7 +44,7 @@ pub(super) fn send(
         env!("CARGO_PKG_VERSION"),
         body.len()
     );
-    // A server that refuses a large body may answer and close before it took it all: its answer tells more.
+    // A server that refuses a large body may answer and close before it has read all of it: its answer has the reason.
     let sent = connection.send(request.as_bytes());
     let head = match (connection.head(), sent) {
         (Ok(head), _) => head,
@@ -147,7 +147,7 @@ impl HttpAnswer {
         Ok(self.body)
     }
 
-    /// What the server said, and what to do about it.
+    /// The answer of the server, and what to do about it.
     fn refusal(&self, peer: &ServerPeer) -> CommandFailure {
         let said = if self.status == 422 { validation(&self.body) } else { None };
         let said = said.unwrap_or_else(|| shown(self.body.trim()));
@@ -180,7 +180,7 @@ fn validation(body: &str) -> Option<String> {
     let body = Validator::default().check(body.as_bytes())?;
     let mut sentences = Vec::new();
     for (name, list) in json::members(body)? {
-        // In development mode the server adds a text that says it all.
+        // In development mode the server adds the whole reason.
         if json::is_name(name, "error") {
             return Some(shown(&json::string(list)?));
         }

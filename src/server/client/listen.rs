@@ -1,4 +1,4 @@
-//! `ringverb listen`: the events of channels as they come, until Ctrl-C or until there were enough.
+//! `ringverb listen`: prints the events of channels, until Ctrl-C or until `--count` is reached.
 //!
 //! Events of the app and of its clients are results; what the protocol says (`pusher:`, `pusher_internal:`) is a note.
 //! A lost connection is opened again. A refusal ends the command, because it would be repeated.
@@ -281,7 +281,7 @@ impl Listener<'_> {
             {
                 tell(&message);
             } else if self.event(&message)? {
-                // Enough: that the server hears of it is only polite.
+                // `--count` is reached. The close frame is only polite.
                 let _ = socket.close();
                 return Ok(());
             }
@@ -422,7 +422,7 @@ fn answers(message: &ServerMessage<'_>, step: &ListenStep) -> bool {
     }
 }
 
-/// A message of the protocol: who came and went, what is counted, what a cache lacks.
+/// A message of the protocol: members that joined or left, a number of subscribers, a cache miss.
 fn tell(message: &ServerMessage<'_>) {
     if message.name == "pusher:pong" {
         return;

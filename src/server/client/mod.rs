@@ -31,9 +31,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 enum CommandFailure {
     /// The command line or the configuration is wrong: 2.
     Usage(String),
-    /// The server cannot be reached, or said no: 1.
+    /// The server cannot be reached, or refuses: 1.
     Server(String),
-    /// Nobody reads standard output any more, as behind `| head`: no failure.
+    /// The reader of standard output has closed it, as `| head` does: no failure.
     OutputClosed,
 }
 

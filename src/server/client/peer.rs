@@ -58,7 +58,7 @@ impl ServerPeer {
         Self::configured(config, url, app)
     }
 
-    /// At the URL, or where the configuration says.
+    /// At the given URL, or at the configured address.
     fn configured(config: Config, url: Option<Url>, app: App) -> Result<Self, CommandFailure> {
         if let Some((host, port, prefix)) = url {
             return Ok(Self { host, port, prefix, app });

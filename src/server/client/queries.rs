@@ -1,4 +1,4 @@
-//! `ringverb channels` and `ringverb users`: who is there.
+//! `ringverb channels` and `ringverb users`: occupied channels, and the members of one.
 
 use super::http::{self, percent_encoded};
 use super::peer::ServerPeer;
@@ -42,7 +42,7 @@ pub(super) fn users(peer: &ServerPeer, channel: &str) -> Result<(), CommandFailu
     }
     let path = format!("/channels/{}/users", percent_encoded(channel));
     let answer = http::ask(peer, "GET", &path, &[], "")?;
-    // The answer for an empty channel; a wrong app or path is told in text.
+    // The answer for an empty channel; one for a wrong app or path has a text.
     let empty = answer.status == 404 && answer.body.trim() == "{}";
     let body = if empty { String::from("{}") } else { answer.object(peer)? };
     let users = member(&body, "users").and_then(json::elements).into_iter().flatten();

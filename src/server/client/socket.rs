@@ -30,7 +30,7 @@ pub(super) enum ServerInput {
     Text(Vec<u8>),
     /// Nothing within the time.
     Silence,
-    /// The end, with what was said of it.
+    /// The end, with its reason.
     Closed(Option<(u16, String)>),
 }
 
@@ -51,7 +51,7 @@ impl ClientSocket {
         connection.send(request.as_bytes()).map_err(|error| connection.lost(&error))?;
         let head = connection.head()?;
         if head.status != 101 {
-            // The reason, if it has come along.
+            // The reason, if there is one.
             let body = shown(String::from_utf8_lossy(&connection.input).trim());
             return Err(connection.strange(&format!(
                 "it answers {} instead of opening a WebSocket ({body})",
@@ -181,7 +181,7 @@ fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     out
 }
 
-/// Whether the answer fits the key: whoever only says 101 is no WebSocket server (section 4.1).
+/// Whether the answer fits the key: a server that only answers 101 is no WebSocket server (RFC 6455 section 4.1).
 fn is_accepted(key: &str, given: Option<&str>) -> bool {
     let request = UpgradeRequest {
         method: "GET",
@@ -195,7 +195,7 @@ fn is_accepted(key: &str, given: Option<&str>) -> bool {
     expected.is_ok_and(|expected| Some(expected.as_bytes()) == given.map(str::as_bytes))
 }
 
-/// An origin the app accepts (docs/PROTOCOL.md rule 108): whoever has its secret need not be a page of it.
+/// An origin the app accepts (docs/PROTOCOL.md rule 108): a client that has its secret need not be a page of it.
 fn origin_for(patterns: &[String]) -> Option<String> {
     if patterns.iter().any(|pattern| pattern == "*") {
         return None;

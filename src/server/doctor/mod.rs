@@ -52,7 +52,7 @@ impl Finding {
     }
 }
 
-/// What another machine's clock says.
+/// The time of another machine's clock.
 struct RemoteClock {
     place: String,
     seconds: u64,

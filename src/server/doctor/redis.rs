@@ -194,7 +194,7 @@ mod tests {
             prefix: String::new(),
             timeout_seconds: 1,
         };
-        // Only what never comes whole is waited for.
+        // Only an answer that never becomes complete is waited for.
         let step = if answer == CUT { Duration::from_millis(300) } else { Duration::from_secs(20) };
         let (finding, clock) = examine(&scaling, step);
         serve.join().unwrap();

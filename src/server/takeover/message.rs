@@ -75,7 +75,7 @@ pub(super) fn worker_count(named: u64) -> io::Result<usize> {
     count.ok_or_else(foreign)
 }
 
-/// The end of a conversation in words, if the kernel only says that the other side has closed it.
+/// Describes the end of a conversation where the kernel only reports that the other side has closed it.
 pub(in crate::server) fn explained(error: &io::Error, closed: &str) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof

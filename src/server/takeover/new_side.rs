@@ -47,11 +47,11 @@ pub(in crate::server) enum Running {
     Unknown,
     /// The server with this process id, which goes on.
     Server(i32),
-    /// A stand-in whose parent is gone: this process takes over from it.
+    /// A stand-in whose parent has ended: this process takes over from it.
     Orphan(OldProcess, Vec<TcpListener>),
 }
 
-/// Looks which server of this user serves the address, and asks a stand-in whose parent is gone for its listeners.
+/// Finds the server of this user at the address, and asks a stand-in whose parent has ended for its listeners.
 ///
 /// # Errors
 /// When there is one that refuses.

@@ -157,7 +157,7 @@ impl Conversation {
         Ok(Self { stream, readable })
     }
 
-    /// One message, within `PATIENCE`, whatever pieces it comes in.
+    /// One message, in any number of pieces, within `PATIENCE`.
     async fn hear(&self) -> io::Result<String> {
         timeout(PATIENCE, self.whole_message()).await.unwrap_or(Err(Errno::TIMEDOUT.into()))
     }
@@ -218,7 +218,7 @@ async fn converse(
     let (report, outcome) = UnixStream::pair()?;
     outcome.set_nonblocking(true)?;
     let settled = Readable::of(&outcome)?;
-    // The main thread has the stream for itself until it says how it ended.
+    // Only the main thread uses the stream until it reports the outcome.
     stream.set_nonblocking(false)?;
     let new_process =
         NewProcess { stream: stream.try_clone()?, nonce, workers, process, outcome: report };

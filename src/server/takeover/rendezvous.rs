@@ -217,7 +217,7 @@ fn connect(name: &str) -> io::Result<UnixStream> {
 /// Refuses a peer of another container. `must_show`: also one of whom the kernel does not show where it is.
 ///
 /// The process id of a peer in a foreign PID namespace is 0, and one in a nested namespace has several ids. Mount and
-/// user namespaces are shown to whoever could trace the peer; a process that is not dumpable hides them.
+/// user namespaces are shown to a process that could trace the peer; a process that is not dumpable hides them.
 fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
     let refused = |why: &str| {
         let text = format!(

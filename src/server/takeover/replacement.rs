@@ -71,7 +71,7 @@ pub(in crate::server) struct Program {
 struct StandIn {
     process: Pid,
     has_ended: Arc<AtomicBool>,
-    /// Nobody ends it for being late any more.
+    /// From here on it is not killed for being late.
     has_taken_over: Arc<AtomicBool>,
 }
 
@@ -108,7 +108,7 @@ impl Program {
         };
         let mut command = Command::new(path);
         command.args(arguments()).arg(format!("{STAND_IN_FOR}{}", std::process::id()));
-        // Without it the watchdog is meant for whoever reads of it.
+        // Without this variable, the watchdog applies to any process that reads WATCHDOG_USEC.
         match command.env_remove("WATCHDOG_PID").spawn() {
             Ok(child) => {
                 let process = Pid::from_child(&child);
@@ -274,7 +274,7 @@ fn execute(file: &Path, name: &Path, stage: &str, process: Pid) -> io::Error {
 /// whichever server is there by then. To be called before anything that may take long.
 ///
 /// # Errors
-/// When the parent is gone already.
+/// When the parent has ended already.
 pub(in crate::server) fn end_with_parent(parent: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() == Some(parent) {
@@ -295,7 +295,7 @@ pub(in crate::server) fn outlive_parent() {
 pub(in crate::server) fn release_signals_in_time() {
     let release = || {
         sleep(START_TIME_MAX);
-        // Once there are handlers, they get what comes; until then a signal ends the process.
+        // Once there are handlers, they receive the signals; until then a signal ends the process.
         let _ = hold_signals(&SIGNALS, false);
     };
     let thread = std::thread::Builder::new().name("signals-late".to_owned());
@@ -418,7 +418,7 @@ fn take_back_again(stand_in: Pid) {
     let _ = hold_signals(&SIGNALS, false);
 }
 
-/// Whether a process stands in for one that is gone.
+/// Whether a process stands in for one that has ended.
 pub(in crate::server) fn is_orphan(process: i32) -> bool {
     let read = |name: &str| fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
     let (line, status) = (read("cmdline"), read("status"));

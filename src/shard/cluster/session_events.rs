@@ -57,7 +57,7 @@ impl Cluster {
         self.sessions = self.sessions.wrapping_add(1);
         self.sweeps.push_back((self.beat + LEASE_BEATS, None));
         self.unannounced = self.topics.keys().cloned().collect();
-        // No node could be heard while the session was down.
+        // Nothing was received from any node while the session was down.
         let beat = self.beat;
         self.nodes.values_mut().for_each(|seen| *seen = beat);
     }
@@ -108,7 +108,8 @@ impl Cluster {
     }
 
     /// Whether the request with this ticket was made for a topic whose subscribers may have missed events. Their replay
-    /// must be over before the stored event is kept, because whoever is greeted with it is not sent it again.
+    /// must be over before the stored event is kept, because a subscriber that is sent it at its subscription is not sent
+    /// it again.
     pub(in crate::shard) fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
         let fetching = self.topics.get(channel).and_then(|topic| topic.fetching);
         matches!(fetching, Some((asked, Fetch::Again | Fetch::Restored)) if asked == ticket)
@@ -141,7 +142,7 @@ impl Cluster {
         self.note_answers(here, channel, ticket, 0);
     }
 
-    /// Whether an event that comes late is the one that the channel's subscribers were greeted with, or older.
+    /// Whether a late event is the cached event that the channel's subscribers were sent, or an older one.
     pub(in crate::shard) fn was_greeted(
         &self,
         channel: &ChannelKey,
@@ -180,7 +181,7 @@ impl Cluster {
         }
     }
 
-    /// One answer has come, and `more` are to come.
+    /// One answer has arrived, and `more` are missing.
     pub(super) fn note_answers(
         &mut self,
         here: &mut Here<'_>,

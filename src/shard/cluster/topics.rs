@@ -19,8 +19,8 @@ use crate::shard::mail::Mail;
 const IDLE_MAX: usize = 8_192;
 /// Entries of `Cluster::unsent` that may be cancelled ones, beside as many as are not.
 const CANCELLED_MAX: usize = 64;
-/// Mails of one topic that are searched for one that is withdrawn. Transitioner withdraws has usually asked last; who
-/// is not found is answered when Redis has answered.
+/// Mails of one topic that are searched for the one that is withdrawn, from the newest on: a client usually withdraws
+/// its last request. A request that is not found is answered when Redis has answered.
 const WITHDRAW_SEARCHED_MAX: usize = 64;
 
 impl Cluster {

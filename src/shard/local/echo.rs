@@ -1,5 +1,5 @@
-//! The echo build (`--features echo`): a message comes back as it came. PURE. For suites that test the framing of any
-//! server by its echo; nothing of it is in what is shipped.
+//! The echo build (`--features echo`): the server sends each message back unchanged. PURE. For suites that test the
+//! framing of any server by its echo; nothing of it is in what is shipped.
 
 use super::connection::ConnectionKey;
 use super::{Local, frame};

@@ -92,7 +92,7 @@ impl Local {
         }
     }
 
-    /// Pings or closes a silent connection; the second at which to look again, `None` when it is gone.
+    /// Pings or closes a silent connection; the second at which to look again, `None` when it is removed.
     fn look_at(&mut self, context: &Context, out: &mut Outbox, key: ConnectionKey) -> Option<u32> {
         let now = context.now_seconds;
         let connection = open_in(&mut self.connections, key)?;

@@ -89,7 +89,7 @@ pub(super) struct Local {
     refusals: u32,
 }
 
-/// The connection behind a key, unless it is closing or gone.
+/// The connection of a key, unless it is closing or removed.
 #[inline]
 fn open_in(connections: &mut Slab<Connection>, key: ConnectionKey) -> Option<&mut Connection> {
     let found = connections.get_mut(key.slot as usize)?;

@@ -45,7 +45,7 @@ impl Session {
             // Over the budget, publishes continue: a server full of quiet connections must still deliver. Far over it,
             // publishes are refused, because they fill the send queues and a backend can retry.
             Plan::Publish { app, .. }
-                if http.overload.pressure.strain() == OverloadLevel::FarOver =>
+                if http.overload.pressure.level() == OverloadLevel::FarOver =>
             {
                 let about = About { request: Some(&request), app: Some(app) };
                 let response = short_of_memory("event was not published");

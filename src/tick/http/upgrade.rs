@@ -146,7 +146,7 @@ impl Session {
                 error,
                 why: self.refuse(http, about, cause, values),
             };
-        if overload.pressure.strain() > OverloadLevel::None {
+        if overload.pressure.level() > OverloadLevel::None {
             return Err(unwanted(about, error_code::SHORT_OF_MEMORY, Cause::Memory, &[]));
         }
         let Some(index) = apps.by_key(key) else {

@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn records_arrive_in_order_with_their_sockets() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        // Each socket is told by what is in it.
+        // The bytes in a socket identify it.
         let pairs: Vec<_> = (0..1_000).map(|_| UnixStream::pair().unwrap()).collect();
         for (number, (near, _)) in pairs.iter().enumerate() {
             (&*near).write_all(&u32::try_from(number).unwrap().to_le_bytes()).unwrap();
