@@ -2,7 +2,8 @@
 //!
 //! `options` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
 //! `load.rs` merges the sources, `validate.rs` checks the values with `network.rs`, `origins.rs`, `redis_url.rs`,
-//! `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs` and `reverb_php.rs` only cause warnings.
+//! `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`, `reverb_php.rs` and
+//! `warnings.rs` only cause warnings.
 //! PURE but for `load.rs` (its files and the environment) and `directories.rs` (the environment).
 
 pub mod directories;
@@ -21,6 +22,7 @@ mod sizes;
 mod tests;
 pub mod toml_file;
 pub mod validate;
+mod warnings;
 pub mod webhook_url;
 
 use std::net::IpAddr;

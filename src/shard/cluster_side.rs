@@ -36,7 +36,7 @@ impl Shard {
     }
 
     /// Whether the stored event was requested for a topic whose subscribers may have missed events. It must not be
-    /// kept before its sender has replayed them, because a subscriber that is sent it at its subscription is not sent it
+    /// kept before its sender has replayed them, because a subscriber that gets it at its subscription is not sent it
     /// again.
     #[must_use]
     pub fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {

@@ -1,10 +1,10 @@
 //! One core's session with Redis: commands that are not answered, messages that may have to be sent again, and the
 //! newest number of each sender. PURE.
 //!
-//! `outbound.rs` makes commands, `inbound.rs` reads messages, `replay.rs` and `catch_up.rs` make up for the time
-//! without a connection, `partition.rs` notices a connection that reaches nobody. Four counts of seconds: `clock`
-//! since the start, `up_seconds` of this connection, `silent_seconds` since Redis sent something, `unix_seconds` of
-//! the host.
+//! `outbound.rs` makes commands, `replies.rs` reads what Redis sends, `inbound.rs` reads messages of other nodes,
+//! `replay.rs` and `catch_up.rs` make up for the time without a connection, `partition.rs` notices a connection that
+//! reaches nobody. Four counts of seconds: `clock` since the start, `up_seconds` of this connection, `silent_seconds`
+//! since Redis sent something, `unix_seconds` of the host.
 
 mod catch_up;
 mod inbound;
@@ -12,6 +12,7 @@ mod outbound;
 mod partition;
 mod recent;
 mod replay;
+mod replies;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use catch_up::CatchUp;
 use hashbrown::HashMap;
-use partition::{Partition, check_role, is_readonly};
+use partition::Partition;
 use recent::Recent;
 
 use super::envelope;
@@ -29,7 +30,7 @@ use super::names::TopicNames;
 use crate::app::{Apps, Secret};
 use crate::buffer::FrameBytes;
 use crate::pusher::socket_id::SocketId;
-use crate::resp::{self, Reader, Value};
+use crate::resp::{self, Reader};
 use crate::shard::{ChannelKey, FromCluster, Question, SessionId, SessionMessage, Shard};
 use crate::text::shown;
 
@@ -435,165 +436,9 @@ impl ClusterSession {
         Ok(())
     }
 
-    /// Bytes of Redis.
-    ///
-    /// # Errors
-    /// When the session has to end; then `close` it.
-    pub fn receive(&mut self, bytes: &[u8], shard: &mut Shard) -> Result<(), Lost> {
-        self.silent_seconds = 0;
-        self.catch_up.last_received = self.unix_seconds;
-        self.reader.push(bytes);
-        loop {
-            match self.reader.next() {
-                Ok(None) => return Ok(()),
-                Ok(Some(Value::Push(list))) => self.on_push(list, shard)?,
-                Ok(Some(reply)) => self.on_reply(&reply, shard)?,
-                Err(_) => return Err(Lost::Malformed),
-            }
-        }
-    }
-
-    fn on_push(&mut self, list: Vec<Value>, shard: &mut Shard) -> Result<(), Lost> {
-        let mut list = list.into_iter();
-        let (Some(kind), topic) = (list.next(), list.next()) else {
-            return Err(Lost::Malformed);
-        };
-        match (bytes_of(&kind), topic, list.next()) {
-            (b"message", Some(Value::Bytes(topic)), Some(Value::Bytes(payload))) => {
-                self.on_message(&topic, &payload, shard)
-            }
-            (b"subscribe" | b"unsubscribe", ..) => self.on_reply(&Value::Null, shard),
-            // On no topic that this session has subscribed to.
-            _ => Ok(()),
-        }
-    }
-
-    fn on_reply(&mut self, reply: &Value, shard: &mut Shard) -> Result<(), Lost> {
-        if self.awaited.front().is_some_and(|awaited| is_readonly(awaited, reply)) {
-            // The command stays what must reach Redis: it is sent again on the next connection.
-            return Err(Lost::NotMaster("replica".to_owned()));
-        }
-        let Some(awaited) = self.awaited.pop_front() else { return Err(Lost::Malformed) };
-        if let Value::Error(error) = reply {
-            let error: String = error.chars().take(QUOTED_MAX).collect();
-            if matches!(awaited, AwaitedReply::Hello) {
-                return Err(Lost::Refused(error));
-            }
-            self.note(format!("Redis refuses a command of the cluster: {}", shown(&error)));
-        }
-        self.on_awaited(awaited, reply, shard)
-    }
-
-    fn on_awaited(
-        &mut self,
-        awaited: AwaitedReply,
-        reply: &Value,
-        shard: &mut Shard,
-    ) -> Result<(), Lost> {
-        match awaited {
-            AwaitedReply::Hello => {
-                check_role(reply)?;
-                self.on_greeted(shard);
-            }
-            AwaitedReply::Role => {
-                self.partition.is_role_asked = false;
-                check_role(reply)?;
-            }
-            AwaitedReply::Heartbeat => self.partition.unheard += u32::from(count(reply) <= 1),
-            AwaitedReply::Echo { number } => self.on_echo_sent(number)?,
-            AwaitedReply::Ignored => {}
-            AwaitedReply::Unsubscribed => self.note_topic_confirmed(),
-            AwaitedReply::ReplayRequested => self.on_replay_requested(count(reply), shard),
-            AwaitedReply::Transition => shard.on_cluster(FromCluster::TransitionOrdered),
-            AwaitedReply::Subscribed { channel, ticket } => {
-                self.note_topic_confirmed();
-                shard.on_cluster(FromCluster::Subscribed { channel: &channel, ticket });
-            }
-            AwaitedReply::SnapshotSent { channel, ticket } => {
-                let (channel, receivers) = (&channel, count(reply));
-                shard.on_cluster(FromCluster::SnapshotSent { channel, ticket, receivers });
-            }
-            AwaitedReply::Asked { id } => {
-                shard.on_cluster(FromCluster::Asked { id, receivers: count(reply) });
-            }
-            AwaitedReply::Fetched { channel, ticket } => {
-                self.on_fetched(&channel, ticket, reply, shard);
-            }
-            AwaitedReply::Kept(kept) => self.on_kept(kept, reply, shard),
-        }
-        Ok(())
-    }
-
-    fn note_topic_confirmed(&mut self) {
-        self.topics_in_flight = self.topics_in_flight.saturating_sub(1);
-    }
-
-    /// The event that is stored for a cache channel. If its sender is still to replay it, the subscribers who were
-    /// there before must receive it by that, so it is read again afterwards.
-    fn on_fetched(&mut self, channel: &ChannelKey, ticket: u32, reply: &Value, shard: &mut Shard) {
-        let stored = match reply {
-            Value::Bytes(bytes) => envelope::decode_stored(bytes, self.unix_seconds),
-            _ => None,
-        };
-        let to_come = stored.as_ref().filter(|stored| self.is_to_come(stored.from, stored.number));
-        match to_come.map(|stored| stored.from).filter(|_| shard.is_refetch(channel, ticket)) {
-            Some(from) => self.fetch_after(from, channel, shard),
-            None => shard.on_cluster(FromCluster::Fetched { channel, ticket, stored }),
-        }
-    }
-
-    fn on_kept(&mut self, kept: Kept, reply: &Value, shard: &mut Shard) {
-        self.kept_bytes -= kept.bytes.len();
-        let Some((channel, frame, except)) = kept.stores else { return };
-        match reply {
-            Value::Error(_) => self.publish_only(&channel, &frame, except, true),
-            Value::Bytes(why) => {
-                let why: String = String::from_utf8_lossy(why).chars().take(QUOTED_MAX).collect();
-                self.note(format!("Redis does not store the event of a cache channel: {why:?}"));
-            }
-            _ => {}
-        }
-        shard.on_cluster(FromCluster::Stored { channel: &channel });
-    }
-
-    /// Redis has accepted the session: what waited is sent before anything new.
-    fn on_greeted(&mut self, shard: &mut Shard) {
-        self.state = SessionState::Up;
-        let mut topics = vec![self.names.session(self.own), self.names.all()];
-        if self.own.core == 0 {
-            topics.push(self.names.questions());
-        }
-        for topic in topics {
-            self.command(&[b"SUBSCRIBE", topic.as_bytes()], AwaitedReply::Ignored);
-        }
-        for kept in std::mem::take(&mut self.backlog) {
-            self.send_kept(kept);
-        }
-        // After what waited, because numbers only grow.
-        self.send_to_all(SessionMessage::SessionUp);
-        shard.on_cluster(FromCluster::Up);
-        self.begin_catch_up(shard);
-    }
-
     fn note(&mut self, note: String) {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(note);
         }
-    }
-}
-
-fn bytes_of(value: &Value) -> &[u8] {
-    match value {
-        Value::Bytes(bytes) => bytes,
-        Value::Text(text) => text.as_bytes(),
-        _ => b"",
-    }
-}
-
-/// How many sessions received a `PUBLISH`.
-fn count(reply: &Value) -> u32 {
-    match reply {
-        Value::Integer(count) => u32::try_from(*count).unwrap_or_default(),
-        _ => 0,
     }
 }

@@ -6,7 +6,8 @@
 //! node must reach every one that is heard before and after it on one connection of its own.
 
 use super::inbound::{is_replayable, is_session_up};
-use super::{AwaitedReply, ClusterSession, Lost, bytes_of};
+use super::replies::bytes_of;
+use super::{AwaitedReply, ClusterSession, Lost};
 use crate::resp::Value;
 use crate::shard::{NodeMessage, SessionId, SessionMessage};
 

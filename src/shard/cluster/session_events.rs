@@ -108,7 +108,7 @@ impl Cluster {
     }
 
     /// Whether the request with this ticket was made for a topic whose subscribers may have missed events. Their replay
-    /// must be over before the stored event is kept, because a subscriber that is sent it at its subscription is not sent
+    /// must be over before the stored event is kept, because a subscriber that gets it at its subscription is not sent
     /// it again.
     pub(in crate::shard) fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
         let fetching = self.topics.get(channel).and_then(|topic| topic.fetching);

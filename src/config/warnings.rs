@@ -1,0 +1,105 @@
+//! Warnings about values that have no effect, or not the one that was probably meant. PURE.
+//!
+//! `load.rs` merges the sources and shows these sentences. No sentence contains a secret: they name options and files.
+
+use super::load::{
+    ENVIRONMENT, Sourced, Sources, Values, app_options, is_from_kubernetes, is_null,
+    webhook_options, webhook_values,
+};
+use super::names;
+use super::options::{OPTIONS, OptionId as Id, boolean};
+
+/// Warnings about what would be ignored silently otherwise: misspelt names, names that another one overrides, and
+/// options of an app or an endpoint that is not there.
+pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
+    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+    let given = maps.into_iter().flat_map(|(map, source)| {
+        map.iter().map(move |(name, value)| names::NamedValue { name, value, source })
+    });
+    let mut warnings = names::warnings(given);
+    for (map, source) in maps {
+        for option in OPTIONS {
+            let given = option.environment.iter().filter_map(|name| Some((name, map.get(*name)?)));
+            let mut given = given.filter(|(_, value)| !is_null(value));
+            let Some((wins, value)) = given.next() else { continue };
+            let ignored = given.filter(|(_, other)| *other != value);
+            warnings.extend(ignored.map(|(name, _)| {
+                format!(
+                    "{name} ({source}) is ignored, because {wins} is set too and has precedence"
+                )
+            }));
+            if is_from_kubernetes(option, value) {
+                warnings.push(format!(
+                    "{wins} ({source}) is ignored: Kubernetes sets it to a URL for a service of that name \
+                     (enableServiceLinks: false turns that off); give the port to listen on with --port"
+                ));
+            }
+        }
+    }
+    let webhooks = webhook_values(sources);
+    let of_webhooks: Vec<&Sourced> =
+        webhook_options().filter_map(|option| webhooks.get(option.id)).collect();
+    if webhooks.get(Id::WebhookUrl).is_none() {
+        warnings.extend(of_webhooks.iter().map(|given| {
+            format!("{} has no effect: RINGVERB_WEBHOOK_URL is not set", given.source)
+        }));
+    }
+    let given = app_options().filter_map(|option| orphans?.get(option.id));
+    let given = given.filter(|given| !given.is_default());
+    let of_webhooks = of_webhooks
+        .into_iter()
+        .filter(|_| orphans.is_some() && webhooks.get(Id::WebhookUrl).is_some());
+    warnings.extend(given.chain(of_webhooks).map(|given| {
+        format!(
+            "{} has no effect: it belongs to the app of REVERB_APP_KEY, and all apps are in {}",
+            given.source,
+            sources.toml_name()
+        )
+    }));
+    warnings
+}
+
+/// Values that a file has under the former name of an option.
+pub(super) fn former_keys(values: &Values) -> Vec<String> {
+    let mut former: Vec<String> = OPTIONS
+        .iter()
+        .filter_map(|option| {
+            let former = option.former_key?;
+            let Sourced { source, .. } = values.get(option.id)?;
+            let is_former = source.ends_with(&format!(".{former}"));
+            is_former.then(|| format!("{source} is called {} now; please rename it", option.key))
+        })
+        .collect();
+    former.sort();
+    former
+}
+
+/// An app that is switched off answers nobody, which looks like a fault of the server.
+pub(super) fn disabled(app: &Values) -> Option<String> {
+    let given = app.get(Id::AppEnabled).filter(|given| boolean(&given.value) == Some(false))?;
+    let name = match app.get(Id::AppId) {
+        Some(id) => format!("app {}", id.value),
+        None => "the development app".to_owned(),
+    };
+    Some(format!(
+        "{name} is disabled ({}={}): its clients get 4003, its backend 403",
+        given.name(),
+        given.value
+    ))
+}
+
+/// The names of other Pusher servers are no configuration of this one, and without any the server invents an app.
+pub(super) fn names_of_pusher(sources: &Sources) -> Option<String> {
+    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+    let mut found = maps.into_iter().filter(|(map, _)| {
+        ["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"]
+            .iter()
+            .all(|name| map.get(*name).is_some_and(|value| !is_null(value)))
+    });
+    found.next().map(|(_, source)| {
+        format!(
+            "{source} has PUSHER_APP_ID, PUSHER_APP_KEY and PUSHER_APP_SECRET, which are not read: set REVERB_APP_ID, \
+             REVERB_APP_KEY and REVERB_APP_SECRET to serve that app"
+        )
+    })
+}
