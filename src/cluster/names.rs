@@ -1,4 +1,4 @@
-//! TopicNames in Redis: the topics that sessions subscribe to, and the keys of stored events. PURE.
+//! Names in Redis: the topics that sessions subscribe to, and the keys of stored events. PURE.
 //!
 //! `rv1` is the version of the messages' format: nodes with another one do not meet. The prefix and the app's id are
 //! escaped, so that neither contains a colon: a name has one reading, and no two clusters, apps or channels share one.

@@ -1,4 +1,4 @@
-//! The core: one worker's whole state as a synchronous value, and every rule that changes it. PURE.
+//! The shard: one core's whole state as a synchronous value, and every rule that changes it. PURE.
 //!
 //! No clock, socket, randomness, lock or `async` in here: input comes as arguments, effects leave through `Outbox`. So
 //! N shards run in one thread under a simulator exactly as they do on N cores.
@@ -9,10 +9,11 @@
 //! other `Mail` only, `Home` sends `Change`s to `Cluster`, and `Cluster` calls `Home`. This file joins them.
 //!
 //! Invariants:
-//! - Mail of a shard to itself (`OwnMail`) is processed before the call that made it returns, unless other cores must
-//!   come first. Each request to a home is finished, with all that it causes here, before the next one begins.
-//! - That enqueues frames and changes channels, but it neither frees a slot nor closes a connection: slow consumers
-//!   wait in `Local::overflowed` for `settle`.
+//! - With one worker, all mail of a shard to itself (`OwnMail`) is processed before the call that made it returns. With
+//!   several, `ToHome` mail to the own core waits in `Outbox::mails`. Each request to a home is finished, with all that
+//!   it causes here, before the next one begins.
+//! - Processing own mail enqueues frames and changes channels. It neither frees a slot nor closes a connection: slow
+//!   consumers wait in `Local::overflowed` for `settle`.
 //! - `check_invariants` has the others. Simulator and unit tests call it.
 
 mod channel_key;
@@ -192,7 +193,7 @@ impl Shard {
         self.local.echo(&self.context, &mut self.outbox, key, kind, payload);
     }
 
-    /// Publishes an encoded event to all subscribers but one, on all cores.
+    /// Publishes an encoded event to all subscribers on all cores, except `except`.
     pub fn publish(
         &mut self,
         channel: ChannelKey,

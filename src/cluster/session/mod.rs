@@ -44,13 +44,14 @@ const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
 const CONGESTED_BYTES: usize = 100 << 10;
 /// Seconds in which Redis sends nothing although it owes a reply, after which the session ends.
 const SILENT_SECONDS: u32 = 5;
-/// Unsent bytes over which a peer's request for retransmission is answered without any.
+/// Unsent bytes over which a `ReplayRequest` is answered by `ReplayDone` alone.
 const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
-/// Sessions whose numbers are remembered; all are forgotten over that, which at worst repeats an event.
+/// Sessions whose numbers are remembered. Over this, silent sessions are forgotten; if that frees no room, all are. At
+/// worst an event is delivered twice.
 const HEARD_MAX: usize = 100_000;
 /// Seconds after which a session that sends nothing is forgotten.
 const HEARD_SECONDS_MAX: u32 = 3_600;
-/// A replay goes back so much further than the session was down, because its seconds are rough.
+/// Added to the time for which a replay is requested, because both sides count whole seconds.
 const REPLAY_MARGIN_SECONDS: u32 = 3;
 /// Characters of a text of Redis in a note.
 const QUOTED_MAX: usize = 200;

@@ -2,8 +2,9 @@
 //!
 //! A connection may survive a failover: PUBLISH on a replica is no error and reaches nobody beyond it. So the server
 //! must call itself a master, in its greeting and every `HEARTBEAT_SECONDS` after; what a replica refuses to write ends
-//! the session; a heartbeat to the session's own topic must come back; and a heartbeat to the first session of each
-//! node must reach every one that is heard before and after it on one connection of its own.
+//! the session; and a heartbeat to the session's own topic must come back. A heartbeat also goes to the first session
+//! of each node. A node whose messages arrive before and after it, on one connection of that node, must have received
+//! it. If not, messages pass in one direction only, and the session ends.
 
 use super::inbound::{is_replayable, is_session_up};
 use super::replies::bytes_of;

@@ -25,8 +25,8 @@ pub(super) const RETIRING: &str = "retiring";
 
 /// For each step of the other side.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// One for each worker, of which there are at most 128; the kernel's own bound is 253 a message.
-pub(super) const LISTENERS_MAX: usize = 128;
+/// One for each worker. The kernel's own bound is 253 descriptors a message.
+pub(super) const LISTENERS_MAX: usize = WORKERS_MAX;
 
 pub(super) fn patient(stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -1,8 +1,8 @@
 //! The old process's side of a take-over: a task of the control thread (`control.rs`) that offers the listeners and the
 //! connections to one process at a time.
 //!
-//! Until a new process has taken over, a fault of it ends only its own conversation. The main thread carries out what
-//! the task received for (`Order`), with a `NewProcess` where connections are to move.
+//! Until a new process has taken over, a fault of it ends only its own conversation. The main thread carries out the
+//! `Order`s that the task sends, with a `NewProcess` where connections are to move.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -27,7 +27,7 @@ use super::rendezvous::{Places, Point, Strangers};
 use crate::server::control::{Control, RETRY_PAUSE, Readable};
 use crate::worker::transfer::{FORMAT, peer_credentials};
 
-/// After so many connections in a row, other treceived of the control thread run.
+/// After so many connections in a row, the task lets other tasks of the control thread run.
 const CONNECTIONS_IN_A_ROW: u32 = 64;
 
 /// What this process offers to a new one.
@@ -122,8 +122,8 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
         let check = |peer: &UnixStream| point.check(peer);
         let stream = next_peer(&point.listener, readable, &mut strangers, check).await;
         match converse(stream, offer, orders).await {
-            // An ordinary start received in this way which process serves the address.
-            Ok(None) => tracing::debug!("another process orders which process serves this address"),
+            // An ordinary start only asks which process serves the address.
+            Ok(None) => tracing::debug!("another process asked which process serves this address"),
             Ok(Some(conversation)) => {
                 // From here on the new process has an offer of its own. This socket closes with the process; nobody
                 // accepts on it.

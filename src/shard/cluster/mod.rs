@@ -11,9 +11,9 @@
 //! nobody misses what is published after the acknowledgement, and rosters are whole. Later ones do not wait.
 //!
 //! Limits: a wait ends after `ANSWER_BEATS`, and at once when the session is lost, because a node serves its own
-//! without it. A node that sends nothing for `LEASE_BEATS` is dead. A beat is a second in which the session is up, one
-//! for each turn of the clock at most, so that neither a process that was stopped nor a Redis that was away ends a
-//! lease.
+//! without it. A node that sends nothing for `LEASE_BEATS` is dead. A beat is a second of the core's clock during which
+//! the session is up. A process that was stopped counts one beat when it resumes. So neither a stopped process nor an
+//! absent Redis ends a lease.
 
 mod effect;
 mod invariants;
@@ -317,7 +317,7 @@ impl Cluster {
             && !here.home.users.contains(channel)
     }
 
-    /// Ends a topic, or lets its time begin to run, if nobody here needs it any longer.
+    /// Unsubscribes from a topic that this node no longer needs, at once or after `topic_linger_beats`.
     fn release_if_unneeded(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
         if !self.is_unneeded(here, channel) {
             return;

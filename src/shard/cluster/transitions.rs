@@ -10,9 +10,9 @@
 //!    While the session is down there is no order, and a node decides by what it knew last.
 //! 3. **Pending leaves.** `webhook::gate` holds a leave back for a while, and drops it together with a join that
 //!    follows. But a user may come back to another node. So the node that sent a leave keeps a *pending leave* a
-//!    little longer than that, and the other nodes know of it (`PeerSnapshot::pending_leaves`). Whoever comes back to
-//!    any node during that time causes one webhook only: the join, sent by the node with the pending leave, whose gate
-//!    drops both.
+//!    little longer than that, and the other nodes know of it (`PeerSnapshot::pending_leaves`). If the user rejoins on
+//!    any node during that time, the node with the pending leave passes a join to its own gate. The gate drops leave
+//!    and join, so the backend receives nothing.
 //! 4. **End of a pending leave.** Its end is published, too, and takes effect when Redis has ordered it: nodes agree on
 //!    whether somebody came back before or after.
 //! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
@@ -58,7 +58,7 @@ pub(super) struct Transitions {
     /// Published and not confirmed, oldest first.
     unconfirmed: VecDeque<(ChannelKey, Transitioner, Transition)>,
     pending_leaves: FastMap<ChannelKey, FastMap<Transitioner, PendingLeave>>,
-    /// When to look at each; in order, because the time is one for all.
+    /// Deadlines, oldest first: all pending leaves last equally long, so new ones go to the end.
     due: VecDeque<(u32, ChannelKey)>,
     /// The most that `unconfirmed` has held.
     unconfirmed_high_water: usize,

@@ -82,8 +82,8 @@ impl Local {
     }
 
     /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that changed. Call
-    /// once input is dealt with: closing
-    /// one takes it out of its channels, which must not happen while a channel is being worked on.
+    /// it once input is dealt with: a close takes the connection out of its channels, which must not happen while a
+    /// channel is being worked on.
     pub(in crate::shard) fn settle(&mut self, context: &Context, out: &mut Outbox) {
         // Each round closes at least one connection, so this ends.
         while let Some(slot) = self.overflowed.pop() {

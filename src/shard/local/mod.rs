@@ -3,7 +3,7 @@
 //! Owns: connections, the channels they are subscribed to (`channel_table.rs`), the users they are signed in as or
 //! watch, the wheel of their timeouts, and what they may use (rates, pace, memory).
 //! Does not touch: the state of channels and users that belongs to their home (`home/`), nor the cluster. It sends mail
-//! to homes and receives their mail; with one core it is the same mail.
+//! to homes and receives their mail. With one core, mail goes through `OwnMail` and no ring.
 //! Inputs: messages and ends of connections, `FromHome` mail, time. Outputs: `Outbox`.
 //! Limits: those of `memory.rs`, `rate.rs` and `pace.rs` for each connection.
 //!
@@ -85,7 +85,8 @@ pub(super) struct Local {
     overflowed: Vec<u32>,
     /// Local channels whose number of subscribers has changed; see `count.rs`.
     counts_changed: Vec<u32>,
-    /// How often something was refused, modulo 2^32: shows whether a message was.
+    /// Refusals so far; the number wraps. `on_message` compares it before and after, to learn whether this message was
+    /// refused.
     refusals: u32,
 }
 
