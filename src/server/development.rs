@@ -6,12 +6,13 @@
 //! holds a lock on it, so a file that a killed server left is recognized and not believed. Readers follow no link and
 //! believe no file of another user. Only a server without a configured app writes it.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::own_file;
 use crate::app::App;
 use crate::config::Config;
 use crate::config::directories::session_directory;
@@ -81,12 +82,9 @@ pub(super) fn ports() -> Vec<u16> {
 impl Published {
     /// Removes the file, unless a process that took over has put its own there.
     pub(super) fn withdraw(self) {
-        let is_ours =
-            |found: Metadata, own: Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
-        let found = fs::symlink_metadata(&self.path).ok().zip(self.file.metadata().ok());
-        if found.is_some_and(|(found, own)| is_ours(found, own)) {
-            // Left over, it is not believed: the lock ends with the process.
-            let _ = fs::remove_file(&self.path);
+        // Left over, it is not believed: the lock ends with the process.
+        if let Ok(own) = self.file.metadata() {
+            own_file::remove(&self.path, &own);
         }
     }
 }

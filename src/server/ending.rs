@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::life::{End, Ended, ONE_WISH};
 use super::probe::StartError;
-use super::takeover::replacement::Program;
+use super::takeover::replacement::{Program, Replacement};
 use super::takeover::{Offering, Order};
 use super::wait::{sleep, wake_all};
 use super::watch;
@@ -18,6 +17,26 @@ use crate::output;
 use crate::webhook;
 use crate::worker::Shared;
 use crate::worker::time::Clock;
+
+/// How the server comes to its end.
+pub(super) enum End {
+    Drain,
+    /// `Drain`, but this process has taken over the listeners.
+    Retire(i32),
+    /// This process has taken over everything.
+    Transferred(i32),
+}
+
+/// How the server came to its end.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Stopped,
+    /// Its stand-in serves, and this process is to execute the new program.
+    Replaced(Replacement),
+}
+
+/// Signals within this time are one: Ctrl+C reaches a whole process group, and its supervisor passes the signal on.
+pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// What webhooks get at the end, even if the connections have used all of the grace period.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);

@@ -24,13 +24,13 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use super::cli::TakeOver;
 use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
-use super::ending::Life;
+use super::ending::{End, Ended, Life, ONE_WISH};
 use super::locked::LockedMemory;
 use super::probe::StartError;
 use super::succession;
 use super::supervision::{self, Watchdog};
 use super::takeover::rendezvous::Places;
-use super::takeover::replacement::{self, Program, Replacement, Role, SIGNALS, ignored, reap};
+use super::takeover::replacement::{self, Program, Role, SIGNALS, ignored, reap};
 use super::takeover::{self, Offer, Offering, OldProcess, Order, transfer};
 use super::watch::Watch;
 use crate::admission::overload::Overload;
@@ -51,26 +51,6 @@ use crate::worker::{self, Ends, Phase, Shared, hold_signals};
 pub(super) struct Started {
     pub(super) address: SocketAddr,
 }
-
-/// How the server comes to its end.
-pub(super) enum End {
-    Drain,
-    /// `Drain`, but this process has taken over the listeners.
-    Retire(i32),
-    /// This process has taken over everything.
-    Transferred(i32),
-}
-
-/// How the server came to its end.
-#[derive(Debug)]
-pub(super) enum Ended {
-    Stopped,
-    /// Its stand-in serves, and this process is to execute the new program.
-    Replaced(Replacement),
-}
-
-/// Signals within this time are one: Ctrl+C reaches a whole process group, and its supervisor passes the signal on.
-pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// What a start has before it starts threads.
 struct Found {

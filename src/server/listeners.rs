@@ -6,9 +6,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 use super::doctor::port::live_holder;
+use super::port::{is_in_use, socket};
 use super::probe::StartError;
 use super::wait::sleep;
 use crate::worker::time::Clock;
@@ -61,19 +62,6 @@ pub(super) fn wait_for_holder(
     Ok(())
 }
 
-/// Whether another socket has the port.
-pub(super) fn is_in_use(address: SocketAddr) -> bool {
-    try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-}
-
-/// Whether a server could listen there now.
-///
-/// # Errors
-/// Why not.
-pub(super) fn try_bind(address: SocketAddr) -> io::Result<()> {
-    socket(address)?.bind(&address.into())
-}
-
 /// Binds; a port that is in use may be free in a moment.
 fn wait_for_port(probe: &Socket, address: SocketAddr) -> io::Result<()> {
     let clock = Clock::start();
@@ -108,13 +96,6 @@ pub(super) fn share_port(address: SocketAddr, count: usize) -> io::Result<Vec<Tc
             Ok(socket.into())
         })
         .collect()
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of a server that just ended may still be in TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    Ok(socket)
 }
 
 #[cfg(test)]

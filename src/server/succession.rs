@@ -7,7 +7,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::doctor::port::Holder;
-use super::listeners::{bind, is_in_use, share_port, wait_for_holder};
+use super::listeners::{bind, share_port, wait_for_holder};
+use super::port::is_in_use;
 use super::probe::StartError;
 use super::takeover::rendezvous::Places;
 use super::takeover::replacement::Role;

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Finding, Verdict};
-use crate::server::listeners;
+use crate::server::port;
 use crate::server::probe::StartError;
 use crate::server::takeover::replacement::is_orphan;
 use crate::text::shown;
@@ -25,7 +25,7 @@ pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
             format!("the kernel chooses a free port of {}", address.ip()),
         );
     }
-    let error = match listeners::try_bind(address) {
+    let error = match port::try_bind(address) {
         Ok(()) => return finding(Verdict::Good, format!("{address} is free")),
         Err(error) => error,
     };

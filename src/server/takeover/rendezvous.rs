@@ -22,6 +22,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::directories::runtime_directories;
 use crate::output::PEER;
+use crate::server::own_file;
 use crate::server::wait::sleep;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{check_user, peer_credentials};
@@ -38,7 +39,7 @@ pub(in crate::server) struct Point {
 
 struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    own: Metadata,
 }
 
 /// Other users can list any number of names. After so many rounds over those that do not answer, nobody is there.
@@ -114,10 +115,9 @@ impl Point {
 
     /// At the end of the server: no file is left.
     pub(in crate::server) fn remove(&self) {
-        let Some(SocketFile { path, inode }) = &self.file else { return };
         // After a take-over the file at this path is the new process's.
-        if fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode) {
-            let _ = fs::remove_file(path);
+        if let Some(SocketFile { path, own }) = &self.file {
+            own_file::remove(path, own);
         }
     }
 }
@@ -147,10 +147,10 @@ fn bind(path: &Path) -> io::Result<Point> {
     let _ = fs::remove_file(&new);
     let listener = UnixListener::bind(&new)?;
     let moved = fs::set_permissions(&new, Permissions::from_mode(0o600))
-        .and_then(|()| Ok(fs::symlink_metadata(&new)?.ino()))
-        .and_then(|inode| fs::rename(&new, path).map(|()| inode));
+        .and_then(|()| fs::symlink_metadata(&new))
+        .and_then(|own| fs::rename(&new, path).map(|()| own));
     match moved {
-        Ok(inode) => Ok(Point { listener, file: Some(SocketFile { path: path.into(), inode }) }),
+        Ok(own) => Ok(Point { listener, file: Some(SocketFile { path: path.into(), own }) }),
         Err(error) => {
             let _ = fs::remove_file(&new);
             Err(error)

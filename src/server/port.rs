@@ -1,0 +1,30 @@
+//! A TCP port: whether a server could listen on it now. It keeps no socket.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Whether another socket has the port.
+pub(super) fn is_in_use(address: SocketAddr) -> bool {
+    try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// Whether a server could listen there now.
+///
+/// # Errors
+/// Why not.
+pub(super) fn try_bind(address: SocketAddr) -> io::Result<()> {
+    socket(address)?.bind(&address.into())
+}
+
+/// A socket that may be bound beside connections of an earlier server.
+///
+/// # Errors
+/// When there is no descriptor.
+pub(super) fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a server that just ended may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
