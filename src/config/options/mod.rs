@@ -154,7 +154,7 @@ options! {
         PublishesPerSecondMax "publishes_per_second_max" was "max_publishes_per_second" ["RINGVERB_PUBLISHES_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT), "published events times their channels";
         SubscriptionCount "subscription_count" ["RINGVERB_SUBSCRIPTION_COUNT"] "false", BOOL, "send subscribers of a channel their number";
         CacheTtl "cache_ttl" ["RINGVERB_CACHE_TTL"] "1800", seconds(1, MANY), "how long a cache channel remembers its last event";
-        AuthorizeWithin "authorize_within" ["RINGVERB_AUTHORIZE_WITHIN"] "", seconds(1, MANY).note("empty for never"), "close connections without sign-in and private channel after this time";
+        AuthorizeWithin "authorize_within" ["RINGVERB_AUTHORIZE_WITHIN"] "", seconds(1, MANY).note("empty for never"), "close connections without sign-in or private channel";
         BatchEventsMax "batch_events_max" was "max_batch_events" ["RINGVERB_BATCH_EVENTS_MAX"] "", number(1, MANY).note(NO_LIMIT), "events in one batch request";
         EventChannelsMax "event_channels_max" was "max_event_channels" ["RINGVERB_EVENT_CHANNELS_MAX"] "", number(1, MANY).note(NO_LIMIT), "channels of one published event; Pusher has 100";
         EventNameLengthMax "event_name_length_max" was "max_event_name_length" ["RINGVERB_EVENT_NAME_LENGTH_MAX"] "", units("characters", 1, MANY).note(NO_LIMIT), "name of one event; Pusher has 200";
