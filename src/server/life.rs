@@ -67,7 +67,6 @@ struct Found {
 
 /// The threads of a server, and what the main thread needs of them.
 struct Threads {
-    shared: Arc<Shared>,
     doorbells: Arc<[Doorbell]>,
     webhooks: Option<webhook::Webhooks>,
     control: Control,
@@ -97,8 +96,8 @@ pub(super) fn serve(
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
     let shared = Arc::new(share(config, io, clock, rendezvous)?);
     let (order_sender, orders) = mpsc::channel();
-    let Threads { shared, doorbells, webhooks, control } =
-        start_threads(shared, listeners, pins, order_sender.clone())?;
+    let Threads { doorbells, webhooks, control } =
+        start_threads(&shared, listeners, pins, order_sender.clone())?;
     if let Some(old_process) = &old_process {
         succession::take_over(old_process, &shared, &doorbells)?;
     }
@@ -136,7 +135,7 @@ fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Foun
 
 /// Starts the control thread, the workers and the webhooks, and waits until each worker can serve.
 fn start_threads(
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
     listeners: Vec<TcpListener>,
     pins: &[CoreId],
     orders: Sender<Order>,
@@ -146,13 +145,13 @@ fn start_threads(
     let control = start_control(orders).map_err(StartError::Start)?;
     // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
-    let (doorbells, webhooks) = start_workers(&shared, listeners, workers, pins)?;
+    let (doorbells, webhooks) = start_workers(shared, listeners, workers, pins)?;
     shared.started.wait();
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
     }
     watch.start(&control).map_err(StartError::Start)?;
-    Ok(Threads { shared, doorbells, webhooks, control })
+    Ok(Threads { doorbells, webhooks, control })
 }
 
 /// Tells the supervisor and the old process that this process serves.

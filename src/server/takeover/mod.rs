@@ -119,7 +119,7 @@ mod tests {
         assert!(asks.recv().is_ok());
     }
 
-    /// Whoever meets whom is computed from the number of workers: none, or more than there can be, is refused.
+    /// The pairs of workers are computed from the number: zero, or more than there can be, is refused.
     #[test]
     fn an_old_process_that_names_an_impossible_number_of_workers_is_refused() {
         for workers in [0, WORKERS_MAX + 1, 1 << 40] {

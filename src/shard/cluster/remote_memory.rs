@@ -1,7 +1,7 @@
 //! How much a core keeps of what other nodes have. PURE.
 //!
-//! Whoever can write to Redis can invent nodes, members and leaves. What is kept of them is counted when it is added
-//! and only then. When the count is over the limit, what is there is counted again, once a beat at most.
+//! A program that can write to Redis can invent nodes, members and leaves. What is kept of them is counted when it is
+//! added and only then. When the count is over the limit, what is there is counted again, once a beat at most.
 //! Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are incomplete then, and the
 //! log says so.
 

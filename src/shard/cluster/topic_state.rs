@@ -42,7 +42,7 @@ pub(super) struct Details {
     greeted: Vec<(SessionId, u64)>,
     /// Transitions of this node that Redis has not confirmed: see `transitions.rs`.
     pub(super) unconfirmed: u32,
-    /// Who is on this node by the transitions that Redis has ordered so far.
+    /// The users on this node, by the transitions that Redis has ordered so far.
     pub(super) ordered_here: TransitionerSet,
 }
 

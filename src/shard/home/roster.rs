@@ -1,4 +1,4 @@
-//! Who is in a presence channel (docs/PROTOCOL.md rules 22, 23, 97). PURE.
+//! The members of presence channels (docs/PROTOCOL.md rules 22, 23, 97). PURE.
 //!
 //! The roster holds the users of this node by their number of connections, and those of other nodes by the number of
 //! nodes that have them. A user is present while they have a connection on this node or on any other. `member_added`
@@ -186,6 +186,13 @@ impl Home {
         }
     }
 
+    /// A member, with the index of the channel.
+    fn find_member(&mut self, channel: &ChannelKey, user_id: &str) -> Option<(u32, &mut Member)> {
+        let index = self.channels.find_index(channel)?;
+        let roster = self.channels.get_mut(index).roster.as_mut()?;
+        Some((index, roster.get_mut(user_id)?))
+    }
+
     /// A member's connection has left; the user's last one is announced.
     pub(in crate::shard) fn leave(
         &mut self,
@@ -194,9 +201,7 @@ impl Home {
         channel: &ChannelKey,
         user_id: &str,
     ) {
-        let Some(index) = self.channels.find_index(channel) else { return };
-        let Some(roster) = &mut self.channels.get_mut(index).roster else { return };
-        let Some(member) = roster.get_mut(user_id) else { return };
+        let Some((index, member)) = self.find_member(channel, user_id) else { return };
         debug_assert!(member.connections > 0, "who leaves has joined");
         member.connections = member.connections.saturating_sub(1);
         if member.connections > 0 {
@@ -249,9 +254,7 @@ impl Home {
         channel: &ChannelKey,
         user_id: &str,
     ) {
-        let Some(index) = self.channels.find_index(channel) else { return };
-        let Some(roster) = &mut self.channels.get_mut(index).roster else { return };
-        let Some(member) = roster.get_mut(user_id) else { return };
+        let Some((index, member)) = self.find_member(channel, user_id) else { return };
         member.nodes = member.nodes.saturating_sub(1);
         if member.nodes == 0 && member.connections == 0 {
             self.remove_member(context, out, index, channel, user_id);
