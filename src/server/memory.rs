@@ -1,10 +1,12 @@
 //! The memory limit: the resident set of the process against `RINGVERB_MEMORY_MAX`.
 //!
-//! Over the limit, new connections and subscriptions are refused and the connections that keep most are closed. This
-//! ends 1/16 (6 %) below the limit, so that it does not begin and end with each measurement. Publishes are refused
-//! while the process is more than 1/8 (12.5 %) over the limit. Below the limit, workers may charge no more than what is
-//! left of it until the next measurement (`Account`). The resident set is what the kernel's out-of-memory killer looks
-//! at. The kernel updates it in steps of some hundred KiB for each CPU, which is noise for limits of many MiB.
+//! The target is 1/32 (3 %) below the limit, because memory still grows between two measurements: answers are made for
+//! clients that have read so far, and pages are touched that were charged earlier. Over the target, new connections and
+//! subscriptions are refused and the connections that keep most are closed. This ends 1/16 (6 %) below the target, so
+//! that it does not begin and end with each measurement. Publishes are refused while the process is more than 1/8
+//! (12.5 %) over the limit. Below the target, workers may charge no more than what is left of it until the next
+//! measurement (`MemoryAccount`). The resident set is what the kernel's out-of-memory killer looks at. The kernel
+//! updates it in steps of some hundred KiB for each CPU, which is noise for limits of many MiB.
 
 use std::fs::File;
 use std::io;
@@ -57,15 +59,20 @@ impl MemoryBudget {
         Self { bytes_max, level: OverloadLevel::None, next_line_ms: 0, is_reported: false }
     }
 
-    /// Bytes that are left below the budget.
-    pub(super) fn headroom(&self, resident: u64) -> u64 {
-        self.bytes_max.saturating_sub(resident)
+    /// What the workers together aim at, in bytes.
+    fn target(&self) -> u64 {
+        self.bytes_max - self.bytes_max / 32
     }
 
-    /// Whether so much is over the budget. Once it was over, it has to be 1/16 below to end that.
+    /// Bytes that are left below the target.
+    pub(super) fn headroom(&self, resident: u64) -> u64 {
+        self.target().saturating_sub(resident)
+    }
+
+    /// Whether so much is over the target. Once it was over, it has to be 1/16 below to end that.
     pub(super) fn is_over(&self, resident: u64) -> bool {
-        let budget = self.bytes_max;
-        let until = if self.level == OverloadLevel::None { budget } else { budget - budget / 16 };
+        let target = self.target();
+        let until = if self.level == OverloadLevel::None { target } else { target - target / 16 };
         resident > until
     }
 
@@ -139,13 +146,22 @@ mod tests {
         let mut budget = MemoryBudget::new(160 * MIB);
         let refusals = RefusalCounters::default();
         let mut level = |mib: u64| budget.measure(0, mib * MIB, &refusals).0;
-        assert_eq!(level(160), OverloadLevel::None);
-        assert_eq!(level(161), OverloadLevel::Over);
-        assert_eq!(level(155), OverloadLevel::Over, "it must fall below 150");
+        assert_eq!(level(155), OverloadLevel::None);
+        assert_eq!(level(156), OverloadLevel::Over);
+        assert_eq!(level(146), OverloadLevel::Over, "it must fall below 145.3");
         assert_eq!(level(181), OverloadLevel::FarOver);
         assert_eq!(level(179), OverloadLevel::Over);
-        assert_eq!(level(150), OverloadLevel::None);
-        assert_eq!(level(160), OverloadLevel::None);
+        assert_eq!(level(145), OverloadLevel::None);
+        assert_eq!(level(155), OverloadLevel::None);
+    }
+
+    #[test]
+    fn headroom_ends_at_the_target_below_the_limit() {
+        let budget = MemoryBudget::new(160 * MIB);
+        assert_eq!(budget.headroom(100 * MIB), 55 * MIB);
+        assert_eq!(budget.headroom(155 * MIB), 0);
+        assert_eq!(budget.headroom(1_000 * MIB), 0);
+        assert_eq!(MemoryBudget::new(u64::MAX).headroom(0), u64::MAX - u64::MAX / 32);
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn limited(mib: u64) -> (Server, u64) {
 
 fn stays_below(server: &Server, limit: u64, what: &str, attack: impl FnOnce()) {
     let most = most_resident(server, limit / 2 + 1, attack);
+    eprintln!("{what}: {} KiB of {} KiB", most >> 10, limit >> 10);
     assert!(most > limit / 2, "{what}: an attack of {} MiB is none", most / MIB);
     let percent = most * 100 / limit;
     assert!(percent <= 110, "{what}: {} MiB resident, {percent} % of the limit", most / MIB);
