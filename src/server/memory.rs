@@ -170,7 +170,7 @@ mod tests {
         let refusals = RefusalCounters::default();
         refusals.count(Refused::Shed);
         let mut line = |now_ms, mib: u64| budget.measure(now_ms, mib * MIB, &refusals).1;
-        assert_eq!(line(0, 99), None);
+        assert_eq!(line(0, 96), None);
         let first = line(250, 120).unwrap();
         for part in [
             "120 MiB",
