@@ -136,8 +136,9 @@ fn unread_answers_do_not_exceed_the_memory_limit() {
     let (server, limit) = limited(32);
     let mut witness = server.connect();
     let mut clients: Vec<Client> = (0..15).map(|_| small_window(&server)).collect();
-    // The answer to each is twelve times as long: 6 MB a connection, of which the kernel takes 4 at most.
-    let garbage = frame::text("x").repeat(75_000);
+    // The answer to each is twelve times as long: 12 MB a connection, of which the kernel takes 4 at most. Two
+    // connections are then enough for half of the limit, also where the test ends before the server has read all.
+    let garbage = frame::text("x").repeat(150_000);
     stays_below(&server, limit, "unread answers", || {
         clients.iter_mut().for_each(|client| send_unread(client, &garbage));
     });
