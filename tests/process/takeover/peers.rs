@@ -171,10 +171,13 @@ fn another_user_cannot_disturb_connections_that_move() {
         }
     });
     let mut server = program.owner(Setup::new().workers(2)).start();
-    for _ in 0..5 {
+    let mut times = 0;
+    // On a busy machine the flood may come late.
+    while times < 5 || flood.acts.load(Ordering::Relaxed) <= 10 {
         server = takes_over(server, program.owner(Setup::new().workers(2)));
+        times += 1;
+        assert!(times < 100, "the flood never came");
     }
-    assert!(flood.acts.load(Ordering::Relaxed) > 10);
     drop(flood);
     server.stop();
 }
