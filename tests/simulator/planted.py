@@ -149,7 +149,7 @@ FAULTS = [
     ("nodes: who was thought dead is not asked what it has", "src/shard/cluster/remote.rs",
      "here.out\n                .cluster\n                .push(ToCluster::SendToAll { message: SessionMessage::Revive { node } });", "let _ = SessionMessage::Revive { node };"),
     ("nodes: what was let go while the line was down stays", "src/shard/cluster/remote.rs",
-     "self.sweeps.push_back((self.beat + LEASE_BEATS, Some(session)));", "let _ = session;"),
+     "self.sweeps.push_back((self.beat + LEASE_BEATS, Some(came_up)));", "let _ = came_up;"),
     ("nodes: what others had before the line was lost stays", "src/shard/cluster/session_events.rs",
      "self.sweeps.push_back((self.beat + LEASE_BEATS, None));", ""),
     ("nodes: a user who leaves one node is gone from all", "src/shard/home/roster.rs",

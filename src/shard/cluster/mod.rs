@@ -20,6 +20,8 @@ mod invariants;
 mod remote;
 mod remote_memory;
 mod session_events;
+#[cfg(test)]
+mod tests;
 mod topic_state;
 mod topics;
 mod transitions;
@@ -75,8 +77,9 @@ pub(super) struct Cluster {
     beat: u32,
     /// How often the session came up: a snapshot that was received before is in doubt.
     sessions: u32,
-    /// When what is in doubt is dropped: all that was received before our own session came up, or a peer's.
-    sweeps: VecDeque<(u32, Option<SessionId>)>,
+    /// When what is in doubt is dropped: all that was received before our own session came up (`None`), or before a
+    /// peer's did, with `renewals` then. Only the newest of each counts: an older one would end the lease too soon.
+    sweeps: VecDeque<(u32, Option<(SessionId, u32)>)>,
     /// How often each peer's session came up again.
     renewals: FastMap<SessionId, u32>,
     topics: FastMap<ChannelKey, TopicState>,

@@ -116,7 +116,8 @@ impl Cluster {
         }
         let renewals = self.renewals.entry(session).or_default();
         *renewals = renewals.wrapping_add(1);
-        self.sweeps.push_back((self.beat + LEASE_BEATS, Some(session)));
+        let came_up = (session, *renewals);
+        self.sweeps.push_back((self.beat + LEASE_BEATS, Some(came_up)));
     }
 
     /// Drops what was received before our own session (`None`) or one of these came up, and not since. One walk for

@@ -55,6 +55,7 @@ impl Cluster {
     fn on_up(&mut self) {
         self.is_up = true;
         self.sessions = self.sessions.wrapping_add(1);
+        self.sweeps.retain(|(_, session)| session.is_some());
         self.sweeps.push_back((self.beat + LEASE_BEATS, None));
         self.unannounced = self.topics.keys().cloned().collect();
         // Nothing was received from any node while the session was down.
@@ -229,8 +230,15 @@ impl Cluster {
         let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
         self.on_nodes_dead(here, &silent);
         let due = self.sweeps.partition_point(|(at, _)| *at <= beat);
-        let sessions: Vec<Option<SessionId>> =
+        let due: Vec<Option<(SessionId, u32)>> =
             self.sweeps.drain(..due).map(|(_, session)| session).collect();
+        let newest = due.into_iter().filter(|came_up| {
+            came_up.is_none_or(|(session, renewals)| {
+                self.renewals.get(&session).is_some_and(|newest| *newest == renewals)
+            })
+        });
+        let sessions: Vec<Option<SessionId>> =
+            newest.map(|came_up| came_up.map(|(session, _)| session)).collect();
         if !sessions.is_empty() {
             self.drop_doubtful(here, &sessions);
         }

@@ -232,3 +232,116 @@ impl TopicState {
         ended.filter(|ended| *ended).count() > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(node: u64) -> SessionId {
+        SessionId { node: NodeId(node), core: 0 }
+    }
+
+    fn received(node: u64) -> ReceivedAt {
+        ReceivedAt { sessions: 1, by: session(node), renewals: 0 }
+    }
+
+    fn who(number: usize) -> Transitioner {
+        Some(number.to_string().into())
+    }
+
+    /// Each field by itself keeps the details.
+    #[test]
+    fn details_are_freed_when_nothing_is_left_in_them_and_not_before() {
+        let fill: [fn(&mut TopicState); 8] = [
+            |topic| topic.wait(1, 1),
+            |topic| _ = topic.peer(received(9)),
+            |topic| topic.details().unsent = Some(0),
+            |topic| topic.details().idle_since = Some(0),
+            |topic| topic.details().fetching = Some((0, Fetch::First)),
+            |topic| topic.details().note_greeted((session(9), 1)),
+            |topic| topic.details().unconfirmed = 1,
+            |topic| _ = topic.details().ordered_here.insert(None),
+        ];
+        for (field, fill) in fill.iter().enumerate() {
+            let mut topic = TopicState::default();
+            fill(&mut topic);
+            topic.shrink();
+            assert!(topic.known().is_some(), "field {field}");
+        }
+        let mut topic = TopicState::default();
+        topic.details();
+        topic.shrink();
+        assert!(topic.known().is_none());
+        assert!(topic.is_empty() && !topic.is_here(&None), "reading allocates none");
+        assert!(topic.known().is_none());
+    }
+
+    #[test]
+    fn the_newest_event_of_each_sender_is_noted_and_the_sender_noted_first_is_forgotten() {
+        let mut topic = TopicState::default();
+        topic.details().note_greeted((session(0), 5));
+        topic.details().note_greeted((session(0), 7));
+        for (number, expected) in [(5, true), (7, true), (8, false)] {
+            assert_eq!(topic.was_greeted(session(0), number), expected, "{number}");
+        }
+        assert!(!topic.was_greeted(SessionId { node: NodeId(0), core: 1 }, 1), "another core");
+        for node in 1..GREETED_MAX as u64 {
+            topic.details().note_greeted((session(node), 1));
+        }
+        assert!(topic.was_greeted(session(0), 7), "there is room for so many");
+        topic.details().note_greeted((session(99), 1));
+        assert!(!topic.was_greeted(session(0), 7) && topic.was_greeted(session(1), 1));
+        assert_eq!(topic.greeted.len(), GREETED_MAX);
+    }
+
+    #[test]
+    fn transitions_are_noted_while_the_topic_waits_and_so_many_at_most() {
+        let mut topic = TopicState::default();
+        topic.note_ordered(None, &who(0));
+        assert!(topic.known().is_none(), "it does not wait");
+        topic.wait(1, 1);
+        topic.note_ordered(None, &who(0));
+        topic.note_ordered(Some(NodeId(9)), &who(1));
+        let rows = [(3, 0, true), (9, 0, true), (9, 1, true), (3, 1, false), (9, 2, false)];
+        for (node, number, expected) in rows {
+            assert_eq!(
+                topic.was_ordered(NodeId(node), &who(number)),
+                expected,
+                "{number} of {node}"
+            );
+        }
+        (2..ORDERED_MAX).for_each(|number| topic.note_ordered(None, &who(number)));
+        assert!(topic.was_ordered(NodeId(3), &who(ORDERED_MAX - 1)));
+        topic.note_ordered(None, &who(ORDERED_MAX));
+        assert!(!topic.was_ordered(NodeId(3), &who(ORDERED_MAX)));
+    }
+
+    #[test]
+    fn a_node_has_one_entry_however_many_of_its_sessions_send() {
+        let mut topic = TopicState::default();
+        topic.peer(received(9)).members.insert("u".into());
+        let by = SessionId { node: NodeId(9), core: 1 };
+        topic.peer(ReceivedAt { by, ..received(9) }).occupied = true;
+        topic.peer(received(3)).members.insert("v".into());
+        assert_eq!(topic.peers.len(), 2);
+        let rows = [(Some("u"), 9, true), (Some("u"), 3, false), (None, 9, true), (None, 3, false)];
+        for (who, node, expected) in rows {
+            let who: Transitioner = who.map(Into::into);
+            assert_eq!(topic.find(NodeId(node)).unwrap().has(&who), expected, "{who:?} on {node}");
+            assert!(topic.is_elsewhere(&who) && !topic.is_here(&who));
+        }
+        assert!(topic.find(NodeId(4)).is_none() && !topic.is_elsewhere(&Some("w".into())));
+    }
+
+    #[test]
+    fn pending_leaves_of_all_other_nodes_end_together() {
+        let mut topic = TopicState::default();
+        assert!(!topic.end_remote_pending_leaves(&None) && topic.known().is_none());
+        for node in [3, 9] {
+            topic.peer(received(node)).pending_leaves.extend([None, who(1)]);
+        }
+        assert!(topic.end_remote_pending_leaves(&None));
+        assert!(!topic.end_remote_pending_leaves(&None));
+        assert!(topic.peers.iter().all(|peer| peer.pending_leaves.contains(&who(1))));
+    }
+}

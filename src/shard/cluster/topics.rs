@@ -16,12 +16,12 @@ use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 
 /// Topics of one core that stay subscribed although nobody needs them.
-const IDLE_MAX: usize = 8_192;
+pub(super) const IDLE_MAX: usize = 8_192;
 /// Entries of `Cluster::unsent` that may be cancelled ones, beside as many as are not.
-const CANCELLED_MAX: usize = 64;
+pub(super) const CANCELLED_MAX: usize = 64;
 /// Mails of one topic that are searched for the one that is withdrawn, from the newest on: a client usually withdraws
 /// its last request. A request that is not found is answered when Redis has answered.
-const WITHDRAW_SEARCHED_MAX: usize = 64;
+pub(super) const WITHDRAW_SEARCHED_MAX: usize = 64;
 
 impl Cluster {
     /// Topics that are not subscribed to yet, and are needed.

@@ -1,21 +1,38 @@
 //! A session against a Redis that sends what the test wants. What nodes make of each other is the simulator's to test.
+//!
+//! `commands` shows what the session sends, one text for each command: `PUBLISH n/news Event(one)#3` is an event with
+//! its number on the topic of the channel `news`. `delivered` is what a subscriber of this node receives.
+
+mod inbound;
+mod outbound;
+mod replay;
 
 use std::sync::Arc;
 
+use super::envelope::{Envelope, decode};
 use super::partition::HEARTBEAT_SECONDS;
 use super::*;
 use crate::app::{AppIndex, sample};
 use crate::clock::Moment;
-use crate::shard::{NodeId, NodeMessage, Settings};
+use crate::resp::Value;
+use crate::shard::{
+    ApiMessage, ChannelMessage, ConnectionKey, NodeId, NodeMessage, Replayed, Settings,
+};
 use crate::ws::frame;
 
 const NODE: NodeId = NodeId(7);
 const MASTER: &str = "%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
 const REPLICA: &str = "%1\r\n$4\r\nrole\r\n$7\r\nreplica\r\n";
 
+/// Other sessions: of two other nodes, and of another core of this one.
+const PEER: SessionId = SessionId { node: NodeId(9), core: 0 };
+const THIRD: SessionId = SessionId { node: NodeId(3), core: 0 };
+const SIBLING: SessionId = SessionId { node: NODE, core: 1 };
+
 struct TestSession {
     session: ClusterSession,
     shard: Shard,
+    client: Option<ConnectionKey>,
 }
 
 impl TestSession {
@@ -25,7 +42,7 @@ impl TestSession {
         let shard = Shard::new(settings);
         let session =
             ClusterSession::new(SessionId { node: NODE, core: 0 }, "reverb", apps, login, 1_000);
-        Self { session, shard }
+        Self { session, shard, client: None }
     }
 
     fn up() -> Self {
@@ -83,20 +100,168 @@ impl TestSession {
 
     /// A message of a session, on the topic of all.
     fn receive(&mut self, from: SessionId, number: u64, message: NodeMessage) -> Result<(), Lost> {
-        let payload = envelope::encode(envelope::Envelope { from, number, message }, b"");
-        let mut push =
-            format!(">3\r\n$7\r\nmessage\r\n$14\r\nreverb:rv1:all\r\n${}\r\n", payload.len())
-                .into_bytes();
+        self.receive_on("all", from, number, message, b"")
+    }
+
+    /// A message of a session on a topic without its prefix.
+    fn receive_on(
+        &mut self,
+        topic: &str,
+        from: SessionId,
+        number: u64,
+        message: NodeMessage,
+        frame: &[u8],
+    ) -> Result<(), Lost> {
+        let payload = envelope::encode(Envelope { from, number, message }, frame);
+        let topic = format!("reverb:rv1:{topic}");
+        let head = format!(">3\r\n$7\r\nmessage\r\n${}\r\n{topic}\r\n", topic.len());
+        let mut push = head.into_bytes();
+        push.extend_from_slice(format!("${}\r\n", payload.len()).as_bytes());
         push.extend_from_slice(&payload);
         push.extend_from_slice(b"\r\n");
         self.session.receive(&push, &mut self.shard)?;
         self.session.carry_out(&mut self.shard)
     }
 
+    /// An event that another session has published to `news`.
+    fn receive_event(&mut self, from: SessionId, number: u64, text: &str) {
+        let message = ChannelMessage::Event { except: None, cache: false };
+        let frame = frame::encode_text(text.as_bytes());
+        self.receive_on("c:1001:news", from, number, message.into(), &frame).unwrap();
+    }
+
+    /// A replayed event of `news`, and the end of a replay.
+    fn receive_replay(&mut self, from: SessionId, number: u64, text: &str) {
+        let what = Replayed::Event { except: None, cache: false };
+        let (app, channel) = ("1001".into(), "news".into());
+        let message = SessionMessage::Replay { number, app, channel, what };
+        let frame = frame::encode_text(text.as_bytes());
+        self.receive_on("all", from, 1_000, message.into(), &frame).unwrap();
+    }
+
+    fn receive_replay_done(&mut self, from: SessionId) {
+        self.receive(from, 1_000, SessionMessage::ReplayDone.into()).unwrap();
+    }
+
+    /// A connection of this node subscribes to `news`.
+    fn subscribe(&mut self) {
+        let app = AppIndex(0);
+        assert!(self.session.apps.get(app).admit());
+        let key = self.shard.open(app, 7, b"");
+        self.client = Some(key);
+        let text = br#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#;
+        self.shard.on_message(key, text);
+        self.session.carry_out(&mut self.shard).unwrap();
+        self.answer_all();
+        self.sent();
+        assert!(self.delivered().ends_with(&["subscription_succeeded".to_owned()]));
+    }
+
+    /// What the subscriber has received since the last look: events by their name or text.
+    fn delivered(&mut self) -> Vec<String> {
+        let slot = self.client.unwrap().slot;
+        let _ = self.shard.take_dirty(slot);
+        let mut bytes = Vec::new();
+        self.shard.send_queue(slot).unwrap().copy_to(&mut bytes, usize::MAX);
+        self.shard.sent(slot, bytes.len(), false);
+        let mut rest = bytes.as_slice();
+        let mut received = Vec::new();
+        while !rest.is_empty() {
+            let length = match rest[1] {
+                126 => usize::from(u16::from_be_bytes([rest[2], rest[3]])) + 4,
+                127 => {
+                    let length = u64::from_be_bytes(rest[2..10].try_into().unwrap());
+                    usize::try_from(length).unwrap() + 10
+                }
+                short => usize::from(short) + 2,
+            };
+            let (frame, behind) = rest.split_at(length);
+            let text = String::from_utf8_lossy(frame::server_payload(frame)).into_owned();
+            let known = ["subscription_succeeded", "connection_established"];
+            let name = known.into_iter().find(|name| text.contains(name));
+            received.push(name.map_or(text, str::to_owned));
+            rest = behind;
+        }
+        received
+    }
+
+    /// The session is lost, and the next one is up.
+    fn reconnect(&mut self) {
+        self.session.close(&mut self.shard);
+        self.session.open();
+        self.answer(MASTER);
+    }
+
+    /// The commands that were sent since the last look, but for `HELLO` and the topics of every new session.
+    fn commands(&mut self) -> Vec<String> {
+        let mut reader = Reader::default();
+        reader.push(self.session.output());
+        let mut commands = Vec::new();
+        while let Some(Value::List(parts)) = reader.next().unwrap() {
+            commands.push(shown_command(&parts));
+        }
+        self.session.note_sent(self.session.output().len());
+        let of_all = ["HELLO 3", "SUBSCRIBE session/7:0", "SUBSCRIBE all", "SUBSCRIBE ask"];
+        commands.retain(|command| !of_all.contains(&command.as_str()));
+        commands
+    }
+
     fn advance(&mut self) -> Result<(), Lost> {
         self.shard.advance(Moment(self.shard.now().0 + 1_000));
         self.session.advance(1_001, true, &mut self.shard)
     }
+}
+
+/// A command with its topic or key, without the names' prefix, and the message that it publishes.
+fn shown_command(parts: &[Value]) -> String {
+    let text = |at: usize| match parts.get(at) {
+        Some(Value::Bytes(bytes)) => bytes.as_slice(),
+        _ => b"",
+    };
+    let name = |at| {
+        let name = String::from_utf8_lossy(text(at));
+        let name = name.strip_prefix("reverb:rv1:").unwrap_or(&name);
+        let name = name.replace("c:1001:", "n/").replace("cache:1001:", "key/");
+        name.replace("link:000000000000000", "session/")
+    };
+    match text(0) {
+        b"PUBLISH" => format!("PUBLISH {} {}", name(1), shown_payload(text(2))),
+        b"EVAL" => format!("EVAL {} {} {}", name(3), name(7), shown_payload(text(8))),
+        command => format!("{} {}", String::from_utf8_lossy(command), name(1)),
+    }
+}
+
+fn shown_payload(payload: &[u8]) -> String {
+    let (Envelope { number, message, .. }, frame) = decode(payload).unwrap();
+    let text = String::from_utf8_lossy(frame::server_payload(frame)).into_owned();
+    let what = match message {
+        NodeMessage::Channel(ChannelMessage::Event { .. }) => format!("Event({text})"),
+        NodeMessage::Session(SessionMessage::Replay { number, what, .. }) => match what {
+            Replayed::Event { .. } => format!("Replay({text}#{number})"),
+            Replayed::Terminate { user_id, .. } => format!("Replay(terminate {user_id}#{number})"),
+        },
+        NodeMessage::Session(SessionMessage::ReplayRequest { away_seconds, received }) => {
+            let mut received: Vec<String> = received
+                .iter()
+                .map(|(session, number)| format!("{}/{}#{number}", session.node.0, session.core))
+                .collect();
+            received.sort();
+            format!("ReplayRequest({away_seconds} s, {})", received.join(" "))
+        }
+        NodeMessage::Channel(message) => word(&message),
+        NodeMessage::Session(message) => word(&message),
+        NodeMessage::Api(ApiMessage::Answer { id, answers }) => {
+            format!("Answer({id}, {})", answers.len())
+        }
+        NodeMessage::Api(message) => word(&message),
+    };
+    format!("{what}#{number}")
+}
+
+/// The name of a variant.
+fn word(value: &impl fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
 }
 
 fn order(sent: &str, texts: &[&str]) {
@@ -202,8 +367,6 @@ fn what_no_node_says_is_noted_and_dropped() {
     assert_eq!(session.session.notes.len(), 3);
     assert_eq!(session.sent(), "");
 }
-
-const PEER: SessionId = SessionId { node: NodeId(9), core: 0 };
 
 #[test]
 fn a_server_that_is_no_master_is_refused_at_the_first_word() {

@@ -1,0 +1,146 @@
+//! Messages of other sessions: each once, in its sender's order, on a topic of its kind.
+
+use super::*;
+use crate::shard::WireQuestion;
+
+#[test]
+fn an_event_is_delivered_once_and_by_its_senders_order() {
+    let rows: [(&str, &[(SessionId, u64)], usize); 5] = [
+        ("once", &[(PEER, 1), (PEER, 1)], 1),
+        ("each number", &[(PEER, 1), (PEER, 2)], 2),
+        ("numbers may be left out", &[(PEER, 1), (PEER, 9)], 2),
+        ("a lower number was received before", &[(PEER, 9), (PEER, 1)], 1),
+        ("each sender has its own", &[(PEER, 9), (THIRD, 1)], 2),
+    ];
+    for (what, received, delivered) in rows {
+        let mut session = TestSession::up();
+        session.subscribe();
+        for (from, number) in received {
+            session.receive_event(*from, *number, "e");
+        }
+        assert_eq!(session.delivered().len(), delivered, "{what}");
+    }
+}
+
+#[test]
+fn what_this_node_has_published_is_not_delivered_again() {
+    let mut session = TestSession::up();
+    session.subscribe();
+    for from in [SessionId { node: NODE, core: 0 }, SIBLING] {
+        session.receive_event(from, 50, "own");
+    }
+    assert_eq!(session.delivered(), [""; 0]);
+}
+
+#[test]
+fn a_message_on_a_topic_of_the_wrong_kind_is_ignored() {
+    let event = || ChannelMessage::Event { except: None, cache: false }.into();
+    let frame = frame::encode_text(b"e");
+    let terminate = || -> NodeMessage {
+        SessionMessage::Terminate { app: "1001".into(), user_id: "u".into() }.into()
+    };
+    let ask = || -> NodeMessage {
+        let question = WireQuestion::Connections { app: "1001".into() };
+        ApiMessage::Ask { id: 4, question }.into()
+    };
+    let mut session = TestSession::up();
+    session.subscribe();
+    let topics = ["all", "link:0000000000000007:0", "c:1001:news", "c:2:news", "c:1001:", "x"];
+    let mut number = 0;
+    for topic in topics {
+        for (message, frame) in [(event(), &frame[..]), (terminate(), b""), (ask(), b"")] {
+            number += 1;
+            session.receive_on(topic, PEER, number, message, frame).unwrap();
+        }
+    }
+    assert_eq!(session.delivered(), ["e"], "on its own topic only");
+    let questions = session.session.take_questions();
+    assert_eq!(questions.len(), 3, "on the three that are no channel's");
+    assert!(questions.iter().all(|(from, id, asked)| (*from, *id) == (PEER, 4) && asked.is_some()));
+    assert!(session.session.notes.is_empty(), "{:?}", session.session.notes);
+}
+
+#[test]
+fn a_question_about_an_app_that_this_node_does_not_have_is_answered_without_one() {
+    let mut session = TestSession::up();
+    let question = WireQuestion::Connections { app: "2".into() };
+    session.receive(PEER, 1, ApiMessage::Ask { id: 4, question }.into()).unwrap();
+    let questions = session.session.take_questions();
+    assert!(matches!(questions[..], [(PEER, 4, None)]), "{questions:?}");
+}
+
+/// Redis counts this node among the receivers, so each of its sessions answers for itself, without what it has.
+#[test]
+fn a_session_answers_questions_and_requests_of_its_own_node_with_nothing() {
+    let own = SessionId { node: NODE, core: 0 };
+    let ask = |from| -> (SessionId, NodeMessage) {
+        let question = WireQuestion::Connections { app: "1001".into() };
+        (from, ApiMessage::Ask { id: 4, question }.into())
+    };
+    let request = |from| -> (SessionId, NodeMessage) {
+        (from, SessionMessage::ReplayRequest { away_seconds: 3, received: Vec::new() }.into())
+    };
+    let rows = [
+        (ask(own), vec!["PUBLISH session/7:0 Answer(4, 0)"]),
+        (ask(SIBLING), vec!["PUBLISH session/7:1 Answer(4, 0)"]),
+        (request(SIBLING), vec!["PUBLISH session/7:1 ReplayDone"]),
+        (request(own), vec![]),
+        ((SIBLING, SessionMessage::Heartbeat.into()), vec![]),
+    ];
+    for ((from, message), answers) in rows {
+        let mut session = TestSession::up();
+        session.receive(from, 50, message.clone()).unwrap();
+        let sent = session.commands();
+        let without_number: Vec<&str> =
+            sent.iter().map(|command| command.split('#').next().unwrap()).collect();
+        assert_eq!(without_number, answers, "{message:?} of {from:?}");
+        assert!(session.session.take_questions().is_empty());
+    }
+}
+
+#[test]
+fn an_echo_counts_by_its_highest_number() {
+    let mut session = TestSession::up();
+    let own = SessionId { node: NODE, core: 0 };
+    for number in [7, 9, 8] {
+        session.receive(own, number, SessionMessage::Heartbeat.into()).unwrap();
+    }
+    session.receive(SIBLING, 99, SessionMessage::Heartbeat.into()).unwrap();
+    assert_eq!(session.session.partition.echo_received, 9);
+}
+
+#[test]
+fn messages_of_a_session_reach_the_shard() {
+    let mut session = TestSession::up();
+    session.receive(PEER, 1, SessionMessage::Heartbeat.into()).unwrap();
+    assert_eq!(session.shard.cluster_entries().1, 1, "the node is known");
+    session.receive(PEER, 2, SessionMessage::NodeEnds.into()).unwrap();
+    assert_eq!(session.shard.cluster_entries().1, 0, "and has ended");
+    session.receive(PEER, 3, SessionMessage::Revive { node: NODE }.into()).unwrap();
+    session.commands();
+    session.subscribe();
+    session.receive(PEER, 4, SessionMessage::Revive { node: NODE }.into()).unwrap();
+    assert_eq!(session.commands(), ["SUBSCRIBE n/news"], "all topics are announced again");
+}
+
+#[test]
+fn more_sessions_than_the_limit_make_room_by_forgetting_the_silent_ones() {
+    let mut session = TestSession::up();
+    let from = |node| SessionId { node: NodeId(node), core: 0 };
+    for node in 100..100 + HEARD_MAX as u64 {
+        assert!(session.session.is_new(from(node), 5));
+    }
+    assert_eq!(session.session.heard.len(), HEARD_MAX);
+    assert!(!session.session.is_new(from(100), 5), "a known one needs no room");
+    session.session.clock += LEASE + 1;
+    assert!(session.session.is_new(from(1), 5));
+    assert_eq!(session.session.heard.len(), 1, "all others were silent for more than a lease");
+    assert!(session.session.notes.iter().any(|note| note.contains("100000")));
+    for node in 100..100 + HEARD_MAX as u64 {
+        session.session.is_new(from(node), 5);
+        assert!(session.session.heard.len() <= HEARD_MAX);
+    }
+    assert_eq!(session.session.heard.len(), 1, "none was silent: all are forgotten");
+}
+
+const LEASE: u32 = crate::shard::LEASE_BEATS;

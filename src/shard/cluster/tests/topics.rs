@@ -1,0 +1,245 @@
+//! When topics are subscribed to and unsubscribed from.
+
+use super::super::topics::{CANCELLED_MAX, IDLE_MAX, WITHDRAW_SEARCHED_MAX};
+use super::Event::{
+    Down, Leave, PeerUp, Room, Seconds, SnapshotSent, Subscribe, Subscribed, Up, Withdraw,
+};
+use super::*;
+
+#[test]
+fn a_topic_is_subscribed_to_once_when_the_session_has_room() {
+    check(
+        Node::new,
+        &[
+            ("not where it is caused", &[Subscribe("a")], ""),
+            ("when there is room", &[Subscribe("a"), Room(9)], "subscribe#0 a"),
+            ("once for two", &[Subscribe("a"), Subscribe("a"), Room(9)], "subscribe#0 a"),
+            ("not again", &[Subscribe("a"), Room(9), Room(9)], "subscribe#0 a"),
+            (
+                "a third of the room, oldest first",
+                &[Subscribe("a"), Subscribe("b"), Subscribe("c"), Room(5)],
+                "subscribe#0 a, subscribe#1 b",
+            ),
+            (
+                "who comes later does not wait",
+                &[Subscribe("a"), Room(9), Subscribed("a", 0), Subscribe("a")],
+                "subscribe#0 a, release a, granted a",
+            ),
+            (
+                "without a session nobody waits",
+                &[Down, Subscribe("a")],
+                "no node answers, granted a",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_topic_that_nobody_needs_before_it_was_sent_is_never_sent() {
+    check(
+        Node::new,
+        &[
+            ("withdrawn", &[Subscribe("a"), Withdraw("a"), Room(9)], "full a"),
+            (
+                "needed again, by a new ticket",
+                &[Subscribe("a"), Withdraw("a"), Subscribe("a"), Room(9)],
+                "full a, subscribe#1 a",
+            ),
+            (
+                "one of two stays",
+                &[Subscribe("a"), Subscribe("a"), Withdraw("a"), Room(9)],
+                "full a, subscribe#0 a",
+            ),
+            (
+                "what was sent is unsubscribed from after its time",
+                &[Subscribe("a"), Room(9), Withdraw("a"), Subscribed("a", 0), Seconds(2), Room(9)],
+                "subscribe#0 a, full a, unsubscribe a",
+            ),
+            (
+                "the session is down: it is not sent on the next one",
+                &[Subscribe("a"), Withdraw("a"), Down, Up, Room(9)],
+                "full a, no node answers",
+            ),
+        ],
+    );
+}
+
+/// `a` is subscribed to, and then nobody is there.
+const LEFT: [Event; 4] = [Subscribe("a"), Room(9), Subscribed("a", 0), Leave("a")];
+
+#[test]
+fn a_topic_stays_subscribed_for_a_while_after_the_last_subscriber_has_left() {
+    let after = |more: &[Event]| [&LEFT[..], more].concat();
+    check(
+        Node::new,
+        &[
+            ("it stays", &after(&[Seconds(1), Room(9)]), "subscribe#0 a, release a"),
+            (
+                "its time is over",
+                &after(&[Seconds(2), Room(9)]),
+                "subscribe#0 a, release a, unsubscribe a",
+            ),
+            ("there is no room", &after(&[Seconds(2), Room(0)]), "subscribe#0 a, release a"),
+            (
+                "somebody is back",
+                &after(&[Subscribe("a"), Seconds(9), Room(9)]),
+                "subscribe#0 a, release a, granted a",
+            ),
+            (
+                "and has left again: the time begins again",
+                &after(&[Seconds(1), Subscribe("a"), Leave("a"), Seconds(1), Room(9)]),
+                "subscribe#0 a, release a, granted a",
+            ),
+            (
+                "and ends",
+                &after(&[Seconds(1), Subscribe("a"), Leave("a"), Seconds(2), Room(9)]),
+                "subscribe#0 a, release a, granted a, unsubscribe a",
+            ),
+            (
+                "the session is down: nothing keeps it",
+                &after(&[Down, Up, Room(9)]),
+                "subscribe#0 a, release a, no node answers",
+            ),
+            (
+                "time without a session does not count",
+                &after(&[Down, Seconds(9), Up, Subscribe("a"), Room(9)]),
+                "subscribe#0 a, release a, no node answers, subscribe#1 a",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn without_that_while_the_topic_is_unsubscribed_from_at_once() {
+    let new = || Node::with_app(sample(), 0);
+    check(new, &[("at once", &LEFT, "subscribe#0 a, release a, unsubscribe a")]);
+}
+
+#[test]
+fn other_nodes_are_sent_a_quit_where_they_have_a_snapshot_of_this_one() {
+    const ROOM: &str = "presence-r";
+    let confirmed =
+        [Subscribe(ROOM), Room(9), Subscribed(ROOM, 0), SnapshotSent(ROOM, 0, 1), Leave(ROOM)];
+    let after = |more: &[Event]| [&confirmed[..], more].concat();
+    let asked = "subscribe#0 presence-r, synchronize#0 presence-r";
+    check(
+        Node::new,
+        &[
+            (
+                "its time is over",
+                &after(&[Seconds(2), Room(9)]),
+                &format!("{asked}, release presence-r, quit presence-r, unsubscribe presence-r"),
+            ),
+            ("never sent", &[Subscribe(ROOM), Withdraw(ROOM), Room(9)], "full presence-r"),
+        ],
+    );
+}
+
+#[test]
+fn a_topic_kept_for_nobody_is_announced_again_if_a_snapshot_is_in_doubt() {
+    const ROOM: &str = "presence-r";
+    let left = [
+        Subscribe(ROOM),
+        Room(9),
+        Subscribed(ROOM, 0),
+        SnapshotSent(ROOM, 0, 1),
+        Event::Receive(9, ROOM, Received::Joined("u")),
+        Leave(ROOM),
+    ];
+    let after = |more: &[Event]| [&left[..], more].concat();
+    let before =
+        "subscribe#0 presence-r, synchronize#0 presence-r, release presence-r, deliver presence-r";
+    check(
+        Node::new,
+        &[
+            (
+                "no doubt",
+                &after(&[Subscribe(ROOM), Room(9)]),
+                &format!("{before}, granted presence-r"),
+            ),
+            (
+                "the sender's session is new",
+                &after(&[PeerUp(9), Subscribe(ROOM), Room(9)]),
+                &format!(
+                    "{before}, quit presence-r, unsubscribe presence-r, subscribe#1 presence-r, synchronize#1 presence-r"
+                ),
+            ),
+            (
+                "somebody is there: the sweep decides",
+                &after(&[Subscribe(ROOM), PeerUp(9), Subscribe(ROOM), Room(9)]),
+                &format!("{before}, granted presence-r, granted presence-r"),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn at_most_so_many_topics_stay_subscribed_for_nobody_and_the_oldest_goes_first() {
+    let mut node = Node::new();
+    node.checks_invariants = false;
+    for number in 0..=IDLE_MAX {
+        let name = format!("n{number}");
+        node.subscribe(&name);
+        node.apply(Room(9));
+        let (channel, ticket) = (&node.key(&name), u32::try_from(number).unwrap());
+        node.report(FromCluster::Subscribed { channel, ticket });
+        node.carry_out();
+        node.leave(&name);
+        node.carry_out();
+    }
+    node.checks_invariants = true;
+    node.take_effects();
+    assert_eq!(node.cluster.idle.len(), IDLE_MAX + 1);
+    node.apply(Room(9));
+    assert_eq!(node.take_effects(), "unsubscribe n0");
+    assert_eq!(node.cluster.idle.len(), IDLE_MAX);
+    node.apply(Room(9));
+    assert_eq!(node.take_effects(), "");
+}
+
+#[test]
+fn requests_that_are_withdrawn_at_once_do_not_fill_the_queue() {
+    let mut node = Node::new();
+    node.subscribe("stays");
+    for _ in 0..1_000 {
+        node.subscribe("a");
+        node.withdraw("a");
+        node.carry_out();
+        assert!(node.cluster.unsent.len() <= CANCELLED_MAX + 2 * 2);
+    }
+    assert_eq!(node.cluster.topics_waiting(), 1);
+    node.take_effects();
+    node.apply(Room(9));
+    assert_eq!(node.take_effects(), "subscribe#0 stays");
+}
+
+#[test]
+fn a_withdrawn_request_is_searched_for_among_the_newest() {
+    for (behind, effects) in [(WITHDRAW_SEARCHED_MAX - 1, "full a"), (WITHDRAW_SEARCHED_MAX, "")] {
+        let mut node = Node::new();
+        node.subscribe("a");
+        for number in 0..behind {
+            let (channel, ticket) = (node.key("a"), u32::try_from(number + 2).unwrap());
+            let connection = connection();
+            let mail = Mail::Subscribe { channel, connection, ticket, core: 0, join: None };
+            assert!(node.with(|cluster, here| cluster.hold_back(here, mail)).is_none());
+        }
+        node.apply(Withdraw("a"));
+        assert_eq!(node.take_effects(), effects, "{behind} newer ones");
+    }
+}
+
+/// None of the three numbers is of another core's or another connection's request.
+#[test]
+fn a_request_is_withdrawn_by_its_connection_ticket_and_core_only() {
+    let other = ConnectionKey { slot: 0, generation: 2 };
+    for (key, ticket, core) in [(other, 1, 0), (connection(), 2, 0), (connection(), 1, 1)] {
+        let mut node = Node::new();
+        node.subscribe("a");
+        let channel = node.key("a");
+        node.with(|cluster, here| cluster.withdraw(here, &channel, key, ticket, core));
+        assert_eq!(node.take_effects(), "", "{key:?} {ticket} {core}");
+        node.apply(Room(9));
+        assert_eq!(node.take_effects(), "subscribe#0 a");
+    }
+}
