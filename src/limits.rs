@@ -62,6 +62,12 @@ pub const WORKER_RINGS: [(u32, u32); 1] = [(RING_ENTRIES, RING_COMPLETIONS)];
 pub const EPOLL_EVENTS_MAX: usize = 1024;
 /// Mails a core may have waiting beyond its rings before it stops reading from its publishers.
 pub const MAIL_OVERFLOW_SOFT_MAX: usize = 4096;
+/// Mails that may wait for room on their way to one core, in each direction. Events over it are discarded and counted.
+/// Input of one tick, made before the congestion is noticed, causes at most half of it, with 128 workers.
+pub const MAIL_OVERFLOW_MAX: usize = 262_144;
+/// Effects of one tick for the session with Redis, and transitions that Redis has not ordered. Over either the session
+/// begins again. As many as the mail of one tick can cause.
+pub const CLUSTER_EFFECTS_MAX: usize = 262_144;
 /// Mails taken from one ring in one tick.
 pub const MAIL_PER_TICK_MAX: usize = 1024;
 /// Time a question to all cores may take, in milliseconds, before the API answers 503.

@@ -1,13 +1,15 @@
 //! Core-to-core transport: one SPSC ring per ordered pair of cores and lane, and a doorbell per core.
 //!
-//! Generic over the mail; knows nothing of its content. Nothing is dropped: if a ring is full, mail waits in order in
+//! Generic over the mail; knows nothing of its content. If a ring is full, mail waits in order in
 //! the sender's overflow queue, and `is_congested` makes the worker stop reading from publishers (sockets and HTTP). A
 //! core always reads lane 1 (`FromHome` in `shard::Lane`). It reads lane 0 unless its own lane 1 backlog is over the
 //! limit, because mail of lane 0 causes mail in lane 1. A lane 0 backlog does not count, because two busy cores could
 //! then deadlock.
 //!
-//! Limits: `ring_capacity`, and `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow. The overflow exceeds it only by the
-//! mail that was caused by input read before the congestion.
+//! Limits: `ring_capacity`; `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow, which exceeds it by the mail of input that
+//! was read before the congestion; `limits::MAIL_OVERFLOW_MAX` for each overflow queue. Over the last one mail that
+//! `discard_when_full` names is discarded and counted. Other mail is accepted: a core has at most a few of it for each
+//! of its subscriptions, which have limits of their own.
 
 mod doorbell;
 
@@ -51,6 +53,9 @@ pub struct Mailbox<M> {
     overflow_high_water: usize,
     /// Mails sent and received since the start.
     carried: Carried,
+    is_discardable: fn(&M) -> bool,
+    /// Mails that found their overflow queue full.
+    discarded: u64,
 }
 
 /// Mails sent and received. When the sums over all cores are the same twice in a row, and equal, none is under way.
@@ -86,6 +91,8 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             overflowed: [0; LANES],
             overflow_high_water: 0,
             carried: Carried::default(),
+            is_discardable: |_| false,
+            discarded: 0,
         })
         .collect();
     for from in 0..usize::from(cores) {
@@ -119,18 +126,36 @@ impl<M> Mailbox<M> {
         self.to_ring[usize::from(to)] = true;
         self.carried.sent += 1;
         if !outgoing.overflow.is_empty() {
-            outgoing.overflow.push_back((stamp, mail));
-            self.note_overflow(lane);
+            self.keep(to, lane, (stamp, mail));
         } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push((stamp, mail)) {
-            outgoing.overflow.push_back(mail);
-            self.note_overflow(lane);
+            self.keep(to, lane, mail);
         }
     }
 
+    /// Keeps mail until its ring has room, or discards it.
     #[cold]
-    fn note_overflow(&mut self, lane: usize) {
+    fn keep(&mut self, to: u16, lane: usize, stamped: StampedMail<M>) {
+        let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
+        if outgoing.overflow.len() >= limits::MAIL_OVERFLOW_MAX && (self.is_discardable)(&stamped.1)
+        {
+            self.carried.sent -= 1;
+            self.discarded += 1;
+            return;
+        }
+        outgoing.overflow.push_back(stamped);
         self.overflowed[lane] += 1;
         self.overflow_high_water = self.overflow_high_water.max(self.overflowed.iter().sum());
+    }
+
+    /// Which mail is discarded when its overflow queue is full. None is without this.
+    pub fn discard_when_full(&mut self, which: fn(&M) -> bool) {
+        self.is_discardable = which;
+    }
+
+    /// Mails that were discarded since the start.
+    #[must_use]
+    pub fn discarded(&self) -> u64 {
+        self.discarded
     }
 
     /// The most mails that have waited for room at a time.
@@ -317,6 +342,52 @@ mod tests {
         }
         assert!(received.iter().copied().eq(0..count));
         assert!(!left.has_overflow() && !right.has_mail(0));
+    }
+
+    #[test]
+    fn a_full_overflow_queue_discards_what_may_be_and_counts_it() {
+        let mut mailboxes = mesh::<u32>(3).unwrap();
+        let sender = &mut mailboxes[0];
+        sender.discard_when_full(|mail| *mail == 0);
+        let room = ring_capacity(3) + limits::MAIL_OVERFLOW_MAX;
+        (0..room).for_each(|_| sender.send(1, 0, 0, 0));
+        assert_eq!(
+            (sender.discarded(), sender.overflow_high_water()),
+            (0, limits::MAIL_OVERFLOW_MAX)
+        );
+        let before = sender.carried();
+        sender.send(1, 0, 0, 0);
+        assert_eq!((sender.discarded(), sender.carried()), (1, before), "it was not sent");
+        sender.send(1, 0, 0, 7);
+        assert_eq!(
+            sender.overflow_high_water(),
+            limits::MAIL_OVERFLOW_MAX + 1,
+            "other mail is kept"
+        );
+        (0..room).for_each(|_| sender.send(1, 1, 0, 0));
+        (0..room).for_each(|_| sender.send(2, 0, 0, 0));
+        assert_eq!(sender.discarded(), 1, "each queue has its own limit");
+        sender.check_invariants().unwrap();
+    }
+
+    #[test]
+    fn violations_of_a_mailbox_are_named() {
+        type Corrupt = fn(&mut Mailbox<u32>);
+        let rows: [(&str, Corrupt); 3] = [
+            ("2 mails of lane 0 wait for room, not 3", |mailbox| mailbox.overflowed[0] += 1),
+            ("mail of lane 0 waits out of its order", |mailbox| {
+                let outgoing = mailbox.outgoing[0][1].as_mut().unwrap();
+                outgoing.overflow[1].0 = 1;
+            }),
+            ("more mail waits for room than ever did", |mailbox| mailbox.overflow_high_water = 1),
+        ];
+        for (violation, corrupt) in rows {
+            let mut mailbox = mesh_of::<u32>(2, 1).unwrap().remove(0);
+            (5..8).for_each(|stamp| mailbox.send(1, 0, stamp, 0));
+            mailbox.check_invariants().unwrap();
+            corrupt(&mut mailbox);
+            assert_eq!(mailbox.check_invariants().expect_err(violation), violation);
+        }
     }
 
     /// Two busy cores once deadlocked: each stopped reading while its own mail found no room.

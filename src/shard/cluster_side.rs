@@ -76,7 +76,20 @@ impl Shard {
     /// The most transitions that Redis had not confirmed at a time.
     #[must_use]
     pub fn unconfirmed_high_water(&self) -> usize {
-        self.cluster.as_ref().map_or(0, |cluster| cluster.unconfirmed_high_water())
+        self.cluster.as_ref().map_or(0, |cluster| cluster.transitions().unconfirmed_high_water())
+    }
+
+    /// The most pending leaves at a time.
+    #[must_use]
+    pub fn pending_leaves_high_water(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.transitions().pending_high_water())
+    }
+
+    /// Transitions that found no room: their webhooks were decided without the order of Redis, or without a time in
+    /// which a rejoin cancels a leave.
+    #[must_use]
+    pub fn transitions_unordered(&self) -> u64 {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.transitions().unordered())
     }
 
     /// How often something of other nodes was over a limit and was dropped.

@@ -165,6 +165,12 @@ pub struct Greeting {
 }
 
 impl Mail {
+    /// Whether it is an event, which changes no state: it may be discarded when there is no room for it.
+    #[must_use]
+    pub fn is_event(&self) -> bool {
+        matches!(self, Self::Publish { .. } | Self::Deliver { .. })
+    }
+
     #[must_use]
     pub fn lane(&self) -> Lane {
         match self {

@@ -35,7 +35,7 @@ mod transfer;
 mod webhooks;
 
 pub use channel_key::{ChannelKey, ChannelKeys};
-pub use cluster::{ANSWER_BEATS, FromCluster, LEASE_BEATS, Stored, ToCluster};
+pub use cluster::{ANSWER_BEATS, ClusterOutbox, FromCluster, LEASE_BEATS, Stored, ToCluster};
 pub use context::Settings;
 pub use local::connection::{Connection, ConnectionKey};
 pub use local::delivery::AfterSend;

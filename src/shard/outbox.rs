@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::ConnectionKey;
 use super::channel_key::ChannelKey;
-use super::cluster::ToCluster;
+use super::cluster::ClusterOutbox;
 use super::context::Context;
 use super::home::change::Change;
 use super::mail::Mail;
@@ -60,7 +60,7 @@ pub struct Outbox {
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<Answered>,
     /// For the session with Redis; empty without a cluster.
-    pub cluster: Vec<ToCluster>,
+    pub cluster: ClusterOutbox,
     /// For the apps' backends. Made only for apps that want them.
     pub webhooks: Vec<WebhookEvent>,
     /// For `--debug`; empty without it.

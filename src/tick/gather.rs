@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::kernel::SessionKey;
 use crate::clock::Moment;
-use crate::shard::{Answer, Answered, ApiMessage, SessionId, ToCluster};
+use crate::shard::{Answer, Answered, ApiMessage, ClusterOutbox, SessionId, ToCluster};
 
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
@@ -76,13 +76,13 @@ impl Gathers {
         self.gathers.insert(id, Gather { asker, since, missing, missing_nodes: nodes, answers });
         if let Asker::Session(_) = asker {
             // With one core the answers are complete at once.
-            self.finish(id, &mut Vec::new());
+            self.finish(id, &mut ClusterOutbox::default());
         }
         id
     }
 
     /// Adds answers. Complete answers to other nodes leave by `out`.
-    pub(super) fn tell(&mut self, answered: &mut Vec<Answered>, out: &mut Vec<ToCluster>) {
+    pub(super) fn tell(&mut self, answered: &mut Vec<Answered>, out: &mut ClusterOutbox) {
         for answered in answered.drain(..) {
             // A late answer has no question.
             let id = match answered {
@@ -113,7 +113,7 @@ impl Gathers {
     }
 
     /// If the answers are complete, notes that for the session, or sends them to the node that asked.
-    pub(super) fn finish(&mut self, id: u32, out: &mut Vec<ToCluster>) {
+    pub(super) fn finish(&mut self, id: u32, out: &mut ClusterOutbox) {
         let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_whole()) else {
             return;
         };
@@ -130,7 +130,7 @@ impl Gathers {
     }
 
     /// Ends the wait for nodes that have not answered: for all questions, or for those asked before `limit`.
-    fn end_waiting_for_nodes(&mut self, limit: Option<Moment>, out: &mut Vec<ToCluster>) {
+    fn end_waiting_for_nodes(&mut self, limit: Option<Moment>, out: &mut ClusterOutbox) {
         let late = |gather: &Gather| {
             gather.missing_nodes > 0 && limit.is_none_or(|limit| gather.since <= limit)
         };
@@ -144,7 +144,7 @@ impl Gathers {
         ended.into_iter().for_each(|id| self.finish(id, out));
     }
 
-    pub(super) fn expire(&mut self, now: Moment, out: &mut Vec<ToCluster>) {
+    pub(super) fn expire(&mut self, now: Moment, out: &mut ClusterOutbox) {
         if let Some(limit) = now.0.checked_sub(NODES_TIME_MS)
             && !self.gathers.is_empty()
         {

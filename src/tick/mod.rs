@@ -57,11 +57,12 @@ impl<K: Kernel> Core<K> {
     /// Creates a core and watches its doorbell.
     pub fn new(
         shard: Shard,
-        mailbox: Mailbox<Mail>,
+        mut mailbox: Mailbox<Mail>,
         http: Http,
         mut kernel: K,
         sockets_reserved: usize,
     ) -> Self {
+        mailbox.discard_when_full(Mail::is_event);
         kernel.watch_doorbell(mailbox.doorbell());
         kernel.submit();
         Self {

@@ -338,6 +338,10 @@ impl<K: HostKernel> Worker<K> {
         let RedisConnection { state, session, buffer, .. } = connection;
         let RedisState::Serving(socket) = state else { return Ok(()) };
         for _ in 0..CHUNKS_PER_TURN {
+            if core.mailbox.owes_too_much() {
+                // Events of other nodes become mail to other cores. Until those take it, it waits in Redis.
+                break;
+            }
             match rustix::net::recv(&*socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err("it has closed the connection".to_owned()),
                 Ok((count, _)) => {

@@ -29,6 +29,7 @@ use super::envelope;
 use super::names::TopicNames;
 use crate::app::{Apps, Secret};
 use crate::buffer::FrameBytes;
+use crate::limits::CLUSTER_EFFECTS_MAX;
 use crate::pusher::socket_id::SocketId;
 use crate::resp::{self, Reader};
 use crate::shard::{ChannelKey, FromCluster, Question, SessionId, SessionMessage, Shard};
@@ -102,6 +103,8 @@ pub enum Lost {
     /// What it sends is no RESP, or a reply to nothing.
     Malformed,
     TooSlow,
+    /// More for other nodes than one tick may cause, or more transitions than may wait for Redis.
+    Overrun,
     /// It is not a master, or no longer: what is published on a replica reaches nobody beyond it.
     NotMaster(String),
     /// What this session publishes does not come back on the topic that it is subscribed to itself.
@@ -121,6 +124,11 @@ impl fmt::Display for Lost {
             ),
             Self::Silent => write!(formatter, "it has not answered for {SILENT_SECONDS} seconds"),
             Self::Malformed => formatter.write_str("it does not speak as Redis does"),
+            Self::Overrun => write!(
+                formatter,
+                "more than {CLUSTER_EFFECTS_MAX} messages for other nodes waited in this worker. The next connection \
+                 sends them what this node has; events over that were lost. More workers share it (RINGVERB_WORKERS)"
+            ),
             Self::TooSlow => formatter.write_str("it does not take what it is sent fast enough"),
             Self::NotMaster(role) => write!(
                 formatter,
@@ -417,7 +425,7 @@ impl ClusterSession {
             shard.on_cluster(FromCluster::Stored { channel: &channel });
         }
         loop {
-            for what in std::mem::take(&mut shard.outbox.cluster) {
+            for what in shard.outbox.cluster.take() {
                 self.carry_out_one(what);
             }
             let in_flight = self.topics_in_flight;
@@ -427,6 +435,9 @@ impl ClusterSession {
                 break;
             }
             shard.on_cluster(FromCluster::TopicRoom(room));
+        }
+        if shard.outbox.cluster.take_over() && self.is_up() {
+            return Err(Lost::Overrun);
         }
         if self.is_up() && !shard.has_unannounced() {
             self.request_replay();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
+use crate::limits;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{
@@ -74,6 +75,61 @@ pub enum ToCluster {
     },
 }
 
+/// Effects for the session, in order. The session takes them in each tick.
+///
+/// Limit: `limits::CLUSTER_EFFECTS_MAX`. Over it effects are discarded and counted, and the session begins again: a new
+/// session announces all state, so only events are lost.
+#[derive(Debug, Default)]
+pub struct ClusterOutbox {
+    effects: Vec<ToCluster>,
+    is_over: bool,
+    high_water: usize,
+    discarded: u64,
+}
+
+impl ClusterOutbox {
+    pub fn push(&mut self, effect: ToCluster) {
+        if self.is_full() {
+            self.is_over = true;
+            self.discarded += 1;
+        } else {
+            self.effects.push(effect);
+        }
+    }
+
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.effects.len() >= limits::CLUSTER_EFFECTS_MAX
+    }
+
+    /// The session must begin again, although no effect was discarded.
+    pub(in crate::shard) fn note_over(&mut self) {
+        self.is_over = true;
+    }
+
+    /// All effects since the last call.
+    pub fn take(&mut self) -> Vec<ToCluster> {
+        self.high_water = self.high_water.max(self.effects.len());
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Whether a limit was reached since the last call.
+    pub fn take_over(&mut self) -> bool {
+        std::mem::take(&mut self.is_over)
+    }
+
+    /// The most effects of one tick.
+    #[must_use]
+    pub fn high_water(&self) -> usize {
+        self.high_water
+    }
+
+    #[must_use]
+    pub fn discarded(&self) -> u64 {
+        self.discarded
+    }
+}
+
 /// What the session reports, in the order in which Redis sent it.
 #[derive(Debug)]
 pub enum FromCluster<'a> {
@@ -132,4 +188,23 @@ pub struct Stored {
     /// The session that published it, and its number there.
     pub from: SessionId,
     pub number: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effects_over_the_limit_are_discarded_counted_and_reported_once() {
+        let mut outbox = ClusterOutbox::default();
+        let effect = || ToCluster::Terminate { app: AppIndex(0), user_id: "".into() };
+        (0..limits::CLUSTER_EFFECTS_MAX).for_each(|_| outbox.push(effect()));
+        assert!(outbox.is_full() && !outbox.take_over());
+        outbox.push(effect());
+        assert_eq!((outbox.discarded(), outbox.take_over(), outbox.take_over()), (1, true, false));
+        assert_eq!(outbox.take().len(), limits::CLUSTER_EFFECTS_MAX);
+        assert_eq!((outbox.high_water(), outbox.is_full()), (limits::CLUSTER_EFFECTS_MAX, false));
+        outbox.push(effect());
+        assert_eq!((outbox.take().len(), outbox.high_water()), (1, limits::CLUSTER_EFFECTS_MAX));
+    }
 }

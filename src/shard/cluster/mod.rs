@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-pub use effect::{FromCluster, Stored, ToCluster};
+pub use effect::{ClusterOutbox, FromCluster, Stored, ToCluster};
 use remote_memory::RemoteMemory;
 use topic_state::{Details, Fetch, PeerSnapshot, ReceivedAt, TopicState};
 use transitions::{Transition, Transitions};
@@ -202,8 +202,8 @@ impl Cluster {
         (self.topics.len() + self.transitions.len(), self.nodes.len())
     }
 
-    pub(super) fn unconfirmed_high_water(&self) -> usize {
-        self.transitions.unconfirmed_high_water()
+    pub(super) fn transitions(&self) -> &Transitions {
+        &self.transitions
     }
 
     /// Whether topics are still to be announced since the session came up.
@@ -390,7 +390,8 @@ impl Cluster {
         except: Option<SocketId>,
         cache_ttl_seconds: Option<u32>,
     ) {
-        if cache_ttl_seconds.is_some() {
+        // Redis confirms none that is discarded.
+        if cache_ttl_seconds.is_some() && !out.cluster.is_full() {
             *self.unstored.entry(channel.clone()).or_default() += 1;
             if let Some(details) = self.details(channel) {
                 details.fetching = None;

@@ -17,8 +17,9 @@
 //!    whether somebody came back before or after.
 //! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
 //!
-//! Limits: transitions that Redis has not confirmed are bounded by the session's output, since clients that cause more
-//! have to wait (`local/pace.rs`); pending leaves by the leaves of that time.
+//! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed. Clients that cause many have to wait
+//! before that (`local/pace.rs`). Over it all are decided as without a session, and the session begins again. As many
+//! leaves may be pending; a leave over that is final at once, so a rejoin does not cancel it. Both are counted.
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use super::remote_memory::RemoteMemory;
 use super::topic_state::PeerSnapshot;
 use super::{Cluster, FastMap, Here, ToCluster};
+use crate::limits;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
 use crate::shard::webhooks::{Transitioner, wants_transitions};
@@ -54,14 +56,17 @@ pub(super) enum Transition {
 
 /// This node's transitions that have no place in Redis's order yet, and its pending leaves.
 #[derive(Debug, Default)]
-pub(super) struct Transitions {
+pub(in crate::shard) struct Transitions {
     /// Published and not confirmed, oldest first.
     unconfirmed: VecDeque<(ChannelKey, Transitioner, Transition)>,
     pending_leaves: FastMap<ChannelKey, FastMap<Transitioner, PendingLeave>>,
     /// Deadlines, oldest first: all pending leaves last equally long, so new ones go to the end.
     due: VecDeque<(u32, ChannelKey)>,
-    /// The most that `unconfirmed` has held.
+    /// The most that `unconfirmed` and `due` have held.
     unconfirmed_high_water: usize,
+    pending_high_water: usize,
+    /// Transitions over a limit.
+    unordered: u64,
 }
 
 impl Transitions {
@@ -90,8 +95,18 @@ impl Transitions {
     }
 
     /// The most transitions that were unconfirmed at a time.
-    pub(super) fn unconfirmed_high_water(&self) -> usize {
+    pub(in crate::shard) fn unconfirmed_high_water(&self) -> usize {
         self.unconfirmed_high_water
+    }
+
+    /// The most pending leaves at a time, with those that were cancelled and whose deadline is to come.
+    pub(in crate::shard) fn pending_high_water(&self) -> usize {
+        self.pending_high_water
+    }
+
+    /// Transitions that found no room.
+    pub(in crate::shard) fn unordered(&self) -> u64 {
+        self.unordered
     }
 
     fn push_unconfirmed(&mut self, channel: ChannelKey, who: Transitioner, transition: Transition) {
@@ -129,7 +144,13 @@ impl Cluster {
         if !is_wanted {
             return;
         }
-        match self.topics.get_mut(channel).filter(|_| self.is_up) {
+        let is_full = self.transitions.unconfirmed.len() >= limits::CLUSTER_EFFECTS_MAX;
+        if is_full {
+            self.transitions.unordered += 1;
+            here.out.cluster.note_over();
+            self.confirm_all_transitions(here);
+        }
+        match self.topics.get_mut(channel).filter(|_| self.is_up && !is_full) {
             Some(topic) => {
                 topic.details().unconfirmed += 1;
                 if let (Transition::Join, Some(found @ PendingLeave::Until(_))) =
@@ -321,15 +342,28 @@ impl Cluster {
         }
     }
 
-    fn begin_pending_leave(&mut self, here: &Here<'_>, channel: &ChannelKey, who: Transitioner) {
+    fn begin_pending_leave(
+        &mut self,
+        here: &mut Here<'_>,
+        channel: &ChannelKey,
+        who: Transitioner,
+    ) {
         let seconds = here.context.settings.webhook_linger_seconds;
         if seconds == 0 {
             return;
+        }
+        if self.transitions.due.len() >= limits::CLUSTER_EFFECTS_MAX {
+            self.transitions.unordered += 1;
+            // The other nodes have noted the leave as pending here.
+            let message = ChannelMessage::LeaveFinal { who: who.clone() };
+            return self.transition(here, channel, who, Transition::Final, message);
         }
         let until = here.context.now_seconds + seconds;
         let those = self.transitions.pending_leaves.entry(channel.clone()).or_default();
         those.insert(who, PendingLeave::Until(until));
         self.transitions.due.push_back((until, channel.clone()));
+        let waiting = self.transitions.due.len();
+        self.transitions.pending_high_water = self.transitions.pending_high_water.max(waiting);
     }
 
     /// A second has passed: publishes the end of the pending leaves whose time is over.

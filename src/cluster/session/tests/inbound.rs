@@ -5,7 +5,9 @@ use crate::shard::WireQuestion;
 
 #[test]
 fn an_event_is_delivered_once_and_by_its_senders_order() {
-    let rows: [(&str, &[(SessionId, u64)], usize); 5] = [
+    /// What is received, by sender and number, and how many of them are delivered.
+    type Row<'a> = (&'a str, &'a [(SessionId, u64)], usize);
+    let rows: [Row<'_>; 5] = [
         ("once", &[(PEER, 1), (PEER, 1)], 1),
         ("each number", &[(PEER, 1), (PEER, 2)], 2),
         ("numbers may be left out", &[(PEER, 1), (PEER, 9)], 2),

@@ -175,3 +175,20 @@ fn the_shard_counts_a_cached_event_that_was_dropped_as_one_that_will_not_be_stor
     assert!(session.session.unstored.is_empty());
     assert_eq!(session.session.kept_bytes, 0);
 }
+
+#[test]
+fn more_effects_than_one_tick_may_cause_end_the_session_and_the_next_one_is_whole() {
+    let mut session = TestSession::up();
+    session.subscribe();
+    let channel = session.shard.channel_key(AppIndex(0), "other").unwrap();
+    for _ in 0..=CLUSTER_EFFECTS_MAX {
+        session.shard.outbox.cluster.push(ToCluster::Unsubscribe { channel: channel.clone() });
+    }
+    assert_eq!(session.session.carry_out(&mut session.shard), Err(Lost::Overrun));
+    session.session.close(&mut session.shard);
+    session.session.carry_out(&mut session.shard).unwrap();
+    session.session.open();
+    session.answer(MASTER);
+    let sent = session.commands();
+    assert!(sent.contains(&"SUBSCRIBE n/news".to_owned()), "{sent:?}");
+}

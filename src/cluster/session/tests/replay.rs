@@ -159,7 +159,9 @@ fn a_request_is_answered_with_what_its_sender_has_missed() {
         replay("three", first + 2),
         replay("terminate u", first + 3),
     ];
-    let rows: [(&str, u32, Vec<(SessionId, u64)>, &[String]); 5] = [
+    /// Time away, what was received by then, and the replays.
+    type Row<'a> = (&'a str, u32, Vec<(SessionId, u64)>, &'a [String]);
+    let rows: [Row<'_>; 5] = [
         ("all", 0, vec![], &all),
         ("what is newer than what it has received", 0, vec![(own, first)], &all[1..]),
         ("nothing is", 0, vec![(own, first + 3)], &[]),

@@ -275,7 +275,7 @@ impl Node {
 
     /// Notes the effects, and carries out those inside of the node.
     pub(super) fn carry_out(&mut self) {
-        for effect in std::mem::take(&mut self.out.cluster) {
+        for effect in self.out.cluster.take() {
             let (effect, name) = shown(&effect);
             self.note(&effect, &name);
         }
@@ -307,7 +307,7 @@ impl Node {
         }
         for mail in std::mem::take(&mut self.out.own.to_home) {
             if let Mail::Subscribe { channel, .. } | Mail::Watch { user: channel, .. } = &mail {
-                self.note("release", &channel.name().to_owned());
+                self.note("release", channel.name());
             }
             self.accept(mail);
         }
@@ -351,7 +351,7 @@ fn shown(effect: &ToCluster) -> (String, String) {
             message:
                 NodeMessage::Session(SessionMessage::Snapshot { ticket, snapshot, channel, .. }),
         } => {
-            let has = snapshot.as_ref().map_or(" nothing".to_owned(), ids);
+            let has = snapshot.as_ref().map_or_else(|| " nothing".to_owned(), ids);
             (format!("answer#{ticket}{has} to {}:", to.node.0), (**channel).to_owned())
         }
         ToCluster::SendToAll { message: SessionMessage::Revive { node } } => {

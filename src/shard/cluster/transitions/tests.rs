@@ -6,6 +6,7 @@ use super::super::FromCluster;
 use super::*;
 use crate::app::{App, AppIndex, Apps, Webhook, WebhookKind, sample};
 use crate::clock::Moment;
+use crate::limits::CLUSTER_EFFECTS_MAX;
 use crate::pusher::inbound::UserId;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::context::{Context, Settings};
@@ -77,7 +78,7 @@ impl Fixture {
                 receivers: 1,
             });
         }
-        fixture.out.cluster.clear();
+        fixture.out.cluster.take();
         fixture
     }
 
@@ -143,7 +144,7 @@ impl Fixture {
             Happening::MemberRemoved { .. } => '-',
             other => panic!("{other:?}"),
         });
-        let sent = self.out.cluster.drain(..).filter_map(|effect| match effect {
+        let sent = self.out.cluster.take().into_iter().filter_map(|effect| match effect {
             ToCluster::Send { message: ChannelMessage::Joined { .. }, .. } => Some('J'),
             ToCluster::Send { message: ChannelMessage::Left { .. }, .. } => Some('L'),
             ToCluster::Send { message: ChannelMessage::LeaveFinal { .. }, .. } => Some('F'),
@@ -271,4 +272,46 @@ fn a_snapshot_overrides_nothing_that_was_received_during_the_wait_for_it() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_leave_over_the_limit_of_pending_ones_is_final_at_once() {
+    let mut fixture = Fixture::new(false);
+    let filler = (u32::MAX, fixture.channel.clone());
+    fixture.cluster.transitions.due = std::iter::repeat_n(filler, CLUSTER_EFFECTS_MAX).collect();
+    for event in [Join, Ordered, Leave, Ordered, Ordered, RemoteJoin(9)] {
+        fixture.apply(event);
+    }
+    assert_eq!(fixture.effects(), ("+-".to_owned(), "JLF".to_owned()), "no join cancels it");
+    assert_eq!(fixture.cluster.transitions.unordered(), 1);
+    assert!(!fixture.cluster.transitions.has_pending_leaves(&fixture.channel));
+}
+
+#[test]
+fn transitions_over_the_limit_are_decided_at_once_and_the_session_begins_again() {
+    let mut fixture = Fixture::new(false);
+    fixture.apply(Join);
+    let (channel, count) = (fixture.channel.clone(), CLUSTER_EFFECTS_MAX);
+    let unconfirmed = &mut fixture.cluster.transitions.unconfirmed;
+    while unconfirmed.len() < count {
+        unconfirmed.push_back((channel.clone(), None, Transition::Final));
+    }
+    let unconfirmed = u32::try_from(count).unwrap();
+    fixture.cluster.details(&channel).unwrap().unconfirmed = unconfirmed;
+    assert!(!fixture.out.cluster.take_over());
+    fixture.apply(Leave);
+    assert_eq!(fixture.effects().0, "+-", "the join before it, too");
+    assert!(fixture.out.cluster.take_over());
+    let transitions = &fixture.cluster.transitions;
+    assert_eq!((transitions.unordered(), transitions.unconfirmed.len()), (1, 0));
+}
+
+#[test]
+fn the_most_unconfirmed_and_pending_ones_are_noted() {
+    let mut fixture = Fixture::new(false);
+    for event in [Join, Leave, Ordered, Ordered, Join, Ordered] {
+        fixture.apply(event);
+    }
+    let transitions = &fixture.cluster.transitions;
+    assert_eq!((transitions.unconfirmed_high_water(), transitions.pending_high_water()), (2, 1));
 }
