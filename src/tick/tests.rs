@@ -199,3 +199,25 @@ fn a_client_that_never_stops_sending_has_no_more_kept_than_one_read() {
     }
     assert_eq!(core.http_sessions(), 1);
 }
+
+/// The check of a core finds what is wrong in its shard. A paused core takes over connections in any order, so that its
+/// sides need not agree.
+#[test]
+fn violations_of_a_core_are_named() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    open(&mut core);
+    core.check_invariants().unwrap();
+    // The flush is to send the greeting, and has lost it.
+    let dirty = std::mem::take(&mut core.shard.outbox.dirty);
+    let found = core.check_invariants().unwrap_err();
+    assert!(found.contains("nobody flushes it"), "{found}");
+    core.shard.outbox.dirty = dirty;
+    core.check_invariants().unwrap();
+    let channel = core.shard.channel_key(AppIndex(0), "a").unwrap();
+    let restore = crate::shard::Restore::Interest { channel, core: 0, count: 1 };
+    core.shard.on_mail(Mail::Restore(Box::new(restore)));
+    let found = core.check_invariants().unwrap_err();
+    assert!(found.contains("interest true, active false"), "{found}");
+    core.pause();
+    core.check_invariants().unwrap();
+}

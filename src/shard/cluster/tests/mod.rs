@@ -4,6 +4,7 @@
 //! is held-back mail that goes on to the home, `+u` and `-u` are webhooks. What follows from an effect inside of the
 //! node is carried out at once, as `Shard` does it.
 
+mod invariants;
 mod remote;
 mod session_events;
 mod topics;
