@@ -33,6 +33,12 @@ impl Frame {
     }
 }
 
+impl From<&[u8]> for Frame {
+    fn from(bytes: &[u8]) -> Self {
+        Self::new(bytes.into())
+    }
+}
+
 impl From<Vec<u8>> for Frame {
     fn from(bytes: Vec<u8>) -> Self {
         Self::new(bytes.into())

@@ -5,8 +5,6 @@
 use std::sync::Arc;
 
 use super::channel_key::ChannelKeys;
-use super::local::memory::MemoryLimits;
-use super::local::pace::Pace;
 use super::node_message::NodeId;
 use crate::app::{App, AppIndex, Apps};
 use crate::clock::Moment;
@@ -61,6 +59,29 @@ impl Settings {
             pace: Pace::default(),
             topic_linger_beats: 0,
         }
+    }
+}
+
+/// Bounds of each connection of this core, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryLimits {
+    /// See `Config::send_queue_bytes_max`.
+    pub send_queue_bytes_max: usize,
+    /// See `Config::connection_bytes_max`: everything that one connection keeps, its send queue included.
+    pub connection_bytes_max: usize,
+}
+
+/// The size of a connection's bucket and how fast it empties. The simulator has smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Changes at once. A page with as many channels as a connection may have by default is not delayed.
+    pub burst: u32,
+    pub per_second: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { burst: 2_000, per_second: 1_000 }
     }
 }
 

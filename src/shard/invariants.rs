@@ -49,7 +49,7 @@ impl Shard {
         for home in self.home.channels.iter() {
             let (name, is_interested) = (home.key().name(), !home.interested.is_empty());
             let index = self.local.channels.find_key(home.key());
-            let is_active = index.is_some_and(|index| self.local.channels.get(index).active);
+            let is_active = index.is_some_and(|index| self.local.channels[index].active);
             ensure!(
                 is_interested == is_active,
                 "{name}: interest {is_interested}, active {is_active}"

@@ -28,6 +28,7 @@ mod mail;
 mod node_message;
 mod outbox;
 mod query;
+mod slots;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -36,11 +37,9 @@ mod webhooks;
 
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_BEATS, ClusterOutbox, FromCluster, LEASE_BEATS, Stored, ToCluster};
-pub use context::Settings;
+pub use context::{MemoryLimits, Pace, Settings};
 pub use local::connection::{Connection, ConnectionKey};
 pub use local::delivery::AfterSend;
-pub use local::memory::MemoryLimits;
-pub use local::pace::Pace;
 pub use local::send_queue::SendQueue;
 pub use mail::{Greeting, Join, Lane, Mail, Restore};
 pub use node_message::{

@@ -88,7 +88,7 @@ impl Shard {
 
     fn describe(&self, app: AppIndex, name: &str) -> Described {
         let Ok(key) = self.context.keys.make(app, name) else { return Described::default() };
-        let local = self.local.channels.find_key(&key).map(|index| self.local.channels.get(index));
+        let local = self.local.channels.find_key(&key).map(|index| &self.local.channels[index]);
         let home = self.home.channels.find(&key);
         Described {
             subscription_count: local.map_or(0, |channel| channel.subscribers.len()),

@@ -225,9 +225,10 @@ impl Home {
             return;
         }
         if context.app(channel.app()).subscription_count {
-            self.text.clear();
-            outbound::subscription_count(channel.name(), total, &mut self.text);
-            let bytes = frame::encode_text(&self.text).into();
+            let bytes = frame::text_in(&mut self.text, |text| {
+                outbound::subscription_count(channel.name(), total, text)
+            })
+            .into();
             self.deliver(context, out, channel, &bytes, None);
         }
         if is_ours {

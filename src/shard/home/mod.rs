@@ -148,9 +148,7 @@ impl Home {
         let cached = home.cached(context.now).map(|cached| cached.frame.clone());
         let cached = cached.unwrap_or_else(|| {
             out.send_webhook(context, channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
-            self.text.clear();
-            outbound::cache_miss(channel.name(), &mut self.text);
-            frame::encode_text(&self.text).into()
+            frame::text_in(&mut self.text, |text| outbound::cache_miss(channel.name(), text)).into()
         });
         Some(Box::new(Greeting { acknowledgement, cached: Some(cached) }))
     }

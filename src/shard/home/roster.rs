@@ -302,9 +302,10 @@ impl Home {
         channel: &ChannelKey,
         channel_data: &str,
     ) {
-        self.text.clear();
-        outbound::member_added(channel.name(), channel_data, &mut self.text);
-        let frame = frame::encode_text(&self.text).into();
+        let frame = frame::text_in(&mut self.text, |text| {
+            outbound::member_added(channel.name(), channel_data, text)
+        })
+        .into();
         self.deliver(context, out, channel, &frame, None);
     }
 
@@ -322,9 +323,10 @@ impl Home {
         if roster.is_empty() {
             home.roster = None;
         }
-        self.text.clear();
-        outbound::member_removed(channel.name(), &member.id_json, &mut self.text);
-        let frame = frame::encode_text(&self.text).into();
+        let frame = frame::text_in(&mut self.text, |text| {
+            outbound::member_removed(channel.name(), &member.id_json, text)
+        })
+        .into();
         self.deliver(context, out, channel, &frame, None);
         self.channels.drop_if_unused(index);
     }

@@ -8,9 +8,6 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashTable;
-use slab::Slab;
-
 use super::count::CountTable;
 use super::roster::{Member, Roster};
 use crate::app::AppIndex;
@@ -20,8 +17,8 @@ use crate::pusher::inbound::UserId;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::core_set::CoreSet;
 use crate::shard::invariants::ensure;
-use crate::shard::local::channel_table::{forget, of_app_mut};
 use crate::shard::node_message::SessionId;
+use crate::shard::slots::{Keyed, KeyedSlots};
 use crate::shard::state::{HomeState, MemberState};
 
 /// Memory of a cached event beside its frame: the entry, the channel, its name, and its place by age. Measured with
@@ -62,20 +59,24 @@ impl HomeChannel {
         self.roster.as_ref().map_or(0, |roster| roster.len())
     }
 
+    pub(in crate::shard) fn key(&self) -> &ChannelKey {
+        &self.key
+    }
+
     pub(in crate::shard) fn user_ids(&self) -> impl Iterator<Item = &str> {
         self.roster.iter().flat_map(|roster| roster.user_ids())
     }
+}
 
-    pub(in crate::shard) fn key(&self) -> &ChannelKey {
+impl Keyed for HomeChannel {
+    fn key(&self) -> &ChannelKey {
         &self.key
     }
 }
 
 /// The channels whose home this core is.
 pub(in crate::shard) struct HomeTable {
-    /// One index for each app, as in `ChannelTable`.
-    by_app: Vec<HashTable<u32>>,
-    channels: Slab<HomeChannel>,
+    channels: KeyedSlots<HomeChannel>,
     /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
     /// more is stale.
     cache_ages: VecDeque<(u64, u32, u32)>,
@@ -90,8 +91,7 @@ impl HomeTable {
     /// `reserved` channels find room without moving: address space, not memory.
     pub(in crate::shard) fn new(reserved: usize, cache_bytes_max: usize) -> Self {
         Self {
-            by_app: Vec::new(),
-            channels: Slab::with_capacity(reserved),
+            channels: KeyedSlots::new(reserved),
             cache_ages: VecDeque::new(),
             cache_stamp: 0,
             cache_bytes: 0,
@@ -102,35 +102,33 @@ impl HomeTable {
     }
 
     pub(in crate::shard) fn find_index(&self, key: &ChannelKey) -> Option<u32> {
-        let index = self.by_app.get(usize::from(key.app().0))?;
-        index.find(key.hash(), |index| self.channels[*index as usize].key == *key).copied()
+        self.channels.find_key(key)
     }
 
     pub(in crate::shard) fn find(&self, key: &ChannelKey) -> Option<&HomeChannel> {
-        self.find_index(key).map(|index| &self.channels[index as usize])
+        self.find_index(key).map(|index| &self.channels[index])
     }
 
     pub(in crate::shard) fn get(&self, index: u32) -> &HomeChannel {
-        &self.channels[index as usize]
+        &self.channels[index]
     }
 
     pub(in crate::shard) fn get_mut(&mut self, index: u32) -> &mut HomeChannel {
-        &mut self.channels[index as usize]
+        &mut self.channels[index]
     }
 
     /// The channels of one app, in no order.
     pub(in crate::shard) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &HomeChannel> {
-        let index = self.by_app.get(usize::from(app.0));
-        index.into_iter().flatten().map(|index| &self.channels[*index as usize])
+        self.channels.of_app(app)
     }
 
     /// All channels with their indexes.
     pub(in crate::shard) fn entries(&self) -> impl Iterator<Item = (u32, &HomeChannel)> {
-        self.channels.iter().map(|(at, channel)| (u32::try_from(at).unwrap_or(u32::MAX), channel))
+        self.channels.entries()
     }
 
     pub(in crate::shard) fn contains(&self, index: u32) -> bool {
-        self.channels.contains(index as usize)
+        self.channels.get(index).is_some()
     }
 
     /// Checks the sums over cached events, and that the oldest of them are found by age.
@@ -148,7 +146,7 @@ impl HomeTable {
     }
 
     pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = &HomeChannel> {
-        self.channels.iter().map(|(_, channel)| channel)
+        self.channels.iter()
     }
 
     pub(in crate::shard) fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
@@ -157,21 +155,14 @@ impl HomeTable {
         }
         let interested = CoreSet::default();
         let channel = HomeChannel { key: key.clone(), interested, roster: None, cached: None };
-        let index = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
-        assert!(index != u32::MAX, "a core is home to fewer than 2^32 channels");
-        let channels = &self.channels;
-        of_app_mut(&mut self.by_app, key.app())
-            .insert_unique(key.hash(), index, |at| channels[*at as usize].key.hash());
-        index
+        self.channels.insert(channel)
     }
 
     pub(in crate::shard) fn drop_if_unused(&mut self, index: u32) {
-        if !self.channels[index as usize].is_unused() {
-            return;
+        if self.channels[index].is_unused() {
+            self.channels.remove(index);
+            self.counts.forget(index);
         }
-        let channel = self.channels.remove(index as usize);
-        self.counts.forget(index);
-        forget(&mut self.by_app, &channel.key, index, |at| self.channels[*at as usize].key.hash());
     }
 
     /// Remembers a cache channel's last event and evicts the oldest over the bound.
@@ -185,7 +176,7 @@ impl HomeTable {
         self.cache_stamp += 1;
         let stamp = self.cache_stamp;
         let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched: None };
-        self.channels[index as usize].cached = Some(Box::new(cached));
+        self.channels[index].cached = Some(Box::new(cached));
         self.cache_bytes += cached_bytes(frame);
         self.cache_count += 1;
         self.cache_ages.push_back((stamp, index, expires_seconds));
@@ -200,7 +191,7 @@ impl HomeTable {
     }
 
     fn forget(&mut self, index: u32) {
-        if let Some(cached) = self.channels[index as usize].cached.take() {
+        if let Some(cached) = self.channels[index].cached.take() {
             self.cache_bytes -= cached_bytes(&cached.frame);
             self.cache_count -= 1;
         }
@@ -230,7 +221,7 @@ impl HomeTable {
         &self,
         now: Moment,
     ) -> impl Iterator<Item = (&ChannelKey, HomeState)> {
-        self.channels.iter().filter_map(move |(index, channel)| {
+        self.channels.entries().filter_map(move |(index, channel)| {
             let members = channel.roster.iter().flat_map(|roster| roster.iter());
             let state = HomeState {
                 members: members
@@ -244,7 +235,7 @@ impl HomeTable {
                 cached: channel
                     .cached(now)
                     .map(|cached| (cached.frame.to_vec(), cached.expires_seconds)),
-                count_sent: self.counts.sent(u32::try_from(index).unwrap_or(u32::MAX)),
+                count_sent: self.counts.sent(index),
             };
             (state != HomeState::default()).then_some((&channel.key, state))
         })
@@ -258,7 +249,7 @@ impl HomeTable {
                 state.members.into_iter().map(|MemberState { user, info, connections }| {
                     (user.text, Member { id_json: user.json, info, connections, nodes: 0 })
                 });
-            self.channels[index as usize].roster = Some(Box::new(roster.collect()));
+            self.channels[index].roster = Some(Box::new(roster.collect()));
         }
         if let Some((sent, seconds)) = state.count_sent {
             self.counts.restore_sent(index, channel, sent, seconds);
@@ -278,7 +269,7 @@ impl HomeTable {
         count: Option<u32>,
     ) {
         let index = self.find_or_insert(channel);
-        self.channels[index as usize].interested.insert(core);
+        self.channels[index].interested.insert(core);
         if let Some(count) = count {
             self.counts.restore(index, core, count);
         }
@@ -297,8 +288,7 @@ impl HomeTable {
     /// The cached event was not received but fetched.
     pub(in crate::shard) fn note_fetched(&mut self, key: &ChannelKey, by: (SessionId, u64)) {
         let index = self.find_index(key);
-        if let Some(cached) = index.and_then(|index| self.channels[index as usize].cached.as_mut())
-        {
+        if let Some(cached) = index.and_then(|index| self.channels[index].cached.as_mut()) {
             cached.fetched = Some(by);
         }
     }
@@ -324,7 +314,7 @@ fn cached_bytes(frame: &FrameBytes) -> usize {
     frame.len() + CACHED_EVENT_BYTES
 }
 
-fn is_cached(channels: &Slab<HomeChannel>, index: u32, stamp: u64) -> bool {
-    let cached = channels.get(index as usize).and_then(|channel| channel.cached.as_ref());
+fn is_cached(channels: &KeyedSlots<HomeChannel>, index: u32, stamp: u64) -> bool {
+    let cached = channels.get(index).and_then(|channel| channel.cached.as_ref());
     cached.is_some_and(|cached| cached.stamp == stamp)
 }

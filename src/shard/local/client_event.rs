@@ -5,6 +5,7 @@ use super::refuse::Denial;
 use super::subscribe::bad_channel;
 use super::{Local, frame};
 use crate::app::{ClientEventsFrom, WebhookKind};
+use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
@@ -71,7 +72,7 @@ impl Local {
         if !self.count_client_event(context, key.slot) {
             return Err((error_code::RATE_LIMITED, Cause::ClientEventRate));
         }
-        let sender = &self.connections[key.slot as usize];
+        let sender = &self.connections[key.slot];
         let (app, socket_id) = (sender.app, sender.socket_id);
         let bad_channel = |_| (error_code::INVALID_MESSAGE, Cause::BadChannel);
         let channel = context.keys.make(app, &event.channel).map_err(bad_channel)?;
@@ -92,14 +93,15 @@ impl Local {
             return Err((error_code::NOT_A_MEMBER, Cause::NotAMember));
         }
         let user = subscription.and_then(|found| found.member.as_ref());
-        self.text.clear();
         let (name, data) = (event.event, event.data);
         let user_json = user.map(|user| &*user.json);
-        outbound::client_event(name, channel.name(), data, user_json, &mut self.text);
+        let frame = frame::text_in(&mut self.text, |text| {
+            outbound::client_event(name, channel.name(), data, user_json, text);
+        });
+        let frame: FrameBytes = frame.into();
         // Kept for the backend only, so not copied for an app without webhooks.
         let has_webhooks = !context.app(app).webhooks.is_empty();
         let user_id = user.filter(|_| has_webhooks).map(|user| user.text.clone());
-        let bytes = frame::encode_text(&self.text).into();
         out.send_webhook(context, &channel, WebhookKind::ClientEvent, || {
             let (event, data) = (name.into(), data.into());
             Happening::ClientEvent(Box::new(ClientEventReport { event, data, socket_id, user_id }))
@@ -107,7 +109,7 @@ impl Local {
         self.note_cluster_traffic(context, key);
         // Client events are never cached (docs/PROTOCOL.md rule 37).
         let home = context.keys.home(&channel);
-        let (frame, except) = (bytes, Some(socket_id));
+        let except = Some(socket_id);
         out.mail_home(home, Mail::Publish { channel, frame, except, cache: false });
         Ok(())
     }
@@ -121,7 +123,7 @@ impl Local {
         denial: &Denial<'_>,
     ) {
         let now = context.now.seconds();
-        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        let extras = self.connections[slot].extras.get_or_insert_default();
         if extras.client_event_told_second.replace(now) == Some(now) {
             return drop(self.note_refusal(context, out, slot, denial.cause, &denial.values));
         }
@@ -135,7 +137,7 @@ impl Local {
             return true;
         };
         let now = context.now.seconds();
-        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        let extras = self.connections[slot].extras.get_or_insert_default();
         if extras.client_event_second != now {
             (extras.client_event_second, extras.client_event_count) = (now, 0);
         }

@@ -7,9 +7,9 @@ use crate::limits;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
-use super::memory::MemoryLimits;
 use super::send_queue::{FRAME_BYTES, SendQueue};
 use crate::shard::channel_key::ChannelKey;
+use crate::shard::context::MemoryLimits;
 
 /// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,10 +12,10 @@ use crate::shard::outbox::Outbox;
 impl Local {
     /// The channel has one local subscriber more or less.
     pub(super) fn note_count(&mut self, context: &Context, index: u32) {
-        let local = self.channels.get(index);
+        let local = &self.channels[index];
         let counts = context.app(local.key.app()).counts_subscriptions();
         if counts && local.key.kind.access != Access::Presence && !local.count_changed {
-            self.channels.get_mut(index).count_changed = true;
+            self.channels[index].count_changed = true;
             self.counts_changed.push(index);
         }
     }
@@ -25,7 +25,7 @@ impl Local {
         let core = context.core();
         while let Some(index) = self.counts_changed.pop() {
             // Of a channel that is gone the home was sent `Disinterest`; its index may be another's by now.
-            let Some(local) = self.channels.find_mut(index).filter(|local| local.count_changed)
+            let Some(local) = self.channels.get_mut(index).filter(|local| local.count_changed)
             else {
                 continue;
             };

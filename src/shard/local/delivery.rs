@@ -39,8 +39,8 @@ impl Local {
         let Some(index) = self.channels.find_key(channel) else { return };
         let frame = Frame::new(frame.clone());
         let limits = self.limits;
-        for subscriber in &self.channels.get(index).subscribers {
-            let connection = &mut self.connections[subscriber.slot as usize];
+        for subscriber in &self.channels[index].subscribers {
+            let connection = &mut self.connections[subscriber.slot];
             if except == Some(connection.socket_id) {
                 continue;
             }
@@ -65,7 +65,7 @@ impl Local {
         frame: &Frame,
     ) {
         let limits = context.settings.memory;
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if connection.closing {
             return;
         }
@@ -88,7 +88,7 @@ impl Local {
         // Each round closes at least one connection, so this ends.
         while let Some(slot) = self.overflowed.pop() {
             let error = error_code::SLOW_CONSUMER;
-            let found = self.connections.get(slot as usize);
+            let found = self.connections.get(slot);
             if let Some(found) = found.filter(|found| found.overflowed && !found.closing) {
                 let waiting = found.send_queue.cost();
                 self.cut_off(context, out, slot, error, Cause::SlowConsumer, waiting);
@@ -98,7 +98,7 @@ impl Local {
     }
 
     pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if !connection.dirty && !connection.blocked {
             connection.dirty = true;
             out.dirty.push(slot);
@@ -108,7 +108,7 @@ impl Local {
     /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
     /// is in the list twice when it was given to another connection since: the second time there is no mark.
     pub(in crate::shard) fn take_dirty(&mut self, slot: u32) -> Option<u32> {
-        let connection = self.connections.get_mut(slot as usize)?;
+        let connection = self.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
         (was_dirty && !connection.blocked && !connection.send_queue.is_empty())
             .then_some(connection.generation)
@@ -116,7 +116,7 @@ impl Local {
 
     #[must_use]
     pub(in crate::shard) fn send_queue(&self, slot: u32) -> Option<&SendQueue> {
-        self.connections.get(slot as usize).map(|connection| &connection.send_queue)
+        self.connections.get(slot).map(|connection| &connection.send_queue)
     }
 
     /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.
@@ -129,7 +129,7 @@ impl Local {
         count: usize,
         blocked: bool,
     ) -> AfterSend {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
+        let Some(connection) = self.connections.get_mut(slot) else {
             return AfterSend::Nothing;
         };
         if !connection.send_queue.sent_single(count) {
@@ -151,7 +151,7 @@ impl Local {
         count: usize,
         blocked: bool,
     ) -> AfterSend {
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
+        let Some(connection) = self.connections.get_mut(slot) else {
             return AfterSend::Nothing;
         };
         if !connection.send_queue.sent(count) {
@@ -169,7 +169,7 @@ impl Local {
 
     /// Nothing is left in the send queue of this connection.
     fn all_sent(&mut self, context: &Context, out: &mut Outbox, slot: u32) -> AfterSend {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         if connection.closing {
             return AfterSend::Finish;
         }
@@ -181,7 +181,7 @@ impl Local {
 
     /// The socket is writable again.
     pub(in crate::shard) fn unblock(&mut self, out: &mut Outbox, slot: u32) {
-        if let Some(connection) = self.connections.get_mut(slot as usize) {
+        if let Some(connection) = self.connections.get_mut(slot) {
             connection.blocked = false;
             if !connection.send_queue.is_empty() {
                 self.mark_dirty(out, slot);

@@ -5,6 +5,7 @@ use crate::shard::outbox::Outbox;
 use hashbrown::HashMap;
 
 use super::Local;
+use super::channel_table::LocalChannel;
 use super::connection::{ConnectionKey, Extras, SignedIn, Subscription, SubscriptionState};
 use super::memory::{subscription_charge, user_charge};
 use super::refuse::Denial;
@@ -28,7 +29,6 @@ impl Local {
         let lines = self.unauthorized.values().flatten();
         let deadlines: HashMap<ConnectionKey, u32> = lines.map(|(at, key)| (*key, *at)).collect();
         self.connections.iter().map(move |(slot, found)| {
-            let slot = u32::try_from(slot).unwrap_or(u32::MAX);
             let key = ConnectionKey { slot, generation: found.generation };
             let deadline = deadlines.get(&key).copied().filter(|_| !found.authorized);
             Ok((key, self.export_connection(context, key, deadline)?))
@@ -41,13 +41,13 @@ impl Local {
         key: ConnectionKey,
         authorize_by_seconds: Option<u32>,
     ) -> Result<ConnectionState, NotAtRest> {
-        let connection = &self.connections[key.slot as usize];
+        let connection = &self.connections[key.slot];
         let mut subscriptions = Vec::with_capacity(connection.subscriptions.len());
         for subscription in &connection.subscriptions {
             let SubscriptionState::Active { .. } = subscription.state else {
                 return Err(NotAtRest);
             };
-            let name = self.channels.get(subscription.channel).key.name();
+            let name = self.channels[subscription.channel].key.name();
             subscriptions.push((name.into(), subscription.member.as_deref().cloned()));
         }
         let begun = connection.send_queue.begun().to_vec();
@@ -96,7 +96,7 @@ impl Local {
         let app = context.settings.apps.by_id(&state.app);
         // As in `open_refused`: one that has no app is never asked for it.
         let key = self.insert(context, app.unwrap_or(AppIndex(0)), state.socket_id);
-        let connection = &mut self.connections[key.slot as usize];
+        let connection = &mut self.connections[key.slot];
         connection.send_queue = SendQueue::restored(&state.begun, state.unsent);
         (connection.closing, connection.counted) = (state.closing, false);
         if !connection.send_queue.is_empty() {
@@ -119,7 +119,7 @@ impl Local {
         }
         context.app(app).count_moved();
         let now = context.now.seconds();
-        let connection = &mut self.connections[key.slot as usize];
+        let connection = &mut self.connections[key.slot];
         connection.counted = true;
         // Both processes have one clock. What is in its future would never end.
         connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
@@ -154,7 +154,7 @@ impl Local {
         // The name was good in the other process; limits of names are judged when somebody subscribes.
         let Ok(channel) = context.keys.make(app, name) else { return };
         let found = self.channels.find_key(&channel);
-        let index = found.unwrap_or_else(|| self.channels.insert(channel));
+        let index = found.unwrap_or_else(|| self.channels.insert(LocalChannel::new(channel)));
         // One entry for each channel: a second one would have no place of its own (`Connection::place_of`).
         if self.subscription_index(slot, index).is_some() {
             return;
@@ -162,8 +162,8 @@ impl Local {
         // How long the member's data is, only the home knows.
         let charge = subscription_charge(name, member.as_ref().map(|user| (user, 0)));
         self.charge(slot, charge);
-        let connection = &mut self.connections[slot as usize];
-        let local = self.channels.get_mut(index);
+        let connection = &mut self.connections[slot];
+        let local = &mut self.channels[index];
         local.active = true;
         let place = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
         let position = local.add(slot, place);
@@ -179,7 +179,7 @@ impl Local {
         let watched = state.watched.iter().map(|(id, _)| &**id);
         let charge = user_charge(&state.user, &state.info, watched);
         self.charge(slot, charge);
-        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        let extras = self.connections[slot].extras.get_or_insert_default();
         let UserState { user, info, watched } = state;
         extras.signed_in = Some(SignedIn { user, info, key });
         extras.charge = charge;

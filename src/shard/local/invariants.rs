@@ -21,10 +21,9 @@ impl Local {
         let dirty: HashSet<u32> = out.dirty.iter().chain(flushing).copied().collect();
         let overflowed: HashSet<u32> = self.overflowed.iter().copied().collect();
         let mut active = 0;
-        for (slot, found) in &self.connections {
-            let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        for (slot, found) in self.connections.iter() {
             ensure!(
-                !found.dirty || dirty.contains(&key),
+                !found.dirty || dirty.contains(&slot),
                 "slot {slot} is dirty and in no list: nobody flushes it"
             );
             ensure!(!found.dirty || !found.blocked, "slot {slot} is dirty and blocked");
@@ -33,14 +32,14 @@ impl Local {
                 "slot {slot} has frames that nobody sends"
             );
             ensure!(
-                !found.overflowed || found.closing || overflowed.contains(&key),
+                !found.overflowed || found.closing || overflowed.contains(&slot),
                 "slot {slot} is over its limit and nobody closes it"
             );
             if found.closing {
                 let is_out = found.subscriptions.is_empty() && found.signed_in().is_none();
                 ensure!(is_out, "slot {slot} is closing and still in a channel or signed in");
             }
-            active += self.check_subscriptions(key, found)?;
+            active += self.check_subscriptions(slot, found)?;
         }
         let subscribers: usize = self.channels.iter().map(|local| local.subscribers.len()).sum();
         ensure!(active == subscribers, "{active} active subscriptions, {subscribers} subscribers");
@@ -65,7 +64,7 @@ impl Local {
                 found.place_of(index) == Some(at),
                 "slot {slot}: channel {index} is not at {at}"
             );
-            let Some(local) = self.channels.find_at(index) else {
+            let Some(local) = self.channels.get(index) else {
                 return Err(format!("slot {slot} is subscribed to channel {index}, which is gone"));
             };
             match subscription.state {
@@ -128,7 +127,7 @@ impl Local {
     fn check_users(&self) -> Result {
         let mut signed_in: HashMap<&ChannelKey, u32> = HashMap::new();
         let mut watching: HashMap<&ChannelKey, usize> = HashMap::new();
-        for (slot, found) in &self.connections {
+        for (slot, found) in self.connections.iter() {
             let Some(extras) = found.extras.as_deref() else { continue };
             if let Some(user) = &extras.signed_in {
                 *signed_in.entry(&user.key).or_default() += 1;
@@ -161,9 +160,9 @@ impl Local {
     /// Connections of this core that are in a channel as that user.
     pub(in crate::shard) fn members(&self, channel: &ChannelKey, user_id: &str) -> usize {
         let Some(index) = self.channels.find_key(channel) else { return 0 };
-        let subscribers = self.channels.get(index).subscribers.iter();
+        let subscribers = self.channels[index].subscribers.iter();
         let subscriptions = subscribers.map(|subscriber| {
-            let connection = &self.connections[subscriber.slot as usize];
+            let connection = &self.connections[subscriber.slot];
             &connection.subscriptions[subscriber.subscription_index as usize]
         });
         let is_user = |member: Option<&crate::pusher::inbound::UserId>| {

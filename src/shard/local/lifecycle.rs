@@ -41,7 +41,7 @@ impl Local {
         }
         // What the client sends after its handshake may fill the queue before anything leaves. A close for that must
         // not drop the 101 answer, nor the answers to requests before it, which were carried out.
-        self.connections[key.slot as usize].send_queue.push_begun(&bytes.into());
+        self.connections[key.slot].send_queue.push_begun(&bytes.into());
         self.mark_dirty(out, key.slot);
         self.watch(context, key);
         out.trace(|| Trace::Established(socket_id));
@@ -62,7 +62,7 @@ impl Local {
         // It never opens, so of an app's rules only the form of its errors is looked up: the first app's. There is one,
         // because `config` makes one where none is given.
         let key = self.insert(context, AppIndex(0), socket_id);
-        self.connections[key.slot as usize].counted = false;
+        self.connections[key.slot].counted = false;
         self.enqueue(context, out, key.slot, &prelude.to_vec().into());
         self.send_error(context, out, key.slot, error, why);
         self.close(context, out, key.slot, error);
@@ -78,8 +78,6 @@ impl Local {
         self.sequence = self.sequence.wrapping_add(1);
         let connection = Connection::new(app, socket_id, self.sequence, context.now.seconds());
         let slot = self.connections.insert(connection);
-        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-        assert!(slot != u32::MAX, "a core has fewer than 2^32 connections");
         ConnectionKey { slot, generation: self.sequence }
     }
 
@@ -96,7 +94,7 @@ impl Local {
             .connections
             .iter()
             .filter(|(_, found)| found.app == app && !found.closing && found.is_user(user_id))
-            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .map(|(slot, _)| slot)
             .collect();
         for slot in slots {
             let denial =
@@ -126,7 +124,7 @@ impl Local {
         code: u16,
         reason: &str,
     ) {
-        if self.connections.get(slot as usize).is_none_or(|found| found.closing) {
+        if self.connections.get(slot).is_none_or(|found| found.closing) {
             return;
         }
         self.leave_all(context, out, slot);
@@ -158,7 +156,7 @@ impl Local {
         let mut bytes = Vec::new();
         frame::encode(Opcode::Close, &crate::ws::close::encode_payload(code, reason), &mut bytes);
         let frame = bytes.into();
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         debug_assert!(connection.subscriptions.is_empty(), "a closing connection is in no channel");
         connection.closing = true;
         if at_once {
@@ -181,19 +179,19 @@ impl Local {
         if self.get(key).is_none() {
             return;
         }
-        if !self.connections[key.slot as usize].closing {
+        if !self.connections[key.slot].closing {
             self.leave_all(context, out, key.slot);
         }
-        self.connections.remove(key.slot as usize);
+        self.connections.remove(key.slot);
     }
 
     /// Takes a connection out of everything it is in, and out of its app's count.
     fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
-        while let Some(index) = self.connections[slot as usize].subscriptions.len().checked_sub(1) {
+        while let Some(index) = self.connections[slot].subscriptions.len().checked_sub(1) {
             self.leave(context, out, slot, index);
         }
         self.sign_out(context, out, slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let socket_id = connection.socket_id;
         if std::mem::take(&mut connection.counted) {
             context.app(connection.app).release();
@@ -215,7 +213,7 @@ impl Local {
             .iter()
             .filter(|(_, found)| open(found))
             .take(count)
-            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .map(|(slot, _)| slot)
             .collect();
         for slot in &slots {
             self.close(context, out, *slot, error);

@@ -20,7 +20,7 @@ impl Local {
         let now = context.now.seconds();
         self.wheel.add(key, now.saturating_add(interval));
         if let Some(time) = authorize_within {
-            let app = self.connections[key.slot as usize].app;
+            let app = self.connections[key.slot].app;
             let line = self.unauthorized.entry(app).or_default();
             line.push_back((now.saturating_add(time), key));
         }
@@ -35,7 +35,7 @@ impl Local {
     ) {
         let app = self.app_of(context, key.slot);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
-        let connection = &self.connections[key.slot as usize];
+        let connection = &self.connections[key.slot];
         let index = connection.app;
         let due = if connection.pinged {
             context.now.seconds().saturating_add(pong_timeout)

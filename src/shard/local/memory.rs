@@ -19,15 +19,6 @@ use crate::pusher::inbound::UserId;
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
 
-/// Bounds of each connection of this core, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct MemoryLimits {
-    /// See `Config::send_queue_bytes_max`.
-    pub send_queue_bytes_max: usize,
-    /// See `Config::connection_bytes_max`: everything that one connection keeps, its send queue included.
-    pub connection_bytes_max: usize,
-}
-
 /// Memory of a subscription beside the channel's name, if it is the channel's only one: its entry, and those of the
 /// channel on its core and at its home, with their places in the tables.
 const SUBSCRIPTION_BYTES: usize = 288;
@@ -161,7 +152,7 @@ impl Local {
         if !self.account.has_room(charge.into()) {
             return Err(error_code::SHORT_OF_MEMORY);
         }
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         // The rest is the send queue's, so that what a client keeps never closes it when an event comes.
         let most = context.settings.memory.connection_bytes_max / 2;
         if connection.charged as usize + charge as usize > most {
@@ -186,7 +177,7 @@ impl Local {
     }
 
     pub(super) fn charge(&mut self, slot: u32, charge: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.charged = connection.charged.saturating_add(charge);
         self.account.charged += u64::from(charge);
         self.account.change(0, charge.into());
@@ -216,7 +207,7 @@ impl Local {
     }
 
     pub(super) fn discharge(&mut self, slot: u32, charge: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.charged = connection.charged.saturating_sub(charge);
         self.account.charged = self.account.charged.saturating_sub(charge.into());
         self.account.change(charge.into(), 0);
@@ -233,7 +224,7 @@ impl Local {
     pub(in crate::shard) fn account_fault(&self, context: &Context) -> Option<String> {
         let limits = context.settings.memory;
         let mut sum = 0;
-        for (slot, found) in &self.connections {
+        for (slot, found) in self.connections.iter() {
             let subscriptions = found.subscriptions.iter().map(|one| one.charge);
             let user = found.extras.as_ref().map_or(0, |extras| extras.charge);
             let charged: u32 = subscriptions.chain([user]).sum();

@@ -39,10 +39,10 @@ mod users;
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
-use slab::Slab;
 
-use super::context::Context;
+use super::context::{Context, MemoryLimits};
 use super::outbox::{Outbox, Trace};
+use super::slots::Slots;
 use crate::app::{App, AppIndex};
 use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
@@ -55,14 +55,14 @@ use crate::wheel::Wheel;
 use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
 use connection::{Connection, ConnectionKey};
-use memory::{MemoryAccount, MemoryLimits};
+use memory::MemoryAccount;
 use pace::PaceTable;
 use refuse::Denial;
 use users::UserTable;
 
 /// Connections of one core, and what is kept for them.
 pub(super) struct Local {
-    pub(super) connections: Slab<Connection>,
+    pub(super) connections: Slots<Connection>,
     /// Gives each connection its generation, and each subscription in flight its ticket.
     sequence: u32,
     pub(super) channels: ChannelTable,
@@ -92,8 +92,8 @@ pub(super) struct Local {
 
 /// The connection of a key, unless it is closing or removed.
 #[inline]
-fn open_in(connections: &mut Slab<Connection>, key: ConnectionKey) -> Option<&mut Connection> {
-    let found = connections.get_mut(key.slot as usize)?;
+fn open_in(connections: &mut Slots<Connection>, key: ConnectionKey) -> Option<&mut Connection> {
+    let found = connections.get_mut(key.slot)?;
     (found.generation == key.generation && !found.closing).then_some(found)
 }
 
@@ -110,7 +110,7 @@ impl Local {
         let mut ping_control = Vec::new();
         frame::encode(Opcode::Ping, b"", &mut ping_control);
         Self {
-            connections: Slab::with_capacity(reserved),
+            connections: Slots::new(reserved),
             sequence: 0,
             channels: ChannelTable::new(reserved),
             users: UserTable::default(),
@@ -146,16 +146,14 @@ impl Local {
     /// The connection behind a key, if it is still the same one.
     #[must_use]
     pub(in crate::shard) fn get(&self, key: ConnectionKey) -> Option<&Connection> {
-        self.connections.get(key.slot as usize).filter(|found| found.generation == key.generation)
+        self.connections.get(key.slot).filter(|found| found.generation == key.generation)
     }
 
     /// All connections of this core.
     pub(in crate::shard) fn keys(&self) -> impl Iterator<Item = ConnectionKey> {
-        let slot = |slot| u32::try_from(slot).unwrap_or(u32::MAX);
-        self.connections.iter().map(move |(at, connection)| ConnectionKey {
-            slot: slot(at),
-            generation: connection.generation,
-        })
+        self.connections
+            .iter()
+            .map(|(slot, connection)| ConnectionKey { slot, generation: connection.generation })
     }
 
     fn get_open(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
@@ -170,7 +168,7 @@ impl Local {
 
     /// The app a connection belongs to.
     fn app_of<'a>(&self, context: &'a Context, slot: u32) -> &'a App {
-        context.app(self.connections[slot as usize].app)
+        context.app(self.connections[slot].app)
     }
 
     /// A complete message of a client, text or binary (Reverb reads binary frames as text).

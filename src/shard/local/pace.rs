@@ -8,7 +8,7 @@
 //!
 //! Limits: an entry for each connection that has changed something within the last seconds, none for others.
 
-use crate::shard::context::Context;
+use crate::shard::context::{Context, Pace};
 use hashbrown::HashMap;
 
 use super::Local;
@@ -17,20 +17,6 @@ use crate::app::WebhookKind;
 use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
 use crate::shard::channel_key::ChannelKey;
-
-/// The size of a connection's bucket and how fast it empties. The simulator has smaller ones.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Changes at once. A page with as many channels as a connection may have by default is not delayed.
-    pub burst: u32,
-    pub per_second: u32,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { burst: 2_000, per_second: 1_000 }
-    }
-}
 
 /// What a change costs that a backend is posted, too: such events are a quarter as fast.
 const WEBHOOK_COST: u32 = 4;
@@ -142,7 +128,7 @@ impl Local {
     /// A connection begins or ends to watch so many users, or is a user's first or last one: each has a topic.
     pub(super) fn note_user_changes(&mut self, context: &Context, slot: u32, users: usize) {
         if context.is_clustered() && users > 0 {
-            let generation = self.connections[slot as usize].generation;
+            let generation = self.connections[slot].generation;
             let users = u32::try_from(users).unwrap_or(u32::MAX);
             self.pace.add(ConnectionKey { slot, generation }, users, context.now);
         }

@@ -25,7 +25,7 @@ impl Local {
         payload: &[u8],
     ) {
         let Some(is_within_rate) = self.note_control_frame(context, out, key) else { return };
-        let connection = &mut self.connections[key.slot as usize];
+        let connection = &mut self.connections[key.slot];
         let unsent = connection.control_frames.unsent();
         let is_flushed = unsent == 0 || !connection.blocked;
         if is_within_rate && is_flushed && unsent < limits::PONGS_PER_FLUSH_MAX {
@@ -50,7 +50,7 @@ impl Local {
     }
 
     fn enqueue_pong(&mut self, context: &Context, out: &mut Outbox, slot: u32, payload: &[u8]) {
-        self.connections[slot as usize].control_frames.add_unsent();
+        self.connections[slot].control_frames.add_unsent();
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
         self.enqueue(context, out, slot, &bytes.into());
@@ -58,7 +58,7 @@ impl Local {
 
     /// No pong waits to be sent: the ping that waits is answered.
     pub(super) fn answer_waiting_ping(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.control_frames.clear_unsent();
         let extras = connection.extras.as_mut();
         if let Some(payload) = extras.and_then(|extras| extras.ping_waiting.take()) {
@@ -105,7 +105,7 @@ impl Local {
     pub(super) fn is_within_rate(&mut self, context: &Context, slot: u32, app: AppIndex) -> bool {
         let Some(limit) = context.app(app).rate_limit else { return true };
         let now = context.now_seconds;
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if now.saturating_sub(connection.rate_window_seconds) >= limit.decay_seconds
             || connection.rate_count == 0
         {
@@ -136,8 +136,7 @@ impl Local {
             return self.close(context, out, slot, error_code::RATE_TERMINATED);
         }
         let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);
-        let is_first =
-            self.connections[slot as usize].rate_count == limit.attempts_max.saturating_add(1);
+        let is_first = self.connections[slot].rate_count == limit.attempts_max.saturating_add(1);
         let mut validator = self.validator.take().unwrap_or_default();
         match inbound::parse(text, &mut validator) {
             Ok(Inbound::Subscribe(subscribe)) if is_first => {

@@ -79,7 +79,7 @@ impl Local {
         let verbose_errors = context.settings.verbose_errors;
         let noted = out.lines.note(cause, values, verbose_errors);
         let line = noted.line?;
-        let connection = self.connections.get(slot as usize)?;
+        let connection = self.connections.get(slot)?;
         let (socket_id, generation) = (connection.socket_id, connection.generation);
         let app = connection.counted.then_some(connection.app);
         if let Some(left_out) = noted.left_out {
@@ -175,9 +175,10 @@ impl Local {
     ) {
         self.send_error(context, out, slot, error, line);
         if self.app_of(context, slot).subscription_errors {
-            self.text.clear();
-            outbound::subscription_error(channel, error, line, &mut self.text);
-            let frame = frame::encode_text(&self.text).into();
+            let frame = frame::text_in(&mut self.text, |text| {
+                outbound::subscription_error(channel, error, line, text)
+            })
+            .into();
             self.enqueue(context, out, slot, &frame);
         }
     }
@@ -233,10 +234,11 @@ impl Local {
         error: ErrorCode,
         why: Option<&str>,
     ) {
-        self.text.clear();
         let data_is_object = self.app_of(context, slot).error_data_is_object;
-        outbound::error(error, why, data_is_object, &mut self.text);
-        let frame = frame::encode_text(&self.text).into();
+        let frame = frame::text_in(&mut self.text, |text| {
+            outbound::error(error, why, data_is_object, text)
+        })
+        .into();
         self.enqueue(context, out, slot, &frame);
     }
 }

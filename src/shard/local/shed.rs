@@ -26,11 +26,11 @@ impl Local {
         slots: Range<usize>,
         input_bytes: impl Fn(usize) -> usize,
     ) {
-        let kept = |shard: &Self, slot: usize| match shard.connections.get(slot) {
-            Some(found) if !found.closing => {
+        let kept = |local: &Self, slot: usize| {
+            let found = u32::try_from(slot).ok().and_then(|slot| local.connections.get(slot));
+            found.filter(|found| !found.closing).map_or(0, |found| {
                 found.charged as usize + found.send_queue.cost() + input_bytes(slot)
-            }
-            _ => 0,
+            })
         };
         let most = slots.clone().map(|slot| kept(self, slot)).max().unwrap_or_default();
         let least = (most / 2).max(KEPT_BYTES_MIN);

@@ -5,6 +5,7 @@
 //! Lanes are first-in first-out: what the home sent before its answer is delivered before the acknowledgement, and what
 //! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for.
 
+use super::channel_table::LocalChannel;
 use super::connection::{ConnectionKey, Subscription, SubscriptionState};
 use super::memory::subscription_charge;
 use super::refuse::Denial;
@@ -30,7 +31,7 @@ impl Local {
         key: ConnectionKey,
         subscribe: &Subscribe,
     ) {
-        let app = self.connections[key.slot as usize].app;
+        let app = self.connections[key.slot].app;
         let Ok(channel) = context.keys.make(app, &subscribe.channel) else {
             let denial = bad_channel(Detail::Subscription(&subscribe.channel));
             return self.deny(context, out, key.slot, &denial);
@@ -42,13 +43,13 @@ impl Local {
             }
         };
         if channel.kind.access != Access::Public {
-            self.connections[key.slot as usize].authorized = true;
+            self.connections[key.slot].authorized = true;
         }
         let index = match self.channels.find_key(&channel) {
             Some(index) => index,
             None => {
                 self.note_channel_change(context, key, &channel);
-                self.channels.insert(channel)
+                self.channels.insert(LocalChannel::new(channel))
             }
         };
         match self.subscription_index(key.slot, index) {
@@ -66,7 +67,7 @@ impl Local {
         subscribe: &'a Subscribe,
     ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
         let app = self.app_of(context, slot);
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let what = Detail::Subscription(&subscribe.channel);
         let most = app.channel_name_length_max;
         channel_name::check(&subscribe.channel, most, app.channel_names_are_pushers).map_err(
@@ -139,17 +140,17 @@ impl Local {
         join: Option<Box<Join>>,
     ) {
         let most = self.app_of(context, key.slot).channels_per_connection_max as usize;
-        if self.connections[key.slot as usize].subscriptions.len() >= most {
-            let name = self.channels.get(index).key.name().to_owned();
+        if self.connections[key.slot].subscriptions.len() >= most {
+            let name = self.channels[index].key.name().to_owned();
             self.drop_if_unused(context, out, index);
             let values = [Detail::Subscription(&name), Detail::Counted(most as u64, "channel")];
             let denial = Denial::new(error_code::TOO_MANY_CHANNELS, Cause::TooManyChannels, values);
             return self.deny_subscription(context, out, key.slot, &name, &denial);
         }
         let joins = join.as_ref().map(|join| (&join.user, join.info.len()));
-        let charge = subscription_charge(self.channels.get(index).key.name(), joins);
+        let charge = subscription_charge(self.channels[index].key.name(), joins);
         if let Err(error) = self.check_charge(context, key.slot, charge) {
-            let name = self.channels.get(index).key.name().to_owned();
+            let name = self.channels[index].key.name().to_owned();
             self.drop_if_unused(context, out, index);
             let denial = self.no_memory(context, error, Detail::Subscription(&name));
             return self.deny_subscription(context, out, key.slot, &name, &denial);
@@ -159,7 +160,7 @@ impl Local {
         let member = join.as_ref().map(|join| Box::new(join.user.clone()));
         let state = SubscriptionState::Pending { ticket };
         let subscription = Subscription { channel: index, state, charge, member };
-        self.connections[key.slot as usize].add_subscription(subscription);
+        self.connections[key.slot].add_subscription(subscription);
         self.ask_home(context, out, key, index, ticket, join);
     }
 
@@ -175,12 +176,12 @@ impl Local {
         at: usize,
         join: Option<Box<Join>>,
     ) {
-        let subscription = &mut self.connections[key.slot as usize].subscriptions[at];
+        let subscription = &mut self.connections[key.slot].subscriptions[at];
         let SubscriptionState::Active { asks_again, .. } = &mut subscription.state else {
             // The first request is not answered yet; its answer is the acknowledgement of both.
             return;
         };
-        let kind = self.channels.get(index).key.kind;
+        let kind = self.channels[index].key.kind;
         if !greets(kind) {
             return self.send_succeeded(context, out, key.slot, index);
         }
@@ -201,7 +202,7 @@ impl Local {
         ticket: u32,
         join: Option<Box<Join>>,
     ) {
-        let local = self.channels.get_mut(index);
+        let local = &mut self.channels[index];
         local.pending += 1;
         let channel = local.key.clone();
         let core = context.core();
@@ -222,7 +223,7 @@ impl Local {
         let Some(index) = self.answered(channel) else { return };
         if self.get_open(key).is_some()
             && let Some(at) = self.subscription_index(key.slot, index)
-            && self.connections[key.slot as usize].subscriptions[at].state
+            && self.connections[key.slot].subscriptions[at].state
                 == (SubscriptionState::Pending { ticket })
         {
             self.leave(context, out, key.slot, at);
@@ -244,7 +245,7 @@ impl Local {
     fn answered(&mut self, channel: &ChannelKey) -> Option<u32> {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");
-        let local = self.channels.find_mut(index?)?;
+        let local = self.channels.get_mut(index?)?;
         debug_assert!(local.pending > 0, "an answer belongs to a question");
         local.pending = local.pending.checked_sub(1)?;
         index
@@ -261,10 +262,10 @@ impl Local {
         joined: Option<Box<UserId>>,
     ) {
         let Some(index) = self.answered(channel) else { return };
-        self.channels.get_mut(index).active = true;
+        self.channels[index].active = true;
         let is_in = self.on_greeting(context, out, key, index, ticket, greeting);
         if let Some(user) = joined.filter(|_| !is_in) {
-            self.tell_leave(context, out, index, *user);
+            self.send_leave(context, out, index, *user);
         }
         self.drop_if_unused(context, out, index);
     }
@@ -283,7 +284,7 @@ impl Local {
             return false;
         }
         let Some(at) = self.subscription_index(key.slot, index) else { return false };
-        match &mut self.connections[key.slot as usize].subscriptions[at].state {
+        match &mut self.connections[key.slot].subscriptions[at].state {
             SubscriptionState::Pending { ticket: asked } if *asked == ticket => {
                 self.acknowledge(context, out, key.slot, index, at, greeting);
                 true
@@ -310,9 +311,9 @@ impl Local {
         greeting: Option<Box<Greeting>>,
     ) {
         self.greet(context, out, slot, index, greeting);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let subscription_index = u32::try_from(at).unwrap_or(u32::MAX);
-        let position = self.channels.get_mut(index).add(slot, subscription_index);
+        let position = self.channels[index].add(slot, subscription_index);
         connection.subscriptions[at].state =
             SubscriptionState::Active { position, asks_again: false };
         self.note_count(context, index);
@@ -338,9 +339,10 @@ impl Local {
     }
 
     fn send_succeeded(&mut self, context: &Context, out: &mut Outbox, slot: u32, index: u32) {
-        self.text.clear();
-        outbound::subscription_succeeded(self.channels.get(index).key.name(), &mut self.text);
-        let frame = frame::encode_text(&self.text).into();
+        let frame = frame::text_in(&mut self.text, |text| {
+            outbound::subscription_succeeded(self.channels[index].key.name(), text)
+        })
+        .into();
         self.enqueue(context, out, slot, &frame);
     }
 
@@ -352,11 +354,11 @@ impl Local {
         key: ConnectionKey,
         name: &str,
     ) {
-        let app = self.connections[key.slot as usize].app;
+        let app = self.connections[key.slot].app;
         let hash = context.keys.hash(app, name);
         let Some(index) = self.channels.find(hash, app, name) else { return };
         if let Some(at) = self.subscription_index(key.slot, index) {
-            let local = self.channels.get(index);
+            let local = &self.channels[index];
             if local.subscribers.len() <= 1 {
                 let channel = local.key.clone();
                 self.note_channel_change(context, key, &channel);
@@ -367,12 +369,12 @@ impl Local {
 
     /// Ends the subscription at this place of the connection's list; the one way out of a channel.
     pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: u32, at: usize) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let left = connection.remove_subscription(at);
         if let Some(moved) = connection.subscriptions.get(at)
             && let SubscriptionState::Active { position, .. } = moved.state
         {
-            let subscribers = &mut self.channels.get_mut(moved.channel).subscribers;
+            let subscribers = &mut self.channels[moved.channel].subscribers;
             subscribers[position as usize].subscription_index =
                 u32::try_from(at).unwrap_or(u32::MAX);
         }
@@ -382,12 +384,12 @@ impl Local {
         }
         // A pending member leaves when the answer comes: only then is it known whether the home has counted them. The
         // answer may depend on Redis, which need not be asked any longer.
-        let is_asked = context.is_clustered() && self.channels.get(left.channel).pending > 0;
+        let is_asked = context.is_clustered() && self.channels[left.channel].pending > 0;
         if let (SubscriptionState::Pending { ticket }, true) = (left.state, is_asked) {
             return self.withdraw(context, out, slot, left.channel, ticket);
         }
         if let (Some(member), SubscriptionState::Active { .. }) = (left.member, left.state) {
-            self.tell_leave(context, out, left.channel, *member);
+            self.send_leave(context, out, left.channel, *member);
         }
         self.drop_if_unused(context, out, left.channel);
     }
@@ -401,18 +403,18 @@ impl Local {
         index: u32,
         ticket: u32,
     ) {
-        let channel = self.channels.get(index).key.clone();
-        let generation = self.connections[slot as usize].generation;
+        let channel = self.channels[index].key.clone();
+        let generation = self.connections[slot].generation;
         let (connection, core) = (ConnectionKey { slot, generation }, context.core());
         let home = context.keys.home(&channel);
         out.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
     }
 
     fn remove_subscriber(&mut self, context: &Context, index: u32, position: usize) {
-        let subscribers = &mut self.channels.get_mut(index).subscribers;
+        let subscribers = &mut self.channels[index].subscribers;
         subscribers.swap_remove(position);
         if let Some(moved) = subscribers.get(position).copied() {
-            let owner = &mut self.connections[moved.slot as usize];
+            let owner = &mut self.connections[moved.slot];
             let state = &mut owner.subscriptions[moved.subscription_index as usize].state;
             if let SubscriptionState::Active { position: at, .. } = state {
                 *at = u32::try_from(position).unwrap_or(u32::MAX);
@@ -421,15 +423,15 @@ impl Local {
         self.note_count(context, index);
     }
 
-    fn tell_leave(&mut self, context: &Context, out: &mut Outbox, index: u32, member: UserId) {
-        let channel = self.channels.get(index).key.clone();
+    fn send_leave(&mut self, context: &Context, out: &mut Outbox, index: u32, member: UserId) {
+        let channel = self.channels[index].key.clone();
         let home = context.keys.home(&channel);
         out.mail_home(home, Mail::Leave { channel, user_id: member.text });
     }
 
     /// Drops a channel that nobody here is in or waits for, and sends its home a `Disinterest`.
     fn drop_if_unused(&mut self, context: &Context, out: &mut Outbox, index: u32) {
-        let local = self.channels.get(index);
+        let local = &self.channels[index];
         if !local.subscribers.is_empty() || local.pending > 0 {
             return;
         }
@@ -444,7 +446,7 @@ impl Local {
     }
 
     pub(super) fn subscription_index(&self, slot: u32, channel: u32) -> Option<usize> {
-        self.connections[slot as usize].place_of(channel)
+        self.connections[slot].place_of(channel)
     }
 
     fn next_ticket(&mut self) -> u32 {

@@ -115,7 +115,7 @@ impl Local {
         slot: u32,
         sign_in: &'a SignIn,
     ) -> Result<AcceptedUser<'a>, Box<Denial<'a>>> {
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         let (app, socket_id) = (context.app(connection.app), connection.socket_id.to_string());
         let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_ref().and_then(Auth::text));
         signature::check_user(app, &socket_id, data, auth)
@@ -160,22 +160,23 @@ impl Local {
         sign_in: &SignIn,
         AcceptedUser { user, channel, charge, charged }: AcceptedUser<'_>,
     ) {
-        if self.connections[slot as usize].signed_in().is_some() {
+        if self.connections[slot].signed_in().is_some() {
             self.unwatch_all(context, out, slot);
         } else {
             self.enter(context, out, channel.clone());
         }
         self.discharge(slot, charged);
         self.charge(slot, charge);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.authorized = true;
         let extras = connection.extras.get_or_insert_default();
         extras.charge = charge;
         let info = user.info.as_str().into();
         extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
-        self.text.clear();
-        outbound::signin_success(sign_in.user_data.as_str(), &mut self.text);
-        let bytes = frame::encode_text(&self.text).into();
+        let bytes = frame::text_in(&mut self.text, |text| {
+            outbound::signin_success(sign_in.user_data.as_str(), text)
+        })
+        .into();
         self.enqueue(context, out, slot, &bytes);
         self.watch_users(context, out, slot, user);
     }
@@ -193,7 +194,7 @@ impl Local {
     /// Ends what a connection has to do with users. Idempotent.
     pub(super) fn sign_out(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
         self.unwatch_all(context, out, slot);
-        let Some(extras) = self.connections[slot as usize].extras.take() else { return };
+        let Some(extras) = self.connections[slot].extras.take() else { return };
         self.discharge(slot, extras.charge);
         let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
         let Some(local) = self.users.0.get_mut(&user) else { return };
@@ -221,7 +222,7 @@ impl Local {
                 &Denial::new(error, cause, [Detail::count(WATCHLIST_MAX)]),
             );
         }
-        let app = self.connections[slot as usize].app;
+        let app = self.connections[slot].app;
         let names = user.watchlist.iter().take(WATCHLIST_MAX);
         let watched: Vec<ChannelKey> = names
             .filter_map(|id| context.keys.make(app, &format!("{USER_CHANNEL_PREFIX}{id}")).ok())
@@ -239,7 +240,7 @@ impl Local {
             local.watchers.insert(slot);
             unknown += u32::from(local.online.is_none());
         }
-        let extras = self.connections[slot as usize].extras.get_or_insert_default();
+        let extras = self.connections[slot].extras.get_or_insert_default();
         (extras.watched, extras.watched_unknown) = (watched, unknown);
         let core = context.core();
         self.note_user_changes(context, slot, to_ask.len());
@@ -247,12 +248,12 @@ impl Local {
             out.mail_home(context.keys.home(&user), Mail::Watch { user, core });
         }
         if unknown == 0 {
-            self.tell_watchlist(context, out, slot);
+            self.send_watchlist(context, out, slot);
         }
     }
 
     fn unwatch_all(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
-        let Some(extras) = &mut self.connections[slot as usize].extras else { return };
+        let Some(extras) = &mut self.connections[slot].extras else { return };
         extras.watched_unknown = 0;
         let core = context.core();
         for user in std::mem::take(&mut extras.watched) {
@@ -269,8 +270,8 @@ impl Local {
     }
 
     /// The whole list, as this core knows it now.
-    fn tell_watchlist(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
-        let Some(Extras { watched, .. }) = self.connections[slot as usize].extras.as_deref() else {
+    fn send_watchlist(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        let Some(Extras { watched, .. }) = self.connections[slot].extras.as_deref() else {
             return;
         };
         let (mut online, mut offline) = (Vec::new(), Vec::new());
@@ -279,9 +280,10 @@ impl Local {
             let list = if is_online == Some(true) { &mut online } else { &mut offline };
             list.push(id_of(user));
         }
-        self.text.clear();
-        outbound::watchlist_events(&online, &offline, &mut self.text);
-        let bytes = frame::encode_text(&self.text).into();
+        let bytes = frame::text_in(&mut self.text, |text| {
+            outbound::watchlist_events(&online, &offline, text)
+        })
+        .into();
         self.enqueue(context, out, slot, &bytes);
     }
 
@@ -301,18 +303,18 @@ impl Local {
         let watchers: Vec<u32> = local.watchers.iter().copied().collect();
         let ids = [id_of(user)];
         let (there, gone) = if online { ids.split_at(1) } else { ids.split_at(0) };
-        self.text.clear();
-        outbound::watchlist_events(there, gone, &mut self.text);
-        let change = frame::encode_text(&self.text).into();
+        let change =
+            frame::text_in(&mut self.text, |text| outbound::watchlist_events(there, gone, text))
+                .into();
         for slot in watchers {
-            let Some(extras) = &mut self.connections[slot as usize].extras else { continue };
+            let Some(extras) = &mut self.connections[slot].extras else { continue };
             match extras.watched_unknown {
                 // It has been sent the whole list, and is sent the change.
                 0 => self.enqueue(context, out, slot, &change),
                 unknown if is_first => {
                     extras.watched_unknown = unknown - 1;
                     if unknown == 1 {
-                        self.tell_watchlist(context, out, slot);
+                        self.send_watchlist(context, out, slot);
                     }
                 }
                 // The list that is still to come will have it.

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::net::Net;
 use crate::app::AppIndex;
+use crate::shard::local::channel_table::LocalChannel;
 use crate::shard::local::connection::SubscriptionState;
 use crate::shard::state::{HomeState, MemberState};
 use crate::shard::{ChannelKey, Mail, Shard};
@@ -100,27 +101,27 @@ fn violations_between_a_connection_and_its_channels_are_named() {
             shard.local.connections[0].subscriptions[0].state = state;
         }),
         ("a has Some", |shard| {
-            shard.local.channels.get_mut(0).subscribers[0].subscription_index = 7;
+            shard.local.channels[0].subscribers[0].subscription_index = 7;
         }),
         ("a has None at 5", |shard| {
             let state = SubscriptionState::Active { position: 5, asks_again: false };
             shard.local.connections[0].subscriptions[0].state = state;
         }),
         ("a: subscribers, and the home does not know", |shard| {
-            shard.local.channels.get_mut(0).active = false;
+            shard.local.channels[0].active = false;
         }),
         ("2 active subscriptions, 3 subscribers", |shard| {
-            shard.local.channels.get_mut(0).add(0, 0);
+            shard.local.channels[0].add(0, 0);
         }),
         ("a: its number has changed, and nobody sends it", |shard| {
-            shard.local.channels.get_mut(0).count_changed = true;
+            shard.local.channels[0].count_changed = true;
         }),
         ("b is not in the index of its app", |shard| {
-            shard.local.channels.get_mut(0).key = key(shard, "b");
+            shard.local.channels[0].key = key(shard, "b");
         }),
         ("b is kept for nobody", |shard| {
             let channel = key(shard, "b");
-            shard.local.channels.insert(channel);
+            shard.local.channels.insert(LocalChannel::new(channel));
         }),
     ]);
 }

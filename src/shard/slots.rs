@@ -1,0 +1,243 @@
+//! Tables of a shard by slot: connections, and the channels of either side. PURE.
+//!
+//! A slot is a number of 32 bits that names an entry while it is there, and another one afterwards. Who keeps a slot
+//! longer than a call keeps a generation, or the channel's key, beside it. Indexing with a slot that is free panics;
+//! `get` does not.
+//! Limits: 2^32 - 1 entries, which no core has memory for. What bounds the entries is with each table.
+
+use std::ops::{Index, IndexMut};
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::channel_key::ChannelKey;
+use crate::app::AppIndex;
+
+/// A slab whose slots are numbers of 32 bits.
+#[derive(Debug)]
+pub(super) struct Slots<T>(Slab<T>);
+
+impl<T> Slots<T> {
+    /// `reserved` entries find room without moving: address space, not memory.
+    pub(super) fn new(reserved: usize) -> Self {
+        Self(Slab::with_capacity(reserved))
+    }
+
+    pub(super) fn insert(&mut self, value: T) -> u32 {
+        let slot = number(self.0.insert(value));
+        assert!(slot != u32::MAX, "a core has fewer than 2^32 entries of a kind");
+        slot
+    }
+
+    #[inline]
+    pub(super) fn get(&self, slot: u32) -> Option<&T> {
+        self.0.get(slot as usize)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.0.get_mut(slot as usize)
+    }
+
+    /// Frees a slot in use.
+    pub(super) fn remove(&mut self, slot: u32) -> T {
+        self.0.remove(slot as usize)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All entries with their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.0.iter().map(|(slot, value)| (number(slot), value))
+    }
+}
+
+impl<T> Index<u32> for Slots<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, slot: u32) -> &T {
+        &self.0[slot as usize]
+    }
+}
+
+impl<T> IndexMut<u32> for Slots<T> {
+    #[inline]
+    fn index_mut(&mut self, slot: u32) -> &mut T {
+        &mut self.0[slot as usize]
+    }
+}
+
+/// `insert` admits no slot that does not fit.
+fn number(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(u32::MAX)
+}
+
+/// A channel's entry.
+pub(super) trait Keyed {
+    fn key(&self) -> &ChannelKey;
+}
+
+/// Channels by slot and by key.
+#[derive(Debug)]
+pub(super) struct KeyedSlots<T> {
+    /// One index for each app, grown as apps get channels: a listing of an app's channels must not cost what the
+    /// channels of all other apps are. Each channel is in one index, so this takes no more memory than one for all.
+    by_app: Vec<HashTable<u32>>,
+    slots: Slots<T>,
+}
+
+impl<T: Keyed> KeyedSlots<T> {
+    /// As `Slots::new`.
+    pub(super) fn new(reserved: usize) -> Self {
+        Self { by_app: Vec::new(), slots: Slots::new(reserved) }
+    }
+
+    pub(super) fn find(&self, hash: u64, app: AppIndex, name: &str) -> Option<u32> {
+        let matches = |slot: &u32| {
+            let key = self.slots[*slot].key();
+            key.hash() == hash && key.name() == name
+        };
+        self.by_app.get(usize::from(app.0))?.find(hash, matches).copied()
+    }
+
+    pub(super) fn find_key(&self, key: &ChannelKey) -> Option<u32> {
+        self.find(key.hash(), key.app(), key.name())
+    }
+
+    /// Adds a channel that is not there yet.
+    pub(super) fn insert(&mut self, channel: T) -> u32 {
+        debug_assert!(self.find_key(channel.key()).is_none(), "a channel is in the table once");
+        let (hash, app) = (channel.key().hash(), channel.key().app());
+        let slot = self.slots.insert(channel);
+        let slots = &self.slots;
+        index_of_app(&mut self.by_app, app)
+            .insert_unique(hash, slot, |slot| slots[*slot].key().hash());
+        slot
+    }
+
+    /// Takes a channel out of the table and of its app's index. An index that has become far too large is made
+    /// smaller: a listing looks at all its places, and an app that had a million channels for a minute would pay for
+    /// them for ever.
+    pub(super) fn remove(&mut self, slot: u32) -> T {
+        /// Rehashing what is left is paid for by the removals before it, of which there were at least seven times as
+        /// many.
+        const SPARSE: usize = 8;
+        const CAPACITY_KEPT: usize = 1024;
+        let channel = self.slots.remove(slot);
+        let key = channel.key();
+        let index = index_of_app(&mut self.by_app, key.app());
+        if let Ok(entry) = index.find_entry(key.hash(), |found| *found == slot) {
+            entry.remove();
+        }
+        if index.capacity() > CAPACITY_KEPT && index.len() < index.capacity() / SPARSE {
+            let slots = &self.slots;
+            index.shrink_to(2 * index.len(), |slot| slots[*slot].key().hash());
+        }
+        channel
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&T> {
+        self.slots.get(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.slots.get_mut(slot)
+    }
+
+    /// All channels with their slots.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.slots.iter()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().map(|(_, channel)| channel)
+    }
+
+    /// The channels of one app, in no order.
+    pub(super) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &T> {
+        let index = self.by_app.get(usize::from(app.0));
+        index.into_iter().flatten().map(|slot| &self.slots[*slot])
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Entries of the indexes of all apps: as many as channels.
+    pub(super) fn indexed(&self) -> usize {
+        self.by_app.iter().map(HashTable::len).sum()
+    }
+}
+
+impl<T: Keyed> Index<u32> for KeyedSlots<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, slot: u32) -> &T {
+        &self.slots[slot]
+    }
+}
+
+impl<T: Keyed> IndexMut<u32> for KeyedSlots<T> {
+    #[inline]
+    fn index_mut(&mut self, slot: u32) -> &mut T {
+        &mut self.slots[slot]
+    }
+}
+
+/// The index of an app, made if it is the app's first channel.
+fn index_of_app(by_app: &mut Vec<HashTable<u32>>, app: AppIndex) -> &mut HashTable<u32> {
+    let app = usize::from(app.0);
+    if by_app.len() <= app {
+        by_app.resize_with(app + 1, HashTable::new);
+    }
+    &mut by_app[app]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::channel_key::ChannelKeys;
+
+    impl Keyed for ChannelKey {
+        fn key(&self) -> &ChannelKey {
+            self
+        }
+    }
+
+    fn key(app: u16, name: &str) -> ChannelKey {
+        ChannelKeys::new(7, 1).make(AppIndex(app), name).unwrap()
+    }
+
+    #[test]
+    fn a_channel_is_found_by_slot_and_by_key_until_it_is_removed() {
+        let mut table = KeyedSlots::new(0);
+        let (of_first, of_second) = (table.insert(key(0, "a")), table.insert(key(1, "a")));
+        assert_eq!(table.find_key(&key(0, "a")), Some(of_first), "names are by app");
+        assert_eq!(table.find_key(&key(1, "a")), Some(of_second));
+        assert_eq!(table.find_key(&key(0, "b")), None);
+        assert_eq!(table.find_key(&key(2, "a")), None, "an app that has had none");
+        assert_eq!(table.of_app(AppIndex(1)).count(), 1);
+        table.remove(of_first);
+        assert_eq!((table.find_key(&key(0, "a")), table.get(of_first).is_none()), (None, true));
+        assert_eq!((table.len(), table.indexed()), (1, 1));
+        assert_eq!(table.insert(key(0, "c")), of_first, "a slot is used again");
+        assert_eq!(table[of_first].name(), "c");
+    }
+
+    #[test]
+    fn an_index_that_was_large_is_made_smaller_and_finds_what_is_left() {
+        let mut table = KeyedSlots::new(0);
+        let slots: Vec<u32> =
+            (0..20_000).map(|at| table.insert(key(0, &format!("n{at}")))).collect();
+        let before = table.by_app[0].capacity();
+        slots[10..].iter().for_each(|slot| _ = table.remove(*slot));
+        assert!(table.by_app[0].capacity() < before / 8, "{}", table.by_app[0].capacity());
+        for (at, slot) in slots.iter().take(10).enumerate() {
+            assert_eq!(table.find_key(&key(0, &format!("n{at}"))), Some(*slot));
+        }
+    }
+}
