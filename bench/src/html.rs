@@ -2,7 +2,7 @@
 //! Self-contained; it loads nothing.
 
 use crate::machine::Machine;
-use crate::report::{Latency, Report};
+use crate::report::{Latency, PERCENTILES, Report};
 use crate::shown;
 use crate::svg::{self, COLOURS, Chart, Series, escape};
 use crate::telemetry::{INTERVAL, Sample, Timeline};
@@ -96,7 +96,7 @@ fn figures(report: &Report, out: &mut String) {
 
 fn percentile_table(report: &Report, out: &mut String) {
     out.push_str("<h2>Latency in milliseconds</h2><table><tr><th></th>");
-    shown::PERCENTILES.iter().for_each(|(name, _)| out.push_str(&format!("<th>{name}</th>")));
+    PERCENTILES.iter().for_each(|(name, _)| out.push_str(&format!("<th>{name}</th>")));
     out.push_str("</tr>");
     for (name, latency) in &report.latencies {
         out.push_str(&format!("<tr><td>{}</td>", escape(name)));

@@ -5,9 +5,6 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use crate::machine::Machine;
-use crate::shown;
-
 const VIOLATIONS_SHOWN_MAX: usize = 20;
 
 pub(crate) struct Report {
@@ -25,6 +22,10 @@ pub(crate) struct Figure {
     /// One of a latency: people see it in the table of latencies.
     pub(crate) is_percentile: bool,
 }
+
+/// The percentiles of every latency, with the names of their columns.
+pub(crate) const PERCENTILES: [(&str, f64); 4] =
+    [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
 /// Microseconds, from 1 to a minute.
 #[derive(Clone)]
@@ -127,7 +128,7 @@ impl Report {
     /// Percentiles as figures, and the whole distribution for the curve.
     pub(crate) fn latency(&mut self, name: impl Into<String>, latency: &Latency) {
         let name = name.into();
-        for (what, quantile) in shown::PERCENTILES {
+        for (what, quantile) in PERCENTILES {
             let (name, value) = (format!("{name} {what}"), rounded(latency.ms_at(quantile)));
             self.figures.push(Figure { name, value, unit: "ms", is_percentile: true });
         }
@@ -147,58 +148,8 @@ impl Report {
         self.violations.count == 0
     }
 
-    pub(crate) fn print(&self, as_json: bool, machine: &Machine) {
-        if as_json {
-            let mut object = self.as_json();
-            object["machine"] = machine.as_json();
-            println!("{object}");
-            return;
-        }
-        print!("{}", self.for_people(machine));
-    }
-
-    /// What a terminal shows.
-    fn for_people(&self, machine: &Machine) -> String {
-        let mut out = format!("{}: {}\n\n", self.scenario, machine.server);
-        let rows = |out: &mut String, rows: &[(String, String)]| {
-            let width = |of: fn(&(String, String)) -> &String| {
-                rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0)
-            };
-            let (left, right) = (width(|row| &row.0), width(|row| &row.1));
-            for (name, value) in rows {
-                out.push_str(&format!("  {name:left$}  {value:>right$}\n"));
-            }
-        };
-        rows(&mut out, &shown::headlines(self));
-        if !self.latencies.is_empty() {
-            let left = self.latencies.iter().map(|(name, _)| name.chars().count()).max();
-            let left = left.unwrap_or(0).max("latency in ms".len());
-            out.push_str(&format!("\n  {:left$}", "latency in ms"));
-            shown::PERCENTILES.iter().for_each(|(name, _)| out.push_str(&format!("{name:>10}")));
-            out.push('\n');
-            for (name, latency) in &self.latencies {
-                out.push_str(&format!("  {name:left$}"));
-                for value in shown::percentiles(latency) {
-                    out.push_str(&format!("{value:>10}"));
-                }
-                out.push('\n');
-            }
-        }
-        out.push('\n');
-        let others = self.figures.iter().filter(|figure| !figure.is_percentile);
-        let others: Vec<(String, String)> = others
-            .map(|figure| (figure.name.clone(), shown::figure(&figure.value, figure.unit)))
-            .collect();
-        rows(&mut out, &others);
-        out.push_str(&format!("\n  {}\n", shown::violations(self.violations.count)));
-        for text in &self.violations.texts {
-            out.push_str(&format!("    {text}\n"));
-        }
-        out
-    }
-
     /// One line: names with their unit as keys, so that a figure says what it is.
-    fn as_json(&self) -> Value {
+    pub(crate) fn as_json(&self) -> Value {
         let mut object = Map::new();
         object.insert("scenario".into(), json!(self.scenario));
         let mut names = Vec::new();
@@ -235,6 +186,7 @@ pub(crate) fn busy_percent(cpu: Duration, wall: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Machine;
 
     #[test]
     fn json_names_carry_the_unit() {

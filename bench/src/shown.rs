@@ -2,11 +2,8 @@
 
 use serde_json::Value;
 
-use crate::report::{Latency, Report};
-
-/// The percentiles of every latency, with the names of their columns.
-pub(crate) const PERCENTILES: [(&str, f64); 4] =
-    [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+use crate::machine::Machine;
+use crate::report::{Latency, PERCENTILES, Report};
 
 /// Three digits at least, and no decimals that are noise.
 pub(crate) fn number(value: f64) -> String {
@@ -87,6 +84,57 @@ pub(crate) fn headlines(report: &Report) -> Vec<(String, String)> {
     }));
     all.extend([cpu, memory].into_iter().flatten().map(shown));
     all
+}
+
+impl Report {
+    pub(crate) fn print(&self, as_json: bool, machine: &Machine) {
+        if as_json {
+            let mut object = self.as_json();
+            object["machine"] = machine.as_json();
+            println!("{object}");
+            return;
+        }
+        print!("{}", self.for_people(machine));
+    }
+
+    /// What a terminal shows.
+    pub(crate) fn for_people(&self, machine: &Machine) -> String {
+        let mut out = format!("{}: {}\n\n", self.scenario, machine.server);
+        let rows = |out: &mut String, rows: &[(String, String)]| {
+            let width = |of: fn(&(String, String)) -> &String| {
+                rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0)
+            };
+            let (left, right) = (width(|row| &row.0), width(|row| &row.1));
+            for (name, value) in rows {
+                out.push_str(&format!("  {name:left$}  {value:>right$}\n"));
+            }
+        };
+        rows(&mut out, &headlines(self));
+        if !self.latencies.is_empty() {
+            let left = self.latencies.iter().map(|(name, _)| name.chars().count()).max();
+            let left = left.unwrap_or(0).max("latency in ms".len());
+            out.push_str(&format!("\n  {:left$}", "latency in ms"));
+            PERCENTILES.iter().for_each(|(name, _)| out.push_str(&format!("{name:>10}")));
+            out.push('\n');
+            for (name, latency) in &self.latencies {
+                out.push_str(&format!("  {name:left$}"));
+                for value in percentiles(latency) {
+                    out.push_str(&format!("{value:>10}"));
+                }
+                out.push('\n');
+            }
+        }
+        out.push('\n');
+        let others = self.figures.iter().filter(|figure| !figure.is_percentile);
+        let others: Vec<(String, String)> =
+            others.map(|found| (found.name.clone(), figure(&found.value, found.unit))).collect();
+        rows(&mut out, &others);
+        out.push_str(&format!("\n  {}\n", violations(self.violations.count)));
+        for text in &self.violations.texts {
+            out.push_str(&format!("    {text}\n"));
+        }
+        out
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use subtle::ConstantTimeEq;
 
 use super::routes::{resources, target};
-use super::{Context, Denied};
+use super::{Denied, RequestContext};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Detail};
 use crate::http1::query::{decode_form, percent_decode, split_at_byte};
@@ -23,7 +23,7 @@ use crate::text::shown_up_to;
 pub(super) fn authenticate(
     request: &Request,
     app_id: &str,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<AppIndex, Denied> {
     let Some(index) = context.apps.by_id(app_id) else {
         let text = format!("No matching application for ID [{app_id}].");
@@ -59,7 +59,11 @@ pub(super) fn authenticate(
     Ok(index)
 }
 
-fn too_many_parameters(index: AppIndex, request: &Request, context: &mut Context<'_>) -> Denied {
+fn too_many_parameters(
+    index: AppIndex,
+    request: &Request,
+    context: &mut RequestContext<'_>,
+) -> Denied {
     let text = format!(
         "The query has more than {API_PARAMETERS_MAX} parameters, which is the limit of this server: a signed \
          request has about six. Send several values of one parameter separated by commas."
@@ -302,7 +306,7 @@ fn mismatch(
     given: &QueryCredentials<'_>,
     has_form: bool,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Denied {
     let response = Response::text(401, "Authentication signature invalid.");
     let what = asked(request);
@@ -352,7 +356,7 @@ fn check_timestamp(
     signed: &[Parameter<'_>],
     index: AppIndex,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<(), Denied> {
     let Some(window) = context.apps.get(index).auth_window_seconds else { return Ok(()) };
     let given = signed.iter().find(|parameter| parameter.base() == "auth_timestamp");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
 
-use super::{Context, Denied, Plan, Reply};
+use super::{Denied, Plan, Reply, RequestContext};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
@@ -52,7 +52,11 @@ pub(super) fn describe(app: AppIndex, name: &str, query: &str) -> Plan {
     Plan::Ask { question: Question::Describe { app, names }, reply }
 }
 
-pub(super) fn users(app: AppIndex, name: &str, context: &mut Context<'_>) -> Result<Plan, Denied> {
+pub(super) fn users(
+    app: AppIndex,
+    name: &str,
+    context: &mut RequestContext<'_>,
+) -> Result<Plan, Denied> {
     if classify(name).map(|kind| kind.access) != Ok(Access::Presence) {
         let response = Response::json(400, b"{}".to_vec());
         let name = Detail::text(name);

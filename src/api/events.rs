@@ -12,7 +12,7 @@ use indexmap::IndexSet;
 use super::channels::Attributes;
 use super::quota::{self, Quota};
 use super::validation::{FieldPath, Problems};
-use super::{Context, Denied, Plan, Publication, Reply};
+use super::{Denied, Plan, Publication, Reply, RequestContext};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
@@ -103,7 +103,7 @@ const EVENT_OVERHEAD_BYTES: usize = 40;
 pub(super) fn event(
     app: AppIndex,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
     let fields = Fields::read(object(app, request, context)?);
     let mut problems = Problems::default();
@@ -144,7 +144,7 @@ fn check_expansion(
     names: &[Cow<'_, str>],
     body: &[u8],
     app: AppIndex,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<(), Denied> {
     let bytes: usize = names.iter().map(|name| fields.text_bytes(name.len())).sum();
     let most = EVENT_EXPANSION_BYTES_MAX.max(4 * body.len());
@@ -167,7 +167,7 @@ fn check_expansion(
 pub(super) fn batch(
     app: AppIndex,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
     let mut list = None;
     for (name, value) in json::members(object(app, request, context)?).into_iter().flatten() {
@@ -207,7 +207,7 @@ fn check_payload(
     fields: &Fields<'_>,
     app: AppIndex,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<(), Denied> {
     if context.apps.get(app).event_payload_max.is_none() {
         return Ok(());
@@ -243,7 +243,7 @@ fn batch_items<'a>(
     list: Option<&'a str>,
     app: AppIndex,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<Vec<Fields<'a>>, Denied> {
     let most = context.apps.get(app).batch_events_max;
     let mut problems = Problems::default();
@@ -267,7 +267,7 @@ fn batch_items<'a>(
 fn object<'a>(
     app: AppIndex,
     request: &'a Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<&'a str, Denied> {
     let text = context.validator.check(request.body()).map(str::trim_ascii);
     match text {
@@ -441,7 +441,7 @@ fn check_socket_id(problems: &mut Problems, field: FieldPath<'_>, span: Option<&
 fn check_reserved(
     fields: &Fields<'_>,
     app: AppIndex,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<(), Denied> {
     let span = fields.name.unwrap_or_default();
     let is_reserved =

@@ -27,7 +27,7 @@ pub use quota::Quota;
 pub use routes::{Call, Target, target};
 
 /// What the API needs to know of the server.
-pub struct Context<'a> {
+pub struct RequestContext<'a> {
     pub apps: &'a Apps,
     /// `Config::path`.
     pub prefix: &'a str,
@@ -44,7 +44,7 @@ pub struct Context<'a> {
     pub debug: bool,
 }
 
-impl Context<'_> {
+impl RequestContext<'_> {
     /// A refusal with this answer.
     fn deny(
         &mut self,
@@ -128,7 +128,7 @@ pub enum Reply {
 
 /// Decides what a request wants. Authenticates it first.
 #[must_use]
-pub fn plan(request: &Request, target: &Target, context: &mut Context<'_>) -> Plan {
+pub fn plan(request: &Request, target: &Target, context: &mut RequestContext<'_>) -> Plan {
     let what = || Detail::Request(request.method(), request.path());
     let plan = match target {
         Target::NotFound | Target::OutsidePrefix if request.path().contains("//") => {
@@ -182,7 +182,7 @@ fn plan_call(
     app: AppIndex,
     call: &Call,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
     match call {
         Call::Events => events::event(app, request, context),

@@ -1,6 +1,6 @@
 //! What an app may publish: size of an event, events a second (docs/PROTOCOL.md rule 106, C20).
 
-use super::{Context, Denied};
+use super::{Denied, RequestContext};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
@@ -16,7 +16,7 @@ pub struct Quota {
 impl Quota {
     /// Tells a client how fast it may go on.
     #[must_use]
-    pub fn tell(self, response: Response) -> Response {
+    pub fn add_to(self, response: Response) -> Response {
         response
             .with_header("X-RateLimit-Limit", self.limit.to_string())
             .with_header("X-RateLimit-Remaining", self.remaining.to_string())
@@ -27,7 +27,7 @@ impl Quota {
 pub(super) fn take(
     app: AppIndex,
     events: usize,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<Option<Quota>, Denied> {
     let found = context.apps.get(app);
     let Some(limit) = found.publishes_per_second_max else { return Ok(None) };
@@ -39,7 +39,7 @@ pub(super) fn take(
         "Too many events: this app may publish {limit} a second, counting each once for each of its channels. Try \
          again in a second, or raise RINGVERB_PUBLISHES_PER_SECOND_MAX."
     );
-    let response = Quota { limit, remaining: 0 }.tell(Response::text(429, &text));
+    let response = Quota { limit, remaining: 0 }.add_to(Response::text(429, &text));
     let response = response.with_header("Retry-After", "1");
     Err(context.deny(
         response,
@@ -54,7 +54,7 @@ pub(super) fn check_payload(
     app: AppIndex,
     bytes: usize,
     request: &Request,
-    context: &mut Context<'_>,
+    context: &mut RequestContext<'_>,
 ) -> Result<(), Denied> {
     let most = context.apps.get(app).event_payload_max;
     let Some(most) = most.filter(|most| bytes > *most as usize) else { return Ok(()) };

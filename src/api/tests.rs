@@ -5,7 +5,7 @@ mod bounds;
 
 use std::sync::atomic::AtomicU32;
 
-use super::{Context, Plan, plan, render, target};
+use super::{Plan, RequestContext, plan, render, target};
 use crate::app::{Apps, Secret, sample};
 use crate::cause::LineBudget;
 use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
@@ -36,7 +36,7 @@ fn run(request: &Request, prefix: &str) -> Plan {
 }
 
 fn run_for(apps: &Apps, request: &Request, prefix: &str) -> Plan {
-    let mut context = Context {
+    let mut context = RequestContext {
         apps,
         prefix,
         unix_seconds: NOW,
@@ -283,7 +283,7 @@ fn requests_without_valid_authentication_are_refused() {
 fn a_refused_signature_is_explained_in_the_log() {
     let path = "/apps/1001/channels";
     let request = signed("GET", path, "/somewhere/else", &[], "");
-    let mut context = Context {
+    let mut context = RequestContext {
         apps: &apps(),
         prefix: "",
         unix_seconds: NOW,
@@ -508,7 +508,7 @@ fn an_app_may_publish_so_much_a_second() {
     else {
         panic!("accepted")
     };
-    let told = quota.tell(Response::json(200, b"{}".to_vec()));
+    let told = quota.add_to(Response::json(200, b"{}".to_vec()));
     assert_eq!(
         told.extra,
         [("X-RateLimit-Limit", "3".to_owned()), ("X-RateLimit-Remaining", "1".to_owned())]

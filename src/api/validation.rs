@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Context, Denied};
+use super::{Denied, RequestContext};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
@@ -167,7 +167,7 @@ impl Problems {
         self,
         app: AppIndex,
         request: &Request,
-        context: &mut Context<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(), Denied> {
         if self.list.is_empty() {
             return Ok(());

@@ -8,7 +8,8 @@
 
 pub mod directories;
 pub mod dotenv;
-pub mod load;
+mod load;
+mod merge;
 mod names;
 pub mod network;
 pub mod options;
@@ -22,10 +23,15 @@ mod sizes;
 mod tests;
 pub mod toml_file;
 pub mod validate;
+mod values;
 mod warnings;
 pub mod webhook_url;
 
 use std::net::IpAddr;
+
+pub use load::{Files, Sources};
+pub use merge::{Merged, merge};
+pub use values::{Sourced, Values};
 
 use crate::app::{App, Secret};
 

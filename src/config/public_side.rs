@@ -3,9 +3,9 @@
 //! The public side is shown in the start message and used for nothing else, so a wrong value is a warning and never a
 //! reason not to start. Kubernetes sets `REVERB_PORT=tcp://...` in every pod of a namespace with a service `reverb`.
 
-use super::load::{Sourced, Values};
 use super::names::service_port;
 use super::options::OptionId as Id;
+use super::values::{Sourced, Values};
 use super::webhook_url;
 
 /// Makes what is shown well-formed, with a warning for each value that was not.
@@ -120,7 +120,7 @@ pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::Id;
-    use crate::config::load::{Sources, merge};
+    use crate::config::{Sources, merge};
 
     /// The value as it is shown, and the warnings.
     fn shown(id: Id, name: &str, value: &str) -> (Option<String>, Vec<String>) {

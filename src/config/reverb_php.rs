@@ -8,9 +8,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::load::Values;
 use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::php::{self, Env, PhpValue};
+use super::values::Values;
 use super::{dotenv, origins, sizes};
 use crate::text::shown;
 

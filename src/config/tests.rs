@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::dotenv;
-use super::load::{Sources, merge};
 use super::validate::{DevelopmentApp, build};
 use super::{Config, Io, options};
+use super::{Sources, merge};
 use crate::app::{ClientEventsFrom, WebhookKind};
 
 fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {

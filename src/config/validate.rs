@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::load::{Merged, Sourced, Values};
+use super::merge::Merged;
 use super::network::Network;
 use super::options::OptionId as Id;
 use super::options::boolean;
 use super::redis_url::{self, RedisUrl};
+use super::values::{Sourced, Values};
 use super::{Config, Io, Scaling, names, origins, webhook_url};
 use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
 use crate::text::shown;

@@ -8,8 +8,8 @@ use super::life::Started;
 use super::probe::Facts;
 use super::resources::Shares;
 use crate::config::Config;
-use crate::config::load::{Files, Merged};
 use crate::config::options::OptionId;
+use crate::config::{Files, Merged};
 
 /// How browsers reach the server, as far as it is configured.
 pub(super) struct Public {
@@ -224,8 +224,8 @@ pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::{Sources, merge};
     use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::{Sources, merge};
     use crate::worker::kernel::Choice;
 
     fn rendered(sources: &Sources) -> String {

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::doctor::{Finding, Verdict};
 use crate::config::Config;
-use crate::config::load::{Merged, Values};
 use crate::config::options::{OptionId, OptionSpec, Scope, of_scope};
+use crate::config::{Merged, Values};
 
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
@@ -113,8 +113,8 @@ impl CheckReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::{Sources, merge};
     use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::{Sources, merge};
 
     fn rendered(pairs: &[(&str, &str)]) -> String {
         let environment =

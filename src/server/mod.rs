@@ -31,9 +31,9 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use crate::config::Config;
-use crate::config::load::{Merged, Sources, merge};
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build};
+use crate::config::{Merged, Sources, merge};
 use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::kernel::Choice;

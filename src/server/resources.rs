@@ -79,8 +79,8 @@ fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::{Sources, merge};
     use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::{Sources, merge};
 
     fn config(pairs: &[(&str, &str)]) -> Config {
         let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

@@ -82,7 +82,7 @@ impl Gathers {
     }
 
     /// Adds answers. Complete answers to other nodes leave by `out`.
-    pub(super) fn tell(&mut self, answered: &mut Vec<Answered>, out: &mut ClusterOutbox) {
+    pub(super) fn note_answers(&mut self, answered: &mut Vec<Answered>, out: &mut ClusterOutbox) {
         for answered in answered.drain(..) {
             // A late answer has no question.
             let id = match answered {

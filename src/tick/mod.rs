@@ -116,7 +116,7 @@ impl<K: Kernel> Core<K> {
         site.settle_mail();
         let now = site.shard.now();
         let outbox = &mut site.shard.outbox;
-        site.gathers.tell(&mut outbox.answered, &mut outbox.cluster);
+        site.gathers.note_answers(&mut outbox.answered, &mut outbox.cluster);
         site.gathers.expire(now, &mut outbox.cluster);
         if !paused {
             reactor.resume_sessions(&mut site);

@@ -1,15 +1,8 @@
 //! Close codes and the payload of a close frame (RFC 6455 sections 5.5.1 and 7.4).
 
 use super::violation::Violation;
+pub use super::violation::{INVALID_DATA, NORMAL, PROTOCOL_ERROR, TOO_BIG};
 use crate::limits::CONTROL_PAYLOAD_MAX;
-
-pub const NORMAL: u16 = 1000;
-/// The endpoint leaves: a server that stops, a page that is navigated away from.
-pub const GOING_AWAY: u16 = 1001;
-pub const PROTOCOL_ERROR: u16 = 1002;
-/// Bytes that do not fit the message type: text that is not UTF-8.
-pub const INVALID_DATA: u16 = 1007;
-pub const TOO_BIG: u16 = 1009;
 
 /// The code takes two bytes of the 125.
 pub const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_MAX - 2;
@@ -63,10 +56,10 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {
-        let payload = encode_payload(GOING_AWAY, &"x".repeat(500));
+        let payload = encode_payload(NORMAL, &"x".repeat(500));
         assert_eq!(payload.len(), CONTROL_PAYLOAD_MAX);
         // 41 three-byte characters are 123 bytes; one byte in front moves the cut inside the 41st.
-        let payload = encode_payload(GOING_AWAY, &format!("x{}", "€".repeat(41)));
+        let payload = encode_payload(NORMAL, &format!("x{}", "€".repeat(41)));
         assert_eq!(payload.len(), 2 + 1 + 40 * 3);
         assert!(decode_payload(&payload).is_ok());
     }

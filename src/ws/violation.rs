@@ -1,7 +1,11 @@
 //! What a peer can do wrong on an established connection: one small value per fault, no allocation.
 //! The close code and its wording are decided here and nowhere else.
 
-use super::close;
+pub const NORMAL: u16 = 1000;
+pub const PROTOCOL_ERROR: u16 = 1002;
+/// Bytes that do not fit the message type: text that is not UTF-8.
+pub const INVALID_DATA: u16 = 1007;
+pub const TOO_BIG: u16 = 1009;
 
 /// A fault of the peer. The connection ends with `close_code` and `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,9 +56,9 @@ impl Violation {
     #[must_use]
     pub fn close_code(self) -> u16 {
         match self {
-            Self::InvalidUtf8 => close::INVALID_DATA,
-            Self::MessageTooBig => close::TOO_BIG,
-            _ => close::PROTOCOL_ERROR,
+            Self::InvalidUtf8 => INVALID_DATA,
+            Self::MessageTooBig => TOO_BIG,
+            _ => PROTOCOL_ERROR,
         }
     }
 

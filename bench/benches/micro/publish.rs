@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use ringverb::api::{Context, Plan, plan, render, target};
+use ringverb::api::{Plan, RequestContext, plan, render, target};
 use ringverb::app::{Apps, Secret};
 use ringverb::cause::LineBudget;
 use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
@@ -48,7 +48,7 @@ pub(super) fn request() -> Box<dyn FnMut()> {
             panic!("a whole request")
         };
         let target = target(request.method(), request.path(), "");
-        let mut context = Context {
+        let mut context = RequestContext {
             apps: &apps,
             prefix: "",
             unix_seconds: NOW,

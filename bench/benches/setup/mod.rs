@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ringverb::app::{AppIndex, Apps};
 use ringverb::config::Config;
-use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::config::{Sources, merge};
 use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
 
 pub(crate) const APP: AppIndex = AppIndex(0);

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use ringverb::api::{Context, Plan, plan, render, target};
+use ringverb::api::{Plan, RequestContext, plan, render, target};
 use ringverb::app::{Apps, Secret};
 use ringverb::cause::LineBudget;
 use ringverb::http1::request::{Progress, Request, RequestLimits, RequestReader};
@@ -70,7 +70,7 @@ fn planning(bytes: Vec<u8>, check: fn(&Plan)) -> (usize, Run) {
     let run = move || {
         let request = read(black_box(&bytes));
         let target = target(request.method(), request.path(), PREFIX);
-        let mut context = Context {
+        let mut context = RequestContext {
             apps: &apps,
             prefix: PREFIX,
             unix_seconds: NOW,

@@ -7,10 +7,9 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Bench, WARM_UP, floor};
+use super::{Bench, ShapeArgs, WARM_UP, floor};
 use crate::broadcast::{Broadcast, Shape};
 use crate::load;
-use crate::payload::{parse_bytes, parse_slots};
 use crate::pool::Pool;
 use crate::report::Report;
 use crate::schedule::parse_rate;
@@ -27,22 +26,6 @@ pub(crate) struct Args {
     /// Measures the floor, too, on the CPUs of the server, and gives the ratio to it.
     #[arg(long, conflicts_with = "rate")]
     with_floor: bool,
-}
-
-/// What `fanout` and `floor` have in common.
-#[derive(clap::Args)]
-#[group(skip)]
-pub(crate) struct ShapeArgs {
-    #[arg(long, default_value_t = 5_000)]
-    pub(super) subscribers: usize,
-    #[arg(long, default_value_t = 64, value_parser = parse_bytes)]
-    pub(super) payload_bytes: usize,
-    /// Events in flight, one run each.
-    #[arg(long, value_delimiter = ',', default_value = "1,16", value_parser = parse_slots)]
-    pub(super) in_flight: Vec<usize>,
-    /// Length of each measured run, after a second of warming up.
-    #[arg(long, default_value_t = 10)]
-    pub(super) seconds: u64,
 }
 
 const CHANNEL: &str = "private-fanout";

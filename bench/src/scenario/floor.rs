@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Bench, WARM_UP, fanout::ShapeArgs};
+use super::{Bench, ShapeArgs, WARM_UP};
 use crate::load::{self, Load};
 use crate::payload::{self, SLOTS_MAX};
 use crate::pool::{CloseWhy, Goal, Handler, Key, Pool, Tag};

@@ -19,12 +19,29 @@ use std::io;
 use std::time::Duration;
 
 use crate::app::App;
+use crate::payload::{parse_bytes, parse_slots};
 use crate::pool::Pool;
 use crate::server::Servers;
 use crate::telemetry::Telemetry;
 
 /// Before a window in which a busy server is measured.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
+
+/// What `fanout` and `floor` have in common.
+#[derive(clap::Args)]
+#[group(skip)]
+pub(crate) struct ShapeArgs {
+    #[arg(long, default_value_t = 5_000)]
+    pub(super) subscribers: usize,
+    #[arg(long, default_value_t = 64, value_parser = parse_bytes)]
+    pub(super) payload_bytes: usize,
+    /// Events in flight, one run each.
+    #[arg(long, value_delimiter = ',', default_value = "1,16", value_parser = parse_slots)]
+    pub(super) in_flight: Vec<usize>,
+    /// Length of each measured run, after a second of warming up.
+    #[arg(long, default_value_t = 10)]
+    pub(super) seconds: u64,
+}
 
 /// What every scenario gets.
 pub(crate) struct Bench {

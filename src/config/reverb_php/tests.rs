@@ -1,7 +1,7 @@
 //! What a `config/reverb.php` causes, from the file of the installer to files that people have edited.
 
 use super::*;
-use crate::config::load::{Sources, merge};
+use crate::config::{Sources, merge};
 
 /// The keys and values that `php artisan reverb:install` writes.
 const INSTALLED: &str = r"<?php

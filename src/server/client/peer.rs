@@ -177,8 +177,8 @@ fn parse_url(url: &str) -> Result<Url, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::{Sources, merge};
     use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::{Sources, merge};
 
     fn choose(
         environment: &[(&str, &str)],

@@ -167,7 +167,7 @@ impl Session {
 fn with_quota(quota: Option<api::Quota>, response: Response) -> Response {
     match quota {
         None => response,
-        Some(quota) => quota.tell(response),
+        Some(quota) => quota.add_to(response),
     }
 }
 

@@ -166,8 +166,8 @@ impl Http {
     }
 
     /// The context of the API.
-    fn context(&mut self) -> api::Context<'_> {
-        api::Context {
+    fn context(&mut self) -> api::RequestContext<'_> {
+        api::RequestContext {
             apps: &self.apps,
             prefix: &self.rules.prefix,
             unix_seconds: self.unix_seconds,

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use ringverb::api::{Context, Denied, Plan, plan, target};
+use ringverb::api::{Denied, Plan, RequestContext, plan, target};
 use ringverb::app::{App, Apps, Secret};
 use ringverb::cause::LineBudget;
-use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::config::{Sources, merge};
 use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
@@ -283,7 +283,7 @@ pub(crate) fn check(data: &[u8]) {
     }
     let request = request.expect("a whole request");
     let mut validator = Validator::default();
-    let mut context = Context {
+    let mut context = RequestContext {
         apps: &APPS,
         prefix: "",
         unix_seconds: NOW,

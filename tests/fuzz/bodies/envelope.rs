@@ -11,8 +11,8 @@ use std::sync::{Arc, LazyLock};
 use ringverb::app::{AppIndex, Apps};
 use ringverb::clock::Moment;
 use ringverb::cluster::{ClusterSession, Login};
-use ringverb::config::load::{Sources, merge};
 use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::config::{Sources, merge};
 use ringverb::shard::{MemoryLimits, NodeId, SessionId, Settings, Shard};
 
 const OWN: SessionId = SessionId { node: NodeId(7), core: 0 };

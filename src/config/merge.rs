@@ -1,0 +1,197 @@
+//! Merges the sources into one value per option: flags > environment > `.env` > `ringverb.toml` > defaults. PURE.
+//!
+//! Inputs: `Sources`, as `load.rs` found them. Outputs: `Merged`, text that `validate.rs` checks, with problems and
+//! warnings. Values remember where they came from. Each app of the file takes what it does not set from the environment.
+
+use super::load::{Files, Sources, app_options, from_environment, webhook_options, webhook_values};
+use super::options::{OptionId as Id, Scope, boolean, of_scope};
+use super::public_side;
+use super::reverb_php::Effective;
+use super::toml_file::{self, AppTexts};
+use super::values::{Values, defaults, is_null};
+use super::warnings::{disabled, former_keys, names_of_pusher, without_effect};
+
+/// The values of all sources, not checked yet.
+#[derive(Debug)]
+pub struct Merged {
+    pub server: Values,
+    pub apps: Vec<Values>,
+    /// App options without an app: what an app of development mode gets.
+    pub development: Values,
+    /// Where the apps came from, for the start message.
+    pub source: String,
+    /// `NO_COLOR` is not set (no-color.org).
+    pub color: bool,
+    pub files: Files,
+    pub problems: Vec<String>,
+    pub warnings: Vec<String>,
+    /// Values of `config/reverb.php` that are not read. They concern the server, and not the commands that speak to it.
+    pub migration_warnings: Vec<String>,
+}
+
+const CREDENTIALS: [Id; 3] = [Id::AppId, Id::AppKey, Id::AppSecret];
+
+/// Merges the sources.
+#[must_use]
+pub fn merge(sources: &Sources) -> Merged {
+    let mut problems = Vec::new();
+    let (toml_server, toml_apps) =
+        toml_file::flatten(&sources.toml, sources.toml_name(), &mut problems);
+    let mut server = Values::default();
+    for option in of_scope(Scope::Server) {
+        defaults(&mut server, option);
+        if let Some((key, value)) = toml_server.of(option) {
+            let source = format!("{}: server.{key}", sources.toml_name());
+            server.set(option.id, value, source);
+        }
+        from_environment(&mut server, option, sources);
+        if let Some(value) = sources.flags.get(&option.id) {
+            server.set(option.id, value, format!("--{}", option.key.replace('_', "-")));
+        }
+    }
+    let mut warnings = Vec::new();
+    public_side::normalize(&mut server, &mut warnings);
+    warnings.extend(public_side::tls_on_the_plain_port(&server));
+    if server.get(Id::ScalingEnabled).and_then(|given| boolean(&given.value)) == Some(true) {
+        public_side::redis_port(&mut server, &mut warnings);
+    }
+    let own = own_app(sources, &mut problems);
+    let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
+    let is_orphaned = own.is_none() && !apps.is_empty();
+    let development = own.map_or_else(|| app_values(sources), |_| Values::default());
+    warnings.extend(without_effect(sources, is_orphaned.then_some(&development)));
+    if apps.is_empty() {
+        warnings.extend(names_of_pusher(sources));
+        warnings.extend(disabled(&development));
+    }
+    warnings.extend(apps.iter().filter_map(disabled));
+    warnings.extend([&server, &development].into_iter().chain(&apps).flat_map(former_keys));
+    let mut migration_warnings = Vec::new();
+    if let Some(php) = &sources.reverb_php {
+        let app = apps.first().unwrap_or(&development);
+        let get = |name: &str| sources.environment.get(name).or_else(|| sources.dotenv.get(name));
+        let env = |name: &str| get(name).cloned();
+        migration_warnings.extend(php.warnings(&Effective {
+            server: &server,
+            app,
+            apps: &apps,
+            env: &env,
+        }));
+    }
+    let color = sources.environment.get("NO_COLOR").is_none_or(String::is_empty);
+    let files = sources.files.clone();
+    Merged {
+        server,
+        apps,
+        development,
+        source,
+        color,
+        files,
+        problems,
+        warnings,
+        migration_warnings,
+    }
+}
+
+/// The app options of the environment and `.env`.
+fn app_values(sources: &Sources) -> Values {
+    let mut values = Values::default();
+    for option in app_options() {
+        defaults(&mut values, option);
+        from_environment(&mut values, option, sources);
+    }
+    let all = webhook_values(sources);
+    let urls = all.get(Id::WebhookUrl).cloned();
+    for url in urls.iter().flat_map(|urls| urls.value.split(',')).filter(|url| !is_null(url.trim()))
+    {
+        let mut webhook = all.clone();
+        webhook.set(
+            Id::WebhookUrl,
+            url,
+            urls.as_ref().map(|urls| urls.source.clone()).unwrap_or_default(),
+        );
+        values.push_webhook(webhook);
+    }
+    values
+}
+
+/// The app of the environment or `.env`, if there is one.
+fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
+    let values = app_values(sources);
+    let missing = CREDENTIALS.into_iter().filter(|id| values.get(*id).is_none());
+    let missing: Vec<Id> = missing.collect();
+    if missing.len() == 3 {
+        return None;
+    }
+    for id in missing {
+        let name = id.spec().environment[0];
+        problems.push(format!(
+            "{name} is not set, but other credentials of the app are: an app needs REVERB_APP_ID, \
+             REVERB_APP_KEY and REVERB_APP_SECRET"
+        ));
+    }
+    Some(values)
+}
+
+fn merge_apps(
+    sources: &Sources,
+    tables: &[AppTexts],
+    own: Option<&Values>,
+    problems: &mut Vec<String>,
+) -> (Vec<Values>, String) {
+    let file = sources.toml_name();
+    let mut apps: Vec<Values> = Vec::new();
+    for (index, table) in tables.iter().enumerate() {
+        let mut values = Values::default();
+        for option in app_options() {
+            defaults(&mut values, option);
+            if let Some((key, value)) = table.texts.of(option) {
+                values.set(option.id, value, format!("{file}: apps[{index}].{key}"));
+            }
+        }
+        for (at, texts) in table.webhooks.iter().enumerate() {
+            let mut webhook = Values::default();
+            for option in webhook_options() {
+                let Some((key, value)) = texts.of(option) else { continue };
+                let source = format!("{file}: apps[{index}].webhooks[{at}].{key}");
+                webhook.set(option.id, value, source);
+            }
+            if webhook.get(Id::WebhookUrl).is_none() {
+                let app = described(&values, index);
+                problems.push(format!("{file}: webhooks[{at}] of {app} has no url"));
+                continue;
+            }
+            values.push_webhook(webhook);
+        }
+        for id in CREDENTIALS.iter().filter(|id| values.get(**id).is_none()) {
+            let key = id.spec().key;
+            problems.push(format!("{file}: {} has no {key}", described(&values, index)));
+        }
+        apps.push(values);
+    }
+    let mut source = if apps.is_empty() { "development mode" } else { file }.to_owned();
+    if let Some(own) = own {
+        let from_dotenv = own.get(Id::AppKey).is_some_and(|key| key.is_from(sources.dotenv_name()));
+        source = if from_dotenv { sources.dotenv_name() } else { "environment" }.to_owned();
+        if !apps.is_empty() {
+            source = format!("{source} and {file}");
+        }
+        // The environment wins over the file, one option at a time.
+        let id = |values: &Values| values.get(Id::AppId).map(|id| id.value.clone());
+        let mut first = own.clone();
+        if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
+            first = apps.remove(at);
+            first.overlay(own);
+        }
+        apps.insert(0, first);
+    }
+    (apps, source)
+}
+
+/// An app of the file, by its place and its id.
+fn described(values: &Values, index: usize) -> String {
+    match values.get(Id::AppId) {
+        Some(id) => format!("apps[{index}] (id {})", id.value),
+        None => format!("apps[{index}]"),
+    }
+}

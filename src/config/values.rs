@@ -1,0 +1,126 @@
+//! Values as text, each with where it came from. PURE data; `load.rs` and `merge.rs` fill it, `validate.rs` reads it.
+//!
+//! A value that was not given is the option's default and says so. No `Debug` text contains a value, because it may be
+//! a secret.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::dotenv;
+use super::options::{OptionId as Id, OptionSpec};
+
+/// A value and its source, for messages.
+#[derive(Clone)]
+pub struct Sourced {
+    pub value: String,
+    pub source: String,
+}
+
+/// Without the value, which may be a secret.
+impl fmt::Debug for Sourced {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Sourced({})", self.source)
+    }
+}
+
+/// All values of one scope; unset options without a default are absent.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    given: HashMap<Id, Sourced>,
+    /// Of an app: one for each endpoint.
+    webhooks: Vec<Values>,
+}
+
+/// Source of a value that is not given.
+const DEFAULT: &str = "default";
+
+impl Sourced {
+    /// The value is not given.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.source == DEFAULT
+    }
+
+    /// The option as it was set, for messages: the name in the environment or in a file, or the flag.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.source.rsplit_once(": ").map_or(self.source.as_str(), |(_, name)| name)
+    }
+
+    /// Where it was set, in brackets, to be read after the value; nothing for a flag.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.source.rsplit_once(": ").map_or_else(String::new, |(place, _)| format!(" ({place})"))
+    }
+
+    pub(super) fn is_from(&self, file: &str) -> bool {
+        self.source.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
+    }
+}
+
+impl Values {
+    #[must_use]
+    pub fn get(&self, id: Id) -> Option<&Sourced> {
+        self.given.get(&id)
+    }
+
+    /// The values of an app's webhooks; each has a `url`.
+    #[must_use]
+    pub fn webhooks(&self) -> &[Self] {
+        &self.webhooks
+    }
+
+    pub(super) fn push_webhook(&mut self, webhook: Self) {
+        self.webhooks.push(webhook);
+    }
+
+    /// Another form of the value from the same source; `None` puts the default there.
+    pub(super) fn replace(&mut self, id: Id, value: Option<String>) {
+        match (value, self.given.get_mut(&id)) {
+            (Some(value), Some(given)) => given.value = value,
+            (Some(_), None) => {}
+            (None, _) => {
+                self.given.remove(&id);
+                defaults(self, id.spec());
+            }
+        }
+    }
+
+    pub(super) fn set(&mut self, id: Id, value: &str, source: String) {
+        // Blanks are part of a secret, and of nothing else.
+        let value = if id.spec().accepts.kind.is_exact() { value } else { value.trim() };
+        if !is_null(value) {
+            self.given.insert(id, Sourced { value: value.to_owned(), source });
+        }
+    }
+
+    /// A value as Laravel's `env()` reads it. A word that it reads as a boolean is one in text, too: PHP writes `true`
+    /// as "1" and `false` as "".
+    pub(super) fn set_env(&mut self, id: Id, value: &str, source: String) {
+        let value = dotenv::env(value);
+        match (&*value, id.spec().accepts.kind.is_exact()) {
+            ("true", true) => self.set(id, "1", source),
+            ("false", true) => {}
+            (value, _) => self.set(id, value, source),
+        }
+    }
+
+    /// Takes every value that somebody gave in `stronger`.
+    pub(super) fn overlay(&mut self, stronger: &Self) {
+        let given = stronger.given.iter().filter(|(_, given)| !given.is_default());
+        self.given.extend(given.map(|(key, given)| (*key, given.clone())));
+        if !stronger.webhooks.is_empty() {
+            self.webhooks.clone_from(&stronger.webhooks);
+        }
+    }
+}
+
+/// Laravel's `env()` reads these as nothing.
+pub(super) fn is_null(value: &str) -> bool {
+    matches!(value.to_lowercase().as_str(), "" | "null" | "(null)" | "empty" | "(empty)")
+}
+
+/// Sets an option's default.
+pub(super) fn defaults(values: &mut Values, option: &OptionSpec) {
+    values.set(option.id, option.default, DEFAULT.to_owned());
+}
