@@ -1,5 +1,8 @@
-//! Time as a value: the worker reads the clock once a tick and passes the time on. Code below the worker never reads a
-//! clock.
+//! Time as a value: the worker reads the clock once a tick and passes the time on.
+//!
+//! Code below the worker never reads a clock, so a test or the simulator decides what time it is, and all that happens
+//! in a tick happens at one time. A `Moment` counts milliseconds since the process started, and seconds are derived
+//! from it.
 
 /// A moment: milliseconds since the process started. Coarse on purpose; good for deadlines, not for measuring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

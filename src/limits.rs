@@ -1,4 +1,7 @@
-//! Constants that bound what a peer or a core may cost, each with its reason. Configurable limits are in `config`.
+//! Constants that bound what a peer or a core may cost, each with its reason.
+//!
+//! A limit that concerns one file only is in that file. Configurable limits are in `config`, and SECURITY.md lists all
+//! that a peer can reach, with the answer when it is reached. Assertions below check what must hold between limits.
 
 /// Longest request head in bytes; `request_size_max` covers head and body together and may be smaller.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -1,4 +1,9 @@
 //! GET channels, a channel, its users; and the `info` attributes everywhere (docs/PROTOCOL.md rules 66 to 69, C19).
+//!
+//! Owns: which question a request becomes, and the JSON of the answer. Does not touch the shard: the tick asks all
+//! cores, and all nodes in a cluster, and passes the answers back to `render_*`. Answers of other nodes may have any
+//! length: lists are joined by name, and numbers are added without overflow. Limits: those of the request; an answer is
+//! as long as the app has channels.
 
 use std::sync::Arc;
 

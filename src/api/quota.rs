@@ -1,4 +1,9 @@
 //! What an app may publish: size of an event, events a second (docs/PROTOCOL.md rule 106, C20).
+//!
+//! Owns the two refusals and the headers that report the rest of a second's quota. The count itself is
+//! `App::published`, which all workers share. An event counts once for each of its channels. A request over the quota
+//! is refused whole, with 429 and `Retry-After`. Limits: `RINGVERB_PUBLISHES_PER_SECOND_MAX`,
+//! `RINGVERB_EVENT_PAYLOAD_MAX`; both are off by default.
 
 use super::{Denied, RequestContext};
 use crate::app::AppIndex;

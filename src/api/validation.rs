@@ -1,4 +1,8 @@
 //! 422 answers in Laravel's words: `{"field":["The field field is required."]}` (docs/PROTOCOL.md rule 62).
+//!
+//! Owns the sentences. `events.rs` finds the problems and collects them here, so that one answer names all of them.
+//! With verbose errors an answer also shows the value and the limit with its option. Limits: `LISTED_MAX` problems and
+//! `VALUE_BYTES_MAX` bytes of each value in an answer, because both come from the request.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,8 @@
-//! From text to `Config`: every value is read and checked, and all problems are reported at once. PURE.
+//! From text to `Config`: every value is read and checked. PURE.
+//!
+//! Input: `Merged`, text with its source. Output: a `Config`, or all problems at once, each with the option as it was
+//! set, the value unless it is secret, and what is possible. Ranges and units come from the table of options; here are
+//! the rules that concern several options. Limits: `WEBHOOKS_MAX`, `CREDENTIAL_BYTES_MAX`, and 65,535 apps.
 
 use std::net::IpAddr;
 

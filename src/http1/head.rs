@@ -1,5 +1,10 @@
-//! One parsed request: its head as it was sent, with spans into it, and what its fields say about
-//! the body and the connection. Header lookups are linear: a head has few fields.
+//! One parsed request: its head as it was sent, with spans into it, and what its fields say about the body and the
+//! connection. PURE.
+//!
+//! `httparse` finds the fields; the rules of framing (RFC 9112 section 6) are here: one length, no length beside a
+//! chunked coding, one host. Spans are 16 bits wide. Header lookups are linear, because a head has few fields. Limits:
+//! `limits::HTTP_HEAD_BYTES_MAX`, `HTTP_HEADERS_MAX`. The memory of a body grows with the received bytes and not with
+//! the declared length.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;

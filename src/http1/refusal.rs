@@ -1,5 +1,8 @@
-//! Errors of a request that are found before its path is read: one small value per error, with its status and text. The
-//! texts are plain, as in docs/PROTOCOL.md rule 59.
+//! Errors of a request that are found before its path is read: one small value per error, with its status and text.
+//! PURE.
+//!
+//! The texts are plain, as in docs/PROTOCOL.md rule 59. `request.rs` and `head.rs` find the errors, and the session
+//! answers and closes: where the next request would begin is not known.
 
 /// The request is not read to its end: answer with `status` and `body`, then close the connection,
 /// because where the next request starts is not known.

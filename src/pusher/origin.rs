@@ -1,4 +1,8 @@
 //! Which pages may connect: the Origin header against `allowed_origins` (docs/PROTOCOL.md C18). PURE.
+//!
+//! A pattern with a scheme is compared with the whole origin, one without with the host, and one with a port with both;
+//! `*` matches any text. Letters match in either case. `config/origins.rs` warns about patterns that match nothing. The
+//! work is linear in the header for each star; the header is bounded by the request's head.
 
 /// Whether a handshake with this Origin header is allowed. An entry with `://` is compared with the whole origin, one
 /// without with the host, and with host and port if it names a port; `*` matches any text.

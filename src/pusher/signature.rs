@@ -1,4 +1,8 @@
 //! HMAC-SHA256 signatures of the protocol, made and compared in constant time (docs/PROTOCOL.md C7). PURE.
+//!
+//! Owns what is signed for a channel, a user and a request body. A key is compared in constant time, too. The caller
+//! decides what a wrong one costs: an `AuthError` says which part is wrong, and only the log of the operator has it.
+//! Limits: those of the message or request that contains the texts.
 
 use hmac::Mac;
 use md5::{Digest, Md5};

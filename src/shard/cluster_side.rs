@@ -1,5 +1,8 @@
-//! The shard's interface to its session with Redis: reports come in as `FromCluster`, and what the session must know to
-//! take a message is asked here. PURE. Without a cluster there is no session, and nothing happens.
+//! The shard's interface to its session with Redis. PURE.
+//!
+//! Reports come in as `FromCluster`, and effects leave through `Outbox::cluster`. What the session must know to take a
+//! message is asked here, and so are the high-water marks of the cluster side. Without a cluster there is no session:
+//! every question has its empty answer, and nothing happens.
 
 use super::cluster::FromCluster;
 use super::node_message::{NodeId, SessionId};

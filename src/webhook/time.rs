@@ -1,5 +1,7 @@
-//! The clocks of the webhooks: monotonic for deadlines, wall clock for `time_ms`. The threads of this module have no
-//! tick from which they could take the time. No limits, no state except the start.
+//! The clocks of the webhooks: monotonic for deadlines, wall clock for `time_ms`.
+//!
+//! The dispatcher and the senders have no tick from which they could take the time, so they read the clock themselves.
+//! A deadline is a `Moment` of the monotonic clock. No limits, no state except the start.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,8 @@
-//! The frame header (RFC 6455 section 5.2): layout, encode for the server's frames, decode for the
-//! client's. Knows no message: what a sequence of frames means is in `reader`.
+//! The frame header (RFC 6455 section 5.2): layout, encode for the server's frames, decode for the client's. PURE.
+//!
+//! Knows no message: what a sequence of frames means is in `reader`. A header is checked as far as it can be by itself:
+//! a reserved bit or opcode, a missing mask, a length that is not in its shortest form. Limit: the payload of a control
+//! frame has at most 125 bytes. `text_in` writes a frame into reused space, so that a single frame needs one copy.
 
 use super::violation::Violation;
 use crate::limits::CONTROL_PAYLOAD_MAX;

@@ -1,4 +1,9 @@
 //! Messages that a session receives: each once, and in its sender's order. PURE.
+//!
+//! Inputs: payloads of Redis topics. Outputs: `FromCluster` to the shard, questions for the node's cores, answers to
+//! the node's own sessions. A message is taken if its number is higher than its sender's last one, and if its topic is
+//! of its kind. A replayable message of a sender that is still to replay older ones is held (`catch_up.rs`). Limits:
+//! `HEARD_MAX` senders; bytes that are no message are noted and dropped; `shard.accepts_node` bounds the nodes.
 
 use super::super::envelope::{self, Envelope};
 use super::super::names::Topic;

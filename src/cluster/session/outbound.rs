@@ -1,5 +1,9 @@
-//! What a session sends: effects of the shard as commands. Events are kept until Redis has confirmed them, because no
-//! snapshot repeats them. PURE.
+//! What a session sends: effects of the shard as commands. PURE.
+//!
+//! Each message gets the next number of this session. Events and terminations are kept until Redis has confirmed them,
+//! and sent again on the next connection, because no snapshot repeats them. All other effects are discarded while the
+//! session is down: the next one begins with all state. `recent.rs` has what was sent, for sessions that were down.
+//! Limits: `KEPT_BYTES_MAX` of kept commands, over which the oldest is dropped and counted.
 
 use super::super::envelope::{self, Envelope, StoredHead};
 use super::recent::RecentMessage;

@@ -1,5 +1,10 @@
 //! After a session was down: requests what was missed, receives its replay before what is new, and replays for others.
-//! PURE. `catch_up.rs` decides for which sessions this one waits, `recent.rs` has what can be replayed.
+//! PURE.
+//!
+//! `catch_up.rs` decides for which sessions this one waits and holds what they send during that time. `recent.rs` has
+//! what can be replayed. A request follows the announcement of all topics, so that what is published after it is
+//! received. It names the newest number of each sender, and each sender answers with what is newer, then `ReplayDone`.
+//! Limits: no replay into an output of more than `RETRANSMIT_BYTES_MAX`; `HEARD_SECONDS_MAX` for silent senders.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,9 @@
 //! The session with Redis as the shard sees it: what it reports (`FromCluster`), and its time. PURE.
+//!
+//! Owns the waits of a topic's first subscribers for Redis and for the snapshots of other nodes, the announcement of
+//! all topics after the session came up, and the stored events of cache channels. Outputs: `ToCluster`, and the mail
+//! that was held back. Limits: a wait ends after `ANSWER_BEATS` and with the session; `TOPICS_PER_TURN` topics at a
+//! time.
 
 use super::topic_state::Fetch;
 use super::{

@@ -1,4 +1,9 @@
 //! Client events: who may send one, and what the others get (docs/PROTOCOL.md C5). PURE.
+//!
+//! A client event is checked on the sender's core and published by mail to the channel's home, except to its sender. A
+//! backend that wants it is sent a webhook. Client events are never cached. Limits:
+//! `RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX` for each connection, answered with one error a second; the size of a message
+//! and of an event's payload.
 
 use super::connection::{ConnectionKey, SubscriptionState};
 use super::refuse::Denial;

@@ -1,4 +1,9 @@
-//! The state of one connection, and its size budget. PURE. The socket itself is the worker's.
+//! The state of one connection, and its size budget. PURE. The socket itself is the reactor's.
+//!
+//! An idle connection owns a `Connection` and its list of subscriptions, and nothing else (docs/decisions/0002). What
+//! only some connections have is boxed in `Extras`. A subscription names its channel's slot, and the channel's list of
+//! subscribers names the subscription's place; `subscribe.rs` changes both together. Limits: 96 bytes (asserted);
+//! `MemoryLimits` for send queue and charges, checked by `take_room`.
 
 use hashbrown::HashMap;
 

@@ -1,4 +1,8 @@
-//! Connections on their way to another process, and from one. PURE. `state.rs` has the values, `transfer.rs` the rules.
+//! Connections on their way to another process, and from one. PURE.
+//!
+//! `state.rs` has the values, `transfer.rs` the rules, `worker/transfer` the bytes. A connection is exported only at
+//! rest: no subscription of it waits for its home. What was sent in part continues in the middle of its frame. The
+//! importing core checks every name and number, because another version may have written them.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;

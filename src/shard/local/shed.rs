@@ -1,4 +1,8 @@
 //! Giving memory back: the connections that keep most are closed first. PURE.
+//!
+//! The worker calls it with slices of its slots while the process is over its memory limit. Input: a connection's
+//! charges, its send queue, and the incomplete input that the reactor knows of. Each closed client gets 4100 and may
+//! reconnect. Limits: `CLOSES_MAX` in a call, and nobody who keeps less than `KEPT_BYTES_MIN`.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
