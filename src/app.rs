@@ -78,43 +78,22 @@ pub struct RateLimit {
     pub terminate_on_limit: bool,
 }
 
-/// The kinds of events that a webhook can send (docs/PROTOCOL.md rule 75).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WebhookKind {
-    ChannelOccupied,
-    ChannelVacated,
-    MemberAdded,
-    MemberRemoved,
-    ClientEvent,
-    CacheMiss,
-    SubscriptionCount,
+listed! {
+    /// The kinds of events that a webhook can send (docs/PROTOCOL.md rule 75). A name is that in the configuration and
+    /// in `name` of the posted event.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum WebhookKind {
+        ChannelOccupied => "channel_occupied",
+        ChannelVacated => "channel_vacated",
+        MemberAdded => "member_added",
+        MemberRemoved => "member_removed",
+        ClientEvent => "client_event",
+        CacheMiss => "cache_miss",
+        SubscriptionCount => "subscription_count",
+    }
 }
 
 impl WebhookKind {
-    pub const ALL: [Self; 7] = [
-        Self::ChannelOccupied,
-        Self::ChannelVacated,
-        Self::MemberAdded,
-        Self::MemberRemoved,
-        Self::ClientEvent,
-        Self::CacheMiss,
-        Self::SubscriptionCount,
-    ];
-
-    /// The name in the configuration and in `name` of the posted event.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChannelOccupied => "channel_occupied",
-            Self::ChannelVacated => "channel_vacated",
-            Self::MemberAdded => "member_added",
-            Self::MemberRemoved => "member_removed",
-            Self::ClientEvent => "client_event",
-            Self::CacheMiss => "cache_miss",
-            Self::SubscriptionCount => "subscription_count",
-        }
-    }
-
     /// The kind that cancels this one. The gate that delays leaves needs both kinds.
     #[must_use]
     pub fn opposite(self) -> Option<Self> {

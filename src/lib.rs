@@ -20,8 +20,13 @@
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
 //! | 1 | `wheel` | PURE: deadlines by the second |
 //! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
-//! | 0 | `app` `buffer` `clock` `counters` `limits` `text` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `limits` `listed` `text` | values |
 #![deny(unsafe_code)]
+// Tests unwrap what they have just made.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+#[macro_use]
+mod listed;
 
 pub mod app;
 pub mod buffer;

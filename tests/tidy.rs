@@ -16,7 +16,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (3, &["admission", "mailbox", "output"]),
     (2, &["shard"]),
     (1, &["ws", "http1", "pusher", "resp", "config", "cause", "wheel"]),
-    (0, &["app", "buffer", "clock", "counters", "limits", "text"]),
+    (0, &["app", "buffer", "clock", "counters", "limits", "listed", "text"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.

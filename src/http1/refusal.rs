@@ -4,37 +4,29 @@
 //! The texts are plain, as in docs/PROTOCOL.md rule 59. `request.rs` and `head.rs` find the errors, and the session
 //! answers and closes: where the next request would begin is not known.
 
-/// The request is not read to its end: answer with `status` and `body`, then close the connection,
-/// because where the next request starts is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RequestRefusal {
-    /// Not HTTP, or framed in a way that two readers could understand differently.
-    BadRequest,
-    /// HTTP/1.1 without a Host field, or any request with several (RFC 9112 section 3.2).
-    Host,
-    /// Head and body together exceed the configured limit.
-    TooLarge,
-    /// The head exceeds its own bounds (`limits::HTTP_HEAD_BYTES_MAX`, `HTTP_HEADERS_MAX`).
-    HeadTooLarge,
-    /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
-    ExpectationFailed,
-    /// A transfer coding other than `chunked` (RFC 9112 section 6.1).
-    UnsupportedTransferCoding,
-    /// HTTP, but neither 1.0 nor 1.1.
-    VersionNotSupported,
+listed! {
+    /// The request is not read to its end: answer with `status` and `body`, then close the connection,
+    /// because where the next request starts is not known.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum RequestRefusal {
+        /// Not HTTP, or framed in a way that two readers could understand differently.
+        BadRequest,
+        /// HTTP/1.1 without a Host field, or any request with several (RFC 9112 section 3.2).
+        Host,
+        /// Head and body together exceed the configured limit.
+        TooLarge,
+        /// The head exceeds its own bounds (`limits::HTTP_HEAD_BYTES_MAX`, `HTTP_HEADERS_MAX`).
+        HeadTooLarge,
+        /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
+        ExpectationFailed,
+        /// A transfer coding other than `chunked` (RFC 9112 section 6.1).
+        UnsupportedTransferCoding,
+        /// HTTP, but neither 1.0 nor 1.1.
+        VersionNotSupported,
+    }
 }
 
 impl RequestRefusal {
-    pub const ALL: [Self; 7] = [
-        Self::BadRequest,
-        Self::Host,
-        Self::TooLarge,
-        Self::HeadTooLarge,
-        Self::ExpectationFailed,
-        Self::UnsupportedTransferCoding,
-        Self::VersionNotSupported,
-    ];
-
     #[must_use]
     pub fn status(self) -> u16 {
         match self {

@@ -9,51 +9,38 @@ pub const PROTOCOL_ERROR: u16 = 1002;
 pub const INVALID_DATA: u16 = 1007;
 pub const TOO_BIG: u16 = 1009;
 
-/// A fault of the peer. The connection ends with `close_code` and `reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Violation {
-    /// A reserved bit is set, but no extension was negotiated (RFC 6455 section 5.2).
-    ReservedBits,
-    /// Opcode 3-7 or 11-15 (section 5.2).
-    ReservedOpcode,
-    /// A client frame without a mask (section 5.1).
-    Unmasked,
-    /// A control frame without FIN (section 5.5).
-    ControlFragmented,
-    /// A control frame of more than 125 bytes (section 5.5).
-    ControlTooLong,
-    /// A length not in its shortest form, or with the top bit set (section 5.2).
-    LengthForm,
-    /// A continuation frame while no message is in progress (section 5.4).
-    ContinuationWithoutStart,
-    /// A new text or binary frame inside a fragmented message (section 5.4).
-    MessageInsideMessage,
-    /// A close payload of one byte (section 5.5.1).
-    ClosePayload,
-    /// A close code that may not be sent (section 7.4).
-    CloseCode,
-    /// Text, or a close reason, that is not UTF-8 (section 8.1).
-    InvalidUtf8,
-    /// More payload bytes than the limit, declared or added up over fragments.
-    MessageTooBig,
+listed! {
+    /// A fault of the peer. The connection ends with `close_code` and `reason`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Violation {
+        /// A reserved bit is set, but no extension was negotiated (RFC 6455 section 5.2).
+        ReservedBits,
+        /// Opcode 3-7 or 11-15 (section 5.2).
+        ReservedOpcode,
+        /// A client frame without a mask (section 5.1).
+        Unmasked,
+        /// A control frame without FIN (section 5.5).
+        ControlFragmented,
+        /// A control frame of more than 125 bytes (section 5.5).
+        ControlTooLong,
+        /// A length not in its shortest form, or with the top bit set (section 5.2).
+        LengthForm,
+        /// A continuation frame while no message is in progress (section 5.4).
+        ContinuationWithoutStart,
+        /// A new text or binary frame inside a fragmented message (section 5.4).
+        MessageInsideMessage,
+        /// A close payload of one byte (section 5.5.1).
+        ClosePayload,
+        /// A close code that may not be sent (section 7.4).
+        CloseCode,
+        /// Text, or a close reason, that is not UTF-8 (section 8.1).
+        InvalidUtf8,
+        /// More payload bytes than the limit, declared or added up over fragments.
+        MessageTooBig,
+    }
 }
 
 impl Violation {
-    pub const ALL: [Self; 12] = [
-        Self::ReservedBits,
-        Self::ReservedOpcode,
-        Self::Unmasked,
-        Self::ControlFragmented,
-        Self::ControlTooLong,
-        Self::LengthForm,
-        Self::ContinuationWithoutStart,
-        Self::MessageInsideMessage,
-        Self::ClosePayload,
-        Self::CloseCode,
-        Self::InvalidUtf8,
-        Self::MessageTooBig,
-    ];
-
     /// The code the connection is closed with (docs/PROTOCOL.md rule 57).
     #[must_use]
     pub fn close_code(self) -> u16 {
