@@ -153,11 +153,14 @@ fn crowds(bench: &Bench, pool: &mut Pool, args: &Args) -> io::Result<[Subscriber
     Ok([idle, audience, talkers])
 }
 
-pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
-    let Bench { app, servers, telemetry, .. } = bench;
-    let mut report = Report::new("mixed");
-    let mut pool = bench.pool()?;
-    let [idle, mut audience, mut talkers] = crowds(bench, &mut pool, args)?;
+/// What publishes, speaks and comes and goes in one run.
+fn all_of_them<'a>(
+    app: &'a App,
+    pool: &mut Pool,
+    idle: Subscribers,
+    (audience, talkers): (&'a mut Subscribers, &'a mut Subscribers),
+    args: &Args,
+) -> io::Result<Mixed<'a>> {
     let to_audience = broadcast::Shape {
         channel: CHANNEL,
         publishers: 8,
@@ -175,12 +178,20 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     };
     let visits =
         churn::Shape { part: CHURN, in_flight: 500, channels: 50, rate: Some(args.churn_rate) };
-    let mut mixed = Mixed {
+    Ok(Mixed {
         idle,
-        broadcast: Broadcast::new(app, &mut pool, &mut audience, &to_audience)?,
-        rooms: Rooms::new(&mut talkers, &in_rooms),
+        broadcast: Broadcast::new(app, pool, audience, &to_audience)?,
+        rooms: Rooms::new(talkers, &in_rooms),
         churn: Churn::new(app, &visits),
-    };
+    })
+}
+
+pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
+    let Bench { app, servers, telemetry, .. } = bench;
+    let mut report = Report::new("mixed");
+    let mut pool = bench.pool()?;
+    let [idle, mut audience, mut talkers] = crowds(bench, &mut pool, args)?;
+    let mut mixed = all_of_them(app, &mut pool, idle, (&mut audience, &mut talkers), args)?;
     telemetry.phase("warm up", 0);
     load::drive(telemetry, &mut pool, &mut mixed, WARM_UP)?;
     mixed.broadcast.forget_latencies();

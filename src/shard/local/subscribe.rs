@@ -10,6 +10,7 @@ use super::connection::{ConnectionKey, Subscription, SubscriptionState};
 use super::memory::subscription_charge;
 use super::refuse::Denial;
 use super::{Local, frame};
+use crate::app::App;
 use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
 use crate::limits;
@@ -69,19 +70,7 @@ impl Local {
         let app = self.app_of(context, slot);
         let connection = &self.connections[slot];
         let what = Detail::Subscription(&subscribe.channel);
-        let most = app.channel_name_length_max;
-        channel_name::check(&subscribe.channel, most, app.channel_names_are_pushers).map_err(
-            |limit| {
-                let length = Detail::count(subscribe.channel.len());
-                let cause = match limit {
-                    NameLimit::Length => Cause::ChannelNameLength,
-                    NameLimit::Character => Cause::ChannelNameCharacter,
-                    NameLimit::Colon => Cause::ChannelNameColon,
-                };
-                let values = [what, length, Detail::Number(most.into())];
-                Box::new(Denial::new(error_code::BAD_CHANNEL_NAME, cause, values))
-            },
-        )?;
+        check_name(app, &subscribe.channel)?;
         match kind.access {
             Access::Public => return Ok(None),
             Access::User => {
@@ -464,4 +453,19 @@ pub(super) fn bad_channel(what: Detail<'_>) -> Denial<'_> {
 /// The home sends a subscriber of these more than an acknowledgement.
 fn greets(kind: ChannelKind) -> bool {
     kind.cached || kind.access == Access::Presence
+}
+
+/// Whether the app has channels of such a name.
+fn check_name<'a>(app: &App, name: &'a str) -> Result<(), Box<Denial<'a>>> {
+    let most = app.channel_name_length_max;
+    channel_name::check(name, most, app.channel_names_are_pushers).map_err(|limit| {
+        let cause = match limit {
+            NameLimit::Length => Cause::ChannelNameLength,
+            NameLimit::Character => Cause::ChannelNameCharacter,
+            NameLimit::Colon => Cause::ChannelNameColon,
+        };
+        let length = Detail::count(name.len());
+        let values = [Detail::Subscription(name), length, Detail::Number(most.into())];
+        Box::new(Denial::new(error_code::BAD_CHANNEL_NAME, cause, values))
+    })
 }
