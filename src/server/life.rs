@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
+use core_affinity::CoreId;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -39,7 +40,6 @@ use crate::mailbox::{self, Doorbell};
 use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
-use crate::worker::cpu::Cpu;
 use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
 use crate::worker::time::Clock;
@@ -81,7 +81,7 @@ pub(super) fn serve(
     io: Choice,
     take_over: Option<TakeOver>,
     role: Role,
-    pins: &[Cpu],
+    pins: &[CoreId],
     on_start: impl FnOnce(Started),
 ) -> Result<Ended, StartError> {
     prepare_memory();
@@ -137,7 +137,7 @@ fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Foun
 fn start_threads(
     shared: &Arc<Shared>,
     listeners: Vec<TcpListener>,
-    pins: &[Cpu],
+    pins: &[CoreId],
     orders: Sender<Order>,
 ) -> Result<Threads, StartError> {
     let workers = shared.config.workers;
@@ -266,7 +266,7 @@ fn start_workers(
     shared: &Arc<Shared>,
     listeners: Vec<TcpListener>,
     workers: usize,
-    pins: &[Cpu],
+    pins: &[CoreId],
 ) -> Result<(Arc<[Doorbell]>, Option<webhook::Webhooks>), StartError> {
     let mailboxes =
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
@@ -401,7 +401,7 @@ fn start_worker(
     index: usize,
     shared: Arc<Shared>,
     ends: Ends,
-    pin_to: Option<Cpu>,
+    pin_to: Option<CoreId>,
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
     let run = move || worker::run(shared, ends, pin_to);

@@ -8,16 +8,17 @@
 //! Workers are pinned to the CPUs of the mask. They are not pinned if a CPU quota is below the mask: every container
 //! of such a host sees the same CPUs, and if each chose the first ones, all would share them while others are idle.
 
+use core_affinity::CoreId;
+
 use super::cgroup::{CgroupLimits, CpuQuota};
 use crate::config::Config;
 use crate::limits;
-use crate::worker::cpu::Cpu;
 
 /// What the process may use.
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     /// The affinity mask; a cpuset of a container shows in it. Empty if the kernel does not show it.
-    cpus: Vec<Cpu>,
+    cpus: Vec<CoreId>,
     limits: CgroupLimits,
 }
 
@@ -25,7 +26,7 @@ pub(super) struct Resources {
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     /// Workers are pinned to these in turn; empty: they are not pinned.
-    pub(super) pins: Vec<Cpu>,
+    pub(super) pins: Vec<CoreId>,
     /// Number of workers, and the CPU quota if it restricts them.
     pub(super) workers: String,
     /// The configuration asks for more workers than the CPU quota lets run.
@@ -36,7 +37,7 @@ pub(super) struct Shares {
 
 impl Resources {
     pub(super) fn of_this_process() -> Self {
-        let cpus = Cpu::all();
+        let cpus = core_affinity::get_core_ids().unwrap_or_default();
         Self { cpus, limits: CgroupLimits::of_this_process() }
     }
 
@@ -89,7 +90,7 @@ mod tests {
     }
 
     fn resources(cpus: usize, cpu_max: &str, memory_max: &str) -> Resources {
-        let cpus = (0..cpus).map(|id| Cpu(id * 2)).collect();
+        let cpus = (0..cpus).map(|id| CoreId { id: id * 2 }).collect();
         Resources { cpus, limits: CgroupLimits::of_texts(cpu_max, memory_max) }
     }
 

@@ -4,7 +4,6 @@
 //! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 
-pub(crate) mod cpu;
 mod debug_log;
 mod drain;
 pub mod kernel;
@@ -38,7 +37,6 @@ use crate::tick::http::{Http, Rules};
 use crate::tick::kernel::Kernel;
 use crate::tick::{Core, NextTick};
 use crate::webhook::Feed;
-use cpu::Cpu;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use kernel::{Choice, Epoll, Uring};
@@ -118,12 +116,12 @@ pub struct Ends {
 
 /// Runs a worker on the calling thread until the phase is stopped, or not at all if a worker could not be set up
 /// (`Shared::unstartable`).
-pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<Cpu>) {
-    if let Some(cpu) = pin_to
-        && !cpu.pin_this_thread()
+pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId>) {
+    if let Some(core) = pin_to
+        && !core_affinity::set_for_current(core)
     {
         tracing::warn!(
-            cpu = cpu.0,
+            core = core.id,
             "a worker is not pinned to its CPU, because the system refused it; check the CPU affinity of the process"
         );
     }
