@@ -58,7 +58,7 @@ SAMPLE = [
     "users: who leaves is not told of",
     "nodes: a node hears itself",
     "nodes: the dead stay",
-    "backends: a leaving is over before all know",
+    "backends: each node tells of its own first and last",
     "attack: every ping has a pong",
     "http: answers in the wrong order",
 ]
