@@ -7,6 +7,9 @@
 //! - `query`: percent-decoding of query strings and paths
 //! - `response`: the writer
 
+// What a peer sends decides no index.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod chunked;
 mod head;
 pub mod query;

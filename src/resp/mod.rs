@@ -8,6 +8,9 @@
 //! levels end the process; `*-1` and `$-1` are faults to its RESP3 decoder; its maps forget their order. What would
 //! guard it has to know where a value ends and how deep it is, and that is a decoder already.
 
+// What a peer sends decides no index.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 pub mod reader;
 
 pub use reader::{MalformedReply, Reader};
