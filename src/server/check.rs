@@ -1,5 +1,8 @@
-//! `ringverb check` as text: the values that differ from the defaults with where each comes from, then all others if
-//! they are asked for, then what a start would find. Secrets are masked. PURE.
+//! `ringverb check` as text. PURE.
+//!
+//! First the values that differ from the defaults with where each comes from, then all others if they are asked for,
+//! then what a start would find (`doctor`). Secrets are masked by their kind in the table of options, so a new secret
+//! cannot be shown by omission.
 
 use std::fmt::Write;
 

@@ -1,4 +1,7 @@
 //! The shutdown delay (`RINGVERB_SHUTDOWN_DELAY`), between a signal and the drain.
+//!
+//! During it `/up` answers 503, and everything else is served, so that a load balancer takes the server out before its
+//! connections are closed. Owns the time only; `life.rs` waits, and a second signal ends the delay.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,5 +1,8 @@
-//! Can this machine run the server, and over which interface of the kernel? Order before anything starts, answered with
-//! the remedy. `worker/kernel/probe.rs` tries io_uring.
+//! Can this machine run the server, and over which interface of the kernel?
+//!
+//! Asked before anything starts. Each error has its remedy: a command, an option or a setting of the system.
+//! `worker/kernel/probe.rs` tries io_uring, and all workers use the same interface. It also raises the limit of
+//! descriptors as far as the kernel allows, up to `limits::DESCRIPTORS_MAX`.
 
 use std::fmt;
 use std::io;

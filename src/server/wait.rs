@@ -1,4 +1,7 @@
-//! How threads that are no workers wait, and wake the workers. They may block: no data passes through them.
+//! How threads that are no workers wait, and wake the workers.
+//!
+//! They may block: no data passes through them. Every other wait of the server is a worker's `park`. So a sleep in a
+//! tick, which would hold up all clients of a core, is a violation that clippy finds.
 
 use std::time::Duration;
 

@@ -1,5 +1,8 @@
-//! A task of the control thread. It measures the memory of the process and logs a summary of refusals. Workers never
-//! wait for it.
+//! A task of the control thread. It measures the memory of the process and logs a summary of refusals.
+//!
+//! Output: the overload level and the headroom, which workers read from atomics; they never wait for this task. It
+//! looks every `LOOK_EVERY`, and less often while memory is far below the limit. Before a process counts as over its
+//! limit, freed memory is returned to the kernel and measured again. Limit: one summary in `LINE_EVERY_MS`.
 
 use std::io;
 use std::sync::Arc;

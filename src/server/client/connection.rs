@@ -1,5 +1,8 @@
-//! One TCP connection to the server, and the heads of HTTP answers on it. Any program may answer, so an unexpected
-//! answer becomes an error text and never a panic.
+//! One TCP connection to the server, and the heads of HTTP answers on it.
+//!
+//! Owns the socket, its timeouts and the bytes that were received and not used. `http.rs` reads bodies, `socket.rs`
+//! frames. Any program may answer on that port, so an unexpected answer becomes an error text and never a panic.
+//! Limits: `HEAD_MAX` bytes and `FIELDS_MAX` fields of a head.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

@@ -1,5 +1,7 @@
-//! `ringverb health`: whether the server is up, for the health check of a container. It has its answer from `/up`, so
-//! it needs no app and no secret.
+//! `ringverb health`: whether the server is up, for the health check of a container.
+//!
+//! It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a server that
+//! drains, or that delays its end, is not to be sent new clients.
 
 use super::http;
 use super::peer::ServerPeer;

@@ -1,4 +1,8 @@
 //! Signed requests of the HTTP API, and what its refusals mean (docs/PROTOCOL.md rules 48, 59 to 62).
+//!
+//! Owns the signature of a request, the reading of its answer, and the sentences for an operator when the server
+//! refuses it: each names the option or the credential to look at. Knows no command. Limit: `BODY_MAX` bytes of an
+//! answer.
 
 use super::connection::ServerConnection;
 use super::peer::ServerPeer;

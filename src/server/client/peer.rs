@@ -1,4 +1,8 @@
-//! Which server and which app a command speaks to, from the configuration and the command line.
+//! Which server and which app a command speaks to.
+//!
+//! Inputs: the configuration, the command line (`--url`, `--app`), and in development mode what the running development
+//! server has published of itself (`development.rs`). Output: a `ServerPeer` with the credentials of one app. Where
+//! several apps are configured and none is named, it is the first one, and a note says so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,7 @@
 //! `ringverb channels` and `ringverb users`: occupied channels, and the members of one.
+//!
+//! Each asks the HTTP API once and prints a table. Names come from clients, so they are escaped and cut before a
+//! terminal sees them. Limits: those of `http.rs`.
 
 use super::http::{self, percent_encoded};
 use super::peer::ServerPeer;

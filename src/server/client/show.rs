@@ -1,4 +1,8 @@
-//! One event as text: for a person with its time and its data in lines, for a program as one line of JSON. PURE.
+//! One event as text. PURE.
+//!
+//! For a person it is a line with time, name and channel and then its data, with colors on a terminal; for a program it
+//! is one line of JSON. Texts of events come from anybody, so control bytes are escaped and names are cut at
+//! `NAME_MAX`.
 
 use crate::pusher::debug_text::pretty_data;
 use crate::pusher::json;

@@ -1,4 +1,7 @@
 //! The client's side of a WebSocket (RFC 6455): handshake, masked frames out, whole messages in.
+//!
+//! Written apart from `ws`, which has the server's side: it masks what it sends, refuses masked frames, and checks the
+//! accept key. Pings are answered. Limit: `MESSAGE_MAX` bytes of a message, over which the connection is an error.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
