@@ -1,15 +1,14 @@
 //! Core-to-core transport: one SPSC ring per ordered pair of cores and lane, and a doorbell per core.
 //!
-//! Generic over the mail; knows nothing of its content. If a ring is full, mail waits in order in
-//! the sender's overflow queue, and `is_congested` makes the worker stop reading from publishers (sockets and HTTP). A
-//! core always reads lane 1 (`FromHome` in `shard::Lane`). It reads lane 0 unless its own lane 1 backlog is over the
-//! limit, because mail of lane 0 causes mail in lane 1. A lane 0 backlog does not count, because two busy cores could
-//! then deadlock.
+//! Generic over the mail; knows nothing of its content. If a ring is full, mail waits in order in the sender's overflow
+//! queue, and `is_congested` makes the worker stop reading from publishers (sockets and HTTP). A core always reads lane
+//! 1 (`FromHome` in `shard::Lane`). It reads lane 0 unless its own lane 1 backlog is over the limit, because mail of
+//! lane 0 causes mail in lane 1. A lane 0 backlog does not count, because two busy cores could then deadlock.
 //!
-//! Limits: `ring_capacity`; `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow, which exceeds it by the mail of input that
-//! was read before the congestion; `limits::MAIL_OVERFLOW_MAX` for each overflow queue. Over the last one mail that
-//! `discard_when_full` names is discarded and counted. Other mail is accepted: a core has at most a few of it for each
-//! of its subscriptions, which have limits of their own.
+//! Limits: `ring_capacity`; `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow, which exceeds it by the mail of input
+//! that was read before the congestion; `limits::MAIL_OVERFLOW_MAX` for each overflow queue. Over the last one mail
+//! that `discard_when_full` names is discarded and counted. Other mail is accepted: a core has at most a few of it for
+//! each of its subscriptions, which have limits of their own.
 
 mod doorbell;
 
