@@ -38,17 +38,18 @@ impl Local {
     ) {
         let Some(index) = self.channels.find_key(channel) else { return };
         let frame = Frame::new(frame.clone());
-        let limits = self.limits;
+        let (limits, len) = (self.limits, frame.len());
+        let bytes = u32::try_from(len).unwrap_or(u32::MAX);
         for subscriber in &self.channels[index].subscribers {
             let connection = &mut self.connections[subscriber.slot];
             if except == Some(connection.socket_id) {
                 continue;
             }
-            if !connection.take_room(frame.len(), limits) {
+            if !connection.take_room(len, limits) {
                 self.overflowed.push(subscriber.slot);
                 continue;
             }
-            connection.send_queue.push(&frame);
+            connection.send_queue.push_sized(&frame, bytes);
             if !connection.dirty && !connection.blocked {
                 connection.dirty = true;
                 dirty.push(subscriber.slot);

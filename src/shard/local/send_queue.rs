@@ -49,15 +49,23 @@ impl SendQueue {
 
     #[inline]
     pub(super) fn push(&mut self, frame: &Frame) {
+        self.push_sized(frame, u32::try_from(frame.len()).unwrap_or(u32::MAX));
+    }
+
+    /// `push` of a frame whose length the caller has looked up once for many queues.
+    #[inline]
+    pub(super) fn push_sized(&mut self, frame: &Frame, bytes: u32) {
         if self.first.is_some() {
-            return self.push_behind(frame);
+            return self.push_behind(frame, bytes);
         }
-        self.bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        self.bytes = bytes;
         self.first = Some(frame.clone());
     }
 
-    fn push_behind(&mut self, frame: &Frame) {
-        self.bytes = self.bytes.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+    /// Apart, so that the usual case is small enough to be part of the loop over all subscribers.
+    #[inline(never)]
+    fn push_behind(&mut self, frame: &Frame, bytes: u32) {
+        self.bytes = self.bytes.saturating_add(bytes);
         self.rest.get_or_insert_default().push_back(frame.clone());
     }
 
