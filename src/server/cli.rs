@@ -15,6 +15,10 @@ use crate::config::options::{self, OptionId};
 const SERVER: &str = "Server";
 const FILES: &str = "Files";
 
+/// Set by `packaging/release`: commit and its date.
+const COMMIT: Option<&str> = option_env!("RINGVERB_COMMIT");
+const FEATURES: &str = "io_uring epoll redis webhooks";
+
 /// A Pusher Channels server for Laravel: takes the place of Laravel Reverb.
 #[derive(Debug, Parser)]
 #[command(name = "ringverb", version)]
@@ -99,6 +103,27 @@ pub(super) enum Command {
     Check(CheckArguments),
     #[command(flatten)]
     Client(ClientCommand),
+    #[command(flatten)]
+    Describe(DescribeCommand),
+}
+
+/// Commands that print what is known about the command line. They read no configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum DescribeCommand {
+    /// Print the completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions { shell: Shell },
+    /// Write the manual pages into a folder, for packages
+    #[command(hide = true)]
+    ManualPages { folder: PathBuf },
+}
+
+/// The shells that have completions.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Args, Clone, Debug, Default)]
@@ -280,6 +305,12 @@ RINGVERB_SHUTDOWN_DELAY, too),
 2 for a wrong configuration. It needs no app.
 ";
 
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  ringverb completions bash > ~/.local/share/bash-completion/completions/ringverb
+  ringverb completions fish > ~/.config/fish/completions/ringverb.fish
+  ringverb completions zsh > a file _ringverb in a folder of $fpath
+";
+
 const LONG: &str = "
 Every option can be given in the environment, in .env and in ringverb.toml. A flag wins over the
 environment, the environment over .env, .env over ringverb.toml. Exit status: 0 after a clean end,
@@ -289,15 +320,21 @@ environment, the environment over .env, .env over ringverb.toml. Exit status: 0 
 impl Arguments {
     /// Reads the process's arguments; ends the process for `--help`, `--version` and mistakes (2).
     pub(super) fn read() -> Self {
-        let command = Self::command()
-            .after_help(format!("{EXAMPLES}\n--help lists the names in the environment, too."))
-            .after_long_help(format!("{EXAMPLES}{LONG}{}", options::help()));
+        let command = Self::described();
         let matches = command.try_get_matches_from(without_help_of_help(std::env::args_os()));
         let matches = matches.unwrap_or_else(|error| suggesting_start(error).exit());
         match Self::from_arg_matches(&matches) {
             Ok(arguments) => arguments,
             Err(error) => error.exit(),
         }
+    }
+
+    /// The definition with examples and the names in the environment.
+    pub(super) fn described() -> clap::Command {
+        Self::command()
+            .after_help(format!("{EXAMPLES}\n--help lists the names in the environment, too."))
+            .after_long_help(format!("{EXAMPLES}{LONG}{}", options::help()))
+            .long_version(long_version())
     }
 
     /// What is taken over, if anything: the stages of SIGUSR2 take all.
@@ -342,6 +379,7 @@ impl Arguments {
         let before = self.start.files.clone();
         let after = match &self.command {
             None => return before,
+            Some(Command::Describe(_)) => return before,
             Some(Command::Start(start)) => &start.files,
             Some(Command::Check(check)) => &check.files,
             Some(Command::Client(client)) => &client.address().files,
@@ -358,7 +396,7 @@ impl Arguments {
     pub(super) fn flags(&self) -> HashMap<OptionId, String> {
         let mut flags = self.start.flags();
         match &self.command {
-            None => {}
+            None | Some(Command::Describe(_)) => {}
             Some(Command::Start(start)) => flags.extend(start.flags()),
             Some(Command::Check(check)) => flags.extend(check.server.flags()),
             Some(Command::Client(client)) => {
@@ -398,6 +436,12 @@ impl ServerArguments {
         ];
         given(flags).collect()
     }
+}
+
+/// What `--version` prints: the version, the commit of a release, and what is built in.
+fn long_version() -> String {
+    let commit = COMMIT.unwrap_or("unknown, because this is no release build");
+    format!("{}\ncommit: {commit}\nfeatures: {FEATURES}", env!("CARGO_PKG_VERSION"))
 }
 
 /// `help --help` is `help`.
@@ -474,6 +518,16 @@ mod tests {
         assert_eq!(arguments.takeover(), Some(TakeOver::Connections));
         let line = "ringverb start --takeover=listeners --takeover";
         assert!(Arguments::try_parse_from(line.split(' ')).is_err());
+    }
+
+    #[test]
+    fn the_long_version_has_commit_and_features() {
+        let version = Arguments::described().render_long_version();
+        let parts = [env!("CARGO_PKG_VERSION"), "\ncommit: ", "\nfeatures: io_uring epoll"];
+        for part in parts {
+            assert!(version.contains(part), "{version}");
+        }
+        assert!(Arguments::described().render_version().lines().count() == 1);
     }
 
     #[test]

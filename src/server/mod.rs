@@ -14,6 +14,7 @@ mod ending;
 mod life;
 mod listeners;
 mod locked;
+mod manual;
 mod memory;
 mod own_file;
 mod port;
@@ -38,7 +39,7 @@ use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::kernel::Choice;
 use check::Style;
-use cli::{Arguments, CheckArguments, ClientCommand, Command};
+use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand};
 use development::DevelopmentAccess;
 use doctor::Verdict;
 use ending::Ended;
@@ -77,7 +78,30 @@ fn mind(stand_in: Pid, prints_events: bool) -> ExitCode {
     status
 }
 
+/// Prints completions or writes manual pages.
+fn describe(command: &DescribeCommand) -> ExitCode {
+    let described = Arguments::described();
+    let result = match command {
+        DescribeCommand::Completions { shell } => {
+            output::log_text(&manual::completions(&described, *shell));
+            Ok(())
+        }
+        DescribeCommand::ManualPages { folder } => manual::write_pages(described, folder)
+            .map_err(|error| format!("No manual pages in {}: {error}", folder.display())),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            output::notice(NoticeKind::Error, &problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn run(arguments: &Arguments) -> ExitCode {
+    if let Some(Command::Describe(command)) = &arguments.command {
+        return describe(command);
+    }
     let files = arguments.files();
     let sources = Sources::gather(
         arguments.flags(),
@@ -93,14 +117,14 @@ fn run(arguments: &Arguments) -> ExitCode {
     match &arguments.command {
         Some(Command::Check(arguments)) => run_check(&merged, arguments),
         Some(Command::Client(command)) => run_client(command, &merged),
-        Some(Command::Start(_)) | None => start(&merged, arguments),
+        Some(Command::Start(_) | Command::Describe(_)) | None => start(&merged, arguments),
     }
 }
 
 /// What follows from a wrong configuration.
 fn consequence(command: Option<&Command>) -> &'static str {
     match command {
-        None | Some(Command::Start(_)) => {
+        None | Some(Command::Start(_) | Command::Describe(_)) => {
             "Not started. Fix the configuration above; `ringverb check` lists every value."
         }
         Some(Command::Check(_)) => "A server does not start with this configuration.",

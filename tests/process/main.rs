@@ -12,6 +12,7 @@
 //! | `life` | start and end of the process, restart, output, systemd |
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
 //! | `live_fuzz` | random bytes, frames, JSON and requests |
+//! | `manual` | commands that describe the command line: completions, manual pages, version |
 //! | `protocol` | handshake, framing, transcripts, presence, users, every way to end a connection |
 //! | `refusals` | each cause of a refusal: answer and log line |
 //! | `regression` | bugs that were found in review or in use, and which test would find each again |
@@ -28,6 +29,7 @@ mod http;
 mod life;
 mod limits;
 mod live_fuzz;
+mod manual;
 mod protocol;
 mod refusals;
 mod regression;
