@@ -208,7 +208,8 @@ impl<K: HostKernel> Worker<K> {
             drain: Drain::default(),
             redis,
             notes: Notes::default(),
-            last_second: 0,
+            // The first tick counts as a heartbeat, also in the first second of the clock.
+            last_second: u32::MAX,
             shared,
         }
     }

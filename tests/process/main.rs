@@ -5,6 +5,7 @@
 //!
 //! | module | topic |
 //! |---|---|
+//! | `admin` | the admin listener: probes, who may see what, take-over |
 //! | `alone` | memory, descriptors, fairness: measured, so nothing else may run at that time |
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
@@ -21,6 +22,7 @@
 //!
 //! `support` has the server, the clients, the backend and the Redis that the tests use.
 
+mod admin;
 mod alone;
 mod cluster;
 mod configuration;
