@@ -21,7 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-use super::admin::{self, Claimed};
+use super::admin::{self, Claimed, ScrapeSources};
 use super::cli::TakeOver;
 use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
@@ -38,12 +38,13 @@ use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
+use crate::metrics::CoreMetrics;
 use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
 use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
-use crate::worker::time::Clock;
+use crate::worker::time::{Clock, unix_seconds};
 use crate::worker::transfer::{Rendezvous, Transfer};
 use crate::worker::{self, Ends, Phase, Shared, hold_signals};
 
@@ -88,6 +89,7 @@ pub(super) fn serve(
     pins: &[CoreId],
     on_start: impl FnOnce(Started),
 ) -> Result<Ended, StartError> {
+    let started_unix_seconds = unix_seconds();
     prepare_memory();
     let mut program = Program::this(role);
     let found = find(&config, take_over, role)?;
@@ -102,8 +104,11 @@ pub(super) fn serve(
     let (order_sender, orders) = mpsc::channel();
     let Threads { doorbells, webhooks, control } =
         start_threads(&shared, listeners, pins, order_sender.clone())?;
+    let mut takeover = None;
     if let Some(old_process) = &old_process {
+        let began = shared.clock.now();
         succession::take_over(old_process, &shared, &doorbells)?;
+        takeover = Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0)));
     }
     if let Role::StandIn(_) = role {
         replacement::outlive_parent();
@@ -118,7 +123,13 @@ pub(super) fn serve(
     };
     let offering = offer_to_others(&control, offer, &shared.config, role, &places, order_sender);
     let described = admin.describe(&shared.config.admin);
-    let admin = admin.serve(&shared).map_err(StartError::Start)?;
+    let sources = ScrapeSources {
+        shared: shared.clone(),
+        webhooks: webhooks.as_ref().map(webhook::Webhooks::counters),
+        takeover,
+        started_unix_seconds,
+    };
+    let admin = admin.serve(sources).map_err(StartError::Start)?;
     tell_started(role, &shared, old_process);
     on_start(Started { address, admin: described });
     let end = wait(&shared, &doorbells, &control, &orders, &mut program);
@@ -252,6 +263,7 @@ fn share(
     Ok(Shared {
         io,
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
+        metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(apps.iter().len()))).collect(),
         config,
         apps,
         unready: AtomicBool::new(false),

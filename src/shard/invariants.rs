@@ -23,7 +23,7 @@ impl Shard {
     pub fn check_invariants(&self, flushing: &[u32]) -> Result<(), String> {
         ensure!(self.outbox.own.is_empty(), "mail of the shard to itself is left");
         self.local.check_invariants(&self.context, &self.outbox, flushing)?;
-        self.home.check_invariants()?;
+        self.home.check_invariants(&self.context)?;
         if let Some(cluster) = &self.cluster {
             cluster.check_invariants(&self.context, &self.home)?;
         }

@@ -13,6 +13,7 @@
 //! | `life` | start and end of the process, restart, output, systemd |
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
 //! | `live_fuzz` | random bytes, frames, JSON and requests |
+//! | `metrics` | `/metrics`: every value recounted after churn, formats, names in dashboards and alerts |
 //! | `protocol` | handshake, framing, transcripts, presence, users, every way to end a connection |
 //! | `refusals` | each cause of a refusal: answer and log line |
 //! | `regression` | bugs that were found in review or in use, and which test would find each again |
@@ -30,6 +31,7 @@ mod http;
 mod life;
 mod limits;
 mod live_fuzz;
+mod metrics;
 mod protocol;
 mod refusals;
 mod regression;

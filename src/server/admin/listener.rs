@@ -11,16 +11,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::AdminServer;
+use super::{AdminServer, ScrapeSources};
 use crate::config::admin::{Admin, AdminPlace};
 use crate::server::doctor::port::live_holder;
 use crate::server::probe::StartError;
 use crate::server::{own_file, port};
-use crate::worker::Shared;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -74,10 +72,13 @@ impl Claimed {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(in crate::server) fn serve(self, shared: &Arc<Shared>) -> io::Result<Option<AdminServer>> {
+    pub(in crate::server) fn serve(
+        self,
+        sources: ScrapeSources,
+    ) -> io::Result<Option<AdminServer>> {
         match self {
             Self::Off => Ok(None),
-            Self::Listens(listener) => AdminServer::start(listener, shared.clone()).map(Some),
+            Self::Listens(listener) => AdminServer::start(listener, sources).map(Some),
             Self::Without(why) => {
                 tracing::warn!(
                     "no admin listener, so no metrics: {why}. Set RINGVERB_ADMIN to another address, or to off"

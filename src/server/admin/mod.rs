@@ -1,15 +1,18 @@
 //! The admin listener: probes and metrics for operators, on a socket of its own (`RINGVERB_ADMIN`).
 //!
 //! `listener.rs` owns the socket, which a process that takes over inherits. `connection.rs` reads one request and
-//! writes one answer, within limits of size, time and number. `routes.rs` decides what is answered to whom. All of it
-//! runs on the thread `admin`, which has a runtime like that of the control thread, so that neither a scrape nor a slow
-//! peer delays signals or memory measurements. It reads what workers publish and never waits for a worker.
+//! writes one answer, within limits of size, time and number. `routes.rs` decides what is answered to whom. `metrics`
+//! has the table of metrics. All of it runs on the thread `admin`, which has a runtime like that of the control thread,
+//! so that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish and
+//! never waits for a worker.
 
 mod connection;
 mod listener;
+mod metrics;
 mod routes;
 
 pub(super) use listener::{Claimed, claim, probe, refusal};
+pub(super) use metrics::ScrapeSources;
 
 use listener::AdminListener;
 
@@ -25,7 +28,6 @@ use socket2::Socket;
 
 use super::control::{Control, RETRY_PAUSE, Readable};
 use crate::config::admin::AdminPlace;
-use crate::worker::Shared;
 use routes::AdminState;
 
 /// Connections at a time. One more is answered 503 and closed.
@@ -46,7 +48,7 @@ impl AdminServer {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(listener: AdminListener, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn start(listener: AdminListener, sources: ScrapeSources) -> io::Result<Self> {
         let thread = Control::start_thread("admin")?;
         let listener = Arc::new(listener);
         let is_stopped = Arc::new(AtomicBool::new(false));
@@ -54,7 +56,7 @@ impl AdminServer {
         thread.run(move || {
             let readable = Readable::of(&of_task.socket)?;
             let is_tcp = matches!(of_task.place, AdminPlace::Tcp(_));
-            let state = Rc::new(AdminState::new(shared, is_tcp));
+            let state = Rc::new(AdminState::new(sources, is_tcp));
             Ok(async move { accept_all(&of_task.socket, &readable, &stops, &state).await })
         })?;
         Ok(Self { listener, is_stopped, _thread: thread })

@@ -6,30 +6,35 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::metrics::{self, Format, Scrape, ScrapeSources};
 use crate::admission::overload::OverloadLevel;
 use crate::app::Secret;
 use crate::clock::Moment;
 use crate::http1::request::Request;
-use crate::http1::response::Response;
+use crate::http1::response::{ContentType, Response};
+use crate::server::memory::Resident;
 use crate::text::shown;
 use crate::worker::Shared;
+use crate::worker::time::unix_seconds;
 
 /// A worker ticks at least once a second, so one that has not ticked for so long has stalled.
 const STALLED_MS: u64 = 10_000;
 
 const INDEX: &str = "ringverb, admin listener:\n\
     /live     200 while every worker runs, otherwise 503\n\
-    /ready    200 if new clients are welcome, otherwise 503 with the reason\n";
+    /ready    200 if new clients are welcome, otherwise 503 with the reason\n\
+    /metrics  Prometheus text format, or OpenMetrics if Accept asks for it\n";
 
 /// What answers are made of.
 pub(super) struct AdminState {
-    shared: Arc<Shared>,
+    sources: ScrapeSources,
+    /// `None` if the memory cannot be measured.
+    resident: Option<Resident>,
     /// It is not a socket file, whose permissions say who may connect.
     is_tcp: bool,
     /// By worker: the heartbeat that was seen last, and since when it is the same.
@@ -37,10 +42,15 @@ pub(super) struct AdminState {
 }
 
 impl AdminState {
-    pub(super) fn new(shared: Arc<Shared>, is_tcp: bool) -> Self {
-        let now = shared.clock.now();
-        let heartbeats = RefCell::new(shared.heartbeats.iter().map(|_| (0, now)).collect());
-        Self { shared, is_tcp, heartbeats }
+    pub(super) fn new(sources: ScrapeSources, is_tcp: bool) -> Self {
+        let now = sources.shared.clock.now();
+        let beats = sources.shared.heartbeats.iter();
+        let heartbeats = RefCell::new(beats.map(|_| (0, now)).collect());
+        Self { sources, resident: Resident::open().ok(), is_tcp, heartbeats }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.sources.shared
     }
 
     pub(super) fn answer(&self, request: &Request) -> Response {
@@ -54,9 +64,10 @@ impl AdminState {
             path => match self.admit(request) {
                 Err(refusal) => refusal,
                 Ok(()) if path == "/" => Response::text(200, INDEX),
+                Ok(()) if path == "/metrics" => self.metrics(request),
                 Ok(()) => Response::text(
                     404,
-                    "No such path. The admin listener serves /live and /ready.\n",
+                    "No such path. The admin listener serves /live, /ready and /metrics.\n",
                 ),
             },
         };
@@ -69,7 +80,7 @@ impl AdminState {
 
     /// Whether the request may see more than probes.
     fn admit(&self, request: &Request) -> Result<(), Response> {
-        if let Some(token) = &self.shared.config.admin.token {
+        if let Some(token) = &self.shared().config.admin.token {
             let given = request.header("authorization");
             let given = given.as_deref().and_then(bearer);
             return if given.is_some_and(|given| is_token(token, given)) {
@@ -97,6 +108,22 @@ impl AdminState {
         }
     }
 
+    fn metrics(&self, request: &Request) -> Response {
+        let accept = request.header_list("accept");
+        let format = Format::of_accept(accept.as_deref().unwrap_or_default());
+        let scrape = Scrape {
+            sources: &self.sources,
+            resident_bytes: self.resident.as_ref().and_then(|resident| resident.read().ok()),
+            unix_seconds: unix_seconds(),
+            is_ready: self.why_not_ready().is_none(),
+        };
+        let kind = match format {
+            Format::Prometheus => ContentType::Prometheus,
+            Format::OpenMetrics => ContentType::OpenMetrics,
+        };
+        Response::new(200, kind, metrics::render(&scrape, format)).with_header("Vary", "Accept")
+    }
+
     fn ready(&self) -> Response {
         match self.why_not_ready() {
             None => Response::text(200, "ready\n"),
@@ -106,7 +133,7 @@ impl AdminState {
 
     /// Why a load balancer should not send new clients here.
     fn why_not_ready(&self) -> Option<&'static str> {
-        let shared = &self.shared;
+        let shared = self.shared();
         let beats = || shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
         if shared.phase.is_ending() {
             Some("connections are being closed")
@@ -122,9 +149,9 @@ impl AdminState {
     }
 
     fn live(&self) -> Response {
-        let now = self.shared.clock.now();
+        let now = self.shared().clock.now();
         let mut seen = self.heartbeats.borrow_mut();
-        let beats = self.shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
+        let beats = self.shared().heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
         let mut stalled = None;
         for (core, (beat, seen)) in beats.zip(seen.iter_mut()).enumerate() {
             if seen.0 != beat {
