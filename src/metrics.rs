@@ -200,7 +200,6 @@ pub struct CoreMetrics {
     pub tick_ns: Histogram,
     /// Sends of frames: one for each connection with frames to send in a tick.
     pub sends: Tally,
-    pub sent_bytes: Tally,
     /// Bytes that wait in send queues after the flush.
     pub send_queue_bytes: Tally,
     pub send_queue_bytes_max: HighWater,
@@ -263,7 +262,6 @@ impl CoreMetrics {
             ended: std::array::from_fn(|_| Tally::default()),
             tick_ns: Histogram::new(TICK_BOUNDS_NS),
             sends: Tally::default(),
-            sent_bytes: Tally::default(),
             send_queue_bytes: Tally::default(),
             send_queue_bytes_max: HighWater::default(),
             http_connections: Tally::default(),

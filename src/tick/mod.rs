@@ -163,6 +163,7 @@ impl<K: Kernel> Core<K> {
     pub fn check_invariants(&self) -> Result<(), String> {
         self.mailbox.check_invariants()?;
         self.shard.check_invariants(self.flush.waiting())?;
+        self.shard.check_gauges()?;
         // Paused, it takes over connections in any order.
         if self.paused { Ok(()) } else { self.shard.check_sides_agree() }
     }

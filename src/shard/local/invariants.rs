@@ -4,7 +4,6 @@ use hashbrown::{HashMap, HashSet};
 
 use super::Local;
 use super::connection::{Connection, SubscriptionState};
-use crate::metrics::Tally;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::invariants::{ensure, is_forgotten};
@@ -42,15 +41,8 @@ impl Local {
             }
             active += self.check_subscriptions(slot, found)?;
         }
-        let waiting: usize =
-            self.connections.iter().map(|(_, found)| found.send_queue.bytes()).sum();
-        let counted = self.metrics.send_queue_bytes.get();
-        ensure!(counted == waiting as u64, "{waiting} bytes wait to be sent, not {counted}");
         let subscribers: usize = self.channels.iter().map(|local| local.subscribers.len()).sum();
         ensure!(active == subscribers, "{active} active subscriptions, {subscribers} subscribers");
-        let gauges = self.metrics.rows().iter().flat_map(|row| &row.subscribers);
-        let counted: u64 = gauges.map(Tally::get).sum();
-        ensure!(counted == active as u64, "{active} active subscriptions, not {counted}");
         self.check_channels()?;
         self.check_users()?;
         match self.account_fault(context) {
