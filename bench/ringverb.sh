@@ -7,6 +7,8 @@ program=${RINGVERB:-${CARGO_TARGET_DIR:-$here/../target}/release/ringverb}
 [ -x "$program" ] || { echo "ringverb.sh: first run cargo build --release" >&2; exit 2; }
 program=$(readlink -f "$program")
 export REVERB_APP_ID=1001 REVERB_APP_KEY=app-key REVERB_APP_SECRET=app-secret
+# Several run at a time, and the default place is one.
+export RINGVERB_ADMIN="${RINGVERB_ADMIN:-off}"
 export RINGVERB_WORKERS="${RINGVERB_WORKERS:-1}"
 # The process stays the same, so its id is ringverb's.
 cd / && exec "$program" --host 127.0.0.1 "$@"

@@ -1,4 +1,4 @@
-//! Counters that some threads change and others read: for the log, for tests, and for a later metrics endpoint.
+//! Counters that some threads change and others read: for the log, for tests, and for `/metrics`.
 //!
 //! Owns numbers only; the callers decide what counts. Relaxed atomics, because no counter depends on another one.
 //! Numbers only grow, and names do not change.
@@ -59,8 +59,39 @@ pub struct WebhookCounters {
     pub lost_at_end: Counter,
     /// Events of batches that were answered with 2xx.
     pub delivered: Counter,
+    /// Requests, attempts that were repeated included.
+    pub requests: Counter,
     /// Requests that were answered with anything else, or not at all.
     pub requests_failed: Counter,
+    /// Events that were queued for an endpoint, and those of them that wait no longer.
+    pub queued: Counter,
+    pub settled: Counter,
+    /// By endpoint: seconds since 1970 since which it has refused every request; 0 if it accepted the last one.
+    failing_since: Box<[AtomicU64]>,
+}
+
+impl WebhookCounters {
+    /// For so many endpoints.
+    #[must_use]
+    pub fn new(endpoints: usize) -> Self {
+        let failing_since = (0..endpoints).map(|_| AtomicU64::new(0)).collect();
+        Self { failing_since, ..Self::default() }
+    }
+
+    /// An endpoint accepted a request (`None`), or has refused every request since this second.
+    pub fn set_failing(&self, endpoint: usize, since_unix_seconds: Option<u64>) {
+        if let Some(since) = self.failing_since.get(endpoint) {
+            since.store(since_unix_seconds.unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// The longest time for which an endpoint has refused every request.
+    #[must_use]
+    pub fn failing_seconds(&self, now_unix_seconds: u64) -> u64 {
+        let since = self.failing_since.iter().map(|since| since.load(Ordering::Relaxed));
+        let first = since.filter(|since| *since > 0).min();
+        first.map_or(0, |since| now_unix_seconds.saturating_sub(since))
+    }
 }
 
 /// Why the server refused a request or closed a connection. The log uses these names; they do not change.
@@ -304,6 +335,19 @@ mod tests {
         counters.take(&mut tally);
         let expected: Vec<u64> = (1..).take(Refused::ALL.len()).collect();
         assert_eq!(counters.get().to_vec(), expected, "taken over once, each under its own reason");
+    }
+
+    #[test]
+    fn the_endpoint_that_fails_longest_counts() {
+        let webhooks = WebhookCounters::new(3);
+        assert_eq!(webhooks.failing_seconds(100), 0);
+        webhooks.set_failing(0, Some(90));
+        webhooks.set_failing(2, Some(60));
+        assert_eq!(webhooks.failing_seconds(100), 40);
+        webhooks.set_failing(2, None);
+        assert_eq!(webhooks.failing_seconds(100), 10);
+        webhooks.set_failing(9, Some(1));
+        assert_eq!(webhooks.failing_seconds(80), 0, "a clock that was set back");
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
 //! | 1 | `wheel` | PURE: deadlines by the second |
 //! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
+//! | 1 | `metrics` | what one core counts: values that one thread writes and others read |
 //! | 0 | `app` `buffer` `clock` `counters` `limits` `listed` `text` | values |
 #![deny(unsafe_code)]
 // Tests unwrap what they have just made.
@@ -38,6 +39,7 @@ pub mod text;
 pub mod cause;
 pub mod config;
 pub mod http1;
+pub mod metrics;
 pub mod pusher;
 pub mod resp;
 pub mod wheel;

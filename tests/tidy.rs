@@ -15,7 +15,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (4, &["api", "webhook", "cluster"]),
     (3, &["admission", "mailbox", "output"]),
     (2, &["shard"]),
-    (1, &["ws", "http1", "pusher", "resp", "config", "cause", "wheel"]),
+    (1, &["ws", "http1", "pusher", "resp", "config", "cause", "wheel", "metrics"]),
     (0, &["app", "buffer", "clock", "counters", "limits", "listed", "text"]),
 ];
 

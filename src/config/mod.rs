@@ -1,11 +1,12 @@
 //! The effective configuration: what the rest of the server reads.
 //!
 //! `options` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs` checks the values with `network.rs`, `origins.rs`, `redis_url.rs`,
-//! `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`, `reverb_php.rs` and
+//! `load.rs` merges the sources, `validate.rs` checks the values with `admin.rs`, `network.rs`, `origins.rs`,
+//! `redis_url.rs`, `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`, `reverb_php.rs` and
 //! `warnings.rs` only cause warnings.
 //! PURE but for `load.rs` (its files and the environment) and `directories.rs` (the environment).
 
+pub mod admin;
 pub mod directories;
 pub mod dotenv;
 mod load;
@@ -69,6 +70,8 @@ pub struct Config {
     pub shutdown_delay_seconds: u32,
     /// Offer listeners and connections to a new process of the same user.
     pub takeover: bool,
+    /// Where metrics and probes are served.
+    pub admin: admin::Admin,
     /// Bytes a connection may have waiting to be sent before it counts as a slow consumer and is closed with 4100.
     pub send_queue_bytes_max: usize,
     /// Bytes that one connection may cause the server to keep, its send queue included. Half of them at most are its

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::admin::{self, Admin, AdminPlace};
 use super::merge::Merged;
 use super::network::Network;
 use super::options::OptionId as Id;
@@ -50,6 +51,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         shutdown_grace_seconds: reader.number(server, Id::ShutdownGrace),
         shutdown_delay_seconds: reader.number(server, Id::ShutdownDelay),
         takeover: reader.boolean(server, Id::Takeover),
+        admin: reader.admin(server),
         send_queue_bytes_max: reader.number(server, Id::SendQueueBytesMax),
         connection_bytes_max: 0,
         cache_bytes_max: reader.number(server, Id::CacheBytesMax),
@@ -258,6 +260,35 @@ impl OptionReader {
             }
         }
         kinds
+    }
+
+    fn admin(&mut self, server: &Values) -> Admin {
+        let Some(given) = server.get(Id::Admin) else {
+            return Admin { place: AdminPlace::Off, is_explicit: false, token: None };
+        };
+        let place = AdminPlace::parse(&given.value).unwrap_or_else(|why| {
+            let (name, place) = (given.name(), given.place());
+            self.problems.push(format!("{name} is {}{place}, but {why}", shown(&given.value)));
+            AdminPlace::Off
+        });
+        let token = server.get(Id::AdminToken).filter(|token| !token.value.is_empty());
+        match token {
+            Some(token) => {
+                if let Some(why) = admin::token_problem(&token.value) {
+                    let (name, place) = (token.name(), token.place());
+                    self.problems.push(format!("{name}{place} is refused: {why}"));
+                }
+            }
+            None if place.is_public() => self.problems.push(format!(
+                "{} is {place}{}, which other hosts may reach, so it needs a token: set RINGVERB_ADMIN_TOKEN, for \
+                 example to the output of `openssl rand -hex 32`; or listen on 127.0.0.1",
+                given.name(),
+                given.place()
+            )),
+            None => {}
+        }
+        let token = token.map(|token| Secret::new(token.value.clone()));
+        Admin { place, is_explicit: !given.is_default(), token }
     }
 
     /// The options of Redis are checked only with scaling: Laravel's `.env` describes the Redis of the application's

@@ -150,6 +150,12 @@ impl Request {
         Ok((request, framing))
     }
 
+    /// Bytes of the head, and of the body without the framing of chunks.
+    #[must_use]
+    pub fn received_bytes(&self) -> usize {
+        usize::from(self.head_bytes) + self.body().len()
+    }
+
     /// The body as far as it has been read; chunks are joined.
     #[must_use]
     pub fn body(&self) -> &[u8] {

@@ -13,6 +13,8 @@ pub enum ContentType {
     Text,
     /// The text format metrics are scraped in.
     Prometheus,
+    /// The same as OpenMetrics 1.0.0.
+    OpenMetrics,
 }
 
 impl ContentType {
@@ -22,6 +24,7 @@ impl ContentType {
             Self::Json => "application/json",
             Self::Text => "text/plain; charset=utf-8",
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 }

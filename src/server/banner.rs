@@ -141,6 +141,9 @@ pub(super) fn render(
         let own_port = summary.development.is_some().then(|| started.address.port().to_string());
         line("browsers", &public.url(own_port.as_deref(), &summary.path));
     }
+    if !started.admin.is_empty() {
+        line("admin", &started.admin);
+    }
     line("workers", &summary.workers);
     if !read.is_empty() {
         line("files", &format!("{} (in {folder})", read.join(", ")));
@@ -238,7 +241,10 @@ mod tests {
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
         let config = build(&merged, &drawn).unwrap();
         let facts = Facts { kernel: "6.18".into(), io: Choice::Uring, descriptors: 20_000 };
-        let started = Started { address: "0.0.0.0:8080".parse().unwrap() };
+        let started = Started {
+            address: "0.0.0.0:8080".parse().unwrap(),
+            admin: "http://127.0.0.1:9601".to_owned(),
+        };
         let summary = Summary::of(&config, &merged.files, &facts, shares);
         let program = "ringverb".to_owned();
         let invocation = Invocation { program, is_found: true, color: false };
@@ -258,7 +264,7 @@ mod tests {
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("1 (key the-key), from environment"), "{text}");
         assert!(
-            text.contains("  address  0.0.0.0:8080\n")
+            text.contains("  address  0.0.0.0:8080\n  admin    http://127.0.0.1:9601\n")
                 && text.contains("  kernel   Linux 6.18, io_uring\n")
                 && text.contains("20000 descriptors a worker"),
             "{text}"
@@ -352,7 +358,7 @@ mod tests {
         let config = build(&merged, &app).unwrap();
         let summary = Summary::of(&config, &merged.files, &facts, &Shares::default());
         let line = |address: &str, is_found| {
-            let started = Started { address: address.parse().unwrap() };
+            let started = Started { address: address.parse().unwrap(), admin: String::new() };
             let program = "./ringverb".to_owned();
             first_event(&started, &summary, &Invocation { program, is_found, color: false })
         };

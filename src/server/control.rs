@@ -10,7 +10,8 @@
 //! seccomp profile that allows io_uring, and it behaves the same on every host. monoio's own choice of a driver must
 //! not be used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
 //!
-//! Not on this thread, because they block or run without it:
+//! Not on this thread, because they block, take longer or run without it:
+//! - `admin` (`admin/mod.rs`): a thread of the same kind, because metrics of many apps take milliseconds to write;
 //! - the main thread (`life.rs`, `ending.rs`, `takeover/transfer.rs`): it drives take-overs and the drain in steps with
 //!   waits;
 //! - `last-signal` (`ending.rs`): it empties the main thread's queue while that thread waits for webhooks;
@@ -45,6 +46,14 @@ impl Control {
     /// # Errors
     /// When the thread or its runtime cannot be created.
     pub(super) fn start() -> io::Result<Self> {
+        Self::start_thread("control")
+    }
+
+    /// A thread of the same kind with this name, for tasks that must not delay those of the control thread.
+    ///
+    /// # Errors
+    /// When the thread or its runtime cannot be created.
+    pub(super) fn start_thread(name: &str) -> io::Result<Self> {
         let (bell, rung) = UnixStream::pair()?;
         rung.set_nonblocking(true)?;
         let (setups, queue) = mpsc::sync_channel(SETUPS_MAX);
@@ -69,7 +78,7 @@ impl Control {
                 std::future::pending().await
             })
         };
-        std::thread::Builder::new().name("control".to_owned()).spawn(run)?;
+        std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
         result.recv().unwrap_or_else(|_| Err(ended())).map(|()| Self { setups, bell })
     }
 
@@ -133,6 +142,14 @@ impl Readable {
     pub(super) async fn wait(&self) {
         // Not `true`: with the epoll driver, that returns at once forever after the first time.
         if let Err(error) = self.0.readable(false).await {
+            tracing::debug!("a descriptor cannot be polled: {error}");
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Returns when there is room to write, or an error waits. It may return too early, too.
+    pub(super) async fn wait_for_room(&self) {
+        if let Err(error) = self.0.writable(false).await {
             tracing::debug!("a descriptor cannot be polled: {error}");
             sleep(RETRY_PAUSE).await;
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use super::admin::AdminServer;
 use super::probe::StartError;
 use super::takeover::replacement::{Program, Replacement};
 use super::takeover::{Offering, Order};
@@ -47,6 +48,7 @@ pub(super) struct Life {
     pub(super) doorbells: Arc<[Doorbell]>,
     pub(super) webhooks: Option<webhook::Webhooks>,
     pub(super) offering: Option<Offering>,
+    pub(super) admin: Option<AdminServer>,
     pub(super) grace: Duration,
 }
 
@@ -61,8 +63,11 @@ impl Life {
         orders: Receiver<Order>,
         mut program: Program,
     ) -> Result<Ended, StartError> {
-        let Self { shared, doorbells, webhooks, offering, grace } = self;
+        let Self { shared, doorbells, webhooks, offering, admin, grace } = self;
         let asked_at = shared.clock.now();
+        if let Some(admin) = admin.as_ref().filter(|_| !matches!(end, End::Drain)) {
+            admin.leave_to_other();
+        }
         let given = matches!(end, End::Transferred(_));
         let drained = given || drain(&shared, &doorbells, &orders, grace, end, &mut program);
         if !given && (webhooks.is_some() || shared.redis.is_some()) {
@@ -88,6 +93,9 @@ impl Life {
             wait_for_redis(&shared, &doorbells);
         }
         watch::tell_all(&shared.overload.refusals);
+        if let Some(admin) = admin.filter(|_| matches!(end, End::Drain)) {
+            admin.remove_file();
+        }
         match offering {
             Some(offering) if matches!(end, End::Drain) => offering.withdraw(),
             Some(offering) => offering.wait(),

@@ -21,6 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
+use super::admin::{self, Claimed, ScrapeSources};
 use super::cli::TakeOver;
 use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
@@ -37,19 +38,22 @@ use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
 use crate::mailbox::{self, Doorbell};
+use crate::metrics::CoreMetrics;
 use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
 use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
-use crate::worker::time::Clock;
+use crate::worker::time::{Clock, unix_seconds};
 use crate::worker::transfer::{Rendezvous, Transfer};
 use crate::worker::{self, Ends, Phase, Shared, hold_signals};
 
 /// What can be announced once all listeners stand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Started {
     pub(super) address: SocketAddr,
+    /// The admin listener: where it is, or why there is none. Empty if none is wanted.
+    pub(super) admin: String,
 }
 
 /// What a start has before it starts threads.
@@ -63,6 +67,7 @@ struct Found {
     clock: Clock,
     /// Where the workers receive connections of the old process, if they are to move.
     rendezvous: Option<Rendezvous>,
+    admin: Claimed,
 }
 
 /// The threads of a server, and what the main thread needs of them.
@@ -84,10 +89,11 @@ pub(super) fn serve(
     pins: &[CoreId],
     on_start: impl FnOnce(Started),
 ) -> Result<Ended, StartError> {
+    let started_unix_seconds = unix_seconds();
     prepare_memory();
     let mut program = Program::this(role);
-    let Found { old_process, listeners, address, places, clock, rendezvous } =
-        find(&config, take_over, role)?;
+    let found = find(&config, take_over, role)?;
+    let Found { old_process, listeners, address, places, clock, rendezvous, admin } = found;
     // After the old process has checked in which namespaces this one is, which a process that is not dumpable hides.
     forbid_dumps();
     let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
@@ -98,8 +104,11 @@ pub(super) fn serve(
     let (order_sender, orders) = mpsc::channel();
     let Threads { doorbells, webhooks, control } =
         start_threads(&shared, listeners, pins, order_sender.clone())?;
+    let mut takeover = None;
     if let Some(old_process) = &old_process {
+        let began = shared.clock.now();
         succession::take_over(old_process, &shared, &doorbells)?;
+        takeover = Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0)));
     }
     if let Role::StandIn(_) = role {
         replacement::outlive_parent();
@@ -110,12 +119,21 @@ pub(super) fn serve(
         workers,
         clock_start_nanos: clock.start_nanos(),
         transfers: shared.redis.is_none(),
+        admin: admin.copy().map_err(StartError::Start)?,
     };
     let offering = offer_to_others(&control, offer, &shared.config, role, &places, order_sender);
+    let described = admin.describe(&shared.config.admin);
+    let sources = ScrapeSources {
+        shared: shared.clone(),
+        webhooks: webhooks.as_ref().map(webhook::Webhooks::counters),
+        takeover,
+        started_unix_seconds,
+    };
+    let admin = admin.serve(sources).map_err(StartError::Start)?;
     tell_started(role, &shared, old_process);
-    on_start(Started { address });
+    on_start(Started { address, admin: described });
     let end = wait(&shared, &doorbells, &control, &orders, &mut program);
-    let life = Life { shared, doorbells, webhooks, offering, grace };
+    let life = Life { shared, doorbells, webhooks, offering, admin, grace };
     life.end(&end, orders, program)
 }
 
@@ -124,13 +142,15 @@ fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Foun
     let wanted = SocketAddr::new(config.host, config.port);
     let workers = config.workers;
     let places = Places::new();
-    let (old_process, listeners) =
+    let (mut old_process, listeners) =
         succession::listeners(wanted, workers, take_over.is_some(), &places, role)?;
+    let inherited = old_process.as_mut().and_then(|old_process| old_process.admin.take());
+    let admin = admin::claim(&config.admin, inherited)?;
     // In a cluster, events of other nodes would be lost during the transfer: there clients reconnect.
     let moves = take_over != Some(TakeOver::Listeners) && config.scaling.is_none();
     let (clock, rendezvous) = succession::meet(old_process.as_ref().filter(|_| moves), workers)?;
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
-    Ok(Found { old_process, listeners, address, places, clock, rendezvous })
+    Ok(Found { old_process, listeners, address, places, clock, rendezvous, admin })
 }
 
 /// Starts the control thread, the workers and the webhooks, and waits until each worker can serve.
@@ -243,6 +263,7 @@ fn share(
     Ok(Shared {
         io,
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
+        metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(apps.iter().len()))).collect(),
         config,
         apps,
         unready: AtomicBool::new(false),

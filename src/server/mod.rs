@@ -1,6 +1,7 @@
 //! The process: command line, checks before the start, messages to the operator, life and end; and the commands that
 //! speak to a running server.
 
+mod admin;
 mod banner;
 mod cgroup;
 mod check;

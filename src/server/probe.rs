@@ -24,6 +24,8 @@ pub enum StartError {
     Bind(SocketAddr, io::Error),
     /// A process listens on the port; the whole sentence.
     Held(String),
+    /// The admin listener cannot be had where it is configured; the whole sentence.
+    Admin(String),
     /// The server that runs does not give its listeners away; it serves on.
     TakeOver(io::Error),
     /// A worker's rings could not be made: what its kind needs, and the error.
@@ -44,7 +46,7 @@ impl fmt::Display for StartError {
                  uses epoll instead"
             ),
             Self::Bind(address, error) => write_bind(formatter, *address, error),
-            Self::Held(sentence) => formatter.write_str(sentence),
+            Self::Held(sentence) | Self::Admin(sentence) => formatter.write_str(sentence),
             Self::TakeOver(error) => write!(
                 formatter,
                 "could not replace the running server, which continues: {}. Start this one as the same user; or stop the \

@@ -8,6 +8,7 @@ use super::channel_key::ChannelKeys;
 use super::node_message::NodeId;
 use crate::app::{App, AppIndex, Apps};
 use crate::clock::Moment;
+use crate::metrics::CoreMetrics;
 
 /// What a shard is given when it is made.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Settings {
     pub pace: Pace,
     /// For how long a topic stays subscribed that nobody needs, in beats.
     pub topic_linger_beats: u32,
+    /// What this core counts.
+    pub metrics: Arc<CoreMetrics>,
 }
 
 impl Settings {
@@ -44,6 +47,7 @@ impl Settings {
     /// One core by itself, without a cluster or webhooks: what tests and benchmarks start from.
     #[must_use]
     pub fn alone(apps: Arc<Apps>) -> Self {
+        let metrics = Arc::new(CoreMetrics::new(apps.iter().len()));
         Self {
             core: 0,
             cores: 1,
@@ -58,6 +62,7 @@ impl Settings {
             webhook_linger_seconds: 0,
             pace: Pace::default(),
             topic_linger_beats: 0,
+            metrics,
         }
     }
 }
@@ -99,6 +104,10 @@ impl Context {
     pub(super) fn new(settings: Settings) -> Self {
         let keys = ChannelKeys::new(settings.channel_hash_seed, settings.cores);
         Self { settings, keys, now: Moment::default(), now_seconds: 0 }
+    }
+
+    pub(super) fn metrics(&self) -> &CoreMetrics {
+        &self.settings.metrics
     }
 
     pub(super) fn core(&self) -> u16 {

@@ -4,6 +4,7 @@
 //! Each part checks its own in its `invariants.rs`. Here are those between the parts.
 
 use super::{SendQueue, Shard};
+use crate::metrics::Tally;
 
 /// Ends the check with a text when a condition does not hold.
 macro_rules! ensure {
@@ -27,6 +28,26 @@ impl Shard {
         if let Some(cluster) = &self.cluster {
             cluster.check_invariants(&self.context, &self.home)?;
         }
+        Ok(())
+    }
+
+    /// Checks that the gauges of `metrics` are what they count.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check_gauges(&self) -> Result<(), String> {
+        let metrics = self.context.metrics();
+        let queues = self.local.connections.iter().map(|(_, found)| found.send_queue.bytes());
+        let (waiting, gauge) = (queues.sum::<usize>() as u64, metrics.send_queue_bytes.get());
+        ensure!(gauge == waiting, "{waiting} bytes wait to be sent, the gauge has {gauge}");
+        let subscribers = self.local.channels.iter().map(|local| local.subscribers.len());
+        let (subscribers, rows) = (subscribers.sum::<usize>() as u64, metrics.rows());
+        let gauge: u64 = rows.iter().flat_map(|row| &row.subscribers).map(Tally::get).sum();
+        ensure!(gauge == subscribers, "{subscribers} subscribers, the gauge has {gauge}");
+        let occupied = self.home.channels.iter().filter(|home| !home.interested.is_empty());
+        let occupied = occupied.count() as u64;
+        let gauge: u64 = rows.iter().flat_map(|row| &row.channels).map(Tally::get).sum();
+        ensure!(gauge == occupied, "{occupied} occupied channels, the gauge has {gauge}");
         Ok(())
     }
 

@@ -51,11 +51,13 @@ pub use query::{Answer, Described, Question};
 pub use state::{ChannelState, ConnectionState, HomeState, MemberState, NotAtRest, UserState};
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
+use crate::metrics::{CoreMetrics, Ended};
 use crate::pusher::channel_name::NameError;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::socket_id::SocketId;
@@ -108,6 +110,12 @@ impl Shard {
             self.take_own_mail();
         }
         self.outbox.lines.refill();
+    }
+
+    /// What this core counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<CoreMetrics> {
+        &self.context.settings.metrics
     }
 
     /// The shard's clock, as `advance` left it.
@@ -226,6 +234,7 @@ impl Shard {
             cluster.publish(outbox, channel, frame, except, cache_ttl_seconds);
         }
         if home.distribute(context, outbox, channel, frame, except) {
+            outbox.has_events = true;
             local.deliver(&mut outbox.dirty, channel, frame, except);
         }
         if cache && (context.settings.verbose_errors || context.settings.debug) {
@@ -290,6 +299,7 @@ impl Shard {
                 self.publish_here(&channel, &frame, except, cache);
             }
             Mail::Deliver { channel, frame, except } => {
+                out.has_events = true;
                 local.deliver(&mut out.dirty, &channel, &frame, except);
             }
             Mail::Subscribe { channel, connection, ticket, core, join } => {
@@ -352,10 +362,11 @@ impl Shard {
         self.take_own_mail();
     }
 
-    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when the
-    /// frame was sent and the peer answered or its time is up.
+    /// The client has sent a close frame, and is answered with one. Its subscriptions end at once; its socket ends when
+    /// the frame was sent.
     pub fn close_frame(&mut self, slot: u32, code: u16, reason: &str) {
-        self.local.close_frame(&self.context, &mut self.outbox, slot, code, reason);
+        let why = Ended::ClientClose;
+        self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
         self.take_own_mail();
     }
 

@@ -71,6 +71,8 @@ pub struct Outbox {
     pub refusals: Vec<RefusalNote>,
     pub refused: RefusalTally,
     pub lines: LineBudget,
+    /// Published events were enqueued since the flush reset this.
+    pub has_events: bool,
     /// Empty between two calls.
     pub(super) own: OwnMail,
     core: u16,

@@ -127,6 +127,7 @@ impl Flush {
     fn settle<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
         let sends = self.items.len() + self.answers.len();
         debug_assert_eq!(sends, self.results.len(), "one result a send");
+        shard.metrics().sends.add(self.items.len() as u64);
         let mut failed = Vec::new();
         for (item, result) in self.items.iter().zip(&self.results) {
             let key = item.key;

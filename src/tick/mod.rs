@@ -40,6 +40,8 @@ pub struct Core<K: Kernel> {
     flush: Flush,
     /// See `pause`.
     paused: bool,
+    /// When the tick began, by `Kernel::stamp`.
+    began: u64,
 }
 
 /// When the core needs its next tick.
@@ -58,13 +60,14 @@ impl<K: Kernel> Core<K> {
     pub fn new(
         shard: Shard,
         mut mailbox: Mailbox<Mail>,
-        http: Http,
+        mut http: Http,
         mut kernel: K,
         sockets_reserved: usize,
     ) -> Self {
         mailbox.discard_when_full(Mail::is_event);
         kernel.watch_doorbell(mailbox.doorbell());
         kernel.submit();
+        http.metrics = shard.metrics().clone();
         Self {
             shard,
             reactor: Reactor::new(kernel, sockets_reserved),
@@ -74,6 +77,7 @@ impl<K: Kernel> Core<K> {
             post: Post::default(),
             flush: Flush::default(),
             paused: false,
+            began: 0,
         }
     }
 
@@ -93,6 +97,7 @@ impl<K: Kernel> Core<K> {
         }
         let congested = self.mailbox.is_congested();
         let (mut site, reactor) = self.split();
+        let began = site.stamp;
         reactor.process_events(&mut site, paused, congested);
         if std::mem::take(&mut reactor.doorbell_is_deaf) {
             reactor.kernel.watch_doorbell(site.mailbox.doorbell());
@@ -101,6 +106,7 @@ impl<K: Kernel> Core<K> {
         site.stamp = reactor.kernel.stamp();
         site.drain_from_home();
         site.catch_up();
+        self.began = began;
         self.settle();
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
             tracing::debug!(slot = key.slot, code, "connection closing");
@@ -157,6 +163,7 @@ impl<K: Kernel> Core<K> {
     pub fn check_invariants(&self) -> Result<(), String> {
         self.mailbox.check_invariants()?;
         self.shard.check_invariants(self.flush.waiting())?;
+        self.shard.check_gauges()?;
         // Paused, it takes over connections in any order.
         if self.paused { Ok(()) } else { self.shard.check_sides_agree() }
     }
@@ -172,6 +179,32 @@ impl<K: Kernel> Core<K> {
         let (mut site, reactor) = self.split();
         flush.run(&mut site, reactor);
         self.flush = flush;
+        if self.shard.outbox.has_events && !self.flush.is_unfinished() {
+            self.observe_events();
+        }
+    }
+
+    /// Events of this tick have left. Observes the age of the oldest: since its publish on another core, or since the
+    /// beginning of this tick, which has read those of this core.
+    fn observe_events(&mut self) {
+        self.shard.outbox.has_events = false;
+        let now = self.reactor.kernel.stamp();
+        let oldest = self.post.oldest_event.take().map_or(self.began, |at| at.min(self.began));
+        self.shard.metrics().publish_to_flush_ns.observe(now.saturating_sub(oldest));
+    }
+
+    /// Publishes what is counted elsewhere. Call it at the end of a tick.
+    pub fn note_gauges(&self) {
+        let metrics = self.shard.metrics();
+        let carried = self.mailbox.carried();
+        metrics.mail_sent.set(carried.sent);
+        metrics.mail_received.set(carried.received);
+        metrics.mail_discarded.set(self.mailbox.discarded());
+        let waiting = self.mailbox.waiting() as u64;
+        metrics.mail_waiting.set(waiting);
+        metrics.mail_waiting_max.raise(waiting);
+        metrics.send_queue_bytes_max.raise(metrics.send_queue_bytes.get());
+        metrics.http_connections.set(self.http_sessions() as u64);
     }
 
     /// Connections have frames to send that wait for the next tick.

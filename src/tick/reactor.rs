@@ -419,6 +419,7 @@ impl<K: Kernel> Reactor<K> {
         if connection.is_closing() && self.sockets.0[key.slot as usize].partial.is_none() {
             return;
         }
+        shard.metrics().app(connection.app).received_bytes.add(bytes.len() as u64);
         let limits = FrameLimits { message_size_max: shard.message_size_max(key.slot) };
         let kept_before = self.input_bytes(key.slot as usize);
         let socket = &mut self.sockets.0[key.slot as usize];

@@ -8,17 +8,25 @@ use super::http::Http;
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::limits;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, StampedMail};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{ApiMessage, Lane, Mail, Question, SessionId, Shard, ToCluster};
 
-/// Mail within a core. Both lists are empty between two calls and keep their storage.
+/// Mail within a core. The lists are empty between two calls and keep their storage.
 #[derive(Default)]
 pub(super) struct Post {
-    /// Mail on its way to the shard.
-    inbox: Vec<Mail>,
+    /// Mail on its way to the shard, with its stamps.
+    inbox: Vec<StampedMail<Mail>>,
     /// Mail of the shard to itself.
     own: Vec<Mail>,
+    /// The stamp of the oldest event that other cores have sent since the last flush; see `Core::observe_events`.
+    pub(super) oldest_event: Option<u64>,
+}
+
+impl Post {
+    fn note_event(&mut self, stamp: u64) {
+        self.oldest_event = Some(self.oldest_event.map_or(stamp, |oldest| oldest.min(stamp)));
+    }
 }
 
 /// A core without its sockets.
@@ -47,7 +55,14 @@ impl Site<'_> {
                 if to == own_core {
                     self.post.own.push(mail);
                 } else {
-                    self.mailbox.send(to, lane_index(mail.lane()), self.stamp, mail);
+                    let stamp = match &mail {
+                        // An event keeps the time of its publish. Nobody orders this lane by stamps.
+                        Mail::Deliver { .. } => {
+                            self.post.oldest_event.map_or(self.stamp, |old| old.min(self.stamp))
+                        }
+                        _ => self.stamp,
+                    };
+                    self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
                 }
             }
             for mail in self.post.own.drain(..) {
@@ -68,7 +83,10 @@ impl Site<'_> {
         let lane = lane_index(Lane::FromHome);
         for from in 0..self.mailbox.cores() {
             for _ in 0..limits::MAIL_PER_TICK_MAX {
-                let Some(mail) = self.mailbox.receive(from, lane) else { break };
+                let Some((stamp, mail)) = self.mailbox.receive_stamped(from, lane) else { break };
+                if let Mail::Deliver { .. } = mail {
+                    self.post.note_event(stamp);
+                }
                 self.shard.on_mail(mail);
             }
         }
@@ -81,9 +99,14 @@ impl Site<'_> {
         }
         let lane = lane_index(Lane::ToHome);
         self.mailbox.receive_ordered(lane, self.stamp, &mut self.post.inbox);
-        for mail in self.post.inbox.drain(..) {
+        let mut inbox = std::mem::take(&mut self.post.inbox);
+        for (stamp, mail) in inbox.drain(..) {
+            if let Mail::Publish { .. } = mail {
+                self.post.note_event(stamp);
+            }
             self.shard.on_mail(mail);
         }
+        self.post.inbox = inbox;
     }
 
     /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
@@ -94,12 +117,15 @@ impl Site<'_> {
         publications: impl Iterator<Item = (&'a str, FrameBytes, Option<SocketId>)>,
     ) {
         self.catch_up();
+        let mut count = 0;
         for (channel, frame, except) in publications {
             // The API has checked the name already.
             if let Ok(channel) = self.shard.channel_key(app, channel) {
                 self.shard.publish(channel, frame, except, true);
+                count += 1;
             }
         }
+        self.shard.metrics().app(app).published_events.add(count);
         self.settle_mail();
     }
 

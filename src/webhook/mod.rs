@@ -175,7 +175,8 @@ pub fn start(
         return Ok(None);
     }
     let doorbell = Arc::new(Doorbell::new()?);
-    let counters = Arc::new(WebhookCounters::default());
+    let endpoints = apps.iter().map(|app| app.webhooks.len()).sum();
+    let counters = Arc::new(WebhookCounters::new(endpoints));
     let (feeds, rings): (Vec<Feed>, Vec<_>) = (0..workers)
         .map(|_| {
             let (ring, out) = RingBuffer::new(settings.ring_events);

@@ -125,6 +125,7 @@ impl Handle {
         load.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.load.by_kind[line.kind as usize].fetch_add(1, Ordering::Relaxed);
         common.add_bytes(class, bytes);
+        common.counters.queued.add(1);
         self.queue.send(line.clone()).map_err(|_| PushError::Ended)
     }
 
@@ -251,6 +252,7 @@ impl Sender {
         while let Some(attempt) = self.next_attempt() {
             self.sample(attempt.lines().next());
             let body = batch::body(attempt.lines(), attempt.unix_ms());
+            self.common.counters.requests.add(1);
             let result = self.common.client.post(&self.target.url, self.app(), &body);
             match result {
                 Ok(()) => self.accepted(&attempt),
@@ -357,6 +359,7 @@ impl Sender {
     fn accepted(&mut self, attempt: &Attempt) {
         let now = self.common.clock.now();
         self.load.failing_since.store(WORKS, Ordering::Release);
+        self.common.counters.set_failing(self.target.number, None);
         self.common.counters.delivered.add(attempt.entries.len() as u64);
         self.backlog.accepted(attempt, now);
         self.take_off(attempt.lines());
@@ -372,6 +375,7 @@ impl Sender {
         let now = common.clock.now();
         if self.load.failing_since.load(Ordering::Relaxed) == WORKS {
             self.load.failing_since.store(now.0, Ordering::Release);
+            common.counters.set_failing(self.target.number, Some(unix_ms() / 1_000));
         }
         // Without random numbers the pauses of endpoints are equal, which is no error.
         let random = getrandom::u64().unwrap_or_default();
@@ -410,6 +414,7 @@ impl Sender {
         self.common.open_bytes.fetch_sub(open, Ordering::Relaxed);
         let events = amounts.iter().map(|amount| amount.events).sum();
         self.load.events.fetch_sub(events, Ordering::AcqRel);
+        self.common.counters.settled.add(events as u64);
     }
 
     fn app(&self) -> &App {

@@ -31,6 +31,7 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::metrics::CoreMetrics;
 use crate::output;
 use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard};
 use crate::tick::http::{Http, Rules};
@@ -75,6 +76,8 @@ pub struct Shared {
     /// Sockets one worker may have: room reserved in address space.
     pub sockets_reserved: usize,
     pub overload: Arc<Overload>,
+    /// By worker. Each is written by its worker only.
+    pub metrics: Box<[Arc<CoreMetrics>]>,
     /// Which kernel interface all workers use.
     pub io: Choice,
     pub transfer: Transfer,
@@ -208,7 +211,8 @@ impl<K: HostKernel> Worker<K> {
             drain: Drain::default(),
             redis,
             notes: Notes::default(),
-            last_second: 0,
+            // The first tick counts as a heartbeat, also in the first second of the clock.
+            last_second: u32::MAX,
             shared,
         }
     }
@@ -233,6 +237,7 @@ impl<K: HostKernel> Worker<K> {
     /// nothing is reported before.
     fn tick(&mut self) -> u64 {
         self.core.mailbox.doorbell().set_awake();
+        let began_ns = self.core.reactor.kernel.stamp();
         let stage = self.shared.phase.stage();
         let now = self.clock.now();
         self.follow();
@@ -254,6 +259,7 @@ impl<K: HostKernel> Worker<K> {
         self.write_redis();
         let rest = self.core.finish();
         self.settle_accounts();
+        self.core.note_gauges();
         if self.shared.phase.is_moving() {
             self.show();
         }
@@ -261,6 +267,8 @@ impl<K: HostKernel> Worker<K> {
             self.shared.drained_ticks[usize::from(self.core.mailbox.core())]
                 .fetch_add(1, Ordering::AcqRel);
         }
+        let ns = self.core.reactor.kernel.stamp().saturating_sub(began_ns);
+        self.core.shard.metrics().tick_ns.observe(ns);
         // A thread that changed the phase during this tick found the core awake and did not ring. The core sets
         // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
         if self.shared.phase.stage() != stage {
@@ -293,6 +301,7 @@ impl<K: HostKernel> Worker<K> {
         self.shared.heartbeats[usize::from(self.core.mailbox.core())]
             .fetch_add(1, Ordering::Relaxed);
         self.notes.start_second();
+        self.core.shard.metrics().turn(self.last_second);
         self.core.http.refill_lines();
     }
 
@@ -353,6 +362,7 @@ fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
         },
         pace: Pace::default(),
         topic_linger_beats: Settings::TOPIC_LINGER_BEATS,
+        metrics: shared.metrics[usize::from(mailbox.core())].clone(),
     }
 }
 

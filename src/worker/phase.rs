@@ -80,7 +80,8 @@ impl Phase {
         self.stage() == Self::LEAVING
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    /// Connections are being closed, or have been.
+    pub fn is_ending(&self) -> bool {
         matches!(self.stage(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
     }
 

@@ -5,6 +5,7 @@
 //!
 //! | module | topic |
 //! |---|---|
+//! | `admin` | the admin listener: probes, who may see what, take-over |
 //! | `alone` | memory, descriptors, fairness: measured, so nothing else may run at that time |
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
@@ -13,6 +14,7 @@
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
 //! | `live_fuzz` | random bytes, frames, JSON and requests |
 //! | `manual` | commands that describe the command line: completions, manual pages, version |
+//! | `metrics` | `/metrics`: every value recounted after churn, formats, names in dashboards and alerts |
 //! | `protocol` | handshake, framing, transcripts, presence, users, every way to end a connection |
 //! | `refusals` | each cause of a refusal: answer and log line |
 //! | `regression` | bugs that were found in review or in use, and which test would find each again |
@@ -22,6 +24,7 @@
 //!
 //! `support` has the server, the clients, the backend and the Redis that the tests use.
 
+mod admin;
 mod alone;
 mod cluster;
 mod configuration;
@@ -30,6 +33,7 @@ mod life;
 mod limits;
 mod live_fuzz;
 mod manual;
+mod metrics;
 mod protocol;
 mod refusals;
 mod regression;

@@ -12,6 +12,7 @@ use ringverb::config::Config;
 use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::config::{Sources, merge};
 use ringverb::mailbox::{Mailbox, mesh_of};
+use ringverb::metrics::CoreMetrics;
 use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
@@ -155,6 +156,7 @@ fn shard(
     seed: u64,
     node: Option<&InCluster>,
 ) -> Shard {
+    let metrics = Arc::new(CoreMetrics::new(apps.iter().len()));
     Shard::new(Settings {
         core: mailbox.core(),
         cores,
@@ -176,6 +178,7 @@ fn shard(
         webhook_linger_seconds: node.map_or(0, |node| node.linger_seconds),
         pace: node.map_or_else(Pace::default, |node| node.pace),
         topic_linger_beats: node.map_or(0, |node| node.topic_linger_beats),
+        metrics,
     })
 }
 

@@ -31,6 +31,7 @@ impl ClusterSession {
             self.on_own(from, number, &message, shard);
             return Ok(());
         }
+        shard.metrics().cluster.messages_received.add(1);
         self.check_partition(from, &message)?;
         let is_accepted = shard.accepts_node(from.node);
         shard.on_cluster(FromCluster::NodeSeen(from.node));
@@ -66,6 +67,7 @@ impl ClusterSession {
         if from == self.own {
             let received = &mut self.partition.echo_received;
             *received = number.max(*received);
+            self.partition.observe_echo(number, shard);
         }
         let answer: NodeMessage = match message {
             // What this node has was asked on its own cores.

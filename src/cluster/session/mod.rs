@@ -244,6 +244,8 @@ pub struct ClusterSession {
     questions: Vec<(SessionId, u32, Option<Question>)>,
     /// Events that found no room since the last look.
     pub dropped: u64,
+    /// Messages that were sent again for sessions that had missed them.
+    retransmitted: u64,
     /// Lines for the log.
     pub notes: Vec<String>,
 }
@@ -284,6 +286,7 @@ impl ClusterSession {
             partition: Partition::default(),
             questions: Vec::new(),
             dropped: 0,
+            retransmitted: 0,
             notes: Vec::new(),
         }
     }
@@ -359,6 +362,7 @@ impl ClusterSession {
     /// The Redis connection has ended. Commands that must not be lost wait for the next one.
     pub fn close(&mut self, shard: &mut Shard) {
         let was_up = self.is_up();
+        shard.metrics().cluster.is_up.set(0);
         if was_up {
             shard.on_cluster(FromCluster::Down);
         }
@@ -404,7 +408,7 @@ impl ClusterSession {
             return Err(Lost::Silent);
         }
         if self.is_up() {
-            self.send_heartbeats(sends_heartbeat);
+            self.send_heartbeats(sends_heartbeat, shard.now());
         }
         Ok(())
     }
@@ -421,6 +425,9 @@ impl ClusterSession {
     /// # Errors
     /// When the session has to end; then `close` it.
     pub fn carry_out(&mut self, shard: &mut Shard) -> Result<(), Lost> {
+        let metrics = &shard.metrics().cluster;
+        metrics.messages_sent.set(self.number);
+        metrics.retransmissions.set(self.retransmitted);
         for channel in self.unstored.drain(..) {
             shard.on_cluster(FromCluster::Stored { channel: &channel });
         }

@@ -9,8 +9,9 @@
 use super::inbound::{is_replayable, is_session_up};
 use super::replies::bytes_of;
 use super::{AwaitedReply, ClusterSession, Lost};
+use crate::clock::Moment;
 use crate::resp::Value;
-use crate::shard::{NodeMessage, SessionId, SessionMessage};
+use crate::shard::{NodeMessage, SessionId, SessionMessage, Shard};
 
 /// Seconds between two heartbeats, and between two questions for the role of the server.
 pub(super) const HEARTBEAT_SECONDS: u32 = 2;
@@ -23,12 +24,23 @@ pub(super) struct Partition {
     /// The last heartbeat to this session alone that Redis has answered, and the last that came back.
     pub(super) echo_answered: u64,
     pub(super) echo_received: u64,
+    /// The number of the last heartbeat to this session alone, and when it was sent.
+    echo_sent: Option<(u64, Moment)>,
     /// Heartbeats that reached no other node.
     pub(super) unheard: u32,
 }
 
+impl Partition {
+    /// A message of this session to itself has come back: the time of a heartbeat is the lag of the cluster.
+    pub(super) fn observe_echo(&mut self, number: u64, shard: &Shard) {
+        if let Some((_, sent)) = self.echo_sent.take_if(|(sent, _)| *sent == number) {
+            shard.metrics().cluster.lag_ms.observe(shard.now().0.saturating_sub(sent.0));
+        }
+    }
+}
+
 impl ClusterSession {
-    pub(super) fn send_heartbeats(&mut self, sends_heartbeat: bool) {
+    pub(super) fn send_heartbeats(&mut self, sends_heartbeat: bool, now: Moment) {
         if self.up_seconds % HEARTBEAT_SECONDS != 1 {
             return;
         }
@@ -38,6 +50,7 @@ impl ClusterSession {
         }
         let own = self.names.session(self.own);
         let number = self.number + 1;
+        self.partition.echo_sent = Some((number, now));
         self.send(&own, SessionMessage::Heartbeat.into(), AwaitedReply::Echo { number });
         if self.own.core == 0 {
             let first_sessions = self.names.questions();

@@ -215,6 +215,7 @@ impl ClusterSession {
             ));
         }
         let messages = if is_full { Vec::new() } else { self.recent.since(received, since) };
+        self.retransmitted += messages.len() as u64;
         for (number, message) in messages {
             let (app, channel, what, frame) = match message {
                 RecentMessage::Event { channel, frame, except } => (

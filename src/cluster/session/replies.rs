@@ -134,6 +134,8 @@ impl ClusterSession {
     /// Redis has accepted the session: what waited is sent before anything new.
     fn on_greeted(&mut self, shard: &mut Shard) {
         self.state = SessionState::Up;
+        shard.metrics().cluster.is_up.set(1);
+        shard.metrics().cluster.sessions.add(1);
         let mut topics = vec![self.names.session(self.own), self.names.all()];
         if self.own.core == 0 {
             topics.push(self.names.questions());

@@ -101,6 +101,8 @@ options! {
         ShutdownGrace "shutdown_grace" ["RINGVERB_SHUTDOWN_GRACE"] "10", seconds(1, 86_400), "time to close all connections after a signal";
         ShutdownDelay "shutdown_delay" ["RINGVERB_SHUTDOWN_DELAY"] "0", seconds(0, 3_600), "after SIGTERM: time in which /up answers 503 and all else is served";
         Takeover "takeover" ["RINGVERB_TAKEOVER"] "true", BOOL, "let a new process (--takeover, SIGUSR2) take this one's place";
+        Admin "admin" ["RINGVERB_ADMIN"] "127.0.0.1:9601", text("an address with a port, unix:/path, or off"), "where metrics and probes are served";
+        AdminToken "admin_token" ["RINGVERB_ADMIN_TOKEN"] "", secret("16 to 256 characters; empty for none"), "bearer token for RINGVERB_ADMIN beyond loopback";
         SendQueueBytesMax "send_queue_bytes_max" ["RINGVERB_SEND_QUEUE_BYTES_MAX"] "1048576", size(4_096, 1 << 31), "unsent bytes after which a slow connection is closed";
         ConnectionBytesMax "connection_bytes_max" ["RINGVERB_CONNECTION_BYTES_MAX"] "", size(1 << 16, SIZE_MAX).note("empty adds 192K"), "all that one connection keeps";
         CacheBytesMax "cache_bytes_max" ["RINGVERB_CACHE_BYTES_MAX"] "134217728", size(1 << 16, 1 << 40), "all remembered events of cache channels";

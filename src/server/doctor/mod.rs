@@ -1,5 +1,5 @@
-//! What a start would find on this machine now, for `ringverb check`: port, kernel, descriptors, locked memory,
-//! limits of the control group, Redis, webhook endpoints, clocks.
+//! What a start would find on this machine now, for `ringverb check`: port, admin listener, kernel, descriptors, locked
+//! memory, limits of the control group, Redis, webhook endpoints, clocks.
 //!
 //! Nothing is changed, and no probe publishes, subscribes or posts. Each probe of the network runs in a thread of its
 //! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
@@ -13,9 +13,11 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::admin;
 use super::locked::LockedMemory;
 use super::probe;
 use super::resources::Shares;
+use crate::config::admin::{Admin, AdminPlace};
 use crate::config::{Config, webhook_url};
 use crate::webhook;
 use crate::worker::kernel::Choice;
@@ -73,12 +75,29 @@ impl RemoteClock {
 pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
+    findings.push(admin_listener(&config.admin));
     findings.extend(kernel(config));
     findings.extend(resources(shares));
     let (of_network, clocks) = network(config);
     findings.extend(of_network);
     findings.extend(clock(&clocks, config));
     findings
+}
+
+/// The place of metrics and probes. Only a configured one keeps a server from starting.
+fn admin_listener(wanted: &Admin) -> Finding {
+    let finding = |verdict, text: String| Finding::new(verdict, "admin", text);
+    let needs = if wanted.token.is_some() { ", and a token is needed" } else { "" };
+    match admin::probe(&wanted.place) {
+        Ok(()) if wanted.place == AdminPlace::Off => {
+            finding(Verdict::Good, "off: no metrics and no probes".to_owned())
+        }
+        Ok(()) => finding(Verdict::Good, format!("{} is free{needs}", wanted.place)),
+        Err(error) => {
+            let verdict = if wanted.is_explicit { Verdict::Problem } else { Verdict::Warning };
+            finding(verdict, admin::refusal(&wanted.place, &error))
+        }
+    }
 }
 
 fn kernel(config: &Config) -> Vec<Finding> {

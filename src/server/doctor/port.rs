@@ -113,6 +113,11 @@ impl Holder {
         Self { process, program: program.trim_end().to_owned() }
     }
 
+    /// Program and process, for a sentence.
+    pub(in crate::server) fn name(&self) -> String {
+        format!("{}, process {}", shown(&self.program), self.process)
+    }
+
     /// Why a start fails. `takeover`: a start with `--takeover` would not.
     pub(in crate::server) fn sentence(&self, address: SocketAddr, takeover: bool) -> String {
         let Self { process, program } = self;

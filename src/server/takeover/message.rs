@@ -1,4 +1,4 @@
-//! The messages of a take-over: lines of `MESSAGE_BYTES` bytes over a Unix stream, a word and up to three numbers.
+//! The messages of a take-over: lines of `MESSAGE_BYTES` bytes over a Unix stream, a word and up to four numbers.
 //!
 //! Owns their words, their length, the time that a side waits for one, and the errors of a conversation. Which side
 //! sends what in which order is in `mod.rs`.
@@ -15,7 +15,7 @@ use crate::limits::WORKERS_MAX;
 /// Every message is as long as this, filled up with spaces.
 pub(super) const MESSAGE_BYTES: usize = 64;
 /// With the version of the conversation: processes of different versions do not take over from each other.
-pub(super) const TAKE_OVER: &str = "take over 2";
+pub(super) const TAKE_OVER: &str = "take over 3";
 pub(super) const LISTENERS: &str = "listeners";
 pub(super) const ACCEPTING: &str = "accepting";
 pub(super) const BRING: &str = "bring";
@@ -25,8 +25,8 @@ pub(super) const RETIRING: &str = "retiring";
 
 /// For each step of the other side.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// One for each worker. The kernel's own bound is 253 descriptors a message.
-pub(super) const LISTENERS_MAX: usize = WORKERS_MAX;
+/// One for each worker, and the admin listener. The kernel's own bound is 253 descriptors a message.
+pub(super) const LISTENERS_MAX: usize = WORKERS_MAX + 1;
 
 pub(super) fn patient(stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -34,7 +34,7 @@ pub(super) fn patient(stream: &UnixStream) -> io::Result<()> {
 }
 
 pub(super) fn message(text: &str) -> [u8; MESSAGE_BYTES] {
-    debug_assert!(text.len() <= MESSAGE_BYTES, "a word and three numbers");
+    debug_assert!(text.len() <= MESSAGE_BYTES, "a word and four numbers");
     let mut message = [b' '; MESSAGE_BYTES];
     message.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
     message

@@ -8,7 +8,7 @@
 //! ```text
 //! new process                              old process
 //!     | ---- take over N ----------------------> |
-//!     | <--- listeners FORMAT WORKERS CLOCK ---- |  with the descriptors
+//!     | <- listeners FORMAT WORKERS CLOCK ADMIN  |  with the descriptors; ADMIN is 1 if the last one is the admin's
 //!     |                                          |
 //!     |  only the listeners move:                |
 //!     | ---- accepting ------------------------> |  point of no return
@@ -77,6 +77,7 @@ mod tests {
             workers: 1,
             clock_start_nanos: 7,
             transfers: true,
+            admin: None,
         }
     }
 
@@ -103,6 +104,22 @@ mod tests {
         waiting.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"here");
         assert!(ask(address, &Places::none()).unwrap().is_none(), "it offers no more");
+    }
+
+    /// The descriptor of the admin listener is the last one, and no worker gets it.
+    #[test]
+    fn the_admin_listener_moves_apart_from_the_others() {
+        let (listener, address) = listener();
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin_address = admin.local_addr().unwrap();
+        let (asked, _asks) = mpsc::channel();
+        offer_to_others(Offer { admin: Some(admin.into()), ..of(address, listener) }, asked);
+        let (mut old_process, listeners) =
+            ask(address, &Places::none()).unwrap().expect("somebody is there");
+        assert_eq!(listeners.len(), 1);
+        assert_eq!(listeners[0].local_addr().unwrap(), address);
+        let admin = TcpListener::from(old_process.admin.take().expect("it has one"));
+        assert_eq!(admin.local_addr().unwrap(), admin_address);
     }
 
     #[test]

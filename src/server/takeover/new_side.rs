@@ -6,6 +6,7 @@
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use rustix::io::retry_on_intr;
@@ -27,6 +28,8 @@ pub(in crate::server) struct OldProcess {
     pub(in crate::server) format: u64,
     pub(in crate::server) workers: usize,
     pub(in crate::server) clock_start_nanos: u64,
+    /// Its admin listener, if it has one.
+    pub(in crate::server) admin: Option<OwnedFd>,
 }
 
 /// Asks the server at `address` for its listeners; `None` when there is none.
@@ -74,8 +77,12 @@ fn ask_through(
 ) -> io::Result<(OldProcess, Vec<TcpListener>)> {
     patient(&stream)?;
     say(&stream, TAKE_OVER)?;
-    let (heard, listeners) = receive(&stream)?;
-    let [format, workers, clock_start_nanos] = numbers(&heard, LISTENERS).ok_or_else(foreign)?;
+    let (heard, mut descriptors) = receive(&stream)?;
+    let numbers = numbers(&heard, LISTENERS).ok_or_else(foreign)?;
+    let [format, workers, clock_start_nanos, admins] = numbers;
+    let admin = if admins == 1 { descriptors.pop() } else { None };
+    let listeners: Vec<TcpListener> =
+        descriptors.into_iter().map(|one| TcpListener::from(Socket::from(one))).collect();
     for listener in &listeners {
         if listener.local_addr()? != address {
             return Err(foreign());
@@ -85,10 +92,10 @@ fn ask_through(
         return Err(foreign());
     }
     let workers = worker_count(workers)?;
-    Ok((OldProcess { stream, format, workers, clock_start_nanos }, listeners))
+    Ok((OldProcess { stream, format, workers, clock_start_nanos, admin }, listeners))
 }
 
-fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
+fn receive(stream: &UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut text = [0; MESSAGE_BYTES];
@@ -96,10 +103,10 @@ fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
     let received = retry_on_intr(|| {
         rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)
     })?;
-    let mut listeners = Vec::new();
+    let mut received_descriptors = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            listeners.extend(descriptors.map(|one| TcpListener::from(Socket::from(one))));
+            received_descriptors.extend(descriptors);
         }
     }
     if received.bytes != text.len() {
@@ -108,7 +115,7 @@ fn receive(stream: &UnixStream) -> io::Result<(String, Vec<TcpListener>)> {
     if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
         return Err(io::Error::other("no descriptor was left for a listener; raise ulimit -n"));
     }
-    Ok((String::from_utf8_lossy(&text).trim_end().to_owned(), listeners))
+    Ok((String::from_utf8_lossy(&text).trim_end().to_owned(), received_descriptors))
 }
 
 impl OldProcess {

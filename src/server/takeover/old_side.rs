@@ -40,6 +40,8 @@ pub(in crate::server) struct Offer {
     pub(in crate::server) clock_start_nanos: u64,
     /// The connections may move too, and not the listeners only.
     pub(in crate::server) transfers: bool,
+    /// The admin listener, if there is one.
+    pub(in crate::server) admin: Option<OwnedFd>,
 }
 
 /// Offers the listeners, and the connections, to processes that connect, until one has taken over: `Order::Retire`, or
@@ -236,7 +238,8 @@ async fn converse(
 }
 
 fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
-    let descriptors: Vec<BorrowedFd<'_>> = offer.listeners.iter().map(AsFd::as_fd).collect();
+    let all = offer.listeners.iter().chain(&offer.admin);
+    let descriptors: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
@@ -244,8 +247,9 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
     }
     // No version has form 0: connections stay where they are.
     let format = if offer.transfers { FORMAT } else { 0 };
-    let text =
-        message(&format!("{LISTENERS} {format} {} {}", offer.workers, offer.clock_start_nanos));
+    let (workers, admins) = (offer.workers, usize::from(offer.admin.is_some()));
+    let text = format!("{LISTENERS} {format} {workers} {} {admins}", offer.clock_start_nanos);
+    let text = message(&text);
     let text = [IoSlice::new(&text)];
     let sent =
         retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
@@ -303,6 +307,7 @@ mod tests {
             workers: 1,
             clock_start_nanos: 7,
             transfers: true,
+            admin: None,
         }
     }
 

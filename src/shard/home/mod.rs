@@ -24,6 +24,7 @@ use super::outbox::{Outbox, Trace};
 use super::state::ChannelState;
 use crate::app::WebhookKind;
 use crate::buffer::FrameBytes;
+use crate::metrics::Tally;
 use crate::pusher::channel_name::Access;
 use crate::pusher::json;
 use crate::pusher::outbound;
@@ -93,6 +94,7 @@ impl Home {
         }
         if self.channels.get(index).interested.is_empty() {
             note_occupied(context, out, &channel, true);
+            gauge(context, &channel).add(1);
         }
         if let Some(join) = join {
             self.join(context, out, index, &channel, join);
@@ -114,8 +116,12 @@ impl Home {
     ) {
         let Some(index) = self.channels.find_index(channel) else { return };
         let interested = &mut self.channels.get_mut(index).interested;
+        let was_empty = interested.is_empty();
         interested.remove(core);
         let is_empty = interested.is_empty();
+        if is_empty && !was_empty {
+            gauge(context, channel).sub(1);
+        }
         if context.app(channel.app()).counts_subscriptions() {
             self.count(context, out, channel, core, 0);
         }
@@ -257,6 +263,9 @@ impl Home {
         match restore {
             Restore::Interest { channel, core, count } => {
                 let counts = context.app(channel.app()).counts_subscriptions();
+                if self.interested(&channel).is_empty() {
+                    gauge(context, &channel).add(1);
+                }
                 self.channels.restore_interest(&channel, core, counts.then_some(count));
             }
             Restore::Home { channel, state } => self.channels.restore(&channel, state),
@@ -265,6 +274,11 @@ impl Home {
             }
         }
     }
+}
+
+/// Counts the occupied channels of this kind.
+fn gauge<'a>(context: &'a Context, channel: &ChannelKey) -> &'a Tally {
+    &context.metrics().app(channel.app()).channels[channel.kind.access as usize]
 }
 
 /// This node has its first subscriber of the channel, or has lost its last one.

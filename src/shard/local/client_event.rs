@@ -112,6 +112,7 @@ impl Local {
             Happening::ClientEvent(Box::new(ClientEventReport { event, data, socket_id, user_id }))
         });
         self.note_cluster_traffic(context, key);
+        self.metrics.app(app).client_events.add(1);
         // Client events are never cached (docs/PROTOCOL.md rule 37).
         let home = context.keys.home(&channel);
         let except = Some(socket_id);

@@ -26,7 +26,7 @@ pub enum AfterSend {
 
 impl Local {
     /// Enqueues a frame for every subscriber on this core. A stale event, for a channel just left by all,
-    /// finds nobody.
+    /// finds nobody. Counts once for all.
     ///
     /// Arguments and limits are few and near, because each pointer more costs an instruction a delivery.
     pub(in crate::shard) fn deliver(
@@ -40,13 +40,17 @@ impl Local {
         let frame = Frame::new(frame.clone());
         let (limits, len) = (self.limits, frame.len());
         let bytes = u32::try_from(len).unwrap_or(u32::MAX);
-        for subscriber in &self.channels[index].subscribers {
+        let subscribers = &self.channels[index].subscribers;
+        let mut left_out = 0;
+        for subscriber in subscribers {
             let connection = &mut self.connections[subscriber.slot];
             if except == Some(connection.socket_id) {
+                left_out += 1;
                 continue;
             }
             if !connection.take_room(len, limits) {
                 self.overflowed.push(subscriber.slot);
+                left_out += 1;
                 continue;
             }
             connection.send_queue.push_sized(&frame, bytes);
@@ -55,9 +59,12 @@ impl Local {
                 dirty.push(subscriber.slot);
             }
         }
+        let count = (subscribers.len() - left_out) as u64;
+        self.metrics.app(channel.app()).messages_sent.add(count);
+        self.metrics.send_queue_bytes.add(count * frame.len() as u64);
     }
 
-    /// Enqueues one frame for one connection; one that is over its bound is closed by `settle`.
+    /// Enqueues one message for one connection; one that is over its bound is closed by `settle`.
     pub(super) fn enqueue(
         &mut self,
         context: &Context,
@@ -65,10 +72,24 @@ impl Local {
         slot: u32,
         frame: &Frame,
     ) {
+        if self.enqueue_frame(context, out, slot, frame) {
+            let app = self.connections[slot].app;
+            self.metrics.app(app).messages_sent.add(1);
+        }
+    }
+
+    /// `enqueue` for a frame that is no message. `false`: it finds no room, or the connection is closing.
+    pub(super) fn enqueue_frame(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        frame: &Frame,
+    ) -> bool {
         let limits = context.settings.memory;
         let connection = &mut self.connections[slot];
         if connection.closing {
-            return;
+            return false;
         }
         // Who does not read what it has caused may keep no more than memory is left for.
         let has_room = !connection.blocked || self.account.take_for_answer(frame.len());
@@ -76,10 +97,13 @@ impl Local {
             connection.overflowed = true;
         }
         if !connection.take_room(frame.len(), limits) {
-            return self.overflowed.push(slot);
+            self.overflowed.push(slot);
+            return false;
         }
         connection.send_queue.push(frame);
+        self.metrics.send_queue_bytes.add(frame.len() as u64);
         self.mark_dirty(out, slot);
+        true
     }
 
     /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that changed. Call
@@ -136,6 +160,8 @@ impl Local {
         if !connection.send_queue.sent_single(count) {
             return self.sent_in_part(context, out, slot, count, blocked);
         }
+        self.metrics.send_queue_bytes.sub(count as u64);
+        self.metrics.app(connection.app).transmitted_bytes.add(count as u64);
         connection.blocked = blocked;
         if connection.closing || connection.control_frames.unsent() > 0 {
             return self.all_sent(context, out, slot);
@@ -160,6 +186,8 @@ impl Local {
             self.note_refusal(context, out, slot, Cause::Kernel, &[Detail::Own(why)]);
             return AfterSend::Fail;
         }
+        self.metrics.send_queue_bytes.sub(count as u64);
+        self.metrics.app(connection.app).transmitted_bytes.add(count as u64);
         connection.blocked = blocked;
         if !connection.send_queue.is_empty() {
             self.mark_dirty(out, slot);

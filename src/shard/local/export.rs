@@ -102,6 +102,7 @@ impl Local {
         let key = self.insert(context, app.unwrap_or(AppIndex(0)), state.socket_id);
         let connection = &mut self.connections[key.slot];
         connection.send_queue = SendQueue::restored(&state.begun, state.unsent);
+        self.metrics.send_queue_bytes.add(connection.send_queue.bytes() as u64);
         (connection.closing, connection.counted) = (state.closing, false);
         if !connection.send_queue.is_empty() {
             self.mark_dirty(out, key.slot);
@@ -174,6 +175,8 @@ impl Local {
         let (state, member) =
             (SubscriptionState::Active { position, asks_again: false }, member.map(Box::new));
         connection.add_subscription(Subscription { channel: index, state, charge, member });
+        let (metrics, kind) = self.subscription_metrics(index);
+        metrics.subscribers[kind].add(1);
     }
 
     fn import_user(&mut self, context: &Context, slot: u32, app: AppIndex, state: UserState) {

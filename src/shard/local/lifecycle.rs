@@ -8,6 +8,7 @@ use super::connection::{Connection, ConnectionKey};
 use super::refuse::{self, Denial};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
+use crate::metrics::Ended;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
@@ -41,7 +42,12 @@ impl Local {
         }
         // What the client sends after its handshake may fill the queue before anything leaves. A close for that must
         // not drop the 101 answer, nor the answers to requests before it, which were carried out.
-        self.connections[key.slot].send_queue.push_begun(&bytes.into());
+        let bytes = bytes.into();
+        self.connections[key.slot].send_queue.push_begun(&bytes);
+        let metrics = self.metrics.app(app);
+        metrics.new_connections.add(1);
+        metrics.messages_sent.add(u64::from(cfg!(not(feature = "echo"))));
+        self.metrics.send_queue_bytes.add(bytes.len().saturating_sub(1) as u64);
         self.mark_dirty(out, key.slot);
         self.watch(context, key);
         out.trace(|| Trace::Established(socket_id));
@@ -65,7 +71,8 @@ impl Local {
         self.connections[key.slot].counted = false;
         self.enqueue(context, out, key.slot, &prelude.to_vec().into());
         self.send_error(context, out, key.slot, error, why);
-        self.close(context, out, key.slot, error);
+        // It was never open, so its end is not counted.
+        self.close(context, out, key.slot, error, Ended::Shutdown);
         key
     }
 
@@ -111,8 +118,9 @@ impl Local {
         out: &mut Outbox,
         slot: u32,
         error: ErrorCode,
+        why: Ended,
     ) {
-        self.close_frame(context, out, slot, error.code, error.message);
+        self.close_frame(context, out, slot, (error.code, error.message), why);
     }
 
     /// `close` with any code: protocol violations, and the echo of the peer's own close.
@@ -121,13 +129,13 @@ impl Local {
         context: &Context,
         out: &mut Outbox,
         slot: u32,
-        code: u16,
-        reason: &str,
+        (code, reason): (u16, &str),
+        why: Ended,
     ) {
         if self.connections.get(slot).is_none_or(|found| found.closing) {
             return;
         }
-        self.leave_all(context, out, slot);
+        self.leave_all(context, out, slot, why);
         self.begin_close(out, slot, code, reason, false);
     }
 
@@ -142,7 +150,7 @@ impl Local {
         bytes: usize,
     ) {
         let line = self.note_refusal(context, out, slot, cause, &[Detail::count(bytes)]);
-        self.leave_all(context, out, slot);
+        self.leave_all(context, out, slot, Ended::Refused(cause.counted()));
         let explanation = line.map(|_| match cause {
             Cause::SlowConsumer => format!("{bytes} bytes waited (RINGVERB_SEND_QUEUE_BYTES_MAX)"),
             _ => format!("the connection kept {bytes} bytes (RINGVERB_MEMORY_MAX)"),
@@ -159,11 +167,15 @@ impl Local {
         let connection = &mut self.connections[slot];
         debug_assert!(connection.subscriptions.is_empty(), "a closing connection is in no channel");
         connection.closing = true;
+        let waiting = connection.send_queue.bytes();
         if at_once {
             connection.send_queue.push_last_instead(&frame);
         } else {
             connection.send_queue.push(&frame);
         }
+        let gauge = &self.metrics.send_queue_bytes;
+        gauge.sub(waiting as u64);
+        gauge.add(connection.send_queue.bytes() as u64);
         let generation = connection.generation;
         self.mark_dirty(out, slot);
         out.closed.push((ConnectionKey { slot, generation }, code));
@@ -180,13 +192,14 @@ impl Local {
             return;
         }
         if !self.connections[key.slot].closing {
-            self.leave_all(context, out, key.slot);
+            self.leave_all(context, out, key.slot, Ended::Lost);
         }
-        self.connections.remove(key.slot);
+        let removed = self.connections.remove(key.slot);
+        self.metrics.send_queue_bytes.sub(removed.send_queue.bytes() as u64);
     }
 
     /// Takes a connection out of everything it is in, and out of its app's count.
-    fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+    fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: u32, why: Ended) {
         while let Some(index) = self.connections[slot].subscriptions.len().checked_sub(1) {
             self.leave(context, out, slot, index);
         }
@@ -195,6 +208,8 @@ impl Local {
         let socket_id = connection.socket_id;
         if std::mem::take(&mut connection.counted) {
             context.app(connection.app).release();
+            self.metrics.app(connection.app).disconnections.add(1);
+            self.metrics.count_end(why);
             out.trace(|| Trace::Closed(socket_id));
         }
     }
@@ -216,7 +231,7 @@ impl Local {
             .map(|(slot, _)| slot)
             .collect();
         for slot in &slots {
-            self.close(context, out, *slot, error);
+            self.close(context, out, *slot, error, Ended::Shutdown);
         }
         slots.len() == count && self.connections.iter().any(|(_, found)| open(found))
     }

@@ -6,12 +6,60 @@ use super::connection::ConnectionKey;
 use super::refuse::Denial;
 use super::{Local, open_in};
 use crate::cause::{Cause, Detail};
+use crate::clock::Moment;
 use crate::pusher::error_code;
 use crate::shard::context::Context;
 use crate::shard::outbox::{Outbox, Trace};
 use crate::wheel::Wheel;
 
+/// When each of the last seconds began on this core, in milliseconds of its clock. Connections are pinged at the
+/// beginning of a second, so an unanswered ping needs no time of its own.
+#[derive(Debug)]
+pub(super) struct SecondStarts([u64; SECONDS_KEPT]);
+
+/// A pong that comes later has counted as none (`Cause::NoPong`), unless an app waits longer.
+const SECONDS_KEPT: usize = 64;
+
+impl Default for SecondStarts {
+    fn default() -> Self {
+        Self([0; SECONDS_KEPT])
+    }
+}
+
+impl SecondStarts {
+    /// All seconds after `before` up to now begin now, because the core did not run before.
+    fn note(&mut self, before: u32, now: Moment) {
+        let second = now.seconds();
+        let missed = (second.saturating_sub(before) as usize).min(SECONDS_KEPT);
+        for place in (0..missed).filter_map(|back| (second as usize).checked_sub(back)) {
+            self.0[place % SECONDS_KEPT] = now.0;
+        }
+    }
+
+    /// The moment in milliseconds, exact for the last `SECONDS_KEPT` seconds.
+    fn began_ms(&self, second: u32, now: Moment) -> u64 {
+        let is_kept = (now.seconds().saturating_sub(second) as usize) < SECONDS_KEPT;
+        if is_kept { self.0[second as usize % SECONDS_KEPT] } else { u64::from(second) * 1_000 }
+    }
+}
+
 impl Local {
+    /// When the ping was enqueued that this connection has not answered.
+    pub(super) fn pinged_ms(&self, context: &Context, key: ConnectionKey) -> Option<u64> {
+        let connection = self.get(key).filter(|found| found.pinged && !found.closing)?;
+        // It was silent since then, so `look_at` found it silent for the whole interval in this second.
+        let interval = context.app(connection.app).ping_interval_seconds;
+        let second = connection.last_inbound_seconds.saturating_add(interval);
+        Some(self.second_starts.began_ms(second, context.now))
+    }
+
+    /// A pong has come. `pinged_ms`: `pinged_ms` before it was noted.
+    pub(super) fn note_pong(&self, context: &Context, pinged_ms: Option<u64>) {
+        if let Some(pinged_ms) = pinged_ms {
+            self.metrics.round_trip_ms.observe(context.now.0.saturating_sub(pinged_ms));
+        }
+    }
+
     /// Puts a new connection on the wheel, and in the line of those that must be authorised in time.
     pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
         let app = self.app_of(context, key.slot);
@@ -77,6 +125,7 @@ impl Local {
         out: &mut Outbox,
         before_seconds: u32,
     ) {
+        self.second_starts.note(before_seconds, context.now);
         let now = context.now.seconds();
         for second in Wheel::<ConnectionKey>::seconds_since(before_seconds, now) {
             for due in self.wheel.take(second) {
@@ -115,14 +164,13 @@ impl Local {
             return Some(quiet_until);
         }
         connection.pinged = true;
-        let frames = &self.frames;
-        let frame = if connection.speaks_control_frames {
-            &frames.ping_control
+        if connection.speaks_control_frames {
+            let frame = self.frames.ping_control.clone();
+            self.enqueue_frame(context, out, key.slot, &frame);
         } else {
-            &frames.ping_event
-        };
-        let frame = frame.clone();
-        self.enqueue(context, out, key.slot, &frame);
+            let frame = self.frames.ping_event.clone();
+            self.enqueue(context, out, key.slot, &frame);
+        }
         out.trace(|| Trace::Pinged(socket_id));
         Some(now.saturating_add(pong_timeout))
     }

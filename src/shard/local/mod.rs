@@ -37,6 +37,7 @@ mod subscribe;
 mod users;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -47,6 +48,7 @@ use crate::app::{App, AppIndex};
 use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
+use crate::metrics::CoreMetrics;
 use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
 use crate::pusher::json::Validator;
@@ -55,6 +57,7 @@ use crate::wheel::Wheel;
 use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
 use connection::{Connection, ConnectionKey};
+use liveness::SecondStarts;
 use memory::MemoryAccount;
 use pace::PaceTable;
 use refuse::Denial;
@@ -81,6 +84,8 @@ pub(super) struct Local {
     /// Space to build a JSON text in.
     text: Vec<u8>,
     frames: SharedFrames,
+    second_starts: SecondStarts,
+    metrics: Arc<CoreMetrics>,
     /// Slow consumers that `settle` will close.
     overflowed: Vec<u32>,
     /// Local channels whose number of subscribers has changed; see `count.rs`.
@@ -127,6 +132,8 @@ impl Local {
                 ping_control: ping_control.into(),
                 pong_event: frame::encode_text(outbound::PONG).into(),
             },
+            second_starts: SecondStarts::default(),
+            metrics: context.settings.metrics.clone(),
             overflowed: Vec::new(),
             counts_changed: Vec::new(),
             refusals: 0,
@@ -179,8 +186,10 @@ impl Local {
         key: ConnectionKey,
         text: &[u8],
     ) {
+        let pinged_ms = self.pinged_ms(context, key);
         let Some(connection) = self.note_inbound(context, key) else { return };
         let (app, socket_id) = (connection.app, connection.socket_id);
+        self.metrics.app(app).messages_received.add(1);
         if !self.is_within_rate(context, key.slot, app) {
             return self.refuse_over_rate(context, out, key.slot, text);
         }
@@ -191,7 +200,7 @@ impl Local {
             Ok(Inbound::Ping) => {
                 self.enqueue(context, out, key.slot, &self.frames.pong_event.clone())
             }
-            Ok(Inbound::Pong) => {}
+            Ok(Inbound::Pong) => self.note_pong(context, pinged_ms),
             Ok(Inbound::Ignored { event }) => {
                 let event = Detail::text(event.trim_matches('"'));
                 let error = error_code::INVALID_MESSAGE;

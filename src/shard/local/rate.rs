@@ -9,6 +9,7 @@ use super::{Local, frame};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::limits;
+use crate::metrics::Ended;
 use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
 use crate::shard::context::Context;
@@ -53,7 +54,7 @@ impl Local {
         self.connections[slot].control_frames.add_unsent();
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
-        self.enqueue(context, out, slot, &bytes.into());
+        self.enqueue_frame(context, out, slot, &bytes.into());
     }
 
     /// No pong waits to be sent: the ping that waits is answered.
@@ -73,7 +74,9 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
     ) {
+        let pinged_ms = self.pinged_ms(context, key);
         self.note_control_frame(context, out, key);
+        self.note_pong(context, pinged_ms);
     }
 
     /// Notes a ping or pong frame. Whether it is within the rate; `None`: the connection is closing or gone.
@@ -133,7 +136,8 @@ impl Local {
         if limit.terminate_on_limit {
             let cause = Cause::MessageRateClosed;
             self.deny(context, out, slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));
-            return self.close(context, out, slot, error_code::RATE_TERMINATED);
+            let why = Ended::Refused(cause.counted());
+            return self.close(context, out, slot, error_code::RATE_TERMINATED, why);
         }
         let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);
         let is_first = self.connections[slot].rate_count == limit.attempts_max.saturating_add(1);

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use super::connection::ConnectionKey;
 use super::{Local, frame};
 use crate::cause::{Cause, DETAILS_MAX, Detail};
+use crate::metrics::Ended;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Auth, MalformedMessage, MessageFault};
 use crate::pusher::outbound;
@@ -123,7 +124,12 @@ impl Local {
                     .map(|_| "is a proxy or a hand-made client in between?".to_owned())
             }
         };
-        self.close_frame(context, out, slot, code, &close_reason(reason, explanation.as_deref()));
+        let counted = match violation {
+            Violation::MessageTooBig => Cause::MessageTooLarge.counted(),
+            _ => Cause::Violation.counted(),
+        };
+        let reason = close_reason(reason, explanation.as_deref());
+        self.close_frame(context, out, slot, (code, &reason), Ended::Refused(counted));
     }
 
     /// Answers with `pusher:error`; the connection stays.
@@ -147,7 +153,7 @@ impl Local {
         denial: &Denial<'_>,
     ) {
         self.deny(context, out, slot, denial);
-        self.close(context, out, slot, denial.error);
+        self.close(context, out, slot, denial.error, Ended::Refused(denial.cause.counted()));
     }
 
     /// Answers a failed subscription, with `pusher:subscription_error` too if the app is configured so.

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
 use crate::limits;
+use crate::metrics::AppMetrics;
 use crate::pusher::channel_name::{self, Access, ChannelKind, NameLimit};
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Auth, Subscribe, UserId};
@@ -305,6 +306,9 @@ impl Local {
         let position = self.channels[index].add(slot, subscription_index);
         connection.subscriptions[at].state =
             SubscriptionState::Active { position, asks_again: false };
+        let (metrics, kind) = self.subscription_metrics(index);
+        metrics.subscriptions[kind].add(1);
+        metrics.subscribers[kind].add(1);
         self.note_count(context, index);
     }
 
@@ -399,7 +403,16 @@ impl Local {
         out.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
     }
 
+    /// The row of a channel's app, and the place of its type there.
+    pub(super) fn subscription_metrics(&self, index: u32) -> (&AppMetrics, usize) {
+        let key = &self.channels[index].key;
+        (self.metrics.app(key.app()), key.kind.access as usize)
+    }
+
     fn remove_subscriber(&mut self, context: &Context, index: u32, position: usize) {
+        let (metrics, kind) = self.subscription_metrics(index);
+        metrics.unsubscriptions[kind].add(1);
+        metrics.subscribers[kind].sub(1);
         let subscribers = &mut self.channels[index].subscribers;
         subscribers.swap_remove(position);
         if let Some(moved) = subscribers.get(position).copied() {

@@ -34,7 +34,8 @@ fn shard() -> Shard {
 
 fn check(shard: &Shard) -> Result<(), String> {
     shard.check_invariants(&[])?;
-    shard.check_sides_agree()
+    shard.check_sides_agree()?;
+    shard.check_gauges()
 }
 
 fn key(shard: &Shard, name: &str) -> ChannelKey {
@@ -198,6 +199,21 @@ fn disagreements_of_the_two_sides_are_named() {
             let user = key(shard, "#server-to-user-2");
             shard.home.unwatch(&shard.context, &mut shard.outbox, &user, 0);
             shard.outbox.own = Default::default();
+        }),
+    ]);
+}
+
+#[test]
+fn gauges_that_are_wrong_are_named() {
+    each_is_named(&[
+        ("0 bytes wait to be sent, the gauge has 7", |shard| {
+            shard.metrics().send_queue_bytes.add(7);
+        }),
+        ("subscribers, the gauge has", |shard| {
+            shard.metrics().app(AppIndex(0)).subscribers[0].add(1);
+        }),
+        ("occupied channels, the gauge has", |shard| {
+            shard.metrics().app(AppIndex(0)).channels[0].sub(1);
         }),
     ]);
 }

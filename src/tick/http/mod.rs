@@ -20,6 +20,7 @@ use crate::api;
 use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail, LineBudget, Noted};
+use crate::metrics::CoreMetrics;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 pub(super) use session::{After, Session, Spare, Step, Timer, Upgrade};
@@ -100,6 +101,8 @@ pub struct Http {
     pub(super) congested: VecDeque<SessionKey>,
     /// Sessions whose answer waits until their mail is in the rings, in order.
     pub(super) posting: VecDeque<SessionKey>,
+    /// What this core counts.
+    pub(super) metrics: Arc<CoreMetrics>,
 }
 
 impl Http {
@@ -128,6 +131,8 @@ impl Http {
             printed: Vec::new(),
             congested: VecDeque::new(),
             posting: VecDeque::new(),
+            // The core shares its own with them.
+            metrics: Arc::new(CoreMetrics::new(0)),
         }
     }
 

@@ -116,6 +116,8 @@ pub(in crate::tick) struct Work {
     output: Vec<u8>,
     sent: usize,
     pending: Option<Pending>,
+    /// The app that the present request names.
+    app: Option<AppIndex>,
 }
 
 /// Capacity of a buffer that is kept for the next session.
@@ -144,6 +146,7 @@ impl Spare {
                 output: Vec::new(),
                 sent: 0,
                 pending: None,
+                app: None,
             }),
         }
     }
@@ -310,6 +313,13 @@ impl Session {
             return Step::Rest;
         }
         let target = api::target(request.method(), request.path(), &site.http.rules.prefix);
+        if let Some(work) = &mut self.work {
+            work.app = match &target {
+                Target::Api { app_id, .. } => site.http.apps.by_id(app_id),
+                Target::Socket { key } => site.http.apps.by_key(key),
+                _ => None,
+            };
+        }
         let Target::Socket { key: app_key } = &target else {
             self.answer(key, request, &target, site);
             return Step::Again;
@@ -336,7 +346,12 @@ impl Session {
         let in_order = !request.keep_alive();
         self.state = if keep_alive { HttpState::Reading } else { HttpState::Closing { in_order } };
         if let Some(work) = &mut self.work {
+            let before = work.output.len();
             response.write(&mut work.output, keep_alive, request.method() == "HEAD");
+            let metrics = http.metrics.app_or_none(work.app);
+            metrics.http_calls.add(1);
+            metrics.http_received_bytes.add(request.received_bytes() as u64);
+            metrics.http_transmitted_bytes.add((work.output.len() - before) as u64);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::validate::{DevelopmentApp, build};
 use crate::config::{Sources, merge};
 use crate::mailbox::mesh;
+use crate::metrics::CoreMetrics;
 use crate::tick::kernel::Kernel;
 use crate::worker::kernel::{Choice, Epoll};
 use crate::worker::phase::Phase;
@@ -47,6 +48,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let shared = Shared {
         io: Choice::Epoll(None),
         overload: Arc::new(Overload::default()),
+        metrics: [Arc::new(CoreMetrics::new(1))].into(),
         apps,
         unready: AtomicBool::new(false),
         phase: Phase::default(),

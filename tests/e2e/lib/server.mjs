@@ -109,6 +109,7 @@ export async function startServer(environment = {}, givenPort = undefined) {
       REVERB_SERVER_PORT: String(port),
       RINGVERB_WORKERS: "4",
       RINGVERB_IO: process.env.RINGVERB_IO ?? "auto",
+      RINGVERB_ADMIN: "off",
       ...environment,
     },
   });

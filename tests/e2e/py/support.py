@@ -95,6 +95,7 @@ class ServerTestCase(unittest.TestCase):
                 "REVERB_SERVER_PORT": str(cls.port),
                 "RINGVERB_WORKERS": "4",
                 "RINGVERB_IO": os.environ.get("RINGVERB_IO", "auto"),
+                "RINGVERB_ADMIN": "off",
                 **cls.ENVIRONMENT,
             },
         )

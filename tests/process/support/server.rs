@@ -149,12 +149,16 @@ impl Setup {
             shell.arg("-c").arg(limits + "exec \"$0\" \"$@\"").arg(&self.program);
             shell
         };
+        // Many servers run at once, and the default place is one. The report of `check` shows each option that is set.
+        let is_check = self.arguments.iter().any(|argument| argument == "check");
+        let admin = (!is_check).then_some(("RINGVERB_ADMIN", "off"));
         command
             .args(&self.arguments)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             // Not in /run, which the tests of root would fill.
             .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
+            .envs(admin)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder.0)
             .stdin(Stdio::null())
@@ -344,6 +348,18 @@ impl Server {
     pub(crate) fn line_so_far_with(&mut self, text: &str) -> String {
         let seen = self.output.seen.lines().find(|line| line.contains(text)).map(str::to_owned);
         seen.unwrap_or_else(|| self.line_with(text))
+    }
+
+    /// Whether a line that was written by now, and not looked at yet, holds this text.
+    pub(crate) fn try_line_with(&mut self, text: &str) -> bool {
+        while let Ok(line) = self.output.stdout.try_recv() {
+            self.output.seen.push_str(&line);
+            self.output.seen.push('\n');
+            if line.contains(text) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits for a line of stderr that holds this text.

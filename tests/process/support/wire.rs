@@ -10,6 +10,9 @@ use super::DEADLINE;
 pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
     input: Vec<u8>,
+    /// Bytes that `send` has sent, and bytes that were received.
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
 }
 
 /// Status line and header fields; names in lower case.
@@ -60,11 +63,12 @@ impl Wire {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(DEADLINE)).expect("SO_RCVTIMEO");
         stream.set_write_timeout(Some(DEADLINE)).expect("SO_SNDTIMEO");
-        Self { stream, input: Vec::new() }
+        Self { stream, input: Vec::new(), sent_bytes: 0, received_bytes: 0 }
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server takes what it is sent");
+        self.sent_bytes += bytes.len() as u64;
     }
 
     /// Sends although the server may have closed already.
@@ -80,6 +84,7 @@ impl Wire {
             Ok(0) => false,
             Ok(count) => {
                 self.input.extend_from_slice(&chunk[..count]);
+                self.received_bytes += count as u64;
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,

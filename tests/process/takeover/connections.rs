@@ -413,7 +413,7 @@ const NONCE: u64 = 0x1234;
 /// Something that asks for the connections as a new process would.
 fn false_successor(server: &Server) -> UnixStream {
     let mut stream = UnixStream::connect(meeting_point(server.address)).expect("it offers");
-    stream.write_all(&message("take over 2")).expect("it listens");
+    stream.write_all(&message("take over 3")).expect("it listens");
     let offer = hear(&mut stream);
     assert!(offer.starts_with("listeners "), "{offer}");
     stream.write_all(&message(&format!("bring 1 {NONCE}"))).expect("it listens");
@@ -503,12 +503,12 @@ fn of_another_version_only_the_listeners_are_taken() {
     let point = UnixListener::bind(meeting_point(address)).expect("nobody has it");
     let old = std::thread::spawn(move || {
         let (mut stream, _) = point.accept().expect("the new server comes");
-        assert_eq!(hear(&mut stream), "take over 2");
+        assert_eq!(hear(&mut stream), "take over 3");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = [listener.as_fd()];
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        let offer = message("listeners 999999 1 0");
+        let offer = message("listeners 999999 1 0 0");
         let offer = [IoSlice::new(&offer)];
         rustix::net::sendmsg(&stream, &offer, &mut ancillary, SendFlags::empty()).expect("sent");
         assert_eq!(hear(&mut stream), "accepting");

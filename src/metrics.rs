@@ -1,0 +1,380 @@
+//! What one core counts, for `/metrics`: values that one thread changes and others read.
+//!
+//! Each worker has a `CoreMetrics` of its own, and only its thread writes it. So to count is a plain load, addition and
+//! store, without a locked instruction, and no two cores write one cache line. A scrape reads the values while the core
+//! continues: each is exact, but two of them may be of different moments. A sleeping core is not woken. Gauges are
+//! counted up and down where the thing begins and ends. `server/admin/metrics` has names and meanings.
+//!
+//! Limits: rows for `APPS_COUNTED_MAX` apps; all further apps share one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::app::AppIndex;
+use crate::counters::Refused;
+
+/// Apps with rows of their own.
+pub const APPS_COUNTED_MAX: usize = 1_000;
+/// Kinds of channels, in the order of `pusher::channel_name::Access`.
+pub const CHANNEL_TYPES: [&str; 4] = ["public", "private", "presence", "user"];
+/// How long a high-water mark looks back, in seconds: so much to twice as much.
+pub const WINDOW_SECONDS: u32 = 30;
+
+/// A number that one thread writes.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn sub(&self, less: u64) {
+        self.0.store(self.get().wrapping_sub(less), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How often a value was at most each of some bounds.
+#[derive(Debug)]
+pub struct Histogram {
+    /// In the unit of the values, ascending.
+    bounds: &'static [u64],
+    /// By bound: values at most this one and above the bound before; the last is for those above all bounds.
+    counts: Box<[Tally]>,
+    sum: Tally,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [u64]) -> Self {
+        let counts = (0..=bounds.len()).map(|_| Tally::default()).collect();
+        Self { bounds, counts, sum: Tally::default() }
+    }
+
+    pub fn observe(&self, value: u64) {
+        let above = self.bounds.len();
+        let index = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(above);
+        if let Some(count) = self.counts.get(index) {
+            count.add(1);
+        }
+        self.sum.add(value);
+    }
+
+    /// The values so far.
+    #[must_use]
+    pub fn read(&self) -> Observed {
+        Observed { counts: self.counts.iter().map(Tally::get).collect(), sum: self.sum.get() }
+    }
+
+    #[must_use]
+    pub fn bounds(&self) -> &'static [u64] {
+        self.bounds
+    }
+}
+
+/// What a histogram has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// By bound, then those above all bounds.
+    pub counts: Vec<u64>,
+    pub sum: u64,
+}
+
+/// The most of a value in the last `WINDOW_SECONDS` to twice as many.
+#[derive(Debug, Default)]
+pub struct HighWater {
+    now: Tally,
+    before: Tally,
+}
+
+impl HighWater {
+    #[inline]
+    pub fn raise(&self, value: u64) {
+        if value > self.now.get() {
+            self.now.set(value);
+        }
+    }
+
+    /// Begins another window, in which the value is at least `value`.
+    fn turn(&self, value: u64) {
+        self.before.set(self.now.get());
+        self.now.set(value);
+    }
+
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.now.get().max(self.before.get())
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client sent a close frame.
+    ClientClose,
+    /// The socket ended without one: a network that is gone, a process that was killed.
+    Lost,
+    /// The server ends, or another process takes over without the connections.
+    Shutdown,
+    /// The server closed it for this reason.
+    Refused(Refused),
+}
+
+impl Ended {
+    pub const COUNT: usize = 3 + Refused::ALL.len();
+
+    fn index(self) -> usize {
+        match self {
+            Self::ClientClose => 0,
+            Self::Lost => 1,
+            Self::Shutdown => 2,
+            Self::Refused(why) => 3 + why as usize,
+        }
+    }
+
+    /// All, in the order of `CoreMetrics::ended`.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let refused = Refused::ALL.into_iter().map(Self::Refused);
+        [Self::ClientClose, Self::Lost, Self::Shutdown].into_iter().chain(refused)
+    }
+
+    /// Who ended it, and why: labels, which do not change.
+    #[must_use]
+    pub fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ClientClose => ("client", "closed"),
+            Self::Lost => ("network", "lost"),
+            Self::Shutdown => ("server", "shutdown"),
+            Self::Refused(why) => ("server", why.name()),
+        }
+    }
+}
+
+/// What is counted for each app.
+#[derive(Debug, Default)]
+pub struct AppMetrics {
+    pub new_connections: Tally,
+    pub disconnections: Tally,
+    /// Messages of clients, whether or not they are refused. No control frames.
+    pub messages_received: Tally,
+    /// Messages enqueued for clients. No control frames.
+    pub messages_sent: Tally,
+    /// Bytes of established WebSockets, with frame headers.
+    pub received_bytes: Tally,
+    pub transmitted_bytes: Tally,
+    /// Client events that were accepted.
+    pub client_events: Tally,
+    /// Events accepted by the HTTP API, once for each channel.
+    pub published_events: Tally,
+    pub http_calls: Tally,
+    pub http_received_bytes: Tally,
+    pub http_transmitted_bytes: Tally,
+    /// By type: acknowledged subscriptions, and those that ended since.
+    pub subscriptions: [Tally; CHANNEL_TYPES.len()],
+    pub unsubscriptions: [Tally; CHANNEL_TYPES.len()],
+    /// By type: subscriptions now.
+    pub subscribers: [Tally; CHANNEL_TYPES.len()],
+    /// By type: channels with subscribers on this node now, whose home this core is.
+    pub channels: [Tally; CHANNEL_TYPES.len()],
+}
+
+/// What one core counts.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct CoreMetrics {
+    /// One row for each app with a row of its own, one for all others, one for requests without an app.
+    apps: Box<[AppMetrics]>,
+    ended: [Tally; Ended::COUNT],
+    /// Nanoseconds of one tick, the wait after it left out.
+    pub tick_ns: Histogram,
+    /// Sends of frames: one for each connection with frames to send in a tick.
+    pub sends: Tally,
+    /// Bytes that wait in send queues after the flush.
+    pub send_queue_bytes: Tally,
+    pub send_queue_bytes_max: HighWater,
+    pub http_connections: Tally,
+    pub mail_sent: Tally,
+    pub mail_received: Tally,
+    /// Mail that found no room in the overflow queue either.
+    pub mail_discarded: Tally,
+    /// Mail that waits for room in a ring.
+    pub mail_waiting: Tally,
+    pub mail_waiting_max: HighWater,
+    /// Nanoseconds from a publish to the end of the flush: the oldest event of each tick.
+    pub publish_to_flush_ns: Histogram,
+    /// Milliseconds from a ping to its pong.
+    pub round_trip_ms: Histogram,
+    pub cluster: ClusterMetrics,
+}
+
+/// What one core's cluster session counts; zero on a single node.
+#[derive(Debug)]
+pub struct ClusterMetrics {
+    /// 1 while the session is up.
+    pub is_up: Tally,
+    /// Sessions that were up, so that reconnects show.
+    pub sessions: Tally,
+    /// Milliseconds from a heartbeat to its return through Redis.
+    pub lag_ms: Histogram,
+    pub messages_sent: Tally,
+    pub messages_received: Tally,
+    /// Messages that were sent again because Redis had not confirmed them, or another session had missed them.
+    pub retransmissions: Tally,
+}
+
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000 * MICROSECOND;
+const SECOND: u64 = 1_000 * MILLISECOND;
+
+#[rustfmt::skip]
+const TICK_BOUNDS_NS: &[u64] = &[
+    10 * MICROSECOND, 25 * MICROSECOND, 50 * MICROSECOND, 100 * MICROSECOND, 250 * MICROSECOND, 500 * MICROSECOND,
+    MILLISECOND, 2_500 * MICROSECOND, 5 * MILLISECOND, 10 * MILLISECOND, 25 * MILLISECOND, 100 * MILLISECOND, SECOND,
+];
+#[rustfmt::skip]
+const LATENCY_BOUNDS_NS: &[u64] = &[
+    25 * MICROSECOND, 50 * MICROSECOND, 100 * MICROSECOND, 250 * MICROSECOND, 500 * MICROSECOND, MILLISECOND,
+    2_500 * MICROSECOND, 5 * MILLISECOND, 10 * MILLISECOND, 25 * MILLISECOND, 50 * MILLISECOND, 100 * MILLISECOND,
+    250 * MILLISECOND, SECOND,
+];
+#[rustfmt::skip]
+const ROUND_TRIP_BOUNDS_MS: &[u64] = &[5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000];
+const LAG_BOUNDS_MS: &[u64] = &[1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000];
+
+impl CoreMetrics {
+    /// For a server with so many apps.
+    #[must_use]
+    pub fn new(apps: usize) -> Self {
+        let rows = apps.min(APPS_COUNTED_MAX) + 2;
+        Self {
+            apps: (0..rows).map(|_| AppMetrics::default()).collect(),
+            ended: std::array::from_fn(|_| Tally::default()),
+            tick_ns: Histogram::new(TICK_BOUNDS_NS),
+            sends: Tally::default(),
+            send_queue_bytes: Tally::default(),
+            send_queue_bytes_max: HighWater::default(),
+            http_connections: Tally::default(),
+            mail_sent: Tally::default(),
+            mail_received: Tally::default(),
+            mail_discarded: Tally::default(),
+            mail_waiting: Tally::default(),
+            mail_waiting_max: HighWater::default(),
+            publish_to_flush_ns: Histogram::new(LATENCY_BOUNDS_NS),
+            round_trip_ms: Histogram::new(ROUND_TRIP_BOUNDS_MS),
+            cluster: ClusterMetrics {
+                is_up: Tally::default(),
+                sessions: Tally::default(),
+                lag_ms: Histogram::new(LAG_BOUNDS_MS),
+                messages_sent: Tally::default(),
+                messages_received: Tally::default(),
+                retransmissions: Tally::default(),
+            },
+        }
+    }
+
+    /// The row of an app.
+    #[inline]
+    #[must_use]
+    pub fn app(&self, app: AppIndex) -> &AppMetrics {
+        &self.apps[usize::from(app.0).min(self.others())]
+    }
+
+    /// The row of the app that a request names, if it names one.
+    #[must_use]
+    pub fn app_or_none(&self, app: Option<AppIndex>) -> &AppMetrics {
+        app.map_or(&self.apps[self.others() + 1], |app| self.app(app))
+    }
+
+    /// The row that all apps without one share. `new` makes two rows more than there are such apps.
+    fn others(&self) -> usize {
+        self.apps.len().saturating_sub(2)
+    }
+
+    /// All rows: of apps by their index, of all others, of requests without an app.
+    #[must_use]
+    pub fn rows(&self) -> &[AppMetrics] {
+        &self.apps
+    }
+
+    pub fn count_end(&self, how: Ended) {
+        if let Some(count) = self.ended.get(how.index()) {
+            count.add(1);
+        }
+    }
+
+    #[must_use]
+    pub fn ended(&self, how: Ended) -> u64 {
+        self.ended.get(how.index()).map_or(0, Tally::get)
+    }
+
+    /// Call it in each second that the core runs: high-water marks forget what is long ago.
+    pub fn turn(&self, second: u32) {
+        if second.is_multiple_of(WINDOW_SECONDS) {
+            self.send_queue_bytes_max.turn(self.send_queue_bytes.get());
+            self.mail_waiting_max.turn(self.mail_waiting.get());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apps_over_the_limit_share_a_row_and_requests_without_an_app_have_their_own() {
+        let metrics = CoreMetrics::new(APPS_COUNTED_MAX + 500);
+        for app in [0, 999, 1_000, 1_499] {
+            metrics.app(AppIndex(app)).http_calls.add(1);
+        }
+        metrics.app_or_none(None).http_calls.add(5);
+        let calls: Vec<u64> = metrics.rows().iter().map(|row| row.http_calls.get()).collect();
+        assert_eq!(calls.len(), APPS_COUNTED_MAX + 2);
+        assert_eq!((calls[0], calls[999], calls[1_000], calls[1_001]), (1, 1, 2, 5));
+        assert_eq!(calls.iter().sum::<u64>(), 9);
+    }
+
+    #[test]
+    fn a_histogram_counts_each_value_once_up_to_its_bound() {
+        let histogram = Histogram::new(&[1, 10]);
+        for value in [0, 1, 2, 10, 11, 1_000] {
+            histogram.observe(value);
+        }
+        assert_eq!(histogram.read(), Observed { counts: vec![2, 2, 2], sum: 1_024 });
+    }
+
+    #[test]
+    fn a_high_water_mark_forgets_after_two_windows() {
+        let mark = HighWater::default();
+        mark.raise(7);
+        mark.raise(3);
+        assert_eq!(mark.get(), 7);
+        mark.turn(2);
+        assert_eq!(mark.get(), 7, "the window before counts");
+        mark.turn(2);
+        assert_eq!(mark.get(), 2);
+    }
+
+    #[test]
+    fn each_end_has_a_place_of_its_own() {
+        let metrics = CoreMetrics::new(1);
+        for (times, how) in Ended::all().enumerate() {
+            (0..times).for_each(|_| metrics.count_end(how));
+        }
+        let counts: Vec<u64> = Ended::all().map(|how| metrics.ended(how)).collect();
+        let expected: Vec<u64> = (0..).take(Ended::COUNT).collect();
+        assert_eq!(counts, expected);
+        let names: std::collections::BTreeSet<_> = Ended::all().map(Ended::names).collect();
+        assert_eq!(names.len(), Ended::COUNT);
+    }
+}

@@ -1,0 +1,358 @@
+//! The table of metrics: name, type, labels, meaning, and where each value is read.
+//!
+//! `/metrics` and docs/METRICS.md are made from it, and tests compare dashboards and alerts with it. Names are a
+//! contract: they do not change. Those that soketi and sockudo export have the same suffixes, so that their dashboards
+//! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Labels
+//! with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`.
+
+mod exposition;
+mod scrape;
+
+pub(super) use exposition::Format;
+pub(super) use scrape::Scrape;
+pub(in crate::server) use scrape::ScrapeSources;
+
+use crate::admission::overload::OverloadLevel;
+use crate::counters::Refused;
+use crate::metrics::Ended;
+use exposition::Samples;
+
+/// What a value means over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MetricKind {
+    /// Only grows, until the process ends.
+    Counter,
+    Gauge,
+    Histogram,
+    /// A counter whose name soketi chose without `_total`, which both formats demand of a counter.
+    Untyped,
+}
+
+#[cfg(test)]
+impl MetricKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Untyped => "untyped counter",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(super) struct MetricSpec {
+    pub(super) name: &'static str,
+    pub(super) kind: MetricKind,
+    pub(super) labels: &'static [&'static str],
+    /// One sentence in one line, without quotes and backslashes.
+    pub(super) help: &'static str,
+    read: fn(&Scrape<'_>, &mut Samples),
+}
+
+/// Makes `METRICS`.
+macro_rules! metrics {
+    ($($name:literal $kind:ident [$($label:literal),*] $help:literal, $read:expr;)+) => {
+        /// Every metric, in the order of the exposition.
+        pub(super) static METRICS: &[MetricSpec] = &[$(MetricSpec {
+            name: concat!("ringverb_", $name),
+            kind: MetricKind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+            read: $read,
+        }),+];
+    };
+}
+
+const NS: u64 = 1_000_000_000;
+const MS: u64 = 1_000;
+
+/// Reasons that are limits of a rate.
+const RATE_LIMITS: [Refused; 6] = [
+    Refused::HandshakesPerIp,
+    Refused::AuthFailuresPerIp,
+    Refused::PublishRate,
+    Refused::MessageRate,
+    Refused::ControlFrameRate,
+    Refused::ConnectionsPerIp,
+];
+/// Reasons for which a handshake is refused.
+const CONNECTION_ERRORS: [Refused; 9] = [
+    Refused::ConnectionsPerIp,
+    Refused::HandshakesPerIp,
+    Refused::Memory,
+    Refused::Quota,
+    Refused::NoSuchApp,
+    Refused::AppDisabled,
+    Refused::Version,
+    Refused::Origin,
+    Refused::BadRequest,
+];
+
+#[rustfmt::skip]
+metrics! {
+    "connected" Gauge ["app_id"] "Open WebSocket connections.",
+        |scrape, out| scrape.connections(out);
+    "new_connections_total" Counter ["app_id"] "WebSocket connections that were opened. Those of a process that was taken over do not count.",
+        |scrape, out| scrape.by_app(out, |row| row.new_connections.get());
+    "new_disconnections_total" Counter ["app_id"] "WebSocket connections that ended, for whatever reason.",
+        |scrape, out| scrape.by_app(out, |row| row.disconnections.get());
+    "disconnections_by_cause_total" Counter ["by", "reason"] "WebSocket connections that ended: by the client, the network or the server, and why.",
+        |scrape, out| Ended::all().for_each(|how| {
+            let (by, reason) = how.names();
+            out.sample(&[by, reason], scrape.cores().map(|core| core.ended(how)).sum::<u64>());
+        });
+    "refusals_total" Counter ["reason"] "What the server refused, and connections that it closed, by reason. The log uses the same names.",
+        |scrape, out| scrape.refusals(out, &Refused::ALL);
+    "connection_errors_total" Counter ["error_type"] "Of the refusals, those of handshakes.",
+        |scrape, out| scrape.refusals(out, &CONNECTION_ERRORS);
+    "rate_limit_triggered_total" Counter ["limiter_type"] "Of the refusals, those by a limit of a rate or of an address.",
+        |scrape, out| scrape.refusals(out, &RATE_LIMITS);
+    "ws_messages_received_total" Counter ["app_id"] "Messages of clients, refused ones included, control frames excluded.",
+        |scrape, out| scrape.by_app(out, |row| row.messages_received.get());
+    "ws_messages_sent_total" Counter ["app_id"] "Messages that were queued for clients, control frames excluded. Divided by ringverb_socket_sends_total: messages in one send.",
+        |scrape, out| scrape.by_app(out, |row| row.messages_sent.get());
+    "socket_received_bytes" Untyped ["app_id"] "Bytes of frames that were received on WebSockets.",
+        |scrape, out| scrape.by_app(out, |row| row.received_bytes.get());
+    "socket_transmitted_bytes" Untyped ["app_id"] "Bytes of frames that were sent on WebSockets, the answer to the handshake included.",
+        |scrape, out| scrape.by_app(out, |row| row.transmitted_bytes.get());
+    "client_events_total" Counter ["app_id"] "Client events that were accepted.",
+        |scrape, out| scrape.by_app(out, |row| row.client_events.get());
+    "published_events_total" Counter ["app_id"] "Events that the HTTP API accepted, once for each channel.",
+        |scrape, out| scrape.by_app(out, |row| row.published_events.get());
+    "http_calls_received_total" Counter ["app_id"] "HTTP requests that were answered, by the app that they name; empty for none.",
+        |scrape, out| scrape.by_app_or_none(out, |row| row.http_calls.get());
+    "http_received_bytes" Untyped ["app_id"] "Bytes of these requests, without the framing of chunks.",
+        |scrape, out| scrape.by_app_or_none(out, |row| row.http_received_bytes.get());
+    "http_transmitted_bytes" Untyped ["app_id"] "Bytes of their answers.",
+        |scrape, out| scrape.by_app_or_none(out, |row| row.http_transmitted_bytes.get());
+    "active_channels" Gauge ["app_id", "channel_type"] "Channels with subscribers on this node.",
+        |scrape, out| scrape.by_type(out, |row| &row.channels);
+    "subscriptions" Gauge ["app_id", "channel_type"] "Acknowledged subscriptions of open connections.",
+        |scrape, out| scrape.by_type(out, |row| &row.subscribers);
+    "channel_subscriptions_total" Counter ["app_id", "channel_type"] "Subscriptions that were acknowledged.",
+        |scrape, out| scrape.by_type(out, |row| &row.subscriptions);
+    "channel_unsubscriptions_total" Counter ["app_id", "channel_type"] "Acknowledged subscriptions that ended.",
+        |scrape, out| scrape.by_type(out, |row| &row.unsubscriptions);
+    "client_round_trip_seconds" Histogram [] "Time from a ping of the server to the pong. Clients are pinged when they are silent.",
+        |scrape, out| scrape.histogram(out, |core| &core.round_trip_ms, MS);
+    "publish_to_flush_seconds" Histogram ["core"] "Time from the publish of an event to the end of the flush that sent it, at most: the oldest event of each tick of a core.",
+        |scrape, out| scrape.histogram_by_core(out, |core| &core.publish_to_flush_ns, NS);
+    "tick_seconds" Histogram ["core"] "Time of one tick of a core. The sum is the time that the core was busy.",
+        |scrape, out| scrape.histogram_by_core(out, |core| &core.tick_ns, NS);
+    "socket_sends_total" Counter ["core"] "Sends to WebSockets: at most one for each connection in a tick.",
+        |scrape, out| scrape.by_core(out, |core| core.sends.get());
+    "send_queue_bytes" Gauge ["core"] "Bytes that wait in send queues.",
+        |scrape, out| scrape.by_core(out, |core| core.send_queue_bytes.get());
+    "send_queue_peak_bytes" Gauge ["core"] "Most bytes that waited in send queues after a flush, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.send_queue_bytes_max.get());
+    "http_connections" Gauge ["core"] "Connections that speak HTTP.",
+        |scrape, out| scrape.by_core(out, |core| core.http_connections.get());
+    "mail_sent_total" Counter ["core"] "Mail to other cores.",
+        |scrape, out| scrape.by_core(out, |core| core.mail_sent.get());
+    "mail_received_total" Counter ["core"] "Mail of other cores.",
+        |scrape, out| scrape.by_core(out, |core| core.mail_received.get());
+    "mail_discarded_total" Counter ["core"] "Events that found the queue of mail to another core full. Each is a loss.",
+        |scrape, out| scrape.by_core(out, |core| core.mail_discarded.get());
+    "mailbox_waiting" Gauge ["core"] "Mail that waits for room in a ring. Over 4,096 the core reads no publishers.",
+        |scrape, out| scrape.by_core(out, |core| core.mail_waiting.get());
+    "mailbox_waiting_peak" Gauge ["core"] "Most mail that waited for room after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.mail_waiting_max.get());
+    "cluster_up" Gauge ["core"] "1 while the core has a session with Redis. Nothing on a single node.",
+        |scrape, out| scrape.by_session(out, |session| session.is_up.get());
+    "cluster_sessions_total" Counter ["core"] "Connections to Redis that were established: more than one if it was lost.",
+        |scrape, out| scrape.by_session(out, |session| session.sessions.get());
+    "cluster_messages_sent_total" Counter ["core"] "Messages to other nodes.",
+        |scrape, out| scrape.by_session(out, |session| session.messages_sent.get());
+    "cluster_messages_received_total" Counter ["core"] "Messages of other nodes.",
+        |scrape, out| scrape.by_session(out, |session| session.messages_received.get());
+    "cluster_retransmissions_total" Counter ["core"] "Messages that were sent again to nodes that had missed them.",
+        |scrape, out| scrape.by_session(out, |session| session.retransmissions.get());
+    "cluster_lag_seconds" Histogram [] "Time of a heartbeat through Redis and back, every 2 s for each core.",
+        |scrape, out| if scrape.has_cluster() { scrape.histogram(out, |core| &core.cluster.lag_ms, MS) };
+    "webhook_queue_events" Gauge [] "Events that wait for endpoints of webhooks, those in requests under way included.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.queued.get().saturating_sub(webhooks.settled.get()));
+    "webhook_requests_total" Counter [] "Requests to endpoints of webhooks, attempts that were repeated included.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.requests.get());
+    "webhook_requests_failed_total" Counter [] "Of these, requests that were answered with anything but 2xx, or not at all.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.requests_failed.get());
+    "webhook_events_delivered_total" Counter [] "Events in requests that were answered with 2xx.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.delivered.get());
+    "webhook_events_dropped_total" Counter ["kind"] "Events that found a queue full.",
+        |scrape, out| scrape.webhook_by_kind(out, |webhooks| {
+            let (workers, queues) = (webhooks.dropped_by_workers_of.get(), webhooks.dropped_at_queues_of.get());
+            std::array::from_fn(|kind| workers[kind] + queues[kind])
+        });
+    "webhook_events_given_up_total" Counter ["kind"] "Events that an endpoint refused, and that are not tried again.",
+        |scrape, out| scrape.webhook_by_kind(out, |webhooks| webhooks.given_up_of.get());
+    "webhook_failing_seconds" Gauge [] "Time for which an endpoint has accepted nothing, although it was tried: the longest of all endpoints.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.failing_seconds(scrape.unix_seconds));
+    "memory_resident_bytes" Gauge [] "Resident memory of the process.",
+        |scrape, out| if let Some(bytes) = scrape.resident_bytes { out.sample(&[], bytes) };
+    "memory_limit_bytes" Gauge [] "RINGVERB_MEMORY_MAX. Nothing without a limit.",
+        |scrape, out| if let Some(bytes) = scrape.sources.shared.config.memory_max { out.sample(&[], bytes) };
+    "memory_level" Gauge [] "0: below the limit; 1: over it; 2: more than 12.5 % over it.",
+        |scrape, out| out.sample(&[], match scrape.sources.shared.overload.pressure.level() {
+            OverloadLevel::None => 0,
+            OverloadLevel::Over => 1,
+            OverloadLevel::FarOver => 2,
+        });
+    "takeover_duration_seconds" Gauge [] "Time of the take-over by which this process received connections. Nothing without one.",
+        |scrape, out| if let Some(time) = scrape.sources.takeover { out.sample(&[], time.as_secs_f64()) };
+    "workers" Gauge [] "Cores that serve.",
+        |scrape, out| out.sample(&[], scrape.sources.shared.metrics.len());
+    "ready" Gauge [] "1 if /ready answers 200.",
+        |scrape, out| out.sample(&[], u8::from(scrape.is_ready));
+    "heartbeats_total" Counter ["core"] "Seconds in which the core ran. One that stands still has stalled.",
+        |scrape, out| scrape.heartbeats(out);
+    "start_time_seconds" Gauge [] "When the process started, in seconds since 1970.",
+        |scrape, out| out.sample(&[], scrape.sources.started_unix_seconds);
+    "build_info" Gauge ["version"] "Always 1; the label is the version.",
+        |_, out| out.sample(&[env!("CARGO_PKG_VERSION")], 1);
+}
+
+/// All metrics as text.
+pub(super) fn render(scrape: &Scrape<'_>, format: Format) -> String {
+    let mut samples = Samples::new(format, &METRICS[0]);
+    for spec in METRICS {
+        samples.begin(spec);
+        (spec.read)(scrape, &mut samples);
+    }
+    samples.finish()
+}
+
+/// docs/METRICS.md.
+#[cfg(test)]
+fn document() -> String {
+    let mut text = String::from(
+        "# Metrics
+
+`GET /metrics` of the [admin listener](OPERATIONS.md#probes-and-the-admin-listener) answers in the Prometheus text
+format, or in OpenMetrics if `Accept` asks for it. This file is generated from the table in
+`src/server/admin/metrics/mod.rs`; a test compares them. Names and meanings do not change.
+
+- Counters begin at zero with each process: a take-over and SIGUSR2 are a reset, as a restart is.
+- `app_id` is the id of an app. Apps after the first 1,000 of the configuration are counted together as `(other)`.
+- `channel_type` is `public`, `private` (encrypted ones included), `presence` or `user`. `core` is the number of a
+  worker.
+- Each value is exact when it is read. Two values of one scrape may be of different moments, some microseconds apart.
+- An untyped counter has a name that dashboards of soketi and sockudo know, without the suffix that a counter must
+  have. `rate()` works with it.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+",
+    );
+    for spec in METRICS {
+        let labels: Vec<String> = spec.labels.iter().map(|label| format!("`{label}`")).collect();
+        text.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            spec.name,
+            spec.kind.name(),
+            labels.join(", "),
+            spec.help
+        ));
+    }
+    let reasons: Vec<String> = Refused::ALL.map(|why| format!("`{}`", why.name())).to_vec();
+    text.push_str(&format!(
+        "
+`reason` of `ringverb_disconnections_by_cause_total` is, with `by`: `client`/`closed` (the client sent a close frame),
+`network`/`lost` (the connection ended without one), `server`/`shutdown`, or `server` and a reason of
+`ringverb_refusals_total`:
+{}.
+",
+        wrapped(&reasons)
+    ));
+    text
+}
+
+/// Words separated by commas, in lines of at most 120 columns.
+#[cfg(test)]
+fn wrapped(words: &[String]) -> String {
+    let (mut text, mut column) = (String::new(), 0);
+    for (number, word) in words.iter().enumerate() {
+        let separator = if number == 0 { "" } else { ", " };
+        if column + separator.len() + word.len() > 117 {
+            text.push_str(",\n");
+            column = 0;
+        } else {
+            text.push_str(separator);
+            column += separator.len();
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_and_labels_are_well_formed_and_unique() {
+        let names: BTreeSet<_> = METRICS.iter().map(|spec| spec.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+        for spec in METRICS {
+            let is_name = |text: &str| {
+                !text.is_empty()
+                    && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            };
+            assert!(
+                is_name(spec.name) && spec.labels.iter().all(|label| is_name(label)),
+                "{spec:?}"
+            );
+            let is_counter = spec.kind == MetricKind::Counter;
+            assert_eq!(spec.name.ends_with("_total"), is_counter, "{}", spec.name);
+            assert!(spec.help.ends_with('.') && !spec.help.contains(['"', '\\', '\n']), "{spec:?}");
+            assert!(!spec.labels.contains(&"le"), "{spec:?}");
+        }
+    }
+
+    /// The names of metrics in a text, without what a histogram adds.
+    fn names_in(text: &str) -> BTreeSet<&str> {
+        let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        let words = text.split(|char| !is_part(char));
+        let names = words.filter(|word| word.starts_with("ringverb_"));
+        let histogram = |name: &str| {
+            METRICS.iter().any(|spec| spec.name == name && spec.kind == MetricKind::Histogram)
+        };
+        names
+            .map(|name| {
+                let stems = ["_bucket", "_sum", "_count"].map(|suffix| name.strip_suffix(suffix));
+                stems.into_iter().flatten().find(|stem| histogram(stem)).unwrap_or(name)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn dashboard_and_alerts_name_only_metrics_that_exist() {
+        let known: BTreeSet<_> = METRICS.iter().map(|spec| spec.name).collect();
+        for file in ["tuning/grafana.json", "tuning/alerts.yml", "tests/alerts.yml"] {
+            let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let names = names_in(&text);
+            assert!(names.len() > 10, "{file}");
+            let unknown: Vec<_> = names.difference(&known).collect();
+            assert!(unknown.is_empty(), "{file}: {unknown:?}");
+        }
+    }
+
+    /// With `RINGVERB_WRITE_DOCS` set, the test writes the file instead.
+    #[test]
+    fn the_document_of_metrics_is_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test that writes a document when it is asked to"
+        )]
+        if std::env::var_os("RINGVERB_WRITE_DOCS").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        let advice = "RINGVERB_WRITE_DOCS=1 cargo test --lib the_document";
+        assert!(written == document(), "docs/METRICS.md is not up to date: {advice}");
+    }
+}

@@ -1,0 +1,176 @@
+//! What a scrape reads: the values of all cores, summed by app or listed by core.
+//!
+//! Reads what workers have published and asks them nothing. Cost: linear in cores and apps. Limit: the rows of
+//! `CoreMetrics`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::exposition::Samples;
+use crate::app::WebhookKind;
+use crate::counters::{Refused, WEBHOOK_KINDS, WebhookCounters};
+use crate::metrics::{
+    APPS_COUNTED_MAX, AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed,
+    Tally,
+};
+use crate::worker::Shared;
+
+/// The label of all apps that have no row of their own. No app can have this id: ids are parts of URLs.
+const OTHER_APPS: &str = "(other)";
+
+/// Where values are.
+pub(in crate::server) struct ScrapeSources {
+    pub(in crate::server) shared: Arc<Shared>,
+    /// `None`: no app has webhooks.
+    pub(in crate::server) webhooks: Option<Arc<WebhookCounters>>,
+    /// How long the take-over by this process took, if it has taken over.
+    pub(in crate::server) takeover: Option<Duration>,
+    pub(in crate::server) started_unix_seconds: u64,
+}
+
+/// One scrape.
+pub(in crate::server::admin) struct Scrape<'a> {
+    pub(in crate::server::admin) sources: &'a ScrapeSources,
+    pub(in crate::server::admin) resident_bytes: Option<u64>,
+    pub(in crate::server::admin) unix_seconds: u64,
+    pub(in crate::server::admin) is_ready: bool,
+}
+
+impl Scrape<'_> {
+    pub(super) fn cores(&self) -> impl Iterator<Item = &CoreMetrics> {
+        self.sources.shared.metrics.iter().map(|core| &**core)
+    }
+
+    /// Ids of the apps with rows of their own, by row; then the row of all others, if there are any.
+    fn app_labels(&self) -> impl Iterator<Item = (usize, &str)> {
+        let apps = &self.sources.shared.apps;
+        let own = apps.iter().take(APPS_COUNTED_MAX).map(|app| app.id.as_str()).enumerate();
+        let has_others = apps.iter().len() > APPS_COUNTED_MAX;
+        own.chain(has_others.then_some((APPS_COUNTED_MAX, OTHER_APPS)))
+    }
+
+    fn sum(&self, row: usize, read: impl Fn(&AppMetrics) -> u64) -> u64 {
+        self.cores().filter_map(|core| core.rows().get(row)).map(read).sum()
+    }
+
+    pub(super) fn by_app(&self, out: &mut Samples, read: impl Fn(&AppMetrics) -> u64) {
+        for (row, app) in self.app_labels() {
+            out.sample(&[app], self.sum(row, &read));
+        }
+    }
+
+    /// `by_app`, with what belongs to no app.
+    pub(super) fn by_app_or_none(&self, out: &mut Samples, read: impl Fn(&AppMetrics) -> u64) {
+        self.by_app(out, &read);
+        let none = self.cores().filter_map(|core| core.rows().last()).map(read).sum::<u64>();
+        out.sample(&[""], none);
+    }
+
+    pub(super) fn by_type(
+        &self,
+        out: &mut Samples,
+        read: impl Fn(&AppMetrics) -> &[Tally; CHANNEL_TYPES.len()],
+    ) {
+        for (row, app) in self.app_labels() {
+            for (kind, name) in CHANNEL_TYPES.iter().enumerate() {
+                out.sample(&[app, name], self.sum(row, |row| read(row)[kind].get()));
+            }
+        }
+    }
+
+    /// The apps count their own open connections, because they may be limited.
+    pub(super) fn connections(&self, out: &mut Samples) {
+        let apps = &self.sources.shared.apps;
+        let open = |app: &crate::app::App| app.connections_open.load(Ordering::Relaxed);
+        for app in apps.iter().take(APPS_COUNTED_MAX) {
+            out.sample(&[&app.id], open(app));
+        }
+        if apps.iter().len() > APPS_COUNTED_MAX {
+            let others = apps.iter().skip(APPS_COUNTED_MAX).map(|app| u64::from(open(app)));
+            out.sample(&[OTHER_APPS], others.sum::<u64>());
+        }
+    }
+
+    pub(super) fn by_core(&self, out: &mut Samples, read: impl Fn(&CoreMetrics) -> u64) {
+        let mut number = itoa::Buffer::new();
+        for (index, core) in self.cores().enumerate() {
+            out.sample(&[number.format(index)], read(core));
+        }
+    }
+
+    pub(super) fn by_session(&self, out: &mut Samples, read: impl Fn(&ClusterMetrics) -> u64) {
+        if self.has_cluster() {
+            self.by_core(out, |core| read(&core.cluster));
+        }
+    }
+
+    pub(super) fn has_cluster(&self) -> bool {
+        self.sources.shared.redis.is_some()
+    }
+
+    pub(super) fn heartbeats(&self, out: &mut Samples) {
+        let mut number = itoa::Buffer::new();
+        for (index, beats) in self.sources.shared.heartbeats.iter().enumerate() {
+            out.sample(&[number.format(index)], beats.load(Ordering::Relaxed));
+        }
+    }
+
+    pub(super) fn histogram_by_core(
+        &self,
+        out: &mut Samples,
+        read: impl Fn(&CoreMetrics) -> &Histogram,
+        per_base_unit: u64,
+    ) {
+        let mut number = itoa::Buffer::new();
+        for (index, core) in self.cores().enumerate() {
+            let histogram = read(core);
+            let labels = [number.format(index)];
+            out.histogram(&labels, histogram.bounds(), &histogram.read(), per_base_unit);
+        }
+    }
+
+    /// One histogram for all cores.
+    pub(super) fn histogram(
+        &self,
+        out: &mut Samples,
+        read: impl Fn(&CoreMetrics) -> &Histogram,
+        per_base_unit: u64,
+    ) {
+        let mut all = Observed::default();
+        let mut bounds: &[u64] = &[];
+        for histogram in self.cores().map(read) {
+            bounds = histogram.bounds();
+            let one = histogram.read();
+            all.counts.resize(one.counts.len(), 0);
+            all.counts.iter_mut().zip(&one.counts).for_each(|(sum, count)| *sum += count);
+            all.sum += one.sum;
+        }
+        out.histogram(&[], bounds, &all, per_base_unit);
+    }
+
+    pub(super) fn refusals(&self, out: &mut Samples, which: &[Refused]) {
+        let counts = self.sources.shared.overload.refusals.get();
+        for why in which {
+            out.sample(&[why.name()], counts[*why as usize]);
+        }
+    }
+
+    pub(super) fn webhook(&self, out: &mut Samples, read: impl Fn(&WebhookCounters) -> u64) {
+        if let Some(webhooks) = &self.sources.webhooks {
+            out.sample(&[], read(webhooks));
+        }
+    }
+
+    pub(super) fn webhook_by_kind(
+        &self,
+        out: &mut Samples,
+        read: impl Fn(&WebhookCounters) -> [u64; WEBHOOK_KINDS],
+    ) {
+        if let Some(webhooks) = &self.sources.webhooks {
+            for (kind, count) in WebhookKind::ALL.into_iter().zip(read(webhooks)) {
+                out.sample(&[kind.name()], count);
+            }
+        }
+    }
+}

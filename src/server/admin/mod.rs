@@ -1,0 +1,110 @@
+//! The admin listener: probes and metrics for operators, on a socket of its own (`RINGVERB_ADMIN`).
+//!
+//! `listener.rs` owns the socket, which a process that takes over inherits. `connection.rs` reads one request and
+//! writes one answer, within limits of size, time and number. `routes.rs` decides what is answered to whom. `metrics`
+//! has the table of metrics. All of it runs on the thread `admin`, which has a runtime like that of the control thread,
+//! so that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish and
+//! never waits for a worker.
+
+mod connection;
+mod listener;
+mod metrics;
+mod routes;
+
+pub(super) use listener::{Claimed, claim, probe, refusal};
+pub(super) use metrics::ScrapeSources;
+
+use listener::AdminListener;
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use monoio::time::sleep;
+use socket2::Socket;
+
+use super::control::{Control, RETRY_PAUSE, Readable};
+use crate::config::admin::AdminPlace;
+use routes::AdminState;
+
+/// Connections at a time. One more is answered 503 and closed.
+const CONNECTIONS_MAX: usize = 32;
+/// After so many connections in a row, the thread looks at its timers.
+const CONNECTIONS_IN_A_ROW: u32 = 64;
+
+/// The running admin listener.
+pub(super) struct AdminServer {
+    listener: Arc<AdminListener>,
+    is_stopped: Arc<AtomicBool>,
+    /// Dropped, it ends nothing: the thread ends with the process.
+    _thread: Control,
+}
+
+impl AdminServer {
+    /// Begins to accept.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(super) fn start(listener: AdminListener, sources: ScrapeSources) -> io::Result<Self> {
+        let thread = Control::start_thread("admin")?;
+        let listener = Arc::new(listener);
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let (of_task, stops) = (listener.clone(), is_stopped.clone());
+        thread.run(move || {
+            let readable = Readable::of(&of_task.socket)?;
+            let is_tcp = matches!(of_task.place, AdminPlace::Tcp(_));
+            let state = Rc::new(AdminState::new(sources, is_tcp));
+            Ok(async move { accept_all(&of_task.socket, &readable, &stops, &state).await })
+        })?;
+        Ok(Self { listener, is_stopped, _thread: thread })
+    }
+
+    /// Accepts no more, because another process does.
+    pub(super) fn leave_to_other(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+    }
+
+    /// The end of the server: no process listens there.
+    pub(super) fn remove_file(&self) {
+        self.listener.remove_file();
+    }
+}
+
+async fn accept_all(
+    socket: &Socket,
+    readable: &Readable,
+    stops: &AtomicBool,
+    state: &Rc<AdminState>,
+) {
+    let open = Rc::new(Cell::new(0));
+    let mut in_a_row = 0;
+    loop {
+        // A flood of connections is always readable, and a runtime that never parks runs no timer.
+        in_a_row += 1;
+        if in_a_row == CONNECTIONS_IN_A_ROW {
+            in_a_row = 0;
+            sleep(Duration::from_millis(1)).await;
+        }
+        readable.wait().await;
+        if stops.load(Ordering::Acquire) {
+            return;
+        }
+        match socket.accept() {
+            Ok((peer, _)) if open.get() < CONNECTIONS_MAX => {
+                open.set(open.get() + 1);
+                let (open, state) = (open.clone(), state.clone());
+                monoio::spawn(async move {
+                    connection::serve(&peer, &state).await;
+                    open.set(open.get().saturating_sub(1));
+                });
+            }
+            Ok((peer, _)) => connection::refuse(&peer, CONNECTIONS_MAX),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Out of descriptors it fails at once, over and over.
+            Err(_) => sleep(RETRY_PAUSE).await,
+        }
+    }
+}
