@@ -1,7 +1,8 @@
 //! Merges the sources into one value per option: flags > environment > `.env` > `ringverb.toml` > defaults. PURE.
 //!
 //! Inputs: `Sources`, as `load.rs` found them. Outputs: `Merged`, text that `validate.rs` checks, with problems and
-//! warnings. Values remember where they came from. Each app of the file takes what it does not set from the environment.
+//! warnings. Values remember where they came from. Each app of the file takes what it does not set from the
+//! environment.
 
 use super::load::{Files, Sources, app_options, from_environment, webhook_options, webhook_values};
 use super::options::{OptionId as Id, Scope, boolean, of_scope};

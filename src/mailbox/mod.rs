@@ -6,10 +6,10 @@
 //! limit, because mail of lane 0 causes mail in lane 1. A lane 0 backlog does not count, because two busy cores could
 //! then deadlock.
 //!
-//! Limits: `ring_capacity`; `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow, which exceeds it by the mail of input that
-//! was read before the congestion; `limits::MAIL_OVERFLOW_MAX` for each overflow queue. Over the last one mail that
-//! `discard_when_full` names is discarded and counted. Other mail is accepted: a core has at most a few of it for each
-//! of its subscriptions, which have limits of their own.
+//! Limits: `ring_capacity`; `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow, which exceeds it by the mail of input
+//! that was read before the congestion; `limits::MAIL_OVERFLOW_MAX` for each overflow queue. Over the last one mail
+//! that `discard_when_full` names is discarded and counted. Other mail is accepted: a core has at most a few of it for
+//! each of its subscriptions, which have limits of their own.
 
 mod doorbell;
 

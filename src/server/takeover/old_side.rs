@@ -236,7 +236,8 @@ async fn converse(
 }
 
 fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
-    let descriptors: Vec<BorrowedFd<'_>> = offer.listeners.iter().map(AsFd::as_fd).collect();
+    let descriptors: Vec<BorrowedFd<'_>> =
+        offer.listeners.iter().take(LISTENERS_MAX).map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
