@@ -140,6 +140,14 @@ causes! {
     // Before a request is read.
     TlsOnPlainPort "tls_on_plain_port" BadRequest
         "a client speaks TLS to this port, which is plain HTTP: is REVERB_SCHEME=https (or forceTLS in Echo) although no proxy that ends TLS stands between?"
+    PlainOnTlsPort "plain_on_tls_port" Tls
+        "a client speaks plain HTTP to this port, which is TLS: use https:// and wss:// (REVERB_SCHEME=https, forceTLS in Echo), or give TLS a port of its own by RINGVERB_TLS_PORT"
+    TlsHandshake "tls_handshake" Tls
+        "a TLS handshake failed, because of the client: {}"
+    TlsRecord "tls_record" Tls
+        "a TLS connection was closed because of its client: {}"
+    TlsTimeout "tls_timeout" RequestTimeout
+        "a connection was closed because its TLS handshake was not complete after {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
     ProxyProtocol "proxy_protocol" BadRequest
         "a proxy sends the PROXY protocol, which is not supported: switch it off there (HAProxy: send-proxy) and name the proxy in RINGVERB_TRUSTED_PROXIES; X-Forwarded-For then names the clients"
     Http2 "http2" BadRequest

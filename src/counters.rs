@@ -167,10 +167,12 @@ pub enum Refused {
     NoPong,
     /// A connection that the app's backend ended.
     Terminated,
+    /// A TLS handshake that failed, or a TLS connection that broke a rule.
+    Tls,
 }
 
 impl Refused {
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -210,6 +212,7 @@ impl Refused {
         Self::CoreSilent,
         Self::NoPong,
         Self::Terminated,
+        Self::Tls,
     ];
 
     #[must_use]
@@ -254,6 +257,7 @@ impl Refused {
             Self::CoreSilent => "core_silent",
             Self::NoPong => "no_pong",
             Self::Terminated => "terminated",
+            Self::Tls => "tls",
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
+//! | 1 | `tls` | PURE but for random numbers of the handshake: TLS without sockets |
 //! | 1 | `wheel` | PURE: deadlines by the second |
 //! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
 //! | 1 | `metrics` | what one core counts: values that one thread writes and others read |
@@ -42,6 +43,7 @@ pub mod http1;
 pub mod metrics;
 pub mod pusher;
 pub mod resp;
+pub mod tls;
 pub mod wheel;
 pub mod ws;
 

@@ -21,6 +21,10 @@ mod frames;
 mod http_request;
 #[path = "fuzz/bodies/resp.rs"]
 mod resp;
+#[path = "fuzz/bodies/tls_handshake.rs"]
+mod tls_handshake;
+#[path = "fuzz/bodies/tls_record.rs"]
+mod tls_record;
 
 type Body = fn(&[u8]);
 
@@ -33,11 +37,18 @@ const TARGETS: &[(&str, Body)] = &[
     ("frames", frames::check),
     ("http_request", http_request::check),
     ("resp", resp::check),
+    ("tls_handshake", tls_handshake::check),
+    ("tls_record", tls_record::check),
 ];
 
 /// Mutated inputs for each target: about a second in a debug build.
 const MUTATIONS: usize = 20_000;
 const INPUT_BYTES_MAX: usize = 8 * 1024;
+
+/// An input of a handshake takes as long as 20 others.
+fn mutations_of(name: &str) -> usize {
+    if name.starts_with("tls_") { MUTATIONS / 20 } else { MUTATIONS }
+}
 
 /// Tokens that a blind mutation would hardly make.
 #[rustfmt::skip]
@@ -63,7 +74,7 @@ fn seeds_pass() {
 fn mutated_seeds_pass() {
     for (name, body) in TARGETS {
         let seeds: Vec<_> = corpus(name).into_iter().map(|(_, seed)| seed).collect();
-        if let Some(input) = find_failure(*body, &seeds, MUTATIONS) {
+        if let Some(input) = find_failure(*body, &seeds, mutations_of(name)) {
             panic!("{name} fails on b\"{}\"", input.escape_ascii());
         }
     }

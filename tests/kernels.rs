@@ -1,6 +1,8 @@
 //! Both kernels of a worker over real sockets, and the simulator's kernel: they keep one contract. The probe finds
 //! where io_uring is refused.
 
+#[path = "simulator/cipher.rs"]
+mod cipher;
 #[expect(dead_code, reason = "the simulator uses all of it")]
 #[path = "simulator/kernel.rs"]
 mod kernel;

@@ -2,7 +2,7 @@
 //!
 //! `options` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
 //! `load.rs` merges the sources, `validate.rs` checks the values with `admin.rs`, `network.rs`, `origins.rs`,
-//! `redis_url.rs`, `sizes.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`, `reverb_php.rs` and
+//! `redis_url.rs`, `sizes.rs`, `tls.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`, `reverb_php.rs` and
 //! `warnings.rs` only cause warnings.
 //! PURE but for `load.rs` (its files and the environment) and `directories.rs` (the environment).
 
@@ -22,6 +22,7 @@ mod reverb_php;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod toml_file;
 pub mod validate;
 mod values;
@@ -43,6 +44,8 @@ pub struct Config {
     pub host: IpAddr,
     /// TCP port to listen on; 0 lets the kernel choose.
     pub port: u16,
+    /// Certificates of TLS listeners; `None`: there are none.
+    pub tls: Option<TlsOptions>,
     /// Prefix of every path, without a trailing slash: empty, or `/something`.
     pub path: String,
     /// Number of workers. 0 means one for each CPU that the process can use, until `server/resources.rs` has put a
@@ -109,6 +112,22 @@ pub struct Config {
     /// Where the apps came from, for the banner: `environment`, `.env`, `ringverb.toml`, or `development mode`;
     /// two of them joined by "and".
     pub source: String,
+}
+
+/// Certificates and the port that uses them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// At least one. The name that a client asks for chooses one, otherwise it is the first.
+    pub pairs: Vec<TlsPair>,
+    /// The port for TLS; `None`: `Config::port` is for TLS only.
+    pub port: Option<u16>,
+}
+
+/// Two PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPair {
+    pub certificate: String,
+    pub key: String,
 }
 
 /// Which interface of the kernel workers use to wait for their sockets.

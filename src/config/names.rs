@@ -130,8 +130,11 @@ fn nearest(name: &str) -> Option<&'static str> {
         return None;
     }
     let upper = name.to_ascii_uppercase();
-    let near =
-        known().filter(|known| is_ours(known)).min_by_key(|known| distance(known, &upper))?;
+    // Of two that are equally near, the one with another prefix only.
+    let is_other = |known: &str| without_prefix(known) != without_prefix(&upper);
+    let near = known()
+        .filter(|known| is_ours(known))
+        .min_by_key(|known| (distance(known, &upper), is_other(known)))?;
     // Two slips, or a fifth of the letters of a long name.
     if distance(near, &upper) <= (upper.len() / 5).max(2) {
         return Some(near);

@@ -63,10 +63,12 @@ fn without_port(host: &str) -> &str {
 pub(super) fn tls_on_the_plain_port(server: &Values) -> Option<String> {
     let value = |id: Id| server.get(id).map(|given| given.value.as_str());
     let port = value(Id::PublicPort).filter(|port| value(Id::Port) == Some(port))?;
-    (value(Id::Scheme) == Some("https")).then(|| {
+    let is_secure = value(Id::TlsCert).is_some() && value(Id::TlsPort).is_none();
+    (value(Id::Scheme) == Some("https") && !is_secure).then(|| {
         format!(
-            "REVERB_SCHEME is https and REVERB_PORT is {port}, the port of this server, which has no TLS: a proxy such as \
-             nginx must serve https on another port (REVERB_PORT=443), or set REVERB_SCHEME=http"
+            "REVERB_SCHEME is https and REVERB_PORT is {port}, the port of this server, which is plain HTTP: name a \
+             certificate in RINGVERB_TLS_CERT and RINGVERB_TLS_KEY, or let a proxy serve https on another port \
+             (REVERB_PORT=443), or set REVERB_SCHEME=http"
         )
     })
 }
@@ -137,8 +139,12 @@ mod tests {
             merge(&Sources { environment: environment.into(), ..Sources::default() }).warnings
         };
         let told = warnings("8080", "HTTPS");
-        assert!(told.len() == 1 && told[0].contains("which has no TLS"), "{told:?}");
+        assert!(told.len() == 1 && told[0].contains("which is plain HTTP"), "{told:?}");
         assert!(warnings("443", "https").is_empty() && warnings("8080", "http").is_empty());
+        let names = ["REVERB_PORT", "REVERB_SCHEME", "RINGVERB_TLS_CERT", "RINGVERB_TLS_KEY"];
+        let values = ["8080", "https", "cert.pem", "key.pem"].map(str::to_owned);
+        let environment = names.map(str::to_owned).into_iter().zip(values).collect();
+        assert!(merge(&Sources { environment, ..Sources::default() }).warnings.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::php::{self, Env, PhpValue};
 use super::values::Values;
 use super::{dotenv, origins, sizes};
-use crate::text::shown;
+use crate::text::{shown, visible};
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +81,13 @@ impl ReverbPhp {
     }
 }
 
+/// A path of the file, for a warning.
+fn cut(path: &str) -> String {
+    let mut shown = String::new();
+    visible(path, VALUE_BYTES_MAX, &mut shown);
+    shown
+}
+
 /// The value below these keys.
 fn at<'v>(value: &'v PhpValue, keys: &str) -> Option<&'v PhpValue> {
     keys.split('.').try_fold(value, |value, key| {
@@ -115,18 +122,32 @@ impl Comparison<'_> {
                 self.option(option, option.key, value, Some(self.effective.server));
             }
         }
-        if let Some(PhpValue::Array(tls)) = at(server, "options.tls") {
-            let is_set = |value: &PhpValue| self.text(value).is_some_and(|text| !text.is_empty());
-            let names = ["local_cert", "local_pk"];
-            let is_name =
-                |name: &Option<String>| name.as_deref().is_some_and(|name| names.contains(&name));
-            if tls.iter().any(|(name, value)| is_name(name) && is_set(value)) {
-                self.warnings.push(format!(
-                    "{} sets a certificate in options.tls, and this server has no TLS: let a proxy such as nginx serve it",
-                    self.file
-                ));
-            }
+        if self.effective.server.get(Id::TlsCert).is_none() {
+            self.tls(server);
         }
+    }
+
+    /// Reverb takes its certificate from here. `local_pk` may be missing: then `local_cert` has the key, too.
+    fn tls(&mut self, server: &PhpValue) {
+        let text = |name: &str| {
+            let value = at(server, &format!("options.tls.{name}"))?;
+            self.text(value).filter(|text| !text.is_empty())
+        };
+        let (certificate, key) = (text("local_cert"), text("local_pk"));
+        let Some(certificate) = certificate.or_else(|| key.clone()) else { return };
+        let key = key.unwrap_or_else(|| certificate.clone());
+        let passphrase = match text("passphrase") {
+            None => "",
+            Some(_) => {
+                ". A key with a passphrase needs a plain copy: `openssl pkey -in KEY -out PLAIN`"
+            }
+        };
+        let [certificate, key] = [certificate, key].map(|path| cut(&path));
+        self.warnings.push(format!(
+            "{} sets a certificate in options.tls, which is not read: set RINGVERB_TLS_CERT={certificate} and \
+             RINGVERB_TLS_KEY={key}, or let a proxy such as nginx serve it{passphrase}",
+            self.file
+        ));
     }
 
     fn apps(&mut self, root: &PhpValue) {

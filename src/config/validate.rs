@@ -38,6 +38,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
     let mut config = Config {
         host: reader.address(server, Id::Host),
         port: reader.number(server, Id::Port),
+        tls: None,
         path: reader.path(server),
         workers: reader.number(server, Id::Workers),
         io: reader.io(server),
@@ -73,6 +74,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
     config.connection_bytes_max = reader
         .some(server, Id::ConnectionBytesMax)
         .unwrap_or(config.send_queue_bytes_max + CONNECTION_BYTES_BESIDE_QUEUE);
+    config.tls = reader.tls(server, config.port);
     config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
     if config.development {
         config.verbose_errors |= server.get(Id::Development).is_none();
@@ -87,8 +89,8 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
 const CONNECTION_BYTES_BESIDE_QUEUE: usize = 192 * 1024;
 
 /// Reads values by the kinds of their options, and collects what is wrong.
-struct OptionReader {
-    problems: Vec<String>,
+pub(super) struct OptionReader {
+    pub(super) problems: Vec<String>,
 }
 
 impl OptionReader {
@@ -361,7 +363,7 @@ impl OptionReader {
     }
 
     /// A number in the range of its option, or nothing where none is given.
-    fn some<T: TryFrom<u64>>(&mut self, values: &Values, id: Id) -> Option<T> {
+    pub(super) fn some<T: TryFrom<u64>>(&mut self, values: &Values, id: Id) -> Option<T> {
         let given = values.get(id)?;
         let number = id.spec().accepts.kind.number(&given.value);
         let number = number.and_then(|number| T::try_from(number).ok());
@@ -416,7 +418,7 @@ impl OptionReader {
         })
     }
 
-    fn list(&mut self, values: &Values, id: Id) -> Vec<String> {
+    pub(super) fn list(&mut self, values: &Values, id: Id) -> Vec<String> {
         let Some(given) = values.get(id) else { return Vec::new() };
         let items = given.value.split(',').map(str::trim).filter(|item| !item.is_empty());
         let items: Vec<String> = items.map(str::to_owned).collect();

@@ -7,9 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::life::Started;
 use super::probe::Facts;
 use super::resources::Shares;
-use crate::config::Config;
 use crate::config::options::OptionId;
-use crate::config::{Files, Merged};
+use crate::config::{Config, Files, Merged, TlsOptions};
 
 /// How browsers reach the server, as far as it is configured.
 pub(super) struct Public {
@@ -63,6 +62,8 @@ pub(super) struct Summary {
     path: String,
     files: Files,
     development: Option<(String, String, String)>,
+    /// The port is TLS.
+    is_secure: bool,
 }
 
 impl Summary {
@@ -92,9 +93,22 @@ impl Summary {
         lines.extend(config.scaling.as_ref().map(|scaling| {
             ("scaling", format!("redis {}, prefix {}", scaling.address(), scaling.prefix))
         }));
+        lines.extend(config.tls.as_ref().map(|tls| ("tls", tls_line(tls))));
         let workers = shares.workers.clone();
-        Self { lines, workers, path: config.path.clone(), files: files.clone(), development }
+        let is_secure = config.tls.as_ref().is_some_and(|tls| tls.port.is_none());
+        let (path, files) = (config.path.clone(), files.clone());
+        Self { lines, workers, path, files, development, is_secure }
     }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_secure { "https" } else { "http" }
+    }
+}
+
+fn tls_line(tls: &TlsOptions) -> String {
+    let certificates: Vec<&str> = tls.pairs.iter().map(|pair| pair.certificate.as_str()).collect();
+    let port = tls.port.map_or_else(|| "this port".to_owned(), |port| format!("port {port}"));
+    format!("{port}, with {}", certificates.join(", "))
 }
 
 /// One figure, or the smallest and the largest where apps differ.
@@ -129,7 +143,7 @@ pub(super) fn render(
         text.push_str(&format!("No .env and no ringverb.toml in {folder}\n"));
     }
     let ((badge, end), (cyan, plain)) = (paint(BADGE), paint(CYAN));
-    let url = format!("http://{}{}/up", reachable(started.address), summary.path);
+    let url = format!("{}://{}{}/up", summary.scheme(), reachable(started.address), summary.path);
     text.push_str(&format!("\n  {badge} INFO {end} Server running: {cyan}{url}{plain}\n\n"));
     let (grey, plain) = paint(GREY);
     let mut line = |name: &str, value: &str| {
@@ -204,7 +218,8 @@ fn first_event(started: &Started, summary: &Summary, invocation: &Invocation) ->
     let event = r#"news hello '{"message":"hi"}'"#;
     match &summary.development {
         Some((id, key, secret)) if !invocation.is_found => {
-            let url = format!("http://{}{}", reachable(started.address), summary.path);
+            let address = reachable(started.address);
+            let url = format!("{}://{address}{}", summary.scheme(), summary.path);
             format!(
                 "REVERB_APP_ID={id} REVERB_APP_KEY={key} REVERB_APP_SECRET={secret} {program} publish --url {url} {event}"
             )

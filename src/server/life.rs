@@ -22,6 +22,7 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::admin::{self, Claimed, ScrapeSources};
+use super::certificates::Certificates;
 use super::cli::TakeOver;
 use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
@@ -46,7 +47,7 @@ use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
 use crate::worker::time::{Clock, unix_seconds};
 use crate::worker::transfer::{Rendezvous, Transfer};
-use crate::worker::{self, Ends, Phase, Shared, hold_signals};
+use crate::worker::{self, Ends, Phase, PortListener, Shared, hold_signals};
 
 /// What can be announced once all listeners stand.
 #[derive(Clone, Debug)]
@@ -83,6 +84,7 @@ struct Threads {
 /// When it cannot start, or did not drain within the grace period.
 pub(super) fn serve(
     config: Config,
+    certificates: Option<Certificates>,
     io: Choice,
     take_over: Option<TakeOver>,
     role: Role,
@@ -103,12 +105,16 @@ pub(super) fn serve(
     let shared = Arc::new(share(config, io, clock, rendezvous)?);
     let (order_sender, orders) = mpsc::channel();
     let Threads { doorbells, webhooks, control } =
-        start_threads(&shared, listeners, pins, order_sender.clone())?;
+        start_threads(&shared, listeners, certificates.as_ref(), pins, order_sender.clone())?;
     let mut takeover = None;
     if let Some(old_process) = &old_process {
         let began = shared.clock.now();
         succession::take_over(old_process, &shared, &doorbells)?;
         takeover = Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0)));
+    }
+    if let Some(mut certificates) = certificates {
+        certificates.adopt_ticket_keys(shared.transfer.ticket_keys());
+        certificates.watch(&control).map_err(StartError::Start)?;
     }
     if let Role::StandIn(_) = role {
         replacement::outlive_parent();
@@ -140,10 +146,12 @@ pub(super) fn serve(
 /// Finds the listeners, of the old process or new ones, and agrees with the old process how its connections move.
 fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Found, StartError> {
     let wanted = SocketAddr::new(config.host, config.port);
+    let tls_port = config.tls.as_ref().and_then(|tls| tls.port);
+    let tls_address = tls_port.map(|port| SocketAddr::new(config.host, port));
     let workers = config.workers;
     let places = Places::new();
     let (mut old_process, listeners) =
-        succession::listeners(wanted, workers, take_over.is_some(), &places, role)?;
+        succession::listeners(wanted, tls_address, workers, take_over.is_some(), &places, role)?;
     let inherited = old_process.as_mut().and_then(|old_process| old_process.admin.take());
     let admin = admin::claim(&config.admin, inherited)?;
     // In a cluster, events of other nodes would be lost during the transfer: there clients reconnect.
@@ -157,6 +165,7 @@ fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Foun
 fn start_threads(
     shared: &Arc<Shared>,
     listeners: Vec<TcpListener>,
+    certificates: Option<&Certificates>,
     pins: &[CoreId],
     orders: Sender<Order>,
 ) -> Result<Threads, StartError> {
@@ -165,7 +174,7 @@ fn start_threads(
     let control = start_control(orders).map_err(StartError::Start)?;
     // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
-    let (doorbells, webhooks) = start_workers(shared, listeners, workers, pins)?;
+    let (doorbells, webhooks) = start_workers(shared, listeners, certificates, pins)?;
     shared.started.wait();
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
@@ -286,9 +295,10 @@ fn share(
 fn start_workers(
     shared: &Arc<Shared>,
     listeners: Vec<TcpListener>,
-    workers: usize,
+    certificates: Option<&Certificates>,
     pins: &[CoreId],
 ) -> Result<(Arc<[Doorbell]>, Option<webhook::Webhooks>), StartError> {
+    let workers = shared.config.workers;
     let mailboxes =
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
     let doorbells = mailboxes[0].doorbells();
@@ -297,16 +307,36 @@ fn start_workers(
     let (webhooks, feeds) = started.map_err(StartError::Start)?.unzip();
     let mut feeds = feeds.unwrap_or_default().into_iter();
     // After a take-over by fewer workers some have several.
-    let mut by_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-    for (index, listener) in listeners.into_iter().enumerate() {
-        by_worker[index % workers].push(listener);
+    let mut by_worker: Vec<Vec<PortListener>> = (0..workers).map(|_| Vec::new()).collect();
+    let (plain, secure) = by_port(listeners, &shared.config).map_err(StartError::Start)?;
+    for listeners in [plain, secure] {
+        for (index, listener) in listeners.into_iter().enumerate() {
+            by_worker[index % workers].push(listener);
+        }
     }
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
-        let ends = Ends { mailbox, listeners, feed: feeds.next() };
+        let acceptor = certificates.map(Certificates::link);
+        let ends = Ends { mailbox, listeners, feed: feeds.next(), acceptor };
         let pin_to = (!pins.is_empty()).then(|| pins[index % pins.len()]);
         start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
     }
     Ok((doorbells, webhooks))
+}
+
+/// The plain listeners and those for TLS.
+fn by_port(
+    listeners: Vec<TcpListener>,
+    config: &Config,
+) -> io::Result<(Vec<PortListener>, Vec<PortListener>)> {
+    let (mut plain, mut secure) = (Vec::new(), Vec::new());
+    for listener in listeners {
+        let port = listener.local_addr()?.port();
+        let is_secure =
+            config.tls.as_ref().is_some_and(|tls| tls.port.is_none_or(|tls| tls == port));
+        let listeners = if is_secure { &mut secure } else { &mut plain };
+        listeners.push(PortListener { listener, is_secure });
+    }
+    Ok((plain, secure))
 }
 
 /// Starts the control thread, with the task that reports signals.

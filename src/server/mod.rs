@@ -3,6 +3,7 @@
 
 mod admin;
 mod banner;
+mod certificates;
 mod cgroup;
 mod check;
 mod cli;
@@ -39,6 +40,7 @@ use crate::config::{Merged, Sources, merge};
 use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::kernel::Choice;
+use certificates::Certificates;
 use check::Style;
 use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand};
 use development::DevelopmentAccess;
@@ -208,12 +210,20 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
             return refuse(&problems, consequence(None));
         }
     };
+    let certificates = config.tls.as_ref().map(Certificates::load).transpose();
+    let certificates = match certificates {
+        Ok(certificates) => certificates,
+        Err(problems) => {
+            warn_of_all(merged);
+            return refuse(&problems, consequence(None));
+        }
+    };
     let settings =
         output::OutputSettings { prints_events: config.print_events, color: config.color };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
-    let status = run_server(merged, config, arguments);
+    let status = run_server(merged, config, certificates, arguments);
     output::finish();
     status
 }
@@ -231,11 +241,18 @@ fn replaced_access(config: &Config, arguments: &Arguments) -> Option<Development
     })
 }
 
-fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> ExitCode {
+fn run_server(
+    merged: &Merged,
+    mut config: Config,
+    certificates: Option<Certificates>,
+    arguments: &Arguments,
+) -> ExitCode {
     let role = arguments.role();
     // The process for which this one stands in has logged everything.
     if !matches!(role, Role::StandIn(_)) {
         warn_of_all(merged);
+        let warnings = certificates.iter().flat_map(Certificates::warnings);
+        warnings.for_each(|warning| output::notice(NoticeKind::Warning, &warning));
     }
     let public = banner::Public::of(merged);
     let shares = Resources::of_this_process().share(&mut config);
@@ -271,7 +288,15 @@ fn run_server(merged: &Merged, mut config: Config, arguments: &Arguments) -> Exi
         }
         output::log_text(&banner::render(&started, &summary, &public, &invocation));
     };
-    let served = life::serve(config, facts.io, arguments.takeover(), role, &shares.pins, on_start);
+    let served = life::serve(
+        config,
+        certificates,
+        facts.io,
+        arguments.takeover(),
+        role,
+        &shares.pins,
+        on_start,
+    );
     if let Some(published) = published {
         published.withdraw();
     }

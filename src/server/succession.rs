@@ -21,15 +21,17 @@ use crate::worker::transfer::{FORMAT, Rendezvous};
 /// The listeners of the old process, if this one takes over, or new ones.
 pub(super) fn listeners(
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     workers: usize,
     takes_over: bool,
     places: &Places,
     role: Role,
 ) -> Result<(Option<OldProcess>, Vec<TcpListener>), StartError> {
+    let addresses: Vec<SocketAddr> = [address].into_iter().chain(tls_address).collect();
     let found = if takes_over {
-        takeover::ask(address, places).map_err(StartError::TakeOver)?
+        takeover::ask(&addresses, places).map_err(StartError::TakeOver)?
     } else if is_in_use(address) {
-        match takeover::ask_orphan(address, places).map_err(StartError::TakeOver)? {
+        match takeover::ask_orphan(&addresses, places).map_err(StartError::TakeOver)? {
             Running::Unknown => None,
             Running::Orphan(old_process, listeners) => Some((old_process, listeners)),
             Running::Server(process) => {
@@ -42,9 +44,12 @@ pub(super) fn listeners(
         None
     };
     if let Some((old_process, mut listeners)) = found {
-        let more = workers.saturating_sub(listeners.len());
-        let bound = share_port(address, more);
-        listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
+        for address in addresses {
+            let there = |listener: &&TcpListener| listener.local_addr().ok() == Some(address);
+            let more = workers.saturating_sub(listeners.iter().filter(there).count());
+            let bound = share_port(address, more);
+            listeners.extend(bound.map_err(|error| StartError::Bind(address, error))?);
+        }
         return Ok((Some(old_process), listeners));
     }
     if let Role::StandIn(parent) = role {
@@ -54,7 +59,11 @@ pub(super) fn listeners(
     if takes_over {
         tracing::info!("no running server at {address} to take over from: starting as usual");
     }
-    Ok((None, bind(address, workers)?))
+    let mut listeners = bind(address, workers)?;
+    if let Some(address) = tls_address {
+        listeners.extend(bind(address, workers)?);
+    }
+    Ok((None, listeners))
 }
 
 /// Agrees where the workers receive connections of the old process, and by which clock: moments in the state of a

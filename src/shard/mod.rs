@@ -416,7 +416,8 @@ impl Shard {
     }
 
     /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
-    /// is in the list twice when it was given to another connection since: the second time there is no mark.
+    /// is in the list twice when it was given to another connection since: the second time there is no mark. Its send
+    /// queue is empty if `wake` has marked it.
     #[inline]
     pub fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         self.local.take_dirty(slot)
@@ -432,6 +433,11 @@ impl Shard {
     #[inline]
     pub fn sent(&mut self, slot: u32, count: usize, blocked: bool) -> AfterSend {
         self.local.sent(&self.context, &mut self.outbox, slot, count, blocked)
+    }
+
+    /// The connection has something to send that is not in its send queue: it takes part in the next flush.
+    pub fn wake(&mut self, slot: u32) {
+        self.local.wake(&mut self.outbox, slot);
     }
 
     /// The socket is writable again.

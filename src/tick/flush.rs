@@ -2,14 +2,15 @@
 //!
 //! A queue of one frame is sent from its own memory. Several frames are copied into an arena first, because one send of
 //! 400 bytes costs a quarter of four sends of 100. The kernel's TCP send is the cost of a delivery; the cost here is a
-//! queue entry and an SQE. Limit: `FLUSHES_PER_TICK_MAX` connections in a tick.
+//! queue entry and an SQE. With TLS, what waits is sealed in the arena as one record. Limit: `FLUSHES_PER_TICK_MAX`
+//! connections in a tick.
 
 use super::kernel::{Kernel, Send, Sent, SessionKey};
 use super::reactor::Reactor;
 use super::site::Site;
 use crate::cause::{Cause, Detail};
 use crate::limits;
-use crate::shard::{AfterSend, ConnectionKey, Shard};
+use crate::shard::{AfterSend, Connection, ConnectionKey, Shard};
 
 /// Storage that is reused from tick to tick.
 #[derive(Default)]
@@ -17,12 +18,15 @@ pub(super) struct Flush {
     /// Slots still to be flushed, oldest first.
     dirty: Vec<u32>,
     items: Vec<Item>,
-    /// Sessions of the current batch, with the bytes that each is to send. Their results follow those of `items`.
-    answers: Vec<(SessionKey, usize)>,
+    /// Sessions of the current batch. Their results follow those of `items`.
+    answers: Vec<AnswerItem>,
     /// Storage of `Sessions::answers`.
     keys: Vec<SessionKey>,
     arena: Vec<u8>,
     results: Vec<Sent>,
+    /// Those that have something to send, and whose channel seals nothing any longer.
+    stuck: Vec<ConnectionKey>,
+    stuck_sessions: Vec<SessionKey>,
 }
 
 /// One connection's send in the current batch.
@@ -31,6 +35,22 @@ struct Item {
     /// Where its bytes begin in the arena; `None` when they are sent from its queue.
     in_arena: Option<usize>,
     /// Bytes given to the kernel. Noted here because the queue may grow before the result is settled.
+    bytes: usize,
+    /// With TLS: the bytes of the queue that were sealed, and the memory of its channel before that.
+    sealed: Option<Sealed>,
+}
+
+#[derive(Clone, Copy)]
+struct Sealed {
+    content: usize,
+    kept_before: usize,
+}
+
+/// One session's send in the current batch.
+struct AnswerItem {
+    key: SessionKey,
+    /// With TLS: where its sealed bytes begin in the arena.
+    in_arena: Option<usize>,
     bytes: usize,
 }
 
@@ -47,7 +67,7 @@ impl Flush {
         let mut batches = slice.chunks(limits::SENDS_PER_SUBMIT).peekable();
         let mut left = answers.as_slice();
         while batches.peek().is_some() || !left.is_empty() {
-            self.gather(batches.next().unwrap_or_default(), site.shard);
+            self.gather(batches.next().unwrap_or_default(), site.shard, reactor);
             if batches.peek().is_none() {
                 let room = limits::SENDS_PER_SUBMIT.saturating_sub(self.items.len());
                 let (now, later) = left.split_at(left.len().min(room));
@@ -57,6 +77,12 @@ impl Flush {
             self.send(site.shard, reactor);
             self.settle(site.shard, reactor);
             self.settle_answers(site, reactor);
+            for key in self.stuck.drain(..) {
+                reactor.drop_socket(site.shard, key);
+            }
+            for key in self.stuck_sessions.drain(..) {
+                reactor.nothing_sealed(site, key);
+            }
         }
         answers.clear();
         self.keys = answers;
@@ -75,12 +101,20 @@ impl Flush {
         !self.dirty.is_empty()
     }
 
-    fn gather(&mut self, batch: &[u32], shard: &mut Shard) {
+    fn gather<K: Kernel>(&mut self, batch: &[u32], shard: &mut Shard, reactor: &mut Reactor<K>) {
         self.items.clear();
         self.arena.clear();
         for slot in batch.iter().copied() {
             let Some(generation) = shard.take_dirty(slot) else { continue };
             let Some(queue) = shard.send_queue(slot) else { continue };
+            let key = ConnectionKey { slot, generation };
+            if reactor.secure.get(slot).is_some() {
+                self.gather_secure(key, shard, reactor);
+                continue;
+            }
+            if queue.is_empty() {
+                continue;
+            }
             let (in_arena, bytes) = match queue.single() {
                 Some(frame) => (None, frame.len()),
                 None => {
@@ -89,16 +123,54 @@ impl Flush {
                     (Some(start), self.arena.len() - start)
                 }
             };
-            self.items.push(Item { key: ConnectionKey { slot, generation }, in_arena, bytes });
+            self.items.push(Item { key, in_arena, bytes, sealed: None });
         }
     }
 
-    fn gather_answers<K: Kernel>(&mut self, keys: &[SessionKey], reactor: &Reactor<K>) {
+    /// Seals one record. A sealed record cannot be sealed again, so no more is sealed than is sent at once.
+    fn gather_secure<K: Kernel>(
+        &mut self,
+        key: ConnectionKey,
+        shard: &Shard,
+        reactor: &mut Reactor<K>,
+    ) {
+        let kept_before = reactor.input_bytes(key.slot as usize);
+        let (Some(queue), Some(secure)) =
+            (shard.send_queue(key.slot), reactor.secure.get_mut(key.slot))
+        else {
+            return;
+        };
+        let start = self.arena.len();
+        let content = secure.write(&mut self.arena, |out, most| queue.copy_to(out, most));
+        let is_closing = shard.get(key).is_some_and(Connection::is_closing);
+        if is_closing && content == queue.bytes() {
+            // It leaves with the last frame.
+            secure.close(&mut self.arena);
+        }
+        let bytes = self.arena.len() - start;
+        if bytes > 0 {
+            let sealed = Some(Sealed { content, kept_before });
+            self.items.push(Item { key, in_arena: Some(start), bytes, sealed });
+        } else if !queue.is_empty() {
+            self.stuck.push(key);
+        }
+    }
+
+    fn gather_answers<K: Kernel>(&mut self, keys: &[SessionKey], reactor: &mut Reactor<K>) {
         self.answers.clear();
         for key in keys.iter().copied() {
-            // A session that has ended has nothing to send.
-            if let Some((_, bytes)) = reactor.sessions.unsent(key) {
-                self.answers.push((key, bytes.len().min(limits::SEND_BYTES_PER_TICK_MAX)));
+            let start = self.arena.len();
+            if reactor.sessions.seal(key, &mut self.arena) {
+                let bytes = self.arena.len() - start;
+                if bytes > 0 {
+                    self.answers.push(AnswerItem { key, in_arena: Some(start), bytes });
+                } else {
+                    self.stuck_sessions.push(key);
+                }
+            } else if let Some((_, bytes)) = reactor.sessions.unsent(key) {
+                // A session that has ended has nothing to send.
+                let bytes = bytes.len().min(limits::SEND_BYTES_PER_TICK_MAX);
+                self.answers.push(AnswerItem { key, in_arena: None, bytes });
             }
         }
     }
@@ -115,9 +187,13 @@ impl Flush {
             };
             Some(Send { socket, bytes })
         });
-        let answers = self.answers.iter().filter_map(|(key, count)| {
-            let (socket, bytes) = sessions.unsent(*key)?;
-            Some(Send { socket, bytes: bytes.get(..*count)? })
+        let answers = self.answers.iter().filter_map(|item| {
+            let (socket, bytes) = sessions.unsent(item.key)?;
+            let bytes = match item.in_arena {
+                Some(start) => &self.arena[start..start + item.bytes],
+                None => bytes.get(..item.bytes)?,
+            };
+            Some(Send { socket, bytes })
         });
         kernel.send_all(sends.chain(answers), &mut self.results);
     }
@@ -149,8 +225,23 @@ impl Flush {
             if blocked {
                 reactor.wait_writable(key);
             }
-            match shard.sent(key.slot, taken, blocked) {
+            let taken = match item.sealed {
+                None => taken,
+                Some(Sealed { content, kept_before }) => {
+                    let start = item.in_arena.unwrap_or_default();
+                    let unsent = self.arena.get(start + taken..start + item.bytes);
+                    reactor.keep_sealed(shard, key, unsent.unwrap_or_default(), kept_before);
+                    content
+                }
+            };
+            let after = shard.sent(key.slot, taken, blocked);
+            if item.sealed.is_some() {
+                reactor.close_worn(shard, key);
+            }
+            match after {
                 AfterSend::Nothing => {}
+                // The last bytes wait until the socket takes them.
+                AfterSend::Finish if blocked && item.sealed.is_some() => {}
                 AfterSend::Finish => reactor.finish(shard, key),
                 AfterSend::Fail => failed.push(key),
             }
@@ -163,8 +254,9 @@ impl Flush {
     /// The same for sessions.
     fn settle_answers<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         let results = self.results.iter().skip(self.items.len());
-        for ((key, given), sent) in self.answers.drain(..).zip(results) {
-            reactor.answered(site, key, given, *sent);
+        for (item, sent) in self.answers.drain(..).zip(results) {
+            let sealed = item.in_arena.and_then(|start| self.arena.get(start..start + item.bytes));
+            reactor.answered(site, item.key, item.bytes, *sent, sealed);
         }
     }
 }

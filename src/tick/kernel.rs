@@ -10,6 +10,7 @@ use core::net::SocketAddr;
 
 use crate::mailbox::Doorbell;
 use crate::shard::ConnectionKey;
+use crate::tls::socket::SecureChannel;
 
 /// A connection that speaks HTTP, by its slot among those of its core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +99,9 @@ pub trait Kernel {
     /// A socket's descriptor; dropping it closes the socket.
     type Socket;
     type Listener;
+    /// The secure channel of sockets that a TLS listener has accepted. It belongs to the kernel because its handshake
+    /// needs random numbers; the simulator has a cipher without them.
+    type Channel: SecureChannel;
 
     /// Reports when connections wait, as `watch_readable` does.
     fn watch_listener(&mut self, listener: &Self::Listener, index: u32);

@@ -11,6 +11,7 @@ use core::net::SocketAddr;
 use super::Core;
 use super::kernel::Kernel;
 use crate::shard::{ChannelState, ConnectionKey, ConnectionState, NotAtRest};
+use crate::tls::socket::{SecureSocket, SecureState};
 
 /// A connection in transfer, without its socket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub struct Moved {
     pub peer_closed: bool,
     /// An incomplete frame or message, as bytes to read again.
     pub partial: Vec<u8>,
+    /// Its TLS, with the keys.
+    pub secure: Option<Box<SecureState>>,
 }
 
 /// An HTTP session in transfer, with its socket.
@@ -31,6 +34,8 @@ pub struct MovedSession<'a, S> {
     pub served: bool,
     /// Received bytes of the next request.
     pub input: &'a [u8],
+    /// Its TLS.
+    pub secure: Option<Box<SecureState>>,
 }
 
 impl<K: Kernel> Core<K> {
@@ -91,18 +96,14 @@ impl<K: Kernel> Core<K> {
                 Err(error) => return Some(Err(error)),
             };
             let (socket, peer_closed, partial) = self.reactor.moves(key.slot)?;
-            Some(Ok((key, Moved { connection, peer_closed, partial }, socket)))
+            let secure = self.reactor.secure.get(key.slot).and_then(SecureSocket::export);
+            Some(Ok((key, Moved { connection, peer_closed, partial, secure }, socket)))
         })
     }
 
     /// All HTTP sessions that another process can continue.
     pub fn movable_sessions(&self) -> impl Iterator<Item = MovedSession<'_, K::Socket>> {
-        self.reactor.sessions.movable().map(|(socket, peer, served, input)| MovedSession {
-            socket,
-            peer,
-            served,
-            input,
-        })
+        self.reactor.sessions.movable()
     }
 
     /// Imports an HTTP session of another process, with the bytes it had received.
@@ -112,18 +113,21 @@ impl<K: Kernel> Core<K> {
         peer: SocketAddr,
         served: bool,
         input: &[u8],
+        secure: Option<Box<SecureState>>,
     ) {
         let (mut site, reactor) = self.split();
-        reactor.import_session(&mut site, socket, peer, served, input);
+        reactor.import_session(&mut site, socket, peer, served, input, secure);
     }
 
     /// Imports a connection of another process. The caller calls `settle_in` after the last one.
     pub fn import_connection(&mut self, moved: Moved, socket: K::Socket) -> ConnectionKey {
-        let Moved { connection, peer_closed, mut partial } = moved;
+        let Moved { connection, peer_closed, mut partial, secure } = moved;
         let lingers = connection.closing;
         let key = self.shard.import_connection(connection);
+        self.reactor.import_secure(key, secure);
         self.reactor.adopt(&mut self.shard, key, socket, &mut partial);
         self.reactor.note_peer_closed(key, peer_closed);
+        self.reactor.resume_secure(&mut self.shard, key);
         if lingers {
             self.reactor.linger(key, self.shard.now());
         }

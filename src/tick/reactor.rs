@@ -15,6 +15,7 @@
 //! sockets.
 
 mod end;
+mod secure;
 mod sink;
 
 use std::collections::VecDeque;
@@ -27,7 +28,10 @@ use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
+use crate::tls::RECORD_BYTES_MAX;
+use crate::tls::socket::SecureChannel;
 use crate::ws::reader::{self, FrameLimits, Partial};
+use secure::SecureSockets;
 use sink::ShardSink;
 
 /// Time between two checks of connections whose reads are paused, in milliseconds.
@@ -73,6 +77,8 @@ pub const fn socket_bytes<S>() -> usize {
     size_of::<SocketState<S>>()
 }
 
+type SessionsOf<K> = Sessions<<K as Kernel>::Socket, <K as Kernel>::Channel>;
+
 /// By slot.
 pub(super) struct Sockets<S>(Vec<SocketState<S>>);
 
@@ -93,9 +99,14 @@ pub enum AddressChange {
 pub struct Reactor<K: Kernel> {
     pub kernel: K,
     sockets: Sockets<K::Socket>,
-    pub(super) sessions: Sessions<K::Socket>,
-    /// Listeners, each with whether connections may be waiting.
-    pub(super) listeners: Vec<(K::Listener, bool)>,
+    pub(super) sessions: SessionsOf<K>,
+    pub(super) listeners: Vec<ListenerState<K::Listener>>,
+    /// TLS of established connections, by slot.
+    pub(super) secure: SecureSockets<K::Channel>,
+    /// What TLS connections are made from; `None` without certificates.
+    pub acceptor: Option<<K::Channel as SecureChannel>::Acceptor>,
+    /// Sockets that are closed after these bytes were sent, as far as they fit.
+    pub(super) last_words: Vec<(K::Socket, Vec<u8>)>,
     /// Nothing is accepted before.
     pub(super) accept_again: Moment,
     /// Completions to deal with.
@@ -116,6 +127,7 @@ pub struct Reactor<K: Kernel> {
     lingering: VecDeque<(Moment, ConnectionKey)>,
     /// Closed once the kernel has ended their watches.
     pub(super) closing: Vec<K::Socket>,
+    /// Received bytes, from `RECORD_BYTES_MAX` on. The room before is for the beginning of a TLS record.
     pub(super) scratch: Box<[u8]>,
     /// Reports of the Redis connection since the worker looked last.
     pub cluster: ClusterReports,
@@ -123,6 +135,15 @@ pub struct Reactor<K: Kernel> {
     pub(super) doorbell_is_deaf: bool,
     /// Changes of address slots since the worker took them last.
     pub accounts: Vec<AddressChange>,
+}
+
+/// One listener.
+pub(super) struct ListenerState<L> {
+    pub(super) listener: L,
+    /// Connections may be waiting.
+    pub(super) is_ready: bool,
+    /// Its connections begin with a TLS handshake.
+    pub(super) is_secure: bool,
 }
 
 /// Reports of the Redis connection.
@@ -143,6 +164,9 @@ impl<K: Kernel> Reactor<K> {
             sockets: Sockets(Vec::with_capacity(sockets_reserved)),
             sessions: Sessions::default(),
             listeners: Vec::new(),
+            secure: SecureSockets::default(),
+            acceptor: None,
+            last_words: Vec::new(),
             accept_again: Moment::default(),
             events: Vec::new(),
             ready: VecDeque::new(),
@@ -153,7 +177,7 @@ impl<K: Kernel> Reactor<K> {
             tick: 0,
             lingering: VecDeque::new(),
             closing: Vec::new(),
-            scratch: vec![0; limits::READ_BYTES_PER_TICK_MAX].into(),
+            scratch: vec![0; RECORD_BYTES_MAX + limits::READ_BYTES_PER_TICK_MAX].into(),
             cluster: ClusterReports::default(),
             doorbell_is_deaf: false,
             accounts: Vec::new(),
@@ -196,10 +220,10 @@ impl<K: Kernel> Reactor<K> {
         self.sockets.descriptor(slot)
     }
 
-    /// Memory of a slot's incomplete input.
+    /// Memory of a slot's incomplete input, and of the bytes that wait in its TLS.
     pub(super) fn input_bytes(&self, slot: usize) -> usize {
         let partial = self.sockets.0.get(slot).and_then(|socket| socket.partial.as_ref());
-        partial.map_or(0, |partial| partial.heap_bytes())
+        partial.map_or(0, |partial| partial.heap_bytes()) + self.secure.heap_bytes(slot)
     }
 
     pub(super) fn note_peer_closed(&mut self, key: ConnectionKey, closed: bool) {
@@ -207,7 +231,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// For the flush: the kernel, and the descriptors to send to.
-    pub(super) fn split(&mut self) -> (&mut K, &Sockets<K::Socket>, &Sessions<K::Socket>) {
+    pub(super) fn split(&mut self) -> (&mut K, &Sockets<K::Socket>, &SessionsOf<K>) {
         (&mut self.kernel, &self.sockets, &self.sessions)
     }
 
@@ -300,6 +324,7 @@ impl<K: Kernel> Reactor<K> {
             }
             Token::Writable(Watched::Connection(key)) if site.shard.get(key).is_some() => {
                 site.shard.unblock(key.slot);
+                self.wake_secure(site.shard, key);
             }
             Token::Writable(Watched::Session(key)) => self.note_writable_session(key),
             Token::Writable(Watched::Cluster(number)) if number == self.cluster.number => {
@@ -335,7 +360,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Queues a live connection's socket to be read: in this tick, unless it was read in it already.
-    fn queue(&mut self, key: ConnectionKey, until: Queued) {
+    pub(super) fn queue(&mut self, key: ConnectionKey, until: Queued) {
         let socket = &mut self.sockets.0[key.slot as usize];
         let before = socket.queued;
         if until == Queued::ToTheEnd || before == Queued::No {
@@ -395,18 +420,27 @@ impl<K: Kernel> Reactor<K> {
         let until = std::mem::replace(&mut socket.queued, Queued::No);
         socket.read_in_tick = self.tick;
         let Some(descriptor) = &socket.descriptor else { return 0 };
-        match self.kernel.receive(descriptor, &mut self.scratch) {
+        if self.secure.has_ended(key.slot) {
+            self.drop_socket(shard, key);
+            return 0;
+        }
+        let room = &mut self.scratch[RECORD_BYTES_MAX..];
+        match self.kernel.receive(descriptor, room) {
             Received::Gone => {
                 self.drop_socket(shard, key);
                 0
             }
             Received::Nothing => 0,
             Received::Bytes(count) => {
-                if count == self.scratch.len() || until == Queued::ToTheEnd {
+                if count == room.len() || until == Queued::ToTheEnd {
                     self.queue(key, until);
                 }
                 let mut scratch = std::mem::take(&mut self.scratch);
-                self.feed(shard, key, &mut scratch[..count]);
+                if self.secure.is_secure(key.slot) {
+                    self.feed_secure(shard, key, &mut scratch, count);
+                } else {
+                    self.feed(shard, key, &mut scratch[RECORD_BYTES_MAX..][..count]);
+                }
                 self.scratch = scratch;
                 count
             }
@@ -441,6 +475,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Submits the remaining requests and closes descriptors whose watches have ended.
     pub(super) fn finish_tick(&mut self) {
+        self.send_last_words();
         self.kernel.submit();
         self.closing.clear();
     }
@@ -448,11 +483,11 @@ impl<K: Kernel> Reactor<K> {
     /// Ends the watches of the listeners and returns them. A listener that is shared with another process would wake
     /// this core for each of the other's connections.
     pub fn stop_listening(&mut self) -> Vec<K::Listener> {
-        for (index, (listener, _)) in (0..).zip(&self.listeners) {
-            self.kernel.unwatch_listener(listener, index);
+        for (index, state) in (0..).zip(&self.listeners) {
+            self.kernel.unwatch_listener(&state.listener, index);
         }
         self.kernel.submit();
-        self.listeners.drain(..).map(|(listener, _)| listener).collect()
+        self.listeners.drain(..).map(|state| state.listener).collect()
     }
 
     /// The number of slots that are or were in use: they are the lowest ones.

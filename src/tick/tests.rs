@@ -26,6 +26,7 @@ struct Scripted {
 impl Kernel for Scripted {
     type Socket = ();
     type Listener = ();
+    type Channel = crate::tls::TlsChannel;
 
     fn watch_listener(&mut self, (): &(), _index: u32) {}
 

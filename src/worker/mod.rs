@@ -4,6 +4,7 @@
 //! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 
+pub mod acceptor;
 mod debug_log;
 mod drain;
 pub mod kernel;
@@ -37,7 +38,9 @@ use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard};
 use crate::tick::http::{Http, Rules};
 use crate::tick::kernel::Kernel;
 use crate::tick::{Core, NextTick};
+use crate::tls::TlsChannel;
 use crate::webhook::Feed;
+use acceptor::AcceptorLink;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use kernel::{Choice, Epoll, Uring};
@@ -89,8 +92,11 @@ pub struct Shared {
 const HEARTBEAT_MS: u64 = 1_000;
 
 /// A kernel for the sockets of this host.
-pub(crate) trait HostKernel: Kernel<Socket = OwnedFd, Listener = OwnedFd> {}
-impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd>> HostKernel for K {}
+pub(crate) trait HostKernel:
+    Kernel<Socket = OwnedFd, Listener = OwnedFd, Channel = TlsChannel>
+{
+}
+impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd, Channel = TlsChannel>> HostKernel for K {}
 
 /// One worker.
 pub(crate) struct Worker<K: HostKernel> {
@@ -104,6 +110,8 @@ pub(crate) struct Worker<K: HostKernel> {
     drain: Drain,
     redis: Option<RedisConnection>,
     notes: Notes,
+    /// The configuration of TLS handshakes.
+    acceptor: Option<Arc<AcceptorLink>>,
     /// The second of the last heartbeat.
     last_second: u32,
 }
@@ -111,10 +119,20 @@ pub(crate) struct Worker<K: HostKernel> {
 /// The resources of one worker.
 pub struct Ends {
     pub mailbox: Mailbox<Mail>,
-    /// One, or several after a take-over from a server with more workers.
-    pub listeners: Vec<TcpListener>,
+    /// One for each port, or several after a take-over from a server with more workers.
+    pub listeners: Vec<PortListener>,
     /// To the apps' backends, if any app has webhooks.
     pub feed: Option<Feed>,
+    /// Of TLS listeners.
+    pub acceptor: Option<Arc<AcceptorLink>>,
+}
+
+/// A listener of one port.
+#[derive(Debug)]
+pub struct PortListener {
+    pub listener: TcpListener,
+    /// Its connections begin with a TLS handshake.
+    pub is_secure: bool,
 }
 
 /// Runs a worker on the calling thread until the phase is stopped, or not at all if a worker could not be set up
@@ -150,9 +168,16 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
     if shared.unstartable.get().is_some() {
         return;
     }
-    let WorkerParts { kernel, mailbox, listeners, feed, incoming } = parts;
+    let WorkerParts { kernel, mailbox, listeners, feed, acceptor, incoming } = parts;
     let mut worker = Worker::new(shared, kernel, mailbox, feed);
-    listeners.into_iter().for_each(|listener| worker.core.reactor.listen(listener));
+    worker.use_acceptor(acceptor);
+    for (listener, is_secure) in listeners {
+        if is_secure {
+            worker.core.reactor.listen_secure(listener);
+        } else {
+            worker.core.reactor.listen(listener);
+        }
+    }
     if let Some((rendezvous, listener)) = incoming {
         worker.arrive(&rendezvous, &listener);
     }
@@ -163,14 +188,16 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
 struct WorkerParts<K> {
     kernel: K,
     mailbox: Mailbox<Mail>,
-    listeners: Vec<OwnedFd>,
+    /// Each with whether it is for TLS.
+    listeners: Vec<(OwnedFd, bool)>,
     feed: Option<Feed>,
+    acceptor: Option<Arc<AcceptorLink>>,
     incoming: Option<(Rendezvous, UnixListener)>,
 }
 
 impl<K: HostKernel> WorkerParts<K> {
     fn make(make: fn(Clock) -> io::Result<K>, shared: &Shared, ends: Ends) -> io::Result<Self> {
-        let Ends { mailbox, listeners, feed } = ends;
+        let Ends { mailbox, listeners, feed, acceptor } = ends;
         let incoming = match shared.transfer.incoming {
             None => None,
             Some(rendezvous) => {
@@ -178,9 +205,11 @@ impl<K: HostKernel> WorkerParts<K> {
                 Some((rendezvous, listener))
             }
         };
-        let listeners =
-            listeners.into_iter().map(kernel::prepare_listener).collect::<io::Result<_>>()?;
-        Ok(Self { kernel: make(shared.clock)?, mailbox, listeners, feed, incoming })
+        let prepare = |PortListener { listener, is_secure }| {
+            kernel::prepare_listener(listener).map(|listener| (listener, is_secure))
+        };
+        let listeners = listeners.into_iter().map(prepare).collect::<io::Result<_>>()?;
+        Ok(Self { kernel: make(shared.clock)?, mailbox, listeners, feed, acceptor, incoming })
     }
 }
 
@@ -211,10 +240,17 @@ impl<K: HostKernel> Worker<K> {
             drain: Drain::default(),
             redis,
             notes: Notes::default(),
+            acceptor: None,
             // The first tick counts as a heartbeat, also in the first second of the clock.
             last_second: u32::MAX,
             shared,
         }
+    }
+
+    /// New TLS handshakes use this configuration.
+    fn use_acceptor(&mut self, acceptor: Option<Arc<AcceptorLink>>) {
+        self.core.reactor.acceptor = acceptor.as_ref().map(|acceptor| acceptor.config.clone());
+        self.acceptor = acceptor;
     }
 
     /// Receives the connections of the old process. The worker has been paused since its start.
@@ -292,7 +328,7 @@ impl<K: HostKernel> Worker<K> {
         until.min(heartbeat).min(redis.unwrap_or(heartbeat)).max(1)
     }
 
-    /// Once a second: counts a heartbeat and renews the budgets of the log.
+    /// Once a second: counts a heartbeat, renews the budgets of the log, and looks for new certificates.
     fn heartbeat(&mut self, now: Moment) {
         if now.seconds() == self.last_second {
             return;
@@ -303,6 +339,9 @@ impl<K: HostKernel> Worker<K> {
         self.notes.start_second();
         self.core.shard.metrics().turn(self.last_second);
         self.core.http.refill_lines();
+        if let Some(latest) = self.acceptor.as_ref().and_then(|acceptor| acceptor.latest()) {
+            self.use_acceptor(Some(latest));
+        }
     }
 
     /// Follows a change of the phase, including a transfer that is cancelled.

@@ -4,6 +4,8 @@
 mod backend;
 #[path = "../simulator/backends.rs"]
 mod backends;
+#[path = "../simulator/cipher.rs"]
+mod cipher;
 #[path = "../simulator/client.rs"]
 mod client;
 #[path = "../simulator/http.rs"]

@@ -19,6 +19,7 @@
 //! | `refusals` | each cause of a refusal: answer and log line |
 //! | `regression` | bugs that were found in review or in use, and which test would find each again |
 //! | `takeover` | `connections` and `listeners`, a new program by SIGUSR2, who may take over, locked memory |
+//! | `tls` | TLS of the server: clients of several kinds, faults, resumption, certificates, take-over |
 //! | `tools` | commands that speak to a running server |
 //! | `webhooks` | events to backends |
 //!
@@ -39,5 +40,6 @@ mod refusals;
 mod regression;
 mod support;
 mod takeover;
+mod tls;
 mod tools;
 mod webhooks;

@@ -167,8 +167,9 @@ impl Simulation {
         let mut world = self.world.borrow_mut();
         let mut is_new = false;
         if backend.reads() {
+            // A part of a record makes room, too.
+            is_new = !world.wires[backend.wire].to_client.is_empty();
             let bytes = world.take(backend.wire, most);
-            is_new = !bytes.is_empty();
             backend.hear(&bytes, self.has_drained, &mut effects);
         }
         let wire = &world.wires[backend.wire];
@@ -177,7 +178,7 @@ impl Simulation {
         if is_at_end {
             is_new = true;
             backend.note_end(self.is_crowded, &mut effects);
-            world.end(backend.wire);
+            world.end_for_good(backend.wire);
         }
         drop(world);
         self.apply(effects);

@@ -6,7 +6,8 @@
 //! come after their connection has gone. A socket that is closed while it is watched is a leak and ends the run.
 //! Accepting fails now and then, for one connection or for want of descriptors. A socket with unread input that is
 //! closed is reset, as TCP does it, and what its client has not read is lost.
-//! Cores are numbered over all processes; a wire may have descriptors in two of them, and both get its reports.
+//! With `World::is_secure` the bytes of a wire are records of `cipher.rs`; clients and backends of the model do not
+//! notice. Cores are numbered over all processes; a wire may have descriptors in two of them, and both get its reports.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,6 +18,7 @@ use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_
 use ringverb::mailbox::Doorbell;
 use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 
+use crate::cipher::{SimChannel, SimClient};
 use crate::random::Random;
 
 /// One connection between a client and the server.
@@ -47,6 +49,8 @@ pub(crate) struct Wire {
     want_room: Vec<(usize, Watched)>,
     /// The client sends without end: what each read finds.
     pub(crate) source: Option<Source>,
+    /// With a cipher: the client's end.
+    secure: Option<SimClient>,
 }
 
 /// Bytes that never run out.
@@ -90,12 +94,17 @@ impl Wire {
             watches: Vec::new(),
             want_room: Vec::new(),
             source: None,
+            secure: None,
         }
     }
 
     /// A process has it: it was accepted, and is not closed.
     pub(crate) fn is_served(&self) -> bool {
         self.descriptors > 0
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure.is_some()
     }
 
     /// The client has read all that it will ever get.
@@ -158,6 +167,8 @@ pub(crate) struct World {
     pub(crate) is_short_of_descriptors: bool,
     /// Watches end and accepts fail at random.
     pub(crate) is_fickle: bool,
+    /// All connections have a cipher.
+    pub(crate) is_secure: bool,
 }
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -174,10 +185,12 @@ impl World {
             listeners: Vec::new(),
             is_short_of_descriptors: false,
             is_fickle: true,
+            is_secure: false,
         }
     }
 
-    pub(crate) fn add_wire(&mut self, wire: Wire) -> usize {
+    pub(crate) fn add_wire(&mut self, mut wire: Wire) -> usize {
+        wire.secure = self.is_secure.then(SimClient::default);
         self.wires.push(wire);
         self.wires.len() - 1
     }
@@ -272,17 +285,31 @@ impl World {
 
     /// The client sends, and no report says so yet. Who sends to a closed socket is reset.
     pub(crate) fn slip_in(&mut self, wire: usize, bytes: &[u8]) {
+        let updates = self.is_secure && self.random.one_in(8);
         let wire = &mut self.wires[wire];
         if wire.closed && wire.is_http {
             wire.cut_off();
         }
-        wire.to_server.extend(bytes);
+        match &mut wire.secure {
+            None => wire.to_server.extend(bytes),
+            Some(secure) => wire.to_server.extend(secure.seal(bytes, updates)),
+        }
     }
 
     /// The client ends its half.
     pub(crate) fn end(&mut self, wire: usize) {
         self.wires[wire].ended = true;
         self.arrive(wire);
+    }
+
+    /// The same for a client that sends nothing afterwards: with a cipher it may announce that.
+    pub(crate) fn end_for_good(&mut self, wire: usize) {
+        let announces = self.is_secure && self.random.one_in(2);
+        let found = &mut self.wires[wire];
+        if let Some(secure) = found.secure.as_mut().filter(|_| announces) {
+            found.to_server.extend(secure.close());
+        }
+        self.end(wire);
     }
 
     /// Something has come for the server, or the client's end.
@@ -316,8 +343,12 @@ impl World {
     pub(crate) fn take(&mut self, wire: usize, most: usize) -> Vec<u8> {
         let found = &mut self.wires[wire];
         let count = found.to_client.len().min(most);
-        let taken = found.to_client.drain(..count).collect();
+        let taken: Vec<u8> = found.to_client.drain(..count).collect();
         found.room += count;
+        let taken = match &mut found.secure {
+            None => taken,
+            Some(secure) => secure.open(&taken),
+        };
         if count > 0 {
             self.make_room(wire);
         }
@@ -388,6 +419,7 @@ impl Kernel for SimKernel {
     type Socket = Socket;
     /// By its number in the world.
     type Listener = usize;
+    type Channel = SimChannel;
 
     fn watch_listener(&mut self, listener: &usize, index: u32) {
         let mut world = self.world.borrow_mut();

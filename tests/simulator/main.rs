@@ -11,6 +11,7 @@ mod attack;
 mod attacker;
 mod backend;
 mod backends;
+mod cipher;
 mod client;
 mod cluster;
 mod congestion;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use ringverb::mailbox::Carried;
 use ringverb::shard::ChannelState;
 use ringverb::tick::{Moved, MovedSession};
+use ringverb::tls::socket::SecureState;
 
 use crate::process::{Process, Shape};
 use crate::simulation::{Simulation, ring_capacity};
@@ -19,6 +20,7 @@ struct OneSession {
     peer: SocketAddr,
     served: bool,
     input: Vec<u8>,
+    secure: Option<Box<SecureState>>,
 }
 
 #[derive(Default)]
@@ -64,8 +66,8 @@ impl Simulation {
         for (place, session) in sessions.into_iter().enumerate() {
             let core = place % new.cores.len();
             let socket = new.socket(core, session.wire);
-            let OneSession { peer, served, input, .. } = session;
-            new.cores[core].import_session(socket, peer, served, &input);
+            let OneSession { peer, served, input, secure, .. } = session;
+            new.cores[core].import_session(socket, peer, served, &input, secure);
         }
         for state in channels {
             let core = self.below(new.cores.len());
@@ -201,9 +203,9 @@ fn given(process: &Process) -> Given {
             given.connections.push((bytes, socket.wire, client));
         }
         given.channels.extend(core.shard.export_channels());
-        for MovedSession { socket, peer, served, input } in core.movable_sessions() {
+        for MovedSession { socket, peer, served, input, secure } in core.movable_sessions() {
             let (wire, input) = (socket.wire, input.to_vec());
-            given.sessions.push(OneSession { wire, peer, served, input });
+            given.sessions.push(OneSession { wire, peer, served, input, secure });
         }
     }
     given

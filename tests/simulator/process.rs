@@ -452,7 +452,12 @@ fn listen(world: &Shared, cores: &mut [Core<SimKernel>], mut given: Vec<usize>) 
     let mut listeners = vec![Vec::new(); cores.len()];
     for (number, listener) in given.into_iter().enumerate() {
         let core = number % cores.len();
-        cores[core].reactor.listen(listener);
+        if world.borrow().is_secure {
+            cores[core].reactor.acceptor = Some(());
+            cores[core].reactor.listen_secure(listener);
+        } else {
+            cores[core].reactor.listen(listener);
+        }
         listeners[core].push(listener);
     }
     listeners

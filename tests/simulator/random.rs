@@ -40,6 +40,12 @@ impl Random {
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
+    /// One of so many seeds, without a choice: the choices of the others stay as they were. Never with a script.
+    pub(crate) fn is_one_seed_in(&self, count: u64) -> bool {
+        let mixed = self.state.get().wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
+        self.script_is_over() && mixed.is_multiple_of(count)
+    }
+
     pub(crate) fn one_in(&self, count: usize) -> bool {
         self.below(count) == 0
     }

@@ -46,6 +46,7 @@ pub(crate) struct Simulation {
 
 impl Simulation {
     pub(crate) fn new(random: Random, is_mostly_http: bool) -> Self {
+        let is_secure = random.is_one_seed_in(3);
         let cores = 1 + u16::try_from(random.below(5)).expect("small");
         let is_crowded = random.one_in(4);
         let http_connections_max =
@@ -61,6 +62,7 @@ impl Simulation {
         };
         let world = new_world(random);
         world.borrow_mut().is_short_of_descriptors = true;
+        world.borrow_mut().is_secure = is_secure;
         let process = Process::new(&world, shape, None);
         Self {
             process,
@@ -280,9 +282,8 @@ impl Simulation {
                 let mut last = std::mem::take(&mut self.clients[index].rest);
                 last.extend(self.clients[index].ping());
                 let mut world = self.world.borrow_mut();
-                world.wires[wire].to_server.extend(last);
-                world.wires[wire].ended = true;
-                world.arrive(wire);
+                world.slip_in(wire, &last);
+                world.end_for_good(wire);
             }
             _ => self.world.borrow_mut().reset(wire),
         }

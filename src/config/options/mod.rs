@@ -86,10 +86,13 @@ options! {
     Server {
         Host "host" ["REVERB_SERVER_HOST"] "0.0.0.0", text("an IP address"), "address to listen on";
         Port "port" ["REVERB_SERVER_PORT"] "8080", number(0, 65_535), "port to listen on; 0 lets the kernel choose";
+        TlsCert "tls_cert" ["RINGVERB_TLS_CERT"] "", list("PEM files with the whole chain, comma separated"), "certificates; with them the port is TLS";
+        TlsKey "tls_key" ["RINGVERB_TLS_KEY"] "", list("PEM files, comma separated, in the same order"), "private keys of RINGVERB_TLS_CERT";
+        TlsPort "tls_port" ["RINGVERB_TLS_PORT"] "", number(1, 65_535).note("empty: the port itself is TLS"), "port for TLS beside the plain port";
         Path "path" ["REVERB_SERVER_PATH"] "", text("a path such as /ws, or empty"), "prefix of every URL path";
         Hostname "hostname" ["REVERB_HOST"] "localhost", text("a host name"), "host name of URLs in the start message";
         PublicPort "public_port" ["REVERB_PORT"] "", number(1, 65_535), "port that browsers use (nginx), for the start message";
-        Scheme "scheme" ["REVERB_SCHEME"] "http", choice(&["http", "https"]), "scheme that browsers use, for the start message; nginx does the TLS";
+        Scheme "scheme" ["REVERB_SCHEME"] "http", choice(&["http", "https"]), "scheme that browsers use, for the start message";
         Workers "workers" ["RINGVERB_WORKERS"] "0", number(0, WORKERS_MAX), "threads; 0: one for each CPU of affinity mask and cgroup quota";
         Io "io" ["RINGVERB_IO"] "auto", choice(&["auto", "io_uring", "epoll"]), "interface of the kernel for sockets; auto: io_uring if it works";
         Debug "debug" ["RINGVERB_DEBUG"] "false", BOOL, "log each message";

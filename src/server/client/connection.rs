@@ -9,6 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::peer::ServerPeer;
+use super::secure::ServerStream;
 use super::{CommandFailure, TIMEOUT};
 
 /// A head is never that long.
@@ -16,7 +17,7 @@ const HEAD_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 100;
 
 pub(super) struct ServerConnection {
-    stream: TcpStream,
+    stream: ServerStream,
     /// Received and not used yet.
     pub(super) input: Vec<u8>,
     authority: String,
@@ -43,7 +44,10 @@ impl ServerConnection {
         let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
         for address in addresses {
             match TcpStream::connect_timeout(&address, TIMEOUT).and_then(prepare) {
-                Ok(stream) => return Ok(Self { stream, input: Vec::new(), authority }),
+                Ok(stream) => {
+                    let stream = ServerStream::new(stream, peer.tls.as_ref())?;
+                    return Ok(Self { stream, input: Vec::new(), authority });
+                }
                 Err(error) => last = error,
             }
         }
@@ -56,7 +60,7 @@ impl ServerConnection {
 
     /// How long `more` waits from now on.
     pub(super) fn patience(&self, wait: Duration) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(wait))
+        self.stream.socket().set_read_timeout(Some(wait))
     }
 
     /// Waits for bytes; `false` at the end of the connection.

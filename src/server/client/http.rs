@@ -207,7 +207,8 @@ mod tests {
         app.id = "3".to_owned();
         app.key = "278d425bdf160c739803".to_owned();
         app.secret = Secret::new("7ad3773142a6692b25b8");
-        let peer = ServerPeer { host: "h".to_owned(), port: 1, prefix: "/ws".to_owned(), app };
+        let peer =
+            ServerPeer { host: "h".to_owned(), port: 1, prefix: "/ws".to_owned(), app, tls: None };
         let body = r#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
         let target = signed_target(&peer, "POST", "/events", &[], body, 1_353_088_179);
         assert_eq!(
@@ -223,8 +224,13 @@ mod tests {
 
     #[test]
     fn refusals_are_readable() {
-        let peer =
-            ServerPeer { host: "h".to_owned(), port: 1, prefix: String::new(), app: sample() };
+        let peer = ServerPeer {
+            host: "h".to_owned(),
+            port: 1,
+            prefix: String::new(),
+            app: sample(),
+            tls: None,
+        };
         let sentence = |status, body: &str| match (HttpAnswer { status, body: body.to_owned() })
             .object(&peer)
         {

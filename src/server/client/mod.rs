@@ -1,6 +1,6 @@
 //! Commands that speak to a running server, so that a developer can try each side alone (publish, channels, users,
 //! listen), and a container engine can see whether it is up (health). Blocking and plain: one connection, a deadline on
-//! every wait. Configuration comes from the same sources as the server's; no TLS, since the server has none either.
+//! every wait. Configuration comes from the same sources as the server's, TLS included (`secure.rs`).
 
 mod connection;
 mod health;
@@ -9,6 +9,7 @@ mod listen;
 mod peer;
 mod publish;
 mod queries;
+mod secure;
 mod show;
 mod socket;
 
@@ -42,7 +43,7 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
     let color = config.color && io::stdout().is_terminal();
     let with_app = |config, target: &CommandTarget| {
         let peer = ServerPeer::choose(config, target)?;
-        if scheme == Some("https") && target.address.url.is_none() {
+        if scheme == Some("https") && target.address.url.is_none() && peer.tls.is_none() {
             note(&format!(
                 "REVERB_SCHEME is https, which the proxy serves; this command connects to the server itself, at {}",
                 peer.url()

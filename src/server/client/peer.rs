@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{CommandFailure, note, shown};
 use crate::app::{App, Secret};
-use crate::config::Config;
+use crate::config::{Config, TlsOptions};
 use crate::server::cli::{Address, CommandTarget};
 use crate::server::development::{self, DevelopmentAccess};
 
@@ -21,6 +21,8 @@ pub(super) struct ServerPeer {
     /// Before every path: empty, or `/something`.
     pub(super) prefix: String,
     pub(super) app: App,
+    /// The port is TLS with these certificates.
+    pub(super) tls: Option<TlsOptions>,
 }
 
 impl ServerPeer {
@@ -42,10 +44,11 @@ impl ServerPeer {
                 )));
             }
             let address = access.address;
+            let tls = main_port_tls(&config, url.is_some());
             let app = with_credentials(config.apps.swap_remove(0), &access);
             let (host, port, prefix) =
                 url.unwrap_or_else(|| (address.ip().to_string(), address.port(), access.path));
-            return Ok(Self { host, port, prefix, app });
+            return Ok(Self { host, port, prefix, app, tls });
         }
         let app = choose_app(&mut config, target.app.as_deref())?;
         Self::configured(config, url, app)
@@ -65,7 +68,7 @@ impl ServerPeer {
     /// At the given URL, or at the configured address.
     fn configured(config: Config, url: Option<Url>, app: App) -> Result<Self, CommandFailure> {
         if let Some((host, port, prefix)) = url {
-            return Ok(Self { host, port, prefix, app });
+            return Ok(Self { host, port, prefix, app, tls: None });
         }
         if config.port == 0 {
             return Err(CommandFailure::Usage(
@@ -80,7 +83,8 @@ impl ServerPeer {
             IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
             host => host.to_string(),
         };
-        Ok(Self { host, port: config.port, prefix: config.path, app })
+        let tls = main_port_tls(&config, false);
+        Ok(Self { host, port: config.port, prefix: config.path, app, tls })
     }
 
     /// Host and port, as in a URL.
@@ -93,8 +97,14 @@ impl ServerPeer {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}{}", self.authority(), self.prefix)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.prefix)
     }
+}
+
+/// The TLS of the configured port. A URL names another server, in plain HTTP.
+fn main_port_tls(config: &Config, has_url: bool) -> Option<TlsOptions> {
+    config.tls.clone().filter(|tls| tls.port.is_none() && !has_url)
 }
 
 /// Without a configured app the server of the same user is meant that has none either.

@@ -1,5 +1,5 @@
-//! What a start would find on this machine now, for `ringverb check`: port, admin listener, kernel, descriptors, locked
-//! memory, limits of the control group, Redis, webhook endpoints, clocks.
+//! What a start would find on this machine now, for `ringverb check`: port, certificates, admin listener, kernel,
+//! descriptors, locked memory, limits of the control group, Redis, webhook endpoints, clocks.
 //!
 //! Nothing is changed, and no probe publishes, subscribes or posts. Each probe of the network runs in a thread of its
 //! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
@@ -14,6 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::admin;
+use super::certificates;
 use super::locked::LockedMemory;
 use super::probe;
 use super::resources::Shares;
@@ -49,7 +50,7 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    fn new(verdict: Verdict, what: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn new(verdict: Verdict, what: &'static str, text: impl Into<String>) -> Self {
         Self { verdict, what, text: text.into() }
     }
 }
@@ -76,6 +77,7 @@ pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
     findings.push(admin_listener(&config.admin));
+    findings.extend(config.tls.iter().flat_map(certificates::examine));
     findings.extend(kernel(config));
     findings.extend(resources(shares));
     let (of_network, clocks) = network(config);

@@ -25,8 +25,9 @@ pub(super) const RETIRING: &str = "retiring";
 
 /// For each step of the other side.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// One for each worker, and the admin listener. The kernel's own bound is 253 descriptors a message.
-pub(super) const LISTENERS_MAX: usize = WORKERS_MAX + 1;
+/// The kernel's own bound of descriptors in a message. There is one for each worker and port, and the admin listener;
+/// where there are more, a new process binds the others itself.
+pub(super) const LISTENERS_MAX: usize = 253;
 
 pub(super) fn patient(stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;

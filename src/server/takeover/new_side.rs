@@ -32,16 +32,17 @@ pub(in crate::server) struct OldProcess {
     pub(in crate::server) admin: Option<OwnedFd>,
 }
 
-/// Asks the server at `address` for its listeners; `None` when there is none.
+/// Asks the server at the first of the addresses for its listeners at all of them; `None` when there is no server.
 ///
 /// # Errors
 /// When there is one that refuses.
 pub(in crate::server) fn ask(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     places: &Places,
 ) -> io::Result<Option<(OldProcess, Vec<TcpListener>)>> {
-    let Some(stream) = places.find(address)? else { return Ok(None) };
-    ask_through(stream, address).map(Some)
+    let Some(address) = addresses.first() else { return Ok(None) };
+    let Some(stream) = places.find(*address)? else { return Ok(None) };
+    ask_through(stream, addresses).map(Some)
 }
 
 /// What serves an address that an ordinary start finds in use.
@@ -58,8 +59,12 @@ pub(in crate::server) enum Running {
 ///
 /// # Errors
 /// When there is one that refuses.
-pub(in crate::server) fn ask_orphan(address: SocketAddr, places: &Places) -> io::Result<Running> {
-    let Some(stream) = places.find(address)? else { return Ok(Running::Unknown) };
+pub(in crate::server) fn ask_orphan(
+    addresses: &[SocketAddr],
+    places: &Places,
+) -> io::Result<Running> {
+    let Some(address) = addresses.first() else { return Ok(Running::Unknown) };
+    let Some(stream) = places.find(*address)? else { return Ok(Running::Unknown) };
     let process = peer_credentials(&stream)?.process;
     if !is_orphan(process) {
         return Ok(Running::Server(process));
@@ -67,13 +72,13 @@ pub(in crate::server) fn ask_orphan(address: SocketAddr, places: &Places) -> io:
     tracing::warn!(
         "process {process} serves {address} for a process that is gone: taking over from it, with all connections"
     );
-    ask_through(stream, address)
+    ask_through(stream, addresses)
         .map(|(old_process, listeners)| Running::Orphan(old_process, listeners))
 }
 
 fn ask_through(
     stream: UnixStream,
-    address: SocketAddr,
+    addresses: &[SocketAddr],
 ) -> io::Result<(OldProcess, Vec<TcpListener>)> {
     patient(&stream)?;
     say(&stream, TAKE_OVER)?;
@@ -81,14 +86,15 @@ fn ask_through(
     let numbers = numbers(&heard, LISTENERS).ok_or_else(foreign)?;
     let [format, workers, clock_start_nanos, admins] = numbers;
     let admin = if admins == 1 { descriptors.pop() } else { None };
-    let listeners: Vec<TcpListener> =
+    let mut listeners: Vec<TcpListener> =
         descriptors.into_iter().map(|one| TcpListener::from(Socket::from(one))).collect();
-    for listener in &listeners {
-        if listener.local_addr()? != address {
-            return Err(foreign());
-        }
-    }
-    if listeners.is_empty() {
+    // The old process may have a TLS port that this one has not: its listeners close here.
+    let is_wanted = |listener: &TcpListener, addresses: &[SocketAddr]| {
+        listener.local_addr().is_ok_and(|address| addresses.contains(&address))
+    };
+    listeners.retain(|listener| is_wanted(listener, addresses));
+    let first = addresses.get(..1).unwrap_or_default();
+    if !listeners.iter().any(|listener| is_wanted(listener, first)) {
         return Err(foreign());
     }
     let workers = worker_count(workers)?;

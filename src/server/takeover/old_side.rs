@@ -238,8 +238,9 @@ async fn converse(
 }
 
 fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
-    let all = offer.listeners.iter().chain(&offer.admin);
-    let descriptors: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
+    // The last place is the admin listener's.
+    let listeners = offer.listeners.iter().take(LISTENERS_MAX - 1);
+    let descriptors: Vec<BorrowedFd<'_>> = listeners.chain(&offer.admin).map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {

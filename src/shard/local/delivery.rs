@@ -131,12 +131,12 @@ impl Local {
     }
 
     /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
-    /// is in the list twice when it was given to another connection since: the second time there is no mark.
+    /// is in the list twice when it was given to another connection since: the second time there is no mark. Its send
+    /// queue is empty if `wake` has marked it.
     pub(in crate::shard) fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         let connection = self.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
-        (was_dirty && !connection.blocked && !connection.send_queue.is_empty())
-            .then_some(connection.generation)
+        (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 
     #[must_use]
@@ -206,6 +206,13 @@ impl Local {
             self.answer_waiting_ping(context, out, slot);
         }
         AfterSend::Nothing
+    }
+
+    /// The connection has something to send that is not in its send queue.
+    pub(in crate::shard) fn wake(&mut self, out: &mut Outbox, slot: u32) {
+        if self.connections.get(slot).is_some() {
+            self.mark_dirty(out, slot);
+        }
     }
 
     /// The socket is writable again.

@@ -63,6 +63,19 @@ impl Session {
         explained(response, http.refuse_noted(noted, |http| self.who(http, about)))
     }
 
+    /// Its TLS has ended, because of the client.
+    pub(in crate::tick) fn refuse_secure(&self, http: &mut Http, cause: Cause, why: &'static str) {
+        self.refuse(http, About::default(), cause, &[Detail::Own(why)]);
+    }
+
+    /// The client does not speak TLS, and the port does: its bytes are answered as those of an HTTP client.
+    pub(in crate::tick) fn refuse_plain(&mut self, http: &mut Http) {
+        let text = "This port is TLS: use https:// or wss://.";
+        let response = Response::text(400, text);
+        let response = self.refused(http, About::default(), response, Cause::PlainOnTlsPort, &[]);
+        self.close_with(&response, false);
+    }
+
     fn who(&self, http: &Http, about: About<'_>) -> LinePeer {
         let admission = &http.overload.admission;
         let client = about.request.map(|request| {

@@ -59,6 +59,8 @@ pub(in crate::tick) enum Timer {
     None,
     /// The first byte: a silent connection costs a descriptor.
     FirstByte,
+    /// The TLS handshake, from its first byte on.
+    TlsHandshake,
     /// A whole request, from its first byte on (docs/PROTOCOL.md rule 17).
     Request,
     /// The next request.

@@ -52,9 +52,10 @@ impl<K: Kernel> Reactor<K> {
         shard.remove(key);
         self.accounts.push(AddressChange::Ended(key.slot));
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
+        let secure = self.secure.remove(key.slot);
         if let Some(descriptor) = socket.descriptor {
             self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);
-            self.closing.push(descriptor);
+            self.close(descriptor, secure);
         }
     }
 

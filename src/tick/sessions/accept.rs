@@ -11,8 +11,9 @@ use crate::clock::Moment;
 use crate::limits;
 use crate::tick::http::{Http, LinePeer, Session};
 use crate::tick::kernel::{Accepted, Kernel, SessionKey};
-use crate::tick::reactor::{Queued, Reactor};
+use crate::tick::reactor::{ListenerState, Queued, Reactor};
 use crate::tick::site::Site;
+use crate::tls::socket::{SecureSocket, SecureState};
 
 /// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
 /// without it the core would spin.
@@ -23,10 +24,19 @@ const FULL_PAUSE_MS: u64 = 1;
 impl<K: Kernel> Reactor<K> {
     /// Adds a listener whose connections this core accepts.
     pub fn listen(&mut self, listener: K::Listener) {
+        self.add_listener(listener, false);
+    }
+
+    /// Adds a listener whose connections begin with a TLS handshake.
+    pub fn listen_secure(&mut self, listener: K::Listener) {
+        self.add_listener(listener, true);
+    }
+
+    fn add_listener(&mut self, listener: K::Listener, is_secure: bool) {
         let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
         self.kernel.watch_listener(&listener, index);
         // Another process may have owned it, so connections may be waiting that are not reported.
-        self.listeners.push((listener, true));
+        self.listeners.push(ListenerState { listener, is_ready: true, is_secure });
     }
 
     /// Accepts connections that wait.
@@ -37,7 +47,7 @@ impl<K: Kernel> Reactor<K> {
         }
         let mut left = limits::ACCEPTS_PER_TICK_MAX;
         for index in 0..self.listeners.len() {
-            while left > 0 && self.listeners[index].1 {
+            while left > 0 && self.listeners[index].is_ready {
                 left -= 1;
                 // WebSockets need descriptors, too. So an idle session is ended for a new one. If none is idle, those
                 // that are being served finish soon.
@@ -51,9 +61,12 @@ impl<K: Kernel> Reactor<K> {
                     self.accept_again = Moment(now.0 + FULL_PAUSE_MS);
                     return;
                 }
-                match self.kernel.accept(&self.listeners[index].0) {
-                    Accepted::Socket(socket, peer) => self.begin_session(site, socket, peer),
-                    Accepted::Nothing => self.listeners[index].1 = false,
+                match self.kernel.accept(&self.listeners[index].listener) {
+                    Accepted::Socket(socket, peer) => {
+                        let is_secure = self.listeners[index].is_secure;
+                        self.begin_session(site, socket, peer, is_secure);
+                    }
+                    Accepted::Nothing => self.listeners[index].is_ready = false,
                     Accepted::Exhausted(why) => {
                         site.http.refuse(Cause::AcceptPaused, &[Detail::Own(&why)], |_| {
                             LinePeer::default()
@@ -70,20 +83,26 @@ impl<K: Kernel> Reactor<K> {
 
     /// When connections that wait may be accepted.
     pub(in crate::tick) fn accepts_again_at(&self, http: &Http) -> Option<Moment> {
-        let waits = http.accepts && self.listeners.iter().any(|(_, ready)| *ready);
+        let waits = http.accepts && self.listeners.iter().any(|state| state.is_ready);
         waits.then_some(self.accept_again)
     }
 
     pub(in crate::tick) fn note_listener(&mut self, index: u32, more: bool) {
-        if let Some((listener, ready)) = self.listeners.get_mut(index as usize) {
-            *ready = true;
+        if let Some(state) = self.listeners.get_mut(index as usize) {
+            state.is_ready = true;
             if !more {
-                self.kernel.watch_listener(listener, index);
+                self.kernel.watch_listener(&state.listener, index);
             }
         }
     }
 
-    fn begin_session(&mut self, site: &mut Site<'_>, socket: K::Socket, peer: SocketAddr) {
+    fn begin_session(
+        &mut self,
+        site: &mut Site<'_>,
+        socket: K::Socket,
+        peer: SocketAddr,
+        is_secure: bool,
+    ) {
         let address = peer.ip();
         let address_slot = match site.http.overload.admission.enter_socket(address) {
             Ok(address_slot) => address_slot,
@@ -114,16 +133,20 @@ impl<K: Kernel> Reactor<K> {
             self.make_room(site, key, Session::refuse_idle);
         }
         let session = Session::new(peer, address_slot);
-        if let Some(key) = self.keep_session(site, socket, session) {
+        if is_secure {
+            return self.begin_secure_session(site, socket, session);
+        }
+        if let Some(key) = self.keep_session(site, socket, None, session) {
             self.read_session(site, key);
         }
     }
 
     /// Adds a session if there is memory for it.
-    fn keep_session(
+    pub(super) fn keep_session(
         &mut self,
         site: &mut Site<'_>,
         socket: K::Socket,
+        secure: Option<Box<SecureSocket<K::Channel>>>,
         mut session: Session,
     ) -> Option<SessionKey> {
         if !self.note_new_session(site, &mut session) {
@@ -132,7 +155,7 @@ impl<K: Kernel> Reactor<K> {
             self.closing.push(socket);
             return None;
         }
-        let key = self.sessions.insert(socket, session);
+        let key = self.sessions.insert(socket, secure, session);
         if let Some(entry) = self.sessions.get(key) {
             // Its first read may be in this tick.
             entry.read_in_tick = self.tick.wrapping_sub(1);
@@ -148,13 +171,15 @@ impl<K: Kernel> Reactor<K> {
         peer: SocketAddr,
         served: bool,
         input: &[u8],
+        secure: Option<Box<SecureState>>,
     ) {
         // The other process accepted it, so the limit does not apply here.
         let address_slot =
             site.http.overload.admission.enter_socket(peer.ip()).unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
         let session = Session::of_another_process(peer, address_slot, served, input, rules);
-        if let Some(key) = self.keep_session(site, socket, session) {
+        let secure = secure.and_then(SecureSocket::import);
+        if let Some(key) = self.keep_session(site, socket, secure, session) {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }
@@ -162,12 +187,12 @@ impl<K: Kernel> Reactor<K> {
 
     /// Charges the memory of a new session. If there is none, the session that has waited longest is ended.
     fn note_new_session(&mut self, site: &mut Site<'_>, session: &mut Session) -> bool {
-        if session.note_memory(site) {
+        if session.note_memory(site, 0) {
             return true;
         }
         let Some(key) = self.sessions.longest_waiting() else { return false };
         self.make_room(site, key, Session::refuse_heavy);
-        session.note_memory(site)
+        session.note_memory(site, 0)
     }
 
     /// Ends a session for a new one. `refuse` logs what the new one needs.

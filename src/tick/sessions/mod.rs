@@ -9,6 +9,7 @@
 //! `ACCEPTS_PER_TICK_MAX` connections.
 
 mod accept;
+mod secure;
 mod table;
 
 use super::http::{After, LinePeer, Step, Timer, Upgrade};
@@ -17,6 +18,7 @@ use super::reactor::{AddressChange, Queued, Reactor};
 use super::site::Site;
 use crate::cause::{Cause, Detail};
 use crate::limits;
+use crate::tls::RECORD_BYTES_MAX;
 use crate::wheel::Wheel;
 use crate::ws::handshake;
 pub(super) use table::Sessions;
@@ -85,9 +87,7 @@ impl<K: Kernel> Reactor<K> {
         }
         if entry.read_in_tick == self.tick {
             self.sessions.ready.push_back(key);
-        } else if !entry.session.wants_bytes()
-            || (site.http.is_transferring && entry.session.may_move())
-        {
+        } else if !entry.wants_bytes() || (site.http.is_transferring && entry.may_move()) {
             entry.is_deferred = true;
         } else if self.serve_input(site, key) {
             self.read_session(site, key);
@@ -104,7 +104,7 @@ impl<K: Kernel> Reactor<K> {
         if !entry.session.input().is_empty() {
             self.serve(site, key);
         }
-        self.sessions.get(key).is_some_and(|entry| entry.session.wants_bytes())
+        self.sessions.get(key).is_some_and(|entry| entry.wants_bytes())
     }
 
     /// Reads a session once. The requests that it has received are carried out.
@@ -112,22 +112,22 @@ impl<K: Kernel> Reactor<K> {
         let Some(entry) = self.sessions.get(key) else { return };
         let until = std::mem::replace(&mut entry.queued, Queued::No);
         entry.read_in_tick = self.tick;
-        match self.kernel.receive(&entry.socket, &mut self.scratch) {
+        if entry.secure.as_ref().is_some_and(|secure| secure.has_ended()) {
+            return self.drop_session(site, key);
+        }
+        let room = &mut self.scratch[RECORD_BYTES_MAX..];
+        match self.kernel.receive(&entry.socket, room) {
             // The client has ended its half, or the connection has failed.
             Received::Gone => self.drop_session(site, key),
             Received::Nothing => self.serve(site, key),
             Received::Bytes(count) => {
-                let bytes = self.scratch.get(..count).unwrap_or_default();
-                // The spare buffers are beside the entries.
-                let Sessions { entries, spare, .. } = &mut self.sessions;
-                if let Some(entry) = entries.get_mut(key.slot as usize) {
-                    entry.session.take(bytes, spare, &site.http.rules);
-                }
-                if count == self.scratch.len() || until == Queued::ToTheEnd {
+                if count == room.len() || until == Queued::ToTheEnd {
                     self.queue_session(key, until);
                 }
                 self.sessions.wait_anew(key);
-                self.serve(site, key);
+                if self.take_input(site, key, count) {
+                    self.serve(site, key);
+                }
             }
         }
     }
@@ -146,17 +146,20 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Gives a session what it needs while it waits: a flush, a watch, a deadline.
-    fn settle_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
+    pub(super) fn settle_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Sessions { entries, answers, spare, ready, .. } = &mut self.sessions;
         let entry = entries.get_mut(key.slot as usize);
         let Some(entry) = entry.filter(|entry| entry.generation == key.generation) else { return };
         entry.session.rest(spare);
-        if !entry.is_blocked && !entry.session.has_begun() {
+        let secure_bytes = entry.secure_bytes();
+        if !entry.is_blocked && !entry.session.has_begun() && secure_bytes == 0 {
             entry.session.note_rest(site);
-        } else if !entry.session.note_memory(site) && !entry.session.refuse_for_memory(site.http) {
+        } else if !entry.session.note_memory(site, secure_bytes)
+            && (entry.is_in_handshake() || !entry.session.refuse_for_memory(site.http))
+        {
             return self.drop_session(site, key);
         }
-        let has_answer = !entry.session.unsent().is_empty();
+        let has_answer = entry.has_unsent();
         if has_answer && !entry.is_blocked && !std::mem::replace(&mut entry.has_answer, true) {
             answers.push(key);
         }
@@ -165,12 +168,16 @@ impl<K: Kernel> Reactor<K> {
             entry.is_watched = true;
             self.kernel.watch_readable(&entry.socket, Watched::Session(key));
         }
-        let is_transferring = site.http.is_transferring && entry.session.may_move();
-        if entry.is_deferred && entry.session.wants_bytes() && !is_transferring {
+        let is_transferring = site.http.is_transferring && entry.may_move();
+        if entry.is_deferred && entry.wants_bytes() && !is_transferring {
             entry.is_deferred = false;
             ready.push_back(key);
         }
-        let seconds = entry.session.next_timer(entry.is_blocked, site.http);
+        let seconds = if entry.is_in_handshake() {
+            entry.session.handshake_timer(entry.has_received, site.http)
+        } else {
+            entry.session.next_timer(entry.is_blocked, site.http)
+        };
         // A session that waits for nothing has no deadline: the earlier one may be over in this tick.
         if entry.session.timer == Timer::None || seconds.is_some() {
             self.sessions.set_deadline(key, site.shard.now(), seconds);
@@ -178,13 +185,14 @@ impl<K: Kernel> Reactor<K> {
         self.sessions.note_waiting(key);
     }
 
-    /// The kernel has taken `sent` of the `given` bytes of a session's answers.
+    /// The kernel has taken `sent` of the `given` bytes of a session's answers. `sealed`: these bytes, with TLS.
     pub(super) fn answered(
         &mut self,
         site: &mut Site<'_>,
         key: SessionKey,
         given: usize,
         sent: Sent,
+        sealed: Option<&[u8]>,
     ) {
         let Some(entry) = self.sessions.get(key) else { return };
         let count = match sent {
@@ -193,8 +201,11 @@ impl<K: Kernel> Reactor<K> {
             Sent::Part(_) | Sent::Failed => return self.drop_session(site, key),
         };
         entry.has_answer = false;
-        entry.session.note_sent(count);
-        if !entry.session.unsent().is_empty() {
+        match (&mut entry.secure, sealed.and_then(|sealed| sealed.get(count..))) {
+            (Some(secure), Some(unsent)) => secure.keep(unsent),
+            _ => entry.session.note_sent(count),
+        }
+        if entry.has_unsent() {
             // It is blocked, or one send took its maximum.
             if count < given {
                 entry.is_blocked = true;
@@ -284,8 +295,8 @@ impl<K: Kernel> Reactor<K> {
                 return self.go_on(site, key, true);
             }
             // Input that has arrived by now was in time.
-            Timer::FirstByte | Timer::Request | Timer::KeepAlive
-                if entry.read_in_tick != self.tick && entry.session.wants_bytes() =>
+            Timer::FirstByte | Timer::TlsHandshake | Timer::Request | Timer::KeepAlive
+                if entry.read_in_tick != self.tick && entry.wants_bytes() =>
             {
                 let wants_bytes = self.serve_input(site, key);
                 if wants_bytes {
@@ -308,7 +319,7 @@ impl<K: Kernel> Reactor<K> {
         if entry.is_watched || entry.is_blocked {
             self.kernel.unwatch(&entry.socket, Watched::Session(key), entry.is_blocked);
         }
-        self.closing.push(entry.socket);
+        self.close(entry.socket, entry.secure);
         entry.session.end(site, &mut self.sessions.spare);
     }
 
@@ -320,7 +331,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn session_keys(&self) -> Vec<SessionKey> {
-        let key = |(slot, entry): (usize, &SessionEntry<K::Socket>)| SessionKey {
+        let key = |(slot, entry): (usize, &SessionEntry<K::Socket, K::Channel>)| SessionKey {
             slot: u32::try_from(slot).unwrap_or(u32::MAX),
             generation: entry.generation,
         };
@@ -365,6 +376,13 @@ impl<K: Kernel> Reactor<K> {
                 site.shard.open_refused(&prelude, unwanted.error, unwanted.why.as_deref())
             }
         };
+        let has_ended = entry.secure.as_ref().is_some_and(|secure| secure.has_ended());
+        if let Some(secure) = entry.secure {
+            self.keep_secure(connection, secure);
+        }
         self.adopt(site.shard, connection, entry.socket, &mut leftover);
+        if has_ended {
+            self.queue(connection, Queued::ToTheEnd);
+        }
     }
 }

@@ -6,13 +6,15 @@
 
 use std::collections::VecDeque;
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use slab::Slab;
 
+use super::super::MovedSession;
 use super::super::http::{Session, Spare, Timer};
 use super::super::kernel::SessionKey;
 use super::super::reactor::Queued;
 use crate::clock::Moment;
+use crate::tls::socket::{SecureChannel, SecureSocket};
 use crate::wheel::Wheel;
 
 /// No deadline.
@@ -24,8 +26,12 @@ const SEARCHED_MAX: usize = 64;
 const LOOKED_AT_MAX: usize = 8 * SEARCHED_MAX;
 
 /// One socket and its session.
-pub(super) struct SessionEntry<S> {
+pub(super) struct SessionEntry<S, C> {
     pub(super) socket: S,
+    /// With TLS: its channel.
+    pub(super) secure: Option<Box<SecureSocket<C>>>,
+    /// A byte of its TLS handshake has arrived.
+    pub(super) has_received: bool,
     pub(super) generation: u32,
     /// The tick in which it was read last, modulo 2^16.
     pub(super) read_in_tick: u16,
@@ -46,8 +52,8 @@ pub(super) struct SessionEntry<S> {
 }
 
 /// By slot.
-pub(in crate::tick) struct Sessions<S> {
-    pub(super) entries: Slab<SessionEntry<S>>,
+pub(in crate::tick) struct Sessions<S, C> {
+    pub(super) entries: Slab<SessionEntry<S, C>>,
     pub(super) sequence: u32,
     /// Readable sessions, each once.
     pub(super) ready: VecDeque<SessionKey>,
@@ -70,7 +76,7 @@ pub(super) struct Ages {
     pub(super) waiting: usize,
 }
 
-impl<S> Default for Sessions<S> {
+impl<S, C> Default for Sessions<S, C> {
     fn default() -> Self {
         Self {
             entries: Slab::new(),
@@ -85,8 +91,39 @@ impl<S> Default for Sessions<S> {
     }
 }
 
-impl<S> Sessions<S> {
-    pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut SessionEntry<S>> {
+impl<S, C: SecureChannel> SessionEntry<S, C> {
+    /// Answers or sealed bytes are to be sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        let is_owed = self.secure.as_ref().is_some_and(|secure| secure.has_output());
+        is_owed || !self.session.unsent().is_empty()
+    }
+
+    /// See `Session::wants_bytes`.
+    pub(super) fn wants_bytes(&self) -> bool {
+        self.session.wants_bytes()
+            && !self.secure.as_ref().is_some_and(|secure| secure.has_output())
+    }
+
+    /// See `Session::may_move`. A TLS handshake cannot be continued by another process.
+    pub(super) fn may_move(&self) -> bool {
+        let may_secure = |secure: &SecureSocket<C>| {
+            secure.is_established() && !secure.has_output() && !secure.has_ended()
+        };
+        self.session.may_move() && self.secure.as_deref().is_none_or(may_secure)
+    }
+
+    pub(super) fn is_in_handshake(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| !secure.is_established())
+    }
+
+    /// Memory of its TLS.
+    pub(super) fn secure_bytes(&self) -> usize {
+        self.secure.as_ref().map_or(0, |secure| size_of::<SecureSocket<C>>() + secure.heap_bytes())
+    }
+}
+
+impl<S, C: SecureChannel> Sessions<S, C> {
+    pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut SessionEntry<S, C>> {
         let entry = self.entries.get_mut(key.slot as usize)?;
         (entry.generation == key.generation).then_some(entry)
     }
@@ -112,27 +149,55 @@ impl<S> Sessions<S> {
 
     /// Sessions that another process could not continue, except those that only wait for their client to close.
     pub(in crate::tick) fn busy(&self) -> usize {
-        let is_busy = |entry: &SessionEntry<S>| {
-            !entry.session.may_move() && entry.session.timer != Timer::Linger
-        };
+        let is_busy =
+            |entry: &SessionEntry<S, C>| !entry.may_move() && entry.session.timer != Timer::Linger;
         self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
     }
 
-    /// Sessions that another process could continue: socket, peer, whether a request was answered, and the received
-    /// bytes of the next one.
-    pub(in crate::tick) fn movable(&self) -> impl Iterator<Item = (&S, SocketAddr, bool, &[u8])> {
-        let entries = self.entries.iter().filter(|(_, entry)| entry.session.may_move());
+    /// Sessions that another process could continue.
+    pub(in crate::tick) fn movable(&self) -> impl Iterator<Item = MovedSession<'_, S>> {
+        let entries = self.entries.iter().filter(|(_, entry)| entry.may_move());
         entries.map(|(_, entry)| {
             let session = &entry.session;
-            (&entry.socket, session.peer, session.served, session.input())
+            MovedSession {
+                socket: &entry.socket,
+                peer: session.peer,
+                served: session.served,
+                input: session.input(),
+                secure: entry.secure.as_ref().and_then(|secure| secure.export()),
+            }
         })
     }
 
-    pub(super) fn insert(&mut self, socket: S, session: Session) -> SessionKey {
+    /// Appends the sealed bytes that a session with TLS is to send: one record at most. `false`: it has no TLS.
+    pub(in crate::tick) fn seal(&mut self, key: SessionKey, out: &mut Vec<u8>) -> bool {
+        let Some(SessionEntry { secure: Some(secure), session, .. }) = self.get(key) else {
+            return false;
+        };
+        let content = secure.write(out, |out, most| {
+            let unsent = session.unsent();
+            out.extend_from_slice(unsent.get(..most).unwrap_or(unsent));
+        });
+        session.note_sent(content);
+        if session.is_closing() && session.unsent().is_empty() {
+            // It leaves with the last answer.
+            secure.close(out);
+        }
+        true
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        socket: S,
+        secure: Option<Box<SecureSocket<C>>>,
+        session: Session,
+    ) -> SessionKey {
         self.sequence = self.sequence.wrapping_add(1);
         let generation = self.sequence;
         let slot = self.entries.insert(SessionEntry {
             socket,
+            secure,
+            has_received: false,
             generation,
             read_in_tick: 0,
             queued: Queued::No,
@@ -149,7 +214,7 @@ impl<S> Sessions<S> {
         SessionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation }
     }
 
-    pub(super) fn remove(&mut self, key: SessionKey) -> Option<SessionEntry<S>> {
+    pub(super) fn remove(&mut self, key: SessionKey) -> Option<SessionEntry<S, C>> {
         self.get(key)?;
         let entry = self.entries.try_remove(key.slot as usize)?;
         self.ages.waiting -= usize::from(entry.wait_number != 0);
@@ -213,7 +278,7 @@ impl<S> Sessions<S> {
         }
     }
 
-    pub(super) fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&SessionEntry<S>> {
+    pub(super) fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&SessionEntry<S, C>> {
         let entry = self.entries.get(key.slot as usize)?;
         (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
     }
@@ -252,10 +317,12 @@ impl<S> Sessions<S> {
 mod tests {
     use super::*;
     use crate::admission::AddressSlot;
+    use crate::tls::TlsChannel;
+    use core::net::SocketAddr;
 
-    fn waiting(sessions: &mut Sessions<()>, peer: [u8; 4]) -> SessionKey {
+    fn waiting(sessions: &mut Sessions<(), TlsChannel>, peer: [u8; 4]) -> SessionKey {
         let peer = SocketAddr::from((peer, 4_711));
-        let key = sessions.insert((), Session::new(peer, AddressSlot::NONE));
+        let key = sessions.insert((), None, Session::new(peer, AddressSlot::NONE));
         sessions.get(key).unwrap().session.timer = Timer::FirstByte;
         sessions.note_waiting(key);
         key

@@ -22,6 +22,7 @@ use super::{OWN_KINDS, PARK_MS_MAX, failed, pack, pack_parts, unpack};
 use crate::limits;
 use crate::mailbox::Doorbell;
 use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
+use crate::tls::TlsChannel;
 use crate::worker::time::Clock;
 
 /// How long `park` waits where only failed watches are to be reported.
@@ -106,6 +107,7 @@ fn report(event: &epoll::Event) -> Option<KernelEvent> {
 impl Kernel for Epoll {
     type Socket = OwnedFd;
     type Listener = OwnedFd;
+    type Channel = TlsChannel;
 
     fn watch_listener(&mut self, listener: &OwnedFd, index: u32) {
         self.watch_edges(listener.as_fd(), Token::Readable(Watched::Listener(index)));

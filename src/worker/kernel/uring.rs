@@ -26,6 +26,7 @@ use super::{OWN_KINDS, PARK_MS_MAX, pack, pack_parts, unpack, unpack_parts};
 use crate::limits;
 use crate::mailbox::Doorbell;
 use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
+use crate::tls::TlsChannel;
 use crate::worker::time::Clock;
 
 /// Own kinds of requests: see `pack`.
@@ -333,6 +334,7 @@ impl Uring {
 impl Kernel for Uring {
     type Socket = OwnedFd;
     type Listener = OwnedFd;
+    type Channel = TlsChannel;
 
     fn watch_listener(&mut self, listener: &OwnedFd, index: u32) {
         self.watch_multi(listener.as_fd(), Token::Readable(Watched::Listener(index)));

@@ -12,6 +12,7 @@ mod record;
 mod send;
 mod stream;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 pub(super) use receive::{listen, receive_all};
@@ -21,6 +22,7 @@ pub(crate) use stream::{check_user, peer_credentials};
 
 use super::{HostKernel, Worker};
 use crate::mailbox::Carried;
+use crate::tls::ticket::TicketKey;
 
 /// The meeting point of the workers of both processes: abstract Unix sockets of the new process, one for each worker.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,8 @@ pub struct Transfer {
     /// Old process: nonce and receivers of the `Rendezvous`, set before `Phase::leave`.
     outgoing: [AtomicU64; 2],
     gauges: Box<[Gauge]>,
+    /// New process: the ticket keys of the old one.
+    ticket_keys: OnceLock<Vec<TicketKey>>,
     /// Workers that have sent, or received, everything.
     done: AtomicUsize,
     failed: AtomicBool,
@@ -102,9 +106,16 @@ impl Transfer {
             incoming,
             outgoing: Default::default(),
             gauges: (0..workers).map(|_| Gauge::default()).collect(),
+            ticket_keys: OnceLock::new(),
             done: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
         }
+    }
+
+    /// New process: the ticket keys of the old one. None without TLS there.
+    #[must_use]
+    pub fn ticket_keys(&self) -> &[TicketKey] {
+        self.ticket_keys.get().map_or(&[], |keys| keys)
     }
 
     /// Sets the receivers; a new attempt begins.

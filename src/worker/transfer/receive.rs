@@ -16,6 +16,7 @@ use rustix::io::retry_on_intr;
 use super::Rendezvous;
 use super::record::Record;
 use super::stream::{Incoming, PATIENCE, check_user};
+use crate::tls::ticket::TicketKey;
 use crate::worker::notes::peer_of;
 use crate::worker::time::Clock;
 use crate::worker::{HostKernel, Worker};
@@ -83,12 +84,17 @@ fn take<K: HostKernel>(worker: &mut Worker<K>, record: Record, socket: Option<Ow
                 guard.put(key.slot, shared.overload.admission.enter_again(client));
             }
         }
-        (Record::Session { peer, served, input }, Some(socket)) => {
+        (Record::Session { peer, served, input, secure }, Some(socket)) => {
             let unknown = std::net::SocketAddr::new(peer, 0);
             let peer = peer_of(&socket).unwrap_or(unknown);
-            core.import_session(socket, peer, served, &input);
+            core.import_session(socket, peer, served, &input, secure);
         }
         (Record::Channel(state), _) => core.import_channel(state),
+        (Record::TicketKeys(keys), _) => {
+            let keys = keys.iter().filter_map(|key| key.as_slice().try_into().ok());
+            // One worker of the old process sends them.
+            let _ = shared.transfer.ticket_keys.set(keys.map(TicketKey::of_bytes).collect());
+        }
         // `Incoming` returns records that need a socket together with it, and does not return the end.
         (Record::Connection { .. } | Record::Session { .. } | Record::End { .. }, _) => {}
     }

@@ -12,16 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::admission::ClientAddress;
 use crate::shard::ChannelState;
 use crate::tick::Moved;
+use crate::tls::socket::SecureState;
 
 /// The version of the format. Increase it with each change of `Record`; a test compares the two.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// An established connection, with its socket.
     Connection { moved: Moved, client: Option<ClientAddress> },
     /// A socket that speaks HTTP, between two requests or with an incomplete one.
-    Session { peer: IpAddr, served: bool, input: Vec<u8> },
+    Session { peer: IpAddr, served: bool, input: Vec<u8>, secure: Option<Box<SecureState>> },
+    /// The keys of session tickets: the new process opens the tickets of the old one.
+    TicketKeys(Vec<Vec<u8>>),
     /// A home's state of a channel.
     Channel(ChannelState),
     /// The end, with the number of records before it.
@@ -61,7 +64,7 @@ mod tests {
     }
 
     /// One of each, nothing left at its default.
-    fn samples() -> [Record; 4] {
+    fn samples() -> [Record; 5] {
         let connection = ConnectionState {
             app: text("1001"),
             socket_id: SocketId::parse("7.8").unwrap(),
@@ -92,12 +95,23 @@ mod tests {
         let client = ClientAddress::of([127, 0, 0, 1].into());
         [
             Record::Connection {
-                moved: Moved { connection, peer_closed: true, partial: vec![129] },
+                moved: Moved {
+                    connection,
+                    peer_closed: true,
+                    partial: vec![129],
+                    secure: Some(Box::new(SecureState::sample())),
+                },
                 client: Some(client),
             },
-            Record::Session { peer: [127, 0, 0, 1].into(), served: true, input: b"GET /".to_vec() },
+            Record::Session {
+                peer: [127, 0, 0, 1].into(),
+                served: true,
+                input: b"GET /".to_vec(),
+                secure: None,
+            },
+            Record::TicketKeys(vec![vec![1; 48]]),
             Record::Channel(ChannelState { app: text("1001"), name: text("news"), home }),
-            Record::End { records: 3 },
+            Record::End { records: 4 },
         ]
     }
 
@@ -130,6 +144,6 @@ mod tests {
         let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        assert_eq!((FORMAT, bytes.len(), digest), (1, 120, 11_378_471_920_346_692_528));
+        assert_eq!((FORMAT, bytes.len(), digest), (2, 188, 6_275_137_806_979_600_493));
     }
 }

@@ -52,11 +52,15 @@ fn try_send_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
         let client = admission.client(&worker.guard.address_slot(key.slot));
         ways[next()].put(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
     }
+    if let Some(acceptor) = worker.acceptor.as_ref().filter(|_| core.mailbox.core() == 0) {
+        let keys = acceptor.ticket_keys.iter().map(|key| key.to_bytes().to_vec()).collect();
+        ways[next()].put(&Record::TicketKeys(keys), None)?;
+    }
     for state in core.shard.export_channels() {
         ways[next()].put(&Record::Channel(state), None)?;
     }
-    for MovedSession { socket, peer, served, input } in core.movable_sessions() {
-        let record = Record::Session { peer: peer.ip(), served, input: input.to_vec() };
+    for MovedSession { socket, peer, served, input, secure } in core.movable_sessions() {
+        let record = Record::Session { peer: peer.ip(), served, input: input.to_vec(), secure };
         ways[next()].put(&record, Some(socket.as_fd()))?;
     }
     ways.into_iter().try_for_each(Outgoing::finish)

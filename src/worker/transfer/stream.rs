@@ -204,6 +204,7 @@ mod tests {
             peer: [127, 0, 0, 1].into(),
             served: number.is_multiple_of(2),
             input: vec![1; length],
+            secure: None,
         }
     }
 

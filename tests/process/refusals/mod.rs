@@ -8,6 +8,7 @@ mod connections;
 mod handshakes;
 mod messages;
 mod requests;
+mod tls;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -239,7 +240,7 @@ const ELSEWHERE: &[(Cause, &str)] = &[
 #[test]
 fn each_cause_has_a_case() {
     let cases = requests::CASES.iter().chain(handshakes::CASES).chain(messages::CASES);
-    let cases = cases.chain(messages::SUBSCRIPTIONS).chain(connections::CASES);
+    let cases = cases.chain(messages::SUBSCRIPTIONS).chain(connections::CASES).chain(tls::CASES);
     let mut covered: Vec<Cause> = cases.map(|case| case.cause).collect();
     covered.extend(ELSEWHERE.iter().map(|(cause, _)| *cause));
     let once: BTreeSet<Cause> = covered.iter().copied().collect();
@@ -251,7 +252,7 @@ fn each_cause_has_a_case() {
 #[test]
 fn each_status_and_code_has_a_case() {
     let cases = requests::CASES.iter().chain(handshakes::CASES).chain(messages::CASES);
-    let cases = cases.chain(messages::SUBSCRIPTIONS).chain(connections::CASES);
+    let cases = cases.chain(messages::SUBSCRIPTIONS).chain(connections::CASES).chain(tls::CASES);
     let number = |text: &str| text.trim_start_matches("closed ").split(' ').next()?.parse().ok();
     let covered: BTreeSet<u16> = cases.filter_map(|case| number(case.answer)).collect();
     let mut expected: BTreeSet<u16> = HttpRefusal::ALL.map(HttpRefusal::status).into();
@@ -285,6 +286,11 @@ fn subscriptions_that_are_refused() {
 #[test]
 fn connections_that_are_closed() {
     run(connections::CASES);
+}
+
+#[test]
+fn tls_that_is_refused() {
+    run(tls::CASES);
 }
 
 /// A flood of one cause is a few lines and a sum, and other causes keep their lines.

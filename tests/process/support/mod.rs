@@ -11,6 +11,7 @@ mod gate;
 mod http;
 mod redis;
 mod server;
+pub(crate) mod tls;
 mod wire;
 
 use std::io::{ErrorKind, Read};

@@ -5,11 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::ClientConfig;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
@@ -18,7 +20,7 @@ use super::gate::Pass;
 use super::http::{Http, Request};
 use super::redis::Redis;
 use super::wire::{Reply, Wire};
-use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, eventually, free_port, now, pause};
+use super::{APP_ID, APP_KEY, APP_SECRET, DEADLINE, eventually, free_port, now, pause, tls};
 
 /// How a server is to be started.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Setup {
     user: Option<u32>,
     /// Limits of the shell that starts it, such as `-n 100`.
     ulimits: Vec<String>,
+    /// Clients of the server speak TLS.
+    is_secure: bool,
     folder: Folder,
 }
 
@@ -85,6 +89,7 @@ impl Setup {
             program: env!("CARGO_BIN_EXE_ringverb").into(),
             user: None,
             ulimits: Vec::new(),
+            is_secure: false,
             folder: Folder::new("server"),
         }
     }
@@ -92,6 +97,18 @@ impl Setup {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The port is TLS, with the certificate of the tests.
+    pub(crate) fn secure(self) -> Self {
+        let [certificate, key] = tls::pair("server");
+        let setup = self.env("RINGVERB_TLS_CERT", &certificate).env("RINGVERB_TLS_KEY", &key);
+        Self { is_secure: true, ..setup }
+    }
+
+    /// A path in the folder the server starts in.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.0.join(name)
     }
 
     pub(crate) fn arg(mut self, argument: &str) -> Self {
@@ -184,7 +201,8 @@ impl Setup {
         let stderr = lines(child.stderr.take().expect("a pipe"));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let output = Output { stdout, stderr, seen: String::new() };
-        Server { child, output, address, done: false, _folder: self.folder }
+        let trust = self.is_secure.then(tls::client);
+        Server { child, output, address, trust, done: false, _folder: self.folder }
     }
 
     /// Starts the server on a free port and waits until it listens.
@@ -231,7 +249,7 @@ impl Setup {
         drop(command);
         let unread = || mpsc::channel().1;
         let output = Output { stdout: unread(), stderr: unread(), seen: String::new() };
-        let server = Server { child, output, address, done: false, _folder: folder };
+        let server = Server { child, output, address, trust: None, done: false, _folder: folder };
         eventually("the server accepts", || TcpStream::connect(address).ok());
         server
     }
@@ -301,6 +319,8 @@ pub(crate) struct Server {
     child: Child,
     output: Output,
     pub(crate) address: SocketAddr,
+    /// With TLS: the configuration of its clients.
+    pub(crate) trust: Option<Arc<ClientConfig>>,
     done: bool,
     _folder: Folder,
 }
@@ -385,7 +405,11 @@ impl Server {
     }
 
     pub(crate) fn wire(&self) -> Wire {
-        Wire::new(TcpStream::connect(self.address).expect("the server accepts"))
+        let wire = Wire::new(TcpStream::connect(self.address).expect("the server accepts"));
+        match &self.trust {
+            None => wire,
+            Some(config) => wire.secured(config),
+        }
     }
 
     /// A connection from this address of 127.0.0.0/8.

@@ -2,8 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
-use super::DEADLINE;
+use rustls::{ClientConfig, ClientConnection};
+
+use super::{DEADLINE, tls};
 
 /// A socket and what was received and not used yet.
 #[derive(Debug)]
@@ -13,6 +16,8 @@ pub(crate) struct Wire {
     /// Bytes that `send` has sent, and bytes that were received.
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
+    /// With TLS.
+    pub(crate) secure: Option<Box<ClientConnection>>,
 }
 
 /// Status line and header fields; names in lower case.
@@ -63,24 +68,44 @@ impl Wire {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(DEADLINE)).expect("SO_RCVTIMEO");
         stream.set_write_timeout(Some(DEADLINE)).expect("SO_SNDTIMEO");
-        Self { stream, input: Vec::new(), sent_bytes: 0, received_bytes: 0 }
+        Self { stream, input: Vec::new(), sent_bytes: 0, received_bytes: 0, secure: None }
+    }
+
+    /// The handshake comes with the first bytes.
+    pub(crate) fn secured(self, config: &Arc<ClientConfig>) -> Self {
+        let secure = ClientConnection::new(config.clone(), tls::name()).expect("a client");
+        Self { secure: Some(Box::new(secure)), ..self }
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes what it is sent");
+        self.write(bytes).expect("the server takes what it is sent");
         self.sent_bytes += bytes.len() as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.secure {
+            None => self.stream.write_all(bytes),
+            Some(secure) => rustls::Stream::new(&mut **secure, &mut self.stream).write_all(bytes),
+        }
+    }
+
+    fn read(&mut self, chunk: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.secure {
+            None => self.stream.read(chunk),
+            Some(secure) => rustls::Stream::new(&mut **secure, &mut self.stream).read(chunk),
+        }
     }
 
     /// Sends although the server may have closed already.
     pub(crate) fn send_to_closing(&mut self, bytes: &[u8]) {
         // That it is closed is what the caller wants to see; the next read tells.
-        let _ = self.stream.write_all(bytes);
+        let _ = self.write(bytes);
     }
 
     /// Waits for bytes; `false` at the end of the connection.
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk) {
+        match self.read(&mut chunk) {
             Ok(0) => false,
             Ok(count) => {
                 self.input.extend_from_slice(&chunk[..count]);

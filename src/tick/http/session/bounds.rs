@@ -11,11 +11,11 @@ use crate::limits;
 use crate::tick::site::Site;
 
 impl Session {
-    /// Charges the memory that it uses now. `false`: the budget has no room for it.
-    pub(in crate::tick) fn note_memory(&mut self, site: &mut Site<'_>) -> bool {
+    /// Charges the memory that it uses now, with that of its TLS. `false`: the budget has no room for it.
+    pub(in crate::tick) fn note_memory(&mut self, site: &mut Site<'_>, secure: usize) -> bool {
         let held = self.held as usize;
         let work = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.heap_bytes());
-        let now = limits::HTTP_CONNECTION_BYTES + work;
+        let now = limits::HTTP_CONNECTION_BYTES + work + secure;
         let fits = now == held || site.shard.note_http(held, now);
         if fits {
             self.held = u32::try_from(now).unwrap_or(u32::MAX);
@@ -100,13 +100,23 @@ impl Session {
         self.seconds(http)
     }
 
+    /// `next_timer` during a TLS handshake: the time for the first byte, then for all others.
+    pub(in crate::tick) fn handshake_timer(&mut self, has_begun: bool, http: &Http) -> Option<u32> {
+        let timer = if has_begun { Timer::TlsHandshake } else { Timer::FirstByte };
+        if self.timer == timer {
+            return None;
+        }
+        self.timer = timer;
+        self.seconds(http)
+    }
+
     /// The length of its timer.
     pub(in crate::tick) fn seconds(&self, http: &Http) -> Option<u32> {
         let rules = &http.rules;
         match self.timer {
             Timer::None => None,
             Timer::FirstByte => Some(rules.request_seconds.min(limits::FIRST_BYTE_TIMEOUT_SECONDS)),
-            Timer::Request | Timer::Answer => Some(rules.request_seconds),
+            Timer::TlsHandshake | Timer::Request | Timer::Answer => Some(rules.request_seconds),
             Timer::KeepAlive => Some(rules.keepalive_seconds),
             Timer::Cores => Some(u32::try_from(limits::GATHER_TIMEOUT_MS / 1_000).unwrap_or(1)),
             Timer::Linger => Some(LINGER_SECONDS),
@@ -117,6 +127,7 @@ impl Session {
     pub(in crate::tick) fn refuse_late(&self, http: &mut Http) {
         let cause = match self.timer {
             Timer::FirstByte => Cause::NothingSent,
+            Timer::TlsHandshake => Cause::TlsTimeout,
             Timer::Request => Cause::RequestTimeout,
             Timer::Answer => Cause::AnswerUnread,
             Timer::None | Timer::KeepAlive | Timer::Cores | Timer::Linger => return,

@@ -1,0 +1,59 @@
+//! The TLS options: files in pairs, and the port. PURE: `server/certificates.rs` reads the files.
+
+use super::options::OptionId as Id;
+use super::validate::OptionReader;
+use super::{Sourced, TlsOptions, TlsPair, Values};
+
+/// Pairs of files. Each is parsed for each handshake in which a name is asked for.
+const PAIRS_MAX: usize = 32;
+
+impl OptionReader {
+    /// `port`: the plain port, which cannot be the TLS port too.
+    pub(super) fn tls(&mut self, server: &Values, port: u16) -> Option<TlsOptions> {
+        let [certificates, keys] = [Id::TlsCert, Id::TlsKey].map(|id| self.list(server, id));
+        let tls_port: Option<u16> = self.some(server, Id::TlsPort);
+        let name = |id: Id| server.get(id).map_or(id.spec().environment[0], Sourced::name);
+        let [cert_name, key_name] = [Id::TlsCert, Id::TlsKey].map(name);
+        if certificates.is_empty() && keys.is_empty() {
+            if tls_port.is_some() {
+                self.problems.push(format!(
+                    "{} is set, but there is no certificate: name its files in RINGVERB_TLS_CERT and RINGVERB_TLS_KEY",
+                    name(Id::TlsPort)
+                ));
+            }
+            return None;
+        }
+        if certificates.len() != keys.len() {
+            self.problems.push(format!(
+                "{cert_name} names {} and {key_name} names {}, but each certificate needs its key: name as many files in \
+                 both, in the same order",
+                files(certificates.len()),
+                files(keys.len())
+            ));
+        }
+        if certificates.len() > PAIRS_MAX {
+            self.problems.push(format!(
+                "{cert_name} names {} files, and {PAIRS_MAX} are the limit: use certificates for several names",
+                certificates.len()
+            ));
+        }
+        if tls_port.is_some_and(|tls_port| tls_port == port) {
+            self.problems.push(format!(
+                "{} is {port}, which is the plain port (REVERB_SERVER_PORT) too: choose another, or leave it empty for \
+                 TLS only",
+                name(Id::TlsPort)
+            ));
+        }
+        let pairs = certificates.into_iter().zip(keys);
+        let pairs = pairs.map(|(certificate, key)| TlsPair { certificate, key }).collect();
+        Some(TlsOptions { pairs, port: tls_port })
+    }
+}
+
+fn files(count: usize) -> String {
+    match count {
+        0 => "no file".to_owned(),
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    }
+}

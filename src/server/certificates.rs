@@ -1,0 +1,258 @@
+//! The certificates of the server: read at the start, and again when their files change. New session ticket keys.
+//!
+//! Owns the files' names, and the last `AcceptorLink`. A start fails with a sentence for each pair that cannot be used.
+//! During the run, a pair that cannot be used leaves the earlier one in use, with one log line for each change. New
+//! handshakes use a new pair within `LOOK_EVERY` twice and a second; established connections stay. `certbot renew`
+//! needs no hook. `tls/identity.rs` reads the content.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monoio::time::sleep;
+use rustls::ServerConfig;
+
+use super::control::Control;
+use super::doctor::{Finding, Verdict};
+use crate::config::{TlsOptions, TlsPair};
+use crate::tls::identity::{self, Identity, TICKET_LIFETIME_SECONDS};
+use crate::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
+use crate::worker::acceptor::AcceptorLink;
+use crate::worker::time::unix_seconds;
+
+/// Between two looks at the files. A change counts when two looks agree, so that a pair is not read between the writes
+/// of its two files.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A file is not longer. Chains have some KB.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Ticket keys that are in use: one seals, and all open. So a ticket can be used for its whole lifetime.
+const TICKET_KEYS: usize = 3;
+/// A warning comes so many seconds before a certificate expires.
+const EXPIRY_NOTICE_SECONDS: i64 = 14 * 86_400;
+
+/// What tells that a file has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+/// Of all files, in order; `None`: it cannot be read.
+type Stamps = Vec<Option<FileStamp>>;
+
+/// The certificates in use.
+pub(super) struct Certificates {
+    options: TlsOptions,
+    identities: Vec<Identity>,
+    link: Arc<AcceptorLink>,
+    /// Of the files that were read last, also if they could not be used.
+    read: Stamps,
+    rotate_at: u64,
+}
+
+impl Certificates {
+    /// # Errors
+    /// One sentence for each pair that cannot be used.
+    pub(super) fn load(options: &TlsOptions) -> Result<Self, Vec<String>> {
+        let read = stamps(options);
+        let identities = identities(options)?;
+        let ticket_keys = vec![new_ticket_key().map_err(|error| vec![error])?];
+        let link = link(identities.clone(), ticket_keys).map_err(|error| vec![error])?;
+        let rotate_at = unix_seconds() + rotation_seconds();
+        Ok(Self { options: options.clone(), identities, link, read, rotate_at })
+    }
+
+    pub(super) fn link(&self) -> Arc<AcceptorLink> {
+        self.link.clone()
+    }
+
+    /// What clients may refuse, for the start.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let pairs = self.options.pairs.iter().zip(&self.identities);
+        pairs.flat_map(|(pair, identity)| warnings(pair, identity)).collect()
+    }
+
+    /// Accepts the tickets of the process whose place this one takes, too.
+    pub(super) fn adopt_ticket_keys(&mut self, keys: &[TicketKey]) {
+        if !keys.is_empty() {
+            // The first one seals, so that tickets of both processes are alike while both serve.
+            let own = self.link.ticket_keys.iter();
+            let keys = keys.iter().chain(own).take(TICKET_KEYS).cloned().collect();
+            self.replace(self.identities.clone(), keys);
+        }
+    }
+
+    /// Looks at the files until the process ends.
+    ///
+    /// # Errors
+    /// When the control thread has ended.
+    pub(super) fn watch(self, control: &Control) -> io::Result<()> {
+        control.run(|| Ok(self.look_on()))
+    }
+
+    async fn look_on(mut self) {
+        let mut seen = self.read.clone();
+        loop {
+            sleep(LOOK_EVERY).await;
+            let now = stamps(&self.options);
+            if now == seen && now != self.read {
+                self.read = now.clone();
+                self.reload();
+            }
+            seen = now;
+            if unix_seconds() >= self.rotate_at {
+                self.rotate();
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        match identities(&self.options) {
+            Ok(identities) => {
+                if self.replace(identities, self.link.ticket_keys.clone()) {
+                    tracing::info!("certificates reloaded: new TLS handshakes use them");
+                    self.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+                }
+            }
+            Err(problems) => tracing::error!(
+                "certificates not reloaded, and the earlier ones stay in use: {}",
+                problems.join("; ")
+            ),
+        }
+    }
+
+    fn rotate(&mut self) {
+        self.rotate_at = unix_seconds() + rotation_seconds();
+        match new_ticket_key() {
+            Ok(key) => {
+                let older = self.link.ticket_keys.iter().take(TICKET_KEYS - 1).cloned();
+                let keys = std::iter::once(key).chain(older).collect();
+                self.replace(self.identities.clone(), keys);
+            }
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    /// New handshakes use these. `false`: they cannot.
+    fn replace(&mut self, identities: Vec<Identity>, ticket_keys: Vec<TicketKey>) -> bool {
+        match link(identities.clone(), ticket_keys) {
+            Ok(next) => {
+                self.link.append(next.clone());
+                (self.link, self.identities) = (next, identities);
+                true
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                false
+            }
+        }
+    }
+}
+
+/// For `ringverb check`.
+pub(super) fn examine(options: &TlsOptions) -> Vec<Finding> {
+    let examine = |pair: &TlsPair| match identity(pair) {
+        Err(problem) => vec![Finding::new(Verdict::Problem, "tls", problem)],
+        Ok(identity) => {
+            let until = identity::date(identity.valid_until);
+            let text = format!("{} is valid until {until}", pair.certificate);
+            let warnings = warnings(pair, &identity).into_iter();
+            let warnings = warnings.map(|text| Finding::new(Verdict::Warning, "tls", text));
+            std::iter::once(Finding::new(Verdict::Good, "tls", text)).chain(warnings).collect()
+        }
+    };
+    options.pairs.iter().flat_map(examine).collect()
+}
+
+fn warnings(pair: &TlsPair, identity: &Identity) -> Vec<String> {
+    let unusual = identity.warning.map(|warning| format!("{} {warning}", pair.certificate));
+    let until = identity.valid_until;
+    let expires = (until < now() + EXPIRY_NOTICE_SECONDS).then(|| {
+        let until = identity::date(until);
+        format!("{} expires at {until}: is its renewal set up?", pair.certificate)
+    });
+    unusual.into_iter().chain(expires).collect()
+}
+
+fn now() -> i64 {
+    i64::try_from(unix_seconds()).unwrap_or(i64::MAX)
+}
+
+fn rotation_seconds() -> u64 {
+    u64::from(TICKET_LIFETIME_SECONDS) / (TICKET_KEYS as u64 - 1)
+}
+
+fn identities(options: &TlsOptions) -> Result<Vec<Identity>, Vec<String>> {
+    let (mut identities, mut problems) = (Vec::new(), Vec::new());
+    for pair in &options.pairs {
+        match identity(pair) {
+            Ok(identity) => identities.push(identity),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(identities) } else { Err(problems) }
+}
+
+fn identity(pair: &TlsPair) -> Result<Identity, String> {
+    let TlsPair { certificate, key } = pair;
+    let read = |path: &str, option: &str| {
+        read(path).map_err(|error| {
+            format!(
+                "{path} cannot be read: {error}. {option} names it; does the file exist, and may the user of this \
+                 process read it?"
+            )
+        })
+    };
+    let (certificates, key_text) =
+        (read(certificate, "RINGVERB_TLS_CERT")?, read(key, "RINGVERB_TLS_KEY")?);
+    let identity = Identity::read(&certificates, &key_text);
+    let identity = identity.and_then(|identity| identity.check_dates(now()).map(|()| identity));
+    identity.map_err(|error| format!("{certificate} with {key}: {error}"))
+}
+
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn stamps(options: &TlsOptions) -> Stamps {
+    let paths = options.pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+    let stamp = |path: &String| {
+        let found = fs::metadata(path).ok()?;
+        Some(FileStamp {
+            device: found.dev(),
+            inode: found.ino(),
+            bytes: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })
+    };
+    paths.map(stamp).collect()
+}
+
+fn new_ticket_key() -> Result<TicketKey, String> {
+    let mut bytes = [0; TICKET_KEY_BYTES];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(TicketKey::of_bytes(bytes)),
+        Err(error) => {
+            Err(format!("the kernel returned no random numbers for ticket keys: {error}"))
+        }
+    }
+}
+
+fn random(bytes: &mut [u8]) -> bool {
+    getrandom::fill(bytes).is_ok()
+}
+
+fn link(
+    identities: Vec<Identity>,
+    ticket_keys: Vec<TicketKey>,
+) -> Result<Arc<AcceptorLink>, String> {
+    let config: Arc<ServerConfig> = identity::acceptor(identities, &ticket_keys, random)
+        .map_err(|error| format!("the TLS library refuses the certificates: {error}"))?;
+    Ok(AcceptorLink::new(config, ticket_keys))
+}

@@ -1,0 +1,178 @@
+//! Established connections with TLS: their channels by slot, what is read through them, and their last bytes.
+//!
+//! A side table, so that a connection without TLS pays nothing: the table has entries up to the highest slot with TLS
+//! only. Received records are opened in place and their content is fed as that of other connections. Answers of a
+//! channel without content (a key update) make the connection dirty. `tick/flush.rs` seals. PURE.
+
+use super::Reactor;
+use crate::cause::{Cause, Detail};
+use crate::limits;
+use crate::shard::{ConnectionKey, Shard};
+use crate::tick::kernel::{Kernel, Send};
+use crate::tls::RECORD_BYTES_MAX;
+use crate::tls::socket::{ChannelEnd, SecureChannel, SecureInput, SecureSocket, SecureState};
+
+/// By slot.
+pub(in crate::tick) struct SecureSockets<C>(Vec<Option<Box<SecureSocket<C>>>>);
+
+impl<C> Default for SecureSockets<C> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<C: SecureChannel> SecureSockets<C> {
+    pub(in crate::tick) fn get(&self, slot: u32) -> Option<&SecureSocket<C>> {
+        self.0.get(slot as usize)?.as_deref()
+    }
+
+    pub(in crate::tick) fn get_mut(&mut self, slot: u32) -> Option<&mut SecureSocket<C>> {
+        self.0.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn is_secure(&self, slot: u32) -> bool {
+        self.get(slot).is_some()
+    }
+
+    pub(super) fn has_ended(&self, slot: u32) -> bool {
+        self.get(slot).is_some_and(SecureSocket::has_ended)
+    }
+
+    pub(super) fn heap_bytes(&self, slot: usize) -> usize {
+        let found = self.0.get(slot).and_then(Option::as_deref);
+        found.map_or(0, SecureSocket::heap_bytes)
+    }
+
+    pub(super) fn insert(&mut self, slot: u32, socket: Box<SecureSocket<C>>) {
+        let slot = slot as usize;
+        if self.0.len() <= slot {
+            self.0.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.0.get_mut(slot) {
+            *place = Some(socket);
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Box<SecureSocket<C>>> {
+        self.0.get_mut(slot as usize)?.take()
+    }
+}
+
+impl<K: Kernel> Reactor<K> {
+    /// Opens received bytes and feeds their content.
+    pub(super) fn feed_secure(
+        &mut self,
+        shard: &mut Shard,
+        key: ConnectionKey,
+        scratch: &mut [u8],
+        count: usize,
+    ) {
+        let kept_before = self.input_bytes(key.slot as usize);
+        let Some(secure) = self.secure.get_mut(key.slot) else { return };
+        let end = RECORD_BYTES_MAX + count;
+        let SecureInput { plain, end } = secure.receive(scratch, RECORD_BYTES_MAX, end);
+        let kept = self.input_bytes(key.slot as usize);
+        if kept != kept_before {
+            shard.note_input(key, kept_before, kept);
+        }
+        if let Some(content) = scratch.get_mut(plain).filter(|content| !content.is_empty()) {
+            self.feed(shard, key, content);
+        }
+        match end {
+            None => self.wake_secure(shard, key),
+            // Read again in the next tick, which ends it: the answers to what came before, or the alert, leave first.
+            Some(ChannelEnd::Closed) => self.queue(key, super::Queued::ToTheEnd),
+            Some(ChannelEnd::Failed(why)) => {
+                shard.note_refusal(key.slot, Cause::TlsRecord, &[Detail::Own(why)]);
+                self.queue(key, super::Queued::ToTheEnd);
+                self.wake_secure(shard, key);
+            }
+            // Only a handshake ends so.
+            Some(ChannelEnd::NotTls) => self.drop_socket(shard, key),
+        }
+    }
+
+    /// The session of this channel has become a connection.
+    pub(in crate::tick) fn keep_secure(
+        &mut self,
+        key: ConnectionKey,
+        secure: Box<SecureSocket<K::Channel>>,
+    ) {
+        self.secure.insert(key.slot, secure);
+    }
+
+    /// Restores the channel of a connection of another process, before `adopt`. The versions of the records are the
+    /// same, so the state can be read.
+    pub(in crate::tick) fn import_secure(
+        &mut self,
+        key: ConnectionKey,
+        state: Option<Box<SecureState>>,
+    ) {
+        if let Some(secure) = state.and_then(SecureSocket::import) {
+            self.secure.insert(key.slot, secure);
+        }
+    }
+
+    /// A connection of another process was adopted: what its channel had begun goes on.
+    pub(in crate::tick) fn resume_secure(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        self.wake_secure(shard, key);
+        if self.secure.has_ended(key.slot) {
+            self.queue(key, super::Queued::ToTheEnd);
+        }
+    }
+
+    /// If its channel has something to send, the next flush sends it.
+    pub(in crate::tick) fn wake_secure(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        if self.secure.get(key.slot).is_some_and(SecureSocket::has_output) {
+            shard.wake(key.slot);
+        }
+    }
+
+    /// Keeps sealed bytes that the socket did not take, and accounts for them.
+    pub(in crate::tick) fn keep_sealed(
+        &mut self,
+        shard: &mut Shard,
+        key: ConnectionKey,
+        unsent: &[u8],
+        kept_before: usize,
+    ) {
+        if let Some(secure) = self.secure.get_mut(key.slot) {
+            secure.keep(unsent);
+        }
+        let kept = self.input_bytes(key.slot as usize);
+        if kept != kept_before {
+            shard.note_input(key, kept_before, kept);
+        }
+    }
+
+    /// Closes a connection whose keys have sealed as much as they may: TLS 1.2 has no key update. Clients reconnect at
+    /// once after 4200.
+    pub(in crate::tick) fn close_worn(&self, shard: &mut Shard, key: ConnectionKey) {
+        let is_worn = self.secure.get(key.slot).is_some_and(SecureSocket::is_worn);
+        if is_worn && shard.get(key).is_some_and(|connection| !connection.is_closing()) {
+            shard.close_frame(key.slot, 4200, "The keys of TLS 1.2 are used up");
+        }
+    }
+
+    /// Closes a socket at the end of the tick; with TLS, after its last bytes.
+    pub(in crate::tick) fn close(
+        &mut self,
+        socket: K::Socket,
+        secure: Option<Box<SecureSocket<K::Channel>>>,
+    ) {
+        match secure.map(|mut secure| secure.last_words()) {
+            Some(bytes) if !bytes.is_empty() => self.last_words.push((socket, bytes)),
+            _ => self.closing.push(socket),
+        }
+    }
+
+    /// Sends last bytes as far as the sockets take them. Whether they arrive does not matter: the connection has ended.
+    pub(super) fn send_last_words(&mut self) {
+        let mut results = Vec::new();
+        for batch in self.last_words.chunks(limits::SENDS_PER_SUBMIT) {
+            let sends = batch.iter().map(|(socket, bytes)| Send { socket, bytes });
+            self.kernel.send_all(sends, &mut results);
+        }
+        self.closing.extend(self.last_words.drain(..).map(|(socket, _)| socket));
+    }
+}

@@ -1,0 +1,94 @@
+//! Sessions with TLS: their handshakes, and received bytes on their way through the channel. PURE.
+//!
+//! A handshake costs 150 µs and more, so it is never made at the accept: the socket is queued, and the time budget that
+//! all HTTP sessions of a tick share bounds the handshakes too. A client that does not speak TLS is answered in plain
+//! HTTP. Limits: the deadlines of `Session::handshake_timer`, `READ_TIME_PER_TICK_NS`.
+
+use super::table::Sessions;
+use crate::cause::Cause;
+use crate::tick::http::Session;
+use crate::tick::kernel::{Kernel, SessionKey};
+use crate::tick::reactor::{Queued, Reactor};
+use crate::tick::site::Site;
+use crate::tls::RECORD_BYTES_MAX;
+use crate::tls::socket::{ChannelEnd, SecureInput, SecureSocket};
+
+impl<K: Kernel> Reactor<K> {
+    /// Adds an accepted socket of a TLS listener.
+    pub(super) fn begin_secure_session(
+        &mut self,
+        site: &mut Site<'_>,
+        socket: K::Socket,
+        session: Session,
+    ) {
+        let Some(secure) = self.acceptor.as_ref().and_then(SecureSocket::accept) else {
+            session.refuse_secure(site.http, Cause::TlsHandshake, "no certificate can be used");
+            session.end(site, &mut self.sessions.spare);
+            self.closing.push(socket);
+            return;
+        };
+        if let Some(key) = self.keep_session(site, socket, Some(secure), session) {
+            self.queue_session(key, Queued::Once);
+            self.settle_session(site, key);
+        }
+    }
+
+    /// A session was to be sent something, and its channel has sealed nothing. It has ended, unless nothing waits.
+    pub(in crate::tick) fn nothing_sealed(&mut self, site: &mut Site<'_>, key: SessionKey) {
+        let Some(entry) = self.sessions.get(key) else { return };
+        entry.has_answer = false;
+        if entry.has_unsent() {
+            self.drop_session(site, key);
+        } else {
+            self.settle_session(site, key);
+        }
+    }
+
+    /// Passes the `count` received bytes to a session. `false`: it has ended, or nothing is to be served.
+    pub(super) fn take_input(
+        &mut self,
+        site: &mut Site<'_>,
+        key: SessionKey,
+        count: usize,
+    ) -> bool {
+        let (begin, end) = (RECORD_BYTES_MAX, RECORD_BYTES_MAX + count);
+        // The spare buffers are beside the entries.
+        let Sessions { entries, spare, .. } = &mut self.sessions;
+        let Some(entry) = entries.get_mut(key.slot as usize) else { return false };
+        let rules = &site.http.rules;
+        let Some(secure) = &mut entry.secure else {
+            let bytes = self.scratch.get(begin..end).unwrap_or_default();
+            entry.session.take(bytes, spare, rules);
+            return true;
+        };
+        entry.has_received = true;
+        let was_established = secure.is_established();
+        let SecureInput { plain, end: reason } = secure.receive(&mut self.scratch, begin, end);
+        let content = self.scratch.get(plain).unwrap_or_default();
+        if !content.is_empty() {
+            entry.session.take(content, spare, rules);
+        }
+        match reason {
+            None => true,
+            // It is read again after the answers, and then ended.
+            Some(ChannelEnd::Closed) => {
+                self.queue_session(key, Queued::ToTheEnd);
+                true
+            }
+            Some(ChannelEnd::NotTls) => {
+                entry.secure = None;
+                let bytes = self.scratch.get(begin..end).unwrap_or_default();
+                entry.session.take(bytes, spare, rules);
+                entry.session.refuse_plain(site.http);
+                self.settle_session(site, key);
+                false
+            }
+            Some(ChannelEnd::Failed(why)) => {
+                let cause = if was_established { Cause::TlsRecord } else { Cause::TlsHandshake };
+                entry.session.refuse_secure(site.http, cause, why);
+                self.drop_session(site, key);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The handshake of one connection: rustls' unbuffered API, driven without I/O. PURE but for rustls' random numbers.
+//!
+//! Input: received bytes. Output: bytes to send, and at the end a `RecordLayer` with the keys. rustls is shown one
+//! record at a time, so it never opens a record after the client's Finished. After an error only its alert is taken:
+//! one call more would panic inside rustls if a message had come in part. Limit: `INPUT_BYTES_MAX`.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
+};
+use rustls::{Error, KeyLog, PeerIncompatible, ProtocolVersion, ServerConfig};
+use zeroize::Zeroize;
+
+use super::alert::Alert;
+use super::direction::SECRET_BYTES_MAX;
+use super::record::{self, RecordLayer, first_record_bytes};
+use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
+
+/// Input that a handshake keeps: one record of TLS 1.3, or several small ones. rustls would take 64 KiB.
+pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
+/// Memory of rustls during a handshake: 5.0 to 6.3 KB were counted (docs/decisions/0011).
+const RUSTLS_BYTES: usize = 6_400;
+
+type TrafficSecrets = [[u8; SECRET_BYTES_MAX]; 2];
+const NO_SECRETS: TrafficSecrets = [[0; SECRET_BYTES_MAX]; 2];
+
+thread_local! {
+    /// The secrets that rustls has derived in the current call, of client and server.
+    static DERIVED: Cell<TrafficSecrets> = const { Cell::new(NO_SECRETS) };
+}
+
+/// Receives the traffic secrets of TLS 1.3. rustls passes them only to a key log, and within the call that derives
+/// them. Without them no key update is possible after the handshake. Nothing is logged.
+#[derive(Debug)]
+pub struct SecretTap;
+
+impl KeyLog for SecretTap {
+    fn will_log(&self, label: &str) -> bool {
+        side_of(label).is_some()
+    }
+
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        let Some(side) = side_of(label) else { return };
+        let mut derived = DERIVED.get();
+        let place = derived.get_mut(side).and_then(|place| place.get_mut(..secret.len()));
+        if let Some(place) = place {
+            place.copy_from_slice(secret);
+        }
+        DERIVED.set(derived);
+        derived.zeroize();
+    }
+}
+
+fn side_of(label: &str) -> Option<usize> {
+    match label {
+        "CLIENT_TRAFFIC_SECRET_0" => Some(0),
+        "SERVER_TRAFFIC_SECRET_0" => Some(1),
+        _ => None,
+    }
+}
+
+/// The state of a handshake after some input.
+pub enum Outcome {
+    Incomplete,
+    /// Boxed, because every other state is small.
+    Established(Box<RecordLayer>),
+}
+
+/// The reason for which a handshake has ended. What is in `out` is to be sent, then the connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// The first byte is not that of a handshake. Nothing of the input was used.
+    NotTls,
+    Failed(&'static str),
+}
+
+const NOTHING_FOLLOWS: HandshakeError = HandshakeError::Failed("the handshake has ended before");
+const CLOSED: HandshakeError = HandshakeError::Failed("it closed during the handshake");
+const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 16,645 bytes");
+
+/// One handshake.
+pub struct Handshake {
+    /// `None` after its end.
+    connection: Option<UnbufferedServerConnection>,
+    traffic: TrafficSecrets,
+    /// Received bytes that rustls has not discarded: whole records that it was shown, then an incomplete one.
+    input: Vec<u8>,
+    shown: usize,
+    has_begun: bool,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.traffic.zeroize();
+    }
+}
+
+/// What rustls wants next.
+enum Pumped {
+    NextRecord,
+    Done,
+}
+
+impl Handshake {
+    /// `None`: the configuration is unusable.
+    #[must_use]
+    pub fn new(config: Arc<ServerConfig>) -> Option<Self> {
+        let connection = UnbufferedServerConnection::new(config).ok()?;
+        Some(Self {
+            connection: Some(connection),
+            traffic: NO_SECRETS,
+            input: Vec::new(),
+            shown: 0,
+            has_begun: false,
+        })
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        RUSTLS_BYTES + self.input.capacity()
+    }
+
+    /// Processes input until the handshake ends. Returns how many bytes were used: after the end, the others belong to
+    /// the record layer. Appends bytes to send to `out`, also with an error.
+    ///
+    /// # Errors
+    /// The handshake has failed. Later calls fail too.
+    pub fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> (usize, Result<Outcome, HandshakeError>) {
+        if self.connection.is_none() {
+            return (0, Err(NOTHING_FOLLOWS));
+        }
+        if !self.has_begun && input.first().is_some_and(|byte| *byte != record::HANDSHAKE) {
+            self.connection = None;
+            return (0, Err(HandshakeError::NotTls));
+        }
+        self.has_begun |= !input.is_empty();
+        let mut used = 0;
+        let result = self.receive_records(input, &mut used, out);
+        if result.is_err() {
+            self.connection = None;
+            self.input = Vec::new();
+        }
+        (used, result)
+    }
+
+    fn receive_records(
+        &mut self,
+        input: &[u8],
+        used: &mut usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, HandshakeError> {
+        loop {
+            let rest = input.get(*used..).unwrap_or_default();
+            let Some(taken) = self.take_record(rest, out)? else {
+                *used = input.len();
+                return Ok(Outcome::Incomplete);
+            };
+            *used += taken;
+            match self.pump(out)? {
+                Pumped::NextRecord => {}
+                Pumped::Done => return self.finish(),
+            }
+        }
+    }
+
+    /// Appends the next record to `self.input`, or the part of it that is there. Returns the bytes taken of `rest`;
+    /// `None`: the record is incomplete.
+    fn take_record(
+        &mut self,
+        rest: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, HandshakeError> {
+        let mut taken = 0;
+        // The header tells the length.
+        for _ in 0..2 {
+            let begun = self.input.get(self.shown..).unwrap_or_default();
+            let missing = first_record_bytes(begun).saturating_sub(begun.len());
+            let piece = rest.get(taken..).unwrap_or_default();
+            let piece = piece.get(..missing).unwrap_or(piece);
+            self.input.extend_from_slice(piece);
+            taken += piece.len();
+            self.check_length(out)?;
+        }
+        let begun = self.input.get(self.shown..).unwrap_or_default();
+        if begun.len() < first_record_bytes(begun) || begun.len() < HEADER_BYTES {
+            return Ok(None);
+        }
+        self.shown = self.input.len();
+        Ok(Some(taken))
+    }
+
+    /// Refuses a record that is too long before it is complete.
+    fn check_length(&self, out: &mut Vec<u8>) -> Result<(), HandshakeError> {
+        let begun = self.input.get(self.shown..).unwrap_or_default();
+        let [kind, _, _, _, _, ..] = begun else { return Ok(()) };
+        let record_bytes = first_record_bytes(begun);
+        // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
+        let content_bytes_max =
+            if *kind == record::HANDSHAKE { CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX + 256 };
+        let is_long = record_bytes > HEADER_BYTES + content_bytes_max;
+        if is_long || self.shown + record_bytes > INPUT_BYTES_MAX {
+            write_alert(Alert::RECORD_OVERFLOW, out);
+            return Err(TOO_LONG);
+        }
+        Ok(())
+    }
+
+    /// Lets rustls process what it is shown.
+    fn pump(&mut self, out: &mut Vec<u8>) -> Result<Pumped, HandshakeError> {
+        loop {
+            let connection = self.connection.as_mut().ok_or(NOTHING_FOLLOWS)?;
+            let shown = self.input.get_mut(..self.shown).ok_or(NOTHING_FOLLOWS)?;
+            let UnbufferedStatus { discard, state, .. } = connection.process_tls_records(shown);
+            let next = match state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).map(|()| None),
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    Ok(None)
+                }
+                Ok(ConnectionState::BlockedHandshake) => Ok(Some(Pumped::NextRecord)),
+                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Pumped::Done)),
+                // No record after Finished is shown, and 0-RTT is never accepted.
+                Ok(_) => Err(CLOSED),
+                Err(error) => Err(HandshakeError::Failed(text_of(&error))),
+            };
+            self.keep_derived();
+            if let Err(error) = next {
+                self.take_alert(out);
+                return Err(error);
+            }
+            let discard = discard.min(self.shown);
+            self.input.drain(..discard);
+            self.shown -= discard;
+            if let Ok(Some(pumped)) = next {
+                return Ok(pumped);
+            }
+        }
+    }
+
+    fn keep_derived(&mut self) {
+        let mut derived = DERIVED.replace(NO_SECRETS);
+        if derived != NO_SECRETS {
+            self.traffic = derived;
+            derived.zeroize();
+        }
+    }
+
+    /// Takes the alert that rustls has queued after an error, and what it has queued before.
+    fn take_alert(&mut self, out: &mut Vec<u8>) {
+        let Some(mut connection) = self.connection.take() else { return };
+        // A call that finds nothing to write looks at the input again, and panics on a message that was incomplete.
+        while connection.wants_write() {
+            let UnbufferedStatus { state, .. } = connection.process_tls_records(&mut []);
+            let Ok(ConnectionState::EncodeTlsData(data)) = state else { break };
+            if encode(data, out).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Outcome, HandshakeError> {
+        let connection = self.connection.take().ok_or(NOTHING_FOLLOWS)?;
+        let unusable = HandshakeError::Failed("its keys cannot be used");
+        if !self.input.is_empty() {
+            // The record layer could not continue at the right place.
+            return Err(unusable);
+        }
+        let is_tls13 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let (secrets, _) = connection.dangerous_into_kernel_connection().map_err(|_| unusable)?;
+        let records = RecordLayer::new(&secrets, is_tls13, &self.traffic).ok_or(unusable)?;
+        Ok(Outcome::Established(Box::new(records)))
+    }
+}
+
+/// An alert without encryption, as RFC 8446 section 6 has it before keys exist.
+fn write_alert(alert: Alert, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[21, 3, 3, 0, 2, alert.level(), alert.0]);
+}
+
+fn encode(
+    mut data: EncodeTlsData<'_, ServerConnectionData>,
+    out: &mut Vec<u8>,
+) -> Result<(), HandshakeError> {
+    let failed = HandshakeError::Failed("its answer cannot be encoded");
+    let begin = out.len();
+    // The first call returns the size.
+    let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
+        data.encode(&mut [])
+    else {
+        return Err(failed);
+    };
+    out.resize(begin + required_size, 0);
+    let room = out.get_mut(begin..).unwrap_or_default();
+    data.encode(room).map(|_| ()).map_err(|_| failed)
+}
+
+fn text_of(error: &Error) -> &'static str {
+    match error {
+        Error::AlertReceived(alert) => Alert(u8::from(*alert)).text_of_peer(),
+        Error::NoApplicationProtocol => "it wants another protocol than http/1.1 (ALPN)",
+        Error::PeerIncompatible(why) => match why {
+            PeerIncompatible::NoCipherSuitesInCommon => "it offers no cipher suite of this server",
+            PeerIncompatible::NoKxGroupsInCommon => "it offers no key exchange of this server",
+            PeerIncompatible::NoSignatureSchemesInCommon => {
+                "it cannot check signatures by the key of the certificate"
+            }
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired => {
+                "it offers neither TLS 1.2 nor TLS 1.3"
+            }
+            _ => "it lacks a feature of TLS 1.2 and 1.3 that this server needs",
+        },
+        Error::InvalidMessage(_) => "it sent a message that is not TLS",
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            "it sent a message that has no place there"
+        }
+        Error::DecryptError => "it sent a record that does not decrypt",
+        Error::General(_) => "no certificate is configured for the name that it asks for",
+        _ => "it broke a rule of TLS",
+    }
+}

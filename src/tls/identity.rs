@@ -1,0 +1,361 @@
+//! Certificates and keys of the server: PEM to a configuration of rustls, and the reasons why a pair cannot be used.
+//!
+//! Input: the bytes of the files. Output: an `Identity` for each pair, or an error that says what to change. `acceptor`
+//! makes the configuration of new handshakes from identities and ticket keys. With several identities, the name that
+//! the client asks for (SNI) chooses the certificate. The operator's own files are trusted to be what he wants, but are
+//! read within bounds. Does not read files (`server/certificates.rs`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::verify_server_name;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ServerConfig};
+
+use super::handshake::SecretTap;
+use super::ticket::{TicketKey, Tickets};
+
+/// Time for which a session can be resumed, in seconds.
+pub const TICKET_LIFETIME_SECONDS: u32 = 12 * 3_600;
+/// 0-RTT is never accepted, because the server keeps no sessions. A client that has a ticket of another server sends
+/// early data all the same: as much is skipped before the handshake continues.
+const SKIPPED_EARLY_DATA_BYTES: u32 = 16_384;
+
+/// A certificate with its chain and its key.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    /// Seconds since 1970.
+    pub valid_from: i64,
+    pub valid_until: i64,
+    /// What is unusual, but may be meant so.
+    pub warning: Option<IdentityWarning>,
+}
+
+/// Something that a client may refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityWarning {
+    /// One certificate, issued by another one that is not in the file.
+    NoChain,
+    SelfSigned,
+    /// A certificate is not issued by the next one.
+    Disordered,
+}
+
+/// The reason why a pair cannot be used. The text goes after the names of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentityError {
+    NoCertificate,
+    UnreadableCertificate,
+    NoKey,
+    EncryptedKey,
+    UnusableKey(String),
+    KeyDoesNotFit,
+    NotYetValid { from: i64, now: i64 },
+    Expired { until: i64, now: i64 },
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => formatter.write_str(
+                "the certificate file has no PEM block CERTIFICATE: RINGVERB_TLS_CERT must name a file such as \
+                 fullchain.pem",
+            ),
+            Self::UnreadableCertificate => formatter.write_str(
+                "the first certificate of the file cannot be read as X.509: is the file damaged, or not a server \
+                 certificate?",
+            ),
+            Self::NoKey => formatter.write_str(
+                "the key file has no PEM block PRIVATE KEY: RINGVERB_TLS_KEY must name a file such as privkey.pem",
+            ),
+            Self::EncryptedKey => formatter.write_str(
+                "the key is encrypted with a passphrase, which is not supported: write a plain copy with `openssl \
+                 pkey -in KEY -out PLAIN`, readable by the server's user only, and name it in RINGVERB_TLS_KEY",
+            ),
+            Self::UnusableKey(why) => write!(
+                formatter,
+                "the key cannot be used ({why}): RSA from 2048 to 8192 bits, ECDSA P-256 or P-384 and Ed25519 are \
+                 supported",
+            ),
+            Self::KeyDoesNotFit => formatter.write_str(
+                "the key does not belong to the certificate, or the certificate is not the first of its file: name a \
+                 pair that was issued together in RINGVERB_TLS_CERT and RINGVERB_TLS_KEY",
+            ),
+            Self::NotYetValid { from, now } => write!(
+                formatter,
+                "the certificate is valid from {} on, and the clock of this host shows {}: check the clock, or name \
+                 another certificate in RINGVERB_TLS_CERT",
+                date(*from),
+                date(*now)
+            ),
+            Self::Expired { until, now } => write!(
+                formatter,
+                "the certificate expired at {}, and the clock of this host shows {}: renew it (certbot renew), or \
+                 name another one in RINGVERB_TLS_CERT",
+                date(*until),
+                date(*now)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for IdentityWarning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NoChain => {
+                "has one certificate and not that of its issuer: clients that do not know the issuer will refuse it; \
+                 name the file with the whole chain (fullchain.pem) in RINGVERB_TLS_CERT"
+            }
+            Self::SelfSigned => {
+                "has a self-signed certificate: clients refuse it unless they are told to trust it"
+            }
+            Self::Disordered => {
+                "has certificates that are not in order: each must be followed by the one of its issuer, or some \
+                 clients refuse them"
+            }
+        })
+    }
+}
+
+impl Identity {
+    /// Reads a pair from PEM text.
+    ///
+    /// # Errors
+    /// Why the pair cannot be used at any time.
+    pub fn read(certificates: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificates)
+            .collect::<Result<_, _>>()
+            .map_err(|_| IdentityError::UnreadableCertificate)?;
+        let first = chain.first().ok_or(IdentityError::NoCertificate)?;
+        let parts = CertificateParts::read(first).ok_or(IdentityError::UnreadableCertificate)?;
+        let warning = warning_about(&chain);
+        let (valid_from, valid_until) = (parts.valid_from, parts.valid_until);
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+            let is_encrypted = memchr::memmem::find(key, b"ENCRYPTED").is_some();
+            if is_encrypted { IdentityError::EncryptedKey } else { IdentityError::NoKey }
+        })?;
+        let key = rustls::crypto::ring::sign::any_supported_type(&key)
+            .map_err(|error| IdentityError::UnusableKey(error.to_string()))?;
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => return Err(IdentityError::KeyDoesNotFit),
+            Err(_) => return Err(IdentityError::UnreadableCertificate),
+        }
+        Ok(Self { certified: Arc::new(certified), valid_from, valid_until, warning })
+    }
+
+    /// Checks the time of validity.
+    ///
+    /// # Errors
+    /// When it is not valid now.
+    pub fn check_dates(&self, now: i64) -> Result<(), IdentityError> {
+        if now < self.valid_from {
+            return Err(IdentityError::NotYetValid { from: self.valid_from, now });
+        }
+        if now > self.valid_until {
+            return Err(IdentityError::Expired { until: self.valid_until, now });
+        }
+        Ok(())
+    }
+
+    fn is_for(&self, name: &ServerName<'_>) -> bool {
+        let Some(first) = self.certified.cert.first() else { return false };
+        ParsedCertificate::try_from(first)
+            .is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
+    }
+}
+
+/// Chooses the first certificate that is for the name that the client asks for, otherwise the first one.
+#[derive(Debug)]
+struct ByName(Vec<Identity>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let [first, others @ ..] = self.0.as_slice() else { return None };
+        let name = hello.server_name().filter(|_| !others.is_empty());
+        let name = name.and_then(|name| ServerName::try_from(name).ok());
+        let found = name.and_then(|name| self.0.iter().find(|identity| identity.is_for(&name)));
+        Some(found.unwrap_or(first).certified.clone())
+    }
+}
+
+/// The configuration of new handshakes.
+///
+/// # Errors
+/// When rustls refuses it, which a wrong build of it would cause.
+pub fn acceptor(
+    identities: Vec<Identity>,
+    tickets: &[TicketKey],
+    random: fn(&mut [u8]) -> bool,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    // AES-128 is as secure for this use and cheaper to expand. With `ignore_client_order` this order counts.
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ByName(identities)));
+    config.ignore_client_order = true;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = Arc::new(Tickets::new(tickets, TICKET_LIFETIME_SECONDS, random));
+    config.send_tls13_tickets = 1;
+    config.max_early_data_size = SKIPPED_EARLY_DATA_BYTES;
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(SecretTap);
+    Ok(Arc::new(config))
+}
+
+fn warning_about(chain: &[CertificateDer<'_>]) -> Option<IdentityWarning> {
+    let parts: Vec<_> =
+        chain.iter().map(|one| CertificateParts::read(one)).collect::<Option<_>>()?;
+    let is_next = |pair: &[CertificateParts<'_>]| match pair {
+        [one, next] => one.issuer == next.subject,
+        _ => true,
+    };
+    match parts.as_slice() {
+        [only] if only.issuer == only.subject => Some(IdentityWarning::SelfSigned),
+        [_] => Some(IdentityWarning::NoChain),
+        several if !several.windows(2).all(is_next) => Some(IdentityWarning::Disordered),
+        _ => None,
+    }
+}
+
+/// The parts of a certificate that are checked here.
+struct CertificateParts<'a> {
+    issuer: &'a [u8],
+    subject: &'a [u8],
+    valid_from: i64,
+    valid_until: i64,
+}
+
+const SEQUENCE: u8 = 0x30;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+/// The version of a certificate, which has a default.
+const VERSION: u8 = 0xa0;
+
+impl<'a> CertificateParts<'a> {
+    /// RFC 5280 section 4.1.
+    fn read(certificate: &'a [u8]) -> Option<Self> {
+        let (SEQUENCE, whole, _) = der_value(certificate)? else { return None };
+        let (SEQUENCE, mut rest, _) = der_value(whole)? else { return None };
+        if let (VERSION, _, after) = der_value(rest)? {
+            rest = after;
+        }
+        let (_serial, _, rest) = der_value(rest)?;
+        let (_algorithm, _, rest) = der_value(rest)?;
+        let (SEQUENCE, issuer, rest) = der_value(rest)? else { return None };
+        let (SEQUENCE, validity, rest) = der_value(rest)? else { return None };
+        let (SEQUENCE, subject, _) = der_value(rest)? else { return None };
+        let (kind, from, validity) = der_value(validity)?;
+        let valid_from = der_time(kind, from)?;
+        let (kind, until, _) = der_value(validity)?;
+        Some(Self { issuer, subject, valid_from, valid_until: der_time(kind, until)? })
+    }
+}
+
+/// Tag, value, and the bytes after it.
+fn der_value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, rest) = bytes.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(*first), rest),
+        0x81 => rest.split_first().map(|(length, rest)| (usize::from(*length), rest))?,
+        0x82 => rest
+            .split_first_chunk()
+            .map(|(length, rest)| (usize::from(u16::from_be_bytes(*length)), rest))?,
+        _ => return None,
+    };
+    let (value, rest) = rest.split_at_checked(length)?;
+    Some((*tag, value, rest))
+}
+
+/// Seconds since 1970.
+fn der_time(kind: u8, text: &[u8]) -> Option<i64> {
+    let digits = text.strip_suffix(b"Z")?;
+    let number = |at: usize, count: usize| -> Option<i64> {
+        let digits = digits.get(at..at + count)?;
+        digits.iter().try_fold(0, |number, digit| {
+            digit.is_ascii_digit().then(|| 10 * number + i64::from(digit - b'0'))
+        })
+    };
+    let (year, at) = match kind {
+        // RFC 5280 section 4.1.2.5.1
+        UTC_TIME => {
+            let year = number(0, 2)?;
+            (if year < 50 { 2_000 + year } else { 1_900 + year }, 2)
+        }
+        GENERALIZED_TIME => (number(0, 4)?, 4),
+        _ => return None,
+    };
+    let days = days_since_1970(year, number(at, 2)?, number(at + 2, 2)?);
+    let time = (number(at + 4, 2)? * 60 + number(at + 6, 2)?) * 60 + number(at + 8, 2)?;
+    (digits.len() == at + 10).then_some(days * 86_400 + time)
+}
+
+/// Of the Gregorian calendar. Years begin in March here, so that the leap day is the last one.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
+}
+
+/// `2026-11-28 12:00 UTC`.
+#[must_use]
+pub fn date(seconds: i64) -> String {
+    let (days, time) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + 400 * era + next;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", time / 3_600, time / 60 % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_go_both_ways() {
+        for (text, kind, shown) in [
+            (&b"700101000000Z"[..], UTC_TIME, "1970-01-01 00:00 UTC"),
+            (b"240229235900Z", UTC_TIME, "2024-02-29 23:59 UTC"),
+            (b"20991231120000Z", GENERALIZED_TIME, "2099-12-31 12:00 UTC"),
+            (b"21000301000000Z", GENERALIZED_TIME, "2100-03-01 00:00 UTC"),
+        ] {
+            assert_eq!(date(der_time(kind, text).unwrap()), shown);
+        }
+        assert_eq!(der_time(UTC_TIME, b"260101000000Z"), Some(1_767_225_600));
+        for wrong in [&b"26010100000Z"[..], b"2601010000000Z", b"26x101000000Z", b"", b"Z"] {
+            assert_eq!(der_time(UTC_TIME, wrong), None, "{}", wrong.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_cut_is_no_value() {
+        assert_eq!(der_value(&[SEQUENCE, 1, 7, 9]), Some((SEQUENCE, &[7][..], &[9][..])));
+        let long = [&[SEQUENCE, 0x82, 1, 0][..], &[0; 256]].concat();
+        assert_eq!(der_value(&long), Some((SEQUENCE, &[0; 256][..], &[][..])));
+        for cut in 0..long.len() {
+            assert_eq!(der_value(&long[..cut]), None);
+        }
+    }
+}

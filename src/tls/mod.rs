@@ -1,0 +1,173 @@
+//! TLS of a server, without sockets: rustls makes the handshake, and a record layer of our own carries the connection.
+//!
+//! Owns the handshake driver (`handshake.rs`), the record layer (`record.rs`, `direction.rs`), session tickets
+//! (`ticket.rs`), the checks of certificates (`identity.rs`), and the buffers of a socket (`socket.rs`). Knows no HTTP,
+//! no WebSocket and no socket. PURE, with one exception: rustls and the tickets draw random numbers. `socket.rs` has
+//! the trait that the simulator implements with a cipher of its own. docs/decisions/0011 has the measurements: an
+//! established connection keeps 224 bytes, because no TLS library stays beside it.
+
+pub mod alert;
+mod direction;
+pub mod handshake;
+pub mod identity;
+pub mod record;
+pub mod socket;
+#[cfg(test)]
+mod tests;
+pub mod ticket;
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use alert::Alert;
+use handshake::{Handshake, HandshakeError, Outcome};
+use record::{RecordEvent, RecordLayer};
+use socket::{ChannelEnd, Opened, SecureChannel};
+
+/// Bytes of a record's content at most (RFC 8446 section 5.1).
+pub const CONTENT_BYTES_MAX: usize = 1 << 14;
+/// Bytes of a record with its header at most. TLS 1.2 allows 2,048 bytes of expansion, TLS 1.3 allows 256.
+pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 2048;
+/// Type, version and length.
+pub const HEADER_BYTES: usize = 5;
+
+/// The secure channel of one socket: a handshake, then the record layer.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is boxed with its socket, and mostly established"
+)]
+pub enum TlsChannel {
+    Handshake(Box<Handshake>),
+    Established(RecordLayer),
+}
+
+impl SecureChannel for TlsChannel {
+    type Acceptor = Arc<ServerConfig>;
+
+    fn accept(acceptor: &Self::Acceptor) -> Option<Self> {
+        Handshake::new(acceptor.clone()).map(|handshake| Self::Handshake(Box::new(handshake)))
+    }
+
+    fn is_established(&self) -> bool {
+        matches!(self, Self::Established(_))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Handshake(handshake) => handshake.heap_bytes(),
+            Self::Established(_) => 0,
+        }
+    }
+
+    fn first_record_bytes(&self, input: &[u8]) -> usize {
+        record::first_record_bytes(input)
+    }
+
+    fn open(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> Opened {
+        let mut begin = 0;
+        if let Self::Handshake(handshake) = self {
+            let (used, outcome) = handshake.receive(input, out);
+            begin = used;
+            match outcome {
+                Ok(Outcome::Incomplete) => return Opened { used, plain: 0, end: None },
+                Ok(Outcome::Established(records)) => *self = Self::Established(*records),
+                Err(error) => {
+                    let end = match error {
+                        HandshakeError::NotTls => ChannelEnd::NotTls,
+                        HandshakeError::Failed(why) => ChannelEnd::Failed(why),
+                    };
+                    return Opened { used, plain: 0, end: Some(end) };
+                }
+            }
+        }
+        match self {
+            Self::Established(records) => open_records(records, input, begin, out),
+            Self::Handshake(_) => Opened { used: begin, plain: 0, end: None },
+        }
+    }
+
+    fn owes(&self) -> bool {
+        matches!(self, Self::Established(records) if records.owes())
+    }
+
+    fn begin_record(&mut self, out: &mut Vec<u8>) -> Option<usize> {
+        match self {
+            Self::Established(records) => records.begin(out),
+            Self::Handshake(_) => None,
+        }
+    }
+
+    fn end_record(&mut self, out: &mut Vec<u8>, begin: usize) -> bool {
+        match self {
+            Self::Established(records) => records.end(record::DATA, out, begin),
+            Self::Handshake(_) => false,
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        if let Self::Established(records) = self {
+            records.close(out);
+        }
+    }
+
+    fn is_worn(&self) -> bool {
+        matches!(self, Self::Established(records) if records.is_worn())
+    }
+
+    fn export(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Established(records) => Some(records.export()),
+            Self::Handshake(_) => None,
+        }
+    }
+
+    fn import(bytes: &[u8]) -> Option<Self> {
+        RecordLayer::import(bytes).map(Self::Established)
+    }
+}
+
+const _: () = assert!(
+    size_of::<socket::SecureSocket<TlsChannel>>() <= 224,
+    "part of the budget of an idle connection"
+);
+
+/// Opens the records of `input` from `begin` on, and moves their content to its front.
+fn open_records(
+    records: &mut RecordLayer,
+    input: &mut [u8],
+    begin: usize,
+    out: &mut Vec<u8>,
+) -> Opened {
+    let mut opened = Opened { used: begin, plain: 0, end: None };
+    while let Some(rest) = input.get_mut(opened.used..) {
+        let (bytes, event) = match records.open(rest) {
+            Ok(Some(found)) => found,
+            Ok(None) => break,
+            Err(alert) => {
+                records.fail(alert, out);
+                opened.end = Some(ChannelEnd::Failed(alert.text()));
+                break;
+            }
+        };
+        match event {
+            RecordEvent::Data(content) => {
+                let from = opened.used + content.start..opened.used + content.end;
+                let count = from.len();
+                // The content lies behind its header, so it moves to the left.
+                input.copy_within(from, opened.plain);
+                opened.plain += count;
+            }
+            RecordEvent::Nothing => {}
+            RecordEvent::Closed => opened.end = Some(ChannelEnd::Closed),
+            RecordEvent::Failed(number) => {
+                opened.end = Some(ChannelEnd::Failed(Alert(number).text_of_peer()));
+            }
+        }
+        opened.used += bytes;
+        if opened.end.is_some() {
+            break;
+        }
+    }
+    opened
+}

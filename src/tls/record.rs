@@ -1,0 +1,377 @@
+//! The record layer of an established TLS 1.3 or 1.2 connection (RFC 8446 section 5, RFC 5246 section 6, RFC 5288, RFC
+//! 7905). PURE.
+//!
+//! Input: received records, opened in place, and content to seal. Output: content, sealed records, and an alert for
+//! what breaks a rule. Only AEAD suites. Owns no buffer, so an incomplete record is its caller's. A sealed record
+//! cannot be sealed again, so content is sealed only when the socket is about to take it. Limits: `CONTENT_BYTES_MAX`,
+//! `IDLE_RECORDS_MAX`, `KEY_RECORDS_MAX`.
+
+use core::ops::Range;
+
+use rustls::ExtractedSecrets;
+
+use super::alert::Alert;
+use super::direction::{Direction, SECRET_BYTES_MAX, Suite, TAG_BYTES};
+use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
+
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+pub(super) const HANDSHAKE: u8 = 22;
+pub(super) const DATA: u8 = 23;
+/// TLS 1.2. A record of TLS 1.3 has this version too.
+const VERSION: [u8; 2] = [3, 3];
+/// The part of a nonce that AES-GCM sends in each record of TLS 1.2.
+const EXPLICIT_NONCE_BYTES: usize = 8;
+/// A KeyUpdate message: type, length, and whether an answer is requested.
+const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
+/// Records in a row without content (empty ones, key updates, warnings): they cost the server more than the peer.
+pub const IDLE_RECORDS_MAX: u8 = 32;
+/// Records that one AES-GCM key may seal: half of what rustls allows.
+pub const KEY_RECORDS_MAX: u64 = 1 << 23;
+
+/// What a record contains for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordEvent {
+    /// Content: a range of the bytes given to `open`.
+    Data(Range<usize>),
+    Nothing,
+    /// The peer sends no more (`close_notify`).
+    Closed,
+    /// The peer has ended the connection with this alert.
+    Failed(u8),
+}
+
+/// An established connection.
+pub struct RecordLayer {
+    sending: Direction,
+    receiving: Direction,
+    suite: Suite,
+    is_tls13: bool,
+    /// Records in a row that contained nothing.
+    idle: u8,
+    /// Bytes of an incomplete KeyUpdate message. All but its last byte are known.
+    key_update_bytes: u8,
+    /// The peer has requested a key update, which is not sent yet. Several requests get one answer.
+    owes_key_update: bool,
+    /// The peer has requested a renegotiation: a warning says that there is none.
+    owes_refusal: bool,
+    /// `close_notify` or a fatal alert was sealed: nothing may follow.
+    is_closed: bool,
+}
+
+/// Bytes of the first record, as its header says; of a header, if that is not complete.
+pub(super) fn first_record_bytes(input: &[u8]) -> usize {
+    match input {
+        [_, _, _, high, low, ..] => HEADER_BYTES + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => HEADER_BYTES,
+    }
+}
+
+impl RecordLayer {
+    /// `traffic`: the first traffic secrets of client and server in TLS 1.3, zeros in TLS 1.2. `None`: a suite that
+    /// this server does not offer.
+    pub(super) fn new(
+        secrets: &ExtractedSecrets,
+        is_tls13: bool,
+        traffic: &[[u8; SECRET_BYTES_MAX]; 2],
+    ) -> Option<Self> {
+        let [client, server] = *traffic;
+        let (suite, sending) = Direction::new(secrets.tx.0, &secrets.tx.1, server)?;
+        let (_, receiving) = Direction::new(secrets.rx.0, &secrets.rx.1, client)?;
+        Some(Self::of(sending, receiving, suite, is_tls13))
+    }
+
+    fn of(sending: Direction, receiving: Direction, suite: Suite, is_tls13: bool) -> Self {
+        Self {
+            sending,
+            receiving,
+            suite,
+            is_tls13,
+            idle: 0,
+            key_update_bytes: 0,
+            owes_key_update: false,
+            owes_refusal: false,
+            is_closed: false,
+        }
+    }
+
+    /// For another process. Contains the keys.
+    pub(super) fn export(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2 * size_of::<Direction>() + 8);
+        let flags = [self.is_tls13, self.owes_key_update, self.owes_refusal, self.is_closed];
+        out.extend_from_slice(&[self.suite as u8, self.idle, self.key_update_bytes]);
+        out.extend(flags.map(u8::from));
+        self.sending.export(&mut out);
+        self.receiving.export(&mut out);
+        out
+    }
+
+    pub(super) fn import(bytes: &[u8]) -> Option<Self> {
+        let (head, bytes) = bytes.split_first_chunk::<7>()?;
+        let [suite, idle, key_update_bytes, flags @ ..] = *head;
+        let (sending, bytes) = Direction::import(bytes)?;
+        let (receiving, bytes) = Direction::import(bytes)?;
+        let [is_tls13, owes_key_update, owes_refusal, is_closed] = flags.map(|flag| flag == 1);
+        let suite = Suite::of_number(suite)?;
+        bytes.is_empty().then(|| Self {
+            idle,
+            key_update_bytes,
+            owes_key_update,
+            owes_refusal,
+            is_closed,
+            ..Self::of(sending, receiving, suite, is_tls13)
+        })
+    }
+
+    fn explicit_nonce_bytes(&self) -> usize {
+        let has_none = self.is_tls13 || self.suite == Suite::ChaCha20;
+        if has_none { 0 } else { EXPLICIT_NONCE_BYTES }
+    }
+
+    /// The key has sealed as much as it may, and TLS 1.2 has no key update: the connection is to be closed.
+    pub(super) fn is_worn(&self) -> bool {
+        !self.is_tls13 && self.needs_key_update()
+    }
+
+    fn needs_key_update(&self) -> bool {
+        self.suite != Suite::ChaCha20 && self.sending.sequence >= KEY_RECORDS_MAX
+    }
+
+    /// Something is to be sent, also without content.
+    pub(super) fn owes(&self) -> bool {
+        !self.is_closed && (self.owes_key_update || self.owes_refusal)
+    }
+
+    /// Sends what is owed, and begins a record: its content is appended to `out`, at most `CONTENT_BYTES_MAX` bytes,
+    /// then comes `end`. `None`: nothing may be sent any longer.
+    pub(super) fn begin(&mut self, out: &mut Vec<u8>) -> Option<usize> {
+        self.settle(out);
+        self.begin_any(out)
+    }
+
+    fn begin_any(&self, out: &mut Vec<u8>) -> Option<usize> {
+        if self.is_closed {
+            return None;
+        }
+        let begin = out.len();
+        out.resize(begin + HEADER_BYTES + self.explicit_nonce_bytes(), 0);
+        Some(begin)
+    }
+
+    /// Seals the record that begins at `begin`. `false`: it could not be sealed, and is removed.
+    pub(super) fn end(&mut self, kind: u8, out: &mut Vec<u8>, begin: usize) -> bool {
+        let tag = self.seal_at(kind, out, begin);
+        match tag {
+            Some(tag) => out.extend_from_slice(&tag),
+            None => out.truncate(begin),
+        }
+        tag.is_some()
+    }
+
+    fn seal_at(&mut self, kind: u8, out: &mut Vec<u8>, begin: usize) -> Option<[u8; TAG_BYTES]> {
+        let explicit = self.explicit_nonce_bytes();
+        let content_bytes = out.len().checked_sub(begin + HEADER_BYTES + explicit)?;
+        if content_bytes > CONTENT_BYTES_MAX {
+            return None;
+        }
+        let outer = if self.is_tls13 { DATA } else { kind };
+        let inner = if self.is_tls13 { content_bytes + 1 } else { content_bytes + explicit };
+        let [high, low] = u16::try_from(inner + TAG_BYTES).ok()?.to_be_bytes();
+        let header = [outer, VERSION[0], VERSION[1], high, low];
+        if self.is_tls13 {
+            out.push(kind);
+        }
+        let (head, body) = out.get_mut(begin..)?.split_first_chunk_mut::<HEADER_BYTES>()?;
+        *head = header;
+        if self.is_tls13 {
+            return self.sending.seal(self.suite, &header, body);
+        }
+        let additional = additional_data(self.sending.sequence, kind, content_bytes);
+        let (nonce, content) = body.split_at_mut_checked(explicit)?;
+        // rustls has put the start of the explicit nonces into the IV, so they count up with the sequence number.
+        let [_, _, _, _, tail @ ..] = self.sending.nonce();
+        nonce.copy_from_slice(tail.get(..explicit)?);
+        self.sending.seal(self.suite, &additional, content)
+    }
+
+    fn send(&mut self, kind: u8, content: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(begin) = self.begin_any(out) else { return false };
+        out.extend_from_slice(content);
+        self.end(kind, out, begin)
+    }
+
+    /// Sends the answer to a request for a key update, our own key update if it is due, and a refused renegotiation.
+    fn settle(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.owes_refusal) {
+            self.alert(Alert::NO_RENEGOTIATION, out);
+        }
+        let is_due = self.is_tls13 && self.needs_key_update();
+        if !std::mem::take(&mut self.owes_key_update) && !is_due {
+            return;
+        }
+        let [kind, high, middle, low] = KEY_UPDATE;
+        let is_sent = self.send(HANDSHAKE, &[kind, high, middle, low, 0], out);
+        if is_sent && self.sending.update(self.suite).is_none() {
+            // Neither key fits what follows.
+            self.is_closed = true;
+        }
+    }
+
+    fn alert(&mut self, alert: Alert, out: &mut Vec<u8>) {
+        self.send(ALERT, &[alert.level(), alert.0], out);
+    }
+
+    /// Sends `close_notify`, once.
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+        self.fail(Alert::CLOSE_NOTIFY, out);
+    }
+
+    /// Sends the last alert.
+    pub(super) fn fail(&mut self, alert: Alert, out: &mut Vec<u8>) {
+        if !self.is_closed {
+            self.alert(alert, out);
+            self.is_closed = true;
+        }
+    }
+
+    /// Opens the first record of `input` in place. Returns its length and what it contains; `None`: it is incomplete.
+    ///
+    /// # Errors
+    /// The alert to send before the connection is closed.
+    pub fn open(&mut self, input: &mut [u8]) -> Result<Option<(usize, RecordEvent)>, Alert> {
+        let Some(header) = input.first_chunk::<HEADER_BYTES>().copied() else { return Ok(None) };
+        let length = first_record_bytes(&header) - HEADER_BYTES;
+        // A record that will be refused is refused before it is complete.
+        self.check_header(&header, length)?;
+        let Some(body) = input.get_mut(HEADER_BYTES..HEADER_BYTES + length) else {
+            return Ok(None);
+        };
+        if self.receiving.is_used_up() {
+            return Err(Alert::INTERNAL_ERROR);
+        }
+        let explicit = self.explicit_nonce_bytes();
+        let mut nonce = self.receiving.nonce();
+        let Some((given, sealed)) = body.split_at_mut_checked(explicit) else {
+            return Err(Alert::DECODE_ERROR);
+        };
+        nonce.iter_mut().skip(12 - explicit).zip(given.iter()).for_each(|(to, from)| *to = *from);
+        let content_bytes = match self.is_tls13 {
+            true => self.receiving.open(self.suite, nonce, &header, sealed),
+            false => {
+                let [kind, ..] = header;
+                let content_bytes = sealed.len().saturating_sub(TAG_BYTES);
+                let additional = additional_data(self.receiving.sequence, kind, content_bytes);
+                self.receiving.open(self.suite, nonce, &additional, sealed)
+            }
+        };
+        let content_bytes = content_bytes.ok_or(Alert::BAD_RECORD_MAC)?;
+        if content_bytes > CONTENT_BYTES_MAX + usize::from(self.is_tls13) {
+            return Err(Alert::RECORD_OVERFLOW);
+        }
+        let content = sealed.get(..content_bytes).unwrap_or_default();
+        let (kind, content) = match self.is_tls13 {
+            // Padding is zeros behind the type. A record of zeros has no type.
+            true => {
+                let at = content.iter().rposition(|byte| *byte != 0);
+                let at = at.ok_or(Alert::UNEXPECTED_MESSAGE)?;
+                (content[at], &content[..at])
+            }
+            false => (header[0], content),
+        };
+        let event = self.process(kind, content, HEADER_BYTES + explicit)?;
+        Ok(Some((HEADER_BYTES + length, event)))
+    }
+
+    fn check_header(&self, header: &[u8; HEADER_BYTES], length: usize) -> Result<(), Alert> {
+        let [kind, major, minor, ..] = *header;
+        let is_known = match self.is_tls13 {
+            // A ChangeCipherSpec is allowed during the handshake only.
+            true => kind == DATA,
+            false => matches!(kind, ALERT | HANDSHAKE | DATA) && kind != CHANGE_CIPHER_SPEC,
+        };
+        if !is_known {
+            return Err(Alert::UNEXPECTED_MESSAGE);
+        }
+        // TLS 1.3 ignores the version (RFC 8446 section 5.1).
+        if !self.is_tls13 && [major, minor] != VERSION {
+            return Err(Alert::PROTOCOL_VERSION);
+        }
+        if length > CONTENT_BYTES_MAX + if self.is_tls13 { 256 } else { 2048 } {
+            return Err(Alert::RECORD_OVERFLOW);
+        }
+        // In TLS 1.3 the type has a byte of its own.
+        let least = self.explicit_nonce_bytes() + TAG_BYTES + usize::from(self.is_tls13);
+        match length < least {
+            true if self.is_tls13 => Err(Alert::BAD_RECORD_MAC),
+            true => Err(Alert::DECODE_ERROR),
+            false => Ok(()),
+        }
+    }
+
+    /// `at`: where the content begins in the record.
+    fn process(&mut self, kind: u8, content: &[u8], at: usize) -> Result<RecordEvent, Alert> {
+        // No other record may come between two parts of a message (RFC 8446 section 5.1).
+        if self.key_update_bytes > 0 && kind != HANDSHAKE {
+            return Err(Alert::UNEXPECTED_MESSAGE);
+        }
+        if kind == DATA && !content.is_empty() {
+            self.idle = 0;
+            return Ok(RecordEvent::Data(at..at + content.len()));
+        }
+        self.idle += 1;
+        if self.idle > IDLE_RECORDS_MAX {
+            return Err(Alert::UNEXPECTED_MESSAGE);
+        }
+        match (kind, content) {
+            (DATA, _) => Ok(RecordEvent::Nothing),
+            (ALERT, [_, 0]) => Ok(RecordEvent::Closed),
+            // `user_canceled`, before `close_notify`; other warnings of TLS 1.2.
+            (ALERT, [_, 90]) => Ok(RecordEvent::Nothing),
+            (ALERT, [1, _]) if !self.is_tls13 => Ok(RecordEvent::Nothing),
+            (ALERT, [_, number]) => Ok(RecordEvent::Failed(*number)),
+            (ALERT, []) | (HANDSHAKE, []) => Err(Alert::UNEXPECTED_MESSAGE),
+            (ALERT, _) => Err(Alert::DECODE_ERROR),
+            (HANDSHAKE, _) if !self.is_tls13 => {
+                self.owes_refusal = true;
+                Ok(RecordEvent::Nothing)
+            }
+            (HANDSHAKE, message) => self.receive_key_update(message),
+            _ => Err(Alert::UNEXPECTED_MESSAGE),
+        }
+    }
+
+    /// The only handshake message that a server of TLS 1.3 may receive here. It may come in several records.
+    fn receive_key_update(&mut self, message: &[u8]) -> Result<RecordEvent, Alert> {
+        for (index, byte) in message.iter().copied().enumerate() {
+            match KEY_UPDATE.get(usize::from(self.key_update_bytes)) {
+                Some(expected) if *expected == byte => self.key_update_bytes += 1,
+                Some(_) if self.key_update_bytes == 0 => return Err(Alert::UNEXPECTED_MESSAGE),
+                Some(_) => return Err(Alert::DECODE_ERROR),
+                // It ends its record, because what follows is sealed with the next key.
+                None if index + 1 != message.len() => return Err(Alert::UNEXPECTED_MESSAGE),
+                None if byte > 1 => return Err(Alert::ILLEGAL_PARAMETER),
+                None => {
+                    self.key_update_bytes = 0;
+                    self.receiving.update(self.suite).ok_or(Alert::INTERNAL_ERROR)?;
+                    self.owes_key_update |= byte == 1;
+                }
+            }
+        }
+        Ok(RecordEvent::Nothing)
+    }
+}
+
+#[cfg(test)]
+impl RecordLayer {
+    /// As if that many records had been sealed.
+    pub(super) fn set_sent(&mut self, records: u64) {
+        self.sending.sequence = records;
+    }
+}
+
+/// The additional data of TLS 1.2 (RFC 5246 section 6.2.3.3).
+fn additional_data(sequence: u64, kind: u8, content_bytes: usize) -> [u8; 13] {
+    let [a, b, c, d, e, f, g, h] = sequence.to_be_bytes();
+    let [high, low] = u16::try_from(content_bytes).unwrap_or(u16::MAX).to_be_bytes();
+    [a, b, c, d, e, f, g, h, kind, VERSION[0], VERSION[1], high, low]
+}

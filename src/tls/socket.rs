@@ -1,0 +1,303 @@
+//! One socket with a secure channel: the bytes that wait beside the channel, in both directions. PURE.
+//!
+//! Input: received bytes, and content to send. Output: content, and sealed bytes. `SecureChannel` is what the tick
+//! needs of TLS; `TlsChannel` implements it, and the simulator has a cipher of its own. The backlog of a connection
+//! waits as content in its send queue. Sealed bytes wait here only if the socket took a part of them. An idle socket
+//! owns no buffer. Limits: one record of input, `SEALED_BYTES_MAX` of output and one record more.
+
+use core::ops::Range;
+
+use super::{CONTENT_BYTES_MAX, HEADER_BYTES, RECORD_BYTES_MAX};
+
+/// Sealed bytes that may wait before no further record is sealed.
+pub const SEALED_BYTES_MAX: usize = CONTENT_BYTES_MAX;
+
+/// The reason for which a channel has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelEnd {
+    /// The peer sends no more, and says so.
+    Closed,
+    /// The first byte is not that of the protocol. The input is unchanged.
+    NotTls,
+    /// A rule was broken, by what this text says of the peer.
+    Failed(&'static str),
+}
+
+/// What `SecureChannel::open` has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes of the input that were used. The others are an incomplete record.
+    pub used: usize,
+    /// Bytes of content, at the front of the input.
+    pub plain: usize,
+    pub end: Option<ChannelEnd>,
+}
+
+/// A secure channel over bytes, the server's side.
+pub trait SecureChannel: Sized {
+    /// What new channels are made from: certificates, keys.
+    type Acceptor;
+
+    /// `None`: no channel can be made.
+    fn accept(acceptor: &Self::Acceptor) -> Option<Self>;
+
+    /// The handshake is complete.
+    fn is_established(&self) -> bool;
+
+    /// Memory that it has allocated.
+    fn heap_bytes(&self) -> usize;
+
+    /// Bytes of the first record of `input`, which may be incomplete; at least the bytes of a header.
+    fn first_record_bytes(&self, input: &[u8]) -> usize;
+
+    /// Opens the records of `input` in place, and moves their content to its front. Appends the answers of a handshake,
+    /// and the alert of a failure, to `out`.
+    fn open(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> Opened;
+
+    /// Something is to be sent, also without content.
+    fn owes(&self) -> bool;
+
+    /// Seals what is owed, and begins a record in `out`. At most `CONTENT_BYTES_MAX` bytes of content are appended,
+    /// then comes `end_record`. `None`: nothing can be sent.
+    fn begin_record(&mut self, out: &mut Vec<u8>) -> Option<usize>;
+
+    /// Seals the record that begins at `begin`. `false`: nothing was sealed.
+    fn end_record(&mut self, out: &mut Vec<u8>, begin: usize) -> bool;
+
+    /// Announces that nothing follows, once.
+    fn close(&mut self, out: &mut Vec<u8>);
+
+    /// Its keys have sealed as much as they may.
+    fn is_worn(&self) -> bool;
+
+    /// The state for another process, once established.
+    fn export(&self) -> Option<Vec<u8>>;
+
+    fn import(bytes: &[u8]) -> Option<Self>;
+}
+
+/// Bytes that wait.
+#[derive(Default)]
+struct Waiting {
+    /// The beginning of a record.
+    input: Vec<u8>,
+    /// Sealed bytes that the socket has not taken.
+    output: Vec<u8>,
+    /// The channel has ended: the socket is closed when it is read next.
+    has_ended: bool,
+}
+
+/// A channel and what waits beside it.
+pub struct SecureSocket<C> {
+    channel: C,
+    waiting: Option<Box<Waiting>>,
+}
+
+/// What a read has brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecureInput {
+    /// Where the content is.
+    pub plain: Range<usize>,
+    pub end: Option<ChannelEnd>,
+}
+
+/// A socket in transfer, without its descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SecureState {
+    channel: Vec<u8>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    has_ended: bool,
+}
+
+impl<C: SecureChannel> SecureSocket<C> {
+    #[must_use]
+    pub fn accept(acceptor: &C::Acceptor) -> Option<Box<Self>> {
+        C::accept(acceptor).map(|channel| Box::new(Self { channel, waiting: None }))
+    }
+
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.channel.is_established()
+    }
+
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.channel.is_worn()
+    }
+
+    /// Memory beside its own box.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| {
+            size_of::<Waiting>() + waiting.input.capacity() + waiting.output.capacity()
+        });
+        waiting + self.channel.heap_bytes()
+    }
+
+    /// The peer has closed the channel, or it has failed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.has_ended)
+    }
+
+    /// Sealed bytes wait, or the channel owes an answer.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.channel.owes()
+            || self.waiting.as_ref().is_some_and(|waiting| !waiting.output.is_empty())
+    }
+
+    /// Opens what was received. `buffer[start..end]` has the received bytes, and there is room for a record before
+    /// `start`, because the content of a record that arrives in several reads is put together there.
+    pub fn receive(&mut self, buffer: &mut [u8], start: usize, end: usize) -> SecureInput {
+        let nothing = SecureInput { plain: start..start, end: None };
+        let Some(waiting) = &mut self.waiting else {
+            let opened = self.open(buffer, start, end);
+            return opened.unwrap_or(nothing);
+        };
+        if waiting.has_ended {
+            return nothing;
+        }
+        let received = buffer.get(start..end).unwrap_or_default();
+        let mut header = [0; HEADER_BYTES];
+        let known = waiting.input.iter().chain(received).copied();
+        let known = header.iter_mut().zip(known).map(|(to, from)| *to = from).count();
+        let record_bytes = self.channel.first_record_bytes(header.get(..known).unwrap_or_default());
+        // The bytes of a record are moved once, however many reads bring them. A handshake keeps its own input.
+        let is_established = self.channel.is_established();
+        if is_established
+            && waiting.input.len() + received.len() < record_bytes
+            && record_bytes <= RECORD_BYTES_MAX
+        {
+            waiting.input.extend_from_slice(received);
+            return nothing;
+        }
+        let input = std::mem::take(&mut waiting.input);
+        let Some(begin) = start.checked_sub(input.len()) else {
+            return SecureInput {
+                end: Some(ChannelEnd::Failed("its record has no room")),
+                ..nothing
+            };
+        };
+        if let Some(room) = buffer.get_mut(begin..start) {
+            room.copy_from_slice(&input);
+        }
+        self.open(buffer, begin, end).unwrap_or(nothing)
+    }
+
+    fn open(&mut self, buffer: &mut [u8], start: usize, end: usize) -> Option<SecureInput> {
+        let input = buffer.get_mut(start..end)?;
+        // Mostly nothing is to be sent, so no buffer is kept for it.
+        let mut out = self
+            .waiting
+            .as_mut()
+            .map_or_else(Vec::new, |waiting| std::mem::take(&mut waiting.output));
+        let opened = self.channel.open(input, &mut out);
+        let left = match opened.end {
+            None => input.get(opened.used..).unwrap_or_default(),
+            Some(_) => &[],
+        };
+        let has_ended = opened.end.is_some_and(|end| end != ChannelEnd::NotTls);
+        if left.is_empty() && out.is_empty() && !has_ended {
+            self.waiting = None;
+        } else {
+            let waiting = self.waiting.get_or_insert_default();
+            waiting.input = left.to_vec();
+            waiting.output = out;
+            waiting.has_ended |= has_ended;
+        }
+        Some(SecureInput { plain: start..start + opened.plain, end: opened.end })
+    }
+
+    /// Appends sealed bytes to `out`: first what waits, then one record with the content that `fill` appends to its
+    /// argument, at most as many bytes as it is given. Returns the bytes of that content.
+    pub fn write(&mut self, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>, usize)) -> usize {
+        let waiting = self.waiting.as_mut().map(|waiting| std::mem::take(&mut waiting.output));
+        let waiting = waiting.unwrap_or_default();
+        out.extend_from_slice(&waiting);
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.is_empty()) {
+            self.waiting = None;
+        }
+        if waiting.len() > SEALED_BYTES_MAX {
+            return 0;
+        }
+        let Some(begin) = self.channel.begin_record(out) else { return 0 };
+        let before = out.len();
+        fill(out, CONTENT_BYTES_MAX);
+        let content = out.len() - before;
+        if content == 0 {
+            out.truncate(begin);
+            return 0;
+        }
+        if self.channel.end_record(out, begin) { content } else { 0 }
+    }
+
+    /// Appends the announcement that nothing follows.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        self.channel.close(out);
+    }
+
+    /// Keeps the bytes of `write` that the socket did not take.
+    pub fn keep(&mut self, unsent: &[u8]) {
+        if !unsent.is_empty() {
+            let waiting = self.waiting.get_or_insert_default();
+            // Nothing was sealed since `write`.
+            let newer = std::mem::replace(&mut waiting.output, unsent.to_vec());
+            waiting.output.extend_from_slice(&newer);
+        }
+    }
+
+    /// The last bytes of a socket that is closed at once: an alert, or the announcement of the end. Empty if other
+    /// bytes would have to come before.
+    #[must_use]
+    pub fn last_words(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out, |_, _| {});
+        self.channel.close(&mut out);
+        out
+    }
+
+    /// For another process, once established.
+    #[must_use]
+    pub fn export(&self) -> Option<Box<SecureState>> {
+        let channel = self.channel.export()?;
+        let [input, output] = match &self.waiting {
+            None => [Vec::new(), Vec::new()],
+            Some(waiting) => [waiting.input.clone(), waiting.output.clone()],
+        };
+        Some(Box::new(SecureState { channel, input, output, has_ended: self.has_ended() }))
+    }
+
+    /// `None`: another version has exported it.
+    #[must_use]
+    #[expect(clippy::boxed_local, reason = "states travel in boxes")]
+    pub fn import(state: Box<SecureState>) -> Option<Box<Self>> {
+        let SecureState { channel, input, output, has_ended } = *state;
+        let channel = C::import(&channel)?;
+        let waiting = Waiting { input, output, has_ended };
+        let waiting = (!waiting.is_empty()).then(|| Box::new(waiting));
+        Some(Box::new(Self { channel, waiting }))
+    }
+}
+
+#[cfg(test)]
+impl SecureState {
+    /// Nothing is left at its default.
+    pub(crate) fn sample() -> Self {
+        Self { channel: vec![1; 9], input: vec![2], output: vec![3], has_ended: true }
+    }
+}
+
+#[cfg(test)]
+impl<C> SecureSocket<C> {
+    pub(super) fn change_channel(&mut self, change: impl FnOnce(&mut C)) {
+        change(&mut self.channel);
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty() && !self.has_ended
+    }
+}

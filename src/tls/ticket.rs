@@ -1,0 +1,120 @@
+//! Session tickets (RFC 8446 section 4.6.1, RFC 5077): sealed state that a client brings back to resume a session.
+//!
+//! The server keeps no state for them. Keys come from outside, so that all workers, the next process and other nodes
+//! open each other's tickets. The first key of a list seals, all open. PURE but for the random nonces. Limit:
+//! `TICKET_BYTES_MAX`.
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use rustls::server::ProducesTickets;
+use zeroize::Zeroize;
+
+/// A ticket contains a name, a cipher suite and a secret, and no certificate of a client. A longer one is foreign.
+const TICKET_BYTES_MAX: usize = 1024;
+const NAME_BYTES: usize = 16;
+const KEY_BYTES: usize = 32;
+/// Name and key.
+pub const TICKET_KEY_BYTES: usize = NAME_BYTES + KEY_BYTES;
+
+/// A key, and the name that goes with each ticket.
+#[derive(Clone)]
+pub struct TicketKey {
+    name: [u8; NAME_BYTES],
+    key: [u8; KEY_BYTES],
+}
+
+impl Drop for TicketKey {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl std::fmt::Debug for TicketKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("TicketKey(********)")
+    }
+}
+
+impl TicketKey {
+    /// From random bytes, or from those of `to_bytes`.
+    #[must_use]
+    pub fn of_bytes(bytes: [u8; TICKET_KEY_BYTES]) -> Self {
+        let mut made = Self { name: [0; NAME_BYTES], key: [0; KEY_BYTES] };
+        made.name.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        made.key.iter_mut().zip(&bytes[NAME_BYTES..]).for_each(|(to, from)| *to = *from);
+        made
+    }
+
+    /// For another process.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; TICKET_KEY_BYTES] {
+        let mut bytes = [0; TICKET_KEY_BYTES];
+        let from = self.name.iter().chain(&self.key);
+        bytes.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        bytes
+    }
+}
+
+/// Makes and opens tickets.
+pub struct Tickets {
+    keys: Vec<([u8; NAME_BYTES], LessSafeKey)>,
+    lifetime_seconds: u32,
+    random: fn(&mut [u8]) -> bool,
+}
+
+impl std::fmt::Debug for Tickets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Tickets({} keys)", self.keys.len())
+    }
+}
+
+impl Tickets {
+    /// `random` fills its argument with unpredictable bytes, or returns `false`.
+    #[must_use]
+    pub fn new(keys: &[TicketKey], lifetime_seconds: u32, random: fn(&mut [u8]) -> bool) -> Self {
+        let expand = |key: &TicketKey| {
+            let expanded = UnboundKey::new(&CHACHA20_POLY1305, &key.key).ok()?;
+            Some((key.name, LessSafeKey::new(expanded)))
+        };
+        Self { keys: keys.iter().filter_map(expand).collect(), lifetime_seconds, random }
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.lifetime_seconds
+    }
+
+    /// Name, nonce, sealed state, tag.
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let (name, key) = self.keys.first()?;
+        let mut nonce = [0; NONCE_LEN];
+        if !(self.random)(&mut nonce) {
+            return None;
+        }
+        let mut ticket = [&name[..], &nonce, plain].concat();
+        let content = ticket.get_mut(NAME_BYTES + NONCE_LEN..)?;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(name), content).ok()?;
+        ticket.extend_from_slice(tag.as_ref());
+        (ticket.len() <= TICKET_BYTES_MAX).then_some(ticket)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        if ticket.len() > TICKET_BYTES_MAX {
+            return None;
+        }
+        let (name, rest) = ticket.split_first_chunk::<NAME_BYTES>()?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        // The name is public: it is in each ticket.
+        let (name, key) = self.keys.iter().find(|(known, _)| known == name)?;
+        let mut plain = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let length = key.open_in_place(nonce, Aad::from(name), &mut plain).ok()?.len();
+        plain.truncate(length);
+        Some(plain)
+    }
+}

@@ -1,0 +1,42 @@
+//! TLS for the clients of the tests: the authority of tests/certificates is trusted, and nothing else.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+
+/// The name in the certificate.
+pub(crate) fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").expect("a name")
+}
+
+/// A file of tests/certificates.
+pub(crate) fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates").join(name);
+    path.to_str().expect("a path in UTF-8").to_owned()
+}
+
+/// The files of a certificate and its key.
+pub(crate) fn pair(name: &str) -> [String; 2] {
+    [file(&format!("{name}.pem")), file(&format!("{name}.key.pem"))]
+}
+
+pub(crate) fn client() -> Arc<ClientConfig> {
+    client_of(rustls::ALL_VERSIONS)
+}
+
+/// Each configuration has its own store of tickets.
+pub(crate) fn client_of(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(file("authority.pem")).expect("an authority");
+    roots.add(authority).expect("an authority");
+    let provider = rustls::crypto::ring::default_provider();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}

@@ -1,0 +1,127 @@
+//! Certificates: what a start and `check` say of files that cannot be used, names, and reloading.
+
+use rustls::pki_types::ServerName;
+use std::net::TcpStream;
+
+use crate::support::{Finished, Server, Setup, Wire, eventually, tls};
+
+fn with(certificate: &str, key: &str) -> Setup {
+    Setup::new().env("RINGVERB_TLS_CERT", certificate).env("RINGVERB_TLS_KEY", key)
+}
+
+/// A start and a check with this pair fail with this text.
+#[track_caller]
+fn refused(certificate: &str, key: &str, text: &str) {
+    let Finished { code, stderr, .. } = with(certificate, key).args(&["--port", "0"]).run();
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains(text), "{stderr}");
+    let Finished { code, stdout, .. } =
+        with(certificate, key).args(&["check", "--port", "0"]).run();
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains(text), "{stdout}");
+}
+
+#[test]
+fn a_pair_that_cannot_be_used_is_refused_with_a_remedy() {
+    let [certificate, key] = tls::pair("server");
+    let [_, other_key] = tls::pair("other");
+    refused(&certificate, &other_key, "the key does not belong to the certificate");
+    refused(&key, &key, "the certificate file has no PEM block CERTIFICATE");
+    refused(&certificate, &certificate, "the key file has no PEM block PRIVATE KEY");
+    refused(&certificate, &tls::file("encrypted.key.pem"), "openssl pkey -in KEY -out PLAIN");
+    refused("/nowhere/cert.pem", &key, "/nowhere/cert.pem cannot be read: No such file");
+    let [expired, expired_key] = tls::pair("expired");
+    refused(&expired, &expired_key, "the certificate expired at 2021-01-01 00:00 UTC");
+    let [future, future_key] = tls::pair("future");
+    refused(&future, &future_key, "the certificate is valid from 2120-01-01 00:00 UTC on");
+}
+
+#[test]
+fn options_that_do_not_fit_together_are_refused() {
+    let [certificate, key] = tls::pair("server");
+    let refused = |setup: Setup, text: &str| {
+        let Finished { code, stderr, .. } = setup.run();
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(text), "{stderr}");
+    };
+    let only = Setup::new().env("RINGVERB_TLS_CERT", &certificate);
+    refused(only, "RINGVERB_TLS_CERT names 1 file and RINGVERB_TLS_KEY names no file");
+    let port = Setup::new().env("RINGVERB_TLS_PORT", "8443");
+    refused(port, "RINGVERB_TLS_PORT is set, but there is no certificate");
+    let same = with(&certificate, &key).env("RINGVERB_TLS_PORT", "8080");
+    refused(same, "RINGVERB_TLS_PORT is 8080, which is the plain port");
+}
+
+#[test]
+fn a_check_names_the_certificate_and_a_missing_chain() {
+    let [certificate, key] = tls::pair("server");
+    let check = |setup: Setup| setup.args(&["check", "--port", "0"]).run();
+    let Finished { code, stdout, .. } = check(with(&certificate, &key));
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(
+        stdout.contains(&format!("{certificate} is valid until 2125-01-01 00:00 UTC")),
+        "{stdout}"
+    );
+    let text = std::fs::read_to_string(&certificate).expect("a certificate");
+    let end = "-----END CERTIFICATE-----\n";
+    let leaf = text.split_inclusive(end).next().expect("a certificate");
+    let setup = with("leaf.pem", &key).file("leaf.pem", leaf);
+    let Finished { code, stdout, .. } = check(setup);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("leaf.pem has one certificate and not that of its issuer"), "{stdout}");
+    assert!(stdout.contains("fullchain.pem"), "{stdout}");
+}
+
+/// Whether a client that asks for this name accepts the certificate that it is sent.
+fn serves(server: &Server, name: &'static str) -> bool {
+    let stream = TcpStream::connect(server.address).expect("the server accepts");
+    let name = ServerName::try_from(name).expect("a name");
+    let mut client = rustls::ClientConnection::new(tls::client(), name).expect("a client");
+    let mut wire = Wire::new(stream);
+    while client.is_handshaking() {
+        if client.complete_io(&mut wire.stream).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[test]
+fn the_name_that_a_client_asks_for_chooses_the_certificate() {
+    let [certificate, key] = tls::pair("server");
+    let [other, other_key] = tls::pair("other");
+    let server = with(&format!("{certificate}, {other}"), &format!("{key}, {other_key}")).start();
+    assert!(serves(&server, "localhost") && serves(&server, "other.test"));
+    assert!(serves(&server, "a.wild.test") && !serves(&server, "third.test"));
+}
+
+#[test]
+fn files_that_change_are_read_again_and_a_broken_pair_leaves_the_earlier_one_in_use() {
+    let read =
+        |name: &str| tls::pair(name).map(|path| std::fs::read_to_string(path).expect("a file"));
+    let [certificate, key] = read("server");
+    let setup = with("c.pem", "k.pem").file("c.pem", &certificate).file("k.pem", &key);
+    let paths = ["c.pem", "k.pem"].map(|name| setup.path(name));
+    let write = |texts: [&str; 2]| {
+        for (path, text) in paths.iter().zip(texts) {
+            std::fs::write(path, text).expect("a file of the server");
+        }
+    };
+    let mut server = setup.start();
+    assert!(serves(&server, "localhost") && !serves(&server, "other.test"));
+    server.trust = Some(tls::client());
+    let mut client = server.connect();
+    client.subscribe("a");
+    write([&certificate, "broken"]);
+    let line = server.line_with("certificates not reloaded");
+    assert!(line.contains("the key file has no PEM block"), "{line}");
+    assert!(serves(&server, "localhost"));
+    let [other, other_key] = read("other");
+    write([&other, &other_key]);
+    server.line_with("certificates reloaded");
+    eventually("all workers use it", || {
+        (serves(&server, "other.test") && !serves(&server, "localhost")).then_some(())
+    });
+    // Established connections stay.
+    client.sync();
+}

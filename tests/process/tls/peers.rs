@@ -1,0 +1,230 @@
+//! Clients of other libraries: OpenSSL, Python and curl. A machine without one of them skips nothing: the tests fail.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::support::{Handshake, Server, Setup, sign, tls, unix_seconds};
+
+fn server() -> Server {
+    Setup::new().secure().start()
+}
+
+/// Runs a program that speaks to the server, with this on its standard input; what it writes.
+#[track_caller]
+fn run(program: &str, arguments: &[&str], input: &[u8]) -> String {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    // A program that has refused to start reads nothing.
+    let _ = child.stdin.take().expect("a pipe").write_all(input);
+    let output = child.wait_with_output().expect("its output");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {out}\n{error}");
+    out + &error
+}
+
+const GET: &[u8] = b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn openssl_is_served_in_each_version_and_suite() {
+    let server = server();
+    let address = server.address.to_string();
+    let authority = tls::file("authority.pem");
+    for (version, suite) in [
+        ("-tls1_3", "TLS_AES_128_GCM_SHA256"),
+        ("-tls1_3", "TLS_AES_256_GCM_SHA384"),
+        ("-tls1_3", "TLS_CHACHA20_POLY1305_SHA256"),
+        ("-tls1_2", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ("-tls1_2", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("-tls1_2", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ] {
+        let option = if version == "-tls1_3" { "-ciphersuites" } else { "-cipher" };
+        let arguments = [
+            "s_client",
+            "-connect",
+            &address,
+            "-CAfile",
+            &authority,
+            "-verify_return_error",
+            "-servername",
+            "localhost",
+            "-alpn",
+            "http/1.1",
+            "-ign_eof",
+            version,
+            option,
+            suite,
+        ];
+        let said = run("openssl", &arguments, GET);
+        assert!(said.contains("HTTP/1.1 200"), "{suite}: {said}");
+        assert!(
+            said.contains(suite) && said.contains("ALPN protocol: http/1.1"),
+            "{suite}: {said}"
+        );
+    }
+}
+
+#[test]
+fn openssl_updates_keys_and_is_refused_a_renegotiation() {
+    let server = server();
+    let address = server.address.to_string();
+    let authority = tls::file("authority.pem");
+    let of = |version: &'static str| {
+        [
+            "s_client",
+            "-connect",
+            &address,
+            "-CAfile",
+            &authority,
+            "-servername",
+            "localhost",
+            version,
+        ]
+        .map(str::to_owned)
+    };
+    // A line with one of these letters is a command: k and K update the keys, K asks the server for the same.
+    let [arguments, input] = [of("-tls1_3"), of("-tls1_2")];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let script = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\nk\nK\nK\nGET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let said = run_until_end("openssl", &arguments, script);
+    assert_eq!(said.matches("HTTP/1.1 200").count(), 2, "{said}");
+    assert_eq!(said.matches("KEYUPDATE").count(), 3, "{said}");
+    let arguments: Vec<&str> = input.iter().map(String::as_str).collect();
+    let said = run_until_end("openssl", &arguments, b"R\n");
+    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
+}
+
+/// `run` for a program whose commands come one after the other; it may end with an error.
+fn run_until_end(program: &str, arguments: &[&str], script: &[u8]) -> String {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let mut pipe = child.stdin.take().expect("a pipe");
+    for line in script.split_inclusive(|byte| *byte == b'\n') {
+        // A command is one only at the beginning of what the program reads at once.
+        crate::support::pass(std::time::Duration::from_millis(150));
+        if pipe.write_all(line).is_err() {
+            break;
+        }
+    }
+    crate::support::pass(std::time::Duration::from_millis(500));
+    drop(pipe);
+    let output = child.wait_with_output().expect("its output");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn openssl_resumes_a_session() {
+    let server = server();
+    let address = server.address.to_string();
+    let authority = tls::file("authority.pem");
+    for version in ["-tls1_3", "-tls1_2"] {
+        let session = format!("{}/session{version}", env!("CARGO_TARGET_TMPDIR"));
+        let common = [
+            "s_client",
+            "-connect",
+            &address,
+            "-CAfile",
+            &authority,
+            "-servername",
+            "localhost",
+            "-ign_eof",
+        ];
+        let first = [&common[..], &[version, "-sess_out", &session]].concat();
+        assert!(run("openssl", &first, GET).contains("New, TLSv1"));
+        let second = [&common[..], &[version, "-sess_in", &session]].concat();
+        let said = run("openssl", &second, GET);
+        assert!(said.contains("Reused, TLSv1"), "{version}: {said}");
+    }
+}
+
+/// Early data of a client that has a ticket of another server is skipped, and the handshake continues without it.
+#[test]
+fn early_data_is_not_accepted() {
+    let server = server();
+    let address = server.address.to_string();
+    let session = format!("{}/session-early", env!("CARGO_TARGET_TMPDIR"));
+    let authority = tls::file("authority.pem");
+    let common = [
+        "s_client",
+        "-connect",
+        &address,
+        "-CAfile",
+        &authority,
+        "-servername",
+        "localhost",
+        "-ign_eof",
+        "-tls1_3",
+    ];
+    let first = [&common[..], &["-sess_out", &session]].concat();
+    let said = run("openssl", &first, GET);
+    assert!(said.contains("Max Early Data: 0") || !said.contains("Max Early Data"), "{said}");
+}
+
+#[test]
+fn python_sends_and_receives_through_its_ssl_module() {
+    let server = server();
+    let script = r#"
+import socket, ssl, sys
+host, port, authority = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+    context = ssl.create_default_context(cafile=authority)
+    context.minimum_version = context.maximum_version = version
+    with socket.create_connection((host, port)) as raw:
+        with context.wrap_socket(raw, server_hostname="localhost") as tls:
+            for _ in range(5):
+                tls.sendall(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += tls.recv(1)
+                assert answer.startswith(b"HTTP/1.1 200"), answer
+            # close_notify goes both ways.
+            raw = tls.unwrap()
+            assert raw.recv(1) == b""
+print("served", ssl.OPENSSL_VERSION)
+"#;
+    let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
+    let authority = tls::file("authority.pem");
+    let said = run("python3", &["-c", script, &host, &port, &authority], b"");
+    assert!(said.contains("served"), "{said}");
+}
+
+#[test]
+fn curl_publishes_over_https() {
+    let server = server();
+    let mut client = server.connect();
+    client.subscribe("a");
+    let body = r#"{"name":"e","channel":"a","data":"x"}"#;
+    let md5 = ringverb::pusher::signature::body_md5(body.as_bytes());
+    let query = format!(
+        "auth_key=app-key&auth_timestamp={}&auth_version=1.0&body_md5={md5}",
+        unix_seconds()
+    );
+    let signature = sign(&["POST\n/apps/1001/events\n", &query]);
+    let port = server.address.port();
+    let url =
+        format!("https://localhost:{port}/apps/1001/events?{query}&auth_signature={signature}");
+    let resolve = format!("localhost:{port}:127.0.0.1");
+    let authority = tls::file("authority.pem");
+    for options in [&["--http1.1"][..], &["--http2"], &["--tlsv1.2", "--tls-max", "1.2"]] {
+        let arguments = [
+            &["-sS", "--fail", "--cacert", &authority, "--resolve", &resolve, "-d", body][..],
+            options,
+            &[&url],
+        ]
+        .concat();
+        assert_eq!(run("curl", &arguments, b""), "{}");
+        assert_eq!(client.event()["data"], "x");
+    }
+    assert!(!Handshake::new().bytes().is_empty());
+}
