@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::support::{Handshake, Server, Setup, sign, tls, unix_seconds};
+use crate::support::{Server, Setup, sign, tls, unix_seconds};
 
 fn server() -> Server {
     Setup::new().secure().start()
@@ -148,9 +148,8 @@ fn openssl_resumes_a_session() {
     }
 }
 
-/// Early data of a client that has a ticket of another server is skipped, and the handshake continues without it.
 #[test]
-fn early_data_is_not_accepted() {
+fn no_ticket_offers_early_data() {
     let server = server();
     let address = server.address.to_string();
     let session = format!("{}/session-early", env!("CARGO_TARGET_TMPDIR"));
@@ -168,7 +167,7 @@ fn early_data_is_not_accepted() {
     ];
     let first = [&common[..], &["-sess_out", &session]].concat();
     let said = run("openssl", &first, GET);
-    assert!(said.contains("Max Early Data: 0") || !said.contains("Max Early Data"), "{said}");
+    assert!(said.contains("Max Early Data: 0"), "{said}");
 }
 
 #[test]
@@ -226,5 +225,4 @@ fn curl_publishes_over_https() {
         assert_eq!(run("curl", &arguments, b""), "{}");
         assert_eq!(client.event()["data"], "x");
     }
-    assert!(!Handshake::new().bytes().is_empty());
 }
