@@ -440,6 +440,11 @@ impl Shard {
         self.local.wake(&mut self.outbox, slot);
     }
 
+    /// `sent` was called for so many bytes together. Once for a batch, because the sum costs a delivery less than each.
+    pub fn note_sent(&self, bytes: usize) {
+        self.metrics().send_queue_bytes.sub(bytes as u64);
+    }
+
     /// The socket is writable again.
     pub fn unblock(&mut self, slot: u32) {
         self.local.unblock(&mut self.outbox, slot);

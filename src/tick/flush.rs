@@ -205,6 +205,7 @@ impl Flush {
         debug_assert_eq!(sends, self.results.len(), "one result a send");
         shard.metrics().sends.add(self.items.len() as u64);
         let mut failed = Vec::new();
+        let mut sent_bytes = 0;
         for (item, result) in self.items.iter().zip(&self.results) {
             let key = item.key;
             let (taken, blocked) = match *result {
@@ -234,6 +235,7 @@ impl Flush {
                     content
                 }
             };
+            sent_bytes += taken;
             let after = shard.sent(key.slot, taken, blocked);
             if item.sealed.is_some() {
                 reactor.close_worn(shard, key);
@@ -243,9 +245,14 @@ impl Flush {
                 // The last bytes wait until the socket takes them.
                 AfterSend::Finish if blocked && item.sealed.is_some() => {}
                 AfterSend::Finish => reactor.finish(shard, key),
-                AfterSend::Fail => failed.push(key),
+                AfterSend::Fail => {
+                    // The queue is as it was.
+                    sent_bytes -= taken;
+                    failed.push(key);
+                }
             }
         }
+        shard.note_sent(sent_bytes);
         for key in failed {
             reactor.drop_socket(shard, key);
         }

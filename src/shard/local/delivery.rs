@@ -60,8 +60,10 @@ impl Local {
             }
         }
         let count = (subscribers.len() - left_out) as u64;
-        self.metrics.app(channel.app()).messages_sent.add(count);
-        self.metrics.send_queue_bytes.add(count * frame.len() as u64);
+        let (metrics, bytes) = (self.metrics.app(channel.app()), count * frame.len() as u64);
+        metrics.messages_sent.add(count);
+        metrics.queued_bytes.add(bytes);
+        self.metrics.send_queue_bytes.add(bytes);
     }
 
     /// Enqueues one message for one connection; one that is over its bound is closed by `settle`.
@@ -101,6 +103,7 @@ impl Local {
             return false;
         }
         connection.send_queue.push(frame);
+        self.metrics.app(connection.app).queued_bytes.add(frame.len() as u64);
         self.metrics.send_queue_bytes.add(frame.len() as u64);
         self.mark_dirty(out, slot);
         true
@@ -160,8 +163,6 @@ impl Local {
         if !connection.send_queue.sent_single(count) {
             return self.sent_in_part(context, out, slot, count, blocked);
         }
-        self.metrics.send_queue_bytes.sub(count as u64);
-        self.metrics.app(connection.app).transmitted_bytes.add(count as u64);
         connection.blocked = blocked;
         if connection.closing || connection.control_frames.unsent() > 0 {
             return self.all_sent(context, out, slot);
@@ -186,8 +187,6 @@ impl Local {
             self.note_refusal(context, out, slot, Cause::Kernel, &[Detail::Own(why)]);
             return AfterSend::Fail;
         }
-        self.metrics.send_queue_bytes.sub(count as u64);
-        self.metrics.app(connection.app).transmitted_bytes.add(count as u64);
         connection.blocked = blocked;
         if !connection.send_queue.is_empty() {
             self.mark_dirty(out, slot);

@@ -102,7 +102,9 @@ impl Local {
         let key = self.insert(context, app.unwrap_or(AppIndex(0)), state.socket_id);
         let connection = &mut self.connections[key.slot];
         connection.send_queue = SendQueue::restored(&state.begun, state.unsent);
-        self.metrics.send_queue_bytes.add(connection.send_queue.bytes() as u64);
+        let waiting = connection.send_queue.bytes() as u64;
+        self.metrics.app(connection.app).queued_bytes.add(waiting);
+        self.metrics.send_queue_bytes.add(waiting);
         (connection.closing, connection.counted) = (state.closing, false);
         if !connection.send_queue.is_empty() {
             self.mark_dirty(out, key.slot);

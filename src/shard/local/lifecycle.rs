@@ -47,7 +47,9 @@ impl Local {
         let metrics = self.metrics.app(app);
         metrics.new_connections.add(1);
         metrics.messages_sent.add(u64::from(cfg!(not(feature = "echo"))));
-        self.metrics.send_queue_bytes.add(bytes.len().saturating_sub(1) as u64);
+        let waiting = bytes.len().saturating_sub(1) as u64;
+        metrics.queued_bytes.add(waiting);
+        self.metrics.send_queue_bytes.add(waiting);
         self.mark_dirty(out, key.slot);
         self.watch(context, key);
         out.trace(|| Trace::Established(socket_id));
@@ -173,9 +175,12 @@ impl Local {
         } else {
             connection.send_queue.push(&frame);
         }
-        let gauge = &self.metrics.send_queue_bytes;
-        gauge.sub(waiting as u64);
-        gauge.add(connection.send_queue.bytes() as u64);
+        let (before, after) = (waiting + frame.len(), connection.send_queue.bytes());
+        let metrics = self.metrics.app(connection.app);
+        metrics.queued_bytes.add(frame.len() as u64);
+        metrics.discarded_bytes.add(before.saturating_sub(after) as u64);
+        self.metrics.send_queue_bytes.add(after as u64);
+        self.metrics.send_queue_bytes.sub(waiting as u64);
         let generation = connection.generation;
         self.mark_dirty(out, slot);
         out.closed.push((ConnectionKey { slot, generation }, code));
@@ -195,7 +200,9 @@ impl Local {
             self.leave_all(context, out, key.slot, Ended::Lost);
         }
         let removed = self.connections.remove(key.slot);
-        self.metrics.send_queue_bytes.sub(removed.send_queue.bytes() as u64);
+        let discarded = removed.send_queue.bytes() as u64;
+        self.metrics.app(removed.app).discarded_bytes.add(discarded);
+        self.metrics.send_queue_bytes.sub(discarded);
     }
 
     /// Takes a connection out of everything it is in, and out of its app's count.

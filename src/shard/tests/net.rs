@@ -274,6 +274,7 @@ impl Net {
         let mut bytes = Vec::new();
         shard.send_queue(client.key.slot).unwrap().copy_to(&mut bytes, usize::MAX);
         shard.sent(client.key.slot, bytes.len(), false);
+        shard.note_sent(bytes.len());
         frames(&bytes)
     }
 
@@ -283,6 +284,7 @@ impl Net {
         let waiting = shard.send_queue(client.key.slot).unwrap().bytes();
         let _ = shard.take_dirty(client.key.slot);
         shard.sent(client.key.slot, waiting, false);
+        shard.note_sent(waiting);
     }
 
     /// `settle`, then `read` without the greeting of the connection itself.

@@ -115,8 +115,10 @@ metrics! {
         |scrape, out| scrape.by_app(out, |row| row.messages_sent.get());
     "socket_received_bytes" Untyped ["app_id"] "Bytes of frames that were received on WebSockets.",
         |scrape, out| scrape.by_app(out, |row| row.received_bytes.get());
-    "socket_transmitted_bytes" Untyped ["app_id"] "Bytes of frames that were sent on WebSockets, the answer to the handshake included.",
-        |scrape, out| scrape.by_app(out, |row| row.transmitted_bytes.get());
+    "socket_transmitted_bytes" Untyped ["app_id"] "Bytes of frames that were queued for WebSockets, the answer to the handshake included.",
+        |scrape, out| scrape.by_app(out, |row| row.queued_bytes.get());
+    "socket_discarded_bytes_total" Counter ["app_id"] "Of these, bytes that were not sent, because the connection ended.",
+        |scrape, out| scrape.by_app(out, |row| row.discarded_bytes.get());
     "client_events_total" Counter ["app_id"] "Client events that were accepted.",
         |scrape, out| scrape.by_app(out, |row| row.client_events.get());
     "published_events_total" Counter ["app_id"] "Events that the HTTP API accepted, once for each channel.",
