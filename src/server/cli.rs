@@ -17,7 +17,7 @@ const FILES: &str = "Files";
 
 /// Set by `packaging/release`: commit and its date.
 const COMMIT: Option<&str> = option_env!("RINGVERB_COMMIT");
-const FEATURES: &str = "io_uring epoll redis webhooks";
+const FEATURES: &str = "io_uring epoll tls redis webhooks";
 
 /// A Pusher Channels server for Laravel: takes the place of Laravel Reverb.
 #[derive(Debug, Parser)]

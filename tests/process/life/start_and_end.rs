@@ -205,8 +205,11 @@ fn the_command_line() {
     for part in ["Examples:", "--port", "REVERB_APP_KEY", "RINGVERB_AUTH_WINDOW", "[600]"] {
         assert!(help.contains(part), "{part}\nnot in\n{help}");
     }
-    let version = Setup::bare().arg("--version").run();
-    assert_eq!(version.stdout, format!("ringverb {}\n", env!("CARGO_PKG_VERSION")));
+    // The first line is the same for both; programs read it.
+    let version = format!("ringverb {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(Setup::bare().arg("-V").run().stdout, version);
+    let long = Setup::bare().arg("--version").run();
+    assert!(long.stdout.starts_with(&format!("{version}commit: ")), "{long:?}");
     // As clap shows `help`, whatever else is asked for with it.
     let Finished { code, stdout, .. } = Setup::bare().args(&["help", "--help"]).run();
     assert!(code == Some(0) && stdout.contains("Usage"), "{stdout}");
