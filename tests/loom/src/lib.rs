@@ -13,4 +13,5 @@ pub mod mailbox {
 pub mod limits {
     pub const MAIL_PER_TICK_MAX: usize = 4;
     pub const MAIL_OVERFLOW_SOFT_MAX: usize = 2;
+    pub const MAIL_OVERFLOW_MAX: usize = 8;
 }
