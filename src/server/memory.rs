@@ -136,9 +136,10 @@ mod tests {
         let resident = Resident::open().unwrap();
         let before = resident.read().unwrap();
         assert!((MIB / 4..1 << 40).contains(&before), "{before}");
-        let block = vec![1_u8; 64 << 20];
+        // Other tests return memory meanwhile, so the half of it is enough.
+        let block = vec![1_u8; 256 << 20];
         let after = resident.read().unwrap();
-        assert!(after >= before + (60 << 20), "{before} {after} {}", block.len());
+        assert!(after >= before + (128 << 20), "{before} {after} {}", block.len());
     }
 
     #[test]
