@@ -209,6 +209,21 @@ pub const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
 }
 
+/// Compares a document that is generated from a table with what is in `path`, below the folder of the sources. With
+/// `RINGVERB_WRITE_DOCS` set, it writes the document instead.
+#[cfg(test)]
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a test that writes a document when it is asked to")]
+pub(crate) fn assert_document(path: &str, generated: &str) {
+    let file = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("RINGVERB_WRITE_DOCS").is_some() {
+        std::fs::write(&file, generated).unwrap();
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    let advice = "RINGVERB_WRITE_DOCS=1 cargo test --lib the_document";
+    assert!(written == generated, "{path} is not up to date: {advice}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

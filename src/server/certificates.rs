@@ -214,7 +214,11 @@ fn identity(pair: &TlsPair) -> Result<Identity, String> {
     identity.map_err(|error| format!("{certificate} with {key}: {error}"))
 }
 
-fn read(path: &str) -> io::Result<Vec<u8>> {
+/// A file in PEM.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn read(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)

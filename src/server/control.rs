@@ -156,6 +156,32 @@ impl Readable {
     }
 }
 
+/// Connections that a task accepts before the runtime looks at its timers.
+pub(super) const CONNECTIONS_IN_A_ROW: u32 = 64;
+
+/// The wait of a task that accepts connections.
+pub(super) struct AcceptWait<'a> {
+    readable: &'a Readable,
+    in_a_row: u32,
+}
+
+impl<'a> AcceptWait<'a> {
+    pub(super) fn new(readable: &'a Readable) -> Self {
+        Self { readable, in_a_row: 0 }
+    }
+
+    /// Returns when there may be a connection. Pauses after some: a flood of connections is always readable, and a
+    /// runtime that never parks runs no timer.
+    pub(super) async fn next(&mut self) {
+        self.in_a_row += 1;
+        if self.in_a_row == CONNECTIONS_IN_A_ROW {
+            self.in_a_row = 0;
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.readable.wait().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

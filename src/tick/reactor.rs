@@ -447,6 +447,14 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
+    /// Accounts for a change of the memory of incomplete input.
+    pub(super) fn note_kept(&self, shard: &mut Shard, key: ConnectionKey, kept_before: usize) {
+        let kept = self.input_bytes(key.slot as usize);
+        if kept != kept_before {
+            shard.note_input(key, kept_before, kept);
+        }
+    }
+
     /// Decodes received bytes and passes the messages to the shard.
     fn feed(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
         let Some(connection) = shard.get(key) else { return };
@@ -463,10 +471,7 @@ impl<K: Kernel> Reactor<K> {
         if let Err(violation) = result {
             shard.close_violating(key.slot, violation);
         }
-        let kept = self.input_bytes(key.slot as usize);
-        if kept != kept_before {
-            shard.note_input(key, kept_before, kept);
-        }
+        self.note_kept(shard, key, kept_before);
         if shard.get(key).is_none_or(crate::shard::Connection::is_closing) {
             // Input of a closing connection is dropped from here on.
             self.sockets.0[key.slot as usize].partial = None;

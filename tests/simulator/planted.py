@@ -6,8 +6,8 @@
     tests/simulator/planted.py --sample
 
 Ends with 1 if a fault was not found, or if its place in the sources is not there any more. `--check` looks for the
-places of all faults and builds nothing. `--sample` does that, too, and plants the faults of `SAMPLE`, in one program. One thread shows no race:
-that a core looks once more before it sleeps is tested with two threads in src/mailbox.
+places of all faults and builds nothing. `--sample` does that, too, and plants the faults of `SAMPLE`, in one program.
+One thread shows no race: that a core looks once more before it sleeps is tested with two threads in src/mailbox.
 
 A build costs more than a run, so most faults are compiled into one program, and RINGVERB_PLANTED selects one of them.
 `switched` makes that form of a fault. A fault gets a build of its own if it has no such form, or if that form does not

@@ -372,19 +372,8 @@ mod tests {
         assert!(long.is_empty(), "{long:#?}");
     }
 
-    /// With `RINGVERB_WRITE_DOCS` set, the test writes the file instead.
     #[test]
     fn the_document_is_the_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPTIONS.md");
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a test that writes a document when it is asked to"
-        )]
-        if std::env::var_os("RINGVERB_WRITE_DOCS").is_some() {
-            std::fs::write(path, document()).unwrap();
-        }
-        let written = std::fs::read_to_string(path).unwrap_or_default();
-        let advice = "RINGVERB_WRITE_DOCS=1 cargo test --lib the_document_is_the_table";
-        assert!(written == document(), "docs/OPTIONS.md is not up to date: {advice}");
+        crate::text::assert_document("docs/OPTIONS.md", &document());
     }
 }

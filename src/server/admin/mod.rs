@@ -21,19 +21,16 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use monoio::time::sleep;
 use socket2::Socket;
 
-use super::control::{Control, RETRY_PAUSE, Readable};
+use super::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::config::admin::AdminPlace;
 use routes::AdminState;
 
 /// Connections at a time. One more is answered 503 and closed.
 const CONNECTIONS_MAX: usize = 32;
-/// After so many connections in a row, the thread looks at its timers.
-const CONNECTIONS_IN_A_ROW: u32 = 64;
 
 /// The running admin listener.
 pub(super) struct AdminServer {
@@ -80,15 +77,9 @@ async fn accept_all(
     state: &Rc<AdminState>,
 ) {
     let open = Rc::new(Cell::new(0));
-    let mut in_a_row = 0;
+    let mut wait = AcceptWait::new(readable);
     loop {
-        // A flood of connections is always readable, and a runtime that never parks runs no timer.
-        in_a_row += 1;
-        if in_a_row == CONNECTIONS_IN_A_ROW {
-            in_a_row = 0;
-            sleep(Duration::from_millis(1)).await;
-        }
-        readable.wait().await;
+        wait.next().await;
         if stops.load(Ordering::Acquire) {
             return;
         }

@@ -3,7 +3,6 @@
 //! The command connects by an address, and certificates are for names. So it accepts the configured certificates and no
 //! other ones: it reads RINGVERB_TLS_CERT, and compares. Signatures are checked as usual.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -19,9 +18,7 @@ use rustls::{
 
 use super::CommandFailure;
 use crate::config::TlsOptions;
-
-/// A chain is not longer.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+use crate::server::certificates;
 
 /// The way to the server.
 pub(super) enum ServerStream {
@@ -85,10 +82,7 @@ impl Write for ServerStream {
 /// The first certificate of each configured file.
 fn accepted(tls: &TlsOptions) -> Result<Vec<CertificateDer<'static>>, CommandFailure> {
     let read = |path: &String| {
-        let mut bytes = Vec::new();
-        let read =
-            File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
-        read.map_err(|error| error.to_string())?;
+        let bytes = certificates::read(path).map_err(|error| error.to_string())?;
         CertificateDer::from_pem_slice(&bytes).map_err(|error| error.to_string())
     };
     let each = tls.pairs.iter().map(|pair| {

@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
 
 use monoio::time::{sleep, timeout};
 use rustix::io::{Errno, retry_on_intr};
@@ -24,11 +23,8 @@ use super::message::{
     text_of, worker_count,
 };
 use super::rendezvous::{Places, Point, Strangers};
-use crate::server::control::{Control, RETRY_PAUSE, Readable};
+use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::worker::transfer::{FORMAT, peer_credentials};
-
-/// After so many connections in a row, the task lets other tasks of the control thread run.
-const CONNECTIONS_IN_A_ROW: u32 = 64;
 
 /// What this process offers to a new one.
 pub(in crate::server) struct Offer {
@@ -96,15 +92,9 @@ async fn next_peer(
     strangers: &mut Strangers,
     mut check: impl FnMut(&UnixStream) -> io::Result<()>,
 ) -> UnixStream {
-    let mut in_a_row = 0;
+    let mut wait = AcceptWait::new(readable);
     loop {
-        // A flood of connections is always readable, and a runtime that never parks runs no timer.
-        in_a_row += 1;
-        if in_a_row == CONNECTIONS_IN_A_ROW {
-            in_a_row = 0;
-            sleep(Duration::from_millis(1)).await;
-        }
-        readable.wait().await;
+        wait.next().await;
         match listener.accept() {
             // Before anything that takes time: a flood of strangers must not keep the right one waiting.
             Ok((stream, _)) => match check(&stream) {
@@ -298,8 +288,10 @@ impl NewProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::control::CONNECTIONS_IN_A_ROW;
     use std::io::Write;
     use std::net::TcpListener;
+    use std::time::Duration;
 
     fn offer_of(listener: TcpListener) -> Offer {
         Offer {

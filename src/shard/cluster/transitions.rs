@@ -285,7 +285,7 @@ impl Cluster {
     }
 
     /// A snapshot lists the pending leaves of its node. It overrides nothing that was received in order during the wait
-    /// for it, and no user who is present has a pending leave.
+    /// for it. No user who is present has a pending leave.
     pub(super) fn replace_pending_leaves(
         &mut self,
         here: &mut Here<'_>,

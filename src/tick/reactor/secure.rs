@@ -71,10 +71,7 @@ impl<K: Kernel> Reactor<K> {
         let Some(secure) = self.secure.get_mut(key.slot) else { return };
         let end = RECORD_BYTES_MAX + count;
         let SecureInput { plain, end } = secure.receive(scratch, RECORD_BYTES_MAX, end);
-        let kept = self.input_bytes(key.slot as usize);
-        if kept != kept_before {
-            shard.note_input(key, kept_before, kept);
-        }
+        self.note_kept(shard, key, kept_before);
         if let Some(content) = scratch.get_mut(plain).filter(|content| !content.is_empty()) {
             self.feed(shard, key, content);
         }
@@ -139,10 +136,7 @@ impl<K: Kernel> Reactor<K> {
         if let Some(secure) = self.secure.get_mut(key.slot) {
             secure.keep(unsent);
         }
-        let kept = self.input_bytes(key.slot as usize);
-        if kept != kept_before {
-            shard.note_input(key, kept_before, kept);
-        }
+        self.note_kept(shard, key, kept_before);
     }
 
     /// Closes a connection whose keys have sealed as much as they may: TLS 1.2 has no key update. Clients reconnect at

@@ -190,7 +190,7 @@ fn outage(redis: &mut Redis, away: impl FnOnce(&mut Redis), back: impl FnOnce(&m
         publish_numbers(&a, "news", 0..49);
         a.publish("cache-x", "e", "kept");
         comes.expect(&event("cache-x", "e", "kept"));
-        // Redis gets what the one worker of this node publishes in this order. So whoever receives the last number
+        // The one worker of this node sends its publishes to Redis in order. So a client that receives the last number
         // knows that Redis has the cached event.
         publish_numbers(&a, "news", 49..50);
         expect_numbers(&mut one, "news", 0..50);

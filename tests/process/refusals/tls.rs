@@ -1,11 +1,9 @@
 //! TLS: clients that do not speak it, handshakes that fail, and records that break a rule.
 
-use std::io::Write;
-
 use ringverb::cause::Cause;
 
 use super::{Answer, Case, Seen, http};
-use crate::support::{Client, Handshake, Wire, frame, tls};
+use crate::support::{Client, Handshake, tls};
 
 const TLS: [(&str, &str); 2] = [
     ("RINGVERB_TLS_CERT", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/server.pem")),
@@ -38,13 +36,7 @@ pub(crate) const CASES: &[Case] = &[
         act: |server| {
             let wire = server.wire().secured(&tls::client());
             let mut client = Client::open_on(wire, &Handshake::new()).established();
-            let Wire { stream, secure, .. } = &mut client.wire;
-            let secure = secure.as_mut().expect("TLS");
-            secure.writer().write_all(&frame::text("hello")).expect("room");
-            let mut bytes = Vec::new();
-            secure.write_tls(&mut bytes).expect("bytes");
-            *bytes.last_mut().expect("a record") ^= 1;
-            stream.write_all(&bytes).expect("the server takes it");
+            client.wire.send_changed_record();
             Seen::socket(&client, Answer::Silence)
         },
         answer: "",

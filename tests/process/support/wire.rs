@@ -96,6 +96,16 @@ impl Wire {
         }
     }
 
+    /// With TLS: sends a record of which a bit was changed on its way.
+    pub(crate) fn send_changed_record(&mut self) {
+        let secure = self.secure.as_mut().expect("TLS");
+        secure.writer().write_all(&frame::text("hello")).expect("room");
+        let mut bytes = Vec::new();
+        secure.write_tls(&mut bytes).expect("bytes");
+        *bytes.last_mut().expect("a record") ^= 1;
+        self.stream.write_all(&bytes).expect("the server takes it");
+    }
+
     /// Sends although the server may have closed already.
     pub(crate) fn send_to_closing(&mut self, bytes: &[u8]) {
         // That it is closed is what the caller wants to see; the next read tells.

@@ -8,7 +8,7 @@ use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::{
-    Client, DEADLINE, Handshake, Http, Request, Server, Setup, Wire, eventually, frame, tls, within,
+    Client, DEADLINE, Handshake, Http, Request, Server, Setup, Wire, eventually, tls, within,
 };
 
 fn server() -> Server {
@@ -216,16 +216,12 @@ fn a_record_that_was_changed_ends_the_connection_with_an_alert() {
     let mut server = server();
     let mut client = server.connect();
     client.subscribe("a");
-    let Wire { stream, secure, .. } = &mut client.wire;
-    let secure = secure.as_mut().expect("TLS");
-    secure.writer().write_all(&frame::text("hello")).expect("room");
-    let mut bytes = Vec::new();
-    secure.write_tls(&mut bytes).expect("bytes");
-    *bytes.last_mut().expect("a record") ^= 1;
-    stream.write_all(&bytes).expect("the server takes it");
+    client.wire.send_changed_record();
     server.line_with(
         "a TLS connection was closed because of its client: it sent a record that does not decrypt",
     );
+    let Wire { stream, secure, .. } = &mut client.wire;
+    let secure = secure.as_mut().expect("TLS");
     let error = eventually("the end", || {
         secure.read_tls(stream).expect("bytes or the end");
         secure.process_new_packets().err()

@@ -74,28 +74,13 @@ fn openssl_updates_keys_and_is_refused_a_renegotiation() {
     let server = server();
     let address = server.address.to_string();
     let authority = tls::file("authority.pem");
-    let of = |version: &'static str| {
-        [
-            "s_client",
-            "-connect",
-            &address,
-            "-CAfile",
-            &authority,
-            "-servername",
-            "localhost",
-            version,
-        ]
-        .map(str::to_owned)
-    };
+    let of = |version| s_client(&address, &authority, &[version]);
     // A line with one of these letters is a command: k and K update the keys, K asks the server for the same.
-    let [arguments, input] = [of("-tls1_3"), of("-tls1_2")];
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let script = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\nk\nK\nK\nGET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let said = run_until_end("openssl", &arguments, script);
+    let said = run_until_end("openssl", &of("-tls1_3"), script);
     assert_eq!(said.matches("HTTP/1.1 200").count(), 2, "{said}");
     assert_eq!(said.matches("KEYUPDATE").count(), 3, "{said}");
-    let arguments: Vec<&str> = input.iter().map(String::as_str).collect();
-    let said = run_until_end("openssl", &arguments, b"R\n");
+    let said = run_until_end("openssl", &of("-tls1_2"), b"R\n");
     assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
 }
 
@@ -123,27 +108,24 @@ fn run_until_end(program: &str, arguments: &[&str], script: &[u8]) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
+/// Arguments of `openssl s_client` for this server.
+fn s_client<'a>(address: &'a str, authority: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let common =
+        ["s_client", "-connect", address, "-CAfile", authority, "-servername", "localhost"];
+    [&common[..], more].concat()
+}
+
 #[test]
 fn openssl_resumes_a_session() {
     let server = server();
-    let address = server.address.to_string();
-    let authority = tls::file("authority.pem");
+    let (address, authority) = (server.address.to_string(), tls::file("authority.pem"));
     for version in ["-tls1_3", "-tls1_2"] {
         let session = format!("{}/session{version}", env!("CARGO_TARGET_TMPDIR"));
-        let common = [
-            "s_client",
-            "-connect",
-            &address,
-            "-CAfile",
-            &authority,
-            "-servername",
-            "localhost",
-            "-ign_eof",
-        ];
-        let first = [&common[..], &[version, "-sess_out", &session]].concat();
-        assert!(run("openssl", &first, GET).contains("New, TLSv1"));
-        let second = [&common[..], &[version, "-sess_in", &session]].concat();
-        let said = run("openssl", &second, GET);
+        let with = |option| {
+            s_client(&address, &authority, &["-ign_eof", version, option, session.as_str()])
+        };
+        assert!(run("openssl", &with("-sess_out"), GET).contains("New, TLSv1"));
+        let said = run("openssl", &with("-sess_in"), GET);
         assert!(said.contains("Reused, TLSv1"), "{version}: {said}");
     }
 }
@@ -151,22 +133,10 @@ fn openssl_resumes_a_session() {
 #[test]
 fn no_ticket_offers_early_data() {
     let server = server();
-    let address = server.address.to_string();
+    let (address, authority) = (server.address.to_string(), tls::file("authority.pem"));
     let session = format!("{}/session-early", env!("CARGO_TARGET_TMPDIR"));
-    let authority = tls::file("authority.pem");
-    let common = [
-        "s_client",
-        "-connect",
-        &address,
-        "-CAfile",
-        &authority,
-        "-servername",
-        "localhost",
-        "-ign_eof",
-        "-tls1_3",
-    ];
-    let first = [&common[..], &["-sess_out", &session]].concat();
-    let said = run("openssl", &first, GET);
+    let first = ["-ign_eof", "-tls1_3", "-sess_out", session.as_str()];
+    let said = run("openssl", &s_client(&address, &authority, &first), GET);
     assert!(said.contains("Max Early Data: 0"), "{said}");
 }
 

@@ -342,19 +342,8 @@ mod tests {
         }
     }
 
-    /// With `RINGVERB_WRITE_DOCS` set, the test writes the file instead.
     #[test]
     fn the_document_of_metrics_is_the_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md");
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a test that writes a document when it is asked to"
-        )]
-        if std::env::var_os("RINGVERB_WRITE_DOCS").is_some() {
-            std::fs::write(path, document()).unwrap();
-        }
-        let written = std::fs::read_to_string(path).unwrap_or_default();
-        let advice = "RINGVERB_WRITE_DOCS=1 cargo test --lib the_document";
-        assert!(written == document(), "docs/METRICS.md is not up to date: {advice}");
+        crate::text::assert_document("docs/METRICS.md", &document());
     }
 }
