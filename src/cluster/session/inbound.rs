@@ -55,6 +55,8 @@ impl ClusterSession {
             message => {
                 if self.is_new(from, number) {
                     self.take(from, topic, message, frame, shard);
+                } else if is_stored(&message) {
+                    self.read_stored_again(topic, shard);
                 }
             }
         }
@@ -87,6 +89,17 @@ impl ClusterSession {
             _ => return,
         };
         self.send(&self.names.session(from), answer, AwaitedReply::Ignored);
+    }
+
+    /// An event that this session has received was stored once more: Redis has lost its data, and with it the number by
+    /// which it refuses a retransmission. The event may be older than the one that is remembered here, but Redis has it
+    /// now, and other nodes read it.
+    fn read_stored_again(&mut self, topic: &[u8], shard: &mut Shard) {
+        if !self.catch_up.must_read_stored()
+            && let Some(channel) = self.channel(topic, shard)
+        {
+            shard.on_cluster(FromCluster::FetchAgain { channel: &channel });
+        }
     }
 
     /// Notes the number; `false` when it was received before, on this connection or an earlier one.
@@ -177,6 +190,11 @@ pub(super) fn is_replayable(message: &NodeMessage) -> bool {
         NodeMessage::Channel(ChannelMessage::Event { .. })
             | NodeMessage::Session(SessionMessage::Terminate { .. })
     )
+}
+
+/// Whether Redis has stored the event of this message.
+fn is_stored(message: &NodeMessage) -> bool {
+    matches!(message, NodeMessage::Channel(ChannelMessage::Event { cache: true, .. }))
 }
 
 pub(super) fn is_session_up(message: &NodeMessage) -> bool {

@@ -185,7 +185,7 @@ impl ClusterSession {
         channel.is_some_and(|channel| shard.was_greeted(&channel, from, number))
     }
 
-    fn channel(&self, topic: &[u8], shard: &Shard) -> Option<ChannelKey> {
+    pub(super) fn channel(&self, topic: &[u8], shard: &Shard) -> Option<ChannelKey> {
         match self.names.read(&self.apps, topic)? {
             Topic::Channel { app, name } => shard.channel_key(app, name).ok(),
             Topic::Sessions => None,

@@ -24,6 +24,27 @@ fn an_event_is_delivered_once_and_by_its_senders_order() {
     }
 }
 
+/// Redis refuses a retransmission by the number that it has stored. If it has lost that number, it stores the event
+/// over a newer one, and nodes that read it afterwards remember another event than those that do not.
+#[test]
+fn an_event_that_redis_stores_twice_is_read_again() {
+    // Whether the message says that the event is stored, and what is sent when it comes once and twice.
+    let rows: [(bool, [&[&str]; 2]); 2] =
+        [(true, [&[], &["GET key/cache-c"]]), (false, [&[], &[]])];
+    for (cache, expected) in rows {
+        let mut session = TestSession::new(Login::default());
+        session.open();
+        session.subscribe_to("cache-c");
+        let frame = frame::encode_text(b"e");
+        for commands in expected {
+            let message = ChannelMessage::Event { except: None, cache };
+            session.receive_on("c:1001:cache-c", PEER, 5, message.into(), &frame).unwrap();
+            assert_eq!(session.commands(), commands, "cache: {cache}");
+        }
+        assert_eq!(session.delivered().iter().filter(|text| *text == "e").count(), 1);
+    }
+}
+
 #[test]
 fn what_this_node_has_published_is_not_delivered_again() {
     let mut session = TestSession::up();

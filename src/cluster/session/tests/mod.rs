@@ -145,16 +145,20 @@ impl TestSession {
 
     /// A connection of this node subscribes to `news`.
     fn subscribe(&mut self) {
+        self.subscribe_to("news");
+        assert!(self.delivered().ends_with(&["subscription_succeeded".to_owned()]));
+    }
+
+    fn subscribe_to(&mut self, channel: &str) {
         let app = AppIndex(0);
         assert!(self.session.apps.get(app).admit());
         let key = self.shard.open(app, 7, b"");
         self.client = Some(key);
-        let text = br#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#;
-        self.shard.on_message(key, text);
+        let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
+        self.shard.on_message(key, text.as_bytes());
         self.session.carry_out(&mut self.shard).unwrap();
         self.answer_all();
         self.sent();
-        assert!(self.delivered().ends_with(&["subscription_succeeded".to_owned()]));
     }
 
     /// What the subscriber has received since the last look: events by their name or text.
