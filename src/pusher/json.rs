@@ -344,7 +344,7 @@ pub fn write_escaped(text: &str, out: &mut Vec<u8>) {
             0x00..=0x1f => b"",
             _ => continue,
         };
-        out.extend_from_slice(&bytes[copied..at]);
+        out.extend_from_slice(bytes.get(copied..at).unwrap_or_default());
         if escape.is_empty() {
             out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
         } else {
@@ -352,7 +352,7 @@ pub fn write_escaped(text: &str, out: &mut Vec<u8>) {
         }
         copied = at + 1;
     }
-    out.extend_from_slice(&bytes[copied..]);
+    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
 }
 
 #[cfg(test)]

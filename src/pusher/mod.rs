@@ -4,6 +4,9 @@
 //! input so that `data` is passed through byte for byte, `error_code` is the only table of codes and texts.
 //! `debug_text` formats a message for a person. Rules of membership are in `shard`.
 
+// What a peer sends decides no index.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 pub mod channel_name;
 pub mod debug_text;
 pub mod error_code;

@@ -38,9 +38,9 @@ fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = strip_prefix_no_case(text, first) else { return false };
-    let Some(last) = pattern.rsplit_once('*').map(|(_, last)| last) else { return rest.is_empty() };
-    let middle: Vec<&str> = parts.collect();
-    for part in &middle[..middle.len() - 1] {
+    let behind: Vec<&str> = parts.collect();
+    let Some((last, middle)) = behind.split_last() else { return rest.is_empty() };
+    for part in middle {
         match find_no_case(rest, part) {
             Some(at) => rest = &rest[at + part.len()..],
             None => return false,

@@ -152,10 +152,10 @@ fn digest<'a>(secret: &Secret, parts: impl Iterator<Item = &'a [u8]>) -> [u8; HE
 }
 
 fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
+    let (pairs, _) = hex.as_chunks_mut();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
 }
 

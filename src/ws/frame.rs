@@ -64,26 +64,25 @@ const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 /// Appends the header of a server frame: FIN set, not masked, the length in its shortest form.
 pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
-    let (header, size) = server_header(opcode, payload_len);
-    out.extend_from_slice(&header[..size]);
+    let (header, start) = server_header(opcode, payload_len);
+    out.extend_from_slice(header.get(start..).unwrap_or_default());
 }
 
-/// A header, and how many of these bytes it has.
+/// A header at the end of these bytes, and where it begins.
 fn server_header(opcode: Opcode, payload_len: usize) -> ([u8; SERVER_HEADER_BYTES_MAX], usize) {
-    let mut header = [0; SERVER_HEADER_BYTES_MAX];
-    header[0] = FIN | opcode as u8;
-    match (u8::try_from(payload_len), u16::try_from(payload_len)) {
-        (Ok(length), _) if length < LENGTH_16 => header[1] = length,
+    let first = FIN | opcode as u8;
+    let header = match (u8::try_from(payload_len), u16::try_from(payload_len)) {
+        (Ok(length), _) if length < LENGTH_16 => [0, 0, 0, 0, 0, 0, 0, 0, first, length],
         (_, Ok(length)) => {
-            header[1] = LENGTH_16;
-            header[2..4].copy_from_slice(&length.to_be_bytes());
+            let [high, low] = length.to_be_bytes();
+            [0, 0, 0, 0, 0, 0, first, LENGTH_16, high, low]
         }
         _ => {
-            header[1] = LENGTH_64;
-            header[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
+            let [a, b, c, d, e, f, g, h] = (payload_len as u64).to_be_bytes();
+            [first, LENGTH_64, a, b, c, d, e, f, g, h]
         }
-    }
-    (header, header_size(payload_len))
+    };
+    (header, SERVER_HEADER_BYTES_MAX - header_size(payload_len))
 }
 
 /// Appends the header of a client frame.
@@ -133,10 +132,11 @@ pub fn text_in(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     space.extend_from_slice(&[0; SERVER_HEADER_BYTES_MAX]);
     write(space);
     let payload_len = space.len().saturating_sub(SERVER_HEADER_BYTES_MAX);
-    let (header, size) = server_header(Opcode::Text, payload_len);
-    let start = SERVER_HEADER_BYTES_MAX - size;
-    space[start..SERVER_HEADER_BYTES_MAX].copy_from_slice(&header[..size]);
-    &space[start..]
+    let (header, start) = server_header(Opcode::Text, payload_len);
+    if let Some(place) = space.first_chunk_mut() {
+        *place = header;
+    }
+    space.get(start..).unwrap_or_default()
 }
 
 /// The payload of a server frame: the bytes after its header (RFC 6455 section 5.2, a server's frame is not masked).

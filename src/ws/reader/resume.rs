@@ -38,7 +38,7 @@ impl Partial {
             );
             let start = wire.len();
             wire.extend_from_slice(payload);
-            unmask(&mut wire[start..], header.mask, 0);
+            unmask(wire.get_mut(start..).unwrap_or_default(), header.mask, 0);
         }
         wire.extend_from_slice(self.header_bytes());
         wire
