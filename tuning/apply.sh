@@ -12,27 +12,21 @@ case "${1-}" in
 --dry-run) dry_run=yes ;;
 *) die "usage: apply.sh [--dry-run]" ;;
 esac
-if [[ $dry_run == no && $EUID != 0 ]]; then
-    die "kernel settings are root's to change: sudo $0   (or look first: $0 --dry-run)"
-fi
+[[ $dry_run == yes ]] || needs_root "  (or look first: $0 --dry-run)"
 
 changes=0
-while read -r key want; do
-    optional=no
-    if [[ $key == -* ]]; then
-        optional=yes
-        key=${key#-}
-    fi
+apply() {
+    local need=$1 key=$2 want=$3 now
     now=$(current "$key")
     if [[ -z $now ]]; then
-        [[ $optional == yes ]] || die "this kernel or container has no $key; nothing after it was changed"
+        [[ $need == optional ]] || die "this kernel or container has no $key; nothing after it was changed"
         printf '%-34s absent, left alone\n' "$key"
     elif suffices "$now" "$want"; then
         printf '%-34s %s, left alone\n' "$key" "$now"
     else
         changes=$((changes + 1))
         printf '%-34s %s -> %s\n' "$key" "$now" "$want"
-        [[ $dry_run == no ]] || continue
+        [[ $dry_run == no ]] || return 0
         # The old value is saved before anything changes, and only once: a second run must not save ours as theirs.
         mkdir -p "$(dirname "$STATE_FILE")" "$(dirname "$INSTALLED")"
         touch "$STATE_FILE" "$INSTALLED"
@@ -41,7 +35,8 @@ while read -r key want; do
         sed -i "/^$key = /d" "$INSTALLED"
         echo "$key = $want" >>"$INSTALLED"
     fi
-done < <(wanted)
+}
+for_each_setting "$CONF" apply
 
 if [[ $dry_run == yes ]]; then
     echo "$changes settings would change; nothing was touched."

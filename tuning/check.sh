@@ -79,14 +79,10 @@ reaches() {
     done
 }
 
-while read -r key want; do
-    optional=no
-    if [[ $key == -* ]]; then
-        optional=yes
-        key=${key#-}
-    fi
+compare() {
+    local need=$1 key=$2 want=$3 now
     now=$(current "$key")
-    if [[ -z $now && $optional == yes ]]; then
+    if [[ -z $now && $need == optional ]]; then
         line skip "$key" absent "$want or more"
     elif [[ $key == fs.* ]] && ! suffices "${now:-0}" "$needed"; then
         # The server has a descriptor for each connection.
@@ -96,7 +92,8 @@ while read -r key want; do
     else
         line note "$key" "${now:-absent}" "$want or more, as a precaution"
     fi
-done < <(wanted)
+}
+for_each_setting "$CONF" compare
 
 # A hint, not a setting of ours: a page for each connection that has something in flight.
 read -r _ pressure _ <<<"$(current net.ipv4.tcp_mem) 0 0 0"

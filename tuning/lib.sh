@@ -1,4 +1,4 @@
-# Shared by check.sh, apply.sh and revert.sh: reads 99-ringverb.conf and the kernel's values. Not to be run.
+# Shared by check.sh, apply.sh and revert.sh: reads files of settings, and the kernel's values. Not to be run.
 # shellcheck shell=bash
 
 # The folders can be set elsewhere, to try the scripts without touching the host.
@@ -12,9 +12,24 @@ die() {
     exit 2
 }
 
-# Lines "key value" or "key number number …"; a key the kernel may lack starts with "-".
-wanted() {
-    sed -n 's/[[:space:]]*=[[:space:]]*/ /; /^-\{0,1\}[a-z]/p' "$CONF"
+# for_each_setting FILE COMMAND: `COMMAND NEED KEY VALUE` for each line "key = value" of the file; a value may be
+# several numbers. NEED is "optional" for a key that the kernel may lack, which starts with "-", and else "needed". Lines are
+# read before the first command, because a command may change the file.
+for_each_setting() {
+    local line key value need lines setting='^(-?)([a-z][^[:space:]=]*)[[:space:]]*=[[:space:]]*(.*[^[:space:]])'
+    mapfile -t lines <"$1"
+    for line in "${lines[@]}"; do
+        [[ $line =~ $setting ]] || continue
+        need=needed key=${BASH_REMATCH[2]} value=${BASH_REMATCH[3]}
+        [[ -z ${BASH_REMATCH[1]} ]] || need=optional
+        "$2" "$need" "$key" "$value"
+    done
+}
+
+# Kernel settings are root's to change; in other folders, for a trial, they are not.
+needs_root() {
+    [[ $SYSCTL_ROOT != /proc/sys || $EUID == 0 ]] ||
+        die "kernel settings are root's to change: sudo $0 $*"
 }
 
 path_of() {

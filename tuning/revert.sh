@@ -14,16 +14,14 @@ if [[ ! -s $STATE_FILE ]]; then
     echo "Nothing to undo: $STATE_FILE is not there."
     exit 0
 fi
-if [[ $dry_run == no && $EUID != 0 ]]; then
-    die "kernel settings are root's to change: sudo $0"
-fi
+[[ $dry_run == yes ]] || needs_root
 
-while IFS='=' read -r key old; do
-    key=${key% }
-    old=${old# }
+revert() {
+    local key=$2 old=$3
     printf '%-34s %s -> %s\n' "$key" "$(current "$key")" "$old"
     [[ $dry_run == yes ]] || printf '%s\n' "$old" >"$(path_of "$key")" || die "$key was refused; $STATE_FILE is kept"
-done <"$STATE_FILE"
+}
+for_each_setting "$STATE_FILE" revert
 
 if [[ $dry_run == no ]]; then
     rm -f "$STATE_FILE" "$INSTALLED"

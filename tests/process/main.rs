@@ -9,6 +9,7 @@
 //! | `alone` | memory, descriptors, fairness: measured, so nothing else may run at that time |
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
+//! | `documents` | commands and options that the documents name |
 //! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |
 //! | `life` | start and end of the process, restart, output, systemd |
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
@@ -21,6 +22,7 @@
 //! | `takeover` | `connections` and `listeners`, a new program by SIGUSR2, who may take over, locked memory |
 //! | `tls` | TLS of the server: clients of several kinds, faults, resumption, certificates, take-over |
 //! | `tools` | commands that speak to a running server |
+//! | `tuning` | the scripts of `tuning/`: apply, check, revert |
 //! | `webhooks` | events to backends |
 //!
 //! `support` has the server, the clients, the backend and the Redis that the tests use.
@@ -29,6 +31,7 @@ mod admin;
 mod alone;
 mod cluster;
 mod configuration;
+mod documents;
 mod http;
 mod life;
 mod limits;
@@ -42,4 +45,5 @@ mod support;
 mod takeover;
 mod tls;
 mod tools;
+mod tuning;
 mod webhooks;

@@ -16,7 +16,7 @@ const START_DEADLINE_MS = 15_000;
 const STOP_DEADLINE_MS = 20_000;
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const binary = path.resolve(
+export const binary = path.resolve(
   process.env.RINGVERB_BIN ?? path.join(here, "../../../target/release/ringverb"),
 );
 
@@ -40,7 +40,8 @@ export async function freePort() {
 }
 
 class Server {
-  constructor(child, port, directory) {
+  constructor(child, port, directory, path) {
+    this.path = path;
     this.child = child;
     this.port = port;
     this.directory = directory;
@@ -63,7 +64,7 @@ class Server {
         throw new Error(`the server ended before it was ready:\n${this.output}`);
       }
       try {
-        const response = await fetch(`http://127.0.0.1:${this.port}/up`);
+        const response = await fetch(`http://127.0.0.1:${this.port}${this.path}/up`);
         await response.arrayBuffer();
         if (response.status === 200) return;
       } catch {
@@ -113,7 +114,7 @@ export async function startServer(environment = {}, givenPort = undefined) {
       ...environment,
     },
   });
-  const server = new Server(child, port, directory);
+  const server = new Server(child, port, directory, environment.REVERB_SERVER_PATH ?? "");
   await new Promise((resolve, reject) => {
     child.once("spawn", resolve);
     child.once("error", (error) => reject(new Error(`cannot start ${binary}: ${error.message}`)));

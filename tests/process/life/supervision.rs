@@ -76,6 +76,41 @@ fn a_life_as_systemd_hears_it() {
     assert_eq!(server.finish().code, Some(0));
 }
 
+/// The commands of `tuning/ringverb.service`, as systemd runs them; `tests/packaging/run` verifies the unit.
+#[test]
+fn the_commands_of_the_unit_check_start_and_reload_a_server() {
+    let unit = include_str!("../../../tuning/ringverb.service");
+    let value = |name: &str| {
+        let mut values = unit.lines().filter_map(|line| line.split_once('='));
+        values.find(|(key, _)| *key == name).unwrap_or_else(|| panic!("the unit has no {name}")).1
+    };
+    let arguments = |name: &str| -> Vec<&str> {
+        let mut words = value(name).split(' ');
+        assert_eq!(words.next(), Some("/usr/local/bin/ringverb"), "{name}");
+        words.collect()
+    };
+    assert_eq!(value("Type"), "notify");
+    let port = free_port().to_string();
+    let systemd = Systemd::new("unit");
+    let setup = || {
+        let setup = systemd.setup().env("REVERB_SERVER_HOST", "127.0.0.1");
+        setup.env("REVERB_SERVER_PORT", &port).env("RINGVERB_ADMIN", "off")
+    };
+    let checked = setup().args(&arguments("ExecStartPre")).run();
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let mut server = setup().args(&arguments("ExecStart")).start_as_configured();
+    let ready = systemd.hear();
+    assert!(ready.contains("READY=1") && main_process_of(&ready) == server.id(), "{ready:?}");
+    let mut client = server.connect();
+    assert_eq!(value("ExecReload"), "/bin/kill -USR2 $MAINPID");
+    server.signal(Signal::USR2);
+    server.line_with("SIGUSR2 complete");
+    client.sync();
+    server.signal(Signal::TERM);
+    assert_eq!(value("KillSignal"), "SIGTERM");
+    assert_eq!(server.finish().code, Some(0));
+}
+
 /// systemd takes the end of the main process for the end of the service, and ends all that is left of it. So the old
 /// process must not end before systemd has heard of the new one.
 #[test]
