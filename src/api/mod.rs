@@ -21,7 +21,7 @@ use crate::http1::response::Response;
 use crate::pusher::error_code;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{Answer, Described, Question};
+use crate::shard::{Answer, Described, MessageCounts, Question, Traffic};
 use channels::Attributes;
 pub use quota::Quota;
 pub use routes::{Call, Target, target};
@@ -192,7 +192,7 @@ fn plan_call(
         Call::Users { name } => channels::users(app, name, context),
         Call::Terminate { user_id } => Ok(Plan::Terminate { app, user_id: user_id.clone() }),
         Call::Connections => {
-            Ok(Plan::Ask { question: Question::Connections { app }, reply: Reply::Connections })
+            Ok(Plan::Ask { question: Question::Traffic { app }, reply: Reply::Connections })
         }
     }
 }
@@ -224,15 +224,17 @@ pub fn render(reply: &Reply, answers: Vec<Answer>) -> Response {
     }
 }
 
-/// Adds up the connections of all nodes.
+/// Adds up the connections and messages of all nodes.
 fn render_connections(answers: Vec<Answer>) -> Response {
-    let open = answers.into_iter().map(|answer| match answer {
-        Answer::Connections(open) => open,
-        _ => 0,
+    let parts = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Traffic(traffic) => Some(traffic),
+        _ => None,
     });
-    // Another node can send any number.
-    let open = open.fold(0, usize::saturating_add);
-    let body = format!("{{\"connections\":{open}}}");
+    let Traffic { connections, messages } = parts.reduce(Traffic::merge).unwrap_or_default();
+    let messages = messages.map_or_else(String::new, |MessageCounts { sent, received }| {
+        format!(",\"messages_sent\":{sent},\"messages_received\":{received}")
+    });
+    let body = format!("{{\"connections\":{connections}{messages}}}");
     Response::json(200, body.into_bytes())
 }
 

@@ -12,7 +12,7 @@ use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::json::Validator;
 use crate::pusher::signature;
-use crate::shard::{Answer, Described};
+use crate::shard::{Answer, Described, MessageCounts, Traffic};
 
 const NOW: u64 = 1_795_455_487;
 
@@ -452,12 +452,21 @@ fn users_and_connections() {
     let users = vec![Answer::Users(vec!["7".into(), "8".into()]), Answer::Users(vec!["8".into()])];
     assert_eq!(shown(&render(&reply, users)).1, r#"{"users":[{"id":"7"},{"id":"8"}]}"#);
     let Plan::Ask { reply, .. } = get("connections", &[]) else { panic!() };
-    let connections = [2, 0, 1].map(Answer::Connections).into_iter().collect();
-    assert_eq!(shown(&render(&reply, connections)), (200, r#"{"connections":3}"#.to_owned()));
-    // Another node may say any number.
-    let connections = [2, usize::MAX].map(Answer::Connections).into_iter().collect();
-    let most = format!(r#"{{"connections":{}}}"#, usize::MAX);
-    assert_eq!(shown(&render(&reply, connections)), (200, most));
+    let part = |connections, sent, received| {
+        Answer::Traffic(Traffic { connections, messages: Some(MessageCounts { sent, received }) })
+    };
+    let parts = vec![part(2, 10, 1), part(0, 5, 0), part(1, 0, 0)];
+    let sum = r#"{"connections":3,"messages_sent":15,"messages_received":1}"#;
+    assert_eq!(shown(&render(&reply, parts)), (200, sum.to_owned()));
+    // Another node may send any number.
+    let parts = vec![part(2, 1, 1), part(u64::MAX, u64::MAX, u64::MAX)];
+    let max = u64::MAX;
+    let most =
+        format!(r#"{{"connections":{max},"messages_sent":{max},"messages_received":{max}}}"#);
+    assert_eq!(shown(&render(&reply, parts)), (200, most));
+    // An app beyond those that are counted apart.
+    let parts = vec![part(2, 1, 1), Answer::Traffic(Traffic { connections: 1, messages: None })];
+    assert_eq!(shown(&render(&reply, parts)), (200, r#"{"connections":3}"#.to_owned()));
     assert!(
         matches!(post("users/7/terminate_connections", "{}"), Plan::Terminate { user_id, .. } if user_id == "7")
     );

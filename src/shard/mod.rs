@@ -47,7 +47,7 @@ pub use node_message::{
     SessionId, SessionMessage, WireAnswer, WireDescribed, WireQuestion,
 };
 pub use outbox::{Answered, Outbox, RefusalNote, Trace};
-pub use query::{Answer, Described, Question};
+pub use query::{Answer, Described, MessageCounts, Question, Traffic};
 pub use state::{ChannelState, ConnectionState, HomeState, MemberState, NotAtRest, UserState};
 
 use std::ops::Range;

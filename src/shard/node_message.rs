@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::query::{Answer, Described, Question};
+use super::query::{Answer, Described, Question, Traffic};
 use crate::app::Apps;
 use crate::buffer::FrameBytes;
 use crate::pusher::inbound::UserId;
@@ -165,6 +165,7 @@ pub enum WireQuestion {
     Describe { app: Box<str>, names: Vec<String> },
     Users { app: Box<str>, name: String },
     Connections { app: Box<str> },
+    Traffic { app: Box<str> },
 }
 
 impl WireQuestion {
@@ -180,6 +181,7 @@ impl WireQuestion {
             }
             Question::Users { app, name } => Self::Users { app: id(*app), name: name.clone() },
             Question::Connections { app } => Self::Connections { app: id(*app) },
+            Question::Traffic { app } => Self::Traffic { app: id(*app) },
         }
     }
 
@@ -191,6 +193,7 @@ impl WireQuestion {
             Self::Describe { app, names } => Question::Describe { app: apps.by_id(&app)?, names },
             Self::Users { app, name } => Question::Users { app: apps.by_id(&app)?, name },
             Self::Connections { app } => Question::Connections { app: apps.by_id(&app)? },
+            Self::Traffic { app } => Question::Traffic { app: apps.by_id(&app)? },
         })
     }
 }
@@ -202,6 +205,7 @@ pub enum WireAnswer {
     Described(Vec<WireDescribed>),
     Users(Vec<Box<str>>),
     Connections(u64),
+    Traffic(Traffic),
 }
 
 /// `Described`: subscribers, users, the cached event's frame and its seconds.
@@ -237,6 +241,7 @@ impl From<Answer> for WireAnswer {
             Answer::Described(list) => Self::Described(list.into_iter().map(Into::into).collect()),
             Answer::Users(users) => Self::Users(users),
             Answer::Connections(count) => Self::Connections(count as u64),
+            Answer::Traffic(traffic) => Self::Traffic(traffic),
         }
     }
 }
@@ -256,6 +261,7 @@ impl From<WireAnswer> for Answer {
             WireAnswer::Connections(count) => {
                 Self::Connections(usize::try_from(count).unwrap_or(usize::MAX))
             }
+            WireAnswer::Traffic(traffic) => Self::Traffic(traffic),
         }
     }
 }

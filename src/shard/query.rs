@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Shard;
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
+use crate::metrics::APPS_COUNTED_MAX;
 use crate::pusher::channel_name::Access;
 
 #[derive(Debug)]
@@ -18,8 +21,10 @@ pub enum Question {
     Describe { app: AppIndex, names: Vec<String> },
     /// The users in a presence channel.
     Users { app: AppIndex, name: String },
-    /// Open connections of an app.
+    /// Open connections of an app. Asked by nodes of versions that do not know `Traffic`.
     Connections { app: AppIndex },
+    /// Open connections of an app, and its messages.
+    Traffic { app: AppIndex },
 }
 
 /// One core's part. Parts are added with `merge`.
@@ -29,6 +34,37 @@ pub enum Answer {
     Described(Vec<Described>),
     Users(Vec<Box<str>>),
     Connections(usize),
+    Traffic(Traffic),
+}
+
+/// Connections and messages of an app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub connections: u64,
+    /// Messages to clients and of clients since the start of the process. `None`: the app is beyond
+    /// `APPS_COUNTED_MAX`, so it has no counters of its own.
+    pub messages: Option<MessageCounts>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageCounts {
+    pub sent: u64,
+    pub received: u64,
+}
+
+impl Traffic {
+    /// Adds the part of another core, or node, which may send any number.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        let sum = |a: MessageCounts, b: MessageCounts| MessageCounts {
+            sent: a.sent.saturating_add(b.sent),
+            received: a.received.saturating_add(b.received),
+        };
+        Self {
+            connections: self.connections.saturating_add(other.connections),
+            messages: self.messages.zip(other.messages).map(|(a, b)| sum(a, b)),
+        }
+    }
 }
 
 /// What one core knows of one channel.
@@ -67,6 +103,7 @@ impl Shard {
             }
             Question::Users { app, name } => Answer::Users(self.answer_users(*app, name)),
             Question::Connections { app } => Answer::Connections(self.answer_connections(*app)),
+            Question::Traffic { app } => Answer::Traffic(self.answer_traffic(*app)),
         }
     }
 
@@ -115,6 +152,17 @@ impl Shard {
         }
         let open = &self.context.app(app).connections_open;
         open.load(std::sync::atomic::Ordering::Relaxed) as usize
+    }
+
+    fn answer_traffic(&self, app: AppIndex) -> Traffic {
+        let messages = (usize::from(app.0) < APPS_COUNTED_MAX).then(|| {
+            let counted = self.metrics().app(app);
+            MessageCounts {
+                sent: counted.messages_sent.get(),
+                received: counted.messages_received.get(),
+            }
+        });
+        Traffic { connections: self.answer_connections(app) as u64, messages }
     }
 
     /// Channels in the local table and in the home table: both are 0 when everybody has left.

@@ -51,9 +51,7 @@ impl Target {
         self.server.publish("witness", "e", "x");
         let mut witness = self.witness.into_inner();
         witness.expect(r#"{"event":"e","data":"x","channel":"witness"}"#);
-        eventually("the others are gone", || {
-            (self.server.get("/connections") == r#"{"connections":1}"#).then_some(())
-        });
+        eventually("the others are gone", || (self.server.open_connections() == 1).then_some(()));
         assert_eq!(self.server.get("/channels"), r#"{"channels":{"witness":{}}}"#);
         witness.close();
         self.server.stop();

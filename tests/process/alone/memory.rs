@@ -63,7 +63,7 @@ fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
     assert!(!is_taken(&server), "a newcomer is taken in far over the budget");
     // Who is here, and whoever only asks, is served.
     here.ask(PING, PONG);
-    assert_eq!(server.get("/connections"), r#"{"connections":1}"#);
+    assert_eq!(server.open_connections(), 1);
     // A line in ten seconds; nobody asks meanwhile.
     server.line_with("connections are accepted again");
     eventually("room again", || is_taken(&server).then_some(()));
@@ -109,7 +109,7 @@ fn who_does_not_read_makes_room() {
                 assert!(reader.text().starts_with(&format!(r#"{{"event":"e","data":"{number} x"#)));
             }
         }
-        (server.get("/connections") == r#"{"connections":2}"#).then_some(())
+        (server.open_connections() == 2).then_some(())
     });
     for mut client in slow {
         // What it got is whole and in order, up to the end; then it hears why.

@@ -356,7 +356,7 @@ fn the_http_api_speaks_for_all_nodes() {
             parse(&reply.body),
             json!({ "channels": { "presence-r": { "user_count": 3 } } })
         );
-        assert_eq!(node.get("/connections"), r#"{"connections":10}"#);
+        assert_eq!(node.open_connections(), 10);
         let one = |name: &str, info: &str| {
             parse(&node.ask(&Request::get(&format!("/channels/{name}")).query("info", info)).body)
         };
@@ -407,7 +407,7 @@ fn apps_do_not_hear_each_other() {
     for node in [&a, &b] {
         let body = node.ask(&info.clone().query("info", "subscription_count")).body;
         assert!(body.contains(r#""news":{"subscription_count":1}"#), "{body}");
-        assert_eq!(node.get("/connections"), r#"{"connections":2}"#);
+        assert_eq!(node.open_connections(), 2);
     }
     let reply = a.answer(&Request::post("/users/7/terminate_connections", ""));
     assert_eq!(reply.0, 200);
@@ -442,7 +442,7 @@ fn clusters_of_other_names_do_not_hear_each_other() {
         client.expect(&event(channel, "end", "x"));
     }
     theirs.sync();
-    assert_eq!(a.get("/connections"), r#"{"connections":1}"#);
+    assert_eq!(a.open_connections(), 1);
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn no_secret_goes_over_redis_or_into_the_log() {
         signatures.push(target.split_once("auth_signature=").expect("a signature").1.to_owned());
         assert_eq!(node.answer(&request).0, 200);
         client.expect(&event("private-x", "e", "x"));
-        assert_eq!(node.get("/connections"), r#"{"connections":1}"#);
+        assert_eq!(node.open_connections(), 1);
         node.answer(&Request::post(&format!("/users/{id}/terminate_connections"), ""));
         client.refused(4009, "Connection terminated by the application");
     }

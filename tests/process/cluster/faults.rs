@@ -84,7 +84,7 @@ fn who_was_on_a_killed_node_is_gone_after_the_lease() {
     drop(c);
     drop(signed);
     within(AT_ONCE, "a question", || {
-        assert_eq!(a.get("/connections"), r#"{"connections":3}"#);
+        assert_eq!(a.open_connections(), 3);
     });
     within(LEASE, "the lease", || {
         for witness in [&mut one, &mut two] {
@@ -406,7 +406,7 @@ fn nodes_start_without_redis_and_meet_when_it_is_there() {
     }
     a.publish("presence-r", "e", "alone");
     one.expect(&event("presence-r", "e", "alone"));
-    assert_eq!(a.get("/connections"), r#"{"connections":1}"#);
+    assert_eq!(a.open_connections(), 1);
     redis.restart();
     lines_are(&redis, 3);
     a.line_with("connected to Redis at 127.0.0.1:");
@@ -414,7 +414,7 @@ fn nodes_start_without_redis_and_meet_when_it_is_there() {
     let mut rest = [two.event(), two.event()].map(|event| event["event"].clone());
     rest.sort_by_key(ToString::to_string);
     assert_eq!(rest, ["e", "pusher_internal:member_added"]);
-    assert_eq!(a.get("/connections"), r#"{"connections":2}"#);
+    assert_eq!(a.open_connections(), 2);
 }
 
 #[test]

@@ -341,7 +341,14 @@ fn users_of_a_channel() {
     assert_eq!(get("/channels/news/users"), (400, "{}".to_owned()));
     assert_eq!(get("/channels/none/users"), (400, "{}".to_owned()));
     assert_eq!(get("/channels/presence-none/users"), (404, "{}".to_owned()));
-    assert_eq!(server.get("/connections"), r#"{"connections":4}"#);
+    // Four greetings, and seven subscriptions with their answers.
+    let traffic = crate::support::json(&server.get("/connections"));
+    let (sent, received) = (&traffic["messages_sent"], &traffic["messages_received"]);
+    let (sent, received) = (sent.as_u64().expect("sent"), received.as_u64().expect("received"));
+    assert!(received == 7 && sent >= 4 + received, "{traffic}");
+    server.publish("none", "e", "{}");
+    assert_eq!(crate::support::json(&server.get("/connections")), traffic, "nobody received it");
+    assert_eq!(server.open_connections(), 4);
 }
 
 #[test]
@@ -367,7 +374,7 @@ fn connections_of_a_user_are_terminated() {
         server.answer(&Request::post(&format!("/users/{user}/terminate_connections"), body))
     };
     assert_eq!(post("99", "{}"), ok("{}"));
-    assert_eq!(server.get("/connections"), r#"{"connections":4}"#);
+    assert_eq!(server.open_connections(), 4);
     assert_eq!(post("7", ""), ok("{}"));
     for index in [2, 0] {
         let mut client = clients.remove(index);
@@ -386,7 +393,7 @@ fn connections_of_a_user_are_terminated() {
     }
     assert_eq!(event["event"], "pusher_internal:member_removed");
     assert_eq!(crate::support::data(&event), json!({"user_id": 7}));
-    assert_eq!(server.get("/connections"), r#"{"connections":2}"#);
+    assert_eq!(server.open_connections(), 2);
     assert_eq!(post("8", "{}"), ok("{}"));
 }
 

@@ -128,7 +128,7 @@ fn the_old_main_process_waits_until_the_new_one_is_known() {
     pass(Duration::from_millis(300));
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", old.id())).expect("it lives");
     assert!(!stat.contains(") Z "), "the old main process has ended too soon: {stat}");
-    assert_eq!(old.get("/connections"), r#"{"connections":1}"#, "the new one serves meanwhile");
+    assert_eq!(old.open_connections(), 1, "the new one serves meanwhile");
     (0..waiting).for_each(|_| drop(systemd.hear()));
     let new = new.join().expect("it starts");
     assert_eq!(main_process_of(&systemd.hear()), new.id());

@@ -50,7 +50,7 @@ fn an_address_has_so_many_connections() {
     }
     // Others have their own, on whichever worker; and the API is nobody's connection.
     let others: Vec<Client> = (0..5).map(|_| connect(&server, [127, 0, 0, 2])).collect();
-    assert_eq!(server.get("/connections"), r#"{"connections":10}"#);
+    assert_eq!(server.open_connections(), 10);
     for client in &mut clients {
         client.ask(PING, PONG);
     }
@@ -132,7 +132,7 @@ fn who_is_over_quota_is_not_counted() {
             .refused(4004, "Application is over connection quota");
     }
     drop(two);
-    eventually("room", || (server.get("/connections") == r#"{"connections":0}"#).then_some(()));
+    eventually("room", || (server.open_connections() == 0).then_some(()));
     let _two = [connect(&server, HERE), connect(&server, HERE)];
 }
 

@@ -8,8 +8,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::support::{
-    Client, Finished, Frame, Handshake, Http, PING, PONG, Request, Server, Setup, Wire, drain,
-    error_event, eventually, frame, raise_descriptor_limit, resident_bytes, small_window,
+    Client, Finished, Frame, Handshake, Http, PING, PONG, Request, Server, Setup, Wire,
+    connections_in, drain, error_event, eventually, frame, raise_descriptor_limit, resident_bytes,
+    small_window,
 };
 use serde_json::json;
 
@@ -63,10 +64,10 @@ impl Scene {
         newcomer.close();
     }
 
-    fn left(&mut self, connections: usize) {
-        let body = format!(r#"{{"connections":{connections}}}"#);
+    fn left(&mut self, connections: u64) {
         eventually("the others are gone", || {
-            (self.http.ask(&Request::get("/connections")).body == body).then_some(())
+            let body = self.http.ask(&Request::get("/connections")).body;
+            (connections_in(&body) == connections).then_some(())
         });
     }
 
@@ -260,7 +261,7 @@ fn many_who_never_read() {
             }
             number += 1;
         }
-        (scene.server.get("/connections") == r#"{"connections":5}"#).then_some(())
+        (scene.server.open_connections() == 5).then_some(())
     });
     scene.check();
     for client in &mut slow {
@@ -450,8 +451,8 @@ fn floods_of_pings() {
     }
     let after = resident_bytes(scene.server.id());
     assert!(after < before + (4 << 20), "{before} {after}");
-    let open = FLOODERS + 2;
-    assert_eq!(scene.server.get("/connections"), format!(r#"{{"connections":{open}}}"#));
+    let open = FLOODERS as u64 + 2;
+    assert_eq!(scene.server.open_connections(), open);
     drop((flooders, reader));
     let (told, stdout) = scene.refused();
     assert!(told.ends_with(" by control_frame_rate"), "{stdout}");

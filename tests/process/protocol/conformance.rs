@@ -134,7 +134,7 @@ fn a_conversation_may_be_cut_at_every_byte() {
         wire.send(&said[cut..]);
         assert_eq!(frames(welcomed(wire)), heard, "cut at {cut}");
     }
-    assert_eq!(server.get("/connections"), r#"{"connections":1}"#);
+    assert_eq!(server.open_connections(), 1);
 }
 
 /// The same for a client that waits for its welcome: both sockets are the reactor's then, which reads them in turn.

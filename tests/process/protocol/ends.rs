@@ -170,7 +170,7 @@ impl Scene {
         scene.descriptors = eventually("quiet", || {
             let now = descriptors(id);
             let same = now == std::mem::replace(&mut before, now);
-            (same && scene.server.get("/connections") == r#"{"connections":1}"#).then_some(now)
+            (same && scene.server.open_connections() == 1).then_some(now)
         });
         scene
     }
@@ -186,10 +186,7 @@ impl Scene {
 
     fn finish(mut self) {
         self.check();
-        eventually("the others are gone", || {
-            let left = self.server.get("/connections");
-            (left == r#"{"connections":1}"#).then_some(())
-        });
+        eventually("the others are gone", || (self.server.open_connections() == 1).then_some(()));
         assert_eq!(self.server.get("/channels"), r#"{"channels":{"bystander":{}}}"#);
         let id = self.server.id();
         eventually("their descriptors are gone", || {

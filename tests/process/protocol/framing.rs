@@ -143,7 +143,7 @@ fn a_close_is_echoed_and_the_connection_ends() {
         client.send_bytes(&[sent, frame::text(PING)].concat());
         assert_eq!(client.closed(), (code, reason.to_owned()));
     }
-    assert_eq!(server.get("/connections"), r#"{"connections":0}"#);
+    assert_eq!(server.open_connections(), 0);
 }
 
 #[test]

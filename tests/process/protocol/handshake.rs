@@ -312,7 +312,7 @@ fn over_quota_is_told_and_closed_and_a_freed_place_is_usable() {
     for _ in 0..10 {
         Client::open(&server, &Handshake::new()).refused(4004, QUOTA);
     }
-    assert_eq!(server.get("/connections"), r#"{"connections":2}"#);
+    assert_eq!(server.open_connections(), 2);
     first.close();
     let mut third = server.connect();
     Client::open(&server, &Handshake::new()).refused(4004, QUOTA);

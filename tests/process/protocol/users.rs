@@ -99,9 +99,7 @@ fn a_user_is_reached_on_every_worker_and_nobody_else_is() {
         client.refused(4009, "Connection terminated by the application");
     }
     others.iter_mut().for_each(Client::sync);
-    eventually("only the others are left", || {
-        (server.get("/connections") == r#"{"connections":12}"#).then_some(())
-    });
+    eventually("only the others are left", || (server.open_connections() == 12).then_some(()));
 }
 
 #[test]
@@ -120,9 +118,7 @@ fn a_crowd_that_leaves_is_told_once() {
     assert_eq!(watched(&mut watcher), json!([{"name": "online", "user_ids": ["crowd"]}]));
     drop(crowd);
     assert_eq!(watched(&mut watcher), json!([{"name": "offline", "user_ids": ["crowd"]}]));
-    eventually("the crowd is gone", || {
-        (server.get("/connections") == r#"{"connections":1}"#).then_some(())
-    });
+    eventually("the crowd is gone", || (server.open_connections() == 1).then_some(()));
     watcher.sync();
 }
 
@@ -166,7 +162,7 @@ fn who_signs_in_and_goes_leaves_nothing() {
             let told = data(&event)["events"][0]["name"].clone();
             assert_ne!(online.replace(told.clone()), Some(told), "told twice in a row");
         }
-        let alone = server.get("/connections") == r#"{"connections":1}"#;
+        let alone = server.open_connections() == 1;
         (alone && online == Some(json!("offline"))).then_some(())
     });
 }

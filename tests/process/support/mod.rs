@@ -30,7 +30,7 @@ pub(crate) use client::{Client, Handshake};
 pub(crate) use endpoint::{Answer, Endpoint};
 pub(crate) use http::{Http, Request};
 pub(crate) use redis::Redis;
-pub(crate) use server::{Finished, Server, Setup};
+pub(crate) use server::{Finished, Server, Setup, connections_in};
 pub(crate) use wire::{Frame, Head, Reply, Wire, frame};
 
 /// The app of the recorded traffic.

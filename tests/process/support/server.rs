@@ -442,6 +442,11 @@ impl Server {
         reply.body
     }
 
+    /// Open connections, as the API counts them.
+    pub(crate) fn open_connections(&self) -> u64 {
+        connections_in(&self.get("/connections"))
+    }
+
     /// Publishes one event.
     pub(crate) fn publish(&self, channel: &str, name: &str, data: &str) {
         let body = json!({ "name": name, "channel": channel, "data": data }).to_string();
@@ -536,4 +541,10 @@ impl Drop for Server {
             assert!(ended.is_none(), "the server ended by itself: {ended:?} {errors}");
         }
     }
+}
+
+/// The number in an answer to `GET /connections`.
+pub(crate) fn connections_in(body: &str) -> u64 {
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    body["connections"].as_u64().expect("a number of connections")
 }

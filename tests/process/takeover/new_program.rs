@@ -149,7 +149,7 @@ fn the_program_is_replaced_in_the_same_process_and_no_client_notices() {
         before = inode(&exe);
         assert_eq!(before, inode(installed.program()), "it runs what is at the path now");
         hears(&server, &mut client, "after");
-        assert_eq!(server.get("/connections"), r#"{"connections":1}"#);
+        assert_eq!(server.open_connections(), 1);
     }
     let told = server.stdout();
     assert_eq!(told.matches("SIGUSR2 complete: 1 connection kept").count(), 3, "{told}");
