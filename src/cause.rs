@@ -376,6 +376,8 @@ causes! {
         "a connection was closed because it neither signed in nor joined a private channel within {} s (RINGVERB_AUTHORIZE_WITHIN)"
     Terminated "terminated" Terminated
         "a connection of user {} was closed because the app's backend asked for it (terminate_connections)"
+    Disconnected "disconnected" Terminated
+        "a connection was closed because an operator asked for it (console, or POST /api/disconnect of RINGVERB_ADMIN)"
     SlowConsumer "slow_consumer" SlowConsumer
         "a connection was closed because it does not read: {} bytes waited for it (RINGVERB_SEND_QUEUE_BYTES_MAX, RINGVERB_CONNECTION_BYTES_MAX)"
     Shed "shed" Shed
@@ -420,7 +422,7 @@ impl Cause {
     /// It happens in every healthy service, because clients disconnect and networks fail: logged at level INFO.
     #[must_use]
     pub fn is_ordinary(self) -> bool {
-        matches!(self, Self::NoPong | Self::NothingSent | Self::Terminated)
+        matches!(self, Self::NoPong | Self::NothingSent | Self::Terminated | Self::Disconnected)
     }
 }
 

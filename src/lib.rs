@@ -15,6 +15,7 @@
 //! | 4 | `api` `webhook` | HTTP API: requests to plans; events to the apps' backends, on threads of their own |
 //! | 3 | `mailbox` | rings and doorbells between cores |
 //! | 3 | `admission` | limits of client addresses, and the overload level of the process |
+//! | 3 | `live` | events on their way to the console |
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
@@ -50,6 +51,7 @@ pub mod ws;
 pub mod shard;
 
 pub mod admission;
+pub mod live;
 pub mod mailbox;
 pub mod output;
 

@@ -13,7 +13,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (6, &["worker"]),
     (5, &["tick"]),
     (4, &["api", "webhook", "cluster"]),
-    (3, &["admission", "mailbox", "output"]),
+    (3, &["admission", "live", "mailbox", "output"]),
     (2, &["shard"]),
     (1, &["ws", "http1", "pusher", "resp", "config", "cause", "wheel", "metrics", "tls"]),
     (0, &["app", "buffer", "clock", "counters", "limits", "listed", "text"]),

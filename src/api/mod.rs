@@ -197,6 +197,21 @@ fn plan_call(
     }
 }
 
+/// Decides what an operator's event wants: a request of the admin API with the body of `POST /events`. Its sender needs
+/// no signature.
+#[must_use]
+pub fn plan_operators_event(
+    app: AppIndex,
+    request: &Request,
+    context: &mut RequestContext<'_>,
+) -> Plan {
+    if !context.apps.get(app).enabled {
+        let text = format!("{}.", error_code::APP_DISABLED.message);
+        return Plan::Respond(Response::text(403, &text));
+    }
+    events::event(app, request, context).unwrap_or_else(Plan::Refuse)
+}
+
 fn up(draining: bool) -> Response {
     if draining {
         Response::json(503, b"{\"health\":\"DRAINING\"}".to_vec())

@@ -15,6 +15,9 @@ pub enum ContentType {
     Prometheus,
     /// The same as OpenMetrics 1.0.0.
     OpenMetrics,
+    Html,
+    Css,
+    JavaScript,
 }
 
 impl ContentType {
@@ -24,6 +27,9 @@ impl ContentType {
             Self::Json => "application/json",
             Self::Text => "text/plain; charset=utf-8",
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Html => "text/html; charset=utf-8",
+            Self::Css => "text/css; charset=utf-8",
+            Self::JavaScript => "text/javascript; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
@@ -116,6 +122,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",

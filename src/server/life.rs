@@ -38,11 +38,13 @@ use super::watch::Watch;
 use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
+use crate::live::LiveLog;
 use crate::mailbox::{self, Doorbell};
 use crate::metrics::CoreMetrics;
 use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
+use crate::worker::inspect::Desk;
 use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
 use crate::worker::time::{Clock, unix_seconds};
@@ -131,6 +133,7 @@ pub(super) fn serve(
     let described = admin.describe(&shared.config.admin);
     let sources = ScrapeSources {
         shared: shared.clone(),
+        doorbells: doorbells.clone(),
         webhooks: webhooks.as_ref().map(webhook::Webhooks::counters),
         takeover,
         started_unix_seconds,
@@ -272,6 +275,8 @@ fn share(
     Ok(Shared {
         io,
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
+        desks: (0..workers).map(|_| Desk::default()).collect(),
+        live: Arc::new(LiveLog::new(workers)),
         metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(apps.iter().len()))).collect(),
         config,
         apps,
@@ -303,7 +308,7 @@ fn start_workers(
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
     let doorbells = mailboxes[0].doorbells();
     let settings = webhook::WebhookSettings::new(&shared.config, workers);
-    let started = webhook::start(shared.apps.clone(), workers, settings);
+    let started = webhook::start(shared.apps.clone(), workers, settings, shared.live.clone());
     let (webhooks, feeds) = started.map_err(StartError::Start)?.unzip();
     let mut feeds = feeds.unwrap_or_default().into_iter();
     // After a take-over by fewer workers some have several.

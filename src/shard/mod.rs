@@ -22,6 +22,7 @@ mod cluster_side;
 mod context;
 mod core_set;
 mod home;
+mod inspect;
 mod invariants;
 mod local;
 mod mail;
@@ -38,6 +39,7 @@ mod webhooks;
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_BEATS, ClusterOutbox, FromCluster, LEASE_BEATS, Stored, ToCluster};
 pub use context::{MemoryLimits, Pace, Settings};
+pub use inspect::{ChannelRow, ConnectionInside, ConnectionRow, Findings, Inspection, Inspector};
 pub use local::connection::{Connection, ConnectionKey};
 pub use local::delivery::AfterSend;
 pub use local::send_queue::SendQueue;
@@ -46,7 +48,7 @@ pub use node_message::{
     ApiMessage, ChannelMessage, MemberSnapshot, NodeId, NodeMessage, NodeSnapshot, Replayed,
     SessionId, SessionMessage, WireAnswer, WireDescribed, WireQuestion,
 };
-pub use outbox::{Answered, Outbox, RefusalNote, Trace};
+pub use outbox::{Answered, Observation, Outbox, RefusalNote, Trace};
 pub use query::{Answer, Described, MessageCounts, Question, Traffic};
 pub use state::{ChannelState, ConnectionState, HomeState, MemberState, NotAtRest, UserState};
 
@@ -360,6 +362,13 @@ impl Shard {
         }
         local.terminate(context, outbox, app, user_id);
         self.take_own_mail();
+    }
+
+    /// An operator ends a connection. Returns whether it was open.
+    pub fn disconnect(&mut self, key: ConnectionKey) -> bool {
+        let was_open = self.local.disconnect(&self.context, &mut self.outbox, key);
+        self.take_own_mail();
+        was_open
     }
 
     /// The client has sent a close frame, and is answered with one. Its subscriptions end at once; its socket ends when

@@ -18,6 +18,7 @@ use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, LineBudget};
 use crate::counters::RefusalTally;
+use crate::metrics::Ended;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
 use crate::text::shown;
@@ -48,6 +49,17 @@ pub enum Trace {
     Broadcasting(Arc<str>, FrameBytes),
 }
 
+/// What the event log of the console shows.
+#[derive(Debug)]
+pub enum Observation {
+    Connected { app: AppIndex, socket_id: SocketId },
+    Disconnected { app: AppIndex, socket_id: SocketId, ended: Ended },
+    Subscribed { app: AppIndex, socket_id: SocketId, channel: Arc<str>, user: Option<Box<str>> },
+    Unsubscribed { app: AppIndex, socket_id: SocketId, channel: Arc<str> },
+    SignedIn { app: AppIndex, socket_id: SocketId, user: Box<str> },
+    ClientEvent { app: AppIndex, socket_id: SocketId, channel: Arc<str>, frame: FrameBytes },
+}
+
 /// Effects since the worker looked last. The vectors keep their storage.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -65,6 +77,12 @@ pub struct Outbox {
     pub webhooks: Vec<WebhookEvent>,
     /// For `--debug`; empty without it.
     pub traces: Vec<Trace>,
+    /// For the event log of the console; empty while nobody looks at it. Limit: `OBSERVATIONS_MAX`.
+    pub observations: Vec<Observation>,
+    /// Observations that found no room.
+    pub unobserved: u64,
+    /// Somebody looks at the event log: fill `observations`. The worker sets it at the beginning of a tick.
+    pub is_observed: bool,
     /// Lines about other nodes, and hints for developers.
     pub notes: Vec<String>,
     /// Lines about what was refused or closed; `lines` bounds them.
@@ -113,6 +131,8 @@ pub struct RefusalNote {
 
 /// Lines of one tick: `lines` bounds those of each cause in a longer time.
 const REFUSALS_MAX: usize = 256;
+/// Observations of one tick: a thousand connections that close at once are more than anybody reads.
+const OBSERVATIONS_MAX: usize = 1_024;
 /// Notes kept until the worker takes them; a flood of bad requests is not a flood of memory.
 const NOTES_MAX: usize = 16;
 
@@ -190,6 +210,24 @@ impl Outbox {
     ) {
         if context.is_clustered() {
             self.own.changes.push_back((channel.clone(), change()));
+        }
+    }
+
+    /// Shows something in the event log of the console.
+    #[inline]
+    pub(super) fn observe(&mut self, observation: impl FnOnce() -> Observation) {
+        if self.is_observed {
+            self.push_observation(observation);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_observation(&mut self, observation: impl FnOnce() -> Observation) {
+        if self.observations.len() < OBSERVATIONS_MAX {
+            self.observations.push(observation());
+        } else {
+            self.unobserved += 1;
         }
     }
 

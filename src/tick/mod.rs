@@ -18,6 +18,8 @@ mod tests;
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
+use crate::http1::request::Request;
+use crate::http1::response::Response;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{ConnectionKey, Mail, Question, SessionId, Shard};
@@ -252,6 +254,11 @@ impl<K: Kernel> Core<K> {
         publications: impl Iterator<Item = (&'a str, FrameBytes, Option<SocketId>)>,
     ) {
         self.split().0.publish(app, publications);
+    }
+
+    /// Publishes an operator's event: a request of the admin API with the body of `POST /events`.
+    pub fn publish_for_operator(&mut self, app: AppIndex, request: &Request) -> Response {
+        http::publish_for_operator(app, request, &mut self.split().0)
     }
 
     /// Processes all mail that was sent before now by any core. A request must be ordered after everything that was

@@ -220,6 +220,12 @@ impl<K: Kernel> Reactor<K> {
         self.sockets.descriptor(slot)
     }
 
+    /// Whether the connection speaks TLS.
+    #[must_use]
+    pub fn is_secure(&self, slot: u32) -> bool {
+        self.secure.is_secure(slot)
+    }
+
     /// Memory of a slot's incomplete input, and of the bytes that wait in its TLS.
     pub(super) fn input_bytes(&self, slot: usize) -> usize {
         let partial = self.sockets.0.get(slot).and_then(|socket| socket.partial.as_ref());

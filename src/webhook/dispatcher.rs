@@ -25,6 +25,7 @@ use crate::app::{Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::config::webhook_url;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
+use crate::live::LiveLog;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 
@@ -129,6 +130,7 @@ impl Dispatcher {
         rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
         doorbell: Arc<Doorbell>,
         counters: Arc<WebhookCounters>,
+        live: Arc<LiveLog>,
         finishing: Receiver<Duration>,
     ) -> Self {
         let (endpoints, endpoints_of) = endpoints(&apps);
@@ -138,6 +140,7 @@ impl Dispatcher {
             settings,
             clock: WebhookClock::start(),
             counters,
+            live,
             bytes: AtomicUsize::new(0),
             open_bytes: AtomicUsize::new(0),
             stop: AtomicBool::new(false),

@@ -35,6 +35,7 @@ use self::budget::{Class, RingBudget};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::config::Config;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
+use crate::live::LiveLog;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 
@@ -170,6 +171,7 @@ pub fn start(
     apps: Arc<Apps>,
     workers: usize,
     settings: WebhookSettings,
+    live: Arc<LiveLog>,
 ) -> io::Result<Option<(Webhooks, Vec<Feed>)>> {
     if apps.iter().all(|app| app.webhooks.is_empty()) {
         return Ok(None);
@@ -193,6 +195,7 @@ pub fn start(
         rings,
         doorbell.clone(),
         counters.clone(),
+        live,
         finishing,
     );
     let dispatcher =

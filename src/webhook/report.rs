@@ -46,6 +46,24 @@ pub(super) fn events(count: u64) -> Counted {
     Counted(count, "event")
 }
 
+/// One request and what the endpoint answered.
+pub(super) fn attempt<'a>(
+    endpoint: &str,
+    lines: impl Iterator<Item = &'a EventJson>,
+    outcome: &str,
+) -> String {
+    let (mut count, mut named) = (0, Vec::new());
+    for line in lines {
+        count += 1;
+        if named.len() < NAMED_MAX {
+            let channel = shown_up_to(line.channel.as_bytes(), CHANNEL_BYTES_MAX);
+            named.push(format!("{} of {channel}", line.kind.name()));
+        }
+    }
+    let more = if count > NAMED_MAX as u64 { ", …" } else { "" };
+    format!("{endpoint} was posted {} ({}{more}) and {outcome}", events(count), named.join(", "))
+}
+
 /// Events of an endpoint that are discarded at the end of the server.
 #[derive(Debug, Default)]
 pub(super) struct Discarded {

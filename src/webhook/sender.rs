@@ -16,13 +16,14 @@ use super::backlog::{Attempt, Backlog, BacklogEntry, GiveUpReason, Next};
 use super::batch::{self, Amount, EventJson};
 use super::budget::{CLASSES, Class};
 use super::client::{DeliveryFailure, EndpointClient};
-use super::report::{Discarded, EndpointReport, events};
+use super::report::{self, Discarded, EndpointReport, events};
 use super::retry::{Policy, RetryVerdict};
 use super::time::{WebhookClock, later, unix_ms};
 use super::{EndpointTarget, WebhookSettings};
 use crate::app::{App, Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
+use crate::live::{self, LiveEvent, LiveKind, LiveLog};
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
@@ -37,6 +38,8 @@ pub(super) struct Common {
     pub(super) clock: WebhookClock,
     pub(super) client: EndpointClient,
     pub(super) counters: Arc<WebhookCounters>,
+    /// The event log of the console.
+    pub(super) live: Arc<LiveLog>,
     /// Bytes that wait for all endpoints; and those of events that any client can cause.
     pub(super) bytes: AtomicUsize,
     pub(super) open_bytes: AtomicUsize,
@@ -254,6 +257,9 @@ impl Sender {
             let body = batch::body(attempt.lines(), attempt.unix_ms());
             self.common.counters.requests.add(1);
             let result = self.common.client.post(&self.target.url, self.app(), &body);
+            if self.common.live.is_watched() {
+                self.observe(&attempt, result.as_ref().err());
+            }
             match result {
                 Ok(()) => self.accepted(&attempt),
                 // What is left is counted as lost.
@@ -419,6 +425,24 @@ impl Sender {
 
     fn app(&self) -> &App {
         self.common.apps.get(self.target.app)
+    }
+
+    /// Shows an attempt and its answer in the event log of the console.
+    fn observe(&self, attempt: &Attempt, failure: Option<&DeliveryFailure>) {
+        let (cause, outcome) = match failure {
+            None => ("delivered", "accepted it".to_owned()),
+            Some(failure) => ("failed", failure.to_string()),
+        };
+        let text = report::attempt(&self.target.shown, attempt.lines(), &outcome);
+        self.common.live.push_webhook(LiveEvent {
+            unix_ms: unix_ms(),
+            kind: LiveKind::Webhook,
+            app: Some(self.target.app),
+            socket_id: None,
+            channel: attempt.lines().next().map(|line| line.channel.clone()),
+            cause,
+            text: live::beginning(text.as_bytes()),
+        });
     }
 
     fn report_failing(&mut self, failed: usize, now: Moment) {

@@ -7,8 +7,10 @@
 pub mod acceptor;
 mod debug_log;
 mod drain;
+pub mod inspect;
 pub mod kernel;
 mod notes;
+mod observe;
 mod overload;
 mod phase;
 mod printed;
@@ -31,6 +33,7 @@ use crate::app::Apps;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::limits;
+use crate::live::LiveLog;
 use crate::mailbox::Mailbox;
 use crate::metrics::CoreMetrics;
 use crate::output;
@@ -43,8 +46,10 @@ use crate::webhook::Feed;
 use acceptor::AcceptorLink;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
+use inspect::{Desk, DeskWork};
 use kernel::{Choice, Epoll, Uring};
 use notes::Notes;
+use observe::Observer;
 use overload::Guard;
 pub use phase::Phase;
 use redis::{RedisConnection, RedisConnections};
@@ -81,6 +86,10 @@ pub struct Shared {
     pub overload: Arc<Overload>,
     /// By worker. Each is written by its worker only.
     pub metrics: Box<[Arc<CoreMetrics>]>,
+    /// By worker: where the admin listener asks it.
+    pub desks: Box<[Desk]>,
+    /// The event log of the console.
+    pub live: Arc<LiveLog>,
     /// Which kernel interface all workers use.
     pub io: Choice,
     pub transfer: Transfer,
@@ -110,6 +119,9 @@ pub(crate) struct Worker<K: HostKernel> {
     drain: Drain,
     redis: Option<RedisConnection>,
     notes: Notes,
+    observer: Observer,
+    /// A question of an operator that is not answered yet.
+    desk_work: Option<DeskWork>,
     /// The configuration of TLS handshakes.
     acceptor: Option<Arc<AcceptorLink>>,
     /// The second of the last heartbeat.
@@ -240,6 +252,8 @@ impl<K: HostKernel> Worker<K> {
             drain: Drain::default(),
             redis,
             notes: Notes::default(),
+            observer: Observer::default(),
+            desk_work: None,
             acceptor: None,
             // The first tick counts as a heartbeat, also in the first second of the clock.
             last_second: u32::MAX,
@@ -279,6 +293,7 @@ impl<K: HostKernel> Worker<K> {
         self.follow();
         self.heartbeat(now);
         self.core.http.unix_seconds = time::unix_seconds();
+        self.begin_observing();
         if !self.core.is_paused() {
             self.core.shard.advance(now);
             if self.shared.phase.is_ending() {
@@ -287,9 +302,14 @@ impl<K: HostKernel> Worker<K> {
             self.shed();
         }
         self.core.tick();
+        if self.is_asked() {
+            self.attend();
+            self.core.settle();
+        }
         self.read_redis();
         self.carry_out();
         self.write_refusals();
+        self.pass_observations_on();
         self.serve_cluster();
         // Redis before the clients: messages that an acknowledgement causes are sent before its client can act on it.
         self.write_redis();
@@ -306,8 +326,9 @@ impl<K: HostKernel> Worker<K> {
         let ns = self.core.reactor.kernel.stamp().saturating_sub(began_ns);
         self.core.shard.metrics().tick_ns.observe(ns);
         // A thread that changed the phase during this tick found the core awake and did not ring. The core sets
-        // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
-        if self.shared.phase.stage() != stage {
+        // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other. The
+        // same holds for a question of an operator.
+        if self.shared.phase.stage() != stage || self.is_asked() {
             return 0;
         }
         self.park_ms(rest)
@@ -371,7 +392,12 @@ impl<K: HostKernel> Worker<K> {
         }
         self.debug_log.write(&mut self.core.shard.outbox.traces);
         for event in self.core.http.printed.drain(..) {
-            output::events(printed::line(&self.shared.apps.get(event.app).id, &event));
+            if self.shared.config.print_events {
+                output::events(printed::line(&self.shared.apps.get(event.app).id, &event));
+            }
+            if self.core.http.is_observed {
+                self.observer.published(&event);
+            }
         }
         for note in self.core.shard.outbox.notes.drain(..) {
             self.notes.write(&note);

@@ -63,9 +63,12 @@ impl<K: HostKernel> Worker<K> {
             let socket = core.reactor.descriptor(connection.slot).filter(|_| is_there);
             let who = LinePeer { client: None, peer: socket.and_then(peer_of), app };
             write_line_about(&self.shared, cause, &line, left_out, who, Some(socket_id));
+            let is_observed = core.http.is_observed;
+            self.observer.refused(app, Some(socket_id), cause.name(), &line, is_observed);
         }
         for RefusalLine { cause, line, left_out, who } in core.http.refusals.drain(..) {
             write_line_about(&self.shared, cause, &line, left_out, who, None);
+            self.observer.refused(who.app, None, cause.name(), &line, core.http.is_observed);
         }
     }
 }

@@ -32,6 +32,7 @@ mod tests {
         let text = "{\"event\":\"e\",\"data\":\"{\\\"a\\\":1}\",\"channel\":\"c\"}";
         let event = Printed {
             app: crate::app::AppIndex(0),
+            channel: "c".into(),
             frame: frame::encode_text(text.as_bytes()).into(),
             except: SocketId::parse("1.2"),
         };

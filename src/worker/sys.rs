@@ -51,6 +51,35 @@ pub(crate) fn peer_credentials(
     Ok(PeerCredentials { process: found.pid, user: found.uid })
 }
 
+/// The kernel's estimate of the round trip of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundTrip {
+    pub microseconds: u32,
+    pub deviation_microseconds: u32,
+    /// Segments that were sent again since the connection was established.
+    pub retransmissions: u32,
+}
+
+pub(super) fn round_trip(socket: &impl AsRawFd) -> io::Result<RoundTrip> {
+    let mut found = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or_default();
+    let (value, length_at) = (found.as_mut_ptr().cast(), &raw mut length);
+    // SAFETY: `value` and `length_at` point to a `tcp_info` and its length, which live through the call.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, value, length_at)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a `tcp_info` has integers only, and the bytes that the kernel has not written are zero.
+    let found = unsafe { found.assume_init() };
+    Ok(RoundTrip {
+        microseconds: found.tcpi_rtt,
+        deviation_microseconds: found.tcpi_rttvar,
+        retransmissions: found.tcpi_total_retrans,
+    })
+}
+
 /// Blocks these signals, or unblocks them, for the calling thread and the threads that it starts. A signal that arrives
 /// while all threads block it stays pending, even through `replace_program`.
 pub(crate) fn hold_signals(signals: &[i32], hold: bool) -> io::Result<()> {

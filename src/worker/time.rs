@@ -60,6 +60,13 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Milliseconds since 1970, for events of the console.
+#[expect(clippy::disallowed_methods, reason = "people compare it with their own clock")]
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Random numbers of the kernel, fetched 512 bytes at a time: socket ids must be unguessable (docs/PROTOCOL.md rule 6).
 pub(super) struct Entropy {
     bytes: [u8; 512],

@@ -31,6 +31,7 @@ mod admin;
 mod alone;
 mod cluster;
 mod configuration;
+mod console;
 mod documents;
 mod http;
 mod life;

@@ -17,7 +17,8 @@ use ringverb::pusher::outbound;
 use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
 use ringverb::shard::{
-    Answer, Mail, MemoryLimits, NodeId, Pace, Question, SessionId, Settings, Shard,
+    Answer, Inspection, Inspector, Mail, MemoryLimits, NodeId, Pace, Question, SessionId, Settings,
+    Shard,
 };
 use ringverb::tick::http::{Http, Rules};
 use ringverb::tick::{AddressChange, Core, NextTick};
@@ -438,6 +439,15 @@ impl Process {
             let question = Question::Users { app: APP, name: "presence-r".to_owned() };
             let Answer::Users(users) = core.shard.answer(&question) else { panic!("users") };
             assert!(users.is_empty(), "members are left: {users:?}");
+            for asked in [
+                Inspection::Channels { app: APP, contains: "".into() },
+                Inspection::Connections { app: None, contains: "".into() },
+            ] {
+                let mut inspector = Inspector::new(asked);
+                while !core.shard.inspect(&mut inspector) {}
+                let found = &inspector.findings;
+                assert!(found.channels.is_empty() && found.connections.is_empty(), "{found:?}");
+            }
             assert!(!core.mailbox.has_held() && !core.mailbox.has_overflow(), "mail is left");
         }
         self.check_http();

@@ -8,20 +8,28 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use monoio::time::timeout;
+use monoio::time::{sleep, timeout};
 use socket2::Socket;
 
-use super::routes::AdminState;
+use super::routes::{AdminAnswer, AdminState};
+use super::viewers::Viewer;
 use crate::http1::request::{Progress, Request, RequestLimits, RequestReader, RequestRefusal};
 use crate::http1::response::{CONTINUE, Response};
 use crate::server::control::Readable;
 
 /// Head and body of one request.
-const REQUEST_BYTES_MAX: usize = 8 * 1024;
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the peer to close after the answer. A close with unread input would reset the connection and may destroy it.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Time between two looks at the event log.
+const VIEW_INTERVAL: Duration = Duration::from_millis(150);
+const COMMENT_INTERVAL: Duration = Duration::from_secs(10);
+const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\
+    Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n\r\n\
+    : the event log of ringverb\n\n";
 
 /// What came of a request.
 enum Asked {
@@ -58,7 +66,10 @@ pub(super) fn refuse(socket: &Socket, connections_max: usize) {
 async fn converse(socket: &Socket, readable: &Readable, state: &AdminState) {
     let asked = timeout(REQUEST_TIME_MAX, read_request(socket, readable)).await;
     let (response, head_only) = match asked {
-        Ok(Asked::Request(request)) => (state.answer(&request), request.method() == "HEAD"),
+        Ok(Asked::Request(request)) => match state.answer(&request).await {
+            AdminAnswer::Whole(response) => (response, request.method() == "HEAD"),
+            AdminAnswer::Stream(viewer) => return stream(socket, readable, &viewer).await,
+        },
         Ok(Asked::Refused(refusal)) => (Response::text(refusal.status(), refusal.body()), false),
         Ok(Asked::Gone) => return,
         Err(_) => (Response::text(408, "The request was not complete within 5 s.\n"), false),
@@ -68,6 +79,37 @@ async fn converse(socket: &Socket, readable: &Readable, state: &AdminState) {
     let written = timeout(ANSWER_TIME_MAX, write(socket, readable, &answer)).await;
     if matches!(written, Ok(Ok(()))) && socket.shutdown(Shutdown::Write).is_ok() {
         let _ = timeout(END_TIME_MAX, read_to_end(socket, readable)).await;
+    }
+}
+
+/// Sends events to a viewer until it closes or no longer reads. The head has no length: the end of the connection is
+/// the end of the stream.
+async fn stream(socket: &Socket, readable: &Readable, viewer: &Viewer) {
+    let mut bytes = STREAM_HEAD.to_vec();
+    let mut quiet = Duration::ZERO;
+    loop {
+        let written = timeout(ANSWER_TIME_MAX, write(socket, readable, &bytes)).await;
+        if !matches!(written, Ok(Ok(()))) || has_closed(socket) {
+            return;
+        }
+        sleep(VIEW_INTERVAL).await;
+        quiet += VIEW_INTERVAL;
+        bytes = viewer.next();
+        if !bytes.is_empty() {
+            quiet = Duration::ZERO;
+        } else if quiet >= COMMENT_INTERVAL {
+            // A comment. Without it, neither side notices that the other one is gone.
+            bytes.extend_from_slice(b":\n\n");
+            quiet = Duration::ZERO;
+        }
+    }
+}
+
+/// Whether the peer has closed. What it sends is ignored.
+fn has_closed(socket: &Socket) -> bool {
+    match (&*socket).read(&mut [0; 256]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }
 

@@ -2,14 +2,17 @@
 //!
 //! `listener.rs` owns the socket, which a process that takes over inherits. `connection.rs` reads one request and
 //! writes one answer, within limits of size, time and number. `routes.rs` decides what is answered to whom. `metrics`
-//! has the table of metrics. All of it runs on the thread `admin`, which has a runtime like that of the control thread,
-//! so that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish and
-//! never waits for a worker.
+//! has the table of metrics, `api` what the console reads, `viewers` the event log. All of it runs on the thread `admin`, which has a runtime like that of the control thread,
+//! so that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish.
+//! Only `api` asks workers, with bounded questions that have a time limit.
 
+mod api;
 mod connection;
+mod console;
 mod listener;
 mod metrics;
 mod routes;
+mod viewers;
 
 pub(super) use listener::{Claimed, claim, probe, refusal};
 pub(super) use metrics::ScrapeSources;

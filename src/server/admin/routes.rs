@@ -6,12 +6,16 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::api::{Parameters, Questions};
+use super::console;
 use super::metrics::{self, Format, Scrape, ScrapeSources};
+use super::viewers::{ViewFilter, Viewer, Viewers};
 use crate::admission::overload::OverloadLevel;
 use crate::app::Secret;
 use crate::clock::Moment;
@@ -26,19 +30,30 @@ use crate::worker::time::unix_seconds;
 const STALLED_MS: u64 = 10_000;
 
 const INDEX: &str = "ringverb, admin listener:\n\
+    /         the console, in a browser\n\
     /live     200 while every worker runs, otherwise 503\n\
     /ready    200 if new clients are welcome, otherwise 503 with the reason\n\
-    /metrics  Prometheus text format, or OpenMetrics if Accept asks for it\n";
+    /metrics  Prometheus text format, or OpenMetrics if Accept asks for it\n\
+    /api/     what the console reads, as JSON (docs/OPERATIONS.md)\n";
+
+/// An answer to a request.
+pub(super) enum AdminAnswer {
+    Whole(Response),
+    /// Server-sent events until the peer closes.
+    Stream(Viewer),
+}
 
 /// What answers are made of.
 pub(super) struct AdminState {
-    sources: ScrapeSources,
+    pub(super) sources: ScrapeSources,
     /// `None` if the memory cannot be measured.
     resident: Option<Resident>,
     /// It is not a socket file, whose permissions say who may connect.
     is_tcp: bool,
     /// By worker: the heartbeat that was seen last, and since when it is the same.
     heartbeats: RefCell<Vec<(u64, Moment)>>,
+    pub(super) questions: Questions,
+    pub(super) viewers: Rc<Viewers>,
 }
 
 impl AdminState {
@@ -46,36 +61,80 @@ impl AdminState {
         let now = sources.shared.clock.now();
         let beats = sources.shared.heartbeats.iter();
         let heartbeats = RefCell::new(beats.map(|_| (0, now)).collect());
-        Self { sources, resident: Resident::open().ok(), is_tcp, heartbeats }
+        let (log, apps) = (sources.shared.live.clone(), sources.shared.apps.clone());
+        let viewers = Rc::new(Viewers::new(log, apps));
+        let questions = Questions::default();
+        Self { sources, resident: Resident::open().ok(), is_tcp, heartbeats, questions, viewers }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         &self.sources.shared
     }
 
-    pub(super) fn answer(&self, request: &Request) -> Response {
-        if !matches!(request.method(), "GET" | "HEAD") {
-            return Response::text(405, "The admin listener serves GET and HEAD.\n")
-                .with_header("Allow", "GET, HEAD");
-        }
-        let response = match request.path() {
-            "/live" => self.live(),
-            "/ready" => self.ready(),
-            path => match self.admit(request) {
+    pub(super) async fn answer(&self, request: &Request) -> AdminAnswer {
+        let path = request.path();
+        let is_read = matches!(request.method(), "GET" | "HEAD");
+        let response = if !is_read && !path.starts_with("/api/") {
+            Response::text(405, "The admin listener serves GET and HEAD, and POST below /api/.\n")
+                .with_header("Allow", "GET, HEAD")
+        } else if path == "/live" {
+            self.live()
+        } else if path == "/ready" {
+            self.ready()
+        } else if let Some(response) = self.console(request) {
+            response
+        } else if let Err(refusal) = self.admit(request) {
+            refusal
+        } else if path == "/" {
+            Response::text(200, INDEX)
+        } else if path == "/metrics" {
+            self.metrics(request)
+        } else if let Err(refusal) = self.check_contents(path) {
+            refusal
+        } else if path == "/api/events" && request.method() == "GET" {
+            match self.view(request) {
+                Ok(viewer) => return AdminAnswer::Stream(viewer),
                 Err(refusal) => refusal,
-                Ok(()) if path == "/" => Response::text(200, INDEX),
-                Ok(()) if path == "/metrics" => self.metrics(request),
-                Ok(()) => Response::text(
-                    404,
-                    "No such path. The admin listener serves /live, /ready and /metrics.\n",
-                ),
-            },
+            }
+        } else if path.starts_with("/api/") {
+            match is_read.then_some(()).map_or_else(|| may_change(request), Ok) {
+                Ok(()) => self.answer_api(request).await,
+                Err(refusal) => refusal,
+            }
+        } else {
+            let text =
+                "No such path. The admin listener serves /, /live, /ready, /metrics and /api/.\n";
+            Response::text(404, text)
         };
-        // A page of another origin may send requests here; it must not read or guess anything from the answers.
-        response
-            .with_header("Cache-Control", "no-store")
-            .with_header("X-Content-Type-Options", "nosniff")
-            .with_header("Cross-Origin-Resource-Policy", "same-origin")
+        AdminAnswer::Whole(with_safe_fields(response))
+    }
+
+    /// The console's files, if the request is for one. They have nothing of this server, so that a browser can show the
+    /// page on which the token is entered.
+    fn console(&self, request: &Request) -> Option<Response> {
+        let accept = request.header_list("accept");
+        let is_page = accept.is_some_and(|accept| accept.contains("text/html"));
+        let (kind, body) = console::file(request.path(), is_page)?;
+        if let Err(refusal) = self.check_host(request) {
+            return Some(refusal);
+        }
+        let response = Response::new(200, kind, body);
+        Some(
+            response
+                .with_header("Content-Security-Policy", console::POLICY)
+                .with_header("Vary", "Accept"),
+        )
+    }
+
+    fn view(&self, request: &Request) -> Result<Viewer, Response> {
+        let filter = ViewFilter::read(&Parameters::of(request.query()));
+        let filter = filter.map_err(|sentence| Response::text(400, &format!("{sentence}.\n")))?;
+        let viewer = self.viewers.add(filter);
+        viewer.map_err(|sentence| Response::text(503, &format!("{sentence}\n")))
+    }
+
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
+        self.resident.as_ref().and_then(|resident| resident.read().ok())
     }
 
     /// Whether the request may see more than probes.
@@ -90,6 +149,32 @@ impl AdminState {
                 let challenge = "Bearer realm=\"ringverb admin\"";
                 Err(Response::text(401, text).with_header("WWW-Authenticate", challenge))
             };
+        }
+        self.check_host(request)
+    }
+
+    /// Contents of channels and users, and actions, are for the operator. Without a token, every user of the host can
+    /// reach an address of the loopback, so they get numbers only, unless it is a developer's server.
+    fn check_contents(&self, path: &str) -> Result<(), Response> {
+        let config = &self.shared().config;
+        let is_open = config.admin.token.is_some()
+            || !self.is_tcp
+            || config.development
+            || config.verbose_errors;
+        if is_open || !path.starts_with("/api/") || path == "/api/overview" {
+            return Ok(());
+        }
+        let text = "Channels, users, events and actions are not for every user of this host: set RINGVERB_ADMIN_TOKEN \
+            and enter it here, or use a socket file (RINGVERB_ADMIN=unix:/path). On a developer's machine, \
+            RINGVERB_DEVELOPMENT=true opens them.\n";
+        Err(Response::text(403, text))
+    }
+
+    /// Without a token, a request must name this host. A request with a token cannot be sent by a page that does not have
+    /// it.
+    fn check_host(&self, request: &Request) -> Result<(), Response> {
+        if self.shared().config.admin.token.is_some() {
+            return Ok(());
         }
         // HTTP/1.0 has no Host, and every browser sends one.
         let host = request.header("host");
@@ -113,7 +198,7 @@ impl AdminState {
         let format = Format::of_accept(accept.as_deref().unwrap_or_default());
         let scrape = Scrape {
             sources: &self.sources,
-            resident_bytes: self.resident.as_ref().and_then(|resident| resident.read().ok()),
+            resident_bytes: self.resident_bytes(),
             unix_seconds: unix_seconds(),
             is_ready: self.why_not_ready().is_none(),
         };
@@ -132,7 +217,7 @@ impl AdminState {
     }
 
     /// Why a load balancer should not send new clients here.
-    fn why_not_ready(&self) -> Option<&'static str> {
+    pub(super) fn why_not_ready(&self) -> Option<&'static str> {
         let shared = self.shared();
         let beats = || shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
         if shared.phase.is_ending() {
@@ -173,6 +258,37 @@ impl AdminState {
             }
         }
     }
+}
+
+/// A page of another origin may send requests here; it must not read or guess anything from the answers.
+fn with_safe_fields(response: Response) -> Response {
+    response
+        .with_header("Cache-Control", "no-store")
+        .with_header("X-Content-Type-Options", "nosniff")
+        .with_header("Referrer-Policy", "no-referrer")
+        .with_header("Cross-Origin-Resource-Policy", "same-origin")
+}
+
+/// Whether a request may change something. A page of another site can send a POST with a form or with plain text
+/// without being asked by the browser, but neither JSON nor its own name as `Origin` of this listener.
+fn may_change(request: &Request) -> Result<(), Response> {
+    let kind = request.header("content-type");
+    let kind = kind.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
+    if request.method() == "POST" && !kind.trim().eq_ignore_ascii_case("application/json") {
+        let text = "A request that changes something needs `Content-Type: application/json`.\n";
+        return Err(Response::text(415, text));
+    }
+    let (origin, host) = (request.header("origin"), request.header("host"));
+    let Some(origin) = origin else { return Ok(()) };
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    if authority.is_some() && authority == host.as_deref() {
+        return Ok(());
+    }
+    let text = format!(
+        "The request comes from a page of {}, and only pages of this listener may change something.\n",
+        shown(&*origin)
+    );
+    Err(Response::text(403, &text))
 }
 
 /// The token of an `Authorization` field.

@@ -20,6 +20,12 @@ impl Cluster {
         self.nodes.len() < NODES_MAX || self.nodes.contains_key(&node)
     }
 
+    /// Other nodes, and the seconds since each was seen.
+    pub(in crate::shard) fn seen_nodes(&self) -> Vec<(NodeId, u32)> {
+        let nodes = self.nodes.iter();
+        nodes.map(|(node, seen)| (*node, self.beat.saturating_sub(*seen))).collect()
+    }
+
     /// Another node has sent something.
     pub(super) fn on_node_seen(&mut self, here: &mut Here<'_>, node: NodeId) {
         if !self.accepts_node(node) {

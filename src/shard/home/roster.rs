@@ -32,6 +32,13 @@ pub(in crate::shard) struct Member {
     pub(in crate::shard) nodes: u32,
 }
 
+impl Member {
+    /// `user_info` as JSON.
+    pub(in crate::shard) fn info(&self) -> &str {
+        &self.info
+    }
+}
+
 /// Users by the text of their id.
 type MemberMap = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
 
@@ -63,7 +70,7 @@ impl Roster {
         self.members.keys().map(|id| &**id)
     }
 
-    pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = (&Box<str>, &Member)> {
+    pub(in crate::shard) fn iter(&self) -> impl ExactSizeIterator<Item = (&Box<str>, &Member)> {
         self.members.iter()
     }
 

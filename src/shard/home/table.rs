@@ -109,6 +109,15 @@ impl HomeTable {
         self.find_index(key).map(|index| &self.channels[index])
     }
 
+    /// All channels are below this index.
+    pub(in crate::shard) fn end(&self) -> u32 {
+        self.channels.end()
+    }
+
+    pub(in crate::shard) fn find_at(&self, index: u32) -> Option<&HomeChannel> {
+        self.channels.get(index)
+    }
+
     pub(in crate::shard) fn get(&self, index: u32) -> &HomeChannel {
         &self.channels[index]
     }

@@ -20,7 +20,7 @@ use crate::pusher::outbound;
 use crate::pusher::webhook_event::{ClientEventReport, Happening};
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
-use crate::shard::outbox::Outbox;
+use crate::shard::outbox::{Observation, Outbox};
 
 impl Local {
     pub(super) fn on_client_event(
@@ -114,6 +114,10 @@ impl Local {
         self.note_cluster_traffic(context, key);
         self.metrics.app(app).client_events.add(1);
         // Client events are never cached (docs/PROTOCOL.md rule 37).
+        out.observe(|| {
+            let (channel, frame) = (channel.shared_name(), frame.clone());
+            Observation::ClientEvent { app, socket_id, channel, frame }
+        });
         let home = context.keys.home(&channel);
         let except = Some(socket_id);
         out.mail_home(home, Mail::Publish { channel, frame, except, cache: false });

@@ -13,7 +13,7 @@ use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::context::Context;
-use crate::shard::outbox::{Outbox, Trace};
+use crate::shard::outbox::{Observation, Outbox, Trace};
 use crate::ws::frame::{self, Opcode};
 
 /// About what `connection_established` takes, so that it is made in one piece.
@@ -53,6 +53,7 @@ impl Local {
         self.mark_dirty(out, key.slot);
         self.watch(context, key);
         out.trace(|| Trace::Established(socket_id));
+        out.observe(|| Observation::Connected { app, socket_id });
         key
     }
 
@@ -110,6 +111,21 @@ impl Local {
                 Denial::new(error_code::TERMINATED, Cause::Terminated, [Detail::text(user_id)]);
             self.deny_and_close(context, out, slot, &denial);
         }
+    }
+
+    /// An operator ends a connection. Returns whether it was open.
+    pub(in crate::shard) fn disconnect(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+    ) -> bool {
+        let is_open = self.get_open(key).is_some();
+        if is_open {
+            let denial = Denial::new(error_code::TERMINATED, Cause::Disconnected, []);
+            self.deny_and_close(context, out, key.slot, &denial);
+        }
+        is_open
     }
 
     /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when
@@ -212,12 +228,13 @@ impl Local {
         }
         self.sign_out(context, out, slot);
         let connection = &mut self.connections[slot];
-        let socket_id = connection.socket_id;
+        let (app, socket_id) = (connection.app, connection.socket_id);
         if std::mem::take(&mut connection.counted) {
-            context.app(connection.app).release();
-            self.metrics.app(connection.app).disconnections.add(1);
+            context.app(app).release();
+            self.metrics.app(app).disconnections.add(1);
             self.metrics.count_end(why);
             out.trace(|| Trace::Closed(socket_id));
+            out.observe(|| Observation::Disconnected { app, socket_id, ended: why });
         }
     }
 

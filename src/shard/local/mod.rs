@@ -28,6 +28,7 @@ mod invariants;
 mod lifecycle;
 mod liveness;
 pub(super) mod memory;
+mod openings;
 pub(super) mod pace;
 mod rate;
 mod refuse;
@@ -59,6 +60,7 @@ use channel_table::ChannelTable;
 use connection::{Connection, ConnectionKey};
 use liveness::SecondStarts;
 use memory::MemoryAccount;
+use openings::Openings;
 use pace::PaceTable;
 use refuse::Denial;
 use users::UserTable;
@@ -69,6 +71,7 @@ pub(super) struct Local {
     /// Gives each connection its generation, and each subscription in flight its ticket.
     sequence: u32,
     pub(super) channels: ChannelTable,
+    pub(super) openings: Openings,
     pub(super) users: UserTable,
     pace: PaceTable,
     wheel: Wheel<ConnectionKey>,
@@ -118,6 +121,7 @@ impl Local {
             connections: Slots::new(reserved),
             sequence: 0,
             channels: ChannelTable::new(reserved),
+            openings: Openings::default(),
             users: UserTable::default(),
             pace: PaceTable::new(context.settings.pace),
             wheel: Wheel::default(),
@@ -144,6 +148,7 @@ impl Local {
 impl Local {
     /// Another second has begun: pings the silent and closes those that stayed silent.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
+        self.openings.note(before.seconds(), self.sequence);
         self.check_liveness(context, out, before.seconds());
         self.close_unauthorized(context, out);
         self.answer_late_pings(context, out);

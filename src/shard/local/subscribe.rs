@@ -23,7 +23,7 @@ use crate::pusher::signature;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::mail::{Greeting, Join, Mail};
-use crate::shard::outbox::Outbox;
+use crate::shard::outbox::{Observation, Outbox};
 
 impl Local {
     pub(super) fn on_subscribe(
@@ -306,6 +306,13 @@ impl Local {
         let position = self.channels[index].add(slot, subscription_index);
         connection.subscriptions[at].state =
             SubscriptionState::Active { position, asks_again: false };
+        let (app, socket_id) = (connection.app, connection.socket_id);
+        out.observe(|| {
+            let user = connection.subscriptions.get(at).and_then(|one| one.member.as_ref());
+            let user = user.map(|user| user.text.clone());
+            let channel = self.channels[index].key.shared_name();
+            Observation::Subscribed { app, socket_id, channel, user }
+        });
         let (metrics, kind) = self.subscription_metrics(index);
         metrics.subscriptions[kind].add(1);
         metrics.subscribers[kind].add(1);
@@ -373,6 +380,7 @@ impl Local {
         }
         self.discharge(slot, left.charge);
         if let SubscriptionState::Active { position, .. } = left.state {
+            self.observe_leave(out, slot, left.channel);
             self.remove_subscriber(context, left.channel, position as usize);
         }
         // A pending member leaves when the answer comes: only then is it known whether the home has counted them. The
@@ -385,6 +393,15 @@ impl Local {
             self.send_leave(context, out, left.channel, *member);
         }
         self.drop_if_unused(context, out, left.channel);
+    }
+
+    fn observe_leave(&self, out: &mut Outbox, slot: u32, index: u32) {
+        out.observe(|| {
+            let connection = &self.connections[slot];
+            let (app, socket_id) = (connection.app, connection.socket_id);
+            let channel = self.channels[index].key.shared_name();
+            Observation::Unsubscribed { app, socket_id, channel }
+        });
     }
 
     /// `pending` keeps the channel until the home has answered.

@@ -7,7 +7,7 @@
 //! Limits: `WATCHLIST_MAX` users for each connection, charged to it.
 
 use crate::shard::context::Context;
-use crate::shard::outbox::Outbox;
+use crate::shard::outbox::{Observation, Outbox};
 use hashbrown::HashMap;
 use indexmap::IndexSet;
 
@@ -169,6 +169,8 @@ impl Local {
         self.charge(slot, charge);
         let connection = &mut self.connections[slot];
         connection.authorized = true;
+        let (app, socket_id) = (connection.app, connection.socket_id);
+        out.observe(|| Observation::SignedIn { app, socket_id, user: user.id.text.clone() });
         let extras = connection.extras.get_or_insert_default();
         extras.charge = charge;
         let info = user.info.as_str().into();

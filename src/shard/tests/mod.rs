@@ -2,10 +2,11 @@
 //! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of
 //! subscribers and webhooks, `random` interleaves everything at random and checks what must hold whatever happens,
 //! `refusals` has lines that take a server without memory, `odd` has values that only a faulty clock, node or process
-//! gives, `invariants` violates each invariant once.
+//! gives, `invariants` violates each invariant once, `inspect` has the questions of operators.
 
 pub(super) use net::node_alone;
 
+mod inspect;
 mod invariants;
 mod memory;
 mod net;

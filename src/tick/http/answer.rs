@@ -12,7 +12,8 @@ use super::refuse::About;
 use super::session::{Pending, Publish, Session};
 use super::{Http, Printed, SessionKey};
 use crate::admission::overload::OverloadLevel;
-use crate::api::{self, Denied, Plan, Reply, Target};
+use crate::api::{self, Denied, Plan, Publication, Reply, Target};
+use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
@@ -74,13 +75,7 @@ impl Session {
     /// Publishes. The events have their position in the order of their channels before the answer is sent.
     fn publish(&mut self, key: SessionKey, publish: Publish, site: &mut Site<'_>) {
         let Publish { request, app, publications, info, reply, quota } = publish;
-        if site.http.rules.print_events {
-            site.http.printed.extend(publications.iter().map(|one| Printed {
-                app,
-                frame: one.frame.clone(),
-                except: one.except,
-            }));
-        }
+        note_accepted(site.http, app, &publications);
         let each = publications.iter().map(|one| (&*one.channel, one.frame.clone(), one.except));
         site.publish(app, each);
         if let Some(question) = info {
@@ -161,6 +156,47 @@ impl Session {
         let values = [Detail::Address(client), Detail::Counted(most.into(), "API request")];
         let about = About::request(request);
         Err(self.refused(http, about, response, Cause::AuthFailuresPerIp, &values))
+    }
+}
+
+/// Publishes an operator's event: a request of the admin API with the body of `POST /events`. Nobody waits: where a
+/// backend would wait for room in mailboxes, an operator tries again.
+pub(in crate::tick) fn publish_for_operator(
+    app: AppIndex,
+    request: &Request,
+    site: &mut Site<'_>,
+) -> Response {
+    if site.mailbox.is_congested() {
+        let text = "The server has more events than it can deliver now, so this one was not published; try again.";
+        return Response::text(503, text);
+    }
+    if site.http.overload.pressure.level() == OverloadLevel::FarOver {
+        return short_of_memory("event was not published");
+    }
+    match api::plan_operators_event(app, request, &mut site.http.context()) {
+        Plan::Respond(response) => response,
+        Plan::Refuse(denied) | Plan::Unauthenticated(denied) => denied.response,
+        Plan::Publish { app, publications, quota, .. } => {
+            note_accepted(site.http, app, &publications);
+            let each =
+                publications.iter().map(|one| (&*one.channel, one.frame.clone(), one.except));
+            site.publish(app, each);
+            with_quota(quota, api::render(&Reply::Empty, Vec::new()))
+        }
+        // An event is published or refused.
+        Plan::Ask { .. } | Plan::Terminate { .. } => Response::text(500, "No event."),
+    }
+}
+
+/// For `--print-events` and the event log of the console.
+fn note_accepted(http: &mut Http, app: AppIndex, publications: &[Publication]) {
+    if http.rules.print_events || http.is_observed {
+        http.printed.extend(publications.iter().map(|one| Printed {
+            app,
+            channel: (&*one.channel).into(),
+            frame: one.frame.clone(),
+            except: one.except,
+        }));
     }
 }
 

@@ -23,6 +23,7 @@ use crate::cause::{Cause, Detail, LineBudget, Noted};
 use crate::metrics::CoreMetrics;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
+pub(super) use answer::publish_for_operator;
 pub(super) use session::{After, Session, Spare, Step, Timer, Upgrade};
 
 /// The options that concern HTTP.
@@ -45,11 +46,11 @@ pub struct Rules {
     pub connections_max: usize,
 }
 
-/// An event that was accepted, for `--print-events`.
+/// An event that was accepted, for `--print-events` and for the event log of the console.
 #[derive(Debug)]
 pub struct Printed {
     pub app: AppIndex,
-    /// The channel is in the frame.
+    pub channel: Box<str>,
     pub frame: FrameBytes,
     pub except: Option<SocketId>,
 }
@@ -95,7 +96,9 @@ pub struct Http {
     lines: LineBudget,
     /// Lines for the log since the worker took them last.
     pub refusals: Vec<RefusalLine>,
-    /// Events for standard output since the worker took them last.
+    /// Somebody looks at the event log of the console, as the worker set it at the beginning of the tick.
+    pub is_observed: bool,
+    /// Accepted events since the worker took them last, if they are to be printed or somebody looks.
     pub printed: Vec<Printed>,
     /// Sessions whose publish waits for room in the mailboxes, in order.
     pub(super) congested: VecDeque<SessionKey>,
@@ -123,6 +126,7 @@ impl Http {
             unix_seconds: 0,
             draining: false,
             unready: false,
+            is_observed: false,
             accepts: true,
             is_transferring: false,
             validator: Validator::default(),

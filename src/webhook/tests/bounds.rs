@@ -7,7 +7,8 @@ use crate::webhook::time::WebhookClock;
 #[test]
 fn without_webhooks_nothing_runs() {
     let apps = Arc::new(Apps::new(vec![app::sample()]));
-    assert!(start(apps, 2, settings()).unwrap().is_none());
+    let live = Arc::new(LiveLog::new(2));
+    assert!(start(apps, 2, settings(), live).unwrap().is_none());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use self::receiver::{PATIENCE, sleep};
 use super::{Feed, WebhookSettings, Webhooks, start};
 use crate::app::{self, App, AppIndex, Apps, Webhook, WebhookKind};
 use crate::counters::WebhookCounters;
+use crate::live::LiveLog;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
 fn settings() -> WebhookSettings {
@@ -48,7 +49,9 @@ impl Rig {
 
     fn with_apps(settings: WebhookSettings, apps: Vec<App>) -> Self {
         let apps = Arc::new(Apps::new(apps));
-        let (webhooks, mut feeds) = start(apps, 1, settings).unwrap().expect("there are webhooks");
+        let (webhooks, mut feeds) = start(apps, 1, settings, Arc::new(LiveLog::new(1)))
+            .unwrap()
+            .expect("there are webhooks");
         let counters = webhooks.counters();
         Self { webhooks, feed: feeds.remove(0), counters }
     }

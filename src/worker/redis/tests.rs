@@ -11,9 +11,11 @@ use crate::app::Apps;
 use crate::config::Config;
 use crate::config::validate::{DevelopmentApp, build};
 use crate::config::{Sources, merge};
+use crate::live::LiveLog;
 use crate::mailbox::mesh;
 use crate::metrics::CoreMetrics;
 use crate::tick::kernel::Kernel;
+use crate::worker::inspect::Desk;
 use crate::worker::kernel::{Choice, Epoll};
 use crate::worker::phase::Phase;
 use crate::worker::time::Clock;
@@ -48,6 +50,8 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let shared = Shared {
         io: Choice::Epoll(None),
         overload: Arc::new(Overload::default()),
+        desks: [Desk::default()].into(),
+        live: Arc::new(LiveLog::new(1)),
         metrics: [Arc::new(CoreMetrics::new(1))].into(),
         apps,
         unready: AtomicBool::new(false),

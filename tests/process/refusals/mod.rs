@@ -223,6 +223,7 @@ const ELSEWHERE: &[(Cause, &str)] = &[
         "the bytes of a request are more than 6 % of the memory: alone/connection_memory.rs",
     ),
     (Cause::MemoryPublish, "alone/memory.rs"),
+    (Cause::Disconnected, "console.rs"),
     (Cause::Memory, "alone/memory.rs"),
     (Cause::Shed, "shard/tests/refusals.rs"),
     (Cause::InputMemory, "shard/tests/refusals.rs"),

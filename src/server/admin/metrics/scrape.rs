@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::exposition::Samples;
 use crate::app::WebhookKind;
 use crate::counters::{Refused, WEBHOOK_KINDS, WebhookCounters};
+use crate::mailbox::Doorbell;
 use crate::metrics::{
     APPS_COUNTED_MAX, AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed,
     Tally,
@@ -22,6 +23,8 @@ const OTHER_APPS: &str = "(other)";
 /// Where values are.
 pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) shared: Arc<Shared>,
+    /// Of the workers, for questions.
+    pub(in crate::server) doorbells: Arc<[Doorbell]>,
     /// `None`: no app has webhooks.
     pub(in crate::server) webhooks: Option<Arc<WebhookCounters>>,
     /// How long the take-over by this process took, if it has taken over.

@@ -1,0 +1,213 @@
+//! The event log of the console: what happens on the server, passed from the threads where it happens to the thread
+//! `admin`.
+//!
+//! Owns one feed for each worker and one for the senders of webhooks. A thread adds events to its own feed only, and the
+//! reader takes all events of a feed at once, so a lock is held for a moment. A worker never waits for it: if the lock is
+//! taken, the worker keeps its events until its next tick. While nobody looks, nothing is added, and `is_watched` is all
+//! that is read. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as lost. Readers: `server/admin/viewers`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::app::AppIndex;
+use crate::counters::Counter;
+use crate::pusher::socket_id::SocketId;
+
+/// Events that wait in one feed.
+pub const FEED_EVENTS_MAX: usize = 2_048;
+/// Bytes of the text of an event. A payload is longer at times, and the log shows its beginning.
+pub const TEXT_BYTES_MAX: usize = 1_024;
+
+listed! {
+    /// The kinds of events. The names are in the stream and in its filter; they do not change.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum LiveKind {
+        Connected => "connected",
+        Disconnected => "disconnected",
+        Subscribed => "subscribed",
+        Unsubscribed => "unsubscribed",
+        SignedIn => "signed_in",
+        Refused => "refused",
+        ApiEvent => "api_event",
+        ClientEvent => "client_event",
+        Webhook => "webhook",
+    }
+}
+
+impl LiveKind {
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub struct LiveEvent {
+    pub unix_ms: u64,
+    pub kind: LiveKind,
+    /// `None`: it belongs to no app, such as a request that is no HTTP.
+    pub app: Option<AppIndex>,
+    pub socket_id: Option<SocketId>,
+    pub channel: Option<Arc<str>>,
+    /// The cause of a refusal, or how a connection ended.
+    pub cause: &'static str,
+    /// A line of the log, a payload, or a user id.
+    pub text: Box<str>,
+}
+
+/// The beginning of a text, at most `TEXT_BYTES_MAX` bytes.
+#[must_use]
+pub fn beginning(text: &[u8]) -> Box<str> {
+    let is_cut = text.len() > TEXT_BYTES_MAX;
+    let text = String::from_utf8_lossy(text.get(..TEXT_BYTES_MAX).unwrap_or(text));
+    let text =
+        if is_cut { Cow::Owned(format!("{}…", text.trim_end_matches('\u{fffd}'))) } else { text };
+    text.into()
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "held for an append or a swap; a worker only tries, and only while somebody looks"
+)]
+type Waiting = std::sync::Mutex<Vec<LiveEvent>>;
+
+/// Events of one thread on their way.
+#[derive(Debug, Default)]
+struct LiveFeed {
+    events: Waiting,
+    lost: Counter,
+}
+
+/// All feeds.
+#[derive(Debug)]
+pub struct LiveLog {
+    is_watched: AtomicBool,
+    feeds: Box<[LiveFeed]>,
+}
+
+impl LiveLog {
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        let feeds = (0..=workers).map(|_| LiveFeed::default()).collect();
+        Self { is_watched: AtomicBool::new(false), feeds }
+    }
+
+    /// Whether somebody looks.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed)
+    }
+
+    /// Somebody looks from now on, or nobody does. What waits is dropped: it is of an earlier look.
+    pub fn set_watched(&self, is_watched: bool) {
+        if self.is_watched.swap(is_watched, Ordering::Relaxed) != is_watched {
+            self.take(&mut Vec::new());
+        }
+    }
+
+    /// Adds a worker's events, unless the reader has the lock right now. Those without room are counted.
+    pub fn push(&self, worker: usize, events: &mut Vec<LiveEvent>) {
+        let Some(feed) = self.feeds.get(worker) else { return };
+        if let Ok(mut waiting) = feed.events.try_lock() {
+            let room = FEED_EVENTS_MAX.saturating_sub(waiting.len()).min(events.len());
+            feed.lost.add((events.len() - room) as u64);
+            waiting.extend(events.drain(..room));
+            events.clear();
+        } else if events.len() > FEED_EVENTS_MAX {
+            feed.lost.add((events.len() - FEED_EVENTS_MAX) as u64);
+            events.truncate(FEED_EVENTS_MAX);
+        }
+    }
+
+    /// Events that a worker had no room for itself.
+    pub fn add_lost(&self, worker: usize, count: u64) {
+        if let Some(feed) = self.feeds.get(worker) {
+            feed.lost.add(count);
+        }
+    }
+
+    /// Adds an event of a sender of webhooks. It may wait for another sender for a moment.
+    pub fn push_webhook(&self, event: LiveEvent) {
+        let Some(feed) = self.feeds.last() else { return };
+        let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if waiting.len() < FEED_EVENTS_MAX {
+            waiting.push(event);
+        } else {
+            feed.lost.add(1);
+        }
+    }
+
+    /// Takes all events that wait, by time, and returns how many were lost since the start.
+    pub fn take(&self, out: &mut Vec<LiveEvent>) -> u64 {
+        let mut lost = 0;
+        for feed in &self.feeds {
+            let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            out.append(&mut waiting);
+            lost += feed.lost.get();
+        }
+        out.sort_by_key(|event| event.unix_ms);
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(unix_ms: u64) -> LiveEvent {
+        let (app, socket_id, channel) = (None, None, None);
+        let (kind, cause, text) = (LiveKind::Refused, "", "".into());
+        LiveEvent { unix_ms, kind, app, socket_id, channel, cause, text }
+    }
+
+    #[test]
+    fn events_of_all_threads_are_read_by_time_and_those_without_room_are_counted() {
+        let log = LiveLog::new(2);
+        log.push(1, &mut vec![event(3), event(5)]);
+        log.push_webhook(event(4));
+        log.push(0, &mut vec![event(1)]);
+        let mut out = Vec::new();
+        assert_eq!(log.take(&mut out), 0);
+        assert_eq!(out.iter().map(|event| event.unix_ms).collect::<Vec<_>>(), [1, 3, 4, 5]);
+        let mut many: Vec<_> = (0..FEED_EVENTS_MAX as u64 + 7).map(event).collect();
+        log.push(0, &mut many);
+        assert!(many.is_empty());
+        log.add_lost(0, 3);
+        out.clear();
+        assert_eq!(log.take(&mut out), 10);
+        assert_eq!(out.len(), FEED_EVENTS_MAX);
+    }
+
+    #[test]
+    fn a_worker_keeps_its_events_while_the_reader_has_the_lock() {
+        let log = LiveLog::new(1);
+        let held = log.feeds[0].events.lock().unwrap();
+        let mut events = vec![event(1)];
+        log.push(0, &mut events);
+        assert_eq!(events.len(), 1);
+        drop(held);
+        log.push(0, &mut events);
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_dropped_when_nobody_looks_any_longer() {
+        let log = LiveLog::new(1);
+        log.set_watched(true);
+        log.push(0, &mut vec![event(1)]);
+        log.set_watched(false);
+        let mut out = Vec::new();
+        log.take(&mut out);
+        assert!(out.is_empty() && !log.is_watched());
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(&*beginning(b"short"), "short");
+        let text = "é".repeat(TEXT_BYTES_MAX);
+        let cut = beginning(&text.as_bytes()[1..]);
+        assert!(cut.len() <= TEXT_BYTES_MAX + 8 && cut.ends_with("é…"), "{cut}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Questions of the admin API to the workers, and their answers put together.
+//!
+//! A question goes to the desk of each worker it concerns, and the doorbells ring. Then this thread looks for the answers
+//! every few milliseconds, because a worker must not write to anything that could block it. Limits: `QUESTIONS_MAX` at a
+//! time, `ANSWER_TIME_MAX` for all workers to answer.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use monoio::time::sleep;
+
+use crate::http1::response::Response;
+use crate::server::admin::ScrapeSources;
+use crate::worker::inspect::{DeskReply, DeskRequest};
+
+/// Questions in progress.
+const QUESTIONS_MAX: usize = 4;
+/// Two seconds in steps.
+const LOOKS_MAX: u32 = 250;
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Counts the questions in progress.
+#[derive(Debug, Default)]
+pub(in crate::server::admin) struct Questions {
+    open: Cell<usize>,
+}
+
+/// One question in progress.
+struct QuestionSlot<'a>(&'a Cell<usize>);
+
+impl Drop for QuestionSlot<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl Questions {
+    /// Asks these workers and waits for all of them.
+    ///
+    /// # Errors
+    /// The answer to the operator if too many ask, or a worker does not answer in time.
+    pub(super) async fn ask(
+        &self,
+        sources: &ScrapeSources,
+        workers: std::ops::Range<usize>,
+        request: impl Fn() -> DeskRequest,
+    ) -> Result<Vec<(usize, DeskReply)>, Response> {
+        if self.open.get() >= QUESTIONS_MAX {
+            let text = format!(
+                "{QUESTIONS_MAX} questions are being answered already, which is the limit. Try again.\n"
+            );
+            return Err(Response::text(503, &text).with_header("Retry-After", "1"));
+        }
+        self.open.set(self.open.get() + 1);
+        let _slot = QuestionSlot(&self.open);
+        let mut tickets = Vec::new();
+        for worker in workers {
+            let desk = sources.shared.desks.get(worker);
+            let Some(ticket) = desk.and_then(|desk| desk.ask(request())) else {
+                let text = format!("Worker {worker} has too many questions waiting. Try again.\n");
+                return Err(Response::text(503, &text).with_header("Retry-After", "1"));
+            };
+            tickets.push((worker, ticket));
+            if let Some(doorbell) = sources.doorbells.get(worker) {
+                doorbell.ring();
+            }
+        }
+        let mut replies = Vec::new();
+        for _ in 0..LOOKS_MAX {
+            tickets.retain(|(worker, ticket)| match ticket.take() {
+                Some(reply) => {
+                    replies.push((*worker, reply));
+                    false
+                }
+                None => true,
+            });
+            if tickets.is_empty() {
+                return Ok(replies);
+            }
+            sleep(ANSWER_TIME_MAX / LOOKS_MAX).await;
+        }
+        let silent = tickets.first().map_or(0, |(worker, _)| *worker);
+        let seconds = ANSWER_TIME_MAX.as_secs();
+        let text = format!(
+            "Worker {silent} did not answer within {seconds} s: it is overloaded, or a new process takes over. Try \
+             again.\n"
+        );
+        Err(Response::text(503, &text).with_header("Retry-After", "1"))
+    }
+}

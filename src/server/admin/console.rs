@@ -1,0 +1,22 @@
+//! The console: a page, its style and its script, which are part of the program. They come from nowhere else, so the
+//! console works without a network.
+//!
+//! The files have nothing of a server, and are sent to everyone who can connect. What the page shows it reads from
+//! `/api/`, with the token that the operator enters. The policy allows the browser nothing else than these files and
+//! requests to this listener, so that hostile text in a channel name could not run even if the script did not escape it.
+
+use crate::http1::response::ContentType;
+
+pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+
+/// The file at a path. `is_page`: the request wants HTML, as a browser does.
+pub(super) fn file(path: &str, is_page: bool) -> Option<(ContentType, &'static str)> {
+    match path {
+        "/" if is_page => Some((ContentType::Html, include_str!("console/index.html"))),
+        "/console.css" => Some((ContentType::Css, include_str!("console/console.css"))),
+        "/console.js" => Some((ContentType::JavaScript, include_str!("console/console.js"))),
+        "/views.js" => Some((ContentType::JavaScript, include_str!("console/views.js"))),
+        _ => None,
+    }
+}

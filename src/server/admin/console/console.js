@@ -1,0 +1,327 @@
+// The console: parts that all views share. Everything that a peer can choose (names of channels, users, payloads) is set
+// as text, never as markup: `element` knows no other way.
+import { views, titles } from "./views.js";
+
+// Building blocks.
+
+/** Makes an element. `options`: text, properties, attributes by name, and listeners as `on`. */
+export function element(tag, options = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || value === null) continue;
+    if (name === "text") node.textContent = value;
+    else if (name === "on") for (const [event, act] of Object.entries(value)) node.addEventListener(event, act);
+    else if (name === "class") node.className = value;
+    else if (name in node && typeof value !== "string") node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export function field(label, input, small = false) {
+  return element("label", { class: small ? "small" : "" }, element("span", { text: label }), input);
+}
+
+/** By parent: its rows by key. */
+const rowsOf = new WeakMap();
+
+/** Keeps the children of `parent` in step with a list, so that a refresh takes neither focus nor selection. */
+export function reconcile(parent, items, keyOf, make, update) {
+  const before = rowsOf.get(parent) ?? new Map();
+  const rows = new Map();
+  let next = parent.firstChild;
+  for (const item of items) {
+    const key = keyOf(item);
+    if (rows.has(key)) continue;
+    const row = before.get(key) ?? make(item);
+    update(row, item);
+    rows.set(key, row);
+    if (row === next) next = next.nextSibling;
+    else parent.insertBefore(row, next);
+  }
+  for (const [key, row] of before) if (!rows.has(key)) row.remove();
+  rowsOf.set(parent, rows);
+}
+
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// Numbers for people.
+
+const grouped = new Intl.NumberFormat("en");
+export const count = (number) => grouped.format(Math.round(number));
+export function short(number) {
+  if (number < 10 && number % 1) return number.toFixed(1);
+  if (number < 10_000) return count(number);
+  const [scale, unit] = number < 1e6 ? [1e3, "k"] : number < 1e9 ? [1e6, "M"] : [1e9, "G"];
+  return (number / scale).toFixed(number / scale < 100 ? 1 : 0) + unit;
+}
+export function bytes(number) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (number >= 1024 && unit < units.length - 1) { number /= 1024; unit += 1; }
+  return `${number.toFixed(unit && number < 100 ? 1 : 0)} ${units[unit]}`;
+}
+export function span(seconds) {
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+  return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+}
+export function nanoseconds(ns) {
+  if (ns < 1e3) return `${ns} ns`;
+  if (ns < 1e6) return `${+(ns / 1e3).toFixed(0)} µs`;
+  if (ns < 1e9) return `${+(ns / 1e6).toFixed(1)} ms`;
+  return `${+(ns / 1e9).toFixed(1)} s`;
+}
+export function clockTime(ms) {
+  const date = new Date(ms);
+  return date.toLocaleTimeString("en-GB") + "." + String(date.getMilliseconds()).padStart(3, "0");
+}
+/** The bound below which a share of the values is; `null` without values. */
+export function quantile(bounds, counts, share) {
+  const all = counts.reduce((sum, one) => sum + one, 0);
+  if (!all) return null;
+  let seen = 0;
+  for (const [index, one] of counts.entries()) {
+    seen += one;
+    if (seen >= all * share) return { bound: bounds[Math.min(index, bounds.length - 1)], over: index >= bounds.length };
+  }
+  return null;
+}
+
+/** Values of a line. */
+export const HISTORY = 60;
+
+/** A line of the last values. */
+export class Sparkline {
+  constructor(label) {
+    const make = (tag) => document.createElementNS("http://www.w3.org/2000/svg", tag);
+    this.values = [];
+    this.node = make("svg");
+    this.node.setAttribute("class", "spark");
+    this.node.setAttribute("viewBox", "0 0 120 38");
+    this.node.setAttribute("preserveAspectRatio", "none");
+    this.node.setAttribute("role", "img");
+    this.label = label;
+    this.area = make("path");
+    this.area.setAttribute("class", "area");
+    this.line = make("path");
+    this.node.append(this.area, this.line);
+  }
+  draw(values) {
+    if (values.length < 2) return;
+    const top = Math.max(...values, 1e-9);
+    const bottom = Math.min(...values);
+    const floor = bottom > top * 0.7 ? bottom - (top - bottom) * 0.4 : 0;
+    const x = (index) => (120 - (values.length - 1 - index) * (120 / (Math.max(values.length, HISTORY / 3) - 1))).toFixed(1);
+    const y = (value) => (36 - ((value - floor) / (top - floor || 1)) * 33).toFixed(1);
+    const line = values.map((value, index) => `${index ? "L" : "M"}${x(index)} ${y(value)}`).join("");
+    this.line.setAttribute("d", line);
+    this.area.setAttribute("d", `${line}L120 38L${x(0)} 38Z`);
+    this.node.setAttribute("aria-label", `${this.label}, the last ${values.length} values, at most ${short(top)}`);
+  }
+}
+
+// The server.
+
+const TOKEN = "ringverb token";
+const fields = () => {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { Authorization: `Bearer ${token}` } : {};
+};
+
+export class Refused extends Error {
+  constructor(status, text) {
+    super(text.trim() || `The server answered ${status}.`);
+    this.status = status;
+  }
+}
+
+async function request(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { cache: "no-store", ...options, headers: { ...fields(), ...options.headers } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The server cannot be reached.");
+  }
+  if (answer.ok) return answer;
+  const text = await answer.text();
+  if (answer.status === 401) askForToken(Boolean(sessionStorage.getItem(TOKEN)));
+  throw new Refused(answer.status, text);
+}
+
+export async function get(path, parameters = {}, signal) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
+  const query = new URLSearchParams(given);
+  return (await request(given.length ? `${path}?${query}` : path, { signal })).json();
+}
+
+export async function post(path, body, app) {
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  return (await request(app ? `${path}?${new URLSearchParams({ app })}` : path, options)).text();
+}
+
+/** Reads server-sent events with the token, which `EventSource` cannot send. */
+export async function stream(parameters, signal, onEvent, onOpen) {
+  const given = Object.entries(parameters).filter(([, value]) => value);
+  const answer = await request(`/api/events?${new URLSearchParams(given)}`, { signal });
+  onOpen();
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data: ")) onEvent(JSON.parse(line.slice(6)));
+  }
+}
+
+// The page.
+
+const main = document.getElementById("main");
+const state = document.getElementById("state");
+const said = document.getElementById("said");
+let leaveView = () => {};
+let saidTimer = 0;
+
+/** Says something for a moment, also to a screen reader. */
+export function say(text) {
+  said.textContent = text;
+  said.classList.add("shown");
+  clearTimeout(saidTimer);
+  saidTimer = setTimeout(() => said.classList.remove("shown"), 4000);
+}
+
+export function showState(kind, text) {
+  if (state.textContent === text) return;
+  state.className = `badge ${kind}`;
+  state.textContent = text;
+}
+
+/** Calls `work` now and every so often while the view is shown and the page is visible. */
+export function repeat(view, work, milliseconds) {
+  let timer = 0;
+  const run = async () => {
+    clearTimeout(timer);
+    if (!document.hidden) {
+      try {
+        await work();
+      } catch (error) {
+        if (error.name !== "AbortError") view.failed(error);
+      }
+    }
+    if (!view.signal.aborted) timer = setTimeout(run, milliseconds);
+  };
+  const wake = () => { if (!document.hidden) run(); };
+  document.addEventListener("visibilitychange", wake, { signal: view.signal });
+  view.signal.addEventListener("abort", () => clearTimeout(timer));
+  run();
+  return run;
+}
+
+function route() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  return { name: views[path] ? path : "overview", parameters: new URLSearchParams(query) };
+}
+
+export const link = (name, parameters) => `#/${name}?${new URLSearchParams(parameters)}`;
+
+function show(keepsFocus = false) {
+  leaveView();
+  const { name, parameters } = route();
+  const ends = new AbortController();
+  leaveView = () => ends.abort();
+  const problem = element("p", { class: "note bad", role: "alert", hidden: true });
+  const body = element("div");
+  const view = {
+    parameters,
+    body,
+    signal: ends.signal,
+    failed(error) {
+      setText(problem, error.message);
+      problem.hidden = false;
+      if (error.status === 0) showState("bad", "no connection");
+      // A fault of this page, not an answer of the server.
+      if (!(error instanceof Refused)) reportError(error);
+    },
+    works() { problem.hidden = true; },
+  };
+  main.replaceChildren(problem, body);
+  const shown = titles.find(([of, , ...inner]) => of === name || inner.includes(name));
+  for (const tab of document.querySelectorAll("#tabs a")) {
+    const isCurrent = tab.dataset.name === shown?.[0];
+    if (isCurrent) {
+      tab.setAttribute("aria-current", "page");
+      tab.scrollIntoView({ block: "nearest", inline: "center" });
+    } else tab.removeAttribute("aria-current");
+  }
+  document.title = `${shown?.[1] ?? "Overview"} · ringverb console`;
+  views[name](view);
+  if (!keepsFocus) main.focus({ preventScroll: true });
+}
+
+function askForToken(wasWrong) {
+  leaveView();
+  sessionStorage.removeItem(TOKEN);
+  document.getElementById("leave").hidden = true;
+  showState("warn", "token needed");
+  const input = element("input", { type: "password", name: "token", autocomplete: "current-password", required: true, "aria-invalid": wasWrong ? "true" : null });
+  const enter = (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(TOKEN, input.value.trim());
+    begin();
+  };
+  main.replaceChildren(
+    element("form", { class: "card gate form", on: { submit: enter } },
+      element("h1", { text: "This console needs a token" }),
+      element("p", { class: "note", text: "It is the value of RINGVERB_ADMIN_TOKEN. This tab keeps it until it is closed." }),
+      wasWrong ? element("p", { class: "note bad", role: "alert", text: "The server refused this token." }) : null,
+      field("Token", input),
+      element("div", { class: "actions" }, element("button", { class: "main", type: "submit", text: "Open the console" }))),
+  );
+  input.focus();
+}
+
+function begin() {
+  document.getElementById("leave").hidden = !sessionStorage.getItem(TOKEN);
+  show();
+}
+
+// Colours: those of the system, or a choice that this browser keeps.
+const THEME = "ringverb theme";
+const theme = document.getElementById("theme");
+function applyTheme() {
+  const chosen = localStorage.getItem(THEME);
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  else delete document.documentElement.dataset.theme;
+  theme.textContent = { light: "☀ light", dark: "☾ dark" }[chosen] ?? "◐ auto";
+}
+theme.addEventListener("click", () => {
+  const next = { auto: "light", light: "dark", dark: null }[localStorage.getItem(THEME) ?? "auto"];
+  if (next) localStorage.setItem(THEME, next);
+  else localStorage.removeItem(THEME);
+  applyTheme();
+});
+applyTheme();
+
+document.getElementById("leave").addEventListener("click", () => askForToken(false));
+document.getElementById("tabs").append(...titles.map(([name, title], index) =>
+  element("a", { href: `#/${name}`, text: title, "data-name": name, title: `${title} (key ${index + 1})` })));
+// The skip link is no route.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+addEventListener("hashchange", () => show());
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  const title = titles[Number(event.key) - 1];
+  if (title) location.hash = `#/${title[0]}`;
+  if (event.key === "/") {
+    const filter = main.querySelector("input[type=search]");
+    if (filter) { event.preventDefault(); filter.focus(); }
+  }
+});
+begin();

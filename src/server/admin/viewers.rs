@@ -1,0 +1,254 @@
+//! Viewers of the event log: who looks, what each wants to see, and what waits for each.
+//!
+//! The first viewer switches the log on, and the last one switches it off (`live`). Whichever viewer comes first takes
+//! the events of all threads and gives each viewer those that its filter passes. A viewer that reads too slowly loses
+//! events: they are counted, and the number is in its stream. Limits: `VIEWERS_MAX`, and `WAITING_MAX` events for each.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::api::{Parameters, event_json};
+use crate::app::Apps;
+use crate::live::{LiveEvent, LiveKind, LiveLog};
+use crate::text::shown;
+
+const VIEWERS_MAX: usize = 8;
+/// Events that wait for one viewer.
+const WAITING_MAX: usize = 2_000;
+
+/// What a viewer wants to see.
+#[derive(Debug, Default)]
+pub(super) struct ViewFilter {
+    /// Id of an app.
+    app: Option<Box<str>>,
+    /// Names of channels contain it.
+    channel: Option<Box<str>>,
+    socket_id: Option<Box<str>>,
+    /// Empty: all kinds.
+    kinds: Vec<LiveKind>,
+}
+
+impl ViewFilter {
+    /// # Errors
+    /// A sentence about the parameter that is wrong.
+    pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, String> {
+        let text = |name| parameters.get(name).map(Into::into);
+        let kinds = parameters.get("kind").into_iter().flat_map(|kinds| kinds.split(','));
+        let kinds = kinds.map(|name| {
+            LiveKind::parse(name).ok_or_else(|| {
+                let all = LiveKind::ALL.map(LiveKind::name).join(", ");
+                format!("kind has {}, but takes {all}", shown(name))
+            })
+        });
+        Ok(Self {
+            app: text("app"),
+            channel: text("channel"),
+            socket_id: text("socket_id"),
+            kinds: kinds.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn passes(&self, event: &LiveEvent, apps: &Apps) -> bool {
+        let is_app = |id: &str| event.app.is_some_and(|app| apps.get(app).id == id);
+        let is_channel =
+            |part: &str| event.channel.as_ref().is_some_and(|name| name.contains(part));
+        let is_socket = |id: &str| event.socket_id.is_some_and(|socket| socket.to_string() == id);
+        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && self.app.as_deref().is_none_or(is_app)
+            && self.channel.as_deref().is_none_or(is_channel)
+            && self.socket_id.as_deref().is_none_or(is_socket)
+    }
+}
+
+#[derive(Debug)]
+struct ViewQueue {
+    filter: ViewFilter,
+    waiting: RefCell<VecDeque<Rc<LiveEvent>>>,
+    lost: Cell<u64>,
+}
+
+/// All viewers.
+#[derive(Debug)]
+pub(super) struct Viewers {
+    log: Arc<LiveLog>,
+    apps: Arc<Apps>,
+    queues: RefCell<Vec<Rc<ViewQueue>>>,
+    /// Events that the threads had no room for.
+    lost: Cell<u64>,
+}
+
+impl Viewers {
+    pub(super) fn new(log: Arc<LiveLog>, apps: Arc<Apps>) -> Self {
+        Self { log, apps, queues: RefCell::default(), lost: Cell::new(0) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queues.borrow().len()
+    }
+
+    /// Events of threads that were lost since the start, while somebody looked.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.get()
+    }
+
+    /// # Errors
+    /// A sentence if there are too many.
+    pub(super) fn add(self: &Rc<Self>, filter: ViewFilter) -> Result<Viewer, String> {
+        let mut queues = self.queues.borrow_mut();
+        if queues.len() >= VIEWERS_MAX {
+            return Err(format!(
+                "{VIEWERS_MAX} viewers look at the event log already, which is the limit. Close one."
+            ));
+        }
+        let queue = ViewQueue { filter, waiting: RefCell::default(), lost: Cell::new(0) };
+        let queue = Rc::new(queue);
+        queues.push(queue.clone());
+        self.log.set_watched(true);
+        Ok(Viewer { viewers: self.clone(), queue })
+    }
+
+    /// Gives the events of all threads to the viewers.
+    fn distribute(&self) {
+        let mut events = Vec::new();
+        let lost = self.log.take(&mut events);
+        let newly_lost = lost - self.lost.replace(lost);
+        let queues = self.queues.borrow();
+        for queue in queues.iter() {
+            queue.lost.set(queue.lost.get() + newly_lost);
+        }
+        for event in events {
+            let event = Rc::new(event);
+            for queue in queues.iter().filter(|queue| queue.filter.passes(&event, &self.apps)) {
+                let mut waiting = queue.waiting.borrow_mut();
+                if waiting.len() < WAITING_MAX {
+                    waiting.push_back(event.clone());
+                } else {
+                    queue.lost.set(queue.lost.get() + 1);
+                }
+            }
+        }
+    }
+}
+
+/// One viewer. Its end switches the log off if it was the last one.
+#[derive(Debug)]
+pub(super) struct Viewer {
+    viewers: Rc<Viewers>,
+    queue: Rc<ViewQueue>,
+}
+
+impl Viewer {
+    /// What it has not read yet, as server-sent events. Empty if nothing has happened.
+    pub(super) fn next(&self) -> Vec<u8> {
+        self.viewers.distribute();
+        let mut out = Vec::new();
+        let events = std::mem::take(&mut *self.queue.waiting.borrow_mut());
+        for event in events {
+            out.extend_from_slice(b"data: ");
+            out.extend_from_slice(&event_json(&event, &self.viewers.apps));
+            out.extend_from_slice(b"\n\n");
+        }
+        let lost = self.queue.lost.take();
+        if lost > 0 {
+            out.extend_from_slice(
+                format!("data: {{\"kind\":\"lost\",\"count\":{lost}}}\n\n").as_bytes(),
+            );
+        }
+        out
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        let mut queues = self.viewers.queues.borrow_mut();
+        queues.retain(|queue| !Rc::ptr_eq(queue, &self.queue));
+        if queues.is_empty() {
+            self.viewers.log.set_watched(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::{AppIndex, sample};
+    use crate::pusher::socket_id::SocketId;
+
+    fn event(kind: LiveKind, channel: &str) -> LiveEvent {
+        LiveEvent {
+            unix_ms: 7,
+            kind,
+            app: Some(AppIndex(0)),
+            socket_id: SocketId::parse("1.2"),
+            channel: Some(channel.into()),
+            cause: "",
+            text: "line\n\"".into(),
+        }
+    }
+
+    fn viewers() -> (Arc<LiveLog>, Rc<Viewers>) {
+        let log = Arc::new(LiveLog::new(1));
+        (log.clone(), Rc::new(Viewers::new(log, Arc::new(Apps::new(vec![sample()])))))
+    }
+
+    fn filter(query: &str) -> ViewFilter {
+        ViewFilter::read(&Parameters::of(query)).unwrap()
+    }
+
+    fn text(viewer: &Viewer) -> String {
+        String::from_utf8(viewer.next()).unwrap()
+    }
+
+    #[test]
+    fn each_viewer_gets_what_its_filter_passes() {
+        let (log, viewers) = viewers();
+        let all = viewers.add(filter("")).unwrap();
+        let some = viewers.add(filter("kind=refused,subscribed&channel=orders&app=1001")).unwrap();
+        let none = viewers.add(filter("app=other")).unwrap();
+        log.push(
+            0,
+            &mut vec![
+                event(LiveKind::Subscribed, "private-orders.1"),
+                event(LiveKind::Subscribed, "news"),
+                event(LiveKind::ApiEvent, "private-orders.1"),
+            ],
+        );
+        assert_eq!(text(&all).matches("data: ").count(), 3);
+        let expected = "data: {\"at\":7,\"kind\":\"subscribed\",\"app\":\"1001\",\"socket_id\":\"1.2\",\
+            \"channel\":\"private-orders.1\",\"text\":\"line\\n\\\"\"}\n\n";
+        assert_eq!(text(&some), expected);
+        assert_eq!(text(&none), "");
+        assert!(ViewFilter::read(&Parameters::of("kind=all")).unwrap_err().contains("subscribed"));
+    }
+
+    #[test]
+    fn the_log_is_on_while_somebody_looks() {
+        let (log, viewers) = viewers();
+        assert!(!log.is_watched());
+        let mut all: Vec<_> = std::iter::from_fn(|| viewers.add(filter("")).ok()).collect();
+        assert_eq!(all.len(), VIEWERS_MAX);
+        assert!(log.is_watched());
+        all.pop();
+        assert!(log.is_watched() && viewers.len() == VIEWERS_MAX - 1);
+        all.clear();
+        assert!(!log.is_watched());
+    }
+
+    #[test]
+    fn a_viewer_that_does_not_read_loses_events_and_is_shown_the_number() {
+        let (log, viewers) = viewers();
+        let (slow, quick) = (viewers.add(filter("")).unwrap(), viewers.add(filter("")).unwrap());
+        for _ in 0..3 {
+            log.push(0, &mut vec![event(LiveKind::ClientEvent, "c"); 1_000]);
+            quick.next();
+        }
+        log.add_lost(0, 5);
+        let read = text(&slow);
+        assert_eq!(read.matches("client_event").count(), WAITING_MAX);
+        assert!(read.ends_with("data: {\"kind\":\"lost\",\"count\":1005}\n\n"), "1,000 and 5");
+        assert_eq!(text(&quick), "data: {\"kind\":\"lost\",\"count\":5}\n\n");
+        assert_eq!(viewers.lost(), 5);
+    }
+}

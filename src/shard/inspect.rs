@@ -1,0 +1,301 @@
+//! Questions of an operator to one core: its channels, subscribers, connections and nodes. PURE.
+//!
+//! A question is answered in slices, one a tick: a slice looks at `SLICE` entries at most, so that a question about all
+//! channels of a large core delays no delivery. Entries that appear or go between two slices may be missed or counted
+//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer. What is over the limit is
+//! counted, and the asker is shown the number. `worker/inspect.rs` runs it.
+
+use std::sync::Arc;
+
+use super::{Connection, ConnectionKey, NodeId, Shard};
+use crate::app::AppIndex;
+use crate::pusher::socket_id::SocketId;
+
+/// Entries that a slice looks at.
+pub(super) const SLICE: u32 = 1_024;
+/// Channels of an answer.
+pub(super) const CHANNEL_ROWS_MAX: usize = 20_000;
+/// Other rows of an answer.
+pub(super) const ROWS_MAX: usize = 1_000;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Inspection {
+    /// Channels of an app whose name contains a text.
+    Channels { app: AppIndex, contains: Box<str> },
+    /// The subscribers of a channel, and its members if this core is its home.
+    Channel { app: AppIndex, name: Box<str> },
+    /// Connections whose socket id or user id contains a text; of one app or of all.
+    Connections { app: Option<AppIndex>, contains: Box<str> },
+    /// One connection.
+    Connection { socket_id: SocketId },
+    /// The nodes that this core's cluster session sees.
+    Nodes,
+}
+
+/// A channel on one core.
+#[derive(Clone, Debug)]
+pub struct ChannelRow {
+    pub name: Arc<str>,
+    /// Connections of this core.
+    pub subscribers: u32,
+    /// Users of all nodes; only the home knows them.
+    pub users: u32,
+}
+
+/// A connection as a list shows it.
+#[derive(Clone, Debug)]
+pub struct ConnectionRow {
+    pub key: ConnectionKey,
+    pub app: AppIndex,
+    pub socket_id: SocketId,
+    /// As whom it is signed in, or in a presence channel.
+    pub user: Option<Box<str>>,
+    pub channels: u32,
+    pub queue_bytes: u64,
+    /// For how long it is open, if that is known.
+    pub age_seconds: Option<u32>,
+    /// Since its last message or frame.
+    pub silent_seconds: u32,
+}
+
+/// The inside of one connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionInside {
+    pub row: ConnectionRow,
+    /// Names of the channels, `ROWS_MAX` at most.
+    pub channels: Vec<Arc<str>>,
+    /// Bytes that it makes the server keep.
+    pub kept_bytes: u64,
+    pub is_closing: bool,
+    /// The kernel has no room for what it is sent.
+    pub is_blocked: bool,
+    /// A ping is unanswered.
+    pub is_pinged: bool,
+    pub has_signed_in: bool,
+}
+
+/// What a core has found.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    pub channels: Vec<ChannelRow>,
+    pub connections: Vec<ConnectionRow>,
+    pub inside: Option<Box<ConnectionInside>>,
+    /// Members of a presence channel: user id, and `user_info` as JSON.
+    pub members: Vec<(Box<str>, Box<str>)>,
+    /// Other nodes, and the seconds since each was seen.
+    pub nodes: Vec<(NodeId, u32)>,
+    /// The cluster session is up.
+    pub is_up: bool,
+    /// Rows that are left out.
+    pub left_out: u64,
+}
+
+/// A question in progress.
+#[derive(Debug)]
+pub struct Inspector {
+    asked: Inspection,
+    /// The next entry of the table that it walks over.
+    place: u32,
+    /// The local table is done.
+    is_at_home: bool,
+    pub findings: Findings,
+}
+
+impl Inspector {
+    #[must_use]
+    pub fn new(asked: Inspection) -> Self {
+        Self { asked, place: 0, is_at_home: false, findings: Findings::default() }
+    }
+
+    /// The next entries, if the table has any left.
+    fn slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
+        let from = self.place;
+        self.place = from.saturating_add(SLICE).min(end);
+        (from < end).then(|| from..self.place)
+    }
+}
+
+impl Findings {
+    fn add_channel(&mut self, row: ChannelRow) {
+        if self.channels.len() < CHANNEL_ROWS_MAX {
+            self.channels.push(row);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn add_connection(&mut self, row: impl FnOnce() -> ConnectionRow) {
+        if self.connections.len() < ROWS_MAX {
+            self.connections.push(row());
+        } else {
+            self.left_out += 1;
+        }
+    }
+}
+
+impl Shard {
+    /// Answers a slice of a question. `true`: the answer is complete.
+    pub fn inspect(&self, inspector: &mut Inspector) -> bool {
+        match inspector.asked.clone() {
+            Inspection::Channels { app, contains } if inspector.is_at_home => {
+                self.inspect_homes(inspector, app, &contains)
+            }
+            Inspection::Channels { app, contains } => {
+                inspector.is_at_home = self.inspect_channels(inspector, app, &contains);
+                inspector.place *= u32::from(!inspector.is_at_home);
+                false
+            }
+            Inspection::Channel { app, name } => self.inspect_channel(inspector, app, &name),
+            Inspection::Connections { app, contains } => {
+                self.inspect_connections(inspector, app, &contains)
+            }
+            Inspection::Connection { socket_id } => {
+                let found = self.find_slice(inspector, socket_id);
+                if let Some(key) = found.and_then(Result::ok) {
+                    inspector.findings.inside = self.inside(key).map(Box::new);
+                }
+                found.is_some()
+            }
+            Inspection::Nodes => {
+                if let Some(cluster) = &self.cluster {
+                    inspector.findings.is_up = cluster.is_up;
+                    inspector.findings.nodes = cluster.seen_nodes();
+                }
+                true
+            }
+        }
+    }
+
+    fn inspect_channels(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
+        let table = &self.local.channels;
+        let Some(slice) = inspector.slice(table.end()) else { return true };
+        for channel in slice.filter_map(|slot| table.get(slot)) {
+            let key = &channel.key;
+            let is_asked = key.app() == app && !channel.subscribers.is_empty();
+            if is_asked && key.name().contains(contains) {
+                let subscribers = u32::try_from(channel.subscribers.len()).unwrap_or(u32::MAX);
+                let name = key.shared_name();
+                inspector.findings.add_channel(ChannelRow { name, subscribers, users: 0 });
+            }
+        }
+        false
+    }
+
+    fn inspect_homes(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
+        let table = &self.home.channels;
+        let Some(slice) = inspector.slice(table.end()) else { return true };
+        for home in slice.filter_map(|index| table.find_at(index)) {
+            let (key, users) = (home.key(), home.user_count());
+            if users > 0 && key.app() == app && key.name().contains(contains) {
+                let users = u32::try_from(users).unwrap_or(u32::MAX);
+                let name = key.shared_name();
+                inspector.findings.add_channel(ChannelRow { name, subscribers: 0, users });
+            }
+        }
+        false
+    }
+
+    fn inspect_channel(&self, inspector: &mut Inspector, app: AppIndex, name: &str) -> bool {
+        let Ok(key) = self.context.keys.make(app, name) else { return true };
+        let findings = &mut inspector.findings;
+        if let Some(roster) = self.home.channels.find(&key).and_then(|home| home.roster.as_ref()) {
+            let each = roster.iter().take(ROWS_MAX);
+            findings.members =
+                each.map(|(id, member)| (id.clone(), member.info().into())).collect();
+            findings.left_out += roster.iter().skip(ROWS_MAX).len() as u64;
+        }
+        if let Some(slot) = self.local.channels.find_key(&key) {
+            let subscribers = &self.local.channels[slot].subscribers;
+            let name = key.shared_name();
+            let count = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+            findings.add_channel(ChannelRow { name, subscribers: count, users: 0 });
+            for subscriber in subscribers.iter().take(ROWS_MAX) {
+                let Some(found) = self.local.connections.get(subscriber.slot) else { continue };
+                let at = subscriber.subscription_index as usize;
+                let member = found.subscriptions.get(at).and_then(|one| one.member.as_deref());
+                let user = member.map(|user| user.text.clone());
+                findings.add_connection(|| {
+                    let row = self.row(subscriber.slot, found);
+                    ConnectionRow { user: user.or(row.user), ..row }
+                });
+            }
+            findings.left_out += subscribers.len().saturating_sub(ROWS_MAX) as u64;
+        }
+        true
+    }
+
+    fn inspect_connections(
+        &self,
+        inspector: &mut Inspector,
+        app: Option<AppIndex>,
+        contains: &str,
+    ) -> bool {
+        let table = &self.local.connections;
+        let Some(slice) = inspector.slice(table.end()) else { return true };
+        for (slot, found) in slice.filter_map(|slot| Some((slot, table.get(slot)?))) {
+            if !found.counted || app.is_some_and(|app| app != found.app) {
+                continue;
+            }
+            let is_asked = contains.is_empty()
+                || user_of(found).is_some_and(|user| user.contains(contains))
+                || found.socket_id.to_string().contains(contains);
+            if is_asked {
+                inspector.findings.add_connection(|| self.row(slot, found));
+            }
+        }
+        false
+    }
+
+    /// Looks for a connection in one slice: `None` if it may be in a later one, `Err` if there is none.
+    pub fn find_slice(
+        &self,
+        inspector: &mut Inspector,
+        socket_id: SocketId,
+    ) -> Option<Result<ConnectionKey, ()>> {
+        let table = &self.local.connections;
+        let Some(slice) = inspector.slice(table.end()) else { return Some(Err(())) };
+        let mut each = slice.filter_map(|slot| Some((slot, table.get(slot)?)));
+        let (slot, found) = each.find(|(_, one)| one.counted && one.socket_id == socket_id)?;
+        Some(Ok(ConnectionKey { slot, generation: found.generation }))
+    }
+
+    fn inside(&self, key: ConnectionKey) -> Option<ConnectionInside> {
+        let found = self.local.get(key)?;
+        let channels = found.subscriptions.iter().take(ROWS_MAX);
+        let channels = channels.filter_map(|one| self.local.channels.get(one.channel));
+        Some(ConnectionInside {
+            row: self.row(key.slot, found),
+            channels: channels.map(|channel| channel.key.shared_name()).collect(),
+            kept_bytes: self.kept_bytes(key) as u64,
+            is_closing: found.closing,
+            is_blocked: found.blocked,
+            is_pinged: found.pinged,
+            has_signed_in: found.signed_in().is_some(),
+        })
+    }
+
+    fn row(&self, slot: u32, found: &Connection) -> ConnectionRow {
+        let now = self.context.now_seconds;
+        ConnectionRow {
+            key: ConnectionKey { slot, generation: found.generation },
+            app: found.app,
+            socket_id: found.socket_id,
+            user: user_of(found).map(Into::into),
+            channels: u32::try_from(found.subscriptions.len()).unwrap_or(u32::MAX),
+            queue_bytes: found.send_queue.bytes() as u64,
+            age_seconds: self
+                .local
+                .openings
+                .opened(found.generation)
+                .map(|at| now.saturating_sub(at)),
+            silent_seconds: now.saturating_sub(found.last_inbound_seconds),
+        }
+    }
+}
+
+fn user_of(connection: &Connection) -> Option<&str> {
+    let signed_in = connection.signed_in().map(|signed_in| &*signed_in.user.text);
+    let mut members = connection.subscriptions.iter().filter_map(|one| one.member.as_deref());
+    signed_in.or_else(|| members.next().map(|user| &*user.text))
+}

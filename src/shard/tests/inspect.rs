@@ -1,0 +1,141 @@
+//! Questions of an operator: each entry once, in slices, and never more rows than the limits.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::net::{APP, Client, Net};
+use crate::app::sample;
+use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE};
+use crate::shard::{Findings, Inspection, Inspector, Observation};
+
+/// The answers of all cores, and the slices of the longest.
+fn ask(net: &Net, asked: &Inspection) -> (Vec<Findings>, usize) {
+    let mut slices_max = 0;
+    let findings = net.shards.iter().map(|shard| {
+        let mut inspector = Inspector::new(asked.clone());
+        let mut slices = 1;
+        while !shard.inspect(&mut inspector) {
+            slices += 1;
+            assert!(slices < 10_000, "it ends");
+        }
+        slices_max = slices_max.max(slices);
+        inspector.findings
+    });
+    (findings.collect(), slices_max)
+}
+
+fn channels(net: &Net, contains: &str) -> BTreeMap<String, (u32, u32)> {
+    let (findings, _) = ask(net, &Inspection::Channels { app: APP, contains: contains.into() });
+    let mut sums = BTreeMap::new();
+    for row in findings.iter().flat_map(|one| &one.channels) {
+        let sum: &mut (u32, u32) = sums.entry(row.name.to_string()).or_default();
+        *sum = (sum.0 + row.subscribers, sum.1 + row.users);
+    }
+    sums
+}
+
+fn inside(net: &Net, client: Client) -> Option<Box<crate::shard::ConnectionInside>> {
+    let (findings, _) = ask(net, &Inspection::Connection { socket_id: client.socket_id });
+    findings.into_iter().find_map(|one| one.inside)
+}
+
+#[test]
+fn channels_are_counted_over_all_cores_and_filtered_by_name() {
+    let mut net = Net::new(3);
+    let clients: Vec<Client> = (0..6).map(|number| net.connect(number % 3)).collect();
+    for client in &clients {
+        net.subscribe(*client, "news", None);
+    }
+    net.subscribe(clients[0], "presence-room", Some(&json!("7")));
+    net.subscribe(clients[1], "presence-room", Some(&json!("7")));
+    net.subscribe(clients[2], "presence-room", Some(&json!("8")));
+    net.settle();
+    let expected = [("news".to_owned(), (6, 0)), ("presence-room".to_owned(), (3, 2))];
+    assert_eq!(channels(&net, ""), expected.clone().into());
+    assert_eq!(channels(&net, "room"), expected[1..].iter().cloned().collect());
+    assert_eq!(channels(&net, "nothing"), BTreeMap::new());
+    let (findings, _) = ask(&net, &Inspection::Channel { app: APP, name: "presence-room".into() });
+    let members: Vec<&str> =
+        findings.iter().flat_map(|one| &one.members).map(|(id, _)| &**id).collect();
+    assert_eq!(members, ["7", "8"]);
+    let mut users: Vec<_> =
+        findings.iter().flat_map(|one| &one.connections).map(|row| row.user.clone()).collect();
+    users.sort();
+    assert_eq!(users, [Some("7".into()), Some("7".into()), Some("8".into())]);
+}
+
+#[test]
+fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
+    let mut app = sample();
+    app.channels_per_connection_max = u32::MAX;
+    let mut net = Net::with_app(1, app);
+    let client = net.connect(0);
+    let count = CHANNEL_ROWS_MAX + 7;
+    for number in 0..count {
+        net.say(
+            client,
+            &format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"c-{number}"}}}}"#),
+        );
+    }
+    let all = Inspection::Channels { app: APP, contains: "".into() };
+    let (findings, slices) = ask(&net, &all);
+    assert_eq!((findings[0].channels.len(), findings[0].left_out), (CHANNEL_ROWS_MAX, 7));
+    assert!(slices > count / SLICE as usize, "{slices} slices");
+    let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
+    assert_eq!(ask(&net, &one).0[0].channels.len(), 1);
+    assert_eq!(inside(&net, client).expect("open").channels.len(), ROWS_MAX);
+}
+
+#[test]
+fn connections_are_found_by_user_and_socket_id_and_are_gone_after_a_disconnect() {
+    let mut net = Net::new(2);
+    let (one, other) = (net.connect(0), net.connect(1));
+    net.sign_in(one, "ada", &[]);
+    net.subscribe(one, "news", None);
+    net.settle();
+    let found = |net: &Net, contains: &str| {
+        let asked = Inspection::Connections { app: None, contains: contains.into() };
+        ask(net, &asked).0.iter().map(|one| one.connections.len()).sum::<usize>()
+    };
+    assert_eq!((found(&net, ""), found(&net, "ad"), found(&net, "bob")), (2, 1, 0));
+    assert_eq!(found(&net, &other.socket_id.to_string()), 1);
+    let seen = inside(&net, one).expect("open");
+    assert_eq!(seen.row.user.as_deref(), Some("ada"));
+    assert!(seen.has_signed_in && !seen.is_closing && seen.kept_bytes > 0);
+    assert_eq!(seen.channels.iter().map(|name| &**name).collect::<Vec<_>>(), ["news"]);
+    assert_eq!(seen.row.age_seconds, None, "it was opened in this second");
+    net.advance(5);
+    assert_eq!(inside(&net, one).expect("open").row.age_seconds, Some(5));
+    assert!(net.shards[0].disconnect(one.key));
+    assert!(!net.shards[0].disconnect(one.key), "it is closing");
+    assert_eq!((found(&net, ""), inside(&net, one).is_none()), (1, true));
+}
+
+#[test]
+fn observations_are_made_while_somebody_looks_and_no_longer() {
+    let mut net = Net::new(1);
+    let client = net.connect(0);
+    net.subscribe(client, "news", None);
+    assert!(net.shards[0].outbox.observations.is_empty());
+    net.shards[0].outbox.is_observed = true;
+    net.subscribe(client, "private-a", None);
+    net.say(client, r#"{"event":"client-e","channel":"private-a","data":{}}"#);
+    net.say(client, r#"{"event":"pusher:unsubscribe","data":{"channel":"news"}}"#);
+    net.shards[0].disconnect(client.key);
+    let seen: Vec<&str> = net.shards[0]
+        .outbox
+        .observations
+        .iter()
+        .map(|observation| match observation {
+            Observation::Connected { .. } => "connected",
+            Observation::Disconnected { .. } => "disconnected",
+            Observation::Subscribed { .. } => "subscribed",
+            Observation::Unsubscribed { .. } => "unsubscribed",
+            Observation::SignedIn { .. } => "signed in",
+            Observation::ClientEvent { .. } => "client event",
+        })
+        .collect();
+    let expected = ["subscribed", "client event", "unsubscribed", "unsubscribed", "disconnected"];
+    assert_eq!(seen, expected);
+}

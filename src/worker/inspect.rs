@@ -1,0 +1,233 @@
+//! What an operator asks of a worker: questions about its state, and a few actions, from the thread `admin`.
+//!
+//! Each worker has a desk: a flag that a tick reads, and a short queue behind a lock that the worker only tries. A
+//! question is answered in slices, one a tick (`shard/inspect.rs`). An asker that gives up drops its end of the reply,
+//! and the worker drops the task. A worker that is paused for a transfer answers nothing, so the asker's time ends.
+//! Limits: `TASKS_MAX` tasks for each worker.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use super::notes::peer_of;
+use super::{HostKernel, Worker, sys};
+use crate::app::AppIndex;
+use crate::http1::request::Request;
+use crate::http1::response::Response;
+use crate::live::LiveEvent;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{Findings, Inspection, Inspector};
+
+/// Tasks that wait for one worker.
+const TASKS_MAX: usize = 16;
+
+/// What is wanted of a worker.
+#[derive(Debug)]
+pub enum DeskRequest {
+    Look(Inspection),
+    /// The body is that of `POST /apps/{id}/events`.
+    Publish {
+        app: AppIndex,
+        request: Box<Request>,
+    },
+    Disconnect {
+        socket_id: SocketId,
+    },
+    /// The last refusals of a connection, or of all peers.
+    Refusals {
+        socket_id: Option<SocketId>,
+    },
+}
+
+/// What a worker has answered.
+#[derive(Debug)]
+pub enum DeskReply {
+    Found(Box<Found>),
+    Published(Response),
+    /// Whether the connection was open.
+    Disconnected(bool),
+    Refused(Vec<LiveEvent>),
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub struct Found {
+    pub findings: Findings,
+    /// For the inside of a connection.
+    pub socket: Option<SocketFacts>,
+}
+
+/// What the kernel knows of a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketFacts {
+    /// A proxy's address, if there is one.
+    pub peer: Option<SocketAddr>,
+    pub round_trip: Option<sys::RoundTrip>,
+    pub is_tls: bool,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "held for a push, a pop or a store; a worker only tries, and only if somebody asks"
+)]
+type Locked<T> = std::sync::Mutex<T>;
+
+/// The asker's end of a task.
+#[derive(Debug)]
+pub struct DeskTicket(Arc<Locked<Option<DeskReply>>>);
+
+impl DeskTicket {
+    /// The answer, once it is there.
+    #[must_use]
+    pub fn take(&self) -> Option<DeskReply> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A task and the place of its answer.
+#[derive(Debug)]
+struct DeskTask {
+    request: DeskRequest,
+    reply: Arc<Locked<Option<DeskReply>>>,
+}
+
+/// Where a worker is asked.
+#[derive(Debug, Default)]
+pub struct Desk {
+    /// Tasks wait.
+    is_busy: AtomicBool,
+    tasks: Locked<VecDeque<DeskTask>>,
+}
+
+impl Desk {
+    /// Asks. The caller rings the worker's doorbell afterwards. `None`: too many ask.
+    #[must_use]
+    pub fn ask(&self, request: DeskRequest) -> Option<DeskTicket> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.len() >= TASKS_MAX {
+            return None;
+        }
+        let reply = Arc::default();
+        tasks.push_back(DeskTask { request, reply: Arc::clone(&reply) });
+        self.is_busy.store(true, Ordering::Release);
+        Some(DeskTicket(reply))
+    }
+
+    /// Whether somebody waits for the worker.
+    #[inline]
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Relaxed)
+    }
+
+    /// The next task whose asker still waits. `None` also if an asker has the lock: the next tick tries again.
+    fn next(&self) -> Option<DeskTask> {
+        let mut tasks = self.tasks.try_lock().ok()?;
+        while let Some(task) = tasks.pop_front() {
+            if Arc::strong_count(&task.reply) > 1 {
+                return Some(task);
+            }
+        }
+        self.is_busy.store(false, Ordering::Relaxed);
+        None
+    }
+}
+
+/// A task that a worker has begun.
+pub(super) struct DeskWork {
+    task: DeskTask,
+    inspector: Inspector,
+}
+
+impl DeskWork {
+    fn begin(task: DeskTask) -> Self {
+        let asked = match &task.request {
+            DeskRequest::Look(asked) => asked.clone(),
+            DeskRequest::Disconnect { socket_id } => {
+                Inspection::Connection { socket_id: *socket_id }
+            }
+            DeskRequest::Publish { .. } | DeskRequest::Refusals { .. } => Inspection::Nodes,
+        };
+        Self { task, inspector: Inspector::new(asked) }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.task.reply) < 2
+    }
+}
+
+impl<K: HostKernel> Worker<K> {
+    /// Works on one task for one slice.
+    pub(super) fn attend(&mut self) {
+        let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
+        let next = || desk.next().map(DeskWork::begin);
+        let work = self.desk_work.take().filter(|work| !work.is_abandoned()).or_else(next);
+        let Some(mut work) = work else { return };
+        match self.carry_out_task(&mut work) {
+            // The asker may have given up in between: then nobody reads it.
+            Some(reply) => {
+                *work.task.reply.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+            }
+            None => self.desk_work = Some(work),
+        }
+    }
+
+    /// Whether a tick is needed for somebody who asks.
+    pub(super) fn is_asked(&self) -> bool {
+        let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
+        !self.core.is_paused() && (self.desk_work.is_some() || desk.is_busy())
+    }
+
+    fn carry_out_task(&mut self, work: &mut DeskWork) -> Option<DeskReply> {
+        match &work.task.request {
+            DeskRequest::Look(_) => {
+                if !self.core.shard.inspect(&mut work.inspector) {
+                    return None;
+                }
+                let findings = std::mem::take(&mut work.inspector.findings);
+                let socket = findings.inside.as_ref().map(|inside| self.facts(inside.row.key.slot));
+                Some(DeskReply::Found(Box::new(Found { findings, socket })))
+            }
+            DeskRequest::Publish { app, request } => {
+                Some(DeskReply::Published(self.core.publish_for_operator(*app, request)))
+            }
+            DeskRequest::Refusals { socket_id } => {
+                Some(DeskReply::Refused(self.observer.recent(*socket_id)))
+            }
+            DeskRequest::Disconnect { socket_id } => {
+                let found = self.core.shard.find_slice(&mut work.inspector, *socket_id)?;
+                let was_open = found.is_ok_and(|key| self.core.shard.disconnect(key));
+                Some(DeskReply::Disconnected(was_open))
+            }
+        }
+    }
+
+    fn facts(&self, slot: u32) -> SocketFacts {
+        let socket = self.core.reactor.descriptor(slot);
+        SocketFacts {
+            peer: socket.and_then(peer_of),
+            round_trip: socket.and_then(|socket| sys::round_trip(socket).ok()),
+            is_tls: self.core.reactor.is_secure(slot),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_desk_has_a_limit_and_forgets_askers_that_gave_up() {
+        let desk = Desk::default();
+        assert!(!desk.is_busy());
+        let ask = || desk.ask(DeskRequest::Look(Inspection::Nodes));
+        let tickets: Vec<_> = std::iter::from_fn(ask).collect();
+        assert_eq!(tickets.len(), TASKS_MAX);
+        assert!(desk.is_busy());
+        let first = desk.next().expect("a task");
+        *first.reply.lock().unwrap() = Some(DeskReply::Disconnected(true));
+        assert!(matches!(tickets[0].take(), Some(DeskReply::Disconnected(true))));
+        drop(tickets);
+        assert!(desk.next().is_none() && !desk.is_busy(), "nobody waits");
+    }
+}

@@ -1,0 +1,129 @@
+//! A worker's part of the event log of the console: what its tick has observed becomes events of `live`.
+//!
+//! While nobody looks, a tick reads one flag and this file does nothing. Inputs: observations of the shard, refusals with
+//! the text of the log, accepted events of the HTTP API. Limits: those of `Outbox::observations` and of `live`.
+
+use std::collections::VecDeque;
+
+use super::{HostKernel, Worker, time};
+use crate::app::AppIndex;
+use crate::buffer::FrameBytes;
+use crate::live::{LiveEvent, LiveKind, beginning};
+use crate::pusher::socket_id::SocketId;
+use crate::shard::Observation;
+use crate::tick::http::Printed;
+use crate::ws::frame;
+
+/// Refusals that a worker remembers, for an operator who asks why something was refused a while ago.
+const RECENT_MAX: usize = 128;
+
+/// Events of a worker until the reader's lock is free, and its last refusals.
+#[derive(Default)]
+pub(super) struct Observer {
+    events: Vec<LiveEvent>,
+    recent: VecDeque<LiveEvent>,
+}
+
+impl Observer {
+    pub(super) fn refused(
+        &mut self,
+        app: Option<AppIndex>,
+        socket_id: Option<SocketId>,
+        cause: &'static str,
+        line: &str,
+        is_observed: bool,
+    ) {
+        let text = beginning(line.as_bytes());
+        let refused = LiveEvent { app, socket_id, cause, ..event(LiveKind::Refused, text) };
+        if is_observed {
+            self.events.push(refused.clone());
+        }
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        // The log has the line, too, so its rate is limited.
+        self.recent.push_back(LiveEvent { unix_ms: time::unix_ms(), ..refused });
+    }
+
+    /// The last refusals, of one connection or of all.
+    pub(super) fn recent(&self, socket_id: Option<SocketId>) -> Vec<LiveEvent> {
+        let is_asked = |event: &&LiveEvent| socket_id.is_none() || event.socket_id == socket_id;
+        self.recent.iter().filter(is_asked).cloned().collect()
+    }
+
+    pub(super) fn published(&mut self, published: &Printed) {
+        self.events.push(LiveEvent {
+            app: Some(published.app),
+            socket_id: published.except,
+            channel: Some((&*published.channel).into()),
+            ..event(LiveKind::ApiEvent, payload(&published.frame))
+        });
+    }
+
+    fn observed(&mut self, observation: Observation) {
+        let of = |kind, app, socket_id| LiveEvent {
+            app: Some(app),
+            socket_id: Some(socket_id),
+            ..event(kind, Box::default())
+        };
+        self.events.push(match observation {
+            Observation::Connected { app, socket_id } => of(LiveKind::Connected, app, socket_id),
+            Observation::Disconnected { app, socket_id, ended } => {
+                let (by, cause) = ended.names();
+                let text = format!("closed by {by}").into();
+                LiveEvent { cause, text, ..of(LiveKind::Disconnected, app, socket_id) }
+            }
+            Observation::Subscribed { app, socket_id, channel, user } => LiveEvent {
+                channel: Some(channel),
+                text: user.map(|user| format!("as user {user}").into()).unwrap_or_default(),
+                ..of(LiveKind::Subscribed, app, socket_id)
+            },
+            Observation::Unsubscribed { app, socket_id, channel } => {
+                LiveEvent { channel: Some(channel), ..of(LiveKind::Unsubscribed, app, socket_id) }
+            }
+            Observation::SignedIn { app, socket_id, user } => LiveEvent {
+                text: format!("as user {user}").into(),
+                ..of(LiveKind::SignedIn, app, socket_id)
+            },
+            Observation::ClientEvent { app, socket_id, channel, frame } => LiveEvent {
+                channel: Some(channel),
+                text: payload(&frame),
+                ..of(LiveKind::ClientEvent, app, socket_id)
+            },
+        });
+    }
+}
+
+fn event(kind: LiveKind, text: Box<str>) -> LiveEvent {
+    let (app, socket_id, channel) = (None, None, None);
+    LiveEvent { unix_ms: 0, kind, app, socket_id, channel, cause: "", text }
+}
+
+fn payload(frame: &FrameBytes) -> Box<str> {
+    beginning(frame::server_payload(frame))
+}
+
+impl<K: HostKernel> Worker<K> {
+    /// Call it at the beginning of a tick.
+    pub(super) fn begin_observing(&mut self) {
+        let is_observed = self.shared.live.is_watched();
+        self.core.shard.outbox.is_observed = is_observed;
+        self.core.http.is_observed = is_observed;
+    }
+
+    /// Passes on what the tick has observed.
+    pub(super) fn pass_observations_on(&mut self) {
+        let outbox = &mut self.core.shard.outbox;
+        let observer = &mut self.observer;
+        if outbox.observations.is_empty() && outbox.unobserved == 0 && observer.events.is_empty() {
+            return;
+        }
+        outbox.observations.drain(..).for_each(|observation| observer.observed(observation));
+        let unix_ms = time::unix_ms();
+        let new = observer.events.iter_mut().filter(|event| event.unix_ms == 0);
+        new.for_each(|event| event.unix_ms = unix_ms);
+        let worker = usize::from(self.core.mailbox.core());
+        self.shared.live.add_lost(worker, std::mem::take(&mut outbox.unobserved));
+        self.shared.live.push(worker, &mut observer.events);
+    }
+}
