@@ -158,16 +158,28 @@ pub(super) enum ClientCommand {
     /// Ask a running server whether it is up, as a load balancer does
     #[command(after_help = HEALTH_NOTES)]
     Health(Address),
+    /// Watch a running server in the terminal: rates, cores, memory, refusals
+    #[command(after_help = TOP_NOTES)]
+    Top(TopArguments),
 }
 
 impl ClientCommand {
-    pub(super) fn address(&self) -> &Address {
-        match self {
+    /// `None`: it speaks to the admin listener only.
+    fn address(&self) -> Option<&Address> {
+        Some(match self {
             Self::Publish(arguments) => &arguments.target.address,
             Self::Channels(arguments) => &arguments.target.address,
             Self::Users(arguments) => &arguments.target.address,
             Self::Listen(arguments) => &arguments.target.address,
             Self::Health(address) => address,
+            Self::Top(_) => return None,
+        })
+    }
+
+    fn files(&self) -> FileArguments {
+        match self {
+            Self::Top(arguments) => arguments.files.clone(),
+            _ => self.address().map(|address| address.files.clone()).unwrap_or_default(),
         }
     }
 }
@@ -258,6 +270,19 @@ pub(super) struct ListenArguments {
     pub(super) target: CommandTarget,
 }
 
+/// `ringverb top`.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct TopArguments {
+    /// Print the state once as text, with the rates of one second
+    #[arg(long)]
+    pub(super) once: bool,
+    /// Admin listener: an address with a port, or unix:/path [RINGVERB_ADMIN]
+    #[arg(long, value_name = "PLACE", help_heading = SERVER)]
+    pub(super) admin: Option<String>,
+    #[command(flatten)]
+    pub(super) files: FileArguments,
+}
+
 const EXAMPLES: &str = "Examples:
   ringverb                        serve the app of ./.env, or a development app if there is none
   ringverb --port 9000 --debug    another port, and a line per message
@@ -303,6 +328,15 @@ Examples:
 const HEALTH_NOTES: &str = "Exit status: 0 if /up answers 200, 1 otherwise (during \
 RINGVERB_SHUTDOWN_DELAY, too),
 2 for a wrong configuration. It needs no app.
+";
+
+const TOP_NOTES: &str = "Keys: q, Esc or Ctrl-C end it.
+The token of RINGVERB_ADMIN_TOKEN comes from the same configuration.
+
+Examples:
+  ringverb top
+  ringverb top --admin unix:/run/ringverb/admin.sock
+  ringverb top --once | grep connections
 ";
 
 const COMPLETIONS_EXAMPLES: &str = "Examples:
@@ -380,11 +414,10 @@ impl Arguments {
         let after = match &self.command {
             None => return before,
             Some(Command::Describe(_)) => return before,
-            Some(Command::Start(start)) => &start.files,
-            Some(Command::Check(check)) => &check.files,
-            Some(Command::Client(client)) => &client.address().files,
-        }
-        .clone();
+            Some(Command::Start(start)) => start.files.clone(),
+            Some(Command::Check(check)) => check.files.clone(),
+            Some(Command::Client(client)) => client.files(),
+        };
         FileArguments {
             config: after.config.or(before.config),
             env_file: after.env_file.or(before.env_file),
@@ -400,12 +433,13 @@ impl Arguments {
             Some(Command::Start(start)) => flags.extend(start.flags()),
             Some(Command::Check(check)) => flags.extend(check.server.flags()),
             Some(Command::Client(client)) => {
-                let Address { host, port, path, .. } = client.address();
-                flags.extend(given([
-                    (OptionId::Host, host),
-                    (OptionId::Port, port),
-                    (OptionId::Path, path),
-                ]));
+                if let Some(Address { host, port, path, .. }) = client.address() {
+                    flags.extend(given([
+                        (OptionId::Host, host),
+                        (OptionId::Port, port),
+                        (OptionId::Path, path),
+                    ]));
+                }
             }
         }
         flags

@@ -1,5 +1,5 @@
 //! Commands that speak to a running server, so that a developer can try each side alone (publish, channels, users,
-//! listen), and a container engine can see whether it is up (health). Blocking and plain: one connection, a deadline on
+//! listen), a container engine can see whether it is up (health), and an operator what it does (top). Blocking and plain: one connection, a deadline on
 //! every wait. Configuration comes from the same sources as the server's, TLS included (`secure.rs`).
 
 mod connection;
@@ -12,6 +12,7 @@ mod queries;
 mod secure;
 mod show;
 mod socket;
+mod top;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
             .and_then(|peer| queries::users(&peer, &arguments.channel)),
         ClientCommand::Listen(arguments) => with_app(config, &arguments.target)
             .and_then(|peer| listen::run(&peer, arguments, color)),
+        ClientCommand::Top(arguments) => top::run(config, arguments),
         ClientCommand::Health(address) => {
             ServerPeer::of_any_app(config, address).and_then(|peer| health::run(&peer))
         }

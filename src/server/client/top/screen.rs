@@ -1,0 +1,389 @@
+//! What `ringverb top` shows: a screen of the terminal that is drawn again and again, or plain text once.
+
+use std::time::Duration;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Cell, Gauge, Paragraph, Row, Sparkline, Table};
+
+use super::overview::{Overview, Rates, WorkerRates};
+use crate::worker::time::Clock;
+
+/// Values of a line.
+const HISTORY_MAX: usize = 240;
+/// Lines of refusals.
+const REFUSALS_MAX: usize = 8;
+/// Share of its time from which a core is shown as busy, and as full.
+const BUSY: f64 = 0.7;
+const FULL: f64 = 0.9;
+
+pub(super) struct Screen {
+    now: Overview,
+    rates: Option<Rates>,
+    /// Messages to clients in each second.
+    sent: Vec<u64>,
+    connections: Vec<u64>,
+    /// Why the last answer is missing.
+    failure: Option<String>,
+    clock: Clock,
+    shown_ms: u64,
+}
+
+impl Screen {
+    pub(super) fn new(first: Overview) -> Self {
+        let connections = vec![first.connections];
+        let clock = Clock::start();
+        Self {
+            now: first,
+            rates: None,
+            sent: Vec::new(),
+            connections,
+            failure: None,
+            clock,
+            shown_ms: 0,
+        }
+    }
+
+    /// Whether the last answer is that old.
+    pub(super) fn is_due(&self, interval: Duration) -> bool {
+        let age = Duration::from_millis(self.clock.now().0.saturating_sub(self.shown_ms));
+        age >= interval
+    }
+
+    pub(super) fn show(&mut self, now: Overview) {
+        self.rates = Rates::between(&self.now, &now);
+        if let Some(rates) = &self.rates {
+            push(&mut self.sent, rounded(rates.sent));
+        }
+        push(&mut self.connections, now.connections);
+        self.now = now;
+        self.failure = None;
+        self.shown_ms = self.clock.now().0;
+    }
+
+    pub(super) fn fail(&mut self, sentence: String) {
+        self.failure = Some(sentence);
+        self.shown_ms = self.clock.now().0;
+    }
+
+    pub(super) fn draw(&self, frame: &mut Frame<'_>) {
+        let cores = u16::try_from(self.now.workers.len()).unwrap_or(u16::MAX).saturating_add(3);
+        let parts = [
+            Constraint::Length(2),
+            Constraint::Length(6),
+            Constraint::Length(cores),
+            Constraint::Min(3),
+            Constraint::Length(1),
+        ];
+        let [head, lines, table, rest, foot] = Layout::vertical(parts).areas(frame.area());
+        frame.render_widget(self.head(), head);
+        let halves = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(lines);
+        let [left, right] = halves;
+        let connections = format!(" connections {} ", grouped(self.now.connections));
+        draw_line(frame, left, connections, &self.connections, Color::Cyan);
+        let sent = self.rates.as_ref().map_or(0.0, |rates| rates.sent);
+        let sent = format!(" messages to clients {}/s ", short(sent));
+        draw_line(frame, right, sent, &self.sent, Color::Green);
+        frame.render_widget(self.cores(), table);
+        self.draw_rest(frame, rest);
+        frame.render_widget(self.foot(), foot);
+    }
+
+    fn head(&self) -> Paragraph<'_> {
+        let now = &self.now;
+        let state = match (&self.failure, now.not_ready.is_empty()) {
+            (Some(_), _) => " no answer ".black().on_red(),
+            (None, false) => " not ready ".black().on_yellow(),
+            (None, true) => " ready ".black().on_green(),
+        };
+        let about = format!(
+            "  {} · {} · {} · up {}",
+            now.host,
+            now.version,
+            now.kernel,
+            span(now.uptime_seconds)
+        );
+        Paragraph::new(Line::from(vec![" ringverb ".bold(), state, Span::from(about)]))
+    }
+
+    fn cores(&self) -> Table<'_> {
+        let heads = [
+            "core",
+            "load",
+            "",
+            "to clients",
+            "of clients",
+            "per send",
+            "subscr.",
+            "waits",
+            "mail",
+        ];
+        let rows = self.now.workers.iter().enumerate().map(|(index, worker)| {
+            let rates = self.rates.as_ref().and_then(|rates| rates.workers.get(index)).copied();
+            let WorkerRates { load, sent, received, together } = rates.unwrap_or_default();
+            Row::new([
+                Cell::from(worker.core.to_string()),
+                Cell::from(format!("{:>5.1} %", load * 100.0)),
+                Cell::from(bar(load)).style(Style::new().fg(color_of(load))),
+                Cell::from(format!("{:>8}/s", short(sent))),
+                Cell::from(format!("{:>8}/s", short(received))),
+                Cell::from(together.map_or("-".to_owned(), |number| format!("{number:>6.2}"))),
+                Cell::from(grouped(worker.subscriptions)),
+                Cell::from(bytes(worker.queue_bytes)),
+                Cell::from(grouped(worker.mail_waiting)),
+            ])
+        });
+        let widths = [5, 8, 22, 11, 11, 9, 11, 10, 7].map(Constraint::Length);
+        let head = Row::new(heads).style(Style::new().dim());
+        Table::new(rows, widths).header(head).block(Block::bordered().title(" cores "))
+    }
+
+    fn draw_rest(&self, frame: &mut Frame<'_>, area: Rect) {
+        let columns = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
+        let [totals, memory, refused] = Layout::horizontal(columns).areas(area);
+        let rates = self.rates.clone().unwrap_or_default();
+        let lines = [
+            format!("published  {}/s", short(rates.published)),
+            format!("API calls  {}/s", short(rates.http_calls)),
+            format!("data out   {}/s", bytes(rounded(rates.sent_bytes))),
+            format!("new conn.  {}/s", short(rates.new_connections)),
+            format!("channels   {}", grouped(self.now.totals.channels)),
+            format!("subscr.    {}", grouped(self.now.totals.subscriptions)),
+        ];
+        let lines: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+        frame.render_widget(
+            Paragraph::new(lines).block(Block::bordered().title(" traffic ")),
+            totals,
+        );
+        self.draw_memory(frame, memory);
+        let each = self.now.refused.iter().take(REFUSALS_MAX);
+        let lines: Vec<Line<'_>> =
+            each.map(|(why, count)| Line::from(format!("{:>9}  {why}", grouped(*count)))).collect();
+        let title = Block::bordered().title(" refused since the start ");
+        frame.render_widget(Paragraph::new(lines).block(title), refused);
+    }
+
+    fn draw_memory(&self, frame: &mut Frame<'_>, area: Rect) {
+        let block = Block::bordered().title(" memory ");
+        let (used, most) = (self.now.resident_bytes, self.now.memory_max);
+        if most == 0 {
+            let text = format!("{}, no limit is set", bytes(used));
+            return frame.render_widget(Paragraph::new(text).block(block), area);
+        }
+        let share = share_of(used, most);
+        let label = format!("{} of {}", bytes(used), bytes(most));
+        let gauge = Gauge::default().block(block).ratio(share).label(label);
+        frame.render_widget(gauge.gauge_style(Style::new().fg(color_of(share))), area);
+    }
+
+    fn foot(&self) -> Paragraph<'_> {
+        match &self.failure {
+            Some(why) => Paragraph::new(Span::from(why.as_str()).red()),
+            None if !self.now.not_ready.is_empty() => {
+                Paragraph::new(Span::from(self.now.not_ready.as_str()).yellow())
+            }
+            None => Paragraph::new(" q ends".dim()),
+        }
+    }
+}
+
+fn draw_line(frame: &mut Frame<'_>, area: Rect, title: String, values: &[u64], color: Color) {
+    let width = usize::from(area.width.saturating_sub(2));
+    let shown = values.get(values.len().saturating_sub(width)..).unwrap_or_default();
+    let line = Sparkline::default().data(shown.iter().copied()).style(Style::new().fg(color));
+    frame.render_widget(line.block(Block::bordered().title(title)), area);
+}
+
+/// `--once`.
+pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
+    let none = Rates::default();
+    let rates = rates.unwrap_or(&none);
+    let state = if now.not_ready.is_empty() {
+        "ready".to_owned()
+    } else {
+        format!("not ready: {}", now.not_ready)
+    };
+    let node = if now.node.is_empty() { String::new() } else { format!(", node {}", now.node) };
+    let mut text = format!(
+        "ringverb {} on {}, {}{node}, up {}, {state}\n\
+         connections {}, new {}/s, channels {}, subscriptions {}, memory {}\n\
+         to clients {}/s, of clients {}/s, published {}/s, API calls {}/s, data out {}/s\n",
+        now.version,
+        now.host,
+        now.kernel,
+        span(now.uptime_seconds),
+        grouped(now.connections),
+        short(rates.new_connections),
+        grouped(now.totals.channels),
+        grouped(now.totals.subscriptions),
+        bytes(now.resident_bytes),
+        short(rates.sent),
+        short(rates.received),
+        short(rates.published),
+        short(rates.http_calls),
+        bytes(rounded(rates.sent_bytes)),
+    );
+    text.push_str(
+        "core    load   to clients/s  of clients/s  per send  subscriptions      waits  mail\n",
+    );
+    for (index, worker) in now.workers.iter().enumerate() {
+        let WorkerRates { load, sent, received, together } =
+            rates.workers.get(index).copied().unwrap_or_default();
+        let together = together.map_or("-".to_owned(), |number| format!("{number:.2}"));
+        text.push_str(&format!(
+            "{:>4} {:>5.1} % {:>14} {:>13} {:>9} {:>14} {:>10} {:>5}\n",
+            worker.core,
+            load * 100.0,
+            short(sent),
+            short(received),
+            together,
+            grouped(worker.subscriptions),
+            bytes(worker.queue_bytes),
+            grouped(worker.mail_waiting),
+        ));
+    }
+    for (why, count) in &now.refused {
+        text.push_str(&format!("refused {} {why}\n", grouped(*count)));
+    }
+    text
+}
+
+fn push(values: &mut Vec<u64>, value: u64) {
+    if values.len() >= HISTORY_MAX {
+        values.remove(0);
+    }
+    values.push(value);
+}
+
+fn color_of(share: f64) -> Color {
+    match share {
+        share if share > FULL => Color::Red,
+        share if share > BUSY => Color::Yellow,
+        _ => Color::Green,
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast to an integer saturates, and rates are not negative"
+)]
+fn rounded(number: f64) -> u64 {
+    number.round() as u64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people, who read three digits")]
+fn share_of(part: u64, whole: u64) -> f64 {
+    (part as f64 / whole.max(1) as f64).clamp(0.0, 1.0)
+}
+
+/// A bar of twenty cells.
+fn bar(share: f64) -> String {
+    const CELLS: usize = 20;
+    let full = usize::try_from(rounded(share.clamp(0.0, 1.0) * 20.0)).unwrap_or(0).min(CELLS);
+    "█".repeat(full) + &"░".repeat(CELLS - full)
+}
+
+/// 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// 12.3k.
+fn short(number: f64) -> String {
+    match number {
+        number if number < 10.0 && number.fract() > 0.0 => format!("{number:.1}"),
+        number if number < 10_000.0 => grouped(rounded(number)),
+        number if number < 1e6 => format!("{:.1}k", number / 1e3),
+        number => format!("{:.1}M", number / 1e6),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people, who read three digits")]
+fn bytes(number: u64) -> String {
+    let mut value = number as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, next);
+    }
+    if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") }
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::overview::tests::two;
+    use super::*;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    #[test]
+    fn plain_text_has_a_line_for_each_core() {
+        let (before, now) = two();
+        let rates = Rates::between(&before, &now);
+        let text = plain(&now, rates.as_ref());
+        for part in [
+            "ringverb 1.2.3 on box, io_uring, up 1 h 1 min, ready\n",
+            "connections 12,345, new 0/s, channels 3, subscriptions 9, memory 70.0 MiB\n",
+            "to clients 8,000/s",
+            "\n   0 100.0 %          8,000             0      4.00",
+            "\n   1   0.0 %",
+            "\nrefused 20 quota\n",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+    }
+
+    #[test]
+    fn the_screen_fits_any_size_and_shows_the_server() {
+        let (before, now) = two();
+        let mut screen = Screen::new(before);
+        screen.show(now);
+        for (width, height) in [(100, 30), (80, 24), (20, 5), (1, 1)] {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+            terminal.draw(|frame| screen.draw(frame)).unwrap();
+            let shown = terminal.backend().to_string();
+            if height >= 24 {
+                for part in ["ready", "connections 12,345", "8,000/s", "quota", "100.0 %"] {
+                    assert!(shown.contains(part), "{part} in {shown}");
+                }
+            }
+        }
+        screen.fail("no answer from there".to_owned());
+        let mut terminal = Terminal::new(TestBackend::new(100, 30)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        assert!(terminal.backend().to_string().contains("no answer from there"));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let (shorts, sizes) = ([0.0, 0.5, 9_999.0, 12_345.0, 2.5e6], [0, 1_023, 1_536, 3 << 30]);
+        assert_eq!(shorts.map(short), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
+        assert_eq!(sizes.map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
+        assert_eq!([59, 60, 90_000].map(span), ["59 s", "1 min", "1 d 1 h"]);
+        assert_eq!(grouped(1_000_000), "1,000,000");
+        assert_eq!(bar(2.0).chars().count(), 20);
+    }
+}
