@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::net::{APP, Client, Net};
-use crate::app::sample;
+use crate::app::{App, sample};
 use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE};
 use crate::shard::{Findings, Inspection, Inspector, Observation};
 
@@ -67,16 +67,17 @@ fn channels_are_counted_over_all_cores_and_filtered_by_name() {
 
 #[test]
 fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
-    let mut app = sample();
-    app.channels_per_connection_max = u32::MAX;
+    /// A connection may have so many.
+    const CHANNELS: usize = ROWS_MAX + 100;
+    let app = App { channels_per_connection_max: u32::MAX, ..sample() };
     let mut net = Net::with_app(1, app);
-    let client = net.connect(0);
     let count = CHANNEL_ROWS_MAX + 7;
+    let clients: Vec<Client> = (0..=count / CHANNELS).map(|_| net.connect(0)).collect();
     for number in 0..count {
-        net.say(
-            client,
-            &format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"c-{number}"}}}}"#),
-        );
+        let client = clients[number / CHANNELS];
+        let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"c-{number}"}}}}"#);
+        net.say(client, &text);
+        net.read_raw(client);
     }
     let all = Inspection::Channels { app: APP, contains: "".into() };
     let (findings, slices) = ask(&net, &all);
@@ -84,7 +85,7 @@ fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
     assert!(slices > count / SLICE as usize, "{slices} slices");
     let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
     assert_eq!(ask(&net, &one).0[0].channels.len(), 1);
-    assert_eq!(inside(&net, client).expect("open").channels.len(), ROWS_MAX);
+    assert_eq!(inside(&net, clients[0]).expect("open").channels.len(), ROWS_MAX);
 }
 
 #[test]

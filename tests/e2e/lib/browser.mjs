@@ -162,6 +162,7 @@ class Page {
 
   /** Types into a field, as a keyboard does. */
   async type(selector, text) {
+    await this.sees(`Boolean(document.querySelector(${JSON.stringify(selector)}))`, selector);
     await this.eval(`(() => { const field = document.querySelector(${JSON.stringify(selector)}); field.focus(); field.select(); })()`);
     await this.send("Input.insertText", { text });
   }
