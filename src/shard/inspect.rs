@@ -112,7 +112,7 @@ impl Inspector {
     fn slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
         let from = self.place;
         self.place = from.saturating_add(SLICE).min(end);
-        (from < end).then(|| from..self.place)
+        (from < end).then_some(from..self.place)
     }
 }
 

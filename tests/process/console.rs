@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -410,17 +410,19 @@ fn top_draws_on_a_terminal_and_gives_it_back() {
     let mut child = command.stderr(other).env("TERM", "xterm").spawn().expect("it starts");
     let (mut reader, mut writer) =
         (File::from(main.try_clone().expect("a copy")), File::from(main));
-    let screen = Arc::new(Mutex::new(Vec::new()));
-    let of_thread = screen.clone();
+    let (sender, chunks) = mpsc::channel();
     std::thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(count) = reader.read(&mut chunk) {
-            of_thread.lock().expect("no panic").extend_from_slice(&chunk[..count]);
+            if sender.send(chunk[..count].to_vec()).is_err() {
+                return;
+            }
         }
     });
-    let shows = |part: &str| {
-        let bytes = screen.lock().expect("no panic").clone();
-        String::from_utf8_lossy(&bytes).contains(part)
+    let mut screen = Vec::new();
+    let mut shows = |part: &str| {
+        screen.extend(chunks.try_iter().flatten());
+        String::from_utf8_lossy(&screen).contains(part)
     };
     for part in ["\u{1b}[?1049h", "ready", "connections", "cores", "refused"] {
         eventually(part, || shows(part).then_some(()));

@@ -38,6 +38,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "signature_check", items: 1, set_up: signature_check },
     Case { name: "publish_request", items: 1, set_up: publish::request },
     Case { name: "fan_out_to_1000", items: 1000, set_up: || fan_out(1000) },
+    Case { name: "churn_of_one_connection", items: 1, set_up: churn },
     Case { name: "channel_lookup_in_10000", items: 1, set_up: || channel_lookup(10_000) },
     Case { name: "ring_transfer_of_256", items: 256, set_up: || ring_transfer(256) },
     Case { name: "timer_wheel_of_10000", items: 10_000, set_up: || timer_wheel(10_000) },
@@ -157,6 +158,20 @@ fn fan_out(subscribers: u64) -> Box<dyn FnMut()> {
         shard.publish(channel.clone(), black_box(&frame).clone().into(), None, false);
         assert_eq!(shard.outbox.dirty.len() as u64, subscribers);
         flush(&mut shard);
+    })
+}
+
+/// A connection that opens, subscribes to three channels and is gone.
+fn churn() -> Box<dyn FnMut()> {
+    let mut shard = shard();
+    let mut number = 0;
+    Box::new(move || {
+        number += 1;
+        let key = connect(&mut shard, black_box(number));
+        for channel in ["news", "sports", "weather"] {
+            subscribe(&mut shard, key, channel);
+        }
+        shard.remove(key);
     })
 }
 

@@ -1,6 +1,7 @@
 //! What the console and `ringverb top` show at a glance: counters and gauges as `/metrics` reads them, of each core and of
 //! all together. The reader makes rates of two answers. Asks no worker. Cost: linear in cores and apps.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::json::{JsonObject, list, numbers, texts};
@@ -58,7 +59,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Vec<u8> {
         .json("publish_to_flush_ns", &histogram(cores.iter().map(|core| &core.publish_to_flush_ns)))
         .json("round_trip_ms", &histogram(cores.iter().map(|core| &core.round_trip_ms)))
         .json("refused", &refused(shared))
-        .json("ended", &ended(cores.iter().map(|core| &**core)))
+        .json("ended", &ended(cores))
         .value("lost_events", facts.lost_events)
         .value("viewers", facts.viewers);
     let object = match &sources.webhooks {
@@ -152,9 +153,8 @@ fn refused(shared: &Shared) -> Vec<u8> {
     each.fold(JsonObject::new(), |object, (why, count)| object.value(why.name(), count)).finish()
 }
 
-fn ended<'a>(cores: impl Iterator<Item = &'a CoreMetrics> + Clone) -> Vec<u8> {
-    let each =
-        Ended::all().map(|how| (how, cores.clone().map(|core| core.ended(how)).sum::<u64>()));
+fn ended(cores: &[Arc<CoreMetrics>]) -> Vec<u8> {
+    let each = Ended::all().map(|how| (how, cores.iter().map(|core| core.ended(how)).sum::<u64>()));
     list(each.filter(|(_, count)| *count > 0).map(|(how, count)| {
         let (by, why) = how.names();
         JsonObject::new().text("by", by).text("why", why).value("count", count).finish()
