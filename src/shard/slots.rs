@@ -15,42 +15,52 @@ use crate::app::AppIndex;
 
 /// A slab whose slots are numbers of 32 bits.
 #[derive(Debug)]
-pub(super) struct Slots<T>(Slab<T>);
+pub(super) struct Slots<T> {
+    slab: Slab<T>,
+    /// Above every slot that was ever in use.
+    end: u32,
+}
 
 impl<T> Slots<T> {
     /// `reserved` entries find room without moving: address space, not memory.
     pub(super) fn new(reserved: usize) -> Self {
-        Self(Slab::with_capacity(reserved))
+        Self { slab: Slab::with_capacity(reserved), end: 0 }
     }
 
     pub(super) fn insert(&mut self, value: T) -> u32 {
-        let slot = number(self.0.insert(value));
+        let slot = number(self.slab.insert(value));
         assert!(slot != u32::MAX, "a core has fewer than 2^32 entries of a kind");
+        self.end = self.end.max(slot + 1);
         slot
     }
 
     #[inline]
     pub(super) fn get(&self, slot: u32) -> Option<&T> {
-        self.0.get(slot as usize)
+        self.slab.get(slot as usize)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.0.get_mut(slot as usize)
+        self.slab.get_mut(slot as usize)
     }
 
     /// Frees a slot in use.
     pub(super) fn remove(&mut self, slot: u32) -> T {
-        self.0.remove(slot as usize)
+        self.slab.remove(slot as usize)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.slab.len()
+    }
+
+    /// Above every slot that was ever in use.
+    pub(super) fn slots_end(&self) -> u32 {
+        self.end
     }
 
     /// All entries with their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.0.iter().map(|(slot, value)| (number(slot), value))
+        self.slab.iter().map(|(slot, value)| (number(slot), value))
     }
 }
 
@@ -59,14 +69,14 @@ impl<T> Index<u32> for Slots<T> {
 
     #[inline]
     fn index(&self, slot: u32) -> &T {
-        &self.0[slot as usize]
+        &self.slab[slot as usize]
     }
 }
 
 impl<T> IndexMut<u32> for Slots<T> {
     #[inline]
     fn index_mut(&mut self, slot: u32) -> &mut T {
-        &mut self.0[slot as usize]
+        &mut self.slab[slot as usize]
     }
 }
 

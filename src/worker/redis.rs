@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{HostKernel, Shared, Worker, time};
+use crate::app::Apps;
 use crate::clock::Moment;
 use crate::cluster::{ClusterSession, Login};
 use crate::config::Scaling;
@@ -115,6 +116,10 @@ pub(super) struct RedisConnection {
 }
 
 impl RedisConnection {
+    pub(super) fn set_apps(&mut self, apps: Arc<Apps>) {
+        self.session.set_apps(apps);
+    }
+
     pub(super) fn new(worker: &Shared, mailbox: &Mailbox<Mail>) -> Option<Self> {
         let connections = worker.redis.as_ref()?;
         let Scaling { prefix, username, password, .. } = &connections.scaling;

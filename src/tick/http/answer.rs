@@ -63,8 +63,8 @@ impl Session {
             Plan::Ask { question, reply } => {
                 return self.ask(key, request, question, reply, None, site);
             }
-            Plan::Terminate { app, user_id } => {
-                site.shard.terminate(app, &user_id);
+            Plan::EndAccess(command) => {
+                site.shard.end_access(command);
                 api::render(&Reply::Empty, Vec::new())
             }
         };
