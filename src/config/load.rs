@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use super::merge::apps_file_path;
 use super::options::{OptionId as Id, OptionSpec, Scope, of_scope};
 use super::reverb_php::ReverbPhp;
 use super::values::Values;
@@ -21,6 +22,8 @@ pub struct Sources {
     pub environment: HashMap<String, String>,
     pub dotenv: HashMap<String, String>,
     pub toml: toml::Table,
+    /// The file of `RINGVERB_APPS_FILE`, if one is named: its path and its apps.
+    pub apps_file: Option<(String, toml::Table)>,
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
@@ -70,7 +73,7 @@ impl Sources {
                 .map_err(|problems| problems.into_iter().map(named).collect())
         });
         match (toml, dotenv) {
-            (Ok(toml), Ok(dotenv)) => Ok(Self {
+            (Ok(toml), Ok(dotenv)) => Self {
                 flags,
                 environment,
                 dotenv,
@@ -78,10 +81,30 @@ impl Sources {
                 toml_name: toml_file.map(|path| path.display().to_string()),
                 dotenv_name: env_file.map(|path| path.display().to_string()),
                 reverb_php,
+                apps_file: None,
                 files,
-            }),
+            }
+            .with_apps_file(),
             (toml, dotenv) => Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect()),
         }
+    }
+
+    /// Reads the file of `RINGVERB_APPS_FILE`, whose path the other sources have. It need not exist yet.
+    fn with_apps_file(mut self) -> Result<Self, Vec<String>> {
+        let Some(path) = apps_file_path(&self) else { return Ok(self) };
+        let table = read_apps_file(Path::new(&path)).map_err(|problem| vec![problem])?;
+        self.apps_file = Some((path, table));
+        Ok(self)
+    }
+
+    /// These sources with another content of the apps file.
+    #[must_use]
+    pub fn with_apps(&self, table: toml::Table) -> Self {
+        let mut sources = self.clone();
+        if let Some((_, apps)) = &mut sources.apps_file {
+            *apps = table;
+        }
+        sources
     }
 
     pub(super) fn toml_name(&self) -> &str {
@@ -91,6 +114,28 @@ impl Sources {
     pub(super) fn dotenv_name(&self) -> &str {
         self.dotenv_name.as_deref().unwrap_or(ENV_FILE)
     }
+}
+
+/// Reads the file of `RINGVERB_APPS_FILE`; one that does not exist has no apps.
+///
+/// # Errors
+/// A sentence with its path.
+pub fn read_apps_file(path: &Path) -> Result<toml::Table, String> {
+    let name = path.display();
+    match read_bounded(path, false) {
+        Ok(bytes) => toml_file::parse(&String::from_utf8_lossy(&bytes))
+            .map_err(|problem| format!("{name} (RINGVERB_APPS_FILE): {problem}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(toml::Table::new()),
+        Err(error) => Err(format!(
+            "cannot read {name}, which RINGVERB_APPS_FILE names: {error}; may the user of this process read it?"
+        )),
+    }
+}
+
+/// Whether a file can be read once only, as a shell makes for `<(command)`: then its content is gone.
+#[must_use]
+pub fn is_read_once(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 /// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the

@@ -120,19 +120,13 @@ impl RedisConnection {
         self.session.set_apps(apps);
     }
 
-    pub(super) fn new(worker: &Shared, mailbox: &Mailbox<Mail>) -> Option<Self> {
+    pub(super) fn new(worker: &Shared, apps: Arc<Apps>, mailbox: &Mailbox<Mail>) -> Option<Self> {
         let connections = worker.redis.as_ref()?;
         let Scaling { prefix, username, password, .. } = &connections.scaling;
         let login = Login { username: username.clone(), password: password.clone() };
         let own = SessionId { node: connections.node, core: mailbox.core() };
         Some(Self {
-            session: ClusterSession::new(
-                own,
-                prefix,
-                worker.apps.clone(),
-                login,
-                time::unix_seconds(),
-            ),
+            session: ClusterSession::new(own, prefix, apps, login, time::unix_seconds()),
             state: RedisState::Pausing(Moment::default()),
             doorbells: mailbox.doorbells(),
             number: 0,

@@ -17,7 +17,7 @@ use crate::http1::response::{CONTINUE, Response};
 use crate::server::control::Readable;
 
 /// Head and body of one request.
-const REQUEST_BYTES_MAX: usize = 8 * 1024;
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the peer to close after the answer. A close with unread input would reset the connection and may destroy it.
@@ -58,7 +58,7 @@ pub(super) fn refuse(socket: &Socket, connections_max: usize) {
 async fn converse(socket: &Socket, readable: &Readable, state: &AdminState) {
     let asked = timeout(REQUEST_TIME_MAX, read_request(socket, readable)).await;
     let (response, head_only) = match asked {
-        Ok(Asked::Request(request)) => (state.answer(&request), request.method() == "HEAD"),
+        Ok(Asked::Request(request)) => (state.respond(&request).await, request.method() == "HEAD"),
         Ok(Asked::Refused(refusal)) => (Response::text(refusal.status(), refusal.body()), false),
         Ok(Asked::Gone) => return,
         Err(_) => (Response::text(408, "The request was not complete within 5 s.\n"), false),

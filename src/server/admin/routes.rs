@@ -7,10 +7,12 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::api;
 use super::metrics::{self, Format, Scrape, ScrapeSources};
 use crate::admission::overload::OverloadLevel;
 use crate::app::Secret;
@@ -18,6 +20,7 @@ use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
 use crate::server::memory::Resident;
+use crate::server::takeover::Order;
 use crate::text::shown;
 use crate::worker::Shared;
 use crate::worker::time::unix_seconds;
@@ -28,7 +31,8 @@ const STALLED_MS: u64 = 10_000;
 const INDEX: &str = "ringverb, admin listener:\n\
     /live     200 while every worker runs, otherwise 503\n\
     /ready    200 if new clients are welcome, otherwise 503 with the reason\n\
-    /metrics  Prometheus text format, or OpenMetrics if Accept asks for it\n";
+    /metrics  Prometheus text format, or OpenMetrics if Accept asks for it\n\
+    /api      change apps and reload the configuration (docs/OPERATIONS.md)\n";
 
 /// What answers are made of.
 pub(super) struct AdminState {
@@ -37,28 +41,44 @@ pub(super) struct AdminState {
     resident: Option<Resident>,
     /// It is not a socket file, whose permissions say who may connect.
     is_tcp: bool,
+    /// To the main thread.
+    orders: Sender<Order>,
     /// By worker: the heartbeat that was seen last, and since when it is the same.
     heartbeats: RefCell<Vec<(u64, Moment)>>,
 }
 
 impl AdminState {
-    pub(super) fn new(sources: ScrapeSources, is_tcp: bool) -> Self {
+    pub(super) fn new(sources: ScrapeSources, is_tcp: bool, orders: Sender<Order>) -> Self {
         let now = sources.shared.clock.now();
         let beats = sources.shared.heartbeats.iter();
         let heartbeats = RefCell::new(beats.map(|_| (0, now)).collect());
-        Self { sources, resident: Resident::open().ok(), is_tcp, heartbeats }
+        Self { sources, resident: Resident::open().ok(), is_tcp, orders, heartbeats }
     }
 
     fn shared(&self) -> &Shared {
         &self.sources.shared
     }
 
-    pub(super) fn answer(&self, request: &Request) -> Response {
+    /// Answers a request. Only one of the API waits.
+    pub(super) async fn respond(&self, request: &Request) -> Response {
+        let response = match (api::is_api(request.path()), self.admit(request)) {
+            (false, _) => self.answer(request),
+            (true, Err(refusal)) => refusal,
+            (true, Ok(())) => api::answer(request, &self.orders).await,
+        };
+        // A page of another origin may send requests here; it must not read or guess anything from the answers.
+        response
+            .with_header("Cache-Control", "no-store")
+            .with_header("X-Content-Type-Options", "nosniff")
+            .with_header("Cross-Origin-Resource-Policy", "same-origin")
+    }
+
+    fn answer(&self, request: &Request) -> Response {
         if !matches!(request.method(), "GET" | "HEAD") {
             return Response::text(405, "The admin listener serves GET and HEAD.\n")
                 .with_header("Allow", "GET, HEAD");
         }
-        let response = match request.path() {
+        match request.path() {
             "/live" => self.live(),
             "/ready" => self.ready(),
             path => match self.admit(request) {
@@ -70,17 +90,12 @@ impl AdminState {
                     "No such path. The admin listener serves /live, /ready and /metrics.\n",
                 ),
             },
-        };
-        // A page of another origin may send requests here; it must not read or guess anything from the answers.
-        response
-            .with_header("Cache-Control", "no-store")
-            .with_header("X-Content-Type-Options", "nosniff")
-            .with_header("Cross-Origin-Resource-Policy", "same-origin")
+        }
     }
 
     /// Whether the request may see more than probes.
     fn admit(&self, request: &Request) -> Result<(), Response> {
-        if let Some(token) = &self.shared().config.admin.token {
+        if let Some(token) = &self.shared().current.get().admin_token {
             let given = request.header("authorization");
             let given = given.as_deref().and_then(bearer);
             return if given.is_some_and(|given| is_token(token, given)) {
@@ -111,8 +126,10 @@ impl AdminState {
     fn metrics(&self, request: &Request) -> Response {
         let accept = request.header_list("accept");
         let format = Format::of_accept(accept.as_deref().unwrap_or_default());
+        let apps = self.shared().current.get().apps.clone();
         let scrape = Scrape {
             sources: &self.sources,
+            apps: &apps,
             resident_bytes: self.resident.as_ref().and_then(|resident| resident.read().ok()),
             unix_seconds: unix_seconds(),
             is_ready: self.why_not_ready().is_none(),

@@ -2,6 +2,9 @@
 //! listen), and a container engine can see whether it is up (health). Blocking and plain: one connection, a deadline on
 //! every wait. Configuration comes from the same sources as the server's, TLS included (`secure.rs`).
 
+mod access;
+mod admin;
+mod apps;
 mod connection;
 mod health;
 mod http;
@@ -61,6 +64,12 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
             .and_then(|peer| queries::users(&peer, &arguments.channel)),
         ClientCommand::Listen(arguments) => with_app(config, &arguments.target)
             .and_then(|peer| listen::run(&peer, arguments, color)),
+        ClientCommand::Disconnect(arguments) => with_app(config, &arguments.target)
+            .and_then(|peer| access::disconnect(&peer, arguments)),
+        ClientCommand::Unsubscribe(arguments) => with_app(config, &arguments.target)
+            .and_then(|peer| access::unsubscribe(&peer, arguments)),
+        ClientCommand::Reload(_) => apps::reload(&config),
+        ClientCommand::App(arguments) => apps::run(&config, &arguments.command),
         ClientCommand::Health(address) => {
             ServerPeer::of_any_app(config, address).and_then(|peer| health::run(&peer))
         }

@@ -48,7 +48,7 @@ impl Rig {
 
     fn with_apps(settings: WebhookSettings, apps: Vec<App>) -> Self {
         let apps = Arc::new(Apps::new(apps));
-        let (webhooks, mut feeds) = start(apps, 1, settings).unwrap().expect("there are webhooks");
+        let (webhooks, mut feeds) = start(apps, 1, settings).unwrap();
         let counters = webhooks.counters();
         Self { webhooks, feed: feeds.remove(0), counters }
     }

@@ -1,0 +1,243 @@
+//! The admin API: reload the configuration, and change apps while the server runs.
+//!
+//! Reads a request, asks the main thread (`server/change`), and writes its answer as JSON. Who may ask is decided in
+//! `routes.rs`. A request that changes something must also have the content type `application/json` and no `Origin`
+//! of another host: a web page can send neither to this listener without a permission that it never gets, so a page
+//! in an operator's browser changes nothing. Limits: those of `connection.rs`, and `ANSWER_TIME_MAX` for the main
+//! thread, which may be busy with a take-over.
+
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::time::Duration;
+
+use monoio::time::sleep;
+use serde_json::{Map, Value as Json};
+
+use crate::http1::query::percent_decode;
+use crate::http1::request::Request;
+use crate::http1::response::Response;
+use crate::server::change::{AppChange, AppEdit, ChangeRequest, Outcome, Wanted};
+use crate::server::takeover::Order;
+use crate::text::shown;
+
+/// Time for the main thread to answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+/// Between two looks for its answer: there is no wake-up between threads of this runtime.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Whether the path is one of the API.
+pub(super) fn is_api(path: &str) -> bool {
+    path == "/api" || path.starts_with("/api/")
+}
+
+/// Carries out a request that was admitted.
+pub(super) async fn answer(request: &Request, orders: &Sender<Order>) -> Response {
+    let outcome = match wanted(request) {
+        Err(outcome) => outcome,
+        Ok(what) => ask(what, orders).await,
+    };
+    response(&outcome)
+}
+
+async fn ask(what: Wanted, orders: &Sender<Order>) -> Outcome {
+    let (answer, outcome) = mpsc::channel();
+    let request = ChangeRequest { what, answer: Some(answer) };
+    let ends = || Outcome::error(503, "the server ends, and changes nothing any longer");
+    if orders.send(Order::Change(Box::new(request))).is_err() {
+        return ends();
+    }
+    let looks = ANSWER_TIME_MAX.as_millis() / LOOK_EVERY.as_millis();
+    for _ in 0..looks {
+        match received(&outcome) {
+            Some(Ok(outcome)) => return outcome,
+            Some(Err(())) => return ends(),
+            None => sleep(LOOK_EVERY).await,
+        }
+    }
+    let seconds = ANSWER_TIME_MAX.as_secs();
+    let text = format!(
+        "the server has not answered within {seconds} s, and may still carry out the request: is a take-over under way? \
+         The log has the outcome"
+    );
+    Outcome::error(503, &text)
+}
+
+fn received(outcome: &Receiver<Outcome>) -> Option<Result<Outcome, ()>> {
+    match outcome.try_recv() {
+        Ok(outcome) => Some(Ok(outcome)),
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Disconnected) => Some(Err(())),
+    }
+}
+
+fn response(outcome: &Outcome) -> Response {
+    let mut body = outcome.body.to_string();
+    body.push('\n');
+    let response = Response::json(outcome.status, body);
+    match outcome.status {
+        405 => response.with_header("Allow", "GET, POST, PUT, PATCH, DELETE"),
+        _ => response,
+    }
+}
+
+/// What a request asks for.
+fn wanted(request: &Request) -> Result<Wanted, Outcome> {
+    let method = request.method();
+    if !matches!(method, "GET" | "HEAD") {
+        check_sender(request)?;
+    }
+    let mut segments = request.path().split('/').skip(2).map(decoded);
+    let path = [segments.next(), segments.next(), segments.next(), segments.next()];
+    let parts = path.each_ref().map(|part| part.as_deref());
+    match (method, parts) {
+        ("POST", [Some("reload"), None, ..]) => Ok(Wanted::Reload),
+        ("GET" | "HEAD", [Some("apps"), None, ..]) => Ok(Wanted::ListApps),
+        ("GET" | "HEAD", [Some("apps"), Some(id), None, _]) => Ok(Wanted::ShowApp(id.to_owned())),
+        ("POST", [Some("apps"), None, ..]) => Ok(change(None, AppEdit::Add(options(request)?))),
+        ("PUT", [Some("apps"), Some(id), None, _]) => {
+            Ok(change(Some(id), AppEdit::Replace(options(request)?)))
+        }
+        ("PATCH", [Some("apps"), Some(id), None, _]) => {
+            Ok(change(Some(id), AppEdit::Merge(options(request)?)))
+        }
+        ("DELETE", [Some("apps"), Some(id), None, _]) => Ok(change(Some(id), AppEdit::Remove)),
+        ("POST", [Some("apps"), Some(id), Some(how @ ("enable" | "disable")), None]) => {
+            Ok(change(Some(id), AppEdit::Enable(how == "enable")))
+        }
+        (
+            _,
+            [Some("reload"), None, ..] | [Some("apps"), None, ..] | [Some("apps"), Some(_), ..],
+        ) => {
+            let text = format!(
+                "{} is not for this path: docs/OPERATIONS.md has the admin API",
+                shown(method)
+            );
+            Err(Outcome::error(405, &text))
+        }
+        _ => Err(Outcome::error(
+            404,
+            "no such path: the admin API has /api/reload, /api/apps, /api/apps/{id}, /api/apps/{id}/enable and \
+             /api/apps/{id}/disable",
+        )),
+    }
+}
+
+fn change(id: Option<&str>, edit: AppEdit) -> Wanted {
+    Wanted::ChangeApp(AppChange { id: id.map(str::to_owned), edit })
+}
+
+fn decoded(segment: &str) -> String {
+    String::from_utf8_lossy(&percent_decode(segment)).into_owned()
+}
+
+/// Refuses what a page of another origin can send.
+fn check_sender(request: &Request) -> Result<(), Outcome> {
+    let kind = request.header("content-type");
+    let kind = kind.as_deref().unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let text = format!(
+            "Content-Type is {}, but a request that changes something has Content-Type: application/json, so that no web \
+             page can send it",
+            shown(kind)
+        );
+        return Err(Outcome::error(415, &text));
+    }
+    let (origin, host) = (request.header("origin"), request.header("host"));
+    let Some(origin) = origin.as_deref() else { return Ok(()) };
+    let host = host.as_deref().unwrap_or_default();
+    let is_own = ["http://", "https://"].iter().any(|scheme| {
+        origin.strip_prefix(scheme).is_some_and(|own| own.eq_ignore_ascii_case(host))
+    });
+    if is_own && !host.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "Origin is {}, but only pages of this listener may change something",
+        shown(origin)
+    );
+    Err(Outcome::error(403, &text))
+}
+
+/// The body: an object of options.
+fn options(request: &Request) -> Result<Map<String, Json>, Outcome> {
+    // The parser's own text may quote the body, which has secrets.
+    let parsed = serde_json::from_slice(request.body()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let text = format!(
+            "the body is no JSON, from line {line}, column {column} on: send an object of options"
+        );
+        Outcome::error(400, &text)
+    })?;
+    match parsed {
+        Json::Object(options) => Ok(options),
+        _ => Err(Outcome::error(400, "the body is no JSON object: send {\"option\": value, ...}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::request::{Progress, RequestLimits, RequestReader};
+
+    fn request(head: &str, body: &str) -> Request {
+        let text = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let mut reader = RequestReader::new(RequestLimits { request_size_max: 100_000 });
+        match reader.read(&mut text.into_bytes()) {
+            Ok(Progress::Complete(request)) => request,
+            _ => panic!("a request"),
+        }
+    }
+
+    fn status(head: &str, body: &str) -> u16 {
+        wanted(&request(head, body)).err().map_or(200, |outcome| outcome.status)
+    }
+
+    #[test]
+    fn a_page_of_another_origin_changes_nothing() {
+        let json = "Content-Type: application/json";
+        for (fields, expected) in [
+            (String::new(), 415),
+            ("Content-Type: text/plain".to_owned(), 415),
+            ("Content-Type: application/x-www-form-urlencoded".to_owned(), 415),
+            (json.to_owned(), 200),
+            (format!("{json}; charset=utf-8"), 200),
+            (format!("{json}\r\nOrigin: http://127.0.0.1:9601"), 200),
+            (format!("{json}\r\nOrigin: http://evil.test"), 403),
+            (format!("{json}\r\nOrigin: null"), 403),
+            (format!("{json}\r\nOrigin: http://127.0.0.1:9602"), 403),
+            (format!("{json}\r\nOrigin: http://127.0.0.1:9601.evil.test"), 403),
+        ] {
+            for line in ["POST /api/reload", "DELETE /api/apps/1", "POST /api/apps/1/disable"] {
+                let head = format!("{line} HTTP/1.1\r\nHost: 127.0.0.1:9601\r\n{fields}");
+                let head = head.trim_end();
+                assert_eq!(status(head, ""), expected, "{head}");
+            }
+        }
+    }
+
+    #[test]
+    fn paths_and_bodies_that_are_wrong_have_a_remedy() {
+        let json = "Host: a\r\nContent-Type: application/json";
+        for (line, body, expected) in [
+            ("GET /api/apps", "", 200),
+            ("GET /api/apps/a%20b", "", 200),
+            ("GET /api", "", 404),
+            ("GET /api/apps/1/x/y", "", 405),
+            ("GET /api/reload", "", 405),
+            ("GET /api/nothing", "", 404),
+            ("POST /api/apps", "{}", 200),
+            ("POST /api/apps", "[]", 400),
+            ("PATCH /api/apps/1", "{\"secret\": \"hunter2\"", 400),
+            ("PUT /api/apps", "{}", 405),
+        ] {
+            let found = wanted(&request(&format!("{line} HTTP/1.1\r\n{json}"), body));
+            match found {
+                Ok(_) => assert_eq!(expected, 200, "{line}"),
+                Err(outcome) => {
+                    assert_eq!(outcome.status, expected, "{line}");
+                    assert!(!outcome.body.to_string().contains("hunter2"));
+                }
+            }
+        }
+    }
+}
