@@ -1,10 +1,12 @@
 //! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
 //!
-//! Owns the description of an app and the lookup by id and by key. `config` fills it. Read-only while the server runs,
-//! except for the counters `connections_open` and `published`.
+//! Owns the description of an app and the lookup by id and by key. `config` fills it. A list of apps never changes,
+//! except for the counters `connections_open` and `published`. A change of the configuration makes another list
+//! (`Apps::changed`), in which each app keeps its index and its counters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
@@ -168,13 +170,19 @@ impl PerSecond {
 }
 
 /// One app with its options. Defaults are in `config::options`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct App {
     pub id: String,
     pub key: String,
+    /// Signs webhooks, and verifies signatures.
     pub secret: Secret,
+    /// Verifies signatures like `secret`, so that a secret can be exchanged without an outage.
+    pub second_secret: Option<Secret>,
     /// A disabled app exists, but refuses its clients and its backend.
     pub enabled: bool,
+    /// The configuration no longer has it, or does not have it yet on all cores: no key and no id finds it. Its index
+    /// stays its own, because mail and connections that are closing still name it.
+    pub is_removed: bool,
     /// Silence after which the server pings, in seconds.
     pub ping_interval_seconds: u32,
     /// The activity timeout that `connection_established` advertises, in seconds; never 0 (docs/PROTOCOL.md rule 11).
@@ -237,12 +245,23 @@ pub struct App {
     /// Send a failed subscription on its channel too, as `pusher:subscription_error` (docs/PROTOCOL.md rule 24).
     pub subscription_errors: bool,
     /// Open connections of this app over all cores; changed by `admit`, `count_moved` and `release` alone.
-    pub connections_open: AtomicU32,
+    pub connections_open: Arc<AtomicU32>,
     /// Published events times their channels.
-    pub published: PerSecond,
+    pub published: Arc<PerSecond>,
 }
 
 impl App {
+    /// Whether clients may be connected.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.enabled && !self.is_removed
+    }
+
+    /// The secrets that verify a signature.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.secret).chain(&self.second_secret)
+    }
+
     /// Counts one more open connection, unless that would exceed `connections_max` (docs/PROTOCOL.md rule 104: all open
     /// sockets count). `false` means refused and not counted.
     #[must_use]
@@ -302,19 +321,66 @@ pub struct Apps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppIndex(pub u16);
 
+/// The lists of apps that lead from one configuration to the next.
+#[derive(Debug)]
+pub struct ChangedApps {
+    /// The apps as they are, and new ones that nobody finds yet. A core must have it before another core sends it mail
+    /// of a new app.
+    pub prepared: Apps,
+    /// The apps as they are wanted.
+    pub wanted: Apps,
+}
+
+/// A process has had more apps than an index can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyApps;
+
 impl Apps {
+    /// Apps of one process, removed ones included.
+    pub const MAX: usize = u16::MAX as usize;
+
     /// # Panics
-    /// When there are more than 65,535 apps: `config` refuses that before.
+    /// When there are more than 65,535 apps: `config` and `changed` refuse that before.
     #[must_use]
     pub fn new(list: Vec<App>) -> Self {
-        assert!(u16::try_from(list.len()).is_ok(), "config admits at most 65,535 apps");
+        assert!(list.len() <= Self::MAX, "config admits at most 65,535 apps");
         let indexes = (0..u16::MAX).map(AppIndex);
         let (mut by_id, mut by_key) = (HashMap::default(), HashMap::default());
-        for (app, index) in list.iter().zip(indexes) {
+        for (app, index) in list.iter().zip(indexes).filter(|(app, _)| !app.is_removed) {
             by_id.entry(app.id.clone()).or_insert(index);
             by_key.entry(app.key.clone()).or_insert(index);
         }
         Self { list, by_id, by_key }
+    }
+
+    /// The lists that lead from these apps to the wanted ones. An app is the same if its id is. A removed app keeps its
+    /// index, and gets it again if it returns.
+    ///
+    /// # Errors
+    /// When no index is left for a new app.
+    pub fn changed(&self, wanted: Vec<App>) -> Result<ChangedApps, TooManyApps> {
+        let slots: HashMap<&str, usize> =
+            self.list.iter().enumerate().map(|(slot, app)| (app.id.as_str(), slot)).collect();
+        let kept: HashSet<&str> = wanted.iter().map(|app| app.id.as_str()).collect();
+        let (mut prepared, mut next) = (self.list.clone(), self.list.clone());
+        for app in next.iter_mut().filter(|app| !kept.contains(app.id.as_str())) {
+            app.is_removed = true;
+            app.webhooks = Vec::new();
+        }
+        for mut app in wanted {
+            let slot = slots.get(app.id.as_str()).and_then(|slot| next.get_mut(*slot));
+            if let Some(before) = slot {
+                app.connections_open = before.connections_open.clone();
+                app.published = before.published.clone();
+                *before = app;
+            } else if next.len() == Self::MAX {
+                return Err(TooManyApps);
+            } else {
+                prepared.push(App { is_removed: true, ..app.clone() });
+                next.push(app);
+            }
+        }
+        Ok(ChangedApps { prepared: Self::new(prepared), wanted: Self::new(next) })
     }
 
     #[must_use]
@@ -332,6 +398,7 @@ impl Apps {
         self.by_id.get(id).copied()
     }
 
+    /// By index, removed ones included.
     pub fn iter(&self) -> std::slice::Iter<'_, App> {
         self.list.iter()
     }
@@ -344,7 +411,9 @@ pub(crate) fn sample() -> App {
         id: "1001".to_owned(),
         key: "app-key".to_owned(),
         secret: Secret::new("app-secret"),
+        second_secret: None,
         enabled: true,
+        is_removed: false,
         ping_interval_seconds: 60,
         activity_timeout_seconds: 30,
         pong_timeout_seconds: 30,
@@ -376,8 +445,8 @@ pub(crate) fn sample() -> App {
         error_data_is_object: false,
         over_quota_retries: false,
         subscription_errors: false,
-        connections_open: AtomicU32::new(0),
-        published: PerSecond::default(),
+        connections_open: Arc::default(),
+        published: Arc::default(),
     }
 }
 

@@ -378,6 +378,16 @@ causes! {
         "a connection of user {} was closed because the app's backend asked for it (terminate_connections)"
     Disconnected "disconnected" Terminated
         "a connection was closed because an operator asked for it (console, or POST /api/disconnect of RINGVERB_ADMIN)"
+    ConnectionTerminated "connection_terminated" Terminated
+        "a connection was closed because the app's backend asked for it (connections/{}/terminate)"
+    ReconnectForced "reconnect_forced" Terminated
+        "a connection was told to connect again because the app's backend asked for it (force_reconnect)"
+    AccessWithdrawn "access_withdrawn" AccessWithdrawn
+        "{} ended because the app's backend withdrew it (unsubscribe)"
+    AppSwitchedOff "app_switched_off" AppDisabled
+        "a connection was closed because app {} was disabled; enable it to serve its clients again"
+    AppRemoved "app_removed" NoSuchApp
+        "a connection was closed because app {} was removed from the configuration"
     SlowConsumer "slow_consumer" SlowConsumer
         "a connection was closed because it does not read: {} bytes waited for it (RINGVERB_SEND_QUEUE_BYTES_MAX, RINGVERB_CONNECTION_BYTES_MAX)"
     Shed "shed" Shed
@@ -422,7 +432,18 @@ impl Cause {
     /// It happens in every healthy service, because clients disconnect and networks fail: logged at level INFO.
     #[must_use]
     pub fn is_ordinary(self) -> bool {
-        matches!(self, Self::NoPong | Self::NothingSent | Self::Terminated | Self::Disconnected)
+        matches!(
+            self,
+            Self::NoPong
+                | Self::NothingSent
+                | Self::Terminated
+                | Self::Disconnected
+                | Self::ConnectionTerminated
+                | Self::ReconnectForced
+                | Self::AccessWithdrawn
+                | Self::AppSwitchedOff
+                | Self::AppRemoved
+        )
     }
 }
 

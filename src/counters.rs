@@ -167,12 +167,14 @@ pub enum Refused {
     NoPong,
     /// A connection that the app's backend ended.
     Terminated,
+    /// A subscription that the app's backend ended.
+    AccessWithdrawn,
     /// A TLS handshake that failed, or a TLS connection that broke a rule.
     Tls,
 }
 
 impl Refused {
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::ConnectionsPerIp,
         Self::SocketsPerIp,
         Self::HttpConnections,
@@ -212,6 +214,7 @@ impl Refused {
         Self::CoreSilent,
         Self::NoPong,
         Self::Terminated,
+        Self::AccessWithdrawn,
         Self::Tls,
     ];
 
@@ -257,6 +260,7 @@ impl Refused {
             Self::CoreSilent => "core_silent",
             Self::NoPong => "no_pong",
             Self::Terminated => "terminated",
+            Self::AccessWithdrawn => "access_withdrawn",
             Self::Tls => "tls",
         }
     }

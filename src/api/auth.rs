@@ -253,7 +253,7 @@ fn signature_is(
     let method = request.method().as_bytes();
     let is_over = |path: &str| {
         let parts = [method, b"\n", path.as_bytes(), b"\n", query];
-        signature.is_of(&app.secret, parts.into_iter())
+        app.secrets().any(|secret| signature.is_of(secret, parts.iter().copied()))
     };
     is_over(request.path()) || other_paths(request, prefix).iter().any(|path| is_over(path))
 }

@@ -264,7 +264,7 @@ fn batch_items<'a>(
 }
 
 /// The body as an object. An empty array is PHP's empty object; everything else is refused.
-fn object<'a>(
+pub(super) fn object<'a>(
     app: AppIndex,
     request: &'a Request,
     context: &mut RequestContext<'_>,

@@ -4,6 +4,7 @@
 //! Nothing here waits or touches a shard: the worker carries a plan out. Texts and statuses are Reverb's,
 //! because Laravel shows them to developers.
 
+mod access;
 mod auth;
 mod channels;
 mod events;
@@ -21,10 +22,10 @@ use crate::http1::response::Response;
 use crate::pusher::error_code;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{Answer, Described, MessageCounts, Question, Traffic};
+use crate::shard::{AccessCommand, Answer, Described, MessageCounts, Question, Traffic};
 use channels::Attributes;
 pub use quota::Quota;
-pub use routes::{Call, Target, target};
+pub use routes::{Call, HowAccessEnds, Target, Whose, target};
 
 /// What the API needs to know of the server.
 pub struct RequestContext<'a> {
@@ -95,10 +96,7 @@ pub enum Plan {
         question: Question,
         reply: Reply,
     },
-    Terminate {
-        app: AppIndex,
-        user_id: String,
-    },
+    EndAccess(AccessCommand),
 }
 
 /// The form of the answer.
@@ -190,7 +188,7 @@ fn plan_call(
         Call::Channels => Ok(channels::list(app, request.query())),
         Call::Channel { name } => Ok(channels::describe(app, name, request.query())),
         Call::Users { name } => channels::users(app, name, context),
-        Call::Terminate { user_id } => Ok(Plan::Terminate { app, user_id: user_id.clone() }),
+        Call::EndAccess { whose, how } => access::plan(app, whose, *how, request, context),
         Call::Connections => {
             Ok(Plan::Ask { question: Question::Traffic { app }, reply: Reply::Connections })
         }

@@ -44,10 +44,34 @@ pub enum Call {
     Events,
     BatchEvents,
     Channels,
-    Channel { name: String },
-    Users { name: String },
-    Terminate { user_id: String },
+    Channel {
+        name: String,
+    },
+    Users {
+        name: String,
+    },
+    /// Takes access back. `Unsubscribe` names the channel in the body.
+    EndAccess {
+        whose: Whose,
+        how: HowAccessEnds,
+    },
     Connections,
+}
+
+/// Whose access a request takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    User(String),
+    /// Text that should be a socket id.
+    Socket(String),
+}
+
+/// How a request takes access back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HowAccessEnds {
+    Terminate,
+    Reconnect,
+    Unsubscribe,
 }
 
 /// Finds the target of a request. `path` is as sent; `prefix` is `Config::path`.
@@ -110,8 +134,18 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
                 ["channels"] => ("GET", Call::Channels),
                 ["channels", name] => ("GET", Call::Channel { name: decoded(name) }),
                 ["channels", name, "users"] => ("GET", Call::Users { name: decoded(name) }),
-                ["users", user_id, "terminate_connections"] => {
-                    ("POST", Call::Terminate { user_id: decoded(user_id) })
+                [whose @ ("users" | "connections"), id, how] => {
+                    let how = match (*whose, *how) {
+                        ("users", "terminate_connections") | ("connections", "terminate") => {
+                            HowAccessEnds::Terminate
+                        }
+                        (_, "force_reconnect") => HowAccessEnds::Reconnect,
+                        (_, "unsubscribe") => HowAccessEnds::Unsubscribe,
+                        _ => return None,
+                    };
+                    let id = decoded(id);
+                    let whose = if *whose == "users" { Whose::User(id) } else { Whose::Socket(id) };
+                    ("POST", Call::EndAccess { whose, how })
                 }
                 _ => return None,
             };

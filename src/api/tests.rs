@@ -3,6 +3,7 @@
 mod authentication;
 mod bounds;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use super::{Plan, RequestContext, plan, render, target};
@@ -12,13 +13,13 @@ use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
 use crate::http1::response::Response;
 use crate::pusher::json::Validator;
 use crate::pusher::signature;
-use crate::shard::{Answer, Described, MessageCounts, Traffic};
+use crate::shard::{AccessTarget, Answer, Described, MessageCounts, Traffic};
 
 const NOW: u64 = 1_795_455_487;
 
 fn apps() -> Apps {
     let mut app = sample();
-    app.connections_open = AtomicU32::new(3);
+    app.connections_open = Arc::new(AtomicU32::new(3));
     app.batch_events_max = Some(3);
     Apps::new(vec![app])
 }
@@ -468,7 +469,7 @@ fn users_and_connections() {
     let parts = vec![part(2, 1, 1), Answer::Traffic(Traffic { connections: 1, messages: None })];
     assert_eq!(shown(&render(&reply, parts)), (200, r#"{"connections":3}"#.to_owned()));
     assert!(
-        matches!(post("users/7/terminate_connections", "{}"), Plan::Terminate { user_id, .. } if user_id == "7")
+        matches!(post("users/7/terminate_connections", "{}"), Plan::EndAccess(command) if command.target == AccessTarget::User("7".into()))
     );
 }
 

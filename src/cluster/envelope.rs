@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
-    ApiMessage, ChannelMessage, MemberSnapshot, NodeId, NodeMessage, NodeSnapshot, Replayed,
-    SessionId, SessionMessage, Stored, WireAnswer, WireQuestion,
+    AccessAction, AccessTarget, ApiMessage, ChannelMessage, MemberSnapshot, NodeId, NodeMessage,
+    NodeSnapshot, Replayed, SessionId, SessionMessage, Stored, WireAnswer, WireQuestion,
 };
 use crate::ws::frame;
 
@@ -64,6 +64,7 @@ enum WireMessage {
     Revive { node: NodeId },
     Ask { id: u32, question: WireQuestion },
     Answer { id: u32, answers: Vec<WireAnswer> },
+    EndAccess { app: Box<str>, target: AccessTarget, action: AccessAction },
 }
 
 impl From<ChannelMessage> for WireMessage {
@@ -94,6 +95,9 @@ impl From<SessionMessage> for WireMessage {
                 Self::Snapshot { app, channel, ticket, snapshot }
             }
             SessionMessage::Terminate { app, user_id } => Self::Terminate { app, user_id },
+            SessionMessage::EndAccess { app, target, action } => {
+                Self::EndAccess { app, target, action }
+            }
             SessionMessage::Heartbeat => Self::Heartbeat,
             SessionMessage::SessionUp => Self::SessionUp,
             SessionMessage::ReplayRequest { away_seconds, received } => {
@@ -142,6 +146,9 @@ impl From<WireMessage> for NodeMessage {
             WireMessage::Restored => Channel::Restored.into(),
             WireMessage::Quit => Channel::Quit.into(),
             WireMessage::Terminate { app, user_id } => Session::Terminate { app, user_id }.into(),
+            WireMessage::EndAccess { app, target, action } => {
+                Session::EndAccess { app, target, action }.into()
+            }
             WireMessage::Heartbeat => Session::Heartbeat.into(),
             WireMessage::SessionUp => Session::SessionUp.into(),
             WireMessage::ReplayRequest { away_seconds, received } => {
@@ -179,6 +186,7 @@ impl From<WireReplayed> for Replayed {
 impl WireReplayed {
     const EVENT: u32 = 0;
     const TERMINATE: u32 = 11;
+    const END_ACCESS: u32 = 21;
 }
 
 impl Serialize for WireReplayed {
@@ -192,13 +200,17 @@ impl Serialize for WireReplayed {
                 let fields = (app, user_id);
                 serializer.serialize_newtype_variant("Body", Self::TERMINATE, "Terminate", &fields)
             }
+            Replayed::EndAccess { app, target, action } => {
+                let fields = (app, target, action);
+                serializer.serialize_newtype_variant("Body", Self::END_ACCESS, "EndAccess", &fields)
+            }
         }
     }
 }
 
 impl<'de> Deserialize<'de> for WireReplayed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_enum("Body", &["Event", "Terminate"], ReplayedVisitor)
+        deserializer.deserialize_enum("Body", &["Event", "Terminate", "EndAccess"], ReplayedVisitor)
     }
 }
 
@@ -208,7 +220,7 @@ impl<'de> Visitor<'de> for ReplayedVisitor {
     type Value = WireReplayed;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an event or a termination")
+        formatter.write_str("an event, a termination or an end of access")
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<WireReplayed, A::Error> {
@@ -220,6 +232,10 @@ impl<'de> Visitor<'de> for ReplayedVisitor {
             (WireReplayed::TERMINATE, fields) => {
                 let (app, user_id) = fields.newtype_variant()?;
                 Ok(WireReplayed(Replayed::Terminate { app, user_id }))
+            }
+            (WireReplayed::END_ACCESS, fields) => {
+                let (app, target, action) = fields.newtype_variant()?;
+                Ok(WireReplayed(Replayed::EndAccess { app, target, action }))
             }
             (other, _) => {
                 let given = Unexpected::Unsigned(other.into());
@@ -347,7 +363,7 @@ mod tests {
         ]
     }
 
-    fn other_messages() -> [Row; 14] {
+    fn other_messages() -> [Row; 16] {
         let (app, channel) = (|| Box::from("1"), || Box::from("news"));
         let answer = |snapshot| {
             let (app, channel) = (app(), channel());
@@ -361,6 +377,15 @@ mod tests {
             let (app, channel) = (app(), channel());
             SessionMessage::Replay { number: 7, app, channel, what }
         };
+        let action = || AccessAction::Unsubscribe { channel: "news".into() };
+        let withdrawn = SessionMessage::EndAccess {
+            app: app(),
+            target: AccessTarget::User("u".into()),
+            action: action(),
+        };
+        let socket = AccessTarget::Socket(SocketId::parse("1.2").unwrap());
+        let withdrawn_before =
+            Replayed::EndAccess { app: app(), target: socket, action: AccessAction::Reconnect };
         let ended = Replayed::Terminate { app: app(), user_id: "u".into() };
         let sent = Replayed::Event { except: None, cache: false };
         let question = WireQuestion::Connections { app: app() };
@@ -381,6 +406,12 @@ mod tests {
             (SessionMessage::Revive { node: NodeId(300) }.into(), b"\x12\xac\x02", false),
             (ApiMessage::Ask { id: 4, question }.into(), b"\x13\x04\x03\x011", false),
             (answers.into(), b"\x14\x04\x02\x03\x02\x02\x01\x01u", false),
+            (withdrawn.into(), b"\x15\x011\0\x01u\x02\x04news", false),
+            (
+                replay(withdrawn_before).into(),
+                b"\x0f\x07\x011\x04news\x15\x011\x01\x01\x02\x01",
+                false,
+            ),
         ]
     }
 
@@ -404,7 +435,7 @@ mod tests {
         let head = [7, 0, 1];
         for depth in [1, 2, 10_000, 1_000_000] {
             let nested = [15, 1, 0, 0].repeat(depth);
-            for inner in 0..=20 {
+            for inner in 0..=21 {
                 let bytes = [&head[..], &[15, 1, 0, 0], &nested, &[inner, 0, 0]].concat();
                 assert_eq!(decode(&bytes), None, "depth {depth}, kind {inner}");
             }

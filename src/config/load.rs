@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::laravel::{LaravelConfig, is_read_by_php};
+use super::merge::apps_file_path;
 use super::options::{OptionId as Id, OptionSpec, Scope, of_scope};
 use super::reverb_php::ReverbPhp;
 use super::values::{Values, is_null};
@@ -24,6 +25,8 @@ pub struct Sources {
     pub environment: HashMap<String, String>,
     pub dotenv: HashMap<String, String>,
     pub toml: toml::Table,
+    /// The file of `RINGVERB_APPS_FILE`, if one is named: its path and its apps.
+    pub apps_file: Option<(String, toml::Table)>,
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
@@ -84,6 +87,7 @@ impl Sources {
                 dotenv_name: env_file.map(|path| path.display().to_string()),
                 reverb_php,
                 laravel: None,
+                apps_file: None,
                 files,
             },
             (toml, dotenv) => {
@@ -99,7 +103,7 @@ impl Sources {
             // PHP has read it.
             sources.reverb_php = None;
         }
-        Ok(sources)
+        sources.with_apps_file()
     }
 
     /// Where the file of `--laravel-config` is, by the precedence of all options.
@@ -116,6 +120,24 @@ impl Sources {
         given.into_iter().flatten().find(|path| !is_null(path)).map(PathBuf::from)
     }
 
+    /// Reads the file of `RINGVERB_APPS_FILE`, whose path the other sources have. It need not exist yet.
+    fn with_apps_file(mut self) -> Result<Self, Vec<String>> {
+        let Some(path) = apps_file_path(&self) else { return Ok(self) };
+        let table = read_apps_file(Path::new(&path)).map_err(|problem| vec![problem])?;
+        self.apps_file = Some((path, table));
+        Ok(self)
+    }
+
+    /// These sources with another content of the apps file.
+    #[must_use]
+    pub fn with_apps(&self, table: toml::Table) -> Self {
+        let mut sources = self.clone();
+        if let Some((_, apps)) = &mut sources.apps_file {
+            *apps = table;
+        }
+        sources
+    }
+
     pub(super) fn toml_name(&self) -> &str {
         self.toml_name.as_deref().unwrap_or(TOML_FILE)
     }
@@ -123,6 +145,28 @@ impl Sources {
     pub(super) fn dotenv_name(&self) -> &str {
         self.dotenv_name.as_deref().unwrap_or(ENV_FILE)
     }
+}
+
+/// Reads the file of `RINGVERB_APPS_FILE`; one that does not exist has no apps.
+///
+/// # Errors
+/// A sentence with its path.
+pub fn read_apps_file(path: &Path) -> Result<toml::Table, String> {
+    let name = path.display();
+    match read_bounded(path, false) {
+        Ok(bytes) => toml_file::parse(&String::from_utf8_lossy(&bytes))
+            .map_err(|problem| format!("{name} (RINGVERB_APPS_FILE): {problem}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(toml::Table::new()),
+        Err(error) => Err(format!(
+            "cannot read {name}, which RINGVERB_APPS_FILE names: {error}; may the user of this process read it?"
+        )),
+    }
+}
+
+/// Whether a file can be read once only, as a shell makes for `<(command)`: then its content is gone.
+#[must_use]
+pub fn is_read_once(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 /// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the

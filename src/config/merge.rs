@@ -7,10 +7,10 @@
 
 use super::laravel::LaravelConfig;
 use super::load::{Files, Sources, app_options, from_environment, webhook_options, webhook_values};
-use super::options::{OptionId as Id, Scope, boolean, of_scope};
+use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::public_side;
 use super::reverb_php::Effective;
-use super::toml_file::{self, AppTexts};
+use super::toml_file::{self, AppTexts, Texts};
 use super::values::{Values, defaults, is_null};
 use super::warnings::{disabled, former_keys, names_of_pusher, without_effect};
 
@@ -42,20 +42,7 @@ pub fn merge(sources: &Sources) -> Merged {
         toml_file::flatten(&sources.toml, sources.toml_name(), &mut problems);
     let mut server = Values::default();
     for option in of_scope(Scope::Server) {
-        defaults(&mut server, option);
-        if let Some((key, value)) = toml_server.of(option) {
-            let source = format!("{}: server.{key}", sources.toml_name());
-            server.set(option.id, value, source);
-        }
-        if let Some(laravel) = &sources.laravel
-            && let Some((key, value)) = laravel.server.of(option)
-        {
-            server.set(option.id, value, format!("{}: server.{key}", laravel.name));
-        }
-        from_environment(&mut server, option, sources);
-        if let Some(value) = sources.flags.get(&option.id) {
-            server.set(option.id, value, format!("--{}", option.key.replace('_', "-")));
-        }
+        server_value(&mut server, option, &toml_server, sources);
     }
     let mut warnings = Vec::new();
     public_side::normalize(&mut server, &mut warnings);
@@ -64,7 +51,12 @@ pub fn merge(sources: &Sources) -> Merged {
         public_side::redis_port(&mut server, &mut warnings);
     }
     let own = own_app(sources, &mut problems);
-    let (mut apps, mut source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
+    let changeable = changeable_apps(sources, &mut problems);
+    let mut files = vec![(sources.toml_name(), &toml_apps)];
+    if let (Some((name, _)), false) = (&sources.apps_file, changeable.is_empty()) {
+        files.push((name.as_str(), &changeable));
+    }
+    let (mut apps, mut source) = merge_apps(sources, &files, own.as_ref(), &mut problems);
     if let Some(laravel) = &sources.laravel {
         apps = merge_laravel(sources, laravel, apps, &mut problems);
         source.clone_from(&laravel.name);
@@ -104,6 +96,48 @@ pub fn merge(sources: &Sources) -> Merged {
         warnings,
         migration_warnings,
     }
+}
+
+/// The value of an option of the server.
+fn server_value(
+    server: &mut Values,
+    option: &'static OptionSpec,
+    toml_server: &Texts,
+    sources: &Sources,
+) {
+    defaults(server, option);
+    if let Some((key, value)) = toml_server.of(option) {
+        server.set(option.id, value, format!("{}: server.{key}", sources.toml_name()));
+    }
+    if let Some(laravel) = &sources.laravel
+        && let Some((key, value)) = laravel.server.of(option)
+    {
+        server.set(option.id, value, format!("{}: server.{key}", laravel.name));
+    }
+    from_environment(server, option, sources);
+    if let Some(value) = sources.flags.get(&option.id) {
+        server.set(option.id, value, format!("--{}", option.key.replace('_', "-")));
+    }
+}
+
+/// `RINGVERB_APPS_FILE`, which has to be known before all sources are.
+pub(super) fn apps_file_path(sources: &Sources) -> Option<String> {
+    let (toml_server, _) = toml_file::flatten(&sources.toml, sources.toml_name(), &mut Vec::new());
+    let mut server = Values::default();
+    server_value(&mut server, Id::AppsFile.spec(), &toml_server, sources);
+    server.get(Id::AppsFile).map(|given| given.value.clone())
+}
+
+/// The apps of the apps file. It has nothing else.
+fn changeable_apps(sources: &Sources, problems: &mut Vec<String>) -> Vec<AppTexts> {
+    let Some((name, table)) = &sources.apps_file else { return Vec::new() };
+    if table.contains_key("server") {
+        problems.push(format!(
+            "{name} has a [server] table, but the file of RINGVERB_APPS_FILE has apps only: move it to {}",
+            sources.toml_name()
+        ));
+    }
+    toml_file::flatten(table, name, problems).1
 }
 
 /// The app options of the environment and `.env`.
@@ -148,18 +182,22 @@ fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
 
 fn merge_apps(
     sources: &Sources,
-    tables: &[AppTexts],
+    files: &[(&str, &Vec<AppTexts>)],
     own: Option<&Values>,
     problems: &mut Vec<String>,
 ) -> (Vec<Values>, String) {
-    let file = sources.toml_name();
-    let mut apps = texts_to_apps(tables, file, problems);
-    let mut source = if apps.is_empty() { "development mode" } else { file }.to_owned();
+    let mut apps: Vec<Values> = Vec::new();
+    for (file, tables) in files {
+        apps.append(&mut texts_to_apps(tables, file, problems));
+    }
+    let named = files.iter().filter(|(_, tables)| !tables.is_empty()).map(|(file, _)| *file);
+    let named = named.collect::<Vec<_>>().join(" and ");
+    let mut source = if apps.is_empty() { "development mode" } else { &named }.to_owned();
     if let Some(own) = own {
         let from_dotenv = own.get(Id::AppKey).is_some_and(|key| key.is_from(sources.dotenv_name()));
         source = if from_dotenv { sources.dotenv_name() } else { "environment" }.to_owned();
         if !apps.is_empty() {
-            source = format!("{source} and {file}");
+            source = format!("{source} and {named}");
         }
         // The environment wins over the file, one option at a time.
         let id = |values: &Values| values.get(Id::AppId).map(|id| id.value.clone());

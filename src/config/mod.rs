@@ -33,7 +33,7 @@ pub mod webhook_url;
 use std::net::IpAddr;
 
 pub use laravel::LaravelConfig;
-pub use load::{Files, Sources};
+pub use load::{Files, Sources, is_read_once, read_apps_file};
 pub use merge::{Merged, merge};
 pub use values::{Sourced, Values};
 

@@ -5,6 +5,7 @@
 //! the rules that concern several options. Limits: `WEBHOOKS_MAX`, `CREDENTIAL_BYTES_MAX`, and 65,535 apps.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::admin::{self, Admin, AdminPlace};
 use super::merge::Merged;
@@ -14,7 +15,7 @@ use super::options::boolean;
 use super::redis_url::{self, RedisUrl};
 use super::values::{Sourced, Values};
 use super::{Config, Io, Scaling, names, origins, webhook_url};
-use crate::app::{App, ClientEventsFrom, PerSecond, RateLimit, Secret, Webhook, WebhookKind};
+use crate::app::{App, ClientEventsFrom, RateLimit, Secret, Webhook, WebhookKind};
 use crate::text::shown;
 
 /// Webhooks of all apps together: each that is in use has a thread.
@@ -160,6 +161,10 @@ impl OptionReader {
             id: String::new(),
             key: String::new(),
             secret: Secret::new(""),
+            second_secret: values
+                .get(Id::AppSecondSecret)
+                .map(|given| Secret::new(given.value.clone())),
+            is_removed: false,
             enabled: self.boolean(values, Id::AppEnabled),
             ping_interval_seconds: self.number(values, Id::PingInterval),
             activity_timeout_seconds: self.number(values, Id::ActivityTimeout),
@@ -192,8 +197,8 @@ impl OptionReader {
             error_data_is_object: self.choice(values, Id::ErrorData) == 1,
             over_quota_retries: self.choice(values, Id::OverQuotaCode) == 1,
             subscription_errors: self.boolean(values, Id::SubscriptionErrors),
-            connections_open: std::sync::atomic::AtomicU32::new(0),
-            published: PerSecond::default(),
+            connections_open: Arc::default(),
+            published: Arc::default(),
         }
     }
 

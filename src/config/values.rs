@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::dotenv;
-use super::options::{OptionId as Id, OptionSpec};
+use super::options::{OPTIONS, OptionId as Id, OptionSpec};
 
 /// A value and its source, for messages.
 #[derive(Clone)]
@@ -62,6 +62,37 @@ impl Values {
     #[must_use]
     pub fn get(&self, id: Id) -> Option<&Sourced> {
         self.given.get(&id)
+    }
+
+    /// The options whose values differ, wherever they come from.
+    #[must_use]
+    pub fn differing(&self, other: &Self) -> Vec<Id> {
+        let value = |values: &Self, id: Id| values.get(id).map(|given| given.value.clone());
+        let ids = OPTIONS.iter().map(|option| option.id);
+        ids.filter(|id| value(self, *id) != value(other, *id)).collect()
+    }
+
+    /// Takes these options from other values, where they may be unset.
+    pub fn keep(&mut self, other: &Self, ids: &[Id]) {
+        for id in ids {
+            match other.given.get(id) {
+                Some(given) => {
+                    self.given.insert(*id, given.clone());
+                }
+                None => {
+                    self.given.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Whether these are the values of the same app with the same options and webhooks.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let webhooks = || self.webhooks.iter().zip(&other.webhooks);
+        self.differing(other).is_empty()
+            && self.webhooks.len() == other.webhooks.len()
+            && webhooks().all(|(one, other)| one.is_same(other))
     }
 
     /// The values of an app's webhooks; each has a `url`.

@@ -34,6 +34,12 @@ pub const NOT_A_MEMBER: ErrorCode =
 /// The app's backend ended this user's connections. pusher-js stops for good, as wanted.
 pub const TERMINATED: ErrorCode =
     ErrorCode { code: 4009, message: "Connection terminated by the application" };
+/// The app's backend has withdrawn a subscription. The connection stays.
+pub const ACCESS_WITHDRAWN: ErrorCode =
+    ErrorCode { code: 4009, message: "Access to the channel was withdrawn by the application" };
+/// The app's backend wants the connection to authorize its channels again. pusher-js reconnects at once.
+pub const RECONNECT: ErrorCode =
+    ErrorCode { code: 4200, message: "The application asks the client to connect again" };
 /// The connection does not read its messages. pusher-js retries after a second.
 pub const SLOW_CONSUMER: ErrorCode =
     ErrorCode { code: 4100, message: "Connection is too slow to receive its events" };

@@ -126,7 +126,8 @@ fn signature_part<'a>(app: &App, auth: Option<&'a str>) -> Result<&'a str, AuthE
 }
 
 fn matches(app: &App, parts: &[&[u8]], signature: &str) -> Result<(), AuthError> {
-    if verify(&app.secret, parts, signature.as_bytes()) { Ok(()) } else { Err(AuthError::Mismatch) }
+    let is_of = |secret: &Secret| verify(secret, parts, signature.as_bytes());
+    if app.secrets().any(is_of) { Ok(()) } else { Err(AuthError::Mismatch) }
 }
 
 /// MD5 of an HTTP body in lowercase hex, the `body_md5` of docs/PROTOCOL.md rule 48.

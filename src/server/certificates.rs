@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use monoio::time::sleep;
@@ -86,18 +87,31 @@ impl Certificates {
         }
     }
 
-    /// Looks at the files until the process ends.
+    /// Looks at the files until the process ends. `changes` names others.
     ///
     /// # Errors
     /// When the control thread has ended.
-    pub(super) fn watch(self, control: &Control) -> io::Result<()> {
-        control.run(|| Ok(self.look_on()))
+    pub(super) fn watch(self, control: &Control, changes: Receiver<TlsOptions>) -> io::Result<()> {
+        control.run(|| Ok(self.look_on(changes)))
     }
 
-    async fn look_on(mut self) {
+    /// Whether these files could be used now.
+    ///
+    /// # Errors
+    /// One sentence for each pair that cannot be used.
+    pub(super) fn check(options: &TlsOptions) -> Result<(), Vec<String>> {
+        identities(options).map(drop)
+    }
+
+    async fn look_on(mut self, changes: Receiver<TlsOptions>) {
         let mut seen = self.read.clone();
         loop {
             sleep(LOOK_EVERY).await;
+            if let Some(options) = changes.try_iter().last() {
+                self.options = options;
+                self.read = stamps(&self.options);
+                self.reload();
+            }
             let now = stamps(&self.options);
             if now == seen && now != self.read {
                 self.read = now.clone();

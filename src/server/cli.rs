@@ -1,6 +1,9 @@
 //! The command line: `ringverb`, `ringverb start`, `ringverb check`, with the flags of `reverb:start`; and the commands
 //! that speak to a running server. Each command has the options that apply to it, and no others.
 
+mod change;
+mod notes;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,6 +13,16 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustix::process::Pid;
 
 use super::takeover::replacement::Role;
+pub(super) use change::{
+    AdminTarget, AppArguments, AppCommand, DisconnectArguments, UnsubscribeArguments,
+    WhoseArguments,
+};
+use notes::{
+    APP_EXAMPLES, CHANNELS_EXAMPLES, CHECK_NOTES, COMPLETIONS_EXAMPLES, DISCONNECT_EXAMPLES,
+    EXAMPLES, HEALTH_NOTES, LISTEN_EXAMPLES, LONG, PUBLISH_EXAMPLES, RELOAD_NOTES, TOP_NOTES,
+    UNSUBSCRIBE_EXAMPLES, USERS_EXAMPLES,
+};
+
 use crate::config::options::{self, OptionId};
 
 const SERVER: &str = "Server";
@@ -88,6 +101,10 @@ pub(super) struct FileArguments {
     pub(super) laravel_config: Option<String>,
 }
 
+impl FileArguments {
+    const NONE: Self = Self { config: None, env_file: None, env: None, laravel_config: None };
+}
+
 /// What a new process takes over from the one that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum TakeOver {
@@ -163,25 +180,43 @@ pub(super) enum ClientCommand {
     /// Watch a running server in the terminal: rates, cores, memory, refusals
     #[command(after_help = TOP_NOTES)]
     Top(TopArguments),
+    /// Close connections of a running server, or tell clients to connect again
+    #[command(after_help = DISCONNECT_EXAMPLES)]
+    Disconnect(DisconnectArguments),
+    /// End a subscription of a user or of a connection
+    #[command(after_help = UNSUBSCRIBE_EXAMPLES)]
+    Unsubscribe(UnsubscribeArguments),
+    /// Let a running server read its configuration again; connections stay
+    #[command(after_help = RELOAD_NOTES)]
+    Reload(AdminTarget),
+    /// Show and change the apps of a running server (RINGVERB_APPS_FILE)
+    #[command(after_help = APP_EXAMPLES)]
+    App(AppArguments),
 }
 
 impl ClientCommand {
-    /// `None`: it speaks to the admin listener only.
-    fn address(&self) -> Option<&Address> {
-        Some(match self {
-            Self::Publish(arguments) => &arguments.target.address,
-            Self::Channels(arguments) => &arguments.target.address,
-            Self::Users(arguments) => &arguments.target.address,
-            Self::Listen(arguments) => &arguments.target.address,
-            Self::Health(address) => address,
-            Self::Top(_) => return None,
-        })
+    /// Where the server is, for commands that speak to its own port.
+    pub(super) fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Publish(arguments) => Some(&arguments.target.address),
+            Self::Channels(arguments) => Some(&arguments.target.address),
+            Self::Users(arguments) => Some(&arguments.target.address),
+            Self::Listen(arguments) => Some(&arguments.target.address),
+            Self::Disconnect(arguments) => Some(&arguments.target.address),
+            Self::Unsubscribe(arguments) => Some(&arguments.target.address),
+            Self::Health(address) => Some(address),
+            Self::Top(_) | Self::Reload(_) | Self::App(_) => None,
+        }
     }
 
-    fn files(&self) -> FileArguments {
-        match self {
-            Self::Top(arguments) => arguments.files.clone(),
-            _ => self.address().map(|address| address.files.clone()).unwrap_or_default(),
+    fn files(&self) -> &FileArguments {
+        match (self, self.address()) {
+            (_, Some(address)) => &address.files,
+            (Self::Top(arguments), _) => &arguments.files,
+            (Self::Reload(target), _) => &target.files,
+            (Self::App(arguments), _) => &arguments.target.files,
+            // All others have an address.
+            (_, None) => const { &FileArguments::NONE },
         }
     }
 }
@@ -285,74 +320,6 @@ pub(super) struct TopArguments {
     pub(super) files: FileArguments,
 }
 
-const EXAMPLES: &str = "Examples:
-  ringverb                        serve the app of ./.env, or a development app if there is none
-  ringverb --port 9000 --debug    another port, and a line per message
-  ringverb check                  what differs from the defaults, and what a start would find
-  ringverb --env-file /srv/app/.env --config /etc/ringverb.toml
-
-  ringverb listen private-orders.1                                 in one terminal,
-  ringverb publish private-orders.1 order.shipped '{\"id\":1}'       in another
-";
-
-const CHECK_NOTES: &str =
-    "Exit status: 0 if a start would succeed, 1 if something is in its way or does not \
-answer,
-2 for a wrong configuration. Nothing is published, subscribed to or changed.
-";
-
-const PUBLISH_EXAMPLES: &str = "Examples:
-  ringverb publish news hello '{\"message\":\"hi\"}'
-  ringverb publish private-orders.1 'App\\Events\\OrderShipped' '{\"id\":1}' --socket-id 1.2
-  ringverb publish news hello 'no JSON at all' --text
-";
-
-const CHANNELS_EXAMPLES: &str = "Examples:
-  ringverb channels
-  ringverb channels presence- --app 1001
-";
-
-const USERS_EXAMPLES: &str = "Examples:
-  ringverb users presence-room
-";
-
-const LISTEN_EXAMPLES: &str =
-    "Private and presence channels are joined with the app's own secret, \
-'#server-to-user-7' after signing in as user 7.
-
-Examples:
-  ringverb listen news private-orders.1
-  ringverb listen presence-room --user 7
-  ringverb listen '#server-to-user-7'
-  ringverb listen news --json --count 1 | jq .data
-";
-
-const HEALTH_NOTES: &str = "Exit status: 0 if /up answers 200, 1 otherwise (during \
-RINGVERB_SHUTDOWN_DELAY, too),
-2 for a wrong configuration. It needs no app.
-";
-
-const TOP_NOTES: &str = "Keys: q, Esc or Ctrl-C end it.
-The token of RINGVERB_ADMIN_TOKEN comes from the same configuration.
-
-Examples:
-  ringverb top
-  ringverb top --admin unix:/run/ringverb/admin.sock
-  ringverb top --once | grep connections
-";
-
-const COMPLETIONS_EXAMPLES: &str = "Examples:
-  ringverb completions bash > ~/.local/share/bash-completion/completions/ringverb
-  ringverb completions fish > ~/.config/fish/completions/ringverb.fish
-  ringverb completions zsh > a file _ringverb in a folder of $fpath
-";
-
-const LONG: &str = "
-Every option can be given in the environment, in .env and in ringverb.toml. A flag wins over the
-environment, the environment over .env, .env over ringverb.toml. Exit status: 0 after a clean end,
-1 if the server fails, refuses or cannot be reached, 2 for a wrong command line or configuration.
-";
-
 impl Arguments {
     /// Reads the process's arguments; ends the process for `--help`, `--version` and mistakes (2).
     pub(super) fn read() -> Self {
@@ -416,10 +383,11 @@ impl Arguments {
         let after = match &self.command {
             None => return before,
             Some(Command::Describe(_)) => return before,
-            Some(Command::Start(start)) => start.files.clone(),
-            Some(Command::Check(check)) => check.files.clone(),
+            Some(Command::Start(start)) => &start.files,
+            Some(Command::Check(check)) => &check.files,
             Some(Command::Client(client)) => client.files(),
-        };
+        }
+        .clone();
         FileArguments {
             config: after.config.or(before.config),
             env_file: after.env_file.or(before.env_file),
@@ -443,6 +411,11 @@ impl Arguments {
                         (OptionId::Port, port),
                         (OptionId::Path, path),
                     ]));
+                }
+                if let ClientCommand::Reload(target)
+                | ClientCommand::App(AppArguments { target, .. }) = client
+                {
+                    flags.extend(given([(OptionId::Admin, &target.admin)]));
                 }
             }
         }

@@ -10,7 +10,8 @@ use crate::clock::Moment;
 use crate::worker::Shared;
 
 pub(super) fn open_connections(shared: &Shared) -> u64 {
-    let open = shared.apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
+    let apps = shared.current.get().apps.clone();
+    let open = apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
     open.map(u64::from).sum()
 }
 

@@ -46,7 +46,7 @@ const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
 pub(super) struct Life {
     pub(super) shared: Arc<Shared>,
     pub(super) doorbells: Arc<[Doorbell]>,
-    pub(super) webhooks: Option<webhook::Webhooks>,
+    pub(super) webhooks: webhook::Webhooks,
     pub(super) offering: Option<Offering>,
     pub(super) admin: Option<AdminServer>,
     pub(super) grace: Duration,
@@ -70,7 +70,9 @@ impl Life {
         }
         let given = matches!(end, End::Transferred(_));
         let drained = given || drain(&shared, &doorbells, &orders, grace, end, &mut program);
-        if !given && (webhooks.is_some() || shared.redis.is_some()) {
+        let apps = shared.current.get().apps.clone();
+        let has_webhooks = apps.iter().any(|app| !app.webhooks.is_empty());
+        if !given && (has_webhooks || shared.redis.is_some()) {
             wait_for_mail(&shared, &doorbells);
         }
         let is_stage = matches!(*end, End::Transferred(process) | End::Retire(process) if program.is_stage(process));
@@ -83,10 +85,8 @@ impl Life {
                 None
             }
         };
-        if let Some(webhooks) = webhooks {
-            let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
-            webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
-        }
+        let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
+        webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
         if !given {
             shared.phase.stop();
             wake_all(&doorbells);

@@ -17,12 +17,13 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
 use core_affinity::CoreId;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::admin::{self, Claimed, ScrapeSources};
 use super::certificates::Certificates;
+use super::change::{ChangeRequest, Changer, Origin, Wanted, first_link};
 use super::cli::TakeOver;
 use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
@@ -37,19 +38,23 @@ use super::takeover::{self, Offer, Offering, OldProcess, Order, transfer};
 use super::watch::Watch;
 use crate::admission::overload::Overload;
 use crate::app::Apps;
-use crate::config::Config;
+use crate::config::{Config, TlsOptions};
 use crate::live::LiveLog;
 use crate::mailbox::{self, Doorbell};
 use crate::metrics::CoreMetrics;
 use crate::shard::NodeId;
 use crate::text::Counted;
 use crate::webhook;
+use crate::worker::configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
 use crate::worker::inspect::Desk;
 use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
 use crate::worker::time::{Clock, unix_seconds};
 use crate::worker::transfer::{Rendezvous, Transfer};
 use crate::worker::{self, Ends, Phase, PortListener, Shared, hold_signals};
+
+/// Rows of metrics for apps that are added at run time. Further ones share a row until the next start.
+const METRIC_ROWS_TO_COME: usize = 64;
 
 /// What can be announced once all listeners stand.
 #[derive(Clone, Debug)]
@@ -76,16 +81,19 @@ struct Found {
 /// The threads of a server, and what the main thread needs of them.
 struct Threads {
     doorbells: Arc<[Doorbell]>,
-    webhooks: Option<webhook::Webhooks>,
+    webhooks: webhook::Webhooks,
     control: Control,
 }
+
+/// What workers get beside what they share.
+type WorkerEnds<'a> = (Vec<TcpListener>, Option<&'a Certificates>, &'a Arc<ConfigurationLink>);
 
 /// Runs the server until a signal ends it, with its workers pinned to `pins` in turn, if there are any.
 ///
 /// # Errors
 /// When it cannot start, or did not drain within the grace period.
 pub(super) fn serve(
-    config: Config,
+    (config, origin): (Config, Origin),
     certificates: Option<Certificates>,
     io: Choice,
     take_over: Option<TakeOver>,
@@ -106,18 +114,24 @@ pub(super) fn serve(
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
     let shared = Arc::new(share(config, io, clock, rendezvous)?);
     let (order_sender, orders) = mpsc::channel();
+    let first = first_link(&shared);
+    let ends = (listeners, certificates.as_ref(), &first);
     let Threads { doorbells, webhooks, control } =
-        start_threads(&shared, listeners, certificates.as_ref(), pins, order_sender.clone())?;
-    let mut takeover = None;
-    if let Some(old_process) = &old_process {
-        let began = shared.clock.now();
-        succession::take_over(old_process, &shared, &doorbells)?;
-        takeover = Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0)));
-    }
-    if let Some(mut certificates) = certificates {
-        certificates.adopt_ticket_keys(shared.transfer.ticket_keys());
-        certificates.watch(&control).map_err(StartError::Start)?;
-    }
+        start_threads(&shared, ends, pins, order_sender.clone())?;
+    let takeover = old_process.as_ref().map(|old| take_over_from(old, &shared, &doorbells));
+    let takeover = takeover.transpose()?;
+    let certificate_changes = certificates
+        .map(|certificates| watch(certificates, &shared, &control))
+        .transpose()
+        .map_err(StartError::Start)?;
+    let mut changer = Changer::new(
+        origin,
+        shared.clone(),
+        doorbells.clone(),
+        webhooks.changes(),
+        certificate_changes,
+        first,
+    );
     if let Role::StandIn(_) = role {
         replacement::outlive_parent();
     }
@@ -129,21 +143,45 @@ pub(super) fn serve(
         transfers: shared.redis.is_none(),
         admin: admin.copy().map_err(StartError::Start)?,
     };
-    let offering = offer_to_others(&control, offer, &shared.config, role, &places, order_sender);
+    let offering =
+        offer_to_others(&control, offer, &shared.config, role, &places, order_sender.clone());
     let described = admin.describe(&shared.config.admin);
     let sources = ScrapeSources {
         shared: shared.clone(),
         doorbells: doorbells.clone(),
-        webhooks: webhooks.as_ref().map(webhook::Webhooks::counters),
+        webhooks: webhooks.counters(),
         takeover,
         started_unix_seconds,
     };
-    let admin = admin.serve(sources).map_err(StartError::Start)?;
+    let admin = admin.serve(sources, order_sender).map_err(StartError::Start)?;
     tell_started(role, &shared, old_process);
     on_start(Started { address, admin: described });
-    let end = wait(&shared, &doorbells, &control, &orders, &mut program);
+    let end = wait(&mut changer, &control, &orders, &mut program);
     let life = Life { shared, doorbells, webhooks, offering, admin, grace };
     life.end(&end, orders, program)
+}
+
+/// Takes over from the old process. Returns how long that took.
+fn take_over_from(
+    old_process: &OldProcess,
+    shared: &Shared,
+    doorbells: &Arc<[Doorbell]>,
+) -> Result<Duration, StartError> {
+    let began = shared.clock.now();
+    succession::take_over(old_process, shared, doorbells)?;
+    Ok(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0)))
+}
+
+/// Looks at the files of certificates from now on. Returns the way to name others.
+fn watch(
+    mut certificates: Certificates,
+    shared: &Shared,
+    control: &Control,
+) -> io::Result<Sender<TlsOptions>> {
+    let (changes, changed) = mpsc::channel();
+    certificates.adopt_ticket_keys(shared.transfer.ticket_keys());
+    certificates.watch(control, changed)?;
+    Ok(changes)
 }
 
 /// Finds the listeners, of the old process or new ones, and agrees with the old process how its connections move.
@@ -167,8 +205,7 @@ fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Foun
 /// Starts the control thread, the workers and the webhooks, and waits until each worker can serve.
 fn start_threads(
     shared: &Arc<Shared>,
-    listeners: Vec<TcpListener>,
-    certificates: Option<&Certificates>,
+    ends: WorkerEnds<'_>,
     pins: &[CoreId],
     orders: Sender<Order>,
 ) -> Result<Threads, StartError> {
@@ -177,7 +214,7 @@ fn start_threads(
     let control = start_control(orders).map_err(StartError::Start)?;
     // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
-    let (doorbells, webhooks) = start_workers(shared, listeners, certificates, pins)?;
+    let (doorbells, webhooks) = start_workers(shared, ends, pins)?;
     shared.started.wait();
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
@@ -271,15 +308,26 @@ fn share(
         let process = std::process::id();
         tracing::info!("this is node {:016x} (host {host}, pid {process})", node.0);
     }
+    let rows = apps.iter().len() + METRIC_ROWS_TO_COME;
+    let running = RunningConfiguration {
+        number: 1,
+        apps,
+        verbose_errors: config.verbose_errors,
+        debug: config.debug,
+        request_size_max: config.request_size_max,
+        handshake_timeout_seconds: config.handshake_timeout_seconds,
+        keepalive_timeout_seconds: config.keepalive_timeout_seconds,
+        admin_token: config.admin.token.clone(),
+    };
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         io,
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
         desks: (0..workers).map(|_| Desk::default()).collect(),
         live: Arc::new(LiveLog::new(workers)),
-        metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(apps.iter().len()))).collect(),
+        metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
         config,
-        apps,
+        current: CurrentConfiguration::new(running),
         unready: AtomicBool::new(false),
         phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
         transfer: Transfer::new(workers, incoming),
@@ -299,18 +347,18 @@ fn share(
 /// Starts the workers, and the webhooks if some app has any.
 fn start_workers(
     shared: &Arc<Shared>,
-    listeners: Vec<TcpListener>,
-    certificates: Option<&Certificates>,
+    (listeners, certificates, configuration): WorkerEnds<'_>,
     pins: &[CoreId],
-) -> Result<(Arc<[Doorbell]>, Option<webhook::Webhooks>), StartError> {
+) -> Result<(Arc<[Doorbell]>, webhook::Webhooks), StartError> {
     let workers = shared.config.workers;
     let mailboxes =
         mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
     let doorbells = mailboxes[0].doorbells();
     let settings = webhook::WebhookSettings::new(&shared.config, workers);
-    let started = webhook::start(shared.apps.clone(), workers, settings, shared.live.clone());
-    let (webhooks, feeds) = started.map_err(StartError::Start)?.unzip();
-    let mut feeds = feeds.unwrap_or_default().into_iter();
+    let apps = configuration.configuration.apps.clone();
+    let (webhooks, feeds) =
+        webhook::start(apps, workers, settings, shared.live.clone()).map_err(StartError::Start)?;
+    let mut feeds = feeds.into_iter();
     // After a take-over by fewer workers some have several.
     let mut by_worker: Vec<Vec<PortListener>> = (0..workers).map(|_| Vec::new()).collect();
     let (plain, secure) = by_port(listeners, &shared.config).map_err(StartError::Start)?;
@@ -321,7 +369,8 @@ fn start_workers(
     }
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
         let acceptor = certificates.map(Certificates::link);
-        let ends = Ends { mailbox, listeners, feed: feeds.next(), acceptor };
+        let configuration = configuration.clone();
+        let ends = Ends { mailbox, listeners, feed: feeds.next(), acceptor, configuration };
         let pin_to = (!pins.is_empty()).then(|| pins[index % pins.len()]);
         start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
     }
@@ -368,6 +417,10 @@ fn start_control(orders: Sender<Order>) -> io::Result<Control> {
 fn order_of(signal: i32) -> Option<Order> {
     match signal {
         SIGUSR2 => Some(Order::Replace),
+        SIGHUP => {
+            let request = ChangeRequest { what: Wanted::Reload, answer: None };
+            Some(Order::Change(Box::new(request)))
+        }
         SIGINT => Some(Order::End("SIGINT")),
         SIGTERM => Some(Order::End("SIGTERM")),
         signal => {
@@ -379,12 +432,13 @@ fn order_of(signal: i32) -> Option<Order> {
 
 /// Waits until the server is to end.
 fn wait(
-    shared: &Shared,
-    doorbells: &[Doorbell],
+    changer: &mut Changer,
     control: &Control,
     orders: &Receiver<Order>,
     program: &mut Program,
 ) -> End {
+    let (shared, doorbells) = (changer.shared.clone(), changer.doorbells.clone());
+    let (shared, doorbells) = (&*shared, &*doorbells);
     let mut watchdog = Watchdog::new(shared);
     let mut delay: Option<Delay> = None;
     loop {
@@ -401,6 +455,7 @@ fn wait(
             Ok(Order::Replace) if !shared.config.takeover => {
                 tracing::warn!("SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs");
             }
+            Ok(Order::Change(request)) => changer.carry_out(*request),
             Ok(Order::Replace) => program.start_stand_in(control),
             Ok(Order::Retire(process)) => {
                 program.note_new_process(

@@ -5,6 +5,7 @@ mod admin;
 mod banner;
 mod certificates;
 mod cgroup;
+mod change;
 mod check;
 mod cli;
 mod client;
@@ -41,6 +42,7 @@ use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::kernel::Choice;
 use certificates::Certificates;
+use change::Origin;
 use check::Style;
 use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand};
 use development::DevelopmentAccess;
@@ -112,15 +114,18 @@ fn run(arguments: &Arguments) -> ExitCode {
         files.env_file.as_deref(),
         files.env.as_deref(),
     );
-    let merged = match sources {
-        Ok(sources) => merge(&sources),
+    let (sources, merged) = match sources {
+        Ok(sources) => {
+            let merged = merge(&sources);
+            (sources, merged)
+        }
         Err(problems) => return refuse(&problems, consequence(arguments.command.as_ref())),
     };
     output::allow_color(merged.color);
     match &arguments.command {
         Some(Command::Check(arguments)) => run_check(&merged, arguments),
         Some(Command::Client(command)) => run_client(command, &merged),
-        Some(Command::Start(_) | Command::Describe(_)) | None => start(&merged, arguments),
+        Some(Command::Start(_) | Command::Describe(_)) | None => start(sources, &merged, arguments),
     }
 }
 
@@ -193,13 +198,15 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
     if has_problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
-    let built = build(merged, &generated_credentials()).and_then(|config| {
+fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
+    let mut development = generated_credentials();
+    let built = build(merged, &development).and_then(|config| {
         let replaced = replaced_access(&config, arguments);
         match replaced {
             None => Ok(config),
             Some(DevelopmentAccess { id, key, secret, .. }) => {
-                build(merged, &DevelopmentApp { id, key, secret })
+                development = DevelopmentApp { id, key, secret };
+                build(merged, &development)
             }
         }
     });
@@ -223,7 +230,15 @@ fn start(merged: &Merged, arguments: &Arguments) -> ExitCode {
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
-    let status = run_server(merged, config, certificates, arguments);
+    let files = arguments.files();
+    let origin = Origin {
+        sources,
+        config: files.config,
+        env_file: files.env_file,
+        env: files.env,
+        development,
+    };
+    let status = run_server(merged, config, certificates, arguments, origin);
     output::finish();
     status
 }
@@ -246,6 +261,7 @@ fn run_server(
     mut config: Config,
     certificates: Option<Certificates>,
     arguments: &Arguments,
+    origin: Origin,
 ) -> ExitCode {
     let role = arguments.role();
     // The process for which this one stands in has logged everything.
@@ -289,7 +305,7 @@ fn run_server(
         output::log_text(&banner::render(&started, &summary, &public, &invocation));
     };
     let served = life::serve(
-        config,
+        (config, origin),
         certificates,
         facts.io,
         arguments.takeover(),

@@ -11,8 +11,8 @@ use super::{ChannelKey, Shard};
 impl Shard {
     /// Handles what the session reports.
     pub fn on_cluster(&mut self, event: FromCluster<'_>) {
-        if let FromCluster::Terminate { app, user_id } = event {
-            self.local.terminate(&self.context, &mut self.outbox, app, user_id);
+        if let FromCluster::EndAccess(command) = event {
+            self.local.end_access(&self.context, &mut self.outbox, command);
         } else if let Some((cluster, mut here)) = self.clustered() {
             cluster.on_event(&mut here, event);
         }

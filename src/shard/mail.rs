@@ -4,13 +4,13 @@
 //! causes none that must find room at once. A core always drains `FromHome`, so no ring of cores can wait for
 //! each other.
 
-use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
 use super::ConnectionKey;
+use super::access::AccessCommand;
 use super::channel_key::ChannelKey;
 use super::query::{Answer, Question};
 use super::state::HomeState;
@@ -81,11 +81,8 @@ pub enum Mail {
         except: Option<SocketId>,
         cache: bool,
     },
-    /// Close a user's connections.
-    Terminate {
-        app: AppIndex,
-        user_id: Box<str>,
-    },
+    /// The app's backend takes access back.
+    EndAccess(Box<AccessCommand>),
     /// How many subscribers the sending core has in the channel; sent for apps that count.
     Count {
         channel: ChannelKey,
@@ -179,7 +176,7 @@ impl Mail {
             | Self::Leave { .. }
             | Self::Disinterest { .. }
             | Self::Publish { .. }
-            | Self::Terminate { .. }
+            | Self::EndAccess(_)
             | Self::Count { .. }
             | Self::UserHere { .. }
             | Self::UserGone { .. }

@@ -16,9 +16,11 @@
 //!   consumers wait in `Local::overflowed` for `settle`.
 //! - `check_invariants` has the others. Simulator and unit tests call it.
 
+mod access;
 mod channel_key;
 mod cluster;
 mod cluster_side;
+mod configuration;
 mod context;
 mod core_set;
 mod home;
@@ -36,8 +38,10 @@ mod tests;
 mod transfer;
 mod webhooks;
 
+pub use access::{AccessAction, AccessCommand, AccessTarget};
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_BEATS, ClusterOutbox, FromCluster, LEASE_BEATS, Stored, ToCluster};
+pub use configuration::ShardConfiguration;
 pub use context::{MemoryLimits, Pace, Settings};
 pub use inspect::{ChannelRow, ConnectionInside, ConnectionRow, Findings, Inspection, Inspector};
 pub use local::connection::{Connection, ConnectionKey};
@@ -227,8 +231,11 @@ impl Shard {
         cache: bool,
     ) {
         let Self { context, local, home, cluster, outbox } = self;
-        let cache_ttl_seconds =
-            (cache && channel.kind.cached).then(|| context.app(channel.app()).cache_ttl_seconds);
+        let cache_ttl_seconds = (cache && channel.kind.cached)
+            .then(|| context.app(channel.app()))
+            // What was under way when the app was removed is not remembered for it.
+            .filter(|app| !app.is_removed)
+            .map(|app| app.cache_ttl_seconds);
         if let Some(seconds) = cache_ttl_seconds {
             home.remember(context, channel, frame, seconds);
         }
@@ -324,7 +331,7 @@ impl Shard {
             }
             Mail::Unwatch { user, core } => home.unwatch(context, out, &user, core),
             Mail::Restore(restore) => home.restore(context, *restore),
-            Mail::Terminate { app, user_id } => local.terminate(context, out, app, &user_id),
+            Mail::EndAccess(command) => local.end_access(context, out, &command),
             Mail::Ask { id, from, question } => {
                 let answer = self.answer(&question);
                 self.outbox.mail_back(from, Mail::Answer { id, answer });
@@ -347,21 +354,6 @@ impl Shard {
         let elsewhere = self.is_online_elsewhere(user);
         let Self { context, home, outbox, .. } = self;
         home.note_user(context, outbox, (user, core), is_signed_in, elsewhere);
-    }
-
-    /// The app's backend ends all connections of a user (docs/PROTOCOL.md rule 70): on this core now, elsewhere by
-    /// mail.
-    pub fn terminate(&mut self, app: AppIndex, user_id: &str) {
-        let Self { context, local, cluster, outbox, .. } = self;
-        let own = context.core();
-        for core in (0..context.settings.cores).filter(|core| *core != own) {
-            outbox.mails.push((core, Mail::Terminate { app, user_id: user_id.into() }));
-        }
-        if cluster.is_some() {
-            outbox.cluster.push(ToCluster::Terminate { app, user_id: user_id.into() });
-        }
-        local.terminate(context, outbox, app, user_id);
-        self.take_own_mail();
     }
 
     /// An operator ends a connection. Returns whether it was open.

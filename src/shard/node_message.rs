@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::access::{AccessAction, AccessCommand, AccessTarget};
 use super::query::{Answer, Described, Question, Traffic};
 use crate::app::Apps;
 use crate::buffer::FrameBytes;
@@ -85,6 +86,12 @@ pub enum SessionMessage {
         app: Box<str>,
         user_id: Box<str>,
     },
+    /// Another command that takes access back, on all nodes.
+    EndAccess {
+        app: Box<str>,
+        target: AccessTarget,
+        action: AccessAction,
+    },
     Heartbeat,
     /// The sender's session is new: what it sent on the last one is in doubt until it is sent again.
     SessionUp,
@@ -156,6 +163,34 @@ impl From<ApiMessage> for NodeMessage {
 pub enum Replayed {
     Event { except: Option<SocketId>, cache: bool },
     Terminate { app: Box<str>, user_id: Box<str> },
+    EndAccess { app: Box<str>, target: AccessTarget, action: AccessAction },
+}
+
+impl SessionMessage {
+    /// `app` is the app's id.
+    #[must_use]
+    pub fn of_access(app: Box<str>, command: AccessCommand) -> Self {
+        match (command.target, command.action) {
+            // A message of its own, which earlier versions know.
+            (AccessTarget::User(user_id), AccessAction::Terminate) => {
+                Self::Terminate { app, user_id }
+            }
+            (target, action) => Self::EndAccess { app, target, action },
+        }
+    }
+}
+
+impl Replayed {
+    /// `app` is the app's id.
+    #[must_use]
+    pub fn of_access(app: Box<str>, command: AccessCommand) -> Self {
+        match (command.target, command.action) {
+            (AccessTarget::User(user_id), AccessAction::Terminate) => {
+                Self::Terminate { app, user_id }
+            }
+            (target, action) => Self::EndAccess { app, target, action },
+        }
+    }
 }
 
 /// `Question`, with the app by its id: indexes differ between nodes.

@@ -231,6 +231,11 @@ impl Outbox {
         }
     }
 
+    /// Whether `traces` is filled.
+    pub(super) fn set_debug(&mut self, debug: bool) {
+        self.debug = debug;
+    }
+
     /// Shows something in `--debug`.
     #[inline]
     pub(super) fn trace(&mut self, trace: impl FnOnce() -> Trace) {

@@ -22,10 +22,10 @@ use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::mailbox::Mailbox;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{ConnectionKey, Mail, Question, SessionId, Shard};
+use crate::shard::{ConnectionKey, Mail, Question, SessionId, Shard, ShardConfiguration};
 use flush::Flush;
 use gather::{Asker, Gathers};
-use http::Http;
+use http::{Http, Rules};
 use kernel::Kernel;
 pub use moving::{Moved, MovedSession};
 pub use reactor::{AddressChange, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
@@ -44,6 +44,13 @@ pub struct Core<K: Kernel> {
     paused: bool,
     /// When the tick began, by `Kernel::stamp`.
     began: u64,
+}
+
+/// A configuration, as a core applies it.
+#[derive(Clone, Debug)]
+pub struct CoreConfiguration {
+    pub shard: ShardConfiguration,
+    pub rules: Rules,
 }
 
 /// When the core needs its next tick.
@@ -83,6 +90,13 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    /// Applies a configuration. Connections of apps that are no longer served are closed in the ticks that follow.
+    pub fn apply(&mut self, configuration: CoreConfiguration) {
+        let CoreConfiguration { shard, rules } = configuration;
+        self.http.apply(shard.apps.clone(), rules);
+        self.shard.apply(shard);
+    }
+
     /// Everything but the sockets, and the sockets.
     fn split(&mut self) -> (Site<'_>, &mut Reactor<K>) {
         let stamp = self.reactor.kernel.stamp();
@@ -96,6 +110,7 @@ impl<K: Kernel> Core<K> {
         let (now, paused) = (self.shard.now(), self.paused);
         if !paused {
             self.reactor.expire(&mut self.shard, now);
+            self.shard.close_unserved();
         }
         let congested = self.mailbox.is_congested();
         let (mut site, reactor) = self.split();
@@ -227,6 +242,7 @@ impl<K: Kernel> Core<K> {
             || self.reactor.has_unread()
             || self.gathers.has_whole()
             || self.reactor.cluster.readable
+            || self.shard.has_unserved()
             || accepts
     }
 

@@ -6,7 +6,7 @@
 //! Limits: all events of public channels may fill half of a ring, and the client events of one app a quarter. If
 //! several apps have webhooks, the public channels of one app may fill 1/8 of a ring, and its other events half.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::app::{AppIndex, Apps};
 use crate::pusher::channel_name::{self, Access};
@@ -52,42 +52,58 @@ impl Class {
 /// The contents of one worker's ring. The worker adds, the dispatcher subtracts.
 #[derive(Debug)]
 pub(super) struct RingBudget {
-    /// By app.
+    /// By app. Apps beyond the rows share them.
     events: Box<[[AtomicUsize; CLASSES]]>,
     open: AtomicUsize,
-    open_max: usize,
-    open_of_app_max: usize,
-    member_of_app_max: usize,
-    client_of_app_max: usize,
+    ring_events: usize,
+    /// Several apps have webhooks.
+    is_shared: AtomicBool,
 }
+
+/// Rows of `RingBudget`, unless more apps have webhooks at the start.
+const ROWS_MIN: usize = 256;
 
 impl RingBudget {
     pub(super) fn new(apps: &Apps, ring_events: usize) -> Self {
-        let with_webhooks = apps.iter().filter(|app| !app.webhooks.is_empty()).count();
-        let of = |parts: usize| (ring_events / parts).max(1);
-        let is_shared = with_webhooks > 1;
-        Self {
-            events: apps.iter().map(|_| Default::default()).collect(),
+        let rows = apps.iter().len().max(ROWS_MIN);
+        let budget = Self {
+            events: (0..rows).map(|_| Default::default()).collect(),
             open: AtomicUsize::new(0),
-            open_max: of(2),
-            open_of_app_max: of(if is_shared { 8 } else { 2 }),
-            member_of_app_max: of(if is_shared { 2 } else { 1 }),
-            client_of_app_max: of(4),
-        }
+            ring_events,
+            is_shared: AtomicBool::new(false),
+        };
+        budget.apply(apps);
+        budget
+    }
+
+    /// The shares of an app depend on whether another one has webhooks.
+    pub(super) fn apply(&self, apps: &Apps) {
+        let with_webhooks = apps.iter().filter(|app| !app.webhooks.is_empty()).count();
+        self.is_shared.store(with_webhooks > 1, Ordering::Relaxed);
+    }
+
+    fn part(&self, parts: usize) -> usize {
+        (self.ring_events / parts).max(1)
+    }
+
+    fn row(&self, app: AppIndex) -> Option<&[AtomicUsize; CLASSES]> {
+        self.events.get(usize::from(app.0) % self.events.len())
     }
 
     /// Takes room for one event; returns whether there was any.
     pub(super) fn take(&self, app: AppIndex, class: Class) -> bool {
-        let Some(events) = self.events.get(usize::from(app.0)) else { return false };
-        let max = match class {
-            Class::Member => self.member_of_app_max,
-            Class::Client => self.client_of_app_max,
-            Class::Open => self.open_of_app_max,
-        };
+        let Some(events) = self.row(app) else { return false };
+        let is_shared = self.is_shared.load(Ordering::Relaxed);
+        let max = self.part(match (class, is_shared) {
+            (Class::Member, false) => 1,
+            (Class::Member, true) | (Class::Open, false) => 2,
+            (Class::Client, _) => 4,
+            (Class::Open, true) => 8,
+        });
         let count = &events[class as usize];
         let is_open = class == Class::Open;
         if count.load(Ordering::Relaxed) >= max
-            || is_open && self.open.load(Ordering::Relaxed) >= self.open_max
+            || is_open && self.open.load(Ordering::Relaxed) >= self.part(2)
         {
             return false;
         }
@@ -98,7 +114,7 @@ impl RingBudget {
 
     /// An event has left the ring.
     pub(super) fn release(&self, app: AppIndex, class: Class) {
-        if let Some(events) = self.events.get(usize::from(app.0)) {
+        if let Some(events) = self.row(app) {
             events[class as usize].fetch_sub(1, Ordering::Relaxed);
             self.open.fetch_sub(usize::from(class == Class::Open), Ordering::Relaxed);
         }

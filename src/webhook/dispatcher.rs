@@ -5,6 +5,7 @@
 //! Starts a sender when an endpoint has events, and reports dropped events. Limits: `EVENTS_PER_PASS` for fairness
 //! between rings; `budget.rs` for the rest.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -18,11 +19,12 @@ use super::budget::{Class, RingBudget};
 use super::client::EndpointClient;
 use super::gate::Gate;
 use super::report;
-use super::sender::{self, Common, EndedSender, Handle, PushError};
+use super::sender::{self, Common, EndedSender, Handle, PushError, SharedApps};
 use super::time::{WebhookClock, later};
-use super::{ClassedEvent, EndpointTarget, WebhookSettings};
-use crate::app::{Apps, WebhookKind};
+use super::{ClassedEvent, EndpointTarget, Orders, WebhookSettings};
+use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::clock::Moment;
+use crate::config::validate::WEBHOOKS_MAX;
 use crate::config::webhook_url;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::live::LiveLog;
@@ -38,11 +40,15 @@ const PAUSE_AFTER_LITTLE: Duration = Duration::from_millis(5);
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 /// How often the end checks whether an endpoint is still worth waiting for.
 const END_STEP: Duration = Duration::from_millis(50);
+/// Senders of endpoints that are gone and still have events, which the end waits for.
+const LEAVING_MAX: usize = WEBHOOKS_MAX;
 /// Losses of one kind are reported once in this time.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One webhook of an app.
 struct Endpoint {
+    /// In `App::webhooks`.
+    index: usize,
     target: Arc<EndpointTarget>,
     sender: Option<Handle>,
     losses: LostEvents,
@@ -104,11 +110,15 @@ pub(super) struct Dispatcher {
     common: Arc<Common>,
     rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
     doorbell: Arc<Doorbell>,
-    finishing: Receiver<Duration>,
+    orders: Orders,
     /// The grace period that `finish` was called with.
     grace: Option<Duration>,
     gate: Gate,
+    /// Those of `common`.
+    apps: Arc<Apps>,
     endpoints: Vec<Endpoint>,
+    /// Senders of endpoints that are gone, while events wait for them.
+    leaving: Vec<EndedSender>,
     /// By app: its endpoints.
     endpoints_of: Vec<Vec<usize>>,
     /// Endpoints with losses to report.
@@ -131,12 +141,12 @@ impl Dispatcher {
         doorbell: Arc<Doorbell>,
         counters: Arc<WebhookCounters>,
         live: Arc<LiveLog>,
-        finishing: Receiver<Duration>,
+        orders: Orders,
     ) -> Self {
-        let (endpoints, endpoints_of) = endpoints(&apps);
+        let (endpoints, endpoints_of, _) = endpoints(&apps, Vec::new());
         let common = Common {
-            client: EndpointClient::new(settings.timeout, endpoints.len()),
-            apps,
+            client: EndpointClient::new(settings.timeout, WEBHOOKS_MAX),
+            apps: SharedApps::new(apps.clone()),
             settings,
             clock: WebhookClock::start(),
             counters,
@@ -151,7 +161,9 @@ impl Dispatcher {
             common: Arc::new(common),
             rings,
             doorbell,
-            finishing,
+            orders,
+            apps,
+            leaving: Vec::new(),
             grace: None,
             endpoints,
             endpoints_of,
@@ -167,6 +179,7 @@ impl Dispatcher {
     pub(super) fn run(mut self) {
         let grace = loop {
             // Checked before the rings are emptied: events that were pushed before the end are in them.
+            self.follow_changes();
             if let Some(grace) = self.asked_to_finish() {
                 break grace;
             }
@@ -188,10 +201,34 @@ impl Dispatcher {
     }
 
     fn asked_to_finish(&mut self) -> Option<Duration> {
-        if let Ok(grace) = self.finishing.try_recv() {
+        if let Ok(grace) = self.orders.finishing.try_recv() {
             self.grace = Some(grace);
         }
         self.grace
+    }
+
+    /// Takes over changed endpoints. A worker pushes no event of a new app before they were sent.
+    fn follow_changes(&mut self) {
+        while let Ok(apps) = self.orders.changed.try_recv() {
+            for (_, budget) in &self.rings {
+                budget.apply(&apps);
+            }
+            self.common.apps.set(apps.clone());
+            let (endpoints, endpoints_of, gone) =
+                endpoints(&apps, std::mem::take(&mut self.endpoints));
+            (self.apps, self.endpoints, self.endpoints_of) = (apps, endpoints, endpoints_of);
+            // Numbers of endpoints have changed. Losses that are not reported yet are found again.
+            self.losing =
+                (0..self.endpoints.len()).filter(|at| self.endpoints[*at].losses.any()).collect();
+            self.leaving.retain(|sender| sender.events() > 0);
+            for endpoint in gone {
+                self.common.counters.set_failing(endpoint.target.number, None);
+                let sender = endpoint.sender.map(|sender| sender.finish(endpoint.target));
+                self.leaving.extend(sender);
+            }
+            let excess = self.leaving.len().saturating_sub(LEAVING_MAX);
+            self.leaving.drain(..excess);
+        }
     }
 
     /// Reads each ring up to `EVENTS_PER_PASS`, and queues the events that may be sent by now. Returns the number of
@@ -229,11 +266,14 @@ impl Dispatcher {
     fn route(&mut self) {
         let mut passed = std::mem::take(&mut self.passed);
         for (class, event) in passed.drain(..) {
-            let webhooks = &self.common.apps.get(event.app).webhooks;
+            if usize::from(event.app.0) >= self.endpoints_of.len() {
+                self.follow_changes();
+            }
+            let webhooks = &self.apps.get(event.app).webhooks;
             let mut line: Option<EventJson> = None;
             for &at in &self.endpoints_of[usize::from(event.app.0)] {
                 let endpoint = &mut self.endpoints[at];
-                if !webhooks[endpoint.target.index].wants(event.kind(), &event.channel) {
+                if !webhooks[endpoint.index].wants(event.kind(), &event.channel) {
                     continue;
                 }
                 let line = line.get_or_insert_with(|| written(class, &event));
@@ -281,7 +321,7 @@ impl Dispatcher {
             let sender = endpoint.sender.take()?;
             Some(sender.finish(endpoint.target.clone()))
         });
-        let rests: Vec<EndedSender> = senders.collect();
+        let rests: Vec<EndedSender> = senders.chain(self.leaving).collect();
         drop(self.alive);
         let (clock, failing_end) = (self.common.clock, self.common.settings.failing_end);
         let start = clock.now();
@@ -305,7 +345,7 @@ impl Dispatcher {
         {
             let (target, discarded) = (&pause_after_little.target, pause_after_little.discarded());
             self.common.counters.lost_at_end.add(discarded.count() as u64);
-            let app = &self.common.apps.get(target.app).id;
+            let app = &self.apps.get(target.app).id;
             tracing::warn!("webhook {} of app {app}: {}", target.shown, discarded.sentence());
         }
         self.common.client.shut();
@@ -336,25 +376,44 @@ impl Endpoint {
     }
 }
 
-fn endpoints(apps: &Apps) -> (Vec<Endpoint>, Vec<Vec<usize>>) {
+/// The endpoints of these apps, by app, and those of before that are gone. An endpoint with the same app and URL goes
+/// on.
+fn endpoints(
+    apps: &Apps,
+    mut before: Vec<Endpoint>,
+) -> (Vec<Endpoint>, Vec<Vec<usize>>, Vec<Endpoint>) {
     let mut endpoints = Vec::new();
     let mut endpoints_of = Vec::new();
-    for (app, index) in apps.iter().zip(0..) {
+    let mut numbers: HashSet<usize> =
+        before.iter().map(|endpoint| endpoint.target.number).collect();
+    let mut free = 0;
+    for (app, webhooks) in apps.iter().map(|app| &app.webhooks).enumerate() {
+        // `Apps` has no more than an index can name.
+        let app = AppIndex(u16::try_from(app).unwrap_or(u16::MAX));
         let first = endpoints.len();
-        for (at, webhook) in app.webhooks.iter().enumerate() {
+        for (index, webhook) in webhooks.iter().enumerate() {
+            let is_same = |endpoint: &Endpoint| {
+                endpoint.target.app == app && endpoint.target.url == webhook.url
+            };
+            if let Some(at) = before.iter().position(is_same) {
+                endpoints.push(Endpoint { index, ..before.swap_remove(at) });
+                continue;
+            }
+            while !numbers.insert(free) {
+                free += 1;
+            }
             let target = EndpointTarget {
-                app: crate::app::AppIndex(index),
-                index: at,
-                number: endpoints.len(),
+                app,
+                number: free,
                 url: webhook.url.clone(),
                 shown: webhook_url::shown(&webhook.url),
             };
-            let losses = LostEvents::default();
-            endpoints.push(Endpoint { target: Arc::new(target), sender: None, losses });
+            let (target, losses) = (Arc::new(target), LostEvents::default());
+            endpoints.push(Endpoint { index, target, sender: None, losses });
         }
         endpoints_of.push((first..endpoints.len()).collect());
     }
-    (endpoints, endpoints_of)
+    (endpoints, endpoints_of, before)
 }
 
 fn written(class: Class, event: &WebhookEvent) -> EventJson {

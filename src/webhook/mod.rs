@@ -25,7 +25,7 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use rtrb::{Producer, RingBuffer};
 use self::budget::{Class, RingBudget};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::config::Config;
+use crate::config::validate::WEBHOOKS_MAX;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::live::LiveLog;
 use crate::mailbox::Doorbell;
@@ -99,13 +100,11 @@ impl WebhookSettings {
     }
 }
 
-/// The endpoint of one webhook of an app.
+/// An endpoint of an app.
 #[derive(Debug)]
 struct EndpointTarget {
     app: AppIndex,
-    /// In `App::webhooks`.
-    index: usize,
-    /// Over all apps, for the thread's name.
+    /// Over all apps, for the thread's name. No other endpoint has it at the same time.
     number: usize,
     url: String,
     /// Without userinfo and query, for the log.
@@ -159,11 +158,12 @@ pub struct Webhooks {
     finish: Sender<Duration>,
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
+    changes: WebhookChanges,
     dispatcher: JoinHandle<()>,
 }
 
-/// Starts the webhooks, with one feed for each worker; `None` if no app has any, and then nothing runs. Its threads
-/// may run where the caller may: not to be called from a pinned thread.
+/// Starts the webhooks, with one feed for each worker. Without an endpoint only the dispatcher runs, and sleeps. Its
+/// threads may run where the caller may: not to be called from a pinned thread.
 ///
 /// # Errors
 /// When the system gives no thread or no descriptor.
@@ -172,13 +172,9 @@ pub fn start(
     workers: usize,
     settings: WebhookSettings,
     live: Arc<LiveLog>,
-) -> io::Result<Option<(Webhooks, Vec<Feed>)>> {
-    if apps.iter().all(|app| app.webhooks.is_empty()) {
-        return Ok(None);
-    }
+) -> io::Result<(Webhooks, Vec<Feed>)> {
     let doorbell = Arc::new(Doorbell::new()?);
-    let endpoints = apps.iter().map(|app| app.webhooks.len()).sum();
-    let counters = Arc::new(WebhookCounters::new(endpoints));
+    let counters = Arc::new(WebhookCounters::new(WEBHOOKS_MAX));
     let (feeds, rings): (Vec<Feed>, Vec<_>) = (0..workers)
         .map(|_| {
             let (ring, out) = RingBuffer::new(settings.ring_events);
@@ -189,6 +185,7 @@ pub fn start(
         })
         .unzip();
     let (finish, finishing) = std::sync::mpsc::channel();
+    let (changes, changed) = std::sync::mpsc::channel();
     let dispatcher = dispatcher::Dispatcher::new(
         apps,
         settings,
@@ -196,14 +193,45 @@ pub fn start(
         doorbell.clone(),
         counters.clone(),
         live,
-        finishing,
+        Orders { finishing, changed },
     );
     let dispatcher =
         std::thread::Builder::new().name("webhooks".to_owned()).spawn(move || dispatcher.run())?;
-    Ok(Some((Webhooks { finish, doorbell, counters, dispatcher }, feeds)))
+    let changes = WebhookChanges { changes, doorbell: doorbell.clone() };
+    Ok((Webhooks { finish, doorbell, counters, changes, dispatcher }, feeds))
+}
+
+/// What the dispatcher is told beside events.
+struct Orders {
+    finishing: Receiver<Duration>,
+    changed: Receiver<Arc<Apps>>,
+}
+
+/// Changes the endpoints while they are in use.
+#[derive(Clone, Debug)]
+pub struct WebhookChanges {
+    changes: Sender<Arc<Apps>>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl WebhookChanges {
+    /// The apps from now on, with their endpoints. Call it before a worker uses them. An endpoint that stays keeps what
+    /// waits for it. What waits for one that is gone is still sent there.
+    pub fn apply(&self, apps: Arc<Apps>) {
+        // The dispatcher has ended if this fails, and then nothing is sent any longer.
+        let _ = self.changes.send(apps);
+        fence(Ordering::SeqCst);
+        self.doorbell.ring();
+    }
 }
 
 impl Webhooks {
+    /// For changes of the endpoints.
+    #[must_use]
+    pub fn changes(&self) -> WebhookChanges {
+        self.changes.clone()
+    }
+
     /// The outcomes of events, readable at any time and after the end.
     #[must_use]
     pub fn counters(&self) -> Arc<WebhookCounters> {

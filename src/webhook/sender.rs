@@ -20,7 +20,7 @@ use super::report::{self, Discarded, EndpointReport, events};
 use super::retry::{Policy, RetryVerdict};
 use super::time::{WebhookClock, later, unix_ms};
 use super::{EndpointTarget, WebhookSettings};
-use crate::app::{App, Apps, WebhookKind};
+use crate::app::{Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::live::{self, LiveEvent, LiveKind, LiveLog};
@@ -33,7 +33,7 @@ const NICE: i32 = 10;
 /// The state that senders share with the dispatcher.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) apps: Arc<Apps>,
+    pub(super) apps: SharedApps,
     pub(super) settings: WebhookSettings,
     pub(super) clock: WebhookClock,
     pub(super) client: EndpointClient,
@@ -45,6 +45,29 @@ pub(super) struct Common {
     pub(super) open_bytes: AtomicUsize,
     /// The time to finish is over.
     pub(super) stop: AtomicBool,
+}
+
+/// The apps with their secrets, which may change.
+#[derive(Debug)]
+#[expect(
+    clippy::disallowed_types,
+    reason = "between threads of this module, and no worker's: locked once a request"
+)]
+pub(super) struct SharedApps(std::sync::Mutex<Arc<Apps>>);
+
+#[expect(clippy::disallowed_types, reason = "see the type")]
+impl SharedApps {
+    pub(super) fn new(apps: Arc<Apps>) -> Self {
+        Self(std::sync::Mutex::new(apps))
+    }
+
+    pub(super) fn get(&self) -> Arc<Apps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, apps: Arc<Apps>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = apps;
+    }
 }
 
 /// What waits for an endpoint, the request under way included. Only the dispatcher adds, only the sender takes away.
@@ -256,7 +279,9 @@ impl Sender {
             self.sample(attempt.lines().next());
             let body = batch::body(attempt.lines(), attempt.unix_ms());
             self.common.counters.requests.add(1);
-            let result = self.common.client.post(&self.target.url, self.app(), &body);
+            let apps = self.common.apps.get();
+            let app = apps.get(self.target.app);
+            let result = self.common.client.post(&self.target.url, app, &body);
             if self.common.live.is_watched() {
                 self.observe(&attempt, result.as_ref().err());
             }
@@ -423,8 +448,8 @@ impl Sender {
         self.common.counters.settled.add(events as u64);
     }
 
-    fn app(&self) -> &App {
-        self.common.apps.get(self.target.app)
+    fn app_id(&self) -> String {
+        self.common.apps.get().get(self.target.app).id.clone()
     }
 
     /// Shows an attempt and its answer in the event log of the console.
@@ -450,7 +475,7 @@ impl Sender {
             tracing::warn!(
                 "webhook {} of app {} {}. Retrying {} for {} s; other events are not delayed",
                 self.target.shown,
-                self.app().id,
+                self.app_id(),
                 self.failure,
                 events(failed as u64),
                 self.common.settings.retry.as_secs(),
@@ -460,7 +485,7 @@ impl Sender {
 
     fn report_given_up(&mut self, now: Moment) {
         if let Some(what) = self.report.due(now) {
-            tracing::warn!("webhook {} of app {}: {what}", self.target.shown, self.app().id);
+            tracing::warn!("webhook {} of app {}: {what}", self.target.shown, self.app_id());
         }
     }
 

@@ -5,6 +5,7 @@
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 
 pub mod acceptor;
+pub mod configuration;
 mod debug_log;
 mod drain;
 pub mod inspect;
@@ -29,7 +30,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 
 use crate::admission::overload::Overload;
-use crate::app::Apps;
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::limits;
@@ -37,13 +37,14 @@ use crate::live::LiveLog;
 use crate::mailbox::Mailbox;
 use crate::metrics::CoreMetrics;
 use crate::output;
-use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard};
+use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard, ShardConfiguration};
 use crate::tick::http::{Http, Rules};
 use crate::tick::kernel::Kernel;
-use crate::tick::{Core, NextTick};
+use crate::tick::{Core, CoreConfiguration, NextTick};
 use crate::tls::TlsChannel;
 use crate::webhook::Feed;
 use acceptor::AcceptorLink;
+use configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use inspect::{Desk, DeskWork};
@@ -60,7 +61,8 @@ use transfer::{Rendezvous, Transfer};
 #[derive(Debug)]
 pub struct Shared {
     pub config: Config,
-    pub apps: Arc<Apps>,
+    /// What may change. A worker has its own link to it.
+    pub current: CurrentConfiguration,
     pub phase: Phase,
     /// `/up` answers 503, so that load balancers stop sending clients before the server drains
     /// (`Config::shutdown_delay_seconds`).
@@ -124,6 +126,8 @@ pub(crate) struct Worker<K: HostKernel> {
     desk_work: Option<DeskWork>,
     /// The configuration of TLS handshakes.
     acceptor: Option<Arc<AcceptorLink>>,
+    /// The configuration that this worker has applied.
+    configuration: Arc<ConfigurationLink>,
     /// The second of the last heartbeat.
     last_second: u32,
 }
@@ -137,6 +141,7 @@ pub struct Ends {
     pub feed: Option<Feed>,
     /// Of TLS listeners.
     pub acceptor: Option<Arc<AcceptorLink>>,
+    pub configuration: Arc<ConfigurationLink>,
 }
 
 /// A listener of one port.
@@ -180,8 +185,8 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
     if shared.unstartable.get().is_some() {
         return;
     }
-    let WorkerParts { kernel, mailbox, listeners, feed, acceptor, incoming } = parts;
-    let mut worker = Worker::new(shared, kernel, mailbox, feed);
+    let WorkerParts { kernel, mailbox, listeners, feed, acceptor, configuration, incoming } = parts;
+    let mut worker = Worker::new(shared, kernel, mailbox, feed, configuration);
     worker.use_acceptor(acceptor);
     for (listener, is_secure) in listeners {
         if is_secure {
@@ -204,12 +209,13 @@ struct WorkerParts<K> {
     listeners: Vec<(OwnedFd, bool)>,
     feed: Option<Feed>,
     acceptor: Option<Arc<AcceptorLink>>,
+    configuration: Arc<ConfigurationLink>,
     incoming: Option<(Rendezvous, UnixListener)>,
 }
 
 impl<K: HostKernel> WorkerParts<K> {
     fn make(make: fn(Clock) -> io::Result<K>, shared: &Shared, ends: Ends) -> io::Result<Self> {
-        let Ends { mailbox, listeners, feed, acceptor } = ends;
+        let Ends { mailbox, listeners, feed, acceptor, configuration } = ends;
         let incoming = match shared.transfer.incoming {
             None => None,
             Some(rendezvous) => {
@@ -221,7 +227,8 @@ impl<K: HostKernel> WorkerParts<K> {
             kernel::prepare_listener(listener).map(|listener| (listener, is_secure))
         };
         let listeners = listeners.into_iter().map(prepare).collect::<io::Result<_>>()?;
-        Ok(Self { kernel: make(shared.clock)?, mailbox, listeners, feed, acceptor, incoming })
+        let kernel = make(shared.clock)?;
+        Ok(Self { kernel, mailbox, listeners, feed, acceptor, configuration, incoming })
     }
 }
 
@@ -232,16 +239,23 @@ fn copy_of(error: &io::Error) -> io::Error {
 }
 
 impl<K: HostKernel> Worker<K> {
-    fn new(shared: Arc<Shared>, kernel: K, mailbox: Mailbox<Mail>, feed: Option<Feed>) -> Self {
-        let shard = Shard::new(shard_settings(&shared, &mailbox));
+    fn new(
+        shared: Arc<Shared>,
+        kernel: K,
+        mailbox: Mailbox<Mail>,
+        feed: Option<Feed>,
+        configuration: Arc<ConfigurationLink>,
+    ) -> Self {
+        let running = configuration.configuration.clone();
+        let shard = Shard::new(shard_settings(&shared, &running, &mailbox));
         let mut entropy = Entropy::default();
         let http = Http::new(
-            http_rules(&shared),
-            shared.apps.clone(),
+            http_rules(&shared, &running),
+            running.apps.clone(),
             shared.overload.clone(),
             Box::new(move || entropy.next()),
         );
-        let redis = RedisConnection::new(&shared, &mailbox);
+        let redis = RedisConnection::new(&shared, running.apps.clone(), &mailbox);
         let core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
         Self {
             core,
@@ -255,6 +269,7 @@ impl<K: HostKernel> Worker<K> {
             observer: Observer::default(),
             desk_work: None,
             acceptor: None,
+            configuration,
             // The first tick counts as a heartbeat, also in the first second of the clock.
             last_second: u32::MAX,
             shared,
@@ -291,6 +306,7 @@ impl<K: HostKernel> Worker<K> {
         let stage = self.shared.phase.stage();
         let now = self.clock.now();
         self.follow();
+        self.follow_configuration();
         self.heartbeat(now);
         self.core.http.unix_seconds = time::unix_seconds();
         self.begin_observing();
@@ -365,6 +381,24 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
+    /// Applies the configurations that came since the last tick, in their order.
+    fn follow_configuration(&mut self) {
+        while let Some(next) = self.configuration.next().cloned() {
+            let running = next.configuration.clone();
+            let shard = ShardConfiguration {
+                apps: running.apps.clone(),
+                verbose_errors: running.verbose_errors,
+                debug: running.debug,
+            };
+            self.core.apply(CoreConfiguration { shard, rules: http_rules(&self.shared, &running) });
+            if let Some(redis) = &mut self.redis {
+                redis.set_apps(running.apps.clone());
+            }
+            next.report(self.core.mailbox.core());
+            self.configuration = next;
+        }
+    }
+
     /// Follows a change of the phase, including a transfer that is cancelled.
     fn follow(&mut self) {
         if self.shared.phase.is_leaving() && self.core.is_paused() {
@@ -391,9 +425,10 @@ impl<K: HostKernel> Worker<K> {
             feed.ring();
         }
         self.debug_log.write(&mut self.core.shard.outbox.traces);
+        let apps = &self.configuration.configuration.apps;
         for event in self.core.http.printed.drain(..) {
             if self.shared.config.print_events {
-                output::events(printed::line(&self.shared.apps.get(event.app).id, &event));
+                output::events(printed::line(&apps.get(event.app).id, &event));
             }
             if self.core.http.is_observed {
                 self.observer.published(&event);
@@ -405,11 +440,15 @@ impl<K: HostKernel> Worker<K> {
     }
 }
 
-fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
+fn shard_settings(
+    shared: &Shared,
+    running: &RunningConfiguration,
+    mailbox: &Mailbox<Mail>,
+) -> Settings {
     Settings {
         core: mailbox.core(),
         cores: mailbox.cores(),
-        apps: shared.apps.clone(),
+        apps: running.apps.clone(),
         channel_hash_seed: shared.channel_hash_seed,
         memory: MemoryLimits {
             send_queue_bytes_max: shared.config.send_queue_bytes_max,
@@ -417,8 +456,8 @@ fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
         },
         connections_reserved: shared.sockets_reserved,
         cache_bytes_max: shared.config.cache_bytes_max / usize::from(mailbox.cores()),
-        verbose_errors: shared.config.verbose_errors,
-        debug: shared.config.debug,
+        verbose_errors: running.verbose_errors,
+        debug: running.debug,
         node: shared.redis.as_ref().map(|redis| redis.node),
         webhook_linger_seconds: match shared.config.webhook_debounce_ms {
             0 => 0,
@@ -431,16 +470,16 @@ fn shard_settings(shared: &Shared, mailbox: &Mailbox<Mail>) -> Settings {
     }
 }
 
-fn http_rules(shared: &Shared) -> Rules {
+fn http_rules(shared: &Shared, running: &RunningConfiguration) -> Rules {
     let config = &shared.config;
     let connections = shared.sockets_reserved / limits::SOCKETS_PER_HTTP_CONNECTION;
     Rules {
-        request_size_max: config.request_size_max,
-        request_seconds: config.handshake_timeout_seconds,
-        keepalive_seconds: config.keepalive_timeout_seconds,
+        request_size_max: running.request_size_max,
+        request_seconds: running.handshake_timeout_seconds,
+        keepalive_seconds: running.keepalive_timeout_seconds,
         prefix: config.path.clone(),
-        verbose_errors: config.verbose_errors,
-        debug: config.debug,
+        verbose_errors: running.verbose_errors,
+        debug: running.debug,
         print_events: config.print_events,
         connections_max: connections.max(limits::HTTP_CONNECTIONS_MIN),
     }

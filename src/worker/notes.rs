@@ -9,7 +9,8 @@ use std::os::fd::AsFd;
 
 use tracing::field::display;
 
-use super::{HostKernel, Shared, Worker};
+use super::{HostKernel, Worker};
+use crate::app::Apps;
 use crate::cause::Cause;
 use crate::output::PEER;
 use crate::pusher::socket_id::SocketId;
@@ -56,25 +57,25 @@ impl<K: HostKernel> Worker<K> {
     /// Logs the lines that the shard and the sessions have queued. Call it before the sockets that this tick closes are
     /// removed, because it reads their peer addresses.
     pub(super) fn write_refusals(&mut self) {
-        let core = &mut self.core;
+        let (core, apps) = (&mut self.core, &self.configuration.configuration.apps);
         for refusal in std::mem::take(&mut core.shard.outbox.refusals) {
             let RefusalNote { cause, line, left_out, connection, app, socket_id } = refusal;
             let is_there = core.shard.get(connection).is_some();
             let socket = core.reactor.descriptor(connection.slot).filter(|_| is_there);
             let who = LinePeer { client: None, peer: socket.and_then(peer_of), app };
-            write_line_about(&self.shared, cause, &line, left_out, who, Some(socket_id));
+            write_line_about(apps, cause, &line, left_out, who, Some(socket_id));
             let is_observed = core.http.is_observed;
             self.observer.refused(app, Some(socket_id), cause.name(), &line, is_observed);
         }
         for RefusalLine { cause, line, left_out, who } in core.http.refusals.drain(..) {
-            write_line_about(&self.shared, cause, &line, left_out, who, None);
+            write_line_about(apps, cause, &line, left_out, who, None);
             self.observer.refused(who.app, None, cause.name(), &line, core.http.is_observed);
         }
     }
 }
 
 fn write_line_about(
-    shared: &Shared,
+    apps: &Apps,
     cause: Cause,
     line: &str,
     left_out: u32,
@@ -85,7 +86,7 @@ fn write_line_about(
     let peer = who.peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
     let client = who.client.filter(|client| peer.is_none_or(|peer| peer.ip() != *client));
     let (peer, client) = (peer.map(display), client.map(display));
-    let app = who.app.map(|app| display(&shared.apps.get(app).id));
+    let app = who.app.map(|app| display(&apps.get(app).id));
     let socket = socket_id.map(display);
     let left_out = (left_out > 0).then_some(left_out);
     if cause.is_ordinary() {

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{HostKernel, Shared, Worker, time};
+use crate::app::Apps;
 use crate::clock::Moment;
 use crate::cluster::{ClusterSession, Login};
 use crate::config::Scaling;
@@ -115,19 +116,17 @@ pub(super) struct RedisConnection {
 }
 
 impl RedisConnection {
-    pub(super) fn new(worker: &Shared, mailbox: &Mailbox<Mail>) -> Option<Self> {
+    pub(super) fn set_apps(&mut self, apps: Arc<Apps>) {
+        self.session.set_apps(apps);
+    }
+
+    pub(super) fn new(worker: &Shared, apps: Arc<Apps>, mailbox: &Mailbox<Mail>) -> Option<Self> {
         let connections = worker.redis.as_ref()?;
         let Scaling { prefix, username, password, .. } = &connections.scaling;
         let login = Login { username: username.clone(), password: password.clone() };
         let own = SessionId { node: connections.node, core: mailbox.core() };
         Some(Self {
-            session: ClusterSession::new(
-                own,
-                prefix,
-                worker.apps.clone(),
-                login,
-                time::unix_seconds(),
-            ),
+            session: ClusterSession::new(own, prefix, apps, login, time::unix_seconds()),
             state: RedisState::Pausing(Moment::default()),
             doorbells: mailbox.doorbells(),
             number: 0,

@@ -4,6 +4,8 @@
 mod backend;
 #[path = "../simulator/backends.rs"]
 mod backends;
+#[path = "../simulator/change.rs"]
+mod change;
 #[path = "../simulator/cipher.rs"]
 mod cipher;
 #[path = "../simulator/client.rs"]

@@ -214,9 +214,8 @@ fn peers_that_stall_are_bounded_in_number_and_do_not_delay_others_for_long() {
     wire.send(b"GET / HTTP/1.1\r\nX: ");
     wire.send_to_closing(&vec![b'x'; 20_000]);
     assert_eq!(wire.reply(true).status, 431);
-    let mut wire = admin.wire();
-    wire.send_to_closing(b"POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n");
-    assert_eq!(wire.reply(true).status, 413);
+    let large = "POST /api/apps HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n";
+    assert_eq!(admin.send(large).status, 413);
 }
 
 /// The listener passes to the new process: no connection is refused, and its port is the same.

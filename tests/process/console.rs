@@ -34,7 +34,14 @@ fn without_a_token_the_loopback_shows_numbers_only() {
     let right = format!("Authorization: Bearer {token}\r\n");
     assert_eq!(open.get("/api/overview").status, 200);
     assert_eq!(guarded.get("/api/overview").status, 401);
-    for path in ["/api/apps", "/api/channels", "/api/connections", "/api/refusals", "/api/nodes"] {
+    for path in [
+        "/api/apps",
+        "/api/traffic",
+        "/api/channels",
+        "/api/connections",
+        "/api/refusals",
+        "/api/nodes",
+    ] {
         let refused = open.get(path);
         assert_eq!(
             (refused.status, refused.body.contains("RINGVERB_ADMIN_TOKEN")),

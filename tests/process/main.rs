@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `admin` | the admin listener: probes, who may see what, take-over |
 //! | `alone` | memory, descriptors, fairness: measured, so nothing else may run at that time |
+//! | `change` | the configuration, apps and access change while the server runs |
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
 //! | `documents` | commands and options that the documents name |
@@ -30,6 +31,7 @@
 
 mod admin;
 mod alone;
+mod change;
 mod cluster;
 mod configuration;
 mod console;

@@ -46,6 +46,8 @@ pub(crate) struct Client {
     pub(crate) user: String,
     pub(crate) socket_id: Option<String>,
     pub(crate) places: BTreeMap<&'static str, Place>,
+    /// Channels that it has lost while it asked for them, until all is quiet: the request may be answered yet.
+    doubtful: BTreeSet<&'static str>,
     /// Channels it has left, until all is quiet: events may be on their way.
     pub(crate) left: BTreeSet<&'static str>,
     pub(crate) reads: bool,
@@ -80,6 +82,7 @@ impl Client {
             user,
             socket_id: None,
             places: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             left: BTreeSet::new(),
             reads: true,
             has_been_deaf: false,
@@ -179,9 +182,28 @@ impl Client {
         (place.acknowledged && !place.back_at_once).then_some(place)
     }
 
+    /// The backend may take the channel from it: nothing more is due.
+    pub(crate) fn may_lose(&mut self, channel: &'static str) {
+        if let Some(place) = self.places.get_mut(channel) {
+            place.due.clear();
+            place.due_from_elsewhere.clear();
+            place.back_at_once = true;
+        }
+    }
+
+    /// The backend has taken the channel from it.
+    fn lose(&mut self, channel: &'static str) {
+        let place = self.places.remove(channel);
+        if place.is_some_and(|place| !place.acknowledged) {
+            self.doubtful.insert(channel);
+        }
+        self.left.insert(channel);
+    }
+
     /// All is quiet: what it left behind has come.
     pub(crate) fn rest(&mut self) {
         self.left.clear();
+        self.doubtful.clear();
         self.places.values_mut().for_each(|place| place.back_at_once = false);
     }
 
@@ -234,9 +256,15 @@ impl Client {
             }
             "pusher:pong" => self.pongs += 1,
             "pusher:ping" | "pusher:cache_miss" | "pusher:error" => {}
+            "pusher_internal:subscription_count" => {}
+            "pusher:subscription_error" => self.lose(channel.expect("a channel")),
             "pusher:signin_success" => assert!(self.signed_in, "{value}"),
             "pusher_internal:watchlist_events" => self.hear_of_users(&data()),
             "pusher_internal:subscription_succeeded" => {
+                if let Some(channel) = channel.filter(|channel| self.doubtful.remove(channel)) {
+                    let place = Place { back_at_once: true, ..Place::default() };
+                    self.places.entry(channel).or_insert(place);
+                }
                 let Some(place) = channel.and_then(|channel| self.places.get_mut(channel)) else {
                     assert!(channel.is_some_and(|channel| self.left.contains(channel)), "{value}");
                     return;

@@ -11,6 +11,7 @@ mod attack;
 mod attacker;
 mod backend;
 mod backends;
+mod change;
 mod cipher;
 mod client;
 mod cluster;

@@ -18,10 +18,10 @@ use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
 use ringverb::shard::{
     Answer, Inspection, Inspector, Mail, MemoryLimits, NodeId, Pace, Question, SessionId, Settings,
-    Shard,
+    Shard, ShardConfiguration,
 };
 use ringverb::tick::http::{Http, Rules};
-use ringverb::tick::{AddressChange, Core, NextTick};
+use ringverb::tick::{AddressChange, Core, CoreConfiguration, NextTick};
 use ringverb::ws::frame;
 
 use crate::kernel::{Shared, SimKernel, Socket, World};
@@ -277,6 +277,14 @@ impl Process {
         core.http.refusals.clear();
         core.shard.outbox.notes.clear();
         core.shard.outbox.refusals.clear();
+    }
+
+    /// As `Worker::follow_configuration`.
+    pub(crate) fn apply(&mut self, core: usize, apps: Arc<Apps>, http_connections_max: usize) {
+        let shard = ShardConfiguration { apps, verbose_errors: false, debug: false };
+        let rules = rules(http_connections_max);
+        self.cores[core].apply(CoreConfiguration { shard, rules });
+        self.tick(core);
     }
 
     /// The time of day, for signatures.

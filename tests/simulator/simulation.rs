@@ -7,6 +7,7 @@ use ringverb::pusher::socket_id::SocketId;
 use ringverb::shard::{Answer, Described, Question};
 
 use crate::backend::{Backend, Ledger};
+use crate::change::Changes;
 use crate::client::{self, CHANNELS, Client, USERS};
 use crate::kernel::{Shared, Wire};
 use crate::process::{APP, HTTP_CONNECTIONS_MAX, Process, Shape, new_world};
@@ -42,11 +43,13 @@ pub(crate) struct Simulation {
     pub(crate) has_drained: bool,
     /// Most steps are those of backends.
     is_mostly_http: bool,
+    pub(crate) changes: Changes,
 }
 
 impl Simulation {
     pub(crate) fn new(random: Random, is_mostly_http: bool) -> Self {
         let is_secure = random.is_one_seed_in(3);
+        let changes = Changes::new(&random, !is_mostly_http);
         let cores = 1 + u16::try_from(random.below(5)).expect("small");
         let is_crowded = random.one_in(4);
         let http_connections_max =
@@ -80,6 +83,7 @@ impl Simulation {
             is_crowded,
             has_drained: false,
             is_mostly_http,
+            changes,
         }
     }
 
@@ -101,6 +105,8 @@ impl Simulation {
             return self.read_all();
         }
         match self.below(36) {
+            19 | 24..=26 | 30..=31 if self.changes.are_made => self.change(),
+            32..=33 if self.changes.are_made => self.take_access_back(),
             0..=2 if self.clients.len() < 12 => self.connect(),
             3 if self.below(4) == 0 => {
                 self.speak(|client, channel| client.subscribe_twice(channel));
@@ -157,7 +163,7 @@ impl Simulation {
         self.send(index, &bytes);
     }
 
-    fn somebody(&self) -> Option<usize> {
+    pub(crate) fn somebody(&self) -> Option<usize> {
         let there: Vec<usize> =
             (0..self.clients.len()).filter(|index| !self.clients[*index].over).collect();
         (!there.is_empty()).then(|| there[self.below(there.len())])
@@ -293,6 +299,11 @@ impl Simulation {
     /// Nothing is due to a client that has gone, and what it said last may not have been heard.
     pub(crate) fn forget(&mut self, index: usize) {
         self.clients[index].over = true;
+        self.doubt_events_of(index);
+    }
+
+    /// What a client said last may not have been heard, or is refused.
+    pub(crate) fn doubt_events_of(&mut self, index: usize) {
         for number in std::mem::take(&mut self.clients[index].unsettled) {
             for place in self.clients.iter_mut().flat_map(|client| client.places.values_mut()) {
                 place.due.remove(&number);
@@ -368,6 +379,7 @@ impl Simulation {
     }
 
     pub(crate) fn settle_and_check(&mut self) {
+        self.finish_change();
         self.settle();
         self.check();
         for question in std::mem::take(&mut self.asked) {
@@ -375,7 +387,10 @@ impl Simulation {
         }
         if self.all_read() {
             self.check_counts();
-            self.check_answers();
+            // The backend of an app that is not served is refused.
+            if self.process.apps.get(APP).is_served() {
+                self.check_answers();
+            }
         }
         for client in &mut self.clients {
             // A client that does not read may have been closed: only its close frame tells it, and what it said behind

@@ -1,6 +1,7 @@
 //! What a signature covers, and which requests count as failed authentications.
 
 use super::*;
+use crate::shard::AccessTarget;
 
 #[test]
 fn an_escape_in_the_path_does_not_open_another_resource() {
@@ -32,7 +33,9 @@ fn an_escape_in_the_path_does_not_open_another_resource() {
     let sent = "/apps/1001/users/auth0%7C7%20%C3%A9/terminate_connections";
     let signed_path = "/apps/1001/users/auth0|7 é/terminate_connections";
     let plan = run(&signed("POST", sent, signed_path, &[], ""), "");
-    assert!(matches!(plan, Plan::Terminate { user_id, .. } if user_id == "auth0|7 é"));
+    assert!(
+        matches!(plan, Plan::EndAccess(command) if command.target == AccessTarget::User("auth0|7 é".into()))
+    );
 }
 
 #[test]

@@ -10,8 +10,8 @@ use super::super::names::Topic;
 use super::{AwaitedReply, ClusterSession, HEARD_MAX, Lost};
 use crate::app::AppIndex;
 use crate::shard::{
-    ApiMessage, ChannelMessage, FromCluster, LEASE_BEATS, NodeMessage, SessionId, SessionMessage,
-    Shard,
+    AccessAction, AccessCommand, AccessTarget, ApiMessage, ChannelMessage, FromCluster,
+    LEASE_BEATS, NodeMessage, SessionId, SessionMessage, Shard,
 };
 use crate::text::shown;
 
@@ -160,9 +160,11 @@ impl ClusterSession {
                 }
             }
             SessionMessage::Terminate { app, user_id } => {
-                if let Some(app) = self.app(&app) {
-                    shard.on_cluster(FromCluster::Terminate { app, user_id: &user_id });
-                }
+                let (target, action) = (AccessTarget::User(user_id), AccessAction::Terminate);
+                self.end_access(&app, target, action, shard);
+            }
+            SessionMessage::EndAccess { app, target, action } => {
+                self.end_access(&app, target, action, shard);
             }
             SessionMessage::ReplayRequest { away_seconds, received } => {
                 let number = received.iter().find(|(session, _)| *session == self.own);
@@ -178,6 +180,12 @@ impl ClusterSession {
         }
     }
 
+    fn end_access(&self, app: &str, target: AccessTarget, action: AccessAction, shard: &mut Shard) {
+        if let Some(app) = self.app(app) {
+            shard.on_cluster(FromCluster::EndAccess(&AccessCommand { app, target, action }));
+        }
+    }
+
     pub(super) fn app(&self, id: &str) -> Option<AppIndex> {
         self.apps.by_id(id)
     }
@@ -188,7 +196,9 @@ pub(super) fn is_replayable(message: &NodeMessage) -> bool {
     matches!(
         message,
         NodeMessage::Channel(ChannelMessage::Event { .. })
-            | NodeMessage::Session(SessionMessage::Terminate { .. })
+            | NodeMessage::Session(
+                SessionMessage::Terminate { .. } | SessionMessage::EndAccess { .. }
+            )
     )
 }
 

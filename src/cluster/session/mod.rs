@@ -251,6 +251,11 @@ pub struct ClusterSession {
 }
 
 impl ClusterSession {
+    /// Uses these apps from now on. An app keeps its index.
+    pub fn set_apps(&mut self, apps: Arc<Apps>) {
+        self.apps = apps;
+    }
+
     /// `prefix` is what all names in Redis start with; `unix_seconds` is now.
     #[must_use]
     pub fn new(

@@ -21,10 +21,10 @@ impl ClusterSession {
             ToCluster::Publish { channel, frame, except, cache_ttl_seconds } => {
                 self.publish(&channel, &frame, except, cache_ttl_seconds);
             }
-            ToCluster::Terminate { app, user_id } => {
-                let recent = RecentMessage::Terminate { app, user_id: user_id.clone() };
-                let app = self.apps.get(app).id.as_str().into();
-                let payload = self.payload(SessionMessage::Terminate { app, user_id }.into(), b"");
+            ToCluster::EndAccess(command) => {
+                let recent = RecentMessage::EndAccess(command.clone());
+                let app = self.apps.get(command.app).id.as_str().into();
+                let payload = self.payload(SessionMessage::of_access(app, *command).into(), b"");
                 self.recent.note(self.number, self.clock, recent);
                 let mut bytes = Vec::new();
                 let topic = self.names.all();

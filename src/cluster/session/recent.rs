@@ -6,10 +6,9 @@
 
 use std::collections::VecDeque;
 
-use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::ChannelKey;
+use crate::shard::{AccessCommand, ChannelKey};
 
 const BYTES_MAX: usize = 16 << 20;
 /// How long a session may be down and miss nothing.
@@ -21,7 +20,7 @@ const ENTRY_BYTES: usize = 96;
 #[derive(Clone, Debug)]
 pub(super) enum RecentMessage {
     Event { channel: ChannelKey, frame: FrameBytes, except: Option<SocketId> },
-    Terminate { app: AppIndex, user_id: Box<str> },
+    EndAccess(Box<AccessCommand>),
 }
 
 impl RecentMessage {
@@ -29,7 +28,7 @@ impl RecentMessage {
         ENTRY_BYTES
             + match self {
                 Self::Event { frame, .. } => frame.len(),
-                Self::Terminate { user_id, .. } => user_id.len(),
+                Self::EndAccess(command) => command.text_bytes(),
             }
     }
 }
@@ -73,9 +72,14 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::{AccessAction, AccessTarget};
 
     fn published(bytes: usize) -> RecentMessage {
-        RecentMessage::Terminate { app: AppIndex(0), user_id: "x".repeat(bytes).into() }
+        RecentMessage::EndAccess(Box::new(AccessCommand {
+            app: crate::app::AppIndex(0),
+            target: AccessTarget::User("x".repeat(bytes).into()),
+            action: AccessAction::Terminate,
+        }))
     }
 
     fn numbers(recent: &Recent, number: u64, second: u32) -> Vec<u64> {

@@ -15,8 +15,8 @@ use super::{
     AwaitedReply, ClusterSession, HEARD_SECONDS_MAX, REPLAY_MARGIN_SECONDS, RETRANSMIT_BYTES_MAX,
 };
 use crate::shard::{
-    ChannelKey, ChannelMessage, FromCluster, LEASE_BEATS, NodeId, NodeMessage, Replayed, SessionId,
-    SessionMessage, Shard,
+    AccessAction, AccessCommand, AccessTarget, ChannelKey, ChannelMessage, FromCluster,
+    LEASE_BEATS, NodeId, NodeMessage, Replayed, SessionId, SessionMessage, Shard,
 };
 
 impl ClusterSession {
@@ -110,7 +110,11 @@ impl ClusterSession {
                 }
             }
             Replayed::Terminate { user_id, .. } => {
-                shard.on_cluster(FromCluster::Terminate { app, user_id: &user_id });
+                let (target, action) = (AccessTarget::User(user_id), AccessAction::Terminate);
+                shard.on_cluster(FromCluster::EndAccess(&AccessCommand { app, target, action }));
+            }
+            Replayed::EndAccess { target, action, .. } => {
+                shard.on_cluster(FromCluster::EndAccess(&AccessCommand { app, target, action }));
             }
         }
     }
@@ -224,9 +228,10 @@ impl ClusterSession {
                     Replayed::Event { except, cache: false },
                     Some(frame),
                 ),
-                RecentMessage::Terminate { app, user_id } => {
+                RecentMessage::EndAccess(command) => {
+                    let app = command.app;
                     let id = self.apps.get(app).id.as_str().into();
-                    (app, "".into(), Replayed::Terminate { app: id, user_id }, None)
+                    (app, "".into(), Replayed::of_access(id, *command), None)
                 }
             };
             let app = self.apps.get(app).id.as_str().into();

@@ -107,6 +107,7 @@ options! {
         Takeover "takeover" ["RINGVERB_TAKEOVER"] "true", BOOL, "let a new process (--takeover, SIGUSR2) take this one's place";
         Admin "admin" ["RINGVERB_ADMIN"] "127.0.0.1:9601", text("an address with a port, unix:/path, or off"), "where metrics and probes are served";
         AdminToken "admin_token" ["RINGVERB_ADMIN_TOKEN"] "", secret("16 to 256 characters; empty for none"), "bearer token for RINGVERB_ADMIN beyond loopback";
+        AppsFile "apps_file" ["RINGVERB_APPS_FILE"] "", text("a path; empty for none"), "TOML file of apps that are changed at run time";
         SendQueueBytesMax "send_queue_bytes_max" ["RINGVERB_SEND_QUEUE_BYTES_MAX"] "1048576", size(4_096, 1 << 31), "unsent bytes after which a slow connection is closed";
         ConnectionBytesMax "connection_bytes_max" ["RINGVERB_CONNECTION_BYTES_MAX"] "", size(1 << 16, SIZE_MAX).note("empty adds 192K"), "all that one connection keeps";
         CacheBytesMax "cache_bytes_max" ["RINGVERB_CACHE_BYTES_MAX"] "134217728", size(1 << 16, 1 << 40), "all remembered events of cache channels";
@@ -133,6 +134,7 @@ options! {
         AppId "id" ["REVERB_APP_ID"] "", exact(IN_URLS), "id of the app";
         AppKey "key" ["REVERB_APP_KEY"] "", exact(IN_URLS), "public key of the app";
         AppSecret "secret" ["REVERB_APP_SECRET"] "", secret("text"), "secret of the app";
+        AppSecondSecret "second_secret" ["RINGVERB_APP_SECOND_SECRET"] "", secret("text; empty for none"), "second valid secret, to exchange the first without an outage";
         AppEnabled "enabled" ["RINGVERB_APP_ENABLED"] "true", BOOL, "serve the app; false refuses clients with 4003, requests with 403";
         PingInterval "ping_interval" ["REVERB_APP_PING_INTERVAL"] "60", seconds(1, 86_400), "silence after which a connection is pinged";
         ActivityTimeout "activity_timeout" ["REVERB_APP_ACTIVITY_TIMEOUT"] "30", seconds(1, 86_400), "silence after which clients ping, as sent to them";

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -18,6 +19,7 @@ use super::{AdminServer, ScrapeSources};
 use crate::config::admin::{Admin, AdminPlace};
 use crate::server::doctor::port::live_holder;
 use crate::server::probe::StartError;
+use crate::server::takeover::Order;
 use crate::server::{own_file, port};
 
 /// Connections that wait to be accepted.
@@ -75,10 +77,11 @@ impl Claimed {
     pub(in crate::server) fn serve(
         self,
         sources: ScrapeSources,
+        orders: Sender<Order>,
     ) -> io::Result<Option<AdminServer>> {
         match self {
             Self::Off => Ok(None),
-            Self::Listens(listener) => AdminServer::start(listener, sources).map(Some),
+            Self::Listens(listener) => AdminServer::start(listener, sources, orders).map(Some),
             Self::Without(why) => {
                 tracing::warn!(
                     "no admin listener, so no metrics: {why}. Set RINGVERB_ADMIN to another address, or to off"

@@ -2,11 +2,13 @@
 //!
 //! `listener.rs` owns the socket, which a process that takes over inherits. `connection.rs` reads one request and
 //! writes one answer, within limits of size, time and number. `routes.rs` decides what is answered to whom. `metrics`
-//! has the table of metrics, `api` what the console reads, `viewers` the event log. All of it runs on the thread `admin`, which has a runtime like that of the control thread,
-//! so that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish.
-//! Only `api` asks workers, with bounded questions that have a time limit.
+//! has the table of metrics, `api` what the console reads, `viewers` the event log, `changes` the requests that change
+//! the configuration. All of it runs on the thread `admin`, which has a runtime like that of the control thread, so
+//! that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish. Only
+//! `api` asks workers, with bounded questions that have a time limit, and `changes` the main thread.
 
 mod api;
+mod changes;
 mod connection;
 mod console;
 mod listener;
@@ -24,11 +26,13 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 
 use monoio::time::sleep;
 use socket2::Socket;
 
 use super::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
+use super::takeover::Order;
 use crate::config::admin::AdminPlace;
 use routes::AdminState;
 
@@ -48,7 +52,11 @@ impl AdminServer {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(listener: AdminListener, sources: ScrapeSources) -> io::Result<Self> {
+    pub(super) fn start(
+        listener: AdminListener,
+        sources: ScrapeSources,
+        orders: Sender<Order>,
+    ) -> io::Result<Self> {
         let thread = Control::start_thread("admin")?;
         let listener = Arc::new(listener);
         let is_stopped = Arc::new(AtomicBool::new(false));
@@ -56,7 +64,7 @@ impl AdminServer {
         thread.run(move || {
             let readable = Readable::of(&of_task.socket)?;
             let is_tcp = matches!(of_task.place, AdminPlace::Tcp(_));
-            let state = Rc::new(AdminState::new(sources, is_tcp));
+            let state = Rc::new(AdminState::new(sources, is_tcp, orders));
             Ok(async move { accept_all(&of_task.socket, &readable, &stops, &state).await })
         })?;
         Ok(Self { listener, is_stopped, _thread: thread })

@@ -8,20 +8,22 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::api::{Parameters, Questions};
-use super::console;
 use super::metrics::{self, Format, Scrape, ScrapeSources};
 use super::viewers::{ViewFilter, Viewer, Viewers};
+use super::{changes, console};
 use crate::admission::overload::OverloadLevel;
 use crate::app::Secret;
 use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
 use crate::server::memory::Resident;
+use crate::server::takeover::Order;
 use crate::text::shown;
 use crate::worker::Shared;
 use crate::worker::time::unix_seconds;
@@ -34,7 +36,7 @@ const INDEX: &str = "ringverb, admin listener:\n\
     /live     200 while every worker runs, otherwise 503\n\
     /ready    200 if new clients are welcome, otherwise 503 with the reason\n\
     /metrics  Prometheus text format, or OpenMetrics if Accept asks for it\n\
-    /api/     what the console reads, as JSON (docs/OPERATIONS.md)\n";
+    /api/     what the console reads, changes of apps, reload: JSON (docs/OPERATIONS.md)\n";
 
 /// An answer to a request.
 pub(super) enum AdminAnswer {
@@ -50,6 +52,8 @@ pub(super) struct AdminState {
     resident: Option<Resident>,
     /// It is not a socket file, whose permissions say who may connect.
     is_tcp: bool,
+    /// To the main thread.
+    orders: Sender<Order>,
     /// By worker: the heartbeat that was seen last, and since when it is the same.
     heartbeats: RefCell<Vec<(u64, Moment)>>,
     pub(super) questions: Questions,
@@ -57,14 +61,16 @@ pub(super) struct AdminState {
 }
 
 impl AdminState {
-    pub(super) fn new(sources: ScrapeSources, is_tcp: bool) -> Self {
+    pub(super) fn new(sources: ScrapeSources, is_tcp: bool, orders: Sender<Order>) -> Self {
         let now = sources.shared.clock.now();
         let beats = sources.shared.heartbeats.iter();
         let heartbeats = RefCell::new(beats.map(|_| (0, now)).collect());
-        let (log, apps) = (sources.shared.live.clone(), sources.shared.apps.clone());
-        let viewers = Rc::new(Viewers::new(log, apps));
+        let log = sources.shared.live.clone();
+        let shared = sources.shared.clone();
+        let viewers = Rc::new(Viewers::new(log, move || shared.current.get().apps.clone()));
         let questions = Questions::default();
-        Self { sources, resident: Resident::open().ok(), is_tcp, heartbeats, questions, viewers }
+        let resident = Resident::open().ok();
+        Self { sources, resident, is_tcp, orders, heartbeats, questions, viewers }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -75,8 +81,11 @@ impl AdminState {
         let path = request.path();
         let is_read = matches!(request.method(), "GET" | "HEAD");
         let response = if !is_read && !path.starts_with("/api/") {
-            Response::text(405, "The admin listener serves GET and HEAD, and POST below /api/.\n")
-                .with_header("Allow", "GET, HEAD")
+            Response::text(
+                405,
+                "The admin listener serves GET and HEAD, and changes below /api/.\n",
+            )
+            .with_header("Allow", "GET, HEAD")
         } else if path == "/live" {
             self.live()
         } else if path == "/ready" {
@@ -98,6 +107,7 @@ impl AdminState {
             }
         } else if path.starts_with("/api/") {
             match is_read.then_some(()).map_or_else(|| may_change(request), Ok) {
+                Ok(()) if changes::is_change(path) => changes::answer(request, &self.orders).await,
                 Ok(()) => self.answer_api(request).await,
                 Err(refusal) => refusal,
             }
@@ -139,7 +149,7 @@ impl AdminState {
 
     /// Whether the request may see more than probes.
     fn admit(&self, request: &Request) -> Result<(), Response> {
-        if let Some(token) = &self.shared().config.admin.token {
+        if let Some(token) = &self.shared().current.get().admin_token {
             let given = request.header("authorization");
             let given = given.as_deref().and_then(bearer);
             return if given.is_some_and(|given| is_token(token, given)) {
@@ -161,7 +171,8 @@ impl AdminState {
             || !self.is_tcp
             || config.development
             || config.verbose_errors;
-        if is_open || !path.starts_with("/api/") || path == "/api/overview" {
+        if is_open || !path.starts_with("/api/") || matches!(path, "/api/overview" | "/api/reload")
+        {
             return Ok(());
         }
         let text = "Channels, users, events and actions are not for every user of this host: set RINGVERB_ADMIN_TOKEN \
@@ -196,8 +207,10 @@ impl AdminState {
     fn metrics(&self, request: &Request) -> Response {
         let accept = request.header_list("accept");
         let format = Format::of_accept(accept.as_deref().unwrap_or_default());
+        let apps = self.shared().current.get().apps.clone();
         let scrape = Scrape {
             sources: &self.sources,
+            apps: &apps,
             resident_bytes: self.resident_bytes(),
             unix_seconds: unix_seconds(),
             is_ready: self.why_not_ready().is_none(),
@@ -274,7 +287,7 @@ fn with_safe_fields(response: Response) -> Response {
 fn may_change(request: &Request) -> Result<(), Response> {
     let kind = request.header("content-type");
     let kind = kind.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
-    if request.method() == "POST" && !kind.trim().eq_ignore_ascii_case("application/json") {
+    if !kind.trim().eq_ignore_ascii_case("application/json") {
         let text = "A request that changes something needs `Content-Type: application/json`.\n";
         return Err(Response::text(415, text));
     }
@@ -323,6 +336,38 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::request::{Progress, RequestLimits, RequestReader};
+
+    #[test]
+    fn a_page_of_another_origin_changes_nothing() {
+        let status = |head: &str| {
+            let mut reader = RequestReader::new(RequestLimits { request_size_max: 100 });
+            match reader.read(&mut format!("{head}\r\nContent-Length: 0\r\n\r\n").into_bytes()) {
+                Ok(Progress::Complete(request)) => {
+                    may_change(&request).err().map_or(200, |refusal| refusal.status)
+                }
+                _ => panic!("a request"),
+            }
+        };
+        let json = "Content-Type: application/json";
+        for (fields, expected) in [
+            (String::new(), 415),
+            ("Content-Type: text/plain".to_owned(), 415),
+            ("Content-Type: application/x-www-form-urlencoded".to_owned(), 415),
+            (json.to_owned(), 200),
+            (format!("{json}; charset=utf-8"), 200),
+            (format!("{json}\r\nOrigin: http://127.0.0.1:9601"), 200),
+            (format!("{json}\r\nOrigin: http://evil.test"), 403),
+            (format!("{json}\r\nOrigin: null"), 403),
+            (format!("{json}\r\nOrigin: http://127.0.0.1:9602"), 403),
+            (format!("{json}\r\nOrigin: http://127.0.0.1:9601.evil.test"), 403),
+        ] {
+            for line in ["POST /api/reload", "DELETE /api/apps/1", "POST /api/disconnect"] {
+                let head = format!("{line} HTTP/1.1\r\nHost: 127.0.0.1:9601\r\n{fields}");
+                assert_eq!(status(head.trim_end()), expected, "{head}");
+            }
+        }
+    }
 
     #[test]
     fn only_names_of_the_loopback_are_this_host() {

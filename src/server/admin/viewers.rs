@@ -70,17 +70,18 @@ struct ViewQueue {
 }
 
 /// All viewers.
-#[derive(Debug)]
 pub(super) struct Viewers {
     log: Arc<LiveLog>,
-    apps: Arc<Apps>,
+    /// The apps in use.
+    apps: Box<dyn Fn() -> Arc<Apps>>,
     queues: RefCell<Vec<Rc<ViewQueue>>>,
     /// Events that the threads had no room for.
     lost: Cell<u64>,
 }
 
 impl Viewers {
-    pub(super) fn new(log: Arc<LiveLog>, apps: Arc<Apps>) -> Self {
+    pub(super) fn new(log: Arc<LiveLog>, apps: impl Fn() -> Arc<Apps> + 'static) -> Self {
+        let apps = Box::new(apps);
         Self { log, apps, queues: RefCell::default(), lost: Cell::new(0) }
     }
 
@@ -114,13 +115,14 @@ impl Viewers {
         let mut events = Vec::new();
         let lost = self.log.take(&mut events);
         let newly_lost = lost - self.lost.replace(lost);
+        let apps = (self.apps)();
         let queues = self.queues.borrow();
         for queue in queues.iter() {
             queue.lost.set(queue.lost.get() + newly_lost);
         }
         for event in events {
             let event = Rc::new(event);
-            for queue in queues.iter().filter(|queue| queue.filter.passes(&event, &self.apps)) {
+            for queue in queues.iter().filter(|queue| queue.filter.passes(&event, &apps)) {
                 let mut waiting = queue.waiting.borrow_mut();
                 if waiting.len() < WAITING_MAX {
                     waiting.push_back(event.clone());
@@ -133,7 +135,6 @@ impl Viewers {
 }
 
 /// One viewer. Its end switches the log off if it was the last one.
-#[derive(Debug)]
 pub(super) struct Viewer {
     viewers: Rc<Viewers>,
     queue: Rc<ViewQueue>,
@@ -144,10 +145,11 @@ impl Viewer {
     pub(super) fn next(&self) -> Vec<u8> {
         self.viewers.distribute();
         let mut out = Vec::new();
+        let apps = (self.viewers.apps)();
         let events = std::mem::take(&mut *self.queue.waiting.borrow_mut());
         for event in events {
             out.extend_from_slice(b"data: ");
-            out.extend_from_slice(&event_json(&event, &self.viewers.apps));
+            out.extend_from_slice(&event_json(&event, &apps));
             out.extend_from_slice(b"\n\n");
         }
         let lost = self.queue.lost.take();
@@ -190,7 +192,8 @@ mod tests {
 
     fn viewers() -> (Arc<LiveLog>, Rc<Viewers>) {
         let log = Arc::new(LiveLog::new(1));
-        (log.clone(), Rc::new(Viewers::new(log, Arc::new(Apps::new(vec![sample()])))))
+        let apps = Arc::new(Apps::new(vec![sample()]));
+        (log.clone(), Rc::new(Viewers::new(log, move || apps.clone())))
     }
 
     fn filter(query: &str) -> ViewFilter {

@@ -1,7 +1,10 @@
 //! Commands that speak to a running server, so that a developer can try each side alone (publish, channels, users,
-//! listen), a container engine can see whether it is up (health), and an operator what it does (top). Blocking and plain: one connection, a deadline on
-//! every wait. Configuration comes from the same sources as the server's, TLS included (`secure.rs`).
+//! listen), a container engine can see whether it is up (health), and an operator what it does (top) and change it
+//! (reload, app, disconnect, unsubscribe). Blocking and plain: one connection, a deadline on every wait. Configuration comes from the same sources as the server's, TLS included (`secure.rs`).
 
+mod access;
+mod admin;
+mod apps;
 mod connection;
 mod health;
 mod http;
@@ -63,6 +66,12 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
         ClientCommand::Listen(arguments) => with_app(config, &arguments.target)
             .and_then(|peer| listen::run(&peer, arguments, color)),
         ClientCommand::Top(arguments) => top::run(config, arguments),
+        ClientCommand::Disconnect(arguments) => with_app(config, &arguments.target)
+            .and_then(|peer| access::disconnect(&peer, arguments)),
+        ClientCommand::Unsubscribe(arguments) => with_app(config, &arguments.target)
+            .and_then(|peer| access::unsubscribe(&peer, arguments)),
+        ClientCommand::Reload(_) => apps::reload(&config),
+        ClientCommand::App(arguments) => apps::run(&config, &arguments.command),
         ClientCommand::Health(address) => {
             ServerPeer::of_any_app(config, address).and_then(|peer| health::run(&peer))
         }

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use rustix::process::Pid;
+
 use super::{Finding, Verdict};
 use crate::server::port;
 use crate::server::probe::StartError;
@@ -116,6 +118,12 @@ impl Holder {
     /// Program and process, for a sentence.
     pub(in crate::server) fn name(&self) -> String {
         format!("{}, process {}", shown(&self.program), self.process)
+    }
+
+    /// Its process, if it runs this program.
+    pub(in crate::server) fn server(&self) -> Option<Pid> {
+        let process = i32::try_from(self.process).ok().filter(|_| self.program == PROGRAM);
+        process.and_then(Pid::from_raw)
     }
 
     /// Why a start fails. `takeover`: a start with `--takeover` would not.

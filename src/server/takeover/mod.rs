@@ -35,6 +35,7 @@ pub(super) mod rendezvous;
 pub(super) mod replacement;
 pub(super) mod transfer;
 
+use super::change::ChangeRequest;
 pub(super) use message::explained;
 pub(super) use new_side::{OldProcess, Running, ask, ask_orphan};
 pub(super) use old_side::{NewProcess, Offer, Offering, offer};
@@ -50,6 +51,8 @@ pub(super) enum Order {
     Retire(i32),
     /// Another process asks for the connections too.
     Transfer(NewProcess),
+    /// SIGHUP, or the admin API: change the configuration.
+    Change(Box<ChangeRequest>),
 }
 
 #[cfg(test)]

@@ -362,8 +362,10 @@ pub(in crate::server) fn ignored(signal: i32) -> &'static str {
         SIGUSR1 => {
             "SIGUSR1 ignored: send SIGUSR2 to replace the program, SIGTERM to end the server"
         }
-        // A terminal that closes must not end the server, and the configuration is not read while it runs.
-        _ => "SIGHUP ignored: restart or send SIGUSR2 to read the configuration again",
+        // This process waits for its stand-in and has no configuration.
+        _ => {
+            "SIGHUP ignored during the exchange of the program, which reads the configuration again"
+        }
     }
 }
 

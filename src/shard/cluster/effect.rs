@@ -5,17 +5,17 @@
 
 use std::sync::Arc;
 
-use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::limits;
 use crate::pusher::socket_id::SocketId;
+use crate::shard::access::AccessCommand;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{
     ChannelMessage, NodeId, NodeMessage, NodeSnapshot, SessionId, SessionMessage,
 };
 use crate::shard::query::{Answer, Question};
 
-/// What the session with Redis is to carry out, in order. While it is down, only `Publish` and `Terminate` are made.
+/// What the session with Redis is to carry out, in order. While it is down, only `Publish` and `EndAccess` are made.
 #[derive(Debug)]
 pub enum ToCluster {
     /// Subscribe to the channel's topic. Answered by `FromCluster::Subscribed`.
@@ -66,10 +66,8 @@ pub enum ToCluster {
     SendToAll {
         message: SessionMessage,
     },
-    Terminate {
-        app: AppIndex,
-        user_id: Box<str>,
-    },
+    /// The app's backend takes access back, on all nodes.
+    EndAccess(Box<AccessCommand>),
     /// A question to all nodes. Answered by `FromCluster::Asked`.
     Ask {
         id: u32,
@@ -175,8 +173,8 @@ pub enum FromCluster<'a> {
     PeerEnds(NodeId),
     /// Another node has thought this node dead and asks for all it has.
     Revive(NodeId),
-    /// Another node's backend ends all connections of a user.
-    Terminate { app: AppIndex, user_id: &'a str },
+    /// A backend has taken access back by a request to another node.
+    EndAccess(&'a AccessCommand),
     /// There is room for so many SUBSCRIBE and UNSUBSCRIBE.
     TopicRoom(usize),
 }
@@ -195,11 +193,14 @@ pub struct Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::AppIndex;
+    use crate::shard::channel_key::ChannelKeys;
 
     #[test]
     fn effects_over_the_limit_are_discarded_counted_and_reported_once() {
         let mut outbox = ClusterOutbox::default();
-        let effect = || ToCluster::Terminate { app: AppIndex(0), user_id: "".into() };
+        let channel = ChannelKeys::new(1, 1).make(AppIndex(0), "news").unwrap();
+        let effect = || ToCluster::Fetch { channel: channel.clone(), ticket: 1 };
         (0..limits::CLUSTER_EFFECTS_MAX).for_each(|_| outbox.push(effect()));
         assert!(outbox.is_full() && !outbox.take_over());
         outbox.push(effect());

@@ -51,8 +51,8 @@ impl Cluster {
             FromCluster::PeerUp(session) => self.on_peer_up(here, session),
             FromCluster::PeerEnds(node) => self.forget_nodes(here, &[node]),
             FromCluster::Revive(node) => self.on_revive(node),
-            // `Shard` ends the connections: they are of the local side.
-            FromCluster::Terminate { .. } => {}
+            // `Shard` carries it out: connections are of the local side.
+            FromCluster::EndAccess(_) => {}
             FromCluster::TopicRoom(room) => self.send_topics(here, room),
         }
     }

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 
 use super::Home;
 use super::change::Change;
-use crate::app::WebhookKind;
+use crate::app::{AppIndex, WebhookKind};
 use crate::pusher::outbound;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::channel_key::ChannelKey;
@@ -142,9 +142,26 @@ impl Home {
         core: u16,
         count: u32,
     ) {
+        // Another core may not know yet that the app wants no numbers any longer.
+        if !context.app(channel.app()).counts_subscriptions() {
+            return;
+        }
         let Some(index) = self.channels.find_index(channel) else { return };
         self.channels.counts.counts.entry(index).or_default().set(core, count);
         self.send_count_in_time(context, out, channel, index);
+    }
+
+    /// The app wants no numbers any longer. Those of other nodes stay, because they are sent when they change only.
+    pub(in crate::shard) fn forget_counts_of(&mut self, app: AppIndex) {
+        let of_app = self.channels.entries().filter(|(_, home)| home.key().app() == app);
+        let indexes: Vec<u32> = of_app.map(|(index, _)| index).collect();
+        let counts = &mut self.channels.counts;
+        for index in indexes {
+            let Some(found) = counts.counts.get_mut(&index) else { continue };
+            found.by_core.clear();
+            (found.sent, found.sent_to_nodes) = (0, 0);
+            counts.forget_if_nobody(index);
+        }
     }
 
     /// The number of all other nodes.

@@ -22,6 +22,7 @@ use super::local::memory::MemoryAccount;
 use super::mail::{Greeting, Join, Mail, Restore};
 use super::outbox::{Outbox, Trace};
 use super::state::ChannelState;
+use crate::app::AppIndex;
 use crate::app::WebhookKind;
 use crate::buffer::FrameBytes;
 use crate::metrics::Tally;
@@ -104,6 +105,11 @@ impl Home {
         let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
         out.mail_back(core, answer);
+    }
+
+    /// The app is gone, and with it what its cache channels remember.
+    pub(super) fn forget_cached_of(&mut self, app: AppIndex) {
+        self.channels.forget_cached_of(app);
     }
 
     /// A core has lost its last subscriber of the channel.

@@ -306,6 +306,17 @@ impl HomeTable {
         self.find(key)?.cached.as_ref()?.fetched
     }
 
+    /// Forgets all cached events of an app.
+    pub(in crate::shard) fn forget_cached_of(&mut self, app: AppIndex) {
+        let cached = self.channels.entries();
+        let cached = cached.filter(|(_, home)| home.key.app() == app && home.cached.is_some());
+        let indexes: Vec<u32> = cached.map(|(index, _)| index).collect();
+        for index in indexes {
+            self.forget(index);
+            self.drop_if_unused(index);
+        }
+    }
+
     pub(in crate::shard) fn forget_cached(&mut self, key: &ChannelKey) {
         if let Some(index) = self.find_index(key) {
             self.forget(index);

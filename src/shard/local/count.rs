@@ -4,6 +4,7 @@
 //! that none can drift. `home/count.rs` adds them up.
 
 use super::Local;
+use crate::app::AppIndex;
 use crate::pusher::channel_name::Access;
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
@@ -18,6 +19,17 @@ impl Local {
             self.channels[index].count_changed = true;
             self.counts_changed.push(index);
         }
+    }
+
+    /// The app wants numbers from now on: the homes have none yet.
+    pub(in crate::shard) fn recount(&mut self, context: &Context, app: AppIndex) {
+        let indexes: Vec<u32> = self
+            .channels
+            .entries()
+            .filter(|(_, local)| local.key.app() == app && !local.subscribers.is_empty())
+            .map(|(index, _)| index)
+            .collect();
+        indexes.into_iter().for_each(|index| self.note_count(context, index));
     }
 
     /// Tells the homes what changed since the last call.

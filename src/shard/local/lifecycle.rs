@@ -5,11 +5,11 @@
 
 use super::Local;
 use super::connection::{Connection, ConnectionKey};
-use super::refuse::{self, Denial};
+use super::refuse;
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::metrics::Ended;
-use crate::pusher::error_code::{self, ErrorCode};
+use crate::pusher::error_code::ErrorCode;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::context::Context;
@@ -89,43 +89,6 @@ impl Local {
         let connection = Connection::new(app, socket_id, self.sequence, context.now.seconds());
         let slot = self.connections.insert(connection);
         ConnectionKey { slot, generation: self.sequence }
-    }
-
-    /// Ends the connections of a user on this core. A walk over the core's connections: a rare request, and no index
-    /// to keep for it.
-    pub(in crate::shard) fn terminate(
-        &mut self,
-        context: &Context,
-        out: &mut Outbox,
-        app: AppIndex,
-        user_id: &str,
-    ) {
-        let slots: Vec<u32> = self
-            .connections
-            .iter()
-            .filter(|(_, found)| found.app == app && !found.closing && found.is_user(user_id))
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in slots {
-            let denial =
-                Denial::new(error_code::TERMINATED, Cause::Terminated, [Detail::text(user_id)]);
-            self.deny_and_close(context, out, slot, &denial);
-        }
-    }
-
-    /// An operator ends a connection. Returns whether it was open.
-    pub(in crate::shard) fn disconnect(
-        &mut self,
-        context: &Context,
-        out: &mut Outbox,
-        key: ConnectionKey,
-    ) -> bool {
-        let is_open = self.get_open(key).is_some();
-        if is_open {
-            let denial = Denial::new(error_code::TERMINATED, Cause::Disconnected, []);
-            self.deny_and_close(context, out, key.slot, &denial);
-        }
-        is_open
     }
 
     /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when

@@ -16,6 +16,7 @@
 //!   subscribers or watchers. `remove` alone frees a slot, after `leave_all` has taken the connection out of those
 //!   lists.
 
+mod access;
 pub(super) mod channel_table;
 mod client_event;
 pub(super) mod connection;
@@ -35,6 +36,7 @@ mod refuse;
 pub(super) mod send_queue;
 mod shed;
 mod subscribe;
+mod unserved;
 mod users;
 
 use std::collections::VecDeque;
@@ -96,6 +98,8 @@ pub(super) struct Local {
     /// Refusals so far; the number wraps. `on_message` compares it before and after, to learn whether this message was
     /// refused.
     refusals: u32,
+    /// While connections of apps that are no longer served are closed: the next slot to look at.
+    next_unserved: Option<u32>,
 }
 
 /// The connection of a key, unless it is closing or removed.
@@ -141,6 +145,7 @@ impl Local {
             overflowed: Vec::new(),
             counts_changed: Vec::new(),
             refusals: 0,
+            next_unserved: None,
         }
     }
 }

@@ -6,6 +6,8 @@
 
 pub(super) use net::node_alone;
 
+mod access;
+mod configuration;
 mod inspect;
 mod invariants;
 mod memory;

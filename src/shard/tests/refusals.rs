@@ -6,6 +6,7 @@ use serde_json::json;
 use super::net::{APP, Client, Net};
 use crate::app::sample;
 use crate::cause::Cause;
+use crate::shard::access::AccessCommand;
 
 /// The lines since the last call.
 fn lines(net: &mut Net) -> Vec<(Cause, String)> {
@@ -74,7 +75,7 @@ fn a_connection_that_is_closed_has_one_line() {
     let mut net = Net::new(1);
     let client = net.connect(0);
     net.sign_in(client, "7", &[]);
-    net.shards[0].terminate(APP, "7");
+    net.shards[0].end_access(AccessCommand::terminate(APP, "7"));
     net.say(client, "nonsense");
     let line = "a connection of user \"7\" was closed because the app's backend asked for it (terminate_connections)";
     assert_eq!(lines(&mut net), [(Cause::Terminated, line.to_owned())]);

@@ -6,6 +6,7 @@ use super::net::{APP, Client, Net, Received};
 use crate::app::{AppIndex, ClientEventsFrom, RateLimit, sample};
 use crate::cause::{Cause, LINES_AT_ONCE};
 use crate::pusher::error_code::{self, ErrorCode};
+use crate::shard::access::AccessCommand;
 use crate::shard::{Answer, Question};
 
 fn names(received: &[Received]) -> Vec<&str> {
@@ -401,7 +402,7 @@ fn terminate_closes_a_users_connections_on_all_cores() {
     for client in &clients {
         net.events(*client);
     }
-    net.shards[1].terminate(APP, "7");
+    net.shards[1].end_access(AccessCommand::terminate(APP, "7"));
     net.post(1);
     for (index, client) in clients.iter().enumerate() {
         let received = net.events(*client);

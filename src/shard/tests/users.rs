@@ -9,6 +9,7 @@ use super::net::{Client, Net, Received};
 use crate::app::{App, Webhook, WebhookKind, sample};
 use crate::pusher::error_code;
 use crate::pusher::webhook_event::Happening;
+use crate::shard::access::AccessCommand;
 
 fn names(received: &[Received]) -> Vec<&str> {
     received.iter().map(|one| one.event().trim_start_matches("pusher")).collect()
@@ -84,7 +85,7 @@ fn both_selectors_terminate() {
     for client in [by_sign_in, by_presence, other] {
         net.events(client);
     }
-    net.shards[0].terminate(super::net::APP, "7");
+    net.shards[0].end_access(AccessCommand::terminate(super::net::APP, "7"));
     net.post(0);
     for client in [by_sign_in, by_presence] {
         let received = net.events(client);

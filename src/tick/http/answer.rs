@@ -64,8 +64,8 @@ impl Session {
             Plan::Ask { question, reply } => {
                 return self.ask(key, request, question, reply, None, site);
             }
-            Plan::Terminate { app, user_id } => {
-                site.shard.terminate(app, &user_id);
+            Plan::EndAccess(command) => {
+                site.shard.end_access(command);
                 api::render(&Reply::Empty, Vec::new())
             }
         };
@@ -184,7 +184,7 @@ pub(in crate::tick) fn publish_for_operator(
             with_quota(quota, api::render(&Reply::Empty, Vec::new()))
         }
         // An event is published or refused.
-        Plan::Ask { .. } | Plan::Terminate { .. } => Response::text(500, "No event."),
+        Plan::Ask { .. } | Plan::EndAccess(_) => Response::text(500, "No event."),
     }
 }
 

@@ -140,6 +140,14 @@ impl Http {
         }
     }
 
+    /// Uses these apps and rules from now on. A request that has begun keeps its limits.
+    pub(super) fn apply(&mut self, apps: Arc<Apps>, rules: Rules) {
+        if rules.debug != self.rules.debug {
+            self.lines = LineBudget::new(rules.debug);
+        }
+        (self.apps, self.rules) = (apps, rules);
+    }
+
     /// Call it once a second: the log has room for further lines.
     pub fn refill_lines(&mut self) {
         self.lines.refill();

@@ -5,10 +5,35 @@ use super::*;
 use crate::webhook::time::WebhookClock;
 
 #[test]
-fn without_webhooks_nothing_runs() {
-    let apps = Arc::new(Apps::new(vec![app::sample()]));
-    let live = Arc::new(LiveLog::new(2));
-    assert!(start(apps, 2, settings(), live).unwrap().is_none());
+fn endpoints_come_and_go_while_events_arrive() {
+    let [first, second] = [(), ()].map(|()| Receiver::start(|_| Answer::Status(200)));
+    let mut rig = Rig::start(settings(), Vec::new());
+    let apps = |urls: &[&str]| {
+        let webhooks = urls.iter().map(|url| webhook(url)).collect();
+        let new = App { id: "2".to_owned(), key: "k2".to_owned(), ..app::sample() };
+        Arc::new(Apps::new(vec![app::sample(), App { webhooks, ..new }]))
+    };
+    let push = |rig: &mut Rig, channel: &str| {
+        rig.feed.push(WebhookEvent {
+            app: AppIndex(1),
+            channel: channel.into(),
+            what: Happening::Occupied,
+        });
+        rig.feed.ring();
+    };
+    let changes = rig.webhooks.changes();
+    changes.apply(apps(&[&first.url]));
+    push(&mut rig, "a");
+    assert_eq!(first.next().events(), ["channel_occupied a"]);
+    changes.apply(apps(&[&second.url, &first.url]));
+    push(&mut rig, "b");
+    assert_eq!(first.next().events(), ["channel_occupied b"]);
+    assert_eq!(second.next().events(), ["channel_occupied b"]);
+    changes.apply(apps(&[&second.url]));
+    push(&mut rig, "c");
+    assert_eq!(second.next().events(), ["channel_occupied c"]);
+    let counters = rig.finish();
+    assert_eq!((counters.delivered.get(), counters.dropped_at_queues.get()), (4, 0));
 }
 
 #[test]

@@ -49,9 +49,8 @@ impl Rig {
 
     fn with_apps(settings: WebhookSettings, apps: Vec<App>) -> Self {
         let apps = Arc::new(Apps::new(apps));
-        let (webhooks, mut feeds) = start(apps, 1, settings, Arc::new(LiveLog::new(1)))
-            .unwrap()
-            .expect("there are webhooks");
+        let live = Arc::new(LiveLog::new(1));
+        let (webhooks, mut feeds) = start(apps, 1, settings, live).unwrap();
         let counters = webhooks.counters();
         Self { webhooks, feed: feeds.remove(0), counters }
     }

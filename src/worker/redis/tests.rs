@@ -15,6 +15,7 @@ use crate::live::LiveLog;
 use crate::mailbox::mesh;
 use crate::metrics::CoreMetrics;
 use crate::tick::kernel::Kernel;
+use crate::worker::configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
 use crate::worker::inspect::Desk;
 use crate::worker::kernel::{Choice, Epoll};
 use crate::worker::phase::Phase;
@@ -45,6 +46,18 @@ fn config(redis: &TcpListener) -> Config {
 fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let mut config = config(redis);
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
+    let running = RunningConfiguration {
+        number: 1,
+        apps,
+        verbose_errors: false,
+        debug: false,
+        request_size_max: config.request_size_max,
+        handshake_timeout_seconds: config.handshake_timeout_seconds,
+        keepalive_timeout_seconds: config.keepalive_timeout_seconds,
+        admin_token: None,
+    };
+    let current = CurrentConfiguration::new(running);
+    let link = ConfigurationLink::new(current.get(), std::sync::mpsc::channel().0);
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {
@@ -53,7 +66,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         desks: [Desk::default()].into(),
         live: Arc::new(LiveLog::new(1)),
         metrics: [Arc::new(CoreMetrics::new(1))].into(),
-        apps,
+        current,
         unready: AtomicBool::new(false),
         phase: Phase::default(),
         transfer: Transfer::new(1, None),
@@ -70,7 +83,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         sockets_reserved: 16,
     };
     let mailbox = mesh(1).unwrap().remove(0);
-    Worker::new(Arc::new(shared), Epoll::new(clock).unwrap(), mailbox, None)
+    Worker::new(Arc::new(shared), Epoll::new(clock).unwrap(), mailbox, None, link)
 }
 
 fn is_serving(worker: &Worker<Epoll>) -> bool {

@@ -182,7 +182,7 @@ test("apps are shown without their secrets, and a node without a cluster as alon
   await page.click("summary");
   await page.seesText("set, not shown");
   assert.ok(!(await page.eval("document.documentElement.outerHTML")).includes("app-secret"));
-  assert.ok(!(await (await fetch(`${url}/api/apps`)).text()).includes("app-secret"));
+  assert.ok(!(await (await fetch(`${url}/api/traffic`)).text()).includes("app-secret"));
   await page.press("Nodes");
   await page.seesText("This node is alone");
   assertClean(page);

@@ -298,7 +298,7 @@ fn signals_at_once_are_one_wish_and_the_end_is_told() {
     let mut server = Setup::new().workers(1).start();
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
     server.signal(Signal::HUP);
-    server.line_with("SIGHUP ignored");
+    server.line_with("configuration 2 is in use");
     server.signal(Signal::USR1);
     server.line_with("SIGUSR1 ignored");
     clients.iter_mut().for_each(Client::sync);

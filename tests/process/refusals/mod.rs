@@ -236,6 +236,11 @@ const ELSEWHERE: &[(Cause, &str)] = &[
     (Cause::SlowConsumer, "connections.rs, by a test of its own"),
     (Cause::AcceptPaused, "connections.rs, by a test of its own"),
     (Cause::UserIdTooLong, "shard/tests/refusals.rs"),
+    (Cause::AppRemoved, "change.rs"),
+    (Cause::AppSwitchedOff, "change.rs"),
+    (Cause::ConnectionTerminated, "change.rs"),
+    (Cause::ReconnectForced, "change.rs"),
+    (Cause::AccessWithdrawn, "change.rs"),
 ];
 
 #[test]

@@ -243,6 +243,7 @@ fn shown_payload(payload: &[u8]) -> String {
         NodeMessage::Session(SessionMessage::Replay { number, what, .. }) => match what {
             Replayed::Event { .. } => format!("Replay({text}#{number})"),
             Replayed::Terminate { user_id, .. } => format!("Replay(terminate {user_id}#{number})"),
+            Replayed::EndAccess { action, .. } => format!("Replay({action:?}#{number})"),
         },
         NodeMessage::Session(SessionMessage::ReplayRequest { away_seconds, received }) => {
             let mut received: Vec<String> = received

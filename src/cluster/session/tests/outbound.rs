@@ -3,7 +3,7 @@
 use std::sync::Arc as Shared;
 
 use super::*;
-use crate::shard::{NodeSnapshot, ToCluster};
+use crate::shard::{AccessCommand, NodeSnapshot, ToCluster};
 
 /// Effects in, commands out, on a session that is up and on one that is down.
 #[test]
@@ -27,7 +27,7 @@ fn each_effect_is_one_command_and_only_what_no_snapshot_repeats_waits_for_a_sess
         (publish(None), "PUBLISH n/cache-c Event(e)", true),
         (publish(Some(60)), "EVAL key/cache-c n/cache-c Event(e)", true),
         (
-            ToCluster::Terminate { app: AppIndex(0), user_id: "u".into() },
+            ToCluster::EndAccess(Box::new(AccessCommand::terminate(AppIndex(0), "u"))),
             "PUBLISH all Terminate",
             true,
         ),
@@ -87,9 +87,7 @@ fn clone_of(effect: &ToCluster) -> ToCluster {
             except: *except,
             cache_ttl_seconds: *cache_ttl_seconds,
         },
-        ToCluster::Terminate { app, user_id } => {
-            ToCluster::Terminate { app: *app, user_id: user_id.clone() }
-        }
+        ToCluster::EndAccess(command) => ToCluster::EndAccess(command.clone()),
         ToCluster::Subscribe { channel, ticket } => {
             ToCluster::Subscribe { channel: channel.clone(), ticket: *ticket }
         }

@@ -1,6 +1,7 @@
 //! After a session was down: what is requested, held, replayed and delivered.
 
 use super::*;
+use crate::shard::AccessCommand;
 
 /// A session that was up, has received event 4 of `PEER`, was lost, and is up again. It has a subscriber.
 fn came_back() -> TestSession {
@@ -149,7 +150,7 @@ fn a_request_is_answered_with_what_its_sender_has_missed() {
     let mut session = TestSession::up();
     ["one", "two", "three"].iter().for_each(|text| session.publish("news", text));
     let first = session.session.number - 2;
-    session.shard.terminate(AppIndex(0), "u");
+    session.shard.end_access(AccessCommand::terminate(AppIndex(0), "u"));
     session.session.carry_out(&mut session.shard).unwrap();
     let own = SessionId { node: NODE, core: 0 };
     let replay = |text: &str, number| format!("PUBLISH session/9:0 Replay({text}#{number})");

@@ -13,6 +13,7 @@ mod overview;
 mod questions;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub(super) use questions::Questions;
 
@@ -99,7 +100,7 @@ impl AdminState {
         let parameters = Parameters::of(request.query());
         let answer = match what {
             ("GET" | "HEAD", "/api/overview") => Ok(self.overview()),
-            ("GET" | "HEAD", "/api/apps") => Ok(overview::apps(self.shared())),
+            ("GET" | "HEAD", "/api/traffic") => Ok(overview::traffic(self.shared(), &self.apps())),
             ("GET" | "HEAD", "/api/channels") => self.channels(&parameters).await,
             ("GET" | "HEAD", "/api/channel") => self.channel(&parameters).await,
             ("GET" | "HEAD", "/api/connections") => self.connections(&parameters).await,
@@ -129,9 +130,13 @@ impl AdminState {
         overview::overview(&self.sources, &facts)
     }
 
+    fn apps(&self) -> Arc<Apps> {
+        self.shared().current.get().apps.clone()
+    }
+
     fn app(&self, parameters: &Parameters<'_>) -> Answered<AppIndex> {
         let id = parameters.get("app");
-        overview::find_app(&self.shared().apps, id).ok_or_else(|| {
+        overview::find_app(&self.apps(), id).ok_or_else(|| {
             let id = shown(id.unwrap_or_default());
             Response::text(
                 404,
@@ -168,20 +173,20 @@ impl AdminState {
         let app = self.app(parameters)?;
         let name = parameters.get("name").ok_or_else(|| wrong("name is missing"))?;
         let found = self.findings(&Inspection::Channel { app, name: name.into() }).await?;
-        Ok(channels::inside(name, &found, &self.shared().apps))
+        Ok(channels::inside(name, &found, &self.apps()))
     }
 
     async fn connections(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
         let app = parameters.get("app").map(|_| self.app(parameters)).transpose()?;
         let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
         let found = self.findings(&Inspection::Connections { app, contains }).await?;
-        Ok(connections::table(found, &self.shared().apps))
+        Ok(connections::table(found, &self.apps()))
     }
 
     async fn connection(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
         let socket_id = socket_id(parameters.get("socket_id"))?;
         let found = self.look(&Inspection::Connection { socket_id }).await?;
-        connections::inside(found, &self.shared().apps).ok_or_else(|| not_open(socket_id))
+        connections::inside(found, &self.apps()).ok_or_else(|| not_open(socket_id))
     }
 
     async fn refusals(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
@@ -197,7 +202,7 @@ impl AdminState {
         let mut refused: Vec<_> = lists.flatten().collect();
         refused.sort_by_key(|event| std::cmp::Reverse(event.unix_ms));
         refused.truncate(REFUSALS_MAX);
-        let apps = &self.shared().apps;
+        let apps = &self.apps();
         let each = refused.iter().map(|event| event_json(event, apps));
         Ok(JsonObject::new().json("refusals", &list(each)).finish())
     }

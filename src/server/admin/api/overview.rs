@@ -27,11 +27,11 @@ pub(super) struct Facts {
 
 pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Vec<u8> {
     let shared = &*sources.shared;
+    let apps = shared.current.get().apps.clone();
     let cores = &shared.metrics;
     let total =
         |read: fn(&AppMetrics) -> u64| cores.iter().map(|core| sum(core, read)).sum::<u64>();
-    let open =
-        shared.apps.iter().map(|app| u64::from(app.connections_open.load(Ordering::Relaxed)));
+    let open = apps.iter().map(|app| u64::from(app.connections_open.load(Ordering::Relaxed)));
     let host = rustix::system::uname();
     let started = sources.started_unix_seconds;
     let object = JsonObject::new()
@@ -49,7 +49,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Vec<u8> {
         .some_text("not_ready", facts.why_not_ready)
         .some_value("resident_bytes", facts.resident_bytes)
         .some_value("memory_max", shared.config.memory_max)
-        .value("apps", shared.apps.iter().len())
+        .value("apps", apps.iter().len())
         .value("connections", open.sum::<u64>())
         .json("totals", &totals(&total))
         .json(
@@ -62,22 +62,17 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Vec<u8> {
         .json("ended", &ended(cores))
         .value("lost_events", facts.lost_events)
         .value("viewers", facts.viewers);
-    let object = match &sources.webhooks {
-        None => object,
-        Some(webhooks) => {
-            let (queued, settled) = (webhooks.queued.get(), webhooks.settled.get());
-            let json = JsonObject::new()
-                .value("waiting", queued.saturating_sub(settled))
-                .value("delivered", webhooks.delivered.get())
-                .value("given_up", webhooks.given_up.get())
-                .value("requests", webhooks.requests.get())
-                .value("requests_failed", webhooks.requests_failed.get())
-                .value("failing_seconds", webhooks.failing_seconds(unix_seconds()))
-                .finish();
-            object.json("webhooks", &json)
-        }
-    };
-    object.finish()
+    let webhooks = &sources.webhooks;
+    let (queued, settled) = (webhooks.queued.get(), webhooks.settled.get());
+    let json = JsonObject::new()
+        .value("waiting", queued.saturating_sub(settled))
+        .value("delivered", webhooks.delivered.get())
+        .value("given_up", webhooks.given_up.get())
+        .value("requests", webhooks.requests.get())
+        .value("requests_failed", webhooks.requests_failed.get())
+        .value("failing_seconds", webhooks.failing_seconds(unix_seconds()))
+        .finish();
+    object.json("webhooks", &json).finish()
 }
 
 fn sum(core: &CoreMetrics, read: fn(&AppMetrics) -> u64) -> u64 {
@@ -162,10 +157,10 @@ fn ended(cores: &[Arc<CoreMetrics>]) -> Vec<u8> {
 }
 
 /// All apps with their traffic and their settings. Secrets are left out.
-pub(super) fn apps(shared: &Shared) -> Vec<u8> {
+pub(super) fn traffic(shared: &Shared, apps: &Apps) -> Vec<u8> {
     let indexes = (0..u16::MAX).map(AppIndex);
-    let each = shared.apps.iter().zip(indexes).take(APPS_MAX);
-    let left_out = shared.apps.iter().len().saturating_sub(APPS_MAX);
+    let each = apps.iter().zip(indexes).take(APPS_MAX);
+    let left_out = apps.iter().len().saturating_sub(APPS_MAX);
     JsonObject::new()
         .value("left_out", left_out)
         .json("apps", &list(each.map(|(one, index)| app(shared, one, index))))

@@ -68,7 +68,7 @@ function details(pairs) {
 }
 
 async function appChoice(view, withAll) {
-  const { apps: list } = await get("/api/apps", {}, view.signal);
+  const { apps: list } = await get("/api/traffic", {}, view.signal);
   const options = list.map(({ id }) => element("option", { value: id, text: id }));
   if (withAll) options.unshift(element("option", { value: "", text: "all apps" }));
   const select = element("select", {}, ...options);
@@ -642,7 +642,7 @@ function apps(view) {
     heading(`App ${id}`), element("p", { class: "numbers" }),
     element("details", {}, element("summary", { text: "Settings" }), details([["key", key], ...settings])));
   repeat(view, async () => {
-    const found = await get("/api/apps", {}, view.signal);
+    const found = await get("/api/traffic", {}, view.signal);
     view.works();
     reconcile(list, found.apps, ({ id }) => id, make, (row, { enabled, connections: open, totals }) => {
       setText(row.querySelector(".numbers"), `${enabled ? "" : "Disabled. "}${count(open)} connections, ${count(totals.channels)} channels, ${count(totals.messages_sent)} messages to clients, ${count(totals.published_events)} published events, ${count(totals.client_events)} client events`);

@@ -8,12 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::exposition::Samples;
-use crate::app::WebhookKind;
+use crate::app::{Apps, WebhookKind};
 use crate::counters::{Refused, WEBHOOK_KINDS, WebhookCounters};
 use crate::mailbox::Doorbell;
 use crate::metrics::{
-    APPS_COUNTED_MAX, AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed,
-    Tally,
+    AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
 };
 use crate::worker::Shared;
 
@@ -25,8 +24,7 @@ pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) shared: Arc<Shared>,
     /// Of the workers, for questions.
     pub(in crate::server) doorbells: Arc<[Doorbell]>,
-    /// `None`: no app has webhooks.
-    pub(in crate::server) webhooks: Option<Arc<WebhookCounters>>,
+    pub(in crate::server) webhooks: Arc<WebhookCounters>,
     /// How long the take-over by this process took, if it has taken over.
     pub(in crate::server) takeover: Option<Duration>,
     pub(in crate::server) started_unix_seconds: u64,
@@ -35,6 +33,8 @@ pub(in crate::server) struct ScrapeSources {
 /// One scrape.
 pub(in crate::server::admin) struct Scrape<'a> {
     pub(in crate::server::admin) sources: &'a ScrapeSources,
+    /// Those in use, and those that were.
+    pub(in crate::server::admin) apps: &'a Apps,
     pub(in crate::server::admin) resident_bytes: Option<u64>,
     pub(in crate::server::admin) unix_seconds: u64,
     pub(in crate::server::admin) is_ready: bool,
@@ -47,10 +47,15 @@ impl Scrape<'_> {
 
     /// Ids of the apps with rows of their own, by row; then the row of all others, if there are any.
     fn app_labels(&self) -> impl Iterator<Item = (usize, &str)> {
-        let apps = &self.sources.shared.apps;
-        let own = apps.iter().take(APPS_COUNTED_MAX).map(|app| app.id.as_str()).enumerate();
-        let has_others = apps.iter().len() > APPS_COUNTED_MAX;
-        own.chain(has_others.then_some((APPS_COUNTED_MAX, OTHER_APPS)))
+        let rows = self.own_rows();
+        let own = self.apps.iter().take(rows).map(|app| app.id.as_str()).enumerate();
+        let has_others = self.apps.iter().len() > rows;
+        own.chain(has_others.then_some((rows, OTHER_APPS)))
+    }
+
+    /// Apps that have a row of their own; see `CoreMetrics::new`.
+    fn own_rows(&self) -> usize {
+        self.cores().next().map_or(0, |core| core.rows().len().saturating_sub(2))
     }
 
     fn sum(&self, row: usize, read: impl Fn(&AppMetrics) -> u64) -> u64 {
@@ -84,13 +89,13 @@ impl Scrape<'_> {
 
     /// The apps count their own open connections, because they may be limited.
     pub(super) fn connections(&self, out: &mut Samples) {
-        let apps = &self.sources.shared.apps;
+        let (apps, rows) = (self.apps, self.own_rows());
         let open = |app: &crate::app::App| app.connections_open.load(Ordering::Relaxed);
-        for app in apps.iter().take(APPS_COUNTED_MAX) {
+        for app in apps.iter().take(rows) {
             out.sample(&[&app.id], open(app));
         }
-        if apps.iter().len() > APPS_COUNTED_MAX {
-            let others = apps.iter().skip(APPS_COUNTED_MAX).map(|app| u64::from(open(app)));
+        if apps.iter().len() > rows {
+            let others = apps.iter().skip(rows).map(|app| u64::from(open(app)));
             out.sample(&[OTHER_APPS], others.sum::<u64>());
         }
     }
@@ -160,9 +165,7 @@ impl Scrape<'_> {
     }
 
     pub(super) fn webhook(&self, out: &mut Samples, read: impl Fn(&WebhookCounters) -> u64) {
-        if let Some(webhooks) = &self.sources.webhooks {
-            out.sample(&[], read(webhooks));
-        }
+        out.sample(&[], read(&self.sources.webhooks));
     }
 
     pub(super) fn webhook_by_kind(
@@ -170,10 +173,9 @@ impl Scrape<'_> {
         out: &mut Samples,
         read: impl Fn(&WebhookCounters) -> [u64; WEBHOOK_KINDS],
     ) {
-        if let Some(webhooks) = &self.sources.webhooks {
-            for (kind, count) in WebhookKind::ALL.into_iter().zip(read(webhooks)) {
-                out.sample(&[kind.name()], count);
-            }
+        let counts = read(&self.sources.webhooks);
+        for (kind, count) in WebhookKind::ALL.into_iter().zip(counts) {
+            out.sample(&[kind.name()], count);
         }
     }
 }

@@ -1,0 +1,70 @@
+//! Requests that take access back: of a user or of one connection (docs/PROTOCOL.md C9).
+//!
+//! Turns a request into an `AccessCommand`. Nothing here knows whether the user, the connection or the subscription
+//! exists: it may be on another node, so such a request is answered like one that ended something.
+//! Limits: those of an API request; a channel name is one that a client could subscribe to.
+
+use super::events::object;
+use super::routes::{HowAccessEnds, Whose};
+use super::validation::Problems;
+use super::{Denied, Plan, RequestContext};
+use crate::app::AppIndex;
+use crate::http1::request::Request;
+use crate::pusher::channel_name::classify;
+use crate::pusher::json;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{AccessAction, AccessCommand, AccessTarget};
+
+pub(super) fn plan(
+    app: AppIndex,
+    whose: &Whose,
+    how: HowAccessEnds,
+    request: &Request,
+    context: &mut RequestContext<'_>,
+) -> Result<Plan, Denied> {
+    let mut problems = Problems::default();
+    let target = match whose {
+        Whose::User(id) => Some(AccessTarget::User(id.as_str().into())),
+        Whose::Socket(text) => {
+            let parsed = SocketId::parse(text);
+            if parsed.is_none() {
+                problems.not_a_socket_id(format_args!("socket_id"), text);
+            }
+            parsed.map(AccessTarget::Socket)
+        }
+    };
+    let action = match how {
+        HowAccessEnds::Terminate => Some(AccessAction::Terminate),
+        HowAccessEnds::Reconnect => Some(AccessAction::Reconnect),
+        HowAccessEnds::Unsubscribe => {
+            let channel = channel(object(app, request, context)?, &mut problems);
+            channel.map(|channel| AccessAction::Unsubscribe { channel })
+        }
+    };
+    problems.into_result(app, request, context)?;
+    let (Some(target), Some(action)) = (target, action) else {
+        // Each of them that is missing has caused a problem above.
+        return Ok(Plan::Respond(super::not_found()));
+    };
+    Ok(Plan::EndAccess(AccessCommand { app, target, action }))
+}
+
+/// `channel` of the body.
+fn channel(body: &str, problems: &mut Problems) -> Option<Box<str>> {
+    let members = json::members(body).into_iter().flatten();
+    let given = members.filter(|(name, _)| json::is_name(name, "channel")).map(|(_, span)| span);
+    let field = format_args!("channel");
+    let Some(span) = given.last().filter(|span| *span != "null") else {
+        problems.required(field);
+        return None;
+    };
+    let Some(name) = json::string(span) else {
+        problems.not_a_string(field, span);
+        return None;
+    };
+    if classify(&name).is_err() {
+        problems.not_a_channel(field, &name);
+        return None;
+    }
+    Some(name.into())
+}

@@ -1,0 +1,182 @@
+//! The admin API: reload the configuration, and change apps while the server runs.
+//!
+//! Reads a request, asks the main thread (`server/change`), and writes its answer as JSON. Who may ask, and from which
+//! pages, is decided in `routes.rs`. Limits: those of `connection.rs`, and `ANSWER_TIME_MAX` for the main thread, which
+//! may be busy with a take-over.
+
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::time::Duration;
+
+use monoio::time::sleep;
+use serde_json::{Map, Value as Json};
+
+use crate::http1::query::percent_decode;
+use crate::http1::request::Request;
+use crate::http1::response::Response;
+use crate::server::change::{AppChange, AppEdit, ChangeRequest, Outcome, Wanted};
+use crate::server::takeover::Order;
+use crate::text::shown;
+
+/// Time for the main thread to answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+/// Between two looks for its answer: there is no wake-up between threads of this runtime.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Whether the path is one of those here.
+pub(super) fn is_change(path: &str) -> bool {
+    matches!(path, "/api/reload" | "/api/apps") || path.starts_with("/api/apps/")
+}
+
+/// Carries out a request that was admitted.
+pub(super) async fn answer(request: &Request, orders: &Sender<Order>) -> Response {
+    let outcome = match wanted(request) {
+        Err(outcome) => outcome,
+        Ok(what) => ask(what, orders).await,
+    };
+    response(&outcome)
+}
+
+async fn ask(what: Wanted, orders: &Sender<Order>) -> Outcome {
+    let (answer, outcome) = mpsc::channel();
+    let request = ChangeRequest { what, answer: Some(answer) };
+    let ends = || Outcome::error(503, "the server ends, and changes nothing any longer");
+    if orders.send(Order::Change(Box::new(request))).is_err() {
+        return ends();
+    }
+    let looks = ANSWER_TIME_MAX.as_millis() / LOOK_EVERY.as_millis();
+    for _ in 0..looks {
+        match received(&outcome) {
+            Some(Ok(outcome)) => return outcome,
+            Some(Err(())) => return ends(),
+            None => sleep(LOOK_EVERY).await,
+        }
+    }
+    let seconds = ANSWER_TIME_MAX.as_secs();
+    let text = format!(
+        "the server has not answered within {seconds} s, and may still carry out the request: is a take-over under way? \
+         The log has the outcome"
+    );
+    Outcome::error(503, &text)
+}
+
+fn received(outcome: &Receiver<Outcome>) -> Option<Result<Outcome, ()>> {
+    match outcome.try_recv() {
+        Ok(outcome) => Some(Ok(outcome)),
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Disconnected) => Some(Err(())),
+    }
+}
+
+fn response(outcome: &Outcome) -> Response {
+    let mut body = outcome.body.to_string();
+    body.push('\n');
+    let response = Response::json(outcome.status, body);
+    match outcome.status {
+        405 => response.with_header("Allow", "GET, POST, PUT, PATCH, DELETE"),
+        _ => response,
+    }
+}
+
+/// What a request asks for.
+fn wanted(request: &Request) -> Result<Wanted, Outcome> {
+    let method = request.method();
+    let mut segments = request.path().split('/').skip(2).map(decoded);
+    let path = [segments.next(), segments.next(), segments.next(), segments.next()];
+    let parts = path.each_ref().map(|part| part.as_deref());
+    match (method, parts) {
+        ("POST", [Some("reload"), None, ..]) => Ok(Wanted::Reload),
+        ("GET" | "HEAD", [Some("apps"), None, ..]) => Ok(Wanted::ListApps),
+        ("GET" | "HEAD", [Some("apps"), Some(id), None, _]) => Ok(Wanted::ShowApp(id.to_owned())),
+        ("POST", [Some("apps"), None, ..]) => Ok(change(None, AppEdit::Add(options(request)?))),
+        ("PUT", [Some("apps"), Some(id), None, _]) => {
+            Ok(change(Some(id), AppEdit::Replace(options(request)?)))
+        }
+        ("PATCH", [Some("apps"), Some(id), None, _]) => {
+            Ok(change(Some(id), AppEdit::Merge(options(request)?)))
+        }
+        ("DELETE", [Some("apps"), Some(id), None, _]) => Ok(change(Some(id), AppEdit::Remove)),
+        ("POST", [Some("apps"), Some(id), Some(how @ ("enable" | "disable")), None]) => {
+            Ok(change(Some(id), AppEdit::Enable(how == "enable")))
+        }
+        (
+            _,
+            [Some("reload"), None, ..] | [Some("apps"), None, ..] | [Some("apps"), Some(_), ..],
+        ) => {
+            let text = format!(
+                "{} is not for this path: docs/OPERATIONS.md has the admin API",
+                shown(method)
+            );
+            Err(Outcome::error(405, &text))
+        }
+        _ => Err(Outcome::error(
+            404,
+            "no such path: the admin API has /api/reload, /api/apps, /api/apps/{id}, /api/apps/{id}/enable and \
+             /api/apps/{id}/disable",
+        )),
+    }
+}
+
+fn change(id: Option<&str>, edit: AppEdit) -> Wanted {
+    Wanted::ChangeApp(AppChange { id: id.map(str::to_owned), edit })
+}
+
+fn decoded(segment: &str) -> String {
+    String::from_utf8_lossy(&percent_decode(segment)).into_owned()
+}
+
+/// The body: an object of options.
+fn options(request: &Request) -> Result<Map<String, Json>, Outcome> {
+    // The parser's own text may quote the body, which has secrets.
+    let parsed = serde_json::from_slice(request.body()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let text = format!(
+            "the body is no JSON, from line {line}, column {column} on: send an object of options"
+        );
+        Outcome::error(400, &text)
+    })?;
+    match parsed {
+        Json::Object(options) => Ok(options),
+        _ => Err(Outcome::error(400, "the body is no JSON object: send {\"option\": value, ...}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::request::{Progress, RequestLimits, RequestReader};
+
+    fn request(head: &str, body: &str) -> Request {
+        let text = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let mut reader = RequestReader::new(RequestLimits { request_size_max: 100_000 });
+        match reader.read(&mut text.into_bytes()) {
+            Ok(Progress::Complete(request)) => request,
+            _ => panic!("a request"),
+        }
+    }
+
+    #[test]
+    fn paths_and_bodies_that_are_wrong_have_a_remedy() {
+        let json = "Host: a\r\nContent-Type: application/json";
+        for (line, body, expected) in [
+            ("GET /api/apps", "", 200),
+            ("GET /api/apps/a%20b", "", 200),
+            ("GET /api", "", 404),
+            ("GET /api/apps/1/x/y", "", 405),
+            ("GET /api/reload", "", 405),
+            ("GET /api/nothing", "", 404),
+            ("POST /api/apps", "{}", 200),
+            ("POST /api/apps", "[]", 400),
+            ("PATCH /api/apps/1", "{\"secret\": \"hunter2\"", 400),
+            ("PUT /api/apps", "{}", 405),
+        ] {
+            let found = wanted(&request(&format!("{line} HTTP/1.1\r\n{json}"), body));
+            match found {
+                Ok(_) => assert_eq!(expected, 200, "{line}"),
+                Err(outcome) => {
+                    assert_eq!(outcome.status, expected, "{line}");
+                    assert!(!outcome.body.to_string().contains("hunter2"));
+                }
+            }
+        }
+    }
+}

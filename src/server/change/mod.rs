@@ -1,0 +1,367 @@
+//! Changes of the configuration while the server runs: `ringverb reload` and SIGHUP, and apps over the admin API.
+//!
+//! Owns the configuration in use and where it came from. It runs on the main thread (`life.rs`), so changes come one
+//! after another. Input: a `ChangeRequest`. Output: an `Outcome`, which is the answer and the log. A change is applied
+//! whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and then all
+//! cores apply it. Connections stay. What cannot change while the server runs is named, and keeps its old value.
+//! Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX` bytes.
+//! `app_table.rs` has apps as tables, `apps_file.rs` the file, `outcome.rs` the answers.
+
+mod app_table;
+mod apps_file;
+mod outcome;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use super::certificates::Certificates;
+use super::wait::wake_all;
+use crate::app::Apps;
+use crate::config::options::OptionId;
+use crate::config::validate::{DevelopmentApp, build};
+use crate::config::{Config, Merged, Sources, TlsOptions, Values, is_read_once, merge};
+use crate::mailbox::Doorbell;
+use crate::webhook::WebhookChanges;
+use crate::worker::Shared;
+use crate::worker::configuration::{ConfigurationLink, RunningConfiguration};
+pub(super) use app_table::{AppChange, AppEdit};
+pub(super) use outcome::Outcome;
+
+/// Time for all cores to apply a configuration. A core ticks at least once a second.
+const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Options of the server that may change while it runs. All options of apps may.
+const CHANGEABLE: [OptionId; 8] = [
+    OptionId::MaxRequestSize,
+    OptionId::HandshakeTimeout,
+    OptionId::KeepaliveTimeout,
+    OptionId::Debug,
+    OptionId::Development,
+    OptionId::TlsCert,
+    OptionId::TlsKey,
+    OptionId::AdminToken,
+];
+
+/// What is asked for, and where the outcome goes.
+pub(super) struct ChangeRequest {
+    pub(super) what: Wanted,
+    /// `None`: a signal has nobody to answer.
+    pub(super) answer: Option<Sender<Outcome>>,
+}
+
+impl std::fmt::Debug for ChangeRequest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is wanted may contain a secret.
+        formatter.write_str("ChangeRequest")
+    }
+}
+
+pub(super) enum Wanted {
+    /// Read the configuration again.
+    Reload,
+    ListApps,
+    ShowApp(String),
+    ChangeApp(AppChange),
+}
+
+/// Where the configuration comes from, to read it again.
+pub(super) struct Origin {
+    pub(super) sources: Sources,
+    pub(super) config: Option<PathBuf>,
+    pub(super) env_file: Option<PathBuf>,
+    pub(super) env: Option<String>,
+    /// The credentials of development mode.
+    pub(super) development: DevelopmentApp,
+}
+
+/// What a change acts on.
+pub(super) struct Changer {
+    pub(super) origin: Origin,
+    /// The values in use.
+    server: Values,
+    apps: Vec<Values>,
+    is_development: bool,
+    tls: Option<TlsOptions>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) doorbells: Arc<[Doorbell]>,
+    pub(super) webhooks: WebhookChanges,
+    /// To the task that watches the certificates.
+    certificates: Option<Sender<TlsOptions>>,
+    last: Arc<ConfigurationLink>,
+}
+
+/// A configuration that was checked.
+struct Checked {
+    sources: Sources,
+    merged: Merged,
+    config: Config,
+    /// What the apps file is to have.
+    file: Option<(PathBuf, String)>,
+}
+
+/// The link of the start, which workers have from the beginning.
+pub(super) fn first_link(shared: &Shared) -> Arc<ConfigurationLink> {
+    ConfigurationLink::new(shared.current.get(), mpsc::channel().0)
+}
+
+impl Changer {
+    pub(super) fn new(
+        origin: Origin,
+        shared: Arc<Shared>,
+        doorbells: Arc<[Doorbell]>,
+        webhooks: WebhookChanges,
+        certificates: Option<Sender<TlsOptions>>,
+        last: Arc<ConfigurationLink>,
+    ) -> Self {
+        let Merged { server, apps, .. } = merge(&origin.sources);
+        Self {
+            server,
+            apps,
+            is_development: shared.config.development,
+            tls: shared.config.tls.clone(),
+            origin,
+            shared,
+            doorbells,
+            webhooks,
+            certificates,
+            last,
+        }
+    }
+
+    /// Carries out one request.
+    pub(super) fn carry_out(&mut self, request: ChangeRequest) {
+        let outcome = match request.what {
+            Wanted::Reload => self.reload(),
+            Wanted::ListApps => self.list_apps(),
+            Wanted::ShowApp(id) => self.show_app(&id),
+            Wanted::ChangeApp(change) => self.change_app(change),
+        };
+        outcome.log();
+        if let Some(answer) = request.answer {
+            // Whoever asked may have gone.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    fn reload(&mut self) -> Outcome {
+        let Origin { sources, config, env_file, env, .. } = &self.origin;
+        let named = [config, env_file].into_iter().flatten();
+        if let Some(path) = named.into_iter().find(|path| is_read_once(path)) {
+            return Outcome::refused(&[format!(
+                "{} is no regular file and was read at the start, so it cannot be read again: give the configuration as \
+                 a file",
+                path.display()
+            )]);
+        }
+        let flags = sources.flags.clone();
+        let gathered =
+            Sources::gather(flags, config.as_deref(), env_file.as_deref(), env.as_deref());
+        let checked = gathered.and_then(|sources| self.check(sources, None));
+        match checked.and_then(|checked| self.apply(checked)) {
+            Ok(applied) => Outcome::reloaded(&applied),
+            Err(problems) => Outcome::refused(&problems),
+        }
+    }
+
+    fn list_apps(&self) -> Outcome {
+        let running = self.shared.current.get();
+        let apps = self.apps.iter().map(|values| self.described(values, &running.apps));
+        Outcome::apps(running.number, &apps.collect::<Vec<_>>())
+    }
+
+    fn show_app(&self, id: &str) -> Outcome {
+        let running = self.shared.current.get();
+        match self.apps.iter().find(|values| app_table::id_of(values) == id) {
+            Some(values) => Outcome::app(200, &self.described(values, &running.apps)),
+            None => Outcome::no_such_app(id),
+        }
+    }
+
+    fn described(&self, values: &Values, apps: &Apps) -> serde_json::Value {
+        let file = self.origin.sources.apps_file.as_ref().map(|(path, _)| path.as_str());
+        app_table::described(values, apps, file)
+    }
+
+    /// Changes one app of the apps file.
+    fn change_app(&mut self, change: AppChange) -> Outcome {
+        let Some((path, _)) = self.origin.sources.apps_file.clone() else {
+            return Outcome::no_apps_file();
+        };
+        let path = PathBuf::from(path);
+        let id = change.id.clone();
+        // The file is what counts: somebody may have edited it.
+        let edited = apps_file::read(&path).and_then(|mut tables| {
+            let is_elsewhere = |id: &str| {
+                self.apps.iter().any(|values| app_table::id_of(values) == id)
+                    && !tables.iter().any(|table| app_table::is_named(table, id))
+            };
+            if let Some(id) = id.as_deref().filter(|id| is_elsewhere(id)) {
+                return Err(Box::new(Outcome::configured_elsewhere(id, &path)));
+            }
+            let edited = app_table::edit(&mut tables, change)?;
+            Ok((tables, edited))
+        });
+        let (tables, edited) = match edited {
+            Ok(edited) => edited,
+            Err(outcome) => return *outcome,
+        };
+        let table = apps_file::table(&tables);
+        let text = match apps_file::text(&table) {
+            Ok(text) => text,
+            Err(problem) => return Outcome::refused(&[problem]),
+        };
+        let sources = self.origin.sources.with_apps(table);
+        let checked = self.check(sources, Some((path, text)));
+        match checked.and_then(|checked| self.apply(checked)) {
+            Err(problems) => Outcome::refused(&problems),
+            Ok(_) => self.edited(&edited),
+        }
+    }
+
+    fn edited(&self, edited: &app_table::Edited) -> Outcome {
+        let mut outcome = self.show_app(&edited.id);
+        outcome.finish_edit(edited, self.shared.current.get().number);
+        outcome
+    }
+
+    /// Checks everything that can be wrong before anything changes.
+    fn check(
+        &self,
+        sources: Sources,
+        file: Option<(PathBuf, String)>,
+    ) -> Result<Checked, Vec<String>> {
+        let merged = merge(&sources);
+        let mut config = build(&merged, &self.origin.development)?;
+        if config.development && !self.is_development {
+            return Err(vec![
+                "no app would be left, and a server that runs does not change to development mode: disable the last \
+                 app instead, or stop the server"
+                    .to_owned(),
+            ]);
+        }
+        if let Some(tls) = self.changed_tls(&config) {
+            Certificates::check(tls)?;
+        }
+        // `build` has limited their number.
+        config.apps.truncate(Apps::MAX);
+        Ok(Checked { sources, merged, config, file })
+    }
+
+    /// Other certificates for the same ports.
+    fn changed_tls<'a>(&self, config: &'a Config) -> Option<&'a TlsOptions> {
+        let (before, now) = (self.tls.as_ref()?, config.tls.as_ref()?);
+        (before.port == now.port && before.pairs != now.pairs).then_some(now)
+    }
+
+    /// Applies a configuration on all cores, or on none.
+    fn apply(&mut self, checked: Checked) -> Result<outcome::Applied, Vec<String>> {
+        let Checked { sources, merged, mut config, file } = checked;
+        let running = self.shared.current.get();
+        let wanted = std::mem::take(&mut config.apps);
+        let changed = running.apps.changed(wanted).map_err(|_| {
+            vec![format!(
+                "this process has had {} apps, removed ones included, which is the most: take over with SIGUSR2, which \
+                 keeps the connections, and try again",
+                Apps::MAX
+            )]
+        })?;
+        let prepared =
+            RunningConfiguration { apps: Arc::new(changed.prepared), ..(*running).clone() };
+        self.pass_on(Arc::new(prepared)).map_err(|problem| vec![problem])?;
+        if let Some((path, text)) = &file {
+            apps_file::write(path, text).map_err(|problem| vec![problem])?;
+        }
+        let next = Arc::new(RunningConfiguration {
+            number: running.number + 1,
+            apps: Arc::new(changed.wanted),
+            verbose_errors: config.verbose_errors,
+            debug: config.debug,
+            request_size_max: config.request_size_max,
+            handshake_timeout_seconds: config.handshake_timeout_seconds,
+            keepalive_timeout_seconds: config.keepalive_timeout_seconds,
+            admin_token: config.admin.token.clone(),
+        });
+        self.webhooks.apply(next.apps.clone());
+        self.shared.current.set(next.clone());
+        if let Err(problem) = self.pass_on(next.clone()) {
+            // They apply it as soon as they run again: it is in their list.
+            tracing::warn!("{problem}");
+        }
+        let mut keeps = self.tls.is_some() == config.tls.is_some();
+        if let (Some(tls), Some(certificates)) =
+            (self.changed_tls(&config).cloned(), &self.certificates)
+        {
+            keeps = certificates.send(tls.clone()).is_ok();
+            self.tls = Some(tls);
+        }
+        let applied = self.compare(next.number, &merged, keeps);
+        let mut server = merged.server;
+        server.keep(&self.server, &applied.needs_takeover);
+        (self.server, self.apps) = (server, merged.apps);
+        self.is_development = config.development;
+        self.origin.sources = sources;
+        Ok(applied)
+    }
+
+    /// What differs from the configuration before.
+    fn compare(&self, number: u64, merged: &Merged, tls_can_change: bool) -> outcome::Applied {
+        let is_changeable = |id: &OptionId| {
+            let is_tls = matches!(id, OptionId::TlsCert | OptionId::TlsKey);
+            CHANGEABLE.contains(id) && (tls_can_change || !is_tls)
+        };
+        let differing = self.server.differing(&merged.server);
+        let (changed, needs_takeover) = differing.into_iter().partition(is_changeable);
+        let find = |list: &[Values], id: &str| {
+            list.iter().find(|values| app_table::id_of(values) == id).cloned()
+        };
+        let ids = |list: &[Values], is_meant: &dyn Fn(&Values) -> bool| {
+            let meant = list.iter().filter(|values| is_meant(values));
+            meant.map(|values| app_table::id_of(values).to_owned()).collect()
+        };
+        let (before, now) = (&self.apps, &merged.apps);
+        outcome::Applied {
+            number,
+            changed,
+            needs_takeover,
+            apps_added: ids(now, &|app| find(before, app_table::id_of(app)).is_none()),
+            apps_removed: ids(before, &|app| find(now, app_table::id_of(app)).is_none()),
+            apps_changed: ids(now, &|app| {
+                find(before, app_table::id_of(app)).is_some_and(|old| !old.is_same(app))
+            }),
+            warnings: merged.warnings.clone(),
+        }
+    }
+
+    /// Passes a configuration to all cores and waits until they have applied it.
+    fn pass_on(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
+        // Of its own, so that a late report about the link before does not count.
+        let (report, applied) = mpsc::channel();
+        let next = ConfigurationLink::new(configuration, report);
+        self.last.append(next.clone());
+        self.last = next;
+        wake_all(&self.doorbells);
+        let workers = self.shared.config.workers;
+        let mut left = workers;
+        let began = self.shared.clock.now();
+        while left > 0 {
+            let passed = self.shared.clock.now().0.saturating_sub(began.0);
+            let time = APPLY_TIME_MAX.saturating_sub(Duration::from_millis(passed));
+            if applied.recv_timeout(time).is_err() {
+                let seconds = APPLY_TIME_MAX.as_secs();
+                return Err(format!(
+                    "{left} of {workers} workers have not applied the configuration within {seconds} s: is the host \
+                     overloaded? /live of the admin listener names a worker that stands still"
+                ));
+            }
+            left -= 1;
+        }
+        Ok(())
+    }
+}
+
+/// The path of a file for a message.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

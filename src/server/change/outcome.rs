@@ -1,0 +1,151 @@
+//! What came of a change: the answer of the admin API as JSON, and its line in the log.
+//!
+//! Every refusal says what happened, why, and what to change. No answer and no line has a secret, except the answer
+//! that creates an app, which shows the secret once.
+
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use super::app_table::Edited;
+use super::shown;
+use crate::config::options::OptionId;
+use crate::text::Counted;
+
+/// The answer to a change.
+pub(in crate::server) struct Outcome {
+    pub(in crate::server) status: u16,
+    pub(in crate::server) body: Json,
+    line: Option<Line>,
+}
+
+enum Line {
+    Done(String),
+    Refused(String),
+}
+
+/// A configuration that is in use now.
+pub(super) struct Applied {
+    pub(super) number: u64,
+    pub(super) changed: Vec<OptionId>,
+    /// They differ from what is in use, and keep their old values.
+    pub(super) needs_takeover: Vec<OptionId>,
+    pub(super) apps_added: Vec<String>,
+    pub(super) apps_removed: Vec<String>,
+    pub(super) apps_changed: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+fn names(options: &[OptionId]) -> Vec<&'static str> {
+    options.iter().map(|id| id.spec().environment[0]).collect()
+}
+
+impl Outcome {
+    fn new(status: u16, body: Json, line: Option<Line>) -> Self {
+        Self { status, body, line }
+    }
+
+    /// Writes what happened to the log.
+    pub(super) fn log(&self) {
+        match &self.line {
+            None => {}
+            Some(Line::Done(line)) => tracing::info!("{line}"),
+            Some(Line::Refused(line)) => tracing::error!("{line}"),
+        }
+    }
+
+    pub(super) fn reloaded(applied: &Applied) -> Self {
+        let Applied { number, apps_added, apps_removed, apps_changed, warnings, .. } = applied;
+        let (changed, needs_takeover) = (names(&applied.changed), names(&applied.needs_takeover));
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        if !needs_takeover.is_empty() {
+            tracing::warn!(
+                "options that cannot change while the server runs keep their values: {}. A take-over applies them and \
+                 keeps the connections (SIGUSR2)",
+                needs_takeover.join(", ")
+            );
+        }
+        let line = format!(
+            "configuration {number} is in use: {} added, {} changed, {} removed; {} changed",
+            Counted(apps_added.len() as u64, "app"),
+            apps_changed.len(),
+            apps_removed.len(),
+            Counted(changed.len() as u64, "option")
+        );
+        let body = json!({
+            "configuration": number,
+            "apps": { "added": apps_added, "changed": apps_changed, "removed": apps_removed },
+            "changed": changed,
+            "needs_takeover": needs_takeover,
+            "warnings": warnings,
+        });
+        Self::new(200, body, Some(Line::Done(line)))
+    }
+
+    pub(super) fn refused(problems: &[String]) -> Self {
+        let text = "the configuration was refused, and the one before stays in use";
+        let line = format!("{text}: {}", problems.join("; "));
+        let body = json!({ "error": text, "problems": problems });
+        Self::new(422, body, Some(Line::Refused(line)))
+    }
+
+    pub(super) fn apps(number: u64, apps: &[Json]) -> Self {
+        Self::new(200, json!({ "configuration": number, "apps": apps }), None)
+    }
+
+    pub(super) fn app(status: u16, app: &Json) -> Self {
+        Self::new(status, json!({ "app": app }), None)
+    }
+
+    /// Turns the answer that shows an app into the answer to its change.
+    pub(super) fn finish_edit(&mut self, edited: &Edited, number: u64) {
+        let Edited { id, what, is_new, is_removed, secret } = edited;
+        if *is_removed {
+            self.body = json!({ "removed": id });
+        }
+        self.status = if *is_new { 201 } else { 200 };
+        if let Some(secret) = secret {
+            self.body["app"]["secret"] = secret.as_str().into();
+        }
+        self.body["configuration"] = number.into();
+        self.line = Some(Line::Done(format!(
+            "app {id} {what} over the admin API: configuration {number} is in use"
+        )));
+    }
+
+    pub(super) fn no_such_app(id: &str) -> Self {
+        let text = format!("no app has the id {id:?}: GET /api/apps lists them");
+        Self::new(404, json!({ "error": text }), None)
+    }
+
+    pub(super) fn exists(id: &str) -> Self {
+        let text = format!("an app with the id {id:?} exists: PATCH /api/apps/{id} changes it");
+        Self::new(409, json!({ "error": text }), None)
+    }
+
+    pub(super) fn configured_elsewhere(id: &str, path: &Path) -> Self {
+        let text = format!(
+            "the app {id} is not in {} (RINGVERB_APPS_FILE), so it cannot be changed here: change it where it is \
+             configured, and run `ringverb reload`",
+            shown(path)
+        );
+        Self::new(409, json!({ "error": text }), None)
+    }
+
+    pub(super) fn no_apps_file() -> Self {
+        let text = "apps cannot be changed at run time, because no file is named for them: set RINGVERB_APPS_FILE to a \
+                    path where the server may write, and restart or send SIGUSR2";
+        Self::new(409, json!({ "error": text }), None)
+    }
+
+    pub(in crate::server) fn invalid(text: &str) -> Self {
+        Self::new(422, json!({ "error": text }), None)
+    }
+
+    /// A request that is refused before anything is asked.
+    pub(in crate::server) fn error(status: u16, text: &str) -> Self {
+        Self::new(status, json!({ "error": text }), None)
+    }
+}

@@ -1,0 +1,53 @@
+//! `ringverb disconnect` and `ringverb unsubscribe`: they take access back, as an app's backend does.
+//!
+//! Each asks the HTTP API once. The server answers the same whether or not the user or the connection is there, because
+//! they may be on another node. Limits: those of `http.rs`.
+
+use super::http::{self, percent_encoded};
+use super::peer::ServerPeer;
+use super::{CommandFailure, print, quoted, shown};
+use crate::server::cli::{DisconnectArguments, UnsubscribeArguments, WhoseArguments};
+
+pub(super) fn disconnect(
+    peer: &ServerPeer,
+    arguments: &DisconnectArguments,
+) -> Result<(), CommandFailure> {
+    let how = match (arguments.reconnect, &arguments.whose.user) {
+        (true, _) => "force_reconnect",
+        (false, Some(_)) => "terminate_connections",
+        (false, None) => "terminate",
+    };
+    let whose = ask(peer, &arguments.whose, how, "{}")?;
+    print(&match arguments.reconnect {
+        true => format!("{whose}: told to connect again\n"),
+        false => format!("{whose}: closed\n"),
+    })
+}
+
+pub(super) fn unsubscribe(
+    peer: &ServerPeer,
+    arguments: &UnsubscribeArguments,
+) -> Result<(), CommandFailure> {
+    let body = format!("{{\"channel\":{}}}", quoted(&arguments.channel));
+    let whose = ask(peer, &arguments.whose, "unsubscribe", &body)?;
+    print(&format!("{whose}: no longer subscribed to {}\n", shown(&arguments.channel)))
+}
+
+/// Sends the request. Returns whom it was about.
+fn ask(
+    peer: &ServerPeer,
+    whose: &WhoseArguments,
+    how: &str,
+    body: &str,
+) -> Result<String, CommandFailure> {
+    let (kind, name, id) = match (&whose.user, &whose.socket_id) {
+        (Some(id), _) => ("users", "user", id),
+        (None, Some(id)) => ("connections", "connection", id),
+        (None, None) => {
+            return Err(CommandFailure::Usage("give --user or --socket-id".to_owned()));
+        }
+    };
+    let path = format!("/{kind}/{}/{how}", percent_encoded(id));
+    http::ask(peer, "POST", &path, &[], body)?.object(peer)?;
+    Ok(format!("{name} {}", shown(id)))
+}

@@ -1,0 +1,225 @@
+//! `ringverb reload` and `ringverb app`: changes of a running server, over its admin listener.
+//!
+//! Prints what the server answers. Options are sent as they were written: the server knows their rules. Without an
+//! admin listener, `reload` sends SIGHUP to the process that has the server's port. Limits: those of `admin.rs`.
+
+use std::net::SocketAddr;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::{Map, Value};
+
+use super::admin::{self, AdminAnswer};
+use super::http::percent_encoded;
+use super::{CommandFailure, note, print, shown};
+use crate::config::Config;
+use crate::config::options::{OptionKind, Scope, boolean, of_scope};
+use crate::server::cli::AppCommand;
+use crate::server::doctor::port::live_holder;
+
+pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
+    let Some(answer) = admin::ask(&config.admin, "POST", "/api/reload", "")? else {
+        return reload_by_signal(config);
+    };
+    let body = good(answer)?;
+    let mut text = format!("configuration {} is in use\n", body["configuration"]);
+    for (name, list) in [
+        ("apps added", &body["apps"]["added"]),
+        ("apps changed", &body["apps"]["changed"]),
+        ("apps removed", &body["apps"]["removed"]),
+        ("changed", &body["changed"]),
+        ("unchanged until a take-over (SIGUSR2, keeps connections)", &body["needs_takeover"]),
+    ] {
+        let list = texts(list);
+        if !list.is_empty() {
+            text.push_str(&format!("{name}: {}\n", list.join(", ")));
+        }
+    }
+    texts(&body["warnings"]).iter().for_each(|warning| note(warning));
+    print(&text)
+}
+
+fn reload_by_signal(config: &Config) -> Result<(), CommandFailure> {
+    let address = SocketAddr::new(config.host, config.port);
+    let place = &config.admin.place;
+    let Some(process) = live_holder(address).and_then(|holder| holder.server()) else {
+        return Err(CommandFailure::Server(format!(
+            "no admin listener answers at {place} (RINGVERB_ADMIN), and no ringverb that this user may see has {address}: is it \
+             running? Give the address of its admin listener with --admin, or send SIGHUP to it"
+        )));
+    };
+    kill_process(process, Signal::HUP).map_err(|error| {
+        CommandFailure::Server(format!("SIGHUP cannot be sent to process {process}: {error}"))
+    })?;
+    print(&format!(
+        "no admin listener answers at {place}, so SIGHUP was sent to process {process}: its log has the outcome\n"
+    ))
+}
+
+pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFailure> {
+    let of = |id: &str| format!("/api/apps/{}", percent_encoded(id));
+    let (method, path, body) = match command {
+        AppCommand::List => ("GET", "/api/apps".to_owned(), String::new()),
+        AppCommand::Add { options } => {
+            ("POST", "/api/apps".to_owned(), object(options)?.to_string())
+        }
+        AppCommand::Set { id, options } => ("PATCH", of(id), object(options)?.to_string()),
+        AppCommand::Enable { id } => ("POST", format!("{}/enable", of(id)), String::new()),
+        AppCommand::Disable { id } => ("POST", format!("{}/disable", of(id)), String::new()),
+        AppCommand::Remove { id } => ("DELETE", of(id), String::new()),
+    };
+    let Some(answer) = admin::ask(&config.admin, method, &path, &body)? else {
+        return Err(CommandFailure::Server(format!(
+            "no admin listener answers at {} (RINGVERB_ADMIN): is the server running? --admin gives another address",
+            config.admin.place
+        )));
+    };
+    let body = good(answer)?;
+    match command {
+        AppCommand::List => print(&table(&body["apps"])),
+        AppCommand::Add { .. } => {
+            let field = |name: &str| text(&body["app"][name]);
+            print(&format!(
+                "REVERB_APP_ID={}\nREVERB_APP_KEY={}\nREVERB_APP_SECRET={}\n",
+                field("id"),
+                field("key"),
+                field("secret")
+            ))
+        }
+        AppCommand::Set { id, .. } => print(&format!("app {} changed\n", shown(id))),
+        AppCommand::Enable { id } => print(&format!("app {} enabled\n", shown(id))),
+        AppCommand::Disable { id } => print(&format!("app {} disabled\n", shown(id))),
+        AppCommand::Remove { id } => print(&format!("app {} removed\n", shown(id))),
+    }
+}
+
+/// `name=value` and `name:=JSON` as an object; a dot leads into an inner one.
+fn object(options: &[String]) -> Result<Value, CommandFailure> {
+    let mut object = Map::new();
+    for option in options {
+        let Some((name, value)) = option.split_once('=') else {
+            return Err(CommandFailure::Usage(format!(
+                "{} is no NAME=VALUE; docs/OPTIONS.md lists the names",
+                shown(option)
+            )));
+        };
+        let (name, value) = match name.strip_suffix(':') {
+            Some(name) => (name, json(name, value)?),
+            None => (name, typed(name, value)),
+        };
+        put(&mut object, name, value);
+    }
+    Ok(Value::Object(object))
+}
+
+fn json(name: &str, text: &str) -> Result<Value, CommandFailure> {
+    serde_json::from_str(text).map_err(|error| {
+        CommandFailure::Usage(format!("the value of {} is no JSON: {error}", shown(name)))
+    })
+}
+
+/// A value in the type that its option has; empty takes the option away.
+fn typed(name: &str, value: &str) -> Value {
+    let kind = of_scope(Scope::App).find(|option| option.key == name);
+    match kind.map(|option| &option.accepts.kind) {
+        _ if value.is_empty() => Value::Null,
+        Some(OptionKind::Bool) => boolean(value).map_or_else(|| value.into(), Value::Bool),
+        Some(OptionKind::Number { .. }) => {
+            value.parse::<i64>().map_or_else(|_| value.into(), Into::into)
+        }
+        _ => value.into(),
+    }
+}
+
+fn put(object: &mut Map<String, Value>, name: &str, value: Value) {
+    let Some((outer, inner)) = name.split_once('.') else {
+        object.insert(name.to_owned(), value);
+        return;
+    };
+    let entry = object.entry(outer).or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(entry) = entry {
+        put(entry, inner, value);
+    }
+}
+
+/// The body, unless the server refused.
+fn good(answer: AdminAnswer) -> Result<Value, CommandFailure> {
+    let AdminAnswer { status, body } = answer;
+    if (200..300).contains(&status) {
+        return Ok(body);
+    }
+    let error = text(&body["error"]);
+    let problems = texts(&body["problems"]);
+    let problems = match problems.is_empty() {
+        true => String::new(),
+        false => format!(": {}", problems.join("; ")),
+    };
+    Err(CommandFailure::Server(format!("{error}{problems}")))
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => shown(text),
+        Value::Null => String::new(),
+        other => shown(&other.to_string()),
+    }
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().map(text).collect()
+}
+
+fn table(apps: &Value) -> String {
+    let head = ["ID", "KEY", "STATE", "CONNECTIONS", "SOURCE"].map(str::to_owned);
+    let row = |app: &Value| {
+        let state = if app["enabled"] == Value::Bool(false) { "disabled" } else { "enabled" };
+        let [id, key, connections, source] =
+            ["id", "key", "connections", "source"].map(|name| text(&app[name]));
+        [id, key, state.to_owned(), connections, source]
+    };
+    let rows: Vec<[String; 5]> =
+        std::iter::once(head).chain(apps.as_array().into_iter().flatten().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
+    let lines = rows.iter().map(|[id, key, state, connections, source]| {
+        let [first, second, third, fourth] = widths;
+        format!("{id:<first$}  {key:<second$}  {state:<third$}  {connections:>fourth$}  {source}\n")
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_have_the_types_of_the_table() {
+        let options = [
+            "max_connections=5",
+            "secret=0123",
+            "rate_limiting.enabled=true",
+            "rate_limiting.max_attempts=9",
+            "second_secret=",
+            "webhooks:=[{\"url\":\"http://a/\"}]",
+        ];
+        let object = object(&options.map(str::to_owned)).ok().unwrap();
+        let expected = serde_json::json!({
+            "max_connections": 5, "secret": "0123",
+            "rate_limiting": {"enabled": true, "max_attempts": 9},
+            "second_secret": null, "webhooks": [{"url": "http://a/"}],
+        });
+        assert_eq!(object, expected);
+        assert!(super::object(&["nothing".to_owned()]).is_err());
+        assert!(super::object(&["a:={".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn apps_are_a_table() {
+        let apps = serde_json::json!([
+            {"id": "1", "key": "k", "enabled": false, "connections": 12, "source": ".env"},
+        ]);
+        assert_eq!(
+            table(&apps),
+            "ID  KEY  STATE     CONNECTIONS  SOURCE\n1   k    disabled           12  .env\n"
+        );
+    }
+}

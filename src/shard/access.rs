@@ -1,0 +1,76 @@
+//! Access that an app's backend takes back: from a user or from one connection, on all cores and nodes. PURE.
+//!
+//! A backend ends connections, makes clients connect again, or ends one subscription (docs/PROTOCOL.md C9). The core
+//! with the request carries it out on its own connections at once, and sends it to all other cores and nodes. It is not
+//! remembered: what a client does afterwards is checked like any other request. `local/access.rs` carries it out.
+
+use serde::{Deserialize, Serialize};
+
+use super::cluster::ToCluster;
+use super::{Mail, Shard};
+use crate::app::AppIndex;
+use crate::pusher::socket_id::SocketId;
+
+/// Whose access ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessTarget {
+    /// All connections of a user.
+    User(Box<str>),
+    Socket(SocketId),
+}
+
+/// How it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessAction {
+    /// Close with 4009: clients do not come back by themselves.
+    Terminate,
+    /// Close with 4200: clients come back at once, with another socket id, so that every signature is made again.
+    Reconnect,
+    /// End the subscription to this channel.
+    Unsubscribe { channel: Box<str> },
+}
+
+/// What a backend takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessCommand {
+    pub app: AppIndex,
+    pub target: AccessTarget,
+    pub action: AccessAction,
+}
+
+impl AccessCommand {
+    /// `terminate_connections`.
+    #[cfg(test)]
+    pub(crate) fn terminate(app: AppIndex, user_id: &str) -> Self {
+        Self { app, target: AccessTarget::User(user_id.into()), action: AccessAction::Terminate }
+    }
+
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let target = match &self.target {
+            AccessTarget::User(id) => id.len(),
+            AccessTarget::Socket(_) => 0,
+        };
+        let action = match &self.action {
+            AccessAction::Unsubscribe { channel } => channel.len(),
+            AccessAction::Terminate | AccessAction::Reconnect => 0,
+        };
+        target + action
+    }
+}
+
+impl Shard {
+    /// The app's backend takes access back (docs/PROTOCOL.md rule 70, C9): on this core now, elsewhere by mail.
+    pub fn end_access(&mut self, command: AccessCommand) {
+        let own = self.context.core();
+        for core in (0..self.context.settings.cores).filter(|core| *core != own) {
+            self.outbox.mails.push((core, Mail::EndAccess(Box::new(command.clone()))));
+        }
+        self.local.end_access(&self.context, &mut self.outbox, &command);
+        if self.cluster.is_some() {
+            self.outbox.cluster.push(ToCluster::EndAccess(Box::new(command)));
+        }
+        self.take_own_mail();
+    }
+}

@@ -1,0 +1,65 @@
+//! A change of the configuration, applied to one core. PURE.
+//!
+//! Input: the whole list of apps and the settings that may change (`ShardConfiguration`). Connections stay, except
+//! those of an app that is no longer served: they are closed in steps, so that no tick is long. New limits apply to
+//! what comes after. An app keeps its index, so mail under way stays valid. Every core must know a new app before any core serves
+//! it (`Apps::changed`).
+//! Limit: `local/unserved.rs` looks at a bounded number of slots in a tick.
+
+use std::sync::Arc;
+
+use super::Shard;
+use crate::app::{AppIndex, Apps};
+use crate::cause::LineBudget;
+
+/// What can change while the shard runs.
+#[derive(Clone, Debug)]
+pub struct ShardConfiguration {
+    pub apps: Arc<Apps>,
+    /// See `Config::verbose_errors`.
+    pub verbose_errors: bool,
+    /// Fill `Outbox::traces`.
+    pub debug: bool,
+}
+
+impl Shard {
+    /// Applies a configuration. Call `close_unserved` in each tick from then on.
+    pub fn apply(&mut self, configuration: ShardConfiguration) {
+        let ShardConfiguration { apps, verbose_errors, debug } = configuration;
+        let settings = &mut self.context.settings;
+        let before = std::mem::replace(&mut settings.apps, apps.clone());
+        settings.verbose_errors = verbose_errors;
+        if std::mem::replace(&mut settings.debug, debug) != debug {
+            self.outbox.lines = LineBudget::new(debug);
+            self.outbox.set_debug(debug);
+        }
+        for (index, (old, new)) in (0..).map(AppIndex).zip(before.iter().zip(apps.iter())) {
+            if old.is_served() && !new.is_served() {
+                self.local.note_unserved();
+            }
+            if new.is_removed && !old.is_removed {
+                self.home.forget_cached_of(index);
+            }
+            match (old.counts_subscriptions(), new.counts_subscriptions()) {
+                (false, true) => self.local.recount(&self.context, index),
+                (true, false) => self.home.forget_counts_of(index),
+                _ => {}
+            }
+        }
+    }
+
+    /// Closes some of the connections whose app is no longer served.
+    #[inline]
+    pub fn close_unserved(&mut self) {
+        if self.local.has_unserved() {
+            self.local.close_unserved(&self.context, &mut self.outbox);
+            self.take_own_mail();
+        }
+    }
+
+    /// Whether `close_unserved` has more to do.
+    #[must_use]
+    pub fn has_unserved(&self) -> bool {
+        self.local.has_unserved()
+    }
+}

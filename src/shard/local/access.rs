@@ -1,0 +1,97 @@
+//! Carries out `AccessCommand`s on the connections of this core. PURE.
+//!
+//! A command finds its connections by a walk over all slots: it is rare, and no index has to be kept for it. The end of
+//! a subscription is that of `unsubscribe`: a request that its home has not answered yet is withdrawn, so it is never
+//! acknowledged. The client is sent `pusher:subscription_error` on the channel, behind the events that it has got.
+
+use super::connection::ConnectionKey;
+use super::refuse::{self, Denial};
+use super::{Local, frame};
+use crate::cause::{Cause, Detail};
+use crate::metrics::Ended;
+use crate::pusher::error_code;
+use crate::pusher::outbound;
+use crate::shard::access::{AccessAction, AccessCommand, AccessTarget};
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+
+impl Local {
+    pub(in crate::shard) fn end_access(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        command: &AccessCommand,
+    ) {
+        let is_meant = |found: &super::Connection| match &command.target {
+            AccessTarget::User(user_id) => found.is_user(user_id),
+            AccessTarget::Socket(socket_id) => found.socket_id == *socket_id,
+        };
+        let open = self.connections.iter().filter(|(_, found)| !found.closing);
+        let meant = open.filter(|(_, found)| found.app == command.app && is_meant(found));
+        let slots: Vec<u32> = meant.map(|(slot, _)| slot).collect();
+        for slot in slots {
+            match &command.action {
+                AccessAction::Terminate => {
+                    let (cause, id) = match &command.target {
+                        AccessTarget::User(id) => (Cause::Terminated, id.to_string()),
+                        AccessTarget::Socket(id) => (Cause::ConnectionTerminated, id.to_string()),
+                    };
+                    let values = [Detail::text(&*id)];
+                    let denial = Denial::new(error_code::TERMINATED, cause, values);
+                    self.deny_and_close(context, out, slot, &denial);
+                }
+                AccessAction::Reconnect => self.make_reconnect(context, out, slot),
+                AccessAction::Unsubscribe { channel } => {
+                    self.withdraw_subscription(context, out, slot, channel);
+                }
+            }
+        }
+    }
+
+    /// An operator ends a connection. Returns whether it was open.
+    pub(in crate::shard) fn disconnect(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+    ) -> bool {
+        let is_open = self.get_open(key).is_some();
+        if is_open {
+            let denial = Denial::new(error_code::TERMINATED, Cause::Disconnected, []);
+            self.deny_and_close(context, out, key.slot, &denial);
+        }
+        is_open
+    }
+
+    /// Without `pusher:error`, because nothing failed.
+    fn make_reconnect(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+        let (error, cause) = (error_code::RECONNECT, Cause::ReconnectForced);
+        let line = self.note_refusal(context, out, slot, cause, &[]);
+        let reason = refuse::close_reason(error.message, line.as_deref());
+        let why = Ended::Refused(cause.counted());
+        self.close_frame(context, out, slot, (error.code, &reason), why);
+    }
+
+    fn withdraw_subscription(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: u32,
+        channel: &str,
+    ) {
+        let app = self.connections[slot].app;
+        let Some(index) = self.channels.find(context.keys.hash(app, channel), app, channel) else {
+            return;
+        };
+        let Some(at) = self.connections[slot].place_of(index) else { return };
+        self.leave(context, out, slot, at);
+        let values = [Detail::Subscription(channel)];
+        let line = self.note_refusal(context, out, slot, Cause::AccessWithdrawn, &values);
+        let error = error_code::ACCESS_WITHDRAWN;
+        let frame = frame::text_in(&mut self.text, |text| {
+            outbound::subscription_error(channel, error, line.as_deref(), text)
+        })
+        .into();
+        self.enqueue(context, out, slot, &frame);
+    }
+}

@@ -1,0 +1,51 @@
+//! Closes the connections of apps that are no longer served: 4003 for a disabled app, 4001 for a removed one. PURE.
+//!
+//! A change of the configuration begins one walk over all slots. No connection of such an app can open on this core
+//! after the change, so one walk finds all. Limit: `SLOTS_PER_TICK` slots in a tick, because each connection has its
+//! channels to leave.
+
+use super::Local;
+use super::refuse::Denial;
+use crate::cause::{Cause, Detail};
+use crate::pusher::error_code;
+use crate::shard::context::Context;
+use crate::shard::outbox::Outbox;
+
+/// A tick of other clients is delayed by the closes of so many connections at most.
+const SLOTS_PER_TICK: u32 = 1_024;
+
+impl Local {
+    /// An app is no longer served: begins the walk, again if one is under way.
+    pub(in crate::shard) fn note_unserved(&mut self) {
+        self.next_unserved = Some(0);
+    }
+
+    #[inline]
+    pub(in crate::shard) fn has_unserved(&self) -> bool {
+        self.next_unserved.is_some()
+    }
+
+    /// The next part of the walk.
+    pub(in crate::shard) fn close_unserved(&mut self, context: &Context, out: &mut Outbox) {
+        let Some(first) = self.next_unserved else { return };
+        let end = self.connections.end();
+        let last = first.saturating_add(SLOTS_PER_TICK).min(end);
+        for slot in first..last {
+            let Some(found) = self.connections.get(slot).filter(|found| !found.closing) else {
+                continue;
+            };
+            let app = context.app(found.app);
+            if app.is_served() {
+                continue;
+            }
+            let (error, cause) = if app.is_removed {
+                (error_code::NO_SUCH_APP, Cause::AppRemoved)
+            } else {
+                (error_code::APP_DISABLED, Cause::AppSwitchedOff)
+            };
+            let denial = Denial::new(error, cause, [Detail::text(&*app.id)]);
+            self.deny_and_close(context, out, slot, &denial);
+        }
+        self.next_unserved = (last < end).then_some(last);
+    }
+}

@@ -1,0 +1,149 @@
+//! A configuration that changes while the shard runs.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::net::{APP, Client, Net, Received};
+use crate::app::{App, AppIndex, Apps, sample};
+use crate::shard::ShardConfiguration;
+
+/// Applies a list of apps, the prepared one on all cores first.
+fn apply(net: &mut Net, apps: Vec<App>) {
+    let changed = net.shards[0].context.settings.apps.changed(apps).unwrap();
+    for apps in [Arc::new(changed.prepared), Arc::new(changed.wanted)] {
+        for core in 0..net.cores() {
+            apply_to(net, core, &apps);
+        }
+    }
+}
+
+fn apply_to(net: &mut Net, core: usize, apps: &Arc<Apps>) {
+    let apps = apps.clone();
+    net.shards[core].apply(ShardConfiguration { apps, verbose_errors: false, debug: false });
+    while net.shards[core].has_unserved() {
+        net.shards[core].close_unserved();
+    }
+    net.post(core);
+}
+
+fn app(id: &str) -> App {
+    App { id: id.to_owned(), key: format!("key-of-{id}"), ..sample() }
+}
+
+fn close_code(received: &[Received]) -> Option<u16> {
+    match received.last() {
+        Some(Received::Closed(code)) => Some(*code),
+        _ => None,
+    }
+}
+
+fn subscribed(net: &mut Net, core: usize, app: AppIndex, channel: &str) -> Client {
+    let client = net.connect_to(app, core);
+    let text = json!({"event": "pusher:subscribe", "data": {"channel": channel}});
+    net.say(client, &text.to_string());
+    net.events(client);
+    client
+}
+
+#[test]
+fn clients_of_a_disabled_app_are_closed_with_4003_and_of_a_removed_one_with_4001() {
+    for is_removed in [false, true] {
+        let mut net = Net::with_apps(2, vec![app("1"), app("2")]);
+        let gone: Vec<Client> =
+            (0..2).map(|core| subscribed(&mut net, core, AppIndex(1), "cache-c")).collect();
+        let stays = subscribed(&mut net, 1, AppIndex(0), "cache-c");
+        let key = net.shards[0].channel_key(AppIndex(1), "cache-c").unwrap();
+        net.shards[0].publish(
+            key,
+            crate::ws::frame::encode_text(b"{\"event\":\"e\"}").into(),
+            None,
+            true,
+        );
+        net.post(0);
+        for client in &gone {
+            net.events(*client);
+        }
+        let rest = App { enabled: false, ..app("2") };
+        apply(&mut net, if is_removed { vec![app("1")] } else { vec![app("1"), rest] });
+        for client in gone {
+            assert_eq!(close_code(&net.events(client)), Some(if is_removed { 4001 } else { 4003 }));
+            net.vanish(client);
+        }
+        net.publish(0, "cache-c", &json!(1), None);
+        assert_eq!(net.events(stays).len(), 1, "the other app is served");
+        net.settle();
+        let apps = net.shards[0].context.settings.apps.clone();
+        let open = &apps.get(AppIndex(1)).connections_open;
+        assert_eq!(open.load(std::sync::atomic::Ordering::Relaxed), 0);
+        // A removed app remembers nothing; the other one has its own event.
+        let homes: usize = net.shards.iter().map(|shard| shard.channel_counts().1).sum();
+        assert_eq!(homes, if is_removed { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn an_app_keeps_its_index_and_its_counters_and_gets_them_again_when_it_returns() {
+    let before = Apps::new(vec![app("1"), app("2")]);
+    assert!(before.get(AppIndex(1)).admit());
+    let changed = before.changed(vec![app("3"), app("1")]).unwrap();
+    assert_eq!(changed.prepared.by_id("3"), None, "nobody may use it before all cores know it");
+    assert_eq!(changed.prepared.by_id("2"), Some(AppIndex(1)), "nothing is taken away yet");
+    let after = changed.wanted;
+    assert_eq!(
+        (after.by_id("1"), after.by_id("2"), after.by_id("3")),
+        (Some(AppIndex(0)), None, Some(AppIndex(2)))
+    );
+    assert_eq!(after.by_key("key-of-2"), None);
+    let again = after.changed(vec![app("2"), app("3")]).unwrap().wanted;
+    assert_eq!((again.by_id("1"), again.by_id("2")), (None, Some(AppIndex(1))));
+    let open = again.get(AppIndex(1)).connections_open.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(open, 1, "of the connection that was admitted first");
+}
+
+#[test]
+fn an_app_without_an_index_is_refused() {
+    let ids = (0..u16::MAX).map(|id| app(&id.to_string())).collect();
+    let full = Apps::new(ids);
+    assert!(full.changed(vec![app("0"), app("65534")]).is_ok());
+    assert!(full.changed(vec![app("new")]).is_err());
+}
+
+/// One core serves the new app already, and its home does not: the home knows it all the same.
+#[test]
+fn mail_of_a_new_app_is_understood_by_a_core_that_does_not_serve_it_yet() {
+    let mut net = Net::with_apps(2, vec![app("1")]);
+    let changed = net.shards[0].context.settings.apps.changed(vec![app("1"), app("2")]).unwrap();
+    let (prepared, wanted) = (Arc::new(changed.prepared), Arc::new(changed.wanted));
+    for core in 0..2 {
+        apply_to(&mut net, core, &prepared);
+    }
+    apply_to(&mut net, 0, &wanted);
+    for channel in ["a", "b", "c", "d"] {
+        let client = net.connect_to(AppIndex(1), 0);
+        let text = json!({"event": "pusher:subscribe", "data": {"channel": channel}});
+        net.say(client, &text.to_string());
+        let received = net.events(client);
+        assert_eq!(received[0].event(), "pusher_internal:subscription_succeeded");
+    }
+}
+
+#[test]
+fn numbers_of_subscribers_begin_and_end_with_their_option() {
+    let counting = App { subscription_count: true, ..sample() };
+    let mut net = Net::new(3);
+    let clients: Vec<Client> = (0..3).map(|core| subscribed(&mut net, core, APP, "news")).collect();
+    apply(&mut net, vec![counting.clone()]);
+    let last = |received: &[Received]| match received.last() {
+        Some(Received::Event(event)) => event["data"].to_string(),
+        other => format!("{other:?}"),
+    };
+    net.settle();
+    assert!(last(&net.events(clients[0])).contains('3'));
+    apply(&mut net, vec![sample()]);
+    net.vanish(clients[2]);
+    assert_eq!(net.events(clients[0]), []);
+    assert!(net.shards.iter().all(|shard| shard.user_and_count_entries() == 0));
+    apply(&mut net, vec![counting]);
+    assert!(last(&net.events(clients[1])).contains('2'), "no number of before is left");
+}
