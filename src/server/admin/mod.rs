@@ -2,9 +2,10 @@
 //!
 //! `listener.rs` owns the socket, which a process that takes over inherits. `connection.rs` reads one request and
 //! writes one answer, within limits of size, time and number. `routes.rs` decides what is answered to whom. `metrics`
-//! has the table of metrics, `api` what the console reads, `viewers` the event log. All of it runs on the thread `admin`, which has a runtime like that of the control thread,
-//! so that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish.
-//! Only `api` asks workers, with bounded questions that have a time limit.
+//! has the table of metrics, `api` what the console reads, `viewers` the event log. All of it runs on the thread
+//! `admin`, which has a runtime like that of the control thread, so that neither a scrape nor a slow peer delays
+//! signals or memory measurements. It reads what workers publish. Only `api` asks workers, with bounded questions that
+//! have a time limit.
 
 mod api;
 mod connection;
