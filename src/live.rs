@@ -1,10 +1,11 @@
 //! The event log of the console: what happens on the server, passed from the threads where it happens to the thread
 //! `admin`.
 //!
-//! Owns one feed for each worker and one for the senders of webhooks. A thread adds events to its own feed only, and the
-//! reader takes all events of a feed at once, so a lock is held for a moment. A worker never waits for it: if the lock is
-//! taken, the worker keeps its events until its next tick. While nobody looks, nothing is added, and `is_watched` is all
-//! that is read. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as lost. Readers: `server/admin/viewers`.
+//! Owns one feed for each worker and one for the senders of webhooks. A thread adds events to its own feed only, and
+//! the reader takes all events of a feed at once, so a lock is held for a moment. A worker never waits for it: if the
+//! lock is taken, the worker keeps its events until its next tick. While nobody looks, nothing is added, and
+//! `is_watched` is all that is read. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as lost. Readers:
+//! `server/admin/viewers`.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //!
 //! A question is answered in slices, one a tick: a slice looks at `SLICE` entries at most, so that a question about all
 //! channels of a large core delays no delivery. Entries that appear or go between two slices may be missed or counted
-//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer. What is over the limit is
-//! counted, and the asker is shown the number. `worker/inspect.rs` runs it.
+//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer. What is over the limit
+//! is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
 use std::sync::Arc;
 

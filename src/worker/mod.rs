@@ -342,8 +342,8 @@ impl<K: HostKernel> Worker<K> {
         let ns = self.core.reactor.kernel.stamp().saturating_sub(began_ns);
         self.core.shard.metrics().tick_ns.observe(ns);
         // A thread that changed the phase during this tick found the core awake and did not ring. The core sets
-        // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other. The
-        // same holds for a question of an operator.
+        // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
+        // The same holds for a question of an operator.
         if self.shared.phase.stage() != stage || self.is_asked() {
             return 0;
         }

@@ -1,5 +1,5 @@
-//! The console's side of the admin listener: the admin API, the event log, who may change something, and `ringverb top`.
-//! The page itself is tested in a browser (tests/e2e/js/console.test.mjs).
+//! The console's side of the admin listener: the admin API, the event log, who may change something, and `ringverb
+//! top`. The page itself is tested in a browser (tests/e2e/js/console.test.mjs).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

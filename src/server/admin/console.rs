@@ -3,7 +3,8 @@
 //!
 //! The files have nothing of a server, and are sent to everyone who can connect. What the page shows it reads from
 //! `/api/`, with the token that the operator enters. The policy allows the browser nothing else than these files and
-//! requests to this listener, so that hostile text in a channel name could not run even if the script did not escape it.
+//! requests to this listener, so that hostile text in a channel name could not run even if the script did not escape
+//! it.
 
 use crate::http1::response::ContentType;
 

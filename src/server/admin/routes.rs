@@ -181,8 +181,8 @@ impl AdminState {
         Err(Response::text(403, text))
     }
 
-    /// Without a token, a request must name this host. A request with a token cannot be sent by a page that does not have
-    /// it.
+    /// Without a token, a request must name this host. A request with a token cannot be sent by a page that does not
+    /// have it.
     fn check_host(&self, request: &Request) -> Result<(), Response> {
         if self.shared().config.admin.token.is_some() {
             return Ok(());

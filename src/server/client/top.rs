@@ -1,8 +1,8 @@
 //! `ringverb top`: a running server at a glance in the terminal, from its admin listener.
 //!
 //! Asks for `/api/overview` once a second, or twice with `--once`, and makes rates of two answers. Owns the terminal
-//! while it draws and gives it back at the end; keys: q, Esc or Ctrl-C end it. `overview.rs` reads the answer, `screen.rs`
-//! draws it. Text of the server is shown without control characters. Limits: `ANSWER_BYTES_MAX`.
+//! while it draws and gives it back at the end; keys: q, Esc or Ctrl-C end it. `overview.rs` reads the answer,
+//! `screen.rs` draws it. Text of the server is shown without control characters. Limits: `ANSWER_BYTES_MAX`.
 
 mod overview;
 mod screen;

@@ -1,10 +1,10 @@
-//! The admin API (`/api/...`): what the console and `ringverb top` read, and two actions. JSON, or a text if something is
-//! wrong.
+//! The admin API (`/api/...`): what the console and `ringverb top` read, and two actions. JSON, or a text if something
+//! is wrong.
 //!
-//! `overview.rs` reads what workers publish. The other answers come from questions to the workers (`questions.rs`), which
-//! answer them in slices, so that no question delays a delivery. All lists are bounded, and name what they leave out. A
-//! request that changes something is a POST with JSON, and not of another site (`routes.rs`). docs/OPERATIONS.md has the
-//! paths.
+//! `overview.rs` reads what workers publish. The other answers come from questions to the workers (`questions.rs`),
+//! which answer them in slices, so that no question delays a delivery. All lists are bounded, and name what they leave
+//! out. A request that changes something is a POST with JSON, and not of another site (`routes.rs`). docs/OPERATIONS.md
+//! has the paths.
 
 mod channels;
 mod connections;

@@ -1,5 +1,5 @@
-//! What the console and `ringverb top` show at a glance: counters and gauges as `/metrics` reads them, of each core and of
-//! all together. The reader makes rates of two answers. Asks no worker. Cost: linear in cores and apps.
+//! What the console and `ringverb top` show at a glance: counters and gauges as `/metrics` reads them, of each core and
+//! of all together. The reader makes rates of two answers. Asks no worker. Cost: linear in cores and apps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

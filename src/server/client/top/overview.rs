@@ -1,5 +1,5 @@
-//! The overview of a server, read from JSON, and rates between two of them. A number that is missing counts as 0, so that
-//! a server of another version is shown as far as possible.
+//! The overview of a server, read from JSON, and rates between two of them. A number that is missing counts as 0, so
+//! that a server of another version is shown as far as possible.
 
 use super::super::member;
 use crate::pusher::json::{self, Validator};
