@@ -1,6 +1,8 @@
 //! The command line: `ringverb`, `ringverb start`, `ringverb check`, with the flags of `reverb:start`; and the commands
 //! that speak to a running server. Each command has the options that apply to it, and no others.
 
+mod notes;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +13,10 @@ use rustix::process::Pid;
 
 use super::takeover::replacement::Role;
 use crate::config::options::{self, OptionId};
+use notes::{
+    CHANNELS_EXAMPLES, CHECK_NOTES, COMPLETIONS_EXAMPLES, DOCTOR_NOTES, EXAMPLES, HEALTH_NOTES,
+    LISTEN_EXAMPLES, LONG, PUBLISH_EXAMPLES, TOP_NOTES, USERS_EXAMPLES,
+};
 
 const SERVER: &str = "Server";
 const FILES: &str = "Files";
@@ -101,6 +107,9 @@ pub(super) enum Command {
     /// Check the configuration and what a start would find: port, kernel, Redis, webhooks
     #[command(after_help = CHECK_NOTES)]
     Check(CheckArguments),
+    /// Find what limits this host to how many connections, and what else is wrong with it
+    #[command(after_help = DOCTOR_NOTES)]
+    Doctor(DoctorArguments),
     #[command(flatten)]
     Client(ClientCommand),
     #[command(flatten)]
@@ -134,6 +143,21 @@ pub(super) struct CheckArguments {
     /// Check the configuration only, and ask nothing of this machine and the network
     #[arg(long)]
     pub(super) offline: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    files: FileArguments,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct DoctorArguments {
+    /// Connections that the host is to serve
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(super) connections: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     server: ServerArguments,
     #[command(flatten)]
@@ -283,74 +307,6 @@ pub(super) struct TopArguments {
     pub(super) files: FileArguments,
 }
 
-const EXAMPLES: &str = "Examples:
-  ringverb                        serve the app of ./.env, or a development app if there is none
-  ringverb --port 9000 --debug    another port, and a line per message
-  ringverb check                  what differs from the defaults, and what a start would find
-  ringverb --env-file /srv/app/.env --config /etc/ringverb.toml
-
-  ringverb listen private-orders.1                                 in one terminal,
-  ringverb publish private-orders.1 order.shipped '{\"id\":1}'       in another
-";
-
-const CHECK_NOTES: &str =
-    "Exit status: 0 if a start would succeed, 1 if something is in its way or does not \
-answer,
-2 for a wrong configuration. Nothing is published, subscribed to or changed.
-";
-
-const PUBLISH_EXAMPLES: &str = "Examples:
-  ringverb publish news hello '{\"message\":\"hi\"}'
-  ringverb publish private-orders.1 'App\\Events\\OrderShipped' '{\"id\":1}' --socket-id 1.2
-  ringverb publish news hello 'no JSON at all' --text
-";
-
-const CHANNELS_EXAMPLES: &str = "Examples:
-  ringverb channels
-  ringverb channels presence- --app 1001
-";
-
-const USERS_EXAMPLES: &str = "Examples:
-  ringverb users presence-room
-";
-
-const LISTEN_EXAMPLES: &str =
-    "Private and presence channels are joined with the app's own secret, \
-'#server-to-user-7' after signing in as user 7.
-
-Examples:
-  ringverb listen news private-orders.1
-  ringverb listen presence-room --user 7
-  ringverb listen '#server-to-user-7'
-  ringverb listen news --json --count 1 | jq .data
-";
-
-const HEALTH_NOTES: &str = "Exit status: 0 if /up answers 200, 1 otherwise (during \
-RINGVERB_SHUTDOWN_DELAY, too),
-2 for a wrong configuration. It needs no app.
-";
-
-const TOP_NOTES: &str = "Keys: q, Esc or Ctrl-C end it.
-The token of RINGVERB_ADMIN_TOKEN comes from the same configuration.
-
-Examples:
-  ringverb top
-  ringverb top --admin unix:/run/ringverb/admin.sock
-  ringverb top --once | grep connections
-";
-
-const COMPLETIONS_EXAMPLES: &str = "Examples:
-  ringverb completions bash > ~/.local/share/bash-completion/completions/ringverb
-  ringverb completions fish > ~/.config/fish/completions/ringverb.fish
-  ringverb completions zsh > a file _ringverb in a folder of $fpath
-";
-
-const LONG: &str = "
-Every option can be given in the environment, in .env and in ringverb.toml. A flag wins over the
-environment, the environment over .env, .env over ringverb.toml. Exit status: 0 after a clean end,
-1 if the server fails, refuses or cannot be reached, 2 for a wrong command line or configuration.
-";
-
 impl Arguments {
     /// Reads the process's arguments; ends the process for `--help`, `--version` and mistakes (2).
     pub(super) fn read() -> Self {
@@ -416,6 +372,7 @@ impl Arguments {
             Some(Command::Describe(_)) => return before,
             Some(Command::Start(start)) => start.files.clone(),
             Some(Command::Check(check)) => check.files.clone(),
+            Some(Command::Doctor(doctor)) => doctor.files.clone(),
             Some(Command::Client(client)) => client.files(),
         };
         FileArguments {
@@ -432,6 +389,7 @@ impl Arguments {
             None | Some(Command::Describe(_)) => {}
             Some(Command::Start(start)) => flags.extend(start.flags()),
             Some(Command::Check(check)) => flags.extend(check.server.flags()),
+            Some(Command::Doctor(doctor)) => flags.extend(doctor.server.flags()),
             Some(Command::Client(client)) => {
                 if let Some(Address { host, port, path, .. }) = client.address() {
                     flags.extend(given([
@@ -568,15 +526,20 @@ mod tests {
     fn each_command_has_the_options_that_apply_to_it() {
         let mut command = Arguments::command();
         let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname", "--io"];
-        for name in ["publish", "listen", "channels", "users", "health", "check"] {
+        for name in ["publish", "listen", "channels", "users", "health", "check", "doctor"] {
             let found = command.find_subcommand_mut(name).expect("a command");
             let help = found.render_long_help().to_string();
-            let own = if name == "check" { &names[1..4] } else { &names[..] };
+            let is_server = ["check", "doctor"].contains(&name);
+            let own = if is_server { &names[1..4] } else { &names[..] };
             for option in own {
                 assert!(!help.contains(option), "{name} {option}");
             }
             assert!(help.contains("--port") && help.contains("--env-file"), "{name}: {help}");
-            assert_eq!(help.contains("--app"), !["health", "check"].contains(&name), "{name}");
+            assert_eq!(
+                help.contains("--app"),
+                !["health", "check", "doctor"].contains(&name),
+                "{name}"
+            );
         }
     }
 }

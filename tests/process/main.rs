@@ -10,6 +10,7 @@
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
 //! | `documents` | commands and options that the documents name |
+//! | `doctor` | the command `doctor`: verdicts, exit status, rights in Redis |
 //! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |
 //! | `life` | start and end of the process, restart, output, systemd |
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
@@ -32,6 +33,7 @@ mod alone;
 mod cluster;
 mod configuration;
 mod console;
+mod doctor;
 mod documents;
 mod http;
 mod life;

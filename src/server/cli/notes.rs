@@ -1,0 +1,79 @@
+//! Examples and notes below the help of commands. Lines have at most 100 columns.
+
+pub(super) const EXAMPLES: &str = "Examples:
+  ringverb                        serve the app of ./.env, or a development app if there is none
+  ringverb --port 9000 --debug    another port, and a line per message
+  ringverb check                  what differs from the defaults, and what a start would find
+  ringverb --env-file /srv/app/.env --config /etc/ringverb.toml
+
+  ringverb listen private-orders.1                                 in one terminal,
+  ringverb publish private-orders.1 order.shipped '{\"id\":1}'       in another
+";
+
+pub(super) const CHECK_NOTES: &str =
+    "Exit status: 0 if a start would succeed, 1 if something is in its way or does not \
+answer,
+2 for a wrong configuration. Nothing is published, subscribed to or changed.
+";
+
+pub(super) const DOCTOR_NOTES: &str =
+    "Each finding has a verdict, a reason, and a command that shows or changes it. Exit status: 0 if
+nothing is wrong, 1 for warnings only, 2 if something keeps the server from working, or the host
+from serving so many connections. Nothing is changed. A Redis is asked for each right of a node.
+
+Examples:
+  ringverb doctor --connections 100000
+  ringverb doctor --json | jq '.findings[] | select(.verdict != \"good\")'
+";
+
+pub(super) const PUBLISH_EXAMPLES: &str = "Examples:
+  ringverb publish news hello '{\"message\":\"hi\"}'
+  ringverb publish private-orders.1 'App\\Events\\OrderShipped' '{\"id\":1}' --socket-id 1.2
+  ringverb publish news hello 'no JSON at all' --text
+";
+
+pub(super) const CHANNELS_EXAMPLES: &str = "Examples:
+  ringverb channels
+  ringverb channels presence- --app 1001
+";
+
+pub(super) const USERS_EXAMPLES: &str = "Examples:
+  ringverb users presence-room
+";
+
+pub(super) const LISTEN_EXAMPLES: &str =
+    "Private and presence channels are joined with the app's own secret, \
+'#server-to-user-7' after signing in as user 7.
+
+Examples:
+  ringverb listen news private-orders.1
+  ringverb listen presence-room --user 7
+  ringverb listen '#server-to-user-7'
+  ringverb listen news --json --count 1 | jq .data
+";
+
+pub(super) const HEALTH_NOTES: &str = "Exit status: 0 if /up answers 200, 1 otherwise (during \
+RINGVERB_SHUTDOWN_DELAY, too),
+2 for a wrong configuration. It needs no app.
+";
+
+pub(super) const TOP_NOTES: &str = "Keys: q, Esc or Ctrl-C end it.
+The token of RINGVERB_ADMIN_TOKEN comes from the same configuration.
+
+Examples:
+  ringverb top
+  ringverb top --admin unix:/run/ringverb/admin.sock
+  ringverb top --once | grep connections
+";
+
+pub(super) const COMPLETIONS_EXAMPLES: &str = "Examples:
+  ringverb completions bash > ~/.local/share/bash-completion/completions/ringverb
+  ringverb completions fish > ~/.config/fish/completions/ringverb.fish
+  ringverb completions zsh > a file _ringverb in a folder of $fpath
+";
+
+pub(super) const LONG: &str = "
+Every option can be given in the environment, in .env and in ringverb.toml. A flag wins over the
+environment, the environment over .env, .env over ringverb.toml. Exit status: 0 after a clean end,
+1 if the server fails, refuses or cannot be reached, 2 for a wrong command line or configuration.
+";
