@@ -37,6 +37,8 @@ pub enum Detail<'a> {
 
 /// Bytes shown of one text of a peer. A line with two such texts still has room for the remedy.
 const TEXT_BYTES_MAX: usize = 64;
+/// Bytes of a channel's name that are kept beside the line.
+const CHANNEL_BYTES_MAX: usize = 200;
 /// Bytes shown of the method of a request.
 const METHOD_BYTES_MAX: usize = 10;
 /// Bytes shown of a list of the configuration.
@@ -46,6 +48,12 @@ impl<'a> Detail<'a> {
     #[must_use]
     pub fn text<T: AsRef<[u8]> + ?Sized>(text: &'a T) -> Self {
         Self::Text(text.as_ref())
+    }
+
+    /// The channel of a subscription, cut.
+    fn channel(&self) -> Option<Box<str>> {
+        let Self::Subscription(channel) = self else { return None };
+        channel.get(..channel.floor_char_boundary(CHANNEL_BYTES_MAX)).map(Box::from)
     }
 
     #[must_use]
@@ -455,6 +463,8 @@ pub struct Noted {
     pub line: Option<String>,
     /// Lines of the cause that were left out before this one. `None`: this one is left out of the log, too.
     pub left_out: Option<u32>,
+    /// The channel that the line is about, cut to `CHANNEL_BYTES_MAX`.
+    pub channel: Option<Box<str>>,
 }
 
 /// Lines that one cause may have at once, and lines that it regains each second.
@@ -508,7 +518,8 @@ impl LineBudget {
     pub fn note(&mut self, cause: Cause, values: &[Detail<'_>], is_wanted: bool) -> Noted {
         let left_out = self.take(cause);
         let line = (is_wanted || left_out.is_some()).then(|| cause.line(values));
-        Noted { cause, line, left_out }
+        let channel = left_out.and_then(|_| values.iter().find_map(Detail::channel));
+        Noted { cause, line, left_out, channel }
     }
 
     /// Call it once a second.

@@ -234,6 +234,26 @@ pub struct ClusterMetrics {
     pub messages_received: Tally,
     /// Messages that were sent again because Redis had not confirmed them, or another session had missed them.
     pub retransmissions: Tally,
+    /// Effects of a tick for the session, and transitions: the most so far, and what was over `CLUSTER_EFFECTS_MAX`.
+    pub effects_peak: Tally,
+    pub effects_discarded: Tally,
+    pub transitions_unconfirmed_peak: Tally,
+    pub pending_leaves_peak: Tally,
+    pub transitions_unordered: Tally,
+    pub questions: QuestionMetrics,
+}
+
+/// Questions of the HTTP API to other nodes, and theirs to this one.
+#[derive(Debug)]
+pub struct QuestionMetrics {
+    pub sent: Tally,
+    /// Answered by all nodes, or by those that were there in time.
+    pub resolved: Tally,
+    pub incomplete: Tally,
+    pub received: Tally,
+    pub answers_received: Tally,
+    /// Milliseconds from a question to its end.
+    pub time_ms: Histogram,
 }
 
 const MICROSECOND: u64 = 1_000;
@@ -282,6 +302,19 @@ impl CoreMetrics {
                 messages_sent: Tally::default(),
                 messages_received: Tally::default(),
                 retransmissions: Tally::default(),
+                effects_peak: Tally::default(),
+                effects_discarded: Tally::default(),
+                transitions_unconfirmed_peak: Tally::default(),
+                pending_leaves_peak: Tally::default(),
+                transitions_unordered: Tally::default(),
+                questions: QuestionMetrics {
+                    sent: Tally::default(),
+                    resolved: Tally::default(),
+                    incomplete: Tally::default(),
+                    received: Tally::default(),
+                    answers_received: Tally::default(),
+                    time_ms: Histogram::new(LAG_BOUNDS_MS),
+                },
             },
         }
     }

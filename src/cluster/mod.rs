@@ -19,4 +19,5 @@ mod envelope;
 mod names;
 mod session;
 
+pub use names::probe_name;
 pub use session::{ClusterSession, Login, Lost, SessionLimits};

@@ -72,6 +72,12 @@ impl TopicNames {
     }
 }
 
+/// A topic and key for a test of rights. No node uses it.
+#[must_use]
+pub fn probe_name(prefix: &str) -> String {
+    TopicNames::new(prefix).prefix + "doctor"
+}
+
 fn escape(id: &str) -> std::borrow::Cow<'_, str> {
     if id.contains([':', '%']) {
         id.replace('%', "%25").replace(':', "%3A").into()

@@ -57,6 +57,7 @@ pub struct Config {
     pub io: Io,
     /// Print each frame as `reverb:start --debug` does.
     pub debug: bool,
+    pub log: LogOptions,
     /// Send reasons of failures to clients and the log, for developers of an app.
     pub verbose_errors: bool,
     /// Colours where standard output is a terminal: not with `NO_COLOR`.
@@ -140,6 +141,35 @@ pub enum Io {
     /// io_uring; without it the server does not start.
     IoUring,
     Epoll,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    pub format: LogFormat,
+    /// `None`: the level that `RUST_LOG` names, or INFO.
+    pub level: Option<LogLevel>,
+    /// Log each answered request of the HTTP API.
+    pub access: bool,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, otherwise JSON.
+    Auto,
+    Text,
+    Json,
+}
+
+/// The least level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 /// The Redis (or Valkey) server over which nodes send each other messages.

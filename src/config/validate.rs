@@ -14,7 +14,7 @@ use super::options::OptionId as Id;
 use super::options::boolean;
 use super::redis_url::{self, RedisUrl};
 use super::values::{Sourced, Values};
-use super::{Config, Io, Scaling, names, origins, webhook_url};
+use super::{Config, Io, LogFormat, LogLevel, LogOptions, Scaling, names, origins, webhook_url};
 use crate::app::{App, ClientEventsFrom, RateLimit, Secret, Webhook, WebhookKind};
 use crate::text::shown;
 
@@ -44,6 +44,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         workers: reader.number(server, Id::Workers),
         io: reader.io(server),
         debug: reader.boolean(server, Id::Debug),
+        log: reader.log(server),
         verbose_errors: reader.boolean(server, Id::Development),
         color: merged.color,
         print_events: reader.is_given(server, Id::PrintEvents),
@@ -405,6 +406,23 @@ impl OptionReader {
     fn is_given(&mut self, values: &Values, id: Id) -> bool {
         self.choice(values, id);
         values.get(id).is_some()
+    }
+
+    fn log(&mut self, server: &Values) -> LogOptions {
+        let format = match self.choice(server, Id::LogFormat) {
+            1 => LogFormat::Text,
+            2 => LogFormat::Json,
+            _ => LogFormat::Auto,
+        };
+        let level = server.get(Id::LogLevel).is_some().then(|| self.choice(server, Id::LogLevel));
+        let level = level.map(|level| match level {
+            0 => LogLevel::Error,
+            1 => LogLevel::Warn,
+            2 => LogLevel::Info,
+            3 => LogLevel::Debug,
+            _ => LogLevel::Trace,
+        });
+        LogOptions { format, level, access: self.boolean(server, Id::AccessLog) }
     }
 
     fn io(&mut self, server: &Values) -> Io {

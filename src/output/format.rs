@@ -1,8 +1,8 @@
-//! The form of a log line: time, level, message, fields.
+//! The form of a log line as text: time, level, message, fields. `json.rs` has the form for programs.
 //!
-//! A line has a bounded length and no control character except the final line feed, for any content: `text::LogLine`
-//! escapes and cuts. Input: events of `tracing`; output: bytes for `lane.rs`. Limits: `PEER_LINE_BYTES_MAX`,
-//! `LINE_BYTES_MAX`.
+//! The text form leaves out `event` and `channel`, because the message says both. A line has a bounded length and no
+//! control character except the final line feed, for any content: `text::LogLine` escapes and cuts. Input: events of
+//! `tracing`; output: bytes for `lane.rs`. Limits: `PEER_LINE_BYTES_MAX`, `LINE_BYTES_MAX`.
 
 use std::fmt::{self, Write};
 
@@ -14,6 +14,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::PEER;
+use super::events::UNNAMED;
+use super::json::JsonParts;
 use crate::text::LogLine;
 
 /// Message and fields of a line about what a peer did, in bytes.
@@ -21,8 +23,10 @@ pub(super) const PEER_LINE_BYTES_MAX: usize = 460;
 /// The same for the server's own lines: the longest one lists every reason for a refusal.
 pub(super) const LINE_BYTES_MAX: usize = 1_536;
 
+#[derive(Clone, Copy, Debug)]
 pub(super) struct LineFormat {
     pub(super) color: bool,
+    pub(super) is_json: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for LineFormat
@@ -39,6 +43,12 @@ where
         let metadata = event.metadata();
         let bytes_max =
             if metadata.target() == PEER { PEER_LINE_BYTES_MAX } else { LINE_BYTES_MAX };
+        if self.is_json {
+            let mut parts = JsonParts::new(UNNAMED, bytes_max);
+            event.record(&mut parts);
+            // `line` writes whole characters.
+            return writer.write_str(&String::from_utf8_lossy(&parts.line(*metadata.level())));
+        }
         let mut parts =
             LineParts { message: LogLine::new(bytes_max), fields: LogLine::new(bytes_max) };
         event.record(&mut parts);
@@ -94,6 +104,7 @@ impl Visit for LineParts {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a Line cannot fail.
         let _ = match field.name() {
+            "event" | "channel" => Ok(()),
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
@@ -124,10 +135,14 @@ mod tests {
 
     /// Runs this with a log in the server's form, and returns its lines.
     fn logged(color: bool, log: impl FnOnce()) -> Vec<String> {
+        logged_as(LineFormat { color, is_json: false }, log)
+    }
+
+    fn logged_as(format: LineFormat, log: impl FnOnce()) -> Vec<String> {
         let (sender, lines): (_, Receiver<Vec<u8>>) = channel();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
-            .event_format(LineFormat { color })
+            .event_format(format)
             .with_writer(move || Lines(sender.clone()))
             .finish();
         with_default(subscriber, log);
@@ -164,7 +179,71 @@ mod tests {
         assert!(lines[1].ends_with("y…\n") && lines[1].len() < LINE_BYTES_MAX + 64, "{lines:?}");
     }
 
+    /// Logs this as JSON, and returns the objects.
+    fn objects(log: impl FnOnce()) -> Vec<serde_json::Value> {
+        let lines = logged_as(LineFormat { color: true, is_json: true }, log);
+        let object = |line: &String| serde_json::from_str(line).expect(line);
+        lines.iter().map(object).collect()
+    }
+
+    #[test]
+    fn a_json_line_has_time_level_event_fields_with_their_types_and_message() {
+        let objects = objects(|| {
+            let socket = Some(tracing::field::display("1.2"));
+            let nothing: Option<u32> = None;
+            tracing::warn!(
+                target: PEER, event = "refused", cause = %"origin", socket, nothing, left_out = 7_u32, app = "a\"b",
+                "a {} with \u{1b}[31m", "message"
+            );
+            tracing::error!("unnamed");
+        });
+        let first = &objects[0];
+        assert_eq!(first["event"], "refused");
+        assert_eq!(first["level"], "warn");
+        assert_eq!((&first["reason"], &first["socket_id"]), (&"origin".into(), &"1.2".into()));
+        assert_eq!((&first["left_out"], &first["app"]), (&7.into(), &"a\"b".into()));
+        assert_eq!(first["message"], "a message with \\u001b[31m");
+        assert!(first.get("nothing").is_none() && first["time"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(
+            (&objects[1]["event"], &objects[1]["level"]),
+            (&"unnamed".into(), &"error".into())
+        );
+    }
+
+    #[test]
+    fn the_message_of_a_json_line_is_cut_before_its_fields() {
+        let objects = objects(|| {
+            let peer = "p".repeat(300);
+            tracing::warn!(target: PEER, event = "refused", peer, "{}", "\"".repeat(5_000));
+        });
+        assert_eq!(objects[0]["peer"].as_str().unwrap().len(), 300);
+        let message = objects[0]["message"].as_str().unwrap();
+        assert_eq!(message, "\"".repeat(PEER_LINE_BYTES_MAX - 300) + "…");
+    }
+
     proptest! {
+        /// A value is cut before it is escaped, so no cut makes a line that is no JSON.
+        #[test]
+        fn each_json_line_is_one_object_of_bounded_length(
+            text in prop::collection::vec(any::<char>(), 0..700),
+            name in ".*",
+        ) {
+            let text: String = text.into_iter().collect();
+            let lines = logged_as(LineFormat { color: false, is_json: true }, || {
+                tracing::warn!(target: PEER, event = "refused", why = ?text, name = %name, "{text}");
+                tracing::info!(text, name = %name, "{name}{text:?}");
+            });
+            for line in &lines {
+                let inside = line.strip_suffix('\n').expect("a whole line");
+                prop_assert!(serde_json::from_str::<serde_json::Value>(inside).is_ok(), "{}", line);
+                prop_assert!(!inside.chars().any(is_hidden), "{}", line);
+            }
+            // At most two bytes for each of a value, and the names.
+            prop_assert!(lines[0].len() <= 2 * PEER_LINE_BYTES_MAX + 256, "{}", lines[0].len());
+            prop_assert!(lines[1].len() <= 2 * LINE_BYTES_MAX + 256, "{}", lines[1].len());
+        }
+
+
         /// Every log line has this form, so these properties hold for every line.
         #[test]
         fn no_text_of_a_peer_makes_a_line_long_or_steers_a_terminal(

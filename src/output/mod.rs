@@ -3,13 +3,16 @@
 //!
 //! A log must never stop the server. Each stream has a bounded queue and a thread (`lane.rs`). So with a full disk, a
 //! closed pipe, a reader that stops or a terminal that Ctrl-S has stopped, lines are discarded, counted and reported,
-//! and nothing else happens. `format.rs` bounds every log line and escapes control characters. `budget.rs` bounds the
-//! bytes of lines a second, so that peers cannot fill a disk. At the end, `finish` waits at most `FINISH_TIME` for
-//! queued lines. Commands that end by themselves (`check`, `publish`) write directly.
+//! and nothing else happens. `format.rs` and `json.rs` bound every log line and escape control characters. `budget.rs`
+//! bounds the bytes of lines a second, so that peers cannot fill a disk. At the end, `finish` waits at most
+//! `FINISH_TIME` for queued lines. Commands that end by themselves (`check`, `publish`) write directly.
 
 mod budget;
+mod events;
 mod format;
+mod json;
 mod lane;
+mod level;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +22,16 @@ use std::time::{Duration, Instant};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::config::{LogFormat, LogLevel};
 use budget::RateBudget;
 use lane::{Bounds, LossReport, LostLines, OutputLane, Reported};
+pub use level::set_level;
 
 /// The `tracing` target of lines that peers can cause: shorter, and with a smaller budget.
 pub const PEER: &str = "ringverb::peer";
+
+/// The target of the access log, with a budget of its own.
+pub const ACCESS: &str = "ringverb::access";
 
 /// How long the end of the process waits for queued lines.
 pub const FINISH_TIME: Duration = Duration::from_secs(1);
@@ -39,6 +47,10 @@ const PEER_BURST_BYTES: u64 = 64 << 10;
 const OWN_BYTES_PER_SECOND: u64 = 8 << 10;
 const OWN_BURST_BYTES: u64 = 256 << 10;
 
+/// Lines of the target `ACCESS`, which the operator has asked for.
+const ACCESS_BYTES_PER_SECOND: u64 = 256 << 10;
+const ACCESS_BURST_BYTES: u64 = 1 << 20;
+
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
 #[derive(Debug)]
@@ -48,9 +60,11 @@ struct Output {
     /// Standard output belongs to the events (`--print-events`), and the log goes to standard error.
     prints_events: bool,
     color: bool,
+    is_json: bool,
     start: Instant,
     peer_budget: RateBudget,
     own_budget: RateBudget,
+    access_budget: RateBudget,
 }
 
 /// How to write.
@@ -60,6 +74,9 @@ pub struct OutputSettings {
     pub prints_events: bool,
     /// Colour is wanted where the log is a terminal.
     pub color: bool,
+    pub format: LogFormat,
+    /// `None`: as `RUST_LOG` has it, or INFO.
+    pub level: Option<LogLevel>,
 }
 
 /// Starts the threads that write and the log. Called once, before any other thread runs.
@@ -67,33 +84,33 @@ pub struct OutputSettings {
 /// # Errors
 /// When a thread cannot be started.
 pub fn start(settings: OutputSettings) -> io::Result<()> {
-    let OutputSettings { prints_events, color } = settings;
+    let OutputSettings { prints_events, color, format, level } = settings;
     let is_terminal =
         if prints_events { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
-    let color = color && is_terminal;
+    let is_json = match format {
+        LogFormat::Auto => !is_terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let color = color && is_terminal && !is_json;
+    let format = format::LineFormat { color, is_json };
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
-    let report = if prints_events { report_in_log(color) } else { report_here(color) };
+    let report = if prints_events { report_in_log(format) } else { report_here(format) };
     let output = Output {
         stdout: OutputLane::start("stdout", io::stdout(), bounds, report)?,
-        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(color))?,
+        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(format))?,
         prints_events,
         color,
+        is_json,
         start: lane::now(),
         peer_budget: RateBudget::new(PEER_BYTES_PER_SECOND, PEER_BURST_BYTES),
         own_budget: RateBudget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
+        access_budget: RateBudget::new(ACCESS_BYTES_PER_SECOND, ACCESS_BURST_BYTES),
     };
     if OUTPUT.set(output).is_err() {
         return Ok(());
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        // Internal errors would go to standard error, past the queue.
-        .log_internal_errors(false)
-        .event_format(format::LineFormat { color })
-        .with_writer(Log)
-        .init();
+    level::install(format, level);
     report_panics();
     // A file that reaches its size limit (ulimit -f) then fails with EFBIG, instead of ending the process.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
@@ -110,7 +127,8 @@ fn report_panics() {
             std::backtrace::BacktraceStatus::Captured => format!("{backtrace}\n"),
             _ => String::new(),
         };
-        write_stderr(&format!("thread '{name}' {panic}\n{backtrace}"));
+        let text = format!("thread '{name}' {panic}\n{backtrace}");
+        write_stderr_as("panic", Level::ERROR, &text);
         finish();
     }));
 }
@@ -121,9 +139,24 @@ pub fn has_color() -> bool {
     OUTPUT.get().is_some_and(|output| output.color)
 }
 
-/// Writes text of several lines to where the log goes, as it is: the start message, and what `--debug` shows.
+/// Whether the log is lines of JSON.
+#[must_use]
+pub fn is_json() -> bool {
+    OUTPUT.get().is_some_and(|output| output.is_json)
+}
+
+/// Writes the report of a command that ends by itself to standard output, as it is.
 pub fn log_text(text: &str) {
+    log_text_as("notice", text);
+}
+
+/// Writes text of several lines to where the log goes: the start message, and what `--debug` shows. In a log of JSON
+/// it is the message of this event.
+pub fn log_text_as(event: &str, text: &str) {
     match OUTPUT.get() {
+        Some(output) if output.is_json => {
+            output.log().push(json::object(event, Level::INFO, &[], text.trim_end(), false));
+        }
         Some(output) => drop(output.log().push(text.as_bytes())),
         None => directly(io::stdout(), text),
     }
@@ -138,7 +171,14 @@ pub fn events(lines: Vec<u8>) {
 
 /// Writes text to standard error: errors and warnings that are no lines of the log.
 pub fn write_stderr(text: &str) {
+    write_stderr_as("notice", Level::INFO, text);
+}
+
+fn write_stderr_as(event: &str, level: Level, text: &str) {
     match OUTPUT.get() {
+        Some(output) if output.is_json => {
+            output.stderr.push(json::object(event, level, &[], text.trim_end(), false));
+        }
         Some(output) => drop(output.stderr.push(text.as_bytes())),
         None => directly(io::stderr(), text),
     }
@@ -161,11 +201,14 @@ pub fn allow_color(is_wanted: bool) {
 
 /// Writes a message to standard error, with the word for its kind before it.
 pub fn notice(kind: NoticeKind, text: &str) {
-    let (word, paint) = match kind {
-        NoticeKind::Error => ("error", "\x1b[1;31m"),
-        NoticeKind::Warning => ("warning", "\x1b[1;33m"),
-        NoticeKind::Note => ("note", "\x1b[1;36m"),
+    let (word, paint, level) = match kind {
+        NoticeKind::Error => ("error", "\x1b[1;31m", Level::ERROR),
+        NoticeKind::Warning => ("warning", "\x1b[1;33m", Level::WARN),
+        NoticeKind::Note => ("note", "\x1b[1;36m", Level::INFO),
     };
+    if is_json() {
+        return write_stderr_as("notice", level, text);
+    }
     if ERRORS_HAVE_COLOR.load(Ordering::Relaxed) {
         write_stderr(&format!("{paint}{word}:\x1b[0m {text}\n"));
     } else {
@@ -186,7 +229,12 @@ pub fn finish() {
     output.stdout.flush(deadline);
     let losses = output.stdout.losses();
     if !output.prints_events && losses.unwritten > 0 {
-        output.stderr.push(format!("warning: {}\n", sentence("log lines", losses)).into_bytes());
+        let format = format::LineFormat { color: false, is_json: output.is_json };
+        let line = match output.is_json {
+            true => lost_line(format, "log lines", losses),
+            false => format!("warning: {}\n", sentence("log lines", losses)).into_bytes(),
+        };
+        output.stderr.push(line);
     }
     output.stderr.flush(deadline);
 }
@@ -202,18 +250,26 @@ fn directly(mut stream: impl Write, text: &str) {
     let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
 }
 
-fn report_here(color: bool) -> LossReport {
-    Box::new(move |losses| {
-        let text = sentence("log lines", losses);
-        Reported::Here(format::own_line(Level::WARN, color, &text))
-    })
+fn report_here(format: format::LineFormat) -> LossReport {
+    Box::new(move |losses| Reported::Here(lost_line(format, "log lines", losses)))
+}
+
+/// The line about losses.
+fn lost_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u8> {
+    let text = sentence(what, losses);
+    if !format.is_json {
+        return format::own_line(Level::WARN, format.color, &text);
+    }
+    let LostLines { unread, unwritten, over_rate, .. } = losses;
+    let members =
+        format!(",\"unread\":{unread},\"unwritten\":{unwritten},\"over_rate\":{over_rate}");
+    json::object("lines_lost", Level::WARN, members.as_bytes(), &text, false)
 }
 
 /// A stream of data for programs carries no sentences.
-fn report_in_log(color: bool) -> LossReport {
+fn report_in_log(format: format::LineFormat) -> LossReport {
     Box::new(move |losses| {
-        let text = sentence("events of --print-events", losses);
-        let line = format::own_line(Level::WARN, color, &text);
+        let line = lost_line(format, "events of --print-events", losses);
         match OUTPUT.get() {
             Some(output) if output.stderr.push(line) => Reported::Elsewhere,
             _ => Reported::NotYet,
@@ -272,6 +328,9 @@ impl MakeWriter<'_> for Log {
             Level::DEBUG | Level::TRACE => LineWriter { budget: |_| None },
             _ if metadata.target() == PEER => {
                 LineWriter { budget: |output| Some(&output.peer_budget) }
+            }
+            _ if metadata.target() == ACCESS => {
+                LineWriter { budget: |output| Some(&output.access_budget) }
             }
             _ => self.make_writer(),
         }

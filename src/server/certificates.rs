@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(super) struct Certificates {
     /// Of the files that were read last, also if they could not be used.
     read: Stamps,
     rotate_at: u64,
+    /// When the first of them expires, for the metrics.
+    valid_until: Arc<AtomicI64>,
 }
 
 impl Certificates {
@@ -64,7 +67,13 @@ impl Certificates {
         let ticket_keys = vec![new_ticket_key().map_err(|error| vec![error])?];
         let link = link(identities.clone(), ticket_keys).map_err(|error| vec![error])?;
         let rotate_at = unix_seconds() + rotation_seconds();
-        Ok(Self { options: options.clone(), identities, link, read, rotate_at })
+        let valid_until = Arc::new(AtomicI64::new(first_expiry(&identities)));
+        Ok(Self { options: options.clone(), identities, link, read, rotate_at, valid_until })
+    }
+
+    /// When the first certificate expires, in seconds since 1970. It follows later certificates.
+    pub(super) fn valid_until(&self) -> Arc<AtomicI64> {
+        self.valid_until.clone()
     }
 
     pub(super) fn link(&self) -> Arc<AcceptorLink> {
@@ -128,11 +137,17 @@ impl Certificates {
         match identities(&self.options) {
             Ok(identities) => {
                 if self.replace(identities, self.link.ticket_keys.clone()) {
-                    tracing::info!("certificates reloaded: new TLS handshakes use them");
-                    self.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+                    tracing::info!(
+                        event = "certificates_reloaded",
+                        "certificates reloaded: new TLS handshakes use them"
+                    );
+                    self.warnings().iter().for_each(|warning| {
+                        tracing::warn!(event = "certificates_warning", "{warning}")
+                    });
                 }
             }
             Err(problems) => tracing::error!(
+                event = "certificates_not_reloaded",
                 "certificates not reloaded, and the earlier ones stay in use: {}",
                 problems.join("; ")
             ),
@@ -147,7 +162,7 @@ impl Certificates {
                 let keys = std::iter::once(key).chain(older).collect();
                 self.replace(self.identities.clone(), keys);
             }
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => tracing::error!(event = "certificates_not_reloaded", "{error}"),
         }
     }
 
@@ -157,10 +172,11 @@ impl Certificates {
             Ok(next) => {
                 self.link.append(next.clone());
                 (self.link, self.identities) = (next, identities);
+                self.valid_until.store(first_expiry(&self.identities), Ordering::Relaxed);
                 true
             }
             Err(error) => {
-                tracing::error!("{error}");
+                tracing::error!(event = "certificates_not_reloaded", "{error}");
                 false
             }
         }
@@ -190,6 +206,10 @@ fn warnings(pair: &TlsPair, identity: &Identity) -> Vec<String> {
         format!("{} expires at {until}: is its renewal set up?", pair.certificate)
     });
     unusual.into_iter().chain(expires).collect()
+}
+
+fn first_expiry(identities: &[Identity]) -> i64 {
+    identities.iter().map(|identity| identity.valid_until).min().unwrap_or(i64::MAX)
 }
 
 fn now() -> i64 {

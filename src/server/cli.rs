@@ -19,8 +19,8 @@ pub(super) use change::{
 };
 use notes::{
     APP_EXAMPLES, CHANNELS_EXAMPLES, CHECK_NOTES, COMPLETIONS_EXAMPLES, DISCONNECT_EXAMPLES,
-    EXAMPLES, HEALTH_NOTES, LISTEN_EXAMPLES, LONG, PUBLISH_EXAMPLES, RELOAD_NOTES, TOP_NOTES,
-    UNSUBSCRIBE_EXAMPLES, USERS_EXAMPLES,
+    DOCTOR_NOTES, EXAMPLES, HEALTH_NOTES, LISTEN_EXAMPLES, LONG, PUBLISH_EXAMPLES, RELOAD_NOTES,
+    TOP_NOTES, UNSUBSCRIBE_EXAMPLES, USERS_EXAMPLES,
 };
 
 use crate::config::options::{self, OptionId};
@@ -120,6 +120,9 @@ pub(super) enum Command {
     /// Check the configuration and what a start would find: port, kernel, Redis, webhooks
     #[command(after_help = CHECK_NOTES)]
     Check(CheckArguments),
+    /// Find what limits this host to how many connections, and what else is wrong with it
+    #[command(after_help = DOCTOR_NOTES)]
+    Doctor(DoctorArguments),
     #[command(flatten)]
     Client(ClientCommand),
     #[command(flatten)]
@@ -153,6 +156,21 @@ pub(super) struct CheckArguments {
     /// Check the configuration only, and ask nothing of this machine and the network
     #[arg(long)]
     pub(super) offline: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+    #[command(flatten)]
+    files: FileArguments,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct DoctorArguments {
+    /// Connections that the host is to serve
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(super) connections: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     server: ServerArguments,
     #[command(flatten)]
@@ -385,6 +403,7 @@ impl Arguments {
             Some(Command::Describe(_)) => return before,
             Some(Command::Start(start)) => &start.files,
             Some(Command::Check(check)) => &check.files,
+            Some(Command::Doctor(doctor)) => &doctor.files,
             Some(Command::Client(client)) => client.files(),
         }
         .clone();
@@ -404,6 +423,7 @@ impl Arguments {
             None | Some(Command::Describe(_)) => {}
             Some(Command::Start(start)) => flags.extend(start.flags()),
             Some(Command::Check(check)) => flags.extend(check.server.flags()),
+            Some(Command::Doctor(doctor)) => flags.extend(doctor.server.flags()),
             Some(Command::Client(client)) => {
                 if let Some(Address { host, port, path, .. }) = client.address() {
                     flags.extend(given([
@@ -545,15 +565,20 @@ mod tests {
     fn each_command_has_the_options_that_apply_to_it() {
         let mut command = Arguments::command();
         let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname", "--io"];
-        for name in ["publish", "listen", "channels", "users", "health", "check"] {
+        for name in ["publish", "listen", "channels", "users", "health", "check", "doctor"] {
             let found = command.find_subcommand_mut(name).expect("a command");
             let help = found.render_long_help().to_string();
-            let own = if name == "check" { &names[1..4] } else { &names[..] };
+            let is_server = ["check", "doctor"].contains(&name);
+            let own = if is_server { &names[1..4] } else { &names[..] };
             for option in own {
                 assert!(!help.contains(option), "{name} {option}");
             }
             assert!(help.contains("--port") && help.contains("--env-file"), "{name}: {help}");
-            assert_eq!(help.contains("--app"), !["health", "check"].contains(&name), "{name}");
+            assert_eq!(
+                help.contains("--app"),
+                !["health", "check", "doctor"].contains(&name),
+                "{name}"
+            );
         }
     }
 }

@@ -142,7 +142,10 @@ impl Readable {
     pub(super) async fn wait(&self) {
         // Not `true`: with the epoll driver, that returns at once forever after the first time.
         if let Err(error) = self.0.readable(false).await {
-            tracing::debug!("a descriptor cannot be polled: {error}");
+            tracing::debug!(
+                event = "descriptor_not_polled",
+                "a descriptor cannot be polled: {error}"
+            );
             sleep(RETRY_PAUSE).await;
         }
     }
@@ -150,7 +153,10 @@ impl Readable {
     /// Returns when there is room to write, or an error waits. It may return too early, too.
     pub(super) async fn wait_for_room(&self) {
         if let Err(error) = self.0.writable(false).await {
-            tracing::debug!("a descriptor cannot be polled: {error}");
+            tracing::debug!(
+                event = "descriptor_not_polled",
+                "a descriptor cannot be polled: {error}"
+            );
             sleep(RETRY_PAUSE).await;
         }
     }

@@ -32,6 +32,7 @@ impl Delay {
         }
         shared.unready.store(true, Ordering::Relaxed);
         tracing::info!(
+            event = "shutdown_delay_started",
             "{signal}: /up answers 503 for {seconds} s (RINGVERB_SHUTDOWN_DELAY), then {} connections are closed. A \
              second signal ends the delay.",
             open_connections(shared)

@@ -114,7 +114,12 @@ impl Life {
 
 fn tell_stopped(shared: &Shared, asked_at: Moment) {
     let millis = shared.clock.now().0.saturating_sub(asked_at.0);
-    tracing::info!("Stopped after {}.{} s", millis / 1_000, millis % 1_000 / 100);
+    tracing::info!(
+        event = "server_stopped",
+        "Stopped after {}.{} s",
+        millis / 1_000,
+        millis % 1_000 / 100
+    );
 }
 
 /// Waits until every worker is without connections, or the grace period is over.
@@ -155,7 +160,7 @@ fn drain(
 }
 
 fn end_at_once() -> ! {
-    tracing::warn!("second signal: ending at once");
+    tracing::warn!(event = "shutdown_forced", "second signal: ending at once");
     output::exit(1)
 }
 
@@ -171,7 +176,10 @@ fn heed_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
         }
     };
     if let Err(error) = thread.spawn(heed) {
-        tracing::warn!("a second signal will not end the server at once: {error}");
+        tracing::warn!(
+            event = "system_setting_refused",
+            "a second signal will not end the server at once: {error}"
+        );
     }
 }
 

@@ -120,6 +120,7 @@ pub(super) fn serve(
         start_threads(&shared, ends, pins, order_sender.clone())?;
     let takeover = old_process.as_ref().map(|old| take_over_from(old, &shared, &doorbells));
     let takeover = takeover.transpose()?;
+    let certificates_valid_until = certificates.as_ref().map(Certificates::valid_until);
     let certificate_changes = certificates
         .map(|certificates| watch(certificates, &shared, &control))
         .transpose()
@@ -152,6 +153,7 @@ pub(super) fn serve(
         webhooks: webhooks.counters(),
         takeover,
         started_unix_seconds,
+        certificates_valid_until,
     };
     let admin = admin.serve(sources, order_sender).map_err(StartError::Start)?;
     tell_started(role, &shared, old_process);
@@ -234,7 +236,10 @@ fn tell_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
     drop(old_process);
     match role {
         Role::StandIn(parent) => {
-            tracing::debug!("serving until process {parent} has replaced its program");
+            tracing::debug!(
+                event = "replacement_serving",
+                "serving until process {parent} has replaced its program"
+            );
         }
         Role::TakesBack(stand_in) => {
             reap(stand_in, Arc::default());
@@ -249,9 +254,12 @@ fn tell_complete(shared: &Shared) {
     match shared.transfer.incoming {
         Some(_) => {
             let kept = Counted(open_connections(shared), "connection");
-            tracing::info!("SIGUSR2 complete: {kept} kept");
+            tracing::info!(event = "replacement_complete", "SIGUSR2 complete: {kept} kept");
         }
-        None => tracing::info!("SIGUSR2 complete: clients are told to connect again"),
+        None => tracing::info!(
+            event = "replacement_complete",
+            "SIGUSR2 complete: clients are told to connect again"
+        ),
     }
 }
 
@@ -268,7 +276,10 @@ fn offer_to_others(
     let offering = is_offered.then(|| takeover::offer(control, offer, places, orders))?;
     offering
         .inspect_err(|error| {
-            tracing::warn!("no new process can take over from this server: {error}");
+            tracing::warn!(
+                event = "takeover_unavailable",
+                "no new process can take over from this server: {error}"
+            );
         })
         .ok()
 }
@@ -277,7 +288,7 @@ fn prepare_memory() {
     // Slabs are reserved as address space and touched from the front: a huge page would make resident what no
     // connection uses yet, 2 MiB a table. 98 % of the time is the kernel's, so the TLB misses do not show.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!("huge pages stay on: {error}");
+        tracing::debug!(event = "system_setting_refused", "huge pages stay on: {error}");
     }
 }
 
@@ -285,7 +296,10 @@ fn forbid_dumps() {
     // A core dump would hold the apps' secrets, and limits on its size do not bind a handler that is piped to.
     let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
     if let Err(error) = rustix::process::set_dumpable_behavior(not_dumpable) {
-        tracing::warn!("a crash may write a core dump that contains secrets: {error}");
+        tracing::warn!(
+            event = "system_setting_refused",
+            "a crash may write a core dump that contains secrets: {error}"
+        );
     }
 }
 
@@ -306,7 +320,11 @@ fn share(
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
         let process = std::process::id();
-        tracing::info!("this is node {:016x} (host {host}, pid {process})", node.0);
+        tracing::info!(
+            event = "node_started",
+            "this is node {:016x} (host {host}, pid {process})",
+            node.0
+        );
     }
     let rows = apps.iter().len() + METRIC_ROWS_TO_COME;
     let running = RunningConfiguration {
@@ -424,7 +442,7 @@ fn order_of(signal: i32) -> Option<Order> {
         SIGINT => Some(Order::End("SIGINT")),
         SIGTERM => Some(Order::End("SIGTERM")),
         signal => {
-            tracing::info!("{}", ignored(signal));
+            tracing::info!(event = "signal_ignored", "{}", ignored(signal));
             None
         }
     }
@@ -450,10 +468,16 @@ fn wait(
         };
         match order {
             Ok(Order::Replace) if delay.is_some() => {
-                tracing::warn!("SIGUSR2 ignored: the server is about to end");
+                tracing::warn!(
+                    event = "replacement_refused",
+                    "SIGUSR2 ignored: the server is about to end"
+                );
             }
             Ok(Order::Replace) if !shared.config.takeover => {
-                tracing::warn!("SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs");
+                tracing::warn!(
+                    event = "replacement_refused",
+                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs"
+                );
             }
             Ok(Order::Change(request)) => changer.carry_out(*request),
             Ok(Order::Replace) => program.start_stand_in(control),
@@ -477,7 +501,10 @@ fn wait(
             Ok(Order::End(signal)) => match &delay {
                 Some(delay) if delay.since(shared.clock.now()) < ONE_WISH => {}
                 Some(_) => {
-                    tracing::warn!("second signal: the delay is over");
+                    tracing::warn!(
+                        event = "shutdown_delay_ended",
+                        "second signal: the delay is over"
+                    );
                     return drains(shared, signal);
                 }
                 None => {
@@ -503,6 +530,7 @@ fn drains(shared: &Shared, signal: &str) -> End {
     let seconds = shared.config.shutdown_grace_seconds;
     let open = open_connections(shared);
     tracing::info!(
+        event = "shutdown_started",
         "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
     );
     End::Drain

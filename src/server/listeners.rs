@@ -73,6 +73,7 @@ fn wait_for_port(probe: &Socket, address: SocketAddr) -> io::Result<()> {
             {
                 if std::mem::take(&mut is_first) {
                     tracing::warn!(
+                        event = "port_in_use",
                         "{address} is in use; waiting up to {} s for it. After a crash the kernel frees the port when \
                          it has closed the connections",
                         PORT_WAIT_MS / 1_000

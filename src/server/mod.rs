@@ -34,9 +34,9 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::config::Config;
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build};
+use crate::config::{Config, LogFormat};
 use crate::config::{Merged, Sources, merge};
 use crate::output;
 use crate::output::NoticeKind;
@@ -44,7 +44,7 @@ use crate::worker::kernel::Choice;
 use certificates::Certificates;
 use change::Origin;
 use check::Style;
-use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand};
+use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand, DoctorArguments};
 use development::DevelopmentAccess;
 use doctor::Verdict;
 use ending::Ended;
@@ -58,7 +58,7 @@ use takeover::replacement::{self, Role};
 pub fn main() -> ExitCode {
     let arguments = Arguments::read();
     if let Some(stand_in) = arguments.minds() {
-        return mind(stand_in, arguments.prints_events());
+        return mind(stand_in, &arguments);
     }
     match arguments.role() {
         Role::StandIn(parent) => {
@@ -73,8 +73,16 @@ pub fn main() -> ExitCode {
 }
 
 /// Waits for a process that serves instead of this one.
-fn mind(stand_in: Pid, prints_events: bool) -> ExitCode {
-    let settings = output::OutputSettings { prints_events, color: false };
+fn mind(stand_in: Pid, arguments: &Arguments) -> ExitCode {
+    // The log goes on in the form that it had. A configuration that has become wrong is no reason to stop waiting.
+    let built = gather(arguments).and_then(|(_, merged)| build(&merged, &generated_credentials()));
+    let log = built.ok().map(|config| config.log);
+    let settings = output::OutputSettings {
+        prints_events: arguments.prints_events(),
+        color: false,
+        format: log.map_or(LogFormat::Auto, |log| log.format),
+        level: log.and_then(|log| log.level),
+    };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
@@ -107,6 +115,21 @@ fn run(arguments: &Arguments) -> ExitCode {
     if let Some(Command::Describe(command)) = &arguments.command {
         return describe(command);
     }
+    let (sources, merged) = match gather(arguments) {
+        Ok(gathered) => gathered,
+        Err(problems) => return refuse(&problems, consequence(arguments.command.as_ref())),
+    };
+    output::allow_color(merged.color);
+    match &arguments.command {
+        Some(Command::Check(arguments)) => run_check(&merged, arguments),
+        Some(Command::Doctor(arguments)) => run_doctor(&merged, arguments),
+        Some(Command::Client(command)) => run_client(command, &merged),
+        Some(Command::Start(_) | Command::Describe(_)) | None => start(sources, &merged, arguments),
+    }
+}
+
+/// All values, from the command line, the environment and the files.
+fn gather(arguments: &Arguments) -> Result<(Sources, Merged), Vec<String>> {
     let files = arguments.files();
     let sources = Sources::gather(
         arguments.flags(),
@@ -114,19 +137,10 @@ fn run(arguments: &Arguments) -> ExitCode {
         files.env_file.as_deref(),
         files.env.as_deref(),
     );
-    let (sources, merged) = match sources {
-        Ok(sources) => {
-            let merged = merge(&sources);
-            (sources, merged)
-        }
-        Err(problems) => return refuse(&problems, consequence(arguments.command.as_ref())),
-    };
-    output::allow_color(merged.color);
-    match &arguments.command {
-        Some(Command::Check(arguments)) => run_check(&merged, arguments),
-        Some(Command::Client(command)) => run_client(command, &merged),
-        Some(Command::Start(_) | Command::Describe(_)) | None => start(sources, &merged, arguments),
-    }
+    sources.map(|sources| {
+        let merged = merge(&sources);
+        (sources, merged)
+    })
 }
 
 /// What follows from a wrong configuration.
@@ -135,7 +149,9 @@ fn consequence(command: Option<&Command>) -> &'static str {
         None | Some(Command::Start(_) | Command::Describe(_)) => {
             "Not started. Fix the configuration above; `ringverb check` lists every value."
         }
-        Some(Command::Check(_)) => "A server does not start with this configuration.",
+        Some(Command::Check(_) | Command::Doctor(_)) => {
+            "A server does not start with this configuration."
+        }
         Some(Command::Client(_)) => {
             "Nothing was sent. Fix the configuration above; `ringverb check` lists every value."
         }
@@ -198,6 +214,20 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
     if has_problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// 0 if nothing is wrong, 1 for warnings only, 2 for a problem.
+fn run_doctor(merged: &Merged, arguments: &DoctorArguments) -> ExitCode {
+    let built = build(merged, &generated_credentials());
+    let report = doctor::diagnose(merged, built, arguments.connections);
+    let color = output::stdout_may_have_color(merged.color);
+    let text = if arguments.json { report.json() } else { report.text(color) };
+    output::log_text(&text);
+    match report.verdict() {
+        Verdict::Good => ExitCode::SUCCESS,
+        Verdict::Warning => ExitCode::from(1),
+        Verdict::Problem => ExitCode::from(2),
+    }
+}
+
 fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
     let mut development = generated_credentials();
     let built = build(merged, &development).and_then(|config| {
@@ -225,8 +255,12 @@ fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
             return refuse(&problems, consequence(None));
         }
     };
-    let settings =
-        output::OutputSettings { prints_events: config.print_events, color: config.color };
+    let settings = output::OutputSettings {
+        prints_events: config.print_events,
+        color: config.color,
+        format: config.log.format,
+        level: config.log.level,
+    };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
@@ -302,7 +336,8 @@ fn run_server(
         if matches!(role, Role::StandIn(_)) {
             return;
         }
-        output::log_text(&banner::render(&started, &summary, &public, &invocation));
+        let banner = banner::render(&started, &summary, &public, &invocation);
+        output::log_text_as("server_started", &banner);
     };
     let served = life::serve(
         (config, origin),
@@ -328,7 +363,10 @@ fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
     let address = banner::reachable(access.address);
     development::publish(&DevelopmentAccess { address, ..access })
         .inspect_err(|error| {
-            tracing::info!("`ringverb publish` will not find this server by itself: {error}");
+            tracing::info!(
+                event = "development_access_not_published",
+                "`ringverb publish` will not find this server by itself: {error}"
+            );
         })
         .ok()
 }

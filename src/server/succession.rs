@@ -57,7 +57,10 @@ pub(super) fn listeners(
         return Err(StartError::TakeOver(io::Error::new(io::ErrorKind::NotFound, text)));
     }
     if takes_over {
-        tracing::info!("no running server at {address} to take over from: starting as usual");
+        tracing::info!(
+            event = "takeover_not_needed",
+            "no running server at {address} to take over from: starting as usual"
+        );
     }
     let mut listeners = bind(address, workers)?;
     if let Some(address) = tls_address {
@@ -82,6 +85,7 @@ pub(super) fn meet(
         }
         None => {
             tracing::info!(
+                event = "takeover_listeners_only",
                 "the running server has another version, or is in a cluster: its connections stay with it, and it closes them"
             );
             Ok((Clock::start(), None))
@@ -104,7 +108,10 @@ pub(super) fn take_over(
         None => old_process.retire(),
     };
     if let Err(error) = retires {
-        tracing::warn!("the old process did not confirm that it closes its connections: {error}");
+        tracing::warn!(
+            event = "takeover_not_confirmed",
+            "the old process did not confirm that it closes its connections: {error}"
+        );
     }
     Ok(())
 }

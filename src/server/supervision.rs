@@ -21,7 +21,7 @@ pub(super) fn tell_stopping() {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("systemd could not be notified: {error}");
+        tracing::warn!(event = "systemd_not_notified", "systemd could not be notified: {error}");
     }
 }
 
@@ -46,7 +46,10 @@ impl Watchdog {
             self.heartbeats = now;
             notify(&[NotifyState::Watchdog]);
         } else {
-            tracing::warn!("a worker has not run since the last watchdog notification");
+            tracing::warn!(
+                event = "worker_stalled",
+                "a worker has not run since the last watchdog notification"
+            );
         }
     }
 }

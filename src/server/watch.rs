@@ -59,7 +59,7 @@ impl Watch {
             let now_ms = self.shared.clock.now().0;
             let pause = self.measure(now_ms);
             if let Some(line) = self.summary.line(now_ms, &self.shared.overload.refusals) {
-                tracing::warn!("{line}");
+                tracing::warn!(event = "refusals_summary", "{line}");
             }
             sleep(pause).await;
         }
@@ -78,14 +78,17 @@ impl Watch {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::debug!("the memory could not be measured: {error}");
+                tracing::debug!(
+                    event = "memory_not_measured",
+                    "the memory could not be measured: {error}"
+                );
                 return SELDOM;
             }
         };
         let (level, line) = budget.measure(now_ms, bytes, &overload.refusals);
         overload.pressure.set(level, budget.headroom(bytes));
         if let Some(line) = line {
-            tracing::warn!("{line}");
+            tracing::warn!(event = "memory_level_changed", "{line}");
         }
         let is_near = budget.headroom(bytes) < bytes;
         if is_near { LOOK_EVERY } else { LOOK_EVERY_FAR_FROM_IT }
@@ -96,7 +99,7 @@ impl Watch {
 pub(super) fn tell_all(refusals: &RefusalCounters) {
     let all = list(refusals.get());
     if !all.is_empty() {
-        tracing::info!("refused since the start: {all}");
+        tracing::info!(event = "refusals_total", "refused since the start: {all}");
     }
 }
 

@@ -19,6 +19,12 @@ impl Shard {
         self.take_own_mail();
     }
 
+    /// Whether this node is one of a cluster.
+    #[must_use]
+    pub fn has_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// Whether there are other nodes to ask.
     #[must_use]
     pub fn is_cluster_up(&self) -> bool {

@@ -123,6 +123,7 @@ pub struct RefusalNote {
     pub line: String,
     /// Lines of the same cause that were left out before it.
     pub left_out: u32,
+    pub channel: Option<Box<str>>,
     pub connection: ConnectionKey,
     /// `None`: it was never opened.
     pub app: Option<AppIndex>,

@@ -4,11 +4,13 @@
 //! others are the result. Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::kernel::SessionKey;
 use crate::clock::Moment;
+use crate::metrics::CoreMetrics;
 use crate::shard::{Answer, Answered, ApiMessage, ClusterOutbox, SessionId, ToCluster};
 
 /// Time for the answers of other nodes, in milliseconds.
@@ -18,7 +20,6 @@ const NODES_TIME_MS: u64 = 1_500;
 const NODE_QUESTIONS_MAX: usize = 1_024;
 
 /// Questions by number. Each question has a new number, so that a late answer does not count for a later question.
-#[derive(Default)]
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
     next: u32,
@@ -26,6 +27,8 @@ pub struct Gathers {
     whole: VecDeque<(SessionKey, u32)>,
     /// Of `gathers`, questions of other nodes.
     of_nodes: usize,
+    metrics: Arc<CoreMetrics>,
+    now: Moment,
 }
 
 struct Gather {
@@ -35,6 +38,8 @@ struct Gather {
     missing: usize,
     /// Other nodes that have not answered; the reply of Redis adds how many there are.
     missing_nodes: i64,
+    /// It was sent to other nodes, and its end was not counted yet.
+    is_to_nodes: bool,
     answers: Vec<Answer>,
 }
 
@@ -56,6 +61,18 @@ impl Gather {
 }
 
 impl Gathers {
+    /// `metrics` counts the questions between nodes.
+    pub(super) fn new(metrics: Arc<CoreMetrics>) -> Self {
+        Self {
+            gathers: HashMap::default(),
+            next: 0,
+            whole: VecDeque::new(),
+            of_nodes: 0,
+            metrics,
+            now: Moment::default(),
+        }
+    }
+
     pub(super) fn takes_node_questions(&self) -> bool {
         self.of_nodes < NODE_QUESTIONS_MAX
     }
@@ -70,10 +87,17 @@ impl Gathers {
     ) -> u32 {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
-        self.of_nodes += usize::from(matches!(asker, Asker::Node(..)));
+        let is_of_node = matches!(asker, Asker::Node(..));
+        self.of_nodes += usize::from(is_of_node);
+        let questions = &self.metrics.cluster.questions;
+        let is_to_nodes = nodes > 0 && !is_of_node;
+        questions.received.add(u64::from(is_of_node));
+        questions.sent.add(u64::from(is_to_nodes));
         let answers = vec![own];
         // Numbers repeat after 2^32 questions, and no question waits longer than `GATHER_TIMEOUT_MS`.
-        self.gathers.insert(id, Gather { asker, since, missing, missing_nodes: nodes, answers });
+        let missing_nodes = nodes;
+        let gather = Gather { asker, since, missing, missing_nodes, is_to_nodes, answers };
+        self.gathers.insert(id, gather);
         if let Asker::Session(_) = asker {
             // With one core the answers are complete at once.
             self.finish(id, &mut ClusterOutbox::default());
@@ -82,7 +106,13 @@ impl Gathers {
     }
 
     /// Adds answers. Complete answers to other nodes leave by `out`.
-    pub(super) fn note_answers(&mut self, answered: &mut Vec<Answered>, out: &mut ClusterOutbox) {
+    pub(super) fn note_answers(
+        &mut self,
+        answered: &mut Vec<Answered>,
+        now: Moment,
+        out: &mut ClusterOutbox,
+    ) {
+        self.now = now;
         for answered in answered.drain(..) {
             // A late answer has no question.
             let id = match answered {
@@ -98,6 +128,7 @@ impl Gathers {
                     id
                 }
                 Answered::Node { id, answers } => {
+                    self.metrics.cluster.questions.answers_received.add(1);
                     let Some(gather) = self.gathers.get_mut(&id) else { continue };
                     gather.answers.extend(answers);
                     gather.missing_nodes -= 1;
@@ -114,6 +145,7 @@ impl Gathers {
 
     /// If the answers are complete, notes that for the session, or sends them to the node that asked.
     pub(super) fn finish(&mut self, id: u32, out: &mut ClusterOutbox) {
+        self.count_answered_by_nodes(id);
         let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_whole()) else {
             return;
         };
@@ -129,15 +161,31 @@ impl Gathers {
         }
     }
 
+    /// Counts a question to other nodes once, when none of them is waited for any longer.
+    fn count_answered_by_nodes(&mut self, id: u32) {
+        let Some(gather) = self.gathers.get_mut(&id) else { return };
+        if gather.missing_nodes <= 0 && std::mem::take(&mut gather.is_to_nodes) {
+            let questions = &self.metrics.cluster.questions;
+            questions.resolved.add(1);
+            questions.time_ms.observe(self.now.0.saturating_sub(gather.since.0));
+        }
+    }
+
     /// Ends the wait for nodes that have not answered: for all questions, or for those asked before `limit`.
     fn end_waiting_for_nodes(&mut self, limit: Option<Moment>, out: &mut ClusterOutbox) {
         let late = |gather: &Gather| {
             gather.missing_nodes > 0 && limit.is_none_or(|limit| gather.since <= limit)
         };
+        let questions = &self.metrics.cluster.questions;
+        let now = self.now;
         let gathers = self.gathers.iter_mut().filter(|(_, gather)| late(gather));
         let ended: Vec<u32> = gathers
             .map(|(id, gather)| {
                 gather.missing_nodes = 0;
+                if std::mem::take(&mut gather.is_to_nodes) {
+                    questions.incomplete.add(1);
+                    questions.time_ms.observe(now.0.saturating_sub(gather.since.0));
+                }
                 *id
             })
             .collect();
@@ -145,6 +193,7 @@ impl Gathers {
     }
 
     pub(super) fn expire(&mut self, now: Moment, out: &mut ClusterOutbox) {
+        self.now = now;
         if let Some(limit) = now.0.checked_sub(NODES_TIME_MS)
             && !self.gathers.is_empty()
         {
@@ -171,6 +220,8 @@ impl Gathers {
     /// Ends a question. Returns the answers that have arrived.
     pub fn end(&mut self, id: u32) -> Option<Vec<Answer>> {
         let gather = self.gathers.remove(&id)?;
+        // Ended although a node has not answered: the cores were silent, too.
+        self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));
         if let Asker::Node(..) = gather.asker {
             self.of_nodes = self.of_nodes.saturating_sub(1);
         }

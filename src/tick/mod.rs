@@ -77,11 +77,12 @@ impl<K: Kernel> Core<K> {
         kernel.watch_doorbell(mailbox.doorbell());
         kernel.submit();
         http.metrics = shard.metrics().clone();
+        let gathers = Gathers::new(shard.metrics().clone());
         Self {
             shard,
             reactor: Reactor::new(kernel, sockets_reserved),
             mailbox,
-            gathers: Gathers::default(),
+            gathers,
             http,
             post: Post::default(),
             flush: Flush::default(),
@@ -126,7 +127,12 @@ impl<K: Kernel> Core<K> {
         self.began = began;
         self.settle();
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
-            tracing::debug!(slot = key.slot, code, "connection closing");
+            tracing::debug!(
+                event = "connection_closing",
+                slot = key.slot,
+                code,
+                "connection closing"
+            );
             self.reactor.linger(key, now);
         }
     }
@@ -139,7 +145,7 @@ impl<K: Kernel> Core<K> {
         site.settle_mail();
         let now = site.shard.now();
         let outbox = &mut site.shard.outbox;
-        site.gathers.note_answers(&mut outbox.answered, &mut outbox.cluster);
+        site.gathers.note_answers(&mut outbox.answered, now, &mut outbox.cluster);
         site.gathers.expire(now, &mut outbox.cluster);
         if !paused {
             reactor.resume_sessions(&mut site);
@@ -222,6 +228,15 @@ impl<K: Kernel> Core<K> {
         metrics.mail_waiting_max.raise(waiting);
         metrics.send_queue_bytes_max.raise(metrics.send_queue_bytes.get());
         metrics.http_connections.set(self.http_sessions() as u64);
+        if self.shard.has_cluster() {
+            let (cluster, outbox) = (&metrics.cluster, &self.shard.outbox.cluster);
+            cluster.effects_peak.set(outbox.high_water() as u64);
+            cluster.effects_discarded.set(outbox.discarded());
+            let unconfirmed = self.shard.unconfirmed_high_water();
+            cluster.transitions_unconfirmed_peak.set(unconfirmed as u64);
+            cluster.pending_leaves_peak.set(self.shard.pending_leaves_high_water() as u64);
+            cluster.transitions_unordered.set(self.shard.transitions_unordered());
+        }
     }
 
     /// Connections have frames to send that wait for the next tick.

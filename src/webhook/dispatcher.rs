@@ -299,7 +299,11 @@ impl Dispatcher {
             let Endpoint { target, losses, .. } = &mut endpoints[*at];
             let Some(events) = losses.due(now) else { return true };
             let why = losses.why.sentence();
-            tracing::warn!("webhook {}: {events}, because {why}", target.shown);
+            tracing::warn!(
+                event = "webhook_events_dropped",
+                "webhook {}: {events}, because {why}",
+                target.shown
+            );
             false
         });
         let dropped = self.common.counters.dropped_by_workers_of.get();
@@ -309,6 +313,7 @@ impl Dispatcher {
         }
         if let Some(events) = self.workers_losses.due(now) {
             tracing::warn!(
+                event = "webhook_events_dropped",
                 "webhooks: {events}, because the workers sent them faster than the dispatcher could read them. \
                  Configure fewer kinds of events (RINGVERB_WEBHOOK_EVENTS), or give the host another core"
             );
@@ -346,7 +351,12 @@ impl Dispatcher {
             let (target, discarded) = (&pause_after_little.target, pause_after_little.discarded());
             self.common.counters.lost_at_end.add(discarded.count() as u64);
             let app = &self.apps.get(target.app).id;
-            tracing::warn!("webhook {} of app {app}: {}", target.shown, discarded.sentence());
+            tracing::warn!(
+                event = "webhook_events_discarded",
+                "webhook {} of app {app}: {}",
+                target.shown,
+                discarded.sentence()
+            );
         }
         self.common.client.shut();
         rests.iter().for_each(EndedSender::wake);

@@ -473,6 +473,7 @@ impl Sender {
     fn report_failing(&mut self, failed: usize, now: Moment) {
         if self.report.fails(now) {
             tracing::warn!(
+                event = "webhook_failing",
                 "webhook {} of app {} {}. Retrying {} for {} s; other events are not delayed",
                 self.target.shown,
                 self.app_id(),
@@ -485,13 +486,19 @@ impl Sender {
 
     fn report_given_up(&mut self, now: Moment) {
         if let Some(what) = self.report.due(now) {
-            tracing::warn!("webhook {} of app {}: {what}", self.target.shown, self.app_id());
+            tracing::warn!(
+                event = "webhook_failing",
+                "webhook {} of app {}: {what}",
+                self.target.shown,
+                self.app_id()
+            );
         }
     }
 
     fn report_recovered(&mut self) {
         if let Some(since) = self.report.recovers() {
             tracing::info!(
+                event = "webhook_recovered",
                 "webhook {} accepts requests again, {} s after its failure was reported",
                 self.target.shown,
                 self.common.clock.since(since).as_secs(),

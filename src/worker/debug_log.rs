@@ -16,12 +16,16 @@ const COLUMNS: usize = 100;
 
 pub(super) struct DebugLog {
     color: bool,
+    is_json: bool,
     text: String,
 }
 
+/// The name of these texts in a log of JSON.
+const EVENT: &str = "debug_message";
+
 impl DebugLog {
     pub(super) fn new() -> Self {
-        Self { color: output::has_color(), text: String::new() }
+        Self { color: output::has_color(), is_json: output::is_json(), text: String::new() }
     }
 
     /// Prints and clears the traces of a tick.
@@ -32,12 +36,15 @@ impl DebugLog {
         self.text.clear();
         for trace in traces.drain(..) {
             self.write_trace(trace);
-            if self.text.len() >= PIECE_BYTES {
-                output::log_text(&self.text);
+            // In JSON, each message is a line.
+            if self.text.len() >= PIECE_BYTES || self.is_json {
+                output::log_text_as(EVENT, &self.text);
                 self.text.clear();
             }
         }
-        output::log_text(&self.text);
+        if !self.text.is_empty() {
+            output::log_text_as(EVENT, &self.text);
+        }
     }
 
     fn write_trace(&mut self, trace: Trace) {

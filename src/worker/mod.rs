@@ -159,12 +159,14 @@ pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId
         && !core_affinity::set_for_current(core)
     {
         tracing::warn!(
+            event = "worker_not_pinned",
             core = core.id,
             "a worker is not pinned to its CPU, because the system refused it; check the CPU affinity of the process"
         );
     }
     if let Err(error) = sys::own_descriptor_table() {
         tracing::warn!(
+            event = "descriptors_shared",
             "all workers share one descriptor table, so LimitNOFILE counts for all of them together: {error}"
         );
     }
@@ -249,12 +251,13 @@ impl<K: HostKernel> Worker<K> {
         let running = configuration.configuration.clone();
         let shard = Shard::new(shard_settings(&shared, &running, &mailbox));
         let mut entropy = Entropy::default();
-        let http = Http::new(
+        let mut http = Http::new(
             http_rules(&shared, &running),
             running.apps.clone(),
             shared.overload.clone(),
             Box::new(move || entropy.next()),
         );
+        http.access.wanted = shared.config.log.access;
         let redis = RedisConnection::new(&shared, running.apps.clone(), &mailbox);
         let core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
         Self {
@@ -310,6 +313,7 @@ impl<K: HostKernel> Worker<K> {
         self.heartbeat(now);
         self.core.http.unix_seconds = time::unix_seconds();
         self.begin_observing();
+        self.core.http.access.tick_began_ns = began_ns;
         if !self.core.is_paused() {
             self.core.shard.advance(now);
             if self.shared.phase.is_ending() {
@@ -330,6 +334,7 @@ impl<K: HostKernel> Worker<K> {
         // Redis before the clients: messages that an acknowledgement causes are sent before its client can act on it.
         self.write_redis();
         let rest = self.core.finish();
+        self.write_access();
         self.settle_accounts();
         self.core.note_gauges();
         if self.shared.phase.is_moving() {

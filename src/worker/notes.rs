@@ -4,7 +4,7 @@
 //! Input: notes of the shard and of HTTP sessions; output: events of `tracing` with target `PEER`. `cause` has the
 //! texts and limits the lines of each cause. `output` limits the bytes of all workers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use tracing::field::display;
@@ -12,10 +12,10 @@ use tracing::field::display;
 use super::{HostKernel, Worker};
 use crate::app::Apps;
 use crate::cause::Cause;
-use crate::output::PEER;
+use crate::output::{ACCESS, PEER};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::RefusalNote;
-use crate::tick::http::{LinePeer, RefusalLine};
+use crate::tick::http::{AccessLine, LinePeer, RefusalLine};
 
 /// Lines of this kind that a worker may write in a second.
 const LINES_PER_SECOND: u32 = 10;
@@ -29,7 +29,7 @@ impl Notes {
     /// Logs a line about another node or a hint for developers; over the limit it is only counted.
     pub(super) fn write(&mut self, text: &str) {
         if self.written < LINES_PER_SECOND {
-            tracing::warn!(target: PEER, "{text}");
+            tracing::warn!(target: PEER, event = "worker_note", "{text}");
         }
         self.written = self.written.saturating_add(1);
     }
@@ -39,7 +39,7 @@ impl Notes {
         let silent = std::mem::take(&mut self.written).saturating_sub(LINES_PER_SECOND);
         if silent > 0 {
             tracing::warn!(
-                target: PEER,
+                target: PEER, event = "lines_suppressed",
                 "{silent} more lines of the last second are not logged, because a worker logs {LINES_PER_SECOND} a second"
             );
         }
@@ -59,19 +59,79 @@ impl<K: HostKernel> Worker<K> {
     pub(super) fn write_refusals(&mut self) {
         let (core, apps) = (&mut self.core, &self.configuration.configuration.apps);
         for refusal in std::mem::take(&mut core.shard.outbox.refusals) {
-            let RefusalNote { cause, line, left_out, connection, app, socket_id } = refusal;
+            let RefusalNote { cause, line, left_out, channel, connection, app, socket_id } =
+                refusal;
             let is_there = core.shard.get(connection).is_some();
             let socket = core.reactor.descriptor(connection.slot).filter(|_| is_there);
             let who = LinePeer { client: None, peer: socket.and_then(peer_of), app };
-            write_line_about(apps, cause, &line, left_out, who, Some(socket_id));
+            let about = ConnectionNames { socket_id: Some(socket_id), channel };
+            write_line_about(apps, cause, &line, left_out, who, &about);
             let is_observed = core.http.is_observed;
             self.observer.refused(app, Some(socket_id), cause.name(), &line, is_observed);
         }
         for RefusalLine { cause, line, left_out, who } in core.http.refusals.drain(..) {
-            write_line_about(apps, cause, &line, left_out, who, None);
+            let about = ConnectionNames::default();
+            write_line_about(apps, cause, &line, left_out, who, &about);
             self.observer.refused(who.app, None, cause.name(), &line, core.http.is_observed);
         }
     }
+}
+
+impl<K: HostKernel> Worker<K> {
+    /// Logs the requests that were answered in this tick, if there is an access log. Call it after the flush, so that
+    /// the time of the flush is a part of their duration.
+    pub(super) fn write_access(&mut self) {
+        let apps = &self.configuration.configuration.apps;
+        let log = &mut self.core.http.access;
+        if log.lines.is_empty() {
+            return;
+        }
+        let now_ns = self.core.reactor.kernel.stamp();
+        let left_out = std::mem::take(&mut log.left_out);
+        for line in log.lines.drain(..) {
+            write_access_line(apps, &line, now_ns);
+        }
+        if left_out > 0 {
+            tracing::warn!(
+                target: ACCESS, event = "access_suppressed", left_out,
+                "more requests were answered in one tick than the access log has room for"
+            );
+        }
+    }
+}
+
+fn write_access_line(apps: &Apps, line: &AccessLine, now_ns: u64) {
+    let Addresses { client, peer } = Addresses::of(line.who);
+    let (peer, client) = (peer.map(display), client.map(display));
+    let app = line.app.map(|app| display(&apps.get(app).id));
+    let micros = now_ns.saturating_sub(line.began_ns) / 1_000;
+    let duration_ms = f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1_000.0;
+    let (received_bytes, sent_bytes) = (line.received_bytes as u64, line.sent_bytes as u64);
+    tracing::info!(
+        target: ACCESS, event = "access", client, peer, app, method = display(&line.method), path = display(&line.path),
+        status = line.status, duration_ms, received_bytes, sent_bytes, "request answered"
+    );
+}
+
+/// The addresses of a line. The client is left out if it is the peer.
+struct Addresses {
+    client: Option<IpAddr>,
+    peer: Option<SocketAddr>,
+}
+
+impl Addresses {
+    fn of(who: LinePeer) -> Self {
+        let peer = who.peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+        let client = who.client.filter(|client| peer.is_none_or(|peer| peer.ip() != *client));
+        Self { client, peer }
+    }
+}
+
+/// What a line knows of a WebSocket connection.
+#[derive(Default)]
+struct ConnectionNames {
+    socket_id: Option<SocketId>,
+    channel: Option<Box<str>>,
 }
 
 fn write_line_about(
@@ -80,18 +140,22 @@ fn write_line_about(
     line: &str,
     left_out: u32,
     who: LinePeer,
-    socket_id: Option<SocketId>,
+    about: &ConnectionNames,
 ) {
     let cause_name = display(cause.name());
-    let peer = who.peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-    let client = who.client.filter(|client| peer.is_none_or(|peer| peer.ip() != *client));
+    let Addresses { client, peer } = Addresses::of(who);
     let (peer, client) = (peer.map(display), client.map(display));
     let app = who.app.map(|app| display(&apps.get(app).id));
-    let socket = socket_id.map(display);
+    let socket = about.socket_id.map(display);
+    let channel = about.channel.as_deref();
     let left_out = (left_out > 0).then_some(left_out);
     if cause.is_ordinary() {
-        tracing::info!(target: PEER, cause = cause_name, client, peer, app, socket, left_out, "{line}");
+        tracing::info!(
+            target: PEER, event = "refused", cause = cause_name, client, peer, app, socket, channel, left_out, "{line}"
+        );
     } else {
-        tracing::warn!(target: PEER, cause = cause_name, client, peer, app, socket, left_out, "{line}");
+        tracing::warn!(
+            target: PEER, event = "refused", cause = cause_name, client, peer, app, socket, channel, left_out, "{line}"
+        );
     }
 }

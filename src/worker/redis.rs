@@ -273,7 +273,11 @@ impl<K: HostKernel> Worker<K> {
         {
             connection.up_since = Some(seconds);
             if connections.begins_up(usize::from(self.core.mailbox.core())) {
-                tracing::info!("connected to Redis at {}", connections.scaling.address());
+                tracing::info!(
+                    event = "redis_connected",
+                    "connected to Redis at {}",
+                    connections.scaling.address()
+                );
             }
         }
         if let Err(why) = read {
@@ -326,7 +330,10 @@ impl<K: HostKernel> Worker<K> {
         let is_first =
             self.shared.redis.as_ref().is_some_and(|connections| connections.begins_lost(worker));
         if is_first && !self.shared.phase.is_stopped() {
-            tracing::warn!("{why}. Clients of this node still reach each other; retrying.");
+            tracing::warn!(
+                event = "redis_lost",
+                "{why}. Clients of this node still reach each other; retrying."
+            );
         }
     }
 

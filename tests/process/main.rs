@@ -11,6 +11,7 @@
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
 //! | `documents` | commands and options that the documents name |
+//! | `doctor` | the command `doctor`: verdicts, exit status, rights in Redis |
 //! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |
 //! | `laravel` | `--laravel-config`: who may read the file, and when it is read again |
 //! | `life` | start and end of the process, restart, output, systemd |
@@ -35,6 +36,7 @@ mod change;
 mod cluster;
 mod configuration;
 mod console;
+mod doctor;
 mod documents;
 mod http;
 mod laravel;

@@ -467,6 +467,8 @@ fn prometheus_reads_both_formats() {
     eventually("a heartbeat came back", || (scrape(&admin)[lag] > 0.0).then_some(()));
     let samples = scrape(&admin);
     assert_eq!(sum(&samples, "ringverb_cluster_up"), 2.0);
+    assert!(sum(&samples, "ringverb_cluster_effects_peak") > 0.0);
+    assert_eq!(sum(&samples, "ringverb_cluster_effects_discarded_total"), 0.0);
     assert!(sum(&samples, "ringverb_cluster_messages_sent_total") > 0.0);
     eventually("the endpoint fails", || {
         let samples = scrape(&admin);
@@ -490,6 +492,45 @@ fn prometheus_reads_both_formats() {
     server.signal(Signal::TERM);
     drop(client);
     assert_eq!(server.finish().code, Some(0));
+}
+
+/// The names are soketi's, and so is the meaning: a question of the HTTP API goes to the other nodes.
+#[test]
+fn questions_between_nodes_are_counted_by_the_names_of_soketi() {
+    let redis = Redis::start();
+    let mut servers = [0, 1].map(|_| setup().meeting_in(&redis).workers(1).start());
+    let admins = servers.each_mut().map(AdminClient::of);
+    let mut client = servers[1].connect();
+    client.subscribe("news");
+    let of = |node: usize, name: &str| {
+        sum(&scrape(&admins[node]), &format!("ringverb_horizontal_adapter_{name}"))
+    };
+    // The first node knows of the other one when its answer has the channel.
+    let mut asked = 0.0;
+    eventually("both nodes answer", || {
+        asked += 1.0;
+        let (status, body) = servers[0].answer(&Request::get("/channels"));
+        assert_eq!(status, 200);
+        body.contains("news").then_some(())
+    });
+    // Nothing was sent before the node had its session with Redis.
+    let sent = of(0, "sent_requests");
+    assert!(sent >= 1.0 && sent <= asked, "{sent} of {asked}");
+    assert_eq!(of(0, "resolved_promises") + of(0, "uncomplete_promises"), sent);
+    assert_eq!(of(0, "resolve_time_count"), sent);
+    assert!(of(0, "received_responses") >= 1.0 && of(0, "received_requests") == 0.0);
+    assert!(of(1, "received_requests") >= 1.0 && of(1, "sent_requests") == 0.0);
+    drop(client);
+}
+
+#[test]
+fn the_time_until_a_certificate_expires_is_known_if_there_is_one() {
+    const NAME: &str = "ringverb_certificate_expiry_seconds";
+    let mut server = setup().workers(1).secure().start();
+    let samples = scrape(&AdminClient::of(&mut server));
+    assert!(samples[NAME] > 86_400.0, "{}", samples[NAME]);
+    let mut plain = setup().workers(1).start();
+    assert!(!scrape(&AdminClient::of(&mut plain)).contains_key(NAME));
 }
 
 fn root(file: &str) -> String {

@@ -84,6 +84,7 @@ impl Claimed {
             Self::Listens(listener) => AdminServer::start(listener, sources, orders).map(Some),
             Self::Without(why) => {
                 tracing::warn!(
+                    event = "admin_listener_missing",
                     "no admin listener, so no metrics: {why}. Set RINGVERB_ADMIN to another address, or to off"
                 );
                 Ok(None)

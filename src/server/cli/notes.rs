@@ -16,6 +16,16 @@ answer,
 2 for a wrong configuration. Nothing is published, subscribed to or changed.
 ";
 
+pub(super) const DOCTOR_NOTES: &str =
+    "Each finding has a verdict, a reason, and a command that shows or changes it. Exit status: 0 if
+nothing is wrong, 1 for warnings only, 2 if something keeps the server from working, or the host
+from serving so many connections. Nothing is changed. A Redis is asked for each right of a node.
+
+Examples:
+  ringverb doctor --connections 100000
+  ringverb doctor --json | jq '.findings[] | select(.verdict != \"good\")'
+";
+
 pub(super) const PUBLISH_EXAMPLES: &str = "Examples:
   ringverb publish news hello '{\"message\":\"hi\"}'
   ringverb publish private-orders.1 'App\\Events\\OrderShipped' '{\"id\":1}' --socket-id 1.2

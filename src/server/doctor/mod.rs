@@ -5,8 +5,13 @@
 //! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
 //! finding is a fact, something to know (`Warning`), or something that keeps the server from working (`Problem`).
 
+mod diagnosis;
+mod host;
 pub(super) mod port;
 mod redis;
+mod rights;
+
+pub(super) use diagnosis::diagnose;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -55,6 +60,33 @@ impl Finding {
     }
 }
 
+/// A finding of `ringverb doctor`: what is so, and the command that shows or changes it.
+#[derive(Debug)]
+pub(super) struct Diagnosis {
+    pub(super) verdict: Verdict,
+    pub(super) what: &'static str,
+    pub(super) reason: String,
+    pub(super) command: String,
+    /// Connections that this allows, if it limits them.
+    pub(super) connections: Option<u64>,
+}
+
+impl Diagnosis {
+    fn new(
+        verdict: Verdict,
+        what: &'static str,
+        reason: impl Into<String>,
+        command: impl Into<String>,
+    ) -> Self {
+        let (reason, command) = (reason.into(), command.into());
+        Self { verdict, what, reason, command, connections: None }
+    }
+
+    fn allowing(self, connections: u64) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+}
+
 /// The time of another machine's clock.
 struct RemoteClock {
     place: String,
@@ -72,7 +104,7 @@ impl RemoteClock {
     }
 }
 
-/// All findings, in the order in which a start meets them.
+/// What `ringverb check` reports, in the order in which a start meets it.
 pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];

@@ -115,6 +115,11 @@ impl Holder {
         Self { process, program: program.trim_end().to_owned() }
     }
 
+    /// Whether it is a server of this kind.
+    pub(in crate::server) fn is_server(&self) -> bool {
+        self.program == PROGRAM
+    }
+
     /// Program and process, for a sentence.
     pub(in crate::server) fn name(&self) -> String {
         format!("{}, process {}", shown(&self.program), self.process)

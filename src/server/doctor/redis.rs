@@ -39,17 +39,34 @@ fn explained(error: &io::Error, step: Duration) -> String {
 
 /// The replies to `HELLO` and `TIME`.
 fn ask(scaling: &Scaling, step: Duration) -> io::Result<[Value; 2]> {
+    let mut replies = exchange(scaling, step, &[&[b"TIME"]])?.into_iter();
+    // A refused HELLO may end the connection.
+    let mut next = || replies.next().unwrap_or(Value::Null);
+    Ok([next(), next()])
+}
+
+/// The replies to `HELLO` and these commands: one for each, or fewer if the connection ends, but at least one.
+pub(super) fn exchange(
+    scaling: &Scaling,
+    step: Duration,
+    commands: &[&[&[u8]]],
+) -> io::Result<Vec<Value>> {
     let mut last = io::Error::other("its name has no address");
     for address in (scaling.host.as_str(), scaling.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, step) {
-            Ok(stream) => return converse(stream, scaling, step),
+            Ok(stream) => return converse(stream, scaling, step, commands),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn converse(mut stream: TcpStream, scaling: &Scaling, step: Duration) -> io::Result<[Value; 2]> {
+fn converse(
+    mut stream: TcpStream,
+    scaling: &Scaling,
+    step: Duration,
+    commands: &[&[&[u8]]],
+) -> io::Result<Vec<Value>> {
     stream.set_read_timeout(Some(step))?;
     stream.set_write_timeout(Some(step))?;
     let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
@@ -57,10 +74,10 @@ fn converse(mut stream: TcpStream, scaling: &Scaling, step: Duration) -> io::Res
         let user = scaling.username.as_deref().unwrap_or("default");
         hello.extend([&b"AUTH"[..], user.as_bytes(), password.reveal().as_bytes()]);
     }
-    let mut commands = Vec::new();
-    write_command(&hello, &mut commands);
-    write_command(&[b"TIME"], &mut commands);
-    stream.write_all(&commands)?;
+    let mut bytes = Vec::new();
+    write_command(&hello, &mut bytes);
+    commands.iter().for_each(|command| write_command(command, &mut bytes));
+    stream.write_all(&bytes)?;
     let mut reader = Reader::default();
     let mut replies = Vec::new();
     let mut chunk = [0; 4096];
@@ -77,18 +94,12 @@ fn converse(mut stream: TcpStream, scaling: &Scaling, step: Duration) -> io::Res
                 Ok(None) => break,
                 Err(_) => return Err(io::Error::other("the server there is not a Redis")),
             }
-            if let [_, _] = replies[..] {
-                let mut replies = replies.into_iter();
-                let mut next = || replies.next().unwrap_or(Value::Null);
-                return Ok([next(), next()]);
+            if replies.len() > commands.len() {
+                return Ok(replies);
             }
         }
     }
-    match replies.pop() {
-        // A refused HELLO may end the connection.
-        Some(hello) => Ok([hello, Value::Null]),
-        None => Err(ErrorKind::UnexpectedEof.into()),
-    }
+    if replies.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(replies) }
 }
 
 fn judge(place: &str, [hello, time]: &[Value; 2]) -> (Finding, Option<RemoteClock>) {

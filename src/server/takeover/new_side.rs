@@ -70,6 +70,7 @@ pub(in crate::server) fn ask_orphan(
         return Ok(Running::Server(process));
     }
     tracing::warn!(
+        event = "takeover_started",
         "process {process} serves {address} for a process that is gone: taking over from it, with all connections"
     );
     ask_through(stream, addresses)
@@ -165,6 +166,7 @@ impl OldProcess {
             Err(_) if hear(&self.stream).is_ok_and(|heard| heard == FAILED) => Err(reclaimed()),
             Err(error) => {
                 tracing::warn!(
+                    event = "takeover_old_process_died",
                     "the old process has died during the take-over; this process has all its connections: {error}"
                 );
                 Ok(())

@@ -115,7 +115,10 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
         let stream = next_peer(&point.listener, readable, &mut strangers, check).await;
         match converse(stream, offer, orders).await {
             // An ordinary start only asks which process serves the address.
-            Ok(None) => tracing::debug!("another process asked which process serves this address"),
+            Ok(None) => tracing::debug!(
+                event = "takeover_asked",
+                "another process asked which process serves this address"
+            ),
             Ok(Some(conversation)) => {
                 // From here on the new process has an offer of its own. This socket closes with the process; nobody
                 // accepts on it.
@@ -128,7 +131,10 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
             }
             Err(error) => {
                 let why = explained(&error, "the new process ended before it had everything");
-                tracing::warn!("a take-over failed, and this process continues: {why}");
+                tracing::warn!(
+                    event = "takeover_failed",
+                    "a take-over failed, and this process continues: {why}"
+                );
                 sleep(RETRY_PAUSE).await;
             }
         }

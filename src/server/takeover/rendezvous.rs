@@ -182,6 +182,7 @@ fn find_abstract(address: SocketAddr) -> io::Result<Option<UnixStream>> {
     }
     if let Some(error) = refusal {
         tracing::warn!(
+            event = "takeover_unavailable",
             "other users own sockets with the name of the server's take-over socket: {error}"
         );
     }
@@ -271,7 +272,7 @@ impl Strangers {
         let now_ms = self.clock.now().0;
         if self.told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LINE_EVERY_MS) {
             self.told_ms = Some(now_ms);
-            tracing::warn!(target: PEER, count = self.count, "take-over refused: {why}");
+            tracing::warn!(target: PEER, event = "takeover_refused", count = self.count, "take-over refused: {why}");
         }
     }
 }

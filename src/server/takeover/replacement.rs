@@ -85,6 +85,7 @@ impl Program {
     pub(in crate::server) fn start_stand_in(&mut self, control: &Control) {
         if let Role::StandIn(parent) = self.role {
             tracing::warn!(
+                event = "replacement_refused",
                 "SIGUSR2 ignored: this process serves for process {parent} only; send it there"
             );
             return;
@@ -92,6 +93,7 @@ impl Program {
         let is_alive = |stand_in: &&StandIn| !stand_in.has_ended.load(Ordering::Acquire);
         if let Some(stand_in) = self.stand_in.as_ref().filter(is_alive) {
             tracing::warn!(
+                event = "replacement_refused",
                 "SIGUSR2 ignored: process {} is taking over already, for an earlier SIGUSR2",
                 stand_in.process
             );
@@ -101,6 +103,7 @@ impl Program {
             Ok(path) => path,
             Err(error) => {
                 tracing::error!(
+                    event = "replacement_failed",
                     "SIGUSR2: the path of this program is unknown, nothing changes: {error}"
                 );
                 return;
@@ -112,7 +115,10 @@ impl Program {
         match command.env_remove("WATCHDOG_PID").spawn() {
             Ok(child) => {
                 let process = Pid::from_child(&child);
-                tracing::info!("SIGUSR2: process {process} is starting");
+                tracing::info!(
+                    event = "replacement_started",
+                    "SIGUSR2: process {process} is starting"
+                );
                 let has_ended = Arc::new(AtomicBool::new(false));
                 let has_taken_over = Arc::default();
                 reap(process, has_ended.clone());
@@ -121,7 +127,10 @@ impl Program {
                 self.stand_in = Some(stand_in);
             }
             Err(error) => {
-                tracing::error!("SIGUSR2: nothing changes, {path:?} does not start: {error}");
+                tracing::error!(
+                    event = "replacement_failed",
+                    "SIGUSR2: nothing changes, {path:?} does not start: {error}"
+                );
             }
         }
     }
@@ -157,10 +166,11 @@ impl Program {
         if let Some(stand_in) = self.stand_in.as_ref().filter(|_| self.is_stand_in(process)) {
             stand_in.has_taken_over.store(true, Ordering::Release);
             tracing::info!(
+                event = "replacement_serving",
                 "SIGUSR2: process {process} serves while this process loads the new program"
             );
         } else if !self.is_stage(process) {
-            tracing::info!("{sentence}");
+            tracing::info!(event = "replacement_failed", "{sentence}");
         }
     }
 
@@ -179,6 +189,7 @@ impl StandIn {
             // It is not reaped yet, or `has_ended` is set: the id cannot be another process's.
             if !is_settled.iter().any(|settled| settled.load(Ordering::Acquire)) {
                 tracing::error!(
+                    event = "replacement_failed",
                     "process {process} did not take over within {} s and is killed: nothing changes. Look at what holds \
                      up its start, and send SIGUSR2 again",
                     START_TIME_MAX.as_secs()
@@ -187,7 +198,10 @@ impl StandIn {
             }
         };
         if let Err(error) = control.run(move || Ok(end())) {
-            tracing::warn!("if the start of process {process} hangs, nothing ends it: {error}");
+            tracing::warn!(
+                event = "system_setting_refused",
+                "if the start of process {process} hangs, nothing ends it: {error}"
+            );
         }
     }
 }
@@ -205,7 +219,10 @@ impl Replacement {
     /// Executes the new program. Returns only if neither that nor minding the stand-in works.
     pub(in crate::server) fn run(self) -> ExitCode {
         if let Err(error) = hold_signals(&SIGNALS, true) {
-            tracing::warn!("a signal that arrives during the exchange may be lost: {error}");
+            tracing::warn!(
+                event = "system_setting_refused",
+                "a signal that arrives during the exchange may be lost: {error}"
+            );
         }
         let is_end = |order: Order| matches!(order, Order::End(_));
         let ends_now = !self.is_to_end && self.orders.try_iter().any(is_end);
@@ -216,6 +233,7 @@ impl Replacement {
         if !ends_now && !self.is_to_end {
             let error = execute(&self.path, &self.path, TAKES_BACK_FROM, self.stand_in);
             tracing::error!(
+                event = "replacement_failed",
                 "{:?} could not be executed: {error}. Process {} serves; this process waits for it. Send SIGUSR2 here \
                  to try again",
                 self.path,
@@ -230,7 +248,10 @@ impl Replacement {
 fn mind_instead(stand_in: Pid, path: &Path) -> ExitCode {
     // A worker that has stopped, or listens, must not live on; the file at `path` may be missing.
     let error = execute(Path::new("/proc/self/exe"), path, MINDS, stand_in);
-    tracing::error!("no process waits for process {stand_in}, which continues: {error}");
+    tracing::error!(
+        event = "replacement_failed",
+        "no process waits for process {stand_in}, which continues: {error}"
+    );
     output::finish();
     ExitCode::FAILURE
 }
@@ -245,6 +266,7 @@ pub(in crate::server) fn mind_after_failure(role: Role, code: ExitCode) -> ExitC
     match (is_alive, std::env::current_exe()) {
         (true, Ok(path)) => {
             tracing::error!(
+                event = "replacement_failed",
                 "this process could not take back from process {stand_in}, which serves; this process waits for it. \
                  Send SIGUSR2 here to try again"
             );
@@ -286,7 +308,10 @@ pub(in crate::server) fn end_with_parent(parent: Pid) -> io::Result<()> {
 /// The stand-in has taken over: from now on it serves even if its parent is killed.
 pub(in crate::server) fn outlive_parent() {
     if let Err(error) = set_parent_process_death_signal(None) {
-        tracing::warn!("this process ends if the process for which it serves is killed: {error}");
+        tracing::warn!(
+            event = "system_setting_refused",
+            "this process ends if the process for which it serves is killed: {error}"
+        );
     }
 }
 
@@ -300,7 +325,10 @@ pub(in crate::server) fn release_signals_in_time() {
     };
     let thread = std::thread::Builder::new().name("signals-late".to_owned());
     if let Err(error) = thread.spawn(release) {
-        tracing::warn!("SIGTERM will not end a start that hangs; only SIGKILL will: {error}");
+        tracing::warn!(
+            event = "system_setting_refused",
+            "SIGTERM will not end a start that hangs; only SIGKILL will: {error}"
+        );
     }
 }
 
@@ -320,13 +348,17 @@ pub(in crate::server) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
         has_ended.store(true, Ordering::Release);
         if status != Some(0) {
             tracing::error!(
+                event = "replacement_ended",
                 "process {process}, which was to take over, has ended: {}",
                 shown(status)
             );
         }
     };
     if let Err(error) = thread.spawn(wait) {
-        tracing::warn!("process {process} will be a zombie when it has ended: {error}");
+        tracing::warn!(
+            event = "system_setting_refused",
+            "process {process} will be a zombie when it has ended: {error}"
+        );
     }
 }
 
@@ -352,7 +384,10 @@ fn shown(status: Option<i32>) -> String {
 
 fn pass_on(stand_in: Pid, signal: Signal) {
     if let Err(error) = kill_process(stand_in, signal) {
-        tracing::warn!("the signal could not be forwarded to process {stand_in}: {error}");
+        tracing::warn!(
+            event = "signal_not_forwarded",
+            "the signal could not be forwarded to process {stand_in}: {error}"
+        );
     }
 }
 
@@ -378,7 +413,10 @@ enum Event {
 pub(in crate::server) fn mind(stand_in: Pid) -> ExitCode {
     let (events, heard) = mpsc::channel();
     if let Err(error) = listen(stand_in, &events) {
-        tracing::error!("no process waits for process {stand_in}, which continues: {error}");
+        tracing::error!(
+            event = "replacement_failed",
+            "no process waits for process {stand_in}, which continues: {error}"
+        );
         return ExitCode::FAILURE;
     }
     for event in heard {
@@ -386,9 +424,15 @@ pub(in crate::server) fn mind(stand_in: Pid) -> ExitCode {
             Event::Signal(SIGTERM) => pass_on(stand_in, Signal::TERM),
             Event::Signal(SIGINT) => pass_on(stand_in, Signal::INT),
             Event::Signal(SIGUSR2) => take_back_again(stand_in),
-            Event::Signal(signal) => tracing::info!("{}", ignored(signal)),
+            Event::Signal(signal) => {
+                tracing::info!(event = "signal_ignored", "{}", ignored(signal))
+            }
             Event::Ended(status) => {
-                tracing::info!("process {stand_in}, which served, has ended: {}", shown(status));
+                tracing::info!(
+                    event = "replacement_ended",
+                    "process {stand_in}, which served, has ended: {}",
+                    shown(status)
+                );
                 let code = status.and_then(|code| u8::try_from(code).ok());
                 return ExitCode::from(code.unwrap_or(1));
             }
@@ -416,7 +460,10 @@ fn take_back_again(stand_in: Pid) {
     let Some(path) = std::env::args_os().next().map(PathBuf::from) else { return };
     let _ = hold_signals(&SIGNALS, true);
     let error = execute(&path, &path, TAKES_BACK_FROM, stand_in);
-    tracing::error!("{path:?} could not be executed, and process {stand_in} continues: {error}");
+    tracing::error!(
+        event = "replacement_failed",
+        "{path:?} could not be executed, and process {stand_in} continues: {error}"
+    );
     let _ = hold_signals(&SIGNALS, false);
 }
 

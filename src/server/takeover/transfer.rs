@@ -64,6 +64,7 @@ pub(in crate::server) fn send(
     };
     if let (Err(error), false) = (result, taken) {
         tracing::error!(
+            event = "takeover_failed",
             "a take-over failed, and this process continues with its connections: {error}"
         );
         shared.phase.run();
@@ -86,6 +87,7 @@ fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -
     if wait(ASIDE_STEPS, "HTTP requests were still under way", all_aside).is_err() {
         let left = shared.transfer.busy();
         tracing::info!(
+            event = "takeover_http_refused",
             "{left} HTTP connections were still busy after {ASIDE_STEPS} ms of the take-over: requests that have not \
              arrived in full are refused with 503"
         );

@@ -85,7 +85,9 @@ impl Local {
         let app = connection.counted.then_some(connection.app);
         if let Some(left_out) = noted.left_out {
             let (line, connection) = (line.clone(), ConnectionKey { slot, generation });
-            let refusal = RefusalNote { cause, line, left_out, connection, app, socket_id };
+            let channel = noted.channel;
+            let refusal =
+                RefusalNote { cause, line, left_out, channel, connection, app, socket_id };
             out.refuse(refusal);
         }
         (verbose_errors && !cause.is_in_answer()).then_some(line)

@@ -5,6 +5,7 @@
 //! for room in the mailboxes, for its mail to be in the rings, and for answers of other cores. It ends with an answer
 //! that closes the connection, with a WebSocket handshake, or with its socket. Limits: `Rules`.
 
+mod access;
 mod answer;
 mod refuse;
 mod session;
@@ -23,6 +24,7 @@ use crate::cause::{Cause, Detail, LineBudget, Noted};
 use crate::metrics::CoreMetrics;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
+pub use access::{AccessLine, AccessLog};
 pub(super) use answer::publish_for_operator;
 pub(super) use session::{After, Session, Spare, Step, Timer, Upgrade};
 
@@ -96,6 +98,8 @@ pub struct Http {
     lines: LineBudget,
     /// Lines for the log since the worker took them last.
     pub refusals: Vec<RefusalLine>,
+    /// Answered requests for the log.
+    pub access: AccessLog,
     /// Somebody looks at the event log of the console, as the worker set it at the beginning of the tick.
     pub is_observed: bool,
     /// Accepted events since the worker took them last, if they are to be printed or somebody looks.
@@ -132,6 +136,7 @@ impl Http {
             validator: Validator::default(),
             lines,
             refusals: Vec::new(),
+            access: AccessLog::default(),
             printed: Vec::new(),
             congested: VecDeque::new(),
             posting: VecDeque::new(),

@@ -76,7 +76,7 @@ impl Session {
         self.close_with(&response, false);
     }
 
-    fn who(&self, http: &Http, about: About<'_>) -> LinePeer {
+    pub(super) fn who(&self, http: &Http, about: About<'_>) -> LinePeer {
         let admission = &http.overload.admission;
         let client = about.request.map(|request| {
             admission.address(self.peer.ip(), request.header_values("x-forwarded-for"))

@@ -10,6 +10,7 @@ mod bounds;
 use core::net::SocketAddr;
 
 use super::super::site::Site;
+use super::access::Answered;
 use super::refuse::About;
 use super::{Http, SessionKey};
 use crate::admission::AddressSlot;
@@ -120,6 +121,8 @@ pub(in crate::tick) struct Work {
     pending: Option<Pending>,
     /// The app that the present request names.
     app: Option<AppIndex>,
+    /// For a request of the API: when the tick began in which it was complete.
+    api_since_ns: Option<u64>,
 }
 
 /// Capacity of a buffer that is kept for the next session.
@@ -149,6 +152,7 @@ impl Spare {
                 sent: 0,
                 pending: None,
                 app: None,
+                api_since_ns: None,
             }),
         }
     }
@@ -316,6 +320,8 @@ impl Session {
         }
         let target = api::target(request.method(), request.path(), &site.http.rules.prefix);
         if let Some(work) = &mut self.work {
+            let is_api = matches!(target, Target::Api { .. });
+            work.api_since_ns = is_api.then_some(site.http.access.tick_began_ns);
             work.app = match &target {
                 Target::Api { app_id, .. } => site.http.apps.by_id(app_id),
                 Target::Socket { key } => site.http.apps.by_key(key),
@@ -341,7 +347,7 @@ impl Session {
     }
 
     /// Answers a request. The connection closes after the answer unless client and server want to keep it.
-    pub(super) fn respond(&mut self, http: &Http, response: &Response, request: &Request) {
+    pub(super) fn respond(&mut self, http: &mut Http, response: &Response, request: &Request) {
         let keep_alive = request.keep_alive() && !http.draining;
         self.served = true;
         // A client that did not ask to close may have sent its next request already.
@@ -353,7 +359,13 @@ impl Session {
             let metrics = http.metrics.app_or_none(work.app);
             metrics.http_calls.add(1);
             metrics.http_received_bytes.add(request.received_bytes() as u64);
-            metrics.http_transmitted_bytes.add((work.output.len() - before) as u64);
+            let sent_bytes = work.output.len() - before;
+            metrics.http_transmitted_bytes.add(sent_bytes as u64);
+            if let (true, Some(began_ns)) = (http.access.wanted, work.api_since_ns) {
+                let status = response.status;
+                let answered = Answered { app: work.app, status, sent_bytes, began_ns };
+                http.note_access(request, answered, |http| self.who(http, About::request(request)));
+            }
         }
     }
 

@@ -181,7 +181,10 @@ impl Transfer {
                 self.done.fetch_add(1, Ordering::AcqRel);
             }
             Err(error) => {
-                tracing::error!("worker {worker}: the transfer failed: {error}");
+                tracing::error!(
+                    event = "takeover_failed",
+                    "worker {worker}: the transfer failed: {error}"
+                );
                 self.failed.store(true, Ordering::Release);
             }
         }

@@ -111,6 +111,7 @@ export async function startServer(environment = {}, givenPort = undefined) {
       RINGVERB_WORKERS: "4",
       RINGVERB_IO: process.env.RINGVERB_IO ?? "auto",
       RINGVERB_ADMIN: "off",
+      RINGVERB_LOG_FORMAT: "text",
       ...environment,
     },
   });

@@ -96,6 +96,7 @@ class ServerTestCase(unittest.TestCase):
                 "RINGVERB_WORKERS": "4",
                 "RINGVERB_IO": os.environ.get("RINGVERB_IO", "auto"),
                 "RINGVERB_ADMIN": "off",
+                "RINGVERB_LOG_FORMAT": "text",
                 **cls.ENVIRONMENT,
             },
         )

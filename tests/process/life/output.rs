@@ -20,14 +20,14 @@ use serde_json::json;
 const END: Duration = Duration::from_secs(5);
 const LOST: &str = "log lines were lost:";
 
-fn pipe() -> (OwnedFd, OwnedFd) {
+pub(super) fn pipe() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
     fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
     (reader, writer)
 }
 
 /// The lines of a stream, read from now on.
-fn read(stream: File) -> Receiver<String> {
+pub(super) fn read(stream: File) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         let lines = BufReader::new(stream).lines().map_while(Result::ok);
@@ -36,7 +36,7 @@ fn read(stream: File) -> Receiver<String> {
     lines
 }
 
-fn find(lines: &Receiver<String>, text: &str) -> String {
+pub(super) fn find(lines: &Receiver<String>, text: &str) -> String {
     loop {
         let line = lines.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no line with {text:?}"));
         if line.contains(text) {

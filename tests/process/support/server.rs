@@ -169,6 +169,8 @@ impl Setup {
         // Many servers run at once, and the default place is one. The report of `check` shows each option that is set.
         let is_check = self.arguments.iter().any(|argument| argument == "check");
         let admin = (!is_check).then_some(("RINGVERB_ADMIN", "off"));
+        // Its output is a pipe, and most tests read the text.
+        let format = (!is_check).then_some(("RINGVERB_LOG_FORMAT", "text"));
         command
             .args(&self.arguments)
             .env_clear()
@@ -176,6 +178,7 @@ impl Setup {
             // Not in /run, which the tests of root would fill.
             .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
             .envs(admin)
+            .envs(format)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder.0)
             .stdin(Stdio::null())

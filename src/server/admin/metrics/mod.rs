@@ -173,6 +173,28 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.retransmissions.get());
     "cluster_lag_seconds" Histogram [] "Time of a heartbeat through Redis and back, every 2 s for each core.",
         |scrape, out| if scrape.has_cluster() { scrape.histogram(out, |core| &core.cluster.lag_ms, MS) };
+    "cluster_effects_peak" Gauge ["core"] "Most effects of one tick for the session with Redis. The limit is 262,144.",
+        |scrape, out| scrape.by_session(out, |session| session.effects_peak.get());
+    "cluster_effects_discarded_total" Counter ["core"] "Effects over that limit. The session begins again, and events of that tick are lost.",
+        |scrape, out| scrape.by_session(out, |session| session.effects_discarded.get());
+    "cluster_transitions_unconfirmed_peak" Gauge ["core"] "Most first joins and last leaves that Redis had not confirmed. The limit is 262,144.",
+        |scrape, out| scrape.by_session(out, |session| session.transitions_unconfirmed_peak.get());
+    "cluster_pending_leaves_peak" Gauge ["core"] "Most leaves that waited for the debounce. The limit is 262,144.",
+        |scrape, out| scrape.by_session(out, |session| session.pending_leaves_peak.get());
+    "cluster_transitions_unordered_total" Counter ["core"] "Joins and leaves over these limits. Their webhooks may be sent by two nodes.",
+        |scrape, out| scrape.by_session(out, |session| session.transitions_unordered.get());
+    "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API to other nodes to its last answer, or to the end of the wait.",
+        |scrape, out| if scrape.has_cluster() { scrape.histogram(out, |core| &core.cluster.questions.time_ms, 1) };
+    "horizontal_adapter_sent_requests" Untyped ["core"] "Questions of the HTTP API to other nodes.",
+        |scrape, out| scrape.by_session(out, |session| session.questions.sent.get());
+    "horizontal_adapter_resolved_promises" Untyped ["core"] "Of these, questions that all other nodes answered in time.",
+        |scrape, out| scrape.by_session(out, |session| session.questions.resolved.get());
+    "horizontal_adapter_uncomplete_promises" Untyped ["core"] "Of these, questions that a node did not answer in time. The result is then that of the others.",
+        |scrape, out| scrape.by_session(out, |session| session.questions.incomplete.get());
+    "horizontal_adapter_received_requests" Untyped ["core"] "Questions of other nodes.",
+        |scrape, out| scrape.by_session(out, |session| session.questions.received.get());
+    "horizontal_adapter_received_responses" Untyped ["core"] "Answers of other nodes.",
+        |scrape, out| scrape.by_session(out, |session| session.questions.answers_received.get());
     "webhook_queue_events" Gauge [] "Events that wait for endpoints of webhooks, those in requests under way included.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.queued.get().saturating_sub(webhooks.settled.get()));
     "webhook_requests_total" Counter [] "Requests to endpoints of webhooks, attempts that were repeated included.",
@@ -200,6 +222,8 @@ metrics! {
             OverloadLevel::Over => 1,
             OverloadLevel::FarOver => 2,
         });
+    "certificate_expiry_seconds" Gauge [] "Time until the first certificate expires, below 0 afterwards; 86400 are a day. Nothing without TLS.",
+        |scrape, out| if let Some(seconds) = scrape.certificate_seconds() { out.sample(&[], seconds) };
     "takeover_duration_seconds" Gauge [] "Time of the take-over by which this process received connections. Nothing without one.",
         |scrape, out| if let Some(time) = scrape.sources.takeover { out.sample(&[], time.as_secs_f64()) };
     "workers" Gauge [] "Cores that serve.",

@@ -4,7 +4,7 @@
 //! `CoreMetrics`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::exposition::Samples;
@@ -28,6 +28,8 @@ pub(in crate::server) struct ScrapeSources {
     /// How long the take-over by this process took, if it has taken over.
     pub(in crate::server) takeover: Option<Duration>,
     pub(in crate::server) started_unix_seconds: u64,
+    /// When the first certificate expires, in seconds since 1970. `None`: no port is TLS.
+    pub(in crate::server) certificates_valid_until: Option<Arc<AtomicI64>>,
 }
 
 /// One scrape.
@@ -111,6 +113,14 @@ impl Scrape<'_> {
         if self.has_cluster() {
             self.by_core(out, |core| read(&core.cluster));
         }
+    }
+
+    /// Until the first certificate expires.
+    pub(super) fn certificate_seconds(&self) -> Option<f64> {
+        let until = self.sources.certificates_valid_until.as_ref()?.load(Ordering::Relaxed);
+        let now = i64::try_from(self.unix_seconds).ok()?;
+        let seconds = until.saturating_sub(now).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+        i32::try_from(seconds).ok().map(f64::from)
     }
 
     pub(super) fn has_cluster(&self) -> bool {

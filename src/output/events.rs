@@ -1,0 +1,154 @@
+//! The table of log events: the names in the member `event` of JSON lines, and what each means.
+//!
+//! Names are a contract: they do not change. docs/LOGS.md is made from this table and from the table of causes, and a
+//! test compares the table with the calls in the sources.
+
+/// One event.
+#[derive(Debug)]
+pub(super) struct LogEventSpec {
+    pub(super) name: &'static str,
+    #[cfg(test)]
+    meaning: &'static str,
+}
+
+/// Makes `LOG_EVENTS`.
+macro_rules! events {
+    ($($name:literal $meaning:literal;)+) => {
+        pub(super) static LOG_EVENTS: &[LogEventSpec] = &[$(LogEventSpec {
+            name: $name,
+            #[cfg(test)]
+            meaning: $meaning,
+        }),+];
+    };
+}
+
+#[rustfmt::skip]
+events! {
+    "access"
+        "An answered request of the HTTP API, with `RINGVERB_ACCESS_LOG=true`. Fields: `method`, `path`, `status`, `duration_ms` (from the tick that had the whole request to the end of the tick that had the answer), `received_bytes`, `sent_bytes`.";
+    "access_suppressed"
+        "Requests for which the access log had no room. Field: `left_out`.";
+    "admin_listener_missing"
+        "The default port of the admin listener is taken, so there are no metrics.";
+    "certificates_not_reloaded"
+        "New certificates cannot be used, and the earlier ones stay in use.";
+    "certificates_reloaded"
+        "New TLS handshakes use new certificates.";
+    "certificates_warning"
+        "Something about the new certificates is unusual.";
+    "connection_closing"
+        "The server closes a connection. Level DEBUG.";
+    "debug_message"
+        "A message of a connection, with `RINGVERB_DEBUG`.";
+    "descriptor_not_polled"
+        "A descriptor of the control thread cannot be polled. Level DEBUG.";
+    "descriptors_shared"
+        "The workers share one descriptor table.";
+    "development_access_not_published"
+        "`ringverb publish` does not find this server by itself.";
+    "lines_lost"
+        "Log lines that were not written. Fields: `unread` (the reader was too slow), `unwritten` (the stream refused them), `over_rate` (the limit of bytes a second).";
+    "lines_suppressed"
+        "Notes of a worker over its limit of lines a second.";
+    "memory_level_changed"
+        "Memory is over `RINGVERB_MEMORY_MAX`, or below it again.";
+    "memory_not_measured"
+        "The memory of the process could not be measured. Level DEBUG.";
+    "node_started"
+        "The number of this node in a cluster.";
+    "notice"
+        "A message about the configuration or the start. It goes to standard error.";
+    "panic"
+        "A fault of the server, which ends it. It goes to standard error.";
+    "port_in_use"
+        "The server waits for its port.";
+    "redis_connected"
+        "A core has a session with Redis.";
+    "redis_lost"
+        "A core has lost its session with Redis, or got none.";
+    "refusals_summary"
+        "What was refused since the line before, once a minute at most.";
+    "refusals_total"
+        "What was refused since the start, at the end.";
+    "refused"
+        "The server refused something or closed a connection. `reason` is a name of the table below. Fields as far as they are known: `app`, `peer` (address and port), `client` (the address that a trusted proxy names), `socket_id`, `channel`, `left_out` (lines of this reason that were left out before).";
+    "replacement_complete"
+        "SIGUSR2: the new program serves.";
+    "replacement_ended"
+        "SIGUSR2: a process of the exchange has ended.";
+    "replacement_failed"
+        "SIGUSR2: a stage failed. The message says which process serves.";
+    "replacement_refused"
+        "SIGUSR2 was ignored.";
+    "replacement_serving"
+        "SIGUSR2: the stand-in serves.";
+    "replacement_started"
+        "SIGUSR2: the stand-in starts.";
+    "server_started"
+        "The start message: addresses, apps, limits.";
+    "server_stopped"
+        "The server has ended in order.";
+    "shutdown_delay_ended"
+        "A second signal has ended `RINGVERB_SHUTDOWN_DELAY`.";
+    "shutdown_delay_started"
+        "`/up` answers 503 for `RINGVERB_SHUTDOWN_DELAY`.";
+    "shutdown_forced"
+        "A second signal has ended the server at once.";
+    "shutdown_started"
+        "Connections are being closed.";
+    "signal_ignored"
+        "A signal had no effect.";
+    "signal_not_forwarded"
+        "A signal could not be forwarded to the stand-in.";
+    "system_setting_refused"
+        "The system refused a setting; the message says what follows.";
+    "systemd_not_notified"
+        "systemd could not be notified.";
+    "takeover_asked"
+        "Another process asked which process serves the address. Level DEBUG.";
+    "takeover_failed"
+        "A take-over failed, and the old process continues.";
+    "takeover_http_refused"
+        "HTTP requests that were incomplete during a take-over are refused.";
+    "takeover_listeners_only"
+        "Only the listening sockets were taken over.";
+    "takeover_not_confirmed"
+        "The old process did not confirm that it closes its connections.";
+    "takeover_not_needed"
+        "There was no server to take over from.";
+    "takeover_old_process_died"
+        "The old process died during the take-over.";
+    "takeover_refused"
+        "A process that asked for a take-over was refused.";
+    "takeover_started"
+        "This process takes over from a stand-in whose parent is gone.";
+    "takeover_unavailable"
+        "No new process can take over from this server.";
+    "unnamed"
+        "An event without a name, of a library.";
+    "webhook_events_discarded"
+        "Events that were not delivered at the end of the server.";
+    "webhook_events_dropped"
+        "Events that found a queue full.";
+    "webhook_failing"
+        "An endpoint refuses requests, or events were given up.";
+    "webhook_recovered"
+        "An endpoint accepts requests again.";
+    "worker_not_pinned"
+        "A worker is not pinned to its CPU.";
+    "worker_note"
+        "A hint for developers, or a fact about another node.";
+    "worker_stalled"
+        "A worker has not run since the last notification of the watchdog.";
+}
+
+/// The name of an event that names none.
+pub(super) const UNNAMED: &str = "unnamed";
+
+/// The same name as a static text.
+pub(super) fn known(name: &str) -> &'static str {
+    LOG_EVENTS.iter().find(|event| event.name == name).map_or(UNNAMED, |event| event.name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! `ringverb doctor`: everything that `check` finds, the host's limits (`host.rs`), the rights in Redis (`rights.rs`),
+//! each with a command; as text and as JSON.
+//!
+//! A server that runs already is what a doctor is usually asked about, so its listeners are no problem here. A wrong
+//! configuration does not end the examination: the host is looked at anyway.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit};
+
+use super::host::{self, HostFiles, Wanted};
+use super::{Diagnosis, Finding, STEP_TIME, Verdict, examine, port, rights};
+use crate::config::admin::AdminPlace;
+use crate::config::{Config, Merged};
+use crate::limits::DESCRIPTORS_MAX;
+use crate::pusher::json::write_string;
+use crate::server::resources::Resources;
+
+/// What was found.
+#[derive(Debug)]
+pub(in crate::server) struct DoctorReport {
+    connections: u64,
+    findings: Vec<Diagnosis>,
+}
+
+/// Examines the configuration, this host, and what the server needs of others.
+pub(in crate::server) fn diagnose(
+    merged: &Merged,
+    built: Result<Config, Vec<String>>,
+    connections: u64,
+) -> DoctorReport {
+    let mut findings: Vec<Diagnosis> = merged
+        .warnings
+        .iter()
+        .chain(&merged.migration_warnings)
+        .map(|text| Diagnosis::new(Verdict::Warning, "configuration", text, CHECK))
+        .collect();
+    let mut wanted = Wanted {
+        connections,
+        workers: 1,
+        descriptors: getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS_MAX),
+        memory_max: None,
+        has_tls: false,
+    };
+    match built {
+        Err(problems) => {
+            // The number of workers is the host's own then.
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            wanted.workers = cpus as u64;
+            let problem = |text| Diagnosis::new(Verdict::Problem, "configuration", text, CHECK);
+            findings.extend(problems.into_iter().map(problem));
+        }
+        Ok(mut config) => {
+            if findings.is_empty() {
+                let text = format!("valid, from {}", config.source);
+                findings.push(Diagnosis::new(Verdict::Good, "configuration", text, CHECK));
+            }
+            let shares = Resources::of_this_process().share(&mut config);
+            wanted.workers = config.workers as u64;
+            wanted.memory_max = config.memory_max;
+            wanted.has_tls = config.tls.is_some();
+            // The limit of descriptors is found for each worker below.
+            let own = examine(&config, &shares).into_iter().filter(|found| found.what != "limits");
+            findings.extend(own.map(|finding| with_command(finding, &config)));
+            let rights = config.scaling.as_ref().and_then(|at| rights::examine(at, STEP_TIME));
+            findings.extend(rights.map(|finding| with_command(finding, &config)));
+            if !findings.iter().any(|found| found.what == "clock") {
+                let text = "no other machine was there to compare the clock with";
+                findings.push(Diagnosis::new(Verdict::Good, "clock", text, CLOCK));
+            }
+        }
+    }
+    findings.extend(host::examine(&HostFiles::below(Path::new("/proc")), wanted));
+    DoctorReport { connections, findings }
+}
+
+const CHECK: &str = "ringverb check --all";
+const CLOCK: &str = "timedatectl";
+
+/// A finding of a check, for a host on which the server may run already.
+fn with_command(finding: Finding, config: &Config) -> Diagnosis {
+    let Finding { verdict, what, text } = finding;
+    let address = SocketAddr::new(config.host, config.port);
+    let at = match what {
+        "port" => Some(address),
+        "admin" => match &config.admin.place {
+            AdminPlace::Tcp(address) => Some(*address),
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some(at) = at.filter(|_| verdict != Verdict::Good) {
+        let holder = port::live_holder(at).filter(port::Holder::is_server);
+        if let Some(holder) = holder {
+            let reason = format!("{at} is served by {}", holder.name());
+            return Diagnosis::new(Verdict::Good, what, reason, listeners(at));
+        }
+    }
+    let command = match what {
+        "port" | "admin" => at.map_or_else(|| "ls -l /run".to_owned(), listeners),
+        "tls" => certificate(config),
+        "kernel" => "sysctl kernel.io_uring_disabled".to_owned(),
+        "locked" => "ulimit -Hl".to_owned(),
+        "workers" => "nproc".to_owned(),
+        "memory" => "free -m".to_owned(),
+        "redis" => config.scaling.as_ref().map_or_else(String::new, |redis| {
+            format!("redis-cli -h {} -p {} ping", redis.host, redis.port)
+        }),
+        "rights" => config.scaling.as_ref().map_or_else(String::new, |redis| {
+            let user = redis.username.as_deref().unwrap_or("default");
+            format!("redis-cli -h {} -p {} acl getuser {user}", redis.host, redis.port)
+        }),
+        "webhook" => "ringverb check".to_owned(),
+        "clock" => CLOCK.to_owned(),
+        _ => CHECK.to_owned(),
+    };
+    // The memory limit is not the host's memory.
+    let what = if what == "memory" { "memory_max" } else { what };
+    Diagnosis::new(verdict, what, text, command)
+}
+
+fn listeners(at: SocketAddr) -> String {
+    format!("ss -ltnp 'sport = :{}'", at.port())
+}
+
+fn certificate(config: &Config) -> String {
+    let first = config.tls.as_ref().and_then(|tls| tls.pairs.first());
+    let file = first.map_or("FILE", |pair| pair.certificate.as_str());
+    format!("openssl x509 -noout -subject -enddate -in {file}")
+}
+
+impl DoctorReport {
+    /// The worst.
+    pub(in crate::server) fn verdict(&self) -> Verdict {
+        self.findings.iter().map(|found| found.verdict).max().unwrap_or(Verdict::Good)
+    }
+
+    /// How many connections this host allows, and what limits them.
+    fn limit(&self) -> Option<(u64, &'static str)> {
+        let limits =
+            self.findings.iter().filter_map(|found| Some((found.connections?, found.what)));
+        limits.min()
+    }
+
+    pub(in crate::server) fn text(&self, color: bool) -> String {
+        let mut text = String::new();
+        for Diagnosis { verdict, what, reason, command, .. } in &self.findings {
+            let (word, paint) = match verdict {
+                Verdict::Good => ("ok", "\x1b[32m"),
+                Verdict::Warning => ("warning", "\x1b[33m"),
+                Verdict::Problem => ("problem", "\x1b[31m"),
+            };
+            let (paint, plain) = if color { (paint, "\x1b[0m") } else { ("", "") };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{paint}{word:<8}{plain} {what}: {reason}");
+            if *verdict != Verdict::Good {
+                let _ = writeln!(text, "         -> {command}");
+            }
+        }
+        let count = |wanted| self.findings.iter().filter(|found| found.verdict == wanted).count();
+        let (problems, warnings) = (count(Verdict::Problem), count(Verdict::Warning));
+        let _ = writeln!(
+            text,
+            "\nFor {} connections: problems: {problems}, warnings: {warnings}.",
+            self.connections
+        );
+        if let Some((connections, what)) = self.limit() {
+            let _ = writeln!(
+                text,
+                "This host allows about {connections} connections; the limit is {what}."
+            );
+        }
+        text
+    }
+
+    pub(in crate::server) fn json(&self) -> String {
+        let mut out = Vec::new();
+        let connections = self.connections;
+        out.extend_from_slice(format!("{{\"connections\":{connections},\"verdict\":").as_bytes());
+        write_string(word(self.verdict()), &mut out);
+        out.extend_from_slice(b",\"limit\":");
+        match self.limit() {
+            None => out.extend_from_slice(b"null"),
+            Some((connections, what)) => {
+                out.extend_from_slice(
+                    format!("{{\"connections\":{connections},\"what\":").as_bytes(),
+                );
+                write_string(what, &mut out);
+                out.push(b'}');
+            }
+        }
+        out.extend_from_slice(b",\"findings\":[");
+        for (number, found) in self.findings.iter().enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            let texts = [
+                ("what", found.what),
+                ("verdict", word(found.verdict)),
+                ("reason", &found.reason),
+                ("command", &found.command),
+            ];
+            for (at, (name, value)) in texts.into_iter().enumerate() {
+                out.push(if at == 0 { b'{' } else { b',' });
+                write_string(name, &mut out);
+                out.push(b':');
+                write_string(value, &mut out);
+            }
+            if let Some(connections) = found.connections {
+                out.extend_from_slice(format!(",\"connections\":{connections}").as_bytes());
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}\n");
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Good => "good",
+        Verdict::Warning => "warning",
+        Verdict::Problem => "problem",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(verdicts: &[Verdict]) -> DoctorReport {
+        let finding = |verdict: &Verdict| {
+            Diagnosis::new(*verdict, "a", "it \"is\"\n so", "x 'y'").allowing(*verdict as u64 + 7)
+        };
+        DoctorReport { connections: 5, findings: verdicts.iter().map(finding).collect() }
+    }
+
+    #[test]
+    fn the_worst_finding_is_the_verdict_and_the_smallest_limit_counts() {
+        assert_eq!(report(&[]).verdict(), Verdict::Good);
+        let report = report(&[Verdict::Problem, Verdict::Good, Verdict::Warning]);
+        assert_eq!((report.verdict(), report.limit()), (Verdict::Problem, Some((7, "a"))));
+        let text = report.text(false);
+        assert!(text.contains("problem  a: it") && text.contains("-> x 'y'"), "{text}");
+        assert_eq!(text.matches("->").count(), 2, "a command for each fault: {text}");
+        assert!(text.contains("problems: 1, warnings: 1") && text.contains("about 7 connections"));
+        assert!(!text.contains('\x1b') && report.text(true).contains("\x1b[31mproblem"));
+    }
+
+    #[test]
+    fn json_has_all_of_it() {
+        let report = report(&[Verdict::Good, Verdict::Warning]);
+        let object: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!((&object["verdict"], &object["connections"]), (&"warning".into(), &5.into()));
+        assert_eq!(object["limit"]["connections"], 7);
+        let finding = &object["findings"][1];
+        assert_eq!((&finding["what"], &finding["verdict"]), (&"a".into(), &"warning".into()));
+        assert_eq!(
+            (&finding["reason"], &finding["command"]),
+            (&"it \"is\"\n so".into(), &"x 'y'".into())
+        );
+    }
+}

@@ -1,0 +1,285 @@
+//! What limits this host to how many connections, for `ringverb doctor`: descriptors, settings of the kernel, memory,
+//! the table of tracked connections, source ports.
+//!
+//! Reads files below a folder that is /proc, or a copy of it in tests. It changes nothing. The wanted settings are
+//! those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is missing sets no limit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Diagnosis, Verdict};
+use crate::limits::DESCRIPTORS_MAX;
+
+/// The settings that a host for many connections should have.
+const WANTED: &str = include_str!("../../../tuning/99-ringverb.conf");
+
+/// Descriptors for all that is no connection, as `tuning/check.sh` counts.
+const DESCRIPTORS_BESIDE: u64 = 1_000;
+/// Memory of one connection: 4.8 KB of the kernel, 531 B of the process (ARCHITECTURE, "Memory of a connection").
+const KERNEL_BYTES: u64 = 4_800;
+const USER_BYTES: u64 = 531;
+/// More of each with TLS: the state of the record layer.
+const TLS_BYTES: u64 = 232;
+/// Memory that the host keeps for everything else.
+const RESERVED_BYTES: u64 = 128 << 20;
+/// Processes that are looked at; the kernel's default maximum of ids is 32,768.
+const PROCESSES_MAX: usize = 40_000;
+
+/// What the server would need.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) struct Wanted {
+    pub(in crate::server) connections: u64,
+    pub(in crate::server) workers: u64,
+    /// The hard limit of this process.
+    pub(in crate::server) descriptors: u64,
+    /// The limit of the resident set.
+    pub(in crate::server) memory_max: Option<u64>,
+    pub(in crate::server) has_tls: bool,
+}
+
+/// /proc, or a copy of it.
+#[derive(Clone, Debug)]
+pub(in crate::server) struct HostFiles {
+    root: PathBuf,
+}
+
+impl HostFiles {
+    pub(in crate::server) fn below(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.root.join(path)).ok()
+    }
+
+    /// The numbers of a setting of the kernel.
+    fn setting(&self, key: &str) -> Option<Vec<u64>> {
+        let text = self.text(&format!("sys/{}", key.replace('.', "/")))?;
+        // fs.file-max may be beyond 64 bits of a signed number, but not of these.
+        text.split_ascii_whitespace().map(|word| word.parse().ok()).collect()
+    }
+
+    fn first(&self, key: &str) -> Option<u64> {
+        self.setting(key)?.first().copied()
+    }
+
+    /// A field of meminfo in bytes.
+    fn memory(&self, field: &str) -> Option<u64> {
+        let text = self.text("meminfo")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib << 10)
+    }
+
+    /// The limit of descriptors of a server that runs, and its process.
+    fn running(&self) -> Option<(u32, u64)> {
+        let own = std::process::id();
+        let processes = fs::read_dir(&self.root).ok()?.flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        ids.take(PROCESSES_MAX).filter(|id| *id != own).find_map(|id| {
+            let name = self.text(&format!("{id}/comm"))?;
+            if name.trim_end() != "ringverb" {
+                return None;
+            }
+            let limits = self.text(&format!("{id}/limits"))?;
+            let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+            let hard = line.split_ascii_whitespace().nth(1)?;
+            Some((id, if hard == "unlimited" { DESCRIPTORS_MAX } else { hard.parse().ok()? }))
+        })
+    }
+}
+
+/// All of it.
+pub(in crate::server) fn examine(files: &HostFiles, wanted: Wanted) -> Vec<Diagnosis> {
+    let mut found = vec![descriptors(files, wanted)];
+    found.extend(io_uring(files));
+    found.extend(memory(files, wanted));
+    found.extend(memory_limit(wanted));
+    for line in WANTED.lines() {
+        if let Some(setting) = WantedSetting::parse(line) {
+            found.extend(judge(files, wanted, &setting));
+        }
+    }
+    found.extend(socket_memory(files, wanted));
+    found.extend(tracked(files, wanted));
+    found
+}
+
+/// Each worker has a descriptor table of its own. The kernel spreads connections evenly, but not exactly, so the tables
+/// should have room for 1/8 more.
+fn descriptors(files: &HostFiles, wanted: Wanted) -> Diagnosis {
+    let Wanted { connections, workers, .. } = wanted;
+    let (whose, limit) = match files.running() {
+        Some((process, limit)) => (format!("the running server, process {process},"), limit),
+        None => ("a server that is started from here".to_owned(), wanted.descriptors),
+    };
+    let each = limit.min(DESCRIPTORS_MAX).saturating_sub(64);
+    let all = each.saturating_mul(workers);
+    let verdict = if all < connections {
+        Verdict::Problem
+    } else if all < connections.saturating_add(connections / 8) {
+        Verdict::Warning
+    } else {
+        Verdict::Good
+    };
+    let reason = format!(
+        "{whose} may have {limit} descriptors in each of {workers} workers, which is enough for {all} connections if they \
+         spread evenly"
+    );
+    let command = "LimitNOFILE=1048576 by `systemctl edit ringverb`, minfds=1048576 in supervisord.conf, or `ulimit -Hn 1048576`";
+    Diagnosis::new(verdict, "descriptors", reason, command).allowing(all)
+}
+
+fn io_uring(files: &HostFiles) -> Option<Diagnosis> {
+    let disabled = files.first("kernel.io_uring_disabled")?;
+    let (verdict, reason) = match disabled {
+        0 => (Verdict::Good, "kernel.io_uring_disabled is 0".to_owned()),
+        _ => (
+            Verdict::Warning,
+            format!(
+                "kernel.io_uring_disabled is {disabled}, so the server uses epoll, which costs more processor time"
+            ),
+        ),
+    };
+    Some(Diagnosis::new(verdict, "io_uring", reason, "sudo sysctl -w kernel.io_uring_disabled=0"))
+}
+
+fn memory(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
+    let available = files.memory("MemAvailable")?;
+    let each = KERNEL_BYTES + USER_BYTES + if wanted.has_tls { TLS_BYTES } else { 0 };
+    let all = available.saturating_sub(RESERVED_BYTES) / each;
+    let needed = wanted.connections.saturating_mul(each);
+    let verdict = match (all < wanted.connections, all / 2 < wanted.connections) {
+        (true, _) => Verdict::Problem,
+        // Messages need memory, too.
+        (false, true) => Verdict::Warning,
+        (false, false) => Verdict::Good,
+    };
+    let reason = format!(
+        "{} MiB are available, and {} idle connections take {} MiB ({each} B each, most of it in the kernel)",
+        available >> 20,
+        wanted.connections,
+        needed.div_ceil(1 << 20)
+    );
+    Some(Diagnosis::new(verdict, "memory", reason, "free -m").allowing(all))
+}
+
+/// The limit of the resident set. The kernel's share is not in it.
+fn memory_limit(wanted: Wanted) -> Option<Diagnosis> {
+    let limit = wanted.memory_max?;
+    let each = USER_BYTES + if wanted.has_tls { TLS_BYTES } else { 0 };
+    // Connections are refused from 3 % below the limit on.
+    let all = (limit - limit / 32).saturating_sub(16 << 20) / each;
+    let verdict = if all < wanted.connections { Verdict::Problem } else { Verdict::Good };
+    let reason = format!(
+        "RINGVERB_MEMORY_MAX, or 0.8 of the cgroup's limit, is {} MiB, which is enough for {all} idle connections",
+        limit >> 20
+    );
+    let command = "RINGVERB_MEMORY_MAX, `--memory` of the container, or MemoryMax= of the unit";
+    Some(Diagnosis::new(verdict, "memory_limit", reason, command).allowing(all))
+}
+
+/// A line of the file of settings.
+#[derive(Debug, PartialEq, Eq)]
+struct WantedSetting<'a> {
+    key: &'a str,
+    /// A kernel may lack it.
+    is_optional: bool,
+    values: Vec<u64>,
+}
+
+impl<'a> WantedSetting<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (key, values) = line.split_once('=')?;
+        let is_optional = key.starts_with('-');
+        let key = key.trim().trim_start_matches('-');
+        if !key.starts_with(|first: char| first.is_ascii_lowercase()) {
+            return None;
+        }
+        let values: Option<Vec<u64>> =
+            values.split_ascii_whitespace().map(|word| word.parse().ok()).collect();
+        values.map(|values| Self { key, is_optional, values })
+    }
+
+    fn command(&self) -> String {
+        let values: Vec<String> = self.values.iter().map(u64::to_string).collect();
+        format!("sudo sysctl -w {}='{}'", self.key, values.join(" "))
+    }
+
+    /// Whether each number is at least the wanted one; a range of ports, whether it is as wide.
+    fn is_reached_by(&self, now: &[u64]) -> bool {
+        match (now, &self.values[..]) {
+            ([low, high], [wanted_low, wanted_high]) => low <= wanted_low && high >= wanted_high,
+            _ => {
+                now.len() == self.values.len()
+                    && now.iter().zip(&self.values).all(|(now, wanted)| now >= wanted)
+            }
+        }
+    }
+}
+
+fn judge(files: &HostFiles, wanted: Wanted, setting: &WantedSetting<'static>) -> Option<Diagnosis> {
+    let WantedSetting { key, is_optional, values } = setting;
+    let shown = |values: &[u64]| {
+        let words: Vec<String> = values.iter().map(u64::to_string).collect();
+        words.join(" ")
+    };
+    let now = match files.setting(key) {
+        Some(now) => now,
+        None if *is_optional => return None,
+        None => Vec::new(),
+    };
+    let needed = wanted.connections.saturating_add(DESCRIPTORS_BESIDE);
+    let now_shown = if now.is_empty() { "absent".to_owned() } else { shown(&now) };
+    let limits = key.starts_with("fs.");
+    let first = now.first().copied();
+    let (verdict, reason) = if limits && first.is_none_or(|now| now < needed) {
+        (Verdict::Problem, format!("{now_shown}, and {needed} descriptors are needed"))
+    } else if setting.is_reached_by(&now) {
+        (Verdict::Good, now_shown)
+    } else {
+        (Verdict::Warning, format!("{now_shown}; {} is a precaution", shown(values)))
+    };
+    let diagnosis = Diagnosis::new(verdict, key, reason, setting.command());
+    Some(match first {
+        Some(now) if limits => diagnosis.allowing(now.saturating_sub(DESCRIPTORS_BESIDE)),
+        _ => diagnosis,
+    })
+}
+
+/// Pages of all TCP buffers: a page for each connection that has something in flight.
+fn socket_memory(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
+    let [low, pressure, high] = files.setting("net.ipv4.tcp_mem")?[..] else { return None };
+    let verdict = if pressure < wanted.connections { Verdict::Warning } else { Verdict::Good };
+    let reason = format!(
+        "pressure begins at {pressure} pages; a page for each connection with something in flight is a precaution"
+    );
+    let factor = wanted.connections.div_ceil(pressure.max(1));
+    let [low, pressure, high] = [low, pressure, high].map(|pages| pages.saturating_mul(factor));
+    let command = format!("sudo sysctl -w net.ipv4.tcp_mem='{low} {pressure} {high}'");
+    Some(Diagnosis::new(verdict, "net.ipv4.tcp_mem", reason, command))
+}
+
+/// Connections that the firewall tracks. Through a proxy of the same host each client counts twice.
+fn tracked(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
+    let most = files.first("net.netfilter.nf_conntrack_max")?;
+    let now = files.first("net.netfilter.nf_conntrack_count").unwrap_or_default();
+    let free = most.saturating_sub(now);
+    let verdict = match (free < wanted.connections, free / 2 < wanted.connections) {
+        (true, _) => Verdict::Problem,
+        (false, true) => Verdict::Warning,
+        (false, false) => Verdict::Good,
+    };
+    let reason = format!(
+        "the firewall tracks {now} connections and has room for {most}; through a proxy on this host each client counts \
+         twice"
+    );
+    let command = format!(
+        "sudo sysctl -w net.netfilter.nf_conntrack_max={}",
+        wanted.connections.saturating_mul(2).saturating_add(now).max(1_048_576)
+    );
+    Some(Diagnosis::new(verdict, "conntrack", reason, command).allowing(free))
+}
+
+#[cfg(test)]
+mod tests;

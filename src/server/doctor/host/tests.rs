@@ -1,0 +1,188 @@
+//! The findings about a host whose /proc is a folder of the test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::*;
+
+/// A folder that is removed with its owner.
+struct Proc(PathBuf);
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        // Left over, it is in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Proc {
+    /// A host that is ready for 100,000 connections.
+    fn ready(name: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("ringverb-{name}-{}", std::process::id()));
+        let proc = Self(root);
+        for (path, text) in [
+            ("meminfo", "MemTotal: 16384000 kB\nMemAvailable:    8192000 kB\n"),
+            ("sys/kernel/io_uring_disabled", "0\n"),
+            ("sys/fs/nr_open", "1048576\n"),
+            ("sys/fs/file-max", "9223372036854775807\n"),
+            ("sys/net/core/somaxconn", "4096\n"),
+            ("sys/net/ipv4/tcp_max_syn_backlog", "8192\n"),
+            ("sys/net/ipv4/ip_local_port_range", "10240\t65535\n"),
+            ("sys/net/ipv4/tcp_rmem", "4096\t16384\t6291456\n"),
+            ("sys/net/ipv4/tcp_wmem", "4096\t16384\t4194304\n"),
+            ("sys/net/ipv4/tcp_mem", "190000 253000 380000\n"),
+            ("sys/net/netfilter/nf_conntrack_max", "1048576\n"),
+            ("sys/net/netfilter/nf_conntrack_count", "12\n"),
+        ] {
+            proc.set(path, text);
+        }
+        proc
+    }
+
+    fn set(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn examine(&self, wanted: Wanted) -> Vec<Diagnosis> {
+        examine(&HostFiles::below(&self.0), wanted)
+    }
+
+    /// What is not good, with this many connections.
+    fn faults(&self, connections: u64) -> Vec<(Verdict, &'static str)> {
+        let found = self.examine(Wanted { connections, ..WANTED_HERE }).into_iter();
+        let faults = found.filter(|one| one.verdict != Verdict::Good);
+        faults.map(|one| (one.verdict, one.what)).collect()
+    }
+}
+
+const WANTED_HERE: Wanted = Wanted {
+    connections: 100_000,
+    workers: 4,
+    descriptors: 1_048_576,
+    memory_max: None,
+    has_tls: false,
+};
+
+#[test]
+fn a_host_that_is_ready_has_no_fault_and_each_finding_has_a_command() {
+    let proc = Proc::ready("ready");
+    assert_eq!(proc.faults(100_000), []);
+    let found = proc.examine(WANTED_HERE);
+    assert!(found.len() >= 12, "{found:?}");
+    for one in &found {
+        assert!(!one.command.is_empty() && !one.reason.is_empty(), "{one:?}");
+    }
+    let limit = found.iter().filter_map(|one| Some((one.connections?, one.what))).min();
+    // 8,192,000 KiB without 128 MiB, by 5,331 B. The firewall has less.
+    assert_eq!(limit, Some((1_047_576, "fs.nr_open")));
+    let memory = found.iter().find(|one| one.what == "memory").unwrap();
+    assert_eq!(memory.connections, Some((8_192_000 * 1024 - (128 << 20)) / 5_331));
+}
+
+#[test]
+fn each_limit_is_found_alone() {
+    let cases: [(&str, &str, Verdict, &str); 9] = [
+        ("meminfo", "MemAvailable: 600000 kB\n", Verdict::Problem, "memory"),
+        ("meminfo", "MemAvailable: 1000000 kB\n", Verdict::Warning, "memory"),
+        ("sys/kernel/io_uring_disabled", "2\n", Verdict::Warning, "io_uring"),
+        ("sys/fs/nr_open", "65536\n", Verdict::Problem, "fs.nr_open"),
+        ("sys/fs/file-max", "200000\n", Verdict::Warning, "fs.file-max"),
+        ("sys/net/core/somaxconn", "128\n", Verdict::Warning, "net.core.somaxconn"),
+        (
+            "sys/net/ipv4/ip_local_port_range",
+            "32768 60999\n",
+            Verdict::Warning,
+            "net.ipv4.ip_local_port_range",
+        ),
+        ("sys/net/ipv4/tcp_mem", "1000 2000 4000\n", Verdict::Warning, "net.ipv4.tcp_mem"),
+        ("sys/net/netfilter/nf_conntrack_count", "1000000\n", Verdict::Problem, "conntrack"),
+    ];
+    for (number, (path, text, verdict, what)) in cases.into_iter().enumerate() {
+        let proc = Proc::ready(&format!("limit-{number}"));
+        proc.set(path, text);
+        assert_eq!(proc.faults(100_000), [(verdict, what)], "{path}");
+    }
+}
+
+#[test]
+fn a_host_without_a_firewall_and_without_files_is_no_panic() {
+    let proc = Proc::ready("bare");
+    fs::remove_dir_all(proc.0.join("sys/net/netfilter")).unwrap();
+    assert_eq!(proc.faults(100_000), []);
+    fs::remove_dir_all(proc.0.join("sys")).unwrap();
+    let problems: Vec<_> =
+        proc.faults(1).into_iter().filter(|(verdict, _)| *verdict == Verdict::Problem).collect();
+    assert_eq!(problems, [(Verdict::Problem, "fs.nr_open"), (Verdict::Problem, "fs.file-max")]);
+    proc.set("sys/net/ipv4/tcp_mem", "x");
+    proc.set("meminfo", "MemAvailable: many\n");
+    proc.faults(u64::MAX);
+}
+
+#[test]
+fn descriptors_of_the_running_server_count_and_otherwise_those_of_this_process() {
+    let proc = Proc::ready("descriptors");
+    let found = |descriptors: u64| {
+        let wanted = Wanted { descriptors, ..WANTED_HERE };
+        let found = proc.examine(wanted).into_iter().next().unwrap();
+        (found.verdict, found.connections, found.reason)
+    };
+    assert_eq!(found(20_000).1, Some(4 * (20_000 - 64)));
+    assert_eq!(found(20_000).0, Verdict::Problem);
+    assert_eq!(found(26_000).0, Verdict::Warning);
+    assert_eq!(found(40_000).0, Verdict::Good);
+    proc.set("4242/comm", "ringverb\n");
+    let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
+    proc.set("4242/limits", limits);
+    let (verdict, connections, reason) = found(1_048_576);
+    assert_eq!((verdict, connections), (Verdict::Problem, Some(4 * (4_096 - 64))));
+    assert!(reason.contains("process 4242"), "{reason}");
+}
+
+#[test]
+fn a_memory_limit_counts_the_resident_set_only() {
+    let proc = Proc::ready("memory-limit");
+    let found = |mib: u64| {
+        let wanted = Wanted { memory_max: Some(mib << 20), ..WANTED_HERE };
+        let found = proc.examine(wanted);
+        found.into_iter().find(|one| one.what == "memory_limit").unwrap().verdict
+    };
+    assert_eq!((found(64), found(128)), (Verdict::Problem, Verdict::Good));
+}
+
+/// Both read tuning/99-ringverb.conf, and one verdict of a script must not be another one of the program.
+#[test]
+fn check_sh_judges_the_same_settings_in_the_same_way() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning/check.sh");
+    for (number, somaxconn, nr_open) in [(0, 4_096, 1_048_576), (1, 128, 65_536), (2, 1, 101_000)] {
+        let proc = Proc::ready(&format!("script-{number}"));
+        proc.set("sys/net/core/somaxconn", &format!("{somaxconn}\n"));
+        proc.set("sys/fs/nr_open", &format!("{nr_open}\n"));
+        let output = Command::new("bash")
+            .arg(&script)
+            .args(["--connections", "100000"])
+            .env("SYSCTL_ROOT", proc.0.join("sys"))
+            .output()
+            .expect("bash");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let found = proc.examine(WANTED_HERE);
+        let mut compared = 0;
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let (Some(verdict), Some(key)) = (words.next(), words.next()) else { continue };
+            // The script asks for enough descriptors in each worker, in case that connections do not spread.
+            let is_setting = |one: &&Diagnosis| one.what.contains('.') && one.what == key;
+            let Some(own) = found.iter().find(is_setting) else { continue };
+            let own = match own.verdict {
+                Verdict::Good => "pass",
+                Verdict::Warning => "note",
+                Verdict::Problem => "FAIL",
+            };
+            assert_eq!(own, verdict, "{line}");
+            compared += 1;
+        }
+        // Each setting of the file, and tcp_mem.
+        assert_eq!(compared, 9, "{text}");
+    }
+}

@@ -1,0 +1,80 @@
+//! The access log of the HTTP API: which requests were answered, for the log of the process.
+//!
+//! Off unless `wanted` is set. Input: answered requests. Output: `lines`, which the worker takes at the end of each
+//! tick. Limit: `LINES_MAX` lines of a tick; further ones are counted in `left_out`. The query is not kept, because it
+//! holds a signature. This layer has no clock: the worker passes the time at which a tick began.
+
+use super::{Http, LinePeer};
+use crate::app::AppIndex;
+use crate::http1::request::Request;
+
+/// Lines of one tick.
+const LINES_MAX: usize = 256;
+/// Bytes of a path that are kept.
+const PATH_BYTES_MAX: usize = 200;
+
+/// An answered request.
+#[derive(Debug)]
+pub struct AccessLine {
+    pub app: Option<AppIndex>,
+    pub method: String,
+    pub path: String,
+    pub status: u16,
+    pub received_bytes: usize,
+    pub sent_bytes: usize,
+    /// The beginning of the tick in which the request was complete.
+    pub began_ns: u64,
+    pub who: LinePeer,
+}
+
+/// The answered requests of a core since the worker took them last.
+#[derive(Debug, Default)]
+pub struct AccessLog {
+    pub wanted: bool,
+    /// When the present tick began, in nanoseconds.
+    pub tick_began_ns: u64,
+    pub lines: Vec<AccessLine>,
+    /// Requests for which `lines` had no room.
+    pub left_out: u64,
+}
+
+/// What a session knows of its answered request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub(super) app: Option<AppIndex>,
+    pub(super) status: u16,
+    pub(super) sent_bytes: usize,
+    pub(super) began_ns: u64,
+}
+
+impl Http {
+    /// Notes an answered request of the API. `who` is called only if there is room.
+    pub(super) fn note_access(
+        &mut self,
+        request: &Request,
+        answered: Answered,
+        who: impl FnOnce(&Self) -> LinePeer,
+    ) {
+        if !self.access.wanted {
+            return;
+        }
+        if self.access.lines.len() == LINES_MAX {
+            self.access.left_out += 1;
+            return;
+        }
+        let Answered { app, status, sent_bytes, began_ns } = answered;
+        let path = request.path();
+        let kept = path.floor_char_boundary(PATH_BYTES_MAX);
+        let line = AccessLine {
+            app,
+            method: request.method().to_owned(),
+            path: path.get(..kept).unwrap_or_default().to_owned(),
+            status,
+            received_bytes: request.received_bytes(),
+            sent_bytes,
+            began_ns,
+            who: who(self),
+        };
+        self.access.lines.push(line);
+    }
+}
