@@ -1,4 +1,5 @@
-//! The sources of the configuration: flags, the environment, `.env`, `ringverb.toml`, `config/reverb.php`.
+//! The sources of the configuration: flags, the environment, `.env`, `ringverb.toml`, the file of `--laravel-config`,
+//! `config/reverb.php`.
 //!
 //! Owns the reading of files and of the environment, here and nowhere else. `merge.rs` makes one value per option of
 //! them. Limits: `FILE_BYTES_MAX` for each file; only a file that was named may be a pipe.
@@ -6,11 +7,13 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::laravel::{LaravelConfig, is_read_by_php};
 use super::options::{OptionId as Id, OptionSpec, Scope, of_scope};
 use super::reverb_php::ReverbPhp;
-use super::values::Values;
+use super::values::{Values, is_null};
 use super::{dotenv, names, toml_file};
 
 /// The sources as they were found. Tests fill it by hand.
@@ -26,6 +29,8 @@ pub struct Sources {
     pub dotenv_name: Option<String>,
     /// `config/reverb.php` beside `.env`. Nothing of it counts; what is written there by hand causes warnings.
     pub reverb_php: Option<ReverbPhp>,
+    /// The file of `--laravel-config`. `REVERB_*` names of the environment do not count with it.
+    pub laravel: Option<LaravelConfig>,
     pub files: Files,
 }
 
@@ -69,8 +74,8 @@ impl Sources {
             dotenv::parse(&bytes, &environment)
                 .map_err(|problems| problems.into_iter().map(named).collect())
         });
-        match (toml, dotenv) {
-            (Ok(toml), Ok(dotenv)) => Ok(Self {
+        let mut sources = match (toml, dotenv) {
+            (Ok(toml), Ok(dotenv)) => Self {
                 flags,
                 environment,
                 dotenv,
@@ -78,10 +83,37 @@ impl Sources {
                 toml_name: toml_file.map(|path| path.display().to_string()),
                 dotenv_name: env_file.map(|path| path.display().to_string()),
                 reverb_php,
+                laravel: None,
                 files,
-            }),
-            (toml, dotenv) => Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect()),
+            },
+            (toml, dotenv) => {
+                return Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect());
+            }
+        };
+        if let Some(path) = sources.laravel_file() {
+            let name = path.display().to_string();
+            let bytes = read_private(&path)
+                .map_err(|error| vec![format!("cannot read {name}: {error}")])?;
+            sources.laravel = Some(LaravelConfig::parse(bytes, name.clone())?);
+            sources.files.read.push(name);
+            // PHP has read it.
+            sources.reverb_php = None;
         }
+        Ok(sources)
+    }
+
+    /// Where the file of `--laravel-config` is, by the precedence of all options.
+    fn laravel_file(&self) -> Option<PathBuf> {
+        let option = Id::LaravelConfig.spec();
+        let name = option.environment[0];
+        let in_toml = self.toml.get("server").and_then(|server| server.get(option.key)?.as_str());
+        let given = [
+            self.flags.get(&Id::LaravelConfig).map(String::as_str),
+            self.environment.get(name).map(String::as_str),
+            self.dotenv.get(name).map(String::as_str),
+            in_toml,
+        ];
+        given.into_iter().flatten().find(|path| !is_null(path)).map(PathBuf::from)
     }
 
     pub(super) fn toml_name(&self) -> &str {
@@ -151,6 +183,35 @@ fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a file with secrets. It must belong to this user or root, and nobody else may read it.
+fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let refused = |why: String| io::Error::other(why);
+    // A FIFO would hold up the start.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(refused("it is not a regular file".to_owned()));
+    }
+    let file = std::fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != user && owner != 0 {
+        return Err(refused(format!(
+            "it has secrets and belongs to user {owner}, and the server runs as user {user}: start both as one user"
+        )));
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(refused(format!(
+            "it has secrets, and others can use it (mode {mode:04o}): chmod 600 it"
+        )));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
 pub(super) fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
     of_scope(Scope::App)
 }
@@ -180,6 +241,7 @@ pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources
         for name in option.environment.iter().rev() {
             if let Some(value) = map.get(*name)
                 && !is_from_kubernetes(option, value)
+                && !(sources.laravel.is_some() && is_read_by_php(option, name))
             {
                 values.set_env(option.id, value, format!("{source}: {name}"));
             }

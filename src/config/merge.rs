@@ -1,9 +1,11 @@
 //! Merges the sources into one value per option: flags > environment > `.env` > `ringverb.toml` > defaults. PURE.
+//! The file of `--laravel-config` stands between `.env` and `ringverb.toml`, and replaces the names that PHP reads.
 //!
 //! Inputs: `Sources`, as `load.rs` found them. Outputs: `Merged`, text that `validate.rs` checks, with problems and
 //! warnings. Values remember where they came from. The app of the environment wins over the app of the file with the
 //! same id, one option at a time; the other apps of the file are as they stand there.
 
+use super::laravel::LaravelConfig;
 use super::load::{Files, Sources, app_options, from_environment, webhook_options, webhook_values};
 use super::options::{OptionId as Id, Scope, boolean, of_scope};
 use super::public_side;
@@ -45,6 +47,11 @@ pub fn merge(sources: &Sources) -> Merged {
             let source = format!("{}: server.{key}", sources.toml_name());
             server.set(option.id, value, source);
         }
+        if let Some(laravel) = &sources.laravel
+            && let Some((key, value)) = laravel.server.of(option)
+        {
+            server.set(option.id, value, format!("{}: server.{key}", laravel.name));
+        }
         from_environment(&mut server, option, sources);
         if let Some(value) = sources.flags.get(&option.id) {
             server.set(option.id, value, format!("--{}", option.key.replace('_', "-")));
@@ -57,8 +64,13 @@ pub fn merge(sources: &Sources) -> Merged {
         public_side::redis_port(&mut server, &mut warnings);
     }
     let own = own_app(sources, &mut problems);
-    let (apps, source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
-    let is_orphaned = own.is_none() && !apps.is_empty();
+    let (mut apps, mut source) = merge_apps(sources, &toml_apps, own.as_ref(), &mut problems);
+    if let Some(laravel) = &sources.laravel {
+        apps = merge_laravel(sources, laravel, apps, &mut problems);
+        source.clone_from(&laravel.name);
+        warnings.extend(laravel.warnings.iter().cloned());
+    }
+    let is_orphaned = sources.laravel.is_none() && own.is_none() && !apps.is_empty();
     let development = own.map_or_else(|| app_values(sources), |_| Values::default());
     warnings.extend(without_effect(sources, is_orphaned.then_some(&development)));
     if apps.is_empty() {
@@ -141,6 +153,28 @@ fn merge_apps(
     problems: &mut Vec<String>,
 ) -> (Vec<Values>, String) {
     let file = sources.toml_name();
+    let mut apps = texts_to_apps(tables, file, problems);
+    let mut source = if apps.is_empty() { "development mode" } else { file }.to_owned();
+    if let Some(own) = own {
+        let from_dotenv = own.get(Id::AppKey).is_some_and(|key| key.is_from(sources.dotenv_name()));
+        source = if from_dotenv { sources.dotenv_name() } else { "environment" }.to_owned();
+        if !apps.is_empty() {
+            source = format!("{source} and {file}");
+        }
+        // The environment wins over the file, one option at a time.
+        let id = |values: &Values| values.get(Id::AppId).map(|id| id.value.clone());
+        let mut first = own.clone();
+        if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
+            first = apps.remove(at);
+            first.overlay(own);
+        }
+        apps.insert(0, first);
+    }
+    (apps, source)
+}
+
+/// The apps of a file.
+fn texts_to_apps(tables: &[AppTexts], file: &str, problems: &mut Vec<String>) -> Vec<Values> {
     let mut apps: Vec<Values> = Vec::new();
     for (index, table) in tables.iter().enumerate() {
         let mut values = Values::default();
@@ -170,23 +204,34 @@ fn merge_apps(
         }
         apps.push(values);
     }
-    let mut source = if apps.is_empty() { "development mode" } else { file }.to_owned();
-    if let Some(own) = own {
-        let from_dotenv = own.get(Id::AppKey).is_some_and(|key| key.is_from(sources.dotenv_name()));
-        source = if from_dotenv { sources.dotenv_name() } else { "environment" }.to_owned();
-        if !apps.is_empty() {
-            source = format!("{source} and {file}");
+    apps
+}
+
+/// The apps of `--laravel-config` come first. They win over apps of `ringverb.toml` with the same id. The options that
+/// only this server has, and the environment gives, are those of the app of `REVERB_APP_ID`, or of the first one.
+fn merge_laravel(
+    sources: &Sources,
+    laravel: &LaravelConfig,
+    mut others: Vec<Values>,
+    problems: &mut Vec<String>,
+) -> Vec<Values> {
+    let id = |values: &Values| values.get(Id::AppId).map(|id| id.value.clone());
+    let mut apps = texts_to_apps(&laravel.apps, &laravel.name, problems);
+    for app in &mut apps {
+        if let Some(at) = others.iter().position(|other| id(other) == id(app)) {
+            let mut merged = others.remove(at);
+            merged.overlay(app);
+            *app = merged;
         }
-        // The environment wins over the file, one option at a time.
-        let id = |values: &Values| values.get(Id::AppId).map(|id| id.value.clone());
-        let mut first = own.clone();
-        if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
-            first = apps.remove(at);
-            first.overlay(own);
-        }
-        apps.insert(0, first);
     }
-    (apps, source)
+    let name = Id::AppId.spec().environment[0];
+    let own = sources.environment.get(name).or_else(|| sources.dotenv.get(name));
+    let own = own.and_then(|own| apps.iter().position(|app| id(app).as_ref() == Some(own)));
+    if let Some(app) = apps.get_mut(own.unwrap_or(0)) {
+        app.overlay(&app_values(sources));
+    }
+    apps.append(&mut others);
+    apps
 }
 
 /// An app of the file, by its place and its id.

@@ -1,14 +1,15 @@
 //! The effective configuration: what the rest of the server reads.
 //!
-//! `options` is the one table of names and defaults, `dotenv.rs` and `toml_file.rs` read the files' text,
-//! `load.rs` merges the sources, `validate.rs` checks the values with `admin.rs`, `network.rs`, `origins.rs`,
-//! `redis_url.rs`, `sizes.rs`, `tls.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`, `reverb_php.rs` and
-//! `warnings.rs` only cause warnings.
+//! `options` is the one table of names and defaults; `dotenv.rs`, `toml_file.rs` and `laravel.rs` read the files' text;
+//! `load.rs` and `merge.rs` merge the sources; `validate.rs` checks the values with `admin.rs`, `network.rs`,
+//! `origins.rs`, `redis_url.rs`, `sizes.rs`, `tls.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`,
+//! `reverb_php.rs` and `warnings.rs` only cause warnings.
 //! PURE but for `load.rs` (its files and the environment) and `directories.rs` (the environment).
 
 pub mod admin;
 pub mod directories;
 pub mod dotenv;
+mod laravel;
 mod load;
 mod merge;
 mod names;
@@ -31,6 +32,7 @@ pub mod webhook_url;
 
 use std::net::IpAddr;
 
+pub use laravel::LaravelConfig;
 pub use load::{Files, Sources};
 pub use merge::{Merged, merge};
 pub use values::{Sourced, Values};

@@ -11,8 +11,8 @@ use toml::{Table, Value};
 use super::names::distance;
 use super::options::{OptionSpec, Scope, of_scope};
 
-/// Texts by key; a dot leads into an inline table.
-#[derive(Debug, Default)]
+/// Texts by key; a dot leads into an inline table. No `Debug`: one of them may be a secret.
+#[derive(Clone, Default)]
 pub(super) struct Texts(HashMap<String, String>);
 
 impl Texts {
@@ -21,9 +21,14 @@ impl Texts {
         let keys = [Some(option.key), option.former_key];
         keys.into_iter().flatten().find_map(|key| Some((key, self.0.get(key)?)))
     }
+
+    pub(super) fn insert(&mut self, key: String, text: String) {
+        self.0.insert(key, text);
+    }
 }
 
 /// The values of one app in the file.
+#[derive(Clone)]
 pub(super) struct AppTexts {
     pub(super) texts: Texts,
     pub(super) webhooks: Vec<Texts>,

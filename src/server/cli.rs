@@ -84,6 +84,8 @@ pub(super) struct FileArguments {
     /// Read .env.NAME instead of .env if it exists, as artisan does [APP_ENV of the environment]
     #[arg(long, value_name = "NAME", help_heading = FILES)]
     pub(super) env: Option<String>,
+    #[arg(long, value_name = "FILE", help_heading = FILES, help = OptionId::LaravelConfig.spec().flag_help())]
+    pub(super) laravel_config: Option<String>,
 }
 
 /// What a new process takes over from the one that runs.
@@ -422,12 +424,14 @@ impl Arguments {
             config: after.config.or(before.config),
             env_file: after.env_file.or(before.env_file),
             env: after.env.or(before.env),
+            laravel_config: after.laravel_config.or(before.laravel_config),
         }
     }
 
     /// The flags that were given, by option. Those after a command win over those before it.
     pub(super) fn flags(&self) -> HashMap<OptionId, String> {
         let mut flags = self.start.flags();
+        flags.extend(given([(OptionId::LaravelConfig, &self.files().laravel_config)]));
         match &self.command {
             None | Some(Command::Describe(_)) => {}
             Some(Command::Start(start)) => flags.extend(start.flags()),

@@ -11,6 +11,7 @@
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
 //! | `documents` | commands and options that the documents name |
 //! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |
+//! | `laravel` | `--laravel-config`: who may read the file, and when it is read again |
 //! | `life` | start and end of the process, restart, output, systemd |
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
 //! | `live_fuzz` | random bytes, frames, JSON and requests |
@@ -34,6 +35,7 @@ mod configuration;
 mod console;
 mod documents;
 mod http;
+mod laravel;
 mod life;
 mod limits;
 mod live_fuzz;

@@ -93,6 +93,7 @@ options! {
         Hostname "hostname" ["REVERB_HOST"] "localhost", text("a host name"), "host name of URLs in the start message";
         PublicPort "public_port" ["REVERB_PORT"] "", number(1, 65_535), "port that browsers use (nginx), for the start message";
         Scheme "scheme" ["REVERB_SCHEME"] "http", choice(&["http", "https"]), "scheme that browsers use, for the start message";
+        LaravelConfig "laravel_config" ["RINGVERB_LARAVEL_CONFIG"] "", text("a file of mode 600"), "config('reverb') of PHP as JSON; replaces names that PHP reads";
         Workers "workers" ["RINGVERB_WORKERS"] "0", number(0, WORKERS_MAX), "threads; 0: one for each CPU of affinity mask and cgroup quota";
         Io "io" ["RINGVERB_IO"] "auto", choice(&["auto", "io_uring", "epoll"]), "interface of the kernel for sockets; auto: io_uring if it works";
         Debug "debug" ["RINGVERB_DEBUG"] "false", BOOL, "log each message";
