@@ -1,0 +1,24 @@
+<?php
+
+declare(strict_types=1);
+
+return [
+    // The program. Empty: storage/ringverb/bin/ringverb, then the PATH.
+    'binary' => env('RINGVERB_BINARY'),
+
+    // The folder with the configuration of running servers and their process ids. Deploys with a folder for each
+    // release need a folder that all releases share, as storage usually is.
+    'state' => env('RINGVERB_STATE', storage_path('ringverb')),
+
+    'webhooks' => [
+        // Set RINGVERB_WEBHOOK_URL to APP_URL and this path. null registers no route.
+        'path' => env('RINGVERB_WEBHOOK_PATH', 'ringverb/webhook'),
+        'middleware' => [],
+        // Seconds. An older request is refused, and the same request is not handled twice within this time. It must be
+        // longer than RINGVERB_WEBHOOK_RETRY (300), because a retried request keeps its time.
+        'window' => 600,
+        // The cache store that remembers handled requests; null is the default store. Several web servers need a
+        // store that they share.
+        'store' => null,
+    ],
+];

@@ -1,0 +1,126 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Ringverb\Laravel\Console;
+
+use Illuminate\Console\Command;
+use Illuminate\Contracts\Cache\Factory as CacheFactory;
+use Ringverb\Laravel\Configuration;
+use Ringverb\Laravel\Exceptions\ConfigurationException;
+use Ringverb\Laravel\Server\Binary;
+use Ringverb\Laravel\Server\ProcessTable;
+use Ringverb\Laravel\Server\Replacement;
+use Ringverb\Laravel\Server\RunningServer;
+use Ringverb\Laravel\Server\ServerFiles;
+use RuntimeException;
+use Throwable;
+
+/**
+ * Takes the place of Reverb's command. Each server of this application on this host reads its configuration again and
+ * replaces its program; process ids and connections stay. A configuration that the program refuses changes nothing.
+ */
+final class RestartCommand extends Command
+{
+    /** What Reverb's own servers look at. They end, and a supervisor starts ringverb in their place. */
+    private const SIGNAL_OF_REVERB = 'laravel:reverb:restart';
+
+    protected $signature = 'reverb:restart';
+
+    protected $description = 'Replace the program and the configuration of the WebSocket server, with its connections';
+
+    public function handle(
+        Configuration $configuration,
+        Binary $binary,
+        ServerFiles $files,
+        ProcessTable $processes,
+        Replacement $replacement,
+    ): int {
+        $this->signalReverb();
+        $servers = $files->running($processes);
+        if ($servers === []) {
+            $this->info('No server of this application runs on this host.');
+
+            return self::SUCCESS;
+        }
+        try {
+            $text = $configuration->json();
+        } catch (ConfigurationException $exception) {
+            $this->error($exception->getMessage() . ' Nothing was restarted.');
+
+            return self::FAILURE;
+        }
+        $failed = 0;
+        foreach ($servers as $server) {
+            $failed += $this->restart($server, $text, $binary, $files, $processes, $replacement) ? 0 : 1;
+        }
+
+        return $failed === 0 ? self::SUCCESS : self::FAILURE;
+    }
+
+    private function restart(
+        RunningServer $server,
+        string $text,
+        Binary $binary,
+        ServerFiles $files,
+        ProcessTable $processes,
+        Replacement $replacement,
+    ): bool {
+        $next = $server->configuration . '.next';
+        try {
+            // The server executes the file at its own path again, wherever ringverb:install puts another one.
+            $program = $processes->program($server->pid) ?? $binary->path();
+            $files->write($next, $text);
+            $problem = $this->refusal($program, $next, $server, $processes);
+            if ($problem !== null) {
+                $this->error("Process {$server->pid} was not restarted, because the new configuration is refused:");
+                $this->line($problem);
+
+                return false;
+            }
+            $files->write($server->configuration, $text);
+        } catch (RuntimeException $exception) {
+            $this->error($exception->getMessage());
+
+            return false;
+        } finally {
+            @unlink($next);
+        }
+        $problem = $replacement->run($server);
+        if ($problem !== null) {
+            $this->error("Restart of process {$server->pid}: {$problem}.");
+
+            return false;
+        }
+        $this->info("Process {$server->pid} runs the new program and configuration. Its connections were kept.");
+        $found = $binary->find();
+        if ($found !== null && realpath($found) !== realpath($program)) {
+            $this->warn("It runs {$program}; {$found} takes effect when the supervisor starts it again.");
+        }
+
+        return true;
+    }
+
+    /** What the program has against the configuration; null if nothing. */
+    private function refusal(string $program, string $file, RunningServer $server, ProcessTable $processes): ?string
+    {
+        $command = [$program, 'check', '--offline', '--laravel-config', $file];
+        if ($server->environmentFile !== null) {
+            array_push($command, '--env-file', $server->environmentFile);
+        }
+        [$code, $output] = Binary::run($command, null, $processes->ownEnvironment());
+
+        return $code === 0 ? null : trim($output);
+    }
+
+    private function signalReverb(): void
+    {
+        try {
+            $this->laravel->make(CacheFactory::class)->store()->forever(self::SIGNAL_OF_REVERB, time());
+        } catch (Throwable $exception) {
+            $this->warn(
+                "The cache is not available ({$exception->getMessage()}), so servers of Reverb itself continue.",
+            );
+        }
+    }
+}

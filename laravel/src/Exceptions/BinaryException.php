@@ -1,0 +1,10 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Ringverb\Laravel\Exceptions;
+
+use RuntimeException;
+
+/** The program is missing, or cannot run here. The message says what to change. */
+final class BinaryException extends RuntimeException {}

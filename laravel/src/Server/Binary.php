@@ -1,0 +1,93 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Ringverb\Laravel\Server;
+
+use Ringverb\Laravel\Exceptions\BinaryException;
+
+/** Where the program is: the configured place, the folder of ringverb:install, or the PATH. */
+final class Binary
+{
+    /** @param string|null $configured a path that must exist, if one is given */
+    public function __construct(private readonly ?string $configured, private readonly string $state) {}
+
+    /** Where ringverb:install puts the program. */
+    public function installed(): string
+    {
+        return $this->state . '/bin/ringverb';
+    }
+
+    /** @throws BinaryException */
+    public function path(): string
+    {
+        if ($this->configured !== null && $this->configured !== '') {
+            if (!is_file($this->configured) || !is_executable($this->configured)) {
+                throw new BinaryException(
+                    "RINGVERB_BINARY is {$this->configured}, which is no program: correct it, or leave it empty.",
+                );
+            }
+
+            return $this->configured;
+        }
+
+        return $this->find() ??
+            throw new BinaryException(
+                "The program ringverb is neither at {$this->installed()} nor in the PATH: " .
+                    'run php artisan ringverb:install, or set RINGVERB_BINARY.',
+            );
+    }
+
+    public function find(): ?string
+    {
+        $folders = array_filter(explode(PATH_SEPARATOR, (string) getenv('PATH')));
+        $candidates = [
+            $this->installed(),
+            ...array_map(static fn(string $folder): string => $folder . '/ringverb', $folders),
+        ];
+        foreach ($candidates as $path) {
+            // vendor/bin/ringverb is this package's own script, which would find itself.
+            if (is_file($path) && is_executable($path) && $this->isProgram($path)) {
+                return $path;
+            }
+        }
+
+        return null;
+    }
+
+    /** The version, such as "0.1.0"; null if the program does not run here. */
+    public function version(string $path): ?string
+    {
+        [$code, $output] = self::run([$path, '--version']);
+
+        return $code === 0 && preg_match('/^ringverb (\S+)/', $output, $match) === 1 ? $match[1] : null;
+    }
+
+    /**
+     * @param  list<string>  $command
+     * @param  array<string, string>|null  $environment
+     * @return array{int, string} exit code, and standard output with standard error
+     */
+    public static function run(array $command, ?string $folder = null, ?array $environment = null): array
+    {
+        $process = proc_open(
+            $command,
+            [['file', '/dev/null', 'r'], ['pipe', 'w'], ['redirect', 1]],
+            $pipes,
+            $folder,
+            $environment,
+        );
+        if ($process === false) {
+            return [127, "cannot run {$command[0]}"];
+        }
+        $output = (string) stream_get_contents($pipes[1]);
+        fclose($pipes[1]);
+
+        return [proc_close($process), $output];
+    }
+
+    private function isProgram(string $path): bool
+    {
+        return file_get_contents($path, false, null, 0, 4) === "\x7fELF";
+    }
+}

@@ -1,0 +1,115 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Ringverb\Laravel\Server;
+
+use Ringverb\Laravel\Exceptions\BinaryException;
+
+/**
+ * One archive of a release for this machine, and the SHA-256 sum that it must have. The sums are part of this package
+ * (resources/releases.json), so that a changed archive at the source is noticed.
+ */
+final class Release
+{
+    public function __construct(
+        public readonly string $version,
+        public readonly string $archive,
+        public readonly string $source,
+        public readonly string $sha256,
+    ) {}
+
+    /**
+     * @param  array{source?: string|null, releases?: array<string, array<string, string>>}  $pinned
+     *
+     * @throws BinaryException
+     */
+    public static function find(
+        array $pinned,
+        ?string $version,
+        ?string $source,
+        ?string $sha256,
+        string $machine,
+    ): self {
+        $architecture = match ($machine) {
+            'x86_64', 'amd64' => 'x86_64',
+            'aarch64', 'arm64' => 'aarch64',
+            default => throw new BinaryException(
+                "There is no archive for {$machine}: build ringverb from source with cargo.",
+            ),
+        };
+        $releases = $pinned['releases'] ?? [];
+        $version ??= array_key_last($releases);
+        if ($version === null) {
+            throw new BinaryException(
+                'This version of the package knows no release: name one with --release=VERSION --from=URL_OR_FOLDER ' .
+                    '--sha256=SUM, or build ringverb from source with cargo and set RINGVERB_BINARY.',
+            );
+        }
+        if (preg_match('/^\d+\.\d+\.\d+[0-9A-Za-z.-]*$/', $version) !== 1) {
+            throw new BinaryException("--release={$version} is no version such as 0.1.0.");
+        }
+        $archive = "ringverb-{$version}-{$architecture}-linux.tar.gz";
+        $sha256 ??= $releases[$version][$archive] ?? null;
+        if ($sha256 === null) {
+            throw new BinaryException(
+                "This version of the package has no SHA-256 sum of {$archive}: update the package, or give the sum " .
+                    'of a source that you trust with --sha256=SUM.',
+            );
+        }
+        if (preg_match('/^[0-9a-f]{64}$/', $sha256) !== 1) {
+            throw new BinaryException('--sha256 must be 64 hexadecimal digits in small letters.');
+        }
+        $source ??= $pinned['source'] ?? null;
+        if ($source === null || $source === '') {
+            throw new BinaryException("No place of {$archive} is known: name its folder or URL with --from=.");
+        }
+
+        return new self($version, $archive, rtrim($source, '/'), $sha256);
+    }
+
+    public function url(): string
+    {
+        return "{$this->source}/{$this->archive}";
+    }
+
+    /**
+     * Puts the program of the archive at this path, by rename: a running server keeps its own file.
+     *
+     * @param  callable(string, string): void  $fetch  copies a URL to a file
+     *
+     * @throws BinaryException
+     */
+    public function install(string $path, callable $fetch): void
+    {
+        $folder = dirname($path);
+        if (!is_dir($folder) && !@mkdir($folder, 0755, true) && !is_dir($folder)) {
+            throw new BinaryException("Cannot make the folder {$folder}: set RINGVERB_STATE to a folder of this user.");
+        }
+        $work = $folder . '/.install-' . bin2hex(random_bytes(4));
+        try {
+            $archive = $work . '.tar.gz';
+            is_dir($this->source) ? copy($this->url(), $archive) : $fetch($this->url(), $archive);
+            $found = (string) @hash_file('sha256', $archive);
+            if (!hash_equals($this->sha256, $found)) {
+                throw new BinaryException(
+                    "{$this->url()} has the SHA-256 sum {$found}, and {$this->sha256} is the right one. " .
+                        'Nothing was installed.',
+                );
+            }
+            mkdir($work, 0700);
+            [$code, $output] = Binary::run(['tar', '-xzf', $archive, '-C', $work, '--no-same-owner']);
+            $programs = glob($work . '/*/bin/ringverb') ?: [];
+            if ($code !== 0 || count($programs) !== 1) {
+                throw new BinaryException("{$this->archive} has no program bin/ringverb. {$output}");
+            }
+            chmod($programs[0], 0755);
+            if (!rename($programs[0], $path)) {
+                throw new BinaryException("Cannot write {$path}.");
+            }
+        } finally {
+            @unlink($work . '.tar.gz');
+            Binary::run(['rm', '-rf', $work]);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Ringverb\Laravel\Server;
+
+use RuntimeException;
+
+/**
+ * The folder with one pair of files for each server of the application: its configuration, which has secrets and which
+ * the server reads again for each new program, and the process that reads it. Only the owner can read them.
+ */
+final class ServerFiles
+{
+    public function __construct(private readonly string $state) {}
+
+    /** The configuration of the server at this address. A symbolic link of a release folder is resolved. */
+    public function configuration(string $host, int $port): string
+    {
+        return $this->folder() . '/' . $this->name($host, $port) . '.json';
+    }
+
+    /** Writes by rename, so that a server never reads half a file. */
+    public function write(string $path, string $text): void
+    {
+        $temporary = $path . '.' . bin2hex(random_bytes(4));
+        $mask = umask(0077);
+        try {
+            $written = @file_put_contents($temporary, $text);
+        } finally {
+            umask($mask);
+        }
+        if ($written !== strlen($text) || !@rename($temporary, $path)) {
+            @unlink($temporary);
+            throw new RuntimeException(
+                "Cannot write {$path}: its folder must belong to the user of this command (RINGVERB_STATE).",
+            );
+        }
+    }
+
+    /** Notes the process that is about to run the server. */
+    public function claim(string $configuration, RunningServer $server): void
+    {
+        $this->write(
+            $this->claimOf($configuration),
+            json_encode(
+                [
+                    'pid' => $server->pid,
+                    'identity' => $server->identity,
+                    'configuration' => $configuration,
+                    'environment_file' => $server->environmentFile,
+                ],
+                JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES,
+            ) . "\n",
+        );
+    }
+
+    public function release(string $configuration): void
+    {
+        @unlink($this->claimOf($configuration));
+    }
+
+    /**
+     * The servers that are alive. Claims of others are removed: their process has ended.
+     *
+     * @return list<RunningServer>
+     */
+    public function running(ProcessTable $processes): array
+    {
+        $servers = [];
+        foreach (glob($this->state . '/servers/*.pid') ?: [] as $file) {
+            $claim = json_decode((string) @file_get_contents($file), true);
+            if (
+                !is_array($claim) ||
+                !is_int($claim['pid'] ?? null) ||
+                !is_string($claim['identity'] ?? null) ||
+                !is_string($claim['configuration'] ?? null)
+            ) {
+                continue;
+            }
+            if ($processes->identity($claim['pid']) !== $claim['identity']) {
+                @unlink($file);
+
+                continue;
+            }
+            $environmentFile = $claim['environment_file'] ?? null;
+            $servers[] = new RunningServer(
+                $claim['pid'],
+                $claim['identity'],
+                $claim['configuration'],
+                is_string($environmentFile) ? $environmentFile : null,
+            );
+        }
+
+        return $servers;
+    }
+
+    private function folder(): string
+    {
+        $folder = $this->state . '/servers';
+        if (!is_dir($folder) && !@mkdir($folder, 0700, true) && !is_dir($folder)) {
+            throw new RuntimeException(
+                "Cannot make the folder {$folder}: set RINGVERB_STATE to a folder of this user.",
+            );
+        }
+
+        self::ignoreInGit($this->state);
+
+        return realpath($folder) ?: $folder;
+    }
+
+    /** The folder has secrets and a program, and is of this host alone. */
+    public static function ignoreInGit(string $state): void
+    {
+        if (!is_file($state . '/.gitignore')) {
+            @file_put_contents($state . '/.gitignore', "*\n");
+        }
+    }
+
+    private function name(string $host, int $port): string
+    {
+        return preg_replace('/[^0-9A-Za-z.]+/', '_', $host) . '-' . $port;
+    }
+
+    private function claimOf(string $configuration): string
+    {
+        return preg_replace('/\.json$/', '', $configuration) . '.pid';
+    }
+}

@@ -1,0 +1,18 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Ringverb\Laravel\Webhooks;
+
+use Ringverb\Laravel\Events\WebhookEvent;
+
+/** A request of the server whose signature is right. */
+final class Webhook
+{
+    /** @param list<WebhookEvent> $events */
+    public function __construct(
+        public readonly array $events,
+        public readonly string $signature,
+        public readonly bool $isFirst,
+    ) {}
+}

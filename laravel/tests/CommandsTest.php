@@ -1,0 +1,172 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Ringverb\Laravel\Tests;
+
+use PHPUnit\Framework\TestCase;
+use Ringverb\Laravel\Server\Binary;
+use Ringverb\Laravel\Server\ProcessTable;
+use Ringverb\Laravel\Testing\TestClient;
+
+/** The commands as processes, with the real server. The test is the supervisor. */
+final class CommandsTest extends TestCase
+{
+    private string $folder;
+
+    private int $port;
+
+    /** @var resource|null */
+    private $process = null;
+
+    protected function setUp(): void
+    {
+        $this->folder = TestApplication::folder();
+        $this->port = self::freePort();
+    }
+
+    protected function tearDown(): void
+    {
+        if ($this->process !== null) {
+            proc_terminate($this->process, 15);
+            proc_close($this->process);
+        }
+        TestApplication::remove($this->folder);
+    }
+
+    public static function freePort(): int
+    {
+        $socket = stream_socket_server('tcp://127.0.0.1:0');
+        $port = (int) substr((string) strrchr((string) stream_socket_get_name($socket, false), ':'), 1);
+        fclose($socket);
+
+        return $port;
+    }
+
+    /** @param array<string, mixed> $config */
+    private function configure(array $config): void
+    {
+        file_put_contents($this->folder . '/config.json', json_encode($config, JSON_THROW_ON_ERROR));
+    }
+
+    /** @return list<string> */
+    private function command(string ...$arguments): array
+    {
+        return [PHP_BINARY, __DIR__ . '/artisan.php', $this->folder, ...$arguments];
+    }
+
+    /** @return array<string, string> */
+    private static function environment(): array
+    {
+        return array_filter(
+            getenv(),
+            static fn(string $name): bool => preg_match('/^(RE|RING)VERB_/', $name) !== 1 ||
+                in_array($name, ['RINGVERB_BIN', 'RINGVERB_TEST_AUTOLOAD', 'RINGVERB_IO'], true),
+            ARRAY_FILTER_USE_KEY,
+        ) + ['RINGVERB_ADMIN' => 'off'];
+    }
+
+    private function log(): string
+    {
+        return (string) @file_get_contents($this->folder . '/log');
+    }
+
+    private function start(): int
+    {
+        $log = ['file', $this->folder . '/log', 'w'];
+        $command = $this->command('reverb:start', '--host=127.0.0.1', "--port={$this->port}");
+        $this->process = proc_open(
+            $command,
+            [['file', '/dev/null', 'r'], $log, $log],
+            $pipes,
+            null,
+            self::environment(),
+        );
+        $deadline = microtime(true) + 30;
+        while (!str_contains($this->log(), '  address  ')) {
+            self::assertLessThan($deadline, microtime(true), $this->log());
+            self::assertTrue(proc_get_status($this->process)['running'], $this->log());
+            usleep(10_000);
+        }
+
+        return proc_get_status($this->process)['pid'];
+    }
+
+    /** @return array{int, string} */
+    private function restart(): array
+    {
+        return Binary::run($this->command('reverb:restart'), null, self::environment());
+    }
+
+    private function connect(string $key = 'app-key'): TestClient
+    {
+        return new TestClient(
+            $this->port,
+            ['app_id' => '1001', 'key' => $key, 'secret' => 'app-secret'],
+            $this->log(...),
+        );
+    }
+
+    public function test_the_process_becomes_the_server_and_keeps_id_and_connections_over_restarts(): void
+    {
+        $config = TestApplication::config();
+        $this->configure($config);
+        file_put_contents($this->folder . '/.env', "RINGVERB_SHUTDOWN_GRACE=2\n");
+        $pid = $this->start();
+        $processes = new ProcessTable();
+        self::assertSame(realpath(TestApplication::program()), $processes->program($pid));
+        $arguments = $processes->arguments($pid);
+        self::assertContains("--port={$this->port}", $arguments);
+        self::assertContains($this->folder . '/.env', $arguments);
+        // The server has the environment of before Laravel, and so sees later changes of .env.
+        self::assertStringNotContainsString('RINGVERB_WORKERS', (string) file_get_contents("/proc/{$pid}/environ"));
+        [$first, $second] = [$this->connect(), $this->connect()];
+        $first->subscribe('private-room');
+        $second->subscribe('private-room');
+
+        // A deploy with a second app.
+        $config['reverb']['apps']['apps'][1] =
+            ['app_id' => '2', 'key' => 'second'] + $config['reverb']['apps']['apps'][0];
+        $this->configure($config);
+        [$code, $output] = $this->restart();
+        self::assertSame(0, $code, $output);
+        self::assertStringContainsString("Process {$pid} runs the new program", $output);
+        self::assertStringContainsString('SIGUSR2 complete: 2 connections kept', $this->log());
+        self::assertSame($pid, proc_get_status($this->process)['pid']);
+        self::assertTrue(proc_get_status($this->process)['running']);
+        $first->whisper('private-room', 'after', ['a' => 1]);
+        self::assertSame(['a' => 1], $second->next('client-after')['data']);
+        $this->connect('second');
+
+        // A deploy with a configuration that the server refuses.
+        $config['reverb']['apps']['apps'][1]['ping_interval'] = 0;
+        $this->configure($config);
+        [$code, $output] = $this->restart();
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString('the new configuration is refused', $output);
+        self::assertStringContainsString('ping_interval', $output);
+        $first->whisper('private-room', 'still', 'x');
+        self::assertSame('x', $second->next('client-still')['data']);
+        self::assertSame(1, substr_count($this->log(), 'SIGUSR2 complete'));
+        self::assertSame([], glob($this->folder . '/storage/servers/*.next'));
+    }
+
+    public function test_a_restart_without_a_server_succeeds_and_says_so(): void
+    {
+        $this->configure(TestApplication::config());
+        [$code, $output] = $this->restart();
+        self::assertSame(0, $code, $output);
+        self::assertStringContainsString('No server of this application runs on this host.', $output);
+    }
+
+    public function test_a_start_without_an_app_fails_and_leaves_no_claim(): void
+    {
+        $config = TestApplication::config();
+        $config['reverb']['apps']['apps'] = [];
+        $this->configure($config);
+        [$code, $output] = Binary::run($this->command('reverb:start'), null, self::environment());
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString('No app is configured: set REVERB_APP_ID', $output);
+        self::assertSame([], glob($this->folder . '/storage/servers/*') ?: []);
+    }
+}
