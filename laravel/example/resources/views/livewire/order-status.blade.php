@@ -1,0 +1,1 @@
+<p id="status">{{ $carrier === '' ? 'waiting' : "shipped by {$carrier}" }}</p>
