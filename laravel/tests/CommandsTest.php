@@ -151,6 +151,19 @@ final class CommandsTest extends TestCase
         self::assertSame([], glob($this->folder . '/storage/servers/*.next'));
     }
 
+    public function test_a_second_start_at_the_same_address_fails_and_the_first_server_is_still_found(): void
+    {
+        $this->configure(TestApplication::config());
+        $pid = $this->start();
+        $command = $this->command('reverb:start', '--host=127.0.0.1', "--port={$this->port}");
+        [$code, $output] = Binary::run($command, null, self::environment());
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString("Process {$pid} is the server of this application", $output);
+        [$code, $output] = $this->restart();
+        self::assertSame(0, $code, $output);
+        self::assertStringContainsString("Process {$pid} runs the new program", $output);
+    }
+
     public function test_a_restart_without_a_server_succeeds_and_says_so(): void
     {
         $this->configure(TestApplication::config());

@@ -39,7 +39,19 @@ final class StartCommand extends Command
             $text = $configuration->json();
             $port = $this->option('port') ?? (string) $configuration->port();
             $file = $files->configuration($this->option('host') ?? $configuration->host(), (int) $port);
+            foreach ($files->running($processes) as $server) {
+                // Its claim must stay, or reverb:restart would not find it.
+                if ($server->configuration === $file) {
+                    $this->error(
+                        "Process {$server->pid} is the server of this application at this address already: " .
+                            'php artisan reverb:restart gives it the new program and configuration.',
+                    );
+
+                    return self::FAILURE;
+                }
+            }
             $files->write($file, $text);
+            $isClaimed = true;
             $environmentFile = $this->environmentFile();
             $this->claim($files, $processes, $file, $environmentFile);
             $this->closeConnections();
@@ -50,7 +62,7 @@ final class StartCommand extends Command
             );
         } catch (BinaryException | ConfigurationException | RuntimeException $exception) {
             $this->error($exception->getMessage());
-            if (isset($file)) {
+            if (isset($file, $isClaimed)) {
                 $files->release($file);
             }
 
