@@ -3,7 +3,8 @@
 <head>
     <meta charset="utf-8">
     <meta name="csrf-token" content="{{ csrf_token() }}">
-    <meta name="reverb" content='@json(['key' => config('broadcasting.connections.reverb.key'), 'port' => (int) config('broadcasting.connections.reverb.options.port')])'>
+    @php($reverb = config('broadcasting.connections.reverb'))
+    <meta name="reverb" content='@json(['key' => $reverb['key'], 'port' => (int) $reverb['options']['port']])'>
     <title>ringverb</title>
     <script src="/example.js"></script>
     @livewireStyles

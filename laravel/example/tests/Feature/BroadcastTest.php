@@ -34,12 +34,16 @@ final class BroadcastTest extends TestCase
     public function test_who_may_subscribe(): void
     {
         Ringverb::fake();
-        $ask = fn (string $channel) => $this->post('/broadcasting/auth', ['channel_name' => $channel, 'socket_id' => '1.2']);
+        $ask = fn (string $channel) => $this->post('/broadcasting/auth', [
+            'channel_name' => $channel,
+            'socket_id' => '1.2',
+        ]);
         $ask('private-orders.7')->assertForbidden();
         $this->actingAs($this->ann());
         $ask('private-orders.7')->assertOk();
         $ask('private-orders.8')->assertForbidden();
-        $ask('presence-room.1')->assertOk()->assertJsonPath('channel_data', fn (string $data) => str_contains($data, 'Ann'));
+        $ask('presence-room.1')->assertOk()
+            ->assertJsonPath('channel_data', fn (string $data) => str_contains($data, 'Ann'));
     }
 
     public function test_an_event_reaches_the_others_in_the_real_server(): void
