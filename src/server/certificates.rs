@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use monoio::time::sleep;
@@ -16,7 +17,7 @@ use rustls::ServerConfig;
 
 use super::control::Control;
 use super::doctor::{Finding, Verdict};
-use crate::config::{TlsOptions, TlsPair};
+use crate::config::{TicketSecret, TlsOptions, TlsPair};
 use crate::tls::identity::{self, Identity, TICKET_LIFETIME_SECONDS};
 use crate::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
 use crate::worker::acceptor::AcceptorLink;
@@ -52,6 +53,38 @@ pub(super) struct Certificates {
     /// Of the files that were read last, also if they could not be used.
     read: Stamps,
     rotate_at: u64,
+    state: Arc<CertificateState>,
+}
+
+/// What other threads may ask of the certificates.
+#[derive(Debug)]
+pub(super) struct CertificateState {
+    /// The files in the order of the options, and until when the certificate in use is valid.
+    valid_until: Vec<(String, AtomicI64)>,
+    reload: AtomicBool,
+}
+
+impl CertificateState {
+    fn new(options: &TlsOptions) -> Self {
+        let files = options.pairs.iter().map(|pair| (pair.certificate.clone(), AtomicI64::new(0)));
+        Self { valid_until: files.collect(), reload: AtomicBool::new(false) }
+    }
+
+    fn note(&self, identities: &[Identity]) {
+        for ((_, until), identity) in self.valid_until.iter().zip(identities) {
+            until.store(identity.valid_until, Ordering::Relaxed);
+        }
+    }
+
+    /// Each file with the end of its validity, in seconds since 1970.
+    pub(super) fn valid_until(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.valid_until.iter().map(|(file, until)| (file.as_str(), until.load(Ordering::Relaxed)))
+    }
+
+    /// Has the files read at the next look, within `LOOK_EVERY`, even if they have not changed. The outcome is logged.
+    pub(super) fn reload_now(&self) {
+        self.reload.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Certificates {
@@ -60,10 +93,20 @@ impl Certificates {
     pub(super) fn load(options: &TlsOptions) -> Result<Self, Vec<String>> {
         let read = stamps(options);
         let identities = identities(options)?;
-        let ticket_keys = vec![new_ticket_key().map_err(|error| vec![error])?];
-        let link = link(identities.clone(), ticket_keys).map_err(|error| vec![error])?;
-        let rotate_at = unix_seconds() + rotation_seconds();
-        Ok(Self { options: options.clone(), identities, link, read, rotate_at })
+        let keys = match &options.ticket_secret {
+            Some(secret) => shared_keys(secret, unix_seconds()),
+            None => vec![new_ticket_key().map_err(|error| vec![error])?],
+        };
+        let link = link(identities.clone(), keys).map_err(|error| vec![error])?;
+        let rotate_at = next_rotation(options, unix_seconds());
+        let state = Arc::new(CertificateState::new(options));
+        state.note(&identities);
+        Ok(Self { options: options.clone(), identities, link, read, rotate_at, state })
+    }
+
+    /// What other threads may ask of the certificates.
+    pub(super) fn state(&self) -> Arc<CertificateState> {
+        self.state.clone()
     }
 
     pub(super) fn link(&self) -> Arc<AcceptorLink> {
@@ -78,7 +121,15 @@ impl Certificates {
 
     /// Accepts the tickets of the process whose place this one takes, too.
     pub(super) fn adopt_ticket_keys(&mut self, keys: &[TicketKey]) {
-        if !keys.is_empty() {
+        if self.options.ticket_secret.is_some() {
+            // The shared keys seal, or other nodes could not open the tickets.
+            let own = self.link.ticket_keys.iter().map(TicketKey::to_bytes);
+            let own: Vec<_> = own.collect();
+            let others = keys.iter().filter(|key| !own.contains(&key.to_bytes()));
+            let others = others.take(TICKET_KEYS);
+            let keys = self.link.ticket_keys.iter().chain(others).cloned().collect();
+            self.replace(self.identities.clone(), keys);
+        } else if !keys.is_empty() {
             // The first one seals, so that tickets of both processes are alike while both serve.
             let own = self.link.ticket_keys.iter();
             let keys = keys.iter().chain(own).take(TICKET_KEYS).cloned().collect();
@@ -100,6 +151,9 @@ impl Certificates {
             sleep(LOOK_EVERY).await;
             let now = stamps(&self.options);
             if now == seen && now != self.read {
+                self.state.reload_now();
+            }
+            if self.state.reload.swap(false, Ordering::Relaxed) {
                 self.read = now.clone();
                 self.reload();
             }
@@ -126,7 +180,12 @@ impl Certificates {
     }
 
     fn rotate(&mut self) {
-        self.rotate_at = unix_seconds() + rotation_seconds();
+        self.rotate_at = next_rotation(&self.options, unix_seconds());
+        if let Some(secret) = &self.options.ticket_secret {
+            let keys = shared_keys(secret, unix_seconds());
+            self.replace(self.identities.clone(), keys);
+            return;
+        }
         match new_ticket_key() {
             Ok(key) => {
                 let older = self.link.ticket_keys.iter().take(TICKET_KEYS - 1).cloned();
@@ -142,6 +201,7 @@ impl Certificates {
         match link(identities.clone(), ticket_keys) {
             Ok(next) => {
                 self.link.append(next.clone());
+                self.state.note(&identities);
                 (self.link, self.identities) = (next, identities);
                 true
             }
@@ -184,6 +244,24 @@ fn now() -> i64 {
 
 fn rotation_seconds() -> u64 {
     u64::from(TICKET_LIFETIME_SECONDS) / (TICKET_KEYS as u64 - 1)
+}
+
+/// Keys that are derived from a secret change at the same time on all nodes.
+fn next_rotation(options: &TlsOptions, now: u64) -> u64 {
+    let period = rotation_seconds();
+    match options.ticket_secret {
+        Some(_) => (now / period + 1) * period,
+        None => now + period,
+    }
+}
+
+/// The key of this period, which seals, those of the periods in which tickets that are still valid were sealed, and that
+/// of the next period, for a node whose clock is ahead.
+fn shared_keys(secret: &TicketSecret, now: u64) -> Vec<TicketKey> {
+    let period = now / rotation_seconds();
+    let earlier = (1..TICKET_KEYS as u64).map(|ago| period.saturating_sub(ago));
+    let periods = std::iter::once(period).chain(earlier).chain([period + 1]);
+    periods.filter_map(|period| TicketKey::derived(secret.0.as_bytes(), period)).collect()
 }
 
 fn identities(options: &TlsOptions) -> Result<Vec<Identity>, Vec<String>> {

@@ -114,6 +114,7 @@ pub(super) fn serve(
         succession::take_over(old_process, &shared, &doorbells)?;
         takeover = Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0)));
     }
+    let certificate_state = certificates.as_ref().map(Certificates::state);
     if let Some(mut certificates) = certificates {
         certificates.adopt_ticket_keys(shared.transfer.ticket_keys());
         certificates.watch(&control).map_err(StartError::Start)?;
@@ -136,6 +137,7 @@ pub(super) fn serve(
         doorbells: doorbells.clone(),
         webhooks: webhooks.as_ref().map(webhook::Webhooks::counters),
         takeover,
+        certificates: certificate_state,
         started_unix_seconds,
     };
     let admin = admin.serve(sources).map_err(StartError::Start)?;

@@ -15,6 +15,7 @@ use crate::metrics::{
     APPS_COUNTED_MAX, AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed,
     Tally,
 };
+use crate::server::certificates::CertificateState;
 use crate::worker::Shared;
 
 /// The label of all apps that have no row of their own. No app can have this id: ids are parts of URLs.
@@ -29,6 +30,8 @@ pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) webhooks: Option<Arc<WebhookCounters>>,
     /// How long the take-over by this process took, if it has taken over.
     pub(in crate::server) takeover: Option<Duration>,
+    /// `None`: no port is TLS.
+    pub(in crate::server) certificates: Option<Arc<CertificateState>>,
     pub(in crate::server) started_unix_seconds: u64,
 }
 
@@ -106,6 +109,12 @@ impl Scrape<'_> {
         if self.has_cluster() {
             self.by_core(out, |core| read(&core.cluster));
         }
+    }
+
+    /// Until when the certificates in use are valid.
+    pub(super) fn certificates(&self, out: &mut Samples) {
+        let valid = self.sources.certificates.iter().flat_map(|state| state.valid_until());
+        valid.for_each(|(file, until)| out.sample(&[file], until));
     }
 
     pub(super) fn has_cluster(&self) -> bool {
