@@ -24,7 +24,7 @@ pub struct Sources {
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
-    /// `config/reverb.php` beside `.env`. Nothing of it counts but its certificate; what is written there by hand causes warnings.
+    /// `config/reverb.php` beside `.env`. Only its certificate counts; what is written there by hand causes warnings.
     pub reverb_php: Option<ReverbPhp>,
     /// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and where they are.
     pub local_certificate: Option<([String; 2], String)>,

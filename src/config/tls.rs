@@ -1,4 +1,5 @@
-//! The options of what comes before HTTP: TLS with its files in pairs and its port, and the PROXY protocol. PURE: `server/certificates.rs` reads the files.
+//! The options of what comes before HTTP: TLS with its files in pairs and its port, and the PROXY protocol. PURE:
+//! `server/certificates.rs` reads the files.
 
 use super::options::OptionId as Id;
 use super::validate::OptionReader;

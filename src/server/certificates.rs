@@ -255,8 +255,8 @@ fn next_rotation(options: &TlsOptions, now: u64) -> u64 {
     }
 }
 
-/// The key of this period, which seals, those of the periods in which tickets that are still valid were sealed, and that
-/// of the next period, for a node whose clock is ahead.
+/// The key of this period, which seals, then those of the periods in which tickets that are still valid were sealed,
+/// and that of the next period, for a node whose clock is ahead.
 fn shared_keys(secret: &TicketSecret, now: u64) -> Vec<TicketKey> {
     let period = now / rotation_seconds();
     let earlier = (1..TICKET_KEYS as u64).map(|ago| period.saturating_sub(ago));

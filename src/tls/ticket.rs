@@ -1,8 +1,8 @@
 //! Session tickets (RFC 8446 section 4.6.1, RFC 5077): sealed state that a client brings back to resume a session.
 //!
 //! The server keeps no state for them. Keys come from outside, so that all workers, the next process and other nodes
-//! open each other's tickets. Nodes derive them from a secret that they share. The first key of a list seals, all open. PURE but for the random nonces. Limit:
-//! `TICKET_BYTES_MAX`.
+//! open each other's tickets. Nodes derive them from a secret that they share. The first key of a list seals, all open.
+//! PURE but for the random nonces. Limit: `TICKET_BYTES_MAX`.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -45,7 +45,7 @@ impl TicketKey {
         made
     }
 
-    /// The key of a period of time, from a secret that several nodes have. Nodes need not talk about it, and a key tells
+    /// The key of a period of time, from a secret that several nodes have. So nodes exchange no keys. A key reveals
     /// nothing about the secret or another key (RFC 5869).
     #[must_use]
     pub fn derived(secret: &[u8], period: u64) -> Option<Self> {

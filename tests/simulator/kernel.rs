@@ -16,10 +16,9 @@ use std::rc::Rc;
 
 use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
 use ringverb::mailbox::Doorbell;
-use ringverb::proxy_header::OWN_HEADERS;
 use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 
-use crate::cipher::{SimChannel, SimClient};
+use crate::cipher::{SimChannel, SimClient, proxy_header};
 use crate::random::Random;
 
 /// One connection between a client and the server.
@@ -196,30 +195,11 @@ impl World {
     pub(crate) fn add_wire(&mut self, mut wire: Wire) -> usize {
         wire.secure = self.is_secure.then(SimClient::default);
         if self.proxies.contains(&wire.peer.ip()) {
-            let header = self.header(wire.peer);
+            let header = proxy_header(&self.random, wire.peer);
             wire.to_server.extend(header);
         }
         self.wires.push(wire);
         self.wires.len() - 1
-    }
-
-    /// A header that names the peer itself, or that the peer speaks for itself: either way the rules are the peer's.
-    fn header(&self, peer: SocketAddr) -> Vec<u8> {
-        let IpAddr::V4(address) = peer.ip() else { return OWN_HEADERS[1].to_vec() };
-        let port = peer.port();
-        match self.random.below(4) {
-            0 => OWN_HEADERS[0].to_vec(),
-            1 => OWN_HEADERS[1].to_vec(),
-            2 => format!("PROXY TCP4 {address} 10.0.0.2 {port} 80\r\n").into_bytes(),
-            _ => {
-                let fields = self.random.below(40);
-                let length = u16::try_from(12 + fields).expect("small").to_be_bytes();
-                let start =
-                    [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &address.octets()].concat();
-                [&start[..], &[10, 0, 0, 2], &port.to_be_bytes(), &[0, 80], &vec![4; fields]]
-                    .concat()
-            }
-        }
     }
 
     pub(crate) fn add_listener(&mut self) -> usize {

@@ -114,7 +114,7 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
             && !self.secure.as_ref().is_some_and(|secure| secure.has_output())
     }
 
-    /// See `Session::may_move`. A header of the PROXY protocol or a TLS handshake cannot be continued by another process.
+    /// See `Session::may_move`. No other process can continue a TLS handshake, or a PROXY header.
     pub(super) fn may_move(&self) -> bool {
         let may_secure = |secure: &SecureSocket<C>| {
             secure.is_established() && !secure.has_output() && !secure.has_ended()

@@ -1,5 +1,5 @@
-//! The reader of PROXY headers: the same bytes, whole and in pieces, have the same outcome; nothing beyond the header is
-//! used, and a header that names a client is written as a line and read again.
+//! The reader of PROXY headers: the same bytes, whole and in pieces, have the same outcome; nothing beyond the header
+//! is used, and a header that names a client is written as a line and read again.
 
 use ringverb::proxy_header::{HeaderFault, ProxyHeader, ProxyHeaderReader};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! TLS of the server: what clients of several kinds see, faults, resumption, certificates, the take-over, and the PROXY protocol
-//! before it.
+//! TLS of the server: what clients of several kinds see, faults, resumption, certificates, the take-over, and the PROXY
+//! protocol before it.
 
 mod certificates;
 mod connections;
