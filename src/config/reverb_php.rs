@@ -1,9 +1,10 @@
 //! `config/reverb.php` of a Laravel application: what somebody wrote there by hand, and this server does not read.
 //!
-//! Nothing of the file takes effect but the certificate of `options.tls`. Reverb reads it, so a migration would lose what
-//! is in it without a word: origins (which opens the server to every page), apps, sizes. Each such value causes a warning that says where it belongs.
-//! The file as `php artisan reverb:install` writes it causes none: its values are calls of `env()` with the defaults of
-//! Reverb. `php.rs` reads the text; it never fails, and neither does anything here.
+//! Nothing of the file takes effect but the certificate of `options.tls`. Reverb reads it, so a migration would lose
+//! what is in it without a word: origins (which opens the server to every page), apps, sizes. Each such value causes a
+//! warning that says where it belongs. The file as `php artisan reverb:install` writes it causes none: its values are
+//! calls of `env()` with the defaults of Reverb. `php.rs` reads the text; it never fails, and neither does anything
+//! here.
 
 use std::io::Read;
 use std::path::Path;

@@ -169,7 +169,6 @@ pub(crate) struct World {
     pub(crate) is_fickle: bool,
     /// All connections have a cipher.
     pub(crate) is_secure: bool,
-    /// Peers that are proxies, and must begin with a header of the PROXY protocol.
     pub(crate) proxies: Vec<IpAddr>,
 }
 
@@ -195,8 +194,7 @@ impl World {
     pub(crate) fn add_wire(&mut self, mut wire: Wire) -> usize {
         wire.secure = self.is_secure.then(SimClient::default);
         if self.proxies.contains(&wire.peer.ip()) {
-            let header = proxy_header(&self.random, wire.peer);
-            wire.to_server.extend(header);
+            wire.to_server.extend(proxy_header(&self.random, wire.peer));
         }
         self.wires.push(wire);
         self.wires.len() - 1

@@ -142,7 +142,7 @@ fn config(has_webhooks: bool, counts_addresses: bool, proxies: &[IpAddr]) -> Con
 
 /// The defaults, but for what the world says.
 fn rules(connections_max: usize) -> Rules {
-    let config = config(false, false);
+    let config = config(false, false, &[]);
     Rules {
         request_size_max: config.request_size_max,
         request_seconds: config.handshake_timeout_seconds,
