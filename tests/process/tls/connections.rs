@@ -1,14 +1,11 @@
 //! Connections over TLS, and clients that break its rules.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::TcpStream;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConnection, HandshakeKind};
 
 use crate::support::{
     Client, DEADLINE, Handshake, Http, Request, Server, Setup, Wire, eventually, tls, within,
@@ -338,64 +335,4 @@ fn servers_with_one_ticket_secret_resume_the_sessions_of_each_other() {
     }
     let short = Setup::new().secure().env("RINGVERB_TLS_TICKET_SECRET", "short").run();
     assert!(short.stderr.contains("RINGVERB_TLS_TICKET_SECRET has 5 bytes"), "{}", short.stderr);
-}
-
-/// A server of rustls with the certificate of the tests, which accepts early data. It serves one client, whose ticket
-/// comes with the answer.
-fn earlier_server() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
-    let [certificate, key] = tls::pair("server");
-    let chain = CertificateDer::pem_file_iter(certificate).expect("certificates");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(
-            chain.map(|one| one.expect("a certificate")).collect(),
-            PrivateKeyDer::from_pem_file(key).expect("a key"),
-        )
-        .expect("a pair");
-    config.max_early_data_size = 16_384;
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let thread = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("a client");
-        let session = rustls::ServerConnection::new(Arc::new(config)).expect("a session");
-        let mut stream = rustls::StreamOwned::new(session, stream);
-        stream.write_all(b"hello").expect("a client that reads");
-        // The client closes.
-        let _ = stream.read(&mut [0; 1]);
-    });
-    (address, thread)
-}
-
-#[test]
-fn early_data_for_an_earlier_server_is_skipped_and_the_client_is_served() {
-    let server = server();
-    let mut config = (*tls::client_of(&[&TLS13])).clone();
-    config.enable_early_data = true;
-    let config = Arc::new(config);
-    let connect = |address| {
-        let client = ClientConnection::new(config.clone(), tls::name()).expect("a client");
-        let stream = TcpStream::connect(address).expect("a server");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        rustls::StreamOwned::new(client, stream)
-    };
-    let (address, thread) = earlier_server();
-    let mut first = connect(address);
-    first.read_exact(&mut [0; 5]).expect("a greeting, and the ticket before it");
-    drop(first);
-    thread.join().expect("the earlier server");
-    let mut second = connect(server.address);
-    let mut early = second.conn.early_data().expect("the ticket allows early data");
-    let written = early.write(&[b'x'; 16_384]).expect("early data");
-    assert_eq!(written, 16_384);
-    second
-        .write_all(b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .expect("a request");
-    let mut answer = String::new();
-    second.read_to_string(&mut answer).expect("an answer and close_notify");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(!second.conn.is_early_data_accepted());
-    assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Full));
 }
