@@ -157,7 +157,11 @@ causes! {
     TlsTimeout "tls_timeout" RequestTimeout
         "a connection was closed because its TLS handshake was not complete after {} s (RINGVERB_HANDSHAKE_TIMEOUT)"
     ProxyProtocol "proxy_protocol" BadRequest
-        "a proxy sends the PROXY protocol, which is not supported: switch it off there (HAProxy: send-proxy) and name the proxy in RINGVERB_TRUSTED_PROXIES; X-Forwarded-For then names the clients"
+        "a header of the PROXY protocol was sent, but RINGVERB_PROXY_PROTOCOL is off, or RINGVERB_TRUSTED_PROXIES does not name this peer: set both, or switch it off in the proxy (HAProxy: send-proxy)"
+    ProxyHeader "proxy_header" BadRequest
+        "this peer must begin with a header of the PROXY protocol (RINGVERB_PROXY_PROTOCOL, RINGVERB_TRUSTED_PROXIES), but it {}"
+    ProxyHeaderTimeout "proxy_header_timeout" RequestTimeout
+        "a connection of a proxy was closed because its header of the PROXY protocol was not complete after {} s (RINGVERB_PROXY_PROTOCOL)"
     Http2 "http2" BadRequest
         "a client speaks HTTP/2, but this port serves HTTP/1.1 only: set the proxy's connection to this server to HTTP/1.1"
     NotHttp "not_http" BadRequest

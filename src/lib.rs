@@ -18,6 +18,7 @@
 //! | 3 | `live` | events on their way to the console |
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
+//! | 1 | `proxy_header` | PURE: the header of the PROXY protocol |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
 //! | 1 | `tls` | PURE but for random numbers of the handshake: TLS without sockets |
 //! | 1 | `wheel` | PURE: deadlines by the second |
@@ -42,6 +43,7 @@ pub mod cause;
 pub mod config;
 pub mod http1;
 pub mod metrics;
+pub mod proxy_header;
 pub mod pusher;
 pub mod resp;
 pub mod tls;

@@ -19,6 +19,8 @@ mod frame_decoder;
 mod frames;
 #[path = "fuzz/bodies/http_request.rs"]
 mod http_request;
+#[path = "fuzz/bodies/proxy_header.rs"]
+mod proxy_header;
 #[path = "fuzz/bodies/resp.rs"]
 mod resp;
 #[path = "fuzz/bodies/tls_handshake.rs"]
@@ -36,6 +38,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("frame_decoder", frame_decoder::check),
     ("frames", frames::check),
     ("http_request", http_request::check),
+    ("proxy_header", proxy_header::check),
     ("resp", resp::check),
     ("tls_handshake", tls_handshake::check),
     ("tls_record", tls_record::check),
@@ -57,6 +60,7 @@ const DICTIONARY: &[&[u8]] = &[
     b"pusher:", b"client-", b"\"data\":", b"\"event\":", b"\"channel\":", b"cache-", b"presence-", b"*", b"://", b"\n",
     b"\r\n", b"\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"%00", b"%",
     b"\x81\x80", b"\x00\x80", b"\x88\x82", b"\xfe\x00\x7e", b"\xff", b"\x80", b"\xf4\x8f\xbf\xbf", b"\xed\xa0\x80",
+    b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
     b"*1\r\n", b"%1\r\n", b">2\r\n", b"|1\r\n", b"$1\r\n", b"$-1\r\n", b":1\r\n", b"+", b"=4\r\n",
     b"\x0f\x01\x00\x00", b"\xff\xff\xff\xff\x0f", b"\x041001", b"\x07cache-c", b"\x81\x02{}",
 ];

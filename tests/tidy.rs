@@ -15,13 +15,27 @@ const RANKS: &[(u8, &[&str])] = &[
     (4, &["api", "webhook", "cluster"]),
     (3, &["admission", "live", "mailbox", "output"]),
     (2, &["shard"]),
-    (1, &["ws", "http1", "pusher", "resp", "config", "cause", "wheel", "metrics", "tls"]),
+    (
+        1,
+        &[
+            "ws",
+            "http1",
+            "pusher",
+            "resp",
+            "config",
+            "cause",
+            "wheel",
+            "metrics",
+            "tls",
+            "proxy_header",
+        ],
+    ),
     (0, &["app", "buffer", "clock", "counters", "limits", "listed", "text"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.
 const PURE: &[&str] =
-    &["ws", "http1", "pusher", "resp", "cause", "shard", "tick", "cluster", "tls"];
+    &["ws", "http1", "pusher", "resp", "cause", "shard", "tick", "cluster", "tls", "proxy_header"];
 #[rustfmt::skip]
 const IMPURE_WORDS: &[&str] = &[
     "monoio", "io_uring", "socket2", "rustix", "libc", "std::net", "std::thread", "std::fs", "std::env", "std::os", "std::{",

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
@@ -129,12 +130,22 @@ fn config() -> Arc<ClientConfig> {
     let make = || {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let schemes = provider.signature_verification_algorithms.supported_schemes();
+        // `full-1.3`, `resumed-1.2`; for bench/tls.sh, whose client processes inherit it.
+        let kind = std::env::var("RINGVERB_BENCH_TLS").unwrap_or_default();
+        let versions = match () {
+            () if kind.ends_with("1.2") => &[&rustls::version::TLS12][..],
+            () if kind.ends_with("1.3") => &[&rustls::version::TLS13],
+            () => rustls::ALL_VERSIONS,
+        };
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("the provider has suites of both versions");
         let verifier = Arc::new(AnyCertificate { schemes });
-        let config =
+        let mut config =
             builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        if kind.starts_with("full") {
+            config.resumption = Resumption::disabled();
+        }
         Arc::new(config)
     };
     CONFIG.get_or_init(make).clone()

@@ -11,6 +11,7 @@ use core::net::IpAddr;
 
 use crate::config::Config;
 use crate::config::network::Network;
+use crate::proxy_header::ProxyHeaderReader;
 pub use addresses::{AddressSlot, AddressSlots, ClientAddress};
 use addresses::{ConnectionTable, RateTable};
 
@@ -22,6 +23,8 @@ const SOCKETS_PER_IP_MIN: u16 = 64;
 #[derive(Debug, Default)]
 pub struct Admission {
     proxies: Box<[Network]>,
+    /// See `Config::proxy_protocol`.
+    proxy_protocol: Option<[bool; 2]>,
     connections: Option<(u16, ConnectionTable)>,
     /// Sockets that speak HTTP, or nothing yet.
     sockets: Option<(u16, ConnectionTable)>,
@@ -33,6 +36,7 @@ impl Admission {
     pub fn new(config: &Config, seed: u64) -> Self {
         Self {
             proxies: config.trusted_proxies.as_slice().into(),
+            proxy_protocol: config.proxy_protocol,
             connections: config
                 .connections_per_ip_max
                 .map(|most| (most, ConnectionTable::new(seed))),
@@ -149,6 +153,13 @@ impl Admission {
         self.sockets.is_some() && self.is_proxy(peer)
     }
 
+    /// The reader of the header that this peer must send first. A trusted proxy that sends none is refused: to guess
+    /// would let a client behind it name any address. Any other peer may send none.
+    pub fn expects_header(&self, peer: IpAddr) -> Option<ProxyHeaderReader> {
+        let versions = self.proxy_protocol.filter(|_| self.is_proxy(peer))?;
+        Some(ProxyHeaderReader::new(versions))
+    }
+
     fn is_proxy(&self, peer: IpAddr) -> bool {
         self.proxies.iter().any(|proxy| proxy.contains(peer))
     }
@@ -192,6 +203,7 @@ mod tests {
         let proxies = proxies.iter().map(|text| Network::parse(text).unwrap()).collect();
         Admission {
             proxies,
+            proxy_protocol: None,
             connections: None,
             sockets: None,
             handshakes: None,

@@ -30,10 +30,12 @@ pub struct Sources {
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
-    /// `config/reverb.php` beside `.env`. Nothing of it counts; what is written there by hand causes warnings.
+    /// `config/reverb.php` beside `.env`. Only its certificate counts; what is written there by hand causes warnings.
     pub reverb_php: Option<ReverbPhp>,
     /// The file of `--laravel-config`. `REVERB_*` names of the environment do not count with it.
     pub laravel: Option<LaravelConfig>,
+    /// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and where they are.
+    pub local_certificate: Option<([String; 2], String)>,
     pub files: Files,
 }
 
@@ -79,6 +81,7 @@ impl Sources {
         });
         let mut sources = match (toml, dotenv) {
             (Ok(toml), Ok(dotenv)) => Self {
+                local_certificate: local_certificate(&flags, &environment, &dotenv, &toml),
                 flags,
                 environment,
                 dotenv,
@@ -167,6 +170,37 @@ pub fn read_apps_file(path: &Path) -> Result<toml::Table, String> {
 #[must_use]
 pub fn is_read_once(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_file())
+}
+
+/// Herd and Valet serve sites over https with certificates of their own authority. Reverb uses the one whose name is
+/// `REVERB_HOST`, if there is one; so browsers of a developer that trust the authority need no proxy.
+fn local_certificate(
+    flags: &HashMap<Id, String>,
+    environment: &HashMap<String, String>,
+    dotenv: &HashMap<String, String>,
+    toml: &toml::Table,
+) -> Option<([String; 2], String)> {
+    const FOLDERS: [&str; 2] = [
+        "Library/Application Support/Herd/config/valet/Certificates",
+        ".config/valet/Certificates",
+    ];
+    let variable = "REVERB_HOST";
+    let in_file = toml.get("server").and_then(|server| server.get("hostname")?.as_str());
+    let host = flags.get(&Id::Hostname).or_else(|| environment.get(variable));
+    let host = host.or_else(|| dotenv.get(variable)).map(String::as_str).or(in_file)?;
+    // It is a part of a path here.
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    if host.is_empty() || host.starts_with('.') || !host.bytes().all(is_name) {
+        return None;
+    }
+    let home = Path::new(environment.get("HOME")?);
+    FOLDERS.iter().find_map(|folder| {
+        let folder = home.join(folder);
+        let files = ["crt", "key"].map(|end| folder.join(format!("{host}.{end}")));
+        let is_there = files.iter().all(|file| file.is_file());
+        let texts = files.map(|file| file.display().to_string());
+        is_there.then(|| (texts, format!("{}: the certificate of {host}", folder.display())))
+    })
 }
 
 /// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the

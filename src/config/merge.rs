@@ -44,6 +44,7 @@ pub fn merge(sources: &Sources) -> Merged {
     for option in of_scope(Scope::Server) {
         server_value(&mut server, option, &toml_server, sources);
     }
+    certificate(sources, &mut server);
     let mut warnings = Vec::new();
     public_side::normalize(&mut server, &mut warnings);
     warnings.extend(public_side::tls_on_the_plain_port(&server));
@@ -138,6 +139,25 @@ fn changeable_apps(sources: &Sources, problems: &mut Vec<String>) -> Vec<AppText
         ));
     }
     toml_file::flatten(table, name, problems).1
+}
+
+/// Where no certificate is named, Reverb takes that of `options.tls`, and then the one that Herd or Valet has made for
+/// `REVERB_HOST`.
+fn certificate(sources: &Sources, server: &mut Values) {
+    if [Id::TlsCert, Id::TlsKey].iter().any(|id| server.get(*id).is_some()) {
+        return;
+    }
+    let get = |name: &str| sources.environment.get(name).or_else(|| sources.dotenv.get(name));
+    let env = |name: &str| get(name).cloned();
+    let none = Values::default();
+    let effective = Effective { server, app: &none, apps: &[], env: &env };
+    let of_php = sources.reverb_php.as_ref().and_then(|php| php.certificate(&effective));
+    let Some(([certificate, key], source)) = of_php.or_else(|| sources.local_certificate.clone())
+    else {
+        return;
+    };
+    server.set(Id::TlsCert, &certificate, source.clone());
+    server.set(Id::TlsKey, &key, source.replace("local_cert", "local_pk"));
 }
 
 /// The app options of the environment and `.env`.

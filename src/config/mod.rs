@@ -91,8 +91,10 @@ pub struct Config {
     pub handshakes_per_ip_per_second_max: Option<u32>,
     /// API requests of one client address that may fail to authenticate in a second; `None` is unlimited.
     pub auth_failures_per_ip_per_second_max: Option<u32>,
-    /// Proxies whose `X-Forwarded-For` is trusted.
+    /// Proxies whose `X-Forwarded-For`, or header of the PROXY protocol, is trusted.
     pub trusted_proxies: Vec<network::Network>,
+    /// Versions of the PROXY protocol, one of which trusted proxies must speak; `None`: it is off.
+    pub proxy_protocol: Option<[bool; 2]>,
     /// Resident memory over which load is shed, in bytes. `None` never sheds: without a limit of the cgroup only the
     /// operator knows what else needs memory on the host.
     pub memory_max: Option<u64>,
@@ -124,6 +126,18 @@ pub struct TlsOptions {
     pub pairs: Vec<TlsPair>,
     /// The port for TLS; `None`: `Config::port` is for TLS only.
     pub port: Option<u16>,
+    /// Keys of session tickets are derived from it; `None`: they are generated.
+    pub ticket_secret: Option<TicketSecret>,
+}
+
+/// The secret that nodes share for their session tickets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TicketSecret(pub String);
+
+impl std::fmt::Debug for TicketSecret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("TicketSecret(********)")
+    }
 }
 
 /// Two PEM files.

@@ -1,9 +1,10 @@
 //! `config/reverb.php` of a Laravel application: what somebody wrote there by hand, and this server does not read.
 //!
-//! Nothing of the file takes effect. Reverb reads it, so a migration would lose what is in it without a word: origins
-//! (which opens the server to every page), apps, sizes. Each such value causes a warning that says where it belongs.
-//! The file as `php artisan reverb:install` writes it causes none: its values are calls of `env()` with the defaults of
-//! Reverb. `php.rs` reads the text; it never fails, and neither does anything here.
+//! Nothing of the file takes effect but the certificate of `options.tls`. Reverb reads it, so a migration would lose
+//! what is in it without a word: origins (which opens the server to every page), apps, sizes. Each such value causes a
+//! warning that says where it belongs. The file as `php artisan reverb:install` writes it causes none: its values are
+//! calls of `env()` with the defaults of Reverb. `php.rs` reads the text; it never fails, and neither does anything
+//! here.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::php::{self, Env, PhpValue};
 use super::values::Values;
 use super::{dotenv, origins, sizes};
-use crate::text::{shown, visible};
+use crate::text::shown;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,14 @@ impl ReverbPhp {
         Self { name: "config/reverb.php".to_owned(), text: text.to_owned() }
     }
 
+    /// The files of `options.tls`, with the place of the first in the file.
+    pub(super) fn certificate(&self, effective: &Effective<'_>) -> Option<([String; 2], String)> {
+        let root = php::returned(&self.text)?;
+        let comparison = Comparison { file: &self.name, effective, warnings: Vec::new() };
+        let files = comparison.certificate(comparison.chosen(&root)?)?;
+        Some((files, format!("{}: options.tls.local_cert", self.name)))
+    }
+
     /// One sentence for each value that the server does not know otherwise.
     pub(super) fn warnings(&self, effective: &Effective<'_>) -> Vec<String> {
         let Some(root) = php::returned(&self.text) else {
@@ -81,13 +90,6 @@ impl ReverbPhp {
     }
 }
 
-/// A path of the file, for a warning.
-fn cut(path: &str) -> String {
-    let mut shown = String::new();
-    visible(path, VALUE_BYTES_MAX, &mut shown);
-    shown
-}
-
 /// The value below these keys.
 fn at<'v>(value: &'v PhpValue, keys: &str) -> Option<&'v PhpValue> {
     keys.split('.').try_fold(value, |value, key| {
@@ -106,11 +108,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn server(&mut self, root: &PhpValue) {
-        let Some(PhpValue::Array(servers)) = at(root, "servers") else { return };
-        let chosen = at(root, "default").and_then(|value| self.text(value));
-        let chosen = chosen.unwrap_or_else(|| "reverb".to_owned());
-        let named = servers.iter().find(|(name, _)| name.as_deref() == Some(chosen.as_str()));
-        let Some((_, server)) = named.or_else(|| servers.first()) else { return };
+        let Some(server) = self.chosen(root) else { return };
         let is_on = |text: &str| boolean(text) == Some(true);
         let here = self.effective.server.get(Id::ScalingEnabled);
         let there = at(server, "scaling.enabled").and_then(|value| self.text(value));
@@ -122,32 +120,27 @@ impl Comparison<'_> {
                 self.option(option, option.key, value, Some(self.effective.server));
             }
         }
-        if self.effective.server.get(Id::TlsCert).is_none() {
-            self.tls(server);
-        }
+    }
+
+    /// The server of the file that Reverb would start.
+    fn chosen<'v>(&self, root: &'v PhpValue) -> Option<&'v PhpValue> {
+        let Some(PhpValue::Array(servers)) = at(root, "servers") else { return None };
+        let chosen = at(root, "default").and_then(|value| self.text(value));
+        let chosen = chosen.unwrap_or_else(|| "reverb".to_owned());
+        let named = servers.iter().find(|(name, _)| name.as_deref() == Some(chosen.as_str()));
+        named.or_else(|| servers.first()).map(|(_, server)| server)
     }
 
     /// Reverb takes its certificate from here. `local_pk` may be missing: then `local_cert` has the key, too.
-    fn tls(&mut self, server: &PhpValue) {
+    fn certificate(&self, server: &PhpValue) -> Option<[String; 2]> {
         let text = |name: &str| {
             let value = at(server, &format!("options.tls.{name}"))?;
             self.text(value).filter(|text| !text.is_empty())
         };
         let (certificate, key) = (text("local_cert"), text("local_pk"));
-        let Some(certificate) = certificate.or_else(|| key.clone()) else { return };
+        let certificate = certificate.or_else(|| key.clone())?;
         let key = key.unwrap_or_else(|| certificate.clone());
-        let passphrase = match text("passphrase") {
-            None => "",
-            Some(_) => {
-                ". A key with a passphrase needs a plain copy: `openssl pkey -in KEY -out PLAIN`"
-            }
-        };
-        let [certificate, key] = [certificate, key].map(|path| cut(&path));
-        self.warnings.push(format!(
-            "{} sets a certificate in options.tls, which is not read: set RINGVERB_TLS_CERT={certificate} and \
-             RINGVERB_TLS_KEY={key}, or let a proxy such as nginx serve it{passphrase}",
-            self.file
-        ));
+        Some([certificate, key])
     }
 
     fn apps(&mut self, root: &PhpValue) {

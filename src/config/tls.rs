@@ -1,13 +1,49 @@
-//! The TLS options: files in pairs, and the port. PURE: `server/certificates.rs` reads the files.
+//! The options of what comes before HTTP: TLS with its files in pairs and its port, and the PROXY protocol. PURE:
+//! `server/certificates.rs` reads the files.
 
 use super::options::OptionId as Id;
 use super::validate::OptionReader;
-use super::{Sourced, TlsOptions, TlsPair, Values};
+use super::{Sourced, TicketSecret, TlsOptions, TlsPair, Values};
 
 /// Pairs of files. Each is parsed for each handshake in which a name is asked for.
 const PAIRS_MAX: usize = 32;
+/// Of a secret from which keys are derived.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
 
 impl OptionReader {
+    /// Versions 1 and 2 of the PROXY protocol.
+    pub(super) fn proxy_protocol(&mut self, server: &Values) -> Option<[bool; 2]> {
+        let versions = match self.choice(server, Id::ProxyProtocol) {
+            0 => return None,
+            1 => [true, false],
+            2 => [false, true],
+            _ => [true, true],
+        };
+        if self.list(server, Id::TrustedProxies).is_empty() {
+            self.problems.push(
+                "RINGVERB_PROXY_PROTOCOL is on, but only proxies that are named may send the header, and none is: name \
+                 their addresses in RINGVERB_TRUSTED_PROXIES"
+                    .to_owned(),
+            );
+        }
+        Some(versions)
+    }
+
+    fn ticket_secret(&mut self, server: &Values) -> Option<TicketSecret> {
+        let given = server.get(Id::TlsTicketSecret).filter(|given| !given.value.is_empty())?;
+        if !SECRET_BYTES.contains(&given.value.len()) {
+            self.problems.push(format!(
+                "{} has {} bytes, but {} to {} are needed: generate it once with `openssl rand -hex 32`, and set the \
+                 same on all nodes",
+                given.name(),
+                given.value.len(),
+                SECRET_BYTES.start(),
+                SECRET_BYTES.end()
+            ));
+        }
+        Some(TicketSecret(given.value.clone()))
+    }
+
     /// `port`: the plain port, which cannot be the TLS port too.
     pub(super) fn tls(&mut self, server: &Values, port: u16) -> Option<TlsOptions> {
         let [certificates, keys] = [Id::TlsCert, Id::TlsKey].map(|id| self.list(server, id));
@@ -46,7 +82,8 @@ impl OptionReader {
         }
         let pairs = certificates.into_iter().zip(keys);
         let pairs = pairs.map(|(certificate, key)| TlsPair { certificate, key }).collect();
-        Some(TlsOptions { pairs, port: tls_port })
+        let ticket_secret = self.ticket_secret(server);
+        Some(TlsOptions { pairs, port: tls_port, ticket_secret })
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn flatten(
     for (key, value) in table {
         match (key.as_str(), value) {
             ("server", Value::Table(table)) => {
-                server = reader.table(table, "server", Scope::Server);
+                server = reader.server(table);
             }
             ("apps", Value::Array(list)) => {
                 let tables = reader.tables(list, "apps");
@@ -98,6 +98,45 @@ impl TomlReader<'_> {
             }
         }
         tables.into_iter()
+    }
+
+    /// `[[server.tls]]` has one pair of files each: they become the lists `tls_cert` and `tls_key`.
+    fn server(&mut self, table: &Table) -> Texts {
+        let mut table = table.clone();
+        let Some(pairs) = table.remove("tls") else {
+            return self.table(&table, "server", Scope::Server);
+        };
+        let Value::Array(list) = &pairs else {
+            self.wrong("server.tls is a list of tables: write [[server.tls]] above each");
+            return self.table(&table, "server", Scope::Server);
+        };
+        let mut lists = [Vec::new(), Vec::new()];
+        for (place, pair) in self.tables(list, "server.tls") {
+            for (name, list) in ["cert", "key"].into_iter().zip(&mut lists) {
+                match pair.get(name).and_then(Value::as_str).map(str::trim) {
+                    Some(path) if !path.is_empty() && !path.contains(',') => {
+                        list.push(path.to_owned())
+                    }
+                    Some(_) => {
+                        self.wrong(&format!("{place}.{name} is no name of a file without a comma"))
+                    }
+                    None => self.wrong(&format!(
+                        "{place} has no {name}: it needs cert and key, two PEM files"
+                    )),
+                }
+            }
+            for key in pair.keys().filter(|key| !["cert", "key"].contains(&key.as_str())) {
+                self.wrong(&format!("{place}.{key} is not known; a table has cert and key"));
+            }
+        }
+        for (key, list) in ["tls_cert", "tls_key"].into_iter().zip(lists) {
+            if table.insert(key.to_owned(), Value::String(list.join(","))).is_some() {
+                self.wrong(&format!(
+                    "server.{key} is set beside [[server.tls]]: name all files in one of them"
+                ));
+            }
+        }
+        self.table(&table, "server", Scope::Server)
     }
 
     fn app(&mut self, table: &Table, place: &str) -> AppTexts {
@@ -196,8 +235,39 @@ mod tests {
     }
 
     #[test]
+    fn pairs_of_certificates_become_two_lists() {
+        let text =
+            "[[server.tls]]\ncert = \"a\"\nkey = \"b\"\n[[server.tls]]\nkey = \"d\"\ncert = \"c\"";
+        let mut problems = Vec::new();
+        let (server, _) = flatten(&parse(text).unwrap(), "x.toml", &mut problems);
+        assert_eq!(problems, [String::new(); 0]);
+        let lists = ["tls_cert", "tls_key"].map(|key| server.0[key].as_str());
+        assert_eq!(lists, ["a,c", "b,d"]);
+    }
+
+    #[test]
     fn shapes_and_names() {
         for (text, problem) in [
+            (
+                "[server]\ntls = 1",
+                "server.tls is a list of tables: write [[server.tls]] above each",
+            ),
+            (
+                "[[server.tls]]\ncert = \"a\"",
+                "server.tls[0] has no key: it needs cert and key, two PEM files",
+            ),
+            (
+                "[[server.tls]]\ncert = \"a\"\nkey = \"b,c\"",
+                "server.tls[0].key is no name of a file without a comma",
+            ),
+            (
+                "[[server.tls]]\ncert = \"a\"\nkey = \"b\"\nname = \"c\"",
+                "server.tls[0].name is not known; a table has cert and key",
+            ),
+            (
+                "[server]\ntls_key = \"c\"\n[[server.tls]]\ncert = \"a\"\nkey = \"b\"",
+                "server.tls_key is set beside [[server.tls]]: name all files in one of them",
+            ),
             ("apps = 1", "apps is a list of tables: write [[apps]] above each"),
             ("[apps]\nid = \"1\"", "apps is a list of tables: write [[apps]] above each"),
             ("apps = [1]", "apps[0] is not a table"),

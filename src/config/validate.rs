@@ -62,6 +62,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         handshakes_per_ip_per_second_max: reader.some(server, Id::HandshakesPerIpPerSecondMax),
         auth_failures_per_ip_per_second_max: reader.some(server, Id::AuthFailuresPerIpPerSecondMax),
         trusted_proxies: reader.networks(server, Id::TrustedProxies),
+        proxy_protocol: reader.proxy_protocol(server),
         memory_max: reader.some(server, Id::MemoryMax).filter(|bytes| *bytes > 0),
         memory_max_by_cgroup: server.get(Id::MemoryMax).is_none(),
         webhook_timeout_seconds: reader.number(server, Id::WebhookTimeout),
@@ -394,7 +395,7 @@ impl OptionReader {
     }
 
     /// Which of the words of its option is given; the first if none is.
-    fn choice(&mut self, values: &Values, id: Id) -> usize {
+    pub(super) fn choice(&mut self, values: &Values, id: Id) -> usize {
         let Some(given) = values.get(id) else { return 0 };
         id.spec().accepts.kind.word(&given.value).unwrap_or_else(|| {
             self.wrong(id, given);

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 
 use super::control::Control;
 use super::doctor::{Finding, Verdict};
-use crate::config::{TlsOptions, TlsPair};
+use crate::config::{TicketSecret, TlsOptions, TlsPair};
 use crate::tls::identity::{self, Identity, TICKET_LIFETIME_SECONDS};
 use crate::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
 use crate::worker::acceptor::AcceptorLink;
@@ -54,8 +54,26 @@ pub(super) struct Certificates {
     /// Of the files that were read last, also if they could not be used.
     read: Stamps,
     rotate_at: u64,
-    /// When the first of them expires, for the metrics.
-    valid_until: Arc<AtomicI64>,
+    state: Arc<CertificateState>,
+}
+
+/// What other threads may ask of the certificates.
+#[derive(Debug, Default)]
+#[expect(clippy::disallowed_types, reason = "no worker locks it")]
+pub(super) struct CertificateState(std::sync::Mutex<Vec<(String, i64)>>);
+
+#[expect(clippy::disallowed_types, reason = "no worker locks it")]
+impl CertificateState {
+    fn note(&self, options: &TlsOptions, identities: &[Identity]) {
+        let pairs = options.pairs.iter().zip(identities);
+        let valid = pairs.map(|(pair, identity)| (pair.certificate.clone(), identity.valid_until));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = valid.collect();
+    }
+
+    /// Each file with the end of its validity, in seconds since 1970.
+    pub(super) fn valid_until(&self) -> Vec<(String, i64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Certificates {
@@ -64,16 +82,20 @@ impl Certificates {
     pub(super) fn load(options: &TlsOptions) -> Result<Self, Vec<String>> {
         let read = stamps(options);
         let identities = identities(options)?;
-        let ticket_keys = vec![new_ticket_key().map_err(|error| vec![error])?];
-        let link = link(identities.clone(), ticket_keys).map_err(|error| vec![error])?;
-        let rotate_at = unix_seconds() + rotation_seconds();
-        let valid_until = Arc::new(AtomicI64::new(first_expiry(&identities)));
-        Ok(Self { options: options.clone(), identities, link, read, rotate_at, valid_until })
+        let keys = match &options.ticket_secret {
+            Some(secret) => shared_keys(secret, unix_seconds()),
+            None => vec![new_ticket_key().map_err(|error| vec![error])?],
+        };
+        let link = link(identities.clone(), keys).map_err(|error| vec![error])?;
+        let rotate_at = next_rotation(options, unix_seconds());
+        let state = Arc::new(CertificateState::default());
+        state.note(options, &identities);
+        Ok(Self { options: options.clone(), identities, link, read, rotate_at, state })
     }
 
-    /// When the first certificate expires, in seconds since 1970. It follows later certificates.
-    pub(super) fn valid_until(&self) -> Arc<AtomicI64> {
-        self.valid_until.clone()
+    /// What other threads may ask of the certificates.
+    pub(super) fn state(&self) -> Arc<CertificateState> {
+        self.state.clone()
     }
 
     pub(super) fn link(&self) -> Arc<AcceptorLink> {
@@ -88,7 +110,15 @@ impl Certificates {
 
     /// Accepts the tickets of the process whose place this one takes, too.
     pub(super) fn adopt_ticket_keys(&mut self, keys: &[TicketKey]) {
-        if !keys.is_empty() {
+        if self.options.ticket_secret.is_some() {
+            // The shared keys seal, or other nodes could not open the tickets.
+            let own = self.link.ticket_keys.iter().map(TicketKey::to_bytes);
+            let own: Vec<_> = own.collect();
+            let others = keys.iter().filter(|key| !own.contains(&key.to_bytes()));
+            let others = others.take(TICKET_KEYS);
+            let keys = self.link.ticket_keys.iter().chain(others).cloned().collect();
+            self.replace(self.identities.clone(), keys);
+        } else if !keys.is_empty() {
             // The first one seals, so that tickets of both processes are alike while both serve.
             let own = self.link.ticket_keys.iter();
             let keys = keys.iter().chain(own).take(TICKET_KEYS).cloned().collect();
@@ -155,7 +185,12 @@ impl Certificates {
     }
 
     fn rotate(&mut self) {
-        self.rotate_at = unix_seconds() + rotation_seconds();
+        self.rotate_at = next_rotation(&self.options, unix_seconds());
+        if let Some(secret) = &self.options.ticket_secret {
+            let keys = shared_keys(secret, unix_seconds());
+            self.replace(self.identities.clone(), keys);
+            return;
+        }
         match new_ticket_key() {
             Ok(key) => {
                 let older = self.link.ticket_keys.iter().take(TICKET_KEYS - 1).cloned();
@@ -171,8 +206,8 @@ impl Certificates {
         match link(identities.clone(), ticket_keys) {
             Ok(next) => {
                 self.link.append(next.clone());
+                self.state.note(&self.options, &identities);
                 (self.link, self.identities) = (next, identities);
-                self.valid_until.store(first_expiry(&self.identities), Ordering::Relaxed);
                 true
             }
             Err(error) => {
@@ -208,16 +243,30 @@ fn warnings(pair: &TlsPair, identity: &Identity) -> Vec<String> {
     unusual.into_iter().chain(expires).collect()
 }
 
-fn first_expiry(identities: &[Identity]) -> i64 {
-    identities.iter().map(|identity| identity.valid_until).min().unwrap_or(i64::MAX)
-}
-
 fn now() -> i64 {
     i64::try_from(unix_seconds()).unwrap_or(i64::MAX)
 }
 
 fn rotation_seconds() -> u64 {
     u64::from(TICKET_LIFETIME_SECONDS) / (TICKET_KEYS as u64 - 1)
+}
+
+/// Keys that are derived from a secret change at the same time on all nodes.
+fn next_rotation(options: &TlsOptions, now: u64) -> u64 {
+    let period = rotation_seconds();
+    match options.ticket_secret {
+        Some(_) => (now / period + 1) * period,
+        None => now + period,
+    }
+}
+
+/// The key of this period, which seals, then those of the periods in which tickets that are still valid were sealed,
+/// and that of the next period, for a node whose clock is ahead.
+fn shared_keys(secret: &TicketSecret, now: u64) -> Vec<TicketKey> {
+    let period = now / rotation_seconds();
+    let earlier = (1..TICKET_KEYS as u64).map(|ago| period.saturating_sub(ago));
+    let periods = std::iter::once(period).chain(earlier).chain([period + 1]);
+    periods.filter_map(|period| TicketKey::derived(secret.0.as_bytes(), period)).collect()
 }
 
 fn identities(options: &TlsOptions) -> Result<Vec<Identity>, Vec<String>> {

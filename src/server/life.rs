@@ -120,7 +120,7 @@ pub(super) fn serve(
         start_threads(&shared, ends, pins, order_sender.clone())?;
     let takeover = old_process.as_ref().map(|old| take_over_from(old, &shared, &doorbells));
     let takeover = takeover.transpose()?;
-    let certificates_valid_until = certificates.as_ref().map(Certificates::valid_until);
+    let certificate_state = certificates.as_ref().map(Certificates::state);
     let certificate_changes = certificates
         .map(|certificates| watch(certificates, &shared, &control))
         .transpose()
@@ -152,8 +152,8 @@ pub(super) fn serve(
         doorbells: doorbells.clone(),
         webhooks: webhooks.counters(),
         takeover,
+        certificates: certificate_state,
         started_unix_seconds,
-        certificates_valid_until,
     };
     let admin = admin.serve(sources, order_sender).map_err(StartError::Start)?;
     tell_started(role, &shared, old_process);

@@ -1,10 +1,11 @@
 //! Session tickets (RFC 8446 section 4.6.1, RFC 5077): sealed state that a client brings back to resume a session.
 //!
 //! The server keeps no state for them. Keys come from outside, so that all workers, the next process and other nodes
-//! open each other's tickets. The first key of a list seals, all open. PURE but for the random nonces. Limit:
-//! `TICKET_BYTES_MAX`.
+//! open each other's tickets. Nodes derive them from a secret that they share. The first key of a list seals, all open.
+//! PURE but for the random nonces. Limit: `TICKET_BYTES_MAX`.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use rustls::server::ProducesTickets;
 use zeroize::Zeroize;
 
@@ -44,6 +45,19 @@ impl TicketKey {
         made
     }
 
+    /// The key of a period of time, from a secret that several nodes have. So nodes exchange no keys. A key reveals
+    /// nothing about the secret or another key (RFC 5869).
+    #[must_use]
+    pub fn derived(secret: &[u8], period: u64) -> Option<Self> {
+        let mut bytes = [0; TICKET_KEY_BYTES];
+        let pseudorandom = Salt::new(HKDF_SHA256, b"ringverb session tickets").extract(secret);
+        let number = period.to_be_bytes();
+        pseudorandom.expand(&[&number], TicketKeyBytes).ok()?.fill(&mut bytes).ok()?;
+        let key = Self::of_bytes(bytes);
+        bytes.zeroize();
+        Some(key)
+    }
+
     /// For another process.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; TICKET_KEY_BYTES] {
@@ -51,6 +65,15 @@ impl TicketKey {
         let from = self.name.iter().chain(&self.key);
         bytes.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
         bytes
+    }
+}
+
+/// The length of what is derived.
+struct TicketKeyBytes;
+
+impl KeyType for TicketKeyBytes {
+    fn len(&self) -> usize {
+        TICKET_KEY_BYTES
     }
 }
 
@@ -116,5 +139,20 @@ impl ProducesTickets for Tickets {
         let length = key.open_in_place(nonce, Aad::from(name), &mut plain).ok()?.len();
         plain.truncate(length);
         Some(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_with_one_secret_derive_one_key_for_each_period() {
+        let of = |secret: &[u8], period| TicketKey::derived(secret, period).unwrap().to_bytes();
+        assert_eq!(of(b"secret", 7), of(b"secret", 7));
+        assert_ne!(of(b"secret", 7), of(b"secret", 8));
+        assert_ne!(of(b"secret", 7), of(b"another", 7));
+        // The names are different, too, or a node would try the wrong key.
+        assert_ne!(of(b"secret", 7)[..NAME_BYTES], of(b"secret", 8)[..NAME_BYTES]);
     }
 }

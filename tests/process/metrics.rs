@@ -523,16 +523,6 @@ fn questions_between_nodes_are_counted_by_the_names_of_soketi() {
     drop(client);
 }
 
-#[test]
-fn the_time_until_a_certificate_expires_is_known_if_there_is_one() {
-    const NAME: &str = "ringverb_certificate_expiry_seconds";
-    let mut server = setup().workers(1).secure().start();
-    let samples = scrape(&AdminClient::of(&mut server));
-    assert!(samples[NAME] > 86_400.0, "{}", samples[NAME]);
-    let mut plain = setup().workers(1).start();
-    assert!(!scrape(&AdminClient::of(&mut plain)).contains_key(NAME));
-}
-
 fn root(file: &str) -> String {
     format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))
 }

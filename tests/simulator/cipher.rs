@@ -4,7 +4,11 @@
 //! the wire differ from those of the content, a record that is lost, doubled or sealed twice is noticed, and the server
 //! may owe an answer without content. Both ends are here; the wire (`kernel.rs`) has the client's end.
 
+use ringverb::proxy_header::OWN_HEADERS;
 use ringverb::tls::socket::{ChannelEnd, Opened, SecureChannel};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::random::Random;
 
 const HEADER: usize = 5;
 const CHECK: usize = 4;
@@ -249,5 +253,22 @@ impl SimClient {
         }
         self.input.drain(..used);
         content
+    }
+}
+
+/// A header that names the peer itself, or that the peer speaks for itself: either way the rules are the peer's.
+pub(crate) fn proxy_header(random: &Random, peer: SocketAddr) -> Vec<u8> {
+    let IpAddr::V4(address) = peer.ip() else { return OWN_HEADERS[1].to_vec() };
+    let port = peer.port();
+    match random.below(4) {
+        0 => OWN_HEADERS[0].to_vec(),
+        1 => OWN_HEADERS[1].to_vec(),
+        2 => format!("PROXY TCP4 {address} 10.0.0.2 {port} 80\r\n").into_bytes(),
+        _ => {
+            let fields = random.below(40);
+            let length = u16::try_from(12 + fields).expect("small").to_be_bytes();
+            let start = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &address.octets()].concat();
+            [&start[..], &[10, 0, 0, 2], &port.to_be_bytes(), &[0, 80], &vec![4; fields]].concat()
+        }
     }
 }

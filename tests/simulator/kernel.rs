@@ -11,14 +11,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
 use ringverb::mailbox::Doorbell;
 use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 
-use crate::cipher::{SimChannel, SimClient};
+use crate::cipher::{SimChannel, SimClient, proxy_header};
 use crate::random::Random;
 
 /// One connection between a client and the server.
@@ -169,6 +169,7 @@ pub(crate) struct World {
     pub(crate) is_fickle: bool,
     /// All connections have a cipher.
     pub(crate) is_secure: bool,
+    pub(crate) proxies: Vec<IpAddr>,
 }
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -186,11 +187,15 @@ impl World {
             is_short_of_descriptors: false,
             is_fickle: true,
             is_secure: false,
+            proxies: Vec::new(),
         }
     }
 
     pub(crate) fn add_wire(&mut self, mut wire: Wire) -> usize {
         wire.secure = self.is_secure.then(SimClient::default);
+        if self.proxies.contains(&wire.peer.ip()) {
+            wire.to_server.extend(proxy_header(&self.random, wire.peer));
+        }
         self.wires.push(wire);
         self.wires.len() - 1
     }

@@ -1,6 +1,7 @@
 //! The cores of one process, as the worker drives them: a core ticks when its ring wakes it, and only then.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -113,10 +114,10 @@ pub(crate) struct InCluster {
 
 /// The app of the default configuration; in a cluster its backend wants to hear of everything.
 fn app(has_webhooks: bool) -> App {
-    config(has_webhooks, false).apps.remove(0)
+    config(has_webhooks, false, &[]).apps.remove(0)
 }
 
-fn config(has_webhooks: bool, counts_addresses: bool) -> Config {
+fn config(has_webhooks: bool, counts_addresses: bool, proxies: &[IpAddr]) -> Config {
     let names = [("ID", "1001"), ("KEY", "app-key"), ("SECRET", "app-secret")];
     let variable = |(name, value): (&str, &str)| (format!("REVERB_APP_{name}"), value.to_owned());
     let mut environment: HashMap<String, String> = names.into_iter().map(variable).collect();
@@ -124,6 +125,11 @@ fn config(has_webhooks: bool, counts_addresses: bool) -> Config {
         let most = CONNECTIONS_PER_IP_MAX.to_string();
         environment.insert("RINGVERB_CONNECTIONS_PER_IP_MAX".to_owned(), most);
         environment.insert("RINGVERB_TRUSTED_PROXIES".to_owned(), "10.0.0.0/8".to_owned());
+    }
+    if !proxies.is_empty() {
+        let named: Vec<String> = proxies.iter().map(ToString::to_string).collect();
+        environment.insert("RINGVERB_TRUSTED_PROXIES".to_owned(), named.join(","));
+        environment.insert("RINGVERB_PROXY_PROTOCOL".to_owned(), "on".to_owned());
     }
     if has_webhooks {
         environment.insert("RINGVERB_WEBHOOK_URL".to_owned(), "http://127.0.0.1/".to_owned());
@@ -136,7 +142,7 @@ fn config(has_webhooks: bool, counts_addresses: bool) -> Config {
 
 /// The defaults, but for what the world says.
 fn rules(connections_max: usize) -> Rules {
-    let config = config(false, false);
+    let config = config(false, false, &[]);
     Rules {
         request_size_max: config.request_size_max,
         request_seconds: config.handshake_timeout_seconds,
@@ -187,7 +193,9 @@ impl Process {
     pub(crate) fn new(world: &Shared, shape: Shape, node: Option<InCluster>) -> Self {
         let Shape { cores, ring_capacity, seed, http_connections_max, .. } = shape;
         let apps = Arc::new(Apps::new(vec![app(node.is_some())]));
-        let overload = Arc::new(Overload::new(&config(false, shape.counts_addresses), seed));
+        let proxies = world.borrow().proxies.clone();
+        let overload =
+            Arc::new(Overload::new(&config(false, shape.counts_addresses, &proxies), seed));
         let mailboxes = mesh_of(cores, ring_capacity).expect("doorbells");
         let first = world.borrow_mut().add_cores(usize::from(cores));
         let cores = mailboxes.into_iter().map(|mailbox| {

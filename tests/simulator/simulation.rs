@@ -50,6 +50,7 @@ impl Simulation {
     pub(crate) fn new(random: Random, is_mostly_http: bool) -> Self {
         let is_secure = random.is_one_seed_in(3);
         let changes = Changes::new(&random, !is_mostly_http);
+        let is_proxied = random.is_one_seed_in(4);
         let cores = 1 + u16::try_from(random.below(5)).expect("small");
         let is_crowded = random.one_in(4);
         let http_connections_max =
@@ -63,9 +64,17 @@ impl Simulation {
             listeners: Vec::new(),
             is_successor: false,
         };
+        // Where addresses are counted, clients on other addresses are not to be taken for proxies.
+        let proxies: &[[u8; 4]] = match shape.counts_addresses {
+            _ if !is_proxied => &[],
+            true => &[[10, 0, 0, 1]],
+            false => &[[127, 0, 0, 1], [10, 0, 0, 1]],
+        };
+        let proxies = proxies.iter().map(|proxy| (*proxy).into()).collect();
         let world = new_world(random);
         world.borrow_mut().is_short_of_descriptors = true;
         world.borrow_mut().is_secure = is_secure;
+        world.borrow_mut().proxies = proxies;
         let process = Process::new(&world, shape, None);
         Self {
             process,

@@ -89,6 +89,7 @@ options! {
         TlsCert "tls_cert" ["RINGVERB_TLS_CERT"] "", list("PEM files with the whole chain, comma separated"), "certificates; with them the port is TLS";
         TlsKey "tls_key" ["RINGVERB_TLS_KEY"] "", list("PEM files, comma separated, in the same order"), "private keys of RINGVERB_TLS_CERT";
         TlsPort "tls_port" ["RINGVERB_TLS_PORT"] "", number(1, 65_535).note("empty: the port itself is TLS"), "port for TLS beside the plain port";
+        TlsTicketSecret "tls_ticket_secret" ["RINGVERB_TLS_TICKET_SECRET"] "", secret("16 to 256 characters; empty for none"), "shared by nodes, to resume TLS sessions";
         Path "path" ["REVERB_SERVER_PATH"] "", text("a path such as /ws, or empty"), "prefix of every URL path";
         Hostname "hostname" ["REVERB_HOST"] "localhost", text("a host name"), "host name of URLs in the start message";
         PublicPort "public_port" ["REVERB_PORT"] "", number(1, 65_535), "port that browsers use (nginx), for the start message";
@@ -117,7 +118,8 @@ options! {
         ConnectionsPerIpMax "connections_per_ip_max" ["RINGVERB_CONNECTIONS_PER_IP_MAX"] "", number(1, 65_535).note(NO_LIMIT), "open WebSockets of one client address";
         HandshakesPerIpPerSecondMax "handshakes_per_ip_per_second_max" ["RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT), "WebSocket handshakes of one client address";
         AuthFailuresPerIpPerSecondMax "auth_failures_per_ip_per_second_max" ["RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT), "failed API signatures of one client address";
-        TrustedProxies "trusted_proxies" ["RINGVERB_TRUSTED_PROXIES"] "", list("addresses and networks, comma separated"), "proxies whose X-Forwarded-For names the client";
+        TrustedProxies "trusted_proxies" ["RINGVERB_TRUSTED_PROXIES"] "", list("addresses and networks, comma separated"), "proxies that name the client";
+        ProxyProtocol "proxy_protocol" ["RINGVERB_PROXY_PROTOCOL"] "off", choice(&["off", "v1", "v2", "on"]), "PROXY header that trusted proxies must send first, on all ports";
         MemoryMax "memory_max" ["RINGVERB_MEMORY_MAX"] "", size_or_zero(16 << 20, SIZE_MAX).note("0 is off"), "resident memory; unset: 0.8 of cgroup's";
         WebhookTimeout "webhook_timeout" ["RINGVERB_WEBHOOK_TIMEOUT"] "30", seconds(1, 3_600), "time for one request to a backend";
         WebhookRetry "webhook_retry" ["RINGVERB_WEBHOOK_RETRY"] "300", seconds(0, 86_400).note("0 tries once"), "time after which a failing batch of webhooks is given up";

@@ -171,16 +171,6 @@ fn values_written_by_hand_are_named_with_where_they_belong() {
         ("env('REVERB_SERVER_PATH', '')", "'/ws'", "path = /ws"),
         ("env('REVERB_SCALING_ENABLED', false)", "true", "scaling.enabled = true"),
         ("'provider' => 'config'", "'provider' => 'database'", "provider \"database\""),
-        (
-            "'tls' => []",
-            "'tls' => ['local_cert' => '/etc/cert.pem']",
-            "RINGVERB_TLS_CERT=/etc/cert.pem and RINGVERB_TLS_KEY=/etc/cert.pem, or",
-        ),
-        (
-            "'tls' => []",
-            "'tls' => ['local_cert' => '/c', 'local_pk' => '/k', 'passphrase' => 'hunter2']",
-            "RINGVERB_TLS_CERT=/c and RINGVERB_TLS_KEY=/k, or let a proxy such as nginx serve it. A key with a passphrase",
-        ),
         ("env('REVERB_APP_ID')", "'7'", "app apps[0] with the id \"7\""),
     ] {
         let warnings = warnings_with(&changed(from, to), &[]);

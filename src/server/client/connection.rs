@@ -44,7 +44,13 @@ impl ServerConnection {
         let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
         for address in addresses {
             match TcpStream::connect_timeout(&address, TIMEOUT).and_then(prepare) {
-                Ok(stream) => {
+                Ok(mut stream) => {
+                    let own = stream.local_addr().map(|own| own.ip());
+                    let header = own.map_or(&[][..], |own| peer.proxied.header(own));
+                    if let Err(error) = stream.write_all(header) {
+                        last = error;
+                        continue;
+                    }
                     let stream = ServerStream::new(stream, peer.tls.as_ref())?;
                     return Ok(Self { stream, input: Vec::new(), authority });
                 }

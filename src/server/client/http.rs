@@ -197,6 +197,7 @@ fn validation(body: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::peer::Proxied;
     use super::*;
     use crate::app::{Secret, sample};
 
@@ -207,8 +208,14 @@ mod tests {
         app.id = "3".to_owned();
         app.key = "278d425bdf160c739803".to_owned();
         app.secret = Secret::new("7ad3773142a6692b25b8");
-        let peer =
-            ServerPeer { host: "h".to_owned(), port: 1, prefix: "/ws".to_owned(), app, tls: None };
+        let peer = ServerPeer {
+            host: "h".to_owned(),
+            port: 1,
+            prefix: "/ws".to_owned(),
+            app,
+            tls: None,
+            proxied: Proxied::default(),
+        };
         let body = r#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
         let target = signed_target(&peer, "POST", "/events", &[], body, 1_353_088_179);
         assert_eq!(
@@ -230,6 +237,7 @@ mod tests {
             prefix: String::new(),
             app: sample(),
             tls: None,
+            proxied: Proxied::default(),
         };
         let sentence = |status, body: &str| match (HttpAnswer { status, body: body.to_owned() })
             .object(&peer)

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{CommandFailure, note, shown};
 use crate::app::{App, Secret};
+use crate::config::network::Network;
 use crate::config::{Config, TlsOptions};
+use crate::proxy_header::OWN_HEADERS;
 use crate::server::cli::{Address, CommandTarget};
 use crate::server::development::{self, DevelopmentAccess};
 
@@ -23,6 +25,36 @@ pub(super) struct ServerPeer {
     pub(super) app: App,
     /// The port is TLS with these certificates.
     pub(super) tls: Option<TlsOptions>,
+    /// What the server awaits of trusted proxies, of which this host may be one.
+    pub(super) proxied: Proxied,
+}
+
+/// The PROXY protocol of the configured server.
+#[derive(Debug, Default)]
+pub(super) struct Proxied {
+    versions: Option<[bool; 2]>,
+    proxies: Vec<Network>,
+}
+
+impl Proxied {
+    /// A URL names another server.
+    fn of(config: &Config, has_url: bool) -> Self {
+        if has_url {
+            return Self::default();
+        }
+        Self { versions: config.proxy_protocol, proxies: config.trusted_proxies.clone() }
+    }
+
+    /// The header that a connection from this address must begin with: this command speaks for itself.
+    pub(super) fn header(&self, own: IpAddr) -> &'static [u8] {
+        let [line, binary] = OWN_HEADERS;
+        match self.versions {
+            Some(_) if !self.proxies.iter().any(|proxy| proxy.contains(own)) => &[],
+            None => &[],
+            Some([_, true]) => binary,
+            Some([_, false]) => line,
+        }
+    }
 }
 
 impl ServerPeer {
@@ -45,10 +77,11 @@ impl ServerPeer {
             }
             let address = access.address;
             let tls = main_port_tls(&config, url.is_some());
+            let proxied = Proxied::of(&config, url.is_some());
             let app = with_credentials(config.apps.swap_remove(0), &access);
             let (host, port, prefix) =
                 url.unwrap_or_else(|| (address.ip().to_string(), address.port(), access.path));
-            return Ok(Self { host, port, prefix, app, tls });
+            return Ok(Self { host, port, prefix, app, tls, proxied });
         }
         let app = choose_app(&mut config, target.app.as_deref())?;
         Self::configured(config, url, app)
@@ -68,7 +101,8 @@ impl ServerPeer {
     /// At the given URL, or at the configured address.
     fn configured(config: Config, url: Option<Url>, app: App) -> Result<Self, CommandFailure> {
         if let Some((host, port, prefix)) = url {
-            return Ok(Self { host, port, prefix, app, tls: None });
+            let proxied = Proxied::default();
+            return Ok(Self { host, port, prefix, app, tls: None, proxied });
         }
         if config.port == 0 {
             return Err(CommandFailure::Usage(
@@ -84,7 +118,8 @@ impl ServerPeer {
             host => host.to_string(),
         };
         let tls = main_port_tls(&config, false);
-        Ok(Self { host, port: config.port, prefix: config.path, app, tls })
+        let proxied = Proxied::of(&config, false);
+        Ok(Self { host, port: config.port, prefix: config.path, app, tls, proxied })
     }
 
     /// Host and port, as in a URL.

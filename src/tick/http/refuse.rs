@@ -11,6 +11,7 @@ use crate::http1::refusal::RequestRefusal;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
 use crate::limits;
+use crate::proxy_header::HeaderFault;
 use crate::pusher::json;
 use crate::text::two_sentences;
 
@@ -72,7 +73,19 @@ impl Session {
     pub(in crate::tick) fn refuse_plain(&mut self, http: &mut Http) {
         let text = "This port is TLS: use https:// or wss://.";
         let response = Response::text(400, text);
-        let response = self.refused(http, About::default(), response, Cause::PlainOnTlsPort, &[]);
+        let cause = match what_it_is(self.input()) {
+            Cause::ProxyProtocol => Cause::ProxyProtocol,
+            _ => Cause::PlainOnTlsPort,
+        };
+        let response = self.refused(http, About::default(), response, cause, &[]);
+        self.close_with(&response, false);
+    }
+
+    /// The peer must begin with a header of the PROXY protocol, and it did not.
+    pub(in crate::tick) fn refuse_header(&mut self, http: &mut Http, fault: HeaderFault) {
+        let response = Response::text(400, "A header of the PROXY protocol must come first.");
+        let why = [Detail::Own(fault.text())];
+        let response = self.refused(http, About::default(), response, Cause::ProxyHeader, &why);
         self.close_with(&response, false);
     }
 
@@ -157,11 +170,12 @@ fn explained(mut response: Response, line: Option<String>) -> Response {
 /// Recognizes other protocols by their first bytes.
 fn what_it_is(input: &[u8]) -> Cause {
     const TLS_HANDSHAKE: u8 = 0x16;
-    /// Of the PROXY protocol's second version, behind the empty lines that any request may begin with.
+    /// Of the PROXY protocol's second version, which may be behind the empty lines that any request may begin with.
     const PROXY_2: &[u8] = b"\0\r\nQUIT";
+    let input_2 = input.strip_prefix(b"\r\n\r\n").unwrap_or(input);
     match input {
         [TLS_HANDSHAKE, ..] => Cause::TlsOnPlainPort,
-        _ if input.starts_with(b"PROXY ") || input.starts_with(PROXY_2) => Cause::ProxyProtocol,
+        _ if input.starts_with(b"PROXY ") || input_2.starts_with(PROXY_2) => Cause::ProxyProtocol,
         _ if memchr::memmem::find(first_line(input), b" HTTP/").is_none() => Cause::NotHttp,
         _ => Cause::BadRequest,
     }

@@ -60,6 +60,8 @@ pub(in crate::tick) enum Timer {
     None,
     /// The first byte: a silent connection costs a descriptor.
     FirstByte,
+    /// The header of the PROXY protocol, from the accept on.
+    ProxyHeader,
     /// The TLS handshake, from its first byte on.
     TlsHandshake,
     /// A whole request, from its first byte on (docs/PROTOCOL.md rule 17).
@@ -210,6 +212,11 @@ impl Session {
             held: 0,
             work: None,
         }
+    }
+
+    /// A header of the PROXY protocol has named the client. The proxy itself is not counted.
+    pub(in crate::tick) fn become_client(&mut self, client: SocketAddr, address_slot: AddressSlot) {
+        (self.peer, self.address_slot) = (client, address_slot);
     }
 
     /// A session of another process, with the bytes it had received.

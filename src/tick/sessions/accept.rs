@@ -5,6 +5,7 @@
 
 use core::net::SocketAddr;
 
+use super::table::AwaitedHeader;
 use crate::admission::AddressSlot;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
@@ -104,8 +105,39 @@ impl<K: Kernel> Reactor<K> {
         is_secure: bool,
     ) {
         let address = peer.ip();
-        let address_slot = match site.http.overload.admission.enter_socket(address) {
-            Ok(address_slot) => address_slot,
+        let Some(address_slot) = self.enter_address(site, peer) else {
+            self.closing.push(socket);
+            return;
+        };
+        // Only a connection within the limit of its address may replace another one.
+        if self.sessions.len() >= site.http.rules.connections_max
+            && let Some(key) = self.sessions.longest_waiting()
+        {
+            self.make_room(site, key, Session::refuse_idle);
+        }
+        let session = Session::new(peer, address_slot);
+        let reader = site.http.overload.admission.expects_header(address);
+        let awaited = reader.map(|reader| Box::new(AwaitedHeader { reader, is_secure }));
+        if is_secure && awaited.is_none() {
+            return self.begin_secure_session(site, socket, session);
+        }
+        if let Some(key) = self.keep_session(site, socket, None, session) {
+            if let Some(entry) = self.sessions.get(key) {
+                entry.awaited = awaited;
+            }
+            self.read_session(site, key);
+        }
+    }
+
+    /// Counts a socket for its address. `None`: the address has too many, and none of them could be ended for this one.
+    pub(super) fn enter_address(
+        &mut self,
+        site: &mut Site<'_>,
+        peer: SocketAddr,
+    ) -> Option<AddressSlot> {
+        let address = peer.ip();
+        match site.http.overload.admission.enter_socket(address) {
+            Ok(address_slot) => Some(address_slot),
             Err(most) => {
                 let values =
                     [Detail::Address(address), Detail::Counted(most.into(), "HTTP connection")];
@@ -117,27 +149,8 @@ impl<K: Kernel> Reactor<K> {
                     self.make_room(site, key, Session::refuse_idle);
                 }
                 let admission = &site.http.overload.admission;
-                match admission.enter_socket_instead(address, makes_room.is_some()) {
-                    Some(address_slot) => address_slot,
-                    None => {
-                        self.closing.push(socket);
-                        return;
-                    }
-                }
+                admission.enter_socket_instead(address, makes_room.is_some())
             }
-        };
-        // Only a connection within the limit of its address may replace another one.
-        if self.sessions.len() >= site.http.rules.connections_max
-            && let Some(key) = self.sessions.longest_waiting()
-        {
-            self.make_room(site, key, Session::refuse_idle);
-        }
-        let session = Session::new(peer, address_slot);
-        if is_secure {
-            return self.begin_secure_session(site, socket, session);
-        }
-        if let Some(key) = self.keep_session(site, socket, None, session) {
-            self.read_session(site, key);
         }
     }
 

@@ -9,6 +9,7 @@
 //! `ACCEPTS_PER_TICK_MAX` connections.
 
 mod accept;
+mod proxied;
 mod secure;
 mod table;
 
@@ -173,7 +174,9 @@ impl<K: Kernel> Reactor<K> {
             entry.is_deferred = false;
             ready.push_back(key);
         }
-        let seconds = if entry.is_in_handshake() {
+        let seconds = if entry.awaited.is_some() {
+            entry.session.header_timer(site.http)
+        } else if entry.is_in_handshake() {
             entry.session.handshake_timer(entry.has_received, site.http)
         } else {
             entry.session.next_timer(entry.is_blocked, site.http)
@@ -295,7 +298,11 @@ impl<K: Kernel> Reactor<K> {
                 return self.go_on(site, key, true);
             }
             // Input that has arrived by now was in time.
-            Timer::FirstByte | Timer::TlsHandshake | Timer::Request | Timer::KeepAlive
+            Timer::FirstByte
+            | Timer::ProxyHeader
+            | Timer::TlsHandshake
+            | Timer::Request
+            | Timer::KeepAlive
                 if entry.read_in_tick != self.tick && entry.wants_bytes() =>
             {
                 let wants_bytes = self.serve_input(site, key);

@@ -51,7 +51,8 @@ impl<K: Kernel> Reactor<K> {
         key: SessionKey,
         count: usize,
     ) -> bool {
-        let (begin, end) = (RECORD_BYTES_MAX, RECORD_BYTES_MAX + count);
+        let end = RECORD_BYTES_MAX + count;
+        let Some(begin) = self.take_header(site, key, end) else { return false };
         // The spare buffers are beside the entries.
         let Sessions { entries, spare, .. } = &mut self.sessions;
         let Some(entry) = entries.get_mut(key.slot as usize) else { return false };

@@ -14,6 +14,7 @@ use super::super::http::{Session, Spare, Timer};
 use super::super::kernel::SessionKey;
 use super::super::reactor::Queued;
 use crate::clock::Moment;
+use crate::proxy_header::ProxyHeaderReader;
 use crate::tls::socket::{SecureChannel, SecureSocket};
 use crate::wheel::Wheel;
 
@@ -30,6 +31,8 @@ pub(super) struct SessionEntry<S, C> {
     pub(super) socket: S,
     /// With TLS: its channel.
     pub(super) secure: Option<Box<SecureSocket<C>>>,
+    /// It must begin with a header of the PROXY protocol.
+    pub(super) awaited: Option<Box<AwaitedHeader>>,
     /// A byte of its TLS handshake has arrived.
     pub(super) has_received: bool,
     pub(super) generation: u32,
@@ -49,6 +52,13 @@ pub(super) struct SessionEntry<S, C> {
     /// The earliest entry of the wheel; `NEVER`: none.
     pub(super) look_at_seconds: u32,
     pub(super) session: Session,
+}
+
+/// The header of the PROXY protocol that a trusted proxy must send.
+pub(super) struct AwaitedHeader {
+    pub(super) reader: ProxyHeaderReader,
+    /// TLS follows.
+    pub(super) is_secure: bool,
 }
 
 /// By slot.
@@ -104,21 +114,30 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
             && !self.secure.as_ref().is_some_and(|secure| secure.has_output())
     }
 
-    /// See `Session::may_move`. A TLS handshake cannot be continued by another process.
+    /// See `Session::may_move`. No other process can continue a TLS handshake, or a PROXY header.
     pub(super) fn may_move(&self) -> bool {
         let may_secure = |secure: &SecureSocket<C>| {
             secure.is_established() && !secure.has_output() && !secure.has_ended()
         };
-        self.session.may_move() && self.secure.as_deref().is_none_or(may_secure)
+        self.awaited.is_none()
+            && self.session.may_move()
+            && self.secure.as_deref().is_none_or(may_secure)
     }
 
+    /// Of TLS, or before it.
     pub(super) fn is_in_handshake(&self) -> bool {
-        self.secure.as_ref().is_some_and(|secure| !secure.is_established())
+        self.awaited.is_some()
+            || self.secure.as_ref().is_some_and(|secure| !secure.is_established())
     }
 
-    /// Memory of its TLS.
+    /// Memory of its TLS, and of the header before it.
     pub(super) fn secure_bytes(&self) -> usize {
-        self.secure.as_ref().map_or(0, |secure| size_of::<SecureSocket<C>>() + secure.heap_bytes())
+        let awaited = if self.awaited.is_some() { size_of::<AwaitedHeader>() } else { 0 };
+        awaited
+            + self
+                .secure
+                .as_ref()
+                .map_or(0, |secure| size_of::<SecureSocket<C>>() + secure.heap_bytes())
     }
 }
 
@@ -197,6 +216,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         let slot = self.entries.insert(SessionEntry {
             socket,
             secure,
+            awaited: None,
             has_received: false,
             generation,
             read_in_tick: 0,
@@ -242,7 +262,10 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         // The client cannot have read an answer that leaves with this tick's flush, so the session does not wait for it
         // yet.
         let waits = entry.session.waits_for_client() && !entry.has_answer;
-        let (was, is_silent) = (entry.wait_number, entry.session.timer == Timer::FirstByte);
+        let (was, is_silent) = (
+            entry.wait_number,
+            matches!(entry.session.timer, Timer::FirstByte | Timer::ProxyHeader),
+        );
         if waits == (was != 0) {
             return;
         }

@@ -25,6 +25,9 @@ fn batch(server: &Server, body: &str) -> Seen {
 
 const SIGNATURE: &str = "401 Authentication signature invalid.";
 
+const PROXIED: [(&str, &str); 2] =
+    [("RINGVERB_PROXY_PROTOCOL", "on"), ("RINGVERB_TRUSTED_PROXIES", "127.0.0.1")];
+
 #[rustfmt::skip]
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -37,7 +40,24 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::ProxyProtocol, env: &[],
         act: |server| http(server, b"PROXY TCP4 192.0.2.1 192.0.2.2 5123 8080\r\nGET /up HTTP/1.1\r\nHost: x\r\n\r\n"),
         answer: "400 Bad request.",
-        line: "a proxy sends the PROXY protocol, which is not supported: switch it off there (HAProxy: send-proxy) and name the proxy in RINGVERB_TRUSTED_PROXIES; X-Forwarded-For then names the clients",
+        line: "a header of the PROXY protocol was sent, but RINGVERB_PROXY_PROTOCOL is off, or RINGVERB_TRUSTED_PROXIES does not name this peer: set both, or switch it off in the proxy (HAProxy: send-proxy)",
+    },
+    Case {
+        cause: Cause::ProxyHeader, env: &PROXIED,
+        act: |server| http(server, b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n"),
+        answer: "400 A header of the PROXY protocol must come first.",
+        line: "this peer must begin with a header of the PROXY protocol (RINGVERB_PROXY_PROTOCOL, RINGVERB_TRUSTED_PROXIES), but it sent none: switch it on there (HAProxy: send-proxy or send-proxy-v2)",
+    },
+    Case {
+        cause: Cause::ProxyHeaderTimeout, env: &[PROXIED[0], PROXIED[1], ("RINGVERB_HANDSHAKE_TIMEOUT", "1")],
+        act: |server| {
+            let mut wire = server.wire();
+            wire.send(b"PROXY TCP4 192.0.2.1");
+            wire.ended();
+            Seen::http(&wire, Answer::Silence)
+        },
+        answer: "",
+        line: "a connection of a proxy was closed because its header of the PROXY protocol was not complete after 1 s (RINGVERB_PROXY_PROTOCOL)",
     },
     Case {
         cause: Cause::Http2, env: &[],

@@ -1,8 +1,10 @@
 //! Certificates: what a start and `check` say of files that cannot be used, names, and reloading.
 
 use rustls::pki_types::ServerName;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::admin::AdminClient;
 use crate::support::{Finished, Server, Setup, Wire, eventually, tls};
 
 fn with(certificate: &str, key: &str) -> Setup {
@@ -74,7 +76,11 @@ fn a_check_names_the_certificate_and_a_missing_chain() {
 
 /// Whether a client that asks for this name accepts the certificate that it is sent.
 fn serves(server: &Server, name: &'static str) -> bool {
-    let stream = TcpStream::connect(server.address).expect("the server accepts");
+    is_served(server.address, name)
+}
+
+fn is_served(address: SocketAddr, name: &'static str) -> bool {
+    let stream = TcpStream::connect(address).expect("the server accepts");
     let name = ServerName::try_from(name).expect("a name");
     let mut client = rustls::ClientConnection::new(tls::client(), name).expect("a client");
     let mut wire = Wire::new(stream);
@@ -124,4 +130,87 @@ fn files_that_change_are_read_again_and_a_broken_pair_leaves_the_earlier_one_in_
     });
     // Established connections stay.
     client.sync();
+}
+
+#[test]
+fn pairs_of_the_toml_file_are_chosen_by_name() {
+    let tables = ["server", "other"].map(|name| {
+        let [certificate, key] = tls::pair(name);
+        format!("[[server.tls]]\ncert = \"{certificate}\"\nkey = \"{key}\"\n")
+    });
+    let server = Setup::new().file("ringverb.toml", &tables.concat()).start();
+    assert!(serves(&server, "localhost") && serves(&server, "other.test"));
+}
+
+#[test]
+fn the_certificate_of_reverbs_configuration_or_of_herd_is_used() {
+    let [certificate, key] = tls::pair("server");
+    let php = format!(
+        "<?php return ['servers' => ['reverb' => ['options' => ['tls' => ['local_cert' => '{certificate}', 'local_pk' \
+         => env('PK', '{key}')]]]]];"
+    );
+    let server = Setup::new().file(".env", "A=b").file("config/reverb.php", &php).start();
+    assert!(serves(&server, "localhost"));
+    let text = |path: &str| std::fs::read_to_string(path).expect("a file");
+    for folder in [".config/valet", "Library/Application Support/Herd/config/valet"] {
+        let file = |end: &str| format!("{folder}/Certificates/other.test.{end}");
+        let [certificate, key] = tls::pair("other");
+        let setup =
+            Setup::new().file(&file("crt"), &text(&certificate)).file(&file("key"), &text(&key));
+        let home = setup.path("");
+        let setup = setup.env("HOME", home.to_str().expect("a path in UTF-8"));
+        let server = setup.env("REVERB_HOST", "other.test").start();
+        assert!(serves(&server, "other.test"));
+    }
+}
+
+#[test]
+fn metrics_have_the_end_of_each_certificate() {
+    let [certificate, key] = tls::pair("server");
+    let mut server = with(&certificate, &key).env("RINGVERB_ADMIN", "127.0.0.1:0").start();
+    let text = AdminClient::of(&mut server).get("/metrics").body;
+    let line = format!(
+        "ringverb_tls_certificate_expires_seconds{{certificate=\"{certificate}\"}} 4891363200"
+    );
+    assert!(text.contains(&line), "{text}");
+}
+
+/// Makes handshakes until `is_over`; how many there were. Each must succeed with one of the two certificates.
+fn knock(address: SocketAddr, is_over: &AtomicBool) -> usize {
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let is_served =
+            ["localhost", "other.test"].into_iter().any(|name| is_served(address, name));
+        assert!(is_served, "a handshake failed after {count}");
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn certificates_reload_under_load_and_no_handshake_fails() {
+    let read =
+        |name: &str| tls::pair(name).map(|path| std::fs::read_to_string(path).expect("a file"));
+    let [certificate, key] = read("server");
+    let setup = with("c.pem", "k.pem").file("c.pem", &certificate).file("k.pem", &key);
+    let paths = ["c.pem", "k.pem"].map(|name| setup.path(name));
+    // Several workers switch at different moments, and a client that tries both names could miss both.
+    let mut server = setup.workers(1).start();
+    let (address, is_over) = (server.address, AtomicBool::new(false));
+    server.trust = Some(tls::client());
+    let mut client = server.connect();
+    client.subscribe("a");
+    std::thread::scope(|scope| {
+        let threads = [(); 2].map(|()| scope.spawn(|| knock(address, &is_over)));
+        for name in ["other", "server"] {
+            for (path, text) in paths.iter().zip(read(name)) {
+                std::fs::write(path, text).expect("a file of the server");
+            }
+            server.line_with("certificates reloaded");
+            client.sync();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let counts = threads.map(|thread| thread.join().expect("handshakes"));
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    });
 }

@@ -313,3 +313,26 @@ fn a_drain_closes_tls_connections_in_order() {
     let finished = server.finish();
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn servers_with_one_ticket_secret_resume_the_sessions_of_each_other() {
+    let start =
+        |secret: &str| Setup::new().secure().env("RINGVERB_TLS_TICKET_SECRET", secret).start();
+    let [mut one, mut two] = ["a secret of both nodes"; 2].map(start);
+    let mut other = start("a secret of another node");
+    for version in [&TLS13, &TLS12] {
+        let trust = tls::client_of(&[version]);
+        let kind = |server: &mut Server| {
+            server.trust = Some(trust.clone());
+            let mut http = Http::new(server);
+            assert_eq!(http.ask(&Request::get("/channels")).status, 200);
+            http.wire.secure.as_ref().expect("TLS").handshake_kind()
+        };
+        assert_eq!(kind(&mut one), Some(HandshakeKind::Full));
+        assert_eq!(kind(&mut two), Some(HandshakeKind::Resumed));
+        assert_eq!(kind(&mut one), Some(HandshakeKind::Resumed));
+        assert_eq!(kind(&mut other), Some(HandshakeKind::Full));
+    }
+    let short = Setup::new().secure().env("RINGVERB_TLS_TICKET_SECRET", "short").run();
+    assert!(short.stderr.contains("RINGVERB_TLS_TICKET_SECRET has 5 bytes"), "{}", short.stderr);
+}

@@ -1,6 +1,8 @@
-//! TLS of the server: what clients of several kinds see, faults, resumption, certificates, and the take-over.
+//! TLS of the server: what clients of several kinds see, faults, resumption, certificates, the take-over, and the PROXY
+//! protocol before it.
 
 mod certificates;
 mod connections;
 mod peers;
+mod proxied;
 mod takeover;

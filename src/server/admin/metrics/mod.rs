@@ -222,10 +222,10 @@ metrics! {
             OverloadLevel::Over => 1,
             OverloadLevel::FarOver => 2,
         });
-    "certificate_expiry_seconds" Gauge [] "Time until the first certificate expires, below 0 afterwards; 86400 are a day. Nothing without TLS.",
-        |scrape, out| if let Some(seconds) = scrape.certificate_seconds() { out.sample(&[], seconds) };
     "takeover_duration_seconds" Gauge [] "Time of the take-over by which this process received connections. Nothing without one.",
         |scrape, out| if let Some(time) = scrape.sources.takeover { out.sample(&[], time.as_secs_f64()) };
+    "tls_certificate_expires_seconds" Gauge ["certificate"] "Until when a certificate in use is valid, in seconds since 1970; the label is the file. Nothing without TLS.",
+        |scrape, out| scrape.certificates(out);
     "workers" Gauge [] "Cores that serve.",
         |scrape, out| out.sample(&[], scrape.sources.shared.metrics.len());
     "ready" Gauge [] "1 if /ready answers 200.",

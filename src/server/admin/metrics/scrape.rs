@@ -4,7 +4,7 @@
 //! `CoreMetrics`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::exposition::Samples;
@@ -14,6 +14,7 @@ use crate::mailbox::Doorbell;
 use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
 };
+use crate::server::certificates::CertificateState;
 use crate::worker::Shared;
 
 /// The label of all apps that have no row of their own. No app can have this id: ids are parts of URLs.
@@ -27,9 +28,9 @@ pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) webhooks: Arc<WebhookCounters>,
     /// How long the take-over by this process took, if it has taken over.
     pub(in crate::server) takeover: Option<Duration>,
+    /// `None`: no port is TLS.
+    pub(in crate::server) certificates: Option<Arc<CertificateState>>,
     pub(in crate::server) started_unix_seconds: u64,
-    /// When the first certificate expires, in seconds since 1970. `None`: no port is TLS.
-    pub(in crate::server) certificates_valid_until: Option<Arc<AtomicI64>>,
 }
 
 /// One scrape.
@@ -115,12 +116,10 @@ impl Scrape<'_> {
         }
     }
 
-    /// Until the first certificate expires.
-    pub(super) fn certificate_seconds(&self) -> Option<f64> {
-        let until = self.sources.certificates_valid_until.as_ref()?.load(Ordering::Relaxed);
-        let now = i64::try_from(self.unix_seconds).ok()?;
-        let seconds = until.saturating_sub(now).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-        i32::try_from(seconds).ok().map(f64::from)
+    /// Until when the certificates in use are valid.
+    pub(super) fn certificates(&self, out: &mut Samples) {
+        let valid = self.sources.certificates.iter().flat_map(|state| state.valid_until());
+        valid.for_each(|(file, until)| out.sample(&[&*file], until));
     }
 
     pub(super) fn has_cluster(&self) -> bool {

@@ -110,12 +110,20 @@ impl Session {
         self.seconds(http)
     }
 
+    /// `next_timer` before a header of the PROXY protocol.
+    pub(in crate::tick) fn header_timer(&mut self, http: &Http) -> Option<u32> {
+        let is_new = std::mem::replace(&mut self.timer, Timer::ProxyHeader) != Timer::ProxyHeader;
+        is_new.then(|| self.seconds(http)).flatten()
+    }
+
     /// The length of its timer.
     pub(in crate::tick) fn seconds(&self, http: &Http) -> Option<u32> {
         let rules = &http.rules;
         match self.timer {
             Timer::None => None,
-            Timer::FirstByte => Some(rules.request_seconds.min(limits::FIRST_BYTE_TIMEOUT_SECONDS)),
+            Timer::FirstByte | Timer::ProxyHeader => {
+                Some(rules.request_seconds.min(limits::FIRST_BYTE_TIMEOUT_SECONDS))
+            }
             Timer::TlsHandshake | Timer::Request | Timer::Answer => Some(rules.request_seconds),
             Timer::KeepAlive => Some(rules.keepalive_seconds),
             Timer::Cores => Some(u32::try_from(limits::GATHER_TIMEOUT_MS / 1_000).unwrap_or(1)),
@@ -127,6 +135,7 @@ impl Session {
     pub(in crate::tick) fn refuse_late(&self, http: &mut Http) {
         let cause = match self.timer {
             Timer::FirstByte => Cause::NothingSent,
+            Timer::ProxyHeader => Cause::ProxyHeaderTimeout,
             Timer::TlsHandshake => Cause::TlsTimeout,
             Timer::Request => Cause::RequestTimeout,
             Timer::Answer => Cause::AnswerUnread,

@@ -1,0 +1,82 @@
+#!/bin/sh
+# TLS in the server beside the same server in plain HTTP, and beside nginx that ends TLS: tls.sh FOLDER [ROUNDS]
+# Writes one JSON file for each comparison and FOLDER/tls.md. Server on CPU 0, client on CPU 1 (SERVER_CPUS,
+# CLIENT_CPU). The row of nginx is nginx alone; the plain server works behind it and costs what the first row says.
+# Huge pages are off, because memory of a process grows by 2 MiB with them. 3 rounds take about 10 minutes. Other work
+# on the machine makes the times longer; ratios within a round remain. Needs nginx.
+set -eu
+[ $# -ge 1 ] || { echo "usage: tls.sh FOLDER [ROUNDS]" >&2; exit 2; }
+folder=$1
+rounds=${2:-3}
+here=$(cd "$(dirname "$0")" && pwd)
+target=${CARGO_TARGET_DIR:-$here/../target}
+mkdir -p "$folder"
+table=$folder/tls.md
+failed=0
+[ -n "${BUILT:-}" ] || (cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
+
+{
+    echo "# TLS"
+    echo
+    echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc) cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
+    echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds; server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
+} > "$table"
+
+export MIMALLOC_ALLOW_THP=0
+certificate="RINGVERB_TLS_CERT=$here/../tests/certificates/server.pem"
+key="RINGVERB_TLS_KEY=$here/../tests/certificates/server.key.pem"
+plain="plain=ws://127.0.0.1:6461 $here/ringverb.sh --port 6461"
+tls="tls=wss://127.0.0.1:6462 env $certificate $key $here/ringverb.sh --port 6462"
+nginx="nginx=wss://127.0.0.1:6463 $here/nginx-tls.sh --port 6463"
+
+# compare NAME TITLE FIGURES(comma-separated parts of names) SERVERS AND SCENARIO...: the first server is the yardstick.
+compare() {
+    name=$1 title=$2 figures=$3
+    shift 3
+    printf '\n## %s\n\n' "$title" >> "$table"
+    "$target/release/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
+        --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
+}
+
+compare fanout-1 "Fan-out to 5,000, 64 bytes, 1 in flight" "CPU per,p99 ms" \
+    --server "$plain" --server "$tls" --server "$nginx" -- fanout --in-flight 1 --seconds 4
+compare fanout-16 "The same, 16 in flight" "CPU per,p99 ms" \
+    --server "$plain" --server "$tls" --server "$nginx" -- fanout --in-flight 16 --seconds 4
+compare idle "15,000 idle connections with a private channel each" "RSS growth,CPU while idle,CPU per" \
+    --server "$plain" --server "$tls" --server "$nginx" -- idle --seconds 5
+
+# The client resumes the sessions of its earlier connections unless it is told not to.
+for kind in full-1.3 resumed-1.3 full-1.2 resumed-1.2; do
+    export RINGVERB_BENCH_TLS=$kind
+    compare "connect-$kind" "Handshake with a subscription, $kind" "CPU per" \
+        --server "$plain" --server "$tls" -- connect --subscribe --connections 5000
+done
+unset RINGVERB_BENCH_TLS
+
+# p99 of a fan-out during 500 handshakes a second, in turn with the same alone. Both clients share a CPU: when the
+# client's own lateness grows, too, the machine is too busy for this figure.
+bench="$target/release/ringverb-bench --url wss://127.0.0.1:6464 --pin ${CLIENT_CPU:-1} --any-exit"
+printf '\n## Fan-out at 20/s to 1,000: alone, and during 500 handshakes a second\n' >> "$table"
+env "$certificate" "$key" taskset -c "${SERVER_CPUS:-0}" "$here/ringverb.sh" --port 6464 > "$folder/server.log" 2>&1 &
+server=$!
+trap 'kill $server 2> /dev/null || true' EXIT
+sleep 2
+for round in $(seq "$rounds"); do
+    for kind in alone storm; do
+        load=
+        if [ $kind = storm ]; then
+            # shellcheck disable=SC2086 # the words of the command are arguments
+            $bench connect --rate 500 --connections 6000 > "$folder/handshakes.txt" 2>&1 &
+            load=$!
+            sleep 1
+        fi
+        printf '\nround %s, %s:\n\n' "$round" "$kind" >> "$table"
+        # shellcheck disable=SC2086
+        $bench --server-pid $server fanout --rate 20 --subscribers 1000 --seconds 6 |
+            grep -E "p50|p99 |lateness|CPU per" >> "$table" || failed=1
+        [ -z "$load" ] || wait $load || failed=1
+    done
+done
+
+cat "$table"
+exit $failed
