@@ -36,6 +36,14 @@ events! {
         "New TLS handshakes use new certificates.";
     "certificates_warning"
         "Something about the new certificates is unusual.";
+    "configuration_changed"
+        "A reload, or a change of an app: the new configuration is in use on all cores.";
+    "configuration_needs_takeover"
+        "Options of a reload that cannot change while the server runs.";
+    "configuration_refused"
+        "A reload, or a change of an app, was refused, and the earlier configuration stays in use.";
+    "configuration_warning"
+        "Something about the new configuration is unusual.";
     "connection_closing"
         "The server closes a connection. Level DEBUG.";
     "debug_message"

@@ -23,6 +23,7 @@ use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build};
 use crate::config::{Config, Merged, Sources, TlsOptions, Values, is_read_once, merge};
 use crate::mailbox::Doorbell;
+use crate::output;
 use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
 use crate::worker::configuration::{ConfigurationLink, RunningConfiguration};
@@ -33,11 +34,12 @@ pub(super) use outcome::Outcome;
 const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Options of the server that may change while it runs. All options of apps may.
-const CHANGEABLE: [OptionId; 8] = [
+const CHANGEABLE: [OptionId; 9] = [
     OptionId::MaxRequestSize,
     OptionId::HandshakeTimeout,
     OptionId::KeepaliveTimeout,
     OptionId::Debug,
+    OptionId::LogLevel,
     OptionId::Development,
     OptionId::TlsCert,
     OptionId::TlsKey,
@@ -287,8 +289,9 @@ impl Changer {
         self.shared.current.set(next.clone());
         if let Err(problem) = self.pass_on(next.clone()) {
             // They apply it as soon as they run again: it is in their list.
-            tracing::warn!("{problem}");
+            tracing::warn!(event = "configuration_warning", "{problem}");
         }
+        output::set_level(config.log.level);
         let mut keeps = self.tls.is_some() == config.tls.is_some();
         if let (Some(tls), Some(certificates)) =
             (self.changed_tls(&config).cloned(), &self.certificates)

@@ -49,8 +49,8 @@ impl Outcome {
     pub(super) fn log(&self) {
         match &self.line {
             None => {}
-            Some(Line::Done(line)) => tracing::info!("{line}"),
-            Some(Line::Refused(line)) => tracing::error!("{line}"),
+            Some(Line::Done(line)) => tracing::info!(event = "configuration_changed", "{line}"),
+            Some(Line::Refused(line)) => tracing::error!(event = "configuration_refused", "{line}"),
         }
     }
 
@@ -58,10 +58,11 @@ impl Outcome {
         let Applied { number, apps_added, apps_removed, apps_changed, warnings, .. } = applied;
         let (changed, needs_takeover) = (names(&applied.changed), names(&applied.needs_takeover));
         for warning in warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!(event = "configuration_warning", "{warning}");
         }
         if !needs_takeover.is_empty() {
             tracing::warn!(
+                event = "configuration_needs_takeover",
                 "options that cannot change while the server runs keep their values: {}. A take-over applies them and \
                  keeps the connections (SIGUSR2)",
                 needs_takeover.join(", ")

@@ -1,6 +1,7 @@
 //! Commands that speak to a running server, so that a developer can try each side alone (publish, channels, users,
 //! listen), a container engine can see whether it is up (health), and an operator what it does (top) and change it
-//! (reload, app, disconnect, unsubscribe). Blocking and plain: one connection, a deadline on every wait. Configuration comes from the same sources as the server's, TLS included (`secure.rs`).
+//! (reload, app, disconnect, unsubscribe). Blocking and plain: one connection, a deadline on every wait. Configuration
+//! comes from the same sources as the server's, TLS included (`secure.rs`).
 
 mod access;
 mod admin;
