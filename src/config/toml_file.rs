@@ -240,7 +240,7 @@ mod tests {
             "[[server.tls]]\ncert = \"a\"\nkey = \"b\"\n[[server.tls]]\nkey = \"d\"\ncert = \"c\"";
         let mut problems = Vec::new();
         let (server, _) = flatten(&parse(text).unwrap(), "x.toml", &mut problems);
-        assert_eq!(problems, [String::new(); 0]);
+        assert!(problems.is_empty(), "{problems:?}");
         let lists = ["tls_cert", "tls_key"].map(|key| server.0[key].as_str());
         assert_eq!(lists, ["a,c", "b,d"]);
     }

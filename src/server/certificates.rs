@@ -62,7 +62,6 @@ pub(super) struct Certificates {
 #[expect(clippy::disallowed_types, reason = "no worker locks it")]
 pub(super) struct CertificateState(std::sync::Mutex<Vec<(String, i64)>>);
 
-#[expect(clippy::disallowed_types, reason = "no worker locks it")]
 impl CertificateState {
     fn note(&self, options: &TlsOptions, identities: &[Identity]) {
         let pairs = options.pairs.iter().zip(identities);

@@ -326,6 +326,8 @@ fn a_backend_takes_access_back_and_wrong_requests_are_named() {
         (&error["channel"], &error["data"]["type"]),
         (&json!("presence-r"), &json!("AuthError"))
     );
+    let text = error["data"]["error"].as_str().unwrap_or_default();
+    assert!(text.contains("Access to the channel was withdrawn by the application"), "{error}");
     assert_eq!(ben.event()["event"], "pusher_internal:member_removed");
     anna.sync();
     assert_eq!(
@@ -337,7 +339,8 @@ fn a_backend_takes_access_back_and_wrong_requests_are_named() {
         post(&server, &format!("/connections/{}/force_reconnect", ben.socket_id), "").0,
         200
     );
-    assert_eq!(ben.closed().0, 4200);
+    let reconnect = "The application asks the client to connect again".to_owned();
+    assert_eq!(ben.closed(), (4200, reconnect));
     assert_eq!(post(&server, &format!("/connections/{}/terminate", anna.socket_id), "{}").0, 200);
     assert_eq!(anna.close_code_behind_events(), 4009);
     for cause in ["access_withdrawn", "reconnect_forced", "connection_terminated"] {

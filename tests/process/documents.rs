@@ -14,7 +14,7 @@ use crate::support::{Finished, Server, Setup};
 
 /// Names that tests read, and one of Reverb's own: not of this server.
 const OF_OTHERS: &[&str] =
-    &["RINGVERB_SEED", "RINGVERB_SEEDS", "RINGVERB_SECONDS", "REVERB_SERVER"];
+    &["RINGVERB_BINARY", "RINGVERB_SEED", "RINGVERB_SEEDS", "RINGVERB_SECONDS", "REVERB_SERVER"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -30,11 +30,11 @@ impl HaProxy {
             server.address
         );
         std::fs::write(&file, text).expect("a configuration");
-        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
         let child = Command::new("haproxy")
             .args(["-db", "-f"])
             .arg(&file)
-            .env("PATH", path)
+            // Debian has it where only the PATH of root looks.
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stderr(Stdio::null())
             .spawn()
             .expect("haproxy");
