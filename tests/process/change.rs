@@ -133,6 +133,30 @@ fn sighup_reloads_and_an_invalid_file_is_refused_whole_with_all_its_reasons() {
 }
 
 #[test]
+fn a_reload_cannot_take_the_token_of_a_listener_that_other_hosts_reach() {
+    let text = |admin: &str| format!("[server]\n{admin}\n{}", app("1", ""));
+    let public = format!("admin = \"0.0.0.0:0\"\nadmin_token = \"{TOKEN}\"");
+    // Empty: the file names the place.
+    let setup = Setup::bare().env("RINGVERB_ADMIN", "").file("ringverb.toml", &text(&public));
+    let setup = setup.workers(1);
+    let path = setup.path("ringverb.toml");
+    let mut server = setup.start();
+    let api = AdminClient::of(&mut server);
+    for next in ["admin = \"127.0.0.1:0\"", "admin = \"off\"", "admin = \"unix:/run/x.sock\""] {
+        fs::write(&path, text(next)).expect("a file");
+        let (status, body) = admin(&api, "POST", "/api/reload", "");
+        let problems = body["problems"].to_string();
+        assert_eq!((status, problems.contains("RINGVERB_ADMIN_TOKEN")), (422, true), "{body}");
+        assert_eq!(api.get("/metrics").status, 401, "{next}");
+    }
+    let other = public.replace(TOKEN, "another-token-0123456789");
+    fs::write(&path, text(&other)).expect("a file");
+    assert_eq!(admin(&api, "POST", "/api/reload", "").0, 200, "another token is no harm");
+    let old = format!("Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(api.get_with("/metrics", &old).status, 401);
+}
+
+#[test]
 fn apps_are_added_changed_disabled_and_removed_over_the_admin_api_and_survive_a_restart() {
     let setup = with_file(&app("1", "")).env("RINGVERB_APPS_FILE", "apps.toml").workers(2);
     let path = setup.path("apps.toml");

@@ -149,17 +149,8 @@ impl AdminState {
 
     /// Whether the request may see more than probes.
     fn admit(&self, request: &Request) -> Result<(), Response> {
-        if let Some(token) = &self.shared().current.get().admin_token {
-            let given = request.header("authorization");
-            let given = given.as_deref().and_then(bearer);
-            return if given.is_some_and(|given| is_token(token, given)) {
-                Ok(())
-            } else {
-                let text = "This needs the token of RINGVERB_ADMIN_TOKEN: send `Authorization: Bearer TOKEN`.\n";
-                let challenge = "Bearer realm=\"ringverb admin\"";
-                Err(Response::text(401, text).with_header("WWW-Authenticate", challenge))
-            };
-        }
+        let is_public = self.shared().config.admin.place.is_public();
+        check_token(self.shared().current.get().admin_token.as_ref(), is_public, request)?;
         self.check_host(request)
     }
 
@@ -305,6 +296,25 @@ fn may_change(request: &Request) -> Result<(), Response> {
     Err(Response::text(403, &text))
 }
 
+/// Whether the request has the token, if one is needed. A listener that other hosts reach serves nobody without one:
+/// the configuration is refused before that happens, and this is the second barrier.
+fn check_token(token: Option<&Secret>, is_public: bool, request: &Request) -> Result<(), Response> {
+    let Some(token) = token else {
+        let text =
+            "Other hosts can reach this listener, and it has no token: set RINGVERB_ADMIN_TOKEN.\n";
+        return if is_public { Err(Response::text(403, text)) } else { Ok(()) };
+    };
+    let given = request.header("authorization");
+    let given = given.as_deref().and_then(bearer);
+    if given.is_some_and(|given| is_token(token, given)) {
+        return Ok(());
+    }
+    let text =
+        "This needs the token of RINGVERB_ADMIN_TOKEN: send `Authorization: Bearer TOKEN`.\n";
+    let challenge = "Bearer realm=\"ringverb admin\"";
+    Err(Response::text(401, text).with_header("WWW-Authenticate", challenge))
+}
+
 /// The token of an `Authorization` field.
 fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
@@ -367,6 +377,32 @@ mod tests {
                 let head = format!("{line} HTTP/1.1\r\nHost: 127.0.0.1:9601\r\n{fields}");
                 assert_eq!(status(head.trim_end()), expected, "{head}");
             }
+        }
+    }
+
+    #[test]
+    fn a_public_listener_without_a_token_answers_nobody() {
+        let status = |token: Option<&Secret>, is_public: bool, fields: &str| {
+            let mut reader = RequestReader::new(RequestLimits { request_size_max: 100_000 });
+            let head = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+            match reader.read(&mut head.into_bytes()) {
+                Ok(Progress::Complete(request)) => check_token(token, is_public, &request)
+                    .err()
+                    .map_or(200, |refusal| refusal.status),
+                _ => panic!("a request"),
+            }
+        };
+        let token = Secret::new("0123456789abcdef");
+        let right = "Authorization: Bearer 0123456789abcdef\r\n";
+        for (token, is_public, fields, expected) in [
+            (None, true, "", 403),
+            (None, true, right, 403),
+            (None, false, "", 200),
+            (Some(&token), true, "", 401),
+            (Some(&token), true, right, 200),
+            (Some(&token), false, "", 401),
+        ] {
+            assert_eq!(status(token, is_public, fields), expected, "{is_public} {fields}");
         }
     }
 

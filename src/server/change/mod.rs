@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::certificates::Certificates;
 use super::wait::wake_all;
 use crate::app::Apps;
+use crate::config::admin::AdminPlace;
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build};
 use crate::config::{Config, Merged, Sources, TlsOptions, Values, is_read_once, merge};
@@ -243,6 +244,10 @@ impl Changer {
                     .to_owned(),
             ]);
         }
+        let running_place = &self.shared.config.admin.place;
+        if let Some(problem) = missing_token(running_place, config.admin.token.is_some()) {
+            return Err(vec![problem]);
+        }
         if let Some(tls) = self.changed_tls(&config) {
             Certificates::check(tls)?;
         }
@@ -362,6 +367,18 @@ impl Changer {
         }
         Ok(())
     }
+}
+
+/// Why the running admin listener must keep a token. It stays where it is until the process ends or another one takes
+/// over, so the address in the new configuration does not count.
+fn missing_token(running: &AdminPlace, has_token: bool) -> Option<String> {
+    (running.is_public() && !has_token).then(|| {
+        format!(
+            "RINGVERB_ADMIN_TOKEN is not set, but the admin listener of this process is {running}, which other hosts may \
+             reach until the process is replaced: keep the token for this reload, or set RINGVERB_ADMIN to a loopback \
+             address and restart without it"
+        )
+    })
 }
 
 /// The path of a file for a message.
