@@ -547,6 +547,18 @@ fn wrong_places_of_redis_are_named_without_their_credentials() {
 }
 
 #[test]
+fn a_secret_of_asterisks_is_a_hidden_one_and_refused() {
+    for name in ["REVERB_APP_SECRET", "RINGVERB_APP_SECOND_SECRET"] {
+        for value in ["********", "*", " *** "] {
+            let problems = load(&with_environment(&[(name, value)])).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].starts_with(&format!("{name} has only asterisks")), "{problems:?}");
+        }
+        load(&with_environment(&[(name, "*a*******")])).unwrap();
+    }
+}
+
+#[test]
 fn no_memory_limit_is_0_and_an_unset_one_follows_the_cgroup() {
     for (value, bytes, is_by_cgroup) in [
         (None, None, true),

@@ -101,7 +101,7 @@ impl OptionReader {
         App {
             id: self.in_url(values, Id::AppId),
             key: self.in_url(values, Id::AppKey),
-            secret: Secret::new(credential(values, Id::AppSecret)),
+            secret: self.secret(values, Id::AppSecret).unwrap_or_else(|| Secret::new("")),
             ..self.options(values)
         }
     }
@@ -114,6 +114,19 @@ impl OptionReader {
             self.problems.push(format!("{} is {shown}{}, but {why}", given.name(), given.place()));
         }
         given.value.clone()
+    }
+
+    /// A secret of an app. Programs write asterisks where they hide one, so whoever copies such a text must learn it.
+    fn secret(&mut self, values: &Values, id: Id) -> Option<Secret> {
+        let given = values.get(id)?;
+        let text = given.value.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte == b'*') {
+            let (name, place) = (given.name(), given.place());
+            self.problems.push(format!(
+                "{name} has only asterisks{place}, but they stand for a secret that is hidden: give the secret itself"
+            ));
+        }
+        Some(Secret::new(given.value.clone()))
     }
 
     fn origins(&mut self, values: &Values, id: Id) -> Vec<String> {
@@ -163,9 +176,7 @@ impl OptionReader {
             id: String::new(),
             key: String::new(),
             secret: Secret::new(""),
-            second_secret: values
-                .get(Id::AppSecondSecret)
-                .map(|given| Secret::new(given.value.clone())),
+            second_secret: self.secret(values, Id::AppSecondSecret),
             is_removed: false,
             enabled: self.boolean(values, Id::AppEnabled),
             ping_interval_seconds: self.number(values, Id::PingInterval),

@@ -9,15 +9,13 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
+use super::credentials::{self, MASK};
 use super::outcome::Outcome;
 use crate::app::Apps;
 use crate::config::Values;
 use crate::config::options::{OPTIONS, OptionId, OptionKind, Scope, boolean, of_scope};
 use crate::config::webhook_url;
 use crate::server::generated_credentials;
-
-/// What a secret looks like in an answer. Sent back, it leaves the secret as it is.
-pub(super) const MASK: &str = "********";
 
 /// A change of one app.
 pub(in crate::server) struct AppChange {
@@ -70,31 +68,30 @@ pub(super) fn edit(tables: &mut Vec<Table>, change: AppChange) -> Result<Edited,
         return Err(Box::new(Outcome::no_such_app(&id)));
     };
     let table = &mut tables[at];
+    let before = table.clone();
     let mut is_removed = false;
     let what = match edit {
         AppEdit::Add(_) | AppEdit::Replace(_) => {
             let AppEdit::Replace(given) = edit else {
                 return Err(Box::new(Outcome::no_such_app(&id)));
             };
+            credentials::check_kinds(&given)?;
             let mut fresh = Table::new();
             merge_into(&mut fresh, &given)?;
-            for name in ["id", "key", "secret", "second_secret"] {
-                let is_given = fresh.get(name).is_some_and(|value| value.as_str() != Some(MASK));
-                // A second secret that is not given is gone: that ends a change of secrets.
-                let stays = name != "second_secret" || fresh.contains_key(name);
-                if !is_given
-                    && stays
-                    && let Some(before) = table.get(name)
-                {
-                    fresh.insert(name.to_owned(), before.clone());
+            credentials::keep(&mut fresh, &before);
+            // A second secret that is not given is gone: that ends a change of secrets.
+            for name in ["id", "key", "secret"] {
+                if let (false, Some(value)) = (fresh.contains_key(name), before.get(name)) {
+                    fresh.insert(name.to_owned(), value.clone());
                 }
             }
             *table = fresh;
             "changed"
         }
         AppEdit::Merge(given) => {
-            let given = given.into_iter().filter(|(_, value)| value.as_str() != Some(MASK));
-            merge_into(table, &given.collect())?;
+            credentials::check_kinds(&given)?;
+            merge_into(table, &given)?;
+            credentials::keep(table, &before);
             "changed"
         }
         AppEdit::Enable(enabled) => {
@@ -107,10 +104,14 @@ pub(super) fn edit(tables: &mut Vec<Table>, change: AppChange) -> Result<Edited,
             "removed"
         }
     };
-    if !is_removed && !tables.iter().any(|table| is_named(table, &id)) {
-        return Err(Box::new(Outcome::invalid(
-            "the id of an app cannot be changed: add another app, and remove this one",
-        )));
+    if !is_removed {
+        let Some(table) = tables.iter_mut().find(|table| is_named(table, &id)) else {
+            return Err(Box::new(Outcome::invalid(
+                "the id of an app cannot be changed: add another app, and remove this one",
+            )));
+        };
+        credentials::keep_urls(table, &before)?;
+        credentials::check_no_mask(table)?;
     }
     Ok(Edited { id, what, is_new: false, is_removed, secret: None })
 }
@@ -120,8 +121,10 @@ fn add(
     id: Option<String>,
     given: &Map<String, Json>,
 ) -> Result<Edited, Box<Outcome>> {
+    credentials::check_kinds(given)?;
     let mut table = Table::new();
     merge_into(&mut table, given)?;
+    credentials::check_no_mask(&table)?;
     let generated = generated_credentials();
     let credentials =
         [("id", id.unwrap_or(generated.id)), ("key", generated.key), ("secret", generated.secret)];

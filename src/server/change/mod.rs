@@ -9,6 +9,7 @@
 
 mod app_table;
 mod apps_file;
+mod credentials;
 mod outcome;
 
 use std::path::{Path, PathBuf};
