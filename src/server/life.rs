@@ -23,7 +23,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::admin::{self, Claimed, ScrapeSources};
 use super::certificates::Certificates;
-use super::change::{ChangeRequest, Changer, Origin, Wanted, first_link};
+use super::change::{Changer, Origin, PendingReload, first_link};
 use super::cli::TakeOver;
 use super::control::{Control, Readable};
 use super::delay::{Delay, open_connections};
@@ -418,27 +418,26 @@ fn start_control(orders: Sender<Order>) -> io::Result<Control> {
     // The program before this one in the same process may have held them back. Threads inherit that.
     hold_signals(&SIGNALS, false)?;
     let control = Control::start()?;
+    let pending = PendingReload::default();
     control.run(move || {
         let readable = Readable::of(signals.get_read())?;
         Ok(async move {
             loop {
                 readable.wait().await;
+                let wanted = signals.pending().filter_map(|signal| order_of(signal, &pending));
                 // Nobody listens once the main thread has come to its end.
-                signals.pending().filter_map(order_of).for_each(|what| drop(orders.send(what)));
+                wanted.for_each(|what| drop(orders.send(what)));
             }
         })
     })?;
     Ok(control)
 }
 
-/// What a signal asks of the server; `None` for one that it ignores.
-fn order_of(signal: i32) -> Option<Order> {
+/// What a signal asks of the server; `None` for one that it ignores, or that adds nothing.
+fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
     match signal {
         SIGUSR2 => Some(Order::Replace),
-        SIGHUP => {
-            let request = ChangeRequest { what: Wanted::Reload, answer: None };
-            Some(Order::Change(Box::new(request)))
-        }
+        SIGHUP => pending.request().map(|request| Order::Change(Box::new(request))),
         SIGINT => Some(Order::End("SIGINT")),
         SIGTERM => Some(Order::End("SIGTERM")),
         signal => {

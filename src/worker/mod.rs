@@ -348,8 +348,9 @@ impl<K: HostKernel> Worker<K> {
         self.core.shard.metrics().tick_ns.observe(ns);
         // A thread that changed the phase during this tick found the core awake and did not ring. The core sets
         // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
-        // The same holds for a question of an operator.
-        if self.shared.phase.stage() != stage || self.is_asked() {
+        // The same holds for a question of an operator and for a configuration.
+        let has_configuration = self.configuration.next().is_some();
+        if self.shared.phase.stage() != stage || self.is_asked() || has_configuration {
             return 0;
         }
         self.park_ms(rest)

@@ -38,7 +38,7 @@ pub(super) async fn answer(request: &Request, orders: &Sender<Order>) -> Respons
 
 async fn ask(what: Wanted, orders: &Sender<Order>) -> Outcome {
     let (answer, outcome) = mpsc::channel();
-    let request = ChangeRequest { what, answer: Some(answer) };
+    let request = ChangeRequest { what, answer: Some(answer), pending: None };
     let ends = || Outcome::error(503, "the server ends, and changes nothing any longer");
     if orders.send(Order::Change(Box::new(request))).is_err() {
         return ends();

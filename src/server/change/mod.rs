@@ -14,6 +14,7 @@ mod outcome;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -53,6 +54,30 @@ pub(super) struct ChangeRequest {
     pub(super) what: Wanted,
     /// `None`: a signal has nobody to answer.
     pub(super) answer: Option<Sender<Outcome>>,
+    /// Of a signal: cleared when its reload starts.
+    pub(super) pending: Option<PendingReload>,
+}
+
+/// Whether a reload by SIGHUP waits for the main thread. Further signals add none, because a reload reads the newest
+/// files anyway, and SIGTERM must not wait for thousands of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PendingReload(Arc<AtomicBool>);
+
+impl PendingReload {
+    /// The request of a signal, unless one waits already.
+    pub(super) fn request(&self) -> Option<ChangeRequest> {
+        let was_pending = self.0.swap(true, Ordering::AcqRel);
+        (!was_pending).then(|| ChangeRequest {
+            what: Wanted::Reload,
+            answer: None,
+            pending: Some(self.clone()),
+        })
+    }
+
+    /// Its reload starts: a signal from here on may announce newer files.
+    fn start(&self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl std::fmt::Debug for ChangeRequest {
@@ -136,6 +161,9 @@ impl Changer {
 
     /// Carries out one request.
     pub(super) fn carry_out(&mut self, request: ChangeRequest) {
+        if let Some(pending) = &request.pending {
+            pending.start();
+        }
         let outcome = match request.what {
             Wanted::Reload => self.reload(),
             Wanted::ListApps => self.list_apps(),
@@ -385,4 +413,36 @@ fn missing_token(running: &AdminPlace, has_token: bool) -> Option<String> {
 /// The path of a file for a message.
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_add_no_second_reload_to_one_that_waits() {
+        let pending = PendingReload::default();
+        let first = pending.request().expect("nothing waits");
+        for _ in 0..1_000 {
+            assert!(pending.request().is_none());
+        }
+        first.pending.expect("of a signal").start();
+        assert!(pending.request().is_some(), "the files may have changed since the start");
+        assert!(pending.request().is_none());
+    }
+
+    #[test]
+    fn a_running_place_that_is_public_keeps_a_token() {
+        for (place, has_token, is_refused) in [
+            ("0.0.0.0:9601", false, true),
+            ("[::]:9601", false, true),
+            ("0.0.0.0:9601", true, false),
+            ("127.0.0.1:9601", false, false),
+            ("unix:/run/admin", false, false),
+            ("off", false, false),
+        ] {
+            let place = AdminPlace::parse(place).unwrap();
+            assert_eq!(missing_token(&place, has_token).is_some(), is_refused, "{place}");
+        }
+    }
 }
