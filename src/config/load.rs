@@ -27,6 +27,8 @@ pub struct Sources {
     pub toml: toml::Table,
     /// The file of `RINGVERB_APPS_FILE`, if one is named: its path and its apps.
     pub apps_file: Option<(String, toml::Table)>,
+    /// That file does not exist.
+    pub apps_file_is_missing: bool,
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
@@ -91,6 +93,7 @@ impl Sources {
                 reverb_php,
                 laravel: None,
                 apps_file: None,
+                apps_file_is_missing: false,
                 files,
             },
             (toml, dotenv) => {
@@ -127,7 +130,8 @@ impl Sources {
     fn with_apps_file(mut self) -> Result<Self, Vec<String>> {
         let Some(path) = apps_file_path(&self) else { return Ok(self) };
         let table = read_apps_file(Path::new(&path)).map_err(|problem| vec![problem])?;
-        self.apps_file = Some((path, table));
+        self.apps_file_is_missing = table.is_none();
+        self.apps_file = Some((path, table.unwrap_or_default()));
         Ok(self)
     }
 
@@ -150,16 +154,17 @@ impl Sources {
     }
 }
 
-/// Reads the file of `RINGVERB_APPS_FILE`; one that does not exist has no apps.
+/// Reads the file of `RINGVERB_APPS_FILE`; `None` if it does not exist.
 ///
 /// # Errors
 /// A sentence with its path.
-pub fn read_apps_file(path: &Path) -> Result<toml::Table, String> {
+pub fn read_apps_file(path: &Path) -> Result<Option<toml::Table>, String> {
     let name = path.display();
     match read_bounded(path, false) {
         Ok(bytes) => toml_file::parse(&String::from_utf8_lossy(&bytes))
+            .map(Some)
             .map_err(|problem| format!("{name} (RINGVERB_APPS_FILE): {problem}")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(toml::Table::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!(
             "cannot read {name}, which RINGVERB_APPS_FILE names: {error}; may the user of this process read it?"
         )),

@@ -14,15 +14,49 @@ use toml::{Table, Value};
 
 use super::outcome::Outcome;
 use super::shown;
-use crate::config::read_apps_file;
+use crate::config::{Sources, read_apps_file};
+use crate::text::Counted;
 
 const HEAD: &str = "# Apps of ringverb that are changed at run time. The server writes this file: change apps with\n\
     # `ringverb app`, or edit it and run `ringverb reload`. Comments are not kept.\n\n";
 
-/// The tables of all apps in the file.
-pub(super) fn read(path: &Path) -> Result<Vec<Table>, Box<Outcome>> {
+/// Why a file that does not exist is refused: it was there, and its apps are in use. A disk that is not mounted and a
+/// slip of the operator look the same, and both would disconnect all clients of these apps.
+fn vanished(path: &Path, in_use: &Table) -> Option<String> {
+    let apps = in_use.get("apps").and_then(Value::as_array).map_or(0, Vec::len);
+    (apps > 0).then(|| {
+        format!(
+            "{} (RINGVERB_APPS_FILE) no longer exists, but {} of it {} in use: put the file back, or create it empty if \
+             these apps are to be removed",
+            shown(path),
+            Counted(apps as u64, "app"),
+            if apps == 1 { "is" } else { "are" }
+        )
+    })
+}
+
+/// Refuses sources whose apps file has vanished.
+pub(super) fn check_presence(
+    in_use: Option<&(String, Table)>,
+    next: &Sources,
+) -> Result<(), Vec<String>> {
+    let (Some((path, table)), Some((next_path, _))) = (in_use, &next.apps_file) else {
+        return Ok(());
+    };
+    let is_missing = next.apps_file_is_missing && path == next_path;
+    match is_missing.then(|| vanished(Path::new(path), table)).flatten() {
+        None => Ok(()),
+        Some(problem) => Err(vec![problem]),
+    }
+}
+
+/// The tables of all apps in the file, whose apps in use are given.
+pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<Outcome>> {
     let refused = |problem| Box::new(Outcome::refused(&[problem]));
-    let mut table = read_apps_file(path).map_err(refused)?;
+    let mut table = match read_apps_file(path).map_err(refused)? {
+        Some(table) => table,
+        None => vanished(path, in_use).map_or_else(|| Ok(Table::new()), |why| Err(refused(why)))?,
+    };
     let apps = match table.remove("apps") {
         None => Vec::new(),
         Some(Value::Array(apps)) => apps,
@@ -93,17 +127,40 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
+    fn a_file_that_vanishes_is_refused_while_its_apps_are_in_use() {
+        let path = Path::new("/nonexistent/apps.toml");
+        let in_use = table(&[Table::from_iter([("id".to_owned(), "1".into())])]);
+        let refused = read(path, &in_use).unwrap_err();
+        assert_eq!(refused.status, 422);
+        assert!(refused.body.to_string().contains("1 app of it is in use"), "{}", refused.body);
+        let named = |path: &str| (path.to_owned(), in_use.clone());
+        let next = |path: &str, is_missing| Sources {
+            apps_file: Some((path.to_owned(), Table::new())),
+            apps_file_is_missing: is_missing,
+            ..Sources::default()
+        };
+        let check = |path, next: &Sources| check_presence(Some(&named(path)), next).is_ok();
+        assert!(!check("a", &next("a", true)));
+        assert!(check("a", &next("a", false)), "an empty file removes all apps");
+        assert!(check("a", &next("b", true)), "another file need not exist yet");
+        assert!(check("a", &Sources::default()), "no file is named any longer");
+        let empty = ("a".to_owned(), table(&[]));
+        assert!(check_presence(Some(&empty), &next("a", true)).is_ok(), "nothing is lost");
+        assert!(check_presence(None, &next("a", true)).is_ok());
+    }
+
+    #[test]
     fn the_file_is_replaced_whole_and_only_its_owner_reads_it() {
         let folder =
             std::env::temp_dir().join(format!("ringverb-apps-{:x}", getrandom::u64().unwrap()));
         fs::create_dir(&folder).unwrap();
         let path = folder.join("apps.toml");
-        assert!(read(&path).ok().unwrap().is_empty());
+        assert!(read(&path, &Table::new()).ok().unwrap().is_empty());
         let app: Table =
             "id = \"1\"\nsecret = \"s\\\"#\"\n[[webhooks]]\nurl = \"http://a/\"\n".parse().unwrap();
         for _ in 0..2 {
             write(&path, &text(&table(std::slice::from_ref(&app))).unwrap()).unwrap();
-            assert_eq!(read(&path).ok().unwrap(), std::slice::from_ref(&app));
+            assert_eq!(read(&path, &Table::new()).ok().unwrap(), std::slice::from_ref(&app));
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
@@ -111,7 +168,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         write(&link, &text(&table(&[])).unwrap()).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(read(&path).ok().unwrap().len(), 0);
+        assert_eq!(read(&path, &Table::new()).ok().unwrap().len(), 0);
         fs::remove_dir_all(&folder).unwrap();
         assert!(write(&path, "").unwrap_err().contains("nothing was changed"));
     }

@@ -190,7 +190,10 @@ impl Changer {
         let flags = sources.flags.clone();
         let gathered =
             Sources::gather(flags, config.as_deref(), env_file.as_deref(), env.as_deref());
-        let checked = gathered.and_then(|sources| self.check(sources, None));
+        let checked = gathered.and_then(|sources| {
+            apps_file::check_presence(self.origin.sources.apps_file.as_ref(), &sources)?;
+            self.check(sources, None)
+        });
         match checked.and_then(|checked| self.apply(checked)) {
             Ok(applied) => Outcome::reloaded(&applied),
             Err(problems) => Outcome::refused(&problems),
@@ -218,13 +221,13 @@ impl Changer {
 
     /// Changes one app of the apps file.
     fn change_app(&mut self, change: AppChange) -> Outcome {
-        let Some((path, _)) = self.origin.sources.apps_file.clone() else {
+        let Some((path, in_use)) = self.origin.sources.apps_file.clone() else {
             return Outcome::no_apps_file();
         };
         let path = PathBuf::from(path);
         let id = change.id.clone();
         // The file is what counts: somebody may have edited it.
-        let edited = apps_file::read(&path).and_then(|mut tables| {
+        let edited = apps_file::read(&path, &in_use).and_then(|mut tables| {
             let is_elsewhere = |id: &str| {
                 self.apps.iter().any(|values| app_table::id_of(values) == id)
                     && !tables.iter().any(|table| app_table::is_named(table, id))
