@@ -377,6 +377,11 @@ impl Arguments {
         }
     }
 
+    /// It runs a server, and no command.
+    pub(super) fn is_start(&self) -> bool {
+        matches!(self.command, Some(Command::Start(_)) | None)
+    }
+
     /// The child for which this process waits, and does nothing else.
     pub(super) fn minds(&self) -> Option<Pid> {
         self.of_start(|start| start.minds).and_then(Pid::from_raw)

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::process::Pid;
+use signal_hook::consts::SIGHUP;
 
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build};
@@ -40,6 +41,7 @@ use crate::config::{Config, LogFormat};
 use crate::config::{Merged, Sources, merge};
 use crate::output;
 use crate::output::NoticeKind;
+use crate::worker::hold_signals;
 use crate::worker::kernel::Choice;
 use certificates::Certificates;
 use change::Origin;
@@ -56,7 +58,13 @@ use takeover::replacement::{self, Role};
 /// Runs the command line. 0 is a clean end, 1 a failure while running, 2 a wrong command line or configuration.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A SIGHUP that arrives before its handler exists would end the process. A held one is a reload later. The call
+    // fails only for a number that is no signal.
+    let _ = hold_signals(&[SIGHUP], true);
     let arguments = Arguments::read();
+    if !arguments.is_start() {
+        let _ = hold_signals(&[SIGHUP], false);
+    }
     if let Some(stand_in) = arguments.minds() {
         return mind(stand_in, &arguments);
     }

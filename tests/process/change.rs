@@ -2,7 +2,9 @@
 //! access that a backend takes back.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -224,6 +226,47 @@ fn apps_are_added_changed_disabled_and_removed_over_the_admin_api_and_survive_a_
     assert_eq!(publish(&again, "2", "new"), 200);
     let metrics = api.get_with("/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).body;
     assert!(metrics.contains("app_id=\"2\""), "an app that came later has its rows");
+}
+
+#[test]
+fn an_apps_file_that_vanishes_is_no_list_without_apps() {
+    let setup = with_file(&app("1", "")).env("RINGVERB_APPS_FILE", "apps.toml");
+    let setup = setup.file("apps.toml", &app("2", ""));
+    let path = setup.path("apps.toml");
+    let mut server = setup.start();
+    let api = AdminClient::of(&mut server);
+    let mut client = connect(&server, "2");
+    fs::remove_file(&path).expect("the file");
+    let new = r#"{"id":"3","key":"key-3","secret":"s"}"#;
+    for (path, body) in [("/api/reload", ""), ("/api/apps", new)] {
+        let (status, body) = admin(&api, "POST", path, body);
+        let problems = body["problems"].to_string();
+        assert_eq!((status, problems.contains("no longer exists")), (422, true), "{body}");
+    }
+    client.sync();
+    assert!(!path.exists(), "nothing was written");
+    fs::write(&path, "").expect("an empty file");
+    assert_eq!(admin(&api, "POST", "/api/reload", "").0, 200);
+    assert_eq!(closed(&mut client), 4001);
+}
+
+/// The configuration is a pipe, so the start waits for it, before any signal has a handler.
+#[test]
+fn sighup_before_the_server_listens_is_a_reload_and_does_not_end_it() {
+    let setup = with_file("").workers(1).args(&["--host", "127.0.0.1", "--port", "0"]);
+    let path = setup.path("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+    let mut server = setup.arg("--config").arg("pipe").starting();
+    // Opens once the server reads.
+    let mut pipe = fs::File::options().write(true).open(&path).expect("the pipe");
+    for _ in 0..3 {
+        server.signal(Signal::HUP);
+    }
+    pipe.write_all(app("1", "").as_bytes()).expect("the configuration");
+    drop(pipe);
+    server.listens();
+    connect(&server, "1").sync();
+    server.line_so_far_with("pipe is no regular file and was read at the start");
 }
 
 #[test]

@@ -220,6 +220,11 @@ impl Setup {
         server
     }
 
+    /// Starts the server where its configuration says, and does not wait.
+    pub(crate) fn starting(self) -> Server {
+        self.spawn()
+    }
+
     /// Starts the server where its configuration says, and waits for a line of stdout that holds this text.
     pub(crate) fn spawned(self, until: &str) -> Server {
         let mut server = self.spawn();
