@@ -383,9 +383,19 @@ impl Apps {
         Ok(ChangedApps { prepared: Self::new(prepared), wanted: Self::new(next) })
     }
 
+    /// For a shard and what runs on its thread: a core has an app before anything names its index there.
+    ///
+    /// # Panics
+    /// When the index is of a newer list. Other threads use `find`.
     #[must_use]
     pub fn get(&self, index: AppIndex) -> &App {
         &self.list[index.0 as usize]
+    }
+
+    /// For threads that are no workers: a worker may already use a newer list, whose indexes this one does not have.
+    #[must_use]
+    pub fn find(&self, index: AppIndex) -> Option<&App> {
+        self.list.get(index.0 as usize)
     }
 
     #[must_use]

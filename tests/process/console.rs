@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::admin::AdminClient;
 use crate::support::{
-    APP_ID, Answer, Client, Endpoint, Reply, Server, Setup, eventually, json as parse,
+    APP_ID, Answer, Client, Endpoint, Handshake, Reply, Server, Setup, eventually, json as parse,
 };
 
 fn start(workers: u16) -> (Server, AdminClient) {
@@ -315,6 +315,30 @@ fn the_event_log_shows_what_happens_to_whom() {
     assert!(line.contains(event["text"].as_str().expect("a line")), "{line}\n{event}");
     drop((all, refused));
     eventually("nobody looks", || (get(&admin, "/api/overview")["viewers"] == 0).then_some(()));
+}
+
+#[test]
+fn the_event_log_names_an_app_that_was_added_at_run_time() {
+    let setup = Setup::new().workers(2).env("RINGVERB_APPS_FILE", "apps.toml");
+    let setup = setup.env("RINGVERB_ADMIN", "127.0.0.1:0").env("RINGVERB_DEVELOPMENT", "true");
+    let mut server = setup.start();
+    let admin = AdminClient::of(&mut server);
+    let mut all = EventStream::open(&admin, "");
+    let mut of_app = EventStream::open(&admin, "app=2&kind=connected");
+    eventually("both look", || (get(&admin, "/api/overview")["viewers"] == 2).then_some(()));
+    let app = json!({"id": "2", "key": "key-2", "secret": "s"});
+    assert_eq!(post(&admin, "/api/apps", &app, JSON).status, 201);
+    let client = Client::open(&server, &Handshake::to("/app/key-2?protocol=7")).established();
+    for stream in [&mut all, &mut of_app] {
+        let event = stream.next();
+        assert_eq!(
+            (&event["kind"], &event["app"], &event["socket_id"]),
+            (&json!("connected"), &json!("2"), &json!(client.socket_id))
+        );
+    }
+    let found = get(&admin, &format!("/api/connection?socket_id={}", client.socket_id));
+    assert_eq!(found["app"], "2");
+    assert_eq!(get(&admin, "/api/channels?app=2")["total"], 0);
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl ViewFilter {
     }
 
     fn passes(&self, event: &LiveEvent, apps: &Apps) -> bool {
-        let is_app = |id: &str| event.app.is_some_and(|app| apps.get(app).id == id);
+        let app = event.app.and_then(|app| apps.find(app));
+        let is_app = |id: &str| app.is_some_and(|app| app.id == id);
         let is_channel =
             |part: &str| event.channel.as_ref().is_some_and(|name| name.contains(part));
         let is_socket = |id: &str| event.socket_id.is_some_and(|socket| socket.to_string() == id);
@@ -224,6 +225,17 @@ mod tests {
         assert_eq!(text(&some), expected);
         assert_eq!(text(&none), "");
         assert!(ViewFilter::read(&Parameters::of("kind=all")).unwrap_err().contains("subscribed"));
+    }
+
+    #[test]
+    fn an_event_of_an_app_that_the_list_does_not_have_yet_is_shown_without_its_id() {
+        let (log, viewers) = viewers();
+        let all = viewers.add(filter("")).unwrap();
+        let some = viewers.add(filter("app=1001")).unwrap();
+        let newer = LiveEvent { app: Some(AppIndex(7)), ..event(LiveKind::Connected, "c") };
+        log.push(0, &mut vec![newer]);
+        assert!(text(&all).starts_with("data: {\"at\":7,\"kind\":\"connected\",\"socket_id\""));
+        assert_eq!(text(&some), "");
     }
 
     #[test]

@@ -13,7 +13,7 @@ const ROWS_MAX: usize = 500;
 pub(super) fn row(row: &ConnectionRow, apps: &Apps) -> JsonObject {
     JsonObject::new()
         .text("socket_id", &row.socket_id.to_string())
-        .text("app", &apps.get(row.app).id)
+        .some_text("app", apps.find(row.app).map(|app| &*app.id))
         .some_text("user", row.user.as_deref())
         .value("channels", row.channels)
         .value("queue_bytes", row.queue_bytes)

@@ -45,7 +45,7 @@ pub(super) fn event_json(event: &LiveEvent, apps: &Apps) -> Vec<u8> {
     JsonObject::new()
         .value("at", event.unix_ms)
         .text("kind", event.kind.name())
-        .some_text("app", event.app.map(|app| &*apps.get(app).id))
+        .some_text("app", event.app.and_then(|app| apps.find(app)).map(|app| &*app.id))
         .some_text("socket_id", socket_id.as_deref())
         .some_text("channel", event.channel.as_deref())
         .some_text("cause", some(event.cause).as_deref())
