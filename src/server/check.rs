@@ -230,9 +230,13 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
         }
-        // What is shown can be used as ringverb.toml, but for the secret.
-        let again = merge(&Sources { toml: text.parse().unwrap(), ..Sources::default() });
-        let again = build(&again, &drawn).unwrap();
+        // What is shown can be used as ringverb.toml once the secret is filled in. The mask is refused as a secret.
+        let read = |text: &str| {
+            let sources = Sources { toml: text.parse().unwrap(), ..Sources::default() };
+            build(&merge(&sources), &drawn)
+        };
+        assert!(read(&text).unwrap_err()[0].contains("only asterisks"));
+        let again = read(&text.replace("********", "hunter2")).unwrap();
         assert_eq!(
             (again.path.as_str(), again.apps[0].key.as_str(), again.debug),
             ("/ws", "k", true)
