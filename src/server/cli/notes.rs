@@ -70,12 +70,13 @@ no server was found, 2 for a wrong configuration.
 
 pub(super) const APP_EXAMPLES: &str =
     "The server keeps them in the file of RINGVERB_APPS_FILE. Names are those of docs/OPTIONS.md.
-NAME:=JSON gives lists and objects.
+NAME:=JSON gives lists and objects. NAME=@FILE and NAME=- (standard input) keep a secret out of the
+list of processes.
 
 Examples:
   ringverb app list
   ringverb app add id=1002 max_connections=500 allowed_origins=shop.test
-  ringverb app set 1002 secret=new second_secret=old        both are valid
+  ringverb app set 1002 secret=@new second_secret=@old      both files' secrets are valid
   ringverb app set 1002 second_secret=                      only the new one is
   ringverb app set 1002 webhooks:='[{\"url\":\"https://shop.test/hook\"}]'
   ringverb app disable 1002

@@ -1,8 +1,12 @@
 //! `ringverb reload` and `ringverb app`: changes of a running server, over its admin listener.
 //!
-//! Prints what the server answers. Options are sent as they were written: the server knows their rules. Without an
-//! admin listener, `reload` sends SIGHUP to the process that has the server's port. Limits: those of `admin.rs`.
+//! Prints what the server answers. Options are sent as they were written: the server knows their rules. A secret on the
+//! command line shows in the list of processes, so a value may come from a file or from standard input. Without an
+//! admin listener, `reload` sends SIGHUP to the process that has the server's port. Limits: those of `admin.rs`, and
+//! `READ_BYTES_MAX` for a value that is read.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 
 use rustix::process::{Signal, kill_process};
@@ -15,6 +19,9 @@ use crate::config::Config;
 use crate::config::options::{OptionKind, Scope, boolean, of_scope};
 use crate::server::cli::AppCommand;
 use crate::server::doctor::port::live_holder;
+
+/// Bytes of a value from a file or from standard input.
+const READ_BYTES_MAX: u64 = 64 * 1024;
 
 pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
     let Some(answer) = admin::ask(&config.admin, "POST", "/api/reload", "")? else {
@@ -60,9 +67,12 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
     let (method, path, body) = match command {
         AppCommand::List => ("GET", "/api/apps".to_owned(), String::new()),
         AppCommand::Add { options } => {
-            ("POST", "/api/apps".to_owned(), object(options)?.to_string())
+            let body = object(options, io::stdin())?;
+            ("POST", "/api/apps".to_owned(), body.to_string())
         }
-        AppCommand::Set { id, options } => ("PATCH", of(id), object(options)?.to_string()),
+        AppCommand::Set { id, options } => {
+            ("PATCH", of(id), object(options, io::stdin())?.to_string())
+        }
         AppCommand::Enable { id } => ("POST", format!("{}/enable", of(id)), String::new()),
         AppCommand::Disable { id } => ("POST", format!("{}/disable", of(id)), String::new()),
         AppCommand::Remove { id } => ("DELETE", of(id), String::new()),
@@ -92,9 +102,15 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
     }
 }
 
-/// `name=value` and `name:=JSON` as an object; a dot leads into an inner one.
-fn object(options: &[String]) -> Result<Value, CommandFailure> {
+/// `name=value`, `name=@file`, `name=-` and `name:=JSON` as an object; a dot leads into an inner one.
+fn object(options: &[String], mut input: impl Read) -> Result<Value, CommandFailure> {
     let mut object = Map::new();
+    let from_input = options.iter().filter(|option| option.ends_with("=-")).count();
+    if from_input > 1 {
+        return Err(CommandFailure::Usage(format!(
+            "{from_input} options are -, but standard input has one value only: give the others as NAME=@FILE"
+        )));
+    }
     for option in options {
         let Some((name, value)) = option.split_once('=') else {
             return Err(CommandFailure::Usage(format!(
@@ -104,11 +120,43 @@ fn object(options: &[String]) -> Result<Value, CommandFailure> {
         };
         let (name, value) = match name.strip_suffix(':') {
             Some(name) => (name, json(name, value)?),
-            None => (name, typed(name, value)),
+            None => match value.strip_prefix('@') {
+                Some(path) => {
+                    let file = File::open(path).map_err(|error| unread(name, path, &error))?;
+                    (name, typed(name, &read(name, path, file)?))
+                }
+                None if value == "-" => {
+                    (name, typed(name, &read(name, "standard input", &mut input)?))
+                }
+                None => (name, typed(name, value)),
+            },
         };
         put(&mut object, name, value);
     }
     Ok(Value::Object(object))
+}
+
+/// A value from elsewhere, without the line end that editors and `echo` add.
+fn read(name: &str, place: &str, from: impl Read) -> Result<String, CommandFailure> {
+    let mut text = String::new();
+    let read = from.take(READ_BYTES_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| unread(name, place, &error))?;
+    let value = text.strip_suffix('\n').unwrap_or(&text);
+    let value = value.strip_suffix('\r').unwrap_or(value);
+    let problem = match value.len() as u64 {
+        0 => "is empty: NAME= takes an option away".to_owned(),
+        length if length > READ_BYTES_MAX => format!("has more than {READ_BYTES_MAX} bytes"),
+        _ => return Ok(value.to_owned()),
+    };
+    let (name, place) = (shown(name), shown(place));
+    Err(CommandFailure::Usage(format!("{place}, which has the value of {name}, {problem}")))
+}
+
+fn unread(name: &str, place: &str, error: &io::Error) -> CommandFailure {
+    let (name, place) = (shown(name), shown(place));
+    CommandFailure::Usage(format!(
+        "cannot read {place}, which has the value of {name}: {error}. A value that begins with @ is written as {name}:=\"@...\""
+    ))
 }
 
 fn json(name: &str, text: &str) -> Result<Value, CommandFailure> {
@@ -201,15 +249,43 @@ mod tests {
             "second_secret=",
             "webhooks:=[{\"url\":\"http://a/\"}]",
         ];
-        let object = object(&options.map(str::to_owned)).ok().unwrap();
+        let object = object(&options.map(str::to_owned), io::empty()).ok().unwrap();
         let expected = serde_json::json!({
             "max_connections": 5, "secret": "0123",
             "rate_limiting": {"enabled": true, "max_attempts": 9},
             "second_secret": null, "webhooks": [{"url": "http://a/"}],
         });
         assert_eq!(object, expected);
-        assert!(super::object(&["nothing".to_owned()]).is_err());
-        assert!(super::object(&["a:={".to_owned()]).is_err());
+        assert!(super::object(&["nothing".to_owned()], io::empty()).is_err());
+        assert!(super::object(&["a:={".to_owned()], io::empty()).is_err());
+    }
+
+    #[test]
+    fn a_value_is_read_from_a_file_or_from_standard_input() {
+        let name = format!("ringverb-secret-{:x}", getrandom::u64().unwrap());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "from=file \r\n").unwrap();
+        let from_file = format!("secret=@{}", path.display());
+        let object = |options: &[&str], input: &str| {
+            let options: Vec<String> = options.iter().map(|&text| text.to_owned()).collect();
+            object(&options, input.as_bytes()).ok()
+        };
+        assert_eq!(
+            object(&[&from_file, "second_secret=-", "key:=\"@k\""], "from input\n"),
+            Some(serde_json::json!({
+                "secret": "from=file ", "second_secret": "from input", "key": "@k"
+            }))
+        );
+        for (options, input) in [
+            (&["secret=-"][..], ""),
+            (&["secret=-"], "\n"),
+            (&["secret=-", "second_secret=-"], "a"),
+            (&["secret=@/nonexistent"], ""),
+            (&["secret=-"], &*"x".repeat(70_000)),
+        ] {
+            assert_eq!(object(options, input), None, "{options:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
