@@ -166,7 +166,7 @@ mod tests {
     fn a_shown_url_keeps_the_url_that_has_this_form() {
         let kept = |urls: &[&str]| {
             let list: Vec<Json> = urls.iter().map(|url| json!({"url": url})).collect();
-            let replaced = edited(AppEdit::Replace, json!({"webhooks": list.clone()}));
+            let replaced = edited(AppEdit::Replace, json!({"webhooks": list}));
             assert_eq!(replaced, edited(AppEdit::Merge, json!({"webhooks": list})));
             replaced.map(|table| urls_of(&table))
         };
