@@ -2,8 +2,8 @@
 //!
 //! A question is answered in slices, one a tick: a slice looks at `SLICE` entries at most, so that a question about all
 //! channels of a large core delays no delivery. Entries that appear or go between two slices may be missed or counted
-//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to twice that while it
-//! is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
+//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to twice that while
+//! it is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
 //! What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
 use std::sync::Arc;
