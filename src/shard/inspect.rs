@@ -2,8 +2,9 @@
 //!
 //! A question is answered in slices, one a tick: a slice looks at `SLICE` entries at most, so that a question about all
 //! channels of a large core delays no delivery. Entries that appear or go between two slices may be missed or counted
-//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer. What is over the limit
-//! is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
+//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to twice that while
+//! it is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
+//! What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
 use std::sync::Arc;
 
@@ -87,8 +88,10 @@ pub struct Findings {
     pub nodes: Vec<(NodeId, u32)>,
     /// The cluster session is up.
     pub is_up: bool,
-    /// Rows that are left out.
+    /// Rows that are left out. A roster that is left out is not counted: its channel is.
     pub left_out: u64,
+    /// Subscriptions of the channels that are left out.
+    pub left_out_subscribers: u64,
 }
 
 /// A question in progress.
@@ -99,13 +102,27 @@ pub struct Inspector {
     place: u32,
     /// The local table is done.
     is_at_home: bool,
+    /// By subscribers.
+    channels: BestRows<ChannelRow>,
+    /// Channels whose home is this core, by users.
+    rosters: BestRows<ChannelRow>,
+    /// By the bytes of the queue, then by age.
+    connections: BestRows<ConnectionRow>,
     pub findings: Findings,
 }
 
 impl Inspector {
     #[must_use]
     pub fn new(asked: Inspection) -> Self {
-        Self { asked, place: 0, is_at_home: false, findings: Findings::default() }
+        Self {
+            asked,
+            place: 0,
+            is_at_home: false,
+            channels: BestRows::new(CHANNEL_ROWS_MAX),
+            rosters: BestRows::new(CHANNEL_ROWS_MAX),
+            connections: BestRows::new(ROWS_MAX),
+            findings: Findings::default(),
+        }
     }
 
     /// The next entries, if the table has any left.
@@ -114,29 +131,75 @@ impl Inspector {
         self.place = from.saturating_add(SLICE).min(end);
         (from < end).then_some(from..self.place)
     }
+
+    /// Moves the rows of tables to the findings.
+    fn finish(&mut self) {
+        let Self { channels, rosters, connections, findings, .. } = self;
+        for best in [&mut *channels, rosters] {
+            best.drop_lower();
+            findings.channels.extend(best.rows.drain(..).map(|(_, row)| row));
+        }
+        connections.drop_lower();
+        findings.connections.extend(connections.rows.drain(..).map(|(_, row)| row));
+        findings.left_out += channels.left_out + connections.left_out;
+        findings.left_out_subscribers += channels.left_out_sum;
+    }
 }
 
-impl Findings {
-    fn add_channel(&mut self, row: ChannelRow) {
-        if self.channels.len() < CHANNEL_ROWS_MAX {
-            self.channels.push(row);
-        } else {
+/// The rows of the highest ranks, `most` of them. It keeps up to twice as many and then drops the lower half, so that a
+/// row costs constant time on average. A rank is a number, and another one that decides between equals.
+#[derive(Debug)]
+struct BestRows<R> {
+    rows: Vec<((u64, u32), R)>,
+    most: usize,
+    /// No row of this rank or a lower one can be among the highest.
+    floor: Option<(u64, u32)>,
+    left_out: u64,
+    /// The first numbers of the ranks of what is left out.
+    left_out_sum: u64,
+}
+
+impl<R> BestRows<R> {
+    fn new(most: usize) -> Self {
+        Self { rows: Vec::new(), most, floor: None, left_out: 0, left_out_sum: 0 }
+    }
+
+    fn add(&mut self, rank: (u64, u32), row: impl FnOnce() -> R) {
+        if self.floor.is_some_and(|floor| rank <= floor) {
             self.left_out += 1;
+            self.left_out_sum += rank.0;
+            return;
+        }
+        self.rows.push((rank, row()));
+        if self.rows.len() >= 2 * self.most {
+            self.drop_lower();
         }
     }
 
-    fn add_connection(&mut self, row: impl FnOnce() -> ConnectionRow) {
-        if self.connections.len() < ROWS_MAX {
-            self.connections.push(row());
-        } else {
-            self.left_out += 1;
+    fn drop_lower(&mut self) {
+        if self.rows.len() <= self.most {
+            return;
         }
+        self.rows.select_nth_unstable_by_key(self.most - 1, |(rank, _)| std::cmp::Reverse(*rank));
+        for ((number, _), _) in self.rows.drain(self.most..) {
+            self.left_out += 1;
+            self.left_out_sum += number;
+        }
+        self.floor = self.rows.last().map(|(rank, _)| *rank);
     }
 }
 
 impl Shard {
     /// Answers a slice of a question. `true`: the answer is complete.
     pub fn inspect(&self, inspector: &mut Inspector) -> bool {
+        let is_complete = self.inspect_slice(inspector);
+        if is_complete {
+            inspector.finish();
+        }
+        is_complete
+    }
+
+    fn inspect_slice(&self, inspector: &mut Inspector) -> bool {
         match inspector.asked.clone() {
             Inspection::Channels { app, contains } if inspector.is_at_home => {
                 self.inspect_homes(inspector, app, &contains)
@@ -175,8 +238,8 @@ impl Shard {
             let is_asked = key.app() == app && !channel.subscribers.is_empty();
             if is_asked && key.name().contains(contains) {
                 let subscribers = u32::try_from(channel.subscribers.len()).unwrap_or(u32::MAX);
-                let name = key.shared_name();
-                inspector.findings.add_channel(ChannelRow { name, subscribers, users: 0 });
+                let row = || ChannelRow { name: key.shared_name(), subscribers, users: 0 };
+                inspector.channels.add((subscribers.into(), 0), row);
             }
         }
         false
@@ -189,8 +252,8 @@ impl Shard {
             let (key, users) = (home.key(), home.user_count());
             if users > 0 && key.app() == app && key.name().contains(contains) {
                 let users = u32::try_from(users).unwrap_or(u32::MAX);
-                let name = key.shared_name();
-                inspector.findings.add_channel(ChannelRow { name, subscribers: 0, users });
+                let row = || ChannelRow { name: key.shared_name(), subscribers: 0, users };
+                inspector.rosters.add((users.into(), 0), row);
             }
         }
         false
@@ -209,16 +272,14 @@ impl Shard {
             let subscribers = &self.local.channels[slot].subscribers;
             let name = key.shared_name();
             let count = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
-            findings.add_channel(ChannelRow { name, subscribers: count, users: 0 });
+            findings.channels.push(ChannelRow { name, subscribers: count, users: 0 });
             for subscriber in subscribers.iter().take(ROWS_MAX) {
                 let Some(found) = self.local.connections.get(subscriber.slot) else { continue };
                 let at = subscriber.subscription_index as usize;
                 let member = found.subscriptions.get(at).and_then(|one| one.member.as_deref());
                 let user = member.map(|user| user.text.clone());
-                findings.add_connection(|| {
-                    let row = self.row(subscriber.slot, found);
-                    ConnectionRow { user: user.or(row.user), ..row }
-                });
+                let row = self.row(subscriber.slot, found);
+                findings.connections.push(ConnectionRow { user: user.or(row.user), ..row });
             }
             findings.left_out += subscribers.len().saturating_sub(ROWS_MAX) as u64;
         }
@@ -241,7 +302,8 @@ impl Shard {
                 || user_of(found).is_some_and(|user| user.contains(contains))
                 || found.socket_id.to_string().contains(contains);
             if is_asked {
-                inspector.findings.add_connection(|| self.row(slot, found));
+                let rank = (found.send_queue.bytes() as u64, self.age(found).unwrap_or(0));
+                inspector.connections.add(rank, || self.row(slot, found));
             }
         }
         false
@@ -275,6 +337,12 @@ impl Shard {
         })
     }
 
+    /// In seconds.
+    fn age(&self, found: &Connection) -> Option<u32> {
+        let opened = self.local.openings.opened(found.generation)?;
+        Some(self.context.now_seconds.saturating_sub(opened))
+    }
+
     fn row(&self, slot: u32, found: &Connection) -> ConnectionRow {
         let now = self.context.now_seconds;
         ConnectionRow {
@@ -284,11 +352,7 @@ impl Shard {
             user: user_of(found).map(Into::into),
             channels: u32::try_from(found.subscriptions.len()).unwrap_or(u32::MAX),
             queue_bytes: found.send_queue.bytes() as u64,
-            age_seconds: self
-                .local
-                .openings
-                .opened(found.generation)
-                .map(|at| now.saturating_sub(at)),
+            age_seconds: self.age(found),
             silent_seconds: now.saturating_sub(found.last_inbound_seconds),
         }
     }

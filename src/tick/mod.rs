@@ -44,6 +44,8 @@ pub struct Core<K: Kernel> {
     paused: bool,
     /// When the tick began, by `Kernel::stamp`.
     began: u64,
+    /// The stamp of the oldest event that a flush has not finished sending.
+    unsent_since: Option<u64>,
 }
 
 /// A configuration, as a core applies it.
@@ -88,6 +90,7 @@ impl<K: Kernel> Core<K> {
             flush: Flush::default(),
             paused: false,
             began: 0,
+            unsent_since: None,
         }
     }
 
@@ -202,18 +205,24 @@ impl<K: Kernel> Core<K> {
         let (mut site, reactor) = self.split();
         flush.run(&mut site, reactor);
         self.flush = flush;
-        if self.shard.outbox.has_events && !self.flush.is_unfinished() {
-            self.observe_events();
-        }
+        self.observe_events();
     }
 
-    /// Events of this tick have left. Observes the age of the oldest: since its publish on another core, or since the
-    /// beginning of this tick, which has read those of this core.
+    /// Observes the age of the oldest event that was sent: since its publish on another core, or since the beginning of
+    /// its tick, which has read those of this core. The stamp of a tick ends with the tick, also on a core that had
+    /// nothing to send. Otherwise later events would leave for other cores with it.
     fn observe_events(&mut self) {
-        self.shard.outbox.has_events = false;
-        let now = self.reactor.kernel.stamp();
-        let oldest = self.post.oldest_event.take().map_or(self.began, |at| at.min(self.began));
-        self.shard.metrics().publish_to_flush_ns.observe(now.saturating_sub(oldest));
+        let received = self.post.oldest_event.take();
+        if std::mem::take(&mut self.shard.outbox.has_events) {
+            let oldest = received.map_or(self.began, |at| at.min(self.began));
+            self.unsent_since = Some(self.unsent_since.map_or(oldest, |at| at.min(oldest)));
+        }
+        if !self.flush.is_unfinished()
+            && let Some(oldest) = self.unsent_since.take()
+        {
+            let now = self.reactor.kernel.stamp();
+            self.shard.metrics().publish_to_flush_ns.observe(now.saturating_sub(oldest));
+        }
     }
 
     /// Publishes what is counted elsewhere. Call it at the end of a tick.

@@ -19,7 +19,7 @@ pub(super) struct Post {
     inbox: Vec<StampedMail<Mail>>,
     /// Mail of the shard to itself.
     own: Vec<Mail>,
-    /// The stamp of the oldest event that other cores have sent since the last flush; see `Core::observe_events`.
+    /// The stamp of the oldest event that other cores have sent in this tick; see `Core::observe_events`.
     pub(super) oldest_event: Option<u64>,
 }
 

@@ -21,6 +21,8 @@ struct Scripted {
     seen: fn(&[u8]),
     /// Connections that wait at a listener.
     waiting: u32,
+    /// The time.
+    now: u64,
 }
 
 impl Kernel for Scripted {
@@ -71,7 +73,7 @@ impl Kernel for Scripted {
     }
 
     fn stamp(&self) -> u64 {
-        0
+        self.now
     }
 }
 
@@ -89,11 +91,14 @@ fn rules() -> Rules {
 }
 
 fn core_of(app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
+    core_with(mesh(1).unwrap().remove(0), app, sent)
+}
+
+fn core_with(mailbox: Mailbox<Mail>, app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
     let apps = Arc::new(Apps::new(vec![app]));
     assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
-    let mailbox = mesh(1).unwrap().remove(0);
     let overload = Arc::new(Overload::default());
-    let kernel = Scripted { sent, source: |_| Received::Nothing, seen: |_| {}, waiting: 0 };
+    let kernel = Scripted { sent, source: |_| Received::Nothing, seen: |_| {}, waiting: 0, now: 0 };
     let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
     Core::new(Shard::new(Settings::alone(apps)), mailbox, http, kernel, 0)
 }
@@ -221,4 +226,28 @@ fn violations_of_a_core_are_named() {
     assert!(found.contains("interest true, active false"), "{found}");
     core.pause();
     core.check_invariants().unwrap();
+}
+
+/// Otherwise `ringverb_publish_to_flush_seconds` shows the time since an earlier event.
+#[test]
+fn the_stamp_of_an_event_ends_with_its_tick_on_a_core_that_sends_nothing() {
+    let mut mailboxes = mesh(2).unwrap();
+    let mut other = mailboxes.remove(1);
+    let mut core = core_with(mailboxes.remove(0), sample(), Sent::Part);
+    let channel = core.shard.channel_key(AppIndex(0), "news").unwrap();
+    let frame = FrameBytes::from(b"event".to_vec());
+    for cache in [false, true] {
+        core.reactor.kernel.now += 10;
+        let mail =
+            Mail::Publish { channel: channel.clone(), frame: frame.clone(), except: None, cache };
+        other.send(0, 0, core.reactor.kernel.now - 5, mail);
+        tick(&mut core);
+        assert_eq!(core.post.oldest_event, None);
+    }
+    core.reactor.kernel.now = 1_000;
+    other.send(0, 1, 993, Mail::Deliver { channel, frame, except: None });
+    tick(&mut core);
+    let observed = core.shard.metrics().publish_to_flush_ns.read();
+    assert_eq!((observed.counts.iter().sum::<u64>(), observed.sum), (1, 7));
+    assert_eq!(core.post.oldest_event, None);
 }

@@ -407,9 +407,15 @@ fn top_prints_once_and_says_why_it_cannot() {
     assert_eq!(cores, 3, "{}", once.stdout);
     let wrong = top(&["--once"], "another-token-0123456789");
     assert_eq!(
-        (wrong.code, wrong.stderr.contains("RINGVERB_ADMIN_TOKEN")),
+        (wrong.code, wrong.stderr.contains("has refused the token of RINGVERB_ADMIN_TOKEN")),
         (Some(1), true),
         "{wrong:?}"
+    );
+    let without = Setup::new().args(&["top", "--once", "--admin", &place]).run();
+    assert_eq!(
+        (without.code, without.stderr.contains("wants the token of RINGVERB_ADMIN_TOKEN")),
+        (Some(1), true),
+        "{without:?}"
     );
     let no_terminal = top(&[], token);
     assert_eq!(

@@ -12,6 +12,7 @@ use monoio::time::{sleep, timeout};
 use socket2::Socket;
 
 use super::routes::{AdminAnswer, AdminState};
+use super::slots::AdminConnection;
 use super::viewers::Viewer;
 use crate::http1::request::{Progress, Request, RequestLimits, RequestReader, RequestRefusal};
 use crate::http1::response::{CONTINUE, Response};
@@ -39,9 +40,10 @@ enum Asked {
     Gone,
 }
 
-pub(super) async fn serve(socket: &Socket, state: &AdminState) {
+pub(super) async fn serve(connection: &AdminConnection, state: &AdminState) {
+    let socket = connection.socket();
     if let Ok(readable) = prepare(socket) {
-        converse(socket, &readable, state).await;
+        converse(connection, &readable, state).await;
     }
     let _ = socket.shutdown(Shutdown::Both);
 }
@@ -52,23 +54,25 @@ fn prepare(socket: &Socket) -> io::Result<Readable> {
 }
 
 /// One connection too many: the answer, if the kernel takes it at once.
-pub(super) fn refuse(socket: &Socket, connections_max: usize) {
-    let text = format!(
-        "The admin listener has {connections_max} connections already, which is its limit. Try again.\n"
-    );
+pub(super) fn refuse(socket: &Socket, text: &str) {
     let _ = socket.set_nonblocking(true);
     let mut answer = Vec::new();
-    Response::text(503, &text).write(&mut answer, false, false);
+    Response::text(503, text).write(&mut answer, false, false);
     let _ = (&*socket).write(&answer);
     let _ = socket.shutdown(Shutdown::Both);
 }
 
-async fn converse(socket: &Socket, readable: &Readable, state: &AdminState) {
+async fn converse(connection: &AdminConnection, readable: &Readable, state: &AdminState) {
+    let socket = connection.socket();
     let asked = timeout(REQUEST_TIME_MAX, read_request(socket, readable)).await;
+    connection.has_request();
     let (response, head_only) = match asked {
         Ok(Asked::Request(request)) => match state.answer(&request).await {
             AdminAnswer::Whole(response) => (response, request.method() == "HEAD"),
-            AdminAnswer::Stream(viewer) => return stream(socket, readable, &viewer).await,
+            AdminAnswer::Stream(viewer) => {
+                connection.leave_slot();
+                return stream(socket, readable, &viewer).await;
+            }
         },
         Ok(Asked::Refused(refusal)) => (Response::text(refusal.status(), refusal.body()), false),
         Ok(Asked::Gone) => return,
@@ -78,6 +82,7 @@ async fn converse(socket: &Socket, readable: &Readable, state: &AdminState) {
     response.write(&mut answer, false, head_only);
     let written = timeout(ANSWER_TIME_MAX, write(socket, readable, &answer)).await;
     if matches!(written, Ok(Ok(()))) && socket.shutdown(Shutdown::Write).is_ok() {
+        connection.is_answered();
         let _ = timeout(END_TIME_MAX, read_to_end(socket, readable)).await;
     }
 }

@@ -1,11 +1,12 @@
 //! The admin listener: probes and metrics for operators, on a socket of its own (`RINGVERB_ADMIN`).
 //!
-//! `listener.rs` owns the socket, which a process that takes over inherits. `connection.rs` reads one request and
-//! writes one answer, within limits of size, time and number. `routes.rs` decides what is answered to whom. `metrics`
-//! has the table of metrics, `api` what the console reads, `viewers` the event log, `changes` the requests that change
-//! the configuration. All of it runs on the thread `admin`, which has a runtime like that of the control thread, so
-//! that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish. Only
-//! `api` asks workers, with bounded questions that have a time limit, and `changes` the main thread.
+//! `listener.rs` owns the socket, which a process that takes over inherits. `slots.rs` limits the connections, and
+//! `connection.rs` reads one request and writes one answer, within limits of size and time. `routes.rs` decides what is
+//! answered to whom. `metrics` has the table of metrics, `api` what the console reads, `viewers` the event log,
+//! `changes` the requests that change the configuration. All of it runs on the thread `admin`, which has a runtime like
+//! that of the control thread, so that neither a scrape nor a slow peer delays signals or memory measurements. It reads
+//! what workers publish. Only `api` asks workers, with bounded questions that have a time limit, and `changes` the main
+//! thread.
 
 mod api;
 mod changes;
@@ -14,6 +15,7 @@ mod console;
 mod listener;
 mod metrics;
 mod routes;
+mod slots;
 mod viewers;
 
 pub(super) use listener::{Claimed, claim, probe, refusal};
@@ -21,7 +23,6 @@ pub(super) use metrics::ScrapeSources;
 
 use listener::AdminListener;
 
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,9 +36,7 @@ use super::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use super::takeover::Order;
 use crate::config::admin::AdminPlace;
 use routes::AdminState;
-
-/// Connections at a time. One more is answered 503 and closed.
-const CONNECTIONS_MAX: usize = 32;
+use slots::{AdminSlots, CONNECTIONS_MAX};
 
 /// The running admin listener.
 pub(super) struct AdminServer {
@@ -87,7 +86,7 @@ async fn accept_all(
     stops: &AtomicBool,
     state: &Rc<AdminState>,
 ) {
-    let open = Rc::new(Cell::new(0));
+    let slots = Rc::new(AdminSlots::default());
     let mut wait = AcceptWait::new(readable);
     loop {
         wait.next().await;
@@ -95,15 +94,18 @@ async fn accept_all(
             return;
         }
         match socket.accept() {
-            Ok((peer, _)) if open.get() < CONNECTIONS_MAX => {
-                open.set(open.get() + 1);
-                let (open, state) = (open.clone(), state.clone());
-                monoio::spawn(async move {
-                    connection::serve(&peer, &state).await;
-                    open.set(open.get().saturating_sub(1));
-                });
-            }
-            Ok((peer, _)) => connection::refuse(&peer, CONNECTIONS_MAX),
+            Ok((peer, _)) => match slots.admit(peer) {
+                Ok(connection) => {
+                    let state = state.clone();
+                    monoio::spawn(async move { connection::serve(&connection, &state).await });
+                }
+                Err(peer) => {
+                    let text = format!(
+                        "The admin listener has {CONNECTIONS_MAX} connections already, which is its limit. Try                          again.\n"
+                    );
+                    connection::refuse(&peer, &text);
+                }
+            },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Out of descriptors it fails at once, over and over.
             Err(_) => sleep(RETRY_PAUSE).await,

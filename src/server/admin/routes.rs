@@ -98,6 +98,8 @@ impl AdminState {
             Response::text(200, INDEX)
         } else if path == "/metrics" {
             self.metrics(request)
+        } else if let Err(refusal) = check_page(request) {
+            refusal
         } else if let Err(refusal) = self.check_contents(path) {
             refusal
         } else if path == "/api/events" && request.method() == "GET" {
@@ -275,7 +277,7 @@ fn with_safe_fields(response: Response) -> Response {
 }
 
 /// Whether a request may change something. A page of another site can send a POST with a form or with plain text
-/// without being asked by the browser, but neither JSON nor its own name as `Origin` of this listener.
+/// without being asked by the browser, but not JSON.
 fn may_change(request: &Request) -> Result<(), Response> {
     let kind = request.header("content-type");
     let kind = kind.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -283,15 +285,30 @@ fn may_change(request: &Request) -> Result<(), Response> {
         let text = "A request that changes something needs `Content-Type: application/json`.\n";
         return Err(Response::text(415, text));
     }
-    let (origin, host) = (request.header("origin"), request.header("host"));
-    let Some(origin) = origin else { return Ok(()) };
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    if authority.is_some() && authority == host.as_deref() {
+    Ok(())
+}
+
+/// Whether no other page has caused this request below `/api/`. Browsers send `Sec-Fetch-Site` with every request to
+/// this host, and `Origin` with those whose answers a page may want to read.
+fn check_page(request: &Request) -> Result<(), Response> {
+    if !request.path().starts_with("/api/") {
         return Ok(());
     }
+    let (origin, host) = (request.header("origin"), request.header("host"));
+    let site = request.header("sec-fetch-site");
+    let is_own = match &origin {
+        None => !matches!(site.as_deref(), Some("cross-site" | "same-site")),
+        Some(origin) => {
+            let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            own.is_some() && own == host.as_deref()
+        }
+    };
+    if is_own {
+        return Ok(());
+    }
+    let from = origin.map_or("another site".to_owned(), |origin| shown(&*origin).to_string());
     let text = format!(
-        "The request comes from a page of {}, and only pages of this listener may change something.\n",
-        shown(&*origin)
+        "The request comes from a page of {from}, and only pages of this listener may use /api/.\n"
     );
     Err(Response::text(403, &text))
 }
@@ -350,16 +367,34 @@ mod tests {
     use crate::http1::request::{Progress, RequestLimits, RequestReader};
 
     #[test]
-    fn a_page_of_another_origin_changes_nothing() {
-        let status = |head: &str| {
+    fn a_page_of_another_origin_changes_nothing_and_reads_nothing() {
+        let ask = |head: &str, check: fn(&Request) -> Result<(), Response>| {
             let mut reader = RequestReader::new(RequestLimits { request_size_max: 100_000 });
             match reader.read(&mut format!("{head}\r\nContent-Length: 0\r\n\r\n").into_bytes()) {
                 Ok(Progress::Complete(request)) => {
-                    may_change(&request).err().map_or(200, |refusal| refusal.status)
+                    check(&request).err().map_or(200, |refusal| refusal.status)
                 }
                 _ => panic!("a request"),
             }
         };
+        let status = |head: &str| match ask(head, check_page) {
+            200 => ask(head, may_change),
+            refused => refused,
+        };
+        for (field, expected) in [
+            ("Accept: */*", 200),
+            ("Sec-Fetch-Site: same-origin", 200),
+            ("Sec-Fetch-Site: none", 200),
+            ("Sec-Fetch-Site: cross-site", 403),
+            ("Sec-Fetch-Site: same-site", 403),
+            ("Origin: http://127.0.0.1:9601", 200),
+            ("Origin: http://127.0.0.1:8000", 403),
+            ("Origin: null", 403),
+        ] {
+            let line = |path| format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:9601\r\n{field}");
+            assert_eq!(ask(&line("/api/overview"), check_page), expected, "{field}");
+            assert_eq!(ask(&line("/metrics"), check_page), 200, "{field}");
+        }
         let json = "Content-Type: application/json";
         for (fields, expected) in [
             (String::new(), 415),

@@ -2,7 +2,8 @@
 //!
 //! The first viewer switches the log on, and the last one switches it off (`live`). Whichever viewer comes first takes
 //! the events of all threads and gives each viewer those that its filter passes. A viewer that reads too slowly loses
-//! events: they are counted, and the number is in its stream. Limits: `VIEWERS_MAX`, and `WAITING_MAX` events for each.
+//! events: they are counted, and the number is in its stream. Limits: `VIEWERS_MAX`; for each, `WAITING_MAX` events and
+//! `WAITING_BYTES_MAX` bytes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,6 +18,8 @@ use crate::text::shown;
 const VIEWERS_MAX: usize = 8;
 /// Events that wait for one viewer.
 const WAITING_MAX: usize = 2_000;
+/// Bytes of the events that wait for one viewer. A payload in an event has up to `TEXT_BYTES_MAX` bytes.
+const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// What a viewer wants to see.
 #[derive(Debug, Default)]
@@ -67,7 +70,31 @@ impl ViewFilter {
 struct ViewQueue {
     filter: ViewFilter,
     waiting: RefCell<VecDeque<Rc<LiveEvent>>>,
+    waiting_bytes: Cell<usize>,
     lost: Cell<u64>,
+}
+
+impl ViewQueue {
+    fn push(&self, event: &Rc<LiveEvent>) {
+        let mut waiting = self.waiting.borrow_mut();
+        let bytes = self.waiting_bytes.get() + bytes_of(event);
+        if waiting.len() < WAITING_MAX && bytes <= WAITING_BYTES_MAX {
+            waiting.push_back(event.clone());
+            self.waiting_bytes.set(bytes);
+        } else {
+            self.lost.set(self.lost.get() + 1);
+        }
+    }
+
+    fn pop(&self) -> Option<Rc<LiveEvent>> {
+        let event = self.waiting.borrow_mut().pop_front()?;
+        self.waiting_bytes.set(self.waiting_bytes.get().saturating_sub(bytes_of(&event)));
+        Some(event)
+    }
+}
+
+fn bytes_of(event: &LiveEvent) -> usize {
+    size_of::<LiveEvent>() + event.text.len() + event.channel.as_ref().map_or(0, |name| name.len())
 }
 
 /// All viewers.
@@ -104,7 +131,8 @@ impl Viewers {
                 "{VIEWERS_MAX} viewers look at the event log already, which is the limit. Close one."
             ));
         }
-        let queue = ViewQueue { filter, waiting: RefCell::default(), lost: Cell::new(0) };
+        let (waiting, waiting_bytes) = (RefCell::default(), Cell::new(0));
+        let queue = ViewQueue { filter, waiting, waiting_bytes, lost: Cell::new(0) };
         let queue = Rc::new(queue);
         queues.push(queue.clone());
         self.log.set_watched(true);
@@ -124,12 +152,7 @@ impl Viewers {
         for event in events {
             let event = Rc::new(event);
             for queue in queues.iter().filter(|queue| queue.filter.passes(&event, &apps)) {
-                let mut waiting = queue.waiting.borrow_mut();
-                if waiting.len() < WAITING_MAX {
-                    waiting.push_back(event.clone());
-                } else {
-                    queue.lost.set(queue.lost.get() + 1);
-                }
+                queue.push(&event);
             }
         }
     }
@@ -147,8 +170,10 @@ impl Viewer {
         self.viewers.distribute();
         let mut out = Vec::new();
         let apps = (self.viewers.apps)();
-        let events = std::mem::take(&mut *self.queue.waiting.borrow_mut());
-        for event in events {
+        // As JSON an event can be six times as long, so the rest waits for the next call.
+        while out.len() < WAITING_BYTES_MAX
+            && let Some(event) = self.queue.pop()
+        {
             out.extend_from_slice(b"data: ");
             out.extend_from_slice(&event_json(&event, &apps));
             out.extend_from_slice(b"\n\n");
@@ -265,5 +290,27 @@ mod tests {
         assert!(read.ends_with("data: {\"kind\":\"lost\",\"count\":1005}\n\n"), "1,000 and 5");
         assert_eq!(text(&quick), "data: {\"kind\":\"lost\",\"count\":5}\n\n");
         assert_eq!(viewers.lost(), 5);
+    }
+
+    #[test]
+    fn the_bytes_that_wait_for_a_viewer_are_limited() {
+        let (log, viewers) = viewers();
+        let (slow, quick) = (viewers.add(filter("")).unwrap(), viewers.add(filter("")).unwrap());
+        let mut large = event(LiveKind::ClientEvent, "c");
+        large.text = "\u{1}".repeat(WAITING_BYTES_MAX / 8).into();
+        for _ in 0..2 {
+            log.push(0, &mut vec![large.clone(); 6]);
+            viewers.distribute();
+            assert!(slow.queue.waiting_bytes.get() <= WAITING_BYTES_MAX);
+            while !quick.next().is_empty() {}
+        }
+        let kept = slow.queue.waiting.borrow().len();
+        assert_eq!((kept, slow.queue.lost.get()), (7, 5), "eight would be over the limit");
+        let first = text(&slow);
+        assert!(first.len() < 2 * WAITING_BYTES_MAX && first.contains("\"count\":5"));
+        let rest = std::iter::from_fn(|| Some(text(&slow)).filter(|part| !part.is_empty()));
+        let count = |part: &str| part.matches("client_event").count();
+        assert_eq!(count(&first) + rest.map(|part| count(&part)).sum::<usize>(), kept);
+        assert_eq!(slow.queue.waiting_bytes.get(), 0);
     }
 }

@@ -124,6 +124,11 @@ impl AdminPeer {
         let status = head.split(' ').nth(1).unwrap_or_default();
         match status {
             "200" => Overview::read(body).ok_or_else(|| strange("its answer is no overview")),
+            "401" if self.token.is_some() => Err(CommandFailure::Server(format!(
+                "{} has refused the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from \
+                 the environment, .env or ringverb.toml. Set the token of that server",
+                self.place
+            ))),
             "401" => Err(CommandFailure::Server(format!(
                 "{} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from the \
                  environment, .env or ringverb.toml",

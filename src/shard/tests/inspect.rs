@@ -79,13 +79,43 @@ fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
         net.say(client, &text);
         net.read_raw(client);
     }
+    let last = format!("c-{}", count - 1);
+    net.subscribe(clients[0], &last, None);
     let all = Inspection::Channels { app: APP, contains: "".into() };
     let (findings, slices) = ask(&net, &all);
-    assert_eq!((findings[0].channels.len(), findings[0].left_out), (CHANNEL_ROWS_MAX, 7));
+    let found = &findings[0];
+    assert_eq!((found.channels.len(), found.left_out), (CHANNEL_ROWS_MAX, 7));
+    assert_eq!(found.left_out_subscribers, 7);
+    let most = found.channels.iter().max_by_key(|row| row.subscribers);
+    assert_eq!(most.map(|row| (&*row.name, row.subscribers)), Some((&*last, 2)));
     assert!(slices > count / SLICE as usize, "{slices} slices");
     let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
     assert_eq!(ask(&net, &one).0[0].channels.len(), 1);
     assert_eq!(inside(&net, clients[0]).expect("open").channels.len(), ROWS_MAX);
+}
+
+/// The one that an operator looks for may be the last to have connected.
+#[test]
+fn over_the_limit_the_connections_with_the_longest_queues_are_kept_then_the_oldest() {
+    const COUNT: usize = 3 * ROWS_MAX;
+    let mut net = Net::new(1);
+    let connect = |net: &mut Net| {
+        let client = net.connect(0);
+        net.read_raw(client);
+        client
+    };
+    let oldest: Vec<Client> = (0..2).map(|_| connect(&mut net)).collect();
+    net.advance(5);
+    let others: Vec<Client> = (2..COUNT).map(|_| connect(&mut net)).collect();
+    for client in others.iter().rev().take(3) {
+        net.say(*client, r#"{"event":"pusher:ping","data":{}}"#);
+    }
+    let (findings, _) = ask(&net, &Inspection::Connections { app: None, contains: "".into() });
+    let (rows, left_out) = (&findings[0].connections, findings[0].left_out);
+    assert_eq!((rows.len(), left_out), (ROWS_MAX, (COUNT - ROWS_MAX) as u64));
+    let has = |client: &Client| rows.iter().any(|row| row.socket_id == client.socket_id);
+    assert!(others.iter().rev().take(3).all(has), "those with a queue");
+    assert!(oldest.iter().all(has), "the oldest");
 }
 
 #[test]

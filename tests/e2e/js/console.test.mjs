@@ -111,10 +111,29 @@ test("a channel shows its members, and a connection its inside and why it was re
   assertClean(page);
 });
 
+test("hidden characters of names are shown escaped, and long ones do not widen the page", async () => {
+  const id = `a\u202eb\u200b${"x".repeat(120)}`;
+  const client = await clients.connect({ member: { user_id: id, user_info: { name: "a  b" } } });
+  await subscribe(client, "presence-hidden");
+  const page = await open("#/channel?app=1001&name=presence-hidden");
+  await page.seesText(`a\\u{202e}b\\u{200b}xxx`);
+  assert.ok(!/[\u202e\u200b]/.test(await page.eval(`document.querySelector("main").textContent`)));
+  const cell = `document.querySelector("tbody td.name")`;
+  assert.equal(await page.eval(`getComputedStyle(${cell}).whiteSpaceCollapse`), "preserve");
+  const [inner, outer] = await page.eval(`[document.documentElement.scrollWidth, document.documentElement.clientWidth]`);
+  assert.ok(inner <= outer, `${inner} of ${outer}`);
+  assertClean(page);
+});
+
 test("disconnect closes the connection with a code after which its client stays away", async () => {
   const raw = await clients.raw();
+  for (let index = 0; index < 12; index += 1) raw.send({ event: "pusher:subscribe", data: { channel: `private-${index}`, auth: "app-key:wrong" } });
+  await raw.frames.atLeast(12);
   const page = await open(`#/connection?id=${raw.socketId}`);
   await page.seesText("Inside");
+  await page.seesText("the last 10 of 12");
+  const order = await page.eval(`[...document.querySelectorAll("main button.danger, main h2")].map((node) => node.textContent.split(" ")[0])`);
+  assert.deepEqual(order, ["Disconnect", "Inside", "Channels", "What", "Why"]);
   await page.press("Disconnect");
   const [{ code }] = await raw.closed.atLeast(1);
   assert.equal(code, 4009);
@@ -223,6 +242,22 @@ test("the page fits a phone, and the switch changes its colours for good", async
   await page.open(`${url}/?again`);
   assert.equal(await page.eval("document.documentElement.dataset.theme"), "dark");
   assertClean(page);
+});
+
+test("without a token the views say what to set, and the overview works", async () => {
+  const port = await freePort();
+  const closed = await startServer({ RINGVERB_ADMIN: `127.0.0.1:${port}`, RINGVERB_WORKERS: "1" });
+  try {
+    const page = await browser.page();
+    await page.open(`http://127.0.0.1:${port}/`);
+    await page.sees(`document.querySelector("#state").textContent === "ready"`);
+    for (const view of ["Channels", "Connections", "Event log", "Refusals", "Publish", "Apps", "Nodes"]) {
+      await page.press(view);
+      await page.sees(`document.querySelector("main").innerText.startsWith("This view needs a token: set RINGVERB_ADMIN_TOKEN")`, view);
+    }
+  } finally {
+    await closed.stop();
+  }
 });
 
 test("with a token the page asks for it, keeps it for the tab, and sends it", async () => {

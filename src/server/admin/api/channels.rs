@@ -44,7 +44,9 @@ pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<
     };
     let rows = parameters.number("rows", PAGE_ROWS)?.clamp(1, PAGE_ROWS_MAX);
     let left_out: u64 = found.iter().map(|found| found.left_out).sum();
+    let mut subscribers: u64 = found.iter().map(|found| found.left_out_subscribers).sum();
     let mut channels = merged(found);
+    subscribers += channels.iter().map(|channel| u64::from(channel.subscribers)).sum::<u64>();
     channels.sort_unstable_by(|a, b| {
         let by = match order {
             ChannelOrder::Name => std::cmp::Ordering::Equal,
@@ -66,9 +68,9 @@ pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<
             .value("users", channel.users)
             .finish()
     });
-    let subscribers: u64 = channels.iter().map(|channel| u64::from(channel.subscribers)).sum();
+    // A channel that several cores leave out counts for each.
     Ok(JsonObject::new()
-        .value("total", channels.len())
+        .value("total", channels.len() as u64 + left_out)
         .value("subscribers", subscribers)
         .value("left_out", left_out)
         .value("page", page)
@@ -141,6 +143,16 @@ mod tests {
         let (a, b) = (&all["channels"][0], &all["channels"][2]);
         assert_eq!((&a["subscribers"], &a["users"]), (&Value::from(7), &Value::from(0)));
         assert_eq!((&b["subscribers"], &b["users"]), (&Value::from(1), &Value::from(4)));
+    }
+
+    #[test]
+    fn totals_have_what_cores_have_left_out() {
+        let cut = Findings { left_out: 3, left_out_subscribers: 4, ..core(&[("a", 2, 0)]) };
+        let json = page(&Parameters::of(""), vec![cut, core(&[("a", 1, 0), ("b", 1, 0)])]).unwrap();
+        let all: Value = serde_json::from_slice(&json).unwrap();
+        for (name, expected) in [("total", 5), ("subscribers", 8), ("left_out", 3), ("pages", 1)] {
+            assert_eq!(all[name], expected, "{name}");
+        }
     }
 
     #[test]

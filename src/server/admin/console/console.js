@@ -1,15 +1,26 @@
 // The console: parts that all views share. Everything that a peer can choose (names of channels, users, payloads) is set
-// as text, never as markup: `element` knows no other way.
+// as text, never as markup, and with hidden characters escaped: `element` and `setText` know no other way.
 import { views, titles } from "./views.js";
 
 // Building blocks.
 
-/** Makes an element. `options`: text, properties, attributes by name, and listeners as `on`. */
+/** Control, bidi and zero-width characters, and others that have no glyph. Two names that differ in them look the same. */
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+const escaped = (character) => `\\u{${character.codePointAt(0).toString(16)}}`;
+
+/** A text as it may be shown, for example `\u{202e}` for that character. `keeps`: characters that stay as they are. */
+export function visible(text, keeps = "") {
+  return String(text).replace(HIDDEN, (character) => (keeps.includes(character) ? character : escaped(character)));
+}
+
+/** Makes an element. `options`: text (or `lines`, which keeps their ends), properties, attributes, listeners as `on`. */
 export function element(tag, options = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined || value === null) continue;
-    if (name === "text") node.textContent = value;
+    if (name === "text") node.textContent = visible(value);
+    else if (name === "lines") node.textContent = visible(value, "\n\t");
+    else if (name === "title") node.title = visible(value);
     else if (name === "on") for (const [event, act] of Object.entries(value)) node.addEventListener(event, act);
     else if (name === "class") node.className = value;
     else if (name in node && typeof value !== "string") node[name] = value;
@@ -45,7 +56,8 @@ export function reconcile(parent, items, keyOf, make, update) {
 }
 
 export function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = visible(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 
 // Numbers for people.
@@ -231,6 +243,8 @@ function route() {
 
 export const link = (name, parameters) => `#/${name}?${new URLSearchParams(parameters)}`;
 
+const TOKEN_NEEDED = "This view needs a token: set RINGVERB_ADMIN_TOKEN for the server and run `ringverb reload`. This page then asks for the token.";
+
 function show(keepsFocus = false) {
   leaveView();
   const { name, parameters } = route();
@@ -243,7 +257,12 @@ function show(keepsFocus = false) {
     body,
     signal: ends.signal,
     failed(error) {
-      setText(problem, error.message);
+      const needsToken = error.status === 403 && error.message.includes("RINGVERB_ADMIN_TOKEN");
+      if (needsToken) {
+        body.replaceChildren();
+        showState("warn", "token needed");
+      }
+      setText(problem, needsToken ? TOKEN_NEEDED : error.message);
       problem.hidden = false;
       if (error.status === 0) showState("bad", "no connection");
       // A fault of this page, not an answer of the server.

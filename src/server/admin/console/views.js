@@ -1,7 +1,7 @@
 // The views of the console. Each is a function that fills `view.body` and refreshes it until the view is left.
 import {
   HISTORY, Sparkline, bytes, clockTime, count, element, field, get, link, nanoseconds, post, quantile, reconcile, repeat, say,
-  setText, short, showState, span, stream,
+  setText, short, showState, span, stream, visible,
 } from "./console.js";
 
 /** Tabs: name of the view, title, and views that belong to it. */
@@ -20,6 +20,8 @@ export const views = { overview, channels, channel, connections, connection, eve
 
 const REFRESH = 1000;
 const SLOW_REFRESH = 3000;
+/** Refusals of one connection. */
+const REFUSALS_SHOWN = 10;
 
 const heading = (text, ...more) => element("h2", { text }, ...more);
 const th = (text, isNumber = false) => element("th", { scope: "col", class: isNumber ? "n" : "", text });
@@ -44,9 +46,15 @@ function table(columns, keyOf, emptyText) {
   return { node, show, head };
 }
 
+/** The text of a cell that a peer has chosen, in a column of limited width. */
+function named(at, text) {
+  at.className = "name";
+  return text;
+}
+
 /** Fills a cell with a link, once for each target. */
 function linkIn(at, text, href, kind = "name") {
-  if (at.firstChild?.getAttribute?.("href") === href && at.textContent === text) return;
+  if (at.firstChild?.getAttribute?.("href") === href && at.textContent === visible(text)) return;
   at.replaceChildren(element("a", { href, text, class: kind }));
 }
 
@@ -271,7 +279,7 @@ function channel(view) {
   const app = view.parameters.get("app") ?? "";
   const name = view.parameters.get("name") ?? "";
   const members = table([
-    ["User", false, ({ id }) => id],
+    ["User", false, ({ id }, at) => named(at, id)],
     ["user_info", false, ({ info }, at) => { at.className = "mono name"; return info; }],
   ], ({ id }) => id, "Nobody is in this channel.");
   const list = connectionTable();
@@ -304,7 +312,7 @@ function connectionTable() {
   return table([
     ["Socket id", false, ({ socket_id }, at) => linkIn(at, socket_id, link("connection", { id: socket_id }), "id")],
     ["App", false, ({ app }) => app],
-    ["User", false, ({ user }) => user ?? "–"],
+    ["User", false, ({ user }, at) => named(at, user ?? "–")],
     ["Channels", true, ({ channels: number }) => count(number)],
     ["Waits to be sent", true, ({ queue_bytes }) => bytes(queue_bytes)],
     ["Open for", true, ({ age_seconds }) => (age_seconds === undefined ? "a moment" : span(age_seconds))],
@@ -344,6 +352,7 @@ function connection(view) {
   const names = element("ul", { class: "tags" });
   const nameTotal = element("span", { class: "count" });
   const past = refusalTable();
+  const pastTotal = element("span", { class: "count" });
   const log = eventList();
   const gone = element("p", { class: "note warn", hidden: true, role: "status" });
   const end = element("button", { type: "button", class: "danger", text: "Disconnect", on: { click: async () => {
@@ -351,6 +360,7 @@ function connection(view) {
     try {
       await post("/api/disconnect", { socket_id: id });
       say("The connection was closed.");
+      load();
     } catch (error) {
       view.failed(error);
     }
@@ -359,15 +369,16 @@ function connection(view) {
     element("a", { class: "back", href: "#/connections", text: "← Connections" }),
     element("h1", {}, "Connection ", element("span", { class: "mono", text: id })),
     gone,
+    element("p", {}, end),
     element("div", { class: "split" }, facts,
       element("section", { class: "card" }, heading("Channels ", nameTotal), names)),
-    element("section", { class: "card" }, heading("Why was something refused"), past.node),
     element("section", { class: "card" }, heading("What happens now"), log.node),
-    element("p", {}, end));
+    element("section", { class: "card" }, heading("Why was something refused ", pastTotal), past.node));
   let shown = "";
-  repeat(view, async () => {
+  const load = repeat(view, async () => {
     const { refusals: refused } = await get("/api/refusals", { socket_id: id }, view.signal);
-    past.show(refused);
+    past.show(refused.slice(0, REFUSALS_SHOWN));
+    setText(pastTotal, refused.length > REFUSALS_SHOWN ? `the last ${REFUSALS_SHOWN} of ${count(refused.length)}` : "");
     await refreshHeader(view);
     let found;
     try {
@@ -444,7 +455,7 @@ function eventRow(event) {
       event.cause && ["Cause", event.cause],
     ].filter(Boolean);
     inside.append(details(rows));
-    if (event.text) inside.append(element("pre", { text: pretty(event.text) }));
+    if (event.text) inside.append(element("pre", { lines: pretty(event.text) }));
   } } },
   element("time", { datetime: new Date(event.at).toISOString(), text: clockTime(event.at) }),
   element("span", {}, element("span", { class: kind, text: KIND_NAMES[event.kind] ?? event.kind })),
@@ -545,7 +556,7 @@ function refusalTable() {
     ["Time", false, ({ at: ms }, at) => { at.className = "mono"; return clockTime(ms); }],
     ["Cause", false, ({ cause }) => cause],
     ["Connection", false, ({ socket_id }, at) => (socket_id ? linkIn(at, socket_id, link("connection", { id: socket_id }), "id") : "–")],
-    ["What and why", false, ({ text }) => text],
+    ["What and why", false, ({ text }, at) => named(at, text)],
   ], ({ at, cause, socket_id, text }) => `${at} ${cause} ${socket_id} ${text}`, "Nothing was refused that this server remembers.");
 }
 

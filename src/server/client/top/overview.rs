@@ -22,6 +22,7 @@ pub(super) struct Overview {
     pub(super) resident_bytes: u64,
     pub(super) memory_max: u64,
     pub(super) totals: Totals,
+    pub(super) webhooks: WebhookCounts,
     pub(super) workers: Vec<WorkerCounts>,
     /// The largest counts first.
     pub(super) refused: Vec<(String, u64)>,
@@ -37,6 +38,15 @@ pub(super) struct Totals {
     pub(super) http_calls: u64,
     pub(super) channels: u64,
     pub(super) subscriptions: u64,
+}
+
+/// All 0 if no app has webhooks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct WebhookCounts {
+    pub(super) waiting: u64,
+    pub(super) delivered: u64,
+    pub(super) given_up: u64,
+    pub(super) failing_seconds: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,6 +110,7 @@ impl Overview {
             queue_bytes: number(worker, "queue_bytes"),
             mail_waiting: number(worker, "mail_waiting"),
         });
+        let webhooks = member(object, "webhooks").unwrap_or("{}");
         let refused = member(object, "refused").and_then(json::members).into_iter().flatten();
         let mut refused: Vec<(String, u64)> = refused
             .map(|(name, count)| {
@@ -130,6 +141,12 @@ impl Overview {
                 http_calls: number(totals, "http_calls"),
                 channels: number(totals, "channels"),
                 subscriptions: number(totals, "subscriptions"),
+            },
+            webhooks: WebhookCounts {
+                waiting: number(webhooks, "waiting"),
+                delivered: number(webhooks, "delivered"),
+                given_up: number(webhooks, "given_up"),
+                failing_seconds: number(webhooks, "failing_seconds"),
             },
             workers: workers.collect(),
             refused,
@@ -186,6 +203,7 @@ pub(super) mod tests {
                 "uptime_seconds":3700,"connections":12345,"resident_bytes":73400320,
                 "totals":{{"messages_sent":{sent},"channels":3,"subscriptions":9}},
                 "workers":[{{"core":0,"tick_ns":{clock}000000,"sends":{sends},"messages_sent":{sent}}},{{"core":1}}],
+                "webhooks":{{"delivered":1000,"waiting":3,"given_up":4,"failing_seconds":125}},
                 "refused":{{"origin":1,"quota":20}}}}"#,
                 sends = sent / 4
             )

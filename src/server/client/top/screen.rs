@@ -8,7 +8,7 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Gauge, Paragraph, Row, Sparkline, Table};
 
-use super::overview::{Overview, Rates, WorkerRates};
+use super::overview::{Overview, Rates, WebhookCounts, WorkerRates};
 use crate::worker::time::Clock;
 
 /// Values of a line.
@@ -152,7 +152,16 @@ impl Screen {
             format!("channels   {}", grouped(self.now.totals.channels)),
             format!("subscr.    {}", grouped(self.now.totals.subscriptions)),
         ];
-        let lines: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+        let mut lines: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+        let webhooks = &self.now.webhooks;
+        if webhooks.failing_seconds > 0 {
+            let text = format!("webhooks   failing for {}", span(webhooks.failing_seconds));
+            lines.push(Line::from(text.red()));
+        }
+        if webhooks.given_up > 0 {
+            let text = format!("webhooks   {} events given up", grouped(webhooks.given_up));
+            lines.push(Line::from(text.red()));
+        }
         frame.render_widget(
             Paragraph::new(lines).block(Block::bordered().title(" traffic ")),
             totals,
@@ -225,6 +234,19 @@ pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
         short(rates.http_calls),
         bytes(rounded(rates.sent_bytes)),
     );
+    let webhooks = &now.webhooks;
+    if *webhooks != WebhookCounts::default() {
+        let failing = match webhooks.failing_seconds {
+            0 => String::new(),
+            seconds => format!(", failing for {}", span(seconds)),
+        };
+        text.push_str(&format!(
+            "webhooks: events delivered {}, waiting {}, given up {}{failing}\n",
+            grouped(webhooks.delivered),
+            grouped(webhooks.waiting),
+            grouped(webhooks.given_up),
+        ));
+    }
     text.push_str(
         "core    load   to clients/s  of clients/s  per send  subscriptions      waits  mail\n",
     );
@@ -351,9 +373,12 @@ mod tests {
             "\n   0 100.0 %          8,000             0      4.00",
             "\n   1   0.0 %",
             "\nrefused 20 quota\n",
+            "\nwebhooks: events delivered 1,000, waiting 3, given up 4, failing for 2 min\n",
         ] {
             assert!(text.contains(part), "{part:?} in {text}");
         }
+        let none = Overview { webhooks: WebhookCounts::default(), ..now };
+        assert!(!plain(&none, None).contains("webhooks"), "no app has any");
     }
 
     #[test]
@@ -366,7 +391,9 @@ mod tests {
             terminal.draw(|frame| screen.draw(frame)).unwrap();
             let shown = terminal.backend().to_string();
             if height >= 24 {
-                for part in ["ready", "connections 12,345", "8,000/s", "quota", "100.0 %"] {
+                let parts = ["ready", "connections 12,345", "8,000/s", "quota", "100.0 %"];
+                let webhooks = ["webhooks   failing for 2", "webhooks   4 events"];
+                for part in parts.into_iter().chain(webhooks) {
                     assert!(shown.contains(part), "{part} in {shown}");
                 }
             }

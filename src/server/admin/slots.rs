@@ -1,0 +1,151 @@
+//! The connections of the admin listener that are open, at most `CONNECTIONS_MAX`.
+//!
+//! A probe must be answered, or an orchestrator restarts the server. So if all slots are in use, a new connection takes
+//! the slot of the one that has waited longest for its peer: for a complete request, or for the end after the answer.
+//! Only if the server owes an answer to all of them, the new one is refused. A viewer of the event log gives its slot
+//! back, because viewers have a limit of their own (`viewers.rs`).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use socket2::Socket;
+
+use super::connection::refuse;
+
+/// Connections at a time.
+pub(super) const CONNECTIONS_MAX: usize = 32;
+
+#[derive(Debug, Default)]
+pub(super) struct AdminSlots {
+    used: Cell<usize>,
+    /// Those that wait for their peer, the longest first.
+    waiting: RefCell<VecDeque<Rc<SlotEntry>>>,
+}
+
+#[derive(Debug)]
+struct SlotEntry {
+    socket: Socket,
+    has_slot: Cell<bool>,
+    is_answered: Cell<bool>,
+}
+
+/// An accepted connection. It gives its slot back at its end.
+#[derive(Debug)]
+pub(super) struct AdminConnection {
+    slots: Rc<AdminSlots>,
+    entry: Rc<SlotEntry>,
+}
+
+impl AdminSlots {
+    /// # Errors
+    /// The socket, if no connection can be ended for it.
+    pub(super) fn admit(self: &Rc<Self>, socket: Socket) -> Result<AdminConnection, Socket> {
+        if self.used.get() >= CONNECTIONS_MAX {
+            let longest = self.waiting.borrow_mut().pop_front();
+            match longest {
+                Some(longest) => self.end(&longest),
+                None => return Err(socket),
+            }
+        }
+        self.used.set(self.used.get() + 1);
+        let (has_slot, is_answered) = (Cell::new(true), Cell::new(false));
+        let entry = Rc::new(SlotEntry { socket, has_slot, is_answered });
+        self.waiting.borrow_mut().push_back(entry.clone());
+        Ok(AdminConnection { slots: self.clone(), entry })
+    }
+
+    /// Its task ends when it reads the end of the socket.
+    fn end(&self, entry: &SlotEntry) {
+        self.give_back(entry);
+        if entry.is_answered.get() {
+            let _ = entry.socket.shutdown(Shutdown::Both);
+        } else {
+            let text = format!(
+                "The admin listener has {CONNECTIONS_MAX} connections, which is its limit, and this one has waited \
+                 longest for its request. Send the request at once.\n"
+            );
+            refuse(&entry.socket, &text);
+        }
+    }
+
+    fn give_back(&self, entry: &SlotEntry) {
+        if entry.has_slot.replace(false) {
+            self.used.set(self.used.get().saturating_sub(1));
+        }
+    }
+}
+
+impl AdminConnection {
+    pub(super) fn socket(&self) -> &Socket {
+        &self.entry.socket
+    }
+
+    /// Its request is complete: it is not ended before the answer is sent.
+    pub(super) fn has_request(&self) {
+        self.slots.waiting.borrow_mut().retain(|entry| !Rc::ptr_eq(entry, &self.entry));
+    }
+
+    /// Its answer is sent.
+    pub(super) fn is_answered(&self) {
+        self.entry.is_answered.set(true);
+        if self.entry.has_slot.get() {
+            self.slots.waiting.borrow_mut().push_back(self.entry.clone());
+        }
+    }
+
+    /// It becomes a viewer.
+    pub(super) fn leave_slot(&self) {
+        self.slots.give_back(&self.entry);
+    }
+}
+
+impl Drop for AdminConnection {
+    fn drop(&mut self) {
+        self.has_request();
+        self.slots.give_back(&self.entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn pair() -> (Socket, Socket) {
+        Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap()
+    }
+
+    #[test]
+    fn a_full_listener_ends_the_connection_that_has_waited_longest_for_its_request() {
+        let slots = Rc::new(AdminSlots::default());
+        let (mut peers, mut open) = (Vec::new(), Vec::new());
+        for _ in 0..CONNECTIONS_MAX {
+            let (socket, peer) = pair();
+            open.push(slots.admit(socket).unwrap());
+            peers.push(peer);
+        }
+        open[0].has_request();
+        let read = |peer: &mut Socket| {
+            let mut text = String::new();
+            peer.read_to_string(&mut text).map(|_| text)
+        };
+        let newest = slots.admit(pair().0).unwrap();
+        assert!(read(&mut peers[1]).unwrap().starts_with("HTTP/1.1 503"), "the longest");
+        open[0].is_answered();
+        for connection in &open[2..] {
+            connection.has_request();
+        }
+        let next = slots.admit(pair().0).unwrap();
+        next.has_request();
+        let last = slots.admit(pair().0).unwrap();
+        assert_eq!(read(&mut peers[0]).unwrap(), "", "its answer was sent");
+        last.has_request();
+        assert!(slots.admit(pair().0).is_err(), "all others are owed an answer");
+        last.leave_slot();
+        drop(slots.admit(pair().0).unwrap());
+        drop((open, newest, next, last));
+        assert_eq!((slots.used.get(), slots.waiting.borrow().len()), (0, 0));
+    }
+}
