@@ -58,7 +58,7 @@ final class StartCommand extends Command
             $launcher->replaceProcess(
                 $program,
                 $this->serverArguments($file, $environmentFile),
-                $processes->ownEnvironment() ?? [],
+                $this->serverEnvironment($processes->ownEnvironment() ?? []),
             );
         } catch (BinaryException | ConfigurationException | RuntimeException $exception) {
             $this->error($exception->getMessage());
@@ -68,6 +68,22 @@ final class StartCommand extends Command
 
             return self::FAILURE;
         }
+    }
+
+    /**
+     * `artisan dev` shows the log of the server through a pipe, where it would be JSON.
+     *
+     * @param  array<string, string>  $environment
+     * @return array<string, string>
+     */
+    private function serverEnvironment(array $environment): array
+    {
+        $isLocal = method_exists($this->laravel, 'environment') && $this->laravel->environment('local');
+        if ($isLocal && getenv('RINGVERB_LOG_FORMAT') === false) {
+            $environment['RINGVERB_LOG_FORMAT'] = 'text';
+        }
+
+        return $environment;
     }
 
     private function claim(ServerFiles $files, ProcessTable $processes, string $file, ?string $environmentFile): void

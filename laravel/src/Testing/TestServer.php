@@ -62,7 +62,12 @@ final class TestServer
             ],
             $pipes,
             $this->folder,
-            ['RINGVERB_ADMIN' => 'off', 'RINGVERB_TAKEOVER' => 'false', 'PATH' => (string) getenv('PATH')],
+            [
+                'RINGVERB_ADMIN' => 'off',
+                'RINGVERB_TAKEOVER' => 'false',
+                'RINGVERB_LOG_FORMAT' => 'text',
+                'PATH' => (string) getenv('PATH'),
+            ],
         );
         if ($process === false) {
             throw new RuntimeException("Cannot run {$program}.");
