@@ -98,7 +98,10 @@ get() {
                 die "neither curl nor wget is installed"
             fi || die "$from/$1 could not be fetched"
             ;;
-        *) cp "$from/$1" "$work/$1" || die "$from/$1 could not be read" ;;
+        *)
+            [ -d "$from" ] || die "--from takes the folder that holds the archive and SHA256SUMS: $from is no folder"
+            cp "$from/$1" "$work/$1" || die "$from/$1 could not be read"
+            ;;
     esac
 }
 
