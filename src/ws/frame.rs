@@ -64,25 +64,24 @@ const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 /// Appends the header of a server frame: FIN set, not masked, the length in its shortest form.
 pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
-    let (header, start) = server_header(opcode, payload_len);
-    out.extend_from_slice(header.get(start..).unwrap_or_default());
+    with_server_header(opcode, payload_len, |header| out.extend_from_slice(header));
 }
 
-/// A header at the end of these bytes, and where it begins.
-fn server_header(opcode: Opcode, payload_len: usize) -> ([u8; SERVER_HEADER_BYTES_MAX], usize) {
+/// Passes a header on. Each form has a length that the compiler knows where it is copied.
+#[inline]
+fn with_server_header(opcode: Opcode, payload_len: usize, write: impl FnOnce(&[u8])) {
     let first = FIN | opcode as u8;
-    let header = match (u8::try_from(payload_len), u16::try_from(payload_len)) {
-        (Ok(length), _) if length < LENGTH_16 => [0, 0, 0, 0, 0, 0, 0, 0, first, length],
+    match (u8::try_from(payload_len), u16::try_from(payload_len)) {
+        (Ok(length), _) if length < LENGTH_16 => write(&[first, length]),
         (_, Ok(length)) => {
             let [high, low] = length.to_be_bytes();
-            [0, 0, 0, 0, 0, 0, first, LENGTH_16, high, low]
+            write(&[first, LENGTH_16, high, low]);
         }
         _ => {
             let [a, b, c, d, e, f, g, h] = (payload_len as u64).to_be_bytes();
-            [first, LENGTH_64, a, b, c, d, e, f, g, h]
+            write(&[first, LENGTH_64, a, b, c, d, e, f, g, h]);
         }
-    };
-    (header, SERVER_HEADER_BYTES_MAX - header_size(payload_len))
+    }
 }
 
 /// Appends the header of a client frame.
@@ -132,10 +131,13 @@ pub fn text_in(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     space.extend_from_slice(&[0; SERVER_HEADER_BYTES_MAX]);
     write(space);
     let payload_len = space.len().saturating_sub(SERVER_HEADER_BYTES_MAX);
-    let (header, start) = server_header(Opcode::Text, payload_len);
-    if let Some(place) = space.first_chunk_mut() {
-        *place = header;
-    }
+    // The header ends where the payload begins.
+    let start = SERVER_HEADER_BYTES_MAX - header_size(payload_len);
+    with_server_header(Opcode::Text, payload_len, |header| {
+        if let Some(place) = space.get_mut(start..start + header.len()) {
+            place.copy_from_slice(header);
+        }
+    });
     space.get(start..).unwrap_or_default()
 }
 
