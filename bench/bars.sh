@@ -7,20 +7,9 @@ set -eu
 [ $# -ge 1 ] || { echo "usage: bars.sh FOLDER [ROUNDS]" >&2; exit 2; }
 folder=$1
 rounds=${2:-3}
-here=$(cd "$(dirname "$0")" && pwd)
-target=${CARGO_TARGET_DIR:-$here/../target}
-mkdir -p "$folder"
-table=$folder/bars.md
-failed=0
-(cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
+. "$(dirname "$0")/tables.sh"
+begin bars "Bars"
 "$here/soketi.sh" --install
-
-{
-    echo "# Bars"
-    echo
-    echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc) cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
-    echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds; server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
-} > "$table"
 
 # bar NAME TITLE FIGURES(comma-separated parts of names) ARGUMENTS OF COMPARE...
 bar() {

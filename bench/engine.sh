@@ -9,34 +9,14 @@ set -eu
 folder=$1
 rounds=${2:-5}
 old=${3:-}
-here=$(cd "$(dirname "$0")" && pwd)
-target=${CARGO_TARGET_DIR:-$here/../target}
-mkdir -p "$folder"
-table=$folder/engine.md
-failed=0
-(cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
-
-{
-    echo "# Engine"
-    echo
-    echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc) cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
-    echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds; server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
-} > "$table"
+. "$(dirname "$0")/tables.sh"
+begin engine "Engine"
 
 io_uring="io_uring=ws://127.0.0.1:6451 env RINGVERB_IO=io_uring $here/ringverb.sh --port 6451"
 epoll="epoll=ws://127.0.0.1:6452 env RINGVERB_IO=epoll $here/ringverb.sh --port 6452"
 before="before=ws://127.0.0.1:6453 env RINGVERB=$old $here/ringverb.sh --port 6453"
 nginx="nginx=ws://127.0.0.1:6454 $here/nginx.sh --port 6454"
 floor="floor=ws://127.0.0.1:6455 $target/release/ringverb-bench http-floor --port 6455"
-
-# compare NAME TITLE FIGURES(comma-separated parts of names) SERVERS AND SCENARIO...: the first server is the yardstick.
-compare() {
-    name=$1 title=$2 figures=$3
-    shift 3
-    printf '\n## %s\n\n' "$title" >> "$table"
-    "$target/release/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
-        --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
-}
 
 compare new-connections "POST /events, a new connection for each request, 16 at a time" "server CPU per request,busy" \
     --server "$nginx" --server "$io_uring" --server "$epoll" ${old:+--server "$before"} \

@@ -8,19 +8,8 @@ set -eu
 [ $# -ge 1 ] || { echo "usage: tls.sh FOLDER [ROUNDS]" >&2; exit 2; }
 folder=$1
 rounds=${2:-3}
-here=$(cd "$(dirname "$0")" && pwd)
-target=${CARGO_TARGET_DIR:-$here/../target}
-mkdir -p "$folder"
-table=$folder/tls.md
-failed=0
-[ -n "${BUILT:-}" ] || (cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
-
-{
-    echo "# TLS"
-    echo
-    echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc) cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
-    echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds; server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
-} > "$table"
+. "$(dirname "$0")/tables.sh"
+begin tls "TLS"
 
 export MIMALLOC_ALLOW_THP=0
 certificate="RINGVERB_TLS_CERT=$here/../tests/certificates/server.pem"
@@ -28,15 +17,6 @@ key="RINGVERB_TLS_KEY=$here/../tests/certificates/server.key.pem"
 plain="plain=ws://127.0.0.1:6461 $here/ringverb.sh --port 6461"
 tls="tls=wss://127.0.0.1:6462 env $certificate $key $here/ringverb.sh --port 6462"
 nginx="nginx=wss://127.0.0.1:6463 $here/nginx-tls.sh --port 6463"
-
-# compare NAME TITLE FIGURES(comma-separated parts of names) SERVERS AND SCENARIO...: the first server is the yardstick.
-compare() {
-    name=$1 title=$2 figures=$3
-    shift 3
-    printf '\n## %s\n\n' "$title" >> "$table"
-    "$target/release/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
-        --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
-}
 
 compare fanout-1 "Fan-out to 5,000, 64 bytes, 1 in flight" "CPU per,p99 ms" \
     --server "$plain" --server "$tls" --server "$nginx" -- fanout --in-flight 1 --seconds 4

@@ -1,16 +1,15 @@
-//! Requests that take access back: of a user or of one connection (docs/PROTOCOL.md C9).
+//! Requests that take access back: of a user or of one connection (docs/PROTOCOL.md C25).
 //!
 //! Turns a request into an `AccessCommand`. Nothing here knows whether the user, the connection or the subscription
 //! exists: it may be on another node, so such a request is answered like one that ended something.
 //! Limits: those of an API request; a channel name is one that a client could subscribe to.
 
-use super::events::object;
+use super::events::{channel_text, object};
 use super::routes::{HowAccessEnds, Whose};
 use super::validation::Problems;
 use super::{Denied, Plan, RequestContext};
 use crate::app::AppIndex;
 use crate::http1::request::Request;
-use crate::pusher::channel_name::classify;
 use crate::pusher::json;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{AccessAction, AccessCommand, AccessTarget};
@@ -58,13 +57,5 @@ fn channel(body: &str, problems: &mut Problems) -> Option<Box<str>> {
         problems.required(field);
         return None;
     };
-    let Some(name) = json::string(span) else {
-        problems.not_a_string(field, span);
-        return None;
-    };
-    if classify(&name).is_err() {
-        problems.not_a_channel(field, &name);
-        return None;
-    }
-    Some(name.into())
+    channel_text(problems, field, span).map(Into::into)
 }

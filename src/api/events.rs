@@ -356,9 +356,9 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
     names
 }
 
-fn channel_name<'a>(
+/// A text that names a channel, of any length.
+pub(super) fn channel_text<'a>(
     problems: &mut Problems,
-    app: &App,
     field: FieldPath<'_>,
     span: &'a str,
 ) -> Option<Cow<'a, str>> {
@@ -370,6 +370,16 @@ fn channel_name<'a>(
         problems.not_a_channel(field, &name);
         return None;
     }
+    Some(name)
+}
+
+fn channel_name<'a>(
+    problems: &mut Problems,
+    app: &App,
+    field: FieldPath<'_>,
+    span: &'a str,
+) -> Option<Cow<'a, str>> {
+    let name = channel_text(problems, field, span)?;
     match channel_name::check(&name, app.channel_name_length_max, app.channel_names_are_pushers) {
         Ok(()) => return Some(name),
         Err(NameLimit::Length) => {

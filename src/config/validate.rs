@@ -116,7 +116,7 @@ impl OptionReader {
         given.value.clone()
     }
 
-    /// A secret of an app. Programs write asterisks where they hide one, so whoever copies such a text must learn it.
+    /// A secret of an app. Programs write asterisks where they hide one, and such a text may have been copied.
     fn secret(&mut self, values: &Values, id: Id) -> Option<Secret> {
         let given = values.get(id)?;
         let text = given.value.trim();

@@ -9,7 +9,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -21,7 +20,8 @@ use super::doctor::{Finding, Verdict};
 use crate::config::{TicketSecret, TlsOptions, TlsPair};
 use crate::tls::identity::{self, Identity, TICKET_LIFETIME_SECONDS};
 use crate::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
-use crate::worker::acceptor::AcceptorLink;
+use crate::worker::acceptor::{Acceptor, AcceptorLink};
+use crate::worker::latest::LatestValue;
 use crate::worker::time::unix_seconds;
 
 /// Between two looks at the files. A change counts when two looks agree, so that a pair is not read between the writes
@@ -54,26 +54,11 @@ pub(super) struct Certificates {
     /// Of the files that were read last, also if they could not be used.
     read: Stamps,
     rotate_at: u64,
-    state: Arc<CertificateState>,
+    valid_until: Arc<ValidUntil>,
 }
 
-/// What other threads may ask of the certificates.
-#[derive(Debug, Default)]
-#[expect(clippy::disallowed_types, reason = "no worker locks it")]
-pub(super) struct CertificateState(std::sync::Mutex<Vec<(String, i64)>>);
-
-impl CertificateState {
-    fn note(&self, options: &TlsOptions, identities: &[Identity]) {
-        let pairs = options.pairs.iter().zip(identities);
-        let valid = pairs.map(|(pair, identity)| (pair.certificate.clone(), identity.valid_until));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = valid.collect();
-    }
-
-    /// Each file with the end of its validity, in seconds since 1970.
-    pub(super) fn valid_until(&self) -> Vec<(String, i64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
+/// The files of the certificates in use, each with the end of its validity in seconds since 1970.
+pub(super) type ValidUntil = LatestValue<Vec<(String, i64)>>;
 
 impl Certificates {
     /// # Errors
@@ -87,14 +72,12 @@ impl Certificates {
         };
         let link = link(identities.clone(), keys).map_err(|error| vec![error])?;
         let rotate_at = next_rotation(options, unix_seconds());
-        let state = Arc::new(CertificateState::default());
-        state.note(options, &identities);
-        Ok(Self { options: options.clone(), identities, link, read, rotate_at, state })
+        let valid_until = Arc::new(ValidUntil::new(ends(options, &identities)));
+        Ok(Self { options: options.clone(), identities, link, read, rotate_at, valid_until })
     }
 
-    /// What other threads may ask of the certificates.
-    pub(super) fn state(&self) -> Arc<CertificateState> {
-        self.state.clone()
+    pub(super) fn valid_until(&self) -> Arc<ValidUntil> {
+        self.valid_until.clone()
     }
 
     pub(super) fn link(&self) -> Arc<AcceptorLink> {
@@ -205,7 +188,7 @@ impl Certificates {
         match link(identities.clone(), ticket_keys) {
             Ok(next) => {
                 self.link.append(next.clone());
-                self.state.note(&self.options, &identities);
+                self.valid_until.set(ends(&self.options, &identities));
                 (self.link, self.identities) = (next, identities);
                 true
             }
@@ -215,6 +198,11 @@ impl Certificates {
             }
         }
     }
+}
+
+fn ends(options: &TlsOptions, identities: &[Identity]) -> Vec<(String, i64)> {
+    let pairs = options.pairs.iter().zip(identities);
+    pairs.map(|(pair, identity)| (pair.certificate.clone(), identity.valid_until)).collect()
 }
 
 /// For `ringverb check`.
@@ -340,5 +328,5 @@ fn link(
 ) -> Result<Arc<AcceptorLink>, String> {
     let config: Arc<ServerConfig> = identity::acceptor(identities, &ticket_keys, random)
         .map_err(|error| format!("the TLS library refuses the certificates: {error}"))?;
-    Ok(AcceptorLink::new(config, ticket_keys))
+    Ok(AcceptorLink::new(Acceptor { config, ticket_keys }))
 }

@@ -120,7 +120,7 @@ pub(super) fn serve(
         start_threads(&shared, ends, pins, order_sender.clone())?;
     let takeover = old_process.as_ref().map(|old| take_over_from(old, &shared, &doorbells));
     let takeover = takeover.transpose()?;
-    let certificate_state = certificates.as_ref().map(Certificates::state);
+    let certificates_valid_until = certificates.as_ref().map(Certificates::valid_until);
     let certificate_changes = certificates
         .map(|certificates| watch(certificates, &shared, &control))
         .transpose()
@@ -152,7 +152,7 @@ pub(super) fn serve(
         doorbells: doorbells.clone(),
         webhooks: webhooks.counters(),
         takeover,
-        certificates: certificate_state,
+        certificates_valid_until,
         started_unix_seconds,
     };
     let admin = admin.serve(sources, order_sender).map_err(StartError::Start)?;
@@ -327,16 +327,7 @@ fn share(
         );
     }
     let rows = apps.iter().len() + METRIC_ROWS_TO_COME;
-    let running = RunningConfiguration {
-        number: 1,
-        apps,
-        verbose_errors: config.verbose_errors,
-        debug: config.debug,
-        request_size_max: config.request_size_max,
-        handshake_timeout_seconds: config.handshake_timeout_seconds,
-        keepalive_timeout_seconds: config.keepalive_timeout_seconds,
-        admin_token: config.admin.token.clone(),
-    };
+    let running = RunningConfiguration::new(1, apps, &config);
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         io,
@@ -345,7 +336,7 @@ fn share(
         live: Arc::new(LiveLog::new(workers)),
         metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
         config,
-        current: CurrentConfiguration::new(running),
+        current: CurrentConfiguration::new(Arc::new(running)),
         unready: AtomicBool::new(false),
         phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
         transfer: Transfer::new(workers, incoming),

@@ -1,6 +1,6 @@
 //! Access that an app's backend takes back: from a user or from one connection, on all cores and nodes. PURE.
 //!
-//! A backend ends connections, makes clients connect again, or ends one subscription (docs/PROTOCOL.md C9). The core
+//! A backend ends connections, makes clients connect again, or ends one subscription (docs/PROTOCOL.md C25). The core
 //! with the request carries it out on its own connections at once, and sends it to all other cores and nodes. It is not
 //! remembered: what a client does afterwards is checked like any other request. `local/access.rs` carries it out.
 
@@ -43,6 +43,19 @@ impl AccessCommand {
     #[cfg(test)]
     pub(crate) fn terminate(app: AppIndex, user_id: &str) -> Self {
         Self { app, target: AccessTarget::User(user_id.into()), action: AccessAction::Terminate }
+    }
+
+    /// The user, if this ends all connections of one.
+    ///
+    /// # Errors
+    /// Any other command, as it was.
+    pub(super) fn terminated_user(self) -> Result<Box<str>, Self> {
+        match self {
+            Self {
+                target: AccessTarget::User(user_id), action: AccessAction::Terminate, ..
+            } => Ok(user_id),
+            other => Err(other),
+        }
     }
 
     /// Bytes of its texts.

@@ -170,12 +170,10 @@ impl SessionMessage {
     /// `app` is the app's id.
     #[must_use]
     pub fn of_access(app: Box<str>, command: AccessCommand) -> Self {
-        match (command.target, command.action) {
+        match command.terminated_user() {
             // A message of its own, which earlier versions know.
-            (AccessTarget::User(user_id), AccessAction::Terminate) => {
-                Self::Terminate { app, user_id }
-            }
-            (target, action) => Self::EndAccess { app, target, action },
+            Ok(user_id) => Self::Terminate { app, user_id },
+            Err(AccessCommand { target, action, .. }) => Self::EndAccess { app, target, action },
         }
     }
 }
@@ -184,11 +182,9 @@ impl Replayed {
     /// `app` is the app's id.
     #[must_use]
     pub fn of_access(app: Box<str>, command: AccessCommand) -> Self {
-        match (command.target, command.action) {
-            (AccessTarget::User(user_id), AccessAction::Terminate) => {
-                Self::Terminate { app, user_id }
-            }
-            (target, action) => Self::EndAccess { app, target, action },
+        match command.terminated_user() {
+            Ok(user_id) => Self::Terminate { app, user_id },
+            Err(AccessCommand { target, action, .. }) => Self::EndAccess { app, target, action },
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The configuration that is in use, as the main thread passes it to workers and to the admin listener.
 //!
-//! Each configuration has a link to the next one. A worker looks for it at the beginning of each tick, applies every
-//! configuration in its order, and reports that. So nothing is locked on a core, and the main thread knows when all
-//! cores have one. `server/change` makes new ones. Threads that are no workers read `CurrentConfiguration`.
+//! A worker looks for the next one at the beginning of each tick (`latest.rs`), applies every configuration in its
+//! order, and reports that, so the main thread knows when all cores have one. `server/change` makes new ones.
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::app::{Apps, Secret};
+use crate::config::Config;
+
+use super::latest::{LatestValue, ValueLink};
 
 /// What may change while the server runs.
 #[derive(Clone, Debug)]
@@ -23,31 +25,35 @@ pub struct RunningConfiguration {
     pub admin_token: Option<Secret>,
 }
 
-/// One configuration, and the next one if there is one.
-#[derive(Debug)]
-pub struct ConfigurationLink {
-    pub configuration: Arc<RunningConfiguration>,
-    /// Each worker sends its number when it has applied this configuration.
-    applied: Sender<u16>,
-    next: OnceLock<Arc<Self>>,
+impl RunningConfiguration {
+    /// `apps` are apart, because an app keeps its index when others come and go (`Apps::changed`).
+    #[must_use]
+    pub fn new(number: u64, apps: Arc<Apps>, config: &Config) -> Self {
+        Self {
+            number,
+            apps,
+            verbose_errors: config.verbose_errors,
+            debug: config.debug,
+            request_size_max: config.request_size_max,
+            handshake_timeout_seconds: config.handshake_timeout_seconds,
+            keepalive_timeout_seconds: config.keepalive_timeout_seconds,
+            admin_token: config.admin.token.clone(),
+        }
+    }
 }
 
-impl ConfigurationLink {
-    #[must_use]
-    pub fn new(configuration: Arc<RunningConfiguration>, applied: Sender<u16>) -> Arc<Self> {
-        Arc::new(Self { configuration, applied, next: OnceLock::new() })
-    }
+/// A configuration for workers, and the next one if there is one.
+pub type ConfigurationLink = ValueLink<SentConfiguration>;
 
-    /// Appends the next configuration. Only the owner of the last link calls it, once for each.
-    pub fn append(&self, next: Arc<Self>) {
-        // The owner follows the link it has set, so it is empty here.
-        let _ = self.next.set(next);
-    }
+/// A configuration, and who is told that it is in use.
+#[derive(Debug)]
+pub struct SentConfiguration {
+    pub configuration: Arc<RunningConfiguration>,
+    /// Each worker sends its number when it has applied this configuration.
+    pub applied: Sender<u16>,
+}
 
-    pub(super) fn next(&self) -> Option<&Arc<Self>> {
-        self.next.get()
-    }
-
+impl SentConfiguration {
     /// A worker has applied it.
     pub(super) fn report(&self, core: u16) {
         // Nobody waits any longer if this fails.
@@ -55,24 +61,5 @@ impl ConfigurationLink {
     }
 }
 
-/// The configuration in use, for threads that are no workers.
-#[derive(Debug)]
-#[expect(clippy::disallowed_types, reason = "no worker locks it")]
-pub struct CurrentConfiguration(std::sync::Mutex<Arc<RunningConfiguration>>);
-
-#[expect(clippy::disallowed_types, reason = "no worker locks it")]
-impl CurrentConfiguration {
-    #[must_use]
-    pub fn new(configuration: RunningConfiguration) -> Self {
-        Self(std::sync::Mutex::new(Arc::new(configuration)))
-    }
-
-    #[must_use]
-    pub fn get(&self) -> Arc<RunningConfiguration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set(&self, configuration: Arc<RunningConfiguration>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = configuration;
-    }
-}
+/// The configuration in use.
+pub type CurrentConfiguration = LatestValue<Arc<RunningConfiguration>>;

@@ -10,6 +10,7 @@ mod debug_log;
 mod drain;
 pub mod inspect;
 pub mod kernel;
+pub mod latest;
 mod notes;
 mod observe;
 mod overload;

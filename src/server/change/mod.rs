@@ -29,7 +29,7 @@ use crate::mailbox::Doorbell;
 use crate::output;
 use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
-use crate::worker::configuration::{ConfigurationLink, RunningConfiguration};
+use crate::worker::configuration::{ConfigurationLink, RunningConfiguration, SentConfiguration};
 pub(super) use app_table::{AppChange, AppEdit};
 pub(super) use outcome::Outcome;
 
@@ -132,7 +132,8 @@ struct Checked {
 
 /// The link of the start, which workers have from the beginning.
 pub(super) fn first_link(shared: &Shared) -> Arc<ConfigurationLink> {
-    ConfigurationLink::new(shared.current.get(), mpsc::channel().0)
+    let (applied, _) = mpsc::channel();
+    ConfigurationLink::new(SentConfiguration { configuration: shared.current.get(), applied })
 }
 
 impl Changer {
@@ -172,7 +173,7 @@ impl Changer {
         };
         outcome.log();
         if let Some(answer) = request.answer {
-            // Whoever asked may have gone.
+            // The thread that asked may have stopped waiting.
             let _ = answer.send(outcome);
         }
     }
@@ -312,16 +313,8 @@ impl Changer {
         if let Some((path, text)) = &file {
             apps_file::write(path, text).map_err(|problem| vec![problem])?;
         }
-        let next = Arc::new(RunningConfiguration {
-            number: running.number + 1,
-            apps: Arc::new(changed.wanted),
-            verbose_errors: config.verbose_errors,
-            debug: config.debug,
-            request_size_max: config.request_size_max,
-            handshake_timeout_seconds: config.handshake_timeout_seconds,
-            keepalive_timeout_seconds: config.keepalive_timeout_seconds,
-            admin_token: config.admin.token.clone(),
-        });
+        let (number, apps) = (running.number + 1, Arc::new(changed.wanted));
+        let next = Arc::new(RunningConfiguration::new(number, apps, &config));
         self.webhooks.apply(next.apps.clone());
         self.shared.current.set(next.clone());
         if let Err(problem) = self.pass_on(next.clone()) {
@@ -378,7 +371,7 @@ impl Changer {
     fn pass_on(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
         // Of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();
-        let next = ConfigurationLink::new(configuration, report);
+        let next = ConfigurationLink::new(SentConfiguration { configuration, applied: report });
         self.last.append(next.clone());
         self.last = next;
         wake_all(&self.doorbells);

@@ -21,9 +21,6 @@ pub(super) struct AdminAnswer {
     pub(super) body: serde_json::Value,
 }
 
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
-
 /// `None`: the server has no admin listener, or none answers there.
 pub(super) fn ask(
     admin: &Admin,
@@ -32,28 +29,9 @@ pub(super) fn ask(
     body: &str,
 ) -> Result<Option<AdminAnswer>, CommandFailure> {
     let place = &admin.place;
-    let stream = match place {
-        AdminPlace::Off => return Ok(None),
-        AdminPlace::Tcp(address) => {
-            TcpStream::connect_timeout(address, TIMEOUT_ADMIN).and_then(|stream| {
-                stream.set_read_timeout(Some(TIMEOUT_ADMIN))?;
-                stream.set_write_timeout(Some(TIMEOUT_ADMIN))?;
-                Ok(Box::new(stream) as Box<dyn Stream>)
-            })
-        }
-        AdminPlace::Unix(path) => UnixStream::connect(path).and_then(|stream| {
-            stream.set_read_timeout(Some(TIMEOUT_ADMIN))?;
-            stream.set_write_timeout(Some(TIMEOUT_ADMIN))?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
-        }),
-    };
-    let failed = |error: &io::Error| {
-        CommandFailure::Server(format!(
-            "the admin listener at {place} (RINGVERB_ADMIN) cannot be asked: {error}"
-        ))
-    };
-    let mut stream = match stream {
-        Ok(stream) => stream,
+    let limits = ExchangeLimits { time: TIMEOUT_ADMIN, answer_bytes: ANSWER_BYTES_MAX };
+    let bytes = match exchange(admin, method, path, body, limits) {
+        Ok(bytes) => bytes,
         Err(error)
             if matches!(
                 error.kind(),
@@ -62,22 +40,12 @@ pub(super) fn ask(
         {
             return Ok(None);
         }
-        Err(error) => return Err(failed(&error)),
+        Err(error) => {
+            return Err(CommandFailure::Server(format!(
+                "the admin listener at {place} (RINGVERB_ADMIN) cannot be asked: {error}"
+            )));
+        }
     };
-    let host = match place {
-        AdminPlace::Tcp(address) => address.to_string(),
-        _ => "localhost".to_owned(),
-    };
-    let token = admin.token.as_ref();
-    let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        token.unwrap_or_default(),
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).map_err(|error| failed(&error))?;
-    let mut bytes = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     parse(&bytes).map(Some).ok_or_else(|| {
         CommandFailure::Server(format!(
             "{place} (RINGVERB_ADMIN) was reached, but its answer is no answer of the admin API: does an older ringverb, \
@@ -86,12 +54,71 @@ pub(super) fn ask(
     })
 }
 
-fn parse(bytes: &[u8]) -> Option<AdminAnswer> {
+/// What one exchange may take.
+#[derive(Clone, Copy)]
+pub(super) struct ExchangeLimits {
+    /// For the connection, and for each wait on it.
+    pub(super) time: Duration,
+    pub(super) answer_bytes: u64,
+}
+
+/// One request, on a connection of its own. Returns the whole answer. The error is `NotFound` if there is no listener.
+pub(super) fn exchange(
+    admin: &Admin,
+    method: &str,
+    path: &str,
+    body: &str,
+    limits: ExchangeLimits,
+) -> io::Result<Vec<u8>> {
+    let time = Some(limits.time);
+    let token = admin.token.as_ref();
+    let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
+    let token = token.unwrap_or_default();
+    let length = body.len();
+    let request = |host: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{token}Content-Type: application/json\r\nContent-Length: \
+             {length}\r\n\r\n{body}"
+        )
+    };
+    match &admin.place {
+        AdminPlace::Off => Err(io::ErrorKind::NotFound.into()),
+        AdminPlace::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, limits.time)?;
+            stream.set_read_timeout(time)?;
+            stream.set_write_timeout(time)?;
+            converse(stream, &request(&address.to_string()), limits)
+        }
+        AdminPlace::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(time)?;
+            stream.set_write_timeout(time)?;
+            converse(stream, &request("localhost"), limits)
+        }
+    }
+}
+
+fn converse(
+    mut stream: impl Read + Write,
+    request: &str,
+    limits: ExchangeLimits,
+) -> io::Result<Vec<u8>> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(limits.answer_bytes).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// Status and body of an answer. `None`: it is not HTTP.
+pub(super) fn status_and_body(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut fields);
-    let Ok(httparse::Status::Complete(length)) = head.parse(bytes) else { return None };
-    let body = bytes.get(length..)?;
-    let status = head.code?;
+    let Ok(httparse::Status::Complete(length)) = head.parse(answer) else { return None };
+    Some((head.code?, answer.get(length..)?))
+}
+
+fn parse(answer: &[u8]) -> Option<AdminAnswer> {
+    let (status, body) = status_and_body(answer)?;
     let body = serde_json::from_slice(body).or_else(|error| match status {
         // 401 and 403 come from the listener itself, as text.
         200..400 => Err(error),

@@ -7,17 +7,15 @@
 mod overview;
 mod screen;
 
-use std::io::{self, IsTerminal, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
+use super::admin::{self, ExchangeLimits};
 use super::{CommandFailure, TIMEOUT, print, shown};
-use crate::app::Secret;
 use crate::config::Config;
-use crate::config::admin::AdminPlace;
+use crate::config::admin::{Admin, AdminPlace};
 use crate::server::cli::TopArguments;
 use overview::{Overview, Rates};
 use screen::Screen;
@@ -27,10 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// Where the admin listener is, and what it wants to see.
-struct AdminPeer {
-    place: AdminPlace,
-    token: Option<Secret>,
-}
+struct AdminPeer(Admin);
 
 pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), CommandFailure> {
     let peer = AdminPeer::choose(config, arguments)?;
@@ -93,79 +88,45 @@ fn is_end(event: &Event) -> bool {
 impl AdminPeer {
     /// The place of the command line, or that of the configuration.
     fn choose(config: Config, arguments: &TopArguments) -> Result<Self, CommandFailure> {
-        let place = match &arguments.admin {
-            None => config.admin.place,
-            Some(text) => AdminPlace::parse(text)
-                .map_err(|why| CommandFailure::Usage(format!("--admin {}: {why}", shown(text))))?,
-        };
-        if place == AdminPlace::Off {
+        let mut admin = config.admin;
+        if let Some(text) = &arguments.admin {
+            admin.place = AdminPlace::parse(text)
+                .map_err(|why| CommandFailure::Usage(format!("--admin {}: {why}", shown(text))))?;
+        }
+        if admin.place == AdminPlace::Off {
             let text = "the admin listener is off (RINGVERB_ADMIN): `ringverb top` reads from it";
             return Err(CommandFailure::Usage(text.to_owned()));
         }
-        Ok(Self { place, token: config.admin.token })
+        Ok(Self(admin))
     }
 
     fn overview(&self) -> Result<Overview, CommandFailure> {
-        let answer = self.ask().map_err(|error| {
+        let place = &self.0.place;
+        let limits = ExchangeLimits { time: TIMEOUT, answer_bytes: ANSWER_BYTES_MAX };
+        let answer = admin::exchange(&self.0, "GET", "/api/overview", "", limits).map_err(|error| {
             CommandFailure::Server(format!(
-                "no answer from the admin listener at {}: {error}; is ringverb running, and is RINGVERB_ADMIN the same?",
-                self.place
+                "no answer from the admin listener at {place}: {error}; is ringverb running, and is RINGVERB_ADMIN the same?"
             ))
         })?;
         let strange = |what: &str| {
-            let place = &self.place;
             CommandFailure::Server(format!(
                 "{place} was reached, but {what}: does ringverb listen there?"
             ))
         };
-        let text = String::from_utf8_lossy(&answer);
-        let (head, body) =
-            text.split_once("\r\n\r\n").ok_or_else(|| strange("its answer is not HTTP"))?;
-        let status = head.split(' ').nth(1).unwrap_or_default();
+        let (status, body) =
+            admin::status_and_body(&answer).ok_or_else(|| strange("its answer is not HTTP"))?;
+        let body = String::from_utf8_lossy(body);
         match status {
-            "200" => Overview::read(body).ok_or_else(|| strange("its answer is no overview")),
-            "401" if self.token.is_some() => Err(CommandFailure::Server(format!(
-                "{} has refused the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from \
-                 the environment, .env or ringverb.toml. Set the token of that server",
-                self.place
+            200 => Overview::read(&body).ok_or_else(|| strange("its answer is no overview")),
+            401 if self.0.token.is_some() => Err(CommandFailure::Server(format!(
+                "{place} has refused the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from \
+                 the environment, .env or ringverb.toml. Set the token of that server"
             ))),
-            "401" => Err(CommandFailure::Server(format!(
-                "{} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from the \
-                 environment, .env or ringverb.toml",
-                self.place
+            401 => Err(CommandFailure::Server(format!(
+                "{place} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from the \
+                 environment, .env or ringverb.toml"
             ))),
-            _ => Err(strange(&format!("it answers {}: {}", shown(status), shown(body.trim())))),
+            _ => Err(strange(&format!("it answers {status}: {}", shown(body.trim())))),
         }
-    }
-
-    /// One request on a connection of its own, as the listener wants it.
-    fn ask(&self) -> io::Result<Vec<u8>> {
-        match &self.place {
-            AdminPlace::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                self.exchange(stream, &address.to_string())
-            }
-            AdminPlace::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                self.exchange(stream, "localhost")
-            }
-            AdminPlace::Off => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn exchange(&self, mut stream: impl Read + Write, host: &str) -> io::Result<Vec<u8>> {
-        let token = self.token.as_ref();
-        let token = token.map_or_else(String::new, |token| {
-            format!("Authorization: Bearer {}\r\n", token.reveal())
-        });
-        let request = format!("GET /api/overview HTTP/1.1\r\nHost: {host}\r\n{token}\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-        Ok(answer)
     }
 }

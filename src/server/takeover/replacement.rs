@@ -44,7 +44,7 @@ const TAKEOVER: &str = "--takeover";
 /// Time in which a new program has to start and take over.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// The signals that this program handles. SIGHUP and SIGUSR1 are ignored with a log line.
+/// The signals that this program handles. SIGUSR1 is ignored with a log line, and so is SIGHUP during an exchange.
 pub(in crate::server) const SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// What a process is to another one that executes the same program.

@@ -15,7 +15,9 @@ use crate::live::LiveLog;
 use crate::mailbox::mesh;
 use crate::metrics::CoreMetrics;
 use crate::tick::kernel::Kernel;
-use crate::worker::configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
+use crate::worker::configuration::{
+    ConfigurationLink, CurrentConfiguration, RunningConfiguration, SentConfiguration,
+};
 use crate::worker::inspect::Desk;
 use crate::worker::kernel::{Choice, Epoll};
 use crate::worker::phase::Phase;
@@ -46,18 +48,9 @@ fn config(redis: &TcpListener) -> Config {
 fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let mut config = config(redis);
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
-    let running = RunningConfiguration {
-        number: 1,
-        apps,
-        verbose_errors: false,
-        debug: false,
-        request_size_max: config.request_size_max,
-        handshake_timeout_seconds: config.handshake_timeout_seconds,
-        keepalive_timeout_seconds: config.keepalive_timeout_seconds,
-        admin_token: None,
-    };
-    let current = CurrentConfiguration::new(running);
-    let link = ConfigurationLink::new(current.get(), std::sync::mpsc::channel().0);
+    let current = CurrentConfiguration::new(Arc::new(RunningConfiguration::new(1, apps, &config)));
+    let (applied, _) = std::sync::mpsc::channel();
+    let link = ConfigurationLink::new(SentConfiguration { configuration: current.get(), applied });
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {

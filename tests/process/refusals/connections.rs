@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringverb::cause::Cause;
 use serde_json::json;
 
-use super::{Answer, Case, Seen, error_of};
+use super::{Answer, Case, Seen, error_of, silence};
 use crate::support::{
     Client, Request, Wire, eventually, frame, sign, small_window, wire_with_small_window,
 };
@@ -36,22 +36,13 @@ fn ended(mut client: Client) -> Seen {
 pub(crate) const CASES: &[Case] = &[
     Case {
         cause: Cause::NothingSent, env: &[("RINGVERB_HANDSHAKE_TIMEOUT", "1")],
-        act: |server| {
-            let mut wire = server.wire();
-            wire.ended();
-            Seen::http(&wire, Answer::Silence)
-        },
+        act: |server| silence(server, b""),
         answer: "",
         line: "a connection was closed because it sent nothing for 1 s: is it a health check that only connects?",
     },
     Case {
         cause: Cause::RequestTimeout, env: &[("RINGVERB_HANDSHAKE_TIMEOUT", "1")],
-        act: |server| {
-            let mut wire = server.wire();
-            wire.send(b"GET /up HTT");
-            wire.ended();
-            Seen::http(&wire, Answer::Silence)
-        },
+        act: |server| silence(server, b"GET /up HTT"),
         answer: "",
         line: "a connection was closed because its request was not complete after 1 s (RINGVERB_HANDSHAKE_TIMEOUT)",
     },

@@ -147,6 +147,14 @@ fn http(server: &Server, bytes: &[u8]) -> Seen {
     Seen::http(&wire, Answer::Http(reply.status, reply.body))
 }
 
+/// Bytes after which the server closes without an answer.
+fn silence(server: &Server, bytes: &[u8]) -> Seen {
+    let mut wire = server.wire();
+    wire.send(bytes);
+    wire.ended();
+    Seen::http(&wire, Answer::Silence)
+}
+
 /// A handshake that is refused on its socket, and closed with the same code.
 fn refused_handshake(server: &Server, handshake: &Handshake) -> Seen {
     let mut client = Client::open(server, handshake);

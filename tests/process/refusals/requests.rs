@@ -2,7 +2,7 @@
 
 use ringverb::cause::Cause;
 
-use super::{Answer, Case, Seen, Server, http};
+use super::{Answer, Case, Seen, Server, http, silence};
 use crate::support::{Request, unix_seconds};
 
 const LAX_HEAD: &[u8] = b"GET /up?a=b HTTP/1.1\nHost: x\n\n";
@@ -50,12 +50,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         cause: Cause::ProxyHeaderTimeout, env: &[PROXIED[0], PROXIED[1], ("RINGVERB_HANDSHAKE_TIMEOUT", "1")],
-        act: |server| {
-            let mut wire = server.wire();
-            wire.send(b"PROXY TCP4 192.0.2.1");
-            wire.ended();
-            Seen::http(&wire, Answer::Silence)
-        },
+        act: |server| silence(server, b"PROXY TCP4 192.0.2.1"),
         answer: "",
         line: "a connection of a proxy was closed because its header of the PROXY protocol was not complete after 1 s (RINGVERB_PROXY_PROTOCOL)",
     },

@@ -2,7 +2,7 @@
 
 use ringverb::cause::Cause;
 
-use super::{Answer, Case, Seen, http};
+use super::{Answer, Case, Seen, http, silence};
 use crate::support::{Client, Handshake, tls};
 
 const TLS: [(&str, &str); 2] = [
@@ -44,12 +44,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         cause: Cause::TlsTimeout, env: &[TLS[0], TLS[1], ("RINGVERB_HANDSHAKE_TIMEOUT", "1")],
-        act: |server| {
-            let mut wire = server.wire();
-            wire.send(&[22, 3, 1, 1, 0, 1]);
-            wire.ended();
-            Seen::http(&wire, Answer::Silence)
-        },
+        act: |server| silence(server, &[22, 3, 1, 1, 0, 1]),
         answer: "",
         line: "a connection was closed because its TLS handshake was not complete after 1 s (RINGVERB_HANDSHAKE_TIMEOUT)",
     },

@@ -14,7 +14,7 @@ use crate::mailbox::Doorbell;
 use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
 };
-use crate::server::certificates::CertificateState;
+use crate::server::certificates::ValidUntil;
 use crate::worker::Shared;
 
 /// The label of all apps that have no row of their own. No app can have this id: ids are parts of URLs.
@@ -29,7 +29,7 @@ pub(in crate::server) struct ScrapeSources {
     /// How long the take-over by this process took, if it has taken over.
     pub(in crate::server) takeover: Option<Duration>,
     /// `None`: no port is TLS.
-    pub(in crate::server) certificates: Option<Arc<CertificateState>>,
+    pub(in crate::server) certificates_valid_until: Option<Arc<ValidUntil>>,
     pub(in crate::server) started_unix_seconds: u64,
 }
 
@@ -118,7 +118,8 @@ impl Scrape<'_> {
 
     /// Until when the certificates in use are valid.
     pub(super) fn certificates(&self, out: &mut Samples) {
-        let valid = self.sources.certificates.iter().flat_map(|state| state.valid_until());
+        let valid =
+            self.sources.certificates_valid_until.iter().flat_map(|valid_until| valid_until.get());
         valid.for_each(|(file, until)| out.sample(&[&*file], until));
     }
 

@@ -1,0 +1,69 @@
+//! How a value that changes reaches other threads.
+//!
+//! Workers follow links, so that nothing is locked on a core: each value has a link to the next one, and a value is
+//! freed when no thread has it. Threads that are no workers read `LatestValue`. Both know nothing of the values.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock, PoisonError};
+
+/// One value, and the next one if there is one.
+#[derive(Debug)]
+pub struct ValueLink<T> {
+    value: T,
+    next: OnceLock<Arc<Self>>,
+}
+
+impl<T> ValueLink<T> {
+    #[must_use]
+    pub fn new(value: T) -> Arc<Self> {
+        Arc::new(Self { value, next: OnceLock::new() })
+    }
+
+    /// Appends the next value. Only the owner of the last link calls it, once for each.
+    pub fn append(&self, next: Arc<Self>) {
+        // The owner follows the link it has set, so it is empty here.
+        let _ = self.next.set(next);
+    }
+
+    pub(super) fn next(&self) -> Option<&Arc<Self>> {
+        self.next.get()
+    }
+
+    /// The last value, if it is another one.
+    pub(super) fn latest(&self) -> Option<Arc<Self>> {
+        let mut last = self.next.get()?;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        Some(last.clone())
+    }
+}
+
+impl<T> Deref for ValueLink<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// The value in use, for threads that are no workers.
+#[derive(Debug, Default)]
+#[expect(clippy::disallowed_types, reason = "no worker locks it")]
+pub struct LatestValue<T>(std::sync::Mutex<T>);
+
+impl<T: Clone> LatestValue<T> {
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        Self(value.into())
+    }
+
+    #[must_use]
+    pub fn get(&self) -> T {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, value: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
