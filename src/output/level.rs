@@ -3,32 +3,33 @@
 //! Owns the subscriber of `tracing`, whose filter can be replaced while the process runs: `set_level` is called when
 //! the configuration is read again. The access log has an option of its own, so no level switches it off.
 
+use std::env;
 use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry, reload};
 
 use super::format::LineFormat;
 use super::{ACCESS, Log};
 use crate::config::LogLevel;
 
 /// Replaces the filter. `false`: there is no log.
-type ReplaceFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+type ReplaceFilter = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 
 static REPLACE: OnceLock<ReplaceFilter> = OnceLock::new();
 
 /// Starts the log of the process.
 pub(super) fn install(format: LineFormat, level: Option<LogLevel>) {
-    let log = tracing_subscriber::fmt()
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = fmt::layer()
         // Internal errors would go to standard error, past the queue.
         .log_internal_errors(false)
         .event_format(format)
-        .with_writer(Log)
-        .with_env_filter(filter(level))
-        .with_filter_reloading();
-    let handle = log.reload_handle();
+        .with_writer(Log);
     let replace: ReplaceFilter = Box::new(move |filter| handle.reload(filter).is_ok());
-    log.init();
+    registry().with(filter).with(lines).init();
     // The process has one log.
     let _ = REPLACE.set(replace);
 }
@@ -39,24 +40,27 @@ pub fn set_level(level: Option<LogLevel>) -> bool {
     REPLACE.get().is_some_and(|replace| replace(filter(level)))
 }
 
-fn filter(level: Option<LogLevel>) -> EnvFilter {
-    let filter = match level {
-        Some(level) => EnvFilter::new(named(level)),
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+/// What is logged: events of the level, or of the targets and levels in `RUST_LOG` (`info`,
+/// `warn,ringverb::webhook=debug`), which counts as INFO if it cannot be read; and the access log, always.
+fn filter(level: Option<LogLevel>) -> Targets {
+    let targets = match level {
+        Some(level) => Targets::new().with_default(filter_of(level)),
+        None => env::var("RUST_LOG")
+            .ok()
+            .filter(|text| !text.trim().is_empty())
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)),
     };
-    match format!("{ACCESS}={}", LevelFilter::INFO).parse() {
-        Ok(access) => filter.add_directive(access),
-        Err(_) => filter,
-    }
+    targets.with_target(ACCESS, LevelFilter::INFO)
 }
 
-fn named(level: LogLevel) -> &'static str {
+fn filter_of(level: LogLevel) -> LevelFilter {
     match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     }
 }
 
@@ -83,13 +87,11 @@ mod tests {
     #[test]
     fn a_level_takes_effect_while_the_log_runs_and_spares_the_access_log() {
         let (sender, lines) = channel();
-        let log = tracing_subscriber::fmt()
+        let (level, handle) = reload::Layer::new(filter(Some(LogLevel::Error)));
+        let lines_of = fmt::layer()
             .event_format(LineFormat { color: false, is_json: false })
-            .with_writer(move || Lines(sender.clone()))
-            .with_env_filter(filter(Some(LogLevel::Error)))
-            .with_filter_reloading();
-        let handle = log.reload_handle();
-        with_default(log.finish(), || {
+            .with_writer(move || Lines(sender.clone()));
+        with_default(registry().with(level).with(lines_of), || {
             let say = |word: &str| {
                 tracing::info!("own {word}");
                 tracing::info!(target: ACCESS, "access {word}");
