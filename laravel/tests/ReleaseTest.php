@@ -30,7 +30,7 @@ final class ReleaseTest extends TestCase
         mkdir($tree . '/bin', 0700, true);
         copy(TestApplication::program(), $tree . '/bin/ringverb');
         $archive = $tree . '.tar.gz';
-        [$code] = Binary::run(['tar', '-czf', $archive, '-C', $this->folder, basename($tree)]);
+        [$code] = Binary::run(['tar', '-I', 'gzip -1', '-cf', $archive, '-C', $this->folder, basename($tree)]);
         self::assertSame(0, $code);
 
         return $archive;
