@@ -143,7 +143,7 @@ final class RingverbServiceProvider extends ServiceProvider
             });
     }
 
-    /** The cards have the names of Reverb's, which are in published dashboards. So they must be registered after those. */
+    /** The cards have the names of Reverb's, which published dashboards use. So they are registered after those. */
     private function bootPulse(): void
     {
         if (!$this->app->bound(Pulse::class)) {

@@ -73,7 +73,9 @@ final class AdminServer
 
     public function connect(): TestClient
     {
-        return new TestClient($this->port, self::APP, fn(): string => (string) file_get_contents("{$this->folder}/log"));
+        $log = fn(): string => (string) file_get_contents("{$this->folder}/log");
+
+        return new TestClient($this->port, self::APP, $log);
     }
 
     public function stop(): void

@@ -95,8 +95,8 @@ final class AdminListener
         if ($socket === false) {
             throw new AdminException(
                 "No admin listener answers at {$this->address} ({$reason}): is the server running, and is " .
-                    'RINGVERB_ADMIN the same for the server and for PHP? For a socket file, PHP needs the rights of its ' .
-                    'owner.',
+                    'RINGVERB_ADMIN the same for the server and for PHP? For a socket file, PHP needs the rights of ' .
+                    'its owner.',
             );
         }
 

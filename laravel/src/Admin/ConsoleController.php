@@ -39,8 +39,8 @@ final class ConsoleController
         if (!$gate->allows(self::GATE)) {
             return self::text(
                 403,
-                'The gate ' . self::GATE . ' does not allow this user to see the console. Without an own Gate::define, it ' .
-                    'allows only the environment local.',
+                'The gate ' . self::GATE . ' does not allow this user to see the console. Without Gate::define, ' .
+                    'it allows only the environment local.',
             );
         }
         $refusal = self::foreign($request) ?? $this->withoutWorkers($target);
@@ -60,8 +60,8 @@ final class ConsoleController
             if ($answer->status === 401) {
                 return self::text(
                     502,
-                    'The server refuses the token of RINGVERB_ADMIN_TOKEN that PHP has: php artisan config:clear, and ' .
-                        'php artisan reverb:restart after a change of .env.',
+                    'The server refuses the token of RINGVERB_ADMIN_TOKEN that PHP has: php artisan config:clear, ' .
+                        'and php artisan reverb:restart after a change of .env.',
                 );
             }
 
@@ -130,8 +130,8 @@ final class ConsoleController
 
         return self::text(
             503,
-            'The event log keeps a PHP process busy, and this web server has one: PHP_CLI_SERVER_WORKERS=4 php artisan ' .
-                'serve --no-reload.',
+            'The event log keeps a PHP process busy, and this web server has one: PHP_CLI_SERVER_WORKERS=4 php ' .
+                'artisan serve --no-reload.',
         );
     }
 
