@@ -35,8 +35,8 @@ final class ServerProbe
             $text = (string) preg_replace('/ (\(see|for) https?:.*/s', '', $exception->getMessage());
 
             return match ($exception->getCode()) {
-                401 => "the server refuses the signature ({$text}): key or secret of config/broadcasting.php differ from " .
-                    'its own',
+                401 => "the server refuses the signature ({$text}): key or secret of config/broadcasting.php differ " .
+                    'from its own',
                 404 => "the server does not know the app, or has another path ({$text}): compare REVERB_APP_ID and " .
                     'REVERB_SERVER_PATH',
                 default

@@ -140,7 +140,7 @@ final class Release
         }
         if (!$isCopied) {
             $hint = str_contains($reasons[0] ?? '', 'certificate')
-                ? '. For a certificate of an authority of your own: php -d openssl.cafile=FILE artisan ringverb:install.'
+                ? '. For an authority of your own: php -d openssl.cafile=FILE artisan ringverb:install'
                 : '';
             throw new BinaryException("{$url} cannot be downloaded: " . ($reasons[0] ?? 'unknown reason') . $hint);
         }
