@@ -96,7 +96,9 @@ final class AdminConsoleTest extends TestCase
             [
                 [['HTTP_ORIGIN' => 'http://evil.test'], 403],
                 [['HTTP_ORIGIN' => 'null'], 403],
-                [['HTTP_ORIGIN' => 'https://app.test'], 403],
+                [['HTTP_ORIGIN' => 'http://app.test.evil.test'], 403],
+                [['HTTP_ORIGIN' => 'http://app.test:81'], 403],
+                [['HTTP_ORIGIN' => 'https://app.test'], 200],
                 [['HTTP_SEC_FETCH_SITE' => 'cross-site'], 403],
                 [['HTTP_SEC_FETCH_SITE' => 'same-site'], 403],
                 [['HTTP_SEC_FETCH_SITE' => 'same-origin'], 200],

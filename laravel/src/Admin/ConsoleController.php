@@ -108,7 +108,7 @@ final class ConsoleController
 
     /**
      * A page of another site must not cause requests. The CSRF token of the group `web` is the first barrier for
-     * changes; this one also stays without that group.
+     * changes; this one also stays without that group. The scheme may be that of a proxy that Laravel does not trust.
      */
     private static function foreign(Request $request): ?Response
     {
@@ -116,7 +116,7 @@ final class ConsoleController
         $site = (string) $request->headers->get('Sec-Fetch-Site', 'none');
         $isOwn = $origin === null
             ? !str_contains($request->path(), '/api/') || in_array($site, ['same-origin', 'none'], true)
-            : $origin === $request->getSchemeAndHttpHost();
+            : preg_replace('/^https?:\/\//', '', $origin) === $request->getHttpHost();
 
         return $isOwn ? null : self::text(403, 'The request comes from a page of another origin.');
     }
