@@ -12,7 +12,7 @@ use RecursiveIteratorIterator;
 /** docs/laravel-errors.md: each text is one of the server or of this package, or is known to be of another program. */
 final class ErrorTextsTest extends TestCase
 {
-    /** What Laravel, pusher-php-server, cURL, PHP and pusher-js say, with the versions that docs/laravel.md names. */
+    /** Texts of Laravel, pusher-php-server, cURL, PHP and pusher-js, with the versions that docs/laravel.md names. */
     private const OF_OTHERS = [
         'cURL error',
         'Failed to connect to localhost port',

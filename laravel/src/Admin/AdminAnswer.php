@@ -70,8 +70,8 @@ final class AdminAnswer
     }
 
     /**
-     * A stream as it arrives, until it or the time ends. PHP notices only by writing that the browser has closed, so
-     * there is a comment whenever the server has nothing to say.
+     * A stream as it arrives, until it or the time ends. PHP notices a closed browser only when it writes, so this
+     * yields a comment when the server sends nothing for a while.
      *
      * @return Generator<int, string>
      */
