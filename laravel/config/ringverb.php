@@ -21,4 +21,16 @@ return [
         // store that they share.
         'store' => null,
     ],
+
+    // The console of the server, for users whom the gate viewRingverb allows.
+    'console' => [
+        // null registers no route.
+        'path' => env('RINGVERB_CONSOLE_PATH', 'ringverb'),
+        'middleware' => ['web'],
+        // The server's admin listener and its token: those of the server, unless PHP reaches it by another address.
+        'admin' => env('RINGVERB_ADMIN'),
+        'token' => env('RINGVERB_ADMIN_TOKEN'),
+        // An open event log takes a PHP process for so long; then the page asks again.
+        'stream_seconds' => 60,
+    ],
 ];

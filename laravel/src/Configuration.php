@@ -46,14 +46,7 @@ final class Configuration
      */
     public function apps(): array
     {
-        $configured = array_values(array_filter((array) $this->config->get('reverb.apps.apps', []), 'is_array'));
-        $apps = $this->container->bound(self::PROVIDER) ? $this->provided($configured) : $configured;
-        $apps = array_values(
-            array_filter(
-                array_map(fn(array $app): array => $this->plain($this->withOwnOptions($app)), $apps),
-                static fn(array $app): bool => ($app['app_id'] ?? '') !== '' && ($app['app_id'] ?? null) !== null,
-            ),
-        );
+        $apps = array_map(fn(array $app): array => $this->plain($this->withOwnOptions($app)), $this->known());
         if ($apps === []) {
             throw new ConfigurationException(
                 'No app is configured: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env ' .
@@ -62,6 +55,24 @@ final class Configuration
         }
 
         return $apps;
+    }
+
+    /**
+     * How PHP reaches the server for each app, as `BroadcastManager::pusher()` takes it.
+     *
+     * @return list<array{app_id: string, key: string, secret: string, options: array<string, mixed>}>
+     */
+    public function clients(): array
+    {
+        return array_map(
+            static fn(array $app): array => [
+                'app_id' => (string) $app['app_id'],
+                'key' => (string) ($app['key'] ?? ''),
+                'secret' => (string) ($app['secret'] ?? ''),
+                'options' => array_diff_key((array) ($app['options'] ?? []), ['ringverb' => true]),
+            ],
+            $this->known(),
+        );
     }
 
     /** The port of a start without options. */
@@ -73,6 +84,17 @@ final class Configuration
     public function host(): string
     {
         return (string) $this->config->get('reverb.servers.reverb.host', '0.0.0.0');
+    }
+
+    /** @return list<array<string, mixed>> apps with an id, and with all of their options */
+    private function known(): array
+    {
+        $configured = array_values(array_filter((array) $this->config->get('reverb.apps.apps', []), 'is_array'));
+        $apps = $this->container->bound(self::PROVIDER) ? $this->provided($configured) : $configured;
+
+        return array_values(
+            array_filter($apps, static fn(array $app): bool => ($app['app_id'] ?? '') !== ''),
+        );
     }
 
     /**

@@ -4,15 +4,24 @@ declare(strict_types=1);
 
 namespace Ringverb\Laravel;
 
+use Illuminate\Contracts\Auth\Access\Gate;
 use Illuminate\Contracts\Cache\Factory as CacheFactory;
 use Illuminate\Contracts\Foundation\Application;
 use Illuminate\Foundation\Console\AboutCommand;
 use Illuminate\Support\Facades\Route;
 use Illuminate\Support\ServiceProvider;
+use Laravel\Pulse\Pulse;
+use Livewire\LivewireManager;
+use Ringverb\Laravel\Admin\AdminListener;
+use Ringverb\Laravel\Admin\ConsoleController;
 use Ringverb\Laravel\Console\DoctorCommand;
 use Ringverb\Laravel\Console\InstallCommand;
 use Ringverb\Laravel\Console\RestartCommand;
 use Ringverb\Laravel\Console\StartCommand;
+use Ringverb\Laravel\Pulse\ConnectionsCard;
+use Ringverb\Laravel\Pulse\MessagesCard;
+use Ringverb\Laravel\Pulse\RecordConnections;
+use Ringverb\Laravel\Pulse\RecordMessages;
 use Ringverb\Laravel\Server\Binary;
 use Ringverb\Laravel\Server\ProcessTable;
 use Ringverb\Laravel\Server\Replacement;
@@ -23,6 +32,8 @@ use Ringverb\Laravel\Webhooks\WebhookVerifier;
 final class RingverbServiceProvider extends ServiceProvider
 {
     private const START = 'Laravel\Reverb\Servers\Reverb\Console\Commands\StartServer';
+
+    private const PULSE = 'Laravel\Reverb\Pulse\Recorders';
 
     private const RESTART = 'Laravel\Reverb\Servers\Reverb\Console\Commands\RestartServer';
 
@@ -56,6 +67,15 @@ final class RingverbServiceProvider extends ServiceProvider
             Replacement::class,
             static fn(Application $app): Replacement => new Replacement($app->make(ProcessTable::class)),
         );
+        $this->app->singleton(AdminListener::class, static function (Application $app): AdminListener {
+            $config = $app->make('config');
+            $server = (array) $config->get('reverb.servers.reverb', []);
+
+            return new AdminListener(
+                (string) ($config->get('ringverb.console.admin') ?? $server['admin'] ?? '127.0.0.1:9601'),
+                $config->get('ringverb.console.token') ?? $server['admin_token'] ?? null,
+            );
+        });
         $this->app->bind(WebhookVerifier::class, static function (Application $app): WebhookVerifier {
             $config = $app->make('config');
 
@@ -70,6 +90,9 @@ final class RingverbServiceProvider extends ServiceProvider
         // it: artisan dev, Forge, Supervisor, Sail.
         $this->app->bind(self::START, StartCommand::class);
         $this->app->bind(self::RESTART, RestartCommand::class);
+        // Pulse makes the recorders of config/pulse.php with the container.
+        $this->app->bind(self::PULSE . '\ReverbConnections', RecordConnections::class);
+        $this->app->bind(self::PULSE . '\ReverbMessages', RecordMessages::class);
     }
 
     public function boot(): void
@@ -80,6 +103,8 @@ final class RingverbServiceProvider extends ServiceProvider
                 ->middleware((array) $this->app->make('config')->get('ringverb.webhooks.middleware', []))
                 ->name('ringverb.webhook');
         }
+        $this->bootConsole();
+        $this->bootPulse();
         if (!$this->app->runningInConsole()) {
             return;
         }
@@ -97,6 +122,40 @@ final class RingverbServiceProvider extends ServiceProvider
         if (class_exists(AboutCommand::class)) {
             AboutCommand::add('Ringverb', fn(): array => $this->about());
         }
+    }
+
+    private function bootConsole(): void
+    {
+        $this->callAfterResolving(Gate::class, static function (Gate $gate, Application $app): void {
+            if (!$gate->has(ConsoleController::GATE)) {
+                $gate->define(ConsoleController::GATE, static fn($user = null): bool => $app->environment('local'));
+            }
+        });
+        $path = $this->app->make('config')->get('ringverb.console.path');
+        if (!is_string($path) || $path === '') {
+            return;
+        }
+        Route::middleware((array) $this->app->make('config')->get('ringverb.console.middleware', ['web']))
+            ->prefix($path)
+            ->group(static function (): void {
+                Route::get('/', ConsoleController::class)->name('ringverb.console');
+                Route::any('/{target}', ConsoleController::class)->where('target', 'api/.+|[a-z]+\.(?:js|css)');
+            });
+    }
+
+    /** The cards have the names of Reverb's, which published dashboards use. So they are registered after those. */
+    private function bootPulse(): void
+    {
+        if (!$this->app->bound(Pulse::class)) {
+            return;
+        }
+        $this->loadViewsFrom(__DIR__ . '/../resources/views', 'ringverb');
+        $this->app->booted(function (): void {
+            $this->callAfterResolving('livewire', static function (LivewireManager $livewire): void {
+                $livewire->component('reverb.connections', ConnectionsCard::class);
+                $livewire->component('reverb.messages', MessagesCard::class);
+            });
+        });
     }
 
     private static function hasReverb(): bool

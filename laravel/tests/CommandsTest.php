@@ -4,10 +4,14 @@ declare(strict_types=1);
 
 namespace Ringverb\Laravel\Tests;
 
+use Illuminate\Contracts\Cache\Factory as CacheFactory;
 use PHPUnit\Framework\TestCase;
+use Ringverb\Laravel\Console\RestartCommand;
 use Ringverb\Laravel\Server\Binary;
 use Ringverb\Laravel\Server\ProcessTable;
 use Ringverb\Laravel\Testing\TestClient;
+use Symfony\Component\Console\Input\ArrayInput;
+use Symfony\Component\Console\Output\BufferedOutput;
 
 /** The commands as processes, with the real server. The test is the supervisor. */
 final class CommandsTest extends TestCase
@@ -162,6 +166,32 @@ final class CommandsTest extends TestCase
         [$code, $output] = $this->restart();
         self::assertSame(0, $code, $output);
         self::assertStringContainsString("Process {$pid} runs the new program", $output);
+    }
+
+    public function test_a_restart_of_another_host_is_followed_once(): void
+    {
+        $application = new TestApplication(TestApplication::config(), $this->folder);
+        $cache = $application->make(CacheFactory::class)->store();
+        $restart = static function (array $options) use ($application): string {
+            $command = new RestartCommand();
+            $command->setLaravel($application);
+            $output = new BufferedOutput();
+            self::assertSame(0, $command->run(new ArrayInput($options), $output));
+
+            return trim($output->fetch());
+        };
+        $done = 'No server of this application runs on this host.';
+        $cache->forever('laravel:reverb:restart', 1_000);
+        // What was requested before this host looked for the first time is not its business.
+        self::assertSame('', $restart(['--requested' => true]));
+        self::assertSame('', $restart(['--requested' => true]));
+        $cache->forever('laravel:reverb:restart', 2_000);
+        self::assertSame($done, $restart(['--requested' => true]));
+        self::assertSame('', $restart(['--requested' => true]));
+        // A host does not follow its own request.
+        self::assertSame($done, $restart([]));
+        self::assertGreaterThan(2_000, $cache->get('laravel:reverb:restart'));
+        self::assertSame('', $restart(['--requested' => true]));
     }
 
     public function test_a_restart_without_a_server_succeeds_and_says_so(): void

@@ -30,7 +30,7 @@ final class ReleaseTest extends TestCase
         mkdir($tree . '/bin', 0700, true);
         copy(TestApplication::program(), $tree . '/bin/ringverb');
         $archive = $tree . '.tar.gz';
-        [$code] = Binary::run(['tar', '-czf', $archive, '-C', $this->folder, basename($tree)]);
+        [$code] = Binary::run(['tar', '-I', 'gzip -1', '-cf', $archive, '-C', $this->folder, basename($tree)]);
         self::assertSame(0, $code);
 
         return $archive;
@@ -89,6 +89,57 @@ final class ReleaseTest extends TestCase
         clearstatcache();
         self::assertSame($before, fileinode($path));
         self::assertSame(['ringverb'], array_values(array_diff((array) scandir(dirname($path)), ['.', '..'])));
+    }
+
+    public function test_a_download_needs_a_certificate_that_this_host_trusts(): void
+    {
+        [$port, $authority, $server] = self::httpsServer($this->folder);
+        try {
+            $url = "https://localhost:{$port}/archive";
+            $failure = static function (string $url, string $file): string {
+                try {
+                    Release::download($url, $file);
+                } catch (BinaryException $exception) {
+                    return $exception->getMessage();
+                }
+
+                return '';
+            };
+            $file = $this->folder . '/downloaded';
+            self::assertStringContainsString('certificate verify failed', $failure($url, $file));
+            self::assertStringContainsString('openssl.cafile', $failure($url, $file));
+            // OpenSSL reads it for each connection; openssl.cafile cannot be set while PHP runs.
+            putenv("SSL_CERT_FILE={$authority}");
+            self::assertStringContainsString('404', $failure("https://localhost:{$port}/other", $file));
+            Release::download($url, $file);
+            self::assertStringEqualsFile($file, 'the archive');
+            self::assertStringContainsString('neither', $failure("http://localhost:{$port}/archive", $file));
+        } finally {
+            putenv('SSL_CERT_FILE');
+            proc_terminate($server);
+            proc_close($server);
+        }
+    }
+
+    /** @return array{int, string, resource} port, file of the authority's certificate, process */
+    private static function httpsServer(string $folder): array
+    {
+        $options = ['private_key_type' => OPENSSL_KEYTYPE_EC, 'curve_name' => 'prime256v1', 'digest_alg' => 'sha256'];
+        $key = openssl_pkey_new($options);
+        $request = openssl_csr_new(['commonName' => 'localhost'], $key, $options);
+        openssl_x509_export(openssl_csr_sign($request, null, $key, 1, $options), $certificate);
+        openssl_pkey_export($key, $pem);
+        file_put_contents($folder . '/authority.pem', $certificate);
+        file_put_contents($folder . '/server.pem', $certificate . $pem);
+        $process = proc_open(
+            [PHP_BINARY, __DIR__ . '/https-endpoint.php', $folder . '/server.pem'],
+            [['file', '/dev/null', 'r'], ['pipe', 'w'], ['file', '/dev/null', 'w']],
+            $pipes,
+        );
+        $port = (int) fgets($pipes[1]);
+        self::assertGreaterThan(0, $port);
+
+        return [$port, $folder . '/authority.pem', $process];
     }
 
     public function test_an_archive_without_the_program_is_refused(): void

@@ -15,6 +15,22 @@ fn each_cause_has_a_name_and_a_line_of_its_own() {
     }
 }
 
+/// Who searches for a line of the log finds it there.
+#[test]
+fn the_document_of_error_texts_has_each_line() {
+    let page = include_str!("../../docs/laravel-errors.md");
+    let head = "| cause | line |\n|---|---|\n";
+    let (before, _) = page.split_once(head).unwrap();
+    let rows = Cause::ALL.map(|cause| {
+        let line = cause.template().replace("{}", "…").replace('|', "\\|");
+        format!("| `{}` | {line} |\n", cause.name())
+    });
+    crate::text::assert_document(
+        "docs/laravel-errors.md",
+        &format!("{before}{head}{}", rows.concat()),
+    );
+}
+
 /// A line about a peer has 460 bytes (`output`), 90 of which are for its fields.
 #[test]
 fn the_longest_line_fits_with_the_longest_values() {

@@ -13,9 +13,16 @@ const WARNINGS_MAX: usize = 20;
 /// The longest option has 46 bytes.
 const NAME_BYTES_MAX: usize = 80;
 
-/// Names that Laravel, Reverb or the tools around them read, and this server has no use for.
-const READ_BY_OTHERS: [&str; 3] =
-    ["REVERB_SERVER", "REVERB_PULSE_INGEST_INTERVAL", "REVERB_TELESCOPE_INGEST_INTERVAL"];
+/// Names that Laravel, Reverb, the package in `laravel/` or the tools around them read, and this server has no use for.
+const READ_BY_OTHERS: [&str; 7] = [
+    "REVERB_SERVER",
+    "REVERB_PULSE_INGEST_INTERVAL",
+    "REVERB_TELESCOPE_INGEST_INTERVAL",
+    "RINGVERB_BINARY",
+    "RINGVERB_STATE",
+    "RINGVERB_CONSOLE_PATH",
+    "RINGVERB_WEBHOOK_PATH",
+];
 
 /// What people write for an option whose name has little in common with it.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -248,6 +255,7 @@ mod tests {
             ("REVERB_SERVER", "reverb"),
             ("REVERB_SCALING_ENABLED", "true"),
             ("REVERB_PULSE_INGEST_INTERVAL", "15"),
+            ("RINGVERB_CONSOLE_PATH", "ringverb"),
             ("REVERB_APP_RATE_LIMITING_MAX_ATTEMPTS", "1"),
             ("REVERB_ALLOWED_ORIGINS", "a"),
             ("VITE_REVERB_APP_KEY", "a"),

@@ -58,7 +58,7 @@ final class InstallCommand extends Command
         }
         try {
             if ($release !== null) {
-                $release->install($binary->installed(), $this->fetch(...));
+                $release->install($binary->installed(), Release::download(...));
                 ServerFiles::ignoreInGit(dirname($binary->installed(), 2));
             }
         } catch (BinaryException $exception) {
@@ -157,18 +157,6 @@ final class InstallCommand extends Command
         }
 
         return $text;
-    }
-
-    private function fetch(string $url, string $file): void
-    {
-        if (!str_starts_with($url, 'https://')) {
-            throw new BinaryException("{$url} is neither a folder nor an https URL.");
-        }
-        if (!@copy($url, $file, stream_context_create(['http' => ['timeout' => 60]]))) {
-            throw new BinaryException(
-                "{$url} cannot be downloaded: " . (error_get_last()['message'] ?? 'unknown reason'),
-            );
-        }
     }
 
     private function versionOf(Binary $binary, string $path): string

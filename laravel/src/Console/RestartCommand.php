@@ -25,7 +25,8 @@ final class RestartCommand extends Command
     /** What Reverb's own servers look at. They end, and a supervisor starts ringverb in their place. */
     private const SIGNAL_OF_REVERB = 'laravel:reverb:restart';
 
-    protected $signature = 'reverb:restart';
+    protected $signature = 'reverb:restart
+        {--requested : Only if this command was called on another host since (for the scheduler of each host)}';
 
     protected $description = 'Replace the program and the configuration of the WebSocket server, with its connections';
 
@@ -36,7 +37,11 @@ final class RestartCommand extends Command
         ProcessTable $processes,
         Replacement $replacement,
     ): int {
-        $this->signalReverb();
+        if (!$this->option('requested')) {
+            $this->request($files);
+        } elseif (!$this->isRequested($files)) {
+            return self::SUCCESS;
+        }
         $servers = $files->running($processes);
         if ($servers === []) {
             $this->info('No server of this application runs on this host.');
@@ -113,14 +118,30 @@ final class RestartCommand extends Command
         return $code === 0 ? null : trim($output);
     }
 
-    private function signalReverb(): void
+    /** Tells the servers of Reverb, and other hosts. The restart of this host does not depend on the cache. */
+    private function request(ServerFiles $files): void
     {
         try {
-            $this->laravel->make(CacheFactory::class)->store()->forever(self::SIGNAL_OF_REVERB, time());
+            $now = time();
+            $this->laravel->make(CacheFactory::class)->store()->forever(self::SIGNAL_OF_REVERB, $now);
+            $files->rememberRequest((string) $now);
         } catch (Throwable $exception) {
             $this->warn(
-                "The cache is not available ({$exception->getMessage()}), so servers of Reverb itself continue.",
+                "The cache is not available ({$exception->getMessage()}), so servers of Reverb itself, and those " .
+                    'of other hosts, continue.',
             );
         }
+    }
+
+    /** The first call on a host only remembers what there is. */
+    private function isRequested(ServerFiles $files): bool
+    {
+        $request = (string) $this->laravel->make(CacheFactory::class)->store()->get(self::SIGNAL_OF_REVERB, '');
+        $last = $files->lastRequest();
+        if ($request !== $last) {
+            $files->rememberRequest($request);
+        }
+
+        return $last !== null && $request !== $last;
     }
 }

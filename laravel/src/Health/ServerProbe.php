@@ -31,15 +31,17 @@ final class ServerProbe
 
             return null;
         } catch (Throwable $exception) {
-            return match (true) {
-                str_contains($exception->getMessage(), '401') => 'the server refuses the signature: key or secret of ' .
-                    'config/broadcasting.php differ from its own',
-                str_contains($exception->getMessage(), '404')
-                    => 'the server does not know the app id, or has another path: ' .
-                    'compare REVERB_APP_ID and REVERB_SERVER_PATH',
+            // pusher-php-server gives the status as the code. The text of cURL ends with a signed URL.
+            $text = (string) preg_replace('/ (\(see|for) https?:.*/s', '', $exception->getMessage());
+
+            return match ($exception->getCode()) {
+                401 => "the server refuses the signature ({$text}): key or secret of config/broadcasting.php differ " .
+                    'from its own',
+                404 => "the server does not know the app, or has another path ({$text}): compare REVERB_APP_ID and " .
+                    'REVERB_SERVER_PATH',
                 default
-                    => "no answer ({$exception->getMessage()}): does the server run, and are REVERB_HOST, " .
-                        'REVERB_PORT and REVERB_SCHEME those that PHP can reach?',
+                    => "no answer ({$text}): does the server run, and are REVERB_HOST, REVERB_PORT and REVERB_SCHEME " .
+                        'those that PHP can reach?',
             };
         }
     }

@@ -70,7 +70,8 @@ final class Binary
      */
     public static function run(array $command, ?string $folder = null, ?array $environment = null): array
     {
-        $process = proc_open(
+        // A program that is missing is a warning, which Laravel makes an exception.
+        $process = @proc_open(
             $command,
             [['file', '/dev/null', 'r'], ['pipe', 'w'], ['redirect', 1]],
             $pipes,

@@ -12,6 +12,9 @@ use Ringverb\Laravel\Exceptions\BinaryException;
  */
 final class Release
 {
+    /** Seconds without a byte. */
+    private const TIMEOUT = 60;
+
     public function __construct(
         public readonly string $version,
         public readonly string $archive,
@@ -110,6 +113,36 @@ final class Release
         } finally {
             @unlink($work . '.tar.gz');
             Binary::run(['rm', '-rf', $work]);
+        }
+    }
+
+    /**
+     * Copies a URL to a file. PHP checks the certificate, and follows redirects.
+     *
+     * @throws BinaryException
+     */
+    public static function download(string $url, string $file): void
+    {
+        if (!str_starts_with($url, 'https://')) {
+            throw new BinaryException("{$url} is neither a folder nor an https URL.");
+        }
+        $reasons = [];
+        // Laravel's handler would take the warnings, and nothing would have their texts.
+        set_error_handler(static function (int $level, string $text) use (&$reasons): bool {
+            $reasons[] = trim((string) preg_replace(['/^copy\([^)]*\): /', '/\s+/'], ['', ' '], $text));
+
+            return true;
+        });
+        try {
+            $isCopied = copy($url, $file, stream_context_create(['http' => ['timeout' => self::TIMEOUT]]));
+        } finally {
+            restore_error_handler();
+        }
+        if (!$isCopied) {
+            $hint = str_contains($reasons[0] ?? '', 'certificate')
+                ? '. For an authority of your own: php -d openssl.cafile=FILE artisan ringverb:install'
+                : '';
+            throw new BinaryException("{$url} cannot be downloaded: " . ($reasons[0] ?? 'unknown reason') . $hint);
         }
     }
 }

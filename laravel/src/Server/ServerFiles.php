@@ -95,6 +95,19 @@ final class ServerFiles
         return $servers;
     }
 
+    /** The request of `reverb:restart` that this host has followed last; null if it has not looked yet. */
+    public function lastRequest(): ?string
+    {
+        $text = @file_get_contents($this->state . '/servers/restart-request');
+
+        return $text === false ? null : $text;
+    }
+
+    public function rememberRequest(string $request): void
+    {
+        $this->write($this->folder() . '/restart-request', $request);
+    }
+
     private function folder(): string
     {
         $folder = $this->state . '/servers';

@@ -181,7 +181,7 @@ options! {
         WebhookChannelPrefixes "channel_prefixes" ["RINGVERB_WEBHOOK_CHANNEL_PREFIXES"] "", list("starts of channel names; empty for all"), "channels whose events they receive";
     }
     Unused {
-        PulseIngestInterval "pulse_ingest_interval" ["REVERB_PULSE_INGEST_INTERVAL"] "15", seconds(0, MANY), "Pulse records inside PHP; poll GET /connections";
+        PulseIngestInterval "pulse_ingest_interval" ["REVERB_PULSE_INGEST_INTERVAL"] "15", seconds(0, MANY), "for the recorders of the package for Laravel";
         TelescopeIngestInterval "telescope_ingest_interval" ["REVERB_TELESCOPE_INGEST_INTERVAL"] "15", seconds(0, MANY), "Telescope records inside PHP";
     }
 }

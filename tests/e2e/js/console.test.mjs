@@ -2,6 +2,7 @@
 // it leaves pictures for people to look at.
 
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
 import { after, before, test } from "node:test";
 import { Browser } from "../lib/browser.mjs";
 import { Clients, backend, subscribe } from "../lib/clients.mjs";
@@ -193,6 +194,55 @@ test("the event creator checks its JSON and publishes to subscribers", async () 
   assert.deepEqual(received.data, { a: 1 });
   await page.seesText("Published here");
   assertClean(page);
+});
+
+/** Passes requests below /ops on as the package for Laravel does, and asks for the value of a cookie before changes. */
+async function application() {
+  const seen = [];
+  const proxy = createServer((request, answer) => {
+    const chunks = [];
+    request.on("data", (chunk) => chunks.push(chunk)).on("end", async () => {
+      const path = request.url.replace(/^\/ops\/?/, "/");
+      const token = request.headers["x-xsrf-token"];
+      seen.push([request.method, request.url, token]);
+      if (!request.url.startsWith("/ops") || (request.method === "POST" && token !== "a value=")) {
+        answer.writeHead(419).end();
+        return;
+      }
+      const body = request.method === "POST" ? Buffer.concat(chunks) : undefined;
+      const headers = { accept: path === "/" ? "text/html" : "*/*", "content-type": request.headers["content-type"] ?? "" };
+      const found = await fetch(`${url}${path}`, { method: request.method, headers, body });
+      const text = (await found.text()).replace(/\b(href|src)="\/(?=[a-z])/g, '$1="/ops/');
+      answer.writeHead(found.status, {
+        "content-type": found.headers.get("content-type"),
+        "content-security-policy": found.headers.get("content-security-policy") ?? "",
+        "set-cookie": "XSRF-TOKEN=a%20value%3D; Path=/",
+      });
+      answer.end(path === "/" ? text : Buffer.from(text));
+    });
+  });
+  await new Promise((listening) => proxy.listen(0, "127.0.0.1", listening));
+  return { proxy, seen, at: `http://127.0.0.1:${proxy.address().port}/ops` };
+}
+
+test("the page works below a folder of an application, and sends its CSRF token with changes", async () => {
+  const { proxy, seen, at } = await application();
+  try {
+    const client = await clients.connect();
+    const { log } = await subscribe(client, "from-a-folder");
+    const page = await browser.page();
+    await page.open(`${at}#/publish?channel=from-a-folder`);
+    await page.seesText("Valid JSON.");
+    await page.type("input[name=event]", "foldered");
+    await page.click("form button[type=submit]");
+    await log.first(({ event }) => event === "foldered", "the event");
+    assert.deepEqual(page.problems, []);
+    assert.deepEqual(page.requests.filter((address) => /^http/.test(address) && !address.startsWith(at)), []);
+    assert.deepEqual(seen.filter(([method, , token]) => method === "GET" && token), [], "only changes need the token");
+  } finally {
+    proxy.closeAllConnections();
+    proxy.close();
+  }
 });
 
 test("apps are shown without their secrets, and a node without a cluster as alone", async () => {

@@ -140,6 +140,10 @@ export class Sparkline {
 // The server.
 
 const TOKEN = "ringverb token";
+/** The folder of this script: `/`, or a folder of a web application that passes requests on to this listener. */
+const FOLDER = new URL(".", import.meta.url);
+/** Laravel refuses a change without the value of its cookie. A page of another origin cannot read the cookie. */
+const csrf = () => document.cookie.split("; ").find((cookie) => cookie.startsWith("XSRF-TOKEN="))?.slice(11);
 const fields = () => {
   const token = sessionStorage.getItem(TOKEN);
   return token ? { Authorization: `Bearer ${token}` } : {};
@@ -155,7 +159,8 @@ export class Refused extends Error {
 async function request(path, options = {}) {
   let answer;
   try {
-    answer = await fetch(path, { cache: "no-store", ...options, headers: { ...fields(), ...options.headers } });
+    const url = new URL(path.slice(1), FOLDER);
+    answer = await fetch(url, { cache: "no-store", ...options, headers: { ...fields(), ...options.headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "The server cannot be reached.");
@@ -173,7 +178,9 @@ export async function get(path, parameters = {}, signal) {
 }
 
 export async function post(path, body, app) {
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const headers = { "Content-Type": "application/json" };
+  if (FOLDER.pathname !== "/" && csrf()) headers["X-XSRF-TOKEN"] = decodeURIComponent(csrf());
+  const options = { method: "POST", headers, body: JSON.stringify(body) };
   return (await request(app ? `${path}?${new URLSearchParams({ app })}` : path, options)).text();
 }
 
