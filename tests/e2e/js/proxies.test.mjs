@@ -105,6 +105,30 @@ for (const [name, start] of [
   });
 }
 
+test("HAProxy names the client by the PROXY protocol, and its checks do, too", async () => {
+  // The test asks the server for /up itself, without a header, so only this address is a proxy.
+  const proxy = "127.0.0.3";
+  const changes = [
+    ["http-request set-header X-Forwarded-For %[src]", ""],
+    ["default-server check", `default-server source ${proxy} send-proxy-v2 check-send-proxy check`],
+  ];
+  const environment = {
+    RINGVERB_TRUSTED_PROXIES: proxy,
+    RINGVERB_PROXY_PROTOCOL: "v2",
+    RINGVERB_CONNECTIONS_PER_IP_MAX: "1",
+  };
+  await behind((server) => startChangedHaproxy([server], changes), environment, async (front) => {
+    const first = await page(front.port, { localAddress: "127.0.0.9" });
+    const second = await page(front.port, { localAddress: "127.0.0.9" });
+    assert.equal((await second.closed.first(() => true)).code, 4100);
+    const other = await page(front.port, { localAddress: "127.0.0.10" });
+    assert.equal(other.frames.items[0].event, "pusher:connection_established");
+    assert.equal(first.closed.items.length, 0);
+    first.close();
+    other.close();
+  });
+});
+
 const PREFIXED = { REVERB_SERVER_PATH: "/ws" };
 for (const [name, start] of [
   [
