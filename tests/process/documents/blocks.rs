@@ -234,11 +234,17 @@ fn each_command_of_a_block_has_a_row_and_each_row_a_command() {
         if !used.contains(&number) {
             problems.push(format!("no document has the command {start:?}: delete its row"));
         }
-        if let Treatment::By(file, text) = treatment {
-            let script = fs::read_to_string(root().join(file)).unwrap_or_default();
-            if !script.contains(text) {
-                problems.push(format!("{start}: {file} does not have {text:?}"));
+        match treatment {
+            Treatment::By(file, text) => {
+                let script = fs::read_to_string(root().join(file)).unwrap_or_default();
+                if !script.contains(text) {
+                    problems.push(format!("{start}: {file} does not have {text:?}"));
+                }
             }
+            Treatment::NotRun(why) if why.len() < 10 => {
+                problems.push(format!("{start}: {why:?} is no reason"));
+            }
+            _ => {}
         }
     }
     none(&problems);

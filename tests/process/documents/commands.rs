@@ -75,12 +75,13 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("tests/site/run", NotRun(MINUTES)),
     ("tests/simulator/planted.py", NotRun(MINUTES)),
     ("tests/simulator/planted.py --check", GOOD),
-    // bench/README.md
+    // bench/README.md, bench/SCALE.md
     ("target/release/ringverb-bench", NotRun(MINUTES)),
+    ("cargo build --release -p", NotRun(MINUTES)),
     ("bench/", NotRun(MINUTES)),
     ("bench=", NotRun(MINUTES)),
     ("eval $bench", NotRun(MINUTES)),
-    ("export RINGVERB_WORKERS=4", NotRun(MINUTES)),
+    ("export", NotRun(MINUTES)),
     ("cargo bench", NotRun(MINUTES)),
 ];
 

@@ -15,8 +15,15 @@ use std::path::{Path, PathBuf};
 use crate::support::{Finished, Server, Setup};
 
 /// Names that tests read, and one of Reverb's own: not of this server.
-const OF_OTHERS: &[&str] =
-    &["RINGVERB_BINARY", "RINGVERB_SEED", "RINGVERB_SEEDS", "RINGVERB_SECONDS", "REVERB_SERVER"];
+const OF_OTHERS: &[&str] = &[
+    "RINGVERB_BIN",
+    "RINGVERB_BINARY",
+    "RINGVERB_SEED",
+    "RINGVERB_SEEDS",
+    "RINGVERB_SECONDS",
+    "RINGVERB_TEST_AUTOLOAD",
+    "REVERB_SERVER",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
