@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs that the scripts of a package manager, Laravel or the Autobahn suite call, and no person does; and
-/// `bench/`, whose scripts pass their options to a server or to the load generator.
+/// Programs that other scripts and package managers call, and no person does. Scripts of `bench/` pass their options to
+/// a server or to the load generator.
 const NOT_FOR_PEOPLE: &[&str] = &[
     "packaging/debian/postinst",
     "packaging/debian/postrm",
     "tests/autobahn/fuzz.py",
     "tests/container/outside.py",
+    "tests/programs.py",
 ];
 
 fn root() -> &'static Path {

@@ -51,7 +51,8 @@ fn blocks(name: &str, text: &str) -> (Vec<Block>, Vec<String>) {
             }
             (None, Some((_, block))) => add_line(&mut block.commands, line.trim()),
             (None, None) => {
-                is_list = line.starts_with(['-', '*', '1']) || is_list && line.starts_with(' ');
+                is_list = line.starts_with(['-', '*', '1'])
+                    || is_list && (line.is_empty() || line.starts_with(' '));
                 if line.starts_with("    ") && before.is_empty() && !is_list {
                     problems.push(format!("{place}: an indented block says no language: use ```"));
                 }
@@ -99,7 +100,7 @@ impl Place {
     fn new(port: u16) -> Self {
         let setup = Setup::bare();
         let folder = setup.path("");
-        for name in ["tuning", "packaging", "tests", "bench", "src"] {
+        for name in ["tuning", "packaging", "tests"] {
             symlink(root().join(name), folder.join(name)).expect("a link");
         }
         fs::create_dir_all(folder.join("bin")).expect("a folder for programs");
