@@ -98,6 +98,9 @@ def bill(root, crates, needs, by_id):
 
 
 def main():
+    if {"-h", "--help"} & set(sys.argv[1:]) or len(sys.argv) != 3:
+        print(__doc__)
+        sys.exit(len(sys.argv) != 2)
     target, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     root, crates, needs, by_id = packages(target)
     (folder / "THIRD-PARTY.txt").write_text("".join(third_party(root, crates)), encoding="utf-8")

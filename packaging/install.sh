@@ -1,13 +1,22 @@
 #!/bin/sh
-# Installs ringverb from a release archive, checks its SHA-256 sum, and needs no root.
-#
-#   sh install.sh --from URL_OR_FOLDER [--version VERSION] [--prefix FOLDER] [--dry-run]
-#   sh install.sh --uninstall [--prefix FOLDER]
-#
-# URL_OR_FOLDER is where ringverb-VERSION-ARCH-linux.tar.gz and SHA256SUMS are. Without --version the sums name the
-# archive. The prefix is ~/.local, or /usr/local for root. Nothing is changed outside of the prefix; no service is
-# started.
+# Installs ringverb from a release archive, checks its SHA-256 sum, and needs no root: install.sh --help.
 set -eu
+
+usage() {
+    cat <<'END'
+Installs ringverb from a release archive, checks its SHA-256 sum, and needs no root.
+
+  sh install.sh --from URL_OR_FOLDER [--version VERSION] [--prefix FOLDER] [--dry-run]
+  sh install.sh --uninstall [--prefix FOLDER]
+  curl -fsSL URL/install.sh | sh -s -- --from URL
+
+URL_OR_FOLDER is where ringverb-VERSION-ARCH-linux.tar.gz and SHA256SUMS are. Without --version the sums name the
+archive. The prefix is ~/.local, or /usr/local for root. Nothing is changed outside of the prefix; no service is
+started.
+
+It needs Linux with glibc 2.28 or newer on x86_64 or aarch64; tar, gzip and sha256sum; for a URL curl or wget.
+END
+}
 
 die() {
     printf 'install.sh: %s\n' "$*" >&2
@@ -32,7 +41,7 @@ while [ $# -gt 0 ]; do
             ;;
         --dry-run) dry_run=yes; shift ;;
         --uninstall) uninstall=yes; shift ;;
-        -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) usage; exit 0 ;;
         *) die "$1 is no option; --help lists them" ;;
     esac
 done
@@ -67,19 +76,41 @@ if [ "$uninstall" = yes ]; then
     exit 0
 fi
 
-[ -n "$from" ] || die "name the place of the archive: --from URL_OR_FOLDER"
+[ -n "$from" ] || die "name the place of the archive with --from URL_OR_FOLDER: there is no public release yet, so this \
+script knows no address; packaging/release of the source tree makes the archive and SHA256SUMS"
 [ "$(uname -s)" = Linux ] || die "ringverb runs on Linux, and this is $(uname -s): use a container or a virtual machine"
 arch=$(uname -m)
 case $arch in
     x86_64 | amd64) arch=x86_64 ;;
     aarch64 | arm64) arch=aarch64 ;;
-    *) die "there is no archive for $arch: build from source with cargo" ;;
+    *) die "there is no archive for $arch, only for x86_64 and aarch64: build from source with cargo" ;;
 esac
-glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc //') || glibc=
+
+# needed PROGRAM [PACKAGE]: minimal images of distributions lack some.
+needed() {
+    command -v "$1" >/dev/null 2>&1 || die "$1 is missing: install the package ${2:-$1} (apt-get install, dnf install or apk add)"
+}
+for program in tar gzip; do needed "$program"; done
+for program in sha256sum mktemp sort comm; do needed "$program" coreutils; done
+for program in sed grep; do needed "$program"; done
+case $from in
+    http://* | https://*)
+        command -v curl >/dev/null 2>&1 || command -v wget >/dev/null 2>&1 ||
+            die "neither curl nor wget is installed, and $from is a URL: install one, or fetch the archive and SHA256SUMS \
+elsewhere and give their folder"
+        ;;
+esac
+
+# The C library: the program of an archive starts with glibc only. Elsewhere the shell would say "not found".
+libc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || libc=$(ldd --version 2>&1) || :
+case $libc in
+    *musl*) die "this host has musl instead of glibc, as Alpine has: use the container image, or build from source with cargo" ;;
+esac
+glibc=$(printf '%s\n' "$libc" | sed -n '1s/.* \([0-9][0-9]*\.[0-9][0-9]*\).*/\1/p')
 case $glibc in
-    2.*) [ "${glibc#2.}" -ge 28 ] 2>/dev/null ||
+    2.*) [ "${glibc#2.}" -ge 28 ] ||
         die "this host has glibc $glibc, and ringverb needs 2.28: update the system, use the container image, or build from source" ;;
-    *) die "this host has no glibc (musl, as on Alpine?): use the container image, or build from source" ;;
+    *) die "neither getconf nor ldd names a glibc on this host: use the container image, or build from source with cargo" ;;
 esac
 
 work=$(mktemp -d)
@@ -90,13 +121,11 @@ trap 'exit 1' INT TERM
 get() {
     case $from in
         http://* | https://*)
-            if command -v curl >/dev/null; then
+            if command -v curl >/dev/null 2>&1; then
                 curl --fail --silent --show-error --location --output "$work/$1" "$from/$1"
-            elif command -v wget >/dev/null; then
-                wget --quiet --output-document="$work/$1" "$from/$1"
             else
-                die "neither curl nor wget is installed"
-            fi || die "$from/$1 could not be fetched"
+                wget -q -O "$work/$1" "$from/$1"
+            fi || die "$from/$1 could not be fetched: is there a release at this address?"
             ;;
         *)
             [ -d "$from" ] || die "--from takes the folder that holds the archive and SHA256SUMS: $from is no folder"

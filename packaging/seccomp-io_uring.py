@@ -107,6 +107,9 @@ def check(default):
 
 
 def main(arguments):
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
     checks = arguments[:1] == ["--check"]
     [path] = arguments[checks:] or [DEFAULT]
     default = json.loads(pathlib.Path(path).read_text())

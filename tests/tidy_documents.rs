@@ -64,6 +64,15 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn each_document_is_a_page_of_the_site() {
+    let summary = fs::read_to_string(root().join("packaging/site/summary.txt")).expect("a list");
+    let pages: BTreeSet<String> = links(&summary).into_iter().collect();
+    let documents: BTreeSet<String> = documents().iter().map(|path| shown(path)).collect();
+    let differing: Vec<String> = pages.symmetric_difference(&documents).cloned().collect();
+    report(&differing);
+}
+
+#[test]
 fn lines_of_documents_fit() {
     let mut violations = Vec::new();
     for path in documents() {

@@ -57,9 +57,9 @@ enough=no
 if [[ $descriptors == unlimited ]] || suffices "${descriptors:-0}" "$needed"; then enough=yes; fi
 verdict "$enough" "descriptors of $whose" "${descriptors:-unknown}" "$needed or more"
 
-# The rings of a worker lock 120 KiB; a take-over needs them twice. Root has no limit.
+# The rings of a worker lock 28 KiB; a take-over needs them twice. Root has no limit.
 workers=$(nproc)
-kib=$((2 * 120 * workers))
+kib=$((2 * 28 * workers))
 enough=no
 if [[ $locked == unlimited ]] || suffices "${locked:-0}" "$kib"; then enough=yes; fi
 verdict "$enough" "locked memory of $whose" "${locked:-unknown} KiB" "$kib KiB or more for $workers workers (root: no limit)"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Puts back what apply.sh changed, and forgets it. Usage: revert.sh [--dry-run]
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;; esac
 set -euo pipefail
 # shellcheck source=tuning/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -166,7 +166,8 @@ pub fn read_apps_file(path: &Path) -> Result<Option<toml::Table>, String> {
             .map_err(|problem| format!("{name} (RINGVERB_APPS_FILE): {problem}")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!(
-            "cannot read {name}, which RINGVERB_APPS_FILE names: {error}; may the user of this process read it?"
+            "cannot read {name}, which RINGVERB_APPS_FILE names: {}",
+            why_unreadable(path, &error)
         )),
     }
 }
@@ -247,8 +248,37 @@ impl Files {
                 Ok(bytes)
             }
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(Vec::new()),
-            Err(error) => Err(vec![format!("cannot read {}: {error}", name_of(named, default))]),
+            Err(error) => {
+                let name = name_of(named, default);
+                let path = named.unwrap_or(Path::new(default));
+                Err(vec![format!("cannot read {name}: {}", why_unreadable(path, &error))])
+            }
         }
+    }
+}
+
+/// The error, and for a file that this user may not read: whose it is, who this is, and what to change. Files with
+/// secrets often have the mode 600, and a container has a user of its own.
+fn why_unreadable(path: &Path, error: &io::Error) -> String {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return error.to_string();
+    }
+    let user = rustix::process::geteuid().as_raw();
+    match std::fs::metadata(path) {
+        Ok(file) => format!(
+            "{error}; it belongs to user {} and group {} and has the mode {:03o}, and the server runs as user {user}: \
+             let this user read it (chgrp to a group of this user and chmod 640), or start the server as the file's owner \
+             (in a container: --user {}:{})",
+            file.uid(),
+            file.gid(),
+            file.mode() & 0o777,
+            file.uid(),
+            file.gid()
+        ),
+        Err(_) => format!(
+            "{error}; the server runs as user {user}, which may not enter a folder of the path: let this user enter it \
+             (chmod o+x), or start the server as another user"
+        ),
     }
 }
 
@@ -338,4 +368,34 @@ pub(super) const ENVIRONMENT: &str = "environment";
 /// is the service's port, and not the one to listen on.
 pub(super) fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
     option.id == Id::Port && names::service_port(value).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_user_is_refused_with_both_users_and_what_to_change() {
+        let path = std::env::temp_dir().join(format!("ringverb-load-{}", std::process::id()));
+        std::fs::write(&path, "REVERB_APP_ID=1").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        // Root may read every file, so the error is made here.
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        let text = why_unreadable(&path, &denied);
+        let user = rustix::process::geteuid().as_raw();
+        for part in [
+            format!("Permission denied (os error 13); it belongs to user {user} and group "),
+            format!("has the mode 600, and the server runs as user {user}: let this user read it"),
+            format!("(in a container: --user {user}:"),
+        ] {
+            assert!(text.contains(&part), "{part}\nnot in\n{text}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        let text = why_unreadable(&path, &denied);
+        assert!(text.contains("may not enter a folder of the path"), "{text}");
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(why_unreadable(&path, &missing), "No such file or directory (os error 2)");
+    }
 }

@@ -213,6 +213,20 @@ fn without_any_app_it_is_development_mode() {
 }
 
 #[test]
+fn a_host_that_forbids_a_development_app_does_not_get_one() {
+    let forbidden = map(&[("RINGVERB_DEVELOPMENT", "false")]);
+    let problems = load(&Sources { environment: forbidden, ..Sources::default() }).unwrap_err();
+    let expected =
+        "no app is configured, and RINGVERB_DEVELOPMENT is false (environment), which forbids a";
+    assert!(problems.len() == 1 && problems[0].starts_with(expected), "{problems:?}");
+    assert!(load(&with_environment(&[("RINGVERB_DEVELOPMENT", "false")])).is_ok());
+    // A wrong value is one mistake, not two.
+    let wrong = map(&[("RINGVERB_DEVELOPMENT", "maybe")]);
+    let problems = load(&Sources { environment: wrong, ..Sources::default() }).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+#[test]
 fn secrets_do_not_show() {
     let config = load(&with_environment(&[])).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));

@@ -81,6 +81,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
     config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
     if config.development {
         config.verbose_errors |= server.get(Id::Development).is_none();
+        reader.check_development(server);
         config.apps.push(reader.development_app(&merged.development, development));
     }
     reader.check_unique(&config.apps);
@@ -222,6 +223,19 @@ impl OptionReader {
             key: generated.key.clone(),
             secret: Secret::new(generated.secret.clone()),
             ..self.options(values)
+        }
+    }
+
+    /// `RINGVERB_DEVELOPMENT=false`, as in the systemd unit, forbids an app whose credentials are generated.
+    fn check_development(&mut self, server: &Values) {
+        let given = server.get(Id::Development);
+        if let Some(given) = given.filter(|given| boolean(&given.value) == Some(false)) {
+            self.problems.push(format!(
+                "no app is configured, and {} is false{}, which forbids a development app with generated credentials: \
+                 set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET, or [[apps]] in ringverb.toml",
+                given.name(),
+                given.place()
+            ));
         }
     }
 

@@ -173,6 +173,9 @@ pub(super) fn render(
     text
 }
 
+/// Where the server listens if nothing names a port.
+const PORT: u16 = 8080;
+
 fn development(
     started: &Started,
     path: &str,
@@ -184,6 +187,11 @@ fn development(
     let (host, scheme) = (&public.host, &public.scheme);
     let path_line =
         if path.is_empty() { String::new() } else { format!("REVERB_SERVER_PATH={path}\n") };
+    // The next start reads this block, and must listen where Laravel then looks.
+    let port_line = match started.address.port() {
+        PORT => String::new(),
+        port => format!("REVERB_SERVER_PORT={port}\n"),
+    };
     format!(
         "
 No app is configured, so this is a development app. Its key and secret were generated for this run;
@@ -196,7 +204,7 @@ REVERB_APP_SECRET={secret}
 REVERB_HOST=\"{host}\"
 REVERB_PORT={public_port}
 REVERB_SCHEME={scheme}
-{path_line}VITE_REVERB_APP_KEY=\"${{REVERB_APP_KEY}}\"
+{port_line}{path_line}VITE_REVERB_APP_KEY=\"${{REVERB_APP_KEY}}\"
 VITE_REVERB_HOST=\"${{REVERB_HOST}}\"
 VITE_REVERB_PORT=\"${{REVERB_PORT}}\"
 VITE_REVERB_SCHEME=\"${{REVERB_SCHEME}}\"
@@ -211,7 +219,6 @@ A first event, from another terminal:
 /// The command that publishes `hello` on the channel `news`. Where it cannot find the server's credentials by itself,
 /// they precede it.
 fn first_event(started: &Started, summary: &Summary, invocation: &Invocation) -> String {
-    const PORT: u16 = 8080;
     let program = &invocation.program;
     let port = started.address.port();
     let port_option = if port == PORT { String::new() } else { format!(" --port {port}") };
@@ -363,6 +370,20 @@ mod tests {
         let text = rendered(&Sources { environment, ..Sources::default() });
         assert!(text.contains("\n  browsers http://foo.test:8080\n"), "{text}");
         assert!(text.contains("\nREVERB_PORT=8080\n"), "{text}");
+    }
+
+    #[test]
+    fn the_block_for_the_env_file_names_a_port_that_is_not_the_default() {
+        let block = |address: &str| {
+            let started = Started { address: address.parse().unwrap(), admin: String::new() };
+            let public = Public::of(&merge(&Sources::default()));
+            development(&started, "", &public, ["1", "k", "s"], "")
+        };
+        assert!(
+            block("0.0.0.0:9000")
+                .contains("REVERB_PORT=9000\nREVERB_SCHEME=http\nREVERB_SERVER_PORT=9000\n")
+        );
+        assert!(!block("0.0.0.0:8080").contains("REVERB_SERVER_PORT"));
     }
 
     #[test]

@@ -10,9 +10,10 @@
 //! | `change` | the configuration, apps and access change while the server runs |
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
-//! | `documents` | commands and options that the documents name |
+//! | `documents` | commands and options that the documents name; blocks for the shell are run |
 //! | `doctor` | the command `doctor`: verdicts, exit status, rights in Redis |
 //! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |
+//! | `install` | `packaging/install.sh` on hosts that lack something |
 //! | `laravel` | `--laravel-config`: who may read the file, and when it is read again |
 //! | `life` | start and end of the process, restart, output, systemd |
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
@@ -22,6 +23,7 @@
 //! | `protocol` | handshake, framing, transcripts, presence, users, every way to end a connection |
 //! | `refusals` | each cause of a refusal: answer and log line |
 //! | `regression` | bugs that were found in review or in use, and which test would find each again |
+//! | `scripts` | `--help` of the scripts of the tree |
 //! | `takeover` | `connections` and `listeners`, a new program by SIGUSR2, who may take over, locked memory |
 //! | `tls` | TLS of the server: clients of several kinds, faults, resumption, certificates, take-over |
 //! | `tools` | commands that speak to a running server |
@@ -39,6 +41,7 @@ mod console;
 mod doctor;
 mod documents;
 mod http;
+mod install;
 mod laravel;
 mod life;
 mod limits;
@@ -48,6 +51,7 @@ mod metrics;
 mod protocol;
 mod refusals;
 mod regression;
+mod scripts;
 mod support;
 mod takeover;
 mod tls;

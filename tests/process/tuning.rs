@@ -9,17 +9,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A folder with kernel settings, which goes with its owner.
 struct Host(PathBuf);
 
+/// Kernel settings as files below a folder.
+pub(crate) fn write_settings(folder: &Path, settings: &[(&str, &str)]) {
+    for (name, value) in settings {
+        let file = folder.join(name.replace('.', "/"));
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        fs::write(file, value).expect("written");
+    }
+}
+
 impl Host {
     fn new(settings: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tuning-{}-{number}", std::process::id());
         let host = Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
-        for (name, value) in settings {
-            let file = host.setting(name);
-            fs::create_dir_all(file.parent().expect("a folder")).expect("made");
-            fs::write(file, value).expect("written");
-        }
+        write_settings(&host.0.join("sys"), settings);
         host
     }
 
@@ -92,7 +97,7 @@ fn the_check_of_a_host_fails_only_for_what_the_server_needs() {
 }
 
 /// A host that lacks some, has more of others, and has no conntrack.
-const FOUND: &[(&str, &str)] = &[
+pub(crate) const FOUND: &[(&str, &str)] = &[
     ("fs.nr_open", "20000"),
     ("fs.file-max", "99999999999999999999"),
     ("net.core.somaxconn", "128"),

@@ -567,6 +567,9 @@ def places_are_there():
 
 def main():
     wanted = sys.argv[1:]
+    if {"-h", "--help"} & set(wanted):
+        print(__doc__)
+        return
     if wanted in (["--check"], ["--sample"]):
         if not places_are_there():
             sys.exit(1)

@@ -101,7 +101,7 @@ options! {
         LogFormat "log_format" ["RINGVERB_LOG_FORMAT"] "auto", choice(&["auto", "text", "json"]), "form of the log; auto: text on a terminal, otherwise JSON";
         LogLevel "log_level" ["RINGVERB_LOG_LEVEL"] "", choice(&["error", "warn", "info", "debug", "trace"]).note("empty: RUST_LOG, or info"), "least level that is logged";
         AccessLog "access_log" ["RINGVERB_ACCESS_LOG"] "false", BOOL, "log each answered request of the HTTP API";
-        Development "development" ["RINGVERB_DEVELOPMENT"] "", BOOL.note("empty: if no app is configured"), "send reasons of failures to clients too";
+        Development "development" ["RINGVERB_DEVELOPMENT"] "", BOOL.note("empty: without apps, which false forbids"), "send reasons of failures to clients";
         PrintEvents "print_events" ["RINGVERB_PRINT_EVENTS"] "", choice(&["json"]).note("empty for none"), "write each accepted event to standard output";
         MaxRequestSize "max_request_size" ["REVERB_MAX_REQUEST_SIZE"] "10000", size(512, 16 << 20), "head and body of one HTTP request";
         HandshakeTimeout "handshake_timeout" ["RINGVERB_HANDSHAKE_TIMEOUT"] "10", seconds(1, 3_600), "time for one HTTP request or handshake";

@@ -34,8 +34,10 @@ meanings do not change.
 
 The log goes to standard output; with `--print-events` to standard error. Times are UTC, which the final `Z` states.
 
-    2026-01-31T12:00:00.000000Z  WARN origin "https://evil.test" refused. [...] cause=origin peer=192.0.2.7:4711 app=1001
-    {"time":"2026-01-31T12:00:00.000000Z","level":"warn","event":"refused","reason":"origin","peer":"192.0.2.7:4711","app":"1001","message":"origin \"https://evil.test\" refused. [...]"}
+```text
+2026-01-31T12:00:00.000000Z  WARN origin "https://evil.test" refused. [...] cause=origin peer=192.0.2.7:4711 app=1001
+{"time":"2026-01-31T12:00:00.000000Z","level":"warn","event":"refused","reason":"origin","peer":"192.0.2.7:4711","app":"1001","message":"origin \"https://evil.test\" refused. [...]"}
+```
 
 Each JSON line has `time`, `level` and `event`. `message` is for people, and its words may change. A value that is too
 long is cut, and ends with `…`. Messages about a configuration with which the server does not start are always text.

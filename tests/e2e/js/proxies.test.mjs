@@ -105,6 +105,30 @@ for (const [name, start] of [
   });
 }
 
+test("HAProxy names the client by the PROXY protocol, and its checks do, too", async () => {
+  // The test asks the server for /up itself, without a header, so only this address is a proxy.
+  const proxy = "127.0.0.3";
+  const changes = [
+    ["http-request set-header X-Forwarded-For %[src]", ""],
+    ["default-server check", `default-server source ${proxy} send-proxy-v2 check-send-proxy check`],
+  ];
+  const environment = {
+    RINGVERB_TRUSTED_PROXIES: proxy,
+    RINGVERB_PROXY_PROTOCOL: "v2",
+    RINGVERB_CONNECTIONS_PER_IP_MAX: "1",
+  };
+  await behind((server) => startChangedHaproxy([server], changes), environment, async (front) => {
+    const first = await page(front.port, { localAddress: "127.0.0.9" });
+    const second = await page(front.port, { localAddress: "127.0.0.9" });
+    assert.equal((await second.closed.first(() => true)).code, 4100);
+    const other = await page(front.port, { localAddress: "127.0.0.10" });
+    assert.equal(other.frames.items[0].event, "pusher:connection_established");
+    assert.equal(first.closed.items.length, 0);
+    first.close();
+    other.close();
+  });
+});
+
 const PREFIXED = { REVERB_SERVER_PATH: "/ws" };
 for (const [name, start] of [
   [
@@ -139,23 +163,36 @@ test("timeouts of the proxies are longer than the server waits for a silent clie
   }
 });
 
-test("HAProxy's timeouts of requests do not end an idle WebSocket", async () => {
-  const short = [
-    ["timeout client 75s", "timeout client 1s"],
-    ["timeout server 30s", "timeout server 1s"],
-    ["timeout http-request 10s", "timeout http-request 1s"],
-  ];
-  await behind((server) => startChangedHaproxy([server], short), {}, async (front, server) => {
-    const client = await page(front.port);
-    await client.subscribe("news");
-    // A connection without a request, made later, is closed by the same timeouts.
-    const silent = createConnection({ port: front.port, host: "127.0.0.1" });
-    silent.resume();
-    await within(new Promise((resolve) => silent.once("close", resolve)), "HAProxy closes it");
-    await receives(client, backend(server), "after");
-    client.close();
+/** Timeouts of one second for all but WebSockets. */
+const SHORT_OF_NGINX = ["proxy_read_timeout", "proxy_send_timeout", "client_header_timeout"]
+  .map((name) => `${name} 1s;`)
+  .join(" ");
+const SHORT_OF_HAPROXY = [
+  ["timeout client 75s", "timeout client 1s"],
+  ["timeout server 30s", "timeout server 1s"],
+  ["timeout http-request 10s", "timeout http-request 1s"],
+];
+for (const [name, start] of [
+  [
+    "nginx",
+    (server) => startNginx(server, [["proxy_http_version 1.1;", `$& ${SHORT_OF_NGINX}`]]),
+  ],
+  ["HAProxy", (server) => startChangedHaproxy([server], SHORT_OF_HAPROXY)],
+]) {
+  test(`${name}'s timeouts of requests do not end an idle WebSocket`, async () => {
+    await behind(start, {}, async (front, server) => {
+      const client = await page(front.port);
+      await client.subscribe("news");
+      // A connection without a request, made later, is closed by a timeout of the same length.
+      const silent = createConnection({ port: front.port, host: "127.0.0.1" });
+      silent.resume();
+      await within(new Promise((resolve) => silent.once("close", resolve)), `${name} closes it`);
+      await receives(client, backend(server), "after");
+      assert.equal(client.closed.items.length, 0);
+      client.close();
+    });
   });
-});
+}
 
 test("Supervisor: SIGUSR2 keeps process and connections, restart and stop end in time", async () => {
   const port = await freePort();

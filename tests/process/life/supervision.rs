@@ -96,6 +96,13 @@ fn the_commands_of_the_unit_check_start_and_reload_a_server() {
         let setup = systemd.setup().env("REVERB_SERVER_HOST", "127.0.0.1");
         setup.env("REVERB_SERVER_PORT", &port).env("RINGVERB_ADMIN", "off")
     };
+    let (name, forbidden) = value("Environment").split_once('=').expect("a name and a value");
+    for command in ["ExecStartPre", "ExecStart"] {
+        let without_app = Setup::bare().env(name, forbidden).args(&arguments(command)).run();
+        let told = without_app.stderr.contains("no app is configured, and RINGVERB_DEVELOPMENT");
+        assert!(without_app.code == Some(2) && told, "{command}: {without_app:?}");
+    }
+    let setup = || setup().env(name, forbidden);
     let checked = setup().args(&arguments("ExecStartPre")).run();
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let mut server = setup().args(&arguments("ExecStart")).start_as_configured();

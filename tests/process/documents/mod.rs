@@ -1,20 +1,29 @@
-//! Commands and options that the documents name: the real program knows each command line, those that need no other
-//! program run, and the table of options has each name.
+//! Commands and options that the documents name: the real program knows each command line of `ringverb`, and the table
+//! of options has each name. `blocks` runs the blocks for the shell; `commands` says what becomes of each command.
 //!
-//! Not run: `cargo`, `docker`, `systemctl` and other programs; scripts of the tree, of which only the place is checked.
+//! Not run: commands of other programs within a sentence; scripts that a sentence names, of which only the place is
+//! checked.
+
+mod blocks;
+mod commands;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
-
 use crate::support::{Finished, Server, Setup};
 
 /// Names that tests read, and one of Reverb's own: not of this server.
-const OF_OTHERS: &[&str] =
-    &["RINGVERB_BINARY", "RINGVERB_SEED", "RINGVERB_SEEDS", "RINGVERB_SECONDS", "REVERB_SERVER"];
+const OF_OTHERS: &[&str] = &[
+    "RINGVERB_BIN",
+    "RINGVERB_BINARY",
+    "RINGVERB_SEED",
+    "RINGVERB_SEEDS",
+    "RINGVERB_SECONDS",
+    "RINGVERB_TEST_AUTOLOAD",
+    "REVERB_SERVER",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,7 +31,7 @@ fn root() -> &'static Path {
 
 /// Names and texts of the documents.
 fn documents() -> Vec<(String, String)> {
-    let folders = ["", "docs", "docs/decisions", "tuning", "packaging"];
+    let folders = ["", "docs", "docs/decisions", "tuning", "packaging", "bench", "laravel"];
     let files = folders.iter().flat_map(|folder| {
         let entries = fs::read_dir(root().join(folder)).expect("a folder of documents");
         entries.map(|entry| entry.expect("an entry").path())
@@ -121,26 +130,6 @@ fn each_command_line_of_the_documents_is_one_of_the_server() {
     for wrong in ["ringverb publish --loud", "ringverb pubish", "ringverb start --prot 1"] {
         assert!(unknown(&words(wrong)[1..]).is_some(), "{wrong} should be refused");
     }
-}
-
-#[test]
-fn the_first_commands_of_the_readme_deliver_an_event() {
-    let text = fs::read_to_string(root().join("README.md")).expect("README.md");
-    let lines = command_lines(&text);
-    let line = |command: &str| {
-        let mut found = lines.iter().filter(|line| line[0] == command && line.len() > 1);
-        found.next().unwrap_or_else(|| panic!("README.md has no {command} with arguments"))
-    };
-    let (listen, publish) = (line("listen"), line("publish"));
-    let server = Server::start();
-    let arguments: Vec<&str> = listen.iter().map(String::as_str).collect();
-    let mut listener = Setup::client_of(&server).args(&arguments).launch("listening to");
-    let Finished { code, stdout, stderr } = run(Setup::client_of(&server), publish, &[]);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
-    let line = listener.line_with(&publish[2]);
-    assert!(line.contains(&publish[1]), "{line}");
-    listener.signal(Signal::INT);
-    assert_eq!(listener.finish().code, Some(0));
 }
 
 /// Commands that end by themselves.
