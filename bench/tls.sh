@@ -33,30 +33,13 @@ for kind in full-1.3 resumed-1.3 full-1.2 resumed-1.2; do
 done
 unset RINGVERB_BENCH_TLS
 
-# p99 of a fan-out during 500 handshakes a second, in turn with the same alone. Both clients share a CPU: when the
-# client's own lateness grows, too, the machine is too busy for this figure.
-bench="$target/release/ringverb-bench --url wss://127.0.0.1:6464 --pin ${CLIENT_CPU:-1} --any-exit"
-printf '\n## Fan-out at 20/s to 1,000: alone, and during 500 handshakes a second\n' >> "$table"
-env "$certificate" "$key" taskset -c "${SERVER_CPUS:-0}" "$here/ringverb.sh" --port 6464 > "$folder/server.log" 2>&1 &
-server=$!
-trap 'kill $server 2> /dev/null || true' EXIT
-sleep 2
-for round in $(seq "$rounds"); do
-    for kind in alone storm; do
-        load=
-        if [ $kind = storm ]; then
-            # shellcheck disable=SC2086 # the words of the command are arguments
-            $bench connect --rate 500 --connections 6000 > "$folder/handshakes.txt" 2>&1 &
-            load=$!
-            sleep 1
-        fi
-        printf '\nround %s, %s:\n\n' "$round" "$kind" >> "$table"
-        # shellcheck disable=SC2086
-        $bench --server-pid $server fanout --rate 20 --subscribers 1000 --seconds 6 |
-            grep -E "p50|p99 |lateness|CPU per" >> "$table" || failed=1
-        [ -z "$load" ] || wait $load || failed=1
-    done
-done
+# What a handshake costs beside rustls alone, in memory; and a running fan-out during 500 of them a second.
+{
+    printf '\n## Handshakes in memory\n\n'
+    (cd "$here/.." && cargo bench --quiet -p ringverb-bench --bench handshakes) || failed=1
+    printf '\n## Fan-out at 20/s to 1,000: alone, and during 500 handshakes a second\n\n'
+    "$here/tls-storm.py" --rounds "$rounds" || failed=1
+} >> "$table"
 
 cat "$table"
 exit $failed

@@ -135,13 +135,7 @@ impl JsonReader<'_> {
             // Reverb has the key in the file of the certificate if `local_pk` is missing.
             (Scope::Server, "options.tls.local_cert") => "tls_cert",
             (Scope::Server, "options.tls.local_pk") => "tls_key",
-            (Scope::Server, "options.tls.passphrase") if !is_empty(value) => {
-                self.wrong(
-                    "options.tls.passphrase is set, but a key with a passphrase cannot be read: write a plain copy with \
-                     `openssl pkey -in KEY -out PLAIN`",
-                );
-                return;
-            }
+            (Scope::Server, "options.tls.passphrase") => "tls_key_passphrase",
             // The options of an app are for PHP, which publishes. The others are of PHP's own sockets.
             (Scope::App | Scope::Server, key)
                 if key == "options" || key.starts_with("options.") =>
@@ -235,7 +229,7 @@ fn is_empty(value: &OwnedValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::validate::{DevelopmentApp, build};
-    use super::super::{Config, Sources, merge};
+    use super::super::{Config, KeyPassphrase, Sources, merge};
     use super::*;
     use std::collections::HashMap;
 
@@ -324,13 +318,15 @@ mod tests {
 
     #[test]
     fn a_certificate_with_its_key_is_one_file() {
-        let file = r#"{"server": {"options": {"tls": {"local_cert": "/a.pem"}}},
+        let file = r#"{"server": {"options": {"tls": {"local_cert": "/a.pem", "passphrase": "hunter2"}}},
             "apps": [{"app_id": "1", "key": "k", "secret": "s"}]}"#;
         let tls = load(&sources(file, &[])).tls.expect("a certificate");
         assert_eq!(
             (tls.pairs[0].certificate.as_str(), tls.pairs[0].key.as_str()),
             ("/a.pem", "/a.pem")
         );
+        assert_eq!(tls.passphrase, Some(KeyPassphrase("hunter2".to_owned())));
+        assert!(!format!("{tls:?}").contains("hunter2"));
     }
 
     #[test]
@@ -346,10 +342,6 @@ mod tests {
             (r#"{"apps": [{"ping_interval": 1.5}]}"#, "apps[0].ping_interval is a fraction"),
             (r#"{"apps": [{"allowed_origins": []}]}"#, "apps[0].allowed_origins is an empty list"),
             (r#"{"apps": [{"allowed_origins": [1]}]}"#, "must be a list of texts"),
-            (
-                r#"{"server": {"options": {"tls": {"passphrase": "hunter2"}}}, "apps": [{}]}"#,
-                "openssl pkey",
-            ),
             (
                 r#"{"apps": [{"a":{"a":{"a":{"a":{"a":{"a":{"a":{"a":{"a":{"a":1}}}}}}}}}}]}"#,
                 "more than 8 levels",

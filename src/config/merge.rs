@@ -152,10 +152,13 @@ fn certificate(sources: &Sources, server: &mut Values) {
     let none = Values::default();
     let effective = Effective { server, app: &none, apps: &[], env: &env };
     let of_php = sources.reverb_php.as_ref().and_then(|php| php.certificate(&effective));
-    let Some(([certificate, key], source)) = of_php.or_else(|| sources.local_certificate.clone())
-    else {
+    let local = || sources.local_certificate.clone().map(|(files, source)| (files, source, None));
+    let Some(([certificate, key], source, passphrase)) = of_php.or_else(local) else {
         return;
     };
+    if let Some(passphrase) = passphrase.filter(|_| server.get(Id::TlsKeyPassphrase).is_none()) {
+        server.set(Id::TlsKeyPassphrase, &passphrase, source.replace("local_cert", "passphrase"));
+    }
     server.set(Id::TlsCert, &certificate, source.clone());
     server.set(Id::TlsKey, &key, source.replace("local_cert", "local_pk"));
 }

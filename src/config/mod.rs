@@ -124,10 +124,22 @@ pub struct Config {
 pub struct TlsOptions {
     /// At least one. The name that a client asks for chooses one, otherwise it is the first.
     pub pairs: Vec<TlsPair>,
+    /// Of all keys that are encrypted.
+    pub passphrase: Option<KeyPassphrase>,
     /// The port for TLS; `None`: `Config::port` is for TLS only.
     pub port: Option<u16>,
     /// Keys of session tickets are derived from it; `None`: they are generated.
     pub ticket_secret: Option<TicketSecret>,
+}
+
+/// The passphrase of private keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyPassphrase(pub String);
+
+impl std::fmt::Debug for KeyPassphrase {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("KeyPassphrase(********)")
+    }
 }
 
 /// The secret that nodes share for their session tickets.

@@ -40,6 +40,9 @@ pub(super) struct Effective<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
 }
 
+/// Certificate and key, where they are named, and the passphrase of the key.
+type CertificateOfPhp = ([String; 2], String, Option<String>);
+
 impl ReverbPhp {
     /// The file in the folder `config` beside `.env`, if there is one.
     pub(super) fn beside(env_file: &Path) -> Option<Self> {
@@ -60,12 +63,12 @@ impl ReverbPhp {
         Self { name: "config/reverb.php".to_owned(), text: text.to_owned() }
     }
 
-    /// The files of `options.tls`, with the place of the first in the file.
-    pub(super) fn certificate(&self, effective: &Effective<'_>) -> Option<([String; 2], String)> {
+    /// The files of `options.tls`, with the place of the first in the file, and the passphrase.
+    pub(super) fn certificate(&self, effective: &Effective<'_>) -> Option<CertificateOfPhp> {
         let root = php::returned(&self.text)?;
         let comparison = Comparison { file: &self.name, effective, warnings: Vec::new() };
-        let files = comparison.certificate(comparison.chosen(&root)?)?;
-        Some((files, format!("{}: options.tls.local_cert", self.name)))
+        let (files, passphrase) = comparison.certificate(comparison.chosen(&root)?)?;
+        Some((files, format!("{}: options.tls.local_cert", self.name), passphrase))
     }
 
     /// One sentence for each value that the server does not know otherwise.
@@ -132,7 +135,7 @@ impl Comparison<'_> {
     }
 
     /// Reverb takes its certificate from here. `local_pk` may be missing: then `local_cert` has the key, too.
-    fn certificate(&self, server: &PhpValue) -> Option<[String; 2]> {
+    fn certificate(&self, server: &PhpValue) -> Option<([String; 2], Option<String>)> {
         let text = |name: &str| {
             let value = at(server, &format!("options.tls.{name}"))?;
             self.text(value).filter(|text| !text.is_empty())
@@ -140,7 +143,7 @@ impl Comparison<'_> {
         let (certificate, key) = (text("local_cert"), text("local_pk"));
         let certificate = certificate.or_else(|| key.clone())?;
         let key = key.unwrap_or_else(|| certificate.clone());
-        Some([certificate, key])
+        Some(([certificate, key], text("passphrase")))
     }
 
     fn apps(&mut self, root: &PhpValue) {

@@ -3,7 +3,7 @@
 
 use super::options::OptionId as Id;
 use super::validate::OptionReader;
-use super::{Sourced, TicketSecret, TlsOptions, TlsPair, Values};
+use super::{KeyPassphrase, Sourced, TicketSecret, TlsOptions, TlsPair, Values};
 
 /// Pairs of files. Each is parsed for each handshake in which a name is asked for.
 const PAIRS_MAX: usize = 32;
@@ -83,7 +83,9 @@ impl OptionReader {
         let pairs = certificates.into_iter().zip(keys);
         let pairs = pairs.map(|(certificate, key)| TlsPair { certificate, key }).collect();
         let ticket_secret = self.ticket_secret(server);
-        Some(TlsOptions { pairs, port: tls_port, ticket_secret })
+        let passphrase = server.get(Id::TlsKeyPassphrase).filter(|given| !given.value.is_empty());
+        let passphrase = passphrase.map(|given| KeyPassphrase(given.value.clone()));
+        Some(TlsOptions { pairs, passphrase, port: tls_port, ticket_secret })
     }
 }
 

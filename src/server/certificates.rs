@@ -207,7 +207,7 @@ fn ends(options: &TlsOptions, identities: &[Identity]) -> Vec<(String, i64)> {
 
 /// For `ringverb check`.
 pub(super) fn examine(options: &TlsOptions) -> Vec<Finding> {
-    let examine = |pair: &TlsPair| match identity(pair) {
+    let examine = |pair: &TlsPair| match identity(pair, options) {
         Err(problem) => vec![Finding::new(Verdict::Problem, "tls", problem)],
         Ok(identity) => {
             let until = identity::date(identity.valid_until);
@@ -259,7 +259,7 @@ fn shared_keys(secret: &TicketSecret, now: u64) -> Vec<TicketKey> {
 fn identities(options: &TlsOptions) -> Result<Vec<Identity>, Vec<String>> {
     let (mut identities, mut problems) = (Vec::new(), Vec::new());
     for pair in &options.pairs {
-        match identity(pair) {
+        match identity(pair, options) {
             Ok(identity) => identities.push(identity),
             Err(problem) => problems.push(problem),
         }
@@ -267,7 +267,7 @@ fn identities(options: &TlsOptions) -> Result<Vec<Identity>, Vec<String>> {
     if problems.is_empty() { Ok(identities) } else { Err(problems) }
 }
 
-fn identity(pair: &TlsPair) -> Result<Identity, String> {
+fn identity(pair: &TlsPair, options: &TlsOptions) -> Result<Identity, String> {
     let TlsPair { certificate, key } = pair;
     let read = |path: &str, option: &str| {
         read(path).map_err(|error| {
@@ -279,7 +279,8 @@ fn identity(pair: &TlsPair) -> Result<Identity, String> {
     };
     let (certificates, key_text) =
         (read(certificate, "RINGVERB_TLS_CERT")?, read(key, "RINGVERB_TLS_KEY")?);
-    let identity = Identity::read(&certificates, &key_text);
+    let passphrase = options.passphrase.as_ref().map(|passphrase| passphrase.0.as_str());
+    let identity = Identity::read(&certificates, &key_text, passphrase);
     let identity = identity.and_then(|identity| identity.check_dates(now()).map(|()| identity));
     identity.map_err(|error| format!("{certificate} with {key}: {error}"))
 }

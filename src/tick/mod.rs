@@ -27,7 +27,7 @@ use flush::Flush;
 use gather::{Asker, Gathers};
 use http::{Http, Rules};
 use kernel::Kernel;
-pub use moving::{Moved, MovedSession};
+pub use moving::{Moved, MovedSession, SessionPeer};
 pub use reactor::{AddressChange, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
 use site::{Post, Site};
 

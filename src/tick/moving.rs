@@ -23,13 +23,23 @@ pub struct Moved {
     pub partial: Vec<u8>,
     /// Its TLS, with the keys.
     pub secure: Option<Box<SecureState>>,
+    /// The client that a header of the PROXY protocol has named.
+    pub named_client: Option<SocketAddr>,
+}
+
+/// The other end of an HTTP session in transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPeer {
+    pub address: SocketAddr,
+    /// A header of the PROXY protocol has named it.
+    pub is_named: bool,
 }
 
 /// An HTTP session in transfer, with its socket.
 #[derive(Debug)]
 pub struct MovedSession<'a, S> {
     pub socket: &'a S,
-    pub peer: SocketAddr,
+    pub peer: SessionPeer,
     /// A request was answered.
     pub served: bool,
     /// Received bytes of the next request.
@@ -97,7 +107,9 @@ impl<K: Kernel> Core<K> {
             };
             let (socket, peer_closed, partial) = self.reactor.moves(key.slot)?;
             let secure = self.reactor.secure.get(key.slot).and_then(SecureSocket::export);
-            Some(Ok((key, Moved { connection, peer_closed, partial, secure }, socket)))
+            let named_client = self.reactor.named.get(key.slot);
+            let moved = Moved { connection, peer_closed, partial, secure, named_client };
+            Some(Ok((key, moved, socket)))
         })
     }
 
@@ -110,7 +122,7 @@ impl<K: Kernel> Core<K> {
     pub fn import_session(
         &mut self,
         socket: K::Socket,
-        peer: SocketAddr,
+        peer: SessionPeer,
         served: bool,
         input: &[u8],
         secure: Option<Box<SecureState>>,
@@ -121,10 +133,11 @@ impl<K: Kernel> Core<K> {
 
     /// Imports a connection of another process. The caller calls `settle_in` after the last one.
     pub fn import_connection(&mut self, moved: Moved, socket: K::Socket) -> ConnectionKey {
-        let Moved { connection, peer_closed, mut partial, secure } = moved;
+        let Moved { connection, peer_closed, mut partial, secure, named_client } = moved;
         let lingers = connection.closing;
         let key = self.shard.import_connection(connection);
         self.reactor.import_secure(key, secure);
+        self.reactor.named.set(key.slot, named_client);
         self.reactor.adopt(&mut self.shard, key, socket, &mut partial);
         self.reactor.note_peer_closed(key, peer_closed);
         self.reactor.resume_secure(&mut self.shard, key);

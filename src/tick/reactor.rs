@@ -15,10 +15,13 @@
 //! sockets.
 
 mod end;
+mod named;
 mod secure;
 mod sink;
 
 use std::collections::VecDeque;
+
+use core::net::SocketAddr;
 
 use super::kernel::{Kernel, KernelEvent, Received, Token, Watched};
 use super::sessions::Sessions;
@@ -31,6 +34,7 @@ use crate::shard::{ConnectionKey, Shard};
 use crate::tls::RECORD_BYTES_MAX;
 use crate::tls::socket::SecureChannel;
 use crate::ws::reader::{self, FrameLimits, Partial};
+use named::NamedClients;
 use secure::SecureSockets;
 use sink::ShardSink;
 
@@ -103,6 +107,7 @@ pub struct Reactor<K: Kernel> {
     pub(super) listeners: Vec<ListenerState<K::Listener>>,
     /// TLS of established connections, by slot.
     pub(super) secure: SecureSockets<K::Channel>,
+    pub(super) named: NamedClients,
     /// What TLS connections are made from; `None` without certificates.
     pub acceptor: Option<<K::Channel as SecureChannel>::Acceptor>,
     /// Sockets that are closed after these bytes were sent, as far as they fit.
@@ -165,6 +170,7 @@ impl<K: Kernel> Reactor<K> {
             sessions: Sessions::default(),
             listeners: Vec::new(),
             secure: SecureSockets::default(),
+            named: NamedClients::default(),
             acceptor: None,
             last_words: Vec::new(),
             accept_again: Moment::default(),
@@ -218,6 +224,12 @@ impl<K: Kernel> Reactor<K> {
     #[must_use]
     pub fn descriptor(&self, slot: u32) -> Option<&K::Socket> {
         self.sockets.descriptor(slot)
+    }
+
+    /// The client that a header of the PROXY protocol has named.
+    #[must_use]
+    pub fn named_client(&self, slot: u32) -> Option<SocketAddr> {
+        self.named.get(slot)
     }
 
     /// Whether the connection speaks TLS.

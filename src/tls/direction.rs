@@ -5,7 +5,7 @@
 
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
-use rustls::ConnectionTrafficSecrets;
+use rustls::{CipherSuite, ConnectionTrafficSecrets};
 use zeroize::Zeroize;
 
 /// Longest key: AES-256 and ChaCha20.
@@ -30,6 +30,16 @@ impl Suite {
         [Self::Aes128, Self::Aes256, Self::ChaCha20]
             .into_iter()
             .find(|suite| *suite as u8 == number)
+    }
+
+    /// Of TLS 1.3. `None`: a suite that this server does not offer.
+    pub(super) fn of_tls13(suite: CipherSuite) -> Option<Self> {
+        match suite {
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => Some(Self::Aes128),
+            CipherSuite::TLS13_AES_256_GCM_SHA384 => Some(Self::Aes256),
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some(Self::ChaCha20),
+            _ => None,
+        }
     }
 
     fn key_bytes(self) -> usize {
@@ -108,6 +118,14 @@ impl Direction {
         Some((suite, made))
     }
 
+    /// The first keys of a traffic secret of TLS 1.3 (RFC 8446 section 7.3).
+    pub(super) fn of_secret(suite: Suite, secret: [u8; SECRET_BYTES_MAX]) -> Option<Self> {
+        let (key, iv) = ([0; KEY_BYTES_MAX], [0; aead::NONCE_LEN]);
+        let mut made = Self { sequence: 0, secret, key, iv };
+        made.derive_keys(suite)?;
+        Some(made)
+    }
+
     fn key(&self, suite: Suite) -> Option<LessSafeKey> {
         let key = self.key.get(..suite.key_bytes())?;
         UnboundKey::new(suite.algorithm(), key).ok().map(LessSafeKey::new)
@@ -161,11 +179,15 @@ impl Direction {
         suite.expand(self.secret.get(..bytes)?, b"traffic upd", next.get_mut(..bytes)?)?;
         self.secret = next;
         next.zeroize();
-        let (secret, key) = (self.secret.get(..bytes)?, self.key.get_mut(..suite.key_bytes())?);
-        suite.expand(secret, b"key", key)?;
-        suite.expand(secret, b"iv", &mut self.iv)?;
+        self.derive_keys(suite)?;
         self.sequence = 0;
         Some(())
+    }
+
+    fn derive_keys(&mut self, suite: Suite) -> Option<()> {
+        let secret = self.secret.get(..suite.secret_bytes())?;
+        suite.expand(secret, b"key", self.key.get_mut(..suite.key_bytes())?)?;
+        suite.expand(secret, b"iv", &mut self.iv)
     }
 
     /// For another process: what `import` reads.

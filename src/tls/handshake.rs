@@ -4,63 +4,24 @@
 //! record at a time, so it never opens a record after the client's Finished. After an error only its alert is taken:
 //! one call more would panic inside rustls if a message had come in part. Limit: `INPUT_BYTES_MAX`.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{Error, KeyLog, PeerIncompatible, ProtocolVersion, ServerConfig};
-use zeroize::Zeroize;
+use rustls::{Error, PeerIncompatible, ProtocolVersion, ServerConfig};
 
 use super::alert::Alert;
-use super::direction::SECRET_BYTES_MAX;
+use super::early_data::EarlyData;
 use super::record::{self, RecordLayer, first_record_bytes};
+use super::secrets::Secrets;
 use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
 
 /// Input that a handshake keeps: one record of TLS 1.3, or several small ones. rustls would take 64 KiB.
 pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
 /// Memory of rustls during a handshake: 5.0 to 6.3 KB were counted (docs/decisions/0011).
 const RUSTLS_BYTES: usize = 6_400;
-
-type TrafficSecrets = [[u8; SECRET_BYTES_MAX]; 2];
-const NO_SECRETS: TrafficSecrets = [[0; SECRET_BYTES_MAX]; 2];
-
-thread_local! {
-    /// The secrets that rustls has derived in the current call, of client and server.
-    static DERIVED: Cell<TrafficSecrets> = const { Cell::new(NO_SECRETS) };
-}
-
-/// Receives the traffic secrets of TLS 1.3. rustls passes them only to a key log, and within the call that derives
-/// them. Without them no key update is possible after the handshake. Nothing is logged.
-#[derive(Debug)]
-pub struct SecretTap;
-
-impl KeyLog for SecretTap {
-    fn will_log(&self, label: &str) -> bool {
-        side_of(label).is_some()
-    }
-
-    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        let Some(side) = side_of(label) else { return };
-        let mut derived = DERIVED.get();
-        let place = derived.get_mut(side).and_then(|place| place.get_mut(..secret.len()));
-        if let Some(place) = place {
-            place.copy_from_slice(secret);
-        }
-        DERIVED.set(derived);
-        derived.zeroize();
-    }
-}
-
-fn side_of(label: &str) -> Option<usize> {
-    match label {
-        "CLIENT_TRAFFIC_SECRET_0" => Some(0),
-        "SERVER_TRAFFIC_SECRET_0" => Some(1),
-        _ => None,
-    }
-}
 
 /// The state of a handshake after some input.
 pub enum Outcome {
@@ -85,17 +46,12 @@ const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 1
 pub struct Handshake {
     /// `None` after its end.
     connection: Option<UnbufferedServerConnection>,
-    traffic: TrafficSecrets,
+    secrets: Secrets,
+    early_data: EarlyData,
     /// Received bytes that rustls has not discarded: whole records that it was shown, then an incomplete one.
     input: Vec<u8>,
     shown: usize,
     has_begun: bool,
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.traffic.zeroize();
-    }
 }
 
 /// What rustls wants next.
@@ -111,7 +67,8 @@ impl Handshake {
         let connection = UnbufferedServerConnection::new(config).ok()?;
         Some(Self {
             connection: Some(connection),
-            traffic: NO_SECRETS,
+            secrets: Secrets::default(),
+            early_data: EarlyData::default(),
             input: Vec::new(),
             shown: 0,
             has_begun: false,
@@ -162,10 +119,26 @@ impl Handshake {
                 return Ok(Outcome::Incomplete);
             };
             *used += taken;
+            let shown = self.input.get(..self.shown).unwrap_or_default();
+            let copy = self.early_data.copy(&self.secrets, shown);
             match self.pump(out)? {
-                Pumped::NextRecord => {}
+                Pumped::NextRecord => self.skip_early_data(copy),
                 Pumped::Done => return self.finish(),
             }
+        }
+    }
+
+    /// Discards the record that rustls was shown, if it was early data. `copy`: the record before rustls had it.
+    fn skip_early_data(&mut self, copy: Option<Vec<u8>>) {
+        let Some(record) = copy else { return };
+        let is_kept = self.shown == record.len();
+        let suite = self
+            .connection
+            .as_ref()
+            .and_then(|connection| connection.negotiated_cipher_suite().map(|suite| suite.suite()));
+        if self.early_data.is_early_data(&self.secrets, suite, record, is_kept) {
+            self.input.clear();
+            self.shown = 0;
         }
     }
 
@@ -227,9 +200,9 @@ impl Handshake {
                 Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Pumped::Done)),
                 // No record after Finished is shown, and 0-RTT is never accepted.
                 Ok(_) => Err(CLOSED),
-                Err(error) => Err(HandshakeError::Failed(text_of(&error))),
+                Err(error) => Err(HandshakeError::Failed(self.early_data.text_of(&error))),
             };
-            self.keep_derived();
+            self.secrets.keep_derived();
             if let Err(error) = next {
                 self.take_alert(out);
                 return Err(error);
@@ -240,14 +213,6 @@ impl Handshake {
             if let Ok(Some(pumped)) = next {
                 return Ok(pumped);
             }
-        }
-    }
-
-    fn keep_derived(&mut self) {
-        let mut derived = DERIVED.replace(NO_SECRETS);
-        if derived != NO_SECRETS {
-            self.traffic = derived;
-            derived.zeroize();
         }
     }
 
@@ -273,7 +238,8 @@ impl Handshake {
         }
         let is_tls13 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let (secrets, _) = connection.dangerous_into_kernel_connection().map_err(|_| unusable)?;
-        let records = RecordLayer::new(&secrets, is_tls13, &self.traffic).ok_or(unusable)?;
+        let records =
+            RecordLayer::new(&secrets, is_tls13, self.secrets.traffic()).ok_or(unusable)?;
         Ok(Outcome::Established(Box::new(records)))
     }
 }
@@ -300,7 +266,7 @@ fn encode(
     data.encode(room).map(|_| ()).map_err(|_| failed)
 }
 
-fn text_of(error: &Error) -> &'static str {
+pub(super) fn text_of(error: &Error) -> &'static str {
     match error {
         Error::AlertReceived(alert) => Alert(u8::from(*alert)).text_of_peer(),
         Error::NoApplicationProtocol => "it wants another protocol than http/1.1 (ALPN)",

@@ -10,20 +10,19 @@ use std::sync::Arc;
 
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, ServerConfig};
 
-use super::handshake::SecretTap;
+use super::early_data::EARLY_DATA_BYTES_MAX;
+use super::private_key;
+use super::secrets::SecretTap;
 use super::ticket::{TicketKey, Tickets};
 
 /// Time for which a session can be resumed, in seconds.
 pub const TICKET_LIFETIME_SECONDS: u32 = 12 * 3_600;
-/// 0-RTT is never accepted, because the server keeps no sessions. A client that has a ticket of another server sends
-/// early data all the same: as much is skipped before the handshake continues.
-const SKIPPED_EARLY_DATA_BYTES: u32 = 16_384;
 
 /// A certificate with its chain and its key.
 #[derive(Clone, Debug)]
@@ -52,11 +51,23 @@ pub enum IdentityError {
     NoCertificate,
     UnreadableCertificate,
     NoKey,
+    /// No passphrase is configured.
     EncryptedKey,
+    WrongPassphrase,
+    /// Encrypted as OpenSSL did before PKCS#8.
+    OldEncryption,
+    /// PKCS#8 with a cipher that is not supported.
+    UnknownEncryption,
     UnusableKey(String),
     KeyDoesNotFit,
-    NotYetValid { from: i64, now: i64 },
-    Expired { until: i64, now: i64 },
+    NotYetValid {
+        from: i64,
+        now: i64,
+    },
+    Expired {
+        until: i64,
+        now: i64,
+    },
 }
 
 impl fmt::Display for IdentityError {
@@ -74,8 +85,21 @@ impl fmt::Display for IdentityError {
                 "the key file has no PEM block PRIVATE KEY: RINGVERB_TLS_KEY must name a file such as privkey.pem",
             ),
             Self::EncryptedKey => formatter.write_str(
-                "the key is encrypted with a passphrase, which is not supported: write a plain copy with `openssl \
-                 pkey -in KEY -out PLAIN`, readable by the server's user only, and name it in RINGVERB_TLS_KEY",
+                "the key is encrypted, and no passphrase is set: set RINGVERB_TLS_KEY_PASSPHRASE, or write a plain copy \
+                 with `openssl pkey -in KEY -out PLAIN`, readable by the server's user only, and name it in \
+                 RINGVERB_TLS_KEY",
+            ),
+            Self::WrongPassphrase => formatter.write_str(
+                "the key cannot be decrypted: RINGVERB_TLS_KEY_PASSPHRASE (in config/reverb.php: \
+                 options.tls.passphrase) is not its passphrase, or the file is damaged",
+            ),
+            Self::OldEncryption => formatter.write_str(
+                "the key is encrypted in the format of old OpenSSL (Proc-Type: 4,ENCRYPTED), which is not supported: \
+                 write it again with `openssl pkcs8 -topk8 -in KEY -out NEW`, and name NEW in RINGVERB_TLS_KEY",
+            ),
+            Self::UnknownEncryption => formatter.write_str(
+                "the key is encrypted with a cipher that is not supported (AES with PBKDF2 or scrypt is): write it \
+                 again with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`, and name NEW in RINGVERB_TLS_KEY",
             ),
             Self::UnusableKey(why) => write!(
                 formatter,
@@ -127,7 +151,11 @@ impl Identity {
     ///
     /// # Errors
     /// Why the pair cannot be used at any time.
-    pub fn read(certificates: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+    pub fn read(
+        certificates: &[u8],
+        key: &[u8],
+        passphrase: Option<&str>,
+    ) -> Result<Self, IdentityError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificates)
             .collect::<Result<_, _>>()
             .map_err(|_| IdentityError::UnreadableCertificate)?;
@@ -135,10 +163,7 @@ impl Identity {
         let parts = CertificateParts::read(first).ok_or(IdentityError::UnreadableCertificate)?;
         let warning = warning_about(&chain);
         let (valid_from, valid_until) = (parts.valid_from, parts.valid_until);
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
-            let is_encrypted = memchr::memmem::find(key, b"ENCRYPTED").is_some();
-            if is_encrypted { IdentityError::EncryptedKey } else { IdentityError::NoKey }
-        })?;
+        let key = private_key::read(key, passphrase)?;
         let key = rustls::crypto::ring::sign::any_supported_type(&key)
             .map_err(|error| IdentityError::UnusableKey(error.to_string()))?;
         let certified = CertifiedKey::new(chain, key);
@@ -213,7 +238,8 @@ pub fn acceptor(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(Tickets::new(tickets, TICKET_LIFETIME_SECONDS, random));
     config.send_tls13_tickets = 1;
-    config.max_early_data_size = SKIPPED_EARLY_DATA_BYTES;
+    // What is skipped. None is accepted, because the server keeps no sessions.
+    config.max_early_data_size = EARLY_DATA_BYTES_MAX;
     config.enable_secret_extraction = true;
     config.key_log = Arc::new(SecretTap);
     Ok(Arc::new(config))

@@ -8,9 +8,12 @@
 
 pub mod alert;
 mod direction;
+mod early_data;
 pub mod handshake;
 pub mod identity;
+mod private_key;
 pub mod record;
+mod secrets;
 pub mod socket;
 #[cfg(test)]
 mod tests;

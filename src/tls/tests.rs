@@ -19,9 +19,11 @@ use super::{RECORD_BYTES_MAX, TlsChannel};
 
 macro_rules! certificate {
     ($name:literal) => {
-        include_bytes!(concat!("../../tests/certificates/", $name, ".pem"))
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/", $name, ".pem"))
     };
 }
+
+mod early_data;
 
 fn random(bytes: &mut [u8]) -> bool {
     use ring::rand::SecureRandom;
@@ -29,7 +31,7 @@ fn random(bytes: &mut [u8]) -> bool {
 }
 
 fn server_identity() -> Identity {
-    Identity::read(certificate!("server"), certificate!("server.key")).unwrap()
+    Identity::read(certificate!("server"), certificate!("server.key"), None).unwrap()
 }
 
 fn server_config() -> Arc<ServerConfig> {
@@ -374,7 +376,7 @@ fn another_protocol_than_http_1_1_is_refused_with_an_alert() {
 
 #[test]
 fn the_name_that_the_client_asks_for_chooses_the_certificate() {
-    let other = Identity::read(certificate!("other"), certificate!("other.key")).unwrap();
+    let other = Identity::read(certificate!("other"), certificate!("other.key"), None).unwrap();
     let server = acceptor(vec![server_identity(), other], &[], random).unwrap();
     for (name, is_served) in [
         ("localhost", true),
@@ -453,7 +455,7 @@ fn an_error_after_an_incomplete_message_is_no_panic() {
 #[test]
 fn a_pair_that_cannot_be_used_is_refused_with_its_reason() {
     let key = certificate!("server.key");
-    let read = |certificate: &[u8], key: &[u8]| Identity::read(certificate, key).unwrap_err();
+    let read = |certificate: &[u8], key: &[u8]| Identity::read(certificate, key, None).unwrap_err();
     assert_eq!(read(b"", key), IdentityError::NoCertificate);
     assert_eq!(read(key, key), IdentityError::NoCertificate);
     assert_eq!(read(certificate!("server"), b""), IdentityError::NoKey);
@@ -466,6 +468,18 @@ fn a_pair_that_cannot_be_used_is_refused_with_its_reason() {
         read(certificate!("server"), certificate!("encrypted.key")),
         IdentityError::EncryptedKey
     );
+    let with = |key: &[u8], passphrase| {
+        Identity::read(certificate!("server"), key, Some(passphrase)).map(drop)
+    };
+    assert_eq!(with(certificate!("encrypted.key"), "secret"), Ok(()));
+    let wrong = Err(IdentityError::WrongPassphrase);
+    assert_eq!(with(certificate!("encrypted.key"), "Secret"), wrong);
+    // A passphrase is no harm to a plain key.
+    assert_eq!(with(key, "secret"), Ok(()));
+    let old = b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n";
+    assert_eq!(with(old, "secret"), Err(IdentityError::OldEncryption));
+    let unknown = Err(IdentityError::UnknownEncryption);
+    assert_eq!(with(certificate!("encrypted-3des.key"), "secret"), unknown);
     let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert_eq!(read(broken, key), IdentityError::UnreadableCertificate);
     let broken = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
@@ -481,7 +495,7 @@ fn dates_and_chains_of_certificates_are_checked() {
     let identity = server_identity();
     assert_eq!((identity.check_dates(NOW), identity.warning), (Ok(()), None));
     let dates = |certificate: &[u8], key: &[u8]| {
-        Identity::read(certificate, key).unwrap().check_dates(NOW).unwrap_err()
+        Identity::read(certificate, key, None).unwrap().check_dates(NOW).unwrap_err()
     };
     let expired = dates(certificate!("expired"), certificate!("expired.key"));
     assert!(expired.to_string().contains("expired at 2021-01-01 00:00 UTC"), "{expired}");
@@ -491,8 +505,9 @@ fn dates_and_chains_of_certificates_are_checked() {
     let text = std::str::from_utf8(certificate!("server")).unwrap();
     let end = "-----END CERTIFICATE-----\n";
     let leaf = text.split_inclusive(end).next().unwrap();
-    let warning =
-        |text: &str| Identity::read(text.as_bytes(), certificate!("server.key")).unwrap().warning;
+    let warning = |text: &str| {
+        Identity::read(text.as_bytes(), certificate!("server.key"), None).unwrap().warning
+    };
     assert_eq!(warning(leaf), Some(IdentityWarning::NoChain));
     assert_eq!(warning(&leaf.repeat(2)), Some(IdentityWarning::Disordered));
 }

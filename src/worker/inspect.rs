@@ -205,7 +205,7 @@ impl<K: HostKernel> Worker<K> {
     fn facts(&self, slot: u32) -> SocketFacts {
         let socket = self.core.reactor.descriptor(slot);
         SocketFacts {
-            peer: socket.and_then(peer_of),
+            peer: self.core.reactor.named_client(slot).or_else(|| socket.and_then(peer_of)),
             round_trip: socket.and_then(|socket| sys::round_trip(socket).ok()),
             is_tls: self.core.reactor.is_secure(slot),
         }

@@ -63,7 +63,9 @@ impl<K: HostKernel> Worker<K> {
                 refusal;
             let is_there = core.shard.get(connection).is_some();
             let socket = core.reactor.descriptor(connection.slot).filter(|_| is_there);
-            let who = LinePeer { client: None, peer: socket.and_then(peer_of), app };
+            let named = core.reactor.named_client(connection.slot).filter(|_| is_there);
+            let peer = named.or_else(|| socket.and_then(peer_of));
+            let who = LinePeer { client: None, peer, app };
             let about = ConnectionNames { socket_id: Some(socket_id), channel };
             write_line_about(apps, cause, &line, left_out, who, &about);
             let is_observed = core.http.is_observed;

@@ -1,11 +1,9 @@
 //! The process gives its connections to another one, with another number of cores and another seed, while clients go
 //! on: or to one that dies before it has taken them, and goes on itself.
 
-use std::net::SocketAddr;
-
 use ringverb::mailbox::Carried;
 use ringverb::shard::ChannelState;
-use ringverb::tick::{Moved, MovedSession};
+use ringverb::tick::{Moved, MovedSession, SessionPeer};
 use ringverb::tls::socket::SecureState;
 
 use crate::process::{Process, Shape};
@@ -17,7 +15,7 @@ type SimCore = ringverb::tick::Core<crate::kernel::SimKernel>;
 
 struct OneSession {
     wire: usize,
-    peer: SocketAddr,
+    peer: SessionPeer,
     served: bool,
     input: Vec<u8>,
     secure: Option<Box<SecureState>>,

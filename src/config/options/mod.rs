@@ -88,6 +88,7 @@ options! {
         Port "port" ["REVERB_SERVER_PORT"] "8080", number(0, 65_535), "port to listen on; 0 lets the kernel choose";
         TlsCert "tls_cert" ["RINGVERB_TLS_CERT"] "", list("PEM files with the whole chain, comma separated"), "certificates; with them the port is TLS";
         TlsKey "tls_key" ["RINGVERB_TLS_KEY"] "", list("PEM files, comma separated, in the same order"), "private keys of RINGVERB_TLS_CERT";
+        TlsKeyPassphrase "tls_key_passphrase" ["RINGVERB_TLS_KEY_PASSPHRASE"] "", secret("text; empty for none"), "passphrase of the keys that are encrypted";
         TlsPort "tls_port" ["RINGVERB_TLS_PORT"] "", number(1, 65_535).note("empty: the port itself is TLS"), "port for TLS beside the plain port";
         TlsTicketSecret "tls_ticket_secret" ["RINGVERB_TLS_TICKET_SECRET"] "", secret("16 to 256 characters; empty for none"), "shared by nodes, to resume TLS sessions";
         Path "path" ["REVERB_SERVER_PATH"] "", text("a path such as /ws, or empty"), "prefix of every URL path";

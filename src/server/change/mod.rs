@@ -37,7 +37,7 @@ pub(super) use outcome::Outcome;
 const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Options of the server that may change while it runs. All options of apps may.
-const CHANGEABLE: [OptionId; 9] = [
+const CHANGEABLE: [OptionId; 10] = [
     OptionId::MaxRequestSize,
     OptionId::HandshakeTimeout,
     OptionId::KeepaliveTimeout,
@@ -46,6 +46,7 @@ const CHANGEABLE: [OptionId; 9] = [
     OptionId::Development,
     OptionId::TlsCert,
     OptionId::TlsKey,
+    OptionId::TlsKeyPassphrase,
     OptionId::AdminToken,
 ];
 
@@ -341,7 +342,8 @@ impl Changer {
     /// What differs from the configuration before.
     fn compare(&self, number: u64, merged: &Merged, tls_can_change: bool) -> outcome::Applied {
         let is_changeable = |id: &OptionId| {
-            let is_tls = matches!(id, OptionId::TlsCert | OptionId::TlsKey);
+            let is_tls =
+                matches!(id, OptionId::TlsCert | OptionId::TlsKey | OptionId::TlsKeyPassphrase);
             CHANGEABLE.contains(id) && (tls_can_change || !is_tls)
         };
         let differing = self.server.differing(&merged.server);

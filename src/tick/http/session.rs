@@ -9,6 +9,7 @@ mod bounds;
 
 use core::net::SocketAddr;
 
+use super::super::SessionPeer;
 use super::super::site::Site;
 use super::access::Answered;
 use super::refuse::About;
@@ -190,6 +191,8 @@ impl Work {
 pub(in crate::tick) struct Session {
     /// The other end of the socket: the client, or a proxy.
     pub(in crate::tick) peer: SocketAddr,
+    /// A header of the PROXY protocol has named the peer.
+    pub(in crate::tick) is_named: bool,
     /// The address slot of the socket while it speaks HTTP.
     pub(super) address_slot: AddressSlot,
     /// A request was answered, so waiting for the next one is no fault.
@@ -205,6 +208,7 @@ impl Session {
     pub(in crate::tick) fn new(peer: SocketAddr, address_slot: AddressSlot) -> Self {
         Self {
             peer,
+            is_named: false,
             address_slot,
             served: false,
             state: HttpState::Reading,
@@ -216,18 +220,24 @@ impl Session {
 
     /// A header of the PROXY protocol has named the client. The proxy itself is not counted.
     pub(in crate::tick) fn become_client(&mut self, client: SocketAddr, address_slot: AddressSlot) {
-        (self.peer, self.address_slot) = (client, address_slot);
+        (self.peer, self.address_slot, self.is_named) = (client, address_slot, true);
+    }
+
+    /// The client, if a header of the PROXY protocol has named it.
+    pub(in crate::tick) fn named_client(&self) -> Option<SocketAddr> {
+        self.is_named.then_some(self.peer)
     }
 
     /// A session of another process, with the bytes it had received.
     pub(in crate::tick) fn of_another_process(
-        peer: SocketAddr,
+        peer: SessionPeer,
         address_slot: AddressSlot,
         served: bool,
         input: &[u8],
         rules: &super::Rules,
     ) -> Self {
-        let mut session = Self { served, ..Self::new(peer, address_slot) };
+        let SessionPeer { address, is_named } = peer;
+        let mut session = Self { served, is_named, ..Self::new(address, address_slot) };
         if !input.is_empty() {
             let mut work = Spare::default().take(rules);
             work.input.extend_from_slice(input);

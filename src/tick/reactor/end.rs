@@ -53,6 +53,7 @@ impl<K: Kernel> Reactor<K> {
         self.accounts.push(AddressChange::Ended(key.slot));
         let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
         let secure = self.secure.remove(key.slot);
+        self.named.set(key.slot, None);
         if let Some(descriptor) = socket.descriptor {
             self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);
             self.close(descriptor, secure);

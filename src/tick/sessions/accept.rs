@@ -10,6 +10,7 @@ use crate::admission::AddressSlot;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
+use crate::tick::SessionPeer;
 use crate::tick::http::{Http, LinePeer, Session};
 use crate::tick::kernel::{Accepted, Kernel, SessionKey};
 use crate::tick::reactor::{ListenerState, Queued, Reactor};
@@ -181,14 +182,18 @@ impl<K: Kernel> Reactor<K> {
         &mut self,
         site: &mut Site<'_>,
         socket: K::Socket,
-        peer: SocketAddr,
+        peer: SessionPeer,
         served: bool,
         input: &[u8],
         secure: Option<Box<SecureState>>,
     ) {
         // The other process accepted it, so the limit does not apply here.
-        let address_slot =
-            site.http.overload.admission.enter_socket(peer.ip()).unwrap_or(AddressSlot::NONE);
+        let address_slot = site
+            .http
+            .overload
+            .admission
+            .enter_socket(peer.address.ip())
+            .unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
         let session = Session::of_another_process(peer, address_slot, served, input, rules);
         let secure = secure.and_then(SecureSocket::import);

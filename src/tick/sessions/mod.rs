@@ -371,6 +371,7 @@ impl<K: Kernel> Reactor<K> {
         }
         let (mut prelude, mut leftover) = entry.session.take_bytes();
         handshake::write_response(&upgrade.accept, &mut prelude);
+        let named_client = entry.session.named_client();
         entry.session.end(site, &mut self.sessions.spare);
         let connection = match upgrade.admitted {
             Ok(admitted) => {
@@ -383,6 +384,7 @@ impl<K: Kernel> Reactor<K> {
                 site.shard.open_refused(&prelude, unwanted.error, unwanted.why.as_deref())
             }
         };
+        self.named.set(connection.slot, named_client);
         let has_ended = entry.secure.as_ref().is_some_and(|secure| secure.has_ended());
         if let Some(secure) = entry.secure {
             self.keep_secure(connection, secure);

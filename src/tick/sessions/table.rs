@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use core::net::IpAddr;
 use slab::Slab;
 
-use super::super::MovedSession;
 use super::super::http::{Session, Spare, Timer};
 use super::super::kernel::SessionKey;
 use super::super::reactor::Queued;
+use super::super::{MovedSession, SessionPeer};
 use crate::clock::Moment;
 use crate::proxy_header::ProxyHeaderReader;
 use crate::tls::socket::{SecureChannel, SecureSocket};
@@ -180,7 +180,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             let session = &entry.session;
             MovedSession {
                 socket: &entry.socket,
-                peer: session.peer,
+                peer: SessionPeer { address: session.peer, is_named: session.is_named },
                 served: session.served,
                 input: session.input(),
                 secure: entry.secure.as_ref().and_then(|secure| secure.export()),

@@ -17,7 +17,6 @@ use super::Rendezvous;
 use super::record::Record;
 use super::stream::{Incoming, PATIENCE, check_user};
 use crate::tls::ticket::TicketKey;
-use crate::worker::notes::peer_of;
 use crate::worker::time::Clock;
 use crate::worker::{HostKernel, Worker};
 
@@ -85,8 +84,6 @@ fn take<K: HostKernel>(worker: &mut Worker<K>, record: Record, socket: Option<Ow
             }
         }
         (Record::Session { peer, served, input, secure }, Some(socket)) => {
-            let unknown = std::net::SocketAddr::new(peer, 0);
-            let peer = peer_of(&socket).unwrap_or(unknown);
             core.import_session(socket, peer, served, &input, secure);
         }
         (Record::Channel(state), _) => core.import_channel(state),

@@ -5,24 +5,23 @@
 //! the same user; its records are still decoded within bounds.
 
 use std::io;
-use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::admission::ClientAddress;
 use crate::shard::ChannelState;
-use crate::tick::Moved;
+use crate::tick::{Moved, SessionPeer};
 use crate::tls::socket::SecureState;
 
 /// The version of the format. Increase it with each change of `Record`; a test compares the two.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// An established connection, with its socket.
     Connection { moved: Moved, client: Option<ClientAddress> },
     /// A socket that speaks HTTP, between two requests or with an incomplete one.
-    Session { peer: IpAddr, served: bool, input: Vec<u8>, secure: Option<Box<SecureState>> },
+    Session { peer: SessionPeer, served: bool, input: Vec<u8>, secure: Option<Box<SecureState>> },
     /// The keys of session tickets: the new process opens the tickets of the old one.
     TicketKeys(Vec<Vec<u8>>),
     /// A home's state of a channel.
@@ -100,11 +99,12 @@ mod tests {
                     peer_closed: true,
                     partial: vec![129],
                     secure: Some(Box::new(SecureState::sample())),
+                    named_client: Some(([198, 51, 100, 7], 5_123).into()),
                 },
                 client: Some(client),
             },
             Record::Session {
-                peer: [127, 0, 0, 1].into(),
+                peer: SessionPeer { address: ([127, 0, 0, 1], 4_711).into(), is_named: true },
                 served: true,
                 input: b"GET /".to_vec(),
                 secure: None,
@@ -144,6 +144,6 @@ mod tests {
         let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        assert_eq!((FORMAT, bytes.len(), digest), (2, 188, 6_275_137_806_979_600_493));
+        assert_eq!((FORMAT, bytes.len(), digest), (3, 199, 10_820_213_861_217_044_865));
     }
 }

@@ -60,7 +60,7 @@ fn try_send_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
         ways[next()].put(&Record::Channel(state), None)?;
     }
     for MovedSession { socket, peer, served, input, secure } in core.movable_sessions() {
-        let record = Record::Session { peer: peer.ip(), served, input: input.to_vec(), secure };
+        let record = Record::Session { peer, served, input: input.to_vec(), secure };
         ways[next()].put(&record, Some(socket.as_fd()))?;
     }
     ways.into_iter().try_for_each(Outgoing::finish)

@@ -201,7 +201,7 @@ mod tests {
 
     fn session(number: usize, length: usize) -> Record {
         Record::Session {
-            peer: [127, 0, 0, 1].into(),
+            peer: crate::tick::SessionPeer { address: ([127, 0, 0, 1], 1).into(), is_named: false },
             served: number.is_multiple_of(2),
             input: vec![1; length],
             secure: None,

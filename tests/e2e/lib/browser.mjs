@@ -25,12 +25,12 @@ export class Browser {
   #answers = new Map();
   #listeners = new Set();
 
-  static async start() {
+  static async start(more = []) {
     const directory = await mkdtemp(path.join(tmpdir(), "ringverb-chromium-"));
     const child = spawn(chromium(), [
       "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
       "--disable-extensions", "--disable-background-networking", "--hide-scrollbars", "--remote-debugging-port=0",
-      `--user-data-dir=${directory}`, "about:blank",
+      ...more, `--user-data-dir=${directory}`, "about:blank",
     ], { stdio: ["ignore", "ignore", "pipe"], env: { PATH: process.env.PATH, HOME: directory } });
     process.once("exit", () => child.kill("SIGKILL"));
     let output = "";

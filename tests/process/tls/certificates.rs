@@ -39,6 +39,26 @@ fn a_pair_that_cannot_be_used_is_refused_with_a_remedy() {
 }
 
 #[test]
+fn an_encrypted_key_is_used_with_its_passphrase_which_is_never_shown() {
+    let [certificate, _] = tls::pair("server");
+    let key = tls::file("encrypted.key.pem");
+    let setup =
+        |passphrase| with(&certificate, &key).env("RINGVERB_TLS_KEY_PASSPHRASE", passphrase);
+    let server = setup("secret").start();
+    assert!(serves(&server, "localhost"));
+    let Finished { code, stderr, .. } = setup("hunter2").args(&["--port", "0"]).run();
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("RINGVERB_TLS_KEY_PASSPHRASE"), "{stderr}");
+    assert!(!stderr.contains("hunter2"), "{stderr}");
+    let php = format!(
+        "<?php return ['servers' => ['reverb' => ['options' => ['tls' => ['local_cert' => '{certificate}', \
+         'local_pk' => '{key}', 'passphrase' => 'secret']]]]];"
+    );
+    let server = Setup::new().file(".env", "A=b").file("config/reverb.php", &php).start();
+    assert!(serves(&server, "localhost"));
+}
+
+#[test]
 fn options_that_do_not_fit_together_are_refused() {
     let [certificate, key] = tls::pair("server");
     let refused = |setup: Setup, text: &str| {

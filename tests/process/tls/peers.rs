@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::support::{Server, Setup, sign, tls, unix_seconds};
+use crate::support::{Server, Setup, eventually, free_port, sign, tls, unix_seconds};
 
 fn server() -> Server {
     Setup::new().secure().start()
@@ -195,4 +195,44 @@ fn curl_publishes_over_https() {
         assert_eq!(run("curl", &arguments, b""), "{}");
         assert_eq!(client.event()["data"], "x");
     }
+}
+
+/// `openssl s_server`, which accepts early data. It ends with this value.
+struct ForeignServer(std::process::Child);
+
+impl Drop for ForeignServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn early_data_of_openssl_with_the_ticket_of_another_server_is_skipped() {
+    let [certificate, key] = tls::pair("server");
+    let foreign = std::net::SocketAddr::from(([127, 0, 0, 1], free_port())).to_string();
+    let options = ["-tls1_3", "-early_data", "-max_early_data", "16384", "-quiet"];
+    let child = Command::new("openssl")
+        .args(["s_server", "-accept", &foreign, "-cert", &certificate, "-key", &key])
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl");
+    let _foreign_server = ForeignServer(child);
+    eventually("the other server accepts", || std::net::TcpStream::connect(&foreign).ok());
+    let path = |name: &str| format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    let (session, early, authority) =
+        (path("session-foreign"), path("early"), tls::file("authority.pem"));
+    let said =
+        run_until_end("openssl", &s_client(&foreign, &authority, &["-sess_out", &session]), b"Q\n");
+    assert!(said.contains("New, TLSv1.3"), "{said}");
+    std::fs::write(&early, "e".repeat(16_384)).expect("a file");
+    let server = server();
+    let address = server.address.to_string();
+    let with = ["-ign_eof", "-tls1_3", "-sess_in", &session, "-early_data", &early];
+    let said = run("openssl", &s_client(&address, &authority, &with), GET);
+    assert!(said.contains("Early data was rejected"), "{said}");
+    assert!(said.contains("HTTP/1.1 200") && said.contains("New, TLSv1.3"), "{said}");
 }

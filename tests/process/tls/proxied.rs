@@ -152,12 +152,20 @@ fn a_header_of_a_peer_that_is_not_named_is_refused() {
     wire.ended();
 }
 
+/// A log line about an established WebSocket names this client of HAProxy.
+fn is_named(client: &mut Client, server: &mut Server) {
+    client.send(r#"{"event":"pusher:subscribe","data":{"channel":"private-x"}}"#);
+    client.text();
+    let line = server.line_with("no signature came with it");
+    assert!(line.contains("peer=127.0.0.7:"), "{line}");
+}
+
 #[test]
 fn commands_on_the_host_of_the_proxy_and_a_take_over_work() {
     for versions in ["v1", "v2"] {
         let port = free_port().to_string();
         let arguments = |setup: Setup| setup.args(&["--host", "127.0.0.1", "--port", &port]);
-        let server = arguments(proxied(versions)).start_as_configured();
+        let mut server = arguments(proxied(versions)).start_as_configured();
         let health = |what: &str| {
             let finished = proxied(versions).args(&["health", "--port", &port]).run();
             let Finished { code, stdout, stderr } = finished;
@@ -167,9 +175,12 @@ fn commands_on_the_host_of_the_proxy_and_a_take_over_work() {
         let haproxy =
             HaProxy::start(&server, if versions == "v1" { "send-proxy" } else { "send-proxy-v2" });
         let mut client = open(haproxy.wire_from([127, 0, 0, 7])).established();
-        let new = proxied(versions).reaching(&server).arg("--takeover").start_as_configured();
+        is_named(&mut client, &mut server);
+        let mut new = proxied(versions).reaching(&server).arg("--takeover").start_as_configured();
         assert_eq!(server.finish().code, Some(0));
         client.sync();
+        // The new process names the client, too.
+        is_named(&mut client, &mut new);
         health("after");
         // The place of the address has moved, too.
         open(haproxy.wire_from([127, 0, 0, 7])).refused(4100, TOO_MANY);

@@ -76,7 +76,9 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(random: Random) -> Self {
+        let is_secure = random.is_one_seed_in(3);
         let world = new_world(random);
+        world.borrow_mut().is_secure = is_secure;
         let mut redis = FakeRedis::new();
         let is_gentle = world.borrow().random.one_in(4);
         redis.set_own_messages_last(world.borrow().random.one_in(2));
