@@ -36,6 +36,7 @@ mod refuse;
 pub(super) mod send_queue;
 mod shed;
 mod subscribe;
+mod subscription;
 mod unserved;
 mod users;
 
