@@ -388,6 +388,7 @@ impl<K: Kernel> Reactor<K> {
             self.keep_secure(connection, secure);
         }
         self.adopt(site.shard, connection, entry.socket, &mut leftover);
+        self.sessions.spare.put_buffers(leftover, prelude);
         if has_ended {
             self.queue(connection, Queued::ToTheEnd);
         }
