@@ -38,6 +38,7 @@ mod crew;
 mod faults;
 mod flood;
 mod frame;
+mod handshake_floor;
 mod html;
 mod http;
 mod http_floor;
@@ -152,6 +153,8 @@ enum Scenario {
     Accounting(accounting::Args),
     /// A bare server that answers 200: the floor under `publish`, to be compared with.
     HttpFloor(http_floor::Args),
+    /// A bare server that answers handshakes: the floor under `connect`, to be compared with.
+    HandshakeFloor(handshake_floor::Args),
     /// A scenario against several servers in turn: medians and ratios.
     Compare(compare::Args),
     #[command(hide = true)]
@@ -221,6 +224,7 @@ fn run(cli: &Cli) -> io::Result<bool> {
     match &cli.scenario {
         Scenario::FloorChild(args) => floor::run_child(args).map(|()| true),
         Scenario::HttpFloor(args) => http_floor::run(args).map(|()| true),
+        Scenario::HandshakeFloor(args) => handshake_floor::run(args).map(|()| true),
         Scenario::CrewChild(task) => {
             cli.pin.map_or(Ok(()), sys::pin_to_cpu)?;
             crew::run_child(&app, task).map(|()| true)
@@ -304,6 +308,7 @@ fn run_scenario(bench: &Bench, scenario: &Scenario) -> io::Result<Report> {
         Scenario::Accounting(args) => accounting::run(bench, args),
         Scenario::Compare(_)
         | Scenario::HttpFloor(_)
+        | Scenario::HandshakeFloor(_)
         | Scenario::FloorChild(_)
         | Scenario::CrewChild(_) => {
             unreachable!("handled before a server is looked for")

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -66,6 +66,26 @@ pub(crate) fn connect_from(source: Ipv4Addr, target: SocketAddrV4) -> io::Result
     }
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// What this listener accepts has TCP_NODELAY.
+pub(crate) fn inherit_nodelay(listener: &TcpListener) -> io::Result<()> {
+    set_option(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY)
+}
+
+/// The kernel completes an accept when the first bytes have arrived, or about a second later.
+pub(crate) fn defer_accept(listener: &TcpListener) -> io::Result<()> {
+    set_option(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT)
+}
+
+/// Accepts a connection, without its address and non-blocking.
+pub(crate) fn accept_nonblocking(listener: &TcpListener) -> io::Result<TcpStream> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: null pointers ask for no address.
+    let fd = check(unsafe { libc::accept4(listener.as_raw_fd(), address, length, flags) })?;
+    // SAFETY: `fd` was opened the line before and nobody else has it.
+    Ok(unsafe { TcpStream::from_raw_fd(fd) })
 }
 
 pub(crate) const READABLE: u32 = 0x1;

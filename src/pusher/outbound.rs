@@ -20,11 +20,15 @@ pub fn connection_established(
     activity_timeout_seconds: u32,
     out: &mut Vec<u8>,
 ) {
-    let text = format!(
-        "{{\"event\":\"pusher:connection_established\",\"data\":\"{{\\\"socket_id\\\":\\\"{socket_id}\\\",\
-         \\\"activity_timeout\\\":{activity_timeout_seconds}}}\"}}"
-    );
-    out.extend_from_slice(text.as_bytes());
+    let parts: [&[u8]; 2] = [
+        br#"{"event":"pusher:connection_established","data":"{\"socket_id\":\""#,
+        br#"\",\"activity_timeout\":"#,
+    ];
+    out.extend_from_slice(parts[0]);
+    socket_id.write(out);
+    out.extend_from_slice(parts[1]);
+    out.extend_from_slice(itoa::Buffer::new().format(activity_timeout_seconds).as_bytes());
+    out.extend_from_slice(br#"}"}"#);
 }
 
 /// `pusher:error`. Reverb's `data` is a string, Pusher's an object (docs/PROTOCOL.md rule 4). `why` is the reason for

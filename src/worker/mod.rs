@@ -16,6 +16,7 @@ mod observe;
 mod overload;
 mod phase;
 mod printed;
+mod quiet;
 pub mod redis;
 mod sys;
 pub mod time;
@@ -54,6 +55,7 @@ use notes::Notes;
 use observe::Observer;
 use overload::Guard;
 pub use phase::Phase;
+use quiet::QuietWatch;
 use redis::{RedisConnection, RedisConnections};
 use time::{Clock, Entropy};
 use transfer::{Rendezvous, Transfer};
@@ -131,6 +133,7 @@ pub(crate) struct Worker<K: HostKernel> {
     configuration: Arc<ConfigurationLink>,
     /// The second of the last heartbeat.
     last_second: u32,
+    quiet: QuietWatch,
 }
 
 /// The resources of one worker.
@@ -227,6 +230,9 @@ impl<K: HostKernel> WorkerParts<K> {
             }
         };
         let prepare = |PortListener { listener, is_secure }| {
+            // A connection that comes with its request is served without being watched (docs/decisions/0013). A kernel
+            // without the option reports connections earlier, which is right as well.
+            let _ = sys::defer_accept(&listener);
             kernel::prepare_listener(listener).map(|listener| (listener, is_secure))
         };
         let listeners = listeners.into_iter().map(prepare).collect::<io::Result<_>>()?;
@@ -276,6 +282,7 @@ impl<K: HostKernel> Worker<K> {
             configuration,
             // The first tick counts as a heartbeat, also in the first second of the clock.
             last_second: u32::MAX,
+            quiet: QuietWatch::default(),
             shared,
         }
     }
@@ -372,12 +379,17 @@ impl<K: HostKernel> Worker<K> {
         until.min(heartbeat).min(redis.unwrap_or(heartbeat)).max(1)
     }
 
-    /// Once a second: counts a heartbeat, renews the budgets of the log, and looks for new certificates.
+    /// Once a second: counts a heartbeat, renews the budgets of the log, looks for new certificates, and returns freed
+    /// memory if the second was a quiet one.
     fn heartbeat(&mut self, now: Moment) {
+        self.quiet.note_tick();
         if now.seconds() == self.last_second {
             return;
         }
         self.last_second = now.seconds();
+        if self.quiet.end_second() {
+            return_freed_memory();
+        }
         self.shared.heartbeats[usize::from(self.core.mailbox.core())]
             .fetch_add(1, Ordering::Relaxed);
         self.notes.start_second();

@@ -1,8 +1,8 @@
 //! System calls that a worker or the control thread needs and that no crate offers safely. [unsafe island]
 //!
-//! One small function for each call: a descriptor table of the thread's own, memory returned to the kernel, the
-//! credentials of a peer, held signals, another program in this process. Each block says why it is sound. Errors are
-//! returned, never panics. All other system calls go through `rustix`, `socket2` or the standard library.
+//! One small function for each call: a descriptor table of the thread's own, deferred accepts, memory returned to the
+//! kernel, the credentials of a peer, held signals, another program in this process. Each block says why it is sound.
+//! Errors are returned, never panics. All other system calls go through `rustix`, `socket2` or the standard library.
 #![allow(unsafe_code, reason = "descriptor tables, credentials and signals have no safe interface")]
 
 use std::ffi::{CStr, CString};
@@ -16,6 +16,20 @@ pub(super) fn own_descriptor_table() -> io::Result<()> {
     // another thread: workers exchange mail, which holds no descriptor.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }
         .map_err(io::Error::from)
+}
+
+/// The kernel reports a connection of this listener when its first bytes have arrived, and one that sends nothing after
+/// about a second (TCP_DEFER_ACCEPT, tcp(7)).
+pub(super) fn defer_accept(listener: &impl AsRawFd) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&seconds)).unwrap_or_default();
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+    let value = (&raw const seconds).cast();
+    // SAFETY: `value` points to an integer of that length, which lives through the call.
+    match unsafe { libc::setsockopt(listener.as_raw_fd(), level, option, value, length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns memory that was freed to the kernel. The allocator does so by itself only while the process allocates much,

@@ -1,6 +1,7 @@
 //! What the server does to bytes and state, in small pieces: each case is set up once and then run
 //! over and over. No socket, no clock: timing and counting are the callers' business.
 
+mod handshake;
 mod publish;
 
 use std::hint::black_box;
@@ -39,6 +40,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "publish_request", items: 1, set_up: publish::request },
     Case { name: "fan_out_to_1000", items: 1000, set_up: || fan_out(1000) },
     Case { name: "churn_of_one_connection", items: 1, set_up: churn },
+    Case { name: "handshake", items: handshake::CONNECTIONS, set_up: handshake::handshakes },
     Case { name: "channel_lookup_in_10000", items: 1, set_up: || channel_lookup(10_000) },
     Case { name: "ring_transfer_of_256", items: 256, set_up: || ring_transfer(256) },
     Case { name: "timer_wheel_of_10000", items: 10_000, set_up: || timer_wheel(10_000) },

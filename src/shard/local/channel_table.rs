@@ -6,6 +6,8 @@
 //! goes to `get_mut`. `SubscriptionState::Active::position` and `Subscriber::subscription_index` name each other's
 //! entry: `acknowledge`, `import_subscription`, `leave` and `remove_subscriber` change both.
 
+use smallvec::SmallVec;
+
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::slots::{Keyed, KeyedSlots};
 
@@ -21,7 +23,8 @@ pub(in crate::shard) struct Subscriber {
 #[derive(Debug)]
 pub(in crate::shard) struct LocalChannel {
     pub(in crate::shard) key: ChannelKey,
-    pub(in crate::shard) subscribers: Vec<Subscriber>,
+    /// Two find room in here: many channels belong to one user.
+    pub(in crate::shard) subscribers: SmallVec<[Subscriber; 2]>,
     /// `Subscribe` mails whose `Subscribed` has not come back.
     pub(in crate::shard) pending: u32,
     /// Home knows of this core's interest, and its events reach this core from here on.
@@ -35,15 +38,12 @@ const _: () = assert!(size_of::<LocalChannel>() <= 64);
 impl LocalChannel {
     /// A channel that nobody is subscribed to yet.
     pub(in crate::shard) fn new(key: ChannelKey) -> Self {
-        Self { key, subscribers: Vec::new(), pending: 0, active: false, count_changed: false }
+        Self { key, subscribers: SmallVec::new(), pending: 0, active: false, count_changed: false }
     }
 
     /// Adds a subscriber by its slot and the place in its list of subscriptions; its position here.
     pub(in crate::shard) fn add(&mut self, slot: u32, subscription_index: u32) -> u32 {
         let position = u32::try_from(self.subscribers.len()).unwrap_or(u32::MAX);
-        if self.subscribers.is_empty() {
-            self.subscribers.reserve_exact(1);
-        }
         self.subscribers.push(Subscriber { slot, subscription_index });
         position
     }

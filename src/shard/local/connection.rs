@@ -13,6 +13,7 @@ use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
 use super::send_queue::{FRAME_BYTES, SendQueue};
+pub(in crate::shard) use super::subscription::{Subscription, SubscriptionList, SubscriptionState};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::MemoryLimits;
 
@@ -21,27 +22,6 @@ use crate::shard::context::MemoryLimits;
 pub struct ConnectionKey {
     pub slot: u32,
     pub generation: u32,
-}
-
-/// Where a subscription stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) enum SubscriptionState {
-    /// Asked of the home; the answer carries this ticket.
-    Pending { ticket: u32 },
-    /// Acknowledged. `position`: in the channel's subscriber list. `asks_again`: another subscribe request is with the
-    /// home.
-    Active { position: u32, asks_again: bool },
-}
-
-/// A connection's place in one channel.
-#[derive(Debug)]
-pub(in crate::shard) struct Subscription {
-    pub(in crate::shard) channel: u32,
-    pub(in crate::shard) state: SubscriptionState,
-    /// Bytes that this subscription is charged to its connection.
-    pub(in crate::shard) charge: u32,
-    /// Who this connection is in a presence channel.
-    pub(in crate::shard) member: Option<Box<UserId>>,
 }
 
 /// Who a connection signed in as (docs/PROTOCOL.md C6).
@@ -120,7 +100,7 @@ impl ControlFrames {
 pub struct Connection {
     pub(in crate::shard) generation: u32,
     pub socket_id: SocketId,
-    pub(in crate::shard) subscriptions: Vec<Subscription>,
+    pub(in crate::shard) subscriptions: SubscriptionList,
     pub(in crate::shard) send_queue: SendQueue,
     pub(in crate::shard) extras: Option<Box<Extras>>,
     pub(in crate::shard) last_inbound_seconds: u32,
@@ -149,8 +129,6 @@ pub struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() <= 96, "the budget of an idle connection");
-const _: () = assert!(size_of::<SubscriptionState>() == 8);
-const _: () = assert!(size_of::<Subscription>() <= 24);
 
 impl Connection {
     pub(in crate::shard) fn new(
@@ -162,7 +140,7 @@ impl Connection {
         Self {
             generation,
             socket_id,
-            subscriptions: Vec::new(),
+            subscriptions: SubscriptionList::default(),
             send_queue: SendQueue::default(),
             extras: None,
             last_inbound_seconds: now_seconds,
@@ -201,10 +179,6 @@ impl Connection {
     /// Adds a subscription; its place in the list.
     pub(in crate::shard) fn add_subscription(&mut self, subscription: Subscription) -> usize {
         let place = self.subscriptions.len();
-        if place == 0 {
-            // Most connections have one or two channels: no room is kept for four.
-            self.subscriptions.reserve_exact(1);
-        }
         let channel = subscription.channel;
         self.subscriptions.push(subscription);
         if place < SUBSCRIPTIONS_SEARCHED_MAX {
@@ -221,8 +195,8 @@ impl Connection {
     }
 
     /// Removes the subscription at this place. The last one of the list takes the place.
-    pub(in crate::shard) fn remove_subscription(&mut self, place: usize) -> Subscription {
-        let removed = self.subscriptions.swap_remove(place);
+    pub(in crate::shard) fn remove_subscription(&mut self, place: usize) -> Option<Subscription> {
+        let removed = self.subscriptions.swap_remove(place)?;
         if let Some(extras) = &mut self.extras
             && !extras.places.is_empty()
         {
@@ -236,7 +210,7 @@ impl Connection {
                 }
             }
         }
-        removed
+        Some(removed)
     }
 
     /// The place of the subscription to this channel of the core, in constant time.

@@ -47,7 +47,7 @@ impl Local {
     ) -> Result<ConnectionState, NotAtRest> {
         let connection = &self.connections[key.slot];
         let mut subscriptions = Vec::with_capacity(connection.subscriptions.len());
-        for subscription in &connection.subscriptions {
+        for subscription in connection.subscriptions.iter() {
             let SubscriptionState::Active { .. } = subscription.state else {
                 return Err(NotAtRest);
             };

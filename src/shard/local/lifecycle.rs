@@ -7,6 +7,7 @@ use super::Local;
 use super::connection::{Connection, ConnectionKey};
 use super::refuse;
 use crate::app::AppIndex;
+use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
 use crate::metrics::Ended;
 use crate::pusher::error_code::ErrorCode;
@@ -15,9 +16,6 @@ use crate::pusher::socket_id::SocketId;
 use crate::shard::context::Context;
 use crate::shard::outbox::{Observation, Outbox, Trace};
 use crate::ws::frame::{self, Opcode};
-
-/// About what `connection_established` takes, so that it is made in one piece.
-const GREETING_BYTES: usize = 160;
 
 impl Local {
     /// A handshake is done. `prelude` (the 101 answer) leaves in the same send as `connection_established`.
@@ -31,18 +29,22 @@ impl Local {
     ) -> ConnectionKey {
         let socket_id = SocketId::make(context.core(), context.settings.cores, entropy);
         let key = self.insert(context, app, socket_id);
-        let mut bytes = Vec::with_capacity(1 + prelude.len() + GREETING_BYTES);
-        bytes.push(0);
-        bytes.extend_from_slice(prelude);
+        let text = &mut self.text;
+        text.clear();
         if cfg!(not(feature = "echo")) {
             let timeout = context.app(app).activity_timeout_seconds;
-            self.text.clear();
-            outbound::connection_established(socket_id, timeout, &mut self.text);
-            frame::encode(Opcode::Text, &self.text, &mut bytes);
+            outbound::connection_established(socket_id, timeout, text);
         }
+        let payload_bytes = text.len();
+        text.push(0);
+        text.extend_from_slice(prelude);
+        if payload_bytes > 0 {
+            frame::encode_header(Opcode::Text, payload_bytes, text);
+            text.extend_from_within(..payload_bytes);
+        }
+        let bytes = Frame::from(text.get(payload_bytes..).unwrap_or_default());
         // What the client sends after its handshake may fill the queue before anything leaves. A close for that must
         // not drop the 101 answer, nor the answers to requests before it, which were carried out.
-        let bytes = bytes.into();
         self.connections[key.slot].send_queue.push_begun(&bytes);
         let metrics = self.metrics.app(app);
         metrics.new_connections.add(1);

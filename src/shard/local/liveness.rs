@@ -44,18 +44,14 @@ impl SecondStarts {
 }
 
 impl Local {
-    /// When the ping was enqueued that this connection has not answered.
-    pub(super) fn pinged_ms(&self, context: &Context, key: ConnectionKey) -> Option<u64> {
-        let connection = self.get(key).filter(|found| found.pinged && !found.closing)?;
-        // It was silent since then, so `look_at` found it silent for the whole interval in this second.
-        let interval = context.app(connection.app).ping_interval_seconds;
-        let second = connection.last_inbound_seconds.saturating_add(interval);
-        Some(self.second_starts.began_ms(second, context.now))
-    }
-
-    /// A pong has come. `pinged_ms`: `pinged_ms` before it was noted.
-    pub(super) fn note_pong(&self, context: &Context, pinged_ms: Option<u64>) {
-        if let Some(pinged_ms) = pinged_ms {
+    /// A pong has come. `silent_since`: see `NotedInput`. The connection was pinged in the second in which `look_at` found
+    /// it silent for its whole interval.
+    #[inline]
+    pub(super) fn note_pong(&self, context: &Context, slot: u32, silent_since: Option<u32>) {
+        if let Some(second) = silent_since {
+            let interval = self.app_of(context, slot).ping_interval_seconds;
+            let pinged_ms =
+                self.second_starts.began_ms(second.saturating_add(interval), context.now);
             self.metrics.round_trip_ms.observe(context.now.0.saturating_sub(pinged_ms));
         }
     }

@@ -36,6 +36,7 @@ mod refuse;
 pub(super) mod send_queue;
 mod shed;
 mod subscribe;
+mod subscription;
 mod unserved;
 mod users;
 
@@ -150,6 +151,13 @@ impl Local {
     }
 }
 
+/// A connection whose input was noted.
+struct NotedInput<'a> {
+    connection: &'a mut Connection,
+    /// The second of its input before, if a ping was unanswered.
+    silent_since: Option<u32>,
+}
+
 impl Local {
     /// Another second has begun: pings the silent and closes those that stayed silent.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
@@ -196,8 +204,8 @@ impl Local {
         key: ConnectionKey,
         text: &[u8],
     ) {
-        let pinged_ms = self.pinged_ms(context, key);
-        let Some(connection) = self.note_inbound(context, key) else { return };
+        let Some(noted) = self.note_inbound(context, key) else { return };
+        let NotedInput { connection, silent_since } = noted;
         let (app, socket_id) = (connection.app, connection.socket_id);
         self.metrics.app(app).messages_received.add(1);
         if !self.is_within_rate(context, key.slot, app) {
@@ -210,7 +218,7 @@ impl Local {
             Ok(Inbound::Ping) => {
                 self.enqueue(context, out, key.slot, &self.frames.pong_event.clone())
             }
-            Ok(Inbound::Pong) => self.note_pong(context, pinged_ms),
+            Ok(Inbound::Pong) => self.note_pong(context, key.slot, silent_since),
             Ok(Inbound::Ignored { event }) => {
                 let event = Detail::text(event.trim_matches('"'));
                 let error = error_code::INVALID_MESSAGE;
@@ -237,15 +245,16 @@ impl Local {
 
     /// Notes a sign of life. `None` when the connection is closing or gone: its input no longer counts.
     #[inline]
-    fn note_inbound(&mut self, context: &Context, key: ConnectionKey) -> Option<&mut Connection> {
+    fn note_inbound(&mut self, context: &Context, key: ConnectionKey) -> Option<NotedInput<'_>> {
         let now = context.now_seconds;
         let connection = self.get_open(key)?;
         if connection.last_inbound_seconds != now {
             connection.control_frames.begin_second();
         }
+        let silent_since = connection.pinged.then_some(connection.last_inbound_seconds);
         connection.last_inbound_seconds = now;
         connection.pinged = false;
-        Some(connection)
+        Some(NotedInput { connection, silent_since })
     }
 
     /// What this core may still use of the process's memory.

@@ -5,7 +5,7 @@
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
-use super::{Local, frame};
+use super::{Local, NotedInput, frame};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::limits;
@@ -25,7 +25,7 @@ impl Local {
         key: ConnectionKey,
         payload: &[u8],
     ) {
-        let Some(is_within_rate) = self.note_control_frame(context, out, key) else { return };
+        let Some((is_within_rate, _)) = self.note_control_frame(context, out, key) else { return };
         let connection = &mut self.connections[key.slot];
         let unsent = connection.control_frames.unsent();
         let is_flushed = unsent == 0 || !connection.blocked;
@@ -74,20 +74,21 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
     ) {
-        let pinged_ms = self.pinged_ms(context, key);
-        self.note_control_frame(context, out, key);
-        self.note_pong(context, pinged_ms);
+        if let Some((_, silent_since)) = self.note_control_frame(context, out, key) {
+            self.note_pong(context, key.slot, silent_since);
+        }
     }
 
-    /// Notes a ping or pong frame. Whether it is within the rate; `None`: the connection is closing or gone.
+    /// Notes a ping or pong frame. Whether it is within the rate, and `NotedInput::silent_since`; `None`: the connection
+    /// is closing or gone.
     #[inline]
     fn note_control_frame(
         &mut self,
         context: &Context,
         out: &mut Outbox,
         key: ConnectionKey,
-    ) -> Option<bool> {
-        let connection = self.note_inbound(context, key)?;
+    ) -> Option<(bool, Option<u32>)> {
+        let NotedInput { connection, silent_since } = self.note_inbound(context, key)?;
         connection.speaks_control_frames = true;
         let is_within_rate = connection.control_frames.count();
         let socket_id = connection.socket_id;
@@ -95,7 +96,7 @@ impl Local {
         if !is_within_rate {
             self.note_control_frame_rate(context, out, key.slot);
         }
-        Some(is_within_rate)
+        Some((is_within_rate, silent_since))
     }
 
     #[cold]

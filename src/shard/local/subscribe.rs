@@ -370,7 +370,7 @@ impl Local {
     /// Ends the subscription at this place of the connection's list; the one way out of a channel.
     pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: u32, at: usize) {
         let connection = &mut self.connections[slot];
-        let left = connection.remove_subscription(at);
+        let Some(left) = connection.remove_subscription(at) else { return };
         if let Some(moved) = connection.subscriptions.get(at)
             && let SubscriptionState::Active { position, .. } = moved.state
         {

@@ -160,6 +160,17 @@ impl Spare {
         }
     }
 
+    /// The buffers of a session that has become a WebSocket, whose work was put here without them.
+    pub(in crate::tick) fn put_buffers(&mut self, input: Vec<u8>, output: Vec<u8>) {
+        let Some(work) = self.0.last_mut() else { return };
+        for (place, mut buffer) in [(&mut work.input, input), (&mut work.output, output)] {
+            if place.capacity() == 0 && buffer.capacity() <= KEPT_BUFFER_BYTES {
+                buffer.clear();
+                *place = buffer;
+            }
+        }
+    }
+
     fn put(&mut self, work: Box<Work>) {
         let fits = |buffer: &Vec<u8>| buffer.capacity() <= KEPT_BUFFER_BYTES;
         if self.0.len() < KEPT_MAX && fits(&work.input) && fits(&work.output) {

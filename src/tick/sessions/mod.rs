@@ -1,8 +1,9 @@
 //! Sockets that speak HTTP: accepts, reads, sends, times and closes them. `http` decides the answers. PURE: the kernel
 //! is a parameter.
 //!
-//! A new socket is read at once, because its request has usually arrived, and is watched only if it has to wait. An
-//! idle session owns its entry in `table` and nothing else: no task, no timer, no buffer (docs/decisions/0002).
+//! A new socket is read at once, because its request has usually arrived (docs/decisions/0013), and is watched only if
+//! it has to wait. An idle session owns its entry in `table` and nothing else: no task, no timer, no buffer
+//! (docs/decisions/0002).
 //!
 //! Fairness: a session is queued once and read at most once a tick. All reads of a tick together end after
 //! `READ_TIME_PER_TICK_NS`; the remaining sessions are first in the next tick. A tick accepts at most
@@ -390,6 +391,7 @@ impl<K: Kernel> Reactor<K> {
             self.keep_secure(connection, secure);
         }
         self.adopt(site.shard, connection, entry.socket, &mut leftover);
+        self.sessions.spare.put_buffers(leftover, prelude);
         if has_ended {
             self.queue(connection, Queued::ToTheEnd);
         }
