@@ -84,7 +84,7 @@ mod tests {
     fn a_level_takes_effect_while_the_log_runs_and_spares_the_access_log() {
         let (sender, lines) = channel();
         let log = tracing_subscriber::fmt()
-            .event_format(LineFormat { color: false, is_json: false })
+            .event_format(LineFormat { color: false, is_json: false, zone: None })
             .with_writer(move || Lines(sender.clone()))
             .with_env_filter(filter(Some(LogLevel::Error)))
             .with_filter_reloading();
