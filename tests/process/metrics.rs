@@ -5,21 +5,20 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::admin::AdminClient;
 use crate::support::{
-    APP_ID, Answer, Client, Endpoint, Frame, Handshake, Http, PING, PONG, Redis, Reply, Request,
-    Setup, Wire, eventually, frame, pass,
+    APP_ID, Client, Frame, Handshake, Http, PING, PONG, Redis, Reply, Request, Setup, Wire,
+    eventually, frame, pass,
 };
 
 /// Samples by name and labels, as they are written.
-type Samples = BTreeMap<String, f64>;
+pub(crate) type Samples = BTreeMap<String, f64>;
 
-fn setup() -> Setup {
+pub(crate) fn setup() -> Setup {
     Setup::new().env("RINGVERB_ADMIN", "127.0.0.1:0")
 }
 
@@ -32,14 +31,14 @@ fn samples(text: &str) -> Samples {
     samples.collect()
 }
 
-fn scrape(admin: &AdminClient) -> Samples {
+pub(crate) fn scrape(admin: &AdminClient) -> Samples {
     let reply = admin.get("/metrics");
     assert_eq!(reply.status, 200, "{}", reply.body);
     samples(&reply.body)
 }
 
 /// The sum over all labels.
-fn sum(samples: &Samples, name: &str) -> f64 {
+pub(crate) fn sum(samples: &Samples, name: &str) -> f64 {
     let is_it = |key: &&String| key.split('{').next() == Some(name);
     samples.iter().filter(|(key, _)| is_it(key)).map(|(_, value)| value).sum()
 }
@@ -528,45 +527,6 @@ fn questions_between_nodes_are_counted_by_the_names_of_soketi() {
     assert!(of(0, "received_responses") >= 1.0 && of(0, "received_requests") == 0.0);
     assert!(of(1, "received_requests") >= 1.0 && of(1, "sent_requests") == 0.0);
     drop(client);
-}
-
-/// From the moment at which it is queued until the endpoint accepts it.
-#[test]
-fn the_age_of_the_oldest_webhook_event_grows_while_it_waits_and_ends_with_it() {
-    static ACCEPTS: AtomicBool = AtomicBool::new(false);
-    let endpoint = Endpoint::deciding(|_| match ACCEPTS.load(Ordering::SeqCst) {
-        true => Answer::Status(200, ""),
-        false => Answer::Status(503, ""),
-    });
-    let mut server = setup().env("RINGVERB_WEBHOOK_URL", &endpoint.url).start();
-    let admin = AdminClient::of(&mut server);
-    let age = || sum(&scrape(&admin), "ringverb_webhook_queue_age_seconds");
-    assert!(age() == 0.0, "nothing waits");
-    let mut client = server.connect();
-    client.subscribe("news");
-    let first = eventually("an event waits", || Some(age()).filter(|age| *age > 0.0));
-    eventually("it grows older", || (age() > first).then_some(()));
-    ACCEPTS.store(true, Ordering::SeqCst);
-    eventually("it is accepted", || (age() == 0.0).then_some(()));
-    drop(client);
-}
-
-/// The lines of one reason are limited, and those that are left out are counted.
-#[test]
-fn log_lines_that_are_left_out_are_counted() {
-    let mut server = setup().workers(1).start();
-    let admin = AdminClient::of(&mut server);
-    let lost = |reason: &str| {
-        scrape(&admin)[&format!("ringverb_log_lines_lost_total{{reason=\"{reason}\"}}")]
-    };
-    assert!(lost("suppressed") == 0.0 && lost("unread") == 0.0);
-    let mut client = server.connect();
-    for _ in 0..50 {
-        client.send("no JSON");
-    }
-    (0..50).for_each(|_| drop(client.event()));
-    // 20 lines at once, then one a second.
-    eventually("lines are left out", || (lost("suppressed") >= 20.0).then_some(()));
 }
 
 fn root(file: &str) -> String {
