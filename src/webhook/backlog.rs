@@ -97,7 +97,7 @@ impl Backlog {
         first.map(|entry| &entry.line).or_else(|| self.waiting.first())
     }
 
-    /// When the oldest waiting event was queued. Linear in the groups. Within a group, events of a channel are in order.
+    /// When the oldest waiting event was queued. Linear in the groups; in a group, events of a channel are in order.
     pub(super) fn oldest_ms(&self) -> Option<u64> {
         let groups = self.groups.values().filter_map(|group| group.entries.front());
         let groups = groups.map(|entry| entry.line.queued_ms);

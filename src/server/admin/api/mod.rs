@@ -1,5 +1,5 @@
-//! The admin API (`/api/...`): what the console and `ringverb top` read, and three actions. JSON, or a text if something
-//! is wrong.
+//! The admin API (`/api/...`): what the console and `ringverb top` read, and three actions. JSON, or a text if
+//! something is wrong.
 //!
 //! `overview.rs` reads what workers publish. The other answers come from questions to the workers (`questions.rs`),
 //! which answer them in slices, so that no question delays a delivery. All lists are bounded, and name what they leave
