@@ -396,6 +396,8 @@ causes! {
         "a connection was told to connect again because the app's backend asked for it (force_reconnect)"
     AccessWithdrawn "access_withdrawn" AccessWithdrawn
         "{} ended because the app's backend withdrew it (unsubscribe)"
+    SubscriptionEnded "subscription_ended" AccessWithdrawn
+        "{} ended because an operator asked for it (console, or POST /api/unsubscribe of RINGVERB_ADMIN)"
     AppSwitchedOff "app_switched_off" AppDisabled
         "a connection was closed because app {} was disabled; enable it to serve its clients again"
     AppRemoved "app_removed" NoSuchApp
@@ -453,6 +455,7 @@ impl Cause {
                 | Self::ConnectionTerminated
                 | Self::ReconnectForced
                 | Self::AccessWithdrawn
+                | Self::SubscriptionEnded
                 | Self::AppSwitchedOff
                 | Self::AppRemoved
         )

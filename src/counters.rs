@@ -68,14 +68,31 @@ pub struct WebhookCounters {
     pub settled: Counter,
     /// By endpoint: seconds since 1970 since which it has refused every request; 0 if it accepted the last one.
     failing_since: Box<[AtomicU64]>,
+    /// By endpoint: milliseconds since 1970 at which its oldest waiting event was queued; 0 if none waits.
+    oldest_queued: Box<[AtomicU64]>,
 }
 
 impl WebhookCounters {
     /// For so many endpoints.
     #[must_use]
     pub fn new(endpoints: usize) -> Self {
-        let failing_since = (0..endpoints).map(|_| AtomicU64::new(0)).collect();
-        Self { failing_since, ..Self::default() }
+        let zeros = || (0..endpoints).map(|_| AtomicU64::new(0)).collect();
+        Self { failing_since: zeros(), oldest_queued: zeros(), ..Self::default() }
+    }
+
+    /// When the oldest event that waits for an endpoint was queued, in milliseconds since 1970.
+    pub fn set_oldest(&self, endpoint: usize, unix_ms: Option<u64>) {
+        if let Some(oldest) = self.oldest_queued.get(endpoint) {
+            oldest.store(unix_ms.unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// The age of the oldest event that waits for any endpoint, in milliseconds.
+    #[must_use]
+    pub fn queue_age_ms(&self, now_unix_ms: u64) -> u64 {
+        let all = self.oldest_queued.iter().map(|oldest| oldest.load(Ordering::Relaxed));
+        let first = all.filter(|oldest| *oldest > 0).min();
+        first.map_or(0, |oldest| now_unix_ms.saturating_sub(oldest))
     }
 
     /// An endpoint accepted a request (`None`), or has refused every request since this second.
@@ -356,6 +373,12 @@ mod tests {
         assert_eq!(webhooks.failing_seconds(100), 10);
         webhooks.set_failing(9, Some(1));
         assert_eq!(webhooks.failing_seconds(80), 0, "a clock that was set back");
+        assert_eq!(webhooks.queue_age_ms(5_000), 0, "nothing waits");
+        webhooks.set_oldest(1, Some(4_000));
+        webhooks.set_oldest(2, Some(3_500));
+        assert_eq!(webhooks.queue_age_ms(5_000), 1_500);
+        webhooks.set_oldest(2, None);
+        assert_eq!(webhooks.queue_age_ms(5_000), 1_000);
     }
 
     #[test]

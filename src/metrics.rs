@@ -218,6 +218,10 @@ pub struct CoreMetrics {
     pub publish_to_flush_ns: Histogram,
     /// Milliseconds from a ping to its pong.
     pub round_trip_ms: Histogram,
+    /// Log lines that the budgets of this core left out.
+    pub lines_left_out: Tally,
+    /// By reason: how often a limit was checked that is set. Refusals are counted elsewhere.
+    checks: [Tally; Refused::ALL.len()],
     pub cluster: ClusterMetrics,
 }
 
@@ -234,6 +238,9 @@ pub struct ClusterMetrics {
     pub messages_received: Tally,
     /// Messages that were sent again because Redis had not confirmed them, or another session had missed them.
     pub retransmissions: Tally,
+    /// Messages that wait for Redis now, and those that found no room while it was away.
+    pub waiting: Tally,
+    pub dropped: Tally,
     /// Effects of a tick for the session, and transitions: the most so far, and what was over `CLUSTER_EFFECTS_MAX`.
     pub effects_peak: Tally,
     pub effects_discarded: Tally,
@@ -295,6 +302,8 @@ impl CoreMetrics {
             mail_waiting_max: HighWater::default(),
             publish_to_flush_ns: Histogram::new(LATENCY_BOUNDS_NS),
             round_trip_ms: Histogram::new(ROUND_TRIP_BOUNDS_MS),
+            lines_left_out: Tally::default(),
+            checks: std::array::from_fn(|_| Tally::default()),
             cluster: ClusterMetrics {
                 is_up: Tally::default(),
                 sessions: Tally::default(),
@@ -302,6 +311,8 @@ impl CoreMetrics {
                 messages_sent: Tally::default(),
                 messages_received: Tally::default(),
                 retransmissions: Tally::default(),
+                waiting: Tally::default(),
+                dropped: Tally::default(),
                 effects_peak: Tally::default(),
                 effects_discarded: Tally::default(),
                 transitions_unconfirmed_peak: Tally::default(),
@@ -341,6 +352,17 @@ impl CoreMetrics {
     #[must_use]
     pub fn rows(&self) -> &[AppMetrics] {
         &self.apps
+    }
+
+    /// A limit that is set was checked. It is named by the reason of its refusals.
+    #[inline]
+    pub fn count_check(&self, limit: Refused) {
+        self.checks[limit as usize].add(1);
+    }
+
+    #[must_use]
+    pub fn checks(&self, limit: Refused) -> u64 {
+        self.checks[limit as usize].get()
     }
 
     pub fn count_end(&self, how: Ended) {

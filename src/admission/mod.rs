@@ -90,6 +90,14 @@ impl Admission {
         }
     }
 
+    pub fn limits_handshakes(&self) -> bool {
+        self.handshakes.is_some()
+    }
+
+    pub fn limits_connections(&self) -> bool {
+        self.connections.is_some()
+    }
+
     pub fn counts_auth_failures(&self) -> bool {
         self.auth_failures.is_some()
     }

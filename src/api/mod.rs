@@ -19,6 +19,7 @@ use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail, LineBudget, Noted};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
+use crate::metrics::CoreMetrics;
 use crate::pusher::error_code;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
@@ -43,6 +44,8 @@ pub struct RequestContext<'a> {
     pub verbose_errors: bool,
     /// Lines may be long: they have the text that should have been signed.
     pub debug: bool,
+    /// What this core counts.
+    pub metrics: &'a CoreMetrics,
 }
 
 impl RequestContext<'_> {

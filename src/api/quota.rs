@@ -8,6 +8,7 @@
 use super::{Denied, RequestContext};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
+use crate::counters::Refused;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 
@@ -37,6 +38,7 @@ pub(super) fn take(
     let found = context.apps.get(app);
     let Some(limit) = found.publishes_per_second_max else { return Ok(None) };
     let events = u32::try_from(events).unwrap_or(u32::MAX);
+    context.metrics.count_check(Refused::PublishRate);
     if let Some(remaining) = found.published.take(events, limit, context.unix_seconds) {
         return Ok(Some(Quota { limit, remaining }));
     }

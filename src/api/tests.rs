@@ -11,6 +11,7 @@ use crate::app::{Apps, Secret, sample};
 use crate::cause::LineBudget;
 use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
 use crate::http1::response::Response;
+use crate::metrics::CoreMetrics;
 use crate::pusher::json::Validator;
 use crate::pusher::signature;
 use crate::shard::{AccessTarget, Answer, Described, MessageCounts, Traffic};
@@ -46,6 +47,7 @@ fn run_for(apps: &Apps, request: &Request, prefix: &str) -> Plan {
         lines: &mut LineBudget::default(),
         verbose_errors: false,
         debug: false,
+        metrics: &CoreMetrics::new(1),
     };
     plan(request, &target(request.method(), request.path(), prefix), &mut context)
 }
@@ -293,6 +295,7 @@ fn a_refused_signature_is_explained_in_the_log() {
         lines: &mut LineBudget::default(),
         verbose_errors: false,
         debug: true,
+        metrics: &CoreMetrics::new(1),
     };
     let plan = plan(&request, &target("GET", path, ""), &mut context);
     let Plan::Unauthenticated(denied) = plan else { panic!("{plan:?}") };

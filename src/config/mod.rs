@@ -175,6 +175,8 @@ pub struct LogOptions {
     pub format: LogFormat,
     /// `None`: the level that `RUST_LOG` names, or INFO.
     pub level: Option<LogLevel>,
+    /// Lines of text have local time.
+    pub is_local: bool,
     /// Log each answered request of the HTTP API.
     pub access: bool,
 }

@@ -448,7 +448,8 @@ impl OptionReader {
             3 => LogLevel::Debug,
             _ => LogLevel::Trace,
         });
-        LogOptions { format, level, access: self.boolean(server, Id::AccessLog) }
+        let is_local = self.choice(server, Id::LogTime) == 1;
+        LogOptions { format, level, is_local, access: self.boolean(server, Id::AccessLog) }
     }
 
     fn io(&mut self, server: &Values) -> Io {

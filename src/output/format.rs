@@ -5,7 +5,10 @@
 //! `tracing`; output: bytes for `lane.rs`. Limits: `PEER_LINE_BYTES_MAX`, `LINE_BYTES_MAX`.
 
 use std::fmt::{self, Write};
+use std::sync::OnceLock;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -27,6 +30,15 @@ pub(super) const LINE_BYTES_MAX: usize = 1_536;
 pub(super) struct LineFormat {
     pub(super) color: bool,
     pub(super) is_json: bool,
+    /// Of the times in text. `None`: UTC.
+    pub(super) zone: Option<&'static TimeZone>,
+}
+
+/// The zone of the host, as `TZ` or `/etc/localtime` names it; UTC without one. It is read once, because a worker that
+/// logs must not read files.
+pub(super) fn local_zone() -> &'static TimeZone {
+    static ZONE: OnceLock<TimeZone> = OnceLock::new();
+    ZONE.get_or_init(TimeZone::system)
 }
 
 impl<S, N> FormatEvent<S, N> for LineFormat
@@ -60,28 +72,41 @@ where
         let mark = |is_cut| if is_cut { "…" } else { "" };
         let text =
             [message, mark(is_cut), parts.fields.as_str(), mark(parts.fields.is_cut())].concat();
-        write_line(&mut writer, *metadata.level(), self.color, &text)
+        write_line(&mut writer, *metadata.level(), *self, &text)
     }
 }
 
 /// A line that is no event of `tracing`: the output itself writes it.
-pub(super) fn own_line(level: Level, color: bool, text: &str) -> Vec<u8> {
+pub(super) fn own_line(level: Level, format: LineFormat, text: &str) -> Vec<u8> {
     let mut line = LogLine::new(LINE_BYTES_MAX);
     let _ = line.write_str(text);
     let mut written = String::new();
     let mut writer = Writer::new(&mut written);
     // Writing to a String cannot fail.
     let cut = if line.is_cut() { "…" } else { "" };
-    let _ = write_line(&mut writer, level, color, &[line.as_str(), cut].concat());
+    let _ = write_line(&mut writer, level, format, &[line.as_str(), cut].concat());
     written.into_bytes()
 }
 
-fn write_line(writer: &mut Writer<'_>, level: Level, color: bool, text: &str) -> fmt::Result {
+fn write_line(
+    writer: &mut Writer<'_>,
+    level: Level,
+    LineFormat { color, zone, .. }: LineFormat,
+    text: &str,
+) -> fmt::Result {
     let (grey, plain) = if color { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
     let paint = if color { paint(level) } else { "" };
     writer.write_str(grey)?;
-    SystemTime.format_time(writer)?;
+    match zone {
+        None => SystemTime.format_time(writer)?,
+        Some(zone) => write_local(writer, Timestamp::now(), zone)?,
+    }
     writeln!(writer, "{plain} {paint}{level:>5}{plain} {text}")
+}
+
+/// RFC 3339, as for UTC, with the offset of the zone in place of the `Z`.
+fn write_local(writer: &mut impl Write, now: Timestamp, zone: &TimeZone) -> fmt::Result {
+    write!(writer, "{}", now.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.6f%:z"))
 }
 
 fn paint(level: Level) -> &'static str {
@@ -120,6 +145,19 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use tracing::subscriber::with_default;
 
+    #[test]
+    fn a_local_time_has_the_offset_that_the_zone_has_at_that_time() {
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for (second, expected) in [
+            (1_769_860_800, "2026-01-31T13:00:00.000000+01:00"),
+            (1_782_820_800, "2026-06-30T14:00:00.000000+02:00"),
+        ] {
+            let mut text = String::new();
+            write_local(&mut text, Timestamp::from_second(second).unwrap(), &zone).unwrap();
+            assert_eq!(text, expected);
+        }
+    }
+
     struct Lines(Sender<Vec<u8>>);
 
     impl io::Write for Lines {
@@ -135,7 +173,7 @@ mod tests {
 
     /// Runs this with a log in the server's form, and returns its lines.
     fn logged(color: bool, log: impl FnOnce()) -> Vec<String> {
-        logged_as(LineFormat { color, is_json: false }, log)
+        logged_as(LineFormat { color, is_json: false, zone: None }, log)
     }
 
     fn logged_as(format: LineFormat, log: impl FnOnce()) -> Vec<String> {
@@ -165,7 +203,12 @@ mod tests {
         assert!(lines[0].starts_with("20") && lines[0].contains('T'), "{}", lines[0]);
         let colored = logged(true, || tracing::warn!("careful"));
         assert!(colored[0].ends_with("Z\x1b[0m \x1b[33m WARN\x1b[0m careful\n"), "{colored:?}");
-        let own = String::from_utf8(own_line(Level::WARN, false, "own")).unwrap();
+        let own = String::from_utf8(own_line(
+            Level::WARN,
+            LineFormat { color: false, is_json: false, zone: None },
+            "own",
+        ))
+        .unwrap();
         assert_eq!(rest(&own), " WARN own\n");
     }
 
@@ -181,7 +224,7 @@ mod tests {
 
     /// Logs this as JSON, and returns the objects.
     fn objects(log: impl FnOnce()) -> Vec<serde_json::Value> {
-        let lines = logged_as(LineFormat { color: true, is_json: true }, log);
+        let lines = logged_as(LineFormat { color: true, is_json: true, zone: None }, log);
         let object = |line: &String| serde_json::from_str(line).expect(line);
         lines.iter().map(object).collect()
     }
@@ -229,7 +272,7 @@ mod tests {
             name in ".*",
         ) {
             let text: String = text.into_iter().collect();
-            let lines = logged_as(LineFormat { color: false, is_json: true }, || {
+            let lines = logged_as(LineFormat { color: false, is_json: true, zone: None }, || {
                 tracing::warn!(target: PEER, event = "refused", why = ?text, name = %name, "{text}");
                 tracing::info!(text, name = %name, "{name}{text:?}");
             });

@@ -23,16 +23,16 @@ pub(super) struct Bounds {
     pub(super) bytes_max: usize,
 }
 
-/// Lines that were lost and not reported yet.
+/// Lines that were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LostLines {
+pub struct LostLines {
     /// The queue was full: the reader was too slow.
-    pub(super) unread: u64,
+    pub unread: u64,
     /// The stream refused them, with this error number at last.
-    pub(super) unwritten: u64,
-    pub(super) last_error: i32,
+    pub unwritten: u64,
+    pub last_error: i32,
     /// The rate limit left them out.
-    pub(super) over_rate: u64,
+    pub over_rate: u64,
 }
 
 impl LostLines {
@@ -61,10 +61,25 @@ enum QueueEntry {
 #[derive(Debug, Default)]
 struct LossCounts {
     queued_bytes: AtomicUsize,
-    unread: AtomicU64,
-    unwritten: AtomicU64,
+    unread: LossCount,
+    unwritten: LossCount,
     last_error: AtomicI32,
-    over_rate: AtomicU64,
+    over_rate: LossCount,
+}
+
+/// Lines that were lost for one reason.
+#[derive(Debug, Default)]
+struct LossCount {
+    unreported: AtomicU64,
+    /// Since the start.
+    all: AtomicU64,
+}
+
+impl LossCount {
+    fn add(&self, lines: u64) {
+        self.unreported.fetch_add(lines, Ordering::Relaxed);
+        self.all.fetch_add(lines, Ordering::Relaxed);
+    }
 }
 
 /// The sending end of a stream, shared by the whole process.
@@ -119,17 +134,22 @@ impl OutputLane {
             return true;
         }
         self.counts.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.counts.unread.fetch_add(lines, Ordering::Relaxed);
+        self.counts.unread.add(lines);
         false
     }
 
     /// A line that the rate limit left out.
     pub(super) fn count_over_rate(&self) {
-        self.counts.over_rate.fetch_add(1, Ordering::Relaxed);
+        self.counts.over_rate.add(1);
+    }
+
+    /// Since the start, reported or not.
+    pub(super) fn lost_in_all(&self) -> LostLines {
+        self.counts.losses(|count| &count.all)
     }
 
     pub(super) fn losses(&self) -> LostLines {
-        self.counts.losses()
+        self.counts.losses(|count| &count.unreported)
     }
 
     /// Waits until all that was pushed before is written or lost, but not longer than to the deadline.
@@ -155,19 +175,20 @@ impl OutputLane {
 }
 
 impl LossCounts {
-    fn losses(&self) -> LostLines {
+    fn losses(&self, which: fn(&LossCount) -> &AtomicU64) -> LostLines {
+        let read = |count| which(count).load(Ordering::Relaxed);
         LostLines {
-            unread: self.unread.load(Ordering::Relaxed),
-            unwritten: self.unwritten.load(Ordering::Relaxed),
+            unread: read(&self.unread),
+            unwritten: read(&self.unwritten),
             last_error: self.last_error.load(Ordering::Relaxed),
-            over_rate: self.over_rate.load(Ordering::Relaxed),
+            over_rate: read(&self.over_rate),
         }
     }
 
     fn forget(&self, reported: LostLines) {
-        self.unread.fetch_sub(reported.unread, Ordering::Relaxed);
-        self.unwritten.fetch_sub(reported.unwritten, Ordering::Relaxed);
-        self.over_rate.fetch_sub(reported.over_rate, Ordering::Relaxed);
+        self.unread.unreported.fetch_sub(reported.unread, Ordering::Relaxed);
+        self.unwritten.unreported.fetch_sub(reported.unwritten, Ordering::Relaxed);
+        self.over_rate.unreported.fetch_sub(reported.over_rate, Ordering::Relaxed);
     }
 }
 
@@ -187,7 +208,7 @@ impl<S: AsFd> Writer<S> {
     fn run(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
             let flushed = self.collect(first, entries);
-            if self.counts.losses().unwritten > 0 {
+            if self.counts.losses(|count| &count.unreported).unwritten > 0 {
                 self.report_losses(flushed.is_some());
             }
             self.write_batch();
@@ -227,7 +248,7 @@ impl<S: AsFd> Writer<S> {
         let batch = std::mem::take(&mut self.batch);
         let result = self.write(&batch);
         if let Err((written, error)) = result {
-            self.counts.unwritten.fetch_add(count_lines(&batch[written..]), Ordering::Relaxed);
+            self.counts.unwritten.add(count_lines(&batch[written..]));
             self.counts.last_error.store(error.raw_os_error(), Ordering::Relaxed);
         }
         self.counts.queued_bytes.fetch_sub(batch.len(), Ordering::AcqRel);
@@ -275,7 +296,7 @@ impl<S: AsFd> Writer<S> {
 
     /// Reports what was lost, if there is anything and it is time; at the end it is always time.
     fn report_losses(&mut self, is_end: bool) {
-        let losses = self.counts.losses();
+        let losses = self.counts.losses(|count| &count.unreported);
         if losses.is_none() {
             return;
         }
@@ -354,7 +375,7 @@ mod tests {
         });
         for number in 0..1_000 {
             while !lane.push(line(number)) {
-                lane.counts.unread.store(0, Ordering::Relaxed);
+                lane.counts.unread.unreported.store(0, Ordering::Relaxed);
                 lane.flush(soon(10_000));
             }
         }
@@ -378,6 +399,7 @@ mod tests {
         // A pipe, a batch, the queue.
         assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
         assert_eq!(lane.losses().unread, lost);
+        assert_eq!(lane.lost_in_all(), lane.losses());
         assert!(lane.counts.queued_bytes.load(Ordering::Acquire) <= BOUNDS.bytes_max);
         let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
         for number in pushed {

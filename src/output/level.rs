@@ -89,7 +89,7 @@ mod tests {
         let (sender, lines) = channel();
         let (level, handle) = reload::Layer::new(filter(Some(LogLevel::Error)));
         let lines_of = fmt::layer()
-            .event_format(LineFormat { color: false, is_json: false })
+            .event_format(LineFormat { color: false, is_json: false, zone: None })
             .with_writer(move || Lines(sender.clone()));
         with_default(registry().with(level).with(lines_of), || {
             let say = |word: &str| {

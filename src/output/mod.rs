@@ -24,7 +24,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 use budget::RateBudget;
-use lane::{Bounds, LossReport, LostLines, OutputLane, Reported};
+pub use lane::LostLines;
+use lane::{Bounds, LossReport, OutputLane, Reported};
 pub use level::set_level;
 
 /// The `tracing` target of lines that peers can cause: shorter, and with a smaller budget.
@@ -77,6 +78,8 @@ pub struct OutputSettings {
     pub format: LogFormat,
     /// `None`: as `RUST_LOG` has it, or INFO.
     pub level: Option<LogLevel>,
+    /// Lines of text have the time of the host's zone, which is read once.
+    pub is_local: bool,
 }
 
 /// Starts the threads that write and the log. Called once, before any other thread runs.
@@ -84,7 +87,7 @@ pub struct OutputSettings {
 /// # Errors
 /// When a thread cannot be started.
 pub fn start(settings: OutputSettings) -> io::Result<()> {
-    let OutputSettings { prints_events, color, format, level } = settings;
+    let OutputSettings { prints_events, color, format, level, is_local } = settings;
     let is_terminal =
         if prints_events { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
     let is_json = match format {
@@ -93,7 +96,7 @@ pub fn start(settings: OutputSettings) -> io::Result<()> {
         LogFormat::Json => true,
     };
     let color = color && is_terminal && !is_json;
-    let format = format::LineFormat { color, is_json };
+    let format = format::LineFormat { color, is_json, zone: is_local.then(format::local_zone) };
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
     let report = if prints_events { report_in_log(format) } else { report_here(format) };
     let output = Output {
@@ -137,6 +140,12 @@ fn report_panics() {
 #[must_use]
 pub fn has_color() -> bool {
     OUTPUT.get().is_some_and(|output| output.color)
+}
+
+/// Lines that the log has lost since the start.
+#[must_use]
+pub fn lost_lines() -> LostLines {
+    OUTPUT.get().map_or_else(LostLines::default, |output| output.log().lost_in_all())
 }
 
 /// Whether the log is lines of JSON.
@@ -229,7 +238,7 @@ pub fn finish() {
     output.stdout.flush(deadline);
     let losses = output.stdout.losses();
     if !output.prints_events && losses.unwritten > 0 {
-        let format = format::LineFormat { color: false, is_json: output.is_json };
+        let format = format::LineFormat { color: false, is_json: output.is_json, zone: None };
         let line = match output.is_json {
             true => lost_line(format, "log lines", losses),
             false => format!("warning: {}\n", sentence("log lines", losses)).into_bytes(),
@@ -258,7 +267,7 @@ fn report_here(format: format::LineFormat) -> LossReport {
 fn lost_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u8> {
     let text = sentence(what, losses);
     if !format.is_json {
-        return format::own_line(Level::WARN, format.color, &text);
+        return format::own_line(Level::WARN, format, &text);
     }
     let LostLines { unread, unwritten, over_rate, .. } = losses;
     let members =

@@ -230,7 +230,7 @@ impl ClientCommand {
     fn files(&self) -> &FileArguments {
         match (self, self.address()) {
             (_, Some(address)) => &address.files,
-            (Self::Top(arguments), _) => &arguments.files,
+            (Self::Top(arguments), _) => &arguments.target.files,
             (Self::Reload(target), _) => &target.files,
             (Self::App(arguments), _) => &arguments.target.files,
             // All others have an address.
@@ -331,11 +331,8 @@ pub(super) struct TopArguments {
     /// Print the state once as text, with the rates of one second
     #[arg(long)]
     pub(super) once: bool,
-    /// Admin listener: an address with a port, or unix:/path [RINGVERB_ADMIN]
-    #[arg(long, value_name = "PLACE", help_heading = SERVER)]
-    pub(super) admin: Option<String>,
     #[command(flatten)]
-    pub(super) files: FileArguments,
+    pub(super) target: AdminTarget,
 }
 
 impl Arguments {
@@ -437,7 +434,8 @@ impl Arguments {
                         (OptionId::Path, path),
                     ]));
                 }
-                if let ClientCommand::Reload(target)
+                if let ClientCommand::Top(TopArguments { target, .. })
+                | ClientCommand::Reload(target)
                 | ClientCommand::App(AppArguments { target, .. }) = client
                 {
                     flags.extend(given([(OptionId::Admin, &target.admin)]));

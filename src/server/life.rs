@@ -428,7 +428,7 @@ fn start_control(orders: Sender<Order>) -> io::Result<Control> {
 fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
     match signal {
         SIGUSR2 => Some(Order::Replace),
-        SIGHUP => pending.request().map(|request| Order::Change(Box::new(request))),
+        SIGHUP => pending.request(None).map(|request| Order::Change(Box::new(request))),
         SIGINT => Some(Order::End("SIGINT")),
         SIGTERM => Some(Order::End("SIGTERM")),
         signal => {

@@ -90,6 +90,7 @@ fn mind(stand_in: Pid, arguments: &Arguments) -> ExitCode {
         color: false,
         format: log.map_or(LogFormat::Auto, |log| log.format),
         level: log.and_then(|log| log.level),
+        is_local: log.is_some_and(|log| log.is_local),
     };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
@@ -268,6 +269,7 @@ fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
         color: config.color,
         format: config.log.format,
         level: config.log.level,
+        is_local: config.log.is_local,
     };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));

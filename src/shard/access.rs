@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ToCluster;
-use super::{Mail, Shard};
+use super::{ConnectionKey, Mail, Shard};
 use crate::app::AppIndex;
 use crate::pusher::socket_id::SocketId;
 
@@ -36,6 +36,15 @@ pub struct AccessCommand {
     pub app: AppIndex,
     pub target: AccessTarget,
     pub action: AccessAction,
+}
+
+/// What came of an operator's order about one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessEnd {
+    Done,
+    /// The connection is open, but not in the channel.
+    NotSubscribed,
+    NotOpen,
 }
 
 impl AccessCommand {
@@ -85,5 +94,16 @@ impl Shard {
             self.outbox.cluster.push(ToCluster::EndAccess(Box::new(command)));
         }
         self.take_own_mail();
+    }
+
+    /// An operator ends a connection of this core, or its subscription to `channel`.
+    pub fn end_for_operator(&mut self, key: ConnectionKey, channel: Option<&str>) -> AccessEnd {
+        let (context, out) = (&self.context, &mut self.outbox);
+        let end = match channel {
+            None => self.local.disconnect(context, out, key),
+            Some(channel) => self.local.end_subscription(context, out, key, channel),
+        };
+        self.take_own_mail();
+        end
     }
 }

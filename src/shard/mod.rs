@@ -38,7 +38,7 @@ mod tests;
 mod transfer;
 mod webhooks;
 
-pub use access::{AccessAction, AccessCommand, AccessTarget};
+pub use access::{AccessAction, AccessCommand, AccessEnd, AccessTarget};
 pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_BEATS, ClusterOutbox, FromCluster, LEASE_BEATS, Stored, ToCluster};
 pub use configuration::ShardConfiguration;
@@ -354,13 +354,6 @@ impl Shard {
         let elsewhere = self.is_online_elsewhere(user);
         let Self { context, home, outbox, .. } = self;
         home.note_user(context, outbox, (user, core), is_signed_in, elsewhere);
-    }
-
-    /// An operator ends a connection. Returns whether it was open.
-    pub fn disconnect(&mut self, key: ConnectionKey) -> bool {
-        let was_open = self.local.disconnect(&self.context, &mut self.outbox, key);
-        self.take_own_mail();
-        was_open
     }
 
     /// The client has sent a close frame, and is answered with one. Its subscriptions end at once; its socket ends when

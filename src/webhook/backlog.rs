@@ -97,6 +97,13 @@ impl Backlog {
         first.map(|entry| &entry.line).or_else(|| self.waiting.first())
     }
 
+    /// When the oldest waiting event was queued. Linear in the groups; in a group, events of a channel are in order.
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        let groups = self.groups.values().filter_map(|group| group.entries.front());
+        let groups = groups.map(|entry| entry.line.queued_ms);
+        groups.chain(self.waiting.oldest_ms()).min()
+    }
+
     /// The server ends: everything is due, and pauses are short from here on.
     pub(super) fn hurry(&mut self, now: Moment) {
         if !std::mem::replace(&mut self.is_hurried, true) {

@@ -21,6 +21,8 @@ pub(super) struct EventJson {
     pub(super) kind: WebhookKind,
     pub(super) channel: Arc<str>,
     pub(super) json: Arc<[u8]>,
+    /// When it was queued, in milliseconds since 1970.
+    pub(super) queued_ms: u64,
 }
 
 /// Events that wait for their first attempt. Events that needed a signature are sent first; each queue keeps its order.
@@ -42,6 +44,11 @@ impl WaitingEvents {
 
     pub(super) fn first(&self) -> Option<&EventJson> {
         self.signed.front().or_else(|| self.open.front())
+    }
+
+    /// When the oldest of them was queued.
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        self.signed.front().into_iter().chain(self.open.front()).map(|line| line.queued_ms).min()
     }
 
     pub(super) fn pop_if(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<EventJson> {
@@ -103,7 +110,13 @@ mod tests {
 
     fn line(class: Class, json: &str) -> EventJson {
         let json = json.as_bytes().into();
-        EventJson { class, kind: WebhookKind::ChannelOccupied, channel: "c".into(), json }
+        EventJson {
+            class,
+            kind: WebhookKind::ChannelOccupied,
+            channel: "c".into(),
+            json,
+            queued_ms: 0,
+        }
     }
 
     fn lines(texts: &[&str]) -> WaitingEvents {

@@ -20,7 +20,7 @@ use super::client::EndpointClient;
 use super::gate::Gate;
 use super::report;
 use super::sender::{self, Common, EndedSender, Handle, PushError, SharedApps};
-use super::time::{WebhookClock, later};
+use super::time::{WebhookClock, later, unix_ms};
 use super::{ClassedEvent, EndpointTarget, Orders, WebhookSettings};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::clock::Moment;
@@ -429,7 +429,8 @@ fn endpoints(
 fn written(class: Class, event: &WebhookEvent) -> EventJson {
     let mut json = Vec::with_capacity(128);
     event.write(&mut json);
-    EventJson { class, kind: event.kind(), channel: event.channel.clone(), json: json.into() }
+    let (kind, channel) = (event.kind(), event.channel.clone());
+    EventJson { class, kind, channel, json: json.into(), queued_ms: unix_ms() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this thread is no worker's, and rests on purpose")]

@@ -162,7 +162,13 @@ mod tests {
     use crate::webhook::budget::Class;
 
     fn line(kind: WebhookKind, channel: &str) -> EventJson {
-        EventJson { class: Class::Member, kind, channel: channel.into(), json: b"{}"[..].into() }
+        EventJson {
+            class: Class::Member,
+            kind,
+            channel: channel.into(),
+            json: b"{}"[..].into(),
+            queued_ms: 0,
+        }
     }
 
     #[test]

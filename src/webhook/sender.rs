@@ -301,6 +301,8 @@ impl Sender {
         let mut has_lingered = false;
         while !common.stop.load(Ordering::Acquire) {
             self.drain();
+            // It stays while the request is under way, because its events wait until they are accepted.
+            common.counters.set_oldest(self.target.number, self.backlog.oldest_ms());
             let now = common.clock.now();
             self.report_given_up(now);
             if !self.is_open {

@@ -3,7 +3,7 @@
 //! Each worker has a desk: a flag that a tick reads, and a short queue behind a lock that the worker only tries. A
 //! question is answered in slices, one a tick (`shard/inspect.rs`). An asker that gives up drops its end of the reply,
 //! and the worker drops the task. A worker that is paused for a transfer answers nothing, so the asker's time ends.
-//! Limits: `TASKS_MAX` tasks for each worker.
+//! Limits: `TASKS_MAX` tasks for each worker, and as many that other cores and nodes are answering.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::live::LiveEvent;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{Findings, Inspection, Inspector};
+use crate::shard::{AccessEnd, Answer, Findings, Inspection, Inspector, Question};
 
 /// Tasks that wait for one worker.
 const TASKS_MAX: usize = 16;
@@ -31,9 +31,13 @@ pub enum DeskRequest {
         app: AppIndex,
         request: Box<Request>,
     },
-    Disconnect {
+    /// End a connection, or its subscription to a channel.
+    EndAccess {
         socket_id: SocketId,
+        channel: Option<Box<str>>,
     },
+    /// A question of the HTTP API, to all cores and all nodes.
+    Ask(Question),
     /// The last refusals of a connection, or of all peers.
     Refusals {
         socket_id: Option<SocketId>,
@@ -45,8 +49,9 @@ pub enum DeskRequest {
 pub enum DeskReply {
     Found(Box<Found>),
     Published(Response),
-    /// Whether the connection was open.
-    Disconnected(bool),
+    Ended(AccessEnd),
+    /// Of all cores, and of the nodes that answered in time.
+    Answers(Vec<Answer>),
     Refused(Vec<LiveEvent>),
 }
 
@@ -73,9 +78,12 @@ pub struct SocketFacts {
 )]
 type Locked<T> = std::sync::Mutex<T>;
 
+/// Where an answer is left.
+type ReplyPlace = Arc<Locked<Option<DeskReply>>>;
+
 /// The asker's end of a task.
 #[derive(Debug)]
-pub struct DeskTicket(Arc<Locked<Option<DeskReply>>>);
+pub struct DeskTicket(ReplyPlace);
 
 impl DeskTicket {
     /// The answer, once it is there.
@@ -89,7 +97,7 @@ impl DeskTicket {
 #[derive(Debug)]
 struct DeskTask {
     request: DeskRequest,
-    reply: Arc<Locked<Option<DeskReply>>>,
+    reply: ReplyPlace,
 }
 
 /// Where a worker is asked.
@@ -133,6 +141,9 @@ impl Desk {
     }
 }
 
+/// A question that cores and nodes are answering: its number, and the place of the answer.
+pub(super) type DeskAsk = (u32, ReplyPlace);
+
 /// A task that a worker has begun.
 pub(super) struct DeskWork {
     task: DeskTask,
@@ -143,10 +154,12 @@ impl DeskWork {
     fn begin(task: DeskTask) -> Self {
         let asked = match &task.request {
             DeskRequest::Look(asked) => asked.clone(),
-            DeskRequest::Disconnect { socket_id } => {
+            DeskRequest::EndAccess { socket_id, .. } => {
                 Inspection::Connection { socket_id: *socket_id }
             }
-            DeskRequest::Publish { .. } | DeskRequest::Refusals { .. } => Inspection::Nodes,
+            DeskRequest::Publish { .. } | DeskRequest::Refusals { .. } | DeskRequest::Ask(_) => {
+                Inspection::Nodes
+            }
         };
         Self { task, inspector: Inspector::new(asked) }
     }
@@ -157,11 +170,52 @@ impl DeskWork {
 }
 
 impl<K: HostKernel> Worker<K> {
+    /// Whether other cores or nodes are asked for somebody. Their answers cause a tick.
+    pub(super) fn awaits_answers(&self) -> bool {
+        !self.desk_asks.is_empty()
+    }
+
+    /// Passes complete answers on, and forgets questions whose asker has given up.
+    fn pass_answers_on(&mut self) {
+        let gathers = &mut self.core.gathers;
+        self.desk_asks.retain(|(id, reply)| {
+            if Arc::strong_count(reply) < 2 {
+                gathers.end(*id);
+                return false;
+            }
+            let answers = gathers.take(*id).map(DeskReply::Answers);
+            let is_whole = answers.is_some();
+            if is_whole {
+                *reply.lock().unwrap_or_else(PoisonError::into_inner) = answers;
+            }
+            !is_whole
+        });
+    }
+
+    /// Begins a task. A question to other cores leaves the desk free for the next one.
+    fn begin_task(&mut self, task: DeskTask) -> Option<DeskWork> {
+        let DeskTask { request, reply } = task;
+        let DeskRequest::Ask(question) = request else {
+            return Some(DeskWork::begin(DeskTask { request, reply }));
+        };
+        // Over the limit the place of the answer is dropped, and the asker's time ends.
+        if self.desk_asks.len() < TASKS_MAX {
+            let id = self.core.begin_gather(question);
+            self.desk_asks.push((id, reply));
+            self.pass_answers_on();
+        }
+        None
+    }
+
     /// Works on one task for one slice.
     pub(super) fn attend(&mut self) {
-        let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
-        let next = || desk.next().map(DeskWork::begin);
-        let work = self.desk_work.take().filter(|work| !work.is_abandoned()).or_else(next);
+        self.pass_answers_on();
+        let work = self.desk_work.take().filter(|work| !work.is_abandoned());
+        let work = work.or_else(|| {
+            let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
+            let task = desk.next()?;
+            self.begin_task(task)
+        });
         let Some(mut work) = work else { return };
         match self.carry_out_task(&mut work) {
             // The asker may have given up in between: then nobody reads it.
@@ -191,13 +245,15 @@ impl<K: HostKernel> Worker<K> {
             DeskRequest::Publish { app, request } => {
                 Some(DeskReply::Published(self.core.publish_for_operator(*app, request)))
             }
+            // It has left the desk.
+            DeskRequest::Ask(_) => Some(DeskReply::Answers(Vec::new())),
             DeskRequest::Refusals { socket_id } => {
                 Some(DeskReply::Refused(self.observer.recent(*socket_id)))
             }
-            DeskRequest::Disconnect { socket_id } => {
+            DeskRequest::EndAccess { socket_id, channel } => {
                 let found = self.core.shard.find_slice(&mut work.inspector, *socket_id)?;
-                let was_open = found.is_ok_and(|key| self.core.shard.disconnect(key));
-                Some(DeskReply::Disconnected(was_open))
+                let end = |key| self.core.shard.end_for_operator(key, channel.as_deref());
+                Some(DeskReply::Ended(found.map_or(AccessEnd::NotOpen, end)))
             }
         }
     }
@@ -225,8 +281,8 @@ mod tests {
         assert_eq!(tickets.len(), TASKS_MAX);
         assert!(desk.is_busy());
         let first = desk.next().expect("a task");
-        *first.reply.lock().unwrap() = Some(DeskReply::Disconnected(true));
-        assert!(matches!(tickets[0].take(), Some(DeskReply::Disconnected(true))));
+        *first.reply.lock().unwrap() = Some(DeskReply::Ended(AccessEnd::Done));
+        assert!(matches!(tickets[0].take(), Some(DeskReply::Ended(AccessEnd::Done))));
         drop(tickets);
         assert!(desk.next().is_none() && !desk.is_busy(), "nobody waits");
     }

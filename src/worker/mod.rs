@@ -22,7 +22,7 @@ mod sys;
 pub mod time;
 pub mod transfer;
 
-pub(crate) use sys::{hold_signals, replace_program, return_freed_memory};
+pub(crate) use sys::{hold_signals, is_clock_synchronized, replace_program, return_freed_memory};
 
 use std::io;
 use std::net::TcpListener;
@@ -49,7 +49,7 @@ use acceptor::AcceptorLink;
 use configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
-use inspect::{Desk, DeskWork};
+use inspect::{Desk, DeskAsk, DeskWork};
 use kernel::{Choice, Epoll, Uring};
 use notes::Notes;
 use observe::Observer;
@@ -127,6 +127,7 @@ pub(crate) struct Worker<K: HostKernel> {
     observer: Observer,
     /// A question of an operator that is not answered yet.
     desk_work: Option<DeskWork>,
+    desk_asks: Vec<DeskAsk>,
     /// The configuration of TLS handshakes.
     acceptor: Option<Arc<AcceptorLink>>,
     /// The configuration that this worker has applied.
@@ -278,6 +279,7 @@ impl<K: HostKernel> Worker<K> {
             notes: Notes::default(),
             observer: Observer::default(),
             desk_work: None,
+            desk_asks: Vec::new(),
             acceptor: None,
             configuration,
             // The first tick counts as a heartbeat, also in the first second of the clock.
@@ -330,7 +332,7 @@ impl<K: HostKernel> Worker<K> {
             self.shed();
         }
         self.core.tick();
-        if self.is_asked() {
+        if self.is_asked() || self.awaits_answers() {
             self.attend();
             self.core.settle();
         }
@@ -453,8 +455,8 @@ impl<K: HostKernel> Worker<K> {
                 self.observer.published(&event);
             }
         }
-        for note in self.core.shard.outbox.notes.drain(..) {
-            self.notes.write(&note);
+        for note in std::mem::take(&mut self.core.shard.outbox.notes) {
+            self.notes.write(&note, self.core.shard.metrics());
         }
     }
 }

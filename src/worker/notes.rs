@@ -12,6 +12,7 @@ use tracing::field::display;
 use super::{HostKernel, Worker};
 use crate::app::Apps;
 use crate::cause::Cause;
+use crate::metrics::CoreMetrics;
 use crate::output::{ACCESS, PEER};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::RefusalNote;
@@ -27,9 +28,11 @@ pub(super) struct Notes {
 
 impl Notes {
     /// Logs a line about another node or a hint for developers; over the limit it is only counted.
-    pub(super) fn write(&mut self, text: &str) {
+    pub(super) fn write(&mut self, text: &str, metrics: &CoreMetrics) {
         if self.written < LINES_PER_SECOND {
             tracing::warn!(target: PEER, event = "worker_note", "{text}");
+        } else {
+            metrics.lines_left_out.add(1);
         }
         self.written = self.written.saturating_add(1);
     }

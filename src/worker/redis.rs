@@ -391,15 +391,19 @@ impl<K: HostKernel> Worker<K> {
         let result = result.and_then(|()| connection.session.carry_out(&mut core.shard));
         connection.note_congestion(connections, &core.shard);
         core.shard.set_cluster_congested(connections.congested.load(Ordering::Relaxed) > 0);
+        let metrics = core.shard.metrics();
+        metrics.cluster.waiting.set(connection.session.waiting() as u64);
+        metrics.cluster.dropped.set(connection.session.dropped);
         for note in connection.session.notes.drain(..) {
-            self.notes.write(&note);
+            self.notes.write(&note, metrics);
         }
         let dropped = connection.session.dropped - connection.dropped_noted;
         if dropped > 0 && connection.second.is_multiple_of(10) {
             connection.dropped_noted = connection.session.dropped;
-            self.notes.write(&format!(
+            let text = format!(
                 "{dropped} events for other nodes were dropped: Redis has been away for too long to keep them all"
-            ));
+            );
+            self.notes.write(&text, metrics);
         }
         if let Err(lost) = result
             && matches!(connection.state, RedisState::Serving(_))

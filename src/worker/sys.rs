@@ -1,8 +1,9 @@
 //! System calls that a worker or the control thread needs and that no crate offers safely. [unsafe island]
 //!
 //! One small function for each call: a descriptor table of the thread's own, deferred accepts, memory returned to the
-//! kernel, the credentials of a peer, held signals, another program in this process. Each block says why it is sound.
-//! Errors are returned, never panics. All other system calls go through `rustix`, `socket2` or the standard library.
+//! kernel, the credentials of a peer, held signals, another program in this process, the state of the clock. Each block
+//! says why it is sound. Errors are returned, never panics. All other system calls go through `rustix`, `socket2` or the
+//! standard library.
 #![allow(unsafe_code, reason = "descriptor tables, credentials and signals have no safe interface")]
 
 use std::ffi::{CStr, CString};
@@ -63,6 +64,18 @@ pub(crate) fn peer_credentials(
         return Err(io::Error::last_os_error());
     }
     Ok(PeerCredentials { process: found.pid, user: found.uid })
+}
+
+/// Whether a program such as an NTP client keeps the clock of this host right, as the kernel knows it.
+pub(crate) fn is_clock_synchronized() -> io::Result<bool> {
+    // SAFETY: `timex` has integers only, so zeros are a valid value; with `modes` 0 nothing is changed.
+    let mut found: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` lives through the call, and no other thread has it.
+    let state = unsafe { libc::adjtimex(&raw mut found) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(state != libc::TIME_ERROR && found.status & libc::STA_UNSYNC == 0)
 }
 
 /// The kernel's estimate of the round trip of a TCP connection.

@@ -62,7 +62,7 @@ pub fn unix_seconds() -> u64 {
 
 /// Milliseconds since 1970, for events of the console.
 #[expect(clippy::disallowed_methods, reason = "people compare it with their own clock")]
-pub(super) fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

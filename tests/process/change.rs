@@ -134,6 +134,27 @@ fn sighup_reloads_and_an_invalid_file_is_refused_whole_with_all_its_reasons() {
     client.sync();
 }
 
+/// Those that wait together are one reload, and each of them has its outcome.
+#[test]
+fn a_storm_of_reloads_over_the_api_is_answered_request_by_request() {
+    let mut server = with_file(&app("1", "")).start();
+    let place = AdminClient::of(&mut server);
+    let numbers: Vec<u64> = std::thread::scope(|scope| {
+        let one = || {
+            let (status, answer) = admin(&place, "POST", "/api/reload", "");
+            assert_eq!(status, 200, "{answer}");
+            answer["configuration"].as_u64().expect("a number")
+        };
+        let threads: Vec<_> = (0..24).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+    });
+    let most = numbers.iter().max().copied().unwrap_or_default();
+    assert!((2..=25).contains(&most), "{numbers:?}");
+    assert!(numbers.iter().all(|number| (2..=most).contains(number)), "{numbers:?}");
+    let (status, answer) = admin(&place, "GET", "/api/apps", "");
+    assert_eq!((status, answer["configuration"].as_u64()), (200, Some(most)));
+}
+
 #[test]
 fn a_reload_cannot_take_the_token_of_a_listener_that_other_hosts_reach() {
     let text = |admin: &str| format!("[server]\n{admin}\n{}", app("1", ""));

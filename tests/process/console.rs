@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::admin::AdminClient;
 use crate::support::{
-    APP_ID, Answer, Client, Endpoint, Handshake, Reply, Server, Setup, eventually, json as parse,
+    APP_ID, Answer, Client, Endpoint, Handshake, Redis, Reply, Server, Setup, eventually,
+    json as parse,
 };
 
 fn start(workers: u16) -> (Server, AdminClient) {
@@ -193,6 +194,70 @@ fn a_disconnect_is_logged_and_remembered_with_its_reason() {
     let refusals = get(&admin, &format!("/api/refusals?socket_id={}", client.socket_id));
     assert_eq!(refusals["refusals"][0]["cause"], "disconnected");
     assert_eq!(get(&admin, "/api/refusals?socket_id=1.1"), json!({"refusals": []}));
+}
+
+#[test]
+fn an_unsubscribe_ends_one_subscription_and_is_named_as_the_overview_counts_it() {
+    let (mut server, admin) = start(2);
+    let mut client = server.connect();
+    client.subscribe("news");
+    client.subscribe("other");
+    let id = client.socket_id.clone();
+    let ask = |body: &Value| {
+        let reply = post(&admin, "/api/unsubscribe", body, JSON);
+        (reply.status, reply.body)
+    };
+    assert_eq!(ask(&json!({"socket_id": id, "channel": "news"})).0, 200);
+    let told = client.event();
+    assert_eq!(
+        (&told["event"], &told["channel"]),
+        (&json!("pusher:subscription_error"), &json!("news"))
+    );
+    let inside = get(&admin, &format!("/api/connection?socket_id={id}"));
+    assert_eq!(inside["channel_names"], json!(["other"]));
+    for (body, status, part) in [
+        (json!({"socket_id": id, "channel": "news"}), 404, "is not subscribed to \"news\""),
+        (json!({"socket_id": "1.1", "channel": "news"}), 404, "is open on this node"),
+        (json!({"socket_id": id}), 400, "channel is missing"),
+        (json!({"channel": "news"}), 400, "socket_id is missing"),
+    ] {
+        let (found, text) = ask(&body);
+        assert_eq!((found, text.contains(part)), (status, true), "{body}: {text}");
+    }
+    let line = server.line_with("cause=subscription_ended");
+    assert!(line.contains("because an operator asked for it"), "{line}");
+    let refusals = get(&admin, &format!("/api/refusals?socket_id={id}"));
+    let refusal = &refusals["refusals"][0];
+    assert_eq!(refusal["cause"], "subscription_ended");
+    let reason = refusal["reason"].as_str().expect("a reason");
+    assert_eq!(get(&admin, "/api/overview")["refused"][reason], 1, "{reason}");
+    server.publish("other", "e", "1");
+    assert_eq!(client.event()["event"], "e", "the other subscription stays");
+}
+
+#[test]
+fn in_a_cluster_channels_have_the_subscribers_of_all_nodes() {
+    let redis = Redis::start();
+    let setup = || {
+        let setup = Setup::new().env("RINGVERB_ADMIN", "127.0.0.1:0");
+        setup.env("RINGVERB_DEVELOPMENT", "true").meeting_in(&redis).workers(2)
+    };
+    let mut nodes = [0, 1].map(|_| setup().start());
+    let admins = nodes.each_mut().map(AdminClient::of);
+    let mut clients: Vec<Client> = [0, 0, 1].map(|node: usize| nodes[node].connect()).into();
+    clients.iter_mut().for_each(|client| client.subscribe("news"));
+    clients[2].subscribe("elsewhere");
+    eventually("the first node counts both", || {
+        let page = get(&admins[0], "/api/channels");
+        let row = json!([{"name": "news", "subscribers": 2, "users": 0, "all_nodes": 3}]);
+        (page["channels"] == row).then_some(())
+    });
+    let found = get(&admins[0], "/api/channels?filter=elsewhere");
+    let row = json!([{"name": "elsewhere", "subscribers": 0, "users": 0, "all_nodes": 1}]);
+    assert_eq!((&found["channels"], &found["total"]), (&row, &json!(0)));
+    let inside = get(&admins[1], "/api/channel?name=news");
+    assert_eq!((&inside["subscribers"], &inside["all_nodes"]), (&json!(1), &json!(3)));
+    assert_eq!(get(&admins[1], "/api/channels?filter=nothing")["channels"], json!([]));
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn the_exit_status_is_the_worst_verdict_and_each_finding_has_reason_and_command(
         }
     }
     assert!(report["limit"]["connections"].as_u64().is_some_and(|most| most > 10), "{report}");
-    for what in ["descriptors", "memory", "port", "configuration", "clock"] {
+    for what in ["descriptors", "memory", "port", "configuration", "clock", "ntp"] {
         assert_eq!(about(&report, what).len(), 1, "{what}: {report}");
     }
 }

@@ -46,6 +46,7 @@ mod laravel;
 mod life;
 mod limits;
 mod live_fuzz;
+mod losses;
 mod manual;
 mod metrics;
 mod protocol;

@@ -7,6 +7,7 @@ use ringverb::api::{Plan, RequestContext, plan, render, target};
 use ringverb::app::{Apps, Secret};
 use ringverb::cause::LineBudget;
 use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
+use ringverb::metrics::CoreMetrics;
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
 
@@ -42,6 +43,7 @@ pub(super) fn request() -> Box<dyn FnMut()> {
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let mut validator = Validator::default();
     let mut lines = LineBudget::default();
+    let metrics = CoreMetrics::new(1);
     Box::new(move || {
         input.extend_from_slice(black_box(&bytes));
         let Ok(Progress::Complete(request)) = reader.read(&mut input) else {
@@ -57,6 +59,7 @@ pub(super) fn request() -> Box<dyn FnMut()> {
             lines: &mut lines,
             verbose_errors: false,
             debug: false,
+            metrics: &metrics,
         };
         let Plan::Publish { publications, reply, .. } = plan(&request, &target, &mut context)
         else {

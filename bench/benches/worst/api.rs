@@ -6,6 +6,7 @@ use ringverb::api::{Plan, RequestContext, plan, render, target};
 use ringverb::app::{Apps, Secret};
 use ringverb::cause::LineBudget;
 use ringverb::http1::request::{Progress, Request, RequestLimits, RequestReader};
+use ringverb::metrics::CoreMetrics;
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
 use ringverb::shard::{Answer, Described, Question};
@@ -66,6 +67,7 @@ fn planning(bytes: Vec<u8>, check: fn(&Plan)) -> (usize, Run) {
     let mut validator = Validator::default();
     // Of a flood, whose lines are left out.
     let mut lines = LineBudget::default();
+    let metrics = CoreMetrics::new(1);
     let length = bytes.len();
     let run = move || {
         let request = read(black_box(&bytes));
@@ -79,6 +81,7 @@ fn planning(bytes: Vec<u8>, check: fn(&Plan)) -> (usize, Run) {
             lines: &mut lines,
             verbose_errors: false,
             debug: false,
+            metrics: &metrics,
         };
         check(&plan(&request, &target, &mut context));
     };

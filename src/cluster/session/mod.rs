@@ -314,6 +314,12 @@ impl ClusterSession {
         self.state == SessionState::Up
     }
 
+    /// Messages that wait for Redis.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+
     /// What is to be sent.
     #[must_use]
     pub fn output(&self) -> &[u8] {

@@ -101,6 +101,7 @@ options! {
         Debug "debug" ["RINGVERB_DEBUG"] "false", BOOL, "log each message";
         LogFormat "log_format" ["RINGVERB_LOG_FORMAT"] "auto", choice(&["auto", "text", "json"]), "form of the log; auto: text on a terminal, otherwise JSON";
         LogLevel "log_level" ["RINGVERB_LOG_LEVEL"] "", choice(&["error", "warn", "info", "debug", "trace"]).note("empty: RUST_LOG, or info"), "least level that is logged";
+        LogTime "log_time" ["RINGVERB_LOG_TIME"] "utc", choice(&["utc", "local"]), "times of a text log; local has the offset; JSON is always UTC";
         AccessLog "access_log" ["RINGVERB_ACCESS_LOG"] "false", BOOL, "log each answered request of the HTTP API";
         Development "development" ["RINGVERB_DEVELOPMENT"] "", BOOL.note("empty: without apps, which false forbids"), "send reasons of failures to clients";
         PrintEvents "print_events" ["RINGVERB_PRINT_EVENTS"] "", choice(&["json"]).note("empty for none"), "write each accepted event to standard output";

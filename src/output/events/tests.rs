@@ -29,10 +29,13 @@ meanings do not change.
 |---|---|
 | `RINGVERB_LOG_FORMAT` | `auto` (default): text if the log goes to a terminal, otherwise one JSON object in each line. `text`, `json`: always. Text files that people read, such as those of Supervisor, need `text` |
 | `RINGVERB_LOG_LEVEL` | `error`, `warn`, `info`, `debug`, `trace`: the least level that is logged. Empty: the filter in `RUST_LOG`, or `info` |
+| `RINGVERB_LOG_TIME` | `utc` (default), `local`: times of a text log |
 | `RINGVERB_ACCESS_LOG` | `true`: a line for each answered request of the HTTP API, whatever the level is |
 | `NO_COLOR` | Any value: no colors. Only a terminal gets colors |
 
 The log goes to standard output; with `--print-events` to standard error. Times are UTC, which the final `Z` states.
+With `RINGVERB_LOG_TIME=local`, a line of text has the time of the host's zone (`TZ`, `/etc/localtime`) and its offset,
+such as `+02:00`. JSON is always UTC. `ringverb_log_lines_lost_total` counts all lines that are left out or lost.
 
 ```text
 2026-01-31T12:00:00.000000Z  WARN origin "https://evil.test" refused. [...] cause=origin peer=192.0.2.7:4711 app=1001

@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use crate::http1::query::percent_decode;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
-use crate::server::change::{AppChange, AppEdit, ChangeRequest, Outcome, Wanted};
+use crate::server::change::{AppChange, AppEdit, ChangeRequest, Outcome, PendingReload, Wanted};
 use crate::server::takeover::Order;
 use crate::text::shown;
 
@@ -28,19 +28,28 @@ pub(super) fn is_change(path: &str) -> bool {
 }
 
 /// Carries out a request that was admitted.
-pub(super) async fn answer(request: &Request, orders: &Sender<Order>) -> Response {
+pub(super) async fn answer(
+    request: &Request,
+    orders: &Sender<Order>,
+    pending: &PendingReload,
+) -> Response {
     let outcome = match wanted(request) {
         Err(outcome) => outcome,
-        Ok(what) => ask(what, orders).await,
+        Ok(what) => ask(what, orders, pending).await,
     };
     response(&outcome)
 }
 
-async fn ask(what: Wanted, orders: &Sender<Order>) -> Outcome {
+async fn ask(what: Wanted, orders: &Sender<Order>, pending: &PendingReload) -> Outcome {
     let (answer, outcome) = mpsc::channel();
-    let request = ChangeRequest { what, answer: Some(answer), pending: None };
+    let request = match what {
+        // A reload that waits already answers this one, too.
+        Wanted::Reload => pending.request(Some(answer)),
+        what => Some(ChangeRequest { what, answer: Some(answer), pending: None }),
+    };
     let ends = || Outcome::error(503, "the server ends, and changes nothing any longer");
-    if orders.send(Order::Change(Box::new(request))).is_err() {
+    let sent = request.map(|request| orders.send(Order::Change(Box::new(request))));
+    if sent.is_some_and(|sent| sent.is_err()) {
         return ends();
     }
     let looks = ANSWER_TIME_MAX.as_millis() / LOOK_EVERY.as_millis();

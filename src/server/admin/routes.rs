@@ -22,11 +22,12 @@ use crate::app::Secret;
 use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
+use crate::server::change::PendingReload;
 use crate::server::memory::Resident;
 use crate::server::takeover::Order;
 use crate::text::shown;
 use crate::worker::Shared;
-use crate::worker::time::unix_seconds;
+use crate::worker::time::{unix_ms, unix_seconds};
 
 /// A worker ticks at least once a second, so one that has not ticked for so long has stalled.
 const STALLED_MS: u64 = 10_000;
@@ -54,6 +55,7 @@ pub(super) struct AdminState {
     is_tcp: bool,
     /// To the main thread.
     orders: Sender<Order>,
+    pending_reload: PendingReload,
     /// By worker: the heartbeat that was seen last, and since when it is the same.
     heartbeats: RefCell<Vec<(u64, Moment)>>,
     pub(super) questions: Questions,
@@ -70,7 +72,16 @@ impl AdminState {
         let viewers = Rc::new(Viewers::new(log, move || shared.current.get().apps.clone()));
         let questions = Questions::default();
         let resident = Resident::open().ok();
-        Self { sources, resident, is_tcp, orders, heartbeats, questions, viewers }
+        Self {
+            sources,
+            resident,
+            is_tcp,
+            orders,
+            pending_reload: PendingReload::default(),
+            heartbeats,
+            questions,
+            viewers,
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -109,7 +120,9 @@ impl AdminState {
             }
         } else if path.starts_with("/api/") {
             match is_read.then_some(()).map_or_else(|| may_change(request), Ok) {
-                Ok(()) if changes::is_change(path) => changes::answer(request, &self.orders).await,
+                Ok(()) if changes::is_change(path) => {
+                    changes::answer(request, &self.orders, &self.pending_reload).await
+                }
                 Ok(()) => self.answer_api(request).await,
                 Err(refusal) => refusal,
             }
@@ -207,6 +220,7 @@ impl AdminState {
             apps: &apps,
             resident_bytes: self.resident_bytes(),
             unix_seconds: unix_seconds(),
+            unix_ms: unix_ms(),
             is_ready: self.why_not_ready().is_none(),
         };
         let kind = match format {

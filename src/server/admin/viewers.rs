@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use super::api::{Parameters, event_json};
 use crate::app::Apps;
+use serde_json::json;
+
 use crate::live::{LiveEvent, LiveKind, LiveLog};
 use crate::text::shown;
 
@@ -175,13 +177,13 @@ impl Viewer {
             && let Some(event) = self.queue.pop()
         {
             out.extend_from_slice(b"data: ");
-            out.extend_from_slice(&event_json(&event, &apps));
+            out.extend_from_slice(event_json(&event, &apps).to_string().as_bytes());
             out.extend_from_slice(b"\n\n");
         }
         let lost = self.queue.lost.take();
         if lost > 0 {
             out.extend_from_slice(
-                format!("data: {{\"kind\":\"lost\",\"count\":{lost}}}\n\n").as_bytes(),
+                format!("data: {}\n\n", json!({ "kind": "lost", "count": lost })).as_bytes(),
             );
         }
         out
@@ -245,8 +247,11 @@ mod tests {
             ],
         );
         assert_eq!(text(&all).matches("data: ").count(), 3);
-        let expected = "data: {\"at\":7,\"kind\":\"subscribed\",\"app\":\"1001\",\"socket_id\":\"1.2\",\
-            \"channel\":\"private-orders.1\",\"text\":\"line\\n\\\"\"}\n\n";
+        let expected = json!({
+            "at": 7, "kind": "subscribed", "app": "1001", "socket_id": "1.2",
+            "channel": "private-orders.1", "text": "line\n\""
+        });
+        let expected = format!("data: {expected}\n\n");
         assert_eq!(text(&some), expected);
         assert_eq!(text(&none), "");
         assert!(ViewFilter::read(&Parameters::of("kind=all")).unwrap_err().contains("subscribed"));
@@ -259,7 +264,7 @@ mod tests {
         let some = viewers.add(filter("app=1001")).unwrap();
         let newer = LiveEvent { app: Some(AppIndex(7)), ..event(LiveKind::Connected, "c") };
         log.push(0, &mut vec![newer]);
-        assert!(text(&all).starts_with("data: {\"at\":7,\"kind\":\"connected\",\"socket_id\""));
+        assert!(text(&all).starts_with("data: {\"at\":7,\"channel\":\"c\",\"kind\":\"connected\""));
         assert_eq!(text(&some), "");
     }
 
@@ -287,8 +292,8 @@ mod tests {
         log.add_lost(0, 5);
         let read = text(&slow);
         assert_eq!(read.matches("client_event").count(), WAITING_MAX);
-        assert!(read.ends_with("data: {\"kind\":\"lost\",\"count\":1005}\n\n"), "1,000 and 5");
-        assert_eq!(text(&quick), "data: {\"kind\":\"lost\",\"count\":5}\n\n");
+        assert!(read.ends_with("data: {\"count\":1005,\"kind\":\"lost\"}\n\n"), "1,000 and 5");
+        assert_eq!(text(&quick), "data: {\"count\":5,\"kind\":\"lost\"}\n\n");
         assert_eq!(viewers.lost(), 5);
     }
 

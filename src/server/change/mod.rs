@@ -13,9 +13,8 @@ mod credentials;
 mod outcome;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::certificates::Certificates;
@@ -53,21 +52,29 @@ const CHANGEABLE: [OptionId; 10] = [
 /// What is asked for, and where the outcome goes.
 pub(super) struct ChangeRequest {
     pub(super) what: Wanted,
-    /// `None`: a signal has nobody to answer.
+    /// `None`: nobody waits, or those who do are in `pending`.
     pub(super) answer: Option<Sender<Outcome>>,
-    /// Of a signal: cleared when its reload starts.
+    /// Of a reload: cleared when it starts.
     pub(super) pending: Option<PendingReload>,
 }
 
-/// Whether a reload by SIGHUP waits for the main thread. Further signals add none, because a reload reads the newest
-/// files anyway, and SIGTERM must not wait for thousands of them.
+/// Whether a reload waits for the main thread, and who waits for its outcome. Further signals and requests add none,
+/// because a reload reads the newest files anyway, and SIGTERM must not wait for thousands of them. The admin listener
+/// limits those who wait.
+#[expect(
+    clippy::disallowed_types,
+    reason = "held for a push or a take, by the threads of signals and of the admin listener and the main thread"
+)]
 #[derive(Clone, Debug, Default)]
-pub(super) struct PendingReload(Arc<AtomicBool>);
+pub(super) struct PendingReload(Arc<std::sync::Mutex<Option<Vec<Sender<Outcome>>>>>);
 
 impl PendingReload {
-    /// The request of a signal, unless one waits already.
-    pub(super) fn request(&self) -> Option<ChangeRequest> {
-        let was_pending = self.0.swap(true, Ordering::AcqRel);
+    /// The request of a signal (without `answer`) or of an operator, unless one waits already. Its outcome is the
+    /// outcome of all.
+    pub(super) fn request(&self, answer: Option<Sender<Outcome>>) -> Option<ChangeRequest> {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_pending = pending.is_some();
+        pending.get_or_insert_default().extend(answer);
         (!was_pending).then(|| ChangeRequest {
             what: Wanted::Reload,
             answer: None,
@@ -75,9 +82,9 @@ impl PendingReload {
         })
     }
 
-    /// Its reload starts: a signal from here on may announce newer files.
-    fn start(&self) {
-        self.0.store(false, Ordering::Release);
+    /// The reload starts: a signal or request from here on may announce newer files. Returns who waits.
+    fn start(&self) -> Vec<Sender<Outcome>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 }
 
@@ -163,9 +170,8 @@ impl Changer {
 
     /// Carries out one request.
     pub(super) fn carry_out(&mut self, request: ChangeRequest) {
-        if let Some(pending) = &request.pending {
-            pending.start();
-        }
+        let mut answers = request.pending.as_ref().map(PendingReload::start).unwrap_or_default();
+        answers.extend(request.answer);
         let outcome = match request.what {
             Wanted::Reload => self.reload(),
             Wanted::ListApps => self.list_apps(),
@@ -173,9 +179,9 @@ impl Changer {
             Wanted::ChangeApp(change) => self.change_app(change),
         };
         outcome.log();
-        if let Some(answer) = request.answer {
+        for answer in answers {
             // The thread that asked may have stopped waiting.
-            let _ = answer.send(outcome);
+            let _ = answer.send(outcome.clone());
         }
     }
 
@@ -420,13 +426,18 @@ mod tests {
     #[test]
     fn signals_add_no_second_reload_to_one_that_waits() {
         let pending = PendingReload::default();
-        let first = pending.request().expect("nothing waits");
+        let first = pending.request(None).expect("nothing waits");
+        let (answer, outcome) = mpsc::channel();
         for _ in 0..1_000 {
-            assert!(pending.request().is_none());
+            assert!(pending.request(None).is_none());
+            assert!(pending.request(Some(answer.clone())).is_none());
         }
-        first.pending.expect("of a signal").start();
-        assert!(pending.request().is_some(), "the files may have changed since the start");
-        assert!(pending.request().is_none());
+        let answers = first.pending.expect("of a reload").start();
+        assert_eq!(answers.len(), 1_000, "each request has its answer, and each signal needs none");
+        answers[999].send(Outcome::invalid("x")).unwrap();
+        assert_eq!(outcome.recv().unwrap().status, 422);
+        assert!(pending.request(None).is_some(), "the files may have changed since the start");
+        assert!(pending.request(None).is_none());
     }
 
     #[test]

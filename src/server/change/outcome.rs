@@ -13,12 +13,14 @@ use crate::config::options::OptionId;
 use crate::text::Counted;
 
 /// The answer to a change.
+#[derive(Clone, Debug)]
 pub(in crate::server) struct Outcome {
     pub(in crate::server) status: u16,
     pub(in crate::server) body: Json,
     line: Option<Line>,
 }
 
+#[derive(Clone, Debug)]
 enum Line {
     Done(String),
     Refused(String),

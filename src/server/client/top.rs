@@ -28,7 +28,7 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 struct AdminPeer(Admin);
 
 pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), CommandFailure> {
-    let peer = AdminPeer::choose(config, arguments)?;
+    let peer = AdminPeer::choose(config.admin)?;
     let first = peer.overview()?;
     if arguments.once {
         super::super::wait::sleep(INTERVAL);
@@ -86,13 +86,8 @@ fn is_end(event: &Event) -> bool {
 }
 
 impl AdminPeer {
-    /// The place of the command line, or that of the configuration.
-    fn choose(config: Config, arguments: &TopArguments) -> Result<Self, CommandFailure> {
-        let mut admin = config.admin;
-        if let Some(text) = &arguments.admin {
-            admin.place = AdminPlace::parse(text)
-                .map_err(|why| CommandFailure::Usage(format!("--admin {}: {why}", shown(text))))?;
-        }
+    /// The place of the configuration, to which `--admin` belongs.
+    fn choose(admin: Admin) -> Result<Self, CommandFailure> {
         if admin.place == AdminPlace::Off {
             let text = "the admin listener is off (RINGVERB_ADMIN): `ringverb top` reads from it";
             return Err(CommandFailure::Usage(text.to_owned()));

@@ -113,7 +113,7 @@ fn with_command(finding: Finding, config: &Config) -> Diagnosis {
             format!("redis-cli -h {} -p {} acl getuser {user}", redis.host, redis.port)
         }),
         "webhook" => "ringverb check".to_owned(),
-        "clock" => CLOCK.to_owned(),
+        "clock" | "ntp" => CLOCK.to_owned(),
         _ => CHECK.to_owned(),
     };
     // The memory limit is not the host's memory.

@@ -26,6 +26,7 @@ use super::resources::Shares;
 use crate::config::admin::{Admin, AdminPlace};
 use crate::config::{Config, webhook_url};
 use crate::webhook;
+use crate::worker::is_clock_synchronized;
 use crate::worker::kernel::Choice;
 use crate::worker::time::unix_seconds;
 
@@ -115,7 +116,25 @@ pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let (of_network, clocks) = network(config);
     findings.extend(of_network);
     findings.extend(clock(&clocks, config));
+    findings.push(time_source(&is_clock_synchronized()));
     findings
+}
+
+/// Whether the host sets its clock by others. In a container the clock is the host's.
+fn time_source(is_synchronized: &std::io::Result<bool>) -> Finding {
+    let finding = |verdict, text: String| Finding::new(verdict, "ntp", text);
+    match is_synchronized {
+        Ok(true) => finding(Verdict::Good, "the kernel's clock is synchronized".to_owned()),
+        Ok(false) => finding(
+            Verdict::Warning,
+            "the kernel's clock is not synchronized, so it may drift until signed requests are refused \
+             (RINGVERB_AUTH_WINDOW): start an NTP client such as chrony or systemd-timesyncd on this host"
+                .to_owned(),
+        ),
+        Err(error) => {
+            finding(Verdict::Good, format!("the state of the clock cannot be read: {error}"))
+        }
+    }
 }
 
 /// The place of metrics and probes. Only a configured one keeps a server from starting.
@@ -330,6 +349,15 @@ mod tests {
         let [workers, memory] = &found(&shares)[..] else { panic!("two findings") };
         assert_eq!((workers.0, memory.2.as_str()), (Verdict::Warning, "at most 204 MiB"));
         assert!(workers.2.contains("7, not pinned. ") && workers.2.contains("RINGVERB_WORKERS"));
+    }
+
+    #[test]
+    fn a_clock_that_nobody_synchronizes_is_a_warning() {
+        let verdict = |state| time_source(&state).verdict;
+        assert_eq!(verdict(Ok(true)), Verdict::Good);
+        assert_eq!(verdict(Ok(false)), Verdict::Warning);
+        assert_eq!(verdict(Err(std::io::Error::other("seccomp"))), Verdict::Good);
+        assert!(is_clock_synchronized().is_ok(), "reading needs no right");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cause::{Cause, Detail};
 use crate::metrics::Ended;
 use crate::pusher::error_code;
 use crate::pusher::outbound;
-use crate::shard::access::{AccessAction, AccessCommand, AccessTarget};
+use crate::shard::access::{AccessAction, AccessCommand, AccessEnd, AccessTarget};
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
 
@@ -42,25 +42,42 @@ impl Local {
                 }
                 AccessAction::Reconnect => self.make_reconnect(context, out, slot),
                 AccessAction::Unsubscribe { channel } => {
-                    self.withdraw_subscription(context, out, slot, channel);
+                    let cause = Cause::AccessWithdrawn;
+                    self.withdraw_subscription(context, out, slot, channel, cause);
                 }
             }
         }
     }
 
-    /// An operator ends a connection. Returns whether it was open.
+    /// An operator ends a connection.
     pub(in crate::shard) fn disconnect(
         &mut self,
         context: &Context,
         out: &mut Outbox,
         key: ConnectionKey,
-    ) -> bool {
-        let is_open = self.get_open(key).is_some();
-        if is_open {
-            let denial = Denial::new(error_code::TERMINATED, Cause::Disconnected, []);
-            self.deny_and_close(context, out, key.slot, &denial);
+    ) -> AccessEnd {
+        if self.get_open(key).is_none() {
+            return AccessEnd::NotOpen;
         }
-        is_open
+        let denial = Denial::new(error_code::TERMINATED, Cause::Disconnected, []);
+        self.deny_and_close(context, out, key.slot, &denial);
+        AccessEnd::Done
+    }
+
+    /// An operator ends a subscription.
+    pub(in crate::shard) fn end_subscription(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+        channel: &str,
+    ) -> AccessEnd {
+        if self.get_open(key).is_none() {
+            return AccessEnd::NotOpen;
+        }
+        let cause = Cause::SubscriptionEnded;
+        let was_in = self.withdraw_subscription(context, out, key.slot, channel, cause);
+        if was_in { AccessEnd::Done } else { AccessEnd::NotSubscribed }
     }
 
     /// Without `pusher:error`, because nothing failed.
@@ -72,26 +89,29 @@ impl Local {
         self.close_frame(context, out, slot, (error.code, &reason), why);
     }
 
+    /// Returns whether the connection was subscribed, or had asked for it.
     fn withdraw_subscription(
         &mut self,
         context: &Context,
         out: &mut Outbox,
         slot: u32,
         channel: &str,
-    ) {
+        cause: Cause,
+    ) -> bool {
         let app = self.connections[slot].app;
         let Some(index) = self.channels.find(context.keys.hash(app, channel), app, channel) else {
-            return;
+            return false;
         };
-        let Some(at) = self.connections[slot].place_of(index) else { return };
+        let Some(at) = self.connections[slot].place_of(index) else { return false };
         self.leave(context, out, slot, at);
         let values = [Detail::Subscription(channel)];
-        let line = self.note_refusal(context, out, slot, Cause::AccessWithdrawn, &values);
+        let line = self.note_refusal(context, out, slot, cause, &values);
         let error = error_code::ACCESS_WITHDRAWN;
         let frame = frame::text_in(&mut self.text, |text| {
             outbound::subscription_error(channel, error, line.as_deref(), text)
         })
         .into();
         self.enqueue(context, out, slot, &frame);
+        true
     }
 }

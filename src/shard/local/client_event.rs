@@ -12,6 +12,7 @@ use super::{Local, frame};
 use crate::app::{ClientEventsFrom, WebhookKind};
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
+use crate::counters::Refused;
 use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::ClientEvent;
@@ -146,6 +147,7 @@ impl Local {
         let Some(most) = self.app_of(context, slot).client_events_per_second_max else {
             return true;
         };
+        self.metrics.count_check(Refused::MessageRate);
         let now = context.now.seconds();
         let extras = self.connections[slot].extras.get_or_insert_default();
         if extras.client_event_second != now {

@@ -8,6 +8,7 @@ use super::refuse::Denial;
 use super::{Local, NotedInput, frame};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
+use crate::counters::Refused;
 use crate::limits;
 use crate::metrics::Ended;
 use crate::pusher::error_code;
@@ -93,6 +94,7 @@ impl Local {
         let is_within_rate = connection.control_frames.count();
         let socket_id = connection.socket_id;
         out.trace(|| Trace::ControlFrame(socket_id));
+        self.metrics.count_check(Refused::ControlFrameRate);
         if !is_within_rate {
             self.note_control_frame_rate(context, out, key.slot);
         }
@@ -108,6 +110,7 @@ impl Local {
     /// Fixed windows that start with their first message (docs/PROTOCOL.md rule 105).
     pub(super) fn is_within_rate(&mut self, context: &Context, slot: u32, app: AppIndex) -> bool {
         let Some(limit) = context.app(app).rate_limit else { return true };
+        self.metrics.count_check(Refused::MessageRate);
         let now = context.now_seconds;
         let connection = &mut self.connections[slot];
         if now.saturating_sub(connection.rate_window_seconds) >= limit.decay_seconds

@@ -79,6 +79,7 @@ impl Local {
         self.count_refusal(out, cause);
         let verbose_errors = context.settings.verbose_errors;
         let noted = out.lines.note(cause, values, verbose_errors);
+        self.metrics.lines_left_out.add(u64::from(noted.left_out.is_none()));
         let line = noted.line?;
         let connection = self.connections.get(slot)?;
         let (socket_id, generation) = (connection.socket_id, connection.generation);

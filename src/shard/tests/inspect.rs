@@ -7,7 +7,7 @@ use serde_json::json;
 use super::net::{APP, Client, Net};
 use crate::app::{App, sample};
 use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE};
-use crate::shard::{Findings, Inspection, Inspector, Observation};
+use crate::shard::{AccessEnd, Findings, Inspection, Inspector, Observation};
 
 /// The answers of all cores, and the slices of the longest.
 fn ask(net: &Net, asked: &Inspection) -> (Vec<Findings>, usize) {
@@ -138,8 +138,16 @@ fn connections_are_found_by_user_and_socket_id_and_are_gone_after_a_disconnect()
     assert_eq!(seen.row.age_seconds, None, "it was opened in this second");
     net.advance(5);
     assert_eq!(inside(&net, one).expect("open").row.age_seconds, Some(5));
-    assert!(net.shards[0].disconnect(one.key));
-    assert!(!net.shards[0].disconnect(one.key), "it is closing");
+    let shard = &mut net.shards[0];
+    assert_eq!(shard.end_for_operator(one.key, Some("other")), AccessEnd::NotSubscribed);
+    assert_eq!(shard.end_for_operator(one.key, Some("news")), AccessEnd::Done);
+    assert_eq!(shard.end_for_operator(one.key, Some("news")), AccessEnd::NotSubscribed);
+    assert!(inside(&net, one).is_some_and(|seen| seen.channels.is_empty()));
+    let shard = &mut net.shards[0];
+    assert_eq!(shard.end_for_operator(one.key, None), AccessEnd::Done);
+    for channel in [None, Some("news")] {
+        assert_eq!(shard.end_for_operator(one.key, channel), AccessEnd::NotOpen, "it is closing");
+    }
     assert_eq!((found(&net, ""), inside(&net, one).is_none()), (1, true));
 }
 
@@ -153,7 +161,7 @@ fn observations_are_made_while_somebody_looks_and_no_longer() {
     net.subscribe(client, "private-a", None);
     net.say(client, r#"{"event":"client-e","channel":"private-a","data":{}}"#);
     net.say(client, r#"{"event":"pusher:unsubscribe","data":{"channel":"news"}}"#);
-    net.shards[0].disconnect(client.key);
+    net.shards[0].end_for_operator(client.key, None);
     let seen: Vec<&str> = net.shards[0]
         .outbox
         .observations

@@ -60,6 +60,7 @@ impl Http {
         }
         if self.access.lines.len() == LINES_MAX {
             self.access.left_out += 1;
+            self.metrics.lines_left_out.add(1);
             return;
         }
         let Answered { app, status, sent_bytes, began_ns } = answered;

@@ -15,6 +15,7 @@ use crate::admission::overload::OverloadLevel;
 use crate::api::{self, Denied, Plan, Publication, Reply, Target};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
+use crate::counters::Refused;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::limits;
@@ -145,6 +146,7 @@ impl Session {
             return Ok(None);
         }
         let client = admission.address(self.peer.ip(), request.header_values("x-forwarded-for"));
+        http.metrics.count_check(Refused::AuthFailuresPerIp);
         let Err(most) = admission.may_authenticate(client, http.unix_seconds) else {
             return Ok(Some(client));
         };

@@ -178,6 +178,7 @@ impl Http {
     ) -> Option<String> {
         let cause = noted.cause;
         self.overload.refusals.count(cause.counted());
+        self.metrics.lines_left_out.add(u64::from(noted.left_out.is_none()));
         let line = noted.line?;
         if let Some(left_out) = noted.left_out {
             // Bounded by the budget of each cause.
@@ -198,6 +199,7 @@ impl Http {
             lines: &mut self.lines,
             verbose_errors: self.rules.verbose_errors,
             debug: self.rules.debug,
+            metrics: &self.metrics,
         }
     }
 

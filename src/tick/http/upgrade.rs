@@ -13,6 +13,7 @@ use super::session::{Admitted, Session, Unwanted};
 use crate::admission::AddressSlot;
 use crate::admission::overload::OverloadLevel;
 use crate::cause::{Cause, Detail};
+use crate::counters::Refused;
 use crate::http1::query::{decode_form, raw_pairs};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
@@ -66,6 +67,9 @@ impl Session {
         client: Option<IpAddr>,
     ) -> Result<(), Response> {
         let Some(client) = client else { return Ok(()) };
+        if http.overload.admission.limits_handshakes() {
+            http.metrics.count_check(Refused::HandshakesPerIp);
+        }
         http.overload.admission.begin(client, http.unix_seconds).map_err(|most| {
             let text = format!("Too many handshakes: {most} a second from one address; try again.");
             let response = Response::text(429, &text).with_header("Retry-After", "1");
@@ -140,6 +144,7 @@ impl Session {
         client: Option<IpAddr>,
     ) -> Result<Admitted, Unwanted> {
         let (apps, overload) = (http.apps.clone(), http.overload.clone());
+        let metrics = http.metrics.clone();
         let mut about = About::request(request);
         let mut unwanted =
             |about: About<'_>, error: ErrorCode, cause: Cause, values: &[Detail<'_>]| Unwanted {
@@ -175,6 +180,9 @@ impl Session {
                 Some(from) => unwanted(about, error, Cause::Origin, &[Detail::text(from), allowed]),
                 None => unwanted(about, error, Cause::OriginMissing, &[allowed]),
             });
+        }
+        if client.is_some() && overload.admission.limits_connections() {
+            metrics.count_check(Refused::ConnectionsPerIp);
         }
         let address_slot = match client.map(|client| (client, overload.admission.enter(client))) {
             None => AddressSlot::NONE,

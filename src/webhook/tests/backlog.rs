@@ -49,7 +49,7 @@ impl Simulation {
         let channel = channel(name);
         let class = if channel.starts_with("private-") { Class::Member } else { Class::Open };
         let (kind, json) = (WebhookKind::ChannelOccupied, name.as_bytes().into());
-        self.backlog.push(EventJson { class, kind, channel: channel.into(), json });
+        self.backlog.push(EventJson { class, kind, channel: channel.into(), json, queued_ms: 0 });
         self.waiting += 1;
     }
 

@@ -143,6 +143,33 @@ test("disconnect closes the connection with a code after which its client stays 
   assertClean(page, ["404"]);
 });
 
+test("a subscription is ended with the keyboard, and from the channel's page", async () => {
+  const raw = await clients.raw();
+  const told = (channel) => raw.frames.first(({ event, channel: of }) => event === "pusher:subscription_error" && of === channel, channel);
+  for (const channel of ["ended-by-key", "ended-there", "kept"]) await raw.subscribe(channel);
+  const page = await open(`#/connection?id=${raw.socketId}`);
+  await page.sees(`document.querySelectorAll(".tags button").length === 3`, "a button for each channel");
+  const names = await page.eval(`[...document.querySelectorAll(".tags button")].map((button) => button.ariaLabel)`);
+  assert.deepEqual(names.sort(), ["Unsubscribe from ended-by-key", "Unsubscribe from ended-there", "Unsubscribe from kept"]);
+  await page.eval(`document.querySelector('[aria-label="Unsubscribe from ended-by-key"]').focus()`);
+  await page.key("Enter");
+  await told("ended-by-key");
+  await page.sees(`document.querySelectorAll(".tags button").length === 2`, "the channel is gone");
+  await page.sees(`document.activeElement.matches(".tags button")`, "the focus stays in the list");
+  await page.open(`${url}/#/channel?app=1001&name=ended-there`);
+  await page.open(`${url}/?again#/channel?app=1001&name=ended-there`);
+  await page.press("Unsubscribe");
+  await told("ended-there");
+  await page.seesText("No connection matches.");
+  await page.open(`${url}/?again#/refusals`);
+  await page.open(`${url}/?once-more#/refusals?reason=access_withdrawn`);
+  await page.sees(`${rowsText}.filter((row) => row.includes("access_withdrawn: subscription_ended")).length === 2`, "both are refusals with the overview's reason");
+  await page.open(`${url}/?at-last#/overview`);
+  await page.press("access_withdrawn");
+  await page.sees(`location.hash === "#/refusals?reason=access_withdrawn" && document.querySelector("select").value === "access_withdrawn"`);
+  assertClean(page);
+});
+
 test("the event log shows what happens, filters it, and pauses", async () => {
   const page = await open("#/events?kind=subscribed,api_event,client_event,refused");
   await page.seesText("Nothing has happened yet");

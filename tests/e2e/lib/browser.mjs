@@ -168,7 +168,8 @@ class Page {
   }
 
   async key(key) {
-    const event = { key, code: `Key${key}`, text: key.length === 1 ? key : undefined };
+    const text = key === "Enter" ? "\r" : key.length === 1 ? key : undefined;
+    const event = { key, code: key.length === 1 ? `Key${key}` : key, text };
     await this.send("Input.dispatchKeyEvent", { type: "keyDown", ...event });
     await this.send("Input.dispatchKeyEvent", { type: "keyUp", ...event });
   }

@@ -12,6 +12,7 @@ use ringverb::cause::LineBudget;
 use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::config::{Sources, merge};
 use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
+use ringverb::metrics::CoreMetrics;
 use ringverb::pusher::json::Validator;
 use ringverb::pusher::signature;
 
@@ -292,6 +293,7 @@ pub(crate) fn check(data: &[u8]) {
         lines: &mut LineBudget::default(),
         verbose_errors: true,
         debug: true,
+        metrics: &CoreMetrics::new(1),
     };
     let plan = plan(&request, &target(request.method(), request.path(), ""), &mut context);
     let signature_is_refused = |text: &[u8]| text == b"Authentication signature invalid.";

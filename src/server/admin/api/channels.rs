@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use serde_json::{Value, json};
 
 use super::Parameters;
+use super::compact;
 use super::connections::row;
-use super::json::{JsonObject, list};
 use crate::app::Apps;
 use crate::shard::{ChannelRow, Findings};
 use crate::text::shown;
@@ -33,7 +34,7 @@ struct NodeChannel {
 }
 
 /// One page of the table. `Err`: a sentence about a parameter.
-pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<Vec<u8>, String> {
+pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<Value, String> {
     let order = match parameters.get("sort").unwrap_or("name") {
         "name" => ChannelOrder::Name,
         "subscribers" => ChannelOrder::Subscribers,
@@ -61,22 +62,20 @@ pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<
     let pages = channels.len().div_ceil(rows).max(1);
     let page = parameters.number("page", 1)?.clamp(1, pages);
     let shown = channels.iter().skip((page - 1) * rows).take(rows);
-    let shown = shown.map(|channel| {
-        JsonObject::new()
-            .text("name", &channel.name)
-            .value("subscribers", channel.subscribers)
-            .value("users", channel.users)
-            .finish()
-    });
+    let shown: Vec<_> = shown
+        .map(|NodeChannel { name, subscribers, users }| {
+            json!({ "name": &**name, "subscribers": subscribers, "users": users })
+        })
+        .collect();
     // A channel that several cores leave out counts for each.
-    Ok(JsonObject::new()
-        .value("total", channels.len() as u64 + left_out)
-        .value("subscribers", subscribers)
-        .value("left_out", left_out)
-        .value("page", page)
-        .value("pages", pages)
-        .json("channels", &list(shown))
-        .finish())
+    Ok(json!({
+        "total": channels.len() as u64 + left_out,
+        "subscribers": subscribers,
+        "left_out": left_out,
+        "page": page,
+        "pages": pages,
+        "channels": shown,
+    }))
 }
 
 /// Adds up what the cores have. A roster can outlive its last subscriber by a mail: then the channel is not shown.
@@ -92,27 +91,42 @@ fn merged(found: Vec<Findings>) -> Vec<NodeChannel> {
 }
 
 /// One channel: its members and subscribers. Lists are cut where the workers cut theirs.
-pub(super) fn inside(name: &str, found: &[Findings], apps: &Apps) -> Vec<u8> {
+pub(super) fn inside(name: &str, found: &[Findings], apps: &Apps) -> Value {
     let rows = || found.iter().flat_map(|found| &found.channels);
     let subscribers: u64 = rows().map(|row| u64::from(row.subscribers)).sum();
-    let members = found
-        .iter()
-        .flat_map(|found| &found.members)
-        .map(|(id, info)| JsonObject::new().text("id", id).text("info", info).finish());
+    let members = found.iter().flat_map(|found| &found.members);
+    let members: Vec<_> = members.map(|(id, info)| json!({ "id": id, "info": info })).collect();
     let connections = found.iter().flat_map(|found| &found.connections);
-    JsonObject::new()
-        .text("name", name)
-        .value("subscribers", subscribers)
-        .value("left_out", found.iter().map(|found| found.left_out).sum::<u64>())
-        .json("members", &list(members))
-        .json("connections", &list(connections.map(|found| row(found, apps).finish())))
-        .finish()
+    let connections: Vec<_> = connections.map(|found| compact(row(found, apps))).collect();
+    json!({
+        "name": name,
+        "subscribers": subscribers,
+        "left_out": found.iter().map(|found| found.left_out).sum::<u64>(),
+        "members": members,
+        "connections": connections,
+    })
+}
+
+/// Adds to rows of this node the subscribers that all nodes together have. `names` are those of the rows, and then
+/// perhaps one more: it has a row of its own if only other nodes have subscribers of it.
+pub(super) fn add_all_nodes(page: &mut Value, names: &[String], counts: &[usize]) {
+    let Some(rows) = page["channels"].as_array_mut() else { return };
+    for (index, (name, count)) in names.iter().zip(counts).enumerate() {
+        match rows.get_mut(index) {
+            Some(row) => row["all_nodes"] = json!(count),
+            None if *count > 0 => {
+                rows.push(
+                    json!({ "name": name, "subscribers": 0, "users": 0, "all_nodes": count }),
+                );
+            }
+            None => {}
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     fn core(rows: &[(&str, u32, u32)]) -> Findings {
         let row = |(name, subscribers, users): &(&str, u32, u32)| ChannelRow {
@@ -128,7 +142,7 @@ mod tests {
             core(&[("a", 2, 0), ("presence-b", 1, 0), ("presence-gone", 0, 3)]),
             core(&[("a", 5, 0), ("presence-b", 0, 4), ("c", 1, 0)]),
         ];
-        page(&Parameters::of(query), cores).map(|json| serde_json::from_slice(&json).unwrap())
+        page(&Parameters::of(query), cores)
     }
 
     fn names(query: &str) -> Vec<String> {
@@ -146,10 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn rows_have_the_subscribers_of_all_nodes_and_a_channel_of_other_nodes_has_a_row() {
+        let mut all = ask("sort=name").unwrap();
+        let names = ["a", "c", "presence-b", "elsewhere"].map(str::to_owned);
+        add_all_nodes(&mut all, &names, &[9, 1, 2, 5]);
+        let rows = all["channels"].as_array().unwrap();
+        let numbers = |row: &Value| (row["subscribers"].clone(), row["all_nodes"].clone());
+        assert_eq!(numbers(&rows[0]), (json!(7), json!(9)));
+        assert_eq!(numbers(&rows[3]), (json!(0), json!(5)));
+        let mut all = ask("sort=name").unwrap();
+        add_all_nodes(&mut all, &names, &[9, 1, 2, 0]);
+        assert_eq!(all["channels"].as_array().map(Vec::len), Some(3), "nobody is in it");
+    }
+
+    #[test]
     fn totals_have_what_cores_have_left_out() {
         let cut = Findings { left_out: 3, left_out_subscribers: 4, ..core(&[("a", 2, 0)]) };
-        let json = page(&Parameters::of(""), vec![cut, core(&[("a", 1, 0), ("b", 1, 0)])]).unwrap();
-        let all: Value = serde_json::from_slice(&json).unwrap();
+        let all = page(&Parameters::of(""), vec![cut, core(&[("a", 1, 0), ("b", 1, 0)])]).unwrap();
         for (name, expected) in [("total", 5), ("subscribers", 8), ("left_out", 3), ("pages", 1)] {
             assert_eq!(all[name], expected, "{name}");
         }

@@ -1,5 +1,5 @@
-//! The admin API (`/api/...`): what the console and `ringverb top` read, and two actions. JSON, or a text if something
-//! is wrong.
+//! The admin API (`/api/...`): what the console and `ringverb top` read, and three actions. JSON, or a text if
+//! something is wrong.
 //!
 //! `overview.rs` reads what workers publish. The other answers come from questions to the workers (`questions.rs`),
 //! which answer them in slices, so that no question delays a delivery. All lists are bounded, and name what they leave
@@ -8,27 +8,26 @@
 
 mod channels;
 mod connections;
-mod json;
 mod overview;
 mod questions;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde_json::{Value as Json, json};
+
 pub(super) use questions::Questions;
 
-use self::json::{JsonObject, list};
 use self::overview::Facts;
 use super::routes::AdminState;
 use crate::app::{AppIndex, Apps};
+use crate::cause::Cause;
 use crate::http1::query::parse_query;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::live::LiveEvent;
-use crate::pusher::json as read;
-use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{Findings, Inspection};
+use crate::shard::{AccessEnd, Answer, Findings, Inspection, Question};
 use crate::text::shown;
 use crate::worker::inspect::{DeskReply, DeskRequest, Found};
 
@@ -39,18 +38,36 @@ const FILTER_BYTES_MAX: usize = 200;
 const REFUSALS_MAX: usize = 200;
 
 /// An event of the log as JSON.
-pub(super) fn event_json(event: &LiveEvent, apps: &Apps) -> Vec<u8> {
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let socket_id = event.socket_id.map(|socket_id| socket_id.to_string());
-    JsonObject::new()
-        .value("at", event.unix_ms)
-        .text("kind", event.kind.name())
-        .some_text("app", event.app.and_then(|app| apps.find(app)).map(|app| &*app.id))
-        .some_text("socket_id", socket_id.as_deref())
-        .some_text("channel", event.channel.as_deref())
-        .some_text("cause", some(event.cause).as_deref())
-        .some_text("text", some(&event.text).as_deref())
-        .finish()
+pub(super) fn event_json(event: &LiveEvent, apps: &Apps) -> Json {
+    fn some(text: &str) -> Option<&str> {
+        (!text.is_empty()).then_some(text)
+    }
+    compact(json!({
+        "at": event.unix_ms,
+        "kind": event.kind.name(),
+        "app": event.app.and_then(|app| apps.find(app)).map(|app| &*app.id),
+        "socket_id": event.socket_id.map(|socket_id| socket_id.to_string()),
+        "channel": event.channel.as_deref(),
+        "cause": some(event.cause),
+        "text": some(&event.text),
+    }))
+}
+
+/// A refusal as JSON, with the reason by which it is counted.
+fn refusal_json(event: &LiveEvent, apps: &Apps) -> Json {
+    let mut json = event_json(event, apps);
+    if let Some(cause) = Cause::ALL.into_iter().find(|cause| cause.name() == event.cause) {
+        json["reason"] = cause.counted().name().into();
+    }
+    json
+}
+
+/// An object without the members that are `null`: what is not known is left out.
+fn compact(mut json: Json) -> Json {
+    if let Json::Object(members) = &mut json {
+        members.retain(|_, value| !value.is_null());
+    }
+    json
 }
 
 /// The query of a request.
@@ -108,8 +125,9 @@ impl AdminState {
             ("GET" | "HEAD", "/api/refusals") => self.refusals(&parameters).await,
             ("GET" | "HEAD", "/api/nodes") => self.nodes().await,
             ("POST", "/api/publish") => return self.publish(request, &parameters).await,
-            ("POST", "/api/disconnect") => self.disconnect(request).await,
-            (_, "/api/publish" | "/api/disconnect") => {
+            ("POST", "/api/disconnect") => self.end_access(request, false).await,
+            ("POST", "/api/unsubscribe") => self.end_access(request, true).await,
+            (_, "/api/publish" | "/api/disconnect" | "/api/unsubscribe") => {
                 let text = "This path takes POST with a body of JSON.\n";
                 Err(Response::text(405, text).with_header("Allow", "POST"))
             }
@@ -117,10 +135,10 @@ impl AdminState {
                 Err(Response::text(404, "No such path. docs/OPERATIONS.md lists those of /api.\n"))
             }
         };
-        answer.map_or_else(|refusal| refusal, |json| Response::json(200, json))
+        answer.map_or_else(|refusal| refusal, |json| Response::json(200, json.to_string()))
     }
 
-    fn overview(&self) -> Vec<u8> {
+    fn overview(&self) -> Json {
         let facts = Facts {
             resident_bytes: self.resident_bytes(),
             why_not_ready: self.why_not_ready(),
@@ -162,34 +180,75 @@ impl AdminState {
         Ok(found.into_iter().map(|(_, found)| found.findings).collect())
     }
 
-    async fn channels(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
+    async fn channels(&self, parameters: &Parameters<'_>) -> Answered<Json> {
         let app = self.app(parameters)?;
         let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
+        let searched = contains.clone();
         let found = self.findings(&Inspection::Channels { app, contains }).await?;
-        channels::page(parameters, found).map_err(|sentence| wrong(&sentence))
+        let mut page = channels::page(parameters, found).map_err(|sentence| wrong(&sentence))?;
+        if self.shared().redis.is_some() {
+            let rows = page["channels"].as_array().into_iter().flatten();
+            let names = rows.filter_map(|row| row["name"].as_str());
+            let mut names: Vec<String> = names.map(str::to_owned).collect();
+            // A whole name finds a channel that only other nodes have.
+            if !searched.is_empty() && !names.iter().any(|name| **name == *searched) {
+                names.push(searched.into());
+            }
+            let counts = self.subscribers_of_all_nodes(app, names.clone()).await?;
+            channels::add_all_nodes(&mut page, &names, &counts);
+        }
+        Ok(page)
     }
 
-    async fn channel(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
+    /// By channel, in the order of the names. The question of the HTTP API about channels with names, so it is bounded
+    /// by their number. Nodes that do not answer in time are left out.
+    async fn subscribers_of_all_nodes(
+        &self,
+        app: AppIndex,
+        names: Vec<String>,
+    ) -> Answered<Vec<usize>> {
+        let mut counts = vec![0_usize; names.len()];
+        let ask = || DeskRequest::Ask(Question::Describe { app, names: names.clone() });
+        let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
+        let answers = replies.into_iter().filter_map(|(_, reply)| match reply {
+            DeskReply::Answers(answers) => Some(answers),
+            _ => None,
+        });
+        for answer in answers.flatten() {
+            let Answer::Described(parts) = answer else { continue };
+            for (count, part) in counts.iter_mut().zip(parts) {
+                *count = count.saturating_add(part.subscription_count);
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn channel(&self, parameters: &Parameters<'_>) -> Answered<Json> {
         let app = self.app(parameters)?;
         let name = parameters.get("name").ok_or_else(|| wrong("name is missing"))?;
         let found = self.findings(&Inspection::Channel { app, name: name.into() }).await?;
-        Ok(channels::inside(name, &found, &self.apps()))
+        let mut inside = channels::inside(name, &found, &self.apps());
+        if self.shared().redis.is_some() {
+            let counts = self.subscribers_of_all_nodes(app, vec![name.to_owned()]).await?;
+            inside["all_nodes"] = json!(counts.iter().sum::<usize>());
+        }
+        Ok(inside)
     }
 
-    async fn connections(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
+    async fn connections(&self, parameters: &Parameters<'_>) -> Answered<Json> {
         let app = parameters.get("app").map(|_| self.app(parameters)).transpose()?;
         let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
         let found = self.findings(&Inspection::Connections { app, contains }).await?;
         Ok(connections::table(found, &self.apps()))
     }
 
-    async fn connection(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
+    async fn connection(&self, parameters: &Parameters<'_>) -> Answered<Json> {
         let socket_id = socket_id(parameters.get("socket_id"))?;
         let found = self.look(&Inspection::Connection { socket_id }).await?;
         connections::inside(found, &self.apps()).ok_or_else(|| not_open(socket_id))
     }
 
-    async fn refusals(&self, parameters: &Parameters<'_>) -> Answered<Vec<u8>> {
+    async fn refusals(&self, parameters: &Parameters<'_>) -> Answered<Json> {
         let id = parameters.get("socket_id");
         let socket_id = id.map(|id| socket_id(Some(id))).transpose()?;
         let workers = 0..self.shared().desks.len();
@@ -203,13 +262,13 @@ impl AdminState {
         refused.sort_by_key(|event| std::cmp::Reverse(event.unix_ms));
         refused.truncate(REFUSALS_MAX);
         let apps = &self.apps();
-        let each = refused.iter().map(|event| event_json(event, apps));
-        Ok(JsonObject::new().json("refusals", &list(each)).finish())
+        let each: Vec<_> = refused.iter().map(|event| refusal_json(event, apps)).collect();
+        Ok(json!({ "refusals": each }))
     }
 
-    async fn nodes(&self) -> Answered<Vec<u8>> {
+    async fn nodes(&self) -> Answered<Json> {
         let Some(redis) = &self.shared().redis else {
-            return Ok(JsonObject::new().json("nodes", &list([])).finish());
+            return Ok(json!({ "nodes": [] }));
         };
         let found = self.look(&Inspection::Nodes).await?;
         let mut nodes = std::collections::BTreeMap::new();
@@ -220,15 +279,14 @@ impl AdminState {
         let sessions = found.len();
         let up = found.iter().filter(|(_, found)| found.findings.is_up).count();
         let each = nodes.into_iter().map(|(node, seconds)| {
-            let node = format!("{node:016x}");
-            JsonObject::new().text("node", &node).value("seen_seconds_ago", seconds).finish()
+            json!({ "node": format!("{node:016x}"), "seen_seconds_ago": seconds })
         });
-        let json = JsonObject::new()
-            .text("own", &format!("{:016x}", redis.node.0))
-            .value("sessions", sessions)
-            .value("sessions_up", up)
-            .json("nodes", &list(each));
-        Ok(json.finish())
+        Ok(json!({
+            "own": format!("{:016x}", redis.node.0),
+            "sessions": sessions,
+            "sessions_up": up,
+            "nodes": each.collect::<Vec<_>>(),
+        }))
     }
 
     async fn publish(&self, request: &Request, parameters: &Parameters<'_>) -> Response {
@@ -249,19 +307,30 @@ impl AdminState {
         }
     }
 
-    async fn disconnect(&self, request: &Request) -> Answered<Vec<u8>> {
-        let mut validator = Validator::default();
-        let body = validator.check(request.body());
-        let members = body.and_then(read::members).into_iter().flatten();
-        let given = members.filter(|(name, _)| read::is_name(name, "socket_id")).last();
-        let given = given.and_then(|(_, value)| read::string(value));
-        let socket_id = socket_id(given.as_deref())?;
+    /// Ends a connection, or its subscription to a channel.
+    async fn end_access(&self, request: &Request, has_channel: bool) -> Answered<Json> {
+        let body: Json = serde_json::from_slice(request.body())
+            .map_err(|_| wrong("the body is no JSON: send {\"socket_id\": \"1234.5678\"}"))?;
+        let socket_id = socket_id(body["socket_id"].as_str())?;
+        let channel = body["channel"].as_str().filter(|_| has_channel);
+        if has_channel && channel.is_none() {
+            return Err(wrong("channel is missing, and takes the name of a channel"));
+        }
         let workers = 0..self.shared().desks.len();
-        let ask = || DeskRequest::Disconnect { socket_id };
+        let ask = || DeskRequest::EndAccess { socket_id, channel: channel.map(Into::into) };
         let replies = self.questions.ask(&self.sources, workers, ask).await?;
-        let was_open =
-            replies.iter().any(|(_, reply)| matches!(reply, DeskReply::Disconnected(true)));
-        if was_open { Ok(b"{}".to_vec()) } else { Err(not_open(socket_id)) }
+        let has = |end| {
+            replies.iter().any(|(_, reply)| matches!(reply, DeskReply::Ended(one) if *one == end))
+        };
+        if has(AccessEnd::Done) {
+            Ok(json!({}))
+        } else if has(AccessEnd::NotSubscribed) {
+            let channel = shown(channel.unwrap_or_default());
+            let text = format!("Connection {socket_id} is not subscribed to {channel}.\n");
+            Err(Response::text(404, &text))
+        } else {
+            Err(not_open(socket_id))
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::json::{JsonObject, list, numbers, texts};
+use serde_json::{Value, json};
+
+use super::compact;
 use crate::app::{App, AppIndex, Apps};
 use crate::config::webhook_url;
 use crate::counters::Refused;
@@ -12,7 +14,7 @@ use crate::metrics::{APPS_COUNTED_MAX, AppMetrics, CoreMetrics, Ended, Histogram
 use crate::server::admin::ScrapeSources;
 use crate::text::Counted;
 use crate::worker::Shared;
-use crate::worker::time::unix_seconds;
+use crate::worker::time::{unix_ms, unix_seconds};
 
 /// Apps of a list. More are counted.
 const APPS_MAX: usize = APPS_COUNTED_MAX;
@@ -25,7 +27,7 @@ pub(super) struct Facts {
     pub(super) viewers: usize,
 }
 
-pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Vec<u8> {
+pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Value {
     let shared = &*sources.shared;
     let apps = shared.current.get().apps.clone();
     let cores = &shared.metrics;
@@ -34,100 +36,95 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Vec<u8> {
     let open = apps.iter().map(|app| u64::from(app.connections_open.load(Ordering::Relaxed)));
     let host = rustix::system::uname();
     let started = sources.started_unix_seconds;
-    let object = JsonObject::new()
-        .text("version", env!("CARGO_PKG_VERSION"))
-        .text("host", &host.nodename().to_string_lossy())
-        .value("pid", std::process::id())
-        .value("started", started)
-        .value("uptime_seconds", unix_seconds().saturating_sub(started))
-        .value("clock_ms", shared.clock.now().0)
-        .some_text(
-            "node",
-            shared.redis.as_ref().map(|redis| format!("{:016x}", redis.node.0)).as_deref(),
-        )
-        .text("kernel", shared.io.name())
-        .some_text("not_ready", facts.why_not_ready)
-        .some_value("resident_bytes", facts.resident_bytes)
-        .some_value("memory_max", shared.config.memory_max)
-        .value("apps", apps.iter().len())
-        .value("connections", open.sum::<u64>())
-        .json("totals", &totals(&total))
-        .json(
-            "workers",
-            &list(cores.iter().enumerate().map(|(core, one)| worker(shared, core, one))),
-        )
-        .json("publish_to_flush_ns", &histogram(cores.iter().map(|core| &core.publish_to_flush_ns)))
-        .json("round_trip_ms", &histogram(cores.iter().map(|core| &core.round_trip_ms)))
-        .json("refused", &refused(shared))
-        .json("ended", &ended(cores))
-        .value("lost_events", facts.lost_events)
-        .value("viewers", facts.viewers);
     let webhooks = &sources.webhooks;
     let (queued, settled) = (webhooks.queued.get(), webhooks.settled.get());
-    let json = JsonObject::new()
-        .value("waiting", queued.saturating_sub(settled))
-        .value("delivered", webhooks.delivered.get())
-        .value("given_up", webhooks.given_up.get())
-        .value("requests", webhooks.requests.get())
-        .value("requests_failed", webhooks.requests_failed.get())
-        .value("failing_seconds", webhooks.failing_seconds(unix_seconds()))
-        .finish();
-    object.json("webhooks", &json).finish()
+    let workers = cores.iter().enumerate().map(|(core, one)| worker(shared, core, one));
+    compact(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "host": host.nodename().to_string_lossy(),
+        "pid": std::process::id(),
+        "started": started,
+        "uptime_seconds": unix_seconds().saturating_sub(started),
+        "clock_ms": shared.clock.now().0,
+        "node": shared.redis.as_ref().map(|redis| format!("{:016x}", redis.node.0)),
+        "kernel": shared.io.name(),
+        "not_ready": facts.why_not_ready,
+        "resident_bytes": facts.resident_bytes,
+        "memory_max": shared.config.memory_max,
+        "apps": apps.iter().len(),
+        "connections": open.sum::<u64>(),
+        "totals": totals(&total),
+        "workers": workers.collect::<Vec<_>>(),
+        "publish_to_flush_ns": histogram(cores.iter().map(|core| &core.publish_to_flush_ns)),
+        "round_trip_ms": histogram(cores.iter().map(|core| &core.round_trip_ms)),
+        "refused": refused(shared),
+        "ended": ended(cores),
+        "lost_events": facts.lost_events,
+        "viewers": facts.viewers,
+        "webhooks": {
+            "waiting": queued.saturating_sub(settled),
+            "oldest_ms": webhooks.queue_age_ms(unix_ms()),
+            "delivered": webhooks.delivered.get(),
+            "given_up": webhooks.given_up.get(),
+            "requests": webhooks.requests.get(),
+            "requests_failed": webhooks.requests_failed.get(),
+            "failing_seconds": webhooks.failing_seconds(unix_seconds()),
+        },
+    }))
 }
 
 fn sum(core: &CoreMetrics, read: fn(&AppMetrics) -> u64) -> u64 {
     core.rows().iter().map(read).sum()
 }
 
-fn totals(total: &dyn Fn(fn(&AppMetrics) -> u64) -> u64) -> Vec<u8> {
-    JsonObject::new()
-        .value("new_connections", total(|row| row.new_connections.get()))
-        .value("disconnections", total(|row| row.disconnections.get()))
-        .value("messages_sent", total(|row| row.messages_sent.get()))
-        .value("messages_received", total(|row| row.messages_received.get()))
-        .value("received_bytes", total(|row| row.received_bytes.get()))
-        .value(
-            "sent_bytes",
+fn totals(total: &dyn Fn(fn(&AppMetrics) -> u64) -> u64) -> Value {
+    json!({
+        "new_connections": total(|row| row.new_connections.get()),
+        "disconnections": total(|row| row.disconnections.get()),
+        "messages_sent": total(|row| row.messages_sent.get()),
+        "messages_received": total(|row| row.messages_received.get()),
+        "received_bytes": total(|row| row.received_bytes.get()),
+        "sent_bytes":
             total(|row| row.queued_bytes.get().saturating_sub(row.discarded_bytes.get())),
-        )
-        .value("client_events", total(|row| row.client_events.get()))
-        .value("published_events", total(|row| row.published_events.get()))
-        .value("http_calls", total(|row| row.http_calls.get()))
-        .value("channels", total(|row| row.channels.iter().map(|one| one.get()).sum()))
-        .value("subscriptions", total(|row| row.subscribers.iter().map(|one| one.get()).sum()))
-        .finish()
+        "client_events": total(|row| row.client_events.get()),
+        "published_events": total(|row| row.published_events.get()),
+        "http_calls": total(|row| row.http_calls.get()),
+        "channels": total(|row| row.channels.iter().map(|one| one.get()).sum()),
+        "subscriptions": total(|row| row.subscribers.iter().map(|one| one.get()).sum()),
+    })
 }
 
-fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Vec<u8> {
+fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
     let ticks = core.tick_ns.read();
     let beats = shared.heartbeats.get(index).map_or(0, |beats| beats.load(Ordering::Relaxed));
-    let object = JsonObject::new()
-        .value("core", index)
-        .value("ticks", ticks.counts.iter().sum::<u64>())
-        .value("tick_ns", ticks.sum)
-        .json("tick_counts", &numbers(ticks.counts))
-        .value("heartbeats", beats)
-        .value("sends", core.sends.get())
-        .value("messages_sent", sum(core, |row| row.messages_sent.get()))
-        .value("messages_received", sum(core, |row| row.messages_received.get()))
-        .value("subscriptions", sum(core, |row| row.subscribers.iter().map(|one| one.get()).sum()))
-        .value("queue_bytes", core.send_queue_bytes.get())
-        .value("queue_bytes_max", core.send_queue_bytes_max.get())
-        .value("mail_waiting", core.mail_waiting.get())
-        .value("mail_waiting_max", core.mail_waiting_max.get())
-        .value("http_connections", core.http_connections.get());
-    if shared.redis.is_none() {
-        return object.finish();
-    }
-    let cluster = JsonObject::new()
-        .value("is_up", core.cluster.is_up.get() > 0)
-        .value("sent", core.cluster.messages_sent.get())
-        .value("received", core.cluster.messages_received.get())
-        .value("retransmissions", core.cluster.retransmissions.get());
-    object.json("cluster", &cluster.finish()).finish()
+    let cluster = shared.redis.is_some().then(|| {
+        json!({
+            "is_up": core.cluster.is_up.get() > 0,
+            "sent": core.cluster.messages_sent.get(),
+            "received": core.cluster.messages_received.get(),
+            "retransmissions": core.cluster.retransmissions.get(),
+        })
+    });
+    compact(json!({
+        "core": index,
+        "ticks": ticks.counts.iter().sum::<u64>(),
+        "tick_ns": ticks.sum,
+        "tick_counts": ticks.counts,
+        "heartbeats": beats,
+        "sends": core.sends.get(),
+        "messages_sent": sum(core, |row| row.messages_sent.get()),
+        "messages_received": sum(core, |row| row.messages_received.get()),
+        "subscriptions": sum(core, |row| row.subscribers.iter().map(|one| one.get()).sum()),
+        "queue_bytes": core.send_queue_bytes.get(),
+        "queue_bytes_max": core.send_queue_bytes_max.get(),
+        "mail_waiting": core.mail_waiting.get(),
+        "mail_waiting_max": core.mail_waiting_max.get(),
+        "http_connections": core.http_connections.get(),
+        "cluster": cluster,
+    }))
 }
 
-fn histogram<'a>(all: impl Iterator<Item = &'a Histogram>) -> Vec<u8> {
+fn histogram<'a>(all: impl Iterator<Item = &'a Histogram>) -> Value {
     let mut bounds: &[u64] = &[];
     let mut counts = Vec::new();
     for one in all {
@@ -136,53 +133,49 @@ fn histogram<'a>(all: impl Iterator<Item = &'a Histogram>) -> Vec<u8> {
         counts.resize(read.len(), 0);
         counts.iter_mut().zip(read).for_each(|(sum, count)| *sum += count);
     }
-    JsonObject::new()
-        .json("bounds", &numbers(bounds.iter().copied()))
-        .json("counts", &numbers(counts))
-        .finish()
+    json!({ "bounds": bounds, "counts": counts })
 }
 
-fn refused(shared: &Shared) -> Vec<u8> {
+fn refused(shared: &Shared) -> Value {
     let counts = shared.overload.refusals.get();
     let each = Refused::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
-    each.fold(JsonObject::new(), |object, (why, count)| object.value(why.name(), count)).finish()
+    each.map(|(why, count)| (why.name().to_owned(), json!(count))).collect()
 }
 
-fn ended(cores: &[Arc<CoreMetrics>]) -> Vec<u8> {
+fn ended(cores: &[Arc<CoreMetrics>]) -> Value {
     let each = Ended::all().map(|how| (how, cores.iter().map(|core| core.ended(how)).sum::<u64>()));
-    list(each.filter(|(_, count)| *count > 0).map(|(how, count)| {
+    let each = each.filter(|(_, count)| *count > 0).map(|(how, count)| {
         let (by, why) = how.names();
-        JsonObject::new().text("by", by).text("why", why).value("count", count).finish()
-    }))
+        json!({ "by": by, "why": why, "count": count })
+    });
+    each.collect()
 }
 
 /// All apps with their traffic and their settings. Secrets are left out.
-pub(super) fn traffic(shared: &Shared, apps: &Apps) -> Vec<u8> {
+pub(super) fn traffic(shared: &Shared, apps: &Apps) -> Value {
     let indexes = (0..u16::MAX).map(AppIndex);
     let each = apps.iter().zip(indexes).take(APPS_MAX);
     let left_out = apps.iter().len().saturating_sub(APPS_MAX);
-    JsonObject::new()
-        .value("left_out", left_out)
-        .json("apps", &list(each.map(|(one, index)| app(shared, one, index))))
-        .finish()
+    let each: Vec<_> = each.map(|(one, index)| app(shared, one, index)).collect();
+    json!({ "left_out": left_out, "apps": each })
 }
 
-fn app(shared: &Shared, app: &App, index: AppIndex) -> Vec<u8> {
+fn app(shared: &Shared, app: &App, index: AppIndex) -> Value {
     let total = |read: fn(&AppMetrics) -> u64| {
         shared.metrics.iter().map(|core| read(core.app(index))).sum::<u64>()
     };
-    JsonObject::new()
-        .text("id", &app.id)
-        .text("key", &app.key)
-        .value("enabled", app.enabled)
-        .value("connections", app.connections_open.load(Ordering::Relaxed))
-        .json("totals", &totals(&total))
-        .json("settings", &settings(app))
-        .finish()
+    json!({
+        "id": app.id,
+        "key": app.key,
+        "enabled": app.enabled,
+        "connections": app.connections_open.load(Ordering::Relaxed),
+        "totals": totals(&total),
+        "settings": settings(app),
+    })
 }
 
 /// Name and value of each setting, as a person reads them.
-fn settings(app: &App) -> Vec<u8> {
+fn settings(app: &App) -> Value {
     let limit = |value: Option<u64>| value.map_or("no limit".to_owned(), |value| value.to_string());
     let small = |value: Option<u32>| limit(value.map(Into::into));
     let seconds = |value: u32| Counted(value.into(), "second").to_string();
@@ -215,7 +208,7 @@ fn settings(app: &App) -> Vec<u8> {
         ),
         ("webhooks", if webhooks.is_empty() { "none".to_owned() } else { webhooks.join("; ") }),
     ];
-    list(rows.iter().map(|(name, value)| texts([*name, value.as_str()])))
+    json!(rows)
 }
 
 /// Without userinfo and query, which may have secrets.

@@ -122,6 +122,9 @@ function rates(before, now) {
   return { totals, workers, flush: counts("publish_to_flush_ns"), trip: counts("round_trip_ms") };
 }
 
+/** The node of a cluster whose numbers a view shows, as a suffix of its heading. */
+const ofNode = () => (lastOverview?.node ? ` ${lastOverview.node.slice(0, 8)} only` : "");
+
 const where = document.getElementById("where");
 export function showServer(now) {
   setText(where, `${now.host} · ${now.version} · ${now.kernel} · up ${span(now.uptime_seconds)}${now.node ? ` · node ${now.node.slice(0, 8)}` : ""}`);
@@ -161,7 +164,7 @@ function overview(view) {
     ["HTTP", true, ({ http_connections }) => count(http_connections)],
   ], ({ core }) => core, "no cores");
   const latency = element("dl");
-  const refused = table([["Refused", false, ([name]) => name], ["since the start", true, ([, number]) => count(number)]], ([name]) => name, "Nothing was refused.");
+  const refused = table([["Refused", false, ([name], at) => linkIn(at, name, link("refusals", { reason: name }))], ["since the start", true, ([, number]) => count(number)]], ([name]) => name, "Nothing was refused.");
   const ended = table([["Closed by", false, ({ by, why }) => `${by}: ${why}`], ["since the start", true, ({ count: number }) => count(number)]], ({ by, why }) => `${by} ${why}`, "No connection has ended.");
   const webhooks = element("section", { class: "card", hidden: true }, heading("Webhooks"), element("dl"));
   view.body.append(
@@ -206,8 +209,8 @@ function overview(view) {
     ended.show(now.ended.toSorted((a, b) => b.count - a.count));
     webhooks.hidden = !now.webhooks;
     if (now.webhooks) {
-      const { waiting, delivered, given_up: givenUp, requests, requests_failed: failed, failing_seconds: failing } = now.webhooks;
-      const lines = [["Events delivered", count(delivered)], ["Events waiting", count(waiting)], ["Events given up", count(givenUp)], ["Requests", `${count(requests)}, ${count(failed)} failed`], ["Failing for", failing ? span(failing) : "–"]];
+      const { waiting, oldest_ms: oldest, delivered, given_up: givenUp, requests, requests_failed: failed, failing_seconds: failing } = now.webhooks;
+      const lines = [["Events delivered", count(delivered)], ["Events waiting", waiting ? `${count(waiting)}, the oldest for ${span(oldest / 1000)}` : "0"], ["Events given up", count(givenUp)], ["Requests", `${count(requests)}, ${count(failed)} failed`], ["Failing for", failing ? span(failing) : "–"]];
       reconcile(webhooks.lastChild, lines.flatMap(([name, value]) => [[`t ${name}`, "dt", name], [`d ${name}`, "dd", value]]), ([key]) => key, ([, tag]) => element(tag), (node, [, , text]) => setText(node, text));
     }
   }, REFRESH);
@@ -231,6 +234,7 @@ async function channels(view) {
     ["", false, ({ name }, at) => linkIn(at, name, link("channel", { app: select.value, name }))],
     ["", true, ({ subscribers }) => count(subscribers)],
     ["", true, ({ name, users }) => (name.startsWith("presence-") ? count(users) : "–")],
+    ["On all nodes", true, ({ all_nodes }) => (all_nodes === undefined ? "–" : count(all_nodes))],
   ], ({ name }) => name, "No channel matches.");
   const heads = [["name", "Name"], ["subscribers", "Subscribers"], ["users", "Members"]].map(([sort, title], index) => {
     const button = element("button", { type: "button", text: title, on: { click: () => {
@@ -243,19 +247,26 @@ async function channels(view) {
   });
   const total = element("span", { class: "count" });
   const note = element("p", { class: "note warn", hidden: true });
+  const scope = element("p", { class: "note", hidden: true });
+  const title = element("span", { text: "On this node " });
   const step = (by) => () => { asked.page += by; load(); };
   const previous = element("button", { type: "button", text: "← Previous", on: { click: step(-1) } });
   const following = element("button", { type: "button", text: "Next →", on: { click: step(1) } });
   const place = element("span");
   view.body.append(
     element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice, field("Filter (press /)", filter)),
-    note,
-    element("section", { class: "card" }, heading("On this node ", total), list.node, element("div", { class: "pager" }, previous, place, following)));
+    scope, note,
+    element("section", { class: "card" }, heading("", title, total), list.node, element("div", { class: "pager" }, previous, place, following)));
   const load = repeat(view, async () => {
+    if (!lastOverview) await refreshHeader(view);
     const found = await get("/api/channels", { app: select.value, filter: filter.value.trim(), rows: 100, ...asked }, view.signal);
     view.works();
     list.show(found.channels);
     setText(total, `${count(found.total)} channels, ${count(found.subscribers)} subscriptions`);
+    setText(title, `On this node${ofNode()} `);
+    scope.hidden = !lastOverview?.node;
+    setText(scope, `This list has the channels with subscribers on this node, ${lastOverview?.host} ${lastOverview?.node}. The last column counts all nodes. To find a channel that only other nodes have, enter its whole name.`);
+    list.head.lastElementChild.hidden = !lastOverview?.node;
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more channels match than can be shown: narrow the filter.`);
     asked.page = found.page;
@@ -282,8 +293,13 @@ function channel(view) {
     ["User", false, ({ id }, at) => named(at, id)],
     ["user_info", false, ({ info }, at) => { at.className = "mono name"; return info; }],
   ], ({ id }) => id, "Nobody is in this channel.");
-  const list = connectionTable();
+  const list = connectionTable(["Subscription", false, ({ socket_id }, at) => {
+    if (at.firstChild) return;
+    const end = async () => { if (await unsubscribe(view, socket_id, name)) { await load(); (list.node.querySelector("button") ?? view.body.querySelector("a")).focus(); } };
+    at.append(element("button", { type: "button", class: "danger small", text: "Unsubscribe", "aria-label": `Unsubscribe ${socket_id}`, on: { click: end } }));
+  }]);
   const total = element("span", { class: "count" });
+  const title = element("span", { text: "Subscribers on this node " });
   const note = element("p", { class: "note warn", hidden: true });
   const memberCard = element("section", { class: "card", hidden: !name.startsWith("presence-") }, heading("Members, of all nodes"), members.node);
   view.body.append(
@@ -293,13 +309,15 @@ function channel(view) {
       element("a", { class: "button", href: link("publish", { app, channel: name }), text: "Publish here" }),
       element("a", { class: "button", href: link("events", { app, channel: name }), text: "Watch its events" })),
     note, memberCard,
-    element("section", { class: "card" }, heading("Subscribers on this node ", total), list.node));
-  repeat(view, async () => {
+    element("section", { class: "card" }, heading("", title, total), list.node));
+  const load = repeat(view, async () => {
+    if (!lastOverview) await refreshHeader(view);
     const found = await get("/api/channel", { app, name }, view.signal);
     view.works();
     members.show(found.members);
     list.show(found.connections);
-    setText(total, count(found.subscribers));
+    setText(title, `Subscribers on this node${ofNode()} `);
+    setText(total, `${count(found.subscribers)}${found.all_nodes === undefined ? "" : ` of ${count(found.all_nodes)} on all nodes`}`);
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more are not shown.`);
     await refreshHeader(view);
@@ -308,7 +326,21 @@ function channel(view) {
 
 // Connections.
 
-function connectionTable() {
+/** Ends a subscription after a question. Returns whether it was ended. */
+async function unsubscribe(view, id, channel) {
+  if (!confirm(`Unsubscribe connection ${id} from ${visible(channel)}? Its client gets pusher:subscription_error, and may subscribe again.`)) return false;
+  try {
+    await post("/api/unsubscribe", { socket_id: id, channel });
+    say("The subscription was ended.");
+    return true;
+  } catch (error) {
+    view.failed(error);
+    return false;
+  }
+}
+
+/** `more`: further columns. */
+function connectionTable(...more) {
   return table([
     ["Socket id", false, ({ socket_id }, at) => linkIn(at, socket_id, link("connection", { id: socket_id }), "id")],
     ["App", false, ({ app }) => app],
@@ -317,6 +349,7 @@ function connectionTable() {
     ["Waits to be sent", true, ({ queue_bytes }) => bytes(queue_bytes)],
     ["Open for", true, ({ age_seconds }) => (age_seconds === undefined ? "a moment" : span(age_seconds))],
     ["Silent for", true, ({ silent_seconds }) => span(silent_seconds)],
+    ...more,
   ], ({ socket_id }) => socket_id, "No connection matches.");
 }
 
@@ -325,12 +358,13 @@ async function connections(view) {
   const { select, choice } = await appChoice(view, true).catch((error) => { view.failed(error); return {}; });
   if (!select || view.signal.aborted) return;
   const filter = element("input", { type: "search", placeholder: "part of a socket id or of a user's id" });
+  const scope = element("p", { class: "note", hidden: true });
   const list = connectionTable();
   const total = element("span", { class: "count" });
   const note = element("p", { class: "note warn", hidden: true });
   view.body.append(
     element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice, field("Filter (press /)", filter)),
-    note,
+    scope, note,
     element("section", { class: "card" }, heading("On this node, longest queue first ", total), list.node));
   const load = repeat(view, async () => {
     const found = await get("/api/connections", { app: select.value, filter: filter.value.trim() }, view.signal);
@@ -340,6 +374,8 @@ async function connections(view) {
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more connections match than are shown: narrow the filter.`);
     await refreshHeader(view);
+    scope.hidden = !lastOverview.node;
+    setText(scope, `These are the connections of this node, ${lastOverview.host} ${lastOverview.node}. Each other node shows its own in its console, at its RINGVERB_ADMIN.`);
   }, SLOW_REFRESH);
   select.addEventListener("change", load);
   let typing = 0;
@@ -374,7 +410,16 @@ function connection(view) {
       element("section", { class: "card" }, heading("Channels ", nameTotal), names)),
     element("section", { class: "card" }, heading("What happens now"), log.node),
     element("section", { class: "card" }, heading("Why was something refused ", pastTotal), past.node));
-  let shown = "";
+  const endSubscription = async (name) => {
+    if (!await unsubscribe(view, id, name)) return;
+    await load();
+    // The button that had the focus is gone.
+    (names.querySelector("button") ?? end).focus();
+  };
+  const channelTag = (name) => element("li", {},
+    element("a", { href: link("channel", { app: appId, name }), text: name }),
+    element("button", { type: "button", class: "quiet", text: "✕", title: `Unsubscribe from ${name}`, "aria-label": `Unsubscribe from ${visible(name)}`, on: { click: () => endSubscription(name) } }));
+  let appId = "";
   const load = repeat(view, async () => {
     const { refusals: refused } = await get("/api/refusals", { socket_id: id }, view.signal);
     past.show(refused.slice(0, REFUSALS_SHOWN));
@@ -402,10 +447,8 @@ function connection(view) {
     ];
     facts.replaceChildren(heading("Inside"), details(rows.map(([name, value]) => [name, String(value)])));
     setText(nameTotal, count(found.channels));
-    if (shown !== found.channel_names.join("\n")) {
-      shown = found.channel_names.join("\n");
-      names.replaceChildren(...found.channel_names.map((name) => element("li", {}, element("a", { href: link("channel", { app: found.app, name }), text: name }))));
-    }
+    appId = found.app;
+    reconcile(names, found.channel_names, (name) => name, channelTag, () => {});
   }, SLOW_REFRESH);
   follow(view, () => ({ socket_id: id }), (event) => log.add(event));
 }
@@ -554,7 +597,7 @@ async function events(view) {
 function refusalTable() {
   return table([
     ["Time", false, ({ at: ms }, at) => { at.className = "mono"; return clockTime(ms); }],
-    ["Cause", false, ({ cause }) => cause],
+    ["Reason", false, ({ reason, cause }) => (reason === cause ? reason : `${reason}: ${cause}`)],
     ["Connection", false, ({ socket_id }, at) => (socket_id ? linkIn(at, socket_id, link("connection", { id: socket_id }), "id") : "–")],
     ["What and why", false, ({ text }, at) => named(at, text)],
   ], ({ at, cause, socket_id, text }) => `${at} ${cause} ${socket_id} ${text}`, "Nothing was refused that this server remembers.");
@@ -562,16 +605,30 @@ function refusalTable() {
 
 function refusals(view) {
   const list = refusalTable();
+  const choice = element("select", {}, element("option", { value: "", text: "all reasons" }));
+  const names = new Set();
+  const offer = (name) => {
+    if (!name || names.has(name)) return;
+    names.add(name);
+    choice.append(element("option", { value: name, text: name }));
+  };
+  // One that nothing was refused for lately has to be an option, too.
+  const asked = view.parameters.get("reason") ?? "";
+  offer(asked);
+  choice.value = asked;
   view.body.append(
     element("h1", { text: "Refusals" }),
-    element("p", { class: "note", text: "What the server refused or closed last, with the text of its log. Each worker remembers 128." }),
+    element("p", { class: "note", text: "What the server refused or closed last, with the text of its log. Each worker remembers 128. The reason is the one of the overview and of ringverb_refusals_total; after it, the cause in the log." }),
+    element("form", { class: "filters", on: { submit: (event) => event.preventDefault() } }, field("Reason", choice, true)),
     element("section", { class: "card" }, list.node));
-  repeat(view, async () => {
+  const load = repeat(view, async () => {
     const { refusals: refused } = await get("/api/refusals", {}, view.signal);
     view.works();
-    list.show(refused);
+    refused.forEach(({ reason }) => offer(reason));
+    list.show(refused.filter(({ reason }) => !choice.value || reason === choice.value));
     await refreshHeader(view);
   }, SLOW_REFRESH);
+  choice.addEventListener("change", load);
 }
 
 // Publish.
@@ -677,7 +734,7 @@ function nodes(view) {
     view.works();
     card.hidden = !found.own;
     setText(lead, found.own
-      ? `${found.sessions_up} of ${found.sessions} cluster sessions of this node are up.`
+      ? `${found.sessions_up} of ${found.sessions} cluster sessions of this node are up. Nodes do not share the addresses of their consoles: open each at its RINGVERB_ADMIN.`
       : "This node is alone. REVERB_SCALING_ENABLED=true connects several nodes through Redis.");
     if (found.own) list.show([{ node: found.own }, ...found.nodes]);
     await refreshHeader(view);

@@ -15,6 +15,7 @@ pub(in crate::server) use scrape::ScrapeSources;
 use crate::admission::overload::OverloadLevel;
 use crate::counters::Refused;
 use crate::metrics::Ended;
+use crate::output::{self, LostLines};
 use exposition::Samples;
 
 /// What a value means over time.
@@ -107,6 +108,10 @@ metrics! {
         |scrape, out| scrape.refusals(out, &Refused::ALL);
     "connection_errors_total" Counter ["error_type"] "Of the refusals, those of handshakes.",
         |scrape, out| scrape.refusals(out, &CONNECTION_ERRORS);
+    "rate_limit_checks_total" Counter ["limiter_type"] "How often a limit of a rate or of an address was checked, if it is set.",
+        |scrape, out| RATE_LIMITS.iter().for_each(|limit| {
+            out.sample(&[limit.name()], scrape.cores().map(|core| core.checks(*limit)).sum::<u64>());
+        });
     "rate_limit_triggered_total" Counter ["limiter_type"] "Of the refusals, those by a limit of a rate or of an address.",
         |scrape, out| scrape.refusals(out, &RATE_LIMITS);
     "ws_messages_received_total" Counter ["app_id"] "Messages of clients, refused ones included, control frames excluded.",
@@ -141,6 +146,8 @@ metrics! {
         |scrape, out| scrape.histogram(out, |core| &core.round_trip_ms, MS);
     "publish_to_flush_seconds" Histogram ["core"] "Time from the publish of an event to the end of the flush that sent it, at most: the oldest event of each tick of a core.",
         |scrape, out| scrape.histogram_by_core(out, |core| &core.publish_to_flush_ns, NS);
+    "broadcast_latency_ms" Histogram [] "ringverb_publish_to_flush_seconds of all cores, in milliseconds, as dashboards of sockudo know it.",
+        |scrape, out| scrape.histogram(out, |core| &core.publish_to_flush_ns, NS / MS);
     "tick_seconds" Histogram ["core"] "Time of one tick of a core. The sum is the time that the core was busy.",
         |scrape, out| scrape.histogram_by_core(out, |core| &core.tick_ns, NS);
     "socket_sends_total" Counter ["core"] "Sends to WebSockets: at most one for each connection in a tick.",
@@ -183,6 +190,12 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.pending_leaves_peak.get());
     "cluster_transitions_unordered_total" Counter ["core"] "Joins and leaves over these limits. Their webhooks may be sent by two nodes.",
         |scrape, out| scrape.by_session(out, |session| session.transitions_unordered.get());
+    "horizontal_transport_queue_depth" Gauge ["core"] "Messages to other nodes that wait for Redis.",
+        |scrape, out| scrape.by_session(out, |session| session.waiting.get());
+    "horizontal_transport_messages_dropped_total" Counter ["core"] "Messages to other nodes that found no room while Redis was away. Each is a loss.",
+        |scrape, out| scrape.by_session(out, |session| session.dropped.get());
+    "horizontal_transport_reconnections_total" Counter ["core"] "Connections to Redis that were established after the first.",
+        |scrape, out| scrape.by_session(out, |session| session.sessions.get().saturating_sub(1));
     "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API to other nodes to its last answer, or to the end of the wait.",
         |scrape, out| if scrape.has_cluster() { scrape.histogram(out, |core| &core.cluster.questions.time_ms, 1) };
     "horizontal_adapter_sent_requests" Untyped ["core"] "Questions of the HTTP API to other nodes.",
@@ -197,6 +210,8 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.questions.answers_received.get());
     "webhook_queue_events" Gauge [] "Events that wait for endpoints of webhooks, those in requests under way included.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.queued.get().saturating_sub(webhooks.settled.get()));
+    "webhook_queue_age_seconds" Gauge [] "Age of the oldest event that waits for an endpoint of webhooks, in a request under way included.",
+        |scrape, out| out.sample(&[], scrape.sources.webhooks.queue_age_ms(scrape.unix_ms) as f64 / 1_000.0);
     "webhook_requests_total" Counter [] "Requests to endpoints of webhooks, attempts that were repeated included.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.requests.get());
     "webhook_requests_failed_total" Counter [] "Of these, requests that were answered with anything but 2xx, or not at all.",
@@ -212,6 +227,13 @@ metrics! {
         |scrape, out| scrape.webhook_by_kind(out, |webhooks| webhooks.given_up_of.get());
     "webhook_failing_seconds" Gauge [] "Time for which an endpoint has accepted nothing, although it was tried: the longest of all endpoints.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.failing_seconds(scrape.unix_seconds));
+    "log_lines_lost_total" Counter ["reason"] "Lines that are not in the log. suppressed: their reason had no lines left; over_rate: over the bytes a second; unread: the reader was too slow; unwritten: the stream refused them.",
+        |scrape, out| {
+            let LostLines { unread, unwritten, over_rate, .. } = output::lost_lines();
+            let suppressed = scrape.cores().map(|core| core.lines_left_out.get()).sum::<u64>();
+            let all = [("suppressed", suppressed), ("over_rate", over_rate), ("unread", unread), ("unwritten", unwritten)];
+            all.iter().for_each(|(reason, lines)| out.sample(&[reason], lines));
+        };
     "memory_resident_bytes" Gauge [] "Resident memory of the process.",
         |scrape, out| if let Some(bytes) = scrape.resident_bytes { out.sample(&[], bytes) };
     "memory_limit_bytes" Gauge [] "RINGVERB_MEMORY_MAX. Nothing without a limit.",

@@ -40,6 +40,7 @@ pub(in crate::server::admin) struct Scrape<'a> {
     pub(in crate::server::admin) apps: &'a Apps,
     pub(in crate::server::admin) resident_bytes: Option<u64>,
     pub(in crate::server::admin) unix_seconds: u64,
+    pub(in crate::server::admin) unix_ms: u64,
     pub(in crate::server::admin) is_ready: bool,
 }
 
