@@ -66,7 +66,10 @@ fn links_between_documents_lead_somewhere() {
 #[test]
 fn each_document_is_a_page_of_the_site() {
     let summary = fs::read_to_string(root().join("packaging/site/summary.txt")).expect("a list");
-    let pages: BTreeSet<String> = links(&summary).into_iter().collect();
+    // Not `links`, which takes the inner lists of the summary for code. The site's own test reads laravel/, too.
+    let targets = summary.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    let pages = targets.filter(|page| !page.starts_with("laravel/")).map(str::to_owned);
+    let pages: BTreeSet<String> = pages.collect();
     let documents: BTreeSet<String> = documents().iter().map(|path| shown(path)).collect();
     let differing: Vec<String> = pages.symmetric_difference(&documents).cloned().collect();
     report(&differing);

@@ -1,5 +1,5 @@
-//! `packaging/install.sh` with an archive of this test, on hosts that lack something: each refusal names what is missing
-//! and what to do. `tests/packaging/run` installs a real release with it.
+//! `packaging/install.sh` with an archive of this test, on hosts that lack something: each refusal names what is
+//! missing and what to do. `tests/packaging/run` installs a real release with it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
