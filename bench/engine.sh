@@ -18,7 +18,7 @@ before="before=ws://127.0.0.1:6453 env RINGVERB=$old $here/ringverb.sh --port 64
 nginx="nginx=ws://127.0.0.1:6454 $here/nginx.sh --port 6454"
 floor="floor=ws://127.0.0.1:6455 $target/release/ringverb-bench http-floor --port 6455"
 bare="floor=ws://127.0.0.1:6456 $target/release/ringverb-bench handshake-floor --port 6456"
-bare_deferred="floor-deferred=ws://127.0.0.1:6457 $target/release/ringverb-bench handshake-floor --defer-accept --port 6457"
+deferred="deferred=ws://127.0.0.1:6457 $target/release/ringverb-bench handshake-floor --defer-accept --port 6457"
 
 compare new-connections "POST /events, a new connection for each request, 16 at a time" "server CPU per request,busy" \
     --server "$nginx" --server "$io_uring" --server "$epoll" ${old:+--server "$before"} \
@@ -27,7 +27,7 @@ compare kept "POST /events on 16 kept connections" "server CPU per request,busy"
     --server "$floor" --server "$io_uring" --server "$epoll" ${old:+--server "$before"} \
     -- publish --subscribers 0 --seconds 3
 compare handshakes "WebSocket handshakes" "CPU per,busy" ${old:+--server "$before"} \
-    --server "$bare" --server "$bare_deferred" --server "$io_uring" --server "$epoll" -- connect --connections 15000
+    --server "$bare" --server "$deferred" --server "$io_uring" --server "$epoll" -- connect --connections 15000
 for scenario in "fanout --in-flight 1 --seconds 3" "fanout --in-flight 16 --seconds 3" "rooms --seconds 3" \
     "rooms --in-flight 256 --seconds 3" "churn --seconds 3" "idle --seconds 5"; do
     # shellcheck disable=SC2086 # the words of a scenario are arguments

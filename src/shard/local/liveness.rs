@@ -44,8 +44,8 @@ impl SecondStarts {
 }
 
 impl Local {
-    /// A pong has come. `silent_since`: see `NotedInput`. The connection was pinged in the second in which `look_at` found
-    /// it silent for its whole interval.
+    /// A pong has come. `silent_since`: see `NotedInput`. The connection was pinged in the second in which `look_at`
+    /// found it silent for its whole interval.
     #[inline]
     pub(super) fn note_pong(&self, context: &Context, slot: u32, silent_since: Option<u32>) {
         if let Some(second) = silent_since {

@@ -80,8 +80,8 @@ impl Local {
         }
     }
 
-    /// Notes a ping or pong frame. Whether it is within the rate, and `NotedInput::silent_since`; `None`: the connection
-    /// is closing or gone.
+    /// Notes a ping or pong frame. Whether it is within the rate, and `NotedInput::silent_since`; `None`: the
+    /// connection is closing or gone.
     #[inline]
     fn note_control_frame(
         &mut self,
