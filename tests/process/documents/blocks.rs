@@ -20,7 +20,7 @@ use crate::{install, tuning};
 
 /// Languages of blocks that are not for the shell.
 const OTHER_LANGUAGES: &[&str] =
-    &["dotenv", "ini", "js", "json", "mermaid", "nginx", "php", "text", "toml", "yaml"];
+    &["dotenv", "ini", "js", "json", "jsx", "mermaid", "nginx", "php", "text", "toml", "yaml"];
 
 /// A block for the shell.
 #[derive(Debug)]

@@ -73,6 +73,7 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("sudo tests/", NotRun(MINUTES)),
     ("tests/helm/run", NotRun(MINUTES)),
     ("tests/site/run", NotRun(MINUTES)),
+    ("tests/tls/run", NotRun(MINUTES)),
     ("tests/simulator/planted.py", NotRun(MINUTES)),
     ("tests/simulator/planted.py --check", GOOD),
     // bench/README.md, bench/SCALE.md

@@ -14,14 +14,16 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Finished, Server, Setup};
 
-/// Names that tests read, and one of Reverb's own: not of this server.
+/// Names that tests and the package for Laravel read, and those of Reverb's own: not of this server.
 const OF_OTHERS: &[&str] = &[
     "RINGVERB_BIN",
     "RINGVERB_BINARY",
+    "RINGVERB_CONSOLE_PATH",
     "RINGVERB_SEED",
     "RINGVERB_SEEDS",
     "RINGVERB_SECONDS",
     "RINGVERB_TEST_AUTOLOAD",
+    "REVERB_ENCRYPTION_KEY",
     "REVERB_SERVER",
 ];
 
