@@ -16,10 +16,9 @@ use ringverb::buffer::FrameBytes;
 use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Pace, Question};
 
 use crate::backend::Ledger;
-use crate::change::Changes;
 use crate::client::{Client, NUMBERS_PER_NODE};
 use crate::kernel::Shared;
-use crate::process::{APP, HTTP_CONNECTIONS_MAX, InCluster, Process, Shape, new_world};
+use crate::process::{APP, InCluster, Process, Shape, new_world};
 use crate::random::Random;
 use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
@@ -29,8 +28,6 @@ const NODES_MAX: usize = 3;
 /// Beats within which a node notices a Redis that is no master, or does not pass on what it publishes.
 const NOTICED_BEATS: u32 = 5;
 const CLIENTS_MAX: usize = 12;
-/// One of so many seeds changes the configurations of its nodes.
-const SEEDS_WITH_CHANGES: u64 = 5;
 /// Steps of a script at most.
 const SCRIPT_STEPS_MAX: usize = 400;
 
@@ -46,7 +43,6 @@ struct Node {
     hears_all: bool,
     /// It does not run for the time being.
     stopped: bool,
-    changes: Changes,
 }
 
 /// A client, and the node it is connected to.
@@ -72,8 +68,6 @@ pub(crate) struct Cluster {
     stirred: bool,
     /// Nothing ever breaks.
     is_gentle: bool,
-    /// Configurations of nodes change, each for itself.
-    changes_apps: bool,
     /// By channel and user, or channel alone: how often the app's backend was told of a coming, less of a leaving.
     backend: BTreeMap<(String, Option<String>), i32>,
     /// Questions of the HTTP API: node, core, number.
@@ -83,7 +77,6 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(random: Random) -> Self {
         let is_secure = random.is_one_seed_in(3);
-        let changes_apps = random.is_one_seed_in(SEEDS_WITH_CHANGES);
         let world = new_world(random);
         world.borrow_mut().is_secure = is_secure;
         let mut redis = FakeRedis::new();
@@ -105,7 +98,6 @@ impl Cluster {
             backends: Vec::new(),
             stirred: false,
             is_gentle,
-            changes_apps,
             backend: BTreeMap::new(),
             asked: Vec::new(),
         };
@@ -142,7 +134,6 @@ impl Cluster {
                 self.pass(1);
             }
             30..=40 => self.run_a_core(),
-            41..=44 if self.changes_apps => self.change(),
             41..=44 => self.step_of_backends(),
             _ => self.move_a_line(),
         }
@@ -173,24 +164,7 @@ impl Cluster {
             streams: 0,
             hears_all: false,
             stopped: false,
-            changes: Changes::default(),
         });
-    }
-
-    /// On one node, the next core applies a change, or another one begins.
-    fn change(&mut self) {
-        let Some((node, _)) = self.somewhere() else { return };
-        let Node { process, changes, .. } = &mut self.nodes[node];
-        if !changes.go_on(process, HTTP_CONNECTIONS_MAX) {
-            changes.begin(process, &self.world.borrow().random);
-        }
-    }
-
-    /// All cores of all nodes apply what is under way.
-    fn finish_changes(&mut self) {
-        for Node { process, changes, .. } in &mut self.nodes {
-            while changes.go_on(process, HTTP_CONNECTIONS_MAX) {}
-        }
     }
 
     fn fault(&mut self) {
