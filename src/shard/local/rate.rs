@@ -3,9 +3,10 @@
 //! Answers are fewer than what causes them: a client that is over a rate is sent one error a window, and pings are
 //! answered one by one only as long as the client reads.
 
+use super::Local;
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
-use super::{Local, NotedInput, frame};
+use super::{Local, NotedInput};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::counters::Refused;
@@ -15,6 +16,7 @@ use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
 use crate::shard::context::Context;
 use crate::shard::outbox::{Outbox, Trace};
+use crate::ws::frame;
 use crate::ws::frame::Opcode;
 
 impl Local {
