@@ -21,7 +21,6 @@ use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
-use crate::metrics::CoreMetrics;
 use crate::pusher::error_code;
 use crate::shard::{Answer, Described, MessageCounts, Question, Traffic};
 use outcome::not_found;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::admin::{self, Admin, AdminPlace};
 use super::merge::Merged;
 use super::options::OptionId as Id;
+use super::options::boolean;
 use super::redis_url::{self, RedisUrl};
 use super::values::{Sourced, Values};
 use super::{Config, Io, LogFormat, LogLevel, LogOptions, Scaling, names, origins, webhook_url};

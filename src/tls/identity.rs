@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::verify_server_name;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;

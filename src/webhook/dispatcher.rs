@@ -15,12 +15,10 @@ use std::time::Duration;
 use rtrb::Consumer;
 
 use super::WebhookSettings;
-use super::WebhookSettings;
 use super::batch::EventJson;
 use super::budget::{Class, RingBudget};
 use super::client::EndpointClient;
 use super::gate::Gate;
-use super::input::{ClassedEvent, EndpointTarget, Orders};
 use super::input::{ClassedEvent, EndpointTarget, Orders};
 use super::report;
 use super::sender::{self, Common, EndedSender, Handle, PushError, SharedApps};

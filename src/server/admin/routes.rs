@@ -16,7 +16,6 @@ use super::metrics::{self, Format, Scrape, ScrapeSources};
 use super::viewers::{ViewFilter, Viewer, Viewers};
 use super::{changes, console};
 use crate::admission::overload::OverloadLevel;
-use crate::app::Secret;
 use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
@@ -26,7 +25,7 @@ use crate::server::takeover::Order;
 use crate::text::shown;
 use crate::worker::Shared;
 use crate::worker::time::{unix_ms, unix_seconds};
-use token::{bearer, check_token, is_loopback, is_token};
+use token::{check_token, is_loopback};
 
 /// A worker ticks at least once a second, so one that has not ticked for so long has stalled.
 const STALLED_MS: u64 = 10_000;

@@ -62,7 +62,7 @@ impl ClientCommand {
     pub(super) fn files(&self) -> &FileArguments {
         match (self, self.address()) {
             (_, Some(address)) => &address.files,
-            (Self::Top(arguments), _) => &arguments.files,
+            (Self::Top(arguments), _) => &arguments.target.files,
             (Self::Reload(target), _) => &target.files,
             (Self::App(arguments), _) => &arguments.target.files,
             // All others have an address.
@@ -134,9 +134,6 @@ pub(in crate::server) struct TopArguments {
     /// Print the state once as text, with the rates of one second
     #[arg(long)]
     pub(in crate::server) once: bool,
-    /// Admin listener: an address with a port, or unix:/path [RINGVERB_ADMIN]
-    #[arg(long, value_name = "PLACE", help_heading = SERVER)]
-    pub(in crate::server) admin: Option<String>,
     #[command(flatten)]
-    pub(in crate::server) files: FileArguments,
+    pub(in crate::server) target: AdminTarget,
 }

@@ -3,7 +3,6 @@
 //! Answers are fewer than what causes them: a client that is over a rate is sent one error a window, and pings are
 //! answered one by one only as long as the client reads.
 
-use super::Local;
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
 use super::{Local, NotedInput};

@@ -60,8 +60,6 @@ impl<K: HostKernel> Worker<K> {
                 }
             }
             (Record::Session { peer, served, input, secure }, Some(socket)) => {
-                let unknown = std::net::SocketAddr::new(peer, 0);
-                let peer = peer_of(&socket).unwrap_or(unknown);
                 core.import_session(socket, peer, served, &input, secure);
             }
             (Record::Channel(state), _) => core.import_channel(state),
