@@ -7,42 +7,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     #[must_use]
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Kinds of webhook events: `WebhookKind` has the names.
-pub const WEBHOOK_KINDS: usize = 7;
+pub(crate) const WEBHOOK_KINDS: usize = 7;
 
 /// One number for each kind of webhook event, by its index.
 #[derive(Debug, Default)]
-pub struct ByKind([Counter; WEBHOOK_KINDS]);
+pub(crate) struct ByKind([Counter; WEBHOOK_KINDS]);
 
 impl ByKind {
-    pub fn add(&self, kind: usize, more: u64) {
+    pub(crate) fn add(&self, kind: usize, more: u64) {
         if let Some(counter) = self.0.get(kind) {
             counter.add(more);
         }
     }
 
     #[must_use]
-    pub fn get(&self) -> [u64; WEBHOOK_KINDS] {
+    pub(crate) fn get(&self) -> [u64; WEBHOOK_KINDS] {
         std::array::from_fn(|kind| self.0[kind].get())
     }
 }
 
 /// Outcomes of webhook events since the start. An event counts once for each endpoint that wants it.
 #[derive(Debug, Default)]
-pub struct WebhookCounters {
+pub(crate) struct WebhookCounters {
     /// Events that a worker had no room for in its ring. These count once, whatever the number of endpoints.
     pub dropped_by_workers: Counter,
     /// The same by kind.
@@ -75,13 +75,13 @@ pub struct WebhookCounters {
 impl WebhookCounters {
     /// For so many endpoints.
     #[must_use]
-    pub fn new(endpoints: usize) -> Self {
+    pub(crate) fn new(endpoints: usize) -> Self {
         let zeros = || (0..endpoints).map(|_| AtomicU64::new(0)).collect();
         Self { failing_since: zeros(), oldest_queued: zeros(), ..Self::default() }
     }
 
     /// When the oldest event that waits for an endpoint was queued, in milliseconds since 1970.
-    pub fn set_oldest(&self, endpoint: usize, unix_ms: Option<u64>) {
+    pub(crate) fn set_oldest(&self, endpoint: usize, unix_ms: Option<u64>) {
         if let Some(oldest) = self.oldest_queued.get(endpoint) {
             oldest.store(unix_ms.unwrap_or(0), Ordering::Relaxed);
         }
@@ -89,14 +89,14 @@ impl WebhookCounters {
 
     /// The age of the oldest event that waits for any endpoint, in milliseconds.
     #[must_use]
-    pub fn queue_age_ms(&self, now_unix_ms: u64) -> u64 {
+    pub(crate) fn queue_age_ms(&self, now_unix_ms: u64) -> u64 {
         let all = self.oldest_queued.iter().map(|oldest| oldest.load(Ordering::Relaxed));
         let first = all.filter(|oldest| *oldest > 0).min();
         first.map_or(0, |oldest| now_unix_ms.saturating_sub(oldest))
     }
 
     /// An endpoint accepted a request (`None`), or has refused every request since this second.
-    pub fn set_failing(&self, endpoint: usize, since_unix_seconds: Option<u64>) {
+    pub(crate) fn set_failing(&self, endpoint: usize, since_unix_seconds: Option<u64>) {
         if let Some(since) = self.failing_since.get(endpoint) {
             since.store(since_unix_seconds.unwrap_or(0), Ordering::Relaxed);
         }
@@ -104,7 +104,7 @@ impl WebhookCounters {
 
     /// The longest time for which an endpoint has refused every request.
     #[must_use]
-    pub fn failing_seconds(&self, now_unix_seconds: u64) -> u64 {
+    pub(crate) fn failing_seconds(&self, now_unix_seconds: u64) -> u64 {
         let since = self.failing_since.iter().map(|since| since.load(Ordering::Relaxed));
         let first = since.filter(|since| *since > 0).min();
         first.map_or(0, |since| now_unix_seconds.saturating_sub(since))

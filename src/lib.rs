@@ -27,7 +27,7 @@
 //! | 0 | `app` `buffer` `clock` `counters` `limits` `listed` `text` | values |
 #![deny(unsafe_code)]
 // Tests unwrap what they have just made.
-#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::let_underscore_must_use))]
 
 #[macro_use]
 mod listed;
@@ -35,9 +35,9 @@ mod listed;
 pub mod app;
 pub mod buffer;
 pub mod clock;
-pub mod counters;
+mod counters;
 pub mod limits;
-pub mod text;
+mod text;
 
 pub mod cause;
 pub mod config;
@@ -47,21 +47,23 @@ pub mod proxy_header;
 pub mod pusher;
 pub mod resp;
 pub mod tls;
-pub mod wheel;
+mod wheel;
 pub mod ws;
 
 pub mod shard;
 
 pub mod admission;
-pub mod live;
+mod live;
 pub mod mailbox;
-pub mod output;
+mod output;
 
 pub mod api;
 pub mod cluster;
 pub mod tick;
-pub mod webhook;
+mod webhook;
 
-pub mod worker;
+mod worker;
+pub use worker::{kernel, time};
 
-pub mod server;
+mod server;
+pub use server::main;

@@ -16,14 +16,14 @@ use crate::counters::Counter;
 use crate::pusher::socket_id::SocketId;
 
 /// Events that wait in one feed.
-pub const FEED_EVENTS_MAX: usize = 2_048;
+pub(crate) const FEED_EVENTS_MAX: usize = 2_048;
 /// Bytes of the text of an event. A payload is longer at times, and the log shows its beginning.
-pub const TEXT_BYTES_MAX: usize = 1_024;
+pub(crate) const TEXT_BYTES_MAX: usize = 1_024;
 
 listed! {
     /// The kinds of events. The names are in the stream and in its filter; they do not change.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub enum LiveKind {
+    pub(crate) enum LiveKind {
         Connected => "connected",
         Disconnected => "disconnected",
         Subscribed => "subscribed",
@@ -38,14 +38,14 @@ listed! {
 
 impl LiveKind {
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
 /// Something that happened.
 #[derive(Clone, Debug)]
-pub struct LiveEvent {
+pub(crate) struct LiveEvent {
     pub unix_ms: u64,
     pub kind: LiveKind,
     /// `None`: it belongs to no app, such as a request that is no HTTP.
@@ -60,7 +60,7 @@ pub struct LiveEvent {
 
 /// The beginning of a text, at most `TEXT_BYTES_MAX` bytes.
 #[must_use]
-pub fn beginning(text: &[u8]) -> Box<str> {
+pub(crate) fn beginning(text: &[u8]) -> Box<str> {
     let is_cut = text.len() > TEXT_BYTES_MAX;
     let text = String::from_utf8_lossy(text.get(..TEXT_BYTES_MAX).unwrap_or(text));
     let text =
@@ -83,33 +83,33 @@ struct LiveFeed {
 
 /// All feeds.
 #[derive(Debug)]
-pub struct LiveLog {
+pub(crate) struct LiveLog {
     is_watched: AtomicBool,
     feeds: Box<[LiveFeed]>,
 }
 
 impl LiveLog {
     #[must_use]
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         let feeds = (0..=workers).map(|_| LiveFeed::default()).collect();
         Self { is_watched: AtomicBool::new(false), feeds }
     }
 
     /// Whether somebody looks.
     #[must_use]
-    pub fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         self.is_watched.load(Ordering::Relaxed)
     }
 
     /// Somebody looks from now on, or nobody does. What waits is dropped: it is of an earlier look.
-    pub fn set_watched(&self, is_watched: bool) {
+    pub(crate) fn set_watched(&self, is_watched: bool) {
         if self.is_watched.swap(is_watched, Ordering::Relaxed) != is_watched {
             self.take(&mut Vec::new());
         }
     }
 
     /// Adds a worker's events, unless the reader has the lock right now. Those without room are counted.
-    pub fn push(&self, worker: usize, events: &mut Vec<LiveEvent>) {
+    pub(crate) fn push(&self, worker: usize, events: &mut Vec<LiveEvent>) {
         let Some(feed) = self.feeds.get(worker) else { return };
         if let Ok(mut waiting) = feed.events.try_lock() {
             let room = FEED_EVENTS_MAX.saturating_sub(waiting.len()).min(events.len());
@@ -123,14 +123,14 @@ impl LiveLog {
     }
 
     /// Events that a worker had no room for itself.
-    pub fn add_lost(&self, worker: usize, count: u64) {
+    pub(crate) fn add_lost(&self, worker: usize, count: u64) {
         if let Some(feed) = self.feeds.get(worker) {
             feed.lost.add(count);
         }
     }
 
     /// Adds an event of a sender of webhooks. It may wait for another sender for a moment.
-    pub fn push_webhook(&self, event: LiveEvent) {
+    pub(crate) fn push_webhook(&self, event: LiveEvent) {
         let Some(feed) = self.feeds.last() else { return };
         let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if waiting.len() < FEED_EVENTS_MAX {
@@ -141,7 +141,7 @@ impl LiveLog {
     }
 
     /// Takes all events that wait, by time, and returns how many were lost since the start.
-    pub fn take(&self, out: &mut Vec<LiveEvent>) -> u64 {
+    pub(crate) fn take(&self, out: &mut Vec<LiveEvent>) -> u64 {
         let mut lost = 0;
         for feed in &self.feeds {
             let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_dropped_when_nobody_looks_any_longer() {
+    fn waiting_events_are_dropped_when_the_last_viewer_leaves() {
         let log = LiveLog::new(1);
         log.set_watched(true);
         log.push(0, &mut vec![event(1)]);

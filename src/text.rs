@@ -8,11 +8,11 @@
 use std::fmt::{self, Write};
 
 /// Longest piece of one text of a peer in a line, in bytes as written, without its quotes.
-pub const SHOWN_BYTES_MAX: usize = 120;
+pub(crate) const SHOWN_BYTES_MAX: usize = 120;
 
 /// A number of things: `1 event`, `2 events`.
 #[derive(Clone, Copy, Debug)]
-pub struct Counted(pub u64, pub &'static str);
+pub(crate) struct Counted(pub u64, pub &'static str);
 
 impl fmt::Display for Counted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,18 +23,18 @@ impl fmt::Display for Counted {
 
 /// A text of a peer in quotes, cut and escaped.
 #[derive(Clone, Copy, Debug)]
-pub struct EscapedText<'a> {
+pub(crate) struct EscapedText<'a> {
     text: &'a [u8],
     bytes_max: usize,
 }
 
 /// A text of a peer for a line: in quotes, control characters escaped, at most `SHOWN_BYTES_MAX` bytes.
-pub fn shown<T: AsRef<[u8]> + ?Sized>(text: &T) -> EscapedText<'_> {
+pub(crate) fn shown<T: AsRef<[u8]> + ?Sized>(text: &T) -> EscapedText<'_> {
     shown_up_to(text, SHOWN_BYTES_MAX)
 }
 
 /// `shown` with another bound.
-pub fn shown_up_to<T: AsRef<[u8]> + ?Sized>(text: &T, bytes_max: usize) -> EscapedText<'_> {
+pub(crate) fn shown_up_to<T: AsRef<[u8]> + ?Sized>(text: &T, bytes_max: usize) -> EscapedText<'_> {
     EscapedText { text: text.as_ref(), bytes_max }
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for EscapedText<'_> {
 
 /// One line of the log while it is written: escapes what is hidden, and takes no more than so many bytes.
 #[derive(Debug)]
-pub struct LogLine {
+pub(crate) struct LogLine {
     text: String,
     bytes_max: usize,
     is_cut: bool,
@@ -71,18 +71,18 @@ pub struct LogLine {
 
 impl LogLine {
     #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { text: String::new(), bytes_max, is_cut: false }
     }
 
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Something did not fit. Everything after it is discarded.
     #[must_use]
-    pub fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.is_cut
     }
 
@@ -146,7 +146,7 @@ fn escape(character: char, out: &mut [char; ESCAPE_CHARS_MAX]) -> usize {
 }
 
 /// Appends at most `length` characters of an untrusted text, with hidden characters escaped.
-pub fn visible(text: &str, length: usize, out: &mut String) {
+pub(crate) fn visible(text: &str, length: usize, out: &mut String) {
     let mut chars = text.chars();
     for character in chars.by_ref().take(length) {
         let mut escaped = [' '; ESCAPE_CHARS_MAX];
@@ -161,7 +161,7 @@ pub fn visible(text: &str, length: usize, out: &mut String) {
 /// Joins a reason and an explanation: one full stop between them, and the explanation with a capital letter. Its first
 /// word stays as it is if it is not plain, such as the name of a protocol event.
 #[must_use]
-pub fn two_sentences(reason: &str, explanation: &str) -> String {
+pub(crate) fn two_sentences(reason: &str, explanation: &str) -> String {
     let word = explanation.split(' ').next().unwrap_or_default();
     let is_plain = word.bytes().all(|byte| byte.is_ascii_alphabetic());
     let mut text = format!("{}. ", reason.trim_end_matches('.'));
@@ -175,7 +175,7 @@ pub fn two_sentences(reason: &str, explanation: &str) -> String {
 
 /// Control characters, line separators, characters without width, and those that change the direction of text.
 #[must_use]
-pub fn is_hidden(character: char) -> bool {
+pub(crate) fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -186,7 +186,7 @@ pub fn is_hidden(character: char) -> bool {
 
 /// The first place of a byte, searched a word at a time: for texts so short that a vector search takes longer to start.
 #[must_use]
-pub fn find_near(text: &[u8], byte: u8) -> Option<usize> {
+pub(crate) fn find_near(text: &[u8], byte: u8) -> Option<usize> {
     let (words, rest) = text.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let found = zero_bytes(u64::from_le_bytes(*word) ^ repeated(byte));
@@ -199,13 +199,13 @@ pub fn find_near(text: &[u8], byte: u8) -> Option<usize> {
 
 /// A word of eight equal bytes.
 #[must_use]
-pub const fn repeated(byte: u8) -> u64 {
+pub(crate) const fn repeated(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
 /// Marks the top bit of bytes that are zero. Bytes below the lowest zero byte are not marked. Bytes above it may be.
 #[must_use]
-pub const fn zero_bytes(word: u64) -> u64 {
+pub(crate) const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
 }
 

@@ -8,13 +8,13 @@ use crate::limits::WHEEL_SECONDS;
 
 /// Buckets by second, modulo the wheel's size; entries of a later round are put back.
 #[derive(Debug)]
-pub struct Wheel<K> {
+pub(crate) struct Wheel<K> {
     buckets: Vec<Vec<WheelEntry<K>>>,
 }
 
 /// A deadline of one owner.
 #[derive(Clone, Copy, Debug)]
-pub struct WheelEntry<K> {
+pub(crate) struct WheelEntry<K> {
     pub key: K,
     pub at_seconds: u32,
 }
@@ -26,7 +26,7 @@ impl<K> Default for Wheel<K> {
 }
 
 impl<K> Wheel<K> {
-    pub fn add(&mut self, key: K, at_seconds: u32) {
+    pub(crate) fn add(&mut self, key: K, at_seconds: u32) {
         let bucket = (at_seconds % WHEEL_SECONDS) as usize;
         self.buckets[bucket].push(WheelEntry { key, at_seconds });
     }
@@ -34,12 +34,12 @@ impl<K> Wheel<K> {
     /// The seconds whose buckets the caller must check now, if it checked `before` last. After a long sleep one round
     /// over the whole wheel is enough.
     #[must_use]
-    pub fn seconds_since(before: u32, now: u32) -> core::ops::RangeInclusive<u32> {
+    pub(crate) fn seconds_since(before: u32, now: u32) -> core::ops::RangeInclusive<u32> {
         before.max(now.saturating_sub(WHEEL_SECONDS - 1))..=now
     }
 
     /// Takes the entries of this second's bucket. Some may be due in a later round.
-    pub fn take(&mut self, second: u32) -> Vec<WheelEntry<K>> {
+    pub(crate) fn take(&mut self, second: u32) -> Vec<WheelEntry<K>> {
         std::mem::take(&mut self.buckets[(second % WHEEL_SECONDS) as usize])
     }
 }

@@ -4,7 +4,7 @@
 #[path = "simulator/cipher.rs"]
 mod cipher;
 #[expect(dead_code, reason = "the simulator uses all of it")]
-#[path = "simulator/kernel.rs"]
+#[path = "simulator/kernel/mod.rs"]
 mod kernel;
 #[expect(dead_code, reason = "the simulator uses all of it")]
 #[path = "simulator/random.rs"]
@@ -25,10 +25,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use ringverb::kernel::{Epoll, Uring, prepare_listener};
 use ringverb::mailbox::Doorbell;
 use ringverb::tick::kernel::Kernel;
-use ringverb::worker::kernel::{Epoll, Uring, prepare_listener};
-use ringverb::worker::time::Clock;
+use ringverb::time::Clock;
 use simulated::Simulated;
 use socket2::{Domain, Socket, Type};
 use world::World;

@@ -3,9 +3,15 @@
 //! A rule reads source text, not syntax: `Source` blanks comments and literals first, so that prose about a thing is
 //! not taken for the thing. Each test lists all its violations at once.
 
+#[path = "tidy/circles.rs"]
+mod circles;
+#[path = "tidy/source.rs"]
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use source::{BLANK, Source, has_word, root, sources, tests, without_tests, words};
 
 /// A module names only modules of lower rank, and never its neighbours. `src/lib.rs` says why; a test below compares.
 const RANKS: &[(u8, &[&str])] = &[
@@ -52,7 +58,7 @@ const PANICS: &[(&str, usize, &str)] = &[
     ("src/app.rs", 2, "at the start: config refuses so many apps before; HMAC takes keys of any length"),
     ("src/pusher/socket_id.rs", 1, "both numbers are the worker's own"),
     ("src/server/client/socket.rs", 1, "a command, not the server: no random numbers"),
-    ("src/server/mod.rs", 1, "at the start: no random numbers"),
+    ("src/server/generated.rs", 1, "at the start: no random numbers"),
     ("src/shard/slots.rs", 1, "2^32 channels take over 1 TB, and DESCRIPTORS_MAX is below 2^32 connections"),
     ("src/shard/mod.rs", 1, "the worker's own numbers"),
     ("src/worker/kernel/uring.rs", 2, "on purpose: the ring is broken, or has had no memory for a second"),
@@ -60,14 +66,20 @@ const PANICS: &[(&str, usize, &str)] = &[
 ];
 
 const COLUMNS_MAX: usize = 120;
-const LINES_MAX: usize = 600;
+const LINES_MAX: usize = 500;
+/// Files that are longer, and are to be split.
+const LONGER: &[(&str, usize)] = &[
+    ("src/tick/http/session.rs", 520),
+    ("tests/process/console.rs", 540),
+    ("tests/simulator/cluster/mod.rs", 520),
+];
 
 #[test]
 fn modules_name_only_lower_ranks() {
     let mut violations = Vec::new();
     for source in sources("src") {
         let Some(module) = source.top_module() else { continue };
-        for (line, name) in source.modules_named() {
+        for (line, name) in source.modules_named(is_module) {
             let allowed = name == module || rank(&name) < rank(&module);
             if !allowed {
                 violations.push(format!("{}:{line}: {module} names {name}", source.name));
@@ -158,14 +170,14 @@ fn files_open_with_what_they_are() {
         let first = source.text.lines().next().unwrap_or_default();
         (!first.starts_with("//! ")).then(|| format!("{}: does not start with //!", source.name))
     };
-    report(&sources("src").iter().chain(&tests()).filter_map(silent).collect::<Vec<_>>());
+    report(&sources("src").iter().chain(tests()).filter_map(silent).collect::<Vec<_>>());
 }
 
 /// Literals do not count, so fixtures and tables of text may run on; code and comments may not.
 #[test]
 fn lines_fit() {
     let mut violations = Vec::new();
-    for source in sources("src").iter().chain(&tests()) {
+    for source in sources("src").iter().chain(tests()) {
         for (number, line) in source.prose.lines().enumerate() {
             let columns = line.trim_end().chars().filter(|char| *char != BLANK).count();
             if columns > COLUMNS_MAX {
@@ -179,9 +191,10 @@ fn lines_fit() {
 #[test]
 fn files_are_short() {
     let mut violations = Vec::new();
-    for source in sources("src").iter().chain(&tests()) {
+    for source in sources("src").iter().chain(tests()).chain(sources("bench")) {
         let lines = source.text.lines().count();
-        if lines > LINES_MAX {
+        let known = LONGER.iter().find(|(name, _)| *name == source.name);
+        if lines > known.map_or(LINES_MAX, |(_, most)| *most) {
             violations.push(format!("{}: {lines} lines", source.name));
         }
     }
@@ -191,7 +204,7 @@ fn files_are_short() {
 #[test]
 fn nothing_is_left_over() {
     let mut violations = Vec::new();
-    for source in sources("src").iter().chain(&tests()) {
+    for source in sources("src").iter().chain(tests()) {
         for (number, line) in source.prose.lines().enumerate() {
             for word in ["TODO", "FIXME", "XXX", "dbg!", "todo!", "unimplemented!"] {
                 if has_word(line, word) {
@@ -289,7 +302,7 @@ fn source_text_is_read_right() {
         )
         .to_owned(),
     );
-    let named: Vec<_> = source.modules_named();
+    let named: Vec<_> = source.modules_named(is_module);
     let expected =
         [(2, "app"), (2, "ws"), (2, "shard"), (4, "pusher"), (5, "server"), (7, "mailbox")];
     assert_eq!(named, expected.map(|(line, name)| (line, name.to_owned())));
@@ -307,275 +320,14 @@ fn report(violations: &[String]) {
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
 }
 
+fn is_module(name: &str) -> bool {
+    RANKS.iter().any(|(_, modules)| modules.contains(&name))
+}
+
 fn rank(module: &str) -> u8 {
     let row = RANKS.iter().find(|(_, modules)| modules.contains(&module));
     row.unwrap_or_else(|| {
         panic!("module {module} has no rank: give it one in RANKS and in src/lib.rs")
     })
     .0
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// All Rust files below a folder of the repository, sorted.
-fn sources(folder: &str) -> Vec<Source> {
-    let mut paths = Vec::new();
-    collect(&root().join(folder), true, &mut paths);
-    read(paths)
-}
-
-/// The tests of the package: `tests/*.rs`, what they share, and the bodies of the fuzz targets.
-fn tests() -> Vec<Source> {
-    let mut paths = Vec::new();
-    collect(&root().join("tests"), false, &mut paths);
-    for folder in [
-        "tests/autobahn",
-        "tests/kernels",
-        "tests/loom",
-        "tests/process",
-        "tests/simulator",
-        "tests/fuzz/bodies",
-        "tests/fuzz/fuzz_targets",
-    ] {
-        let folder = root().join(folder);
-        if folder.is_dir() {
-            collect(&folder, true, &mut paths);
-        }
-    }
-    read(paths)
-}
-
-fn read(mut paths: Vec<PathBuf>) -> Vec<Source> {
-    assert!(!paths.is_empty());
-    paths.sort();
-    let source = |path: PathBuf| {
-        let name =
-            path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
-        Source::new(&name, fs::read_to_string(&path).expect("a source file"))
-    };
-    paths.into_iter().map(source).collect()
-}
-
-fn collect(folder: &Path, deep: bool, paths: &mut Vec<PathBuf>) {
-    for entry in
-        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-    {
-        let path = entry.expect("a folder entry").path();
-        if path.is_dir() {
-            if deep {
-                collect(&path, deep, paths);
-            }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            paths.push(path);
-        }
-    }
-}
-
-/// What a character of a literal or comment is replaced with; lines stay where they were.
-const BLANK: char = '\u{1}';
-
-struct Source {
-    /// Path from the root.
-    name: String,
-    text: String,
-    /// Without literals and comments.
-    code: String,
-    /// Without literals, with comments.
-    prose: String,
-}
-
-impl Source {
-    fn new(name: &str, text: String) -> Self {
-        let (mut code, mut prose) = (String::new(), String::new());
-        let mut rest = text.as_str();
-        let mut previous = ' ';
-        while let Some(first) = rest.chars().next() {
-            let (length, kind) = next_token(rest, previous);
-            let (token, after) = rest.split_at(length);
-            let blanked: String =
-                token.chars().map(|char| if char == '\n' { char } else { BLANK }).collect();
-            code.push_str(if kind == Token::Code { token } else { &blanked });
-            prose.push_str(if kind == Token::Literal { &blanked } else { token });
-            previous = first;
-            rest = after;
-        }
-        Self { name: name.to_owned(), text, code, prose }
-    }
-
-    /// The module below the root that the file belongs to; `main.rs` counts as server, `lib.rs` is the root itself.
-    fn top_module(&self) -> Option<String> {
-        let path = self.name.strip_prefix("src/")?;
-        let first = path.split('/').next()?.trim_end_matches(".rs");
-        match first {
-            "lib" => None,
-            "main" => Some("server".to_owned()),
-            module => Some(module.to_owned()),
-        }
-    }
-
-    fn is_test(&self) -> bool {
-        self.name.ends_with("/tests.rs") || self.name.contains("/tests/")
-    }
-
-    /// Modules below the root that are named through `crate::`, or through enough `super::` to reach the root, by line.
-    fn modules_named(&self) -> Vec<(usize, String)> {
-        let depth = self.name.trim_end_matches("/mod.rs").matches('/').count();
-        let mut named = Vec::new();
-        let mut line = 1;
-        let mut at = 0;
-        while let Some(char) = self.code[at..].chars().next() {
-            let starts = !self.code[..at].ends_with(is_word);
-            let here = &self.code[at..];
-            if starts && here.starts_with("crate::") {
-                named.extend(heads(&here["crate::".len()..]).into_iter().map(|name| (line, name)));
-            } else if starts && here.starts_with("super::") && !self.code[..at].ends_with("super::")
-            {
-                let climbed =
-                    here.split("super::").skip(1).take_while(|between| between.is_empty()).count()
-                        + 1;
-                let target = heads(&here["super::".len() * climbed..]);
-                let is_module = |name: &String| {
-                    RANKS.iter().any(|(_, modules)| modules.contains(&name.as_str()))
-                };
-                if climbed >= depth {
-                    named.extend(target.into_iter().filter(is_module).map(|name| (line, name)));
-                }
-            }
-            line += usize::from(char == '\n');
-            at += char.len_utf8();
-        }
-        named
-    }
-}
-
-/// The first word of a path, or of each path of a group in braces.
-fn heads(path: &str) -> Vec<String> {
-    let word = |text: &str| text.chars().take_while(|char| is_word(*char)).collect::<String>();
-    let Some(group) = path.strip_prefix('{') else { return vec![word(path)] };
-    let mut depth = 1;
-    let mut names = vec![word(group.trim_start())];
-    for (at, char) in group.char_indices() {
-        match char {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => names.push(word(group[at + 1..].trim_start())),
-            _ => {}
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    names.retain(|name| !name.is_empty());
-    names
-}
-
-fn is_word(char: char) -> bool {
-    char.is_alphanumeric() || char == '_'
-}
-
-fn has_word(line: &str, word: &str) -> bool {
-    words(line, word) > 0
-}
-
-fn words(line: &str, word: &str) -> usize {
-    let whole = |at: usize| {
-        let begins = !line[..at].ends_with(is_word);
-        let ends = !word.ends_with(is_word) || !line[at + word.len()..].starts_with(is_word);
-        begins && ends
-    };
-    line.match_indices(word).filter(|(at, _)| whole(*at)).count()
-}
-
-/// Code (without comments and literals) less the items under `#[cfg(test)]`; lines stay where they were.
-fn without_tests(code: &str) -> String {
-    let mut kept = String::new();
-    let mut rest = code;
-    while let Some(at) = rest.find("#[cfg(test)]") {
-        kept.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let mut depth = 0;
-        let end = rest.char_indices().find_map(|(at, char)| {
-            match char {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            (depth == 0 && matches!(char, '}' | ';')).then_some(at + 1)
-        });
-        let (item, after) = rest.split_at(end.unwrap_or(rest.len()));
-        kept.extend(item.chars().filter(|char| *char == '\n'));
-        rest = after;
-    }
-    kept + rest
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Token {
-    Code,
-    Literal,
-    Comment,
-}
-
-/// Length and kind of what starts here: a whole literal or comment, or one character of code.
-fn next_token(rest: &str, previous: char) -> (usize, Token) {
-    let first = rest.chars().next().map_or(0, char::len_utf8);
-    if rest.starts_with("//") {
-        return (rest.find('\n').unwrap_or(rest.len()), Token::Comment);
-    }
-    if rest.starts_with("/*") {
-        return (block_comment(rest), Token::Comment);
-    }
-    if rest.starts_with('"') {
-        return (closing(rest, '"'), Token::Literal);
-    }
-    if rest.starts_with('\'') && is_char_literal(rest) {
-        return (closing(rest, '\''), Token::Literal);
-    }
-    if let Some(raw) = rest.strip_prefix('r').filter(|_| !is_word(previous) || previous == 'b') {
-        let hashes = raw.chars().take_while(|char| *char == '#').count();
-        if raw[hashes..].starts_with('"') {
-            let close = format!("\"{}", "#".repeat(hashes));
-            let start = 1 + hashes + 1;
-            let end = rest[start..].find(&close).map_or(rest.len(), |at| start + at + close.len());
-            return (end, Token::Literal);
-        }
-    }
-    (first, Token::Code)
-}
-
-/// A quote opens a character if one closes it behind one character or an escape; otherwise it is a lifetime.
-fn is_char_literal(rest: &str) -> bool {
-    let mut chars = rest.chars().skip(1);
-    chars.next() == Some('\\') || chars.next() == Some('\'')
-}
-
-fn closing(rest: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, char) in rest.char_indices().skip(1) {
-        if !escaped && char == quote {
-            return at + 1;
-        }
-        escaped = !escaped && char == '\\';
-    }
-    rest.len()
-}
-
-fn block_comment(rest: &str) -> usize {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while at < rest.len() {
-        if rest[at..].starts_with("/*") {
-            (depth, at) = (depth + 1, at + 2);
-        } else if rest[at..].starts_with("*/") {
-            (depth, at) = (depth - 1, at + 2);
-        } else {
-            at += rest[at..].chars().next().map_or(1, char::len_utf8);
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-    rest.len()
 }

@@ -85,7 +85,7 @@ impl Blunt {
     /// Ends it with a reset.
     pub(crate) fn reset(self) {
         // It is dropped either way.
-        let _ = sys::reset_at_close(self.stream.as_raw_fd());
+        sys::reset_at_close(self.stream.as_raw_fd()).ok();
     }
 
     fn fill(&mut self) -> io::Result<()> {

@@ -118,8 +118,8 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Its input ends with the field; it may also be at work on an order.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

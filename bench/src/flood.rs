@@ -236,7 +236,7 @@ impl Flooder {
     /// Ends it with a reset: what is still in the buffers of the kernel is not sent.
     pub(crate) fn stop(self) {
         // It is dropped either way.
-        let _ = sys::reset_at_close(self.stream.as_raw_fd());
+        sys::reset_at_close(self.stream.as_raw_fd()).ok();
     }
 }
 

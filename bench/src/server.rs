@@ -99,8 +99,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             // Only reached when a scenario failed half way: nothing is left to report to.
-            let _ = child.kill();
-            let _ = child.wait();
+            child.kill().ok();
+            child.wait().ok();
         }
     }
 }

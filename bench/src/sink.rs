@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn subscribers_that_see_different_orders_are_told_apart() {
+    fn subscribers_that_see_different_orders_are_distinguished() {
         let mut sink = Sink::new(2, 2, 2, 16);
         let (a, b) = (publish(&mut sink, 0), publish(&mut sink, 1));
         for (subscriber, event) in [(0, &a), (0, &b), (1, &b), (1, &a)] {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_tracked_may_miss_the_end_but_nothing_between() {
+    fn untracked_subscribers_may_miss_the_end_but_nothing_between() {
         let mut sink = Sink::new(2, 1, 1, 16);
         let events: Vec<_> = (0..3).map(|_| publish(&mut sink, 0)).collect();
         for event in &events {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_came_is_reported() {
+    fn events_that_never_arrived_are_reported() {
         let mut sink = Sink::new(3, 3, 1, 16);
         let event = publish(&mut sink, 0);
         sink.take(2, &event);

@@ -100,7 +100,7 @@ impl Telemetry {
         let begun = Begun { at: Instant::now(), name: name.into(), goal: goal as u64 };
         if let Some(phases) = &self.phases {
             // The watcher lives until `stop`.
-            let _ = phases.send(begun);
+            phases.send(begun).ok();
         }
     }
 

@@ -118,7 +118,7 @@ impl Admission {
     pub fn count_auth_failure(&self, client: Option<IpAddr>, unix_seconds: u64) {
         if let (Some((most, table)), Some(client)) = (&self.auth_failures, client) {
             // Requests of other connections may have reached the limit since this one was let through.
-            let _ = table.take(ClientAddress::of(client), *most, unix_seconds);
+            let _is_within_limit = table.take(ClientAddress::of(client), *most, unix_seconds);
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
 
+use super::attributes::Attributes;
 use super::{Denied, Plan, Reply, RequestContext};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
@@ -20,25 +21,6 @@ use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json;
 use crate::shard::{Answer, Described, Question};
 use crate::ws::frame;
-
-/// Which attributes were asked for. Unknown ones are ignored as in Reverb (rule 111).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Attributes {
-    user_count: bool,
-    subscription_count: bool,
-    cache: bool,
-}
-
-impl Attributes {
-    pub(super) fn read(info: &str) -> Self {
-        let asked = |name: &str| info.split(',').any(|attribute| attribute.trim() == name);
-        Self {
-            user_count: asked("user_count"),
-            subscription_count: asked("subscription_count"),
-            cache: asked("cache"),
-        }
-    }
-}
 
 pub(super) fn list(app: AppIndex, query: &str) -> Plan {
     let parameter = parameters(query);

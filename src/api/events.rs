@@ -9,8 +9,9 @@ use std::borrow::Cow;
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
-use super::channels::Attributes;
-use super::quota::{self, Quota};
+use super::attributes::Attributes;
+use super::quota;
+use super::remaining::Quota;
 use super::validation::{FieldPath, Problems};
 use super::{Denied, Plan, Publication, Reply, RequestContext};
 use crate::app::{App, AppIndex};

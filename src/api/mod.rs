@@ -5,127 +5,28 @@
 //! because Laravel shows them to developers.
 
 mod access;
+mod attributes;
 mod auth;
 mod channels;
 mod events;
+mod outcome;
 mod quota;
+mod remaining;
 mod routes;
 #[cfg(test)]
 mod tests;
 mod validation;
 
-use crate::app::{AppIndex, Apps};
-use crate::buffer::FrameBytes;
-use crate::cause::{Cause, Detail, LineBudget, Noted};
+use crate::app::AppIndex;
+use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
-use crate::metrics::CoreMetrics;
 use crate::pusher::error_code;
-use crate::pusher::json::Validator;
-use crate::pusher::socket_id::SocketId;
-use crate::shard::{AccessCommand, Answer, Described, MessageCounts, Question, Traffic};
-use channels::Attributes;
-pub use quota::Quota;
+use crate::shard::{Answer, Described, MessageCounts, Question, Traffic};
+use outcome::not_found;
+pub use outcome::{Denied, Plan, Publication, Reply, RequestContext};
+pub use remaining::Quota;
 pub use routes::{Call, HowAccessEnds, Target, Whose, target};
-
-/// What the API needs to know of the server.
-pub struct RequestContext<'a> {
-    pub apps: &'a Apps,
-    /// `Config::path`.
-    pub prefix: &'a str,
-    /// Seconds since 1970, for the timestamp window.
-    pub unix_seconds: u64,
-    /// The server is stopping: `/up` answers 503.
-    pub draining: bool,
-    pub validator: &'a mut Validator,
-    /// What the log has room for.
-    pub lines: &'a mut LineBudget,
-    /// See `Config::verbose_errors`.
-    pub verbose_errors: bool,
-    /// Lines may be long: they have the text that should have been signed.
-    pub debug: bool,
-    /// What this core counts.
-    pub metrics: &'a CoreMetrics,
-}
-
-impl RequestContext<'_> {
-    /// A refusal with this answer.
-    fn deny(
-        &mut self,
-        response: Response,
-        app: Option<AppIndex>,
-        cause: Cause,
-        values: &[Detail<'_>],
-    ) -> Denied {
-        let noted = self.lines.note(cause, values, self.verbose_errors);
-        Denied { response, app, noted }
-    }
-}
-
-/// A request that is refused: the answer without the reason, and the reason.
-#[derive(Debug)]
-pub struct Denied {
-    pub response: Response,
-    /// The app it is for, if there is one.
-    pub app: Option<AppIndex>,
-    pub noted: Noted,
-}
-
-/// One event for one channel, encoded.
-#[derive(Debug)]
-pub struct Publication {
-    pub channel: String,
-    pub frame: FrameBytes,
-    pub except: Option<SocketId>,
-}
-
-/// What is to be done for a request.
-#[derive(Debug)]
-pub enum Plan {
-    Respond(Response),
-    Refuse(Denied),
-    /// The request failed to authenticate as an app's backend.
-    Unauthenticated(Denied),
-    Publish {
-        app: AppIndex,
-        publications: Vec<Publication>,
-        /// What to ask once all is published, if the request wants `info`.
-        info: Option<Question>,
-        reply: Reply,
-        /// What is left of the app's quota, if it has one.
-        quota: Option<Quota>,
-    },
-    Ask {
-        question: Question,
-        reply: Reply,
-    },
-    EndAccess(AccessCommand),
-}
-
-/// The form of the answer.
-#[derive(Debug)]
-pub enum Reply {
-    Empty,
-    EmptyBatch,
-    /// `info` of POST events: channel names in order.
-    Event {
-        names: Vec<String>,
-        attributes: Attributes,
-    },
-    /// `info` of POST batch_events: one entry per item; `None` where the item asked nothing.
-    Batch {
-        items: Vec<Option<(String, Attributes)>>,
-    },
-    Channels {
-        attributes: Attributes,
-    },
-    Channel {
-        name: String,
-        attributes: Attributes,
-    },
-    Users,
-    Connections,
-}
 
 /// Decides what a request wants. Authenticates it first.
 #[must_use]
@@ -173,10 +74,6 @@ pub fn plan(request: &Request, target: &Target, context: &mut RequestContext<'_>
         },
     };
     plan.unwrap_or_else(Plan::Refuse)
-}
-
-fn not_found() -> Response {
-    Response::text(404, "Not found.")
 }
 
 fn plan_call(

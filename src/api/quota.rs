@@ -5,29 +5,13 @@
 //! is refused whole, with 429 and `Retry-After`. Limits: `RINGVERB_PUBLISHES_PER_SECOND_MAX`,
 //! `RINGVERB_EVENT_PAYLOAD_MAX`; both are off by default.
 
+use super::remaining::Quota;
 use super::{Denied, RequestContext};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::counters::Refused;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
-
-/// The remaining events of this second, for the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    limit: u32,
-    remaining: u32,
-}
-
-impl Quota {
-    /// Tells a client how fast it may go on.
-    #[must_use]
-    pub fn add_to(self, response: Response) -> Response {
-        response
-            .with_header("X-RateLimit-Limit", self.limit.to_string())
-            .with_header("X-RateLimit-Remaining", self.remaining.to_string())
-    }
-}
 
 /// Takes `events` (each event counts once for each of its channels) from this second's quota.
 pub(super) fn take(

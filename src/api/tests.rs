@@ -2,11 +2,13 @@
 
 mod authentication;
 mod bounds;
+mod limits;
+mod queries;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use super::{Plan, RequestContext, plan, render, target};
+use super::{Plan, RequestContext, plan, target};
 use crate::app::{Apps, Secret, sample};
 use crate::cause::LineBudget;
 use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
@@ -14,7 +16,6 @@ use crate::http1::response::Response;
 use crate::metrics::CoreMetrics;
 use crate::pusher::json::Validator;
 use crate::pusher::signature;
-use crate::shard::{AccessTarget, Answer, Described, MessageCounts, Traffic};
 
 const NOW: u64 = 1_795_455_487;
 
@@ -378,161 +379,4 @@ fn routes() {
             "{line}"
         );
     }
-}
-
-#[test]
-fn counts_are_added_up() {
-    let part =
-        |subscription_count, user_count| Described { subscription_count, user_count, cached: None };
-    let told = |plan: Plan, answers: Vec<Answer>| match plan {
-        Plan::Ask { reply, .. } | Plan::Publish { reply, .. } => shown(&render(&reply, answers)).1,
-        other => panic!("{other:?}"),
-    };
-    let info = [("info", "subscription_count,user_count,cache,bogus")];
-    let two = || vec![Answer::Described(vec![part(2, 0)]), Answer::Described(vec![part(1, 4)])];
-    assert_eq!(
-        told(get("channels/news", &info), two()),
-        r#"{"occupied":true,"subscription_count":3}"#
-    );
-    assert_eq!(
-        told(get("channels/presence-r", &info), two()),
-        r#"{"occupied":true,"user_count":4}"#
-    );
-    assert_eq!(
-        told(get("channels/cache-c", &info), two()),
-        r#"{"occupied":true,"subscription_count":3,"cache":null}"#
-    );
-    assert_eq!(
-        told(get("channels/none", &[]), vec![Answer::Described(vec![part(0, 0)])]),
-        r#"{"occupied":false}"#
-    );
-    let frame =
-        crate::ws::frame::encode_text(br#"{"event":"e","data":"1","channel":"cache-c"}"#).into();
-    let cached = Described { subscription_count: 1, user_count: 0, cached: Some((frame, 1799)) };
-    assert_eq!(
-        told(get("channels/cache-c", &[("info", "cache")]), vec![Answer::Described(vec![cached])]),
-        r#"{"occupied":true,"cache":{"event":"e","data":"1","channel":"cache-c","ttl":1799}}"#
-    );
-    let list = vec![
-        Answer::Channels(vec![("news".into(), part(1, 0)), ("presence-r".into(), part(1, 0))]),
-        Answer::Channels(vec![
-            ("news".into(), part(1, 0)),
-            ("presence-r".into(), part(0, 2)),
-            ("presence-gone".into(), part(0, 1)),
-        ]),
-    ];
-    assert_eq!(
-        told(get("channels", &info), list),
-        r#"{"channels":{"news":{"subscription_count":2},"presence-r":{"user_count":2}}}"#
-    );
-    assert_eq!(told(get("channels", &[]), Vec::new()), r#"{"channels":{}}"#);
-    let body = r#"{"name":"e","channels":["news","none"],"data":"x","info":"subscription_count"}"#;
-    let both = vec![Answer::Described(vec![part(1, 0), part(0, 0)])];
-    assert_eq!(
-        told(post("events", body), both),
-        r#"{"channels":{"news":{"subscription_count":1},"none":{}}}"#
-    );
-    let body = r#"{"batch":[{"name":"a","channel":"news","data":"1"},{"name":"b","channel":"news","data":"2","info":"subscription_count"}]}"#;
-    let both = vec![Answer::Described(vec![part(1, 0), part(1, 0)])];
-    assert_eq!(
-        told(post("batch_events", body), both),
-        r#"{"batch":[{},{"subscription_count":1}]}"#
-    );
-    let body = r#"{"batch":[{"name":"a","channel":"news","data":"1"}]}"#;
-    assert_eq!(told(post("batch_events", body), Vec::new()), r#"{"batch":{}}"#);
-}
-
-#[test]
-fn users_and_connections() {
-    let Plan::Ask { reply, .. } = get("channels/presence-r/users", &[]) else { panic!() };
-    let users = vec![Answer::Users(Vec::new()), Answer::Users(vec!["7".into(), "8".into()])];
-    assert_eq!(
-        shown(&render(&reply, users)),
-        (200, r#"{"users":[{"id":"7"},{"id":"8"}]}"#.to_owned())
-    );
-    assert_eq!(shown(&render(&reply, Vec::new())), (404, "{}".to_owned()));
-    assert_eq!(answer(&get("channels/news/users", &[])), (400, "{}".to_owned()));
-    // Each node that has somebody in the channel names all: a user is named once (rule 112).
-    let users = vec![Answer::Users(vec!["7".into(), "8".into()]), Answer::Users(vec!["8".into()])];
-    assert_eq!(shown(&render(&reply, users)).1, r#"{"users":[{"id":"7"},{"id":"8"}]}"#);
-    let Plan::Ask { reply, .. } = get("connections", &[]) else { panic!() };
-    let part = |connections, sent, received| {
-        Answer::Traffic(Traffic { connections, messages: Some(MessageCounts { sent, received }) })
-    };
-    let parts = vec![part(2, 10, 1), part(0, 5, 0), part(1, 0, 0)];
-    let sum = r#"{"connections":3,"messages_sent":15,"messages_received":1}"#;
-    assert_eq!(shown(&render(&reply, parts)), (200, sum.to_owned()));
-    // Another node may send any number.
-    let parts = vec![part(2, 1, 1), part(u64::MAX, u64::MAX, u64::MAX)];
-    let max = u64::MAX;
-    let most =
-        format!(r#"{{"connections":{max},"messages_sent":{max},"messages_received":{max}}}"#);
-    assert_eq!(shown(&render(&reply, parts)), (200, most));
-    // An app beyond those that are counted apart.
-    let parts = vec![part(2, 1, 1), Answer::Traffic(Traffic { connections: 1, messages: None })];
-    assert_eq!(shown(&render(&reply, parts)), (200, r#"{"connections":3}"#.to_owned()));
-    assert!(
-        matches!(post("users/7/terminate_connections", "{}"), Plan::EndAccess(command) if command.target == AccessTarget::User("7".into()))
-    );
-}
-
-fn post_to(apps: &Apps, path: &str, body: &str) -> Plan {
-    let path = format!("/apps/1001/{path}");
-    run_for(apps, &signed("POST", &path, &path, &[], body), "")
-}
-
-#[test]
-fn an_app_may_bound_names_and_payloads() {
-    let mut app = sample();
-    app.channel_name_length_max = 164;
-    app.channel_names_are_pushers = true;
-    app.event_payload_max = Some(4);
-    let apps = Apps::new(vec![app]);
-    let event = |channel: &str, data: &str| {
-        format!(r#"{{"name":"e","channels":["{channel}"],"data":"{data}"}}"#)
-    };
-    assert!(matches!(
-        post_to(&apps, "events", &event(&"c".repeat(164), "1234")),
-        Plan::Publish { .. }
-    ));
-    assert_eq!(
-        answer(&post_to(&apps, "events", &event(&"c".repeat(165), "1"))),
-        (
-            422,
-            r#"{"channels.0":["The channels.0 field must not be greater than 164 characters."]}"#
-                .to_owned()
-        )
-    );
-    let (status, text) = answer(&post_to(&apps, "events", &event("a b", "1")));
-    assert!(status == 422 && text.contains("must only contain letters"), "{text}");
-    let (status, text) = answer(&post_to(&apps, "events", &event("a", "12345")));
-    assert!(status == 413 && text.contains("has 5 bytes, 4 are allowed"), "{text}");
-    let batch = r#"{"batch":[{"name":"e","channel":"a","data":"1"},{"name":"e","channel":"a","data":"12345"}]}"#;
-    assert_eq!(answer(&post_to(&apps, "batch_events", batch)).0, 413);
-}
-
-#[test]
-fn an_app_may_publish_so_much_a_second() {
-    let mut app = sample();
-    app.publishes_per_second_max = Some(3);
-    let apps = Apps::new(vec![app]);
-    let Plan::Publish { quota: Some(quota), .. } =
-        post_to(&apps, "events", r#"{"name":"e","channels":["a","b"],"data":"1"}"#)
-    else {
-        panic!("accepted")
-    };
-    let told = quota.add_to(Response::json(200, b"{}".to_vec()));
-    assert_eq!(
-        told.extra,
-        [("X-RateLimit-Limit", "3".to_owned()), ("X-RateLimit-Remaining", "1".to_owned())]
-    );
-    let batch = r#"{"batch":[{"name":"e","channel":"a","data":"1"},{"name":"e","channel":"a","data":"2"}]}"#;
-    let Plan::Refuse(denied) = post_to(&apps, "batch_events", batch) else { panic!("refused") };
-    let refused = denied.response;
-    assert_eq!(refused.status, 429);
-    assert!(refused.extra.contains(&("Retry-After", "1".to_owned())), "{:?}", refused.extra);
-    assert!(matches!(
-        post_to(&apps, "events", r#"{"name":"e","channel":"a","data":"1"}"#),
-        Plan::Publish { .. }
-    ));
 }

@@ -431,7 +431,7 @@ mod tests {
 
     /// A replay held a whole message once, and could nest.
     #[test]
-    fn a_replay_cannot_hold_another_one() {
+    fn a_replay_cannot_contain_another_one() {
         let head = [7, 0, 1];
         for depth in [1, 2, 10_000, 1_000_000] {
             let nested = [15, 1, 0, 0].repeat(depth);

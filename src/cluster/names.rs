@@ -93,7 +93,7 @@ mod tests {
     use crate::shard::{ChannelKeys, NodeId};
 
     #[test]
-    fn a_subject_names_one_channel_of_one_app() {
+    fn a_topic_names_one_channel_of_one_app() {
         let ids = ["1001", "a:b", "a", "a%3Ab", "%"];
         let apps = Apps::new(
             ids.map(|id| crate::app::App { id: id.to_owned(), ..sample() }).into_iter().collect(),

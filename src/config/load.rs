@@ -10,45 +10,13 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::laravel::{LaravelConfig, is_read_by_php};
+use super::laravel::LaravelConfig;
 use super::merge::apps_file_path;
-use super::options::{OptionId as Id, OptionSpec, Scope, of_scope};
+use super::options::OptionId as Id;
 use super::reverb_php::ReverbPhp;
-use super::values::{Values, is_null};
-use super::{dotenv, names, toml_file};
-
-/// The sources as they were found. Tests fill it by hand.
-/// No `Debug`: the environment has other programs' secrets, too.
-#[derive(Clone, Default)]
-pub struct Sources {
-    pub flags: HashMap<Id, String>,
-    pub environment: HashMap<String, String>,
-    pub dotenv: HashMap<String, String>,
-    pub toml: toml::Table,
-    /// The file of `RINGVERB_APPS_FILE`, if one is named: its path and its apps.
-    pub apps_file: Option<(String, toml::Table)>,
-    /// That file does not exist.
-    pub apps_file_is_missing: bool,
-    /// Names of the files in messages, if they are not the default ones.
-    pub toml_name: Option<String>,
-    pub dotenv_name: Option<String>,
-    /// `config/reverb.php` beside `.env`. Only its certificate counts; what is written there by hand causes warnings.
-    pub reverb_php: Option<ReverbPhp>,
-    /// The file of `--laravel-config`. `REVERB_*` names of the environment do not count with it.
-    pub laravel: Option<LaravelConfig>,
-    /// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and where they are.
-    pub local_certificate: Option<([String; 2], String)>,
-    pub files: Files,
-}
-
-/// Where the configuration was looked for, for the start message.
-#[derive(Clone, Debug, Default)]
-pub struct Files {
-    /// The working directory.
-    pub folder: String,
-    /// The files that were read, as they were named.
-    pub read: Vec<String>,
-}
+use super::sources::{Files, Sources};
+use super::values::is_null;
+use super::{dotenv, toml_file};
 
 impl Sources {
     /// Reads the files and the process environment. A file that was named must be there; a default one need not.
@@ -180,7 +148,7 @@ pub fn is_read_once(path: &Path) -> bool {
 
 /// Herd and Valet serve sites over https with certificates of their own authority. Reverb uses the one whose name is
 /// `REVERB_HOST`, if there is one; so browsers of a developer that trust the authority need no proxy.
-fn local_certificate(
+pub(super) fn local_certificate(
     flags: &HashMap<Id, String>,
     environment: &HashMap<String, String>,
     dotenv: &HashMap<String, String>,
@@ -323,51 +291,6 @@ fn read_private(path: &Path) -> io::Result<Vec<u8>> {
         return Err(refused(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
     Ok(bytes)
-}
-
-pub(super) fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
-    of_scope(Scope::App)
-}
-
-pub(super) fn webhook_options() -> impl Iterator<Item = &'static OptionSpec> {
-    of_scope(Scope::Webhook)
-}
-
-/// The webhook options of the environment and `.env`: they hold for each of the URLs.
-pub(super) fn webhook_values(sources: &Sources) -> Values {
-    let mut values = Values::default();
-    for option in webhook_options() {
-        from_environment(&mut values, option, sources);
-    }
-    values
-}
-
-/// Sets what the environment or `.env` has of an option.
-pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
-    let maps = [
-        (&sources.dotenv, sources.dotenv_name()),
-        // The stronger one last.
-        (&sources.environment, ENVIRONMENT),
-    ];
-    for (map, source) in maps {
-        // The first name wins, so the aliases are tried before it.
-        for name in option.environment.iter().rev() {
-            if let Some(value) = map.get(*name)
-                && !is_from_kubernetes(option, value)
-                && !(sources.laravel.is_some() && is_read_by_php(option, name))
-            {
-                values.set_env(option.id, value, format!("{source}: {name}"));
-            }
-        }
-    }
-}
-
-pub(super) const ENVIRONMENT: &str = "environment";
-
-/// Kubernetes sets `REVERB_SERVER_PORT=tcp://...` in the pods of a namespace with a service named `reverb-server`. That
-/// is the service's port, and not the one to listen on.
-pub(super) fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
-    option.id == Id::Port && names::service_port(value).is_some()
 }
 
 #[cfg(test)]

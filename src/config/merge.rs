@@ -6,10 +6,11 @@
 //! same id, one option at a time; the other apps of the file are as they stand there.
 
 use super::laravel::LaravelConfig;
-use super::load::{Files, Sources, app_options, from_environment, webhook_options, webhook_values};
 use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::public_side;
 use super::reverb_php::Effective;
+use super::sources::{Files, Sources};
+use super::sources::{app_options, from_environment, webhook_options, webhook_values};
 use super::toml_file::{self, AppTexts, Texts};
 use super::values::{Values, defaults, is_null};
 use super::warnings::{disabled, former_keys, names_of_pusher, without_effect};

@@ -21,6 +21,7 @@ mod public_side;
 pub mod redis_url;
 mod reverb_php;
 mod sizes;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -33,8 +34,9 @@ pub mod webhook_url;
 use std::net::IpAddr;
 
 pub use laravel::LaravelConfig;
-pub use load::{Files, Sources, is_read_once, read_apps_file};
+pub use load::{is_read_once, read_apps_file};
 pub use merge::{Merged, merge};
+pub use sources::{Files, Sources};
 pub use values::{Sourced, Values};
 
 use crate::app::{App, Secret};

@@ -206,7 +206,7 @@ pub(super) fn distance(left: &str, right: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn told(name: &str, value: &str) -> Vec<String> {
+    fn warnings_for(name: &str, value: &str) -> Vec<String> {
         warnings([NamedValue { name, value, source: ".env" }].into_iter())
     }
 
@@ -237,9 +237,9 @@ mod tests {
         ] {
             let expected =
                 format!("unknown option {name} (.env) is ignored; did you mean {meant}?");
-            assert_eq!(told(name, "hunter2"), [expected]);
+            assert_eq!(warnings_for(name, "hunter2"), [expected]);
         }
-        let far = told("RINGVERB_FRIENDLINESS", "hunter2");
+        let far = warnings_for("RINGVERB_FRIENDLINESS", "hunter2");
         assert_eq!(
             far,
             [
@@ -277,7 +277,11 @@ mod tests {
             ("RINGBEARER", "frodo"),
             ("REDIS_HOTS", "x"),
         ] {
-            assert!(told(name, value).is_empty(), "{name}: {:?}", told(name, value));
+            assert!(
+                warnings_for(name, value).is_empty(),
+                "{name}: {:?}",
+                warnings_for(name, value)
+            );
         }
     }
 
@@ -289,7 +293,7 @@ mod tests {
         assert_eq!(warnings.len(), WARNINGS_MAX + 1);
         assert_eq!(warnings[WARNINGS_MAX], "980 more unknown options are ignored");
         let long = format!("REVERB_{}", "X".repeat(100_000));
-        assert!(told(&long, "")[0].len() < 250);
+        assert!(warnings_for(&long, "")[0].len() < 250);
     }
 
     #[test]

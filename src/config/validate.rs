@@ -4,12 +4,12 @@
 //! set, the value unless it is secret, and what is possible. Ranges and units come from the table of options; here are
 //! the rules that concern several options. Limits: `WEBHOOKS_MAX`, `CREDENTIAL_BYTES_MAX`, and 65,535 apps.
 
-use std::net::IpAddr;
+mod option_reader;
+
 use std::sync::Arc;
 
 use super::admin::{self, Admin, AdminPlace};
 use super::merge::Merged;
-use super::network::Network;
 use super::options::OptionId as Id;
 use super::options::boolean;
 use super::redis_url::{self, RedisUrl};
@@ -17,6 +17,8 @@ use super::values::{Sourced, Values};
 use super::{Config, Io, LogFormat, LogLevel, LogOptions, Scaling, names, origins, webhook_url};
 use crate::app::{App, ClientEventsFrom, RateLimit, Secret, Webhook, WebhookKind};
 use crate::text::shown;
+pub(super) use option_reader::OptionReader;
+use option_reader::credential;
 
 /// Webhooks of all apps together: each that is in use has a thread.
 pub const WEBHOOKS_MAX: usize = 1_000;
@@ -92,11 +94,6 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
 /// incomplete input of the default message size, it makes 1.25 MiB.
 const CONNECTION_BYTES_BESIDE_QUEUE: usize = 192 * 1024;
 
-/// Reads values by the kinds of their options, and collects what is wrong.
-pub(super) struct OptionReader {
-    pub(super) problems: Vec<String>,
-}
-
 impl OptionReader {
     fn app(&mut self, values: &Values) -> App {
         App {
@@ -105,29 +102,6 @@ impl OptionReader {
             secret: self.secret(values, Id::AppSecret).unwrap_or_else(|| Secret::new("")),
             ..self.options(values)
         }
-    }
-
-    /// A credential that is a part of URLs.
-    fn in_url(&mut self, values: &Values, id: Id) -> String {
-        let Some(given) = values.get(id) else { return String::new() };
-        if let Some(why) = unreachable(&given.value, id == Id::AppKey) {
-            let shown = shown(&given.value);
-            self.problems.push(format!("{} is {shown}{}, but {why}", given.name(), given.place()));
-        }
-        given.value.clone()
-    }
-
-    /// A secret of an app. Programs write asterisks where they hide one, and such a text may have been copied.
-    fn secret(&mut self, values: &Values, id: Id) -> Option<Secret> {
-        let given = values.get(id)?;
-        let text = given.value.trim();
-        if !text.is_empty() && text.bytes().all(|byte| byte == b'*') {
-            let (name, place) = (given.name(), given.place());
-            self.problems.push(format!(
-                "{name} has only asterisks{place}, but they stand for a secret that is hidden: give the secret itself"
-            ));
-        }
-        Some(Secret::new(given.value.clone()))
     }
 
     fn origins(&mut self, values: &Values, id: Id) -> Vec<String> {
@@ -148,20 +122,6 @@ impl OptionReader {
             }
         }
         origins
-    }
-
-    /// Starts of channel names, taken as they are.
-    fn prefixes(&mut self, values: &Values, id: Id) -> Vec<String> {
-        let prefixes = self.list(values, id);
-        if let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains('*')) {
-            let name = values.get(id).map_or(id.spec().key, Sourced::name);
-            self.problems.push(format!(
-                "{name} has the entry {}, but entries are starts of channel names without a wildcard: write {}",
-                shown(prefix),
-                shown(prefix.split('*').next().unwrap_or_default())
-            ));
-        }
-        prefixes
     }
 
     /// An app without its credentials.
@@ -378,62 +338,6 @@ impl OptionReader {
         given.value.clone()
     }
 
-    fn wrong(&mut self, id: Id, given: &Sourced) {
-        let accepts = &id.spec().accepts;
-        self.problems.push(format!(
-            "{} is \"{}\"{}, but it takes {}",
-            given.name(),
-            accepts.kind.shown(&given.value),
-            given.place(),
-            accepts.sentence()
-        ));
-    }
-
-    /// A number of an option with a default.
-    fn number<T: TryFrom<u64> + Default>(&mut self, values: &Values, id: Id) -> T {
-        self.some(values, id).unwrap_or_default()
-    }
-
-    /// A number in the range of its option, or nothing where none is given.
-    pub(super) fn some<T: TryFrom<u64>>(&mut self, values: &Values, id: Id) -> Option<T> {
-        let given = values.get(id)?;
-        let number = id.spec().accepts.kind.number(&given.value);
-        let number = number.and_then(|number| T::try_from(number).ok());
-        if number.is_none() {
-            self.wrong(id, given);
-        }
-        number
-    }
-
-    fn networks(&mut self, values: &Values, id: Id) -> Vec<Network> {
-        let mut networks = Vec::new();
-        for text in self.list(values, id) {
-            match Network::parse(&text) {
-                Some(network) => networks.push(network),
-                None => self.problems.push(format!(
-                    "{} names \"{text}\", which is neither an address nor a network such as 10.0.0.0/8",
-                    values.get(id).map_or(id.spec().key, Sourced::name)
-                )),
-            }
-        }
-        networks
-    }
-
-    /// Which of the words of its option is given; the first if none is.
-    pub(super) fn choice(&mut self, values: &Values, id: Id) -> usize {
-        let Some(given) = values.get(id) else { return 0 };
-        id.spec().accepts.kind.word(&given.value).unwrap_or_else(|| {
-            self.wrong(id, given);
-            0
-        })
-    }
-
-    /// Whether the one word of an option without default is given.
-    fn is_given(&mut self, values: &Values, id: Id) -> bool {
-        self.choice(values, id);
-        values.get(id).is_some()
-    }
-
     fn log(&mut self, server: &Values) -> LogOptions {
         let format = match self.choice(server, Id::LogFormat) {
             1 => LogFormat::Text,
@@ -460,37 +364,6 @@ impl OptionReader {
         }
     }
 
-    fn boolean(&mut self, values: &Values, id: Id) -> bool {
-        let Some(given) = values.get(id) else { return false };
-        boolean(&given.value).unwrap_or_else(|| {
-            self.wrong(id, given);
-            false
-        })
-    }
-
-    pub(super) fn list(&mut self, values: &Values, id: Id) -> Vec<String> {
-        let Some(given) = values.get(id) else { return Vec::new() };
-        let items = given.value.split(',').map(str::trim).filter(|item| !item.is_empty());
-        let items: Vec<String> = items.map(str::to_owned).collect();
-        if items.is_empty() {
-            self.wrong(id, given);
-        }
-        items
-    }
-
-    fn address(&mut self, values: &Values, id: Id) -> IpAddr {
-        let unspecified = IpAddr::from([0, 0, 0, 0]);
-        let Some(given) = values.get(id) else { return unspecified };
-        let text = if given.value == "localhost" { "127.0.0.1" } else { &given.value };
-        match text.trim_start_matches('[').trim_end_matches(']').parse() {
-            Ok(address) => address,
-            Err(_) => {
-                self.wrong(id, given);
-                unspecified
-            }
-        }
-    }
-
     fn path(&mut self, values: &Values) -> String {
         let Some(given) = values.get(Id::Path) else { return String::new() };
         let path = given.value.trim_matches('/');
@@ -509,34 +382,6 @@ impl OptionReader {
             _ => ClientEventsFrom::None,
         }
     }
-}
-
-/// Reads a free text; empty if unset. `load.rs` has reported missing credentials of apps already.
-fn credential(values: &Values, id: Id) -> String {
-    values.get(id).map(|given| given.value.clone()).unwrap_or_default()
-}
-
-/// Longest id or key of an app in bytes. Those that `reverb:install` writes have 6 and 20.
-const CREDENTIAL_BYTES_MAX: usize = 200;
-
-/// Why no request can name an app by this id or key, and what to do.
-fn unreachable(text: &str, is_key: bool) -> Option<String> {
-    let what = if is_key { "key" } else { "id" };
-    if text.len() > CREDENTIAL_BYTES_MAX {
-        return Some(format!("the {what} of an app has at most {CREDENTIAL_BYTES_MAX} bytes"));
-    }
-    if matches!(text, "." | "..") {
-        return Some(format!("clients remove this from a URL: choose another {what}"));
-    }
-    let is_bad = |char: &char| !char.is_ascii_graphic() || "/\\?#%:\"<>".contains(*char);
-    let bad = text.chars().find(is_bad)?;
-    let bad = match bad {
-        ' ' => "a space".to_owned(),
-        bad => shown(bad.encode_utf8(&mut [0; 4])).to_string(),
-    };
-    Some(format!(
-        "it contains {bad}, and the {what} is a part of URLs: use letters, digits and signs such as - and _"
-    ))
 }
 
 fn unknown_kind(name: &str, given: &Sourced) -> String {

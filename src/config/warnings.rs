@@ -2,11 +2,12 @@
 //!
 //! `load.rs` merges the sources and shows these sentences. No sentence contains a secret: they name options and files.
 
-use super::load::{
-    ENVIRONMENT, Sources, app_options, is_from_kubernetes, webhook_options, webhook_values,
-};
 use super::names;
 use super::options::{OPTIONS, OptionId as Id, boolean};
+use super::sources::Sources;
+use super::sources::{
+    ENVIRONMENT, app_options, is_from_kubernetes, webhook_options, webhook_values,
+};
 use super::values::{Sourced, Values, is_null};
 
 /// Warnings about what would be ignored silently otherwise: misspelt names, names that another one overrides, and

@@ -33,7 +33,7 @@ impl Doorbell {
         let (asleep, order) = (&self.asleep, Ordering::Relaxed);
         if asleep.load(order) && asleep.compare_exchange(true, false, order, order).is_ok() {
             // Fails only when 2^64 - 2 rings are pending: then the core is awake, if slow.
-            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+            rustix::io::write(&self.event, &1_u64.to_ne_bytes()).ok();
         }
     }
 
@@ -65,7 +65,7 @@ impl Doorbell {
         let mut descriptors = [PollFd::new(&self.event, PollFlags::IN)];
         while !self.was_rung() {
             // EINTR: look again.
-            let _ = poll(&mut descriptors, None);
+            poll(&mut descriptors, None).ok();
         }
     }
 
@@ -74,8 +74,9 @@ impl Doorbell {
         let mut descriptors = [PollFd::new(&self.event, PollFlags::IN)];
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let time = Timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos().into() };
-        let _ = poll(&mut descriptors, Some(&time));
-        let _ = self.was_rung();
+        // An interrupted wait is repeated by the caller.
+        poll(&mut descriptors, Some(&time)).ok();
+        let _was_rung = self.was_rung();
     }
 }
 

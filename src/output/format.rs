@@ -16,9 +16,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::PEER;
 use super::events::UNNAMED;
 use super::json::JsonParts;
+use super::target::PEER;
 use crate::text::LogLine;
 
 /// Message and fields of a line about what a peer did, in bytes.
@@ -79,12 +79,13 @@ where
 /// A line that is no event of `tracing`: the output itself writes it.
 pub(super) fn own_line(level: Level, format: LineFormat, text: &str) -> Vec<u8> {
     let mut line = LogLine::new(LINE_BYTES_MAX);
-    let _ = line.write_str(text);
+    // What does not fit is cut.
+    line.write_str(text).ok();
     let mut written = String::new();
     let mut writer = Writer::new(&mut written);
     // Writing to a String cannot fail.
     let cut = if line.is_cut() { "…" } else { "" };
-    let _ = write_line(&mut writer, level, format, &[line.as_str(), cut].concat());
+    write_line(&mut writer, level, format, &[line.as_str(), cut].concat()).ok();
     written.into_bytes()
 }
 
@@ -128,11 +129,12 @@ struct LineParts {
 impl Visit for LineParts {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a Line cannot fail.
-        let _ = match field.name() {
+        let written = match field.name() {
             "event" | "channel" => Ok(()),
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
+        written.ok();
     }
 }
 

@@ -57,7 +57,7 @@ impl JsonParts {
     fn text(&mut self, name: &str, value: &dyn fmt::Display) {
         let mut line = LogLine::new(self.left);
         // Writing to a LogLine cannot fail.
-        let _ = write!(line, "{value}");
+        write!(line, "{value}").ok();
         self.left -= line.as_str().len();
         self.member(name, |out| write_cut(line.as_str(), line.is_cut(), out));
     }
@@ -84,7 +84,8 @@ impl Visit for JsonParts {
         match field.name() {
             "message" => {
                 self.message = LogLine::new(self.bytes_max);
-                let _ = write!(self.message, "{value:?}");
+                // A `String` takes everything.
+                write!(self.message, "{value:?}").ok();
             }
             name => self.text(name, &format_args!("{value:?}")),
         }
@@ -94,7 +95,8 @@ impl Visit for JsonParts {
         match field.name() {
             "event" => self.event = super::events::known(value),
             "message" => {
-                let _ = self.message.write_str(value);
+                // What does not fit is cut.
+                self.message.write_str(value).ok();
             }
             name => self.text(name, &value),
         }
@@ -127,7 +129,7 @@ pub(super) fn object(
 ) -> Vec<u8> {
     let mut time = String::new();
     // Writing to a String cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    SystemTime.format_time(&mut Writer::new(&mut time)).ok();
     let mut out = Vec::with_capacity(128 + members.len() + message.len());
     out.extend_from_slice(b"{\"time\":");
     write_string(&time, &mut out);

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -169,7 +169,7 @@ impl OutputLane {
                 return false;
             }
             // Nothing is ever sent: a pause.
-            let _: Result<(), RecvTimeoutError> = is_done.recv_timeout(STEP.min(left));
+            is_done.recv_timeout(STEP.min(left)).ok();
         }
     }
 }
@@ -218,7 +218,7 @@ impl<S: AsFd> Writer<S> {
             }
             if let Some(flushed) = flushed {
                 // The caller of `flush` may have given up.
-                let _ = flushed.try_send(());
+                flushed.try_send(()).ok();
             }
         }
     }

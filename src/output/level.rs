@@ -7,12 +7,13 @@ use std::env;
 use std::sync::OnceLock;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry, reload};
 
 use super::format::LineFormat;
-use super::{ACCESS, Log};
+use super::target::ACCESS;
 use crate::config::LogLevel;
 
 /// Replaces the filter. `false`: there is no log.
@@ -21,22 +22,25 @@ type ReplaceFilter = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 static REPLACE: OnceLock<ReplaceFilter> = OnceLock::new();
 
 /// Starts the log of the process.
-pub(super) fn install(format: LineFormat, level: Option<LogLevel>) {
+pub(super) fn install<W>(format: LineFormat, level: Option<LogLevel>, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let (filter, handle) = reload::Layer::new(filter(level));
     let lines = fmt::layer()
         // Internal errors would go to standard error, past the queue.
         .log_internal_errors(false)
         .event_format(format)
-        .with_writer(Log);
+        .with_writer(writer);
     let replace: ReplaceFilter = Box::new(move |filter| handle.reload(filter).is_ok());
     registry().with(filter).with(lines).init();
     // The process has one log.
-    let _ = REPLACE.set(replace);
+    REPLACE.set(replace).ok();
 }
 
 /// Logs events of this level and above from now on. `None`: what `RUST_LOG` asks for, or INFO. Returns `false` if the
 /// log was not started.
-pub fn set_level(level: Option<LogLevel>) -> bool {
+pub(crate) fn set_level(level: Option<LogLevel>) -> bool {
     REPLACE.get().is_some_and(|replace| replace(filter(level)))
 }
 

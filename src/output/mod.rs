@@ -13,6 +13,7 @@ mod format;
 mod json;
 mod lane;
 mod level;
+mod target;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,18 +25,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 use budget::RateBudget;
-pub use lane::LostLines;
+pub(crate) use lane::LostLines;
 use lane::{Bounds, LossReport, OutputLane, Reported};
-pub use level::set_level;
-
-/// The `tracing` target of lines that peers can cause: shorter, and with a smaller budget.
-pub const PEER: &str = "ringverb::peer";
-
-/// The target of the access log, with a budget of its own.
-pub const ACCESS: &str = "ringverb::access";
+pub(crate) use level::set_level;
+pub(crate) use target::{ACCESS, PEER};
 
 /// How long the end of the process waits for queued lines.
-pub const FINISH_TIME: Duration = Duration::from_secs(1);
+pub(crate) const FINISH_TIME: Duration = Duration::from_secs(1);
 
 const LOG_BOUNDS: Bounds = Bounds { texts_max: 2_048, bytes_max: 1 << 20 };
 const EVENT_BOUNDS: Bounds = Bounds { texts_max: 8_192, bytes_max: 8 << 20 };
@@ -70,7 +66,7 @@ struct Output {
 
 /// How to write.
 #[derive(Clone, Copy, Debug)]
-pub struct OutputSettings {
+pub(crate) struct OutputSettings {
     /// Standard output is for events alone.
     pub prints_events: bool,
     /// Colour is wanted where the log is a terminal.
@@ -86,7 +82,7 @@ pub struct OutputSettings {
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn start(settings: OutputSettings) -> io::Result<()> {
+pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
     let OutputSettings { prints_events, color, format, level, is_local } = settings;
     let is_terminal =
         if prints_events { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
@@ -113,7 +109,7 @@ pub fn start(settings: OutputSettings) -> io::Result<()> {
     if OUTPUT.set(output).is_err() {
         return Ok(());
     }
-    level::install(format, level);
+    level::install(format, level, Log);
     report_panics();
     // A file that reaches its size limit (ulimit -f) then fails with EFBIG, instead of ending the process.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
@@ -138,7 +134,7 @@ fn report_panics() {
 
 /// Whether text for the log may have colours.
 #[must_use]
-pub fn has_color() -> bool {
+pub(crate) fn has_color() -> bool {
     OUTPUT.get().is_some_and(|output| output.color)
 }
 
@@ -150,18 +146,18 @@ pub fn lost_lines() -> LostLines {
 
 /// Whether the log is lines of JSON.
 #[must_use]
-pub fn is_json() -> bool {
+pub(crate) fn is_json() -> bool {
     OUTPUT.get().is_some_and(|output| output.is_json)
 }
 
 /// Writes the report of a command that ends by itself to standard output, as it is.
-pub fn log_text(text: &str) {
+pub(crate) fn log_text(text: &str) {
     log_text_as("notice", text);
 }
 
 /// Writes text of several lines to where the log goes: the start message, and what `--debug` shows. In a log of JSON
 /// it is the message of this event.
-pub fn log_text_as(event: &str, text: &str) {
+pub(crate) fn log_text_as(event: &str, text: &str) {
     match OUTPUT.get() {
         Some(output) if output.is_json => {
             output.log().push(json::object(event, Level::INFO, &[], text.trim_end(), false));
@@ -172,14 +168,14 @@ pub fn log_text_as(event: &str, text: &str) {
 }
 
 /// Writes whole lines of events to standard output. If its reader is slow they are dropped and counted.
-pub fn events(lines: Vec<u8>) {
+pub(crate) fn events(lines: Vec<u8>) {
     if let Some(output) = OUTPUT.get() {
         output.stdout.push(lines);
     }
 }
 
 /// Writes text to standard error: errors and warnings that are no lines of the log.
-pub fn write_stderr(text: &str) {
+pub(crate) fn write_stderr(text: &str) {
     write_stderr_as("notice", Level::INFO, text);
 }
 
@@ -195,7 +191,7 @@ fn write_stderr_as(event: &str, level: Level, text: &str) {
 
 /// What a message on standard error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoticeKind {
+pub(crate) enum NoticeKind {
     Error,
     Warning,
     Note,
@@ -204,12 +200,12 @@ pub enum NoticeKind {
 static ERRORS_HAVE_COLOR: AtomicBool = AtomicBool::new(false);
 
 /// Allows colour in messages on standard error, if that is a terminal.
-pub fn allow_color(is_wanted: bool) {
+pub(crate) fn allow_color(is_wanted: bool) {
     ERRORS_HAVE_COLOR.store(is_wanted && io::stderr().is_terminal(), Ordering::Relaxed);
 }
 
 /// Writes a message to standard error, with the word for its kind before it.
-pub fn notice(kind: NoticeKind, text: &str) {
+pub(crate) fn notice(kind: NoticeKind, text: &str) {
     let (word, paint, level) = match kind {
         NoticeKind::Error => ("error", "\x1b[1;31m", Level::ERROR),
         NoticeKind::Warning => ("warning", "\x1b[1;33m", Level::WARN),
@@ -227,12 +223,12 @@ pub fn notice(kind: NoticeKind, text: &str) {
 
 /// Whether text that goes to standard output may have colours, for commands that end by themselves.
 #[must_use]
-pub fn stdout_may_have_color(is_wanted: bool) -> bool {
+pub(crate) fn stdout_may_have_color(is_wanted: bool) -> bool {
     is_wanted && io::stdout().is_terminal()
 }
 
 /// Writes queued lines, for `FINISH_TIME` at most. Reports on standard error what the log could not write.
-pub fn finish() {
+pub(crate) fn finish() {
     let Some(output) = OUTPUT.get() else { return };
     let deadline = lane::now() + FINISH_TIME;
     output.stdout.flush(deadline);
@@ -249,14 +245,14 @@ pub fn finish() {
 }
 
 /// Ends the process after the queued lines are written.
-pub fn exit(code: i32) -> ! {
+pub(crate) fn exit(code: i32) -> ! {
     finish();
     std::process::exit(code)
 }
 
 fn directly(mut stream: impl Write, text: &str) {
     // Without the stream there is no way to report the error.
-    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).ok();
 }
 
 fn report_here(format: format::LineFormat) -> LossReport {

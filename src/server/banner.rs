@@ -148,7 +148,7 @@ pub(super) fn render(
     let (grey, plain) = paint(GREY);
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {grey}{name:<8}{plain} {value}");
+        writeln!(text, "  {grey}{name:<8}{plain} {value}").ok();
     };
     line("address", &format!("{}{}", started.address, summary.path));
     if public.is_given {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nodes_meet_is_told_without_credentials() {
+    fn the_start_message_names_redis_without_credentials() {
         let with = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             rendered(&Sources { environment: pairs.collect(), ..Sources::default() })
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn development_mode_says_so_and_gives_everything() {
+    fn the_start_message_of_development_mode_has_all_credentials() {
         let text = rendered(&Sources::default());
         for part in [
             "this is a development app",

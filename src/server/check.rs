@@ -61,7 +61,7 @@ pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
         };
         let (paint, plain) = if style.color { (paint, PLAIN) } else { ("", "") };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {paint}{word:<8}{plain} {what:<8} {sentence}");
+        writeln!(text, "  {paint}{word:<8}{plain} {what:<8} {sentence}").ok();
     }
     text
 }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_masked_and_sources_told() {
+    fn secrets_are_masked_and_sources_are_shown() {
         let sources = Sources {
             environment: [
                 ("REVERB_APP_ID", "1"),

@@ -2,7 +2,9 @@
 //! that speak to a running server. Each command has the options that apply to it, and no others.
 
 mod change;
+mod client;
 mod notes;
+mod shared;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -14,19 +16,14 @@ use rustix::process::Pid;
 
 use super::takeover::replacement::Role;
 pub(super) use change::{
-    AdminTarget, AppArguments, AppCommand, DisconnectArguments, UnsubscribeArguments,
-    WhoseArguments,
+    AppArguments, AppCommand, DisconnectArguments, UnsubscribeArguments, WhoseArguments,
 };
-use notes::{
-    APP_EXAMPLES, CHANNELS_EXAMPLES, CHECK_NOTES, COMPLETIONS_EXAMPLES, DISCONNECT_EXAMPLES,
-    DOCTOR_NOTES, EXAMPLES, HEALTH_NOTES, LISTEN_EXAMPLES, LONG, PUBLISH_EXAMPLES, RELOAD_NOTES,
-    TOP_NOTES, UNSUBSCRIBE_EXAMPLES, USERS_EXAMPLES,
-};
+use notes::{CHECK_NOTES, COMPLETIONS_EXAMPLES, DOCTOR_NOTES, EXAMPLES, LONG};
 
 use crate::config::options::{self, OptionId};
-
-const SERVER: &str = "Server";
-const FILES: &str = "Files";
+pub(super) use client::{ClientCommand, ListenArguments, PublishArguments, TopArguments};
+use shared::SERVER;
+pub(super) use shared::{Address, CommandTarget, FileArguments};
 
 /// Set by `packaging/release`: commit and its date.
 const COMMIT: Option<&str> = option_env!("RINGVERB_COMMIT");
@@ -83,26 +80,6 @@ struct ServerArguments {
     io: Option<String>,
     #[arg(long, value_name = "NAME", help_heading = SERVER, help = OptionId::Hostname.spec().flag_help())]
     hostname: Option<String>,
-}
-
-/// Where the configuration is.
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct FileArguments {
-    /// Configuration file [ringverb.toml, if it exists]
-    #[arg(long, value_name = "FILE", help_heading = FILES)]
-    pub(super) config: Option<PathBuf>,
-    /// Laravel's environment file [.env, if it exists]
-    #[arg(long, value_name = "FILE", help_heading = FILES)]
-    pub(super) env_file: Option<PathBuf>,
-    /// Read .env.NAME instead of .env if it exists, as artisan does [APP_ENV of the environment]
-    #[arg(long, value_name = "NAME", help_heading = FILES)]
-    pub(super) env: Option<String>,
-    #[arg(long, value_name = "FILE", help_heading = FILES, help = OptionId::LaravelConfig.spec().flag_help())]
-    pub(super) laravel_config: Option<String>,
-}
-
-impl FileArguments {
-    const NONE: Self = Self { config: None, env_file: None, env: None, laravel_config: None };
 }
 
 /// What a new process takes over from the one that runs.
@@ -175,164 +152,6 @@ pub(super) struct DoctorArguments {
     server: ServerArguments,
     #[command(flatten)]
     files: FileArguments,
-}
-
-/// Commands that speak to a running server, with the app of the same configuration.
-#[derive(Clone, Debug, Subcommand)]
-pub(super) enum ClientCommand {
-    /// Publish one event to a channel of a running server
-    #[command(after_help = PUBLISH_EXAMPLES)]
-    Publish(PublishArguments),
-    /// List the occupied channels of a running server
-    #[command(after_help = CHANNELS_EXAMPLES)]
-    Channels(ChannelsArguments),
-    /// List the users in a presence channel of a running server
-    #[command(after_help = USERS_EXAMPLES)]
-    Users(UsersArguments),
-    /// Show the events of channels of a running server as they come
-    #[command(after_help = LISTEN_EXAMPLES)]
-    Listen(ListenArguments),
-    /// Ask a running server whether it is up, as a load balancer does
-    #[command(after_help = HEALTH_NOTES)]
-    Health(Address),
-    /// Watch a running server in the terminal: rates, cores, memory, refusals
-    #[command(after_help = TOP_NOTES)]
-    Top(TopArguments),
-    /// Close connections of a running server, or tell clients to connect again
-    #[command(after_help = DISCONNECT_EXAMPLES)]
-    Disconnect(DisconnectArguments),
-    /// End a subscription of a user or of a connection
-    #[command(after_help = UNSUBSCRIBE_EXAMPLES)]
-    Unsubscribe(UnsubscribeArguments),
-    /// Let a running server read its configuration again; connections stay
-    #[command(after_help = RELOAD_NOTES)]
-    Reload(AdminTarget),
-    /// Show and change the apps of a running server (RINGVERB_APPS_FILE)
-    #[command(after_help = APP_EXAMPLES)]
-    App(AppArguments),
-}
-
-impl ClientCommand {
-    /// Where the server is, for commands that speak to its own port.
-    pub(super) fn address(&self) -> Option<&Address> {
-        match self {
-            Self::Publish(arguments) => Some(&arguments.target.address),
-            Self::Channels(arguments) => Some(&arguments.target.address),
-            Self::Users(arguments) => Some(&arguments.target.address),
-            Self::Listen(arguments) => Some(&arguments.target.address),
-            Self::Disconnect(arguments) => Some(&arguments.target.address),
-            Self::Unsubscribe(arguments) => Some(&arguments.target.address),
-            Self::Health(address) => Some(address),
-            Self::Top(_) | Self::Reload(_) | Self::App(_) => None,
-        }
-    }
-
-    fn files(&self) -> &FileArguments {
-        match (self, self.address()) {
-            (_, Some(address)) => &address.files,
-            (Self::Top(arguments), _) => &arguments.target.files,
-            (Self::Reload(target), _) => &target.files,
-            (Self::App(arguments), _) => &arguments.target.files,
-            // All others have an address.
-            (_, None) => const { &FileArguments::NONE },
-        }
-    }
-}
-
-/// Which server and app.
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct CommandTarget {
-    /// App to speak for, if several are configured [the first]
-    #[arg(long, value_name = "ID", help_heading = SERVER)]
-    pub(super) app: Option<String>,
-    #[command(flatten)]
-    pub(super) address: Address,
-}
-
-/// Where the server is.
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct Address {
-    /// The server's own address, such as http://127.0.0.1:8080/prefix [from the configuration]
-    #[arg(long, value_name = "URL", help_heading = SERVER)]
-    pub(super) url: Option<String>,
-    /// Address of the server [from the configuration]
-    #[arg(long, value_name = "ADDRESS", help_heading = SERVER)]
-    pub(super) host: Option<String>,
-    /// Port of the server [from the configuration, or 8080]
-    #[arg(long, value_name = "PORT", help_heading = SERVER)]
-    pub(super) port: Option<String>,
-    /// Prefix of the server's URL paths [from the configuration]
-    #[arg(long, value_name = "PATH", help_heading = SERVER)]
-    pub(super) path: Option<String>,
-    #[command(flatten)]
-    pub(super) files: FileArguments,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct PublishArguments {
-    /// Name on the wire: private-orders.1, not orders.1
-    pub(super) channel: String,
-    /// Name of the event
-    pub(super) event: String,
-    /// Data of the event
-    #[arg(value_name = "JSON", allow_hyphen_values = true)]
-    pub(super) data: String,
-    /// Send the data as plain text, whatever it is
-    #[arg(long)]
-    pub(super) text: bool,
-    /// Leave out this connection: what toOthers() does
-    #[arg(long, value_name = "ID")]
-    pub(super) socket_id: Option<String>,
-    /// Ask for attributes of the channel, too, and print them: user_count, subscription_count, cache
-    #[arg(long, value_name = "ATTRIBUTES")]
-    pub(super) info: Option<String>,
-    #[command(flatten)]
-    pub(super) target: CommandTarget,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct ChannelsArguments {
-    /// Only channels that start with this, such as presence-
-    #[arg(default_value = "", hide_default_value = true)]
-    pub(super) prefix: String,
-    #[command(flatten)]
-    pub(super) target: CommandTarget,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct UsersArguments {
-    /// Name on the wire: presence-room, not room
-    pub(super) channel: String,
-    #[command(flatten)]
-    pub(super) target: CommandTarget,
-}
-
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct ListenArguments {
-    /// Names on the wire: private-orders.1, not orders.1
-    #[arg(required = true, value_name = "CHANNEL")]
-    pub(super) channels: Vec<String>,
-    /// User to join presence channels as [ringverb-listen]
-    #[arg(long, value_name = "ID")]
-    pub(super) user: Option<String>,
-    /// Print each event as it came, one line of JSON; notes go to standard error
-    #[arg(long)]
-    pub(super) json: bool,
-    /// End after that many events; messages of the protocol do not count
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) count: Option<u64>,
-    #[command(flatten)]
-    pub(super) target: CommandTarget,
-}
-
-/// `ringverb top`.
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct TopArguments {
-    /// Print the state once as text, with the rates of one second
-    #[arg(long)]
-    pub(super) once: bool,
-    #[command(flatten)]
-    pub(super) target: AdminTarget,
 }
 
 impl Arguments {
@@ -509,79 +328,4 @@ fn given<const N: usize>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
-        let line = ["ringverb", "start", "--port", "9", "--debug", "--print-events", "json"];
-        let flags = Arguments::parse_from(line).flags();
-        let values = [OptionId::Port, OptionId::Debug, OptionId::PrintEvents];
-        assert_eq!(values.map(|id| flags[&id].as_str()), ["9", "true", "json"]);
-        assert_eq!(flags.len(), 3);
-        assert!(Arguments::try_parse_from(["ringverb", "--print-events", "xml"]).is_err());
-    }
-
-    /// `php artisan reverb:start` has these options; options before the command still work.
-    #[test]
-    fn artisans_command_is_known_and_options_may_precede_any_command() {
-        let line =
-            "ringverb reverb:start --host=127.0.0.1 --port=9 --path=/ws --hostname=a.test --debug";
-        let arguments = Arguments::parse_from(line.split(' '));
-        assert!(matches!(arguments.command, Some(Command::Start(_))));
-        let flags = arguments.flags();
-        for (id, value) in [
-            (OptionId::Host, "127.0.0.1"),
-            (OptionId::Port, "9"),
-            (OptionId::Path, "/ws"),
-            (OptionId::Hostname, "a.test"),
-            (OptionId::Debug, "true"),
-        ] {
-            assert_eq!(flags[&id], value);
-        }
-        let line = "ringverb --port 8 --env-file a --takeover start --port 9 --config b";
-        let arguments = Arguments::parse_from(line.split(' '));
-        assert_eq!(arguments.flags()[&OptionId::Port], "9");
-        let files = arguments.files();
-        assert_eq!((files.env_file, files.config), (Some("a".into()), Some("b".into())));
-        assert_eq!(arguments.takeover(), Some(TakeOver::Connections));
-        let line = "ringverb start --port 9 --stand-in-for=7";
-        let arguments = Arguments::parse_from(line.split(' '));
-        assert_eq!(arguments.role(), Role::StandIn(Pid::from_raw(7).unwrap()));
-        assert_eq!(arguments.takeover(), Some(TakeOver::Connections));
-        let line = "ringverb start --takeover=listeners --takeover";
-        assert!(Arguments::try_parse_from(line.split(' ')).is_err());
-    }
-
-    #[test]
-    fn the_long_version_has_commit_and_features() {
-        let version = Arguments::described().render_long_version();
-        let parts = [env!("CARGO_PKG_VERSION"), "\ncommit: ", "\nfeatures: io_uring epoll"];
-        for part in parts {
-            assert!(version.contains(part), "{version}");
-        }
-        assert!(Arguments::described().render_version().lines().count() == 1);
-    }
-
-    #[test]
-    fn each_command_has_the_options_that_apply_to_it() {
-        let mut command = Arguments::command();
-        let names = ["--workers", "--debug", "--takeover", "--print-events", "--hostname", "--io"];
-        for name in ["publish", "listen", "channels", "users", "health", "check", "doctor"] {
-            let found = command.find_subcommand_mut(name).expect("a command");
-            let help = found.render_long_help().to_string();
-            let is_server = ["check", "doctor"].contains(&name);
-            let own = if is_server { &names[1..4] } else { &names[..] };
-            for option in own {
-                assert!(!help.contains(option), "{name} {option}");
-            }
-            assert!(help.contains("--port") && help.contains("--env-file"), "{name}: {help}");
-            assert_eq!(
-                help.contains("--app"),
-                !["health", "check", "doctor"].contains(&name),
-                "{name}"
-            );
-        }
-    }
-}
+mod tests;

@@ -64,13 +64,15 @@ impl Control {
             let mut runtime = match built {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    let _ = started.send(Err(error));
+                    // Fails only if the receiver has ended, which then needs nothing.
+                    started.send(Err(error)).ok();
                     return;
                 }
             };
             runtime.block_on(async move {
                 let readable = Readable::of(&rung);
-                let _ = started.send(readable.as_ref().map(|_| ()).map_err(repeated));
+                // Fails only if the receiver has ended, which then needs nothing.
+                started.send(readable.as_ref().map(|_| ()).map_err(repeated)).ok();
                 if let Ok(readable) = readable {
                     run_setups(&rung, &readable, &queue).await;
                 }
@@ -95,7 +97,8 @@ impl Control {
     {
         let (done, result) = mpsc::channel();
         let setup = move || {
-            let _ = done.send(setup().map(|task| drop(monoio::spawn(task))));
+            // Fails only if the receiver has ended, which then needs nothing.
+            done.send(setup().map(|task| drop(monoio::spawn(task)))).ok();
         };
         self.setups.try_send(Box::new(setup)).map_err(|_| ended())?;
         (&self.bell).write_all(&[1])?;

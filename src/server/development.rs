@@ -99,7 +99,8 @@ fn publish_in(directory: &Path, access: &DevelopmentAccess) -> io::Result<Publis
     match written {
         Ok(file) => Ok(Published { path, file }),
         Err(error) => {
-            let _ = fs::remove_file(&new);
+            // If it stays, the next start removes it.
+            fs::remove_file(&new).ok();
             Err(error)
         }
     }

@@ -92,7 +92,7 @@ impl Life {
             wake_all(&doorbells);
             wait_for_redis(&shared, &doorbells);
         }
-        watch::tell_all(&shared.overload.refusals);
+        watch::log_all(&shared.overload.refusals);
         if let Some(admin) = admin.filter(|_| matches!(end, End::Drain)) {
             admin.remove_file();
         }
@@ -106,13 +106,13 @@ impl Life {
         }
         // After SIGUSR2 the server goes on, in the process that took over from this stand-in.
         if !is_stage {
-            tell_stopped(&shared, asked_at);
+            log_stopped(&shared, asked_at);
         }
         if drained { Ok(Ended::Stopped) } else { Err(StartError::Grace) }
     }
 }
 
-fn tell_stopped(shared: &Shared, asked_at: Moment) {
+fn log_stopped(shared: &Shared, asked_at: Moment) {
     let millis = shared.clock.now().0.saturating_sub(asked_at.0);
     tracing::info!(
         event = "server_stopped",

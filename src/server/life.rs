@@ -7,54 +7,38 @@
 //! (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost alone; the supervisor
 //! restarts it.
 
+mod threads;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
 use core_affinity::CoreId;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::backend::SignalDelivery;
-use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::admin::{self, Claimed, ScrapeSources};
 use super::certificates::Certificates;
-use super::change::{Changer, Origin, PendingReload, first_link};
+use super::change::{Changer, Origin, first_link};
 use super::cli::TakeOver;
-use super::control::{Control, Readable};
+use super::control::Control;
 use super::delay::{Delay, open_connections};
 use super::ending::{End, Ended, Life, ONE_WISH};
-use super::locked::LockedMemory;
 use super::probe::StartError;
 use super::succession;
 use super::supervision::{self, Watchdog};
 use super::takeover::rendezvous::Places;
-use super::takeover::replacement::{self, Program, Role, SIGNALS, ignored, reap};
+use super::takeover::replacement::{self, Program, Role, reap};
 use super::takeover::{self, Offer, Offering, OldProcess, Order, transfer};
-use super::watch::Watch;
-use crate::admission::overload::Overload;
-use crate::app::Apps;
 use crate::config::{Config, TlsOptions};
-use crate::live::LiveLog;
-use crate::mailbox::{self, Doorbell};
-use crate::metrics::CoreMetrics;
-use crate::shard::NodeId;
+use crate::mailbox::Doorbell;
 use crate::text::Counted;
-use crate::webhook;
-use crate::worker::configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
-use crate::worker::inspect::Desk;
+use crate::worker::Shared;
 use crate::worker::kernel::Choice;
-use crate::worker::redis::RedisConnections;
 use crate::worker::time::{Clock, unix_seconds};
-use crate::worker::transfer::{Rendezvous, Transfer};
-use crate::worker::{self, Ends, Phase, PortListener, Shared, hold_signals};
-
-/// Rows of metrics for apps that are added at run time. Further ones share a row until the next start.
-const METRIC_ROWS_TO_COME: usize = 64;
+use crate::worker::transfer::Rendezvous;
+use threads::{Threads, share, start_threads};
 
 /// What can be announced once all listeners stand.
 #[derive(Clone, Debug)]
@@ -77,16 +61,6 @@ struct Found {
     rendezvous: Option<Rendezvous>,
     admin: Claimed,
 }
-
-/// The threads of a server, and what the main thread needs of them.
-struct Threads {
-    doorbells: Arc<[Doorbell]>,
-    webhooks: webhook::Webhooks,
-    control: Control,
-}
-
-/// What workers get beside what they share.
-type WorkerEnds<'a> = (Vec<TcpListener>, Option<&'a Certificates>, &'a Arc<ConfigurationLink>);
 
 /// Runs the server until a signal ends it, with its workers pinned to `pins` in turn, if there are any.
 ///
@@ -156,7 +130,7 @@ pub(super) fn serve(
         started_unix_seconds,
     };
     let admin = admin.serve(sources, order_sender).map_err(StartError::Start)?;
-    tell_started(role, &shared, old_process);
+    report_started(role, &shared, old_process);
     on_start(Started { address, admin: described });
     let end = wait(&mut changer, &control, &orders, &mut program);
     let life = Life { shared, doorbells, webhooks, offering, admin, grace };
@@ -204,33 +178,12 @@ fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Foun
     Ok(Found { old_process, listeners, address, places, clock, rendezvous, admin })
 }
 
-/// Starts the control thread, the workers and the webhooks, and waits until each worker can serve.
-fn start_threads(
-    shared: &Arc<Shared>,
-    ends: WorkerEnds<'_>,
-    pins: &[CoreId],
-    orders: Sender<Order>,
-) -> Result<Threads, StartError> {
-    let workers = shared.config.workers;
-    // Registered before any worker runs, so that no signal is missed.
-    let control = start_control(orders).map_err(StartError::Start)?;
-    // Measured before anybody can connect: without a measurement, memory has no limit.
-    let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
-    let (doorbells, webhooks) = start_workers(shared, ends, pins)?;
-    shared.started.wait();
-    if let Some(error) = shared.unstartable.get() {
-        return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
-    }
-    watch.start(&control).map_err(StartError::Start)?;
-    Ok(Threads { doorbells, webhooks, control })
-}
-
 /// Tells the supervisor and the old process that this process serves.
-fn tell_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
+fn report_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
     match role {
         // For systemd the main process stays the one that it started.
         Role::StandIn(_) => {}
-        Role::TakesBack(_) | Role::Server => supervision::tell_ready(),
+        Role::TakesBack(_) | Role::Server => supervision::notify_ready(),
     }
     // It may exit now: the supervisor knows this process.
     drop(old_process);
@@ -243,14 +196,14 @@ fn tell_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
         }
         Role::TakesBack(stand_in) => {
             reap(stand_in, Arc::default());
-            tell_complete(shared);
+            log_complete(shared);
         }
         Role::Server => {}
     }
 }
 
 /// SIGUSR2 is carried out. In a cluster connections do not move.
-fn tell_complete(shared: &Shared) {
+fn log_complete(shared: &Shared) {
     match shared.transfer.incoming {
         Some(_) => {
             let kept = Counted(open_connections(shared), "connection");
@@ -300,141 +253,6 @@ fn forbid_dumps() {
             event = "system_setting_refused",
             "a crash may write a core dump that contains secrets: {error}"
         );
-    }
-}
-
-fn share(
-    mut config: Config,
-    io: Choice,
-    clock: Clock,
-    incoming: Option<Rendezvous>,
-) -> Result<Shared, StartError> {
-    let workers = config.workers;
-    let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
-    let random = || getrandom::u64().map_err(|_| StartError::Random);
-    let channel_hash_seed = random()?;
-    let node = NodeId(random()?);
-    let redis = config.scaling.clone().map(|scaling| RedisConnections::new(node, scaling, workers));
-    if redis.is_some() {
-        // Other nodes know this one by its number only.
-        let host = rustix::system::uname();
-        let host = host.nodename().to_string_lossy();
-        let process = std::process::id();
-        tracing::info!(
-            event = "node_started",
-            "this is node {:016x} (host {host}, pid {process})",
-            node.0
-        );
-    }
-    let rows = apps.iter().len() + METRIC_ROWS_TO_COME;
-    let running = RunningConfiguration::new(1, apps, &config);
-    let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
-    Ok(Shared {
-        io,
-        overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
-        desks: (0..workers).map(|_| Desk::default()).collect(),
-        live: Arc::new(LiveLog::new(workers)),
-        metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
-        config,
-        current: CurrentConfiguration::new(Arc::new(running)),
-        unready: AtomicBool::new(false),
-        phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
-        transfer: Transfer::new(workers, incoming),
-        redis,
-        drained: AtomicUsize::new(0),
-        drained_ticks: zeros(),
-        heartbeats: zeros(),
-        unstartable: OnceLock::new(),
-        started: Barrier::new(workers + 1),
-        listeners_closed: AtomicUsize::new(0),
-        clock,
-        channel_hash_seed,
-        sockets_reserved: descriptors_max(),
-    })
-}
-
-/// Starts the workers, and the webhooks if some app has any.
-fn start_workers(
-    shared: &Arc<Shared>,
-    (listeners, certificates, configuration): WorkerEnds<'_>,
-    pins: &[CoreId],
-) -> Result<(Arc<[Doorbell]>, webhook::Webhooks), StartError> {
-    let workers = shared.config.workers;
-    let mailboxes =
-        mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
-    let doorbells = mailboxes[0].doorbells();
-    let settings = webhook::WebhookSettings::new(&shared.config, workers);
-    let apps = configuration.configuration.apps.clone();
-    let (webhooks, feeds) =
-        webhook::start(apps, workers, settings, shared.live.clone()).map_err(StartError::Start)?;
-    let mut feeds = feeds.into_iter();
-    // After a take-over by fewer workers some have several.
-    let mut by_worker: Vec<Vec<PortListener>> = (0..workers).map(|_| Vec::new()).collect();
-    let (plain, secure) = by_port(listeners, &shared.config).map_err(StartError::Start)?;
-    for listeners in [plain, secure] {
-        for (index, listener) in listeners.into_iter().enumerate() {
-            by_worker[index % workers].push(listener);
-        }
-    }
-    for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
-        let acceptor = certificates.map(Certificates::link);
-        let configuration = configuration.clone();
-        let ends = Ends { mailbox, listeners, feed: feeds.next(), acceptor, configuration };
-        let pin_to = (!pins.is_empty()).then(|| pins[index % pins.len()]);
-        start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
-    }
-    Ok((doorbells, webhooks))
-}
-
-/// The plain listeners and those for TLS.
-fn by_port(
-    listeners: Vec<TcpListener>,
-    config: &Config,
-) -> io::Result<(Vec<PortListener>, Vec<PortListener>)> {
-    let (mut plain, mut secure) = (Vec::new(), Vec::new());
-    for listener in listeners {
-        let port = listener.local_addr()?.port();
-        let is_secure =
-            config.tls.as_ref().is_some_and(|tls| tls.port.is_none_or(|tls| tls == port));
-        let listeners = if is_secure { &mut secure } else { &mut plain };
-        listeners.push(PortListener { listener, is_secure });
-    }
-    Ok((plain, secure))
-}
-
-/// Starts the control thread, with the task that reports signals.
-fn start_control(orders: Sender<Order>) -> io::Result<Control> {
-    let (read, write) = UnixStream::pair()?;
-    let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly, SIGNALS)?;
-    // The program before this one in the same process may have held them back. Threads inherit that.
-    hold_signals(&SIGNALS, false)?;
-    let control = Control::start()?;
-    let pending = PendingReload::default();
-    control.run(move || {
-        let readable = Readable::of(signals.get_read())?;
-        Ok(async move {
-            loop {
-                readable.wait().await;
-                let wanted = signals.pending().filter_map(|signal| order_of(signal, &pending));
-                // Nobody listens once the main thread has come to its end.
-                wanted.for_each(|what| drop(orders.send(what)));
-            }
-        })
-    })?;
-    Ok(control)
-}
-
-/// What a signal asks of the server; `None` for one that it ignores, or that adds nothing.
-fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
-    match signal {
-        SIGUSR2 => Some(Order::Replace),
-        SIGHUP => pending.request(None).map(|request| Order::Change(Box::new(request))),
-        SIGINT => Some(Order::End("SIGINT")),
-        SIGTERM => Some(Order::End("SIGTERM")),
-        signal => {
-            tracing::info!(event = "signal_ignored", "{}", ignored(signal));
-            None
-        }
     }
 }
 
@@ -498,7 +316,7 @@ fn wait(
                     return drains(shared, signal);
                 }
                 None => {
-                    supervision::tell_stopping();
+                    supervision::notify_stopping();
                     match Delay::begin(shared, signal) {
                         None => return drains(shared, signal),
                         begun => delay = begun,
@@ -524,23 +342,4 @@ fn drains(shared: &Shared, signal: &str) -> End {
         "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
     );
     End::Drain
-}
-
-fn start_worker(
-    index: usize,
-    shared: Arc<Shared>,
-    ends: Ends,
-    pin_to: Option<CoreId>,
-) -> io::Result<()> {
-    let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-    let run = move || worker::run(shared, ends, pin_to);
-    // Nobody waits for it: the process ends when the main thread does.
-    thread.spawn(run).map(drop)
-}
-
-/// Descriptors the process may have, capped: room for them is reserved in address space.
-fn descriptors_max() -> usize {
-    const RESERVED_MAX: u64 = 1 << 20;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    usize::try_from(limit.unwrap_or(RESERVED_MAX).min(RESERVED_MAX)).unwrap_or(1 << 16)
 }

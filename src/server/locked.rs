@@ -17,7 +17,7 @@ const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ul
 
 /// What so many workers need, and may have.
 #[derive(Clone, Copy, Debug)]
-pub struct LockedMemory {
+pub(crate) struct LockedMemory {
     pub(super) workers: usize,
     pub(super) needed: u64,
     /// `None`: without a limit.

@@ -14,6 +14,7 @@ mod delay;
 mod development;
 mod doctor;
 mod ending;
+mod generated;
 mod life;
 mod listeners;
 mod locked;
@@ -50,8 +51,9 @@ use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand, Do
 use development::DevelopmentAccess;
 use doctor::Verdict;
 use ending::Ended;
+use generated::generated_credentials;
 use locked::LockedMemory;
-pub use probe::StartError;
+pub(crate) use probe::StartError;
 use resources::Resources;
 use takeover::replacement::{self, Role};
 
@@ -60,10 +62,11 @@ use takeover::replacement::{self, Role};
 pub fn main() -> ExitCode {
     // A SIGHUP that arrives before its handler exists would end the process. A held one is a reload later. The call
     // fails only for a number that is no signal.
-    let _ = hold_signals(&[SIGHUP], true);
+    hold_signals(&[SIGHUP], true).ok();
     let arguments = Arguments::read();
     if !arguments.is_start() {
-        let _ = hold_signals(&[SIGHUP], false);
+        // Without it a signal is handled at once, as it would be without an exchange.
+        hold_signals(&[SIGHUP], false).ok();
     }
     if let Some(stand_in) = arguments.minds() {
         return mind(stand_in, &arguments);
@@ -397,21 +400,4 @@ fn refuse(problems: &[String], consequence: &str) -> ExitCode {
 fn fail(error: &StartError) -> ExitCode {
     output::notice(NoticeKind::Error, &error.to_string());
     ExitCode::FAILURE
-}
-
-/// Six digits, and twice 20 lowercase characters, as `reverb:install` generates them.
-fn generated_credentials() -> DevelopmentApp {
-    let mut bytes = [0_u8; 48];
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        panic!("the kernel returned no random numbers: {error}");
-    }
-    let text = |bytes: &[u8], alphabet: &[u8]| -> String {
-        bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
-    };
-    const LOWERCASE: &[u8] = b"abcdefghijklmnopqrstuvwxyz012345";
-    DevelopmentApp {
-        id: text(&bytes[..1], b"123456789") + &text(&bytes[1..6], b"0123456789"),
-        key: text(&bytes[6..26], LOWERCASE),
-        secret: text(&bytes[26..46], LOWERCASE),
-    }
 }

@@ -22,9 +22,10 @@ pub(super) fn remove(path: &Path, own: &Metadata) {
     }
     if !fs::symlink_metadata(aside).is_ok_and(|found| is_own(&found)) {
         // A link, unlike a renaming, replaces nothing.
-        let _ = fs::hard_link(aside, path);
+        fs::hard_link(aside, path).ok();
     }
-    let _ = fs::remove_file(aside);
+    // If it stays, the next start removes it.
+    fs::remove_file(aside).ok();
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::worker::kernel::{Choice, KernelRefusal, choose};
 
 /// Why the server does not run: what happened, why, what to do next.
 #[derive(Debug)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// io_uring cannot be used, and the configuration allows nothing else.
     NoRing(KernelRefusal),
     Bind(SocketAddr, io::Error),

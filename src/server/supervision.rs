@@ -10,12 +10,12 @@ use sd_notify::NotifyState;
 
 use crate::worker::Shared;
 
-pub(super) fn tell_ready() {
+pub(super) fn notify_ready() {
     // The new process of a take-over is not the process that systemd started.
     notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
 }
 
-pub(super) fn tell_stopping() {
+pub(super) fn notify_stopping() {
     notify(&[NotifyState::Stopping]);
 }
 

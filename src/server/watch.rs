@@ -96,7 +96,7 @@ impl Watch {
 }
 
 /// The last word: all that was refused since the start.
-pub(super) fn tell_all(refusals: &RefusalCounters) {
+pub(super) fn log_all(refusals: &RefusalCounters) {
     let all = list(refusals.get());
     if !all.is_empty() {
         tracing::info!(event = "refusals_total", "refused since the start: {all}");

@@ -190,6 +190,7 @@ impl<K: Kernel> Core<K> {
         self.mailbox.check_invariants()?;
         self.shard.check_invariants(self.flush.waiting())?;
         self.shard.check_gauges()?;
+        self.reactor.check_invariants(&self.shard)?;
         // Paused, it takes over connections in any order.
         if self.paused { Ok(()) } else { self.shard.check_sides_agree() }
     }

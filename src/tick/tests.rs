@@ -154,7 +154,7 @@ fn a_slot_that_changes_hands_within_a_tick_is_sent_once() {
 
 /// Answers to requests that a client has sent ahead of its handshake are part of the prelude: they were carried out.
 #[test]
-fn a_close_for_a_full_send_queue_keeps_the_answers_ahead_of_the_handshake() {
+fn a_close_for_a_full_send_queue_keeps_the_answers_before_the_handshake() {
     thread_local! {
         static SENT: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }

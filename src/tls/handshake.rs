@@ -4,19 +4,22 @@
 //! record at a time, so it never opens a record after the client's Finished. After an error only its alert is taken:
 //! one call more would panic inside rustls if a message had come in part. Limit: `INPUT_BYTES_MAX`.
 
+mod text;
+
 use std::sync::Arc;
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{Error, PeerIncompatible, ProtocolVersion, ServerConfig};
+use rustls::{ProtocolVersion, ServerConfig};
 
 use super::alert::Alert;
 use super::early_data::EarlyData;
 use super::record::{self, RecordLayer, first_record_bytes};
 use super::secrets::Secrets;
 use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
+pub(super) use text::text_of;
 
 /// Input that a handshake keeps: one record of TLS 1.3, or several small ones. rustls would take 64 KiB.
 pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
@@ -264,31 +267,4 @@ fn encode(
     out.resize(begin + required_size, 0);
     let room = out.get_mut(begin..).unwrap_or_default();
     data.encode(room).map(|_| ()).map_err(|_| failed)
-}
-
-pub(super) fn text_of(error: &Error) -> &'static str {
-    match error {
-        Error::AlertReceived(alert) => Alert(u8::from(*alert)).text_of_peer(),
-        Error::NoApplicationProtocol => "it wants another protocol than http/1.1 (ALPN)",
-        Error::PeerIncompatible(why) => match why {
-            PeerIncompatible::NoCipherSuitesInCommon => "it offers no cipher suite of this server",
-            PeerIncompatible::NoKxGroupsInCommon => "it offers no key exchange of this server",
-            PeerIncompatible::NoSignatureSchemesInCommon => {
-                "it cannot check signatures by the key of the certificate"
-            }
-            PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::SupportedVersionsExtensionRequired => {
-                "it offers neither TLS 1.2 nor TLS 1.3"
-            }
-            _ => "it lacks a feature of TLS 1.2 and 1.3 that this server needs",
-        },
-        Error::InvalidMessage(_) => "it sent a message that is not TLS",
-        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
-            "it sent a message that has no place there"
-        }
-        Error::DecryptError => "it sent a record that does not decrypt",
-        Error::General(_) => "no certificate is configured for the name that it asks for",
-        _ => "it broke a rule of TLS",
-    }
 }

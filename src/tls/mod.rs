@@ -14,6 +14,7 @@ pub mod identity;
 mod private_key;
 pub mod record;
 mod secrets;
+mod sizes;
 pub mod socket;
 #[cfg(test)]
 mod tests;
@@ -26,14 +27,8 @@ use rustls::ServerConfig;
 use alert::Alert;
 use handshake::{Handshake, HandshakeError, Outcome};
 use record::{RecordEvent, RecordLayer};
+pub use sizes::{CONTENT_BYTES_MAX, HEADER_BYTES, RECORD_BYTES_MAX};
 use socket::{ChannelEnd, Opened, SecureChannel};
-
-/// Bytes of a record's content at most (RFC 8446 section 5.1).
-pub const CONTENT_BYTES_MAX: usize = 1 << 14;
-/// Bytes of a record with its header at most. TLS 1.2 allows 2,048 bytes of expansion, TLS 1.3 allows 256.
-pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 2048;
-/// Type, version and length.
-pub const HEADER_BYTES: usize = 5;
 
 /// The secure channel of one socket: a handshake, then the record layer.
 #[expect(

@@ -11,7 +11,7 @@ use rustls::{
     SupportedCipherSuite, SupportedProtocolVersion,
 };
 
-use super::identity::{Identity, IdentityError, IdentityWarning, acceptor};
+use super::identity::{Identity, acceptor};
 use super::record::{IDLE_RECORDS_MAX, KEY_RECORDS_MAX};
 use super::socket::{ChannelEnd, SecureSocket};
 use super::ticket::{TICKET_KEY_BYTES, TicketKey};
@@ -23,7 +23,9 @@ macro_rules! certificate {
     };
 }
 
+mod certificates;
 mod early_data;
+mod hostile;
 
 fn random(bytes: &mut [u8]) -> bool {
     use ring::rand::SecureRandom;
@@ -353,17 +355,6 @@ fn the_end_is_announced_once_and_seen() {
 }
 
 #[test]
-fn what_is_no_tls_is_seen_at_the_first_byte() {
-    let mut server = SecureSocket::<TlsChannel>::accept(&server_config()).unwrap();
-    let mut buffer = vec![0; RECORD_BYTES_MAX];
-    buffer.extend_from_slice(b"GET / HTTP/1.1\r\n");
-    let end = buffer.len();
-    let input = server.receive(&mut buffer, RECORD_BYTES_MAX, end);
-    assert_eq!(input.end, Some(ChannelEnd::NotTls));
-    assert_eq!(&buffer[RECORD_BYTES_MAX..], b"GET / HTTP/1.1\r\n");
-}
-
-#[test]
 fn another_protocol_than_http_1_1_is_refused_with_an_alert() {
     let mut client = client_config(rustls::ALL_VERSIONS, None);
     client.alpn_protocols = vec![b"h2".to_vec()];
@@ -372,59 +363,6 @@ fn another_protocol_than_http_1_1_is_refused_with_an_alert() {
     let expected = rustls::AlertDescription::NoApplicationProtocol;
     assert_eq!(error, rustls::Error::AlertReceived(expected));
     assert!(matches!(pair.end, Some(ChannelEnd::Failed(why)) if why.contains("ALPN")));
-}
-
-#[test]
-fn the_name_that_the_client_asks_for_chooses_the_certificate() {
-    let other = Identity::read(certificate!("other"), certificate!("other.key"), None).unwrap();
-    let server = acceptor(vec![server_identity(), other], &[], random).unwrap();
-    for (name, is_served) in [
-        ("localhost", true),
-        ("other.test", true),
-        ("a.wild.test", true),
-        // The first certificate is sent, and the client refuses it.
-        ("unknown.test", false),
-    ] {
-        let mut pair = Pair::named(any_client(), &server, usize::MAX, name);
-        assert_eq!(pair.settle().is_ok(), is_served, "{name}");
-    }
-}
-
-#[test]
-fn records_that_contain_nothing_are_limited_in_a_row() {
-    let mut pair = Pair::established(any_client(), &server_config(), usize::MAX);
-    for round in 0..2 {
-        for _ in 0..IDLE_RECORDS_MAX {
-            pair.client.refresh_traffic_keys().unwrap();
-            let update = pair.client_sends();
-            pair.server_receives(&update);
-        }
-        assert_eq!(pair.end, None, "round {round}");
-        // Content ends the row.
-        pair.settle().unwrap();
-        pair.exchange(b"x");
-    }
-    for _ in 0..=IDLE_RECORDS_MAX {
-        pair.client.refresh_traffic_keys().unwrap();
-        let update = pair.client_sends();
-        pair.server_receives(&update);
-    }
-    assert!(matches!(pair.end, Some(ChannelEnd::Failed(_))));
-    let last = pair.server.last_words();
-    let answers = pair.client_receives(&last).unwrap_err();
-    let expected = rustls::AlertDescription::UnexpectedMessage;
-    assert_eq!(answers, rustls::Error::AlertReceived(expected));
-}
-
-#[test]
-fn a_record_of_impossible_length_is_refused_by_its_header() {
-    let mut pair = Pair::established(any_client(), &server_config(), usize::MAX);
-    pair.server_receives(&[23, 3, 3, 0x41, 1]);
-    assert!(matches!(pair.end, Some(ChannelEnd::Failed(why)) if why.contains("16,384")));
-    let mut fresh = Pair::new(any_client(), &server_config(), 1);
-    fresh.server_receives(&[22, 3, 1, 0x40, 1]);
-    assert!(matches!(fresh.end, Some(ChannelEnd::Failed(_))));
-    assert_eq!(fresh.server.last_words(), [21, 3, 3, 0, 2, 2, 22]);
 }
 
 /// rustls panics when it is called once more after an error and a handshake message was incomplete.
@@ -450,66 +388,6 @@ fn an_error_after_an_incomplete_message_is_no_panic() {
     pair.server_receives(&[record(22, first), record(22, rest)].concat());
     assert_eq!(pair.end, None);
     assert!(pair.server.has_output());
-}
-
-#[test]
-fn a_pair_that_cannot_be_used_is_refused_with_its_reason() {
-    let key = certificate!("server.key");
-    let read = |certificate: &[u8], key: &[u8]| Identity::read(certificate, key, None).unwrap_err();
-    assert_eq!(read(b"", key), IdentityError::NoCertificate);
-    assert_eq!(read(key, key), IdentityError::NoCertificate);
-    assert_eq!(read(certificate!("server"), b""), IdentityError::NoKey);
-    assert_eq!(read(certificate!("server"), certificate!("server")), IdentityError::NoKey);
-    assert_eq!(
-        read(certificate!("server"), certificate!("other.key")),
-        IdentityError::KeyDoesNotFit
-    );
-    assert_eq!(
-        read(certificate!("server"), certificate!("encrypted.key")),
-        IdentityError::EncryptedKey
-    );
-    let with = |key: &[u8], passphrase| {
-        Identity::read(certificate!("server"), key, Some(passphrase)).map(drop)
-    };
-    assert_eq!(with(certificate!("encrypted.key"), "secret"), Ok(()));
-    let wrong = Err(IdentityError::WrongPassphrase);
-    assert_eq!(with(certificate!("encrypted.key"), "Secret"), wrong);
-    // A passphrase is no harm to a plain key.
-    assert_eq!(with(key, "secret"), Ok(()));
-    let old = b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n";
-    assert_eq!(with(old, "secret"), Err(IdentityError::OldEncryption));
-    let unknown = Err(IdentityError::UnknownEncryption);
-    assert_eq!(with(certificate!("encrypted-3des.key"), "secret"), unknown);
-    let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert_eq!(read(broken, key), IdentityError::UnreadableCertificate);
-    let broken = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-    assert!(matches!(read(certificate!("server"), broken), IdentityError::UnusableKey(_)));
-    for error in [IdentityError::NoKey, IdentityError::KeyDoesNotFit, IdentityError::EncryptedKey] {
-        assert!(error.to_string().contains("RINGVERB_TLS_KEY"), "{error}");
-    }
-}
-
-#[test]
-fn dates_and_chains_of_certificates_are_checked() {
-    const NOW: i64 = 1_800_000_000;
-    let identity = server_identity();
-    assert_eq!((identity.check_dates(NOW), identity.warning), (Ok(()), None));
-    let dates = |certificate: &[u8], key: &[u8]| {
-        Identity::read(certificate, key, None).unwrap().check_dates(NOW).unwrap_err()
-    };
-    let expired = dates(certificate!("expired"), certificate!("expired.key"));
-    assert!(expired.to_string().contains("expired at 2021-01-01 00:00 UTC"), "{expired}");
-    assert!(expired.to_string().contains("shows 2027-01-15 08:00 UTC"), "{expired}");
-    let future = dates(certificate!("future"), certificate!("future.key"));
-    assert!(future.to_string().contains("valid from 2120-01-01 00:00 UTC"), "{future}");
-    let text = std::str::from_utf8(certificate!("server")).unwrap();
-    let end = "-----END CERTIFICATE-----\n";
-    let leaf = text.split_inclusive(end).next().unwrap();
-    let warning = |text: &str| {
-        Identity::read(text.as_bytes(), certificate!("server.key"), None).unwrap().warning
-    };
-    assert_eq!(warning(leaf), Some(IdentityWarning::NoChain));
-    assert_eq!(warning(&leaf.repeat(2)), Some(IdentityWarning::Disordered));
 }
 
 proptest! {

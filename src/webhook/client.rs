@@ -97,7 +97,7 @@ impl EndpointClient {
         });
         // The status is the answer, even if reading the body fails.
         let body = answer.body_mut().as_reader();
-        let _ = std::io::copy(&mut body.take(ANSWER_BYTES_READ), &mut std::io::sink());
+        std::io::copy(&mut body.take(ANSWER_BYTES_READ), &mut std::io::sink()).ok();
         match answer.status().as_u16() {
             200..=299 => Ok(()),
             status => Err(DeliveryFailure::Status(status, retry_after)),

@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use rtrb::Consumer;
 
+use super::WebhookSettings;
 use super::batch::EventJson;
 use super::budget::{Class, RingBudget};
 use super::client::EndpointClient;
 use super::gate::Gate;
+use super::input::{ClassedEvent, EndpointTarget, Orders};
 use super::report;
 use super::sender::{self, Common, EndedSender, Handle, PushError, SharedApps};
 use super::time::{WebhookClock, later, unix_ms};
-use super::{ClassedEvent, EndpointTarget, Orders, WebhookSettings};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::config::validate::WEBHOOKS_MAX;

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ClassedEvent;
 use super::budget::Class;
+use super::input::ClassedEvent;
 use crate::app::AppIndex;
 use crate::clock::Moment;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};

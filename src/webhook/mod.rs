@@ -14,9 +14,11 @@ mod client;
 mod dispatcher;
 mod gate;
 mod header_case;
+mod input;
 mod report;
 mod retry;
 mod sender;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -25,98 +27,35 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rtrb::{Producer, RingBuffer};
 
 use self::budget::{Class, RingBudget};
-use crate::app::{AppIndex, Apps, WebhookKind};
-use crate::config::Config;
+use crate::app::{Apps, WebhookKind};
 use crate::config::validate::WEBHOOKS_MAX;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::live::LiveLog;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
+use input::{ClassedEvent, Orders};
+pub(crate) use settings::WebhookSettings;
 
 const _: () = assert!(WebhookKind::ALL.len() == WEBHOOK_KINDS);
-
-/// Bytes of events of one class that may wait for one endpoint, in addition to their number: client events can have any
-/// size.
-const ENDPOINT_BYTES_MAX: usize = 16 << 20;
-/// Bytes of events that may wait for all endpoints together, beside one request's worth for each.
-const ALL_BYTES_MAX: usize = 256 << 20;
-/// Of these, bytes of events that any client can cause.
-const ALL_OPEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 
 /// Sends a HEAD request to an endpoint and returns the `Date` of the answer. Blocks; for `ringverb check`.
 ///
 /// # Errors
 /// Why it cannot be reached; the text follows the URL.
-pub fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
+pub(crate) fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
     client::EndpointClient::new(timeout, 1).head(url).map_err(|failure| failure.to_string())
 }
 
-/// What is configured, and what only tests change.
-#[derive(Clone, Copy, Debug)]
-pub struct WebhookSettings {
-    /// Time for one request.
-    pub timeout: Duration,
-    /// Time from the first attempt after which an event is given up.
-    pub retry: Duration,
-    /// Time for which a leave is delayed.
-    pub debounce: Duration,
-    /// Events of one class that may wait for one endpoint.
-    pub queue_events_max: usize,
-    /// Pause after the first failed attempt; it doubles with each.
-    pub retry_first: Duration,
-    /// How long a sender waits for more events before it posts those it has.
-    pub linger: Duration,
-    /// Time without events after which a sender ends.
-    pub idle: Duration,
-    /// Time at the end for an endpoint that refuses everything.
-    pub failing_end: Duration,
-    /// Events one worker's ring has room for, of 48 bytes and what they own.
-    pub ring_events: usize,
-}
-
-impl WebhookSettings {
-    /// `workers` share the memory of the rings.
-    #[must_use]
-    pub fn new(config: &Config, workers: usize) -> Self {
-        Self {
-            timeout: Duration::from_secs(config.webhook_timeout_seconds.into()),
-            retry: Duration::from_secs(config.webhook_retry_seconds.into()),
-            debounce: Duration::from_millis(config.webhook_debounce_ms.into()),
-            queue_events_max: config.webhook_queue_events_max,
-            retry_first: Duration::from_secs(1),
-            linger: Duration::from_millis(20),
-            idle: Duration::from_secs(10),
-            failing_end: Duration::from_secs(1),
-            // If many clients leave at once, one worker sends all their events in one tick.
-            ring_events: ((1 << 20) / workers.max(1)).clamp(8 * 1024, 64 * 1024),
-        }
-    }
-}
-
-/// An endpoint of an app.
-#[derive(Debug)]
-struct EndpointTarget {
-    app: AppIndex,
-    /// Over all apps, for the thread's name. No other endpoint has it at the same time.
-    number: usize,
-    url: String,
-    /// Without userinfo and query, for the log.
-    shown: String,
-}
-
-/// An event on its way from a worker.
-type ClassedEvent = (Class, WebhookEvent);
-
 /// The input of one worker.
 #[derive(Debug)]
-pub struct Feed {
+pub(crate) struct Feed {
     ring: Producer<ClassedEvent>,
     budget: Arc<RingBudget>,
     doorbell: Arc<Doorbell>,
@@ -128,7 +67,7 @@ pub struct Feed {
 impl Feed {
     /// Pushes an event that a webhook wants (`App::wants_webhook`). Drops and counts it if its share of the ring is
     /// full. Never blocks.
-    pub fn push(&mut self, event: WebhookEvent) {
+    pub(crate) fn push(&mut self, event: WebhookEvent) {
         let (app, class, kind) = (event.app, Class::of(&event), event.kind());
         let mut is_in = self.budget.take(app, class);
         if is_in && self.ring.push((class, event)).is_err() {
@@ -143,7 +82,7 @@ impl Feed {
     }
 
     /// Wakes the dispatcher if something was pushed. Called once a tick; costs nothing if nothing was pushed.
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         if self.is_pushed.take() {
             // The ring's store before the doorbell's load, as in `dispatcher.rs` the other way round.
             fence(Ordering::SeqCst);
@@ -154,7 +93,7 @@ impl Feed {
 
 /// The webhooks of all apps. The caller ends them with `finish`.
 #[derive(Debug)]
-pub struct Webhooks {
+pub(crate) struct Webhooks {
     finish: Sender<Duration>,
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
@@ -167,7 +106,7 @@ pub struct Webhooks {
 ///
 /// # Errors
 /// When the system gives no thread or no descriptor.
-pub fn start(
+pub(crate) fn start(
     apps: Arc<Apps>,
     workers: usize,
     settings: WebhookSettings,
@@ -201,15 +140,9 @@ pub fn start(
     Ok((Webhooks { finish, doorbell, counters, changes, dispatcher }, feeds))
 }
 
-/// What the dispatcher is told beside events.
-struct Orders {
-    finishing: Receiver<Duration>,
-    changed: Receiver<Arc<Apps>>,
-}
-
 /// Changes the endpoints while they are in use.
 #[derive(Clone, Debug)]
-pub struct WebhookChanges {
+pub(crate) struct WebhookChanges {
     changes: Sender<Arc<Apps>>,
     doorbell: Arc<Doorbell>,
 }
@@ -217,9 +150,9 @@ pub struct WebhookChanges {
 impl WebhookChanges {
     /// The apps from now on, with their endpoints. Call it before a worker uses them. An endpoint that stays keeps what
     /// waits for it. What waits for one that is gone is still sent there.
-    pub fn apply(&self, apps: Arc<Apps>) {
+    pub(crate) fn apply(&self, apps: Arc<Apps>) {
         // The dispatcher has ended if this fails, and then nothing is sent any longer.
-        let _ = self.changes.send(apps);
+        self.changes.send(apps).ok();
         fence(Ordering::SeqCst);
         self.doorbell.ring();
     }
@@ -228,24 +161,24 @@ impl WebhookChanges {
 impl Webhooks {
     /// For changes of the endpoints.
     #[must_use]
-    pub fn changes(&self) -> WebhookChanges {
+    pub(crate) fn changes(&self) -> WebhookChanges {
         self.changes.clone()
     }
 
     /// The outcomes of events, readable at any time and after the end.
     #[must_use]
-    pub fn counters(&self) -> Arc<WebhookCounters> {
+    pub(crate) fn counters(&self) -> Arc<WebhookCounters> {
         self.counters.clone()
     }
 
     /// Sends everything in the rings, delayed leaves and events between attempts at once, and ends. That takes at most
     /// `grace`, or `WebhookSettings::failing_end` if all remaining endpoints only refuse. The remaining events are then
     /// discarded, counted and logged. Call it when the workers have drained.
-    pub fn finish(self, grace: Duration) {
+    pub(crate) fn finish(self, grace: Duration) {
         // Neither can fail: the dispatcher runs until it receives this, and a panic of it ends the process.
-        let _ = self.finish.send(grace);
+        self.finish.send(grace).ok();
         fence(Ordering::SeqCst);
         self.doorbell.ring();
-        let _ = self.dispatcher.join();
+        self.dispatcher.join().ok();
     }
 }

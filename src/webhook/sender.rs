@@ -4,224 +4,35 @@
 //! queue waits for it. It ends after `WebhookSettings::idle` without events. Limits: events and bytes by class for the
 //! endpoint, and bytes for all endpoints together.
 
+mod handle;
+mod load;
+
 use std::convert::Infallible;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, TryRecvError, channel};
 use std::sync::{Arc, PoisonError};
-use std::thread::Thread;
 use std::time::Duration;
 
+use super::WebhookSettings;
 use super::backlog::{Attempt, Backlog, BacklogEntry, GiveUpReason, Next};
 use super::batch::{self, Amount, EventJson};
-use super::budget::{CLASSES, Class};
-use super::client::{DeliveryFailure, EndpointClient};
-use super::report::{self, Discarded, EndpointReport, events};
+use super::budget::Class;
+use super::client::DeliveryFailure;
+use super::input::EndpointTarget;
+use super::report::{self, EndpointReport, events};
 use super::retry::{Policy, RetryVerdict};
-use super::time::{WebhookClock, later, unix_ms};
-use super::{EndpointTarget, WebhookSettings};
-use crate::app::{Apps, WebhookKind};
+use super::time::unix_ms;
 use crate::clock::Moment;
-use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
-use crate::live::{self, LiveEvent, LiveKind, LiveLog};
+use crate::live::{self, LiveEvent, LiveKind};
+pub(super) use handle::{EndedSender, Handle, PushError};
+pub(super) use load::{Common, SharedApps};
+use load::{ENDED, Load, WORKS};
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
 /// The niceness of a sender, so that it yields to the workers, which may be pinned to all cores.
 const NICE: i32 = 10;
-
-/// The state that senders share with the dispatcher.
-#[derive(Debug)]
-pub(super) struct Common {
-    pub(super) apps: SharedApps,
-    pub(super) settings: WebhookSettings,
-    pub(super) clock: WebhookClock,
-    pub(super) client: EndpointClient,
-    pub(super) counters: Arc<WebhookCounters>,
-    /// The event log of the console.
-    pub(super) live: Arc<LiveLog>,
-    /// Bytes that wait for all endpoints; and those of events that any client can cause.
-    pub(super) bytes: AtomicUsize,
-    pub(super) open_bytes: AtomicUsize,
-    /// The time to finish is over.
-    pub(super) stop: AtomicBool,
-}
-
-/// The apps with their secrets, which may change.
-#[derive(Debug)]
-#[expect(
-    clippy::disallowed_types,
-    reason = "between threads of this module, and no worker's: locked once a request"
-)]
-pub(super) struct SharedApps(std::sync::Mutex<Arc<Apps>>);
-
-#[expect(clippy::disallowed_types, reason = "see the type")]
-impl SharedApps {
-    pub(super) fn new(apps: Arc<Apps>) -> Self {
-        Self(std::sync::Mutex::new(apps))
-    }
-
-    pub(super) fn get(&self) -> Arc<Apps> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn set(&self, apps: Arc<Apps>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = apps;
-    }
-}
-
-/// What waits for an endpoint, the request under way included. Only the dispatcher adds, only the sender takes away.
-#[derive(Debug)]
-struct Load {
-    /// Of all classes.
-    events: AtomicUsize,
-    by_class: [ClassLoad; CLASSES],
-    by_kind: [AtomicUsize; WEBHOOK_KINDS],
-    /// Milliseconds since which the endpoint has refused every request; `WORKS` if it accepted the last one.
-    failing_since: AtomicU64,
-    /// An event that waits, for the log: its kind and channel. Only the sender changes it, once a request.
-    sample: Sample,
-}
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "between two threads of this module, and no worker's: locked once a request and once at the end"
-)]
-type Sample = std::sync::Mutex<Option<(WebhookKind, Arc<str>)>>;
-
-impl Default for Load {
-    fn default() -> Self {
-        Self {
-            events: AtomicUsize::default(),
-            by_class: Default::default(),
-            by_kind: Default::default(),
-            failing_since: AtomicU64::new(WORKS),
-            sample: Sample::default(),
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct ClassLoad {
-    events: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// In `Load::failing_since`: the endpoint accepted the last request, or has had none.
-const WORKS: u64 = u64::MAX;
-/// In `Load::events`: the sender has ended.
-const ENDED: usize = usize::MAX;
-
-/// Why an event was not queued.
-#[derive(Debug)]
-pub(super) enum PushError {
-    /// The limit of waiting events or bytes is reached.
-    Full,
-    /// No sender runs: it ended, because it had nothing to do.
-    Ended,
-}
-
-/// The dispatcher's end of a sender.
-pub(super) struct Handle {
-    queue: Channel<EventJson>,
-    load: Arc<Load>,
-    thread: Thread,
-}
-
-impl Handle {
-    /// Queues an event. Never blocks.
-    ///
-    /// # Errors
-    /// When it is not taken.
-    pub(super) fn push(&self, line: &EventJson, common: &Common) -> Result<(), PushError> {
-        let (class, bytes) = (line.class, line.json.len());
-        let load = &self.load.by_class[class as usize];
-        let is_full = load.is_full(class, common);
-        // Counted before it is sent: a sender that sees zero may end, and then no event is on its way.
-        let counted =
-            self.load.events.fetch_update(Ordering::AcqRel, Ordering::Acquire, |events| {
-                (events != ENDED && !is_full).then(|| events + 1)
-            });
-        match counted {
-            Err(ENDED) => return Err(PushError::Ended),
-            Err(_) => return Err(PushError::Full),
-            Ok(_) => {}
-        }
-        load.events.fetch_add(1, Ordering::Relaxed);
-        load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.load.by_kind[line.kind as usize].fetch_add(1, Ordering::Relaxed);
-        common.add_bytes(class, bytes);
-        common.counters.queued.add(1);
-        self.queue.send(line.clone()).map_err(|_| PushError::Ended)
-    }
-
-    /// Ends the queue: the sender sends the remaining events without further pauses, and ends.
-    pub(super) fn finish(self, target: Arc<EndpointTarget>) -> EndedSender {
-        let Self { queue, load, thread } = self;
-        // The sender checks the queue when it is woken.
-        drop(queue);
-        thread.unpark();
-        EndedSender { target, load, thread }
-    }
-}
-
-impl ClassLoad {
-    fn is_full(&self, class: Class, common: &Common) -> bool {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        // Each endpoint may have the bytes of one request, even if others hang: the others must not use the room of
-        // those that work.
-        let others_are_full = common.bytes.load(Ordering::Relaxed) >= super::ALL_BYTES_MAX
-            || class == Class::Open
-                && common.open_bytes.load(Ordering::Relaxed) >= super::ALL_OPEN_BYTES_MAX;
-        bytes >= class.share(super::ENDPOINT_BYTES_MAX)
-            || others_are_full && bytes >= batch::BYTES_MAX
-            || self.events.load(Ordering::Relaxed) >= class.share(common.settings.queue_events_max)
-    }
-}
-
-impl Common {
-    fn add_bytes(&self, class: Class, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if class == Class::Open {
-            self.open_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A sender whose queue has ended.
-pub(super) struct EndedSender {
-    pub(super) target: Arc<EndpointTarget>,
-    load: Arc<Load>,
-    thread: Thread,
-}
-
-impl EndedSender {
-    /// Events that are not delivered and not given up.
-    pub(super) fn events(&self) -> usize {
-        Some(self.load.events.load(Ordering::Acquire))
-            .filter(|events| *events != ENDED)
-            .unwrap_or(0)
-    }
-
-    /// Whether the endpoint has events left and may still accept them: it accepted the last request, or has not refused
-    /// everything for this time since `from`.
-    pub(super) fn may_accept(&self, from: Moment, now: Moment, time: Duration) -> bool {
-        let since = self.load.failing_since.load(Ordering::Acquire);
-        self.events() > 0 && (since == WORKS || now < later(from.max(Moment(since)), time))
-    }
-
-    /// The remaining events, for the log.
-    pub(super) fn discarded(&self) -> Discarded {
-        let by_kind = self.load.by_kind.each_ref().map(|count| count.load(Ordering::Relaxed));
-        let sample = self.load.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Discarded { by_kind, sample }
-    }
-
-    /// Wakes it from its pause, for instance to see `Common::stop`.
-    pub(super) fn wake(&self) {
-        self.thread.unpark();
-    }
-}
 
 struct Sender {
     common: Arc<Common>,
@@ -252,7 +63,7 @@ pub(super) fn start(
     let load = Arc::new(Load::default());
     let WebhookSettings { retry_first, retry, queue_events_max, .. } = common.settings;
     let policy = Policy { first: retry_first, limit: retry };
-    let max = Amount { events: queue_events_max, bytes: super::ENDPOINT_BYTES_MAX };
+    let max = Amount { events: queue_events_max, bytes: super::settings::ENDPOINT_BYTES_MAX };
     let sender = Sender {
         common: common.clone(),
         target: target.clone(),
@@ -274,7 +85,7 @@ pub(super) fn start(
 impl Sender {
     fn run(mut self) {
         // On Linux a thread has its own niceness. Without it the sender works as well.
-        let _ = rustix::process::setpriority_process(None, NICE);
+        rustix::process::setpriority_process(None, NICE).ok();
         while let Some(attempt) = self.next_attempt() {
             self.sample(attempt.lines().next());
             let body = batch::body(attempt.lines(), attempt.unix_ms());

@@ -11,9 +11,9 @@ use super::latest::ValueLink;
 use crate::tls::ticket::TicketKey;
 
 /// A configuration of handshakes, and the next one if there is one.
-pub type AcceptorLink = ValueLink<Acceptor>;
+pub(crate) type AcceptorLink = ValueLink<Acceptor>;
 
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     pub config: Arc<ServerConfig>,
     /// Those of `config`, for a new process.
     pub ticket_keys: Vec<TicketKey>,

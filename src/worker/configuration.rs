@@ -13,7 +13,7 @@ use super::latest::{LatestValue, ValueLink};
 
 /// What may change while the server runs.
 #[derive(Clone, Debug)]
-pub struct RunningConfiguration {
+pub(crate) struct RunningConfiguration {
     /// Counts the changes: that of the start is 1.
     pub number: u64,
     pub apps: Arc<Apps>,
@@ -28,7 +28,7 @@ pub struct RunningConfiguration {
 impl RunningConfiguration {
     /// `apps` are apart, because an app keeps its index when others come and go (`Apps::changed`).
     #[must_use]
-    pub fn new(number: u64, apps: Arc<Apps>, config: &Config) -> Self {
+    pub(crate) fn new(number: u64, apps: Arc<Apps>, config: &Config) -> Self {
         Self {
             number,
             apps,
@@ -43,11 +43,11 @@ impl RunningConfiguration {
 }
 
 /// A configuration for workers, and the next one if there is one.
-pub type ConfigurationLink = ValueLink<SentConfiguration>;
+pub(crate) type ConfigurationLink = ValueLink<SentConfiguration>;
 
 /// A configuration, and who is told that it is in use.
 #[derive(Debug)]
-pub struct SentConfiguration {
+pub(crate) struct SentConfiguration {
     pub configuration: Arc<RunningConfiguration>,
     /// Each worker sends its number when it has applied this configuration.
     pub applied: Sender<u16>,
@@ -57,9 +57,9 @@ impl SentConfiguration {
     /// A worker has applied it.
     pub(super) fn report(&self, core: u16) {
         // Nobody waits any longer if this fails.
-        let _ = self.applied.send(core);
+        self.applied.send(core).ok();
     }
 }
 
 /// The configuration in use.
-pub type CurrentConfiguration = LatestValue<Arc<RunningConfiguration>>;
+pub(crate) type CurrentConfiguration = LatestValue<Arc<RunningConfiguration>>;

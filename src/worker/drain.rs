@@ -69,7 +69,8 @@ impl<K: HostKernel> Worker<K> {
         } else {
             // No client connects to a server that is about to end.
             for listener in &listeners {
-                let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+                // A socket that is not connected any longer needs none.
+                rustix::net::shutdown(listener, rustix::net::Shutdown::Both).ok();
             }
         }
         self.shared.listeners_closed.fetch_add(1, Ordering::AcqRel);

@@ -24,7 +24,7 @@ const TASKS_MAX: usize = 16;
 
 /// What is wanted of a worker.
 #[derive(Debug)]
-pub enum DeskRequest {
+pub(crate) enum DeskRequest {
     Look(Inspection),
     /// The body is that of `POST /apps/{id}/events`.
     Publish {
@@ -46,7 +46,7 @@ pub enum DeskRequest {
 
 /// What a worker has answered.
 #[derive(Debug)]
-pub enum DeskReply {
+pub(crate) enum DeskReply {
     Found(Box<Found>),
     Published(Response),
     Ended(AccessEnd),
@@ -57,7 +57,7 @@ pub enum DeskReply {
 
 /// The answer to a question.
 #[derive(Debug)]
-pub struct Found {
+pub(crate) struct Found {
     pub findings: Findings,
     /// For the inside of a connection.
     pub socket: Option<SocketFacts>,
@@ -65,7 +65,7 @@ pub struct Found {
 
 /// What the kernel knows of a socket.
 #[derive(Clone, Copy, Debug)]
-pub struct SocketFacts {
+pub(crate) struct SocketFacts {
     /// A proxy's address, if there is one.
     pub peer: Option<SocketAddr>,
     pub round_trip: Option<sys::RoundTrip>,
@@ -83,12 +83,12 @@ type ReplyPlace = Arc<Locked<Option<DeskReply>>>;
 
 /// The asker's end of a task.
 #[derive(Debug)]
-pub struct DeskTicket(ReplyPlace);
+pub(crate) struct DeskTicket(ReplyPlace);
 
 impl DeskTicket {
     /// The answer, once it is there.
     #[must_use]
-    pub fn take(&self) -> Option<DeskReply> {
+    pub(crate) fn take(&self) -> Option<DeskReply> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -102,7 +102,7 @@ struct DeskTask {
 
 /// Where a worker is asked.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub(crate) struct Desk {
     /// Tasks wait.
     is_busy: AtomicBool,
     tasks: Locked<VecDeque<DeskTask>>,
@@ -111,7 +111,7 @@ pub struct Desk {
 impl Desk {
     /// Asks. The caller rings the worker's doorbell afterwards. `None`: too many ask.
     #[must_use]
-    pub fn ask(&self, request: DeskRequest) -> Option<DeskTicket> {
+    pub(crate) fn ask(&self, request: DeskRequest) -> Option<DeskTicket> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if tasks.len() >= TASKS_MAX {
             return None;

@@ -8,21 +8,21 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 /// One value, and the next one if there is one.
 #[derive(Debug)]
-pub struct ValueLink<T> {
+pub(crate) struct ValueLink<T> {
     value: T,
     next: OnceLock<Arc<Self>>,
 }
 
 impl<T> ValueLink<T> {
     #[must_use]
-    pub fn new(value: T) -> Arc<Self> {
+    pub(crate) fn new(value: T) -> Arc<Self> {
         Arc::new(Self { value, next: OnceLock::new() })
     }
 
     /// Appends the next value. Only the owner of the last link calls it, once for each.
-    pub fn append(&self, next: Arc<Self>) {
+    pub(crate) fn append(&self, next: Arc<Self>) {
         // The owner follows the link it has set, so it is empty here.
-        let _ = self.next.set(next);
+        self.next.set(next).ok();
     }
 
     pub(super) fn next(&self) -> Option<&Arc<Self>> {
@@ -50,20 +50,20 @@ impl<T> Deref for ValueLink<T> {
 /// The value in use, for threads that are no workers.
 #[derive(Debug, Default)]
 #[expect(clippy::disallowed_types, reason = "no worker locks it")]
-pub struct LatestValue<T>(std::sync::Mutex<T>);
+pub(crate) struct LatestValue<T>(std::sync::Mutex<T>);
 
 impl<T: Clone> LatestValue<T> {
     #[must_use]
-    pub fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(value.into())
     }
 
     #[must_use]
-    pub fn get(&self) -> T {
+    pub(crate) fn get(&self) -> T {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 }

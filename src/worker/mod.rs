@@ -4,23 +4,24 @@
 //! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 
-pub mod acceptor;
-pub mod configuration;
+pub(crate) mod acceptor;
+pub(crate) mod configuration;
 mod debug_log;
 mod drain;
-pub mod inspect;
+pub(crate) mod inspect;
 pub mod kernel;
-pub mod latest;
+pub(crate) mod latest;
 mod notes;
 mod observe;
 mod overload;
 mod phase;
 mod printed;
 mod quiet;
-pub mod redis;
+pub(crate) mod redis;
+mod shared;
 mod sys;
 pub mod time;
-pub mod transfer;
+pub(crate) mod transfer;
 
 pub(crate) use sys::{hold_signals, is_clock_synchronized, replace_program, return_freed_memory};
 
@@ -28,16 +29,12 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::admission::overload::Overload;
 use crate::clock::Moment;
-use crate::config::Config;
 use crate::limits;
-use crate::live::LiveLog;
 use crate::mailbox::Mailbox;
-use crate::metrics::CoreMetrics;
 use crate::output;
 use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard, ShardConfiguration};
 use crate::tick::http::{Http, Rules};
@@ -46,61 +43,20 @@ use crate::tick::{Core, CoreConfiguration, NextTick};
 use crate::tls::TlsChannel;
 use crate::webhook::Feed;
 use acceptor::AcceptorLink;
-use configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
+use configuration::{ConfigurationLink, RunningConfiguration};
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
-use inspect::{Desk, DeskAsk, DeskWork};
+use inspect::{DeskAsk, DeskWork};
 use kernel::{Choice, Epoll, Uring};
 use notes::Notes;
 use observe::Observer;
 use overload::Guard;
-pub use phase::Phase;
+pub(crate) use phase::Phase;
 use quiet::QuietWatch;
-use redis::{RedisConnection, RedisConnections};
+use redis::RedisConnection;
+pub(crate) use shared::Shared;
 use time::{Clock, Entropy};
-use transfer::{Rendezvous, Transfer};
-
-/// The state that all workers share: read-only, except for the phase and counters.
-#[derive(Debug)]
-pub struct Shared {
-    pub config: Config,
-    /// What may change. A worker has its own link to it.
-    pub current: CurrentConfiguration,
-    pub phase: Phase,
-    /// `/up` answers 503, so that load balancers stop sending clients before the server drains
-    /// (`Config::shutdown_delay_seconds`).
-    pub unready: AtomicBool,
-    /// Workers without connections, once draining.
-    pub drained: AtomicUsize,
-    /// By worker: ticks since it has had no connections, once draining.
-    pub drained_ticks: Box<[AtomicU64]>,
-    /// By worker: a counter that grows at least once a second. A worker whose counter stands still has stalled.
-    pub heartbeats: Box<[AtomicU64]>,
-    /// A barrier for all workers and the main thread. Each worker then has its own descriptor table and its rings.
-    /// Descriptors that are opened before it are copied into all tables.
-    pub started: Barrier,
-    /// Why a worker could not be set up. Final after `started`; then no worker runs.
-    pub unstartable: OnceLock<io::Error>,
-    /// Workers that accept no more, once draining.
-    pub listeners_closed: AtomicUsize,
-    /// The same on all workers.
-    pub clock: Clock,
-    pub channel_hash_seed: u64,
-    /// Sockets one worker may have: room reserved in address space.
-    pub sockets_reserved: usize,
-    pub overload: Arc<Overload>,
-    /// By worker. Each is written by its worker only.
-    pub metrics: Box<[Arc<CoreMetrics>]>,
-    /// By worker: where the admin listener asks it.
-    pub desks: Box<[Desk]>,
-    /// The event log of the console.
-    pub live: Arc<LiveLog>,
-    /// Which kernel interface all workers use.
-    pub io: Choice,
-    pub transfer: Transfer,
-    /// The connections to the other nodes by Redis; `None`: this node is alone.
-    pub redis: Option<RedisConnections>,
-}
+use transfer::Rendezvous;
 
 /// Longest time between two ticks, in milliseconds. The tick falls on the second.
 const HEARTBEAT_MS: u64 = 1_000;
@@ -138,7 +94,7 @@ pub(crate) struct Worker<K: HostKernel> {
 }
 
 /// The resources of one worker.
-pub struct Ends {
+pub(crate) struct Ends {
     pub mailbox: Mailbox<Mail>,
     /// One for each port, or several after a take-over from a server with more workers.
     pub listeners: Vec<PortListener>,
@@ -151,7 +107,7 @@ pub struct Ends {
 
 /// A listener of one port.
 #[derive(Debug)]
-pub struct PortListener {
+pub(crate) struct PortListener {
     pub listener: TcpListener,
     /// Its connections begin with a TLS handshake.
     pub is_secure: bool,
@@ -159,7 +115,7 @@ pub struct PortListener {
 
 /// Runs a worker on the calling thread until the phase is stopped, or not at all if a worker could not be set up
 /// (`Shared::unstartable`).
-pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId>) {
+pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId>) {
     if let Some(core) = pin_to
         && !core_affinity::set_for_current(core)
     {
@@ -184,7 +140,7 @@ pub fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId
 fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
     let parts = WorkerParts::make(make, &shared, ends).inspect_err(|error| {
         // The first error is as good as any.
-        let _ = shared.unstartable.set(copy_of(error));
+        shared.unstartable.set(copy_of(error)).ok();
     });
     // All workers have their resources before any of them serves: a server starts completely or not at all.
     shared.started.wait();
@@ -300,7 +256,7 @@ impl<K: HostKernel> Worker<K> {
         self.core.set_transferring(true);
         self.core.pause();
         self.core.shard.advance(self.clock.now());
-        transfer::receive_all(self, rendezvous, listener);
+        self.receive_all(rendezvous, listener);
     }
 
     fn serve(&mut self) {
@@ -395,6 +351,8 @@ impl<K: HostKernel> Worker<K> {
         self.shared.heartbeats[usize::from(self.core.mailbox.core())]
             .fetch_add(1, Ordering::Relaxed);
         self.notes.start_second();
+        // A debug build checks itself. It costs as much as the state of the core is large.
+        debug_assert_eq!(self.core.check_invariants(), Ok(()));
         self.core.shard.metrics().turn(self.last_second);
         self.core.http.refill_lines();
         if let Some(latest) = self.acceptor.as_ref().and_then(|acceptor| acceptor.latest()) {
@@ -423,7 +381,7 @@ impl<K: HostKernel> Worker<K> {
     /// Follows a change of the phase, including a transfer that is cancelled.
     fn follow(&mut self) {
         if self.shared.phase.is_leaving() && self.core.is_paused() {
-            transfer::send_all(self);
+            self.send_all();
         }
         let phase = &self.shared.phase;
         self.core.http.accepts = phase.is_running();

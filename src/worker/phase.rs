@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The state of the process.
 #[derive(Debug, Default)]
-pub struct Phase(AtomicU8);
+pub(crate) struct Phase(AtomicU8);
 
 impl Phase {
     const RUNNING: u8 = 0;
@@ -23,7 +23,7 @@ impl Phase {
 
     /// Paused from the start: the connections come from another process.
     #[must_use]
-    pub fn paused() -> Self {
+    pub(crate) fn paused() -> Self {
         Self(AtomicU8::new(Self::PAUSED))
     }
 
@@ -33,32 +33,32 @@ impl Phase {
     }
 
     /// Serve, or resume after a pause.
-    pub fn run(&self) {
+    pub(crate) fn run(&self) {
         self.0.store(Self::RUNNING, Ordering::Release);
     }
 
     /// Stop accepting; HTTP sessions stop as soon as they are between two requests.
-    pub fn wait(&self) {
+    pub(crate) fn wait(&self) {
         self.0.store(Self::WAITING, Ordering::Release);
     }
 
     /// Read nothing, send nothing and ignore time, but process mail.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.0.store(Self::PAUSED, Ordering::Release);
     }
 
     /// Send everything to another process (`Transfer::send_to`) and wait for another phase.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.0.store(Self::LEAVING, Ordering::Release);
     }
 
     /// Stop accepting, close every connection.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.0.store(Self::DRAINING, Ordering::Release);
     }
 
     /// `drain`, but the listeners now belong to another process.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.0.store(Self::RETIRING, Ordering::Release);
     }
 
@@ -81,12 +81,12 @@ impl Phase {
     }
 
     /// Connections are being closed, or have been.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         matches!(self.stage(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
     }
 
     /// Leave the thread.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.0.store(Self::STOPPED, Ordering::Release);
     }
 

@@ -5,11 +5,13 @@
 //! Pauses between two attempts grow to `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is
 //! not stormed.
 
+mod connections;
+
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
@@ -23,9 +25,10 @@ use crate::clock::Moment;
 use crate::cluster::{ClusterSession, Login};
 use crate::config::Scaling;
 use crate::mailbox::{Doorbell, Mailbox};
-use crate::shard::{Mail, NodeId, SessionId, Shard};
+use crate::shard::{Mail, SessionId, Shard};
 use crate::tick::ClusterReports;
 use crate::tick::kernel::Watched;
+pub(crate) use connections::RedisConnections;
 
 const PAUSE_FIRST_MS: u64 = 50;
 const PAUSE_MAX_MS: u64 = 2_000;
@@ -38,53 +41,6 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_PER_TURN: usize = 16;
 /// How long the end of the process waits for Redis to have read the last messages.
 const END_MS: u64 = 500;
-
-/// `RedisConnections::logged`.
-const LOGGED_NOTHING: u8 = 0;
-const LOGGED_UP: u8 = 1;
-const LOGGED_LOST: u8 = 2;
-
-/// What the workers of a node share.
-#[derive(Debug)]
-pub struct RedisConnections {
-    pub node: NodeId,
-    pub scaling: Scaling,
-    /// By worker: its connection is up.
-    up: Box<[AtomicBool]>,
-    /// What was logged last about the connections, so that it is logged once and not once a worker.
-    logged: AtomicU8,
-    /// Workers whose connection has more to send than Redis takes.
-    congested: AtomicUsize,
-    /// Workers whose connection has ended for good.
-    pub ended: AtomicUsize,
-}
-
-impl RedisConnections {
-    #[must_use]
-    pub fn new(node: NodeId, scaling: Scaling, workers: usize) -> Self {
-        let up = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        let (congested, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { node, scaling, up, logged: AtomicU8::new(LOGGED_NOTHING), congested, ended }
-    }
-
-    /// A worker's connection is up. Returns whether that is to be logged: it is the last of all.
-    fn begins_up(&self, worker: usize) -> bool {
-        self.up[worker].store(true, Ordering::SeqCst);
-        let all_are_up = self.up.iter().all(|up| up.load(Ordering::SeqCst));
-        all_are_up && self.logged.swap(LOGGED_UP, Ordering::SeqCst) != LOGGED_UP
-    }
-
-    /// A worker has lost its connection. Returns whether that is to be logged: it is the first.
-    fn begins_lost(&self, worker: usize) -> bool {
-        self.up[worker].store(false, Ordering::SeqCst);
-        self.logged.swap(LOGGED_LOST, Ordering::SeqCst) != LOGGED_LOST
-    }
-
-    /// Whether this worker sends the node's heartbeat to all: the first whose connection is up does.
-    fn sends_heartbeat(&self, worker: usize) -> bool {
-        self.up.iter().position(|up| up.load(Ordering::Relaxed)) == Some(worker)
-    }
-}
 
 /// The state of a worker's connection.
 enum RedisState {
@@ -193,7 +149,7 @@ impl RedisConnection {
         let doorbells = self.doorbells.clone();
         let connect = move || {
             // If that fails, no worker waits for the result.
-            let _ = sender.send(connect(&host, port, timeout));
+            sender.send(connect(&host, port, timeout)).ok();
             if let Some(doorbell) = doorbells.get(core) {
                 doorbell.ring();
             }
@@ -439,11 +395,12 @@ impl<K: HostKernel> Worker<K> {
             let all_sent = connection.session.output().is_empty();
             if all_sent && !std::mem::replace(&mut shut, true) {
                 // It may be at its end already.
-                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+                rustix::net::shutdown(socket, rustix::net::Shutdown::Write).ok();
             }
             let wants = if all_sent { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
             let step = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-            let _ = poll(&mut [PollFd::new(socket, wants)], Some(&step));
+            // An interrupted wait is repeated by the caller.
+            poll(&mut [PollFd::new(socket, wants)], Some(&step)).ok();
             match rustix::net::recv(socket, &mut connection.buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => break,
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}

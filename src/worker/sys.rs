@@ -80,9 +80,8 @@ pub(crate) fn is_clock_synchronized() -> io::Result<bool> {
 
 /// The kernel's estimate of the round trip of a TCP connection.
 #[derive(Clone, Copy, Debug)]
-pub struct RoundTrip {
+pub(crate) struct RoundTrip {
     pub microseconds: u32,
-    pub deviation_microseconds: u32,
     /// Segments that were sent again since the connection was established.
     pub retransmissions: u32,
 }
@@ -100,11 +99,7 @@ pub(super) fn round_trip(socket: &impl AsRawFd) -> io::Result<RoundTrip> {
     }
     // SAFETY: a `tcp_info` has integers only, and the bytes that the kernel has not written are zero.
     let found = unsafe { found.assume_init() };
-    Ok(RoundTrip {
-        microseconds: found.tcpi_rtt,
-        deviation_microseconds: found.tcpi_rttvar,
-        retransmissions: found.tcpi_total_retrans,
-    })
+    Ok(RoundTrip { microseconds: found.tcpi_rtt, retransmissions: found.tcpi_total_retrans })
 }
 
 /// Blocks these signals, or unblocks them, for the calling thread and the threads that it starts. A signal that arrives

@@ -1,6 +1,6 @@
 // The modules of tests/simulator, for the root of each target that runs it: `include!("../simulator.rs")`.
 
-#[path = "../simulator/backend.rs"]
+#[path = "../simulator/backend/mod.rs"]
 mod backend;
 #[path = "../simulator/backends.rs"]
 mod backends;
@@ -12,7 +12,7 @@ mod cipher;
 mod client;
 #[path = "../simulator/http.rs"]
 mod http;
-#[path = "../simulator/kernel.rs"]
+#[path = "../simulator/kernel/mod.rs"]
 mod kernel;
 #[path = "../simulator/line.rs"]
 mod line;
@@ -22,7 +22,7 @@ mod moving;
 mod process;
 #[path = "../simulator/random.rs"]
 mod random;
-#[path = "../simulator/redis.rs"]
+#[path = "../simulator/redis/mod.rs"]
 mod redis;
-#[path = "../simulator/simulation.rs"]
+#[path = "../simulator/simulation/mod.rs"]
 mod simulation;

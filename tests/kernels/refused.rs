@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ringverb::config::Io;
-use ringverb::worker::kernel::{Choice, choose};
+use ringverb::kernel::{Choice, choose};
 
 /// Makes these system calls fail with this error in the calling thread, and in threads that it starts.
 fn refuse(calls: std::ops::RangeInclusive<libc::c_long>, error: i32) {
@@ -57,7 +57,7 @@ const ENTER: libc::c_long = libc::SYS_io_uring_enter;
 const REGISTER: libc::c_long = libc::SYS_io_uring_register;
 
 #[test]
-fn where_io_uring_is_refused_epoll_is_chosen_and_the_reason_is_given() {
+fn where_io_uring_is_refused_epoll_is_chosen_with_a_reason() {
     for error in [libc::EPERM, libc::ENOSYS] {
         for (calls, what) in [
             (SETUP..=REGISTER, "io_uring_setup is refused"),

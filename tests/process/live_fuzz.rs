@@ -258,7 +258,7 @@ fn bytes_instead_of_a_handshake() {
 }
 
 #[test]
-fn bytes_behind_a_handshake() {
+fn bytes_after_a_handshake() {
     run(300, &pieces(), |target, pieces| {
         send_and_drain(Client::open(&target.server, &Handshake::new()).wire, &pieces);
     });

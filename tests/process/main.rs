@@ -38,6 +38,7 @@ mod change;
 mod cluster;
 mod configuration;
 mod console;
+mod development;
 mod doctor;
 mod documents;
 mod http;

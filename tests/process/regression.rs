@@ -26,7 +26,7 @@ const STORIES: &[(&str, &str)] = &[
     ),
     (
         "a server over its memory limit kept what it had freed, and refused everybody for ever",
-        "over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published",
+        "over_the_memory_limit_connections_are_refused_and_far_over_it_publishes",
     ),
     (
         "a client that subscribed and unsubscribed without a pause cut its node off from the cluster",
@@ -48,10 +48,10 @@ const STORIES: &[(&str, &str)] = &[
         "another user could take the place at which a new process looks for the old one",
         "another_user_cannot_occupy_the_place",
     ),
-    ("a closed pipe at standard output ended the server", "a_closed_pipe_hurts_nobody"),
+    ("a closed pipe at standard output ended the server", "a_closed_pipe_blocks_no_client"),
     (
         "a reader of the log that stopped reading made a worker wait",
-        "a_reader_that_never_reads_hurts_nobody",
+        "a_reader_that_never_reads_blocks_no_client",
     ),
     (
         "text of a peer could steer the terminal that showed the log",
@@ -59,7 +59,7 @@ const STORIES: &[(&str, &str)] = &[
     ),
     (
         "two signals 20 ms apart skipped the drain",
-        "signals_at_once_are_one_wish_and_the_end_is_told",
+        "signals_at_once_count_as_one_and_the_end_is_logged",
     ),
     (
         "one client that did not answer its close frame delayed the exit",

@@ -37,7 +37,7 @@ fn listen(server: &Server, arguments: &[&str]) -> Server {
 }
 
 #[test]
-fn what_is_published_is_heard() {
+fn published_events_are_received() {
     let server = Server::start();
     for (channel, people) in [
         ("news", "1 subscriber"),
@@ -124,7 +124,7 @@ fn a_connection_is_left_out() {
 }
 
 #[test]
-fn attributes_of_the_channel_are_told() {
+fn attributes_of_the_channel_are_printed() {
     let server = Server::start();
     let mut client = server.connect();
     client.subscribe("cache-a");
@@ -139,7 +139,7 @@ fn attributes_of_the_channel_are_told() {
 }
 
 #[test]
-fn nobody_there_is_told() {
+fn a_missing_server_is_an_error() {
     let server = Server::start();
     let Finished { code, stdout, stderr } = run(&server, &["publish", "orders.1", "a", "{}"]);
     assert_eq!((code, stdout.as_str()), (Some(0), "published a to orders.1 (0 subscribers)\n"));
@@ -177,7 +177,7 @@ fn channels_and_users_are_listed() {
 }
 
 #[test]
-fn a_listener_is_seen_and_sees_who_comes() {
+fn a_listener_is_a_member_and_prints_joins() {
     let server = Server::start();
     let mut client = server.connect();
     client.join("presence-room", r#"{"user_id":"1"}"#);
@@ -241,7 +241,7 @@ fn a_quiet_server_is_asked_whether_it_is_there() {
 }
 
 #[test]
-fn a_wrong_secret_is_told() {
+fn a_wrong_secret_is_an_error() {
     let server = Server::start();
     let with = |arguments: &[&str]| {
         Setup::bare()
@@ -347,7 +347,7 @@ fn without_an_app_there_is_nothing_to_sign_with() {
 }
 
 #[test]
-fn a_wrong_command_line_is_told() {
+fn a_wrong_command_line_is_an_error() {
     let setup = || Setup::new().args(&["--port", "1"]);
     let run = |arguments: &[&str]| setup().args(arguments).run();
     let parts = ["\"{id:1}\" is not JSON", "'{\"name\":\"value\"}'", "--text"];

@@ -14,7 +14,7 @@ fn of_app(server: &Server, key: &str) -> Client {
 }
 
 #[test]
-fn each_endpoint_hears_what_it_asked_for_of_its_app() {
+fn each_endpoint_receives_the_wanted_events_of_its_app() {
     let (all, some, other) = (Endpoint::start(true), Endpoint::start(true), Endpoint::start(true));
     let file = format!(
         r#"
@@ -57,7 +57,7 @@ fn each_endpoint_hears_what_it_asked_for_of_its_app() {
 }
 
 #[test]
-fn a_backend_that_hangs_holds_nobody_up() {
+fn a_backend_that_hangs_delays_no_other_endpoint() {
     let (hangs, works) = (Endpoint::start(false), Endpoint::start(true));
     let server = Setup::new()
         .workers(2)
@@ -91,7 +91,7 @@ fn a_backend_that_hangs_holds_nobody_up() {
 }
 
 #[test]
-fn a_reload_to_another_worker_is_not_told() {
+fn a_reload_that_reconnects_to_another_worker_causes_no_webhook() {
     let endpoint = Endpoint::start(true);
     let server = Setup::new()
         .workers(4)

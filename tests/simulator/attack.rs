@@ -2,7 +2,7 @@
 //!
 //! After every step: the account agrees with what connections keep, each connection is within its limits, and charges
 //! stay within the headroom. Pongs of honest clients and answers to questions come within a bounded number of ticks.
-//! `kernel.rs` asserts that no socket is read twice in a tick and that reading ends with its time. At the end honest
+//! `kernel` asserts that no socket is read twice in a tick and that reading ends with its time. At the end honest
 //! clients have every event once and in order (asserted in `client.rs`), and nothing is left of the attackers.
 
 use ringverb::limits::{PONGS_PER_FLUSH_MAX, READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX};
@@ -11,7 +11,8 @@ use ringverb::shard::{ConnectionKey, Question, SendQueue};
 use crate::attacker::{Attack, Attacker, MESSAGE_BYTES_MAX, PING_PAYLOAD};
 use crate::backend::Ledger;
 use crate::client::{CHANNELS, Client, USERS};
-use crate::kernel::{Shared, Source, Wire};
+use crate::kernel::world::Source;
+use crate::kernel::{Shared, Wire};
 use crate::process::{APP, CONNECTION_BYTES_MAX, Process, Shape, new_world};
 use crate::random::Random;
 

@@ -2,7 +2,7 @@
 //!
 //! It is no cryptography. It has what makes TLS difficult for the tick: a record is useless until it is whole, bytes on
 //! the wire differ from those of the content, a record that is lost, doubled or sealed twice is noticed, and the server
-//! may owe an answer without content. Both ends are here; the wire (`kernel.rs`) has the client's end.
+//! may owe an answer without content. Both ends are here; the wire (`kernel`) has the client's end.
 
 use ringverb::proxy_header::OWN_HEADERS;
 use ringverb::tls::socket::{ChannelEnd, Opened, SecureChannel};

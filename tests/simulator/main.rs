@@ -61,7 +61,7 @@ impl Model {
     /// The test that replays its seeds.
     fn test(self) -> &'static str {
         match self {
-            Self::Process => "what_must_hold",
+            Self::Process => "processes",
             Self::Http => "backends",
             Self::Cluster => "nodes",
             Self::Attack => "attackers",
@@ -142,7 +142,7 @@ fn try_corpus(model: Model) {
 }
 
 #[test]
-fn what_must_hold_holds() {
+fn processes_keep_their_invariants() {
     try_corpus(Model::Process);
 }
 

@@ -349,7 +349,7 @@ fn tell(report: &mut Report, name: &str, rounds: &Rounds, of: impl Fn(&Seen) -> 
     let mut all = Latency::default();
     for (_, flooded) in rounds {
         // Both have the same bounds.
-        let _ = all.0.add(&of(flooded).0);
+        all.0.add(&of(flooded).0).ok();
     }
     report.latencies.push((name.to_owned(), all));
     flooded - calm

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_inside_is_told_once() {
+    fn each_member_inside_receives_a_join_once() {
         let mut crowd = Subscribers::default();
         let mut storm = storm(&mut crowd);
         storm.missing = storm.notices_due(&[1]);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_finds_itself_in_the_roster() {
+    fn a_joining_member_is_in_its_own_roster() {
         let mut crowd = Subscribers::default();
         let mut storm = storm(&mut crowd);
         let roster = |ids: &[&str]| {

@@ -1,7 +1,9 @@
 //! What one signed request may become, and that its cost grows with its length.
 
+use super::limits::post_to;
 use super::*;
-use crate::shard::Question;
+use crate::api::render;
+use crate::shard::{Answer, Described, Question};
 
 fn event_for(channels: &[String], data: &str, more: &str) -> String {
     let channels = serde_json::to_string(channels).unwrap();

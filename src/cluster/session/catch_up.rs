@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_sender_has_sent_is_held_within_a_limit_and_returned_in_order() {
+    fn messages_of_a_sender_are_kept_within_a_limit_and_returned_in_order() {
         let mut catch_up = run(&[Up(&[1])]);
         assert!(catch_up.hold(sender(1), b"t", b"one") && catch_up.hold(sender(1), b"t", b"two"));
         let held = catch_up.end(sender(1));
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_events_are_read_once_when_nobody_is_waited_for() {
+    fn stored_events_are_read_once_when_no_node_is_awaited() {
         let mut catch_up = run(&[Up(&[])]);
         assert!(!catch_up.take_must_read_stored());
         catch_up.take_request(0);

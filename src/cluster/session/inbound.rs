@@ -7,7 +7,9 @@
 
 use super::super::envelope::{self, Envelope};
 use super::super::names::Topic;
-use super::{AwaitedReply, ClusterSession, HEARD_MAX, Lost};
+use super::ClusterSession;
+use super::awaited::HEARD_MAX;
+use super::awaited::{AwaitedReply, Lost};
 use crate::app::AppIndex;
 use crate::shard::{
     AccessAction, AccessCommand, AccessTarget, ApiMessage, ChannelMessage, FromCluster,

@@ -6,6 +6,7 @@
 //! reaches nobody. Four counts of seconds: `clock` since the start, `up_seconds` of this connection, `silent_seconds`
 //! since Redis sent something, `unix_seconds` of the host.
 
+mod awaited;
 mod catch_up;
 mod inbound;
 mod outbound;
@@ -17,7 +18,6 @@ mod replies;
 mod tests;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
 use catch_up::CatchUp;
@@ -25,15 +25,12 @@ use hashbrown::HashMap;
 use partition::Partition;
 use recent::Recent;
 
-use super::envelope;
 use super::names::TopicNames;
 use crate::app::{Apps, Secret};
-use crate::buffer::FrameBytes;
-use crate::limits::CLUSTER_EFFECTS_MAX;
-use crate::pusher::socket_id::SocketId;
 use crate::resp::{self, Reader};
 use crate::shard::{ChannelKey, FromCluster, Question, SessionId, SessionMessage, Shard};
-use crate::text::shown;
+pub use awaited::Lost;
+use awaited::{AwaitedReply, Kept, SILENT_SECONDS, SessionState};
 
 /// Bytes of events that wait for a connection, or for Redis to confirm them.
 const KEPT_BYTES_MAX: usize = 16 << 20;
@@ -43,19 +40,12 @@ const OUTPUT_BYTES_MAX: usize = 64 << 20;
 const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
 /// Unsent bytes over which clients that cause more traffic have to wait.
 const CONGESTED_BYTES: usize = 100 << 10;
-/// Seconds in which Redis sends nothing although it owes a reply, after which the session ends.
-const SILENT_SECONDS: u32 = 5;
 /// Unsent bytes over which a `ReplayRequest` is answered by `ReplayDone` alone.
 const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
-/// Sessions whose numbers are remembered. Over this, silent sessions are forgotten; if that frees no room, all are. At
-/// worst an event is delivered twice.
-const HEARD_MAX: usize = 100_000;
 /// Seconds after which a session that sends nothing is forgotten.
 const HEARD_SECONDS_MAX: u32 = 3_600;
 /// Added to the time for which a replay is requested, because both sides count whole seconds.
 const REPLAY_MARGIN_SECONDS: u32 = 3;
-/// Characters of a text of Redis in a note.
-const QUOTED_MAX: usize = 200;
 /// Notes kept until the caller takes them.
 const NOTES_MAX: usize = 16;
 
@@ -94,104 +84,6 @@ pub struct Login {
     pub password: Option<Secret>,
 }
 
-/// Why a session ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// Redis does not let us in.
-    Refused(String),
-    Silent,
-    /// What it sends is no RESP, or a reply to nothing.
-    Malformed,
-    TooSlow,
-    /// More for other nodes than one tick may cause, or more transitions than may wait for Redis.
-    Overrun,
-    /// It is not a master, or no longer: what is published on a replica reaches nobody beyond it.
-    NotMaster(String),
-    /// What this session publishes does not come back on the topic that it is subscribed to itself.
-    NoEcho,
-    /// Messages of other nodes are received, and none of them receives those of this one.
-    Unheard,
-}
-
-impl fmt::Display for Lost {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(error) => write!(
-                formatter,
-                "it answered {}; Redis 6 or Valkey is needed, and REDIS_USERNAME and REDIS_PASSWORD must be \
-                 those of a user who may use pub/sub, GET, SET and EVAL",
-                shown(error)
-            ),
-            Self::Silent => write!(formatter, "it has not answered for {SILENT_SECONDS} seconds"),
-            Self::Malformed => formatter.write_str("it does not speak as Redis does"),
-            Self::Overrun => write!(
-                formatter,
-                "more than {CLUSTER_EFFECTS_MAX} messages for other nodes waited in this worker. The next connection \
-                 sends them what this node has; events over that were lost. More workers share it (RINGVERB_WORKERS)"
-            ),
-            Self::TooSlow => formatter.write_str("it does not take what it is sent fast enough"),
-            Self::NotMaster(role) => write!(
-                formatter,
-                "its role is {role:?}, not master: what a node publishes there reaches no other node. After a failover \
-                 REDIS_HOST must lead to the new master"
-            ),
-            Self::NoEcho => formatter.write_str(
-                "a heartbeat published there did not come back on its topic: PUBLISH and SUBSCRIBE do not reach the \
-                 same server. REDIS_HOST must lead to one master",
-            ),
-            Self::Unheard => formatter.write_str(
-                "heartbeats published there reach no other node, although other nodes are heard: a one-way partition. \
-                 REDIS_HOST must lead all nodes to the same master",
-            ),
-        }
-    }
-}
-
-/// A command that Redis has not answered.
-#[derive(Debug)]
-enum AwaitedReply {
-    Hello,
-    /// `HELLO` again: is it still the master?
-    Role,
-    /// A heartbeat to the first session of each node, of which this is one.
-    Heartbeat,
-    /// A heartbeat to this session alone, with its number.
-    Echo {
-        number: u64,
-    },
-    /// A reply that changes nothing.
-    Ignored,
-    Unsubscribed,
-    /// A message that reports that Redis has ordered a transition.
-    Transition,
-    Subscribed {
-        channel: ChannelKey,
-        ticket: u32,
-    },
-    SnapshotSent {
-        channel: ChannelKey,
-        ticket: u32,
-    },
-    Fetched {
-        channel: ChannelKey,
-        ticket: u32,
-    },
-    Asked {
-        id: u32,
-    },
-    ReplayRequested,
-    /// A command that is sent again on the next connection if this one is lost.
-    Kept(Kept),
-}
-
-/// A command that must reach Redis, on this connection or on a later one.
-#[derive(Debug)]
-struct Kept {
-    bytes: Box<[u8]>,
-    /// The event that it stores, to be published without that if Redis has no room for it.
-    stores: Option<(ChannelKey, FrameBytes, Option<SocketId>)>,
-}
-
 /// A sender's newest number, and the second in which it was received.
 #[derive(Clone, Copy, Debug, Default)]
 struct SenderState {
@@ -200,14 +92,6 @@ struct SenderState {
     /// What `Partition::unheard` was when it first sent something on its present connection and ours. `None`: it was
     /// not.
     since_unheard: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SessionState {
-    Down,
-    /// `HELLO` is not answered.
-    Greeting,
-    Up,
 }
 
 pub struct ClusterSession {

@@ -6,8 +6,9 @@
 //! Limits: `KEPT_BYTES_MAX` of kept commands, over which the oldest is dropped and counted.
 
 use super::super::envelope::{self, Envelope, StoredHead};
+use super::awaited::{AwaitedReply, Kept};
 use super::recent::RecentMessage;
-use super::{AwaitedReply, ClusterSession, KEPT_BYTES_MAX, Kept, STORE_AND_PUBLISH};
+use super::{ClusterSession, KEPT_BYTES_MAX, STORE_AND_PUBLISH};
 use crate::buffer::FrameBytes;
 use crate::pusher::socket_id::SocketId;
 use crate::resp;

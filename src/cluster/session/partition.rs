@@ -6,9 +6,10 @@
 //! of each node. A node whose messages arrive before and after it, on one connection of that node, must have received
 //! it. If not, messages pass in one direction only, and the session ends.
 
+use super::ClusterSession;
+use super::awaited::bytes_of;
+use super::awaited::{AwaitedReply, Lost};
 use super::inbound::{is_replayable, is_session_up};
-use super::replies::bytes_of;
-use super::{AwaitedReply, ClusterSession, Lost};
 use crate::clock::Moment;
 use crate::resp::Value;
 use crate::shard::{NodeMessage, SessionId, SessionMessage, Shard};

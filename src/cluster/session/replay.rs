@@ -10,10 +10,9 @@ use std::collections::BTreeSet;
 
 use super::super::envelope::{self, Envelope};
 use super::super::names::Topic;
+use super::awaited::AwaitedReply;
 use super::recent::RecentMessage;
-use super::{
-    AwaitedReply, ClusterSession, HEARD_SECONDS_MAX, REPLAY_MARGIN_SECONDS, RETRANSMIT_BYTES_MAX,
-};
+use super::{ClusterSession, HEARD_SECONDS_MAX, REPLAY_MARGIN_SECONDS, RETRANSMIT_BYTES_MAX};
 use crate::shard::{
     AccessAction, AccessCommand, AccessTarget, ChannelKey, ChannelMessage, FromCluster,
     LEASE_BEATS, NodeId, NodeMessage, Replayed, SessionId, SessionMessage, Shard,

@@ -2,9 +2,11 @@
 //!
 //! Owns the order of replies, and what follows from each. A reply that does not fit ends the session (`Lost`).
 
-use super::envelope;
+use super::ClusterSession;
+use super::awaited::{AwaitedReply, Kept, Lost, SessionState};
+use super::awaited::{QUOTED_MAX, bytes_of};
 use super::partition::{check_role, is_readonly};
-use super::{AwaitedReply, ClusterSession, Kept, Lost, QUOTED_MAX, SessionState};
+use crate::cluster::envelope;
 use crate::resp::Value;
 use crate::shard::{ChannelKey, FromCluster, SessionMessage, Shard};
 use crate::text::shown;
@@ -150,14 +152,6 @@ impl ClusterSession {
         self.send_to_all(SessionMessage::SessionUp);
         shard.on_cluster(FromCluster::Up);
         self.begin_catch_up(shard);
-    }
-}
-
-pub(super) fn bytes_of(value: &Value) -> &[u8] {
-    match value {
-        Value::Bytes(bytes) => bytes,
-        Value::Text(text) => text.as_bytes(),
-        _ => b"",
     }
 }
 

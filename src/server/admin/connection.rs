@@ -45,21 +45,13 @@ pub(super) async fn serve(connection: &AdminConnection, state: &AdminState) {
     if let Ok(readable) = prepare(socket) {
         converse(connection, &readable, state).await;
     }
-    let _ = socket.shutdown(Shutdown::Both);
+    // A socket that is not connected any longer needs none.
+    socket.shutdown(Shutdown::Both).ok();
 }
 
 fn prepare(socket: &Socket) -> io::Result<Readable> {
     socket.set_nonblocking(true)?;
     Readable::of(socket)
-}
-
-/// One connection too many: the answer, if the kernel takes it at once.
-pub(super) fn refuse(socket: &Socket, text: &str) {
-    let _ = socket.set_nonblocking(true);
-    let mut answer = Vec::new();
-    Response::text(503, text).write(&mut answer, false, false);
-    let _ = (&*socket).write(&answer);
-    let _ = socket.shutdown(Shutdown::Both);
 }
 
 async fn converse(connection: &AdminConnection, readable: &Readable, state: &AdminState) {
@@ -83,7 +75,8 @@ async fn converse(connection: &AdminConnection, readable: &Readable, state: &Adm
     let written = timeout(ANSWER_TIME_MAX, write(socket, readable, &answer)).await;
     if matches!(written, Ok(Ok(()))) && socket.shutdown(Shutdown::Write).is_ok() {
         connection.is_answered();
-        let _ = timeout(END_TIME_MAX, read_to_end(socket, readable)).await;
+        // The answer is sent, whatever the peer does with its half.
+        timeout(END_TIME_MAX, read_to_end(socket, readable)).await.ok();
     }
 }
 
@@ -134,7 +127,8 @@ async fn read_request(socket: &Socket, readable: &Readable) -> Asked {
             Ok(Progress::Complete(request)) => return Asked::Request(request),
             // A peer that does not read this does not read its answer either.
             Ok(Progress::Incomplete { continue_expected: true }) => {
-                let _ = (&*socket).write(CONTINUE);
+                // The peer may be gone; then nobody waits for it.
+                (&*socket).write_all(CONTINUE).ok();
             }
             Ok(Progress::Incomplete { .. }) => {}
             Err(refusal) => return Asked::Refused(refusal),

@@ -11,15 +11,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{AdminServer, ScrapeSources};
-use crate::config::admin::{Admin, AdminPlace};
+use crate::config::admin::AdminPlace;
 use crate::server::doctor::port::live_holder;
-use crate::server::probe::StartError;
-use crate::server::takeover::Order;
 use crate::server::{own_file, port};
 
 /// Connections that wait to be accepted.
@@ -32,92 +28,8 @@ pub(in crate::server) struct AdminListener {
     file: Option<Box<(PathBuf, Metadata)>>,
 }
 
-/// What a start has of it.
-pub(in crate::server) enum Claimed {
-    Off,
-    Listens(AdminListener),
-    /// The default place is not free: why.
-    Without(String),
-}
-
-impl Claimed {
-    /// A copy for a process that takes over.
-    ///
-    /// # Errors
-    /// When no descriptor is left.
-    pub(in crate::server) fn copy(&self) -> io::Result<Option<OwnedFd>> {
-        match self {
-            Self::Listens(listener) => listener.socket.try_clone().map(OwnedFd::from).map(Some),
-            Self::Off | Self::Without(_) => Ok(None),
-        }
-    }
-
-    /// For the start message.
-    pub(in crate::server) fn describe(&self, admin: &Admin) -> String {
-        match self {
-            Self::Off => String::new(),
-            Self::Without(why) => format!("none: {why}"),
-            Self::Listens(listener) => {
-                let place = match &listener.place {
-                    AdminPlace::Tcp(address) => format!("http://{address}"),
-                    place => place.to_string(),
-                };
-                match &admin.token {
-                    Some(_) => format!("{place}, needs the token of RINGVERB_ADMIN_TOKEN"),
-                    None => place,
-                }
-            }
-        }
-    }
-
-    /// Begins to serve. A default place that is in use is logged.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub(in crate::server) fn serve(
-        self,
-        sources: ScrapeSources,
-        orders: Sender<Order>,
-    ) -> io::Result<Option<AdminServer>> {
-        match self {
-            Self::Off => Ok(None),
-            Self::Listens(listener) => AdminServer::start(listener, sources, orders).map(Some),
-            Self::Without(why) => {
-                tracing::warn!(
-                    event = "admin_listener_missing",
-                    "no admin listener, so no metrics: {why}. Set RINGVERB_ADMIN to another address, or to off"
-                );
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// Finds the listener. `inherited`: that of the process whose place this one takes.
-///
-/// # Errors
-/// When a place that is configured cannot be had.
-pub(in crate::server) fn claim(
-    admin: &Admin,
-    inherited: Option<OwnedFd>,
-) -> Result<Claimed, StartError> {
-    let inherited = inherited.map(Socket::from).filter(|socket| is_at(socket, &admin.place));
-    let socket = match (&admin.place, inherited) {
-        (AdminPlace::Off, _) => return Ok(Claimed::Off),
-        (_, Some(socket)) => Ok(socket),
-        (AdminPlace::Tcp(address), None) => bind(*address),
-        (AdminPlace::Unix(path), None) => bind_file(path),
-    };
-    let listener = socket.and_then(|socket| AdminListener::new(socket, &admin.place));
-    match listener {
-        Ok(listener) => Ok(Claimed::Listens(listener)),
-        Err(error) if admin.is_explicit => Err(StartError::Admin(refusal(&admin.place, &error))),
-        Err(error) => Ok(Claimed::Without(reason(&admin.place, &error))),
-    }
-}
-
 impl AdminListener {
-    fn new(socket: Socket, place: &AdminPlace) -> io::Result<Self> {
+    pub(super) fn new(socket: Socket, place: &AdminPlace) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let (place, file) = match place {
             AdminPlace::Unix(path) => {
@@ -141,7 +53,7 @@ impl AdminListener {
 }
 
 /// Whether an inherited listener is the one that the configuration wants.
-fn is_at(socket: &Socket, place: &AdminPlace) -> bool {
+pub(super) fn is_at(socket: &Socket, place: &AdminPlace) -> bool {
     let Ok(bound) = socket.local_addr() else { return false };
     match place {
         AdminPlace::Off => false,
@@ -153,14 +65,14 @@ fn is_at(socket: &Socket, place: &AdminPlace) -> bool {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = port::socket(address)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
-fn bind_file(path: &Path) -> io::Result<Socket> {
+pub(super) fn bind_file(path: &Path) -> io::Result<Socket> {
     remove_left_over(path);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Linux gives the file the permissions of the socket, so that nobody else can connect in between.
@@ -184,7 +96,7 @@ fn remove_left_over(path: &Path) {
 }
 
 /// Why a place cannot be had.
-fn reason(place: &AdminPlace, error: &io::Error) -> String {
+pub(super) fn reason(place: &AdminPlace, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!("{place} is in use"),
         _ => format!("{place} cannot be listened on: {error}"),
@@ -235,6 +147,9 @@ pub(in crate::server) fn probe(place: &AdminPlace) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+
+    use super::super::claim::{Claimed, claim};
+    use crate::config::admin::Admin;
 
     fn admin(place: AdminPlace, is_explicit: bool) -> Admin {
         Admin { place, is_explicit, token: None }

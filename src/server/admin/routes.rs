@@ -4,21 +4,18 @@
 //! loopback address without a token, the `Host` of a request must be the loopback, too: otherwise a web page could read
 //! the answers through a name of its own that it points to 127.0.0.1 (DNS rebinding).
 
+mod token;
+
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use super::api::{Parameters, Questions};
 use super::metrics::{self, Format, Scrape, ScrapeSources};
 use super::viewers::{ViewFilter, Viewer, Viewers};
 use super::{changes, console};
 use crate::admission::overload::OverloadLevel;
-use crate::app::Secret;
 use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
@@ -28,6 +25,7 @@ use crate::server::takeover::Order;
 use crate::text::shown;
 use crate::worker::Shared;
 use crate::worker::time::{unix_ms, unix_seconds};
+use token::{check_token, is_loopback};
 
 /// A worker ticks at least once a second, so one that has not ticked for so long has stalled.
 const STALLED_MS: u64 = 10_000;
@@ -327,54 +325,6 @@ fn check_page(request: &Request) -> Result<(), Response> {
     Err(Response::text(403, &text))
 }
 
-/// Whether the request has the token, if one is needed. A listener that other hosts reach serves nobody without one:
-/// the configuration is refused before that happens, and this is the second barrier.
-fn check_token(token: Option<&Secret>, is_public: bool, request: &Request) -> Result<(), Response> {
-    let Some(token) = token else {
-        let text =
-            "Other hosts can reach this listener, and it has no token: set RINGVERB_ADMIN_TOKEN.\n";
-        return if is_public { Err(Response::text(403, text)) } else { Ok(()) };
-    };
-    let given = request.header("authorization");
-    let given = given.as_deref().and_then(bearer);
-    if given.is_some_and(|given| is_token(token, given)) {
-        return Ok(());
-    }
-    let text =
-        "This needs the token of RINGVERB_ADMIN_TOKEN: send `Authorization: Bearer TOKEN`.\n";
-    let challenge = "Bearer realm=\"ringverb admin\"";
-    Err(Response::text(401, text).with_header("WWW-Authenticate", challenge))
-}
-
-/// The token of an `Authorization` field.
-fn bearer(field: &str) -> Option<&str> {
-    let (scheme, token) = field.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Compares digests, so that neither the bytes nor the length show in the time.
-fn is_token(token: &Secret, given: &str) -> bool {
-    let digest = |text: &str| Sha256::digest(text.as_bytes());
-    digest(token.reveal()).ct_eq(&digest(given)).into()
-}
-
-/// Whether the value of `Host` names this host by an address or a name that no other host can have.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if port.is_empty() || port.starts_with(':') => {
-                return address
-                    .parse::<Ipv6Addr>()
-                    .is_ok_and(|address| address.to_canonical().is_loopback());
-            }
-            _ => return false,
-        },
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_listener_without_a_token_answers_nobody() {
+    fn a_public_listener_without_a_token_refuses_all_requests() {
         let status = |token: Option<&Secret>, is_public: bool, fields: &str| {
             let mut reader = RequestReader::new(RequestLimits { request_size_max: 100_000 });
             let head = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");

@@ -7,12 +7,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io::Write;
 use std::net::Shutdown;
 use std::rc::Rc;
 
 use socket2::Socket;
 
-use super::connection::refuse;
+use crate::http1::response::Response;
 
 /// Connections at a time.
 pub(super) const CONNECTIONS_MAX: usize = 32;
@@ -38,6 +39,18 @@ pub(super) struct AdminConnection {
     entry: Rc<SlotEntry>,
 }
 
+/// One connection too many: the answer, if the kernel takes it at once.
+pub(super) fn refuse(socket: &Socket, text: &str) {
+    // A socket that stays blocking has room for so short an answer.
+    socket.set_nonblocking(true).ok();
+    let mut answer = Vec::new();
+    Response::text(503, text).write(&mut answer, false, false);
+    // The peer may be gone; then nobody waits for it.
+    (&*socket).write_all(&answer).ok();
+    // A socket that is not connected any longer needs none.
+    socket.shutdown(Shutdown::Both).ok();
+}
+
 impl AdminSlots {
     /// # Errors
     /// The socket, if no connection can be ended for it.
@@ -58,9 +71,10 @@ impl AdminSlots {
 
     /// Its task ends when it reads the end of the socket.
     fn end(&self, entry: &SlotEntry) {
-        self.give_back(entry);
+        self.release(entry);
         if entry.is_answered.get() {
-            let _ = entry.socket.shutdown(Shutdown::Both);
+            // A socket that is not connected any longer needs none.
+            entry.socket.shutdown(Shutdown::Both).ok();
         } else {
             let text = format!(
                 "The admin listener has {CONNECTIONS_MAX} connections, which is its limit, and this one has waited \
@@ -70,7 +84,7 @@ impl AdminSlots {
         }
     }
 
-    fn give_back(&self, entry: &SlotEntry) {
+    fn release(&self, entry: &SlotEntry) {
         if entry.has_slot.replace(false) {
             self.used.set(self.used.get().saturating_sub(1));
         }
@@ -97,14 +111,14 @@ impl AdminConnection {
 
     /// It becomes a viewer.
     pub(super) fn leave_slot(&self) {
-        self.slots.give_back(&self.entry);
+        self.slots.release(&self.entry);
     }
 }
 
 impl Drop for AdminConnection {
     fn drop(&mut self) {
         self.has_request();
-        self.slots.give_back(&self.entry);
+        self.slots.release(&self.entry);
     }
 }
 

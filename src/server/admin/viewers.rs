@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_on_while_somebody_looks() {
+    fn the_event_log_is_on_while_there_is_a_viewer() {
         let (log, viewers) = viewers();
         assert!(!log.is_watched());
         let mut all: Vec<_> = std::iter::from_fn(|| viewers.add(filter("")).ok()).collect();

@@ -4,6 +4,8 @@
 //! checked where the whole configuration is (`config`), so there is one set of rules. Secrets are shown once, in the
 //! answer that creates them. Limits: those of a request of the admin listener.
 
+mod edited;
+
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value as Json};
@@ -15,7 +17,8 @@ use crate::app::Apps;
 use crate::config::Values;
 use crate::config::options::{OPTIONS, OptionId, OptionKind, Scope, boolean, of_scope};
 use crate::config::webhook_url;
-use crate::server::generated_credentials;
+use crate::server::generated::generated_credentials;
+pub(super) use edited::Edited;
 
 /// A change of one app.
 pub(in crate::server) struct AppChange {
@@ -32,16 +35,6 @@ pub(in crate::server) enum AppEdit {
     Merge(Map<String, Json>),
     Enable(bool),
     Remove,
-}
-
-/// What was done to an app.
-pub(super) struct Edited {
-    pub(super) id: String,
-    pub(super) what: &'static str,
-    pub(super) is_new: bool,
-    pub(super) is_removed: bool,
-    /// The secret of a new app.
-    pub(super) secret: Option<String>,
 }
 
 pub(super) fn id_of(values: &Values) -> &str {

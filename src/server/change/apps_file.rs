@@ -13,7 +13,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::outcome::Outcome;
-use super::shown;
+use super::outcome::shown;
 use crate::config::{Sources, read_apps_file};
 use crate::text::Counted;
 
@@ -102,7 +102,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     beside.push(format!(".{}", std::process::id()));
     let beside = Path::new(&beside);
     // What a process with the same number left behind.
-    let _ = fs::remove_file(beside);
+    fs::remove_file(beside).ok();
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -114,7 +114,8 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         })
         .and_then(|()| fs::rename(beside, path));
     if written.is_err() {
-        let _ = fs::remove_file(beside);
+        // If it stays, the next start removes it.
+        fs::remove_file(beside).ok();
     }
     written?;
     // The new name is on the disk when the folder is.

@@ -12,7 +12,7 @@ mod apps_file;
 mod credentials;
 mod outcome;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -181,7 +181,7 @@ impl Changer {
         outcome.log();
         for answer in answers {
             // The thread that asked may have stopped waiting.
-            let _ = answer.send(outcome.clone());
+            answer.send(outcome.clone()).ok();
         }
     }
 
@@ -412,11 +412,6 @@ fn missing_token(running: &AdminPlace, has_token: bool) -> Option<String> {
              address and restart without it"
         )
     })
-}
-
-/// The path of a file for a message.
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }
 
 #[cfg(test)]

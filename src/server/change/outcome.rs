@@ -8,7 +8,6 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use super::app_table::Edited;
-use super::shown;
 use crate::config::options::OptionId;
 use crate::text::Counted;
 
@@ -151,4 +150,9 @@ impl Outcome {
     pub(in crate::server) fn error(status: u16, text: &str) -> Self {
         Self::new(status, json!({ "error": text }), None)
     }
+}
+
+/// The path of a file for a message.
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{CommandTarget, FileArguments, SERVER};
+use super::shared::{CommandTarget, FileArguments, SERVER};
 
 /// Where the admin listener is.
 #[derive(Args, Clone, Debug, Default)]

@@ -4,8 +4,8 @@
 //! they may be on another node. Limits: those of `http.rs`.
 
 use super::http::{self, percent_encoded};
+use super::outcome::{CommandFailure, print, quoted, shown};
 use super::peer::ServerPeer;
-use super::{CommandFailure, print, quoted, shown};
 use crate::server::cli::{DisconnectArguments, UnsubscribeArguments, WhoseArguments};
 
 pub(super) fn disconnect(

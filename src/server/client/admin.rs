@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::CommandFailure;
+use super::outcome::CommandFailure;
 use crate::config::admin::{Admin, AdminPlace};
 
 /// An answer lists 65,535 apps at most.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::admin::{self, AdminAnswer};
 use super::http::percent_encoded;
-use super::{CommandFailure, note, print, shown};
+use super::outcome::{CommandFailure, note, print, shown};
 use crate::config::Config;
 use crate::config::options::{OptionKind, Scope, boolean, of_scope};
 use crate::server::cli::AppCommand;

@@ -8,9 +8,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use super::outcome::{CommandFailure, TIMEOUT};
 use super::peer::ServerPeer;
 use super::secure::ServerStream;
-use super::{CommandFailure, TIMEOUT};
 
 /// A head is never that long.
 const HEAD_MAX: usize = 64 * 1024;

@@ -4,8 +4,8 @@
 //! drains, or that delays its end, is not to be sent new clients.
 
 use super::http;
+use super::outcome::{CommandFailure, print, shown};
 use super::peer::ServerPeer;
-use super::{CommandFailure, print, shown};
 
 pub(super) fn run(peer: &ServerPeer) -> Result<(), CommandFailure> {
     let answer = http::send(peer, "GET", "/up", "")?;

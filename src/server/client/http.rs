@@ -5,8 +5,8 @@
 //! answer.
 
 use super::connection::ServerConnection;
+use super::outcome::{CommandFailure, shown};
 use super::peer::ServerPeer;
-use super::{CommandFailure, shown};
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
 

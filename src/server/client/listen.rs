@@ -10,10 +10,10 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::outcome::{CommandFailure, TIMEOUT, member, note, print, quoted, shown};
 use super::peer::ServerPeer;
 use super::show::{self, ShownEvent};
 use super::socket::{ClientSocket, ServerInput};
-use super::{CommandFailure, TIMEOUT, member, note, print, quoted, shown};
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
@@ -73,7 +73,7 @@ fn end_on_signal() -> Result<(), CommandFailure> {
         |error: io::Error| CommandFailure::Server(format!("cannot wait for signals: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let wait = move || {
-        let _ = signals.forever().next();
+        signals.forever().next();
         // With the lock no line is cut in two.
         let _stdout = io::stdout().lock();
         std::process::exit(0);
@@ -279,10 +279,10 @@ impl Listener<'_> {
             } else if message.name.starts_with("pusher:")
                 || message.name.starts_with("pusher_internal:")
             {
-                tell(&message);
+                print_message(&message);
             } else if self.event(&message)? {
                 // `--count` is reached. The close frame is only polite.
-                let _ = socket.close();
+                socket.close().ok();
                 return Ok(());
             }
         }
@@ -423,7 +423,7 @@ fn answers(message: &ServerMessage<'_>, step: &ListenStep) -> bool {
 }
 
 /// A message of the protocol: members that joined or left, a number of subscribers, a cache miss.
-fn tell(message: &ServerMessage<'_>) {
+fn print_message(message: &ServerMessage<'_>) {
     if message.name == "pusher:pong" {
         return;
     }
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_two_users() {
+    fn users_of_two_channels_are_an_error() {
         let both = ["#server-to-user-7", "#server-to-user-8"];
         assert!(steps(&arguments(&both, None)).unwrap_err().contains("7 and 8"));
         assert!(steps(&arguments(&both[..1], Some("9"))).unwrap_err().contains("9 and 7"));

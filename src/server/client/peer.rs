@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{CommandFailure, note, shown};
+use super::outcome::{CommandFailure, note, shown};
 use crate::app::{App, Secret};
 use crate::config::network::Network;
 use crate::config::{Config, TlsOptions};

@@ -4,8 +4,8 @@
 //! nobody was subscribed, a note says under which name a Laravel channel is known on the wire.
 
 use super::http::{self, HttpAnswer};
+use super::outcome::{CommandFailure, member, note, print, quoted, shown};
 use super::peer::ServerPeer;
-use super::{CommandFailure, member, note, print, quoted, shown};
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;

@@ -4,8 +4,8 @@
 //! terminal sees them. Limits: those of `http.rs`.
 
 use super::http::{self, percent_encoded};
+use super::outcome::{CommandFailure, member, print, shown};
 use super::peer::ServerPeer;
-use super::{CommandFailure, member, print, shown};
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json;
 

@@ -16,7 +16,7 @@ use rustls::{
     SignatureScheme, StreamOwned,
 };
 
-use super::CommandFailure;
+use super::outcome::CommandFailure;
 use crate::config::TlsOptions;
 use crate::server::certificates;
 

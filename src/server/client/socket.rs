@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::connection::ServerConnection;
 use super::http::percent_encoded;
+use super::outcome::{CommandFailure, shown};
 use super::peer::ServerPeer;
-use super::{CommandFailure, shown};
 use crate::ws::close;
 use crate::ws::frame::Opcode;
 use crate::ws::handshake::{self, UpgradeRequest};
@@ -99,7 +99,7 @@ impl ClientSocket {
             match frame.opcode {
                 OPCODE_CLOSE => {
                     // The server ends the connection whether it gets its answer or not.
-                    let _ = self.close();
+                    self.close().ok();
                     let said = close::decode_payload(&frame.payload).ok().flatten();
                     return Ok(ServerInput::Closed(
                         said.map(|(code, text)| (code, text.to_owned())),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use super::admin::{self, ExchangeLimits};
-use super::{CommandFailure, TIMEOUT, print, shown};
+use super::outcome::{CommandFailure, TIMEOUT, print, shown};
 use crate::config::Config;
 use crate::config::admin::{Admin, AdminPlace};
 use crate::server::cli::TopArguments;

@@ -10,8 +10,9 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
+use super::finding::{Diagnosis, Finding, STEP_TIME, Verdict};
 use super::host::{self, HostFiles, Wanted};
-use super::{Diagnosis, Finding, STEP_TIME, Verdict, examine, port, rights};
+use super::{examine, port, rights};
 use crate::config::admin::AdminPlace;
 use crate::config::{Config, Merged};
 use crate::limits::DESCRIPTORS_MAX;
@@ -154,23 +155,28 @@ impl DoctorReport {
             };
             let (paint, plain) = if color { (paint, "\x1b[0m") } else { ("", "") };
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{paint}{word:<8}{plain} {what}: {reason}");
+            writeln!(text, "{paint}{word:<8}{plain} {what}: {reason}").ok();
             if *verdict != Verdict::Good {
-                let _ = writeln!(text, "         -> {command}");
+                // A `String` takes everything.
+                writeln!(text, "         -> {command}").ok();
             }
         }
         let count = |wanted| self.findings.iter().filter(|found| found.verdict == wanted).count();
         let (problems, warnings) = (count(Verdict::Problem), count(Verdict::Warning));
-        let _ = writeln!(
+        // A `String` takes everything.
+        writeln!(
             text,
             "\nFor {} connections: problems: {problems}, warnings: {warnings}.",
             self.connections
-        );
+        )
+        .ok();
         if let Some((connections, what)) = self.limit() {
-            let _ = writeln!(
+            // A `String` takes everything.
+            writeln!(
                 text,
                 "This host allows about {connections} connections; the limit is {what}."
-            );
+            )
+            .ok();
         }
         text
     }

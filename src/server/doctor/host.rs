@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Diagnosis, Verdict};
+use super::finding::{Diagnosis, Verdict};
 use crate::limits::DESCRIPTORS_MAX;
 
 /// The settings that a host for many connections should have.

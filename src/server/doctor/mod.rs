@@ -6,6 +6,7 @@
 //! finding is a fact, something to know (`Warning`), or something that keeps the server from working (`Problem`).
 
 mod diagnosis;
+mod finding;
 mod host;
 pub(super) mod port;
 mod redis;
@@ -28,82 +29,15 @@ use crate::config::{Config, webhook_url};
 use crate::webhook;
 use crate::worker::is_clock_synchronized;
 use crate::worker::kernel::Choice;
-use crate::worker::time::unix_seconds;
+pub(super) use finding::{Finding, Verdict};
+use finding::{RemoteClock, STEP_TIME};
 
-/// Time for one step of one probe.
-const STEP_TIME: Duration = Duration::from_secs(3);
 /// Time after which a probe counts as unanswered. Longer than its steps: only name servers take longer.
 const PROBE_TIME: Duration = Duration::from_secs(8);
 /// Endpoints of webhooks that are asked. Those of one host and port count once.
 const ENDPOINTS_MAX: usize = 20;
 /// Clocks that differ by less agree.
 const CLOCK_SECONDS: u64 = 5;
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Verdict {
-    Good,
-    Warning,
-    Problem,
-}
-
-/// One fact.
-#[derive(Debug)]
-pub(super) struct Finding {
-    pub(super) verdict: Verdict,
-    pub(super) what: &'static str,
-    pub(super) text: String,
-}
-
-impl Finding {
-    pub(super) fn new(verdict: Verdict, what: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict, what, text: text.into() }
-    }
-}
-
-/// A finding of `ringverb doctor`: what is so, and the command that shows or changes it.
-#[derive(Debug)]
-pub(super) struct Diagnosis {
-    pub(super) verdict: Verdict,
-    pub(super) what: &'static str,
-    pub(super) reason: String,
-    pub(super) command: String,
-    /// Connections that this allows, if it limits them.
-    pub(super) connections: Option<u64>,
-}
-
-impl Diagnosis {
-    fn new(
-        verdict: Verdict,
-        what: &'static str,
-        reason: impl Into<String>,
-        command: impl Into<String>,
-    ) -> Self {
-        let (reason, command) = (reason.into(), command.into());
-        Self { verdict, what, reason, command, connections: None }
-    }
-
-    fn allowing(self, connections: u64) -> Self {
-        Self { connections: Some(connections), ..self }
-    }
-}
-
-/// The time of another machine's clock.
-struct RemoteClock {
-    place: String,
-    seconds: u64,
-    own_seconds: u64,
-}
-
-impl RemoteClock {
-    fn new(place: &str, seconds: u64) -> Self {
-        Self { place: place.to_owned(), seconds, own_seconds: unix_seconds() }
-    }
-
-    fn distance(&self) -> u64 {
-        self.seconds.abs_diff(self.own_seconds)
-    }
-}
 
 /// What `ringverb check` reports, in the order in which a start meets it.
 pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
@@ -252,10 +186,10 @@ fn start(
     let run = move || {
         let (finding, clock) = examine();
         // Nobody waits for an answer that is too late.
-        let _ = answers.send((index, finding, clock));
+        answers.send((index, finding, clock)).ok();
     };
     // Without a thread there is no answer, and that is what the report says.
-    let _ = std::thread::Builder::new().name("probe".to_owned()).spawn(run);
+    std::thread::Builder::new().name("probe".to_owned()).spawn(run).ok();
 }
 
 /// One URL for each host and port.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::process::Pid;
 
-use super::{Finding, Verdict};
+use super::finding::{Finding, Verdict};
 use crate::server::port;
 use crate::server::probe::StartError;
 use crate::server::takeover::replacement::is_orphan;

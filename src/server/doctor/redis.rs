@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use super::{Finding, RemoteClock, Verdict};
+use super::finding::{Finding, RemoteClock, Verdict};
 use crate::config::Scaling;
 use crate::resp::{Reader, Value, write_command};
 use crate::text::shown;
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_server_is_told_apart() {
+    fn each_kind_of_server_is_recognized() {
         const TIME: &str = "*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n";
         let good = "%3\r\n$7\r\nversion\r\n$5\r\n7.0.1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n\
                     *2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n";

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
+use super::finding::{Finding, Verdict};
 use super::redis::exchange;
-use super::{Finding, Verdict};
 use crate::cluster::probe_name;
 use crate::config::Scaling;
 use crate::resp::Value;

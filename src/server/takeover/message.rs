@@ -41,14 +41,14 @@ pub(super) fn message(text: &str) -> [u8; MESSAGE_BYTES] {
     message
 }
 
-pub(super) fn say(stream: &UnixStream, text: &str) -> io::Result<()> {
+pub(super) fn send_text(stream: &UnixStream, text: &str) -> io::Result<()> {
     (&*stream).write_all(&message(text))
 }
 
-pub(super) fn hear(stream: &UnixStream) -> io::Result<String> {
-    let mut heard = [0; MESSAGE_BYTES];
-    (&*stream).read_exact(&mut heard)?;
-    Ok(text_of(&heard))
+pub(super) fn receive_text(stream: &UnixStream) -> io::Result<String> {
+    let mut received = [0; MESSAGE_BYTES];
+    (&*stream).read_exact(&mut received)?;
+    Ok(text_of(&received))
 }
 
 pub(super) fn text_of(message: &[u8; MESSAGE_BYTES]) -> String {
@@ -56,12 +56,12 @@ pub(super) fn text_of(message: &[u8; MESSAGE_BYTES]) -> String {
 }
 
 pub(super) fn expect(stream: &UnixStream, text: &str) -> io::Result<()> {
-    if hear(stream)? == text { Ok(()) } else { Err(foreign()) }
+    if receive_text(stream)? == text { Ok(()) } else { Err(foreign()) }
 }
 
 /// The numbers behind a word.
-pub(super) fn numbers<const COUNT: usize>(heard: &str, word: &str) -> Option<[u64; COUNT]> {
-    let mut parts = heard.strip_prefix(word)?.split_ascii_whitespace();
+pub(super) fn numbers<const COUNT: usize>(received: &str, word: &str) -> Option<[u64; COUNT]> {
+    let mut parts = received.strip_prefix(word)?.split_ascii_whitespace();
     let mut numbers = [0; COUNT];
     for number in &mut numbers {
         *number = parts.next()?.parse().ok()?;

@@ -29,35 +29,23 @@
 //! is no `failed` to read, the old process has died, and the new process has the only copy of everything.
 
 mod message;
+mod new_process;
 mod new_side;
 mod old_side;
+mod order;
 pub(super) mod rendezvous;
 pub(super) mod replacement;
 pub(super) mod transfer;
 
-use super::change::ChangeRequest;
 pub(super) use message::explained;
+pub(super) use new_process::NewProcess;
 pub(super) use new_side::{OldProcess, Running, ask, ask_orphan};
-pub(super) use old_side::{NewProcess, Offer, Offering, offer};
-
-/// What the main thread is to do.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// SIGINT or SIGTERM, by name: drain.
-    End(&'static str),
-    /// SIGUSR2: replace the program of this process.
-    Replace,
-    /// Another process, with this id, accepts on our listeners: drain, and leave them alone.
-    Retire(i32),
-    /// Another process asks for the connections too.
-    Transfer(NewProcess),
-    /// SIGHUP, or the admin API: change the configuration.
-    Change(Box<ChangeRequest>),
-}
+pub(super) use old_side::{Offer, Offering, offer};
+pub(super) use order::Order;
 
 #[cfg(test)]
 mod tests {
-    use super::message::say;
+    use super::message::send_text;
     use super::rendezvous::Places;
     use super::*;
     use crate::limits::WORKERS_MAX;
@@ -91,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_move_with_those_who_wait() {
+    fn listeners_move_with_the_connections_in_their_backlog() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
@@ -103,9 +91,9 @@ mod tests {
         assert!(matches!(asks.recv().unwrap(), Order::Retire(_)));
         let (mut accepted, _) = listeners[0].accept().unwrap();
         accepted.write_all(b"here").unwrap();
-        let mut heard = [0; 4];
-        waiting.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"here");
+        let mut received = [0; 4];
+        waiting.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"here");
         assert!(ask(&[address], &Places::none()).unwrap().is_none(), "it offers no more");
     }
 
@@ -126,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_or_speaks_otherwise_changes_nothing() {
+    fn a_new_process_that_ends_or_sends_something_else_changes_nothing() {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
         drop(ask(&[address], &Places::none()).unwrap().expect("somebody is there"));
         let mut foreigner = Places::none().find(address).unwrap().unwrap();
-        say(&foreigner, "take over 9").unwrap();
+        send_text(&foreigner, "take over 9").unwrap();
         assert_eq!(foreigner.read(&mut [0; 1]).unwrap_or(0), 0);
         assert!(asks.try_recv().is_err());
         ask(&[address], &Places::none()).unwrap().expect("it still offers").0.retire().unwrap();
@@ -170,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_taken() {
+    fn a_confirmed_transfer_cannot_be_reclaimed() {
         let (old_process, new_process) = begin();
         old_process.confirm().unwrap();
         assert!(!new_process.reclaim(), "too late");
@@ -179,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_cannot_be_taken() {
+    fn a_reclaimed_transfer_cannot_be_confirmed() {
         let (old_process, new_process) = begin();
         assert!(new_process.reclaim());
         old_process.confirm().unwrap_err();
@@ -191,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_at_once_one_wins() {
+    fn confirming_and_reclaiming_at_once_has_one_winner() {
         for _ in 0..200 {
             let (old_process, new_process) = begin();
             let (taken, kept) = std::thread::scope(|scope| {
@@ -204,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn who_dies_leaves_all_to_the_other() {
+    fn the_old_process_may_die_after_the_new_one_has_everything() {
         let (old_process, new_process) = begin();
         drop(new_process);
         // The task of the offer has the stream too, until it sees that the take-over has failed.
@@ -215,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_to_take_over_from() {
+    fn without_an_old_process_there_is_nothing_to_take_over() {
         let (_listener, address) = listener();
         assert!(ask(&[address], &Places::none()).unwrap().is_none());
     }

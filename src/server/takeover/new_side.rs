@@ -15,7 +15,7 @@ use socket2::Socket;
 
 use super::message::{
     ACCEPTING, BRING, FAILED, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, RETIRING, TAKE_OVER, TAKEN,
-    foreign, hear, is_readable, numbers, patient, say, worker_count,
+    foreign, is_readable, numbers, patient, receive_text, send_text, worker_count,
 };
 use super::rendezvous::Places;
 use super::replacement::is_orphan;
@@ -82,9 +82,9 @@ fn ask_through(
     addresses: &[SocketAddr],
 ) -> io::Result<(OldProcess, Vec<TcpListener>)> {
     patient(&stream)?;
-    say(&stream, TAKE_OVER)?;
-    let (heard, mut descriptors) = receive(&stream)?;
-    let numbers = numbers(&heard, LISTENERS).ok_or_else(foreign)?;
+    send_text(&stream, TAKE_OVER)?;
+    let (received, mut descriptors) = receive(&stream)?;
+    let numbers = numbers(&received, LISTENERS).ok_or_else(foreign)?;
     let [format, workers, clock_start_nanos, admins] = numbers;
     let admin = if admins == 1 { descriptors.pop() } else { None };
     let mut listeners: Vec<TcpListener> =
@@ -131,7 +131,7 @@ impl OldProcess {
     /// # Errors
     /// When it does not answer. It may serve on then, on the same listeners.
     pub(in crate::server) fn retire(&self) -> io::Result<()> {
-        say(&self.stream, ACCEPTING)?;
+        send_text(&self.stream, ACCEPTING)?;
         self.wait_until_retiring()
     }
 
@@ -140,7 +140,7 @@ impl OldProcess {
     /// # Errors
     /// When the message cannot be sent.
     pub(in crate::server) fn request_transfer(&self, workers: usize, nonce: u64) -> io::Result<()> {
-        say(&self.stream, &format!("{BRING} {workers} {nonce}"))
+        send_text(&self.stream, &format!("{BRING} {workers} {nonce}"))
     }
 
     /// Checks that it has not given up.
@@ -152,7 +152,7 @@ impl OldProcess {
             return Ok(());
         }
         // At this point it sends nothing but `failed`.
-        hear(&self.stream)?;
+        receive_text(&self.stream)?;
         Err(reclaimed())
     }
 
@@ -161,9 +161,11 @@ impl OldProcess {
     /// # Errors
     /// When the old process keeps everything after all.
     pub(in crate::server) fn confirm(&self) -> io::Result<()> {
-        match say(&self.stream, TAKEN) {
+        match send_text(&self.stream, TAKEN) {
             Ok(()) => Ok(()),
-            Err(_) if hear(&self.stream).is_ok_and(|heard| heard == FAILED) => Err(reclaimed()),
+            Err(_) if receive_text(&self.stream).is_ok_and(|received| received == FAILED) => {
+                Err(reclaimed())
+            }
             Err(error) => {
                 tracing::warn!(
                     event = "takeover_old_process_died",
@@ -180,10 +182,10 @@ impl OldProcess {
     /// When it sends something else. If it has ended, that is no error.
     pub(in crate::server) fn wait_until_retiring(&self) -> io::Result<()> {
         loop {
-            match hear(&self.stream) {
-                Ok(heard) if heard == RETIRING => return Ok(()),
+            match receive_text(&self.stream) {
+                Ok(received) if received == RETIRING => return Ok(()),
                 // It gave up too late.
-                Ok(heard) if heard == FAILED => {}
+                Ok(received) if received == FAILED => {}
                 Ok(_) => return Err(foreign()),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 Err(error) => return Err(error),
@@ -203,7 +205,8 @@ impl OldProcess {
 impl Drop for OldProcess {
     /// Closing would not do: the workers' descriptor tables have copies.
     fn drop(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+        // A socket that is not connected any longer needs none.
+        self.stream.shutdown(Shutdown::Both).ok();
     }
 }
 

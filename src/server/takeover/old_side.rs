@@ -4,9 +4,9 @@
 //! Until a new process has taken over, a fault of it ends only its own conversation. The main thread carries out the
 //! `Order`s that the task sends, with a `NewProcess` where connections are to move.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::Order;
 use super::message::{
-    ACCEPTING, BRING, FAILED, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING,
-    TAKE_OVER, TAKEN, expect, explained, foreign, is_readable, message, numbers, patient, say,
-    text_of, worker_count,
+    ACCEPTING, BRING, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING, TAKE_OVER,
+    explained, foreign, message, numbers, patient, send_text, text_of, worker_count,
 };
+use super::new_process::NewProcess;
 use super::rendezvous::{Places, Point, Strangers};
 use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::worker::transfer::{FORMAT, peer_credentials};
@@ -81,7 +81,7 @@ impl Offering {
     /// Waits until the new process is ready.
     pub(in crate::server) fn wait(self) {
         // Nothing is ever sent: the end of the task ends the wait.
-        let _ = self.ended.recv();
+        self.ended.recv().ok();
     }
 }
 
@@ -123,10 +123,11 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
                 // From here on the new process has an offer of its own. This socket closes with the process; nobody
                 // accepts on it.
                 point.close();
-                let _ = say(&conversation.stream, RETIRING);
+                // The peer may be gone; then nobody waits for it.
+                send_text(&conversation.stream, RETIRING).ok();
                 // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
                 // be taken for the end of the service.
-                let _ = conversation.hear().await;
+                conversation.receive_text().await.ok();
                 return;
             }
             Err(error) => {
@@ -156,29 +157,29 @@ impl Conversation {
     }
 
     /// One message, in any number of pieces, within `PATIENCE`.
-    async fn hear(&self) -> io::Result<String> {
+    async fn receive_text(&self) -> io::Result<String> {
         timeout(PATIENCE, self.whole_message()).await.unwrap_or(Err(Errno::TIMEDOUT.into()))
     }
 
     async fn whole_message(&self) -> io::Result<String> {
-        let mut heard = [0; MESSAGE_BYTES];
+        let mut received = [0; MESSAGE_BYTES];
         let mut filled = 0;
-        while filled < heard.len() {
+        while filled < received.len() {
             self.readable.wait().await;
-            match (&self.stream).read(&mut heard[filled..]) {
+            match (&self.stream).read(&mut received[filled..]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(bytes) => filled += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(text_of(&heard))
+        Ok(text_of(&received))
     }
 
     /// Whether the peer wants to take over. `false`: it has closed the connection without a word.
     async fn is_take_over(&self) -> io::Result<bool> {
-        match self.hear().await {
-            Ok(heard) if heard == TAKE_OVER => Ok(true),
+        match self.receive_text().await {
+            Ok(received) if received == TAKE_OVER => Ok(true),
             Ok(_) => Err(foreign()),
             Err(error)
                 if matches!(
@@ -206,9 +207,10 @@ async fn converse(
     let stream = &conversation.stream;
     send_listeners(stream, offer)?;
     let process = peer_credentials(stream)?.process;
-    let wish = conversation.hear().await?;
+    let wish = conversation.receive_text().await?;
     if wish == ACCEPTING {
-        let _ = orders.send(Order::Retire(process));
+        // Fails only if the receiver has ended, which then needs nothing.
+        orders.send(Order::Retire(process)).ok();
         return Ok(Some(conversation));
     }
     let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
@@ -221,7 +223,7 @@ async fn converse(
     let new_process =
         NewProcess { stream: stream.try_clone()?, nonce, workers, process, outcome: report };
     // A main thread that is at the end already drops it, and with it the other end of `outcome`.
-    let _ = orders.send(Order::Transfer(new_process));
+    orders.send(Order::Transfer(new_process)).ok();
     let is_taken = loop {
         settled.wait().await;
         match (&outcome).read(&mut [0]) {
@@ -251,44 +253,6 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
     let sent =
         retry_on_intr(|| rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL))?;
     if sent == MESSAGE_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
-}
-
-/// A new process that asks for the connections, as the main thread of the old one sees it.
-#[derive(Debug)]
-pub(in crate::server) struct NewProcess {
-    stream: UnixStream,
-    pub(in crate::server) nonce: u64,
-    pub(in crate::server) workers: usize,
-    /// Its id.
-    pub(in crate::server) process: i32,
-    /// Reports the outcome to the task of the offer: a byte if the new process has everything, else only the end.
-    outcome: UnixStream,
-}
-
-impl NewProcess {
-    /// Whether it has confirmed by now that it has everything.
-    ///
-    /// # Errors
-    /// When it sent something else, or has ended.
-    pub(in crate::server) fn has_confirmed(&self) -> io::Result<bool> {
-        if !is_readable(&self.stream)? {
-            return Ok(false);
-        }
-        expect(&self.stream, TAKEN).map(|()| true)
-    }
-
-    /// Keeps everything after all. `false`: too late, the new process has confirmed.
-    pub(in crate::server) fn reclaim(&self) -> bool {
-        let _ = say(&self.stream, FAILED);
-        let _ = self.stream.shutdown(Shutdown::Both);
-        expect(&self.stream, TAKEN).is_err()
-    }
-
-    pub(in crate::server) fn report_outcome(self, taken: bool) {
-        if taken {
-            let _ = (&self.outcome).write_all(&[1]);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -110,7 +110,8 @@ impl Point {
 
     /// Nobody reaches it from here on, though descriptors of it may stay open.
     pub(in crate::server) fn close(&self) {
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        // A socket that is not connected any longer needs none.
+        rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).ok();
     }
 
     /// At the end of the server: no file is left.
@@ -144,7 +145,8 @@ fn prefix(address: SocketAddr) -> String {
 /// Binds under another name and moves it: a file that was left there is no obstacle.
 fn bind(path: &Path) -> io::Result<Point> {
     let new = path.with_extension(std::process::id().to_string());
-    let _ = fs::remove_file(&new);
+    // If it stays, the next start removes it.
+    fs::remove_file(&new).ok();
     let listener = UnixListener::bind(&new)?;
     let moved = fs::set_permissions(&new, Permissions::from_mode(0o600))
         .and_then(|()| fs::symlink_metadata(&new))
@@ -152,7 +154,8 @@ fn bind(path: &Path) -> io::Result<Point> {
     match moved {
         Ok(own) => Ok(Point { listener, file: Some(SocketFile { path: path.into(), own }) }),
         Err(error) => {
-            let _ = fs::remove_file(&new);
+            // If it stays, the next start removes it.
+            fs::remove_file(&new).ok();
             Err(error)
         }
     }

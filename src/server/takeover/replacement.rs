@@ -270,7 +270,8 @@ pub(in crate::server) fn mind_after_failure(role: Role, code: ExitCode) -> ExitC
                 "this process could not take back from process {stand_in}, which serves; this process waits for it. \
                  Send SIGUSR2 here to try again"
             );
-            let _ = hold_signals(&SIGNALS, true);
+            // Without it a signal is handled at once, as it would be without an exchange.
+            hold_signals(&SIGNALS, true).ok();
             mind_instead(stand_in, &path)
         }
         _ => code,
@@ -321,7 +322,7 @@ pub(in crate::server) fn release_signals_in_time() {
     let release = || {
         sleep(START_TIME_MAX);
         // Once there are handlers, they receive the signals; until then a signal ends the process.
-        let _ = hold_signals(&SIGNALS, false);
+        hold_signals(&SIGNALS, false).ok();
     };
     let thread = std::thread::Builder::new().name("signals-late".to_owned());
     if let Err(error) = thread.spawn(release) {
@@ -411,7 +412,7 @@ enum Event {
 
 /// Waits for the stand-in, in a process that does nothing else.
 pub(in crate::server) fn mind(stand_in: Pid) -> ExitCode {
-    let (events, heard) = mpsc::channel();
+    let (events, received) = mpsc::channel();
     if let Err(error) = listen(stand_in, &events) {
         tracing::error!(
             event = "replacement_failed",
@@ -419,7 +420,7 @@ pub(in crate::server) fn mind(stand_in: Pid) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    for event in heard {
+    for event in received {
         match event {
             Event::Signal(SIGTERM) => pass_on(stand_in, Signal::TERM),
             Event::Signal(SIGINT) => pass_on(stand_in, Signal::INT),
@@ -446,11 +447,13 @@ fn listen(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
     let (by_signal, by_end) = (events.clone(), events.clone());
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            let _ = by_signal.send(Event::Signal(signal));
+            // Fails only if the receiver has ended, which then needs nothing.
+            by_signal.send(Event::Signal(signal)).ok();
         }
     })?;
     std::thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
-        let _ = by_end.send(Event::Ended(end_of(stand_in)));
+        // Fails only if the receiver has ended, which then needs nothing.
+        by_end.send(Event::Ended(end_of(stand_in))).ok();
     })?;
     hold_signals(&SIGNALS, false)
 }
@@ -458,13 +461,15 @@ fn listen(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
 /// The name that this process was executed by is the path of the program.
 fn take_back_again(stand_in: Pid) {
     let Some(path) = std::env::args_os().next().map(PathBuf::from) else { return };
-    let _ = hold_signals(&SIGNALS, true);
+    // Without it a signal is handled at once, as it would be without an exchange.
+    hold_signals(&SIGNALS, true).ok();
     let error = execute(&path, &path, TAKES_BACK_FROM, stand_in);
     tracing::error!(
         event = "replacement_failed",
         "{path:?} could not be executed, and process {stand_in} continues: {error}"
     );
-    let _ = hold_signals(&SIGNALS, false);
+    // Without it a signal is handled at once, as it would be without an exchange.
+    hold_signals(&SIGNALS, false).ok();
 }
 
 /// Whether a process stands in for one that has ended.
@@ -481,28 +486,4 @@ pub(in crate::server) fn is_orphan(process: i32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_that_stands_in_for_nobody_is_no_orphan() {
-        assert!(!is_orphan(i32::try_from(std::process::id()).unwrap()));
-        assert!(!is_orphan(0) && !is_orphan(i32::MAX));
-    }
-
-    #[test]
-    fn signals_are_held_back_for_this_thread_and_those_that_it_starts() {
-        let held = || {
-            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
-            u64::from_str_radix(mask.trim(), 16).unwrap()
-        };
-        let all = SIGNALS.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
-        assert_eq!(held() & all, 0);
-        hold_signals(&SIGNALS, true).unwrap();
-        assert_eq!(held() & all, all);
-        assert_eq!(std::thread::spawn(held).join().unwrap() & all, all);
-        hold_signals(&SIGNALS, false).unwrap();
-        assert_eq!(held() & all, 0);
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@
 //! absent Redis ends a lease.
 
 mod effect;
+mod here;
 mod invariants;
 mod remote;
 mod remote_memory;
@@ -28,16 +29,12 @@ mod transitions;
 
 use std::collections::VecDeque;
 
-use hashbrown::HashMap;
-
 pub use effect::{ClusterOutbox, FromCluster, Stored, ToCluster};
 use remote_memory::RemoteMemory;
 use topic_state::{Details, Fetch, PeerSnapshot, ReceivedAt, TopicState};
 use transitions::{Transition, Transitions};
 
 use super::channel_key::ChannelKey;
-use super::context::Context;
-use super::home::Home;
 use super::home::change::Change;
 use super::mail::Mail;
 use super::node_message::{ChannelMessage, NodeId, NodeSnapshot, SessionId};
@@ -46,6 +43,8 @@ use super::webhooks::wants_transitions;
 use crate::buffer::FrameBytes;
 use crate::pusher::channel_name::Access;
 use crate::pusher::socket_id::SocketId;
+use here::FastMap;
+pub(super) use here::Here;
 
 /// Beats without a message after which a node is dead.
 pub const LEASE_BEATS: u32 = 10;
@@ -59,15 +58,6 @@ const NODES_MAX: usize = 1_024;
 const SWEEPS_MAX: usize = 16_384;
 /// Dead nodes that are remembered, in case they send something again.
 const DEAD_MAX: usize = 256;
-
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
-
-/// What the cluster reads and changes on this core.
-pub(super) struct Here<'a> {
-    pub(super) home: &'a mut Home,
-    pub(super) context: &'a Context,
-    pub(super) out: &'a mut Outbox,
-}
 
 /// One core's view of the cluster.
 #[derive(Debug)]

@@ -6,8 +6,9 @@
 
 use hashbrown::HashSet;
 
+use super::here::{FastMap, Here};
 use super::topic_state::{PeerSnapshot, ReceivedAt};
-use super::{Cluster, DEAD_MAX, FastMap, Here, LEASE_BEATS, NODES_MAX, SWEEPS_MAX, ToCluster};
+use super::{Cluster, DEAD_MAX, LEASE_BEATS, NODES_MAX, SWEEPS_MAX, ToCluster};
 use crate::buffer::FrameBytes;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{

@@ -5,8 +5,9 @@
 //! Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are incomplete then, and the
 //! log says so.
 
+use super::Cluster;
+use super::here::Here;
 use super::topic_state::PeerSnapshot;
-use super::{Cluster, Here};
 use crate::shard::webhooks::Transitioner;
 
 /// For one core.

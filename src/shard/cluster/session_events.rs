@@ -5,10 +5,9 @@
 //! that was held back. Limits: a wait ends after `ANSWER_BEATS` and with the session; `TOPICS_PER_TURN` topics at a
 //! time.
 
+use super::here::Here;
 use super::topic_state::Fetch;
-use super::{
-    ANSWER_BEATS, Cluster, FromCluster, Here, LEASE_BEATS, Stored, TOPICS_PER_TURN, ToCluster,
-};
+use super::{ANSWER_BEATS, Cluster, FromCluster, LEASE_BEATS, Stored, TOPICS_PER_TURN, ToCluster};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
 use crate::shard::outbox::Answered;

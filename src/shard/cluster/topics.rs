@@ -7,8 +7,9 @@
 //! Limits: what waits to be subscribed is what subscribers wait for, and `ClusterSession::is_congested` slows those
 //! down. At most `IDLE_MAX` topics stay subscribed for nobody; the oldest goes first.
 
+use super::Cluster;
+use super::here::Here;
 use super::topic_state::{Fetch, PeerSnapshot};
-use super::{Cluster, Here};
 use crate::pusher::error_code;
 use crate::shard::ConnectionKey;
 use crate::shard::channel_key::ChannelKey;

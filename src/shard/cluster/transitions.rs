@@ -26,9 +26,10 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use super::here::{FastMap, Here};
 use super::remote_memory::RemoteMemory;
 use super::topic_state::PeerSnapshot;
-use super::{Cluster, FastMap, Here, ToCluster};
+use super::{Cluster, ToCluster};
 use crate::limits;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};

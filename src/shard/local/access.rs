@@ -4,9 +4,9 @@
 //! a subscription is that of `unsubscribe`: a request that its home has not answered yet is withdrawn, so it is never
 //! acknowledged. The client is sent `pusher:subscription_error` on the channel, behind the events that it has got.
 
+use super::Local;
 use super::connection::ConnectionKey;
 use super::refuse::{self, Denial};
-use super::{Local, frame};
 use crate::cause::{Cause, Detail};
 use crate::metrics::Ended;
 use crate::pusher::error_code;
@@ -14,6 +14,7 @@ use crate::pusher::outbound;
 use crate::shard::access::{AccessAction, AccessCommand, AccessEnd, AccessTarget};
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::ws::frame;
 
 impl Local {
     pub(in crate::shard) fn end_access(

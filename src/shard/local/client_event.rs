@@ -5,10 +5,10 @@
 //! `RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX` for each connection, answered with one error a second; the size of a message
 //! and of an event's payload.
 
+use super::Local;
 use super::connection::{ConnectionKey, SubscriptionState};
 use super::refuse::Denial;
 use super::subscribe::bad_channel;
-use super::{Local, frame};
 use crate::app::{ClientEventsFrom, WebhookKind};
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
@@ -22,6 +22,7 @@ use crate::pusher::webhook_event::{ClientEventReport, Happening};
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 use crate::shard::outbox::{Observation, Outbox};
+use crate::ws::frame;
 
 impl Local {
     pub(super) fn on_client_event(

@@ -16,6 +16,7 @@ use super::send_queue::{FRAME_BYTES, SendQueue};
 pub(in crate::shard) use super::subscription::{Subscription, SubscriptionList, SubscriptionState};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::MemoryLimits;
+use crate::shard::slots::Slots;
 
 /// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -250,4 +251,14 @@ impl Connection {
     pub(in crate::shard) fn signed_in(&self) -> Option<&SignedIn> {
         self.extras.as_ref()?.signed_in.as_ref()
     }
+}
+
+/// The connection of a key, unless it is closing or removed.
+#[inline]
+pub(super) fn open_in(
+    connections: &mut Slots<Connection>,
+    key: ConnectionKey,
+) -> Option<&mut Connection> {
+    let found = connections.get_mut(key.slot)?;
+    (found.generation == key.generation && !found.closing).then_some(found)
 }

@@ -1,10 +1,11 @@
 //! The echo build (`--features echo`): the server sends each message back unchanged. PURE. For suites that test the
 //! framing of any server by its echo; nothing of it is in what is shipped.
 
+use super::Local;
 use super::connection::ConnectionKey;
-use super::{Local, frame};
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::ws::frame;
 use crate::ws::frame::Opcode;
 use crate::ws::reader::MessageKind;
 

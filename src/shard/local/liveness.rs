@@ -2,9 +2,10 @@
 //!
 //! Input moves no entry. A due connection that has sent something since is put further on.
 
+use super::Local;
 use super::connection::ConnectionKey;
+use super::connection::open_in;
 use super::refuse::Denial;
-use super::{Local, open_in};
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::pusher::error_code;

@@ -38,6 +38,7 @@ mod shed;
 mod subscribe;
 mod subscription;
 mod unserved;
+mod unsubscribe;
 mod users;
 
 use std::collections::VecDeque;
@@ -60,7 +61,7 @@ use crate::pusher::outbound;
 use crate::wheel::Wheel;
 use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
-use connection::{Connection, ConnectionKey};
+use connection::{Connection, ConnectionKey, open_in};
 use liveness::SecondStarts;
 use memory::MemoryAccount;
 use openings::Openings;
@@ -101,13 +102,6 @@ pub(super) struct Local {
     refusals: u32,
     /// While connections of apps that are no longer served are closed: the next slot to look at.
     next_unserved: Option<u32>,
-}
-
-/// The connection of a key, unless it is closing or removed.
-#[inline]
-fn open_in(connections: &mut Slots<Connection>, key: ConnectionKey) -> Option<&mut Connection> {
-    let found = connections.get_mut(key.slot)?;
-    (found.generation == key.generation && !found.closing).then_some(found)
 }
 
 /// Frames that never differ, made once per core.

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_causes_traffic_waits_for_redis_and_not_for_ever() {
+    fn clients_that_cause_traffic_wait_for_redis_within_a_limit() {
         let mut table = PaceTable::new(Pace::default());
         table.add(KEY, 1, Moment(0));
         table.is_congested = true;

@@ -5,7 +5,7 @@
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
-use super::{Local, NotedInput, frame};
+use super::{Local, NotedInput};
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::counters::Refused;
@@ -15,6 +15,7 @@ use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
 use crate::shard::context::Context;
 use crate::shard::outbox::{Outbox, Trace};
+use crate::ws::frame;
 use crate::ws::frame::Opcode;
 
 impl Local {

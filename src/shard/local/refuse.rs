@@ -6,8 +6,8 @@
 use crate::shard::context::Context;
 use std::borrow::Cow;
 
+use super::Local;
 use super::connection::ConnectionKey;
-use super::{Local, frame};
 use crate::cause::{Cause, DETAILS_MAX, Detail};
 use crate::metrics::Ended;
 use crate::pusher::error_code::{self, ErrorCode};
@@ -16,6 +16,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature::AuthError;
 use crate::shard::outbox::{Outbox, RefusalNote};
 use crate::text::two_sentences;
+use crate::ws::frame;
 use crate::ws::violation::Violation;
 
 /// Why a request of a client fails: the error for the client, and the line for the log.

@@ -5,11 +5,11 @@
 //! Lanes are first-in first-out: what the home sent before its answer is delivered before the acknowledgement, and what
 //! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for.
 
+use super::Local;
 use super::channel_table::LocalChannel;
 use super::connection::{ConnectionKey, Subscription, SubscriptionState};
 use super::memory::subscription_charge;
 use super::refuse::Denial;
-use super::{Local, frame};
 use crate::app::App;
 use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
@@ -24,6 +24,7 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::mail::{Greeting, Join, Mail};
 use crate::shard::outbox::{Observation, Outbox};
+use crate::ws::frame;
 
 impl Local {
     pub(super) fn on_subscribe(
@@ -346,122 +347,10 @@ impl Local {
         self.enqueue(context, out, slot, &frame);
     }
 
-    /// No answer, no error when there was no subscription (docs/PROTOCOL.md rule 30).
-    pub(super) fn on_unsubscribe(
-        &mut self,
-        context: &Context,
-        out: &mut Outbox,
-        key: ConnectionKey,
-        name: &str,
-    ) {
-        let app = self.connections[key.slot].app;
-        let hash = context.keys.hash(app, name);
-        let Some(index) = self.channels.find(hash, app, name) else { return };
-        if let Some(at) = self.subscription_index(key.slot, index) {
-            let local = &self.channels[index];
-            if local.subscribers.len() <= 1 {
-                let channel = local.key.clone();
-                self.note_channel_change(context, key, &channel);
-            }
-            self.leave(context, out, key.slot, at);
-        }
-    }
-
-    /// Ends the subscription at this place of the connection's list; the one way out of a channel.
-    pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: u32, at: usize) {
-        let connection = &mut self.connections[slot];
-        let Some(left) = connection.remove_subscription(at) else { return };
-        if let Some(moved) = connection.subscriptions.get(at)
-            && let SubscriptionState::Active { position, .. } = moved.state
-        {
-            let subscribers = &mut self.channels[moved.channel].subscribers;
-            subscribers[position as usize].subscription_index =
-                u32::try_from(at).unwrap_or(u32::MAX);
-        }
-        self.discharge(slot, left.charge);
-        if let SubscriptionState::Active { position, .. } = left.state {
-            self.observe_leave(out, slot, left.channel);
-            self.remove_subscriber(context, left.channel, position as usize);
-        }
-        // A pending member leaves when the answer comes: only then is it known whether the home has counted them. The
-        // answer may depend on Redis, which need not be asked any longer.
-        let is_asked = context.is_clustered() && self.channels[left.channel].pending > 0;
-        if let (SubscriptionState::Pending { ticket }, true) = (left.state, is_asked) {
-            return self.withdraw(context, out, slot, left.channel, ticket);
-        }
-        if let (Some(member), SubscriptionState::Active { .. }) = (left.member, left.state) {
-            self.send_leave(context, out, left.channel, *member);
-        }
-        self.drop_if_unused(context, out, left.channel);
-    }
-
-    fn observe_leave(&self, out: &mut Outbox, slot: u32, index: u32) {
-        out.observe(|| {
-            let connection = &self.connections[slot];
-            let (app, socket_id) = (connection.app, connection.socket_id);
-            let channel = self.channels[index].key.shared_name();
-            Observation::Unsubscribed { app, socket_id, channel }
-        });
-    }
-
-    /// `pending` keeps the channel until the home has answered.
-    fn withdraw(
-        &mut self,
-        context: &Context,
-        out: &mut Outbox,
-        slot: u32,
-        index: u32,
-        ticket: u32,
-    ) {
-        let channel = self.channels[index].key.clone();
-        let generation = self.connections[slot].generation;
-        let (connection, core) = (ConnectionKey { slot, generation }, context.core());
-        let home = context.keys.home(&channel);
-        out.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
-    }
-
     /// The row of a channel's app, and the place of its type there.
     pub(super) fn subscription_metrics(&self, index: u32) -> (&AppMetrics, usize) {
         let key = &self.channels[index].key;
         (self.metrics.app(key.app()), key.kind.access as usize)
-    }
-
-    fn remove_subscriber(&mut self, context: &Context, index: u32, position: usize) {
-        let (metrics, kind) = self.subscription_metrics(index);
-        metrics.unsubscriptions[kind].add(1);
-        metrics.subscribers[kind].sub(1);
-        let subscribers = &mut self.channels[index].subscribers;
-        subscribers.swap_remove(position);
-        if let Some(moved) = subscribers.get(position).copied() {
-            let owner = &mut self.connections[moved.slot];
-            let state = &mut owner.subscriptions[moved.subscription_index as usize].state;
-            if let SubscriptionState::Active { position: at, .. } = state {
-                *at = u32::try_from(position).unwrap_or(u32::MAX);
-            }
-        }
-        self.note_count(context, index);
-    }
-
-    fn send_leave(&mut self, context: &Context, out: &mut Outbox, index: u32, member: UserId) {
-        let channel = self.channels[index].key.clone();
-        let home = context.keys.home(&channel);
-        out.mail_home(home, Mail::Leave { channel, user_id: member.text });
-    }
-
-    /// Drops a channel that nobody here is in or waits for, and sends its home a `Disinterest`.
-    fn drop_if_unused(&mut self, context: &Context, out: &mut Outbox, index: u32) {
-        let local = &self.channels[index];
-        if !local.subscribers.is_empty() || local.pending > 0 {
-            return;
-        }
-        let active = local.active;
-        let channel = self.channels.remove(index).key;
-        let home = context.keys.home(&channel);
-        // The home knows of an interest only by a request that it granted.
-        if active {
-            let core = context.core();
-            out.mail_home(home, Mail::Disinterest { channel, core });
-        }
     }
 
     pub(super) fn subscription_index(&self, slot: u32, channel: u32) -> Option<usize> {

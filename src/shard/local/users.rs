@@ -11,10 +11,10 @@ use crate::shard::outbox::{Observation, Outbox};
 use hashbrown::HashMap;
 use indexmap::IndexSet;
 
+use super::Local;
 use super::connection::{ConnectionKey, Extras, SignedIn};
 use super::memory::user_charge;
 use super::refuse::Denial;
-use super::{Local, frame};
 use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
 use crate::pusher::error_code;
@@ -23,6 +23,7 @@ use crate::pusher::outbound;
 use crate::pusher::signature;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::mail::Mail;
+use crate::ws::frame;
 
 /// In lines about what was refused.
 const SIGN_IN: Detail<'_> = Detail::Own("sign-in");

@@ -20,7 +20,7 @@ fn end(net: &mut Net, core: usize, command: AccessCommand) {
 }
 
 /// The names of events, and codes of closes.
-fn told(net: &mut Net, client: Client) -> Vec<String> {
+fn received_events(net: &mut Net, client: Client) -> Vec<String> {
     let name = |received: &Received| match received {
         Received::Closed(code) => code.to_string(),
         other => other.event().to_owned(),
@@ -59,9 +59,9 @@ fn a_user_loses_one_channel_on_all_cores_and_keeps_the_others() {
     net.webhooks.clear();
     end(&mut net, 2, unsubscribe(AccessTarget::User("7".into()), "presence-r"));
     for client in [anna, anna_again] {
-        assert_eq!(told(&mut net, client), ["pusher:subscription_error"]);
+        assert_eq!(received_events(&mut net, client), ["pusher:subscription_error"]);
     }
-    assert_eq!(told(&mut net, ben), ["pusher_internal:member_removed"]);
+    assert_eq!(received_events(&mut net, ben), ["pusher_internal:member_removed"]);
     assert_eq!((subscribers(&net, "presence-r"), subscribers(&net, "private-a")), (1, 3));
     let removed = net.webhooks.iter().filter(|event| match &event.what {
         Happening::MemberRemoved { user_id } => &**user_id == "7",
@@ -69,11 +69,11 @@ fn a_user_loses_one_channel_on_all_cores_and_keeps_the_others() {
     });
     assert_eq!(removed.count(), 1);
     net.publish(0, "presence-r", &json!(1), None);
-    assert_eq!(told(&mut net, anna), [""; 0]);
-    assert_eq!(told(&mut net, ben), ["e"]);
+    assert_eq!(received_events(&mut net, anna), [""; 0]);
+    assert_eq!(received_events(&mut net, ben), ["e"]);
     // Nothing forbids it to subscribe again: the backend signs, or does not.
     net.subscribe(anna, "presence-r", Some(&json!("7")));
-    assert_eq!(told(&mut net, anna), ["pusher_internal:subscription_succeeded"]);
+    assert_eq!(received_events(&mut net, anna), ["pusher_internal:subscription_succeeded"]);
 }
 
 #[test]
@@ -87,10 +87,10 @@ fn a_subscription_that_its_home_has_not_answered_is_ended_and_never_acknowledged
         // The answer, if it is of another core, is still under way.
         let is_answered = subscribers(&net, channel) == 1;
         end(&mut net, client.core, unsubscribe(AccessTarget::Socket(client.socket_id), channel));
-        let told = told(&mut net, client);
+        let received_events = received_events(&mut net, client);
         let expected: &[&str] =
             &["pusher_internal:subscription_succeeded", "pusher:subscription_error"];
-        assert_eq!(told, expected[usize::from(!is_answered)..], "{channel}");
+        assert_eq!(received_events, expected[usize::from(!is_answered)..], "{channel}");
         net.settle();
         assert_eq!(subscribers(&net, channel), 0, "{channel}");
         net.vanish(client);
@@ -102,7 +102,7 @@ fn a_subscription_that_its_home_has_not_answered_is_ended_and_never_acknowledged
 }
 
 #[test]
-fn one_connection_is_told_to_connect_again_or_closed_and_others_of_its_user_stay() {
+fn disconnect_closes_one_connection_of_a_user_with_the_wanted_code() {
     for (action, code) in [(AccessAction::Reconnect, "4200"), (AccessAction::Terminate, "4009")] {
         let mut net = Net::new(2);
         let [one, other] = [0, 1].map(|core| net.connect(core));
@@ -112,14 +112,14 @@ fn one_connection_is_told_to_connect_again_or_closed_and_others_of_its_user_stay
         }
         let target = AccessTarget::Socket(one.socket_id);
         end(&mut net, 1, AccessCommand { app: APP, target, action });
-        assert_eq!(told(&mut net, one).last().map(String::as_str), Some(code));
-        assert_eq!(told(&mut net, other), [""; 0]);
+        assert_eq!(received_events(&mut net, one).last().map(String::as_str), Some(code));
+        assert_eq!(received_events(&mut net, other), [""; 0]);
         assert_eq!(subscribers(&net, "presence-r"), 1);
     }
 }
 
 #[test]
-fn a_command_for_nobody_and_for_another_app_changes_nothing() {
+fn a_command_for_an_absent_user_or_another_app_changes_nothing() {
     let apps = ["1001", "1002"].map(|id| {
         let key = format!("key-of-{id}");
         crate::app::App { id: id.to_owned(), key, ..crate::app::sample() }
@@ -136,7 +136,7 @@ fn a_command_for_nobody_and_for_another_app_changes_nothing() {
     let elsewhere = unsubscribe(AccessTarget::Socket(client.socket_id), "other");
     for command in [other_app, of_nobody, elsewhere] {
         end(&mut net, 1, command);
-        assert_eq!(told(&mut net, client), [""; 0]);
+        assert_eq!(received_events(&mut net, client), [""; 0]);
     }
     assert_eq!(subscribers(&net, "news"), 1);
 }

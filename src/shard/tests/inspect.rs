@@ -152,7 +152,7 @@ fn connections_are_found_by_user_and_socket_id_and_are_gone_after_a_disconnect()
 }
 
 #[test]
-fn observations_are_made_while_somebody_looks_and_no_longer() {
+fn observations_are_made_only_while_there_is_a_viewer() {
     let mut net = Net::new(1);
     let client = net.connect(0);
     net.subscribe(client, "news", None);

@@ -112,7 +112,7 @@ fn without_headroom_subscriptions_and_sign_ins_are_refused_until_it_is_measured_
 
 /// A measurement reaches a core some time after it was made.
 #[test]
-fn what_was_charged_since_the_measurement_before_is_not_given_a_second_time() {
+fn headroom_is_reduced_by_bytes_charged_since_the_measurement() {
     let mut net = Net::new(1);
     let client = net.connect(0);
     net.shards[0].set_headroom(1_000);
@@ -201,7 +201,7 @@ fn pings_of_a_reading_client_are_answered_up_to_a_rate() {
 }
 
 #[test]
-fn messages_over_the_rate_are_told_once_a_window_and_each_subscription_is_answered() {
+fn messages_over_the_rate_get_one_error_a_window_and_each_subscription_is_answered() {
     let mut app = sample();
     app.rate_limit =
         Some(RateLimit { attempts_max: 3, decay_seconds: 10, terminate_on_limit: false });
@@ -223,7 +223,7 @@ fn messages_over_the_rate_are_told_once_a_window_and_each_subscription_is_answer
 }
 
 #[test]
-fn client_events_over_the_rate_are_told_once_a_second() {
+fn client_events_over_the_rate_get_one_error_a_second() {
     let mut app = sample();
     app.client_events_per_second_max = Some(2);
     let mut net = Net::with_app(1, app);

@@ -10,6 +10,7 @@ mod access;
 mod configuration;
 mod inspect;
 mod invariants;
+mod limits;
 mod memory;
 mod net;
 mod odd;

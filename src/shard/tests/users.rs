@@ -105,7 +105,7 @@ fn a_signed_in_connection_is_a_member_without_channel_data() {
 }
 
 #[test]
-fn watchers_hear_of_the_first_and_the_last_connection() {
+fn watchers_receive_the_first_and_the_last_connection_of_a_user() {
     for cores in [1, 3] {
         let mut net = Net::new(cores);
         let there = signed_in(&mut net, 0, "a", &[]);
@@ -144,7 +144,7 @@ fn a_watchlist_is_cut_at_a_hundred() {
 }
 
 #[test]
-fn who_is_not_authorised_in_time_is_closed() {
+fn a_connection_without_authorization_is_closed_after_its_time() {
     let mut app = sample();
     app.authorize_within_seconds = Some(5);
     let mut net = Net::with_app(2, app);
@@ -189,7 +189,7 @@ fn client_events_have_a_rate() {
 }
 
 #[test]
-fn developers_are_told_which_part_is_wrong() {
+fn verbose_errors_name_the_wrong_part_of_a_signature() {
     let mut net = Net::with_all(1, sample(), 1 << 20, true);
     let client = net.connect(0);
     net.events(client);
@@ -229,7 +229,7 @@ fn developers_are_told_which_part_is_wrong() {
 }
 
 #[test]
-fn the_number_of_subscribers_is_told_and_slowed() {
+fn subscription_counts_are_sent_at_a_limited_rate() {
     let mut net = Net::with_app(2, counting());
     let first = net.connect(0);
     net.subscribe(first, "news", None);
@@ -258,7 +258,7 @@ fn the_number_of_subscribers_is_told_and_slowed() {
 
 /// One webhook of each kind, in the order in which things happened.
 #[test]
-fn the_backend_hears_of_everything() {
+fn each_event_of_a_channel_causes_a_webhook() {
     let mut net = Net::with_app(3, counting());
     let client = net.connect(0);
     net.subscribe(client, "presence-cache-r", Some(&json!(7)));
@@ -449,7 +449,7 @@ fn check_webhooks(net: &Net) {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a failing seed is replayed by name")]
-fn whoever_comes_and_goes() {
+fn random_sign_ins_keep_watchers_exact() {
     if let Ok(seed) = std::env::var("RINGVERB_SEED") {
         return run(seed.parse().expect("a number"));
     }

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use super::super::gather::Asker;
 use super::super::site::Site;
-use super::refuse::About;
+use super::about::About;
 use super::session::{Pending, Publish, Session};
 use super::{Http, Printed, SessionKey};
 use crate::admission::overload::OverloadLevel;

@@ -5,13 +5,14 @@
 //! for room in the mailboxes, for its mail to be in the rings, and for answers of other cores. It ends with an answer
 //! that closes the connection, with a WebSocket handshake, or with its socket. Limits: `Rules`.
 
+mod about;
 mod access;
 mod answer;
+mod peer;
 mod refuse;
 mod session;
 mod upgrade;
 
-use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 pub use access::{AccessLine, AccessLog};
 pub(super) use answer::publish_for_operator;
+pub use peer::LinePeer;
 pub(super) use session::{After, Session, Spare, Step, Timer, Upgrade};
 
 /// The options that concern HTTP.
@@ -55,16 +57,6 @@ pub struct Printed {
     pub channel: Box<str>,
     pub frame: FrameBytes,
     pub except: Option<SocketId>,
-}
-
-/// The connection that a log line is about, as far as it is known.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LinePeer {
-    /// The client, if a trusted proxy names it.
-    pub client: Option<IpAddr>,
-    /// The other end of the socket.
-    pub peer: Option<SocketAddr>,
-    pub app: Option<AppIndex>,
 }
 
 /// A log line about a refusal.

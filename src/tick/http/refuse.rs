@@ -3,31 +3,16 @@
 //!
 //! `cause` has the texts and limits the lines. The status and body for clients follow Reverb (docs/PROTOCOL.md).
 
+use super::about::About;
 use super::session::Session;
 use super::{Http, LinePeer};
-use crate::app::AppIndex;
 use crate::cause::{Cause, Detail, Noted};
 use crate::http1::refusal::RequestRefusal;
-use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
 use crate::limits;
 use crate::proxy_header::HeaderFault;
 use crate::pusher::json;
 use crate::text::two_sentences;
-
-/// What a refusal knows of its request.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct About<'a> {
-    /// The request, which may name the client behind a proxy.
-    pub(super) request: Option<&'a Request>,
-    pub(super) app: Option<AppIndex>,
-}
-
-impl<'a> About<'a> {
-    pub(super) fn request(request: &'a Request) -> Self {
-        Self { request: Some(request), app: None }
-    }
-}
 
 impl Session {
     /// Counts a refusal and queues its line: see `Http::refuse`.

@@ -11,8 +11,8 @@ use core::net::SocketAddr;
 
 use super::super::SessionPeer;
 use super::super::site::Site;
+use super::about::About;
 use super::access::Answered;
-use super::refuse::About;
 use super::{Http, SessionKey};
 use crate::admission::AddressSlot;
 use crate::api::{self, Reply, Target};

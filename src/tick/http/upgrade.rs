@@ -8,7 +8,7 @@ use core::num::IntErrorKind;
 use std::borrow::Cow;
 
 use super::Http;
-use super::refuse::About;
+use super::about::About;
 use super::session::{Admitted, Session, Unwanted};
 use crate::admission::AddressSlot;
 use crate::admission::overload::OverloadLevel;

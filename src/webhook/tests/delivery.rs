@@ -209,7 +209,7 @@ fn the_order_of_a_channel_survives_attempts() {
 }
 
 #[test]
-fn a_batch_is_given_up_after_its_time_and_the_next_one_has_its_own() {
+fn a_batch_expires_after_its_time_and_the_next_one_has_its_own() {
     let receiver = Receiver::start(|number| Answer::Status(if number < 3 { 500 } else { 200 }));
     let retry = Duration::from_millis(60);
     // At 0, 30 and 60 ms at the earliest.

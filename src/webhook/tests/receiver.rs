@@ -123,7 +123,7 @@ fn serve(
         reader.read_exact(&mut body).ok()?;
         let answer = answer();
         told.send(Received { head, body, connection }).ok()?;
-        give(answer, stream, &mut reader)?;
+        write_answer(answer, stream, &mut reader)?;
     }
 }
 
@@ -146,7 +146,7 @@ fn read_head(reader: &mut impl BufRead) -> Option<(String, usize)> {
 }
 
 /// `None` to close the connection.
-fn give(answer: Answer, mut stream: &TcpStream, reader: &mut impl Read) -> Option<()> {
+fn write_answer(answer: Answer, mut stream: &TcpStream, reader: &mut impl Read) -> Option<()> {
     let good = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     match answer {
         Answer::Status(status) => {

@@ -93,7 +93,8 @@ fn watch(
 /// A call that a signal interrupts returns no events: `park` may return early.
 fn fetch(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>, timeout: Option<&Timespec>) {
     ready.clear();
-    let _ = epoll::wait(epoll, rustix::buffer::spare_capacity(ready), timeout);
+    // An interrupted wait is repeated by the caller.
+    epoll::wait(epoll, rustix::buffer::spare_capacity(ready), timeout).ok();
 }
 
 /// `None` for the watch of `main` on `writable`.
@@ -133,9 +134,10 @@ impl Kernel for Epoll {
 
     fn unwatch(&mut self, socket: &OwnedFd, _watched: Watched, writable_too: bool) {
         // ENOENT where a watch had failed.
-        let _ = epoll::delete(&self.main, socket);
+        epoll::delete(&self.main, socket).ok();
         if writable_too {
-            let _ = epoll::delete(&self.writable, socket);
+            // It is not watched if this fails.
+            epoll::delete(&self.writable, socket).ok();
         }
     }
 

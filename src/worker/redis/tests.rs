@@ -1,9 +1,10 @@
 //! A worker whose Redis is a socket of the test.
 
+use crate::shard::NodeId;
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use super::*;
 use crate::admission::overload::Overload;

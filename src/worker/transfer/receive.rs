@@ -31,22 +31,47 @@ pub(in crate::worker) fn listen(
     Ok(listener)
 }
 
-/// Imports everything. The worker is paused and serves no client yet.
-pub(in crate::worker) fn receive_all<K: HostKernel>(
-    worker: &mut Worker<K>,
-    rendezvous: &Rendezvous,
-    listener: &UnixListener,
-) {
-    let index = usize::from(worker.core.mailbox.core());
-    let result = (0..rendezvous.senders_to(index)).try_for_each(|_| {
-        let stream = accept(listener, worker.shared.clock)?;
-        Incoming::new(stream)?.receive_all(|record, socket| {
-            take(worker, record, socket);
-            Ok(())
-        })
-    });
-    worker.core.settle_in();
-    worker.shared.transfer.finish(index, result);
+impl<K: HostKernel> Worker<K> {
+    /// Imports everything. The worker is paused and serves no client yet.
+    pub(in crate::worker) fn receive_all(
+        &mut self,
+        rendezvous: &Rendezvous,
+        listener: &UnixListener,
+    ) {
+        let index = usize::from(self.core.mailbox.core());
+        let result = (0..rendezvous.senders_to(index)).try_for_each(|_| {
+            let stream = accept(listener, self.shared.clock)?;
+            Incoming::new(stream)?.receive_all(|record, socket| {
+                self.take(record, socket);
+                Ok(())
+            })
+        });
+        self.core.settle_in();
+        self.shared.transfer.finish(index, result);
+    }
+
+    fn take(&mut self, record: Record, socket: Option<OwnedFd>) {
+        let Self { core, guard, shared, .. } = self;
+        match (record, socket) {
+            (Record::Connection { moved, client }, Some(socket)) => {
+                let key = core.import_connection(moved, socket);
+                if let Some(client) = client {
+                    guard.put(key.slot, shared.overload.admission.enter_again(client));
+                }
+            }
+            (Record::Session { peer, served, input, secure }, Some(socket)) => {
+                core.import_session(socket, peer, served, &input, secure);
+            }
+            (Record::Channel(state), _) => core.import_channel(state),
+            (Record::TicketKeys(keys), _) => {
+                let keys = keys.iter().filter_map(|key| key.as_slice().try_into().ok());
+                // One worker of the old process sends them.
+                shared.transfer.ticket_keys.set(keys.map(TicketKey::of_bytes).collect()).ok();
+            }
+            // `Incoming` returns records that need a socket together with it, and does not return the end.
+            (Record::Connection { .. } | Record::Session { .. } | Record::End { .. }, _) => {}
+        }
+    }
 }
 
 /// The next connection of the other process. Every user can list abstract names and connect to them, so connections of
@@ -71,28 +96,5 @@ fn accept(listener: &UnixListener, clock: Clock) -> io::Result<UnixStream> {
             stream.set_nonblocking(false)?;
             return Ok(stream);
         }
-    }
-}
-
-fn take<K: HostKernel>(worker: &mut Worker<K>, record: Record, socket: Option<OwnedFd>) {
-    let Worker { core, guard, shared, .. } = worker;
-    match (record, socket) {
-        (Record::Connection { moved, client }, Some(socket)) => {
-            let key = core.import_connection(moved, socket);
-            if let Some(client) = client {
-                guard.put(key.slot, shared.overload.admission.enter_again(client));
-            }
-        }
-        (Record::Session { peer, served, input, secure }, Some(socket)) => {
-            core.import_session(socket, peer, served, &input, secure);
-        }
-        (Record::Channel(state), _) => core.import_channel(state),
-        (Record::TicketKeys(keys), _) => {
-            let keys = keys.iter().filter_map(|key| key.as_slice().try_into().ok());
-            // One worker of the old process sends them.
-            let _ = shared.transfer.ticket_keys.set(keys.map(TicketKey::of_bytes).collect());
-        }
-        // `Incoming` returns records that need a socket together with it, and does not return the end.
-        (Record::Connection { .. } | Record::Session { .. } | Record::End { .. }, _) => {}
     }
 }

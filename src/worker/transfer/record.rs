@@ -14,7 +14,7 @@ use crate::tick::{Moved, SessionPeer};
 use crate::tls::socket::SecureState;
 
 /// The version of the format. Increase it with each change of `Record`; a test compares the two.
-pub const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 3;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {

@@ -16,54 +16,56 @@ use crate::shard::NotAtRest;
 use crate::tick::MovedSession;
 use crate::worker::{HostKernel, Worker};
 
-/// Sends everything and waits until the main thread decides. Returns if the process keeps its connections. The thread
-/// does nothing while it waits, because a change would be missing in what it has sent.
-pub(in crate::worker) fn send_all<K: HostKernel>(worker: &Worker<K>) {
-    let index = usize::from(worker.core.mailbox.core());
-    worker.shared.transfer.finish(index, try_send_all(worker));
-    while worker.shared.phase.is_leaving() {
-        rest();
+impl<K: HostKernel> Worker<K> {
+    /// Sends everything and waits until the main thread decides. Returns if the process keeps its connections. The
+    /// thread does nothing while it waits, because a change would be missing in what it has sent.
+    pub(in crate::worker) fn send_all(&self) {
+        let index = usize::from(self.core.mailbox.core());
+        self.shared.transfer.finish(index, self.try_send_all());
+        while self.shared.phase.is_leaving() {
+            rest();
+        }
+    }
+
+    fn try_send_all(&self) -> io::Result<()> {
+        let core = &self.core;
+        let rendezvous = self.shared.transfer.outgoing();
+        let admission = &self.shared.overload.admission;
+        let receivers = rendezvous.receivers_of(usize::from(core.mailbox.core()));
+        let mut ways = receivers
+            .iter()
+            .map(|process| Outgoing::new(connect(&rendezvous, *process)?))
+            .collect::<io::Result<Vec<_>>>()?;
+        let mut turn = 0;
+        let mut next = || {
+            turn = (turn + 1) % receivers.len();
+            turn
+        };
+        for moved in core.moves() {
+            let (key, moved, socket) = moved.map_err(|NotAtRest| {
+                io::Error::other("a connection waits for an answer of another core")
+            })?;
+            let client = admission.client(&self.guard.address_slot(key.slot));
+            ways[next()].put(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
+        }
+        if let Some(acceptor) = self.acceptor.as_ref().filter(|_| core.mailbox.core() == 0) {
+            let keys = acceptor.ticket_keys.iter().map(|key| key.to_bytes().to_vec()).collect();
+            ways[next()].put(&Record::TicketKeys(keys), None)?;
+        }
+        for state in core.shard.export_channels() {
+            ways[next()].put(&Record::Channel(state), None)?;
+        }
+        for MovedSession { socket, peer, served, input, secure } in core.movable_sessions() {
+            let record = Record::Session { peer, served, input: input.to_vec(), secure };
+            ways[next()].put(&record, Some(socket.as_fd()))?;
+        }
+        ways.into_iter().try_for_each(Outgoing::finish)
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the whole core is to stand still")]
 fn rest() {
     std::thread::sleep(Duration::from_millis(1));
-}
-
-fn try_send_all<K: HostKernel>(worker: &Worker<K>) -> io::Result<()> {
-    let core = &worker.core;
-    let rendezvous = worker.shared.transfer.outgoing();
-    let admission = &worker.shared.overload.admission;
-    let receivers = rendezvous.receivers_of(usize::from(core.mailbox.core()));
-    let mut ways = receivers
-        .iter()
-        .map(|process| Outgoing::new(connect(&rendezvous, *process)?))
-        .collect::<io::Result<Vec<_>>>()?;
-    let mut turn = 0;
-    let mut next = || {
-        turn = (turn + 1) % receivers.len();
-        turn
-    };
-    for moved in core.moves() {
-        let (key, moved, socket) = moved.map_err(|NotAtRest| {
-            io::Error::other("a connection waits for an answer of another core")
-        })?;
-        let client = admission.client(&worker.guard.address_slot(key.slot));
-        ways[next()].put(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
-    }
-    if let Some(acceptor) = worker.acceptor.as_ref().filter(|_| core.mailbox.core() == 0) {
-        let keys = acceptor.ticket_keys.iter().map(|key| key.to_bytes().to_vec()).collect();
-        ways[next()].put(&Record::TicketKeys(keys), None)?;
-    }
-    for state in core.shard.export_channels() {
-        ways[next()].put(&Record::Channel(state), None)?;
-    }
-    for MovedSession { socket, peer, served, input, secure } in core.movable_sessions() {
-        let record = Record::Session { peer, served, input: input.to_vec(), secure };
-        ways[next()].put(&record, Some(socket.as_fd()))?;
-    }
-    ways.into_iter().try_for_each(Outgoing::finish)
 }
 
 fn connect(rendezvous: &Rendezvous, process: usize) -> io::Result<UnixStream> {

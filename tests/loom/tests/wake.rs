@@ -39,7 +39,7 @@ fn send(mailbox: &mut Mailbox<u32>, lane: usize, number: u32) {
 }
 
 #[test]
-fn who_sleeps_is_woken() {
+fn a_sleeping_core_is_woken() {
     model(|| {
         let (mut left, mut right) = pair(2);
         let sender = loom::thread::spawn(move || {

@@ -183,7 +183,7 @@ fn one_anonymous_connection_keeps_no_more_than_its_limit() {
 }
 
 #[test]
-fn a_connection_over_its_own_limit_is_told_and_goes_on() {
+fn a_connection_over_its_own_limit_gets_an_error_and_stays_open() {
     let setup = Setup::new().env("RINGVERB_CHANNELS_PER_CONNECTION_MAX", "100000");
     let server = setup.env("RINGVERB_CONNECTION_BYTES_MAX", "65536").start();
     let mut client = server.connect();

@@ -38,7 +38,7 @@ fn knock(server: &Server) -> Wire {
 }
 
 #[test]
-fn who_is_there_is_served_and_who_waits_comes_in_later() {
+fn without_descriptors_connections_are_served_and_new_ones_wait() {
     let setup = Setup::new().workers(1).descriptors(80);
     let server = setup.env("REVERB_APP_PING_INTERVAL", "3600").start();
     let mut http = Http::new(&server);

@@ -44,7 +44,7 @@ fn is_taken(server: &Server) -> bool {
 /// The allocator returns what is freed only while the process allocates much. A server that takes nobody in does not,
 /// and once was over its budget for ever. So this test lets it alone until its memory is smaller.
 #[test]
-fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
+fn over_the_memory_limit_connections_are_refused_and_far_over_it_publishes() {
     let mut server = with_room_for(12, || Setup::new().env("RINGVERB_CACHE_TTL", "8"));
     let mut here = server.connect();
     here.subscribe("news");
@@ -89,7 +89,7 @@ fn over_the_budget_nobody_comes_in_and_far_over_it_nothing_is_published() {
 }
 
 #[test]
-fn who_does_not_read_makes_room() {
+fn slow_consumers_are_closed_first_over_the_memory_limit() {
     let server =
         with_room_for(32, || Setup::new().env("RINGVERB_SEND_QUEUE_BYTES_MAX", "1000000000"));
     let mut slow: Vec<Client> = (0..3).map(|_| small_window(&server)).collect();
@@ -138,7 +138,7 @@ fn who_does_not_read_makes_room() {
 
 /// Without the option nothing of it happens.
 #[test]
-fn without_a_budget_nobody_is_measured() {
+fn without_a_memory_limit_nothing_is_measured() {
     let setup = Setup::new().env("REVERB_MAX_REQUEST_SIZE", "2000000");
     let server = setup.start();
     let mut http = Http::new(&server);

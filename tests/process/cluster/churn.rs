@@ -233,12 +233,12 @@ fn scenario(redis: &mut Redis, fault: Option<Fault<'_>>) {
 }
 
 #[test]
-fn whoever_stays_gets_all_and_all_nodes_know_the_truth() {
+fn after_churn_all_nodes_agree_and_subscribers_have_received_every_event() {
     scenario(&mut Redis::start(), None);
 }
 
 #[test]
-fn the_truth_is_known_although_lines_are_cut() {
+fn nodes_agree_after_their_redis_connections_were_cut() {
     let mut round = 0;
     let mut cut = |redis: &mut Redis| {
         round += 1;

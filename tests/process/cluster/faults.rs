@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::support::cluster::{
-    event, holders, ids, lines_are, member_added, member_removed, nodes, nodes_with, signed_in,
-    user, users, watched,
+    event, ids, lines_are, member_added, member_removed, nodes, nodes_with, signed_in, user, users,
+    watched,
 };
 use crate::support::{
-    Client, Endpoint, Http, Redis, Request, Server, Setup, data, json as parse, now,
-    resident_bytes, within,
+    Client, Endpoint, Http, Redis, Request, Server, Setup, data, json as parse, resident_bytes,
+    within,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -18,9 +18,9 @@ use serde_json::json;
 /// The lease of ten seconds, the beat it may be late by, and a busy machine.
 const LEASE: Duration = Duration::from_secs(18);
 /// What nothing that a client asks for may take longer than, whatever Redis does: two beats and a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(4);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(4);
 
-fn publish_numbers(server: &Server, channel: &str, numbers: std::ops::Range<usize>) {
+pub(super) fn publish_numbers(server: &Server, channel: &str, numbers: std::ops::Range<usize>) {
     let mut http = Http::new(server);
     for number in numbers {
         let body = json!({ "name": "n", "channel": channel, "data": number.to_string() });
@@ -29,14 +29,14 @@ fn publish_numbers(server: &Server, channel: &str, numbers: std::ops::Range<usiz
 }
 
 #[track_caller]
-fn expect_numbers(client: &mut Client, channel: &str, numbers: std::ops::Range<usize>) {
+pub(super) fn expect_numbers(client: &mut Client, channel: &str, numbers: std::ops::Range<usize>) {
     for number in numbers {
         client.expect(&event(channel, "n", &number.to_string()));
     }
 }
 
 /// So many events of this name, and about whom.
-fn told(client: &mut Client, name: &str, count: usize) -> BTreeSet<String> {
+pub(super) fn told(client: &mut Client, name: &str, count: usize) -> BTreeSet<String> {
     let mut told = BTreeSet::new();
     for _ in 0..count {
         let event = client.event();
@@ -47,12 +47,12 @@ fn told(client: &mut Client, name: &str, count: usize) -> BTreeSet<String> {
     told
 }
 
-fn set<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
+pub(super) fn set<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
     ids.map(str::to_owned).into()
 }
 
 #[test]
-fn who_was_on_a_killed_node_is_gone_after_the_lease() {
+fn members_of_a_killed_node_are_removed_after_the_lease() {
     let redis = Redis::start();
     let endpoint = Endpoint::start(true);
     let [a, b, c] = nodes_with(&redis, [1, 2, 2], |setup| {
@@ -157,136 +157,10 @@ fn a_node_that_hung_is_thought_dead_and_is_back() {
     }
 }
 
-/// What two nodes do among themselves and each alone while Redis is away, and what they know when it is back.
-fn outage(redis: &mut Redis, away: impl FnOnce(&mut Redis), back: impl FnOnce(&mut Redis)) {
-    let [a, b] = nodes(redis, [1, 2]);
-    let (mut one, mut two) = (a.connect(), b.connect());
-    let mut leaves = b.connect();
-    one.join("presence-r", &user("a"));
-    two.join("presence-r", &user("b"));
-    leaves.join("presence-r", &user("leaves"));
-    assert_eq!(told(&mut one, "member_added", 2), set(["b", "leaves"]));
-    two.expect(&member_added(&user("leaves")));
-    for client in [&mut one, &mut two] {
-        client.subscribe("news");
-    }
-    away(redis);
-    // Each node goes on with its own.
-    let mut comes = a.connect();
-    let roster = within(AT_ONCE, "a join", || comes.join("presence-r", &user("comes")));
-    assert_eq!(ids(&roster), ["a", "b", "comes", "leaves"], "who is elsewhere stays");
-    one.expect(&member_added(&user("comes")));
-    leaves.close();
-    two.expect(&member_removed(r#""leaves""#));
-    within(AT_ONCE, "a subscription to a new channel", || comes.subscribe("fresh"));
-    within(AT_ONCE, "one to a cache channel", || {
-        comes.subscribe("cache-x");
-        assert_eq!(comes.event()["event"], "pusher:cache_miss");
-    });
-    within(AT_ONCE, "a question", || {
-        assert!(a.get("/channels").contains(r#""fresh":"#));
-    });
-    within(AT_ONCE, "local delivery", || {
-        publish_numbers(&a, "news", 0..49);
-        a.publish("cache-x", "e", "kept");
-        comes.expect(&event("cache-x", "e", "kept"));
-        // The one worker of this node sends its publishes to Redis in order. So a client that receives the last number
-        // knows that Redis has the cached event.
-        publish_numbers(&a, "news", 49..50);
-        expect_numbers(&mut one, "news", 0..50);
-    });
-    one.sync();
-    comes.sync();
-    back(redis);
-    lines_are(redis, 3);
-    let mut events = 0;
-    let mut added = false;
-    while events < 50 || !added {
-        let told = two.event();
-        if told["event"] == "n" {
-            assert_eq!(told["data"], events.to_string(), "{told}");
-            events += 1;
-        } else {
-            assert_eq!(told["event"], "pusher_internal:member_added", "{told}");
-            assert_eq!(data(&told)["user_id"], "comes");
-            added = true;
-        }
-    }
-    one.expect(&member_removed(r#""leaves""#));
-    comes.expect(&member_removed(r#""leaves""#));
-    let mut late = b.connect();
-    late.subscribe("cache-x");
-    late.expect(&event("cache-x", "e", "kept"));
-    for node in [&a, &b] {
-        assert_eq!(users(node, "presence-r"), ["a", "b", "comes"]);
-        node.publish("fresh", "e", "x");
-        comes.expect(&event("fresh", "e", "x"));
-        publish_numbers(node, "news", 50..60);
-        for client in [&mut one, &mut two] {
-            expect_numbers(client, "news", 50..60);
-        }
-    }
-    for client in [&mut one, &mut two, &mut comes, &mut late] {
-        client.sync();
-    }
-    assert_eq!((holders(redis, "presence-r"), holders(redis, "fresh")), (2, 1));
-}
-
-#[test]
-fn redis_is_killed_and_comes_back_empty() {
-    outage(&mut Redis::start(), Redis::stop, Redis::restart);
-}
-
-/// It goes on before its silence is noticed: the lines hold.
-#[test]
-fn redis_hangs_for_a_moment() {
-    outage(&mut Redis::start(), |redis| redis.pause(), |redis| redis.go_on());
-}
-
-#[test]
-fn redis_hangs_until_it_is_given_up() {
-    let redis = Redis::start();
-    let [mut a, b] = nodes(&redis, [1, 2]);
-    let (mut one, mut two) = (a.connect(), b.connect());
-    for client in [&mut one, &mut two] {
-        client.subscribe("news");
-    }
-    one.join("presence-r", &user("a"));
-    two.join("presence-r", &user("b"));
-    one.expect(&member_added(&user("b")));
-    redis.pause();
-    publish_numbers(&a, "news", 0..20);
-    within(AT_ONCE, "local delivery", || expect_numbers(&mut one, "news", 0..20));
-    let start = now();
-    let line = a.line_with("Clients of this node still reach each other");
-    assert!(line.contains("has not answered"), "{line}");
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(15), "{took:?} until it was noticed");
-    // From here on nothing waits at all.
-    within(AT_ONCE, "a subscription", || one.subscribe("fresh"));
-    publish_numbers(&a, "news", 20..40);
-    let mut three = b.connect();
-    assert_eq!(ids(&three.join("presence-r", &user("c"))), ["a", "b", "c"]);
-    two.expect(&member_added(&user("c")));
-    redis.go_on();
-    expect_numbers(&mut one, "news", 20..40);
-    one.expect(&member_added(&user("c")));
-    expect_numbers(&mut two, "news", 0..40);
-    for node in [&a, &b] {
-        publish_numbers(node, "news", 40..50);
-        for client in [&mut one, &mut two] {
-            expect_numbers(client, "news", 40..50);
-            client.sync();
-        }
-        assert_eq!(users(node, "presence-r"), ["a", "b", "c"]);
-    }
-    three.sync();
-}
-
 /// All lines are cut at once while events are published: each line comes back when it comes back, and whichever does
 /// first must not speak to nobody.
 #[test]
-fn lines_that_are_cut_lose_and_repeat_nothing() {
+fn cut_redis_connections_lose_and_repeat_no_event() {
     let mut redis = Redis::start();
     let nodes = nodes(&redis, [1, 2, 1]);
     let mut clients = nodes.each_ref().map(Server::connect);
@@ -315,7 +189,7 @@ fn lines_that_are_cut_lose_and_repeat_nothing() {
 
 /// Only one of the nodes has lost its line; the others go on speaking meanwhile.
 #[test]
-fn a_node_that_lost_its_line_hears_what_was_said_meanwhile() {
+fn a_node_that_lost_its_redis_connection_receives_the_events_published_during_the_outage() {
     let redis = Redis::start();
     let [a] = nodes(&redis, [1]);
     let line_of_a = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
@@ -354,7 +228,7 @@ fn a_node_that_lost_its_line_hears_what_was_said_meanwhile() {
 }
 
 #[test]
-fn what_is_kept_for_other_nodes_is_bounded() {
+fn messages_kept_for_other_nodes_are_bounded() {
     const EVENTS: usize = 2_600;
     const CHANNELS: usize = 50;
     let mut redis = Redis::start();
@@ -418,7 +292,7 @@ fn nodes_start_without_redis_and_meet_when_it_is_there() {
 }
 
 #[test]
-fn a_node_that_redis_does_not_let_in_says_why() {
+fn a_node_logs_why_redis_refuses_it() {
     const WRONG: &str = "wr0ng-pass";
     let redis = Redis::with_password("hunter2-of-redis");
     let start = |password: &str| {

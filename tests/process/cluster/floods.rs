@@ -211,7 +211,7 @@ fn an_event_that_a_replica_does_not_store_is_not_lost() {
 
 /// One node reaches a replica of the others' master: it hears all, and nobody hears it.
 #[test]
-fn a_node_at_a_replica_is_not_let_in_and_says_why() {
+fn a_node_logs_that_its_redis_is_a_replica() {
     let (master, replica) = (Redis::start(), Redis::start());
     replica.command(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
     let [a] = nodes(&master, [1]);

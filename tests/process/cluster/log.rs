@@ -8,7 +8,7 @@ use crate::support::{Redis, Setup};
 const ALONE: &str = ". Clients of this node still reach each other; retrying.";
 
 #[test]
-fn a_redis_that_is_away_and_comes_back_is_one_line_each_for_all_workers() {
+fn an_outage_of_redis_and_its_end_are_one_log_line_each_for_all_workers() {
     let mut redis = Redis::start();
     redis.stop();
     let mut server = Setup::new().workers(3).meeting_in(&redis).start();
@@ -53,7 +53,7 @@ fn an_address_that_accepts_and_never_answers_is_named() {
 }
 
 #[test]
-fn a_node_that_is_not_heard_any_more_is_named_once_by_what_it_said_at_its_start() {
+fn a_node_without_heartbeats_is_logged_once_with_its_host() {
     let redis = Redis::start();
     let [mut a, mut b] = nodes(&redis, [3, 2]);
     let line = b.line_so_far_with("this is node ");

@@ -4,6 +4,8 @@ mod churn;
 mod events;
 mod faults;
 mod floods;
+mod foreign_messages;
 mod log;
+mod outages;
 mod presence;
 mod transitions;

@@ -191,7 +191,7 @@ fn the_number_of_members_is_limited_over_all_nodes() {
 }
 
 #[test]
-fn a_watched_user_comes_and_goes_on_any_node() {
+fn watchers_receive_a_user_of_any_node() {
     let redis = Redis::start();
     let nodes = nodes(&redis, [1, 2, 2]);
     let mut there = signed_in(&nodes[2], &json!({ "id": "early" }));
@@ -274,7 +274,7 @@ fn subscriptions_are_counted_over_all_nodes() {
 
 /// Endpoint and node by node: who comes and goes is told once, by whichever node.
 #[test]
-fn backends_are_told_once_by_all_nodes_together() {
+fn all_nodes_together_send_each_webhook_once() {
     let redis = Redis::start();
     let endpoint = Endpoint::start(true);
     let nodes = nodes_with(&redis, [1, 2, 2], |setup| {
@@ -349,7 +349,7 @@ fn backends_are_told_once_by_all_nodes_together() {
 /// A page that is loaded anew may come back on another node. Within the debounce that is told nowhere, and never may
 /// the last word be that somebody is gone who is there.
 #[test]
-fn a_reload_to_another_node_is_not_told_to_the_backend() {
+fn a_reload_that_reconnects_to_another_node_causes_no_webhook() {
     let redis = Redis::start();
     let endpoint = Endpoint::start(true);
     let nodes = nodes_with(&redis, [1, 2], |setup| {

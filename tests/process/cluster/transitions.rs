@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 #[test]
-fn tabs_that_come_and_go_at_the_same_moment_are_told_to_the_backend_once() {
+fn tabs_that_open_and_close_at_the_same_moment_cause_one_webhook() {
     const ROUNDS: usize = 15;
     let redis = Redis::start();
     let endpoint = Endpoint::start(true);
@@ -92,7 +92,7 @@ fn one_user_is_one_whether_the_id_is_a_number_or_a_text() {
 }
 
 #[test]
-fn many_members_with_much_to_tell_are_known_on_a_node_that_comes_later() {
+fn a_node_that_starts_later_receives_many_members_with_large_data() {
     const MEMBERS: usize = 250;
     let redis = Redis::start();
     let [a] = nodes(&redis, [2]);
@@ -118,7 +118,7 @@ fn many_members_with_much_to_tell_are_known_on_a_node_that_comes_later() {
 }
 
 #[test]
-fn who_is_watched_or_signed_in_leaves_nothing_in_redis() {
+fn watched_and_signed_in_users_leave_no_key_in_redis() {
     let redis = Redis::start();
     let nodes = nodes(&redis, [1, 2, 2]);
     let mut watchers = Vec::new();
@@ -147,7 +147,7 @@ fn who_is_watched_or_signed_in_leaves_nothing_in_redis() {
 }
 
 #[test]
-fn who_leaves_while_redis_hangs_leaves_nothing_there() {
+fn users_that_leave_while_redis_hangs_leave_no_key_there() {
     let redis = Redis::start();
     let [a, b] = nodes(&redis, [1, 2]);
     let mut stays = a.connect();
@@ -178,7 +178,7 @@ fn who_leaves_while_redis_hangs_leaves_nothing_there() {
 }
 
 #[test]
-fn what_was_published_before_the_end_arrives() {
+fn events_published_before_the_end_are_delivered() {
     let redis = Redis::start();
     let [a, b] = nodes(&redis, [2, 1]);
     let mut client = b.connect();

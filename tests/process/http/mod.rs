@@ -1,4 +1,5 @@
 //! The HTTP API, and HTTP itself.
 
 mod api;
+mod authentication;
 mod transport;

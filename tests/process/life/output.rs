@@ -99,7 +99,7 @@ fn end(server: Server) {
 }
 
 #[test]
-fn a_closed_pipe_hurts_nobody() {
+fn a_closed_pipe_blocks_no_client() {
     let (reader, writer) = pipe();
     drop(reader);
     let server = verbose().start_onto(copy(&writer), writer);
@@ -108,7 +108,7 @@ fn a_closed_pipe_hurts_nobody() {
 }
 
 #[test]
-fn a_pipe_that_closes_later_hurts_nobody() {
+fn a_pipe_that_closes_later_blocks_no_client() {
     let (reader, writer) = pipe();
     let server = verbose().start_onto(copy(&writer), writer);
     let mut reader = BufReader::new(File::from(reader));
@@ -119,7 +119,7 @@ fn a_pipe_that_closes_later_hurts_nobody() {
 }
 
 #[test]
-fn a_full_disk_hurts_nobody_and_is_told_at_the_end() {
+fn a_full_disk_blocks_no_client_and_is_reported_at_the_end() {
     let full = || File::options().write(true).open("/dev/full").expect("/dev/full");
     let server = verbose().start_onto(full(), full());
     serve_under_load(&server);
@@ -135,7 +135,7 @@ fn a_full_disk_hurts_nobody_and_is_told_at_the_end() {
 
 /// The kernel's signal for it would end the process.
 #[test]
-fn a_log_file_at_its_size_limit_hurts_nobody() {
+fn a_log_file_at_its_size_limit_blocks_no_client() {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("log-{}", std::process::id()));
     let file = File::create(&path).expect("a file");
@@ -152,7 +152,7 @@ fn a_log_file_at_its_size_limit_hurts_nobody() {
 }
 
 #[test]
-fn a_reader_that_never_reads_hurts_nobody() {
+fn a_reader_that_never_reads_blocks_no_client() {
     let (_reader, writer) = pipe();
     let server = verbose().start_onto(copy(&writer), writer);
     serve_under_load(&server);
@@ -196,7 +196,7 @@ fn terminal(stopped: bool) -> (File, OwnedFd) {
 }
 
 #[test]
-fn a_terminal_stopped_before_the_start_hurts_nobody() {
+fn a_terminal_stopped_before_the_start_blocks_no_client() {
     let (_keyboard, screen) = terminal(true);
     let server = verbose().start_onto(copy(&screen), screen);
     serve_under_load(&server);
@@ -204,7 +204,7 @@ fn a_terminal_stopped_before_the_start_hurts_nobody() {
 }
 
 #[test]
-fn a_terminal_stopped_for_a_while_hurts_nobody() {
+fn a_terminal_stopped_for_a_while_blocks_no_client() {
     let (mut keyboard, screen) = terminal(true);
     let server = verbose().start_onto(copy(&screen), screen);
     for _ in 0..3 {
@@ -220,7 +220,7 @@ fn a_terminal_stopped_for_a_while_hurts_nobody() {
 
 /// Another process that shares the terminal or pipe may set O_NONBLOCK on it.
 #[test]
-fn a_stream_that_does_not_wait_hurts_nobody() {
+fn a_non_blocking_stream_blocks_no_client() {
     let (reader, writer) = pipe();
     rustix::io::ioctl_fionbio(&writer, true).expect("O_NONBLOCK");
     let server = verbose().start_onto(copy(&writer), writer);
@@ -262,7 +262,7 @@ fn print_events(server: &Server, count: u32) {
 }
 
 #[test]
-fn printed_events_that_nobody_reads_are_dropped_whole_and_counted() {
+fn unread_printed_events_are_dropped_whole_and_counted() {
     let ((reader, writer), (errors, error_writer)) = (pipe(), pipe());
     let setup = Setup::new().args(&["--print-events", "json"]).workers(2);
     let server = setup.start_onto(writer, error_writer);
@@ -295,7 +295,7 @@ fn printed_events_that_nobody_reads_are_dropped_whole_and_counted() {
 }
 
 #[test]
-fn printed_events_for_a_closed_pipe_hurt_nobody() {
+fn printed_events_for_a_closed_pipe_block_no_client() {
     let (reader, writer) = pipe();
     drop(reader);
     let setup = Setup::new().args(&["--print-events", "json"]).workers(1);

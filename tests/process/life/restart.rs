@@ -58,7 +58,7 @@ fn thousands_of_clients_are_closed_before_the_first_one_comes_back() {
 }
 
 #[test]
-fn a_second_signal_ends_the_delay_and_nobody_is_taken_in() {
+fn a_second_signal_ends_the_delay_and_no_connection_is_accepted() {
     let mut server = Setup::new().workers(1).env("RINGVERB_SHUTDOWN_DELAY", "60").start();
     let mut client = server.connect();
     server.signal(Signal::TERM);

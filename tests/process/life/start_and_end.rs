@@ -38,14 +38,14 @@ fn a_signal_ends_an_idle_server() {
 }
 
 #[test]
-fn an_address_of_another_host_is_told() {
+fn an_address_of_another_host_is_an_error() {
     let finished = Setup::new().arg("--host").arg("192.0.2.1").arg("--port").arg("0").run();
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.contains("192.0.2.1 is not an address of this host"), "{finished:?}");
 }
 
 #[test]
-fn a_wrong_configuration_is_told_whole() {
+fn all_errors_of_a_configuration_are_reported() {
     let cases: [(Setup, &[&str]); 11] = [
         (
             Setup::new().env("REVERB_SERVER_PORT", "abc").env("REVERB_APP_MAX_CONNECTIONS", "0"),
@@ -172,7 +172,7 @@ fn the_start_message_shows_no_secret() {
 }
 
 #[test]
-fn development_mode_gives_all_that_is_needed() {
+fn development_mode_prints_all_that_an_app_needs() {
     let mut server = Setup::bare().env("REVERB_HOST", "app.test").start();
     server.line_with("Press Ctrl+C to stop");
     let text = server.stdout().to_owned();
@@ -294,7 +294,7 @@ fn the_file_of_an_environment_is_preferred() {
 }
 
 #[test]
-fn signals_at_once_are_one_wish_and_the_end_is_told() {
+fn signals_at_once_count_as_one_and_the_end_is_logged() {
     let mut server = Setup::new().workers(1).start();
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
     server.signal(Signal::HUP);

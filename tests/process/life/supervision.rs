@@ -62,7 +62,7 @@ fn main_process_of(message: &str) -> u32 {
 }
 
 #[test]
-fn a_life_as_systemd_hears_it() {
+fn systemd_is_notified_of_start_watchdog_and_end() {
     let systemd = Systemd::new("life");
     let server = systemd.setup().env("WATCHDOG_USEC", "3000000").start();
     let ready = systemd.hear();

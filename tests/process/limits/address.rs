@@ -124,7 +124,7 @@ fn the_silent_free_their_places() {
 
 /// The app's own quota comes behind the address's count: who is over it gives the place back.
 #[test]
-fn who_is_over_quota_is_not_counted() {
+fn a_refused_connection_over_the_quota_is_not_counted() {
     let server = limited(3).env("REVERB_APP_MAX_CONNECTIONS", "2").start();
     let two = [connect(&server, HERE), connect(&server, [127, 0, 0, 2])];
     for _ in 0..9 {
@@ -196,7 +196,7 @@ fn an_address_begins_so_many_handshakes() {
 }
 
 #[test]
-fn nobody_is_believed_who_is_not_named() {
+fn forwarded_addresses_of_untrusted_peers_are_ignored() {
     let server = limited(1).start();
     let _client = open(&server, HERE, &forwarded("198.51.100.1")).established();
     open(&server, HERE, &forwarded("198.51.100.2")).refused(4100, TOO_MANY);
@@ -333,7 +333,7 @@ fn unknown_ids_are_counted() {
 }
 
 #[test]
-fn what_is_no_limit_is_told() {
+fn a_limit_that_is_no_number_is_an_error() {
     for (name, value, told) in [
         (
             "RINGVERB_TRUSTED_PROXIES",

@@ -114,7 +114,7 @@ fn publishes_may_be_bounded() {
 }
 
 #[test]
-fn who_is_not_authorised_in_time_is_closed() {
+fn a_connection_without_authorization_is_closed_after_its_time() {
     let server = with("RINGVERB_AUTHORIZE_WITHIN", "1");
     let (mut idle, mut public) = (server.connect(), server.connect());
     let (mut private, mut user) = (server.connect(), server.connect());

@@ -43,7 +43,7 @@ fn messages_over_the_rate_are_dropped_until_the_window_ends() {
 }
 
 #[test]
-fn what_is_over_the_rate_is_not_carried_out() {
+fn messages_over_the_rate_are_not_processed() {
     let setup = Setup::new().env("REVERB_APP_RATE_LIMITING_ENABLED", "true");
     let server = setup.env("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "3").start();
     let mut client = server.connect();
@@ -166,7 +166,7 @@ fn the_silent_are_pinged_and_closed() {
 }
 
 #[test]
-fn who_answers_pings_stays() {
+fn a_connection_that_answers_pings_stays_open() {
     let setup = Setup::new().env("REVERB_APP_PING_INTERVAL", "1").env("RINGVERB_PONG_TIMEOUT", "2");
     let server = setup.start();
     let (mut events, mut frames) = (server.connect(), server.connect());
@@ -209,7 +209,7 @@ fn a_message_and_the_end_may_come_together() {
 
 /// The same where the message has no answer whose refusal would show that nobody is there.
 #[test]
-fn who_says_a_last_word_and_goes_is_gone() {
+fn a_connection_that_closes_after_its_last_message_leaves_no_state() {
     let server = Setup::new().workers(2).start();
     let mut witness = server.connect();
     witness.join("presence-r", r#"{"user_id":"w"}"#);

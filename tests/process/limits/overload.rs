@@ -241,7 +241,7 @@ fn very_many_channels() {
 }
 
 #[test]
-fn many_who_never_read() {
+fn many_clients_that_never_read() {
     const SLOW: usize = 150;
     let setup = Setup::new().env("RINGVERB_SEND_QUEUE_BYTES_MAX", "65536");
     let mut scene = Scene::start(setup);

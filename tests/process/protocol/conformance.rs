@@ -237,7 +237,7 @@ fn the_codes_of_the_protocol_that_are_sent() {
 }
 
 #[test]
-fn each_error_is_heard_in_a_test() {
+fn each_error_is_received_in_a_test() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process");
     let source = rust_text_below(&tests);
     let errors = errors();

@@ -97,7 +97,7 @@ fn protocol_versions() {
 }
 
 #[test]
-fn an_unknown_key_is_told_on_the_socket() {
+fn an_unknown_key_is_an_error_on_the_socket() {
     let server = Server::start();
     for target in ["/app/nope?protocol=7", "/app/APP-KEY", "/app/app-key%00", "/app/%ff"] {
         let mut client = Client::open(&server, &Handshake::to(target));
@@ -303,7 +303,7 @@ fn allowed_origins() {
 }
 
 #[test]
-fn over_quota_is_told_and_closed_and_a_freed_place_is_usable() {
+fn a_connection_over_quota_is_closed_and_a_freed_place_is_usable() {
     const QUOTA: &str = "Application is over connection quota";
     let setup = Setup::new().env("REVERB_APP_MAX_CONNECTIONS", "2").workers(4);
     let server = setup.start();

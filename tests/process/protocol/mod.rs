@@ -4,6 +4,7 @@ mod conformance;
 mod ends;
 mod framing;
 mod handshake;
+mod order;
 mod presence;
 mod transcripts;
 mod users;

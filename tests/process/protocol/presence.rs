@@ -261,7 +261,7 @@ fn follow(client: &mut Client, roster: &mut BTreeSet<String>) -> bool {
 /// A member whose end is found while an event is being sent to it: those who are behind it in the same flush hear of
 /// that too. The news of it was once taken for the event that had just been sent to them, and lost.
 #[test]
-fn members_that_vanish_during_a_publish_are_missed_by_nobody() {
+fn members_that_vanish_during_a_publish_are_removed_everywhere() {
     const VANISHING: std::ops::Range<usize> = 120..160;
     let server = Setup::new().workers(1).start();
     let mut clients: Vec<Client> = Vec::new();
@@ -308,7 +308,7 @@ fn members_that_vanish_during_a_publish_are_missed_by_nobody() {
 
 /// A user who comes and goes while others watch: the watchers hear it in turns, never twice the same.
 #[test]
-fn churn_is_told_in_turns() {
+fn joins_and_leaves_are_sent_alternately() {
     let server = Setup::new().workers(4).start();
     let mut watchers: BTreeMap<u16, Client> = BTreeMap::new();
     for number in 0..4 {

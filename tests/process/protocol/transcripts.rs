@@ -2,15 +2,14 @@
 //! C15, D). Presence has a file of its own.
 
 use crate::support::{
-    Client, Http, INVALID, PING, PONG, Request, Server, Setup, channel_auth, error_event, frame,
-    succeeded,
+    INVALID, PING, PONG, Request, Server, Setup, channel_auth, error_event, succeeded,
 };
 use serde_json::json;
 
 const NOT_A_MEMBER: &str = "The client is not a member of the specified channel.";
 const UNAUTHORIZED: &str = "Connection is unauthorized";
 
-fn subscribe(data: &str) -> String {
+pub(super) fn subscribe(data: &str) -> String {
     format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#)
 }
 
@@ -32,7 +31,7 @@ fn the_transcript_of_a_public_channel() {
 }
 
 #[test]
-fn pings_and_what_is_silent() {
+fn pings_are_answered_and_other_messages_are_not() {
     let server = Server::start();
     let mut client = server.connect();
     for data in ["", r#","data":{}"#, r#","data":"{}""#, r#","data":[]"#, r#","data":{},"extra":1"#]
@@ -108,14 +107,14 @@ const MALFORMED: &[&str] = &[
 ];
 
 /// The description of a cache channel without the `ttl` of its event, which changes while the test runs.
-fn without_ttl(body: &str) -> String {
+pub(super) fn without_ttl(body: &str) -> String {
     let (before, after) =
         body.split_once(",\"ttl\":").expect("the seconds that the event has left");
     format!("{before}{}", after.trim_start_matches(|digit: char| digit.is_ascii_digit()))
 }
 
 #[test]
-fn malformed_messages_are_told_and_harm_nobody() {
+fn malformed_messages_get_an_error_and_the_connection_stays_open() {
     let server = Server::start();
     let (mut client, mut other) = (server.connect(), server.connect());
     other.subscribe("news");
@@ -231,7 +230,7 @@ fn private_channels_need_their_signature() {
 }
 
 #[test]
-fn subscription_errors_may_be_told_on_the_channel_too() {
+fn subscription_errors_may_be_sent_on_the_channel_too() {
     let server = Setup::new().env("RINGVERB_SUBSCRIPTION_ERRORS", "true").start();
     let mut client = server.connect();
     client.ask(&subscribe(r#"{"channel":"private-p"}"#), &error_event(4009, UNAUTHORIZED));
@@ -289,7 +288,7 @@ fn client_events_are_passed_on_byte_for_byte() {
 }
 
 #[test]
-fn a_client_event_is_made_anew_from_what_counts() {
+fn a_client_event_is_rebuilt_from_its_known_members() {
     let server = Server::start();
     let (mut sender, mut receiver) = (server.connect(), server.connect());
     sender.subscribe("private-p");
@@ -329,7 +328,7 @@ fn a_client_event_is_made_anew_from_what_counts() {
 }
 
 #[test]
-fn who_may_not_send_client_events() {
+fn client_events_are_refused_without_the_right_to_send_them() {
     let public = "Client events are only accepted on private and presence channels.";
     let disabled = "The app does not have client messaging enabled.";
     let event =
@@ -436,132 +435,4 @@ fn a_cached_event_may_come_before_any_subscriber() {
     let mut client = server.connect();
     client.subscribe("cache-early");
     client.expect(r#"{"event":"e","data":"x","channel":"cache-early"}"#);
-}
-
-#[test]
-fn messages_behind_each_other_keep_their_order() {
-    let server = Setup::new().workers(1).start();
-    let mut client = server.connect();
-    let mut bytes = Vec::new();
-    let channels: Vec<String> = (0..200).map(|number| format!("c-{number}")).collect();
-    for channel in &channels {
-        bytes.extend(frame::text(&client.subscribe_message(channel, None)));
-        bytes.extend(frame::text(PING));
-    }
-    client.send_bytes(&bytes);
-    for channel in &channels {
-        client.expect(&succeeded(channel));
-        client.expect(PONG);
-    }
-}
-
-fn numbers_come_in_order(clients: &mut [Client], count: usize) {
-    for client in clients {
-        for number in 0..count {
-            client.expect(&format!(r#"{{"event":"e","data":"{number}","channel":"news"}}"#));
-        }
-        client.sync();
-    }
-}
-
-#[test]
-fn publishes_of_one_http_connection_reach_everybody_in_order() {
-    let server = Setup::new().workers(4).start();
-    let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
-    clients.iter_mut().for_each(|client| client.subscribe("news"));
-    let mut http = Http::new(&server);
-    for number in 0..100 {
-        let body = json!({"name": "e", "channel": "news", "data": number.to_string()}).to_string();
-        assert_eq!(http.ask(&Request::events(&body)).body, "{}");
-    }
-    numbers_come_in_order(&mut clients, 100);
-}
-
-/// PHP opens a connection for each request, so consecutive publishes come in on different cores. One that was
-/// answered before the next was sent must not be overtaken by it (rule 103).
-#[test]
-fn publishes_that_were_answered_are_not_overtaken() {
-    let server = Setup::new().workers(4).start();
-    let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
-    clients.iter_mut().for_each(|client| client.subscribe("news"));
-    for number in 0..300 {
-        server.publish("news", "e", &number.to_string());
-    }
-    numbers_come_in_order(&mut clients, 300);
-}
-
-/// A question knows of what was answered before it, whichever cores the two came in on.
-#[test]
-fn questions_know_of_publishes_that_were_answered() {
-    let server = Setup::new().workers(4).start();
-    let mut subscriber = server.connect();
-    let channels: Vec<String> = (0..8).map(|number| format!("cache-{number}")).collect();
-    for channel in &channels {
-        subscriber.subscribe(channel);
-        subscriber.expect(&format!(r#"{{"event":"pusher:cache_miss","channel":"{channel}"}}"#));
-    }
-    for number in 0..400 {
-        let channel = &channels[number % channels.len()];
-        server.publish(channel, "e", &number.to_string());
-        let request = Request::get(&format!("/channels/{channel}")).query("info", "cache");
-        let (_, body) = server.answer(&request);
-        let event = format!(r#"{{"event":"e","data":"{number}","channel":"{channel}"}}"#);
-        assert_eq!(without_ttl(&body), format!(r#"{{"occupied":true,"cache":{event}}}"#));
-    }
-}
-
-/// An event that was answered before a subscription was asked for is not heard by it (rule 98).
-#[test]
-fn a_subscriber_hears_nothing_from_before() {
-    let server = Setup::new().workers(4).start();
-    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
-    for number in 0..200 {
-        let channel = format!("c-{number}");
-        let client = &mut clients[number % 4];
-        // Someone is in the channel, so that its home knows it.
-        server.connect().subscribe(&channel);
-        server.publish(&channel, "e", "before");
-        client.subscribe(&channel);
-        server.publish(&channel, "e", "behind");
-        client.expect(&format!(r#"{{"event":"e","data":"behind","channel":"{channel}"}}"#));
-    }
-}
-
-#[test]
-fn a_vanished_subscriber_leaves_its_channels() {
-    let server = Setup::new().workers(4).start();
-    let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
-    clients.iter_mut().for_each(|client| client.subscribe("news"));
-    // Some close in order, some do not.
-    for (index, mut client) in clients.into_iter().enumerate() {
-        match index % 3 {
-            0 => client.close(),
-            1 => drop(client),
-            _ => {
-                client.wire.stream.shutdown(std::net::Shutdown::Write).expect("half closed");
-                client.wire.ended();
-            }
-        }
-    }
-    crate::support::eventually("everybody is gone", || {
-        (server.get("/channels") == r#"{"channels":{}}"#).then_some(())
-    });
-    assert_eq!(server.open_connections(), 0);
-}
-
-/// One connection's messages may be pipelined: an event behind the subscription it depends on.
-#[test]
-fn a_client_event_may_follow_its_subscription_at_once() {
-    let server = Setup::new().workers(4).start();
-    for number in 0..20 {
-        let channel = format!("private-{number}");
-        let mut receiver = server.connect();
-        receiver.subscribe(&channel);
-        let mut sender = server.connect();
-        let event = format!(r#"{{"event":"client-x","channel":"{channel}","data":{number}}}"#);
-        let subscribe = frame::text(&sender.subscribe_message(&channel, None));
-        sender.send_bytes(&[subscribe, frame::text(&event)].concat());
-        sender.expect(&succeeded(&channel));
-        receiver.expect(&event);
-    }
 }

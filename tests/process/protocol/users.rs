@@ -32,7 +32,7 @@ fn watched(client: &mut Client) -> Value {
 }
 
 #[test]
-fn what_is_no_sign_in_is_refused() {
+fn malformed_sign_ins_are_refused() {
     let server = server();
     let mut client = server.connect();
     let unauthorized = error_event(4009, "Connection is unauthorized");
@@ -75,7 +75,7 @@ fn what_is_no_sign_in_is_refused() {
 }
 
 #[test]
-fn a_user_is_reached_on_every_worker_and_nobody_else_is() {
+fn an_event_for_a_user_reaches_all_workers_and_no_other_user() {
     let server = server();
     let mut own: Vec<Client> = (0..12).map(|_| signed_in(&server, &json!({"id": "7"}))).collect();
     let mut others: Vec<Client> =
@@ -103,7 +103,7 @@ fn a_user_is_reached_on_every_worker_and_nobody_else_is() {
 }
 
 #[test]
-fn a_crowd_that_leaves_is_told_once() {
+fn users_that_leave_together_are_sent_once() {
     let server = server();
     let watchlist = json!({"id": "w", "watchlist": ["crowd", "w", "crowd", "nobody"]});
     let mut watcher = signed_in(&server, &watchlist);
@@ -137,7 +137,7 @@ fn a_long_watchlist_is_cut() {
 }
 
 #[test]
-fn who_signs_in_and_goes_leaves_nothing() {
+fn a_user_that_signs_in_and_disconnects_leaves_no_state() {
     let server = server();
     let mut watcher = signed_in(&server, &json!({"id": "w", "watchlist": ["brief"]}));
     watched(&mut watcher);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringverb::cause::Cause;
 use serde_json::json;
 
-use super::{Answer, Case, Seen, error_of, silence};
+use super::case::{Answer, Case, Seen, error_of, silence};
 use crate::support::{
     Client, Request, Wire, eventually, frame, sign, small_window, wire_with_small_window,
 };

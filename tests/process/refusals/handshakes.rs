@@ -2,8 +2,8 @@
 
 use ringverb::cause::Cause;
 
-use super::{Answer, Case, Seen, Server, http, refused_handshake};
-use crate::support::{APP_KEY, Client, Handshake};
+use super::case::{Answer, Case, Seen, http, refused_handshake};
+use crate::support::{APP_KEY, Client, Handshake, Server};
 
 const ORIGINS: (&str, &str) =
     ("RINGVERB_ALLOWED_ORIGINS", "https://myapp.com, http://localhost:3000");

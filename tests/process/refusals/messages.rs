@@ -3,8 +3,8 @@
 use ringverb::cause::Cause;
 use serde_json::json;
 
-use super::{Answer, Case, Seen, Server, error_of, message, message_of};
-use crate::support::{APP_KEY, Client, Handshake, Request, channel_auth, frame, sign};
+use super::case::{Answer, Case, Seen, error_of, message, message_of};
+use crate::support::{APP_KEY, Client, Handshake, Request, Server, channel_auth, frame, sign};
 
 /// A subscription to this channel with these fields of `data`.
 fn subscription(mut client: Client, channel: &str, mut data: serde_json::Value) -> Seen {

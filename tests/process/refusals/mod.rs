@@ -4,48 +4,19 @@
 //! Each case runs twice. In production the answer is that of Reverb, byte for byte. In development the answer has the
 //! line, too.
 
+mod case;
 mod connections;
 mod handshakes;
 mod messages;
 mod requests;
 mod tls;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
-use crate::support::{APP_ID, Client, Handshake, Server, Setup, Wire, data};
+use crate::support::{APP_ID, Client, Handshake, Server, Setup, Wire};
+use case::{Answer, Case, Seen, http, refused_handshake};
 use ringverb::cause::Cause;
 use ringverb::http1::refusal::RequestRefusal as HttpRefusal;
 use ringverb::ws::violation::Violation;
-
-/// A wrong input.
-struct Case {
-    cause: Cause,
-    /// Options that it needs.
-    env: &'static [(&'static str, &'static str)],
-    act: fn(&Server) -> Seen,
-    /// The answer of Reverb.
-    answer: &'static str,
-    line: &'static str,
-}
-
-/// What the peer saw, and how the line names it.
-struct Seen {
-    answer: Answer,
-    peer: Option<SocketAddr>,
-    app: bool,
-    socket_id: Option<String>,
-}
-
-enum Answer {
-    /// Status and body.
-    Http(u16, String),
-    /// `pusher:error`: code and message.
-    Error(u64, String),
-    /// A close frame, and no error before it.
-    Close(u16, String),
-    /// The socket was closed, or nothing happened.
-    Silence,
-}
 
 impl Answer {
     fn shown(&self) -> String {
@@ -137,50 +108,6 @@ impl Seen {
         }
         fields
     }
-}
-
-/// Sends bytes and reads the answer.
-fn http(server: &Server, bytes: &[u8]) -> Seen {
-    let mut wire = server.wire();
-    wire.send(bytes);
-    let reply = wire.reply(true);
-    Seen::http(&wire, Answer::Http(reply.status, reply.body))
-}
-
-/// Bytes after which the server closes without an answer.
-fn silence(server: &Server, bytes: &[u8]) -> Seen {
-    let mut wire = server.wire();
-    wire.send(bytes);
-    wire.ended();
-    Seen::http(&wire, Answer::Silence)
-}
-
-/// A handshake that is refused on its socket, and closed with the same code.
-fn refused_handshake(server: &Server, handshake: &Handshake) -> Seen {
-    let mut client = Client::open(server, handshake);
-    let answer = error_of(&client.event());
-    let Answer::Error(code, _) = &answer else { panic!("an error") };
-    assert_eq!(u64::from(client.closed().0), *code);
-    Seen::http(&client.wire, answer)
-}
-
-/// A message that is answered with an error; the connection stays.
-fn message(server: &Server, text: &str) -> Seen {
-    message_of(server.connect(), text)
-}
-
-fn message_of(mut client: Client, text: &str) -> Seen {
-    client.send(text);
-    let answer = error_of(&client.event());
-    client.sync();
-    Seen::socket(&client, answer)
-}
-
-fn error_of(event: &serde_json::Value) -> Answer {
-    assert_eq!(event["event"], "pusher:error", "{event}");
-    let data = data(event);
-    let code = data["code"].as_u64().expect("a code");
-    Answer::Error(code, data["message"].as_str().expect("a message").to_owned())
 }
 
 /// Runs cases, in production and in development.

@@ -2,8 +2,8 @@
 
 use ringverb::cause::Cause;
 
-use super::{Answer, Case, Seen, Server, http, silence};
-use crate::support::{Request, unix_seconds};
+use super::case::{Answer, Case, Seen, http, silence};
+use crate::support::{Request, Server, unix_seconds};
 
 const LAX_HEAD: &[u8] = b"GET /up?a=b HTTP/1.1\nHost: x\n\n";
 

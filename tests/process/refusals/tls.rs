@@ -2,7 +2,7 @@
 
 use ringverb::cause::Cause;
 
-use super::{Answer, Case, Seen, http, silence};
+use super::case::{Answer, Case, Seen, http, silence};
 use crate::support::{Client, Handshake, tls};
 
 const TLS: [(&str, &str); 2] = [

@@ -11,6 +11,7 @@ mod gate;
 mod http;
 mod redis;
 mod server;
+mod setup;
 pub(crate) mod tls;
 mod wire;
 
@@ -30,7 +31,8 @@ pub(crate) use client::{Client, Handshake};
 pub(crate) use endpoint::{Answer, Endpoint};
 pub(crate) use http::{Http, Request};
 pub(crate) use redis::Redis;
-pub(crate) use server::{Finished, Server, Setup, connections_in};
+pub(crate) use server::{Server, connections_in};
+pub(crate) use setup::{Finished, Setup};
 pub(crate) use wire::{Frame, Head, Reply, Wire, frame};
 
 /// The app of the recorded traffic.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
-use super::server::Folder;
+use super::setup::Folder;
 use super::{DEADLINE, eventually, pause};
 
 /// Its output and that of `restart`, in its folder.

@@ -1,30 +1,23 @@
 //! A new process takes the connections themselves over from a running one, and no client notices (`--takeover`).
 
-use std::io::{IoSlice, Read, Write};
-use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::support::{
     Client, Finished, Handshake, Http, Request, Server, Setup, Wire, data, eventually, frame, sign,
     small_window, succeeded,
 };
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-const CHANNEL: &str = "news";
+pub(super) const CHANNEL: &str = "news";
 
-fn setup(workers: u16) -> Setup {
+pub(super) fn setup(workers: u16) -> Setup {
     Setup::new().workers(workers)
 }
 
 /// The server that takes over from this one.
-fn successor(old: &Server, workers: u16) -> Server {
+pub(super) fn successor(old: &Server, workers: u16) -> Server {
     succeed(old, setup(workers))
 }
 
@@ -47,7 +40,7 @@ fn event(channel: &str, number: u32) -> Request {
 
 /// One request on a connection of its own, as PHP does.
 #[track_caller]
-fn publish(address: SocketAddr, channel: &str, number: u32) {
+pub(super) fn publish(address: SocketAddr, channel: &str, number: u32) {
     let mut wire = Wire::new(TcpStream::connect(address).expect("somebody listens"));
     wire.send(&event(channel, number).bytes());
     let reply = wire.reply(true);
@@ -56,7 +49,7 @@ fn publish(address: SocketAddr, channel: &str, number: u32) {
 
 /// The next event is this one.
 #[track_caller]
-fn hears(client: &mut Client, channel: &str, number: u32) {
+pub(super) fn hears(client: &mut Client, channel: &str, number: u32) {
     let event = client.event();
     assert_eq!(
         (&event["channel"], &event["data"]),
@@ -157,23 +150,23 @@ fn nobody_notices_processes(mut setups: impl Iterator<Item = Setup>, count: usiz
 }
 
 #[test]
-fn nobody_notices_one_worker() {
+fn a_take_over_with_one_worker_loses_and_repeats_nothing() {
     nobody_notices(&[1, 1], 20);
 }
 
 #[test]
-fn nobody_notices_three_times() {
+fn three_take_overs_in_a_row_lose_and_repeat_nothing() {
     nobody_notices(&[2, 2, 2, 2], 200);
 }
 
 #[test]
-fn nobody_notices_other_numbers_of_workers() {
+fn take_overs_between_other_numbers_of_workers_lose_and_repeat_nothing() {
     nobody_notices(&[3, 1, 2, 4, 1], 60);
 }
 
 /// Sockets move between processes that wait for them in different ways.
 #[test]
-fn nobody_notices_io_uring_and_epoll_in_turn() {
+fn take_overs_between_io_uring_and_epoll_lose_and_repeat_nothing() {
     let ways = ["io_uring", "epoll", "io_uring", "epoll"];
     nobody_notices_processes(ways.iter().map(|io| setup(2).env("RINGVERB_IO", io)), 60);
 }
@@ -201,7 +194,7 @@ fn watched(client: &mut Client) -> (Value, Value) {
 }
 
 #[test]
-fn rosters_users_and_cached_events_go_along() {
+fn rosters_users_and_cached_events_are_transferred() {
     let old = setup(2).start();
     let (mut one, mut two) = (old.connect(), old.connect());
     one.join("presence-room", &member("1"));
@@ -257,7 +250,7 @@ fn rosters_users_and_cached_events_go_along() {
 
 /// What was told is not told again, and who comes and goes later is counted with those who came before.
 #[test]
-fn counts_go_along() {
+fn subscription_counts_are_transferred() {
     let counting = |setup: Setup| setup.env("RINGVERB_SUBSCRIPTION_COUNT", "true");
     let counted = |client: &mut Client, count: u32| {
         let event = client.event();
@@ -284,7 +277,7 @@ fn counts_go_along() {
 }
 
 #[test]
-fn whatever_is_half_said_goes_on() {
+fn incomplete_frames_and_requests_continue_after_a_take_over() {
     let old = setup(2).start();
     let mut framed = old.connect();
     let subscribe = frame::text(&framed.subscribe_message(CHANNEL, None));
@@ -329,7 +322,7 @@ fn whatever_is_half_said_goes_on() {
 
 /// More waits for it than the kernel holds, so the middle of a frame is with the kernel and the rest is not.
 #[test]
-fn what_waits_for_a_slow_reader_goes_along() {
+fn the_send_queue_of_a_slow_reader_is_transferred() {
     const EVENTS: usize = 900;
     let roomy = |setup: Setup| setup.env("RINGVERB_SEND_QUEUE_BYTES_MAX", "67108864");
     let old = roomy(setup(1)).start();
@@ -350,7 +343,7 @@ fn what_waits_for_a_slow_reader_goes_along() {
 }
 
 #[test]
-fn limits_of_an_address_go_along() {
+fn limits_of_an_address_are_transferred() {
     let limited = |setup: Setup| setup.env("RINGVERB_CONNECTIONS_PER_IP_MAX", "3");
     let old = limited(setup(2)).start();
     let clients: Vec<Client> = (0..3).map(|_| old.connect()).collect();
@@ -369,7 +362,7 @@ fn limits_of_an_address_go_along() {
 
 /// The new process knows other apps: theirs are told, as at any handshake, the others go on.
 #[test]
-fn an_app_that_is_gone_is_told_so() {
+fn connections_of_a_removed_app_are_closed_after_a_take_over() {
     let old = setup(1).start();
     let mut client = old.connect();
     client.subscribe(CHANNEL);
@@ -388,140 +381,4 @@ fn an_app_that_is_gone_is_told_so() {
     let mut other =
         Client::open(&server, &Handshake::to("/app/other-key?protocol=7")).established();
     other.sync();
-}
-
-/// A message of the two main threads.
-fn message(text: &str) -> Vec<u8> {
-    format!("{text:<64}").into_bytes()
-}
-
-fn hear(stream: &mut UnixStream) -> String {
-    let mut heard = [0; 64];
-    stream.read_exact(&mut heard).expect("a message");
-    String::from_utf8(heard.to_vec()).expect("text").trim_end().to_owned()
-}
-
-/// Where the server of this address waits for others: a file in the directory that the tests' servers have.
-fn meeting_point(address: SocketAddr) -> PathBuf {
-    let network = std::fs::read_link("/proc/self/ns/net").expect("a network");
-    let network = network.to_string_lossy().replace(|char: char| !char.is_ascii_digit(), "");
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ringverb-{network}-{address}.sock"))
-}
-
-const NONCE: u64 = 0x1234;
-
-/// Something that asks for the connections as a new process would.
-fn false_successor(server: &Server) -> UnixStream {
-    let mut stream = UnixStream::connect(meeting_point(server.address)).expect("it offers");
-    stream.write_all(&message("take over 3")).expect("it listens");
-    let offer = hear(&mut stream);
-    assert!(offer.starts_with("listeners "), "{offer}");
-    stream.write_all(&message(&format!("bring 1 {NONCE}"))).expect("it listens");
-    stream
-}
-
-fn taker(nonce: u64) -> UnixListener {
-    let name = UnixAddress::from_abstract_name(format!("ringverb {nonce:016x} 0"));
-    UnixListener::bind_addr(&name.expect("a name")).expect("nobody has it")
-}
-
-/// However a new process fails, the old one serves on, and its clients miss nothing.
-#[test]
-fn a_failed_hand_over_leaves_the_old_process_serving() {
-    let server = setup(2).start();
-    let mut clients: Vec<Client> = (0..300)
-        .map(|_| {
-            let mut client = server.connect();
-            client.subscribe(CHANNEL);
-            client
-        })
-        .collect();
-    let mut kept = Http::new(&server);
-    let mut number = 0;
-    let mut check = |server: &Server| {
-        number += 1;
-        publish(server.address, CHANNEL, number);
-        for client in &mut clients {
-            hears(client, CHANNEL, number);
-            client.sync();
-        }
-        assert_eq!(kept.ask(&Request::get("/channels")).status, 200);
-    };
-    check(&server);
-
-    // It is gone as soon as it has asked.
-    drop(false_successor(&server));
-    check(&server);
-    // It listens to nobody.
-    let mut stream = false_successor(&server);
-    assert_eq!(hear(&mut stream), "failed");
-    check(&server);
-    // It takes a part and dies; with it the descriptors it had.
-    let listener = taker(NONCE);
-    let stream = false_successor(&server);
-    let (mut worker, _) = listener.accept().expect("a worker gives");
-    worker.read_exact(&mut [0; 1_000]).expect("a part of it");
-    drop((worker, stream, listener));
-    check(&server);
-    // It takes all, but dies before it says so.
-    let listener = taker(NONCE);
-    let stream = false_successor(&server);
-    for _ in 0..2 {
-        let (mut worker, _) = listener.accept().expect("each worker gives");
-        worker.read_to_end(&mut Vec::new()).expect("all of it");
-    }
-    drop(stream);
-    check(&server);
-    // It has too few descriptors.
-    let few = setup(1).reaching(&server).arg("--takeover").descriptors(100).run();
-    assert_eq!(few.code, Some(1), "{}", few.stdout);
-    assert!(few.stderr.contains("raise LimitNOFILE"), "{} {}", few.stdout, few.stderr);
-    assert!(few.stderr.contains("the running server, which continues"), "{}", few.stderr);
-    check(&server);
-    // And then one that can.
-    let new = successor(&server, 2);
-    let Finished { code, stdout, .. } = server.finish();
-    assert_eq!(code, Some(0), "{stdout}");
-    assert_eq!(
-        stdout
-            .matches("a take-over failed, and this process continues with its connections")
-            .count(),
-        5,
-        "{stdout}"
-    );
-    check(&new);
-}
-
-/// A server of another version gives its listeners, and keeps its connections to close them.
-#[test]
-fn of_another_version_only_the_listeners_are_taken() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.set_nonblocking(true).expect("O_NONBLOCK");
-    let address = listener.local_addr().expect("its address");
-    // A server that a test killed may have left the file of this port.
-    let _ = std::fs::remove_file(meeting_point(address));
-    let point = UnixListener::bind(meeting_point(address)).expect("nobody has it");
-    let old = std::thread::spawn(move || {
-        let (mut stream, _) = point.accept().expect("the new server comes");
-        assert_eq!(hear(&mut stream), "take over 3");
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [listener.as_fd()];
-        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        let offer = message("listeners 999999 1 0 0");
-        let offer = [IoSlice::new(&offer)];
-        rustix::net::sendmsg(&stream, &offer, &mut ancillary, SendFlags::empty()).expect("sent");
-        assert_eq!(hear(&mut stream), "accepting");
-        drop(point);
-        stream.write_all(&message("retiring")).expect("it listens");
-    });
-    let setup = setup(1).env("REVERB_SERVER_HOST", "127.0.0.1");
-    let setup = setup.env("REVERB_SERVER_PORT", &address.port().to_string());
-    let server = setup.arg("--takeover").start_as_configured();
-    old.join().expect("what an old server hears");
-    server.connect().sync();
-    server.signal(Signal::TERM);
-    let Finished { code, stdout, .. } = server.finish();
-    assert_eq!(code, Some(0));
-    assert!(stdout.contains("the running server has another version"), "{stdout}");
 }

@@ -129,7 +129,7 @@ fn one_take_over_after_the_other() {
 }
 
 #[test]
-fn with_nobody_to_take_over_from_it_starts_as_usual() {
+fn without_an_old_process_a_take_over_starts_as_usual() {
     let server = setup(1).arg(LISTENERS).start();
     server.connect().sync();
     let Finished { code, stdout, .. } = {

@@ -233,7 +233,7 @@ fn a_signal_to_end_reaches_a_stand_in_that_is_minded() {
 
 /// Its supervisor starts the program again, and that takes over from the stand-in.
 #[test]
-fn the_next_start_takes_over_from_a_stand_in_whose_process_is_gone() {
+fn the_next_start_takes_over_from_a_stand_in_whose_process_has_ended() {
     let installed = Installed::new();
     let mut server = installed.start();
     let mut client = subscribed(&server);
@@ -302,7 +302,7 @@ fn a_signal_to_end_while_the_program_is_replaced_counts_when_it_has_taken_back()
 
 /// Another server may be there by the time the stand-in has started.
 #[test]
-fn a_stand_in_that_starts_when_its_process_has_ended_takes_over_from_nobody() {
+fn a_stand_in_that_starts_after_its_process_has_ended_does_not_take_over() {
     let installed = Installed::new();
     let mut server = installed.start();
     installed.script(&on_stage("stand-in-for", "sleep 3"));

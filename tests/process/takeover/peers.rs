@@ -199,7 +199,7 @@ fn a_place_in_a_private_directory_is_out_of_reach() {
 }
 
 #[test]
-fn a_server_can_be_told_to_offer_nothing() {
+fn take_overs_can_be_switched_off() {
     let mut server = Setup::new().workers(1).env("RINGVERB_TAKEOVER", "false").start();
     let new = Setup::new().workers(1).reaching(&server).arg("--takeover").run();
     assert_eq!(new.code, Some(1), "{new:?}");

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_arrives_and_all_is_well() {
+    fn a_complete_delivery_has_no_violation() {
         let mut ledger = two_subscribers();
         ledger.published(&event(1, 0), Instant::now());
         assert_eq!(ledger.due_count, 2);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_nobody_sent_is_a_violation() {
+    fn an_event_that_was_not_sent_is_a_violation() {
         let mut ledger = two_subscribers();
         ledger.delivered(1, CHANNEL, &event(1, 0));
         assert_eq!(ledger.violations.count, 1);

@@ -5,6 +5,7 @@
 //! Rates are fixed (an open loop), so that a slow server is tested and not spared; an action that
 //! falls on a busy publisher or an unfit connection is left out and not made up for.
 
+mod args;
 mod driver;
 mod ledger;
 
@@ -18,34 +19,7 @@ use self::driver::Driver;
 use super::Bench;
 use crate::pool::Pool;
 use crate::report::Report;
-
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    #[arg(long, default_value_t = 400)]
-    connections: usize,
-    /// Half of them public, the rest private and presence channels.
-    #[arg(long, default_value_t = 200)]
-    channels: usize,
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
-    /// HTTP connections that publish.
-    #[arg(long, default_value_t = 8)]
-    publishers: usize,
-    /// Publishes a second, by all of them.
-    #[arg(long, default_value_t = 1000)]
-    publish_rate: u64,
-    /// Client events a second.
-    #[arg(long, default_value_t = 500)]
-    client_event_rate: u64,
-    /// Subscriptions, unsubscriptions and disconnections a second.
-    #[arg(long, default_value_t = 500)]
-    churn_rate: u64,
-    /// Seconds between two checks of everything.
-    #[arg(long, default_value_t = 10)]
-    check_every: u64,
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
+pub(crate) use args::Args;
 
 /// For the server to notice a vanished connection, and to tell all others.
 const AGREEMENT: Duration = Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! Messages of other sessions: each once, in its sender's order, on a topic of its kind.
 
+use super::super::awaited::HEARD_MAX;
 use super::*;
 use crate::shard::WireQuestion;
 
@@ -46,7 +47,7 @@ fn an_event_that_redis_stores_twice_is_read_again() {
 }
 
 #[test]
-fn what_this_node_has_published_is_not_delivered_again() {
+fn own_events_are_not_delivered_again() {
     let mut session = TestSession::up();
     session.subscribe();
     for from in [SessionId { node: NODE, core: 0 }, SIBLING] {

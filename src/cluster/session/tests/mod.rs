@@ -9,16 +9,17 @@ mod replay;
 
 use std::sync::Arc;
 
-use super::envelope::{Envelope, decode};
 use super::partition::HEARTBEAT_SECONDS;
 use super::*;
 use crate::app::{AppIndex, sample};
 use crate::clock::Moment;
+use crate::cluster::envelope::{self, Envelope, decode};
 use crate::resp::Value;
 use crate::shard::{
     ApiMessage, ChannelMessage, ConnectionKey, NodeId, NodeMessage, Replayed, Settings,
 };
 use crate::ws::frame;
+use std::fmt;
 
 const NODE: NodeId = NodeId(7);
 const MASTER: &str = "%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
@@ -276,7 +277,7 @@ fn order(sent: &str, texts: &[&str]) {
 }
 
 #[test]
-fn a_password_is_given_to_redis_and_to_nobody_else() {
+fn the_password_is_sent_to_redis_only() {
     let login = Login { username: Some("ring".to_owned()), password: Some(Secret::new("pa55")) };
     let mut session = TestSession::new(login);
     session.session.open();
@@ -289,7 +290,7 @@ fn a_password_is_given_to_redis_and_to_nobody_else() {
 }
 
 #[test]
-fn what_redis_has_not_confirmed_is_said_again_and_in_order() {
+fn unconfirmed_messages_are_retransmitted_in_order() {
     let mut session = TestSession::up();
     ["one", "two"].iter().for_each(|text| session.publish("news", text));
     order(&session.sent(), &["one", "two"]);
@@ -306,7 +307,7 @@ fn what_redis_has_not_confirmed_is_said_again_and_in_order() {
 }
 
 #[test]
-fn what_waits_too_long_goes_from_the_front_and_is_counted() {
+fn the_oldest_kept_messages_are_discarded_and_counted_over_the_limit() {
     let mut session = TestSession::up();
     session.session.close(&mut session.shard);
     let text = "x".repeat(1 << 20);
@@ -336,7 +337,7 @@ fn a_silent_redis_is_left_and_a_busy_one_is_not() {
 }
 
 #[test]
-fn what_is_no_redis_is_left() {
+fn a_session_ends_when_the_server_is_no_redis() {
     for bytes in ["HTTP/1.1 400 Bad Request\r\n\r\n", ":1\r\n:1\r\n", ">0\r\n"] {
         let mut session = TestSession::new(Login::default());
         session.session.open();
@@ -361,7 +362,7 @@ fn an_event_is_published_without_being_stored_where_redis_has_no_room() {
 }
 
 #[test]
-fn what_no_node_says_is_noted_and_dropped() {
+fn messages_that_no_node_sends_are_logged_and_dropped() {
     let mut session = TestSession::up();
     for payload in ["", "garbage", "\0\0\0\0"] {
         let length = payload.len();
@@ -385,7 +386,7 @@ fn a_server_that_is_no_master_is_refused_at_the_first_word() {
 }
 
 #[test]
-fn a_master_that_becomes_a_replica_is_left_within_two_beats() {
+fn a_session_ends_within_two_heartbeats_when_its_master_becomes_a_replica() {
     let mut session = TestSession::up();
     for _ in 0..HEARTBEAT_SECONDS {
         session.advance().unwrap();
@@ -398,7 +399,7 @@ fn a_master_that_becomes_a_replica_is_left_within_two_beats() {
 
 /// The script's own answer, and those of servers that refuse the script.
 #[test]
-fn what_a_replica_does_not_store_is_sent_again_to_the_master() {
+fn messages_that_a_replica_refuses_are_retransmitted_to_the_master() {
     for error in [
         "$52\r\nREADONLY You can't write against a read only replica\r\n",
         "-READONLY You can't write against a read only replica. script: f, on @user_script:1.\r\n",

@@ -1,5 +1,7 @@
 //! Effects of the shard as commands, and what is kept until Redis has confirmed it.
 
+use crate::buffer::FrameBytes;
+use crate::limits::CLUSTER_EFFECTS_MAX;
 use std::sync::Arc as Shared;
 
 use super::*;
@@ -7,7 +9,7 @@ use crate::shard::{AccessCommand, NodeSnapshot, ToCluster};
 
 /// Effects in, commands out, on a session that is up and on one that is down.
 #[test]
-fn each_effect_is_one_command_and_only_what_no_snapshot_repeats_waits_for_a_session() {
+fn each_effect_is_one_command_and_only_effects_that_no_snapshot_repeats_wait_for_a_session() {
     let channel = TestSession::up().shard.channel_key(AppIndex(0), "cache-c").unwrap();
     let channel = || channel.clone();
     let frame = || FrameBytes::from(frame::encode_text(b"e"));
@@ -148,7 +150,7 @@ fn subscribe_and_unsubscribe_are_counted_until_redis_has_confirmed_them() {
 }
 
 #[test]
-fn a_confirmed_event_is_kept_no_longer_and_its_bytes_are_given_back() {
+fn a_confirmed_event_is_dropped_and_its_bytes_are_released() {
     let mut session = TestSession::up();
     session.publish("news", "one");
     session.publish("cache-c", "two");

@@ -26,7 +26,7 @@ fn answer(session: &mut TestSession, receivers: u32) {
 }
 
 #[test]
-fn the_request_says_what_was_received_and_follows_all_topics() {
+fn the_replay_request_has_the_received_numbers_and_follows_all_topics() {
     let mut session = came_back();
     let sent = session.commands();
     let place = |text: &str| sent.iter().position(|command| command.contains(text));
@@ -51,7 +51,7 @@ fn a_process_that_has_just_started_requests_nothing() {
 }
 
 #[test]
-fn new_events_are_held_until_their_sender_has_replayed_the_missed_ones() {
+fn new_events_wait_until_their_sender_has_replayed_the_missed_ones() {
     let mut session = came_back();
     answer(&mut session, 2);
     session.receive_event(PEER, 7, "seven");
@@ -67,7 +67,7 @@ fn new_events_are_held_until_their_sender_has_replayed_the_missed_ones() {
 }
 
 #[test]
-fn an_event_that_is_held_and_replayed_is_delivered_once() {
+fn an_event_that_waits_and_is_replayed_is_delivered_once() {
     let mut session = came_back();
     answer(&mut session, 2);
     session.receive_event(PEER, 5, "five");
@@ -113,7 +113,7 @@ fn a_sender_that_never_answers_is_waited_for_during_a_lease_and_no_longer() {
 }
 
 #[test]
-fn more_than_the_limit_is_not_held() {
+fn no_more_events_than_the_limit_wait_for_a_replay() {
     let mut session = came_back();
     answer(&mut session, 2);
     let text = "x".repeat(1 << 20);
@@ -146,7 +146,7 @@ fn a_sender_that_was_down_too_is_asked_by_itself() {
 
 /// What another session that was down is sent.
 #[test]
-fn a_request_is_answered_with_what_its_sender_has_missed() {
+fn a_replay_request_is_answered_with_the_missed_events() {
     let mut session = TestSession::up();
     ["one", "two", "three"].iter().for_each(|text| session.publish("news", text));
     let first = session.session.number - 2;
@@ -184,7 +184,7 @@ fn a_request_is_answered_with_what_its_sender_has_missed() {
 }
 
 #[test]
-fn what_is_older_than_the_time_away_is_not_replayed() {
+fn events_older_than_the_outage_are_not_replayed() {
     let mut session = TestSession::up();
     session.publish("news", "old");
     session.session.clock += 20;

@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 use serde_json::{Value, json};
 
 use super::Parameters;
-use super::compact;
 use super::connections::row;
+use super::event::compact;
 use crate::app::Apps;
 use crate::shard::{ChannelRow, Findings};
 use crate::text::shown;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::compact;
+use super::event::compact;
 use crate::app::Apps;
 use crate::shard::{ConnectionRow, Findings};
 use crate::worker::inspect::{Found, SocketFacts};

@@ -8,10 +8,11 @@
 
 mod channels;
 mod connections;
+mod event;
 mod overview;
+mod parameters;
 mod questions;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -21,88 +22,18 @@ pub(super) use questions::Questions;
 use self::overview::Facts;
 use super::routes::AdminState;
 use crate::app::{AppIndex, Apps};
-use crate::cause::Cause;
-use crate::http1::query::parse_query;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
-use crate::live::LiveEvent;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{AccessEnd, Answer, Findings, Inspection, Question};
 use crate::text::shown;
 use crate::worker::inspect::{DeskReply, DeskRequest, Found};
-
-/// Bytes of a filter.
-const FILTER_BYTES_MAX: usize = 200;
+pub(super) use event::event_json;
+use event::refusal_json;
+pub(super) use parameters::Parameters;
 
 /// Refusals of an answer.
 const REFUSALS_MAX: usize = 200;
-
-/// An event of the log as JSON.
-pub(super) fn event_json(event: &LiveEvent, apps: &Apps) -> Json {
-    fn some(text: &str) -> Option<&str> {
-        (!text.is_empty()).then_some(text)
-    }
-    compact(json!({
-        "at": event.unix_ms,
-        "kind": event.kind.name(),
-        "app": event.app.and_then(|app| apps.find(app)).map(|app| &*app.id),
-        "socket_id": event.socket_id.map(|socket_id| socket_id.to_string()),
-        "channel": event.channel.as_deref(),
-        "cause": some(event.cause),
-        "text": some(&event.text),
-    }))
-}
-
-/// A refusal as JSON, with the reason by which it is counted.
-fn refusal_json(event: &LiveEvent, apps: &Apps) -> Json {
-    let mut json = event_json(event, apps);
-    if let Some(cause) = Cause::ALL.into_iter().find(|cause| cause.name() == event.cause) {
-        json["reason"] = cause.counted().name().into();
-    }
-    json
-}
-
-/// An object without the members that are `null`: what is not known is left out.
-fn compact(mut json: Json) -> Json {
-    if let Json::Object(members) = &mut json {
-        members.retain(|_, value| !value.is_null());
-    }
-    json
-}
-
-/// The query of a request.
-pub(super) struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
-
-impl<'a> Parameters<'a> {
-    pub(super) fn of(query: &'a str) -> Self {
-        Self(parse_query(query))
-    }
-
-    /// `None`: it is not given, or empty.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(given, _)| given == name);
-        found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
-    }
-
-    fn number(&self, name: &str, otherwise: usize) -> Result<usize, String> {
-        match self.get(name) {
-            None => Ok(otherwise),
-            Some(text) => text.parse().map_err(|_| {
-                format!("{name} is {}, but takes a number such as {otherwise}", shown(text))
-            }),
-        }
-    }
-
-    /// A text that names contain.
-    fn filter(&self) -> Result<Box<str>, String> {
-        let text = self.get("filter").unwrap_or_default();
-        if text.len() > FILTER_BYTES_MAX {
-            let length = text.len();
-            return Err(format!("filter has {length} bytes, and may have {FILTER_BYTES_MAX}"));
-        }
-        Ok(text.into())
-    }
-}
 
 type Answered<T> = Result<T, Response>;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::compact;
+use super::event::compact;
 use crate::app::{App, AppIndex, Apps};
 use crate::config::webhook_url;
 use crate::counters::Refused;

@@ -79,7 +79,7 @@ impl Samples {
             MetricKind::Untyped => "untyped",
         };
         // Writing to a String cannot fail. Help is text of this program without line breaks, quotes or backslashes.
-        let _ = writeln!(self.text, "# HELP {family} {}\n# TYPE {family} {kind}", spec.help);
+        writeln!(self.text, "# HELP {family} {}\n# TYPE {family} {kind}", spec.help).ok();
     }
 
     /// One sample. `labels` are the values of the labels of the metric, in their order.
@@ -132,7 +132,7 @@ impl Samples {
             text.push('}');
         }
         // Writing to a String cannot fail.
-        let _ = writeln!(text, " {value}");
+        writeln!(text, " {value}").ok();
     }
 
     pub(super) fn finish(mut self) -> String {
@@ -175,15 +175,9 @@ mod tests {
         kind: MetricKind::Counter,
         labels: &["app_id", "type"],
         help: "Things.",
-        read: |_, _| {},
     };
-    static HISTOGRAM: MetricSpec = MetricSpec {
-        name: "x_seconds",
-        kind: MetricKind::Histogram,
-        labels: &[],
-        help: "Times.",
-        read: |_, _| {},
-    };
+    static HISTOGRAM: MetricSpec =
+        MetricSpec { name: "x_seconds", kind: MetricKind::Histogram, labels: &[], help: "Times." };
 
     fn written(
         format: Format,

@@ -7,6 +7,7 @@
 
 mod exposition;
 mod scrape;
+mod spec;
 
 pub(super) use exposition::Format;
 pub(super) use scrape::Scrape;
@@ -17,40 +18,7 @@ use crate::counters::Refused;
 use crate::metrics::Ended;
 use crate::output::{self, LostLines};
 use exposition::Samples;
-
-/// What a value means over time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MetricKind {
-    /// Only grows, until the process ends.
-    Counter,
-    Gauge,
-    Histogram,
-    /// A counter whose name soketi chose without `_total`, which both formats demand of a counter.
-    Untyped,
-}
-
-#[cfg(test)]
-impl MetricKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::Untyped => "untyped counter",
-        }
-    }
-}
-
-/// One metric.
-#[derive(Debug)]
-pub(super) struct MetricSpec {
-    pub(super) name: &'static str,
-    pub(super) kind: MetricKind,
-    pub(super) labels: &'static [&'static str],
-    /// One sentence in one line, without quotes and backslashes.
-    pub(super) help: &'static str,
-    read: fn(&Scrape<'_>, &mut Samples),
-}
+pub(super) use spec::{MetricKind, MetricSpec};
 
 /// Makes `METRICS`.
 macro_rules! metrics {
@@ -61,8 +29,10 @@ macro_rules! metrics {
             kind: MetricKind::$kind,
             labels: &[$($label),*],
             help: $help,
-            read: $read,
         }),+];
+
+        /// What reads the values of each, in the same order.
+        static READERS: &[fn(&Scrape<'_>, &mut Samples)] = &[$($read),+];
     };
 }
 
@@ -263,9 +233,9 @@ metrics! {
 /// All metrics as text.
 pub(super) fn render(scrape: &Scrape<'_>, format: Format) -> String {
     let mut samples = Samples::new(format, &METRICS[0]);
-    for spec in METRICS {
+    for (spec, read) in METRICS.iter().zip(READERS) {
         samples.begin(spec);
-        (spec.read)(scrape, &mut samples);
+        read(scrape, &mut samples);
     }
     samples.finish()
 }

@@ -1,8 +1,8 @@
 //! The overview of a server, read from JSON, and rates between two of them. A number that is missing counts as 0, so
 //! that a server of another version is shown as far as possible.
 
-use super::super::member;
 use crate::pusher::json::{self, Validator};
+use crate::server::client::outcome::member;
 use crate::text::visible;
 
 /// Characters of a text that are shown.

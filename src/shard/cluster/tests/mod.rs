@@ -9,6 +9,8 @@ mod remote;
 mod session_events;
 mod topics;
 
+use crate::shard::context::Context;
+use crate::shard::home::Home;
 use std::fmt::Write as _;
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ fn the_first_subscriber_waits_for_redis_and_for_the_snapshots_of_all_nodes() {
 }
 
 #[test]
-fn a_wait_ends_after_two_beats_and_with_the_session() {
+fn a_subscriber_waits_for_other_nodes_at_most_two_beats() {
     let sent = [Subscribe("a"), Room(9)];
     let after = |more: &[Event]| [&sent[..], more].concat();
     check(
@@ -152,7 +152,7 @@ fn topics_to_subscribe_to_to_announce_and_to_leave_each_have_a_third_of_the_room
 
 /// What a new subscriber of a cache channel is sent in the end.
 #[test]
-fn the_stored_event_decides_what_a_cache_channel_remembers() {
+fn the_stored_event_replaces_the_cached_event_of_a_channel() {
     let asked = [Subscribe(CACHE), Room(9), Subscribed(CACHE, 0)];
     let there = [&asked[..], &[Fetched(CACHE, 0, Some("old"))]].concat();
     let again = [&there[..], &[CaughtUp, Room(9)]].concat();
@@ -238,7 +238,7 @@ fn an_event_that_redis_has_lost_is_stored_again_and_read_by_all() {
 }
 
 #[test]
-fn what_subscribers_were_greeted_with_is_not_delivered_to_them_again() {
+fn an_event_of_the_greeting_is_not_delivered_again() {
     let mut node = Node::new();
     for event in [Subscribe(CACHE), Room(9), Subscribed(CACHE, 0), Fetched(CACHE, 0, Some("e"))] {
         node.apply(event);
@@ -323,7 +323,7 @@ fn a_node_that_sends_nothing_for_a_lease_is_dead_and_its_members_leave() {
 }
 
 #[test]
-fn what_is_announced_again_within_a_lease_is_kept() {
+fn a_snapshot_that_is_announced_again_within_the_lease_is_kept() {
     for came_up in [vec![Down, Up], vec![PeerUp(9)]] {
         let mut node = Node::new();
         let joined = Receive(9, PRESENCE, Received::Joined("u"));

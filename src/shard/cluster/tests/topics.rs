@@ -35,7 +35,7 @@ fn a_topic_is_subscribed_to_once_when_the_session_has_room() {
 }
 
 #[test]
-fn a_topic_that_nobody_needs_before_it_was_sent_is_never_sent() {
+fn a_topic_without_subscribers_before_its_subscribe_is_sent_is_never_subscribed() {
     check(
         Node::new,
         &[
@@ -136,7 +136,7 @@ fn other_nodes_are_sent_a_quit_where_they_have_a_snapshot_of_this_one() {
 }
 
 #[test]
-fn a_topic_kept_for_nobody_is_announced_again_if_a_snapshot_is_in_doubt() {
+fn an_idle_topic_is_announced_again_if_a_snapshot_is_in_doubt() {
     const ROOM: &str = "presence-r";
     let left = [
         Subscribe(ROOM),
@@ -174,7 +174,7 @@ fn a_topic_kept_for_nobody_is_announced_again_if_a_snapshot_is_in_doubt() {
 }
 
 #[test]
-fn at_most_so_many_topics_stay_subscribed_for_nobody_and_the_oldest_goes_first() {
+fn idle_topics_are_limited_and_the_oldest_is_unsubscribed_first() {
     let mut node = Node::new();
     node.checks_invariants = false;
     for number in 0..=IDLE_MAX {

@@ -195,7 +195,7 @@ fn the_node_with_the_clusters_first_join_and_last_leave_sends_the_webhook() {
 }
 
 #[test]
-fn without_a_session_a_node_decides_by_what_it_knows() {
+fn without_a_session_a_node_decides_by_its_own_state() {
     check(
         false,
         &[

@@ -223,7 +223,7 @@ fn sockets_that_are_closed_after_submit_are_closed_for_their_peers() {
 
 /// After lost completions a listener may be watched twice; both watches end.
 #[test]
-fn a_listener_that_is_watched_twice_is_let_go() {
+fn a_listener_that_is_watched_twice_can_be_unwatched() {
     for deferred in BOTH {
         let mut ring = tiny(deferred);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

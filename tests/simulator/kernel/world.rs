@@ -1,24 +1,16 @@
-//! A kernel that exists only in the simulator: sockets as queues of bytes, completions as the real one posts them.
+//! What all simulated cores share: wires, listeners, doorbells, and the reports that wait for each core.
 //!
-//! It keeps to the contract of `tick::kernel` and is nasty within it: a watch for reading is level at first and then
-//! reports each arrival once, reports fall together while nobody takes them, a watch ends now and then without `more`,
-//! the end comes with the last bytes, sends are short, full sockets report once that there is room, and completions
-//! come after their connection has gone. A socket that is closed while it is watched is a leak and ends the run.
-//! Accepting fails now and then, for one connection or for want of descriptors. A socket with unread input that is
-//! closed is reset, as TCP does it, and what its client has not read is lost.
-//! With `World::is_secure` the bytes of a wire are records of `cipher.rs`; clients and backends of the model do not
-//! notice. Cores are numbered over all processes; a wire may have descriptors in two of them, and both get its reports.
+//! A wire is one TCP connection with a limited room in each direction. Watches end, sends are short and reports come
+//! twice at random, as the random numbers of the seed decide.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
-use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
-use ringverb::mailbox::Doorbell;
-use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
+use ringverb::tick::kernel::{KernelEvent, Token, Watched};
 
-use crate::cipher::{SimChannel, SimClient, proxy_header};
+use crate::cipher::{SimClient, proxy_header};
 use crate::random::Random;
 
 /// One connection between a client and the server.
@@ -43,14 +35,14 @@ pub(crate) struct Wire {
     /// The server has closed its descriptor.
     pub(crate) closed: bool,
     /// Descriptors of the server's side, over all processes.
-    descriptors: usize,
+    pub(super) descriptors: usize,
     /// By whom it is watched: core, and connection or session.
-    watches: Vec<(usize, Watched)>,
-    want_room: Vec<(usize, Watched)>,
+    pub(super) watches: Vec<(usize, Watched)>,
+    pub(super) want_room: Vec<(usize, Watched)>,
     /// The client sends without end: what each read finds.
     pub(crate) source: Option<Source>,
     /// With a cipher: the client's end.
-    secure: Option<SimClient>,
+    pub(super) secure: Option<SimClient>,
 }
 
 /// Bytes that never run out.
@@ -64,7 +56,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    fn refill(&mut self, to_server: &mut VecDeque<u8>) {
+    pub(super) fn refill(&mut self, to_server: &mut VecDeque<u8>) {
         while to_server.len() < self.burst {
             to_server.push_back(self.cycle[self.at]);
             self.at = (self.at + 1) % self.cycle.len();
@@ -113,56 +105,56 @@ impl Wire {
     }
 
     /// Whether one core's reports of it are those of an established WebSocket.
-    fn is_connection(&self, core: usize) -> bool {
+    pub(super) fn is_connection(&self, core: usize) -> bool {
         let is_one = |watched: &Watched| matches!(watched, Watched::Connection(_));
         self.watches.iter().any(|(by, watched)| *by == core && is_one(watched))
     }
 
-    fn cut_off(&mut self) {
+    pub(super) fn cut_off(&mut self) {
         self.cut = true;
         self.to_client.clear();
     }
 
-    fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         !self.to_server.is_empty() || self.source.is_some() || self.ended || self.reset
     }
 }
 
 /// Connections that wait to be accepted at one listener.
 #[derive(Debug, Default)]
-struct Backlog {
-    wires: VecDeque<usize>,
+pub(super) struct Backlog {
+    pub(super) wires: VecDeque<usize>,
     /// By whom it is watched: core, and the listener's index there.
-    watches: Vec<(usize, u32)>,
+    pub(super) watches: Vec<(usize, u32)>,
 }
 
 /// How a core's ring stands to its doorbell.
 #[derive(Clone, Debug, Default)]
-struct Bell {
-    is_watched: bool,
+pub(super) struct Bell {
+    pub(super) is_watched: bool,
     /// It rang while nobody watched: whoever watches next is told.
-    has_rung: bool,
+    pub(super) has_rung: bool,
 }
 
 /// What a core has read in its present tick.
 #[derive(Clone, Debug, Default)]
-struct Reads {
-    wires: Vec<usize>,
-    since: u64,
+pub(super) struct Reads {
+    pub(super) wires: Vec<usize>,
+    pub(super) since: u64,
     /// Bytes, once the time for all reads was up.
-    bytes_over_time: usize,
+    pub(super) bytes_over_time: usize,
 }
 
 /// All wires, and the completions of each core.
 pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) wires: Vec<Wire>,
-    completions: Vec<VecDeque<KernelEvent>>,
-    bells: Vec<Bell>,
-    stamp: Cell<u64>,
+    pub(super) completions: Vec<VecDeque<KernelEvent>>,
+    pub(super) bells: Vec<Bell>,
+    pub(super) stamp: Cell<u64>,
     /// By core.
-    reads: Vec<Reads>,
-    listeners: Vec<Backlog>,
+    pub(super) reads: Vec<Reads>,
+    pub(super) listeners: Vec<Backlog>,
     /// Accepting fails now and then for want of descriptors; it goes on when time has passed.
     pub(crate) is_short_of_descriptors: bool,
     /// Watches end and accepts fail at random.
@@ -218,7 +210,7 @@ impl World {
         !self.is_fickle || !self.random.one_in(8)
     }
 
-    fn report_listener(&mut self, listener: usize, core: usize, index: u32) {
+    pub(super) fn report_listener(&mut self, listener: usize, core: usize, index: u32) {
         let token = Token::Readable(Watched::Listener(index));
         if self.completions[core].iter().any(|event| event.token == token) {
             return;
@@ -328,7 +320,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, wire: usize, core: usize, watched: Watched) {
+    pub(super) fn tell(&mut self, wire: usize, core: usize, watched: Watched) {
         let end = self.wires[wire].ended || self.wires[wire].reset;
         let token = Token::Readable(watched);
         // One that nobody has taken yet tells of this, too.
@@ -372,229 +364,11 @@ impl World {
         }
     }
 
-    fn report_room(&mut self, wire: usize, core: usize, watched: Watched) {
+    pub(super) fn report_room(&mut self, wire: usize, core: usize, watched: Watched) {
         let found = &self.wires[wire];
         // io_uring reports the end of the peer's half with the room, epoll reports the end of both halves only.
         let end = found.reset || found.ended && (found.shut || self.random.one_in(2));
         let token = Token::Writable(watched);
         self.completions[core].push_back(KernelEvent { token, more: false, end, failed: false });
-    }
-}
-
-/// The server's end of a wire.
-pub(crate) struct Socket {
-    pub(crate) wire: usize,
-    core: usize,
-    world: Shared,
-}
-
-impl Socket {
-    pub(crate) fn new(wire: usize, core: usize, world: Shared) -> Self {
-        world.borrow_mut().wires[wire].descriptors += 1;
-        Self { wire, core, world }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let Ok(mut world) = self.world.try_borrow_mut() else { return };
-        if std::thread::panicking() {
-            return;
-        }
-        let wire = &mut world.wires[self.wire];
-        let watched =
-            wire.watches.iter().chain(&wire.want_room).any(|(core, _)| *core == self.core);
-        assert!(!watched, "closed while it is watched");
-        assert!(!wire.closed, "closed twice");
-        wire.descriptors -= 1;
-        wire.closed = wire.descriptors == 0;
-        if wire.closed && wire.is_http && !wire.to_server.is_empty() {
-            wire.cut_off();
-        }
-    }
-}
-
-/// One core's kernel.
-pub(crate) struct SimKernel {
-    pub(crate) core: usize,
-    pub(crate) world: Shared,
-}
-
-impl Kernel for SimKernel {
-    type Socket = Socket;
-    /// By its number in the world.
-    type Listener = usize;
-    type Channel = SimChannel;
-
-    fn watch_listener(&mut self, listener: &usize, index: u32) {
-        let mut world = self.world.borrow_mut();
-        let found = &mut world.listeners[*listener];
-        assert!(found.watches.iter().all(|(core, _)| *core != self.core), "watched twice");
-        found.watches.push((self.core, index));
-        if !found.wires.is_empty() {
-            world.report_listener(*listener, self.core, index);
-        }
-    }
-
-    fn unwatch_listener(&mut self, listener: &usize, index: u32) {
-        let mut world = self.world.borrow_mut();
-        let ours = (self.core, index);
-        world.listeners[*listener].watches.retain(|watch| *watch != ours);
-    }
-
-    fn accept(&mut self, listener: &usize) -> Accepted<Socket> {
-        let mut world = self.world.borrow_mut();
-        let world = &mut *world;
-        let backlog = &mut world.listeners[*listener];
-        let Some(wire) = backlog.wires.front().copied() else { return Accepted::Nothing };
-        if world.is_short_of_descriptors && world.random.one_in(16) {
-            return Accepted::Exhausted("no descriptors".to_owned());
-        }
-        if world.is_fickle && world.random.one_in(16) {
-            return Accepted::Failed;
-        }
-        backlog.wires.pop_front();
-        let found = &mut world.wires[wire];
-        if found.reset && world.is_fickle && world.random.one_in(2) {
-            found.closed = true;
-            return Accepted::Failed;
-        }
-        found.descriptors += 1;
-        let peer = found.peer;
-        Accepted::Socket(Socket { wire, core: self.core, world: self.world.clone() }, peer)
-    }
-
-    fn watch_readable(&mut self, socket: &Socket, watched: Watched) {
-        let mut world = self.world.borrow_mut();
-        let wire = &mut world.wires[socket.wire];
-        assert!(wire.watches.iter().all(|(core, _)| *core != self.core), "watched twice");
-        wire.watches.push((self.core, watched));
-        if wire.is_readable() {
-            world.tell(socket.wire, self.core, watched);
-        }
-    }
-
-    fn watch_doorbell(&mut self, _doorbell: &Doorbell) {
-        let mut world = self.world.borrow_mut();
-        let bell = &mut world.bells[self.core];
-        assert!(!bell.is_watched, "watched twice");
-        bell.is_watched = true;
-        if bell.has_rung {
-            world.ring(self.core);
-        }
-    }
-
-    fn watch_writable(&mut self, socket: &Socket, watched: Watched) {
-        let mut world = self.world.borrow_mut();
-        let wire = &mut world.wires[socket.wire];
-        if wire.room > 0 || wire.reset {
-            world.report_room(socket.wire, self.core, watched);
-        } else {
-            wire.want_room.push((self.core, watched));
-        }
-    }
-
-    fn unwatch(&mut self, socket: &Socket, watched: Watched, writable_too: bool) {
-        let mut world = self.world.borrow_mut();
-        let ours = (self.core, watched);
-        let wire = &mut world.wires[socket.wire];
-        wire.watches.retain(|watch| *watch != ours);
-        wire.want_room.retain(|watch| !writable_too || *watch != ours);
-    }
-
-    fn submit(&mut self) {}
-
-    /// For the contract script. The cores of a simulated process wait in `Process::wakes`.
-    fn park(&mut self, timeout_ms: Option<u64>) {
-        let world = self.world.borrow();
-        if !world.wakes(self.core) {
-            let waited_ms = timeout_ms.expect("a wait without an end, and nothing to report");
-            world.stamp.set(world.stamp.get() + waited_ms * 1_000_000);
-        }
-    }
-
-    fn reap(&mut self, events: &mut Vec<KernelEvent>) {
-        events.extend(self.world.borrow_mut().completions[self.core].drain(..));
-    }
-
-    fn send_all<'a>(
-        &mut self,
-        sends: impl Iterator<Item = Send<'a, Socket>>,
-        results: &mut Vec<Sent>,
-    ) {
-        let mut world = self.world.borrow_mut();
-        results.clear();
-        for send in sends {
-            let wire = &mut world.wires[send.socket.wire];
-            assert!(!wire.closed && !wire.shut, "sent on a socket whose half has ended");
-            assert!(!send.bytes.is_empty(), "a send of nothing");
-            if wire.reset {
-                results.push(Sent::Failed);
-                continue;
-            }
-            let count = send.bytes.len().min(wire.room);
-            wire.room -= count;
-            wire.to_client.extend_from_slice(&send.bytes[..count]);
-            let whole = count == send.bytes.len();
-            results.push(if whole { Sent::Whole } else { Sent::Part(count) });
-        }
-    }
-
-    /// A read takes time, now and then more than all reads of a tick may take.
-    fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
-        let mut world = self.world.borrow_mut();
-        let world = &mut *world;
-        let reads = &mut world.reads[self.core];
-        assert!(!reads.wires.contains(&socket.wire), "a socket was read twice in one tick");
-        assert!(buffer.len() <= READ_BYTES_PER_TICK_MAX, "a read of {} bytes", buffer.len());
-        reads.wires.push(socket.wire);
-        // The look at the clock that begins the tick takes time too.
-        let is_over_time = world.stamp.get() > reads.since + READ_TIME_PER_TICK_NS + 1_000;
-        let took = if world.random.one_in(16) { 3_000_000 } else { 1_000 };
-        world.stamp.set(world.stamp.get() + took);
-        let wire = &mut world.wires[socket.wire];
-        // As on Linux: what came before a reset can still be read.
-        if let Some(source) = wire.source.as_mut().filter(|_| !wire.reset) {
-            source.refill(&mut wire.to_server);
-        }
-        let count = wire.to_server.len().min(buffer.len());
-        if is_over_time && wire.is_connection(self.core) {
-            // Each of these bytes counts for the next look at the clock, which ends the reading.
-            let before = reads.bytes_over_time;
-            assert!(before < READ_BYTES_PER_CLOCK, "reading goes on when its time is up");
-            reads.bytes_over_time += count;
-        }
-        for (slot, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
-            *slot = byte;
-        }
-        let is_endless = wire.source.is_some() && !wire.reset;
-        let received = match count {
-            0 if wire.ended || wire.reset => Received::Gone,
-            0 => Received::Nothing,
-            count => Received::Bytes(count),
-        };
-        if is_endless {
-            // More has arrived meanwhile.
-            world.arrive(socket.wire);
-        }
-        received
-    }
-
-    fn shut_down(&mut self, socket: &Socket) -> bool {
-        let mut world = self.world.borrow_mut();
-        let wire = &mut world.wires[socket.wire];
-        wire.shut = true;
-        let is_connected = !wire.reset;
-        if is_connected && wire.is_readable() {
-            // The kernel wakes whoever watches the socket, and reports what it finds.
-            world.arrive(socket.wire);
-        }
-        is_connected
-    }
-
-    fn stamp(&self) -> u64 {
-        let world = self.world.borrow();
-        world.stamp.set(world.stamp.get() + 1);
-        world.stamp.get()
     }
 }

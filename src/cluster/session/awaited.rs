@@ -1,0 +1,139 @@
+//! What a cluster session awaits of Redis, and why it ends.
+//!
+//! `AwaitedReply` has an entry for each command without a reply, in the order in which Redis answers. `Kept` is a
+//! command that must reach Redis on this connection or a later one. `Lost` is the reason of an end, as the log shows
+//! it.
+
+use std::fmt;
+
+use crate::buffer::FrameBytes;
+use crate::limits::CLUSTER_EFFECTS_MAX;
+use crate::pusher::socket_id::SocketId;
+use crate::resp::Value;
+use crate::shard::ChannelKey;
+use crate::text::shown;
+
+/// Sessions whose numbers are remembered. Over this, silent sessions are forgotten; if that frees no room, all are. At
+/// worst an event is delivered twice.
+pub(super) const HEARD_MAX: usize = 100_000;
+
+/// Characters of a text of Redis in a note.
+pub(super) const QUOTED_MAX: usize = 200;
+
+/// Seconds in which Redis sends nothing although it owes a reply, after which the session ends.
+pub(super) const SILENT_SECONDS: u32 = 5;
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Redis does not let us in.
+    Refused(String),
+    Silent,
+    /// What it sends is no RESP, or a reply to nothing.
+    Malformed,
+    TooSlow,
+    /// More for other nodes than one tick may cause, or more transitions than may wait for Redis.
+    Overrun,
+    /// It is not a master, or no longer: what is published on a replica reaches nobody beyond it.
+    NotMaster(String),
+    /// What this session publishes does not come back on the topic that it is subscribed to itself.
+    NoEcho,
+    /// Messages of other nodes are received, and none of them receives those of this one.
+    Unheard,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => write!(
+                formatter,
+                "it answered {}; Redis 6 or Valkey is needed, and REDIS_USERNAME and REDIS_PASSWORD must be \
+                 those of a user who may use pub/sub, GET, SET and EVAL",
+                shown(error)
+            ),
+            Self::Silent => write!(formatter, "it has not answered for {SILENT_SECONDS} seconds"),
+            Self::Malformed => formatter.write_str("it does not speak as Redis does"),
+            Self::Overrun => write!(
+                formatter,
+                "more than {CLUSTER_EFFECTS_MAX} messages for other nodes waited in this worker. The next connection \
+                 sends them what this node has; events over that were lost. More workers share it (RINGVERB_WORKERS)"
+            ),
+            Self::TooSlow => formatter.write_str("it does not take what it is sent fast enough"),
+            Self::NotMaster(role) => write!(
+                formatter,
+                "its role is {role:?}, not master: what a node publishes there reaches no other node. After a failover \
+                 REDIS_HOST must lead to the new master"
+            ),
+            Self::NoEcho => formatter.write_str(
+                "a heartbeat published there did not come back on its topic: PUBLISH and SUBSCRIBE do not reach the \
+                 same server. REDIS_HOST must lead to one master",
+            ),
+            Self::Unheard => formatter.write_str(
+                "heartbeats published there reach no other node, although other nodes are heard: a one-way partition. \
+                 REDIS_HOST must lead all nodes to the same master",
+            ),
+        }
+    }
+}
+
+/// A command that Redis has not answered.
+#[derive(Debug)]
+pub(super) enum AwaitedReply {
+    Hello,
+    /// `HELLO` again: is it still the master?
+    Role,
+    /// A heartbeat to the first session of each node, of which this is one.
+    Heartbeat,
+    /// A heartbeat to this session alone, with its number.
+    Echo {
+        number: u64,
+    },
+    /// A reply that changes nothing.
+    Ignored,
+    Unsubscribed,
+    /// A message that reports that Redis has ordered a transition.
+    Transition,
+    Subscribed {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    SnapshotSent {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    Fetched {
+        channel: ChannelKey,
+        ticket: u32,
+    },
+    Asked {
+        id: u32,
+    },
+    ReplayRequested,
+    /// A command that is sent again on the next connection if this one is lost.
+    Kept(Kept),
+}
+
+/// A command that must reach Redis, on this connection or on a later one.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) bytes: Box<[u8]>,
+    /// The event that it stores, to be published without that if Redis has no room for it.
+    pub(super) stores: Option<(ChannelKey, FrameBytes, Option<SocketId>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SessionState {
+    Down,
+    /// `HELLO` is not answered.
+    Greeting,
+    Up,
+}
+
+/// The bytes of a text; none of anything else.
+pub(super) fn bytes_of(value: &Value) -> &[u8] {
+    match value {
+        Value::Bytes(bytes) => bytes,
+        Value::Text(text) => text.as_bytes(),
+        _ => b"",
+    }
+}

@@ -1,0 +1,90 @@
+//! The sources of the configuration as values, and what environment and `.env` have of an option. PURE.
+//!
+//! `load.rs` fills `Sources` from files and the environment, and tests fill it by hand. `merge.rs` makes one value per
+//! option of it, and `warnings.rs` looks for what has no effect.
+
+use std::collections::HashMap;
+
+use super::laravel::{LaravelConfig, is_read_by_php};
+use super::names;
+use super::options::{OptionId as Id, OptionSpec, Scope, of_scope};
+use super::reverb_php::ReverbPhp;
+use super::values::Values;
+
+/// The sources as they were found. Tests fill it by hand.
+/// No `Debug`: the environment has other programs' secrets, too.
+#[derive(Clone, Default)]
+pub struct Sources {
+    pub flags: HashMap<Id, String>,
+    pub environment: HashMap<String, String>,
+    pub dotenv: HashMap<String, String>,
+    pub toml: toml::Table,
+    /// The file of `RINGVERB_APPS_FILE`, if one is named: its path and its apps.
+    pub apps_file: Option<(String, toml::Table)>,
+    /// That file does not exist.
+    pub apps_file_is_missing: bool,
+    /// Names of the files in messages, if they are not the default ones.
+    pub toml_name: Option<String>,
+    pub dotenv_name: Option<String>,
+    /// `config/reverb.php` beside `.env`. Only its certificate counts; what is written there by hand causes warnings.
+    pub reverb_php: Option<ReverbPhp>,
+    /// The file of `--laravel-config`. `REVERB_*` names of the environment do not count with it.
+    pub laravel: Option<LaravelConfig>,
+    /// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and where they are.
+    pub local_certificate: Option<([String; 2], String)>,
+    pub files: Files,
+}
+
+/// Where the configuration was looked for, for the start message.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The working directory.
+    pub folder: String,
+    /// The files that were read, as they were named.
+    pub read: Vec<String>,
+}
+
+pub(super) fn app_options() -> impl Iterator<Item = &'static OptionSpec> {
+    of_scope(Scope::App)
+}
+
+pub(super) fn webhook_options() -> impl Iterator<Item = &'static OptionSpec> {
+    of_scope(Scope::Webhook)
+}
+
+/// The webhook options of the environment and `.env`: they hold for each of the URLs.
+pub(super) fn webhook_values(sources: &Sources) -> Values {
+    let mut values = Values::default();
+    for option in webhook_options() {
+        from_environment(&mut values, option, sources);
+    }
+    values
+}
+
+/// Sets what the environment or `.env` has of an option.
+pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
+    let maps = [
+        (&sources.dotenv, sources.dotenv_name()),
+        // The stronger one last.
+        (&sources.environment, ENVIRONMENT),
+    ];
+    for (map, source) in maps {
+        // The first name wins, so the aliases are tried before it.
+        for name in option.environment.iter().rev() {
+            if let Some(value) = map.get(*name)
+                && !is_from_kubernetes(option, value)
+                && !(sources.laravel.is_some() && is_read_by_php(option, name))
+            {
+                values.set_env(option.id, value, format!("{source}: {name}"));
+            }
+        }
+    }
+}
+
+pub(super) const ENVIRONMENT: &str = "environment";
+
+/// Kubernetes sets `REVERB_SERVER_PORT=tcp://...` in the pods of a namespace with a service named `reverb-server`. That
+/// is the service's port, and not the one to listen on.
+pub(super) fn is_from_kubernetes(option: &OptionSpec, value: &str) -> bool {
+    option.id == Id::Port && names::service_port(value).is_some()
+}

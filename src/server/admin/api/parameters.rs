@@ -1,0 +1,43 @@
+//! Parameters of a query, and the event log as JSON.
+
+use std::borrow::Cow;
+
+use crate::http1::query::parse_query;
+use crate::text::shown;
+
+/// Bytes of a filter.
+pub(super) const FILTER_BYTES_MAX: usize = 200;
+
+/// The query of a request.
+pub(in crate::server::admin) struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Parameters<'a> {
+    pub(in crate::server::admin) fn of(query: &'a str) -> Self {
+        Self(parse_query(query))
+    }
+
+    /// `None`: it is not given, or empty.
+    pub(in crate::server::admin) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(given, _)| given == name);
+        found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn number(&self, name: &str, otherwise: usize) -> Result<usize, String> {
+        match self.get(name) {
+            None => Ok(otherwise),
+            Some(text) => text.parse().map_err(|_| {
+                format!("{name} is {}, but takes a number such as {otherwise}", shown(text))
+            }),
+        }
+    }
+
+    /// A text that names contain.
+    pub(super) fn filter(&self) -> Result<Box<str>, String> {
+        let text = self.get("filter").unwrap_or_default();
+        if text.len() > FILTER_BYTES_MAX {
+            let length = text.len();
+            return Err(format!("filter has {length} bytes, and may have {FILTER_BYTES_MAX}"));
+        }
+        Ok(text.into())
+    }
+}

@@ -1,0 +1,97 @@
+//! Finds the admin listener at the start, and begins to serve.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Sender;
+
+use socket2::Socket;
+
+use super::listener::{AdminListener, bind, bind_file, is_at, reason, refusal};
+use super::{AdminServer, ScrapeSources};
+use crate::config::admin::{Admin, AdminPlace};
+use crate::server::probe::StartError;
+use crate::server::takeover::Order;
+
+/// What a start has of it.
+pub(in crate::server) enum Claimed {
+    Off,
+    Listens(AdminListener),
+    /// The default place is not free: why.
+    Without(String),
+}
+
+impl Claimed {
+    /// A copy for a process that takes over.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub(in crate::server) fn copy(&self) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Self::Listens(listener) => listener.socket.try_clone().map(OwnedFd::from).map(Some),
+            Self::Off | Self::Without(_) => Ok(None),
+        }
+    }
+
+    /// For the start message.
+    pub(in crate::server) fn describe(&self, admin: &Admin) -> String {
+        match self {
+            Self::Off => String::new(),
+            Self::Without(why) => format!("none: {why}"),
+            Self::Listens(listener) => {
+                let place = match &listener.place {
+                    AdminPlace::Tcp(address) => format!("http://{address}"),
+                    place => place.to_string(),
+                };
+                match &admin.token {
+                    Some(_) => format!("{place}, needs the token of RINGVERB_ADMIN_TOKEN"),
+                    None => place,
+                }
+            }
+        }
+    }
+
+    /// Begins to serve. A default place that is in use is logged.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(in crate::server) fn serve(
+        self,
+        sources: ScrapeSources,
+        orders: Sender<Order>,
+    ) -> io::Result<Option<AdminServer>> {
+        match self {
+            Self::Off => Ok(None),
+            Self::Listens(listener) => AdminServer::start(listener, sources, orders).map(Some),
+            Self::Without(why) => {
+                tracing::warn!(
+                    event = "admin_listener_missing",
+                    "no admin listener, so no metrics: {why}. Set RINGVERB_ADMIN to another address, or to off"
+                );
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Finds the listener. `inherited`: that of the process whose place this one takes.
+///
+/// # Errors
+/// When a place that is configured cannot be had.
+pub(in crate::server) fn claim(
+    admin: &Admin,
+    inherited: Option<OwnedFd>,
+) -> Result<Claimed, StartError> {
+    let inherited = inherited.map(Socket::from).filter(|socket| is_at(socket, &admin.place));
+    let socket = match (&admin.place, inherited) {
+        (AdminPlace::Off, _) => return Ok(Claimed::Off),
+        (_, Some(socket)) => Ok(socket),
+        (AdminPlace::Tcp(address), None) => bind(*address),
+        (AdminPlace::Unix(path), None) => bind_file(path),
+    };
+    let listener = socket.and_then(|socket| AdminListener::new(socket, &admin.place));
+    match listener {
+        Ok(listener) => Ok(Claimed::Listens(listener)),
+        Err(error) if admin.is_explicit => Err(StartError::Admin(refusal(&admin.place, &error))),
+        Err(error) => Ok(Claimed::Without(reason(&admin.place, &error))),
+    }
+}

@@ -1,0 +1,34 @@
+//! What the table of metrics says of one metric.
+
+/// What a value means over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server::admin) enum MetricKind {
+    /// Only grows, until the process ends.
+    Counter,
+    Gauge,
+    Histogram,
+    /// A counter whose name soketi chose without `_total`, which both formats demand of a counter.
+    Untyped,
+}
+
+#[cfg(test)]
+impl MetricKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Untyped => "untyped counter",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(in crate::server::admin) struct MetricSpec {
+    pub(in crate::server::admin) name: &'static str,
+    pub(in crate::server::admin) kind: MetricKind,
+    pub(in crate::server::admin) labels: &'static [&'static str],
+    /// One sentence in one line, without quotes and backslashes.
+    pub(in crate::server::admin) help: &'static str,
+}

@@ -1,0 +1,61 @@
+//! Options that several commands have: where the configuration is, and which server and app a command is for.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::options::OptionId;
+
+pub(super) const SERVER: &str = "Server";
+
+const FILES: &str = "Files";
+
+/// Where the configuration is.
+#[derive(Args, Clone, Debug, Default)]
+pub(in crate::server) struct FileArguments {
+    /// Configuration file [ringverb.toml, if it exists]
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
+    pub(in crate::server) config: Option<PathBuf>,
+    /// Laravel's environment file [.env, if it exists]
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
+    pub(in crate::server) env_file: Option<PathBuf>,
+    /// Read .env.NAME instead of .env if it exists, as artisan does [APP_ENV of the environment]
+    #[arg(long, value_name = "NAME", help_heading = FILES)]
+    pub(in crate::server) env: Option<String>,
+    #[arg(long, value_name = "FILE", help_heading = FILES, help = OptionId::LaravelConfig.spec().flag_help())]
+    pub(in crate::server) laravel_config: Option<String>,
+}
+
+impl FileArguments {
+    pub(super) const NONE: Self =
+        Self { config: None, env_file: None, env: None, laravel_config: None };
+}
+
+/// Which server and app.
+#[derive(Args, Clone, Debug, Default)]
+pub(in crate::server) struct CommandTarget {
+    /// App to speak for, if several are configured [the first]
+    #[arg(long, value_name = "ID", help_heading = SERVER)]
+    pub(in crate::server) app: Option<String>,
+    #[command(flatten)]
+    pub(in crate::server) address: Address,
+}
+
+/// Where the server is.
+#[derive(Args, Clone, Debug, Default)]
+pub(in crate::server) struct Address {
+    /// The server's own address, such as http://127.0.0.1:8080/prefix [from the configuration]
+    #[arg(long, value_name = "URL", help_heading = SERVER)]
+    pub(in crate::server) url: Option<String>,
+    /// Address of the server [from the configuration]
+    #[arg(long, value_name = "ADDRESS", help_heading = SERVER)]
+    pub(in crate::server) host: Option<String>,
+    /// Port of the server [from the configuration, or 8080]
+    #[arg(long, value_name = "PORT", help_heading = SERVER)]
+    pub(in crate::server) port: Option<String>,
+    /// Prefix of the server's URL paths [from the configuration]
+    #[arg(long, value_name = "PATH", help_heading = SERVER)]
+    pub(in crate::server) path: Option<String>,
+    #[command(flatten)]
+    pub(in crate::server) files: FileArguments,
+}

@@ -1,0 +1,57 @@
+//! How a command ends, and what it prints.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::output::{self, NoticeKind};
+use crate::pusher::json;
+use crate::text::visible;
+
+/// How long the server may take for anything.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(super) enum CommandFailure {
+    /// The command line or the configuration is wrong: 2.
+    Usage(String),
+    /// The server cannot be reached, or refuses: 1.
+    Server(String),
+    /// The reader of standard output has closed it, as `| head` does: no failure.
+    OutputClosed,
+}
+
+/// What is no result: standard output stays for results.
+pub(super) fn note(text: &str) {
+    output::notice(NoticeKind::Note, text);
+}
+
+/// Writes results to standard output.
+pub(super) fn print(text: &str) -> Result<(), CommandFailure> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => CommandFailure::OutputClosed,
+        _ => CommandFailure::Server(format!("cannot write to standard output: {error}")),
+    })
+}
+
+/// The member of that name; the last one, if there are several. `object` is a span of text that `Validator` passed.
+pub(super) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+    let members = json::members(object)?;
+    members.filter(|(given, _)| json::is_name(given, name)).map(|(_, value)| value).last()
+}
+
+/// A text of somebody else's, for a sentence.
+pub(super) fn shown(text: &str) -> String {
+    const SHOWN_MAX: usize = 600;
+    let mut out = String::new();
+    visible(text, SHOWN_MAX, &mut out);
+    out
+}
+
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = Vec::new();
+    json::write_string(text, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}

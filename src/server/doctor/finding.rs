@@ -1,0 +1,78 @@
+//! What `check` and `doctor` find: facts, warnings, problems, and clocks of other machines.
+
+use std::time::Duration;
+
+use crate::worker::time::unix_seconds;
+
+/// Time for one step of one probe.
+pub(super) const STEP_TIME: Duration = Duration::from_secs(3);
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::server) enum Verdict {
+    Good,
+    Warning,
+    Problem,
+}
+
+/// One fact.
+#[derive(Debug)]
+pub(in crate::server) struct Finding {
+    pub(in crate::server) verdict: Verdict,
+    pub(in crate::server) what: &'static str,
+    pub(in crate::server) text: String,
+}
+
+impl Finding {
+    pub(in crate::server) fn new(
+        verdict: Verdict,
+        what: &'static str,
+        text: impl Into<String>,
+    ) -> Self {
+        Self { verdict, what, text: text.into() }
+    }
+}
+
+/// A finding of `ringverb doctor`: what is so, and the command that shows or changes it.
+#[derive(Debug)]
+pub(in crate::server) struct Diagnosis {
+    pub(in crate::server) verdict: Verdict,
+    pub(in crate::server) what: &'static str,
+    pub(in crate::server) reason: String,
+    pub(in crate::server) command: String,
+    /// Connections that this allows, if it limits them.
+    pub(in crate::server) connections: Option<u64>,
+}
+
+impl Diagnosis {
+    pub(super) fn new(
+        verdict: Verdict,
+        what: &'static str,
+        reason: impl Into<String>,
+        command: impl Into<String>,
+    ) -> Self {
+        let (reason, command) = (reason.into(), command.into());
+        Self { verdict, what, reason, command, connections: None }
+    }
+
+    pub(super) fn allowing(self, connections: u64) -> Self {
+        Self { connections: Some(connections), ..self }
+    }
+}
+
+/// The time of another machine's clock.
+pub(super) struct RemoteClock {
+    pub(super) place: String,
+    pub(super) seconds: u64,
+    pub(super) own_seconds: u64,
+}
+
+impl RemoteClock {
+    pub(super) fn new(place: &str, seconds: u64) -> Self {
+        Self { place: place.to_owned(), seconds, own_seconds: unix_seconds() }
+    }
+
+    pub(super) fn distance(&self) -> u64 {
+        self.seconds.abs_diff(self.own_seconds)
+    }
+}

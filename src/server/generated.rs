@@ -1,0 +1,20 @@
+//! Credentials of an app that are generated.
+
+use crate::config::validate::DevelopmentApp;
+
+/// Six digits, and twice 20 lowercase characters, as `reverb:install` generates them.
+pub(super) fn generated_credentials() -> DevelopmentApp {
+    let mut bytes = [0_u8; 48];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        panic!("the kernel returned no random numbers: {error}");
+    }
+    let text = |bytes: &[u8], alphabet: &[u8]| -> String {
+        bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
+    };
+    const LOWERCASE: &[u8] = b"abcdefghijklmnopqrstuvwxyz012345";
+    DevelopmentApp {
+        id: text(&bytes[..1], b"123456789") + &text(&bytes[1..6], b"0123456789"),
+        key: text(&bytes[6..26], LOWERCASE),
+        secret: text(&bytes[26..46], LOWERCASE),
+    }
+}

@@ -1,0 +1,229 @@
+//! The threads of a server, and what they share.
+//!
+//! Starts the control thread before any worker, so that no signal is missed; then the measurement of memory, because
+//! without it memory has no limit; then the webhooks and one pinned worker per core. Returns once each worker can
+//! serve. Nobody waits for a worker thread: the process ends when the main thread does.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Barrier, OnceLock};
+
+use core_affinity::CoreId;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+use crate::admission::overload::Overload;
+use crate::app::Apps;
+use crate::config::Config;
+use crate::live::LiveLog;
+use crate::mailbox::{self, Doorbell};
+use crate::metrics::CoreMetrics;
+use crate::server::certificates::Certificates;
+use crate::server::change::PendingReload;
+use crate::server::control::{Control, Readable};
+use crate::server::locked::LockedMemory;
+use crate::server::probe::StartError;
+use crate::server::takeover::Order;
+use crate::server::takeover::replacement::{SIGNALS, ignored};
+use crate::server::watch::Watch;
+use crate::shard::NodeId;
+use crate::webhook;
+use crate::worker::configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
+use crate::worker::inspect::Desk;
+use crate::worker::kernel::Choice;
+use crate::worker::redis::RedisConnections;
+use crate::worker::time::Clock;
+use crate::worker::transfer::{Rendezvous, Transfer};
+use crate::worker::{self, Ends, Phase, PortListener, Shared, hold_signals};
+
+/// Rows of metrics for apps that are added at run time. Further ones share a row until the next start.
+const METRIC_ROWS_TO_COME: usize = 64;
+
+/// The threads of a server, and what the main thread needs of them.
+pub(super) struct Threads {
+    pub(super) doorbells: Arc<[Doorbell]>,
+    pub(super) webhooks: webhook::Webhooks,
+    pub(super) control: Control,
+}
+
+/// What workers get beside what they share.
+type WorkerEnds<'a> = (Vec<TcpListener>, Option<&'a Certificates>, &'a Arc<ConfigurationLink>);
+
+/// Starts the control thread, the workers and the webhooks, and waits until each worker can serve.
+pub(super) fn start_threads(
+    shared: &Arc<Shared>,
+    ends: WorkerEnds<'_>,
+    pins: &[CoreId],
+    orders: Sender<Order>,
+) -> Result<Threads, StartError> {
+    let workers = shared.config.workers;
+    // Registered before any worker runs, so that no signal is missed.
+    let control = start_control(orders).map_err(StartError::Start)?;
+    // Measured before anybody can connect: without a measurement, memory has no limit.
+    let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
+    let (doorbells, webhooks) = start_workers(shared, ends, pins)?;
+    shared.started.wait();
+    if let Some(error) = shared.unstartable.get() {
+        return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
+    }
+    watch.start(&control).map_err(StartError::Start)?;
+    Ok(Threads { doorbells, webhooks, control })
+}
+
+pub(super) fn share(
+    mut config: Config,
+    io: Choice,
+    clock: Clock,
+    incoming: Option<Rendezvous>,
+) -> Result<Shared, StartError> {
+    let workers = config.workers;
+    let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
+    let random = || getrandom::u64().map_err(|_| StartError::Random);
+    let channel_hash_seed = random()?;
+    let node = NodeId(random()?);
+    let redis = config.scaling.clone().map(|scaling| RedisConnections::new(node, scaling, workers));
+    if redis.is_some() {
+        // Other nodes know this one by its number only.
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let process = std::process::id();
+        tracing::info!(
+            event = "node_started",
+            "this is node {:016x} (host {host}, pid {process})",
+            node.0
+        );
+    }
+    let rows = apps.iter().len() + METRIC_ROWS_TO_COME;
+    let running = RunningConfiguration::new(1, apps, &config);
+    let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
+    Ok(Shared {
+        io,
+        overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
+        desks: (0..workers).map(|_| Desk::default()).collect(),
+        live: Arc::new(LiveLog::new(workers)),
+        metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
+        config,
+        current: CurrentConfiguration::new(Arc::new(running)),
+        unready: AtomicBool::new(false),
+        phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
+        transfer: Transfer::new(workers, incoming),
+        redis,
+        drained: AtomicUsize::new(0),
+        drained_ticks: zeros(),
+        heartbeats: zeros(),
+        unstartable: OnceLock::new(),
+        started: Barrier::new(workers + 1),
+        listeners_closed: AtomicUsize::new(0),
+        clock,
+        channel_hash_seed,
+        sockets_reserved: descriptors_max(),
+    })
+}
+
+/// Starts the workers, and the webhooks if some app has any.
+fn start_workers(
+    shared: &Arc<Shared>,
+    (listeners, certificates, configuration): WorkerEnds<'_>,
+    pins: &[CoreId],
+) -> Result<(Arc<[Doorbell]>, webhook::Webhooks), StartError> {
+    let workers = shared.config.workers;
+    let mailboxes =
+        mailbox::mesh(u16::try_from(workers).unwrap_or(u16::MAX)).map_err(StartError::Start)?;
+    let doorbells = mailboxes[0].doorbells();
+    let settings = webhook::WebhookSettings::new(&shared.config, workers);
+    let apps = configuration.configuration.apps.clone();
+    let (webhooks, feeds) =
+        webhook::start(apps, workers, settings, shared.live.clone()).map_err(StartError::Start)?;
+    let mut feeds = feeds.into_iter();
+    // After a take-over by fewer workers some have several.
+    let mut by_worker: Vec<Vec<PortListener>> = (0..workers).map(|_| Vec::new()).collect();
+    let (plain, secure) = by_port(listeners, &shared.config).map_err(StartError::Start)?;
+    for listeners in [plain, secure] {
+        for (index, listener) in listeners.into_iter().enumerate() {
+            by_worker[index % workers].push(listener);
+        }
+    }
+    for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
+        let acceptor = certificates.map(Certificates::link);
+        let configuration = configuration.clone();
+        let ends = Ends { mailbox, listeners, feed: feeds.next(), acceptor, configuration };
+        let pin_to = (!pins.is_empty()).then(|| pins[index % pins.len()]);
+        start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
+    }
+    Ok((doorbells, webhooks))
+}
+
+/// The plain listeners and those for TLS.
+fn by_port(
+    listeners: Vec<TcpListener>,
+    config: &Config,
+) -> io::Result<(Vec<PortListener>, Vec<PortListener>)> {
+    let (mut plain, mut secure) = (Vec::new(), Vec::new());
+    for listener in listeners {
+        let port = listener.local_addr()?.port();
+        let is_secure =
+            config.tls.as_ref().is_some_and(|tls| tls.port.is_none_or(|tls| tls == port));
+        let listeners = if is_secure { &mut secure } else { &mut plain };
+        listeners.push(PortListener { listener, is_secure });
+    }
+    Ok((plain, secure))
+}
+
+/// Starts the control thread, with the task that reports signals.
+fn start_control(orders: Sender<Order>) -> io::Result<Control> {
+    let (read, write) = UnixStream::pair()?;
+    let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly, SIGNALS)?;
+    // The program before this one in the same process may have held them back. Threads inherit that.
+    hold_signals(&SIGNALS, false)?;
+    let control = Control::start()?;
+    let pending = PendingReload::default();
+    control.run(move || {
+        let readable = Readable::of(signals.get_read())?;
+        Ok(async move {
+            loop {
+                readable.wait().await;
+                let wanted = signals.pending().filter_map(|signal| order_of(signal, &pending));
+                // Nobody listens once the main thread has come to its end.
+                wanted.for_each(|what| drop(orders.send(what)));
+            }
+        })
+    })?;
+    Ok(control)
+}
+
+/// What a signal asks of the server; `None` for one that it ignores, or that adds nothing.
+fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
+    match signal {
+        SIGUSR2 => Some(Order::Replace),
+        SIGHUP => pending.request(None).map(|request| Order::Change(Box::new(request))),
+        SIGINT => Some(Order::End("SIGINT")),
+        SIGTERM => Some(Order::End("SIGTERM")),
+        signal => {
+            tracing::info!(event = "signal_ignored", "{}", ignored(signal));
+            None
+        }
+    }
+}
+
+fn start_worker(
+    index: usize,
+    shared: Arc<Shared>,
+    ends: Ends,
+    pin_to: Option<CoreId>,
+) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+    let run = move || worker::run(shared, ends, pin_to);
+    // Nobody waits for it: the process ends when the main thread does.
+    thread.spawn(run).map(drop)
+}
+
+/// Descriptors the process may have, capped: room for them is reserved in address space.
+fn descriptors_max() -> usize {
+    const RESERVED_MAX: u64 = 1 << 20;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    usize::try_from(limit.unwrap_or(RESERVED_MAX).min(RESERVED_MAX)).unwrap_or(1 << 16)
+}

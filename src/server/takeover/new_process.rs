@@ -1,0 +1,48 @@
+//! A new process that asks for the connections, as the old one sees it.
+
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+use super::message::{FAILED, TAKEN, expect, is_readable, send_text};
+
+/// A new process that asks for the connections, as the main thread of the old one sees it.
+#[derive(Debug)]
+pub(in crate::server) struct NewProcess {
+    pub(super) stream: UnixStream,
+    pub(in crate::server) nonce: u64,
+    pub(in crate::server) workers: usize,
+    /// Its id.
+    pub(in crate::server) process: i32,
+    /// Reports the outcome to the task of the offer: a byte if the new process has everything, else only the end.
+    pub(super) outcome: UnixStream,
+}
+
+impl NewProcess {
+    /// Whether it has confirmed by now that it has everything.
+    ///
+    /// # Errors
+    /// When it sent something else, or has ended.
+    pub(in crate::server) fn has_confirmed(&self) -> io::Result<bool> {
+        if !is_readable(&self.stream)? {
+            return Ok(false);
+        }
+        expect(&self.stream, TAKEN).map(|()| true)
+    }
+
+    /// Keeps everything after all. `false`: too late, the new process has confirmed.
+    pub(in crate::server) fn reclaim(&self) -> bool {
+        // The peer may be gone; then nobody waits for it.
+        send_text(&self.stream, FAILED).ok();
+        // A socket that is not connected any longer needs none.
+        self.stream.shutdown(Shutdown::Both).ok();
+        expect(&self.stream, TAKEN).is_err()
+    }
+
+    pub(in crate::server) fn report_outcome(self, taken: bool) {
+        if taken {
+            // The peer may be gone; then nobody waits for it.
+            (&self.outcome).write_all(&[1]).ok();
+        }
+    }
+}

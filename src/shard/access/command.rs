@@ -1,0 +1,68 @@
+//! Commands that end access: of a connection, a user or a channel.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::AppIndex;
+use crate::pusher::socket_id::SocketId;
+
+/// Whose access ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessTarget {
+    /// All connections of a user.
+    User(Box<str>),
+    Socket(SocketId),
+}
+
+/// How it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessAction {
+    /// Close with 4009: clients do not come back by themselves.
+    Terminate,
+    /// Close with 4200: clients come back at once, with another socket id, so that every signature is made again.
+    Reconnect,
+    /// End the subscription to this channel.
+    Unsubscribe { channel: Box<str> },
+}
+
+/// What a backend takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessCommand {
+    pub app: AppIndex,
+    pub target: AccessTarget,
+    pub action: AccessAction,
+}
+
+impl AccessCommand {
+    /// `terminate_connections`.
+    #[cfg(test)]
+    pub(crate) fn terminate(app: AppIndex, user_id: &str) -> Self {
+        Self { app, target: AccessTarget::User(user_id.into()), action: AccessAction::Terminate }
+    }
+
+    /// The user, if this ends all connections of one.
+    ///
+    /// # Errors
+    /// Any other command, as it was.
+    pub(in crate::shard) fn terminated_user(self) -> Result<Box<str>, Self> {
+        match self {
+            Self {
+                target: AccessTarget::User(user_id), action: AccessAction::Terminate, ..
+            } => Ok(user_id),
+            other => Err(other),
+        }
+    }
+
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let target = match &self.target {
+            AccessTarget::User(id) => id.len(),
+            AccessTarget::Socket(_) => 0,
+        };
+        let action = match &self.action {
+            AccessAction::Unsubscribe { channel } => channel.len(),
+            AccessAction::Terminate | AccessAction::Reconnect => 0,
+        };
+        target + action
+    }
+}

@@ -1,0 +1,16 @@
+//! What the cluster side reads and changes on its core.
+
+use hashbrown::HashMap;
+
+use crate::shard::context::Context;
+use crate::shard::home::Home;
+use crate::shard::outbox::Outbox;
+
+pub(super) type FastMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// What the cluster reads and changes on this core.
+pub(in crate::shard) struct Here<'a> {
+    pub(in crate::shard) home: &'a mut Home,
+    pub(in crate::shard) context: &'a Context,
+    pub(in crate::shard) out: &'a mut Outbox,
+}

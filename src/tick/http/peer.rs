@@ -1,0 +1,15 @@
+//! The client that a log line names.
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::app::AppIndex;
+
+/// The connection that a log line is about, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinePeer {
+    /// The client, if a trusted proxy names it.
+    pub client: Option<IpAddr>,
+    /// The other end of the socket.
+    pub peer: Option<SocketAddr>,
+    pub app: Option<AppIndex>,
+}

@@ -1,0 +1,185 @@
+//! How connections are read: each readable socket once in a tick, all of them within a budget of time and bytes.
+//!
+//! A socket that was read in this tick waits for the next one. One whose client is over its rate waits apart (`paced`)
+//! and is looked at again every 10 ms. Each connection is in one of the three queues at most once, so their sum is
+//! bounded by the number of connections. Bytes become messages in `ws::reader`, and go to the shard at once.
+
+use super::sink::ShardSink;
+use super::{PACED_LOOK_MS, Queued, Reactor};
+use crate::clock::Moment;
+use crate::limits;
+use crate::shard::{ConnectionKey, Shard};
+use crate::tick::kernel::{Kernel, Received};
+use crate::tls::RECORD_BYTES_MAX;
+use crate::ws::reader::{self, FrameLimits};
+
+impl<K: Kernel> Reactor<K> {
+    /// `waiting`: the first of `unread`, which wait since an earlier tick.
+    pub(super) fn read_connections(&mut self, shard: &mut Shard, mut waiting: usize) {
+        let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
+        // Since the last look at the clock.
+        let mut bytes = 0;
+        if std::mem::take(&mut self.starved) && waiting > 0 {
+            waiting -= 1;
+            if let Some(key) = self.unread.pop_front() {
+                bytes += self.read(shard, key);
+            }
+        }
+        self.read_ready(shard, deadline, &mut bytes);
+        self.read_waiting(shard, waiting, deadline);
+    }
+
+    /// Reads the first `count` sockets of `unread`, which had more to read in an earlier tick, while there is time. If
+    /// there was no time for the first one, it is read before the others in the next tick.
+    fn read_waiting(&mut self, shard: &mut Shard, count: usize, deadline: u64) {
+        for number in 0..count {
+            if self.kernel.stamp() >= deadline {
+                self.starved = number == 0;
+                return;
+            }
+            let Some(key) = self.unread.pop_front() else { return };
+            self.read(shard, key);
+        }
+    }
+
+    /// Queues a live connection's socket to be read: in this tick, unless it was read in it already.
+    pub(in crate::tick) fn queue(&mut self, key: ConnectionKey, until: Queued) {
+        let socket = &mut self.sockets.0[key.slot as usize];
+        let before = socket.queued;
+        if until == Queued::ToTheEnd || before == Queued::No {
+            socket.queued = until;
+        }
+        if before != Queued::No {
+            return;
+        }
+        let was_read = socket.read_in_tick == self.tick;
+        let queue = if was_read { &mut self.unread } else { &mut self.ready };
+        queue.push_back(key);
+    }
+
+    /// Reads the queued sockets, each once. `false` when the time is over; the remaining sockets stay at the front of
+    /// the queue.
+    fn read_ready(&mut self, shard: &mut Shard, deadline: u64, bytes: &mut usize) -> bool {
+        while let Some(key) = self.ready.pop_front() {
+            *bytes += self.read(shard, key);
+            if *bytes >= limits::READ_BYTES_PER_CLOCK {
+                *bytes = 0;
+                if self.kernel.stamp() >= deadline {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Queues paused sockets again whose wait is over.
+    pub(super) fn look_at_paced(&mut self, shard: &Shard) {
+        let now = shard.now();
+        if self.paced.is_empty() || now < self.next_paced_look {
+            return;
+        }
+        self.next_paced_look = Moment(now.0 + PACED_LOOK_MS);
+        let ready = &mut self.ready;
+        self.paced.retain(|key| {
+            let is_there = shard.get(*key).is_some();
+            let must_wait = shard.must_wait(*key);
+            if is_there && !must_wait {
+                ready.push_back(*key);
+            }
+            is_there && must_wait
+        });
+    }
+
+    /// Reads a socket once; the number of bytes.
+    fn read(&mut self, shard: &mut Shard, key: ConnectionKey) -> usize {
+        if shard.get(key).is_none() {
+            return 0;
+        }
+        if shard.must_wait(key) {
+            self.paced.push(key);
+            return 0;
+        }
+        let socket = &mut self.sockets.0[key.slot as usize];
+        let until = std::mem::replace(&mut socket.queued, Queued::No);
+        socket.read_in_tick = self.tick;
+        let Some(descriptor) = &socket.descriptor else { return 0 };
+        if self.secure.has_ended(key.slot) {
+            self.drop_socket(shard, key);
+            return 0;
+        }
+        let room = &mut self.scratch[RECORD_BYTES_MAX..];
+        match self.kernel.receive(descriptor, room) {
+            Received::Gone => {
+                self.drop_socket(shard, key);
+                0
+            }
+            Received::Nothing => 0,
+            Received::Bytes(count) => {
+                if count == room.len() || until == Queued::ToTheEnd {
+                    self.queue(key, until);
+                }
+                let mut scratch = std::mem::take(&mut self.scratch);
+                if self.secure.is_secure(key.slot) {
+                    self.feed_secure(shard, key, &mut scratch, count);
+                } else {
+                    self.feed(shard, key, &mut scratch[RECORD_BYTES_MAX..][..count]);
+                }
+                self.scratch = scratch;
+                count
+            }
+        }
+    }
+
+    /// Accounts for a change of the memory of incomplete input.
+    pub(in crate::tick) fn note_kept(
+        &self,
+        shard: &mut Shard,
+        key: ConnectionKey,
+        kept_before: usize,
+    ) {
+        let kept = self.input_bytes(key.slot as usize);
+        if kept != kept_before {
+            shard.note_input(key, kept_before, kept);
+        }
+    }
+
+    /// Decodes received bytes and passes the messages to the shard.
+    pub(super) fn feed(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
+        let Some(connection) = shard.get(key) else { return };
+        if connection.is_closing() && self.sockets.0[key.slot as usize].partial.is_none() {
+            return;
+        }
+        shard.metrics().app(connection.app).received_bytes.add(bytes.len() as u64);
+        let limits = FrameLimits { message_size_max: shard.message_size_max(key.slot) };
+        let kept_before = self.input_bytes(key.slot as usize);
+        let socket = &mut self.sockets.0[key.slot as usize];
+        let mut sink = ShardSink { shard, key, peer_closed: false };
+        let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
+        socket.peer_closed |= sink.peer_closed;
+        if let Err(violation) = result {
+            shard.close_violating(key.slot, violation);
+        }
+        self.note_kept(shard, key, kept_before);
+        if shard.get(key).is_none_or(crate::shard::Connection::is_closing) {
+            // Input of a closing connection is dropped from here on.
+            self.sockets.0[key.slot as usize].partial = None;
+        }
+    }
+
+    /// Reads of some sockets are paused: a tick is needed when they may continue.
+    #[must_use]
+    pub fn has_paced(&self) -> bool {
+        !self.paced.is_empty()
+    }
+
+    /// Entries of the queues of readable sockets: at most one for each connection.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.ready.len() + self.unread.len() + self.paced.len() + self.sessions.queued()
+    }
+
+    /// Another tick is needed that no report will cause.
+    pub(in crate::tick) fn has_unread(&self) -> bool {
+        !self.ready.is_empty() || !self.unread.is_empty() || self.sessions.has_work()
+    }
+}

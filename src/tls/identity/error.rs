@@ -1,0 +1,88 @@
+//! Why a certificate or key cannot be used.
+
+use std::fmt;
+
+use super::date;
+
+/// The reason why a pair cannot be used. The text goes after the names of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentityError {
+    NoCertificate,
+    UnreadableCertificate,
+    NoKey,
+    /// No passphrase is configured.
+    EncryptedKey,
+    WrongPassphrase,
+    /// Encrypted as OpenSSL did before PKCS#8.
+    OldEncryption,
+    /// PKCS#8 with a cipher that is not supported.
+    UnknownEncryption,
+    UnusableKey(String),
+    KeyDoesNotFit,
+    NotYetValid {
+        from: i64,
+        now: i64,
+    },
+    Expired {
+        until: i64,
+        now: i64,
+    },
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => formatter.write_str(
+                "the certificate file has no PEM block CERTIFICATE: RINGVERB_TLS_CERT must name a file such as \
+                 fullchain.pem",
+            ),
+            Self::UnreadableCertificate => formatter.write_str(
+                "the first certificate of the file cannot be read as X.509: is the file damaged, or not a server \
+                 certificate?",
+            ),
+            Self::NoKey => formatter.write_str(
+                "the key file has no PEM block PRIVATE KEY: RINGVERB_TLS_KEY must name a file such as privkey.pem",
+            ),
+            Self::EncryptedKey => formatter.write_str(
+                "the key is encrypted, and no passphrase is set: set RINGVERB_TLS_KEY_PASSPHRASE, or write a plain copy \
+                 with `openssl pkey -in KEY -out PLAIN`, readable by the server's user only, and name it in \
+                 RINGVERB_TLS_KEY",
+            ),
+            Self::WrongPassphrase => formatter.write_str(
+                "the key cannot be decrypted: RINGVERB_TLS_KEY_PASSPHRASE (in config/reverb.php: \
+                 options.tls.passphrase) is not its passphrase, or the file is damaged",
+            ),
+            Self::OldEncryption => formatter.write_str(
+                "the key is encrypted in the format of old OpenSSL (Proc-Type: 4,ENCRYPTED), which is not supported: \
+                 write it again with `openssl pkcs8 -topk8 -in KEY -out NEW`, and name NEW in RINGVERB_TLS_KEY",
+            ),
+            Self::UnknownEncryption => formatter.write_str(
+                "the key is encrypted with a cipher that is not supported (AES with PBKDF2 or scrypt is): write it \
+                 again with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`, and name NEW in RINGVERB_TLS_KEY",
+            ),
+            Self::UnusableKey(why) => write!(
+                formatter,
+                "the key cannot be used ({why}): RSA from 2048 to 8192 bits, ECDSA P-256 or P-384 and Ed25519 are \
+                 supported",
+            ),
+            Self::KeyDoesNotFit => formatter.write_str(
+                "the key does not belong to the certificate, or the certificate is not the first of its file: name a \
+                 pair that was issued together in RINGVERB_TLS_CERT and RINGVERB_TLS_KEY",
+            ),
+            Self::NotYetValid { from, now } => write!(
+                formatter,
+                "the certificate is valid from {} on, and the clock of this host shows {}: check the clock, or name \
+                 another certificate in RINGVERB_TLS_CERT",
+                date(*from),
+                date(*now)
+            ),
+            Self::Expired { until, now } => write!(
+                formatter,
+                "the certificate expired at {}, and the clock of this host shows {}: renew it (certbot renew), or \
+                 name another one in RINGVERB_TLS_CERT",
+                date(*until),
+                date(*now)
+            ),
+        }
+    }
+}

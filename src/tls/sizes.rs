@@ -1,0 +1,10 @@
+//! Sizes of TLS records.
+
+/// Bytes of a record's content at most (RFC 8446 section 5.1).
+pub const CONTENT_BYTES_MAX: usize = 1 << 14;
+
+/// Bytes of a record with its header at most. TLS 1.2 allows 2,048 bytes of expansion, TLS 1.3 allows 256.
+pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 2048;
+
+/// Type, version and length.
+pub const HEADER_BYTES: usize = 5;

@@ -1,0 +1,29 @@
+//! What the dispatcher and its senders receive: events, endpoints, orders.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use super::budget::Class;
+use crate::app::{AppIndex, Apps};
+use crate::pusher::webhook_event::WebhookEvent;
+
+/// An endpoint of an app.
+#[derive(Debug)]
+pub(super) struct EndpointTarget {
+    pub(super) app: AppIndex,
+    /// Over all apps, for the thread's name. No other endpoint has it at the same time.
+    pub(super) number: usize,
+    pub(super) url: String,
+    /// Without userinfo and query, for the log.
+    pub(super) shown: String,
+}
+
+/// An event on its way from a worker.
+pub(super) type ClassedEvent = (Class, WebhookEvent);
+
+/// What the dispatcher is told beside events.
+pub(super) struct Orders {
+    pub(super) finishing: Receiver<Duration>,
+    pub(super) changed: Receiver<Arc<Apps>>,
+}

@@ -1,0 +1,59 @@
+//! The state that all workers share.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Barrier, OnceLock};
+
+use super::configuration::CurrentConfiguration;
+use super::inspect::Desk;
+use super::kernel::Choice;
+use super::phase::Phase;
+use super::redis::RedisConnections;
+use super::time::Clock;
+use super::transfer::Transfer;
+use crate::admission::overload::Overload;
+use crate::config::Config;
+use crate::live::LiveLog;
+use crate::metrics::CoreMetrics;
+
+/// The state that all workers share: read-only, except for the phase and counters.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub config: Config,
+    /// What may change. A worker has its own link to it.
+    pub current: CurrentConfiguration,
+    pub phase: Phase,
+    /// `/up` answers 503, so that load balancers stop sending clients before the server drains
+    /// (`Config::shutdown_delay_seconds`).
+    pub unready: AtomicBool,
+    /// Workers without connections, once draining.
+    pub drained: AtomicUsize,
+    /// By worker: ticks since it has had no connections, once draining.
+    pub drained_ticks: Box<[AtomicU64]>,
+    /// By worker: a counter that grows at least once a second. A worker whose counter stands still has stalled.
+    pub heartbeats: Box<[AtomicU64]>,
+    /// A barrier for all workers and the main thread. Each worker then has its own descriptor table and its rings.
+    /// Descriptors that are opened before it are copied into all tables.
+    pub started: Barrier,
+    /// Why a worker could not be set up. Final after `started`; then no worker runs.
+    pub unstartable: OnceLock<io::Error>,
+    /// Workers that accept no more, once draining.
+    pub listeners_closed: AtomicUsize,
+    /// The same on all workers.
+    pub clock: Clock,
+    pub channel_hash_seed: u64,
+    /// Sockets one worker may have: room reserved in address space.
+    pub sockets_reserved: usize,
+    pub overload: Arc<Overload>,
+    /// By worker. Each is written by its worker only.
+    pub metrics: Box<[Arc<CoreMetrics>]>,
+    /// By worker: where the admin listener asks it.
+    pub desks: Box<[Desk]>,
+    /// The event log of the console.
+    pub live: Arc<LiveLog>,
+    /// Which kernel interface all workers use.
+    pub io: Choice,
+    pub transfer: Transfer,
+    /// The connections to the other nodes by Redis; `None`: this node is alone.
+    pub redis: Option<RedisConnections>,
+}
