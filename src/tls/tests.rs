@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::identity::{Identity, acceptor};
-use super::record::{IDLE_RECORDS_MAX, KEY_RECORDS_MAX};
+use super::record::KEY_RECORDS_MAX;
 use super::socket::{ChannelEnd, SecureSocket};
 use super::ticket::{TICKET_KEY_BYTES, TicketKey};
 use super::{RECORD_BYTES_MAX, TlsChannel};

@@ -327,7 +327,9 @@ fn check_page(request: &Request) -> Result<(), Response> {
 
 #[cfg(test)]
 mod tests {
+    use super::token::{bearer, is_token};
     use super::*;
+    use crate::app::Secret;
     use crate::http1::request::{Progress, RequestLimits, RequestReader};
 
     #[test]

@@ -1,7 +1,5 @@
 //! Input that is no TLS, or breaks its rules.
 
-use proptest::prelude::*;
-
 use super::{Pair, any_client, server_config};
 use crate::tls::record::IDLE_RECORDS_MAX;
 use crate::tls::socket::{ChannelEnd, SecureSocket};
