@@ -25,7 +25,7 @@ pub(super) struct Bounds {
 
 /// Lines that were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LostLines {
+pub(crate) struct LostLines {
     /// The queue was full: the reader was too slow.
     pub unread: u64,
     /// The stream refused them, with this error number at last.

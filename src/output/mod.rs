@@ -140,7 +140,7 @@ pub(crate) fn has_color() -> bool {
 
 /// Lines that the log has lost since the start.
 #[must_use]
-pub fn lost_lines() -> LostLines {
+pub(crate) fn lost_lines() -> LostLines {
     OUTPUT.get().map_or_else(LostLines::default, |output| output.log().lost_in_all())
 }
 

@@ -7,7 +7,7 @@ use super::notes::{
     APP_EXAMPLES, CHANNELS_EXAMPLES, DISCONNECT_EXAMPLES, HEALTH_NOTES, LISTEN_EXAMPLES,
     PUBLISH_EXAMPLES, RELOAD_NOTES, TOP_NOTES, UNSUBSCRIBE_EXAMPLES, USERS_EXAMPLES,
 };
-use super::shared::{Address, CommandTarget, FileArguments, SERVER};
+use super::shared::{Address, CommandTarget, FileArguments};
 
 /// Commands that speak to a running server, with the app of the same configuration.
 #[derive(Clone, Debug, Subcommand)]
