@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What the server is made of, for one target: licences and a bill of materials.
+"""What the server is made of, for one target: licenses and a bill of materials.
 
     packaging/dependencies.py TARGET FOLDER
 
-writes FOLDER/THIRD-PARTY.txt (each crate with its licence and the texts that it ships) and FOLDER/sbom.cdx.json
+writes FOLDER/THIRD-PARTY.txt (each crate with its license and the texts that it ships) and FOLDER/sbom.cdx.json
 (CycloneDX 1.5). Both are made from Cargo.lock by `cargo metadata`, and are the same for the same commit.
 """
 
@@ -41,7 +41,7 @@ def packages(target):
 
 
 def texts(package):
-    """Names and contents of the licence files in the crate's folder."""
+    """Names and contents of the license files in the crate's folder."""
     folder = pathlib.Path(package["manifest_path"]).parent
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name.upper().startswith(TEXTS):
@@ -59,9 +59,9 @@ def third_party(root, crates):
     for crate in crates:
         if crate["id"] == root["id"]:
             continue
-        licence = crate["license"] or f"see {crate['license_file']}"
+        license = crate["license"] or f"see {crate['license_file']}"
         name = f"{crate['name']} {crate['version']}"
-        yield f"{name}: {licence} {crate['repository'] or crate['homepage'] or ''}\n"
+        yield f"{name}: {license} {crate['repository'] or crate['homepage'] or ''}\n"
         for _, text in texts(crate):
             users.setdefault(text.strip(), []).append(name)
     for text, names in users.items():

@@ -295,7 +295,7 @@ causes! {
     ConnectionTerminated "connection_terminated" Terminated
         "a connection was closed because the app's backend asked for it (connections/{}/terminate)"
     ReconnectForced "reconnect_forced" Terminated
-        "a connection was told to connect again because the app's backend asked for it (force_reconnect)"
+        "a connection was asked to connect again because the app's backend asked for it (force_reconnect)"
     AccessWithdrawn "access_withdrawn" AccessWithdrawn
         "{} ended because the app's backend withdrew it (unsubscribe)"
     SubscriptionEnded "subscription_ended" AccessWithdrawn

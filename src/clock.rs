@@ -15,7 +15,8 @@ impl Moment {
     }
 }
 
-/// The least CPU time of several runs, for tests that compare what two inputs cost. Other threads may run meanwhile.
+/// The least CPU time of several runs, for tests that compare what two inputs cost. Other threads may run at the same
+/// time.
 #[cfg(test)]
 pub(crate) fn fastest(runs: u32, mut run: impl FnMut()) -> std::time::Duration {
     let used = || {

@@ -57,6 +57,8 @@ pub(crate) struct WebhookCounters {
     pub given_up_of: ByKind,
     /// Events that were still waiting when the server ended.
     pub lost_at_end: Counter,
+    /// Leaves that were sent before their debounce time was over, because the gate was full.
+    pub leaves_released_early: Counter,
     /// Events of batches that were answered with 2xx.
     pub delivered: Counter,
     /// Requests, attempts that were repeated included.

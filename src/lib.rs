@@ -1,7 +1,8 @@
 //! ringverb: a server for the Pusher Channels protocol, with one thread per core on io_uring or epoll.
 //!
 //! A worker is a pinned thread. It owns sockets and a `Shard`, which is the whole state of its core as a value without
-//! I/O. Workers exchange mail through bounded rings (`mailbox`). ARCHITECTURE.md has the glossary and the code map.
+//! I/O. Workers exchange mail through bounded rings (`mailbox`). ARCHITECTURE.md has the glossary, docs/CODE_MAP.md has
+//! the files.
 //!
 //! Ranks: a module uses only modules of a lower rank. `tests/tidy.rs` checks it. PURE modules use no clock, socket,
 //! thread, lock, file or random source.

@@ -49,7 +49,7 @@ pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
 pub const SENDS_PER_SUBMIT: usize = 64;
 /// Connections flushed in one tick: about 4 ms of the kernel's send path. Then the next tick reads and accepts.
 pub const FLUSHES_PER_TICK_MAX: usize = 1024;
-/// Workers of a process: the home of a channel stores them as the bits of one word (`shard/core_set.rs`).
+/// Workers of a process: the home of a channel stores them as bits (`shard/core_set.rs`).
 pub const WORKERS_MAX: usize = 128;
 /// Entries of a ring's submission queue: one batch of sends, and as many watches and cancellations.
 ///

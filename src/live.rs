@@ -2,10 +2,10 @@
 //! `admin`.
 //!
 //! Owns one feed for each worker and one for the senders of webhooks. A thread adds events to its own feed only, and
-//! the reader takes all events of a feed at once, so a lock is held for a moment. A worker never waits for it: if the
-//! lock is taken, the worker keeps its events until its next tick. While nobody looks, nothing is added, and
-//! `is_watched` is all that is read. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as lost. Readers:
-//! `server/admin/viewers`.
+//! the reader takes all events of a feed at once, and each feed has a lock. A worker only tries that lock: if the
+//! reader has it, the worker keeps its events until its next tick, so it never waits. While nobody looks, nothing is
+//! added, and `is_watched` is all that is read. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as
+//! lost. Readers: `server/admin/viewers`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -72,12 +72,12 @@ pub(crate) fn beginning(text: &[u8]) -> Box<str> {
     clippy::disallowed_types,
     reason = "held for an append or a swap; a worker only tries, and only while somebody looks"
 )]
-type Waiting = std::sync::Mutex<Vec<LiveEvent>>;
+type FeedQueue = std::sync::Mutex<Vec<LiveEvent>>;
 
 /// Events of one thread on their way.
 #[derive(Debug, Default)]
 struct LiveFeed {
-    events: Waiting,
+    events: FeedQueue,
     lost: Counter,
 }
 
@@ -140,16 +140,20 @@ impl LiveLog {
         }
     }
 
+    /// Events that were lost since the start.
+    #[must_use]
+    pub(crate) fn lost(&self) -> u64 {
+        self.feeds.iter().map(|feed| feed.lost.get()).sum()
+    }
+
     /// Takes all events that wait, by time, and returns how many were lost since the start.
     pub(crate) fn take(&self, out: &mut Vec<LiveEvent>) -> u64 {
-        let mut lost = 0;
         for feed in &self.feeds {
             let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             out.append(&mut waiting);
-            lost += feed.lost.get();
         }
         out.sort_by_key(|event| event.unix_ms);
-        lost
+        self.lost()
     }
 }
 

@@ -120,7 +120,7 @@ impl HighWater {
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum ConnectionEnd {
     /// The client sent a close frame.
     ClientClose,
     /// The socket ended without one: a network that is gone, a process that was killed.
@@ -131,7 +131,7 @@ pub enum Ended {
     Refused(Refused),
 }
 
-impl Ended {
+impl ConnectionEnd {
     pub const COUNT: usize = 3 + Refused::ALL.len();
 
     fn index(self) -> usize {
@@ -198,7 +198,7 @@ pub struct AppMetrics {
 pub struct CoreMetrics {
     /// One row for each app with a row of its own, one for all others, one for requests without an app.
     apps: Box<[AppMetrics]>,
-    ended: [Tally; Ended::COUNT],
+    ended: [Tally; ConnectionEnd::COUNT],
     /// Nanoseconds of one tick, the wait after it left out.
     pub tick_ns: Histogram,
     /// Sends of frames: one for each connection with frames to send in a tick.
@@ -247,6 +247,10 @@ pub struct ClusterMetrics {
     pub transitions_unconfirmed_peak: Tally,
     pub pending_leaves_peak: Tally,
     pub transitions_unordered: Tally,
+    /// Topics that are needed, and wait until the session has room for their subscription.
+    pub topics_waiting: Tally,
+    /// What other nodes sent over a limit.
+    pub refused: Tally,
     pub questions: QuestionMetrics,
 }
 
@@ -318,6 +322,8 @@ impl CoreMetrics {
                 transitions_unconfirmed_peak: Tally::default(),
                 pending_leaves_peak: Tally::default(),
                 transitions_unordered: Tally::default(),
+                topics_waiting: Tally::default(),
+                refused: Tally::default(),
                 questions: QuestionMetrics {
                     sent: Tally::default(),
                     resolved: Tally::default(),
@@ -365,14 +371,14 @@ impl CoreMetrics {
         self.checks[limit as usize].get()
     }
 
-    pub fn count_end(&self, how: Ended) {
+    pub fn count_end(&self, how: ConnectionEnd) {
         if let Some(count) = self.ended.get(how.index()) {
             count.add(1);
         }
     }
 
     #[must_use]
-    pub fn ended(&self, how: Ended) -> u64 {
+    pub fn ended(&self, how: ConnectionEnd) -> u64 {
         self.ended.get(how.index()).map_or(0, Tally::get)
     }
 
@@ -426,13 +432,14 @@ mod tests {
     #[test]
     fn each_end_has_a_place_of_its_own() {
         let metrics = CoreMetrics::new(1);
-        for (times, how) in Ended::all().enumerate() {
+        for (times, how) in ConnectionEnd::all().enumerate() {
             (0..times).for_each(|_| metrics.count_end(how));
         }
-        let counts: Vec<u64> = Ended::all().map(|how| metrics.ended(how)).collect();
-        let expected: Vec<u64> = (0..).take(Ended::COUNT).collect();
+        let counts: Vec<u64> = ConnectionEnd::all().map(|how| metrics.ended(how)).collect();
+        let expected: Vec<u64> = (0..).take(ConnectionEnd::COUNT).collect();
         assert_eq!(counts, expected);
-        let names: std::collections::BTreeSet<_> = Ended::all().map(Ended::names).collect();
-        assert_eq!(names.len(), Ended::COUNT);
+        let names: std::collections::BTreeSet<_> =
+            ConnectionEnd::all().map(ConnectionEnd::names).collect();
+        assert_eq!(names.len(), ConnectionEnd::COUNT);
     }
 }

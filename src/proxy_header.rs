@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_missing_at_its_first_other_byte() {
+    fn a_text_that_is_no_header_is_recognized_at_its_first_wrong_byte() {
         for bytes in [&b"GET"[..], b"PROXY\t", b"proxy ", b"\x16\x03\x01", b"\r\n\r\nGET", b"\0"] {
             assert_eq!(read(bytes), Some(Err(HeaderFault::Missing)), "{}", bytes.escape_ascii());
         }

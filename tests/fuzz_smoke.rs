@@ -98,7 +98,7 @@ fn canary_dies() {
     assert!(passes(canary, b"{coal}"));
     assert!(!passes(canary, b"{{gas}}"), "a panic of a body goes unnoticed");
     let found = find_failure(canary, &[b"{coal}".to_vec()], MUTATIONS);
-    assert!(found.is_some(), "the mutations do not reach a neighbour of the seed");
+    assert!(found.is_some(), "the mutations do not reach a neighbor of the seed");
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn io_uring_without_deferred_work_keeps_the_contract() {
 }
 
 #[test]
-fn the_simulated_kernel_reports_what_the_real_ones_report() {
+fn the_simulated_kernel_reports_the_same_events_as_the_real_ones() {
     let clock = Clock::start();
     let epoll = script::run(Loopback::around(Epoll::new(clock).expect("epoll")));
     let simulated = script::run(Simulated::strict());

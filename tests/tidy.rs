@@ -13,7 +13,7 @@ use std::fs;
 
 use source::{BLANK, Source, has_word, root, sources, tests, without_tests, words};
 
-/// A module names only modules of lower rank, and never its neighbours. `src/lib.rs` says why; a test below compares.
+/// A module names only modules of lower rank, and never its neighbors. `src/lib.rs` says why; a test below compares.
 const RANKS: &[(u8, &[&str])] = &[
     (7, &["server"]),
     (6, &["worker"]),
@@ -165,7 +165,7 @@ fn files_are_declared() {
 }
 
 #[test]
-fn files_open_with_what_they_are() {
+fn files_begin_with_a_module_comment() {
     let silent = |source: &Source| {
         let first = source.text.lines().next().unwrap_or_default();
         (!first.starts_with("//! ")).then(|| format!("{}: does not start with //!", source.name))
@@ -217,7 +217,7 @@ fn nothing_is_left_over() {
 }
 
 #[test]
-fn what_may_panic_is_listed_and_argued() {
+fn possible_panics_are_listed_with_their_reasons() {
     let mut found = BTreeMap::new();
     for source in sources("src").iter().filter(|source| !source.is_test()) {
         let count = without_tests(&source.code).lines().map(panics).sum::<usize>();
@@ -243,7 +243,7 @@ fn panics(line: &str) -> usize {
 
 /// A direct write waits for whoever reads, and panics when nobody does. Commands that end by themselves may.
 #[test]
-fn what_is_written_goes_through_the_output() {
+fn writes_go_through_the_output() {
     const WRITES: &[&str] =
         &["print!", "println!", "eprint!", "eprintln!", "stdout()", "stderr()", "process::exit"];
     let mut violations = Vec::new();
@@ -261,7 +261,7 @@ fn what_is_written_goes_through_the_output() {
 }
 
 #[test]
-fn unsafe_stays_on_its_islands_and_says_why() {
+fn unsafe_code_is_in_its_files_with_a_reason() {
     let mut violations = Vec::new();
     for source in sources("src") {
         let lines: Vec<&str> = source.text.lines().collect();

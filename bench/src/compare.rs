@@ -2,7 +2,7 @@
 //!
 //! Each run is a process of its own, exactly as somebody would start it by hand, so the servers
 //! are treated alike. Within a round the servers follow each other; every other round goes
-//! backwards, so that what drifts (heat, neighbours on the machine) meets all of them.
+//! backwards, so that what drifts (heat, neighbors on the machine) meets all of them.
 
 use std::fs;
 use std::io;
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_varies_is_no_result() {
+    fn a_figure_that_never_varies_is_no_result() {
         let runs = vec![
             vec![json!({"n": 5, "cpu": 1.0, "b": 1, "figures": ["n", "cpu", "b"]})],
             vec![json!({"n": 5, "cpu": 2.0, "b": 3, "figures": ["n", "cpu", "b"]})],

@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_cover_everybody_once() {
+    fn shares_cover_each_connection_once() {
         let shares: Vec<_> = (0..6).map(|number| share(100_000, 6, number)).collect();
         assert_eq!((shares[0].0, shares[5].1), (0, 100_000));
         assert!(shares.windows(2).all(|pair| pair[0].1 == pair[1].0));

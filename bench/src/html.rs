@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_whole_and_escapes_what_it_shows() {
+    fn the_page_is_whole_and_escapes_its_texts() {
         let sample = |second| Sample {
             at: Duration::from_secs(second),
             progress: second * 100,

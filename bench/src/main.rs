@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn contradicting_arguments_are_refused() {
         for line in [
             "fanout --in-flight 0",
             "fanout --in-flight 300",

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_but_the_sender_gets_every_event_once() {
+    fn every_client_but_the_sender_receives_each_event_once() {
         let turns = Turns::new(5);
         let mut room = Room::new(turns, 2);
         for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! The receiving end of a fan-out: recognises each delivery, checks it, and notices when an event
+//! The receiving end of a fan-out: recognizes each delivery, checks it, and notices when an event
 //! has reached everybody.
 //!
 //! Events are published in slots, numbered from 0 in each; a slot's next events come when those

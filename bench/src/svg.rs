@@ -1,5 +1,5 @@
 //! Line charts as SVG text: axes with labels, a grid, lines, marks. No script, no outside resource;
-//! colours are classes of the page, so that light and dark both work.
+//! colors are classes of the page, so that light and dark both work.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ const BOTTOM: f64 = 44.0;
 /// The width of a character of a mark's name.
 const CHARACTER: f64 = 6.0;
 
-/// Lines are told apart by so many colours of the page.
+/// Lines are told apart by so many colors of the page.
 pub(crate) const COLOURS: usize = 6;
 
 pub(crate) struct Series {

@@ -4,6 +4,7 @@
 //! it. postcard writes the index of a variant and then its fields. Nodes of two builds meet during a rolling restart,
 //! so a variant keeps its place and its fields; new ones come at the end. A change of a variant needs another version
 //! in `names.rs`. A test compares the bytes.
+//! Limit: `STATE_BYTES_MAX` for the state of a node in one message.
 
 use std::fmt;
 

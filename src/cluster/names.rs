@@ -2,6 +2,7 @@
 //!
 //! `rv1` is the version of the messages' format: nodes with another one do not meet. The prefix and the app's id are
 //! escaped, so that neither contains a colon: a name has one reading, and no two clusters, apps or channels share one.
+//! Limit: the length of a channel's name and of the prefix, which `config` checks.
 
 use crate::app::{AppIndex, Apps};
 use crate::shard::{ChannelKey, SessionId};

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_hosts_reach_is_public() {
+    fn an_address_that_other_hosts_reach_is_public() {
         for (text, is_public) in [
             ("0.0.0.0:1", true),
             ("[::]:1", true),

@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_what_laravel_reads() {
+    fn values_are_those_that_laravel_reads() {
         for (text, value) in [
             ("X=plain", "plain"),
             ("X=", ""),

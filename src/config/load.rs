@@ -140,7 +140,7 @@ pub fn read_apps_file(path: &Path) -> Result<Option<toml::Table>, String> {
     }
 }
 
-/// Whether a file can be read once only, as a shell makes for `<(command)`: then its content is gone.
+/// Whether a file can be read once only, as a shell makes for `<(command)`: then its content cannot be read again.
 #[must_use]
 pub fn is_read_once(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_file())

@@ -181,7 +181,7 @@ fn without_prefix(name: &str) -> &str {
     rest.strip_prefix("APP_").or_else(|| rest.strip_prefix("SERVER_")).unwrap_or(rest)
 }
 
-/// Edit distance in which two neighbours that changed places are one slip. Quadratic in short names.
+/// Edit distance in which two neighbors that changed places are one slip. Quadratic in short names.
 pub(super) fn distance(left: &str, right: &str) -> usize {
     let (left, right) = (left.as_bytes(), right.as_bytes());
     let mut before: Vec<usize> = vec![0; right.len() + 1];
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_that_changed_places_are_one_slip() {
+    fn neighbors_that_changed_places_are_one_slip() {
         for (left, right, slips) in
             [("PORT", "PROT", 1), ("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3)]
         {

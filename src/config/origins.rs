@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_match_nothing_are_refused_with_what_to_write() {
+    fn entries_that_match_nothing_are_refused_with_a_correction() {
         for (entry, part) in [
             ("", "empty"),
             ("/", "no host"),

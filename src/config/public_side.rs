@@ -138,8 +138,8 @@ mod tests {
             let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
             merge(&Sources { environment: environment.into(), ..Sources::default() }).warnings
         };
-        let told = warnings("8080", "HTTPS");
-        assert!(told.len() == 1 && told[0].contains("which is plain HTTP"), "{told:?}");
+        let found = warnings("8080", "HTTPS");
+        assert!(found.len() == 1 && found[0].contains("which is plain HTTP"), "{found:?}");
         assert!(warnings("443", "https").is_empty() && warnings("8080", "http").is_empty());
         let names = ["REVERB_PORT", "REVERB_SCHEME", "RINGVERB_TLS_CERT", "RINGVERB_TLS_KEY"];
         let values = ["8080", "https", "cert.pem", "key.pem"].map(str::to_owned);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_made_well_formed_with_a_warning() {
+    fn shown_values_are_made_well_formed_with_a_warning() {
         for (id, name, value, expected, part) in [
             (Id::PublicPort, "REVERB_PORT", "tcp://10.96.0.13:8080", Some("8080"), "Kubernetes"),
             (Id::PublicPort, "REVERB_PORT", "https://ws.test:6001/x", Some("6001"), "6001 is used"),

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_urls_say_what_to_do() {
+    fn bad_urls_are_refused_with_a_correction() {
         for (url, part) in [
             ("rediss://a.test", "without TLS"),
             ("TLS://a.test", "without TLS"),

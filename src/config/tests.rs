@@ -102,7 +102,7 @@ fn a_laravel_dotenv() {
 }
 
 #[test]
-fn all_problems_at_once_each_with_name_value_and_what_is_accepted() {
+fn all_problems_are_reported_at_once_with_name_value_and_accepted_values() {
     let sources = with_environment(&[
         ("REVERB_SERVER_HOST", "not-an-address"),
         ("REVERB_SERVER_PORT", "70000"),
@@ -155,7 +155,7 @@ fn the_interface_of_the_kernel_has_three_names() {
 }
 
 #[test]
-fn partial_credentials_name_what_is_missing() {
+fn partial_credentials_are_refused_with_the_missing_name() {
     let sources = Sources { environment: map(&CREDENTIALS[..2]), ..Sources::default() };
     let problems = load(&sources).unwrap_err();
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -278,7 +278,7 @@ fn paths_and_booleans_in_every_spelling() {
 
 /// Leaving out an option of the environment must not undo it in the file: for origins that would open the app.
 #[test]
-fn an_app_of_both_sources_keeps_what_only_the_file_says() {
+fn an_app_of_both_sources_keeps_values_that_only_the_file_has() {
     let toml = "[[apps]]\nid = \"1001\"\nkey = \"old\"\nsecret = \"old\"\n\
         allowed_origins = [\"a.test\"]\nping_interval = 7\nactivity_timeout = 8\n";
     let mut sources = with_environment(&[("REVERB_APP_PING_INTERVAL", "9")]);

@@ -5,10 +5,11 @@
 //! 1 (`FromHome` in `shard::Lane`). It reads lane 0 unless its own lane 1 backlog is over the limit, because mail of
 //! lane 0 causes mail in lane 1. A lane 0 backlog does not count, because two busy cores could then deadlock.
 //!
-//! Limits: `ring_capacity`; `limits::MAIL_OVERFLOW_SOFT_MAX` for the overflow, which exceeds it by the mail of input
-//! that was read before the congestion; `limits::MAIL_OVERFLOW_MAX` for each overflow queue. Over the last one mail
-//! that `discard_when_full` names is discarded and counted. Other mail is accepted: a core has at most a few of it for
-//! each of its subscriptions, which have limits of their own.
+//! Limits: `ring_capacity` for each ring. `limits::MAIL_OVERFLOW_SOFT_MAX` for the sum of the overflow queues: over it
+//! the worker reads no more input, and mail of input that it has read already may exceed it.
+//! `limits::MAIL_OVERFLOW_MAX` for each overflow queue: over it, mail that `discard_when_full` names is discarded and
+//! counted. Other mail is accepted, because its number is bounded: at most three mails for each subscription of the
+//! core (request, withdrawal, leave) and for each user (sign-in, sign-out, watch), whose own limits are in SECURITY.md.
 
 mod doorbell;
 
@@ -77,6 +78,7 @@ pub fn mesh<M>(cores: u16) -> std::io::Result<Vec<Mailbox<M>>> {
 /// # Errors
 /// As `mesh`.
 pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailbox<M>>> {
+    debug_assert!(cores > 0 && ring_capacity > 0, "each core has room for mail");
     let doorbells: Arc<[Doorbell]> =
         (0..cores).map(|_| Doorbell::new()).collect::<Result<_, _>>()?;
     let mut mailboxes: Vec<Mailbox<M>> = (0..cores)
@@ -121,6 +123,7 @@ impl<M> Mailbox<M> {
     /// Sends in order to another core. Never blocks: mail that finds no room waits in the overflow queue.
     pub fn send(&mut self, to: u16, lane: usize, stamp: u64, mail: M) {
         debug_assert!(to != self.core, "a core does not write to itself");
+        debug_assert!(to < self.cores() && lane < LANES, "a core and a lane of this process");
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
         self.to_ring[usize::from(to)] = true;
         self.carried.sent += 1;
@@ -137,10 +140,15 @@ impl<M> Mailbox<M> {
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
         if outgoing.overflow.len() >= limits::MAIL_OVERFLOW_MAX && (self.is_discardable)(&stamped.1)
         {
+            debug_assert!(self.carried.sent > 0, "`send` has counted it");
             self.carried.sent -= 1;
             self.discarded += 1;
             return;
         }
+        debug_assert!(
+            lane != 0 || outgoing.overflow.back().is_none_or(|last| last.0 <= stamped.0),
+            "lane 0 is sent in the order of its stamps"
+        );
         outgoing.overflow.push_back(stamped);
         self.overflowed[lane] += 1;
         self.overflow_high_water = self.overflow_high_water.max(self.overflowed.iter().sum());
@@ -207,15 +215,22 @@ impl<M> Mailbox<M> {
                         break;
                     }
                     // `send` has counted it: `overflowed` is the sum of the lengths of the lane's overflow queues.
+                    debug_assert!(*overflowed > 0, "each mail of an overflow queue is counted");
                     *overflowed -= 1;
                     self.to_ring[to] = true;
                 }
             }
         }
+        debug_assert_eq!(
+            self.has_overflow(),
+            self.outgoing.iter().flatten().flatten().any(|to| !to.overflow.is_empty()),
+            "what waits is what is counted"
+        );
     }
 
     /// Wakes the cores that got mail and sleep.
     pub fn ring_doorbells(&mut self) {
+        debug_assert!(!self.to_ring[usize::from(self.core)], "a core does not wake itself");
         for (core, rung) in self.to_ring.iter_mut().enumerate() {
             if std::mem::take(rung) {
                 self.doorbells[core].ring();
@@ -248,6 +263,7 @@ impl<M> Mailbox<M> {
 
     /// `receive` with the stamp of the mail.
     pub fn receive_stamped(&mut self, from: u16, lane: usize) -> Option<StampedMail<M>> {
+        debug_assert!(from < self.cores() && lane < LANES, "a core and a lane of this process");
         let stamped = self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()?;
         self.carried.received += 1;
         Some(stamped)
@@ -259,6 +275,7 @@ impl<M> Mailbox<M> {
     /// `horizon` is the clock read just before the call. Mail is stamped before it is pushed, so all mail with a stamp
     /// up to the horizon is in the rings; mail with later stamps waits for the next call.
     pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<StampedMail<M>>) {
+        debug_assert!(self.held.is_sorted_by_key(|(stamp, _)| *stamp), "held in order");
         let mut horizon = horizon;
         for ring in self.incoming[lane].iter_mut().flatten() {
             for taken in 1..=limits::MAIL_PER_TICK_MAX {
@@ -276,6 +293,8 @@ impl<M> Mailbox<M> {
         let due = self.held.partition_point(|(stamp, _)| *stamp <= horizon);
         self.carried.received += due as u64;
         out.extend(self.held.drain(..due));
+        debug_assert!(out.last().is_none_or(|(stamp, _)| *stamp <= horizon), "sent before now");
+        debug_assert!(self.held.first().is_none_or(|(stamp, _)| *stamp > horizon), "sent later");
     }
 
     #[must_use]

@@ -24,7 +24,7 @@ fn overflow_keeps_the_order_and_loses_nothing() {
 }
 
 #[test]
-fn a_full_overflow_queue_discards_what_may_be_and_counts_it() {
+fn a_full_overflow_queue_discards_events_only_and_counts_them() {
     let mut mailboxes = mesh::<u32>(3).unwrap();
     let sender = &mut mailboxes[0];
     sender.discard_when_full(|mail| *mail == 0);
@@ -108,7 +108,7 @@ fn mail_of_several_cores_comes_in_the_order_of_its_stamps() {
 }
 
 #[test]
-fn a_long_ring_holds_back_what_is_newer_elsewhere() {
+fn a_long_ring_delays_newer_mail_of_other_rings() {
     let mut mailboxes = mesh::<u64>(3).unwrap();
     let mut home = mailboxes.remove(0);
     let count = 3 * limits::MAIL_PER_TICK_MAX as u64;

@@ -1,4 +1,4 @@
-//! The table of log events: the names in the member `event` of JSON lines, and what each means.
+//! The table of log events: the values of the key `event` of JSON lines, and what each means.
 //!
 //! Names are a contract: they do not change. docs/LOGS.md is made from this table and from the table of causes, and a
 //! test compares the table with the calls in the sources.
@@ -114,6 +114,8 @@ events! {
         "systemd could not be notified.";
     "takeover_asked"
         "Another process asked which process serves the address. Level DEBUG.";
+    "takeover_complete"
+        "A new process has taken over, and this one ends. Field: `process`, the id of the new one.";
     "takeover_failed"
         "A take-over failed, and the old process continues.";
     "takeover_http_refused"

@@ -204,7 +204,7 @@ struct Writer<S> {
 }
 
 impl<S: AsFd> Writer<S> {
-    /// Ends with the process, or when all senders are gone.
+    /// Ends with the process, or when all senders were dropped.
     fn run(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
             let flushed = self.collect(first, entries);

@@ -96,15 +96,15 @@ mod tests {
             .event_format(LineFormat { color: false, is_json: false, zone: None })
             .with_writer(move || Lines(sender.clone()));
         with_default(registry().with(level).with(lines_of), || {
-            let say = |word: &str| {
+            let write = |word: &str| {
                 tracing::info!("own {word}");
                 tracing::info!(target: ACCESS, "access {word}");
             };
-            say("first");
+            write("first");
             handle.reload(filter(Some(LogLevel::Info))).unwrap();
-            say("second");
+            write("second");
             handle.reload(filter(Some(LogLevel::Warn))).unwrap();
-            say("third");
+            write("third");
         });
         let text = String::from_utf8(lines.try_iter().flatten().collect()).unwrap();
         for part in ["access first", "own second", "access second", "access third"] {

@@ -132,7 +132,7 @@ fn report_panics() {
     }));
 }
 
-/// Whether text for the log may have colours.
+/// Whether text for the log may have colors.
 #[must_use]
 pub(crate) fn has_color() -> bool {
     OUTPUT.get().is_some_and(|output| output.color)
@@ -199,7 +199,7 @@ pub(crate) enum NoticeKind {
 
 static ERRORS_HAVE_COLOR: AtomicBool = AtomicBool::new(false);
 
-/// Allows colour in messages on standard error, if that is a terminal.
+/// Allows color in messages on standard error, if that is a terminal.
 pub(crate) fn allow_color(is_wanted: bool) {
     ERRORS_HAVE_COLOR.store(is_wanted && io::stderr().is_terminal(), Ordering::Relaxed);
 }
@@ -221,7 +221,7 @@ pub(crate) fn notice(kind: NoticeKind, text: &str) {
     }
 }
 
-/// Whether text that goes to standard output may have colours, for commands that end by themselves.
+/// Whether text that goes to standard output may have colors, for commands that end by themselves.
 #[must_use]
 pub(crate) fn stdout_may_have_color(is_wanted: bool) -> bool {
     is_wanted && io::stdout().is_terminal()

@@ -400,7 +400,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_short_is_the_same_value(numbers in prop::collection::vec(any::<i64>(), 0..20), text in "[a-z\"\\\\/é]{0,50}") {
+        fn a_short_text_is_shown_with_the_same_value(numbers in prop::collection::vec(any::<i64>(), 0..20), text in "[a-z\"\\\\/é]{0,50}") {
             let value = serde_json::json!({ "numbers": numbers, &text: { "b": [&text, null, true] } });
             let shown = frame(&value.to_string());
             let bare: String = shown.lines().map(|line| line.split_once('▕').unwrap().1).collect();

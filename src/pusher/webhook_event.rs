@@ -83,11 +83,11 @@ impl WebhookEvent {
             Happening::SubscriptionCount { count } => {
                 out.extend_from_slice(format!(",\"subscription_count\":{count}").as_bytes());
             }
-            Happening::ClientEvent(told) => {
-                member(",\"event\":", &json::string(&told.event).unwrap_or_default());
-                member(",\"data\":", &json::string(&told.data).unwrap_or((&*told.data).into()));
-                member(",\"socket_id\":", &told.socket_id.to_string());
-                if let Some(user_id) = &told.user_id {
+            Happening::ClientEvent(report) => {
+                member(",\"event\":", &json::string(&report.event).unwrap_or_default());
+                member(",\"data\":", &json::string(&report.data).unwrap_or((&*report.data).into()));
+                member(",\"socket_id\":", &report.socket_id.to_string());
+                if let Some(user_id) = &report.user_id {
                     member(",\"user_id\":", user_id);
                 }
             }
@@ -120,19 +120,19 @@ mod tests {
             Happening::SubscriptionCount { count: 3 },
             r#"{"name":"subscription_count","channel":"presence-a\"b","subscription_count":3}"#,
         );
-        let told = ClientEventReport {
+        let report = ClientEventReport {
             event: "\"client-x\"".into(),
             data: "{\"a\":\"b\"}".into(),
             socket_id: SocketId::parse("1.2").unwrap(),
             user_id: Some("7".into()),
         };
         check(
-            Happening::ClientEvent(Box::new(told.clone())),
+            Happening::ClientEvent(Box::new(report.clone())),
             r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","data":"{\"a\":\"b\"}","socket_id":"1.2","user_id":"7"}"#,
         );
-        let told = ClientEventReport { data: r#""te\"xt""#.into(), user_id: None, ..told };
+        let report = ClientEventReport { data: r#""te\"xt""#.into(), user_id: None, ..report };
         check(
-            Happening::ClientEvent(Box::new(told)),
+            Happening::ClientEvent(Box::new(report)),
             r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","data":"te\"xt","socket_id":"1.2"}"#,
         );
     }

@@ -5,8 +5,8 @@
 //!
 //! Of our own, and not the crate `redis-protocol` (6.0.0 was tried): it reads an aggregate again from its start with
 //! every piece that comes, so that its cost is quadratic; it recurses once for each level a peer opens, and 200,000
-//! levels end the process; `*-1` and `$-1` are faults to its RESP3 decoder; its maps forget their order. What would
-//! guard it has to know where a value ends and how deep it is, and that is a decoder already.
+//! levels end the process; `*-1` and `$-1` are faults to its RESP3 decoder; its maps forget their order. Code in front
+//! of it that prevents this would have to find the end and the depth of each value, and would be a decoder itself.
 
 // What a peer sends decides no index.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
@@ -68,7 +68,7 @@ mod tests {
     proptest! {
         /// A command has the form of a reply, so the reader is its judge.
         #[test]
-        fn what_is_written_is_read(parts: Vec<Vec<u8>>) {
+        fn written_commands_are_read_back(parts: Vec<Vec<u8>>) {
             let mut out = Vec::new();
             write_command(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut out);
             let mut reader = Reader::default();

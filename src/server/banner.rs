@@ -1,11 +1,15 @@
 //! The start message: what runs where, which files were read, and in development mode all that a Laravel app needs to
 //! use it. PURE.
+//!
+//! Input: the configuration, the facts that the probes found (`probe.rs`) and the shares of the host (`resources.rs`).
+//! Output: one text for the log. Secrets are masked by their types, except that development mode shows the credentials that
+//! the server has generated itself. Does not decide anything. No limits: it is written once at the start.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::life::Started;
-use super::probe::Facts;
+use super::probe::KernelFacts;
 use super::resources::Shares;
 use crate::config::options::OptionId;
 use crate::config::{Config, Files, Merged, TlsOptions};
@@ -67,7 +71,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn of(config: &Config, files: &Files, facts: &Facts, shares: &Shares) -> Self {
+    pub(super) fn of(config: &Config, files: &Files, facts: &KernelFacts, shares: &Shares) -> Self {
         let apps: Vec<String> =
             config.apps.iter().take(5).map(|app| format!("{} (key {})", app.id, app.key)).collect();
         let more = config.apps.len().saturating_sub(apps.len());
@@ -262,7 +266,7 @@ mod tests {
         let drawn =
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
         let config = build(&merged, &drawn).unwrap();
-        let facts = Facts { kernel: "6.18".into(), io: Choice::Uring, descriptors: 20_000 };
+        let facts = KernelFacts { kernel: "6.18".into(), io: Choice::Uring, descriptors: 20_000 };
         let started = Started {
             address: "0.0.0.0:8080".parse().unwrap(),
             admin: "http://127.0.0.1:9601".to_owned(),
@@ -339,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_says_what_runs_where_and_what_was_read() {
+    fn the_start_message_names_addresses_and_files() {
         let files = |read: &[&str]| Files {
             folder: "/srv/app".to_owned(),
             read: read.iter().map(|name| (*name).to_owned()).collect(),
@@ -390,7 +394,7 @@ mod tests {
     fn the_first_event_goes_where_the_server_listens() {
         let merged = merge(&Sources::default());
         let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
-        let facts = Facts { kernel: String::new(), io: Choice::Uring, descriptors: 0 };
+        let facts = KernelFacts { kernel: String::new(), io: Choice::Uring, descriptors: 0 };
         let config = build(&merged, &app).unwrap();
         let summary = Summary::of(&config, &merged.files, &facts, &Shares::default());
         let line = |address: &str, is_found| {

@@ -2,7 +2,7 @@
 //!
 //! Owns the files' names, and the last `AcceptorLink`. A start fails with a sentence for each pair that cannot be used.
 //! During the run, a pair that cannot be used leaves the earlier one in use, with one log line for each change. New
-//! handshakes use a new pair within `LOOK_EVERY` twice and a second; established connections stay. `certbot renew`
+//! handshakes use a new pair within twice `LOOK_EVERY` plus one second; established connections stay. `certbot renew`
 //! needs no hook. `tls/identity.rs` reads the content.
 
 use std::fs::{self, File};
@@ -34,7 +34,7 @@ const TICKET_KEYS: usize = 3;
 /// A warning comes so many seconds before a certificate expires.
 const EXPIRY_NOTICE_SECONDS: i64 = 14 * 86_400;
 
-/// What tells that a file has changed.
+/// What shows that a file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     device: u64,

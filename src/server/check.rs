@@ -130,7 +130,7 @@ mod tests {
     const ALL: Style = Style { color: false, all: true };
 
     #[test]
-    fn what_differs_from_the_defaults_comes_first_and_the_rest_is_asked_for() {
+    fn changed_options_are_shown_first_and_the_others_on_request() {
         let environment = [("REVERB_SERVER_PORT", "9000"), ("RINGVERB_CACHE_TTL", "5")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let merged = merge(&Sources { environment: environment.into(), ..Sources::default() });

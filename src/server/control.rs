@@ -10,7 +10,7 @@
 //! seccomp profile that allows io_uring, and it behaves the same on every host. monoio's own choice of a driver must
 //! not be used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
 //!
-//! Not on this thread, because they block, take longer or run without it:
+//! These threads do not use the control thread, because their work blocks, takes longer, or exists without it:
 //! - `admin` (`admin/mod.rs`): a thread of the same kind, because metrics of many apps take milliseconds to write;
 //! - the main thread (`life.rs`, `ending.rs`, `takeover/transfer.rs`): it drives take-overs and the drain in steps with
 //!   waits;

@@ -22,15 +22,15 @@ use crate::worker::time::Clock;
 /// How the server comes to its end.
 pub(super) enum End {
     Drain,
-    /// `Drain`, but this process has taken over the listeners.
+    /// `Drain`, but the new process with this id has taken over the listeners.
     Retire(i32),
-    /// This process has taken over everything.
+    /// The new process with this id has taken over everything.
     Transferred(i32),
 }
 
 /// How the server came to its end.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum ServerEnd {
     Stopped,
     /// Its stand-in serves, and this process is to execute the new program.
     Replaced(Replacement),
@@ -62,7 +62,7 @@ impl Life {
         end: &End,
         orders: Receiver<Order>,
         mut program: Program,
-    ) -> Result<Ended, StartError> {
+    ) -> Result<ServerEnd, StartError> {
         let Self { shared, doorbells, webhooks, offering, admin, grace } = self;
         let asked_at = shared.clock.now();
         if let Some(admin) = admin.as_ref().filter(|_| !matches!(end, End::Drain)) {
@@ -102,13 +102,13 @@ impl Life {
             None => {}
         }
         if let Some(replacement) = replacement {
-            return Ok(Ended::Replaced(replacement));
+            return Ok(ServerEnd::Replaced(replacement));
         }
         // After SIGUSR2 the server goes on, in the process that took over from this stand-in.
         if !is_stage {
             log_stopped(&shared, asked_at);
         }
-        if drained { Ok(Ended::Stopped) } else { Err(StartError::Grace) }
+        if drained { Ok(ServerEnd::Stopped) } else { Err(StartError::Grace) }
     }
 }
 

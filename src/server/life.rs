@@ -24,7 +24,7 @@ use super::change::{Changer, Origin, first_link};
 use super::cli::TakeOver;
 use super::control::Control;
 use super::delay::{Delay, open_connections};
-use super::ending::{End, Ended, Life, ONE_WISH};
+use super::ending::{End, Life, ONE_WISH, ServerEnd};
 use super::probe::StartError;
 use super::succession;
 use super::supervision::{self, Watchdog};
@@ -49,7 +49,7 @@ pub(super) struct Started {
 }
 
 /// What a start has before it starts threads.
-struct Found {
+struct StartInputs {
     /// The process whose place this one takes.
     old_process: Option<OldProcess>,
     listeners: Vec<TcpListener>,
@@ -74,12 +74,12 @@ pub(super) fn serve(
     role: Role,
     pins: &[CoreId],
     on_start: impl FnOnce(Started),
-) -> Result<Ended, StartError> {
+) -> Result<ServerEnd, StartError> {
     let started_unix_seconds = unix_seconds();
     prepare_memory();
     let mut program = Program::this(role);
     let found = find(&config, take_over, role)?;
-    let Found { old_process, listeners, address, places, clock, rendezvous, admin } = found;
+    let StartInputs { old_process, listeners, address, places, clock, rendezvous, admin } = found;
     // After the old process has checked in which namespaces this one is, which a process that is not dumpable hides.
     forbid_dumps();
     let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
@@ -161,7 +161,11 @@ fn watch(
 }
 
 /// Finds the listeners, of the old process or new ones, and agrees with the old process how its connections move.
-fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Found, StartError> {
+fn find(
+    config: &Config,
+    take_over: Option<TakeOver>,
+    role: Role,
+) -> Result<StartInputs, StartError> {
     let wanted = SocketAddr::new(config.host, config.port);
     let tls_port = config.tls.as_ref().and_then(|tls| tls.port);
     let tls_address = tls_port.map(|port| SocketAddr::new(config.host, port));
@@ -175,7 +179,7 @@ fn find(config: &Config, take_over: Option<TakeOver>, role: Role) -> Result<Foun
     let moves = take_over != Some(TakeOver::Listeners) && config.scaling.is_none();
     let (clock, rendezvous) = succession::meet(old_process.as_ref().filter(|_| moves), workers)?;
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
-    Ok(Found { old_process, listeners, address, places, clock, rendezvous, admin })
+    Ok(StartInputs { old_process, listeners, address, places, clock, rendezvous, admin })
 }
 
 /// Tells the supervisor and the old process that this process serves.
@@ -211,7 +215,7 @@ fn log_complete(shared: &Shared) {
         }
         None => tracing::info!(
             event = "replacement_complete",
-            "SIGUSR2 complete: clients are told to connect again"
+            "SIGUSR2 complete: clients are asked to connect again"
         ),
     }
 }

@@ -133,7 +133,7 @@ mod tests {
             Some("in use".to_owned())
         };
         wait_for_holder(address, end).unwrap();
-        // The process is gone, and the kernel has not freed the port yet.
+        // The process has ended, and the kernel has not freed the port yet.
         let (_listener, address) = held();
         let asked = Cell::new(false);
         wait_for_holder(address, || (!asked.replace(true)).then(|| "in use".to_owned())).unwrap();

@@ -97,7 +97,7 @@ mod tests {
 
     /// Measured on Linux 6.18 as the number of rings that fit 8 MiB.
     #[test]
-    fn a_ring_locks_what_the_kernel_was_seen_to_charge() {
+    fn a_ring_locks_the_bytes_that_the_kernel_charges() {
         for (entries, completions, bytes) in [
             (1024, 16_384, 335_872),
             (1024, 2048, 106_496),

@@ -136,7 +136,7 @@ mod tests {
         let resident = Resident::open().unwrap();
         let before = resident.read().unwrap();
         assert!((MIB / 4..1 << 40).contains(&before), "{before}");
-        // Other tests return memory meanwhile, so the half of it is enough.
+        // Other tests return memory at the same time, so the half of it is enough.
         let block = vec![1_u8; 256 << 20];
         let after = resident.read().unwrap();
         assert!(after >= before + (128 << 20), "{before} {after} {}", block.len());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_few_and_say_what_to_do() {
+    fn lines_about_memory_are_few_and_name_the_option() {
         let mut budget = MemoryBudget::new(100 * MIB);
         let refusals = RefusalCounters::default();
         refusals.count(Refused::Shed);

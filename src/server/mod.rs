@@ -1,5 +1,10 @@
 //! The process: command line, checks before the start, messages to the operator, life and end; and the commands that
 //! speak to a running server.
+//!
+//! This file chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options, `life.rs` starts the
+//! threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server. Everything here may block,
+//! because the workers have threads of their own. An error of the operator is a sentence with exit code 1; all problems of
+//! a configuration are reported at once. No limits of its own.
 
 mod admin;
 mod banner;
@@ -50,7 +55,7 @@ use check::Style;
 use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand, DoctorArguments};
 use development::DevelopmentAccess;
 use doctor::Verdict;
-use ending::Ended;
+use ending::ServerEnd;
 use generated::generated_credentials;
 use locked::LockedMemory;
 pub(crate) use probe::StartError;
@@ -365,8 +370,8 @@ fn run_server(
         published.withdraw();
     }
     match served {
-        Ok(Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::Replaced(replacement)) => replacement.run(),
+        Ok(ServerEnd::Stopped) => ExitCode::SUCCESS,
+        Ok(ServerEnd::Replaced(replacement)) => replacement.run(),
         Err(error) => fail(&error),
     }
 }

@@ -1,4 +1,5 @@
-//! Removes a file of this process from a path at which another process may put its own at any moment.
+//! Removes a file of this process from a path at which another process may create its own file at any moment. The file
+//! is identified by device and inode. No limits: one file.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;

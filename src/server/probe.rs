@@ -102,7 +102,7 @@ fn write_bind(
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct KernelFacts {
     pub(super) kernel: String,
     /// Over which interface workers wait for their sockets.
     pub(super) io: Choice,
@@ -113,7 +113,7 @@ pub(super) struct Facts {
 /// Below so many descriptors a warning says how to get more.
 const DESCRIPTORS_FEW: u64 = 10_000;
 
-impl Facts {
+impl KernelFacts {
     /// Why epoll is used although io_uring was allowed.
     pub(super) fn note(&self) -> Option<String> {
         let Choice::Epoll(Some(refusal)) = &self.io else { return None };
@@ -137,10 +137,10 @@ impl Facts {
 }
 
 /// Chooses the interface of the kernel, and raises the limit of descriptors as far as it goes.
-pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<Facts, StartError> {
+pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<KernelFacts, StartError> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let io = chosen(io, memory).map_err(StartError::NoRing)?;
-    Ok(Facts { kernel, io, descriptors: raise_descriptors() })
+    Ok(KernelFacts { kernel, io, descriptors: raise_descriptors() })
 }
 
 /// io_uring for all workers or for none: what is too little for the rings of all of them is too little.
@@ -220,13 +220,14 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_warned_of() {
-        let facts = |descriptors| Facts { kernel: String::new(), io: Choice::Uring, descriptors };
+        let facts =
+            |descriptors| KernelFacts { kernel: String::new(), io: Choice::Uring, descriptors };
         assert!(facts(1024).warning().unwrap().contains("LimitNOFILE"));
         assert!(facts(100_000).warning().is_none());
     }
 
     #[test]
-    fn too_little_locked_memory_for_all_workers_leaves_epoll_and_says_so() {
+    fn too_little_locked_memory_for_all_workers_selects_epoll_with_a_warning() {
         let memory = |allowed| LockedMemory { workers: 9, needed: 252 << 10, allowed };
         let poor = memory(Some(64 << 10));
         let facts = run(Io::Auto, &poor).unwrap();

@@ -105,31 +105,31 @@ pub(super) fn log_all(refusals: &RefusalCounters) {
 
 /// What was refused since the line before.
 struct RefusalSummary {
-    told: [u64; Refused::ALL.len()],
-    told_ms: u64,
+    reported: [u64; Refused::ALL.len()],
+    reported_ms: u64,
     next_ms: u64,
 }
 
 impl Default for RefusalSummary {
     fn default() -> Self {
-        Self { told: [0; Refused::ALL.len()], told_ms: 0, next_ms: 0 }
+        Self { reported: [0; Refused::ALL.len()], reported_ms: 0, next_ms: 0 }
     }
 }
 
 impl RefusalSummary {
     fn line(&mut self, now_ms: u64, refusals: &RefusalCounters) -> Option<String> {
         let counts = refusals.get();
-        if now_ms < self.next_ms || counts == self.told {
+        if now_ms < self.next_ms || counts == self.reported {
             return None;
         }
         let mut since = counts;
-        since.iter_mut().zip(self.told).for_each(|(count, told)| *count -= told);
+        since.iter_mut().zip(self.reported).for_each(|(count, reported)| *count -= reported);
         let line = format!(
             "refused in the last {} s: {}",
-            now_ms.saturating_sub(self.told_ms).div_ceil(1_000),
+            now_ms.saturating_sub(self.reported_ms).div_ceil(1_000),
             list(since)
         );
-        (self.told, self.told_ms, self.next_ms) = (counts, now_ms, now_ms + LINE_EVERY_MS);
+        (self.reported, self.reported_ms, self.next_ms) = (counts, now_ms, now_ms + LINE_EVERY_MS);
         Some(line)
     }
 }

@@ -31,13 +31,13 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_up)
     }
 
-    /// Whether messages of this node are taken. There may be so many nodes that they are not.
+    /// See `Cluster::accepts_node`.
     #[must_use]
     pub fn accepts_node(&self, node: NodeId) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.accepts_node(node))
     }
 
-    /// Whether a late event is the cached event that the channel's subscribers were sent, or an older one.
+    /// See `Cluster::was_greeted`.
     #[must_use]
     pub fn was_greeted(&self, channel: &ChannelKey, from: SessionId, number: u64) -> bool {
         let cluster = self.cluster.as_ref();
@@ -52,7 +52,7 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_refetch(channel, ticket))
     }
 
-    /// Whether topics are still to be announced since the session came up.
+    /// See `Cluster::has_unannounced`.
     #[must_use]
     pub fn has_unannounced(&self) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.has_unannounced())
@@ -65,7 +65,7 @@ impl Shard {
         cluster.is_some_and(|cluster| cluster.has_topics_to_send(&self.context))
     }
 
-    /// Topics that are not subscribed to yet, and are needed.
+    /// See `Cluster::topics_waiting`.
     #[must_use]
     pub fn topics_waiting(&self) -> usize {
         self.cluster.as_ref().map_or(0, |cluster| cluster.topics_waiting())

@@ -1,6 +1,7 @@
 //! What a core is set to and what time it is: every rule of the shard may read it, none changes it. PURE.
 //!
 //! `Shard::advance` alone moves the clock.
+//! No limits: it is read only, but for the clock.
 
 use std::sync::Arc;
 
@@ -31,18 +32,18 @@ pub struct Settings {
     /// What this process is called among the nodes of a cluster; `None`: it is alone.
     pub node: Option<NodeId>,
     /// For how long webhooks of leaves are held back, rounded up; 0 if there are none.
-    pub webhook_linger_seconds: u32,
+    pub pending_leave_seconds: u32,
     /// How fast one connection may change topics.
     pub pace: Pace,
     /// For how long a topic stays subscribed that nobody needs, in beats.
-    pub topic_linger_beats: u32,
+    pub topic_idle_seconds: u32,
     /// What this core counts.
     pub metrics: Arc<CoreMetrics>,
 }
 
 impl Settings {
     /// A page that is loaded again, or a client that comes back soon, then changes no topic in Redis.
-    pub const TOPIC_LINGER_BEATS: u32 = 5;
+    pub const TOPIC_IDLE_SECONDS: u32 = 5;
 
     /// One core by itself, without a cluster or webhooks: what tests and benchmarks start from.
     #[must_use]
@@ -59,9 +60,9 @@ impl Settings {
             verbose_errors: false,
             debug: false,
             node: None,
-            webhook_linger_seconds: 0,
+            pending_leave_seconds: 0,
             pace: Pace::default(),
-            topic_linger_beats: 0,
+            topic_idle_seconds: 0,
             metrics,
         }
     }

@@ -10,10 +10,16 @@ pub(super) struct CoreSet([u64; 2]);
 impl CoreSet {
     pub(super) fn insert(&mut self, core: u16) {
         self.0[usize::from(core >> 6)] |= 1 << (core & 63);
+        debug_assert!(self.contains(core) && !self.is_empty());
     }
 
     pub(super) fn remove(&mut self, core: u16) {
         self.0[usize::from(core >> 6)] &= !(1 << (core & 63));
+        debug_assert!(!self.contains(core));
+    }
+
+    pub(super) fn contains(self, core: u16) -> bool {
+        self.0[usize::from(core >> 6)] & (1 << (core & 63)) != 0
     }
 
     pub(super) fn is_empty(self) -> bool {
@@ -41,7 +47,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn has_what_was_inserted_and_not_removed(
+        fn a_set_contains_the_cores_that_were_inserted_and_not_removed(
             changes in prop::collection::vec((0..128_u16, any::<bool>()), 0..300),
         ) {
             let (mut set, mut expected) = (CoreSet::default(), BTreeSet::new());
@@ -55,6 +61,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(set.is_empty(), expected.is_empty());
+            prop_assert!((0..128).all(|core| set.contains(core) == expected.contains(&core)));
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
         }
     }

@@ -3,6 +3,7 @@
 //! Two lanes per pair of cores, each first-in first-out. `ToHome` mail may cause more mail; `FromHome` mail
 //! causes none that must find room at once. A core always drains `FromHome`, so no ring of cores can wait for
 //! each other.
+//! Limits: 72 bytes for a mail (asserted); `mailbox` bounds how many wait.
 
 use crate::buffer::FrameBytes;
 use crate::pusher::error_code::ErrorCode;
@@ -27,7 +28,7 @@ pub struct Join {
     pub again: bool,
 }
 
-/// A part of another process's state on its way home; see `export.rs`. Answered by nothing.
+/// A part of another process's state on its way to its home; see `shard/transfer.rs`. Answered by nothing.
 #[derive(Debug)]
 pub enum Restore {
     /// `core` has that many subscribers in the channel.

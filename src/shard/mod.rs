@@ -41,7 +41,7 @@ mod webhooks;
 
 pub use access::{AccessAction, AccessCommand, AccessEnd, AccessTarget};
 pub use channel_key::{ChannelKey, ChannelKeys};
-pub use cluster::{ANSWER_BEATS, ClusterOutbox, FromCluster, LEASE_BEATS, Stored, ToCluster};
+pub use cluster::{ANSWER_SECONDS, ClusterOutbox, FromCluster, LEASE_SECONDS, Stored, ToCluster};
 pub use configuration::ShardConfiguration;
 pub use context::{MemoryLimits, Pace, Settings};
 pub use inspect::{ChannelRow, ConnectionInside, ConnectionRow, Findings, Inspection, Inspector};
@@ -53,7 +53,7 @@ pub use node_message::{
     ApiMessage, ChannelMessage, MemberSnapshot, NodeId, NodeMessage, NodeSnapshot, Replayed,
     SessionId, SessionMessage, WireAnswer, WireDescribed, WireQuestion,
 };
-pub use outbox::{Answered, Observation, Outbox, RefusalNote, Trace};
+pub use outbox::{GatherAnswer, Observation, Outbox, RefusalNote, Trace};
 pub use query::{Answer, Described, MessageCounts, Question, Traffic};
 pub use state::{ChannelState, ConnectionState, HomeState, MemberState, NotAtRest, UserState};
 
@@ -64,7 +64,7 @@ use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
-use crate::metrics::{CoreMetrics, Ended};
+use crate::metrics::{ConnectionEnd, CoreMetrics};
 use crate::pusher::channel_name::NameError;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::socket_id::SocketId;
@@ -139,7 +139,7 @@ impl Shard {
         self.context.keys.make(app, name)
     }
 
-    /// A handshake is done. `prelude` (the 101 answer) leaves in the same send as `connection_established`.
+    /// See `Local::open`.
     pub fn open(&mut self, app: AppIndex, entropy: u64, prelude: &[u8]) -> ConnectionKey {
         self.local.open(&self.context, &mut self.outbox, app, entropy, prelude)
     }
@@ -155,48 +155,48 @@ impl Shard {
         self.local.open_refused(&self.context, &mut self.outbox, prelude, error, why)
     }
 
-    /// The connection behind a key, if it is still the same one.
+    /// See `Local::get`.
     #[must_use]
     #[inline]
     pub fn get(&self, key: ConnectionKey) -> Option<&Connection> {
         self.local.get(key)
     }
 
-    /// All connections of this core.
+    /// See `Local::keys`.
     pub fn keys(&self) -> impl Iterator<Item = ConnectionKey> {
         self.local.keys()
     }
 
-    /// Connections in the slab, closing ones included.
+    /// See `Local::connection_count`.
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.local.connection_count()
     }
 
-    /// The longest message this connection may send, in bytes.
+    /// See `Local::message_size_max`.
     #[must_use]
     pub fn message_size_max(&self, slot: u32) -> usize {
         self.local.message_size_max(&self.context, slot)
     }
 
-    /// A complete message of a client, text or binary (Reverb reads binary frames as text).
+    /// See `Local::on_message`.
     pub fn on_message(&mut self, key: ConnectionKey, text: &[u8]) {
         self.local.on_message(&self.context, &mut self.outbox, key, text);
         self.take_own_mail();
     }
 
-    /// A WebSocket ping: answered with a pong that carries the same payload (RFC 6455 section 5.5.3).
+    /// See `Local::on_ping_frame`.
     pub fn on_ping_frame(&mut self, key: ConnectionKey, payload: &[u8]) {
         self.local.on_ping_frame(&self.context, &mut self.outbox, key, payload);
     }
 
-    /// A WebSocket pong counts as a sign of life (docs/PROTOCOL.md rule 14).
+    /// See `Local::on_pong_frame`.
     #[inline]
     pub fn on_pong_frame(&mut self, key: ConnectionKey) {
         self.local.on_pong_frame(&self.context, &mut self.outbox, key);
     }
 
-    /// Sends a message back to where it came from.
+    /// See `Local::echo`.
     #[cfg(feature = "echo")]
     pub fn echo(
         &mut self,
@@ -248,13 +248,13 @@ impl Shard {
             local.deliver(&mut outbox.dirty, channel, frame, except);
         }
         if cache && (context.settings.verbose_errors || context.settings.debug) {
-            home.note_unheard(context, outbox, channel, frame);
+            home.note_without_subscribers(context, outbox, channel, frame);
         }
     }
 
     /// Mail of another core, in the order of its lane, or of this one.
     pub fn on_mail(&mut self, mail: Mail) {
-        self.sort(mail);
+        self.route(mail);
         self.take_own_mail();
     }
 
@@ -269,13 +269,13 @@ impl Shard {
     fn take_all_own_mail(&mut self) {
         loop {
             if let Some(mail) = self.outbox.own.from_home.pop_front() {
-                self.sort(mail);
+                self.route(mail);
             } else if let Some((channel, change)) = self.outbox.own.changes.pop_front() {
                 if let Some((cluster, mut here)) = self.clustered() {
                     cluster.on_change(&mut here, &channel, change);
                 }
             } else if let Some(mail) = self.outbox.own.to_home.pop_front() {
-                self.sort(mail);
+                self.route(mail);
             } else {
                 return;
             }
@@ -289,13 +289,13 @@ impl Shard {
         Some((cluster, Here { home, context, out: outbox }))
     }
 
-    /// Whether the user is signed in on another node.
+    /// See `Cluster::is_online_elsewhere`.
     fn is_online_elsewhere(&self, user: &ChannelKey) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_online_elsewhere(user))
     }
 
     /// Gives mail to the side that it is for.
-    fn sort(&mut self, mail: Mail) {
+    fn route(&mut self, mail: Mail) {
         let mail = match self.clustered() {
             None => mail,
             Some((cluster, mut here)) => match cluster.hold_back(&mut here, mail) {
@@ -346,7 +346,7 @@ impl Shard {
             Mail::UserStatus { user, online } => {
                 local.on_user_status(context, out, &user, online);
             }
-            Mail::Answer { id, answer } => out.answered.push(Answered::Core { id, answer }),
+            Mail::Answer { id, answer } => out.answered.push(GatherAnswer::Core { id, answer }),
         }
     }
 
@@ -360,18 +360,18 @@ impl Shard {
     /// The client has sent a close frame, and is answered with one. Its subscriptions end at once; its socket ends when
     /// the frame was sent.
     pub fn close_frame(&mut self, slot: u32, code: u16, reason: &str) {
-        let why = Ended::ClientClose;
+        let why = ConnectionEnd::ClientClose;
         self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
         self.take_own_mail();
     }
 
-    /// Closes a connection whose peer broke the WebSocket protocol or sent a message that is too large.
+    /// See `Local::close_violating`.
     pub fn close_violating(&mut self, slot: u32, violation: Violation) {
         self.local.close_violating(&self.context, &mut self.outbox, slot, violation);
         self.take_own_mail();
     }
 
-    /// Closes up to `count` open connections for shutdown; `true` while some are left.
+    /// See `Local::close_some`.
     pub fn close_some(&mut self, count: usize, error: ErrorCode) -> bool {
         let are_left = self.local.close_some(&self.context, &mut self.outbox, count, error);
         self.take_own_mail();
@@ -379,14 +379,14 @@ impl Shard {
     }
 
     /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them.
-    /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` tells the
+    /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` returns the
     /// memory of a slot's incomplete input.
     pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(usize) -> usize) {
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
         self.take_own_mail();
     }
 
-    /// The socket is gone. Idempotent; frees the slot (docs/PROTOCOL.md rules 101, 102).
+    /// See `Local::remove`.
     pub fn remove(&mut self, key: ConnectionKey) {
         self.local.remove(&self.context, &mut self.outbox, key);
         self.take_own_mail();

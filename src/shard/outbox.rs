@@ -18,14 +18,14 @@ use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, LineBudget};
 use crate::counters::RefusalTally;
-use crate::metrics::Ended;
+use crate::metrics::ConnectionEnd;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
 use crate::text::shown;
 
 /// What came back for a question this core asked.
 #[derive(Debug)]
-pub enum Answered {
+pub enum GatherAnswer {
     /// A core's answer.
     Core { id: u32, answer: Answer },
     /// So many nodes will answer, too.
@@ -53,7 +53,7 @@ pub enum Trace {
 #[derive(Debug)]
 pub enum Observation {
     Connected { app: AppIndex, socket_id: SocketId },
-    Disconnected { app: AppIndex, socket_id: SocketId, ended: Ended },
+    Disconnected { app: AppIndex, socket_id: SocketId, ended: ConnectionEnd },
     Subscribed { app: AppIndex, socket_id: SocketId, channel: Arc<str>, user: Option<Box<str>> },
     Unsubscribed { app: AppIndex, socket_id: SocketId, channel: Arc<str> },
     SignedIn { app: AppIndex, socket_id: SocketId, user: Box<str> },
@@ -70,7 +70,7 @@ pub struct Outbox {
     pub dirty: Vec<u32>,
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
-    pub answered: Vec<Answered>,
+    pub answered: Vec<GatherAnswer>,
     /// For the session with Redis; empty without a cluster.
     pub cluster: ClusterOutbox,
     /// For the apps' backends. Made only for apps that want them.
@@ -149,14 +149,20 @@ impl Outbox {
         }
     }
 
-    /// Whether the worker has nothing to carry out.
+    /// Whether the worker has nothing to carry out. A flush that closes connections fills any of the lists after the
+    /// worker has carried them out, so all of them count: otherwise their effects would wait for the next heartbeat.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.mails.is_empty()
             && self.dirty.is_empty()
             && self.closed.is_empty()
             && self.answered.is_empty()
+            && self.cluster.is_empty()
             && self.webhooks.is_empty()
+            && self.traces.is_empty()
+            && self.observations.is_empty()
+            && self.notes.is_empty()
+            && self.refusals.is_empty()
     }
 
     pub(super) fn refuse(&mut self, refusal: RefusalNote) {
@@ -249,5 +255,51 @@ impl Outbox {
     #[inline(never)]
     fn push_trace(&mut self, trace: impl FnOnce() -> Trace) {
         self.traces.push(trace());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::cluster::ToCluster;
+    use crate::shard::node_message::{ApiMessage, NodeId, SessionId};
+
+    /// Each list, because the flush can fill any of them after the worker has carried out the effects of its tick.
+    #[test]
+    fn an_outbox_with_an_effect_of_any_kind_is_not_empty() {
+        let socket_id = SocketId::make(0, 1, 4_711);
+        let key = ConnectionKey { slot: 0, generation: 1 };
+        let refusal = || RefusalNote {
+            cause: Cause::Kernel,
+            line: String::new(),
+            left_out: 0,
+            channel: None,
+            connection: key,
+            app: None,
+            socket_id,
+        };
+        let reply = || ToCluster::Reply {
+            to: SessionId { node: NodeId(7), core: 0 },
+            message: ApiMessage::Answer { id: 1, answers: Vec::new() }.into(),
+        };
+        let effects: [(&str, &dyn Fn(&mut Outbox)); 9] = [
+            ("mails", &|outbox| {
+                outbox.mails.push((1, Mail::Answer { id: 1, answer: Answer::Connections(0) }));
+            }),
+            ("dirty", &|outbox| outbox.dirty.push(0)),
+            ("closed", &|outbox| outbox.closed.push((key, 4_100))),
+            ("answered", &|outbox| outbox.answered.push(GatherAnswer::NodesGone)),
+            ("cluster", &|outbox| outbox.cluster.push(reply())),
+            ("cluster over its limit", &|outbox| outbox.cluster.note_over()),
+            ("traces", &|outbox| outbox.traces.push(Trace::Handled(socket_id))),
+            ("notes", &|outbox| outbox.note_line("a line".to_owned())),
+            ("refusals", &|outbox| outbox.refuse(refusal())),
+        ];
+        assert!(Outbox::default().is_empty());
+        for (name, effect) in effects {
+            let mut outbox = Outbox::default();
+            effect(&mut outbox);
+            assert!(!outbox.is_empty(), "{name}");
+        }
     }
 }

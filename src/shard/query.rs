@@ -2,6 +2,7 @@
 //!
 //! Subscribers are counted where they are, users and cached events at the channel's home; the asker adds up. A
 //! count is thus never stored twice and cannot drift (docs/PROTOCOL.md rule 85).
+//! Cost: linear in the channels of the app that is asked about.
 
 use std::sync::Arc;
 

@@ -17,9 +17,7 @@ impl Shard {
         self.take_own_mail();
     }
 
-    /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
-    /// is in the list twice when it was given to another connection since: the second time there is no mark. Its send
-    /// queue is empty if `wake` has marked it.
+    /// See `Local::take_dirty`.
     #[inline]
     pub fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         self.local.take_dirty(slot)
@@ -31,7 +29,7 @@ impl Shard {
         self.local.send_queue(slot)
     }
 
-    /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.
+    /// See `Local::sent`.
     #[inline]
     pub fn sent(&mut self, slot: u32, count: usize, blocked: bool) -> AfterSend {
         self.local.sent(&self.context, &mut self.outbox, slot, count, blocked)
@@ -47,26 +45,23 @@ impl Shard {
         self.metrics().send_queue_bytes.sub(bytes as u64);
     }
 
-    /// The socket is writable again.
+    /// See `Local::unblock`.
     pub fn unblock(&mut self, slot: u32) {
         self.local.unblock(&mut self.outbox, slot);
     }
 
-    /// Whether a connection is not to be read for now: it has changed more than its pace allows, or Redis does not keep
-    /// up.
+    /// See `Local::must_wait`.
     #[must_use]
     pub fn must_wait(&self, key: ConnectionKey) -> bool {
         self.local.must_wait(&self.context, key)
     }
 
-    /// The process was measured, and this many bytes are this core's until it is measured again. The measurement is
-    /// older than this call. What was taken since the call before may have come after it, so it is subtracted.
+    /// See `Local::set_headroom`.
     pub fn set_headroom(&mut self, bytes: u64) {
         self.local.set_headroom(bytes);
     }
 
-    /// Bytes that connections that speak HTTP may take together whatever the headroom is: requests of backends are
-    /// still answered when clients have used all.
+    /// See `Local::set_http_reserve`.
     pub fn set_http_reserve(&mut self, bytes: u64) {
         self.local.set_http_reserve(bytes);
     }
@@ -77,32 +72,31 @@ impl Shard {
         self.local.note_http(before, now)
     }
 
-    /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no
-    /// memory for that.
+    /// See `Local::note_input`.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
         self.local.note_input(&self.context, &mut self.outbox, key, before, now);
         self.take_own_mail();
     }
 
-    /// Bytes of connections that speak HTTP.
+    /// See `Local::http_bytes`.
     #[must_use]
     pub fn http_bytes(&self) -> u64 {
         self.local.http_bytes()
     }
 
-    /// Bytes charged to all connections of this core.
+    /// See `Local::charged_bytes`.
     #[must_use]
     pub fn charged_bytes(&self) -> u64 {
         self.local.charged_bytes()
     }
 
-    /// Bytes that a connection causes the server to keep, its incomplete input aside.
+    /// See `Local::kept_bytes`.
     #[must_use]
     pub fn kept_bytes(&self, key: ConnectionKey) -> usize {
         self.local.kept_bytes(key)
     }
 
-    /// What is wrong with the account: for tests, since it walks over all that connections keep.
+    /// See `Local::account_fault`.
     #[must_use]
     pub fn account_fault(&self) -> Option<String> {
         self.local.account_fault(&self.context)

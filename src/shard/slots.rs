@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_was_large_is_made_smaller_and_finds_what_is_left() {
+    fn an_index_that_was_large_shrinks_and_still_finds_its_entries() {
         let mut table = KeyedSlots::new(0);
         let slots: Vec<u32> =
             (0..20_000).map(|at| table.insert(key(0, &format!("n{at}")))).collect();

@@ -1,7 +1,7 @@
-//! The state of connections, channels and homes as values that another process takes in. PURE.
+//! The state of connections, channels and homes as values that another process imports. PURE.
 //!
-//! The state is logical, by names and not by places: the new process may have another number of cores and another
-//! seed, so every channel finds its home again there. `worker/transfer/record.rs` gives it its bytes.
+//! The state names channels and users, not slots and cores: the new process may have another number of cores and
+//! another seed, so every channel finds its home again there. `worker/transfer/record.rs` gives it its bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub struct ConnectionState {
     pub pinged: bool,
     pub speaks_control_frames: bool,
     pub authorized: bool,
-    /// When it must have been authorised; see `App::authorize_within_seconds`.
+    /// When it must have been authorized; see `App::authorize_within_seconds`.
     pub authorize_by_seconds: Option<u32>,
     pub user: Option<UserState>,
     pub client_event_count: u32,

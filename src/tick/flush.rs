@@ -84,6 +84,7 @@ impl Flush {
                 reactor.nothing_sealed(site, key);
             }
         }
+        debug_assert!(self.stuck.is_empty() && self.stuck_sessions.is_empty(), "all were dropped");
         answers.clear();
         self.keys = answers;
         if self.arena.capacity() > 4 * limits::SEND_BYTES_PER_TICK_MAX {
@@ -235,6 +236,7 @@ impl Flush {
                     content
                 }
             };
+            debug_assert!(taken <= item.bytes || item.sealed.is_some(), "no more than was given");
             sent_bytes += taken;
             let after = shard.sent(key.slot, taken, blocked);
             if item.sealed.is_some() {

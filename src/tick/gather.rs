@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use super::kernel::SessionKey;
 use crate::clock::Moment;
 use crate::metrics::CoreMetrics;
-use crate::shard::{Answer, Answered, ApiMessage, ClusterOutbox, SessionId, ToCluster};
+use crate::shard::{Answer, ApiMessage, ClusterOutbox, GatherAnswer, SessionId, ToCluster};
 
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
@@ -48,7 +48,7 @@ struct Gather {
 pub(super) enum Asker {
     /// A session of this core; `take_whole` returns it.
     Session(SessionKey),
-    /// A session of another node, by its link and its number there.
+    /// A session of another node, and the number of the question there.
     Node(SessionId, u32),
     /// A caller that polls for the answers.
     Caller,
@@ -97,6 +97,8 @@ impl Gathers {
         // Numbers repeat after 2^32 questions, and no question waits longer than `GATHER_TIMEOUT_MS`.
         let missing_nodes = nodes;
         let gather = Gather { asker, since, missing, missing_nodes, is_to_nodes, answers };
+        debug_assert!(!self.gathers.contains_key(&id), "numbers repeat after 2^32 questions");
+        debug_assert!(self.of_nodes <= NODE_QUESTIONS_MAX, "`takes_node_questions` was asked");
         self.gathers.insert(id, gather);
         if let Asker::Session(_) = asker {
             // With one core the answers are complete at once.
@@ -108,7 +110,7 @@ impl Gathers {
     /// Adds answers. Complete answers to other nodes leave by `out`.
     pub(super) fn note_answers(
         &mut self,
-        answered: &mut Vec<Answered>,
+        answered: &mut Vec<GatherAnswer>,
         now: Moment,
         out: &mut ClusterOutbox,
     ) {
@@ -116,25 +118,26 @@ impl Gathers {
         for answered in answered.drain(..) {
             // A late answer has no question.
             let id = match answered {
-                Answered::Core { id, answer } => {
+                GatherAnswer::Core { id, answer } => {
                     let Some(gather) = self.gathers.get_mut(&id) else { continue };
+                    debug_assert!(gather.missing > 0, "a core answers a question once");
                     gather.answers.push(answer);
                     gather.missing = gather.missing.saturating_sub(1);
                     id
                 }
-                Answered::Nodes { id, count } => {
+                GatherAnswer::Nodes { id, count } => {
                     let Some(gather) = self.gathers.get_mut(&id) else { continue };
                     gather.missing_nodes += i64::from(count) - 1;
                     id
                 }
-                Answered::Node { id, answers } => {
+                GatherAnswer::Node { id, answers } => {
                     self.metrics.cluster.questions.answers_received.add(1);
                     let Some(gather) = self.gathers.get_mut(&id) else { continue };
                     gather.answers.extend(answers);
                     gather.missing_nodes -= 1;
                     id
                 }
-                Answered::NodesGone => {
+                GatherAnswer::NodesGone => {
                     self.end_waiting_for_nodes(None, out);
                     continue;
                 }
@@ -189,6 +192,7 @@ impl Gathers {
                 *id
             })
             .collect();
+        debug_assert!(limit.is_some() || !self.gathers.values().any(late), "none waits for nodes");
         ended.into_iter().for_each(|id| self.finish(id, out));
     }
 
@@ -223,6 +227,7 @@ impl Gathers {
         // Ended although a node has not answered: the cores were silent, too.
         self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));
         if let Asker::Node(..) = gather.asker {
+            debug_assert!(self.of_nodes > 0, "`begin` has counted it");
             self.of_nodes = self.of_nodes.saturating_sub(1);
         }
         Some(gather.answers)

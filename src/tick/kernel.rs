@@ -3,8 +3,9 @@
 //! The worker implements it on io_uring and on epoll (`worker/kernel`), the simulator on simulated sockets. Only `park`
 //! blocks. A report can arrive after its connection has ended and its slot has a new owner, so keys carry a generation.
 //!
-//! A watch for reading first reports the level, then edges: a caller that does not read everything must remember that.
-//! A report can be spurious: the read after it then finds nothing.
+//! A watch for reading reports once if bytes wait already, and then each time that more arrive. It does not report
+//! bytes again that were left unread, so a caller that does not read everything must remember that. A report can be
+//! spurious: the read after it then finds nothing.
 
 use core::net::SocketAddr;
 

@@ -8,12 +8,12 @@ mod flush;
 mod gather;
 pub mod http;
 pub mod kernel;
-mod moving;
 mod reactor;
 mod sessions;
 mod site;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
@@ -27,9 +27,9 @@ use flush::Flush;
 use gather::{Asker, Gathers};
 use http::{Http, Rules};
 use kernel::Kernel;
-pub use moving::{Moved, MovedSession, SessionPeer};
 pub use reactor::{AddressChange, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
 use site::{Post, Site};
+pub use transfer::{SessionPeer, TransferredConnection, TransferredSession};
 
 /// The state of one core.
 pub struct Core<K: Kernel> {
@@ -129,6 +129,7 @@ impl<K: Kernel> Core<K> {
         site.catch_up();
         self.began = began;
         self.settle();
+        debug_assert!(self.shard.outbox.mails.is_empty() || paused, "mail is in the rings");
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
             tracing::debug!(
                 event = "connection_closing",
@@ -136,7 +137,7 @@ impl<K: Kernel> Core<K> {
                 code,
                 "connection closing"
             );
-            self.reactor.linger(key, now);
+            self.reactor.await_close(key, now);
         }
     }
 
@@ -169,6 +170,8 @@ impl<K: Kernel> Core<K> {
         if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
             return NextTick::Now;
         }
+        debug_assert!(!self.mailbox.has_held(), "a core with mail does not sleep");
+        debug_assert!(!self.mailbox.has_overflow(), "nor one whose mail waits for room");
         if paused {
             // No time passes.
             return NextTick::OnReport;
@@ -246,6 +249,8 @@ impl<K: Kernel> Core<K> {
             cluster.transitions_unconfirmed_peak.set(unconfirmed as u64);
             cluster.pending_leaves_peak.set(self.shard.pending_leaves_high_water() as u64);
             cluster.transitions_unordered.set(self.shard.transitions_unordered());
+            cluster.topics_waiting.set(self.shard.topics_waiting() as u64);
+            cluster.refused.set(self.shard.cluster_refused());
         }
     }
 
@@ -287,8 +292,7 @@ impl<K: Kernel> Core<K> {
         self.shard.kept_bytes(key) + self.reactor.input_bytes(key.slot as usize)
     }
 
-    /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
-    /// was ordered here, or its mail is stamped and in a ring (unless `has_overflow`).
+    /// See `Site::publish`.
     pub fn publish<'a>(
         &mut self,
         app: AppIndex,
@@ -302,18 +306,17 @@ impl<K: Kernel> Core<K> {
         http::publish_for_operator(app, request, &mut self.split().0)
     }
 
-    /// Processes all mail that was sent before now by any core. A request must be ordered after everything that was
-    /// answered before the request was made.
+    /// See `Site::catch_up`.
     pub fn catch_up(&mut self) {
         self.split().0.catch_up();
     }
 
-    /// Asks all cores, including this one, and all nodes. Returns the number of the question.
+    /// See `Site::begin_gather`.
     pub fn begin_gather(&mut self, question: Question) -> u32 {
         self.split().0.begin_gather(Asker::Caller, question)
     }
 
-    /// A question of another node, for all cores of this one.
+    /// See `Site::begin_node_question`.
     pub fn begin_node_question(
         &mut self,
         from: SessionId,

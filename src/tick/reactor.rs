@@ -122,7 +122,7 @@ pub struct Reactor<K: Kernel> {
     /// The number of this tick.
     pub(super) tick: u16,
     /// Closing connections and their deadlines, in order of deadline.
-    lingering: VecDeque<(Moment, ConnectionKey)>,
+    closing_until: VecDeque<(Moment, ConnectionKey)>,
     /// Closed once the kernel has ended their watches.
     pub(super) closing: Vec<K::Socket>,
     /// Received bytes, from `RECORD_BYTES_MAX` on. The room before is for the beginning of a TLS record.
@@ -174,7 +174,7 @@ impl<K: Kernel> Reactor<K> {
             paced: Vec::new(),
             next_paced_look: Moment::default(),
             tick: 0,
-            lingering: VecDeque::new(),
+            closing_until: VecDeque::new(),
             closing: Vec::new(),
             scratch: vec![0; RECORD_BYTES_MAX + limits::READ_BYTES_PER_TICK_MAX].into(),
             cluster: ClusterReports::default(),
@@ -196,6 +196,7 @@ impl<K: Kernel> Reactor<K> {
             self.sockets.0.resize_with(slot + 1, SocketState::default);
         }
         self.kernel.watch_readable(&descriptor, Watched::Connection(key));
+        debug_assert!(self.sockets.0[slot].descriptor.is_none(), "a slot has one socket");
         // It may have been read in this tick, as a session.
         let read_in_tick = self.tick;
         self.sockets.0[slot] =
@@ -207,7 +208,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// The parts of a connection that a transfer moves: its socket, whether its peer has closed, and its incomplete
     /// input.
-    pub(super) fn moves(&self, slot: u32) -> Option<(&K::Socket, bool, Vec<u8>)> {
+    pub(super) fn export_socket(&self, slot: u32) -> Option<(&K::Socket, bool, Vec<u8>)> {
         let socket = self.sockets.0.get(slot as usize)?;
         let partial = socket.partial.as_ref().map_or_else(Vec::new, |partial| partial.to_wire());
         Some((socket.descriptor.as_ref()?, socket.peer_closed, partial))

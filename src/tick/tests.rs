@@ -125,8 +125,22 @@ fn a_connection_is_closed_and_counted_when_the_kernel_reports_more_than_it_was_g
     assert_eq!(counters.get()[Refused::Kernel as usize], 1);
 }
 
+/// The worker has written the log lines of this tick before its flush.
 #[test]
-fn a_connection_stays_when_the_kernel_reports_exactly_what_it_was_given() {
+fn the_next_tick_follows_at_once_when_the_flush_closes_a_connection_and_has_a_log_line() {
+    let mut core = core_of(sample(), |given| Sent::Part(given + 1));
+    open(&mut core);
+    core.tick();
+    core.shard.outbox.refusals.clear();
+    assert_eq!(core.finish(), NextTick::Now);
+    assert_eq!(core.shard.outbox.refusals.len(), 1);
+    core.tick();
+    core.shard.outbox.refusals.clear();
+    assert_eq!(core.finish(), NextTick::OnReport);
+}
+
+#[test]
+fn a_connection_stays_when_the_kernel_reports_as_many_bytes_as_it_was_given() {
     let mut core = core_of(sample(), Sent::Part);
     let key = open(&mut core);
     tick(&mut core);
@@ -198,7 +212,7 @@ fn a_client_that_never_stops_sending_has_no_more_kept_than_one_read() {
     core.reactor.listen(());
     for _ in 0..200 {
         tick(&mut core);
-        let kept = core.movable_sessions().map(|session| session.input.len()).sum::<usize>();
+        let kept = core.export_sessions().map(|session| session.input.len()).sum::<usize>();
         assert!(kept <= limits::READ_BYTES_PER_TICK_MAX, "{kept} bytes");
         let charged = core.shard.http_bytes();
         assert!(charged < 4 * limits::READ_BYTES_PER_TICK_MAX as u64, "{charged} bytes");

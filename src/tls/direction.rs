@@ -150,6 +150,7 @@ impl Direction {
         let nonce = Nonce::assume_unique_for_key(self.nonce());
         let key = self.key(suite)?;
         let tag = key.seal_in_place_separate_tag(nonce, Aad::from(additional), content).ok()?;
+        debug_assert!(next > self.sequence, "each record has a nonce of its own");
         self.sequence = next;
         tag.as_ref().try_into().ok()
     }

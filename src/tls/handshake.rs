@@ -1,8 +1,9 @@
 //! The handshake of one connection: rustls' unbuffered API, driven without I/O. PURE but for rustls' random numbers.
 //!
 //! Input: received bytes. Output: bytes to send, and at the end a `RecordLayer` with the keys. rustls is shown one
-//! record at a time, so it never opens a record after the client's Finished. After an error only its alert is taken:
-//! one call more would panic inside rustls if a message had come in part. Limit: `INPUT_BYTES_MAX`.
+//! record at a time, so it never opens a record after the client's Finished. After an error only its alert is read:
+//! a further call would panic inside rustls if part of a message had been received. That is prevented here, so no peer
+//! can cause it. Limit: `INPUT_BYTES_MAX`.
 
 mod text;
 
@@ -27,7 +28,7 @@ pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
 const RUSTLS_BYTES: usize = 6_400;
 
 /// The state of a handshake after some input.
-pub enum Outcome {
+pub enum HandshakeProgress {
     Incomplete,
     /// Boxed, because every other state is small.
     Established(Box<RecordLayer>),
@@ -91,7 +92,7 @@ impl Handshake {
         &mut self,
         input: &[u8],
         out: &mut Vec<u8>,
-    ) -> (usize, Result<Outcome, HandshakeError>) {
+    ) -> (usize, Result<HandshakeProgress, HandshakeError>) {
         if self.connection.is_none() {
             return (0, Err(NOTHING_FOLLOWS));
         }
@@ -114,12 +115,12 @@ impl Handshake {
         input: &[u8],
         used: &mut usize,
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, HandshakeError> {
+    ) -> Result<HandshakeProgress, HandshakeError> {
         loop {
             let rest = input.get(*used..).unwrap_or_default();
             let Some(taken) = self.take_record(rest, out)? else {
                 *used = input.len();
-                return Ok(Outcome::Incomplete);
+                return Ok(HandshakeProgress::Incomplete);
             };
             *used += taken;
             let shown = self.input.get(..self.shown).unwrap_or_default();
@@ -153,7 +154,7 @@ impl Handshake {
         out: &mut Vec<u8>,
     ) -> Result<Option<usize>, HandshakeError> {
         let mut taken = 0;
-        // The header tells the length.
+        // The header has the length.
         for _ in 0..2 {
             let begun = self.input.get(self.shown..).unwrap_or_default();
             let missing = first_record_bytes(begun).saturating_sub(begun.len());
@@ -232,7 +233,7 @@ impl Handshake {
         }
     }
 
-    fn finish(&mut self) -> Result<Outcome, HandshakeError> {
+    fn finish(&mut self) -> Result<HandshakeProgress, HandshakeError> {
         let connection = self.connection.take().ok_or(NOTHING_FOLLOWS)?;
         let unusable = HandshakeError::Failed("its keys cannot be used");
         if !self.input.is_empty() {
@@ -243,7 +244,7 @@ impl Handshake {
         let (secrets, _) = connection.dangerous_into_kernel_connection().map_err(|_| unusable)?;
         let records =
             RecordLayer::new(&secrets, is_tls13, self.secrets.traffic()).ok_or(unusable)?;
-        Ok(Outcome::Established(Box::new(records)))
+        Ok(HandshakeProgress::Established(Box::new(records)))
     }
 }
 

@@ -56,7 +56,7 @@ impl fmt::Display for IdentityWarning {
                  name the file with the whole chain (fullchain.pem) in RINGVERB_TLS_CERT"
             }
             Self::SelfSigned => {
-                "has a self-signed certificate: clients refuse it unless they are told to trust it"
+                "has a self-signed certificate: clients refuse it unless they are configured to trust it"
             }
             Self::Disordered => {
                 "has certificates that are not in order: each must be followed by the one of its issuer, or some \

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use alert::Alert;
-use handshake::{Handshake, HandshakeError, Outcome};
+use handshake::{Handshake, HandshakeError, HandshakeProgress};
 use record::{RecordEvent, RecordLayer};
 pub use sizes::{CONTENT_BYTES_MAX, HEADER_BYTES, RECORD_BYTES_MAX};
 use socket::{ChannelEnd, Opened, SecureChannel};
@@ -68,8 +68,8 @@ impl SecureChannel for TlsChannel {
             let (used, outcome) = handshake.receive(input, out);
             begin = used;
             match outcome {
-                Ok(Outcome::Incomplete) => return Opened { used, plain: 0, end: None },
-                Ok(Outcome::Established(records)) => *self = Self::Established(*records),
+                Ok(HandshakeProgress::Incomplete) => return Opened { used, plain: 0, end: None },
+                Ok(HandshakeProgress::Established(records)) => *self = Self::Established(*records),
                 Err(error) => {
                     let end = match error {
                         HandshakeError::NotTls => ChannelEnd::NotTls,

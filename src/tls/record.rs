@@ -165,6 +165,13 @@ impl RecordLayer {
             Some(tag) => out.extend_from_slice(&tag),
             None => out.truncate(begin),
         }
+        debug_assert!(
+            tag.is_none()
+                || out
+                    .get(begin..)
+                    .is_some_and(|record| first_record_bytes(record) == record.len()),
+            "the header has the length of the record"
+        );
         tag.is_some()
     }
 
@@ -232,6 +239,7 @@ impl RecordLayer {
             self.alert(alert, out);
             self.is_closed = true;
         }
+        debug_assert!(!self.owes(), "nothing follows the last alert");
     }
 
     /// Opens the first record of `input` in place. Returns its length and what it contains; `None`: it is incomplete.

@@ -78,7 +78,7 @@ pub trait SecureChannel: Sized {
 
 /// Bytes that wait.
 #[derive(Default)]
-struct Waiting {
+struct RecordBacklog {
     /// The beginning of a record.
     input: Vec<u8>,
     /// Sealed bytes that the socket has not taken.
@@ -90,7 +90,7 @@ struct Waiting {
 /// A channel and what waits beside it.
 pub struct SecureSocket<C> {
     channel: C,
-    waiting: Option<Box<Waiting>>,
+    waiting: Option<Box<RecordBacklog>>,
 }
 
 /// What a read has brought.
@@ -130,7 +130,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| {
-            size_of::<Waiting>() + waiting.input.capacity() + waiting.output.capacity()
+            size_of::<RecordBacklog>() + waiting.input.capacity() + waiting.output.capacity()
         });
         waiting + self.channel.heap_bytes()
     }
@@ -151,6 +151,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     /// Opens what was received. `buffer[start..end]` has the received bytes, and there is room for a record before
     /// `start`, because the content of a record that arrives in several reads is put together there.
     pub fn receive(&mut self, buffer: &mut [u8], start: usize, end: usize) -> SecureInput {
+        debug_assert!(start <= end && end <= buffer.len(), "received bytes of the buffer");
         let nothing = SecureInput { plain: start..start, end: None };
         let Some(waiting) = &mut self.waiting else {
             let opened = self.open(buffer, start, end);
@@ -207,6 +208,8 @@ impl<C: SecureChannel> SecureSocket<C> {
             waiting.output = out;
             waiting.has_ended |= has_ended;
         }
+        debug_assert!(opened.plain <= opened.used, "content is shorter than its records");
+        debug_assert!(opened.used <= end - start, "of the received bytes");
         Some(SecureInput { plain: start..start + opened.plain, end: opened.end })
     }
 
@@ -226,6 +229,7 @@ impl<C: SecureChannel> SecureSocket<C> {
         let before = out.len();
         fill(out, CONTENT_BYTES_MAX);
         let content = out.len() - before;
+        debug_assert!(content <= CONTENT_BYTES_MAX, "`fill` keeps to its limit");
         if content == 0 {
             out.truncate(begin);
             return 0;
@@ -275,7 +279,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     pub fn import(state: Box<SecureState>) -> Option<Box<Self>> {
         let SecureState { channel, input, output, has_ended } = *state;
         let channel = C::import(&channel)?;
-        let waiting = Waiting { input, output, has_ended };
+        let waiting = RecordBacklog { input, output, has_ended };
         let waiting = (!waiting.is_empty()).then(|| Box::new(waiting));
         Some(Box::new(Self { channel, waiting }))
     }
@@ -296,7 +300,7 @@ impl<C> SecureSocket<C> {
     }
 }
 
-impl Waiting {
+impl RecordBacklog {
     fn is_empty(&self) -> bool {
         self.input.is_empty() && self.output.is_empty() && !self.has_ended
     }

@@ -1,19 +1,20 @@
 //! The events that wait for one endpoint, and the choice of what is posted next. No clock and no I/O: a sender asks for
 //! the next attempt and reports how it ended.
 //!
-//! A refused request is halved until each refused channel is alone, and a little later events of one channel are tried
-//! separately. So a refused event delays no event of another channel. A group has the events of channels with a refused
-//! event. Later events of such a channel join its group, which keeps the order of each channel. Groups and new events
-//! alternate.
+//! A refused request is halved until each refused channel is alone, and after further refusals the events of one
+//! channel are tried separately. So a refused event delays no event of another channel. A group has the events of
+//! channels with a refused event. Later events of such a channel join its group, which keeps the order of each channel.
+//! Groups and new events alternate.
 //!
 //! Order within a channel ends in one case: an event was refused alone `PROOFS` times, and each time the endpoint had
 //! accepted others since. Then the event itself is at fault, and the later events of its channel no longer wait for it.
 //!
-//! Limits: the sender limits all waiting events. Isolated events and those after them may use a quarter of that, and
-//! one group three quarters. Beyond it the oldest of them are given up.
+//! Limits: the sender limits all waiting events. Isolated events and those after them may use a quarter of
+//! that limit, and one group three quarters. Over either, the oldest of these events are given up.
 
 mod attempt;
 mod group;
+mod split;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -77,8 +78,8 @@ impl Backlog {
         }
     }
 
-    pub(super) fn push(&mut self, line: EventJson) {
-        self.waiting.push(line);
+    pub(super) fn push(&mut self, event_json: EventJson) {
+        self.waiting.push(event_json);
     }
 
     /// Whether events wait that were never tried and that do not fill a request.
@@ -94,13 +95,13 @@ impl Backlog {
     /// The waiting event that is due first; for the log.
     pub(super) fn first(&self) -> Option<&EventJson> {
         let first = self.due.first().and_then(|(_, id)| self.groups.get(id)?.entries.front());
-        first.map(|entry| &entry.line).or_else(|| self.waiting.first())
+        first.map(|entry| &entry.event_json).or_else(|| self.waiting.first())
     }
 
     /// When the oldest waiting event was queued. Linear in the groups; in a group, events of a channel are in order.
     pub(super) fn oldest_ms(&self) -> Option<u64> {
         let groups = self.groups.values().filter_map(|group| group.entries.front());
-        let groups = groups.map(|entry| entry.line.queued_ms);
+        let groups = groups.map(|entry| entry.event_json.queued_ms);
         groups.chain(self.waiting.oldest_ms()).min()
     }
 
@@ -115,6 +116,14 @@ impl Backlog {
     pub(super) fn next(&mut self, now: Moment, unix_ms: u64) -> (Next, Vec<BacklogEntry>) {
         let mut given_up = Vec::new();
         let next = self.next_attempt(now, unix_ms, &mut given_up);
+        debug_assert!(
+            !matches!(&next, Next::Post(attempt) if attempt.entries.len() > EVENTS_MAX),
+            "a request has at most as many events"
+        );
+        debug_assert!(
+            !matches!(next, Next::Wait(at) if at <= now),
+            "what is due is not waited for"
+        );
         (next, given_up)
     }
 
@@ -157,9 +166,10 @@ impl Backlog {
             let width = group.width.clamp(1, EVENTS_MAX);
             while entries.len() < width {
                 let is_first = entries.is_empty();
-                let fits = |line: &EventJson| is_first || bytes + line.json.len() <= BYTES_MAX;
+                let fits =
+                    |event_json: &EventJson| is_first || bytes + event_json.json.len() <= BYTES_MAX;
                 let Some(entry) = group.pop_front(fits) else { break };
-                bytes += entry.line.json.len();
+                bytes += entry.event_json.json.len();
                 entries.push(entry);
             }
         });
@@ -180,18 +190,18 @@ impl Backlog {
         let mut bytes = 0;
         while entries.len() < EVENTS_MAX {
             let group_of = &self.group_of;
-            let fits = |line: &EventJson| {
+            let fits = |event_json: &EventJson| {
                 entries.is_empty()
-                    || bytes + line.json.len() <= BYTES_MAX
-                    || group_of.contains_key(&line.channel)
+                    || bytes + event_json.json.len() <= BYTES_MAX
+                    || group_of.contains_key(&event_json.channel)
             };
-            let Some(line) = self.waiting.pop_if(fits) else { break };
-            if let Some(&group) = self.group_of.get(&line.channel) {
-                self.join(group, BacklogEntry { line, since: (now, unix_ms) }, given_up);
+            let Some(event_json) = self.waiting.pop_if(fits) else { break };
+            if let Some(&group) = self.group_of.get(&event_json.channel) {
+                self.join(group, BacklogEntry { event_json, since: (now, unix_ms) }, given_up);
                 continue;
             }
-            bytes += line.json.len();
-            entries.push(BacklogEntry { line, since: (now, unix_ms) });
+            bytes += event_json.json.len();
+            entries.push(BacklogEntry { event_json, since: (now, unix_ms) });
         }
         entries
     }
@@ -217,6 +227,10 @@ impl Backlog {
 
     /// The backend accepted all of it.
     pub(super) fn accepted(&mut self, attempt: &Attempt, now: Moment) {
+        debug_assert!(
+            attempt.group.is_none_or(|id| self.groups.contains_key(&id)),
+            "its group stays"
+        );
         self.acceptances += 1;
         let was_out = std::mem::take(&mut self.refusals_in_a_row) > REFUSALS_IN_A_ROW_MAX
             || self.paused_until > Moment::default();
@@ -250,6 +264,11 @@ impl Backlog {
         if !pause.is_zero() {
             self.paused_until = later(now, pause).max(self.paused_until);
         }
+        debug_assert!(!attempt.entries.is_empty(), "a request has events");
+        debug_assert!(
+            attempt.group.is_none_or(|id| self.groups.contains_key(&id)),
+            "its group stays"
+        );
         let tried = attempt.entries.len();
         let id = attempt.group.unwrap_or_else(|| self.new_group(&attempt.entries, now));
         let is_final = verdict == RetryVerdict::Permanent
@@ -313,75 +332,6 @@ impl Backlog {
         self.release_followers(id, now);
     }
 
-    /// Halves the channels of a group; for a single channel, halves the events that are tried together. The first half
-    /// is next and the second half last, so that good events are found early whether refused events are adjacent or
-    /// not.
-    fn split(&mut self, id: u64, tried: usize, now: Moment) {
-        self.change(id, |group| {
-            group.refusals = 0;
-            group.width = (tried / 2).max(1);
-            group.is_apart = !group.has_several_channels();
-        });
-        self.schedule(id);
-        let Some(group) = self.groups.get(&id) else { return };
-        let mut first: HashSet<Arc<str>> = HashSet::new();
-        if !group.has_several_channels() {
-            return;
-        }
-        let mut all: HashSet<&Arc<str>> = HashSet::new();
-        let half = group.entries.len() / 2;
-        for (number, entry) in group.entries.iter().enumerate() {
-            let channel = &entry.line.channel;
-            if number < half.max(1) {
-                first.insert(channel.clone());
-            }
-            all.insert(channel);
-        }
-        if first.len() == all.len() {
-            // All channels are in the first half: the first one goes by itself.
-            let alone = group.entries.front().map(|entry| entry.line.channel.clone());
-            first = alone.into_iter().collect();
-        }
-        self.move_out(id, now, |entry| !first.contains(&entry.line.channel));
-    }
-
-    /// If the first event itself is at fault, the events after it get a group and no longer wait for it.
-    fn release_followers(&mut self, id: u64, now: Moment) {
-        let is_proven = |group: &RetryGroup| group.proofs >= PROOFS && group.entries.len() > 1;
-        if !self.groups.get(&id).is_some_and(is_proven) {
-            return;
-        }
-        let mut number = 0;
-        self.move_out(id, now, |_| {
-            number += 1;
-            number > 1
-        });
-    }
-
-    /// Moves entries into a new group, with their channels.
-    fn move_out(&mut self, id: u64, now: Moment, mut is_moved: impl FnMut(&BacklogEntry) -> bool) {
-        let mut moved = VecDeque::new();
-        self.change(id, |group| {
-            let entries = std::mem::take(&mut group.entries).into_iter();
-            let (out, rest): (VecDeque<_>, VecDeque<_>) = entries.partition(&mut is_moved);
-            moved = out;
-            group.amount = Amount::default();
-            rest.into_iter().for_each(|entry| group.push_back(entry));
-            group.width = group.entries.len().clamp(1, EVENTS_MAX);
-            for entry in &moved {
-                group.channels.remove(&entry.line.channel);
-            }
-        });
-        let is_isolated = self.groups.get(&id).is_some_and(|group| group.is_isolated);
-        let new = self.new_group(&moved, now);
-        self.change(new, |group| {
-            group.is_isolated = is_isolated;
-            group.width = moved.len().clamp(1, EVENTS_MAX);
-            moved.into_iter().for_each(|entry| group.push_back(entry));
-        });
-        self.schedule(new);
-    }
-
     /// The tried entries of a group are accepted or given up. The remaining entries are due.
     fn resolve_front(&mut self, id: u64, now: Moment) {
         self.change(id, |group| {
@@ -401,8 +351,8 @@ impl Backlog {
         self.next_group += 1;
         let mut is_open = true;
         let channels = of.into_iter().map(|entry| {
-            is_open &= entry.line.class.is_open();
-            entry.line.channel.clone()
+            is_open &= entry.event_json.class.is_open();
+            entry.event_json.channel.clone()
         });
         let channels: HashSet<Arc<str>> = channels.collect();
         for channel in &channels {
@@ -421,7 +371,8 @@ impl Backlog {
             is_open,
             amount: Amount::default(),
         };
-        self.groups.insert(id, group);
+        let before = self.groups.insert(id, group);
+        debug_assert!(before.is_none(), "groups have numbers of their own");
         id
     }
 

@@ -33,9 +33,9 @@ pub(super) struct WaitingEvents {
 }
 
 impl WaitingEvents {
-    pub(super) fn push(&mut self, line: EventJson) {
-        let queue = if line.class.is_open() { &mut self.open } else { &mut self.signed };
-        queue.push_back(line);
+    pub(super) fn push(&mut self, event_json: EventJson) {
+        let queue = if event_json.class.is_open() { &mut self.open } else { &mut self.signed };
+        queue.push_back(event_json);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -48,18 +48,24 @@ impl WaitingEvents {
 
     /// When the oldest of them was queued.
     pub(super) fn oldest_ms(&self) -> Option<u64> {
-        self.signed.front().into_iter().chain(self.open.front()).map(|line| line.queued_ms).min()
+        self.signed
+            .front()
+            .into_iter()
+            .chain(self.open.front())
+            .map(|event_json| event_json.queued_ms)
+            .min()
     }
 
     pub(super) fn pop_if(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<EventJson> {
         let queue = if self.signed.is_empty() { &mut self.open } else { &mut self.signed };
-        queue.pop_front_if(|line| fits(line))
+        queue.pop_front_if(|event_json| fits(event_json))
     }
 
     /// Whether the events fill a request, so that waiting for more is useless.
     pub(super) fn is_full(&self) -> bool {
         self.signed.len() + self.open.len() >= EVENTS_MAX || {
-            let mut bytes = self.signed.iter().chain(&self.open).map(|line| line.json.len());
+            let mut bytes =
+                self.signed.iter().chain(&self.open).map(|event_json| event_json.json.len());
             bytes.try_fold(0, |sum, more| (sum + more < BYTES_MAX).then_some(sum + more)).is_none()
         }
     }
@@ -73,32 +79,33 @@ pub(super) struct Amount {
 }
 
 impl Amount {
-    pub(super) fn add(&mut self, line: &EventJson) {
+    pub(super) fn add(&mut self, event_json: &EventJson) {
         self.events += 1;
-        self.bytes += line.json.len();
+        self.bytes += event_json.json.len();
     }
 
-    pub(super) fn remove(&mut self, line: &EventJson) {
+    pub(super) fn remove(&mut self, event_json: &EventJson) {
+        debug_assert!(self.events > 0 && self.bytes >= event_json.json.len(), "`add` counted it");
         self.events = self.events.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(line.json.len());
+        self.bytes = self.bytes.saturating_sub(event_json.json.len());
     }
 }
 
 /// By class; bytes of the events alone.
-pub(super) fn amounts<'a>(lines: impl IntoIterator<Item = &'a EventJson>) -> [Amount; CLASSES] {
+pub(super) fn amounts<'a>(events: impl IntoIterator<Item = &'a EventJson>) -> [Amount; CLASSES] {
     let mut amounts = [Amount::default(); CLASSES];
-    lines.into_iter().for_each(|line| amounts[line.class as usize].add(line));
+    events.into_iter().for_each(|event_json| amounts[event_json.class as usize].add(event_json));
     amounts
 }
 
 /// `{"time_ms":…,"events":[…]}`.
-pub(super) fn body<'a>(lines: impl IntoIterator<Item = &'a EventJson>, unix_ms: u64) -> Vec<u8> {
+pub(super) fn body<'a>(events: impl IntoIterator<Item = &'a EventJson>, unix_ms: u64) -> Vec<u8> {
     let mut body = format!("{{\"time_ms\":{unix_ms},\"events\":[").into_bytes();
-    for (number, line) in lines.into_iter().enumerate() {
+    for (number, event_json) in events.into_iter().enumerate() {
         if number > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(&line.json);
+        body.extend_from_slice(&event_json.json);
     }
     body.extend_from_slice(b"]}");
     body
@@ -108,7 +115,7 @@ pub(super) fn body<'a>(lines: impl IntoIterator<Item = &'a EventJson>, unix_ms: 
 mod tests {
     use super::*;
 
-    fn line(class: Class, json: &str) -> EventJson {
+    fn event_json(class: Class, json: &str) -> EventJson {
         let json = json.as_bytes().into();
         EventJson {
             class,
@@ -121,7 +128,7 @@ mod tests {
 
     fn lines(texts: &[&str]) -> WaitingEvents {
         let mut waiting = WaitingEvents::default();
-        texts.iter().for_each(|text| waiting.push(line(Class::Open, text)));
+        texts.iter().for_each(|text| waiting.push(event_json(Class::Open, text)));
         waiting
     }
 
@@ -131,7 +138,7 @@ mod tests {
         for (class, text) in
             [(Class::Open, "1"), (Class::Client, "2"), (Class::Open, "3"), (Class::Member, "4")]
         {
-            waiting.push(line(class, text));
+            waiting.push(event_json(class, text));
         }
         let all: Vec<EventJson> = std::iter::from_fn(|| waiting.pop_if(|_| true)).collect();
         assert!(waiting.is_empty());
@@ -144,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_body_is_one_object() {
-        let all = [line(Class::Open, "{\"a\":1}"), line(Class::Open, "{}")];
+        let all = [event_json(Class::Open, "{\"a\":1}"), event_json(Class::Open, "{}")];
         let expected = br#"{"time_ms":1700000000123,"events":[{"a":1},{}]}"#;
         assert_eq!(body(&all, 1_700_000_000_123), expected);
         assert_eq!(amounts(&all)[Class::Open as usize], Amount { events: 2, bytes: 9 });

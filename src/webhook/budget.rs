@@ -115,8 +115,11 @@ impl RingBudget {
     /// An event has left the ring.
     pub(super) fn release(&self, app: AppIndex, class: Class) {
         if let Some(events) = self.row(app) {
-            events[class as usize].fetch_sub(1, Ordering::Relaxed);
-            self.open.fetch_sub(usize::from(class == Class::Open), Ordering::Relaxed);
+            let before = events[class as usize].fetch_sub(1, Ordering::Relaxed);
+            debug_assert!(before > 0, "`take` has counted it");
+            let is_open = usize::from(class == Class::Open);
+            let before = self.open.fetch_sub(is_open, Ordering::Relaxed);
+            debug_assert!(before >= is_open, "`take` has counted it");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The thread between workers and senders. It empties the rings, passes events through the gate, and queues them for
 //! endpoints.
 //!
-//! It waits for events only, never for an endpoint. So if a ring is full, the workers produce more than it can read.
+//! It waits for events only, never for an endpoint. So a ring is full only if the workers produce more than this
+//! thread can read.
 //! Starts a sender when an endpoint has events, and reports dropped events. Limits: `EVENTS_PER_PASS` for fairness
 //! between rings; `budget.rs` for the rest.
 
@@ -41,7 +42,7 @@ const PAUSE_AFTER_LITTLE: Duration = Duration::from_millis(5);
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 /// How often the end checks whether an endpoint is still worth waiting for.
 const END_STEP: Duration = Duration::from_millis(50);
-/// Senders of endpoints that are gone and still have events, which the end waits for.
+/// Senders of removed endpoints that still have events, for which the end of the server waits.
 const LEAVING_MAX: usize = WEBHOOKS_MAX;
 /// Losses of one kind are reported once in this time.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -118,7 +119,7 @@ pub(super) struct Dispatcher {
     /// Those of `common`.
     apps: Arc<Apps>,
     endpoints: Vec<Endpoint>,
-    /// Senders of endpoints that are gone, while events wait for them.
+    /// Senders of removed endpoints, while events wait for them.
     leaving: Vec<EndedSender>,
     /// By app: its endpoints.
     endpoints_of: Vec<Vec<usize>>,
@@ -246,6 +247,7 @@ impl Dispatcher {
                 self.gate.accept(class, event, now, &mut self.passed);
             }
         }
+        self.common.counters.leaves_released_early.add(self.gate.take_released_early());
         self.route();
         taken
     }
@@ -271,14 +273,14 @@ impl Dispatcher {
                 self.follow_changes();
             }
             let webhooks = &self.apps.get(event.app).webhooks;
-            let mut line: Option<EventJson> = None;
+            let mut event_json: Option<EventJson> = None;
             for &at in &self.endpoints_of[usize::from(event.app.0)] {
                 let endpoint = &mut self.endpoints[at];
                 if !webhooks[endpoint.index].wants(event.kind(), &event.channel) {
                     continue;
                 }
-                let line = line.get_or_insert_with(|| written(class, &event));
-                if let Err(why) = endpoint.queue(line, &self.common, &self.alive) {
+                let event_json = event_json.get_or_insert_with(|| written(class, &event));
+                if let Err(why) = endpoint.queue(event_json, &self.common, &self.alive) {
                     let kind = event.kind() as usize;
                     self.common.counters.dropped_at_queues.add(1);
                     self.common.counters.dropped_at_queues_of.add(kind, 1);
@@ -308,9 +310,9 @@ impl Dispatcher {
             false
         });
         let dropped = self.common.counters.dropped_by_workers_of.get();
-        for (kind, told) in self.workers_losses_reported.iter_mut().enumerate() {
-            self.workers_losses.events[kind] += dropped[kind] - *told;
-            *told = dropped[kind];
+        for (kind, reported) in self.workers_losses_reported.iter_mut().enumerate() {
+            self.workers_losses.events[kind] += dropped[kind] - *reported;
+            *reported = dropped[kind];
         }
         if let Some(events) = self.workers_losses.due(now) {
             tracing::warn!(
@@ -337,19 +339,16 @@ impl Dispatcher {
             let ended = self.all_ended.recv_timeout(left.min(END_STEP));
             let now = clock.now();
             // An endpoint that only refuses gets no more than a moment, so that it does not delay the end.
-            let is_worth_waiting = rests
-                .iter()
-                .any(|pause_after_little| pause_after_little.may_accept(start, now, failing_end));
+            let is_worth_waiting =
+                rests.iter().any(|sender| sender.may_accept(start, now, failing_end));
             if ended == Err(RecvTimeoutError::Disconnected) || left.is_zero() || !is_worth_waiting {
                 break;
             }
         }
         self.common.stop.store(true, Ordering::Release);
         // Before the connections are cut, so that what is counted here is what the endpoints did not accept.
-        for pause_after_little in
-            rests.iter().filter(|pause_after_little| pause_after_little.events() > 0)
-        {
-            let (target, discarded) = (&pause_after_little.target, pause_after_little.discarded());
+        for ended in rests.iter().filter(|ended| ended.events() > 0) {
+            let (target, discarded) = (&ended.target, ended.discarded());
             self.common.counters.lost_at_end.add(discarded.count() as u64);
             let app = &self.apps.get(target.app).id;
             tracing::warn!(
@@ -371,11 +370,11 @@ impl Endpoint {
     /// When it is dropped.
     fn queue(
         &mut self,
-        line: &EventJson,
+        event_json: &EventJson,
         common: &Arc<Common>,
         alive: &Sender<Infallible>,
     ) -> Result<(), DropReason> {
-        match self.sender.as_ref().map(|sender| sender.push(line, common)) {
+        match self.sender.as_ref().map(|sender| sender.push(event_json, common)) {
             Some(Ok(())) => return Ok(()),
             Some(Err(PushError::Full)) => return Err(DropReason::Full),
             Some(Err(PushError::Ended)) | None => {}
@@ -383,11 +382,11 @@ impl Endpoint {
         self.sender = None;
         let sender =
             sender::start(common, &self.target, alive.clone()).map_err(|_| DropReason::NoThread)?;
-        self.sender.insert(sender).push(line, common).map_err(|_| DropReason::Full)
+        self.sender.insert(sender).push(event_json, common).map_err(|_| DropReason::Full)
     }
 }
 
-/// The endpoints of these apps, by app, and those of before that are gone. An endpoint with the same app and URL goes
+/// The endpoints of these apps, by app, and earlier ones that were removed. An endpoint with the same app and URL goes
 /// on.
 fn endpoints(
     apps: &Apps,

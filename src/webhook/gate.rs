@@ -3,8 +3,9 @@
 //!
 //! A leave is delayed by the debounce time, and a join in that time cancels both. A cache miss of one channel passes
 //! once in `MISS_QUIET_MS`. Events of one channel come from its home core, so they arrive in order, and only leaves are
-//! delayed. A join never overtakes its leave: within the debounce time both are discarded, and after it the leave was
-//! sent first.
+//! delayed. A join never overtakes its leave: while the leave is delayed both are discarded, and later the leave was
+//! sent first. A leave is delayed for less than the debounce time only if its app and class have too many
+//! (`DELAYED_MAX`), or the server ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ type GateClass = (AppIndex, Class);
 
 /// A channel, or a user in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct GateKey {
+struct DelayedName {
     app: AppIndex,
     channel: Arc<str>,
     user: Option<Box<str>>,
@@ -50,8 +51,10 @@ pub(super) struct Gate {
     /// The keys of `delayed` of each app and class that has any.
     groups: HashMap<GateClass, BTreeSet<u64>>,
     /// The key of `delayed` for each channel or user in it.
-    key_by_subject: HashMap<GateKey, u64>,
+    delayed_by_name: HashMap<DelayedName, u64>,
     next_key: u64,
+    /// Leaves that were sent before they were due, because `delayed` was full.
+    released_early: u64,
     misses_sent: HashSet<(AppIndex, Arc<str>)>,
     /// The same channels, each with the end of its quiet time, oldest first.
     misses_by_age: VecDeque<(Moment, AppIndex, Arc<str>)>,
@@ -64,8 +67,9 @@ impl Gate {
             delayed_max: DELAYED_MAX,
             delayed: BTreeMap::new(),
             groups: HashMap::new(),
-            key_by_subject: HashMap::new(),
+            delayed_by_name: HashMap::new(),
             next_key: 0,
+            released_early: 0,
             misses_sent: HashSet::new(),
             misses_by_age: VecDeque::new(),
         }
@@ -82,7 +86,7 @@ impl Gate {
         self.release(now, out);
         match movement(&event.what) {
             Some(Move::Came(user)) => {
-                if !self.take(&subject(&event, user)) {
+                if !self.take(&name_of(&event, user)) {
                     out.push((class, event));
                 }
             }
@@ -106,6 +110,10 @@ impl Gate {
         while !self.delayed.is_empty() {
             self.release_oldest(out);
         }
+        debug_assert!(
+            self.groups.is_empty() && self.delayed_by_name.is_empty(),
+            "nothing is delayed"
+        );
     }
 
     /// When `release` has something to do next.
@@ -121,8 +129,8 @@ impl Gate {
         now: Moment,
         out: &mut Vec<ClassedEvent>,
     ) {
-        let subject = subject(&event, user);
-        if self.key_by_subject.contains_key(&subject) {
+        let name = name_of(&event, user);
+        if self.delayed_by_name.contains_key(&name) {
             // The join between two leaves was lost, because a worker's ring was full.
             return;
         }
@@ -133,13 +141,15 @@ impl Gate {
         let due = Moment(now.0.saturating_add(self.debounce_ms));
         self.groups.entry(group).or_default().insert(self.next_key);
         self.delayed.insert(self.next_key, (due, class, event));
-        self.key_by_subject.insert(subject, self.next_key);
+        self.delayed_by_name.insert(name, self.next_key);
         self.next_key += 1;
+        debug_assert!(self.delayed.len() <= self.delayed_max.max(1), "room was made");
+        debug_assert_eq!(self.delayed.len(), self.delayed_by_name.len(), "one delay for each name");
     }
 
     /// Cancels a delayed leave; returns whether there was one.
-    fn take(&mut self, subject: &GateKey) -> bool {
-        let Some(key) = self.key_by_subject.remove(subject) else { return false };
+    fn take(&mut self, name: &DelayedName) -> bool {
+        let Some(key) = self.delayed_by_name.remove(name) else { return false };
         self.remove(key).is_some()
     }
 
@@ -152,6 +162,7 @@ impl Gate {
                 self.groups.remove(&group);
             }
         }
+        debug_assert_eq!(self.delayed.is_empty(), self.groups.is_empty(), "groups name delays");
         Some((class, event))
     }
 
@@ -169,13 +180,19 @@ impl Gate {
         let largest = || self.groups.values().max_by_key(|keys| keys.len());
         if let Some(key) = own.or_else(largest).and_then(|keys| keys.first().copied()) {
             self.release_one(key, out);
+            self.released_early += 1;
         }
+    }
+
+    /// Leaves that were sent before they were due since the last call.
+    pub(super) fn take_released_early(&mut self) -> u64 {
+        std::mem::take(&mut self.released_early)
     }
 
     fn release_one(&mut self, key: u64, out: &mut Vec<ClassedEvent>) {
         let Some((class, event)) = self.remove(key) else { return };
         if let Some(Move::Left(user)) = movement(&event.what) {
-            self.key_by_subject.remove(&subject(&event, user));
+            self.delayed_by_name.remove(&name_of(&event, user));
         }
         out.push((class, event));
     }
@@ -211,8 +228,8 @@ fn movement(what: &Happening) -> Option<Move> {
     }
 }
 
-fn subject(event: &WebhookEvent, user: Option<Box<str>>) -> GateKey {
-    GateKey { app: event.app, channel: event.channel.clone(), user }
+fn name_of(event: &WebhookEvent, user: Option<Box<str>>) -> DelayedName {
+    DelayedName { app: event.app, channel: event.channel.clone(), user }
 }
 
 #[cfg(test)]
@@ -247,45 +264,45 @@ mod tests {
 
     /// Runs a list of (time, channel, what) and gives what came out with the time at which it did.
     fn run(gate: &mut Gate, list: Vec<(u64, &str, Happening)>) -> Vec<(u64, String, Happening)> {
-        let mut told = Vec::new();
+        let mut sent = Vec::new();
         for (at, channel, what) in list {
             let mut out = Vec::new();
             gate.accept(Class::Open, event(channel, what), Moment(at), &mut out);
-            told.extend(
+            sent.extend(
                 out.into_iter().map(|(_, event)| (at, event.channel.to_string(), event.what)),
             );
         }
-        told
+        sent
     }
 
     #[test]
     fn a_reload_within_the_debounce_time_sends_no_webhook() {
         for user in [None, Some(7)] {
             let mut gate = gate();
-            let told = run(
+            let sent = run(
                 &mut gate,
                 vec![(0, "a", came(user)), (5, "a", left(user)), (3_004, "a", came(user))],
             );
-            assert_eq!(told, [(0, "a".to_owned(), came(user))]);
-            assert_eq!((gate.next_due(), gate.key_by_subject.len()), (None, 0));
+            assert_eq!(sent, [(0, "a".to_owned(), came(user))]);
+            assert_eq!((gate.next_due(), gate.delayed_by_name.len()), (None, 0));
         }
     }
 
     #[test]
     fn a_join_after_the_debounce_time_is_sent_after_the_leave() {
         let mut gate = gate();
-        let told = run(
+        let sent = run(
             &mut gate,
             vec![(0, "a", left(None)), (0, "b", left(Some(1))), (3_000, "a", came(None))],
         );
         let expected = [("a", left(None)), ("b", left(Some(1))), ("a", came(None))];
-        assert_eq!(told, expected.map(|(channel, what)| (3_000, channel.to_owned(), what)));
+        assert_eq!(sent, expected.map(|(channel, what)| (3_000, channel.to_owned(), what)));
     }
 
     #[test]
     fn only_the_same_app_channel_and_user_undoes() {
         let mut gate = gate();
-        let told = run(
+        let sent = run(
             &mut gate,
             vec![
                 (0, "a", left(Some(1))),
@@ -294,7 +311,7 @@ mod tests {
                 (1, "a", came(None)),
             ],
         );
-        assert_eq!(told.len(), 3);
+        assert_eq!(sent.len(), 3);
         let other = WebhookEvent { app: AppIndex(1), channel: "a".into(), what: came(Some(1)) };
         let mut out = Vec::new();
         gate.accept(Class::Open, other, Moment(2), &mut out);
@@ -304,8 +321,8 @@ mod tests {
     #[test]
     fn without_debounce_all_passes() {
         let mut gate = Gate::new(Duration::ZERO);
-        let told = run(&mut gate, vec![(0, "a", left(None)), (0, "a", came(None))]);
-        assert_eq!((told.len(), gate.next_due()), (2, None));
+        let sent = run(&mut gate, vec![(0, "a", left(None)), (0, "a", came(None))]);
+        assert_eq!((sent.len(), gate.next_due()), (2, None));
     }
 
     #[test]
@@ -314,12 +331,13 @@ mod tests {
         gate.delayed_max = 2;
         let list = vec![(0, "a", left(None)), (1, "b", left(None)), (2, "c", left(None))];
         assert_eq!(run(&mut gate, list), [(2, "a".to_owned(), left(None))]);
+        assert_eq!([gate.take_released_early(), gate.take_released_early()], [1, 0]);
         // A leave that was sent early is not cancelled.
         assert_eq!(run(&mut gate, vec![(3, "a", came(None))]).len(), 1);
         let mut out = Vec::new();
         gate.release_all(&mut out);
         let channels: Vec<&str> = out.iter().map(|(_, event)| &*event.channel).collect();
-        assert_eq!((channels, gate.key_by_subject.len()), (vec!["b", "c"], 0));
+        assert_eq!((channels, gate.delayed_by_name.len()), (vec!["b", "c"], 0));
     }
 
     /// A flood on public channels once ended the delay of all other leaves.
@@ -360,8 +378,8 @@ mod tests {
         let mut gate = gate();
         let miss = Happening::CacheMiss;
         let times = [0, 1, 9_999, 10_000, 19_999, 20_000];
-        let told = run(&mut gate, times.map(|at| (at, "a", miss.clone())).to_vec());
-        let at: Vec<u64> = told.iter().map(|(at, ..)| *at).collect();
+        let sent = run(&mut gate, times.map(|at| (at, "a", miss.clone())).to_vec());
+        let at: Vec<u64> = sent.iter().map(|(at, ..)| *at).collect();
         assert_eq!(at, [0, 10_000, 20_000]);
         assert_eq!(run(&mut gate, vec![(20_001, "b", miss.clone())]).len(), 1);
         // Memory is bounded; nothing is lost by that.
@@ -379,7 +397,7 @@ mod tests {
         /// Joins and leaves alternate in the sent events, no cancelled leave is sent, each leave is sent in time, and
         /// at the end the backend has the true state.
         #[test]
-        fn the_backend_ends_with_the_truth(
+        fn the_backend_ends_with_the_right_state(
             delayed_max in 1_usize..6,
             steps in proptest::collection::vec((0_u64..4_000, 0_u8..4, proptest::option::of(0_u8..2)), 0..80),
         ) {
@@ -388,7 +406,7 @@ mod tests {
             let mut now = 0;
             let mut truth: HashMap<(u8, Option<u8>), bool> = HashMap::new();
             let mut left_at = HashMap::new();
-            let mut told = Vec::new();
+            let mut sent = Vec::new();
             for (pause, channel, user) in steps {
                 now += pause;
                 let here = truth.entry((channel, user)).or_default();
@@ -400,17 +418,17 @@ mod tests {
                 let mut out = Vec::new();
                 let class = [Class::Member, Class::Client, Class::Open][usize::from(channel % 3)];
                 gate.accept(class, event(&channel.to_string(), what), Moment(now), &mut out);
-                told.extend(out);
-                prop_assert!(gate.delayed.len() <= delayed_max && gate.key_by_subject.len() == gate.delayed.len());
+                sent.extend(out);
+                prop_assert!(gate.delayed.len() <= delayed_max && gate.delayed_by_name.len() == gate.delayed.len());
                 let grouped: usize = gate.groups.values().map(BTreeSet::len).sum();
                 prop_assert_eq!(grouped, gate.delayed.len());
                 for (due, _, delayed) in gate.delayed.values() {
                     prop_assert!(now < due.0 && due.0 <= now + DEBOUNCE_MS, "{delayed:?}");
                 }
             }
-            gate.release_all(&mut told);
+            gate.release_all(&mut sent);
             let mut believed: HashMap<(u8, Option<u8>), bool> = HashMap::new();
-            for (_, event) in told {
+            for (_, event) in sent {
                 let (user, came) = match movement(&event.what) {
                     Some(Move::Came(user)) => (user, true),
                     Some(Move::Left(user)) => (user, false),

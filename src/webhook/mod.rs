@@ -149,7 +149,7 @@ pub(crate) struct WebhookChanges {
 
 impl WebhookChanges {
     /// The apps from now on, with their endpoints. Call it before a worker uses them. An endpoint that stays keeps what
-    /// waits for it. What waits for one that is gone is still sent there.
+    /// waits for it. Events that wait for a removed endpoint are still sent there.
     pub(crate) fn apply(&self, apps: Arc<Apps>) {
         // The dispatcher has ended if this fails, and then nothing is sent any longer.
         self.changes.send(apps).ok();

@@ -87,8 +87,8 @@ impl Sender {
         // On Linux a thread has its own niceness. Without it the sender works as well.
         rustix::process::setpriority_process(None, NICE).ok();
         while let Some(attempt) = self.next_attempt() {
-            self.sample(attempt.lines().next());
-            let body = batch::body(attempt.lines(), attempt.unix_ms());
+            self.sample(attempt.events().next());
+            let body = batch::body(attempt.events(), attempt.unix_ms());
             self.common.counters.requests.add(1);
             let apps = self.common.apps.get();
             let app = apps.get(self.target.app);
@@ -109,7 +109,7 @@ impl Sender {
     /// Waits for what is to be posted next; `None` to end.
     fn next_attempt(&mut self) -> Option<Attempt> {
         let common = self.common.clone();
-        let mut has_lingered = false;
+        let mut has_waited = false;
         while !common.stop.load(Ordering::Acquire) {
             self.drain();
             // It stays while the request is under way, because its events wait until they are accepted.
@@ -118,10 +118,10 @@ impl Sender {
             self.report_given_up(now);
             if !self.is_open {
                 self.backlog.hurry(now);
-            } else if !has_lingered && self.backlog.wants_more(now) {
+            } else if !has_waited && self.backlog.wants_more(now) {
                 // Events come in bursts; one request for a burst costs both sides less.
-                linger(common.settings.linger);
-                has_lingered = true;
+                wait_for_more(common.settings.batch_delay);
+                has_waited = true;
                 continue;
             }
             let (next, given_up) = self.backlog.next(now, unix_ms());
@@ -145,8 +145,8 @@ impl Sender {
     }
 
     /// Stores a waiting event, for the log line about discarded events at the end.
-    fn sample(&self, line: Option<&EventJson>) {
-        let sample = line.map(|line| (line.kind, line.channel.clone()));
+    fn sample(&self, event_json: Option<&EventJson>) {
+        let sample = event_json.map(|event_json| (event_json.kind, event_json.channel.clone()));
         *self.load.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
 
@@ -162,7 +162,7 @@ impl Sender {
         }
         let time = self.common.clock.until(self.or_report(until));
         match self.queue.recv_timeout(time) {
-            Ok(line) => self.backlog.push(line),
+            Ok(event_json) => self.backlog.push(event_json),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => self.is_open = false,
         }
@@ -175,7 +175,7 @@ impl Sender {
     /// Waits for the next event; `true` if none comes and the sender ends.
     fn ends_idle(&mut self) -> bool {
         match self.queue.recv_timeout(self.common.settings.idle) {
-            Ok(line) => self.backlog.push(line),
+            Ok(event_json) => self.backlog.push(event_json),
             Err(RecvTimeoutError::Disconnected) => self.is_open = false,
             Err(RecvTimeoutError::Timeout) => {
                 let events = &self.load.events;
@@ -190,7 +190,7 @@ impl Sender {
     fn drain(&mut self) {
         loop {
             match self.queue.try_recv() {
-                Ok(line) => self.backlog.push(line),
+                Ok(event_json) => self.backlog.push(event_json),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.is_open = false;
@@ -206,7 +206,7 @@ impl Sender {
         self.common.counters.set_failing(self.target.number, None);
         self.common.counters.delivered.add(attempt.entries.len() as u64);
         self.backlog.accepted(attempt, now);
-        self.take_off(attempt.lines());
+        self.take_off(attempt.events());
         if self.backlog.is_clean() {
             self.report_recovered();
         }
@@ -236,19 +236,19 @@ impl Sender {
         let counters = self.common.counters.clone();
         for (entry, why) in given_up {
             counters.given_up.add(1);
-            counters.given_up_of.add(entry.line.kind as usize, 1);
-            self.report.note_given_up(&entry.line, *why, &self.failure);
+            counters.given_up_of.add(entry.event_json.kind as usize, 1);
+            self.report.note_given_up(&entry.event_json, *why, &self.failure);
         }
-        self.take_off(given_up.iter().map(|(entry, _)| &entry.line));
+        self.take_off(given_up.iter().map(|(entry, _)| &entry.event_json));
     }
 
     /// Subtracts events that no longer wait.
-    fn take_off<'a>(&self, lines: impl Iterator<Item = &'a EventJson>) {
+    fn take_off<'a>(&self, events: impl Iterator<Item = &'a EventJson>) {
         let by_kind = &self.load.by_kind;
-        let lines = lines.inspect(|line| {
-            by_kind[line.kind as usize].fetch_sub(1, Ordering::Relaxed);
+        let events = events.inspect(|event_json| {
+            by_kind[event_json.kind as usize].fetch_sub(1, Ordering::Relaxed);
         });
-        let amounts = batch::amounts(lines);
+        let amounts = batch::amounts(events);
         for (amount, load) in amounts.iter().zip(&self.load.by_class) {
             self.common.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
             load.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
@@ -271,13 +271,13 @@ impl Sender {
             None => ("delivered", "accepted it".to_owned()),
             Some(failure) => ("failed", failure.to_string()),
         };
-        let text = report::attempt(&self.target.shown, attempt.lines(), &outcome);
+        let text = report::attempt(&self.target.shown, attempt.events(), &outcome);
         self.common.live.push_webhook(LiveEvent {
             unix_ms: unix_ms(),
             kind: LiveKind::Webhook,
             app: Some(self.target.app),
             socket_id: None,
-            channel: attempt.lines().next().map(|line| line.channel.clone()),
+            channel: attempt.events().next().map(|event_json| event_json.channel.clone()),
             cause,
             text: live::beginning(text.as_bytes()),
         });
@@ -324,6 +324,6 @@ impl Sender {
     clippy::disallowed_methods,
     reason = "this thread is one endpoint's, and waits on purpose"
 )]
-fn linger(time: Duration) {
+fn wait_for_more(time: Duration) {
     std::thread::sleep(time);
 }

@@ -28,7 +28,7 @@ pub(crate) struct WebhookSettings {
     /// Pause after the first failed attempt; it doubles with each.
     pub retry_first: Duration,
     /// How long a sender waits for more events before it posts those it has.
-    pub linger: Duration,
+    pub batch_delay: Duration,
     /// Time without events after which a sender ends.
     pub idle: Duration,
     /// Time at the end for an endpoint that refuses everything.
@@ -47,7 +47,7 @@ impl WebhookSettings {
             debounce: Duration::from_millis(config.webhook_debounce_ms.into()),
             queue_events_max: config.webhook_queue_events_max,
             retry_first: Duration::from_secs(1),
-            linger: Duration::from_millis(20),
+            batch_delay: Duration::from_millis(20),
             idle: Duration::from_secs(10),
             failing_end: Duration::from_secs(1),
             // If many clients leave at once, one worker sends all their events in one tick.

@@ -1,7 +1,7 @@
 //! The configuration of TLS handshakes, as the control thread passes it to workers: certificates and ticket keys.
 //!
-//! A worker looks for the last one once a second (`latest.rs`). An old configuration is freed when no worker has it and
-//! its handshakes have ended. `server/certificates.rs` makes new ones.
+//! A worker looks for the newest configuration once a second (`latest.rs`). An old configuration is freed when no
+//! worker has it and its handshakes have ended. `server/certificates.rs` makes new ones.
 
 use std::sync::Arc;
 

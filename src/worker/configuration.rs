@@ -2,6 +2,7 @@
 //!
 //! A worker looks for the next one at the beginning of each tick (`latest.rs`), applies every configuration in its
 //! order, and reports that, so the main thread knows when all cores have one. `server/change` makes new ones.
+//! No limits: a configuration is freed when no worker has it any longer.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -45,7 +46,7 @@ impl RunningConfiguration {
 /// A configuration for workers, and the next one if there is one.
 pub(crate) type ConfigurationLink = ValueLink<SentConfiguration>;
 
-/// A configuration, and who is told that it is in use.
+/// A configuration, and the receivers of the report that it is in use.
 #[derive(Debug)]
 pub(crate) struct SentConfiguration {
     pub configuration: Arc<RunningConfiguration>,

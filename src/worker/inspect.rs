@@ -47,7 +47,7 @@ pub(crate) enum DeskRequest {
 /// What a worker has answered.
 #[derive(Debug)]
 pub(crate) enum DeskReply {
-    Found(Box<Found>),
+    Found(Box<InspectionReply>),
     Published(Response),
     Ended(AccessEnd),
     /// Of all cores, and of the nodes that answered in time.
@@ -57,7 +57,7 @@ pub(crate) enum DeskReply {
 
 /// The answer to a question.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct InspectionReply {
     pub findings: Findings,
     /// For the inside of a connection.
     pub socket: Option<SocketFacts>,
@@ -74,7 +74,7 @@ pub(crate) struct SocketFacts {
 
 #[expect(
     clippy::disallowed_types,
-    reason = "held for a push, a pop or a store; a worker only tries, and only if somebody asks"
+    reason = "locked for a push, a pop or a store, and by a worker only if an operator asks"
 )]
 type Locked<T> = std::sync::Mutex<T>;
 
@@ -208,7 +208,7 @@ impl<K: HostKernel> Worker<K> {
     }
 
     /// Works on one task for one slice.
-    pub(super) fn attend(&mut self) {
+    pub(super) fn serve_desk(&mut self) {
         self.pass_answers_on();
         let work = self.desk_work.take().filter(|work| !work.is_abandoned());
         let work = work.or_else(|| {
@@ -240,7 +240,7 @@ impl<K: HostKernel> Worker<K> {
                 }
                 let findings = std::mem::take(&mut work.inspector.findings);
                 let socket = findings.inside.as_ref().map(|inside| self.facts(inside.row.key.slot));
-                Some(DeskReply::Found(Box::new(Found { findings, socket })))
+                Some(DeskReply::Found(Box::new(InspectionReply { findings, socket })))
             }
             DeskRequest::Publish { app, request } => {
                 Some(DeskReply::Published(self.core.publish_for_operator(*app, request)))

@@ -1,7 +1,8 @@
 //! How a value that changes reaches other threads.
 //!
-//! Workers follow links, so that nothing is locked on a core: each value has a link to the next one, and a value is
-//! freed when no thread has it. Threads that are no workers read `LatestValue`. Both know nothing of the values.
+//! Values form a list: each has a pointer to the next one. A worker keeps its current value and looks at that pointer,
+//! so that nothing is locked on a core. A value is freed when no thread has it. Threads that are no workers read
+//! `LatestValue`, which has a lock. Both know nothing of the values. No limits: values that no thread has are freed.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, PoisonError};

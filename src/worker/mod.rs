@@ -159,7 +159,7 @@ fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, 
         }
     }
     if let Some((rendezvous, listener)) = incoming {
-        worker.arrive(&rendezvous, &listener);
+        worker.receive_transfer(&rendezvous, &listener);
     }
     worker.serve();
 }
@@ -252,7 +252,7 @@ impl<K: HostKernel> Worker<K> {
     }
 
     /// Receives the connections of the old process. The worker has been paused since its start.
-    fn arrive(&mut self, rendezvous: &Rendezvous, listener: &UnixListener) {
+    fn receive_transfer(&mut self, rendezvous: &Rendezvous, listener: &UnixListener) {
         self.core.set_transferring(true);
         self.core.pause();
         self.core.shard.advance(self.clock.now());
@@ -274,7 +274,7 @@ impl<K: HostKernel> Worker<K> {
         let began_ns = self.core.reactor.kernel.stamp();
         let stage = self.shared.phase.stage();
         let now = self.clock.now();
-        self.follow();
+        self.apply_phase();
         self.follow_configuration();
         self.heartbeat(now);
         self.core.http.unix_seconds = time::unix_seconds();
@@ -289,7 +289,7 @@ impl<K: HostKernel> Worker<K> {
         }
         self.core.tick();
         if self.is_asked() || self.awaits_answers() {
-            self.attend();
+            self.serve_desk();
             self.core.settle();
         }
         self.read_redis();
@@ -303,8 +303,8 @@ impl<K: HostKernel> Worker<K> {
         self.write_access();
         self.settle_accounts();
         self.core.note_gauges();
-        if self.shared.phase.is_moving() {
-            self.show();
+        if self.shared.phase.is_transferring() {
+            self.publish_gauges();
         }
         if self.drain.is_done {
             self.shared.drained_ticks[usize::from(self.core.mailbox.core())]
@@ -379,14 +379,14 @@ impl<K: HostKernel> Worker<K> {
     }
 
     /// Follows a change of the phase, including a transfer that is cancelled.
-    fn follow(&mut self) {
+    fn apply_phase(&mut self) {
         if self.shared.phase.is_leaving() && self.core.is_paused() {
             self.send_all();
         }
         let phase = &self.shared.phase;
         self.core.http.accepts = phase.is_running();
         self.core.http.unready = self.shared.unready.load(Ordering::Relaxed);
-        self.core.set_transferring(phase.is_moving());
+        self.core.set_transferring(phase.is_transferring());
         let pauses = phase.is_paused();
         if pauses && !self.core.is_paused() {
             self.core.pause();
@@ -438,13 +438,13 @@ fn shard_settings(
         verbose_errors: running.verbose_errors,
         debug: running.debug,
         node: shared.redis.as_ref().map(|redis| redis.node),
-        webhook_linger_seconds: match shared.config.webhook_debounce_ms {
+        pending_leave_seconds: match shared.config.webhook_debounce_ms {
             0 => 0,
             // Longer than the debounce time, because the clocks of nodes differ.
             debounce => debounce.div_ceil(1_000) + 1,
         },
         pace: Pace::default(),
-        topic_linger_beats: Settings::TOPIC_LINGER_BEATS,
+        topic_idle_seconds: Settings::TOPIC_IDLE_SECONDS,
         metrics: shared.metrics[usize::from(mailbox.core())].clone(),
     }
 }

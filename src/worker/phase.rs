@@ -2,6 +2,7 @@
 //!
 //! States: waiting for an old process, running, waiting for HTTP sessions, paused, leaving, draining, retiring,
 //! stopped. ARCHITECTURE.md (glossary, "phase") and `worker/transfer` describe the order.
+//! No limits: one atomic word for the process.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -67,7 +68,7 @@ impl Phase {
     }
 
     /// A transfer to or from another process is in progress.
-    pub(super) fn is_moving(&self) -> bool {
+    pub(super) fn is_transferring(&self) -> bool {
         matches!(self.stage(), Self::WAITING | Self::PAUSED | Self::LEAVING)
     }
 

@@ -66,7 +66,7 @@ fn allowed_origins_count_by_the_names_that_projects_on_reverb_use() {
 }
 
 #[test]
-fn what_can_never_match_is_refused_with_the_reason() {
+fn a_value_that_can_never_match_is_refused_with_the_reason() {
     for (dotenv, part) in [
         (
             "RINGVERB_ALLOWED_ORIGINS=https://a.test/app",
@@ -244,7 +244,7 @@ fn a_path_prefix_works_in_both_spellings() {
 }
 
 #[test]
-fn the_start_message_says_which_folder_and_files_were_read() {
+fn the_start_message_names_the_folder_and_the_files() {
     let text = |setup: Setup| {
         let mut server = setup.start();
         server.line_with("Press Ctrl+C to stop");
@@ -309,7 +309,7 @@ fn check_counts_its_warnings() {
 }
 
 #[test]
-fn check_shows_what_differs_first_and_the_rest_on_request() {
+fn check_shows_changed_options_first_and_the_others_on_request() {
     let setup = || folder("REVERB_APP_ACTIVITY_TIMEOUT=77\n");
     let short = check(setup());
     assert!(short.stdout.starts_with("[server]\n\n[[apps]]\nid = \"1001\""), "{}", short.stdout);

@@ -112,7 +112,7 @@ fn the_api_shows_channels_members_and_connections_of_all_cores() {
 }
 
 #[test]
-fn a_wrong_parameter_is_answered_with_what_is_right() {
+fn a_wrong_parameter_is_answered_with_the_accepted_values() {
     let (_server, admin) = start(1);
     let long = "x".repeat(201);
     for (path, status, part) in [
@@ -332,7 +332,7 @@ impl EventStream {
 }
 
 #[test]
-fn the_event_log_shows_what_happens_to_whom() {
+fn the_event_log_shows_events_with_their_connection() {
     let (server, admin) = start(2);
     let mut all = EventStream::open(&admin, "");
     let mut refused = EventStream::open(&admin, "kind=refused");
@@ -432,7 +432,7 @@ fn webhooks_and_their_answers_are_in_the_event_log() {
 }
 
 #[test]
-fn viewers_and_what_waits_for_them_are_bounded() {
+fn viewers_and_their_waiting_events_are_bounded() {
     let (server, admin) = start(1);
     let mut viewers: Vec<EventStream> = (0..8).map(|_| EventStream::open(&admin, "")).collect();
     let refused = admin.get("/api/events");
@@ -454,7 +454,7 @@ fn viewers_and_what_waits_for_them_are_bounded() {
 }
 
 #[test]
-fn top_prints_once_and_says_why_it_cannot() {
+fn top_prints_once_or_names_the_reason_that_it_cannot() {
     let token = "0123456789abcdef-token";
     let setup =
         Setup::new().env("RINGVERB_ADMIN", "127.0.0.1:0").env("RINGVERB_ADMIN_TOKEN", token);

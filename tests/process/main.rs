@@ -10,6 +10,7 @@
 //! | `change` | the configuration, apps and access change while the server runs |
 //! | `cluster` | nodes around a Redis: events, presence, churn, faults, floods, transitions, log |
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
+//! | `console` | the console and `ringverb top`: pages, the event log, bounds of viewers |
 //! | `documents` | commands and options that the documents name; blocks for the shell are run |
 //! | `doctor` | the command `doctor`: verdicts, exit status, rights in Redis |
 //! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |

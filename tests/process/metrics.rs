@@ -367,7 +367,7 @@ fn a_recount_after_churn_agrees_with_every_value() {
 
 /// A slow consumer shows in the queue, and in the cause of its end.
 #[test]
-fn what_waits_to_be_sent_is_exported_with_its_peak_and_the_close_with_its_reason() {
+fn waiting_bytes_are_exported_with_their_peak_and_the_close_with_its_reason() {
     let mut server = setup().env("RINGVERB_SEND_QUEUE_BYTES_MAX", "64K").workers(1).start();
     let admin = AdminClient::of(&mut server);
     let mut slow = crate::support::small_window(&server);

@@ -83,7 +83,7 @@ const STORIES: &[(&str, &str)] = &[
     ),
     (
         "a request that came on a kept connection at the end of its time got no answer",
-        "a_request_whose_last_byte_arrives_with_its_deadline_is_answered",
+        "a_request_that_is_complete_at_its_deadline_is_answered",
     ),
     (
         "the answer before a refusal was lost, because the socket was closed with unread input",

@@ -46,8 +46,8 @@ fn published_events_are_received() {
         ("cache-prices", "1 subscriber"),
     ] {
         let listener = listen(&server, &[channel, "--json", "--count", "1"]);
-        let said = result(&server, &["publish", channel, "order.shipped", r#"{"id":1.0}"#]);
-        assert_eq!(said, format!("published order.shipped to {channel} ({people})\n"));
+        let printed = result(&server, &["publish", channel, "order.shipped", r#"{"id":1.0}"#]);
+        assert_eq!(printed, format!("published order.shipped to {channel} ({people})\n"));
         let Finished { code, stdout, .. } = listener.finish();
         assert_eq!(code, Some(0), "{stdout}");
         assert_eq!(stdout.lines().count(), 1, "{stdout}");
@@ -61,7 +61,7 @@ fn published_events_are_received() {
 }
 
 #[test]
-fn health_is_0_while_up_answers_200_and_1_otherwise_whatever_the_app_is() {
+fn health_is_0_while_up_answers_200_and_1_otherwise_for_any_app() {
     let setup = Setup::new().env("REVERB_SERVER_PATH", "/ws");
     let mut server = setup.env("RINGVERB_SHUTDOWN_DELAY", "60").start();
     let port = server.address.port().to_string();
@@ -116,8 +116,8 @@ fn a_connection_is_left_out() {
     let server = Server::start();
     let mut client = server.connect();
     client.subscribe("news");
-    let said = result(&server, &["publish", "news", "a", "1", "--socket-id", &client.socket_id]);
-    assert_eq!(said, "published a to news (1 subscriber)\n");
+    let printed = result(&server, &["publish", "news", "a", "1", "--socket-id", &client.socket_id]);
+    assert_eq!(printed, "published a to news (1 subscriber)\n");
     client.sync();
     result(&server, &["publish", "news", "b", "\"x\""]);
     client.expect(r#"{"event":"b","data":"\"x\"","channel":"news"}"#);
@@ -129,9 +129,9 @@ fn attributes_of_the_channel_are_printed() {
     let mut client = server.connect();
     client.subscribe("cache-a");
     result(&server, &["publish", "cache-a", "a", "1"]);
-    let said =
+    let printed =
         result(&server, &["publish", "cache-a", "b", "2", "--info", "cache,subscription_count"]);
-    let (first, second) = said.split_once('\n').expect("two lines");
+    let (first, second) = printed.split_once('\n').expect("two lines");
     assert_eq!(first, "published b to cache-a (1 subscriber)");
     let attributes = json(second);
     assert_eq!(attributes["subscription_count"], 1);
@@ -144,8 +144,8 @@ fn a_missing_server_is_an_error() {
     let Finished { code, stdout, stderr } = run(&server, &["publish", "orders.1", "a", "{}"]);
     assert_eq!((code, stdout.as_str()), (Some(0), "published a to orders.1 (0 subscribers)\n"));
     assert!(stderr.contains("private-x") && stderr.contains("ringverb channels"), "{stderr}");
-    let said = run(&server, &["publish", "presence-a", "a", "{}"]).stdout;
-    assert_eq!(said, "published a to presence-a (0 users)\n");
+    let printed = run(&server, &["publish", "presence-a", "a", "{}"]).stdout;
+    assert_eq!(printed, "published a to presence-a (0 users)\n");
 }
 
 #[test]
@@ -204,8 +204,8 @@ fn a_listener_is_a_member_and_prints_joins() {
 fn a_user_is_signed_in() {
     let server = Server::start();
     let listener = listen(&server, &["#server-to-user-7", "--json", "--count", "1"]);
-    let said = result(&server, &["publish", "#server-to-user-7", "a", "1"]);
-    assert_eq!(said, "published a to #server-to-user-7 (1 subscriber)\n");
+    let printed = result(&server, &["publish", "#server-to-user-7", "a", "1"]);
+    assert_eq!(printed, "published a to #server-to-user-7 (1 subscriber)\n");
     let Finished { code, stdout, .. } = listener.finish();
     assert_eq!((code, &json(&stdout)["event"]), (Some(0), &"a".into()));
     let two = run(&server, &["listen", "#server-to-user-7", "#server-to-user-8"]);
@@ -389,12 +389,12 @@ fn the_server_itself_is_spoken_to() {
     let server = Setup::new().env("REVERB_SERVER_PATH", "/ws").start();
     let https =
         || Setup::client_of(&server).env("REVERB_SCHEME", "https").env("REVERB_PORT", "443");
-    let said = https().env("REVERB_SERVER_PATH", "/ws").args(&["channels"]).run();
-    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "no channel is occupied\n"));
+    let printed = https().env("REVERB_SERVER_PATH", "/ws").args(&["channels"]).run();
+    assert_eq!((printed.code, printed.stdout.as_str()), (Some(0), "no channel is occupied\n"));
     let url = format!("http://{}/ws", server.address);
-    assert!(said.stderr.contains(&format!("the server itself, at {url}")), "{said:?}");
-    let said = https().args(&["channels", "--url", &url]).run();
-    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    assert!(printed.stderr.contains(&format!("the server itself, at {url}")), "{printed:?}");
+    let printed = https().args(&["channels", "--url", &url]).run();
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
     // Another path than the server's.
     let elsewhere = Setup::client_of(&server).env("REVERB_SERVER_PATH", "/elsewhere");
     refused(&elsewhere.args(&["channels"]).run(), 1, &["404: Not found.", "--path"]);

@@ -67,7 +67,7 @@ impl Drop for Host {
 }
 
 #[test]
-fn the_check_of_a_host_fails_only_for_what_the_server_needs() {
+fn the_check_of_a_host_fails_only_for_settings_that_the_server_needs() {
     let (code, help) = Host::new(&[]).run("check.sh", &["--help"]);
     assert!(code == Some(0) && help.starts_with("usage: "), "{help}");
     let settings = [
@@ -108,7 +108,7 @@ pub(crate) const FOUND: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn applied_settings_suffice_for_the_check_and_are_reverted_to_what_was_found() {
+fn applied_settings_pass_the_check_and_are_reverted_to_the_earlier_values() {
     let host = Host::new(FOUND);
     let found = host.values(FOUND);
     let (code, shown) = host.run("apply.sh", &["--dry-run"]);

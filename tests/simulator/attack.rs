@@ -169,7 +169,7 @@ impl AttackSimulation {
         let wire = attacker.wire;
         // What follows an endless stream would be cut into it.
         if self.world.borrow().wires[wire].source.is_none() {
-            let bytes = attacker.say(&self.world.borrow().random);
+            let bytes = attacker.next_bytes(&self.world.borrow().random);
             self.arrive(wire, &bytes);
         }
     }
@@ -319,7 +319,7 @@ impl AttackSimulation {
     fn read_all(&mut self) {
         for honest in &mut self.honest {
             let bytes = self.world.borrow_mut().take(honest.client.wire, usize::MAX);
-            honest.client.hear(&bytes);
+            honest.client.receive_bytes(&bytes);
             let client = &honest.client;
             if client.socket_id.is_some() && client.pongs == client.pings {
                 honest.waits_since = None;
@@ -338,7 +338,7 @@ impl AttackSimulation {
     fn read_attacker(&mut self, index: usize, most: usize) {
         let attacker = &mut self.attackers[index];
         if attacker.reads() && !attacker.over {
-            attacker.hear(&self.world.borrow_mut().take(attacker.wire, most));
+            attacker.receive_bytes(&self.world.borrow_mut().take(attacker.wire, most));
         }
     }
 

@@ -103,7 +103,7 @@ impl Attacker {
     }
 
     /// Takes in bytes of the server, cut anywhere.
-    pub(crate) fn hear(&mut self, bytes: &[u8]) {
+    pub(crate) fn receive_bytes(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
         while let Some((opcode, payload)) = take_frame(&mut self.input) {
             match opcode {
@@ -130,12 +130,12 @@ impl Attacker {
     pub(crate) fn cycle(&mut self, random: &Random) -> Option<Vec<u8>> {
         match self.attack {
             Attack::Hoard | Attack::Violations | Attack::HalfMessage => None,
-            _ => Some(self.say(random)),
+            _ => Some(self.next_bytes(random)),
         }
     }
 
     /// Some bytes of its attack.
-    pub(crate) fn say(&mut self, random: &Random) -> Vec<u8> {
+    pub(crate) fn next_bytes(&mut self, random: &Random) -> Vec<u8> {
         let count = 1 + random.below(40);
         if self.has_begun {
             return Vec::new();

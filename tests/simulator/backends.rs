@@ -141,7 +141,7 @@ impl Simulation {
                         None => self.announce(number, channel, None),
                     }
                 }
-                Effect::Answered(number) => drop(self.answered.insert(number)),
+                Effect::GatherAnswer(number) => drop(self.answered.insert(number)),
                 Effect::Unknown(number) => self.forgive(number),
                 Effect::Void(number) => {
                     self.ledger.borrow_mut().note_void(number);
@@ -170,7 +170,7 @@ impl Simulation {
             // A part of a record makes room, too.
             is_new = !world.wires[backend.wire].to_client.is_empty();
             let bytes = world.take(backend.wire, most);
-            backend.hear(&bytes, self.has_drained, &mut effects);
+            backend.receive_bytes(&bytes, self.has_drained, &mut effects);
         }
         let wire = &world.wires[backend.wire];
         backend.check_dismissal(wire);

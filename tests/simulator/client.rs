@@ -1,4 +1,4 @@
-//! A simulated client: what it has said, what it has heard, and what it may expect.
+//! A simulated client: what it has sent, what it has received, and what it may expect.
 //!
 //! It speaks bytes, with an encoder and a decoder of its own: a fault of the server's must not cancel itself out.
 
@@ -25,7 +25,7 @@ pub(crate) const NUMBERS_PER_STREAM: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     pub(crate) acknowledged: bool,
-    /// Until all is quiet nothing is due to it, and it may hear things twice.
+    /// Until all is quiet nothing is due to it, and it may receive things twice.
     pub(crate) back_at_once: bool,
     /// Events it must get: accepted since the acknowledgement.
     pub(crate) due: BTreeSet<u64>,
@@ -34,9 +34,9 @@ pub(crate) struct Place {
     /// By publisher: each has an order of its own.
     newest: BTreeMap<u64, u64>,
     /// By event, those that were answered before it was sent: they come first.
-    pub(crate) elders: BTreeMap<u64, Vec<u64>>,
+    pub(crate) earlier: BTreeMap<u64, Vec<u64>>,
     /// Client events: their order is only known when they are taken in.
-    heard: BTreeSet<u64>,
+    received: BTreeSet<u64>,
     pub(crate) roster: BTreeSet<String>,
 }
 
@@ -62,9 +62,9 @@ pub(crate) struct Client {
     pub(crate) pongs: u32,
     /// It has asked to be signed in.
     pub(crate) signed_in: bool,
-    /// Which users it has been told are online, once it has been told of all.
+    /// Which users are online, as it was sent, once it was sent all.
     pub(crate) online: Option<BTreeMap<String, bool>>,
-    /// Its client events, and what was published to all but it: it must not hear them.
+    /// Its client events, and what was published to all but it: it must not receive them.
     pub(crate) not_for_it: BTreeSet<u64>,
     input: Vec<u8>,
     /// Answers that it expects ahead of the one to its handshake, until that has come.
@@ -123,7 +123,7 @@ impl Client {
         if self.places.contains_key(channel) {
             return None;
         }
-        // Whoever comes back at once may hear what was on its way: it cannot tell old from new.
+        // A client that returns at once may receive what was on its way: it cannot distinguish old from new.
         let place = Place { back_at_once: self.left.contains(channel), ..Place::default() };
         let mut data = json!({"channel": channel});
         let mut signed = format!("{socket_id}:{channel}");
@@ -208,14 +208,14 @@ impl Client {
     }
 
     /// Takes in bytes of the server, cut anywhere.
-    pub(crate) fn hear(&mut self, bytes: &[u8]) {
+    pub(crate) fn receive_bytes(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
-        if !self.hear_handshake() {
+        if !self.receive_handshake() {
             return;
         }
         while let Some((opcode, payload)) = take_frame(&mut self.input) {
             match opcode {
-                1 => self.hear_text(&serde_json::from_slice(&payload).expect("JSON")),
+                1 => self.receive_text(&serde_json::from_slice(&payload).expect("JSON")),
                 8 => {
                     self.close_code = Some(u16::from_be_bytes([payload[0], payload[1]]));
                     self.over = true;
@@ -227,7 +227,7 @@ impl Client {
     }
 
     /// Whether its handshake is answered.
-    fn hear_handshake(&mut self) -> bool {
+    fn receive_handshake(&mut self) -> bool {
         while let Some(before) = self.handshake
             && let Some(answer) = http::take_answer(&mut self.input, false)
         {
@@ -243,7 +243,7 @@ impl Client {
         self.handshake.is_none()
     }
 
-    fn hear_text(&mut self, value: &Value) {
+    fn receive_text(&mut self, value: &Value) {
         assert!(self.close_code.is_none(), "{value} behind the close frame");
         let data = || -> Value {
             serde_json::from_str(value["data"].as_str().unwrap_or("null")).unwrap_or(Value::Null)
@@ -259,7 +259,7 @@ impl Client {
             "pusher_internal:subscription_count" => {}
             "pusher:subscription_error" => self.lose(channel.expect("a channel")),
             "pusher:signin_success" => assert!(self.signed_in, "{value}"),
-            "pusher_internal:watchlist_events" => self.hear_of_users(&data()),
+            "pusher_internal:watchlist_events" => self.receive_watchlist(&data()),
             "pusher_internal:subscription_succeeded" => {
                 if let Some(channel) = channel.filter(|channel| self.doubtful.remove(channel)) {
                     let place = Place { back_at_once: true, ..Place::default() };
@@ -285,25 +285,25 @@ impl Client {
                     roster.remove(data()["user_id"].as_str().expect("an id"))
                 });
             }
-            "e" | "client-e" => self.hear_event(channel.expect("a channel"), value),
+            "e" | "client-e" => self.receive_event(channel.expect("a channel"), value),
             other => panic!("{other}"),
         }
     }
 
     /// The whole list first, and then what changes.
-    fn hear_of_users(&mut self, data: &Value) {
-        let mut told = BTreeMap::new();
+    fn receive_watchlist(&mut self, data: &Value) {
+        let mut found = BTreeMap::new();
         for event in data["events"].as_array().expect("a list") {
             for id in event["user_ids"].as_array().expect("a list") {
-                told.insert(id.as_str().expect("an id").to_owned(), event["name"] == "online");
+                found.insert(id.as_str().expect("an id").to_owned(), event["name"] == "online");
             }
         }
         let Some(online) = &mut self.online else {
-            assert!(told.keys().eq(USERS), "the first list is whole: {data}");
-            self.online = Some(told);
+            assert!(found.keys().eq(USERS), "the first list is whole: {data}");
+            self.online = Some(found);
             return;
         };
-        for (user, is_online) in told {
+        for (user, is_online) in found {
             let before = online.insert(user, is_online);
             assert_eq!(before, Some(!is_online), "{data} changes nothing");
         }
@@ -326,7 +326,7 @@ impl Client {
         }
     }
 
-    fn hear_event(&mut self, channel: &'static str, value: &Value) {
+    fn receive_event(&mut self, channel: &'static str, value: &Value) {
         let number: u64 =
             value["data"].as_str().and_then(|data| data.parse().ok()).expect("a number");
         let mut ledger = self.ledger.borrow_mut();
@@ -334,7 +334,7 @@ impl Client {
             !ledger.void.contains(&number),
             "{channel}: {number} was refused, or never answered"
         );
-        ledger.heard.insert(number);
+        ledger.received.insert(number);
         let Some(place) = self.places.get_mut(channel).filter(|place| place.acknowledged) else {
             // Left, or left and asked again: what was on its way may still come.
             assert!(self.left.contains(channel), "{value} without acknowledgement");
@@ -342,13 +342,16 @@ impl Client {
         };
         // What came before the acknowledgement was read is not due, and may come all the same.
         place.due.remove(&number);
-        for elder in place.elders.remove(&number).unwrap_or_default() {
-            assert!(!place.due.contains(&elder), "{channel}: {number} comes before {elder}");
+        for earlier_number in place.earlier.remove(&number).unwrap_or_default() {
+            assert!(
+                !place.due.contains(&earlier_number),
+                "{channel}: {number} comes before {earlier_number}"
+            );
         }
         place.due_from_elsewhere.remove(&number);
         assert!(!self.not_for_it.contains(&number), "{channel}: {number} came to its sender");
         if value["event"] == "client-e" {
-            let is_new = place.heard.insert(number);
+            let is_new = place.received.insert(number);
             assert!(is_new || place.back_at_once, "{channel}: {number} came twice");
             return;
         }

@@ -21,7 +21,7 @@ enum Begun {
     Nothing,
     /// All but the last byte.
     Nearly,
-    /// The head, of which the server has said that the body may come.
+    /// The head, after which the server has asked for the body.
     Head,
     /// One request was answered, and the next one has not begun.
     Served,
@@ -87,7 +87,7 @@ fn begin(seed: u64, request: &[u8], begun: Begun) -> (Shared, Process, usize, Ve
 }
 
 #[test]
-fn a_request_whose_last_byte_arrives_with_its_deadline_is_answered() {
+fn a_request_that_is_complete_at_its_deadline_is_answered() {
     let cases = [Begun::Nothing, Begun::Nearly, Begun::Head, Begun::Served];
     for (seed, begun) in SEEDS.flat_map(|seed| cases.map(|begun| (seed, begun))) {
         for (request, status) in requests(1_750_000_000) {

@@ -19,12 +19,12 @@ mod congestion;
 mod deadline;
 mod http;
 mod kernel;
-mod line;
-mod moving;
 mod process;
 mod random;
 mod redis;
+mod redis_connection;
 mod simulation;
+mod transfer;
 mod unfinished;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -26,8 +26,8 @@ use ringverb::tick::{AddressChange, Core, CoreConfiguration, NextTick};
 use ringverb::ws::frame;
 
 use crate::kernel::{Shared, SimKernel, Socket, World};
-use crate::line::Line;
 use crate::random::Random;
+use crate::redis_connection::SimRedisConnection;
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 pub(crate) const SEND_QUEUE_BYTES_MAX: usize = 4_000;
@@ -53,14 +53,12 @@ pub(crate) struct Process {
     pub(crate) world: Shared,
     pub(crate) apps: Arc<Apps>,
     pub(crate) now: Moment,
-    /// By core, its line to Redis; none without a cluster.
-    pub(crate) lines: Vec<Line>,
+    pub(crate) redis_connections: Vec<SimRedisConnection>,
     /// By core, when it is to tick again.
     rests: Vec<NextTick>,
     /// By core, the number of its ticks.
     pub(crate) ticks: Vec<u64>,
-    /// What the app's backend was told.
-    pub(crate) told: Vec<WebhookEvent>,
+    pub(crate) webhook_events: Vec<WebhookEvent>,
     /// The number of the first core among those of all processes.
     first: usize,
     /// By core, the listeners whose connections are its.
@@ -71,7 +69,7 @@ pub(crate) struct Process {
     unix_seconds: u64,
 }
 
-/// What tells one process from another.
+/// What distinguishes one process from another.
 pub(crate) struct Shape {
     pub(crate) cores: u16,
     pub(crate) ring_capacity: usize,
@@ -83,7 +81,7 @@ pub(crate) struct Shape {
     /// Listeners of a process before it; further ones are made.
     pub(crate) listeners: Vec<usize>,
     /// It takes connections of that process in before it serves.
-    pub(crate) is_successor: bool,
+    pub(crate) is_new_process: bool,
 }
 
 impl Shape {
@@ -96,7 +94,7 @@ impl Shape {
             http_connections_max: HTTP_CONNECTIONS_MAX,
             counts_addresses: false,
             listeners: Vec::new(),
-            is_successor: false,
+            is_new_process: false,
         }
     }
 }
@@ -107,12 +105,12 @@ pub(crate) struct InCluster {
     /// The time of day.
     pub(crate) unix_seconds: u64,
     /// For how long whoever left its backend may come back.
-    pub(crate) linger_seconds: u32,
+    pub(crate) pending_leave_seconds: u32,
     pub(crate) pace: Pace,
-    pub(crate) topic_linger_beats: u32,
+    pub(crate) topic_idle_seconds: u32,
 }
 
-/// The app of the default configuration; in a cluster its backend wants to hear of everything.
+/// The app of the default configuration; in a cluster its backend wants all events.
 fn app(has_webhooks: bool) -> App {
     config(has_webhooks, false, &[]).apps.remove(0)
 }
@@ -182,9 +180,9 @@ fn shard(
         verbose_errors: false,
         debug: false,
         node: node.map(|node| node.id),
-        webhook_linger_seconds: node.map_or(0, |node| node.linger_seconds),
+        pending_leave_seconds: node.map_or(0, |node| node.pending_leave_seconds),
         pace: node.map_or_else(Pace::default, |node| node.pace),
-        topic_linger_beats: node.map_or(0, |node| node.topic_linger_beats),
+        topic_idle_seconds: node.map_or(0, |node| node.topic_idle_seconds),
         metrics,
     })
 }
@@ -211,14 +209,17 @@ impl Process {
         let mut cores: Vec<_> = cores.collect();
         let unix_seconds = node.as_ref().map_or(UNIX_SECONDS, |node| node.unix_seconds);
         let listeners = listen(world, &mut cores, shape.listeners);
-        let lines = node.into_iter().flat_map(|InCluster { id: node, unix_seconds, .. }| {
-            let apps = &apps;
-            let indexes = 0..u16::try_from(cores.len()).expect("few");
-            indexes.map(move |core| Line::new(SessionId { node, core }, apps.clone(), unix_seconds))
-        });
-        let lines = lines.collect();
+        let redis_connections =
+            node.into_iter().flat_map(|InCluster { id: node, unix_seconds, .. }| {
+                let apps = &apps;
+                let indexes = 0..u16::try_from(cores.len()).expect("few");
+                indexes.map(move |core| {
+                    SimRedisConnection::new(SessionId { node, core }, apps.clone(), unix_seconds)
+                })
+            });
+        let redis_connections = redis_connections.collect();
         let (world, now) = (world.clone(), Moment(0));
-        let (ticks, told) = (vec![0; cores.len()], Vec::new());
+        let (ticks, webhook_events) = (vec![0; cores.len()], Vec::new());
         let rests = vec![NextTick::Now; cores.len()];
         let places = cores.iter().map(|_| AddressSlots::default()).collect();
         let mut process = Self {
@@ -226,17 +227,17 @@ impl Process {
             world,
             apps,
             now,
-            lines,
+            redis_connections,
             rests,
             ticks,
-            told,
+            webhook_events,
             first,
             listeners,
             overload,
             places,
             unix_seconds,
         };
-        if shape.is_successor {
+        if shape.is_new_process {
             for core in &mut process.cores {
                 core.http.accepts = false;
                 core.set_transferring(true);
@@ -259,14 +260,15 @@ impl Process {
             core.shard.advance(self.now);
         }
         core.tick();
-        if let Some(line) = self.lines.get_mut(index) {
-            line.carry_out(&mut core.shard);
+        if let Some(redis) = self.redis_connections.get_mut(index) {
+            redis.carry_out(&mut core.shard);
         }
-        let each = self.lines.iter().zip(&self.cores);
-        let is_congested = each.into_iter().any(|(line, core)| line.link.is_congested(&core.shard));
+        let each = self.redis_connections.iter().zip(&self.cores);
+        let is_congested =
+            each.into_iter().any(|(redis, core)| redis.session.is_congested(&core.shard));
         let core = &mut self.cores[index];
         core.shard.set_cluster_congested(is_congested);
-        self.told.append(&mut core.shard.outbox.webhooks);
+        self.webhook_events.append(&mut core.shard.outbox.webhooks);
         self.rests[index] = core.finish();
         // Every tick would make the simulation 1.35 times as long.
         if self.ticks[index].is_multiple_of(2)

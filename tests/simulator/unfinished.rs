@@ -79,7 +79,7 @@ fn a_request_without_its_whole_body_is_refused_at_a_take_over() {
             assert!(last.closes && text.contains("was not carried out"), "{text}");
             assert!(world.borrow().wires[wire].shut, "nothing follows the refusal");
         }
-        assert_eq!(process.cores.iter().flat_map(|core| core.movable_sessions()).count(), 0);
+        assert_eq!(process.cores.iter().flat_map(|core| core.export_sessions()).count(), 0);
         process.exit();
     }
 }
@@ -95,14 +95,14 @@ fn a_request_without_its_whole_head_is_not_refused_at_a_take_over() {
         for wire in wires {
             assert!(answers(&world, wire).is_empty(), "seed {seed}");
         }
-        assert_eq!(process.cores.iter().flat_map(|core| core.movable_sessions()).count(), 3);
+        assert_eq!(process.cores.iter().flat_map(|core| core.export_sessions()).count(), 3);
         process.exit();
     }
 }
 
 /// The take-over fails: the process goes on, with the connections that it has not refused.
 #[test]
-fn a_process_whose_take_over_fails_serves_on_and_closes_what_it_has_refused() {
+fn a_process_whose_take_over_fails_continues_and_closes_refused_sessions() {
     for seed in SEEDS {
         let request = publish(Form::default());
         let sent: [&[u8]; 2] = [&request[..request.len() - 1], &request[..10]];

@@ -187,7 +187,7 @@ fn channel_lookup(channels: u64) -> Box<dyn FnMut()> {
     }
     let names: Vec<String> = (0..channels).map(name).collect();
     let frame: Arc<[u8]> = frame::encode_text(&[b'x'; 100]).into();
-    // A stride that is no divisor, so that no two lookups are neighbours.
+    // A stride that is no divisor, so that no two lookups are neighbors.
     let mut places = (0..names.len()).cycle().step_by(7919);
     Box::new(move || {
         let name = &names[places.next().expect("endless")];

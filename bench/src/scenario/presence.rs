@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_have_happened_is_a_violation() {
+    fn an_impossible_order_of_changes_is_a_violation() {
         let mut crowd = Subscribers::default();
         let mut storm = storm(&mut crowd);
         storm.on_notice(0, &notice(0), true);

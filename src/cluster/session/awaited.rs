@@ -15,7 +15,7 @@ use crate::text::shown;
 
 /// Sessions whose numbers are remembered. Over this, silent sessions are forgotten; if that frees no room, all are. At
 /// worst an event is delivered twice.
-pub(super) const HEARD_MAX: usize = 100_000;
+pub(super) const SENDERS_MAX: usize = 100_000;
 
 /// Characters of a text of Redis in a note.
 pub(super) const QUOTED_MAX: usize = 200;
@@ -39,7 +39,7 @@ pub enum Lost {
     /// What this session publishes does not come back on the topic that it is subscribed to itself.
     NoEcho,
     /// Messages of other nodes are received, and none of them receives those of this one.
-    Unheard,
+    OneWay,
 }
 
 impl fmt::Display for Lost {
@@ -68,8 +68,8 @@ impl fmt::Display for Lost {
                 "a heartbeat published there did not come back on its topic: PUBLISH and SUBSCRIBE do not reach the \
                  same server. REDIS_HOST must lead to one master",
             ),
-            Self::Unheard => formatter.write_str(
-                "heartbeats published there reach no other node, although other nodes are heard: a one-way partition. \
+            Self::OneWay => formatter.write_str(
+                "heartbeats published there reach no other node, although messages of other nodes arrive: a one-way partition. \
                  REDIS_HOST must lead all nodes to the same master",
             ),
         }

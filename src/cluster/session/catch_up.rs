@@ -1,22 +1,24 @@
-//! What to do about the time without a session: which senders are waited for, and what they have sent since. PURE, and
-//! one state machine; `replay.rs` sends and receives what it decides.
+//! What to do about the time without a session: for which senders this session waits, and what they have sent since.
+//! PURE, and one state machine; `replay.rs` sends and receives what it decides.
 //!
 //! Redis keeps nothing for a session that is down. So when it is up again, it asks the others to replay what they
 //! published during that time. From the moment it is up, new events of a sender are held until that sender has replayed
-//! the missed ones, which preserves the order of each sender. State has no such order, and is not held.
-//! Each session that receives the request answers it once, and Redis says how many received it, so it is known when all
-//! have answered. A sender that was there before and has not answered was down, too: it is waited for a little longer.
+//! the missed ones, which preserves the order of each sender. State has no such order, and is not held. Each session
+//! that receives the request answers it once, and Redis says how many received it, so it is known when all have
+//! answered. A sender that was there before and has not answered was down, too: this session waits a little longer for
+//! it.
 //!
 //! ```text
 //! Idle --begin--> Asking --take_request--> Waiting --all answered, or 2 s--> Draining --10 s--> Idle
 //!                   |                         |                                 |
 //!                   '---- give_up ----> GivenUp --take_request--> Idle <--------'  (also by give_up)
 //! ```
+//! `take_request` sends the request; `give_up` may also end `Draining`.
 //! Limits: `HELD_BYTES_MAX` of messages, over which waiting is given up; the times above.
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::shard::{ANSWER_BEATS, LEASE_BEATS, SessionId};
+use crate::shard::{ANSWER_SECONDS, LEASE_SECONDS, SessionId};
 
 /// Held for all senders together.
 const HELD_BYTES_MAX: usize = 16 << 20;
@@ -121,7 +123,7 @@ impl CatchUp {
         match self.stage {
             Stage::Asking => {
                 self.due += 1;
-                self.stage = Stage::Waiting { until: now + ANSWER_BEATS };
+                self.stage = Stage::Waiting { until: now + ANSWER_SECONDS };
                 true
             }
             Stage::GivenUp => {
@@ -134,6 +136,7 @@ impl CatchUp {
 
     /// So many sessions received the request, this one among them.
     pub(super) fn on_request_sent(&mut self, receivers: u32) {
+        debug_assert!(self.stage != Stage::Asking, "the request was taken before it was sent");
         self.due += i64::from(receivers.saturating_sub(1)) - 1;
     }
 
@@ -150,6 +153,7 @@ impl CatchUp {
             Stage::Draining { .. } => self.held.contains_key(&sender),
             Stage::Idle | Stage::Asking | Stage::GivenUp => return false,
         };
+        debug_assert!(!self.is_closed(), "senders are asked while they are waited for");
         let must_ask = is_new || !was_asked && !self.missing.contains(&sender);
         if must_ask {
             self.held.entry(sender).or_default();
@@ -184,6 +188,7 @@ impl CatchUp {
 
     /// Keeps a message of a sender that is waited for. `false`: there is no room for it.
     pub(super) fn hold(&mut self, sender: SessionId, topic: &[u8], payload: &[u8]) -> bool {
+        debug_assert!(self.waits_for(sender), "what nobody waits for is delivered at once");
         self.held_bytes += topic.len() + payload.len();
         self.held.entry(sender).or_default().push((topic.into(), payload.into()));
         self.held_bytes <= HELD_BYTES_MAX
@@ -195,7 +200,10 @@ impl CatchUp {
         self.done.insert(sender);
         let held = self.held.remove(&sender).unwrap_or_default();
         let bytes = held.iter().map(|(topic, payload)| topic.len() + payload.len());
-        self.held_bytes -= bytes.sum::<usize>();
+        let bytes = bytes.sum::<usize>();
+        debug_assert!(bytes <= self.held_bytes, "`hold` has counted them");
+        self.held_bytes -= bytes;
+        debug_assert!(!self.held.is_empty() || self.held_bytes == 0, "the sum of what is held");
         held
     }
 
@@ -213,14 +221,15 @@ impl CatchUp {
     }
 
     fn drain(&mut self, until: u32) -> Vec<SessionId> {
-        self.stage = Stage::Draining { until: until + LEASE_BEATS };
+        debug_assert_eq!(self.stage, Stage::Waiting { until }, "the time of the wait");
+        self.stage = Stage::Draining { until: until + LEASE_SECONDS };
         self.held.keys().filter(|sender| !self.missing.contains(*sender)).copied().collect()
     }
 
     /// A second has passed. Returns the senders that are no longer waited for, if that has changed.
     pub(super) fn expire(&mut self, now: u32) -> Option<Vec<SessionId>> {
         match self.stage {
-            Stage::Waiting { until } if until + LEASE_BEATS <= now => Some(self.give_up()),
+            Stage::Waiting { until } if until + LEASE_SECONDS <= now => Some(self.give_up()),
             Stage::Waiting { until } if until <= now => Some(self.drain(until)),
             Stage::Draining { until } if until <= now => Some(self.give_up()),
             _ => None,
@@ -232,6 +241,7 @@ impl CatchUp {
         self.missing.clear();
         let is_asked = self.stage != Stage::Asking && self.stage != Stage::GivenUp;
         self.stage = if is_asked { Stage::Idle } else { Stage::GivenUp };
+        debug_assert!(self.is_closed() && self.is_over(), "no sender is waited for");
         self.held.keys().copied().collect()
     }
 }

@@ -3,17 +3,17 @@
 //! Inputs: payloads of Redis topics. Outputs: `FromCluster` to the shard, questions for the node's cores, answers to
 //! the node's own sessions. A message is taken if its number is higher than its sender's last one, and if its topic is
 //! of its kind. A replayable message of a sender that is still to replay older ones is held (`catch_up.rs`). Limits:
-//! `HEARD_MAX` senders; bytes that are no message are noted and dropped; `shard.accepts_node` bounds the nodes.
+//! `SENDERS_MAX` senders; bytes that are no message are noted and dropped; `shard.accepts_node` bounds the nodes.
 
 use super::super::envelope::{self, Envelope};
 use super::super::names::Topic;
 use super::ClusterSession;
-use super::awaited::HEARD_MAX;
+use super::awaited::SENDERS_MAX;
 use super::awaited::{AwaitedReply, Lost};
 use crate::app::AppIndex;
 use crate::shard::{
     AccessAction, AccessCommand, AccessTarget, ApiMessage, ChannelMessage, FromCluster,
-    LEASE_BEATS, NodeMessage, SessionId, SessionMessage, Shard,
+    LEASE_SECONDS, NodeMessage, SessionId, SessionMessage, Shard,
 };
 use crate::text::shown;
 
@@ -26,7 +26,7 @@ impl ClusterSession {
     ) -> Result<(), Lost> {
         let Some((Envelope { from, number, message }, frame)) = envelope::decode(payload) else {
             let topic = shown(topic);
-            self.note(format!("something in {topic} that no node of this version says"));
+            self.note(format!("something in {topic} that no node of this version sends"));
             return Ok(());
         };
         if from.node == self.own.node {
@@ -106,19 +106,21 @@ impl ClusterSession {
 
     /// Notes the number; `false` when it was received before, on this connection or an earlier one.
     pub(super) fn is_new(&mut self, from: SessionId, number: u64) -> bool {
-        if self.heard.len() >= HEARD_MAX && !self.heard.contains_key(&from) {
-            // Of the nodes that live, each was heard within a lease.
-            let since = self.clock.saturating_sub(LEASE_BEATS);
-            self.heard.retain(|_, heard| heard.second >= since);
-            if self.heard.len() >= HEARD_MAX {
-                self.heard.clear();
+        if self.senders.len() >= SENDERS_MAX && !self.senders.contains_key(&from) {
+            // Of the nodes that live, each has sent something within a lease.
+            let since = self.clock.saturating_sub(LEASE_SECONDS);
+            self.senders.retain(|_, sender| sender.second >= since);
+            if self.senders.len() >= SENDERS_MAX {
+                self.senders.clear();
             }
-            self.note(format!("more than {HEARD_MAX} sessions of other nodes: some are forgotten"));
+            self.note(format!(
+                "more than {SENDERS_MAX} sessions of other nodes: some are forgotten"
+            ));
         }
-        let heard = self.heard.entry(from).or_default();
-        heard.second = self.clock;
-        let is_new = number > heard.number;
-        heard.number = heard.number.max(number);
+        let sender = self.senders.entry(from).or_default();
+        sender.second = self.clock;
+        let is_new = number > sender.number;
+        sender.number = sender.number.max(number);
         is_new
     }
 

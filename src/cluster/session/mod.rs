@@ -1,4 +1,4 @@
-//! One core's session with Redis: commands that are not answered, messages that may have to be sent again, and the
+//! One core's session with Redis: commands whose replies are awaited, messages that may have to be sent again, and the
 //! newest number of each sender. PURE.
 //!
 //! `outbound.rs` makes commands, `replies.rs` reads what Redis sends, `inbound.rs` reads messages of other nodes,
@@ -43,7 +43,7 @@ const CONGESTED_BYTES: usize = 100 << 10;
 /// Unsent bytes over which a `ReplayRequest` is answered by `ReplayDone` alone.
 const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
 /// Seconds after which a session that sends nothing is forgotten.
-const HEARD_SECONDS_MAX: u32 = 3_600;
+const SENDER_SECONDS_MAX: u32 = 3_600;
 /// Added to the time for which a replay is requested, because both sides count whole seconds.
 const REPLAY_MARGIN_SECONDS: u32 = 3;
 /// Notes kept until the caller takes them.
@@ -91,7 +91,7 @@ struct SenderState {
     second: u32,
     /// What `Partition::unheard` was when it first sent something on its present connection and ours. `None`: it was
     /// not.
-    since_unheard: Option<u32>,
+    since_undelivered: Option<u32>,
 }
 
 pub struct ClusterSession {
@@ -114,7 +114,7 @@ pub struct ClusterSession {
     /// Channels whose event was dropped before it was stored.
     unstored: Vec<ChannelKey>,
     /// The newest number of each sender.
-    heard: HashMap<SessionId, SenderState, foldhash::fast::FixedState>,
+    senders: HashMap<SessionId, SenderState, foldhash::fast::FixedState>,
     recent: Recent,
     catch_up: CatchUp,
     clock: u32,
@@ -163,7 +163,7 @@ impl ClusterSession {
             backlog: VecDeque::new(),
             kept_bytes: 0,
             unstored: Vec::new(),
-            heard: HashMap::default(),
+            senders: HashMap::default(),
             recent: Recent::default(),
             catch_up: CatchUp::new(unix_seconds),
             clock: 0,
@@ -244,7 +244,7 @@ impl ClusterSession {
         self.state = SessionState::Greeting;
         (self.up_seconds, self.silent_seconds) = (0, 0);
         (self.topics_in_flight, self.partition) = (0, Partition::default());
-        self.heard.values_mut().for_each(|heard| heard.since_unheard = None);
+        self.senders.values_mut().for_each(|sender| sender.since_undelivered = None);
         let mut command: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(password) = &self.login.password {
             let user = self.login.username.as_deref().unwrap_or("default");

@@ -2,9 +2,10 @@
 //!
 //! A connection may survive a failover: PUBLISH on a replica is no error and reaches nobody beyond it. So the server
 //! must call itself a master, in its greeting and every `HEARTBEAT_SECONDS` after; what a replica refuses to write ends
-//! the session; and a heartbeat to the session's own topic must come back. A heartbeat also goes to the first session
-//! of each node. A node whose messages arrive before and after it, on one connection of that node, must have received
-//! it. If not, messages pass in one direction only, and the session ends.
+//! the session; and a heartbeat to the session's own topic must come back. A heartbeat also goes to the topic of the
+//! first session of each node, and the reply to PUBLISH says how many sessions received it. If only this session did,
+//! and messages of node B arrive before and after it over one connection of B, then B was subscribed and should have
+//! received it: messages pass in one direction only, and the session ends. Limit: one counter a connection.
 
 use super::ClusterSession;
 use super::awaited::bytes_of;
@@ -28,7 +29,7 @@ pub(super) struct Partition {
     /// The number of the last heartbeat to this session alone, and when it was sent.
     echo_sent: Option<(u64, Moment)>,
     /// Heartbeats that reached no other node.
-    pub(super) unheard: u32,
+    pub(super) undelivered: u32,
 }
 
 impl Partition {
@@ -69,17 +70,17 @@ impl ClusterSession {
         from: SessionId,
         message: &NodeMessage,
     ) -> Result<(), Lost> {
-        let unheard = self.partition.unheard;
+        let undelivered = self.partition.undelivered;
         // Events may be sent again before the sender says that its connection is new.
         if from.core != 0 || self.own.core != 0 || is_replayable(message) {
             return Ok(());
         }
-        let Some(heard) = self.heard.get_mut(&from) else { return Ok(()) };
+        let Some(sender) = self.senders.get_mut(&from) else { return Ok(()) };
         if is_session_up(message) {
-            heard.since_unheard = Some(unheard);
+            sender.since_undelivered = Some(undelivered);
         }
-        let since = *heard.since_unheard.get_or_insert(unheard);
-        if since < unheard { Err(Lost::Unheard) } else { Ok(()) }
+        let since = *sender.since_undelivered.get_or_insert(undelivered);
+        if since < undelivered { Err(Lost::OneWay) } else { Ok(()) }
     }
 
     /// Redis sends a message to its publisher right before or right after the reply: the one before must have come.

@@ -1,10 +1,10 @@
-//! After a session was down: requests what was missed, receives its replay before what is new, and replays for others.
-//! PURE.
+//! After this session was down: requests what it missed, and receives the replays of the other sessions before their
+//! new events. Answers the same request of another session with a replay of its own events. PURE.
 //!
 //! `catch_up.rs` decides for which sessions this one waits and holds what they send during that time. `recent.rs` has
 //! what can be replayed. A request follows the announcement of all topics, so that what is published after it is
 //! received. It names the newest number of each sender, and each sender answers with what is newer, then `ReplayDone`.
-//! Limits: no replay into an output of more than `RETRANSMIT_BYTES_MAX`; `HEARD_SECONDS_MAX` for silent senders.
+//! Limits: no replay into an output of more than `RETRANSMIT_BYTES_MAX`; `SENDER_SECONDS_MAX` for silent senders.
 
 use std::collections::BTreeSet;
 
@@ -12,20 +12,20 @@ use super::super::envelope::{self, Envelope};
 use super::super::names::Topic;
 use super::awaited::AwaitedReply;
 use super::recent::RecentMessage;
-use super::{ClusterSession, HEARD_SECONDS_MAX, REPLAY_MARGIN_SECONDS, RETRANSMIT_BYTES_MAX};
+use super::{ClusterSession, REPLAY_MARGIN_SECONDS, RETRANSMIT_BYTES_MAX, SENDER_SECONDS_MAX};
 use crate::shard::{
     AccessAction, AccessCommand, AccessTarget, ChannelKey, ChannelMessage, FromCluster,
-    LEASE_BEATS, NodeId, NodeMessage, Replayed, SessionId, SessionMessage, Shard,
+    LEASE_SECONDS, NodeId, NodeMessage, Replayed, SessionId, SessionMessage, Shard,
 };
 
 impl ClusterSession {
     /// The session is up.
     pub(super) fn begin_catch_up(&mut self, shard: &mut Shard) {
-        let since = self.clock.saturating_sub(self.catch_up.down_seconds + LEASE_BEATS);
+        let since = self.clock.saturating_sub(self.catch_up.down_seconds + LEASE_SECONDS);
         // One session of a node sends its heartbeats; the others may have had nothing to send.
-        let recent = self.heard.iter().filter(|(_, heard)| heard.second >= since);
+        let recent = self.senders.iter().filter(|(_, sender)| sender.second >= since);
         let nodes: Vec<NodeId> = recent.map(|(session, _)| session.node).collect();
-        let known = self.heard.keys().filter(|session| nodes.contains(&session.node));
+        let known = self.senders.keys().filter(|session| nodes.contains(&session.node));
         if !self.catch_up.on_up(known.copied()) {
             self.note_caught_up(shard);
         }
@@ -40,7 +40,8 @@ impl ClusterSession {
 
     fn send_replay_request(&mut self, topic: &str, awaited: AwaitedReply) {
         let away_seconds = self.away_seconds();
-        let received = self.heard.iter().map(|(session, heard)| (*session, heard.number)).collect();
+        let received =
+            self.senders.iter().map(|(session, sender)| (*session, sender.number)).collect();
         let message = SessionMessage::ReplayRequest { away_seconds, received };
         self.send(topic, message.into(), awaited);
     }
@@ -133,7 +134,7 @@ impl ClusterSession {
 
     /// Whether an event is still to be received from its sender, who replays what was missed, or will.
     pub(super) fn is_to_come(&self, from: SessionId, number: u64) -> bool {
-        let newest = self.heard.get(&from).map_or(0, |heard| heard.number);
+        let newest = self.senders.get(&from).map_or(0, |sender| sender.number);
         from.node != self.own.node && self.catch_up.waits_for(from) && newest < number
     }
 
@@ -201,9 +202,9 @@ impl ClusterSession {
         if let Some(senders) = self.catch_up.expire(self.clock) {
             self.release_held(senders, shard);
         }
-        if self.clock.is_multiple_of(HEARD_SECONDS_MAX) {
-            let since = self.clock.saturating_sub(HEARD_SECONDS_MAX);
-            self.heard.retain(|_, heard| heard.second >= since);
+        if self.clock.is_multiple_of(SENDER_SECONDS_MAX) {
+            let since = self.clock.saturating_sub(SENDER_SECONDS_MAX);
+            self.senders.retain(|_, sender| sender.second >= since);
         }
     }
 

@@ -76,7 +76,7 @@ impl ClusterSession {
                 self.partition.is_role_asked = false;
                 check_role(reply)?;
             }
-            AwaitedReply::Heartbeat => self.partition.unheard += u32::from(count(reply) <= 1),
+            AwaitedReply::Heartbeat => self.partition.undelivered += u32::from(count(reply) <= 1),
             AwaitedReply::Echo { number } => self.on_echo_sent(number)?,
             AwaitedReply::Ignored => {}
             AwaitedReply::Unsubscribed => self.note_topic_confirmed(),

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_describes_what_it_accepts() {
+    fn a_kind_describes_the_values_that_it_accepts() {
         for (accepts, sentence) in [
             (BOOL, "true or false"),
             (number(0, 65_535), "a number from 0 to 65535"),

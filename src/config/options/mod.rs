@@ -340,7 +340,7 @@ mod tests {
 
     /// A new secret cannot be shown because somebody forgot to say that it is one.
     #[test]
-    fn what_sounds_secret_is_never_shown() {
+    fn an_option_with_the_name_of_a_secret_is_never_shown() {
         for option in OPTIONS {
             let last = option.key.rsplit('.').next().unwrap_or_default();
             let sounds = ["secret", "password", "passphrase", "token", "private"];

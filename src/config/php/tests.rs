@@ -62,7 +62,7 @@ fn calls_of_env() {
 }
 
 #[test]
-fn what_only_php_can_compute_is_code_with_its_calls_of_env() {
+fn an_expression_of_php_is_code_with_its_calls_of_env() {
     for code in [
         "$origins",
         "\"$origins\"",

@@ -173,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_no_string_never_panics(span in "[\"\\\\u0-9a-fA-Fnbé]{0,20}") {
+    fn a_text_that_is_no_json_string_never_panics(span in "[\"\\\\u0-9a-fA-Fnbé]{0,20}") {
         let theirs = serde_json::from_str::<String>(&span).ok();
         if let Some(theirs) = theirs {
             prop_assert_eq!(string(&span).unwrap(), theirs);

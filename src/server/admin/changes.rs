@@ -13,7 +13,9 @@ use serde_json::{Map, Value as Json};
 use crate::http1::query::percent_decode;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
-use crate::server::change::{AppChange, AppEdit, ChangeRequest, Outcome, PendingReload, Wanted};
+use crate::server::change::{
+    AppChange, AppEdit, ChangeCommand, ChangeOutcome, ChangeRequest, PendingReload,
+};
 use crate::server::takeover::Order;
 use crate::text::shown;
 
@@ -40,14 +42,18 @@ pub(super) async fn answer(
     response(&outcome)
 }
 
-async fn ask(what: Wanted, orders: &Sender<Order>, pending: &PendingReload) -> Outcome {
+async fn ask(
+    what: ChangeCommand,
+    orders: &Sender<Order>,
+    pending: &PendingReload,
+) -> ChangeOutcome {
     let (answer, outcome) = mpsc::channel();
     let request = match what {
         // A reload that waits already answers this one, too.
-        Wanted::Reload => pending.request(Some(answer)),
+        ChangeCommand::Reload => pending.request(Some(answer)),
         what => Some(ChangeRequest { what, answer: Some(answer), pending: None }),
     };
-    let ends = || Outcome::error(503, "the server ends, and changes nothing any longer");
+    let ends = || ChangeOutcome::error(503, "the server ends, and changes nothing any longer");
     let sent = request.map(|request| orders.send(Order::Change(Box::new(request))));
     if sent.is_some_and(|sent| sent.is_err()) {
         return ends();
@@ -65,10 +71,10 @@ async fn ask(what: Wanted, orders: &Sender<Order>, pending: &PendingReload) -> O
         "the server has not answered within {seconds} s, and may still carry out the request: is a take-over under way? \
          The log has the outcome"
     );
-    Outcome::error(503, &text)
+    ChangeOutcome::error(503, &text)
 }
 
-fn received(outcome: &Receiver<Outcome>) -> Option<Result<Outcome, ()>> {
+fn received(outcome: &Receiver<ChangeOutcome>) -> Option<Result<ChangeOutcome, ()>> {
     match outcome.try_recv() {
         Ok(outcome) => Some(Ok(outcome)),
         Err(TryRecvError::Empty) => None,
@@ -76,7 +82,7 @@ fn received(outcome: &Receiver<Outcome>) -> Option<Result<Outcome, ()>> {
     }
 }
 
-fn response(outcome: &Outcome) -> Response {
+fn response(outcome: &ChangeOutcome) -> Response {
     let mut body = outcome.body.to_string();
     body.push('\n');
     let response = Response::json(outcome.status, body);
@@ -87,15 +93,17 @@ fn response(outcome: &Outcome) -> Response {
 }
 
 /// What a request asks for.
-fn wanted(request: &Request) -> Result<Wanted, Outcome> {
+fn wanted(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
     let method = request.method();
     let mut segments = request.path().split('/').skip(2).map(decoded);
     let path = [segments.next(), segments.next(), segments.next(), segments.next()];
     let parts = path.each_ref().map(|part| part.as_deref());
     match (method, parts) {
-        ("POST", [Some("reload"), None, ..]) => Ok(Wanted::Reload),
-        ("GET" | "HEAD", [Some("apps"), None, ..]) => Ok(Wanted::ListApps),
-        ("GET" | "HEAD", [Some("apps"), Some(id), None, _]) => Ok(Wanted::ShowApp(id.to_owned())),
+        ("POST", [Some("reload"), None, ..]) => Ok(ChangeCommand::Reload),
+        ("GET" | "HEAD", [Some("apps"), None, ..]) => Ok(ChangeCommand::ListApps),
+        ("GET" | "HEAD", [Some("apps"), Some(id), None, _]) => {
+            Ok(ChangeCommand::ShowApp(id.to_owned()))
+        }
         ("POST", [Some("apps"), None, ..]) => Ok(change(None, AppEdit::Add(options(request)?))),
         ("PUT", [Some("apps"), Some(id), None, _]) => {
             Ok(change(Some(id), AppEdit::Replace(options(request)?)))
@@ -115,9 +123,9 @@ fn wanted(request: &Request) -> Result<Wanted, Outcome> {
                 "{} is not for this path: docs/OPERATIONS.md has the admin API",
                 shown(method)
             );
-            Err(Outcome::error(405, &text))
+            Err(ChangeOutcome::error(405, &text))
         }
-        _ => Err(Outcome::error(
+        _ => Err(ChangeOutcome::error(
             404,
             "no such path: the admin API has /api/reload, /api/apps, /api/apps/{id}, /api/apps/{id}/enable and \
              /api/apps/{id}/disable",
@@ -125,8 +133,8 @@ fn wanted(request: &Request) -> Result<Wanted, Outcome> {
     }
 }
 
-fn change(id: Option<&str>, edit: AppEdit) -> Wanted {
-    Wanted::ChangeApp(AppChange { id: id.map(str::to_owned), edit })
+fn change(id: Option<&str>, edit: AppEdit) -> ChangeCommand {
+    ChangeCommand::ChangeApp(AppChange { id: id.map(str::to_owned), edit })
 }
 
 fn decoded(segment: &str) -> String {
@@ -134,18 +142,21 @@ fn decoded(segment: &str) -> String {
 }
 
 /// The body: an object of options.
-fn options(request: &Request) -> Result<Map<String, Json>, Outcome> {
+fn options(request: &Request) -> Result<Map<String, Json>, ChangeOutcome> {
     // The parser's own text may quote the body, which has secrets.
     let parsed = serde_json::from_slice(request.body()).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let text = format!(
             "the body is no JSON, from line {line}, column {column} on: send an object of options"
         );
-        Outcome::error(400, &text)
+        ChangeOutcome::error(400, &text)
     })?;
     match parsed {
         Json::Object(options) => Ok(options),
-        _ => Err(Outcome::error(400, "the body is no JSON object: send {\"option\": value, ...}")),
+        _ => Err(ChangeOutcome::error(
+            400,
+            "the body is no JSON object: send {\"option\": value, ...}",
+        )),
     }
 }
 

@@ -96,7 +96,7 @@ async fn stream(socket: &Socket, readable: &Readable, viewer: &Viewer) {
         if !bytes.is_empty() {
             quiet = Duration::ZERO;
         } else if quiet >= COMMENT_INTERVAL {
-            // A comment. Without it, neither side notices that the other one is gone.
+            // A comment. Without it, neither side notices that the other one has closed.
             bytes.extend_from_slice(b":\n\n");
             quiet = Duration::ZERO;
         }

@@ -5,6 +5,7 @@
 //! `/api/`, with the token that the operator enters. The policy allows the browser nothing else than these files and
 //! requests to this listener, so that hostile text in a channel name could not run even if the script did not escape
 //! it.
+//! No limits: the files are constants.
 
 use crate::http1::response::ContentType;
 

@@ -3,6 +3,7 @@
 //! A place that is configured must be free, or the server does not start. The default place may belong to another
 //! server of the host: then this server starts without an admin listener and logs that. A socket file is made so that
 //! only the user of the server can connect, and is removed when the server ends, unless a new process has it.
+//! Limit: `BACKLOG` connections that are not accepted yet; `slots.rs` limits those that are.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_file_is_the_users_own_and_one_that_was_left_behind_is_no_obstacle() {
+    fn a_socket_file_is_only_for_its_user_and_a_stale_one_is_replaced() {
         let path = path();
         let place = admin(AdminPlace::Unix(path.clone()), true);
         let first = listens(claim(&place, None).unwrap());

@@ -2,8 +2,8 @@
 //!
 //! A probe must be answered, or an orchestrator restarts the server. So if all slots are in use, a new connection takes
 //! the slot of the one that has waited longest for its peer: for a complete request, or for the end after the answer.
-//! Only if the server owes an answer to all of them, the new one is refused. A viewer of the event log gives its slot
-//! back, because viewers have a limit of their own (`viewers.rs`).
+//! The new one is refused only if the server is working on an answer for every open connection. A viewer of the event
+//! log gives its slot back, because viewers have a limit of their own (`viewers.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn each_viewer_gets_what_its_filter_passes() {
+    fn each_viewer_receives_the_events_that_pass_its_filter() {
         let (log, viewers) = viewers();
         let all = viewers.add(filter("")).unwrap();
         let some = viewers.add(filter("kind=refused,subscribed&channel=orders&app=1001")).unwrap();

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
 use super::credentials::{self, MASK};
-use super::outcome::Outcome;
+use super::outcome::ChangeOutcome;
 use crate::app::Apps;
 use crate::config::Values;
 use crate::config::options::{OPTIONS, OptionId, OptionKind, Scope, boolean, of_scope};
@@ -51,14 +51,17 @@ pub(super) fn is_named(table: &Table, id: &str) -> bool {
 }
 
 /// Changes one of the tables.
-pub(super) fn edit(tables: &mut Vec<Table>, change: AppChange) -> Result<Edited, Box<Outcome>> {
+pub(super) fn edit(
+    tables: &mut Vec<Table>,
+    change: AppChange,
+) -> Result<Edited, Box<ChangeOutcome>> {
     let AppChange { id, edit } = change;
     if let AppEdit::Add(given) = edit {
         return add(tables, id, &given);
     }
     let id = id.unwrap_or_default();
     let Some(at) = tables.iter().position(|table| is_named(table, &id)) else {
-        return Err(Box::new(Outcome::no_such_app(&id)));
+        return Err(Box::new(ChangeOutcome::no_such_app(&id)));
     };
     let table = &mut tables[at];
     let before = table.clone();
@@ -66,13 +69,13 @@ pub(super) fn edit(tables: &mut Vec<Table>, change: AppChange) -> Result<Edited,
     let what = match edit {
         AppEdit::Add(_) | AppEdit::Replace(_) => {
             let AppEdit::Replace(given) = edit else {
-                return Err(Box::new(Outcome::no_such_app(&id)));
+                return Err(Box::new(ChangeOutcome::no_such_app(&id)));
             };
             credentials::check_kinds(&given)?;
             let mut fresh = Table::new();
             merge_into(&mut fresh, &given)?;
             credentials::keep(&mut fresh, &before);
-            // A second secret that is not given is gone: that ends a change of secrets.
+            // A second secret that is not given is removed: that ends a change of secrets.
             for name in ["id", "key", "secret"] {
                 if let (false, Some(value)) = (fresh.contains_key(name), before.get(name)) {
                     fresh.insert(name.to_owned(), value.clone());
@@ -99,7 +102,7 @@ pub(super) fn edit(tables: &mut Vec<Table>, change: AppChange) -> Result<Edited,
     };
     if !is_removed {
         let Some(table) = tables.iter_mut().find(|table| is_named(table, &id)) else {
-            return Err(Box::new(Outcome::invalid(
+            return Err(Box::new(ChangeOutcome::invalid(
                 "the id of an app cannot be changed: add another app, and remove this one",
             )));
         };
@@ -113,7 +116,7 @@ fn add(
     tables: &mut Vec<Table>,
     id: Option<String>,
     given: &Map<String, Json>,
-) -> Result<Edited, Box<Outcome>> {
+) -> Result<Edited, Box<ChangeOutcome>> {
     credentials::check_kinds(given)?;
     let mut table = Table::new();
     merge_into(&mut table, given)?;
@@ -131,14 +134,14 @@ fn add(
     };
     let (id, secret) = (text("id"), text("secret"));
     if tables.iter().any(|table| is_named(table, &id)) {
-        return Err(Box::new(Outcome::exists(&id)));
+        return Err(Box::new(ChangeOutcome::exists(&id)));
     }
     tables.push(table);
     Ok(Edited { id, what: "added", is_new: true, is_removed: false, secret: Some(secret) })
 }
 
 /// Puts options into a table; `null` takes one away.
-fn merge_into(table: &mut Table, given: &Map<String, Json>) -> Result<(), Box<Outcome>> {
+fn merge_into(table: &mut Table, given: &Map<String, Json>) -> Result<(), Box<ChangeOutcome>> {
     for (name, value) in given {
         if value.is_null() {
             table.remove(name);
@@ -153,12 +156,12 @@ fn merge_into(table: &mut Table, given: &Map<String, Json>) -> Result<(), Box<Ou
     Ok(())
 }
 
-fn to_toml(name: &str, value: &Json) -> Result<Value, Box<Outcome>> {
+fn to_toml(name: &str, value: &Json) -> Result<Value, Box<ChangeOutcome>> {
     let unfit = |what: &str| {
         let text = format!(
             "{name} is {what}, but options are texts, whole numbers, true, false, lists and objects"
         );
-        Box::new(Outcome::invalid(&text))
+        Box::new(ChangeOutcome::invalid(&text))
     };
     Ok(match value {
         Json::Bool(value) => Value::Boolean(*value),
@@ -173,7 +176,7 @@ fn to_toml(name: &str, value: &Json) -> Result<Value, Box<Outcome>> {
         Json::Object(members) => {
             let members = members.iter().filter(|(_, value)| !value.is_null());
             let members = members.map(|(key, value)| Ok((key.clone(), to_toml(key, value)?)));
-            Value::Table(members.collect::<Result<_, Box<Outcome>>>()?)
+            Value::Table(members.collect::<Result<_, Box<ChangeOutcome>>>()?)
         }
         Json::Null => return Err(unfit("null within a list")),
     })

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::outcome::Outcome;
+use super::outcome::ChangeOutcome;
 use super::outcome::shown;
 use crate::config::{Sources, read_apps_file};
 use crate::text::Counted;
@@ -51,8 +51,8 @@ pub(super) fn check_presence(
 }
 
 /// The tables of all apps in the file, whose apps in use are given.
-pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<Outcome>> {
-    let refused = |problem| Box::new(Outcome::refused(&[problem]));
+pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<ChangeOutcome>> {
+    let refused = |problem| Box::new(ChangeOutcome::refused(&[problem]));
     let mut table = match read_apps_file(path).map_err(refused)? {
         Some(table) => table,
         None => vanished(path, in_use).map_or_else(|| Ok(Table::new()), |why| Err(refused(why)))?,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
-use super::outcome::Outcome;
+use super::outcome::ChangeOutcome;
 use crate::config::webhook_url;
 
 /// What a secret looks like in an answer. Sent back, it leaves the secret as it is.
@@ -20,13 +20,13 @@ const SECRETS: [&str; 2] = ["secret", "second_secret"];
 const TEXTS: [&str; 4] = ["id", "key", "secret", "second_secret"];
 
 /// Refuses credentials that are no strings.
-pub(super) fn check_kinds(given: &Map<String, Json>) -> Result<(), Box<Outcome>> {
+pub(super) fn check_kinds(given: &Map<String, Json>) -> Result<(), Box<ChangeOutcome>> {
     let is_wrong = |name: &&&str| {
         given.get(**name).is_some_and(|value| !value.is_string() && !value.is_null())
     };
     match TEXTS.iter().find(is_wrong) {
         None => Ok(()),
-        Some(name) => Err(Box::new(Outcome::invalid(&format!(
+        Some(name) => Err(Box::new(ChangeOutcome::invalid(&format!(
             "{name} is no JSON string, but credentials are strings: put the value in quotes"
         )))),
     }
@@ -43,7 +43,7 @@ pub(super) fn keep(table: &mut Table, before: &Table) {
 }
 
 /// Puts the URLs of the app in the place of their shown forms.
-pub(super) fn keep_urls(table: &mut Table, before: &Table) -> Result<(), Box<Outcome>> {
+pub(super) fn keep_urls(table: &mut Table, before: &Table) -> Result<(), Box<ChangeOutcome>> {
     let (given, existing) = (urls(table), urls(before));
     let Some(Value::Array(webhooks)) = table.get_mut("webhooks") else { return Ok(()) };
     // By shown form, in their order. A URL that was sent whole is not meant by a shown form.
@@ -63,7 +63,7 @@ pub(super) fn keep_urls(table: &mut Table, before: &Table) -> Result<(), Box<Out
             })
             .collect();
         if !slots.is_empty() && slots.len() < urls.len() {
-            return Err(Box::new(Outcome::invalid(&format!(
+            return Err(Box::new(ChangeOutcome::invalid(&format!(
                 "{form} is the shown form of {} webhooks of this app, so it is unclear which of them is meant: send the \
                  whole URL, with its query and credentials",
                 urls.len()
@@ -83,10 +83,10 @@ fn urls(table: &Table) -> Vec<String> {
 }
 
 /// Refuses a mask that has kept nothing.
-pub(super) fn check_no_mask(table: &Table) -> Result<(), Box<Outcome>> {
+pub(super) fn check_no_mask(table: &Table) -> Result<(), Box<ChangeOutcome>> {
     match table.iter().find(|(_, value)| has_mask(value)) {
         None => Ok(()),
-        Some((name, _)) => Err(Box::new(Outcome::invalid(&format!(
+        Some((name, _)) => Err(Box::new(ChangeOutcome::invalid(&format!(
             "{name} has {MASK}, which stands for a secret in answers and keeps only an existing secret of the same \
              option: send the real value, or leave the option out"
         )))),

@@ -1,11 +1,11 @@
 //! Changes of the configuration while the server runs: `ringverb reload` and SIGHUP, and apps over the admin API.
 //!
 //! Owns the configuration in use and where it came from. It runs on the main thread (`life.rs`), so changes come one
-//! after another. Input: a `ChangeRequest`. Output: an `Outcome`, which is the answer and the log. A change is applied
-//! whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and then all
-//! cores apply it. Connections stay. What cannot change while the server runs is named, and keeps its old value.
-//! Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX` bytes.
-//! `app_table.rs` has apps as tables, `apps_file.rs` the file, `outcome.rs` the answers.
+//! after another. Input: a `ChangeRequest`. Output: an `ChangeOutcome`, which is the answer and the log. A change is
+//! applied whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and
+//! then all cores apply it. Connections stay. What cannot change while the server runs is named, and keeps its old
+//! value. Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX`
+//! bytes. `app_table.rs` has apps as tables, `apps_file.rs` the file, `outcome.rs` the answers.
 
 mod app_table;
 mod apps_file;
@@ -30,7 +30,7 @@ use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
 use crate::worker::configuration::{ConfigurationLink, RunningConfiguration, SentConfiguration};
 pub(super) use app_table::{AppChange, AppEdit};
-pub(super) use outcome::Outcome;
+pub(super) use outcome::ChangeOutcome;
 
 /// Time for all cores to apply a configuration. A core ticks at least once a second.
 const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
@@ -51,9 +51,9 @@ const CHANGEABLE: [OptionId; 10] = [
 
 /// What is asked for, and where the outcome goes.
 pub(super) struct ChangeRequest {
-    pub(super) what: Wanted,
+    pub(super) what: ChangeCommand,
     /// `None`: nobody waits, or those who do are in `pending`.
-    pub(super) answer: Option<Sender<Outcome>>,
+    pub(super) answer: Option<Sender<ChangeOutcome>>,
     /// Of a reload: cleared when it starts.
     pub(super) pending: Option<PendingReload>,
 }
@@ -66,24 +66,24 @@ pub(super) struct ChangeRequest {
     reason = "held for a push or a take, by the threads of signals and of the admin listener and the main thread"
 )]
 #[derive(Clone, Debug, Default)]
-pub(super) struct PendingReload(Arc<std::sync::Mutex<Option<Vec<Sender<Outcome>>>>>);
+pub(super) struct PendingReload(Arc<std::sync::Mutex<Option<Vec<Sender<ChangeOutcome>>>>>);
 
 impl PendingReload {
     /// The request of a signal (without `answer`) or of an operator, unless one waits already. Its outcome is the
     /// outcome of all.
-    pub(super) fn request(&self, answer: Option<Sender<Outcome>>) -> Option<ChangeRequest> {
+    pub(super) fn request(&self, answer: Option<Sender<ChangeOutcome>>) -> Option<ChangeRequest> {
         let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let was_pending = pending.is_some();
         pending.get_or_insert_default().extend(answer);
         (!was_pending).then(|| ChangeRequest {
-            what: Wanted::Reload,
+            what: ChangeCommand::Reload,
             answer: None,
             pending: Some(self.clone()),
         })
     }
 
     /// The reload starts: a signal or request from here on may announce newer files. Returns who waits.
-    fn start(&self) -> Vec<Sender<Outcome>> {
+    fn start(&self) -> Vec<Sender<ChangeOutcome>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 }
@@ -95,7 +95,7 @@ impl std::fmt::Debug for ChangeRequest {
     }
 }
 
-pub(super) enum Wanted {
+pub(super) enum ChangeCommand {
     /// Read the configuration again.
     Reload,
     ListApps,
@@ -173,10 +173,10 @@ impl Changer {
         let mut answers = request.pending.as_ref().map(PendingReload::start).unwrap_or_default();
         answers.extend(request.answer);
         let outcome = match request.what {
-            Wanted::Reload => self.reload(),
-            Wanted::ListApps => self.list_apps(),
-            Wanted::ShowApp(id) => self.show_app(&id),
-            Wanted::ChangeApp(change) => self.change_app(change),
+            ChangeCommand::Reload => self.reload(),
+            ChangeCommand::ListApps => self.list_apps(),
+            ChangeCommand::ShowApp(id) => self.show_app(&id),
+            ChangeCommand::ChangeApp(change) => self.change_app(change),
         };
         outcome.log();
         for answer in answers {
@@ -185,11 +185,11 @@ impl Changer {
         }
     }
 
-    fn reload(&mut self) -> Outcome {
+    fn reload(&mut self) -> ChangeOutcome {
         let Origin { sources, config, env_file, env, .. } = &self.origin;
         let named = [config, env_file].into_iter().flatten();
         if let Some(path) = named.into_iter().find(|path| is_read_once(path)) {
-            return Outcome::refused(&[format!(
+            return ChangeOutcome::refused(&[format!(
                 "{} is no regular file and was read at the start, so it cannot be read again: give the configuration as \
                  a file",
                 path.display()
@@ -203,22 +203,22 @@ impl Changer {
             self.check(sources, None)
         });
         match checked.and_then(|checked| self.apply(checked)) {
-            Ok(applied) => Outcome::reloaded(&applied),
-            Err(problems) => Outcome::refused(&problems),
+            Ok(applied) => ChangeOutcome::reloaded(&applied),
+            Err(problems) => ChangeOutcome::refused(&problems),
         }
     }
 
-    fn list_apps(&self) -> Outcome {
+    fn list_apps(&self) -> ChangeOutcome {
         let running = self.shared.current.get();
         let apps = self.apps.iter().map(|values| self.described(values, &running.apps));
-        Outcome::apps(running.number, &apps.collect::<Vec<_>>())
+        ChangeOutcome::apps(running.number, &apps.collect::<Vec<_>>())
     }
 
-    fn show_app(&self, id: &str) -> Outcome {
+    fn show_app(&self, id: &str) -> ChangeOutcome {
         let running = self.shared.current.get();
         match self.apps.iter().find(|values| app_table::id_of(values) == id) {
-            Some(values) => Outcome::app(200, &self.described(values, &running.apps)),
-            None => Outcome::no_such_app(id),
+            Some(values) => ChangeOutcome::app(200, &self.described(values, &running.apps)),
+            None => ChangeOutcome::no_such_app(id),
         }
     }
 
@@ -228,9 +228,9 @@ impl Changer {
     }
 
     /// Changes one app of the apps file.
-    fn change_app(&mut self, change: AppChange) -> Outcome {
+    fn change_app(&mut self, change: AppChange) -> ChangeOutcome {
         let Some((path, in_use)) = self.origin.sources.apps_file.clone() else {
-            return Outcome::no_apps_file();
+            return ChangeOutcome::no_apps_file();
         };
         let path = PathBuf::from(path);
         let id = change.id.clone();
@@ -241,7 +241,7 @@ impl Changer {
                     && !tables.iter().any(|table| app_table::is_named(table, id))
             };
             if let Some(id) = id.as_deref().filter(|id| is_elsewhere(id)) {
-                return Err(Box::new(Outcome::configured_elsewhere(id, &path)));
+                return Err(Box::new(ChangeOutcome::configured_elsewhere(id, &path)));
             }
             let edited = app_table::edit(&mut tables, change)?;
             Ok((tables, edited))
@@ -253,17 +253,17 @@ impl Changer {
         let table = apps_file::table(&tables);
         let text = match apps_file::text(&table) {
             Ok(text) => text,
-            Err(problem) => return Outcome::refused(&[problem]),
+            Err(problem) => return ChangeOutcome::refused(&[problem]),
         };
         let sources = self.origin.sources.with_apps(table);
         let checked = self.check(sources, Some((path, text)));
         match checked.and_then(|checked| self.apply(checked)) {
-            Err(problems) => Outcome::refused(&problems),
+            Err(problems) => ChangeOutcome::refused(&problems),
             Ok(_) => self.edited(&edited),
         }
     }
 
-    fn edited(&self, edited: &app_table::Edited) -> Outcome {
+    fn edited(&self, edited: &app_table::Edited) -> ChangeOutcome {
         let mut outcome = self.show_app(&edited.id);
         outcome.finish_edit(edited, self.shared.current.get().number);
         outcome
@@ -429,7 +429,7 @@ mod tests {
         }
         let answers = first.pending.expect("of a reload").start();
         assert_eq!(answers.len(), 1_000, "each request has its answer, and each signal needs none");
-        answers[999].send(Outcome::invalid("x")).unwrap();
+        answers[999].send(ChangeOutcome::invalid("x")).unwrap();
         assert_eq!(outcome.recv().unwrap().status, 422);
         assert!(pending.request(None).is_some(), "the files may have changed since the start");
         assert!(pending.request(None).is_none());

@@ -13,7 +13,7 @@ use crate::text::Counted;
 
 /// The answer to a change.
 #[derive(Clone, Debug)]
-pub(in crate::server) struct Outcome {
+pub(in crate::server) struct ChangeOutcome {
     pub(in crate::server) status: u16,
     pub(in crate::server) body: Json,
     line: Option<Line>,
@@ -41,7 +41,7 @@ fn names(options: &[OptionId]) -> Vec<&'static str> {
     options.iter().map(|id| id.spec().environment[0]).collect()
 }
 
-impl Outcome {
+impl ChangeOutcome {
     fn new(status: u16, body: Json, line: Option<Line>) -> Self {
         Self { status, body, line }
     }

@@ -19,7 +19,7 @@ pub(super) fn disconnect(
     };
     let whose = ask(peer, &arguments.whose, how, "{}")?;
     print(&match arguments.reconnect {
-        true => format!("{whose}: told to connect again\n"),
+        true => format!("{whose}: asked to connect again\n"),
         false => format!("{whose}: closed\n"),
     })
 }

@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 const TIMEOUT_ADMIN: Duration = Duration::from_secs(25);
 
 /// An answer as JSON.
-pub(super) struct AdminAnswer {
+pub(super) struct AdminResponse {
     pub(super) status: u16,
     pub(super) body: serde_json::Value,
 }
@@ -27,7 +27,7 @@ pub(super) fn ask(
     method: &str,
     path: &str,
     body: &str,
-) -> Result<Option<AdminAnswer>, CommandFailure> {
+) -> Result<Option<AdminResponse>, CommandFailure> {
     let place = &admin.place;
     let limits = ExchangeLimits { time: TIMEOUT_ADMIN, answer_bytes: ANSWER_BYTES_MAX };
     let bytes = match exchange(admin, method, path, body, limits) {
@@ -117,14 +117,14 @@ pub(super) fn status_and_body(answer: &[u8]) -> Option<(u16, &[u8])> {
     Some((head.code?, answer.get(length..)?))
 }
 
-fn parse(answer: &[u8]) -> Option<AdminAnswer> {
+fn parse(answer: &[u8]) -> Option<AdminResponse> {
     let (status, body) = status_and_body(answer)?;
     let body = serde_json::from_slice(body).or_else(|error| match status {
         // 401 and 403 come from the listener itself, as text.
         200..400 => Err(error),
         _ => Ok(serde_json::json!({ "error": String::from_utf8_lossy(body).trim() })),
     });
-    Some(AdminAnswer { status, body: body.ok()? })
+    Some(AdminResponse { status, body: body.ok()? })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Map, Value};
 
-use super::admin::{self, AdminAnswer};
+use super::admin::{self, AdminResponse};
 use super::http::percent_encoded;
 use super::outcome::{CommandFailure, note, print, shown};
 use crate::config::Config;
@@ -190,8 +190,8 @@ fn put(object: &mut Map<String, Value>, name: &str, value: Value) {
 }
 
 /// The body, unless the server refused.
-fn good(answer: AdminAnswer) -> Result<Value, CommandFailure> {
-    let AdminAnswer { status, body } = answer;
+fn good(answer: AdminResponse) -> Result<Value, CommandFailure> {
+    let AdminResponse { status, body } = answer;
     if (200..300).contains(&status) {
         return Ok(body);
     }

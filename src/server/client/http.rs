@@ -153,12 +153,12 @@ impl HttpAnswer {
 
     /// The answer of the server, and what to do about it.
     fn refusal(&self, peer: &ServerPeer) -> CommandFailure {
-        let said = if self.status == 422 { validation(&self.body) } else { None };
-        let said = said.unwrap_or_else(|| shown(self.body.trim()));
-        let said = if said.is_empty() { "no reason given".to_owned() } else { said };
+        let reason = if self.status == 422 { validation(&self.body) } else { None };
+        let reason = reason.unwrap_or_else(|| shown(self.body.trim()));
+        let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
         let remedy = match self.status {
             // The text about clocks has its own remedy.
-            401 if said.contains("timestamp") => String::new(),
+            401 if reason.contains("timestamp") => String::new(),
             401 => format!(
                 "The server has another key or secret for app {}: does it run with the same REVERB_APP_KEY and \
                  REVERB_APP_SECRET? `ringverb check` shows where they come from here.",
@@ -175,7 +175,7 @@ impl HttpAnswer {
             _ => String::new(),
         };
         let hint = if remedy.is_empty() { remedy } else { format!("\nhint: {remedy}") };
-        CommandFailure::Server(format!("the server refused with {}: {said}{hint}", self.status))
+        CommandFailure::Server(format!("the server refused with {}: {reason}{hint}", self.status))
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn run(
         pause: None,
         validator: Validator::default(),
     };
-    let mut told = String::new();
+    let mut shown_reason = String::new();
     loop {
         let why = match listener.attempt(&steps) {
             Ok(()) => return Ok(()),
@@ -57,9 +57,9 @@ pub(super) fn run(
         };
         // One sentence for a server that stays away, not one for each attempt.
         let stood = listener.pause == Some(PAUSE_MIN);
-        if stood || why != told {
+        if stood || why != shown_reason {
             note(&format!("{why}; reconnecting"));
-            told = why;
+            shown_reason = why;
         }
         let pause = listener.pause.unwrap_or(PAUSE_MIN);
         wait::sleep(pause);
@@ -210,7 +210,7 @@ impl Listener<'_> {
     fn greeting(&mut self, socket: &mut ClientSocket) -> Result<(String, Duration), Stop> {
         let bytes = match socket.receive(TIMEOUT)? {
             ServerInput::Text(bytes) => bytes,
-            ServerInput::Closed(said) => return Err(self.closed(said)),
+            ServerInput::Closed(reason) => return Err(self.closed(reason)),
             ServerInput::Silence => return Err(self.strange("sends nothing on its WebSocket")),
         };
         let message = ServerMessage::read(&bytes, &mut self.validator);
@@ -219,8 +219,8 @@ impl Listener<'_> {
         };
         let inner = message.inner();
         if message.name == "pusher:error" {
-            let said = error_of(&inner, &mut self.validator);
-            return Err(self.closed(Some(said)));
+            let reason = error_of(&inner, &mut self.validator);
+            return Err(self.closed(Some(reason)));
         }
         let inner = self.validator.check(inner.as_bytes()).unwrap_or("{}");
         let id = member(inner, "socket_id").and_then(json::string);
@@ -246,7 +246,7 @@ impl Listener<'_> {
             let wait = if step.is_some() || pinged { TIMEOUT } else { silence };
             let bytes = match (socket.receive(wait)?, step) {
                 (ServerInput::Text(bytes), _) => bytes,
-                (ServerInput::Closed(said), _) => return Err(self.closed(said)),
+                (ServerInput::Closed(reason), _) => return Err(self.closed(reason)),
                 (ServerInput::Silence, Some(step)) => {
                     return Err(self.strange(&format!("does not answer {}", step.describe())));
                 }
@@ -358,7 +358,7 @@ impl Listener<'_> {
     ) -> Result<(), Stop> {
         let (code, text) = error_of(&message.inner(), &mut self.validator);
         let Some(step) = step else {
-            note(&format!("the server says {code} {text}"));
+            note(&format!("the server sent {code} {text}"));
             return Ok(());
         };
         let remedy =
@@ -388,22 +388,22 @@ impl Listener<'_> {
     }
 
     /// What the end of the connection means: the codes after which pusher-js stops for good are refusals (rule 55).
-    fn closed(&self, said: Option<(u16, String)>) -> Stop {
-        let Some((code, text)) = said else {
+    fn closed(&self, reason: Option<(u16, String)>) -> Stop {
+        let Some((code, text)) = reason else {
             return Stop::Lost("the server closed the connection".to_owned());
         };
-        let said = format!("{code} {}", shown(&text));
+        let reason = format!("{code} {}", shown(&text));
         match code {
             4001 => CommandFailure::Server(format!(
-                "the server refused with {said}: no app has the key {} at {}; does it run with the same configuration?",
+                "the server refused with {reason}: no app has the key {} at {}; does it run with the same configuration?",
                 self.peer.app.key,
                 self.peer.url()
             ))
             .into(),
             4000..=4099 | 4300..=4999 => {
-                CommandFailure::Server(format!("the server refused with {said}")).into()
+                CommandFailure::Server(format!("the server refused with {reason}")).into()
             }
-            _ => Stop::Lost(format!("the server closed the connection with {said}")),
+            _ => Stop::Lost(format!("the server closed the connection with {reason}")),
         }
     }
 

@@ -100,9 +100,9 @@ impl ClientSocket {
                 OPCODE_CLOSE => {
                     // The server ends the connection whether it gets its answer or not.
                     self.close().ok();
-                    let said = close::decode_payload(&frame.payload).ok().flatten();
+                    let reason = close::decode_payload(&frame.payload).ok().flatten();
                     return Ok(ServerInput::Closed(
-                        said.map(|(code, text)| (code, text.to_owned())),
+                        reason.map(|(code, text)| (code, text.to_owned())),
                     ));
                 }
                 OPCODE_PING => self.frame(Opcode::Pong, &frame.payload)?,
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_the_client_are_what_the_server_reads() {
+    fn frames_of_the_client_are_read_by_the_server() {
         for length in [0_usize, 125, 126, 65_535, 65_536] {
             let frame = masked(Opcode::Text, &vec![b'x'; length], [1, 2, 3, 4]);
             let (header, size) = Header::decode(&frame).unwrap().unwrap();

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 
 use super::finding::{Diagnosis, Finding, STEP_TIME, Verdict};
-use super::host::{self, HostFiles, Wanted};
+use super::host::{self, HostFiles, HostNeeds};
 use super::{examine, port, rights};
 use crate::config::admin::AdminPlace;
 use crate::config::{Config, Merged};
@@ -38,7 +38,7 @@ pub(in crate::server) fn diagnose(
         .chain(&merged.migration_warnings)
         .map(|text| Diagnosis::new(Verdict::Warning, "configuration", text, CHECK))
         .collect();
-    let mut wanted = Wanted {
+    let mut wanted = HostNeeds {
         connections,
         workers: 1,
         descriptors: getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS_MAX),

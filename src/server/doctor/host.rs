@@ -27,7 +27,7 @@ const PROCESSES_MAX: usize = 40_000;
 
 /// What the server would need.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct Wanted {
+pub(in crate::server) struct HostNeeds {
     pub(in crate::server) connections: u64,
     pub(in crate::server) workers: u64,
     /// The hard limit of this process.
@@ -90,7 +90,7 @@ impl HostFiles {
 }
 
 /// All of it.
-pub(in crate::server) fn examine(files: &HostFiles, wanted: Wanted) -> Vec<Diagnosis> {
+pub(in crate::server) fn examine(files: &HostFiles, wanted: HostNeeds) -> Vec<Diagnosis> {
     let mut found = vec![descriptors(files, wanted)];
     found.extend(io_uring(files));
     found.extend(memory(files, wanted));
@@ -107,8 +107,8 @@ pub(in crate::server) fn examine(files: &HostFiles, wanted: Wanted) -> Vec<Diagn
 
 /// Each worker has a descriptor table of its own. The kernel spreads connections evenly, but not exactly, so the tables
 /// should have room for 1/8 more.
-fn descriptors(files: &HostFiles, wanted: Wanted) -> Diagnosis {
-    let Wanted { connections, workers, .. } = wanted;
+fn descriptors(files: &HostFiles, wanted: HostNeeds) -> Diagnosis {
+    let HostNeeds { connections, workers, .. } = wanted;
     let (whose, limit) = match files.running() {
         Some((process, limit)) => (format!("the running server, process {process},"), limit),
         None => ("a server that is started from here".to_owned(), wanted.descriptors),
@@ -144,7 +144,7 @@ fn io_uring(files: &HostFiles) -> Option<Diagnosis> {
     Some(Diagnosis::new(verdict, "io_uring", reason, "sudo sysctl -w kernel.io_uring_disabled=0"))
 }
 
-fn memory(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
+fn memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
     let available = files.memory("MemAvailable")?;
     let each = KERNEL_BYTES + USER_BYTES + if wanted.has_tls { TLS_BYTES } else { 0 };
     let all = available.saturating_sub(RESERVED_BYTES) / each;
@@ -165,7 +165,7 @@ fn memory(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
 }
 
 /// The limit of the resident set. The kernel's share is not in it.
-fn memory_limit(wanted: Wanted) -> Option<Diagnosis> {
+fn memory_limit(wanted: HostNeeds) -> Option<Diagnosis> {
     let limit = wanted.memory_max?;
     let each = USER_BYTES + if wanted.has_tls { TLS_BYTES } else { 0 };
     // Connections are refused from 3 % below the limit on.
@@ -218,7 +218,11 @@ impl<'a> WantedSetting<'a> {
     }
 }
 
-fn judge(files: &HostFiles, wanted: Wanted, setting: &WantedSetting<'static>) -> Option<Diagnosis> {
+fn judge(
+    files: &HostFiles,
+    wanted: HostNeeds,
+    setting: &WantedSetting<'static>,
+) -> Option<Diagnosis> {
     let WantedSetting { key, is_optional, values } = setting;
     let shown = |values: &[u64]| {
         let words: Vec<String> = values.iter().map(u64::to_string).collect();
@@ -248,7 +252,7 @@ fn judge(files: &HostFiles, wanted: Wanted, setting: &WantedSetting<'static>) ->
 }
 
 /// Pages of all TCP buffers: a page for each connection that has something in flight.
-fn socket_memory(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
+fn socket_memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
     let [low, pressure, high] = files.setting("net.ipv4.tcp_mem")?[..] else { return None };
     let verdict = if pressure < wanted.connections { Verdict::Warning } else { Verdict::Good };
     let reason = format!(
@@ -261,7 +265,7 @@ fn socket_memory(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
 }
 
 /// Connections that the firewall tracks. Through a proxy of the same host each client counts twice.
-fn tracked(files: &HostFiles, wanted: Wanted) -> Option<Diagnosis> {
+fn tracked(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
     let most = files.first("net.netfilter.nf_conntrack_max")?;
     let now = files.first("net.netfilter.nf_conntrack_count").unwrap_or_default();
     let free = most.saturating_sub(now);

@@ -2,6 +2,7 @@
 //!
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only; then the owner of the socket is named.
+//! Limit: `PROCESSES_MAX` processes are looked at.
 
 use std::fs;
 use std::io;

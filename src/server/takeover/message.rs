@@ -2,6 +2,7 @@
 //!
 //! Owns their words, their length, the time that a side waits for one, and the errors of a conversation. Which side
 //! sends what in which order is in `mod.rs`.
+//! Limits: `MESSAGE_BYTES` for a message, `PATIENCE` for a side that waits, `LISTENERS_MAX` listeners.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

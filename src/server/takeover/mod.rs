@@ -23,10 +23,11 @@
 //! ```
 //!
 //! If a side stops before the point of no return, no connection and no state is lost: the old process continues. Only
-//! requests that had arrived in part have been refused with 503. At any time before it the old process may send
-//! `failed` instead and shut its end. A write of `taken` then fails. If `taken` was written before the shutdown, the
-//! old process finds it in its receive buffer and treats the take-over as completed. If `taken` is refused and there
-//! is no `failed` to read, the old process has died, and the new process has the only copy of everything.
+//! requests that had arrived in part have been refused with 503. At any time before the point of no return the old
+//! process may send `failed` and shut its end. A write of `taken` then fails. If `taken` was written before the
+//! shutdown, the old process finds it in its receive buffer and treats the take-over as completed. If `taken` is
+//! refused and there is no `failed` to read, the old process has died, and the new process has the only copy of
+//! everything.
 
 mod message;
 mod new_process;

@@ -8,6 +8,7 @@
 //! Each side checks the other before it sends or reads anything. The other must have the same user or be root, and must
 //! not be in another container: containers that share a network namespace often all run as root. Two processes of one
 //! user in one container cannot be distinguished. `check_namespaces` has what the kernel shows.
+//! Limit: `ROUNDS` attempts with a pause between them.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_left_behind_is_no_obstacle() {
+    fn a_stale_socket_file_is_replaced() {
         let (path, address) = (directory(0o755), address());
         let places = Places(vec![path.clone()]);
         drop(places.open(address).unwrap());
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_shows_of_this_process() {
+    fn the_kernel_shows_id_depth_and_credentials_of_this_process() {
         assert!(id_depth(Path::new("/proc/self")).unwrap() >= 1);
         assert_eq!(id_depth(Path::new("/proc/none")), None);
         let (ours, _theirs) = UnixStream::pair().unwrap();

@@ -10,6 +10,7 @@
 //! this process minds it (`mind`): it waits for the stand-in, forwards signals and ends as the stand-in does; SIGUSR2
 //! tries 2 and 3 again. If this process is killed during that, the stand-in continues as an orphan, and the next start
 //! takes over from it (`is_orphan`).
+//! Limits: one replacement at a time; a stand-in has `START_TIME_MAX` to take over.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -170,7 +171,7 @@ impl Program {
                 "SIGUSR2: process {process} serves while this process loads the new program"
             );
         } else if !self.is_stage(process) {
-            tracing::info!(event = "replacement_failed", "{sentence}");
+            tracing::info!(event = "takeover_complete", process, "{sentence}");
         }
     }
 

@@ -15,7 +15,8 @@ use crate::shard::node_message::{
 };
 use crate::shard::query::{Answer, Question};
 
-/// What the session with Redis is to carry out, in order. While it is down, only `Publish` and `EndAccess` are made.
+/// What the session with Redis is to carry out, in order. While it is down, it keeps `Publish` and `EndAccess` for
+/// the next connection and discards the others, because all state is sent again then.
 #[derive(Debug)]
 pub enum ToCluster {
     /// Subscribe to the channel's topic. Answered by `FromCluster::Subscribed`.
@@ -95,6 +96,7 @@ impl ClusterOutbox {
         } else {
             self.effects.push(effect);
         }
+        debug_assert!(self.effects.len() <= limits::CLUSTER_EFFECTS_MAX);
     }
 
     #[must_use]
@@ -105,6 +107,12 @@ impl ClusterOutbox {
     /// The session must begin again, although no effect was discarded.
     pub(in crate::shard) fn note_over(&mut self) {
         self.is_over = true;
+    }
+
+    /// Whether the session has nothing to do.
+    #[must_use]
+    pub(in crate::shard) fn is_empty(&self) -> bool {
+        self.effects.is_empty() && !self.is_over
     }
 
     /// All effects since the last call.

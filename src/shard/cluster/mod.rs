@@ -10,10 +10,10 @@
 //! it. The first subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that
 //! nobody misses what is published after the acknowledgement, and rosters are whole. Later ones do not wait.
 //!
-//! Limits: a wait ends after `ANSWER_BEATS`, and at once when the session is lost, because a node serves its own
-//! without it. A node that sends nothing for `LEASE_BEATS` is dead. A beat is a second of the core's clock during which
-//! the session is up. A process that was stopped counts one beat when it resumes. So neither a stopped process nor an
-//! absent Redis ends a lease.
+//! Limits: a wait ends after `ANSWER_SECONDS`, and at once when the session is lost, because a node serves its own
+//! without it. A node that sends nothing for `LEASE_SECONDS` is dead. A lease second is a second of the core's clock
+//! during which the session is up. A process that was stopped counts one when it resumes. So neither a stopped process
+//! nor an absent Redis ends a lease.
 
 mod effect;
 mod here;
@@ -47,9 +47,9 @@ use here::FastMap;
 pub(super) use here::Here;
 
 /// Beats without a message after which a node is dead.
-pub const LEASE_BEATS: u32 = 10;
+pub const LEASE_SECONDS: u32 = 10;
 /// Beats that the first subscriber of a channel waits for the other nodes, at most.
-pub const ANSWER_BEATS: u32 = 2;
+pub const ANSWER_SECONDS: u32 = 2;
 /// Topics subscribed to, announced and unsubscribed from before the output is looked at again.
 const TOPICS_PER_TURN: usize = 500;
 /// Nodes of a cluster. Messages of one more are ignored.
@@ -64,7 +64,7 @@ const DEAD_MAX: usize = 256;
 pub(super) struct Cluster {
     own: NodeId,
     pub(super) is_up: bool,
-    beat: u32,
+    lease_second: u32,
     /// How often the session came up: a snapshot that was received before is in doubt.
     sessions: u32,
     /// When what is in doubt is dropped: all that was received before our own session came up (`None`), or before a
@@ -73,9 +73,9 @@ pub(super) struct Cluster {
     /// How often each peer's session came up again.
     renewals: FastMap<SessionId, u32>,
     topics: FastMap<ChannelKey, TopicState>,
-    /// Topics that wait, by the beat in which they began to, with their ticket.
+    /// Topics that wait, with the lease second in which their wait began, and their ticket.
     waiting: VecDeque<(u32, ChannelKey, u32)>,
-    /// The beat in which each node has last sent something.
+    /// The lease second in which each node has last sent something.
     nodes: FastMap<NodeId, u32>,
     /// Number of this node's events that are not confirmed to be stored: what others publish until then is older.
     unstored: FastMap<ChannelKey, u32>,
@@ -85,7 +85,8 @@ pub(super) struct Cluster {
     unsent: VecDeque<(ChannelKey, u32)>,
     /// Of these, those that are not cancelled.
     unsent_count: usize,
-    /// Topics that nobody here needed at that beat, oldest first. Each is here once, see `Details::idle_since`.
+    /// Topics that this node ceased to need in that lease second, oldest first. Each is here once, see
+    /// `Details::idle_since`.
     idle: VecDeque<(u32, ChannelKey)>,
     /// Topics that were not subscribed to and announced since the session came up.
     unannounced: VecDeque<ChannelKey>,
@@ -102,7 +103,7 @@ impl Cluster {
         Self {
             own,
             is_up: false,
-            beat: 0,
+            lease_second: 0,
             sessions: 0,
             sweeps: VecDeque::new(),
             renewals: FastMap::default(),
@@ -268,17 +269,21 @@ impl Cluster {
             self.topics.insert(channel.clone(), topic);
             return;
         }
+        debug_assert!(topic.waiting.is_none(), "a new topic waits for nothing yet");
         let ticket = self.next_ticket_number();
         let snapshots = i64::from(shares_snapshots(here, channel));
         topic.wait(ticket, 1 + snapshots + i64::from(channel.kind.cached));
         self.topics.insert(channel.clone(), topic);
         self.drop_finished_waits();
-        self.waiting.push_back((self.beat, channel.clone(), ticket));
+        self.waiting.push_back((self.lease_second, channel.clone(), ticket));
         self.queue_topic(channel, ticket);
+        debug_assert!(self.unsent_count > 0, "its SUBSCRIBE waits for room");
     }
 
     /// Subscribes to a topic, and requests the other nodes' snapshots.
     fn announce(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
+        debug_assert!(self.is_up, "while the session is down nothing is subscribed to");
+        debug_assert!(self.topics.contains_key(channel), "a topic that is needed");
         here.out.cluster.push(ToCluster::Subscribe { channel: channel.clone(), ticket });
         if shares_snapshots(here, channel) {
             let (channel, snapshot) = (channel.clone(), self.snapshot(here, channel));
@@ -310,7 +315,7 @@ impl Cluster {
             && !here.home.users.contains(channel)
     }
 
-    /// Unsubscribes from a topic that this node no longer needs, at once or after `topic_linger_beats`.
+    /// Unsubscribes from a topic that this node no longer needs, at once or after `topic_idle_seconds`.
     fn release_if_unneeded(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
         if !self.is_unneeded(here, channel) {
             return;
@@ -325,7 +330,7 @@ impl Cluster {
             }
             return;
         }
-        if !self.is_up || here.context.settings.topic_linger_beats == 0 {
+        if !self.is_up || here.context.settings.topic_idle_seconds == 0 {
             return self.unsubscribe(here, channel);
         }
         self.note_idle(channel);
@@ -342,7 +347,8 @@ impl Cluster {
     }
 
     fn forget_topic(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
-        self.topics.remove(channel);
+        let topic = self.topics.remove(channel);
+        debug_assert!(topic.is_none_or(|topic| topic.unconfirmed == 0), "none is confirmed later");
         here.home.forget_elsewhere(channel);
     }
 

@@ -1,14 +1,14 @@
 //! What other nodes have, by their messages, and failure detection. PURE.
 //!
 //! A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the node's messages from
-//! there on. If the node sends no heartbeat for `LEASE_BEATS`, it is dead: its snapshots are dropped, and members
+//! there on. If the node sends no heartbeat for `LEASE_SECONDS`, it is dead: its snapshots are dropped, and members
 //! leave. Limits: `NODES_MAX`, `SWEEPS_MAX`, `DEAD_MAX`, and the bytes of `remote_memory.rs`.
 
 use hashbrown::HashSet;
 
 use super::here::{FastMap, Here};
 use super::topic_state::{PeerSnapshot, ReceivedAt};
-use super::{Cluster, DEAD_MAX, LEASE_BEATS, NODES_MAX, SWEEPS_MAX, ToCluster};
+use super::{Cluster, DEAD_MAX, LEASE_SECONDS, NODES_MAX, SWEEPS_MAX, ToCluster};
 use crate::buffer::FrameBytes;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{
@@ -24,7 +24,7 @@ impl Cluster {
     /// Other nodes, and the seconds since each was seen.
     pub(in crate::shard) fn seen_nodes(&self) -> Vec<(NodeId, u32)> {
         let nodes = self.nodes.iter();
-        nodes.map(|(node, seen)| (*node, self.beat.saturating_sub(*seen))).collect()
+        nodes.map(|(node, seen)| (*node, self.lease_second.saturating_sub(*seen))).collect()
     }
 
     /// Another node has sent something.
@@ -33,7 +33,7 @@ impl Cluster {
             let why = format!("a message of one more node than {NODES_MAX} was ignored");
             return self.note_refused(here, &why);
         }
-        self.nodes.insert(node, self.beat);
+        self.nodes.insert(node, self.lease_second);
         if let Some(at) = self.dead.iter().position(|dead| *dead == node) {
             self.dead.remove(at);
             here.out
@@ -124,7 +124,7 @@ impl Cluster {
         let renewals = self.renewals.entry(session).or_default();
         *renewals = renewals.wrapping_add(1);
         let came_up = (session, *renewals);
-        self.sweeps.push_back((self.beat + LEASE_BEATS, Some(came_up)));
+        self.sweeps.push_back((self.lease_second + LEASE_SECONDS, Some(came_up)));
     }
 
     /// Drops what was received before our own session (`None`) or one of these came up, and not since. One walk for
@@ -298,7 +298,7 @@ impl Cluster {
             if here.context.core() == 0 {
                 let node = node.0;
                 here.out.note_line(format!(
-                    "node {node:016x} has not been heard for {LEASE_BEATS} s: its clients and presence members were \
+                    "node {node:016x} has sent nothing for {LEASE_SECONDS} s: its clients and presence members were \
                      removed here. The log of that node names its host and process at its start"
                 ));
             }

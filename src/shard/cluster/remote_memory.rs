@@ -1,9 +1,9 @@
 //! How much a core keeps of what other nodes have. PURE.
 //!
-//! A program that can write to Redis can invent nodes, members and leaves. What is kept of them is counted when it is
-//! added and only then. When the count is over the limit, what is there is counted again, once a beat at most.
-//! Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are incomplete then, and the
-//! log says so.
+//! A program that can write to Redis can invent nodes, members and leaves. What is kept of them is added to a count. A
+//! removal does not change the count. When the count is over the limit, all that is still there is counted again, once
+//! a lease second at most. Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are
+//! incomplete then, and the log says so.
 
 use super::Cluster;
 use super::here::Here;
@@ -21,7 +21,7 @@ const REMOTE_IS_FULL: &str = "what other nodes have takes more than 128 MiB of a
 pub(super) struct RemoteMemory {
     /// Never less than it is.
     bytes: usize,
-    counted_in_beat: u32,
+    counted_in_second: u32,
 }
 
 impl RemoteMemory {
@@ -40,11 +40,11 @@ impl Cluster {
         here: &mut Here<'_>,
         text_bytes: usize,
     ) -> bool {
-        let beat = self.beat;
+        let lease_second = self.lease_second;
         let remote = &mut self.remote_memory;
         remote.bytes = remote.bytes.saturating_add(RemoteMemory::ENTRY_BYTES + text_bytes);
-        if remote.is_full() && remote.counted_in_beat != beat {
-            remote.counted_in_beat = beat;
+        if remote.is_full() && remote.counted_in_second != lease_second {
+            remote.counted_in_second = lease_second;
             self.remote_memory.bytes =
                 self.remote_bytes(here) + RemoteMemory::ENTRY_BYTES + text_bytes;
         }
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn a_node_over_the_limit_is_ignored_and_a_known_one_is_not() {
         let mut shard = node_alone();
-        let heard = (0..2_000).filter(|node| seen(&mut shard, *node));
-        assert_eq!(heard.count(), 1_024);
+        let accepted = (0..2_000).filter(|node| seen(&mut shard, *node));
+        assert_eq!(accepted.count(), 1_024);
         assert!(seen(&mut shard, 1), "who is known stays known");
         for _ in 0..100_000 {
             shard.on_cluster(FromCluster::PeerUp(session(1)));

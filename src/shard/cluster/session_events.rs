@@ -2,15 +2,17 @@
 //!
 //! Owns the waits of a topic's first subscribers for Redis and for the snapshots of other nodes, the announcement of
 //! all topics after the session came up, and the stored events of cache channels. Outputs: `ToCluster`, and the mail
-//! that was held back. Limits: a wait ends after `ANSWER_BEATS` and with the session; `TOPICS_PER_TURN` topics at a
+//! that was held back. Limits: a wait ends after `ANSWER_SECONDS` and with the session; `TOPICS_PER_TURN` topics at a
 //! time.
 
 use super::here::Here;
 use super::topic_state::Fetch;
-use super::{ANSWER_BEATS, Cluster, FromCluster, LEASE_BEATS, Stored, TOPICS_PER_TURN, ToCluster};
+use super::{
+    ANSWER_SECONDS, Cluster, FromCluster, LEASE_SECONDS, Stored, TOPICS_PER_TURN, ToCluster,
+};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
-use crate::shard::outbox::Answered;
+use crate::shard::outbox::GatherAnswer;
 
 impl Cluster {
     /// Handles a report of the session.
@@ -35,10 +37,10 @@ impl Cluster {
             FromCluster::Stored { channel } => self.on_stored(channel),
             FromCluster::TransitionOrdered => self.on_transition_ordered(here),
             FromCluster::Asked { id, receivers } => {
-                here.out.answered.push(Answered::Nodes { id, count: receivers });
+                here.out.answered.push(GatherAnswer::Nodes { id, count: receivers });
             }
             FromCluster::NodeAnswer { id, answers } => {
-                here.out.answered.push(Answered::Node { id, answers });
+                here.out.answered.push(GatherAnswer::Node { id, answers });
             }
             FromCluster::NodeSeen(node) => self.on_node_seen(here, node),
             FromCluster::Message { from, channel, message, frame } => {
@@ -60,11 +62,11 @@ impl Cluster {
         self.is_up = true;
         self.sessions = self.sessions.wrapping_add(1);
         self.sweeps.retain(|(_, session)| session.is_some());
-        self.sweeps.push_back((self.beat + LEASE_BEATS, None));
+        self.sweeps.push_back((self.lease_second + LEASE_SECONDS, None));
         self.unannounced = self.topics.keys().cloned().collect();
         // Nothing was received from any node while the session was down.
-        let beat = self.beat;
-        self.nodes.values_mut().for_each(|seen| *seen = beat);
+        let lease_second = self.lease_second;
+        self.nodes.values_mut().for_each(|seen| *seen = lease_second);
     }
 
     /// Nobody waits any longer for what is beyond the session.
@@ -77,7 +79,7 @@ impl Cluster {
         for (_, channel, ticket) in std::mem::take(&mut self.waiting) {
             self.stop_waiting(here, &channel, ticket);
         }
-        here.out.answered.push(Answered::NodesGone);
+        here.out.answered.push(GatherAnswer::NodesGone);
     }
 
     /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that nobody
@@ -221,19 +223,19 @@ impl Cluster {
         if !self.is_up {
             return;
         }
-        self.beat += 1;
-        let beat = self.beat;
+        self.lease_second += 1;
+        let lease_second = self.lease_second;
         while let Some((since, _, _)) = self.waiting.front()
-            && since + ANSWER_BEATS <= beat
+            && since + ANSWER_SECONDS <= lease_second
         {
             let Some((_, channel, ticket)) = self.waiting.pop_front() else { break };
             self.stop_waiting(here, &channel, ticket);
         }
-        let is_silent = |seen: &u32| seen + LEASE_BEATS < beat;
+        let is_silent = |seen: &u32| seen + LEASE_SECONDS < lease_second;
         let nodes = self.nodes.iter().filter(|(_, seen)| is_silent(seen));
         let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
         self.on_nodes_dead(here, &silent);
-        let due = self.sweeps.partition_point(|(at, _)| *at <= beat);
+        let due = self.sweeps.partition_point(|(at, _)| *at <= lease_second);
         let due: Vec<Option<(SessionId, u32)>> =
             self.sweeps.drain(..due).map(|(_, session)| session).collect();
         let newest = due.into_iter().filter(|came_up| {

@@ -1,5 +1,5 @@
 //! What a node knows of one topic: of a channel that it is subscribed to in Redis, or of a user by their own channel.
-//! PURE data; `mod.rs` and its neighbours have the rules.
+//! PURE data; `mod.rs` and its neighbors have the rules.
 //!
 //! A plain channel has no `Details` once Redis has confirmed its topic, so that a million of them are cheap.
 //! Limits: `ORDERED_MAX` and `GREETED_MAX` here; `remote_memory.rs` bounds what is kept of other nodes.
@@ -34,7 +34,7 @@ pub(super) struct Details {
     pub(super) peers: Vec<PeerSnapshot>,
     /// Its SUBSCRIBE is not sent yet, and has this ticket.
     pub(super) unsent: Option<u32>,
-    /// Nobody here needs it since that beat. It is in `Cluster::idle`.
+    /// The lease second in which this node ceased to need it. It is in `Cluster::idle`.
     pub(super) idle_since: Option<u32>,
     /// The event stored for a cache channel was requested by this ticket, and none was published since.
     pub(super) fetching: Option<(u32, Fetch)>,

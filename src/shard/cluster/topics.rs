@@ -1,11 +1,11 @@
 //! When topics are subscribed to and unsubscribed from in Redis. PURE.
 //!
-//! A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent where it is caused:
-//! topics wait until the session has room for them, and a topic that nobody needs any longer before it was sent is
-//! never sent. A topic that was needed stays subscribed for `Settings::topic_linger_beats`; who comes back within that
-//! time finds it and waits for nobody.
-//! Limits: what waits to be subscribed is what subscribers wait for, and `ClusterSession::is_congested` slows those
-//! down. At most `IDLE_MAX` topics stay subscribed for nobody; the oldest goes first.
+//! A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent at once: topics
+//! wait until the session has room for them, and a topic that nobody needs any longer before it was sent is
+//! never sent. A topic that was needed stays subscribed for `Settings::topic_idle_seconds`, so that a
+//! subscriber who returns within that time does not wait.
+//! Limits: each topic that waits has a subscriber that waits, and `ClusterSession::is_congested` makes the reactor read
+//! no further subscribe messages. At most `IDLE_MAX` idle topics stay subscribed; the oldest is dropped first.
 
 use super::Cluster;
 use super::here::Here;
@@ -37,6 +37,7 @@ impl Cluster {
 
     pub(super) fn queue_topic(&mut self, channel: &ChannelKey, ticket: u32) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
+        debug_assert!(topic.details().unsent.is_none(), "a topic is queued once");
         topic.details().unsent = Some(ticket);
         self.unsent.push_back((channel.clone(), ticket));
         self.unsent_count += 1;
@@ -46,12 +47,14 @@ impl Cluster {
                 topics.get(channel).is_some_and(|topic| topic.unsent == Some(*ticket))
             });
         }
+        debug_assert!(self.unsent_count <= self.unsent.len(), "each of them is in the queue");
     }
 
     /// A topic is no longer needed. Returns whether its SUBSCRIBE was still to be sent.
     pub(super) fn cancel_unsent(&mut self, channel: &ChannelKey) -> bool {
         let details = self.details(channel);
         let was_unsent = details.is_some_and(|details| details.unsent.take().is_some());
+        debug_assert!(!was_unsent || self.unsent_count > 0, "`queue_topic` has counted it");
         self.unsent_count -= usize::from(was_unsent);
         was_unsent
     }
@@ -68,6 +71,8 @@ impl Cluster {
             self.release_if_unneeded(here, &channel);
             self.shrink_topic(&channel);
         }
+        debug_assert_eq!(self.unsent_count, 0, "nothing is left to send");
+        debug_assert!(self.unsent.is_empty() && self.idle.is_empty(), "and no topic is idle");
     }
 
     /// Subscribes to some topics that wait. Returns to how many.
@@ -79,7 +84,8 @@ impl Cluster {
             if details.is_none_or(|details| details.unsent != Some(ticket)) {
                 continue;
             }
-            self.cancel_unsent(&channel);
+            let was_unsent = self.cancel_unsent(&channel);
+            debug_assert!(was_unsent, "its ticket is that of the queue");
             sent += 1;
             self.announce(here, &channel, ticket);
             if channel.kind.cached {
@@ -92,10 +98,10 @@ impl Cluster {
 
     /// Nobody needs a topic from now on.
     pub(super) fn note_idle(&mut self, channel: &ChannelKey) {
-        let beat = self.beat;
+        let lease_second = self.lease_second;
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        if topic.details().idle_since.replace(beat).is_none() {
-            self.idle.push_back((beat, channel.clone()));
+        if topic.details().idle_since.replace(lease_second).is_none() {
+            self.idle.push_back((lease_second, channel.clone()));
         }
     }
 
@@ -150,8 +156,8 @@ impl Cluster {
             || idle.front().is_some_and(|(since, _)| self.is_long_ago(context, *since))
     }
 
-    fn is_long_ago(&self, context: &Context, beat: u32) -> bool {
-        beat.saturating_add(context.settings.topic_linger_beats) <= self.beat
+    fn is_long_ago(&self, context: &Context, lease_second: u32) -> bool {
+        lease_second.saturating_add(context.settings.topic_idle_seconds) <= self.lease_second
     }
 
     fn shrink_topic(&mut self, channel: &ChannelKey) {
@@ -180,7 +186,8 @@ impl Cluster {
         };
         let searched = waiting.mails.iter().rev().take(WITHDRAW_SEARCHED_MAX);
         let Some(behind) = searched.into_iter().position(is_it) else { return };
-        waiting.mails.remove(waiting.mails.len() - 1 - behind);
+        let withdrawn = waiting.mails.remove(waiting.mails.len() - 1 - behind);
+        debug_assert!(is_it(&withdrawn), "the mail that was found");
         let (channel_key, error) = (channel.clone(), error_code::TOO_MANY_MEMBERS);
         here.out.mail_back(core, Mail::Full { channel: channel_key, connection, ticket, error });
         self.release_if_unneeded(here, channel);

@@ -4,7 +4,7 @@
 //! last. A backend wants those of the whole cluster, and each once. The rules:
 //!
 //! 1. **Order.** Each node publishes its transitions on the channel's topic, and every node receives those of all in
-//!    the one order that Redis gives them. The reply to our own PUBLISH tells us when ours has its place in that order
+//!    the one order that Redis gives them. The reply to our own PUBLISH shows when ours has its place in that order
 //!    (`on_transition_ordered`). Only then do we compare it with what other nodes have.
 //! 2. **One sender.** The node whose transition is the first join, or the last leave, in that order sends the webhook.
 //!    While the session is down there is no order, and a node decides by what it knew last.
@@ -18,8 +18,9 @@
 //! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
 //!
 //! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed. Clients that cause many have to wait
-//! before that (`local/pace.rs`). Over it all are decided as without a session, and the session begins again. As many
-//! leaves may be pending; a leave over that is final at once, so a rejoin does not cancel it. Both are counted.
+//! before that (`local/pace.rs`). Over it all are decided as without a session, and the session begins again. The same
+//! number of leaves may be pending; a leave over that limit is final at once, so a rejoin does not cancel it. Both are
+//! counted.
 
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,7 @@ impl Transitions {
     }
 
     fn push_unconfirmed(&mut self, channel: ChannelKey, who: Transitioner, transition: Transition) {
+        debug_assert!(self.unconfirmed.len() < limits::CLUSTER_EFFECTS_MAX, "there is room");
         self.unconfirmed.push_back((channel, who, transition));
         self.unconfirmed_high_water = self.unconfirmed_high_water.max(self.unconfirmed.len());
     }
@@ -122,6 +124,7 @@ impl Transitions {
         if those.is_empty() {
             self.pending_leaves.remove(channel);
         }
+        debug_assert!(self.find(channel, who).is_none(), "it is pending no longer");
         was_pending
     }
 }
@@ -171,6 +174,7 @@ impl Cluster {
             return;
         };
         if let Some(details) = self.details(&channel) {
+            debug_assert!(details.unconfirmed > 0, "`transition` has counted it");
             details.unconfirmed -= 1;
         }
         self.apply_in_order(here, &channel, who, transition);
@@ -182,6 +186,7 @@ impl Cluster {
         while !self.transitions.unconfirmed.is_empty() {
             self.on_transition_ordered(here);
         }
+        debug_assert!(self.topics.values().all(|topic| topic.unconfirmed == 0), "none is left");
     }
 
     /// Our own transition has its place in the order: everything received so far comes before it.
@@ -254,7 +259,7 @@ impl Cluster {
         who: Transitioner,
     ) {
         if !wants_transitions(here.context, channel, who.as_deref())
-            || here.context.settings.webhook_linger_seconds == 0
+            || here.context.settings.pending_leave_seconds == 0
         {
             return;
         }
@@ -349,7 +354,7 @@ impl Cluster {
         channel: &ChannelKey,
         who: Transitioner,
     ) {
-        let seconds = here.context.settings.webhook_linger_seconds;
+        let seconds = here.context.settings.pending_leave_seconds;
         if seconds == 0 {
             return;
         }
@@ -360,6 +365,8 @@ impl Cluster {
             return self.transition(here, channel, who, Transition::Final, message);
         }
         let until = here.context.now_seconds + seconds;
+        let last = self.transitions.due.back().map(|(until, _)| *until);
+        debug_assert!(last.is_none_or(|last| last <= until), "all last equally long");
         let those = self.transitions.pending_leaves.entry(channel.clone()).or_default();
         those.insert(who, PendingLeave::Until(until));
         self.transitions.due.push_back((until, channel.clone()));

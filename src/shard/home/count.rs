@@ -1,7 +1,7 @@
 //! How many subscribe to a channel: sent to its subscribers and to the app's backend, where the app wants it
 //! (docs/PROTOCOL.md C24). PURE.
 //!
-//! Each core sends its own number, absolute (`local/count.rs`), and `Cluster` sets that of the other nodes. The home
+//! Each core sends its own number, absolute (`local/count.rs`), and `Cluster` sets the sum of the other nodes. The home
 //! adds them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
 
 use std::collections::VecDeque;
@@ -48,7 +48,9 @@ struct ChannelCounts {
 
 impl ChannelCounts {
     fn set(&mut self, core: u16, count: u32) {
+        let before = self.by_core.len();
         self.by_core.retain(|(other, _)| *other != core);
+        debug_assert!(before - self.by_core.len() <= 1, "a core is in the list once");
         if count > 0 {
             self.by_core.push((core, count));
         }
@@ -204,6 +206,7 @@ impl Home {
         if !std::mem::replace(&mut counts.waits, true) {
             self.channels.counts.due.push_back((at, channel.clone()));
         }
+        debug_assert!(!self.channels.counts.due.is_empty(), "a number that waits will be sent");
     }
 
     /// Sends the numbers whose pause is over.

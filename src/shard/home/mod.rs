@@ -7,6 +7,7 @@
 //! nothing of other nodes: `Cluster` calls it with what they publish, and takes `Change`s from `Outbox`.
 //! Inputs: `ToHome` mail, time. Outputs: `FromHome` mail, webhooks, changes for the cluster.
 //! Invariant: `member_added` leaves before the acknowledgement of the member who joined (docs/PROTOCOL.md rule 97).
+//! Limits: `table.rs` has that of cached events; channels are limited by the subscriptions of connections.
 
 pub(super) mod change;
 mod count;
@@ -85,6 +86,9 @@ impl Home {
         request: SubscribeRequest,
     ) {
         let SubscribeRequest { channel, connection, ticket, core, join } = request;
+        debug_assert!(core < context.settings.cores, "a core of this process");
+        debug_assert_eq!(context.keys.home(&channel), context.core(), "this core is its home");
+        debug_assert_eq!(join.is_some(), channel.kind.access == Access::Presence, "members join");
         let join = join.as_deref();
         let index = self.channels.find_or_insert(&channel);
         let error = join.and_then(|join| self.refuses(context, memory, index, &channel, join));
@@ -102,12 +106,13 @@ impl Home {
         }
         self.channels.get_mut(index).interested.insert(core);
         let greeting = self.greeting(context, out, index, &channel);
+        debug_assert!(!self.channels.get(index).is_unused(), "the subscriber keeps the channel");
         let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
         out.mail_back(core, answer);
     }
 
-    /// The app is gone, and with it what its cache channels remember.
+    /// The app was removed, and with it the cached events of its channels.
     pub(super) fn forget_cached_of(&mut self, app: AppIndex) {
         self.channels.forget_cached_of(app);
     }
@@ -120,8 +125,10 @@ impl Home {
         channel: &ChannelKey,
         core: u16,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         let Some(index) = self.channels.find_index(channel) else { return };
         let interested = &mut self.channels.get_mut(index).interested;
+        debug_assert!(interested.contains(core), "an interest ends once");
         let was_empty = interested.is_empty();
         interested.remove(core);
         let is_empty = interested.is_empty();
@@ -173,6 +180,7 @@ impl Home {
         frame: &FrameBytes,
         seconds: u32,
     ) {
+        debug_assert!(channel.kind.cached, "only cache channels have a cached event");
         let index = self.channels.find_or_insert(channel);
         self.channels.remember(index, frame, context.now.seconds().saturating_add(seconds));
     }
@@ -221,7 +229,7 @@ impl Home {
     }
 
     /// A hint for the developer of an app: nobody received the event. In a cluster other nodes may have subscribers.
-    pub(super) fn note_unheard(
+    pub(super) fn note_without_subscribers(
         &self,
         context: &Context,
         out: &mut Outbox,

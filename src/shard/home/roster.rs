@@ -4,12 +4,14 @@
 //! nodes that have them. A user is present while they have a connection on this node or on any other. `member_added`
 //! and `member_removed` are sent when that becomes true or false, to this node's subscribers only, because every node
 //! sends them to its own.
+//! Limits: `RINGVERB_PRESENCE_MEMBERS_MAX`, and the headroom of the core for the encoded roster.
 
 use indexmap::IndexMap;
 
 use super::Home;
 use super::change::Change;
 use crate::buffer::FrameBytes;
+use crate::pusher::channel_name::Access;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::UserId;
 use crate::pusher::outbound;
@@ -163,6 +165,7 @@ impl Home {
         channel: &ChannelKey,
         join: &Join,
     ) {
+        debug_assert_eq!(channel.kind.access, Access::Presence, "only these have members");
         if join.again {
             return;
         }
@@ -262,6 +265,7 @@ impl Home {
         user_id: &str,
     ) {
         let Some((index, member)) = self.find_member(channel, user_id) else { return };
+        debug_assert!(member.nodes > 0, "the caller noted that the node had the user");
         member.nodes = member.nodes.saturating_sub(1);
         if member.nodes == 0 && member.connections == 0 {
             self.remove_member(context, out, index, channel, user_id);
@@ -325,8 +329,10 @@ impl Home {
         user_id: &str,
     ) {
         let home = self.channels.get_mut(index);
+        debug_assert_eq!(home.key(), channel, "the index is the channel's");
         let Some(roster) = &mut home.roster else { return };
         let Some(member) = roster.remove(user_id) else { return };
+        debug_assert_eq!((member.connections, member.nodes), (0, 0), "the user is nowhere");
         if roster.is_empty() {
             home.roster = None;
         }

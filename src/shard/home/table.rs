@@ -1,7 +1,7 @@
 //! The table of the channels whose home this core is. PURE.
 //!
 //! A channel is in the table while a core is interested in it, a user is in its roster, or an event is cached.
-//! Invariant: an index is good until the next `drop_if_unused`, `remember` or `expire`, which may free it. Code that
+//! Invariant: an index is valid until the next `drop_if_unused`, `remember` or `expire`, which may free it. Code that
 //! keeps one longer keeps the channel's key instead and looks it up.
 //! Limits: a cached event lives as long as its app says, and all of a core's cached events take at most
 //! `Settings::cache_bytes_max`; the oldest goes first.
@@ -169,6 +169,7 @@ impl HomeTable {
 
     pub(in crate::shard) fn drop_if_unused(&mut self, index: u32) {
         if self.channels[index].is_unused() {
+            debug_assert!(self.channels[index].roster.is_none(), "no member is left behind");
             self.channels.remove(index);
             self.counts.forget(index);
         }
@@ -197,10 +198,14 @@ impl HomeTable {
             let channels = &self.channels;
             self.cache_ages.retain(|(stamp, index, _)| is_cached(channels, *index, *stamp));
         }
+        debug_assert!(self.cache_bytes <= self.cache_bytes_max, "the oldest were evicted");
+        debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
     }
 
     fn forget(&mut self, index: u32) {
         if let Some(cached) = self.channels[index].cached.take() {
+            debug_assert!(self.cache_count > 0, "it is counted");
+            debug_assert!(self.cache_bytes >= cached_bytes(&cached.frame), "its bytes are counted");
             self.cache_bytes -= cached_bytes(&cached.frame);
             self.cache_count -= 1;
         }
@@ -213,7 +218,7 @@ impl HomeTable {
         }
     }
 
-    /// Drops cached events that are too old. Amortised constant per event: they are queued by age. Where apps differ
+    /// Drops cached events that are too old. Amortized constant per event: they are queued by age. Where apps differ
     /// in how long they remember, one may wait for another; it is not sent any longer all the same.
     pub(in crate::shard) fn expire(&mut self, now: Moment) {
         while let Some((stamp, index, expires)) = self.cache_ages.front().copied() {
@@ -223,6 +228,7 @@ impl HomeTable {
             self.cache_ages.pop_front();
             self.forget_if(index, stamp);
         }
+        debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
     }
 
     /// The channels that have more than interested cores.

@@ -3,6 +3,8 @@
 //! A user is named by the channel `#server-to-user-{id}`, whose home is the user's home. A user is online while signed
 //! in on a core of this node or on another node; `Cluster` knows the latter and passes it in as `elsewhere`. Cores send
 //! their first and last sign-in of a user only, so that a number is kept where the connections are and nowhere else.
+//! No limits of its own: an entry exists while a core has the user signed in or watches them, and connections are
+//! limited.
 
 use hashbrown::HashMap;
 
@@ -77,11 +79,14 @@ impl Home {
         is_signed_in: bool,
         elsewhere: bool,
     ) {
+        debug_assert!(core < context.settings.cores, "a core of this process");
+        debug_assert_eq!(context.keys.home(user), context.core(), "this core is the user's home");
         let was_here = self.users.is_online(user);
         let home = self.users.0.entry(user.clone()).or_default();
         if is_signed_in {
             home.signed_in.insert(core);
         } else {
+            debug_assert!(home.signed_in.contains(core), "a core reports each end once");
             home.signed_in.remove(core);
         }
         let is_here = !home.signed_in.is_empty();
@@ -115,6 +120,7 @@ impl Home {
         elsewhere: bool,
     ) {
         let home = self.users.0.entry(user.clone()).or_default();
+        debug_assert!(!home.watching.contains(core), "a core begins to watch once");
         home.watching.insert(core);
         let online = elsewhere || !home.signed_in.is_empty();
         out.mail_back(core, Mail::UserStatus { user, online });
@@ -128,6 +134,7 @@ impl Home {
         core: u16,
     ) {
         if let Some(home) = self.users.0.get_mut(user) {
+            debug_assert!(home.watching.contains(core), "a core that watches ends it once");
             home.watching.remove(core);
             self.drop_user_if_unused(context, out, user);
         }

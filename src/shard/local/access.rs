@@ -3,12 +3,13 @@
 //! A command finds its connections by a walk over all slots: it is rare, and no index has to be kept for it. The end of
 //! a subscription is that of `unsubscribe`: a request that its home has not answered yet is withdrawn, so it is never
 //! acknowledged. The client is sent `pusher:subscription_error` on the channel, behind the events that it has got.
+//! Cost: linear in the connections of the core, once for each command.
 
 use super::Local;
 use super::connection::ConnectionKey;
 use super::refuse::{self, Denial};
 use crate::cause::{Cause, Detail};
-use crate::metrics::Ended;
+use crate::metrics::ConnectionEnd;
 use crate::pusher::error_code;
 use crate::pusher::outbound;
 use crate::shard::access::{AccessAction, AccessCommand, AccessEnd, AccessTarget};
@@ -86,7 +87,7 @@ impl Local {
         let (error, cause) = (error_code::RECONNECT, Cause::ReconnectForced);
         let line = self.note_refusal(context, out, slot, cause, &[]);
         let reason = refuse::close_reason(error.message, line.as_deref());
-        let why = Ended::Refused(cause.counted());
+        let why = ConnectionEnd::Refused(cause.counted());
         self.close_frame(context, out, slot, (error.code, &reason), why);
     }
 

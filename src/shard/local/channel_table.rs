@@ -5,6 +5,7 @@
 //! neither subscribers nor unanswered questions, so the index in any `Subscription` is good. An index that may be stale
 //! goes to `get_mut`. `SubscriptionState::Active::position` and `Subscriber::subscription_index` name each other's
 //! entry: `acknowledge`, `import_subscription`, `leave` and `remove_subscriber` change both.
+//! Limits: 64 bytes for a channel (asserted), 8 for a subscriber; subscriptions are limited for each connection.
 
 use smallvec::SmallVec;
 

@@ -136,7 +136,7 @@ impl Local {
     ) {
         let now = context.now.seconds();
         let extras = self.connections[slot].extras.get_or_insert_default();
-        if extras.client_event_told_second.replace(now) == Some(now) {
+        if extras.client_event_error_second.replace(now) == Some(now) {
             return drop(self.note_refusal(context, out, slot, denial.cause, &denial.values));
         }
         self.deny(context, out, slot, denial);

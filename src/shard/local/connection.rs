@@ -1,9 +1,10 @@
 //! The state of one connection, and its size budget. PURE. The socket itself is the reactor's.
 //!
 //! An idle connection owns a `Connection` and its list of subscriptions, and nothing else (docs/decisions/0002). What
-//! only some connections have is boxed in `Extras`. A subscription names its channel's slot, and the channel's list of
-//! subscribers names the subscription's place; `subscribe.rs` changes both together. Limits: 96 bytes (asserted);
-//! `MemoryLimits` for send queue and charges, checked by `take_room`.
+//! only some connections have is boxed in `Extras`. A subscription names its channel's slot. The channel's list of
+//! subscribers names the position of the subscription in the connection's list, and the subscription its position
+//! there; `subscribe.rs` changes both together. Limits: 96 bytes (asserted); `MemoryLimits` for send queue and charges,
+//! checked by `take_room`.
 
 use hashbrown::HashMap;
 
@@ -47,7 +48,7 @@ pub(in crate::shard) struct Extras {
     pub(in crate::shard) client_event_count: u32,
     pub(in crate::shard) client_event_second: u32,
     /// The second of the last client event that was answered with an error for its rate.
-    pub(in crate::shard) client_event_told_second: Option<u32>,
+    pub(in crate::shard) client_event_error_second: Option<u32>,
     /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`. A channel is in
     /// the list once, so a place that is found is below the length of the list.
     pub(in crate::shard) places: HashMap<u32, u32, foldhash::fast::FixedState>,
@@ -89,10 +90,12 @@ impl ControlFrames {
         if self.unsent() < limits::PONGS_PER_FLUSH_MAX {
             self.0 += 1;
         }
+        debug_assert!((1..=limits::PONGS_PER_FLUSH_MAX).contains(&self.unsent()));
     }
 
     pub(in crate::shard) fn clear_unsent(&mut self) {
         self.0 -= self.unsent();
+        debug_assert_eq!(self.unsent(), 0);
     }
 }
 
@@ -181,6 +184,7 @@ impl Connection {
     pub(in crate::shard) fn add_subscription(&mut self, subscription: Subscription) -> usize {
         let place = self.subscriptions.len();
         let channel = subscription.channel;
+        debug_assert!(self.place_of(channel).is_none(), "a channel is in the list once");
         self.subscriptions.push(subscription);
         if place < SUBSCRIPTIONS_SEARCHED_MAX {
             return place;
@@ -192,6 +196,7 @@ impl Connection {
         } else {
             places.insert(channel, u32::try_from(place).unwrap_or(u32::MAX));
         }
+        debug_assert_eq!(places.len(), self.subscriptions.len(), "each has its place");
         place
     }
 

@@ -59,6 +59,7 @@ impl Local {
                 dirty.push(subscriber.slot);
             }
         }
+        debug_assert!(left_out <= subscribers.len(), "each subscriber is left out once at most");
         let count = (subscribers.len() - left_out) as u64;
         let (metrics, bytes) = (self.metrics.app(channel.app()), count * frame.len() as u64);
         metrics.messages_sent.add(count);
@@ -99,6 +100,7 @@ impl Local {
             connection.overflowed = true;
         }
         if !connection.take_room(frame.len(), limits) {
+            debug_assert!(connection.overflowed, "`settle` closes it");
             self.overflowed.push(slot);
             return false;
         }
@@ -122,6 +124,7 @@ impl Local {
                 self.cut_off(context, out, slot, error, Cause::SlowConsumer, waiting);
             }
         }
+        debug_assert!(self.overflowed.is_empty(), "all slow consumers are closed");
         self.settle_counts(context, out);
     }
 
@@ -131,11 +134,12 @@ impl Local {
             connection.dirty = true;
             out.dirty.push(slot);
         }
+        debug_assert!(self.connections[slot].dirty || self.connections[slot].blocked);
     }
 
-    /// The generation of a dirty connection, to be flushed; `None` when the connection is gone. Clears the mark. A slot
-    /// is in the list twice when it was given to another connection since: the second time there is no mark. Its send
-    /// queue is empty if `wake` has marked it.
+    /// The generation of a dirty connection, to be flushed; `None` when the connection has ended. Clears the mark. A
+    /// slot is in the list twice when it was given to another connection since: the second time there is no mark. Its
+    /// send queue is empty if `wake` has marked it.
     pub(in crate::shard) fn take_dirty(&mut self, slot: u32) -> Option<u32> {
         let connection = self.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
@@ -198,6 +202,7 @@ impl Local {
     /// Nothing is left in the send queue of this connection.
     fn all_sent(&mut self, context: &Context, out: &mut Outbox, slot: u32) -> AfterSend {
         let connection = &self.connections[slot];
+        debug_assert!(connection.send_queue.is_empty(), "nothing waits");
         if connection.closing {
             return AfterSend::Finish;
         }

@@ -3,6 +3,7 @@
 //! `state.rs` has the values, `transfer.rs` the rules, `worker/transfer` the bytes. A connection is exported only at
 //! rest: no subscription of it waits for its home. What was sent in part continues in the middle of its frame. The
 //! importing core checks every name and number, because another version may have written them.
+//! Cost: linear in the subscriptions of a connection.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;

@@ -1,7 +1,8 @@
 //! How connections begin and end on this core. PURE. The socket itself is the reactor's.
 //!
 //! A close has two steps: the connection leaves its channels and gets its last frame (`close`), and its slot is freed
-//! when the socket is gone (`remove`).
+//! when the socket was closed (`remove`).
+//! Cost of an end: linear in the subscriptions of the connection.
 
 use super::Local;
 use super::connection::{Connection, ConnectionKey};
@@ -9,7 +10,7 @@ use super::refuse;
 use crate::app::AppIndex;
 use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
-use crate::metrics::Ended;
+use crate::metrics::ConnectionEnd;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
@@ -45,6 +46,7 @@ impl Local {
         let bytes = Frame::from(text.get(payload_bytes..).unwrap_or_default());
         // What the client sends after its handshake may fill the queue before anything leaves. A close for that must
         // not drop the 101 answer, nor the answers to requests before it, which were carried out.
+        debug_assert!(self.connections[key.slot].send_queue.is_empty(), "it is new");
         self.connections[key.slot].send_queue.push_begun(&bytes);
         let metrics = self.metrics.app(app);
         metrics.new_connections.add(1);
@@ -77,7 +79,7 @@ impl Local {
         self.enqueue(context, out, key.slot, &prelude.to_vec().into());
         self.send_error(context, out, key.slot, error, why);
         // It was never open, so its end is not counted.
-        self.close(context, out, key.slot, error, Ended::Shutdown);
+        self.close(context, out, key.slot, error, ConnectionEnd::Shutdown);
         key
     }
 
@@ -90,6 +92,10 @@ impl Local {
         self.sequence = self.sequence.wrapping_add(1);
         let connection = Connection::new(app, socket_id, self.sequence, context.now.seconds());
         let slot = self.connections.insert(connection);
+        debug_assert!(
+            self.connections[slot].subscriptions.is_empty(),
+            "a new one is in no channel"
+        );
         ConnectionKey { slot, generation: self.sequence }
     }
 
@@ -101,7 +107,7 @@ impl Local {
         out: &mut Outbox,
         slot: u32,
         error: ErrorCode,
-        why: Ended,
+        why: ConnectionEnd,
     ) {
         self.close_frame(context, out, slot, (error.code, error.message), why);
     }
@@ -113,7 +119,7 @@ impl Local {
         out: &mut Outbox,
         slot: u32,
         (code, reason): (u16, &str),
-        why: Ended,
+        why: ConnectionEnd,
     ) {
         if self.connections.get(slot).is_none_or(|found| found.closing) {
             return;
@@ -132,8 +138,9 @@ impl Local {
         cause: Cause,
         bytes: usize,
     ) {
+        debug_assert!(!self.connections[slot].closing, "it is closed once");
         let line = self.note_refusal(context, out, slot, cause, &[Detail::count(bytes)]);
-        self.leave_all(context, out, slot, Ended::Refused(cause.counted()));
+        self.leave_all(context, out, slot, ConnectionEnd::Refused(cause.counted()));
         let explanation = line.map(|_| match cause {
             Cause::SlowConsumer => format!("{bytes} bytes waited (RINGVERB_SEND_QUEUE_BYTES_MAX)"),
             _ => format!("the connection kept {bytes} bytes (RINGVERB_MEMORY_MAX)"),
@@ -149,6 +156,7 @@ impl Local {
         let frame = bytes.into();
         let connection = &mut self.connections[slot];
         debug_assert!(connection.subscriptions.is_empty(), "a closing connection is in no channel");
+        debug_assert!(!connection.closing, "one close frame a connection");
         connection.closing = true;
         let waiting = connection.send_queue.bytes();
         if at_once {
@@ -164,10 +172,11 @@ impl Local {
         self.metrics.send_queue_bytes.sub(waiting as u64);
         let generation = connection.generation;
         self.mark_dirty(out, slot);
+        debug_assert!(!self.connections[slot].send_queue.is_empty(), "the close frame waits");
         out.closed.push((ConnectionKey { slot, generation }, code));
     }
 
-    /// The socket is gone. Idempotent; frees the slot (docs/PROTOCOL.md rules 101, 102).
+    /// The socket was closed. Idempotent; frees the slot (docs/PROTOCOL.md rules 101, 102).
     pub(in crate::shard) fn remove(
         &mut self,
         context: &Context,
@@ -178,21 +187,27 @@ impl Local {
             return;
         }
         if !self.connections[key.slot].closing {
-            self.leave_all(context, out, key.slot, Ended::Lost);
+            self.leave_all(context, out, key.slot, ConnectionEnd::Lost);
         }
         let removed = self.connections.remove(key.slot);
+        debug_assert_eq!(removed.generation, key.generation, "the connection that was meant");
+        debug_assert!(removed.subscriptions.is_empty(), "no channel names a free slot");
+        debug_assert_eq!(removed.charged, 0, "it has given back what it was charged");
+        debug_assert!(!removed.counted, "its app has its place back");
         let discarded = removed.send_queue.bytes() as u64;
         self.metrics.app(removed.app).discarded_bytes.add(discarded);
         self.metrics.send_queue_bytes.sub(discarded);
     }
 
     /// Takes a connection out of everything it is in, and out of its app's count.
-    fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: u32, why: Ended) {
+    fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: u32, why: ConnectionEnd) {
         while let Some(index) = self.connections[slot].subscriptions.len().checked_sub(1) {
             self.leave(context, out, slot, index);
         }
         self.sign_out(context, out, slot);
         let connection = &mut self.connections[slot];
+        debug_assert_eq!(connection.charged, 0, "it is in nothing any longer");
+        debug_assert!(connection.extras.is_none(), "it is signed in and watches nobody");
         let (app, socket_id) = (connection.app, connection.socket_id);
         if std::mem::take(&mut connection.counted) {
             context.app(app).release();
@@ -220,7 +235,7 @@ impl Local {
             .map(|(slot, _)| slot)
             .collect();
         for slot in &slots {
-            self.close(context, out, *slot, error, Ended::Shutdown);
+            self.close(context, out, *slot, error, ConnectionEnd::Shutdown);
         }
         slots.len() == count && self.connections.iter().any(|(_, found)| open(found))
     }

@@ -1,6 +1,9 @@
 //! Silent connections are pinged, and then closed: a wheel with one entry per connection (docs/PROTOCOL.md C3). PURE.
 //!
-//! Input moves no entry. A due connection that has sent something since is put further on.
+//! Input moves no entry, because a move for each message would cost more than the wheel. When an entry is due and the
+//! connection has sent something since, the entry moves to the second in which the connection will have been silent for
+//! long enough. A connection that is silent is pinged, and closed if no answer comes. Limit: one entry of 12 B for each
+//! connection; each is looked at once in its interval.
 
 use super::Local;
 use super::connection::ConnectionKey;
@@ -57,7 +60,7 @@ impl Local {
         }
     }
 
-    /// Puts a new connection on the wheel, and in the line of those that must be authorised in time.
+    /// Puts a new connection on the wheel, and in the line of those that must be authorized in time.
     pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
         let app = self.app_of(context, key.slot);
         let (interval, authorize_within) =

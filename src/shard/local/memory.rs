@@ -118,6 +118,7 @@ impl Local {
     pub(in crate::shard) fn note_http(&mut self, before: usize, now: usize) -> bool {
         let (before, now) = (before as u64, now as u64);
         let account = &mut self.account;
+        debug_assert!(account.http_held >= before, "it has taken as much");
         let held = account.http_held.saturating_add(now).saturating_sub(before);
         let fits = account.has_room(now.saturating_sub(before)) || held <= account.http_reserve;
         if fits {
@@ -180,6 +181,7 @@ impl Local {
         let connection = &mut self.connections[slot];
         connection.charged = connection.charged.saturating_add(charge);
         self.account.charged += u64::from(charge);
+        debug_assert!(self.account.charged >= u64::from(connection.charged), "a sum of all");
         self.account.change(0, charge.into());
     }
 
@@ -208,6 +210,8 @@ impl Local {
 
     pub(super) fn discharge(&mut self, slot: u32, charge: u32) {
         let connection = &mut self.connections[slot];
+        debug_assert!(connection.charged >= charge, "it was charged as much");
+        debug_assert!(self.account.charged >= u64::from(charge), "a sum of all");
         connection.charged = connection.charged.saturating_sub(charge);
         self.account.charged = self.account.charged.saturating_sub(charge.into());
         self.account.change(charge.into(), 0);

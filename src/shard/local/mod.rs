@@ -237,7 +237,7 @@ impl Local {
         }
     }
 
-    /// Notes a sign of life. `None` when the connection is closing or gone: its input no longer counts.
+    /// Notes activity of the client. `None` when the connection is closing or gone: its input no longer counts.
     #[inline]
     fn note_inbound(&mut self, context: &Context, key: ConnectionKey) -> Option<NotedInput<'_>> {
         let now = context.now_seconds;

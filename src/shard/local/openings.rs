@@ -1,9 +1,9 @@
 //! When connections were opened, without memory for each of them. PURE.
 //!
-//! A generation is a number that grows with each connection, so a list of the last number of each second tells the
-//! second of any of them. The list has `ENTRIES_MAX` entries. When it is full, the entry goes whose loss matters least:
-//! times are inexact by a few percent of the age. A connection that another process transferred counts from its
-//! transfer.
+//! A generation is a number that grows with each connection, so a list of the last number of each second is enough. If
+//! second 7 ended with number 40 and second 8 with number 65, then number 50 was opened in second 8. The list has
+//! `ENTRIES_MAX` entries. When it is full, the entry goes whose loss matters least: times are inexact by a few percent
+//! of the age. A connection that another process transferred counts from its transfer.
 
 /// 8 bytes each.
 const ENTRIES_MAX: usize = 1_024;

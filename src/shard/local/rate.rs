@@ -1,7 +1,7 @@
 //! How often one client may send: rates of messages and of control frames, and the answers over them. PURE.
 //!
-//! Answers are fewer than what causes them: a client that is over a rate is sent one error a window, and pings are
-//! answered one by one only as long as the client reads.
+//! A client cannot cause more answers than messages: over a rate it is sent one error a window, and pings are answered
+//! one by one only while the client reads. Limits: the options of the app, and `limits::CONTROL_FRAMES_PER_SECOND_MAX`.
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
@@ -10,7 +10,7 @@ use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::counters::Refused;
 use crate::limits;
-use crate::metrics::Ended;
+use crate::metrics::ConnectionEnd;
 use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
 use crate::shard::context::Context;
@@ -69,7 +69,7 @@ impl Local {
         }
     }
 
-    /// A WebSocket pong counts as a sign of life (docs/PROTOCOL.md rule 14).
+    /// A WebSocket pong counts as activity (docs/PROTOCOL.md rule 14).
     pub(in crate::shard) fn on_pong_frame(
         &mut self,
         context: &Context,
@@ -141,7 +141,7 @@ impl Local {
         if limit.terminate_on_limit {
             let cause = Cause::MessageRateClosed;
             self.deny(context, out, slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));
-            let why = Ended::Refused(cause.counted());
+            let why = ConnectionEnd::Refused(cause.counted());
             return self.close(context, out, slot, error_code::RATE_TERMINATED, why);
         }
         let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);

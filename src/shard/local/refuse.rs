@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::Local;
 use super::connection::ConnectionKey;
 use crate::cause::{Cause, DETAILS_MAX, Detail};
-use crate::metrics::Ended;
+use crate::metrics::ConnectionEnd;
 use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::{Auth, MalformedMessage, MessageFault};
 use crate::pusher::outbound;
@@ -133,7 +133,7 @@ impl Local {
             _ => Cause::Violation.counted(),
         };
         let reason = close_reason(reason, explanation.as_deref());
-        self.close_frame(context, out, slot, (code, &reason), Ended::Refused(counted));
+        self.close_frame(context, out, slot, (code, &reason), ConnectionEnd::Refused(counted));
     }
 
     /// Answers with `pusher:error`; the connection stays.
@@ -157,7 +157,13 @@ impl Local {
         denial: &Denial<'_>,
     ) {
         self.deny(context, out, slot, denial);
-        self.close(context, out, slot, denial.error, Ended::Refused(denial.cause.counted()));
+        self.close(
+            context,
+            out,
+            slot,
+            denial.error,
+            ConnectionEnd::Refused(denial.cause.counted()),
+        );
     }
 
     /// Answers a failed subscription, with `pusher:subscription_error` too if the app is configured so.

@@ -55,9 +55,16 @@ impl SendQueue {
     /// `push` of a frame whose length the caller has looked up once for many queues.
     #[inline]
     pub(super) fn push_sized(&mut self, frame: &Frame, bytes: u32) {
+        debug_assert_eq!(bytes as usize, frame.len(), "the length of this frame");
         if self.first.is_some() {
             return self.push_behind(frame, bytes);
         }
+        debug_assert!(self.rest.is_none(), "a queue without a first frame is empty");
+        debug_assert_eq!(
+            (self.head_sent, self.bytes),
+            (0, 0),
+            "an empty queue has nothing to send"
+        );
         self.bytes = bytes;
         self.first = Some(frame.clone());
     }
@@ -65,6 +72,7 @@ impl SendQueue {
     /// Apart, so that the usual case is small enough to be part of the loop over all subscribers.
     #[inline(never)]
     fn push_behind(&mut self, frame: &Frame, bytes: u32) {
+        debug_assert!(self.bytes > 0, "frames wait before it");
         self.bytes = self.bytes.saturating_add(bytes);
         self.rest.get_or_insert_default().push_back(frame.clone());
     }
@@ -88,6 +96,7 @@ impl SendQueue {
         let head = self.first.as_ref().map_or(0, Frame::len);
         self.bytes = u32::try_from(head).unwrap_or(u32::MAX) - self.head_sent;
         self.push(frame);
+        debug_assert_eq!(self.bytes(), self.begun().len() + frame.len(), "one begun frame at most");
     }
 
     /// What is left of a frame that has begun to be sent.
@@ -101,12 +110,14 @@ impl SendQueue {
     /// A queue as another process left it: what was left of a frame that had begun, and what was after it.
     pub(super) fn restored(begun: &[u8], waiting: Vec<u8>) -> Self {
         let mut queue = Self::default();
+        let bytes = begun.len() + waiting.len();
         if !begun.is_empty() {
             queue.push_begun(&[&[0], begun].concat().into());
         }
         if !waiting.is_empty() {
             queue.push(&waiting.into());
         }
+        debug_assert_eq!(queue.bytes(), bytes, "what the other process had not sent");
         queue
     }
 
@@ -121,6 +132,7 @@ impl SendQueue {
 
     /// Appends what waits to `out`, whole queue or `bytes_max`, whichever is less.
     pub fn copy_to(&self, out: &mut Vec<u8>, bytes_max: usize) {
+        let before = out.len();
         let mut room = bytes_max;
         let mut skip = self.head_sent as usize;
         let rest = self.rest.iter().flat_map(|rest| rest.iter());
@@ -134,6 +146,11 @@ impl SendQueue {
                 break;
             }
         }
+        debug_assert_eq!(
+            out.len() - before,
+            self.bytes().min(bytes_max),
+            "as much as there is room for"
+        );
     }
 
     /// The usual case of `sent`, short enough to be inlined: the kernel took the only frame, or what was left of it.
@@ -169,6 +186,14 @@ impl SendQueue {
         if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
             self.rest = None;
         }
+        debug_assert_eq!(self.first.is_none(), self.bytes == 0, "the frames are what waits");
+        debug_assert!(
+            self.first.as_ref().is_none_or(|first| (self.head_sent as usize) < first.len())
+        );
+        debug_assert!(
+            self.first.is_some() || self.rest.is_none(),
+            "the rest follows a first frame"
+        );
         true
     }
 }
@@ -211,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_frame_drops_what_has_not_begun() {
+    fn a_last_frame_drops_frames_that_have_not_begun() {
         let mut queue = SendQueue::default();
         for text in [b"aaaa", b"bbbb"] {
             queue.push(&text.to_vec().into());
@@ -239,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_over_what_waits_is_refused_and_changes_nothing() {
+    fn a_count_over_the_waiting_bytes_is_refused_and_changes_nothing() {
         let mut queue = SendQueue::default();
         assert!(!queue.sent(1));
         queue.push(&b"aaaa".to_vec().into());

@@ -2,7 +2,8 @@
 //!
 //! The worker calls it with slices of its slots while the process is over its memory limit. Input: a connection's
 //! charges, its send queue, and the incomplete input that the reactor knows of. Each closed client gets 4100 and may
-//! reconnect. Limits: `CLOSES_MAX` in a call, and nobody who keeps less than `KEPT_BYTES_MIN`.
+//! reconnect. After each call the heaviest of these slots keeps at most half as much as the heaviest did
+//! before. Limits: `CLOSES_MAX` in a call; a connection that keeps less than `KEPT_BYTES_MIN` is not closed.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
@@ -19,7 +20,7 @@ const CLOSES_MAX: usize = 1_024;
 
 impl Local {
     /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them.
-    /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` tells the
+    /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` returns the
     /// memory of a slot's incomplete input.
     ///
     /// What a send queue frees is not known beforehand, because frames are shared: memory is freed with the last queue.

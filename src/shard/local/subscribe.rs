@@ -4,6 +4,7 @@
 //! acknowledged to its publisher before the request is ordered before it, and is not delivered to the new subscriber.
 //! Lanes are first-in first-out: what the home sent before its answer is delivered before the acknowledgement, and what
 //! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for.
+//! Limits: `channels_per_connection_max` of the app, and the charge of each subscription (`memory.rs`).
 
 use super::Local;
 use super::channel_table::LocalChannel;
@@ -57,7 +58,7 @@ impl Local {
         };
         match self.subscription_index(key.slot, index) {
             Some(at) => self.subscribe_again(context, out, key, index, at, join),
-            None => self.subscribe_anew(context, out, key, index, join),
+            None => self.subscribe_first(context, out, key, index, join),
         }
     }
 
@@ -122,7 +123,7 @@ impl Local {
         Ok(Some(Box::new(Join { user, info, channel_data, again: false })))
     }
 
-    fn subscribe_anew(
+    fn subscribe_first(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -130,6 +131,14 @@ impl Local {
         index: u32,
         join: Option<Box<Join>>,
     ) {
+        debug_assert!(
+            self.subscription_index(key.slot, index).is_none(),
+            "it is not in the channel"
+        );
+        debug_assert!(
+            !self.connections[key.slot].closing,
+            "what a closing connection sends is dropped"
+        );
         let most = self.app_of(context, key.slot).channels_per_connection_max as usize;
         if self.connections[key.slot].subscriptions.len() >= most {
             let name = self.channels[index].key.name().to_owned();
@@ -301,10 +310,17 @@ impl Local {
         at: usize,
         greeting: Option<Box<Greeting>>,
     ) {
+        debug_assert!(self.channels[index].active, "the home knows of this core's interest");
         self.greet(context, out, slot, index, greeting);
         let connection = &mut self.connections[slot];
+        debug_assert_eq!(connection.subscriptions[at].channel, index, "its own subscription");
+        debug_assert!(
+            matches!(connection.subscriptions[at].state, SubscriptionState::Pending { .. }),
+            "it is acknowledged once"
+        );
         let subscription_index = u32::try_from(at).unwrap_or(u32::MAX);
         let position = self.channels[index].add(slot, subscription_index);
+        debug_assert_eq!(self.channels[index].subscribers[position as usize].slot, slot);
         connection.subscriptions[at].state =
             SubscriptionState::Active { position, asks_again: false };
         let (app, socket_id) = (connection.app, connection.socket_id);

@@ -2,6 +2,7 @@
 
 use super::Local;
 use super::connection::{ConnectionKey, SubscriptionState};
+use crate::pusher::channel_name::Access;
 use crate::pusher::inbound::UserId;
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
@@ -75,6 +76,7 @@ impl Local {
         index: u32,
         ticket: u32,
     ) {
+        debug_assert!(self.channels[index].pending > 0, "its request is unanswered");
         let channel = self.channels[index].key.clone();
         let generation = self.connections[slot].generation;
         let (connection, core) = (ConnectionKey { slot, generation }, context.core());
@@ -87,10 +89,13 @@ impl Local {
         metrics.unsubscriptions[kind].add(1);
         metrics.subscribers[kind].sub(1);
         let subscribers = &mut self.channels[index].subscribers;
+        debug_assert!(position < subscribers.len(), "an acknowledged subscriber has a position");
         subscribers.swap_remove(position);
         if let Some(moved) = subscribers.get(position).copied() {
             let owner = &mut self.connections[moved.slot];
-            let state = &mut owner.subscriptions[moved.subscription_index as usize].state;
+            let moved = &mut owner.subscriptions[moved.subscription_index as usize];
+            debug_assert_eq!(moved.channel, index, "a subscriber names its own subscription");
+            let state = &mut moved.state;
             if let SubscriptionState::Active { position: at, .. } = state {
                 *at = u32::try_from(position).unwrap_or(u32::MAX);
             }
@@ -106,6 +111,7 @@ impl Local {
         member: UserId,
     ) {
         let channel = self.channels[index].key.clone();
+        debug_assert_eq!(channel.kind.access, Access::Presence, "only these have members");
         let home = context.keys.home(&channel);
         out.mail_home(home, Mail::Leave { channel, user_id: member.text });
     }

@@ -119,7 +119,7 @@ fn over_the_limit_the_connections_with_the_longest_queues_are_kept_then_the_olde
 }
 
 #[test]
-fn connections_are_found_by_user_and_socket_id_and_are_gone_after_a_disconnect() {
+fn connections_are_found_by_user_and_socket_id_until_a_disconnect() {
     let mut net = Net::new(2);
     let (one, other) = (net.connect(0), net.connect(1));
     net.sign_in(one, "ada", &[]);

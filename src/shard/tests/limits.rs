@@ -101,8 +101,8 @@ fn a_full_presence_channel_refuses_new_members() {
 }
 
 #[test]
-fn a_user_whose_refused_connection_leaves_is_not_missed() {
-    // The refused connection's leave must not count against the user's other connection, let in meanwhile.
+fn a_refused_connection_of_a_member_causes_no_member_removed() {
+    // The refused connection's leave must not count against the user's other connection, admitted before it.
     let mut app = sample();
     app.presence_members_max = Some(1);
     let mut net = Net::with_app(2, app);

@@ -273,7 +273,7 @@ fn many_subscriptions_are_found_and_left_in_any_order() {
 }
 
 #[test]
-fn a_join_whose_roster_does_not_fit_into_memory_is_refused() {
+fn a_join_with_a_roster_over_the_memory_limit_is_refused() {
     let mut net = Net::new(2);
     for number in 0..30 {
         let member = net.connect(number % 2);

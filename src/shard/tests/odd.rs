@@ -95,7 +95,7 @@ fn a_channel_that_another_process_names_twice_is_subscribed_once() {
 
 /// An event that is larger than the whole cache is forgotten at once, and the channel with it.
 #[test]
-fn a_cached_event_of_another_process_that_finds_no_room_leaves_nothing_behind() {
+fn a_transferred_cached_event_without_room_leaves_no_entry() {
     let mut net = Net::new(1);
     let shard = &mut net.shards[0];
     let cached = Some((vec![b'x'; 2 << 20], u32::MAX));

@@ -292,7 +292,7 @@ fn run(seed: u64) {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a failing seed is replayed by name")]
-fn whatever_happens() {
+fn invariants_hold_for_any_interleaving() {
     if let Ok(seed) = std::env::var("RINGVERB_SEED") {
         return run(seed.parse().expect("a number"));
     }

@@ -45,7 +45,7 @@ fn without_memory_each_line_names_the_option() {
 }
 
 #[test]
-fn a_connection_that_is_shed_is_named_with_what_it_kept() {
+fn a_connection_that_is_shed_is_logged_with_its_bytes() {
     let mut net = Net::new(1);
     let client = net.connect(0);
     subscribe(&mut net, client);

@@ -91,7 +91,7 @@ fn a_name_with_a_colon_is_refused_where_it_is_signed() {
 
 /// Other apps with many channels do not make an app's listing slower.
 #[test]
-fn a_listing_costs_what_its_app_has() {
+fn the_cost_of_a_listing_depends_on_its_own_app_only() {
     let cost = |others: usize| {
         let [mut large, mut small] = [sample(), sample()];
         large.channels_per_connection_max = 1_000;
@@ -354,7 +354,7 @@ fn terminate_closes_a_users_connections_on_all_cores() {
 }
 
 #[test]
-fn a_refusal_says_why_in_the_log_and_shows_no_secret() {
+fn a_refusal_is_logged_with_its_reason_and_without_secrets() {
     let mut net = Net::new(1);
     let client = net.connect(0);
     for (data, cause, part) in [

@@ -40,7 +40,7 @@ pub struct AccessLog {
 
 /// What a session knows of its answered request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answered {
+pub(super) struct AccessEntry {
     pub(super) app: Option<AppIndex>,
     pub(super) status: u16,
     pub(super) sent_bytes: usize,
@@ -52,7 +52,7 @@ impl Http {
     pub(super) fn note_access(
         &mut self,
         request: &Request,
-        answered: Answered,
+        answered: AccessEntry,
         who: impl FnOnce(&Self) -> LinePeer,
     ) {
         if !self.access.wanted {
@@ -63,7 +63,7 @@ impl Http {
             self.metrics.lines_left_out.add(1);
             return;
         }
-        let Answered { app, status, sent_bytes, began_ns } = answered;
+        let AccessEntry { app, status, sent_bytes, began_ns } = answered;
         let path = request.path();
         let kept = path.floor_char_boundary(PATH_BYTES_MAX);
         let line = AccessLine {

@@ -12,7 +12,7 @@ use core::net::SocketAddr;
 use super::super::SessionPeer;
 use super::super::site::Site;
 use super::about::About;
-use super::access::Answered;
+use super::access::AccessEntry;
 use super::{Http, SessionKey};
 use crate::admission::AddressSlot;
 use crate::api::{self, Reply, Target};
@@ -74,11 +74,11 @@ pub(in crate::tick) enum Timer {
     /// The other cores answer.
     Cores,
     /// The client closes after the last answer.
-    Linger,
+    Discard,
 }
 
 /// Time for the client to close after the last answer, in seconds.
-const LINGER_SECONDS: u32 = 1;
+const DISCARD_SECONDS: u32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HttpState {
@@ -89,7 +89,7 @@ enum HttpState {
     /// The last answer is being sent. `in_order`: it follows a complete request, so no further input is expected.
     Closing { in_order: bool },
     /// Input is discarded until the client closes.
-    Lingering,
+    Discarding,
 }
 
 /// A request that waits.
@@ -261,7 +261,7 @@ impl Session {
     pub(in crate::tick) fn wants_bytes(&self) -> bool {
         match self.state {
             HttpState::Reading => self.unsent().is_empty(),
-            HttpState::Lingering => true,
+            HttpState::Discarding => true,
             HttpState::Waiting | HttpState::Closing { .. } => false,
         }
     }
@@ -299,7 +299,7 @@ impl Session {
 
     /// Adds received bytes.
     pub(in crate::tick) fn take(&mut self, bytes: &[u8], spare: &mut Spare, rules: &super::Rules) {
-        if self.state == HttpState::Lingering {
+        if self.state == HttpState::Discarding {
             return;
         }
         let work = self.work.get_or_insert_with(|| spare.take(rules));
@@ -391,7 +391,7 @@ impl Session {
             metrics.http_transmitted_bytes.add(sent_bytes as u64);
             if let (true, Some(began_ns)) = (http.access.wanted, work.api_since_ns) {
                 let status = response.status;
-                let answered = Answered { app: work.app, status, sent_bytes, began_ns };
+                let answered = AccessEntry { app: work.app, status, sent_bytes, began_ns };
                 http.note_access(request, answered, |http| self.who(http, About::request(request)));
             }
         }
@@ -447,7 +447,7 @@ impl Session {
                 After::Close
             }
             HttpState::Closing { .. } => {
-                self.state = HttpState::Lingering;
+                self.state = HttpState::Discarding;
                 self.work = None;
                 After::ShutDown
             }

@@ -1,7 +1,7 @@
 //! The ends of established connections: the wait for the peer's close frame, its deadline, and the end of a socket.
 //!
 //! Owns nothing: it changes the reactor's list of sockets and the shard's connections together, so that neither has an
-//! entry without the other. Limit: `LINGER_MS` for the peer's answer.
+//! entry without the other. Limit: `CLOSE_ANSWER_MS` for the peer's answer.
 
 use super::{AddressChange, Reactor};
 use crate::cause::{Cause, Detail};
@@ -11,12 +11,12 @@ use crate::tick::kernel::{Kernel, Watched};
 use crate::tick::site::Site;
 
 /// How long the peer has to answer our close frame before its socket is closed, in milliseconds.
-const LINGER_MS: u64 = 3_000;
+const CLOSE_ANSWER_MS: u64 = 3_000;
 
 impl<K: Kernel> Reactor<K> {
     /// A connection is closing: its socket is closed once its close frame is sent and answered, or at its deadline.
-    pub(in crate::tick) fn linger(&mut self, key: ConnectionKey, now: Moment) {
-        self.lingering.push_back((Moment(now.0 + LINGER_MS), key));
+    pub(in crate::tick) fn await_close(&mut self, key: ConnectionKey, now: Moment) {
+        self.closing_until.push_back((Moment(now.0 + CLOSE_ANSWER_MS), key));
     }
 
     /// The kernel has the last frame of a closing connection.
@@ -36,11 +36,11 @@ impl<K: Kernel> Reactor<K> {
 
     /// Ends connections whose peers have not answered our close frame in time.
     pub(in crate::tick) fn expire(&mut self, shard: &mut Shard, now: Moment) {
-        while let Some((deadline, key)) = self.lingering.front().copied() {
+        while let Some((deadline, key)) = self.closing_until.front().copied() {
             if deadline > now {
                 break;
             }
-            self.lingering.pop_front();
+            self.closing_until.pop_front();
             self.drop_socket(shard, key);
         }
     }

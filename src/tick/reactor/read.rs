@@ -52,6 +52,7 @@ impl<K: Kernel> Reactor<K> {
         if before != Queued::No {
             return;
         }
+        debug_assert!(socket.queued != Queued::No, "it is queued once, until it is read");
         let was_read = socket.read_in_tick == self.tick;
         let queue = if was_read { &mut self.unread } else { &mut self.ready };
         queue.push_back(key);
@@ -102,6 +103,7 @@ impl<K: Kernel> Reactor<K> {
         let socket = &mut self.sockets.0[key.slot as usize];
         let until = std::mem::replace(&mut socket.queued, Queued::No);
         socket.read_in_tick = self.tick;
+        debug_assert!(socket.descriptor.is_some(), "a connection that is there has a socket");
         let Some(descriptor) = &socket.descriptor else { return 0 };
         if self.secure.has_ended(key.slot) {
             self.drop_socket(shard, key);

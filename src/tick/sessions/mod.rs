@@ -126,7 +126,7 @@ impl<K: Kernel> Reactor<K> {
                 if count == room.len() || until == Queued::ToTheEnd {
                     self.queue_session(key, until);
                 }
-                self.sessions.wait_anew(key);
+                self.sessions.wait_again(key);
                 if self.take_input(site, key, count) {
                     self.serve(site, key);
                 }

@@ -12,7 +12,7 @@ use slab::Slab;
 use super::super::http::{Session, Spare, Timer};
 use super::super::kernel::SessionKey;
 use super::super::reactor::Queued;
-use super::super::{MovedSession, SessionPeer};
+use super::super::{SessionPeer, TransferredSession};
 use crate::clock::Moment;
 use crate::proxy_header::ProxyHeaderReader;
 use crate::tls::socket::{SecureChannel, SecureSocket};
@@ -169,16 +169,16 @@ impl<S, C: SecureChannel> Sessions<S, C> {
     /// Sessions that another process could not continue, except those that only wait for their client to close.
     pub(in crate::tick) fn busy(&self) -> usize {
         let is_busy =
-            |entry: &SessionEntry<S, C>| !entry.may_move() && entry.session.timer != Timer::Linger;
+            |entry: &SessionEntry<S, C>| !entry.may_move() && entry.session.timer != Timer::Discard;
         self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
     }
 
     /// Sessions that another process could continue.
-    pub(in crate::tick) fn movable(&self) -> impl Iterator<Item = MovedSession<'_, S>> {
+    pub(in crate::tick) fn export(&self) -> impl Iterator<Item = TransferredSession<'_, S>> {
         let entries = self.entries.iter().filter(|(_, entry)| entry.may_move());
         entries.map(|(_, entry)| {
             let session = &entry.session;
-            MovedSession {
+            TransferredSession {
                 socket: &entry.socket,
                 peer: SessionPeer { address: session.peer, is_named: session.is_named },
                 served: session.served,
@@ -293,7 +293,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
     }
 
     /// Bytes have arrived: the waiting time starts again.
-    pub(super) fn wait_anew(&mut self, key: SessionKey) {
+    pub(super) fn wait_again(&mut self, key: SessionKey) {
         if let Some(entry) = self.get(key)
             && std::mem::take(&mut entry.wait_number) != 0
         {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_waiting_session_of_an_address_is_found_behind_many_stale_entries() {
+    fn the_longest_waiting_session_of_an_address_is_found_among_many_stale_entries() {
         let (ours, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
         let mut sessions = Sessions::default();
         let first = waiting(&mut sessions, other);
@@ -373,7 +373,7 @@ mod tests {
     fn sessions_that_have_sent_nothing_make_room_before_others() {
         let mut sessions = Sessions::default();
         let served = waiting(&mut sessions, [192, 0, 2, 1]);
-        sessions.wait_anew(served);
+        sessions.wait_again(served);
         sessions.get(served).unwrap().session.timer = Timer::KeepAlive;
         sessions.note_waiting(served);
         let silent = waiting(&mut sessions, [192, 0, 2, 1]);

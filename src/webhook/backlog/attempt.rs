@@ -8,7 +8,7 @@ use crate::clock::Moment;
 /// An event that was tried or is to be tried at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::webhook) struct BacklogEntry {
-    pub(in crate::webhook) line: EventJson,
+    pub(in crate::webhook) event_json: EventJson,
     /// Its first attempt or that of an event that it waits for, by the sender's clock and by the host's.
     pub(super) since: (Moment, u64),
 }
@@ -21,8 +21,8 @@ pub(in crate::webhook) struct Attempt {
 }
 
 impl Attempt {
-    pub(in crate::webhook) fn lines(&self) -> impl Iterator<Item = &EventJson> {
-        self.entries.iter().map(|entry| &entry.line)
+    pub(in crate::webhook) fn events(&self) -> impl Iterator<Item = &EventJson> {
+        self.entries.iter().map(|entry| &entry.event_json)
     }
 
     /// The same value for the same events, so that a repeated request has the same bytes.

@@ -34,23 +34,26 @@ pub(super) struct RetryGroup {
 
 impl RetryGroup {
     pub(super) fn push_back(&mut self, entry: BacklogEntry) {
-        self.amount.add(&entry.line);
+        self.amount.add(&entry.event_json);
         self.entries.push_back(entry);
+        debug_assert_eq!(self.amount.events, self.entries.len(), "the sum of the entries");
     }
 
     pub(super) fn push_front(&mut self, entry: BacklogEntry) {
-        self.amount.add(&entry.line);
+        self.amount.add(&entry.event_json);
         self.entries.push_front(entry);
+        debug_assert_eq!(self.amount.events, self.entries.len(), "the sum of the entries");
     }
 
     pub(super) fn pop_front(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<BacklogEntry> {
-        let entry = self.entries.pop_front_if(|entry| fits(&entry.line))?;
-        self.amount.remove(&entry.line);
+        let entry = self.entries.pop_front_if(|entry| fits(&entry.event_json))?;
+        self.amount.remove(&entry.event_json);
+        debug_assert_eq!(self.amount.events, self.entries.len(), "the sum of the entries");
         Some(entry)
     }
 
     pub(super) fn has_several_channels(&self) -> bool {
-        let mut channels = self.entries.iter().map(|entry| &entry.line.channel);
+        let mut channels = self.entries.iter().map(|entry| &entry.event_json.channel);
         let first = channels.next();
         channels.any(|channel| Some(channel) != first)
     }

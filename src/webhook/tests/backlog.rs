@@ -58,7 +58,7 @@ impl Simulation {
         while self.now < end {
             let (next, too_many) = self.backlog.next(Moment(self.now), 1_000_000 + self.now);
             for entry in too_many {
-                self.note_given_up(&entry.line, GiveUpReason::TooMany);
+                self.note_given_up(&entry.event_json, GiveUpReason::TooMany);
             }
             let attempt = match next {
                 Next::Empty => break,
@@ -71,7 +71,7 @@ impl Simulation {
             };
             self.requests += 1;
             self.now += REQUEST_MS;
-            let names: Vec<Name> = attempt.lines().map(name).collect();
+            let names: Vec<Name> = attempt.events().map(name).collect();
             assert!(!names.is_empty() && names.len() <= 500);
             match backend(&names, self.now) {
                 Ok(()) => {
@@ -85,15 +85,15 @@ impl Simulation {
                     }
                     let now = Moment(self.now);
                     let out = self.backlog.refused(attempt, verdict, retry_after, now, 100);
-                    out.iter().for_each(|(entry, why)| self.note_given_up(&entry.line, *why));
+                    out.iter().for_each(|(entry, why)| self.note_given_up(&entry.event_json, *why));
                 }
             }
         }
     }
 
-    fn note_given_up(&mut self, line: &EventJson, why: GiveUpReason) {
+    fn note_given_up(&mut self, event_json: &EventJson, why: GiveUpReason) {
         self.waiting -= 1;
-        self.given_up.push((self.now, name(line), why));
+        self.given_up.push((self.now, name(event_json), why));
     }
 
     fn accepted_names(&self) -> Vec<&str> {
@@ -105,8 +105,8 @@ impl Simulation {
     }
 }
 
-fn name(line: &EventJson) -> Name {
-    String::from_utf8_lossy(&line.json).into_owned()
+fn name(event_json: &EventJson) -> Name {
+    String::from_utf8_lossy(&event_json.json).into_owned()
 }
 
 fn channel(name: &str) -> &str {

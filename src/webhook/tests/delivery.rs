@@ -232,9 +232,11 @@ fn a_batch_expires_after_its_time_and_the_next_one_has_its_own() {
 fn senders_end_and_begin_without_loss() {
     let receiver = Receiver::start(|_| Answer::Status(200));
     let idle = Duration::from_millis(10);
-    let linger = Duration::ZERO;
-    let mut rig =
-        Rig::start(WebhookSettings { idle, linger, ..settings() }, vec![webhook(&receiver.url)]);
+    let batch_delay = Duration::ZERO;
+    let mut rig = Rig::start(
+        WebhookSettings { idle, batch_delay, ..settings() },
+        vec![webhook(&receiver.url)],
+    );
     let mut all = Vec::new();
     for number in 0..60 {
         rig.occupy(&number.to_string());

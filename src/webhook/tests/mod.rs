@@ -24,7 +24,7 @@ fn settings() -> WebhookSettings {
         debounce: Duration::ZERO,
         queue_events_max: 10_000,
         retry_first: Duration::from_millis(5),
-        linger: Duration::from_millis(5),
+        batch_delay: Duration::from_millis(5),
         idle: PATIENCE,
         failing_end: PATIENCE,
         ring_events: 8_192,

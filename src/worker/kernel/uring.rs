@@ -9,8 +9,9 @@
 //! SINGLE_ISSUER (6.0) and DEFER_TASKRUN (6.1) are used where the kernel has both, NO_IOWAIT where it has it (6.15).
 //! System calls: io_uring_setup, io_uring_enter and mmap; io_uring_register is not used.
 //!
-//! With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. The
-//! ring belongs to the thread that created it, and nobody may poll its descriptor: Linux 6.18 loses wake-ups then.
+//! With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. With
+//! it the ring also belongs to the thread that created it. No thread may poll its descriptor: Linux 6.18 loses wake-ups
+//! then.
 #![allow(
     unsafe_code,
     reason = "requests of the ring refer to memory and descriptors by raw values"

@@ -4,8 +4,9 @@
 //! of the new process imports some: over Unix streams between them (`stream.rs`), once the main threads have agreed
 //! (`server/takeover/transfer.rs`). Phases of the old process: `Waiting` (HTTP sessions finish their requests,
 //! connections are served), `Paused` (nothing is read or sent; mail between cores runs dry), `Leaving` (each worker
-//! sends, and waits for the outcome). The new process is `Paused` from its start. Either may return to `Running`: until
-//! the new process has confirmed that it has everything, nothing has changed in the old one.
+//! sends, and waits for the outcome). The new process is `Paused` from its start. Until the new process has
+//! confirmed that it has everything, nothing has changed in the old process, and its phase may return from `Paused` or
+//! `Leaving` to `Running`. Limits: `stream.rs` and `record.rs` have those of records and times.
 
 mod receive;
 mod record;
@@ -41,15 +42,15 @@ impl Rendezvous {
 
     /// The workers to which a worker of the old process sends. Each worker of either process has a partner, and the
     /// load is about equal.
-    fn receivers_of(&self, giver: usize) -> Vec<usize> {
+    fn receivers_of(&self, sender: usize) -> Vec<usize> {
         if self.receivers <= self.senders {
-            return vec![giver % self.receivers];
+            return vec![sender % self.receivers];
         }
-        (0..self.receivers).filter(|process| process % self.senders == giver).collect()
+        (0..self.receivers).filter(|process| process % self.senders == sender).collect()
     }
 
     fn senders_to(&self, process: usize) -> usize {
-        (0..self.senders).filter(|giver| self.receivers_of(*giver).contains(&process)).count()
+        (0..self.senders).filter(|sender| self.receivers_of(*sender).contains(&process)).count()
     }
 }
 
@@ -192,7 +193,7 @@ impl Transfer {
 
 impl<K: HostKernel> Worker<K> {
     /// Called after a tick: updates the gauges for the main thread.
-    pub(super) fn show(&self) {
+    pub(super) fn publish_gauges(&self) {
         let core = &self.core;
         let gauge = &self.shared.transfer.gauges[usize::from(core.mailbox.core())];
         gauge.busy.store(core.busy_sessions(), Ordering::Release);
@@ -216,13 +217,13 @@ mod tests {
         #[test]
         fn every_worker_sends_and_every_worker_receives(senders in 1_usize..20, receivers in 1_usize..20) {
             let rendezvous = Rendezvous { nonce: 0, senders, receivers };
-            let ways: Vec<usize> = (0..senders).flat_map(|giver| rendezvous.receivers_of(giver)).collect();
+            let ways: Vec<usize> = (0..senders).flat_map(|sender| rendezvous.receivers_of(sender)).collect();
             for process in 0..receivers {
                 let count = ways.iter().filter(|to| **to == process).count();
                 prop_assert!(count > 0, "{process} takes from nobody");
                 prop_assert_eq!(count, rendezvous.senders_to(process));
             }
-            prop_assert!((0..senders).all(|giver| !rendezvous.receivers_of(giver).is_empty()));
+            prop_assert!((0..senders).all(|sender| !rendezvous.receivers_of(sender).is_empty()));
         }
     }
 

@@ -46,7 +46,7 @@ impl<K: HostKernel> Worker<K> {
                 Ok(())
             })
         });
-        self.core.settle_in();
+        self.core.finish_import();
         self.shared.transfer.finish(index, result);
     }
 
@@ -77,15 +77,17 @@ impl<K: HostKernel> Worker<K> {
 /// The next connection of the other process. Every user can list abstract names and connect to them, so connections of
 /// other users are dropped until the deadline.
 fn accept(listener: &UnixListener, clock: Clock) -> io::Result<UnixStream> {
-    let nobody = || io::Error::new(io::ErrorKind::TimedOut, "nobody came to give");
+    let late = || {
+        io::Error::new(io::ErrorKind::TimedOut, "no worker of the old process connected in time")
+    };
     let start = clock.now();
     loop {
         let left =
             PATIENCE.checked_sub(Duration::from_millis(clock.now().0.saturating_sub(start.0)));
-        let left = Timespec::try_from(left.ok_or_else(nobody)?).map_err(io::Error::other)?;
+        let left = Timespec::try_from(left.ok_or_else(late)?).map_err(io::Error::other)?;
         let mut waits = [PollFd::new(listener, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut waits, Some(&left)))? == 0 {
-            return Err(nobody());
+            return Err(late());
         }
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,

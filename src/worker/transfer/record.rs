@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::ClientAddress;
 use crate::shard::ChannelState;
-use crate::tick::{Moved, SessionPeer};
+use crate::tick::{SessionPeer, TransferredConnection};
 use crate::tls::socket::SecureState;
 
 /// The version of the format. Increase it with each change of `Record`; a test compares the two.
@@ -19,7 +19,7 @@ pub(crate) const FORMAT: u32 = 3;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// An established connection, with its socket.
-    Connection { moved: Moved, client: Option<ClientAddress> },
+    Connection { moved: TransferredConnection, client: Option<ClientAddress> },
     /// A socket that speaks HTTP, between two requests or with an incomplete one.
     Session { peer: SessionPeer, served: bool, input: Vec<u8>, secure: Option<Box<SecureState>> },
     /// The keys of session tickets: the new process opens the tickets of the old one.
@@ -94,7 +94,7 @@ mod tests {
         let client = ClientAddress::of([127, 0, 0, 1].into());
         [
             Record::Connection {
-                moved: Moved {
+                moved: TransferredConnection {
                     connection,
                     peer_closed: true,
                     partial: vec![129],

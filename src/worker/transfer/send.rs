@@ -13,7 +13,7 @@ use super::Rendezvous;
 use super::record::Record;
 use super::stream::Outgoing;
 use crate::shard::NotAtRest;
-use crate::tick::MovedSession;
+use crate::tick::TransferredSession;
 use crate::worker::{HostKernel, Worker};
 
 impl<K: HostKernel> Worker<K> {
@@ -41,7 +41,7 @@ impl<K: HostKernel> Worker<K> {
             turn = (turn + 1) % receivers.len();
             turn
         };
-        for moved in core.moves() {
+        for moved in core.export_connections() {
             let (key, moved, socket) = moved.map_err(|NotAtRest| {
                 io::Error::other("a connection waits for an answer of another core")
             })?;
@@ -55,7 +55,7 @@ impl<K: HostKernel> Worker<K> {
         for state in core.shard.export_channels() {
             ways[next()].put(&Record::Channel(state), None)?;
         }
-        for MovedSession { socket, peer, served, input, secure } in core.movable_sessions() {
+        for TransferredSession { socket, peer, served, input, secure } in core.export_sessions() {
             let record = Record::Session { peer, served, input: input.to_vec(), secure };
             ways[next()].put(&record, Some(socket.as_fd()))?;
         }

@@ -227,9 +227,9 @@ mod tests {
             let mut next = 0;
             let each = |record, socket: Option<OwnedFd>| {
                 assert_eq!(record, session(next, next * 7));
-                let mut told = [0; 4];
-                UnixStream::from(socket.expect("its socket")).read_exact(&mut told)?;
-                assert_eq!(u32::from_le_bytes(told) as usize, next);
+                let mut number = [0; 4];
+                UnixStream::from(socket.expect("its socket")).read_exact(&mut number)?;
+                assert_eq!(u32::from_le_bytes(number) as usize, next);
                 next += 1;
                 Ok(())
             };

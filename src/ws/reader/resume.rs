@@ -54,9 +54,9 @@ mod tests {
     use crate::ws::reader::{Flow, FrameLimits, MessageKind, Partial, Sink, read};
 
     #[derive(Debug, Default, PartialEq)]
-    struct Heard(Vec<(u8, Vec<u8>)>);
+    struct Received(Vec<(u8, Vec<u8>)>);
 
-    impl Sink for Heard {
+    impl Sink for Received {
         fn message(&mut self, kind: MessageKind, payload: &mut [u8]) -> Flow {
             self.0.push((if kind == MessageKind::Text { 1 } else { 2 }, payload.to_vec()));
             Flow::Continue
@@ -116,7 +116,7 @@ mod tests {
         #[test]
         fn another_reader_continues(wire in stream(), cut: prop::sample::Index) {
             let limits = FrameLimits { message_size_max: 1 << 20 };
-            let mut whole = Heard::default();
+            let mut whole = Received::default();
             let mut partial: Option<Box<Partial>> = None;
             let _ = read(&mut partial, &mut wire.clone(), limits, &mut whole);
             prop_assert!(partial.is_none());
@@ -124,15 +124,15 @@ mod tests {
             let mut wire = wire;
             let at = cut.index(wire.len() + 1);
             let (head, tail) = wire.split_at_mut(at);
-            let mut heard = Heard::default();
-            let _ = read(&mut partial, head, limits, &mut heard);
+            let mut events = Received::default();
+            let _ = read(&mut partial, head, limits, &mut events);
             let mut carried = partial.as_ref().map_or(Vec::new(), |partial| partial.to_wire());
             let mut resumed: Option<Box<Partial>> = None;
-            let before = heard.0.len();
-            let _ = read(&mut resumed, &mut carried, limits, &mut heard);
-            prop_assert_eq!(heard.0.len(), before, "what is incomplete stays so");
-            let _ = read(&mut resumed, tail, limits, &mut heard);
-            prop_assert_eq!(heard, whole);
+            let before = events.0.len();
+            let _ = read(&mut resumed, &mut carried, limits, &mut events);
+            prop_assert_eq!(events.0.len(), before, "what is incomplete stays so");
+            let _ = read(&mut resumed, tail, limits, &mut events);
+            prop_assert_eq!(events, whole);
         }
     }
 }

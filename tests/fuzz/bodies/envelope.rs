@@ -98,8 +98,8 @@ fn node() -> (ClusterSession, Shard) {
     let mut shard = Shard::new(Settings {
         memory: MemoryLimits { send_queue_bytes_max: 1 << 20, connection_bytes_max: 1 << 20 },
         node: Some(OWN.node),
-        webhook_linger_seconds: 1,
-        topic_linger_beats: 5,
+        pending_leave_seconds: 1,
+        topic_idle_seconds: 5,
         ..Settings::alone(apps.clone())
     });
     let mut link = ClusterSession::new(OWN, "reverb", apps.clone(), Login::default(), 1_000);

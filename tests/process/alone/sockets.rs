@@ -67,7 +67,7 @@ fn an_address_has_a_number_of_sockets_and_its_newest_ones_stay() {
 }
 
 #[test]
-fn clients_behind_a_proxy_are_counted_each_and_the_proxy_is_not() {
+fn clients_of_a_proxy_are_counted_separately_and_the_proxy_is_not() {
     let setup = Setup::new().workers(1).env("RINGVERB_CONNECTIONS_PER_IP_MAX", "5");
     let server = setup.env("RINGVERB_TRUSTED_PROXIES", "127.0.0.9").start();
     let ask = |client: &str| {

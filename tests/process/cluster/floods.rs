@@ -92,7 +92,7 @@ fn a_client_that_comes_and_goes_in_many_channels_takes_no_node_out_of_its_cluste
         node.signal(Signal::TERM);
         let text = node.finish().stdout;
         assert!(
-            !text.contains("has not been heard")
+            !text.contains("has sent nothing")
                 && !text.contains("Clients of this node still reach each other"),
             "{text}"
         );
@@ -263,7 +263,7 @@ fn replace(bytes: &[u8]) -> Vec<u8> {
 
 /// What one node publishes goes to a replica of the server at which the others are: it hears all, and nobody hears it.
 #[test]
-fn a_node_that_hears_others_and_is_heard_by_none_notices() {
+fn a_session_that_receives_others_and_reaches_none_ends() {
     let (master, replica) = (Redis::start(), Redis::start());
     replica.command(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
     eventually("the replica is in step", || {

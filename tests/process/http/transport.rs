@@ -212,7 +212,7 @@ fn heads_have_a_limit() {
 }
 
 #[test]
-fn what_is_not_http_is_refused() {
+fn input_that_is_no_http_is_refused() {
     let server = Server::start();
     let mut witness = subscribed(&server);
     let cases: [(&[u8], u16); 17] = [
@@ -280,7 +280,7 @@ fn an_answer_before_a_refusal_is_not_lost() {
 }
 
 #[test]
-fn who_closes_when() {
+fn the_server_closes_only_where_http_requires_it() {
     let server = Server::start();
     for (request, keeps) in [
         ("GET /up HTTP/1.1\r\nHost: x\r\n\r\n", true),

@@ -92,6 +92,17 @@ fn the_access_log_is_text_in_a_log_of_text_and_no_level_leaves_it_out() {
     assert!(!line.contains("auth_signature"), "{line}");
 }
 
+/// `replacement_failed` is what operators watch, so a take-over that succeeds has an event of its own.
+#[test]
+fn a_take_over_is_logged_as_complete_with_the_id_of_the_new_process() {
+    let (old, lines) = started(Setup::new().workers(1).env("RINGVERB_LOG_FORMAT", "json"));
+    let new = Setup::new().workers(1).reaching(&old).arg("--takeover").start_as_configured();
+    let complete = event(&lines, "takeover_complete");
+    assert_eq!(complete["process"], new.id(), "{complete}");
+    assert_eq!(complete["level"], "info", "{complete}");
+    assert_eq!(old.finish().code, Some(0));
+}
+
 #[test]
 fn without_the_option_no_request_is_logged() {
     let (server, lines) = started(Setup::new().workers(1).env("RINGVERB_LOG_FORMAT", "json"));

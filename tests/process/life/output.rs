@@ -160,7 +160,7 @@ fn a_reader_that_never_reads_blocks_no_client() {
 }
 
 #[test]
-fn what_a_slow_reader_missed_is_reported_in_one_line() {
+fn lines_that_a_slow_reader_missed_are_counted_in_one_line() {
     let (reader, writer) = pipe();
     let server = verbose().start_onto(copy(&writer), writer);
     // More than the queue takes.

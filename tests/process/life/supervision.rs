@@ -34,7 +34,7 @@ impl Systemd {
         Setup::new().workers(2).env("NOTIFY_SOCKET", &self.path.display().to_string())
     }
 
-    fn hear(&self) -> String {
+    fn receive(&self) -> String {
         let mut message = [0; 4096];
         let count = self.socket.recv(&mut message).expect("a message");
         String::from_utf8(message[..count].to_vec()).expect("text")
@@ -65,14 +65,14 @@ fn main_process_of(message: &str) -> u32 {
 fn systemd_is_notified_of_start_watchdog_and_end() {
     let systemd = Systemd::new("life");
     let server = systemd.setup().env("WATCHDOG_USEC", "3000000").start();
-    let ready = systemd.hear();
+    let ready = systemd.receive();
     assert!(ready.contains("READY=1"), "{ready:?}");
     assert_eq!(main_process_of(&ready), server.id());
     for _ in 0..2 {
-        assert_eq!(systemd.hear().trim_end(), "WATCHDOG=1");
+        assert_eq!(systemd.receive().trim_end(), "WATCHDOG=1");
     }
     server.signal(Signal::TERM);
-    while systemd.hear().trim_end() != "STOPPING=1" {}
+    while systemd.receive().trim_end() != "STOPPING=1" {}
     assert_eq!(server.finish().code, Some(0));
 }
 
@@ -106,7 +106,7 @@ fn the_commands_of_the_unit_check_start_and_reload_a_server() {
     let checked = setup().args(&arguments("ExecStartPre")).run();
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let mut server = setup().args(&arguments("ExecStart")).start_as_configured();
-    let ready = systemd.hear();
+    let ready = systemd.receive();
     assert!(ready.contains("READY=1") && main_process_of(&ready) == server.id(), "{ready:?}");
     let mut client = server.connect();
     assert_eq!(value("ExecReload"), "/bin/kill -USR2 $MAINPID");
@@ -124,7 +124,7 @@ fn the_commands_of_the_unit_check_start_and_reload_a_server() {
 fn the_old_main_process_waits_until_the_new_one_is_known() {
     let systemd = Systemd::new("main");
     let mut old = systemd.setup().start();
-    systemd.hear();
+    systemd.receive();
     let mut client = old.connect();
     // The new process serves already, but systemd listens to nobody.
     let waiting = systemd.fill();
@@ -136,9 +136,9 @@ fn the_old_main_process_waits_until_the_new_one_is_known() {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", old.id())).expect("it lives");
     assert!(!stat.contains(") Z "), "the old main process has ended too soon: {stat}");
     assert_eq!(old.open_connections(), 1, "the new one serves meanwhile");
-    (0..waiting).for_each(|_| drop(systemd.hear()));
+    (0..waiting).for_each(|_| drop(systemd.receive()));
     let new = new.join().expect("it starts");
-    assert_eq!(main_process_of(&systemd.hear()), new.id());
+    assert_eq!(main_process_of(&systemd.receive()), new.id());
     assert_eq!(old.finish().code, Some(0));
     client.ask(PING, PONG);
 }
@@ -150,10 +150,10 @@ fn a_replaced_program_is_the_same_main_process_for_systemd() {
     let port = free_port().to_string();
     let setup = systemd.setup().args(&["--host", "127.0.0.1", "--port", &port]);
     let mut server = setup.env("WATCHDOG_USEC", "3000000").start_as_configured();
-    assert_eq!(main_process_of(&systemd.hear()), server.id());
+    assert_eq!(main_process_of(&systemd.receive()), server.id());
     let mut client = server.connect();
     server.signal(Signal::USR2);
-    let next = std::iter::from_fn(|| Some(systemd.hear()));
+    let next = std::iter::from_fn(|| Some(systemd.receive()));
     let ready = next.into_iter().find(|message| message.trim_end() != "WATCHDOG=1");
     let ready = ready.expect("a message");
     assert!(ready.contains("READY=1"), "{ready:?}");
@@ -162,9 +162,9 @@ fn a_replaced_program_is_the_same_main_process_for_systemd() {
     server.line_with("  address  ");
     client.ask(PING, PONG);
     for _ in 0..2 {
-        assert_eq!(systemd.hear().trim_end(), "WATCHDOG=1");
+        assert_eq!(systemd.receive().trim_end(), "WATCHDOG=1");
     }
     server.signal(Signal::TERM);
-    while systemd.hear().trim_end() != "STOPPING=1" {}
+    while systemd.receive().trim_end() != "STOPPING=1" {}
     assert_eq!(server.finish().code, Some(0));
 }

@@ -137,7 +137,7 @@ fn a_refused_connection_over_the_quota_is_not_counted() {
 }
 
 #[test]
-fn the_log_sums_up_what_was_refused() {
+fn the_log_sums_up_refusals() {
     let mut server = limited(2).start();
     let mut clients: Vec<Client> = (0..2).map(|_| connect(&server, HERE)).collect();
     for _ in 0..3 {
@@ -229,7 +229,7 @@ fn a_named_proxy_is_believed() {
 
 /// nginx appends the address it sees to whatever the client wrote, and those may be any bytes.
 #[test]
-fn bytes_that_are_no_text_do_not_hide_what_the_proxy_appended() {
+fn bytes_that_are_no_text_do_not_hide_the_address_that_the_proxy_appended() {
     let server = limited(1).env("RINGVERB_TRUSTED_PROXIES", "127.0.0.1").start();
     let open = |list: &[u8]| {
         let bytes = Handshake::new().header("X-Forwarded-For", "LIST").bytes();
@@ -334,7 +334,7 @@ fn unknown_ids_are_counted() {
 
 #[test]
 fn a_limit_that_is_no_number_is_an_error() {
-    for (name, value, told) in [
+    for (name, value, text) in [
         (
             "RINGVERB_TRUSTED_PROXIES",
             "10.0.0.0/8, proxy",
@@ -348,6 +348,6 @@ fn a_limit_that_is_no_number_is_an_error() {
     ] {
         let finished = Setup::new().env(name, value).run();
         assert_eq!(finished.code, Some(2), "{finished:?}");
-        assert!(finished.stderr.contains(told) && finished.stderr.contains(name), "{finished:?}");
+        assert!(finished.stderr.contains(text) && finished.stderr.contains(name), "{finished:?}");
     }
 }

@@ -172,7 +172,7 @@ fn a_message_at_the_limit_may_come_in_pieces() {
 
 /// The reason is in the log always, and on the wire for whoever develops.
 #[test]
-fn a_refused_subscription_says_which_part_is_wrong() {
+fn a_refused_subscription_names_the_wrong_part() {
     for development in [false, true] {
         let mut server = with("RINGVERB_DEVELOPMENT", if development { "true" } else { "false" });
         let mut client = server.connect();
@@ -189,9 +189,9 @@ fn a_refused_subscription_says_which_part_is_wrong() {
             message["data"]["channel"] = "private-x".into();
             client.send(&message.to_string());
             let error = client.event();
-            let told = data(&error)["message"].as_str().expect("a message").to_owned();
-            assert!(told.starts_with("Connection is unauthorized"), "{told}");
-            assert_eq!(told.contains(part), development, "{told}");
+            let text = data(&error)["message"].as_str().expect("a message").to_owned();
+            assert!(text.starts_with("Connection is unauthorized"), "{text}");
+            assert_eq!(text.contains(part), development, "{text}");
             server.line_with(part);
         }
         client.close();
@@ -202,7 +202,7 @@ fn a_refused_subscription_says_which_part_is_wrong() {
 }
 
 #[test]
-fn the_log_names_what_was_refused_and_never_the_secret() {
+fn the_log_names_refused_subscriptions_and_never_the_secret() {
     let mut server = Setup::new()
         .env("RINGVERB_ALLOWED_ORIGINS", "good.test")
         .env("RINGVERB_ALLOW_MISSING_ORIGIN", "true")

@@ -28,7 +28,7 @@ fn messages_over_the_rate_are_dropped_until_the_window_ends() {
     // The clock of a window has whole seconds, so the next second may begin at any message: what counts is that
     // both answers come, and come back.
     let mut client = server.connect();
-    // The client is told once a window, but each subscription is answered.
+    // The client is sent one error a window, but each subscription is answered.
     let answer = |client: &mut Client| {
         client.send_subscribe("news", None);
         client.text()
@@ -54,7 +54,7 @@ fn messages_over_the_rate_are_not_processed() {
     client.sync();
     let limited = error_event(4301, RATE_LIMITED);
     client.ask(r#"{"event":"pusher:subscribe","data":{"channel":"more"}}"#, &limited);
-    // The client was told already: this has no answer of its own.
+    // The client was sent the error already: this has no answer of its own.
     client.send("not json");
     client.sync();
     assert_eq!(server.get("/channels"), r#"{"channels":{"news":{}}}"#);
@@ -109,7 +109,7 @@ fn a_slow_consumer_is_closed_and_the_others_get_everything() {
     let request = Request::get("/channels/news").query("info", "subscription_count");
     let body = r#"{"occupied":true,"subscription_count":6}"#;
     assert_eq!(server.answer(&request), (200, body.to_owned()));
-    // What it has of the events is whole and in order; then it hears why it had to go.
+    // What it has of the events is whole and in order; then comes the reason of the close.
     for number in 0.. {
         let Frame { opcode, payload } = slow.frame();
         let got = String::from_utf8_lossy(&payload).into_owned();

@@ -73,8 +73,8 @@ impl Scene {
 
     /// Everybody else has gone. What the server says it refused is exactly this.
     fn finish(self, refused: &str) {
-        let (told, stdout) = self.refused();
-        assert_eq!(told, refused, "{stdout}");
+        let (refusals, stdout) = self.refused();
+        assert_eq!(refusals, refused, "{stdout}");
     }
 
     /// What the server says it refused, and all else that it says, after everybody else has gone.
@@ -86,8 +86,8 @@ impl Scene {
         self.server.signal(rustix::process::Signal::TERM);
         let Finished { code, stdout, .. } = self.server.finish();
         assert_eq!(code, Some(0), "{stdout}");
-        let told = stdout.lines().find_map(|line| line.split_once("refused since the start: "));
-        (told.map_or_else(String::new, |(_, told)| told.to_owned()), stdout)
+        let refusals = stdout.lines().find_map(|line| line.split_once("refused since the start: "));
+        (refusals.map_or_else(String::new, |(_, refusals)| refusals.to_owned()), stdout)
     }
 }
 
@@ -132,8 +132,8 @@ fn a_flood_of_handshakes() {
             drop(scene.bystander);
             scene.server.signal(rustix::process::Signal::TERM);
             let Finished { stdout, .. } = scene.server.finish();
-            let told = stdout.rsplit_once(" by handshakes_per_ip").expect("a count").0;
-            let count = told.rsplit(' ').next().unwrap_or_default();
+            let refusals = stdout.rsplit_once(" by handshakes_per_ip").expect("a count").0;
+            let count = refusals.rsplit(' ').next().unwrap_or_default();
             assert!(count.parse::<u32>().expect("a number") >= refused, "{stdout}");
             let lines = stdout.lines().filter(|line| line.contains("began more than")).count();
             assert!(lines < 200, "{lines} lines about a flood");
@@ -185,7 +185,7 @@ fn a_flood_of_publishes() {
 }
 
 #[test]
-fn everybody_in_one_channel() {
+fn all_connections_in_one_channel() {
     let mut scene = Scene::start(Setup::new());
     let mut crowd = scene.connect_many(2_500);
     crowd.iter_mut().for_each(|client| client.send_subscribe("all", None));
@@ -454,8 +454,8 @@ fn floods_of_pings() {
     let open = FLOODERS as u64 + 2;
     assert_eq!(scene.server.open_connections(), open);
     drop((flooders, reader));
-    let (told, stdout) = scene.refused();
-    assert!(told.ends_with(" by control_frame_rate"), "{stdout}");
+    let (refusals, stdout) = scene.refused();
+    assert!(refusals.ends_with(" by control_frame_rate"), "{stdout}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! RFC 6455 from end to end: what each close frame is answered with, a whole conversation cut wherever TCP may cut it,
-//! every form of a length, and that whatever the server may say of an error is heard in some test.
+//! every form of a length, and that some test provokes each error of the server.
 //!
 //! `framing.rs` has the violations one by one; `tests/autobahn` runs the cases of others against the same framing.
 
@@ -79,7 +79,7 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
     let long = format!(r#"{{"event":"pusher:ping","é":"{}"}}"#, "€".repeat(60));
     let (start, rest) = long.as_bytes().split_at(50);
     let (middle, end) = rest.split_at(51);
-    let said = [
+    let sent = [
         Handshake::new().bytes(),
         frame::text(r#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#),
         frame::raw(FIN | PING_FRAME, b"\xff\0"),
@@ -92,7 +92,7 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
         frame::text(&long),
         frame::close(4321, "bye €"),
     ];
-    let heard = vec![
+    let received = vec![
         text(&succeeded("news")),
         pong(b"\xff\0"),
         text(PONG),
@@ -104,7 +104,7 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
             payload: [&4321_u16.to_be_bytes()[..], "bye €".as_bytes()].concat(),
         },
     ];
-    (said.concat(), heard)
+    (sent.concat(), received)
 }
 
 /// Reads the welcome on a wire on which a handshake was sent.
@@ -123,35 +123,35 @@ fn frames(mut wire: Wire) -> Vec<Frame> {
 fn a_conversation_may_be_cut_at_every_byte() {
     let server = Setup::new().workers(1).start();
     let mut other = server.connect();
-    let (said, heard) = conversation();
+    let (sent, received) = conversation();
     // At 0 and at the end it is whole.
-    for cut in 0..=said.len() {
+    for cut in 0..=sent.len() {
         let mut wire = server.wire();
-        wire.send(&said[..cut]);
+        wire.send(&sent[..cut]);
         // The one worker has most likely read the first segment when it answers somebody else.
         other.ask(PING, PONG);
         // Nothing stands behind the close frame, so the server is there for all of it.
-        wire.send(&said[cut..]);
-        assert_eq!(frames(welcomed(wire)), heard, "cut at {cut}");
+        wire.send(&sent[cut..]);
+        assert_eq!(frames(welcomed(wire)), received, "cut at {cut}");
     }
     assert_eq!(server.open_connections(), 1);
 }
 
 /// The same for a client that waits for its welcome: both sockets are the reactor's then, which reads them in turn.
 #[test]
-fn what_follows_the_welcome_may_be_cut_at_every_byte() {
+fn frames_after_the_greeting_may_be_cut_at_every_byte() {
     let server = Setup::new().workers(1).start();
     let mut other = server.connect();
-    let (said, heard) = conversation();
-    let (handshake, said) = said.split_at(Handshake::new().bytes().len());
-    for cut in 0..=said.len() {
+    let (sent, received) = conversation();
+    let (handshake, sent) = sent.split_at(Handshake::new().bytes().len());
+    for cut in 0..=sent.len() {
         let mut wire = server.wire();
         wire.send(handshake);
         let mut wire = welcomed(wire);
-        wire.send(&said[..cut]);
+        wire.send(&sent[..cut]);
         other.ask(PING, PONG);
-        wire.send(&said[cut..]);
-        assert_eq!(frames(wire), heard, "cut at {cut}");
+        wire.send(&sent[cut..]);
+        assert_eq!(frames(wire), received, "cut at {cut}");
     }
 }
 
@@ -159,16 +159,16 @@ fn what_follows_the_welcome_may_be_cut_at_every_byte() {
 fn a_conversation_may_come_byte_by_byte() {
     let server = Setup::new().workers(1).start();
     let mut other = server.connect();
-    let (said, heard) = conversation();
+    let (sent, received) = conversation();
     for each_is_read_alone in [false, true] {
         let mut wire = server.wire();
-        for byte in &said {
+        for byte in &sent {
             wire.send(&[*byte]);
             if each_is_read_alone {
                 other.ask(PING, PONG);
             }
         }
-        assert_eq!(frames(welcomed(wire)), heard, "each byte read alone: {each_is_read_alone}");
+        assert_eq!(frames(welcomed(wire)), received, "each byte read alone: {each_is_read_alone}");
     }
 }
 

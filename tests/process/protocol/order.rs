@@ -32,7 +32,7 @@ fn numbers_come_in_order(clients: &mut [Client], count: usize) {
 }
 
 #[test]
-fn publishes_of_one_http_connection_reach_everybody_in_order() {
+fn publishes_of_one_http_connection_reach_all_subscribers_in_order() {
     let server = Setup::new().workers(4).start();
     let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.subscribe("news"));
@@ -77,7 +77,7 @@ fn questions_know_of_publishes_that_were_answered() {
     }
 }
 
-/// An event that was answered before a subscription was asked for is not heard by it (rule 98).
+/// An event that was answered before a subscription was asked for is not delivered to it (rule 98).
 #[test]
 fn a_subscriber_receives_no_event_from_before_its_subscription() {
     let server = Setup::new().workers(4).start();

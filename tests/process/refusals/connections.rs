@@ -131,7 +131,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// How much waited depends on what the kernel took.
 #[test]
-fn a_slow_consumer_is_named_with_what_waited_for_it() {
+fn a_slow_consumer_is_logged_with_its_waiting_bytes() {
     let mut server =
         super::Setup::new().workers(1).env("RINGVERB_SEND_QUEUE_BYTES_MAX", "65536").start();
     let mut client = small_window(&server);
@@ -160,7 +160,7 @@ fn a_slow_consumer_is_named_with_what_waited_for_it() {
 
 /// Descriptors that are gone make accepting pause, and the line says what to raise.
 #[test]
-fn accepting_that_pauses_says_why() {
+fn a_pause_of_accepting_is_logged_with_its_reason() {
     let mut server = super::Setup::new().workers(1).descriptors(64).start();
     let _wires: Vec<Wire> = (0..80).map(|_| server.wire()).collect();
     let line = server.line_with("cause=accept_paused");

@@ -388,9 +388,9 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
     },
 ];
 
-/// What is told on the channel has the line in development too.
+/// The error on the channel has the line in development too.
 #[test]
-fn a_subscription_error_says_why_in_development() {
+fn a_subscription_error_has_its_reason_in_development() {
     for (development, error) in [
         ("false", "Connection is unauthorized"),
         (
@@ -412,7 +412,7 @@ fn a_subscription_error_says_why_in_development() {
 }
 
 #[test]
-fn a_user_who_is_not_signed_in_is_named_when_an_event_is_for_them() {
+fn an_event_for_a_user_without_sign_in_is_logged_with_the_user() {
     let mut server = super::Setup::new().env("RINGVERB_DEVELOPMENT", "true").start();
     let body = json!({"name": "e", "channel": "#server-to-user-7", "data": "x"}).to_string();
     assert_eq!(server.answer(&Request::events(&body)).0, 200);

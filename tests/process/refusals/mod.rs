@@ -133,9 +133,9 @@ fn run_in(case: &Case, development: bool) {
     let name = case.cause.name();
     let line = server.line_with(&format!(" cause={name}"));
     let level = if case.cause.is_ordinary() { "INFO" } else { "WARN" };
-    let (_, told) = line.split_once(' ').expect("a time");
+    let (_, text) = line.split_once(' ').expect("a time");
     let expected = format!("{level:>5} {} cause={name}{}", case.line, seen.fields());
-    assert_eq!(told, expected);
+    assert_eq!(text, expected);
     assert!(!line.contains(crate::support::APP_SECRET), "{line}");
     let answer = if development {
         seen.answer.explained(case.answer, case.line)

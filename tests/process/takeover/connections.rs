@@ -17,11 +17,11 @@ pub(super) fn setup(workers: u16) -> Setup {
 }
 
 /// The server that takes over from this one.
-pub(super) fn successor(old: &Server, workers: u16) -> Server {
-    succeed(old, setup(workers))
+pub(super) fn take_over_with(old: &Server, workers: u16) -> Server {
+    take_over_as(old, setup(workers))
 }
 
-fn succeed(old: &Server, setup: Setup) -> Server {
+fn take_over_as(old: &Server, setup: Setup) -> Server {
     setup.reaching(old).arg("--takeover").start_as_configured()
 }
 
@@ -49,7 +49,7 @@ pub(super) fn publish(address: SocketAddr, channel: &str, number: u32) {
 
 /// The next event is this one.
 #[track_caller]
-pub(super) fn hears(client: &mut Client, channel: &str, number: u32) {
+pub(super) fn expect_event(client: &mut Client, channel: &str, number: u32) {
     let event = client.event();
     assert_eq!(
         (&event["channel"], &event["data"]),
@@ -115,7 +115,7 @@ fn nobody_notices_processes(mut setups: impl Iterator<Item = Setup>, count: usiz
             eventually("20 events are published", || {
                 (heard_of.load(Ordering::Relaxed) >= before + 20).then_some(())
             });
-            let new = succeed(&server, setup);
+            let new = take_over_as(&server, setup);
             ended(std::mem::replace(&mut server, new));
         }
         drop(over_at_last);
@@ -138,7 +138,7 @@ fn nobody_notices_processes(mut setups: impl Iterator<Item = Setup>, count: usiz
     // They are where they were told to be, and can do all that they could.
     publish(address, CHANNEL, published);
     for client in &mut clients {
-        hears(client, CHANNEL, published);
+        expect_event(client, CHANNEL, published);
         client.unsubscribe(CHANNEL);
         client.sync();
     }
@@ -205,7 +205,7 @@ fn rosters_users_and_cached_events_are_transferred() {
     assert_eq!(watched(&mut watcher), (json!("online"), json!(["there"])));
     old.publish("cache-news", "e", "cached");
     let before = old.get("/channels/presence-room/users");
-    let server = successor(&old, 3);
+    let server = take_over_with(&old, 3);
     ended(old);
     assert_eq!(server.get("/channels/presence-room/users"), before);
     for client in [&mut one, &mut two, &mut watcher] {
@@ -300,7 +300,7 @@ fn incomplete_frames_and_requests_continue_after_a_take_over() {
     let mut closing = old.connect();
     closing.send_bytes(&[0x81, 1, b'x']);
 
-    let server = successor(&old, 3);
+    let server = take_over_with(&old, 3);
     ended(old);
     framed.send_bytes(&subscribe[subscribe.len() / 2..]);
     framed.expect(&succeeded(CHANNEL));

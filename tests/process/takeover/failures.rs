@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Signal;
 
-use super::connections::{CHANNEL, hears, publish, setup, successor};
+use super::connections::{CHANNEL, expect_event, publish, setup, take_over_with};
 use crate::support::{Client, Finished, Http, Request, Server};
 
 /// A message of the two main threads.
@@ -20,7 +20,7 @@ pub(super) fn message(text: &str) -> Vec<u8> {
     format!("{text:<64}").into_bytes()
 }
 
-fn hear(stream: &mut UnixStream) -> String {
+fn receive(stream: &mut UnixStream) -> String {
     let mut heard = [0; 64];
     stream.read_exact(&mut heard).expect("a message");
     String::from_utf8(heard.to_vec()).expect("text").trim_end().to_owned()
@@ -36,10 +36,10 @@ fn meeting_point(address: SocketAddr) -> PathBuf {
 const NONCE: u64 = 0x1234;
 
 /// Something that asks for the connections as a new process would.
-fn false_successor(server: &Server) -> UnixStream {
+fn false_new_process(server: &Server) -> UnixStream {
     let mut stream = UnixStream::connect(meeting_point(server.address)).expect("it offers");
     stream.write_all(&message("take over 3")).expect("it listens");
-    let offer = hear(&mut stream);
+    let offer = receive(&mut stream);
     assert!(offer.starts_with("listeners "), "{offer}");
     stream.write_all(&message(&format!("bring 1 {NONCE}"))).expect("it listens");
     stream
@@ -67,7 +67,7 @@ fn a_failed_transfer_leaves_the_old_process_serving() {
         number += 1;
         publish(server.address, CHANNEL, number);
         for client in &mut clients {
-            hears(client, CHANNEL, number);
+            expect_event(client, CHANNEL, number);
             client.sync();
         }
         assert_eq!(kept.ask(&Request::get("/channels")).status, 200);
@@ -75,24 +75,24 @@ fn a_failed_transfer_leaves_the_old_process_serving() {
     check(&server);
 
     // It is gone as soon as it has asked.
-    drop(false_successor(&server));
+    drop(false_new_process(&server));
     check(&server);
     // It listens to nobody.
-    let mut stream = false_successor(&server);
-    assert_eq!(hear(&mut stream), "failed");
+    let mut stream = false_new_process(&server);
+    assert_eq!(receive(&mut stream), "failed");
     check(&server);
     // It takes a part and dies; with it the descriptors it had.
     let listener = taker(NONCE);
-    let stream = false_successor(&server);
-    let (mut worker, _) = listener.accept().expect("a worker gives");
+    let stream = false_new_process(&server);
+    let (mut worker, _) = listener.accept().expect("a worker connects");
     worker.read_exact(&mut [0; 1_000]).expect("a part of it");
     drop((worker, stream, listener));
     check(&server);
     // It takes all, but dies before it says so.
     let listener = taker(NONCE);
-    let stream = false_successor(&server);
+    let stream = false_new_process(&server);
     for _ in 0..2 {
-        let (mut worker, _) = listener.accept().expect("each worker gives");
+        let (mut worker, _) = listener.accept().expect("each worker connects");
         worker.read_to_end(&mut Vec::new()).expect("all of it");
     }
     drop(stream);
@@ -104,7 +104,7 @@ fn a_failed_transfer_leaves_the_old_process_serving() {
     assert!(few.stderr.contains("the running server, which continues"), "{}", few.stderr);
     check(&server);
     // And then one that can.
-    let new = successor(&server, 2);
+    let new = take_over_with(&server, 2);
     let Finished { code, stdout, .. } = server.finish();
     assert_eq!(code, Some(0), "{stdout}");
     assert_eq!(
@@ -117,7 +117,7 @@ fn a_failed_transfer_leaves_the_old_process_serving() {
     check(&new);
 }
 
-/// A server of another version gives its listeners, and keeps its connections to close them.
+/// A server of another version transfers its listeners, and keeps its connections to close them.
 #[test]
 fn of_another_version_only_the_listeners_are_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -128,7 +128,7 @@ fn of_another_version_only_the_listeners_are_taken() {
     let point = UnixListener::bind(meeting_point(address)).expect("nobody has it");
     let old = std::thread::spawn(move || {
         let (mut stream, _) = point.accept().expect("the new server comes");
-        assert_eq!(hear(&mut stream), "take over 3");
+        assert_eq!(receive(&mut stream), "take over 3");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = [listener.as_fd()];
@@ -136,7 +136,7 @@ fn of_another_version_only_the_listeners_are_taken() {
         let offer = message("listeners 999999 1 0 0");
         let offer = [IoSlice::new(&offer)];
         rustix::net::sendmsg(&stream, &offer, &mut ancillary, SendFlags::empty()).expect("sent");
-        assert_eq!(hear(&mut stream), "accepting");
+        assert_eq!(receive(&mut stream), "accepting");
         drop(point);
         stream.write_all(&message("retiring")).expect("it listens");
     });

@@ -5,7 +5,7 @@ use crate::support::{Finished, Request, Setup};
 const EVENT: &str = r#"{"name":"e","channels":["news"],"data":"x"}"#;
 
 #[test]
-fn a_request_whose_body_is_late_is_refused_at_a_take_over_and_can_be_sent_again() {
+fn a_request_with_a_late_body_is_refused_at_a_take_over_and_can_be_sent_again() {
     let old = Setup::new().workers(2).start();
     let mut late = old.wire();
     let request = Request::events(EVENT).header("Expect", "100-continue").bytes();

@@ -104,7 +104,7 @@ fn a_server_that_must_use_io_uring_and_gets_too_little_does_not_start_and_names_
 
 /// Docker's default limit is 64 KiB in some versions.
 #[test]
-fn with_too_little_a_server_uses_epoll_and_says_once_why() {
+fn with_too_little_locked_memory_a_server_uses_epoll_and_logs_the_reason_once() {
     let program = Program::copy("frugal");
     let mut server = program.run_by(FRUGAL, 64).workers(3).env("RINGVERB_IO", "auto").start();
     server.line_with("Press Ctrl+C to stop");

@@ -113,7 +113,7 @@ fn subscribed(server: &Server) -> Client {
 
 /// Publishes and expects it, once.
 #[track_caller]
-fn hears(server: &Server, client: &mut Client, text: &str) {
+fn expect_event(server: &Server, client: &mut Client, text: &str) {
     server.publish("news", "e", text);
     client.expect(&format!(r#"{{"event":"e","data":"{text}","channel":"news"}}"#));
 }
@@ -143,12 +143,12 @@ fn the_program_is_replaced_in_the_same_process_and_no_client_notices() {
         let mut count = 0;
         while inode(&exe) == before {
             count += 1;
-            hears(&server, &mut client, &format!("{round}.{count}"));
+            expect_event(&server, &mut client, &format!("{round}.{count}"));
         }
         is_replaced(&mut server);
         before = inode(&exe);
         assert_eq!(before, inode(installed.program()), "it runs what is at the path now");
-        hears(&server, &mut client, "after");
+        expect_event(&server, &mut client, "after");
         assert_eq!(server.open_connections(), 1);
     }
     let told = server.stdout();
@@ -168,20 +168,20 @@ fn a_new_program_that_does_not_start_changes_nothing() {
     installed.script("exit 7");
     server.signal(Signal::USR2);
     server.line_with("has ended: exit code 7");
-    hears(&server, &mut client, "1");
+    expect_event(&server, &mut client, "1");
     installed.replace(|path| fs::write(path, "no program").expect("written"));
     server.signal(Signal::USR2);
     server.line_with("SIGUSR2: nothing changes");
-    hears(&server, &mut client, "2");
+    expect_event(&server, &mut client, "2");
     fs::remove_file(installed.program()).expect("removed");
     server.signal(Signal::USR2);
     server.line_with("SIGUSR2: nothing changes");
-    hears(&server, &mut client, "3");
+    expect_event(&server, &mut client, "3");
     assert!(children(server.id()).is_empty(), "no zombie");
     installed.upgrade();
     server.signal(Signal::USR2);
     is_replaced(&mut server);
-    hears(&server, &mut client, "4");
+    expect_event(&server, &mut client, "4");
     client.close();
     server.stop();
 }
@@ -203,7 +203,7 @@ fn a_new_program_that_cannot_take_back_minds_the_stand_in_and_may_try_again() {
     });
     let stand_in = children(server.id());
     assert_eq!(stand_in.len(), 1, "{stand_in:?}");
-    hears(&server, &mut client, "1");
+    expect_event(&server, &mut client, "1");
     // Its folder is the server's.
     let folder = fs::read_link(format!("/proc/{}/cwd", stand_in[0])).expect("a folder");
     fs::remove_file(folder.join("ringverb.toml")).expect("removed");
@@ -211,7 +211,7 @@ fn a_new_program_that_cannot_take_back_minds_the_stand_in_and_may_try_again() {
     server.signal(Signal::USR2);
     server.line_with(BANNER);
     eventually("the stand-in has ended", || children(server.id()).is_empty().then_some(()));
-    hears(&server, &mut client, "2");
+    expect_event(&server, &mut client, "2");
     client.close();
     server.stop();
 }
@@ -225,7 +225,7 @@ fn a_signal_to_end_reaches_a_stand_in_that_is_minded() {
     server.signal(Signal::USR2);
     server.line_with(STANDS_IN);
     server.error_line_with("ringverb.toml");
-    hears(&server, &mut client, "1");
+    expect_event(&server, &mut client, "1");
     server.signal(Signal::TERM);
     assert_eq!(client.close_code_behind_events(), 4100);
     assert_eq!(server.finish().code, Some(0));
@@ -241,10 +241,10 @@ fn the_next_start_takes_over_from_a_stand_in_whose_process_has_ended() {
     server.signal(Signal::USR2);
     server.line_with(STANDS_IN);
     becomes_zombie(&server);
-    hears(&server, &mut client, "1");
+    expect_event(&server, &mut client, "1");
     let next = Setup::new().workers(2).reaching(&server).start_as_configured();
     assert_eq!(server.finish().code, None, "killed; the stand-in has ended, too");
-    hears(&next, &mut client, "2");
+    expect_event(&next, &mut client, "2");
     client.close();
     next.stop();
 }
@@ -260,7 +260,7 @@ fn a_second_signal_while_the_first_is_carried_out_is_ignored() {
     server.signal(Signal::USR2);
     server.line_with("SIGUSR2 ignored: process");
     is_replaced(&mut server);
-    hears(&server, &mut client, "1");
+    expect_event(&server, &mut client, "1");
     client.close();
     server.stop();
 }
@@ -316,7 +316,7 @@ fn a_stand_in_that_starts_after_its_process_has_ended_does_not_take_over() {
     // All output has ended, so the stand-in has, too.
     let finished = server.finish();
     assert!(finished.stderr.contains("has ended"), "{finished:?}");
-    hears(&next, &mut client, "1");
+    expect_event(&next, &mut client, "1");
     assert!(!finished.stdout.contains(STANDS_IN), "{finished:?}");
     client.close();
     next.stop();

@@ -69,7 +69,7 @@ fn open(wire: Wire) -> Client {
 }
 
 #[test]
-fn connections_behind_haproxy_count_for_the_client_that_the_header_names() {
+fn connections_through_haproxy_count_for_the_client_of_the_header() {
     for (versions, option) in
         [("v1", "send-proxy"), ("v2", "send-proxy-v2"), ("on", "send-proxy-v2")]
     {

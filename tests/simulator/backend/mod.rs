@@ -26,7 +26,7 @@ const BURST: usize = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     /// Some client has got it.
-    pub(crate) heard: BTreeSet<u64>,
+    pub(crate) received: BTreeSet<u64>,
     /// Nobody may get it.
     pub(crate) void: BTreeSet<u64>,
 }
@@ -36,7 +36,7 @@ pub(crate) type Ledger = Rc<RefCell<Book>>;
 impl Book {
     /// An event was not published: nobody may have got it, and nobody may get it.
     pub(crate) fn note_void(&mut self, number: u64) {
-        assert!(!self.heard.contains(&number), "{number} was published, unanswered");
+        assert!(!self.received.contains(&number), "{number} was published, unanswered");
         self.void.insert(number);
     }
 }
@@ -47,7 +47,7 @@ pub(crate) enum Effect {
     /// Its last byte is on its way: whoever listens by now gets it.
     Sent { number: u64, channel: &'static str, except: Option<String> },
     /// It was answered: it comes before what is sent from now on.
-    Answered(u64),
+    GatherAnswer(u64),
     /// It was not carried out: nobody gets it.
     Void(u64),
     /// Nobody knows.
@@ -194,7 +194,12 @@ impl Backend {
     }
 
     /// Takes in bytes of the server, cut anywhere. `may_drain`: it may end the connection by itself.
-    pub(crate) fn hear(&mut self, bytes: &[u8], may_drain: bool, effects: &mut Vec<Effect>) {
+    pub(crate) fn receive_bytes(
+        &mut self,
+        bytes: &[u8],
+        may_drain: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         self.input.extend_from_slice(bytes);
         loop {
             if self.is_last {
@@ -232,7 +237,7 @@ impl Backend {
                     effects.extend(asked.numbers().map(Effect::Void));
                 }
                 What::Publish { events, .. } => {
-                    effects.extend(events.iter().map(|(number, _)| Effect::Answered(*number)));
+                    effects.extend(events.iter().map(|(number, _)| Effect::GatherAnswer(*number)));
                 }
                 What::Question => self.answers.push(answer),
                 What::Refused(_) | What::Other => {}

@@ -69,7 +69,7 @@ impl Cluster {
                         self.guests[sender].client.not_for_it.insert(number);
                     }
                 }
-                Effect::Answered(_) => {}
+                Effect::GatherAnswer(_) => {}
                 Effect::Unknown(number) => self.forgive_event(number),
                 Effect::Void(number) => {
                     self.ledger.borrow_mut().note_void(number);
@@ -94,7 +94,7 @@ impl Cluster {
         for Caller { backend, .. } in self.backends.iter_mut().filter(|one| !one.backend.over) {
             let bytes = world.take(backend.wire, most);
             is_new |= !bytes.is_empty();
-            backend.hear(&bytes, false, &mut effects);
+            backend.receive_bytes(&bytes, false, &mut effects);
             if world.wires[backend.wire].is_at_end() {
                 is_new = true;
                 backend.note_end(false, &mut effects);

@@ -82,7 +82,7 @@ impl Cluster {
                 let nothing = BTreeSet::new();
                 assert!(place.acknowledged, "client {wire}: {channel} unanswered");
                 assert_eq!(place.due, nothing, "client {wire}: {channel}, of its own node");
-                if node.hears_all && !self.redis_is_away {
+                if node.receives_all && !self.redis_is_away {
                     assert_eq!(place.due_from_elsewhere, nothing, "client {wire}: {channel}");
                 }
             }
@@ -122,7 +122,7 @@ impl Cluster {
 
     /// While nothing has ever broken the app's backend knows exactly who is there.
     fn check_backend(&mut self) {
-        for event in self.nodes.iter_mut().flat_map(|node| node.process.told.drain(..)) {
+        for event in self.nodes.iter_mut().flat_map(|node| node.process.webhook_events.drain(..)) {
             let (user, change) = match &event.what {
                 Happening::Occupied => (None, 1),
                 Happening::Vacated => (None, -1),
@@ -142,7 +142,7 @@ impl Cluster {
             }
         }
         self.backend.retain(|_, count| *count != 0);
-        assert_eq!(self.backend, there, "what the backend was told");
+        assert_eq!(self.backend, there, "what the backend was sent");
     }
 
     pub(super) fn members(&self, channel: &str) -> BTreeSet<String> {

@@ -1,4 +1,4 @@
-//! The clients of all nodes: what they say, what they hear, and what is due to them.
+//! The clients of all nodes: what they send, what they receive, and what is due to them.
 
 use ringverb::pusher::socket_id::SocketId;
 
@@ -27,10 +27,13 @@ impl Cluster {
         there.get(self.below(there.len().max(1))).copied()
     }
 
-    pub(super) fn speak(&mut self, say: impl FnOnce(&mut Client, &'static str) -> Option<Vec<u8>>) {
+    pub(super) fn act(
+        &mut self,
+        action: impl FnOnce(&mut Client, &'static str) -> Option<Vec<u8>>,
+    ) {
         let channel = CHANNELS[self.below(CHANNELS.len())];
         let Some(index) = self.somebody() else { return };
-        if let Some(bytes) = say(&mut self.guests[index].client, channel) {
+        if let Some(bytes) = action(&mut self.guests[index].client, channel) {
             self.send(index, &bytes);
         }
     }
@@ -64,7 +67,7 @@ impl Cluster {
             };
             if guest.node == label {
                 place.due.insert(number);
-            } else if self.nodes.iter().any(|node| node.label == guest.node && node.hears_all) {
+            } else if self.nodes.iter().any(|node| node.label == guest.node && node.receives_all) {
                 place.due_from_elsewhere.insert(number);
             }
         }
@@ -110,7 +113,7 @@ impl Cluster {
         self.forget(index);
     }
 
-    /// Nothing is due to a client that has gone, and what it said last may not have been heard.
+    /// Nothing is due to a client that has gone, and its last messages may not have arrived.
     pub(super) fn forget(&mut self, index: usize) {
         self.guests[index].client.over = true;
         for number in std::mem::take(&mut self.guests[index].client.unsettled) {
@@ -139,7 +142,7 @@ impl Cluster {
         }
         let was_over = client.over;
         let bytes = self.world.borrow_mut().take(client.wire, most);
-        client.hear(&bytes);
+        client.receive_bytes(&bytes);
         let is_over = client.over && !was_over;
         assert!(!is_over, "nobody is closed here: {:?}", client.close_code);
         !bytes.is_empty()

@@ -1,10 +1,9 @@
-//! Several nodes and a Redis in one thread, from one seed: clients on all of them, lines that are cut at any byte, a
-//! Redis that goes away or forgets, nodes that die, stop for a while, end in order, and begin.
+//! Several nodes and a Redis in one thread, from one seed: clients on all of them, Redis connections that are cut at
+//! any byte, a Redis that goes away or forgets, nodes that die, stop for a while, end in order, and begin.
 //!
-//! Every byte between a node and Redis is the real link's; it moves when a step says so. What must hold is in `check`:
-//! an event that was taken in on any node while a subscriber's node heard Redis comes to it once, in its publisher's
-//! order, whatever becomes of other lines; on its own node it comes whatever becomes of Redis. Rosters, users and
-//! numbers agree with the truth once the lines have stood for as long as a node may be silent.
+//! What must hold is in `check`: an event that any node accepted while a subscriber's node was connected to Redis is
+//! delivered once, in its publisher's order; on its own node it is delivered without Redis, too. Rosters, users and
+//! numbers are right once the connections have been up for as long as a node may be silent.
 
 mod backends;
 mod checks;
@@ -13,7 +12,7 @@ mod guests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringverb::buffer::FrameBytes;
-use ringverb::shard::{Answer, Described, LEASE_BEATS, NodeId, Pace, Question};
+use ringverb::shard::{Answer, Described, LEASE_SECONDS, NodeId, Pace, Question};
 
 use crate::backend::Ledger;
 use crate::client::{Client, NUMBERS_PER_NODE};
@@ -25,8 +24,8 @@ use crate::simulation::ring_capacity;
 use backends::Caller;
 
 const NODES_MAX: usize = 3;
-/// Beats within which a node notices a Redis that is no master, or does not pass on what it publishes.
-const NOTICED_BEATS: u32 = 5;
+/// Seconds within which a node notices a Redis that is no master, or does not pass on what it publishes.
+const NOTICED_SECONDS: u32 = 5;
 const CLIENTS_MAX: usize = 12;
 /// Steps of a script at most.
 const SCRIPT_STEPS_MAX: usize = 400;
@@ -35,13 +34,11 @@ struct Node {
     /// Counts nodes from 1; an event's number begins with it.
     label: u64,
     process: Process,
-    /// The number of the last event.
     number: u64,
     /// Backends so far: their events have numbers of their own.
     streams: u64,
-    /// Its lines have stood, and it has caught up with what was published whenever they did not.
-    hears_all: bool,
-    /// It does not run for the time being.
+    /// Its connections are up, and it has caught up with what was published whenever they did not.
+    receives_all: bool,
     stopped: bool,
 }
 
@@ -59,18 +56,16 @@ pub(crate) struct Cluster {
     labels: u64,
     /// The same on all hosts.
     unix_seconds: u64,
-    linger_seconds: u32,
-    topic_linger_beats: u32,
+    pending_leave_seconds: u32,
+    topic_idle_seconds: u32,
     guests: Vec<Guest>,
     ledger: Ledger,
     backends: Vec<Caller>,
     /// Something has broken since all was calm.
     stirred: bool,
-    /// Nothing ever breaks.
     is_gentle: bool,
-    /// By channel and user, or channel alone: how often the app's backend was told of a coming, less of a leaving.
+    /// By channel and user, or channel alone: joins that the app's backend was sent, less leaves.
     backend: BTreeMap<(String, Option<String>), i32>,
-    /// Questions of the HTTP API: node, core, number.
     asked: Vec<(u64, usize, u32)>,
 }
 
@@ -82,8 +77,8 @@ impl Cluster {
         let mut redis = FakeRedis::new();
         let is_gentle = world.borrow().random.one_in(4);
         redis.set_own_messages_last(world.borrow().random.one_in(2));
-        let linger_seconds = [0, 1, 4][world.borrow().random.below(3)];
-        let topic_linger_beats = [0, 1, 5][world.borrow().random.below(3)];
+        let pending_leave_seconds = [0, 1, 4][world.borrow().random.below(3)];
+        let topic_idle_seconds = [0, 1, 5][world.borrow().random.below(3)];
         let mut cluster = Self {
             world,
             redis,
@@ -91,8 +86,8 @@ impl Cluster {
             nodes: Vec::new(),
             labels: 0,
             unix_seconds: 1_000_000,
-            linger_seconds,
-            topic_linger_beats,
+            pending_leave_seconds,
+            topic_idle_seconds,
             guests: Vec::new(),
             ledger: Ledger::default(),
             backends: Vec::new(),
@@ -115,19 +110,19 @@ impl Cluster {
     pub(crate) fn step(&mut self) {
         match self.below(64) {
             0..=3 if self.guests.len() < CLIENTS_MAX => self.connect(),
-            4..=10 => self.speak(|client, channel| client.subscribe(channel)),
-            11..=12 => self.speak(|client, channel| client.unsubscribe(channel)),
+            4..=10 => self.act(|client, channel| client.subscribe(channel)),
+            11..=12 => self.act(|client, channel| client.unsubscribe(channel)),
             13..=18 => self.publish(false),
             19 => self.publish(true),
             20 => self.client_event(),
-            21 => self.speak(|client, _| Some(client.ping())),
+            21 => self.act(|client, _| Some(client.ping())),
             22 => self.end_client(),
-            23..=24 => self.speak(|client, _| client.sign_in()),
+            23..=24 => self.act(|client, _| client.sign_in()),
             25 => self.ask(),
             26..=27 => self.settle_and_check(),
             28 if !self.is_gentle => self.fault(),
             29 => {
-                // Whoever waits for others for a beat or two goes on without them.
+                // Whoever waits for others for a second or two goes on without them.
                 if self.is_gentle {
                     self.settle();
                 }
@@ -150,10 +145,10 @@ impl Cluster {
         // Ids in no order: the lowest speaks for a dead one.
         let id = NodeId(seed.rotate_left(7));
         let ring = ring_capacity(&self.world.borrow().random);
-        let (unix_seconds, linger_seconds) = (self.unix_seconds, self.linger_seconds);
+        let (unix_seconds, pending_leave_seconds) = (self.unix_seconds, self.pending_leave_seconds);
         let pace = Pace { burst: 6, per_second: 4 };
-        let topic_linger_beats = self.topic_linger_beats;
-        let node = InCluster { id, unix_seconds, linger_seconds, pace, topic_linger_beats };
+        let topic_idle_seconds = self.topic_idle_seconds;
+        let node = InCluster { id, unix_seconds, pending_leave_seconds, pace, topic_idle_seconds };
         let shape = Shape::plain(cores, ring, seed);
         let process = Process::new(&self.world, shape, Some(node));
         let label = self.labels;
@@ -162,7 +157,7 @@ impl Cluster {
             process,
             number: label * NUMBERS_PER_NODE,
             streams: 0,
-            hears_all: false,
+            receives_all: false,
             stopped: false,
         });
     }
@@ -171,7 +166,7 @@ impl Cluster {
         let node = self.below(self.nodes.len());
         match self.below(11) {
             0..=1 => {
-                let core = self.below(self.nodes[node].process.lines.len());
+                let core = self.below(self.nodes[node].process.redis_connections.len());
                 self.cut(node, core);
             }
             2 => self.redis_is_away ^= true,
@@ -183,7 +178,7 @@ impl Cluster {
             // The others think it dead.
             8 if self.nodes.len() > 1 => {
                 self.nodes[node].stopped = true;
-                self.live_on(LEASE_BEATS + 2);
+                self.live_on(LEASE_SECONDS + 2);
                 self.nodes[node].stopped = false;
             }
             9 => self.demote(),
@@ -200,8 +195,12 @@ impl Cluster {
         let executed = self.below(2) == 0;
         let node = &mut self.nodes[node];
         let process = &mut node.process;
-        if process.lines[core].connection.is_some() {
-            process.lines[core].lose(&mut process.cores[core], &mut self.redis, executed);
+        if process.redis_connections[core].connection.is_some() {
+            process.redis_connections[core].lose(
+                &mut process.cores[core],
+                &mut self.redis,
+                executed,
+            );
             process.tick(core);
         }
     }
@@ -212,34 +211,38 @@ impl Cluster {
             return;
         }
         self.redis.set_replica(true);
-        self.live_on(NOTICED_BEATS);
+        self.live_on(NOTICED_SECONDS);
         for node in &self.nodes {
-            let is_up = node.process.lines.iter().any(|line| line.link.is_up());
+            let is_up = node.process.redis_connections.iter().any(|redis| redis.session.is_up());
             assert!(!is_up, "node {} publishes on a replica", node.label);
         }
         self.redis.set_replica(false);
     }
 
-    /// One node hears the others and is heard by none of them.
+    /// One node receives messages of the others, and none of them receives its messages.
     fn mute(&mut self, node: usize) {
         if self.redis_is_away || self.nodes.iter().any(|node| node.stopped) {
             return;
         }
-        // Each is heard a few times before.
-        self.live_on(NOTICED_BEATS);
-        let lines = &self.nodes[node].process.lines;
-        let Some(speaker) = lines[0].connection.filter(|_| lines[0].link.is_up()) else { return };
-        let connections = lines.iter().filter_map(|line| line.connection).collect();
+        // Each has sent a few messages before.
+        self.live_on(NOTICED_SECONDS);
+        let redis_connections = &self.nodes[node].process.redis_connections;
+        let Some(speaker) =
+            redis_connections[0].connection.filter(|_| redis_connections[0].session.is_up())
+        else {
+            return;
+        };
+        let connections = redis_connections.iter().filter_map(|redis| redis.connection).collect();
         let label = self.nodes[node].label;
         let others = |node: &Node| node.label != label && node.is_up(&self.redis);
         if !self.nodes.iter().any(others) {
             return;
         }
         self.redis.set_partition(connections);
-        self.live_on(NOTICED_BEATS);
+        self.live_on(NOTICED_SECONDS);
         assert!(
             !self.redis.is_connected(speaker),
-            "node {label} does not notice that it is not heard"
+            "node {label} does not notice that it reaches no node"
         );
         self.redis.set_partition(BTreeSet::new());
         // What it has published meanwhile is lost for the others.
@@ -253,8 +256,8 @@ impl Cluster {
     /// As by kill -9.
     fn kill(&mut self, node: usize) {
         let mut node = self.nodes.remove(node);
-        for line in &mut node.process.lines {
-            if let Some(connection) = line.connection.take() {
+        for redis in &mut node.process.redis_connections {
+            if let Some(connection) = redis.connection.take() {
                 self.redis.drop_connection(connection, self.world.borrow().random.one_in(2));
             }
         }
@@ -290,11 +293,13 @@ impl Cluster {
         }
         self.nodes[node].process.settle();
         let process = &mut self.nodes[node].process;
-        if let Some(line) = process.lines.iter_mut().find(|line| line.link.is_up()) {
-            line.link.send_bye();
+        if let Some(redis) =
+            process.redis_connections.iter_mut().find(|redis| redis.session.is_up())
+        {
+            redis.session.send_bye();
         }
-        for line in &mut process.lines {
-            line.write(&mut self.redis, usize::MAX);
+        for redis in &mut process.redis_connections {
+            redis.write(&mut self.redis, usize::MAX);
         }
         self.kill(node);
     }
@@ -314,24 +319,24 @@ impl Cluster {
         }
     }
 
-    /// A line is called, writes or reads, or Redis executes a command of it.
+    /// A core connects, writes or reads, or Redis executes a command of it.
     fn move_a_line(&mut self) {
         let Some((node, core)) = self.somewhere() else { return };
         let (what, most) = (self.below(3), 1 + self.below(300));
         let process = &mut self.nodes[node].process;
-        let line = &mut process.lines[core];
-        let Some(connection) = line.connection else {
+        let redis = &mut process.redis_connections[core];
+        let Some(connection) = redis.connection else {
             if self.redis_is_away {
-                line.link.note_unreachable();
+                redis.session.note_unreachable();
             } else {
-                line.call(&mut self.redis);
+                redis.call(&mut self.redis);
             }
             return;
         };
         match what {
-            0 if !self.redis_is_away => drop(line.write(&mut self.redis, most)),
+            0 if !self.redis_is_away => drop(redis.write(&mut self.redis, most)),
             1 if !self.redis_is_away => drop(self.redis.execute(connection)),
-            2 if line.read(&mut process.cores[core], &mut self.redis, most) => {
+            2 if redis.read(&mut process.cores[core], &mut self.redis, most) => {
                 process.tick(core);
             }
             _ => {}
@@ -340,7 +345,7 @@ impl Cluster {
 
     /// A node that may have missed something for good owes nothing of what others have published so far.
     fn forgive(&mut self) {
-        for node in self.nodes.iter().filter(|node| !node.hears_all) {
+        for node in self.nodes.iter().filter(|node| !node.receives_all) {
             let here = self.guests.iter_mut().filter(|guest| guest.node == node.label);
             for guest in here {
                 let places = guest.client.places.values_mut();
@@ -354,27 +359,29 @@ impl Cluster {
         for _ in 0..seconds {
             self.redis.advance(1);
             self.unix_seconds += 1;
-            // Whoever waits for Redis waits no longer than a beat or two, and may miss something then.
+            // Whoever waits for Redis waits no longer than a second or two, and may miss something then.
             for node in &mut self.nodes {
-                node.hears_all &= node.process.lines.iter().all(|line| line.link.is_quiet());
+                node.receives_all &=
+                    node.process.redis_connections.iter().all(|redis| redis.session.is_quiet());
             }
             self.forgive();
             for node in self.nodes.iter_mut().filter(|node| !node.stopped) {
                 let process = &mut node.process;
-                let speaks = process.lines.iter().position(|line| line.link.is_up());
+                let speaks =
+                    process.redis_connections.iter().position(|redis| redis.session.is_up());
                 let now = u32::try_from(process.now.0 / 1_000 + 1).expect("a short time");
-                for (core, line) in process.lines.iter_mut().enumerate() {
+                for (core, redis) in process.redis_connections.iter_mut().enumerate() {
                     let shard = &mut process.cores[core].shard;
-                    line.beat(now, self.unix_seconds, speaks == Some(core), shard);
+                    redis.each_second(now, self.unix_seconds, speaks == Some(core), shard);
                     // Lines that nobody has moved for long are given up.
-                    self.stirred |= line.is_over;
+                    self.stirred |= redis.is_over;
                 }
                 process.advance(1);
             }
         }
     }
 
-    /// Until nothing moves, and nobody waits to be read. Redis answers if it is there; lines that are down stay down.
+    /// Until nothing moves and no client waits to be read. Redis answers if it is there.
     fn settle(&mut self) {
         self.settle_now();
         for round in 0.. {
@@ -395,20 +402,20 @@ impl Cluster {
             for node in self.nodes.iter_mut().filter(|node| !node.stopped) {
                 let process = &mut node.process;
                 process.settle();
-                for core in 0..process.lines.len() {
-                    let line = &mut process.lines[core];
-                    if line.connection.is_none() && !self.redis_is_away && !self.redis.is_replica()
+                for core in 0..process.redis_connections.len() {
+                    let redis = &mut process.redis_connections[core];
+                    if redis.connection.is_none() && !self.redis_is_away && !self.redis.is_replica()
                     {
-                        line.call(&mut self.redis);
+                        redis.call(&mut self.redis);
                         moved = true;
                     }
                     if !self.redis_is_away {
-                        moved |= line.write(&mut self.redis, usize::MAX);
-                        while line.connection.is_some_and(|found| self.redis.execute(found)) {
+                        moved |= redis.write(&mut self.redis, usize::MAX);
+                        while redis.connection.is_some_and(|found| self.redis.execute(found)) {
                             moved = true;
                         }
                     }
-                    if line.read(&mut process.cores[core], &mut self.redis, usize::MAX) {
+                    if redis.read(&mut process.cores[core], &mut self.redis, usize::MAX) {
                         moved = true;
                         process.tick(core);
                     }
@@ -421,8 +428,9 @@ impl Cluster {
         }
         if !self.redis_is_away {
             for node in self.nodes.iter_mut().filter(|node| !node.stopped) {
-                let is_quiet = node.process.lines.iter().all(|line| line.link.is_quiet());
-                node.hears_all |= node.is_up(&self.redis) && is_quiet;
+                let is_quiet =
+                    node.process.redis_connections.iter().all(|redis| redis.session.is_quiet());
+                node.receives_all |= node.is_up(&self.redis) && is_quiet;
             }
         }
     }
@@ -447,17 +455,18 @@ impl Cluster {
     fn calm(&mut self) {
         self.redis_is_away = false;
         self.nodes.iter_mut().for_each(|node| node.stopped = false);
-        self.live_on(2 * LEASE_BEATS);
+        self.live_on(2 * LEASE_SECONDS);
         self.stirred = false;
         self.settle_and_check();
     }
 }
 
 impl Node {
-    /// All its lines are up and Redis knows them.
+    /// All its connections are up and Redis knows them.
     fn is_up(&self, redis: &FakeRedis) -> bool {
-        self.process.lines.iter().all(|line| {
-            line.link.is_up() && line.connection.is_some_and(|found| redis.is_connected(found))
+        self.process.redis_connections.iter().all(|connection| {
+            let is_known = connection.connection.is_some_and(|found| redis.is_connected(found));
+            connection.session.is_up() && is_known
         })
     }
 

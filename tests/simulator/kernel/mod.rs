@@ -107,7 +107,7 @@ impl Kernel for SimKernel {
         assert!(wire.watches.iter().all(|(core, _)| *core != self.core), "watched twice");
         wire.watches.push((self.core, watched));
         if wire.is_readable() {
-            world.tell(socket.wire, self.core, watched);
+            world.report(socket.wire, self.core, watched);
         }
     }
 

@@ -132,7 +132,7 @@ pub(super) struct Backlog {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bell {
     pub(super) is_watched: bool,
-    /// It rang while nobody watched: whoever watches next is told.
+    /// It rang while nobody watched: the next watch reports it.
     pub(super) has_rung: bool,
 }
 
@@ -316,14 +316,14 @@ impl World {
             return;
         }
         for (core, key) in self.wires[wire].watches.clone() {
-            self.tell(wire, core, key);
+            self.report(wire, core, key);
         }
     }
 
-    pub(super) fn tell(&mut self, wire: usize, core: usize, watched: Watched) {
+    pub(super) fn report(&mut self, wire: usize, core: usize, watched: Watched) {
         let end = self.wires[wire].ended || self.wires[wire].reset;
         let token = Token::Readable(watched);
-        // One that nobody has taken yet tells of this, too.
+        // One that nobody has taken yet reports this, too.
         if let Some(waiting) = self.completions[core].iter_mut().find(|event| event.token == token)
         {
             waiting.end |= end;

@@ -1,4 +1,4 @@
-//! A fake Redis: what it is sent waits until it is told to go on, what it answers waits until it is taken.
+//! A fake Redis: what it is sent waits until the test lets it go on, what it answers waits until it is taken.
 //!
 //! It answers as Redis 7.0 does, byte for byte (compared with a transcript of the real one), for the few commands that
 //! a cluster needs. It speaks RESP with an encoder and a decoder of its own: a fault of the server's must not cancel
@@ -26,7 +26,7 @@ struct Connection {
     received: Vec<u8>,
     output: VecDeque<u8>,
     channels: BTreeSet<Vec<u8>>,
-    /// It has said HELLO 3.
+    /// It has sent HELLO 3.
     greeted: bool,
 }
 
@@ -168,17 +168,17 @@ impl FakeRedis {
                 self.publish_and_answer(number, channel, payload, Some(&why));
             }
             // The one script that is known here.
-            (b"eval", [script, b"2", key, said, value, seconds, channel, payload, turn])
+            (b"eval", [script, b"2", key, number_key, value, seconds, channel, payload, turn])
                 if script.starts_with(b"if tonumber(redis.call('GET',KEYS[2])") =>
             {
                 let digits = |bytes: &[u8]| -> u64 {
                     String::from_utf8_lossy(bytes).parse().expect("a number")
                 };
-                let before = self.stored.get(*said).map_or(0, |stored| digits(&stored.value));
+                let before = self.stored.get(*number_key).map_or(0, |stored| digits(&stored.value));
                 if before >= digits(turn) {
                     return self.write(number, &integer(0));
                 }
-                self.set(said, turn, &[b"EX", b"3600"]);
+                self.set(number_key, turn, &[b"EX", b"3600"]);
                 self.set(key, value, &[b"EX", seconds]);
                 self.publish(number, channel, payload);
             }
@@ -291,7 +291,7 @@ impl FakeRedis {
         self.publish_and_answer(publisher, channel, payload, None);
     }
 
-    /// `answer`: instead of how many heard it.
+    /// `answer`: instead of the number of receivers.
     fn publish_and_answer(
         &mut self,
         publisher: usize,

@@ -52,18 +52,18 @@ fn command(line: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a connection is told in answer to a command.
+/// The answer of a connection to a command.
 fn ask(redis: &mut FakeRedis, connection: usize, line: &[u8]) -> String {
     redis.receive(connection, &command(line));
     assert!(redis.execute(connection), "{} is whole", line.escape_ascii());
-    told(redis, connection)
+    found(redis, connection)
 }
 
-fn told(redis: &mut FakeRedis, connection: usize) -> String {
+fn found(redis: &mut FakeRedis, connection: usize) -> String {
     redis.take_output(connection, usize::MAX).escape_ascii().to_string()
 }
 
-/// A Redis with connections that have said hello.
+/// A Redis with connections that have sent HELLO.
 fn greeted(connections: usize) -> FakeRedis {
     let mut redis = FakeRedis::new();
     for _ in 0..connections {
@@ -107,7 +107,7 @@ fn commands_wait_until_they_are_whole() {
     assert!(redis.execute(0) && redis.has_command(0));
     assert_eq!(redis.take_output(0, 3), b"+PO");
     assert!(redis.execute(0) && !redis.has_command(0) && redis.has_output(0));
-    assert_eq!(told(&mut redis, 0), r"NG\r\n+OK\r\n");
+    assert_eq!(found(&mut redis, 0), r"NG\r\n+OK\r\n");
     assert!(!redis.has_output(0));
 }
 
@@ -120,10 +120,10 @@ fn messages_reach_subscribers_and_their_publisher_first() {
     assert_eq!((redis.subscribers(b"a"), redis.subscribers(b"b")), (2, 0));
     assert_eq!(ask(&mut redis, 1, b"PUBLISH a hi"), r":2\r\n");
     assert_eq!(ask(&mut redis, 0, b"PUBLISH a hi"), format!(r"{HI}{HI}:2\r\n"));
-    assert_eq!(told(&mut redis, 2), HI.repeat(2));
+    assert_eq!(found(&mut redis, 2), HI.repeat(2));
     redis.set_own_messages_last(true);
     assert_eq!(ask(&mut redis, 0, b"PUBLISH a hi"), format!(r":2\r\n{HI}"));
-    assert_eq!(told(&mut redis, 2), HI);
+    assert_eq!(found(&mut redis, 2), HI);
 }
 
 #[test]
@@ -135,11 +135,11 @@ fn a_closed_connection_has_left_its_channels() {
         redis.receive(0, &[command(b"PUBLISH a hi"), b"*1\r\n$4\r\nPI".to_vec()].concat());
         redis.drop_connection(0, executed);
         assert!(!redis.is_connected(0) && redis.is_connected(1));
-        assert_eq!(told(&mut redis, 1), if executed { HI } else { "" });
+        assert_eq!(found(&mut redis, 1), if executed { HI } else { "" });
         assert_eq!(redis.subscribers(b"a"), 1);
         redis.receive(0, &command(b"PING"));
         assert!(!redis.has_command(0) && !redis.execute(0) && !redis.has_output(0));
-        assert_eq!(told(&mut redis, 0), "");
+        assert_eq!(found(&mut redis, 0), "");
         assert_eq!(redis.connect(), 2, "a number is not given again");
     }
 }

@@ -64,7 +64,7 @@ impl Simulation {
             http_connections_max,
             counts_addresses: random.one_in(4),
             listeners: Vec::new(),
-            is_successor: false,
+            is_new_process: false,
         };
         // Where addresses are counted, clients on other addresses are not to be taken for proxies.
         let proxies: &[[u8; 4]] = match shape.counts_addresses {
@@ -120,20 +120,20 @@ impl Simulation {
             32..=33 if self.changes.are_made => self.take_access_back(),
             0..=2 if self.clients.len() < 12 => self.connect(),
             3 if self.below(4) == 0 => {
-                self.speak(|client, channel| client.subscribe_twice(channel));
+                self.act(|client, channel| client.subscribe_twice(channel));
             }
-            3..=7 => self.speak(|client, channel| client.subscribe(channel)),
-            8..=9 => self.speak(|client, channel| client.unsubscribe(channel)),
+            3..=7 => self.act(|client, channel| client.subscribe(channel)),
+            8..=9 => self.act(|client, channel| client.unsubscribe(channel)),
             10..=13 => self.publish(),
             14 => self.client_event(),
-            15 => self.speak(|client, _| Some(client.ping())),
+            15 => self.act(|client, _| Some(client.ping())),
             16 => self.end(),
             17 => self.toggle_reading(),
             18 => self.settle_and_check(),
-            20..=21 => self.speak(|client, _| client.sign_in()),
+            20..=21 => self.act(|client, _| client.sign_in()),
             22 => self.publish_to_others(),
             23 => self.ask(),
-            19 if self.below(4) == 0 => self.hand_over(),
+            19 if self.below(4) == 0 => self.take_over(),
             24..=26 => self.step_of_backends(),
             _ => self.run_a_core(),
         }
@@ -167,10 +167,13 @@ impl Simulation {
     }
 
     /// A client that is there says something, in pieces.
-    pub(crate) fn speak(&mut self, say: impl FnOnce(&mut Client, &'static str) -> Option<Vec<u8>>) {
+    pub(crate) fn act(
+        &mut self,
+        action: impl FnOnce(&mut Client, &'static str) -> Option<Vec<u8>>,
+    ) {
         let channel = self.channel();
         let Some(index) = self.somebody() else { return };
-        let Some(bytes) = say(&mut self.clients[index], channel) else { return };
+        let Some(bytes) = action(&mut self.clients[index], channel) else { return };
         self.send(index, &bytes);
     }
 
@@ -220,8 +223,8 @@ impl Simulation {
         let answered = &self.answered;
         for (index, client) in self.clients.iter_mut().enumerate() {
             if let (Some(place), true) = (client.listening(channel), sender != Some(index)) {
-                let elders = place.due.intersection(answered).copied().collect();
-                place.elders.insert(number, elders);
+                let earlier = place.due.intersection(answered).copied().collect();
+                place.earlier.insert(number, earlier);
                 place.due.insert(number);
             }
         }
@@ -241,7 +244,7 @@ impl Simulation {
 
     pub(crate) fn announce_to_others(&mut self, number: u64, channel: &str, sender: usize) {
         self.announce(number, channel, Some(sender));
-        // A cache channel tells it to whoever subscribes later, and be it the sender.
+        // A cache channel sends it to later subscribers, and be it the sender.
         if !channel.starts_with("cache-") {
             self.clients[sender].not_for_it.insert(number);
         }
@@ -307,13 +310,13 @@ impl Simulation {
         self.forget(index);
     }
 
-    /// Nothing is due to a client that has gone, and what it said last may not have been heard.
+    /// Nothing is due to a client that has gone, and its last messages may not have arrived.
     pub(crate) fn forget(&mut self, index: usize) {
         self.clients[index].over = true;
         self.doubt_events_of(index);
     }
 
-    /// What a client said last may not have been heard, or is refused.
+    /// The last messages of a client may not have arrived, or are refused.
     pub(crate) fn doubt_events_of(&mut self, index: usize) {
         for number in std::mem::take(&mut self.clients[index].unsettled) {
             for place in self.clients.iter_mut().flat_map(|client| client.places.values_mut()) {
@@ -353,7 +356,7 @@ impl Simulation {
         }
         let was_over = client.over;
         let bytes = self.world.borrow_mut().take(client.wire, most);
-        client.hear(&bytes);
+        client.receive_bytes(&bytes);
         let mut world = self.world.borrow_mut();
         if !client.over && world.wires[client.wire].is_at_end() {
             // Whoever reads nothing may not even have got the close frame.

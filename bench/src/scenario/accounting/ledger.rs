@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn rosters_change_by_what_can_happen() {
+    fn rosters_change_by_possible_joins_and_leaves() {
         let mut ledger = two_subscribers();
         ledger.member(1, CHANNEL, 3, true);
         assert!(ledger.rosters().is_err(), "user 3 has no acknowledged subscription");

@@ -435,11 +435,11 @@ fn heartbeats_that_do_not_come_back_end_the_session() {
     assert_eq!(lost, Some(Lost::NoEcho));
 }
 
-/// How the session ends when its heartbeats are heard by itself alone, and these are heard of another node, in the
-/// up_seconds from the first on.
-fn unheard(heard: &[Option<SessionMessage>]) -> Option<Lost> {
+/// How the session ends when its heartbeats reach itself only, and these messages of another node arrive, in the
+/// seconds from the first on.
+fn outcome_of(received: &[Option<SessionMessage>]) -> Option<Lost> {
     let mut session = TestSession::up();
-    for (message, number) in heard.iter().zip(1..) {
+    for (message, number) in received.iter().zip(1..) {
         session.advance().unwrap();
         session.echo();
         while let Some(awaited) = session.session.awaited.front() {
@@ -456,12 +456,12 @@ fn unheard(heard: &[Option<SessionMessage>]) -> Option<Lost> {
 }
 
 #[test]
-fn a_node_that_hears_others_and_is_heard_by_none_notices() {
+fn a_session_that_receives_others_and_reaches_none_ends() {
     let alive = || Some(SessionMessage::Heartbeat);
-    assert_eq!(unheard(&[alive(), alive(), alive()]), Some(Lost::Unheard));
-    assert_eq!(unheard(&[alive(), None, None, None, None]), None, "the other one has died");
+    assert_eq!(outcome_of(&[alive(), alive(), alive()]), Some(Lost::OneWay));
+    assert_eq!(outcome_of(&[alive(), None, None, None, None]), None, "the other one has died");
     let back = [alive(), None, None, None, Some(SessionMessage::SessionUp), alive()];
-    assert_eq!(unheard(&back), None, "and has come back behind the last heartbeat");
+    assert_eq!(outcome_of(&back), None, "and has come back after the last heartbeat");
 }
 
 #[test]

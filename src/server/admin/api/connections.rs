@@ -1,11 +1,13 @@
 //! Connections as the admin API shows them: rows of lists, and the inside of one.
+//!
+//! Limit: `ROWS_MAX` rows in an answer.
 
 use serde_json::{Value, json};
 
 use super::event::compact;
 use crate::app::Apps;
 use crate::shard::{ConnectionRow, Findings};
-use crate::worker::inspect::{Found, SocketFacts};
+use crate::worker::inspect::{InspectionReply, SocketFacts};
 
 /// Connections of an answer.
 const ROWS_MAX: usize = 500;
@@ -39,9 +41,9 @@ pub(super) fn table(found: Vec<Findings>, apps: &Apps) -> Value {
 }
 
 /// The inside of a connection, if a worker has it.
-pub(super) fn inside(found: Vec<(usize, Box<Found>)>, apps: &Apps) -> Option<Value> {
+pub(super) fn inside(found: Vec<(usize, Box<InspectionReply>)>, apps: &Apps) -> Option<Value> {
     let (worker, inside, socket) = found.into_iter().find_map(|(worker, found)| {
-        let Found { findings, socket } = *found;
+        let InspectionReply { findings, socket } = *found;
         Some((worker, findings.inside?, socket?))
     })?;
     let SocketFacts { peer, round_trip, is_tls } = socket;

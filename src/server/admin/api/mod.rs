@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 
 pub(super) use questions::Questions;
 
-use self::overview::Facts;
+use self::overview::OverviewFacts;
 use super::routes::AdminState;
 use crate::app::{AppIndex, Apps};
 use crate::http1::request::Request;
@@ -27,7 +27,7 @@ use crate::http1::response::Response;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{AccessEnd, Answer, Findings, Inspection, Question};
 use crate::text::shown;
-use crate::worker::inspect::{DeskReply, DeskRequest, Found};
+use crate::worker::inspect::{DeskReply, DeskRequest, InspectionReply};
 pub(super) use event::event_json;
 use event::refusal_json;
 pub(super) use parameters::Parameters;
@@ -35,7 +35,7 @@ pub(super) use parameters::Parameters;
 /// Refusals of an answer.
 const REFUSALS_MAX: usize = 200;
 
-type Answered<T> = Result<T, Response>;
+type ApiOutcome<T> = Result<T, Response>;
 
 fn wrong(sentence: &str) -> Response {
     Response::text(400, &format!("{sentence}.\n"))
@@ -70,7 +70,7 @@ impl AdminState {
     }
 
     fn overview(&self) -> Json {
-        let facts = Facts {
+        let facts = OverviewFacts {
             resident_bytes: self.resident_bytes(),
             why_not_ready: self.why_not_ready(),
             lost_events: self.viewers.lost(),
@@ -83,7 +83,7 @@ impl AdminState {
         self.shared().current.get().apps.clone()
     }
 
-    fn app(&self, parameters: &Parameters<'_>) -> Answered<AppIndex> {
+    fn app(&self, parameters: &Parameters<'_>) -> ApiOutcome<AppIndex> {
         let id = parameters.get("app");
         overview::find_app(&self.apps(), id).ok_or_else(|| {
             let id = shown(id.unwrap_or_default());
@@ -95,7 +95,10 @@ impl AdminState {
     }
 
     /// Asks all workers.
-    async fn look(&self, inspection: &Inspection) -> Answered<Vec<(usize, Box<Found>)>> {
+    async fn look(
+        &self,
+        inspection: &Inspection,
+    ) -> ApiOutcome<Vec<(usize, Box<InspectionReply>)>> {
         let workers = 0..self.shared().desks.len();
         let request = || DeskRequest::Look(inspection.clone());
         let replies = self.questions.ask(&self.sources, workers, request).await?;
@@ -106,12 +109,12 @@ impl AdminState {
         Ok(found.collect())
     }
 
-    async fn findings(&self, inspection: &Inspection) -> Answered<Vec<Findings>> {
+    async fn findings(&self, inspection: &Inspection) -> ApiOutcome<Vec<Findings>> {
         let found = self.look(inspection).await?;
         Ok(found.into_iter().map(|(_, found)| found.findings).collect())
     }
 
-    async fn channels(&self, parameters: &Parameters<'_>) -> Answered<Json> {
+    async fn channels(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let app = self.app(parameters)?;
         let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
         let searched = contains.clone();
@@ -137,7 +140,7 @@ impl AdminState {
         &self,
         app: AppIndex,
         names: Vec<String>,
-    ) -> Answered<Vec<usize>> {
+    ) -> ApiOutcome<Vec<usize>> {
         let mut counts = vec![0_usize; names.len()];
         let ask = || DeskRequest::Ask(Question::Describe { app, names: names.clone() });
         let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
@@ -154,7 +157,7 @@ impl AdminState {
         Ok(counts)
     }
 
-    async fn channel(&self, parameters: &Parameters<'_>) -> Answered<Json> {
+    async fn channel(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let app = self.app(parameters)?;
         let name = parameters.get("name").ok_or_else(|| wrong("name is missing"))?;
         let found = self.findings(&Inspection::Channel { app, name: name.into() }).await?;
@@ -166,20 +169,20 @@ impl AdminState {
         Ok(inside)
     }
 
-    async fn connections(&self, parameters: &Parameters<'_>) -> Answered<Json> {
+    async fn connections(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let app = parameters.get("app").map(|_| self.app(parameters)).transpose()?;
         let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
         let found = self.findings(&Inspection::Connections { app, contains }).await?;
         Ok(connections::table(found, &self.apps()))
     }
 
-    async fn connection(&self, parameters: &Parameters<'_>) -> Answered<Json> {
+    async fn connection(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let socket_id = socket_id(parameters.get("socket_id"))?;
         let found = self.look(&Inspection::Connection { socket_id }).await?;
         connections::inside(found, &self.apps()).ok_or_else(|| not_open(socket_id))
     }
 
-    async fn refusals(&self, parameters: &Parameters<'_>) -> Answered<Json> {
+    async fn refusals(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let id = parameters.get("socket_id");
         let socket_id = id.map(|id| socket_id(Some(id))).transpose()?;
         let workers = 0..self.shared().desks.len();
@@ -197,7 +200,7 @@ impl AdminState {
         Ok(json!({ "refusals": each }))
     }
 
-    async fn nodes(&self) -> Answered<Json> {
+    async fn nodes(&self) -> ApiOutcome<Json> {
         let Some(redis) = &self.shared().redis else {
             return Ok(json!({ "nodes": [] }));
         };
@@ -239,7 +242,7 @@ impl AdminState {
     }
 
     /// Ends a connection, or its subscription to a channel.
-    async fn end_access(&self, request: &Request, has_channel: bool) -> Answered<Json> {
+    async fn end_access(&self, request: &Request, has_channel: bool) -> ApiOutcome<Json> {
         let body: Json = serde_json::from_slice(request.body())
             .map_err(|_| wrong("the body is no JSON: send {\"socket_id\": \"1234.5678\"}"))?;
         let socket_id = socket_id(body["socket_id"].as_str())?;
@@ -265,7 +268,7 @@ impl AdminState {
     }
 }
 
-fn socket_id(text: Option<&str>) -> Answered<SocketId> {
+fn socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
     let text = text.ok_or_else(|| wrong("socket_id is missing"))?;
     SocketId::parse(text).ok_or_else(|| {
         wrong(&format!("socket_id is {}, but takes two numbers such as 1234.5678", shown(text)))

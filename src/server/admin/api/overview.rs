@@ -1,5 +1,9 @@
 //! What the console and `ringverb top` show at a glance: counters and gauges as `/metrics` reads them, of each core and
-//! of all together. The reader makes rates of two answers. Asks no worker. Cost: linear in cores and apps.
+//! of all together.
+//!
+//! Reads atomics that workers write, so it asks no worker and waits for none. Values of one answer may be some microseconds
+//! apart. The reader makes rates of two answers. Output: one JSON object. Cost: linear in cores and apps. Limit: `APPS_MAX`
+//! apps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +14,7 @@ use super::event::compact;
 use crate::app::{App, AppIndex, Apps};
 use crate::config::webhook_url;
 use crate::counters::Refused;
-use crate::metrics::{APPS_COUNTED_MAX, AppMetrics, CoreMetrics, Ended, Histogram};
+use crate::metrics::{APPS_COUNTED_MAX, AppMetrics, ConnectionEnd, CoreMetrics, Histogram};
 use crate::server::admin::ScrapeSources;
 use crate::text::Counted;
 use crate::worker::Shared;
@@ -20,14 +24,14 @@ use crate::worker::time::{unix_ms, unix_seconds};
 const APPS_MAX: usize = APPS_COUNTED_MAX;
 
 /// What is known beside the sources.
-pub(super) struct Facts {
+pub(super) struct OverviewFacts {
     pub(super) resident_bytes: Option<u64>,
     pub(super) why_not_ready: Option<&'static str>,
     pub(super) lost_events: u64,
     pub(super) viewers: usize,
 }
 
-pub(super) fn overview(sources: &ScrapeSources, facts: &Facts) -> Value {
+pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value {
     let shared = &*sources.shared;
     let apps = shared.current.get().apps.clone();
     let cores = &shared.metrics;
@@ -143,7 +147,8 @@ fn refused(shared: &Shared) -> Value {
 }
 
 fn ended(cores: &[Arc<CoreMetrics>]) -> Value {
-    let each = Ended::all().map(|how| (how, cores.iter().map(|core| core.ended(how)).sum::<u64>()));
+    let each = ConnectionEnd::all()
+        .map(|how| (how, cores.iter().map(|core| core.ended(how)).sum::<u64>()));
     let each = each.filter(|(_, count)| *count > 0).map(|(how, count)| {
         let (by, why) = how.names();
         json!({ "by": by, "why": why, "count": count })

@@ -1,4 +1,6 @@
 //! Parameters of a query, and the event log as JSON.
+//!
+//! Limit: `FILTER_BYTES_MAX` for the text of a filter.
 
 use std::borrow::Cow;
 

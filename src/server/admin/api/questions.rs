@@ -1,7 +1,7 @@
 //! Questions of the admin API to the workers, and their answers put together.
 //!
 //! A question goes to the desk of each worker it concerns, and the doorbells ring. Then this thread looks for the
-//! answers every few milliseconds, because a worker must not write to anything that could block it. Limits:
+//! answers every few milliseconds, because a write to a pipe or an eventfd would cost a worker a system call. Limits:
 //! `QUESTIONS_MAX` at a time, `ANSWER_TIME_MAX` for all workers to answer.
 
 use std::cell::Cell;

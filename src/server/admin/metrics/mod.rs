@@ -15,7 +15,7 @@ pub(in crate::server) use scrape::ScrapeSources;
 
 use crate::admission::overload::OverloadLevel;
 use crate::counters::Refused;
-use crate::metrics::Ended;
+use crate::metrics::ConnectionEnd;
 use crate::output::{self, LostLines};
 use exposition::Samples;
 pub(super) use spec::{MetricKind, MetricSpec};
@@ -70,7 +70,7 @@ metrics! {
     "new_disconnections_total" Counter ["app_id"] "WebSocket connections that ended, for whatever reason.",
         |scrape, out| scrape.by_app(out, |row| row.disconnections.get());
     "disconnections_by_cause_total" Counter ["by", "reason"] "WebSocket connections that ended: by the client, the network or the server, and why.",
-        |scrape, out| Ended::all().for_each(|how| {
+        |scrape, out| ConnectionEnd::all().for_each(|how| {
             let (by, reason) = how.names();
             out.sample(&[by, reason], scrape.cores().map(|core| core.ended(how)).sum::<u64>());
         });
@@ -166,6 +166,12 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.dropped.get());
     "horizontal_transport_reconnections_total" Counter ["core"] "Connections to Redis that were established after the first.",
         |scrape, out| scrape.by_session(out, |session| session.sessions.get().saturating_sub(1));
+    "console_events_lost_total" Counter [] "Events that the event log of the console did not show, because there were too many. Counts only while it is open.",
+        |scrape, out| out.sample(&[], scrape.console_events_lost());
+    "cluster_topics_waiting" Gauge ["core"] "Topics that are needed, and wait until the session with Redis has room for their subscription. Over 1,024 the core reads no connection that subscribes.",
+        |scrape, out| scrape.by_session(out, |session| session.topics_waiting.get());
+    "cluster_refused_total" Counter ["core"] "What other nodes sent over a limit of nodes, sessions or memory, and was dropped.",
+        |scrape, out| scrape.by_session(out, |session| session.refused.get());
     "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API to other nodes to its last answer, or to the end of the wait.",
         |scrape, out| if scrape.has_cluster() { scrape.histogram(out, |core| &core.cluster.questions.time_ms, 1) };
     "horizontal_adapter_sent_requests" Untyped ["core"] "Questions of the HTTP API to other nodes.",
@@ -195,6 +201,8 @@ metrics! {
         });
     "webhook_events_given_up_total" Counter ["kind"] "Events that an endpoint refused, and that are not tried again.",
         |scrape, out| scrape.webhook_by_kind(out, |webhooks| webhooks.given_up_of.get());
+    "webhook_leaves_released_early_total" Counter [] "Leaves that were sent before the debounce time was over, because too many were delayed. A rejoin did not cancel them.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.leaves_released_early.get());
     "webhook_failing_seconds" Gauge [] "Time for which an endpoint has accepted nothing, although it was tried: the longest of all endpoints.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.failing_seconds(scrape.unix_seconds));
     "log_lines_lost_total" Counter ["reason"] "Lines that are not in the log. suppressed: their reason had no lines left; over_rate: over the bytes a second; unread: the reader was too slow; unwritten: the stream refused them.",

@@ -124,6 +124,10 @@ impl Scrape<'_> {
         valid.for_each(|(file, until)| out.sample(&[&*file], until));
     }
 
+    pub(super) fn console_events_lost(&self) -> u64 {
+        self.sources.shared.live.lost()
+    }
+
     pub(super) fn has_cluster(&self) -> bool {
         self.sources.shared.redis.is_some()
     }

@@ -1,5 +1,8 @@
-//! The overview of a server, read from JSON, and rates between two of them. A number that is missing counts as 0, so
-//! that a server of another version is shown as far as possible.
+//! The overview of a server, read from JSON, and rates between two of them.
+//!
+//! Input: the answer of `GET /api/overview` of the admin API, which another version of the server may have written. So a
+//! number that is missing counts as 0, and what is unknown is ignored. Output: numbers, and their differences by the time
+//! between two answers. Limit: `TEXT_LENGTH` of each text, because the terminal shows it.
 
 use crate::pusher::json::{self, Validator};
 use crate::server::client::outcome::member;
@@ -225,7 +228,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_overview_is_refused_and_hidden_characters_are_not_shown() {
+    fn an_answer_that_is_no_overview_is_refused_and_hidden_characters_are_not_shown() {
         for body in ["", "[]", "{}", "{\"totals\":1,\"workers\":{}}", "<html>"] {
             assert_eq!(Overview::read(body), None, "{body}");
         }

@@ -45,19 +45,19 @@ impl Proc {
         fs::write(path, text).unwrap();
     }
 
-    fn examine(&self, wanted: Wanted) -> Vec<Diagnosis> {
+    fn examine(&self, wanted: HostNeeds) -> Vec<Diagnosis> {
         examine(&HostFiles::below(&self.0), wanted)
     }
 
     /// What is not good, with this many connections.
     fn faults(&self, connections: u64) -> Vec<(Verdict, &'static str)> {
-        let found = self.examine(Wanted { connections, ..WANTED_HERE }).into_iter();
+        let found = self.examine(HostNeeds { connections, ..WANTED_HERE }).into_iter();
         let faults = found.filter(|one| one.verdict != Verdict::Good);
         faults.map(|one| (one.verdict, one.what)).collect()
     }
 }
 
-const WANTED_HERE: Wanted = Wanted {
+const WANTED_HERE: HostNeeds = HostNeeds {
     connections: 100_000,
     workers: 4,
     descriptors: 1_048_576,
@@ -124,7 +124,7 @@ fn a_host_without_a_firewall_and_without_files_is_no_panic() {
 fn descriptors_of_the_running_server_count_and_otherwise_those_of_this_process() {
     let proc = Proc::ready("descriptors");
     let found = |descriptors: u64| {
-        let wanted = Wanted { descriptors, ..WANTED_HERE };
+        let wanted = HostNeeds { descriptors, ..WANTED_HERE };
         let found = proc.examine(wanted).into_iter().next().unwrap();
         (found.verdict, found.connections, found.reason)
     };
@@ -144,7 +144,7 @@ fn descriptors_of_the_running_server_count_and_otherwise_those_of_this_process()
 fn a_memory_limit_counts_the_resident_set_only() {
     let proc = Proc::ready("memory-limit");
     let found = |mib: u64| {
-        let wanted = Wanted { memory_max: Some(mib << 20), ..WANTED_HERE };
+        let wanted = HostNeeds { memory_max: Some(mib << 20), ..WANTED_HERE };
         let found = proc.examine(wanted);
         found.into_iter().find(|one| one.what == "memory_limit").unwrap().verdict
     };

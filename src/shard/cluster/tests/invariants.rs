@@ -8,7 +8,7 @@ type Corrupt = fn(&mut Node, &ChannelKey);
 /// `presence-r` waits for its first snapshots, node 9 has the member `u`, and `old` is subscribed to for nobody.
 fn node() -> Node {
     let mut node = Node::with_member_webhooks();
-    node.context.settings.topic_linger_beats = LINGER_BEATS;
+    node.context.settings.topic_idle_seconds = IDLE_SECONDS;
     let joined = Receive(9, "presence-r", Received::Joined("u"));
     let old = [Subscribe("old"), Room(9), Subscribed("old", 0), Event::Leave("old")];
     old.iter().for_each(|event| node.apply(*event));

@@ -22,14 +22,14 @@ use crate::pusher::webhook_event::Happening;
 use crate::shard::ConnectionKey;
 use crate::shard::context::Settings;
 use crate::shard::node_message::{MemberSnapshot, NodeMessage, SessionMessage};
-use crate::shard::outbox::Answered;
+use crate::shard::outbox::GatherAnswer;
 use crate::ws::frame;
 
 /// This node's id. Of the others, 3 is lower and 9 is higher.
 pub(super) const OWN: NodeId = NodeId(5);
 /// For how long a leave is pending, and a topic stays subscribed that nobody needs.
 pub(super) const PENDING_SECONDS: u32 = 3;
-pub(super) const LINGER_BEATS: u32 = 2;
+pub(super) const IDLE_SECONDS: u32 = 2;
 
 /// What happens to one node. Texts are names of channels, numbers without a comment are nodes or tickets.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +95,7 @@ pub(super) struct Node {
 impl Node {
     /// An app without webhooks.
     pub(super) fn new() -> Self {
-        Self::with_app(sample(), LINGER_BEATS)
+        Self::with_app(sample(), IDLE_SECONDS)
     }
 
     /// An app that wants to know of members.
@@ -106,11 +106,11 @@ impl Node {
         Self::with_app(App { webhooks, ..sample() }, 0)
     }
 
-    pub(super) fn with_app(app: App, topic_linger_beats: u32) -> Self {
+    pub(super) fn with_app(app: App, topic_idle_seconds: u32) -> Self {
         let context = Context::new(Settings {
             node: Some(OWN),
-            webhook_linger_seconds: PENDING_SECONDS,
-            topic_linger_beats,
+            pending_leave_seconds: PENDING_SECONDS,
+            topic_idle_seconds,
             ..Settings::alone(Arc::new(Apps::new(vec![app])))
         });
         let (home, out, cluster) = (Home::new(&context), Outbox::new(&context), Cluster::new(OWN));
@@ -294,10 +294,10 @@ impl Node {
         }
         for answered in std::mem::take(&mut self.out.answered) {
             match answered {
-                Answered::Nodes { id, count } => {
+                GatherAnswer::Nodes { id, count } => {
                     self.note(&format!("{count} nodes answer {id}"), "")
                 }
-                Answered::NodesGone => self.note("no node answers", ""),
+                GatherAnswer::NodesGone => self.note("no node answers", ""),
                 other => panic!("{other:?}"),
             }
         }

@@ -144,14 +144,14 @@ fn own_member(id: &str) -> HomeState {
 
 #[test]
 fn a_dead_node_that_sends_again_is_asked_for_all_it_has() {
-    let dead = [Seen(9), Seconds(LEASE_BEATS + 1)];
+    let dead = [Seen(9), Seconds(LEASE_SECONDS + 1)];
     check(
         Node::new,
         &[
             ("dead", &[&dead[..], &[Seen(9)]].concat(), "revive 9"),
             ("once", &[&dead[..], &[Seen(9), Seen(9)]].concat(), "revive 9"),
             ("another", &[&dead[..], &[Seen(3)]].concat(), ""),
-            ("not dead yet", &[Seen(9), Seconds(LEASE_BEATS), Seen(9)], ""),
+            ("not dead yet", &[Seen(9), Seconds(LEASE_SECONDS), Seen(9)], ""),
             ("it has ended in order", &[Seen(9), PeerEnds(9), Seen(9)], ""),
         ],
     );
@@ -227,7 +227,7 @@ fn a_watched_user_is_online_while_any_node_has_them() {
 fn subscribers_of_other_nodes_are_counted_by_node() {
     let app = || App { subscription_count: true, ..sample() };
     let count = |events: &[Event]| {
-        let mut node = Node::with_app(app(), LINGER_BEATS);
+        let mut node = Node::with_app(app(), IDLE_SECONDS);
         events.iter().for_each(|event| node.apply(*event));
         node.cluster.count_elsewhere(&node.key("a"))
     };
@@ -236,7 +236,11 @@ fn subscribers_of_other_nodes_are_counted_by_node() {
     assert_eq!(count(&after(&[Receive(9, "a", Count(4)), Receive(3, "a", Count(3))])), 7);
     assert_eq!(count(&after(&[Receive(9, "a", Count(4)), Receive(9, "a", Count(1))])), 1);
     assert_eq!(count(&after(&[Receive(9, "a", Count(4)), Receive(9, "a", Quit)])), 0);
-    assert_eq!(count(&after(&[Receive(9, "a", Count(4)), Leave("a")])), 4, "kept while it lingers");
+    assert_eq!(
+        count(&after(&[Receive(9, "a", Count(4)), Leave("a")])),
+        4,
+        "kept while the topic is idle"
+    );
 }
 
 #[test]
@@ -244,7 +248,7 @@ fn only_so_many_dead_nodes_are_remembered() {
     let mut node = Node::new();
     let nodes = 10..10 + u64::try_from(DEAD_MAX).unwrap() + 1;
     nodes.clone().for_each(|id| node.apply(Seen(id)));
-    node.apply(Seconds(LEASE_BEATS + 1));
+    node.apply(Seconds(LEASE_SECONDS + 1));
     assert_eq!(node.cluster.dead.len(), DEAD_MAX);
     let revived = nodes.map(|id| {
         node.apply(Seen(id));
@@ -263,6 +267,6 @@ fn leaves_of_a_dead_node_are_sent_to_the_backend_and_those_of_a_quit_are_not() {
         effects.split(", ").filter(|effect| *effect == "-u").count()
     };
     assert_eq!(webhooks(&[PeerEnds(9)]), 1);
-    assert_eq!(webhooks(&[Seconds(LEASE_BEATS + 1)]), 1);
+    assert_eq!(webhooks(&[Seconds(LEASE_SECONDS + 1)]), 1);
     assert_eq!(webhooks(&[Receive(9, ROOM, Quit)]), 0, "it has published its leaves itself");
 }

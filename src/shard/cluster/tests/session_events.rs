@@ -68,7 +68,7 @@ fn a_subscriber_waits_for_other_nodes_at_most_two_beats() {
     check(
         Node::new,
         &[
-            ("one beat", &after(&[Seconds(1)]), "subscribe#0 a"),
+            ("one lease_second", &after(&[Seconds(1)]), "subscribe#0 a"),
             ("two", &after(&[Seconds(2)]), "subscribe#0 a, release a"),
             ("the session is down", &after(&[Down]), "subscribe#0 a, no node answers, release a"),
             (
@@ -280,8 +280,8 @@ fn a_node_that_sends_nothing_for_a_lease_is_dead_and_its_members_leave() {
     ];
     let after = |more: &[Event]| [&joined[..], more].concat();
     let rows: [(&str, Vec<Event>, &[&str]); 10] = [
-        ("for a lease", after(&[Seconds(LEASE_BEATS)]), &["u"]),
-        ("for more", after(&[Seconds(LEASE_BEATS + 1)]), &[]),
+        ("for a lease", after(&[Seconds(LEASE_SECONDS)]), &["u"]),
+        ("for more", after(&[Seconds(LEASE_SECONDS + 1)]), &[]),
         ("it has sent something", after(&[Seconds(9), Seen(9), Seconds(9)]), &["u"]),
         (
             "a new session begins the lease again",
@@ -301,7 +301,7 @@ fn a_node_that_sends_nothing_for_a_lease_is_dead_and_its_members_leave() {
         ("another has", after(&[Seconds(9), Seen(3), Seconds(9)]), &[]),
         (
             "the session was down, and it is not seen since",
-            { after(&[Down, Seconds(99), Up, Seconds(LEASE_BEATS - 1)]) },
+            { after(&[Down, Seconds(99), Up, Seconds(LEASE_SECONDS - 1)]) },
             &["u"],
         ),
         (

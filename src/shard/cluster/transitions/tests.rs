@@ -57,7 +57,7 @@ impl Fixture {
         let apps = Arc::new(Apps::new(vec![App { webhooks, ..sample() }]));
         let context = Context::new(Settings {
             node: Some(OWN),
-            webhook_linger_seconds: PENDING_SECONDS,
+            pending_leave_seconds: PENDING_SECONDS,
             ..Settings::alone(apps)
         });
         let channel = context.keys.make(AppIndex(0), "presence-r").unwrap();

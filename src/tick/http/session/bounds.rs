@@ -3,7 +3,7 @@
 //! Owns no state of its own: it reads and changes the fields of `Session`. `tick/sessions` keeps the deadlines. Limits:
 //! the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`.
 
-use super::{About, Http, HttpState, LINGER_SECONDS, Session, Timer, Work};
+use super::{About, DISCARD_SECONDS, Http, HttpState, Session, Timer, Work};
 use crate::cause::{Cause, Detail};
 use crate::http1::request::{RequestLimits, RequestReader};
 use crate::http1::response::Response;
@@ -80,7 +80,7 @@ impl Session {
     /// The timer that starts now and its length. `None`: no time is measured, or the timer is already running.
     pub(in crate::tick) fn next_timer(&mut self, is_blocked: bool, http: &Http) -> Option<u32> {
         let timer = match self.state {
-            HttpState::Lingering => Timer::Linger,
+            HttpState::Discarding => Timer::Discard,
             HttpState::Waiting if self.question().is_some() => Timer::Cores,
             _ if is_blocked => Timer::Answer,
             // An incomplete empty line starts the timer. It does not restart it, or a client could extend its time with
@@ -127,7 +127,7 @@ impl Session {
             Timer::TlsHandshake | Timer::Request | Timer::Answer => Some(rules.request_seconds),
             Timer::KeepAlive => Some(rules.keepalive_seconds),
             Timer::Cores => Some(u32::try_from(limits::GATHER_TIMEOUT_MS / 1_000).unwrap_or(1)),
-            Timer::Linger => Some(LINGER_SECONDS),
+            Timer::Discard => Some(DISCARD_SECONDS),
         }
     }
 
@@ -139,7 +139,7 @@ impl Session {
             Timer::TlsHandshake => Cause::TlsTimeout,
             Timer::Request => Cause::RequestTimeout,
             Timer::Answer => Cause::AnswerUnread,
-            Timer::None | Timer::KeepAlive | Timer::Cores | Timer::Linger => return,
+            Timer::None | Timer::KeepAlive | Timer::Cores | Timer::Discard => return,
         };
         let seconds = self.seconds(http).unwrap_or_default();
         self.refuse(http, About::default(), cause, &[Detail::Number(seconds.into())]);

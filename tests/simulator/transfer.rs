@@ -3,7 +3,7 @@
 
 use ringverb::mailbox::Carried;
 use ringverb::shard::ChannelState;
-use ringverb::tick::{Moved, MovedSession, SessionPeer};
+use ringverb::tick::{SessionPeer, TransferredConnection, TransferredSession};
 use ringverb::tls::socket::SecureState;
 
 use crate::process::{Process, Shape};
@@ -30,7 +30,7 @@ struct Given {
 
 impl Simulation {
     /// As the main threads and the workers of two processes do it.
-    pub(crate) fn hand_over(&mut self) {
+    pub(crate) fn take_over(&mut self) {
         if !self.stand_aside() {
             return self.go_on();
         }
@@ -40,13 +40,13 @@ impl Simulation {
             self.bustle();
         }
         self.rest();
-        let mut new = self.successor();
+        let mut new = self.new_process();
         if self.below(2) == 0 {
             // The last answers of this process arrive before it ends.
             self.read_backends();
         }
         // Some may have come to the end of their requests.
-        self.note_left(&movable_wires(&self.process));
+        self.note_left(&exported_wires(&self.process));
         let Given { connections, channels, sessions } = given(&self.process);
         let partly = self.below(4) == 0;
         for (place, (bytes, wire, client)) in connections.into_iter().enumerate() {
@@ -54,7 +54,7 @@ impl Simulation {
                 continue;
             }
             let core = place % new.cores.len();
-            let moved: Moved = postcard::from_bytes(&bytes).expect("a connection");
+            let moved: TransferredConnection = postcard::from_bytes(&bytes).expect("a connection");
             let socket = new.socket(core, wire);
             let key = new.cores[core].import_connection(moved, socket);
             if let Some(client) = client {
@@ -72,7 +72,7 @@ impl Simulation {
             new.cores[core].import_channel(state);
         }
         let mut other = std::mem::replace(&mut self.process, new);
-        self.process.cores.iter_mut().for_each(ringverb::tick::Core::settle_in);
+        self.process.cores.iter_mut().for_each(ringverb::tick::Core::finish_import);
         self.bustle();
         self.rest();
         if partly {
@@ -102,7 +102,7 @@ impl Simulation {
         if is_late && self.below(2) == 0 {
             return false;
         }
-        self.note_left(&movable_wires(&self.process));
+        self.note_left(&exported_wires(&self.process));
         // What comes now is left to the new process.
         self.poke_a_backend();
         self.settle();
@@ -112,10 +112,10 @@ impl Simulation {
     }
 
     /// The other connections of backends stay with this process.
-    fn note_left(&mut self, movable: &[usize]) {
+    fn note_left(&mut self, exported: &[usize]) {
         for backend in self.backends.iter_mut().filter(|backend| !backend.over) {
             let is_served = self.world.borrow().wires[backend.wire].is_served();
-            backend.set_left(is_served && !movable.contains(&backend.wire));
+            backend.set_left(is_served && !exported.contains(&backend.wire));
         }
     }
 
@@ -130,7 +130,7 @@ impl Simulation {
     }
 
     /// The new process, before it has taken anything in.
-    fn successor(&self) -> Process {
+    fn new_process(&self) -> Process {
         let world = self.world.borrow();
         let random = &world.random;
         let shape = Shape {
@@ -140,7 +140,7 @@ impl Simulation {
             http_connections_max: self.http_connections_max,
             counts_addresses: self.process.overload.admission.is_on(),
             listeners: self.process.listeners.iter().flatten().copied().collect(),
-            is_successor: true,
+            is_new_process: true,
         };
         drop(world);
         let mut new = Process::new(&self.world, shape, None);
@@ -153,8 +153,8 @@ impl Simulation {
     fn bustle(&mut self) {
         for _ in 0..self.below(6) {
             match self.below(8) {
-                0 => self.speak(|client, channel| client.subscribe(channel)),
-                1 => self.speak(|client, channel| client.unsubscribe(channel)),
+                0 => self.act(|client, channel| client.subscribe(channel)),
+                1 => self.act(|client, channel| client.unsubscribe(channel)),
                 2 => self.client_event(),
                 3 => self.end(),
                 4 => self.toggle_reading(),
@@ -185,8 +185,8 @@ impl Simulation {
 }
 
 /// Connections of HTTP sessions that another process can go on with.
-fn movable_wires(process: &Process) -> Vec<usize> {
-    let sessions = process.cores.iter().flat_map(SimCore::movable_sessions);
+fn exported_wires(process: &Process) -> Vec<usize> {
+    let sessions = process.cores.iter().flat_map(SimCore::export_sessions);
     sessions.map(|session| session.socket.wire).collect()
 }
 
@@ -194,14 +194,14 @@ fn movable_wires(process: &Process) -> Vec<usize> {
 fn given(process: &Process) -> Given {
     let mut given = Given::default();
     for (index, core) in process.cores.iter().enumerate() {
-        for moved in core.moves() {
+        for moved in core.export_connections() {
             let (key, moved, socket) = moved.expect("a core at rest");
             let client = process.overload.admission.client(&process.places[index].get(key.slot));
             let bytes = postcard::to_allocvec(&moved).expect("bytes");
             given.connections.push((bytes, socket.wire, client));
         }
         given.channels.extend(core.shard.export_channels());
-        for MovedSession { socket, peer, served, input, secure } in core.movable_sessions() {
+        for TransferredSession { socket, peer, served, input, secure } in core.export_sessions() {
             let (wire, input) = (socket.wire, input.to_vec());
             given.sessions.push(OneSession { wire, peer, served, input, secure });
         }

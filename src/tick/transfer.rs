@@ -1,8 +1,8 @@
 //! A core's part in the transfer of its connections to another process, or from one. PURE: sockets travel separately.
 //!
 //! A paused core reads nothing, sends nothing and ignores time, but still processes mail. Once no mail is under way
-//! between the cores of a process, all of them are at rest. `moves` then exports the complete state and changes
-//! nothing, so `resume` undoes a failed transfer.
+//! between the cores of a process, all of them are at rest. `export_connections` then exports the complete state and
+//! changes nothing, so `resume` undoes a failed transfer.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::tls::socket::{SecureSocket, SecureState};
 
 /// A connection in transfer, without its socket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Moved {
+pub struct TransferredConnection {
     pub connection: ConnectionState,
     /// The peer has sent its close frame.
     pub peer_closed: bool,
@@ -37,7 +37,7 @@ pub struct SessionPeer {
 
 /// An HTTP session in transfer, with its socket.
 #[derive(Debug)]
-pub struct MovedSession<'a, S> {
+pub struct TransferredSession<'a, S> {
     pub socket: &'a S,
     pub peer: SessionPeer,
     /// A request was answered.
@@ -96,26 +96,28 @@ impl<K: Kernel> Core<K> {
     ///
     /// # Errors
     /// If the core is not at rest. Then no connection may move.
-    pub fn moves(
+    pub fn export_connections(
         &self,
-    ) -> impl Iterator<Item = Result<(ConnectionKey, Moved, &K::Socket), NotAtRest>> {
-        debug_assert!(self.paused, "what moves is not to change meanwhile");
+    ) -> impl Iterator<Item = Result<(ConnectionKey, TransferredConnection, &K::Socket), NotAtRest>>
+    {
+        debug_assert!(self.paused, "a core does not change during its export");
         self.shard.export_connections().filter_map(|exported| {
             let (key, connection) = match exported {
                 Ok(exported) => exported,
                 Err(error) => return Some(Err(error)),
             };
-            let (socket, peer_closed, partial) = self.reactor.moves(key.slot)?;
+            let (socket, peer_closed, partial) = self.reactor.export_socket(key.slot)?;
             let secure = self.reactor.secure.get(key.slot).and_then(SecureSocket::export);
             let named_client = self.reactor.named.get(key.slot);
-            let moved = Moved { connection, peer_closed, partial, secure, named_client };
+            let moved =
+                TransferredConnection { connection, peer_closed, partial, secure, named_client };
             Some(Ok((key, moved, socket)))
         })
     }
 
     /// All HTTP sessions that another process can continue.
-    pub fn movable_sessions(&self) -> impl Iterator<Item = MovedSession<'_, K::Socket>> {
-        self.reactor.sessions.movable()
+    pub fn export_sessions(&self) -> impl Iterator<Item = TransferredSession<'_, K::Socket>> {
+        self.reactor.sessions.export()
     }
 
     /// Imports an HTTP session of another process, with the bytes it had received.
@@ -131,18 +133,23 @@ impl<K: Kernel> Core<K> {
         reactor.import_session(&mut site, socket, peer, served, input, secure);
     }
 
-    /// Imports a connection of another process. The caller calls `settle_in` after the last one.
-    pub fn import_connection(&mut self, moved: Moved, socket: K::Socket) -> ConnectionKey {
-        let Moved { connection, peer_closed, mut partial, secure, named_client } = moved;
-        let lingers = connection.closing;
+    /// Imports a connection of another process. The caller calls `finish_import` after the last one.
+    pub fn import_connection(
+        &mut self,
+        moved: TransferredConnection,
+        socket: K::Socket,
+    ) -> ConnectionKey {
+        let TransferredConnection { connection, peer_closed, mut partial, secure, named_client } =
+            moved;
+        let is_closing = connection.closing;
         let key = self.shard.import_connection(connection);
         self.reactor.import_secure(key, secure);
         self.reactor.named.set(key.slot, named_client);
         self.reactor.adopt(&mut self.shard, key, socket, &mut partial);
         self.reactor.note_peer_closed(key, peer_closed);
         self.reactor.resume_secure(&mut self.shard, key);
-        if lingers {
-            self.reactor.linger(key, self.shard.now());
+        if is_closing {
+            self.reactor.await_close(key, self.shard.now());
         }
         key
     }
@@ -153,7 +160,7 @@ impl<K: Kernel> Core<K> {
     }
 
     /// Everything is imported: sends the homes the subscriptions, by mail.
-    pub fn settle_in(&mut self) {
+    pub fn finish_import(&mut self) {
         self.shard.finish_import();
         self.settle_mail();
         self.mailbox.ring_doorbells();

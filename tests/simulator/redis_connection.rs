@@ -10,39 +10,43 @@ use ringverb::tick::Core;
 use crate::kernel::SimKernel;
 use crate::redis::FakeRedis;
 
-pub(crate) struct Line {
-    pub(crate) link: ClusterSession,
+pub(crate) struct SimRedisConnection {
+    pub(crate) session: ClusterSession,
     pub(crate) connection: Option<usize>,
     /// The line asked to be ended; its reader sees it next.
     pub(crate) is_over: bool,
-    beat: u32,
+    second: u32,
 }
 
-impl Line {
+impl SimRedisConnection {
     pub(crate) fn new(own: SessionId, apps: Arc<Apps>, unix_seconds: u64) -> Self {
-        let mut link = ClusterSession::new(own, "sim", apps, Login::default(), unix_seconds);
+        let mut session = ClusterSession::new(own, "sim", apps, Login::default(), unix_seconds);
         // So that topics wait, and clients for them.
-        link.limit(SessionLimits { topics_in_flight: 3, topics_waiting: 4 });
-        Self { link, connection: None, is_over: false, beat: 0 }
+        session.limit(SessionLimits { topics_in_flight: 3, topics_waiting: 4 });
+        Self { session, connection: None, is_over: false, second: 0 }
     }
 
     /// Part of a tick.
     pub(crate) fn carry_out(&mut self, shard: &mut Shard) {
-        self.is_over |= self.link.carry_out(shard).is_err();
-        assert!(self.link.notes.is_empty(), "a node complains of its line: {:?}", self.link.notes);
-        assert_eq!(self.link.dropped, 0, "so little was lost for want of room");
+        self.is_over |= self.session.carry_out(shard).is_err();
+        assert!(
+            self.session.notes.is_empty(),
+            "a node complains of its redis: {:?}",
+            self.session.notes
+        );
+        assert_eq!(self.session.dropped, 0, "so little was lost for want of room");
     }
 
     /// Once for each second of the shard's clock, as the worker does in its tick.
-    pub(crate) fn beat(
+    pub(crate) fn each_second(
         &mut self,
         now_seconds: u32,
         unix_seconds: u64,
         speaks: bool,
         shard: &mut Shard,
     ) {
-        if std::mem::replace(&mut self.beat, now_seconds) != now_seconds {
-            self.is_over |= self.link.advance(unix_seconds, speaks, shard).is_err();
+        if std::mem::replace(&mut self.second, now_seconds) != now_seconds {
+            self.is_over |= self.session.advance(unix_seconds, speaks, shard).is_err();
         }
     }
 
@@ -50,15 +54,15 @@ impl Line {
         assert!(self.connection.is_none());
         self.connection = Some(redis.connect());
         self.is_over = false;
-        self.link.open();
+        self.session.open();
     }
 
     /// Some bytes reach Redis; whether there were any.
     pub(crate) fn write(&mut self, redis: &mut FakeRedis, most: usize) -> bool {
         let Some(connection) = self.connection else { return false };
-        let count = self.link.output().len().min(most);
-        redis.receive(connection, &self.link.output()[..count]);
-        self.link.note_sent(count);
+        let count = self.session.output().len().min(most);
+        redis.receive(connection, &self.session.output()[..count]);
+        self.session.note_sent(count);
         count > 0
     }
 
@@ -79,13 +83,13 @@ impl Line {
             return false;
         }
         core.catch_up();
-        if let Err(lost) = self.link.receive(&bytes, &mut core.shard) {
-            let is_real = matches!(lost, Lost::NotMaster(_) | Lost::Unheard);
+        if let Err(lost) = self.session.receive(&bytes, &mut core.shard) {
+            let is_real = matches!(lost, Lost::NotMaster(_) | Lost::OneWay);
             assert!(is_real && redis.is_faulty(), "Redis is understood: {lost:?}");
             self.lose(core, redis, true);
             return true;
         }
-        for (from, number, question) in self.link.take_questions() {
+        for (from, number, question) in self.session.take_questions() {
             core.begin_node_question(from, number, question);
         }
         true
@@ -100,7 +104,7 @@ impl Line {
     ) {
         if let Some(connection) = self.connection.take() {
             redis.drop_connection(connection, executed);
-            self.link.close(&mut core.shard);
+            self.session.close(&mut core.shard);
         }
     }
 }
