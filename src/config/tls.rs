@@ -1,9 +1,10 @@
 //! The options of what comes before HTTP: TLS with its files in pairs and its port, and the PROXY protocol. PURE:
 //! `server/certificates.rs` reads the files.
 //!
-//! Input: values of options as text. Output: `TlsOptions`, the versions of the PROXY protocol, and the secret of session
-//! tickets. Checks that certificates and keys come in pairs, that the TLS port differs from the other ports, and the length
-//! of the secret. Problems are collected for `validate.rs`. Limits: `PAIRS_MAX` pairs, `SECRET_BYTES` of a secret.
+//! Input: values of options as text. Output: `TlsOptions`, the versions of the PROXY protocol, and the secret of
+//! session tickets. Checks that certificates and keys come in pairs, that the TLS port differs from the other ports,
+//! and the length of the secret. Problems are collected for `validate.rs`. Limits: `PAIRS_MAX` pairs, `SECRET_BYTES` of
+//! a secret.
 
 use super::options::OptionId as Id;
 use super::validate::OptionReader;

@@ -2,8 +2,8 @@
 //! that speak to a running server.
 //!
 //! Owns the structure of commands and flags, which `clap` parses. Each command has the options that apply to it, and no
-//! others. The flags of options come from the table in `config/options`, with their help. Does not read files and does not
-//! check values: `config` does, so that all problems of flags, environment and files are reported together. Output:
+//! others. The flags of options come from the table in `config/options`, with their help. Does not read files and does
+//! not check values: `config` does, so that all problems of flags, environment and files are reported together. Output:
 //! `Arguments`. Limit: help lines of 100 columns. Examples are in `notes.rs`.
 
 mod change;

@@ -1,10 +1,10 @@
 //! The process: command line, checks before the start, messages to the operator, life and end; and the commands that
 //! speak to a running server.
 //!
-//! This file chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options, `life.rs` starts the
-//! threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server. Everything here may block,
-//! because the workers have threads of their own. An error of the operator is a sentence with exit code 1; all problems of
-//! a configuration are reported at once. No limits of its own.
+//! This file chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options, `life.rs` starts
+//! the threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server. Everything here may
+//! block, because the workers have threads of their own. An error of the operator is a sentence with exit code 1; all
+//! problems of a configuration are reported at once. No limits of its own.
 
 mod admin;
 mod banner;

@@ -1,10 +1,10 @@
 //! Everything in a core that a request acts on, borrowed together: the shard, the mail, the questions and the rules of
 //! HTTP. PURE except for the doorbells of the mailbox.
 //!
-//! Owns no state. It moves mail between shard and rings, in the order that the order of events needs: `FromHome` mail first,
-//! then `ToHome` mail of all cores by its stamps, then mail of this core to itself. Does not touch sockets, so that requests
-//! of clients, of the API and of operators use the same code. Limits: `limits::MAIL_PER_TICK_MAX` for each ring; its buffers
-//! are reused.
+//! Owns no state. It moves mail between shard and rings, in the order that the order of events needs: `FromHome` mail
+//! first, then `ToHome` mail of all cores by its stamps, then mail of this core to itself. Does not touch sockets, so
+//! that requests of clients, of the API and of operators use the same code. Limits: `limits::MAIL_PER_TICK_MAX` for
+//! each ring; its buffers are reused.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Channels and their subscribers, as the admin API shows them.
 //!
 //! Input: the findings of each worker, which has filtered its channels already. Here they are merged by name, because a
-//! channel has subscribers on several cores, sorted, and cut into pages. Output: JSON. All numbers are of this node. Limits:
-//! `PAGE_ROWS_MAX` rows in an answer; each worker finds at most as many as `shard/inspect.rs` allows.
+//! channel has subscribers on several cores, sorted, and cut into pages. Output: JSON. All numbers are of this node.
+//! Limits: `PAGE_ROWS_MAX` rows in an answer; each worker finds at most as many as `shard/inspect.rs` allows.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! What the console and `ringverb top` show at a glance: counters and gauges as `/metrics` reads them, of each core and
 //! of all together.
 //!
-//! Reads atomics that workers write, so it asks no worker and waits for none. Values of one answer may be some microseconds
-//! apart. The reader makes rates of two answers. Output: one JSON object. Cost: linear in cores and apps. Limit: `APPS_MAX`
-//! apps.
+//! Reads atomics that workers write, so it asks no worker and waits for none. Values of one answer may be some
+//! microseconds apart. The reader makes rates of two answers. Output: one JSON object. Cost: linear in cores and apps.
+//! Limit: `APPS_MAX` apps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,8 @@
 //! The overview of a server, read from JSON, and rates between two of them.
 //!
-//! Input: the answer of `GET /api/overview` of the admin API, which another version of the server may have written. So a
-//! number that is missing counts as 0, and what is unknown is ignored. Output: numbers, and their differences by the time
-//! between two answers. Limit: `TEXT_LENGTH` of each text, because the terminal shows it.
+//! Input: the answer of `GET /api/overview` of the admin API, which another version of the server may have written. So
+//! a number that is missing counts as 0, and what is unknown is ignored. Output: numbers, and their differences by the
+//! time between two answers. Limit: `TEXT_LENGTH` of each text, because the terminal shows it.
 
 use crate::pusher::json::{self, Validator};
 use crate::server::client::outcome::member;

@@ -1,8 +1,8 @@
 //! What `ringverb top` shows: a screen of the terminal that is drawn again and again, or plain text once.
 //!
-//! Owns the last two overviews, the rates between them and their history. Input: an `Overview` for each answer of the admin
-//! API, or the sentence of a failure. Output: a frame of ratatui, or text. Reads no terminal and no socket: `top.rs` does.
-//! Limits: `HISTORY_MAX` values for each curve, `REFUSALS_MAX` reasons; texts were cut by `overview.rs`.
+//! Owns the last two overviews, the rates between them and their history. Input: an `Overview` for each answer of the
+//! admin API, or the sentence of a failure. Output: a frame of ratatui, or text. Reads no terminal and no socket:
+//! `top.rs` does. Limits: `HISTORY_MAX` values for each curve, `REFUSALS_MAX` reasons; texts were cut by `overview.rs`.
 
 use std::time::Duration;
 
