@@ -2,9 +2,9 @@
 //! `server/certificates.rs` reads the files.
 //!
 //! Input: values of options as text. Output: `TlsOptions`, the versions of the PROXY protocol, and the secret of
-//! session tickets. Checks that certificates and keys come in pairs, that the TLS port differs from the other ports,
-//! and the length of the secret. Problems are collected for `validate.rs`. Limits: `PAIRS_MAX` pairs, `SECRET_BYTES` of
-//! a secret.
+//! session tickets. Checks that certificates and keys come in pairs, that the TLS port differs from the plain port, and
+//! the length of the secret. Problems are collected for `validate.rs`. Limits: `PAIRS_MAX` pairs, `SECRET_BYTES` of a
+//! secret.
 
 use super::options::OptionId as Id;
 use super::validate::OptionReader;

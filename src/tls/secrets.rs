@@ -11,12 +11,12 @@ use zeroize::Zeroize;
 
 use super::direction::SECRET_BYTES_MAX;
 
-type Secret = [u8; SECRET_BYTES_MAX];
-const NO_SECRETS: [Secret; 3] = [[0; SECRET_BYTES_MAX]; 3];
+type TrafficSecret = [u8; SECRET_BYTES_MAX];
+const NO_SECRETS: [TrafficSecret; 3] = [[0; SECRET_BYTES_MAX]; 3];
 
 thread_local! {
     /// What rustls has derived in the current call, in the order of `place_of`.
-    static DERIVED: Cell<[Secret; 3]> = const { Cell::new(NO_SECRETS) };
+    static DERIVED: Cell<[TrafficSecret; 3]> = const { Cell::new(NO_SECRETS) };
 }
 
 /// The key log of all handshakes.
@@ -52,8 +52,8 @@ fn place_of(label: &str) -> Option<usize> {
 /// The secrets of one handshake; zeros in TLS 1.2, and before the server's answer.
 pub(super) struct Secrets {
     /// The first traffic secrets of client and server.
-    traffic: [Secret; 2],
-    client_handshake: Secret,
+    traffic: [TrafficSecret; 2],
+    client_handshake: TrafficSecret,
 }
 
 impl Default for Secrets {
@@ -82,12 +82,12 @@ impl Secrets {
         }
     }
 
-    pub(super) fn traffic(&self) -> &[Secret; 2] {
+    pub(super) fn traffic(&self) -> &[TrafficSecret; 2] {
         &self.traffic
     }
 
     /// `None`: the server has not answered yet, or this is TLS 1.2.
-    pub(super) fn client_handshake(&self) -> Option<Secret> {
+    pub(super) fn client_handshake(&self) -> Option<TrafficSecret> {
         (self.client_handshake != [0; SECRET_BYTES_MAX]).then_some(self.client_handshake)
     }
 }

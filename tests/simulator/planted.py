@@ -311,7 +311,7 @@ FAULTS = [
     ("http: a session with an answer makes room", "src/tick/sessions/table.rs", "&& !entry.has_answer;", ";"),
     ("http: no session is closed for a new one", "src/tick/sessions/accept.rs",
      "&& let Some(key) = self.sessions.longest_waiting()\n", "&& let Some(key) = self.sessions.longest_waiting().filter(|_| false)\n"),
-    ("http: empty lines count for the next client", "src/tick/http/session.rs",
+    ("http: empty lines count for the next client", "src/tick/http/session/work.rs",
      "work.reader = reader;\n                work", "let _ = reader;\n                work"),
     ("http: memory is not given back", "src/tick/http/session.rs",
      "site.shard.note_http(self.held as usize, 0);", ""),

@@ -6,6 +6,7 @@
 //! `limits::ANSWERS_BYTES_MAX`, and the memory budget.
 
 mod bounds;
+mod work;
 
 use core::net::SocketAddr;
 
@@ -15,13 +16,16 @@ use super::about::About;
 use super::access::AccessEntry;
 use super::{Http, SessionKey};
 use crate::admission::AddressSlot;
-use crate::api::{self, Reply, Target};
+use crate::api::{self, Target};
 use crate::app::AppIndex;
-use crate::http1::request::{Progress, Request, RequestLimits, RequestReader};
+use crate::http1::request::{Progress, Request};
 use crate::http1::response::{self, Response};
 use crate::limits;
 use crate::pusher::error_code::ErrorCode;
 use crate::ws::handshake::AcceptKey;
+pub(in crate::tick) use work::Spare;
+use work::Work;
+pub(super) use work::{Pending, Publish};
 
 /// What to do with a session next.
 pub(in crate::tick) enum Step {
@@ -90,113 +94,6 @@ enum HttpState {
     Closing { in_order: bool },
     /// Input is discarded until the client closes.
     Discarding,
-}
-
-/// A request that waits.
-pub(super) enum Pending {
-    /// To be published when the mailboxes have room.
-    Congested(Box<Publish>),
-    /// The answer leaves when all mail is in the rings.
-    Posting { request: Request, response: Response },
-    /// Other cores answer.
-    Asking { request: Request, id: u32, reply: Reply, quota: Option<api::Quota> },
-}
-
-/// A publish and its request.
-pub(super) struct Publish {
-    pub(super) request: Request,
-    pub(super) app: AppIndex,
-    pub(super) publications: Vec<api::Publication>,
-    pub(super) info: Option<crate::shard::Question>,
-    pub(super) reply: Reply,
-    pub(super) quota: Option<api::Quota>,
-}
-
-/// The state of a session from the first byte of a request to the last byte of its answer.
-pub(in crate::tick) struct Work {
-    reader: RequestReader,
-    /// Received. The first `used` bytes were used.
-    input: Vec<u8>,
-    used: usize,
-    /// Answers, of which the first `sent` bytes are sent.
-    output: Vec<u8>,
-    sent: usize,
-    pending: Option<Pending>,
-    /// The app that the present request names.
-    app: Option<AppIndex>,
-    /// For a request of the API: when the tick began in which it was complete.
-    api_since_ns: Option<u64>,
-}
-
-/// Capacity of a buffer that is kept for the next session.
-const KEPT_BUFFER_BYTES: usize = 8 * 1024;
-/// Sets of buffers that are kept.
-const KEPT_MAX: usize = 64;
-
-/// Unused buffers of idle sessions.
-#[derive(Default)]
-#[expect(clippy::vec_box, reason = "they move between here and the sessions, which own a pointer")]
-pub(in crate::tick) struct Spare(Vec<Box<Work>>);
-
-impl Spare {
-    fn take(&mut self, rules: &super::Rules) -> Box<Work> {
-        let reader = RequestReader::new(RequestLimits { request_size_max: rules.request_size_max });
-        match self.0.pop() {
-            // The reader counts empty lines before a request: those of one client must not count for another.
-            Some(mut work) => {
-                work.reader = reader;
-                work
-            }
-            None => Box::new(Work {
-                reader,
-                input: Vec::new(),
-                used: 0,
-                output: Vec::new(),
-                sent: 0,
-                pending: None,
-                app: None,
-                api_since_ns: None,
-            }),
-        }
-    }
-
-    /// The buffers of a session that has become a WebSocket, whose work was put here without them.
-    pub(in crate::tick) fn put_buffers(&mut self, input: Vec<u8>, output: Vec<u8>) {
-        let Some(work) = self.0.last_mut() else { return };
-        for (place, mut buffer) in [(&mut work.input, input), (&mut work.output, output)] {
-            if place.capacity() == 0 && buffer.capacity() <= KEPT_BUFFER_BYTES {
-                buffer.clear();
-                *place = buffer;
-            }
-        }
-    }
-
-    fn put(&mut self, work: Box<Work>) {
-        let fits = |buffer: &Vec<u8>| buffer.capacity() <= KEPT_BUFFER_BYTES;
-        if self.0.len() < KEPT_MAX && fits(&work.input) && fits(&work.output) {
-            self.0.push(work);
-        }
-    }
-}
-
-impl Work {
-    fn unsent(&self) -> &[u8] {
-        self.output.get(self.sent..).unwrap_or_default()
-    }
-
-    fn unused(&self) -> &[u8] {
-        self.input.get(self.used..).unwrap_or_default()
-    }
-
-    /// Discards used bytes, if they are all, or before more are added.
-    fn forget_used(&mut self) {
-        self.input.drain(..self.used);
-        self.used = 0;
-    }
-
-    fn heap_bytes(&self) -> usize {
-        self.input.capacity() + self.output.capacity() + self.reader.buffered_bytes()
-    }
 }
 
 pub(in crate::tick) struct Session {

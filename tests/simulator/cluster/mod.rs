@@ -253,7 +253,6 @@ impl Cluster {
         }
     }
 
-    /// As by kill -9.
     fn kill(&mut self, node: usize) {
         let mut node = self.nodes.remove(node);
         for redis in &mut node.process.redis_connections {
@@ -435,7 +434,6 @@ impl Cluster {
         }
     }
 
-    /// So many seconds in which all that can move does.
     fn live_on(&mut self, seconds: u32) {
         for _ in 0..seconds {
             // Nobody is to be thought silent.
