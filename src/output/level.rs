@@ -46,6 +46,10 @@ pub(crate) fn set_level(level: Option<LogLevel>) -> bool {
 
 /// What is logged: events of the level, or of the targets and levels in `RUST_LOG` (`info`,
 /// `warn,ringverb::webhook=debug`), which counts as INFO if it cannot be read; and the access log, always.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RUST_LOG is a convention of Rust's programs, and no option"
+)]
 fn filter(level: Option<LogLevel>) -> Targets {
     let targets = match level {
         Some(level) => Targets::new().with_default(filter_of(level)),

@@ -189,7 +189,7 @@ impl<K: HostKernel> WorkerParts<K> {
         let prepare = |PortListener { listener, is_secure }| {
             // A connection that comes with its request is served without being watched (docs/decisions/0013). A kernel
             // without the option reports connections earlier, which is right as well.
-            let _ = sys::defer_accept(&listener);
+            sys::defer_accept(&listener).ok();
             kernel::prepare_listener(listener).map(|listener| (listener, is_secure))
         };
         let listeners = listeners.into_iter().map(prepare).collect::<io::Result<_>>()?;
