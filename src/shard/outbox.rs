@@ -265,6 +265,8 @@ mod tests {
     use crate::shard::node_message::{ApiMessage, NodeId, SessionId};
 
     /// Each list, because the flush can fill any of them after the worker has carried out the effects of its tick.
+    type Effect<'a> = &'a dyn Fn(&mut Outbox);
+
     #[test]
     fn an_outbox_with_an_effect_of_any_kind_is_not_empty() {
         let socket_id = SocketId::make(0, 1, 4_711);
@@ -282,7 +284,7 @@ mod tests {
             to: SessionId { node: NodeId(7), core: 0 },
             message: ApiMessage::Answer { id: 1, answers: Vec::new() }.into(),
         };
-        let effects: [(&str, &dyn Fn(&mut Outbox)); 9] = [
+        let effects: [(&str, Effect); 9] = [
             ("mails", &|outbox| {
                 outbox.mails.push((1, Mail::Answer { id: 1, answer: Answer::Connections(0) }));
             }),
