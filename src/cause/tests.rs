@@ -15,7 +15,7 @@ fn each_cause_has_a_name_and_a_line_of_its_own() {
     }
 }
 
-/// Who searches for a line of the log finds it there.
+/// A reader who searches the page for a line of the log finds it.
 #[test]
 fn the_document_of_error_texts_has_each_line() {
     let page = include_str!("../../docs/laravel-errors.md");

@@ -264,9 +264,9 @@ mod tests {
     use crate::shard::cluster::ToCluster;
     use crate::shard::node_message::{ApiMessage, NodeId, SessionId};
 
-    /// Each list, because the flush can fill any of them after the worker has carried out the effects of its tick.
     type Effect<'a> = &'a dyn Fn(&mut Outbox);
 
+    /// Each list, because the flush can fill any of them after the worker has carried out the effects of its tick.
     #[test]
     fn an_outbox_with_an_effect_of_any_kind_is_not_empty() {
         let socket_id = SocketId::make(0, 1, 4_711);
