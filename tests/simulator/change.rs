@@ -3,7 +3,7 @@
 //!
 //! As `server/change` does it: all cores get the new apps before any core gets the list that is wanted. Between two
 //! cores everything else goes on. A client that is closed or loses a channel is told so, and what it was told must be
-//! what the server counts (`check_counts`).
+//! what the server counts (`check_counts`). In a cluster each node has changes of its own (`cluster/mod.rs`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use ringverb::pusher::socket_id::SocketId;
 use ringverb::shard::{AccessAction, AccessCommand, AccessTarget};
 
 use crate::client::{CHANNELS, USERS};
-use crate::process::APP;
+use crate::process::{APP, Process};
+use crate::random::Random;
 use crate::simulation::Simulation;
 
 /// One of so many seeds changes its configuration. The others stay as they were.
@@ -30,24 +31,16 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn new(random: &crate::random::Random, may_be_made: bool) -> Self {
+    pub(crate) fn new(random: &Random, may_be_made: bool) -> Self {
         Self { are_made: may_be_made && random.is_one_seed_in(SEEDS), ..Self::default() }
     }
-}
 
-impl Simulation {
-    /// The next core applies a change, or another one begins.
-    pub(crate) fn change(&mut self) {
-        if !self.continue_change() {
-            self.begin_change();
-        }
-    }
-
-    fn begin_change(&mut self) {
-        let own = self.process.apps.get(APP).clone();
+    /// Another list of apps is wanted.
+    pub(crate) fn begin(&mut self, process: &Process, random: &Random) {
+        let own = process.apps.get(APP).clone();
         let other = App { id: "2002".to_owned(), key: "other-key".to_owned(), ..own.clone() };
         let mut apps = Vec::new();
-        match self.below(5) {
+        match random.below(5) {
             0 => {}
             1 => apps.push(App { enabled: false, ..own }),
             number => {
@@ -55,36 +48,51 @@ impl Simulation {
                 apps.push(App { enabled: true, is_removed: false, subscription_count, ..own });
             }
         }
-        if apps.is_empty() || self.below(2) == 0 {
+        if apps.is_empty() || random.below(2) == 0 {
             apps.push(App { enabled: true, is_removed: false, ..other });
         }
-        let changed = self.process.apps.changed(apps).expect("two apps");
+        let changed = process.apps.changed(apps).expect("two apps");
         let wanted = Arc::new(changed.wanted);
         for apps in [Arc::new(changed.prepared), wanted.clone()] {
-            let mut cores: Vec<usize> = (0..self.process.cores.len()).collect();
+            let mut cores: Vec<usize> = (0..process.cores.len()).collect();
             while !cores.is_empty() {
-                let core = cores.swap_remove(self.below(cores.len()));
-                self.changes.steps.push_back((core, apps.clone()));
+                let core = cores.swap_remove(random.below(cores.len()));
+                self.steps.push_back((core, apps.clone()));
             }
         }
-        self.changes.wanted = Some(wanted);
+        self.wanted = Some(wanted);
     }
 
-    /// Whether a core has applied something.
-    fn continue_change(&mut self) -> bool {
-        let Some((core, apps)) = self.changes.steps.pop_front() else { return false };
-        self.process.apply(core, apps, self.http_connections_max);
-        if self.changes.steps.is_empty()
-            && let Some(wanted) = self.changes.wanted.take()
+    /// The next core applies it. Whether there was one.
+    pub(crate) fn go_on(&mut self, process: &mut Process, http_connections_max: usize) -> bool {
+        let Some((core, apps)) = self.steps.pop_front() else { return false };
+        process.apply(core, apps, http_connections_max);
+        if self.steps.is_empty()
+            && let Some(wanted) = self.wanted.take()
         {
-            self.process.apps = wanted;
+            process.apps = wanted;
         }
         true
     }
 
+    /// Whether all cores serve the app, and go on doing so.
+    pub(crate) fn is_served(&self, process: &Process) -> bool {
+        let is_wanted = self.wanted.as_ref().is_none_or(|apps| apps.get(APP).is_served());
+        is_wanted && process.apps.get(APP).is_served()
+    }
+}
+
+impl Simulation {
+    /// The next core applies a change, or another one begins.
+    pub(crate) fn change(&mut self) {
+        if !self.changes.go_on(&mut self.process, self.http_connections_max) {
+            self.changes.begin(&self.process, &self.world.borrow().random);
+        }
+    }
+
     /// All cores apply what is under way.
     pub(crate) fn finish_change(&mut self) {
-        while self.continue_change() {}
+        while self.changes.go_on(&mut self.process, self.http_connections_max) {}
     }
 
     /// A backend ends a subscription, or makes clients connect again.

@@ -291,9 +291,13 @@ impl Process {
 
     /// As `Worker::follow_configuration`.
     pub(crate) fn apply(&mut self, core: usize, apps: Arc<Apps>, http_connections_max: usize) {
+        let list = apps.clone();
         let shard = ShardConfiguration { apps, verbose_errors: false, debug: false };
         let rules = rules(http_connections_max);
         self.cores[core].apply(CoreConfiguration { shard, rules });
+        if let Some(line) = self.lines.get_mut(core) {
+            line.link.set_apps(list);
+        }
         self.tick(core);
     }
 

@@ -140,12 +140,18 @@ impl Cluster {
         message: ChannelMessage,
     ) {
         let is_wanted = wants_transitions(here.context, channel, who.as_deref());
-        // Rosters of other nodes need the members even if no backend wants to know of them.
-        if self.is_up && (is_wanted || who.is_some()) {
+        let is_final = transition == Transition::Final;
+        // Rosters of other nodes need the members even if no backend wants to know of them. They have noted the leave
+        // as pending here, so they need its end even if the app has ceased to want webhooks since.
+        if self.is_up && (is_wanted || who.is_some() || is_final) {
             let channel = channel.clone();
             here.out.cluster.push(ToCluster::Send { channel, message, is_transition: is_wanted });
         }
         if !is_wanted {
+            if is_final {
+                // Otherwise the topic would stay subscribed for a leave that never ends.
+                self.transitions.end_pending_leave(channel, &who);
+            }
             return;
         }
         let is_full = self.transitions.unconfirmed.len() >= limits::CLUSTER_EFFECTS_MAX;

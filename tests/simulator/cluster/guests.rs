@@ -75,6 +75,9 @@ impl Cluster {
 
     pub(super) fn publish(&mut self, to_others: bool) {
         let Some((node, core)) = self.somewhere() else { return };
+        if !self.nodes[node].changes.is_served(&self.nodes[node].process) {
+            return;
+        }
         let channel = CHANNELS[self.below(CHANNELS.len())];
         let sender = self.somebody().filter(|_| to_others);
         let except = sender.and_then(|index| self.guests[index].client.socket_id.clone());
@@ -144,7 +147,12 @@ impl Cluster {
         let bytes = self.world.borrow_mut().take(client.wire, most);
         client.receive_bytes(&bytes);
         let is_over = client.over && !was_over;
-        assert!(!is_over, "nobody is closed here: {:?}", client.close_code);
+        if is_over {
+            // Its app is disabled or removed on this node.
+            let is_change = self.changes_apps && matches!(client.close_code, Some(4001 | 4003));
+            assert!(is_change, "nobody is closed here: {:?}", client.close_code);
+            self.forget(index);
+        }
         !bytes.is_empty()
     }
 

@@ -15,9 +15,10 @@ use ringverb::buffer::FrameBytes;
 use ringverb::shard::{Answer, Described, LEASE_SECONDS, NodeId, Pace, Question};
 
 use crate::backend::Ledger;
+use crate::change::Changes;
 use crate::client::{Client, NUMBERS_PER_NODE};
 use crate::kernel::Shared;
-use crate::process::{APP, InCluster, Process, Shape, new_world};
+use crate::process::{APP, HTTP_CONNECTIONS_MAX, InCluster, Process, Shape, new_world};
 use crate::random::Random;
 use crate::redis::FakeRedis;
 use crate::simulation::ring_capacity;
@@ -27,6 +28,8 @@ const NODES_MAX: usize = 3;
 /// Seconds within which a node notices a Redis that is no master, or does not pass on what it publishes.
 const NOTICED_SECONDS: u32 = 5;
 const CLIENTS_MAX: usize = 12;
+/// One of so many seeds changes the configurations of its nodes.
+const SEEDS_WITH_CHANGES: u64 = 5;
 /// Steps of a script at most.
 const SCRIPT_STEPS_MAX: usize = 400;
 
@@ -40,6 +43,7 @@ struct Node {
     /// Its connections are up, and it has caught up with what was published whenever they did not.
     receives_all: bool,
     stopped: bool,
+    changes: Changes,
 }
 
 /// A client, and the node it is connected to.
@@ -64,6 +68,8 @@ pub(crate) struct Cluster {
     /// Something has broken since all was calm.
     stirred: bool,
     is_gentle: bool,
+    /// Configurations of nodes change, each for itself.
+    changes_apps: bool,
     /// By channel and user, or channel alone: joins that the app's backend was sent, less leaves.
     backend: BTreeMap<(String, Option<String>), i32>,
     asked: Vec<(u64, usize, u32)>,
@@ -72,6 +78,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(random: Random) -> Self {
         let is_secure = random.is_one_seed_in(3);
+        let changes_apps = random.is_one_seed_in(SEEDS_WITH_CHANGES);
         let world = new_world(random);
         world.borrow_mut().is_secure = is_secure;
         let mut redis = FakeRedis::new();
@@ -93,6 +100,7 @@ impl Cluster {
             backends: Vec::new(),
             stirred: false,
             is_gentle,
+            changes_apps,
             backend: BTreeMap::new(),
             asked: Vec::new(),
         };
@@ -129,6 +137,7 @@ impl Cluster {
                 self.pass(1);
             }
             30..=40 => self.run_a_core(),
+            41..=44 if self.changes_apps => self.change(),
             41..=44 => self.step_of_backends(),
             _ => self.move_a_line(),
         }
@@ -159,7 +168,24 @@ impl Cluster {
             streams: 0,
             receives_all: false,
             stopped: false,
+            changes: Changes::default(),
         });
+    }
+
+    /// On one node, the next core applies a change, or another one begins.
+    fn change(&mut self) {
+        let Some((node, _)) = self.somewhere() else { return };
+        let Node { process, changes, .. } = &mut self.nodes[node];
+        if !changes.go_on(process, HTTP_CONNECTIONS_MAX) {
+            changes.begin(process, &self.world.borrow().random);
+        }
+    }
+
+    /// All cores of all nodes apply what is under way.
+    fn finish_changes(&mut self) {
+        for Node { process, changes, .. } in &mut self.nodes {
+            while changes.go_on(process, HTTP_CONNECTIONS_MAX) {}
+        }
     }
 
     fn fault(&mut self) {

@@ -315,3 +315,18 @@ fn the_most_unconfirmed_and_pending_ones_are_noted() {
     let transitions = &fixture.cluster.transitions;
     assert_eq!((transitions.unconfirmed_high_water(), transitions.pending_high_water()), (2, 1));
 }
+
+/// A pending leave keeps its topic subscribed. Other nodes have noted the leave as pending here.
+#[test]
+fn a_pending_leave_ends_on_all_nodes_if_the_app_wants_no_webhooks_any_longer() {
+    let mut fixture = Fixture::new(false);
+    for event in [Join, Ordered, Leave, Ordered] {
+        fixture.apply(event);
+    }
+    assert_eq!(fixture.effects(), ("+-".to_owned(), "JL".to_owned()));
+    assert!(fixture.cluster.transitions.has_pending_leaves(&fixture.channel));
+    fixture.context.settings.apps = Arc::new(Apps::new(vec![sample()]));
+    fixture.apply(Seconds(PENDING_SECONDS + 1));
+    assert_eq!(fixture.effects(), (String::new(), "F".to_owned()));
+    assert!(!fixture.cluster.transitions.has_pending_leaves(&fixture.channel));
+}
