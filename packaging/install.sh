@@ -56,11 +56,17 @@ fi
 case $prefix in /*) ;; *) die "--prefix $prefix is no absolute path" ;; esac
 list=$prefix/share/ringverb/installed-files
 
+# remove_folders FOLDER: it and those above it that are empty, but neither the prefix nor what is above it.
+remove_folders() {
+    (cd "$prefix" 2>/dev/null && [ "$1" != . ] && rmdir -p "$1" 2>/dev/null) || true
+}
+
 # Removes what a list names, and the folders that are empty then.
 remove_listed() {
     while IFS= read -r file; do
+        case /$file/ in */../*) die "$list names $file, which is not below $prefix" ;; esac
         rm -f "$prefix/$file"
-        rmdir -p "$(dirname "$prefix/$file")" 2>/dev/null || true
+        remove_folders "$(dirname "$file")"
     done <"$1"
 }
 
@@ -71,7 +77,7 @@ if [ "$uninstall" = yes ]; then
     rm -f "$list"
     remove_listed "$copy"
     rm -f "$copy"
-    rmdir -p "$(dirname "$list")" 2>/dev/null || true
+    remove_folders share/ringverb
     echo "ringverb was removed from $prefix. Configuration files (.env, ringverb.toml) were left where they are."
     exit 0
 fi

@@ -71,7 +71,10 @@ pub const MAIL_OVERFLOW_MAX: usize = 262_144;
 /// Effects of one tick for the session with Redis, and transitions that Redis has not ordered. Over either the session
 /// begins again. As many as the mail of one tick can cause.
 pub const CLUSTER_EFFECTS_MAX: usize = 262_144;
-/// Mails taken from one ring in one tick.
+/// Mails that one ring holds at most, and mails that are taken from a ring of lane 0 at once: all that it holds,
+/// because a publish must not be ordered before one that was answered earlier.
+pub const MAIL_RING_MAX: usize = 2048;
+/// Mails taken from one ring of lane 1 in one tick.
 pub const MAIL_PER_TICK_MAX: usize = 1024;
 /// Time a question to all cores may take, in milliseconds, before the API answers 503.
 pub const GATHER_TIMEOUT_MS: u64 = 5_000;

@@ -258,7 +258,7 @@ pub struct ClusterMetrics {
 #[derive(Debug)]
 pub struct QuestionMetrics {
     pub sent: Tally,
-    /// Answered by all nodes, or by those that were there in time.
+    /// Answered by all nodes in time. The others are `incomplete`.
     pub resolved: Tally,
     pub incomplete: Tally,
     pub received: Tally,

@@ -1,11 +1,11 @@
 //! Counts of each client address, shared by all workers: open connections, and events of the current second.
 //!
-//! The tables are changed at a handshake, at the end of a connection and, if failed authentications are limited, at an
-//! API request; never for a frame. Each has a fixed size of 4 MB and exists only if its option is set. There are no
-//! locks: an entry is one or two atomic words. A client is in one bucket only, so a look-up reads one or two cache
-//! lines. If a bucket is full, the client is admitted without being counted: a limit for each address is no defence
-//! against so many addresses, and to refuse others would help the attacker. Which clients share a bucket is secret,
-//! because it follows from a seed that is generated at the start.
+//! The tables are changed at an accept, a handshake, the end of a connection and, if failed authentications are
+//! limited, an API request; never for a frame. Each exists only if its option is set, and has a fixed size: 4.2 MB for
+//! connections, 6.3 MB for a rate. There are no locks: an entry is one or two atomic words. A client is in one bucket
+//! only, so a look-up reads one or two cache lines. If a bucket is full, the client is admitted without being counted:
+//! a limit for each address is no defence against so many addresses, and to refuse others would help the attacker.
+//! Which clients share a bucket is secret, because it follows from a seed that is generated at the start.
 
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

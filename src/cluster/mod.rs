@@ -12,8 +12,9 @@
 //! and sent again on the next connection; a receiver drops numbers that it knows. Everything else that is lost with a
 //! connection is state, and its snapshot is sent on the next.
 //!
-//! Limits: what is kept takes at most `KEPT_BYTES_MAX`; the oldest event is dropped first, and counted. A Redis that
-//! sends nothing for `SILENT_SECONDS` while it owes a reply, or does not take what is written, is left.
+//! Limits: while there is no connection, what is kept takes at most `KEPT_BYTES_MAX`; the oldest event is dropped
+//! first, and counted. A Redis that sends nothing for `SILENT_SECONDS` while it owes a reply, or leaves
+//! `OUTPUT_BYTES_MAX` unread, is left, so both also bound what it has not confirmed.
 
 mod envelope;
 mod names;

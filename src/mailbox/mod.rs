@@ -116,7 +116,7 @@ fn lane<T>(cores: u16) -> Vec<Option<T>> {
 /// The mesh has `cores^2 * LANES` rings: with many cores each is smaller, so that all together stay below
 /// about 150 MB.
 fn ring_capacity(cores: u16) -> usize {
-    (16 * 1024 / usize::from(cores)).clamp(64, 2048)
+    (16 * 1024 / usize::from(cores)).clamp(64, limits::MAIL_RING_MAX)
 }
 
 impl<M> Mailbox<M> {
@@ -177,7 +177,7 @@ impl<M> Mailbox<M> {
         self.overflow_high_water
     }
 
-    /// Checks what holds between two calls. For tests and the simulator: it walks over all lanes.
+    /// Checks what holds between two calls. For tests, the simulator and debug builds: it walks over all lanes.
     ///
     /// # Errors
     /// What does not hold.
@@ -272,19 +272,15 @@ impl<M> Mailbox<M> {
     /// Receives mail of a lane from all cores in the order in which it was sent. So a publish that was answered is not
     /// overtaken by one that its publisher sent to another core after that answer.
     ///
-    /// `horizon` is the clock read just before the call. Mail is stamped before it is pushed, so all mail with a stamp
-    /// up to the horizon is in the rings; mail with later stamps waits for the next call.
+    /// `horizon` is the clock read just before the call. All that a ring holds is taken, so mail whose publisher was
+    /// answered before the horizon is among it; mail with later stamps waits for the next call in `held`, which so has
+    /// what the rings can hold at most. Mail that had no room in its ring comes later: its publisher is not answered
+    /// before it is in the ring.
     pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<StampedMail<M>>) {
         debug_assert!(self.held.is_sorted_by_key(|(stamp, _)| *stamp), "held in order");
-        let mut horizon = horizon;
         for ring in self.incoming[lane].iter_mut().flatten() {
-            for taken in 1..=limits::MAIL_PER_TICK_MAX {
+            for _ in 0..limits::MAIL_RING_MAX {
                 let Ok(stamped) = ring.pop() else { break };
-                if taken == limits::MAIL_PER_TICK_MAX {
-                    // The rest of this ring is not older than this mail, so no newer mail of another ring may be
-                    // delivered now.
-                    horizon = horizon.min(stamped.0);
-                }
                 self.held.push(stamped);
             }
         }

@@ -1,7 +1,7 @@
 //! A set of cores as bits. PURE.
 //!
-//! Two words, because each channel at its home and each user has one (`HomeChannel` has a size budget) and a publish
-//! walks over it. Limit: `limits::WORKERS_MAX`, 128 cores.
+//! Two words, because each channel at its home has one and each user has two (`HomeChannel` has a size budget) and a
+//! publish walks over it. Limit: `limits::WORKERS_MAX`, 128 cores.
 
 /// Up to 128 workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! What holds between two calls, checked over the whole state. PURE. For tests and the simulator: the cost is that of
-//! the whole state, so the server never calls it.
+//! What holds between two calls, checked over the whole state. PURE. For tests, the simulator
+//! and debug builds, whose workers call it once a second: the cost is that of the whole state.
 //!
 //! Each part checks its own in its `invariants.rs`. Here are those between the parts.
 

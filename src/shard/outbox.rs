@@ -60,7 +60,7 @@ pub enum Observation {
     ClientEvent { app: AppIndex, socket_id: SocketId, channel: Arc<str>, frame: FrameBytes },
 }
 
-/// Effects since the worker looked last. The vectors keep their storage.
+/// Effects since the worker looked last. The lists of the hot path (`mails`, `dirty`) keep their storage.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Mail in order, for other cores and for this one: a home is written to like any other, so that what other
@@ -266,7 +266,8 @@ mod tests {
 
     type Effect<'a> = &'a dyn Fn(&mut Outbox);
 
-    /// Each list, because the flush can fill any of them after the worker has carried out the effects of its tick.
+    /// Each list of effects, because the flush can fill any of them after the worker has carried out the effects of its
+    /// tick.
     #[test]
     fn an_outbox_with_an_effect_of_any_kind_is_not_empty() {
         let socket_id = SocketId::make(0, 1, 4_711);

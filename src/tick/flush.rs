@@ -20,6 +20,8 @@ pub(super) struct Flush {
     items: Vec<Item>,
     /// Sessions of the current batch. Their results follow those of `items`.
     answers: Vec<AnswerItem>,
+    /// Storage of the connections of one run.
+    slice: Vec<u32>,
     /// Storage of `Sessions::answers`.
     keys: Vec<SessionKey>,
     arena: Vec<u8>,
@@ -60,7 +62,8 @@ impl Flush {
     pub(super) fn run<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         self.dirty.append(&mut site.shard.outbox.dirty);
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
-        let slice: Vec<u32> = self.dirty.drain(..count).collect();
+        let mut slice = std::mem::take(&mut self.slice);
+        slice.extend(self.dirty.drain(..count));
         // Sessions with more to send are added there again.
         let keys = std::mem::take(&mut self.keys);
         let mut answers = std::mem::replace(&mut reactor.sessions.answers, keys);
@@ -85,6 +88,8 @@ impl Flush {
             }
         }
         debug_assert!(self.stuck.is_empty() && self.stuck_sessions.is_empty(), "all were dropped");
+        slice.clear();
+        self.slice = slice;
         answers.clear();
         self.keys = answers;
         if self.arena.capacity() > 4 * limits::SEND_BYTES_PER_TICK_MAX {

@@ -185,7 +185,7 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// Checks what holds between two ticks. For tests and the simulator: the cost is that of the whole state.
+    /// Checks what holds between two ticks. For tests, the simulator and debug builds: it walks over the whole state.
     ///
     /// # Errors
     /// What does not hold.

@@ -16,6 +16,7 @@ use rustls::unbuffered::{
 use rustls::{ProtocolVersion, ServerConfig};
 
 use super::alert::Alert;
+use super::direction::TAG_BYTES;
 use super::early_data::EarlyData;
 use super::record::{self, RecordLayer, first_record_bytes};
 use super::secrets::Secrets;
@@ -42,6 +43,7 @@ pub enum HandshakeError {
     Failed(&'static str),
 }
 
+const TOO_SHORT: HandshakeError = HandshakeError::Failed("it sent a sealed record without content");
 const NOTHING_FOLLOWS: HandshakeError = HandshakeError::Failed("the handshake has ended before");
 const CLOSED: HandshakeError = HandshakeError::Failed("it closed during the handshake");
 const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 16,645 bytes");
@@ -172,7 +174,8 @@ impl Handshake {
         Ok(Some(taken))
     }
 
-    /// Refuses a record that is too long before it is complete.
+    /// Refuses a record that is too long before it is complete, and a sealed one that is shorter than its type and tag:
+    /// rustls would skip it as early data, and count its content only, so an endless number of them.
     fn check_length(&self, out: &mut Vec<u8>) -> Result<(), HandshakeError> {
         let begun = self.input.get(self.shown..).unwrap_or_default();
         let [kind, _, _, _, _, ..] = begun else { return Ok(()) };
@@ -180,6 +183,10 @@ impl Handshake {
         // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
         let content_bytes_max =
             if *kind == record::HANDSHAKE { CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX + 256 };
+        if *kind == record::DATA && record_bytes <= HEADER_BYTES + TAG_BYTES {
+            write_alert(Alert::BAD_RECORD_MAC, out);
+            return Err(TOO_SHORT);
+        }
         let is_long = record_bytes > HEADER_BYTES + content_bytes_max;
         if is_long || self.shown + record_bytes > INPUT_BYTES_MAX {
             write_alert(Alert::RECORD_OVERFLOW, out);

@@ -14,7 +14,6 @@ use super::alert::Alert;
 use super::direction::{Direction, SECRET_BYTES_MAX, Suite, TAG_BYTES};
 use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
 
-const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const DATA: u8 = 23;
@@ -295,7 +294,7 @@ impl RecordLayer {
         let is_known = match self.is_tls13 {
             // A ChangeCipherSpec is allowed during the handshake only.
             true => kind == DATA,
-            false => matches!(kind, ALERT | HANDSHAKE | DATA) && kind != CHANGE_CIPHER_SPEC,
+            false => matches!(kind, ALERT | HANDSHAKE | DATA),
         };
         if !is_known {
             return Err(Alert::UNEXPECTED_MESSAGE);

@@ -1,10 +1,10 @@
 //! How a worker ends its connections: it closes them, spread over a time, waits for the answers, and drops the
 //! remaining sockets.
 //!
-//! If a new process accepts on the port, clients reconnect to it at once, so the closes are spread over half of the
-//! grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no process listens then. So
-//! the worker closes all of them at once, and does not wait for those that do not answer. Limits:
-//! `Config::shutdown_grace_seconds`.
+//! If a new process accepts on the port, or the shutdown has a delay, clients reconnect at once, so the closes are
+//! spread over half of the grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no
+//! process listens then. So the worker closes all of them within `RESTART_CLOSES_MS`, and does not wait for those that
+//! do not answer. Limits: `Config::shutdown_grace_seconds`.
 
 use std::sync::atomic::Ordering;
 

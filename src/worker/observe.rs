@@ -1,7 +1,8 @@
 //! A worker's part of the event log of the console: what its tick has observed becomes events of `live`.
 //!
-//! While nobody looks, a tick reads one flag and this file does nothing. Inputs: observations of the shard, refusals
-//! with the text of the log, accepted events of the HTTP API. Limits: those of `Outbox::observations` and of `live`.
+//! Without a viewer, a tick reads one flag, and only refusals become events: the last 128 are kept. Inputs:
+//! observations of the shard, refusals with the text of the log, accepted events of the HTTP API. Limits: those of
+//! `Outbox::observations` and of `live`.
 
 use std::collections::VecDeque;
 

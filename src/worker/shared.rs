@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::live::LiveLog;
 use crate::metrics::CoreMetrics;
 
-/// The state that all workers share: read-only, except for the phase and counters.
+/// The state that all workers share. What changes in it is atomic, or behind a lock that a worker only tries.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: Config,

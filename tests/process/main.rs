@@ -12,6 +12,7 @@
 //! | `configuration` | `.env`, `config/reverb.php`, environment, and the command `check` |
 //! | `console` | the console and `ringverb top`: pages, the event log, bounds of viewers |
 //! | `documents` | commands and options that the documents name; blocks for the shell are run |
+//! | `development` | a server without an app: commands find it, and it keeps its credentials |
 //! | `doctor` | the command `doctor`: verdicts, exit status, rights in Redis |
 //! | `http` | `api`: endpoints and validation; `transport`: HTTP itself |
 //! | `install` | `packaging/install.sh` on hosts that lack something |
@@ -19,6 +20,7 @@
 //! | `life` | start and end of the process, restart, output, systemd |
 //! | `limits` | of a connection, an app, a client address; overload of the whole server |
 //! | `live_fuzz` | random bytes, frames, JSON and requests |
+//! | `losses` | `/metrics`: what waits for too long, and what is not written to the log |
 //! | `manual` | commands that describe the command line: completions, manual pages, version |
 //! | `metrics` | `/metrics`: every value recounted after churn, formats, names in dashboards and alerts |
 //! | `protocol` | handshake, framing, transcripts, presence, users, every way to end a connection |

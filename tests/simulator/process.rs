@@ -295,8 +295,8 @@ impl Process {
         let shard = ShardConfiguration { apps, verbose_errors: false, debug: false };
         let rules = rules(http_connections_max);
         self.cores[core].apply(CoreConfiguration { shard, rules });
-        if let Some(line) = self.lines.get_mut(core) {
-            line.link.set_apps(list);
+        if let Some(redis) = self.redis_connections.get_mut(core) {
+            redis.session.set_apps(list);
         }
         self.tick(core);
     }

@@ -43,7 +43,7 @@ final class ConsoleController
                     'it allows only the environment local.',
             );
         }
-        $refusal = self::foreign($request) ?? $this->withoutWorkers($target);
+        $refusal = self::foreign($request, $target) ?? $this->withoutWorkers($target);
         if ($refusal !== null) {
             return $refusal;
         }
@@ -110,12 +110,12 @@ final class ConsoleController
      * A page of another site must not cause requests. The CSRF token of the group `web` is the first barrier for
      * changes; this one also stays without that group. The scheme may be that of a proxy that Laravel does not trust.
      */
-    private static function foreign(Request $request): ?Response
+    private static function foreign(Request $request, string $target): ?Response
     {
         $origin = $request->headers->get('Origin');
         $site = (string) $request->headers->get('Sec-Fetch-Site', 'none');
         $isOwn = $origin === null
-            ? !str_contains($request->path(), '/api/') || in_array($site, ['same-origin', 'none'], true)
+            ? !str_starts_with($target, 'api/') || in_array($site, ['same-origin', 'none'], true)
             : preg_replace('/^https?:\/\//', '', $origin) === $request->getHttpHost();
 
         return $isOwn ? null : self::text(403, 'The request comes from a page of another origin.');

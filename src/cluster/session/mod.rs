@@ -32,7 +32,7 @@ use crate::shard::{ChannelKey, FromCluster, Question, SessionId, SessionMessage,
 pub use awaited::Lost;
 use awaited::{AwaitedReply, Kept, SILENT_SECONDS, SessionState};
 
-/// Bytes of events that wait for a connection, or for Redis to confirm them.
+/// Bytes of events that wait for a connection.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Unsent bytes over which the session ends.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;

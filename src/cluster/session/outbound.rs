@@ -3,7 +3,8 @@
 //! Each message gets the next number of this session. Events and terminations are kept until Redis has confirmed them,
 //! and sent again on the next connection, because no snapshot repeats them. All other effects are discarded while the
 //! session is down: the next one begins with all state. `recent.rs` has what was sent, for sessions that were down.
-//! Limits: `KEPT_BYTES_MAX` of kept commands, over which the oldest is dropped and counted.
+//! Limits: without a connection `KEPT_BYTES_MAX` of kept commands, over which the oldest is dropped and counted; with
+//! one, `OUTPUT_BYTES_MAX` that Redis has not read, and `SILENT_SECONDS` that it owes a reply.
 
 use super::super::envelope::{self, Envelope, StoredHead};
 use super::awaited::{AwaitedReply, Kept};

@@ -46,9 +46,9 @@ use crate::pusher::socket_id::SocketId;
 use here::FastMap;
 pub(super) use here::Here;
 
-/// Beats without a message after which a node is dead.
+/// Lease seconds without a message after which a node is dead.
 pub const LEASE_SECONDS: u32 = 10;
-/// Beats that the first subscriber of a channel waits for the other nodes, at most.
+/// Lease seconds that the first subscriber of a channel waits for the other nodes, at most.
 pub const ANSWER_SECONDS: u32 = 2;
 /// Topics subscribed to, announced and unsubscribed from before the output is looked at again.
 const TOPICS_PER_TURN: usize = 500;

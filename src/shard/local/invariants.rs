@@ -1,9 +1,9 @@
 //! What holds on the local side between two calls: see `shard/invariants.rs`. PURE.
 //!
-//! Walks over all connections, channels and users of a core, so its cost is that of the whole state. Only tests and the
-//! simulator call it. Checks that both ends of each subscription name each other, that charges and gauges are the sums
-//! of their parts, and that nothing is left of a closed connection. Each violation is caused once in
-//! `shard/tests/invariants.rs`.
+//! Walks over all connections, channels and users of a core, so its cost is that of the whole state. Only tests, the
+//! simulator and debug builds call it. Checks that both ends of each subscription name each other, that charges and
+//! gauges are the sums of their parts, and that nothing is left of a closed connection. Each violation is caused once
+//! in `shard/tests/invariants.rs`.
 
 use hashbrown::{HashMap, HashSet};
 

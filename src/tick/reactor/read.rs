@@ -58,19 +58,18 @@ impl<K: Kernel> Reactor<K> {
         queue.push_back(key);
     }
 
-    /// Reads the queued sockets, each once. `false` when the time is over; the remaining sockets stay at the front of
-    /// the queue.
-    fn read_ready(&mut self, shard: &mut Shard, deadline: u64, bytes: &mut usize) -> bool {
+    /// Reads the queued sockets, each once, until the time is over. The remaining sockets stay at the front of the
+    /// queue.
+    fn read_ready(&mut self, shard: &mut Shard, deadline: u64, bytes: &mut usize) {
         while let Some(key) = self.ready.pop_front() {
             *bytes += self.read(shard, key);
             if *bytes >= limits::READ_BYTES_PER_CLOCK {
                 *bytes = 0;
                 if self.kernel.stamp() >= deadline {
-                    return false;
+                    return;
                 }
             }
         }
-        true
     }
 
     /// Queues paused sockets again whose wait is over.

@@ -17,6 +17,8 @@ pub enum IdentityError {
     OldEncryption,
     /// PKCS#8 with a cipher that is not supported.
     UnknownEncryption,
+    /// PKCS#8 whose key takes too long or too much memory to derive.
+    CostlyEncryption,
     UnusableKey(String),
     KeyDoesNotFit,
     NotYetValid {
@@ -59,6 +61,11 @@ impl fmt::Display for IdentityError {
             Self::UnknownEncryption => formatter.write_str(
                 "the key is encrypted with a cipher that is not supported (AES with PBKDF2 or scrypt is): write it \
                  again with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`, and name NEW in RINGVERB_TLS_KEY",
+            ),
+            Self::CostlyEncryption => formatter.write_str(
+                "to derive the key of its encryption would take too long (limits: 10,000,000 rounds of PBKDF2; 256 MiB \
+                 and 16 passes of scrypt): write it again with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out \
+                 NEW`, and name NEW in RINGVERB_TLS_KEY",
             ),
             Self::UnusableKey(why) => write!(
                 formatter,

@@ -190,3 +190,23 @@ fn undecryptable_records_of_a_client_without_early_data_end_its_handshake() {
     pair.server_receives(&record(40));
     assert!(matches!(pair.end, Some(ChannelEnd::Failed(why)) if why.contains("does not decrypt")));
 }
+
+/// rustls would skip them without a limit, because it counts their content only.
+#[test]
+fn a_sealed_record_without_content_ends_the_handshake() {
+    for bytes in [0, 1, 16] {
+        let server = server_config();
+        let client = client_with_foreign_ticket(TLS13_AES_128_GCM_SHA256, None);
+        let mut pair = Pair::new(client, &server, 5_000);
+        send_early(&mut pair, b"x", 1);
+        let flight = pair.client_sends();
+        pair.server_receives(&flight);
+        assert_eq!(pair.end, None);
+        pair.server_receives(&record(bytes));
+        let end = pair.end.expect("the end");
+        assert!(
+            matches!(end, ChannelEnd::Failed(why) if why.contains("without content")),
+            "{bytes}: {end:?}"
+        );
+    }
+}

@@ -176,6 +176,7 @@ const ELSEWHERE: &[(Cause, &str)] = &[
     (Cause::ConnectionTerminated, "change.rs"),
     (Cause::ReconnectForced, "change.rs"),
     (Cause::AccessWithdrawn, "change.rs"),
+    (Cause::SubscriptionEnded, "console.rs"),
 ];
 
 #[test]
