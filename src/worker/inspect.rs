@@ -176,7 +176,7 @@ impl<K: HostKernel> Worker<K> {
     }
 
     /// Passes complete answers on, and forgets questions whose asker has given up.
-    fn pass_answers_on(&mut self) {
+    pub(super) fn pass_answers_on(&mut self) {
         let gathers = &mut self.core.gathers;
         self.desk_asks.retain(|(id, reply)| {
             if Arc::strong_count(reply) < 2 {

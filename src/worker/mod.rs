@@ -300,6 +300,10 @@ impl<K: HostKernel> Worker<K> {
         // Redis before the clients: messages that an acknowledgement causes are sent before its client can act on it.
         self.write_redis();
         let rest = self.core.finish();
+        if self.awaits_answers() {
+            // Answers of other nodes came with `read_redis`. The next tick may be a second away.
+            self.pass_answers_on();
+        }
         self.write_access();
         self.settle_accounts();
         self.core.note_gauges();
