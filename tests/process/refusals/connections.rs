@@ -32,6 +32,15 @@ fn ended(mut client: Client) -> Seen {
     Seen::socket(&client, answer)
 }
 
+const UP: &[u8] = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// A kept connection that the server has accepted. Silent ones are accepted later, in any order.
+fn answered(mut wire: Wire) -> Wire {
+    wire.send(UP);
+    assert_eq!(wire.reply(true).status, 200);
+    wire
+}
+
 #[rustfmt::skip]
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -66,12 +75,6 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         cause: Cause::HttpConnections, env: &[("descriptors", "250")],
         act: |server| {
-            // Each is answered before the next one comes: silent ones are accepted later, in any order.
-            let answered = |mut wire: Wire| {
-                wire.send(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n");
-                assert_eq!(wire.reply(true).status, 200);
-                wire
-            };
             let mut wires: Vec<Wire> = (0..65).map(|_| answered(server.wire())).collect();
             wires[0].ended();
             Seen::http(&wires[0], Answer::Silence)
@@ -82,9 +85,11 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         cause: Cause::SocketsPerIp, env: &[("RINGVERB_CONNECTIONS_PER_IP_MAX", "1")],
         act: |server| {
-            let mut wires: Vec<Wire> = (0..65).map(|_| server.wire()).collect();
+            let mut wires: Vec<Wire> = (0..64).map(|_| answered(server.wire())).collect();
+            let mut newest = server.wire();
+            newest.send(UP);
             wires[0].ended();
-            Seen::http(&wires[64], Answer::Silence)
+            Seen::http(&newest, Answer::Silence)
         },
         answer: "",
         line: "127.0.0.1 has 64 HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it",
