@@ -58,7 +58,7 @@ fn a_word_that_is_set_before_a_ring_is_not_slept_through() {
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicUsize, Ordering};
     model(|| {
-        let (_left, mut right) = pair(1);
+        let (_left, right) = pair(1);
         let doorbells = right.doorbells();
         let word = Arc::new(AtomicUsize::new(0));
         let theirs = word.clone();
