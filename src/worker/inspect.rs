@@ -170,11 +170,6 @@ impl DeskWork {
 }
 
 impl<K: HostKernel> Worker<K> {
-    /// Whether other cores or nodes are asked for somebody. Their answers cause a tick.
-    pub(super) fn awaits_answers(&self) -> bool {
-        !self.desk_asks.is_empty()
-    }
-
     /// Passes complete answers on, and forgets questions whose asker has given up.
     pub(super) fn pass_answers_on(&mut self) {
         let gathers = &mut self.core.gathers;
@@ -202,14 +197,12 @@ impl<K: HostKernel> Worker<K> {
         if self.desk_asks.len() < TASKS_MAX {
             let id = self.core.begin_gather(question);
             self.desk_asks.push((id, reply));
-            self.pass_answers_on();
         }
         None
     }
 
     /// Works on one task for one slice.
     pub(super) fn serve_desk(&mut self) {
-        self.pass_answers_on();
         let work = self.desk_work.take().filter(|work| !work.is_abandoned());
         let work = work.or_else(|| {
             let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];

@@ -288,7 +288,7 @@ impl<K: HostKernel> Worker<K> {
             self.shed();
         }
         self.core.tick();
-        if self.is_asked() || self.awaits_answers() {
+        if self.is_asked() {
             self.serve_desk();
             self.core.settle();
         }
@@ -300,10 +300,8 @@ impl<K: HostKernel> Worker<K> {
         // Redis before the clients: messages that an acknowledgement causes are sent before its client can act on it.
         self.write_redis();
         let rest = self.core.finish();
-        if self.awaits_answers() {
-            // Answers of other nodes came with `read_redis`. The next tick may be a second away.
-            self.pass_answers_on();
-        }
+        // At the end, because answers of other nodes come with `read_redis`, and the next tick may be a second away.
+        self.pass_answers_on();
         self.write_access();
         self.settle_accounts();
         self.core.note_gauges();
