@@ -38,7 +38,7 @@ const RANKS: &[(u8, &[&str])] = &[
             "proxy_header",
         ],
     ),
-    (0, &["app", "buffer", "clock", "counters", "limits", "listed", "text"]),
+    (0, &["app", "buffer", "clock", "counters", "latest", "limits", "listed", "text"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.

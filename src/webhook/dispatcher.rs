@@ -22,13 +22,14 @@ use super::client::EndpointClient;
 use super::gate::Gate;
 use super::input::{ClassedEvent, EndpointTarget, Orders};
 use super::report;
-use super::sender::{self, Common, EndedSender, Handle, PushError, SharedApps};
+use super::sender::{self, Common, EndedSender, Handle, PushError};
 use super::time::{WebhookClock, later, unix_ms};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::config::validate::WEBHOOKS_MAX;
 use crate::config::webhook_url;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
+use crate::latest::LatestValue;
 use crate::live::LiveLog;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
@@ -148,7 +149,7 @@ impl Dispatcher {
         let (endpoints, endpoints_of, _) = endpoints(&apps, Vec::new());
         let common = Common {
             client: EndpointClient::new(settings.timeout, WEBHOOKS_MAX),
-            apps: SharedApps::new(apps.clone()),
+            apps: LatestValue::new(apps.clone()),
             settings,
             clock: WebhookClock::start(),
             counters,

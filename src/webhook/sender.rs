@@ -26,7 +26,7 @@ use super::time::unix_ms;
 use crate::clock::Moment;
 use crate::live::{self, LiveEvent, LiveKind};
 pub(super) use handle::{EndedSender, Handle, PushError};
-pub(super) use load::{Common, SharedApps};
+pub(super) use load::Common;
 use load::{ENDED, Load, WORKS};
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.

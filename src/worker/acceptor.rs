@@ -1,13 +1,13 @@
 //! The configuration of TLS handshakes, as the control thread passes it to workers: certificates and ticket keys.
 //!
-//! A worker looks for the newest configuration once a second (`latest.rs`). An old configuration is freed when no
+//! A worker looks for the newest configuration once a second (`src/latest.rs`). An old configuration is freed when no
 //! worker has it and its handshakes have ended. `server/certificates.rs` makes new ones.
 
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use super::latest::ValueLink;
+use crate::latest::ValueLink;
 use crate::tls::ticket::TicketKey;
 
 /// A configuration of handshakes, and the next one if there is one.

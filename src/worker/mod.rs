@@ -10,7 +10,6 @@ mod debug_log;
 mod drain;
 pub(crate) mod inspect;
 pub mod kernel;
-pub(crate) mod latest;
 mod notes;
 mod observe;
 mod overload;

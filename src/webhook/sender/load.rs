@@ -3,22 +3,25 @@
 //! The dispatcher adds and one sender takes away, each with atomic operations and without a lock, except for one
 //! example of an event, which is locked once a request. Limits are those of `webhook/settings.rs`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 
 use crate::app::{Apps, WebhookKind};
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
+use crate::latest::LatestValue;
 use crate::live::LiveLog;
 use crate::webhook::WebhookSettings;
 use crate::webhook::batch;
 use crate::webhook::budget::{CLASSES, Class};
 use crate::webhook::client::EndpointClient;
+use crate::webhook::settings::{ALL_BYTES_MAX, ALL_OPEN_BYTES_MAX, ENDPOINT_BYTES_MAX};
 use crate::webhook::time::WebhookClock;
 
 /// The state that senders share with the dispatcher.
 #[derive(Debug)]
 pub(in crate::webhook) struct Common {
-    pub(in crate::webhook) apps: SharedApps,
+    /// With their secrets, which may change.
+    pub(in crate::webhook) apps: LatestValue<Arc<Apps>>,
     pub(in crate::webhook) settings: WebhookSettings,
     pub(in crate::webhook) clock: WebhookClock,
     pub(in crate::webhook) client: EndpointClient,
@@ -30,29 +33,6 @@ pub(in crate::webhook) struct Common {
     pub(in crate::webhook) open_bytes: AtomicUsize,
     /// The time to finish is over.
     pub(in crate::webhook) stop: AtomicBool,
-}
-
-/// The apps with their secrets, which may change.
-#[derive(Debug)]
-#[expect(
-    clippy::disallowed_types,
-    reason = "between threads of this module, and no worker's: locked once a request"
-)]
-pub(in crate::webhook) struct SharedApps(std::sync::Mutex<Arc<Apps>>);
-
-#[expect(clippy::disallowed_types, reason = "see the type")]
-impl SharedApps {
-    pub(in crate::webhook) fn new(apps: Arc<Apps>) -> Self {
-        Self(std::sync::Mutex::new(apps))
-    }
-
-    pub(in crate::webhook) fn get(&self) -> Arc<Apps> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(in crate::webhook) fn set(&self, apps: Arc<Apps>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = apps;
-    }
 }
 
 /// What waits for an endpoint, the request under way included. Only the dispatcher adds, only the sender takes away.
@@ -103,12 +83,10 @@ impl ClassLoad {
         let bytes = self.bytes.load(Ordering::Relaxed);
         // Each endpoint may have the bytes of one request, even if others hang: the others must not use the room of
         // those that work.
-        let others_are_full = common.bytes.load(Ordering::Relaxed)
-            >= crate::webhook::settings::ALL_BYTES_MAX
+        let others_are_full = common.bytes.load(Ordering::Relaxed) >= ALL_BYTES_MAX
             || class == Class::Open
-                && common.open_bytes.load(Ordering::Relaxed)
-                    >= crate::webhook::settings::ALL_OPEN_BYTES_MAX;
-        bytes >= class.share(crate::webhook::settings::ENDPOINT_BYTES_MAX)
+                && common.open_bytes.load(Ordering::Relaxed) >= ALL_OPEN_BYTES_MAX;
+        bytes >= class.share(ENDPOINT_BYTES_MAX)
             || others_are_full && bytes >= batch::BYTES_MAX
             || self.events.load(Ordering::Relaxed) >= class.share(common.settings.queue_events_max)
     }

@@ -26,12 +26,12 @@ impl<T> ValueLink<T> {
         self.next.set(next).ok();
     }
 
-    pub(super) fn next(&self) -> Option<&Arc<Self>> {
+    pub(crate) fn next(&self) -> Option<&Arc<Self>> {
         self.next.get()
     }
 
     /// The last value, if it is another one.
-    pub(super) fn latest(&self) -> Option<Arc<Self>> {
+    pub(crate) fn latest(&self) -> Option<Arc<Self>> {
         let mut last = self.next.get()?;
         while let Some(next) = last.next.get() {
             last = next;
