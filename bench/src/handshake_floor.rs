@@ -95,7 +95,7 @@ impl Floor {
         self.serve(key)
     }
 
-    /// Reads once and answers. A request comes in one piece; whoever goes wrong is cut off.
+    /// Reads once and answers. A request comes in one piece; a client that fails is closed.
     fn serve(&mut self, key: u64) -> io::Result<()> {
         let slot = usize::try_from(key).map_err(io::Error::other)?;
         let Some(Some(socket)) = self.sockets.0.get_mut(slot) else { return Ok(()) };

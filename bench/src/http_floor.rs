@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
                 continue;
             }
             let Some(socket) = sockets.get_mut(&key) else { continue };
-            // A client's request comes in one piece; whoever goes wrong is cut off.
+            // A client's request comes in one piece; a client that fails is closed.
             let answered = match socket.read(&mut chunk) {
                 Ok(count) if count > 0 => socket.write_all(ANSWER).is_ok(),
                 _ => false,

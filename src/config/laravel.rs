@@ -229,7 +229,7 @@ fn is_empty(value: &OwnedValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::validate::{DevelopmentApp, build};
-    use super::super::{Config, KeyPassphrase, Sources, merge};
+    use super::super::{Config, MaskedText, Sources, merge};
     use super::*;
     use std::collections::HashMap;
 
@@ -325,7 +325,7 @@ mod tests {
             (tls.pairs[0].certificate.as_str(), tls.pairs[0].key.as_str()),
             ("/a.pem", "/a.pem")
         );
-        assert_eq!(tls.passphrase, Some(KeyPassphrase("hunter2".to_owned())));
+        assert_eq!(tls.passphrase, Some(MaskedText("hunter2".to_owned())));
         assert!(!format!("{tls:?}").contains("hunter2"));
     }
 

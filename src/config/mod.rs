@@ -127,30 +127,20 @@ pub struct TlsOptions {
     /// At least one. The name that a client asks for chooses one, otherwise it is the first.
     pub pairs: Vec<TlsPair>,
     /// Of all keys that are encrypted.
-    pub passphrase: Option<KeyPassphrase>,
+    pub passphrase: Option<MaskedText>,
     /// The port for TLS; `None`: `Config::port` is for TLS only.
     pub port: Option<u16>,
     /// Keys of session tickets are derived from it; `None`: they are generated.
-    pub ticket_secret: Option<TicketSecret>,
+    pub ticket_secret: Option<MaskedText>,
 }
 
-/// The passphrase of private keys.
+/// A text that is never printed: `Debug` shows a mask.
 #[derive(Clone, PartialEq, Eq)]
-pub struct KeyPassphrase(pub String);
+pub struct MaskedText(pub String);
 
-impl std::fmt::Debug for KeyPassphrase {
+impl std::fmt::Debug for MaskedText {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("KeyPassphrase(********)")
-    }
-}
-
-/// The secret that nodes share for their session tickets.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TicketSecret(pub String);
-
-impl std::fmt::Debug for TicketSecret {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("TicketSecret(********)")
+        formatter.write_str("********")
     }
 }
 

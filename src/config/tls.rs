@@ -8,7 +8,7 @@
 
 use super::options::OptionId as Id;
 use super::validate::OptionReader;
-use super::{KeyPassphrase, Sourced, TicketSecret, TlsOptions, TlsPair, Values};
+use super::{MaskedText, Sourced, TlsOptions, TlsPair, Values};
 
 /// Pairs of files. Each is parsed for each handshake in which a name is asked for.
 const PAIRS_MAX: usize = 32;
@@ -34,7 +34,7 @@ impl OptionReader {
         Some(versions)
     }
 
-    fn ticket_secret(&mut self, server: &Values) -> Option<TicketSecret> {
+    fn ticket_secret(&mut self, server: &Values) -> Option<MaskedText> {
         let given = server.get(Id::TlsTicketSecret).filter(|given| !given.value.is_empty())?;
         if !SECRET_BYTES.contains(&given.value.len()) {
             self.problems.push(format!(
@@ -46,7 +46,7 @@ impl OptionReader {
                 SECRET_BYTES.end()
             ));
         }
-        Some(TicketSecret(given.value.clone()))
+        Some(MaskedText(given.value.clone()))
     }
 
     /// `port`: the plain port, which cannot be the TLS port too.
@@ -89,7 +89,7 @@ impl OptionReader {
         let pairs = pairs.map(|(certificate, key)| TlsPair { certificate, key }).collect();
         let ticket_secret = self.ticket_secret(server);
         let passphrase = server.get(Id::TlsKeyPassphrase).filter(|given| !given.value.is_empty());
-        let passphrase = passphrase.map(|given| KeyPassphrase(given.value.clone()));
+        let passphrase = passphrase.map(|given| MaskedText(given.value.clone()));
         Some(TlsOptions { pairs, passphrase, port: tls_port, ticket_secret })
     }
 }

@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 
 use super::control::Control;
 use super::doctor::{Finding, Verdict};
-use crate::config::{TicketSecret, TlsOptions, TlsPair};
+use crate::config::{MaskedText, TlsOptions, TlsPair};
 use crate::latest::LatestValue;
 use crate::tls::identity::{self, Identity, TICKET_LIFETIME_SECONDS};
 use crate::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
@@ -249,7 +249,7 @@ fn next_rotation(options: &TlsOptions, now: u64) -> u64 {
 
 /// The key of this period, which seals, then those of the periods in which tickets that are still valid were sealed,
 /// and that of the next period, for a node whose clock is ahead.
-fn shared_keys(secret: &TicketSecret, now: u64) -> Vec<TicketKey> {
+fn shared_keys(secret: &MaskedText, now: u64) -> Vec<TicketKey> {
     let period = now / rotation_seconds();
     let earlier = (1..TICKET_KEYS as u64).map(|ago| period.saturating_sub(ago));
     let periods = std::iter::once(period).chain(earlier).chain([period + 1]);

@@ -81,7 +81,7 @@ pub(super) async fn accept_all(
                 }
                 Err(peer) => {
                     let text = format!(
-                        "The admin listener has {CONNECTIONS_MAX} connections already, which is its limit. Try                          again.\n"
+                        "The admin listener has {CONNECTIONS_MAX} connections already, which is its limit. Try again.\n"
                     );
                     refuse(&peer, &text);
                 }

@@ -1,7 +1,7 @@
 //! Changes of the configuration while the server runs: `ringverb reload` and SIGHUP, and apps over the admin API.
 //!
 //! Owns the configuration in use and where it came from. It runs on the main thread (`life.rs`), so changes come one
-//! after another. Input: a `ChangeRequest`. Output: an `ChangeOutcome`, which is the answer and the log. A change is
+//! after another. Input: a `ChangeRequest`. Output: a `ChangeOutcome`, which is the answer and the log. A change is
 //! applied whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and
 //! then all cores apply it. Connections stay. What cannot change while the server runs is named, and keeps its old
 //! value. Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX`

@@ -39,10 +39,10 @@ impl Handle {
     /// When it is not taken.
     pub(in crate::webhook) fn push(
         &self,
-        line: &EventJson,
+        event_json: &EventJson,
         common: &Common,
     ) -> Result<(), PushError> {
-        let (class, bytes) = (line.class, line.json.len());
+        let (class, bytes) = (event_json.class, event_json.json.len());
         let load = &self.load.by_class[class as usize];
         let is_full = load.is_full(class, common);
         // Counted before it is sent: a sender that sees zero may end, and then no event is on its way.
@@ -57,10 +57,10 @@ impl Handle {
         }
         load.events.fetch_add(1, Ordering::Relaxed);
         load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.load.by_kind[line.kind as usize].fetch_add(1, Ordering::Relaxed);
+        self.load.by_kind[event_json.kind as usize].fetch_add(1, Ordering::Relaxed);
         common.add_bytes(class, bytes);
         common.counters.queued.add(1);
-        self.queue.send(line.clone()).map_err(|_| PushError::Ended)
+        self.queue.send(event_json.clone()).map_err(|_| PushError::Ended)
     }
 
     /// Ends the queue: the sender sends the remaining events without further pauses, and ends.

@@ -45,7 +45,7 @@ fn false_new_process(server: &Server) -> UnixStream {
     stream
 }
 
-fn taker(nonce: u64) -> UnixListener {
+fn receiving_listener(nonce: u64) -> UnixListener {
     let name = UnixAddress::from_abstract_name(format!("ringverb {nonce:016x} 0"));
     UnixListener::bind_addr(&name.expect("a name")).expect("nobody has it")
 }
@@ -82,14 +82,14 @@ fn a_failed_transfer_leaves_the_old_process_serving() {
     assert_eq!(receive(&mut stream), "failed");
     check(&server);
     // It takes a part and dies; with it the descriptors it had.
-    let listener = taker(NONCE);
+    let listener = receiving_listener(NONCE);
     let stream = false_new_process(&server);
     let (mut worker, _) = listener.accept().expect("a worker connects");
     worker.read_exact(&mut [0; 1_000]).expect("a part of it");
     drop((worker, stream, listener));
     check(&server);
     // It takes all, but dies before it says so.
-    let listener = taker(NONCE);
+    let listener = receiving_listener(NONCE);
     let stream = false_new_process(&server);
     for _ in 0..2 {
         let (mut worker, _) = listener.accept().expect("each worker connects");

@@ -130,7 +130,7 @@ impl Cluster {
             26..=27 => self.settle_and_check(),
             28 if !self.is_gentle => self.fault(),
             29 => {
-                // Whoever waits for others for a second or two goes on without them.
+                // A node that waits for other nodes for a second or two continues without them.
                 if self.is_gentle {
                     self.settle();
                 }
@@ -384,7 +384,7 @@ impl Cluster {
         for _ in 0..seconds {
             self.redis.advance(1);
             self.unix_seconds += 1;
-            // Whoever waits for Redis waits no longer than a second or two, and may miss something then.
+            // A subscriber waits for Redis for a second or two at most, and may then miss an event.
             for node in &mut self.nodes {
                 node.receives_all &=
                     node.process.redis_connections.iter().all(|redis| redis.session.is_quiet());

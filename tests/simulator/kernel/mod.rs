@@ -223,7 +223,7 @@ impl Kernel for SimKernel {
         wire.shut = true;
         let is_connected = !wire.reset;
         if is_connected && wire.is_readable() {
-            // The kernel wakes whoever watches the socket, and reports what it finds.
+            // The kernel wakes the core that watches the socket, and reports the state that it finds.
             world.arrive(socket.wire);
         }
         is_connected

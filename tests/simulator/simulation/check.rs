@@ -7,7 +7,7 @@ use crate::client::{CHANNELS, USERS};
 use crate::process::APP;
 
 impl Simulation {
-    /// Until nothing moves: the cores rest, and whoever reads has read all.
+    /// Until nothing moves: the cores rest, and each client that reads has read all.
     pub(crate) fn settle(&mut self) {
         loop {
             self.process.settle();
@@ -115,7 +115,7 @@ impl Simulation {
         USERS.into_iter().map(|user| (user.to_owned(), is_online(user))).collect()
     }
 
-    /// Who is in a presence channel.
+    /// The users in a presence channel.
     pub(crate) fn members(&self, channel: &str) -> BTreeSet<String> {
         let there = self.clients.iter().filter(|client| !client.over);
         let there = there.filter(|client| client.places.contains_key(channel));

@@ -68,7 +68,7 @@ fn a_subscriber_waits_for_other_nodes_at_most_two_beats() {
     check(
         Node::new,
         &[
-            ("one lease_second", &after(&[Seconds(1)]), "subscribe#0 a"),
+            ("one lease second", &after(&[Seconds(1)]), "subscribe#0 a"),
             ("two", &after(&[Seconds(2)]), "subscribe#0 a, release a"),
             ("the session is down", &after(&[Down]), "subscribe#0 a, no node answers, release a"),
             (
