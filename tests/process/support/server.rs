@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub(super) struct Output {
     pub(super) seen: String,
 }
 
-/// A running server. Dropped, it is killed; that it was still running then is part of every test.
+/// A running server. Dropped, it is killed; that it was still running then is part of every test, unless the test told
+/// it to end.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(super) child: Child,
@@ -33,11 +35,24 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// With TLS: the configuration of its clients.
     pub(crate) trust: Option<Arc<ClientConfig>>,
-    pub(super) done: bool,
-    pub(super) _folder: Folder,
+    done: bool,
+    /// It was sent a signal on which it ends, so it may be gone at any time.
+    told_to_end: AtomicBool,
+    _folder: Folder,
 }
 
 impl Server {
+    pub(super) fn new(
+        child: Child,
+        output: Output,
+        address: SocketAddr,
+        trust: Option<Arc<ClientConfig>>,
+        folder: Folder,
+    ) -> Self {
+        let told_to_end = AtomicBool::new(false);
+        Self { child, output, address, trust, done: false, told_to_end, _folder: folder }
+    }
+
     pub(crate) fn start() -> Self {
         Setup::new().start()
     }
@@ -177,6 +192,9 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
+        if matches!(signal, Signal::TERM | Signal::INT) {
+            self.told_to_end.store(true, Ordering::Relaxed);
+        }
         kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }
 
@@ -250,7 +268,11 @@ impl Drop for Server {
             let (_, said) = rest(&self.output.stdout, DEADLINE);
             eprintln!("the server's stdout: {}{said}\nits stderr: {errors}", self.output.seen);
         } else {
-            assert!(ended.is_none(), "the server ended by itself: {ended:?} {errors}");
+            let told_to_end = self.told_to_end.load(Ordering::Relaxed);
+            assert!(
+                ended.is_none() || told_to_end,
+                "the server ended by itself: {ended:?} {errors}"
+            );
         }
     }
 }

@@ -196,7 +196,7 @@ impl Setup {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let output = Output { stdout, stderr, seen: String::new() };
         let trust = self.is_secure.then(tls::client);
-        Server { child, output, address, trust, done: false, _folder: self.folder }
+        Server::new(child, output, address, trust, self.folder)
     }
 
     /// Starts the server on a free port and waits until it listens.
@@ -248,7 +248,7 @@ impl Setup {
         drop(command);
         let unread = || mpsc::channel().1;
         let output = Output { stdout: unread(), stderr: unread(), seen: String::new() };
-        let server = Server { child, output, address, trust: None, done: false, _folder: folder };
+        let server = Server::new(child, output, address, None, folder);
         eventually("the server accepts", || TcpStream::connect(address).ok());
         server
     }
