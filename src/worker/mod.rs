@@ -127,12 +127,12 @@ pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity:
         );
     }
     match shared.io {
-        Choice::Uring => run_on(Uring::new, shared, ends),
+        Choice::Uring(size) => run_on(|clock| Uring::that_fits(clock, size), shared, ends),
         Choice::Epoll(_) => run_on(Epoll::new, shared, ends),
     }
 }
 
-fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
+fn run_on<K: HostKernel>(make: impl Fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
     let parts = WorkerParts::make(make, &shared, ends).inspect_err(|error| {
         // The first error is as good as any.
         shared.unstartable.set(copy_of(error)).ok();
@@ -172,7 +172,11 @@ struct WorkerParts<K> {
 }
 
 impl<K: HostKernel> WorkerParts<K> {
-    fn make(make: fn(Clock) -> io::Result<K>, shared: &Shared, ends: Ends) -> io::Result<Self> {
+    fn make(
+        make: impl Fn(Clock) -> io::Result<K>,
+        shared: &Shared,
+        ends: Ends,
+    ) -> io::Result<Self> {
         let Ends { mailbox, listeners, feed, acceptor, configuration } = ends;
         let incoming = match shared.transfer.incoming {
             None => None,
