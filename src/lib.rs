@@ -14,10 +14,12 @@
 //! | 5 | `tick` | PURE: one core's tick over a kernel interface that is a parameter: sockets, HTTP, mail, flush |
 //! | 4 | `cluster` | PURE: one core's cluster session over Redis: bytes in, bytes out |
 //! | 4 | `api` `webhook` | HTTP API: requests to plans; events to the apps' backends, on threads of their own |
+//! | 4 | `desk` | questions of operators on their way to a worker, and the answers |
 //! | 3 | `mailbox` | rings and doorbells between cores |
 //! | 3 | `admission` | limits of client addresses, and the overload level of the process |
 //! | 3 | `live` | events on their way to the console |
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
+//! | 2 | `running` | the configuration in use on its way to workers |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `proxy_header` | PURE: the header of the PROXY protocol |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
@@ -25,7 +27,7 @@
 //! | 1 | `wheel` | PURE: deadlines by the second |
 //! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
 //! | 1 | `metrics` | what one core counts: values that one thread writes and others read |
-//! | 0 | `app` `buffer` `clock` `counters` `latest` `limits` `listed` `text` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `latest` `limits` `listed` `phase` `text` | values |
 #![deny(unsafe_code)]
 // Tests unwrap what they have just made.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::let_underscore_must_use))]
@@ -39,6 +41,7 @@ pub mod clock;
 mod counters;
 mod latest;
 pub mod limits;
+mod phase;
 mod text;
 
 pub mod cause;
@@ -52,6 +55,7 @@ pub mod tls;
 mod wheel;
 pub mod ws;
 
+mod running;
 pub mod shard;
 
 pub mod admission;
@@ -61,6 +65,7 @@ mod output;
 
 pub mod api;
 pub mod cluster;
+mod desk;
 pub mod tick;
 mod webhook;
 

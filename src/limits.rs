@@ -52,15 +52,17 @@ pub const FLUSHES_PER_TICK_MAX: usize = 1024;
 /// Workers of a process: the home of a channel stores them as bits (`shard/core_set.rs`).
 pub const WORKERS_MAX: usize = 128;
 /// Entries of a ring's submission queue: one batch of sends, and as many watches and cancellations.
-///
-/// The rings are locked memory, of which a user has 8 MiB by default: 128 workers of two processes fit.
 pub const RING_ENTRIES: u32 = 128;
-/// Entries of a ring's completion queue. With DEFER_TASKRUN (Linux 6.1) the kernel posts completions only while the
-/// worker is inside `io_uring_enter`, newer kernels about 20 a call, and the worker takes them out after each call.
-/// Where more fall due at once, their watches end and the worker arms them again.
+/// Entries of a small ring's completion queue. Rings are locked memory, of which a user has 8 MiB by default: 128
+/// workers of two processes fit.
+///
+/// With DEFER_TASKRUN (Linux 6.1) the kernel posts completions only while the worker is inside `io_uring_enter`, newer
+/// kernels about 20 a call, and the worker takes them out after each call. Where more fall due at once, their watches
+/// end and the worker arms them again.
 pub const RING_COMPLETIONS: u32 = 1024;
-/// The rings of one worker: submissions and completions.
-pub const WORKER_RINGS: [(u32, u32); 1] = [(RING_ENTRIES, RING_COMPLETIONS)];
+/// Entries of a large ring's completion queue. The kernel finds the watch of a closed connection in one of
+/// `completions / 32` lists, at most 256. So more completions than these gain nothing (docs/decisions/0005).
+pub const RING_COMPLETIONS_LARGE: u32 = 8192;
 /// Events that one call of `epoll_wait` returns at most. Further ones stay in the kernel until the next call.
 pub const EPOLL_EVENTS_MAX: usize = 1024;
 /// Mails a core may have waiting beyond its rings before it stops reading from its publishers.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use ringverb::kernel::{Epoll, Uring, prepare_listener};
+use ringverb::kernel::{Epoll, RingSize, Uring, prepare_listener};
 use ringverb::mailbox::Doorbell;
 use ringverb::tick::kernel::Kernel;
 use ringverb::time::Clock;
@@ -152,18 +152,23 @@ impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd>> World for Loopback<K> {
 #[test]
 fn both_kernels_keep_the_same_contract() {
     let clock = Clock::start();
-    let uring = script::run(Loopback::around(Uring::new(clock).expect("io_uring")));
     let epoll = script::run(Loopback::around(Epoll::new(clock).expect("epoll")));
-    assert_eq!(uring, epoll, "io_uring (left) and epoll (right) report different things");
+    for size in [RingSize::Small, RingSize::Large] {
+        let uring = script::run(Loopback::around(Uring::new(clock, size).expect("io_uring")));
+        assert_eq!(uring, epoll, "io_uring (left) and epoll (right) report different things");
+    }
 }
 
 /// As on Linux 5.19 and 6.0.
 #[test]
 fn io_uring_without_deferred_work_keeps_the_contract() {
     let clock = Clock::start();
-    let uring = script::run(Loopback::around(Uring::cooperative(clock).expect("io_uring")));
     let epoll = script::run(Loopback::around(Epoll::new(clock).expect("epoll")));
-    assert_eq!(uring, epoll, "io_uring (left) and epoll (right) report different things");
+    for size in [RingSize::Small, RingSize::Large] {
+        let uring =
+            script::run(Loopback::around(Uring::cooperative(clock, size).expect("io_uring")));
+        assert_eq!(uring, epoll, "io_uring (left) and epoll (right) report different things");
+    }
 }
 
 #[test]

@@ -20,9 +20,9 @@ const RANKS: &[(u8, &[&str])] = &[
     (7, &["server"]),
     (6, &["worker"]),
     (5, &["tick"]),
-    (4, &["api", "webhook", "cluster"]),
+    (4, &["api", "webhook", "cluster", "desk"]),
     (3, &["admission", "live", "mailbox", "output"]),
-    (2, &["shard"]),
+    (2, &["running", "shard"]),
     (
         1,
         &[
@@ -38,7 +38,7 @@ const RANKS: &[(u8, &[&str])] = &[
             "proxy_header",
         ],
     ),
-    (0, &["app", "buffer", "clock", "counters", "latest", "limits", "listed", "text"]),
+    (0, &["app", "buffer", "clock", "counters", "latest", "limits", "listed", "phase", "text"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.

@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::config::validate::{DevelopmentApp, build};
     use crate::config::{Sources, merge};
-    use crate::worker::kernel::Choice;
+    use crate::worker::kernel::{Choice, RingSize};
 
     fn rendered(sources: &Sources) -> String {
         rendered_with(sources, &Shares::default())
@@ -266,7 +266,11 @@ mod tests {
         let drawn =
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
         let config = build(&merged, &drawn).unwrap();
-        let facts = KernelFacts { kernel: "6.18".into(), io: Choice::Uring, descriptors: 20_000 };
+        let facts = KernelFacts {
+            kernel: "6.18".into(),
+            io: Choice::Uring(RingSize::Large),
+            descriptors: 20_000,
+        };
         let started = Started {
             address: "0.0.0.0:8080".parse().unwrap(),
             admin: "http://127.0.0.1:9601".to_owned(),
@@ -394,7 +398,11 @@ mod tests {
     fn the_first_event_goes_where_the_server_listens() {
         let merged = merge(&Sources::default());
         let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
-        let facts = KernelFacts { kernel: String::new(), io: Choice::Uring, descriptors: 0 };
+        let facts = KernelFacts {
+            kernel: String::new(),
+            io: Choice::Uring(RingSize::Large),
+            descriptors: 0,
+        };
         let config = build(&merged, &app).unwrap();
         let summary = Summary::of(&config, &merged.files, &facts, &Shares::default());
         let line = |address: &str, is_found| {

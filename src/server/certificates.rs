@@ -19,9 +19,9 @@ use super::control::Control;
 use super::doctor::{Finding, Verdict};
 use crate::config::{MaskedText, TlsOptions, TlsPair};
 use crate::latest::LatestValue;
+use crate::tls::acceptor::{Acceptor, AcceptorLink};
 use crate::tls::identity::{self, Identity, TICKET_LIFETIME_SECONDS};
 use crate::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
-use crate::worker::acceptor::{Acceptor, AcceptorLink};
 use crate::worker::time::unix_seconds;
 
 /// Between two looks at the files. A change counts when two looks agree, so that a pair is not read between the writes

@@ -1,8 +1,10 @@
-//! Locked memory: what the rings of the workers take of it, and what the kernel allows.
+//! Locked memory: what the rings of the workers take of it, what the kernel allows, and which size of rings that is
+//! enough for.
 //!
 //! io_uring charges its rings to RLIMIT_MEMLOCK. The limit counts for all processes of a user together, so a take-over
-//! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit. The control thread
-//! has no ring (`control.rs`).
+//! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit. Linux 5.12
+//! charges rings to the control group only, and Linux 6.18 to both; the limit is respected on all kernels. The control
+//! thread has no ring (`control.rs`).
 
 use std::fmt;
 
@@ -10,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::limits;
+use crate::worker::kernel::RingSize;
 
 /// How to get more.
 const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
@@ -19,7 +22,9 @@ const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ul
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LockedMemory {
     pub(super) workers: usize,
+    /// With small rings.
     pub(super) needed: u64,
+    pub(super) with_large: u64,
     /// `None`: without a limit.
     pub(super) allowed: Option<u64>,
 }
@@ -27,11 +32,40 @@ pub(crate) struct LockedMemory {
 impl LockedMemory {
     pub(super) fn of(workers: usize) -> Self {
         let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-        let rings = limits::WORKER_RINGS.iter();
-        let each: u64 =
-            rings.map(|(entries, completions)| ring_bytes(*entries, *completions, page)).sum();
-        let needed = each.saturating_mul(u64::try_from(workers).unwrap_or(u64::MAX));
-        Self { workers, needed, allowed: allowed() }
+        let count = u64::try_from(workers).unwrap_or(u64::MAX);
+        let rings = |size: RingSize| {
+            ring_bytes(limits::RING_ENTRIES, size.completions(), page).saturating_mul(count)
+        };
+        let (needed, with_large) = (rings(RingSize::Small), rings(RingSize::Large));
+        Self { workers, needed, with_large, allowed: allowed() }
+    }
+
+    /// Large rings where those of two processes fit, so that a take-over does.
+    pub(super) fn ring_size(&self) -> RingSize {
+        let twice = self.with_large.saturating_mul(2);
+        match self.allowed.is_none_or(|allowed| twice <= allowed) {
+            true => RingSize::Large,
+            false => RingSize::Small,
+        }
+    }
+
+    /// Which rings are used, and why not the large ones.
+    pub(super) fn of_rings(&self, size: RingSize) -> String {
+        let completions = size.completions();
+        let Self { workers, with_large, .. } = self;
+        match size {
+            RingSize::Large => {
+                let used = Self { needed: *with_large, ..*self };
+                format!("{used}. Rings have {completions} completions")
+            }
+            RingSize::Small => format!(
+                "{self}. Rings have {completions} completions. With {}, a close costs less where a worker has thousands \
+                 of connections: these and a take-over need {} KiB of locked memory for {workers} workers; to have them, \
+                 raise RLIMIT_MEMLOCK",
+                RingSize::Large.completions(),
+                with_large.saturating_mul(2).div_ceil(1024)
+            ),
+        }
     }
 
     pub(super) fn is_enough_to_start(&self) -> bool {
@@ -61,7 +95,7 @@ impl LockedMemory {
 
 impl fmt::Display for LockedMemory {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, needed, allowed } = self;
+        let Self { workers, needed, allowed, .. } = self;
         write!(formatter, "{workers} workers need {} KiB of locked memory", needed.div_ceil(1024))?;
         match allowed {
             Some(allowed) => write!(formatter, ", and this user may lock {} KiB", allowed / 1024),
@@ -103,6 +137,8 @@ mod tests {
             (1024, 2048, 106_496),
             (256, 512, 28_672),
             (256, 4096, 86_016),
+            (256, 8192, 151_552),
+            (128, 8192, 143_360),
             (128, 1024, 28_672),
             (32, 512, 16_384),
         ] {
@@ -112,15 +148,37 @@ mod tests {
 
     #[test]
     fn the_most_workers_of_two_processes_fit_eight_mebibytes() {
-        let each: u64 =
-            limits::WORKER_RINGS.iter().map(|ring| ring_bytes(ring.0, ring.1, 4096)).sum();
+        let each = ring_bytes(limits::RING_ENTRIES, limits::RING_COMPLETIONS, 4096);
         let workers = u64::try_from(crate::limits::WORKERS_MAX).unwrap();
         assert!(2 * workers * each <= 8 << 20, "{each} bytes a worker");
     }
 
     #[test]
+    fn rings_are_large_where_those_of_two_processes_fit() {
+        let memory = |workers, allowed| LockedMemory { allowed, ..LockedMemory::of(workers) };
+        let usual = Some(8 << 20);
+        for (workers, allowed, size) in [
+            (1, usual, RingSize::Large),
+            (29, usual, RingSize::Large),
+            (30, usual, RingSize::Small),
+            (128, usual, RingSize::Small),
+            (128, None, RingSize::Large),
+            (1, Some(64 << 10), RingSize::Small),
+        ] {
+            assert_eq!(memory(workers, allowed).ring_size(), size, "{workers} in {allowed:?}");
+        }
+        let text = memory(30, usual).of_rings(RingSize::Small);
+        for part in ["30 workers need 840 KiB", "1024 completions", "8400 KiB", "RLIMIT_MEMLOCK"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let text = memory(29, usual).of_rings(RingSize::Large);
+        assert!(text.contains("29 workers need 4060 KiB") && text.contains("8192"), "{text}");
+    }
+
+    #[test]
     fn a_limit_is_warned_of_before_it_is_met() {
-        let memory = |allowed| LockedMemory { workers: 4, needed: 400 << 10, allowed };
+        let (needed, with_large) = (400 << 10, 2_000 << 10);
+        let memory = |allowed| LockedMemory { workers: 4, needed, with_large, allowed };
         assert_eq!(memory(None).warning(), None);
         assert_eq!(memory(Some(800 << 10)).warning(), None);
         let warning = |allowed| memory(Some(allowed)).warning().unwrap();

@@ -335,7 +335,7 @@ fn run_server(
     if let Some(warning) = facts.warning() {
         output::notice(NoticeKind::Warning, &warning);
     }
-    if let Some(warning) = memory.warning().filter(|_| matches!(facts.io, Choice::Uring)) {
+    if let Some(warning) = memory.warning().filter(|_| matches!(facts.io, Choice::Uring(_))) {
         output::notice(NoticeKind::Warning, &warning);
     }
     let summary = banner::Summary::of(&config, &merged.files, &facts, &shares);

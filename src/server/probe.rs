@@ -153,7 +153,7 @@ fn chosen(io: Io, memory: &LockedMemory) -> Result<Choice, KernelRefusal> {
             Err(too_little())
         };
     }
-    match choose(io) {
+    match choose(io, memory.ring_size()) {
         Ok(Choice::Epoll(Some(refusal))) if refusal.is_for_memory() => {
             Ok(Choice::Epoll(Some(too_little())))
         }
@@ -177,6 +177,7 @@ fn raise_descriptors() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::kernel::RingSize;
 
     fn text(error: &StartError) -> String {
         error.to_string()
@@ -220,15 +221,18 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_warned_of() {
-        let facts =
-            |descriptors| KernelFacts { kernel: String::new(), io: Choice::Uring, descriptors };
+        let facts = |descriptors| KernelFacts {
+            kernel: String::new(),
+            io: Choice::Uring(RingSize::Small),
+            descriptors,
+        };
         assert!(facts(1024).warning().unwrap().contains("LimitNOFILE"));
         assert!(facts(100_000).warning().is_none());
     }
 
     #[test]
     fn too_little_locked_memory_for_all_workers_selects_epoll_with_a_warning() {
-        let memory = |allowed| LockedMemory { workers: 9, needed: 252 << 10, allowed };
+        let memory = |allowed| LockedMemory { allowed, ..LockedMemory::of(9) };
         let poor = memory(Some(64 << 10));
         let facts = run(Io::Auto, &poor).unwrap();
         assert_eq!(facts.io.to_string(), "epoll (too little locked memory for io_uring)");
@@ -250,6 +254,8 @@ mod tests {
         assert_eq!(facts.io.to_string(), "epoll (RINGVERB_IO)");
         assert_eq!(facts.note(), None);
         let facts = run(Io::Auto, &memory(None)).unwrap();
-        assert_eq!((facts.io.name(), facts.note()), ("io_uring", None));
+        assert_eq!((facts.note(), facts.io), (None, Choice::Uring(RingSize::Large)));
+        let facts = run(Io::Auto, &memory(Some(2 * memory(None).with_large - 1))).unwrap();
+        assert_eq!((facts.note(), facts.io), (None, Choice::Uring(RingSize::Small)));
     }
 }

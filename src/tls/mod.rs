@@ -6,6 +6,7 @@
 //! the trait that the simulator implements with a cipher of its own. docs/decisions/0011 has the measurements: an
 //! established connection keeps 224 bytes, because no TLS library stays beside it.
 
+pub(crate) mod acceptor;
 pub mod alert;
 mod direction;
 mod early_data;

@@ -1,145 +1,14 @@
-//! What an operator asks of a worker: questions about its state, and a few actions, from the thread `admin`.
+//! A worker answers what an operator asks (`src/desk.rs`): questions about its state, and a few actions.
 //!
-//! Each worker has a desk: a flag that a tick reads, and a short queue behind a lock that the worker only tries. A
-//! question is answered in slices, one a tick (`shard/inspect.rs`). An asker that gives up drops its end of the reply,
-//! and the worker drops the task. A worker that is paused for a transfer answers nothing, so the asker's time ends.
-//! Limits: `TASKS_MAX` tasks for each worker, and as many that other cores and nodes are answering.
-
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+//! A question is answered in slices, one a tick (`shard/inspect.rs`). A worker that is paused for a transfer answers
+//! nothing, so the asker's time ends. Limits: one task at a time, and `TASKS_MAX` that other cores and nodes are
+//! answering.
 
 use super::notes::peer_of;
 use super::{HostKernel, Worker, sys};
-use crate::app::AppIndex;
-use crate::http1::request::Request;
-use crate::http1::response::Response;
-use crate::live::LiveEvent;
-use crate::pusher::socket_id::SocketId;
-use crate::shard::{AccessEnd, Answer, Findings, Inspection, Inspector, Question};
-
-/// Tasks that wait for one worker.
-const TASKS_MAX: usize = 16;
-
-/// What is wanted of a worker.
-#[derive(Debug)]
-pub(crate) enum DeskRequest {
-    Look(Inspection),
-    /// The body is that of `POST /apps/{id}/events`.
-    Publish {
-        app: AppIndex,
-        request: Box<Request>,
-    },
-    /// End a connection, or its subscription to a channel.
-    EndAccess {
-        socket_id: SocketId,
-        channel: Option<Box<str>>,
-    },
-    /// A question of the HTTP API, to all cores and all nodes.
-    Ask(Question),
-    /// The last refusals of a connection, or of all peers.
-    Refusals {
-        socket_id: Option<SocketId>,
-    },
-}
-
-/// What a worker has answered.
-#[derive(Debug)]
-pub(crate) enum DeskReply {
-    Found(Box<InspectionReply>),
-    Published(Response),
-    Ended(AccessEnd),
-    /// Of all cores, and of the nodes that answered in time.
-    Answers(Vec<Answer>),
-    Refused(Vec<LiveEvent>),
-}
-
-/// The answer to a question.
-#[derive(Debug)]
-pub(crate) struct InspectionReply {
-    pub findings: Findings,
-    /// For the inside of a connection.
-    pub socket: Option<SocketFacts>,
-}
-
-/// What the kernel knows of a socket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SocketFacts {
-    /// A proxy's address, if there is one.
-    pub peer: Option<SocketAddr>,
-    pub round_trip: Option<sys::RoundTrip>,
-    pub is_tls: bool,
-}
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "locked for a push, a pop or a store, and by a worker only if an operator asks"
-)]
-type Locked<T> = std::sync::Mutex<T>;
-
-/// Where an answer is left.
-type ReplyPlace = Arc<Locked<Option<DeskReply>>>;
-
-/// The asker's end of a task.
-#[derive(Debug)]
-pub(crate) struct DeskTicket(ReplyPlace);
-
-impl DeskTicket {
-    /// The answer, once it is there.
-    #[must_use]
-    pub(crate) fn take(&self) -> Option<DeskReply> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// A task and the place of its answer.
-#[derive(Debug)]
-struct DeskTask {
-    request: DeskRequest,
-    reply: ReplyPlace,
-}
-
-/// Where a worker is asked.
-#[derive(Debug, Default)]
-pub(crate) struct Desk {
-    /// Tasks wait.
-    is_busy: AtomicBool,
-    tasks: Locked<VecDeque<DeskTask>>,
-}
-
-impl Desk {
-    /// Asks. The caller rings the worker's doorbell afterwards. `None`: too many ask.
-    #[must_use]
-    pub(crate) fn ask(&self, request: DeskRequest) -> Option<DeskTicket> {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if tasks.len() >= TASKS_MAX {
-            return None;
-        }
-        let reply = Arc::default();
-        tasks.push_back(DeskTask { request, reply: Arc::clone(&reply) });
-        self.is_busy.store(true, Ordering::Release);
-        Some(DeskTicket(reply))
-    }
-
-    /// Whether somebody waits for the worker.
-    #[inline]
-    pub(super) fn is_busy(&self) -> bool {
-        self.is_busy.load(Ordering::Relaxed)
-    }
-
-    /// The next task whose asker still waits. `None` also if an asker has the lock: the next tick tries again.
-    fn next(&self) -> Option<DeskTask> {
-        let mut tasks = self.tasks.try_lock().ok()?;
-        while let Some(task) = tasks.pop_front() {
-            if Arc::strong_count(&task.reply) > 1 {
-                return Some(task);
-            }
-        }
-        self.is_busy.store(false, Ordering::Relaxed);
-        None
-    }
-}
+use crate::desk::TASKS_MAX;
+use crate::desk::{DeskReply, DeskRequest, DeskTask, InspectionReply, ReplyPlace, SocketFacts};
+use crate::shard::{AccessEnd, Inspection, Inspector};
 
 /// A question that cores and nodes are answering: its number, and the place of the answer.
 pub(super) type DeskAsk = (u32, ReplyPlace);
@@ -163,10 +32,6 @@ impl DeskWork {
         };
         Self { task, inspector: Inspector::new(asked) }
     }
-
-    fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.task.reply) < 2
-    }
 }
 
 impl<K: HostKernel> Worker<K> {
@@ -174,16 +39,13 @@ impl<K: HostKernel> Worker<K> {
     pub(super) fn pass_answers_on(&mut self) {
         let gathers = &mut self.core.gathers;
         self.desk_asks.retain(|(id, reply)| {
-            if Arc::strong_count(reply) < 2 {
+            if reply.is_abandoned() {
                 gathers.end(*id);
                 return false;
             }
-            let answers = gathers.take(*id).map(DeskReply::Answers);
-            let is_whole = answers.is_some();
-            if is_whole {
-                *reply.lock().unwrap_or_else(PoisonError::into_inner) = answers;
-            }
-            !is_whole
+            let Some(answers) = gathers.take(*id) else { return true };
+            reply.leave(DeskReply::Answers(answers));
+            false
         });
     }
 
@@ -203,7 +65,7 @@ impl<K: HostKernel> Worker<K> {
 
     /// Works on one task for one slice.
     pub(super) fn serve_desk(&mut self) {
-        let work = self.desk_work.take().filter(|work| !work.is_abandoned());
+        let work = self.desk_work.take().filter(|work| !work.task.reply.is_abandoned());
         let work = work.or_else(|| {
             let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
             let task = desk.next()?;
@@ -211,10 +73,7 @@ impl<K: HostKernel> Worker<K> {
         });
         let Some(mut work) = work else { return };
         match self.carry_out_task(&mut work) {
-            // The asker may have given up in between: then nobody reads it.
-            Some(reply) => {
-                *work.task.reply.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
-            }
+            Some(reply) => work.task.reply.leave(reply),
             None => self.desk_work = Some(work),
         }
     }
@@ -258,25 +117,5 @@ impl<K: HostKernel> Worker<K> {
             round_trip: socket.and_then(|socket| sys::round_trip(socket).ok()),
             is_tls: self.core.reactor.is_secure(slot),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_desk_has_a_limit_and_forgets_askers_that_gave_up() {
-        let desk = Desk::default();
-        assert!(!desk.is_busy());
-        let ask = || desk.ask(DeskRequest::Look(Inspection::Nodes));
-        let tickets: Vec<_> = std::iter::from_fn(ask).collect();
-        assert_eq!(tickets.len(), TASKS_MAX);
-        assert!(desk.is_busy());
-        let first = desk.next().expect("a task");
-        *first.reply.lock().unwrap() = Some(DeskReply::Ended(AccessEnd::Done));
-        assert!(matches!(tickets[0].take(), Some(DeskReply::Ended(AccessEnd::Done))));
-        drop(tickets);
-        assert!(desk.next().is_none() && !desk.is_busy(), "nobody waits");
     }
 }

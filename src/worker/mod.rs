@@ -4,16 +4,13 @@
 //! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 
-pub(crate) mod acceptor;
-pub(crate) mod configuration;
 mod debug_log;
 mod drain;
-pub(crate) mod inspect;
+mod inspect;
 pub mod kernel;
 mod notes;
 mod observe;
 mod overload;
-mod phase;
 mod printed;
 mod quiet;
 pub(crate) mod redis;
@@ -35,14 +32,14 @@ use crate::clock::Moment;
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::output;
+use crate::running::{ConfigurationLink, RunningConfiguration};
 use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard, ShardConfiguration};
 use crate::tick::http::{Http, Rules};
 use crate::tick::kernel::Kernel;
 use crate::tick::{Core, CoreConfiguration, NextTick};
 use crate::tls::TlsChannel;
+use crate::tls::acceptor::AcceptorLink;
 use crate::webhook::Feed;
-use acceptor::AcceptorLink;
-use configuration::{ConfigurationLink, RunningConfiguration};
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use inspect::{DeskAsk, DeskWork};
@@ -50,7 +47,6 @@ use kernel::{Choice, Epoll, Uring};
 use notes::Notes;
 use observe::Observer;
 use overload::Guard;
-pub(crate) use phase::Phase;
 use quiet::QuietWatch;
 use redis::RedisConnection;
 pub(crate) use shared::Shared;
@@ -131,12 +127,12 @@ pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity:
         );
     }
     match shared.io {
-        Choice::Uring => run_on(Uring::new, shared, ends),
+        Choice::Uring(size) => run_on(|clock| Uring::that_fits(clock, size), shared, ends),
         Choice::Epoll(_) => run_on(Epoll::new, shared, ends),
     }
 }
 
-fn run_on<K: HostKernel>(make: fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
+fn run_on<K: HostKernel>(make: impl Fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
     let parts = WorkerParts::make(make, &shared, ends).inspect_err(|error| {
         // The first error is as good as any.
         shared.unstartable.set(copy_of(error)).ok();
@@ -176,7 +172,11 @@ struct WorkerParts<K> {
 }
 
 impl<K: HostKernel> WorkerParts<K> {
-    fn make(make: fn(Clock) -> io::Result<K>, shared: &Shared, ends: Ends) -> io::Result<Self> {
+    fn make(
+        make: impl Fn(Clock) -> io::Result<K>,
+        shared: &Shared,
+        ends: Ends,
+    ) -> io::Result<Self> {
         let Ends { mailbox, listeners, feed, acceptor, configuration } = ends;
         let incoming = match shared.transfer.incoming {
             None => None,

@@ -4,17 +4,17 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Barrier, OnceLock};
 
-use super::configuration::CurrentConfiguration;
-use super::inspect::Desk;
 use super::kernel::Choice;
-use super::phase::Phase;
 use super::redis::RedisConnections;
 use super::time::Clock;
 use super::transfer::Transfer;
 use crate::admission::overload::Overload;
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::live::LiveLog;
 use crate::metrics::CoreMetrics;
+use crate::phase::Phase;
+use crate::running::CurrentConfiguration;
 
 /// The state that all workers share. What changes in it is atomic, or behind a lock that a worker only tries.
 #[derive(Debug)]

@@ -10,6 +10,8 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsRawFd;
 
+use crate::desk::RoundTrip;
+
 /// Gives the calling thread a descriptor table of its own, with all that is open now: RLIMIT_NOFILE then counts for
 /// each worker alone, and the kernel takes no reference on a file for a system call of the table's only thread.
 pub(super) fn own_descriptor_table() -> io::Result<()> {
@@ -78,14 +80,7 @@ pub(crate) fn is_clock_synchronized() -> io::Result<bool> {
     Ok(state != libc::TIME_ERROR && found.status & libc::STA_UNSYNC == 0)
 }
 
-/// The kernel's estimate of the round trip of a TCP connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RoundTrip {
-    pub microseconds: u32,
-    /// Segments that were sent again since the connection was established.
-    pub retransmissions: u32,
-}
-
+/// The kernel's estimate for a TCP connection.
 pub(super) fn round_trip(socket: &impl AsRawFd) -> io::Result<RoundTrip> {
     let mut found = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or_default();

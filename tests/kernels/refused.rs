@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ringverb::config::Io;
-use ringverb::kernel::{Choice, choose};
+use ringverb::kernel::{Choice, RingSize, choose};
 
 /// Makes these system calls fail with this error in the calling thread, and in threads that it starts.
 fn refuse(calls: std::ops::RangeInclusive<libc::c_long>, error: i32) {
@@ -47,7 +47,7 @@ fn chosen(
     let (answer, answers) = mpsc::channel();
     std::thread::spawn(move || {
         refuse(calls, error);
-        let _ = answer.send(choose(io).map_err(|refusal| refusal.to_string()));
+        let _ = answer.send(choose(io, RingSize::Large).map_err(|refusal| refusal.to_string()));
     });
     answers.recv_timeout(Duration::from_secs(60)).expect("an answer, and no wait for ever")
 }
@@ -79,7 +79,7 @@ fn where_io_uring_is_refused_epoll_is_chosen_with_a_reason() {
 #[test]
 fn io_uring_register_is_not_needed() {
     let choice = chosen(REGISTER..=REGISTER, libc::EPERM, Io::Auto);
-    assert!(matches!(choice, Ok(Choice::Uring)), "{choice:?}");
+    assert!(matches!(choice, Ok(Choice::Uring(RingSize::Large))), "{choice:?}");
 }
 
 #[test]

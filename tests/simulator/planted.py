@@ -13,8 +13,9 @@ A build costs more than a run, so most faults are compiled into one program, and
 `switched` makes that form of a fault. A fault gets a build of its own if it has no such form, or if that form does not
 compile. Faults that change the same text are built in turns.
 
-No fault is part of the usual tests: `.ci/run` calls `--check`, and a build of the sample takes minutes. The copy is a package of another name, so it can
-share a folder of builds (CARGO_TARGET_DIR, or `target`) with the tree, and dependencies are not built again.
+No fault is part of the usual tests. `.ci/run` calls `--check` and `--sample`, which takes about a minute. The copy is a
+package of another name, so it can share a folder of builds (CARGO_TARGET_DIR, or `target`) with the tree, and
+dependencies are not built again.
 """
 
 import json
@@ -459,9 +460,13 @@ class Tree:
         # Cargo would take a package of the same name for the tree's, and overwrite what it has built.
         text = text.replace('name = "ringverb"\n', 'name = "ringverb-planted"\n', 1)
         text = text.replace("[lib]\n", '[lib]\nname = "ringverb"\n').replace('members = ["bench"]', "members = []")
-        # Dependencies as they are built for other tests. The crate itself is built once and runs for long.
-        text = text.replace("[profile.dev]\n", '[profile.dev.package."*"]\ndebug = 2\nopt-level = 0\n\n'
-                            "[profile.dev]\ndebug = 0\nopt-level = 1\n")
+        # Dependencies as they are built for other tests, or Cargo would build them again. The crate itself is built
+        # once and runs for long.
+        profile = re.search(r"\[profile\.dev\]\n(?:#.*\n)*debug = (.+)\n", text)
+        debug = os.environ.get("CARGO_PROFILE_DEV_DEBUG", profile.group(1).strip('"'))
+        debug = debug if debug.isdigit() or debug in ("true", "false") else f'"{debug}"'
+        text = text.replace(profile.group(0), f'[profile.dev.package."*"]\ndebug = {debug}\nopt-level = 0\n\n'
+                                              "[profile.dev]\ndebug = 0\nopt-level = 1\n")
         manifest.write_text(text)
         library = self.path / "src/lib.rs"
         text = library.read_text()

@@ -1,11 +1,13 @@
 //! Handshakes: how many a second, and what one costs.
 //!
-//! Closed loop by default: a number of handshakes on their way at once. With `--rate` an open loop.
+//! Closed loop by default: a number of handshakes on their way at once. With `--rate` an open loop. With `--close` also
+//! what it costs the server that all clients close their connections.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Bench;
+use crate::api;
 use crate::arrivals::{Arrivals, Shape};
 use crate::load::{self, Load};
 use crate::pool::Pool;
@@ -27,9 +29,42 @@ pub(crate) struct Args {
     /// Everybody subscribes to one private channel, too, before it counts as connected.
     #[arg(long)]
     subscribe: bool,
+    /// Measures also the end of all connections: each client closes its socket.
+    #[arg(long)]
+    close: bool,
 }
 
 const CHANNEL: &str = "private-arrivals";
+/// Time for the server to notice the end of all connections.
+const GONE: Duration = Duration::from_secs(30);
+/// Between two questions to the server, each of which costs it some microseconds.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Closes all connections, and waits until the server counts none.
+fn measure_closes(
+    bench: &Bench,
+    pool: &mut Pool,
+    arrivals: &mut Arrivals<'_>,
+    report: &mut Report,
+) {
+    bench.telemetry.phase("closes", 0);
+    let window = Window::open(&bench.servers);
+    let count = arrivals.here as u64;
+    arrivals.close_all(pool);
+    let end = Instant::now() + GONE;
+    loop {
+        let answer = api::get(&bench.app, "/connections", &[]);
+        if answer.as_ref().is_ok_and(|answer| answer["connections"] == 0) {
+            break;
+        }
+        if Instant::now() > end {
+            arrivals.violations.add(|| format!("/connections: {answer:?} after all have left"));
+            return;
+        }
+        std::thread::sleep(LOOK);
+    }
+    window.close(&bench.servers).report(report, "closing: ", ("close", "closes"), count);
+}
 
 /// Until everybody is here, or something is wrong, or the time is up.
 pub(super) fn wait_for_all(
@@ -69,7 +104,11 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     report.latency("handshake", &arrivals.latency);
     let growth = bench.servers.memory().rss.saturating_sub(before.rss);
     report.figure("RSS growth per connection", ratio(growth, here), "B");
-    arrivals.close_all(&mut pool);
+    if args.close {
+        measure_closes(bench, &mut pool, &mut arrivals, &mut report);
+    } else {
+        arrivals.close_all(&mut pool);
+    }
     report.add_violations(arrivals.violations);
     Ok(report)
 }

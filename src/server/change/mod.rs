@@ -26,9 +26,9 @@ use crate::config::validate::{DevelopmentApp, build};
 use crate::config::{Config, Merged, Sources, TlsOptions, Values, is_read_once, merge};
 use crate::mailbox::Doorbell;
 use crate::output;
+use crate::running::{ConfigurationLink, RunningConfiguration, SentConfiguration};
 use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
-use crate::worker::configuration::{ConfigurationLink, RunningConfiguration, SentConfiguration};
 pub(super) use app_table::{AppChange, AppEdit};
 pub(super) use outcome::ChangeOutcome;
 

@@ -28,7 +28,7 @@ use crate::config::admin::{Admin, AdminPlace};
 use crate::config::{Config, webhook_url};
 use crate::webhook;
 use crate::worker::is_clock_synchronized;
-use crate::worker::kernel::Choice;
+use crate::worker::kernel::{Choice, RingSize};
 pub(super) use finding::{Finding, Verdict};
 use finding::{RemoteClock, STEP_TIME};
 
@@ -102,7 +102,10 @@ fn kernel(config: &Config) -> Vec<Finding> {
         Some(note) => Finding::new(Verdict::Warning, "kernel", format!("{kernel}: {note}")),
         None => Finding::new(Verdict::Good, "kernel", kernel),
     };
-    let memory = matches!(facts.io, Choice::Uring).then(|| locked_memory(&memory));
+    let memory = match facts.io {
+        Choice::Uring(size) => Some(locked_memory(&memory, size)),
+        Choice::Epoll(_) => None,
+    };
     [kernel, descriptors].into_iter().chain(memory).collect()
 }
 
@@ -126,9 +129,9 @@ fn resources(shares: &Shares) -> Vec<Finding> {
 }
 
 /// epoll locks none.
-fn locked_memory(memory: &LockedMemory) -> Finding {
+fn locked_memory(memory: &LockedMemory, size: RingSize) -> Finding {
     match memory.warning() {
-        None => Finding::new(Verdict::Good, "locked", memory.to_string()),
+        None => Finding::new(Verdict::Good, "locked", memory.of_rings(size)),
         Some(warning) if memory.is_enough_to_start() => {
             Finding::new(Verdict::Warning, "locked", warning)
         }

@@ -19,9 +19,12 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::live::LiveLog;
 use crate::mailbox::{self, Doorbell};
 use crate::metrics::CoreMetrics;
+use crate::phase::Phase;
+use crate::running::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
 use crate::server::certificates::Certificates;
 use crate::server::change::PendingReload;
 use crate::server::control::{Control, Readable};
@@ -32,13 +35,11 @@ use crate::server::takeover::replacement::{SIGNALS, ignored};
 use crate::server::watch::Watch;
 use crate::shard::NodeId;
 use crate::webhook;
-use crate::worker::configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
-use crate::worker::inspect::Desk;
 use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{Rendezvous, Transfer};
-use crate::worker::{self, Ends, Phase, PortListener, Shared, hold_signals};
+use crate::worker::{self, Ends, PortListener, Shared, hold_signals};
 
 /// Rows of metrics for apps that are added at run time. Further ones share a row until the next start.
 const METRIC_ROWS_TO_COME: usize = 64;

@@ -107,6 +107,25 @@ fn failed(token: Token) -> KernelEvent {
     KernelEvent { token, more: false, end: false, failed: true }
 }
 
+/// The size of the completion queue of a ring. `server/locked.rs` chooses one for all workers, by the memory that they
+/// may lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingSize {
+    Small,
+    /// A close costs less where a worker has thousands of connections (docs/decisions/0005).
+    Large,
+}
+
+impl RingSize {
+    #[must_use]
+    pub const fn completions(self) -> u32 {
+        match self {
+            Self::Small => limits::RING_COMPLETIONS,
+            Self::Large => limits::RING_COMPLETIONS_LARGE,
+        }
+    }
+}
+
 /// Both kernels round a wait down to this: 12 days. A caller that has nothing to do then waits again.
 const PARK_MS_MAX: u64 = 1 << 30;
 

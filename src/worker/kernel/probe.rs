@@ -1,5 +1,5 @@
-//! Which kernel a server uses. io_uring is tried with a real ring of the real size before any worker starts, because
-//! sandboxes refuse it in several ways: each of its system calls alone, or only some of its features.
+//! Which kernel a server uses. io_uring is tried with a real ring of the size that is then used, before any worker
+//! starts, because sandboxes refuse it in several ways: each of its system calls alone, or only some of its features.
 //!
 //! The probe never waits longer than some seconds. Locked memory for all workers is counted by `server/locked.rs`: this
 //! probe makes one ring.
@@ -7,14 +7,14 @@
 use std::fmt;
 use std::io;
 
-use super::Uring;
+use super::{RingSize, Uring};
 use crate::config::Io;
 use crate::worker::time::Clock;
 
 /// The kernel that all workers use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    Uring,
+    Uring(RingSize),
     /// With the reason if the configuration would have allowed io_uring.
     Epoll(Option<KernelRefusal>),
 }
@@ -24,7 +24,7 @@ impl Choice {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Uring => "io_uring",
+            Self::Uring(_) => "io_uring",
             Self::Epoll(_) => "epoll",
         }
     }
@@ -34,7 +34,7 @@ impl Choice {
 impl fmt::Display for Choice {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Uring => formatter.write_str("io_uring"),
+            Self::Uring(_) => formatter.write_str("io_uring"),
             Self::Epoll(None) => formatter.write_str("epoll (RINGVERB_IO)"),
             Self::Epoll(Some(refusal)) => write!(formatter, "epoll ({})", refusal.in_short()),
         }
@@ -142,23 +142,26 @@ impl fmt::Display for KernelRefusal {
     }
 }
 
-/// Decides which kernel the workers use.
+/// Decides which kernel the workers use, and with which rings: `size`, or small ones where a large one has no room now.
 ///
 /// # Errors
 /// When only io_uring is allowed and cannot be used.
-pub fn choose(io: Io) -> Result<Choice, KernelRefusal> {
+pub fn choose(io: Io, size: RingSize) -> Result<Choice, KernelRefusal> {
     if io == Io::Epoll {
         return Ok(Choice::Epoll(None));
     }
-    match try_uring() {
-        Ok(()) => Ok(Choice::Uring),
+    match try_uring(size) {
+        Ok(()) => Ok(Choice::Uring(size)),
+        Err(refusal) if size == RingSize::Large && refusal.is_for_memory() => {
+            choose(io, RingSize::Small)
+        }
         Err(refusal) if io == Io::Auto => Ok(Choice::Epoll(Some(refusal))),
         Err(refusal) => Err(refusal),
     }
 }
 
-fn try_uring() -> Result<(), KernelRefusal> {
-    let ring = Uring::new(Clock::start());
+fn try_uring(size: RingSize) -> Result<(), KernelRefusal> {
+    let ring = Uring::new(Clock::start(), size);
     let mut ring = ring.map_err(|error| KernelRefusal::new("io_uring_setup", &error))?;
     ring.prove().map_err(|(what, error)| KernelRefusal::new(what, &error))
 }
@@ -209,9 +212,12 @@ mod tests {
     /// These machines allow io_uring; tests/kernels.rs has a process that does not.
     #[test]
     fn io_uring_is_used_where_it_works_and_epoll_where_it_is_asked_for() {
-        assert!(matches!(choose(Io::Auto), Ok(Choice::Uring)));
-        assert!(matches!(choose(Io::IoUring), Ok(Choice::Uring)));
-        assert!(matches!(choose(Io::Epoll), Ok(Choice::Epoll(None))));
+        for size in [RingSize::Small, RingSize::Large] {
+            for io in [Io::Auto, Io::IoUring] {
+                assert!(matches!(choose(io, size), Ok(Choice::Uring(used)) if used == size));
+            }
+            assert!(matches!(choose(Io::Epoll, size), Ok(Choice::Epoll(None))));
+        }
         assert_eq!(Choice::Epoll(None).to_string(), "epoll (RINGVERB_IO)");
     }
 }

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 
-use super::{OWN_KINDS, PARK_MS_MAX, pack, pack_parts, unpack, unpack_parts};
+use super::{OWN_KINDS, PARK_MS_MAX, RingSize, pack, pack_parts, unpack, unpack_parts};
 use crate::limits;
 use crate::mailbox::Doorbell;
 use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
@@ -82,6 +82,7 @@ const PAUSE_MS: u64 = 1;
 /// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong into one
 /// tick, so that each connection is sent to once.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
+
 /// One completion, as the kernel reports it.
 #[derive(Clone, Copy, Debug)]
 struct Completion {
@@ -126,8 +127,8 @@ impl Uring {
     ///
     /// # Errors
     /// If the kernel refuses the ring or lacks a needed feature.
-    pub fn new(clock: Clock) -> io::Result<Self> {
-        let (entries, completions) = (limits::RING_ENTRIES, limits::RING_COMPLETIONS);
+    pub fn new(clock: Clock, size: RingSize) -> io::Result<Self> {
+        let (entries, completions) = (limits::RING_ENTRIES, size.completions());
         match build(entries, completions, true) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 Self::over(build(entries, completions, false)?, clock)
@@ -136,12 +137,26 @@ impl Uring {
         }
     }
 
+    /// `new`, with a small ring where the locked memory that is left has no room for a large one: other processes of
+    /// the user share it.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn that_fits(clock: Clock, size: RingSize) -> io::Result<Self> {
+        match Self::new(clock, size) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                Self::new(clock, RingSize::Small)
+            }
+            ring => ring,
+        }
+    }
+
     /// As on kernels older than 6.1: without DEFER_TASKRUN, for tests of both ways on one kernel.
     ///
     /// # Errors
     /// As `new`.
-    pub fn cooperative(clock: Clock) -> io::Result<Self> {
-        Self::over(build(limits::RING_ENTRIES, limits::RING_COMPLETIONS, false)?, clock)
+    pub fn cooperative(clock: Clock, size: RingSize) -> io::Result<Self> {
+        Self::over(build(limits::RING_ENTRIES, size.completions(), false)?, clock)
     }
 
     fn over(ring: IoUring, clock: Clock) -> io::Result<Self> {

@@ -12,16 +12,16 @@ use crate::app::Apps;
 use crate::config::Config;
 use crate::config::validate::{DevelopmentApp, build};
 use crate::config::{Sources, merge};
+use crate::desk::Desk;
 use crate::live::LiveLog;
 use crate::mailbox::mesh;
 use crate::metrics::CoreMetrics;
-use crate::tick::kernel::Kernel;
-use crate::worker::configuration::{
+use crate::phase::Phase;
+use crate::running::{
     ConfigurationLink, CurrentConfiguration, RunningConfiguration, SentConfiguration,
 };
-use crate::worker::inspect::Desk;
+use crate::tick::kernel::Kernel;
 use crate::worker::kernel::{Choice, Epoll};
-use crate::worker::phase::Phase;
 use crate::worker::time::Clock;
 use crate::worker::transfer::Transfer;
 

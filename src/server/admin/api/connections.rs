@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::event::compact;
 use crate::app::Apps;
+use crate::desk::{InspectionReply, SocketFacts};
 use crate::shard::{ConnectionRow, Findings};
-use crate::worker::inspect::{InspectionReply, SocketFacts};
 
 /// Connections of an answer.
 const ROWS_MAX: usize = 500;

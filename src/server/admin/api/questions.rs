@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use monoio::time::sleep;
 
+use crate::desk::{DeskReply, DeskRequest};
 use crate::http1::response::Response;
 use crate::mailbox::Doorbell;
 use crate::server::admin::ScrapeSources;
-use crate::worker::inspect::{DeskReply, DeskRequest};
 
 /// Questions in progress.
 const QUESTIONS_MAX: usize = 4;

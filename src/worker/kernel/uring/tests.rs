@@ -100,7 +100,7 @@ fn a_completion_queue_that_overflows_loses_nothing() {
 /// The queue of a worker holds what is ready, and `park` fetches it all although the kernel posts about 20 a call.
 #[test]
 fn one_park_returns_all_ready_reports_and_ends_no_watch() {
-    let mut ring = Uring::new(Clock::start()).unwrap();
+    let mut ring = Uring::new(Clock::start(), RingSize::Small).unwrap();
     let counters: Vec<OwnedFd> = (0..400).map(|_| counter()).collect();
     for (counter, slot) in counters.iter().zip(0..) {
         ring.watch_readable(counter, key(slot));

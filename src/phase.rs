@@ -29,7 +29,7 @@ impl Phase {
     }
 
     /// The word itself, to detect a change.
-    pub(super) fn stage(&self) -> u8 {
+    pub(crate) fn stage(&self) -> u8 {
         self.0.load(Ordering::Acquire)
     }
 
@@ -63,21 +63,21 @@ impl Phase {
         self.0.store(Self::RETIRING, Ordering::Release);
     }
 
-    pub(super) fn is_retiring(&self) -> bool {
+    pub(crate) fn is_retiring(&self) -> bool {
         self.stage() == Self::RETIRING
     }
 
     /// A transfer to or from another process is in progress.
-    pub(super) fn is_transferring(&self) -> bool {
+    pub(crate) fn is_transferring(&self) -> bool {
         matches!(self.stage(), Self::WAITING | Self::PAUSED | Self::LEAVING)
     }
 
     /// Only mail may change the state.
-    pub(super) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         matches!(self.stage(), Self::PAUSED | Self::LEAVING)
     }
 
-    pub(super) fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         self.stage() == Self::LEAVING
     }
 
@@ -91,11 +91,11 @@ impl Phase {
         self.0.store(Self::STOPPED, Ordering::Release);
     }
 
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.stage() == Self::RUNNING
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stage() == Self::STOPPED
     }
 }

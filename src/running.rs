@@ -9,7 +9,6 @@ use std::sync::mpsc::Sender;
 
 use crate::app::{Apps, Secret};
 use crate::config::Config;
-
 use crate::latest::{LatestValue, ValueLink};
 
 /// What may change while the server runs.
@@ -56,7 +55,7 @@ pub(crate) struct SentConfiguration {
 
 impl SentConfiguration {
     /// A worker has applied it.
-    pub(super) fn report(&self, core: u16) {
+    pub(crate) fn report(&self, core: u16) {
         // Nobody waits any longer if this fails.
         self.applied.send(core).ok();
     }

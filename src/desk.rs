@@ -1,0 +1,181 @@
+//! Where the admin thread leaves questions of an operator for one worker, and a few actions (`worker/inspect.rs`).
+//!
+//! A desk is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The asker keeps a
+//! ticket, and finds the answer there later. An asker that gives up drops its ticket, and the worker drops the task.
+//! Limit: `TASKS_MAX` tasks for each worker.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use crate::app::AppIndex;
+use crate::http1::request::Request;
+use crate::http1::response::Response;
+use crate::live::LiveEvent;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{AccessEnd, Answer, Findings, Inspection, Question};
+
+/// Tasks that wait for one worker.
+pub(crate) const TASKS_MAX: usize = 16;
+
+/// What is wanted of a worker.
+#[derive(Debug)]
+pub(crate) enum DeskRequest {
+    Look(Inspection),
+    /// The body is that of `POST /apps/{id}/events`.
+    Publish {
+        app: AppIndex,
+        request: Box<Request>,
+    },
+    /// End a connection, or its subscription to a channel.
+    EndAccess {
+        socket_id: SocketId,
+        channel: Option<Box<str>>,
+    },
+    /// A question of the HTTP API, to all cores and all nodes.
+    Ask(Question),
+    /// The last refusals of a connection, or of all peers.
+    Refusals {
+        socket_id: Option<SocketId>,
+    },
+}
+
+/// What a worker has answered.
+#[derive(Debug)]
+pub(crate) enum DeskReply {
+    Found(Box<InspectionReply>),
+    Published(Response),
+    Ended(AccessEnd),
+    /// Of all cores, and of the nodes that answered in time.
+    Answers(Vec<Answer>),
+    Refused(Vec<LiveEvent>),
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(crate) struct InspectionReply {
+    pub findings: Findings,
+    /// For the inside of a connection.
+    pub socket: Option<SocketFacts>,
+}
+
+/// What the kernel knows of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketFacts {
+    /// A proxy's address, if there is one.
+    pub peer: Option<SocketAddr>,
+    pub round_trip: Option<RoundTrip>,
+    pub is_tls: bool,
+}
+
+/// The kernel's estimate of the round trip of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoundTrip {
+    pub microseconds: u32,
+    /// Segments that were sent again since the connection was established.
+    pub retransmissions: u32,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "locked for a push, a pop or a store, and by a worker only if an operator asks"
+)]
+type Locked<T> = std::sync::Mutex<T>;
+
+/// Where an answer is left.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReplyPlace(Arc<Locked<Option<DeskReply>>>);
+
+impl ReplyPlace {
+    /// Leaves the answer. If the asker has given up, it is dropped.
+    pub(crate) fn leave(&self, reply: DeskReply) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+    }
+
+    /// The asker has given up.
+    #[must_use]
+    pub(crate) fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.0) < 2
+    }
+}
+
+/// The asker's end of a task.
+#[derive(Debug)]
+pub(crate) struct DeskTicket(ReplyPlace);
+
+impl DeskTicket {
+    /// The answer, once it is there.
+    #[must_use]
+    pub(crate) fn take(&self) -> Option<DeskReply> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A task and the place of its answer.
+#[derive(Debug)]
+pub(crate) struct DeskTask {
+    pub(crate) request: DeskRequest,
+    pub(crate) reply: ReplyPlace,
+}
+
+/// Where a worker is asked.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    /// Tasks wait.
+    is_busy: AtomicBool,
+    tasks: Locked<VecDeque<DeskTask>>,
+}
+
+impl Desk {
+    /// Asks. The caller rings the worker's doorbell afterwards. `None`: too many ask.
+    #[must_use]
+    pub(crate) fn ask(&self, request: DeskRequest) -> Option<DeskTicket> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.len() >= TASKS_MAX {
+            return None;
+        }
+        let reply = ReplyPlace::default();
+        tasks.push_back(DeskTask { request, reply: reply.clone() });
+        self.is_busy.store(true, Ordering::Release);
+        Some(DeskTicket(reply))
+    }
+
+    /// Whether somebody waits for the worker.
+    #[inline]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Relaxed)
+    }
+
+    /// The next task whose asker still waits. `None` also if an asker has the lock: the next tick tries again.
+    pub(crate) fn next(&self) -> Option<DeskTask> {
+        let mut tasks = self.tasks.try_lock().ok()?;
+        while let Some(task) = tasks.pop_front() {
+            if !task.reply.is_abandoned() {
+                return Some(task);
+            }
+        }
+        self.is_busy.store(false, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_desk_has_a_limit_and_forgets_askers_that_gave_up() {
+        let desk = Desk::default();
+        assert!(!desk.is_busy());
+        let ask = || desk.ask(DeskRequest::Look(Inspection::Nodes));
+        let tickets: Vec<_> = std::iter::from_fn(ask).collect();
+        assert_eq!(tickets.len(), TASKS_MAX);
+        assert!(desk.is_busy());
+        let first = desk.next().expect("a task");
+        first.reply.leave(DeskReply::Ended(AccessEnd::Done));
+        assert!(matches!(tickets[0].take(), Some(DeskReply::Ended(AccessEnd::Done))));
+        drop(tickets);
+        assert!(desk.next().is_none() && !desk.is_busy(), "nobody waits");
+    }
+}
