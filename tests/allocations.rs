@@ -1,5 +1,5 @@
-//! The hot path allocates nothing for a delivery: the mark HOT of `shard/local/delivery.rs` and `tick/flush.rs` says
-//! so.
+//! What is allocated, counted: the hot path allocates nothing for a delivery, as the mark HOT of
+//! `shard/local/delivery.rs` and `tick/flush.rs` says. An established TLS connection keeps one box.
 //!
 //! A program of its own, because it replaces the allocator. Only allocations of the thread of the test count.
 
@@ -8,10 +8,18 @@ mod setup;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 use ringverb::shard::Shard;
+use ringverb::tls::identity::{Identity, acceptor};
+use ringverb::tls::socket::SecureSocket;
+use ringverb::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
+use ringverb::tls::{RECORD_BYTES_MAX, TlsChannel};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
-/// The system's allocator, and how often each thread has asked it for memory.
+/// The system's allocator, how often each thread has asked it for memory, and how much of it the thread has.
 struct Counting;
 
 #[global_allocator]
@@ -19,34 +27,39 @@ static ALLOCATOR: Counting = Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-fn count() {
-    // A thread that ends has no cell any longer.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+/// `freed` may be memory of another thread, so the number of bytes wraps.
+fn count(allocated: usize, freed: usize) {
+    // A thread that ends has no cells any longer.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + u64::from(allocated > 0)));
+    let change = allocated.wrapping_sub(freed);
+    let _ = BYTES.try_with(|bytes| bytes.set(bytes.get().wrapping_add(change)));
 }
 
-// SAFETY: all is done by `System`; the counter is a cell without a destructor and allocates nothing.
+// SAFETY: all is done by `System`; the counters are cells without a destructor and allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: the caller keeps the same contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: the caller keeps the same contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size, layout.size());
         // SAFETY: the caller keeps the same contract.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(0, layout.size());
         // SAFETY: the caller keeps the same contract.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -84,4 +97,100 @@ fn a_publish_allocates_as_much_for_a_thousand_subscribers_as_for_one() {
     assert_eq!(one, thousand, "a delivery allocates");
     // The event's own frame and its reference counts: the counter counts.
     assert!((1..=8).contains(&one), "{one} allocations for one publish");
+}
+
+/// Connections that are counted together.
+const COUNTED: usize = 50;
+/// Over that of a plain connection (docs/decisions/0011).
+const SECURE_BYTES_MAX: usize = 250;
+
+fn server_config() -> Arc<ServerConfig> {
+    let identity = Identity::read(
+        include_bytes!("certificates/server.pem"),
+        include_bytes!("certificates/server.key.pem"),
+        None,
+    );
+    let keys = [TicketKey::of_bytes([7; TICKET_KEY_BYTES])];
+    let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
+    acceptor(vec![identity.expect("a pair")], &keys, random).expect("a configuration")
+}
+
+fn client_config(version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(include_bytes!("certificates/authority.pem"));
+    roots.add(authority.expect("a certificate")).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .expect("a version")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// The server's end of a connection, after the handshake and some content. Reads have at most `piece` bytes.
+fn connect(
+    client: &Arc<ClientConfig>,
+    server: &Arc<ServerConfig>,
+    piece: usize,
+) -> Box<SecureSocket<TlsChannel>> {
+    let name = "localhost".try_into().expect("a name");
+    let mut client = ClientConnection::new(client.clone(), name).expect("a client");
+    std::io::Write::write_all(&mut client.writer(), b"a request").expect("room");
+    let mut server = SecureSocket::<TlsChannel>::accept(server).expect("a channel");
+    let mut content = Vec::new();
+    loop {
+        let mut flight = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut flight).expect("memory");
+        }
+        if flight.is_empty() {
+            break;
+        }
+        for piece in flight.chunks(piece) {
+            let mut buffer = vec![0; RECORD_BYTES_MAX];
+            buffer.extend_from_slice(piece);
+            let end = buffer.len();
+            let input = server.receive(&mut buffer, RECORD_BYTES_MAX, end);
+            assert_eq!(input.end, None, "a good client");
+            content.extend_from_slice(&buffer[input.plain]);
+        }
+        let mut answer = Vec::new();
+        server.write(&mut answer, |out, _| {
+            if !content.is_empty() {
+                out.extend_from_slice(b"an answer");
+            }
+        });
+        let mut answer = answer.as_slice();
+        while !answer.is_empty() {
+            client.read_tls(&mut answer).expect("room");
+            client.process_new_packets().expect("a good server");
+        }
+    }
+    assert_eq!(content, b"a request");
+    server
+}
+
+#[test]
+fn an_idle_tls_connection_keeps_one_box_in_every_version_and_however_its_handshake_arrived() {
+    let server = server_config();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let client = client_config(version);
+        for piece in [usize::MAX, 100] {
+            // What the first handshake of a thread allocates for all, and the sessions that the client keeps.
+            for _ in 0..10 {
+                drop(connect(&client, &server, piece));
+            }
+            // A core's table of them is a list of pointers by slot, as this is.
+            let before = BYTES.get();
+            let mut table = Vec::with_capacity(COUNTED);
+            table.extend((0..COUNTED).map(|_| Some(connect(&client, &server, piece))));
+            let bytes = BYTES.get().wrapping_sub(before);
+            let of_one = size_of::<SecureSocket<TlsChannel>>() + size_of::<usize>();
+            assert_eq!(bytes, COUNTED * of_one, "{version:?} in pieces of {piece}");
+            assert!(of_one <= SECURE_BYTES_MAX, "{of_one} bytes");
+            drop(table);
+            assert_eq!(BYTES.get(), before, "all is freed");
+        }
+    }
 }

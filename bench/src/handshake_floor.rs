@@ -1,12 +1,17 @@
-//! The floor under `connect`: a bare server that answers every request as a handshake of a WebSocket.
+//! The floor under `connect`: a bare server that answers every request as a handshake of a WebSocket, and everything
+//! after it as a subscription.
 //!
-//! One thread, epoll, and for each connection one accept, one receive, one send and one watch. It computes the accept
-//! key and sends the first frame with the answer. It checks nothing else and keeps no state but the socket. To be
-//! compared with as a server of its own: see `http_floor`.
+//! One thread, epoll, and for each connection one accept, one watch, and one receive and one send for each flight of
+//! the client. It computes the accept key and sends the first frame with the answer. It checks nothing else and keeps
+//! no state but the socket. With a certificate (`secure.rs`) rustls' buffered API is between, and its flights come on
+//! top. To be compared with as a server of its own: see `http_floor`.
+
+mod secure;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use crate::sys::{self, Epoll, READABLE};
+use secure::Acceptor;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -22,6 +28,11 @@ pub(crate) struct Args {
     /// The kernel reports a connection when its request has arrived.
     #[arg(long)]
     defer_accept: bool,
+    /// A PEM file: connections begin with a handshake of TLS.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 /// RFC 6455, section 1.3.
@@ -34,11 +45,14 @@ struct Sockets(Vec<Option<Socket>>);
 
 struct Socket {
     stream: TcpStream,
+    secure: Option<Box<rustls::ServerConnection>>,
     is_watched: bool,
+    is_upgraded: bool,
 }
 
 struct Floor {
     epoll: Epoll,
+    acceptor: Option<Acceptor>,
     sockets: Sockets,
     chunk: Vec<u8>,
     answer: Vec<u8>,
@@ -57,8 +71,13 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let epoll = Epoll::new()?;
     let listening = token(&listener)?;
     epoll.add(listener.as_raw_fd(), READABLE, listening)?;
+    let acceptor = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(secure::acceptor(certificate, key)?),
+        _ => None,
+    };
     let mut floor = Floor {
         epoll,
+        acceptor,
         sockets: Sockets::default(),
         chunk: vec![0; 64 * 1024],
         answer: Vec::new(),
@@ -91,7 +110,12 @@ impl Floor {
         if self.sockets.0.len() <= slot {
             self.sockets.0.resize_with(slot + 1, || None);
         }
-        self.sockets.0[slot] = Some(Socket { stream, is_watched: false });
+        let secure = match &self.acceptor {
+            Some(acceptor) => Some(Box::new(secure::begin(acceptor)?)),
+            None => None,
+        };
+        let socket = Socket { stream, secure, is_watched: false, is_upgraded: false };
+        self.sockets.0[slot] = Some(socket);
         self.serve(key)
     }
 
@@ -99,16 +123,33 @@ impl Floor {
     fn serve(&mut self, key: u64) -> io::Result<()> {
         let slot = usize::try_from(key).map_err(io::Error::other)?;
         let Some(Some(socket)) = self.sockets.0.get_mut(slot) else { return Ok(()) };
-        let goes_on = match socket.stream.read(&mut self.chunk) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.answer.clear();
-                write_answer(&self.chunk[..count], self.handshakes, &mut self.answer);
-                self.handshakes += 1;
-                socket.stream.write_all(&self.answer).is_ok()
+        let is_upgraded = &mut socket.is_upgraded;
+        let (answer, handshakes) = (&mut self.answer, &mut self.handshakes);
+        let mut answer_to = |request: &[u8]| {
+            answer.clear();
+            if std::mem::replace(is_upgraded, true) {
+                write_frame(SUBSCRIBED, answer);
+            } else {
+                write_answer(request, *handshakes, answer);
+                *handshakes += 1;
             }
-            Err(error) => error.kind() == ErrorKind::WouldBlock,
+            answer.clone()
         };
+        let result = match &mut socket.secure {
+            Some(secure) => {
+                secure::serve(secure, &mut socket.stream, &mut self.chunk, &mut answer_to)
+            }
+            None => match socket.stream.read(&mut self.chunk) {
+                Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    let answer = answer_to(&self.chunk[..count]);
+                    socket.stream.write_all(&answer)
+                }
+                Err(error) => Err(error),
+            },
+        };
+        let goes_on =
+            result.as_ref().map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true);
         if !goes_on {
             self.sockets.0[slot] = None;
         } else if !std::mem::replace(&mut socket.is_watched, true) {
@@ -117,6 +158,10 @@ impl Floor {
         Ok(())
     }
 }
+
+/// The answer to the subscription of `connect`.
+const SUBSCRIBED: &str = "{\"event\":\"pusher_internal:subscription_succeeded\",\"data\":\"{}\",\
+                          \"channel\":\"private-arrivals\"}";
 
 /// The answer to a handshake and the first frame, as long as ringverb's.
 fn write_answer(request: &[u8], number: u64, out: &mut Vec<u8>) {
@@ -136,6 +181,10 @@ fn write_answer(request: &[u8], number: u64, out: &mut Vec<u8>) {
         "{{\"event\":\"pusher:connection_established\",\"data\":\"{{\\\"socket_id\\\":\\\"710976262.{number:09}\\\",\
          \\\"activity_timeout\\\":30}}\"}}"
     );
+    write_frame(&text, out);
+}
+
+fn write_frame(text: &str, out: &mut Vec<u8>) {
     // A length below 126 is in the second byte of the header.
     out.extend_from_slice(&[0x81, u8::try_from(text.len()).unwrap_or(u8::MAX)]);
     out.extend_from_slice(text.as_bytes());

@@ -117,10 +117,16 @@ pub trait Kernel {
     /// that has ended, or never was.
     fn watch_readable(&mut self, socket: &Self::Socket, watched: Watched);
 
+    /// The same for a socket that soon has another owner. The watch may end with its first report; then the socket can
+    /// be watched as another one without `unwatch`.
+    fn watch_readable_once(&mut self, socket: &Self::Socket, watched: Watched) {
+        self.watch_readable(socket, watched);
+    }
+
     /// Reports once that the socket takes bytes again.
     fn watch_writable(&mut self, socket: &Self::Socket, watched: Watched);
 
-    /// Ends the watches of a socket; needed before it is closed, or watched as another one. `writable_too`: a
+    /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one. `writable_too`: a
     /// `watch_writable` may not have reported yet.
     fn unwatch(&mut self, socket: &Self::Socket, watched: Watched, writable_too: bool);
 

@@ -1,9 +1,9 @@
 //! The handshake of one connection: rustls' unbuffered API, driven without I/O. PURE but for rustls' random numbers.
 //!
 //! Input: received bytes. Output: bytes to send, and at the end a `RecordLayer` with the keys. rustls is shown one
-//! record at a time, so it never opens a record after the client's Finished. After an error only its alert is read:
-//! a further call would panic inside rustls if part of a message had been received. That is prevented here, so no peer
-//! can cause it. Limit: `INPUT_BYTES_MAX`.
+//! record at a time, where it was received, so it never opens a record after the client's Finished. A buffer is
+//! allocated only for a record or message of which a part is missing. After an error only rustls' alert is read: a
+//! further call would panic inside rustls if part of a message had been received. Limit: `INPUT_BYTES_MAX`.
 
 mod text;
 
@@ -26,7 +26,7 @@ pub(super) use text::text_of;
 /// Input that a handshake keeps: one record of TLS 1.3, or several small ones. rustls would take 64 KiB.
 pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
 /// Memory of rustls during a handshake: 5.0 to 6.3 KB were counted (docs/decisions/0011).
-const RUSTLS_BYTES: usize = 6_400;
+pub(super) const RUSTLS_BYTES: usize = 6_400;
 
 /// The state of a handshake after some input.
 pub enum HandshakeProgress {
@@ -44,6 +44,8 @@ pub enum HandshakeError {
 }
 
 const TOO_SHORT: HandshakeError = HandshakeError::Failed("it sent a sealed record without content");
+const NOT_SEALED: HandshakeError =
+    HandshakeError::Failed("it sent a handshake message without its key");
 const NOTHING_FOLLOWS: HandshakeError = HandshakeError::Failed("the handshake has ended before");
 const CLOSED: HandshakeError = HandshakeError::Failed("it closed during the handshake");
 const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 16,645 bytes");
@@ -54,7 +56,8 @@ pub struct Handshake {
     connection: Option<UnbufferedServerConnection>,
     secrets: Secrets,
     early_data: EarlyData,
-    /// Received bytes that rustls has not discarded: whole records that it was shown, then an incomplete one.
+    /// Received bytes that must be shown again: whole records with a part of a message, then an incomplete record.
+    /// Mostly empty, because a client sends whole messages in whole records.
     input: Vec<u8>,
     shown: usize,
     has_begun: bool,
@@ -86,13 +89,13 @@ impl Handshake {
     }
 
     /// Processes input until the handshake ends. Returns how many bytes were used: after the end, the others belong to
-    /// the record layer. Appends bytes to send to `out`, also with an error.
+    /// the record layer. Appends bytes to send to `out`, also with an error. rustls decrypts used bytes in place.
     ///
     /// # Errors
     /// The handshake has failed. Later calls fail too.
     pub fn receive(
         &mut self,
-        input: &[u8],
+        input: &mut [u8],
         out: &mut Vec<u8>,
     ) -> (usize, Result<HandshakeProgress, HandshakeError>) {
         if self.connection.is_none() {
@@ -114,20 +117,38 @@ impl Handshake {
 
     fn receive_records(
         &mut self,
-        input: &[u8],
+        input: &mut [u8],
         used: &mut usize,
         out: &mut Vec<u8>,
     ) -> Result<HandshakeProgress, HandshakeError> {
         loop {
-            let rest = input.get(*used..).unwrap_or_default();
-            let Some(taken) = self.take_record(rest, out)? else {
-                *used = input.len();
-                return Ok(HandshakeProgress::Incomplete);
+            let rest = input.get_mut(*used..).unwrap_or_default();
+            let (pumped, copy) = if self.input.is_empty() && is_whole(rest) {
+                let record_bytes = first_record_bytes(rest);
+                let record = rest.get_mut(..record_bytes).unwrap_or_default();
+                *used += record.len();
+                self.check_header(record, 0, out)?;
+                let copy = self.early_data.copy(&self.secrets, record);
+                let (pumped, discarded) = self.pump(record, out)?;
+                record.get(discarded..).unwrap_or_default().clone_into(&mut self.input);
+                (pumped, copy)
+            } else {
+                let Some(taken) = self.take_record(rest, out)? else {
+                    *used = input.len();
+                    return Ok(HandshakeProgress::Incomplete);
+                };
+                *used += taken;
+                let mut kept = std::mem::take(&mut self.input);
+                let copy = self.early_data.copy(&self.secrets, &kept);
+                let (pumped, discarded) = self.pump(&mut kept, out)?;
+                kept.drain(..discarded);
+                if !kept.is_empty() {
+                    self.input = kept;
+                }
+                (pumped, copy)
             };
-            *used += taken;
-            let shown = self.input.get(..self.shown).unwrap_or_default();
-            let copy = self.early_data.copy(&self.secrets, shown);
-            match self.pump(out)? {
+            self.shown = self.input.len();
+            match pumped {
                 Pumped::NextRecord => self.skip_early_data(copy),
                 Pumped::Done => return self.finish(),
             }
@@ -164,42 +185,53 @@ impl Handshake {
             let piece = piece.get(..missing).unwrap_or(piece);
             self.input.extend_from_slice(piece);
             taken += piece.len();
-            self.check_length(out)?;
+            self.check_header(self.input.get(self.shown..).unwrap_or_default(), self.shown, out)?;
         }
         let begun = self.input.get(self.shown..).unwrap_or_default();
-        if begun.len() < first_record_bytes(begun) || begun.len() < HEADER_BYTES {
-            return Ok(None);
-        }
-        self.shown = self.input.len();
-        Ok(Some(taken))
+        Ok(is_whole(begun).then_some(taken))
     }
 
-    /// Refuses a record that is too long before it is complete, and a sealed one that is shorter than its type and tag:
-    /// rustls would skip it as early data, and count its content only, so an endless number of them.
-    fn check_length(&self, out: &mut Vec<u8>) -> Result<(), HandshakeError> {
-        let begun = self.input.get(self.shown..).unwrap_or_default();
+    /// Refuses what rustls would take. `kept`: bytes of records before this one that rustls needs again. A record that
+    /// is too long is refused before it is complete.
+    fn check_header(
+        &self,
+        begun: &[u8],
+        kept: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), HandshakeError> {
         let [kind, _, _, _, _, ..] = begun else { return Ok(()) };
         let record_bytes = first_record_bytes(begun);
         // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
         let content_bytes_max =
             if *kind == record::HANDSHAKE { CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX + 256 };
+        // It skips such a record as early data.
+        if *kind == record::HANDSHAKE && self.secrets.client_handshake().is_some() {
+            write_alert(Alert::UNEXPECTED_MESSAGE, out);
+            return Err(NOT_SEALED);
+        }
+        // Without type and tag it would also be skipped, and its content counted, so an endless number of them.
         if *kind == record::DATA && record_bytes <= HEADER_BYTES + TAG_BYTES {
             write_alert(Alert::BAD_RECORD_MAC, out);
             return Err(TOO_SHORT);
         }
         let is_long = record_bytes > HEADER_BYTES + content_bytes_max;
-        if is_long || self.shown + record_bytes > INPUT_BYTES_MAX {
+        if is_long || kept + record_bytes > INPUT_BYTES_MAX {
             write_alert(Alert::RECORD_OVERFLOW, out);
             return Err(TOO_LONG);
         }
         Ok(())
     }
 
-    /// Lets rustls process what it is shown.
-    fn pump(&mut self, out: &mut Vec<u8>) -> Result<Pumped, HandshakeError> {
+    /// Lets rustls process these records. Returns how many bytes of them it does not need again.
+    fn pump(
+        &mut self,
+        records: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(Pumped, usize), HandshakeError> {
+        let mut discarded = 0;
         loop {
             let connection = self.connection.as_mut().ok_or(NOTHING_FOLLOWS)?;
-            let shown = self.input.get_mut(..self.shown).ok_or(NOTHING_FOLLOWS)?;
+            let shown = records.get_mut(discarded..).ok_or(NOTHING_FOLLOWS)?;
             let UnbufferedStatus { discard, state, .. } = connection.process_tls_records(shown);
             let next = match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).map(|()| None),
@@ -214,15 +246,14 @@ impl Handshake {
                 Err(error) => Err(HandshakeError::Failed(self.early_data.text_of(&error))),
             };
             self.secrets.keep_derived();
-            if let Err(error) = next {
-                self.take_alert(out);
-                return Err(error);
-            }
-            let discard = discard.min(self.shown);
-            self.input.drain(..discard);
-            self.shown -= discard;
-            if let Ok(Some(pumped)) = next {
-                return Ok(pumped);
+            discarded = records.len().min(discarded + discard);
+            match next {
+                Ok(None) => {}
+                Ok(Some(pumped)) => return Ok((pumped, discarded)),
+                Err(error) => {
+                    self.take_alert(out);
+                    return Err(error);
+                }
             }
         }
     }
@@ -253,6 +284,11 @@ impl Handshake {
             RecordLayer::new(&secrets, is_tls13, self.secrets.traffic()).ok_or(unusable)?;
         Ok(HandshakeProgress::Established(Box::new(records)))
     }
+}
+
+/// The first record is complete.
+fn is_whole(input: &[u8]) -> bool {
+    input.len() >= HEADER_BYTES && input.len() >= first_record_bytes(input)
 }
 
 /// An alert without encryption, as RFC 8446 section 6 has it before keys exist.

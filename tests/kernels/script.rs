@@ -88,6 +88,7 @@ pub(crate) fn run<W: World>(world: W) -> Vec<(&'static str, Reports)> {
     script.waiting(&listener);
     script.reading(&listener);
     script.unwatching(&listener);
+    script.watching_once(&listener);
     script.ending(&listener);
     script.resetting(&listener);
     script.sending(&listener);
@@ -392,6 +393,34 @@ impl<W: World> Script<W> {
         assert_eq!(self.receive(&connection, 100), Ok("ain".into()));
         self.world.send(connection.peer, b"more");
         self.expect("and goes on so", &readable, &[&connection]);
+        self.close(connection, false);
+    }
+
+    /// The watch of a session in its handshake of TLS: whether it ends with its report differs.
+    fn watching_once(&mut self, listener: &Listener<W>) {
+        let mut connection = self.accept(listener, session(1, 4));
+        self.kernel().watch_readable_once(&connection.socket, connection.watched);
+        self.expect_nothing("a socket that is watched once, without data", &[]);
+        self.world.send(connection.peer, b"first");
+        let mut events = Vec::new();
+        let event = (0..ROUNDS).find_map(|_| {
+            self.kernel().park(Some(1_000));
+            self.kernel().reap(&mut events);
+            events.drain(..).find(|event| event.token == connection.readable())
+        });
+        let event = event.expect("a report");
+        assert!(!event.failed, "{event:?}");
+        if event.more {
+            self.unwatch(&connection, false);
+        }
+        assert_eq!(self.receive(&connection, 100), Ok("first".into()));
+        // As an upgrade does it.
+        connection.watched = self::connection(10, 7);
+        self.watch(&connection);
+        self.world.send(connection.peer, b"second");
+        let readable = [(connection.readable(), false)];
+        self.expect("a watch after one that has ended", &readable, &[&connection]);
+        assert_eq!(self.receive(&connection, 100), Ok("second".into()));
         self.close(connection, false);
     }
 }

@@ -42,7 +42,10 @@ impl<K: Kernel> Reactor<K> {
     /// Its watch for reading goes on only if `more`.
     pub(super) fn note_readable_session(&mut self, key: SessionKey, more: bool, until: Queued) {
         let Some(entry) = self.sessions.get(key) else { return };
-        if !more {
+        if !more && entry.is_watched_once() {
+            // It is watched again after it was read, if it still is a session.
+            entry.is_watched = false;
+        } else if !more {
             self.kernel.watch_readable(&entry.socket, Watched::Session(key));
         }
         self.queue_session(key, until);
@@ -168,7 +171,10 @@ impl<K: Kernel> Reactor<K> {
         // A session that ends with this tick's answer needs no watch.
         if !entry.is_watched && !entry.session.is_closing() {
             entry.is_watched = true;
-            self.kernel.watch_readable(&entry.socket, Watched::Session(key));
+            match entry.is_watched_once() {
+                true => self.kernel.watch_readable_once(&entry.socket, Watched::Session(key)),
+                false => self.kernel.watch_readable(&entry.socket, Watched::Session(key)),
+            }
         }
         let is_transferring = site.http.is_transferring && entry.may_move();
         if entry.is_deferred && entry.wants_bytes() && !is_transferring {

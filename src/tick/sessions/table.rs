@@ -124,6 +124,12 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
             && self.secure.as_deref().is_none_or(may_secure)
     }
 
+    /// It has to wait for its first request, and most first requests make it a connection: its handshake of TLS comes
+    /// before.
+    pub(super) fn is_watched_once(&self) -> bool {
+        self.secure.is_some() && !self.session.served
+    }
+
     /// Of TLS, or before it.
     pub(super) fn is_in_handshake(&self) -> bool {
         self.awaited.is_some()

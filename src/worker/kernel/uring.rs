@@ -1,6 +1,6 @@
 //! The kernel over one io_uring, in whose wait the worker parks. [unsafe island]
 //!
-//! Requests: multishot POLL_ADD for reading, one-shot POLL_ADD for writing, SEND that never waits, ASYNC_CANCEL. What
+//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that never waits, ASYNC_CANCEL. What
 //! is pushed waits in the submission queue for the next `submit`, `park` or batch of sends. Reading, accepting and
 //! batches of one or two sends are ordinary system calls, because the ring costs more than it saves there.
 //!
@@ -185,9 +185,9 @@ impl Uring {
         })
     }
 
-    fn watch_multi(&mut self, descriptor: BorrowedFd<'_>, token: Token) {
+    fn watch_input(&mut self, descriptor: BorrowedFd<'_>, token: Token, goes_on: bool) {
         let mask = u32::try_from(libc::POLLIN | libc::POLLRDHUP).unwrap_or_default();
-        let poll = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), mask).multi(true);
+        let poll = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), mask).multi(goes_on);
         self.push(&poll.build().user_data(pack(token)));
     }
 
@@ -353,7 +353,7 @@ impl Kernel for Uring {
     type Channel = TlsChannel;
 
     fn watch_listener(&mut self, listener: &OwnedFd, index: u32) {
-        self.watch_multi(listener.as_fd(), Token::Readable(Watched::Listener(index)));
+        self.watch_input(listener.as_fd(), Token::Readable(Watched::Listener(index)), true);
     }
 
     fn unwatch_listener(&mut self, listener: &OwnedFd, index: u32) {
@@ -365,7 +365,13 @@ impl Kernel for Uring {
     }
 
     fn watch_readable(&mut self, socket: &OwnedFd, watched: Watched) {
-        self.watch_multi(socket.as_fd(), Token::Readable(watched));
+        self.watch_input(socket.as_fd(), Token::Readable(watched), true);
+    }
+
+    /// A cancellation costs more than a second watch: to find a poll, the kernel walks a list that has one in 256 of
+    /// all polls of the ring.
+    fn watch_readable_once(&mut self, socket: &OwnedFd, watched: Watched) {
+        self.watch_input(socket.as_fd(), Token::Readable(watched), false);
     }
 
     fn watch_writable(&mut self, socket: &OwnedFd, watched: Watched) {
@@ -394,7 +400,7 @@ impl Kernel for Uring {
     }
 
     fn watch_doorbell(&mut self, doorbell: &Doorbell) {
-        self.watch_multi(doorbell.as_event_fd(), Token::Doorbell);
+        self.watch_input(doorbell.as_event_fd(), Token::Doorbell, true);
     }
 
     /// Entries that the kernel cannot accept now stay in the queue for the next call. A cancelled poll keeps its file

@@ -111,6 +111,11 @@ impl Kernel for SimKernel {
         }
     }
 
+    fn watch_readable_once(&mut self, socket: &Socket, watched: Watched) {
+        self.world.borrow_mut().wires[socket.wire].once.push((self.core, watched));
+        self.watch_readable(socket, watched);
+    }
+
     fn watch_doorbell(&mut self, _doorbell: &Doorbell) {
         let mut world = self.world.borrow_mut();
         let bell = &mut world.bells[self.core];
@@ -136,6 +141,7 @@ impl Kernel for SimKernel {
         let ours = (self.core, watched);
         let wire = &mut world.wires[socket.wire];
         wire.watches.retain(|watch| *watch != ours);
+        wire.once.retain(|watch| *watch != ours);
         wire.want_room.retain(|watch| !writable_too || *watch != ours);
     }
 

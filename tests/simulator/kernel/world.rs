@@ -38,6 +38,8 @@ pub(crate) struct Wire {
     pub(super) descriptors: usize,
     /// By whom it is watched: core, and connection or session.
     pub(super) watches: Vec<(usize, Watched)>,
+    /// Those that end with their first report.
+    pub(super) once: Vec<(usize, Watched)>,
     pub(super) want_room: Vec<(usize, Watched)>,
     /// The client sends without end: what each read finds.
     pub(crate) source: Option<Source>,
@@ -84,6 +86,7 @@ impl Wire {
             closed: false,
             descriptors: 0,
             watches: Vec::new(),
+            once: Vec::new(),
             want_room: Vec::new(),
             source: None,
             secure: None,
@@ -240,6 +243,7 @@ impl World {
     pub(crate) fn exit(&mut self, cores: std::ops::Range<usize>) {
         for wire in &mut self.wires {
             wire.watches.retain(|(core, _)| !cores.contains(core));
+            wire.once.retain(|(core, _)| !cores.contains(core));
             wire.want_room.retain(|(core, _)| !cores.contains(core));
         }
         for listener in &mut self.listeners {
@@ -329,8 +333,10 @@ impl World {
             waiting.end |= end;
             return;
         }
-        let more = self.goes_on();
+        let is_once = self.wires[wire].once.contains(&(core, watched));
+        let more = self.goes_on() && !is_once;
         if !more {
+            self.wires[wire].once.retain(|(other, _)| *other != core);
             self.wires[wire].watches.retain(|(other, _)| *other != core);
         }
         self.completions[core].push_back(KernelEvent { token, more, end, failed: false });
