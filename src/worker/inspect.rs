@@ -18,6 +18,7 @@ use crate::http1::response::Response;
 use crate::live::LiveEvent;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{AccessEnd, Answer, Findings, Inspection, Inspector, Question};
+use crate::slot::Slot;
 
 /// Tasks that wait for one worker.
 const TASKS_MAX: usize = 16;
@@ -251,7 +252,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    fn facts(&self, slot: u32) -> SocketFacts {
+    fn facts(&self, slot: Slot) -> SocketFacts {
         let socket = self.core.reactor.descriptor(slot);
         SocketFacts {
             peer: self.core.reactor.named_client(slot).or_else(|| socket.and_then(peer_of)),
