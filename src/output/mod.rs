@@ -13,7 +13,6 @@ mod format;
 mod json;
 mod lane;
 mod level;
-mod target;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +24,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 use budget::RateBudget;
-pub(crate) use lane::LostLines;
+pub(crate) use events::{ACCESS, PEER};
 use lane::{Bounds, LossReport, OutputLane, Reported};
+pub(crate) use lane::{LostLines, QueuedBytes};
 pub(crate) use level::set_level;
-pub(crate) use target::{ACCESS, PEER};
 
 /// How long the end of the process waits for queued lines.
 pub(crate) const FINISH_TIME: Duration = Duration::from_secs(1);
@@ -142,6 +141,12 @@ pub(crate) fn has_color() -> bool {
 #[must_use]
 pub(crate) fn lost_lines() -> LostLines {
     OUTPUT.get().map_or_else(LostLines::default, |output| output.log().lost_in_all())
+}
+
+/// Bytes of log lines that wait for their stream.
+#[must_use]
+pub(crate) fn queued_log_bytes() -> QueuedBytes {
+    OUTPUT.get().map_or_else(QueuedBytes::default, |output| output.log().queued_bytes())
 }
 
 /// Whether the log is lines of JSON.

@@ -65,9 +65,10 @@ use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::metrics::{ConnectionEnd, CoreMetrics};
-use crate::pusher::channel_name::NameError;
+use crate::pusher::channel_name::{ChannelName, NameError};
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::socket_id::SocketId;
+use crate::slot::Slot;
 use crate::ws::violation::Violation;
 use cluster::{Cluster, Here};
 use context::Context;
@@ -131,12 +132,18 @@ impl Shard {
         self.context.now
     }
 
-    /// Makes the key of a channel.
+    /// Makes the key of a channel from a text of a peer.
     ///
     /// # Errors
-    /// When the name is no channel name.
-    pub fn channel_key(&self, app: AppIndex, name: &str) -> Result<ChannelKey, NameError> {
-        self.context.keys.make(app, name)
+    /// When the text is no channel name.
+    pub fn channel_key(&self, app: AppIndex, text: &str) -> Result<ChannelKey, NameError> {
+        self.context.keys.make(app, text)
+    }
+
+    /// Makes the key of a channel from a checked name.
+    #[must_use]
+    pub fn key_of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
+        self.context.keys.of(app, name)
     }
 
     /// See `Local::open`.
@@ -175,7 +182,7 @@ impl Shard {
 
     /// See `Local::message_size_max`.
     #[must_use]
-    pub fn message_size_max(&self, slot: u32) -> usize {
+    pub fn message_size_max(&self, slot: Slot) -> usize {
         self.local.message_size_max(&self.context, slot)
     }
 
@@ -359,14 +366,14 @@ impl Shard {
 
     /// The client has sent a close frame, and is answered with one. Its subscriptions end at once; its socket ends when
     /// the frame was sent.
-    pub fn close_frame(&mut self, slot: u32, code: u16, reason: &str) {
+    pub fn close_frame(&mut self, slot: Slot, code: u16, reason: &str) {
         let why = ConnectionEnd::ClientClose;
         self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
         self.take_own_mail();
     }
 
     /// See `Local::close_violating`.
-    pub fn close_violating(&mut self, slot: u32, violation: Violation) {
+    pub fn close_violating(&mut self, slot: Slot, violation: Violation) {
         self.local.close_violating(&self.context, &mut self.outbox, slot, violation);
         self.take_own_mail();
     }
@@ -381,7 +388,7 @@ impl Shard {
     /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them.
     /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` returns the
     /// memory of a slot's incomplete input.
-    pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(usize) -> usize) {
+    pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(Slot) -> usize) {
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
         self.take_own_mail();
     }
@@ -396,7 +403,7 @@ impl Shard {
     /// answer says the same already.
     pub fn note_refusal(
         &mut self,
-        slot: u32,
+        slot: Slot,
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Option<String> {

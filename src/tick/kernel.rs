@@ -11,12 +11,13 @@ use core::net::SocketAddr;
 
 use crate::mailbox::Doorbell;
 use crate::shard::ConnectionKey;
+use crate::slot::Slot;
 use crate::tls::socket::SecureChannel;
 
 /// A connection that speaks HTTP, by its slot among those of its core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
-    pub slot: u32,
+    pub slot: Slot,
     pub generation: u32,
 }
 
@@ -126,8 +127,8 @@ pub trait Kernel {
     /// Reports once that the socket takes bytes again.
     fn watch_writable(&mut self, socket: &Self::Socket, watched: Watched);
 
-    /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one. `writable_too`: a
-    /// `watch_writable` may not have reported yet.
+    /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one.
+    /// `writable_too`: a `watch_writable` may not have reported yet.
     fn unwatch(&mut self, socket: &Self::Socket, watched: Watched, writable_too: bool);
 
     /// Reports each ring of this core's doorbell, until a report without `more`. An earlier ring is reported too.

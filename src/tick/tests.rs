@@ -7,6 +7,7 @@ use super::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Watched
 use super::*;
 use crate::admission::overload::Overload;
 use crate::app::{App, AppIndex, Apps, sample};
+use crate::buffer::FrameBytes;
 use crate::counters::{RefusalCounters, Refused};
 use crate::limits;
 use crate::mailbox::{Doorbell, mesh};
@@ -146,6 +147,18 @@ fn a_connection_stays_when_the_kernel_reports_as_many_bytes_as_it_was_given() {
     tick(&mut core);
     assert!(core.shard.get(key).is_some());
     assert!(core.shard.send_queue(key.slot).unwrap().is_empty());
+}
+
+#[test]
+fn connections_that_a_flush_leaves_for_the_next_tick_are_a_gauge_with_a_peak() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    (0..limits::FLUSHES_PER_TICK_MAX + 3).for_each(|_| _ = open(&mut core));
+    let metrics = core.shard.metrics().clone();
+    for expected in [(3, 3), (0, 3)] {
+        tick(&mut core);
+        core.note_gauges();
+        assert_eq!((metrics.flush_waiting.get(), metrics.flush_waiting_max.get()), expected);
+    }
 }
 
 /// Sessions become connections within a tick, in slots that others have left in it.

@@ -1,6 +1,8 @@
-//! Accepted events as lines of JSON on standard output, for `--print-events json`: a test double for the test suite of
-//! an app. One object a line: `app_id`, `event`, `data` and `channel` as published, and `socket_id` where one was left
-//! out.
+//! Accepted events as lines of JSON on standard output, for `--print-events json`.
+//!
+//! It is a test double for the test suite of an app. One object a line: `app_id`, `event`, `data` and `channel` as
+//! published, and `socket_id` where one was left out. Limit: none of its own; `output/lane.rs` bounds the text that
+//! waits.
 
 use crate::pusher::json;
 use crate::tick::http::Printed;
@@ -25,6 +27,7 @@ pub(super) fn line(app_id: &str, event: &Printed) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pusher::channel_name::ChannelName;
     use crate::pusher::socket_id::SocketId;
 
     #[test]
@@ -32,7 +35,7 @@ mod tests {
         let text = "{\"event\":\"e\",\"data\":\"{\\\"a\\\":1}\",\"channel\":\"c\"}";
         let event = Printed {
             app: crate::app::AppIndex(0),
-            channel: "c".into(),
+            channel: ChannelName::parse("c").unwrap(),
             frame: frame::encode_text(text.as_bytes()).into(),
             except: SocketId::parse("1.2"),
         };

@@ -1,4 +1,8 @@
-//! What holds in the cluster's state between two calls: see `shard/invariants.rs`. PURE.
+//! What holds of the cluster side between two calls: see `shard/invariants.rs`. PURE.
+//!
+//! Walks over all topics, nodes and leaves, so its cost is that of the whole state. Only tests, the simulator and debug
+//! builds call it. Checks that each queue names topics that are there, once, and that sums of bytes are the sums of
+//! their parts.
 
 use hashbrown::HashSet;
 
@@ -24,6 +28,9 @@ impl Cluster {
         let waiting: HashSet<(&ChannelKey, u32)> =
             self.waiting.iter().map(|(_, channel, ticket)| (channel, *ticket)).collect();
         let mut unsent_count = 0;
+        let mails = self.topics.values().filter_map(|topic| topic.waiting.as_ref());
+        let mails: usize = mails.map(|wait| wait.mails.len()).sum();
+        ensure!(mails == self.mail_held, "{mails} mails are held, not {}", self.mail_held);
         for (channel, topic) in &self.topics {
             let name = channel.name();
             if let Some(ticket) = topic.unsent {

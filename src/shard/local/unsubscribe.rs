@@ -1,4 +1,13 @@
-//! How a connection leaves a channel: what it withdraws, and what the home is sent.
+//! How a connection leaves a channel: what it withdraws here, and what the home is sent. PURE.
+//!
+//! A connection leaves by a request of its client, by a command of the backend (`access.rs`), or because it ends; each
+//! of them calls `leave` for each subscription. When the last subscriber of this core has left, the home is sent a
+//! `Disinterest`. A subscription that the home has not answered leaves at once here, and a late answer finds no
+//! subscription with its ticket. In a cluster the home is asked to withdraw it, because its answer may wait for Redis.
+//!
+//! Invariant: both ends of a subscription name each other's place (`channel_table.rs`), so the last entry of a list
+//! that fills a gap is given its new position. Cost: constant for each channel. Limit: none of its own; a connection
+//! has so many subscriptions as it has room for (`memory.rs`).
 
 use super::Local;
 use super::connection::{ConnectionKey, SubscriptionState};
@@ -7,6 +16,8 @@ use crate::pusher::inbound::UserId;
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 use crate::shard::outbox::{Observation, Outbox};
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 
 impl Local {
     /// No answer, no error when there was no subscription (docs/PROTOCOL.md rule 30).
@@ -31,7 +42,7 @@ impl Local {
     }
 
     /// Ends the subscription at this place of the connection's list; the one way out of a channel.
-    pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: u32, at: usize) {
+    pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: Slot, at: usize) {
         let connection = &mut self.connections[slot];
         let Some(left) = connection.remove_subscription(at) else { return };
         if let Some(moved) = connection.subscriptions.get(at)
@@ -58,7 +69,7 @@ impl Local {
         self.drop_if_unused(context, out, left.channel);
     }
 
-    fn observe_leave(&self, out: &mut Outbox, slot: u32, index: u32) {
+    fn observe_leave(&self, out: &mut Outbox, slot: Slot, index: ChannelSlot) {
         out.observe(|| {
             let connection = &self.connections[slot];
             let (app, socket_id) = (connection.app, connection.socket_id);
@@ -72,8 +83,8 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
-        index: u32,
+        slot: Slot,
+        index: ChannelSlot,
         ticket: u32,
     ) {
         debug_assert!(self.channels[index].pending > 0, "its request is unanswered");
@@ -84,7 +95,7 @@ impl Local {
         out.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
     }
 
-    fn remove_subscriber(&mut self, context: &Context, index: u32, position: usize) {
+    fn remove_subscriber(&mut self, context: &Context, index: ChannelSlot, position: usize) {
         let (metrics, kind) = self.subscription_metrics(index);
         metrics.unsubscriptions[kind].add(1);
         metrics.subscribers[kind].sub(1);
@@ -107,7 +118,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        index: u32,
+        index: ChannelSlot,
         member: UserId,
     ) {
         let channel = self.channels[index].key.clone();
@@ -117,7 +128,12 @@ impl Local {
     }
 
     /// Drops a channel that nobody here is in or waits for, and sends its home a `Disinterest`.
-    pub(super) fn drop_if_unused(&mut self, context: &Context, out: &mut Outbox, index: u32) {
+    pub(super) fn drop_if_unused(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        index: ChannelSlot,
+    ) {
         let local = &self.channels[index];
         if !local.subscribers.is_empty() || local.pending > 0 {
             return;

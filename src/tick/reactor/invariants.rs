@@ -1,10 +1,14 @@
-//! What holds of sockets and their queues between two ticks. The simulator and debug builds check it.
+//! What holds of sockets and their queues between two ticks. PURE.
+//!
+//! Walks over all sockets of a core. Only tests, the simulator and debug builds call it. Checks that each connection
+//! has its socket, and that a socket is queued to be read exactly once, or not at all.
 
 use std::collections::HashSet;
 
 use super::Reactor;
 use super::queued::Queued;
 use crate::shard::Shard;
+use crate::slot::Slot;
 use crate::tick::kernel::Kernel;
 
 impl<K: Kernel> Reactor<K> {
@@ -28,7 +32,7 @@ impl<K: Kernel> Reactor<K> {
                 return Err(format!("{key:?} is queued twice"));
             }
         }
-        for (slot, socket) in (0_u32..).zip(sockets) {
+        for (slot, socket) in (0..).map(Slot::new).zip(sockets) {
             let is_queued = socket.queued != Queued::No;
             if socket.descriptor.is_some() && is_queued != queued.contains(&slot) {
                 return Err(format!(

@@ -1,8 +1,9 @@
 //! The kernel over one io_uring, in whose wait the worker parks. [unsafe island]
 //!
-//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that never waits, ASYNC_CANCEL. What
-//! is pushed waits in the submission queue for the next `submit`, `park` or batch of sends. Reading, accepting and
-//! batches of one or two sends are ordinary system calls, because the ring costs more than it saves there.
+//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that
+//! never waits, ASYNC_CANCEL. What is pushed waits in the submission queue for the next `submit`, `park` or batch of
+//! sends. Reading, accepting and batches of one or two sends are ordinary system calls, because the ring costs more
+//! than it saves there.
 //!
 //! Kernel floor: Linux 5.19. NODROP is of 5.5, EXT_ARG of 5.11, multishot POLL_ADD of 5.13, CQE_SKIP_SUCCESS of 5.17,
 //! SUBMIT_ALL of 5.18, COOP_TASKRUN with TASKRUN_FLAG and the cancellation of all requests of one token of 5.19.
@@ -12,6 +13,10 @@
 //! With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. With
 //! it the ring also belongs to the thread that created it. No thread may poll its descriptor: Linux 6.18 loses wake-ups
 //! then.
+//!
+//! Limits: `limits::RING_ENTRIES` submissions, `limits::RING_COMPLETIONS` completions; a full submission queue is
+//! submitted at once. `early` has completions that were taken out before `reap`, to make room in the ring; a watch that
+//! ended has one, and is not armed again before `reap`.
 #![allow(
     unsafe_code,
     reason = "requests of the ring refer to memory and descriptors by raw values"
@@ -23,7 +28,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 
-use super::{OWN_KINDS, PARK_MS_MAX, RingSize, pack, pack_parts, unpack, unpack_parts};
+use super::{OWN_KINDS, PARK_MS_MAX, pack, pack_parts, unpack, unpack_parts};
 use crate::limits;
 use crate::mailbox::Doorbell;
 use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
@@ -111,80 +116,7 @@ impl Completion {
         Some((index as usize, sent))
     }
 }
-
-fn build(entries: u32, completions: u32, deferred: bool) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.setup_cqsize(completions).setup_submit_all().setup_taskrun_flag();
-    match deferred {
-        true => builder.setup_single_issuer().setup_defer_taskrun(),
-        false => builder.setup_coop_taskrun(),
-    };
-    builder.build(entries)
-}
-
 impl Uring {
-    /// Call it on the thread that uses the ring.
-    ///
-    /// # Errors
-    /// If the kernel refuses the ring or lacks a needed feature.
-    pub fn new(clock: Clock, size: RingSize) -> io::Result<Self> {
-        let (entries, completions) = (limits::RING_ENTRIES, size.completions());
-        match build(entries, completions, true) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                Self::over(build(entries, completions, false)?, clock)
-            }
-            ring => Self::over(ring?, clock),
-        }
-    }
-
-    /// `new`, with a small ring where the locked memory that is left has no room for a large one: other processes of
-    /// the user share it.
-    ///
-    /// # Errors
-    /// As `new`.
-    pub fn that_fits(clock: Clock, size: RingSize) -> io::Result<Self> {
-        match Self::new(clock, size) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                Self::new(clock, RingSize::Small)
-            }
-            ring => ring,
-        }
-    }
-
-    /// As on kernels older than 6.1: without DEFER_TASKRUN, for tests of both ways on one kernel.
-    ///
-    /// # Errors
-    /// As `new`.
-    pub fn cooperative(clock: Clock, size: RingSize) -> io::Result<Self> {
-        Self::over(build(limits::RING_ENTRIES, size.completions(), false)?, clock)
-    }
-
-    fn over(ring: IoUring, clock: Clock) -> io::Result<Self> {
-        let features = ring.params();
-        // NODROP: completions that find no room wait in the kernel. EXT_ARG: a wait has a time limit. CQE_SKIP: a send
-        // that succeeds posts nothing.
-        let suffice = features.is_feature_nodrop()
-            && features.is_feature_ext_arg()
-            && features.is_feature_skip_cqe_on_success();
-        if !suffice {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        let mut wait_flags = EnterFlags::GETEVENTS;
-        if features.is_feature_no_iowait() {
-            wait_flags |= EnterFlags::NO_IOWAIT;
-        }
-        Ok(Self {
-            ring,
-            early: Vec::new(),
-            clock,
-            lost: false,
-            dropped: 0,
-            wait_flags,
-            #[cfg(test)]
-            faults: std::collections::VecDeque::new(),
-        })
-    }
-
     fn watch_input(&mut self, descriptor: BorrowedFd<'_>, token: Token, goes_on: bool) {
         let mask = u32::try_from(libc::POLLIN | libc::POLLRDHUP).unwrap_or_default();
         let poll = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), mask).multi(goes_on);
@@ -502,5 +434,6 @@ fn pause() {
 }
 
 mod prove;
+mod setup;
 #[cfg(test)]
 mod tests;

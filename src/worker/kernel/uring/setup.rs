@@ -1,0 +1,87 @@
+//! How a ring is made: its flags, its size, and what the kernel must have.
+//!
+//! DEFER_TASKRUN is tried first, and left out where the kernel does not know it (before Linux 6.1). Limits: the entries
+//! and completions of `limits.rs`, which are locked memory.
+
+use std::io;
+
+use io_uring::{EnterFlags, IoUring};
+
+use super::Uring;
+use crate::limits;
+use crate::worker::kernel::RingSize;
+use crate::worker::time::Clock;
+
+pub(super) fn build(entries: u32, completions: u32, deferred: bool) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(completions).setup_submit_all().setup_taskrun_flag();
+    match deferred {
+        true => builder.setup_single_issuer().setup_defer_taskrun(),
+        false => builder.setup_coop_taskrun(),
+    };
+    builder.build(entries)
+}
+
+impl Uring {
+    /// Call it on the thread that uses the ring.
+    ///
+    /// # Errors
+    /// If the kernel refuses the ring or lacks a needed feature.
+    pub fn new(clock: Clock, size: RingSize) -> io::Result<Self> {
+        let (entries, completions) = (limits::RING_ENTRIES, size.completions());
+        match build(entries, completions, true) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Self::over(build(entries, completions, false)?, clock)
+            }
+            ring => Self::over(ring?, clock),
+        }
+    }
+
+    /// `new`, with a small ring where the locked memory that is left has no room for a large one: other processes of
+    /// the user share it.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn that_fits(clock: Clock, size: RingSize) -> io::Result<Self> {
+        match Self::new(clock, size) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                Self::new(clock, RingSize::Small)
+            }
+            ring => ring,
+        }
+    }
+
+    /// As on kernels older than 6.1: without DEFER_TASKRUN, for tests of both ways on one kernel.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn cooperative(clock: Clock, size: RingSize) -> io::Result<Self> {
+        Self::over(build(limits::RING_ENTRIES, size.completions(), false)?, clock)
+    }
+
+    pub(super) fn over(ring: IoUring, clock: Clock) -> io::Result<Self> {
+        let features = ring.params();
+        // NODROP: completions that find no room wait in the kernel. EXT_ARG: a wait has a time limit. CQE_SKIP: a send
+        // that succeeds posts nothing.
+        let suffice = features.is_feature_nodrop()
+            && features.is_feature_ext_arg()
+            && features.is_feature_skip_cqe_on_success();
+        if !suffice {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut wait_flags = EnterFlags::GETEVENTS;
+        if features.is_feature_no_iowait() {
+            wait_flags |= EnterFlags::NO_IOWAIT;
+        }
+        Ok(Self {
+            ring,
+            early: Vec::new(),
+            clock,
+            lost: false,
+            dropped: 0,
+            wait_flags,
+            #[cfg(test)]
+            faults: std::collections::VecDeque::new(),
+        })
+    }
+}
