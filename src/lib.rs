@@ -27,7 +27,7 @@
 //! | 1 | `wheel` | PURE: deadlines by the second |
 //! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
 //! | 1 | `metrics` | what one core counts: values that one thread writes and others read |
-//! | 0 | `app` `buffer` `clock` `counters` `latest` `limits` `listed` `phase` `text` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `latest` `limits` `listed` `phase` `slot` `text` | values |
 #![deny(unsafe_code)]
 // Tests unwrap what they have just made.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::let_underscore_must_use))]
@@ -42,6 +42,7 @@ mod counters;
 mod latest;
 pub mod limits;
 mod phase;
+pub mod slot;
 mod text;
 
 pub mod cause;

@@ -38,7 +38,7 @@ const RANKS: &[(u8, &[&str])] = &[
             "proxy_header",
         ],
     ),
-    (0, &["app", "buffer", "clock", "counters", "latest", "limits", "listed", "phase", "text"]),
+    (0, &["app", "buffer", "clock", "counters", "latest", "limits", "listed", "phase", "slot", "text"]),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.
@@ -61,7 +61,7 @@ const PANICS: &[(&str, usize, &str)] = &[
     ("src/pusher/socket_id.rs", 1, "both numbers are the worker's own"),
     ("src/server/client/socket.rs", 1, "a command, not the server: no random numbers"),
     ("src/server/generated.rs", 1, "at the start: no random numbers"),
-    ("src/shard/slots.rs", 1, "2^32 channels take over 1 TB, and DESCRIPTORS_MAX is below 2^32 connections"),
+    ("src/slot.rs", 1, "2^32 channels take over 1 TB, and DESCRIPTORS_MAX is below 2^32 connections"),
     ("src/shard/mod.rs", 1, "the worker's own numbers"),
     ("src/worker/kernel/uring.rs", 2, "on purpose: the ring is broken, or has had no memory for a second"),
     ("src/worker/time.rs", 1, "on purpose: without random numbers socket ids could be guessed"),

@@ -11,6 +11,7 @@ use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::app::PerSecond;
+use crate::slot::Slot;
 
 /// A client's address as a number: IPv4 as it is, IPv6 by its first 64 bits, which is what one customer gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -162,11 +163,11 @@ pub struct AddressSlots(Vec<u32>);
 
 impl AddressSlots {
     #[expect(clippy::needless_pass_by_value, reason = "from here on the slot has the place")]
-    pub fn put(&mut self, slot: u32, address_slot: AddressSlot) {
+    pub fn put(&mut self, slot: Slot, address_slot: AddressSlot) {
         if address_slot == AddressSlot::NONE {
             return;
         }
-        let slot = slot as usize;
+        let slot = slot.index();
         if self.0.len() <= slot {
             self.0.resize(slot + 1, AddressSlot::NONE.0);
         }
@@ -178,12 +179,12 @@ impl AddressSlots {
         self.0[slot] = address_slot.0;
     }
 
-    pub fn get(&self, slot: u32) -> AddressSlot {
-        AddressSlot(self.0.get(slot as usize).copied().unwrap_or(AddressSlot::NONE.0))
+    pub fn get(&self, slot: Slot) -> AddressSlot {
+        AddressSlot(self.0.get(slot.index()).copied().unwrap_or(AddressSlot::NONE.0))
     }
 
-    pub fn take(&mut self, slot: u32) -> AddressSlot {
-        self.0.get_mut(slot as usize).map_or(AddressSlot::NONE, |address_slot| {
+    pub fn take(&mut self, slot: Slot) -> AddressSlot {
+        self.0.get_mut(slot.index()).map_or(AddressSlot::NONE, |address_slot| {
             AddressSlot(std::mem::replace(address_slot, AddressSlot::NONE.0))
         })
     }
@@ -432,12 +433,12 @@ mod tests {
     #[test]
     fn places_of_slots() {
         let mut address_slots = AddressSlots::default();
-        assert_eq!(address_slots.take(9), AddressSlot::NONE);
-        address_slots.put(4, AddressSlot::NONE);
+        assert_eq!(address_slots.take(Slot::new(9)), AddressSlot::NONE);
+        address_slots.put(Slot::new(4), AddressSlot::NONE);
         assert!(address_slots.0.is_empty(), "nothing is kept while the option is off");
-        address_slots.put(4, AddressSlot(17));
-        assert_eq!(address_slots.take(3), AddressSlot::NONE);
-        assert_eq!(address_slots.take(4), AddressSlot(17));
-        assert_eq!(address_slots.take(4), AddressSlot::NONE);
+        address_slots.put(Slot::new(4), AddressSlot(17));
+        assert_eq!(address_slots.take(Slot::new(3)), AddressSlot::NONE);
+        assert_eq!(address_slots.take(Slot::new(4)), AddressSlot(17));
+        assert_eq!(address_slots.take(Slot::new(4)), AddressSlot::NONE);
     }
 }

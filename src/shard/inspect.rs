@@ -6,6 +6,8 @@
 //! it is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
 //! What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 use std::sync::Arc;
 
 use super::{Connection, ConnectionKey, NodeId, Shard};
@@ -232,8 +234,8 @@ impl Shard {
 
     fn inspect_channels(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         let table = &self.local.channels;
-        let Some(slice) = inspector.slice(table.end()) else { return true };
-        for channel in slice.filter_map(|slot| table.get(slot)) {
+        let Some(slice) = inspector.slice(table.end().number()) else { return true };
+        for channel in slice.filter_map(|slot| table.get(ChannelSlot::new(slot))) {
             let key = &channel.key;
             let is_asked = key.app() == app && !channel.subscribers.is_empty();
             if is_asked && key.name().contains(contains) {
@@ -247,8 +249,8 @@ impl Shard {
 
     fn inspect_homes(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         let table = &self.home.channels;
-        let Some(slice) = inspector.slice(table.end()) else { return true };
-        for home in slice.filter_map(|index| table.find_at(index)) {
+        let Some(slice) = inspector.slice(table.end().number()) else { return true };
+        for home in slice.filter_map(|slot| table.find_at(ChannelSlot::new(slot))) {
             let (key, users) = (home.key(), home.user_count());
             if users > 0 && key.app() == app && key.name().contains(contains) {
                 let users = u32::try_from(users).unwrap_or(u32::MAX);
@@ -293,8 +295,9 @@ impl Shard {
         contains: &str,
     ) -> bool {
         let table = &self.local.connections;
-        let Some(slice) = inspector.slice(table.end()) else { return true };
-        for (slot, found) in slice.filter_map(|slot| Some((slot, table.get(slot)?))) {
+        let Some(slice) = inspector.slice(table.end().number()) else { return true };
+        for (slot, found) in slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)))
+        {
             if !found.counted || app.is_some_and(|app| app != found.app) {
                 continue;
             }
@@ -316,8 +319,8 @@ impl Shard {
         socket_id: SocketId,
     ) -> Option<Result<ConnectionKey, ()>> {
         let table = &self.local.connections;
-        let Some(slice) = inspector.slice(table.end()) else { return Some(Err(())) };
-        let mut each = slice.filter_map(|slot| Some((slot, table.get(slot)?)));
+        let Some(slice) = inspector.slice(table.end().number()) else { return Some(Err(())) };
+        let mut each = slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)));
         let (slot, found) = each.find(|(_, one)| one.counted && one.socket_id == socket_id)?;
         Some(Ok(ConnectionKey { slot, generation: found.generation }))
     }
@@ -343,7 +346,7 @@ impl Shard {
         Some(self.context.now_seconds.saturating_sub(opened))
     }
 
-    fn row(&self, slot: u32, found: &Connection) -> ConnectionRow {
+    fn row(&self, slot: Slot, found: &Connection) -> ConnectionRow {
         let now = self.context.now_seconds;
         ConnectionRow {
             key: ConnectionKey { slot, generation: found.generation },

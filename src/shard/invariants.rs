@@ -5,6 +5,7 @@
 
 use super::{SendQueue, Shard};
 use crate::metrics::Tally;
+use crate::slot::Slot;
 
 /// Ends the check with a text when a condition does not hold.
 macro_rules! ensure {
@@ -21,7 +22,7 @@ impl Shard {
     ///
     /// # Errors
     /// What does not hold.
-    pub fn check_invariants(&self, flushing: &[u32]) -> Result<(), String> {
+    pub fn check_invariants(&self, flushing: &[Slot]) -> Result<(), String> {
         ensure!(self.outbox.own.is_empty(), "mail of the shard to itself is left");
         self.local.check_invariants(&self.context, &self.outbox, flushing)?;
         self.home.check_invariants()?;

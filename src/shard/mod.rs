@@ -68,6 +68,7 @@ use crate::metrics::{ConnectionEnd, CoreMetrics};
 use crate::pusher::channel_name::NameError;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::socket_id::SocketId;
+use crate::slot::Slot;
 use crate::ws::violation::Violation;
 use cluster::{Cluster, Here};
 use context::Context;
@@ -175,7 +176,7 @@ impl Shard {
 
     /// See `Local::message_size_max`.
     #[must_use]
-    pub fn message_size_max(&self, slot: u32) -> usize {
+    pub fn message_size_max(&self, slot: Slot) -> usize {
         self.local.message_size_max(&self.context, slot)
     }
 
@@ -359,14 +360,14 @@ impl Shard {
 
     /// The client has sent a close frame, and is answered with one. Its subscriptions end at once; its socket ends when
     /// the frame was sent.
-    pub fn close_frame(&mut self, slot: u32, code: u16, reason: &str) {
+    pub fn close_frame(&mut self, slot: Slot, code: u16, reason: &str) {
         let why = ConnectionEnd::ClientClose;
         self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
         self.take_own_mail();
     }
 
     /// See `Local::close_violating`.
-    pub fn close_violating(&mut self, slot: u32, violation: Violation) {
+    pub fn close_violating(&mut self, slot: Slot, violation: Violation) {
         self.local.close_violating(&self.context, &mut self.outbox, slot, violation);
         self.take_own_mail();
     }
@@ -381,7 +382,7 @@ impl Shard {
     /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them.
     /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` returns the
     /// memory of a slot's incomplete input.
-    pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(usize) -> usize) {
+    pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(Slot) -> usize) {
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
         self.take_own_mail();
     }
@@ -396,7 +397,7 @@ impl Shard {
     /// answer says the same already.
     pub fn note_refusal(
         &mut self,
-        slot: u32,
+        slot: Slot,
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Option<String> {

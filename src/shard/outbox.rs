@@ -21,6 +21,7 @@ use crate::counters::RefusalTally;
 use crate::metrics::ConnectionEnd;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::WebhookEvent;
+use crate::slot::Slot;
 use crate::text::shown;
 
 /// What came back for a question this core asked.
@@ -67,7 +68,7 @@ pub struct Outbox {
     /// cores sent before comes before.
     pub mails: Vec<(u16, Mail)>,
     /// Slots with something to send; each at most once (`Connection::dirty`).
-    pub dirty: Vec<u32>,
+    pub dirty: Vec<Slot>,
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<GatherAnswer>,
@@ -271,7 +272,7 @@ mod tests {
     #[test]
     fn an_outbox_with_an_effect_of_any_kind_is_not_empty() {
         let socket_id = SocketId::make(0, 1, 4_711);
-        let key = ConnectionKey { slot: 0, generation: 1 };
+        let key = ConnectionKey { slot: Slot::FIRST, generation: 1 };
         let refusal = || RefusalNote {
             cause: Cause::Kernel,
             line: String::new(),
@@ -289,7 +290,7 @@ mod tests {
             ("mails", &|outbox| {
                 outbox.mails.push((1, Mail::Answer { id: 1, answer: Answer::Connections(0) }));
             }),
-            ("dirty", &|outbox| outbox.dirty.push(0)),
+            ("dirty", &|outbox| outbox.dirty.push(Slot::new(0))),
             ("closed", &|outbox| outbox.closed.push((key, 4_100))),
             ("answered", &|outbox| outbox.answered.push(GatherAnswer::NodesGone)),
             ("cluster", &|outbox| outbox.cluster.push(reply())),

@@ -8,6 +8,7 @@ use super::Shard;
 use super::local::connection::ConnectionKey;
 use super::local::delivery::AfterSend;
 use super::local::send_queue::SendQueue;
+use crate::slot::Slot;
 
 impl Shard {
     /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that have changed.
@@ -19,24 +20,24 @@ impl Shard {
 
     /// See `Local::take_dirty`.
     #[inline]
-    pub fn take_dirty(&mut self, slot: u32) -> Option<u32> {
+    pub fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
         self.local.take_dirty(slot)
     }
 
     #[must_use]
     #[inline]
-    pub fn send_queue(&self, slot: u32) -> Option<&SendQueue> {
+    pub fn send_queue(&self, slot: Slot) -> Option<&SendQueue> {
         self.local.send_queue(slot)
     }
 
     /// See `Local::sent`.
     #[inline]
-    pub fn sent(&mut self, slot: u32, count: usize, blocked: bool) -> AfterSend {
+    pub fn sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
         self.local.sent(&self.context, &mut self.outbox, slot, count, blocked)
     }
 
     /// The connection has something to send that is not in its send queue: it takes part in the next flush.
-    pub fn wake(&mut self, slot: u32) {
+    pub fn wake(&mut self, slot: Slot) {
         self.local.wake(&mut self.outbox, slot);
     }
 
@@ -46,7 +47,7 @@ impl Shard {
     }
 
     /// See `Local::unblock`.
-    pub fn unblock(&mut self, slot: u32) {
+    pub fn unblock(&mut self, slot: Slot) {
         self.local.unblock(&mut self.outbox, slot);
     }
 

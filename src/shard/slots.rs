@@ -1,10 +1,12 @@
 //! Tables of a shard by slot: connections, and the channels of either side. PURE.
 //!
-//! A slot is a number of 32 bits that names an entry while it is there, and another one afterwards. Who keeps a slot
-//! longer than a call keeps a generation, or the channel's key, beside it. Indexing with a slot that is free panics;
-//! `get` does not.
-//! Limits: 2^32 - 1 entries, which no core has memory for. What bounds the entries is with each table.
+//! A slot names an entry while it is there, and another one afterwards. Code that keeps a slot longer than a call keeps
+//! a generation, or the channel's key, beside it. Slots of connections (`Slot`) and of channels (`ChannelSlot`) have
+//! types of their own, because a subscription names both. Indexing with a slot that is free panics; `get` does not.
+//!
+//! Limit: 2^32 - 1 entries, which no core has memory for. What bounds the entries is with each table.
 
+use std::fmt;
 use std::ops::{Index, IndexMut};
 
 use hashbrown::HashTable;
@@ -12,41 +14,41 @@ use slab::Slab;
 
 use super::channel_key::ChannelKey;
 use crate::app::AppIndex;
+use crate::slot::Slot;
 
-/// A slab whose slots are numbers of 32 bits.
+/// A slab that is indexed by `Slot`.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
     slab: Slab<T>,
     /// All slots that were ever in use are below it.
-    end: u32,
+    end: Slot,
 }
 
 impl<T> Slots<T> {
     /// `reserved` entries find room without moving: address space, not memory.
     pub(super) fn new(reserved: usize) -> Self {
-        Self { slab: Slab::with_capacity(reserved), end: 0 }
+        Self { slab: Slab::with_capacity(reserved), end: Slot::FIRST }
     }
 
-    pub(super) fn insert(&mut self, value: T) -> u32 {
-        let slot = number(self.slab.insert(value));
-        assert!(slot != u32::MAX, "a core has fewer than 2^32 entries of a kind");
-        self.end = self.end.max(slot + 1);
+    pub(super) fn insert(&mut self, value: T) -> Slot {
+        let slot = Slot::of(self.slab.insert(value));
+        self.end = self.end.max(slot.next());
         slot
     }
 
     #[inline]
-    pub(super) fn get(&self, slot: u32) -> Option<&T> {
-        self.slab.get(slot as usize)
+    pub(super) fn get(&self, slot: Slot) -> Option<&T> {
+        self.slab.get(slot.index())
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.slab.get_mut(slot as usize)
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        self.slab.get_mut(slot.index())
     }
 
     /// Frees a slot in use.
-    pub(super) fn remove(&mut self, slot: u32) -> T {
-        self.slab.remove(slot as usize)
+    pub(super) fn remove(&mut self, slot: Slot) -> T {
+        self.slab.remove(slot.index())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -54,35 +56,50 @@ impl<T> Slots<T> {
     }
 
     /// All entries are below this slot. It does not become less.
-    pub(super) fn end(&self) -> u32 {
+    pub(super) fn end(&self) -> Slot {
         self.end
     }
 
     /// All entries with their slots.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.slab.iter().map(|(slot, value)| (number(slot), value))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
+        self.slab.iter().map(|(slot, value)| (Slot::of(slot), value))
     }
 }
 
-impl<T> Index<u32> for Slots<T> {
+impl<T> Index<Slot> for Slots<T> {
     type Output = T;
 
     #[inline]
-    fn index(&self, slot: u32) -> &T {
-        &self.slab[slot as usize]
+    fn index(&self, slot: Slot) -> &T {
+        &self.slab[slot.index()]
     }
 }
 
-impl<T> IndexMut<u32> for Slots<T> {
+impl<T> IndexMut<Slot> for Slots<T> {
     #[inline]
-    fn index_mut(&mut self, slot: u32) -> &mut T {
-        &mut self.slab[slot as usize]
+    fn index_mut(&mut self, slot: Slot) -> &mut T {
+        &mut self.slab[slot.index()]
     }
 }
 
-/// `insert` admits no slot that does not fit.
-fn number(slot: usize) -> u32 {
-    u32::try_from(slot).unwrap_or(u32::MAX)
+/// The place of a channel in the table of its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ChannelSlot(Slot);
+
+impl ChannelSlot {
+    pub(super) const fn new(number: u32) -> Self {
+        Self(Slot::new(number))
+    }
+
+    pub(super) const fn number(self) -> u32 {
+        self.0.number()
+    }
+}
+
+impl fmt::Display for ChannelSlot {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
 }
 
 /// A channel's entry.
@@ -95,7 +112,7 @@ pub(super) trait Keyed {
 pub(super) struct KeyedSlots<T> {
     /// One index for each app, grown as apps get channels: a listing of an app's channels must not cost what the
     /// channels of all other apps are. Each channel is in one index, so this takes no more memory than one for all.
-    by_app: Vec<HashTable<u32>>,
+    by_app: Vec<HashTable<ChannelSlot>>,
     slots: Slots<T>,
 }
 
@@ -105,38 +122,38 @@ impl<T: Keyed> KeyedSlots<T> {
         Self { by_app: Vec::new(), slots: Slots::new(reserved) }
     }
 
-    pub(super) fn find(&self, hash: u64, app: AppIndex, name: &str) -> Option<u32> {
-        let matches = |slot: &u32| {
-            let key = self.slots[*slot].key();
+    pub(super) fn find(&self, hash: u64, app: AppIndex, name: &str) -> Option<ChannelSlot> {
+        let matches = |slot: &ChannelSlot| {
+            let key = self.slots[slot.0].key();
             key.hash() == hash && key.name() == name
         };
         self.by_app.get(usize::from(app.0))?.find(hash, matches).copied()
     }
 
-    pub(super) fn find_key(&self, key: &ChannelKey) -> Option<u32> {
+    pub(super) fn find_key(&self, key: &ChannelKey) -> Option<ChannelSlot> {
         self.find(key.hash(), key.app(), key.name())
     }
 
     /// Adds a channel that is not there yet.
-    pub(super) fn insert(&mut self, channel: T) -> u32 {
+    pub(super) fn insert(&mut self, channel: T) -> ChannelSlot {
         debug_assert!(self.find_key(channel.key()).is_none(), "a channel is in the table once");
         let (hash, app) = (channel.key().hash(), channel.key().app());
-        let slot = self.slots.insert(channel);
+        let slot = ChannelSlot(self.slots.insert(channel));
         let slots = &self.slots;
         index_of_app(&mut self.by_app, app)
-            .insert_unique(hash, slot, |slot| slots[*slot].key().hash());
+            .insert_unique(hash, slot, |slot| slots[slot.0].key().hash());
         slot
     }
 
     /// Takes a channel out of the table and of its app's index. An index that has become far too large is made
     /// smaller: a listing looks at all its places, and an app that had a million channels for a minute would pay for
     /// them for ever.
-    pub(super) fn remove(&mut self, slot: u32) -> T {
+    pub(super) fn remove(&mut self, slot: ChannelSlot) -> T {
         /// Rehashing what is left is paid for by the removals before it, of which there were at least seven times as
         /// many.
         const SPARSE: usize = 8;
         const CAPACITY_KEPT: usize = 1024;
-        let channel = self.slots.remove(slot);
+        let channel = self.slots.remove(slot.0);
         let key = channel.key();
         let index = index_of_app(&mut self.by_app, key.app());
         if let Ok(entry) = index.find_entry(key.hash(), |found| *found == slot) {
@@ -144,27 +161,27 @@ impl<T: Keyed> KeyedSlots<T> {
         }
         if index.capacity() > CAPACITY_KEPT && index.len() < index.capacity() / SPARSE {
             let slots = &self.slots;
-            index.shrink_to(2 * index.len(), |slot| slots[*slot].key().hash());
+            index.shrink_to(2 * index.len(), |slot| slots[slot.0].key().hash());
         }
         channel
     }
 
-    pub(super) fn get(&self, slot: u32) -> Option<&T> {
-        self.slots.get(slot)
+    pub(super) fn get(&self, slot: ChannelSlot) -> Option<&T> {
+        self.slots.get(slot.0)
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.slots.get_mut(slot)
+    pub(super) fn get_mut(&mut self, slot: ChannelSlot) -> Option<&mut T> {
+        self.slots.get_mut(slot.0)
     }
 
     /// All channels are below this slot.
-    pub(super) fn end(&self) -> u32 {
-        self.slots.end()
+    pub(super) fn end(&self) -> ChannelSlot {
+        ChannelSlot(self.slots.end())
     }
 
     /// All channels with their slots.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.slots.iter()
+    pub(super) fn entries(&self) -> impl Iterator<Item = (ChannelSlot, &T)> {
+        self.slots.iter().map(|(slot, channel)| (ChannelSlot(slot), channel))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -174,7 +191,7 @@ impl<T: Keyed> KeyedSlots<T> {
     /// The channels of one app, in no order.
     pub(super) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &T> {
         let index = self.by_app.get(usize::from(app.0));
-        index.into_iter().flatten().map(|slot| &self.slots[*slot])
+        index.into_iter().flatten().map(|slot| &self.slots[slot.0])
     }
 
     pub(super) fn len(&self) -> usize {
@@ -187,24 +204,27 @@ impl<T: Keyed> KeyedSlots<T> {
     }
 }
 
-impl<T: Keyed> Index<u32> for KeyedSlots<T> {
+impl<T: Keyed> Index<ChannelSlot> for KeyedSlots<T> {
     type Output = T;
 
     #[inline]
-    fn index(&self, slot: u32) -> &T {
-        &self.slots[slot]
+    fn index(&self, slot: ChannelSlot) -> &T {
+        &self.slots[slot.0]
     }
 }
 
-impl<T: Keyed> IndexMut<u32> for KeyedSlots<T> {
+impl<T: Keyed> IndexMut<ChannelSlot> for KeyedSlots<T> {
     #[inline]
-    fn index_mut(&mut self, slot: u32) -> &mut T {
-        &mut self.slots[slot]
+    fn index_mut(&mut self, slot: ChannelSlot) -> &mut T {
+        &mut self.slots[slot.0]
     }
 }
 
 /// The index of an app, made if it is the app's first channel.
-fn index_of_app(by_app: &mut Vec<HashTable<u32>>, app: AppIndex) -> &mut HashTable<u32> {
+fn index_of_app(
+    by_app: &mut Vec<HashTable<ChannelSlot>>,
+    app: AppIndex,
+) -> &mut HashTable<ChannelSlot> {
     let app = usize::from(app.0);
     if by_app.len() <= app {
         by_app.resize_with(app + 1, HashTable::new);
@@ -246,7 +266,7 @@ mod tests {
     #[test]
     fn an_index_that_was_large_shrinks_and_still_finds_its_entries() {
         let mut table = KeyedSlots::new(0);
-        let slots: Vec<u32> =
+        let slots: Vec<ChannelSlot> =
             (0..20_000).map(|at| table.insert(key(0, &format!("n{at}")))).collect();
         let before = table.by_app[0].capacity();
         slots[10..].iter().for_each(|slot| _ = table.remove(*slot));

@@ -11,17 +11,18 @@ use super::site::Site;
 use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::shard::{AfterSend, Connection, ConnectionKey, Shard};
+use crate::slot::Slot;
 
 /// Storage that is reused from tick to tick.
 #[derive(Default)]
 pub(super) struct Flush {
     /// Slots still to be flushed, oldest first.
-    dirty: Vec<u32>,
+    dirty: Vec<Slot>,
     items: Vec<Item>,
     /// Sessions of the current batch. Their results follow those of `items`.
     answers: Vec<AnswerItem>,
     /// Storage of the connections of one run.
-    slice: Vec<u32>,
+    slice: Vec<Slot>,
     /// Storage of `Sessions::answers`.
     keys: Vec<SessionKey>,
     arena: Vec<u8>,
@@ -98,7 +99,7 @@ impl Flush {
     }
 
     /// Slots that wait for the next tick.
-    pub(super) fn waiting(&self) -> &[u32] {
+    pub(super) fn waiting(&self) -> &[Slot] {
         &self.dirty
     }
 
@@ -107,7 +108,7 @@ impl Flush {
         !self.dirty.is_empty()
     }
 
-    fn gather<K: Kernel>(&mut self, batch: &[u32], shard: &mut Shard, reactor: &mut Reactor<K>) {
+    fn gather<K: Kernel>(&mut self, batch: &[Slot], shard: &mut Shard, reactor: &mut Reactor<K>) {
         self.items.clear();
         self.arena.clear();
         for slot in batch.iter().copied() {
@@ -140,7 +141,7 @@ impl Flush {
         shard: &Shard,
         reactor: &mut Reactor<K>,
     ) {
-        let kept_before = reactor.input_bytes(key.slot as usize);
+        let kept_before = reactor.input_bytes(key.slot);
         let (Some(queue), Some(secure)) =
             (shard.send_queue(key.slot), reactor.secure.get_mut(key.slot))
         else {

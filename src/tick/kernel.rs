@@ -11,12 +11,13 @@ use core::net::SocketAddr;
 
 use crate::mailbox::Doorbell;
 use crate::shard::ConnectionKey;
+use crate::slot::Slot;
 use crate::tls::socket::SecureChannel;
 
 /// A connection that speaks HTTP, by its slot among those of its core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
-    pub slot: u32,
+    pub slot: Slot,
     pub generation: u32,
 }
 

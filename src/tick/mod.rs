@@ -133,7 +133,7 @@ impl<K: Kernel> Core<K> {
         for (key, code) in std::mem::take(&mut self.shard.outbox.closed) {
             tracing::debug!(
                 event = "connection_closing",
-                slot = key.slot,
+                slot = key.slot.number(),
                 code,
                 "connection closing"
             );
@@ -289,7 +289,7 @@ impl<K: Kernel> Core<K> {
     /// Memory of a connection in bytes: its account, its send queue and its incomplete input.
     #[must_use]
     pub fn kept_bytes(&self, key: ConnectionKey) -> usize {
-        self.shard.kept_bytes(key) + self.reactor.input_bytes(key.slot as usize)
+        self.shard.kept_bytes(key) + self.reactor.input_bytes(key.slot)
     }
 
     /// See `Site::publish`.

@@ -34,6 +34,7 @@ use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
+use crate::slot::Slot;
 use crate::tls::RECORD_BYTES_MAX;
 use crate::tls::socket::SecureChannel;
 use crate::ws::reader::Partial;
@@ -80,16 +81,16 @@ type SessionsOf<K> = Sessions<<K as Kernel>::Socket, <K as Kernel>::Channel>;
 pub(super) struct Sockets<S>(Vec<SocketState<S>>);
 
 impl<S> Sockets<S> {
-    pub(super) fn descriptor(&self, slot: u32) -> Option<&S> {
-        self.0.get(slot as usize)?.descriptor.as_ref()
+    pub(super) fn descriptor(&self, slot: Slot) -> Option<&S> {
+        self.0.get(slot.index())?.descriptor.as_ref()
     }
 }
 
 /// A change of the address slot of a connection, by connection slot. In order, because slots are reused.
 #[derive(Debug)]
 pub enum AddressChange {
-    Begun(u32, AddressSlot),
-    Ended(u32),
+    Begun(Slot, AddressSlot),
+    Ended(Slot),
 }
 
 /// Sockets of one worker and the kernel that watches them.
@@ -191,7 +192,7 @@ impl<K: Kernel> Reactor<K> {
         descriptor: K::Socket,
         leftover: &mut [u8],
     ) {
-        let slot = key.slot as usize;
+        let slot = key.slot.index();
         if self.sockets.0.len() <= slot {
             self.sockets.0.resize_with(slot + 1, SocketState::default);
         }
@@ -208,38 +209,38 @@ impl<K: Kernel> Reactor<K> {
 
     /// The parts of a connection that a transfer moves: its socket, whether its peer has closed, and its incomplete
     /// input.
-    pub(super) fn export_socket(&self, slot: u32) -> Option<(&K::Socket, bool, Vec<u8>)> {
-        let socket = self.sockets.0.get(slot as usize)?;
+    pub(super) fn export_socket(&self, slot: Slot) -> Option<(&K::Socket, bool, Vec<u8>)> {
+        let socket = self.sockets.0.get(slot.index())?;
         let partial = socket.partial.as_ref().map_or_else(Vec::new, |partial| partial.to_wire());
         Some((socket.descriptor.as_ref()?, socket.peer_closed, partial))
     }
 
     /// The socket of a connection, while it has one.
     #[must_use]
-    pub fn descriptor(&self, slot: u32) -> Option<&K::Socket> {
+    pub fn descriptor(&self, slot: Slot) -> Option<&K::Socket> {
         self.sockets.descriptor(slot)
     }
 
     /// The client that a header of the PROXY protocol has named.
     #[must_use]
-    pub fn named_client(&self, slot: u32) -> Option<SocketAddr> {
+    pub fn named_client(&self, slot: Slot) -> Option<SocketAddr> {
         self.named.get(slot)
     }
 
     /// Whether the connection speaks TLS.
     #[must_use]
-    pub fn is_secure(&self, slot: u32) -> bool {
+    pub fn is_secure(&self, slot: Slot) -> bool {
         self.secure.is_secure(slot)
     }
 
     /// Memory of a slot's incomplete input, and of the bytes that wait in its TLS.
-    pub(super) fn input_bytes(&self, slot: usize) -> usize {
-        let partial = self.sockets.0.get(slot).and_then(|socket| socket.partial.as_ref());
+    pub(super) fn input_bytes(&self, slot: Slot) -> usize {
+        let partial = self.sockets.0.get(slot.index()).and_then(|socket| socket.partial.as_ref());
         partial.map_or(0, |partial| partial.heap_bytes()) + self.secure.heap_bytes(slot)
     }
 
     pub(super) fn note_peer_closed(&mut self, key: ConnectionKey, closed: bool) {
-        self.sockets.0[key.slot as usize].peer_closed |= closed;
+        self.sockets.0[key.slot.index()].peer_closed |= closed;
     }
 
     /// For the flush: the kernel, and the descriptors to send to.
@@ -292,7 +293,7 @@ impl<K: Kernel> Reactor<K> {
                 }
                 if !event.more {
                     // A watch ends at errors and when the kernel has no room; the read shows which it was.
-                    if let Some(socket) = &self.sockets.0[key.slot as usize].descriptor {
+                    if let Some(socket) = &self.sockets.0[key.slot.index()].descriptor {
                         self.kernel.watch_readable(socket, Watched::Connection(key));
                     }
                 }

@@ -9,6 +9,7 @@ use super::{HostKernel, Worker, sys};
 use crate::desk::TASKS_MAX;
 use crate::desk::{DeskReply, DeskRequest, DeskTask, InspectionReply, ReplyPlace, SocketFacts};
 use crate::shard::{AccessEnd, Inspection, Inspector};
+use crate::slot::Slot;
 
 /// A question that cores and nodes are answering: its number, and the place of the answer.
 pub(super) type DeskAsk = (u32, ReplyPlace);
@@ -110,7 +111,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    fn facts(&self, slot: u32) -> SocketFacts {
+    fn facts(&self, slot: Slot) -> SocketFacts {
         let socket = self.core.reactor.descriptor(slot);
         SocketFacts {
             peer: self.core.reactor.named_client(slot).or_else(|| socket.and_then(peer_of)),

@@ -7,6 +7,7 @@
 use super::{HostKernel, Worker};
 use crate::admission::overload::OverloadLevel;
 use crate::admission::{AddressSlot, AddressSlots};
+use crate::slot::Slot;
 use crate::tick::AddressChange;
 
 /// The share of the memory budget that HTTP may still use when it is used up: 1/16 (6 %).
@@ -25,11 +26,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn put(&mut self, slot: u32, address_slot: AddressSlot) {
+    pub(super) fn put(&mut self, slot: Slot, address_slot: AddressSlot) {
         self.address_slots.put(slot, address_slot);
     }
 
-    pub(super) fn address_slot(&self, slot: u32) -> AddressSlot {
+    pub(super) fn address_slot(&self, slot: Slot) -> AddressSlot {
         self.address_slots.get(slot)
     }
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ringverb::shard::ConnectionKey;
+use ringverb::slot::Slot;
 use ringverb::tick::kernel::{
     Accepted, Kernel, KernelEvent, Received, Send, Sent, SessionKey, Token, Watched,
 };
@@ -65,11 +66,11 @@ const LISTENER: u32 = 2;
 const LISTENS: Token = Token::Readable(Watched::Listener(LISTENER));
 
 fn connection(slot: u32, generation: u32) -> Watched {
-    Watched::Connection(ConnectionKey { slot, generation })
+    Watched::Connection(ConnectionKey { slot: Slot::new(slot), generation })
 }
 
 fn session(slot: u32, generation: u32) -> Watched {
-    Watched::Session(SessionKey { slot, generation })
+    Watched::Session(SessionKey { slot: Slot::new(slot), generation })
 }
 
 /// Runs the script; what was reported in each step.

@@ -17,6 +17,7 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::invariants::ensure;
 use crate::shard::outbox::Outbox;
+use crate::shard::slots::ChannelSlot;
 use crate::ws::frame;
 
 /// Subscribers up to which every change is sent.
@@ -27,7 +28,7 @@ const PAUSE_SECONDS: u32 = 5;
 /// The numbers of the channels whose home this core is, by their slot in the home table.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct CountTable {
-    counts: HashMap<u32, ChannelCounts, foldhash::fast::FixedState>,
+    counts: HashMap<ChannelSlot, ChannelCounts, foldhash::fast::FixedState>,
     /// When to send a number that was held back; in order, because the pause is one for all.
     due: VecDeque<(u32, ChannelKey)>,
 }
@@ -66,11 +67,11 @@ impl ChannelCounts {
 }
 
 impl CountTable {
-    pub(super) fn forget(&mut self, index: u32) {
+    pub(super) fn forget(&mut self, index: ChannelSlot) {
         self.counts.remove(&index);
     }
 
-    fn forget_if_nobody(&mut self, index: u32) {
+    fn forget_if_nobody(&mut self, index: ChannelSlot) {
         let nobody =
             |counts: &ChannelCounts| counts.total() == 0 && counts.sent == 0 && !counts.waits;
         if self.counts.get(&index).is_some_and(nobody) {
@@ -79,14 +80,14 @@ impl CountTable {
     }
 
     /// The number that was sent last, and when.
-    pub(super) fn sent(&self, index: u32) -> Option<(u64, u32)> {
+    pub(super) fn sent(&self, index: ChannelSlot) -> Option<(u64, u32)> {
         self.counts.get(&index).map(|counts| (counts.sent, counts.sent_seconds))
     }
 
     /// What another process has sent. A change that it held back is sent when its time has come.
     pub(super) fn restore_sent(
         &mut self,
-        index: u32,
+        index: ChannelSlot,
         channel: &ChannelKey,
         sent: u64,
         seconds: u32,
@@ -98,12 +99,12 @@ impl CountTable {
         self.due.push_back((seconds.saturating_add(PAUSE_SECONDS), channel.clone()));
     }
 
-    pub(super) fn restore(&mut self, index: u32, core: u16, count: u32) {
+    pub(super) fn restore(&mut self, index: ChannelSlot, core: u16, count: u32) {
         self.counts.entry(index).or_default().set(core, count);
     }
 
     /// What other nodes have. Nothing is sent by this.
-    pub(super) fn set_elsewhere(&mut self, index: u32, count: u64) {
+    pub(super) fn set_elsewhere(&mut self, index: ChannelSlot, count: u64) {
         if count > 0 {
             self.counts.entry(index).or_default().elsewhere = count;
         } else if let Some(counts) = self.counts.get_mut(&index) {
@@ -115,7 +116,10 @@ impl CountTable {
     }
 
     /// Checks that each entry is of a channel that is there, and that a number that was held back will be sent.
-    pub(super) fn check_invariants(&self, is_there: impl Fn(u32) -> bool) -> Result<(), String> {
+    pub(super) fn check_invariants(
+        &self,
+        is_there: impl Fn(ChannelSlot) -> bool,
+    ) -> Result<(), String> {
         let waits = self.counts.values().filter(|counts| counts.waits).count();
         ensure!(waits <= self.due.len(), "{waits} numbers wait, and {} are due", self.due.len());
         for index in self.counts.keys() {
@@ -125,7 +129,7 @@ impl CountTable {
     }
 
     /// Subscribers on this node.
-    pub(super) fn here(&self, index: u32) -> u64 {
+    pub(super) fn here(&self, index: ChannelSlot) -> u64 {
         self.counts.get(&index).map_or(0, ChannelCounts::here)
     }
 
@@ -156,7 +160,7 @@ impl Home {
     /// The app wants no numbers any longer. Those of other nodes stay, because they are sent when they change only.
     pub(in crate::shard) fn forget_counts_of(&mut self, app: AppIndex) {
         let of_app = self.channels.entries().filter(|(_, home)| home.key().app() == app);
-        let indexes: Vec<u32> = of_app.map(|(index, _)| index).collect();
+        let indexes: Vec<ChannelSlot> = of_app.map(|(index, _)| index).collect();
         let counts = &mut self.channels.counts;
         for index in indexes {
             let Some(found) = counts.counts.get_mut(&index) else { continue };
@@ -196,7 +200,7 @@ impl Home {
         context: &Context,
         out: &mut Outbox,
         channel: &ChannelKey,
-        index: u32,
+        index: ChannelSlot,
     ) {
         let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
         let at = counts.sent_seconds.saturating_add(PAUSE_SECONDS);
@@ -227,7 +231,7 @@ impl Home {
         context: &Context,
         out: &mut Outbox,
         channel: &ChannelKey,
-        index: u32,
+        index: ChannelSlot,
     ) {
         let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
         let (here, total) = (counts.here(), counts.total());

@@ -32,6 +32,7 @@ use crate::pusher::json;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::pusher::webhook_event::Happening;
+use crate::shard::slots::ChannelSlot;
 use crate::text::{shown, shown_up_to};
 use crate::ws::frame;
 use change::Change;
@@ -151,7 +152,7 @@ impl Home {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        index: u32,
+        index: ChannelSlot,
         channel: &ChannelKey,
     ) -> Option<Box<Greeting>> {
         let home = self.channels.get_mut(index);

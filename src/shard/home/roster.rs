@@ -21,6 +21,7 @@ use crate::shard::local::memory::MemoryAccount;
 use crate::shard::mail::Join;
 use crate::shard::node_message::MemberSnapshot;
 use crate::shard::outbox::Outbox;
+use crate::shard::slots::ChannelSlot;
 use crate::ws::frame;
 
 /// A user in a presence channel.
@@ -130,7 +131,7 @@ impl Home {
         &self,
         context: &Context,
         memory: &mut MemoryAccount,
-        index: u32,
+        index: ChannelSlot,
         channel: &ChannelKey,
         join: &Join,
     ) -> Option<ErrorCode> {
@@ -146,7 +147,13 @@ impl Home {
     }
 
     /// Whether one more user is too many. A user who is in already may bring more connections.
-    fn is_full(&self, context: &Context, index: u32, channel: &ChannelKey, join: &Join) -> bool {
+    fn is_full(
+        &self,
+        context: &Context,
+        index: ChannelSlot,
+        channel: &ChannelKey,
+        join: &Join,
+    ) -> bool {
         let most = context.app(channel.app()).presence_members_max;
         match (most, self.channels.get(index).roster.as_ref()) {
             (Some(most), Some(roster)) => {
@@ -161,7 +168,7 @@ impl Home {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        index: u32,
+        index: ChannelSlot,
         channel: &ChannelKey,
         join: &Join,
     ) {
@@ -197,7 +204,11 @@ impl Home {
     }
 
     /// A member, with the index of the channel.
-    fn find_member(&mut self, channel: &ChannelKey, user_id: &str) -> Option<(u32, &mut Member)> {
+    fn find_member(
+        &mut self,
+        channel: &ChannelKey,
+        user_id: &str,
+    ) -> Option<(ChannelSlot, &mut Member)> {
         let index = self.channels.find_index(channel)?;
         let roster = self.channels.get_mut(index).roster.as_mut()?;
         Some((index, roster.get_mut(user_id)?))
@@ -324,7 +335,7 @@ impl Home {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        index: u32,
+        index: ChannelSlot,
         channel: &ChannelKey,
         user_id: &str,
     ) {

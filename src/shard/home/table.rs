@@ -18,7 +18,7 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::core_set::CoreSet;
 use crate::shard::invariants::ensure;
 use crate::shard::node_message::SessionId;
-use crate::shard::slots::{Keyed, KeyedSlots};
+use crate::shard::slots::{ChannelSlot, Keyed, KeyedSlots};
 use crate::shard::state::{HomeState, MemberState};
 
 /// Memory of a cached event beside its frame: the entry, the channel, its name, and its place by age. Measured with
@@ -79,7 +79,7 @@ pub(in crate::shard) struct HomeTable {
     channels: KeyedSlots<HomeChannel>,
     /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
     /// more is stale.
-    cache_ages: VecDeque<(u64, u32, u32)>,
+    cache_ages: VecDeque<(u64, ChannelSlot, u32)>,
     cache_stamp: u64,
     cache_bytes: usize,
     cache_count: usize,
@@ -101,7 +101,7 @@ impl HomeTable {
         }
     }
 
-    pub(in crate::shard) fn find_index(&self, key: &ChannelKey) -> Option<u32> {
+    pub(in crate::shard) fn find_index(&self, key: &ChannelKey) -> Option<ChannelSlot> {
         self.channels.find_key(key)
     }
 
@@ -110,19 +110,19 @@ impl HomeTable {
     }
 
     /// All channels are below this index.
-    pub(in crate::shard) fn end(&self) -> u32 {
+    pub(in crate::shard) fn end(&self) -> ChannelSlot {
         self.channels.end()
     }
 
-    pub(in crate::shard) fn find_at(&self, index: u32) -> Option<&HomeChannel> {
+    pub(in crate::shard) fn find_at(&self, index: ChannelSlot) -> Option<&HomeChannel> {
         self.channels.get(index)
     }
 
-    pub(in crate::shard) fn get(&self, index: u32) -> &HomeChannel {
+    pub(in crate::shard) fn get(&self, index: ChannelSlot) -> &HomeChannel {
         &self.channels[index]
     }
 
-    pub(in crate::shard) fn get_mut(&mut self, index: u32) -> &mut HomeChannel {
+    pub(in crate::shard) fn get_mut(&mut self, index: ChannelSlot) -> &mut HomeChannel {
         &mut self.channels[index]
     }
 
@@ -132,11 +132,11 @@ impl HomeTable {
     }
 
     /// All channels with their indexes.
-    pub(in crate::shard) fn entries(&self) -> impl Iterator<Item = (u32, &HomeChannel)> {
+    pub(in crate::shard) fn entries(&self) -> impl Iterator<Item = (ChannelSlot, &HomeChannel)> {
         self.channels.entries()
     }
 
-    pub(in crate::shard) fn contains(&self, index: u32) -> bool {
+    pub(in crate::shard) fn contains(&self, index: ChannelSlot) -> bool {
         self.channels.get(index).is_some()
     }
 
@@ -158,7 +158,7 @@ impl HomeTable {
         self.channels.iter()
     }
 
-    pub(in crate::shard) fn find_or_insert(&mut self, key: &ChannelKey) -> u32 {
+    pub(in crate::shard) fn find_or_insert(&mut self, key: &ChannelKey) -> ChannelSlot {
         if let Some(index) = self.find_index(key) {
             return index;
         }
@@ -167,7 +167,7 @@ impl HomeTable {
         self.channels.insert(channel)
     }
 
-    pub(in crate::shard) fn drop_if_unused(&mut self, index: u32) {
+    pub(in crate::shard) fn drop_if_unused(&mut self, index: ChannelSlot) {
         if self.channels[index].is_unused() {
             debug_assert!(self.channels[index].roster.is_none(), "no member is left behind");
             self.channels.remove(index);
@@ -178,7 +178,7 @@ impl HomeTable {
     /// Remembers a cache channel's last event and evicts the oldest over the bound.
     pub(in crate::shard) fn remember(
         &mut self,
-        index: u32,
+        index: ChannelSlot,
         frame: &FrameBytes,
         expires_seconds: u32,
     ) {
@@ -202,7 +202,7 @@ impl HomeTable {
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
     }
 
-    fn forget(&mut self, index: u32) {
+    fn forget(&mut self, index: ChannelSlot) {
         if let Some(cached) = self.channels[index].cached.take() {
             debug_assert!(self.cache_count > 0, "it is counted");
             debug_assert!(self.cache_bytes >= cached_bytes(&cached.frame), "its bytes are counted");
@@ -211,7 +211,7 @@ impl HomeTable {
         }
     }
 
-    fn forget_if(&mut self, index: u32, stamp: u64) {
+    fn forget_if(&mut self, index: ChannelSlot, stamp: u64) {
         if is_cached(&self.channels, index, stamp) {
             self.forget(index);
             self.drop_if_unused(index);
@@ -316,7 +316,7 @@ impl HomeTable {
     pub(in crate::shard) fn forget_cached_of(&mut self, app: AppIndex) {
         let cached = self.channels.entries();
         let cached = cached.filter(|(_, home)| home.key.app() == app && home.cached.is_some());
-        let indexes: Vec<u32> = cached.map(|(index, _)| index).collect();
+        let indexes: Vec<ChannelSlot> = cached.map(|(index, _)| index).collect();
         for index in indexes {
             self.forget(index);
             self.drop_if_unused(index);
@@ -340,7 +340,7 @@ fn cached_bytes(frame: &FrameBytes) -> usize {
     frame.len() + CACHED_EVENT_BYTES
 }
 
-fn is_cached(channels: &KeyedSlots<HomeChannel>, index: u32, stamp: u64) -> bool {
+fn is_cached(channels: &KeyedSlots<HomeChannel>, index: ChannelSlot, stamp: u64) -> bool {
     let cached = channels.get(index).and_then(|channel| channel.cached.as_ref());
     cached.is_some_and(|cached| cached.stamp == stamp)
 }

@@ -15,6 +15,7 @@ use crate::pusher::outbound;
 use crate::shard::access::{AccessAction, AccessCommand, AccessEnd, AccessTarget};
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::slot::Slot;
 use crate::ws::frame;
 
 impl Local {
@@ -30,7 +31,7 @@ impl Local {
         };
         let open = self.connections.iter().filter(|(_, found)| !found.closing);
         let meant = open.filter(|(_, found)| found.app == command.app && is_meant(found));
-        let slots: Vec<u32> = meant.map(|(slot, _)| slot).collect();
+        let slots: Vec<Slot> = meant.map(|(slot, _)| slot).collect();
         for slot in slots {
             match &command.action {
                 AccessAction::Terminate => {
@@ -83,7 +84,7 @@ impl Local {
     }
 
     /// Without `pusher:error`, because nothing failed.
-    fn make_reconnect(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+    fn make_reconnect(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let (error, cause) = (error_code::RECONNECT, Cause::ReconnectForced);
         let line = self.note_refusal(context, out, slot, cause, &[]);
         let reason = refuse::close_reason(error.message, line.as_deref());
@@ -96,7 +97,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         channel: &str,
         cause: Cause,
     ) -> bool {

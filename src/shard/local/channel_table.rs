@@ -11,12 +11,13 @@ use smallvec::SmallVec;
 
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::slots::{Keyed, KeyedSlots};
+use crate::slot::Slot;
 
 /// One subscriber: its slot, and where in its connection's list the subscription stands (so that both sides
 /// can move entries in constant time).
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) struct Subscriber {
-    pub(in crate::shard) slot: u32,
+    pub(in crate::shard) slot: Slot,
     pub(in crate::shard) subscription_index: u32,
 }
 
@@ -43,7 +44,7 @@ impl LocalChannel {
     }
 
     /// Adds a subscriber by its slot and the place in its list of subscriptions; its position here.
-    pub(in crate::shard) fn add(&mut self, slot: u32, subscription_index: u32) -> u32 {
+    pub(in crate::shard) fn add(&mut self, slot: Slot, subscription_index: u32) -> u32 {
         let position = u32::try_from(self.subscribers.len()).unwrap_or(u32::MAX);
         self.subscribers.push(Subscriber { slot, subscription_index });
         position

@@ -22,6 +22,7 @@ use crate::pusher::webhook_event::{ClientEventReport, Happening};
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 use crate::shard::outbox::{Observation, Outbox};
+use crate::slot::Slot;
 use crate::ws::frame;
 
 impl Local {
@@ -131,7 +132,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         denial: &Denial<'_>,
     ) {
         let now = context.now.seconds();
@@ -144,7 +145,7 @@ impl Local {
 
     /// Seconds of the server's clock are the windows: nothing to keep for who sends no client events.
     /// `false`: over the rate.
-    fn count_client_event(&mut self, context: &Context, slot: u32) -> bool {
+    fn count_client_event(&mut self, context: &Context, slot: Slot) -> bool {
         let Some(most) = self.app_of(context, slot).client_events_per_second_max else {
             return true;
         };

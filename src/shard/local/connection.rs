@@ -6,6 +6,8 @@
 //! there; `subscribe.rs` changes both together. Limits: 96 bytes (asserted); `MemoryLimits` for send queue and charges,
 //! checked by `take_room`.
 
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 use hashbrown::HashMap;
 
 use crate::app::AppIndex;
@@ -22,7 +24,7 @@ use crate::shard::slots::Slots;
 /// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionKey {
-    pub slot: u32,
+    pub slot: Slot,
     pub generation: u32,
 }
 
@@ -51,7 +53,7 @@ pub(in crate::shard) struct Extras {
     pub(in crate::shard) client_event_error_second: Option<u32>,
     /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`. A channel is in
     /// the list once, so a place that is found is below the length of the list.
-    pub(in crate::shard) places: HashMap<u32, u32, foldhash::fast::FixedState>,
+    pub(in crate::shard) places: HashMap<ChannelSlot, u32, foldhash::fast::FixedState>,
     /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too
     /// many in this second.
     pub(in crate::shard) ping_waiting: Option<Box<[u8]>>,
@@ -220,7 +222,7 @@ impl Connection {
     }
 
     /// The place of the subscription to this channel of the core, in constant time.
-    pub(in crate::shard) fn place_of(&self, channel: u32) -> Option<usize> {
+    pub(in crate::shard) fn place_of(&self, channel: ChannelSlot) -> Option<usize> {
         if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
             return self.subscriptions.iter().position(|found| found.channel == channel);
         }

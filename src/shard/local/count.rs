@@ -9,10 +9,11 @@ use crate::pusher::channel_name::Access;
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 use crate::shard::outbox::Outbox;
+use crate::shard::slots::ChannelSlot;
 
 impl Local {
     /// The channel has one local subscriber more or less.
-    pub(super) fn note_count(&mut self, context: &Context, index: u32) {
+    pub(super) fn note_count(&mut self, context: &Context, index: ChannelSlot) {
         let local = &self.channels[index];
         let counts = context.app(local.key.app()).counts_subscriptions();
         if counts && local.key.kind.access != Access::Presence && !local.count_changed {
@@ -23,7 +24,7 @@ impl Local {
 
     /// The app wants numbers from now on: the homes have none yet.
     pub(in crate::shard) fn recount(&mut self, context: &Context, app: AppIndex) {
-        let indexes: Vec<u32> = self
+        let indexes: Vec<ChannelSlot> = self
             .channels
             .entries()
             .filter(|(_, local)| local.key.app() == app && !local.subscribers.is_empty())

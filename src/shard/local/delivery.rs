@@ -13,6 +13,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::slot::Slot;
 
 /// What the reactor is to do after a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Local {
     /// Arguments and limits are few and near, because each pointer more costs an instruction a delivery.
     pub(in crate::shard) fn deliver(
         &mut self,
-        dirty: &mut Vec<u32>,
+        dirty: &mut Vec<Slot>,
         channel: &ChannelKey,
         frame: &FrameBytes,
         except: Option<SocketId>,
@@ -72,7 +73,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         frame: &Frame,
     ) {
         if self.enqueue_frame(context, out, slot, frame) {
@@ -86,7 +87,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         frame: &Frame,
     ) -> bool {
         let limits = context.settings.memory;
@@ -128,7 +129,7 @@ impl Local {
         self.settle_counts(context, out);
     }
 
-    pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: u32) {
+    pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: Slot) {
         let connection = &mut self.connections[slot];
         if !connection.dirty && !connection.blocked {
             connection.dirty = true;
@@ -140,14 +141,14 @@ impl Local {
     /// The generation of a dirty connection, to be flushed; `None` when the connection has ended. Clears the mark. A
     /// slot is in the list twice when it was given to another connection since: the second time there is no mark. Its
     /// send queue is empty if `wake` has marked it.
-    pub(in crate::shard) fn take_dirty(&mut self, slot: u32) -> Option<u32> {
+    pub(in crate::shard) fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
         (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 
     #[must_use]
-    pub(in crate::shard) fn send_queue(&self, slot: u32) -> Option<&SendQueue> {
+    pub(in crate::shard) fn send_queue(&self, slot: Slot) -> Option<&SendQueue> {
         self.connections.get(slot).map(|connection| &connection.send_queue)
     }
 
@@ -157,7 +158,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         count: usize,
         blocked: bool,
     ) -> AfterSend {
@@ -179,7 +180,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         count: usize,
         blocked: bool,
     ) -> AfterSend {
@@ -200,7 +201,7 @@ impl Local {
     }
 
     /// Nothing is left in the send queue of this connection.
-    fn all_sent(&mut self, context: &Context, out: &mut Outbox, slot: u32) -> AfterSend {
+    fn all_sent(&mut self, context: &Context, out: &mut Outbox, slot: Slot) -> AfterSend {
         let connection = &self.connections[slot];
         debug_assert!(connection.send_queue.is_empty(), "nothing waits");
         if connection.closing {
@@ -213,14 +214,14 @@ impl Local {
     }
 
     /// The connection has something to send that is not in its send queue.
-    pub(in crate::shard) fn wake(&mut self, out: &mut Outbox, slot: u32) {
+    pub(in crate::shard) fn wake(&mut self, out: &mut Outbox, slot: Slot) {
         if self.connections.get(slot).is_some() {
             self.mark_dirty(out, slot);
         }
     }
 
     /// The socket is writable again.
-    pub(in crate::shard) fn unblock(&mut self, out: &mut Outbox, slot: u32) {
+    pub(in crate::shard) fn unblock(&mut self, out: &mut Outbox, slot: Slot) {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.blocked = false;
             if !connection.send_queue.is_empty() {

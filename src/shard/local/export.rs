@@ -7,6 +7,7 @@
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::slot::Slot;
 use hashbrown::HashMap;
 
 use super::Local;
@@ -154,7 +155,7 @@ impl Local {
     fn import_subscription(
         &mut self,
         context: &Context,
-        slot: u32,
+        slot: Slot,
         app: AppIndex,
         name: &str,
         member: Option<UserId>,
@@ -182,7 +183,7 @@ impl Local {
         metrics.subscribers[kind].add(1);
     }
 
-    fn import_user(&mut self, context: &Context, slot: u32, app: AppIndex, state: UserState) {
+    fn import_user(&mut self, context: &Context, slot: Slot, app: AppIndex, state: UserState) {
         let name = |id: &str| format!("{USER_CHANNEL_PREFIX}{id}");
         let Ok(key) = context.keys.make(app, &name(&state.user.text)) else { return };
         self.users.import_signed_in(&key);

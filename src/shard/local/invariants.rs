@@ -5,6 +5,8 @@
 //! gauges are the sums of their parts, and that nothing is left of a closed connection. Each violation is caused once
 //! in `shard/tests/invariants.rs`.
 
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 use hashbrown::{HashMap, HashSet};
 
 use super::Local;
@@ -21,10 +23,10 @@ impl Local {
         &self,
         context: &Context,
         out: &Outbox,
-        flushing: &[u32],
+        flushing: &[Slot],
     ) -> Result {
-        let dirty: HashSet<u32> = out.dirty.iter().chain(flushing).copied().collect();
-        let overflowed: HashSet<u32> = self.overflowed.iter().copied().collect();
+        let dirty: HashSet<Slot> = out.dirty.iter().chain(flushing).copied().collect();
+        let overflowed: HashSet<Slot> = self.overflowed.iter().copied().collect();
         let mut active = 0;
         for (slot, found) in self.connections.iter() {
             ensure!(
@@ -59,7 +61,7 @@ impl Local {
     /// Both sides of each subscription name each other's place. Returns how many are active.
     fn check_subscriptions(
         &self,
-        slot: u32,
+        slot: Slot,
         found: &Connection,
     ) -> std::result::Result<usize, String> {
         let mut active = 0;
@@ -106,7 +108,7 @@ impl Local {
     }
 
     fn check_channels(&self) -> Result {
-        let changed: HashSet<u32> = self.counts_changed.iter().copied().collect();
+        let changed: HashSet<ChannelSlot> = self.counts_changed.iter().copied().collect();
         for (index, local) in self.channels.entries() {
             let name = local.key.name();
             ensure!(

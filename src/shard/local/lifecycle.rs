@@ -16,6 +16,7 @@ use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::context::Context;
 use crate::shard::outbox::{Observation, Outbox, Trace};
+use crate::slot::Slot;
 use crate::ws::frame::{self, Opcode};
 
 impl Local {
@@ -105,7 +106,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         error: ErrorCode,
         why: ConnectionEnd,
     ) {
@@ -117,7 +118,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         (code, reason): (u16, &str),
         why: ConnectionEnd,
     ) {
@@ -133,7 +134,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         error: ErrorCode,
         cause: Cause,
         bytes: usize,
@@ -150,7 +151,14 @@ impl Local {
     }
 
     /// Enqueues the close frame; `at_once` drops what has not begun to be sent.
-    fn begin_close(&mut self, out: &mut Outbox, slot: u32, code: u16, reason: &str, at_once: bool) {
+    fn begin_close(
+        &mut self,
+        out: &mut Outbox,
+        slot: Slot,
+        code: u16,
+        reason: &str,
+        at_once: bool,
+    ) {
         let mut bytes = Vec::new();
         frame::encode(Opcode::Close, &crate::ws::close::encode_payload(code, reason), &mut bytes);
         let frame = bytes.into();
@@ -200,7 +208,7 @@ impl Local {
     }
 
     /// Takes a connection out of everything it is in, and out of its app's count.
-    fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: u32, why: ConnectionEnd) {
+    fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: Slot, why: ConnectionEnd) {
         while let Some(index) = self.connections[slot].subscriptions.len().checked_sub(1) {
             self.leave(context, out, slot, index);
         }
@@ -227,7 +235,7 @@ impl Local {
         error: ErrorCode,
     ) -> bool {
         let open = |found: &Connection| !found.closing;
-        let slots: Vec<u32> = self
+        let slots: Vec<Slot> = self
             .connections
             .iter()
             .filter(|(_, found)| open(found))

@@ -14,6 +14,7 @@ use crate::clock::Moment;
 use crate::pusher::error_code;
 use crate::shard::context::Context;
 use crate::shard::outbox::{Outbox, Trace};
+use crate::slot::Slot;
 use crate::wheel::Wheel;
 
 /// When each of the last seconds began on this core, in milliseconds of its clock. Connections are pinged at the
@@ -51,7 +52,7 @@ impl Local {
     /// A pong has come. `silent_since`: see `NotedInput`. The connection was pinged in the second in which `look_at`
     /// found it silent for its whole interval.
     #[inline]
-    pub(super) fn note_pong(&self, context: &Context, slot: u32, silent_since: Option<u32>) {
+    pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: Option<u32>) {
         if let Some(second) = silent_since {
             let interval = self.app_of(context, slot).ping_interval_seconds;
             let pinged_ms =

@@ -18,6 +18,7 @@ use crate::pusher::error_code::{self, ErrorCode};
 use crate::pusher::inbound::UserId;
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::slot::Slot;
 
 /// Memory of a subscription beside the channel's name, if it is the channel's only one: its entry, and those of the
 /// channel on its core and at its home, with their places in the tables.
@@ -147,7 +148,7 @@ impl Local {
     pub(super) fn check_charge(
         &self,
         context: &Context,
-        slot: u32,
+        slot: Slot,
         charge: u32,
     ) -> Result<(), ErrorCode> {
         if !self.account.has_room(charge.into()) {
@@ -177,7 +178,7 @@ impl Local {
         }
     }
 
-    pub(super) fn charge(&mut self, slot: u32, charge: u32) {
+    pub(super) fn charge(&mut self, slot: Slot, charge: u32) {
         let connection = &mut self.connections[slot];
         connection.charged = connection.charged.saturating_add(charge);
         self.account.charged += u64::from(charge);
@@ -208,7 +209,7 @@ impl Local {
         }
     }
 
-    pub(super) fn discharge(&mut self, slot: u32, charge: u32) {
+    pub(super) fn discharge(&mut self, slot: Slot, charge: u32) {
         let connection = &mut self.connections[slot];
         debug_assert!(connection.charged >= charge, "it was charged as much");
         debug_assert!(self.account.charged >= u64::from(charge), "a sum of all");

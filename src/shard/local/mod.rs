@@ -41,6 +41,8 @@ mod unserved;
 mod unsubscribe;
 mod users;
 
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -94,14 +96,14 @@ pub(super) struct Local {
     second_starts: SecondStarts,
     metrics: Arc<CoreMetrics>,
     /// Slow consumers that `settle` will close.
-    overflowed: Vec<u32>,
+    overflowed: Vec<Slot>,
     /// Local channels whose number of subscribers has changed; see `count.rs`.
-    counts_changed: Vec<u32>,
+    counts_changed: Vec<ChannelSlot>,
     /// Refusals so far; the number wraps. `on_message` compares it before and after, to learn whether this message was
     /// refused.
     refusals: u32,
     /// While connections of apps that are no longer served are closed: the next slot to look at.
-    next_unserved: Option<u32>,
+    next_unserved: Option<Slot>,
 }
 
 /// Frames that never differ, made once per core.
@@ -181,12 +183,12 @@ impl Local {
 
     /// The longest message this connection may send, in bytes.
     #[must_use]
-    pub(in crate::shard) fn message_size_max(&self, context: &Context, slot: u32) -> usize {
+    pub(in crate::shard) fn message_size_max(&self, context: &Context, slot: Slot) -> usize {
         self.app_of(context, slot).message_size_max
     }
 
     /// The app a connection belongs to.
-    fn app_of<'a>(&self, context: &'a Context, slot: u32) -> &'a App {
+    fn app_of<'a>(&self, context: &'a Context, slot: Slot) -> &'a App {
         context.app(self.connections[slot].app)
     }
 

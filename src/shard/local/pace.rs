@@ -9,6 +9,7 @@
 //! Limits: an entry for each connection that has changed something within the last seconds, none for others.
 
 use crate::shard::context::{Context, Pace};
+use crate::slot::Slot;
 use hashbrown::HashMap;
 
 use super::Local;
@@ -46,7 +47,7 @@ impl Bucket {
 pub(super) struct PaceTable {
     pace: Pace,
     /// By slot.
-    buckets: HashMap<u32, Bucket, foldhash::fast::FixedState>,
+    buckets: HashMap<Slot, Bucket, foldhash::fast::FixedState>,
     /// The connection to Redis of some core has more to send than Redis takes.
     is_congested: bool,
 }
@@ -126,7 +127,7 @@ impl Local {
     }
 
     /// A connection begins or ends to watch so many users, or is a user's first or last one: each has a topic.
-    pub(super) fn note_user_changes(&mut self, context: &Context, slot: u32, users: usize) {
+    pub(super) fn note_user_changes(&mut self, context: &Context, slot: Slot, users: usize) {
         if context.is_clustered() && users > 0 {
             let generation = self.connections[slot].generation;
             let users = u32::try_from(users).unwrap_or(u32::MAX);
@@ -146,7 +147,7 @@ impl Local {
 mod tests {
     use super::*;
 
-    const KEY: ConnectionKey = ConnectionKey { slot: 3, generation: 7 };
+    const KEY: ConnectionKey = ConnectionKey { slot: Slot::new(3), generation: 7 };
 
     #[test]
     fn a_connection_waits_while_its_bucket_is_over_the_brim() {
@@ -155,7 +156,7 @@ mod tests {
         assert!(!table.waits(KEY, Moment(0)), "a burst is free");
         table.add(KEY, 5, Moment(0));
         assert!(table.waits(KEY, Moment(999)) && !table.waits(KEY, Moment(1_000)));
-        let other = ConnectionKey { slot: 4, ..KEY };
+        let other = ConnectionKey { slot: Slot::new(4), ..KEY };
         let later = ConnectionKey { generation: 8, ..KEY };
         assert!(!table.waits(other, Moment(0)) && !table.waits(later, Moment(0)));
         table.expire(Moment(2_999));

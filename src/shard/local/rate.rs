@@ -15,6 +15,7 @@ use crate::pusher::error_code;
 use crate::pusher::inbound::{self, Inbound};
 use crate::shard::context::Context;
 use crate::shard::outbox::{Outbox, Trace};
+use crate::slot::Slot;
 use crate::ws::frame;
 use crate::ws::frame::Opcode;
 
@@ -52,7 +53,7 @@ impl Local {
         }
     }
 
-    fn enqueue_pong(&mut self, context: &Context, out: &mut Outbox, slot: u32, payload: &[u8]) {
+    fn enqueue_pong(&mut self, context: &Context, out: &mut Outbox, slot: Slot, payload: &[u8]) {
         self.connections[slot].control_frames.add_unsent();
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
@@ -60,7 +61,7 @@ impl Local {
     }
 
     /// No pong waits to be sent: the ping that waits is answered.
-    pub(super) fn answer_waiting_ping(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+    pub(super) fn answer_waiting_ping(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let connection = &mut self.connections[slot];
         connection.control_frames.clear_unsent();
         let extras = connection.extras.as_mut();
@@ -103,13 +104,13 @@ impl Local {
     }
 
     #[cold]
-    fn note_control_frame_rate(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+    fn note_control_frame_rate(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let most = Detail::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
         self.note_refusal(context, out, slot, Cause::ControlFrameRate, &[most]);
     }
 
     /// Fixed windows that start with their first message (docs/PROTOCOL.md rule 105).
-    pub(super) fn is_within_rate(&mut self, context: &Context, slot: u32, app: AppIndex) -> bool {
+    pub(super) fn is_within_rate(&mut self, context: &Context, slot: Slot, app: AppIndex) -> bool {
         let Some(limit) = context.app(app).rate_limit else { return true };
         self.metrics.count_check(Refused::MessageRate);
         let now = context.now_seconds;
@@ -130,7 +131,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         text: &[u8],
     ) {
         let Some(limit) = self.app_of(context, slot).rate_limit else { return };

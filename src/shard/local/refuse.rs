@@ -4,6 +4,7 @@
 //! lines of the log, except with `--debug`. A line is formatted only for the log or in development mode.
 
 use crate::shard::context::Context;
+use crate::slot::Slot;
 use std::borrow::Cow;
 
 use super::Local;
@@ -73,7 +74,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Option<String> {
@@ -106,7 +107,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         violation: Violation,
     ) {
         let (code, reason) = (violation.close_code(), violation.reason());
@@ -141,7 +142,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         denial: &Denial<'_>,
     ) {
         let line = self.note_refusal(context, out, slot, denial.cause, &denial.values);
@@ -153,7 +154,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         denial: &Denial<'_>,
     ) {
         self.deny(context, out, slot, denial);
@@ -171,7 +172,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         channel: &str,
         denial: &Denial<'_>,
     ) {
@@ -184,7 +185,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         channel: &str,
         error: ErrorCode,
         line: Option<&str>,
@@ -204,7 +205,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         denial: &Denial<'_>,
     ) {
         if let Some(line) = self.note_refusal(context, out, slot, denial.cause, &denial.values) {
@@ -216,7 +217,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         malformed: &MalformedMessage,
     ) {
         let cause = match malformed.fault {
@@ -246,7 +247,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         error: ErrorCode,
         why: Option<&str>,
     ) {

@@ -7,6 +7,7 @@
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::slot::Slot;
 use std::ops::Range;
 
 use super::Local;
@@ -29,24 +30,23 @@ impl Local {
         context: &Context,
         out: &mut Outbox,
         slots: Range<usize>,
-        input_bytes: impl Fn(usize) -> usize,
+        input_bytes: impl Fn(Slot) -> usize,
     ) {
-        let kept = |local: &Self, slot: usize| {
-            let found = u32::try_from(slot).ok().and_then(|slot| local.connections.get(slot));
+        let kept = |local: &Self, slot: Slot| {
+            let found = local.connections.get(slot);
             found.filter(|found| !found.closing).map_or(0, |found| {
                 found.charged as usize + found.send_queue.cost() + input_bytes(slot)
             })
         };
+        let slots = slots.map(Slot::of);
         let most = slots.clone().map(|slot| kept(self, slot)).max().unwrap_or_default();
         let least = (most / 2).max(KEPT_BYTES_MIN);
-        let heavy: Vec<usize> =
+        let heavy: Vec<Slot> =
             slots.filter(|slot| kept(self, *slot) >= least).take(CLOSES_MAX).collect();
         let error = error_code::SHORT_OF_MEMORY;
         for slot in heavy {
             let bytes = kept(self, slot);
-            if let Ok(slot) = u32::try_from(slot) {
-                self.cut_off(context, out, slot, error, Cause::Shed, bytes);
-            }
+            self.cut_off(context, out, slot, error, Cause::Shed, bytes);
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::mail::{Greeting, Join, Mail};
 use crate::shard::outbox::{Observation, Outbox};
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 use crate::ws::frame;
 
 impl Local {
@@ -66,7 +68,7 @@ impl Local {
     fn authorize<'a>(
         &self,
         context: &Context,
-        slot: u32,
+        slot: Slot,
         kind: ChannelKind,
         subscribe: &'a Subscribe,
     ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
@@ -128,7 +130,7 @@ impl Local {
         context: &Context,
         out: &mut Outbox,
         key: ConnectionKey,
-        index: u32,
+        index: ChannelSlot,
         join: Option<Box<Join>>,
     ) {
         debug_assert!(
@@ -172,7 +174,7 @@ impl Local {
         context: &Context,
         out: &mut Outbox,
         key: ConnectionKey,
-        index: u32,
+        index: ChannelSlot,
         at: usize,
         join: Option<Box<Join>>,
     ) {
@@ -198,7 +200,7 @@ impl Local {
         context: &Context,
         out: &mut Outbox,
         key: ConnectionKey,
-        index: u32,
+        index: ChannelSlot,
         ticket: u32,
         join: Option<Box<Join>>,
     ) {
@@ -242,7 +244,7 @@ impl Local {
     }
 
     /// Notes an answer of the home. The channel is there: `pending` kept it. `None`: nobody has asked.
-    fn answered(&mut self, channel: &ChannelKey) -> Option<u32> {
+    fn answered(&mut self, channel: &ChannelKey) -> Option<ChannelSlot> {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");
         let local = self.channels.get_mut(index?)?;
@@ -276,7 +278,7 @@ impl Local {
         context: &Context,
         out: &mut Outbox,
         key: ConnectionKey,
-        index: u32,
+        index: ChannelSlot,
         ticket: u32,
         greeting: Option<Box<Greeting>>,
     ) -> bool {
@@ -305,8 +307,8 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
-        index: u32,
+        slot: Slot,
+        index: ChannelSlot,
         at: usize,
         greeting: Option<Box<Greeting>>,
     ) {
@@ -340,8 +342,8 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
-        index: u32,
+        slot: Slot,
+        index: ChannelSlot,
         greeting: Option<Box<Greeting>>,
     ) {
         let Greeting { acknowledgement, cached } =
@@ -355,7 +357,13 @@ impl Local {
         }
     }
 
-    fn send_succeeded(&mut self, context: &Context, out: &mut Outbox, slot: u32, index: u32) {
+    fn send_succeeded(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: Slot,
+        index: ChannelSlot,
+    ) {
         let frame = frame::text_in(&mut self.text, |text| {
             outbound::subscription_succeeded(self.channels[index].key.name(), text)
         })
@@ -364,12 +372,12 @@ impl Local {
     }
 
     /// The row of a channel's app, and the place of its type there.
-    pub(super) fn subscription_metrics(&self, index: u32) -> (&AppMetrics, usize) {
+    pub(super) fn subscription_metrics(&self, index: ChannelSlot) -> (&AppMetrics, usize) {
         let key = &self.channels[index].key;
         (self.metrics.app(key.app()), key.kind.access as usize)
     }
 
-    pub(super) fn subscription_index(&self, slot: u32, channel: u32) -> Option<usize> {
+    pub(super) fn subscription_index(&self, slot: Slot, channel: ChannelSlot) -> Option<usize> {
         self.connections[slot].place_of(channel)
     }
 

@@ -8,6 +8,7 @@
 use core::ops::{Deref, DerefMut};
 
 use crate::pusher::inbound::UserId;
+use crate::shard::slots::ChannelSlot;
 
 /// Where a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(in crate::shard) enum SubscriptionState {
 /// A connection's place in one channel.
 #[derive(Debug)]
 pub(in crate::shard) struct Subscription {
-    pub(in crate::shard) channel: u32,
+    pub(in crate::shard) channel: ChannelSlot,
     pub(in crate::shard) state: SubscriptionState,
     /// Bytes that this subscription is charged to its connection.
     pub(in crate::shard) charge: u32,
@@ -111,21 +112,21 @@ mod tests {
 
     fn of(channel: u32) -> Subscription {
         let state = SubscriptionState::Pending { ticket: channel };
-        Subscription { channel, state, charge: 0, member: None }
+        Subscription { channel: ChannelSlot::new(channel), state, charge: 0, member: None }
     }
 
-    fn channels(list: &SubscriptionList) -> Vec<u32> {
+    fn channels(list: &SubscriptionList) -> Vec<ChannelSlot> {
         list.iter().map(|found| found.channel).collect()
     }
 
     #[test]
     fn a_list_keeps_its_order_and_fills_a_freed_place_with_its_last_entry() {
         let mut list = SubscriptionList::default();
-        let mut expected: Vec<u32> = Vec::new();
+        let mut expected: Vec<ChannelSlot> = Vec::new();
         for round in 0..6_u32 {
             for channel in 0..=round {
                 list.push(of(channel));
-                expected.push(channel);
+                expected.push(ChannelSlot::new(channel));
                 assert_eq!(channels(&list), expected);
             }
             while !expected.is_empty() {

@@ -10,6 +10,7 @@ use crate::cause::{Cause, Detail};
 use crate::pusher::error_code;
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
+use crate::slot::Slot;
 
 /// A tick of other clients is delayed by the closes of so many connections at most.
 const SLOTS_PER_TICK: u32 = 1_024;
@@ -17,7 +18,7 @@ const SLOTS_PER_TICK: u32 = 1_024;
 impl Local {
     /// An app is no longer served: begins the walk, again if one is under way.
     pub(in crate::shard) fn note_unserved(&mut self) {
-        self.next_unserved = Some(0);
+        self.next_unserved = Some(Slot::FIRST);
     }
 
     #[inline]
@@ -29,8 +30,8 @@ impl Local {
     pub(in crate::shard) fn close_unserved(&mut self, context: &Context, out: &mut Outbox) {
         let Some(first) = self.next_unserved else { return };
         let end = self.connections.end();
-        let last = first.saturating_add(SLOTS_PER_TICK).min(end);
-        for slot in first..last {
+        let last = Slot::new(first.number().saturating_add(SLOTS_PER_TICK)).min(end);
+        for slot in (first.number()..last.number()).map(Slot::new) {
             let Some(found) = self.connections.get(slot).filter(|found| !found.closing) else {
                 continue;
             };

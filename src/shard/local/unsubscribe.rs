@@ -7,6 +7,8 @@ use crate::pusher::inbound::UserId;
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 use crate::shard::outbox::{Observation, Outbox};
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 
 impl Local {
     /// No answer, no error when there was no subscription (docs/PROTOCOL.md rule 30).
@@ -31,7 +33,7 @@ impl Local {
     }
 
     /// Ends the subscription at this place of the connection's list; the one way out of a channel.
-    pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: u32, at: usize) {
+    pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: Slot, at: usize) {
         let connection = &mut self.connections[slot];
         let Some(left) = connection.remove_subscription(at) else { return };
         if let Some(moved) = connection.subscriptions.get(at)
@@ -58,7 +60,7 @@ impl Local {
         self.drop_if_unused(context, out, left.channel);
     }
 
-    fn observe_leave(&self, out: &mut Outbox, slot: u32, index: u32) {
+    fn observe_leave(&self, out: &mut Outbox, slot: Slot, index: ChannelSlot) {
         out.observe(|| {
             let connection = &self.connections[slot];
             let (app, socket_id) = (connection.app, connection.socket_id);
@@ -72,8 +74,8 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
-        index: u32,
+        slot: Slot,
+        index: ChannelSlot,
         ticket: u32,
     ) {
         debug_assert!(self.channels[index].pending > 0, "its request is unanswered");
@@ -84,7 +86,7 @@ impl Local {
         out.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
     }
 
-    fn remove_subscriber(&mut self, context: &Context, index: u32, position: usize) {
+    fn remove_subscriber(&mut self, context: &Context, index: ChannelSlot, position: usize) {
         let (metrics, kind) = self.subscription_metrics(index);
         metrics.unsubscriptions[kind].add(1);
         metrics.subscribers[kind].sub(1);
@@ -107,7 +109,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        index: u32,
+        index: ChannelSlot,
         member: UserId,
     ) {
         let channel = self.channels[index].key.clone();
@@ -117,7 +119,12 @@ impl Local {
     }
 
     /// Drops a channel that nobody here is in or waits for, and sends its home a `Disinterest`.
-    pub(super) fn drop_if_unused(&mut self, context: &Context, out: &mut Outbox, index: u32) {
+    pub(super) fn drop_if_unused(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        index: ChannelSlot,
+    ) {
         let local = &self.channels[index];
         if !local.subscribers.is_empty() || local.pending > 0 {
             return;

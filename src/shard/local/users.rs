@@ -8,6 +8,7 @@
 
 use crate::shard::context::Context;
 use crate::shard::outbox::{Observation, Outbox};
+use crate::slot::Slot;
 use hashbrown::HashMap;
 use indexmap::IndexSet;
 
@@ -40,7 +41,7 @@ struct LocalUser {
     /// Connections signed in as the user.
     connections: u32,
     /// Slots of connections that watch the user.
-    watchers: IndexSet<u32, foldhash::fast::FixedState>,
+    watchers: IndexSet<Slot, foldhash::fast::FixedState>,
     /// Whether the user is online; `None` until the home has answered. Kept up to date while there are watchers.
     online: Option<bool>,
 }
@@ -71,7 +72,7 @@ impl UserTable {
     }
 
     /// A connection of another process that watches the user.
-    pub(super) fn import_watch(&mut self, user: &ChannelKey, slot: u32, online: bool) {
+    pub(super) fn import_watch(&mut self, user: &ChannelKey, slot: Slot, online: bool) {
         let local = self.0.entry(user.clone()).or_default();
         local.watchers.insert(slot);
         local.online = Some(online);
@@ -113,7 +114,7 @@ impl Local {
     fn check_sign_in<'a>(
         &self,
         context: &Context,
-        slot: u32,
+        slot: Slot,
         sign_in: &'a SignIn,
     ) -> Result<AcceptedUser<'a>, Box<Denial<'a>>> {
         let connection = &self.connections[slot];
@@ -157,7 +158,7 @@ impl Local {
         &mut self,
         context: &Context,
         out: &mut Outbox,
-        slot: u32,
+        slot: Slot,
         sign_in: &SignIn,
         AcceptedUser { user, channel, charge, charged }: AcceptedUser<'_>,
     ) {
@@ -195,7 +196,7 @@ impl Local {
     }
 
     /// Ends what a connection has to do with users. Idempotent.
-    pub(super) fn sign_out(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+    pub(super) fn sign_out(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         self.unwatch_all(context, out, slot);
         let Some(extras) = self.connections[slot].extras.take() else { return };
         self.discharge(slot, extras.charge);
@@ -215,7 +216,7 @@ impl Local {
     }
 
     /// Watches the first users of the list; the connection is sent their status once all their homes have answered.
-    fn watch_users(&mut self, context: &Context, out: &mut Outbox, slot: u32, user: &User) {
+    fn watch_users(&mut self, context: &Context, out: &mut Outbox, slot: Slot, user: &User) {
         if user.watchlist.len() > WATCHLIST_MAX {
             let (error, cause) = (error_code::WATCHLIST_TOO_LONG, Cause::WatchlistTooLong);
             self.deny(
@@ -255,7 +256,7 @@ impl Local {
         }
     }
 
-    fn unwatch_all(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+    fn unwatch_all(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let Some(extras) = &mut self.connections[slot].extras else { return };
         extras.watched_unknown = 0;
         let core = context.core();
@@ -273,7 +274,7 @@ impl Local {
     }
 
     /// The whole list, as this core knows it now.
-    fn send_watchlist(&mut self, context: &Context, out: &mut Outbox, slot: u32) {
+    fn send_watchlist(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let Some(Extras { watched, .. }) = self.connections[slot].extras.as_deref() else {
             return;
         };
@@ -303,7 +304,7 @@ impl Local {
             return;
         }
         let is_first = local.online.replace(online).is_none();
-        let watchers: Vec<u32> = local.watchers.iter().copied().collect();
+        let watchers: Vec<Slot> = local.watchers.iter().copied().collect();
         let ids = [id_of(user)];
         let (there, gone) = if online { ids.split_at(1) } else { ids.split_at(0) };
         let change =

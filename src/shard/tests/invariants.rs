@@ -1,6 +1,8 @@
 //! Each invariant of the shard is violated once, and `check_invariants` must name it. A check that finds nothing would
 //! let the simulator pass whatever happens.
 
+use crate::shard::slots::ChannelSlot;
+use crate::slot::Slot;
 use serde_json::json;
 
 use super::net::Net;
@@ -54,28 +56,30 @@ fn each_is_named(rows: &[(&str, Corrupt)]) {
 #[test]
 fn violations_at_a_connection_are_named() {
     each_is_named(&[
-        ("slot 0 is dirty and in no list", |shard| shard.local.connections[0].dirty = true),
+        ("slot 0 is dirty and in no list", |shard| {
+            shard.local.connections[Slot::new(0)].dirty = true
+        }),
         ("slot 0 is dirty and blocked", |shard| {
-            shard.outbox.dirty.push(0);
-            shard.local.connections[0].dirty = true;
-            shard.local.connections[0].blocked = true;
+            shard.outbox.dirty.push(Slot::new(0));
+            shard.local.connections[Slot::new(0)].dirty = true;
+            shard.local.connections[Slot::new(0)].blocked = true;
         }),
         ("slot 0 has frames that nobody sends", |shard| {
             let client = shard.keys().next().unwrap();
             shard.on_ping_frame(client, b"");
             shard.outbox.dirty.clear();
-            shard.local.connections[0].dirty = false;
+            shard.local.connections[Slot::new(0)].dirty = false;
         }),
         ("slot 0 is over its limit and nobody closes it", |shard| {
-            shard.local.connections[0].overflowed = true;
+            shard.local.connections[Slot::new(0)].overflowed = true;
         }),
         ("slot 0 is closing and still in a channel", |shard| {
-            shard.local.connections[0].closing = true;
+            shard.local.connections[Slot::new(0)].closing = true;
         }),
-        ("slot 0 is charged", |shard| shard.local.connections[0].charged += 1),
+        ("slot 0 is charged", |shard| shard.local.connections[Slot::new(0)].charged += 1),
         ("the account says", |shard| {
-            shard.local.connections[0].charged += 1;
-            shard.local.connections[0].subscriptions[0].charge += 1;
+            shard.local.connections[Slot::new(0)].charged += 1;
+            shard.local.connections[Slot::new(0)].subscriptions[0].charge += 1;
         }),
         ("mail of the shard to itself is left", |shard| {
             let channel = key(shard, "a");
@@ -88,37 +92,37 @@ fn violations_at_a_connection_are_named() {
 fn violations_between_a_connection_and_its_channels_are_named() {
     each_is_named(&[
         ("channel 0 is not at 1", |shard| {
-            shard.local.connections[0].subscriptions[1].channel = 0;
+            shard.local.connections[Slot::new(0)].subscriptions[1].channel = ChannelSlot::new(0);
         }),
         ("is subscribed to channel 99, which is gone", |shard| {
-            shard.local.connections[0].subscriptions[0].channel = 99;
+            shard.local.connections[Slot::new(0)].subscriptions[0].channel = ChannelSlot::new(99);
         }),
         ("no answer of a will come", |shard| {
             let state = SubscriptionState::Pending { ticket: 1 };
-            shard.local.connections[0].subscriptions[0].state = state;
+            shard.local.connections[Slot::new(0)].subscriptions[0].state = state;
         }),
         ("no second answer will come", |shard| {
             let state = SubscriptionState::Active { position: 0, asks_again: true };
-            shard.local.connections[0].subscriptions[0].state = state;
+            shard.local.connections[Slot::new(0)].subscriptions[0].state = state;
         }),
         ("a has Some", |shard| {
-            shard.local.channels[0].subscribers[0].subscription_index = 7;
+            shard.local.channels[ChannelSlot::new(0)].subscribers[0].subscription_index = 7;
         }),
         ("a has None at 5", |shard| {
             let state = SubscriptionState::Active { position: 5, asks_again: false };
-            shard.local.connections[0].subscriptions[0].state = state;
+            shard.local.connections[Slot::new(0)].subscriptions[0].state = state;
         }),
         ("a: subscribers, and the home does not know", |shard| {
-            shard.local.channels[0].active = false;
+            shard.local.channels[ChannelSlot::new(0)].active = false;
         }),
         ("2 active subscriptions, 3 subscribers", |shard| {
-            shard.local.channels[0].add(0, 0);
+            shard.local.channels[ChannelSlot::new(0)].add(Slot::new(0), 0);
         }),
         ("a: its number has changed, and nobody sends it", |shard| {
-            shard.local.channels[0].count_changed = true;
+            shard.local.channels[ChannelSlot::new(0)].count_changed = true;
         }),
         ("b is not in the index of its app", |shard| {
-            shard.local.channels[0].key = key(shard, "b");
+            shard.local.channels[ChannelSlot::new(0)].key = key(shard, "b");
         }),
         ("b is kept for nobody", |shard| {
             let channel = key(shard, "b");
@@ -131,20 +135,20 @@ fn violations_between_a_connection_and_its_channels_are_named() {
 fn violations_at_users_are_named() {
     each_is_named(&[
         ("#server-to-user-1: 1 signed in, not 0", |shard| {
-            let extras = shard.local.connections[0].extras.as_mut().unwrap();
+            let extras = shard.local.connections[Slot::new(0)].extras.as_mut().unwrap();
             extras.signed_in = None;
         }),
         ("#server-to-user-2: 1 watchers, not 0", |shard| {
-            let extras = shard.local.connections[0].extras.as_mut().unwrap();
+            let extras = shard.local.connections[Slot::new(0)].extras.as_mut().unwrap();
             extras.watched.clear();
         }),
         ("slot 0 waits for 1 users, and 0 are unknown", |shard| {
-            let extras = shard.local.connections[0].extras.as_mut().unwrap();
+            let extras = shard.local.connections[Slot::new(0)].extras.as_mut().unwrap();
             extras.watched_unknown = 1;
         }),
         ("a user has no entry", |shard| {
             let user = key(shard, "#server-to-user-3");
-            let extras = shard.local.connections[0].extras.as_mut().unwrap();
+            let extras = shard.local.connections[Slot::new(0)].extras.as_mut().unwrap();
             (extras.watched_unknown, extras.watched) = (1, vec![user, extras.watched[0].clone()]);
         }),
         ("#server-to-user-9 is kept for nobody", |shard| {

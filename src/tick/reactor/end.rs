@@ -21,7 +21,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// The kernel has the last frame of a closing connection.
     pub(in crate::tick) fn finish(&mut self, shard: &mut Shard, key: ConnectionKey) {
-        let socket = &self.sockets.0[key.slot as usize];
+        let socket = &self.sockets.0[key.slot.index()];
         if socket.peer_closed {
             return self.drop_socket(shard, key);
         }
@@ -51,7 +51,7 @@ impl<K: Kernel> Reactor<K> {
         let is_blocked = connection.is_blocked();
         shard.remove(key);
         self.accounts.push(AddressChange::Ended(key.slot));
-        let socket = std::mem::take(&mut self.sockets.0[key.slot as usize]);
+        let socket = std::mem::take(&mut self.sockets.0[key.slot.index()]);
         let secure = self.secure.remove(key.slot);
         self.named.set(key.slot, None);
         if let Some(descriptor) = socket.descriptor {

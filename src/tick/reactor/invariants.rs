@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::Reactor;
 use super::queued::Queued;
 use crate::shard::Shard;
+use crate::slot::Slot;
 use crate::tick::kernel::Kernel;
 
 impl<K: Kernel> Reactor<K> {
@@ -28,7 +29,7 @@ impl<K: Kernel> Reactor<K> {
                 return Err(format!("{key:?} is queued twice"));
             }
         }
-        for (slot, socket) in (0_u32..).zip(sockets) {
+        for (slot, socket) in (0..).map(Slot::new).zip(sockets) {
             let is_queued = socket.queued != Queued::No;
             if socket.descriptor.is_some() && is_queued != queued.contains(&slot) {
                 return Err(format!(

@@ -4,6 +4,7 @@
 //! A side table by slot, so that a connection without such a header pays nothing: it has entries up to the highest slot
 //! with one only, of 20 bytes each. Other connections have the address of their socket, which is not kept.
 
+use crate::slot::Slot;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// By slot: address, with IPv4 mapped into IPv6, and port.
@@ -11,14 +12,14 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 pub(in crate::tick) struct NamedClients(Vec<Option<(Ipv6Addr, u16)>>);
 
 impl NamedClients {
-    pub(in crate::tick) fn get(&self, slot: u32) -> Option<SocketAddr> {
-        let (address, port) = self.0.get(slot as usize).copied()??;
+    pub(in crate::tick) fn get(&self, slot: Slot) -> Option<SocketAddr> {
+        let (address, port) = self.0.get(slot.index()).copied()??;
         Some(SocketAddr::new(IpAddr::V6(address).to_canonical(), port))
     }
 
     /// `None`: the connection has no named client.
-    pub(in crate::tick) fn set(&mut self, slot: u32, client: Option<SocketAddr>) {
-        let slot = slot as usize;
+    pub(in crate::tick) fn set(&mut self, slot: Slot, client: Option<SocketAddr>) {
+        let slot = slot.index();
         if client.is_some() && self.0.len() <= slot {
             self.0.resize(slot + 1, None);
         }
@@ -41,12 +42,15 @@ mod tests {
         let mut clients = NamedClients::default();
         let addresses = ["198.51.100.1:5123", "[2001:db8::7]:80"].map(|text| text.parse().unwrap());
         for client in addresses {
-            clients.set(3, Some(client));
-            assert_eq!((clients.get(3), clients.get(2)), (Some(client), None));
+            clients.set(Slot::new(3), Some(client));
+            assert_eq!(
+                (clients.get(Slot::new(3)), clients.get(Slot::new(2))),
+                (Some(client), None)
+            );
         }
-        clients.set(9, None);
+        clients.set(Slot::new(9), None);
         assert_eq!(clients.0.len(), 4);
-        clients.set(3, None);
-        assert_eq!((clients.get(3), clients.get(9)), (None, None));
+        clients.set(Slot::new(3), None);
+        assert_eq!((clients.get(Slot::new(3)), clients.get(Slot::new(9))), (None, None));
     }
 }

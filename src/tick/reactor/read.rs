@@ -44,7 +44,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Queues a live connection's socket to be read: in this tick, unless it was read in it already.
     pub(in crate::tick) fn queue(&mut self, key: ConnectionKey, until: Queued) {
-        let socket = &mut self.sockets.0[key.slot as usize];
+        let socket = &mut self.sockets.0[key.slot.index()];
         let before = socket.queued;
         if until == Queued::ToTheEnd || before == Queued::No {
             socket.queued = until;
@@ -99,7 +99,7 @@ impl<K: Kernel> Reactor<K> {
             self.paced.push(key);
             return 0;
         }
-        let socket = &mut self.sockets.0[key.slot as usize];
+        let socket = &mut self.sockets.0[key.slot.index()];
         let until = std::mem::replace(&mut socket.queued, Queued::No);
         socket.read_in_tick = self.tick;
         debug_assert!(socket.descriptor.is_some(), "a connection that is there has a socket");
@@ -138,7 +138,7 @@ impl<K: Kernel> Reactor<K> {
         key: ConnectionKey,
         kept_before: usize,
     ) {
-        let kept = self.input_bytes(key.slot as usize);
+        let kept = self.input_bytes(key.slot);
         if kept != kept_before {
             shard.note_input(key, kept_before, kept);
         }
@@ -147,13 +147,13 @@ impl<K: Kernel> Reactor<K> {
     /// Decodes received bytes and passes the messages to the shard.
     pub(super) fn feed(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
         let Some(connection) = shard.get(key) else { return };
-        if connection.is_closing() && self.sockets.0[key.slot as usize].partial.is_none() {
+        if connection.is_closing() && self.sockets.0[key.slot.index()].partial.is_none() {
             return;
         }
         shard.metrics().app(connection.app).received_bytes.add(bytes.len() as u64);
         let limits = FrameLimits { message_size_max: shard.message_size_max(key.slot) };
-        let kept_before = self.input_bytes(key.slot as usize);
-        let socket = &mut self.sockets.0[key.slot as usize];
+        let kept_before = self.input_bytes(key.slot);
+        let socket = &mut self.sockets.0[key.slot.index()];
         let mut sink = ShardSink { shard, key, peer_closed: false };
         let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
         socket.peer_closed |= sink.peer_closed;
@@ -163,7 +163,7 @@ impl<K: Kernel> Reactor<K> {
         self.note_kept(shard, key, kept_before);
         if shard.get(key).is_none_or(crate::shard::Connection::is_closing) {
             // Input of a closing connection is dropped from here on.
-            self.sockets.0[key.slot as usize].partial = None;
+            self.sockets.0[key.slot.index()].partial = None;
         }
     }
 

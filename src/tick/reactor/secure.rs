@@ -8,6 +8,7 @@ use super::Reactor;
 use crate::cause::{Cause, Detail};
 use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
+use crate::slot::Slot;
 use crate::tick::kernel::{Kernel, Send};
 use crate::tls::RECORD_BYTES_MAX;
 use crate::tls::socket::{ChannelEnd, SecureChannel, SecureInput, SecureSocket, SecureState};
@@ -22,29 +23,29 @@ impl<C> Default for SecureSockets<C> {
 }
 
 impl<C: SecureChannel> SecureSockets<C> {
-    pub(in crate::tick) fn get(&self, slot: u32) -> Option<&SecureSocket<C>> {
-        self.0.get(slot as usize)?.as_deref()
+    pub(in crate::tick) fn get(&self, slot: Slot) -> Option<&SecureSocket<C>> {
+        self.0.get(slot.index())?.as_deref()
     }
 
-    pub(in crate::tick) fn get_mut(&mut self, slot: u32) -> Option<&mut SecureSocket<C>> {
-        self.0.get_mut(slot as usize)?.as_deref_mut()
+    pub(in crate::tick) fn get_mut(&mut self, slot: Slot) -> Option<&mut SecureSocket<C>> {
+        self.0.get_mut(slot.index())?.as_deref_mut()
     }
 
-    pub(super) fn is_secure(&self, slot: u32) -> bool {
+    pub(super) fn is_secure(&self, slot: Slot) -> bool {
         self.get(slot).is_some()
     }
 
-    pub(super) fn has_ended(&self, slot: u32) -> bool {
+    pub(super) fn has_ended(&self, slot: Slot) -> bool {
         self.get(slot).is_some_and(SecureSocket::has_ended)
     }
 
-    pub(super) fn heap_bytes(&self, slot: usize) -> usize {
-        let found = self.0.get(slot).and_then(Option::as_deref);
+    pub(super) fn heap_bytes(&self, slot: Slot) -> usize {
+        let found = self.get(slot);
         found.map_or(0, SecureSocket::heap_bytes)
     }
 
-    pub(super) fn insert(&mut self, slot: u32, socket: Box<SecureSocket<C>>) {
-        let slot = slot as usize;
+    pub(super) fn insert(&mut self, slot: Slot, socket: Box<SecureSocket<C>>) {
+        let slot = slot.index();
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
         }
@@ -53,8 +54,8 @@ impl<C: SecureChannel> SecureSockets<C> {
         }
     }
 
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Box<SecureSocket<C>>> {
-        self.0.get_mut(slot as usize)?.take()
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Box<SecureSocket<C>>> {
+        self.0.get_mut(slot.index())?.take()
     }
 }
 
@@ -67,7 +68,7 @@ impl<K: Kernel> Reactor<K> {
         scratch: &mut [u8],
         count: usize,
     ) {
-        let kept_before = self.input_bytes(key.slot as usize);
+        let kept_before = self.input_bytes(key.slot);
         let Some(secure) = self.secure.get_mut(key.slot) else { return };
         let end = RECORD_BYTES_MAX + count;
         let SecureInput { plain, end } = secure.receive(scratch, RECORD_BYTES_MAX, end);

@@ -20,6 +20,7 @@ use super::reactor::{AddressChange, Queued, Reactor};
 use super::site::Site;
 use crate::cause::{Cause, Detail};
 use crate::limits;
+use crate::slot::Slot;
 use crate::tls::RECORD_BYTES_MAX;
 use crate::wheel::Wheel;
 use crate::ws::handshake;
@@ -153,7 +154,7 @@ impl<K: Kernel> Reactor<K> {
     /// Gives a session what it needs while it waits: a flush, a watch, a deadline.
     pub(super) fn settle_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Sessions { entries, answers, spare, ready, .. } = &mut self.sessions;
-        let entry = entries.get_mut(key.slot as usize);
+        let entry = entries.get_mut(key.slot.index());
         let Some(entry) = entry.filter(|entry| entry.generation == key.generation) else { return };
         entry.session.rest(spare);
         let secure_bytes = entry.secure_bytes();
@@ -346,7 +347,7 @@ impl<K: Kernel> Reactor<K> {
 
     fn session_keys(&self) -> Vec<SessionKey> {
         let key = |(slot, entry): (usize, &SessionEntry<K::Socket, K::Channel>)| SessionKey {
-            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            slot: Slot::of(slot),
             generation: entry.generation,
         };
         self.sessions.entries.iter().map(key).collect()

@@ -79,7 +79,7 @@ impl<K: Kernel> Reactor<K> {
         end: usize,
     ) {
         let super::table::Sessions { entries, spare, .. } = &mut self.sessions;
-        let Some(entry) = entries.get_mut(key.slot as usize) else { return };
+        let Some(entry) = entries.get_mut(key.slot.index()) else { return };
         entry.awaited = None;
         let bytes = self.scratch.get(RECORD_BYTES_MAX..end).unwrap_or_default();
         entry.session.take(bytes, spare, &site.http.rules);

@@ -55,7 +55,7 @@ impl<K: Kernel> Reactor<K> {
         let Some(begin) = self.take_header(site, key, end) else { return false };
         // The spare buffers are beside the entries.
         let Sessions { entries, spare, .. } = &mut self.sessions;
-        let Some(entry) = entries.get_mut(key.slot as usize) else { return false };
+        let Some(entry) = entries.get_mut(key.slot.index()) else { return false };
         let rules = &site.http.rules;
         let Some(secure) = &mut entry.secure else {
             let bytes = self.scratch.get(begin..end).unwrap_or_default();

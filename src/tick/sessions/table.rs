@@ -15,6 +15,7 @@ use super::super::reactor::Queued;
 use super::super::{SessionPeer, TransferredSession};
 use crate::clock::Moment;
 use crate::proxy_header::ProxyHeaderReader;
+use crate::slot::Slot;
 use crate::tls::socket::{SecureChannel, SecureSocket};
 use crate::wheel::Wheel;
 
@@ -149,13 +150,13 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
 
 impl<S, C: SecureChannel> Sessions<S, C> {
     pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut SessionEntry<S, C>> {
-        let entry = self.entries.get_mut(key.slot as usize)?;
+        let entry = self.entries.get_mut(key.slot.index())?;
         (entry.generation == key.generation).then_some(entry)
     }
 
     /// What a session has to send, with its socket.
     pub(in crate::tick) fn unsent(&self, key: SessionKey) -> Option<(&S, &[u8])> {
-        let entry = self.entries.get(key.slot as usize)?;
+        let entry = self.entries.get(key.slot.index())?;
         let is_it = entry.generation == key.generation;
         is_it.then(|| (&entry.socket, entry.session.unsent()))
     }
@@ -236,13 +237,12 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             look_at_seconds: NEVER,
             session,
         });
-        // Each has a descriptor, and `limits::DESCRIPTORS_MAX` is below 2^28.
-        SessionKey { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation }
+        SessionKey { slot: Slot::of(slot), generation }
     }
 
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<SessionEntry<S, C>> {
         self.get(key)?;
-        let entry = self.entries.try_remove(key.slot as usize)?;
+        let entry = self.entries.try_remove(key.slot.index())?;
         self.ages.waiting -= usize::from(entry.wait_number != 0);
         Some(entry)
     }
@@ -291,7 +291,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         // Sessions begin to wait often and end seldom, so stale entries are dropped here.
         if queue.len() > 64 + 2 * entries.len() {
             queue.retain(|(key, number)| {
-                let found = entries.get(key.slot as usize);
+                let found = entries.get(key.slot.index());
                 found.is_some_and(|entry| entry.wait_number == *number)
             });
         }
@@ -308,7 +308,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
     }
 
     pub(super) fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&SessionEntry<S, C>> {
-        let entry = self.entries.get(key.slot as usize)?;
+        let entry = self.entries.get(key.slot.index())?;
         (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
     }
 

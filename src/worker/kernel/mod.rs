@@ -26,6 +26,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 
 use crate::limits;
 use crate::shard::ConnectionKey;
+use crate::slot::Slot;
 use crate::tick::kernel::{
     Accepted, KernelEvent, Received, Send, Sent, SessionKey, Token, Watched,
 };
@@ -57,10 +58,10 @@ const OWN_KINDS: u64 = 8;
 /// What a kernel attaches to a request or a watch: kind in the top 4 bits, then 28 bits, then 32 bits.
 fn pack(token: Token) -> u64 {
     let (kind, slot, generation) = match token {
-        Token::Readable(Watched::Connection(key)) => (0, key.slot, key.generation),
-        Token::Writable(Watched::Connection(key)) => (1, key.slot, key.generation),
-        Token::Readable(Watched::Session(key)) => (2, key.slot, key.generation),
-        Token::Writable(Watched::Session(key)) => (3, key.slot, key.generation),
+        Token::Readable(Watched::Connection(key)) => (0, key.slot.number(), key.generation),
+        Token::Writable(Watched::Connection(key)) => (1, key.slot.number(), key.generation),
+        Token::Readable(Watched::Session(key)) => (2, key.slot.number(), key.generation),
+        Token::Writable(Watched::Session(key)) => (3, key.slot.number(), key.generation),
         Token::Readable(Watched::Listener(index)) => (4, 0, index),
         // A listener is never written.
         Token::Writable(Watched::Listener(index)) => (4, 1, index),
@@ -86,8 +87,9 @@ fn unpack_parts(data: u64) -> (u64, u32, u32) {
 /// `None` for a kernel's own kinds.
 fn unpack(data: u64) -> Option<Token> {
     let (kind, slot, generation) = unpack_parts(data);
-    let connection = Watched::Connection(ConnectionKey { slot, generation });
-    let session = Watched::Session(SessionKey { slot, generation });
+    let place = Slot::new(slot);
+    let connection = Watched::Connection(ConnectionKey { slot: place, generation });
+    let session = Watched::Session(SessionKey { slot: place, generation });
     let of = |watched| if slot == 0 { Token::Readable(watched) } else { Token::Writable(watched) };
     Some(match kind {
         0 => Token::Readable(connection),

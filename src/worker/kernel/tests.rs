@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::slot::Slot;
 
 fn tokens(slot: u32, generation: u32) -> [Token; 10] {
-    let connection = Watched::Connection(ConnectionKey { slot, generation });
-    let session = Watched::Session(SessionKey { slot, generation });
+    let connection = Watched::Connection(ConnectionKey { slot: Slot::new(slot), generation });
+    let session = Watched::Session(SessionKey { slot: Slot::new(slot), generation });
     let (listener, cluster) = (Watched::Listener(generation), Watched::Cluster(generation));
     let [a, b, c, d] = [connection, session, listener, cluster].map(Token::Readable);
     let [e, f, g, h] = [connection, session, listener, cluster].map(Token::Writable);

@@ -11,6 +11,7 @@ mod topics;
 
 use crate::shard::context::Context;
 use crate::shard::home::Home;
+use crate::slot::Slot;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -374,7 +375,7 @@ pub(super) fn session(node: u64) -> SessionId {
 }
 
 fn connection() -> ConnectionKey {
-    ConnectionKey { slot: 0, generation: 1 }
+    ConnectionKey { slot: Slot::new(0), generation: 1 }
 }
 
 pub(super) fn member(id: &str) -> MemberSnapshot {

@@ -232,7 +232,7 @@ fn a_withdrawn_request_is_searched_for_among_the_newest() {
 /// None of the three numbers is of another core's or another connection's request.
 #[test]
 fn a_request_is_withdrawn_by_its_connection_ticket_and_core_only() {
-    let other = ConnectionKey { slot: 0, generation: 2 };
+    let other = ConnectionKey { slot: Slot::new(0), generation: 2 };
     for (key, ticket, core) in [(other, 1, 0), (connection(), 2, 0), (connection(), 1, 1)] {
         let mut node = Node::new();
         node.subscribe("a");

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::shard::ConnectionKey;
+use crate::slot::Slot;
 
 fn key(slot: u32) -> Watched {
-    Watched::Connection(ConnectionKey { slot, generation: 1 })
+    Watched::Connection(ConnectionKey { slot: Slot::new(slot), generation: 1 })
 }
 
 fn counter() -> OwnedFd {
@@ -86,7 +87,7 @@ fn events_that_one_call_does_not_return_come_with_the_next() {
                 other => panic!("{other:?}"),
             };
             let Watched::Connection(key) = watched else { panic!("{watched:?}") };
-            seen[key.slot as usize][direction] += 1;
+            seen[key.slot.index()][direction] += 1;
         }
     }
     assert!(seen.iter().all(|seen| *seen == [1, 1]), "each once: {seen:?}");

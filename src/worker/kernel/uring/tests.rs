@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::shard::ConnectionKey;
+use crate::slot::Slot;
 
 const BOTH: [bool; 2] = [true, false];
 
@@ -16,7 +17,7 @@ fn tiny(deferred: bool) -> Uring {
 }
 
 fn key(slot: u32) -> Watched {
-    Watched::Connection(ConnectionKey { slot, generation: 1 })
+    Watched::Connection(ConnectionKey { slot: Slot::new(slot), generation: 1 })
 }
 
 fn counter() -> OwnedFd {
@@ -56,9 +57,9 @@ fn deal(ring: &mut Uring, counters: &[OwnedFd]) -> Vec<u32> {
         for event in events.drain(..) {
             assert!(!event.failed, "{event:?}");
             let Token::Readable(Watched::Connection(key)) = event.token else { continue };
-            let counter = &counters[key.slot as usize];
+            let counter = &counters[key.slot.index()];
             if rustix::io::read(counter, &mut [0; 8][..]).is_ok() {
-                seen[key.slot as usize] += 1;
+                seen[key.slot.index()] += 1;
             }
             if !event.more {
                 ring.watch_readable(counter, Watched::Connection(key));
