@@ -57,5 +57,5 @@ fn channel(body: &str, problems: &mut Problems) -> Option<Box<str>> {
         problems.required(field);
         return None;
     };
-    channel_text(problems, field, span).map(Into::into)
+    channel_text(problems, field, span).map(|name| (&*name).into())
 }

@@ -4,8 +4,6 @@
 //! into the frame as raw spans, so the publisher's bytes reach the subscriber. Limits:
 //! `limits::EVENT_EXPANSION_BYTES_MAX` and those of the app.
 
-use std::borrow::Cow;
-
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
@@ -19,7 +17,7 @@ use crate::cause::{Cause, Detail};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::limits::EVENT_EXPANSION_BYTES_MAX;
-use crate::pusher::channel_name::{self, NameLimit, classify};
+use crate::pusher::channel_name::{self, ChannelName, NameLimit};
 use crate::pusher::json;
 use crate::pusher::outbound;
 use crate::pusher::socket_id::SocketId;
@@ -85,7 +83,7 @@ impl<'a> Fields<'a> {
     /// `space` is used again for the next one.
     fn publication(
         &self,
-        channel: &str,
+        channel: &ChannelName,
         except: Option<SocketId>,
         space: &mut Vec<u8>,
     ) -> Publication {
@@ -93,7 +91,7 @@ impl<'a> Fields<'a> {
         space.clear();
         space.reserve(self.text_bytes(channel.len()) + frame::HEADER_BYTES_MAX);
         let frame = frame::text_in(space, |text| outbound::event(name, data, channel, text));
-        Publication { channel: channel.to_owned(), frame: frame.into(), except }
+        Publication { channel: channel.clone(), frame: frame.into(), except }
     }
 }
 
@@ -142,7 +140,7 @@ pub(super) fn event(
 /// costs the product of both. A batch needs no such check: each of its items brings its own data.
 fn check_expansion(
     fields: &Fields<'_>,
-    names: &[Cow<'_, str>],
+    names: &[ChannelName],
     body: &[u8],
     app: AppIndex,
     context: &mut RequestContext<'_>,
@@ -185,10 +183,11 @@ pub(super) fn batch(
     for (index, fields) in items.iter().enumerate() {
         check_string(&mut problems, format_args!("batch.{index}.data"), fields.data);
     }
+    let mut channels = Vec::with_capacity(items.len());
     for (index, fields) in items.iter().enumerate() {
         let app = context.apps.get(app);
         let field = format_args!("batch.{index}.channel");
-        check_item_channel(&mut problems, app, field, fields.channel);
+        channels.extend(item_channel(&mut problems, app, field, fields.channel));
         let field = format_args!("batch.{index}.socket_id");
         check_socket_id(&mut problems, field, fields.socket_id);
         let field = format_args!("batch.{index}.info");
@@ -199,7 +198,8 @@ pub(super) fn batch(
     items.iter().try_for_each(|fields| check_payload(fields, app, request, context))?;
     let quota = quota::take(app, items.len(), context)?;
     let mut space = context.validator.take_space();
-    let plan = batch_plan(app, &items, quota, &mut space);
+    debug_assert_eq!(channels.len(), items.len(), "an item without a channel is a problem");
+    let plan = batch_plan(app, &items, &channels, quota, &mut space);
     context.validator.put_space(space);
     Ok(plan)
 }
@@ -220,22 +220,21 @@ fn check_payload(
 fn batch_plan(
     app: AppIndex,
     items: &[Fields<'_>],
+    channels: &[ChannelName],
     quota: Option<Quota>,
     space: &mut Vec<u8>,
 ) -> Plan {
-    let channel = |fields: &Fields<'_>| {
-        fields.channel.and_then(json::string).unwrap_or_default().into_owned()
-    };
-    let publications = items
-        .iter()
-        .map(|fields| fields.publication(&channel(fields), fields.socket_id(), space))
+    let each = || items.iter().zip(channels);
+    let publications = each()
+        .map(|(fields, channel)| fields.publication(channel, fields.socket_id(), space))
         .collect();
     if items.iter().all(|fields| fields.info.is_none()) {
         let reply = Reply::EmptyBatch;
         return Plan::Publish { app, publications, info: None, reply, quota };
     }
-    let names = items.iter().map(channel).collect();
-    let items = items.iter().map(|fields| Some((channel(fields), fields.attributes()?))).collect();
+    let names = channels.iter().map(|channel| channel.to_string()).collect();
+    let items = each().map(|(fields, channel)| Some((channel.to_string(), fields.attributes()?)));
+    let items = items.collect();
     let info = Some(Question::Describe { app, names });
     Plan::Publish { app, publications, info, reply: Reply::Batch { items }, quota }
 }
@@ -289,21 +288,21 @@ pub(super) fn object<'a>(
 }
 
 /// Names of channels. Most events have one channel, for which no list is allocated.
-enum ChannelNames<'a> {
-    One(Cow<'a, str>),
+enum ChannelNames {
+    One(ChannelName),
     /// Or none.
-    Many(Vec<Cow<'a, str>>),
+    Many(Vec<ChannelName>),
 }
 
-impl<'a> ChannelNames<'a> {
-    fn as_slice(&self) -> &[Cow<'a, str>] {
+impl ChannelNames {
+    fn as_slice(&self) -> &[ChannelName] {
         match self {
             Self::One(name) => std::slice::from_ref(name),
             Self::Many(names) => names,
         }
     }
 
-    fn push(&mut self, name: Cow<'a, str>) {
+    fn push(&mut self, name: ChannelName) {
         *self = match std::mem::replace(self, Self::Many(Vec::new())) {
             Self::Many(names) if names.is_empty() => Self::One(name),
             Self::One(first) => Self::Many(vec![first, name]),
@@ -316,7 +315,7 @@ impl<'a> ChannelNames<'a> {
 }
 
 /// Channel names of an event: `channels`, or else `channel`.
-fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) -> ChannelNames<'a> {
+fn channel_names(problems: &mut Problems, app: &App, fields: &Fields<'_>) -> ChannelNames {
     let mut names = ChannelNames::Many(Vec::new());
     let mut listed = false;
     if let Some(channels) = fields.channels {
@@ -358,28 +357,28 @@ fn channel_names<'a>(problems: &mut Problems, app: &App, fields: &Fields<'a>) ->
 }
 
 /// A text that names a channel, of any length.
-pub(super) fn channel_text<'a>(
+pub(super) fn channel_text(
     problems: &mut Problems,
     field: FieldPath<'_>,
-    span: &'a str,
-) -> Option<Cow<'a, str>> {
-    let Some(name) = json::string(span) else {
+    span: &str,
+) -> Option<ChannelName> {
+    let Some(text) = json::string(span) else {
         problems.not_a_string(field, span);
         return None;
     };
-    if classify(&name).is_err() {
-        problems.not_a_channel(field, &name);
-        return None;
+    let name = ChannelName::parse(&text);
+    if name.is_err() {
+        problems.not_a_channel(field, &text);
     }
-    Some(name)
+    name.ok()
 }
 
-fn channel_name<'a>(
+fn channel_name(
     problems: &mut Problems,
     app: &App,
     field: FieldPath<'_>,
-    span: &'a str,
-) -> Option<Cow<'a, str>> {
+    span: &str,
+) -> Option<ChannelName> {
     let name = channel_text(problems, field, span)?;
     match channel_name::check(&name, app.channel_name_length_max, app.channel_names_are_pushers) {
         Ok(()) => return Some(name),
@@ -392,17 +391,18 @@ fn channel_name<'a>(
     None
 }
 
-fn check_item_channel(
+fn item_channel(
     problems: &mut Problems,
     app: &App,
     field: FieldPath<'_>,
     span: Option<&str>,
-) {
+) -> Option<ChannelName> {
     match span {
-        Some("\"\"") | None => problems.required_without(field, "channels"),
-        Some(span) => {
-            channel_name(problems, app, field, span);
+        Some("\"\"") | None => {
+            problems.required_without(field, "channels");
+            None
         }
+        Some(span) => channel_name(problems, app, field, span),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail, LineBudget, Noted};
 use crate::http1::response::Response;
 use crate::metrics::CoreMetrics;
+use crate::pusher::channel_name::ChannelName;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{AccessCommand, Question};
@@ -60,7 +61,7 @@ pub struct Denied {
 /// One event for one channel, encoded.
 #[derive(Debug)]
 pub struct Publication {
-    pub channel: String,
+    pub channel: ChannelName,
     pub frame: FrameBytes,
     pub except: Option<SocketId>,
 }

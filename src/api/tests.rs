@@ -115,7 +115,7 @@ fn recorded_laravel_requests_are_understood() {
         X-Pusher-Library: pusher-http-php 7.2.6\r\nContent-Length: 101\r\n\r\n\
         {\"name\":\"App\\\\Events\\\\ArticlePublished\",\"data\":\"{\\\"title\\\":\\\"Hello\\\"}\",\"channels\":[\"news\",\"archive\"]}";
     let Plan::Publish { publications, info: None, .. } = run(&request(text), "") else { panic!() };
-    let channels: Vec<&str> = publications.iter().map(|one| one.channel.as_str()).collect();
+    let channels: Vec<&str> = publications.iter().map(|one| &*one.channel).collect();
     assert_eq!(channels, ["news", "archive"]);
     let expected = r#"{"event":"App\\Events\\ArticlePublished","data":"{\"title\":\"Hello\"}","channel":"news"}"#;
     assert!(publications[0].frame.ends_with(expected.as_bytes()));

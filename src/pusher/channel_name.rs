@@ -1,7 +1,13 @@
-//! The kind of a channel, read from its name: its access, and whether it caches its last event. PURE.
+//! The name of a channel, and its kind, read from the name: access, and whether it caches its last event. PURE.
+//!
+//! `ChannelName` is a name that was checked, so that code which has one needs no answer for a bad one. Text of a peer
+//! that is only looked at is classified in place.
 //!
 //! Prefixes are matched with their dash (docs/PROTOCOL.md rule 133): `privateer` is a public channel, as in pusher-js.
 //! Limits: `limits::CHANNEL_NAME_BYTES_MAX`, and those of the app.
+
+use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::limits;
 
@@ -23,6 +29,40 @@ pub struct ChannelKind {
     pub access: Access,
     /// The channel remembers the last published event (`cache-`, `private-cache-`, …).
     pub cached: bool,
+}
+
+/// A text that names a channel, with its kind. Cloning shares the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelName {
+    text: Arc<str>,
+    kind: ChannelKind,
+}
+
+impl ChannelName {
+    /// # Errors
+    /// As `classify`.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        Ok(Self { kind: classify(text)?, text: text.into() })
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> ChannelKind {
+        self.kind
+    }
+
+    /// The text, shared with the name.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.text.clone()
+    }
+}
+
+impl Deref for ChannelName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
 }
 
 /// Why a name is refused (docs/PROTOCOL.md rules 29, 30).
@@ -117,6 +157,16 @@ mod tests {
         for (name, access, cached) in cases {
             assert_eq!(classify(name), Ok(ChannelKind { access, cached }), "{name}");
         }
+    }
+
+    #[test]
+    fn a_checked_name_has_the_kind_of_its_text() {
+        for text in ["news", "private-cache-x", "#server-to-user-7"] {
+            let name = ChannelName::parse(text).unwrap();
+            assert_eq!((&*name, Ok(name.kind())), (text, classify(text)));
+        }
+        assert_eq!(ChannelName::parse(""), Err(NameError::Empty));
+        assert_eq!(ChannelName::parse(&"c".repeat(10_001)), Err(NameError::TooLong));
     }
 
     #[test]

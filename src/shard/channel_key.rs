@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use crate::app::AppIndex;
-use crate::pusher::channel_name::{ChannelKind, NameError, classify};
+use crate::pusher::channel_name::{ChannelKind, ChannelName, NameError};
 
 /// Names a channel in mail and tables. Cloning shares the name.
 #[derive(Clone, Debug)]
@@ -73,11 +73,16 @@ impl ChannelKeys {
         Self { state: FixedState::with_seed(seed), cores }
     }
 
+    /// The key of a checked name. Shares the name's text.
+    #[must_use]
+    pub fn of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
+        ChannelKey { name: name.shared(), hash: self.hash(app, name), app, kind: name.kind() }
+    }
+
     /// # Errors
-    /// When the name is no channel name.
-    pub fn make(&self, app: AppIndex, name: &str) -> Result<ChannelKey, NameError> {
-        let kind = classify(name)?;
-        Ok(ChannelKey { name: name.into(), hash: self.hash(app, name), app, kind })
+    /// When the text is no channel name.
+    pub fn make(&self, app: AppIndex, text: &str) -> Result<ChannelKey, NameError> {
+        Ok(self.of(app, &ChannelName::parse(text)?))
     }
 
     pub(super) fn hash(&self, app: AppIndex, name: &str) -> u64 {

@@ -65,7 +65,7 @@ use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::metrics::{ConnectionEnd, CoreMetrics};
-use crate::pusher::channel_name::NameError;
+use crate::pusher::channel_name::{ChannelName, NameError};
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::socket_id::SocketId;
 use crate::slot::Slot;
@@ -132,12 +132,18 @@ impl Shard {
         self.context.now
     }
 
-    /// Makes the key of a channel.
+    /// Makes the key of a channel from a text of a peer.
     ///
     /// # Errors
-    /// When the name is no channel name.
-    pub fn channel_key(&self, app: AppIndex, name: &str) -> Result<ChannelKey, NameError> {
-        self.context.keys.make(app, name)
+    /// When the text is no channel name.
+    pub fn channel_key(&self, app: AppIndex, text: &str) -> Result<ChannelKey, NameError> {
+        self.context.keys.make(app, text)
+    }
+
+    /// Makes the key of a channel from a checked name.
+    #[must_use]
+    pub fn key_of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
+        self.context.keys.of(app, name)
     }
 
     /// See `Local::open`.

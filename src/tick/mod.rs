@@ -15,13 +15,12 @@ mod site;
 mod tests;
 mod transfer;
 
+use crate::api::Publication;
 use crate::app::AppIndex;
-use crate::buffer::FrameBytes;
 use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::mailbox::Mailbox;
-use crate::pusher::socket_id::SocketId;
 use crate::shard::{ConnectionKey, Mail, Question, SessionId, Shard, ShardConfiguration};
 use flush::Flush;
 use gather::{Asker, Gathers};
@@ -293,11 +292,7 @@ impl<K: Kernel> Core<K> {
     }
 
     /// See `Site::publish`.
-    pub fn publish<'a>(
-        &mut self,
-        app: AppIndex,
-        publications: impl Iterator<Item = (&'a str, FrameBytes, Option<SocketId>)>,
-    ) {
+    pub fn publish(&mut self, app: AppIndex, publications: &[Publication]) {
         self.split().0.publish(app, publications);
     }
 

@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use super::gather::{Asker, Gathers};
 use super::http::Http;
+use crate::api::Publication;
 use crate::app::AppIndex;
-use crate::buffer::FrameBytes;
 use crate::limits;
 use crate::mailbox::{Mailbox, StampedMail};
-use crate::pusher::socket_id::SocketId;
 use crate::shard::{ApiMessage, Lane, Mail, Question, SessionId, Shard, ToCluster};
 
 /// Mail within a core. The lists are empty between two calls and keep their storage.
@@ -116,21 +115,13 @@ impl Site<'_> {
 
     /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
     /// was ordered here, or its mail is stamped and in a ring (unless `has_overflow`).
-    pub(super) fn publish<'a>(
-        &mut self,
-        app: AppIndex,
-        publications: impl Iterator<Item = (&'a str, FrameBytes, Option<SocketId>)>,
-    ) {
+    pub(super) fn publish(&mut self, app: AppIndex, publications: &[Publication]) {
         self.catch_up();
-        let mut count = 0;
-        for (channel, frame, except) in publications {
-            // The API has checked the name already.
-            if let Ok(channel) = self.shard.channel_key(app, channel) {
-                self.shard.publish(channel, frame, except, true);
-                count += 1;
-            }
+        for one in publications {
+            let channel = self.shard.key_of(app, &one.channel);
+            self.shard.publish(channel, one.frame.clone(), one.except, true);
         }
-        self.shard.metrics().app(app).published_events.add(count);
+        self.shard.metrics().app(app).published_events.add(publications.len() as u64);
         self.settle_mail();
     }
 

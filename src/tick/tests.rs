@@ -7,6 +7,7 @@ use super::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Watched
 use super::*;
 use crate::admission::overload::Overload;
 use crate::app::{App, AppIndex, Apps, sample};
+use crate::buffer::FrameBytes;
 use crate::counters::{RefusalCounters, Refused};
 use crate::limits;
 use crate::mailbox::{Doorbell, mesh};

@@ -56,7 +56,7 @@ impl Observer {
         self.events.push(LiveEvent {
             app: Some(published.app),
             socket_id: published.except,
-            channel: Some((&*published.channel).into()),
+            channel: Some(published.channel.shared()),
             ..event(LiveKind::ApiEvent, payload(&published.frame))
         });
     }

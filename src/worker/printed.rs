@@ -25,6 +25,7 @@ pub(super) fn line(app_id: &str, event: &Printed) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pusher::channel_name::ChannelName;
     use crate::pusher::socket_id::SocketId;
 
     #[test]
@@ -32,7 +33,7 @@ mod tests {
         let text = "{\"event\":\"e\",\"data\":\"{\\\"a\\\":1}\",\"channel\":\"c\"}";
         let event = Printed {
             app: crate::app::AppIndex(0),
-            channel: "c".into(),
+            channel: ChannelName::parse("c").unwrap(),
             frame: frame::encode_text(text.as_bytes()).into(),
             except: SocketId::parse("1.2"),
         };

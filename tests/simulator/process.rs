@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use ringverb::admission::AddressSlots;
 use ringverb::admission::overload::Overload;
+use ringverb::api::Publication;
 use ringverb::app::{App, AppIndex, Apps};
 use ringverb::clock::Moment;
-use ringverb::config::Config;
 use ringverb::config::validate::{DevelopmentApp, build};
-use ringverb::config::{Sources, merge};
+use ringverb::config::{Config, Sources, merge};
 use ringverb::mailbox::{Mailbox, mesh_of};
 use ringverb::metrics::CoreMetrics;
-use ringverb::pusher::outbound;
-use ringverb::pusher::socket_id::SocketId;
 use ringverb::pusher::webhook_event::WebhookEvent;
+use ringverb::pusher::{channel_name::ChannelName, outbound, socket_id::SocketId};
 use ringverb::shard::{
     Answer, Inspection, Inspector, Mail, MemoryLimits, NodeId, Pace, Question, SessionId, Settings,
     Shard, ShardConfiguration,
@@ -395,7 +394,8 @@ impl Process {
         let mut text = Vec::new();
         outbound::event("\"e\"", &format!("\"{number}\""), channel, &mut text);
         let frame = frame::encode_text(&text).into();
-        self.cores[core].publish(APP, [(channel, frame, except)].into_iter());
+        let channel = ChannelName::parse(channel).expect("a channel name");
+        self.cores[core].publish(APP, &[Publication { channel, frame, except }]);
         self.tick(core);
         self.tick_while(core, Mailbox::has_overflow);
     }

@@ -44,7 +44,7 @@ fn a_channel_that_is_named_twice_gets_two_events_and_is_described_once() {
     else {
         panic!("accepted")
     };
-    let published: Vec<&str> = publications.iter().map(|one| one.channel.as_str()).collect();
+    let published: Vec<&str> = publications.iter().map(|one| &*one.channel).collect();
     assert_eq!(published, ["a", "b", "a"]);
     assert_eq!(names, ["a", "b"]);
     let part = |subscription_count| Described { subscription_count, ..Described::default() };

@@ -77,8 +77,7 @@ impl Session {
     fn publish(&mut self, key: SessionKey, publish: Publish, site: &mut Site<'_>) {
         let Publish { request, app, publications, info, reply, quota } = publish;
         note_accepted(site.http, app, &publications);
-        let each = publications.iter().map(|one| (&*one.channel, one.frame.clone(), one.except));
-        site.publish(app, each);
+        site.publish(app, &publications);
         if let Some(question) = info {
             return self.ask(key, request, question, reply, quota, site);
         }
@@ -180,9 +179,7 @@ pub(in crate::tick) fn publish_for_operator(
         Plan::Refuse(denied) | Plan::Unauthenticated(denied) => denied.response,
         Plan::Publish { app, publications, quota, .. } => {
             note_accepted(site.http, app, &publications);
-            let each =
-                publications.iter().map(|one| (&*one.channel, one.frame.clone(), one.except));
-            site.publish(app, each);
+            site.publish(app, &publications);
             with_quota(quota, api::render(&Reply::Empty, Vec::new()))
         }
         // An event is published or refused.
@@ -195,7 +192,7 @@ fn note_accepted(http: &mut Http, app: AppIndex, publications: &[Publication]) {
     if http.rules.print_events || http.is_observed {
         http.printed.extend(publications.iter().map(|one| Printed {
             app,
-            channel: (&*one.channel).into(),
+            channel: one.channel.clone(),
             frame: one.frame.clone(),
             except: one.except,
         }));

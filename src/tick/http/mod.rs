@@ -23,6 +23,7 @@ use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail, LineBudget, Noted};
 use crate::metrics::CoreMetrics;
+use crate::pusher::channel_name::ChannelName;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 pub use access::{AccessLine, AccessLog};
@@ -54,7 +55,7 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Printed {
     pub app: AppIndex,
-    pub channel: Box<str>,
+    pub channel: ChannelName,
     pub frame: FrameBytes,
     pub except: Option<SocketId>,
 }
